@@ -1,0 +1,1 @@
+"""One thin TorchServe adapter per model."""

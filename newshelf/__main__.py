@@ -1,0 +1,6 @@
+"""``python -m newshelf VERB``: the command line."""
+
+from newshelf.cli import app
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,1 @@
+"""The catalogue: schema, readers, validation, and the drawn sample."""

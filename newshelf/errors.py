@@ -1,0 +1,175 @@
+"""Every error that Newshelf raises on purpose, each with its HTTP meaning.
+
+::
+
+    NewshelfError            500  internal
+    ├── RequestError         400  bad_request         the client can mend it
+    │   ├── NotJson          400  not_json
+    │   ├── InvalidField     422  invalid_field
+    │   ├── TooLarge         413  too_large           bytes, pixels, instances
+    │   ├── BadPicture       422  bad_picture         not a picture, or a broken one
+    │   ├── UnsupportedMedia 415  unsupported_media
+    │   └── UnknownItem      404  unknown_item
+    ├── Unavailable          503  unavailable
+    │   └── DeadlineExceeded 504  deadline_exceeded
+    └── SetupError           500  setup               the operator can mend it
+        ├── CatalogError     500  bad_catalog
+        ├── SettingsError    500  bad_settings
+        ├── WeightsError     500  bad_weights
+        ├── TrainingError    500  cannot_train
+        ├── ParityError      500  parity_failed
+        ├── VersionMismatch  500  version_mismatch
+        └── ServerError      500  server
+
+A message says what was wrong and what to do about it. ``field`` is the path of
+the offending part of a request (``history[2].image``), or None.
+"""
+
+from typing import Any, ClassVar
+
+__all__ = [
+    "BadPicture",
+    "CatalogError",
+    "DeadlineExceeded",
+    "InvalidField",
+    "NewshelfError",
+    "NotJson",
+    "ParityError",
+    "RequestError",
+    "ServerError",
+    "SettingsError",
+    "SetupError",
+    "TooLarge",
+    "TrainingError",
+    "Unavailable",
+    "UnknownItem",
+    "UnsupportedMedia",
+    "VersionMismatch",
+    "WeightsError",
+]
+
+
+class NewshelfError(Exception):
+    """Base of the tree; ``http_status`` and ``code`` are what a client is told."""
+
+    http_status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal"
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+
+    def body(self) -> dict[str, Any]:
+        """The JSON body of the answer: ``code``, ``message`` and ``field``."""
+        return {"code": self.code, "message": self.message, "field": self.field}
+
+
+class RequestError(NewshelfError):
+    """The request cannot be answered as it was sent."""
+
+    http_status = 400
+    code = "bad_request"
+
+
+class NotJson(RequestError):
+    """The body does not parse as JSON."""
+
+    code = "not_json"
+
+
+class InvalidField(RequestError):
+    """A field is unknown, of the wrong type, or out of range."""
+
+    http_status = 422
+    code = "invalid_field"
+
+
+class TooLarge(RequestError):
+    """More bytes, pixels, characters or instances than the settings allow."""
+
+    http_status = 413
+    code = "too_large"
+
+
+class BadPicture(RequestError):
+    """The bytes are no picture, or a truncated or damaged one."""
+
+    http_status = 422
+    code = "bad_picture"
+
+
+class UnsupportedMedia(RequestError):
+    """A content type, or a picture format, that is not served."""
+
+    http_status = 415
+    code = "unsupported_media"
+
+
+class UnknownItem(RequestError):
+    """No product of the index has this id."""
+
+    http_status = 404
+    code = "unknown_item"
+
+
+class Unavailable(NewshelfError):
+    """The service cannot answer now; trying again later may work."""
+
+    http_status = 503
+    code = "unavailable"
+
+
+class DeadlineExceeded(Unavailable):
+    """The request's deadline passed before its turn came."""
+
+    http_status = 504
+    code = "deadline_exceeded"
+
+
+class SetupError(NewshelfError):
+    """Something the operator prepares (files, settings, weights) is not right."""
+
+    code = "setup"
+
+
+class CatalogError(SetupError):
+    """The catalogue cannot be used."""
+
+    code = "bad_catalog"
+
+
+class SettingsError(SetupError):
+    """A settings file has an unknown key, a wrong type, or a bad value."""
+
+    code = "bad_settings"
+
+
+class WeightsError(SetupError):
+    """Weights are missing, damaged, or do not fit the architecture."""
+
+    code = "bad_weights"
+
+
+class TrainingError(SetupError):
+    """There is not enough, or not the right, data to train on."""
+
+    code = "cannot_train"
+
+
+class ParityError(SetupError):
+    """An exported model does not compute what the eager model computes."""
+
+    code = "parity_failed"
+
+
+class VersionMismatch(SetupError):
+    """An index, scorer and encoder do not belong together."""
+
+    code = "version_mismatch"
+
+
+class ServerError(SetupError):
+    """TorchServe did not start, did not become ready, or is not running."""
+
+    code = "server"

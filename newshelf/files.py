@@ -1,0 +1,62 @@
+"""Write aside and rename: a killed process leaves either the old or the new."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+__all__ = ["directory_aside", "read_json", "write_aside", "write_json"]
+
+
+@contextmanager
+def write_aside(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; rename it onto ``path`` on success."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    aside = Path(name)
+    try:
+        yield aside
+        aside.chmod(0o644)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def directory_aside(path: Path) -> Iterator[Path]:
+    """Yield an empty directory beside ``path`` that replaces ``path`` on success.
+
+    A directory cannot be renamed onto a full one, so the old one steps aside first; a
+    process killed between the two renames leaves the old one under ``.NAME.old``, and
+    no ``path``: whoever looks finds nothing and builds again, never a mixture.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    old = path.parent / f".{path.name}.old"
+    try:
+        yield aside
+        aside.chmod(0o755)
+        shutil.rmtree(old, ignore_errors=True)
+        if path.exists():
+            path.rename(old)
+        aside.rename(path)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def read_json(path: Path) -> Any:
+    """Parse a UTF-8 JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON, aside and renamed."""
+    with write_aside(path) as aside:
+        text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
+        aside.write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Towers, fusion, encoder and Siamese scorer."""

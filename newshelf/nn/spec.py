@@ -1,0 +1,121 @@
+"""What a trained model is, as data: the part that export and serving read.
+
+``ModelSpec`` is written to ``model.json`` beside the weights and archived with the
+exported graphs; it holds everything needed to turn a product into the encoder's input
+tensors and to name its outputs. It imports no torch.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+__all__ = [
+    "ATTRIBUTE_COLUMNS",
+    "HEADS",
+    "AttributeInput",
+    "EncoderSpec",
+    "FusionSpec",
+    "HeadName",
+    "ImageInput",
+    "ModelSpec",
+    "ScorerSpec",
+    "TextInput",
+]
+
+HeadName = Literal["source_type", "target_type", "color", "material"]
+HEADS: tuple[HeadName, ...] = ("source_type", "target_type", "color", "material")
+
+ATTRIBUTE_COLUMNS = (
+    "top_type",
+    "product_type",
+    "brand",
+    "color",
+    "second_color",
+    "material",
+    "second_material",
+    "size",
+    "price",
+)
+"""Columns of the ``attributes`` input, in order; 0 stands for absent in each."""
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ImageInput(_Spec):
+    """The image tower and how a picture is prepared for it."""
+
+    architecture: str
+    """A timm model name."""
+    features: int
+    """Width of the pooled features."""
+    size: int = 224
+    """Height and width of the input in pixels."""
+    crop: float = 1.0
+    """The short side is resized to ``size / crop`` pixels before the centre crop."""
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+class TextInput(_Spec):
+    """The text tower (BERT family) and how a text is prepared for it."""
+
+    architecture: dict[str, object]
+    """The transformers configuration, as ``config.to_dict()`` gives it."""
+    features: int
+    max_tokens: int = 64
+    pad_token_id: int = 0
+
+
+class AttributeInput(_Spec):
+    """Hashed categories and a binned price."""
+
+    buckets: int = 4096
+    """Rows of each hashed column's embedding table."""
+    width: int = 32
+    """Width of one column's embedding."""
+    price_edges: tuple[float, ...] = ()
+    """Increasing bin edges, in the catalogue's currency."""
+
+
+class FusionSpec(_Spec):
+    """How the towers' features become one embedding."""
+
+    kind: Literal["attention"] = "attention"
+    width: int = 512
+    heads: int = 8
+    dropout: float = 0.1
+
+
+class EncoderSpec(_Spec):
+    """The backbone. A tower that is None is absent, and its input is ignored."""
+
+    image: ImageInput | None
+    text: TextInput | None
+    attributes: AttributeInput
+    fusion: FusionSpec
+    embedding: int = 512
+    """Width of the embedding."""
+    labels: dict[HeadName, tuple[str, ...]]
+    """Class names of each head; a head without classes is left out."""
+
+
+class ScorerSpec(_Spec):
+    """The Siamese scorer."""
+
+    width: int = 128
+    """Width of the space both sides are projected to."""
+    hidden: int = 512
+    dropout: float = 0.2
+    max_history: int = 50
+    """The most recent items of a history that are read."""
+
+
+class ModelSpec(_Spec):
+    """One trained unit: encoder, scorer (None without events or baskets) and versions."""
+
+    format: Literal[1] = 1
+    catalog_name: str
+    encoder: EncoderSpec
+    scorer: ScorerSpec | None

@@ -1,0 +1,1 @@
+"""The stages from catalogue to archive, and what makes each one stale."""

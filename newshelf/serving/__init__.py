@@ -1,0 +1,1 @@
+"""Decoding, preprocessing, runtimes, index and predictors; knows nothing of TorchServe."""
