@@ -1,0 +1,126 @@
+"""A trained model on disk: weights, spec, tokenizer and the catalogue's embeddings.
+
+::
+
+    model.json                ModelSpec
+    encoder.safetensors       every tower, fusion and heads
+    scorer.safetensors        only with a scorer
+    tokenizer.json            only with a text tower
+    embeddings.safetensors    ``embeddings`` (N, 512) float32
+    ids.json                  the N product ids, in the same order
+
+The version is the SHA-256 of spec, weights and tokenizer, cut to 12 hex digits.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from newshelf.errors import WeightsError
+from newshelf.files import directory_aside, read_json, write_json
+from newshelf.nn.encoder import Encoder
+from newshelf.nn.scorer import SiameseScorer
+from newshelf.nn.spec import ModelSpec
+
+__all__ = ["Checkpoint", "load_checkpoint", "load_spec", "save_checkpoint"]
+
+_VERSIONED = ("model.json", "encoder.safetensors", "scorer.safetensors", "tokenizer.json")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded model, in ``eval`` mode on the CPU."""
+
+    directory: Path
+    version: str
+    spec: ModelSpec
+    encoder: Encoder
+    scorer: SiameseScorer | None
+
+    def embeddings(self) -> tuple[list[str], Tensor]:
+        """Product ids, and their embeddings ``(N, 512)`` float32."""
+        ids: list[str] = read_json(self.directory / "ids.json")
+        return ids, load_file(self.directory / "embeddings.safetensors")["embeddings"]
+
+
+def save_checkpoint(
+    out: Path,
+    *,
+    spec: ModelSpec,
+    encoder: Encoder,
+    scorer: SiameseScorer | None,
+    tokenizer_json: str | None,
+    ids: Sequence[str],
+    embeddings: Tensor,
+) -> None:
+    """Write everything aside, then rename it to ``out``."""
+    with directory_aside(out) as folder:
+        write_json(folder / "model.json", spec.model_dump(mode="json"))
+        _save(encoder, folder / "encoder.safetensors")
+        if scorer is not None:
+            _save(scorer, folder / "scorer.safetensors")
+        if tokenizer_json is not None:
+            (folder / "tokenizer.json").write_text(tokenizer_json, encoding="utf-8")
+        write_json(folder / "ids.json", list(ids))
+        save_file({"embeddings": embeddings.contiguous()}, folder / "embeddings.safetensors")
+
+
+def load_spec(folder: Path) -> ModelSpec:
+    """Read ``model.json`` alone.
+
+    Raises:
+        WeightsError: it is missing, or of another format.
+    """
+    try:
+        return ModelSpec.model_validate(read_json(folder / "model.json"))
+    except OSError as error:
+        raise WeightsError(f"{folder} holds no checkpoint: train first") from error
+    except (ValidationError, ValueError) as error:
+        raise WeightsError(f"{folder / 'model.json'} is not of this format: {error}") from error
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Build the model that ``folder`` describes and fill it.
+
+    Raises:
+        WeightsError: a file is missing, damaged, or of another format.
+    """
+    spec = load_spec(folder)
+    encoder = Encoder(spec.encoder)
+    _load(encoder, folder / "encoder.safetensors")
+    scorer = None
+    if spec.scorer is not None:
+        scorer = SiameseScorer(spec.scorer, spec.encoder.embedding)
+        _load(scorer, folder / "scorer.safetensors")
+    return Checkpoint(folder, _version(folder), spec, encoder, scorer)
+
+
+def _save(module: nn.Module, path: Path) -> None:
+    save_file({key: value.contiguous() for key, value in module.state_dict().items()}, path)
+
+
+def _load(module: nn.Module, path: Path) -> None:
+    try:
+        module.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise WeightsError(f"{path} cannot be loaded: {error}") from error
+    module.eval()
+    torch.nn.Module.requires_grad_(module, False)
+
+
+def _version(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for name in _VERSIONED:
+        path = folder / name
+        if path.exists():
+            digest.update(name.encode() + b"\0")
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:12]

