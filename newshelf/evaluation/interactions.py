@@ -1,0 +1,136 @@
+"""From a catalogue's tables to sequences of item indices."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+
+from newshelf.errors import TrainingError
+from newshelf.evaluation.types import IntArray
+
+__all__ = ["CatalogTables", "Interactions", "from_baskets", "from_events", "read_interactions"]
+
+
+class CatalogTables(Protocol):
+    """The part of ``newshelf.catalog.Catalog`` that is read here."""
+
+    @property
+    def items(self) -> pd.DataFrame:
+        """One row per item, a RangeIndex."""
+        ...
+
+    @property
+    def events(self) -> pd.DataFrame | None:
+        """EVENT_COLUMNS, or None."""
+        ...
+
+    @property
+    def baskets(self) -> pd.DataFrame | None:
+        """BASKET_COLUMNS, or None."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Interactions:
+    """Users' histories, or baskets without order."""
+
+    n_items: int
+    sequences: list[IntArray]
+    """One per user, oldest first; or one per basket, distinct items. None is empty."""
+    timestamps: list[IntArray] | None
+    """Epoch seconds, ascending, parallel to ``sequences``; None for baskets."""
+    groups: IntArray
+    """(len(sequences),) sequences of one group must not be torn apart by a split."""
+
+    @property
+    def size(self) -> int:
+        """Number of interactions."""
+        return sum(len(sequence) for sequence in self.sequences)
+
+
+def read_interactions(catalog: CatalogTables) -> Interactions:
+    """The catalogue's events, or its baskets when it has no event.
+
+    Raises:
+        TrainingError: when it has neither.
+    """
+    if catalog.events is not None and len(catalog.events):
+        return from_events(catalog.events, _index(catalog.items))
+    if catalog.baskets is not None and len(catalog.baskets):
+        return from_baskets(catalog.baskets, _index(catalog.items))
+    raise TrainingError(
+        "the catalogue has no events and no baskets, so there is nothing to learn from or to "
+        "evaluate on: add an events or a baskets table"
+    )
+
+
+def from_events(events: pd.DataFrame, item_index: Mapping[str, int]) -> Interactions:
+    """One sequence per user, in the order of time; every event type counts alike.
+
+    Events of one second keep the order of the table. An item that follows itself (a view,
+    then a purchase) is kept once, at its first time. Events of unknown items are left out.
+    """
+    item, known = _positions(events["item_id"], item_index)
+    stamps = events["timestamp"].to_numpy(dtype=np.int64)[known]
+    users, _ = pd.factorize(events["user_id"].to_numpy()[known])
+    order = np.lexsort((np.arange(len(item)), stamps, users))
+    users, item, stamps = users[order], item[order], stamps[order]
+    repeats = np.zeros(len(item), dtype=np.bool_)
+    repeats[1:] = (users[1:] == users[:-1]) & (item[1:] == item[:-1])
+    users, item, stamps = users[~repeats], item[~repeats], stamps[~repeats]
+    sequences = _runs(item, users)
+    return Interactions(
+        n_items=len(item_index),
+        sequences=sequences,
+        timestamps=_runs(stamps, users),
+        groups=np.arange(len(sequences), dtype=np.int64),
+    )
+
+
+def from_baskets(baskets: pd.DataFrame, item_index: Mapping[str, int]) -> Interactions:
+    """One sequence per basket; grouped by ``scene_id`` where the table has it.
+
+    Pictures of one scene show the same things, so a split that separates them would ask for
+    what it has taught. A basket without a scene is its own group.
+    """
+    item, known = _positions(baskets["item_id"], item_index)
+    frame = pd.DataFrame({"basket": baskets["basket_id"].to_numpy()[known], "item": item})
+    frame["group"] = frame["basket"].map(lambda value: ("basket", value))
+    if "scene_id" in baskets.columns:
+        scene = pd.Series(baskets["scene_id"].to_numpy()[known])
+        named = scene.notna()
+        frame.loc[named, "group"] = scene[named].map(lambda value: ("scene", value))
+    frame = frame.drop_duplicates(["basket", "item"])
+    codes, _ = pd.factorize(frame["basket"])
+    order = np.argsort(codes, kind="stable")
+    codes = codes[order]
+    groups, _ = pd.factorize(frame["group"])
+    starts = np.flatnonzero(np.diff(codes, prepend=-1))
+    return Interactions(
+        n_items=len(item_index),
+        sequences=_runs(frame["item"].to_numpy(dtype=np.int64)[order], codes),
+        timestamps=None,
+        groups=groups[order][starts].astype(np.int64),
+    )
+
+
+def _index(items: pd.DataFrame) -> dict[str, int]:
+    return {identifier: row for row, identifier in enumerate(items["id"])}
+
+
+def _positions(
+    identifiers: "pd.Series[str]", item_index: Mapping[str, int]
+) -> tuple[IntArray, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
+    """Rows of the known identifiers, and which are known."""
+    rows = identifiers.map(item_index)
+    known = rows.notna().to_numpy()
+    return rows[known].to_numpy(dtype=np.int64), known
+
+
+def _runs(values: IntArray, codes: IntArray) -> list[IntArray]:
+    """Cut ``values`` wherever ``codes`` (grouped) changes."""
+    if len(values) == 0:
+        return []
+    return list(np.split(values, np.flatnonzero(np.diff(codes)) + 1))
