@@ -1,0 +1,117 @@
+"""A catalogue that passed its checks, and the one way to get it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from newshelf.catalog.checked import CheckedTable
+from newshelf.catalog.columns import parse_text
+from newshelf.catalog.interactions import check_baskets, check_events
+from newshelf.catalog.items import check_items
+from newshelf.catalog.read import EXTENSIONS, find_table, read_table
+from newshelf.catalog.report import Report
+from newshelf.catalog.schema import Product
+from newshelf.errors import CatalogError
+
+__all__ = ["Catalog", "read_catalog"]
+
+_PRODUCT_FIELDS = tuple(Product.model_fields)
+
+
+@dataclass(frozen=True, eq=False)
+class Catalog:
+    """Items, and what people did with them; all references hold."""
+
+    folder: Path
+    name: str
+    """The folder's own name."""
+    items: pd.DataFrame
+    """One row per product, numbered from 0: all of ``ITEM_COLUMNS`` (texts ``str`` or None,
+    ``price`` float64, ``created_at`` Int64), then the shop's own columns."""
+    events: pd.DataFrame | None
+    """``EVENT_COLUMNS`` and the shop's own, oldest first; None when there are none."""
+    baskets: pd.DataFrame | None
+    """``BASKET_COLUMNS`` and the shop's own; None when there are none."""
+    report: Report
+
+    @cached_property
+    def item_index(self) -> Mapping[str, int]:
+        """Id → row of ``items``."""
+        return {item_id: row for row, item_id in enumerate(self.items["id"])}
+
+    def products(self) -> list[Product]:
+        """The items as the encoder sees them, in the order of ``items``."""
+        frame = self.items[list(_PRODUCT_FIELDS)].astype(object)
+        frame = frame.where(frame.notna(), None)
+        return [
+            Product(**dict(zip(_PRODUCT_FIELDS, row, strict=True)))
+            for row in frame.itertuples(index=False, name=None)
+        ]
+
+    def image_path(self, row: int) -> Path | None:
+        """The picture of the item in ``row``, or None when it has none."""
+        link = self.items["image_link"].iloc[row]
+        return None if link is None else self.folder / link
+
+
+def read_catalog(folder: Path, *, strict: bool = False) -> Catalog:
+    """Read and check the catalogue in ``folder``.
+
+    Args:
+        folder: holds ``items`` and perhaps ``events`` and ``baskets``, each as
+            ``.parquet``, ``.csv`` or ``.tsv``, and the pictures.
+        strict: refuse a catalogue with any problem; otherwise bad rows are left out and
+            ``Catalog.report`` has them all.
+
+    Raises:
+        CatalogError: a file is missing, unreadable or lacks a column; nothing is left of
+            the items; or, if strict, any row has a problem.
+    """
+    folder = Path(folder)
+    items_table = _open(folder, "items")
+    if items_table is None:
+        raise CatalogError(_no_items(folder))
+    items = check_items(items_table, folder)
+    in_file = parse_text(items_table.frame["id"])
+    checked = [(items_table, items)]
+    frames: dict[str, pd.DataFrame | None] = {"events": None, "baskets": None}
+    for name, check in (("events", check_events), ("baskets", check_baskets)):
+        if (table := _open(folder, name)) is not None:
+            frame = check(table, items["id"], in_file)
+            checked.append((table, frame))
+            frames[name] = None if frame.empty else frame
+    report = _report(checked)
+    _refuse(folder, items, report, strict)
+    return Catalog(folder, folder.resolve().name, items, **frames, report=report)
+
+
+def _open(folder: Path, name: str) -> CheckedTable | None:
+    path = find_table(folder, name)
+    return None if path is None else CheckedTable(read_table(path))
+
+
+def _no_items(folder: Path) -> str:
+    if not folder.is_dir():
+        return f"there is no folder {folder}"
+    found = sorted(path.name for path in folder.iterdir())
+    names = ", ".join(f"items{end}" for end in EXTENSIONS)
+    return f"{folder} holds none of {names}; it holds {', '.join(found[:10]) or 'nothing'}"
+
+
+def _report(checked: Sequence[tuple[CheckedTable, pd.DataFrame]]) -> Report:
+    return Report(
+        problems=tuple(problem for table, _ in checked for problem in table.problems()),
+        rows_read={table.file: table.rows_read for table, _ in checked},
+        rows_kept={table.file: len(frame) for table, frame in checked},
+        notes=tuple(note for table, _ in checked for note in table.notes),
+    )
+
+
+def _refuse(folder: Path, items: pd.DataFrame, report: Report, strict: bool) -> None:
+    if strict and report.problems:
+        raise CatalogError(f"{folder} was refused, as strict asks.\n{report.summary()}")
+    if items.empty:
+        raise CatalogError(f"{folder} has no usable item.\n{report.summary()}")
