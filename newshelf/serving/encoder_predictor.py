@@ -1,0 +1,108 @@
+"""Requests to the encoder and their answers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from newshelf.errors import NewshelfError
+from newshelf.serving.deadline import check_deadline
+from newshelf.serving.encode import Encoding, ProductEncoder
+from newshelf.serving.envelope import open_envelope
+from newshelf.serving.limits import Limits
+from newshelf.serving.observe import Observer, Silent, Stages
+from newshelf.serving.products import ProductInput, parse_products
+from newshelf.serving.protocol import Answer, RawRequest, error_answer, json_answer
+
+__all__ = ["EncoderPredictor"]
+
+
+Result = Encoding | NewshelfError
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One request on its way: an entry per product, or one error for all of it."""
+
+    products: Sequence[ProductInput | NewshelfError]
+    many: bool = False
+
+
+class EncoderPredictor:
+    """Products → embeddings and labels; one forward for all the requests of a batch.
+
+    A request with ``instances`` answers 200 as long as one of them was encoded, with an
+    ``error`` in the place of each that was not; when none was, it answers as the first.
+    """
+
+    def __init__(
+        self,
+        encoder: ProductEncoder,
+        *,
+        model_version: str,
+        limits: Limits,
+        observer: Observer | None = None,
+    ) -> None:
+        self._encoder = encoder
+        self._model_version = model_version
+        self._limits = limits
+        self._observer = observer or Silent()
+
+    def predict(self, rows: Sequence[RawRequest]) -> list[Answer]:
+        """See ``newshelf.serving.protocol.Predictor``."""
+        stages = Stages()
+        with stages.measure("decode"):
+            parsed = [self._parse(row) for row in rows]
+        encoded = iter(self._encode_all(parsed, stages))
+        with stages.measure("postprocess"):
+            results = [
+                [
+                    item if isinstance(item, NewshelfError) else next(encoded)
+                    for item in row.products
+                ]
+                for row in parsed
+            ]
+            answers = [
+                self._many(result) if row.many else self._one(result[0])
+                for row, result in zip(parsed, results, strict=True)
+            ]
+        stages.report(self._observer, len(rows))
+        return answers
+
+    def _parse(self, request: RawRequest) -> _Row:
+        try:
+            check_deadline(request)
+            return _Row(*parse_products(open_envelope(request, self._limits), self._limits))
+        except NewshelfError as error:
+            return _Row([error])
+
+    def _encode_all(self, rows: Sequence[_Row], stages: Stages) -> list[Result]:
+        """Encode the products of all rows together; the results in the same order."""
+        items = (item for row in rows for item in row.products)
+        return self._encoder.encode(
+            [item for item in items if isinstance(item, ProductInput)], stages
+        )
+
+    def _one(self, result: Result) -> Answer:
+        if isinstance(result, NewshelfError):
+            return error_answer(result)
+        return json_answer(self._prediction(result))
+
+    def _many(self, results: Sequence[Result]) -> Answer:
+        first = results[0]
+        if isinstance(first, NewshelfError) and all(
+            isinstance(result, NewshelfError) for result in results
+        ):
+            return error_answer(first)
+        predictions = [self._prediction(result) for result in results]
+        return json_answer({"predictions": predictions, "model_version": self._model_version})
+
+    def _prediction(self, result: Result) -> dict[str, object]:
+        if isinstance(result, NewshelfError):
+            return {"error": {**result.body(), "status": result.http_status}}
+        labels = {
+            head: {"value": value, "score": score} for head, (value, score) in result.labels.items()
+        }
+        return {
+            "embedding": result.embedding,
+            "labels": labels,
+            "model_version": self._model_version,
+        }

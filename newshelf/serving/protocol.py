@@ -1,0 +1,82 @@
+"""What a predictor is given and what it gives back; no torch, no model server."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import orjson
+
+from newshelf.errors import NewshelfError
+
+__all__ = ["DEADLINE_HEADER", "Answer", "Predictor", "RawRequest", "error_answer", "json_answer"]
+
+DEADLINE_HEADER = "x-newshelf-deadline"
+"""Request header: the moment, in milliseconds since the epoch, after which nobody listens."""
+
+
+@dataclass(frozen=True, slots=True)
+class RawRequest:
+    """One HTTP request as it came, not yet looked into."""
+
+    parts: Mapping[str, bytes | bytearray]
+    """``body`` for a plain body; otherwise the form's fields. Query parameters join them."""
+    content_type: str = ""
+    """The request's ``Content-Type`` with its parameters; empty when it has none."""
+    request_id: str = ""
+    deadline: str | None = None
+    """The value of ``DEADLINE_HEADER``, not yet checked."""
+
+    @classmethod
+    def from_http(
+        cls, parts: Mapping[str, object], headers: Mapping[str, object], request_id: str
+    ) -> "RawRequest":
+        """Build from the parts and headers of a model server.
+
+        Header names are matched in any case. A part that the server has already decoded
+        (to text, or from JSON) is turned back into bytes, so that one parser sees all.
+        """
+        lowered = {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
+        return cls(
+            parts={name: _as_bytes(value) for name, value in parts.items()},
+            content_type=lowered.get("content-type", ""),
+            request_id=request_id,
+            deadline=lowered.get(DEADLINE_HEADER),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One HTTP answer: a status and a JSON body."""
+
+    status: int
+    body: bytes
+
+
+class Predictor(Protocol):
+    """Answers a batch of requests, one answer per row and in the same order.
+
+    A request that cannot be answered gets its own 4xx; it never raises for its
+    batch-mates. What does raise is a defect, see ``newshelf.serving.isolate``.
+    """
+
+    def predict(self, rows: Sequence[RawRequest]) -> list[Answer]:
+        """Answer every row."""
+        ...
+
+
+def json_answer(value: object) -> Answer:
+    """A 200 with ``value`` as JSON; float32 arrays keep their shortest exact digits."""
+    return Answer(200, orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY))
+
+
+def error_answer(error: NewshelfError) -> Answer:
+    """``{"code", "message", "field"}`` with the status that the error stands for."""
+    return Answer(error.http_status, orjson.dumps(error.body()))
+
+
+def _as_bytes(value: object) -> bytes | bytearray:
+    if isinstance(value, bytes | bytearray):
+        return value
+    if isinstance(value, str):
+        return value.encode()
+    return orjson.dumps(value)

@@ -1,0 +1,92 @@
+"""From pydantic's errors to one ``InvalidField`` that tells the client what to mend."""
+
+import difflib
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from newshelf.errors import InvalidField
+from newshelf.serving.schemas import (
+    TAGS,
+    EncoderInstances,
+    EncoderProduct,
+    Filters,
+    PriceRange,
+    RecommendRequest,
+)
+
+__all__ = ["validate"]
+
+Model = TypeVar("Model", bound=BaseModel)
+
+_NAMES = sorted(
+    name
+    for model in (EncoderInstances, EncoderProduct, Filters, PriceRange, RecommendRequest)
+    for name in model.model_fields
+)
+
+
+def validate(model: type[Model], value: object, at: str = "") -> Model:
+    """Check ``value`` against ``model``.
+
+    Args:
+        model: a strict request model.
+        value: parsed JSON.
+        at: the path of ``value`` within the request, such as ``instances[2]``.
+
+    Raises:
+        InvalidField: the first problem, with its path (``history[2].price``).
+    """
+    if not isinstance(value, dict):
+        raise InvalidField(f"expected a JSON object, not {_kind(value)}", field=at or None)
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        message = _message(problems[0])
+        if len(problems) > 1:
+            message += f" (and {len(problems) - 1} more problems)"
+        raise InvalidField(message, field=_path(problems[0]["loc"], at) or None) from error
+
+
+def _path(loc: tuple[int | str, ...], at: str) -> str:
+    path = at
+    for part in loc:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif part not in TAGS:
+            path += f".{part}" if path else part
+    return path
+
+
+def _message(problem: ErrorDetails) -> str:
+    match problem["type"]:
+        case "extra_forbidden":
+            name = str(problem["loc"][-1])[:100]
+            close = difflib.get_close_matches(name, _NAMES, n=1)
+            return f"unknown field {name!r}" + (f"; did you mean {close[0]!r}?" if close else "")
+        case "missing":
+            return "this field is required"
+        case "value_error":
+            return problem["msg"].removeprefix("Value error, ")
+        case kind if kind.endswith("_type"):
+            return f"{problem['msg']}, not {_kind(problem['input'])}"
+        case _:
+            return problem["msg"]
+
+
+def _kind(value: object) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "a boolean"
+        case int() | float():
+            return "a number"
+        case str():
+            return "a string"
+        case list():
+            return "an array"
+        case _:
+            return "an object"
