@@ -10,7 +10,14 @@ import pandas as pd
 from newshelf.errors import TrainingError
 from newshelf.evaluation.types import IntArray
 
-__all__ = ["CatalogTables", "Interactions", "from_baskets", "from_events", "read_interactions"]
+__all__ = [
+    "CatalogTables",
+    "Interactions",
+    "basket_interactions",
+    "from_baskets",
+    "from_events",
+    "read_interactions",
+]
 
 
 class CatalogTables(Protocol):
@@ -58,12 +65,20 @@ def read_interactions(catalog: CatalogTables) -> Interactions:
     """
     if catalog.events is not None and len(catalog.events):
         return from_events(catalog.events, _index(catalog.items))
-    if catalog.baskets is not None and len(catalog.baskets):
-        return from_baskets(catalog.baskets, _index(catalog.items))
+    baskets = basket_interactions(catalog)
+    if baskets is not None:
+        return baskets
     raise TrainingError(
         "the catalogue has no events and no baskets, so there is nothing to learn from or to "
         "evaluate on: add an events or a baskets table"
     )
+
+
+def basket_interactions(catalog: CatalogTables) -> Interactions | None:
+    """The catalogue's baskets, or None when it has none."""
+    if catalog.baskets is None or not len(catalog.baskets):
+        return None
+    return from_baskets(catalog.baskets, _index(catalog.items))
 
 
 def from_events(events: pd.DataFrame, item_index: Mapping[str, int]) -> Interactions:

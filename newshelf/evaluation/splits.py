@@ -12,21 +12,35 @@ import numpy as np
 from newshelf.catalog.schema import category_levels
 from newshelf.config import EvaluationSettings
 from newshelf.errors import TrainingError
+from newshelf.evaluation.baskets import MAX_CASES, basket_split, capped
 from newshelf.evaluation.cold import ColdCases, choose_cold_items, cold_cases, latest
-from newshelf.evaluation.interactions import CatalogTables, Interactions, read_interactions
+from newshelf.evaluation.interactions import (
+    CatalogTables,
+    Interactions,
+    basket_interactions,
+    read_interactions,
+)
 from newshelf.evaluation.types import BoolArray, Case, IntArray, Split
 
-__all__ = ["MAX_CASES", "basket_split", "cold_split", "default_splits", "time_split"]
+__all__ = [
+    "MAX_CASES",
+    "MIN_EVENT_CASES",
+    "basket_split",
+    "cold_split",
+    "default_splits",
+    "time_split",
+]
 
-MAX_CASES = 2000
-"""More cases change the second digit of a metric little and cost full rankings."""
+MIN_EVENT_CASES = 30
+"""Fewer cases from events, and baskets are evaluated on instead where there are some."""
 
 
 def default_splits(catalog: CatalogTables, settings: EvaluationSettings, seed: int) -> list[Split]:
     """The splits of ``evaluate``: which ones depends on what the catalogue has.
 
-    Events give ``time``, ``cold`` and ``cold-among-new``; baskets alone give ``baskets`` and,
-    when a kept-back basket holds an item of no training basket, ``baskets-cold``.
+    Events give ``time``, ``cold`` and ``cold-among-new``. Baskets give ``baskets`` and, when
+    a kept-back basket holds an item of no training basket, ``baskets-cold``; they are used
+    when there are no events, or when the events give fewer than ``MIN_EVENT_CASES`` cases.
 
     Raises:
         TrainingError: when the data are too few for them; the message says what is missing.
@@ -34,6 +48,21 @@ def default_splits(catalog: CatalogTables, settings: EvaluationSettings, seed: i
     interactions = read_interactions(catalog)
     if interactions.timestamps is None:
         return basket_split(interactions, settings.test_fraction, seed)
+    baskets = basket_interactions(catalog)
+    try:
+        splits = _event_splits(catalog, interactions, settings, seed)
+    except TrainingError:
+        if baskets is None:
+            raise
+    else:
+        if baskets is None or min(len(split.cases) for split in splits) >= MIN_EVENT_CASES:
+            return splits
+    return basket_split(baskets, settings.test_fraction, seed)
+
+
+def _event_splits(
+    catalog: CatalogTables, interactions: Interactions, settings: EvaluationSettings, seed: int
+) -> list[Split]:
     levels = (
         category_levels(value if isinstance(value, str) else None)
         for value in catalog.items["product_type"]
@@ -79,7 +108,7 @@ def time_split(
             f"no user came back for another item after {_day(cut)}, so nothing can be asked: "
             "more events, or a larger evaluation.test_fraction, are needed"
         )
-    kept, note = _capped(cases, max_cases, seed)
+    kept, note = capped(cases, max_cases, seed)
     return Split(
         name="time",
         train=train,
@@ -131,7 +160,7 @@ def cold_split(
             f"the {int(cold.sum())} items held out give no case with a history before them: "
             "more events, or a larger evaluation.cold_fraction, are needed"
         )
-    kept, note = _capped(found.cases, max_cases, seed)
+    kept, note = capped(found.cases, max_cases, seed)
     start = _cold_description(cold, cut, found)
     every = np.ones(interactions.n_items, dtype=np.bool_)
     ranked = (
@@ -142,46 +171,6 @@ def cold_split(
         Split(name, train, kept, candidates, f"{start}; {what}. {note}", train_stamps)
         for name, candidates, what in ranked
     ]
-
-
-def basket_split(
-    interactions: Interactions, test_fraction: float, seed: int, *, max_cases: int = MAX_CASES
-) -> list[Split]:
-    """Keep whole groups of baskets back; leave out each item of theirs once.
-
-    Returns:
-        ``baskets`` (all cases) and, when there is such a case, ``baskets-cold``: the item
-        left out is in no training basket.
-
-    Raises:
-        TrainingError: with fewer than two groups, or when no basket kept back has two items.
-    """
-    kept_back = _groups_kept_back(interactions.groups, test_fraction, seed)
-    train = [row for row, back in zip(interactions.sequences, kept_back, strict=True) if not back]
-    baskets = [row for row, back in zip(interactions.sequences, kept_back, strict=True) if back]
-    cases = [case for basket in baskets for case in _leave_one_out(basket)]
-    if not cases:
-        raise TrainingError(
-            f"none of the {len(baskets)} baskets kept back has two items, so none can be left "
-            "out: more baskets, or a larger evaluation.test_fraction, are needed"
-        )
-    warm = np.zeros(interactions.n_items, dtype=np.bool_)
-    warm[np.concatenate(train)] = True
-    cold = [case for case in cases if not warm[case.relevant[0]]]
-    start = (
-        f"Trained on {len(train)} baskets; one item left out of each of {len(baskets)} baskets "
-        f"kept back by whole groups, all {interactions.n_items} items ranked"
-    )
-    splits = []
-    for name, chosen, what in (
-        ("baskets", cases, ""),
-        ("baskets-cold", cold, "; only items of no training basket are asked for"),
-    ):
-        if chosen:
-            kept, note = _capped(chosen, max_cases, seed)
-            every = np.ones(interactions.n_items, dtype=np.bool_)
-            splits.append(Split(name, train, kept, every, f"{start}{what}. {note}"))
-    return splits
 
 
 def _timestamps(interactions: Interactions) -> list[IntArray]:
@@ -220,36 +209,6 @@ def _training(
             train.append(sequence[keep])
             train_stamps.append(times[keep])
     return train, train_stamps
-
-
-def _groups_kept_back(groups: IntArray, test_fraction: float, seed: int) -> BoolArray:
-    """Whole groups, drawn until they hold the share of the baskets that is asked for."""
-    if not 0 < test_fraction < 1:
-        raise TrainingError(f"evaluation.test_fraction is {test_fraction}: it must be within 0..1")
-    names, sizes = np.unique(groups, return_counts=True)
-    if len(names) <= 1:
-        raise TrainingError(
-            f"the baskets form {len(names)} group, and a group is never torn apart: at least "
-            "two baskets (or scenes, with a scene_id column) are needed"
-        )
-    order = np.random.default_rng(seed).permutation(len(names))
-    needed = np.searchsorted(np.cumsum(sizes[order]), test_fraction * len(groups)) + 1
-    chosen = names[order[: min(int(needed), len(names) - 1)]]
-    return np.isin(groups, chosen)
-
-
-def _leave_one_out(basket: IntArray) -> list[Case]:
-    if len(basket) < 2:  # noqa: PLR2004  (something must stay as history)
-        return []
-    return [Case(np.delete(basket, place), basket[[place]]) for place in range(len(basket))]
-
-
-def _capped(cases: list[Case], limit: int, seed: int) -> tuple[list[Case], str]:
-    """At most ``limit`` cases, sampled by seed, and the sentence that says so."""
-    if len(cases) <= limit:
-        return cases, f"{len(cases)} cases."
-    chosen = np.sort(np.random.default_rng(seed).choice(len(cases), limit, replace=False))
-    return [cases[number] for number in chosen], f"{limit} of {len(cases)} cases, sampled."
 
 
 def _cold_description(cold: BoolArray, cut: int, found: ColdCases) -> str:

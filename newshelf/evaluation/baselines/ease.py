@@ -1,0 +1,72 @@
+"""EASE: a linear item-to-item model in closed form (Steck, WWW 2019, arXiv:1905.03375)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from scipy.linalg import lapack
+
+from newshelf.errors import TrainingError
+from newshelf.evaluation.baselines._counts import incidence
+from newshelf.evaluation.types import FloatArray, IntArray, Split
+
+__all__ = ["MAX_ITEMS", "Ease"]
+
+MAX_ITEMS = 20_000
+"""Items with training interactions; the matrix has 8 bytes for each pair: 3.2 GB."""
+
+
+class Ease:
+    """Ridge regression of each item on all the others, itself forbidden.
+
+    ::
+
+        min_B ||X - X B||² + λ ||B||²  with diag(B) = 0
+        P = (XᵀX + λI)⁻¹,  B_ij = -P_ij / P_jj (i ≠ j),  score = x_history B
+
+    X is the (sequences, items) incidence of the training, in float64. Items without training
+    interactions score 0, so EASE knows nothing of cold items.
+
+    Args:
+        split: whose training is X.
+        ridge: λ.
+        max_items: more items with interactions are refused.
+
+    Raises:
+        TrainingError: for too many items.
+    """
+
+    def __init__(self, split: Split, ridge: float = 250.0, max_items: int = MAX_ITEMS) -> None:
+        self.name = f"EASE (λ={ridge:g})"
+        self._n_items = split.n_items
+        matrix = incidence(split.train, split.n_items).astype(np.float64)
+        self._warm: IntArray = np.unique(matrix.indices).astype(np.int64)
+        if len(self._warm) > max_items:
+            raise TrainingError(
+                f"EASE inverts a matrix of all pairs of the {len(self._warm)} items with "
+                f"interactions, and at most {max_items} are allowed: leave this baseline out"
+            )
+        warm = matrix[:, self._warm]
+        self._weights = _weights((warm.T @ warm).toarray(), ridge)
+
+    def scores(self, histories: Sequence[IntArray]) -> FloatArray:
+        """(B, n_items) float32."""
+        scores = np.zeros((len(histories), self._n_items), dtype=np.float32)
+        scores[:, self._warm] = incidence(histories, self._n_items)[:, self._warm] @ self._weights
+        return scores
+
+
+def _weights(gram: npt.NDArray[np.float64], ridge: float) -> FloatArray:
+    """B of the class's formula, (items, items) float32; ``gram`` is XᵀX and is overwritten."""
+    gram[np.diag_indices_from(gram)] += ridge
+    # LAPACK overwrites in place only what is in Fortran's order, as a transpose is.
+    factor, info = lapack.dpotrf(gram.T, lower=1, overwrite_a=1)
+    if info == 0:
+        inverse, info = lapack.dpotri(factor, lower=1, overwrite_c=1)
+    if info != 0:
+        raise TrainingError(f"XᵀX + λI is not positive definite (LAPACK {info}): use a larger λ")
+    lower = np.tril(inverse)
+    inverse = lower + np.tril(lower, -1).T
+    weights = (-inverse / np.diag(inverse)[None, :]).astype(np.float32)
+    np.fill_diagonal(weights, 0)
+    return weights
