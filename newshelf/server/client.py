@@ -1,0 +1,139 @@
+"""A client of a running server: it carries the token, and renews one that has expired."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from newshelf.errors import ServerError
+from newshelf.server.keys import Key, read_keys
+from newshelf.server.state import ServerState
+
+__all__ = ["Client"]
+
+
+class Client:
+    """Talks to one server's inference and management ports.
+
+    Example::
+
+        with Client(state) as client:
+            answer = client.recommend(history=["ring-7"], k=5)
+    """
+
+    def __init__(self, state: ServerState, *, timeout_s: float = 30.0) -> None:
+        self._state = state
+        # The server is on this machine: no proxy of the environment stands between.
+        self._http = httpx.Client(timeout=timeout_s, trust_env=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._http.close()
+
+    def predict(
+        self,
+        model: str,
+        *,
+        json: object | None = None,
+        content: bytes | None = None,
+        content_type: str | None = None,
+        files: Mapping[str, Any] | Sequence[tuple[str, Any]] | None = None,
+        data: Mapping[str, Any] | None = None,
+        token: str | None = None,
+    ) -> httpx.Response:
+        """``POST /predictions/{model}``, whatever the answer's status.
+
+        ``json``, ``content`` (with ``content_type``) or ``files`` and ``data`` is the
+        body; ``token`` stands in for the key file's.
+        """
+        key = Key(token, None) if token is not None else self._inference_key()
+        headers = key.header()
+        if content_type is not None:
+            headers["Content-Type"] = content_type
+        return self._http.post(
+            f"{self._state.inference_url}/predictions/{model}",
+            json=json,
+            content=content,
+            files=files,
+            data=data,
+            headers=headers,
+        )
+
+    def encode(self, product: Mapping[str, Any], image: bytes | None = None) -> dict[str, Any]:
+        """Embed one product; ``image`` is a JPEG, PNG or WebP file's bytes.
+
+        Raises:
+            ServerError: with the server's code and message.
+        """
+        if image is None:
+            return _answer(self.predict("encoder", json=product))
+        data = {name: str(value) for name, value in product.items()}
+        files = {"image": ("image", image)}
+        return _answer(self.predict("encoder", files=files, data=data))
+
+    def recommend(self, *, history: Sequence[str], k: int, **further: Any) -> dict[str, Any]:
+        """Ask for ``k`` products; ``further`` are the request's other fields.
+
+        Raises:
+            ServerError: with the server's code and message.
+        """
+        body = {"history": list(history), "k": k, **further}
+        return _answer(self.predict("recommender", json=body))
+
+    def describe(self, model: str) -> list[dict[str, Any]]:
+        """What TorchServe tells of a model: versions, workers, batch size."""
+        key = self._fresh("management")
+        response = self._http.get(
+            f"{self._state.management_url}/models/{model}", headers=key.header()
+        )
+        if response.is_error:
+            raise ServerError(f"TorchServe says of {model}: {response.text.strip()}")
+        described: list[dict[str, Any]] = response.json()
+        return described
+
+    def metrics(self) -> str:
+        """The Prometheus page."""
+        return self._http.get(self._state.metrics_url).raise_for_status().text
+
+    def _inference_key(self) -> Key:
+        return self._fresh("inference")
+
+    def _fresh(self, purpose: str) -> Key:
+        keys = read_keys(self._state.key_file)
+        key: Key = getattr(keys, purpose)
+        if not key.expired(datetime.now(UTC)):
+            return key
+        # TorchServe writes the new key to the key file; its answer has no body.
+        response = self._http.get(
+            f"{self._state.management_url}/token",
+            params={"type": purpose},
+            headers=keys.api.header(),
+        )
+        if response.is_error:
+            raise ServerError(f"the {purpose} token expired and was not renewed: {response.text}")
+        renewed: Key = getattr(read_keys(self._state.key_file), purpose)
+        return renewed
+
+
+def _answer(response: httpx.Response) -> dict[str, Any]:
+    try:
+        body = response.json()
+    except ValueError:
+        body = None
+    if response.status_code == httpx.codes.OK and isinstance(body, dict):
+        return body
+    if isinstance(body, dict) and "message" in body:
+        field = f" (field {body['field']})" if body.get("field") else ""
+        reason = f"{body.get('code', '')}: {body['message']}{field}"
+    else:
+        reason = response.text.strip() or "no reason given"
+    raise ServerError(f"the server answered {response.status_code} {reason}")

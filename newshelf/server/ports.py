@@ -1,0 +1,76 @@
+"""TorchServe's five ports."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, fields
+
+from newshelf.errors import ServerError
+
+__all__ = ["Ports", "busy_ports", "free_ports", "require_free"]
+
+HOST = "127.0.0.1"
+_LAST = 65535
+
+
+@dataclass(frozen=True)
+class Ports:
+    """All on the loopback address."""
+
+    inference: int = 8080
+    management: int = 8081
+    metrics: int = 8082
+    grpc_inference: int = 7070
+    grpc_management: int = 7071
+
+    @classmethod
+    def starting_at(cls, first: int) -> "Ports":
+        """``first`` for inference, and the next four for the others."""
+        if not 1 <= first <= _LAST - 4:
+            raise ServerError(f"--port must lie between 1 and {_LAST - 4} (or be 0), not {first}")
+        return cls(*range(first, first + 5))
+
+    def named(self) -> Iterator[tuple[str, int]]:
+        """Pairs such as ``("management", 8081)``."""
+        for field in fields(self):
+            yield field.name, getattr(self, field.name)
+
+
+def free_ports() -> Ports:
+    """Five ports that nothing listens on now."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in fields(Ports)]
+        for opened in sockets:
+            opened.bind((HOST, 0))
+        return Ports(*(opened.getsockname()[1] for opened in sockets))
+
+
+def busy_ports(ports: Ports) -> list[tuple[str, int]]:
+    """Those of ``ports`` that cannot be bound."""
+    return [(name, port) for name, port in ports.named() if not _can_bind(port)]
+
+
+def require_free(ports: Ports) -> None:
+    """Refuse to start on a port that is taken.
+
+    Raises:
+        ServerError: with each port, what it is for, and how to choose others.
+    """
+    busy = busy_ports(ports)
+    if busy:
+        named = ", ".join(f"{port} ({name.replace('_', ' ')})" for name, port in busy)
+        raise ServerError(
+            f"already in use on {HOST}: {named}. Is another server running (./run status)? "
+            "Choose other ports with --port N (takes N to N+4) or --port 0 (any free ones)"
+        )
+
+
+def _can_bind(port: int) -> bool:
+    with socket.socket() as probe:
+        # As the server itself does it: a port whose last user has just gone is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+        return True

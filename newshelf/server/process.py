@@ -1,0 +1,125 @@
+"""Starting a process with its descendants, and ending exactly those.
+
+The process gets a session of its own and a random mark in its environment, which its
+descendants inherit. Ending goes by both: a process id that the system has given to
+someone else since then is left alone.
+"""
+
+import os
+import signal
+import subprocess
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+__all__ = ["ProcessRef", "is_running", "members", "start_session", "stop_session"]
+
+MARK = "NEWSHELF_SESSION"
+_CLOCK_SLACK_S = 0.02
+"""psutil computes a process's start from clock ticks of 10 ms."""
+
+
+@dataclass(frozen=True)
+class ProcessRef:
+    """A process that was started here, told apart from a later one with the same id."""
+
+    pid: int
+    create_time: float
+    """Seconds since the epoch, as psutil gives it."""
+    mark: str
+
+
+def start_session(
+    command: Sequence[str | os.PathLike[str]],
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    log: Path,
+) -> ProcessRef:
+    """Start ``command`` in a new session, without input, its output appended to ``log``."""
+    mark = uuid.uuid4().hex
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [os.fspath(part) for part in command],
+            cwd=cwd,
+            env={**env, MARK: mark},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    ref = ProcessRef(process.pid, psutil.Process(process.pid).create_time(), mark)
+    # The process outlives this object on purpose; psutil reaps it when it is stopped.
+    process.returncode = 0
+    return ref
+
+
+def is_running(ref: ProcessRef) -> bool:
+    """Whether the process itself runs; one that has ended and waits to be reaped does not."""
+    return _leader(ref) is not None
+
+
+def members(ref: ProcessRef) -> list[psutil.Process]:
+    """The process, when it runs, and its descendants that still run, orphans too."""
+    leader = _leader(ref)
+    found = [] if leader is None else [leader]
+    return found + [
+        process
+        for process in psutil.process_iter()
+        if process.pid != ref.pid and _belongs(process, ref)
+    ]
+
+
+def stop_session(ref: ProcessRef, *, grace_s: float = 20.0) -> None:
+    """Ask the process to end, wait, then end what is left of its session.
+
+    Descendants are not asked first: the process that started them ends them in order.
+    """
+    leader = _leader(ref)
+    if leader is not None:
+        _signal(leader, signal.SIGTERM)
+        psutil.wait_procs([leader], timeout=grace_s)
+    # Workers see their connection close and end by themselves, given a moment.
+    left = members(ref)
+    _, left = psutil.wait_procs(left, timeout=2.0)
+    while left:
+        for process in left:
+            _signal(process, signal.SIGKILL)
+        psutil.wait_procs(left, timeout=5.0)
+        # Whatever was started between the look and the signal.
+        left = [process for process in members(ref) if _alive(process)]
+
+
+def _leader(ref: ProcessRef) -> psutil.Process | None:
+    try:
+        process = psutil.Process(ref.pid)
+        same = abs(process.create_time() - ref.create_time) <= _CLOCK_SLACK_S
+    except psutil.NoSuchProcess:
+        return None
+    return process if same and _alive(process) else None
+
+
+def _belongs(process: psutil.Process, ref: ProcessRef) -> bool:
+    try:
+        in_session = os.getsid(process.pid) == ref.pid
+        return in_session and _alive(process) and process.environ().get(MARK) == ref.mark
+    except (psutil.Error, OSError):
+        # Gone meanwhile, or another user's: in neither case one of ours.
+        return False
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _signal(process: psutil.Process, number: signal.Signals) -> None:
+    try:
+        process.send_signal(number)
+    except psutil.NoSuchProcess:
+        return

@@ -1,0 +1,117 @@
+"""TorchServe's properties: the repository's file, and what is added for one start."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from newshelf.errors import ServerError
+from newshelf.server.ports import HOST, Ports
+
+__all__ = ["final_properties", "read_properties", "write_properties"]
+
+_PATHS = ("model_store", "metrics_config")
+
+
+def read_properties(path: Path) -> dict[str, str]:
+    """``key=value`` lines; comments and empty lines are left out.
+
+    Raises:
+        ServerError: the file is missing, or a line has no ``=``, or a key comes twice.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ServerError(f"cannot read {path}: {error.strerror}") from error
+    properties: dict[str, str] = {}
+    for number, line in enumerate(lines, start=1):
+        text = line.strip()
+        if not text or text.startswith(("#", "!")):
+            continue
+        key, equals, value = text.partition("=")
+        if not equals or key.strip() in properties:
+            raise ServerError(f"{path}, line {number}: {line!r} must be key=value, each key once")
+        properties[key.strip()] = value.strip()
+    return properties
+
+
+def final_properties(
+    base: Mapping[str, str],
+    *,
+    root: Path,
+    ports: Ports | None,
+    model_store: Path,
+    models: Mapping[str, Path],
+) -> dict[str, str]:
+    """What one start of TorchServe reads.
+
+    Args:
+        base: the repository's properties.
+        root: the folder that their relative paths start from.
+        ports: instead of those in ``base``; None keeps them.
+        model_store: the folder with the archives.
+        models: the archive of each model. Named one by one, each model has one version,
+            and so it is certain which is the default.
+    """
+    for name, archive in models.items():
+        if archive.parent != model_store or not archive.is_file():
+            raise ServerError(f"the archive of {name} is not in {model_store}: {archive}")
+    final = dict(base)
+    for key in _PATHS:
+        if key in final:
+            final[key] = str((root / final[key]).resolve())
+    final["model_store"] = str(model_store.resolve())
+    final["load_models"] = ",".join(f"{name}={path.name}" for name, path in models.items())
+    if ports is not None:
+        final |= _addresses(ports)
+    return final
+
+
+def ports_of(properties: Mapping[str, str]) -> Ports:
+    """The ports that ``properties`` name."""
+    default = Ports()
+    try:
+        return Ports(
+            inference=_port(properties, "inference_address", default.inference),
+            management=_port(properties, "management_address", default.management),
+            metrics=_port(properties, "metrics_address", default.metrics),
+            grpc_inference=int(properties.get("grpc_inference_port", default.grpc_inference)),
+            grpc_management=int(properties.get("grpc_management_port", default.grpc_management)),
+        )
+    except ValueError as error:
+        raise ServerError(f"config.properties has a port that is no number: {error}") from error
+
+
+def write_properties(path: Path, properties: Mapping[str, str]) -> None:
+    """Write what Java reads back as the same strings."""
+    lines = [f"{key}={_escaped(value)}\n" for key, value in properties.items()]
+    path.write_text("".join(lines), encoding="ascii")
+
+
+def archives(models: Sequence[Path]) -> dict[str, Path]:
+    """Model names of archives called ``NAME-VERSION.mar``."""
+    return {path.stem.partition("-")[0]: path for path in models}
+
+
+def _addresses(ports: Ports) -> dict[str, str]:
+    return {
+        "inference_address": f"http://{HOST}:{ports.inference}",
+        "management_address": f"http://{HOST}:{ports.management}",
+        "metrics_address": f"http://{HOST}:{ports.metrics}",
+        "grpc_inference_port": str(ports.grpc_inference),
+        "grpc_management_port": str(ports.grpc_management),
+    }
+
+
+def _port(properties: Mapping[str, str], key: str, default: int) -> int:
+    address = properties.get(key)
+    return int(address.rpartition(":")[2]) if address else default
+
+
+def _escaped(value: str) -> str:
+    # Java reads properties as Latin-1 with backslash escapes; \uXXXX is UTF-16.
+    text = value.replace("\\", "\\\\")
+    return "".join(c if c.isascii() else _utf16(c) for c in text)
+
+
+def _utf16(character: str) -> str:
+    units = character.encode("utf-16-be")
+    return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))

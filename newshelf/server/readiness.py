@@ -1,0 +1,95 @@
+"""Whether both models really answer.
+
+TorchServe's own ``/ping`` says Healthy while a worker keeps failing to load, and fails
+while all is well but a worker is being added; a prediction is the only proof.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import httpx
+
+from newshelf.errors import ServerError
+from newshelf.server.client import Client
+from newshelf.server.process import is_running
+from newshelf.server.state import ServerState
+
+__all__ = ["wait_until_ready"]
+
+_PAUSE_S = 0.2
+_DEATHS = 2
+"""A worker that died this often while loading will not come up."""
+_TAIL_LINES = 25
+
+
+def wait_until_ready(
+    state: ServerState,
+    questions: Mapping[str, dict[str, object]],
+    *,
+    timeout_s: float = 180.0,
+    on_ready: Callable[[str, float], None] = lambda _model, _seconds: None,
+) -> None:
+    """Ask each model its question until it is answered with 200.
+
+    Args:
+        state: the server.
+        questions: a valid request of each model that must answer.
+        timeout_s: for all of them together.
+        on_ready: told the model and the seconds it took, when it has answered.
+
+    Raises:
+        ServerError: TorchServe ended, a worker keeps dying, a model refused its question,
+            or the time is over; with the end of the log that tells why.
+    """
+    started = time.monotonic()
+    with Client(state, timeout_s=10.0) as client:
+        for model, question in questions.items():
+            while not _answers(client, state, model, question):
+                _give_up_early(state)
+                if time.monotonic() - started > timeout_s:
+                    raise ServerError(
+                        f"{model} did not answer within {timeout_s:.0f} s\n"
+                        + _tails(state.model_log, state.log)
+                    )
+                time.sleep(_PAUSE_S)
+            on_ready(model, time.monotonic() - started)
+
+
+def _answers(client: Client, state: ServerState, model: str, question: dict[str, object]) -> bool:
+    if not state.key_file.exists():
+        return False
+    try:
+        response = client.predict(model, json=question)
+    except httpx.TransportError:
+        return False
+    if response.status_code == httpx.codes.OK:
+        return True
+    if response.status_code == httpx.codes.NOT_FOUND and "ModelNotFound" in response.text:
+        raise ServerError(f"TorchServe did not load {model}\n" + _tails(state.log))
+    if response.is_client_error:
+        raise ServerError(f"{model} refused the readiness question: {response.text}")
+    return False
+
+
+def _give_up_early(state: ServerState) -> None:
+    if not is_running(state.process):
+        raise ServerError("TorchServe ended while it started\n" + _tails(state.log))
+    if _read(state.model_log).count("Backend worker process died") >= _DEATHS:
+        raise ServerError("a worker cannot load its model\n" + _tails(state.model_log))
+
+
+def _tails(*logs: Path) -> str:
+    return "\n".join(_tail(log) for log in logs)
+
+
+def _tail(log: Path) -> str:
+    lines = _read(log).splitlines()[-_TAIL_LINES:]
+    return "\n".join([f"the end of {log}:", *(f"  {line}" for line in lines or ["(empty)"])])
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""

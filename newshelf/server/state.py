@@ -1,0 +1,124 @@
+"""What is written down about a running TorchServe, so that any terminal can find it."""
+
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from newshelf.errors import ServerError
+from newshelf.files import read_json, write_json
+from newshelf.server.keys import KEY_FILE
+from newshelf.server.ports import HOST, Ports
+from newshelf.server.process import ProcessRef, is_running, stop_session
+
+__all__ = ["ServerState", "find_running", "read_state", "running_state"]
+
+_FILE = "state.json"
+TEMP_PREFIX = "newshelf-"
+
+
+@dataclass(frozen=True)
+class ServerState:
+    """One started server."""
+
+    directory: Path
+    """TorchServe's working directory: key file, properties, logs and this state."""
+    process: ProcessRef
+    ports: Ports
+    temp: Path
+    """Sockets and unpacked archives: a folder of its own, since socket paths must be short."""
+    models: dict[str, str]
+    """The archive's file name of each model."""
+    catalog: str
+    """The catalogue that the models were trained on."""
+
+    @property
+    def inference_url(self) -> str:
+        """Where predictions are asked."""
+        return f"http://{HOST}:{self.ports.inference}"
+
+    @property
+    def management_url(self) -> str:
+        """Where models are managed and tokens renewed."""
+        return f"http://{HOST}:{self.ports.management}"
+
+    @property
+    def metrics_url(self) -> str:
+        """Where Prometheus scrapes."""
+        return f"http://{HOST}:{self.ports.metrics}/metrics"
+
+    @property
+    def key_file(self) -> Path:
+        """TorchServe's tokens."""
+        return self.directory / KEY_FILE
+
+    @property
+    def log(self) -> Path:
+        """The frontend's output."""
+        return self.directory / "torchserve.log"
+
+    @property
+    def model_log(self) -> Path:
+        """The workers' output."""
+        return self.directory / "logs" / "model_log.log"
+
+    def save(self) -> None:
+        """Write it down."""
+        table = asdict(self) | {"directory": None, "temp": str(self.temp)}
+        write_json(self.directory / _FILE, table)
+
+    def end(self) -> None:
+        """Stop what still runs of it, and remove its tokens, sockets and state."""
+        stop_session(self.process)
+        self.key_file.unlink(missing_ok=True)
+        if self.temp.name.startswith(TEMP_PREFIX) and self.temp.parent == _temp_root():
+            shutil.rmtree(self.temp, ignore_errors=True)
+        (self.directory / _FILE).unlink(missing_ok=True)
+
+
+def read_state(directory: Path) -> ServerState | None:
+    """The state in ``directory``, of a server that may have ended; None when there is none.
+
+    Raises:
+        ServerError: the file is not one of ours.
+    """
+    path = directory / _FILE
+    try:
+        table = read_json(path)
+        return ServerState(
+            directory=directory,
+            process=ProcessRef(**table["process"]),
+            ports=Ports(**table["ports"]),
+            temp=Path(table["temp"]),
+            models=dict(table["models"]),
+            catalog=str(table["catalog"]),
+        )
+    except FileNotFoundError:
+        return None
+    except (KeyError, TypeError, ValueError) as error:
+        raise ServerError(f"{path} is damaged ({error!r}); remove it") from error
+
+
+def running_state(directory: Path) -> ServerState | None:
+    """The state of the server that runs from ``directory``; remains of a dead one are cleared."""
+    state = read_state(directory)
+    if state is None or is_running(state.process):
+        return state
+    # Its frontend is gone (killed, or the machine restarted); workers may be left.
+    state.end()
+    return None
+
+
+def find_running(workspaces: Path) -> list[ServerState]:
+    """The servers that run from any workspace in ``workspaces``."""
+    directories = sorted(path.parent for path in workspaces.glob(f"*/server/{_FILE}"))
+    return [state for directory in directories if (state := running_state(directory))]
+
+
+def new_temp() -> Path:
+    """A private temporary folder (mode 700)."""
+    return Path(tempfile.mkdtemp(prefix=TEMP_PREFIX, dir=_temp_root()))
+
+
+def _temp_root() -> Path:
+    return Path(tempfile.gettempdir())
