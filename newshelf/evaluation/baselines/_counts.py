@@ -34,9 +34,11 @@ def recent_counts(split: Split, days: float) -> npt.NDArray[np.float64]:
         return total
     start = max(int(times[-1]) for times in stamps) - days * _DAY_S
     recent = [row[times >= start] for row, times in zip(split.train, stamps, strict=True)]
-    return _counts(recent, split.n_items) + total / (total.max() + 1)
+    counts: npt.NDArray[np.float64] = _counts(recent, split.n_items) + total / (total.max() + 1)
+    return counts
 
 
 def _counts(sequences: Sequence[IntArray], n_items: int) -> npt.NDArray[np.float64]:
     counts = incidence(sequences, n_items).sum(axis=0)
-    return np.asarray(counts, dtype=np.float64).ravel()
+    flat: npt.NDArray[np.float64] = np.asarray(counts, dtype=np.float64).ravel()
+    return flat

@@ -67,6 +67,6 @@ def _weights(gram: npt.NDArray[np.float64], ridge: float) -> FloatArray:
         raise TrainingError(f"XᵀX + λI is not positive definite (LAPACK {info}): use a larger λ")
     lower = np.tril(inverse)
     inverse = lower + np.tril(lower, -1).T
-    weights = (-inverse / np.diag(inverse)[None, :]).astype(np.float32)
+    weights: FloatArray = (-inverse / np.diag(inverse)[None, :]).astype(np.float32)
     np.fill_diagonal(weights, 0)
     return weights

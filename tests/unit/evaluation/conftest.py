@@ -1,0 +1,75 @@
+"""A small catalogue and small splits, made by hand."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from newshelf.evaluation.types import Case, Split
+
+MakeSplit = Callable[..., Split]
+
+
+@dataclass
+class Tables:
+    """What the evaluation reads of a catalogue."""
+
+    items: pd.DataFrame
+    events: pd.DataFrame | None = None
+    baskets: pd.DataFrame | None = None
+
+
+@pytest.fixture
+def tables() -> type[Tables]:
+    return Tables
+
+
+@pytest.fixture
+def make_split() -> MakeSplit:
+    def make(
+        train: list[list[int]],
+        n_items: int,
+        cases: list[tuple[list[int], list[int]]] | None = None,
+        stamps: list[list[int]] | None = None,
+        candidates: list[int] | None = None,
+    ) -> Split:
+        mask = np.ones(n_items, dtype=bool)
+        if candidates is not None:
+            mask = np.isin(np.arange(n_items), candidates)
+        return Split(
+            name="hand",
+            train=[np.array(row, dtype=np.int64) for row in train],
+            train_timestamps=None if stamps is None else [np.array(row) for row in stamps],
+            cases=[
+                Case(np.array(history, dtype=np.int64), np.array(truth, dtype=np.int64))
+                for history, truth in cases or []
+            ],
+            candidates=mask,
+            description="made by hand",
+        )
+
+    return make
+
+
+@pytest.fixture
+def shop() -> Tables:
+    """60 items in two types, 80 users with up to 12 events over 1,000 days."""
+    generator = np.random.default_rng(3)
+    items = pd.DataFrame(
+        {
+            "id": [f"i{number}" for number in range(60)],
+            "product_type": ["Home > Lamps"] * 40 + ["Clothing > Hats"] * 15 + [None] * 5,
+        }
+    )
+    n = 900
+    events = pd.DataFrame(
+        {
+            "user_id": [f"u{number}" for number in generator.integers(0, 80, n)],
+            "item_id": [f"i{number}" for number in generator.integers(0, 58, n)],
+            "event_type": "view",
+            "timestamp": np.sort(generator.integers(0, 86_400_000, n)),
+        }
+    )
+    return Tables(items, events)

@@ -1,0 +1,181 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from newshelf.config import EvaluationSettings
+from newshelf.errors import TrainingError
+from newshelf.evaluation.interactions import Interactions, read_interactions
+from newshelf.evaluation.splits import basket_split, cold_split, default_splits, time_split
+
+
+def of(sequences, stamps, n_items=10):
+    return Interactions(
+        n_items=n_items,
+        sequences=[np.array(row, dtype=np.int64) for row in sequences],
+        timestamps=[np.array(row, dtype=np.int64) for row in stamps],
+        groups=np.arange(len(sequences)),
+    )
+
+
+def events_before(interactions, cut):
+    return sum(int((times < cut).sum()) for times in interactions.timestamps)
+
+
+def test_time_split_by_hand():
+    found = of([[1, 2, 1, 3, 4], [5, 6], [7, 7]], [[0, 1, 2, 8, 9], [3, 9], [8, 9]])
+    split = time_split(found, 0.5)  # 5 of 9 events are at or after 8
+    assert [row.tolist() for row in split.train] == [[1, 2, 1], [5]]
+    assert [row.tolist() for row in split.train_timestamps] == [[0, 1, 2], [3]]
+    assert [(case.history.tolist(), case.relevant.tolist()) for case in split.cases] == [
+        ([2, 1], [3, 4]),  # each item at its last place
+        ([5], [6]),
+    ]  # the third user has no past, so is no case
+    assert split.candidates.all()
+
+
+def test_items_of_the_own_past_are_not_asked_for():
+    split = time_split(of([[1, 2, 1], [3, 3]], [[0, 9, 9], [0, 9]]), 0.5)
+    assert [case.relevant.tolist() for case in split.cases] == [[2]]
+
+
+def test_training_ends_before_the_first_thing_that_is_asked_for(shop):
+    interactions = read_interactions(shop)
+    split = time_split(interactions, 0.2)
+    last = max(int(times[-1]) for times in split.train_timestamps)
+    assert events_before(interactions, last + 1) == sum(len(row) for row in split.train)
+    assert sum(len(row) for row in split.train) == pytest.approx(0.8 * interactions.size, abs=2)
+
+
+def test_most_events_at_the_first_moment_still_leave_both_sides():
+    split = time_split(of([[1, 2, 3, 4], [5, 6]], [[0, 0, 0, 9], [0, 0]]), 0.9)
+    assert [case.relevant.tolist() for case in split.cases] == [[4]]
+
+
+@pytest.mark.parametrize(
+    ("sequences", "stamps", "reason"),
+    [
+        ([], [], "no events of known items"),
+        ([[1, 2]], [[5, 5]], "all events have the same timestamp"),
+        ([[1], [2]], [[1], [9]], "no user came back"),
+    ],
+)
+def test_events_that_cannot_be_split_by_time_say_why(sequences, stamps, reason):
+    with pytest.raises(TrainingError, match=reason):
+        time_split(of(sequences, stamps), 0.5)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0])
+def test_a_fraction_that_leaves_one_side_empty_is_refused(fraction):
+    with pytest.raises(TrainingError, match="test_fraction"):
+        time_split(of([[1, 2]], [[1, 9]]), fraction)
+
+
+def test_cases_beyond_the_limit_are_sampled_by_seed(shop):
+    interactions = read_interactions(shop)
+    first = time_split(interactions, 0.2, seed=1, max_cases=5)
+    again = time_split(interactions, 0.2, seed=1, max_cases=5)
+    other = time_split(interactions, 0.2, seed=2, max_cases=5)
+    histories = [[case.history.tolist() for case in split.cases] for split in (first, again, other)]
+    assert len(first.cases) == 5
+    assert histories[0] == histories[1] != histories[2]
+    assert "5 of" in first.description
+
+
+def test_no_interaction_of_a_cold_item_is_learned_or_in_a_history(shop):
+    full, among_new = cold_split(read_interactions(shop), 0.2, 0.2, 7)
+    cold = among_new.candidates
+    assert not cold[np.concatenate(full.train)].any()
+    assert not cold[np.concatenate([case.history for case in full.cases])].any()
+    assert cold[np.concatenate([case.relevant for case in full.cases])].all()
+    assert full.candidates.all()
+    assert full.train is among_new.train
+    assert full.cases is among_new.cases
+
+
+def test_cold_training_ends_at_the_cut_too(shop):
+    interactions = read_interactions(shop)
+    by_time = time_split(interactions, 0.2)
+    by_item = cold_split(interactions, 0.2, 0.2, 7)[0]
+    last = [max(int(t[-1]) for t in split.train_timestamps) for split in (by_time, by_item)]
+    assert last[1] <= last[0]
+
+
+def test_held_out_items_without_any_case_are_an_error():
+    with pytest.raises(TrainingError, match="give no case"):
+        cold_split(of([[1], [2]], [[0], [9]]), 0.5, 0.5, 0)
+
+
+def baskets(rows, groups, n_items=10):
+    sequences = [np.array(row, dtype=np.int64) for row in rows]
+    return Interactions(n_items, sequences, None, np.array(groups, dtype=np.int64))
+
+
+def test_no_group_of_baskets_is_torn_apart():
+    rows = [[number % 10, (number + 1) % 10] for number in range(40)]
+    found = baskets(rows, [number // 4 for number in range(40)])
+    for seed in range(5):
+        split = basket_split(found, 0.25, seed)[0]
+        assert len(split.train) == 28  # three groups of four are the first to reach a quarter
+        kept = {
+            row for row, basket in enumerate(rows) for t in split.train if t is found.sequences[row]
+        }
+        assert len({row // 4 for row in kept}) == 7
+
+
+def test_each_item_of_a_basket_kept_back_is_left_out_once():
+    split = basket_split(baskets([[1, 2, 3], [1, 2, 3]], [0, 1]), 0.5, 0)[0]
+    assert [(case.history.tolist(), case.relevant.tolist()) for case in split.cases] == [
+        ([2, 3], [1]),
+        ([1, 3], [2]),
+        ([1, 2], [3]),
+    ]
+
+
+def test_cold_baskets_ask_only_for_items_of_no_training_basket():
+    every, cold = basket_split(baskets([[1, 2, 3], [1, 2, 4]], [0, 1]), 0.5, 0)
+    assert len(every.cases) == 3
+    assert [case.relevant.tolist() for case in cold.cases] in ([[3]], [[4]])
+    assert cold.train is every.train
+
+
+def test_without_a_cold_item_there_is_no_cold_split():
+    assert [s.name for s in basket_split(baskets([[1, 2], [1, 2]], [0, 1]), 0.5, 0)] == ["baskets"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "groups", "reason"),
+    [
+        ([[1, 2]], [0], "at least two baskets"),
+        ([[1, 2], [3, 4]], [0, 0], "at least two baskets"),
+        ([[1], [2]], [0, 1], "has two items"),
+    ],
+)
+def test_baskets_that_cannot_be_split_say_why(rows, groups, reason):
+    with pytest.raises(TrainingError, match=reason):
+        basket_split(baskets(rows, groups), 0.5, 0)
+
+
+def test_default_splits_of_events(shop):
+    names = [split.name for split in default_splits(shop, EvaluationSettings(), 7)]
+    assert names == ["time", "cold", "cold-among-new"]
+
+
+def test_default_splits_of_baskets(tables):
+    items = pd.DataFrame({"id": list("abcd"), "product_type": None})
+    table = pd.DataFrame({"basket_id": list("112233"), "item_id": list("abacad")})
+    splits = default_splits(tables(items, None, table), EvaluationSettings(), 7)
+    assert [split.name for split in splits] == ["baskets", "baskets-cold"]
+
+
+@pytest.mark.parametrize("users", ["xxyy", "wxyz"])
+def test_events_with_too_few_cases_give_way_to_baskets(tables, users):
+    items = pd.DataFrame({"id": list("abcd"), "product_type": None})
+    events = pd.DataFrame(
+        {"user_id": list(users), "item_id": list("abcd"), "timestamp": [1, 2, 3, 4]}
+    )
+    table = pd.DataFrame({"basket_id": list("1122"), "item_id": list("abac")})
+    splits = default_splits(tables(items, events, table), EvaluationSettings(), 7)
+    assert splits[0].name == "baskets"
+    if users == "wxyz":
+        with pytest.raises(TrainingError, match="came back"):
+            default_splits(tables(items, events), EvaluationSettings(), 7)
