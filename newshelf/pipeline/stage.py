@@ -1,0 +1,127 @@
+"""One stage: what it is made from, whether that changed, and making it anew."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from newshelf.files import directory_aside, read_json, write_json
+from newshelf.pipeline.fingerprint import DIGEST, Component, file_digest
+
+__all__ = ["Inputs", "Stage", "make", "output_id", "why_stale"]
+
+Inputs = Mapping[str, Component]
+"""Named components, such as ``{"catalogue": {…}, "code": {…}}``."""
+
+STAMP = "stamp.json"
+_FORMAT = 1
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step whose whole output is one folder, besides files it leaves elsewhere."""
+
+    name: str
+    directory: Path
+    inputs: Callable[[], Inputs]
+    """Looked at when the stage's turn has come: an earlier stage may make them."""
+    build: Callable[[Path], None]
+    """Writes the output into the empty folder that it is given."""
+    volatile: frozenset[str] = frozenset()
+    """Files that differ from run to run and mean nothing to later stages."""
+    elsewhere: Callable[[Path], list[Path]] | None = None
+    """Files outside ``directory`` that belong to the output, read from the folder."""
+
+
+def why_stale(stage: Stage) -> str | None:
+    """Why ``stage`` must be made (again); None when what is there is current."""
+    stamp = _read_stamp(stage.directory)
+    if stamp is None:
+        return "not made yet"
+    if stamp["outputs"] != _outputs(stage, stage.directory):
+        return "its files were changed or removed"
+    return _difference(stamp["inputs"], stage.inputs())
+
+
+def make(stage: Stage) -> None:
+    """Build ``stage`` aside and put it in place with its stamp.
+
+    A process killed meanwhile leaves the old output or none, never a mixture: the stamp
+    lies inside the folder, which is renamed into place as a whole.
+    """
+    inputs = stage.inputs()
+    if stage.elsewhere is not None:
+        # Files elsewhere are replaced one by one, so the old stamp must not vouch for them.
+        (stage.directory / STAMP).unlink(missing_ok=True)
+    with directory_aside(stage.directory) as aside:
+        stage.build(aside)
+        stamp = {
+            "format": _FORMAT,
+            "stage": stage.name,
+            "inputs": {name: dict(parts) for name, parts in inputs.items()},
+            "outputs": _outputs(stage, aside),
+            "id": _identity(stage, aside),
+        }
+        write_json(aside / STAMP, stamp)
+
+
+def output_id(stage: Stage) -> str:
+    """A digest of what the stage made: equal outputs of two runs have equal ids."""
+    stamp = _read_stamp(stage.directory)
+    return "" if stamp is None else str(stamp["id"])
+
+
+def _read_stamp(directory: Path) -> dict[str, Any] | None:
+    try:
+        stamp = read_json(directory / STAMP)
+    except (FileNotFoundError, ValueError):
+        return None
+    current = isinstance(stamp, dict) and stamp.get("format") == _FORMAT
+    return stamp if current else None
+
+
+def _outputs(stage: Stage, directory: Path) -> dict[str, str]:
+    outputs = {
+        path.relative_to(directory).as_posix(): str(path.stat().st_size)
+        for path in sorted(directory.rglob("*"))
+        if path.is_file() and path.name != STAMP
+    }
+    for path in stage.elsewhere(directory) if stage.elsewhere is not None else ():
+        # Another workspace may have written a file of the same name and size.
+        exists = path.is_file()
+        outputs[str(path)] = f"{path.stat().st_size}:{path.stat().st_mtime_ns}" if exists else ""
+    return outputs
+
+
+def _identity(stage: Stage, directory: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(directory.rglob("*")):
+        if path.is_file() and path.name not in stage.volatile:
+            digest.update(f"{path.relative_to(directory)}\0{file_digest(path)}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _difference(before: Inputs, now: Inputs) -> str | None:
+    reasons = [
+        f"{name} changed ({_parts(before.get(name, {}), now.get(name, {}))})"
+        for name in dict.fromkeys([*now, *before])
+        if dict(before.get(name, {})) != dict(now.get(name, {}))
+    ]
+    return "; ".join(reasons) or None
+
+
+def _parts(before: Component, now: Component) -> str:
+    changed = [part for part in sorted({*before, *now}) if before.get(part) != now.get(part)]
+    shown = [_part(part, before.get(part), now.get(part)) for part in changed[:_SHOWN]]
+    further = len(changed) - len(shown)
+    return ", ".join(shown) + (f" and {further} more" if further else "")
+
+
+def _part(part: str, before: str | None, now: str | None) -> str:
+    if before is None:
+        return f"new: {part}"
+    if now is None:
+        return f"gone: {part}"
+    return part if now.startswith(DIGEST) else f"{part}: {before} → {now}"

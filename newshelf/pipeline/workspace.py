@@ -1,0 +1,109 @@
+"""Where the artifacts of one catalogue live, and the lock that keeps runs apart."""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from rich.console import Console
+
+from newshelf.errors import SetupError
+
+__all__ = ["ROOT", "WORKSPACES", "Workspace", "open_workspace"]
+
+ROOT = Path(__file__).resolve().parents[2]
+"""The repository."""
+WORKSPACES = ROOT / ".newshelf"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folders of one catalogue's artifacts."""
+
+    root: Path
+    catalog: Path
+    """The catalogue itself: the user's, or the drawn sample inside ``root``."""
+    is_sample: bool
+    model_store: Path = ROOT / "model_store"
+
+    @property
+    def features(self) -> Path:
+        """Cached features of frozen towers."""
+        return self.root / "features"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The trained model."""
+        return self.root / "checkpoint"
+
+    @property
+    def evaluation(self) -> Path:
+        """The evaluation's report."""
+        return self.root / "evaluation"
+
+    @property
+    def export(self) -> Path:
+        """The exported graphs and the index."""
+        return self.root / "export"
+
+    @property
+    def archive(self) -> Path:
+        """Which archives of the model store are this workspace's."""
+        return self.root / "archive"
+
+    @property
+    def server(self) -> Path:
+        """TorchServe's working directory."""
+        return self.root / "server"
+
+    @contextmanager
+    def locked(self, console: Console) -> Iterator[None]:
+        """Keep other runs out of this workspace, waiting for one that is at work."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.root / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            console.print(f"waiting for another run that works in {self.root} …")
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def open_workspace(
+    catalog: Path | None,
+    *,
+    override: Path | None = None,
+    model_store: Path | None = None,
+    home: Path = WORKSPACES,
+) -> Workspace:
+    """The workspace of ``catalog``, or of the drawn sample when it is None.
+
+    Args:
+        catalog: a folder in the catalogue format.
+        override: use this folder instead of one under ``home``.
+        model_store: where archives go; None is the repository's.
+        home: the folder of all workspaces.
+
+    Raises:
+        SetupError: ``catalog`` is not a folder.
+    """
+    store = (model_store or ROOT / "model_store").resolve()
+    if catalog is None:
+        root = (override or home / "sample").resolve()
+        return Workspace(root, root / "catalog", is_sample=True, model_store=store)
+    folder = catalog.resolve()
+    if not folder.is_dir():
+        raise SetupError(f"--catalog {catalog} is not a folder")
+    root = (override or home / _name(folder)).resolve()
+    return Workspace(root, folder, is_sample=False, model_store=store)
+
+
+def _name(folder: Path) -> str:
+    slug = re.sub(r"[^a-z0-9]+", "-", folder.name.lower()).strip("-") or "catalog"
+    return f"{slug}-{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"
