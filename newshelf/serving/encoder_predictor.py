@@ -4,9 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from newshelf.errors import NewshelfError
-from newshelf.serving.deadline import check_deadline
 from newshelf.serving.encode import Encoding, ProductEncoder
-from newshelf.serving.envelope import open_envelope
 from newshelf.serving.limits import Limits
 from newshelf.serving.observe import Observer, Silent, Stages
 from newshelf.serving.products import ProductInput, parse_products
@@ -69,8 +67,7 @@ class EncoderPredictor:
 
     def _parse(self, request: RawRequest) -> _Row:
         try:
-            check_deadline(request)
-            return _Row(*parse_products(open_envelope(request, self._limits), self._limits))
+            return _Row(*parse_products(request, self._limits))
         except NewshelfError as error:
             return _Row([error])
 

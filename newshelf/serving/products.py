@@ -1,12 +1,14 @@
-"""From an opened envelope to products that can be encoded, each checked on its own."""
+"""From a request to products that can be encoded, each checked on its own."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from newshelf.catalog.schema import Product
 from newshelf.errors import InvalidField, RequestError, TooLarge
-from newshelf.serving.envelope import FormBody, JsonBody
+from newshelf.serving.deadline import check_deadline
+from newshelf.serving.envelope import FormBody, open_envelope
 from newshelf.serving.limits import Limits
+from newshelf.serving.protocol import RawRequest
 from newshelf.serving.schemas import EncoderInstances, EncoderProduct
 from newshelf.serving.validation import validate
 
@@ -33,7 +35,7 @@ class ProductInput:
 
 
 def parse_products(
-    envelope: JsonBody | FormBody, limits: Limits
+    raw: RawRequest, limits: Limits
 ) -> tuple[Sequence[ProductInput | RequestError], bool]:
     """The products of a request to the encoder.
 
@@ -43,7 +45,10 @@ def parse_products(
 
     Raises:
         RequestError: the request as a whole is refused.
+        DeadlineExceeded: it came too late.
     """
+    check_deadline(raw)
+    envelope = open_envelope(raw, limits)
     if isinstance(envelope, FormBody):
         product = validate(EncoderProduct, dict(envelope.fields))
         if product.image is not None:

@@ -1,0 +1,69 @@
+"""Which items a request lets through, as a mask over a table."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from newshelf.serving.schemas import Filters
+from newshelf.serving.table import ItemTable, Postings, type_path
+
+__all__ = ["allowed_mask", "in_categories"]
+
+Mask = NDArray[np.bool_]
+
+
+def allowed_mask(table: ItemTable, filters: Filters) -> Mask:
+    """The items that pass every filter.
+
+    Without a filter on ``availability``, items that are out of stock do not pass.
+
+    Returns:
+        ``(len(table),)`` bool.
+    """
+    if filters.availability is None:
+        mask = ~_any_of(table, table.by_availability, ["out_of_stock"])
+    else:
+        mask = _any_of(table, table.by_availability, filters.availability)
+    for wanted, postings in (
+        (filters.brand, table.by_brand),
+        (filters.color, table.by_color),
+        (filters.material, table.by_material),
+    ):
+        if wanted is not None:
+            mask &= _any_of(table, postings, wanted, key=lambda value: value.strip().lower())
+    if filters.product_type is not None:
+        mask &= in_categories(table, filters.product_type)
+    if filters.price is not None:
+        low = -np.inf if filters.price.min is None else filters.price.min
+        high = np.inf if filters.price.max is None else filters.price.max
+        # NaN compares false, so an item without a price is in no range.
+        mask &= (table.price >= low) & (table.price <= high)
+    if filters.created_after is not None:
+        mask &= table.created_at > _clipped(filters.created_after)
+    return mask
+
+
+def in_categories(table: ItemTable, product_types: Sequence[str]) -> Mask:
+    """The items of any of these categories, or below them: ``(len(table),)`` bool."""
+    return _any_of(table, table.by_type, product_types, key=type_path)
+
+
+def _any_of(
+    table: ItemTable,
+    postings: Postings,
+    wanted: Sequence[str],
+    key: Callable[[str], str] = str,
+) -> Mask:
+    mask = np.zeros(len(table), dtype=np.bool_)
+    for value in wanted:
+        rows = postings.get(key(value))
+        if rows is not None:
+            mask[rows] = True
+    return mask
+
+
+def _clipped(seconds: int) -> int:
+    # JSON's numbers are unbounded; the column's are not.
+    bounds = np.iinfo(np.int64)
+    return max(bounds.min, min(bounds.max - 1, seconds))

@@ -1,0 +1,175 @@
+"""A predictor from an unpacked archive, warmed up.
+
+The directory holds, at its root::
+
+    model.json  version.json  tokenizer.json        tokenizer only with a text tower
+    encoder.onnx | encoder.pt
+    projector.* scorer.*                            only with a scorer
+    index/                                          the recommender only
+"""
+
+import base64
+import io
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from pathlib import Path
+
+import orjson
+import torch
+from PIL import Image
+
+from newshelf.errors import SetupError
+from newshelf.nn.inputs import Tokenizer
+from newshelf.nn.spec import EncoderSpec, ModelSpec
+from newshelf.serving.bundle import INDEX, TOKENIZER, read_spec, read_version
+from newshelf.serving.decode import PictureDecoder
+from newshelf.serving.encode import ProductEncoder
+from newshelf.serving.encoder_predictor import EncoderPredictor
+from newshelf.serving.index import load_index
+from newshelf.serving.limits import ServingSettings
+from newshelf.serving.observe import Observer
+from newshelf.serving.preprocess import InputBuilder
+from newshelf.serving.protocol import Answer, Predictor, RawRequest
+from newshelf.serving.recommender_predictor import RecommenderPredictor, ScorerGraphs
+from newshelf.serving.runtime import encoder_graph, open_runtime, projector_graph, scorer_graph
+
+__all__ = ["choose_device", "load_encoder_predictor", "load_recommender_predictor"]
+
+_LOG = logging.getLogger(__name__)
+
+
+def choose_device(gpu_id: int | str | None) -> torch.device:
+    """The device that the model server assigned; the CPU when it assigned none."""
+    if gpu_id is None or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(gpu_id))
+
+
+def load_encoder_predictor(
+    directory: Path,
+    *,
+    device: torch.device | None = None,
+    settings: ServingSettings | None = None,
+    observer: Observer | None = None,
+) -> EncoderPredictor:
+    """Load the encoder and answer one request of each kind, so that the first is not slow.
+
+    Args:
+        directory: see the module.
+        device: the CPU by default.
+        settings: runtime, threads and limits.
+        observer: is told the stages' times, the warm-up's too.
+
+    Raises:
+        SetupError: a file is missing or damaged, or the files do not belong together.
+    """
+    settings = settings or ServingSettings()
+    spec = read_spec(directory)
+    predictor = EncoderPredictor(
+        _encoder(directory, spec, device or torch.device("cpu"), settings),
+        model_version=read_version(directory),
+        limits=settings.limits,
+        observer=observer,
+    )
+    _warm_up(predictor, _warm_up_products(spec.encoder))
+    return predictor
+
+
+def load_recommender_predictor(
+    directory: Path,
+    *,
+    device: torch.device | None = None,
+    settings: ServingSettings | None = None,
+    observer: Observer | None = None,
+) -> RecommenderPredictor:
+    """Load encoder, scorer and index, and answer one request. See ``load_encoder_predictor``.
+
+    Raises:
+        SetupError: a file is missing or damaged.
+        VersionMismatch: the index was made by another encoder.
+    """
+    settings = settings or ServingSettings()
+    device = device or torch.device("cpu")
+    spec = read_spec(directory)
+    version = read_version(directory)
+    predictor = RecommenderPredictor(
+        _encoder(directory, spec, device, settings),
+        _scorer(directory, spec, device, settings),
+        load_index(directory / INDEX, encoder_version=version),
+        model_version=version,
+        limits=settings.limits,
+        retrieve=settings.retrieve,
+        observer=observer,
+    )
+    _warm_up(predictor, [{"history": _warm_up_products(spec.encoder)}])
+    return predictor
+
+
+def _encoder(
+    directory: Path, spec: ModelSpec, device: torch.device, settings: ServingSettings
+) -> ProductEncoder:
+    # Process-wide, and also what TorchScript graphs run on.
+    torch.set_num_threads(settings.threads)
+    encoder = spec.encoder
+    tokenizer = None
+    if encoder.text is not None:
+        if not (directory / TOKENIZER).exists():
+            raise SetupError(f"{directory / TOKENIZER} is missing: export again")
+        tokenizer = Tokenizer(
+            directory / TOKENIZER, encoder.text.max_tokens, encoder.text.pad_token_id
+        )
+    short_side = round(encoder.image.size / encoder.image.crop) if encoder.image else None
+    return ProductEncoder(
+        encoder,
+        open_runtime(settings.runtime, directory, encoder_graph(encoder), device, settings.threads),
+        InputBuilder(encoder, tokenizer, device),
+        PictureDecoder(settings.limits, settings.decode_threads, short_side),
+        settings.max_forward_batch,
+    )
+
+
+def _scorer(
+    directory: Path, spec: ModelSpec, device: torch.device, settings: ServingSettings
+) -> ScorerGraphs | None:
+    if spec.scorer is None:
+        return None
+    projector, scorer = (
+        open_runtime(settings.runtime, directory, graph, device, settings.threads)
+        for graph in (projector_graph(), scorer_graph())
+    )
+    return ScorerGraphs(projector, scorer, spec.scorer.max_history)
+
+
+def _warm_up_products(spec: EncoderSpec) -> list[dict[str, object]]:
+    """One product per modality that the model has, and one with all."""
+    picture = io.BytesIO()
+    Image.new("RGB", (320, 240), (200, 180, 160)).save(picture, "JPEG")
+    parts: list[dict[str, object]] = []
+    if spec.text is not None:
+        parts.append({"title": "A ring of green jade"})
+    if spec.image is not None:
+        parts.append({"image": base64.b64encode(picture.getvalue()).decode()})
+    everything = {name: value for part in parts for name, value in part.items()}
+    return [*parts, everything]
+
+
+def _warm_up(predictor: Predictor, bodies: Sequence[Mapping[str, object]]) -> None:
+    """Answer each body alone, then all as one batch.
+
+    Raises:
+        SetupError: one was not answered with 200.
+    """
+    start = time.perf_counter()
+    rows = [RawRequest({"body": orjson.dumps(body)}, "application/json") for body in bodies]
+    for batch in ([row] for row in rows):
+        _check(predictor.predict(batch))
+    _check(predictor.predict(rows))
+    _LOG.info("warmed up in %.1f s", time.perf_counter() - start)
+
+
+def _check(answers: Sequence[Answer]) -> None:
+    for answer in answers:
+        if answer.status != HTTPStatus.OK:
+            raise SetupError(f"the model does not answer a plain request: {answer.body.decode()}")

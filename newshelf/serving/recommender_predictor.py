@@ -1,0 +1,185 @@
+"""Requests to the recommender and their answers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from newshelf.errors import NewshelfError, VersionMismatch
+from newshelf.serving.asked import Asked, parse_recommend
+from newshelf.serving.encode import Encoding, ProductEncoder
+from newshelf.serving.fallback import Picked, pick
+from newshelf.serving.index import ItemIndex
+from newshelf.serving.limits import Limits
+from newshelf.serving.observe import Observer, Silent, Stages
+from newshelf.serving.protocol import Answer, RawRequest, error_answer, json_answer
+from newshelf.serving.ranking import Ranked, categories_of, rank_by_model
+from newshelf.serving.reasons import like_history, popular, popular_in
+from newshelf.serving.resolve import Encoded, Resolved, resolve
+from newshelf.serving.runtime import Runtime
+
+__all__ = ["RecommenderPredictor", "ScorerGraphs"]
+
+
+@dataclass(frozen=True, slots=True)
+class ScorerGraphs:
+    """The Siamese scorer, in its two halves."""
+
+    projector: Runtime
+    scorer: Runtime
+    max_history: int
+    """The most recent items of a history that it was trained to read."""
+
+
+class RecommenderPredictor:
+    """Histories → ranked items; one forward of each graph for all requests of a batch.
+
+    Args:
+        encoder: encodes products that the index does not know.
+        scorer: None for a model without one; answers then come from likeness.
+        index: what can be recommended.
+        model_version: the encoder's, which must be the index's too.
+        limits: what one request may ask for.
+        retrieve: items that reach the scorer.
+        observer: is told the stages' times.
+
+    Raises:
+        VersionMismatch: the index is another encoder's, or lacks the scorer's vectors.
+    """
+
+    def __init__(
+        self,
+        encoder: ProductEncoder,
+        scorer: ScorerGraphs | None,
+        index: ItemIndex,
+        *,
+        model_version: str,
+        limits: Limits,
+        retrieve: int,
+        observer: Observer | None = None,
+    ) -> None:
+        if index.manifest.encoder_version != model_version:
+            raise VersionMismatch(
+                f"index of encoder {index.manifest.encoder_version}, encoder {model_version}"
+            )
+        if (scorer is None) != (index.vectors is None):
+            raise VersionMismatch(
+                "a scorer and the index's projected vectors go together: export both again"
+            )
+        self._encoder = encoder
+        self._scorer = scorer
+        self._index = index
+        self._model_version = model_version
+        self._limits = limits
+        self._retrieve = retrieve
+        self._observer = observer or Silent()
+        self._max_history = scorer.max_history if scorer else limits.max_history
+
+    def predict(self, rows: Sequence[RawRequest]) -> list[Answer]:
+        """See ``newshelf.serving.protocol.Predictor``."""
+        stages = Stages()
+        with stages.measure("decode"):
+            parsed = [self._parse(row) for row in rows]
+        encoded = self._encode(parsed, stages)
+        with stages.measure("postprocess"):
+            resolved = [
+                self._resolve(row, products) for row, products in zip(parsed, encoded, strict=True)
+            ]
+        ready = [row for row in resolved if isinstance(row, Resolved)]
+        ranked = iter(self._rank(ready, stages))
+        with stages.measure("postprocess"):
+            answers = [
+                error_answer(row)
+                if isinstance(row, NewshelfError)
+                else self._answer(row, next(ranked), request.request_id)
+                for row, request in zip(resolved, rows, strict=True)
+            ]
+        stages.report(self._observer, len(rows))
+        return answers
+
+    def _parse(self, row: RawRequest) -> Asked | NewshelfError:
+        try:
+            return parse_recommend(row, self._limits)
+        except NewshelfError as error:
+            return error
+
+    def _encode(
+        self, rows: Sequence[Asked | NewshelfError], stages: Stages
+    ) -> list[dict[str, Encoded | NewshelfError]]:
+        """Encode and project the inline products of all rows; for each row, by path."""
+        inline = [row.inline() if isinstance(row, Asked) else [] for row in rows]
+        results = self._encoder.encode([item for items in inline for item in items], stages)
+        with stages.measure("inference"):
+            encoded = iter(self._project(results))
+        return [{item.at: next(encoded) for item in items} for items in inline]
+
+    def _project(
+        self, results: Sequence[Encoding | NewshelfError]
+    ) -> list[Encoded | NewshelfError]:
+        good = [result.embedding for result in results if isinstance(result, Encoding)]
+        vectors: list[NDArray[np.float32] | None] = [None] * len(good)
+        if self._scorer is not None and good:
+            projector = self._scorer.projector
+            embeddings = torch.from_numpy(np.stack(good)).to(projector.device)
+            projected = projector.run({"embedding": embeddings})["vector"]
+            vectors = list(projected.float().cpu().numpy())
+        left = iter(vectors)
+        return [
+            Encoded(result.embedding, next(left)) if isinstance(result, Encoding) else result
+            for result in results
+        ]
+
+    def _resolve(
+        self, row: Asked | NewshelfError, products: Mapping[str, Encoded | NewshelfError]
+    ) -> Resolved | NewshelfError:
+        if isinstance(row, NewshelfError):
+            return row
+        good: dict[str, Encoded] = {}
+        for at, result in products.items():
+            if isinstance(result, NewshelfError):
+                return result
+            good[at] = result
+        try:
+            return resolve(row, good, self._index, self._max_history)
+        except NewshelfError as error:
+            return error
+
+    def _rank(self, rows: Sequence[Resolved], stages: Stages) -> list[Ranked | None]:
+        if self._scorer is None:
+            return [None] * len(rows)
+        with stages.measure("inference"):
+            return rank_by_model(rows, self._scorer.scorer, self._retrieve)
+
+    def _answer(self, row: Resolved, by_model: Ranked | None, request_id: str) -> Answer:
+        picked = pick(row, by_model, self._retrieve)
+        body: dict[str, object] = {
+            "items": [_item(row, item) for item in picked],
+            "model_version": self._model_version,
+            "index_version": self._index.manifest.index_version,
+            "request_id": request_id,
+        }
+        if row.ignored:
+            body["ignored"] = row.ignored
+        return json_answer(body)
+
+
+def _item(row: Resolved, item: Picked) -> dict[str, object]:
+    entry: dict[str, object] = {
+        "id": row.shelf.id(item.position),
+        "score": item.score,
+        "source": item.source,
+    }
+    if row.request.explain:
+        entry["reason"] = _reason(row, item)
+    return entry
+
+
+def _reason(row: Resolved, item: Picked) -> str:
+    facts = row.shelf.facts(item.position)
+    if item.because is not None:
+        return like_history(facts, row.history.facts[item.because])
+    if item.source == "popular_in_category":
+        return popular_in(facts.product_type, categories_of(row))
+    return popular()

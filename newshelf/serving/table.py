@@ -1,0 +1,149 @@
+"""What is known of the items that can be recommended, column by column."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from newshelf.catalog.schema import Product, category_levels, split_values
+
+__all__ = ["INDEX_COLUMNS", "ItemTable", "type_path"]
+
+INDEX_COLUMNS = (
+    "id",
+    "title",
+    "product_type",
+    "brand",
+    "color",
+    "material",
+    "size",
+    "price",
+    "availability",
+    "created_at",
+    "popularity",
+)
+"""Columns of ``items.parquet``, in order. All but ``id`` and ``popularity`` may be null."""
+
+_NEVER = np.iinfo(np.int64).min
+_NOW = np.iinfo(np.int64).max
+
+IntArray = NDArray[np.int64]
+Postings = Mapping[str, IntArray]
+
+
+@dataclass(frozen=True)
+class ItemTable:
+    """``N`` items. Rows are positions in every column."""
+
+    id: Sequence[str]
+    title: Sequence[str | None]
+    product_type: Sequence[str | None]
+    brand: Sequence[str | None]
+    color: Sequence[str | None]
+    material: Sequence[str | None]
+    availability: Sequence[str | None]
+    price: NDArray[np.float64]
+    """NaN where absent."""
+    created_at: IntArray
+    """Epoch seconds; the least int64 where absent."""
+    popularity: NDArray[np.float64]
+    """Interactions with the item; 0 for a new one."""
+
+    @classmethod
+    def from_columns(cls, columns: Mapping[str, Sequence[object]]) -> "ItemTable":
+        """Build from ``INDEX_COLUMNS``, with None where a value is absent."""
+        texts = {
+            name: [None if value is None else str(value) for value in columns[name]]
+            for name in ("title", "product_type", "brand", "color", "material", "availability")
+        }
+        created_at = [_NEVER if value is None else value for value in columns["created_at"]]
+        return cls(
+            id=[str(value) for value in columns["id"]],
+            price=np.array(columns["price"], dtype=np.float64),
+            created_at=np.array(created_at, dtype=np.int64),
+            popularity=np.nan_to_num(np.array(columns["popularity"], dtype=np.float64)),
+            **texts,
+        )
+
+    @classmethod
+    def from_products(cls, products: Sequence[Product]) -> "ItemTable":
+        """Products that a request brought along: in stock, created now, not yet popular."""
+        columns: dict[str, Sequence[object]] = {
+            name: [getattr(product, name) for product in products]
+            for name in ("id", "title", "product_type", "brand", "color", "material", "price")
+        }
+        count = len(products)
+        return cls.from_columns(
+            {
+                **columns,
+                "availability": [None] * count,
+                "created_at": [_NOW] * count,
+                "popularity": [0.0] * count,
+            }
+        )
+
+    def __len__(self) -> int:
+        return len(self.id)
+
+    @cached_property
+    def row_of(self) -> Mapping[str, int]:
+        """Row by id."""
+        return {item: row for row, item in enumerate(self.id)}
+
+    @cached_property
+    def popular_first(self) -> IntArray:
+        """All rows, the most popular first; equals in the table's order."""
+        return np.argsort(-self.popularity, kind="stable")
+
+    @cached_property
+    def by_type(self) -> Postings:
+        """Rows by ``type_path`` of each level and all levels above it."""
+        return _postings(_paths(value) for value in self.product_type)
+
+    @cached_property
+    def by_brand(self) -> Postings:
+        """Rows by brand, lower-cased."""
+        return _postings([_folded(value)] if value else [] for value in self.brand)
+
+    @cached_property
+    def by_color(self) -> Postings:
+        """Rows by each colour of the cell, and by the whole cell."""
+        return _postings(_values(value) for value in self.color)
+
+    @cached_property
+    def by_material(self) -> Postings:
+        """Rows by each material of the cell, and by the whole cell."""
+        return _postings(_values(value) for value in self.material)
+
+    @cached_property
+    def by_availability(self) -> Postings:
+        """Rows by availability; what does not say is in stock."""
+        return _postings([value or "in_stock"] for value in self.availability)
+
+
+def type_path(product_type: str) -> str:
+    """``"Home >Beds"`` → ``"home > beds"``, so that two spellings of a path are equal."""
+    return " > ".join(level.lower() for level in category_levels(product_type))
+
+
+def _paths(product_type: str | None) -> list[str]:
+    levels = [level.lower() for level in category_levels(product_type)]
+    return [" > ".join(levels[: depth + 1]) for depth in range(len(levels))]
+
+
+def _values(cell: str | None) -> set[str]:
+    return {*split_values(cell), _folded(cell)} if cell else set()
+
+
+def _folded(value: str) -> str:
+    return value.strip().lower()
+
+
+def _postings(keys_of_rows: Iterable[Iterable[str]]) -> Postings:
+    rows: dict[str, list[int]] = {}
+    for row, keys in enumerate(keys_of_rows):
+        for key in keys:
+            rows.setdefault(key, []).append(row)
+    return {key: np.array(found, dtype=np.int64) for key, found in rows.items()}
