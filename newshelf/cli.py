@@ -1,0 +1,289 @@
+"""The command line: one verb per job. The work is done elsewhere, and imported there."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from newshelf.errors import NewshelfError
+
+__all__ = ["app"]
+
+
+class _Group(TyperGroup):
+    """Tells an error that was raised on purpose in one line; --debug shows where from."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except NewshelfError as error:
+            if ctx.params.get("debug"):
+                raise
+            typer.echo(f"error: {error.message}", err=True)
+            raise typer.Exit(1) from error
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+
+
+app = typer.Typer(
+    cls=_Group,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Newshelf: recommend products on the day they are first put on the shelf.",
+)
+
+CatalogOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--catalog",
+        metavar="DIR",
+        help="A catalogue; without it, the drawn sample.",
+        show_default=False,
+    ),
+]
+SettingsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--settings",
+        metavar="FILE",
+        help="Settings (TOML).",
+        show_default="configs/packaged.toml",
+    ),
+]
+WorkspaceOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--workspace",
+        metavar="DIR",
+        help="Where the artifacts go.",
+        show_default=".newshelf/NAME",
+    ),
+]
+StoreOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--model-store", metavar="DIR", help="Where the archives go.", show_default="model_store"
+    ),
+]
+StrictOption = Annotated[
+    bool, typer.Option("--strict", help="Refuse a catalogue that has a bad row.")
+]
+KOption = Annotated[int, typer.Option("-k", help="How many products.")]
+
+
+@app.callback()
+def _main(
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error came from.")] = False,
+) -> None:
+    """Read by ``_Group``."""
+
+
+@app.command()
+def sample(
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Draw it into this new folder instead."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="With --out: another seed draws another shop.")] = 7,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Draw the sample catalogue: jewellery, clothing, home goods, and their shoppers.
+
+    Example: `./run sample --out /tmp/shop --seed 3`
+    """
+    from newshelf.cli_pipeline import draw, update
+
+    if out is not None:
+        draw(out, seed)
+    else:
+        update("sample", None, None, workspace)
+
+
+@app.command()
+def train(
+    catalog: CatalogOption = None,
+    settings: SettingsOption = None,
+    workspace: WorkspaceOption = None,
+    strict: StrictOption = False,
+) -> None:
+    """Train the encoder and the scorer on a catalogue.
+
+    Example: `./run train --catalog shop --settings configs/production.toml`
+    """
+    from newshelf.cli_pipeline import update
+
+    update("train", catalog, settings, workspace, strict=strict)
+
+
+@app.command()
+def evaluate(
+    catalog: CatalogOption = None,
+    settings: SettingsOption = None,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Compare the trained model with simpler ones, on old and on new products.
+
+    Prints the tables; report.json and report.md are kept in the workspace.
+
+    Example: `./run evaluate --catalog shop`
+    """
+    from newshelf.cli_pipeline import evaluate as run
+
+    run(catalog, settings, workspace)
+
+
+@app.command()
+def export(
+    catalog: CatalogOption = None,
+    settings: SettingsOption = None,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Export the model to TorchScript and ONNX, and check that they compute the same.
+
+    Example: `./run export`
+    """
+    from newshelf.cli_pipeline import update
+
+    update("export", catalog, settings, workspace)
+
+
+@app.command()
+def archive(
+    catalog: CatalogOption = None,
+    settings: SettingsOption = None,
+    workspace: WorkspaceOption = None,
+    model_store: StoreOption = None,
+    runtime: Annotated[
+        str | None, typer.Option(help="onnxruntime or torchscript, whatever the settings say.")
+    ] = None,
+) -> None:
+    """Pack the exported models into archives for TorchServe.
+
+    Example: `./run archive --runtime torchscript`
+    """
+    from newshelf.cli_pipeline import update
+
+    update("archive", catalog, settings, workspace, model_store=model_store, runtime=runtime)
+
+
+@app.command()
+def serve(
+    catalog: CatalogOption = None,
+    settings: SettingsOption = None,
+    workspace: WorkspaceOption = None,
+    model_store: StoreOption = None,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            help="The first of five ports; 0 takes any free ones.",
+            show_default="those of config.properties: 8080",
+        ),
+    ] = None,
+    runtime: Annotated[
+        str | None, typer.Option(help="onnxruntime or torchscript, whatever the settings say.")
+    ] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Leave it running; ./run stop ends it.")
+    ] = False,
+    strict: StrictOption = False,
+) -> None:
+    """Do all that is needed to serve recommendations, and serve them until Ctrl-C.
+
+    What is current is used again; what is not is made anew, and the reason told.
+
+    Example: `./run serve --catalog shop --port 9080 --detach`
+    """
+    from newshelf.cli_serve import serve as run
+
+    run(
+        catalog, settings, workspace, model_store,
+        port=port, runtime=runtime, detach=detach, strict=strict,
+    )  # fmt: skip
+
+
+@app.command()
+def stop(catalog: CatalogOption = None, workspace: WorkspaceOption = None) -> None:
+    """End the servers that run: all of them, or the one of a catalogue.
+
+    Example: `./run stop`
+    """
+    from newshelf.cli_serve import stop as run
+
+    run(catalog, workspace)
+
+
+@app.command()
+def status(catalog: CatalogOption = None, workspace: WorkspaceOption = None) -> None:
+    """Tell what is served, where, and how its workers are; exit code 1 when nothing is.
+
+    Example: `./run status`
+    """
+    from newshelf.cli_serve import status as run
+
+    run(catalog, workspace)
+
+
+@app.command()
+def recommend(
+    history: Annotated[
+        list[str] | None,
+        typer.Option("--history", metavar="ID", help="A product, oldest first; repeat it."),
+    ] = None,
+    k: KOption = 10,
+    user: Annotated[str | None, typer.Option(metavar="ID", help="The shopper's id.")] = None,
+    catalog: CatalogOption = None,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Ask the running server for products that go with a history.
+
+    Example: `./run recommend --history ring-7 --history scarf-12 -k 5`
+    """
+    from newshelf.cli_serve import recommend as run
+
+    run(history or [], k, user, catalog, workspace)
+
+
+@app.command()
+def encode(
+    title: Annotated[str | None, typer.Option(help="The product's title.")] = None,
+    image: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Its picture: JPEG, PNG or WebP.")
+    ] = None,
+    catalog: CatalogOption = None,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Ask the running server for a product's embedding and labels.
+
+    Example: `./run encode --title "jade bracelet" --image bracelet.jpg`
+    """
+    from newshelf.cli_serve import encode as run
+
+    run(title, image, catalog, workspace)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def test(ctx: typer.Context) -> None:
+    """Run the tests. Further words go to pytest.
+
+    Example: `./run test tests/unit -k catalog`
+    """
+    from newshelf.cli_checks import run_tests
+
+    raise typer.Exit(run_tests(ctx.args))
+
+
+@app.command()
+def check() -> None:
+    """Run ruff, mypy and the import rules.
+
+    Example: `./run check`
+    """
+    from newshelf.cli_checks import run_checks
+    from newshelf.console import make_console
+
+    failed = run_checks(make_console())
+    typer.echo(f"failed: {', '.join(failed)}" if failed else "all checks passed")
+    raise typer.Exit(1 if failed else 0)

@@ -1,0 +1,48 @@
+"""``test`` and ``check``: the project's own tests and rules."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from newshelf.pipeline.workspace import ROOT
+
+__all__ = ["run_checks", "run_tests"]
+
+CHECKS: dict[str, tuple[str, ...]] = {
+    "style": ("ruff", "check", "."),
+    "format": ("ruff", "format", "--check", "."),
+    "types": ("mypy",),
+    "imports": ("lint-imports",),
+}
+
+
+def run_tests(arguments: Sequence[str]) -> int:
+    """Run pytest on two processes; a test group that shares a server stays on one.
+
+    Returns:
+        pytest's exit code.
+    """
+    # Two processes with as many threads each as there are cores would only wait for
+    # each other.
+    env = {"OMP_NUM_THREADS": "1", **os.environ}
+    command = ("pytest", "-n", "2", "--dist", "loadgroup", *arguments)
+    return subprocess.call([sys.executable, "-m", *command], cwd=ROOT, env=env)
+
+
+def run_checks(console: Console) -> list[str]:
+    """Run every check, whatever the others say.
+
+    Returns:
+        The names of those that failed.
+    """
+    failed = []
+    for name, (program, *arguments) in CHECKS.items():
+        console.rule(f"{name}: {program} {' '.join(arguments)}".rstrip(), align="left")
+        beside = Path(sys.executable).with_name(program)
+        if subprocess.call([str(beside), *arguments], cwd=ROOT) != 0:
+            failed.append(name)
+    return failed

@@ -1,0 +1,63 @@
+"""The work behind the pipeline's stages: the one place where newshelf reaches for ``export``.
+
+Everything heavy is imported when its job is done, so that a start which finds all current
+imports no torch.
+"""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from newshelf.config import Settings
+from newshelf.pipeline.stages import Jobs
+from newshelf.pipeline.workspace import Workspace
+
+__all__ = ["make_jobs"]
+
+
+def make_jobs(console: Console, *, strict: bool = False) -> Jobs:
+    """The real jobs.
+
+    Args:
+        console: where they show their progress.
+        strict: refuse a catalogue with bad rows instead of leaving them out.
+    """
+
+    def sample(out: Path) -> None:
+        from newshelf.catalog.sample import draw_sample
+
+        draw_sample(out)
+
+    def train(workspace: Workspace, settings: Settings, out: Path) -> None:
+        from newshelf.catalog import read_catalog
+        from newshelf.transfer.train import train as run
+
+        catalog = read_catalog(workspace.catalog, strict=strict)
+        if catalog.report.problems:
+            console.print(catalog.report.summary(), markup=False)
+        run(catalog, settings, out, workspace.features, console)
+
+    def evaluate(workspace: Workspace, settings: Settings, out: Path) -> None:
+        from newshelf.catalog import read_catalog
+        from newshelf.transfer.evaluate import evaluate_checkpoint
+
+        catalog = read_catalog(workspace.catalog)
+        evaluate_checkpoint(
+            catalog, settings, workspace.checkpoint, workspace.features, out, console
+        )
+
+    def export(workspace: Workspace, out: Path) -> None:
+        from export.index import build_index
+        from export.run import export_model
+
+        from newshelf.catalog import read_catalog
+
+        export_model(workspace.checkpoint, out)
+        build_index(workspace.checkpoint, read_catalog(workspace.catalog), out / "index")
+
+    def archive(workspace: Workspace, settings: Settings) -> list[Path]:
+        from export.archive import archive as run
+
+        return run(workspace.export, settings, workspace.model_store)
+
+    return Jobs(sample, train, evaluate, export, archive)

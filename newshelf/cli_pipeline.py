@@ -1,0 +1,82 @@
+"""The verbs that make something: sample, train, evaluate, export, archive."""
+
+from pathlib import Path
+
+from pydantic import ValidationError
+from rich.markdown import Markdown
+
+from newshelf.cli_jobs import make_jobs
+from newshelf.config import ArchiveSettings, Settings, load_settings
+from newshelf.console import make_console
+from newshelf.errors import SettingsError, SetupError
+from newshelf.files import directory_aside
+from newshelf.pipeline.stages import plan_stages
+from newshelf.pipeline.update import bring_up_to_date
+from newshelf.pipeline.workspace import ROOT, Workspace, open_workspace
+
+__all__ = ["draw", "evaluate", "settings_from", "update"]
+
+
+def settings_from(path: Path | None, runtime: str | None = None) -> Settings:
+    """Read the settings; ``runtime`` stands in for the archive's.
+
+    Raises:
+        SettingsError: the file or the runtime is not right.
+    """
+    settings = load_settings(path or ROOT / "configs" / "packaged.toml")
+    if runtime is None:
+        return settings
+    try:
+        archive = ArchiveSettings.model_validate(
+            settings.archive.model_dump() | {"runtime": runtime}
+        )
+    except ValidationError as error:
+        raise SettingsError(f"--runtime is onnxruntime or torchscript, not {runtime}") from error
+    return settings.model_copy(update={"archive": archive})
+
+
+def draw(out: Path, seed: int) -> None:
+    """Draw the sample catalogue into ``out``.
+
+    Raises:
+        SetupError: there is something in ``out``.
+    """
+    from newshelf.catalog.sample import draw_sample
+
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise SetupError(f"--out {out} exists and is not an empty folder")
+    with directory_aside(out.resolve()) as aside:
+        draw_sample(aside, seed=seed)
+    make_console().print(f"drawn into {out}; ./run serve --catalog {out} serves it", markup=False)
+
+
+def update(
+    last: str,
+    catalog: Path | None,
+    settings: Path | None,
+    workspace: Path | None,
+    *,
+    model_store: Path | None = None,
+    runtime: str | None = None,
+    strict: bool = False,
+) -> Workspace:
+    """Bring the stages up to ``last`` up to date."""
+    console = make_console()
+    opened = open_workspace(catalog, override=workspace, model_store=model_store)
+    stages = plan_stages(
+        opened,
+        settings_from(settings, runtime),
+        make_jobs(console, strict=strict),
+    )
+    with opened.locked(console):
+        bring_up_to_date(stages.up_to(last), console)
+    return opened
+
+
+def evaluate(catalog: Path | None, settings: Path | None, workspace: Path | None) -> None:
+    """Bring the evaluation up to date and print its report."""
+    opened = update("evaluate", catalog, settings, workspace)
+    console = make_console()
+    report = opened.evaluation / "report.md"
+    console.print(Markdown(report.read_text(encoding="utf-8")))
+    console.print(f"kept in {opened.evaluation}")

@@ -1,0 +1,119 @@
+"""The verbs around a running server: serve, stop, status, recommend, encode."""
+
+from pathlib import Path
+
+import typer
+
+from newshelf.catalog import read_catalog
+from newshelf.cli_jobs import make_jobs
+from newshelf.cli_pipeline import settings_from
+from newshelf.console import (
+    make_console,
+    show_embedding,
+    show_recommendation,
+    show_servers,
+    show_what_next,
+)
+from newshelf.errors import SetupError
+from newshelf.pipeline.demo import Demo, pick_demo
+from newshelf.pipeline.find import only_server, servers
+from newshelf.pipeline.serve import interruptible, stay
+from newshelf.pipeline.serve import serve as bring_up
+from newshelf.pipeline.workspace import open_workspace
+from newshelf.server.client import Client
+from newshelf.server.ports import Ports, free_ports
+
+__all__ = ["encode", "recommend", "serve", "status", "stop"]
+
+
+def serve(
+    catalog: Path | None,
+    settings: Path | None,
+    workspace: Path | None,
+    model_store: Path | None,
+    *,
+    port: int | None,
+    runtime: str | None,
+    detach: bool,
+    strict: bool,
+) -> None:
+    """Serve until interrupted; with ``detach``, return when it is ready."""
+    console = make_console()
+    with interruptible():
+        served = bring_up(
+            open_workspace(catalog, override=workspace, model_store=model_store),
+            settings_from(settings, runtime),
+            make_jobs(console, strict=strict),
+            console,
+            ports=_ports(port),
+        )
+        show_recommendation(console, served.answer, served.demo.titles, _heading(served.demo))
+        show_what_next(console, served.state, served.demo)
+        if detach:
+            console.print("\nIt goes on; ./run stop ends it.")
+            return
+        console.print("\nCtrl-C ends it.")
+        try:
+            stay(served.state)
+        finally:
+            console.print("stopping TorchServe and its workers …")
+            served.state.end()
+
+
+def stop(catalog: Path | None, workspace: Path | None) -> None:
+    """End what runs."""
+    console = make_console()
+    found = servers(catalog, workspace)
+    for state in found:
+        state.end()
+        console.print(f"stopped {state.inference_url} ({state.catalog})", markup=False)
+    if not found:
+        console.print("no server is running")
+
+
+def status(catalog: Path | None, workspace: Path | None) -> None:
+    """Tell what runs."""
+    console = make_console()
+    found = servers(catalog, workspace)
+    show_servers(console, found)
+    if not found:
+        console.print("no server is running; ./run serve --detach starts one")
+        raise typer.Exit(1)
+
+
+def recommend(
+    history: list[str], k: int, user: str | None, catalog: Path | None, workspace: Path | None
+) -> None:
+    """Ask for products and print them with their titles."""
+    state = only_server(catalog, workspace)
+    further = {} if user is None else {"user_id": user}
+    with Client(state) as client:
+        answer = client.recommend(history=history, k=k, **further)
+    titles = pick_demo(read_catalog(Path(state.catalog))).titles
+    show_recommendation(make_console(), answer, titles, f"From {state.inference_url}:")
+
+
+def encode(
+    title: str | None, image: Path | None, catalog: Path | None, workspace: Path | None
+) -> None:
+    """Ask for an embedding and print its beginning."""
+    if title is None and image is None:
+        raise SetupError("give --title, --image, or both")
+    try:
+        picture = None if image is None else image.read_bytes()
+    except OSError as error:
+        raise SetupError(f"cannot read {image}: {error.strerror}") from error
+    with Client(only_server(catalog, workspace)) as client:
+        answer = client.encode({} if title is None else {"title": title}, picture)
+    show_embedding(make_console(), answer)
+
+
+def _ports(first: int | None) -> Ports | None:
+    if first is None:
+        return None
+    return free_ports() if first == 0 else Ports.starting_at(first)
+
+
+def _heading(demo: Demo) -> str:
+    names = ", ".join(demo.titles.get(identity, identity) for identity in demo.history)
+    return f"For {demo.whose}, who has {names}:"

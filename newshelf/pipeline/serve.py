@@ -1,0 +1,119 @@
+"""From a catalogue to a server that answers: what ``./run serve`` does."""
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+
+from newshelf.catalog import read_catalog
+from newshelf.config import Settings
+from newshelf.errors import ServerError
+from newshelf.pipeline.demo import Demo, pick_demo
+from newshelf.pipeline.stages import Jobs, archive_paths, plan_stages
+from newshelf.pipeline.update import bring_up_to_date
+from newshelf.pipeline.workspace import ROOT, Workspace
+from newshelf.server.client import Client
+from newshelf.server.ports import Ports
+from newshelf.server.process import is_running
+from newshelf.server.properties import archives
+from newshelf.server.readiness import wait_until_ready
+from newshelf.server.state import ServerState, running_state
+from newshelf.server.torchserve import ServerPlan, start
+
+__all__ = ["Served", "interruptible", "serve", "stay"]
+
+
+@dataclass(frozen=True)
+class Served:
+    """A running server, and its first recommendation."""
+
+    state: ServerState
+    demo: Demo
+    answer: dict[str, Any]
+
+
+def serve(
+    workspace: Workspace,
+    settings: Settings,
+    jobs: Jobs,
+    console: Console,
+    *,
+    ports: Ports | None = None,
+    k: int = 10,
+) -> Served:
+    """Bring every stage up to date, start TorchServe, wait until both models answer.
+
+    Raises:
+        ServerError: it did not become ready; whatever had been started is ended.
+    """
+    _refuse_second(workspace)
+    with workspace.locked(console):
+        _refuse_second(workspace)
+        bring_up_to_date(plan_stages(workspace, settings, jobs).up_to("archive"), console)
+        demo = pick_demo(read_catalog(workspace.catalog))
+        state = start(
+            ServerPlan(
+                root=ROOT,
+                directory=workspace.server,
+                model_store=workspace.model_store,
+                models=archives(archive_paths(workspace.archive)),
+                catalog=str(workspace.catalog),
+                ports=ports,
+            )
+        )
+    try:
+        return Served(state, demo, _first_answer(state, demo, console, k))
+    except BaseException:
+        state.end()
+        raise
+
+
+def stay(state: ServerState) -> None:
+    """Return only by an exception: an interruption, or that TorchServe ended by itself.
+
+    Raises:
+        ServerError: it ended by itself.
+    """
+    while is_running(state.process):
+        time.sleep(0.5)
+    raise ServerError(f"TorchServe ended by itself; its log is {state.log}")
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let a request to end, or a closed terminal, unwind like Ctrl-C does."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _refuse_second(workspace: Workspace) -> None:
+    running = running_state(workspace.server)
+    if running is not None:
+        raise ServerError(
+            f"already serving {running.catalog} at {running.inference_url}; ./run status tells "
+            "more, ./run stop ends it"
+        )
+
+
+def _first_answer(state: ServerState, demo: Demo, console: Console, k: int) -> dict[str, Any]:
+    def tell(model: str, seconds: float) -> None:
+        console.print(f"[green]✓[/] {model} answers after {seconds:.1f} s")
+
+    with console.status("TorchServe starts, and its workers load their models …"):
+        wait_until_ready(state, demo.questions(), on_ready=tell)
+    with Client(state) as client:
+        return client.recommend(history=demo.history, k=k)
