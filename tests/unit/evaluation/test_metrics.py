@@ -1,0 +1,149 @@
+import numba
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from newshelf.evaluation.evaluate import evaluate
+from newshelf.evaluation.metrics import best_rank, mask_scores, tie_order, top_items
+from newshelf.evaluation.types import Case, Split
+
+
+class Given:
+    """Scores drawn beforehand, handed out in the order of the cases."""
+
+    name = "given"
+
+    def __init__(self, scores):
+        self.all = scores
+        self.next = 0
+
+    def scores(self, histories):
+        self.next += len(histories)
+        return self.all[self.next - len(histories) : self.next]
+
+
+def drawn(seed, n_cases, n_items, levels=None):
+    """Random cases and scores; with few ``levels``, most scores are equal."""
+    generator = np.random.default_rng(seed)
+    candidates = generator.random(n_items) < 0.8
+    candidates[:3] = True
+    cases = []
+    for _ in range(n_cases):
+        order = generator.permutation(np.flatnonzero(candidates))
+        parts = generator.integers(1, len(order) - 1, size=2)
+        relevant = order[: min(parts[0], 6)]
+        history = np.setdiff1d(generator.permutation(n_items)[: parts[1]], relevant)
+        if len(history) == 0:
+            history = order[-1:]
+        cases.append(Case(history, relevant))
+    scores = generator.random((n_cases, n_items)).astype(np.float32)
+    if levels:
+        scores = np.floor(scores * levels)
+    return Split("drawn", [], cases, candidates, ""), scores.astype(np.float32)
+
+
+def naive(split, scores, k):
+    """The formulas as one would write them on paper, one case at a time."""
+    place = {item: number for number, item in enumerate(tie_order(split.n_items).tolist())}
+    recalls, ndcgs, reciprocals, shown = [], [], [], set()
+    for case, row in zip(split.cases, scores, strict=True):
+        ranked = [i for i in np.flatnonzero(split.candidates) if i not in case.history]
+        ranked.sort(key=lambda item: (-row[item], place[item]))
+        relevant = set(case.relevant.tolist())
+        gains = [1 / np.log2(r + 2) for r, item in enumerate(ranked[:k]) if item in relevant]
+        ideal = sum(1 / np.log2(r + 2) for r in range(min(k, len(relevant))))
+        recalls.append(len(gains) / len(relevant))
+        ndcgs.append(sum(gains) / ideal)
+        first = next(r for r, item in enumerate(ranked) if item in relevant)
+        reciprocals.append(1 / (first + 1))
+        shown.update(ranked[:k])
+    coverage = len(shown) / split.candidates.sum()
+    return np.mean(recalls), np.mean(ndcgs), np.mean(reciprocals), coverage
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    n_cases=st.integers(1, 9),
+    n_items=st.integers(4, 40),
+    k=st.integers(1, 50),
+    levels=st.sampled_from([None, 1, 3]),
+    batch=st.integers(1, 10),
+)
+@settings(max_examples=150, deadline=None)
+def test_vectorised_metrics_equal_the_naive_loop(seed, n_cases, n_items, k, levels, batch):
+    split, scores = drawn(seed, n_cases, n_items, levels)
+    found = evaluate(Given(scores), split, (k,), batch=batch)
+    recall, ndcg, mrr, coverage = naive(split, scores, k)
+    assert found.recall[k] == pytest.approx(recall)
+    assert found.ndcg[k] == pytest.approx(ndcg)
+    assert found.mrr == pytest.approx(mrr)
+    assert found.coverage[k] == pytest.approx(coverage)
+
+
+def test_metrics_equal_those_of_ranx(monkeypatch):
+    # ranx would compile for most of a minute to compute for a millisecond.
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", True)
+    from ranx import Qrels, Run  # noqa: PLC0415
+    from ranx import evaluate as ranx_evaluate  # noqa: PLC0415
+
+    split, scores = drawn(11, 40, 60)
+    found = evaluate(Given(scores), split, (5, 20))
+    masked = mask_scores(scores, split.cases, split.candidates)
+    qrels = {f"q{n}": {f"i{i}": 1 for i in case.relevant} for n, case in enumerate(split.cases)}
+    run = {
+        f"q{n}": {f"i{i}": float(row[i]) for i in np.flatnonzero(np.isfinite(row))}
+        for n, row in enumerate(masked)
+    }
+    names = ["recall@5", "recall@20", "ndcg@5", "ndcg@20", "mrr"]
+    expected = ranx_evaluate(Qrels(qrels), Run(run), names)
+    ours = [found.recall[5], found.recall[20], found.ndcg[5], found.ndcg[20], found.mrr]
+    np.testing.assert_allclose(ours, [expected[name] for name in names], rtol=1e-6)
+
+
+def test_by_hand():
+    case = Case(np.array([0]), np.array([2, 4]))
+    scores = np.array([[9, 5, 4, 3, 2]], dtype=np.float32)
+    split = Split("hand", [], [case], np.ones(5, dtype=bool), "")
+    found = evaluate(Given(scores), split, (2, 4))  # ranked: 1, 2, 3, 4
+    assert found.recall == {2: 0.5, 4: 1.0}
+    assert found.mrr == 0.5
+    ideal = 1 + 1 / np.log2(3)
+    assert found.ndcg[2] == pytest.approx((1 / np.log2(3)) / ideal)
+    assert found.ndcg[4] == pytest.approx((1 / np.log2(3) + 1 / np.log2(5)) / ideal)
+    assert found.coverage == {2: 0.4, 4: 0.8}
+
+
+def test_equal_scores_are_worth_no_more_than_chance():
+    cases = [Case(np.array([start]), np.array([start + 1])) for start in range(0, 1000, 2)]
+    split = Split("ties", [], cases, np.ones(1000, dtype=bool), "")
+    found = evaluate(Given(np.zeros((500, 1000), dtype=np.float32)), split, (100,))
+    assert 0.05 < found.recall[100] < 0.15
+
+
+def test_ties_do_not_follow_the_order_of_the_catalogue():
+    masked = np.zeros((1, 1000), dtype=np.float32)
+    top = top_items(masked, 100, tie_order(1000))[0]
+    assert 350 < top.mean() < 650
+
+
+def test_fewer_items_than_k_leave_empty_places():
+    masked = np.array([[1, -np.inf, 2]], dtype=np.float32)
+    assert top_items(masked, 10, np.arange(3)).tolist() == [[2, 0, -1]]
+
+
+def test_items_that_the_ranker_rejects_still_come_after_the_others():
+    case = Case(np.array([0]), np.array([1]))
+    scores = np.array([[0, -np.inf, 3, np.inf]], dtype=np.float32)
+    masked = mask_scores(scores, [case], np.ones(4, dtype=bool))
+    assert best_rank(masked, [case], np.arange(4)).tolist() == [3]
+
+
+@pytest.mark.parametrize(
+    ("scores", "reason"),
+    [(np.full((1, 3), np.nan), "NaN"), (np.zeros((1, 4)), r"expected \(1, 3\)")],
+)
+def test_scores_that_are_no_ranking_are_refused(scores, reason):
+    case = Case(np.array([0]), np.array([1]))
+    with pytest.raises(ValueError, match=reason):
+        mask_scores(scores.astype(np.float32), [case], np.ones(3, dtype=bool))
