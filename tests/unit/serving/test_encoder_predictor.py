@@ -1,0 +1,139 @@
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from newshelf.nn.inputs import attribute_row, decode_picture, prepare_pictures
+from newshelf.serving.products import ProductInput
+from newshelf.serving.protocol import RawRequest
+
+JADE = {"title": "green jade ring", "material": "jade", "price": 12}
+
+
+def test_a_product_gets_a_unit_embedding_labels_and_the_version(encoder_predictor, post):
+    [(status, answer)] = post(encoder_predictor, JADE)
+    assert status == 200
+    assert set(answer) == {"embedding", "labels", "model_version"}
+    assert np.linalg.norm(answer["embedding"]) == pytest.approx(1, abs=1e-5)
+    assert len(answer["embedding"]) == 512
+    assert set(answer["labels"]) == {"color", "material"}
+    assert answer["labels"]["color"]["value"] in {"green", "red"}
+    assert 0.5 <= answer["labels"]["color"]["score"] <= 1
+    assert answer["model_version"] == "0123456789ab"
+
+
+def test_the_answer_is_what_the_eager_encoder_computes(
+    encoder_predictor, encoder, spec, post, picture, b64
+):
+    """Picture, text and attributes go to the right rows when others lack them."""
+    pixels = picture()
+    bodies = [{"image": b64(pixels)}, JADE, {**JADE, "image": b64(pixels), "color": "red"}]
+    embeddings = [answer["embedding"] for _, answer in post(encoder_predictor, *bodies)]
+
+    image = prepare_pictures([decode_picture(pixels)] * 2, spec.encoder.image, "cpu")
+    ids = torch.tensor([[2, 10, 4, 7, 3]] * 2)  # [CLS] green jade ring [SEP]
+    products = [
+        ProductInput(product, None, "").product
+        for product in _products({}, JADE, {**JADE, "color": "red"})
+    ]
+    rows = torch.tensor([attribute_row(item, spec.encoder.attributes) for item in products])
+    with torch.inference_mode():
+        wanted = encoder(
+            image, torch.tensor([0, 2]), ids, torch.ones_like(ids), torch.tensor([1, 2]), rows
+        )[0]
+    np.testing.assert_allclose(embeddings, wanted.numpy(), atol=1e-5)
+
+
+def _products(*fields):
+    from newshelf.catalog.schema import Product
+
+    return [Product(**field) for field in fields]
+
+
+def test_batch_mates_do_not_change_an_answer(encoder_predictor, post, picture, b64):
+    bodies = [JADE, {"image": b64(picture())}, {"title": "a lamp"}, {"description": "red shirt"}]
+    together = [answer["embedding"] for _, answer in post(encoder_predictor, *bodies)]
+    alone = [post(encoder_predictor, body)[0][1]["embedding"] for body in bodies]
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+def test_instances_answer_in_order_over_several_forwards(encoder_predictor, post):
+    titles = [f"{color} {thing}" for color in ("red", "green") for thing in ("ring", "lamp", "a")]
+    body = {"instances": [{"title": title} for title in titles]}
+    [(status, answer)] = post(encoder_predictor, body)
+    assert status == 200
+    assert answer["model_version"] == "0123456789ab"
+    alone = [post(encoder_predictor, {"title": title})[0][1]["embedding"] for title in titles]
+    found = [prediction["embedding"] for prediction in answer["predictions"]]
+    np.testing.assert_allclose(found, alone, atol=1e-5)
+
+
+def test_a_bad_instance_has_an_error_in_its_place(encoder_predictor, post):
+    body = {"instances": [JADE, {"title": 3}, {"image": "!!"}, {"color": "red"}]}
+    [(status, answer)] = post(encoder_predictor, body)
+    assert status == 200
+    assert "embedding" in answer["predictions"][0]
+    errors = [prediction["error"] for prediction in answer["predictions"][1:]]
+    assert [(error["status"], error["code"], error["field"]) for error in errors] == [
+        (422, "invalid_field", "instances[1].title"),
+        (422, "invalid_field", "instances[2].image"),
+        (422, "invalid_field", "instances[3]"),
+    ]
+
+
+def test_when_no_instance_is_good_the_request_answers_as_the_first(encoder_predictor, post):
+    body = {"instances": [{"title": "x" * 10_001}, {"title": 3}]}
+    [(status, answer)] = post(encoder_predictor, body)
+    assert (status, answer["code"], answer["field"]) == (413, "too_large", "instances[0].title")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_a_bare_picture_is_a_product(encoder_predictor, post, picture, b64, kind):
+    data = picture(kind)
+    bare = RawRequest({"body": data}, f"image/{kind.lower()}")
+    untyped = RawRequest({"body": bytearray(data)}, "")
+    answers = post(encoder_predictor, bare, untyped, {"image": b64(data)})
+    assert [status for status, _ in answers] == [200] * 3
+    embeddings = [answer["embedding"] for _, answer in answers]
+    np.testing.assert_allclose(embeddings[0], embeddings[1], atol=1e-6)
+    np.testing.assert_allclose(embeddings[0], embeddings[2], atol=1e-6)
+
+
+def test_a_form_is_a_product(encoder_predictor, post, picture, b64):
+    data = picture()
+    parts = {"image": data, "title": b"green jade ring", "material": b"jade", "price": b"12.0"}
+    form = RawRequest(parts, "multipart/form-data; boundary=x")
+    answers = post(encoder_predictor, form, {**JADE, "image": b64(data)})
+    np.testing.assert_allclose(answers[0][1]["embedding"], answers[1][1]["embedding"], atol=1e-6)
+
+
+def test_query_parameters_describe_a_bare_picture(encoder_predictor, post, picture, b64):
+    data = picture()
+    bare = RawRequest({"body": data, "title": b"green jade ring"}, "image/png")
+    answers = post(encoder_predictor, bare, {"title": "green jade ring", "image": b64(data)})
+    np.testing.assert_allclose(answers[0][1]["embedding"], answers[1][1]["embedding"], atol=1e-6)
+
+
+def test_a_request_past_its_deadline_answers_504(encoder_predictor, post):
+    now = int(time.time() * 1000)
+    rows = [
+        RawRequest({"body": b'{"title": "a"}'}, "application/json", deadline=str(moment))
+        for moment in (now - 5_000, now + 600_000, "soon")
+    ]
+    answers = post(encoder_predictor, *rows)
+    assert [status for status, _ in answers] == [504, 200, 422]
+    assert answers[0][1]["code"] == "deadline_exceeded"
+    assert answers[2][1]["field"] == "x-newshelf-deadline"
+
+
+def test_every_stage_and_the_batch_size_are_observed(encoder_predictor, recorder, post):
+    recorder.drain()
+    post(encoder_predictor, JADE, JADE)
+    measured = {metric.name: value for metric, value in recorder.drain()}
+    assert measured.pop("newshelf_batch_size") == 2
+    assert set(measured) == {
+        f"newshelf_{stage}_seconds"
+        for stage in ("decode", "preprocess", "inference", "postprocess")
+    }
+    assert all(value > 0 for value in measured.values())
