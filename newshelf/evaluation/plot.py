@@ -5,6 +5,7 @@ from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from newshelf.evaluation.comparison import Comparison
 
@@ -42,6 +43,7 @@ def draw(comparisons: Sequence[Comparison], path: Path, title: str) -> None:
         panel.set_xlim(0, max(max(values) * 1.2, 1e-3))
         panel.set_title(f"{comparison.split} ({comparison.cases} cases)", fontsize=11)
         panel.set_xlabel(f"NDCG@{k}")
+        panel.xaxis.set_major_locator(MaxNLocator(5))
         panel.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title, fontsize=13)
     figure.savefig(path, format="png", dpi=120)
