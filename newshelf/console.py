@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 _SHOWN_NUMBERS = 6
-_READ_TOKEN = r"""sed -n '/"inference"/,/}/s/.*"key": "\(.*\)".*/\1/p'"""
+_READ_KEY = r"""sed -n '/"inference"/,/}/s/.*"key": "\(.*\)".*/\1/p'"""
 
 
 def make_console() -> Console:
@@ -71,7 +71,7 @@ def show_what_next(console: Console, state: ServerState, demo: Demo) -> None:
     auth = '-H "Authorization: Bearer $TOKEN"'
     lines = [
         "# The token changes with every start, and expires after a day:",
-        f"TOKEN=$({_READ_TOKEN} {_quoted(str(state.key_file))})",
+        f"TOKEN=$({_READ_KEY} {_quoted(str(state.key_file))})",
         f"curl -s {auth} -H 'Content-Type: application/json' \\\n"
         f"  -d {_quoted(body)} {url}/predictions/recommender",
         f"curl -s {auth} -H 'Content-Type: application/json' \\\n"
