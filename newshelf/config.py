@@ -78,6 +78,7 @@ class ScorerSettings(_Section):
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     max_history: Positive = 50
     temperature: Annotated[float, Field(gt=0)] = 0.07
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
 
 
 class EvaluationSettings(_Section):

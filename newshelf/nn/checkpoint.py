@@ -8,12 +8,13 @@
     tokenizer.json            only with a text tower
     embeddings.safetensors    ``embeddings`` (N, 512) float32
     ids.json                  the N product ids, in the same order
+    training.json             losses, accuracies and duration of the run
 
 The version is the SHA-256 of spec, weights and tokenizer, cut to 12 hex digits.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +60,7 @@ def save_checkpoint(
     tokenizer_json: str | None,
     ids: Sequence[str],
     embeddings: Tensor,
+    training: Mapping[str, object],
 ) -> None:
     """Write everything aside, then rename it to ``out``."""
     with directory_aside(out) as folder:
@@ -69,6 +71,7 @@ def save_checkpoint(
         if tokenizer_json is not None:
             (folder / "tokenizer.json").write_text(tokenizer_json, encoding="utf-8")
         write_json(folder / "ids.json", list(ids))
+        write_json(folder / "training.json", dict(training))
         save_file({"embeddings": embeddings.contiguous()}, folder / "embeddings.safetensors")
 
 

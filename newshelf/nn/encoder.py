@@ -40,7 +40,7 @@ class Encoder(nn.Module):
         """The heads that have classes, in the order of their logits."""
         return tuple(head for head in HEADS if self.spec.labels.get(head))
 
-    def forward(  # noqa: PLR0917 - the graph's inputs, which exporters give by position
+    def forward(
         self,
         image: Tensor,
         image_row: Tensor,

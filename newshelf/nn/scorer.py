@@ -72,7 +72,7 @@ class HistoryScorer(nn.Module):
         attended = (attention * similarity).sum(dim=-1)
         mean = (similarity * mask).sum(dim=-1) / mask.sum(dim=-1).clamp(min=1.0)
         weight = self.weight_logit.sigmoid()
-        scores = (weight * attended + (1.0 - weight) * mean) * self.log_scale.exp()
+        scores: Tensor = (weight * attended + (1.0 - weight) * mean) * self.log_scale.exp()
         return scores, attention
 
 
@@ -87,5 +87,7 @@ class SiameseScorer(nn.Module):
 
     def forward(self, history: Tensor, history_mask: Tensor, candidates: Tensor) -> Tensor:
         """``(B, H, 512)``, ``(B, H)`` bool and ``(B, C, 512)`` → ``(B, C)`` scores."""
-        scores, _ = self.score(self.project(history), history_mask, self.project(candidates))
+        scores: Tensor = self.score(self.project(history), history_mask, self.project(candidates))[
+            0
+        ]
         return scores

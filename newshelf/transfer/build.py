@@ -1,0 +1,100 @@
+"""An encoder with its towers filled, and the features of a catalogue from it."""
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from newshelf.catalog import Catalog
+from newshelf.config import Settings
+from newshelf.errors import TrainingError
+from newshelf.nn.encoder import Encoder
+from newshelf.nn.inputs import Tokenizer, price_edges
+from newshelf.nn.spec import (
+    AttributeInput,
+    EncoderSpec,
+    FusionSpec,
+    HeadName,
+)
+from newshelf.nn.weights import LoadedText, load_image_tower, load_text_tower
+from newshelf.transfer.features import FeatureTable, feature_table
+
+__all__ = ["Backbone", "build_backbone", "set_threads"]
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """The untrained encoder on trained towers, the catalogue's features, the tokenizer."""
+
+    encoder: Encoder
+    table: FeatureTable
+    tokenizer_json: str | None
+
+
+def set_threads(settings: Settings) -> None:
+    """Use ``settings.threads`` cores, or all."""
+    torch.set_num_threads(settings.threads or os.cpu_count() or 1)
+
+
+def build_backbone(
+    catalog: Catalog,
+    settings: Settings,
+    labels: dict[HeadName, tuple[str, ...]],
+    features_dir: Path,
+    console: Console,
+) -> Backbone:
+    """Load the towers that both the settings and the catalogue have a use for.
+
+    A tower for pictures is left out where no product has one: it would learn nothing, and
+    cost every served archive its size. Likewise for texts.
+
+    Raises:
+        TrainingError: neither pictures nor texts are left.
+        WeightsError: see ``newshelf.nn.weights``.
+    """
+    torch.manual_seed(settings.seed)
+    image, image_tower = None, None
+    if settings.image and any(catalog.image_path(row) for row in range(len(catalog.items))):
+        image, image_tower = load_image_tower(settings.image)
+    text: LoadedText | None = None
+    if settings.text and any(product.text() for product in catalog.products()):
+        text = load_text_tower(settings.text)
+    if image is None and text is None:
+        raise TrainingError(
+            "the catalogue has neither pictures nor texts that a configured tower can read"
+        )
+    encoder = Encoder(
+        EncoderSpec(
+            image=image,
+            text=text.spec if text else None,
+            attributes=_attribute_input(catalog, settings),
+            fusion=FusionSpec(),
+            labels=labels,
+        )
+    ).eval()
+    # The trained towers take the places of the empty ones.
+    encoder.image_tower = image_tower
+    encoder.text_tower = text.tower if text else None
+    table = feature_table(
+        catalog, encoder, _tokenizer(text) if text else None, features_dir, console
+    )
+    return Backbone(encoder, table, text.tokenizer_json if text else None)
+
+
+def _attribute_input(catalog: Catalog, settings: Settings) -> AttributeInput:
+    prices = [p.price for p in catalog.products() if p.price is not None]
+    return AttributeInput(
+        buckets=settings.attributes.buckets,
+        width=settings.attributes.width,
+        price_edges=price_edges(prices, settings.attributes.price_bins),
+    )
+
+
+def _tokenizer(loaded: LoadedText) -> Tokenizer:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tokenizer.json"
+        path.write_text(loaded.tokenizer_json, encoding="utf-8")
+        return Tokenizer(path, loaded.spec.max_tokens, loaded.spec.pad_token_id)

@@ -1,0 +1,96 @@
+"""How good the trained model's kind is on what it has not seen.
+
+The encoder never looks at events, so it is taken as it is; the scorer that is served was
+trained on all of them, so each split trains one of its own on its training part.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from torch import Tensor
+
+from newshelf.catalog import Catalog
+from newshelf.config import Settings
+from newshelf.evaluation.report import Report, write_report
+from newshelf.evaluation.run import compare_all
+from newshelf.evaluation.splits import default_splits
+from newshelf.evaluation.types import FloatArray, IntArray, Ranker, Split
+from newshelf.files import directory_aside
+from newshelf.nn.checkpoint import load_checkpoint
+from newshelf.nn.inputs import Tokenizer
+from newshelf.nn.scorer import SiameseScorer
+from newshelf.transfer.build import set_threads
+from newshelf.transfer.features import feature_table
+from newshelf.transfer.siamese import score_all, train_scorer
+
+__all__ = ["ScorerRanker", "evaluate_checkpoint"]
+
+
+@dataclass(frozen=True)
+class ScorerRanker:
+    """The Siamese scorer over a whole catalogue, as evaluation asks for it."""
+
+    scorer: SiameseScorer
+    embeddings: Tensor
+    name: str = "siamese scorer"
+
+    def scores(self, histories: Sequence[IntArray]) -> FloatArray:
+        """``(len(histories), N)`` float32."""
+        return score_all(self.scorer, self.embeddings, histories)
+
+
+def evaluate_checkpoint(
+    catalog: Catalog,
+    settings: Settings,
+    checkpoint_dir: Path,
+    features_dir: Path,
+    out: Path,
+    console: Console,
+) -> Report:
+    """Compare the model with the baselines on every split; write and return the report.
+
+    Raises:
+        TrainingError: the catalogue has no events or baskets, or too few.
+        WeightsError: ``checkpoint_dir`` holds no checkpoint.
+    """
+    set_threads(settings)
+    checkpoint = load_checkpoint(checkpoint_dir)
+    text = checkpoint.spec.encoder.text
+    path = checkpoint_dir / "tokenizer.json"
+    tokenizer = Tokenizer(path, text.max_tokens, text.pad_token_id) if text else None
+    table = feature_table(catalog, checkpoint.encoder, tokenizer, features_dir, console)
+    _, embeddings = checkpoint.embeddings()
+    splits = default_splits(catalog, settings.evaluation, settings.seed)
+
+    def fit_model(split: Split) -> Ranker:
+        result = train_scorer(
+            embeddings,
+            split.train,
+            ordered=split.train_timestamps is not None,
+            settings=settings.scorer,
+            seed=settings.seed,
+            console=console,
+        )
+        return ScorerRanker(result.scorer, embeddings)
+
+    comparisons = compare_all(
+        splits,
+        catalog,
+        k=settings.evaluation.k,
+        features=table.content(),
+        fit_model=fit_model,
+        seed=settings.seed,
+        console=console,
+    )
+    report = Report(
+        catalog=catalog.name,
+        items=len(catalog.items),
+        seed=settings.seed,
+        comparisons=comparisons,
+        model_version=checkpoint.version,
+    )
+    with directory_aside(out) as aside:
+        write_report(report, aside)
+    return report

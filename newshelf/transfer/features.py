@@ -1,0 +1,217 @@
+"""The frozen towers' features of a catalogue, computed once and cached.
+
+The cache is keyed by content: a picture by its bytes, a text by its characters. A
+product that is added or changed costs only itself. Changed tower weights or input
+settings give another cache.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import BaseModel
+from rich.console import Console
+from rich.progress import track
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from newshelf.catalog import Catalog
+from newshelf.errors import BadPicture, TooLarge
+from newshelf.files import write_aside
+from newshelf.nn.encoder import Encoder, Features
+from newshelf.nn.inputs import Tokenizer, attribute_row, decode_picture, prepare_pictures
+from newshelf.nn.spec import ImageInput, TextInput
+from newshelf.nn.towers import ImageTower, TextTower
+
+__all__ = ["FeatureTable", "feature_table"]
+
+_BATCH = 32
+_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class FeatureTable:
+    """Features of the N products of a catalogue, in its order.
+
+    ``image (N, F_i)`` and ``text (N, F_t)`` float32, zeros where absent;
+    ``image_present`` and ``text_present (N,)`` bool; ``attributes (N, 9)`` int64.
+    """
+
+    image: Tensor
+    image_present: Tensor
+    text: Tensor
+    text_present: Tensor
+    attributes: Tensor
+
+    def __len__(self) -> int:
+        return len(self.attributes)
+
+    def rows(self, index: Tensor) -> tuple[Features, Tensor]:
+        """What ``Encoder.fuse`` takes, for some rows."""
+        features = (
+            self.image[index],
+            self.image_present[index],
+            self.text[index],
+            self.text_present[index],
+        )
+        return features, self.attributes[index]
+
+    def content(self) -> np.ndarray:
+        """``(N, F_i + F_t)`` float32: each modality of unit length, zeros where absent."""
+        parts = [nn.functional.normalize(part, dim=1) for part in (self.image, self.text)]
+        return torch.cat(parts, dim=1).numpy()
+
+
+def feature_table(
+    catalog: Catalog,
+    encoder: Encoder,
+    tokenizer: Tokenizer | None,
+    cache: Path,
+    console: Console,
+) -> FeatureTable:
+    """Run ``encoder``'s towers over what ``cache`` does not know yet.
+
+    Args:
+        catalog: N products.
+        encoder: its towers; what has no tower is absent from the table, of width 1.
+        tokenizer: of the text tower; None without one.
+        cache: a folder.
+        console: where the progress is shown.
+    """
+    rows = len(catalog.items)
+    spec = encoder.spec
+    nothing = torch.zeros(rows, 1), torch.zeros(rows, dtype=torch.bool)
+    image = text = nothing
+    if spec.image is not None and encoder.image_tower is not None:
+        image = _image_features(catalog, spec.image, encoder.image_tower, cache, console)
+    if spec.text is not None and encoder.text_tower is not None and tokenizer is not None:
+        text = _text_features(catalog, encoder.text_tower, tokenizer, spec.text, cache, console)
+    attributes = [attribute_row(product, spec.attributes) for product in catalog.products()]
+    return FeatureTable(*image, *text, torch.tensor(attributes, dtype=torch.int64))
+
+
+def _image_features(
+    catalog: Catalog, spec: ImageInput, tower: ImageTower, cache: Path, console: Console
+) -> tuple[Tensor, Tensor]:
+    """``(N, features)`` float32 and ``(N,)`` bool: the pictures that could be decoded."""
+    paths = [catalog.image_path(row) for row in range(len(catalog.items))]
+    known = {row: path for row, path in enumerate(paths) if path is not None}
+    keys = {row: _digest(path.read_bytes()) for row, path in known.items()}
+    by_key = {keys[row]: path for row, path in known.items()}
+    damaged: list[str] = []
+
+    def compute(missing: Sequence[str]) -> dict[str, Tensor]:
+        pictures = {}
+        for key in missing:
+            try:
+                data = by_key[key].read_bytes()
+                pictures[key] = decode_picture(data, short_side=spec.size)
+            except (BadPicture, TooLarge) as error:
+                damaged.append(f"{by_key[key].name}: {error.message}")
+        if not pictures:
+            return {}
+        batch = prepare_pictures(list(pictures.values()), spec, "cpu")
+        return dict(zip(pictures, tower(batch), strict=True))
+
+    store = _Store(cache, _identity(spec, tower))
+    found = store.fill(sorted(by_key), compute, "pictures", console)
+    for line in damaged[:_SHOWN]:
+        console.print(f"[yellow]left out a picture[/] {line}")
+    if len(damaged) > _SHOWN:
+        console.print(f"[yellow]and {len(damaged) - _SHOWN} more pictures[/]")
+    return _table(keys, found, len(paths), spec.features)
+
+
+def _text_features(
+    catalog: Catalog,
+    tower: TextTower,
+    tokenizer: Tokenizer,
+    spec: TextInput,
+    cache: Path,
+    console: Console,
+) -> tuple[Tensor, Tensor]:
+    """``(N, features)`` float32 and ``(N,)`` bool: the products that have a text."""
+    texts = [product.text() for product in catalog.products()]
+    keys = {row: _digest(text.encode()) for row, text in enumerate(texts) if text}
+    by_key = {key: texts[row] for row, key in keys.items()}
+
+    def compute(missing: Sequence[str]) -> dict[str, Tensor]:
+        ids, mask = tokenizer.batch([by_key[key] for key in missing])
+        return dict(zip(missing, tower(ids, mask), strict=True))
+
+    store = _Store(cache, _identity(spec, tower))
+    # Texts of like length share a batch, so that little of it is padding.
+    ordered = sorted(by_key, key=lambda key: (len(by_key[key]), key))
+    found = store.fill(ordered, compute, "texts", console)
+    return _table(keys, found, len(texts), spec.features)
+
+
+class _Store:
+    """Feature rows by key, in one safetensors file per tower identity."""
+
+    def __init__(self, folder: Path, identity: str) -> None:
+        self._path = folder / f"{identity}.safetensors"
+
+    def fill(
+        self,
+        keys: Sequence[str],
+        compute: Callable[[Sequence[str]], dict[str, Tensor]],
+        what: str,
+        console: Console,
+    ) -> dict[str, Tensor]:
+        """The rows of ``keys``: those on disk, and the missing ones computed and kept."""
+        rows = self._read()
+        missing = [key for key in keys if key not in rows]
+        if not missing:
+            return rows
+        chunks = [missing[start : start + _BATCH] for start in range(0, len(missing), _BATCH)]
+        with torch.inference_mode():
+            for chunk in track(chunks, f"features of {len(missing)} {what}", console=console):
+                rows |= compute(chunk)
+        self._write({key: rows[key] for key in keys if key in rows})
+        return rows
+
+    def _read(self) -> dict[str, Tensor]:
+        if not self._path.exists():
+            return {}
+        with safe_open(self._path, framework="pt") as file:
+            return dict(
+                zip(json.loads(file.metadata()["keys"]), file.get_tensor("rows"), strict=True)
+            )
+
+    def _write(self, rows: dict[str, Tensor]) -> None:
+        if not rows:
+            return
+        with write_aside(self._path) as aside:
+            stacked = torch.stack(list(rows.values()))
+            save_file({"rows": stacked}, aside, metadata={"keys": json.dumps(list(rows))})
+
+
+def _table(
+    keys: dict[int, str], found: dict[str, Tensor], rows: int, width: int
+) -> tuple[Tensor, Tensor]:
+    table = torch.zeros(rows, width)
+    present = torch.zeros(rows, dtype=torch.bool)
+    for row, key in keys.items():
+        if key in found:
+            table[row] = found[key]
+            present[row] = True
+    return table, present
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:24]
+
+
+def _identity(spec: BaseModel, tower: nn.Module) -> str:
+    plain = json.dumps(spec.model_dump(mode="json"), sort_keys=True)
+    digest = hashlib.sha256(plain.encode())
+    for name, tensor in tower.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
