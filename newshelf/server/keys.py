@@ -61,7 +61,7 @@ def read_keys(path: Path) -> Keys:
             f"cannot read the key file {path}: {error.strerror}; is the server running "
             "(./run status)?"
         ) from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ServerError(f"{path} is not a key file of TorchServe 0.12: {error!r}") from error
 
 

@@ -8,6 +8,7 @@ someone else since then is left alone.
 import os
 import signal
 import subprocess
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +16,14 @@ from pathlib import Path
 
 import psutil
 
+from newshelf.errors import ServerError
+
 __all__ = ["ProcessRef", "is_running", "members", "start_session", "stop_session"]
 
 MARK = "NEWSHELF_SESSION"
+_KILLED_S = 5.0
+_ROUNDS = 3
+_LOOK_S = 0.02
 _CLOCK_SLACK_S = 0.02
 """psutil computes a process's start from clock ticks of 10 ms."""
 
@@ -52,7 +58,7 @@ def start_session(
             start_new_session=True,
         )
     ref = ProcessRef(process.pid, psutil.Process(process.pid).create_time(), mark)
-    # The process outlives this object on purpose; psutil reaps it when it is stopped.
+    # The process outlives this object on purpose; stop_session reaps it.
     process.returncode = 0
     return ref
 
@@ -73,24 +79,57 @@ def members(ref: ProcessRef) -> list[psutil.Process]:
     ]
 
 
-def stop_session(ref: ProcessRef, *, grace_s: float = 20.0) -> None:
+def stop_session(ref: ProcessRef, *, grace_s: float = 20.0, orphans_s: float = 2.0) -> None:
     """Ask the process to end, wait, then end what is left of its session.
 
     Descendants are not asked first: the process that started them ends them in order.
+
+    Args:
+        ref: the process.
+        grace_s: how long it may take to end when asked.
+        orphans_s: how long its descendants may take to notice that it is gone.
+
+    Raises:
+        ServerError: a process does not even end when it is killed.
     """
     leader = _leader(ref)
     if leader is not None:
         _signal(leader, signal.SIGTERM)
-        psutil.wait_procs([leader], timeout=grace_s)
-    # Workers see their connection close and end by themselves, given a moment.
-    left = members(ref)
-    _, left = psutil.wait_procs(left, timeout=2.0)
-    while left:
+        _wait([leader], grace_s)
+    left = _wait(members(ref), orphans_s)
+    for _ in range(_ROUNDS):
         for process in left:
             _signal(process, signal.SIGKILL)
-        psutil.wait_procs(left, timeout=5.0)
+        _wait(left, _KILLED_S)
         # Whatever was started between the look and the signal.
-        left = [process for process in members(ref) if _alive(process)]
+        left = members(ref)
+        if not left:
+            break
+    _reap(ref)
+    if left:
+        raise ServerError(f"cannot end process {', '.join(str(p.pid) for p in left)}")
+
+
+def _wait(processes: list[psutil.Process], timeout_s: float) -> list[psutil.Process]:
+    """Wait until the processes have ended; return those that have not.
+
+    psutil's own wait also waits for an orphan to be reaped, which is init's affair and may
+    take its time.
+    """
+    end = time.monotonic() + timeout_s
+    left = [process for process in processes if _alive(process)]
+    while left and time.monotonic() < end:
+        time.sleep(_LOOK_S)
+        left = [process for process in left if _alive(process)]
+    return left
+
+
+def _reap(ref: ProcessRef) -> None:
+    """Take the ended process off the table when it was this process that started it."""
+    try:
+        os.waitpid(ref.pid, os.WNOHANG)
+    except ChildProcessError:
+        return
 
 
 def _leader(ref: ProcessRef) -> psutil.Process | None:

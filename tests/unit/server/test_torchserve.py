@@ -1,0 +1,176 @@
+import json
+import socket
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from newshelf.errors import ServerError
+from newshelf.server.client import Client
+from newshelf.server.java import find_java
+from newshelf.server.process import is_running
+from newshelf.server.readiness import wait_until_ready
+from newshelf.server.state import ServerState, find_running, read_state, running_state
+from newshelf.server.torchserve import ServerPlan, start
+
+Start = Callable[..., ServerState]
+
+QUESTIONS: dict[str, dict[str, object]] = {
+    "encoder": {"title": "a ring"},
+    "recommender": {"history": ["a"], "k": 1},
+}
+
+
+def gone(process: psutil.Process) -> bool:
+    """Ended; an orphan may still wait for init to reap it."""
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def told(state: ServerState) -> dict[str, dict[str, str]]:
+    line = next(line for line in state.log.read_text().splitlines() if line.startswith("{"))
+    parsed: dict[str, dict[str, str]] = json.loads(line)
+    return parsed
+
+
+def test_ready_when_both_models_answer_and_ended_without_a_trace(start_fake: Start) -> None:
+    state = start_fake(slow_s=0.3)
+    ready: list[str] = []
+    wait_until_ready(state, QUESTIONS, on_ready=lambda model, _seconds: ready.append(model))
+    assert ready == ["encoder", "recommender"]
+    worker = psutil.Process(int(str(told(state)["worker"])))
+    state.end()
+    assert not psutil.pid_exists(state.process.pid)
+    assert gone(worker)
+    assert not state.key_file.exists()
+    assert not state.temp.exists()
+    assert read_state(state.directory) is None
+
+
+def test_workers_inherit_no_python_path_and_no_overrides(
+    start_fake: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", "/repository")
+    monkeypatch.setenv("TS_CONFIG_FILE", "/elsewhere")
+    monkeypatch.setenv("KEPT", "yes")
+    state = start_fake()
+    wait_until_ready(state, QUESTIONS)
+    environ = told(state)["environ"]
+    assert "PYTHONPATH" not in environ
+    assert "TS_CONFIG_FILE" not in environ
+    assert environ["KEPT"] == "yes"
+    assert environ["LOG_LOCATION"] == str(state.directory / "logs")
+
+
+def test_the_working_directory_with_the_key_file_is_private(start_fake: Start) -> None:
+    state = start_fake()
+    wait_until_ready(state, QUESTIONS)
+    assert stat.S_IMODE(state.directory.stat().st_mode) == 0o700
+    assert stat.S_IMODE(state.key_file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(state.temp.stat().st_mode) == 0o700
+
+
+def test_a_crash_while_starting_shows_the_end_of_the_log(start_fake: Start) -> None:
+    state = start_fake(crash=True)
+    with pytest.raises(ServerError, match=r"ended while it started(.|\n)*made up"):
+        wait_until_ready(state, QUESTIONS)
+
+
+def test_a_worker_that_keeps_dying_is_not_waited_for(start_fake: Start) -> None:
+    state = start_fake(worker_dies=True, answers={"encoder": 503})
+    with pytest.raises(ServerError, match=r"cannot load its model(.|\n)*ImportError"):
+        wait_until_ready(state, QUESTIONS)
+
+
+def test_waiting_has_an_end(start_fake: Start) -> None:
+    state = start_fake(answers={"recommender": 503})
+    with pytest.raises(ServerError, match="recommender did not answer within 1 s"):
+        wait_until_ready(state, QUESTIONS, timeout_s=1)
+
+
+def test_a_refused_question_is_reported(start_fake: Start) -> None:
+    state = start_fake(answers={"recommender": 422})
+    with pytest.raises(ServerError, match="recommender refused the readiness question"):
+        wait_until_ready(state, QUESTIONS)
+
+
+def test_an_expired_token_is_renewed(start_fake: Start) -> None:
+    state = start_fake(lifetime_s=-1)
+    wait_until_ready(state, QUESTIONS)
+    assert "inference-2" in state.key_file.read_text()
+
+
+def test_the_clients_calls(start_fake: Start) -> None:
+    state = start_fake(answers={"broken": 422})
+    wait_until_ready(state, QUESTIONS)
+    with Client(state) as client:
+        assert json.loads(client.recommend(history=["a"], k=3, user_id="u")["body"]) == {
+            "history": ["a"],
+            "k": 3,
+            "user_id": "u",
+        }
+        assert json.loads(client.encode({"title": "ring"})["body"]) == {"title": "ring"}
+        sent = client.encode({"title": "ring"}, b"\xff\xd8picture")
+        assert sent["type"].startswith("multipart/form-data")
+        assert 'name="image"' in sent["body"]
+        assert client.predict("encoder", json={}, token="wrong").status_code == 400
+        assert client.describe("encoder") == [{"path": "/models/encoder"}]
+
+
+def test_a_servers_refusal_carries_code_message_and_field(start_fake: Start) -> None:
+    state = start_fake(answers={"recommender": 422})
+    wait_until_ready(state, {"encoder": QUESTIONS["encoder"]})
+    with Client(state) as client, pytest.raises(ServerError, match=r"422 bad: no .*history\[0\]"):
+        client.recommend(history=["?"], k=1)
+
+
+def test_a_second_server_in_the_same_directory_is_refused(
+    start_fake: Start, plan: ServerPlan
+) -> None:
+    start_fake()
+    with pytest.raises(ServerError, match="already running"):
+        start(plan)
+
+
+def test_a_taken_port_is_refused_before_anything_starts(
+    start_fake: Start, plan: ServerPlan
+) -> None:
+    assert plan.ports is not None
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", plan.ports.metrics))
+        taken.listen()
+        with pytest.raises(ServerError, match=rf"{plan.ports.metrics} \(metrics\)"):
+            start_fake()
+    assert read_state(plan.directory) is None
+
+
+def test_the_state_is_found_again_and_remains_of_a_dead_server_are_cleared(
+    start_fake: Start, plan: ServerPlan
+) -> None:
+    state = start_fake()
+    wait_until_ready(state, QUESTIONS)
+    assert running_state(plan.directory) == state
+    assert state in find_running(plan.directory.parent.parent)
+    worker = psutil.Process(int(str(told(state)["worker"])))
+    psutil.Process(state.process.pid).kill()
+    while is_running(state.process):
+        time.sleep(0.01)
+    assert running_state(plan.directory) is None
+    assert gone(worker)
+    assert not state.key_file.exists()
+
+
+def test_a_damaged_state_says_which_file_to_remove(plan: ServerPlan) -> None:
+    plan.directory.mkdir()
+    (plan.directory / "state.json").write_text("{}")
+    with pytest.raises(ServerError, match=r"state\.json is damaged"):
+        read_state(plan.directory)
+
+
+def test_java_comes_from_its_package_unless_java_home_says_otherwise(fake_java: Path) -> None:
+    assert find_java({"JAVA_HOME": str(fake_java.parents[1])}) == fake_java
+    assert find_java({}).is_file()
+    with pytest.raises(ServerError, match="JAVA_HOME is /nowhere"):
+        find_java({"JAVA_HOME": "/nowhere"})
