@@ -46,7 +46,7 @@ def validate(model: type[Model], value: object, at: str = "") -> Model:
         problems = error.errors(include_url=False)
         message = _message(problems[0])
         if len(problems) > 1:
-            message += f" (and {len(problems) - 1} more problems)"
+            message += f" (and {len(problems) - 1} more)"
         raise InvalidField(message, field=_path(problems[0]["loc"], at) or None) from error
 
 
@@ -61,6 +61,7 @@ def _path(loc: tuple[int | str, ...], at: str) -> str:
 
 
 def _message(problem: ErrorDetails) -> str:
+    said = problem["msg"].replace("Input should be", "must be")
     match problem["type"]:
         case "extra_forbidden":
             name = str(problem["loc"][-1])[:100]
@@ -69,11 +70,11 @@ def _message(problem: ErrorDetails) -> str:
         case "missing":
             return "this field is required"
         case "value_error":
-            return problem["msg"].removeprefix("Value error, ")
+            return said.removeprefix("Value error, ")
         case kind if kind.endswith("_type"):
-            return f"{problem['msg']}, not {_kind(problem['input'])}"
+            return f"{said}, not {_kind(problem['input'])}"
         case _:
-            return problem["msg"]
+            return said
 
 
 def _kind(value: object) -> str:

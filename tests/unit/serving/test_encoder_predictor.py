@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from newshelf.catalog.schema import Product
 from newshelf.nn.inputs import attribute_row, decode_picture, prepare_pictures
-from newshelf.serving.products import ProductInput
 from newshelf.serving.protocol import RawRequest
 
 JADE = {"title": "green jade ring", "material": "jade", "price": 12}
@@ -33,22 +33,13 @@ def test_the_answer_is_what_the_eager_encoder_computes(
 
     image = prepare_pictures([decode_picture(pixels)] * 2, spec.encoder.image, "cpu")
     ids = torch.tensor([[2, 10, 4, 7, 3]] * 2)  # [CLS] green jade ring [SEP]
-    products = [
-        ProductInput(product, None, "").product
-        for product in _products({}, JADE, {**JADE, "color": "red"})
-    ]
+    products = [Product(**fields) for fields in ({}, JADE, {**JADE, "color": "red"})]
     rows = torch.tensor([attribute_row(item, spec.encoder.attributes) for item in products])
     with torch.inference_mode():
         wanted = encoder(
             image, torch.tensor([0, 2]), ids, torch.ones_like(ids), torch.tensor([1, 2]), rows
         )[0]
     np.testing.assert_allclose(embeddings, wanted.numpy(), atol=1e-5)
-
-
-def _products(*fields):
-    from newshelf.catalog.schema import Product
-
-    return [Product(**field) for field in fields]
 
 
 def test_batch_mates_do_not_change_an_answer(encoder_predictor, post, picture, b64):

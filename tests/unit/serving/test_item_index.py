@@ -1,0 +1,115 @@
+import json
+
+import numpy as np
+import pytest
+
+from newshelf.errors import VersionMismatch, WeightsError
+from newshelf.serving.index import load_index, search, write_index
+
+
+@pytest.fixture
+def written(tmp_path, frame, unit_rows):
+    def write(name="index", **changed):
+        arguments = {
+            "encoder_version": "e" * 12,
+            "items": frame,
+            "embeddings": unit_rows(30, 16, 1),
+            "vectors": unit_rows(30, 4, 2),
+            **changed,
+        }
+        return tmp_path / name, write_index(tmp_path / name, **arguments)
+
+    return write
+
+
+def test_what_is_written_is_loaded(written, frame, unit_rows):
+    folder, manifest = written()
+    index = load_index(folder, encoder_version="e" * 12)
+    assert index.manifest == manifest
+    assert (manifest.items, manifest.embedding, manifest.vector) == (30, 16, 4)
+    np.testing.assert_array_equal(index.embeddings, unit_rows(30, 16, 1))
+    np.testing.assert_array_equal(index.vectors, unit_rows(30, 4, 2))
+    table = index.table
+    assert list(table.id) == frame["id"].tolist()
+    assert table.color[4] is None
+    assert np.isnan(table.price[7])
+    assert table.created_at[8] == 1_700_000_008
+    assert table.created_at[9] == np.iinfo(np.int64).min
+    np.testing.assert_array_equal(table.popularity, frame["popularity"])
+
+
+def test_vectors_are_optional(written):
+    folder, manifest = written(vectors=None)
+    assert manifest.vector is None
+    assert load_index(folder, encoder_version="e" * 12).vectors is None
+
+
+def test_the_index_of_another_encoder_is_refused(written):
+    folder, _ = written()
+    with pytest.raises(VersionMismatch, match="made by encoder eeeeeeeeeeee"):
+        load_index(folder, encoder_version="f" * 12)
+
+
+def test_the_version_follows_from_the_content(written, frame, unit_rows):
+    versions = [
+        written("a")[1].index_version,
+        written("b")[1].index_version,
+        written("c", items=frame.assign(popularity=1.0))[1].index_version,
+        written("d", embeddings=unit_rows(30, 16, 9))[1].index_version,
+        written("e", vectors=None)[1].index_version,
+    ]
+    assert versions[0] == versions[1]
+    assert len(set(versions)) == 4
+    assert all(len(version) == 12 for version in versions)
+
+
+def test_ids_must_be_unique(written, frame):
+    with pytest.raises(ValueError, match="not unique"):
+        written(items=frame.assign(id="same"))
+
+
+def test_rows_must_match(written, unit_rows):
+    with pytest.raises(ValueError, match="29 embeddings for 30 items"):
+        written(embeddings=unit_rows(29, 16))
+
+
+def test_a_missing_or_damaged_file_is_told(written):
+    folder, _ = written()
+    (folder / "vectors.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(WeightsError, match="cannot be loaded"):
+        load_index(folder, encoder_version="e" * 12)
+    with pytest.raises(WeightsError, match="cannot be loaded"):
+        load_index(folder / "nowhere", encoder_version="e" * 12)
+
+
+def test_files_of_two_indexes_are_not_mixed(written, frame, unit_rows):
+    folder, _ = written()
+    other, _ = written(
+        "other", items=frame[:20], embeddings=unit_rows(20, 16), vectors=unit_rows(20, 4)
+    )
+    (other / "items.parquet").replace(folder / "items.parquet")
+    with pytest.raises(VersionMismatch, match="manifest says"):
+        load_index(folder, encoder_version="e" * 12)
+
+
+def test_a_manifest_of_another_format_is_refused(written):
+    folder, manifest = written()
+    text = json.dumps({**manifest.model_dump(), "format": 2})
+    (folder / "index.json").write_text(text)
+    with pytest.raises(WeightsError, match="format"):
+        load_index(folder, encoder_version="e" * 12)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.9, 1.0])
+@pytest.mark.parametrize("limit", [1, 7, 60, 500])
+def test_search_is_exact(unit_rows, share, limit):
+    matrix, query = unit_rows(300, 8, 3), unit_rows(1, 8, 4)[0]
+    allowed = np.random.default_rng(5).random(300) < share
+    ranked = sorted(np.flatnonzero(allowed), key=lambda row: -float(matrix[row] @ query))
+    found = search(matrix, query, allowed, limit)
+    assert found.tolist() == sorted(ranked[:limit])
+
+
+def test_search_among_nothing_finds_nothing(unit_rows):
+    rows = search(unit_rows(5, 8), unit_rows(1, 8)[0], np.zeros(5, dtype=bool), 3)
+    assert rows.tolist() == []
