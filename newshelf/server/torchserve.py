@@ -122,7 +122,7 @@ def _command(
         "--model-store",
         str(plan.model_store.resolve()),
         # No snapshot: a start goes by the properties alone, never by what ran before.
-        "--no-config-snapshots",
+        "--no-config-snapshot",
     ]
 
 

@@ -1,5 +1,6 @@
 import re
 import zipfile
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -23,6 +24,7 @@ FILE = ROOT / "config.properties"
 READ_BY_THE_STARTER = {"vmargs"}
 
 
+@cache
 def known_to_torchserve() -> set[str]:
     """Every string constant of TorchServe's ConfigManager class."""
     spec = find_spec("ts")
