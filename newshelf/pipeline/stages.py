@@ -24,7 +24,13 @@ _CATALOG = ("newshelf/catalog/*.py",)
 _NN = ("newshelf/nn/**/*.py",)
 CODE: dict[str, tuple[str, ...]] = {
     "sample": ("newshelf/catalog/sample/**/*.py", "newshelf/catalog/schema.py"),
-    "train": (*_CATALOG, *_NN, "newshelf/transfer/**/*.py", "newshelf/evaluation/interactions.py"),
+    "train": (
+        *_CATALOG,
+        *_NN,
+        "newshelf/transfer/**/*.py",
+        "newshelf/evaluation/interactions.py",
+        "newshelf/evaluation/types.py",
+    ),
     "evaluate": (*_CATALOG, *_NN, "newshelf/transfer/**/*.py", "newshelf/evaluation/**/*.py"),
     "export": (*_CATALOG, *_NN, "newshelf/serving/**/*.py", "export/**/*.py"),
     "archive": (

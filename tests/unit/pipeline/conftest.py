@@ -1,0 +1,86 @@
+"""A catalogue, sources and jobs that are small, real files all the same."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from newshelf.config import Settings
+from newshelf.pipeline.stages import CODE, Jobs, Stages, plan_stages
+from newshelf.pipeline.workspace import Workspace, open_workspace
+
+
+@dataclass
+class Shop:
+    """A workspace whose jobs copy bytes instead of training."""
+
+    workspace: Workspace
+    root: Path
+    settings: Settings = field(default_factory=Settings)
+    done: list[str] = field(default_factory=list)
+
+    def stages(self) -> Stages:
+        return plan_stages(self.workspace, self.settings, self.jobs(), root=self.root)
+
+    def jobs(self) -> Jobs:
+        def train(workspace: Workspace, settings: Settings, out: Path) -> None:
+            self.done.append("train")
+            items = (workspace.catalog / "items.parquet").read_bytes()
+            (out / "encoder.safetensors").write_bytes(items + str(settings.finetune).encode())
+            (out / "training.json").write_text(str(len(self.done)))
+
+        def evaluate(workspace: Workspace, settings: Settings, out: Path) -> None:
+            self.done.append("evaluate")
+            (out / "report.md").write_text("fine")
+
+        def export(workspace: Workspace, out: Path) -> None:
+            self.done.append("export")
+            weights = (workspace.checkpoint / "encoder.safetensors").read_bytes()
+            (out / "encoder.onnx").write_bytes(weights)
+            (out / "index").mkdir()
+            (out / "index" / "index.json").write_text("{}")
+
+        def archive(workspace: Workspace, settings: Settings) -> list[Path]:
+            self.done.append("archive")
+            workspace.model_store.mkdir(exist_ok=True)
+            path = workspace.model_store / "encoder-abc.mar"
+            path.write_bytes((workspace.export / "encoder.onnx").read_bytes())
+            return [path]
+
+        def sample(out: Path) -> None:
+            self.done.append("sample")
+            pd.DataFrame({"id": ["a"], "title": ["ring"]}).to_parquet(out / "items.parquet")
+
+        return Jobs(sample, train, evaluate, export, archive)
+
+
+def write_sources(root: Path) -> None:
+    for patterns in CODE.values():
+        for pattern in patterns:
+            path = root / pattern.replace("**/*.py", "part/code.py").replace("*.py", "code.py")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"VALUE = {pattern!r}\n")
+
+
+@pytest.fixture
+def make_shop(tmp_path: Path) -> Callable[[bool], Shop]:
+    def make(sample: bool) -> Shop:
+        root = tmp_path / "repository"
+        write_sources(root)
+        catalog = tmp_path / "My Shop"
+        (catalog / "images").mkdir(parents=True)
+        (catalog / "images" / "a.jpg").write_bytes(b"picture")
+        pd.DataFrame({"id": ["a"], "title": ["ring"]}).to_parquet(catalog / "items.parquet")
+        workspace = open_workspace(
+            None if sample else catalog, model_store=tmp_path / "store", home=tmp_path / "home"
+        )
+        return Shop(workspace, root)
+
+    return make
+
+
+@pytest.fixture
+def shop(make_shop: Callable[[bool], Shop]) -> Shop:
+    return make_shop(False)

@@ -1,0 +1,256 @@
+import io
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grimp
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from newshelf.config import Settings
+from newshelf.pipeline.stage import Stage, make, output_id, why_stale
+from newshelf.pipeline.stages import CODE, SHARED_CODE, archive_paths
+from newshelf.pipeline.update import bring_up_to_date
+
+ROOT = Path(__file__).resolve().parents[3]
+ALL = ["train", "export", "archive"]
+Shop = Any
+
+
+def update(shop: Shop, last: str = "archive") -> tuple[list[str], str]:
+    """The stages that were made, and what was printed."""
+    printed = io.StringIO()
+    made = bring_up_to_date(shop.stages().up_to(last), Console(file=printed, width=200))
+    return made, printed.getvalue()
+
+
+def stage(shop: Shop, name: str) -> Stage:
+    found = getattr(shop.stages(), name)
+    assert isinstance(found, Stage)
+    return found
+
+
+def test_everything_is_made_once_and_then_reused(shop: Shop) -> None:
+    made, printed = update(shop)
+    assert made == shop.done == ALL
+    assert "train: not made yet" in printed
+    again, printed = update(shop)
+    assert again == []
+    assert "train: current" in printed
+    assert shop.done == ALL
+
+
+def test_the_sample_is_drawn_before_training_on_it(make_shop: Callable[[bool], Shop]) -> None:
+    shop = make_shop(True)
+    assert update(shop)[0] == ["sample", *ALL]
+    assert update(shop)[0] == []
+    assert (shop.workspace.catalog / "items.parquet").is_file()
+
+
+def test_a_changed_table_is_the_reason(shop: Shop) -> None:
+    update(shop)
+    pd.DataFrame({"id": ["b"], "title": ["scarf"]}).to_parquet(
+        shop.workspace.catalog / "items.parquet"
+    )
+    assert why_stale(stage(shop, "train")) == "the catalogue changed (items.parquet)"
+    assert update(shop)[0] == ALL
+
+
+def test_a_new_table_and_a_changed_picture_are_reasons(shop: Shop) -> None:
+    update(shop)
+    (shop.workspace.catalog / "events.csv").write_text("user_id,item_id,event_type,timestamp\n")
+    (shop.workspace.catalog / "images" / "a.jpg").write_bytes(b"another picture")
+    reason = why_stale(stage(shop, "train"))
+    assert reason == "the catalogue changed (new: events.csv, pictures)"
+
+
+def test_a_removed_table_is_the_reason(shop: Shop) -> None:
+    events = shop.workspace.catalog / "events.csv"
+    events.write_text("user_id,item_id,event_type,timestamp\n")
+    update(shop)
+    events.unlink()
+    assert why_stale(stage(shop, "train")) == "the catalogue changed (gone: events.csv)"
+
+
+def test_files_that_are_no_part_of_the_catalogue_do_not_count(shop: Shop) -> None:
+    update(shop)
+    (shop.workspace.catalog / "README.txt").write_text("notes")
+    assert update(shop)[0] == []
+
+
+def test_a_changed_setting_is_told_with_both_values(shop: Shop) -> None:
+    update(shop)
+    shop.settings = Settings.model_validate({"finetune": {"epochs": 3}})
+    assert why_stale(stage(shop, "train")) == "settings changed (finetune.epochs: 12 → 3)"
+
+
+def test_a_stage_depends_on_its_own_settings_only(shop: Shop) -> None:
+    update(shop)
+    shop.settings = Settings.model_validate({"archive": {"runtime": "torchscript"}})
+    made, printed = update(shop)
+    assert made == ["archive"]
+    assert "settings changed (archive.runtime: onnxruntime → torchscript)" in printed
+
+
+def test_weights_at_a_local_path_are_part_of_what_a_model_is_made_from(
+    shop: Shop, tmp_path: Path
+) -> None:
+    weights = tmp_path / "resnet50.pth"
+    weights.write_bytes(b"1")
+    shop.settings = Settings.model_validate({"image": {"weights": str(weights)}})
+    update(shop)
+    weights.write_bytes(b"22")
+    assert why_stale(stage(shop, "train")) == f"weights changed ({weights})"
+
+
+@pytest.mark.parametrize(
+    ("source", "made"),
+    [
+        ("newshelf/transfer/part/code.py", ["train"]),
+        ("newshelf/serving/part/code.py", ["export", "archive"]),
+        ("handlers/code.py", ["archive"]),
+        ("newshelf/errors.py", ["archive"]),
+    ],
+)
+def test_changed_code_makes_only_what_depends_on_it(
+    shop: Shop, source: str, made: list[str]
+) -> None:
+    update(shop)
+    (shop.root / source).write_text("VALUE = 'other'\n")
+    remade, printed = update(shop)
+    assert remade == made
+    assert f"code changed ({source})" in printed
+
+
+def test_comments_and_docstrings_are_no_reason(shop: Shop) -> None:
+    update(shop)
+    path = shop.root / "handlers" / "code.py"
+    path.write_text(f'"""What this is."""\n# A remark.\n{path.read_text()}')
+    assert update(shop)[0] == []
+
+
+def test_another_version_of_a_library_is_the_reason(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update(shop)
+    monkeypatch.setattr("newshelf.pipeline.fingerprint.version", lambda name: f"{name} 99")
+    reason = why_stale(stage(shop, "archive"))
+    assert reason is not None
+    assert "→ torch-model-archiver 99" in reason
+
+
+def test_an_equal_result_leaves_later_stages_alone(shop: Shop) -> None:
+    update(shop)
+    before = output_id(stage(shop, "train"))
+    (shop.root / "newshelf" / "transfer" / "part" / "code.py").write_text("OTHER = 1\n")
+    made, _ = update(shop)
+    # training.json differs from run to run, and does not count.
+    assert (made, output_id(stage(shop, "train"))) == (["train"], before)
+
+
+def test_another_model_makes_all_that_follows(shop: Shop) -> None:
+    update(shop)
+    shop.settings = Settings.model_validate({"finetune": {"epochs": 3}})
+    _, printed = update(shop)
+    assert "export: the trained model changed (checkpoint)" in printed
+    assert "archive: the export changed (graphs and index)" in printed
+
+
+@pytest.mark.parametrize("file", ["checkpoint/encoder.safetensors", "export/index/index.json"])
+def test_a_removed_output_is_made_again(shop: Shop, file: str) -> None:
+    update(shop)
+    (shop.workspace.root / file).unlink()
+    assert "its files were changed or removed" in update(shop)[1]
+    assert (shop.workspace.root / file).is_file()
+
+
+def test_an_archive_that_another_workspace_overwrote_is_made_again(shop: Shop) -> None:
+    update(shop)
+    (archive,) = archive_paths(shop.workspace.archive)
+    os.utime(archive, ns=(1, 1))
+    assert update(shop)[0] == ["archive"]
+
+
+def test_a_failed_stage_leaves_the_old_output(shop: Shop) -> None:
+    update(shop)
+    old = stage(shop, "train")
+
+    def fail(out: Path) -> None:
+        (out / "encoder.safetensors").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    broken = Stage("train", old.directory, old.inputs, fail)
+    with pytest.raises(KeyboardInterrupt):
+        make(broken)
+    assert why_stale(old) is None
+    assert sorted(
+        path.name for path in shop.workspace.root.iterdir() if "checkpoint" in path.name
+    ) == ["checkpoint"]
+
+
+def test_a_failed_archive_vouches_for_nothing(shop: Shop) -> None:
+    update(shop)
+    old = stage(shop, "archive")
+
+    def fail(_out: Path) -> None:
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        make(Stage("archive", old.directory, old.inputs, fail, elsewhere=archive_paths))
+    assert why_stale(old) == "not made yet"
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"format": 0}', "{"])
+def test_a_damaged_stamp_counts_as_none(shop: Shop, text: str) -> None:
+    update(shop)
+    (shop.workspace.checkpoint / "stamp.json").write_text(text)
+    assert why_stale(stage(shop, "train")) == "not made yet"
+
+
+def test_the_stamp_names_every_input(shop: Shop) -> None:
+    update(shop)
+    stamp = json.loads((shop.workspace.checkpoint / "stamp.json").read_text())
+    assert set(stamp["inputs"]) == {
+        "the catalogue",
+        "settings",
+        "weights",
+        "code",
+        "libraries",
+    }
+
+
+ENTRIES = {
+    "sample": ["newshelf.catalog.sample"],
+    "train": ["newshelf.transfer.train", "newshelf.catalog.catalog"],
+    "evaluate": ["newshelf.transfer.evaluate", "newshelf.catalog.catalog"],
+    "export": ["export.run", "export.index"],
+    "archive": ["export.archive", "handlers.encoder_handler", "handlers.recommender_handler"],
+}
+
+
+@pytest.fixture(scope="module")
+def imports() -> grimp.ImportGraph:
+    return grimp.build_graph(
+        "newshelf", "export", "handlers", cache_dir=None, exclude_type_checking_imports=True
+    )
+
+
+@pytest.mark.parametrize("name", sorted(CODE))
+def test_a_stages_sources_cover_what_its_work_imports(
+    name: str, imports: grimp.ImportGraph
+) -> None:
+    watched = {path for pattern in CODE[name] for path in ROOT.glob(pattern)}
+    watched |= {ROOT / path for path in SHARED_CODE}
+    modules = set(ENTRIES[name])
+    for entry in ENTRIES[name]:
+        modules |= imports.find_upstream_modules(entry)
+    files = {_file(module) for module in modules}
+    assert {path for path in files if path.name != "__init__.py"} <= watched
+
+
+def _file(module: str) -> Path:
+    path = ROOT / module.replace(".", "/")
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
