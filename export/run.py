@@ -1,0 +1,114 @@
+"""Export a checkpoint: graphs in both formats, proven equal to the eager model."""
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from export.onnx_graph import check_size, write_onnx
+from export.parity import Comparison, check_case, report, worst
+from export.subjects import Subject, subjects
+from export.torchscript import write_torchscript
+from newshelf.files import directory_aside, write_json
+from newshelf.nn.checkpoint import load_checkpoint
+from newshelf.serving.bundle import MODEL, TOKENIZER, write_version
+from newshelf.serving.runtime import Runtime, open_runtime
+
+__all__ = ["PARITY", "ExportResult", "export_model"]
+
+PARITY = "parity.json"
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What was exported."""
+
+    directory: Path
+    version: str
+    """The checkpoint's."""
+    worst: dict[str, float]
+    """Largest difference from eager by graph and runtime."""
+    seconds: dict[str, float]
+    """Time of each step: ``encoder onnx``, ``encoder parity``, …"""
+
+
+@dataclass
+class _Job:
+    """One export under way."""
+
+    folder: Path
+    progress: Progress
+    task: TaskID
+    comparisons: list[Comparison] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Show ``name`` while it lasts, and keep its time."""
+        self.progress.update(self.task, description=f"export: {name}")
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - start, 2)
+        self.progress.advance(self.task)
+
+
+def export_model(checkpoint_dir: Path, out: Path, console: Console | None = None) -> ExportResult:
+    """Write each graph as ``.pt`` and ``.onnx``, and let them pass the parity gate.
+
+    Args:
+        checkpoint_dir: see ``newshelf.nn.checkpoint``.
+        out: replaced as a whole; left as it was on any error.
+        console: where the progress is shown; standard error by default.
+
+    Raises:
+        WeightsError: the checkpoint cannot be loaded.
+        SetupError: a graph is too large for one ONNX file.
+        ParityError: a graph differs from the eager model, or does not run at all.
+    """
+    checkpoint = load_checkpoint(checkpoint_dir)
+    todo = subjects(checkpoint)
+    for subject in todo:
+        check_size(subject.module, subject.graph.name)
+    with directory_aside(out) as folder, _progress(console) as progress:
+        job = _Job(folder, progress, progress.add_task("export", total=3 * len(todo)))
+        for subject in todo:
+            _export(subject, job)
+        for name in (MODEL, TOKENIZER):
+            if (checkpoint_dir / name).exists():
+                shutil.copyfile(checkpoint_dir / name, folder / name)
+        write_version(folder, checkpoint.version)
+        write_json(folder / PARITY, report(job.comparisons, checkpoint.version))
+    return ExportResult(out, checkpoint.version, worst(job.comparisons), job.seconds)
+
+
+def _export(subject: Subject, job: _Job) -> None:
+    name = subject.graph.name
+    with job.step(f"{name} torchscript"):
+        write_torchscript(subject.module, subject.example, job.folder / f"{name}.pt")
+    with job.step(f"{name} onnx"):
+        path = job.folder / f"{name}.onnx"
+        write_onnx(subject.module, subject.example, subject.graph, subject.axes, path)
+    with job.step(f"{name} parity"):
+        runtimes = _runtimes(subject, job.folder)
+        for case in subject.cases():
+            job.comparisons += check_case(subject, runtimes, case)
+
+
+def _runtimes(subject: Subject, folder: Path) -> dict[str, Runtime]:
+    """The runtimes of serving themselves, so that the gate covers their part too."""
+    cpu, threads = torch.device("cpu"), torch.get_num_threads()
+    return {
+        "torchscript": open_runtime("torchscript", folder, subject.graph, cpu, threads),
+        "onnxruntime": open_runtime("onnxruntime", folder, subject.graph, cpu, threads),
+    }
+
+
+def _progress(console: Console | None) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console or Console(stderr=True), transient=True)
