@@ -58,7 +58,8 @@ def scorer_cases(spec: ScorerSpec) -> Iterator[Case]:
 
 def _batches(spec: EncoderSpec) -> Iterator[tuple[str, Batch]]:
     longest = spec.text.max_tokens if spec.text else 1
-    lengths = sorted({min(tokens, longest) for tokens in (_ONE_TOKEN, 7, 33, longest)})
+    # Longest first, so that the turns below give the largest batch the longest texts.
+    lengths = sorted({min(tokens, longest) for tokens in (_ONE_TOKEN, 7, 33, longest)})[::-1]
     turn = 0
     for size in BATCH_SIZES:
         for name, rows in _presences(size, spec).items():

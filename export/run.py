@@ -75,7 +75,7 @@ def export_model(checkpoint_dir: Path, out: Path, console: Console | None = None
     todo = subjects(checkpoint)
     for subject in todo:
         check_size(subject.module, subject.graph.name)
-    with directory_aside(out) as folder, _progress(console) as progress:
+    with directory_aside(out) as folder, _one_thread(), _progress(console) as progress:
         job = _Job(folder, progress, progress.add_task("export", total=3 * len(todo)))
         for subject in todo:
             _export(subject, job)
@@ -102,11 +102,24 @@ def _export(subject: Subject, job: _Job) -> None:
 
 def _runtimes(subject: Subject, folder: Path) -> dict[str, Runtime]:
     """The runtimes of serving themselves, so that the gate covers their part too."""
-    cpu, threads = torch.device("cpu"), torch.get_num_threads()
+    cpu = torch.device("cpu")
     return {
-        "torchscript": open_runtime("torchscript", folder, subject.graph, cpu, threads),
-        "onnxruntime": open_runtime("onnxruntime", folder, subject.graph, cpu, threads),
+        "torchscript": open_runtime("torchscript", folder, subject.graph, cpu, 1),
+        "onnxruntime": open_runtime("onnxruntime", folder, subject.graph, cpu, 1),
     }
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute on one thread: torch's waiting threads take several times as long as the
+    work itself where other processes want the cores too.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _progress(console: Console | None) -> Progress:

@@ -1,0 +1,161 @@
+"""Archives for TorchServe: one per model, with its graphs, index and code."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+
+from export.code import ROOT, handler_path, needed_sources
+from export.model_config import MODEL_CONFIG, model_config
+from export.run import PARITY
+from newshelf.config import ModelServingSettings, Settings
+from newshelf.errors import ParityError, SetupError, VersionMismatch
+from newshelf.files import read_json
+from newshelf.nn.spec import ModelSpec
+from newshelf.serving.bundle import INDEX, MODEL, TOKENIZER, VERSION, read_spec, read_version
+from newshelf.serving.runtime import encoder_graph, projector_graph, scorer_graph
+
+__all__ = ["archive"]
+
+_SUFFIX = {"onnxruntime": ".onnx", "torchscript": ".pt"}
+_ARCHIVER = (
+    "from model_archiver.model_packaging import generate_model_archive; generate_model_archive()"
+)
+
+
+@dataclass(frozen=True)
+class _Model:
+    """One archive to be."""
+
+    name: Literal["encoder", "recommender"]
+    serving: ModelServingSettings
+    files: list[str]
+    """What it takes of the export, beside the graph that the manifest names."""
+
+
+def archive(
+    export_dir: Path, settings: Settings, model_store: Path, console: Console | None = None
+) -> list[Path]:
+    """Write ``encoder-<version>.mar`` and ``recommender-<version>.mar``.
+
+    Each holds the graphs of the chosen runtime, what describes and proves them, its handler
+    and the modules of Newshelf that the handler needs, so that two versions can run side by
+    side, each with its own code.
+
+    Args:
+        export_dir: from ``export_model`` and ``build_index``.
+        settings: its ``archive`` section is used.
+        model_store: an archive appears there when it is complete, and replaces one of the
+            same version.
+        console: where the progress is shown; standard error by default.
+
+    Returns:
+        The archives' paths.
+
+    Raises:
+        ParityError: the graphs did not pass the gate.
+        VersionMismatch: graphs and index are not of one checkpoint.
+        SetupError: a file is missing, or the archiver failed.
+    """
+    spec, version = read_spec(export_dir), read_version(export_dir)
+    _check(export_dir, version)
+    console = console or Console(stderr=True)
+    model_store.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for model in _models(spec, settings):
+        with console.status(f"archive: {model.name}"):
+            paths.append(_archive(model, version, export_dir, settings, model_store))
+    return paths
+
+
+def _models(spec: ModelSpec, settings: Settings) -> list[_Model]:
+    suffix = _SUFFIX[settings.archive.runtime]
+    common = [MODEL, VERSION, PARITY, *([TOKENIZER] if spec.encoder.text else [])]
+    scorer = [projector_graph(), scorer_graph()] if spec.scorer else []
+    recommender = [*common, *(f"{graph.name}{suffix}" for graph in scorer), INDEX]
+    return [
+        _Model("encoder", settings.archive.encoder, common),
+        _Model("recommender", settings.archive.recommender, recommender),
+    ]
+
+
+def _check(export_dir: Path, version: str) -> None:
+    """Refuse an export whose parts do not belong together."""
+    try:
+        parity = read_json(export_dir / PARITY)
+        index = read_json(export_dir / INDEX / "index.json")
+    except OSError as error:
+        raise SetupError(f"{error.filename} is missing: export first") from error
+    if not parity["passed"] or parity["model_version"] != version:
+        raise ParityError(f"the graphs in {export_dir} did not pass the gate: export again")
+    if index["encoder_version"] != version:
+        raise VersionMismatch(
+            f"the index in {export_dir} is of model {index['encoder_version']}, the graphs are of "
+            f"{version}: export both from one checkpoint"
+        )
+
+
+def _archive(
+    model: _Model, version: str, export_dir: Path, settings: Settings, model_store: Path
+) -> Path:
+    graph = (
+        f"{encoder_graph(read_spec(export_dir).encoder).name}{_SUFFIX[settings.archive.runtime]}"
+    )
+    with tempfile.TemporaryDirectory(prefix=".archive-", dir=model_store) as folder:
+        work = Path(folder)
+        _stage(work / "stage", model, export_dir)
+        (work / MODEL_CONFIG).write_text(model_config(settings.archive, model.serving))
+        _run_archiver(work, model.name, version, export_dir.resolve() / graph)
+        path = model_store / f"{model.name}-{version}.mar"
+        (work / f"{model.name}.mar").replace(path)
+    return path
+
+
+def _stage(stage: Path, model: _Model, export_dir: Path) -> None:
+    """Lay out the archive's root with links; the archiver copies what they point to."""
+    sources = [(ROOT / path, path) for path in needed_sources(model.name)]
+    files = [(export_dir.resolve() / name, Path(name)) for name in model.files]
+    for source, path in [*sources, *files]:
+        if not source.exists():
+            raise SetupError(f"{source} is missing: export again")
+        (stage / path).parent.mkdir(parents=True, exist_ok=True)
+        (stage / path).symlink_to(source, target_is_directory=source.is_dir())
+
+
+def _run_archiver(work: Path, name: str, version: str, graph: Path) -> None:
+    """Run torch-model-archiver in ``work``.
+
+    In a process of its own, because it clears and fills ``<temporary folder>/<name>``,
+    which must be ours alone. The paths that it splits at commas and takes for patterns are
+    relative to ``work``, so they hold neither.
+    """
+    if not graph.exists():
+        raise SetupError(f"{graph} is missing: export again")
+    scratch = work / "scratch"
+    scratch.mkdir()
+    options = {
+        "model-name": name,
+        "version": version,
+        "serialized-file": str(graph),
+        "handler": str(handler_path(name)),
+        "extra-files": "stage",
+        "config-file": MODEL_CONFIG,
+        "export-path": ".",
+        # Weights hardly shrink, and compressing them takes most of the time.
+        "archive-format": "zip-store",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", _ARCHIVER, *(f"--{key}={value}" for key, value in options.items())],
+        cwd=work,
+        env={**os.environ, "TMPDIR": str(scratch.resolve())},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise SetupError(f"torch-model-archiver failed for {name}: {done.stderr.strip()}")

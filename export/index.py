@@ -1,0 +1,63 @@
+"""The index of a catalogue: what can be recommended, and how much it is asked for."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from newshelf.catalog import Catalog
+from newshelf.errors import VersionMismatch
+from newshelf.nn.checkpoint import Checkpoint, load_checkpoint
+from newshelf.serving.index import IndexManifest, write_index
+from newshelf.serving.table import INDEX_COLUMNS
+
+__all__ = ["build_index", "popularity"]
+
+
+def build_index(checkpoint_dir: Path, catalog: Catalog, out: Path) -> IndexManifest:
+    """Write the index of ``catalog`` with the checkpoint's embeddings.
+
+    Args:
+        checkpoint_dir: made from this very catalogue.
+        catalog: items, events and baskets.
+        out: replaced as a whole. Inside an export's folder, write it after ``export_model``,
+            which replaces that folder.
+
+    Raises:
+        VersionMismatch: the catalogue has other items than the checkpoint.
+        WeightsError: the checkpoint cannot be loaded.
+    """
+    checkpoint = load_checkpoint(checkpoint_dir)
+    ids, embeddings = checkpoint.embeddings()
+    if ids != list(catalog.items["id"]):
+        raise VersionMismatch(
+            f"the catalogue {catalog.folder} has other products than the model was trained on "
+            f"({len(catalog.items)} and {len(ids)}): train again"
+        )
+    items = catalog.items.assign(popularity=popularity(catalog))
+    return write_index(
+        out,
+        encoder_version=checkpoint.version,
+        items=items.loc[:, list(INDEX_COLUMNS)],
+        embeddings=embeddings.numpy(),
+        vectors=_vectors(checkpoint, embeddings),
+    )
+
+
+def popularity(catalog: Catalog) -> NDArray[np.float64]:
+    """``(items,)``: events with each item and baskets that hold it, 0 for a new one."""
+    counts = pd.Series(0.0, index=catalog.items["id"])
+    for table in (catalog.events, catalog.baskets):
+        if table is not None:
+            counts = counts.add(table["item_id"].value_counts(), fill_value=0.0)
+    return counts.reindex(catalog.items["id"]).to_numpy(dtype=np.float64)
+
+
+def _vectors(checkpoint: Checkpoint, embeddings: torch.Tensor) -> NDArray[np.float32] | None:
+    if checkpoint.scorer is None:
+        return None
+    with torch.inference_mode():
+        vectors: torch.Tensor = checkpoint.scorer.project(embeddings)
+    return vectors.numpy()
