@@ -41,8 +41,10 @@ def parse_recommend(raw: RawRequest, limits: Limits) -> Asked:
     envelope = open_envelope(raw, limits)
     if isinstance(envelope, FormBody):
         raise UnsupportedMedia("recommendations are asked for in application/json")
+    _check_counts(envelope.value, limits)
     request = validate(RecommendRequest, envelope.value)
-    _check_counts(request, limits)
+    if request.k > limits.max_k:
+        raise InvalidField(f"k is {request.k}; at most {limits.max_k} is answered", field="k")
     asked = Asked(
         request=request,
         history=_refs(request.history, limits, "history"),
@@ -59,20 +61,24 @@ def parse_recommend(raw: RawRequest, limits: Limits) -> Asked:
     return asked
 
 
-def _check_counts(request: RecommendRequest, limits: Limits) -> None:
-    if request.k > limits.max_k:
-        raise InvalidField(f"k is {request.k}; at most {limits.max_k} is answered", field="k")
-    if len(request.history) > limits.max_history:
+def _check_counts(body: object, limits: Limits) -> None:
+    # Before the schema looks at each of a million references.
+    if _count(body, "history") > limits.max_history:
         raise TooLarge(
-            f"{len(request.history)} items; send the {limits.max_history} most recent",
+            f"{_count(body, 'history')} items; send the {limits.max_history} most recent",
             field="history",
         )
-    if request.candidates is not None and len(request.candidates) > limits.max_candidates:
+    if _count(body, "candidates") > limits.max_candidates:
         raise TooLarge(
-            f"{len(request.candidates)} candidates; at most {limits.max_candidates} are ranked: "
-            "leave them out to rank the whole index, or use filters",
+            f"{_count(body, 'candidates')} candidates; at most {limits.max_candidates} are "
+            "ranked: leave them out to rank the whole index, or use filters",
             field="candidates",
         )
+
+
+def _count(body: object, name: str) -> int:
+    value = body.get(name) if isinstance(body, dict) else None
+    return len(value) if isinstance(value, list) else 0
 
 
 def _refs(refs: Sequence[Ref], limits: Limits, name: str) -> list[str | ProductInput]:

@@ -142,8 +142,9 @@ class ProductEncoder:
         for head in HEADS:
             if classes := self._spec.labels.get(head):
                 best = outputs[f"{head}_logits"].float().softmax(dim=1).max(dim=1)
-                for row, (score, index) in enumerate(zip(best.values, best.indices, strict=True)):
-                    labels[row][head] = (classes[int(index)], round(float(score), 6))
+                likeliest = zip(best.values.tolist(), best.indices.tolist(), strict=True)
+                for row, (score, index) in zip(labels, likeliest, strict=True):
+                    row[head] = (classes[index], round(score, 6))
         return [
             Encoding(embeddings[row], labels[row])
             if finite[row]

@@ -120,7 +120,8 @@ def _encoder(
         tokenizer = Tokenizer(
             directory / TOKENIZER, encoder.text.max_tokens, encoder.text.pad_token_id
         )
-    short_side = round(encoder.image.size / encoder.image.crop) if encoder.image else None
+    # As in training, so that a picture gets the embedding that the index has for it.
+    short_side = encoder.image.size if encoder.image else None
     return ProductEncoder(
         encoder,
         open_runtime(settings.runtime, directory, encoder_graph(encoder), device, settings.threads),

@@ -81,7 +81,7 @@ def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-_Values = Annotated[list[str], BeforeValidator(_listed), Field(min_length=1)]
+_Values = Annotated[list[str], Field(min_length=1, fail_fast=True), BeforeValidator(_listed)]
 _Stock = Literal["in_stock", "out_of_stock", "preorder", "backorder"]
 
 
@@ -122,14 +122,14 @@ class RecommendRequest(_Request):
     """What to recommend, to whom, and what to leave out."""
 
     user_id: str | None = None
-    """For logs; answers depend on the history alone."""
-    history: list[Ref] = []
+    """Accepted and not used: the history says all."""
+    history: Annotated[list[Ref], Field(fail_fast=True)] = []
     """Oldest first."""
-    candidates: Annotated[list[Ref], Field(min_length=1)] | None = None
+    candidates: Annotated[list[Ref], Field(min_length=1, fail_fast=True)] | None = None
     """Rank these only; without it, the whole index."""
     k: Annotated[int, Field(ge=1)] = 10
     filters: Filters = Filters()
-    exclude: list[str] = []
+    exclude: Annotated[list[str], Field(fail_fast=True)] = []
     diversity: Annotated[float, Field(ge=0, le=1)] = 0.0
     explain: bool = False
 

@@ -20,6 +20,8 @@ __all__ = ["validate"]
 
 Model = TypeVar("Model", bound=BaseModel)
 
+_MAX_PATH = 200
+
 _NAMES = sorted(
     name
     for model in (EncoderInstances, EncoderProduct, Filters, PriceRange, RecommendRequest)
@@ -57,7 +59,8 @@ def _path(loc: tuple[int | str, ...], at: str) -> str:
             path += f"[{part}]"
         elif part not in TAGS:
             path += f".{part}" if path else part
-    return path
+    # An unknown field's name may be as long as the whole body.
+    return path[:_MAX_PATH]
 
 
 def _message(problem: ErrorDetails) -> str:

@@ -6,10 +6,16 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from newshelf.catalog.schema import Product
 from newshelf.nn.inputs import Tokenizer
+from newshelf.serving.asked import parse_recommend
 from newshelf.serving.encode import ProductEncoder
+from newshelf.serving.index import load_index
+from newshelf.serving.limits import Limits
 from newshelf.serving.observe import Stages
 from newshelf.serving.preprocess import InputBuilder
 from newshelf.serving.products import ProductInput
+from newshelf.serving.protocol import RawRequest
+from newshelf.serving.ranking import rank_by_model
+from newshelf.serving.resolve import resolve
 
 CPU = torch.device("cpu")
 NAMES = ["image", "image_row", "input_ids", "attention_mask", "text_row", "attributes"]
@@ -109,3 +115,26 @@ def test_a_runtime_on_the_gpu_is_given_tensors_of_its_device(spec, tokenizer):
             encoder.encode(products, Stages())
     assert set(seen) == set(NAMES)
     assert {str(device) for device in seen.values()} == {"cuda:0"}
+
+
+def test_the_scorer_is_given_tensors_of_its_device(bundle, spec):
+    """Retrieval is numpy's; what it finds is moved to the scorer, padded and masked."""
+
+    class Looking:
+        device = torch.device("cuda", 0)
+
+        def run(self, inputs):
+            assert {str(tensor.device) for tensor in inputs.values()} == {"cuda:0"}
+            assert inputs["history"].shape == (2, 3, 16)
+            assert inputs["candidates"].shape == (2, 12, 16)
+            assert inputs["history_mask"].dtype == torch.bool
+            raise InterruptedError
+
+    index = load_index(bundle / "index", encoder_version="0123456789ab")
+    asked = [
+        parse_recommend(RawRequest({"body": body}, "application/json"), Limits())
+        for body in (b'{"history": ["i00"], "k": 3}', b'{"history": ["i01", "i02", "i03"]}')
+    ]
+    rows = [resolve(item, {}, index, 4) for item in asked]
+    with FakeTensorMode(), pytest.raises(InterruptedError):
+        rank_by_model(rows, Looking(), 12)

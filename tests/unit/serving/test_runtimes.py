@@ -21,33 +21,36 @@ from newshelf.serving.runtime import (
 )
 
 CPU = torch.device("cpu")
-GRAPH = Graph("tiny", ["left", "right", "unused"], ["sum", "count"])
+GRAPH = Graph("tiny", ["left", "right", "mask", "index", "unused"], ["sum", "count"])
 
 
 class Tiny(torch.nn.Module):
-    def forward(self, left, right, unused):
-        return left + right, right.sum(dim=1)
+    def forward(self, left, right, mask, index, unused):
+        return torch.where(mask, left + right, left), right.sum(dim=1) + index
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """``sum = left + right`` and ``count = Σ right``; the ONNX file lacks ``unused``."""
+    """``sum = left + right · mask``, ``count = Σ right + index``; ONNX lacks ``unused``."""
     folder = tmp_path_factory.mktemp("graphs")
     torch.jit.script(Tiny()).save(str(folder / "tiny.pt"))
-    value = helper.make_tensor_value_info
-    graph = helper.make_graph(
-        [
-            helper.make_node("Add", ["left", "right"], ["sum"]),
-            helper.make_node("ReduceSum", ["right", "axes"], ["count"], keepdims=0),
-        ],
-        "tiny",
-        [value(name, TensorProto.FLOAT, ["batch", 3]) for name in ("left", "right")],
-        [
-            value("count", TensorProto.FLOAT, ["batch"]),
-            value("sum", TensorProto.FLOAT, ["batch", 3]),
-        ],
-        [helper.make_tensor("axes", TensorProto.INT64, [1], [1])],
-    )
+    nodes = [
+        helper.make_node("Add", ["left", "right"], ["both"]),
+        helper.make_node("Where", ["mask", "both", "left"], ["sum"]),
+        helper.make_node("ReduceSum", ["right", "axes"], ["total"], keepdims=0),
+        helper.make_node("Cast", ["index"], ["number"], to=TensorProto.FLOAT),
+        helper.make_node("Add", ["total", "number"], ["count"]),
+    ]
+    value, floats = helper.make_tensor_value_info, TensorProto.FLOAT
+    inputs = [
+        value("index", TensorProto.INT64, ["batch"]),
+        value("left", floats, ["batch", 3]),
+        value("right", floats, ["batch", 3]),
+        value("mask", TensorProto.BOOL, ["batch", 3]),
+    ]
+    outputs = [value("count", floats, ["batch"]), value("sum", floats, ["batch", 3])]
+    axes = helper.make_tensor("axes", TensorProto.INT64, [1], [1])
+    graph = helper.make_graph(nodes, "tiny", inputs, outputs, [axes])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     onnx.save(model, folder / "tiny.onnx")
     return folder
@@ -62,8 +65,14 @@ def runtime(request, folder):
 
 def inputs(batch: int, seed: int = 0) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    tensors = {name: torch.rand((batch, 3), generator=generator) for name in ("left", "right")}
-    return {**tensors, "unused": torch.zeros(1)}
+    left, right = (torch.rand((batch, 3), generator=generator) for _ in range(2))
+    mask = torch.rand((batch, 3), generator=generator) > 0.5
+    index = torch.arange(batch)
+    return {"left": left, "right": right, "mask": mask, "index": index, "unused": torch.zeros(1)}
+
+
+def expected_sum(given: dict[str, torch.Tensor]) -> torch.Tensor:
+    return given["left"] + given["right"] * given["mask"]
 
 
 @pytest.mark.parametrize("batch", [1, 2, 33])
@@ -71,8 +80,8 @@ def test_outputs_come_by_name(runtime, batch):
     given = inputs(batch)
     outputs = runtime.run(given)
     assert list(outputs) == ["sum", "count"]
-    torch.testing.assert_close(outputs["sum"], given["left"] + given["right"])
-    torch.testing.assert_close(outputs["count"], given["right"].sum(dim=1))
+    torch.testing.assert_close(outputs["sum"], expected_sum(given))
+    torch.testing.assert_close(outputs["count"], given["right"].sum(dim=1) + given["index"])
     assert runtime.device == outputs["sum"].device == CPU
 
 
@@ -87,7 +96,7 @@ def test_outputs_outlive_the_next_run(runtime):
 def test_inputs_need_not_be_contiguous(runtime):
     given = inputs(3)
     given["left"] = given["left"].T
-    torch.testing.assert_close(runtime.run(given)["sum"], given["left"] + given["right"])
+    torch.testing.assert_close(runtime.run(given)["sum"], expected_sum(given))
 
 
 def test_threads_may_run_at_the_same_time(runtime):
@@ -96,7 +105,7 @@ def test_threads_may_run_at_the_same_time(runtime):
     def work(seed: int) -> None:
         for turn in range(30):
             given = inputs(1 + (seed + turn) % 5, seed)
-            if not torch.equal(runtime.run(given)["sum"], given["left"] + given["right"]):
+            if not torch.equal(runtime.run(given)["sum"], expected_sum(given)):
                 wrong.append(seed)
 
     threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
