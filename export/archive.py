@@ -18,10 +18,11 @@ from newshelf.errors import ParityError, SetupError, VersionMismatch
 from newshelf.files import read_json
 from newshelf.nn.spec import ModelSpec
 from newshelf.serving.bundle import INDEX, MODEL, TOKENIZER, VERSION, read_spec, read_version
-from newshelf.serving.runtime import encoder_graph, projector_graph, scorer_graph
+from newshelf.serving.runtime import projector_graph, scorer_graph
 
 __all__ = ["archive"]
 
+_ENCODER = "encoder"
 _SUFFIX = {"onnxruntime": ".onnx", "torchscript": ".pt"}
 _ARCHIVER = (
     "from model_archiver.model_packaging import generate_model_archive; generate_model_archive()"
@@ -103,9 +104,7 @@ def _check(export_dir: Path, version: str) -> None:
 def _archive(
     model: _Model, version: str, export_dir: Path, settings: Settings, model_store: Path
 ) -> Path:
-    graph = (
-        f"{encoder_graph(read_spec(export_dir).encoder).name}{_SUFFIX[settings.archive.runtime]}"
-    )
+    graph = f"{_ENCODER}{_SUFFIX[settings.archive.runtime]}"
     with tempfile.TemporaryDirectory(prefix=".archive-", dir=model_store) as folder:
         work = Path(folder)
         _stage(work / "stage", model, export_dir)

@@ -52,7 +52,8 @@ def popularity(catalog: Catalog) -> NDArray[np.float64]:
     for table in (catalog.events, catalog.baskets):
         if table is not None:
             counts = counts.add(table["item_id"].value_counts(), fill_value=0.0)
-    return counts.reindex(catalog.items["id"]).to_numpy(dtype=np.float64)
+    ordered: NDArray[np.float64] = counts.reindex(catalog.items["id"]).to_numpy(dtype=np.float64)
+    return ordered
 
 
 def _vectors(checkpoint: Checkpoint, embeddings: torch.Tensor) -> NDArray[np.float32] | None:
