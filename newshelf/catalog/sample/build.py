@@ -16,6 +16,7 @@ from newshelf.catalog.sample.look import Look, make_look
 from newshelf.catalog.sample.palette import RGB
 from newshelf.catalog.sample.plan import Blueprint, item_frame, plan_products
 from newshelf.catalog.sample.shoppers import simulate_events
+from newshelf.errors import SettingsError
 from newshelf.files import directory_aside
 
 __all__ = ["draw_product", "draw_sample"]
@@ -47,10 +48,10 @@ def draw_sample(folder: Path, *, seed: int = 7, products: int = 1300, shoppers: 
         shoppers: how many simulated shoppers.
 
     Raises:
-        ValueError: fewer than 60 products, or no shopper.
+        SettingsError: fewer than 60 products, or no shopper.
     """
     if products < 60 or shoppers < 1:
-        raise ValueError("the sample needs at least 60 products and 1 shopper")
+        raise SettingsError("the sample needs at least 60 products and 1 shopper")
     blueprints = plan_products(products, seed)
     with directory_aside(Path(folder)) as aside, _progress() as progress:
         (aside / "images").mkdir()
