@@ -16,7 +16,8 @@ CHECKS: dict[str, tuple[str, ...]] = {
     "style": ("ruff", "check", "."),
     "format": ("ruff", "format", "--check", "."),
     "types": ("mypy",),
-    "imports": ("lint-imports",),
+    # Without its cache, which goes on naming a module that was missing when it was filled.
+    "imports": ("lint-imports", "--no-cache"),
 }
 
 

@@ -52,12 +52,12 @@ def make_jobs(console: Console, *, strict: bool = False) -> Jobs:
 
         from newshelf.catalog import read_catalog
 
-        export_model(workspace.checkpoint, out)
+        export_model(workspace.checkpoint, out, console)
         build_index(workspace.checkpoint, read_catalog(workspace.catalog), out / "index")
 
     def archive(workspace: Workspace, settings: Settings) -> list[Path]:
         from export.archive import archive as run
 
-        return run(workspace.export, settings, workspace.model_store)
+        return run(workspace.export, settings, workspace.model_store, console)
 
     return Jobs(sample, train, evaluate, export, archive)
