@@ -21,6 +21,8 @@ __all__ = ["validate"]
 Model = TypeVar("Model", bound=BaseModel)
 
 _MAX_PATH = 200
+_MAX_FIELDS = 100
+_MAX_DEPTH = 4
 
 _NAMES = sorted(
     name
@@ -42,6 +44,7 @@ def validate(model: type[Model], value: object, at: str = "") -> Model:
     """
     if not isinstance(value, dict):
         raise InvalidField(f"expected a JSON object, not {_kind(value)}", field=at or None)
+    _refuse_many_fields(value, at)
     try:
         return model.model_validate(value)
     except ValidationError as error:
@@ -50,6 +53,25 @@ def validate(model: type[Model], value: object, at: str = "") -> Model:
         if len(problems) > 1:
             message += f" (and {len(problems) - 1} more)"
         raise InvalidField(message, field=_path(problems[0]["loc"], at) or None) from error
+
+
+def _refuse_many_fields(value: object, at: str) -> None:
+    """Refuse objects of so many fields that a list of the unknown ones would take seconds."""
+    level = [value]
+    # No request nests objects deeper than this; the schema refuses those that do.
+    for _ in range(_MAX_DEPTH):
+        for item in level:
+            if isinstance(item, dict) and len(item) > _MAX_FIELDS:
+                raise InvalidField(
+                    f"an object with {len(item)} fields; none of a request has so many",
+                    field=at or None,
+                )
+        level = [
+            inner
+            for item in level
+            if isinstance(item, dict | list)
+            for inner in (item.values() if isinstance(item, dict) else item)
+        ]
 
 
 def _path(loc: tuple[int | str, ...], at: str) -> str:

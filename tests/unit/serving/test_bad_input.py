@@ -43,6 +43,16 @@ BAD_FOR_BOTH = {
     "lone surrogate": (b'{"title": "\\ud800"}', 400, "not_json", None),
     "depth bomb": (b"[" * 200_000, 400, "not_json", None),
     "deep but closed": (b'{"title": ' + b"[" * 900 + b"]" * 900 + b"}", 422, "invalid_field", None),
+    "very many fields": (
+        json.dumps(dict.fromkeys(map(str, range(300_000)))).encode(), 422, "invalid_field", None,
+    ),
+    "as many further in": (
+        json.dumps({"history": [dict.fromkeys(map(str, range(300_000)))]}).encode(),
+        422, "invalid_field", None,
+    ),
+    "a field with a long name": (
+        json.dumps({"x" * 1_000_000: 1}).encode(), 422, "invalid_field", "x" * 200,
+    ),
     "an array": (b"[1, 2]", 422, "invalid_field", None),
     "a string": (b'"ring"', 422, "invalid_field", None),
     "null": (b"null", 422, "invalid_field", None),
@@ -195,6 +205,7 @@ def check(predictor, post, good, cases) -> None:
         assert set(answer) == {"code", "message", "field"}, name
         assert field is None or answer["field"] == field, f"{name}: {answer}"
         assert 10 < len(answer["message"]) < 300, f"{name}: {answer}"
+        assert len(answer["field"] or "") <= 200, name
     assert [status for status, _ in answers[0::2]] == [200] * (len(names) + 1)
 
 
