@@ -1,0 +1,48 @@
+import os
+
+import pytest
+import yaml
+
+from export.model_config import model_config
+from newshelf.config import ArchiveSettings, ModelServingSettings
+from newshelf.serving.limits import ServingSettings
+
+
+@pytest.fixture
+def settings():
+    return ArchiveSettings(
+        runtime="torchscript",
+        encoder=ModelServingSettings(
+            batch_size=16, max_batch_delay_ms=4, workers=3, threads=2, decode_threads=5
+        ),
+    )
+
+
+def test_server_gets_its_keys_in_its_spelling(settings):
+    table = yaml.safe_load(model_config(settings, settings.encoder))
+    del table["serving"], table["limits"]
+    assert table == {
+        "minWorkers": 3,
+        "maxWorkers": 3,
+        "batchSize": 16,
+        "maxBatchDelay": 4,
+        "responseTimeout": 30,
+        "jobQueueSize": 64,
+    }
+
+
+def test_serving_reads_back_what_was_written(settings):
+    table = yaml.safe_load(model_config(settings, settings.encoder))
+    read = ServingSettings.from_model_config(table)
+    assert read == ServingSettings(runtime="torchscript", threads=2, decode_threads=5)
+    # Written out, so that an operator sees what there is to change.
+    assert set(table["limits"]) == set(type(read.limits).model_fields)
+    assert set(table["serving"]) == set(ServingSettings.model_fields) - {"limits"}
+
+
+@pytest.mark.parametrize(("cores", "workers", "threads"), [(8, 1, 8), (8, 3, 2), (2, 4, 1)])
+def test_cores_are_divided_among_workers(monkeypatch, cores, workers, threads):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    model = ModelServingSettings(workers=workers)
+    table = yaml.safe_load(model_config(ArchiveSettings(), model))
+    assert table["serving"]["threads"] == threads

@@ -1,0 +1,30 @@
+from pathlib import Path
+
+import pytest
+
+from export.code import ROOT, handler_path, needed_sources
+
+
+@pytest.mark.parametrize("name", ["encoder", "recommender"])
+def test_only_what_serving_needs_is_carried(name):
+    assert handler_path(name).is_file()
+    sources = needed_sources(name)
+    assert all((ROOT / path).is_file() for path in sources)
+    assert {path.parts[0] for path in sources} == {"newshelf"}
+    parts = {path.parts[1] for path in sources}
+    assert parts == {"__init__.py", "catalog", "errors.py", "files.py", "nn", "serving"}
+
+
+def test_packages_come_with_their_modules():
+    sources = set(needed_sources("recommender"))
+    assert Path("newshelf/catalog/__init__.py") in sources
+    assert Path("newshelf/catalog/schema.py") in sources
+    assert Path("newshelf/serving/index.py") in sources
+    for path in sources:
+        assert path.parent / "__init__.py" in sources
+
+
+def test_what_is_imported_for_type_checkers_alone_stays_out():
+    sources = {path.as_posix() for path in needed_sources("recommender")}
+    assert "newshelf/catalog/catalog.py" not in sources
+    assert "newshelf/nn/towers.py" not in sources

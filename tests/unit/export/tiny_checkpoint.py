@@ -1,0 +1,86 @@
+"""A tiny but real checkpoint, with or without each of its parts."""
+
+from pathlib import Path
+
+import timm
+import tokenizers
+import torch
+from torch.nn import functional as F
+from transformers import BertConfig
+
+from newshelf.nn.checkpoint import save_checkpoint
+from newshelf.nn.encoder import Encoder
+from newshelf.nn.scorer import SiameseScorer
+from newshelf.nn.spec import (
+    AttributeInput,
+    EncoderSpec,
+    FusionSpec,
+    ImageInput,
+    ModelSpec,
+    ScorerSpec,
+    TextInput,
+)
+
+WORDS = ("jade", "gold", "linen", "ring", "shirt", "lamp", "green", "red")
+IDS = tuple(f"i{number}" for number in range(6))
+
+
+def tokenizer_json() -> str:
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS]
+    model = tokenizers.models.WordLevel({name: at for at, name in enumerate(names)}, "[UNK]")
+    tokenizer = tokenizers.Tokenizer(model)
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return tokenizer.to_str()
+
+
+def tiny_spec(*, image: bool = True, text: bool = True, scorer: bool = True) -> ModelSpec:
+    bert = BertConfig(
+        vocab_size=12,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=48,
+        max_position_embeddings=40,
+    )
+    tower = ImageInput(
+        architecture="test_byobnet",
+        features=timm.create_model("test_byobnet", num_classes=0).num_features,
+        size=32,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+    )
+    return ModelSpec(
+        catalog_name="tiny",
+        encoder=EncoderSpec(
+            image=tower if image else None,
+            text=(
+                TextInput(architecture=bert.to_dict(), features=32, max_tokens=36) if text else None
+            ),
+            attributes=AttributeInput(buckets=64, width=8, price_edges=(10.0, 50.0)),
+            fusion=FusionSpec(width=64, heads=4),
+            labels={"target_type": ("Rings", "Lamps", "Shirts"), "color": ("green", "red")},
+        ),
+        scorer=ScorerSpec(width=16, hidden=32, max_history=5) if scorer else None,
+    )
+
+
+def write_tiny_checkpoint(folder: Path, spec: ModelSpec | None = None) -> Path:
+    """Random weights, the same each time."""
+    spec = spec or tiny_spec()
+    torch.manual_seed(3)
+    encoder = Encoder(spec.encoder).eval()
+    scorer = SiameseScorer(spec.scorer, spec.encoder.embedding).eval() if spec.scorer else None
+    save_checkpoint(
+        folder,
+        spec=spec,
+        encoder=encoder,
+        scorer=scorer,
+        tokenizer_json=tokenizer_json() if spec.encoder.text else None,
+        ids=IDS,
+        embeddings=F.normalize(torch.randn(len(IDS), spec.encoder.embedding), dim=1),
+        training={},
+    )
+    return folder
