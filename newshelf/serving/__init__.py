@@ -1,1 +1,24 @@
-"""Decoding, preprocessing, runtimes, index and predictors; knows nothing of TorchServe."""
+"""Decoding, preprocessing, runtimes, index and predictors; knows nothing of TorchServe.
+
+A request's way, with the modules that it passes::
+
+    protocol    RawRequest in, Answer out; the Predictor protocol
+    isolate     keeps a defect to the row that met it
+    deadline    refuses what nobody waits for
+    envelope    JSON, form or bare picture
+    schemas     what requests and answers look like; validation: what is wrong with them
+    products    an encoder's request → products; asked: a recommender's request
+    decode      base64 and pictures, in threads
+    preprocess  the encoder's input tensors, on the device
+    runtime     TorchScript or ONNX Runtime
+    encode      products → embeddings and labels
+    index       vectors and search; table: what is known of the items
+    resolve     references → vectors; filters, shelf: what may be answered
+    ranking     model, similar, popular; diversity; fallback: the final choice; reasons
+    encoder_predictor, recommender_predictor    all of it, for a batch
+    load        predictors from an unpacked archive; bundle: its files; limits: its settings
+    observe     stage times
+    fake        the same protocol without a model
+
+Nothing is imported here: schemas, limits and fake must be usable without torch.
+"""

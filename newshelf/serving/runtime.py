@@ -1,6 +1,7 @@
 """One graph, run by TorchScript or by ONNX Runtime; the caller cannot tell which."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -43,13 +44,13 @@ class Runtime(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
 class Graph:
     """The name of an exported graph, and of its inputs and outputs in order."""
 
-    def __init__(self, name: str, inputs: Sequence[str], outputs: Sequence[str]) -> None:
-        self.name = name
-        self.inputs = tuple(inputs)
-        self.outputs = tuple(outputs)
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
 
 
 def encoder_graph(spec: EncoderSpec) -> Graph:

@@ -21,7 +21,7 @@ from newshelf.serving.runtime import (
 )
 
 CPU = torch.device("cpu")
-GRAPH = Graph("tiny", ["left", "right", "mask", "index", "unused"], ["sum", "count"])
+GRAPH = Graph("tiny", ("left", "right", "mask", "index", "unused"), ("sum", "count"))
 
 
 class Tiny(torch.nn.Module):
@@ -133,7 +133,7 @@ def test_a_provider_that_is_not_to_be_had_is_refused(folder):
 
 @pytest.mark.parametrize("kind", ["onnxruntime", "torchscript"])
 def test_missing_and_damaged_files_are_told(kind, tmp_path):
-    graph = Graph("none", ["a"], ["b"])
+    graph = Graph("none", ("a",), ("b",))
     with pytest.raises(WeightsError, match="is missing"):
         open_runtime(kind, tmp_path, graph, CPU, 1)
     for suffix in ("pt", "onnx"):
