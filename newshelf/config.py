@@ -73,7 +73,7 @@ class ScorerSettings(_Section):
     """The Siamese scorer, trained contrastively."""
 
     width: Positive = 128
-    epochs: Positive = 20
+    epochs: Positive = 12
     batch_size: Positive = 256
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     max_history: Positive = 50

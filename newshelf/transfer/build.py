@@ -21,6 +21,7 @@ from newshelf.nn.spec import (
 )
 from newshelf.nn.weights import LoadedText, load_image_tower, load_text_tower
 from newshelf.transfer.features import FeatureTable, feature_table
+from newshelf.transfer.warm_start import warm_start
 
 __all__ = ["Backbone", "build_backbone", "set_threads"]
 
@@ -81,6 +82,7 @@ def build_backbone(
     table = feature_table(
         catalog, encoder, _tokenizer(text) if text else None, features_dir, console
     )
+    warm_start(encoder, table)
     return Backbone(encoder, table, text.tokenizer_json if text else None)
 
 
