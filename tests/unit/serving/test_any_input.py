@@ -9,7 +9,7 @@ from newshelf.serving.protocol import RawRequest
 
 ACCEPTABLE = {200, 400, 404, 413, 415, 422}
 QUICK = settings(
-    max_examples=150,
+    max_examples=60,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
