@@ -22,7 +22,8 @@ from newshelf.files import directory_aside
 __all__ = ["draw_product", "draw_sample"]
 
 _QUALITY = 88
-_CHUNK = 24
+_MOST_WORKERS = 8
+_CHUNK = 16
 _BACKDROPS: tuple[RGB, ...] = (
     (238, 237, 235),
     (228, 230, 234),
@@ -78,13 +79,18 @@ def _progress() -> Progress:
 def _draw_all(blueprints: list[Blueprint], folder: Path, seed: int) -> Iterator[list[str]]:
     chunks = [blueprints[at : at + _CHUNK] for at in range(0, len(blueprints), _CHUNK)]
     draw = partial(_draw_chunk, folder=folder, seed=seed)
-    workers = min(len(os.sched_getaffinity(0)), 8)
+    workers = min(_cores(), _MOST_WORKERS)
     if workers == 1 or len(chunks) <= 4:
         yield from map(draw, chunks)
         return
     # Not forked: the caller may have threads (torch's), whose locks a fork would copy.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         yield from pool.map(draw, chunks)
+
+
+def _cores() -> int:
+    """Cores that this process may use; not every system can say."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _draw_chunk(blueprints: list[Blueprint], folder: Path, seed: int) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
-from newshelf.catalog.sample.geometry import Points
+from newshelf.catalog.sample.geometry import Points, disc
 from newshelf.catalog.sample.palette import RGB, Metal, darker, lighter
 from newshelf.catalog.sample.textures import texture
 
@@ -56,7 +56,7 @@ class Canvas:
 
     def __init__(self, pose: Pose) -> None:
         self._picture = Image.new("RGB", (_EDGE, _EDGE))
-        self._pen = ImageDraw.Draw(self._picture, "RGBA")
+        self._pen = ImageDraw.Draw(self._picture)
         self._mask = Image.new("L", (_EDGE, _EDGE))
         self._mask_pen = ImageDraw.Draw(self._mask)
         self._shade = Image.new("L", (SIZE, SIZE), 128)
@@ -69,16 +69,27 @@ class Canvas:
         self._origin = np.array([50 + pose.shift[0], 50 + pose.shift[1]])
         self._scale = pose.scale * _EDGE / 100
         self._corner = np.zeros(2)
+        self._is_clipping = False
 
     def shape(
-        self, points: Points, fill: RGB, *, edge: RGB | None = None, width: float = 0.5
+        self,
+        points: Points,
+        fill: RGB,
+        *,
+        edge: RGB | None = None,
+        width: float = 0.5,
+        solid: bool = True,
     ) -> None:
-        """A solid polygon, with an outline if ``edge`` is given."""
+        """A polygon, with an outline if ``edge`` is given.
+
+        One that is not solid lies within what was drawn before, and is cheaper.
+        """
         corners = self._place(points)
         self._pen.polygon(corners, fill=fill)
-        self._mask_pen.polygon(corners, fill=255)
+        if solid and not self._is_clipping:
+            self._mask_pen.polygon(corners, fill=255)
         if edge is not None:
-            self.line(np.concatenate([points, points[:1]]), width, edge)
+            self.line(np.concatenate([points, points[:1]]), width, edge, solid=solid)
 
     def hole(self, points: Points) -> None:
         """Cut a shape out, so that the background shows."""
@@ -89,34 +100,32 @@ class Canvas:
         corners = self._place(points)
         pixels = max(1, round(width * self._scale))
         # Round joints are slow, and the gaps of thin lines vanish when reduced.
-        joint = "curve" if pixels > FACTOR else None
+        joint = "curve" if pixels > 2 * FACTOR else None
         self._pen.line(corners, fill=fill, width=pixels, joint=joint)
-        if solid:
+        if solid and not self._is_clipping:
             self._mask_pen.line(corners, fill=255, width=pixels, joint=joint)
 
     def tint(self, points: Points, color: RGB, opacity: float) -> None:
         """A translucent polygon over the product."""
-        self._pen.polygon(self._place(points), fill=(*color, round(255 * opacity)))
+        pen = ImageDraw.Draw(self._picture, "RGBA")
+        pen.polygon(self._place(points), fill=(*color, round(255 * opacity)))
 
     def tube(self, points: Points, width: float, metal: Metal) -> None:
         """A round rod: shadow, body and highlight, lit from the upper left."""
         self.line(points, width, metal.dark)
-        lit = points - width * 0.08
-        self.line(lit, width * 0.66, metal.mid)
-        self.line(points - width * 0.17, width * 0.22, metal.light)
+        self.line(points - width * 0.08, width * 0.66, metal.mid, solid=False)
+        self.line(points - width * 0.17, width * 0.22, metal.light, solid=False)
 
     def ball(self, x: float, y: float, radius: float, metal: Metal) -> None:
         """A sphere, lit from the upper left."""
-        angles = np.linspace(0, 2 * np.pi, 28)[:-1]
-        unit = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-        center = np.array([x, y])
+        self.shape(disc(x, y, radius, count=27), metal.dark)
         for share, offset, color in (
-            (1.0, 0.0, metal.dark),
             (0.84, 0.1, metal.mid),
             (0.5, 0.26, lighter(metal.mid, 0.35)),
             (0.22, 0.36, metal.light),
         ):
-            self.shape(center - offset * radius + unit * radius * share, color)
+            shifted = disc(x - offset * radius, y - offset * radius, radius * share, count=18)
+            self.shape(shifted, color, solid=False)
 
     def shade(self, points: Points, strength: float) -> None:
         """Darken (negative) or lighten (positive) a region with soft edges, −1 … 1."""
@@ -139,17 +148,18 @@ class Canvas:
         low = np.clip(np.floor(corners.min(axis=0)), 0, _EDGE - 1).astype(int)
         high = np.clip(np.ceil(corners.max(axis=0)) + 1, low + 1, _EDGE).astype(int)
         left, top = (int(part) for part in low)
-        whole, pen, mask_pen = self._picture, self._pen, self._mask_pen
+        whole, pen = self._picture, self._pen
         self._picture = whole.crop((left, top, int(high[0]), int(high[1])))
         inside = Image.new("L", self._picture.size)
         ImageDraw.Draw(inside).polygon((corners - low).ravel().tolist(), fill=255)
-        self._pen = ImageDraw.Draw(self._picture, "RGBA")
-        self._mask_pen = ImageDraw.Draw(Image.new("L", (1, 1)))
+        self._pen = ImageDraw.Draw(self._picture)
         self._corner = low.astype(np.float64)
+        self._is_clipping = True
         yield
         whole.paste(self._picture, (left, top), inside)
-        self._picture, self._pen, self._mask_pen = whole, pen, mask_pen
+        self._picture, self._pen = whole, pen
         self._corner = np.zeros(2)
+        self._is_clipping = False
 
     def _place(self, points: Points, edge: int = _EDGE) -> list[float]:
         placed = ((points - 50) @ self._linear.T + self._origin) * (edge / 100)

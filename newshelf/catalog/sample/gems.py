@@ -82,8 +82,8 @@ def _facets(canvas: Canvas, outline: Points, kind: Stone, look: Look) -> None:
         low, high = table[(place + 1) % len(girdle)], table[place]
         direction = ((here + there) / 2 - center) / (np.ptp(outline, axis=0).max() / 2)
         light = -0.34 * direction.sum() + look.rng.uniform(-0.3, 0.3)
-        canvas.shape(np.array([here, there, high]), _lit(kind, light + 0.12))
-        canvas.shape(np.array([here, high, low]), _lit(kind, light - 0.2))
+        canvas.shape(np.array([here, there, high]), _lit(kind, light + 0.12), solid=False)
+        canvas.shape(np.array([here, high, low]), _lit(kind, light - 0.2), solid=False)
     canvas.shape(table, _lit(kind, 0.1))
     for place in range(0, len(table), 2):
         canvas.shape(
@@ -146,7 +146,9 @@ def _dome(canvas: Canvas, outline: Points, metal: Metal) -> None:
     tones = [mixed(metal.dark, metal.mid, share) for share in (0.4, 0.75, 1.0)]
     tones += [mixed(metal.mid, metal.light, share) for share in (0.3, 0.6, 0.9)]
     for share, tone in zip((0.95, 0.86, 0.74, 0.58, 0.42, 0.22), tones, strict=True):
-        canvas.shape(center - reach * 0.3 * (1 - share) + (outline - center) * share, tone)
+        canvas.shape(
+            center - reach * 0.3 * (1 - share) + (outline - center) * share, tone, solid=False
+        )
     # Reflected light along the lower right edge.
     rim = array(
         [

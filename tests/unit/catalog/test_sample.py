@@ -52,32 +52,31 @@ def test_the_sample_passes_its_own_checks(sample):
         assert (picture.format, picture.size, picture.mode) == ("JPEG", (224, 224), "RGB")
 
 
-def test_the_same_seed_gives_the_same_bytes(sample, tmp_path):
+def test_the_same_seed_gives_the_same_bytes_and_replaces_the_folder_whole(sample, tmp_path):
+    (tmp_path / "again" / "images").mkdir(parents=True)
+    (tmp_path / "again" / "images" / "old.jpg").touch()
     draw_sample(tmp_path / "again", seed=3, products=60, shoppers=40)
     assert digests(tmp_path / "again") == digests(sample)
 
 
-def test_another_seed_gives_another_sample(sample, tmp_path):
-    draw_sample(tmp_path / "other", seed=4, products=60, shoppers=40)
-    ours, others = digests(sample), digests(tmp_path / "other")
-    assert ours.keys() == others.keys()
-    assert all(ours[name] != others[name] for name in ours)
+def test_another_seed_gives_other_products_pictures_and_shoppers(sample, tmp_path):
+    (tmp_path / "images").mkdir()
+    blueprints = plan_products(60, 3)
+    assert blueprints != plan_products(60, 4)
+    for blueprint in blueprints[:4]:
+        draw_product(blueprint, tmp_path, 4)
+        ours = (sample / blueprint.image_link).read_bytes()
+        assert ours != (tmp_path / blueprint.image_link).read_bytes()
+    assert not simulate_events(blueprints, 5, 3).equals(simulate_events(blueprints, 5, 4))
 
 
 def test_workers_draw_what_one_process_draws(tmp_path):
-    draw_sample(tmp_path / "pool", seed=3, products=100, shoppers=2)
-    blueprint = plan_products(100, 3)[99]
+    draw_sample(tmp_path / "pool", seed=3, products=70, shoppers=2)
+    blueprint = plan_products(70, 3)[69]
     (tmp_path / "images").mkdir()
     draw_product(blueprint, tmp_path, 3)
     alone = (tmp_path / blueprint.image_link).read_bytes()
     assert alone == (tmp_path / "pool" / blueprint.image_link).read_bytes()
-
-
-def test_an_old_sample_is_replaced_whole(tmp_path):
-    (tmp_path / "catalog" / "images").mkdir(parents=True)
-    (tmp_path / "catalog" / "images" / "old.jpg").touch()
-    draw_sample(tmp_path / "catalog", products=60, shoppers=1)
-    assert not (tmp_path / "catalog" / "images" / "old.jpg").exists()
 
 
 @pytest.mark.parametrize("wrong", [{"products": 59}, {"shoppers": 0}])
