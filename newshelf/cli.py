@@ -7,6 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from newshelf.errors import NewshelfError
+from newshelf.interrupts import interruptible
 
 __all__ = ["app"]
 
@@ -16,7 +17,8 @@ class _Group(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with interruptible():
+                return super().invoke(ctx)
         except NewshelfError as error:
             if ctx.params.get("debug"):
                 raise

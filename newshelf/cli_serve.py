@@ -17,8 +17,8 @@ from newshelf.console import (
 from newshelf.errors import SetupError
 from newshelf.pipeline.demo import Demo, pick_demo
 from newshelf.pipeline.find import only_server, servers
-from newshelf.pipeline.serve import interruptible, stay
 from newshelf.pipeline.serve import serve as bring_up
+from newshelf.pipeline.serve import stay
 from newshelf.pipeline.workspace import open_workspace
 from newshelf.server.client import Client
 from newshelf.server.ports import Ports, free_ports
@@ -39,23 +39,25 @@ def serve(
 ) -> None:
     """Serve until interrupted; with ``detach``, return when it is ready."""
     console = make_console()
-    with interruptible():
-        served = bring_up(
-            open_workspace(catalog, override=workspace, model_store=model_store),
-            settings_from(settings, runtime),
-            make_jobs(console, strict=strict),
-            console,
-            ports=_ports(port),
-        )
+    served = bring_up(
+        open_workspace(catalog, override=workspace, model_store=model_store),
+        settings_from(settings, runtime),
+        make_jobs(console, strict=strict),
+        console,
+        ports=_ports(port),
+    )
+    stays = False
+    try:
         show_recommendation(console, served.answer, served.demo.titles, _heading(served.demo))
         show_what_next(console, served.state, served.demo)
         if detach:
             console.print("\nIt goes on; ./run stop ends it.")
+            stays = True
             return
         console.print("\nCtrl-C ends it.")
-        try:
-            stay(served.state)
-        finally:
+        stay(served.state)
+    finally:
+        if not stays:
             console.print("stopping TorchServe and its workers …")
             served.state.end()
 

@@ -1,11 +1,7 @@
 """From a catalogue to a server that answers: what ``./run serve`` does."""
 
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any
 
 from rich.console import Console
@@ -25,7 +21,7 @@ from newshelf.server.readiness import wait_until_ready
 from newshelf.server.state import ServerState, running_state
 from newshelf.server.torchserve import ServerPlan, start
 
-__all__ = ["Served", "interruptible", "serve", "stay"]
+__all__ = ["Served", "serve", "stay"]
 
 
 @dataclass(frozen=True)
@@ -66,11 +62,11 @@ def serve(
                 ports=ports,
             )
         )
-    try:
-        return Served(state, demo, _first_answer(state, demo, console, k))
-    except BaseException:
-        state.end()
-        raise
+        try:
+            return Served(state, demo, _first_answer(state, demo, console, k))
+        except BaseException:
+            state.end()
+            raise
 
 
 def stay(state: ServerState) -> None:
@@ -82,22 +78,6 @@ def stay(state: ServerState) -> None:
     while is_running(state.process):
         time.sleep(0.5)
     raise ServerError(f"TorchServe ended by itself; its log is {state.log}")
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Let a request to end, or a closed terminal, unwind like Ctrl-C does."""
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    numbers = (signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, interrupt) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _refuse_second(workspace: Workspace) -> None:

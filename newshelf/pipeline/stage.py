@@ -1,6 +1,7 @@
 """One stage: what it is made from, whether that changed, and making it anew."""
 
 import hashlib
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,7 @@ def make(stage: Stage) -> None:
     lies inside the folder, which is renamed into place as a whole.
     """
     inputs = stage.inputs()
+    _clear_leftovers(stage.directory)
     if stage.elsewhere is not None:
         # Files elsewhere are replaced one by one, so the old stamp must not vouch for them.
         (stage.directory / STAMP).unlink(missing_ok=True)
@@ -65,6 +67,13 @@ def make(stage: Stage) -> None:
             "id": _identity(stage, aside),
         }
         write_json(aside / STAMP, stamp)
+
+
+def _clear_leftovers(directory: Path) -> None:
+    """Remove what a killed run left aside; the workspace's lock keeps others' runs out."""
+    for left in directory.parent.glob(f".{directory.name}.*"):
+        if left.is_dir():
+            shutil.rmtree(left)
 
 
 def output_id(stage: Stage) -> str:

@@ -191,6 +191,14 @@ def test_a_failed_stage_leaves_the_old_output(shop: Shop) -> None:
     ) == ["checkpoint"]
 
 
+def test_what_a_killed_run_left_aside_is_cleared(shop: Shop) -> None:
+    for left in (".checkpoint.x1y2", ".checkpoint.old"):
+        (shop.workspace.root / left).mkdir(parents=True)
+        (shop.workspace.root / left / "encoder.safetensors").write_bytes(b"half")
+    update(shop)
+    assert [path.name for path in shop.workspace.root.glob(".*")] == []
+
+
 def test_a_failed_archive_vouches_for_nothing(shop: Shop) -> None:
     update(shop)
     old = stage(shop, "archive")
