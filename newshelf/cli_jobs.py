@@ -49,7 +49,6 @@ def make_jobs(console: Console, *, strict: bool = False) -> Jobs:
     def export(workspace: Workspace, out: Path) -> None:
         from export.index import build_index
         from export.run import export_model
-
         from newshelf.catalog import read_catalog
 
         export_model(workspace.checkpoint, out, console)
