@@ -41,9 +41,11 @@ class CheckedTable:
     def mention(self, where: Any, field: str, reason: Reason) -> None:
         """Report the rows under the mask but keep them; a callable is given the cell."""
         places = np.flatnonzero(np.asarray(where, dtype=bool))
-        for place in places:
-            text = reason if isinstance(reason, str) else reason(self.frame[field].iloc[place])
-            self._problems.append(Problem(self.file, int(self._rows[place]), field, text))
+        rows = self._rows[places].tolist()
+        cells = self.frame[field].iloc[places].tolist()
+        for row, cell in zip(rows, cells, strict=True):
+            text = reason if isinstance(reason, str) else reason(cell)
+            self._problems.append(Problem(self.file, row, field, text))
 
     def kept(self, columns: dict[str, pd.Series]) -> pd.DataFrame:
         """The rows that passed, numbered from 0: ``columns`` first, then all others."""

@@ -4,6 +4,7 @@ A parser takes one column and returns the values with a mask of the cells that a
 but cannot be read. Everything runs on whole columns: a shop's events are many.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -102,8 +103,11 @@ def parse_seconds(column: pd.Series) -> Parsed:
 
 def say_seconds(cell: Any) -> str:
     """Why a time could not be read, and what to write instead."""
-    number = float(pd.to_numeric(pd.Series([str(cell)]), errors="coerce").iloc[0])
-    if not np.isfinite(number):
+    try:
+        number = float(str(cell))
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
         return f"{str(cell)!r} is not a time in epoch seconds, such as 1735689600"
     for least, unit in _FINER_UNITS:
         if number >= least:
