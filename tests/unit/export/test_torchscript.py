@@ -38,14 +38,12 @@ def test_written_graph_takes_its_device_from_its_input(tmp_path):
 
 
 def test_no_exported_graph_holds_a_device(exported):
-    out, _ = exported
     for name in ("encoder", "projector", "scorer"):
-        assert not devices(torch.jit.load(out / f"{name}.pt").graph)
+        assert not devices(torch.jit.load(exported / f"{name}.pt").graph)
 
 
 def test_graphs_hold_their_weights_as_constants(exported):
-    out, _ = exported
-    assert not list(torch.jit.load(out / "encoder.pt").parameters())
+    assert not list(torch.jit.load(exported / "encoder.pt").parameters())
 
 
 @pytest.mark.parametrize("at", [0, 1, 2])

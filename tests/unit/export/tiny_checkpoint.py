@@ -5,9 +5,11 @@ from pathlib import Path
 import timm
 import tokenizers
 import torch
+from filelock import FileLock
 from torch.nn import functional as F
 from transformers import BertConfig
 
+from export.run import export_model
 from newshelf.nn.checkpoint import save_checkpoint
 from newshelf.nn.encoder import Encoder
 from newshelf.nn.scorer import SiameseScorer
@@ -40,7 +42,7 @@ def tiny_spec(*, image: bool = True, text: bool = True, scorer: bool = True) -> 
     bert = BertConfig(
         vocab_size=12,
         hidden_size=32,
-        num_hidden_layers=2,
+        num_hidden_layers=1,
         num_attention_heads=2,
         intermediate_size=48,
         max_position_embeddings=40,
@@ -84,3 +86,15 @@ def write_tiny_checkpoint(folder: Path, spec: ModelSpec | None = None) -> Path:
         training={},
     )
     return folder
+
+
+def shared_export(tmp_path_factory, worker_id: str) -> tuple[Path, Path]:
+    """The tiny checkpoint and its export, made once for all processes of a test run."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "tiny"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            write_tiny_checkpoint(folder / "checkpoint")
+        if not (folder / "export").exists():
+            export_model(folder / "checkpoint", folder / "export")
+    return folder / "checkpoint", folder / "export"
