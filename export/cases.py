@@ -77,15 +77,16 @@ def _presences(size: int, spec: EncoderSpec) -> dict[str, _Rows]:
     every: Sequence[int] = range(size)
     found: dict[str, _Rows] = {
         "complete": (every, every, every),
+        # A few pictures do: they are what takes the time.
         "no attributes": (every[:8], every, ()),
         "nothing at all": ((), (), ()),
         # Out of order on purpose: a row's place is said by the row numbers alone.
-        "mixed": (every[::-2], every[1::3], every[::4]),
+        "mixed": (every[::-2][:8], every[1::3], every[::4]),
     }
     if spec.image:
         found["no picture"] = ((), every, every)
     if spec.text:
-        found["no text"] = (every, (), every)
+        found["no text"] = (every[:8], (), every)
     return found
 
 
