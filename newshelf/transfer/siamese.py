@@ -31,7 +31,6 @@ __all__ = ["ScorerResult", "score_all", "train_scorer"]
 IntArray = npt.NDArray[np.int64]
 
 _UNIFORM_NEGATIVES = 256
-_MAX_STEPS_PER_EPOCH = 150
 
 
 @dataclass(frozen=True)
@@ -147,20 +146,21 @@ class _Sampler:
             for number, sequence in enumerate(self._sequences)
             for place in range(1 if ordered else 0, len(sequence))
         ]
+        self._batches = -(-len(self._places) // settings.batch_size)
         counts = np.bincount(np.concatenate(self._sequences), minlength=items)
         self._known = np.flatnonzero(counts)
         uniform = _UNIFORM_NEGATIVES / len(self._known)
-        expected = settings.batch_size * counts / counts.sum() + uniform
+        size = len(self._places) / self._batches
+        expected = size * counts / counts.sum() + uniform
         with np.errstate(divide="ignore"):
             self._log_q = torch.from_numpy(np.log(expected)).float()
         self._taken = [frozenset(sequence.tolist()) for sequence in self._sequences]
-        self._order: list[int] = []
+        self._order: list[IntArray] = []
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches until every place was seen once, up to a limit for large histories."""
-        whole = -(-len(self._places) // self._settings.batch_size)
-        return min(whole, _MAX_STEPS_PER_EPOCH)
+        """Batches until every place was seen once, or an epoch's share of ``max_steps``."""
+        return max(1, min(self._batches, self._settings.max_steps // self._settings.epochs))
 
     def batch(self) -> _Batch:
         """The next batch."""
@@ -173,11 +173,12 @@ class _Sampler:
         return _Batch(history, mask, target, negatives, self._log_q[negatives], forbidden)
 
     def _next(self) -> list[int]:
-        size = min(self._settings.batch_size, len(self._places))
-        if len(self._order) < size:
-            self._order = self._rng.permutation(len(self._places)).tolist()
-        taken, self._order = self._order[:size], self._order[size:]
-        return taken
+        if not self._order:
+            # Of equal size, so that each place counts as much as any other.
+            shuffled = self._rng.permutation(len(self._places))
+            self._order = np.array_split(shuffled, self._batches)
+        batch: list[int] = self._order.pop().tolist()
+        return batch
 
     def _history(self, number: int, place: int) -> IntArray:
         sequence = self._sequences[number]
