@@ -53,7 +53,7 @@ def show_recommendation(
 
 def show_embedding(console: Console, answer: Mapping[str, Any]) -> None:
     """The labels, and the first numbers of each embedding."""
-    for product in answer.get("instances", [answer]):
+    for product in answer.get("predictions", [answer]):
         if "embedding" not in product:
             console.print_json(json.dumps(product))
             continue
