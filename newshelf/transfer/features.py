@@ -116,9 +116,12 @@ def _image_features(
         if not pictures:
             return {}
         batch = prepare_pictures(list(pictures.values()), spec, "cpu")
-        return dict(zip(pictures, tower(batch), strict=True))
+        features = tower(batch.to(memory_format=torch.channels_last))
+        return dict(zip(pictures, features, strict=True))
 
     store = _Store(cache, _identity(spec, tower))
+    # Depthwise convolutions take half the time on a CPU this way.
+    tower.to(memory_format=torch.channels_last)
     found = store.fill(sorted(by_key), compute, "pictures", console)
     for line in damaged[:_SHOWN]:
         console.print(f"[yellow]left out a picture[/] {line}")
