@@ -46,9 +46,20 @@ class Checkpoint:
     scorer: SiameseScorer | None
 
     def embeddings(self) -> tuple[list[str], Tensor]:
-        """Product ids, and their embeddings ``(N, 512)`` float32."""
-        ids: list[str] = read_json(self.directory / "ids.json")
-        return ids, load_file(self.directory / "embeddings.safetensors")["embeddings"]
+        """Product ids, and their embeddings ``(N, 512)`` float32.
+
+        Raises:
+            WeightsError: a file is missing or damaged, or they do not belong together.
+        """
+        path = self.directory / "embeddings.safetensors"
+        try:
+            ids: list[str] = read_json(self.directory / "ids.json")
+            rows = load_file(path)["embeddings"]
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise WeightsError(f"{path} or its ids.json cannot be loaded: {error}") from error
+        if len(ids) != len(rows):
+            raise WeightsError(f"{path} has {len(rows)} rows, its ids.json {len(ids)}")
+        return ids, rows
 
 
 def save_checkpoint(

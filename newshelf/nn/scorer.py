@@ -65,12 +65,15 @@ class HistoryScorer(nn.Module):
             ``attention (B, C, H)``, how much each history item counted.
         """
         mask = history_mask.unsqueeze(1).to(history.dtype)
-        similarity = candidates @ history.transpose(1, 2)
+        # Whatever a masked place holds, it is read as 0.
+        similarity = (candidates @ history.transpose(1, 2)).masked_fill(
+            ~history_mask.unsqueeze(1), 0.0
+        )
         logits = similarity * self.log_sharpness.exp()
         # A finite floor, and a product with the mask, keep an empty history free of NaN.
         attention = (logits + (mask - 1.0) * 1e4).softmax(dim=-1) * mask
         attended = (attention * similarity).sum(dim=-1)
-        mean = (similarity * mask).sum(dim=-1) / mask.sum(dim=-1).clamp(min=1.0)
+        mean = similarity.sum(dim=-1) / mask.sum(dim=-1).clamp(min=1.0)
         weight = self.weight_logit.sigmoid()
         scores: Tensor = (weight * attended + (1.0 - weight) * mean) * self.log_scale.exp()
         return scores, attention

@@ -44,7 +44,9 @@ def warm_start(encoder: Encoder, table: FeatureTable) -> None:
     start = 0
     for position, ((rows, present), share) in enumerate(zip(towers, shares, strict=True), 1):
         block = cast(nn.Sequential, fusion.inputs[position])
-        _principal(block, rows[present], start, share)
+        # Pictures that are all damaged leave nothing to take components of.
+        if present.any():
+            _principal(block, rows[present], start, share)
         start += share
     attributes = cast(nn.Linear, cast(nn.Sequential, fusion.inputs[0])[1])
     nn.init.normal_(

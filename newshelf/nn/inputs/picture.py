@@ -20,6 +20,11 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 MAX_PIXELS = 40_000_000
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 
+# Pillow warns of damaged metadata, and of sizes for which the cap below is the stricter
+# judge: lines that any client could fill a server's log with. Said once, here, since
+# warnings.catch_warnings is not safe in the threads that decode.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
 
 def decode_picture(
     data: bytes | bytearray | memoryview,
@@ -48,14 +53,11 @@ def decode_picture(
     if not data:
         raise BadPicture("the picture is empty (0 bytes)")
     try:
-        with warnings.catch_warnings():
-            # Our own cap below is the stricter one.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-                _check_pixels(picture.size, max_pixels)
-                if short_side is not None:
-                    picture.draft(None, (2 * short_side, 2 * short_side))
-                rgb = _to_rgb(picture)
+        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+            _check_pixels(picture.size, max_pixels)
+            if short_side is not None:
+                picture.draft(None, (2 * short_side, 2 * short_side))
+            rgb = _to_rgb(picture)
     except UnidentifiedImageError as error:
         raise BadPicture("the bytes are no JPEG, PNG, WebP or GIF picture") from error
     except Image.DecompressionBombError as error:
