@@ -90,6 +90,7 @@ def sample(
         typer.Option("--out", metavar="DIR", help="Draw it into this new folder instead."),
     ] = None,
     seed: Annotated[int, typer.Option(help="With --out: another seed draws another shop.")] = 7,
+    settings: SettingsOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Draw the sample catalogue: jewellery, clothing, home goods, and their shoppers.
@@ -101,7 +102,7 @@ def sample(
     if out is not None:
         draw(out, seed)
     else:
-        update("sample", None, None, workspace)
+        update("sample", None, settings, workspace)
 
 
 @app.command()

@@ -23,10 +23,15 @@ def make_jobs(console: Console, *, strict: bool = False) -> Jobs:
         strict: refuse a catalogue with bad rows instead of leaving them out.
     """
 
-    def sample(out: Path) -> None:
+    def sample(settings: Settings, out: Path) -> None:
         from newshelf.catalog.sample import draw_sample
 
-        draw_sample(out)
+        draw_sample(
+            out,
+            seed=settings.seed,
+            products=settings.sample.products,
+            shoppers=settings.sample.shoppers,
+        )
 
     def train(workspace: Workspace, settings: Settings, out: Path) -> None:
         from newshelf.catalog import read_catalog

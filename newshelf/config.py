@@ -15,6 +15,7 @@ __all__ = [
     "FinetuneSettings",
     "ImageTowerSettings",
     "ModelServingSettings",
+    "SampleSettings",
     "ScorerSettings",
     "Settings",
     "TextTowerSettings",
@@ -27,6 +28,13 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SampleSettings(_Section):
+    """The drawn sample shop."""
+
+    products: Annotated[int, Field(ge=60)] = 1300
+    shoppers: Positive = 1100
 
 
 class ImageTowerSettings(_Section):
@@ -121,6 +129,7 @@ class Settings(_Section):
     seed: int = 7
     threads: Annotated[int, Field(ge=0)] = 0
     """Torch threads for training; 0 takes every core."""
+    sample: SampleSettings = SampleSettings()
     image: ImageTowerSettings | None = ImageTowerSettings()
     text: TextTowerSettings | None = TextTowerSettings()
     attributes: AttributeSettings = AttributeSettings()

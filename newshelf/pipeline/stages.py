@@ -34,6 +34,7 @@ CODE: dict[str, tuple[str, ...]] = {
     "evaluate": (*_CATALOG, *_NN, "newshelf/transfer/**/*.py", "newshelf/evaluation/**/*.py"),
     "export": (*_CATALOG, *_NN, "newshelf/serving/**/*.py", "export/**/*.py"),
     "archive": (
+        "newshelf/catalog/__init__.py",
         "newshelf/catalog/schema.py",
         "newshelf/config.py",
         "newshelf/errors.py",
@@ -62,7 +63,7 @@ _LIBRARIES: dict[str, tuple[str, ...]] = {
 class Jobs:
     """The work itself. Each writes into the folder that comes last."""
 
-    sample: Callable[[Path], None]
+    sample: Callable[[Settings, Path], None]
     train: Callable[[Workspace, Settings, Path], None]
     evaluate: Callable[[Workspace, Settings, Path], None]
     export: Callable[[Workspace, Path], None]
@@ -134,7 +135,9 @@ def plan_stages(
         ),
         elsewhere=archive_paths,
     )
-    sample = Stage("sample", workspace.catalog, look.sample, jobs.sample)
+    sample = Stage(
+        "sample", workspace.catalog, look.sample, lambda out: jobs.sample(settings, out)
+    )
     return Stages(sample if workspace.is_sample else None, train, evaluate, export, archive)
 
 
@@ -147,7 +150,11 @@ class _Inputs:
     root: Path
 
     def sample(self) -> Inputs:
-        return {"code": self._code("sample"), "libraries": libraries(_LIBRARIES["sample"])}
+        return {
+            "settings": self._sections("seed", "sample"),
+            "code": self._code("sample"),
+            "libraries": libraries(_LIBRARIES["sample"]),
+        }
 
     def train(self) -> Inputs:
         return {

@@ -96,7 +96,7 @@ def open_workspace(
     store = (model_store or ROOT / "model_store").resolve()
     if catalog is None:
         root = (override or home / "sample").resolve()
-        return Workspace(root, root / "catalog", is_sample=True, model_store=store)
+        return Workspace(root, root / "sample", is_sample=True, model_store=store)
     folder = catalog.resolve()
     if not folder.is_dir():
         raise SetupError(f"--catalog {catalog} is not a folder")

@@ -49,7 +49,7 @@ class Shop:
             path.write_bytes((workspace.export / "encoder.onnx").read_bytes())
             return [path]
 
-        def sample(out: Path) -> None:
+        def sample(settings: Settings, out: Path) -> None:
             self.done.append("sample")
             pd.DataFrame({"id": ["a"], "title": ["ring"]}).to_parquet(out / "items.parquet")
 

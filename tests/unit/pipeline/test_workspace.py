@@ -26,7 +26,7 @@ def test_the_sample_has_a_workspace_of_its_own() -> None:
     workspace = open_workspace(None)
     assert workspace.is_sample
     assert workspace.root == WORKSPACES / "sample"
-    assert workspace.catalog == workspace.root / "catalog"
+    assert workspace.catalog == workspace.root / "sample"
     assert workspace.model_store == ROOT / "model_store"
 
 
