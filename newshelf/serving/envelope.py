@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from newshelf.errors import InvalidField, NotJson, TooLarge, UnsupportedMedia
+from newshelf.errors import InvalidField, NotJson, RequestError, TooLarge, UnsupportedMedia
 from newshelf.serving.limits import Limits
 from newshelf.serving.protocol import RawRequest
 
@@ -42,6 +42,7 @@ def open_envelope(request: RawRequest, limits: Limits) -> JsonBody | FormBody:
         TooLarge: more bytes than ``limits.max_body_bytes``.
         UnsupportedMedia: a content type that is not served.
         NotJson: the body does not parse as JSON in UTF-8.
+        RequestError: a form whose content type names no boundary.
         InvalidField: a form field is not text in UTF-8, or no number where one belongs;
             or query parameters beside a JSON body.
     """
@@ -52,6 +53,12 @@ def open_envelope(request: RawRequest, limits: Limits) -> JsonBody | FormBody:
         )
     media = request.content_type.partition(";")[0].strip().lower()
     if media == "multipart/form-data":
+        if "body" in request.parts and "boundary=" not in request.content_type.lower():
+            # The server could not take it apart.
+            raise RequestError(
+                "the form cannot be read: its content type must name the boundary between its "
+                "parts, which the client's library does when it is not set by hand"
+            )
         return _form(request.parts, picture="image")
     body = request.parts.get("body", b"")
     if media in ("", "application/octet-stream"):

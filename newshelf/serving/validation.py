@@ -90,6 +90,8 @@ def _message(problem: ErrorDetails) -> str:
     match problem["type"]:
         case "extra_forbidden":
             name = str(problem["loc"][-1])[:100]
+            if name in _NAMES:
+                return f"the field {name!r} does not belong here"
             close = difflib.get_close_matches(name, _NAMES, n=1)
             return f"unknown field {name!r}" + (f"; did you mean {close[0]!r}?" if close else "")
         case "missing":

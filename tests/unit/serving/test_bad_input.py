@@ -112,6 +112,13 @@ def encoder_cases(b64):
             RawRequest({"title": b"a", "shelf": b"3"}, "multipart/form-data"),
             422, "invalid_field", "shelf",
         ),
+        "form without a boundary": (
+            raw(b"abc", "multipart/form-data"), 400, "bad_request", None,
+        ),
+        "form with a field called body": (
+            RawRequest({"body": b"a"}, "multipart/form-data; boundary=x"),
+            422, "invalid_field", "body",
+        ),
         "empty form": (RawRequest({}, "multipart/form-data"), 422, "invalid_field", None),
         "form with an empty image": (
             RawRequest({"image": b""}, "multipart/form-data"), 422, "bad_picture", "image",
@@ -218,8 +225,9 @@ def test_the_recommender_refuses_bad_input_row_by_row(recommender, post, b64):
 
 
 def test_unknown_fields_are_told_the_likely_name(recommender, post):
-    [(_, answer)] = post(recommender, {"histroy": []})
+    [(_, answer), (_, misplaced)] = post(recommender, {"histroy": []}, {"title": "jade ring"})
     assert "did you mean 'history'?" in answer["message"]
+    assert misplaced["message"] == "the field 'title' does not belong here"
 
 
 def test_types_are_told_in_json_terms(recommender, post):
