@@ -36,7 +36,8 @@ def open_envelope(request: RawRequest, limits: Limits) -> JsonBody | FormBody:
     """Tell the form of a request and parse it.
 
     The content type decides; without one (or with ``application/octet-stream``), the
-    first bytes do. Query parameters are text fields of a bare picture.
+    first bytes do. A plain body stands alone: TorchServe passes no query parameters on, so
+    a part beside it comes from a server that does, and is refused.
 
     Raises:
         TooLarge: more bytes than ``limits.max_body_bytes``.
@@ -44,7 +45,7 @@ def open_envelope(request: RawRequest, limits: Limits) -> JsonBody | FormBody:
         NotJson: the body does not parse as JSON in UTF-8.
         RequestError: a form whose content type names no boundary.
         InvalidField: a form field is not text in UTF-8, or no number where one belongs;
-            or query parameters beside a JSON body.
+            or there is a part beside a plain body.
     """
     size = sum(len(part) for part in request.parts.values())
     if size > limits.max_body_bytes:
@@ -59,14 +60,16 @@ def open_envelope(request: RawRequest, limits: Limits) -> JsonBody | FormBody:
                 "the form cannot be read: its content type must name the boundary between its "
                 "parts, which the client's library does when it is not set by hand"
             )
-        return _form(request.parts, picture="image")
+        return _form(request.parts)
     body = request.parts.get("body", b"")
     if media in ("", "application/octet-stream"):
         media = _sniff(body)
     if media == "application/json" or media.endswith("+json"):
-        return _json(request.parts, body)
+        _refuse_further(request.parts)
+        return _json(body)
     if media in PICTURE_TYPES:
-        return _form({"body": b"", **request.parts}, picture="body")
+        _refuse_further(request.parts)
+        return FormBody({}, body)
     raise UnsupportedMedia(
         f"content type {media[:100]!r} is not served; send one of {_SERVED}"
         + (" (with curl: -H 'Content-Type: application/json')" if "urlencoded" in media else "")
@@ -78,13 +81,16 @@ def _sniff(body: bytes | bytearray) -> str:
     return "image/webp" if webp or body.startswith(_PICTURE_STARTS) else "application/json"
 
 
-def _json(parts: Mapping[str, bytes | bytearray], body: bytes | bytearray) -> JsonBody:
+def _refuse_further(parts: Mapping[str, bytes | bytearray]) -> None:
     extra = [name for name in parts if name != "body"]
     if extra:
         raise InvalidField(
-            "query parameters are not read beside a JSON body; put them into it",
+            "query parameters are not read; put the fields into JSON or a form",
             field=extra[0][:100],
         )
+
+
+def _json(body: bytes | bytearray) -> JsonBody:
     if not body:
         raise NotJson("the body is empty; send a JSON object")
     try:
@@ -94,11 +100,11 @@ def _json(parts: Mapping[str, bytes | bytearray], body: bytes | bytearray) -> Js
         raise NotJson(f"the body is not JSON: {error}") from None
 
 
-def _form(parts: Mapping[str, bytes | bytearray], picture: str) -> FormBody:
-    fields = {name: _field(name, value) for name, value in parts.items() if name != picture}
+def _form(parts: Mapping[str, bytes | bytearray]) -> FormBody:
+    fields = {name: _field(name, value) for name, value in parts.items() if name != "image"}
     return FormBody(
         fields={name: value for name, value in fields.items() if value is not None},
-        image=parts.get(picture),
+        image=parts.get("image"),
     )
 
 

@@ -19,7 +19,7 @@ class RawRequest:
     """One HTTP request as it came, not yet looked into."""
 
     parts: Mapping[str, bytes | bytearray]
-    """``body`` for a plain body; otherwise the form's fields. Query parameters join them."""
+    """``body`` for a plain body; otherwise the form's fields."""
     content_type: str = ""
     """The request's ``Content-Type`` with its parameters; empty when it has none."""
     request_id: str = ""

@@ -95,6 +95,7 @@ def encoder_cases(b64):
         "bare 0-byte file": (raw(b"", "image/jpeg"), 422, "bad_picture", "image"),
         "bare text as JPEG": (raw(b"hello", "image/jpeg"), 422, "bad_picture", "image"),
         "bare many bytes": (raw(bytes(500_000), "image/png"), 413, "too_large", "image"),
+        "query beside it": (raw(JPEG, "image/jpeg", title=b"b"), 422, "invalid_field", "title"),
         "bare SVG": (raw(b"<svg/>", "image/svg+xml"), 415, "unsupported_media", None),
         "form with a bad price": (
             RawRequest({"title": b"a", "price": b"dear"}, "multipart/form-data"),
@@ -112,9 +113,7 @@ def encoder_cases(b64):
             RawRequest({"title": b"a", "shelf": b"3"}, "multipart/form-data"),
             422, "invalid_field", "shelf",
         ),
-        "form without a boundary": (
-            raw(b"abc", "multipart/form-data"), 400, "bad_request", None,
-        ),
+        "form without boundary": (raw(b"", "multipart/form-data"), 400, "bad_request", None),
         "form with a field called body": (
             RawRequest({"body": b"a"}, "multipart/form-data; boundary=x"),
             422, "invalid_field", "body",

@@ -99,10 +99,9 @@ def test_a_form_is_a_product(encoder_predictor, post, picture, b64):
     np.testing.assert_allclose(answers[0][1]["embedding"], answers[1][1]["embedding"], atol=1e-6)
 
 
-def test_query_parameters_describe_a_bare_picture(encoder_predictor, post, picture, b64):
-    data = picture()
-    bare = RawRequest({"body": data, "title": b"green jade ring"}, "image/png")
-    answers = post(encoder_predictor, bare, {"title": "green jade ring", "image": b64(data)})
+def test_a_bare_picture_is_a_product_with_nothing_else(encoder_predictor, post, picture, b64):
+    bare = RawRequest({"body": picture()}, "image/png")
+    answers = post(encoder_predictor, bare, {"image": b64(picture())})
     np.testing.assert_allclose(answers[0][1]["embedding"], answers[1][1]["embedding"], atol=1e-6)
 
 
