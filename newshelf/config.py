@@ -82,7 +82,7 @@ class ScorerSettings(_Section):
 
     width: Positive = 128
     epochs: Positive = 12
-    max_steps: Positive = 720
+    max_steps: Positive = 500
     """Batches in all, whatever the number of events: what the training may cost."""
     batch_size: Positive = 256
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3

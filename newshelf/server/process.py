@@ -56,6 +56,8 @@ def start_session(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            # What it writes, its key file above all, is private from the first byte on.
+            umask=0o077,
         )
     ref = ProcessRef(process.pid, psutil.Process(process.pid).create_time(), mark)
     # The process outlives this object on purpose; stop_session reaps it.

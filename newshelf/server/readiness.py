@@ -57,7 +57,8 @@ def wait_until_ready(
 
 
 def _answers(client: Client, state: ServerState, model: str, question: dict[str, object]) -> bool:
-    if not state.key_file.exists():
+    # Java creates the file, then fills it.
+    if not state.key_file.exists() or state.key_file.stat().st_size == 0:
         return False
     try:
         response = client.predict(model, json=question)

@@ -67,6 +67,15 @@ def test_a_started_process_leads_a_session_of_its_own(tmp_path: Path, trees: lis
     assert {process.pid for process in members(tree.ref)} == {tree.ref.pid, tree.child.pid}
 
 
+def test_what_a_started_process_writes_is_private_at_once(tmp_path: Path) -> None:
+    code = "open('key_file.json', 'w').write('{}')"
+    ref = start_session(
+        [sys.executable, "-c", code], cwd=tmp_path, env=os.environ, log=tmp_path / "log"
+    )
+    wait_for(lambda: not is_running(ref), "the end")
+    assert (tmp_path / "key_file.json").stat().st_mode & 0o777 == 0o600
+
+
 def test_stopping_ends_the_process_and_a_child_that_ignores_the_request(
     tmp_path: Path, trees: list[Tree]
 ) -> None:
