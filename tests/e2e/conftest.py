@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -14,9 +16,11 @@ from newshelf.catalog import Catalog, read_catalog
 from newshelf.catalog.sample import draw_sample
 from newshelf.cli_jobs import make_jobs
 from newshelf.cli_pipeline import settings_from
+from newshelf.nn.checkpoint import load_checkpoint
 from newshelf.pipeline.serve import Served, serve
 from newshelf.pipeline.workspace import Workspace, open_workspace
 from newshelf.server.client import Client
+from newshelf.server.keys import read_keys
 from newshelf.server.ports import free_ports
 
 HERE = Path(__file__).parent
@@ -98,6 +102,23 @@ def server(served: tuple[Workspace, Served]) -> Served:
 def client(server: Served) -> Iterator[Client]:
     with Client(server.state) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def http(server: Served) -> Iterator[httpx.Client]:
+    """Plain HTTP on the inference port: the token, and nothing else of ours."""
+    token = read_keys(server.state.key_file).inference
+    with httpx.Client(
+        base_url=server.state.inference_url, headers=token.header(), timeout=60, trust_env=False
+    ) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def embeddings(workspace: Workspace) -> dict[str, np.ndarray]:
+    """The checkpoint's embedding ``(512,)`` of each product of the catalogue."""
+    ids, rows = load_checkpoint(workspace.checkpoint).embeddings()
+    return dict(zip(ids, rows.numpy(), strict=True))
 
 
 @pytest.fixture
