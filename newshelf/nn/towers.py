@@ -39,6 +39,9 @@ class TextTower(nn.Module):
     def __init__(self, spec: TextInput) -> None:
         super().__init__()
         config = AutoConfig.for_model(**dict[str, Any](spec.architecture))
+        # No loss is computed here, but a tracer that reads every attribute asks for one, and
+        # transformers warns where there is none.
+        config.loss_type = "ForMaskedLM"
         # Eager attention is plain tensor arithmetic: both exporters keep its sizes dynamic.
         from_config: Any = AutoModel.from_config
         self.backbone = from_config(config, attn_implementation="eager")

@@ -1,6 +1,6 @@
 """A real TorchServe with small but truly trained models, shared by every e2e test.
 
-All e2e tests are one group, so that one pytest process builds and starts everything once.
+Those that share it are one group, so that one pytest process builds and starts it once.
 """
 
 import shutil
@@ -47,7 +47,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.e2e)
-            item.add_marker(pytest.mark.xdist_group("torchserve"))
+            if item.get_closest_marker("xdist_group") is None:
+                item.add_marker(pytest.mark.xdist_group("torchserve"))
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,1 @@
+"""Load scenarios for a running server, with Locust."""
