@@ -76,7 +76,7 @@ class Shopper(HttpUser):
 
 
 def _options(environment: Environment) -> Namespace:
-    options = environment.parsed_options
+    options: Namespace | None = environment.parsed_options
     if options is None:
         raise RuntimeError("start this file with the locust command, which parses its options")
     return options
