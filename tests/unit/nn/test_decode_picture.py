@@ -77,9 +77,9 @@ def test_cmyk_comes_out_in_its_colours(saved):
 
 
 def test_sixteen_bit_grey_is_scaled_not_clipped(png):
-    levels = np.array([[0, 255, 256, 1000, 32768, 65535]], dtype=np.uint16)
+    levels = np.array([[0, 255, 256, 1000, 32768, 65279, 65535]], dtype=np.uint16)
     pixels = decode_picture(png(levels))
-    assert pixels[0, 0].tolist() == [0, 1, 1, 4, 128, 255]
+    assert pixels[0, 0].tolist() == [0, 1, 1, 4, 128, 254, 255]
     assert (pixels == pixels[0]).all()
 
 

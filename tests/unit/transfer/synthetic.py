@@ -12,13 +12,17 @@ IMAGE, TEXT = 48, 32
 
 
 def encoder_of(
-    labels: dict[HeadName, tuple[str, ...]], *, image: bool = True, text: bool = True
+    labels: dict[HeadName, tuple[str, ...]],
+    *,
+    image: bool = True,
+    text: bool = True,
+    width: int = 128,
 ) -> Encoder:
     """An encoder whose image tower claims ``IMAGE`` features; only ``fuse`` can be used."""
     spec = tiny_spec(image=image, text=text).encoder
     changes: dict[str, object] = {
         "labels": labels,
-        "fusion": spec.fusion.model_copy(update={"width": 128}),
+        "fusion": spec.fusion.model_copy(update={"width": width}),
     }
     if spec.image:
         changes["image"] = spec.image.model_copy(update={"features": IMAGE})

@@ -69,6 +69,16 @@ def test_neighbours_are_those_of_the_towers(table, share):
     assert correlation(embedding[have], expected) > 0.97
 
 
+def test_a_narrow_fusion_takes_the_leading_components(table):
+    """In proportion to the roots of the widths: 22 and 17 of 40 coordinates."""
+    encoder = encoder_of({}, width=40)
+    warm_start(encoder, table)
+    embedding = embed(encoder, table)
+    assert correlation(embedding, reference(table, {"image": 22, "text": 17})) > 0.97
+    assert embedding[:, :40].count_nonzero() > 0
+    assert embedding[:, 40:].count_nonzero() == 0
+
+
 def test_towers_share_no_coordinate(table):
     encoder = encoder_of({})
     warm_start(encoder, table)
