@@ -16,8 +16,8 @@ from export.run import PARITY
 from newshelf.config import ModelServingSettings, Settings
 from newshelf.errors import ParityError, SetupError, VersionMismatch
 from newshelf.files import read_json
-from newshelf.nn.spec import ModelSpec
-from newshelf.serving.bundle import INDEX, MODEL, TOKENIZER, VERSION, read_spec, read_version
+from newshelf.nn.spec import SPEC_FILE, ModelSpec, read_spec
+from newshelf.serving.bundle import INDEX, TOKENIZER, VERSION, read_version
 from newshelf.serving.runtime import projector_graph, scorer_graph
 
 __all__ = ["archive"]
@@ -76,7 +76,7 @@ def archive(
 
 def _models(spec: ModelSpec, settings: Settings) -> list[_Model]:
     suffix = _SUFFIX[settings.archive.runtime]
-    common = [MODEL, VERSION, PARITY, *([TOKENIZER] if spec.encoder.text else [])]
+    common = [SPEC_FILE, VERSION, PARITY, *([TOKENIZER] if spec.encoder.text else [])]
     scorer = [projector_graph(), scorer_graph()] if spec.scorer else []
     recommender = [*common, *(f"{graph.name}{suffix}" for graph in scorer), INDEX]
     return [

@@ -18,7 +18,8 @@ from export.subjects import Subject, subjects
 from export.torchscript import write_torchscript
 from newshelf.files import directory_aside, write_json
 from newshelf.nn.checkpoint import load_checkpoint
-from newshelf.serving.bundle import MODEL, TOKENIZER, write_version
+from newshelf.nn.spec import SPEC_FILE
+from newshelf.serving.bundle import TOKENIZER, write_version
 from newshelf.serving.runtime import Runtime, open_runtime
 
 __all__ = ["PARITY", "ExportResult", "export_model"]
@@ -80,7 +81,7 @@ def export_model(checkpoint_dir: Path, out: Path, console: Console | None = None
         job = _Job(folder, progress, progress.add_task("export", total=3 * len(todo)))
         for subject in todo:
             _export(subject, job)
-        for name in (MODEL, TOKENIZER):
+        for name in (SPEC_FILE, TOKENIZER):
             if (checkpoint_dir / name).exists():
                 shutil.copyfile(checkpoint_dir / name, folder / name)
         write_version(folder, checkpoint.version)

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -28,11 +27,11 @@ from newshelf.errors import WeightsError
 from newshelf.files import directory_aside, read_json, write_json
 from newshelf.nn.encoder import Encoder
 from newshelf.nn.scorer import SiameseScorer
-from newshelf.nn.spec import ModelSpec
+from newshelf.nn.spec import SPEC_FILE, ModelSpec, read_spec
 
-__all__ = ["Checkpoint", "load_checkpoint", "load_spec", "save_checkpoint"]
+__all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint"]
 
-_VERSIONED = ("model.json", "encoder.safetensors", "scorer.safetensors", "tokenizer.json")
+_VERSIONED = (SPEC_FILE, "encoder.safetensors", "scorer.safetensors", "tokenizer.json")
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def save_checkpoint(
 ) -> None:
     """Write everything aside, then rename it to ``out``."""
     with directory_aside(out) as folder:
-        write_json(folder / "model.json", spec.model_dump(mode="json"))
+        write_json(folder / SPEC_FILE, spec.model_dump(mode="json"))
         _save(encoder, folder / "encoder.safetensors")
         if scorer is not None:
             _save(scorer, folder / "scorer.safetensors")
@@ -86,27 +85,13 @@ def save_checkpoint(
         save_file({"embeddings": embeddings.contiguous()}, folder / "embeddings.safetensors")
 
 
-def load_spec(folder: Path) -> ModelSpec:
-    """Read ``model.json`` alone.
-
-    Raises:
-        WeightsError: it is missing, or of another format.
-    """
-    try:
-        return ModelSpec.model_validate(read_json(folder / "model.json"))
-    except OSError as error:
-        raise WeightsError(f"{folder} holds no checkpoint: train first") from error
-    except (ValidationError, ValueError) as error:
-        raise WeightsError(f"{folder / 'model.json'} is not of this format: {error}") from error
-
-
 def load_checkpoint(folder: Path) -> Checkpoint:
     """Build the model that ``folder`` describes and fill it.
 
     Raises:
         WeightsError: a file is missing, damaged, or of another format.
     """
-    spec = load_spec(folder)
+    spec = read_spec(folder)
     encoder = Encoder(spec.encoder)
     _load(encoder, folder / "encoder.safetensors")
     scorer = None

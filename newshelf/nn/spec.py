@@ -5,13 +5,18 @@ exported graphs; it holds everything needed to turn a product into the encoder's
 tensors and to name its outputs. It imports no torch.
 """
 
+from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from newshelf.errors import WeightsError
+from newshelf.files import read_json
 
 __all__ = [
     "ATTRIBUTE_COLUMNS",
     "HEADS",
+    "SPEC_FILE",
     "AttributeInput",
     "EncoderSpec",
     "FusionSpec",
@@ -20,7 +25,10 @@ __all__ = [
     "ModelSpec",
     "ScorerSpec",
     "TextInput",
+    "read_spec",
 ]
+
+SPEC_FILE = "model.json"
 
 HeadName = Literal["source_type", "target_type", "color", "material"]
 HEADS: tuple[HeadName, ...] = ("source_type", "target_type", "color", "material")
@@ -119,3 +127,18 @@ class ModelSpec(_Spec):
     catalog_name: str
     encoder: EncoderSpec
     scorer: ScorerSpec | None
+
+
+def read_spec(directory: Path) -> ModelSpec:
+    """Read the description of a checkpoint, an export or an unpacked archive.
+
+    Raises:
+        WeightsError: it is missing, or of another format.
+    """
+    path = directory / SPEC_FILE
+    try:
+        return ModelSpec.model_validate(read_json(path))
+    except OSError as error:
+        raise WeightsError(f"{path} is missing: train first, or export again") from error
+    except (ValidationError, ValueError) as error:
+        raise WeightsError(f"{path} is not of this format: {error}") from error

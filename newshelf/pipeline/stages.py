@@ -135,9 +135,7 @@ def plan_stages(
         ),
         elsewhere=archive_paths,
     )
-    sample = Stage(
-        "sample", workspace.catalog, look.sample, lambda out: jobs.sample(settings, out)
-    )
+    sample = Stage("sample", workspace.catalog, look.sample, lambda out: jobs.sample(settings, out))
     return Stages(sample if workspace.is_sample else None, train, evaluate, export, archive)
 
 

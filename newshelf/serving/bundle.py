@@ -2,15 +2,11 @@
 
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from newshelf.errors import VersionMismatch, WeightsError
+from newshelf.errors import VersionMismatch
 from newshelf.files import read_json, write_json
-from newshelf.nn.spec import ModelSpec
 
-__all__ = ["INDEX", "MODEL", "TOKENIZER", "VERSION", "read_spec", "read_version", "write_version"]
+__all__ = ["INDEX", "TOKENIZER", "VERSION", "read_version", "write_version"]
 
-MODEL = "model.json"
 TOKENIZER = "tokenizer.json"
 VERSION = "version.json"
 INDEX = "index"
@@ -33,18 +29,3 @@ def read_version(directory: Path) -> str:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise VersionMismatch(f"{path} does not name the model's version: export again") from error
     return str(version)
-
-
-def read_spec(directory: Path) -> ModelSpec:
-    """The model's description.
-
-    Raises:
-        WeightsError: it is missing, or of another format.
-    """
-    path = directory / MODEL
-    try:
-        return ModelSpec.model_validate(read_json(path))
-    except OSError as error:
-        raise WeightsError(f"{path} is missing: the archive was not built by export") from error
-    except (ValidationError, ValueError) as error:
-        raise WeightsError(f"{path} is not of this format: {error}") from error

@@ -22,8 +22,8 @@ from PIL import Image
 
 from newshelf.errors import SetupError
 from newshelf.nn.inputs import Tokenizer
-from newshelf.nn.spec import EncoderSpec, ModelSpec
-from newshelf.serving.bundle import INDEX, TOKENIZER, read_spec, read_version
+from newshelf.nn.spec import EncoderSpec, ModelSpec, read_spec
+from newshelf.serving.bundle import INDEX, TOKENIZER, read_version
 from newshelf.serving.decode import PictureDecoder
 from newshelf.serving.encode import ProductEncoder
 from newshelf.serving.encoder_predictor import EncoderPredictor

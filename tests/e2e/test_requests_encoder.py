@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from newshelf.catalog import Catalog
-from newshelf.nn.spec import ModelSpec
+from newshelf.nn.spec import ModelSpec, read_spec
 from newshelf.pipeline.workspace import Workspace
-from newshelf.serving.bundle import read_spec, read_version
+from newshelf.serving.bundle import read_version
 from tests.e2e.products import (
     ENCODER,
     base64_of,

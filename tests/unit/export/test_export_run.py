@@ -9,7 +9,8 @@ from export.run import export_model
 from export.subjects import subjects
 from newshelf.errors import ParityError, SetupError, WeightsError
 from newshelf.nn.checkpoint import load_checkpoint
-from newshelf.serving.bundle import read_spec, read_version
+from newshelf.nn.spec import read_spec
+from newshelf.serving.bundle import read_version
 from newshelf.serving.runtime import encoder_graph, open_runtime
 from tests.unit.export.tiny_checkpoint import tiny_spec, write_tiny_checkpoint
 

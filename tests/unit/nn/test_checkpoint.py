@@ -7,9 +7,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from newshelf.errors import WeightsError
-from newshelf.nn.checkpoint import load_checkpoint, load_spec, save_checkpoint
+from newshelf.nn.checkpoint import load_checkpoint, save_checkpoint
 from newshelf.nn.encoder import Encoder
 from newshelf.nn.scorer import SiameseScorer
+from newshelf.nn.spec import read_spec
 from tests.unit.export.tiny_checkpoint import IDS, tiny_spec, tokenizer_json, write_tiny_checkpoint
 
 FILES = {
@@ -155,8 +156,8 @@ def test_embeddings_of_another_catalogue_are_refused(folder):
 
 
 def test_no_checkpoint_says_what_to_do(tmp_path):
-    with pytest.raises(WeightsError, match="holds no checkpoint: train first"):
-        load_spec(tmp_path / "nowhere")
+    with pytest.raises(WeightsError, match="is missing: train first"):
+        read_spec(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("change", ["extra", "missing", "shape"])
@@ -181,7 +182,7 @@ def test_a_spec_of_another_format_is_refused(folder, old, new):
     path = folder / "model.json"
     path.write_text(path.read_text().replace(old, new, 1))
     with pytest.raises(WeightsError, match=r"model\.json is not of this format"):
-        load_spec(folder)
+        read_spec(folder)
 
 
 def test_a_writer_that_dies_leaves_the_old_checkpoint(folder, monkeypatch):

@@ -1,7 +1,8 @@
 import pytest
 
 from newshelf.errors import SettingsError, VersionMismatch, WeightsError
-from newshelf.serving.bundle import read_spec, read_version, write_version
+from newshelf.nn.spec import read_spec
+from newshelf.serving.bundle import read_version, write_version
 from newshelf.serving.limits import Limits, ServingSettings
 
 
