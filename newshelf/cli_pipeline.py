@@ -3,13 +3,13 @@
 from pathlib import Path
 
 from pydantic import ValidationError
-from rich.markdown import Markdown
 
 from newshelf.cli_jobs import make_jobs
 from newshelf.config import ArchiveSettings, Settings, load_settings
 from newshelf.console import make_console
 from newshelf.errors import SettingsError, SetupError
-from newshelf.files import directory_aside
+from newshelf.evaluation.terminal import print_report
+from newshelf.files import directory_aside, read_json
 from newshelf.pipeline.stages import plan_stages
 from newshelf.pipeline.update import bring_up_to_date
 from newshelf.pipeline.workspace import ROOT, Workspace, open_workspace
@@ -77,6 +77,5 @@ def evaluate(catalog: Path | None, settings: Path | None, workspace: Path | None
     """Bring the evaluation up to date and print its report."""
     opened = update("evaluate", catalog, settings, workspace)
     console = make_console()
-    report = opened.evaluation / "report.md"
-    console.print(Markdown(report.read_text(encoding="utf-8")))
-    console.print(f"kept in {opened.evaluation}")
+    print_report(read_json(opened.evaluation / "report.json"), console)
+    console.print(f"all cut-offs, and a plot: {opened.evaluation / 'report.md'}", markup=False)

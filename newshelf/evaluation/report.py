@@ -1,4 +1,4 @@
-"""The evaluation of one catalogue: a table for the terminal, Markdown, JSON and a plot."""
+"""The evaluation of one catalogue: Markdown, JSON and a plot."""
 
 import platform
 from collections.abc import Sequence
@@ -7,10 +7,6 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from newshelf.evaluation.comparison import Comparison
 from newshelf.evaluation.plot import draw
@@ -43,14 +39,6 @@ class Report:
     created: str = field(default_factory=_now)
     """UTC, ISO 8601."""
     versions: dict[str, str] = field(default_factory=_versions)
-
-    def print(self, console: Console) -> None:
-        """Print one table per split, with its description and its verdict."""
-        for comparison in self.comparisons:
-            console.print(_table(comparison))
-            console.print(escape(comparison.description), style="dim")
-            console.print(verdict(comparison), highlight=False, markup=False)
-            console.print()
 
     def to_json(self) -> dict[str, Any]:
         """What ``report.json`` holds."""
@@ -125,6 +113,7 @@ def _split_json(comparison: Comparison) -> dict[str, Any]:
         "best_baseline": comparison.best_baseline.ranker,
         "model": comparison.model.ranker if comparison.model else None,
         "ratio": comparison.ratio,
+        "verdict": verdict(comparison),
         "ratio_interval_95": list(interval) if interval else None,
         "rankers": [
             {
@@ -147,21 +136,6 @@ def _header(cutoffs: Sequence[int]) -> list[str]:
 def _figures(row: Metrics, cutoffs: Sequence[int]) -> list[str]:
     found = [f"{values[k]:.4f}" for values in (row.recall, row.ndcg) for k in cutoffs]
     return [*found, f"{row.mrr:.4f}", *[f"{row.coverage[k]:.1%}" for k in cutoffs]]
-
-
-def _table(comparison: Comparison) -> Table:
-    title = f"{comparison.split}: {comparison.cases} cases, {comparison.items} items ranked"
-    table = Table(title=escape(title), title_justify="left")
-    for number, name in enumerate(_header(comparison.k)):
-        table.add_column(name, justify="right" if number else "left", no_wrap=number == 0)
-    for row in comparison.rows:
-        style = None
-        if row is comparison.model:
-            style = "bold"
-        elif row is comparison.best_baseline:
-            style = "green"
-        table.add_row(escape(row.ranker), *_figures(row, comparison.k), style=style)
-    return table
 
 
 def _markdown_row(cells: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from rich.console import Console
 from newshelf.evaluation.comparison import Comparison
 from newshelf.evaluation.plot import draw
 from newshelf.evaluation.report import Report, write_report
+from newshelf.evaluation.terminal import print_report
 from newshelf.evaluation.types import Metrics
 
 
@@ -77,7 +78,7 @@ def test_markdown_has_a_table_per_split_with_the_model_in_bold():
 
 def test_the_terminal_shows_names_with_brackets_as_they_are():
     out = io.StringIO()
-    report(comparison()).print(Console(file=out, width=140))
+    print_report(report(comparison()).to_json(), Console(file=out, width=80))
     shown = out.getvalue()
     assert "EASE [x]|y" in shown
     assert "Asked for [everything]" in shown
