@@ -92,13 +92,20 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         WeightsError: a file is missing, damaged, or of another format.
     """
     spec = read_spec(folder)
-    encoder = Encoder(spec.encoder)
+    encoder = _build(spec)
     _load(encoder, folder / "encoder.safetensors")
     scorer = None
     if spec.scorer is not None:
         scorer = SiameseScorer(spec.scorer, spec.encoder.embedding)
         _load(scorer, folder / "scorer.safetensors")
     return Checkpoint(folder, _version(folder), spec, encoder, scorer)
+
+
+def _build(spec: ModelSpec) -> Encoder:
+    try:
+        return Encoder(spec.encoder)
+    except (RuntimeError, ValueError) as error:
+        raise WeightsError(f"{SPEC_FILE} names a tower that cannot be built: {error}") from error
 
 
 def _save(module: nn.Module, path: Path) -> None:

@@ -147,7 +147,7 @@ def _text_features(
         ids, mask = tokenizer.batch([by_key[key] for key in missing])
         return dict(zip(missing, tower(ids, mask), strict=True))
 
-    store = _Store(cache, _identity(spec, tower))
+    store = _Store(cache, _identity(spec, tower, tokenizer.digest))
     # Texts of like length share a batch, so that little of it is padding.
     ordered = sorted(by_key, key=lambda key: (len(by_key[key]), key))
     found = store.fill(ordered, compute, "texts", console)
@@ -211,9 +211,9 @@ def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:24]
 
 
-def _identity(spec: BaseModel, tower: nn.Module) -> str:
+def _identity(spec: BaseModel, tower: nn.Module, reader: str = "") -> str:
     plain = json.dumps(spec.model_dump(mode="json"), sort_keys=True)
-    digest = hashlib.sha256(plain.encode())
+    digest = hashlib.sha256((plain + reader).encode())
     for name, tensor in tower.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.contiguous().numpy().tobytes())

@@ -1,5 +1,6 @@
 """Titles and descriptions as token ids."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,8 @@ class Tokenizer:
     """A ``tokenizer.json``, truncating to ``max_tokens`` and padding to the longest."""
 
     def __init__(self, path: Path, max_tokens: int, pad_token_id: int = 0) -> None:
+        self.digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        """SHA-256 of the file: texts are cached by what reads them."""
         self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
         self._tokenizer.enable_truncation(max_tokens)
         # The file may ask for a fixed length, which would cost every short title.

@@ -1,6 +1,7 @@
 """Checkpoints: what is saved is what is loaded, and a damaged one is named."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -183,6 +184,15 @@ def test_a_spec_of_another_format_is_refused(folder, old, new):
     path.write_text(path.read_text().replace(old, new, 1))
     with pytest.raises(WeightsError, match=r"model\.json is not of this format"):
         read_spec(folder)
+
+
+def test_a_tower_that_is_not_known_here_is_named(folder):
+    path = folder / "model.json"
+    path.write_text(
+        re.sub(r'("architecture": )"[^"]+"', r'\1"resnet_of_tomorrow"', path.read_text())
+    )
+    with pytest.raises(WeightsError, match=r"model\.json names a tower .*resnet_of_tomorrow"):
+        load_checkpoint(folder)
 
 
 def test_a_writer_that_dies_leaves_the_old_checkpoint(folder, monkeypatch):

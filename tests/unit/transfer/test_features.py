@@ -168,3 +168,11 @@ def test_rows_are_what_the_fusion_takes(catalog, table_of, encoder):
     assert features[1].tolist() == [True, True, False]
     assert features[3].tolist() == [True, False, True]
     assert encoder.fuse(features, attributes).shape == (3, 512)
+
+
+def test_another_tokenizer_reads_the_texts_again(table_of, catalog, encoder, tmp_path, said):
+    table_of(catalog)
+    path = tmp_path / "other.json"
+    path.write_text(tokenizer_json().replace('"lowercase": true', '"lowercase": false') + "\n")
+    feature_table(catalog, encoder, Tokenizer(path, 36), tmp_path / "cache", said.console)
+    assert len(list((tmp_path / "cache").iterdir())) == 3, "pictures, and texts as two read them"
