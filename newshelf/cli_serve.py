@@ -15,6 +15,7 @@ from newshelf.console import (
     show_what_next,
 )
 from newshelf.errors import SetupError
+from newshelf.interrupts import uninterrupted
 from newshelf.pipeline.demo import Demo, pick_demo
 from newshelf.pipeline.find import only_server, servers
 from newshelf.pipeline.serve import serve as bring_up
@@ -58,8 +59,9 @@ def serve(
         stay(served.state)
     finally:
         if not stays:
-            console.print("stopping TorchServe and its workers …")
-            served.state.end()
+            with uninterrupted():
+                console.print("stopping TorchServe and its workers …")
+                served.state.end()
 
 
 def stop(catalog: Path | None, workspace: Path | None) -> None:

@@ -1,11 +1,12 @@
 """Ending on request: a signal unwinds the program like Ctrl-C does."""
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["interruptible"]
+__all__ = ["interruptible", "uninterrupted"]
 
 
 @contextmanager
@@ -29,3 +30,27 @@ def interruptible() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let SIGINT, SIGTERM and SIGHUP pass unheard, so that a clean-up is done to its end.
+
+    A second Ctrl-C of someone impatient would otherwise leave running what the first one
+    was about to stop. Signals are a matter of the main thread; elsewhere nothing is done.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, _unheard) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _unheard(_number: int, _frame: FrameType | None) -> None:
+    # Not SIG_IGN, which processes that are started meanwhile would inherit.
+    return

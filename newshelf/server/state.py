@@ -7,6 +7,7 @@ from pathlib import Path
 
 from newshelf.errors import ServerError
 from newshelf.files import read_json, write_json
+from newshelf.interrupts import uninterrupted
 from newshelf.server.keys import KEY_FILE
 from newshelf.server.ports import HOST, Ports
 from newshelf.server.process import ProcessRef, is_running, stop_session
@@ -68,12 +69,16 @@ class ServerState:
         write_json(self.directory / _FILE, table)
 
     def end(self) -> None:
-        """Stop what still runs of it, and remove its tokens, sockets and state."""
-        stop_session(self.process)
-        self.key_file.unlink(missing_ok=True)
-        if self.temp.name.startswith(TEMP_PREFIX) and self.temp.parent == _temp_root():
-            shutil.rmtree(self.temp, ignore_errors=True)
-        (self.directory / _FILE).unlink(missing_ok=True)
+        """Stop what still runs of it, and remove its tokens, sockets and state.
+
+        Not interrupted half-way: nobody would find the rest of it.
+        """
+        with uninterrupted():
+            stop_session(self.process)
+            self.key_file.unlink(missing_ok=True)
+            if self.temp.name.startswith(TEMP_PREFIX) and self.temp.parent == _temp_root():
+                shutil.rmtree(self.temp, ignore_errors=True)
+            (self.directory / _FILE).unlink(missing_ok=True)
 
 
 def read_state(directory: Path) -> ServerState | None:

@@ -120,6 +120,10 @@ def test_ctrl_c_ends_everything_and_the_printed_lines_work(
     assert "newshelf_inference_seconds_bucket" in answered
 
     serving.send_signal(signal.SIGINT)
+    for line in serving.stdout:
+        if "stopping TorchServe" in line:
+            # Someone impatient must not leave half of it running.
+            serving.send_signal(signal.SIGINT)
     assert serving.wait() == 130
     assert gone(processes)
     assert running_state(own.server) is None
