@@ -3,6 +3,7 @@
 Those that share it are one group, so that one pytest process builds and starts it once.
 """
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -43,6 +44,8 @@ max_batch_delay_ms = 50
 """
 
 
+# Before pytest-xdist looks at the groups.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
@@ -77,6 +80,9 @@ def served(
     shop: Path, settings_file: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Workspace, Served]]:
     """The whole way once, by the code behind ``./run serve``, on free ports."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        # The processes of one run share this folder: a second one must not come here.
+        (tmp_path_factory.getbasetemp().parent / "served-by-one-process").mkdir()
     home = tmp_path_factory.mktemp("served")
     workspace = open_workspace(shop, override=home / "workspace", model_store=home / "store")
     console = Console(stderr=True)
