@@ -108,7 +108,7 @@ def test_a_newcomer_follows_the_readme(newcomer: Newcomer) -> None:
     assert "curl" in first
 
     newcomer.run("./run serve --detach")
-    assert "model" in newcomer.run("./run recommend --history NS00012 --history NS00045 -k 10")
+    assert "model" in newcomer.run("./run recommend --history NS00012 --history NS00045 -k 5")
     assert "embedding (512 numbers)" in newcomer.run(
         './run encode --title "silver ring with a small jade"'
     )
