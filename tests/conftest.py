@@ -1,0 +1,8 @@
+"""What every test process starts from."""
+
+import signal
+
+# A shell starts what it puts into the background with Ctrl-C ignored, and children inherit
+# that, down to the servers that the tests end with Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
