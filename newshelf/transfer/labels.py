@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from newshelf.catalog import Catalog
-from newshelf.catalog.schema import Product, category_levels, split_values
+from newshelf.catalog.schema import category_levels, split_values
 from newshelf.errors import TrainingError
 from newshelf.nn.spec import HEADS, HeadName
 
@@ -109,8 +109,8 @@ def few_shots(target: Tensor, shots: int, generator: np.random.Generator) -> tup
     return torch.tensor(train, dtype=torch.int64), torch.tensor(test, dtype=torch.int64)
 
 
-def _first(value: Product | str | None) -> str:
-    parts = split_values(value if isinstance(value, str) else None)
+def _first(value: str | None) -> str:
+    parts = split_values(value)
     return parts[0] if parts else ""
 
 
