@@ -1,0 +1,1 @@
+"""Measurements on real data, apart from the tests: `./run bench NAME`."""

@@ -1,0 +1,1 @@
+"""Which method of transfer learning helps where: `./run bench transfer`."""

@@ -1,0 +1,60 @@
+"""What a task of the benchmark gives back."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean, stdev
+
+__all__ = ["Goal", "Row", "TaskResult"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method on one measure, a value per seed (fractions, not percent)."""
+
+    measure: str
+    """What is measured, such as ``accuracy, 5 shots``; rows are grouped by it."""
+    method: str
+    values: Sequence[float]
+    """One per seed."""
+    baseline: bool = False
+    """What a user would have without the method; the best one is the row's yardstick."""
+
+    @property
+    def mean(self) -> float:
+        """Over the seeds."""
+        return fmean(self.values)
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation over the seeds; 0 with one."""
+        return stdev(self.values) if len(self.values) > 1 else 0.0
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What the best method of a measure should reach."""
+
+    measure: str
+    at_least: float
+    """An absolute value; or with ``times``/``plus``, relative to the best baseline row."""
+    kind: str = "value"
+    """``value``, ``times`` (of the best baseline) or ``plus`` (points above it)."""
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """All rows of a task, its goals, its pictures and what a reader must know."""
+
+    task: str
+    title: str
+    protocol: str
+    """Data, split, what was chosen on what; Markdown."""
+    rows: Sequence[Row]
+    goals: Sequence[Goal] = ()
+    notes: Sequence[str] = ()
+    """What was tried, where it stops, ceilings; one Markdown sentence or two each."""
+    figures: Mapping[str, Path] = field(default_factory=dict)
+    """Caption → PNG in ``Context.figures``."""
+    percent: bool = True
+    """Print values as percent."""
