@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from newshelf.cli_bench import bench
 from newshelf.errors import NewshelfError
 from newshelf.interrupts import interruptible
 
@@ -74,6 +75,8 @@ StrictOption = Annotated[
     bool, typer.Option("--strict", help="Refuse a catalogue that has a bad row.")
 ]
 KOption = Annotated[int, typer.Option("-k", help="How many products.")]
+
+app.add_typer(bench, name="bench")
 
 
 @app.callback()

@@ -1,5 +1,6 @@
 """What a task of the benchmark gives back."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,10 +8,16 @@ from statistics import fmean, stdev
 
 __all__ = ["Goal", "Row", "TaskResult"]
 
+_KINDS = ("value", "times", "plus")
+
 
 @dataclass(frozen=True)
 class Row:
-    """One method on one measure, a value per seed (fractions, not percent)."""
+    """One method on one measure, a value per seed (fractions, not percent).
+
+    Raises:
+        ValueError: without a value, or for one that is not finite.
+    """
 
     measure: str
     """What is measured, such as ``accuracy, 5 shots``; rows are grouped by it."""
@@ -19,6 +26,10 @@ class Row:
     """One per seed."""
     baseline: bool = False
     """What a user would have without the method; the best one is the row's yardstick."""
+
+    def __post_init__(self) -> None:
+        if not self.values or not all(math.isfinite(value) for value in self.values):
+            raise ValueError(f"{self.measure}, {self.method}: no result is {list(self.values)}")
 
     @property
     def mean(self) -> float:
@@ -33,13 +44,22 @@ class Row:
 
 @dataclass(frozen=True)
 class Goal:
-    """What the best method of a measure should reach."""
+    """What the best method of a measure should reach.
+
+    Raises:
+        ValueError: for an unknown kind.
+    """
 
     measure: str
     at_least: float
-    """An absolute value; or with ``times``/``plus``, relative to the best baseline row."""
+    """An absolute value; or with ``times``/``plus``, relative to the best baseline row. For
+    a measure of which less is better, read "at most"."""
     kind: str = "value"
     """``value``, ``times`` (of the best baseline) or ``plus`` (points above it)."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in _KINDS:
+            raise ValueError(f"goal of {self.measure}: {self.kind} is none of {_KINDS}")
 
 
 @dataclass(frozen=True)
@@ -58,3 +78,5 @@ class TaskResult:
     """Caption → PNG in ``Context.figures``."""
     percent: bool = True
     """Print values as percent."""
+    lower_is_better: Sequence[str] = ()
+    """Measures of which less is better, such as steps until a value is reached."""

@@ -1,0 +1,165 @@
+"""The Markdown report of all tasks that were ever measured."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from benchmarks.transfer.record import Record
+from benchmarks.transfer.result import TaskResult
+from benchmarks.transfer.verdict import best, judge, measures, ratio, rows_of
+from benchmarks.transfer.words import goal_words, reached_words, row_words
+from newshelf.files import write_aside
+
+__all__ = ["render", "write_report"]
+
+_INTRODUCTION = """\
+Which method of transfer learning helps where. Every method meets the baselines that a user \
+would have without it, on the same data, features and test cases, and each figure is the mean \
+± standard deviation over the seeds. A goal that was not reached says so, and the notes of its \
+task say what was tried."""
+
+
+def write_report(records: Mapping[str, Record], out: Path) -> None:
+    """Write the report, aside and renamed; figures are linked relative to it."""
+    with write_aside(out) as aside:
+        aside.write_text(render(records), encoding="utf-8")
+
+
+def render(records: Mapping[str, Record]) -> str:
+    """The whole report; links to figures as the records hold them.
+
+    Args:
+        records: by task, in the order of the sections.
+    """
+    lines = ["# Transfer", "", _INTRODUCTION, ""]
+    lines += _summary(records)
+    lines += _environments(records)
+    for record in records.values():
+        lines += _section(record)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _summary(records: Mapping[str, Record]) -> list[str]:
+    rows = [
+        line
+        for record in records.values()
+        if record.result is not None
+        for line in _goal_rows(record.result)
+    ]
+    if not rows:
+        return []
+    header = ("task", "measure", "best baseline", "best method", "ratio", "goal", "reached")
+    return ["## Goals", "", *_table(header, "lllllll", rows), ""]
+
+
+def _goal_rows(result: TaskResult) -> list[list[str]]:
+    rows = []
+    for verdict in judge(result):
+        measure = verdict.goal.measure
+        cells = [
+            f"{row.method}, {row_words(row, percent=result.percent)}" if row else "–"
+            for row in (verdict.baseline, verdict.method)
+        ]
+        times = ratio(verdict.method, verdict.baseline) if verdict.method else None
+        reached = reached_words(verdict)
+        rows.append(
+            [
+                f"[{result.task}](#{result.task})",
+                measure,
+                *cells,
+                "–" if times is None else f"{times:.2f}",
+                goal_words(
+                    verdict,
+                    percent=result.percent,
+                    lower=measure in result.lower_is_better,
+                ),
+                f"**{reached}**",
+            ]
+        )
+    return rows
+
+
+def _environments(records: Mapping[str, Record]) -> list[str]:
+    """Each distinct one once, with the tasks that it was used for."""
+    found: dict[str, list[str]] = {}
+    for record in records.values():
+        if record.result is not None:
+            versions = ", ".join(f"{name} {value}" for name, value in record.versions.items())
+            found.setdefault(f"{record.hardware} · {versions}", []).append(record.task)
+    lines = [f"- {', '.join(tasks)}: {environment}" for environment, tasks in found.items()]
+    return ["## Measured with", "", *lines, ""] if lines else []
+
+
+def _section(record: Record) -> list[str]:
+    result = record.result
+    lines = [f'<a id="{record.task}"></a>', ""]
+    lines += [f"## {result.title if result else record.task}", ""]
+    if record.failure is not None:
+        rest = " What follows is the run before it." if result else ""
+        lines += [
+            f"**The run of {record.failure.date} failed: {_inline(record.failure.error)}**{rest}",
+            "",
+            f"`{record.failure.command}`",
+            "",
+        ]
+    if result is None:
+        return lines
+    seeds = "seed" if len(record.seeds) == 1 else "seeds"
+    numbers = ", ".join(str(seed) for seed in record.seeds)
+    lines += [f"{record.date} · {seeds} {numbers} · {record.seconds:.0f} s", ""]
+    lines += ["```bash", record.command, "```", "", result.protocol.strip(), ""]
+    lines += _rows(result)
+    lines += [f"- {note}" for note in result.notes]
+    lines += [""] if result.notes else []
+    for caption, path in result.figures.items():
+        lines += [f"![{caption}]({path.as_posix()})", ""]
+    return lines
+
+
+def _rows(result: TaskResult) -> list[str]:
+    """All rows, best first within a measure, the baselines marked."""
+    table = []
+    goals = {verdict.goal.measure: verdict for verdict in judge(result)}
+    for measure in measures(result):
+        lower = measure in result.lower_is_better
+        rows = rows_of(result, measure)
+        yardstick = best(rows, baseline=True, lower=lower)
+        ranked = sorted(rows, key=lambda row: row.mean, reverse=not lower)
+        for place, row in enumerate(ranked):
+            times = ratio(row, yardstick)
+            name = f"{row.method} (baseline)" if row.baseline else row.method
+            cells = [
+                measure if place == 0 else "",
+                name,
+                row_words(row, percent=result.percent),
+                "–" if times is None else f"{times:.2f}",
+            ]
+            if measure in goals and row is goals[measure].method:
+                cells = [cells[0], *[f"**{cell}**" for cell in cells[1:]]]
+            table.append(cells)
+    header = ("measure", "method", "mean ± sd", "× best baseline")
+    lines = [*_table(header, "llrr", table), ""]
+    for verdict in judge(result):
+        words = goal_words(
+            verdict,
+            percent=result.percent,
+            lower=verdict.goal.measure in result.lower_is_better,
+        )
+        lines += [f"Goal, {verdict.goal.measure}: {words}; reached: {reached_words(verdict)}.", ""]
+    return lines
+
+
+def _table(header: Sequence[str], alignment: str, rows: Sequence[Sequence[str]]) -> list[str]:
+    marks = ["--:" if side == "r" else "---" for side in alignment]
+    return [_line(header), _line(marks), *[_line([_cell(cell) for cell in row]) for row in rows]]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _inline(text: str) -> str:
+    return " ".join(text.split())
