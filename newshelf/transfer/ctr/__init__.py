@@ -1,0 +1,1 @@
+"""Click models over fields: rows, negatives, losses, and the ranker they become."""

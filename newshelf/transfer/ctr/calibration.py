@@ -1,0 +1,26 @@
+"""Whether probabilities mean what they say."""
+
+import numpy as np
+
+from newshelf.evaluation.types import FloatArray
+
+__all__ = ["calibration_error"]
+
+
+def calibration_error(probability: FloatArray, label: FloatArray, bins: int = 15) -> float:
+    """Expected calibration error (Naeini et al., AAAI 2015), over bins of equal count.
+
+    ::
+
+        ECE = Σ_b |b| / N · | mean label in b - mean probability in b |
+
+    Args:
+        probability: (N,) in 0..1.
+        label: (N,) 0 or 1.
+        bins: fewer when there are fewer rows.
+    """
+    order = np.argsort(probability, kind="stable")
+    error = 0.0
+    for part in np.array_split(order, min(bins, len(order))):
+        error += len(part) * abs(float(label[part].mean()) - float(probability[part].mean()))
+    return error / len(order)
