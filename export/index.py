@@ -1,5 +1,6 @@
 """The index of a catalogue: what can be recommended, and how much it is asked for."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +10,24 @@ from numpy.typing import NDArray
 
 from newshelf.catalog import Catalog
 from newshelf.errors import VersionMismatch
+from newshelf.knowledge.facts_file import FACTS_FILE, LEXICON_FILE, read_facts
+from newshelf.knowledge.lexicon import ATTRIBUTES, read_lexicon
 from newshelf.nn.checkpoint import Checkpoint, load_checkpoint
 from newshelf.serving.index import IndexManifest, write_index
+from newshelf.serving.index_knowledge import IndexKnowledge
 from newshelf.serving.table import INDEX_COLUMNS
 
-__all__ = ["build_index", "popularity"]
+__all__ = ["KNOWLEDGE", "build_index", "popularity"]
+
+KNOWLEDGE = "knowledge"
+"""The folder of a checkpoint that holds what is known of its catalogue's products."""
 
 
 def build_index(checkpoint_dir: Path, catalog: Catalog, out: Path) -> IndexManifest:
     """Write the index of ``catalog`` with the checkpoint's embeddings.
+
+    Where the checkpoint has a folder ``knowledge``, what is known of the products beyond
+    their columns goes along, for filters and reasons.
 
     Args:
         checkpoint_dir: made from this very catalogue.
@@ -26,8 +36,10 @@ def build_index(checkpoint_dir: Path, catalog: Catalog, out: Path) -> IndexManif
             which replaces that folder.
 
     Raises:
-        VersionMismatch: the catalogue has other items than the checkpoint.
+        VersionMismatch: the catalogue has other items than the checkpoint, or than the
+            knowledge.
         WeightsError: the checkpoint cannot be loaded.
+        CatalogError: the knowledge is damaged.
     """
     checkpoint = load_checkpoint(checkpoint_dir)
     ids, embeddings = checkpoint.embeddings()
@@ -43,6 +55,7 @@ def build_index(checkpoint_dir: Path, catalog: Catalog, out: Path) -> IndexManif
         items=items.loc[:, list(INDEX_COLUMNS)],
         embeddings=embeddings.numpy(),
         vectors=_vectors(checkpoint, embeddings),
+        knowledge=_knowledge(checkpoint_dir / KNOWLEDGE, ids),
     )
 
 
@@ -62,3 +75,21 @@ def _vectors(checkpoint: Checkpoint, embeddings: torch.Tensor) -> NDArray[np.flo
     with torch.inference_mode():
         vectors: torch.Tensor = checkpoint.scorer.project(embeddings)
     return vectors.numpy()
+
+
+def _knowledge(folder: Path, ids: Sequence[str]) -> IndexKnowledge | None:
+    """What serving needs of a folder that ``build_knowledge`` wrote; None without one."""
+    if not folder.is_dir():
+        return None
+    facts = read_facts(folder / FACTS_FILE).select(["item_id", "attribute", "value", "confidence"])
+    row_of = {item: row for row, item in enumerate(ids)}
+    rows: list[tuple[int, str, str, float]] = []
+    for item, attribute, value, confidence in zip(*facts.to_pydict().values(), strict=True):
+        if item not in row_of:
+            raise VersionMismatch(
+                f"{folder} speaks of the product {item!r}, which the catalogue does not have: "
+                "train again"
+            )
+        if attribute in ATTRIBUTES:
+            rows.append((row_of[item], attribute, value, confidence))
+    return IndexKnowledge(rows, read_lexicon(folder / LEXICON_FILE))

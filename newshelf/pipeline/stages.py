@@ -10,6 +10,7 @@ from newshelf.pipeline.fingerprint import (
     Component,
     catalog_files,
     files_by_stat,
+    inputs_digest,
     libraries,
     settings_values,
     sources,
@@ -22,17 +23,19 @@ __all__ = ["CODE", "SHARED_CODE", "Jobs", "Stages", "archive_paths", "plan_stage
 _ARCHIVES = "archives.json"
 _CATALOG = ("newshelf/catalog/*.py",)
 _NN = ("newshelf/nn/**/*.py",)
+_KNOWLEDGE = ("newshelf/knowledge/*.py", "newshelf/knowledge/vocabulary.tsv")
 CODE: dict[str, tuple[str, ...]] = {
     "sample": ("newshelf/catalog/sample/**/*.py", "newshelf/catalog/schema.py"),
     "train": (
         *_CATALOG,
         *_NN,
+        *_KNOWLEDGE,
         "newshelf/transfer/**/*.py",
         "newshelf/evaluation/interactions.py",
         "newshelf/evaluation/types.py",
     ),
     "evaluate": (*_CATALOG, *_NN, "newshelf/transfer/**/*.py", "newshelf/evaluation/**/*.py"),
-    "export": (*_CATALOG, *_NN, "newshelf/serving/**/*.py", "export/**/*.py"),
+    "export": (*_CATALOG, *_NN, *_KNOWLEDGE, "newshelf/serving/**/*.py", "export/**/*.py"),
     "archive": (
         "newshelf/catalog/__init__.py",
         "newshelf/catalog/schema.py",
@@ -40,6 +43,7 @@ CODE: dict[str, tuple[str, ...]] = {
         "newshelf/errors.py",
         "newshelf/files.py",
         *_NN,
+        *_KNOWLEDGE,
         "newshelf/serving/**/*.py",
         "handlers/*.py",
         "export/**/*.py",
@@ -64,7 +68,9 @@ class Jobs:
     """The work itself. Each writes into the folder that comes last."""
 
     sample: Callable[[Settings, Path], None]
-    train: Callable[[Workspace, Settings, Path], None]
+    train: Callable[[Workspace, Settings, str, Path], None]
+    """The text is the digest of the inputs: what was kept of a training under another one
+    is not gone on with."""
     evaluate: Callable[[Workspace, Settings, Path], None]
     export: Callable[[Workspace, Path], None]
     archive: Callable[[Workspace, Settings], list[Path]]
@@ -111,8 +117,9 @@ def plan_stages(
         "train",
         workspace.checkpoint,
         look.train,
-        lambda out: jobs.train(workspace, settings, out),
+        lambda out: jobs.train(workspace, settings, inputs_digest(look.train()), out),
         volatile=frozenset({"training.json"}),
+        scratch=workspace.training,
     )
     evaluate = Stage(
         "evaluate",
@@ -157,7 +164,9 @@ class _Inputs:
     def train(self) -> Inputs:
         return {
             "the catalogue": catalog_files(self.workspace.catalog),
-            "settings": self._sections("seed", "image", "text", "attributes", "finetune", "scorer"),
+            "settings": self._sections(
+                "seed", "image", "text", "attributes", "fusion", "finetune", "scorer"
+            ),
             "weights": self._local_weights(),
             "code": self._code("train"),
             "libraries": libraries(_LIBRARIES["train"]),

@@ -25,13 +25,15 @@ def allowed_mask(table: ItemTable, filters: Filters) -> Mask:
         mask = ~_any_of(table, table.by_availability, ["out_of_stock"])
     else:
         mask = _any_of(table, table.by_availability, filters.availability)
-    for wanted, postings in (
-        (filters.brand, table.by_brand),
-        (filters.color, table.by_color),
-        (filters.material, table.by_material),
+    for attribute, wanted, postings in (
+        ("brand", filters.brand, table.by_brand),
+        ("color", filters.color, table.by_color),
+        ("material", filters.material, table.by_material),
+        ("style", filters.style, table.by_style),
     ):
         if wanted is not None:
-            mask &= _any_of(table, postings, wanted, key=lambda value: value.strip().lower())
+            names = [name for value in wanted for name in _names(table, attribute, value)]
+            mask &= _any_of(table, postings, names)
     if filters.product_type is not None:
         mask &= in_categories(table, filters.product_type)
     if filters.price is not None:
@@ -47,6 +49,11 @@ def allowed_mask(table: ItemTable, filters: Filters) -> Mask:
 def in_categories(table: ItemTable, product_types: Sequence[str]) -> Mask:
     """The items of any of these categories, or below them: ``(len(table),)`` bool."""
     return _any_of(table, table.by_type, product_types, key=type_path)
+
+
+def _names(table: ItemTable, attribute: str, value: str) -> tuple[str, str]:
+    """A filter's value as it was written, and under the name that it is known by."""
+    return value.strip().lower(), table.known.asked(attribute, value).lower()
 
 
 def _any_of(

@@ -5,6 +5,8 @@ A directory::
     index.json           format, encoder_version, index_version, items, embedding, vector
     items.parquet        INDEX_COLUMNS, one row per item
     vectors.safetensors  embeddings (N, 512) float32; vectors (N, P) float32 with a scorer
+    knowledge.parquet    what is known beyond the columns, see ``known``; absent without it
+    lexicon.json         the words by which that was found
 
 Both tensors hold rows of unit length, in the order of ``items.parquet``. They are mapped
 into memory, so the workers of one machine share them.
@@ -25,6 +27,8 @@ from safetensors.numpy import save_file
 
 from newshelf.errors import VersionMismatch, WeightsError
 from newshelf.files import directory_aside, read_json, write_json
+from newshelf.serving.index_knowledge import IndexKnowledge
+from newshelf.serving.known import KnownValues, TextReader
 from newshelf.serving.table import INDEX_COLUMNS, ItemTable
 
 if TYPE_CHECKING:
@@ -55,6 +59,9 @@ class IndexManifest(BaseModel):
     """Width of an embedding."""
     vector: int | None
     """Width of a projected vector; None without a scorer."""
+    knowledge: int | None = None
+    """Rows of ``knowledge.parquet``; None in an index that was made without any, as all
+    were before there was knowledge. Such an index knows what its columns state."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +108,7 @@ def write_index(
     items: "pd.DataFrame",
     embeddings: FloatArray,
     vectors: FloatArray | None,
+    knowledge: IndexKnowledge | None = None,
 ) -> IndexManifest:
     """Write an index, aside and renamed. Called by ``export``.
 
@@ -110,6 +118,7 @@ def write_index(
         items: a pandas frame with ``INDEX_COLUMNS`` (others are left out); ids unique.
         embeddings: ``(N, 512)`` float32 of unit length, in the frame's order.
         vectors: the projected embeddings, ``(N, P)`` float32; None without a scorer.
+        knowledge: what is known of the items beyond the columns.
 
     Raises:
         ValueError: ids repeat, or the rows do not match.
@@ -125,22 +134,32 @@ def write_index(
     for name, tensor in tensors.items():
         if len(tensor) != len(items):
             raise ValueError(f"{len(tensor)} {name} for {len(items)} items")
+    if knowledge is not None:
+        knowledge.check(len(items))
     with directory_aside(directory) as folder:
         pq.write_table(table, folder / _ITEMS)
         save_file(tensors, folder / _VECTORS)
+        if knowledge is not None:
+            knowledge.write(folder)
         manifest = IndexManifest(
             encoder_version=encoder_version,
-            index_version=_version(table, tensors),
+            index_version=_version(table, tensors, knowledge),
             items=len(items),
             embedding=embeddings.shape[1],
             vector=None if vectors is None else vectors.shape[1],
+            knowledge=None if knowledge is None else len(knowledge),
         )
         write_json(folder / _MANIFEST, manifest.model_dump())
     return manifest
 
 
-def load_index(directory: Path, *, encoder_version: str) -> ItemIndex:
+def load_index(directory: Path, *, encoder_version: str, min_confidence: float = 0.6) -> ItemIndex:
     """Load an index and check that it belongs to the encoder.
+
+    Args:
+        directory: what ``write_index`` wrote.
+        encoder_version: the encoder's.
+        min_confidence: what is known with less is left out.
 
     Raises:
         VersionMismatch: another encoder made it, or its files do not belong together.
@@ -157,10 +176,14 @@ def load_index(directory: Path, *, encoder_version: str) -> ItemIndex:
         # Through torch, safetensors maps the file; through numpy, it would copy it.
         with safe_open(directory / _VECTORS, framework="pt") as file:
             tensors = {name: file.get_tensor(name).numpy() for name in file.keys()}  # noqa: SIM118
+        known = _load_known(directory, manifest, min_confidence)
     except (OSError, ValidationError, ValueError, pa.ArrowException, SafetensorError) as error:
         raise WeightsError(f"the index {directory} cannot be loaded: {error}") from error
     index = ItemIndex(
-        manifest, ItemTable.from_columns(columns), tensors["embeddings"], tensors.get("vectors")
+        manifest,
+        ItemTable.from_columns(columns, known),
+        tensors["embeddings"],
+        tensors.get("vectors"),
     )
     _check_shapes(index, directory)
     return index
@@ -185,10 +208,27 @@ def _check_shapes(index: ItemIndex, directory: Path) -> None:
         )
 
 
-def _version(table: pa.Table, tensors: dict[str, FloatArray]) -> str:
+def _load_known(directory: Path, manifest: IndexManifest, least: float) -> KnownValues | None:
+    if manifest.knowledge is None:
+        return None
+    knowledge = IndexKnowledge.load(directory)
+    if len(knowledge) != manifest.knowledge:
+        raise VersionMismatch(
+            f"the index {directory} holds {len(knowledge)} statements where its manifest says "
+            f"{manifest.knowledge}: export it again"
+        )
+    knowledge.check(manifest.items)
+    return KnownValues.from_rows(knowledge.rows, TextReader(knowledge.lexicon, least))
+
+
+def _version(
+    table: pa.Table, tensors: dict[str, FloatArray], knowledge: IndexKnowledge | None
+) -> str:
     digest = hashlib.sha256()
     for name in table.column_names:
         digest.update(repr(table.column(name).to_pylist()).encode())
     for tensor in tensors.values():
         digest.update(tensor.tobytes())
+    if knowledge is not None:
+        digest.update(repr(knowledge).encode())
     return digest.hexdigest()[:12]

@@ -45,6 +45,8 @@ class ServingSettings(_Section):
     """Products in one forward of the encoder; more are done in turns."""
     retrieve: Positive = 400
     """Items that reach the scorer when a request does not name its candidates."""
+    min_confidence: Annotated[float, Field(ge=0, le=1)] = 0.6
+    """Least confidence of what is known beyond the columns, for filters and reasons."""
     limits: Limits = Limits()
 
     @classmethod

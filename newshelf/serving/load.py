@@ -97,7 +97,9 @@ def load_recommender_predictor(
     predictor = RecommenderPredictor(
         _encoder(directory, spec, device, settings),
         _scorer(directory, spec, device, settings),
-        load_index(directory / INDEX, encoder_version=version),
+        load_index(
+            directory / INDEX, encoder_version=version, min_confidence=settings.min_confidence
+        ),
         model_version=version,
         limits=settings.limits,
         retrieve=settings.retrieve,

@@ -179,7 +179,8 @@ def _item(row: Resolved, item: Picked) -> dict[str, object]:
 def _reason(row: Resolved, item: Picked) -> str:
     facts = row.shelf.facts(item.position)
     if item.because is not None:
-        return like_history(facts, row.history.facts[item.because])
+        lexicon = row.shelf.index.table.known.reader.lexicon
+        return like_history(facts, row.history.facts[item.because], lexicon)
     if item.source == "popular_in_category":
         return popular_in(facts.product_type, categories_of(row))
     return popular()

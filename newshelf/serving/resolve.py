@@ -75,7 +75,8 @@ def _history(
     known: list[tuple[Facts, Encoded]] = []
     for ref in asked.history:
         if isinstance(ref, ProductInput):
-            known.append((product_facts(ref.product), encoded[ref.at]))
+            facts = product_facts(ref.product, table.known.reader)
+            known.append((facts, encoded[ref.at]))
         elif (row := table.row_of.get(ref)) is not None:
             vector = None if index.vectors is None else index.vectors[row]
             known.append((row_facts(table, row), Encoded(index.embeddings[row], vector)))
@@ -89,7 +90,9 @@ def _shelf(asked: Asked, encoded: Mapping[str, Encoded], index: ItemIndex) -> Sh
     named = list(_first_of_each_id(asked.candidates or ()))
     brought = [ref for ref in named if isinstance(ref, ProductInput)]
     embeddings, vectors = _stack([encoded[ref.at] for ref in brought], index)
-    extras = Extras(ItemTable.from_products([ref.product for ref in brought]), embeddings, vectors)
+    products = [ref.product for ref in brought]
+    table = ItemTable.from_products(products, index.table.known.reader)
+    extras = Extras(table, embeddings, vectors)
     among_index = allowed_mask(index.table, request.filters)
     if asked.candidates is not None:
         rows = [index.table.row_of.get(ref) for ref in named if isinstance(ref, str)]

@@ -101,7 +101,8 @@ class PriceRange(_Request):
 class Filters(_Request):
     """Only products that pass every given filter are answered.
 
-    Text is matched in any case. A single value may stand for a list of one.
+    Text is matched in any case, with what the columns state and with what is known beyond
+    them. A single value may stand for a list of one.
     """
 
     product_type: _Values | None = None
@@ -109,6 +110,8 @@ class Filters(_Request):
     brand: _Values | None = None
     color: _Values | None = None
     material: _Values | None = None
+    style: _Values | None = None
+    """What the texts say, such as ``minimal``: there is no such column."""
     price: PriceRange | None = None
     availability: Annotated[list[_Stock], BeforeValidator(_listed), Field(min_length=1)] | None = (
         None

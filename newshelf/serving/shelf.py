@@ -7,7 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from newshelf.catalog.schema import Product
+from newshelf.knowledge.lexicon import ATTRIBUTES
 from newshelf.serving.index import ItemIndex
+from newshelf.serving.known import KnownValues, TextReader
 from newshelf.serving.reasons import Facts
 from newshelf.serving.table import ItemTable
 
@@ -99,10 +101,11 @@ def row_facts(table: ItemTable, row: int) -> Facts:
         table.brand[row],
         table.color[row],
         table.material[row],
+        _known(table.known, row),
     )
 
 
-def product_facts(product: Product) -> Facts:
+def product_facts(product: Product, reader: TextReader) -> Facts:
     """What a reason may name of a product."""
     return Facts(
         product.id,
@@ -111,7 +114,12 @@ def product_facts(product: Product) -> Facts:
         product.brand,
         product.color,
         product.material,
+        _known(reader.read([product]), 0),
     )
+
+
+def _known(values: KnownValues, row: int) -> dict[str, Sequence[str]]:
+    return {attribute: found for attribute in ATTRIBUTES if (found := values.of(attribute, row))}
 
 
 def _gather(indexed: FloatArray, extra: FloatArray, positions: IntArray) -> FloatArray:

@@ -1,13 +1,14 @@
 """What is known of the items that can be recommended, column by column."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from newshelf.catalog.schema import Product, category_levels, split_values
+from newshelf.serving.known import KnownValues, TextReader
 
 __all__ = ["INDEX_COLUMNS", "ItemTable", "type_path"]
 
@@ -50,9 +51,13 @@ class ItemTable:
     """Epoch seconds; the least int64 where absent."""
     popularity: NDArray[np.float64]
     """Interactions with the item; 0 for a new one."""
+    known: KnownValues = field(default_factory=KnownValues)
+    """What is known beyond the columns."""
 
     @classmethod
-    def from_columns(cls, columns: Mapping[str, Sequence[object]]) -> "ItemTable":
+    def from_columns(
+        cls, columns: Mapping[str, Sequence[object]], known: KnownValues | None = None
+    ) -> "ItemTable":
         """Build from ``INDEX_COLUMNS``, with None where a value is absent."""
         texts = {
             name: [None if value is None else str(value) for value in columns[name]]
@@ -64,12 +69,20 @@ class ItemTable:
             price=np.array(columns["price"], dtype=np.float64),
             created_at=np.array(created_at, dtype=np.int64),
             popularity=np.nan_to_num(np.array(columns["popularity"], dtype=np.float64)),
+            known=known or KnownValues(),
             **texts,
         )
 
     @classmethod
-    def from_products(cls, products: Sequence[Product]) -> "ItemTable":
-        """Products that a request brought along: in stock, created now, not yet popular."""
+    def from_products(
+        cls, products: Sequence[Product], reader: TextReader | None = None
+    ) -> "ItemTable":
+        """Products that a request brought along: in stock, created now, not yet popular.
+
+        Args:
+            products: the products.
+            reader: says what their texts tell; without one, only their fields count.
+        """
         columns: dict[str, Sequence[object]] = {
             name: [getattr(product, name) for product in products]
             for name in ("id", "title", "product_type", "brand", "color", "material", "price")
@@ -81,7 +94,8 @@ class ItemTable:
                 "availability": [None] * count,
                 "created_at": [_NOW] * count,
                 "popularity": [0.0] * count,
-            }
+            },
+            (reader or TextReader()).read(products),
         )
 
     def __len__(self) -> int:
@@ -100,27 +114,46 @@ class ItemTable:
     @cached_property
     def by_type(self) -> Postings:
         """Rows by ``type_path`` of each level and all levels above it."""
-        return _postings(_paths(value) for value in self.product_type)
+        return self._postings("product_type", map(_paths, self.product_type), _paths)
 
     @cached_property
     def by_brand(self) -> Postings:
         """Rows by brand, lower-cased."""
-        return _postings([_folded(value)] if value else [] for value in self.brand)
+        brands = ([_folded(value)] if value else [] for value in self.brand)
+        return self._postings("brand", brands)
 
     @cached_property
     def by_color(self) -> Postings:
         """Rows by each colour of the cell, and by the whole cell."""
-        return _postings(_values(value) for value in self.color)
+        return self._postings("color", map(_values, self.color))
 
     @cached_property
     def by_material(self) -> Postings:
         """Rows by each material of the cell, and by the whole cell."""
-        return _postings(_values(value) for value in self.material)
+        return self._postings("material", map(_values, self.material))
+
+    @cached_property
+    def by_style(self) -> Postings:
+        """Rows by each style that is known."""
+        return self._postings("style", ([] for _ in self.id))
 
     @cached_property
     def by_availability(self) -> Postings:
         """Rows by availability; what does not say is in stock."""
         return _postings([value or "in_stock"] for value in self.availability)
+
+    def _postings(
+        self,
+        attribute: str,
+        stated: Iterable[Iterable[str]],
+        keys: Callable[[str], Iterable[str]] = lambda value: [_folded(value)],
+    ) -> Postings:
+        """Rows by what their column states, and by what is known beyond it."""
+        known = self.known.rows(attribute)
+        return _postings(
+            {*cell, *(key for value in known.get(row, ()) for key in keys(value))}
+            for row, cell in enumerate(stated)
+        )
 
 
 def type_path(product_type: str) -> str:
