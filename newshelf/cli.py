@@ -114,14 +114,19 @@ def train(
     settings: SettingsOption = None,
     workspace: WorkspaceOption = None,
     strict: StrictOption = False,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Train by so many processes of this machine (torchrun).")
+    ] = 1,
 ) -> None:
     """Train the encoder and the scorer on a catalogue.
+
+    A training that was broken off is gone on with.
 
     Example: `./run train --catalog shop --settings configs/production.toml`
     """
     from newshelf.cli_pipeline import update
 
-    update("train", catalog, settings, workspace, strict=strict)
+    update("train", catalog, settings, workspace, strict=strict, processes=processes)
 
 
 @app.command()

@@ -15,12 +15,13 @@ from newshelf.pipeline.workspace import Workspace
 __all__ = ["make_jobs"]
 
 
-def make_jobs(console: Console, *, strict: bool = False) -> Jobs:
+def make_jobs(console: Console, *, strict: bool = False, processes: int = 1) -> Jobs:
     """The real jobs.
 
     Args:
         console: where they show their progress.
         strict: refuse a catalogue with bad rows instead of leaving them out.
+        processes: how many train.
     """
 
     def sample(settings: Settings, out: Path) -> None:
@@ -33,14 +34,22 @@ def make_jobs(console: Console, *, strict: bool = False) -> Jobs:
             shoppers=settings.sample.shoppers,
         )
 
-    def train(workspace: Workspace, settings: Settings, out: Path) -> None:
-        from newshelf.catalog import read_catalog
-        from newshelf.transfer.train import train as run
+    def train(workspace: Workspace, settings: Settings, inputs: str, out: Path) -> None:
+        from newshelf.transfer.job import TrainJob
+        from newshelf.transfer.processes import launch
 
-        catalog = read_catalog(workspace.catalog, strict=strict)
-        if catalog.report.problems:
-            console.print(catalog.report.summary(), markup=False)
-        run(catalog, settings, out, workspace.features, console)
+        job = TrainJob(
+            catalog=workspace.catalog,
+            settings=settings,
+            out=out,
+            features=workspace.features,
+            state=workspace.training,
+            runs=workspace.runs,
+            # Several processes see other batches, so their run is another one.
+            identity=f"{inputs} by {processes}",
+            strict=strict,
+        )
+        launch(job, processes, console)
 
     def evaluate(workspace: Workspace, settings: Settings, out: Path) -> None:
         from newshelf.catalog import read_catalog

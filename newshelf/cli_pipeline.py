@@ -1,5 +1,6 @@
 """The verbs that make something: sample, train, evaluate, export, archive."""
 
+import os
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -59,14 +60,24 @@ def update(
     model_store: Path | None = None,
     runtime: str | None = None,
     strict: bool = False,
+    processes: int = 1,
 ) -> Workspace:
-    """Bring the stages up to ``last`` up to date."""
+    """Bring the stages up to ``last`` up to date.
+
+    Raises:
+        SetupError: torchrun started this, several times over.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        raise SetupError(
+            "torchrun would run every stage in each process: use ./run train --processes N, or "
+            "on several machines torchrun … -m newshelf.transfer.processes"
+        )
     console = make_console()
     opened = open_workspace(catalog, override=workspace, model_store=model_store)
     stages = plan_stages(
         opened,
         settings_from(settings, runtime),
-        make_jobs(console, strict=strict),
+        make_jobs(console, strict=strict, processes=processes),
     )
     with opened.locked(console):
         bring_up_to_date(stages.up_to(last), console)

@@ -11,14 +11,17 @@ from newshelf.errors import SettingsError
 __all__ = [
     "ArchiveSettings",
     "AttributeSettings",
+    "BlendSettings",
     "EvaluationSettings",
     "FinetuneSettings",
+    "FusionSettings",
     "ImageTowerSettings",
     "ModelServingSettings",
     "SampleSettings",
     "ScorerSettings",
     "Settings",
     "TextTowerSettings",
+    "TrackingSettings",
     "load_settings",
 ]
 
@@ -27,7 +30,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class SampleSettings(_Section):
@@ -64,6 +67,15 @@ class AttributeSettings(_Section):
     price_bins: Positive = 16
 
 
+class FusionSettings(_Section):
+    """How picture, text and attributes become one embedding."""
+
+    kind: Literal["early", "late", "attention"] = "attention"
+    modality_dropout: Annotated[float, Field(ge=0, le=0.5)] = 0.2
+    """Share of the products whose picture is hidden in a step of fine-tuning, and of those
+    whose text is; never both of one."""
+
+
 class FinetuneSettings(_Section):
     """Fine-tuning on the source category, then a new head on the target category."""
 
@@ -75,10 +87,33 @@ class FinetuneSettings(_Section):
     target_shots: Positive = 20
     """Labelled products per class that the target head may see."""
     target_epochs: Positive = 60
+    l2_sp: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the squared distance to the weights that fine-tuning starts from."""
+    class_balance: Fraction = 0.0
+    """0 lets each label count as much as any other, 1 each class."""
+    patience: Annotated[int, Field(ge=0)] = 0
+    """Stop after so many epochs without a better validation; 0 never does."""
+
+
+class BlendSettings(_Section):
+    """The signals beside the scorer, and how their weights are found."""
+
+    half_life_days: Annotated[float, Field(gt=0)] = 60.0
+    """What was taken so long ago counts half in the links."""
+    ridge: Annotated[float, Field(gt=0)] = 2.0
+    """λ of the links, in units of an item's mean weight."""
+    linked_items: Positive = 8000
+    """At most so many items, the most frequent, are linked directly."""
+    links_per_item: Positive = 200
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Share of the training on which the weights are fitted."""
+    dropped_items: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the items that lose their behaviour while the weights are fitted."""
+    max_cases: Positive = 1000
 
 
 class ScorerSettings(_Section):
-    """The Siamese scorer, trained contrastively."""
+    """The Siamese scorer, trained contrastively, and what is blended with it."""
 
     width: Positive = 128
     epochs: Positive = 12
@@ -89,6 +124,20 @@ class ScorerSettings(_Section):
     max_history: Positive = 50
     temperature: Annotated[float, Field(gt=0)] = 0.07
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    hard_negatives: Annotated[int, Field(ge=0, le=50)] = 1
+    """Items like the positive that each positive adds to the negatives."""
+    blend: BlendSettings | None = BlendSettings()
+    """The signals beside the scorer; ``blend = false`` ranks by the scorer alone."""
+
+
+class TrackingSettings(_Section):
+    """Where the losses and accuracies of a training go."""
+
+    kind: Literal["tensorboard", "mlflow", "none"] = "tensorboard"
+    folder: str = ""
+    """Empty is the workspace's ``runs``."""
+    uri: str = ""
+    """An MLflow server (``http://…``) instead of a folder."""
 
 
 class EvaluationSettings(_Section):
@@ -133,8 +182,10 @@ class Settings(_Section):
     image: ImageTowerSettings | None = ImageTowerSettings()
     text: TextTowerSettings | None = TextTowerSettings()
     attributes: AttributeSettings = AttributeSettings()
+    fusion: FusionSettings = FusionSettings()
     finetune: FinetuneSettings = FinetuneSettings()
     scorer: ScorerSettings = ScorerSettings()
+    tracking: TrackingSettings = TrackingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     archive: ArchiveSettings = ArchiveSettings()
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from newshelf.nn.fusion import AttentionFusion
+from newshelf.nn.fusion import build_fusion
 from newshelf.nn.spec import HEADS, EncoderSpec, HeadName
 from newshelf.nn.towers import AttributeTower, ImageTower, TextTower
 
@@ -30,7 +30,7 @@ class Encoder(nn.Module):
         self.attribute_tower = AttributeTower(spec.attributes)
         widths = [self.attribute_tower.features]
         widths += [tower.features for tower in (spec.image, spec.text) if tower]
-        self.fusion = AttentionFusion(spec.fusion, widths, spec.embedding)
+        self.fusion = build_fusion(spec.fusion, widths, spec.embedding)
         self.heads = nn.ModuleDict(
             {head: nn.Linear(spec.embedding, len(spec.labels[head])) for head in self.head_names}
         )

@@ -18,7 +18,9 @@ __all__ = [
     "HEADS",
     "SPEC_FILE",
     "AttributeInput",
+    "BlendSpec",
     "EncoderSpec",
+    "FusionKind",
     "FusionSpec",
     "HeadName",
     "ImageInput",
@@ -30,6 +32,7 @@ __all__ = [
 
 SPEC_FILE = "model.json"
 
+FusionKind = Literal["early", "late", "attention"]
 HeadName = Literal["source_type", "target_type", "color", "material"]
 HEADS: tuple[HeadName, ...] = ("source_type", "target_type", "color", "material")
 
@@ -90,7 +93,7 @@ class AttributeInput(_Spec):
 class FusionSpec(_Spec):
     """How the towers' features become one embedding."""
 
-    kind: Literal["attention"] = "attention"
+    kind: FusionKind = "attention"
     width: int = 512
     heads: int = 8
     dropout: float = 0.1
@@ -120,13 +123,26 @@ class ScorerSpec(_Spec):
     """The most recent items of a history that are read."""
 
 
+class BlendSpec(_Spec):
+    """The signals beside the scorer; see ``newshelf.nn.blend``."""
+
+    weights: dict[str, float]
+    """By signal: ``siamese``, ``content``, and one per link."""
+    floor: float = 1e-3
+    """ε, added to a link before its logarithm."""
+    temperature: float = 0.1
+    """τ of the content signal."""
+
+
 class ModelSpec(_Spec):
     """One trained unit: encoder, scorer (None without events or baskets) and versions."""
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     catalog_name: str
     encoder: EncoderSpec
     scorer: ScorerSpec | None
+    blend: BlendSpec | None = None
+    """None without a scorer."""
 
 
 def read_spec(directory: Path) -> ModelSpec:

@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +15,7 @@ __all__ = [
     "catalog_files",
     "file_digest",
     "files_by_stat",
+    "inputs_digest",
     "libraries",
     "settings_values",
     "sources",
@@ -90,6 +92,12 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file's bytes, shortened."""
     with path.open("rb") as opened:
         return _short(hashlib.file_digest(opened, "sha256"))
+
+
+def inputs_digest(inputs: Mapping[str, Component]) -> str:
+    """One digest of everything a stage is made from."""
+    plain = json.dumps({name: dict(parts) for name, parts in inputs.items()}, sort_keys=True)
+    return _short(hashlib.sha256(plain.encode()))
 
 
 def _short(digest: "hashlib._Hash") -> str:

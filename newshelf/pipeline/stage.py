@@ -34,6 +34,8 @@ class Stage:
     """Files that differ from run to run and mean nothing to later stages."""
     elsewhere: Callable[[Path], list[Path]] | None = None
     """Files outside ``directory`` that belong to the output, read from the folder."""
+    scratch: Path | None = None
+    """A folder where ``build`` keeps what it would go on from; removed when it is done."""
 
 
 def why_stale(stage: Stage) -> str | None:
@@ -67,6 +69,8 @@ def make(stage: Stage) -> None:
             "id": _identity(stage, aside),
         }
         write_json(aside / STAMP, stamp)
+    if stage.scratch is not None:
+        shutil.rmtree(stage.scratch, ignore_errors=True)
 
 
 def _clear_leftovers(directory: Path) -> None:

@@ -35,6 +35,16 @@ class Workspace:
         return self.root / "features"
 
     @property
+    def training(self) -> Path:
+        """What is kept of a training until its checkpoint is written, to go on after a kill."""
+        return self.root / "training"
+
+    @property
+    def runs(self) -> Path:
+        """Losses and accuracies of trainings, for TensorBoard or MLflow."""
+        return self.root / "runs"
+
+    @property
     def checkpoint(self) -> Path:
         """The trained model."""
         return self.root / "checkpoint"

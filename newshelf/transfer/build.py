@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from newshelf.nn.spec import (
 )
 from newshelf.nn.weights import LoadedText, load_image_tower, load_text_tower
 from newshelf.transfer.features import FeatureTable, feature_table
+from newshelf.transfer.group import first_alone, group_size
 from newshelf.transfer.warm_start import warm_start
 
 __all__ = ["Backbone", "build_backbone", "set_threads"]
@@ -36,8 +38,9 @@ class Backbone:
 
 
 def set_threads(settings: Settings) -> None:
-    """Use ``settings.threads`` cores, or all."""
-    torch.set_num_threads(settings.threads or os.cpu_count() or 1)
+    """Use ``settings.threads`` cores, or all; several processes divide all among them."""
+    shared = max(1, (os.cpu_count() or 1) // group_size())
+    torch.set_num_threads(settings.threads or shared)
 
 
 def build_backbone(
@@ -46,11 +49,21 @@ def build_backbone(
     labels: dict[HeadName, tuple[str, ...]],
     features_dir: Path,
     console: Console,
+    *,
+    tune_towers: Callable[[Encoder], None] | None = None,
 ) -> Backbone:
     """Load the towers that both the settings and the catalogue have a use for.
 
     A tower for pictures is left out where no product has one: it would learn nothing, and
     cost every served archive its size. Likewise for texts.
+
+    Args:
+        catalog: N products.
+        settings: which towers, and the sizes of what is on top of them.
+        labels: class names of each head.
+        features_dir: a folder where features are cached.
+        console: where the progress is shown.
+        tune_towers: changes the loaded towers in place, before their features are computed.
 
     Raises:
         TrainingError: neither pictures nor texts are left.
@@ -72,16 +85,18 @@ def build_backbone(
             image=image,
             text=text.spec if text else None,
             attributes=_attribute_input(catalog, settings),
-            fusion=FusionSpec(),
+            fusion=FusionSpec(kind=settings.fusion.kind),
             labels=labels,
         )
     ).eval()
     # The trained towers take the places of the empty ones.
     encoder.image_tower = image_tower
     encoder.text_tower = text.tower if text else None
-    table = feature_table(
-        catalog, encoder, _tokenizer(text) if text else None, features_dir, console
-    )
+    if tune_towers is not None:
+        tune_towers(encoder)
+    tokenizer = _tokenizer(text) if text else None
+    with first_alone():
+        table = feature_table(catalog, encoder, tokenizer, features_dir, console)
     warm_start(encoder, table)
     return Backbone(encoder, table, text.tokenizer_json if text else None)
 

@@ -7,6 +7,7 @@ settings give another cache.
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from newshelf.catalog import Catalog
-from newshelf.errors import BadPicture, TooLarge
+from newshelf.errors import BadPicture, TooLarge, TrainingError
 from newshelf.files import write_aside
 from newshelf.nn.encoder import Encoder, Features
 from newshelf.nn.inputs import Tokenizer, attribute_row, decode_picture, prepare_pictures
@@ -32,6 +33,8 @@ __all__ = ["FeatureTable", "feature_table"]
 
 _BATCH = 32
 _SHOWN = 10
+_KEEP_EVERY_S = 30.0
+"""How much work a killed run may lose."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,9 @@ def feature_table(
         tokenizer: of the text tower; None without one.
         cache: a folder.
         console: where the progress is shown.
+
+    Raises:
+        TrainingError: a tower's numbers are not finite.
     """
     rows = len(catalog.items)
     spec = encoder.spec
@@ -101,9 +107,14 @@ def _image_features(
     """``(N, features)`` float32 and ``(N,)`` bool: the pictures that could be decoded."""
     paths = [catalog.image_path(row) for row in range(len(catalog.items))]
     known = {row: path for row, path in enumerate(paths) if path is not None}
-    keys = {row: _digest(path.read_bytes()) for row, path in known.items()}
-    by_key = {keys[row]: path for row, path in known.items()}
     damaged: list[str] = []
+    keys: dict[int, str] = {}
+    for row, path in known.items():
+        try:
+            keys[row] = _digest(path.read_bytes())
+        except OSError as error:
+            damaged.append(f"{path.name}: {error.strerror}")
+    by_key = {key: known[row] for row, key in keys.items()}
 
     def compute(missing: Sequence[str]) -> dict[str, Tensor]:
         pictures = {}
@@ -113,10 +124,13 @@ def _image_features(
                 pictures[key] = decode_picture(data, short_side=spec.size)
             except (BadPicture, TooLarge) as error:
                 damaged.append(f"{by_key[key].name}: {error.message}")
+            except OSError as error:
+                damaged.append(f"{by_key[key].name}: {error.strerror}")
         if not pictures:
             return {}
         batch = prepare_pictures(list(pictures.values()), spec, "cpu")
         features = tower(batch.to(memory_format=torch.channels_last))
+        _refuse_not_finite("[image]", features, [by_key[key].name for key in pictures])
         return dict(zip(pictures, features, strict=True))
 
     store = _Store(cache, _identity(spec, tower))
@@ -145,7 +159,9 @@ def _text_features(
 
     def compute(missing: Sequence[str]) -> dict[str, Tensor]:
         ids, mask = tokenizer.batch([by_key[key] for key in missing])
-        return dict(zip(missing, tower(ids, mask), strict=True))
+        features = tower(ids, mask)
+        _refuse_not_finite("[text]", features, [repr(by_key[key]) for key in missing])
+        return dict(zip(missing, features, strict=True))
 
     store = _Store(cache, _identity(spec, tower, tokenizer.digest))
     # Texts of like length share a batch, so that little of it is padding.
@@ -174,8 +190,12 @@ class _Store:
             return rows
         chunks = [missing[start : start + _BATCH] for start in range(0, len(missing), _BATCH)]
         with torch.inference_mode():
+            kept = time.monotonic()
             for chunk in track(chunks, f"features of {len(missing)} {what}", console=console):
                 rows |= compute(chunk)
+                if time.monotonic() - kept > _KEEP_EVERY_S:
+                    self._write(rows)
+                    kept = time.monotonic()
         self._write({key: rows[key] for key in keys if key in rows})
         return rows
 
@@ -205,6 +225,18 @@ def _table(
             table[row] = found[key]
             present[row] = True
     return table, present
+
+
+def _refuse_not_finite(section: str, features: Tensor, names: Sequence[str]) -> None:
+    """Stop at the first batch, not after an epoch whose loss is no number."""
+    bad = ~torch.isfinite(features).all(dim=1)
+    if bad.any():
+        first = names[int(bad.nonzero()[0])]
+        raise TrainingError(
+            f"{section} the tower's features of {first} are not finite numbers ({int(bad.sum())} "
+            f"of {len(names)} in the batch): when it is all of them its weights are damaged, "
+            "otherwise take what is named out of the catalogue"
+        )
 
 
 def _digest(data: bytes) -> str:

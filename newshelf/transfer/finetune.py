@@ -17,40 +17,37 @@ the rows, and only those count for its loss. Whole modalities are dropped at ran
 that an absent picture or text costs little at serving time (Neverova et al., ModDrop,
 2015).
 
+Further terms are off by default: λ · ||w - w_start||² over the fusion's and the attribute
+tower's weights (L2-SP itself), and class weights n_c^-β, scaled to a mean of 1 over the
+labelled rows, which let rare classes count more.
+
 Stage 2 freezes all that and trains ``target_type`` alone.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from newshelf.config import FinetuneSettings
-from newshelf.errors import TrainingError
-from newshelf.nn.encoder import Encoder, Features
-from newshelf.nn.spec import ATTRIBUTE_COLUMNS, HeadName
+from newshelf.nn.encoder import Encoder
+from newshelf.nn.spec import HeadName
 from newshelf.transfer.features import FeatureTable
+from newshelf.transfer.hide import STATED_BY, columns, drop_modalities, hide_columns
 from newshelf.transfer.labels import UNLABELLED, HeadLabels, few_shots
+from newshelf.transfer.loop import Objective, fit
+from newshelf.transfer.run import Run
 
 __all__ = ["FinetuneResult", "embed", "train_source", "train_target_head"]
 
-_DROP_MODALITY = 0.2
-_HIDE_STATED = 0.5
+_MODALITY_DROPOUT = 0.2
 _HELD_OUT = 0.1
 _PRESERVE_WEIGHT = 20.0
 _HEAD_RATE = 20.0
 """How much faster the heads learn: unit vectors ask for large weights."""
-_STATED_BY: dict[HeadName, tuple[str, ...]] = {
-    "source_type": ("top_type", "product_type"),
-    "color": ("color", "second_color"),
-    "material": ("material", "second_material"),
-}
 
 
 @dataclass(frozen=True)
@@ -67,44 +64,49 @@ def train_source(
     table: FeatureTable,
     labels: dict[HeadName, HeadLabels],
     settings: FinetuneSettings,
-    console: Console,
+    run: Run,
+    *,
+    modality_dropout: float = _MODALITY_DROPOUT,
 ) -> FinetuneResult:
-    """Stage 1; changes ``encoder``'s fusion, attribute tower and heads in place."""
-    heads = [head for head in _STATED_BY if head in labels]
-    held = _held_out(len(table), seed=0)
-    targets = {h: labels[h].target.masked_fill(held, UNLABELLED) for h in heads}
-    start = embed(encoder, table)
-    epochs = settings.epochs
+    """Stage 1; changes ``encoder``'s fusion, attribute tower and heads in place.
+
+    Raises:
+        TrainingError: the loss is not finite.
+    """
+    heads = [head for head in STATED_BY if head in labels]
+    held = _drawn(len(table), seed=0)
+    # Of its own, so that stopping early does not flatter what is reported.
+    watched = _drawn(len(table), seed=1) & ~held if settings.patience else torch.zeros_like(held)
+    targets = {h: labels[h].target.masked_fill(held | watched, UNLABELLED) for h in heads}
+    objective = _Source(encoder, table, targets, settings, modality_dropout)
     rate = settings.learning_rate
-    groups: list[dict[str, Any]] = [
-        {"params": [*encoder.fusion.parameters(), *encoder.attribute_tower.parameters()]}
-    ]
+    groups: list[dict[str, Any]] = [{"params": [*objective.backbone.parameters()]}]
     groups += [{"params": [*encoder.heads[head].parameters()]} for head in heads]
     optimizer = torch.optim.AdamW(groups, lr=rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
         [rate] + [rate * _HEAD_RATE] * len(heads),
-        epochs * -(-len(table) // settings.batch_size),
+        settings.epochs * -(-len(table) // settings.batch_size),
     )
 
-    def step(rows: Tensor) -> Tensor:
-        features, attributes = table.rows(rows)
-        attributes, hidden = _hide_columns(attributes, heads)
-        embedding = encoder.fuse(_drop_modalities(features), attributes)
-        loss = _PRESERVE_WEIGHT * (1 - F.cosine_similarity(embedding, start[rows])).mean()
-        for head in heads:
-            target = targets[head][rows].masked_fill(~hidden[head], UNLABELLED)
-            if (target != UNLABELLED).any():
-                logits = encoder.heads[head](embedding)
-                loss = loss + F.cross_entropy(logits, target, ignore_index=UNLABELLED)
-        return loss
+    def validation() -> float:
+        rows = torch.nonzero(watched).flatten()
+        truth = {head: labels[head].target for head in heads}
+        return -float(objective.losses_of(rows, truth)["loss"])
 
-    encoder.fusion.train()
-    losses = []
-    for _ in track(range(epochs), "fine-tuning on the source category", console=console):
-        order = torch.randperm(len(table)).split(settings.batch_size)
-        losses.append(_epoch(order, step, optimizer, schedule))
-    encoder.fusion.eval()
+    history = fit(
+        "source",
+        objective,
+        lambda _, generator: torch.randperm(len(table), generator=generator).split(
+            settings.batch_size
+        ),
+        optimizer,
+        run,
+        epochs=settings.epochs,
+        schedule=schedule,
+        validate=validation if watched.any() else None,
+        patience=settings.patience or None,
+    )
     accuracy: dict[str, float] = {}
     tested: dict[str, int] = {}
     for head in heads:
@@ -112,7 +114,7 @@ def train_source(
         if len(rows):
             accuracy[head] = _accuracy(encoder, table, head, labels[head].target, rows)
             tested[head] = len(rows)
-    return FinetuneResult(losses, accuracy, tested)
+    return FinetuneResult(history.loss, accuracy, tested)
 
 
 def train_target_head(
@@ -120,26 +122,120 @@ def train_target_head(
     table: FeatureTable,
     labels: HeadLabels,
     settings: FinetuneSettings,
-    seed: int,
-    console: Console,
+    run: Run,
 ) -> FinetuneResult:
-    """Stage 2: the frozen embedding of a few labelled products, a new linear head."""
-    generator = np.random.default_rng(seed)
+    """Stage 2: the frozen embedding of a few labelled products, a new linear head.
+
+    Raises:
+        TrainingError: the loss is not finite.
+    """
+    generator = np.random.default_rng(run.seed)
     train, test = few_shots(labels.target, settings.target_shots, generator)
-    embeddings = embed(encoder, table, hidden=_STATED_BY["source_type"])
+    embeddings = embed(encoder, table, hidden=STATED_BY["source_type"])
     head = cast(nn.Linear, encoder.heads["target_type"])
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
-    optimizer = torch.optim.AdamW(head.parameters(), lr=0.05, weight_decay=0.01)
-    losses = []
-    for _ in track(range(settings.target_epochs), "head of the target category", console=console):
-        optimizer.zero_grad()
-        loss = F.cross_entropy(head(embeddings[train]), labels.target[train])
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    weight = _class_weights(labels.target[train], len(labels.classes), settings.class_balance)
+    history = fit(
+        "target",
+        _Head(head, embeddings, labels.target, weight),
+        lambda _epoch, _generator: [train],
+        torch.optim.AdamW(head.parameters(), lr=0.05, weight_decay=0.01),
+        run,
+        epochs=settings.target_epochs,
+    )
     accuracy = _accuracy(encoder, table, "target_type", labels.target, test)
-    return FinetuneResult(losses, {"target_type": accuracy}, {"target_type": len(test)})
+    return FinetuneResult(history.loss, {"target_type": accuracy}, {"target_type": len(test)})
+
+
+class _Source(Objective):
+    """Stage 1's losses of some rows of the table."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        table: FeatureTable,
+        targets: dict[HeadName, Tensor],
+        settings: FinetuneSettings,
+        modality_dropout: float,
+    ) -> None:
+        super().__init__()
+        # The frozen towers stay outside: what is kept of a run is what is trained.
+        self.backbone = nn.ModuleList([encoder.fusion, encoder.attribute_tower])
+        self.heads = nn.ModuleDict({head: encoder.heads[head] for head in targets})
+        self._fuse = encoder.fuse
+        self._table = table
+        self._targets = targets
+        self._start = embed(encoder, table)
+        self._start_weights = [p.detach().clone() for p in self.backbone.parameters()]
+        self._l2_sp = settings.l2_sp
+        self._modality_dropout = modality_dropout
+        self._weights = {
+            head: _class_weights(target, self._classes(head), settings.class_balance)
+            for head, target in targets.items()
+        }
+
+    def forward(self, batch: Tensor) -> dict[str, Tensor]:
+        """``batch (B,)`` int64 row numbers."""
+        features, attributes = self._table.rows(batch)
+        attributes, hidden = hide_columns(attributes, [*self._targets])
+        targets = {
+            head: target[batch].masked_fill(~hidden[head], UNLABELLED)
+            for head, target in self._targets.items()
+        }
+        dropped = drop_modalities(features, self._modality_dropout)
+        losses = self._losses(self._fuse(dropped, attributes), batch, targets)
+        if self._l2_sp:
+            moved = zip(self.backbone.parameters(), self._start_weights, strict=True)
+            distance = torch.stack([(now - start).square().sum() for now, start in moved]).sum()
+            losses["loss"] = losses["loss"] + self._l2_sp * distance
+            losses["distance"] = distance.detach()
+        return losses
+
+    def losses_of(self, rows: Tensor, truth: dict[HeadName, Tensor]) -> dict[str, Tensor]:
+        """Without chance: every stated column hidden, every modality shown."""
+        features, attributes = self._table.rows(rows)
+        attributes = attributes.clone()
+        for head in truth:
+            attributes[:, columns(STATED_BY[head])] = 0
+        targets = {head: target[rows] for head, target in truth.items()}
+        return self._losses(self._fuse(features, attributes), rows, targets)
+
+    def _losses(
+        self, embedding: Tensor, rows: Tensor, targets: dict[HeadName, Tensor]
+    ) -> dict[str, Tensor]:
+        away = (1 - F.cosine_similarity(embedding, self._start[rows])).mean()
+        losses = {"loss": _PRESERVE_WEIGHT * away, "away": away.detach()}
+        for head, target in targets.items():
+            if (target != UNLABELLED).any():
+                loss = F.cross_entropy(
+                    self.heads[head](embedding),
+                    target,
+                    weight=self._weights[head],
+                    ignore_index=UNLABELLED,
+                )
+                losses["loss"] = losses["loss"] + loss
+                losses[head] = loss.detach()
+        return losses
+
+    def _classes(self, head: HeadName) -> int:
+        return cast(nn.Linear, self.heads[head]).out_features
+
+
+class _Head(Objective):
+    """Stage 2's loss: cross-entropy of a linear head on embeddings that do not change."""
+
+    def __init__(self, head: nn.Linear, embeddings: Tensor, target: Tensor, weight: Tensor) -> None:
+        super().__init__()
+        self.head = head
+        self._embeddings = embeddings
+        self._target = target
+        self._weight = weight
+
+    def forward(self, batch: Tensor) -> dict[str, Tensor]:
+        """``batch (B,)`` int64 row numbers, all labelled."""
+        logits = self.head(self._embeddings[batch])
+        return {"loss": F.cross_entropy(logits, self._target[batch], weight=self._weight)}
 
 
 @torch.no_grad()
@@ -150,71 +246,29 @@ def embed(encoder: Encoder, table: FeatureTable, hidden: tuple[str, ...] = ()) -
     for rows in torch.arange(len(table)).split(1024):
         features, attributes = table.rows(rows)
         attributes = attributes.clone()
-        attributes[:, _columns(hidden)] = 0
+        attributes[:, columns(hidden)] = 0
         chunks.append(encoder.fuse(features, attributes))
     return torch.cat(chunks)
 
 
-def _epoch(
-    batches: tuple[Tensor, ...],
-    step: Callable[[Tensor], Tensor],
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-) -> float:
-    total = 0.0
-    for rows in batches:
-        optimizer.zero_grad()
-        loss = step(rows)
-        if not torch.isfinite(loss):
-            raise TrainingError(f"the loss became {loss.item()}: lower the learning rate")
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        total += loss.item() * len(rows)
-    return total / sum(len(rows) for rows in batches)
-
-
-def _held_out(rows: int, seed: int) -> Tensor:
-    """A tenth of the rows, ``(N,)`` bool, whose labels are only tested."""
+def _drawn(rows: int, seed: int) -> Tensor:
+    """A tenth of the rows, ``(N,)`` bool."""
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(rows, generator=generator) < _HELD_OUT
 
 
-def _hide_columns(
-    attributes: Tensor, heads: list[HeadName]
-) -> tuple[Tensor, dict[HeadName, Tensor]]:
-    """Hide each head's columns from half of the rows; say from which, ``(B,)`` bool."""
-    shown = attributes.clone()
-    hidden = {}
-    for head in heads:
-        rows = torch.rand(len(attributes)) < _HIDE_STATED
-        hidden[head] = rows
-        shown[:, _columns(_STATED_BY[head])] *= ~rows.unsqueeze(1)
-    # What no head states (brand, size, price) is hidden now and then, not to be relied on.
-    others = torch.rand(len(attributes), 1) < _DROP_MODALITY
-    stated = {column for head in heads for column in _STATED_BY[head]}
-    rest = tuple(column for column in ATTRIBUTE_COLUMNS if column not in stated)
-    shown[:, _columns(rest)] *= ~others
-    return shown, hidden
-
-
-def _columns(names: tuple[str, ...]) -> list[int]:
-    return [ATTRIBUTE_COLUMNS.index(name) for name in names]
-
-
-def _drop_modalities(features: Features) -> Features:
-    """Hide the picture or the text of some rows, never both of them."""
-    image, image_present, text, text_present = features
-    draw = torch.rand(len(image_present))
-    drop_image = (draw < _DROP_MODALITY) & text_present
-    drop_text = (draw > 1 - _DROP_MODALITY) & image_present
-    return image, image_present & ~drop_image, text, text_present & ~drop_text
+def _class_weights(target: Tensor, classes: int, balance: float) -> Tensor:
+    """``(classes,)``: n_c^-balance, of mean 1 over the labelled rows; 1 for an absent class."""
+    counts = torch.bincount(target[target != UNLABELLED], minlength=classes).float()
+    weights = torch.where(counts > 0, counts.clamp(min=1) ** -balance, 0.0)
+    mean = (weights * counts).sum() / counts.sum().clamp(min=1)
+    return torch.where(counts > 0, weights / mean.clamp(min=1e-12), 1.0)
 
 
 @torch.no_grad()
 def _accuracy(
     encoder: Encoder, table: FeatureTable, head: HeadName, target: Tensor, rows: Tensor
 ) -> float:
-    stated = _STATED_BY["source_type" if head == "target_type" else head]
+    stated = STATED_BY["source_type" if head == "target_type" else head]
     predicted = encoder.heads[head](embed(encoder, table, hidden=stated)[rows]).argmax(dim=1)
     return float((predicted == target[rows]).float().mean())

@@ -13,10 +13,20 @@ from newshelf.catalog.schema import category_levels, split_values
 from newshelf.errors import TrainingError
 from newshelf.nn.spec import HEADS, HeadName
 
-__all__ = ["Categories", "HeadLabels", "choose_categories", "head_labels"]
+__all__ = [
+    "MIN_PER_CLASS",
+    "UNLABELLED",
+    "Categories",
+    "HeadLabels",
+    "all_labels",
+    "choose_categories",
+    "few_shots",
+    "head_labels",
+    "test_size",
+]
 
 UNLABELLED = -1
-_MIN_PER_CLASS = 4
+MIN_PER_CLASS = 4
 _MAX_CLASSES = 200
 _RICH = 12
 """Products that make a type rich, where a catalogue has a single first level."""
@@ -75,6 +85,12 @@ def choose_categories(catalog: Catalog, source: str) -> Categories | None:
 
 def head_labels(catalog: Catalog, categories: Categories | None) -> dict[HeadName, HeadLabels]:
     """Classes and targets of every head; a head with fewer than two classes is left out."""
+    labels = all_labels(catalog, categories)
+    return {head: label for head, label in labels.items() if len(label.classes) > 1}
+
+
+def all_labels(catalog: Catalog, categories: Categories | None) -> dict[HeadName, HeadLabels]:
+    """Classes and targets of every head, also of those with nothing to tell apart."""
     products = catalog.products()
     types = [" > ".join(category_levels(product.product_type)) for product in products]
     values: dict[HeadName, Sequence[str]] = {
@@ -84,8 +100,12 @@ def head_labels(catalog: Catalog, categories: Categories | None) -> dict[HeadNam
     if categories is not None:
         values["source_type"] = _where(types, categories.source)
         values["target_type"] = _where(types, categories.target)
-    labels = {head: _encode(values[head]) for head in HEADS if head in values}
-    return {head: label for head, label in labels.items() if len(label.classes) > 1}
+    return {head: _encode(values[head]) for head in HEADS if head in values}
+
+
+def test_size(rows: int) -> int:
+    """How many of a class's ``rows`` are tested on instead of learned from: a quarter."""
+    return max(1, rows // 4)
 
 
 def few_shots(target: Tensor, shots: int, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -103,7 +123,7 @@ def few_shots(target: Tensor, shots: int, generator: np.random.Generator) -> tup
     test: list[int] = []
     for value in range(int(target.max()) + 1):
         rows = generator.permutation(np.flatnonzero(target.numpy() == value))
-        held = max(1, len(rows) // 4)
+        held = test_size(len(rows))
         test.extend(rows[:held])
         train.extend(rows[held : held + shots])
     return torch.tensor(train, dtype=torch.int64), torch.tensor(test, dtype=torch.int64)
@@ -120,7 +140,7 @@ def _where(values: Sequence[str], mask: Tensor) -> list[str]:
 
 def _encode(values: Sequence[str]) -> HeadLabels:
     counts = Counter(value for value in values if value)
-    common = [value for value, count in counts.most_common(_MAX_CLASSES) if count >= _MIN_PER_CLASS]
+    common = [value for value, count in counts.most_common(_MAX_CLASSES) if count >= MIN_PER_CLASS]
     classes = tuple(sorted(common))
     number = {value: index for index, value in enumerate(classes)}
     target = [number.get(value, UNLABELLED) for value in values]

@@ -10,7 +10,7 @@ the last epoch that was kept, exactly as if nothing had happened.
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,16 +18,19 @@ from typing import Any
 import torch
 from rich.progress import track
 from torch import Tensor, nn
-from torch import distributed as dist
-from torch.nn.parallel import DistributedDataParallel
 
 from newshelf.errors import TrainingError
+from newshelf.transfer.group import Parallel, agreed, is_first, rank, same_buffers, share, summed
 from newshelf.transfer.run import Progress, Run
 
 __all__ = ["Batches", "History", "Objective", "fit"]
 
 Batches = Callable[[int, torch.Generator], Iterable[Any]]
-"""(epoch, generator) → that epoch's batches; all their randomness comes from the generator."""
+"""(epoch, generator) → that epoch's batches; all their randomness comes from the generator.
+
+Every process goes through all of them and computes its share, so a batch is best a handful
+of row numbers, and what is costly is done in the objective.
+"""
 
 Schedule = torch.optim.lr_scheduler.LRScheduler
 
@@ -77,34 +80,38 @@ def fit(
     Args:
         name: unique within the run, such as ``source`` or ``scorer``.
         objective: in ``train`` mode during the steps, in ``eval`` mode after.
-        batches: of one epoch. With several processes, each takes every n-th batch.
+        batches: of one epoch. With n processes, each takes every n-th batch, and their
+            gradients are averaged: a step then learns from n batches.
         optimizer: over the objective's parameters.
         run: seed, state to resume from, tracker, console.
         epochs: at most.
-        schedule: advanced after every step.
+        schedule: advanced once for each batch, whichever process took it; it has the same
+            length whatever the number of processes.
         before_epoch: told the epoch's number, to thaw layers or set a weight; called again
             for each past epoch when a run is resumed, so it must only depend on the number.
-        validate: after each epoch, in ``eval`` mode; higher is better. The weights of the
-            best epoch are restored at the end.
+        validate: after each epoch, in ``eval`` mode, by the first process; higher is
+            better. The weights of the best epoch are restored at the end.
         patience: stop after so many epochs without a better validation.
         bf16: forward and loss under bfloat16 autocast; weights and gradients stay float32.
         clip_norm: largest norm of the gradient.
 
     Raises:
-        TrainingError: a loss is not finite, or an epoch has no batch.
+        TrainingError: a loss or validation is not finite, or an epoch has no batch.
     """
     history = History()
     best: dict[str, Tensor] = {}
     progress = run.load(name)
-    parallel = _parallel(objective)
     if progress is not None:
-        _restore(progress, objective, optimizer, schedule)
         history = History(**progress.history)
         best = progress.best
     first = len(history.losses)
     for past in range(first):
         if before_epoch:
             before_epoch(past)
+    if progress is not None:
+        _restore(progress, objective, optimizer, schedule)
+        run.tell(f"{run.label(name)} goes on after epoch {first} of {epochs}")
+    parallel = Parallel(objective)
     for epoch in track(
         range(first, epochs),
         run.label(name),
@@ -120,62 +127,85 @@ def fit(
             before_epoch(epoch)
         generator = _seeded(run.seed, name, epoch)
         objective.train()
-        steps = _share(batches(epoch, generator))
-        losses = _epoch(name, epoch, parallel, steps, optimizer, schedule, bf16, clip_norm)
+        losses = _epoch(
+            f"{name}, epoch {epoch + 1}",
+            parallel.module(),
+            batches(epoch, generator),
+            optimizer,
+            schedule,
+            bf16,
+            clip_norm,
+        )
+        same_buffers(objective)
         objective.eval()
         history.losses.append(losses)
-        if validate is not None:
-            with torch.no_grad():
-                history.validation.append(float(validate()))
-            if history.validation[-1] == max(history.validation):
+        logged = dict(losses)
+        if validate is None:
+            history.best_epoch = epoch
+        else:
+            logged["validation"] = _validated(name, epoch, validate)
+            if logged["validation"] > max(history.validation, default=-math.inf):
                 best = {key: value.clone() for key, value in objective.state_dict().items()}
                 history.best_epoch = epoch
-        else:
-            history.best_epoch = epoch
-        logged = dict(losses)
-        if history.validation:
-            logged["validation"] = history.validation[-1]
+            history.validation.append(logged["validation"])
         run.tracker.log(name, epoch, logged)
         run.save(name, _progress(objective, optimizer, schedule, history, best))
     if best:
         objective.load_state_dict(best)
     objective.eval()
+    # What is drawn next must not depend on how much of this loop was resumed.
+    _seeded(run.seed, name, epochs)
     return history
 
 
 def _epoch(
-    name: str,
-    epoch: int,
+    where: str,
     objective: nn.Module,
-    batches: Sequence[Any],
+    batches: Iterable[Any],
     optimizer: torch.optim.Optimizer,
     schedule: Schedule | None,
     bf16: bool,
     clip_norm: float | None,
 ) -> dict[str, float]:
-    if not batches:
-        raise TrainingError(f"{name}: epoch {epoch + 1} has no batch: too few rows to learn from")
+    """Means of the losses over the steps of all processes."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    device = parameters[0].device.type
     sums: dict[str, float] = {}
-    for batch in batches:
+    steps = 0
+    for batch, taken in share(batches):
         optimizer.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext():
+        with torch.autocast(device, torch.bfloat16) if bf16 else nullcontext():
             losses: Mapping[str, Tensor] = objective(batch)
         loss = losses["loss"]
         if not torch.isfinite(loss):
             raise TrainingError(
-                f"{name}: the loss became {loss.item()} in epoch {epoch + 1}: lower the "
-                "learning rate, and look for rows that are not numbers"
+                f"{where}: the loss became {loss.item()}: lower the learning rate, and look "
+                "for rows that are not numbers"
             )
         loss.backward()
         if clip_norm is not None:
-            parameters = [p for group in optimizer.param_groups for p in group["params"]]
             nn.utils.clip_grad_norm_(parameters, clip_norm)
         optimizer.step()
         if schedule is not None:
-            schedule.step()
+            for _ in range(taken):
+                schedule.step()
         for key, value in losses.items():
-            sums[key] = sums.get(key, 0.0) + float(value)
-    return {key: value / len(batches) for key, value in sums.items()}
+            sums[key] = sums.get(key, 0.0) + float(value.detach())
+        steps += 1
+    if not steps:
+        raise TrainingError(f"{where} has no batch: too few rows to learn from")
+    every = summed({**sums, "": float(steps)})
+    steps_of_all = every.pop("")
+    return {key: value / steps_of_all for key, value in every.items()}
+
+
+@torch.no_grad()
+def _validated(name: str, epoch: int, validate: Callable[[], float]) -> float:
+    """The first process's measure; one that another process computed may differ in a digit."""
+    value = float(agreed(validate() if is_first() else None))
+    if not math.isfinite(value):
+        raise TrainingError(f"{name}, epoch {epoch + 1}: the validation became {value}")
+    return value
 
 
 def _stopped(history: History, patience: int | None) -> bool:
@@ -188,24 +218,8 @@ def _seeded(seed: int, name: str, epoch: int) -> torch.Generator:
     """Seed torch for the epoch (dropout), and return a generator for its batches."""
     digest = hashlib.sha256(f"{seed}/{name}/{epoch}".encode()).digest()
     number = int.from_bytes(digest[:7])
-    rank = dist.get_rank() if dist.is_initialized() else 0
-    torch.manual_seed(number + rank)
+    torch.manual_seed(number + rank())
     return torch.Generator().manual_seed(number)
-
-
-def _share(batches: Iterable[Any]) -> list[Any]:
-    """This process's batches: every n-th, the same number for all."""
-    every = list(batches)
-    if not dist.is_initialized():
-        return every
-    world = dist.get_world_size()
-    return every[dist.get_rank() :: world][: math.floor(len(every) / world) or 1]
-
-
-def _parallel(objective: Objective) -> nn.Module:
-    if not dist.is_initialized():
-        return objective
-    return DistributedDataParallel(objective, find_unused_parameters=True)
 
 
 def _progress(

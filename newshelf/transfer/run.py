@@ -10,6 +10,7 @@ from rich.console import Console
 from torch import Tensor
 
 from newshelf.files import write_aside
+from newshelf.transfer.group import agreed, is_first
 from newshelf.transfer.tracking import NoTracker, Tracker
 
 __all__ = ["Progress", "Run"]
@@ -49,15 +50,27 @@ class Run:
         """The progress bar's words."""
         return self.labels.get(name, f"training {name}")
 
+    def tell(self, line: str) -> None:
+        """Print a line, unless the run is quiet."""
+        if not self.quiet:
+            self.console.print(line, markup=False)
+
     def load(self, name: str) -> Progress | None:
-        """What was kept under ``name``; None when there is nothing that fits."""
+        """What was kept under ``name``; None when there is nothing that fits.
+
+        The first process reads, and tells the others.
+        """
+        progress: Progress | None = agreed(self._read(name) if is_first() else None)
+        return progress
+
+    def _read(self, name: str) -> Progress | None:
         path = self._path(name)
         if path is None or not path.exists():
             return None
         try:
             kept = torch.load(path, weights_only=True)
         except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
-            self.console.print(f"[yellow]{path.name} cannot be resumed from ({error})[/]")
+            self.tell(f"{path} cannot be resumed from ({error}): starting anew")
             return None
         if kept.pop("identity", None) != self.identity:
             return None
@@ -66,7 +79,7 @@ class Run:
     def save(self, name: str, progress: Progress) -> None:
         """Keep it, written aside and renamed; with several processes, the first one does."""
         path = self._path(name)
-        if path is None or not _is_first():
+        if path is None or not is_first():
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         with write_aside(path) as aside:
@@ -74,8 +87,3 @@ class Run:
 
     def _path(self, name: str) -> Path | None:
         return None if self.state is None else self.state / f"{name}.pt"
-
-
-def _is_first() -> bool:
-    distributed = torch.distributed
-    return not distributed.is_initialized() or distributed.get_rank() == 0

@@ -4,29 +4,29 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.console import Console
 from torch import Tensor
 
 from newshelf.catalog import Catalog
 from newshelf.config import Settings
-from newshelf.evaluation.interactions import Interactions, read_interactions
+from newshelf.evaluation.interactions import Interactions
 from newshelf.nn.checkpoint import save_checkpoint
-from newshelf.nn.scorer import SiameseScorer
 from newshelf.nn.spec import HeadName, ModelSpec
 from newshelf.transfer.build import Backbone, build_backbone, set_threads
 from newshelf.transfer.finetune import FinetuneResult, embed, train_source, train_target_head
+from newshelf.transfer.group import is_first
 from newshelf.transfer.labels import HeadLabels, choose_categories, head_labels
-from newshelf.transfer.siamese import train_scorer
+from newshelf.transfer.precheck import label_notes, usable_interactions
+from newshelf.transfer.ranking import Ranking, train_ranking
+from newshelf.transfer.run import Run
 
 __all__ = ["train"]
 
 
-def train(
-    catalog: Catalog, settings: Settings, out: Path, features_dir: Path, console: Console
-) -> None:
+def train(catalog: Catalog, settings: Settings, out: Path, features_dir: Path, run: Run) -> None:
     """Fine-tune on the source, fit the target's head, train the scorer, write ``out``.
 
-    Without events or baskets there is no scorer: the model then serves content neighbours.
+    Without enough events or baskets there is no scorer: the model then serves content
+    neighbours. With several processes, the first one writes.
 
     Raises:
         TrainingError: there is not enough, or not the right, data.
@@ -37,78 +37,77 @@ def train(
     categories = choose_categories(catalog, settings.finetune.source)
     labels = head_labels(catalog, categories)
     if categories is not None:
-        console.print(
+        run.tell(
             f"source category: {categories.source_name} ({int(categories.source.sum())} "
             f"products); target: {categories.target_name} ({int(categories.target.sum())})"
         )
+    # What lacks is told before the hours that pictures may take.
+    for line in label_notes(catalog, categories, settings.finetune.target_shots):
+        run.tell(line)
+    interactions, lack = usable_interactions(catalog)
+    if lack:
+        run.tell(lack)
     classes = {head: label.classes for head, label in labels.items()}
-    backbone = build_backbone(catalog, settings, classes, features_dir, console)
-    results = _finetune(backbone, labels, settings, console)
+    backbone = build_backbone(catalog, settings, classes, features_dir, run.console)
+    results = _finetune(backbone, labels, settings, run)
     embeddings = embed(backbone.encoder, backbone.table)
-    scorer, losses = _scorer(catalog, embeddings, settings, console)
+    ranking = _ranking(interactions, embeddings, settings, run)
+    if not is_first():
+        return
     save_checkpoint(
         out,
         spec=ModelSpec(
             catalog_name=catalog.name,
             encoder=backbone.encoder.spec,
-            scorer=scorer.spec if scorer else None,
+            scorer=ranking.scorer.spec if ranking else None,
+            blend=ranking.blend.spec if ranking and ranking.blend else None,
         ),
         encoder=backbone.encoder,
-        scorer=scorer,
+        scorer=ranking.scorer if ranking else None,
+        blend=ranking.blend if ranking else None,
         tokenizer_json=backbone.tokenizer_json,
         ids=[str(value) for value in catalog.items["id"]],
         embeddings=embeddings,
         training={
             "finetune": [asdict(result) for result in results],
-            "scorer_losses": losses,
+            "scorer_losses": ranking.losses if ranking else [],
             "seconds": round(time.monotonic() - started, 1),
         },
     )
 
 
 def _finetune(
-    backbone: Backbone,
-    labels: dict[HeadName, HeadLabels],
-    settings: Settings,
-    console: Console,
+    backbone: Backbone, labels: dict[HeadName, HeadLabels], settings: Settings, run: Run
 ) -> list[FinetuneResult]:
-    results = [train_source(backbone.encoder, backbone.table, labels, settings.finetune, console)]
+    results = [
+        train_source(
+            backbone.encoder,
+            backbone.table,
+            labels,
+            settings.finetune,
+            run,
+            modality_dropout=settings.fusion.modality_dropout,
+        )
+    ]
     if "target_type" in labels:
         results.append(
             train_target_head(
-                backbone.encoder,
-                backbone.table,
-                labels["target_type"],
-                settings.finetune,
-                settings.seed,
-                console,
+                backbone.encoder, backbone.table, labels["target_type"], settings.finetune, run
             )
         )
     for result in results:
         for head, accuracy in result.accuracy.items():
-            console.print(
+            run.tell(
                 f"  {head}: {accuracy:.1%} right on {result.tested[head]} products not learned from"
             )
     return results
 
 
-def _scorer(
-    catalog: Catalog, embeddings: Tensor, settings: Settings, console: Console
-) -> tuple[SiameseScorer | None, list[float]]:
-    if _without_interactions(catalog):
-        console.print("[yellow]no events and no baskets: content neighbours will be served[/]")
-        return None, []
-    interactions: Interactions = read_interactions(catalog)
-    result = train_scorer(
-        embeddings,
-        interactions.sequences,
-        ordered=interactions.timestamps is not None,
-        settings=settings.scorer,
-        seed=settings.seed,
-        console=console,
+def _ranking(
+    interactions: Interactions | None, embeddings: Tensor, settings: Settings, run: Run
+) -> Ranking | None:
+    if interactions is None:
+        return None
+    return train_ranking(
+        embeddings, interactions.sequences, interactions.timestamps, settings.scorer, run
     )
-    return result.scorer, result.losses
-
-
-def _without_interactions(catalog: Catalog) -> bool:
-    return all(table is None or table.empty for table in (catalog.events, catalog.baskets))

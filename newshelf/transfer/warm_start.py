@@ -6,7 +6,8 @@ side, and fine-tuning moves it from there:
 
 - each tower's input layer projects onto the leading principal components of its features,
   in coordinates that no other tower uses, scaled to a mean squared length of 1;
-- the attention and feed-forward branches begin at zero, the output layer as the identity.
+- what adds to that (attention, feed-forward, gates) begins at zero, and the way to the
+  embedding as the identity.
 
 The idea is that of a residual branch that starts as a no-op (Zhang et al., Fixup, 2019)
 on a data-dependent first layer (Krähenbühl et al., 2016).
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from newshelf.nn.encoder import Encoder
+from newshelf.nn.fusion import AttentionFusion, EarlyFusion, Fusion, LateFusion
 from newshelf.transfer.features import FeatureTable
 
 __all__ = ["warm_start"]
@@ -53,11 +55,34 @@ def warm_start(encoder: Encoder, table: FeatureTable) -> None:
         attributes.weight, std=_ATTRIBUTES_LENGTH / (width * attributes.in_features) ** 0.5
     )
     nn.init.zeros_(attributes.bias)
-    for layer in (fusion.mix, cast(nn.Linear, fusion.feed_forward[-1])):
-        nn.init.zeros_(layer.weight)
-        nn.init.zeros_(layer.bias)
-    nn.init.eye_(fusion.output.weight)
-    nn.init.zeros_(fusion.output.bias)
+    _sum_of_inputs(fusion, width)
+
+
+def _sum_of_inputs(fusion: Fusion, width: int) -> None:
+    """Let ``fusion`` begin as the normalised sum of its input layers' results."""
+    match fusion:
+        case AttentionFusion():
+            _silence(fusion.mix, fusion.feed_forward[-1])
+            _identity(fusion.output)
+        case LateFusion():
+            _silence(*(cast(nn.Sequential, block)[-1] for block in fusion.feed_forward))
+            _silence(*(cast(nn.Sequential, gate)[-1] for gate in fusion.gates))
+            _identity(fusion.output)
+        case EarlyFusion():
+            _silence(fusion.feed_forward[-1], fusion.direct)
+            for at in range(len(fusion.inputs)):
+                nn.init.eye_(fusion.direct.weight[:, at * width : (at + 1) * width])
+
+
+def _silence(*layers: nn.Module) -> None:
+    for layer in layers:
+        nn.init.zeros_(cast(nn.Linear, layer).weight)
+        nn.init.zeros_(cast(nn.Linear, layer).bias)
+
+
+def _identity(layer: nn.Linear) -> None:
+    nn.init.eye_(layer.weight)
+    nn.init.zeros_(layer.bias)
 
 
 def _shares(features: list[int], width: int) -> list[int]:

@@ -20,12 +20,14 @@ class Shop:
     root: Path
     settings: Settings = field(default_factory=Settings)
     done: list[str] = field(default_factory=list)
+    identities: list[str] = field(default_factory=list)
 
     def stages(self) -> Stages:
         return plan_stages(self.workspace, self.settings, self.jobs(), root=self.root)
 
     def jobs(self) -> Jobs:
-        def train(workspace: Workspace, settings: Settings, out: Path) -> None:
+        def train(workspace: Workspace, settings: Settings, inputs: str, out: Path) -> None:
+            self.identities.append(inputs)
             self.done.append("train")
             items = (workspace.catalog / "items.parquet").read_bytes()
             (out / "encoder.safetensors").write_bytes(items + str(settings.finetune).encode())

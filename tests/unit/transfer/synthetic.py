@@ -17,12 +17,13 @@ def encoder_of(
     image: bool = True,
     text: bool = True,
     width: int = 128,
+    kind: str = "attention",
 ) -> Encoder:
     """An encoder whose image tower claims ``IMAGE`` features; only ``fuse`` can be used."""
     spec = tiny_spec(image=image, text=text).encoder
     changes: dict[str, object] = {
         "labels": labels,
-        "fusion": spec.fusion.model_copy(update={"width": width}),
+        "fusion": spec.fusion.model_copy(update={"width": width, "kind": kind}),
     }
     if spec.image:
         changes["image"] = spec.image.model_copy(update={"features": IMAGE})

@@ -11,7 +11,9 @@ from newshelf.errors import TrainingError
 from newshelf.nn.spec import ATTRIBUTE_COLUMNS
 from newshelf.transfer import finetune
 from newshelf.transfer.finetune import embed, train_source, train_target_head
+from newshelf.transfer.hide import drop_modalities, hide_columns
 from newshelf.transfer.labels import HeadLabels
+from newshelf.transfer.run import Run
 from newshelf.transfer.warm_start import warm_start
 from tests.unit.transfer.synthetic import IMAGE, TEXT, clusters, encoder_of, table_of
 
@@ -19,6 +21,11 @@ ROWS = 400
 SETTINGS = FinetuneSettings(epochs=6, batch_size=64, target_shots=10, target_epochs=40)
 KINDS = ("a", "b", "c", "d")
 CLASSES = {"source_type": KINDS, "target_type": KINDS, "color": ("green", "red")}
+
+
+@pytest.fixture
+def run(said) -> Run:
+    return Run(seed=3, console=said.console)
 
 
 @pytest.fixture
@@ -47,9 +54,9 @@ def changed(before: dict[str, torch.Tensor], encoder) -> set[str]:
     return {name for name, value in before.items() if not torch.equal(value, after[name])}
 
 
-def test_heads_learn_what_holds_on_products_they_did_not_see(world, said):
+def test_heads_learn_what_holds_on_products_they_did_not_see(world, run):
     encoder, table, labels = world
-    result = train_source(encoder, table, labels, SETTINGS, said.console)
+    result = train_source(encoder, table, labels, SETTINGS, run)
     assert len(result.losses) == SETTINGS.epochs
     assert result.losses[-1] < 0.85 * result.losses[0]
     assert set(result.accuracy) == {"source_type", "color"}
@@ -60,28 +67,28 @@ def test_heads_learn_what_holds_on_products_they_did_not_see(world, said):
     assert 25 <= result.tested["color"] <= 60
 
 
-def test_the_source_stage_leaves_towers_and_the_targets_head_alone(world, said):
+def test_the_source_stage_leaves_towers_and_the_targets_head_alone(world, run):
     encoder, table, labels = world
     before = weights(encoder)
-    train_source(encoder, table, labels, SETTINGS, said.console)
+    train_source(encoder, table, labels, SETTINGS, run)
     parts = {name.split(".")[0] for name in changed(before, encoder)}
     assert parts == {"fusion", "heads", "attribute_tower"}
     assert not {n for n in changed(before, encoder) if n.startswith("heads.target_type")}
     assert not encoder.training
 
 
-def test_what_the_towers_knew_is_kept(world, said):
+def test_what_the_towers_knew_is_kept(world, run):
     encoder, table, labels = world
     start = embed(encoder, table)
-    train_source(encoder, table, labels, SETTINGS, said.console)
+    train_source(encoder, table, labels, SETTINGS, run)
     after = embed(encoder, table)
     assert 0.8 < F.cosine_similarity(start, after).mean() < 0.99999
 
 
-def test_labels_held_out_are_not_learned_from(world, said):
+def test_labels_held_out_are_not_learned_from(world, run):
     """Other labels on those rows give the same weights."""
     encoder, table, labels = world
-    held = finetune._held_out(ROWS, seed=0)
+    held = finetune._drawn(ROWS, seed=0)
     other = {
         head: HeadLabels(label.classes, label.target.masked_fill(held & (label.target >= 0), 0))
         for head, label in labels.items()
@@ -91,17 +98,17 @@ def test_labels_held_out_are_not_learned_from(world, said):
     for some in (labels, other):
         encoder.load_state_dict(start)
         torch.manual_seed(1)
-        train_source(encoder, table, some, SETTINGS, said.console)
+        train_source(encoder, table, some, SETTINGS, run)
         after.append(weights(encoder))
     assert all(torch.equal(value, after[1][name]) for name, value in after[0].items())
 
 
-def test_the_targets_head_learns_from_few_and_changes_nothing_else(world, said):
+def test_the_targets_head_learns_from_few_and_changes_nothing_else(world, run):
     encoder, table, labels = world
-    train_source(encoder, table, labels, SETTINGS, said.console)
+    train_source(encoder, table, labels, SETTINGS, run)
     before = weights(encoder)
     target = labels["target_type"]
-    result = train_target_head(encoder, table, target, SETTINGS, 3, said.console)
+    result = train_target_head(encoder, table, target, SETTINGS, run)
     assert changed(before, encoder) == {"heads.target_type.weight", "heads.target_type.bias"}
     assert result.accuracy["target_type"] > 0.7
     # A quarter of each class of 40.
@@ -127,10 +134,10 @@ def right_when_shown(encoder, table, color) -> float:
     return float((logits.argmax(dim=1) == color).float().mean())
 
 
-def test_a_head_does_not_read_its_own_answer(said, monkeypatch):
+def test_a_head_does_not_read_its_own_answer(run, monkeypatch):
     settings = FinetuneSettings(epochs=15, batch_size=64, learning_rate=3e-3)
     encoder, table, labels = stated_only()
-    result = train_source(encoder, table, labels, settings, said.console)
+    result = train_source(encoder, table, labels, settings, run)
     color = labels["color"].target
     assert result.accuracy["color"] < 0.5
     honest = right_when_shown(encoder, table, color)
@@ -138,9 +145,9 @@ def test_a_head_does_not_read_its_own_answer(said, monkeypatch):
     def show(attributes, heads):
         return attributes, {head: torch.ones(len(attributes), dtype=torch.bool) for head in heads}
 
-    monkeypatch.setattr(finetune, "_hide_columns", show)
+    monkeypatch.setattr(finetune, "hide_columns", show)
     encoder, table, labels = stated_only()
-    train_source(encoder, table, labels, settings, said.console)
+    train_source(encoder, table, labels, settings, run)
     cheat = right_when_shown(encoder, table, color)
     assert cheat > 0.9
     assert honest < cheat - 0.2
@@ -149,7 +156,7 @@ def test_a_head_does_not_read_its_own_answer(said, monkeypatch):
 def test_hidden_columns_are_those_that_state_the_label():
     torch.manual_seed(0)
     attributes = torch.ones(1000, 9, dtype=torch.int64)
-    shown, hidden = finetune._hide_columns(attributes, ["color", "source_type"])
+    shown, hidden = hide_columns(attributes, ["color", "source_type"])
     assert (attributes == 1).all()
     columns = {name: shown[:, at] == 0 for at, name in enumerate(ATTRIBUTE_COLUMNS)}
     for head, names in (
@@ -169,7 +176,7 @@ def test_dropping_never_takes_the_only_modality():
     torch.manual_seed(0)
     rows = torch.zeros(1000, 2)
     image, text = torch.rand(1000) < 0.7, torch.rand(1000) < 0.7
-    _, has_image, _, has_text = finetune._drop_modalities((rows, image, rows, text))
+    _, has_image, _, has_text = drop_modalities((rows, image, rows, text), 0.2)
     assert not (has_image & ~image).any()
     assert not (has_text & ~text).any()
     assert torch.equal(has_image | has_text, image | text)
@@ -179,17 +186,17 @@ def test_dropping_never_takes_the_only_modality():
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_loss_that_is_no_number_stops_the_training(world, said, value):
+def test_a_loss_that_is_no_number_stops_the_training(world, run, value):
     encoder, table, labels = world
     table.text[7] = value
     table.text_present[7] = True
     with pytest.raises(TrainingError, match="loss became nan"):
-        train_source(encoder, table, labels, SETTINGS, said.console)
+        train_source(encoder, table, labels, SETTINGS, run)
 
 
-def test_without_labels_the_embedding_alone_is_trained(world, said):
+def test_without_labels_the_embedding_alone_is_trained(world, run):
     encoder, table, _ = world
-    result = train_source(encoder, table, {}, SETTINGS, said.console)
+    result = train_source(encoder, table, {}, SETTINGS, run)
     assert result.accuracy == result.tested == {}
     assert len(result.losses) == SETTINGS.epochs
 

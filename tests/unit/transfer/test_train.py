@@ -5,14 +5,20 @@ import json
 import pytest
 import torch
 
+from newshelf.config import Settings
 from newshelf.errors import TrainingError
 from newshelf.nn.checkpoint import load_checkpoint
 from newshelf.nn.inputs import Tokenizer
 from newshelf.transfer.evaluate import ScorerRanker, evaluate_checkpoint
 from newshelf.transfer.features import feature_table
 from newshelf.transfer.finetune import embed
+from newshelf.transfer.run import Run
 from newshelf.transfer.train import train
 from tests.unit.transfer.conftest import shop_events, shop_items
+
+
+def run_of(settings: Settings, said) -> Run:
+    return Run(settings.seed, said.console)
 
 
 @pytest.fixture
@@ -20,7 +26,7 @@ def run(tiny_settings, tmp_path, said):
     """Train, and load what was written."""
 
     def go(catalog, settings=tiny_settings, out="checkpoint"):
-        train(catalog, settings, tmp_path / out, tmp_path / "features", said.console)
+        train(catalog, settings, tmp_path / out, tmp_path / "features", run_of(settings, said))
         return load_checkpoint(tmp_path / out)
 
     return go

@@ -52,11 +52,12 @@ def reference(table: FeatureTable, share: dict[str, int]) -> Tensor:
     return torch.cat(parts, dim=1)
 
 
+@pytest.mark.parametrize("kind", ["early", "late", "attention"])
 @pytest.mark.parametrize(
     "share", [{"image": IMAGE, "text": TEXT}, {"image": IMAGE}, {"text": TEXT}]
 )
-def test_neighbours_are_those_of_the_towers(table, share):
-    encoder = encoder_of({}, image="image" in share, text="text" in share)
+def test_neighbours_are_those_of_the_towers(table, share, kind):
+    encoder = encoder_of({}, image="image" in share, text="text" in share, kind=kind)
     have = torch.zeros(ROWS, dtype=torch.bool)
     for name in share:
         have |= getattr(table, f"{name}_present")
@@ -88,9 +89,10 @@ def test_towers_share_no_coordinate(table):
     assert not (image & text).any()
 
 
-def test_attributes_say_little_at_the_start(table):
+@pytest.mark.parametrize("kind", ["early", "late", "attention"])
+def test_attributes_say_little_at_the_start(table, kind):
     """A value that was never seen must not outweigh what a picture shows."""
-    encoder = encoder_of({})
+    encoder = encoder_of({}, kind=kind)
     warm_start(encoder, table)
     bare = embed(encoder, table)
     table.attributes[:] = torch.randint(1, 64, table.attributes.shape)
