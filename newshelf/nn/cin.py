@@ -54,25 +54,27 @@ class CIN(nn.Module):
         self.activation: Activation = activation
         self.split = split
         passed = [fields, *(count // 2 if split else count for count in maps[:-1])]
-        # A convolution of size 1 over the pairs (i, j) is the double sum of the formula.
+        # The double sum over i and j is a linear map of all the pairs.
         self.layers = nn.ModuleList(
-            nn.Conv1d(previous * fields, count, 1)
+            nn.Linear(previous * fields, count)
             for previous, count in zip(passed, maps, strict=True)
         )
         self.width = sum(passed[1:]) + maps[-1] if split else sum(maps)
 
     def forward(self, fields: Tensor) -> Tensor:
         """``(B, m, D)`` float → ``(B, width)``: the pooled maps of all layers."""
-        previous = fields
+        # One place d after another, so that a layer is a single product of matrices.
+        first = fields.transpose(1, 2)
+        previous = first
         pooled = []
         for number, layer in enumerate(self.layers):
-            pairs = (previous.unsqueeze(2) * fields.unsqueeze(1)).flatten(1, 2)
+            pairs = (previous.unsqueeze(3) * first.unsqueeze(2)).flatten(2)
             found = layer(pairs)
             if self.activation == "relu":
                 found = found.relu()
             if self.split and number + 1 < len(self.layers):
-                previous, found = found.chunk(2, dim=1)
+                previous, found = found.chunk(2, dim=2)
             else:
                 previous = found
-            pooled.append(found.sum(dim=2))
+            pooled.append(found.sum(dim=1))
         return torch.cat(pooled, dim=1)

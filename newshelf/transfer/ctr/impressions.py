@@ -1,6 +1,6 @@
 """Rows of a click model: who was shown what, when, after which history, and whether it took."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -86,7 +86,7 @@ def positives(
 
 def exposures(
     events: pd.DataFrame,
-    item_index: "pd.Series[int]",
+    item_index: Mapping[str, int],
     users: IntArray,
     max_history: int,
     positive: EventType = EventType.PURCHASE,
