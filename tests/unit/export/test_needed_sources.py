@@ -12,7 +12,15 @@ def test_only_what_serving_needs_is_carried(name):
     assert all((ROOT / path).is_file() for path in sources)
     assert {path.parts[0] for path in sources} == {"newshelf"}
     parts = {path.parts[1] for path in sources}
-    assert parts == {"__init__.py", "catalog", "errors.py", "files.py", "knowledge", "nn", "serving"}
+    assert parts == {
+        "__init__.py",
+        "catalog",
+        "errors.py",
+        "files.py",
+        "knowledge",
+        "nn",
+        "serving",
+    }
 
 
 def test_packages_come_with_their_modules():
