@@ -1,0 +1,190 @@
+"""MAML: a start from which a few steps of gradient descent learn a task.
+
+For tasks ``t`` with support loss ``L_t`` and query loss ``Q_t`` (Finn et al., 2017)::
+
+    θ_t^0 = θ,   θ_t^{j+1} = θ_t^j - α ∇L_t(θ_t^j),   min_θ Σ_t Q_t(θ_t^K)
+
+The gradient of ``Q_t(θ_t^K)`` goes through the inner steps, and so through the Hessians of
+``L_t``: second order. First order takes every ``∂θ_t^{j+1}/∂θ_t^j`` for the identity. Both
+come from ``torch.func``: gradients of functions of parameters, mapped over tasks.
+
+``α`` may be learned, one for each tensor of parameters (Meta-SGD, Li et al., 2017; MAML++,
+Antoniou et al., 2019), and the query losses after every step may count instead of only the
+last one (MAML++'s multi-step loss, with equal weights), for a start that is good soon.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+
+from newshelf.errors import TrainingError
+from newshelf.transfer.loop import Objective
+
+__all__ = ["Maml", "ModelLoss", "Parameters", "Predict", "inner_steps"]
+
+Parameters = dict[str, Tensor]
+"""By the names of ``Module.named_parameters``."""
+
+Predict = Callable[..., Tensor]
+"""A model's ``forward`` with its parameters filled in."""
+
+ModelLoss = Callable[[Predict, Any], Tensor]
+"""(predict, a task's support or queries) → scalar loss; without branches on values."""
+
+Start = Callable[[nn.Module, Parameters, Any], Parameters]
+"""(model, meta-learned parameters, support) → those that a task starts from."""
+
+
+def inner_steps(
+    loss: Callable[[Parameters], Tensor],
+    parameters: Parameters,
+    rates: Mapping[str, Tensor | float],
+    *,
+    steps: int,
+    first_order: bool = False,
+) -> Iterator[Parameters]:
+    """Gradient descent on ``loss``; yields the parameters after each of the steps.
+
+    Args:
+        loss: of one task's support.
+        parameters: where it starts.
+        rates: α by name; parameters without one stay as they are.
+        steps: how many.
+        first_order: let no derivative pass through the gradients.
+    """
+    for _ in range(steps):
+        slopes = grad(loss)(parameters)
+        stepped = dict(parameters)
+        for name, rate in rates.items():
+            slope = slopes[name].detach() if first_order else slopes[name]
+            stepped[name] = parameters[name] - rate * slope
+        parameters = stepped
+        yield parameters
+
+
+class Maml(Objective):
+    """Meta-learns the parameters of ``model`` (in place) over batches of tasks.
+
+    Args:
+        model: whose parameters are the start θ.
+        loss: of a task's support and of its queries alike.
+        steps: K, inner steps of meta-training, at least 1.
+        rate: α, or where its learning starts.
+        first_order: drop the second derivatives.
+        learn_rates: learn α, one for each tensor of parameters.
+        every_step: minimise the mean of the query losses after each step, not the last.
+        start: makes a task's parameters from the meta-learned ones and the support.
+
+    Example::
+
+        maml = Maml(model, loss, steps=5, rate=0.1)
+        fit("maml", maml, batches, Adam(maml.parameters(), 1e-3), run, epochs=20)
+        adapted = maml.adapt(support)
+        maml.predict(adapted, inputs)
+
+    Raises:
+        TrainingError: ``steps`` or ``rate`` is not positive.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: ModelLoss,
+        *,
+        steps: int,
+        rate: float,
+        first_order: bool = False,
+        learn_rates: bool = False,
+        every_step: bool = False,
+        start: Start | None = None,
+    ) -> None:
+        super().__init__()
+        if steps < 1 or rate <= 0:
+            raise TrainingError(
+                f"MAML with {steps} inner steps at rate {rate}: both must be above zero"
+            )
+        self.model = model
+        self.steps, self.first_order, self.every_step = steps, first_order, every_step
+        self._loss, self._start = loss, start
+        self._names = [name for name, p in model.named_parameters() if p.requires_grad]
+        count = len(self._names) if learn_rates else 0
+        self.log_rates = nn.Parameter(torch.full((count,), math.log(rate)))
+        self._rate = rate
+
+    def forward(self, batch: tuple[Any, Any]) -> dict[str, Tensor]:
+        """Mean query loss after adaptation.
+
+        Args:
+            batch: support and queries, each a tuple of tensors with a leading dimension T
+                of tasks; as ``loss`` takes them, without that dimension.
+        """
+        mapped = vmap(self._query_loss, in_dims=(None, 0, 0), randomness="different")
+        losses: Tensor = mapped(self.parameters_by_name(), *batch)
+        return {"loss": losses.mean()}
+
+    def parameters_by_name(self) -> Parameters:
+        """θ."""
+        return dict(self.model.named_parameters())
+
+    def rates(self) -> Mapping[str, Tensor | float]:
+        """α by name."""
+        if len(self.log_rates):
+            return dict(zip(self._names, self.log_rates.exp(), strict=True))
+        return dict.fromkeys(self._names, self._rate)
+
+    def adapt(self, support: Any, steps: int | None = None) -> Parameters:
+        """The parameters for one task, after ``steps`` (None: as meta-trained).
+
+        Raises:
+            TrainingError: they became no numbers.
+        """
+        *_, last = self.trajectory(support, steps)
+        return last
+
+    def trajectory(self, support: Any, steps: int | None = None) -> Iterator[Parameters]:
+        """The parameters before the first step, and after each one.
+
+        Raises:
+            TrainingError: they became no numbers.
+        """
+        # Detached instead of under no_grad: a generator would leave that on between its steps.
+        meta = {name: value.detach() for name, value in self.parameters_by_name().items()}
+        rates = {
+            name: rate.detach() if isinstance(rate, Tensor) else rate
+            for name, rate in self.rates().items()
+        }
+        taken = self.steps if steps is None else steps
+        for parameters in self._path(meta, support, rates, taken):
+            if not all(bool(torch.isfinite(value).all()) for value in parameters.values()):
+                raise TrainingError(
+                    "adapting to a task gave parameters that are no numbers: lower the inner "
+                    "rate, and look for features that are no numbers"
+                )
+            yield parameters
+
+    def predict(self, parameters: Parameters, *inputs: Tensor) -> Tensor:
+        """The model's output with a task's parameters."""
+        output: Tensor = functional_call(self.model, parameters, inputs)
+        return output
+
+    def _query_loss(self, meta: Parameters, support: Any, queries: Any) -> Tensor:
+        path = list(self._path(meta, support, self.rates(), self.steps))[1:]
+        counted = path if self.every_step else path[-1:]
+        losses = [self._loss(partial(self.predict, parameters), queries) for parameters in counted]
+        return torch.stack(losses).mean()
+
+    def _path(
+        self, meta: Parameters, support: Any, rates: Mapping[str, Tensor | float], steps: int
+    ) -> Iterator[Parameters]:
+        first = self._start(self.model, meta, support) if self._start is not None else meta
+
+        def loss(parameters: Parameters) -> Tensor:
+            return self._loss(partial(self.predict, parameters), support)
+
+        yield first
+        yield from inner_steps(loss, first, rates, steps=steps, first_order=self.first_order)

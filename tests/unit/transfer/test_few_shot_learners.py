@@ -1,0 +1,306 @@
+"""Episodes, prototypes, probe, whitening and MAML behind the one few-shot interface."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from newshelf.errors import TrainingError
+from newshelf.transfer.loop import fit
+from newshelf.transfer.meta.classify import (
+    EpisodeMaml,
+    Labelled,
+    MamlLearner,
+    classification_maml,
+)
+from newshelf.transfer.meta.episodes import Episode, EpisodeSampler
+from newshelf.transfer.meta.metric import AllTypes, EpisodePrototypes
+from newshelf.transfer.meta.network import FewShotNet, ResidualAdapter
+from newshelf.transfer.meta.probe import LinearProbe
+from newshelf.transfer.meta.prototypes import Prototypes
+from newshelf.transfer.meta.whitening import fit_whitening
+from newshelf.transfer.run import Run
+from tests.unit.transfer.synthetic import clusters
+
+WIDTH, WAYS = 12, 3
+EPOCHS = {"maml": 6, "protomaml": 4, "episodes": 6, "all types": 16}
+
+
+def maml_learner(prototypes: bool) -> MamlLearner:
+    torch.manual_seed(0)
+    net = FewShotNet(ResidualAdapter(WIDTH, hidden=8), WAYS)
+    return MamlLearner(classification_maml(net, prototypes=prototypes, steps=3, rate=0.05))
+
+
+LEARNERS = {
+    "prototypes": Prototypes(),
+    "cosine": Prototypes(metric="cosine"),
+    "probe": LinearProbe(),
+    "maml": maml_learner(prototypes=False),
+    "protomaml": maml_learner(prototypes=True),
+}
+
+
+@pytest.fixture(params=LEARNERS)
+def learner(request):
+    return LEARNERS[request.param]
+
+
+@pytest.fixture
+def support() -> tuple[Tensor, Tensor]:
+    labels = torch.arange(WAYS).repeat(4)
+    return clusters(labels, WIDTH, 0.3, seed=2), labels
+
+
+def accuracy(learner, features: Tensor, sampler: EpisodeSampler, episodes: int = 30) -> float:
+    generator = torch.Generator().manual_seed(5)
+    right = []
+    for _ in range(episodes):
+        drawn = sampler.draw(generator)
+        classifier = learner.adapt(features[drawn.support], drawn.support_labels)
+        predicted = classifier.scores(features[drawn.queries]).argmax(dim=1)
+        right.append((predicted == drawn.query_labels).float().mean())
+    return float(torch.stack(right).mean())
+
+
+# Every learner
+
+
+def test_clear_classes_are_told_apart(learner, support):
+    rows, labels = support
+    classifier = learner.adapt(rows, labels)
+    scores = classifier.scores(rows)
+    assert scores.shape == (len(rows), WAYS)
+    assert scores.dtype == torch.float32
+    assert (scores.argmax(dim=1) == labels).float().mean() > 0.9
+
+
+def test_bad_supports_are_refused_with_what_to_do(learner, support):
+    rows, labels = support
+    broken = rows.clone()
+    broken[4, 1] = float("nan")
+    for bad_rows, bad_labels, said in (
+        (rows, torch.zeros_like(labels), "at least two"),
+        (rows, labels * 2, "number the classes from 0"),
+        (rows, labels[:-1], "one label for each row"),
+        (broken, labels, "row 4 of the support has features that are no numbers"),
+    ):
+        with pytest.raises(TrainingError, match=said):
+            learner.adapt(bad_rows, bad_labels)
+
+
+def test_queries_that_do_not_fit_are_refused(learner, support):
+    classifier = learner.adapt(*support)
+    with pytest.raises(TrainingError, match=r"the support had 12 features"):
+        classifier.scores(torch.zeros(2, WIDTH + 1))
+    with pytest.raises(TrainingError, match="row 1 of the queries"):
+        classifier.scores(torch.tensor([[0.0] * WIDTH, [float("inf")] * WIDTH]))
+
+
+# Episodes
+
+
+def test_an_episode_has_its_shots_and_queries_of_different_rows():
+    labels = torch.tensor([0] * 9 + [1] * 8 + [2] * 7 + [3] * 9 + [-1] * 5)
+    sampler = EpisodeSampler(labels, ways=3, shots=3, queries=5)
+    # Class 2 has 7 rows and is too small; 0, 1 and 3 are left.
+    assert sampler.classes == 3
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        drawn = sampler.draw(generator)
+        rows = torch.cat([drawn.support, drawn.queries])
+        assert len(torch.unique(rows)) == 3 * (3 + 5)
+        assert drawn.support_labels.tolist() == [0] * 3 + [1] * 3 + [2] * 3
+        for at in range(3):
+            of_class = torch.cat(
+                [
+                    labels[drawn.support[drawn.support_labels == at]],
+                    labels[drawn.queries[drawn.query_labels == at]],
+                ]
+            )
+            assert len(torch.unique(of_class)) == 1
+        assert set(labels[rows].tolist()) == {0, 1, 3}
+
+
+def test_the_generator_decides_the_episodes():
+    labels = torch.arange(4).repeat(20)
+    sampler = EpisodeSampler(labels, ways=2, shots=1, queries=3)
+    batches = sampler.batches(tasks=3, steps=2)
+    first, again, other = (batches(0, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert len(first) == 2
+    assert first[0].support.shape == (3, 2)
+    assert first[0].queries.shape == (3, 6)
+    assert torch.equal(first[1].queries, again[1].queries)
+    assert not torch.equal(first[1].queries, other[1].queries)
+
+
+def test_fewer_labels_than_shots_are_refused():
+    labels = torch.tensor([0] * 9 + [1] * 3)
+    with pytest.raises(TrainingError, match=r"1 of 2 classes have the 3 \+ 2 rows"):
+        EpisodeSampler(labels, ways=2, shots=3, queries=2)
+
+
+@pytest.mark.parametrize("wrong", [{"ways": 1}, {"shots": 0}, {"queries": 0}])
+def test_an_episode_of_nothing_is_refused(wrong):
+    asked = {"ways": 2, "shots": 1, "queries": 1, **wrong}
+    with pytest.raises(TrainingError, match="at least two classes"):
+        EpisodeSampler(torch.arange(4), **asked)
+
+
+# Prototypes and probe
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_prototypes_equal_the_loop(support, metric):
+    rows, labels = support
+    queries = clusters(torch.arange(WAYS), WIDTH, 2.0, seed=2)
+    scores = Prototypes(metric=metric).adapt(rows, labels).scores(queries)
+    for q, query in enumerate(queries):
+        for n in range(WAYS):
+            mean = sum(row for row, label in zip(rows, labels, strict=True) if label == n) / 4
+            if metric == "cosine":
+                expected = float(query @ mean / query.norm() / mean.norm())
+            else:
+                expected = -float(((query - mean) ** 2).sum())
+            assert float(scores[q, n]) == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize("ways", [2, 3])
+def test_the_probe_equals_scikit_learn(support, ways):
+    rows, labels = support
+    rows, labels = rows[labels < ways], labels[labels < ways]
+    queries = torch.randn(20, WIDTH, generator=torch.Generator().manual_seed(0))
+    scores = LinearProbe(c=3.0).adapt(rows, labels).scores(queries)
+    model = LogisticRegression(C=3.0, max_iter=1000)
+    model.fit(F.normalize(rows, dim=1).numpy(), labels.numpy())
+    # Two classes: scikit-learn's model is a logistic one, and so is ours.
+    expected = model.predict_proba(F.normalize(queries, dim=1).numpy())
+    np.testing.assert_allclose(scores.softmax(dim=1).numpy(), expected, atol=1e-5)
+
+
+# Whitening
+
+
+def noisy_types(types: int, per_type: int) -> tuple[Tensor, Tensor]:
+    """What tells types apart is small beside what varies within each of them."""
+    generator = torch.Generator().manual_seed(11)
+    labels = torch.arange(types).repeat_interleave(per_type)
+    signal = torch.randn(types, 6, generator=generator)[labels]
+    signal = signal + 0.4 * torch.randn(len(labels), 6, generator=generator)
+    noise = 5 * torch.randn(len(labels), 6, generator=generator)
+    turn, _ = torch.linalg.qr(torch.randn(12, 12, generator=generator))
+    return torch.cat([signal, noise], dim=1) @ turn, labels
+
+
+def test_whitened_residuals_have_the_unit_covariance():
+    rows, labels = noisy_types(10, 40)
+    whitening = fit_whitening(rows, labels, shrinkage=1e-6)
+    residuals = torch.cat([rows[labels == t] - rows[labels == t].mean(dim=0) for t in range(10)])
+    turned = residuals @ whitening.matrix
+    torch.testing.assert_close(turned.T @ turned / len(turned), torch.eye(12), atol=1e-3, rtol=0)
+    np.testing.assert_allclose(whitening(rows).norm(dim=1).numpy(), 1, atol=1e-5)
+
+
+def test_full_shrinkage_only_centres_and_scales():
+    rows, labels = noisy_types(10, 40)
+    plain = fit_whitening(rows, labels, shrinkage=1.0)
+    centred = F.normalize(rows - rows.mean(dim=0), dim=1)
+    got = plain(rows)
+    torch.testing.assert_close(got @ got.T, centred @ centred.T, atol=1e-4, rtol=0)
+
+
+def test_whitening_from_some_types_helps_others():
+    rows, labels = noisy_types(24, 40)
+    whitening = fit_whitening(rows, torch.where(labels < 14, labels, -1))
+    narrow = fit_whitening(rows, torch.where(labels < 14, labels, -1), shrinkage=1e-3, width=6)
+    unseen = EpisodeSampler(torch.where(labels >= 14, labels, -1), ways=5, shots=2, queries=8)
+    frozen = accuracy(Prototypes(), rows, unseen)
+    assert accuracy(Prototypes(whitening), rows, unseen) > frozen + 0.2
+    assert accuracy(Prototypes(narrow), rows, unseen) > frozen + 0.2
+    assert narrow(rows).shape == (len(rows), 6)
+
+
+def test_whitening_refuses_what_it_cannot_learn_from():
+    rows, labels = noisy_types(3, 4)
+    with pytest.raises(TrainingError, match="within at least two"):
+        fit_whitening(rows, torch.zeros_like(labels))
+    with pytest.raises(TrainingError, match="no numbers"):
+        fit_whitening(torch.full_like(rows, float("nan")), labels)
+    for wrong in ({"shrinkage": 0.0}, {"shrinkage": 1.1}, {"width": 13}, {"width": 0}):
+        with pytest.raises(TrainingError, match="shrinkage"):
+            fit_whitening(rows, labels, **wrong)
+
+
+# Meta-training
+
+
+def test_protomaml_is_a_prototypical_network_before_its_first_step(support):
+    rows, labels = support
+    learner = maml_learner(prototypes=True)
+    first = next(learner.maml.trajectory(Labelled(rows, labels)))
+    got = learner.maml.predict(first, rows).log_softmax(dim=1)
+    expected = Prototypes(learner.maml.model.adapter).adapt(rows, labels).scores(rows)
+    torch.testing.assert_close(got, expected.log_softmax(dim=1), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["maml", "protomaml", "episodes", "all types"])
+def test_meta_training_on_some_types_helps_others(kind):
+    rows, labels = noisy_types(40, 25)
+    seen = labels < 30
+    train = torch.where(seen, labels, -1)
+    unseen = EpisodeSampler(torch.where(seen, -1, labels), ways=WAYS, shots=2, queries=8)
+    sampler = EpisodeSampler(train, ways=WAYS, shots=2, queries=8)
+    frozen = accuracy(Prototypes(metric="cosine"), rows, unseen)
+    torch.manual_seed(0)
+    adapter = ResidualAdapter(WIDTH, hidden=64)
+    batches = sampler.batches(tasks=8, steps=25)
+    if kind == "episodes":
+        objective = EpisodePrototypes(adapter, rows, WAYS)
+        learner = Prototypes(adapter, "cosine")
+    elif kind == "all types":
+        objective = AllTypes(adapter, rows, train, drop=0.0)
+        learner = Prototypes(adapter, "cosine")
+
+        def batches(epoch, generator):
+            order = torch.nonzero(seen).flatten()
+            return order[torch.randperm(len(order), generator=generator)].split(32)
+    else:
+        maml = classification_maml(
+            FewShotNet(adapter, WAYS), prototypes=kind == "protomaml", steps=2, rate=0.02
+        )
+        objective, learner = EpisodeMaml(maml, rows), MamlLearner(maml)
+    optimizer = torch.optim.Adam(objective.parameters(), lr=3e-3)
+    history = fit("meta", objective, batches, optimizer, Run(0, quiet=True), epochs=EPOCHS[kind])
+    assert history.loss[-1] < history.loss[0]
+    assert accuracy(learner, rows, unseen) > frozen + 0.08
+
+
+def test_maml_is_told_another_number_of_classes(support):
+    rows, labels = support
+    two = labels < 2
+    with pytest.raises(TrainingError, match=r"2 classes, MAML's head was meta-trained for 3"):
+        LEARNERS["maml"].adapt(rows[two], labels[two])
+
+
+@pytest.mark.parametrize("kind", ["protomaml", "episodes"])
+def test_objectives_make_no_tensor_on_another_device(kind):
+    there = torch.device("meta")
+    adapter = ResidualAdapter(WIDTH, hidden=8)
+    net = FewShotNet(adapter, WAYS)
+    objective = (
+        EpisodeMaml(
+            classification_maml(net, prototypes=True, steps=2, rate=0.1), torch.zeros(9, WIDTH)
+        )
+        if kind == "protomaml"
+        else EpisodePrototypes(adapter, torch.zeros(9, WIDTH), WAYS)
+    )
+    with FakeTensorMode():
+        tensors = (*objective.named_parameters(), *objective.named_buffers())
+        state = {n: torch.empty(t.shape, dtype=t.dtype, device=there) for n, t in tensors}
+        sizes = (WAYS * 2, WAYS * 2, WAYS * 4, WAYS * 4)
+        batch = Episode(*(torch.zeros(2, n, dtype=torch.int64, device=there) for n in sizes))
+        assert functional_call(objective, state, (batch,))["loss"].device == there
