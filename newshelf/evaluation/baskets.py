@@ -26,8 +26,12 @@ def basket_split(
     """
     kept_back = _groups_kept_back(interactions.groups, test_fraction, seed)
     train = [row for row, back in zip(interactions.sequences, kept_back, strict=True) if not back]
-    baskets = [row for row, back in zip(interactions.sequences, kept_back, strict=True) if back]
-    cases = [case for basket in baskets for case in _leave_one_out(basket)]
+    baskets = np.flatnonzero(kept_back)
+    cases = [
+        case
+        for row in baskets
+        for case in _leave_one_out(interactions.sequences[row], int(interactions.groups[row]))
+    ]
     if not cases:
         raise TrainingError(
             f"none of the {len(baskets)} baskets kept back has two items, so none can be left "
@@ -68,10 +72,11 @@ def _groups_kept_back(groups: IntArray, test_fraction: float, seed: int) -> Bool
     return np.isin(groups, chosen)
 
 
-def _leave_one_out(basket: IntArray) -> list[Case]:
+def _leave_one_out(basket: IntArray, group: int) -> list[Case]:
     if len(basket) < 2:  # noqa: PLR2004  (something must stay as history)
         return []
-    return [Case(np.delete(basket, place), basket[[place]]) for place in range(len(basket))]
+    places = range(len(basket))
+    return [Case(np.delete(basket, place), basket[[place]], group) for place in places]
 
 
 def capped(cases: list[Case], limit: int, seed: int) -> tuple[list[Case], str]:

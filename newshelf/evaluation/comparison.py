@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from newshelf.evaluation.types import Metrics
+from newshelf.evaluation.bootstrap import MIN_GROUPS, draws, group_sums
+from newshelf.evaluation.paired import PairedTest, paired_test
+from newshelf.evaluation.types import Interval, Metrics
 
 __all__ = ["Comparison"]
-
-_RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class Comparison:
     """Items that were ranked."""
     baselines: tuple[Metrics, ...]
     model: Metrics | None = None
+    questions: str = ""
+    """Equal in two reports that asked the same, so that their cases can be paired."""
 
     def __post_init__(self) -> None:
         if not self.baselines:
@@ -57,22 +59,32 @@ class Comparison:
             return None
         return self.model.ndcg[self.k[0]] / best
 
-    def ratio_interval(self, seed: int = 0) -> tuple[float, float] | None:
-        """95 % interval of :attr:`ratio`, by paired bootstrap over the cases.
+    def ratio_interval(self, seed: int = 0) -> Interval | None:
+        """95 % interval of :attr:`ratio`, by paired bootstrap over the groups of cases.
 
         It tells how much the ratio owes to these cases, not to the seed of the training. The
-        best baseline is not chosen anew in each resample.
+        best baseline is not chosen anew in each resample. None with too few groups.
         """
-        if self.model is None or self.ratio is None:
+        groups = self.best_baseline.groups
+        if self.model is None or self.ratio is None or groups.max() + 1 < MIN_GROUPS:
             return None
-        first = self.k[0]
-        pair = np.stack(
-            [self.model.ndcg_per_case[first], self.best_baseline.ndcg_per_case[first]]
-        ).astype(np.float64)
-        draws = np.random.default_rng(seed).multinomial(
-            self.cases, np.full(self.cases, 1 / self.cases), size=_RESAMPLES
-        )
-        model, baseline = pair @ draws.T
+        name = f"NDCG@{self.k[0]}"
+        pair = np.stack([self.model.per_case[name], self.best_baseline.per_case[name]])
+        sums = group_sums(pair.astype(np.float64), groups)
+        model, baseline = sums @ draws(sums.shape[1], seed=seed).T
         found = baseline > 0
         low, high = np.quantile(model[found] / baseline[found], [0.025, 0.975])
         return float(low), float(high)
+
+    def test(self, metric: str | None = None) -> PairedTest | None:
+        """The model against the best baseline; None without a model.
+
+        Args:
+            metric: such as ``Recall@10``; None is NDCG at the first cut-off.
+        """
+        if self.model is None:
+            return None
+        name = metric or f"NDCG@{self.k[0]}"
+        return paired_test(
+            self.model.per_case[name], self.best_baseline.per_case[name], self.model.groups
+        )

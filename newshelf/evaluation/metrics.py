@@ -1,4 +1,4 @@
-"""Recall, NDCG, MRR and coverage by full ranking, for a batch of cases at once.
+"""Recall, NDCG, hit rate and MRR by full ranking, for a batch of cases at once.
 
 All are computed from the ranking of every candidate; nothing is sampled. Items of equal
 score are ranked in one fixed random order of the items, the same for every ranker and
@@ -13,7 +13,16 @@ import numpy.typing as npt
 
 from newshelf.evaluation.types import BoolArray, Case, FloatArray, IntArray
 
-__all__ = ["best_rank", "hits", "mask_scores", "ndcg", "recall", "tie_order", "top_items"]
+__all__ = [
+    "best_rank",
+    "hit_rate",
+    "hits",
+    "mask_scores",
+    "ndcg",
+    "recall",
+    "tie_order",
+    "top_items",
+]
 
 _TIE_SEED = 20_240_229
 
@@ -118,6 +127,17 @@ def recall(hit: BoolArray, cases: Sequence[Case], k: int) -> npt.NDArray[np.floa
         Recall@K = |top K ∩ relevant| / |relevant|
     """
     found: npt.NDArray[np.float64] = hit[:, :k].sum(axis=1) / _relevant(cases)
+    return found
+
+
+def hit_rate(hit: BoolArray, k: int) -> npt.NDArray[np.float64]:
+    """(B,) 1 where any relevant item is among the first K, else 0.
+
+    ::
+
+        HitRate@K = [|top K ∩ relevant| > 0]
+    """
+    found: npt.NDArray[np.float64] = (hit[:, :k].sum(axis=1) > 0).astype(np.float64)
     return found
 
 

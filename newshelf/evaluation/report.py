@@ -1,21 +1,30 @@
-"""The evaluation of one catalogue: Markdown, JSON and a plot."""
+"""The evaluation of one catalogue: what it holds, and its files."""
 
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from newshelf.evaluation.cases import CASES_FILE, keep_cases
 from newshelf.evaluation.comparison import Comparison
-from newshelf.evaluation.plot import draw
+from newshelf.evaluation.few_shot import FewShot
+from newshelf.evaluation.figures import draw_bars
+from newshelf.evaluation.funnel import Funnel
+from newshelf.evaluation.html import to_html
+from newshelf.evaluation.markdown import to_markdown
+from newshelf.evaluation.page import Page, Picture, Section
+from newshelf.evaluation.tables import few_shot_table, funnel_table, split_tables, verdict
 from newshelf.evaluation.types import Metrics
 from newshelf.files import write_aside, write_json
 
-__all__ = ["Report", "write_report"]
+__all__ = ["FORMAT", "Report", "write_report"]
 
-_LIBRARIES = ("numpy", "scipy", "pandas")
+FORMAT = 2
+_LIBRARIES = ("numpy", "scipy", "pandas", "scikit-learn")
+_BARS = Picture("ndcg.png", "NDCG per ranker and split, with 95 % intervals")
 
 
 def _now() -> str:
@@ -29,13 +38,19 @@ def _versions() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Report:
-    """All splits of one catalogue."""
+    """All splits of one catalogue, and what was learned of the model beside them."""
 
     catalog: str
     items: int
     seed: int
     comparisons: Sequence[Comparison]
     model_version: str | None = None
+    funnel: Funnel | None = None
+    shots: FewShot | None = None
+    pictures: Sequence[Picture] = ()
+    """Already drawn, in the report's folder."""
+    notes: Sequence[str] = ()
+    """What could not be shown, and why."""
     created: str = field(default_factory=_now)
     """UTC, ISO 8601."""
     versions: dict[str, str] = field(default_factory=_versions)
@@ -43,7 +58,7 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """What ``report.json`` holds."""
         return {
-            "format": 1,
+            "format": FORMAT,
             "catalog": self.catalog,
             "items": self.items,
             "seed": self.seed,
@@ -51,62 +66,71 @@ class Report:
             "created": self.created,
             "versions": self.versions,
             "splits": [_split_json(comparison) for comparison in self.comparisons],
+            "funnel": None if self.funnel is None else asdict(self.funnel),
+            "few_shot": None if self.shots is None else _shots_json(self.shots),
+            "notes": list(self.notes),
         }
 
-    def to_markdown(self) -> str:
-        """What ``report.md`` holds."""
-        libraries = ", ".join(f"{name} {value}" for name, value in self.versions.items())
-        lines = [
-            f"# Evaluation of {self.catalog}",
-            "",
-            f"{self.created} · model {self.model_version or 'none'} · {self.items} items · "
-            f"seed {self.seed} · {libraries}",
-            "",
-            "![NDCG per ranker and split](ndcg.png)",
+    def page(self) -> Page:
+        """What ``report.md`` and ``report.html`` show."""
+        sections = [
+            Section(
+                comparison.split,
+                comparison.description,
+                tables=split_tables(comparison),
+                verdict=verdict(comparison),
+            )
+            for comparison in self.comparisons
         ]
-        for comparison in self.comparisons:
-            header = _header(comparison.k)
-            lines += ["", f"## {comparison.split}", "", comparison.description, ""]
-            lines += [_markdown_row(header), _markdown_row(["---"] + ["--:"] * (len(header) - 1))]
-            for row in comparison.rows:
-                cells = [row.ranker.replace("|", "\\|"), *_figures(row, comparison.k)]
-                bold = row is comparison.model
-                lines.append(_markdown_row([f"**{cell}**" for cell in cells] if bold else cells))
-            lines += ["", verdict(comparison)]
-        return "\n".join(lines) + "\n"
+        if self.funnel is not None:
+            sections.append(Section("Clicks and purchases", tables=[funnel_table(self.funnel)]))
+        if self.shots is not None:
+            said = (
+                f"A linear probe on the labels of {len(self.shots.classes)} product types, "
+                f"tested on {self.shots.tested} other products."
+            )
+            sections.append(Section("Few labels", said, tables=[few_shot_table(self.shots)]))
+        if self.pictures or self.notes:
+            said = " ".join(self.notes)
+            sections.append(Section("What the model has learned", said, pictures=self.pictures))
+        libraries = ", ".join(f"{name} {value}" for name, value in self.versions.items())
+        return Page(
+            title=f"Evaluation of {self.catalog}",
+            facts=(
+                self.created,
+                f"model {self.model_version or 'none'}",
+                f"{self.items} items",
+                f"seed {self.seed}",
+                libraries,
+            ),
+            pictures=(_BARS,),
+            sections=sections,
+        )
 
 
 def write_report(report: Report, folder: Path) -> None:
-    """Write ``report.json``, ``report.md`` and ``ndcg.png``, each aside and renamed."""
+    """Write ``report.json``, ``.md`` and ``.html``, ``cases.npz`` and ``ndcg.png``.
+
+    Each is written aside and renamed. The report's pictures must be in ``folder``.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    with write_aside(folder / "ndcg.png") as aside:
-        draw(report.comparisons, aside, title=report.catalog)
-    with write_aside(folder / "report.md") as aside:
-        aside.write_text(report.to_markdown(), encoding="utf-8")
+    with write_aside(folder / _BARS.file) as aside:
+        draw_bars(report.comparisons, aside, title=report.catalog)
+    keep_cases([row for c in report.comparisons for row in c.rows], folder / CASES_FILE)
+    page = report.page()
+    for name, text in (("report.md", to_markdown(page)), ("report.html", to_html(page, folder))):
+        with write_aside(folder / name) as aside:
+            aside.write_text(text, encoding="utf-8")
     write_json(folder / "report.json", report.to_json())
-
-
-def verdict(comparison: Comparison) -> str:
-    """One sentence: the best baseline, and how the model stands to it."""
-    first, best = comparison.k[0], comparison.best_baseline
-    start = f"Best baseline: {best.ranker}, NDCG@{first} {best.ndcg[first]:.4f}."
-    if comparison.model is None:
-        return start
-    interval = comparison.ratio_interval()
-    if comparison.ratio is None or interval is None:
-        return f"{start} No baseline found anything, so the model has no ratio to it."
-    low, high = interval
-    return (
-        f"{start} {comparison.model.ranker} reaches {comparison.ratio:.2f} times that "
-        f"(95 % of resampled cases: {low:.2f} to {high:.2f})."
-    )
 
 
 def _split_json(comparison: Comparison) -> dict[str, Any]:
     interval = comparison.ratio_interval()
+    test = comparison.test()
     return {
         "name": comparison.split,
         "description": comparison.description,
+        "questions": comparison.questions,
         "items_ranked": comparison.items,
         "cases": comparison.cases,
         "k": list(comparison.k),
@@ -115,28 +139,28 @@ def _split_json(comparison: Comparison) -> dict[str, Any]:
         "ratio": comparison.ratio,
         "verdict": verdict(comparison),
         "ratio_interval_95": list(interval) if interval else None,
-        "rankers": [
-            {
-                "name": row.ranker,
-                "recall": {str(k): value for k, value in row.recall.items()},
-                "ndcg": {str(k): value for k, value in row.ndcg.items()},
-                "mrr": row.mrr,
-                "coverage": {str(k): value for k, value in row.coverage.items()},
-            }
-            for row in comparison.rows
-        ],
+        "p_value": test.p_value if test else None,
+        "rankers": [_ranker_json(row) for row in comparison.rows],
     }
 
 
-def _header(cutoffs: Sequence[int]) -> list[str]:
-    per_cutoff = [f"{name}@{k}" for name in ("Recall", "NDCG") for k in cutoffs]
-    return ["ranker", *per_cutoff, "MRR", *[f"coverage@{k}" for k in cutoffs]]
+def _ranker_json(row: Metrics) -> dict[str, Any]:
+    by_cutoff = ("recall", "ndcg", "hit_rate", "coverage", "novelty", "popularity", "head_share",
+                 "gini")  # fmt: skip
+    return {
+        "name": row.ranker,
+        "mrr": row.mrr,
+        **{name: {str(k): v for k, v in getattr(row, name).items()} for name in by_cutoff},
+        "intervals_95": {name: list(ends) for name, ends in row.intervals.items()},
+    }
 
 
-def _figures(row: Metrics, cutoffs: Sequence[int]) -> list[str]:
-    found = [f"{values[k]:.4f}" for values in (row.recall, row.ndcg) for k in cutoffs]
-    return [*found, f"{row.mrr:.4f}", *[f"{row.coverage[k]:.1%}" for k in cutoffs]]
-
-
-def _markdown_row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+def _shots_json(shots: FewShot) -> dict[str, Any]:
+    return {
+        "shots": list(shots.shots),
+        "classes": list(shots.classes),
+        "tested": shots.tested,
+        "accuracy": {name: values.tolist() for name, values in shots.accuracy.items()},
+        "macro_f1": {name: values.tolist() for name, values in shots.macro_f1.items()},
+        "confusion": {name: last.confusion.tolist() for name, last in shots.last.items()},
+    }

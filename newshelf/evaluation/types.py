@@ -10,11 +10,13 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BoolArray", "Case", "FloatArray", "IntArray", "Metrics", "Ranker", "Split"]
+__all__ = ["BoolArray", "Case", "FloatArray", "IntArray", "Interval", "Metrics", "Ranker", "Split"]
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
+Interval = tuple[float, float]
+"""Lower and upper end."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +27,9 @@ class Case:
     """(H,) distinct item indices, oldest first; H ≥ 1. Never ranked."""
     relevant: IntArray
     """(R,) distinct item indices to be found; R ≥ 1, none of them in ``history``."""
+    group: int | None = None
+    """Cases of one group (a scene, a shopper) depend on each other, so intervals and tests
+    take them together; None is a group of its own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,15 +96,31 @@ class Ranker(Protocol):
 
 @dataclass(frozen=True)
 class Metrics:
-    """What one ranker reached on one split; means over the cases, each in 0..1."""
+    """What one ranker reached on one split.
+
+    Recall, NDCG, hit rate, MRR, novelty, popularity and head share are means over the
+    cases; coverage and Gini belong to all the lists together. By cut-off K, except MRR.
+    """
 
     ranker: str
     split: str
     cases: int
     recall: Mapping[int, float]
-    """By cut-off K, as are ``ndcg`` and ``coverage``."""
     ndcg: Mapping[int, float]
     mrr: float
     coverage: Mapping[int, float]
-    ndcg_per_case: Mapping[int, FloatArray] = field(repr=False, compare=False, default_factory=dict)
-    """(cases,) per cut-off, for paired comparisons."""
+    hit_rate: Mapping[int, float] = field(default_factory=dict)
+    novelty: Mapping[int, float] = field(default_factory=dict)
+    """Bits."""
+    popularity: Mapping[int, float] = field(default_factory=dict)
+    """Average recommendation popularity, a share of the training sequences."""
+    head_share: Mapping[int, float] = field(default_factory=dict)
+    gini: Mapping[int, float] = field(default_factory=dict)
+    intervals: Mapping[str, Interval] = field(default_factory=dict)
+    """95 %, by metric (``NDCG@10``); those of too few groups are left out."""
+    per_case: Mapping[str, FloatArray] = field(repr=False, compare=False, default_factory=dict)
+    """(cases,) by metric, for paired comparisons."""
+    groups: IntArray = field(
+        repr=False, compare=False, default_factory=lambda: np.empty(0, dtype=np.int64)
+    )
+    """(cases,) which of them depend on each other."""

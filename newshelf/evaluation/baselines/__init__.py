@@ -4,9 +4,11 @@ import numpy as np
 
 from newshelf.evaluation.baselines.category import CategoryPopularity
 from newshelf.evaluation.baselines.content import ContentNeighbours
-from newshelf.evaluation.baselines.ease import MAX_ITEMS, Ease
+from newshelf.evaluation.baselines.ease import MAX_ITEMS, Ease, RecentEase
+from newshelf.evaluation.baselines.item_knn import ItemKnn
 from newshelf.evaluation.baselines.popularity import Popularity
 from newshelf.evaluation.baselines.random import Random
+from newshelf.evaluation.baselines.smoothed_knn import SmoothedKnn
 from newshelf.evaluation.interactions import CatalogTables
 from newshelf.evaluation.types import FloatArray, Ranker, Split
 
@@ -14,8 +16,11 @@ __all__ = [
     "CategoryPopularity",
     "ContentNeighbours",
     "Ease",
+    "ItemKnn",
     "Popularity",
     "Random",
+    "RecentEase",
+    "SmoothedKnn",
     "default_baselines",
 ]
 
@@ -25,8 +30,9 @@ def default_baselines(
 ) -> list[Ranker]:
     """All baselines that the data allow, fitted on the split's training.
 
-    Popularity in category needs a product type, content features, and EASE at most
-    ``MAX_ITEMS`` items with training interactions; what lacks its data is left out.
+    Popularity in category needs a product type, what goes by recency needs timestamps,
+    content features, and EASE at most ``MAX_ITEMS`` items with training interactions; what
+    lacks its data is left out.
 
     Args:
         split: its training.
@@ -35,7 +41,10 @@ def default_baselines(
         seed: of the random baseline.
     """
     kinds = [kind if isinstance(kind, str) else None for kind in catalog.items["product_type"]]
-    rankers: list[Ranker] = [Random(split, seed), Popularity(split)]
+    ordered = bool(split.train_timestamps)
+    rankers: list[Ranker] = [Random(split, seed), Popularity(split, days=None)]
+    if ordered:
+        rankers.append(Popularity(split))
     if any(kinds):
         rankers.append(CategoryPopularity(split, kinds))
     if features is not None:
@@ -44,6 +53,13 @@ def default_baselines(
             ContentNeighbours(split, features, "max"),
             ContentNeighbours(split, features, "kernel"),
         ]
+    if split.n_items <= MAX_ITEMS:
+        rankers.append(ItemKnn(split))
+    if split.n_items <= MAX_ITEMS and features is not None:
+        rankers.append(SmoothedKnn(split, features))
     if len(np.unique(np.concatenate(split.train))) <= MAX_ITEMS:
-        rankers.append(Ease(split))
+        ease = Ease(split)
+        rankers.append(ease)
+        if ordered:
+            rankers.append(RecentEase(ease))
     return rankers

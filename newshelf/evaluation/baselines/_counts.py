@@ -8,7 +8,7 @@ from scipy import sparse
 
 from newshelf.evaluation.types import IntArray, Split
 
-__all__ = ["incidence", "recent_counts"]
+__all__ = ["incidence", "recency_weighted", "recent_counts"]
 
 _DAY_S = 86_400
 
@@ -20,6 +20,24 @@ def incidence(histories: Sequence[IntArray], n_items: int) -> sparse.csr_matrix:
     flat = np.concatenate([np.empty(0, dtype=np.int64), *columns])
     ones = np.ones(len(flat), dtype=np.float32)
     return sparse.csr_matrix((ones, flat, pointers), shape=(len(histories), n_items))
+
+
+def recency_weighted(
+    histories: Sequence[IntArray], n_items: int, half_life: float
+) -> sparse.csr_matrix:
+    """(B, n_items) float32, 2^(-age / half_life) where the history has the item.
+
+    The age of an item is how many other items came after it for the last time.
+    """
+    rows = []
+    for history in histories:
+        items, from_end = np.unique(history[::-1], return_index=True)
+        ages = np.argsort(np.argsort(from_end))
+        rows.append((items, np.exp2(-ages / half_life).astype(np.float32)))
+    pointers = np.concatenate([[0], np.cumsum([len(items) for items, _ in rows])])
+    columns = np.concatenate([np.empty(0, dtype=np.int64), *[items for items, _ in rows]])
+    values = np.concatenate([np.empty(0, dtype=np.float32), *[weights for _, weights in rows]])
+    return sparse.csr_matrix((values, columns, pointers), shape=(len(histories), n_items))
 
 
 def recent_counts(split: Split, days: float) -> npt.NDArray[np.float64]:

@@ -13,17 +13,18 @@ RECENT_DAYS = 60.0
 
 
 class Popularity:
-    """score(i) = training sequences with i in the last days before the training's end.
+    """score(i) = training sequences with i, all or those of the last days of the training.
 
     Args:
         split: whose training is counted.
-        days: what is recent; without timestamps all of the training is.
+        days: what is recent; None, or a training without timestamps, counts all of it.
     """
 
-    name = "popularity"
-
-    def __init__(self, split: Split, days: float = RECENT_DAYS) -> None:
-        self._scores = recent_counts(split, days).astype(np.float32)
+    def __init__(self, split: Split, days: float | None = RECENT_DAYS) -> None:
+        is_recent = days is not None and bool(split.train_timestamps)
+        self.name = f"popularity of {days:g} days" if is_recent else "popularity"
+        counts = recent_counts(split, np.inf if days is None else days)
+        self._scores = counts.astype(np.float32)
 
     def scores(self, histories: Sequence[IntArray]) -> FloatArray:
         """(B, n_items) float32, every row the same."""

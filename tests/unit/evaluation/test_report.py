@@ -2,49 +2,112 @@ import io
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from rich.console import Console
 
+from newshelf.evaluation.cases import read_cases
 from newshelf.evaluation.comparison import Comparison
-from newshelf.evaluation.plot import draw
+from newshelf.evaluation.few_shot import few_shot
+from newshelf.evaluation.figures import draw_bars
+from newshelf.evaluation.funnel import funnel
+from newshelf.evaluation.page import Picture
 from newshelf.evaluation.report import Report, write_report
 from newshelf.evaluation.terminal import print_report
 from newshelf.evaluation.types import Metrics
 
 
-def metrics(name, ndcg):
+def metrics(name, ndcg, cases=8):
+    both = {10: 0.5, 20: 0.75}
     return Metrics(
         ranker=name,
         split="time",
-        cases=4,
+        cases=cases,
         recall={10: 0.25, 20: 0.5},
         ndcg={10: ndcg, 20: ndcg},
         mrr=0.125,
-        coverage={10: 0.5, 20: 0.75},
-        ndcg_per_case={10: np.full(4, ndcg), 20: np.full(4, ndcg)},
+        coverage=both,
+        hit_rate=both,
+        novelty=both,
+        popularity=both,
+        head_share=both,
+        gini=both,
+        intervals={"NDCG@10": (ndcg - 0.05, ndcg + 0.06)},
+        per_case={f"NDCG@{k}": np.full(cases, ndcg, dtype=np.float32) for k in (10, 20)},
+        groups=np.arange(cases),
     )
 
 
-def comparison(model=0.3, best=0.2):
+def comparison(model=0.3, best=0.2, cases=8):
     return Comparison(
         split="time",
-        description="Asked for [everything] | later.",
+        description="Asked for [everything] | <later>.",
         k=(10, 20),
         items=50,
-        baselines=(metrics("random", 0.0), metrics("EASE [x]|y", best)),
-        model=None if model is None else metrics("siamese", model),
+        baselines=(metrics("random", 0.0, cases), metrics("EASE [x]|y", best, cases)),
+        model=None if model is None else metrics("siamese", model, cases),
     )
 
 
-def report(*comparisons):
-    return Report("shop", 60, 7, comparisons, model_version="abc", created="2024-01-02T03:04:05")
+def report(*comparisons, **more):
+    created = "2024-01-02T03:04:05"
+    return Report("shop", 60, 7, comparisons, model_version="abc", created=created, **more)
 
 
-def test_both_files_and_the_plot_are_written(tmp_path):
+def test_all_files_are_written(tmp_path):
     write_report(report(comparison()), tmp_path / "evaluation")
     names = {path.name for path in (tmp_path / "evaluation").iterdir()}
-    assert names == {"report.json", "report.md", "ndcg.png"}
+    assert names == {"report.json", "report.md", "report.html", "cases.npz", "ndcg.png"}
+
+
+def test_every_case_is_kept_for_later_tests(tmp_path):
+    write_report(report(comparison()), tmp_path)
+    kept = read_cases(tmp_path / "cases.npz")["time"]
+    assert kept.groups.tolist() == list(range(8))
+    assert kept.metrics["EASE [x]|y"]["NDCG@10"].tolist() == [np.float32(0.2)] * 8
+    assert set(kept.metrics) == {"random", "EASE [x]|y", "siamese"}
+
+
+def test_the_page_needs_no_other_file_and_no_network(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "map.png")
+    found = report(comparison(), pictures=[Picture("map.png", "A <map>")], notes=["No curves."])
+    write_report(found, tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 2
+    for outside in ("http:", "https:", "<script", "<link", "url(", "@import"):
+        assert outside not in page
+    assert "Asked for [everything] | &lt;later&gt;." in page
+    assert "A &lt;map&gt;" in page
+    assert "No curves." in page
+    assert '<tr class="model">' in page
+    assert '<span class="interval">0.2500 – 0.3600</span>' in page
+
+
+def test_a_picture_that_was_not_drawn_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        write_report(report(comparison(), pictures=[Picture("none.png", "")]), tmp_path)
+
+
+def test_sections_of_clicks_and_of_few_labels(tmp_path):
+    items = pd.DataFrame({"id": ["a"], "product_type": ["Rings"]})
+    events = pd.DataFrame({"item_id": ["a"] * 3, "event_type": ["view", "view", "click"]})
+    features = np.eye(12, dtype=np.float32)
+    shots = few_shot({"towers": features}, ["x", "y"] * 6, shots=(1, 2), repeats=2)
+    found = report(comparison(), funnel=funnel(events, items), shots=shots)
+    text = found.page()
+    assert [section.title for section in text.sections] == [
+        "time",
+        "Clicks and purchases",
+        "Few labels",
+    ]
+    write_report(found, tmp_path)
+    lines = (tmp_path / "report.md").read_text().splitlines()
+    assert any(line.startswith("| all | 2 | 1 | 0 | 0 | 50.00% (") for line in lines)
+    assert "CVR needs purchases; there are none." in lines
+    kept = json.loads((tmp_path / "report.json").read_text())
+    assert kept["funnel"]["total"]["ctr"]["value"] == 0.5
+    assert kept["few_shot"]["shots"] == [1, 2]
 
 
 def test_json_holds_every_figure(tmp_path):
@@ -52,28 +115,49 @@ def test_json_holds_every_figure(tmp_path):
     found = json.loads((tmp_path / "report.json").read_text())
     assert (found["catalog"], found["items"], found["seed"]) == ("shop", 60, 7)
     assert (found["model_version"], found["created"]) == ("abc", "2024-01-02T03:04:05")
-    assert set(found["versions"]) == {"python", "numpy", "scipy", "pandas"}
+    assert set(found["versions"]) == {"python", "numpy", "scipy", "pandas", "scikit-learn"}
+    assert found["format"] == 2
     (split,) = found["splits"]
-    assert (split["cases"], split["items_ranked"], split["k"]) == (4, 50, [10, 20])
+    assert (split["cases"], split["items_ranked"], split["k"]) == (8, 50, [10, 20])
     assert (split["best_baseline"], split["model"]) == ("EASE [x]|y", "siamese")
     assert split["ratio"] == pytest.approx(1.5)
     assert split["ratio_interval_95"] == pytest.approx([1.5, 1.5])
-    assert split["rankers"][2] == {
-        "name": "siamese",
-        "recall": {"10": 0.25, "20": 0.5},
-        "ndcg": {"10": 0.3, "20": 0.3},
-        "mrr": 0.125,
-        "coverage": {"10": 0.5, "20": 0.75},
+    assert split["p_value"] < 0.02  # of 2^8 changes of sign, two are as far out
+    row = split["rankers"][2]
+    assert (row["name"], row["mrr"]) == ("siamese", 0.125)
+    assert row["ndcg"] == {"10": 0.3, "20": 0.3}
+    assert row["intervals_95"]["NDCG@10"] == pytest.approx([0.25, 0.36])
+    assert set(row) == {
+        "name",
+        "mrr",
+        "recall",
+        "ndcg",
+        "hit_rate",
+        "coverage",
+        "novelty",
+        "popularity",
+        "head_share",
+        "gini",
+        "intervals_95",
     }
 
 
-def test_markdown_has_a_table_per_split_with_the_model_in_bold():
-    lines = report(comparison()).to_markdown().splitlines()
+def test_markdown_has_tables_per_split_with_the_model_in_bold(tmp_path):
+    write_report(report(comparison()), tmp_path)
+    lines = (tmp_path / "report.md").read_text().splitlines()
     assert "2024-01-02T03:04:05 · model abc · 60 items · seed 7" in lines[2]
-    row = "| **siamese** | **0.2500** | **0.5000** | **0.3000** | **0.3000** | **0.1250** |"
-    assert any(line.startswith(row) for line in lines)
+    row = "| **siamese** | **0.2500** | **0.3000** (0.2500 – 0.3600) | **0.5000** | **0.1250** |"
+    assert row in lines
     assert any(line.startswith("| EASE [x]\\|y | 0.2500") for line in lines)
-    assert "siamese reaches 1.50 times that" in lines[-1]
+    (found,) = [line for line in lines if line.startswith("Best baseline")]
+    assert "siamese reaches 1.50 times that" in found
+    assert "paired test: better, p = 0.0" in found
+
+
+def test_too_few_cases_tell_nothing_apart():
+    found = report(comparison(cases=3)).to_json()["splits"][0]
+    assert found["ratio_interval_95"] is None
+    assert "only 3 independent cases: no interval; paired test: not told apart" in found["verdict"]
 
 
 def test_the_terminal_shows_names_with_brackets_as_they_are():
@@ -89,22 +173,22 @@ def test_without_a_model_the_best_baseline_is_the_verdict(tmp_path):
     found = report(comparison(model=None))
     write_report(found, tmp_path)
     assert found.to_json()["splits"][0]["ratio"] is None
-    assert found.to_markdown().rstrip().endswith("NDCG@10 0.2000.")
+    assert found.to_json()["splits"][0]["verdict"].endswith("NDCG@10 0.2000.")
 
 
 def test_baselines_that_find_nothing_give_no_ratio():
     found = report(comparison(best=0.0))
     assert found.to_json()["splits"][0]["ratio"] is None
-    assert "No baseline found anything" in found.to_markdown()
+    assert "No baseline found anything" in found.to_json()["splits"][0]["verdict"]
 
 
 def test_the_plot_is_a_picture_that_grows_with_the_splits(tmp_path):
-    draw([comparison()], tmp_path / "one.png", "shop")
-    draw([comparison(), comparison(model=None)], tmp_path / "two.png", "shop")
+    draw_bars([comparison()], tmp_path / "one.png", "shop")
+    draw_bars([comparison(), comparison(model=None)], tmp_path / "two.png", "shop")
     widths = [Image.open(tmp_path / name).width for name in ("one.png", "two.png")]
     assert widths[1] > 1.5 * widths[0]
 
 
 def test_nothing_to_draw_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="no split"):
-        draw([], tmp_path / "none.png", "shop")
+        draw_bars([], tmp_path / "none.png", "shop")

@@ -24,8 +24,8 @@ def test_each_training_is_fitted_once_and_every_split_compared(shop):
     assert [comparison.split for comparison in found] == ["time", "cold", "cold-among-new"]
     for comparison in found:
         by_name = {row.ranker: row for row in comparison.baselines}
-        assert len(by_name) == 7
-        assert comparison.model.ndcg == by_name["popularity"].ndcg
+        assert len(by_name) == 11
+        assert comparison.model.ndcg == by_name["popularity of 60 days"].ndcg
     assert found[2].items < found[1].items == 60
 
 

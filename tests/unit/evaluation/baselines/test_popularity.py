@@ -64,19 +64,31 @@ def test_random_does_not_depend_on_the_batch(make_split):
     assert (both[0] != both[1]).all()
 
 
+def test_all_time_popularity_counts_all_time(make_split):
+    split = make_split([[1, 2], [1], [3]], 4, stamps=[[0, 100 * DAY], [0], [99 * DAY]])
+    assert ranking(Popularity(split, days=None), [0])[0] == 1
+    assert Popularity(split, days=None).name == "popularity"
+    assert Popularity(split).name == "popularity of 60 days"
+
+
 def test_default_baselines_leave_out_what_lacks_its_data(shop, tables, make_split):
-    split = make_split([[1, 2], [2, 3]], 60)
     features = np.eye(60, dtype=np.float32)
+    split = make_split([[1, 2], [2, 3]], 60, stamps=[[1, 2], [3, 4]])
     names = [ranker.name for ranker in default_baselines(split, shop, features)]
     assert names == [
         "random",
         "popularity",
+        "popularity of 60 days",
         "popularity in category",
         "content (mean)",
         "content (max)",
         "content (kernel)",
+        "item-kNN",
+        "item-kNN, smoothed by content",
         "EASE (λ=250)",
+        "EASE with recency",
     ]
     untyped = tables(shop.items.assign(product_type=None))
-    names = [ranker.name for ranker in default_baselines(split, untyped)]
-    assert names == ["random", "popularity", "EASE (λ=250)"]
+    baskets = make_split([[1, 2], [2, 3]], 60)
+    names = [ranker.name for ranker in default_baselines(baskets, untyped)]
+    assert names == ["random", "popularity", "item-kNN", "EASE (λ=250)"]

@@ -1,0 +1,150 @@
+"""CTR and CVR from events: how far shoppers came, in all, per category and per item.
+
+::
+
+    CTR = clicks / views
+    CVR = purchases / clicks, or purchases / views where clicks are not recorded
+
+Each with Wilson's interval (1927), which holds for few events too. It takes events as
+independent; those of one shopper are not quite, so read it as a little too narrow.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+from scipy import stats
+
+from newshelf.catalog.schema import EventType, category_levels
+from newshelf.evaluation.types import Interval
+
+__all__ = ["Funnel", "FunnelRow", "Rate", "funnel"]
+
+_STEPS = (EventType.VIEW, EventType.CLICK, EventType.CART, EventType.PURCHASE)
+_ALL = "all"
+_UNTYPED = "(no type)"
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A share of events that were followed by others."""
+
+    value: float
+    interval: Interval
+    """95 %."""
+
+
+@dataclass(frozen=True)
+class FunnelRow:
+    """Events of one category or item, and their rates."""
+
+    name: str
+    views: int
+    clicks: int
+    carts: int
+    purchases: int
+    ctr: Rate | None
+    """None where it cannot be told."""
+    cvr: Rate | None
+
+
+@dataclass(frozen=True)
+class Funnel:
+    """The whole shop first, then its parts, those with the most events first."""
+
+    total: FunnelRow
+    rows: Sequence[FunnelRow]
+    cvr_base: EventType | None
+    """What purchases are divided by; None when there is nothing."""
+    missing: Sequence[str]
+    """What cannot be computed, and why; one sentence each."""
+
+
+def funnel(events: pd.DataFrame, items: pd.DataFrame, by: str = "category") -> Funnel:
+    """Count the steps and divide.
+
+    Args:
+        events: ``item_id`` and ``event_type``.
+        items: ``id`` and ``product_type``.
+        by: ``category`` (the first level of the product type) or ``item``.
+
+    Raises:
+        ValueError: for another ``by``, or without an event.
+    """
+    if by not in ("category", "item"):
+        raise ValueError(f"a funnel by {by}: it is by category or by item")
+    if events.empty:
+        raise ValueError("a funnel needs events")
+    keys = events["item_id"] if by == "item" else _categories(events["item_id"], items)
+    counts = pd.crosstab(keys.to_numpy(), events["event_type"].astype(str).to_numpy())
+    counts = counts.reindex(columns=[str(step) for step in _STEPS], fill_value=0)
+    counts = counts.loc[counts.sum(axis=1).sort_values(ascending=False, kind="stable").index]
+    totals = counts.sum()
+    base = _base(totals)
+    # A shop that records no click has no CTR of 0; it has none.
+    clicked = bool(totals[EventType.VIEW] and totals[EventType.CLICK])
+    return Funnel(
+        total=_row(_ALL, totals, base, clicked=clicked),
+        rows=[_row(str(name), row, base, clicked=clicked) for name, row in counts.iterrows()],
+        cvr_base=base,
+        missing=_missing(totals, base),
+    )
+
+
+def _categories(item_ids: "pd.Series[str]", items: pd.DataFrame) -> "pd.Series[str]":
+    levels = [category_levels(v if isinstance(v, str) else None) for v in items["product_type"]]
+    tops = [level[0] if level else _UNTYPED for level in levels]
+    top_of = dict(zip(items["id"], tops, strict=True))
+    return item_ids.map(top_of).fillna(_UNTYPED)
+
+
+def _base(totals: "pd.Series[int]") -> EventType | None:
+    if not totals[EventType.PURCHASE]:
+        return None
+    for step in (EventType.CLICK, EventType.VIEW):
+        if totals[step] >= totals[EventType.PURCHASE]:
+            return step
+    return None
+
+
+def _row(
+    name: str, counts: "pd.Series[int]", base: EventType | None, *, clicked: bool
+) -> FunnelRow:
+    views, clicks, carts, purchases = (int(counts[step]) for step in _STEPS)
+    return FunnelRow(
+        name, views, clicks, carts, purchases,
+        ctr=_rate(clicks, views) if clicked else None,
+        cvr=_rate(purchases, int(counts[base])) if base is not None else None,
+    )  # fmt: skip
+
+
+def _rate(part: int, whole: int) -> Rate | None:
+    """None when there is no whole, or when it is smaller than its part: then it is not one."""
+    if whole == 0 or part > whole:
+        return None
+    interval = stats.binomtest(part, whole).proportion_ci(method="wilson")
+    return Rate(part / whole, (float(interval.low), float(interval.high)))
+
+
+def _missing(totals: "pd.Series[int]", base: EventType | None) -> list[str]:
+    views, clicks, _, purchases = (int(totals[step]) for step in _STEPS)
+    said = []
+    if not views or not clicks:
+        absent = " and no ".join(
+            name for name, count in (("views", views), ("clicks", clicks)) if not count
+        )
+        said.append(f"CTR needs views and clicks; there are no {absent}.")
+    elif clicks > views:
+        said.append(
+            f"CTR: {clicks} clicks on {views} views; not every view that was clicked is recorded."
+        )
+    if not purchases:
+        said.append("CVR needs purchases; there are none.")
+    elif base is None:
+        said.append(
+            "CVR needs at least as many clicks or views as purchases; there are "
+            f"{clicks} clicks and {views} views for {purchases} purchases."
+        )
+    elif base is EventType.VIEW:
+        said.append("CVR is purchases per view, as there are too few clicks.")
+    return said
