@@ -1,13 +1,14 @@
 """Whether probabilities mean what they say."""
 
 import numpy as np
-
-from newshelf.evaluation.types import FloatArray
+from numpy.typing import NDArray
 
 __all__ = ["calibration_error"]
 
 
-def calibration_error(probability: FloatArray, label: FloatArray, bins: int = 15) -> float:
+def calibration_error(
+    probability: NDArray[np.floating], label: NDArray[np.floating], bins: int = 15
+) -> float:
     """Expected calibration error (Naeini et al., AAAI 2015), over bins of equal count.
 
     ::

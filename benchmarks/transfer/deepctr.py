@@ -1,0 +1,159 @@
+"""The peer of xDeepFM: run in its own environment, its weights read into our network."""
+
+import json
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from newshelf.errors import SettingsError
+from newshelf.nn.xdeepfm import XDeepFM
+from newshelf.transfer.ctr.impressions import Impressions
+from newshelf.transfer.ctr.table import FieldTable
+from newshelf.transfer.ctr.train import XDeepFMSettings
+
+__all__ = ["Found", "copy_weights", "peer_python", "run_peer"]
+
+_SCRIPT = Path(__file__).parent / "peers" / "deepctr_xdeepfm.py"
+_VARIABLE = "NEWSHELF_PEERS"
+_TIMEOUT_S = 1800
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the peer answered."""
+
+    probability: npt.NDArray[np.float64]
+    """(N,) of the test rows."""
+    weights: dict[str, npt.NDArray[np.float32]]
+    versions: dict[str, str]
+    seconds: float
+    """Of its training."""
+
+
+def peer_python(work: Path) -> Path | None:
+    """The interpreter that has the peers, or None: named by NEWSHELF_PEERS, or in ``work``.
+
+    Raises:
+        SettingsError: the one named is not there.
+    """
+    named = os.environ.get(_VARIABLE)
+    if named is None:
+        usual = work / "peers" / "bin" / "python"
+        return usual if usual.exists() else None
+    if not Path(named).exists():
+        raise SettingsError(f"{_VARIABLE} names {named}, which is not there")
+    return Path(named)
+
+
+def run_peer(
+    python: Path,
+    work: Path,
+    table: FieldTable,
+    train: Impressions,
+    test: Impressions,
+    settings: XDeepFMSettings,
+    seed: int,
+) -> Found:
+    """Train DeepCTR-Torch's xDeepFM on the same rows with the same settings.
+
+    Args:
+        python: with ``benchmarks/requirements.txt`` installed.
+        work: for the two files that are exchanged.
+        table: categories and the history; a dense field has no like among the peer's.
+        train: rows with labels.
+        test: rows to predict.
+        settings: of both.
+        seed: of the peer.
+
+    Raises:
+        SettingsError: the script failed; with the end of what it said.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    given, found = work / "given.npz", work / "found.npz"
+    categories = [field for field in table.fields if field.kind == "category"]
+    shape = {
+        "names": [field.name for field in categories],
+        "sizes": [field.size for field in categories],
+        "history_size": next(field.size for field in table.fields if field.kind == "bag"),
+        "seed": seed,
+        **{
+            name: getattr(settings, name)
+            for name in (
+                "width",
+                "cin",
+                "cin_activation",
+                "deep",
+                "init_std",
+                "learning_rate",
+                "batch_size",
+                "epochs",
+            )
+        },
+    }
+    arrays = {"settings": np.array(json.dumps(shape)), "train_label": train.label}
+    for part, rows in (("train", train), ("test", test)):
+        inputs = table.inputs(rows)
+        arrays[f"{part}_categories"] = inputs.categories.numpy()
+        arrays[f"{part}_history"] = inputs.bags[:, 0].numpy()
+    np.savez(given, **arrays)  # type: ignore[arg-type]
+    done = subprocess.run(
+        [str(python), "-I", str(_SCRIPT), str(given), str(found)],
+        capture_output=True,
+        text=True,
+        timeout=_TIMEOUT_S,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise SettingsError(
+            f"the peer failed; is benchmarks/requirements.txt installed for {python}? "
+            f"It said: {done.stderr.strip()[-500:]}"
+        )
+    return _read(found)
+
+
+def _read(path: Path) -> Found:
+    with np.load(path) as file:
+        about: dict[str, Any] = json.loads(str(file["about"]))
+        weights = {
+            name.removeprefix("weight/"): file[name]
+            for name in file.files
+            if name.startswith("weight/")
+        }
+        return Found(file["probability"], weights, about["versions"], about["seconds"])
+
+
+def copy_weights(weights: dict[str, npt.NDArray[np.float32]], model: XDeepFM) -> None:
+    """Give our network the peer's weights, in place: the same rows then have the same logits.
+
+    Raises:
+        KeyError, RuntimeError: the two networks have not the same shape.
+    """
+    state = {name: torch.from_numpy(value) for name, value in weights.items()}
+    names = model.fields.names
+    ours = {
+        "bias": state["out.bias"],
+        "fields.vectors.weight": _tables(state, "embedding_dict", names),
+        "fields.weights.weight": _tables(state, "linear_model.embedding_dict", names),
+        "cin_weight.weight": state["cin_linear.weight"],
+        "deep_weight.weight": state["dnn_linear.weight"],
+    }
+    for number in range(len(model.spec.cin)):
+        theirs = f"cin.conv1ds.{number}"
+        ours[f"cin.layers.{number}.weight"] = state[f"{theirs}.weight"].squeeze(2)
+        ours[f"cin.layers.{number}.bias"] = state[f"{theirs}.bias"]
+    for number in range(len(model.spec.deep)):
+        for part in ("weight", "bias"):
+            # Ours has an activation and a dropout after each layer.
+            ours[f"deep.{3 * number}.{part}"] = state[f"dnn.linears.{number}.{part}"]
+    starts = {name: value for name, value in model.state_dict().items() if "starts" in name}
+    model.load_state_dict({**ours, **starts})
+
+
+def _tables(state: dict[str, torch.Tensor], prefix: str, names: tuple[str, ...]) -> torch.Tensor:
+    return torch.cat([state[f"{prefix}.{name}.weight"] for name in names])

@@ -1,0 +1,1 @@
+"""Scripts around other libraries, each run in an environment of its own."""

@@ -1,0 +1,211 @@
+"""xDeepFM: as good as a known library's, and how it ranks beside EASE."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import expit
+from sklearn.metrics import log_loss, roc_auc_score
+
+from benchmarks.transfer.clicks import Shop, labelled_rows, read_shop, time_case_split
+from benchmarks.transfer.context import Context
+from benchmarks.transfer.deepctr import Found, copy_weights, peer_python, run_peer
+from benchmarks.transfer.result import Goal, Row, TaskResult
+from newshelf.evaluation.baselines import Ease, Popularity
+from newshelf.evaluation.evaluate import evaluate
+from newshelf.evaluation.types import Ranker, Split
+from newshelf.nn.xdeepfm import XDeepFM
+from newshelf.transfer.ctr.calibration import calibration_error
+from newshelf.transfer.ctr.impressions import Impressions, positives
+from newshelf.transfer.ctr.negatives import Negatives
+from newshelf.transfer.ctr.ranker import XDeepFMRanker
+from newshelf.transfer.ctr.table import FieldTable, field_table
+from newshelf.transfer.ctr.train import XDeepFMResult, XDeepFMSettings, predict, train_xdeepfm
+from newshelf.transfer.run import Run
+
+__all__ = ["run"]
+
+_TRAIN_ROWS, _TEST_ROWS, _HISTORY = 200_000, 60_000, 20
+_CASES = 500
+_CUTOFF = 20
+_PEER = "DeepCTR-Torch 0.3.0"
+_AUC, _DIFFERENCE = "AUC", "AUC, distance to the peer"
+_LOG_LOSS, _ECE = "log-loss", "calibration error"
+_RECALL, _NDCG = f"Recall@{_CUTOFF}", f"NDCG@{_CUTOFF}"
+_NAMES: dict[Literal["pairwise", "log"], str] = {"pairwise": "pairwise loss", "log": "log-loss"}
+_MEASURES = (_AUC, _DIFFERENCE, _LOG_LOSS, _ECE, _RECALL, _NDCG)
+_LIMIT = 0.003
+_CHECKED = XDeepFMSettings(
+    loss="log",
+    width=16,
+    cin=(32, 32),
+    cin_activation="relu",
+    deep=(64, 32),
+    epochs=2,
+    batch_size=1024,
+    learning_rate=1e-3,
+    user_dropout=0.0,
+    item_dropout=0.0,
+)
+"""Of both libraries: what each has by default, but for sizes, and no regularisation."""
+_RANKED = XDeepFMSettings(
+    width=16, cin=(32, 32), deep=(64, 32), epochs=4, max_rows=50_000, learning_rate=3e-3
+)
+_RANKED_FIELDS = ("item", "price", "history", "embedding", "history_embedding")
+
+
+@dataclass
+class _Rows:
+    """Values by (measure, method), one per seed, in the order they were first met."""
+
+    values: dict[tuple[str, str], list[float]] = field(default_factory=lambda: defaultdict(list))
+    baselines: set[str] = field(default_factory=set)
+
+    def add(self, method: str, measured: Mapping[str, float], *, baseline: bool = False) -> None:
+        for measure, value in measured.items():
+            self.values[measure, method].append(value)
+        if baseline:
+            self.baselines.add(method)
+
+    def rows(self) -> list[Row]:
+        return [
+            Row(measure, method, values, method in self.baselines)
+            for (measure, method), values in sorted(
+                self.values.items(), key=lambda entry: _MEASURES.index(entry[0][0])
+            )
+        ]
+
+
+def run(context: Context) -> TaskResult:
+    """Both comparisons, on retail."""
+    shop = read_shop(context, "retail")
+    python = peer_python(context.work)
+    rows = _Rows()
+    notes: list[str] = []
+    for seed in context.seeds:
+        _check(context, shop, seed, python, rows, notes)
+    _rank(context, shop, rows)
+    if python is None:
+        notes.append(
+            f"{_PEER} was not measured: its environment is not there (see "
+            "`benchmarks/requirements.txt` for the command that makes it)."
+        )
+    return TaskResult(
+        task="xdeepfm",
+        title="xDeepFM, checked against a library and as a ranker (retail)",
+        protocol=_protocol(shop),
+        rows=rows.rows(),
+        goals=[Goal(_DIFFERENCE, _LIMIT)],
+        notes=notes,
+        percent=False,
+        lower_is_better=(_DIFFERENCE, _LOG_LOSS, _ECE),
+    )
+
+
+def _check(
+    context: Context, shop: Shop, seed: int, python: Path | None, rows: _Rows, notes: list[str]
+) -> None:
+    """Our probabilities and the peer's for the same rows."""
+    train, test, users = labelled_rows(shop, _TRAIN_ROWS, _TEST_ROWS, _HISTORY, seed)
+    known = np.unique(train.item[train.label == 1])
+    table = field_table(shop.catalog, known, users=users)
+    result = _trained(context, table, train, _CHECKED, seed, None)
+    ours = expit(predict(result.model, table, test))
+    counts = np.bincount(train.item, train.label, minlength=len(shop.catalog.items))
+    rows.add("popularity", {_AUC: _auc(test, counts[test.item].astype(np.float32))}, baseline=True)
+    rows.add("xDeepFM, log-loss", {_AUC: _auc(test, ours), **_calibration(ours, test)})
+    half = np.full(len(test), 0.5, dtype=np.float32)
+    rows.add("always one half", _calibration(half, test), baseline=True)
+    if python is None:
+        return
+    folder = context.work / "xdeepfm"
+    found = run_peer(python, folder, table, train, test, _CHECKED, seed)
+    theirs = _auc(test, found.probability)
+    rows.add(_PEER, {_AUC: theirs, **_calibration(found.probability, test)}, baseline=True)
+    rows.add("xDeepFM, log-loss", {_DIFFERENCE: abs(_auc(test, ours) - theirs)})
+    if seed == context.seeds[0]:
+        notes.append(_same_weights(result, found, table, test))
+
+
+def _rank(context: Context, shop: Shop, rows: _Rows) -> None:
+    """Whole rankings of the catalogue by both losses."""
+    backbone = context.backbone(shop.catalog)
+    with torch.inference_mode():
+        embeddings = backbone.encoder.fuse(
+            *backbone.table.rows(torch.arange(len(shop.catalog.items)))
+        )
+    split = time_case_split(shop, _CASES, context.settings.seed)
+    for name, ranker in (("popularity", Popularity(split)), ("EASE", Ease(split))):
+        # They know no chance: one value for all seeds.
+        for _ in context.seeds:
+            rows.add(name, _ranking(ranker, split), baseline=True)
+    known = np.unique(np.concatenate(split.train))
+    table = field_table(shop.catalog, known, embeddings=embeddings, names=_RANKED_FIELDS)
+    taken = positives(split.train, split.train_timestamps, _HISTORY)
+    negatives = Negatives(split.train, split.n_items)
+    for loss, name in _NAMES.items():
+        settings = replace(_RANKED, loss=loss)
+        for seed in context.seeds:
+            result = _trained(context, table, taken, settings, seed, negatives)
+            model = XDeepFMRanker(result.model, table, _HISTORY, shop.cut)
+            rows.add(f"xDeepFM, {name}", _ranking(model, split))
+
+
+def _trained(
+    context: Context,
+    table: FieldTable,
+    rows: Impressions,
+    settings: XDeepFMSettings,
+    seed: int,
+    negatives: Negatives | None,
+) -> XDeepFMResult:
+    quiet = Run(seed, context.console, quiet=True)
+    return train_xdeepfm(table, rows, settings, quiet, negatives=negatives)
+
+
+def _ranking(ranker: Ranker, split: Split) -> dict[str, float]:
+    metrics = evaluate(ranker, split, (_CUTOFF,))
+    return {_RECALL: metrics.recall[_CUTOFF], _NDCG: metrics.ndcg[_CUTOFF]}
+
+
+def _auc(rows: Impressions, score: NDArray[np.floating]) -> float:
+    return float(roc_auc_score(rows.label, score))
+
+
+def _calibration(probability: NDArray[np.floating], rows: Impressions) -> dict[str, float]:
+    return {
+        _LOG_LOSS: float(log_loss(rows.label, probability)),
+        _ECE: calibration_error(probability, rows.label),
+    }
+
+
+def _same_weights(result: XDeepFMResult, found: Found, table: FieldTable, test: Impressions) -> str:
+    """Whether the two networks are the same function, whatever their training."""
+    twin = XDeepFM(result.model.spec).eval()
+    copy_weights(found.weights, twin)
+    distance = np.abs(expit(predict(twin, table, test)) - found.probability).max()
+    versions = ", ".join(f"{name} {version}" for name, version in found.versions.items())
+    return (
+        f"The peer ({versions}) ran in its own environment and trained for {found.seconds:.0f} s. "
+        f"With its weights read into our network, the probabilities of the {len(test):,} test "
+        f"rows differ by at most {distance:.1e}."
+    )
+
+
+def _protocol(shop: Shop) -> str:
+    return (
+        f"Purchases before {shop.day} are learned from, later ones tested on. **AUC**: "
+        f"{_TRAIN_ROWS:,} training and {_TEST_ROWS:,} test rows, half of them first purchases "
+        "and half sampled items that the user did not take; fields: user, item, price, hour, "
+        "weekday, month and the items bought before; both libraries get the same arrays, sizes, "
+        "learning rate, epochs and initial distributions, no regularisation, and a seed of their "
+        f"own. **Ranking**: all {shop.interactions.n_items:,} items ranked for {_CASES} users "
+        "by what they bought before; fields: item, price, history, embedding of the item and mean "
+        "embedding of the history. Sizes, learning rate and epochs were chosen on the last "
+        "15 % of the training's purchases."
+    )
