@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from newshelf.catalog.schema import category_levels
+from newshelf.knowledge.exceptions import find_exceptions
 from newshelf.knowledge.lexicon import ATTRIBUTES, Lexicon, Word, fold
 from newshelf.knowledge.phrases import phrase_key
 from newshelf.knowledge.statements import Texts
@@ -41,16 +42,22 @@ def learn_lexicon(products: Sequence[Texts], base: Lexicon | None = None) -> Lex
     lexicon = Lexicon(words, base.broader)
     found: Counter[tuple[str, str, tuple[str, ...]]] = Counter()
     right: Counter[tuple[str, str, tuple[str, ...]]] = Counter()
-    for product in products:
-        said = {
-            attribute: accepted_values(lexicon, attribute, product.stated[attribute])
-            for attribute in ATTRIBUTES
-            if product.stated.get(attribute)
-        }
+    checked = [_accepted(lexicon, product) for product in products]
+    for product, said in zip(products, checked, strict=True):
         for attribute, value, key in _checkable(lexicon, product, said):
             found[attribute, value, key] += 1
             right[attribute, value, key] += fold(value) in said[attribute]
-    return Lexicon([*_counted(words, found, right)], base.broader)
+    counted = Lexicon([*_counted(words, found, right)], base.broader)
+    titles = [product.title for product in products]
+    exceptions = find_exceptions(list(zip(titles, checked, strict=True)), counted)
+    return Lexicon([*counted.words, *exceptions], base.broader)
+
+
+def _accepted(lexicon: Lexicon, product: Texts) -> dict[str, set[str]]:
+    return {
+        attribute: accepted_values(lexicon, attribute, values)
+        for attribute, values in product.stated.items()
+    }
 
 
 def accepted_values(lexicon: Lexicon, attribute: str, values: Iterable[str]) -> set[str]:
