@@ -3,25 +3,22 @@
 The last stage of an ImageNet tower is made to tell a thousand things apart wherever they
 are; for things it has no name for, the stages before it say more (Yosinski et al., 2014;
 head2toe, Evci et al., 2022). A ring and a bracelet differ in where the metal runs, so a
-stage's map is averaged over the cells of grids (a spatial pyramid, Lazebnik et al., 2006).
+stage's map is averaged over the cells of grids.
 """
-
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from newshelf.errors import TrainingError
 from newshelf.nn.spec import ImageInput
 from newshelf.nn.towers import ImageTower
+from newshelf.transfer.pictures.pyramid import PyramidPool
 from newshelf.transfer.pictures.settings import StageSettings
 from newshelf.transfer.pictures.stages import TowerStages
 
 __all__ = ["StageFeatures", "normalise_pixels", "stage_features"]
 
 _BATCH = 32
-_MAP_DIMENSIONS = 4
 
 
 class StageFeatures(nn.Module):
@@ -37,12 +34,8 @@ class StageFeatures(nn.Module):
         super().__init__()
         self._stages = TowerStages(tower)
         self.parts = nn.ModuleList(self._stages.modules)
-        count = len(self._stages)
-        beyond = [at for at in settings.stages if not -count <= at < count]
-        if beyond:
-            raise TrainingError(f"stages {beyond}: the tower has {count}, from 0 to {count - 1}")
-        self._wanted = sorted({at % count for at in settings.stages})
-        self._grids = settings.grids
+        self._wanted = sorted({self._stages.position(at) for at in settings.stages})
+        self._pool = PyramidPool(settings.grids)
 
     def forward(self, image: Tensor) -> Tensor:
         """Unit-length blocks side by side."""
@@ -51,15 +44,8 @@ class StageFeatures(nn.Module):
         for at, stage in enumerate(self.parts[: self._wanted[-1] + 1]):
             x = stage(x)
             if at in self._wanted:
-                blocks.extend(F.normalize(part, dim=1) for part in self._pooled(x.float()))
+                blocks.append(self._pool(x))
         return torch.cat(blocks, dim=1)
-
-    def _pooled(self, x: Tensor) -> Iterator[Tensor]:
-        # The top of the tower is pooled already.
-        maps = x if x.ndim == _MAP_DIMENSIONS else x[:, :, None, None]
-        grids = self._grids if maps.shape[-1] > 1 else (1,)
-        for grid in grids:
-            yield F.adaptive_avg_pool2d(maps, grid).flatten(1)
 
 
 def normalise_pixels(pixels: Tensor, spec: ImageInput, size: int | None = None) -> Tensor:

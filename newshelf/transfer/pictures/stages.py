@@ -28,6 +28,19 @@ class TowerStages:
     def __len__(self) -> int:
         return len(self.modules)
 
+    def position(self, stage: int) -> int:
+        """A stage counted like a Python index, counted from 0.
+
+        Raises:
+            TrainingError: the tower has no such stage.
+        """
+        if not -len(self) <= stage < len(self):
+            raise TrainingError(
+                f"stage {stage}: the tower has {len(self)}, from 0 to {len(self) - 1} "
+                f"({', '.join(self.names)})"
+            )
+        return stage % len(self)
+
     def run(self, x: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
         """From the input of stage ``start`` to the output of the stage before ``stop``."""
         for module in self.modules[start:stop]:

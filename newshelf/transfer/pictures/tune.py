@@ -20,12 +20,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from newshelf.errors import TrainingError
 from newshelf.nn.spec import ImageInput
 from newshelf.nn.towers import ImageTower
 from newshelf.transfer.loop import History, fit
 from newshelf.transfer.pictures.objective import TowerObjective
 from newshelf.transfer.pictures.probe import fit_probe
+from newshelf.transfer.pictures.pyramid import PyramidPool
 from newshelf.transfer.pictures.read import Pictures
 from newshelf.transfer.pictures.sampling import (
     class_weights,
@@ -34,15 +34,17 @@ from newshelf.transfer.pictures.sampling import (
     require_shots,
 )
 from newshelf.transfer.pictures.schedule import rate_groups, slanted_triangular, thaw
-from newshelf.transfer.pictures.settings import TowerSettings
-from newshelf.transfer.pictures.stage_features import normalise_pixels
+from newshelf.transfer.pictures.settings import StageSettings, TowerSettings
+from newshelf.transfer.pictures.stage_features import StageFeatures, normalise_pixels
 from newshelf.transfer.pictures.stages import TowerStages
-from newshelf.transfer.pictures.trunk import Activations, Trunk
+from newshelf.transfer.pictures.trunk import Trunk
 from newshelf.transfer.run import Run
 
 __all__ = ["TunedTower", "tune_tower"]
 
 _BATCH = 32
+_START = 100.0
+"""Inverse penalty of the probe that the head starts from."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class TunedTower:
     """A tower and the head that was tuned with it."""
 
     tower: ImageTower
+    reader: StageFeatures
+    """Shares the tower's stages; to the features the head reads."""
     head: nn.Linear
     """``(n, features)`` → ``(n, classes)``."""
     classes: tuple[str, ...]
@@ -60,10 +64,10 @@ class TunedTower:
 
     @torch.inference_mode()
     def features(self, pixels: Tensor, *, bf16: bool = True) -> Tensor:
-        """``(n, 3, S, S)`` uint8 → ``(n, features)`` float32, of the tuned tower."""
+        """``(n, 3, S, S)`` uint8 → ``(n, features)`` float32, what the head reads."""
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             chunks = [
-                self.tower(normalise_pixels(chunk, self.spec, self.spec.size)).float()
+                self.reader(normalise_pixels(chunk, self.spec, self.spec.size)).float()
                 for chunk in pixels.split(_BATCH)
             ]
         return torch.cat(chunks)
@@ -109,21 +113,21 @@ def tune_tower(
     learn, held = hold_out(target, settings.validation, generator)
     tower.eval().to(memory_format=torch.channels_last)
     stages = TowerStages(tower)
-    tuned = {
-        "heads-only": stages.modules[:0],
-        "last-stage": stages.modules[stages.last(settings.size) :],
-        "full": stages.modules,
+    stop = stages.position(settings.stage) + 1
+    first = {
+        "heads-only": stop,
+        "last-stage": min(stages.last(settings.size), stop - 1),
+        "full": 0,
     }[settings.mode]
+    tuned = stages.modules[first:stop]
     at_size = spec.model_copy(update={"size": settings.size})
-    source = Trunk(stages.modules[: len(stages) - len(tuned)], at_size, settings)
-    activations = source.read(pictures.pixels, learn, run)
-
-    head = nn.Linear(spec.features, len(classes))
-    _start(head, stages.modules[len(stages) - len(tuned) :], activations, target, classes, run)
+    activations = Trunk(stages.modules[:first], at_size, settings).read(pictures.pixels, learn, run)
+    tail = nn.Sequential(*tuned, PyramidPool(settings.grids))
+    head = _start(activations.plain_features(tail)[learn], target[learn], classes, run)
     weights = class_weights(target[learn], len(classes))
     objective = TowerObjective(
         activations,
-        nn.Sequential(*tuned),
+        tail,
         head,
         target,
         weights if settings.balance == "weights" else torch.ones(len(classes)),
@@ -154,26 +158,16 @@ def tune_tower(
     )
     tower.requires_grad_(False)
     head.requires_grad_(False)
-    return TunedTower(tower.eval(), head.eval(), classes, at_size, history)
+    read = StageSettings(stages=(settings.stage,), grids=settings.grids)
+    reader = StageFeatures(tower, read).eval()
+    return TunedTower(tower.eval(), reader, head.eval(), classes, at_size, history)
 
 
-def _start(
-    head: nn.Linear,
-    tuned: list[nn.Module],
-    activations: Activations,
-    target: Tensor,
-    classes: tuple[str, ...],
-    run: Run,
-) -> None:
-    """Fill ``head`` with a probe of the features the tower gives before it is tuned."""
-    features = activations.plain_features(nn.Sequential(*tuned))
-    scale = features.norm(dim=1).mean()
-    if not torch.isfinite(scale) or scale == 0:
-        raise TrainingError(
-            "the tower's features of these pictures are all zero or not numbers: check its "
-            "weights with './run evaluate', or start from the packaged ones"
-        )
-    probe = fit_probe(features / scale, target, classes, seed=run.seed, strengths=(10.0,))
+def _start(features: Tensor, target: Tensor, classes: tuple[str, ...], run: Run) -> nn.Linear:
+    """A probe of the features the tower gives before it is tuned, as a layer to go on with."""
+    probe = fit_probe(features, target, classes, seed=run.seed, strengths=(_START,))
+    head = nn.Linear(features.shape[1], len(classes))
     with torch.no_grad():
-        head.weight.copy_(probe.weight / scale)
+        head.weight.copy_(probe.weight)
         head.bias.copy_(probe.bias)
+    return head

@@ -65,7 +65,7 @@ def test_sizes_stand_side_by_side(tower, pixels):
 
 
 def test_a_stage_the_tower_lacks_is_refused(tower, pixels):
-    with pytest.raises(TrainingError, match=r"stages \[9\]: the tower has 6"):
+    with pytest.raises(TrainingError, match="stage 9: the tower has 6, from 0 to 5"):
         stage_features(tower, SPEC, pixels, StageSettings(stages=(9,)))
 
 

@@ -35,7 +35,15 @@ def some_pictures(each: int = 12) -> tuple[Pictures, torch.Tensor]:
 
 
 def settings(**changed: object) -> TowerSettings:
-    few = {"size": SIZE, "epochs": 3, "views": 2, "batch_size": 8, "bf16": False, "validation": 0}
+    few = {
+        "stage": -1,
+        "size": SIZE,
+        "epochs": 3,
+        "views": 2,
+        "batch_size": 8,
+        "bf16": False,
+        "validation": 0,
+    }
     return TowerSettings.model_validate({**few, **changed})
 
 
@@ -95,9 +103,22 @@ def test_a_cached_trunk_gives_what_the_whole_tower_gives():
         "t", tower, spec, pictures, target, CLASSES, settings(augment=False, epochs=1), run()
     )
     x = (pictures.pixels.float() / 255 - 0.5) / 0.5
+    features = torch.nn.functional.normalize(tuned.tower(x), dim=1)
     torch.testing.assert_close(
-        tuned.logits(pictures.pixels, bf16=False), tuned.head(tuned.tower(x)), rtol=1e-3, atol=1e-3
+        tuned.logits(pictures.pixels, bf16=False), tuned.head(features), rtol=1e-3, atol=1e-3
     )
+
+
+def test_an_inner_stage_can_be_read_and_what_follows_it_stays():
+    spec, tower = tiny()
+    source = copy.deepcopy(tower)
+    pictures, target = some_pictures()
+    chosen = settings(stage=-2, grids=(1, 2), mode="full", thaw_epochs=0)
+    tuned = tune_tower("t", tower, spec, pictures, target, CLASSES, chosen, run())
+    names = moved(source, tuned.tower)
+    assert any(name.startswith("blocks.4") for name in names)
+    assert not any(name.startswith("conv_head") for name in names)
+    assert (tuned.logits(pictures.pixels).argmax(dim=1) == target).float().mean() > 0.9
 
 
 def test_it_stops_early_on_the_held_out_part():
