@@ -134,16 +134,24 @@ def evaluate(
     catalog: CatalogOption = None,
     settings: SettingsOption = None,
     workspace: WorkspaceOption = None,
+    compare: Annotated[
+        Path | None,
+        typer.Option(
+            "--compare",
+            metavar="DIR",
+            help="An earlier report of another model: tests which of the two is better.",
+        ),
+    ] = None,
 ) -> None:
     """Compare the trained model with simpler ones, on old and on new products.
 
-    Prints the tables; report.json and report.md are kept in the workspace.
+    Prints the tables; report.html, report.md and report.json are kept in the workspace.
 
-    Example: `./run evaluate --catalog shop`
+    Example: `./run evaluate --catalog shop --compare reports/last-month`
     """
     from newshelf.cli_pipeline import evaluate as run
 
-    run(catalog, settings, workspace)
+    run(catalog, settings, workspace, compare)
 
 
 @app.command()

@@ -9,7 +9,8 @@ from newshelf.cli_jobs import make_jobs
 from newshelf.config import ArchiveSettings, Settings, load_settings
 from newshelf.console import make_console
 from newshelf.errors import SettingsError, SetupError
-from newshelf.evaluation.terminal import print_report
+from newshelf.evaluation.compare_reports import compare_reports
+from newshelf.evaluation.terminal import print_pairs, print_report
 from newshelf.files import directory_aside, read_json
 from newshelf.pipeline.stages import plan_stages
 from newshelf.pipeline.update import bring_up_to_date
@@ -84,9 +85,20 @@ def update(
     return opened
 
 
-def evaluate(catalog: Path | None, settings: Path | None, workspace: Path | None) -> None:
-    """Bring the evaluation up to date and print its report."""
+def evaluate(
+    catalog: Path | None,
+    settings: Path | None,
+    workspace: Path | None,
+    compare: Path | None = None,
+) -> None:
+    """Bring the evaluation up to date and print its report, and how another one stands to it.
+
+    Raises:
+        SetupError: ``compare`` holds no report of the same cases.
+    """
     opened = update("evaluate", catalog, settings, workspace)
     console = make_console()
     print_report(read_json(opened.evaluation / "report.json"), console)
-    console.print(f"all cut-offs, and a plot: {opened.evaluation / 'report.md'}", markup=False)
+    if compare is not None:
+        print_pairs(compare_reports(opened.evaluation, compare), console)
+    console.print(f"with all figures: {opened.evaluation / 'report.html'}", markup=False)

@@ -11,9 +11,11 @@ import numpy.typing as npt
 from newshelf.evaluation.types import FloatArray, IntArray, Metrics, Split
 from newshelf.files import write_aside
 
-__all__ = ["CASES_FILE", "KeptCases", "case_digest", "keep_cases", "read_cases"]
+__all__ = ["CASES_FILE", "FORMAT", "KeptCases", "case_digest", "keep_cases", "read_cases"]
 
 CASES_FILE = "cases.npz"
+FORMAT = 2
+"""Of ``report.json`` and this file, which belong together."""
 
 
 @dataclass(frozen=True, eq=False)

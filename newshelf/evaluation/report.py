@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from newshelf.evaluation.cases import CASES_FILE, keep_cases
+from newshelf.evaluation.cases import CASES_FILE, FORMAT, keep_cases
 from newshelf.evaluation.comparison import Comparison
 from newshelf.evaluation.few_shot import FewShot
 from newshelf.evaluation.figures import draw_bars
@@ -20,9 +20,8 @@ from newshelf.evaluation.tables import few_shot_table, funnel_table, split_table
 from newshelf.evaluation.types import Metrics
 from newshelf.files import write_aside, write_json
 
-__all__ = ["FORMAT", "Report", "write_report"]
+__all__ = ["Report", "write_report"]
 
-FORMAT = 2
 _LIBRARIES = ("numpy", "scipy", "pandas", "scikit-learn")
 _BARS = Picture("ndcg.png", "NDCG per ranker and split, with 95 % intervals")
 

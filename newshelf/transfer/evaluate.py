@@ -13,6 +13,7 @@ from torch import Tensor
 
 from newshelf.catalog import Catalog
 from newshelf.config import Settings
+from newshelf.evaluation.funnel import funnel
 from newshelf.evaluation.report import Report, write_report
 from newshelf.evaluation.run import compare_all
 from newshelf.evaluation.splits import default_splits
@@ -23,6 +24,7 @@ from newshelf.nn.inputs import Tokenizer
 from newshelf.nn.scorer import SiameseScorer
 from newshelf.transfer.build import set_threads
 from newshelf.transfer.features import feature_table
+from newshelf.transfer.portrait import portray
 from newshelf.transfer.siamese import score_all, train_scorer
 
 __all__ = ["ScorerRanker", "evaluate_checkpoint"]
@@ -84,13 +86,18 @@ def evaluate_checkpoint(
         seed=settings.seed,
         console=console,
     )
-    report = Report(
-        catalog=catalog.name,
-        items=len(catalog.items),
-        seed=settings.seed,
-        comparisons=comparisons,
-        model_version=checkpoint.version,
-    )
     with directory_aside(out) as aside:
+        portrait = portray(catalog, settings, checkpoint, table, embeddings, aside)
+        report = Report(
+            catalog=catalog.name,
+            items=len(catalog.items),
+            seed=settings.seed,
+            comparisons=comparisons,
+            model_version=checkpoint.version,
+            funnel=None if catalog.events is None else funnel(catalog.events, catalog.items),
+            shots=portrait.shots,
+            pictures=portrait.pictures,
+            notes=portrait.notes,
+        )
         write_report(report, aside)
     return report
