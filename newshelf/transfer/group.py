@@ -114,7 +114,7 @@ class Parallel:
             self._wrapped = None
             gc.collect()
             self._wrapped = DistributedDataParallel(
-                self._objective, find_unused_parameters=True, broadcast_buffers=False
+                self._objective, find_unused_parameters=True, forward_sync_buffers=False
             )
             self._trained = trained
         return self._wrapped

@@ -103,8 +103,10 @@ def _family(cls: type[Exception]) -> list[type[Exception]]:
 def _silence_launcher() -> None:
     """What a process says reaches the user by ``_said``, once and without stack traces."""
     for name in list(logging.root.manager.loggerDict):
-        if name.startswith("torch.distributed.elastic"):
+        if name.startswith(("torch.distributed.elastic", "torch.multiprocessing")):
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    # The processes inherit it: a remark on unused parameters, which come and go here.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 
 def _main() -> None:

@@ -6,8 +6,10 @@ import pytest
 import torch
 from PIL import Image
 
+from newshelf.errors import TrainingError
 from newshelf.nn.encoder import Encoder
 from newshelf.nn.inputs import Tokenizer, attribute_row, decode_picture, prepare_pictures
+from newshelf.transfer import features
 from newshelf.transfer.features import FeatureTable, feature_table
 from tests.unit.export.tiny_checkpoint import tiny_spec, tokenizer_json
 from tests.unit.transfer.conftest import shop_items
@@ -176,3 +178,46 @@ def test_another_tokenizer_reads_the_texts_again(table_of, catalog, encoder, tmp
     path.write_text(tokenizer_json().replace('"lowercase": true', '"lowercase": false') + "\n")
     feature_table(catalog, encoder, Tokenizer(path, 36), tmp_path / "cache", said.console)
     assert len(list((tmp_path / "cache").iterdir())) == 3, "pictures, and texts as two read them"
+
+
+def test_a_picture_that_cannot_be_read_is_left_out_and_said(catalog, table_of, tmp_path, said):
+    path = tmp_path / "shop/images/11.png"
+    path.unlink()
+    path.mkdir()
+    assert not table_of(catalog)[0].image_present[11]
+    assert "left out a picture 11.png: Is a directory" in said.text
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize(("tower", "named"), [("image", r"\d+\.png"), ("text", "'.* jade'")])
+def test_features_that_are_no_numbers_are_refused_by_name(
+    catalog, encoder, table_of, tmp_path, value, tower, named
+):
+    def spoil(_module, inputs, output):
+        output = output.clone()
+        # One row of the second batch, which has what comes last.
+        if len(inputs[0]) < 32:
+            output[-1, 3] = value
+        return output
+
+    getattr(encoder, f"{tower}_tower").register_forward_hook(spoil)
+    message = rf"\[{tower}\] the tower's features of {named} are not finite numbers \(1 of 6"
+    with pytest.raises(TrainingError, match=message):
+        table_of(catalog)
+    assert len(list((tmp_path / "cache").glob("*.safetensors"))) == (tower == "text")
+
+
+def test_a_kill_loses_the_last_half_minute_only(catalog, encoder, table_of, monkeypatch):
+    monkeypatch.setattr(features, "_KEEP_EVERY_S", -1.0)
+    calls = []
+
+    def die(_module, _inputs):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+
+    hook = encoder.image_tower.register_forward_pre_hook(die)
+    with pytest.raises(KeyboardInterrupt):
+        table_of(catalog)
+    hook.remove()
+    assert table_of(catalog)[1:] == (6, 38)

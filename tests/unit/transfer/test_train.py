@@ -9,7 +9,7 @@ from newshelf.config import Settings
 from newshelf.errors import TrainingError
 from newshelf.nn.checkpoint import load_checkpoint
 from newshelf.nn.inputs import Tokenizer
-from newshelf.transfer.evaluate import ScorerRanker, evaluate_checkpoint
+from newshelf.transfer.evaluate import evaluate_checkpoint
 from newshelf.transfer.features import feature_table
 from newshelf.transfer.finetune import embed
 from newshelf.transfer.run import Run
@@ -59,8 +59,8 @@ def test_a_catalogue_becomes_a_checkpoint_and_a_report(shop, run, tiny_settings,
     )
     written = json.loads((out / "report.json").read_text())
     assert written["model_version"] == report.model_version == loaded.version
-    assert "siamese scorer" in (out / "report.md").read_text()
-    assert {comparison.model.ranker for comparison in report.comparisons} == {"siamese scorer"}
+    assert "newshelf" in (out / "report.md").read_text()
+    assert {comparison.model.ranker for comparison in report.comparisons} == {"newshelf"}
 
 
 def test_the_checkpoints_embeddings_are_what_its_encoder_says(shop, run, tmp_path, said):
@@ -74,7 +74,10 @@ def test_the_checkpoints_embeddings_are_what_its_encoder_says(shop, run, tmp_pat
 
 def test_the_same_catalogue_and_settings_give_the_same_version(shop, run, tiny_settings):
     version = run(shop).version
-    assert run(shop, out="again").version == version
+    again = run(shop, out="again")
+    assert again.version == version
+    for path in (again.directory.parent / "checkpoint").glob("*.safetensors"):
+        assert path.read_bytes() == (again.directory / path.name).read_bytes(), path.name
     other = tiny_settings.model_copy(update={"seed": 8})
     assert run(shop, other, out="other").version != version
 
@@ -142,6 +145,27 @@ def test_pictures_that_are_all_damaged_leave_a_model_of_texts(write_catalog, run
     assert "left out a picture" in said.text
 
 
+def test_some_damaged_pictures_are_left_out_and_the_training_goes_on(
+    write_catalog, run, tmp_path, said
+):
+    items = shop_items(48, tmp_path / "shop")
+    for at in (5, 17, 40):
+        path = tmp_path / f"shop/images/{at}.png"
+        path.write_bytes(path.read_bytes()[:60])
+    loaded = run(write_catalog(items=items))
+    assert torch.isfinite(loaded.embeddings()[1]).all()
+    assert said.text.count("left out a picture") == 3
+    assert "left out a picture 17.png: " in said.text
+
+
+@pytest.mark.parametrize("kind", ["early", "late"])
+def test_the_fusion_is_the_settings(shop, run, tiny_settings, kind):
+    fusion = tiny_settings.fusion.model_copy(update={"kind": kind})
+    loaded = run(shop, tiny_settings.model_copy(update={"fusion": fusion}))
+    assert loaded.spec.encoder.fusion.kind == kind
+    assert type(loaded.encoder.fusion).__name__ == f"{kind.title()}Fusion"
+
+
 def test_nothing_to_read_is_refused(shop, run, tiny_settings):
     blind = tiny_settings.model_copy(update={"image": None, "text": None})
     with pytest.raises(TrainingError, match="neither pictures nor texts"):
@@ -154,10 +178,3 @@ def test_an_unknown_source_category_is_refused_before_any_work(shop, run, tiny_s
         run(shop, tiny_settings.model_copy(update={"finetune": finetune}))
     assert not (tmp_path / "features").exists()
     assert not (tmp_path / "checkpoint").exists()
-
-
-def test_the_ranker_scores_the_whole_catalogue(shop, run):
-    loaded = run(shop)
-    ranker = ScorerRanker(loaded.scorer, loaded.embeddings()[1])
-    histories = [torch.tensor([1, 2]).numpy(), torch.tensor([5]).numpy()]
-    assert ranker.scores(histories).shape == (2, 48)
