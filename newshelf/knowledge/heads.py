@@ -15,7 +15,7 @@ from scipy.special import log_softmax, softmax
 
 from newshelf.knowledge.facts import Fact
 
-__all__ = ["HeadReading", "fit_temperature", "head_facts"]
+__all__ = ["UNLABELLED", "HeadReading", "fit_temperature", "head_facts"]
 
 _HOTTEST = 20.0
 UNLABELLED = -1

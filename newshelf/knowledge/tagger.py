@@ -58,8 +58,8 @@ class TitleTagger:
     """
 
     def __init__(self, model: bytes, features: TitleFeatures) -> None:
-        self._model = model
-        self._features = features
+        self.model = model
+        self.features = features
         self._tagger = pycrfsuite.Tagger()
         self._tagger.open_inmemory(model)
 
@@ -67,7 +67,7 @@ class TitleTagger:
         """The spans of the likeliest tags, in order: inside the title, none overlapping."""
         if not title:
             return []
-        self._tagger.set(pycrfsuite.ItemSequence(self._features.of(title)))
+        self._tagger.set(pycrfsuite.ItemSequence(self.features.of(title)))
         tags = self._tagger.tag()
         return [
             FoundSpan(

@@ -1,7 +1,11 @@
 import numpy as np
 import pytest
+import torch
 
+from newshelf.knowledge.encoder_heads import encoder_readings
 from newshelf.knowledge.heads import HeadReading, fit_temperature, head_facts
+from newshelf.nn.encoder import Encoder
+from newshelf.nn.spec import AttributeInput, EncoderSpec, FusionSpec
 
 
 def drawn(temperature: float, count: int = 4000):
@@ -58,3 +62,31 @@ def test_a_reading_must_fit_together():
             reading(**changed)
     with pytest.raises(ValueError, match="not finite"):
         reading(logits=np.full((4, 2), np.nan, dtype=np.float32))
+
+
+def test_the_encoders_heads_are_read():
+    torch.manual_seed(0)
+    spec = EncoderSpec(
+        image=None,
+        text=None,
+        attributes=AttributeInput(buckets=8, width=4),
+        fusion=FusionSpec(width=8, heads=2),
+        embedding=8,
+        labels={"target_type": ("Rings", "Lamps"), "color": ("green", "red", "blue")},
+    )
+    encoder = Encoder(spec).eval()
+    embeddings = torch.randn(5, 8)
+    kinds, colors = encoder_readings(
+        encoder,
+        embeddings,
+        {"color": torch.tensor([0, -1, 2, -1, 1])},
+        {"target_type": torch.tensor([True, False, True, True, False])},
+    )
+    assert (kinds.attribute, colors.attribute) == ("product_type", "color")
+    assert kinds.classes == ("Rings", "Lamps")
+    expected = embeddings @ encoder.heads["color"].weight.T + encoder.heads["color"].bias
+    np.testing.assert_allclose(colors.logits, expected.detach().numpy(), rtol=1e-5, atol=1e-6)
+    assert colors.held_out.tolist() == [0, -1, 2, -1, 1]
+    assert colors.speaks_of.all()
+    assert (kinds.held_out == -1).all()
+    assert {fact.item_id for fact in head_facts(list("abcde"), kinds, 0.0)} == {"a", "c", "d"}

@@ -1,3 +1,4 @@
+import json
 import math
 
 import pycrfsuite
@@ -5,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from newshelf.errors import TrainingError
+from newshelf.errors import TrainingError, WeightsError
 from newshelf.knowledge.spans import Span, TaggedTitle, span_problem
 from newshelf.knowledge.tagger import (
     TaggerOptions,
@@ -14,6 +15,7 @@ from newshelf.knowledge.tagger import (
     tags_of,
     train_tagger,
 )
+from newshelf.knowledge.tagger_file import read_tagger, tagger_from_titles, write_tagger
 
 # Most brands come once or twice, so that it is their place that tells them.
 BRANDS = ["小米", "KATO", *(chr(0x4E10 + 7 * at) + chr(0x5E10 + 5 * at) for at in range(12))]
@@ -67,8 +69,8 @@ def test_confidence_is_a_probability_and_lower_where_it_is_guessing(tagger):
 def test_the_confidence_is_crfsuites_marginal(tagger):
     title = "小米新款白色帽子"
     plain = pycrfsuite.Tagger()
-    plain.open_inmemory(tagger._model)
-    tags = plain.tag(tagger._features.of(title))
+    plain.open_inmemory(tagger.model)
+    tags = plain.tag(tagger.features.of(title))
     found = tagger.find(title)[0]
     expected = min(plain.marginal(tags[at], at) for at in range(found.span.start, found.span.end))
     assert math.isclose(found.confidence, expected)
@@ -76,7 +78,7 @@ def test_the_confidence_is_crfsuites_marginal(tagger):
 
 def test_equal_seeds_make_equal_taggers(tmp_path, tagger):
     again = train_tagger(titles(), 0, tmp_path, TaggerOptions(iterations=40))
-    assert again._model == tagger._model
+    assert again.model == tagger.model
 
 
 @given(st.text(max_size=60) | st.text("耐克小米红色双肩包KATO 15.6寸/İß", max_size=40))
@@ -103,6 +105,42 @@ def test_tags_and_spans_are_the_same_thing(gaps):
         spans.append(Span(at + gap, at + gap + length, label))
         at += gap + length
     assert spans_of(tags_of(TaggedTitle("字" * at, tuple(spans)))) == spans
+
+
+def test_a_tagger_is_written_and_read(tagger, tmp_path):
+    write_tagger(tagger, tmp_path / "tagger")
+    again = read_tagger(tmp_path / "tagger")
+    for title in ("小米新款白色帽子", "KATO床", ""):
+        assert again.find(title) == tagger.find(title)
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        ("tagger.crfsuite", b"lCRF nonsense"),
+        ("tagger.crfsuite", None),
+        ("tagger.json", b"{"),
+        ("tagger.json", b'{"format": 2}'),
+        ("tagger.json", None),
+    ],
+)
+def test_a_damaged_tagger_is_refused(tagger, tmp_path, name, body):
+    write_tagger(tagger, tmp_path / "tagger")
+    path = tmp_path / "tagger" / name
+    path.unlink() if body is None else path.write_bytes(body)
+    with pytest.raises(WeightsError, match="the tagger"):
+        read_tagger(tmp_path / "tagger")
+
+
+def test_a_users_own_titles_train_one(tmp_path):
+    lines = [{"title": item.title, "entities": item.spans} for item in titles()]
+    path = tmp_path / "own.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    tagger = tagger_from_titles(path, 0, TaggerOptions(iterations=20))
+    assert Span(6, 8, "HCCX") in tagger.tag("小米新款白色帽子")
+    path.write_text('{"title": "ab", "entities": [[0, 9, "X"]]}', encoding="utf-8")
+    with pytest.raises(TrainingError, match=r"own\.jsonl line 1"):
+        tagger_from_titles(path, 0)
 
 
 def test_an_empty_title_has_no_spans(tagger):
