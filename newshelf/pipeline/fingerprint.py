@@ -66,7 +66,7 @@ def settings_values(table: Mapping[str, object], prefix: str = "") -> dict[str, 
 
 
 def sources(root: Path, patterns: Iterable[str]) -> Component:
-    """Python files that match the glob ``patterns``, by their code alone.
+    """Files that match the glob ``patterns``: Python by its code alone, others by their bytes.
 
     Comments, docstrings and layout do not count: they compute nothing.
 
@@ -75,11 +75,13 @@ def sources(root: Path, patterns: Iterable[str]) -> Component:
     """
     found: dict[str, str] = {}
     for pattern in patterns:
-        paths = sorted(path for path in root.glob(pattern) if path.suffix == ".py")
+        paths = sorted(path for path in root.glob(pattern) if path.is_file())
         if not paths:
             raise SetupError(f"no source matches {pattern} in {root}")
         for path in paths:
-            found[path.relative_to(root).as_posix()] = _code_digest(path)
+            is_code = path.suffix == ".py"
+            digest = _code_digest(path) if is_code else file_digest(path)
+            found[path.relative_to(root).as_posix()] = digest
     return found
 
 

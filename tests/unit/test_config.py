@@ -56,6 +56,13 @@ def test_a_key_changes_only_itself(write):
         ("[text]\nmax_tokens = 4", r"text\.max_tokens: .*greater than or equal to 8"),
         ("[evaluation]\nk = [10, 0]", r"evaluation\.k\.1: .*greater than 0"),
         ("[finetune]\nlearning_rate = nan", r"finetune\.learning_rate: "),
+        ("[finetune]\nlearning_rate = inf", r"finetune\.learning_rate: .*finite number"),
+        ("[scorer]\nlearning_rate = inf", r"scorer\.learning_rate: .*finite number"),
+        ("[scorer]\nlearning_rate = nan", r"scorer\.learning_rate: "),
+        ("[finetune]\nl2_sp = inf", r"finetune\.l2_sp: .*finite number"),
+        ("[fusion]\nkind = 'middle'", r"fusion\.kind: .*'early', 'late' or 'attention'"),
+        ("[fusion]\nmodality_dropout = 0.6", r"fusion\.modality_dropout: .*equal to 0\.5"),
+        ("[tracking]\nkind = 'wandb'", r"tracking\.kind: .*'tensorboard', 'mlflow' or 'none'"),
         ("[archive]\nruntime = 'tensorrt'", r"archive\.runtime: .*'onnxruntime'"),
         # TorchServe would read 0 as 100 ms.
         ("[archive.encoder]\nmax_batch_delay_ms = 0", r"archive\.encoder\.max_batch_delay_ms: .*1"),

@@ -2,6 +2,7 @@ import io
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +198,33 @@ def test_what_a_killed_run_left_aside_is_cleared(shop: Shop) -> None:
         (shop.workspace.root / left / "encoder.safetensors").write_bytes(b"half")
     update(shop)
     assert [path.name for path in shop.workspace.root.glob(".*")] == []
+
+
+def test_what_is_kept_of_a_training_goes_when_its_checkpoint_is_there(shop: Shop) -> None:
+    kept = shop.workspace.training / "source.pt"
+    train = stage(shop, "train")
+
+    def broken_off(out: Path) -> None:
+        kept.parent.mkdir(parents=True)
+        kept.write_bytes(b"epoch 5")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make(replace(train, build=broken_off))
+    assert kept.read_bytes() == b"epoch 5"
+    update(shop)
+    assert not shop.workspace.training.exists()
+
+
+def test_a_trainings_identity_follows_its_inputs_and_nothing_else(shop: Shop) -> None:
+    update(shop)
+    (shop.workspace.checkpoint / "encoder.safetensors").unlink()
+    shop.settings = Settings.model_validate({"tracking": {"kind": "none"}})
+    update(shop)
+    shop.settings = Settings.model_validate({"fusion": {"kind": "late"}})
+    update(shop)
+    first, again, other = shop.identities
+    assert first == again != other
 
 
 def test_a_failed_archive_vouches_for_nothing(shop: Shop) -> None:
