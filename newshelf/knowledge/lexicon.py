@@ -26,7 +26,9 @@ _DENIED_BY_WORD_BEFORE = frozenset(
     {"no", "not", "non", "without", "never", "sans", "imitation", "fake", "faux", "无", "非", "不"}
     | {"免", "仿"}
 )
-_DENIED_BY_WORD_AFTER = frozenset({"free", "look", "effect", "like", "tone", "plated", "imitation"})
+_DENIED_BY_WORD_AFTER = frozenset(
+    {"free", "look", "effect", "like", "tone", "plated", "imitation"} | {"backdrop", "background"}
+)
 _FORMAT = 1
 
 

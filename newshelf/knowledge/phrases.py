@@ -19,6 +19,9 @@ _GLUE = re.compile(r"[\s\-–‐'’&]{0,3}")
 _SHORT = 3
 """Words up to this length are taken for singular: ``gas``, ``bus``."""
 
+_PLURAL_ONLY = frozenset({"glasses"})
+"""Words whose singular is another thing."""
+
 Entry = TypeVar("Entry")
 
 
@@ -102,7 +105,12 @@ def _is_one_phrase(text: str, part: Sequence[Token]) -> bool:
 
 def _folded(word: str) -> str:
     word = word.casefold().replace("-", "").replace(" ", "")
-    if len(word) <= _SHORT or not word.endswith("s") or word.endswith(("ss", "us", "is")):
+    if (
+        len(word) <= _SHORT
+        or word in _PLURAL_ONLY
+        or not word.endswith("s")
+        or word.endswith(("ss", "us", "is"))
+    ):
         return word
     if word.endswith("ies"):
         return f"{word[:-3]}y"

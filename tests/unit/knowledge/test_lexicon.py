@@ -21,7 +21,7 @@ def said(text: str) -> set[tuple[str, str]]:
         ("红色翡翠戒指", {("color", "red"), ("material", "jade")}),
         ("GREY or gray, 灰色", {("color", "grey")}),
         ("A minimalist navy-blue lamp", {("style", "minimal"), ("color", "navy")}),
-        ("Rose gold watch", {("color", "rose gold"), ("material", "rose gold")}),
+        ("Rose gold watch", {("color", "rose gold")}),
         ("Bored of reddish shreds", set()),
         ("", set()),
         ("—", set()),
@@ -43,6 +43,7 @@ def test_words_say_what_a_product_is_like(text, expected):
         ("不含橡胶 无塑料袋", {("material", "rubber")}),
         ("no fuss, leather bag", {("material", "leather")}),
         ("Crystal-clear glass", {("material", "glass")}),
+        ("Glasses on a yellow backdrop", set()),
     ],
 )
 def test_what_is_denied_or_only_looks_so_does_not_count(text, expected):
