@@ -12,6 +12,7 @@ TASKS: dict[str, str] = {
     "jewellery": "benchmarks.transfer.jewellery",
     "office": "benchmarks.transfer.office",
     "wild": "benchmarks.transfer.wild",
+    "fusion": "benchmarks.transfer.fusion",
     "home": "benchmarks.transfer.home",
     "retail": "benchmarks.transfer.retail",
     "bundles": "benchmarks.transfer.bundles",

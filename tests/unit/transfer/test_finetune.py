@@ -185,6 +185,58 @@ def test_dropping_never_takes_the_only_modality():
     assert 0.1 < (~has_text[both]).float().mean() < 0.3
 
 
+def test_l2_sp_holds_the_weights_near_their_start(world, run):
+    encoder, table, labels = world
+    start, moved = weights(encoder), {}
+    for weight in (0.0, 10.0):
+        encoder.load_state_dict(start)
+        settings = SETTINGS.model_copy(update={"l2_sp": weight})
+        result = train_source(encoder, table, labels, settings, run)
+        parts = [(name, value) for name, value in start.items() if name.startswith("fusion.")]
+        after = encoder.state_dict()
+        moved[weight] = sum(float((after[name] - value).square().sum()) for name, value in parts)
+        assert len(result.losses) == SETTINGS.epochs
+    assert moved[10.0] < 0.2 * moved[0.0]
+
+
+def test_class_weights_follow_the_formula():
+    target = torch.tensor([0] * 90 + [1] * 9 + [2] + [-1] * 50)
+    for balance in (0.0, 0.5, 1.0):
+        found = finetune._class_weights(target, 4, balance)
+        raw = torch.tensor([90.0, 9.0, 1.0]) ** -balance
+        mean = (raw * torch.tensor([90.0, 9.0, 1.0])).sum() / 100
+        torch.testing.assert_close(found, torch.cat([raw / mean, torch.ones(1)]))
+    assert torch.isfinite(finetune._class_weights(torch.full((3,), -1), 2, 1.0)).all()
+
+
+def test_class_balance_helps_the_rare_class(run):
+    """Two overlapping classes, one nine times as frequent."""
+    # With seed 0, the rare ones would be those held out.
+    torch.manual_seed(6)
+    color = (torch.rand(ROWS) < 0.1).long()
+    table = table_of(clusters(color, IMAGE, 2.0, 1), torch.randn(ROWS, TEXT))
+    recall = {}
+    for balance in (0.0, 1.0):
+        encoder = encoder_of({"color": ("green", "red")})
+        warm_start(encoder, table)
+        settings = SETTINGS.model_copy(update={"class_balance": balance, "epochs": 15})
+        train_source(encoder, table, {"color": HeadLabels(("green", "red"), color)}, settings, run)
+        predicted = encoder.heads["color"](embed(encoder, table)).argmax(dim=1)
+        recall[balance] = float((predicted[color == 1] == 1).float().mean())
+    assert recall[1.0] > recall[0.0] + 0.1
+
+
+def test_patience_watches_rows_that_are_neither_learned_from_nor_reported(world, run):
+    encoder, table, labels = world
+    settings = SETTINGS.model_copy(update={"epochs": 60, "patience": 2, "learning_rate": 0.01})
+    result = train_source(encoder, table, labels, settings, run)
+    assert 3 <= len(result.losses) < 60
+    assert result.accuracy["color"] > 0.6
+    # Another tenth: what is reported stays the same rows.
+    plain = train_source(encoder, table, labels, SETTINGS, run)
+    assert result.tested == plain.tested
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_no_number_stops_the_training(world, run, value):
     encoder, table, labels = world
