@@ -55,6 +55,7 @@ def build_index(checkpoint_dir: Path, catalog: Catalog, out: Path) -> IndexManif
         items=items.loc[:, list(INDEX_COLUMNS)],
         embeddings=embeddings.numpy(),
         vectors=_vectors(checkpoint, embeddings),
+        blend=checkpoint.blend,
         knowledge=_knowledge(checkpoint_dir / KNOWLEDGE, ids),
     )
 

@@ -5,6 +5,7 @@
     model.json                ModelSpec
     encoder.safetensors       every tower, fusion and heads
     scorer.safetensors        only with a scorer
+    blend.safetensors         the signals beside it, unless there were too few cases
     tokenizer.json            only with a text tower
     embeddings.safetensors    ``embeddings`` (N, 512) float32
     ids.json                  the N product ids, in the same order
@@ -25,13 +26,14 @@ from torch import Tensor, nn
 
 from newshelf.errors import WeightsError
 from newshelf.files import directory_aside, read_json, write_json
+from newshelf.nn.blend import BLEND_FILE, Blend
 from newshelf.nn.encoder import Encoder
 from newshelf.nn.scorer import SiameseScorer
 from newshelf.nn.spec import SPEC_FILE, ModelSpec, read_spec
 
 __all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint"]
 
-_VERSIONED = (SPEC_FILE, "encoder.safetensors", "scorer.safetensors", "tokenizer.json")
+_VERSIONED = (SPEC_FILE, "encoder.safetensors", "scorer.safetensors", BLEND_FILE, "tokenizer.json")
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class Checkpoint:
     spec: ModelSpec
     encoder: Encoder
     scorer: SiameseScorer | None
+    blend: Blend | None
+    """None without a scorer, or with too few cases to weigh the signals on."""
 
     def embeddings(self) -> tuple[list[str], Tensor]:
         """Product ids, and their embeddings ``(N, 512)`` float32.
@@ -67,6 +71,7 @@ def save_checkpoint(
     spec: ModelSpec,
     encoder: Encoder,
     scorer: SiameseScorer | None,
+    blend: Blend | None,
     tokenizer_json: str | None,
     ids: Sequence[str],
     embeddings: Tensor,
@@ -78,6 +83,8 @@ def save_checkpoint(
         _save(encoder, folder / "encoder.safetensors")
         if scorer is not None:
             _save(scorer, folder / "scorer.safetensors")
+        if blend is not None:
+            blend.save(folder)
         if tokenizer_json is not None:
             (folder / "tokenizer.json").write_text(tokenizer_json, encoding="utf-8")
         write_json(folder / "ids.json", list(ids))
@@ -98,7 +105,8 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     if spec.scorer is not None:
         scorer = SiameseScorer(spec.scorer, spec.encoder.embedding)
         _load(scorer, folder / "scorer.safetensors")
-    return Checkpoint(folder, _version(folder), spec, encoder, scorer)
+    blend = Blend.load(folder, spec.blend) if spec.blend is not None else None
+    return Checkpoint(folder, _version(folder), spec, encoder, scorer, blend)
 
 
 def _build(spec: ModelSpec) -> Encoder:

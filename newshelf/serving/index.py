@@ -5,6 +5,7 @@ A directory::
     index.json           format, encoder_version, index_version, items, embedding, vector
     items.parquet        INDEX_COLUMNS, one row per item
     vectors.safetensors  embeddings (N, 512) float32; vectors (N, P) float32 with a scorer
+    blend.safetensors    the signals beside the scorer; absent where it ranks alone
     knowledge.parquet    what is known beyond the columns, see ``known``; absent without it
     lexicon.json         the words by which that was found
 
@@ -27,6 +28,8 @@ from safetensors.numpy import save_file
 
 from newshelf.errors import VersionMismatch, WeightsError
 from newshelf.files import directory_aside, read_json, write_json
+from newshelf.nn.blend import Blend
+from newshelf.nn.spec import BlendSpec
 from newshelf.serving.index_knowledge import IndexKnowledge
 from newshelf.serving.known import KnownValues, TextReader
 from newshelf.serving.table import INDEX_COLUMNS, ItemTable
@@ -59,6 +62,8 @@ class IndexManifest(BaseModel):
     """Width of an embedding."""
     vector: int | None
     """Width of a projected vector; None without a scorer."""
+    blend: BlendSpec | None = None
+    """Weights of the signals beside the scorer."""
     knowledge: int | None = None
     """Rows of ``knowledge.parquet``; None in an index that was made without any, as all
     were before there was knowledge. Such an index knows what its columns state."""
@@ -74,6 +79,8 @@ class ItemIndex:
     """``(N, 512)``, of unit length."""
     vectors: FloatArray | None
     """``(N, P)``, of unit length; None without a scorer."""
+    blend: Blend | None = None
+    """The signals beside the scorer; None where it ranks alone."""
 
     def __len__(self) -> int:
         return len(self.table)
@@ -97,8 +104,21 @@ def search(matrix: FloatArray, query: FloatArray, allowed: Mask, limit: int) -> 
         return rows
     # A product with the whole matrix beats a gather of half its rows.
     similarity = (matrix @ query)[rows] if len(rows) * 2 > len(matrix) else matrix[rows] @ query
-    best = np.argpartition(-similarity, limit)[:limit]
-    return np.sort(rows[best])
+    return rows[top_rows(similarity, np.ones_like(rows, dtype=np.bool_), limit)]
+
+
+def top_rows(scores: FloatArray, allowed: Mask, limit: int) -> NDArray[np.int64]:
+    """The allowed rows with the highest scores, at most ``limit``, in increasing order.
+
+    Args:
+        scores: ``(N,)`` float32.
+        allowed: ``(N,)`` bool.
+        limit: at most so many.
+    """
+    rows = np.flatnonzero(allowed)
+    if len(rows) <= limit:
+        return rows
+    return np.sort(rows[np.argpartition(-scores[rows], limit)[:limit]])
 
 
 def write_index(
@@ -108,6 +128,7 @@ def write_index(
     items: "pd.DataFrame",
     embeddings: FloatArray,
     vectors: FloatArray | None,
+    blend: Blend | None = None,
     knowledge: IndexKnowledge | None = None,
 ) -> IndexManifest:
     """Write an index, aside and renamed. Called by ``export``.
@@ -118,6 +139,7 @@ def write_index(
         items: a pandas frame with ``INDEX_COLUMNS`` (others are left out); ids unique.
         embeddings: ``(N, 512)`` float32 of unit length, in the frame's order.
         vectors: the projected embeddings, ``(N, P)`` float32; None without a scorer.
+        blend: the signals beside the scorer, of the same items.
         knowledge: what is known of the items beyond the columns.
 
     Raises:
@@ -134,19 +156,25 @@ def write_index(
     for name, tensor in tensors.items():
         if len(tensor) != len(items):
             raise ValueError(f"{len(tensor)} {name} for {len(items)} items")
+    if blend is not None:
+        if len(blend) != len(items):
+            raise ValueError(f"signals of {len(blend)} items for {len(items)} items")
     if knowledge is not None:
         knowledge.check(len(items))
     with directory_aside(directory) as folder:
         pq.write_table(table, folder / _ITEMS)
         save_file(tensors, folder / _VECTORS)
+        if blend is not None:
+            blend.save(folder)
         if knowledge is not None:
             knowledge.write(folder)
         manifest = IndexManifest(
             encoder_version=encoder_version,
-            index_version=_version(table, tensors, knowledge),
+            index_version=_version(table, tensors, blend, knowledge),
             items=len(items),
             embedding=embeddings.shape[1],
             vector=None if vectors is None else vectors.shape[1],
+            blend=None if blend is None else blend.spec,
             knowledge=None if knowledge is None else len(knowledge),
         )
         write_json(folder / _MANIFEST, manifest.model_dump())
@@ -184,6 +212,7 @@ def load_index(directory: Path, *, encoder_version: str, min_confidence: float =
         ItemTable.from_columns(columns, known),
         tensors["embeddings"],
         tensors.get("vectors"),
+        None if manifest.blend is None else Blend.load(directory, manifest.blend),
     )
     _check_shapes(index, directory)
     return index
@@ -195,15 +224,17 @@ def _check_shapes(index: ItemIndex, directory: Path) -> None:
         len(index.table),
         index.embeddings.shape,
         None if index.vectors is None else index.vectors.shape,
+        None if index.blend is None else len(index.blend),
     )
     wanted = (
         manifest.items,
         (manifest.items, manifest.embedding),
         None if manifest.vector is None else (manifest.items, manifest.vector),
+        None if manifest.blend is None else manifest.items,
     )
     if found != wanted:
         raise VersionMismatch(
-            f"the index {directory} holds {found} (items, embeddings, vectors) where its "
+            f"the index {directory} holds {found} (items, embeddings, vectors, signals) where its "
             f"manifest says {wanted}: export it again"
         )
 
@@ -222,13 +253,19 @@ def _load_known(directory: Path, manifest: IndexManifest, least: float) -> Known
 
 
 def _version(
-    table: pa.Table, tensors: dict[str, FloatArray], knowledge: IndexKnowledge | None
+    table: pa.Table,
+    tensors: dict[str, FloatArray],
+    blend: Blend | None,
+    knowledge: IndexKnowledge | None,
 ) -> str:
     digest = hashlib.sha256()
     for name in table.column_names:
         digest.update(repr(table.column(name).to_pylist()).encode())
     for tensor in tensors.values():
         digest.update(tensor.tobytes())
+    if blend is not None:
+        for array in blend.arrays().values():
+            digest.update(array.tobytes())
     if knowledge is not None:
         digest.update(repr(knowledge).encode())
     return digest.hexdigest()[:12]

@@ -8,8 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from newshelf.serving.blending import add_signals, unpersonal_scores
 from newshelf.serving.filters import in_categories
-from newshelf.serving.index import search
+from newshelf.serving.index import search, top_rows
 from newshelf.serving.resolve import Resolved
 from newshelf.serving.runtime import Runtime
 from newshelf.serving.schemas import Source
@@ -38,12 +39,16 @@ def rank_by_model(rows: Sequence[Resolved], scorer: Runtime, retrieve: int) -> l
     """Retrieve from the index, then score: one padded forward for all rows.
 
     Retrieval takes the ``retrieve`` allowed items nearest to the mean of the projected
-    history; candidates that the request names are all scored.
+    history, and as many by what the signals beside the scorer say; candidates that the
+    request names are all scored.
 
     Returns:
         One ranking per row; None for a row without history, or with nothing allowed.
     """
-    found = [_retrieved(row, retrieve) for row in rows]
+    unpersonal = _unpersonal(rows)
+    found = [
+        _retrieved(row, retrieve, beside) for row, beside in zip(rows, unpersonal, strict=True)
+    ]
     active = [at for at, positions in enumerate(found) if len(positions)]
     ranked: list[Ranked | None] = [None] * len(rows)
     if not active:
@@ -54,11 +59,15 @@ def rank_by_model(rows: Sequence[Resolved], scorer: Runtime, retrieve: int) -> l
     because = outputs["attention"].argmax(dim=2).cpu().numpy()
     for row, at in enumerate(active):
         positions = found[at]
-        finite = np.isfinite(scores[row, : len(positions)])
+        values = scores[row, : len(positions)]
+        blend, beside = rows[at].shelf.index.blend, unpersonal[at]
+        if blend is not None and beside is not None:
+            values = add_signals(rows[at], blend, positions, values, beside)
+        finite = np.isfinite(values)
         ranked[at] = Ranked(
             "model",
             positions[finite],
-            _rounded(scores[row, : len(positions)][finite]),
+            _rounded(values[finite]),
             because[row, : len(positions)][finite],
         )
     return ranked
@@ -96,11 +105,20 @@ def categories_of(row: Resolved) -> list[str]:
     return list(dict.fromkeys(value for value in types if value))
 
 
-def _retrieved(row: Resolved, retrieve: int) -> IntArray:
+def _unpersonal(rows: Sequence[Resolved]) -> Sequence[FloatArray | None]:
+    """What the signals say of every position, where the index has them."""
+    blend = rows[0].shelf.index.blend if rows else None
+    return [None] * len(rows) if blend is None else unpersonal_scores(rows, blend)
+
+
+def _retrieved(row: Resolved, retrieve: int, beside: FloatArray | None) -> IntArray:
     if row.history.vectors is None or not len(row.history) or row.shelf.index.vectors is None:
         return np.zeros(0, dtype=np.int64)
     query = _unit_mean(row.history.vectors)
-    return _nearest(row, row.shelf.index.vectors, query, retrieve)
+    nearest = _nearest(row, row.shelf.index.vectors, query, retrieve)
+    if beside is None or row.shelf.listed:
+        return nearest
+    return np.union1d(nearest, top_rows(beside, row.shelf.allowed, max(retrieve, row.request.k)))
 
 
 def _nearest(row: Resolved, matrix: FloatArray, query: FloatArray, limit: int) -> IntArray:

@@ -73,16 +73,26 @@ def _history(
 ) -> History:
     table = index.table
     known: list[tuple[Facts, Encoded]] = []
+    rows: list[int] = []
+    unseen: list[FloatArray] = []
     for ref in asked.history:
         if isinstance(ref, ProductInput):
             facts = product_facts(ref.product, table.known.reader)
             known.append((facts, encoded[ref.at]))
+            unseen.append(encoded[ref.at].embedding)
         elif (row := table.row_of.get(ref)) is not None:
             vector = None if index.vectors is None else index.vectors[row]
             known.append((row_facts(table, row), Encoded(index.embeddings[row], vector)))
+            rows.append(row)
     recent = known[-max_history:]
     embeddings, vectors = _stack([item for _, item in recent], index)
-    return History([facts for facts, _ in recent], embeddings, vectors)
+    return History(
+        [facts for facts, _ in recent],
+        embeddings,
+        vectors,
+        np.array(rows, dtype=np.int64),
+        np.array(unseen, dtype=np.float32).reshape(-1, index.embeddings.shape[1]),
+    )
 
 
 def _shelf(asked: Asked, encoded: Mapping[str, Encoded], index: ItemIndex) -> Shelf:

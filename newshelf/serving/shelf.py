@@ -40,6 +40,10 @@ class History:
     """``(H, 512)``."""
     vectors: FloatArray | None
     """``(H, P)``; None without a scorer."""
+    rows: IntArray
+    """The index's rows of the whole history, older items too."""
+    unseen: FloatArray
+    """``(U, 512)``: embeddings of the history's products that the index does not know."""
 
     def __len__(self) -> int:
         return len(self.facts)

@@ -4,12 +4,9 @@ The encoder never looks at events, so it is taken as it is; the scorer that is s
 trained on all of them, so each split trains one of its own on its training part.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from torch import Tensor
 
 from newshelf.catalog import Catalog
 from newshelf.config import Settings
@@ -17,30 +14,17 @@ from newshelf.evaluation.funnel import funnel
 from newshelf.evaluation.report import Report, write_report
 from newshelf.evaluation.run import compare_all
 from newshelf.evaluation.splits import default_splits
-from newshelf.evaluation.types import FloatArray, IntArray, Ranker, Split
+from newshelf.evaluation.types import Ranker, Split
 from newshelf.files import directory_aside
 from newshelf.nn.checkpoint import load_checkpoint
 from newshelf.nn.inputs import Tokenizer
-from newshelf.nn.scorer import SiameseScorer
 from newshelf.transfer.build import set_threads
 from newshelf.transfer.features import feature_table
 from newshelf.transfer.portrait import portray
-from newshelf.transfer.siamese import score_all, train_scorer
+from newshelf.transfer.ranking import BlendRanker, train_ranking
+from newshelf.transfer.run import Run
 
-__all__ = ["ScorerRanker", "evaluate_checkpoint"]
-
-
-@dataclass(frozen=True)
-class ScorerRanker:
-    """The Siamese scorer over a whole catalogue, as evaluation asks for it."""
-
-    scorer: SiameseScorer
-    embeddings: Tensor
-    name: str = "siamese scorer"
-
-    def scores(self, histories: Sequence[IntArray]) -> FloatArray:
-        """``(len(histories), N)`` float32."""
-        return score_all(self.scorer, self.embeddings, histories)
+__all__ = ["evaluate_checkpoint"]
 
 
 def evaluate_checkpoint(
@@ -64,18 +48,14 @@ def evaluate_checkpoint(
     tokenizer = Tokenizer(path, text.max_tokens, text.pad_token_id) if text else None
     table = feature_table(catalog, checkpoint.encoder, tokenizer, features_dir, console)
     _, embeddings = checkpoint.embeddings()
+    run = Run(seed=settings.seed, console=console)
     splits = default_splits(catalog, settings.evaluation, settings.seed)
 
     def fit_model(split: Split) -> Ranker:
-        result = train_scorer(
-            embeddings,
-            split.train,
-            ordered=split.train_timestamps is not None,
-            settings=settings.scorer,
-            seed=settings.seed,
-            console=console,
+        ranking = train_ranking(
+            embeddings, split.train, split.train_timestamps, settings.scorer, run
         )
-        return ScorerRanker(result.scorer, embeddings)
+        return BlendRanker(ranking, embeddings)
 
     comparisons = compare_all(
         splits,

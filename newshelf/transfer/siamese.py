@@ -5,32 +5,36 @@ van den Oord et al., 2018, with the sampling correction of Yi et al., 2019)::
 
     loss = -log  exp(s(H,p)) / (exp(s(H,p)) + Σ_{n∈N} exp(s(H,n) - log q(n)))
 
-``N`` are the other positives of the batch and a uniform draw; ``q(n)`` is how often an
-item is expected among them, so that popular items are not punished for being drawn often.
+``N`` are the other positives of the batch, a uniform draw, and hard ones: items like the
+positives. ``q(n)`` is how often an item is expected among them, so that neither popular
+items nor lookalikes are punished for being drawn often.
 Only items with a training interaction are ever negatives: a new item is not known to be
 disliked.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from newshelf.config import ScorerSettings
 from newshelf.errors import TrainingError
 from newshelf.nn.scorer import SiameseScorer
 from newshelf.nn.spec import ScorerSpec
+from newshelf.transfer.loop import Objective, fit
+from newshelf.transfer.run import Run
 
 __all__ = ["ScorerResult", "score_all", "train_scorer"]
 
 IntArray = npt.NDArray[np.int64]
 
 _UNIFORM_NEGATIVES = 256
+_HARD_AMONG = 50
+"""Hard negatives are drawn from so many of a positive's nearest items."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,8 @@ def train_scorer(
     *,
     ordered: bool,
     settings: ScorerSettings,
-    seed: int,
-    console: Console,
+    run: Run,
+    name: str = "scorer",
 ) -> ScorerResult:
     """Train on the frozen ``embeddings (N, 512)``.
 
@@ -59,38 +63,29 @@ def train_scorer(
         ordered: whether only what came before is a history (shoppers), or everything
             else is (baskets).
         settings: width, epochs, learning rate and so on.
-        seed: of batches, negatives, initialisation and dropout.
-        console: where the progress is shown.
+        run: seed, kept progress, tracker and console.
+        name: of the loop within the run.
 
     Raises:
         TrainingError: no sequence has two different items, or the loss diverges.
     """
-    torch.manual_seed(seed)
-    sampler = _Sampler(sequences, len(embeddings), ordered, settings, seed)
+    torch.manual_seed(run.seed)
+    sampler = _Sampler(sequences, embeddings, ordered, settings)
     spec = ScorerSpec(width=settings.width, max_history=settings.max_history)
-    scorer = SiameseScorer(spec, embeddings.shape[1], settings.temperature)
+    objective = _Contrast(
+        SiameseScorer(spec, embeddings.shape[1], settings.temperature), embeddings
+    )
     optimizer = torch.optim.AdamW(
-        scorer.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        objective.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
     )
-    steps = sampler.steps_per_epoch
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, settings.learning_rate, settings.epochs * steps
+        optimizer, settings.learning_rate, settings.epochs * sampler.steps_per_epoch
     )
-    losses = []
-    scorer.train()
-    for _ in track(range(settings.epochs), "training the Siamese scorer", console=console):
-        total = 0.0
-        for _ in range(steps):
-            optimizer.zero_grad()
-            loss = _loss(scorer, embeddings, sampler.batch())
-            if not torch.isfinite(loss):
-                raise TrainingError(f"the scorer's loss became {loss.item()}")
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            total += loss.item()
-        losses.append(total / steps)
-    return ScorerResult(scorer.eval(), losses)
+    history = fit(
+        name, objective, sampler.batches, optimizer, run,
+        epochs=settings.epochs, schedule=schedule,
+    )  # fmt: skip
+    return ScorerResult(objective.scorer, history.loss)
 
 
 @torch.inference_mode()
@@ -122,16 +117,29 @@ class _Batch:
     """``(B, C)`` bool: a candidate that the row's own shopper took."""
 
 
+class _Contrast(Objective):
+    """InfoNCE of the module's formula."""
+
+    def __init__(self, scorer: SiameseScorer, embeddings: Tensor) -> None:
+        super().__init__()
+        self.scorer = scorer
+        # Not kept with the progress: it is large, and given anew.
+        self.register_buffer("embeddings", embeddings, persistent=False)
+
+    def forward(self, batch: _Batch) -> dict[str, Tensor]:
+        """The loss of a batch."""
+        return {"loss": _loss(self.scorer, cast(Tensor, self.embeddings), batch)}
+
+
 class _Sampler:
     """Draws (history, next item, negatives) from the sequences."""
 
     def __init__(
         self,
         sequences: Sequence[IntArray],
-        items: int,
+        embeddings: Tensor,
         ordered: bool,
         settings: ScorerSettings,
-        seed: int,
     ) -> None:
         self._sequences = [s for s in sequences if len(np.unique(s)) > 1]
         if not self._sequences:
@@ -140,53 +148,68 @@ class _Sampler:
             )
         self._ordered = ordered
         self._settings = settings
-        self._rng = np.random.default_rng(seed)
         self._places = [
             (number, place)
             for number, sequence in enumerate(self._sequences)
             for place in range(1 if ordered else 0, len(sequence))
         ]
         self._batches = -(-len(self._places) // settings.batch_size)
+        items = len(embeddings)
         counts = np.bincount(np.concatenate(self._sequences), minlength=items)
         self._known = np.flatnonzero(counts)
-        uniform = _UNIFORM_NEGATIVES / len(self._known)
+        self._hard = _likest(embeddings, self._known) if settings.hard_negatives else None
         size = len(self._places) / self._batches
-        expected = size * counts / counts.sum() + uniform
+        drawn = size * counts / counts.sum()
+        expected = drawn + _UNIFORM_NEGATIVES / len(self._known)
+        if self._hard is not None:
+            share = settings.hard_negatives / self._hard.shape[1]
+            np.add.at(expected, self._hard, share * drawn[self._known, None])
         with np.errstate(divide="ignore"):
             self._log_q = torch.from_numpy(np.log(expected)).float()
         self._taken = [frozenset(sequence.tolist()) for sequence in self._sequences]
-        self._order: list[IntArray] = []
 
     @property
     def steps_per_epoch(self) -> int:
         """Batches until every place was seen once, or an epoch's share of ``max_steps``."""
         return max(1, min(self._batches, self._settings.max_steps // self._settings.epochs))
 
-    def batch(self) -> _Batch:
-        """The next batch."""
-        picked = [self._places[i] for i in self._next()]
+    def batches(self, epoch: int, generator: torch.Generator) -> Iterator[_Batch]:
+        """An epoch's batches; over the epochs, every place comes about equally often."""
+        rng = np.random.default_rng(generator.initial_seed())
+        shuffled = np.random.default_rng(self._cycle(epoch)).permutation(len(self._places))
+        # Of equal size, so that each place counts as much as any other.
+        parts = np.array_split(shuffled, self._batches)
+        first = epoch * self.steps_per_epoch % self._batches
+        for number in range(first, first + self.steps_per_epoch):
+            yield self._batch(parts[number % self._batches], rng)
+
+    def _cycle(self, epoch: int) -> int:
+        """How often all places have been gone through before the epoch."""
+        return epoch * self.steps_per_epoch // self._batches
+
+    def _batch(self, numbers: IntArray, rng: np.random.Generator) -> _Batch:
+        picked = [self._places[number] for number in numbers]
         target = torch.tensor([int(self._sequences[n][place]) for n, place in picked])
-        history, mask = _pad([torch.from_numpy(self._history(n, place)) for n, place in picked])
-        uniform = self._rng.choice(self._known, _UNIFORM_NEGATIVES)
-        negatives = torch.unique(torch.cat([target, torch.from_numpy(uniform)]))
+        rows = [torch.from_numpy(self._history(n, place, rng)) for n, place in picked]
+        history, mask = _pad(rows)
+        drawn = [target, torch.from_numpy(rng.choice(self._known, _UNIFORM_NEGATIVES))]
+        if self._hard is not None:
+            likest = self._hard[np.searchsorted(self._known, target.numpy())]
+            columns = rng.integers(
+                likest.shape[1], size=(len(likest), self._settings.hard_negatives)
+            )
+            drawn.append(torch.from_numpy(np.take_along_axis(likest, columns, axis=1).ravel()))
+        negatives = torch.unique(torch.cat(drawn))
         forbidden = self._forbidden([n for n, _ in picked], negatives)
         return _Batch(history, mask, target, negatives, self._log_q[negatives], forbidden)
 
-    def _next(self) -> list[int]:
-        if not self._order:
-            # Of equal size, so that each place counts as much as any other.
-            shuffled = self._rng.permutation(len(self._places))
-            self._order = np.array_split(shuffled, self._batches)
-        batch: list[int] = self._order.pop().tolist()
-        return batch
-
-    def _history(self, number: int, place: int) -> IntArray:
+    def _history(self, number: int, place: int, rng: np.random.Generator) -> IntArray:
         sequence = self._sequences[number]
         longest = self._settings.max_history
         if self._ordered:
             return sequence[max(0, place - longest) : place]
         others = np.delete(sequence, place)
-        return self._rng.permutation(others)[:longest]
+        return rng.permutation(others)[:longest]
 
     def _forbidden(self, numbers: list[int], negatives: Tensor) -> Tensor:
         columns = {item: column for column, item in enumerate(negatives.tolist())}
@@ -213,6 +236,19 @@ def _loss(scorer: SiameseScorer, embeddings: Tensor, batch: _Batch) -> Tensor:
     logits = torch.cat([positive, corrected], dim=1)
     loss: Tensor = (logits.logsumexp(dim=1) - positive.squeeze(1)).mean()
     return loss
+
+
+def _likest(embeddings: Tensor, known: IntArray) -> IntArray:
+    """``(known, m)``: of each known item, the known items that are the most like it."""
+    among = embeddings[torch.from_numpy(known)]
+    count = min(_HARD_AMONG, len(known) - 1)
+    rows = []
+    for start in range(0, len(known), 2048):
+        part = among[start : start + 2048] @ among.T
+        part[torch.arange(len(part)), start + torch.arange(len(part))] = -1
+        rows.append(part.topk(count, dim=1).indices)
+    likest: IntArray = known[torch.cat(rows).numpy()]
+    return likest
 
 
 def _pad(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

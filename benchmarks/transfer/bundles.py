@@ -1,0 +1,109 @@
+"""Across categories: jewellery for shoppers who are known only by the clothing they bought."""
+
+import re
+
+import numpy as np
+
+from benchmarks.transfer.context import Context
+from benchmarks.transfer.merged import Merged, merged
+from benchmarks.transfer.ranking import Measure, embedded, rankers, rows_of
+from benchmarks.transfer.result import Goal, TaskResult
+from newshelf.catalog import Catalog
+from newshelf.catalog.schema import category_levels
+from newshelf.evaluation.interactions import Interactions, read_interactions
+from newshelf.evaluation.types import BoolArray, Case, IntArray, Split
+
+__all__ = ["is_jewellery", "run"]
+
+_K = 10
+_TESTED = 0.3
+_JEWELLERY = re.compile(r"\b(jewelry(?! accessories)|gemstones?|pearls?|watches)\b", re.IGNORECASE)
+
+
+def is_jewellery(product_type: str | None) -> bool:
+    """Whether a level below the first names jewellery, gems or watches; not boxes or care."""
+    return any(_JEWELLERY.search(level) for level in category_levels(product_type)[1:])
+
+
+def run(context: Context) -> TaskResult:
+    """Hide the jewellery of some shoppers who bought both."""
+    source = merged(context, "bundles")
+    catalog = source.catalog
+    jewellery = np.array([is_jewellery(value) for value in catalog.items["product_type"]])
+    interactions = read_interactions(catalog)
+    splits, fitted = [], []
+    for seed in context.seeds:
+        context.console.print(f"bundles, seed {seed}")
+        split = _split(interactions, jewellery, _tested(source, interactions, jewellery, seed))
+        splits.append(split)
+        embeddings, features = embedded(context, catalog, seed)
+        fitted.append(rankers(context, catalog, split, embeddings, features, seed))
+    rows = rows_of(
+        [Measure("NDCG@10", "jewellery", lambda metrics: metrics.ndcg[_K])],
+        {"jewellery": splits},
+        fitted,
+        _K,
+    )
+    content = [row for row in rows if row.method.startswith("content")]
+    best = max(row.mean for row in content)
+    return TaskResult(
+        task="bundles",
+        title="bundles: jewellery for shoppers known only by clothing",
+        protocol=(
+            f"{len(catalog.items)} titled products, {int(jewellery.sum())} of them jewellery or "
+            "watches by their product type; "
+            + (
+                "the kept-back shoppers who bought both are tested"
+                if source.has_kept_back
+                else f"{_TESTED:.0%} of the shoppers who bought both are tested, others for each "
+                "seed"
+            )
+            + f" ({[len(split.cases) for split in splits]} shoppers): their jewellery is hidden, "
+            "their clothing is the history, and all jewellery is ranked."
+        ),
+        rows=rows,
+        goals=[Goal("NDCG@10", 1.5 * best)],
+        notes=[
+            f"The goal is 1.5 × the best content nearest neighbour ({best:.4f}), whatever the "
+            "other baselines reach."
+        ],
+        percent=False,
+    )
+
+
+def _tested(
+    source: Merged, interactions: Interactions, jewellery: BoolArray, seed: int
+) -> BoolArray:
+    """``(shoppers,)``: whose jewellery is hidden."""
+    both = np.array([jewellery[s].any() and not jewellery[s].all() for s in interactions.sequences])
+    if source.has_kept_back:
+        return both & _kept_back(source.catalog, source.kept_back_events)
+    shoppers = np.random.default_rng(seed).permutation(np.flatnonzero(both))
+    tested = np.zeros(len(both), dtype=np.bool_)
+    tested[shoppers[: int(_TESTED * len(shoppers))]] = True
+    return tested
+
+
+def _kept_back(catalog: Catalog, events: BoolArray) -> BoolArray:
+    """Shoppers are numbered in the order in which the table names them first."""
+    if catalog.events is None:
+        raise ValueError("bundles has no events")
+    names = catalog.events["user_id"]
+    held: BoolArray = np.isin(names.unique(), names[events].unique())
+    return held
+
+
+def _split(interactions: Interactions, jewellery: BoolArray, tested: BoolArray) -> Split:
+    train: list[IntArray] = []
+    stamps: list[IntArray] = []
+    cases: list[Case] = []
+    assert interactions.timestamps is not None  # noqa: S101
+    for number, (sequence, times) in enumerate(
+        zip(interactions.sequences, interactions.timestamps, strict=True)
+    ):
+        keep = ~jewellery[sequence] if tested[number] else np.ones(len(sequence), dtype=np.bool_)
+        train.append(sequence[keep])
+        stamps.append(times[keep])
+        if tested[number]:
+            cases.append(Case(np.unique(sequence[keep]), np.unique(sequence[~keep]), group=number))
+    return Split("jewellery", train, cases, jewellery, "the hidden jewellery", stamps)

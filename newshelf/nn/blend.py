@@ -1,0 +1,172 @@
+"""The signals beside the Siamese scorer, and their weights: what the ranking is made of.
+
+For a history ``h`` and an item ``c``, on the scale of log-odds::
+
+    score(h, c) = w_siamese · siamese(h, c) + w_content · log Σ_{i∈h} exp((cos(i,c) - 1) / τ)
+                  + Σ_links w_link · log(ε + max(0, Σ_{i∈h} L_ic))  + prior_c
+
+``L`` are sparse item-to-item weights from what was taken together (``newshelf.transfer.
+signals`` makes them), ``prior`` gathers all that does not depend on the history. The form
+is a conditional logit (McFadden, 1974): the weights are those under which the items that
+were taken are the likeliest of the shelf.
+
+Everything is held in NumPy: it is looked up, not trained by gradient on a device.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from scipy import sparse
+
+from newshelf.errors import WeightsError
+from newshelf.nn.spec import BlendSpec
+
+__all__ = ["BLEND_FILE", "Blend", "content_signal", "nearest_shares"]
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+
+BLEND_FILE = "blend.safetensors"
+CONTENT_SIGNALS = ("siamese", "content")
+"""Weights of signals that are computed from vectors, not looked up in links."""
+NEAREST = 20
+_NEAREST_TEMPERATURE = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class Blend:
+    """Links and prior of ``N`` items, in the catalogue's order."""
+
+    spec: BlendSpec
+    links: Mapping[str, sparse.csr_array]
+    """By name, ``(N, N)`` float32 each: row = history item, column = candidate."""
+    prior: FloatArray
+    """``(N,)``."""
+
+    def __len__(self) -> int:
+        return len(self.prior)
+
+    def history(self, rows: Sequence[IntArray]) -> sparse.csr_array:
+        """``(B, N)`` float32: 1 for each distinct item of a history."""
+        columns = [np.unique(row) for row in rows]
+        pointers = np.concatenate([[0], np.cumsum([len(row) for row in columns])])
+        flat = np.concatenate([np.empty(0, dtype=np.int64), *columns])
+        ones = np.ones(len(flat), dtype=np.float32)
+        return sparse.csr_array((ones, flat, pointers), shape=(len(rows), len(self)))
+
+    def sums(self, history: sparse.csr_array) -> dict[str, FloatArray]:
+        """``Σ_{i∈h} L_ic`` by link, ``(B, N)`` float32 each.
+
+        Args:
+            history: ``(B, N)``, as :meth:`history` gives it; an unseen product stands for
+                its nearest items, each with its share.
+        """
+        return {name: (history @ links).toarray() for name, links in self.links.items()}
+
+    def links_signal(self, sums: FloatArray) -> FloatArray:
+        """``log(ε + max(0, sum))``: a link's signal before its weight."""
+        signal: FloatArray = np.log(np.float32(self.spec.floor) + np.maximum(sums, 0))
+        return signal
+
+    def unpersonal(self, sums: Mapping[str, FloatArray], prior: FloatArray) -> FloatArray:
+        """All but the parts that are computed from vectors, ``(B, M)`` float32.
+
+        Args:
+            sums: by link, ``(B, M)``, from :meth:`sums`.
+            prior: ``(M,)``.
+        """
+        total = np.tile(prior, (len(next(iter(sums.values()))), 1))
+        for name, values in sums.items():
+            total += np.float32(self.spec.weights[name]) * self.links_signal(values)
+        return total
+
+    def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
+        """What is kept, by name: the prior, and each link as compressed rows."""
+        arrays: dict[str, npt.NDArray[np.generic]] = {"prior": self.prior}
+        for name, matrix in self.links.items():
+            arrays[f"{name}.indptr"] = matrix.indptr.astype(np.int64)
+            arrays[f"{name}.indices"] = matrix.indices.astype(np.int32)
+            arrays[f"{name}.values"] = matrix.data.astype(np.float32)
+        return arrays
+
+    def save(self, folder: Path) -> None:
+        """Write ``blend.safetensors``."""
+        save_file(self.arrays(), folder / BLEND_FILE)
+
+    @classmethod
+    def load(cls, folder: Path, spec: BlendSpec) -> "Blend":
+        """Read it back.
+
+        Raises:
+            WeightsError: the file is missing, damaged, or not of this spec.
+        """
+        path = folder / BLEND_FILE
+        try:
+            arrays = load_file(path)
+            size = len(arrays["prior"])
+            names = [name for name in spec.weights if name not in CONTENT_SIGNALS]
+            links = {name: _matrix(arrays, name, size) for name in names}
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise WeightsError(f"{path} cannot be loaded: {error}") from error
+        return cls(spec, links, arrays["prior"])
+
+
+def content_signal(cosines: FloatArray, temperature: float) -> FloatArray:
+    """``log Σ_i exp((cos(i, c) - 1) / τ)`` over the history.
+
+    Args:
+        cosines: ``(H, C)`` of the history's items to the candidates; H ≥ 1.
+        temperature: τ.
+
+    Returns:
+        ``(C,)`` float32.
+    """
+    scaled = (cosines - 1) / temperature
+    top = scaled.max(axis=0)
+    summed: FloatArray = (top + np.log(np.exp(scaled - top).sum(axis=0))).astype(np.float32)
+    return summed
+
+
+def nearest_shares(
+    rows: FloatArray, vectors: FloatArray, *, skip_from: int | None = None
+) -> tuple[IntArray, FloatArray]:
+    """Each row's nearest items by content, and how much it has of each.
+
+    ::
+
+        K_ij = exp(cos(i, j) / 0.05) / Σ_{n ∈ nearest(i)} exp(cos(i, n) / 0.05)
+
+    Args:
+        rows: ``(B, D)`` float32 of unit length.
+        vectors: ``(N, D)`` float32 of unit length.
+        skip_from: the rows are ``vectors[skip_from : skip_from + B]``, and not their own
+            neighbours.
+
+    Returns:
+        Item rows and shares, ``(B, m)`` each, m = 20 or as many as there are.
+    """
+    cosines = rows @ vectors.T
+    others = len(vectors)
+    if skip_from is not None:
+        cosines[np.arange(len(rows)), skip_from + np.arange(len(rows))] = -np.inf
+        others -= 1
+    count = min(NEAREST, others)
+    top = np.argpartition(-cosines, count - 1, axis=1)[:, :count]
+    best = np.take_along_axis(cosines, top, axis=1)
+    shares = np.exp((best - best.max(axis=1, keepdims=True)) / _NEAREST_TEMPERATURE)
+    shares /= shares.sum(axis=1, keepdims=True)
+    return top, shares.astype(np.float32)
+
+
+def _matrix(
+    arrays: Mapping[str, npt.NDArray[np.generic]], name: str, size: int
+) -> sparse.csr_array:
+    parts = (arrays[f"{name}.values"], arrays[f"{name}.indices"], arrays[f"{name}.indptr"])
+    matrix = sparse.csr_array(parts, shape=(size, size))
+    matrix.check_format()
+    return matrix

@@ -1,0 +1,73 @@
+"""The signals beside the scorer, for the requests of a batch; see ``newshelf.nn.blend``."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from newshelf.nn.blend import Blend, content_signal, nearest_shares
+from newshelf.serving.resolve import Resolved
+
+__all__ = ["add_signals", "unpersonal_scores"]
+
+FloatArray = NDArray[np.float32]
+IntArray = NDArray[np.int64]
+
+
+def unpersonal_scores(rows: Sequence[Resolved], blend: Blend) -> list[FloatArray]:
+    """For each request, ``(N + E,)``: what links and prior say of every position.
+
+    A product that the index does not know, in the history or brought along, stands for
+    its nearest items, each with its share.
+    """
+    sums = blend.sums(sparse.vstack([_history(row, len(blend)) for row in rows], format="csr"))
+    indexed = blend.unpersonal(sums, blend.prior)
+    return [
+        np.concatenate([indexed[at], _extras(row, {k: v[at] for k, v in sums.items()}, blend)])
+        for at, row in enumerate(rows)
+    ]
+
+
+def add_signals(
+    row: Resolved, blend: Blend, positions: IntArray, siamese: FloatArray, unpersonal: FloatArray
+) -> FloatArray:
+    """The blended scores of some positions, ``(len(positions),)``, as log-odds.
+
+    Args:
+        row: the request, with a history.
+        blend: the weights.
+        positions: of the row's shelf.
+        siamese: the scorer's, ``(len(positions),)``.
+        unpersonal: ``(N + E,)``, from :func:`unpersonal_scores`.
+    """
+    weights = blend.spec.weights
+    cosines = row.history.embeddings @ row.shelf.embeddings(positions).T
+    content = content_signal(cosines, blend.spec.temperature)
+    blended: FloatArray = (
+        unpersonal[positions] + weights["siamese"] * siamese + weights["content"] * content
+    ).astype(np.float32)
+    return blended
+
+
+def _history(row: Resolved, size: int) -> sparse.csr_array:
+    """``(1, N)``: the whole history, not only what the scorer reads."""
+    weights = np.zeros(size, dtype=np.float32)
+    unseen = row.history.unseen
+    if len(unseen):
+        nearest, shares = nearest_shares(unseen, row.shelf.index.embeddings)
+        np.add.at(weights, nearest, shares)
+    weights[row.history.rows] = 1
+    return sparse.csr_array(weights[None])
+
+
+def _extras(row: Resolved, sums: dict[str, FloatArray], blend: Blend) -> FloatArray:
+    """``(E,)``."""
+    brought = row.shelf.extras.embeddings
+    if not len(brought):
+        return np.zeros(0, dtype=np.float32)
+    nearest, shares = nearest_shares(brought, row.shelf.index.embeddings)
+    carried = {name: (values[nearest] * shares).sum(axis=1)[None] for name, values in sums.items()}
+    prior = (blend.prior[nearest] * shares).sum(axis=1)
+    scores: FloatArray = blend.unpersonal(carried, prior)[0]
+    return scores

@@ -1,0 +1,1 @@
+"""What behaviour says beside the Siamese scorer, and how much each signal weighs."""
