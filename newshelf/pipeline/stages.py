@@ -37,7 +37,13 @@ CODE: dict[str, tuple[str, ...]] = {
         "newshelf/evaluation/interactions.py",
         "newshelf/evaluation/types.py",
     ),
-    "evaluate": (*_CATALOG, *_NN, "newshelf/transfer/**/*.py", "newshelf/evaluation/**/*.py"),
+    "evaluate": (
+        *_CATALOG,
+        *_NN,
+        "newshelf/transfer/**/*.py",
+        "newshelf/evaluation/**/*.py",
+        "newshelf/evaluation/templates/*.html",
+    ),
     "export": (*_CATALOG, *_NN, *_KNOWLEDGE, "newshelf/serving/**/*.py", "export/**/*.py"),
     "archive": (
         "newshelf/catalog/__init__.py",
