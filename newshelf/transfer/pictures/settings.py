@@ -23,7 +23,7 @@ class TowerSettings(_Section):
     stage: int = -3
     """The head reads this stage of the tower, counted like a Python index; -1 is its pooled
     output. For things ImageNet has no name for, a stage before the last says more."""
-    grids: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1, 2, 3)
+    grids: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1, 3)
     """The stage's map is averaged over 1 × 1, 2 × 2 … cells: what is where in the picture."""
     size: Annotated[int, Field(ge=32)] = 160
     """Height and width of the tower's input in pixels; a smaller one costs less, squared."""
@@ -57,9 +57,10 @@ class TowerSettings(_Section):
 class StageSettings(_Section):
     """Features from inner stages of the frozen tower."""
 
-    stages: Annotated[tuple[int, ...], Field(min_length=1)] = (-3,)
+    stages: Annotated[tuple[int, ...], Field(min_length=1)] = (-4, -3)
     """Which, counted like a Python index; -1 is the pooled output of the whole tower."""
-    grids: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1, 2, 3)
-    sizes: Annotated[tuple[Positive, ...], Field(min_length=1)] = (224, 160)
+    grids: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1, 3)
+    """As of ``TowerSettings``."""
+    sizes: Annotated[tuple[Positive, ...], Field(min_length=1)] = (160, 224)
     """The picture is read at each of these heights and widths in pixels."""
     bf16: bool = True
