@@ -80,6 +80,7 @@ def write_tiny_checkpoint(folder: Path, spec: ModelSpec | None = None) -> Path:
         spec=spec,
         encoder=encoder,
         scorer=scorer,
+        blend=None,
         tokenizer_json=tokenizer_json() if spec.encoder.text else None,
         ids=IDS,
         embeddings=F.normalize(torch.randn(len(IDS), spec.encoder.embedding), dim=1),
