@@ -31,6 +31,7 @@ from newshelf.transfer.run import Run
 __all__ = ["run"]
 
 _TRAIN_ROWS, _TEST_ROWS, _HISTORY = 200_000, 60_000, 20
+_RANKED_HISTORY = 60
 _CASES = 500
 _CUTOFF = 20
 _PEER = "DeepCTR-Torch 0.3.0"
@@ -54,7 +55,14 @@ _CHECKED = XDeepFMSettings(
 )
 """Of both libraries: what each has by default, but for sizes, and no regularisation."""
 _RANKED = XDeepFMSettings(
-    width=16, cin=(32, 32), deep=(64, 32), epochs=4, max_rows=50_000, learning_rate=3e-3
+    width=16,
+    cin=(16,),
+    deep=(64, 32),
+    epochs=4,
+    max_rows=100_000,
+    negatives=4,
+    learning_rate=3e-3,
+    weight_decay=1e-5,
 )
 _RANKED_FIELDS = ("item", "price", "history", "embedding", "history_embedding")
 
@@ -120,7 +128,7 @@ def _check(
     rows.add("popularity", {_AUC: _auc(test, counts[test.item].astype(np.float32))}, baseline=True)
     rows.add("xDeepFM, log-loss", {_AUC: _auc(test, ours), **_calibration(ours, test)})
     half = np.full(len(test), 0.5, dtype=np.float32)
-    rows.add("always one half", _calibration(half, test), baseline=True)
+    rows.add("always one half", {_LOG_LOSS: float(log_loss(test.label, half))}, baseline=True)
     if python is None:
         return
     folder = context.work / "xdeepfm"
@@ -146,13 +154,13 @@ def _rank(context: Context, shop: Shop, rows: _Rows) -> None:
             rows.add(name, _ranking(ranker, split), baseline=True)
     known = np.unique(np.concatenate(split.train))
     table = field_table(shop.catalog, known, embeddings=embeddings, names=_RANKED_FIELDS)
-    taken = positives(split.train, split.train_timestamps, _HISTORY)
+    taken = positives(split.train, split.train_timestamps, _RANKED_HISTORY)
     negatives = Negatives(split.train, split.n_items)
     for loss, name in _NAMES.items():
         settings = replace(_RANKED, loss=loss)
         for seed in context.seeds:
             result = _trained(context, table, taken, settings, seed, negatives)
-            model = XDeepFMRanker(result.model, table, _HISTORY, shop.cut)
+            model = XDeepFMRanker(result.model, table, _RANKED_HISTORY, shop.cut)
             rows.add(f"xDeepFM, {name}", _ranking(model, split))
 
 
