@@ -1,6 +1,8 @@
 """What an absent picture or text costs, by kind of fusion, with and without dropping them."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -27,6 +29,7 @@ _DROPOUT = 0.2
 _NEW = 0.2
 """Share of the products that fine-tuning does not see."""
 _K = 10
+_BASELINE = "features side by side"
 
 _PROTOCOL = """home. Fine-tuning sees 80 % of the products, drawn by the seed, with the settings'
 defaults; the others are new. *Neighbours kept*: of a new product's ten nearest, how many stay
@@ -51,24 +54,22 @@ def run(context: Context) -> TaskResult:
             for kind in _KINDS
             for rate in (0.0, _DROPOUT)
         }
-        ways = {"features side by side": lambda table: torch.from_numpy(table.content())}
-        ways |= {
-            f"{kind}, dropout {rate:g}": lambda table, encoder=encoder: embed(encoder, table)
-            for (kind, rate), encoder in encoders.items()
-        }
+        ways: dict[str, Callable[[FeatureTable], Tensor]] = {_BASELINE: _side_by_side}
+        for (kind, rate), encoder in encoders.items():
+            ways[f"{kind}, dropout {rate:g}"] = partial(embed, encoder)
         for method, embedding in ways.items():
             complete = F.normalize(embedding(backbone.table), dim=1)
             measured = {"rooms, complete: Recall@10": _recall(complete, rooms)}
             for part in ("picture", "text"):
                 everywhere = _without(backbone.table, part, torch.ones_like(new))
-                partial = F.normalize(embedding(everywhere), dim=1)
-                measured[f"neighbours kept without {part}"] = _kept(complete, partial, new)
-                mixed = torch.where(poor.unsqueeze(1), partial, complete)
+                lacking = F.normalize(embedding(everywhere), dim=1)
+                measured[f"neighbours kept without {part}"] = _kept(complete, lacking, new)
+                mixed = torch.where(poor.unsqueeze(1), lacking, complete)
                 measured[f"rooms, half without {part}: Recall@10"] = _recall(mixed, rooms)
             for measure, value in measured.items():
                 values.setdefault((measure, method), []).append(value)
     rows = [
-        Row(measure, method, found, baseline=method == "features side by side")
+        Row(measure, method, found, baseline=method == _BASELINE)
         for (measure, method), found in sorted(values.items(), key=lambda one: one[0][0])
     ]
     return TaskResult(
@@ -113,6 +114,10 @@ def _tuned(
     quiet = Run(seed, context.console, quiet=True)
     train_source(encoder, table, mine, settings, quiet, modality_dropout=rate)
     return encoder
+
+
+def _side_by_side(table: FeatureTable) -> Tensor:
+    return torch.from_numpy(table.content())
 
 
 def _rows(table: FeatureTable, rows: Tensor) -> FeatureTable:

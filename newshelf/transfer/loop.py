@@ -113,14 +113,15 @@ def fit(
         run.tell(f"{run.label(name)} goes on after epoch {first} of {epochs}")
     parallel = Parallel(objective)
     for epoch in track(
-        range(first, epochs),
+        range(epochs),
         run.label(name),
         console=run.console,
-        total=epochs,
-        completed=first,
         transient=run.quiet,
         disable=run.quiet,
     ):
+        # Walked through, so that the bar begins where the run was broken off.
+        if epoch < first:
+            continue
         if _stopped(history, patience):
             break
         if before_epoch:
