@@ -114,7 +114,7 @@ class Maml(Objective):
         self._names = [name for name, p in model.named_parameters() if p.requires_grad]
         count = len(self._names) if learn_rates else 0
         self.log_rates = nn.Parameter(torch.full((count,), math.log(rate)))
-        self._rate = rate
+        self.rate = rate
 
     def forward(self, batch: tuple[Any, Any]) -> dict[str, Tensor]:
         """Mean query loss after adaptation.
@@ -135,7 +135,7 @@ class Maml(Objective):
         """α by name."""
         if len(self.log_rates):
             return dict(zip(self._names, self.log_rates.exp(), strict=True))
-        return dict.fromkeys(self._names, self._rate)
+        return dict.fromkeys(self._names, self.rate)
 
     def adapt(self, support: Any, steps: int | None = None) -> Parameters:
         """The parameters for one task, after ``steps`` (None: as meta-trained).

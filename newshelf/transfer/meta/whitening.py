@@ -75,7 +75,7 @@ def fit_whitening(
     )
     within = residuals.T @ residuals / len(residuals)
     floor = within.diagonal().mean()
-    shrunk = (1 - shrinkage) * within + shrinkage * floor * torch.eye(size)
+    shrunk = (1 - shrinkage) * within + shrinkage * floor * torch.eye(size).to(within)
     values, vectors = torch.linalg.eigh(shrunk)
     matrix = vectors * values.rsqrt()
     centre = means.mean(dim=0)
