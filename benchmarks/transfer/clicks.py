@@ -9,8 +9,7 @@ import pandas as pd
 from benchmarks.transfer.context import Context
 from newshelf.catalog import Catalog
 from newshelf.errors import TrainingError
-from newshelf.evaluation.cold import latest
-from newshelf.evaluation.interactions import Interactions, from_events
+from newshelf.evaluation.interactions import Interactions, from_events, latest
 from newshelf.evaluation.types import Case, IntArray, Split
 from newshelf.transfer.ctr.impressions import Impressions, positives
 from newshelf.transfer.ctr.negatives import Negatives

@@ -8,8 +8,7 @@ from benchmarks.transfer.context import Context
 from benchmarks.transfer.merged import Merged, merged
 from benchmarks.transfer.ranking import Measure, embedded, rankers, rows_of
 from benchmarks.transfer.result import Goal, TaskResult
-from newshelf.evaluation.cold import latest
-from newshelf.evaluation.interactions import Interactions, read_interactions
+from newshelf.evaluation.interactions import Interactions, latest, read_interactions
 from newshelf.evaluation.types import BoolArray, Case, IntArray, Split
 
 __all__ = ["run"]

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from newshelf.errors import TrainingError
-from newshelf.evaluation.interactions import Interactions
-from newshelf.evaluation.types import BoolArray, Case, IntArray
+from newshelf.evaluation.interactions import Interactions, latest
+from newshelf.evaluation.types import BoolArray, Case
 
-__all__ = ["MIN_CASES", "ColdCases", "choose_cold_items", "cold_cases", "latest"]
+__all__ = ["MIN_CASES", "ColdCases", "choose_cold_items", "cold_cases"]
 
 MIN_CASES = 200
 """Fewer cases after the cut, and those before it are asked for too."""
@@ -98,9 +98,3 @@ def _cases(interactions: Interactions, cut: int, cold: BoolArray, *, own_cut: bo
         if len(history) and len(relevant):
             cases.append(Case(latest(history), relevant))
     return cases
-
-
-def latest(sequence: IntArray) -> IntArray:
-    """Each item once, at its last place: ``[3, 5, 3]`` → ``[5, 3]``."""
-    _, places = np.unique(sequence[::-1], return_index=True)
-    return sequence[::-1][np.sort(places)][::-1].copy()

@@ -16,6 +16,7 @@ __all__ = [
     "basket_interactions",
     "from_baskets",
     "from_events",
+    "latest",
     "read_interactions",
 ]
 
@@ -129,6 +130,12 @@ def from_baskets(baskets: pd.DataFrame, item_index: Mapping[str, int]) -> Intera
         timestamps=None,
         groups=groups[order][starts].astype(np.int64),
     )
+
+
+def latest(sequence: IntArray) -> IntArray:
+    """Each item once, at its last place: ``[3, 5, 3]`` → ``[5, 3]``."""
+    _, places = np.unique(sequence[::-1], return_index=True)
+    return sequence[::-1][np.sort(places)][::-1].copy()
 
 
 def _index(items: pd.DataFrame) -> dict[str, int]:

@@ -13,11 +13,12 @@ from newshelf.catalog.schema import category_levels
 from newshelf.config import EvaluationSettings
 from newshelf.errors import TrainingError
 from newshelf.evaluation.baskets import MAX_CASES, basket_split, capped
-from newshelf.evaluation.cold import ColdCases, choose_cold_items, cold_cases, latest
+from newshelf.evaluation.cold import ColdCases, choose_cold_items, cold_cases
 from newshelf.evaluation.interactions import (
     CatalogTables,
     Interactions,
     basket_interactions,
+    latest,
     read_interactions,
 )
 from newshelf.evaluation.types import BoolArray, Case, IntArray, Split

@@ -42,12 +42,18 @@ def add_signals(
         unpersonal: ``(N + E,)``, from :func:`unpersonal_scores`.
     """
     weights = blend.spec.weights
-    cosines = row.history.embeddings @ row.shelf.embeddings(positions).T
+    cosines = _whole_history(row) @ row.shelf.embeddings(positions).T
     content = content_signal(cosines, blend.spec.temperature)
     blended: FloatArray = (
         unpersonal[positions] + weights["siamese"] * siamese + weights["content"] * content
     ).astype(np.float32)
     return blended
+
+
+def _whole_history(row: Resolved) -> FloatArray:
+    """``(H, 512)``: as the weights were fitted, not only what the scorer reads."""
+    known = row.shelf.index.embeddings[np.unique(row.history.rows)]
+    return np.concatenate([known, row.history.unseen])
 
 
 def _history(row: Resolved, size: int) -> sparse.csr_array:

@@ -56,7 +56,7 @@ class IndexManifest(BaseModel):
     encoder_version: str
     """The model version whose encoder made the embeddings."""
     index_version: str
-    """12 hex digits of the SHA-256 of items and vectors."""
+    """12 hex digits of the SHA-256 of items, vectors, signals and knowledge."""
     items: int
     embedding: int
     """Width of an embedding."""
@@ -156,9 +156,8 @@ def write_index(
     for name, tensor in tensors.items():
         if len(tensor) != len(items):
             raise ValueError(f"{len(tensor)} {name} for {len(items)} items")
-    if blend is not None:
-        if len(blend) != len(items):
-            raise ValueError(f"signals of {len(blend)} items for {len(items)} items")
+    if blend is not None and len(blend) != len(items):
+        raise ValueError(f"signals of {len(blend)} items for {len(items)} items")
     if knowledge is not None:
         knowledge.check(len(items))
     with directory_aside(directory) as folder:
@@ -264,6 +263,7 @@ def _version(
     for tensor in tensors.values():
         digest.update(tensor.tobytes())
     if blend is not None:
+        digest.update(blend.spec.model_dump_json().encode())
         for array in blend.arrays().values():
             digest.update(array.tobytes())
     if knowledge is not None:

@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse
-from scipy.linalg import lapack
 
 from newshelf.errors import TrainingError
 from newshelf.evaluation.baselines._counts import incidence, recency_weighted
+from newshelf.evaluation.ease_weights import ease_weights
 from newshelf.evaluation.types import FloatArray, IntArray, Split
 
 __all__ = ["MAX_ITEMS", "Ease", "RecentEase"]
@@ -89,19 +88,3 @@ class RecentEase:
         """(B, n_items) float32."""
         weights = recency_weighted(histories, self._ease.n_items, self._half_life)
         return self._ease.weighted(weights)
-
-
-def ease_weights(gram: npt.NDArray[np.float64], ridge: float) -> FloatArray:
-    """B of the class's formula, (items, items) float32; ``gram`` is XᵀX and is overwritten."""
-    gram[np.diag_indices_from(gram)] += ridge
-    # LAPACK overwrites in place only what is in Fortran's order, as a transpose is.
-    factor, info = lapack.dpotrf(gram.T, lower=1, overwrite_a=1)
-    if info == 0:
-        inverse, info = lapack.dpotri(factor, lower=1, overwrite_c=1)
-    if info != 0:
-        raise TrainingError(f"XᵀX + λI is not positive definite (LAPACK {info}): use a larger λ")
-    lower = np.tril(inverse)
-    inverse = lower + np.tril(lower, -1).T
-    weights: FloatArray = (-inverse / np.diag(inverse)[None, :]).astype(np.float32)
-    np.fill_diagonal(weights, 0)
-    return weights

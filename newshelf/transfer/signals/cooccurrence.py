@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from newshelf.evaluation.baselines.ease import ease_weights
+from newshelf.evaluation.ease_weights import ease_weights
 
 __all__ = ["Taken", "direct_links", "smoothed_links"]
 

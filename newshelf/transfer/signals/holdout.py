@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from newshelf.evaluation.cold import latest
+from newshelf.evaluation.interactions import latest
 from newshelf.evaluation.types import Case
 
 __all__ = ["Holdout", "hold_out"]

@@ -6,7 +6,7 @@ r"""The weights of the signals: a conditional logit over the shelf.
     max_w  mean over cases  1/|relevant| Σ_{c ∈ relevant} log P(c | h)  -  l2 · ||w||²
 
 McFadden, "Conditional logit analysis of qualitative choice behavior", 1974. ``x`` are the
-signals, each divided by its standard deviation while fitting. On a large shelf the sum
+signals, each standardised while fitting. On a large shelf the sum
 runs over the relevant items and a uniform draw of the others, whose terms are multiplied
 by what the draw left out (McFadden, 1978).
 
@@ -59,7 +59,8 @@ def fit_weights(
         raise TrainingError("a signal is not finite")
     x = torch.from_numpy(signals)
     scale = x.std(dim=(0, 1)).clamp(min=1e-6)
-    x = x / scale
+    # What is added to all items alike changes no probability, but costs float32 its digits.
+    x = (x - x.mean(dim=(0, 1))).div_(scale)
     share = torch.from_numpy(relevant / relevant.sum(axis=1, keepdims=True)).float()
     closed = ~torch.from_numpy(ranked)
     offset = torch.from_numpy(correction)

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from newshelf.errors import TrainingError
-from newshelf.evaluation.cold import choose_cold_items, cold_cases, latest
-from newshelf.evaluation.interactions import Interactions
+from newshelf.evaluation.cold import choose_cold_items, cold_cases
+from newshelf.evaluation.interactions import Interactions, latest
 
 
 def of(sequences, stamps, n_items=10):
