@@ -1,0 +1,25 @@
+"""Domain adaptation: labels of one domain, pictures without labels of another.
+
+One interface for all methods: an ``AdaptationLoss`` takes a labelled batch of the source
+and an unlabelled one of the target and gives losses by name; ``adapt`` trains a bottleneck
+and a classifier with it on features from any extractor, and returns a classifier for both
+domains.
+"""
+
+from newshelf.transfer.adapt.adapt import DEFAULT, METHODS, AdaptSettings, adapt
+from newshelf.transfer.adapt.base import AdaptationLoss
+from newshelf.transfer.adapt.classifier import DomainClassifier
+from newshelf.transfer.adapt.domains import Labelled, Unlabelled
+from newshelf.transfer.adapt.mmd import mk_mmd
+
+__all__ = [
+    "DEFAULT",
+    "METHODS",
+    "AdaptSettings",
+    "AdaptationLoss",
+    "DomainClassifier",
+    "Labelled",
+    "Unlabelled",
+    "adapt",
+    "mk_mmd",
+]

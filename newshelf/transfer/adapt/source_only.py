@@ -1,0 +1,16 @@
+"""No adaptation: what every method is compared with."""
+
+from torch import Tensor
+
+from newshelf.transfer.adapt.base import AdaptationLoss
+from newshelf.transfer.adapt.domains import Labelled, Unlabelled
+
+__all__ = ["SourceOnly"]
+
+
+class SourceOnly(AdaptationLoss):
+    """``L = CE(source)``; the target is not looked at."""
+
+    def forward(self, source: Labelled, target: Unlabelled) -> dict[str, Tensor]:  # noqa: ARG002
+        """``loss`` alone."""
+        return {"loss": self.classify(source)[2]}
