@@ -35,7 +35,7 @@ class TaggerOptions:
 
     l1: float = 0.05
     l2: float = 0.05
-    iterations: int = 80
+    iterations: int = 120
     folds: int = 5
     """Parts for which the known names come from the other parts, so that the tagger does
     not learn to trust names more than it may on a new title."""

@@ -12,7 +12,7 @@ A request's way, with the modules that it passes::
     preprocess  the encoder's input tensors, on the device
     runtime     TorchScript or ONNX Runtime
     encode      products → embeddings and labels
-    index       vectors and search; table: what is known of the items
+    index       vectors and search; table: the items, known: what is known beyond their columns
     resolve     references → vectors; filters, shelf: what may be answered
     ranking     model, similar, popular; diversity; fallback: the final choice; reasons
     encoder_predictor, recommender_predictor    all of it, for a batch
