@@ -1,5 +1,6 @@
 """Accuracy over shots: how many labels a new category needs, on given features."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -107,7 +108,11 @@ def few_shot(
 
 def _probe(vectors: FloatArray, rows: IntArray, known: IntArray, tested: IntArray) -> IntArray:
     probe = LogisticRegression(C=_INVERSE_PENALTY, max_iter=500)
-    found: IntArray = probe.fit(vectors[rows], known).predict(vectors[tested]).astype(np.int64)
+    with warnings.catch_warnings():
+        # One label per class is what is asked for here, not a sign of a regression.
+        warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
+        probe.fit(vectors[rows], known)
+    found: IntArray = probe.predict(vectors[tested]).astype(np.int64)
     return found
 
 

@@ -63,7 +63,7 @@ def draw_model(
     """
     pictures: list[Picture] = []
     if curves := learning_curves(training):
-        draw_lines(curves, folder / "learning.png", xlabel="epoch", ylabel="loss")
+        draw_lines(curves, folder / "learning.png", xlabel="epoch", ylabel="mean of the epoch")
         pictures.append(Picture("learning.png", "Learning curves: means over each epoch"))
     if shots is not None:
         pictures += _draw_shots(shots, folder)
@@ -137,12 +137,16 @@ def _draw_neighbours(shelf: Shelf, folder: Path, seed: int) -> Picture:
 
 
 def _queries(shelf: Shelf, seed: int) -> list[int]:
-    """Products with pictures, new ones first, of different kinds as far as possible."""
+    """Products with pictures, new ones first, of different and not too rare kinds."""
     order = np.random.default_rng(seed).permutation(len(shelf.titles))
     last = [kind[-1:] for kind in shelf.kinds]
-    by_worth = sorted(
-        order.tolist(), key=lambda row: (shelf.pictures[row] is None, not shelf.new[row])
-    )
+    sizes = Counter(shelf.kinds)
+
+    def worth(row: int) -> tuple[bool, bool, bool]:
+        is_rare = sizes[shelf.kinds[row]] <= _NEIGHBOURS
+        return shelf.pictures[row] is None, not shelf.new[row], is_rare
+
+    by_worth = sorted(order.tolist(), key=worth)
     seen: set[tuple[str, ...]] = set()
     first: list[int] = []
     again: list[int] = []

@@ -71,6 +71,9 @@ def test_a_confusion_matrix_grows_with_its_classes(tmp_path):
         names = [f"a class with a name of some length {n}" for n in range(count)]
         draw_confusion(matrix, names, tmp_path / f"{count}.png", "t")
     assert size(tmp_path / "20.png")[1] > 2 * size(tmp_path / "2.png")[1]
+    # Of more classes, the 20 mistaken most.
+    draw_confusion(np.eye(90, dtype=np.int64), ["c"] * 90, tmp_path / "90.png", "t")
+    assert size(tmp_path / "90.png")[1] < 1.2 * size(tmp_path / "20.png")[1]
     with pytest.raises(ValueError, match="for 3 classes"):
         draw_confusion(np.eye(2, dtype=np.int64), ["a", "b", "c"], tmp_path / "x.png", "t")
 
