@@ -110,7 +110,9 @@ def fit(
             before_epoch(past)
     if progress is not None:
         _restore(progress, objective, optimizer, schedule)
-        run.tell(f"{run.label(name)} goes on after epoch {first} of {epochs}")
+        done = first == epochs or _stopped(history, patience)
+        where = "was done before" if done else f"goes on after epoch {first} of {epochs}"
+        run.tell(f"{run.label(name)} {where}")
     parallel = Parallel(objective)
     for epoch in track(
         range(epochs),

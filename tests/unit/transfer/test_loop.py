@@ -119,6 +119,7 @@ def test_a_loop_that_was_done_is_not_done_again(tmp_path, said):
     assert seen == []
     assert again.losses == history.losses
     assert equal(first, objective)
+    assert "training demo was done before" in said.text
     # Whatever is drawn after the loop is the same, too.
     assert torch.equal(torch.rand(3), drawn)
 
@@ -239,6 +240,19 @@ def test_the_norm_of_the_gradient_is_clipped(said):
         Run(3, said.console), epochs=1, clip_norm=0.1,
     )  # fmt: skip
     assert max(norms) == pytest.approx(0.1, rel=1e-3)
+
+
+def test_bf16_computes_so_and_keeps_its_weights(said):
+    objective = Regression()
+    kinds = set()
+    objective.network[0].register_forward_hook(lambda _m, _i, output: kinds.add(output.dtype))
+    history = fit(
+        "demo", objective, batches, torch.optim.AdamW(objective.parameters(), lr=0.02),
+        Run(3, said.console), epochs=6, bf16=True,
+    )  # fmt: skip
+    assert kinds == {torch.bfloat16}
+    assert {parameter.dtype for parameter in objective.parameters()} == {torch.float32}
+    assert history.loss[-1] < 0.7 * history.loss[0]
 
 
 def test_history_says_the_minimised_loss():
