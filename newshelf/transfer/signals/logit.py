@@ -6,9 +6,9 @@ r"""The weights of the signals: a conditional logit over the shelf.
     max_w  mean over cases  1/|relevant| Σ_{c ∈ relevant} log P(c | h)  -  l2 · ||w||²
 
 McFadden, "Conditional logit analysis of qualitative choice behavior", 1974. ``x`` are the
-signals, each standardised while fitting. On a large shelf the sum
-runs over the relevant items and a uniform draw of the others, whose terms are multiplied
-by what the draw left out (McFadden, 1978).
+signals, each standardised while fitting. On a large shelf the sum runs over the relevant
+items and a uniform draw of the others, whose terms are multiplied by what the draw left out:
+an estimate of the whole sum by importance sampling (Bengio & Senécal, AISTATS 2003).
 
 The scale is then set so that a score is the log-odds of the item being taken (Platt, 1999).
 """
@@ -30,6 +30,7 @@ FloatArray = npt.NDArray[np.float32]
 
 _L2 = 1e-3
 _STEPS = 60
+_SAME = 1e-5
 
 
 def fit_weights(
@@ -58,9 +59,11 @@ def fit_weights(
     if not np.isfinite(signals).all():
         raise TrainingError("a signal is not finite")
     x = torch.from_numpy(signals)
-    scale = x.std(dim=(0, 1)).clamp(min=1e-6)
+    mean, scale = x.mean(dim=(0, 1)), x.std(dim=(0, 1))
+    # A signal that is the same for all tells nothing: divided by infinity, its weight is 0.
+    scale = scale.masked_fill(scale <= _SAME * mean.abs(), math.inf)
     # What is added to all items alike changes no probability, but costs float32 its digits.
-    x = (x - x.mean(dim=(0, 1))).div_(scale)
+    x = (x - mean).div_(scale)
     share = torch.from_numpy(relevant / relevant.sum(axis=1, keepdims=True)).float()
     closed = ~torch.from_numpy(ranked)
     offset = torch.from_numpy(correction)
