@@ -52,7 +52,12 @@ _NOTES = (
     "Black Yellow Sandal’) counts as wrong, so precision cannot reach 100 %.",
     "A published figure for exactly this Chinese set, split and these four labels was not found; "
     "the set is that of Jie et al., NAACL 2019, who take labels away from it.",
-    "The demo store states no attribute: only how often something is found can be counted there.",
+    "The demo store states no attribute: only how often something is found can be counted there. "
+    "Of statements drawn at random and read by hand by one reader, 38 of 40 colours, 35 of 40 "
+    "materials and 36 of 40 styles were right; most others were of something else in the "
+    "picture that the description paints (‘atop a red book’).",
+    "The model of picture and text is a ridge classifier on the packaged towers’ features, its "
+    "probabilities calibrated on a fifth of its own half; it sees the title too.",
 )
 
 

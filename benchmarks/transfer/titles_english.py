@@ -1,7 +1,7 @@
 """Colour and type of the fashion products from their titles, the columns hidden."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +27,8 @@ _LEAST = 0.6
 _LEARNED_SHARE = 0.5
 _RATES = ("precision", "recall", "F1")
 _RIDGE = 1.0
-_CALIBRATED = "picture + text model"
-_PLAIN = "picture + text model, not calibrated"
+_MODEL = "picture + text model"
+_PACKAGED, _LEARNED = "packaged words", "packaged and learned words"
 
 Values = Collection[str]
 Sure = Mapping[str, float]
@@ -78,8 +78,8 @@ def _read(
     types = {text.stated["product_type"][0] for text in known if "product_type" in text.stated}
     readers: dict[str, Read] = {
         "any stated colour, as letters": lambda text: _inside(text.title, colours, packaged),
-        "packaged words": lambda text: _certain(_sure(packaged, text)),
-        "packaged and learned words": lambda text: _certain(_sure(learned, text)),
+        _PACKAGED: lambda text: _certain(_sure(packaged, text)),
+        _LEARNED: lambda text: _certain(_sure(learned, text)),
     }
     said: dict[str, Sequence[Values]] = {
         name: [read(text) for text in tested] for name, read in readers.items()
@@ -87,15 +87,15 @@ def _read(
     for name, sure in heads.items():
         said[name] = [_certain(values) for values in sure]
     if heads:
-        words, model = said["packaged and learned words"], said[_CALIBRATED]
+        words, model = said[_LEARNED], said[_MODEL]
         said["words, then the model"] = [a or b for a, b in zip(words, model, strict=True)]
     truth = [
         {packaged.canonical("color", value) for value in text.stated.get("color", ())}
         for text in tested
     ]
     confidences = {
-        "packaged words": [_sure(packaged, text) for text in tested],
-        "packaged and learned words": [_sure(learned, text) for text in tested],
+        _PACKAGED: [_sure(packaged, text) for text in tested],
+        _LEARNED: [_sure(learned, text) for text in tested],
         **heads,
     }
     leaves = {path.rsplit(" > ", 1)[-1].lower(): path.lower() for path in sorted(types)}
@@ -112,7 +112,7 @@ def _read(
             [{value.lower() for value in t.stated.get("product_type", ())} for t in tested],
             {
                 "longest name of a type, as letters": [_leaf(t.title, leaves) for t in tested],
-                "packaged and learned words": [_type(learned, text) for text in tested],
+                _LEARNED: [_type(learned, text, types) for text in tested],
             },
             "longest name of a type, as letters",
         ),
@@ -139,15 +139,15 @@ def _off(sure: Sequence[Sure], truth: Sequence[Values]) -> float:
     return calibration_error(confidence, right)
 
 
-def _type(lexicon: Lexicon, text: Texts) -> Values:
-    """The surest type among the most special that are named."""
+def _type(lexicon: Lexicon, text: Texts, types: Values) -> Values:
+    """The surest of the types that products state; a wider one would not be the answer."""
     found = [
         mention
         for mention in lexicon.find(text.title)
-        if mention.attribute == "product_type" and mention.confidence >= _LEAST
+        if mention.attribute == "product_type" and mention.value in types
     ]
-    best = max(found, key=lambda m: (m.value.count(">"), m.confidence), default=None)
-    return {best.value.lower()} if best else set()
+    best = max(found, key=lambda mention: mention.confidence, default=None)
+    return {best.value.lower()} if best and best.confidence >= _LEAST else set()
 
 
 def _inside(title: str, colours: Values, lexicon: Lexicon) -> Values:
@@ -190,8 +190,7 @@ def _heads(
         ~learn,
     )
     tested = np.flatnonzero(~learn)
-    plain = replace(reading, held_out=np.full(len(texts), -1))
-    return {_CALIBRATED: _facts(reading, tested), _PLAIN: _facts(plain, tested)}
+    return {_MODEL: _facts(reading, tested)}
 
 
 def _facts(reading: HeadReading, tested: NDArray[np.int64]) -> list[Sure]:
@@ -217,7 +216,7 @@ def _rows(runs: Sequence[Sequence[_Task]]) -> list[Row]:
                 for name, found in scores.items()
             ]
         rows += [
-            Row(CALIBRATION, name, [task.off[name] for task in tasks], baseline=name == _PLAIN)
+            Row(CALIBRATION, name, [task.off[name] for task in tasks], baseline=name == _PACKAGED)
             for name in tasks[0].off
         ]
     return rows
