@@ -22,6 +22,7 @@ from newshelf.transfer.meta.metric import AllTypes, EpisodePrototypes
 from newshelf.transfer.meta.network import FewShotNet, ResidualAdapter
 from newshelf.transfer.meta.probe import LinearProbe
 from newshelf.transfer.meta.prototypes import Prototypes
+from newshelf.transfer.meta.refine import RefinedPrototypes
 from newshelf.transfer.meta.whitening import fit_whitening
 from newshelf.transfer.run import Run
 from tests.unit.transfer.synthetic import clusters
@@ -39,6 +40,7 @@ def maml_learner(prototypes: bool) -> MamlLearner:
 LEARNERS = {
     "prototypes": Prototypes(),
     "cosine": Prototypes(metric="cosine"),
+    "refined": RefinedPrototypes(),
     "probe": LinearProbe(),
     "maml": maml_learner(prototypes=False),
     "protomaml": maml_learner(prototypes=True),
@@ -167,6 +169,36 @@ def test_prototypes_equal_the_loop(support, metric):
             else:
                 expected = -float(((query - mean) ** 2).sum())
             assert float(scores[q, n]) == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
+def test_refined_prototypes_equal_the_loop(support):
+    rows, labels = support
+    queries = clusters(torch.arange(WAYS).repeat(5), WIDTH, 1.5, seed=2)
+    learner = RefinedPrototypes(sharpness=4.0, rounds=3)
+    scores = learner.adapt(rows, labels).scores(queries)
+    unit = [query / query.norm() for query in queries]
+    shares = [[0.0] * WAYS for _ in unit]
+    for _ in range(4):
+        means = []
+        for n in range(WAYS):
+            total, weight = torch.zeros(WIDTH), 0.0
+            for row, label in zip(rows, labels, strict=True):
+                if label == n:
+                    total, weight = total + row / row.norm(), weight + 1
+            for query, share in zip(unit, shares, strict=True):
+                total, weight = total + share[n] * query, weight + share[n]
+            means.append(total / weight)
+        expected = torch.stack([torch.stack([q @ m / m.norm() for m in means]) for q in unit])
+        shares = (4.0 * expected).softmax(dim=1).tolist()
+    torch.testing.assert_close(scores, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_unlabelled_rows_show_where_a_class_is():
+    rows, labels = noisy_types(24, 40)
+    rows = fit_whitening(rows, torch.where(labels < 14, labels, -1))(rows)
+    unseen = EpisodeSampler(torch.where(labels >= 14, labels, -1), ways=3, shots=1, queries=20)
+    alone = accuracy(Prototypes(metric="cosine"), rows, unseen)
+    assert accuracy(RefinedPrototypes(), rows, unseen) > alone + 0.03
 
 
 @pytest.mark.parametrize("ways", [2, 3])

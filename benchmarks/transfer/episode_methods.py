@@ -1,0 +1,211 @@
+"""The methods of the episodes' benchmark, each trained and chosen without the test types."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from newshelf.transfer.loop import fit
+from newshelf.transfer.meta.classify import EpisodeMaml, MamlLearner, classification_maml
+from newshelf.transfer.meta.episodes import EpisodeSampler
+from newshelf.transfer.meta.learner import FewShotLearner
+from newshelf.transfer.meta.metric import AllTypes
+from newshelf.transfer.meta.network import FewShotNet, ResidualAdapter
+from newshelf.transfer.meta.probe import LinearProbe
+from newshelf.transfer.meta.prototypes import Prototypes
+from newshelf.transfer.meta.refine import RefinedPrototypes
+from newshelf.transfer.meta.whitening import fit_whitening
+from newshelf.transfer.run import Run
+
+__all__ = [
+    "BASELINES",
+    "QUERIES",
+    "TOGETHER",
+    "WAYS",
+    "WITH_TITLE",
+    "Method",
+    "Types",
+    "accuracies",
+    "all_methods",
+]
+
+WAYS, QUERIES = 5, 15
+_CHOOSING = 100
+"""Episodes of the validation types by which something is chosen."""
+_SHRINKAGE = (0.3, 0.6, 0.9)
+_PENALTY = (1.0, 10.0, 100.0)
+_SHARPNESS = (5.0, 10.0, 20.0)
+_MAML_WIDTH = 256
+
+WITH_TITLE = "picture + title"
+TOGETHER = "queries together"
+BASELINES = (
+    "prototypes, frozen features",
+    "prototypes by cosine, frozen features",
+    f"prototypes by cosine, {WITH_TITLE}",
+    f"prototypes by cosine, frozen features, {TOGETHER}",
+)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A learner and the features it reads."""
+
+    learner: FewShotLearner
+    features: Tensor
+
+
+@dataclass(frozen=True)
+class Types:
+    """Class of each row, -1 elsewhere, for the three parts of a seed."""
+
+    train: Tensor
+    validation: Tensor
+    test: Tensor
+
+
+def all_methods(
+    image: Tensor, text: Tensor, types: Types, run: Run
+) -> tuple[dict[str, Method], str]:
+    """Every method by name, and what was chosen on the validation types.
+
+    Args:
+        image: ``(R, F)`` float32, frozen features of the pictures.
+        text: ``(R, G)`` float32, frozen features of the titles.
+        types: the parts of a seed.
+        run: of that seed.
+    """
+    # The power transform of PT-MAP (Hu et al., 2021): pooled activations are skewed.
+    root = image.clamp(min=0).sqrt()
+    both = torch.cat([F.normalize(root, dim=1), F.normalize(text, dim=1)], dim=1)
+
+    def best(options: Sequence[Method]) -> Method:
+        return max(options, key=lambda m: float(_chosen_by(m, types.validation)))
+
+    def probe(features: Tensor) -> Method:
+        return best([Method(LinearProbe(c=c), features) for c in _PENALTY])
+
+    def refined(features: Tensor) -> Method:
+        return best([Method(RefinedPrototypes(sharpness=s), features) for s in _SHARPNESS])
+
+    def whitened(features: Tensor) -> tuple[Tensor, float]:
+        made = {share: _whiten(features, types.train, share) for share in _SHRINKAGE}
+        picked = best([Method(Prototypes(metric="cosine"), rows) for rows in made.values()])
+        share = next(s for s, rows in made.items() if rows is picked.features)
+        # Once it is chosen, the validation types are more types to learn from.
+        return _whiten(features, _joined(types), share), share
+
+    white, shrinkage = whitened(root)
+    white_both, shrinkage_both = whitened(both)
+    narrow = _whiten(root, types.train, shrinkage, _MAML_WIDTH)
+    torch.manual_seed(run.seed)
+    adapter = _all_types(F.normalize(root, dim=1), types, run)
+    unit = F.normalize(root, dim=1)
+    with torch.no_grad():
+        embedded = adapter(unit)
+    methods = {
+        BASELINES[0]: Method(Prototypes(), image),
+        BASELINES[1]: Method(Prototypes(metric="cosine"), image),
+        "linear probe, frozen features": probe(image),
+        "MAML, first order": _maml(narrow, types, run, "first"),
+        "MAML, second order": _maml(narrow, types, run, "second"),
+        "ProtoMAML, first order": _maml(narrow, types, run, "prototypes"),
+        "prototypes, meta-trained adapter": Method(Prototypes(metric="cosine"), embedded),
+        "linear probe, meta-trained adapter": probe(embedded),
+        "prototypes, whitened": Method(Prototypes(metric="cosine"), white),
+        "linear probe, whitened": probe(white),
+        BASELINES[3]: Method(Prototypes(metric="cosine"), image),
+        f"refined prototypes, frozen features, {TOGETHER}": refined(image),
+        f"refined prototypes, whitened, {TOGETHER}": refined(white),
+        BASELINES[2]: Method(Prototypes(metric="cosine"), both),
+        f"linear probe, whitened, {WITH_TITLE}": probe(white_both),
+    }
+    said = f"shrinkage {shrinkage:g} (picture + title {shrinkage_both:g})"
+    for name, method in methods.items():
+        if isinstance(method.learner, LinearProbe):
+            said += f", C {method.learner.c:g} ({name})"
+    return methods, said
+
+
+def _joined(types: Types) -> Tensor:
+    """Meta-training and validation types together."""
+    others = types.validation + int(types.train.max()) + 1
+    return torch.where(types.validation >= 0, others, types.train)
+
+
+def _whiten(features: Tensor, train: Tensor, shrinkage: float, width: int | None = None) -> Tensor:
+    rows = train >= 0
+    fitted = fit_whitening(features[rows], train[rows], shrinkage=shrinkage, width=width)
+    return fitted(features)
+
+
+def _all_types(unit: Tensor, types: Types, run: Run) -> ResidualAdapter:
+    """An adapter trained to tell the meta-training types apart."""
+    adapter = ResidualAdapter(unit.shape[1])
+    objective = AllTypes(adapter, unit, types.train)
+    rows = torch.nonzero(types.train >= 0).flatten()
+
+    def batches(epoch: int, generator: torch.Generator) -> Sequence[Tensor]:  # noqa: ARG001
+        order = torch.randperm(len(rows), generator=generator)
+        # The last batch may be a single row.
+        parts: Sequence[Tensor] = rows[order].split(128)[:-1]
+        return parts
+
+    def validate() -> float:
+        return _chosen_by(Method(Prototypes(adapter, "cosine"), unit), types.validation)
+
+    optimizer = torch.optim.AdamW(objective.parameters(), lr=1e-3, weight_decay=0.01)
+    fit("types", objective, batches, optimizer, run, epochs=6, validate=validate, patience=2)
+    return adapter
+
+
+def _maml(features: Tensor, types: Types, run: Run, kind: str) -> Method:
+    """MAML on whitened features; the epoch is chosen on the validation types."""
+    net = FewShotNet(ResidualAdapter(features.shape[1], hidden=64), WAYS)
+    prototypes = kind == "prototypes"
+    maml = classification_maml(
+        net,
+        prototypes=prototypes,
+        steps=3,
+        rate=0.01 if prototypes else 0.2,
+        first_order=kind != "second",
+        learn_rates=True,
+    )
+    learner = MamlLearner(maml)
+    sampler = EpisodeSampler(types.train, ways=WAYS, shots=5, queries=10)
+    groups = [
+        {"params": [*net.parameters()], "lr": 1e-3},
+        {"params": [maml.log_rates], "lr": 0.02},
+    ]
+    fit(
+        f"maml-{kind}",
+        EpisodeMaml(maml, features),
+        sampler.batches(tasks=4, steps=40),
+        torch.optim.AdamW(groups, weight_decay=0.01),
+        run,
+        epochs=6,
+        validate=lambda: _chosen_by(Method(learner, features), types.validation),
+        patience=2,
+    )
+    return Method(learner, features)
+
+
+def _chosen_by(method: Method, validation: Tensor) -> float:
+    """Accuracy on 5-shot episodes of the validation types."""
+    return float(accuracies(method, validation, 5, _CHOOSING).mean())
+
+
+def accuracies(method: Method, labels: Tensor, shots: int, episodes: int) -> np.ndarray:
+    """``(episodes,)``; the same episodes for every method."""
+    sampler = EpisodeSampler(labels, ways=WAYS, shots=shots, queries=QUERIES)
+    generator = torch.Generator().manual_seed(shots)
+    found = np.empty(episodes)
+    for at in range(episodes):
+        drawn = sampler.draw(generator)
+        classifier = method.learner.adapt(method.features[drawn.support], drawn.support_labels)
+        predicted = classifier.scores(method.features[drawn.queries]).argmax(dim=1)
+        found[at] = float((predicted == drawn.query_labels).float().mean())
+    return found
