@@ -34,7 +34,7 @@ class ItemKnn:
 
     name = "item-kNN"
 
-    def __init__(self, split: Split, neighbours: int = 200, shrinkage: float = 10.0) -> None:
+    def __init__(self, split: Split, neighbours: int = 20, shrinkage: float = 1.0) -> None:
         self._similar = co_occurrence(split, neighbours, shrinkage)
 
     def scores(self, histories: Sequence[IntArray]) -> FloatArray:
