@@ -61,7 +61,8 @@ class DomainClassifier(nn.Module):
     @torch.no_grad()
     def predict(self, features: Tensor) -> Tensor:
         """Classes: ``(N, F)`` → ``(N,)`` int64."""
-        return self(features).argmax(dim=1)
+        logits: Tensor = self(features)
+        return logits.argmax(dim=1)
 
     @torch.no_grad()
     def embed(self, features: Tensor) -> Tensor:
