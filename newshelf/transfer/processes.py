@@ -8,8 +8,10 @@ with torchrun; all of them need the same catalogue, and the first one writes::
 """
 
 import argparse
+import hashlib
 import logging
 import os
+import shutil
 import sys
 import uuid
 from collections.abc import Iterator
@@ -25,7 +27,7 @@ from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from newshelf.config import load_settings
+from newshelf.config import Settings, load_settings
 from newshelf.errors import NewshelfError, TrainingError
 from newshelf.transfer.group import is_first
 from newshelf.transfer.job import TrainJob, run_job
@@ -109,6 +111,18 @@ def _silence_launcher() -> None:
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 
+def _identity(catalog: Path, settings: Settings) -> str:
+    """Of tables, pictures, settings and the number of processes; code is the user's to watch."""
+    digest = hashlib.sha256(settings.model_dump_json().encode())
+    digest.update(os.environ["WORLD_SIZE"].encode())
+    for path in sorted(catalog.rglob("*")):
+        if path.is_file():
+            stat = path.stat()
+            name = path.relative_to(catalog)
+            digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
 def _main() -> None:
     """What torchrun starts."""
     parser = argparse.ArgumentParser(prog="torchrun … -m newshelf.transfer.processes")
@@ -121,17 +135,19 @@ def _main() -> None:
         parser.error("torchrun starts this; by itself it is ./run train")
     work = out.with_name(f"{out.name}.work")
     try:
-        _work(
-            TrainJob(
-                catalog=asked.catalog,
-                settings=load_settings(asked.settings),
-                out=out,
-                features=work / "features",
-                state=work / "training",
-                runs=work / "runs",
-                identity="",
-            )
+        settings = load_settings(asked.settings)
+        job = TrainJob(
+            catalog=asked.catalog,
+            settings=settings,
+            out=out,
+            features=work / "features",
+            state=work / "training",
+            runs=work / "runs",
+            identity=_identity(asked.catalog, settings),
         )
+        _work(job)
+        if os.environ["RANK"] == "0":
+            shutil.rmtree(job.state, ignore_errors=True)
     except NewshelfError as error:
         sys.exit(f"error: {error.message}")
 

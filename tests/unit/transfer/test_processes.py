@@ -11,7 +11,7 @@ from newshelf.cli import app
 from newshelf.errors import TrainingError
 from newshelf.nn.checkpoint import load_checkpoint
 from newshelf.transfer.job import TrainJob
-from newshelf.transfer.processes import launch
+from newshelf.transfer.processes import _identity, launch
 from tests.unit.transfer.conftest import shop_events, shop_items
 
 
@@ -57,6 +57,21 @@ def test_a_verb_under_torchrun_is_told_how_to_do_it(monkeypatch):
     result = CliRunner().invoke(app, ["train"])
     assert result.exit_code == 1
     assert "use ./run train --processes N" in result.output
+
+
+def test_a_run_under_torchrun_is_another_one_with_other_data_settings_or_processes(
+    job, tmp_path, monkeypatch
+):
+    """What was kept of one must not be taken up by another."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    first = _identity(job.catalog, job.settings)
+    assert _identity(job.catalog, job.settings) == first
+    found = {first, _identity(job.catalog, job.settings.model_copy(update={"seed": 99}))}
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    found.add(_identity(job.catalog, job.settings))
+    (job.catalog / "images" / "0.png").write_bytes(b"another picture")
+    found.add(_identity(job.catalog, job.settings))
+    assert len(found) == 4
 
 
 def test_processes_are_at_least_one():
