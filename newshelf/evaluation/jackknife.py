@@ -38,12 +38,12 @@ def exposure_interval(
         top: (C, K) item indices, -1 for an empty place.
         groups: (C,) numbers 0..G-1 of the cases.
         candidates: (n_items,) True where an item is ranked.
-        statistic: of how often each of those was listed.
+        statistic: within 0..1, of how often each of those was listed.
         level: of confidence.
         seed: of the blocks.
 
     Returns:
-        θ ± t · standard error; None with fewer than ``MIN_GROUPS`` groups.
+        θ ± t · standard error, cut to 0..1; None with fewer than ``MIN_GROUPS`` groups.
     """
     n_items = len(candidates)
     n_groups = int(groups.max()) + 1
@@ -60,4 +60,4 @@ def exposure_interval(
     error = np.sqrt((blocks - 1) / blocks * np.square(without - without.mean()).sum())
     reach = float(stats.t.ppf((1 + level) / 2, blocks - 1) * error)
     value = statistic(every)
-    return value - reach, value + reach
+    return max(value - reach, 0.0), min(value + reach, 1.0)

@@ -104,7 +104,8 @@ def few_shot_table(shots: FewShot) -> Table:
     """Accuracy and macro-F1 per number of shots, mean ± standard deviation over the draws."""
     header = ["features"]
     for count in shots.shots:
-        header += [f"accuracy, {count} shots", f"macro-F1, {count} shots"]
+        words = "1 shot" if count == 1 else f"{count} shots"
+        header += [f"accuracy, {words}", f"macro-F1, {words}"]
     rows = []
     for name in shots.accuracy:
         row = [Cell(name)]

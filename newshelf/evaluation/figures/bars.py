@@ -26,16 +26,16 @@ def draw_bars(comparisons: Sequence[Comparison], path: Path, title: str) -> None
     if not comparisons:
         raise ValueError("there is no split to draw")
     rows = max(len(comparison.rows) for comparison in comparisons)
-    figure = new_figure(1.2 + 4.3 * len(comparisons), 1.4 + 0.38 * rows)
+    figure = new_figure(3.0 + 3.2 * len(comparisons), 1.4 + 0.38 * rows)
     panels = figure.subplots(1, len(comparisons), squeeze=False)[0]
-    for panel, comparison in zip(panels, comparisons, strict=True):
+    for place, (panel, comparison) in enumerate(zip(panels, comparisons, strict=True)):
         k = comparison.k[0]
         values = np.array([row.ndcg[k] for row in comparison.rows])
         ends = np.array(
             [row.intervals.get(f"NDCG@{k}", (row.ndcg[k],) * 2) for row in comparison.rows]
         )
         bars = panel.barh(
-            [row.ranker for row in comparison.rows],
+            _names(comparison),
             values,
             # A percentile interval need not hold the mean; a whisker has no negative length.
             xerr=np.maximum([values - ends[:, 0], ends[:, 1] - values], 0),
@@ -44,10 +44,12 @@ def draw_bars(comparisons: Sequence[Comparison], path: Path, title: str) -> None
         )
         panel.bar_label(bars, fmt="%.3f", padding=4, fontsize=9)
         panel.invert_yaxis()
+        if place and _names(comparison) == _names(comparisons[0]):
+            panel.tick_params(labelleft=False)
         panel.set_xlim(0, max(float(ends.max()) * 1.22, 1e-3))
         panel.set_title(f"{comparison.split} ({comparison.cases} cases)", fontsize=11)
         panel.set_xlabel(f"NDCG@{k}")
-        panel.xaxis.set_major_locator(MaxNLocator(5))
+        panel.xaxis.set_major_locator(MaxNLocator(4))
         panel.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title, fontsize=13)
     save(figure, path)
@@ -58,3 +60,7 @@ def _colour(comparison: Comparison, number: int) -> str:
     if row is comparison.model:
         return _MODEL
     return _BEST if row is comparison.best_baseline else MUTED
+
+
+def _names(comparison: Comparison) -> list[str]:
+    return [row.ranker for row in comparison.rows]

@@ -186,7 +186,7 @@ def test_the_plot_is_a_picture_that_grows_with_the_splits(tmp_path):
     draw_bars([comparison()], tmp_path / "one.png", "shop")
     draw_bars([comparison(), comparison(model=None)], tmp_path / "two.png", "shop")
     widths = [Image.open(tmp_path / name).width for name in ("one.png", "two.png")]
-    assert widths[1] > 1.5 * widths[0]
+    assert widths[1] > 1.4 * widths[0]
 
 
 def test_nothing_to_draw_is_an_error(tmp_path):
