@@ -5,10 +5,12 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from newshelf.config import ScorerSettings
 from newshelf.errors import TrainingError
-from newshelf.transfer.siamese import _Sampler
+from newshelf.transfer import siamese
+from newshelf.transfer.siamese import _Batch, _Sampler
 
 ITEMS = 60
 # Items 40 and above were never taken by anybody.
@@ -17,16 +19,26 @@ SEQUENCES = [
 ]
 
 
-def sampler(ordered: bool, sequences=SEQUENCES, seed: int = 0, **settings) -> _Sampler:
+EMBEDDINGS = F.normalize(torch.randn(ITEMS, 8, generator=torch.Generator().manual_seed(0)), dim=1)
+
+
+def sampler(ordered: bool, sequences=SEQUENCES, **settings) -> _Sampler:
     chosen = ScorerSettings(**{"batch_size": 16, **settings})
-    return _Sampler(sequences, ITEMS, ordered, chosen, seed)
+    return _Sampler(sequences, EMBEDDINGS, ordered, chosen)
 
 
-def epoch(source: _Sampler) -> list[tuple[tuple[int, ...], int]]:
+def batches(source: _Sampler, number: int = 0, seed: int = 0) -> list[_Batch]:
+    return list(source.batches(number, torch.Generator().manual_seed(seed)))
+
+
+def one_batch(source: _Sampler, seed: int = 0) -> _Batch:
+    return batches(source, seed=seed)[0]
+
+
+def epoch(source: _Sampler, number: int = 0) -> list[tuple[tuple[int, ...], int]]:
     """Every (history, target) of one epoch."""
     pairs = []
-    for _ in range(source.steps_per_epoch):
-        batch = source.batch()
+    for batch in batches(source, number):
         for history, mask, target in zip(batch.history, batch.mask, batch.target, strict=True):
             pairs.append((tuple(history[mask].tolist()), int(target)))
     return pairs
@@ -42,7 +54,20 @@ def test_every_place_is_seen_once_in_an_epoch(batch_size):
     )
     source = sampler(ordered=True, batch_size=batch_size, max_steps=10_000)
     assert Counter(epoch(source)) == expected
-    assert Counter(epoch(source)) == expected
+    assert Counter(epoch(source, 1)) == expected
+    assert epoch(source) != epoch(source, 1)
+
+
+def test_epochs_that_are_a_part_go_through_all_places_together():
+    """Six batches hold all the places: three epochs of two, and then again."""
+    places = sum(len(sequence) - 1 for sequence in SEQUENCES)
+    source = sampler(ordered=True, batch_size=-(-places // 6), epochs=6, max_steps=12)
+    assert source.steps_per_epoch == 2
+    whole = Counter(epoch(sampler(ordered=True, batch_size=places)))
+    for first in (0, 3):
+        parts = [Counter(epoch(source, number)) for number in range(first, first + 3)]
+        assert parts[0] + parts[1] + parts[2] == whole
+    assert epoch(source, 0) != epoch(source, 3)
 
 
 def test_in_a_basket_everything_else_is_the_history():
@@ -68,7 +93,7 @@ def test_a_history_has_only_its_latest_items():
 
 def test_batches_are_of_like_size_and_bounded_in_all():
     source = sampler(ordered=True, batch_size=16)
-    sizes = [len(source.batch().target) for _ in range(source.steps_per_epoch)]
+    sizes = [len(batch.target) for batch in batches(source)]
     assert max(sizes) <= 16
     assert max(sizes) - min(sizes) <= 1
     assert sampler(ordered=True, batch_size=1, epochs=4, max_steps=20).steps_per_epoch == 5
@@ -79,8 +104,8 @@ def test_batches_are_of_like_size_and_bounded_in_all():
 def test_what_nobody_took_is_never_a_negative(ordered):
     source = sampler(ordered)
     seen = set()
-    for _ in range(20):
-        batch = source.batch()
+    for seed in range(20):
+        batch = one_batch(source, seed)
         negatives = batch.negatives.tolist()
         assert negatives == sorted(set(negatives))
         assert set(batch.target.tolist()) <= set(negatives)
@@ -93,8 +118,7 @@ def test_what_nobody_took_is_never_a_negative(ordered):
 def test_what_the_shopper_took_is_forbidden_as_a_negative(ordered):
     source = sampler(ordered)
     taken = {frozenset(sequence.tolist()) for sequence in SEQUENCES}
-    for _ in range(5):
-        batch = source.batch()
+    for batch in batches(source)[:5]:
         negatives = set(batch.negatives.tolist())
         for row, target in enumerate(batch.target.tolist()):
             forbidden = frozenset(batch.negatives[batch.forbidden[row]].tolist())
@@ -106,15 +130,38 @@ def test_what_the_shopper_took_is_forbidden_as_a_negative(ordered):
 def test_the_correction_is_how_many_of_an_item_are_expected():
     """Half of all interactions are with item 0; 256 uniform draws fall on 3 items."""
     sequences = [np.array([0, 1], dtype=np.int64), np.array([2, 0], dtype=np.int64)] * 8
-    source = sampler(True, sequences, batch_size=8)
-    batch = source.batch()
+    batch = one_batch(sampler(True, sequences, batch_size=8, hard_negatives=0))
     assert batch.negatives.tolist() == [0, 1, 2]
     expected = [8 / 2 + 256 / 3, 8 / 4 + 256 / 3, 8 / 4 + 256 / 3]
     torch.testing.assert_close(batch.log_q.exp(), torch.tensor(expected))
+    # Each positive adds three draws from the two items that are not it.
+    hard = one_batch(sampler(True, sequences, batch_size=8, hard_negatives=3))
+    more = [3 / 2 * (8 / 4 + 8 / 4), 3 / 2 * (8 / 2 + 8 / 4), 3 / 2 * (8 / 2 + 8 / 4)]
+    torch.testing.assert_close(hard.log_q.exp(), torch.tensor(expected) + torch.tensor(more))
+
+
+def test_hard_negatives_are_the_likest_items_that_were_taken(monkeypatch):
+    monkeypatch.setattr(siamese, "_UNIFORM_NEGATIVES", 0)
+    monkeypatch.setattr(siamese, "_HARD_AMONG", 4)
+    plain, hard = (sampler(True, hard_negatives=count) for count in (0, 2))
+    cosines = (EMBEDDINGS @ EMBEDDINGS.T).numpy()
+    taken = sorted({int(item) for sequence in SEQUENCES for item in sequence})
+    seen = set()
+    for without, batch in zip(batches(plain), batches(hard), strict=True):
+        targets = set(batch.target.tolist())
+        assert set(without.negatives.tolist()) == targets == set(without.target.tolist())
+        near = set()
+        for target in targets:
+            others = sorted(set(taken) - {target}, key=lambda item: -cosines[target, item])
+            near |= set(others[:4])
+        added = set(batch.negatives.tolist()) - targets
+        assert added <= near
+        seen |= added
+    assert len(seen) > 10
 
 
 def test_padding_is_masked():
-    batch = sampler(ordered=True, batch_size=200).batch()
+    batch = one_batch(sampler(ordered=True, batch_size=200))
     lengths = batch.mask.sum(dim=1)
     assert len(set(lengths.tolist())) > 1
     assert batch.history[~batch.mask].count_nonzero() == 0
@@ -122,9 +169,14 @@ def test_padding_is_masked():
 
 
 def test_batches_follow_the_seed():
-    first, again, other = (epoch(sampler(ordered=True, seed=seed)) for seed in (1, 1, 2))
-    assert first == again
-    assert first != other
+    first, again, other = (batches(sampler(ordered=False, max_history=2), 0, s) for s in (1, 1, 2))
+    for name in ("history", "mask", "target", "negatives", "log_q", "forbidden"):
+        values = [[getattr(batch, name).tolist() for batch in drawn] for drawn in (first, again)]
+        assert values[0] == values[1]
+    for name in ("history", "negatives"):
+        assert [getattr(b, name).tolist() for b in first] != [
+            getattr(b, name).tolist() for b in other
+        ]
 
 
 @pytest.mark.parametrize("ordered", [True, False])

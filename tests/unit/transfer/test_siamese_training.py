@@ -12,6 +12,7 @@ from newshelf.config import ScorerSettings
 from newshelf.errors import TrainingError
 from newshelf.nn.scorer import SiameseScorer
 from newshelf.nn.spec import ScorerSpec
+from newshelf.transfer.run import Run
 from newshelf.transfer.siamese import _Batch, _loss, _Sampler, score_all, train_scorer
 
 ITEMS, WIDTH, TASTE = 240, 48, 4
@@ -48,7 +49,8 @@ def test_the_loss_equals_the_loop(ordered):
     scorer = SiameseScorer(ScorerSpec(width=8, hidden=16), WIDTH, temperature=0.5).eval()
     rng = np.random.default_rng(0)
     sequences = [rng.permutation(40)[: 2 + at % 5].astype(np.int64) for at in range(12)]
-    batch = _Sampler(sequences, 50, ordered, ScorerSettings(batch_size=6), 0).batch()
+    sampler = _Sampler(sequences, embeddings, ordered, ScorerSettings(batch_size=6))
+    batch = next(iter(sampler.batches(0, torch.Generator().manual_seed(0))))
     assert batch.forbidden.any()
     expected = naive_loss(scorer, embeddings, batch)
     assert float(_loss(scorer, embeddings, batch)) == pytest.approx(expected, rel=1e-4)
@@ -91,7 +93,7 @@ def test_a_linear_taste_is_learned_for_items_never_seen(world, said, ordered):
     embeddings, sequences, liking = world
     learn = sequences[:180]
     result = train_scorer(
-        embeddings, learn, ordered=ordered, settings=SETTINGS, seed=1, console=said.console
+        embeddings, learn, ordered=ordered, settings=SETTINGS, run=Run(1, said.console)
     )
     asked = sequences[180:]
     learned = new_items_auc(score_all(result.scorer, embeddings, asked), liking[180:])
@@ -114,8 +116,7 @@ def test_the_seed_decides_everything(world, said):
             sequences[:60],
             ordered=True,
             settings=settings,
-            seed=seed,
-            console=said.console,
+            run=Run(seed, said.console),
         )
         for seed in (1, 1, 2)
     )
@@ -129,9 +130,7 @@ def test_a_loss_that_is_no_number_stops_the_training(world, said):
     broken = embeddings.clone()
     broken[sequences[0][0]] = float("nan")
     with pytest.raises(TrainingError, match="loss became nan"):
-        train_scorer(
-            broken, sequences, ordered=False, settings=SETTINGS, seed=1, console=said.console
-        )
+        train_scorer(broken, sequences, ordered=False, settings=SETTINGS, run=Run(1, said.console))
 
 
 @torch.no_grad()
