@@ -98,6 +98,8 @@ class FinetuneSettings(_Section):
 class BlendSettings(_Section):
     """The signals beside the scorer, and how their weights are found."""
 
+    enabled: bool = True
+    """False ranks by the scorer alone."""
     half_life_days: Annotated[float, Field(gt=0)] = 60.0
     """What was taken so long ago counts half in the links."""
     ridge: Annotated[float, Field(gt=0)] = 2.0
@@ -126,8 +128,7 @@ class ScorerSettings(_Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     hard_negatives: Annotated[int, Field(ge=0, le=50)] = 1
     """Items like the positive that each positive adds to the negatives."""
-    blend: BlendSettings | None = BlendSettings()
-    """The signals beside the scorer; ``blend = false`` ranks by the scorer alone."""
+    blend: BlendSettings = BlendSettings()
 
 
 class TrackingSettings(_Section):

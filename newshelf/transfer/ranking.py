@@ -14,6 +14,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from newshelf.config import ScorerSettings
+from newshelf.evaluation.interactions import latest
 from newshelf.evaluation.types import FloatArray
 from newshelf.nn.blend import Blend, content_signal
 from newshelf.nn.scorer import SiameseScorer
@@ -61,16 +62,17 @@ def train_ranking(
         TrainingError: no sequence has two different items, or a loss is not finite.
     """
     if timestamps is not None and _of_one_moment(timestamps):
-        timestamps = None
+        # A basket has an item once, however often a shopper looked at it.
+        sequences, timestamps = [latest(sequence) for sequence in sequences], None
     ordered = timestamps is not None
     fitted = None
-    if settings.blend is not None:
+    if settings.blend.enabled and sequences:
         fitted = _fit(embeddings, sequences, timestamps, settings, run)
     result = train_scorer(
         embeddings, sequences, ordered=ordered, settings=settings, run=run, name="scorer"
     )
     blend = None
-    if settings.blend is not None and fitted is not None:
+    if fitted is not None:
         weights, intercept = fitted
         signals = make_signals(embeddings, sequences, timestamps, settings.blend)
         blend = signals.weighed(weights, intercept)
@@ -85,7 +87,6 @@ def _fit(
     run: Run,
 ) -> tuple[dict[str, float], float] | None:
     """Phase 1; None when too few cases can be cut off."""
-    assert settings.blend is not None  # noqa: S101
     generator = np.random.default_rng(run.seed)
     held = hold_out(
         sequences,
@@ -122,7 +123,8 @@ def _fit(
 
 
 def _of_one_moment(timestamps: Sequence[IntArray]) -> bool:
-    return float(np.mean([len(np.unique(times)) == 1 for times in timestamps])) > _ONE_MOMENT
+    once = sum(len(np.unique(times)) == 1 for times in timestamps)
+    return once > _ONE_MOMENT * len(timestamps)
 
 
 @dataclass(frozen=True)
