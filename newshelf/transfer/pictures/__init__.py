@@ -5,6 +5,7 @@ learns too: read the pictures, tune the tower on them, or read features from its
 stages and leave it as it is.
 """
 
+from newshelf.transfer.pictures.mean import geometric_mean
 from newshelf.transfer.pictures.probe import Probe, fit_probe
 from newshelf.transfer.pictures.read import Pictures, read_pictures
 from newshelf.transfer.pictures.settings import StageSettings, TowerSettings
@@ -19,6 +20,7 @@ __all__ = [
     "TowerSettings",
     "TunedTower",
     "fit_probe",
+    "geometric_mean",
     "read_pictures",
     "stage_features",
     "tune_tower",
