@@ -8,7 +8,7 @@ from newshelf.catalog import read_catalog
 from newshelf.errors import VersionMismatch
 from newshelf.nn.checkpoint import load_checkpoint
 from newshelf.serving.index import load_index
-from tests.unit.export.tiny_checkpoint import IDS, tiny_spec, write_tiny_checkpoint
+from tests.unit.export.tiny_checkpoint import IDS, tiny_blend, tiny_spec, write_tiny_checkpoint
 
 
 def write_catalog(folder, ids=IDS, *, events=True, baskets=True):
@@ -60,6 +60,25 @@ def test_index_without_scorer_has_no_vectors(tmp_path):
     manifest = build_index(folder, write_catalog(tmp_path / "c"), tmp_path / "index")
     assert manifest.vector is None
     assert load_index(tmp_path / "index", encoder_version=manifest.encoder_version).vectors is None
+
+
+def test_the_signals_beside_the_scorer_go_along(tmp_path):
+    spec = tiny_spec(blend=True)
+    folder = write_tiny_checkpoint(tmp_path / "checkpoint", spec)
+    manifest = build_index(folder, write_catalog(tmp_path / "c"), tmp_path / "index")
+    assert manifest.blend == spec.blend
+    blend = load_index(tmp_path / "index", encoder_version=manifest.encoder_version).blend
+    expected = tiny_blend(spec.blend)
+    assert blend.spec == expected.spec
+    np.testing.assert_array_equal(blend.prior, expected.prior)
+    for name, links in expected.links.items():
+        np.testing.assert_array_equal(blend.links[name].toarray(), links.toarray())
+
+
+def test_where_the_scorer_ranks_alone_there_are_none(tmp_path, checkpoint_dir):
+    manifest = build_index(checkpoint_dir, write_catalog(tmp_path / "c"), tmp_path / "index")
+    assert manifest.blend is None
+    assert not (tmp_path / "index/blend.safetensors").exists()
 
 
 @pytest.mark.parametrize("ids", [IDS[:-1], (*IDS, "new"), tuple(reversed(IDS))])

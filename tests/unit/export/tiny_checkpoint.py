@@ -2,19 +2,23 @@
 
 from pathlib import Path
 
+import numpy as np
 import timm
 import tokenizers
 import torch
 from filelock import FileLock
+from scipy import sparse
 from torch.nn import functional as F
 from transformers import BertConfig
 
 from export.run import export_model
+from newshelf.nn.blend import CONTENT_SIGNALS, Blend
 from newshelf.nn.checkpoint import save_checkpoint
 from newshelf.nn.encoder import Encoder
 from newshelf.nn.scorer import SiameseScorer
 from newshelf.nn.spec import (
     AttributeInput,
+    BlendSpec,
     EncoderSpec,
     FusionSpec,
     ImageInput,
@@ -24,6 +28,7 @@ from newshelf.nn.spec import (
 )
 
 WORDS = ("jade", "gold", "linen", "ring", "shirt", "lamp", "green", "red")
+BLEND_WEIGHTS = {"siamese": 0.3, "content": 0.8, "direct": 0.5, "similar": -0.1, "likewise": 0.2}
 IDS = tuple(f"i{number}" for number in range(6))
 
 
@@ -38,7 +43,9 @@ def tokenizer_json() -> str:
     return tokenizer.to_str()
 
 
-def tiny_spec(*, image: bool = True, text: bool = True, scorer: bool = True) -> ModelSpec:
+def tiny_spec(
+    *, image: bool = True, text: bool = True, scorer: bool = True, blend: bool = False
+) -> ModelSpec:
     bert = BertConfig(
         vocab_size=12,
         hidden_size=32,
@@ -66,7 +73,23 @@ def tiny_spec(*, image: bool = True, text: bool = True, scorer: bool = True) -> 
             labels={"target_type": ("Rings", "Lamps", "Shirts"), "color": ("green", "red")},
         ),
         scorer=ScorerSpec(width=16, hidden=32, max_history=5) if scorer else None,
+        blend=BlendSpec(weights=BLEND_WEIGHTS) if blend else None,
     )
+
+
+def tiny_blend(spec: BlendSpec, items: int = len(IDS), seed: int = 6) -> Blend:
+    """Links between half of all pairs, some of them negative, and any prior."""
+    rng = np.random.default_rng(seed)
+    links = {
+        name: sparse.csr_array(
+            ((rng.random((items, items)) < 0.5) * rng.normal(0.1, 0.2, (items, items))).astype(
+                np.float32
+            )
+        )
+        for name in spec.weights
+        if name not in CONTENT_SIGNALS
+    }
+    return Blend(spec, links, rng.standard_normal(items).astype(np.float32))
 
 
 def write_tiny_checkpoint(folder: Path, spec: ModelSpec | None = None) -> Path:
@@ -80,7 +103,7 @@ def write_tiny_checkpoint(folder: Path, spec: ModelSpec | None = None) -> Path:
         spec=spec,
         encoder=encoder,
         scorer=scorer,
-        blend=None,
+        blend=tiny_blend(spec.blend) if spec.blend else None,
         tokenizer_json=tokenizer_json() if spec.encoder.text else None,
         ids=IDS,
         embeddings=F.normalize(torch.randn(len(IDS), spec.encoder.embedding), dim=1),
@@ -95,7 +118,7 @@ def shared_export(tmp_path_factory, worker_id: str) -> tuple[Path, Path]:
     folder = (base if worker_id == "master" else base.parent) / "tiny"
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
-            write_tiny_checkpoint(folder / "checkpoint")
+            write_tiny_checkpoint(folder / "checkpoint", tiny_spec(blend=True))
         if not (folder / "export").exists():
             export_model(folder / "checkpoint", folder / "export")
     return folder / "checkpoint", folder / "export"

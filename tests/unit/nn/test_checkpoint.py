@@ -3,6 +3,7 @@
 import json
 import re
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -12,7 +13,13 @@ from newshelf.nn.checkpoint import load_checkpoint, save_checkpoint
 from newshelf.nn.encoder import Encoder
 from newshelf.nn.scorer import SiameseScorer
 from newshelf.nn.spec import read_spec
-from tests.unit.export.tiny_checkpoint import IDS, tiny_spec, tokenizer_json, write_tiny_checkpoint
+from tests.unit.export.tiny_checkpoint import (
+    IDS,
+    tiny_blend,
+    tiny_spec,
+    tokenizer_json,
+    write_tiny_checkpoint,
+)
 
 FILES = {
     "model.json",
@@ -37,6 +44,7 @@ def parts(seed: int = 3) -> dict[str, object]:
         "spec": spec,
         "encoder": Encoder(spec.encoder).eval(),
         "scorer": SiameseScorer(spec.scorer, 512).eval(),
+        "blend": None,
         "tokenizer_json": tokenizer_json(),
         "ids": ["a", "b"],
         "embeddings": torch.eye(512)[:2],
@@ -78,6 +86,52 @@ def test_a_loaded_model_is_ready_to_serve(folder):
     assert not any(module.training for module in modules)
     parameters = [*loaded.encoder.parameters(), *loaded.scorer.parameters()]
     assert not any(parameter.requires_grad for parameter in parameters)
+
+
+def test_the_signals_beside_the_scorer_are_kept(tmp_path):
+    spec = tiny_spec(blend=True)
+    folder = write_tiny_checkpoint(tmp_path / "blended", spec)
+    assert {path.name for path in folder.iterdir()} == FILES | {"blend.safetensors"}
+    saved, loaded = tiny_blend(spec.blend), load_checkpoint(folder).blend
+    assert loaded.spec == spec.blend
+    np.testing.assert_array_equal(loaded.prior, saved.prior)
+    assert set(loaded.links) == set(saved.links) == {"direct", "similar", "likewise"}
+    for name, links in saved.links.items():
+        np.testing.assert_array_equal(loaded.links[name].toarray(), links.toarray())
+        assert loaded.links[name].dtype == np.float32
+
+
+def test_a_changed_signal_changes_the_version(tmp_path):
+    spec = tiny_spec(blend=True)
+    folder = write_tiny_checkpoint(tmp_path / "blended", spec)
+    versions = {load_checkpoint(folder).version}
+    versions.add(load_checkpoint(write_tiny_checkpoint(tmp_path / "alone")).version)
+    tiny_blend(spec.blend, seed=7).save(folder)
+    versions.add(load_checkpoint(folder).version)
+    model = folder / "model.json"
+    model.write_text(model.read_text().replace('"siamese": 0.3', '"siamese": 0.4'))
+    versions.add(load_checkpoint(folder).version)
+    assert len(versions) == 4
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "link", "pointers", "size"])
+def test_damaged_signals_are_named(tmp_path, damage):
+    folder = write_tiny_checkpoint(tmp_path / "blended", tiny_spec(blend=True))
+    path = folder / "blend.safetensors"
+    data, arrays = path.read_bytes(), load_file(path)
+    if damage == "link":
+        del arrays["similar.values"]
+    elif damage == "pointers":
+        arrays["direct.indptr"][-1] += 5
+    elif damage == "size":
+        arrays["prior"] = arrays["prior"][:-1].clone()
+    save_file(arrays, path)
+    if damage == "missing":
+        path.unlink()
+    elif damage == "cut":
+        path.write_bytes(data[:-10])
+    with pytest.raises(WeightsError, match=r"blend\.safetensors cannot be loaded"):
+        load_checkpoint(folder)
 
 
 def test_without_scorer_and_text(tmp_path):
@@ -178,7 +232,7 @@ def test_tensors_must_be_exactly_those_of_the_spec(folder, change):
         load_checkpoint(folder)
 
 
-@pytest.mark.parametrize(("old", "new"), [('"format": 1', '"format": 2'), ("{", '{"surplus": 1,')])
+@pytest.mark.parametrize(("old", "new"), [('"format": 2', '"format": 1'), ("{", '{"surplus": 1,')])
 def test_a_spec_of_another_format_is_refused(folder, old, new):
     path = folder / "model.json"
     path.write_text(path.read_text().replace(old, new, 1))
