@@ -68,6 +68,8 @@ def run(options: Options, settings: Settings, console: Console) -> int:
     out = options.out.resolve()
     folder = out.with_suffix("")
     figures = _FIGURES if out == REPORT else folder / "figures"
+    # A damaged result is told now, not after the tasks before it.
+    read_records(folder, TASKS)
     figures.mkdir(parents=True, exist_ok=True)
     context = Context(
         data=data,

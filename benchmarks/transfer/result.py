@@ -28,8 +28,11 @@ class Row:
     """What a user would have without the method; the best one is the row's yardstick."""
 
     def __post_init__(self) -> None:
-        if not self.values or not all(math.isfinite(value) for value in self.values):
-            raise ValueError(f"{self.measure}, {self.method}: no result is {list(self.values)}")
+        # Plain floats, whatever a method counts in: they are written as JSON.
+        values = tuple(float(value) for value in self.values)
+        if not values or not all(math.isfinite(value) for value in values):
+            raise ValueError(f"{self.measure}, {self.method}: no result is {list(values)}")
+        object.__setattr__(self, "values", values)
 
     @property
     def mean(self) -> float:

@@ -1,3 +1,6 @@
+import json
+
+import numpy as np
 import pytest
 
 from benchmarks.transfer.result import Goal, Row, TaskResult
@@ -76,3 +79,8 @@ def test_numbers_as_they_are_printed():
     assert row_words(Row("m", "x", [0.5, 0.52]), percent=True) == "51.0 ± 1.4 %"
     assert row_words(Row("m", "x", [0.5]), percent=False) == "0.5000"
     assert value_words(12.34, percent=False) == "12.3"
+
+
+def test_values_are_plain_floats_whatever_they_came_as():
+    row = Row("m", "x", np.array([0.5, 0.25], dtype=np.float32))
+    assert json.dumps(row.values) == "[0.5, 0.25]"
