@@ -124,13 +124,18 @@ def encoder(spec) -> Encoder:
 
 
 @pytest.fixture(scope="session")
-def bundle(tmp_path_factory, spec, encoder) -> Path:
+def scorer(spec) -> SiameseScorer:
+    torch.manual_seed(4)
+    return SiameseScorer(spec.scorer, spec.encoder.embedding).eval()
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory, spec, encoder, scorer) -> Path:
     """An unpacked recommender archive, without its code."""
     folder = tmp_path_factory.mktemp("bundle")
     (folder / "model.json").write_text(spec.model_dump_json())
     (folder / "tokenizer.json").write_text(tokenizer_json())
     write_version(folder, VERSION)
-    scorer = SiameseScorer(spec.scorer, spec.encoder.embedding).eval()
     save_graphs(folder, encoder, scorer)
     frame = items_frame()
     embeddings = torch.nn.functional.normalize(

@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 
 from newshelf.errors import VersionMismatch, WeightsError
-from newshelf.serving.index import load_index, search, write_index
+from newshelf.nn.blend import Blend
+from newshelf.nn.spec import BlendSpec
+from newshelf.serving.index import load_index, search, top_rows, write_index
+from tests.unit.export.tiny_checkpoint import BLEND_WEIGHTS, tiny_blend
 
 
 @pytest.fixture
@@ -42,6 +45,59 @@ def test_vectors_are_optional(written):
     folder, manifest = written(vectors=None)
     assert manifest.vector is None
     assert load_index(folder, encoder_version="e" * 12).vectors is None
+
+
+def blend_of(items: int = 30, seed: int = 6, **weights: float) -> Blend:
+    return tiny_blend(BlendSpec(weights={**BLEND_WEIGHTS, **weights}), items, seed)
+
+
+def test_the_signals_beside_the_scorer_are_optional(written):
+    folder, manifest = written(blend=blend_of())
+    loaded = load_index(folder, encoder_version="e" * 12).blend
+    assert loaded.spec == manifest.blend == blend_of().spec
+    np.testing.assert_array_equal(loaded.prior, blend_of().prior)
+    for name, links in blend_of().links.items():
+        np.testing.assert_array_equal(loaded.links[name].toarray(), links.toarray())
+    folder, manifest = written("alone")
+    assert manifest.blend is None
+    assert load_index(folder, encoder_version="e" * 12).blend is None
+
+
+def test_the_version_follows_from_the_signals_and_their_weights(written):
+    versions = [
+        written("a")[1].index_version,
+        written("b", blend=blend_of())[1].index_version,
+        written("c", blend=blend_of())[1].index_version,
+        written("d", blend=blend_of(seed=7))[1].index_version,
+        written("e", blend=blend_of(content=0.81))[1].index_version,
+    ]
+    assert versions[1] == versions[2]
+    assert len(set(versions)) == 4
+
+
+def test_signals_of_other_items_are_not_written(written, tmp_path):
+    with pytest.raises(ValueError, match="signals of 29 items for 30 items"):
+        written(blend=blend_of(29))
+    assert not (tmp_path / "index").exists()
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut"])
+def test_damaged_signals_are_told(written, damage):
+    folder, _ = written(blend=blend_of())
+    path = folder / "blend.safetensors"
+    data = path.read_bytes()
+    path.unlink()
+    if damage == "cut":
+        path.write_bytes(data[:-8])
+    with pytest.raises(WeightsError, match=r"blend\.safetensors cannot be loaded"):
+        load_index(folder, encoder_version="e" * 12)
+
+
+def test_signals_of_another_index_are_not_mixed(written):
+    folder, _ = written(blend=blend_of())
+    blend_of(20).save(folder)
+    with pytest.raises(VersionMismatch, match="manifest says"):
+        load_index(folder, encoder_version="e" * 12)
 
 
 def test_the_index_of_another_encoder_is_refused(written):
@@ -113,3 +169,12 @@ def test_search_is_exact(unit_rows, share, limit):
 def test_search_among_nothing_finds_nothing(unit_rows):
     rows = search(unit_rows(5, 8), unit_rows(1, 8)[0], np.zeros(5, dtype=bool), 3)
     assert rows.tolist() == []
+
+
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.5, 1.0])
+@pytest.mark.parametrize("limit", [1, 7, 500])
+def test_the_highest_allowed_rows_are_found(share, limit):
+    rng = np.random.default_rng(8)
+    scores, allowed = rng.standard_normal(200).astype(np.float32), rng.random(200) < share
+    ranked = sorted(np.flatnonzero(allowed).tolist(), key=lambda row: -scores[row])
+    assert top_rows(scores, allowed, limit).tolist() == sorted(ranked[:limit])
