@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.transfer.context import Context
+from benchmarks.transfer.jewellery_source import source_tower
 from benchmarks.transfer.result import Goal, Row, TaskResult
 from newshelf.catalog import Catalog
 from newshelf.catalog.schema import category_levels
@@ -42,8 +43,10 @@ _SIZE = 224
 
 _FROZEN = "linear probe, frozen features"
 _INNER = "heads-only, inner stages"
+_SOURCE = "heads-only, inner stages, tower tuned on fashion"
 _BOTH = "mean of heads-only and last-stage"
 _STAGES = StageSettings(stages=(-4, -3), grids=(1, 3), sizes=(160, 224))
+_SOURCE_STAGES = StageSettings(stages=(-4, -3), grids=(1, 3), sizes=(160,))
 _TUNED = TowerSettings(
     mode="last-stage",
     stage=-3,
@@ -68,7 +71,18 @@ _WAYS: dict[int | None, dict[str, TowerSettings]] = {
     },
     None: {_LAST: _TUNED},
 }
-"""By shots. With all pictures the others cost minutes each, for no more than they gain at 20."""
+"""By shots. With all pictures the other ways would cost minutes each."""
+_NOTES = (
+    "Tuning alone stays below the probe of the inner stages; the two err on different pictures, "
+    "so their mean is better than either.",
+    "Tried on the learning part of seed 0 (5 shots / 20 shots / all, percent): pooled output "
+    "83.6 / 91.7 / 96.5; its map before the last convolution as a plain mean 89.6 / 94.2 / 96.8; "
+    "the stages read here 92.6 / 95.4 / 97.8. Second-order and maximum pooling, mirrored pictures "
+    "and 288 or 320 pixels gained nothing; a kernel machine gains 0.4 with all pictures and loses "
+    "as much with 5.",
+    "A classifier of fashion's own jewellery and watches, without a label of the target, is right "
+    "on 36 %: its pictures are 60 × 80 pixels, and its rings lie elsewhere in them.",
+)
 
 
 @dataclass(frozen=True)
@@ -114,7 +128,7 @@ def run(context: Context) -> TaskResult:
         pool, test = shelf.split(seed)
         for shots in _CURVE:
             train = shelf.draw(pool, shots, seed)
-            found = {name: _probe(shelf, name, train, test, seed) for name in (_FROZEN, _INNER)}
+            found = {name: _probe(shelf, name, train, test, seed) for name in shelf.features}
             if shots in _SHOTS:
                 ways = _WAYS[shots]
                 quiet = Run(seed, context.console, quiet=True)
@@ -135,6 +149,7 @@ def run(context: Context) -> TaskResult:
             for (measure, name), accuracies in values.items()
         ],
         goals=[Goal(_measure(shots), least) for shots, least in _GOALS.items()],
+        notes=_NOTES,
         figures={"Accuracy over shots": _figure(context.figures / "jewellery-shots.png", curves)},
     )
 
@@ -150,9 +165,11 @@ def _shelf(context: Context, spec: ImageInput, tower: ImageTower) -> _Shelf:
         torch.cat([part.rows for part in read]), torch.cat([part.pixels for part in read])
     )
     frozen = [context.backbone(c).table.image[p.rows] for c, p in zip(catalogs, read, strict=True)]
+    fashion = source_tower(context, spec, tower)
     features = {
         _FROZEN: torch.nn.functional.normalize(torch.cat(frozen), dim=1),
         _INNER: stage_features(tower, spec, pictures.pixels, _STAGES),
+        _SOURCE: stage_features(fashion, spec, pictures.pixels, _SOURCE_STAGES),
     }
     return _Shelf(
         pictures,
@@ -213,7 +230,8 @@ def _protocol(shelf: _Shelf) -> str:
         "draws the shots from the others. Stages, grids, sizes and rates were chosen by "
         "splitting the learning part of seed 0 once more, the strength of each logistic "
         "regression by cross-validation inside the shots. Every way starts from the packaged "
-        "ImageNet tower."
+        "ImageNet tower; one has its last stage tuned on the types of fashion first (trained once "
+        "and kept, about three minutes of one core)."
     )
 
 
