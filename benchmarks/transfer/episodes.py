@@ -106,6 +106,12 @@ def _notes(chosen: Sequence[str], widest: float) -> list[str]:
     return [
         f"95 % interval over the test episodes of one seed at 5 shots: ± {widest:.1%} at most; "
         "between seeds the types differ, which moves all methods together.",
+        "An adapter trained to tell the meta-training types apart, or by episodes, gains at 1 shot "
+        "and loses it again at 5: 46 types are soon learned by heart. Whitening, a closed form, "
+        "keeps its gain; other exponents and shrinkages move it by 0.3 points at most.",
+        "Tried and left out: maps of the tower's last but two stage, pooled over 1 × 1 and 2 × 2 "
+        "cells and whitened, beside the pooled features: + 1.0, 0 and 0 points at 5 shots on three "
+        "splits, for another pass over every picture.",
         "Chosen on the validation types, by seed: " + "; ".join(chosen) + ".",
     ]
 
