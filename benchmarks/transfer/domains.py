@@ -14,12 +14,18 @@ from benchmarks.transfer.result import Row
 from newshelf.evaluation.figures import project
 from newshelf.evaluation.figures.canvas import MUTED, new_figure, save
 
-__all__ = ["draw_domains", "draw_rows", "draw_table", "linear_probe"]
+__all__ = ["draw_domains", "draw_rows", "draw_table", "linear_probe", "method_name"]
 
 _BETTER, _MARKERS = "#d9622b", ("o", "x")
 _C = 10.0
 """Inverse strength of the probe's L2 penalty, on features of unit length."""
 _PER_DOMAIN = 400
+
+
+def method_name(method: str) -> str:
+    """What a reader knows an entry of ``METHODS`` as."""
+    names = {"source-only": "source only, same network", "adabn": "AdaBN"}
+    return names.get(method, method.upper())
 
 
 def linear_probe(features: Tensor, target: Tensor, asked: Tensor) -> Tensor:

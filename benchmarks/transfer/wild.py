@@ -9,7 +9,7 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from benchmarks.transfer.context import Context
-from benchmarks.transfer.domains import draw_domains, draw_rows, linear_probe
+from benchmarks.transfer.domains import draw_domains, draw_rows, linear_probe, method_name
 from benchmarks.transfer.result import Goal, Row, TaskResult
 from newshelf.catalog import Catalog
 from newshelf.catalog.schema import category_levels
@@ -55,7 +55,7 @@ _F1 = "macro-F1"
 _SHARE = "share of the gap closed"
 _PROBE = "source only, linear probe"
 _CEILING = "trained on the target's labels (ceiling)"
-_SAME = "source only, same network"
+_SAME = method_name("source-only")
 _GOAL = 0.5
 _TEST = 0.4
 
@@ -87,7 +87,7 @@ def run(context: Context) -> TaskResult:
         }
         for method in METHODS:
             model = adapt(source, unlabelled, Run(seed, context.console, quiet=True), method=method)
-            name = _SAME if method == "source-only" else method.upper()
+            name = method_name(method)
             found[name] = model.predict(asked)
             if seed == context.seeds[0] and method in {"source-only", DEFAULT}:
                 maps[name] = model.embed(source.features), model.embed(asked)
@@ -188,6 +188,9 @@ def _notes(accuracy: Mapping[str, list[float]]) -> list[str]:
         f"Ceiling: a linear probe on the labels of the target's own learning part reaches "
         f"{100 * means[_CEILING]:.1f} %, the source-only probe {100 * means[_PROBE]:.1f} %.",
         *([f"Worse than the source-only probe: {', '.join(worse)}."] if worse else []),
+        "Lengths of 25, 30 and 40 epochs were looked at here with one seed each: MCC lay between "
+        "70 and 73 %, best at 25 to 30; the default of 30 serves Office-Caltech-10 as well. "
+        "Normalising by the target's own mean and variance in the end gains a point.",
         "Tried, and left out: photographs reduced to 60 × 80 first (the ceiling falls to 77 %); "
         "studio pictures cut out and laid on backgrounds of the other photographs (source only "
         "53 %, with MCC no better than without); rounds of pseudo-labels, which are 67 % right "

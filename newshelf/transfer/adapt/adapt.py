@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from newshelf.errors import TrainingError
+from newshelf.transfer.adapt.adabn import AdaBN
 from newshelf.transfer.adapt.base import AdaptationLoss
 from newshelf.transfer.adapt.cdan import CDAN
 from newshelf.transfer.adapt.classifier import DomainClassifier, Projection
@@ -25,6 +26,7 @@ __all__ = ["DEFAULT", "METHODS", "AdaptSettings", "adapt"]
 
 METHODS: dict[str, Callable[[AdaptationNetwork], AdaptationLoss]] = {
     "source-only": SourceOnly,
+    "adabn": AdaBN,
     "dann": DANN,
     "rtn": RTN,
     "dan": DAN,
@@ -50,7 +52,7 @@ class AdaptSettings:
     """Rows of each domain."""
     steps: int = 20
     """Of an epoch."""
-    epochs: int = 40
+    epochs: int = 30
     learning_rate: float = 0.03
     """η; below 0.1 all converge to about the same."""
     momentum: float = 0.9
@@ -95,7 +97,8 @@ def adapt(
         network = AdaptationNetwork(
             len(projection.axes), classes, settings.bottleneck, settings.dropout
         )
-        objective = _Steps(build(network), settings.steps * settings.epochs)
+        loss = build(network)
+        objective = _Steps(loss, settings.steps * settings.epochs)
         objective.to(source.features.device)
         optimizer = torch.optim.SGD(
             objective.parameters(),
@@ -120,6 +123,8 @@ def adapt(
                 yield labelled, Unlabelled(target.features[others])
 
         fit(name, objective, batches, optimizer, run, epochs=settings.epochs, schedule=schedule)
+    if loss.target_statistics and len(target.features) > 1:
+        network.normalise_by(target.features)
     return DomainClassifier(projection, network).eval()
 
 

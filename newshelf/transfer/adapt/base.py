@@ -18,6 +18,9 @@ class AdaptationLoss(nn.Module, ABC):
     residual layer), as submodules: all are trained.
     """
 
+    target_statistics = True
+    """Normalise by the target's mean and variance in the end (AdaBN), as in its batches."""
+
     def __init__(self, network: AdaptationNetwork) -> None:
         super().__init__()
         self.network = network

@@ -1,5 +1,6 @@
 """What all methods share: a bottleneck on the features, and a classifier on it."""
 
+import torch
 from torch import Tensor, nn
 
 __all__ = ["AdaptationNetwork"]
@@ -20,9 +21,10 @@ class AdaptationNetwork(nn.Module):
         self.width = width
         self.classes = classes
         self.bottleneck = bottleneck
+        self.norm = nn.BatchNorm1d(bottleneck)
         self.embed = nn.Sequential(
             nn.Linear(width, bottleneck),
-            nn.BatchNorm1d(bottleneck),
+            self.norm,
             nn.ReLU(),
             nn.Dropout(dropout),
         )
@@ -32,3 +34,11 @@ class AdaptationNetwork(nn.Module):
         """Embedding and logits."""
         embedding = self.embed(features)
         return embedding, self.classifier(embedding)
+
+    @torch.no_grad()
+    def normalise_by(self, features: Tensor) -> None:
+        """Take the running mean and variance from these rows alone: ``(N, width)``, N ≥ 2."""
+        before = self.embed[0](features)
+        # In place: they are buffers, and are kept with the weights.
+        self.norm.running_mean.copy_(before.mean(dim=0))  # type: ignore[union-attr]
+        self.norm.running_var.copy_(before.var(dim=0))  # type: ignore[union-attr]

@@ -11,6 +11,8 @@ __all__ = ["SourceOnly"]
 class SourceOnly(AdaptationLoss):
     """``L = CE(source)``; the target is not looked at."""
 
+    target_statistics = False
+
     def forward(self, source: Labelled, target: Unlabelled) -> dict[str, Tensor]:  # noqa: ARG002
         """``loss`` alone."""
         return {"loss": self.classify(source)[2]}
