@@ -1,11 +1,13 @@
 import pytest
 
-from tests.unit.export.tiny_checkpoint import shared_export, write_tiny_checkpoint
+from tests.unit.export.tiny_checkpoint import shared_export, tiny_spec, write_tiny_checkpoint
 
 
 @pytest.fixture(scope="session")
 def checkpoint_dir(tmp_path_factory):
-    return write_tiny_checkpoint(tmp_path_factory.mktemp("checkpoint") / "checkpoint")
+    return write_tiny_checkpoint(
+        tmp_path_factory.mktemp("checkpoint") / "checkpoint", tiny_spec(blend=True)
+    )
 
 
 @pytest.fixture(scope="session")

@@ -62,10 +62,9 @@ def test_index_without_scorer_has_no_vectors(tmp_path):
     assert load_index(tmp_path / "index", encoder_version=manifest.encoder_version).vectors is None
 
 
-def test_the_signals_beside_the_scorer_go_along(tmp_path):
+def test_the_signals_beside_the_scorer_go_along(tmp_path, checkpoint_dir):
     spec = tiny_spec(blend=True)
-    folder = write_tiny_checkpoint(tmp_path / "checkpoint", spec)
-    manifest = build_index(folder, write_catalog(tmp_path / "c"), tmp_path / "index")
+    manifest = build_index(checkpoint_dir, write_catalog(tmp_path / "c"), tmp_path / "index")
     assert manifest.blend == spec.blend
     blend = load_index(tmp_path / "index", encoder_version=manifest.encoder_version).blend
     expected = tiny_blend(spec.blend)
@@ -75,8 +74,9 @@ def test_the_signals_beside_the_scorer_go_along(tmp_path):
         np.testing.assert_array_equal(blend.links[name].toarray(), links.toarray())
 
 
-def test_where_the_scorer_ranks_alone_there_are_none(tmp_path, checkpoint_dir):
-    manifest = build_index(checkpoint_dir, write_catalog(tmp_path / "c"), tmp_path / "index")
+def test_where_the_scorer_ranks_alone_there_are_none(tmp_path):
+    folder = write_tiny_checkpoint(tmp_path / "checkpoint")
+    manifest = build_index(folder, write_catalog(tmp_path / "c"), tmp_path / "index")
     assert manifest.blend is None
     assert not (tmp_path / "index/blend.safetensors").exists()
 

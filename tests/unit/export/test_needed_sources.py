@@ -28,6 +28,7 @@ def test_packages_come_with_their_modules():
     assert Path("newshelf/catalog/__init__.py") in sources
     assert Path("newshelf/catalog/schema.py") in sources
     assert Path("newshelf/serving/index.py") in sources
+    assert Path("newshelf/nn/blend.py") in sources
     for path in sources:
         assert path.parent / "__init__.py" in sources
 
