@@ -238,8 +238,13 @@ def _notes(rates: Sequence[Mapping[str, float]]) -> list[str]:
     return [
         f"For `{_FEWER}` fewer is better. A method that never reaches it counts as "
         f"{_STEPS[-1]}. The goal is at least one step fewer than the general model needs.",
-        f"The general model is trained on the events of the learned categories alike, and is "
+        "The general model is trained on the events of the learned categories alike, and is "
         f"where both kinds of MAML begin; they take {_INNER} inner steps with one learned rate "
         "for each tensor, and the query loss after every step counts.",
+        f"MAML is meta-trained for {_INNER} steps, and its learned rates are large: more steps "
+        "on the same 20 events overfit, so stop there. Fine-tuned slowly, the general model gets "
+        "as far or a little further, in more steps; see the rows by step.",
+        "Twenty events tell most by which products were taken: their bare popularity is listed, "
+        "and the scorer reads it only through the products' features.",
         f"Rates of the plain fine-tuning, chosen on the validation categories, by seed: {chosen}.",
     ]
