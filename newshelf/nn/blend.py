@@ -5,8 +5,15 @@ For a history ``h`` and an item ``c``, on the scale of log-odds::
     score(h, c) = w_siamese · siamese(h, c) + w_content · log Σ_{i∈h} exp((cos(i,c) - 1) / τ)
                   + Σ_links w_link · log(ε + max(0, Σ_{i∈h} L_ic))  + prior_c
 
-``L`` are sparse item-to-item weights from what was taken together (``newshelf.transfer.
-signals`` makes them), ``prior`` gathers all that does not depend on the history. The form
+    direct    L = B
+    similar   L = B Kᵀ       the candidate stands for its neighbours
+    likewise  L = K B Kᵀ     the history's items do too
+
+``B`` are sparse item-to-item weights from what was taken together (``newshelf.transfer.
+signals`` makes them), ``K`` each item's shares in its nearest neighbours by content. A new
+item has no column in ``B``; through ``similar`` and ``likewise`` it is linked as its
+neighbours are, and its ``direct`` is its ``similar``: what is unknown is taken to behave
+like what it resembles. ``prior`` gathers all that does not depend on the history. The form
 is a conditional logit (McFadden, 1974): the weights are those under which the items that
 were taken are the likeliest of the shelf.
 
@@ -15,6 +22,7 @@ Everything is held in NumPy: it is looked up, not trained by gradient on a devic
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -26,16 +34,25 @@ from scipy import sparse
 from newshelf.errors import WeightsError
 from newshelf.nn.spec import BlendSpec
 
-__all__ = ["BLEND_FILE", "Blend", "content_signal", "nearest_shares"]
+__all__ = ["BLEND_FILE", "LINKS", "Blend", "Linked", "content_signal", "nearest_shares"]
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
 BLEND_FILE = "blend.safetensors"
-CONTENT_SIGNALS = ("siamese", "content")
-"""Weights of signals that are computed from vectors, not looked up in links."""
+LINKS = ("direct", "similar", "likewise")
 NEAREST = 20
 _NEAREST_TEMPERATURE = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class Linked:
+    """What the links of a batch of histories add up to, before it reaches the neighbours."""
+
+    direct: FloatArray
+    """``(B, N)``: history times B."""
+    likewise: FloatArray
+    """``(B, N)``: the history's neighbours times B."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,13 +60,22 @@ class Blend:
     """Links and prior of ``N`` items, in the catalogue's order."""
 
     spec: BlendSpec
-    links: Mapping[str, sparse.csr_array]
-    """By name, ``(N, N)`` float32 each: row = history item, column = candidate."""
+    links: sparse.csr_array
+    """B, ``(N, N)`` float32: row = history item, column = candidate."""
+    neighbours: sparse.csr_array
+    """K, ``(N, N)`` float32; each row sums to 1."""
     prior: FloatArray
     """``(N,)``."""
 
     def __len__(self) -> int:
         return len(self.prior)
+
+    @cached_property
+    def unlinked(self) -> npt.NDArray[np.bool_]:
+        """``(N,)``: items without a column in B."""
+        without = np.ones(len(self), dtype=np.bool_)
+        without[self.links.indices] = False
+        return without
 
     def history(self, rows: Sequence[IntArray]) -> sparse.csr_array:
         """``(B, N)`` float32: 1 for each distinct item of a history."""
@@ -59,36 +85,54 @@ class Blend:
         ones = np.ones(len(flat), dtype=np.float32)
         return sparse.csr_array((ones, flat, pointers), shape=(len(rows), len(self)))
 
-    def sums(self, history: sparse.csr_array) -> dict[str, FloatArray]:
-        """``Σ_{i∈h} L_ic`` by link, ``(B, N)`` float32 each.
+    def linked(self, history: sparse.csr_array) -> Linked:
+        """Follow the links.
 
         Args:
             history: ``(B, N)``, as :meth:`history` gives it; an unseen product stands for
                 its nearest items, each with its share.
         """
-        return {name: (history @ links).toarray() for name, links in self.links.items()}
+        alike = history @ self.neighbours
+        return Linked((history @ self.links).toarray(), (alike @ self.links).toarray())
 
-    def links_signal(self, sums: FloatArray) -> FloatArray:
-        """``log(ε + max(0, sum))``: a link's signal before its weight."""
-        signal: FloatArray = np.log(np.float32(self.spec.floor) + np.maximum(sums, 0))
-        return signal
+    def links_signals(self, linked: Linked) -> dict[str, FloatArray]:
+        """``log(ε + max(0, sum))`` by link, ``(B, N)`` float32 each."""
+        signals = self.unseen_signals(linked, self.neighbours)
+        known = ~self.unlinked
+        signals["direct"][:, known] = self._signal(linked.direct[:, known])
+        return signals
 
-    def unpersonal(self, sums: Mapping[str, FloatArray], prior: FloatArray) -> FloatArray:
+    def unseen_signals(self, linked: Linked, shares: sparse.csr_array) -> dict[str, FloatArray]:
+        """The same for items that are known by their neighbours alone, ``(B, M)`` each.
+
+        Args:
+            linked: of the histories.
+            shares: ``(M, N)``: their shares in the items of the index.
+        """
+        similar = self._signal((shares @ linked.direct.T).T)
+        likewise = self._signal((shares @ linked.likewise.T).T)
+        return {"direct": similar.copy(), "similar": similar, "likewise": likewise}
+
+    def unpersonal(self, signals: Mapping[str, FloatArray], prior: FloatArray) -> FloatArray:
         """All but the parts that are computed from vectors, ``(B, M)`` float32.
 
         Args:
-            sums: by link, ``(B, M)``, from :meth:`sums`.
+            signals: by link, ``(B, M)``.
             prior: ``(M,)``.
         """
-        total = np.tile(prior, (len(next(iter(sums.values()))), 1))
-        for name, values in sums.items():
-            total += np.float32(self.spec.weights[name]) * self.links_signal(values)
+        total = np.tile(prior, (len(signals["direct"]), 1))
+        for name, values in signals.items():
+            total += np.float32(self.spec.weights[name]) * values
         return total
 
+    def _signal(self, sums: FloatArray) -> FloatArray:
+        signal: FloatArray = np.log(np.float32(self.spec.floor) + np.maximum(sums, 0))
+        return signal
+
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
-        """What is kept, by name: the prior, and each link as compressed rows."""
+        """What is kept, by name: the prior, and both matrices as compressed rows."""
         arrays: dict[str, npt.NDArray[np.generic]] = {"prior": self.prior}
-        for name, matrix in self.links.items():
+        for name, matrix in (("links", self.links), ("neighbours", self.neighbours)):
             arrays[f"{name}.indptr"] = matrix.indptr.astype(np.int64)
             arrays[f"{name}.indices"] = matrix.indices.astype(np.int32)
             arrays[f"{name}.values"] = matrix.data.astype(np.float32)
@@ -109,11 +153,10 @@ class Blend:
         try:
             arrays = load_file(path)
             size = len(arrays["prior"])
-            names = [name for name in spec.weights if name not in CONTENT_SIGNALS]
-            links = {name: _matrix(arrays, name, size) for name in names}
+            links, neighbours = (_matrix(arrays, name, size) for name in ("links", "neighbours"))
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise WeightsError(f"{path} cannot be loaded: {error}") from error
-        return cls(spec, links, arrays["prior"])
+        return cls(spec, links, neighbours, arrays["prior"])
 
 
 def content_signal(cosines: FloatArray, temperature: float) -> FloatArray:

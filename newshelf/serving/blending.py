@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from newshelf.nn.blend import Blend, content_signal, nearest_shares
+from newshelf.nn.blend import Blend, Linked, content_signal, nearest_shares
 from newshelf.serving.resolve import Resolved
 
 __all__ = ["add_signals", "unpersonal_scores"]
@@ -21,10 +21,10 @@ def unpersonal_scores(rows: Sequence[Resolved], blend: Blend) -> list[FloatArray
     A product that the index does not know, in the history or brought along, stands for
     its nearest items, each with its share.
     """
-    sums = blend.sums(sparse.vstack([_history(row, len(blend)) for row in rows], format="csr"))
-    indexed = blend.unpersonal(sums, blend.prior)
+    linked = blend.linked(sparse.vstack([_history(row, len(blend)) for row in rows], format="csr"))
+    indexed = blend.unpersonal(blend.links_signals(linked), blend.prior)
     return [
-        np.concatenate([indexed[at], _extras(row, {k: v[at] for k, v in sums.items()}, blend)])
+        np.concatenate([indexed[at], _extras(row, linked, at, blend)])
         for at, row in enumerate(rows)
     ]
 
@@ -67,13 +67,18 @@ def _history(row: Resolved, size: int) -> sparse.csr_array:
     return sparse.csr_array(weights[None])
 
 
-def _extras(row: Resolved, sums: dict[str, FloatArray], blend: Blend) -> FloatArray:
-    """``(E,)``."""
+def _extras(row: Resolved, linked: Linked, at: int, blend: Blend) -> FloatArray:
+    """``(E,)``, for row ``at`` of the batch."""
     brought = row.shelf.extras.embeddings
     if not len(brought):
         return np.zeros(0, dtype=np.float32)
     nearest, shares = nearest_shares(brought, row.shelf.index.embeddings)
-    carried = {name: (values[nearest] * shares).sum(axis=1)[None] for name, values in sums.items()}
-    prior = (blend.prior[nearest] * shares).sum(axis=1)
-    scores: FloatArray = blend.unpersonal(carried, prior)[0]
+    pointers = np.arange(0, nearest.size + 1, nearest.shape[1])
+    spread = sparse.csr_array(
+        (shares.ravel(), nearest.ravel(), pointers), shape=(len(brought), len(blend))
+    )
+    own = Linked(linked.direct[at : at + 1], linked.likewise[at : at + 1])
+    scores: FloatArray = blend.unpersonal(blend.unseen_signals(own, spread), spread @ blend.prior)[
+        0
+    ]
     return scores

@@ -143,7 +143,8 @@ class BlendRanker:
             return siamese
         weights = blend.spec.weights
         vectors = self.embeddings.numpy()
-        total = blend.unpersonal(blend.sums(blend.history(histories)), blend.prior)
+        signals = blend.links_signals(blend.linked(blend.history(histories)))
+        total = blend.unpersonal(signals, blend.prior)
         total += weights["siamese"] * siamese
         for row, history in enumerate(histories):
             cosines = vectors[history] @ vectors.T

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from newshelf.config import BlendSettings
 from newshelf.evaluation.types import Case
-from newshelf.nn.blend import Blend, content_signal
+from newshelf.nn.blend import LINKS, Blend, content_signal
 from newshelf.nn.spec import BlendSpec
-from newshelf.transfer.signals.cooccurrence import Taken, direct_links, smoothed_links
+from newshelf.transfer.signals.cooccurrence import Taken, direct_links
 from newshelf.transfer.signals.logit import calibrate, fit_weights
 from newshelf.transfer.signals.neighbours import content_neighbours
 from newshelf.transfer.signals.popularity import popularity_features
@@ -33,8 +33,10 @@ _CASES_AT_ONCE = 128
 class Signals:
     """What behaviour and content say, before it is weighed."""
 
-    links: dict[str, sparse.csr_array]
-    """``(N, N)`` float32 each."""
+    links: sparse.csr_array
+    """``(N, N)`` float32: what was taken together."""
+    neighbours: sparse.csr_array
+    """``(N, N)`` float32: likeness, each row's sum 1."""
     unpersonal: dict[str, FloatArray]
     """``(N,)`` float32 each."""
     embeddings: FloatArray
@@ -46,14 +48,14 @@ class Signals:
         prior = np.full(len(self.embeddings), intercept, dtype=np.float32)
         for name, feature in self.unpersonal.items():
             prior += np.float32(weights[name]) * feature
-        kept = {name: weights[name] for name in ("siamese", "content", *self.links)}
+        kept = {name: weights[name] for name in ("siamese", "content", *LINKS)}
         spec = BlendSpec(weights=kept, temperature=self.temperature)
-        return Blend(spec, self.links, prior)
+        return Blend(spec, self.links, self.neighbours, prior)
 
     @property
     def names(self) -> tuple[str, ...]:
         """All signals, in the order of :meth:`table`'s last axis."""
-        return ("siamese", "content", *self.links, *self.unpersonal)
+        return ("siamese", "content", *LINKS, *self.unpersonal)
 
     def table(
         self, histories: Sequence[IntArray], siamese: FloatArray, columns: IntArray
@@ -69,10 +71,10 @@ class Signals:
         rows = []
         for start in range(0, len(histories), _CASES_AT_ONCE):
             part = histories[start : start + _CASES_AT_ONCE]
-            sums = blank.sums(blank.history(part))
+            linked = blank.links_signals(blank.linked(blank.history(part)))
             content = np.stack([self._content(history, columns) for history in part])
             personal = [siamese[start : start + len(part), columns], content]
-            personal += [blank.links_signal(sums[name][:, columns]) for name in self.links]
+            personal += [linked[name][:, columns] for name in LINKS]
             shared = [
                 np.broadcast_to(feature[columns], content.shape)
                 for feature in self.unpersonal.values()
@@ -101,9 +103,14 @@ def make_signals(
     """
     neighbours = content_neighbours(embeddings)
     taken = Taken.of(sequences, timestamps, len(embeddings), settings.half_life_days)
-    direct = direct_links(taken, ridge=settings.ridge, max_items=settings.linked_items)
     return Signals(
-        links=smoothed_links(direct, neighbours, per_item=settings.links_per_item),
+        links=direct_links(
+            taken,
+            ridge=settings.ridge,
+            max_items=settings.linked_items,
+            per_item=settings.links_per_item,
+        ),
+        neighbours=neighbours,
         unpersonal=popularity_features(sequences, timestamps, neighbours),
         embeddings=embeddings.numpy(),
         temperature=BlendSpec(weights={}).temperature,

@@ -1,17 +1,11 @@
-"""What was taken together, as sparse item-to-item links, carried over to items like those.
+"""What was taken together, as sparse item-to-item links.
 
 With ``X`` the incidence of the training (one row a shopper or a basket), older entries
 fading by half every ``half_life_days``::
 
     P = (XᵀX + λI)⁻¹,  B_ij = -P_ij / P_jj (i ≠ j)        EASE (Steck, WWW 2019)
-    direct    L = B
-    similar   L = B Kᵀ       the candidate stands for its neighbours
-    likewise  L = K B Kᵀ     the history's items do too
 
-``K`` is the row-stochastic matrix of content neighbours. A new item has no column in
-``B``; through ``similar`` and ``likewise`` it is linked as its neighbours are, and its
-column of ``direct`` is the one of ``similar``: what is unknown is taken to behave like
-what it resembles.
+``newshelf.nn.blend`` carries them over to items like those.
 """
 
 from collections.abc import Sequence
@@ -23,7 +17,7 @@ from scipy import sparse
 
 from newshelf.evaluation.ease_weights import ease_weights
 
-__all__ = ["Taken", "direct_links", "smoothed_links"]
+__all__ = ["Taken", "direct_links"]
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
@@ -68,7 +62,7 @@ class Taken:
         )
 
 
-def direct_links(taken: Taken, *, ridge: float, max_items: int) -> sparse.csr_array:
+def direct_links(taken: Taken, *, ridge: float, max_items: int, per_item: int) -> sparse.csr_array:
     """EASE's weights among the items with interactions.
 
     The entries of ``X`` are the square roots of the faded weights, so that ``XᵀX`` has
@@ -80,9 +74,10 @@ def direct_links(taken: Taken, *, ridge: float, max_items: int) -> sparse.csr_ar
             with many interactions per item and with few.
         max_items: the most frequent items that take part: the matrix that is inverted
             has this many rows.
+        per_item: entries of a row that are kept, by absolute value.
 
     Returns:
-        ``(N, N)`` float32, dense among those that take part.
+        ``(N, N)`` float32.
     """
     matrix = taken.weights.sqrt().tocsc()
     frequency = np.asarray(taken.weights.sum(axis=0)).ravel()
@@ -95,31 +90,10 @@ def direct_links(taken: Taken, *, ridge: float, max_items: int) -> sparse.csr_ar
     gram = (part.T @ part).toarray().astype(np.float64)
     dense = ease_weights(gram, ridge * float(np.diag(gram).mean()))
     local = sparse.coo_array(dense)
-    return sparse.csr_array(
+    links = sparse.csr_array(
         (local.data, (among[local.row], among[local.col])), shape=(size, size), dtype=np.float32
     )
-
-
-def smoothed_links(
-    direct: sparse.csr_array, neighbours: sparse.csr_array, *, per_item: int
-) -> dict[str, sparse.csr_array]:
-    """``direct``, ``similar`` and ``likewise``, each cut to its strongest entries.
-
-    Args:
-        direct: ``(N, N)``.
-        neighbours: ``(N, N)``, K.
-        per_item: entries of a row that are kept, by absolute value.
-    """
-    similar = (direct @ neighbours.T).tocsr()
-    likewise = (neighbours @ _strongest(similar, per_item)).tocsr()
-    known = np.zeros(direct.shape[0], dtype=np.float32)
-    known[np.unique(direct.indices)] = 1
-    filled = direct + similar @ sparse.diags_array(1 - known)
-    return {
-        "direct": _strongest(filled.tocsr(), per_item),
-        "similar": _strongest(similar, per_item),
-        "likewise": _strongest(likewise, per_item),
-    }
+    return _strongest(links, per_item)
 
 
 def _strongest(matrix: sparse.csr_array, count: int) -> sparse.csr_array:
