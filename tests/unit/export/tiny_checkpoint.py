@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from transformers import BertConfig
 
 from export.run import export_model
-from newshelf.nn.blend import CONTENT_SIGNALS, Blend
+from newshelf.nn.blend import Blend
 from newshelf.nn.checkpoint import save_checkpoint
 from newshelf.nn.encoder import Encoder
 from newshelf.nn.scorer import SiameseScorer
@@ -78,18 +78,28 @@ def tiny_spec(
 
 
 def tiny_blend(spec: BlendSpec, items: int = len(IDS), seed: int = 6) -> Blend:
-    """Links between half of all pairs, some of them negative, and any prior."""
+    """Any links, some negative and none to the last item; any neighbours and prior."""
     rng = np.random.default_rng(seed)
-    links = {
-        name: sparse.csr_array(
-            ((rng.random((items, items)) < 0.5) * rng.normal(0.1, 0.2, (items, items))).astype(
-                np.float32
-            )
-        )
-        for name in spec.weights
-        if name not in CONTENT_SIGNALS
-    }
-    return Blend(spec, links, rng.standard_normal(items).astype(np.float32))
+    links = (rng.random((items, items)) < 0.5) * rng.normal(0.1, 0.2, (items, items))
+    links[:, -1] = 0
+    shares = (rng.random((items, items)) < 0.4) * rng.random((items, items)) + 0.1 * np.eye(items)
+    shares /= shares.sum(axis=1, keepdims=True)
+    return Blend(
+        spec,
+        sparse.csr_array(links.astype(np.float32)),
+        sparse.csr_array(shares.astype(np.float32)),
+        rng.standard_normal(items).astype(np.float32),
+    )
+
+
+def same_blend(first: Blend, second: Blend) -> bool:
+    """Equal weights, links, neighbours and prior."""
+    one, other = first.arrays(), second.arrays()
+    return (
+        first.spec == second.spec
+        and one.keys() == other.keys()
+        and all(np.array_equal(one[name], other[name]) for name in one)
+    )
 
 
 def write_tiny_checkpoint(folder: Path, spec: ModelSpec | None = None) -> Path:

@@ -83,10 +83,14 @@ def naive_score(index, scorer, history: list, candidate) -> float:
     place = stands_for(candidate)
     weights = blend.spec.weights
     score = float(place @ blend.prior)
-    for name, links in blend.links.items():
-        # What a product from outside stands for is looked up, and averaged.
-        total = float((asked @ links.toarray()) @ place)
-        score += weights[name] * math.log(blend.spec.floor + max(0.0, total))
+    links, neighbours = blend.links.toarray(), blend.neighbours.toarray()
+    # A product from outside is looked up through what it stands for.
+    alike = place if not isinstance(candidate, int) else neighbours[candidate]
+    sums = {"similar": asked @ links @ alike, "likewise": asked @ neighbours @ links @ alike}
+    own = isinstance(candidate, int) and links[:, candidate].any()
+    sums["direct"] = (asked @ links)[candidate] if own else sums["similar"]
+    for name, total in sums.items():
+        score += weights[name] * math.log(blend.spec.floor + max(0.0, float(total)))
     cosines = [float(embedding(ref) @ embedding(candidate)) for ref in history]
     near = sum(math.exp((cosine - 1) / blend.spec.temperature) for cosine in cosines)
     read = torch.from_numpy(np.stack([embedding(ref) for ref in history[-4:]]))[None]
@@ -143,8 +147,9 @@ def test_products_the_index_does_not_know_stand_for_their_nearest(
 def link(index, source: int, target: int) -> Blend:
     """Nothing counts but that two items were taken together."""
     pair = sparse.csr_array((np.ones(1, dtype=np.float32), ([source], [target])), shape=(30, 30))
-    spec = BlendSpec(weights={"siamese": 0.0, "content": 0.0, "direct": 1.0})
-    return Blend(spec, {"direct": pair}, np.zeros(30, dtype=np.float32))
+    spec = BlendSpec(weights={**dict.fromkeys(BLEND_WEIGHTS, 0.0), "direct": 1.0})
+    alone = sparse.csr_array((30, 30), dtype=np.float32)
+    return Blend(spec, pair, alone, np.zeros(30, dtype=np.float32))
 
 
 def test_what_only_a_link_recommends_is_retrieved(serve, index, post):

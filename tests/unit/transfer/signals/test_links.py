@@ -1,5 +1,7 @@
 """What was taken together, beside the formulas computed densely and beside loops."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -8,12 +10,7 @@ from torch.nn import functional as F
 
 from newshelf.nn.blend import Blend
 from newshelf.nn.spec import BlendSpec
-from newshelf.transfer.signals.cooccurrence import (
-    Taken,
-    _strongest,
-    direct_links,
-    smoothed_links,
-)
+from newshelf.transfer.signals.cooccurrence import Taken, _strongest, direct_links
 from newshelf.transfer.signals.neighbours import content_neighbours
 
 DAY = 86_400
@@ -48,7 +45,7 @@ def dense_incidence() -> np.ndarray:
 def test_direct_links_are_ease_with_the_ridge_in_mean_weights():
     incidence = dense_incidence()[:, : ITEMS - NEW]
     mean = incidence.sum(axis=0).mean()
-    links = direct_links(taken(), ridge=0.5, max_items=1000).toarray()
+    links = direct_links(taken(), ridge=0.5, max_items=1000, per_item=ITEMS).toarray()
     np.testing.assert_allclose(
         links[: ITEMS - NEW, : ITEMS - NEW], ease(incidence, 0.5 * mean), atol=1e-5
     )
@@ -75,13 +72,15 @@ def test_faded_links_are_ease_of_the_roots_of_the_weights():
     assert roots.min() == 0
     assert 0 < roots[roots > 0].min() < 0.9
     mean = (roots**2).sum(axis=0).mean()
-    links = direct_links(found, ridge=2.0, max_items=1000).toarray()[: ITEMS - NEW, : ITEMS - NEW]
+    links = direct_links(found, ridge=2.0, max_items=1000, per_item=ITEMS).toarray()[
+        : ITEMS - NEW, : ITEMS - NEW
+    ]
     np.testing.assert_allclose(links, ease(roots, 2 * mean), atol=1e-5)
 
 
 def test_only_the_most_frequent_items_are_linked():
     frequency = dense_incidence().sum(axis=0)
-    links = direct_links(taken(), ridge=1.0, max_items=6).toarray()
+    links = direct_links(taken(), ridge=1.0, max_items=6, per_item=ITEMS).toarray()
     linked = np.flatnonzero(links.any(axis=0))
     assert len(linked) <= 6
     assert frequency[linked].min() >= np.sort(frequency)[-6]
@@ -92,38 +91,9 @@ def test_only_the_most_frequent_items_are_linked():
 
 
 def test_without_any_entry_there_is_no_link():
-    links = direct_links(taken(sequences=[]), ridge=1.0, max_items=5)
+    links = direct_links(taken(sequences=[]), ridge=1.0, max_items=5, per_item=ITEMS)
     assert links.shape == (ITEMS, ITEMS)
     assert links.nnz == 0
-
-
-def test_links_are_carried_over_to_items_alike():
-    """Σ_n K_cn B_in, and Σ_m K_im Σ_n K_cn B_mn, in loops."""
-    direct = direct_links(taken(), ridge=1.0, max_items=1000)
-    links = {
-        name: matrix.toarray()
-        for name, matrix in smoothed_links(direct, NEIGHBOURS, per_item=ITEMS).items()
-    }
-    b, k = direct.toarray().astype(float), NEIGHBOURS.toarray().astype(float)
-    everyone = range(ITEMS)
-    for i in everyone:
-        for c in everyone:
-            similar = sum(k[c, n] * b[i, n] for n in everyone)
-            likewise = sum(k[i, m] * sum(k[c, n] * b[m, n] for n in everyone) for m in everyone)
-            assert links["similar"][i, c] == pytest.approx(similar, abs=1e-5)
-            assert links["likewise"][i, c] == pytest.approx(likewise, abs=1e-5)
-            own = similar if c >= ITEMS - NEW else b[i, c]
-            assert links["direct"][i, c] == pytest.approx(own, abs=1e-5)
-
-
-def test_a_new_item_is_linked_as_what_it_is_like():
-    direct = direct_links(taken(), ridge=1.0, max_items=1000)
-    links = smoothed_links(direct, NEIGHBOURS, per_item=ITEMS)
-    new = slice(ITEMS - NEW, ITEMS)
-    assert links["direct"].toarray()[:, new].any(axis=0).all()
-    np.testing.assert_array_equal(
-        links["direct"].toarray()[:, new], links["similar"].toarray()[:, new]
-    )
 
 
 @pytest.mark.parametrize("count", [1, 3, 100])
@@ -139,23 +109,61 @@ def test_the_strongest_links_of_each_row_are_kept(count):
         np.testing.assert_allclose(after, expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("per_item", [2, ITEMS])
-def test_linked_scores_are_sums_over_the_history(per_item):
-    direct = direct_links(taken(), ridge=1.0, max_items=1000)
-    links = smoothed_links(direct, NEIGHBOURS, per_item=per_item)
-    assert max(np.diff(matrix.indptr).max() for matrix in links.values()) <= per_item
-    weights = {"siamese": 0.0, "content": 0.0, "direct": 0.7, "similar": -0.2, "likewise": 1.5}
+WEIGHTS = {"siamese": 0.0, "content": 0.0, "direct": 0.7, "similar": -0.2, "likewise": 1.5}
+
+
+def blend_of(per_item: int) -> Blend:
+    links = direct_links(taken(), ridge=1.0, max_items=1000, per_item=per_item)
     prior = np.linspace(-1, 1, ITEMS).astype(np.float32)
-    blend = Blend(BlendSpec(weights=weights, floor=0.01), links, prior)
+    return Blend(BlendSpec(weights=WEIGHTS, floor=0.01), links, NEIGHBOURS, prior)
+
+
+@pytest.mark.parametrize("per_item", [2, ITEMS])
+def test_linked_scores_are_sums_over_history_and_neighbours(per_item):
+    """Σ_i B_ic, Σ_i Σ_n K_cn B_in, and Σ_i Σ_m K_im Σ_n K_cn B_mn, in loops."""
+    blend = blend_of(per_item)
+    assert np.diff(blend.links.indptr).max() <= per_item
+    b, k = blend.links.toarray().astype(float), NEIGHBOURS.toarray().astype(float)
     # An item twice in a history counts once; an empty history says nothing.
     histories = [np.array([3, 9, 3]), np.array([], dtype=np.int64), np.array([22])]
-    sums = blend.sums(blend.history(histories))
-    found = blend.unpersonal(sums, blend.prior)
+    signals = blend.links_signals(blend.linked(blend.history(histories)))
+    found = blend.unpersonal(signals, blend.prior)
+    everyone = range(ITEMS)
     for row, history in enumerate(histories):
-        for c in range(ITEMS):
-            expected = float(prior[c])
-            for name, matrix in links.items():
-                total = sum(matrix.toarray()[i, c] for i in set(history.tolist()))
-                expected += weights[name] * np.log(0.01 + max(0.0, total))
+        for c in everyone:
+            sums = dict.fromkeys(("direct", "similar", "likewise"), 0.0)
+            for i in set(history.tolist()):
+                sums["direct"] += b[i, c]
+                sums["similar"] += sum(k[c, n] * b[i, n] for n in everyone)
+                sums["likewise"] += sum(
+                    k[i, m] * k[c, n] * b[m, n] for m in everyone for n in everyone
+                )
+            if not b[:, c].any():
+                sums["direct"] = sums["similar"]
+            expected = float(blend.prior[c])
+            for name, total in sums.items():
+                signal = math.log(0.01 + max(0.0, total))
+                assert signals[name][row, c] == pytest.approx(signal, abs=1e-4)
+                expected += WEIGHTS[name] * signal
             assert found[row, c] == pytest.approx(expected, abs=1e-4)
     assert found.dtype == np.float32
+
+
+def test_a_new_item_is_linked_as_what_it_is_like():
+    blend = blend_of(ITEMS)
+    assert np.flatnonzero(blend.unlinked).tolist() == list(range(ITEMS - NEW, ITEMS))
+    signals = blend.links_signals(blend.linked(blend.history(SEQUENCES)))
+    new, known = signals["direct"][:, ITEMS - NEW :], signals["direct"][:, : ITEMS - NEW]
+    np.testing.assert_array_equal(new, signals["similar"][:, ITEMS - NEW :])
+    assert (new > np.log(0.011)).any(axis=0).all()
+    assert not np.array_equal(known, signals["similar"][:, : ITEMS - NEW])
+
+
+def test_a_product_from_outside_is_linked_as_its_shares_are():
+    """As an indexed item without links would be that had the same neighbours."""
+    blend = blend_of(ITEMS)
+    linked = blend.linked(blend.history(SEQUENCES[:5]))
+    indexed = blend.links_signals(linked)
+    outside = blend.unseen_signals(linked, NEIGHBOURS[ITEMS - NEW :])
+    for name, values in outside.items():
+        np.testing.assert_allclose(values, indexed[name][:, ITEMS - NEW :], atol=1e-6)
