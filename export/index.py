@@ -12,15 +12,12 @@ from newshelf.catalog import Catalog
 from newshelf.errors import VersionMismatch
 from newshelf.knowledge.facts_file import FACTS_FILE, LEXICON_FILE, read_facts
 from newshelf.knowledge.lexicon import ATTRIBUTES, read_lexicon
-from newshelf.nn.checkpoint import Checkpoint, load_checkpoint
+from newshelf.nn.checkpoint import KNOWLEDGE_FOLDER, Checkpoint, load_checkpoint
 from newshelf.serving.index import IndexManifest, write_index
 from newshelf.serving.index_knowledge import IndexKnowledge
 from newshelf.serving.table import INDEX_COLUMNS
 
-__all__ = ["KNOWLEDGE", "build_index", "popularity"]
-
-KNOWLEDGE = "knowledge"
-"""The folder of a checkpoint that holds what is known of its catalogue's products."""
+__all__ = ["build_index", "popularity"]
 
 
 def build_index(checkpoint_dir: Path, catalog: Catalog, out: Path) -> IndexManifest:
@@ -56,7 +53,7 @@ def build_index(checkpoint_dir: Path, catalog: Catalog, out: Path) -> IndexManif
         embeddings=embeddings.numpy(),
         vectors=_vectors(checkpoint, embeddings),
         blend=checkpoint.blend,
-        knowledge=_knowledge(checkpoint_dir / KNOWLEDGE, ids),
+        knowledge=_knowledge(checkpoint_dir / KNOWLEDGE_FOLDER, ids),
     )
 
 

@@ -16,11 +16,13 @@ __all__ = [
     "FinetuneSettings",
     "FusionSettings",
     "ImageTowerSettings",
+    "KnowledgeSettings",
     "ModelServingSettings",
     "SampleSettings",
     "ScorerSettings",
     "Settings",
     "TextTowerSettings",
+    "TowerTuningSettings",
     "TrackingSettings",
     "load_settings",
 ]
@@ -93,6 +95,31 @@ class FinetuneSettings(_Section):
     """0 lets each label count as much as any other, 1 each class."""
     patience: Annotated[int, Field(ge=0)] = 0
     """Stop after so many epochs without a better validation; 0 never does."""
+
+
+class TowerTuningSettings(_Section):
+    """Tuning of the image tower on the source category's pictures."""
+
+    mode: Literal["heads-only", "last-stage", "full"] = "heads-only"
+    """``heads-only`` leaves the tower as it is; ``last-stage`` tunes what works at its lowest
+    resolution, ``full`` all of it, thawed stage by stage."""
+    size: Annotated[int, Field(ge=32)] = 160
+    """Height and width in pixels while tuning."""
+    epochs: Positive = 6
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-4
+    l2_sp: Annotated[float, Field(ge=0)] = 1e-2
+    """λ of the distance to the weights that the tower came with; 0 lets go."""
+    balance: Literal["sampler", "weights", "none"] = "sampler"
+    augment: bool = True
+    bf16: bool = True
+    """Forward in bfloat16; the weights stay float32."""
+
+
+class KnowledgeSettings(_Section):
+    """What is written down about the products."""
+
+    tagger_data: Path | None = None
+    """Titles with marked spans, one JSON object a line; a tagger of titles is trained on them."""
 
 
 class BlendSettings(_Section):
@@ -184,8 +211,10 @@ class Settings(_Section):
     text: TextTowerSettings | None = TextTowerSettings()
     attributes: AttributeSettings = AttributeSettings()
     fusion: FusionSettings = FusionSettings()
+    tower: TowerTuningSettings = TowerTuningSettings()
     finetune: FinetuneSettings = FinetuneSettings()
     scorer: ScorerSettings = ScorerSettings()
+    knowledge: KnowledgeSettings = KnowledgeSettings()
     tracking: TrackingSettings = TrackingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     archive: ArchiveSettings = ArchiveSettings()

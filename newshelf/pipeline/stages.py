@@ -64,7 +64,7 @@ settings' values are compared by themselves."""
 
 _LIBRARIES: dict[str, tuple[str, ...]] = {
     "sample": ("numpy", "pillow"),
-    "train": ("torch", "timm", "transformers", "tokenizers"),
+    "train": ("torch", "timm", "transformers", "tokenizers", "scikit-learn", "python-crfsuite"),
     "export": ("torch", "onnx", "onnxscript", "onnxruntime-gpu"),
     "archive": ("torch-model-archiver",),
 }
@@ -172,7 +172,15 @@ class _Inputs:
         return {
             "the catalogue": catalog_files(self.workspace.catalog),
             "settings": self._sections(
-                "seed", "image", "text", "attributes", "fusion", "finetune", "scorer"
+                "seed",
+                "image",
+                "text",
+                "attributes",
+                "fusion",
+                "tower",
+                "finetune",
+                "scorer",
+                "knowledge",
             ),
             "weights": self._local_weights(),
             "code": self._code("train"),
@@ -214,6 +222,8 @@ class _Inputs:
     def _local_weights(self) -> Component:
         towers = (self.settings.image, self.settings.text)
         paths = [Path(tower.weights) for tower in towers if tower is not None]
+        if self.settings.knowledge.tagger_data is not None:
+            paths.append(self.settings.knowledge.tagger_data)
         return {part: value for path in paths for part, value in files_by_stat(path).items()}
 
 

@@ -41,7 +41,7 @@ from newshelf.transfer.labels import UNLABELLED, HeadLabels, few_shots
 from newshelf.transfer.loop import Objective, fit
 from newshelf.transfer.run import Run
 
-__all__ = ["FinetuneResult", "embed", "train_source", "train_target_head"]
+__all__ = ["FinetuneResult", "embed", "held_out", "train_source", "train_target_head"]
 
 _MODALITY_DROPOUT = 0.2
 _HELD_OUT = 0.1
@@ -74,7 +74,7 @@ def train_source(
         TrainingError: the loss is not finite.
     """
     heads = [head for head in STATED_BY if head in labels]
-    held = _drawn(len(table), seed=0)
+    held = held_out(len(table))
     # Of its own, so that stopping early does not flatter what is reported.
     watched = _drawn(len(table), seed=1) & ~held if settings.patience else torch.zeros_like(held)
     targets = {h: labels[h].target.masked_fill(held | watched, UNLABELLED) for h in heads}
@@ -249,6 +249,11 @@ def embed(encoder: Encoder, table: FeatureTable, hidden: tuple[str, ...] = ()) -
         attributes[:, columns(hidden)] = 0
         chunks.append(encoder.fuse(features, attributes))
     return torch.cat(chunks)
+
+
+def held_out(rows: int) -> Tensor:
+    """``(rows,)`` bool: products whose labels are only tested on in stage 1."""
+    return _drawn(rows, seed=0)
 
 
 def _drawn(rows: int, seed: int) -> Tensor:

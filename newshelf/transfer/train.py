@@ -9,15 +9,17 @@ from torch import Tensor
 from newshelf.catalog import Catalog
 from newshelf.config import Settings
 from newshelf.evaluation.interactions import Interactions
-from newshelf.nn.checkpoint import save_checkpoint
+from newshelf.nn.checkpoint import KNOWLEDGE_FOLDER, save_checkpoint
 from newshelf.nn.spec import HeadName, ModelSpec
 from newshelf.transfer.build import Backbone, build_backbone, set_threads
 from newshelf.transfer.finetune import FinetuneResult, embed, train_source, train_target_head
 from newshelf.transfer.group import is_first
+from newshelf.transfer.know import trained_tagger, write_knowledge
 from newshelf.transfer.labels import HeadLabels, choose_categories, head_labels
 from newshelf.transfer.precheck import label_notes, usable_interactions
 from newshelf.transfer.ranking import Ranking, train_ranking
 from newshelf.transfer.run import Run
+from newshelf.transfer.tower import tower_tuning
 
 __all__ = ["train"]
 
@@ -48,7 +50,15 @@ def train(catalog: Catalog, settings: Settings, out: Path, features_dir: Path, r
     if lack:
         run.tell(lack)
     classes = {head: label.classes for head, label in labels.items()}
-    backbone = build_backbone(catalog, settings, classes, features_dir, run.console)
+    tagger = trained_tagger(settings)
+    backbone = build_backbone(
+        catalog,
+        settings,
+        classes,
+        features_dir,
+        run.console,
+        tune_towers=tower_tuning(catalog, labels.get("source_type"), settings, run),
+    )
     results = _finetune(backbone, labels, settings, run)
     embeddings = embed(backbone.encoder, backbone.table)
     ranking = _ranking(interactions, embeddings, settings, run)
@@ -74,6 +84,10 @@ def train(catalog: Catalog, settings: Settings, out: Path, features_dir: Path, r
             "seconds": round(time.monotonic() - started, 1),
         },
     )
+    knowledge = write_knowledge(
+        catalog, backbone, labels, categories, settings, tagger, out / KNOWLEDGE_FOLDER
+    )
+    run.tell(f"{len(knowledge.facts)} statements about the products are written down")
 
 
 def _finetune(
