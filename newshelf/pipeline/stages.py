@@ -64,7 +64,16 @@ settings' values are compared by themselves."""
 
 _LIBRARIES: dict[str, tuple[str, ...]] = {
     "sample": ("numpy", "pillow"),
-    "train": ("torch", "timm", "transformers", "tokenizers", "scikit-learn", "python-crfsuite"),
+    "train": (
+        "torch",
+        "timm",
+        "transformers",
+        "tokenizers",
+        "numpy",
+        "scipy",
+        "scikit-learn",
+        "python-crfsuite",
+    ),
     "export": ("torch", "onnx", "onnxscript", "onnxruntime-gpu"),
     "archive": ("torch-model-archiver",),
 }
