@@ -232,7 +232,7 @@ def _protocol(shelf: _Shelf) -> str:
         "splitting the learning part of seed 0 once more, the strength of each logistic "
         "regression by cross-validation inside the shots. Every way starts from the packaged "
         "ImageNet tower; one has its last stage tuned on the types of fashion first (trained once "
-        "and kept, about three minutes of one core)."
+        "and kept, some minutes of one core)."
     )
 
 
