@@ -8,7 +8,7 @@ domains.
 
 from newshelf.transfer.adapt.adapt import DEFAULT, METHODS, AdaptSettings, adapt
 from newshelf.transfer.adapt.base import AdaptationLoss
-from newshelf.transfer.adapt.classifier import DomainClassifier
+from newshelf.transfer.adapt.classifier import DomainClassifier, Projection
 from newshelf.transfer.adapt.domains import Labelled, Unlabelled
 from newshelf.transfer.adapt.mmd import mk_mmd
 
@@ -19,6 +19,7 @@ __all__ = [
     "AdaptationLoss",
     "DomainClassifier",
     "Labelled",
+    "Projection",
     "Unlabelled",
     "adapt",
     "mk_mmd",

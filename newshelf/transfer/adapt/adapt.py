@@ -67,6 +67,7 @@ def adapt(
     method: str | Callable[[AdaptationNetwork], AdaptationLoss] = DEFAULT,
     settings: AdaptSettings | None = None,
     name: str = "adapt",
+    projection: Projection | None = None,
 ) -> DomainClassifier:
     """A classifier for the target, learned from the source's labels.
 
@@ -79,6 +80,8 @@ def adapt(
         method: a name of ``METHODS``, or what makes a loss of one's own.
         settings: sizes and optimiser.
         name: of the loop within the run.
+        projection: ``Projection.of`` these domains, where several methods share it; None
+            makes it.
 
     Raises:
         TrainingError: see ``check_domains``; or the method is not known.
@@ -88,7 +91,8 @@ def adapt(
     build = METHODS.get(method) if isinstance(method, str) else method
     if build is None:
         raise TrainingError(f"no adaptation method {method!r}: choose from {', '.join(METHODS)}")
-    projection = Projection.of(source, target, settings.components)
+    if projection is None:
+        projection = Projection.of(source, target, settings.components)
     source = Labelled(projection(source.features), source.target)
     target = Unlabelled(projection(target.features))
     # The network's start is part of the seed, without disturbing other random numbers.

@@ -11,6 +11,7 @@ from newshelf.transfer.pictures.read import Pictures, read_pictures
 from newshelf.transfer.pictures.settings import StageSettings, TowerSettings
 from newshelf.transfer.pictures.stage_features import StageFeatures, stage_features
 from newshelf.transfer.pictures.tune import TunedTower, tune_tower
+from newshelf.transfer.pictures.views import View, cached_stage_features, view_features
 
 __all__ = [
     "Pictures",
@@ -19,9 +20,12 @@ __all__ = [
     "StageSettings",
     "TowerSettings",
     "TunedTower",
+    "View",
+    "cached_stage_features",
     "fit_probe",
     "geometric_mean",
     "read_pictures",
     "stage_features",
     "tune_tower",
+    "view_features",
 ]

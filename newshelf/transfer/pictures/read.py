@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from rich.console import Console
 from torch import Tensor
+from torch.nn import functional as F
 
 from newshelf.catalog import Catalog
 from newshelf.errors import BadPicture, TooLarge, TrainingError
@@ -42,6 +43,7 @@ def read_pictures(
     console: Console,
     *,
     damaged: Literal["skip", "refuse"] = "skip",
+    whole: bool = False,
 ) -> Pictures:
     """Decode the pictures of ``rows`` as serving does: centre square, resized.
 
@@ -53,6 +55,7 @@ def read_pictures(
         size: height and width in pixels.
         console: told which files are left out.
         damaged: ``skip`` leaves damaged pictures out, ``refuse`` raises on them.
+        whole: squeeze the whole picture into the square instead of cutting the centre out.
 
     Raises:
         TrainingError: a damaged picture under ``refuse``, naming each file; or none is left.
@@ -73,8 +76,11 @@ def read_pictures(
         except (BadPicture, TooLarge) as error:
             bad.append(f"{path}: {error.message}")
             continue
-        prepared = prepare_pictures([picture], plain, "cpu")[0]
-        pixels.append((prepared * 255).round().to(torch.uint8))
+        if whole:
+            pixels.append(_squeeze(picture, size))
+        else:
+            prepared = prepare_pictures([picture], plain, "cpu")[0]
+            pixels.append((prepared * 255).round().to(torch.uint8))
         kept.append(row)
     if bad and damaged == "refuse":
         raise TrainingError(f"{_listed(bad)}\nrepair or remove these files, or let them be skipped")
@@ -85,6 +91,13 @@ def read_pictures(
             f"none of the {len(rows)} products of {catalog.folder} has a picture that can be read"
         )
     return Pictures(torch.tensor(kept), torch.stack(pixels))
+
+
+def _squeeze(picture: Tensor, size: int) -> Tensor:
+    resized = F.interpolate(
+        picture[None].float(), size=(size, size), mode="bilinear", antialias=True
+    )[0]
+    return resized.round().clamp(0, 255).to(torch.uint8)
 
 
 def _listed(bad: Sequence[str]) -> str:

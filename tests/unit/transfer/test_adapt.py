@@ -10,6 +10,7 @@ from newshelf.transfer.adapt import (
     METHODS,
     AdaptSettings,
     Labelled,
+    Projection,
     Unlabelled,
     adapt,
     mk_mmd,
@@ -147,3 +148,13 @@ def test_a_classifier_refuses_features_of_other_towers(domains):
     model = adapt(source, target, Run(0, quiet=True), settings=SMALL)
     with pytest.raises(TrainingError, match="5 wide, the classifier was adapted on 8"):
         model.predict(target.features[:, :5])
+
+
+def test_a_shared_projection_gives_what_an_own_one_does(domains):
+    source, target, _ = domains
+    shared = Projection.of(source, target, SMALL.components)
+    run = Run(0, quiet=True)
+    own = adapt(source, target, run, settings=SMALL)
+    other = adapt(source, target, run, settings=SMALL, projection=shared)
+    assert torch.equal(own(target.features), other(target.features))
+    assert other.projection is shared
