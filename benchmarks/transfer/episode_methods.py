@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from newshelf.transfer.loop import fit
 from newshelf.transfer.meta.classify import EpisodeMaml, MamlLearner, classification_maml
+from newshelf.transfer.meta.ensemble import Ensemble, Member
 from newshelf.transfer.meta.episodes import EpisodeSampler
 from newshelf.transfer.meta.learner import FewShotLearner
 from newshelf.transfer.meta.metric import AllTypes
@@ -22,6 +23,7 @@ from newshelf.transfer.run import Run
 
 __all__ = [
     "BASELINES",
+    "PLAIN_BASELINES",
     "QUERIES",
     "TOGETHER",
     "WAYS",
@@ -42,9 +44,9 @@ _MAML_WIDTH = 256
 
 WITH_TITLE = "picture + title"
 TOGETHER = "queries together"
+PLAIN_BASELINES = ("prototypes, frozen features", "prototypes by cosine, frozen features")
 BASELINES = (
-    "prototypes, frozen features",
-    "prototypes by cosine, frozen features",
+    *PLAIN_BASELINES,
     f"prototypes by cosine, {WITH_TITLE}",
     f"prototypes by cosine, frozen features, {TOGETHER}",
 )
@@ -68,12 +70,13 @@ class Types:
 
 
 def all_methods(
-    image: Tensor, text: Tensor, types: Types, run: Run
+    image: Tensor, inner: Tensor, text: Tensor, types: Types, run: Run
 ) -> tuple[dict[str, Method], str]:
     """Every method by name, and what was chosen on the validation types.
 
     Args:
         image: ``(R, F)`` float32, frozen features of the pictures.
+        inner: ``(R, I)`` float32, of inner stages of the same tower.
         text: ``(R, G)`` float32, frozen features of the titles.
         types: the parts of a seed.
         run: of that seed.
@@ -99,6 +102,7 @@ def all_methods(
         return _whiten(features, _joined(types), share), share
 
     white, shrinkage = whitened(root)
+    white_inner, shrinkage_inner = whitened(inner)
     white_both, shrinkage_both = whitened(both)
     narrow = _whiten(root, types.train, shrinkage, _MAML_WIDTH)
     torch.manual_seed(run.seed)
@@ -106,28 +110,46 @@ def all_methods(
     unit = F.normalize(root, dim=1)
     with torch.no_grad():
         embedded = adapter(unit)
+    pooled_probe, inner_probe = probe(white), probe(white_inner)
+    maml = _maml(narrow, types, run, "second")
     methods = {
         BASELINES[0]: Method(Prototypes(), image),
         BASELINES[1]: Method(Prototypes(metric="cosine"), image),
         "linear probe, frozen features": probe(image),
         "MAML, first order": _maml(narrow, types, run, "first"),
-        "MAML, second order": _maml(narrow, types, run, "second"),
+        "MAML, second order": maml,
         "ProtoMAML, first order": _maml(narrow, types, run, "prototypes"),
         "prototypes, meta-trained adapter": Method(Prototypes(metric="cosine"), embedded),
         "linear probe, meta-trained adapter": probe(embedded),
         "prototypes, whitened": Method(Prototypes(metric="cosine"), white),
-        "linear probe, whitened": probe(white),
+        "linear probe, whitened": pooled_probe,
+        "linear probe, inner stages, whitened": inner_probe,
+        "mean of both whitened probes": _mean_of(pooled_probe, inner_probe),
+        "mean of both whitened probes and MAML": _mean_of(pooled_probe, inner_probe, maml),
         BASELINES[3]: Method(Prototypes(metric="cosine"), image),
         f"refined prototypes, frozen features, {TOGETHER}": refined(image),
         f"refined prototypes, whitened, {TOGETHER}": refined(white),
         BASELINES[2]: Method(Prototypes(metric="cosine"), both),
         f"linear probe, whitened, {WITH_TITLE}": probe(white_both),
     }
-    said = f"shrinkage {shrinkage:g} (picture + title {shrinkage_both:g})"
+    said = (
+        f"shrinkage {shrinkage:g} (inner stages {shrinkage_inner:g}, picture + title "
+        f"{shrinkage_both:g})"
+    )
     for name, method in methods.items():
         if isinstance(method.learner, LinearProbe):
             said += f", C {method.learner.c:g} ({name})"
     return methods, said
+
+
+def _mean_of(*methods: Method) -> Method:
+    """Their ensemble, each on its own features."""
+    members, at = [], 0
+    for method in methods:
+        width = method.features.shape[1]
+        members.append(Member(method.learner, slice(at, at + width)))
+        at += width
+    return Method(Ensemble(members), torch.cat([method.features for method in methods], dim=1))
 
 
 def _joined(types: Types) -> Tensor:
@@ -186,7 +208,7 @@ def _maml(features: Tensor, types: Types, run: Run, kind: str) -> Method:
         sampler.batches(tasks=4, steps=40),
         torch.optim.AdamW(groups, weight_decay=0.01),
         run,
-        epochs=6,
+        epochs=4,
         validate=lambda: _chosen_by(Method(learner, features), types.validation),
         patience=2,
     )

@@ -36,9 +36,12 @@ class LinearProbe:
             TrainingError: see :func:`newshelf.transfer.meta.learner.check_support`.
         """
         ways = check_support(support, labels)
+        rows = F.normalize(self.embed(support) if self.embed is not None else support, dim=1)
+        # The penalty keeps the weights in the span of the rows: S coordinates do for E.
+        axes, coordinates = torch.linalg.qr(rows.T)
         model = LogisticRegression(C=self.c, max_iter=_MAX_ITERATIONS)
-        model.fit(_unit(support, self.embed), labels.cpu().numpy())
-        weight = torch.from_numpy(model.coef_).to(support)
+        model.fit(coordinates.T.cpu().numpy(), labels.cpu().numpy())
+        weight = torch.from_numpy(model.coef_).to(support) @ axes.T
         bias = torch.from_numpy(model.intercept_).to(support)
         if ways == 2:  # noqa: PLR2004 (one row stands for two classes)
             weight = torch.cat([-weight, weight]) / 2
@@ -62,8 +65,3 @@ class FittedProbe:
         check_queries(queries, self.width)
         rows = self.embed(queries) if self.embed is not None else queries
         return F.normalize(rows, dim=1) @ self.weight.T + self.bias
-
-
-def _unit(rows: Tensor, embed: Embedding | None) -> object:
-    embedded = embed(rows) if embed is not None else rows
-    return F.normalize(embedded, dim=1).cpu().numpy()

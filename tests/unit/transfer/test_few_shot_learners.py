@@ -17,6 +17,7 @@ from newshelf.transfer.meta.classify import (
     MamlLearner,
     classification_maml,
 )
+from newshelf.transfer.meta.ensemble import Ensemble, Member
 from newshelf.transfer.meta.episodes import Episode, EpisodeSampler
 from newshelf.transfer.meta.metric import AllTypes, EpisodePrototypes
 from newshelf.transfer.meta.network import FewShotNet, ResidualAdapter
@@ -44,6 +45,9 @@ LEARNERS = {
     "probe": LinearProbe(),
     "maml": maml_learner(prototypes=False),
     "protomaml": maml_learner(prototypes=True),
+    "ensemble": Ensemble(
+        [Member(Prototypes(), slice(0, 6)), Member(LinearProbe(), slice(6, None))]
+    ),
 }
 
 
@@ -336,3 +340,22 @@ def test_objectives_make_no_tensor_on_another_device(kind):
         sizes = (WAYS * 2, WAYS * 2, WAYS * 4, WAYS * 4)
         batch = Episode(*(torch.zeros(2, n, dtype=torch.int64, device=there) for n in sizes))
         assert functional_call(objective, state, (batch,))["loss"].device == there
+
+
+# Ensemble
+
+
+def test_an_ensemble_is_the_geometric_mean_of_its_members():
+    labels = torch.arange(WAYS).repeat(4)
+    rows, queries = clusters(labels, WIDTH, 1.0, seed=2), clusters(labels, WIDTH, 1.0, seed=3)
+    near, probe = Prototypes(), LinearProbe(c=3.0)
+    ensemble = Ensemble([Member(near, slice(0, 5)), Member(probe, slice(5, None))])
+    scores = ensemble.adapt(rows, labels).scores(queries)
+    first = near.adapt(rows[:, :5], labels).scores(queries[:, :5]).softmax(dim=1)
+    second = probe.adapt(rows[:, 5:], labels).scores(queries[:, 5:]).softmax(dim=1)
+    torch.testing.assert_close(scores.exp(), (first * second).sqrt())
+
+
+def test_an_ensemble_of_nobody_is_refused():
+    with pytest.raises(TrainingError, match="ensemble of no learner"):
+        Ensemble([])
