@@ -29,15 +29,10 @@ def method_name(method: str) -> str:
 
 
 def linear_probe(features: Tensor, target: Tensor, asked: Tensor) -> Tensor:
-    """Logistic regression on rows of unit length; ``(N, F)``, ``(N,)``, ``(M, F)`` → ``(M,)``.
-
-    Where ``asked`` is ``(views, M, F)``, the mean of the views' probabilities decides.
-    """
+    """Logistic regression on rows of unit length; ``(N, F)``, ``(N,)``, ``(M, F)`` → ``(M,)``."""
     model = LogisticRegression(C=_C, max_iter=1000)
     model.fit(normalize(features).numpy(), target.numpy())
-    views = asked if asked.dim() > features.dim() else asked[None]
-    probability = np.mean([model.predict_proba(normalize(view).numpy()) for view in views], axis=0)
-    return torch.from_numpy(model.classes_[probability.argmax(axis=1)])
+    return torch.from_numpy(model.predict(normalize(asked).numpy()))
 
 
 def draw_rows(rows: Sequence[Row], path: Path, title: str, goal: float | None = None) -> None:

@@ -37,11 +37,3 @@ def test_the_figures_are_pictures(tmp_path):
         with Image.open(tmp_path / name) as picture:
             assert picture.format == "PNG"
             assert len(picture.convert("RGB").getcolors(maxcolors=1_000_000)) > 2
-
-
-def test_the_views_of_a_picture_decide_together():
-    features = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]])
-    target = torch.tensor([2, 2, 5, 5])
-    unsure, sure = torch.tensor([[0.6, 0.5]]), torch.tensor([[0.0, 1.0]])
-    assert linear_probe(features, target, unsure).tolist() == [2]
-    assert linear_probe(features, target, torch.stack([unsure, sure])).tolist() == [5]
