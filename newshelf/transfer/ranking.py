@@ -119,7 +119,8 @@ def _fit(
     ).scorer
     siamese = score_all(scorer, embeddings, [case.history for case in held.cases])
     signals = make_signals(embeddings, held.sequences, held.timestamps, settings.blend)
-    return fit_blend(signals, held.cases, siamese, generator)
+    met = np.unique(np.concatenate(sequences))
+    return fit_blend(signals, held.cases, siamese, met, generator)
 
 
 def _of_one_moment(timestamps: Sequence[IntArray]) -> bool:

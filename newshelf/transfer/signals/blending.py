@@ -121,21 +121,26 @@ def fit_blend(
     signals: Signals,
     cases: Sequence[Case],
     siamese: FloatArray,
+    met: IntArray,
     generator: np.random.Generator,
 ) -> tuple[dict[str, float], float]:
     """Weights by signal, and the intercept, on the scale of log-odds.
+
+    An item that nobody ever met is not known to be disliked, so it is no alternative: else
+    the weights would learn that what is new is not taken. Those that stand for the new ones
+    are the items that lost their behaviour.
 
     Args:
         signals: made without the cases.
         cases: at least :data:`MIN_CASES`.
         siamese: ``(cases, N)``, of a scorer trained without the cases.
+        met: rows of the items with an interaction in the training, cases included.
         generator: draws the items that the likelihood is summed over.
 
     Raises:
         TrainingError: see ``newshelf.transfer.signals.logit``.
     """
-    size = siamese.shape[1]
-    columns, stands_for = _columns(cases, size, generator)
+    columns, stands_for = _columns(cases, met, generator)
     table = signals.table([case.history for case in cases], siamese, columns)
     relevant = np.stack([np.isin(columns, case.relevant) for case in cases])
     ranked = np.stack([~np.isin(columns, case.history) for case in cases])
@@ -153,13 +158,13 @@ def fit_blend(
 
 
 def _columns(
-    cases: Sequence[Case], size: int, generator: np.random.Generator
+    cases: Sequence[Case], met: IntArray, generator: np.random.Generator
 ) -> tuple[IntArray, FloatArray]:
     """The items that are summed over, and how many others each stands for."""
-    if size <= _MAX_ITEMS:
-        return np.arange(size), np.ones(size, dtype=np.float32)
+    if len(met) <= _MAX_ITEMS:
+        return met, np.ones(len(met), dtype=np.float32)
     wanted = np.unique(np.concatenate([case.relevant for case in cases]))
-    others = np.setdiff1d(np.arange(size), wanted)
+    others = np.setdiff1d(met, wanted)
     drawn = generator.choice(others, min(len(others), _MAX_ITEMS), replace=False)
     columns = np.concatenate([wanted, drawn])
     stands_for = np.ones(len(columns), dtype=np.float32)

@@ -15,6 +15,7 @@ from newshelf.transfer.signals import blending
 from newshelf.transfer.signals.blending import Signals, _columns, fit_blend, make_signals
 
 ITEMS, KNOWN = 150, 130
+MET = np.arange(ITEMS)
 DAY = 86_400
 RNG = np.random.default_rng(12)
 EMBEDDINGS = F.normalize(torch.randn(ITEMS, 16, generator=torch.Generator().manual_seed(3)), dim=1)
@@ -71,25 +72,35 @@ def test_of_a_large_shelf_a_uniform_draw_stands_for_the_others(monkeypatch):
     monkeypatch.setattr(blending, "_MAX_ITEMS", 20)
     cases = CASES[:10]
     wanted = np.unique(np.concatenate([case.relevant for case in cases]))
-    columns, stands_for = _columns(cases, ITEMS, np.random.default_rng(0))
+    columns, stands_for = _columns(cases, MET, np.random.default_rng(0))
     assert columns[: len(wanted)].tolist() == wanted.tolist()
     assert len(np.unique(columns)) == len(columns) == len(wanted) + 20
     assert (stands_for[: len(wanted)] == 1).all()
     assert stands_for.sum() == pytest.approx(ITEMS)
     assert len(set(stands_for[len(wanted) :].tolist())) == 1
-    drawn = np.concatenate([_columns(cases, ITEMS, np.random.default_rng(s))[0] for s in range(60)])
+    drawn = np.concatenate([_columns(cases, MET, np.random.default_rng(s))[0] for s in range(60)])
     assert set(drawn.tolist()) == set(range(ITEMS))
 
 
+def test_what_nobody_met_is_no_alternative(siamese):
+    """Else the weights would learn that what is new is not taken."""
+    signals = signals_of()
+    among_all, _ = fit_blend(signals, CASES, siamese, MET, np.random.default_rng(1))
+    known = np.arange(KNOWN)
+    among_met, _ = fit_blend(signals, CASES, siamese, known, np.random.default_rng(1))
+    assert among_all["new"] < -0.5
+    assert among_met["new"] > among_all["new"] + 0.5
+
+
 def test_of_a_small_shelf_everything_counts():
-    columns, stands_for = _columns(CASES, ITEMS, np.random.default_rng(0))
+    columns, stands_for = _columns(CASES, MET, np.random.default_rng(0))
     assert columns.tolist() == list(range(ITEMS))
     assert (stands_for == 1).all()
 
 
 def fitted_scores(scorer, siamese) -> np.ndarray:
     signals = signals_of()
-    weights, intercept = fit_blend(signals, CASES, siamese, np.random.default_rng(1))
+    weights, intercept = fit_blend(signals, CASES, siamese, MET, np.random.default_rng(1))
     assert list(weights) == list(signals.names)
     ranking = Ranking(scorer, signals.weighed(weights, intercept), [])
     return BlendRanker(ranking, EMBEDDINGS).scores([case.history for case in CASES])
