@@ -41,6 +41,14 @@ _MAX_ROWS = 120
 _STAGES = StageSettings(stages=(-3,), grids=(1, 2), sizes=(144,))
 """Of the whole picture, which has 60 × 80 pixels; the pooled features see its middle alone."""
 _GOAL_SHOTS = 5
+_DRAWN = (
+    "prototypes by cosine, frozen features",
+    "linear probe, frozen features",
+    "MAML, second order",
+    "linear probe, whitened",
+    "mean of both whitened probes and MAML",
+)
+"""More lines could not be told apart; the table has all."""
 _TEST, _VALIDATION = 20, 12
 
 
@@ -182,6 +190,11 @@ def _split(labels: Tensor, classes: int, seed: int) -> Types:
     return Types(part(order[ends[1] :]), part(order[ends[0] : ends[1]]), part(order[: ends[0]]))
 
 
+def _without_setting(name: str) -> str:
+    """The panel's title says it."""
+    return name.removesuffix(f", {TOGETHER}").removesuffix(f", {WITH_TITLE}")
+
+
 def _draw(measured: dict[tuple[int, str], list[float]], path: Path) -> Path:
     names = list(dict.fromkeys(name for _, name in measured))
     lines = {
@@ -191,10 +204,16 @@ def _draw(measured: dict[tuple[int, str], list[float]], path: Path) -> Path:
         )
         for name in names
     }
-    pictures = {name: line for name, line in lines.items() if WITH_TITLE not in name}
-    titles = {name: line for name, line in lines.items() if name not in pictures}
+    panels = {
+        "From the picture": _DRAWN,
+        "Queries together": [name for name in names if TOGETHER in name],
+        "From picture and title": [name for name in names if WITH_TITLE in name],
+    }
     draw_lines(
-        {"From the picture": pictures, "From picture and title": titles},
+        {
+            title: {_without_setting(name): lines[name] for name in shown}
+            for title, shown in panels.items()
+        },
         path,
         xlabel="shots",
         ylabel="accuracy",
