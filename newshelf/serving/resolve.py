@@ -79,7 +79,12 @@ def _history(
         if isinstance(ref, ProductInput):
             facts = product_facts(ref.product, table.known.reader)
             known.append((facts, encoded[ref.at]))
-            unseen.append(encoded[ref.at].embedding)
+            # With the id of an item, it has that item's links, whatever picture came along.
+            row = None if ref.product.id is None else table.row_of.get(ref.product.id)
+            if row is None:
+                unseen.append(encoded[ref.at].embedding)
+            else:
+                rows.append(row)
         elif (row := table.row_of.get(ref)) is not None:
             vector = None if index.vectors is None else index.vectors[row]
             known.append((row_facts(table, row), Encoded(index.embeddings[row], vector)))

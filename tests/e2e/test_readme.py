@@ -115,7 +115,7 @@ def test_a_newcomer_follows_the_readme(newcomer: Newcomer) -> None:
     assert "1 of 1 workers ready" in newcomer.run("./run status")
     assert "stopped" in newcomer.run("./run stop")
     report = newcomer.run("./run evaluate")
-    assert "siamese scorer" in report
+    assert "newshelf" in report
     assert "EASE" in report
 
 
