@@ -52,6 +52,13 @@ def run(context: Context) -> TaskResult:
         ),
         rows=rows_of(measures, splits, fitted, _K),
         goals=[Goal("Recall@20, all items", 0.142), Goal("NDCG@20, new items only", 0.50)],
+        notes=[]
+        if source.has_kept_back
+        else [
+            "The goals belong to the part that is kept back (November and December), whose "
+            "baselines are higher: EASE .120, with recency .129, text neighbours .437 for new items. Without it, "
+            "the ratio to the baselines here is what can be read.",
+        ],
         percent=False,
     )
 
