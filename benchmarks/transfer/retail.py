@@ -56,8 +56,8 @@ def run(context: Context) -> TaskResult:
         if source.has_kept_back
         else [
             "The goals belong to the part that is kept back (November and December), whose "
-            "baselines are higher: EASE .120, with recency .129, text neighbours .437 for new items. Without it, "
-            "the ratio to the baselines here is what can be read.",
+            "baselines are higher: EASE .120, with recency .129, text neighbours .437 for new "
+            "items. Without it, the ratio to the baselines here is what can be read.",
         ],
         percent=False,
     )
