@@ -6,7 +6,7 @@ from pathlib import Path
 from benchmarks.transfer.record import Record
 from benchmarks.transfer.result import TaskResult
 from benchmarks.transfer.verdict import best, judge, measures, ratio, rows_of
-from benchmarks.transfer.words import goal_words, reached_words, row_words
+from benchmarks.transfer.words import goal_words, reached_words, row_cells, row_words
 from newshelf.files import write_aside
 
 __all__ = ["render", "write_report"]
@@ -125,14 +125,7 @@ def _rows(result: TaskResult) -> list[str]:
         yardstick = best(rows, baseline=True, lower=lower)
         ranked = sorted(rows, key=lambda row: row.mean, reverse=not lower)
         for place, row in enumerate(ranked):
-            times = ratio(row, yardstick)
-            name = f"{row.method} (baseline)" if row.baseline else row.method
-            cells = [
-                measure if place == 0 else "",
-                name,
-                row_words(row, percent=result.percent),
-                "–" if times is None else f"{times:.2f}",
-            ]
+            cells = row_cells(row, measure, yardstick, first=place == 0, percent=result.percent)
             if measure in goals and row is goals[measure].method:
                 cells = [cells[0], *[f"**{cell}**" for cell in cells[1:]]]
             table.append(cells)

@@ -8,8 +8,9 @@ from benchmarks.transfer.context import Context
 from benchmarks.transfer.merged import Merged, merged
 from benchmarks.transfer.ranking import Measure, embedded, rankers, rows_of
 from benchmarks.transfer.result import Goal, TaskResult
-from newshelf.evaluation.interactions import Interactions, latest, read_interactions
-from newshelf.evaluation.types import BoolArray, Case, IntArray, Split
+from newshelf.evaluation.interactions import Interactions, read_interactions
+from newshelf.evaluation.splits import cut_at
+from newshelf.evaluation.types import BoolArray, Case, Split
 
 __all__ = ["run"]
 
@@ -74,21 +75,7 @@ def _cut(source: Merged) -> int:
 
 def _splits(interactions: Interactions, cut: int) -> tuple[Split, Split]:
     """All items, and only those first bought after the cut; one training."""
-    train: list[IntArray] = []
-    stamps: list[IntArray] = []
-    cases: list[Case] = []
-    assert interactions.timestamps is not None  # noqa: S101
-    for number, (sequence, times) in enumerate(
-        zip(interactions.sequences, interactions.timestamps, strict=True)
-    ):
-        past = times < cut
-        if not past.any():
-            continue
-        train.append(sequence[past])
-        stamps.append(times[past])
-        relevant = np.setdiff1d(sequence[~past], sequence[past])
-        if len(relevant):
-            cases.append(Case(latest(sequence[past]), relevant, group=number))
+    train, stamps, cases = cut_at(interactions, cut)
     every = np.ones(interactions.n_items, dtype=np.bool_)
     known = np.zeros(interactions.n_items, dtype=np.bool_)
     known[np.concatenate(train)] = True
@@ -96,7 +83,7 @@ def _splits(interactions: Interactions, cut: int) -> tuple[Split, Split]:
     new[np.concatenate([case.relevant for case in cases])] = True
     new &= ~known
     asked = [
-        Case(case.history, case.relevant[new[case.relevant]], group=case.group)
+        Case(case.history, case.relevant[new[case.relevant]])
         for case in cases
         if new[case.relevant].any()
     ]

@@ -5,8 +5,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from benchmarks.transfer.result import TaskResult
-from benchmarks.transfer.verdict import best, judge, measures, ratio, rows_of
-from benchmarks.transfer.words import goal_words, reached_words, row_words
+from benchmarks.transfer.verdict import best, judge, measures, rows_of
+from benchmarks.transfer.words import goal_words, reached_words, row_cells
 
 __all__ = ["print_result"]
 
@@ -28,14 +28,7 @@ def print_result(result: TaskResult, console: Console) -> None:
         top = best(rows, baseline=False, lower=lower)
         verdict = verdicts.get(measure)
         for place, row in enumerate(rows):
-            times = ratio(row, yardstick)
-            name = f"{row.method} (baseline)" if row.baseline else row.method
-            cells = [
-                measure if place == 0 else "",
-                name,
-                row_words(row, percent=result.percent),
-                "–" if times is None else f"{times:.2f}",
-            ]
+            cells = row_cells(row, measure, yardstick, first=place == 0, percent=result.percent)
             is_judged = verdict is not None and row is (top or yardstick)
             if verdict is not None and is_judged:
                 cells += [

@@ -1,9 +1,9 @@
 """Values, goals and verdicts as a reader sees them; shared by terminal and report."""
 
 from benchmarks.transfer.result import Row
-from benchmarks.transfer.verdict import Verdict
+from benchmarks.transfer.verdict import Verdict, ratio
 
-__all__ = ["goal_words", "reached_words", "row_words", "value_words"]
+__all__ = ["goal_words", "reached_words", "row_cells", "row_words", "value_words"]
 
 _LARGE = 10
 
@@ -24,6 +24,19 @@ def row_words(row: Row, *, percent: bool) -> str:
     if percent:
         return f"{mean.removesuffix(' %')} ± {spread}"
     return f"{mean} ± {spread}"
+
+
+def row_cells(
+    row: Row, measure: str, yardstick: Row | None, *, first: bool, percent: bool
+) -> list[str]:
+    """Measure (in the first of its rows alone), method, value, ratio to the best baseline."""
+    times = ratio(row, yardstick)
+    return [
+        measure if first else "",
+        f"{row.method} (baseline)" if row.baseline else row.method,
+        row_words(row, percent=percent),
+        "–" if times is None else f"{times:.2f}",
+    ]
 
 
 def goal_words(verdict: Verdict, *, percent: bool, lower: bool) -> str:

@@ -28,6 +28,7 @@ __all__ = [
     "MIN_EVENT_CASES",
     "basket_split",
     "cold_split",
+    "cut_at",
     "default_splits",
     "time_split",
 ]
@@ -94,16 +95,7 @@ def time_split(
     """
     stamps = _timestamps(interactions)
     cut = _cut(stamps, test_fraction)
-    train, train_stamps, cases = [], [], []
-    for sequence, times in zip(interactions.sequences, stamps, strict=True):
-        past = times < cut
-        if not past.any():
-            continue
-        train.append(sequence[past])
-        train_stamps.append(times[past])
-        relevant = np.setdiff1d(sequence[~past], sequence[past])
-        if len(relevant):
-            cases.append(Case(latest(sequence[past]), relevant))
+    train, train_stamps, cases = cut_at(interactions, cut)
     if not cases:
         raise TrainingError(
             f"no user came back for another item after {_day(cut)}, so nothing can be asked: "
@@ -120,6 +112,31 @@ def time_split(
         f"{1 - test_fraction:.0%}); asked for the items users first came to after it; "
         f"all {interactions.n_items} items ranked. {note}",
     )
+
+
+def cut_at(
+    interactions: Interactions, cut: int
+) -> tuple[list[IntArray], list[IntArray], list[Case]]:
+    """What was before a moment, and what each user first came to after it.
+
+    Args:
+        interactions: of users, with time.
+        cut: epoch seconds.
+
+    Returns:
+        Training sequences and their times, of users who were there before; and the cases.
+    """
+    train, train_stamps, cases = [], [], []
+    for sequence, times in zip(interactions.sequences, _timestamps(interactions), strict=True):
+        past = times < cut
+        if not past.any():
+            continue
+        train.append(sequence[past])
+        train_stamps.append(times[past])
+        relevant = np.setdiff1d(sequence[~past], sequence[past])
+        if len(relevant):
+            cases.append(Case(latest(sequence[past]), relevant))
+    return train, train_stamps, cases
 
 
 def cold_split(

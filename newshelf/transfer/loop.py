@@ -10,6 +10,7 @@ the last epoch that was kept, exactly as if nothing had happened.
 
 import hashlib
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -35,12 +36,12 @@ of row numbers, and what is costly is done in the objective.
 Schedule = torch.optim.lr_scheduler.LRScheduler
 
 
-class Objective(nn.Module):
+class Objective(nn.Module, ABC):
     """What a loop minimises; its parameters that ask for a gradient are trained."""
 
+    @abstractmethod
     def forward(self, batch: Any) -> dict[str, Tensor]:
         """Losses of a batch by name, each a scalar; ``loss`` is minimised, all are logged."""
-        raise NotImplementedError
 
 
 @dataclass

@@ -3,10 +3,11 @@ r"""The weights of the signals: a conditional logit over the shelf.
 ::
 
     P(c | h) = exp(w · x(h, c)) / Σ_{a ∈ shelf \ h} exp(w · x(h, a))
-    max_w  mean over cases  1/|relevant| Σ_{c ∈ relevant} log P(c | h)  -  l2 · ||w||²
+    max_w  mean over cases  1/|relevant| Σ_{c ∈ relevant} log P(c | h)  -  ||w||² / cases
 
 McFadden, "Conditional logit analysis of qualitative choice behavior", 1974. ``x`` are the
-signals, each standardised while fitting. On a large shelf the sum runs over the relevant
+signals, each standardised while fitting; the last term is a normal prior on their weights,
+so that few cases move them little. On a large shelf the sum runs over the relevant
 items and a uniform draw of the others, whose terms are multiplied by what the draw left out:
 an estimate of the whole sum by importance sampling (Bengio & Senécal, AISTATS 2003).
 
@@ -28,7 +29,7 @@ __all__ = ["calibrate", "fit_weights"]
 
 FloatArray = npt.NDArray[np.float32]
 
-_L2 = 1e-3
+_PRIOR = 1.0
 _STEPS = 60
 _SAME = 1e-5
 
@@ -73,8 +74,9 @@ def fit_weights(
     def closure() -> Tensor:
         optimizer.zero_grad()
         logits = (x @ weights + offset).masked_fill(closed, -1e9)
-        loss = -(share * logits.log_softmax(dim=1)).sum(dim=1).mean()
-        loss = loss + _L2 * weights.square().sum()
+        # The line search compares losses that differ by less than float32 can tell.
+        loss = -(share * logits.log_softmax(dim=1, dtype=torch.float64)).sum(dim=1).mean()
+        loss = loss + _PRIOR / len(x) * weights.square().sum()
         loss.backward()
         return loss
 

@@ -8,7 +8,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from newshelf.errors import TrainingError
-from newshelf.transfer.signals.logit import _L2, calibrate, fit_weights
+from newshelf.transfer.signals.logit import _PRIOR, calibrate, fit_weights
 
 TRUE = np.array([1.5, -0.8, 0.0, 0.4], dtype=np.float32)
 
@@ -75,7 +75,7 @@ def test_the_found_weights_are_the_likeliest():
         ) / 2e-4
         # The penalty is on the weight of the standardised signal.
         assert slope / scale[signal] == pytest.approx(
-            2 * _L2 * found[signal] * scale[signal], abs=2e-4
+            2 * _PRIOR / 60 * found[signal] * scale[signal], abs=2e-4
         )
     assert log_likelihood(found, *arguments) > log_likelihood(TRUE.astype(float), *arguments)
 
