@@ -4,39 +4,17 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
-from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.func import functional_call
 from torch.nn import functional as F
 
 from newshelf.errors import TrainingError
-from newshelf.transfer.loop import fit
-from newshelf.transfer.meta.classify import (
-    EpisodeMaml,
-    Labelled,
-    MamlLearner,
-    classification_maml,
-)
 from newshelf.transfer.meta.ensemble import Ensemble, Member
-from newshelf.transfer.meta.episodes import Episode, EpisodeSampler
-from newshelf.transfer.meta.metric import AllTypes, EpisodePrototypes
-from newshelf.transfer.meta.network import FewShotNet, ResidualAdapter
+from newshelf.transfer.meta.episodes import EpisodeSampler
 from newshelf.transfer.meta.probe import LinearProbe
 from newshelf.transfer.meta.prototypes import Prototypes
 from newshelf.transfer.meta.refine import RefinedPrototypes
 from newshelf.transfer.meta.whitening import fit_whitening
-from newshelf.transfer.run import Run
+from tests.unit.transfer.few_shot import WAYS, WIDTH, accuracy, maml_learner, noisy_types
 from tests.unit.transfer.synthetic import clusters
-
-WIDTH, WAYS = 12, 3
-EPOCHS = {"maml": 6, "protomaml": 4, "episodes": 6, "all types": 16}
-
-
-def maml_learner(prototypes: bool) -> MamlLearner:
-    torch.manual_seed(0)
-    net = FewShotNet(ResidualAdapter(WIDTH, hidden=8), WAYS)
-    return MamlLearner(classification_maml(net, prototypes=prototypes, steps=3, rate=0.05))
-
 
 LEARNERS = {
     "prototypes": Prototypes(),
@@ -54,23 +32,6 @@ LEARNERS = {
 @pytest.fixture(params=LEARNERS)
 def learner(request):
     return LEARNERS[request.param]
-
-
-@pytest.fixture
-def support() -> tuple[Tensor, Tensor]:
-    labels = torch.arange(WAYS).repeat(4)
-    return clusters(labels, WIDTH, 0.3, seed=2), labels
-
-
-def accuracy(learner, features: Tensor, sampler: EpisodeSampler, episodes: int = 30) -> float:
-    generator = torch.Generator().manual_seed(5)
-    right = []
-    for _ in range(episodes):
-        drawn = sampler.draw(generator)
-        classifier = learner.adapt(features[drawn.support], drawn.support_labels)
-        predicted = classifier.scores(features[drawn.queries]).argmax(dim=1)
-        right.append((predicted == drawn.query_labels).float().mean())
-    return float(torch.stack(right).mean())
 
 
 # Every learner
@@ -221,17 +182,6 @@ def test_the_probe_equals_scikit_learn(support, ways):
 # Whitening
 
 
-def noisy_types(types: int, per_type: int) -> tuple[Tensor, Tensor]:
-    """What tells types apart is small beside what varies within each of them."""
-    generator = torch.Generator().manual_seed(11)
-    labels = torch.arange(types).repeat_interleave(per_type)
-    signal = torch.randn(types, 6, generator=generator)[labels]
-    signal = signal + 0.4 * torch.randn(len(labels), 6, generator=generator)
-    noise = 5 * torch.randn(len(labels), 6, generator=generator)
-    turn, _ = torch.linalg.qr(torch.randn(12, 12, generator=generator))
-    return torch.cat([signal, noise], dim=1) @ turn, labels
-
-
 def test_whitened_residuals_have_the_unit_covariance():
     rows, labels = noisy_types(10, 40)
     whitening = fit_whitening(rows, labels, shrinkage=1e-6)
@@ -269,77 +219,6 @@ def test_whitening_refuses_what_it_cannot_learn_from():
     for wrong in ({"shrinkage": 0.0}, {"shrinkage": 1.1}, {"width": 13}, {"width": 0}):
         with pytest.raises(TrainingError, match="shrinkage"):
             fit_whitening(rows, labels, **wrong)
-
-
-# Meta-training
-
-
-def test_protomaml_is_a_prototypical_network_before_its_first_step(support):
-    rows, labels = support
-    learner = maml_learner(prototypes=True)
-    first = next(learner.maml.trajectory(Labelled(rows, labels)))
-    got = learner.maml.predict(first, rows).log_softmax(dim=1)
-    expected = Prototypes(learner.maml.model.adapter).adapt(rows, labels).scores(rows)
-    torch.testing.assert_close(got, expected.log_softmax(dim=1), atol=1e-4, rtol=1e-4)
-
-
-@pytest.mark.parametrize("kind", ["maml", "protomaml", "episodes", "all types"])
-def test_meta_training_on_some_types_helps_others(kind):
-    rows, labels = noisy_types(40, 25)
-    seen = labels < 30
-    train = torch.where(seen, labels, -1)
-    unseen = EpisodeSampler(torch.where(seen, -1, labels), ways=WAYS, shots=2, queries=8)
-    sampler = EpisodeSampler(train, ways=WAYS, shots=2, queries=8)
-    frozen = accuracy(Prototypes(metric="cosine"), rows, unseen)
-    torch.manual_seed(0)
-    adapter = ResidualAdapter(WIDTH, hidden=64)
-    batches = sampler.batches(tasks=8, steps=25)
-    if kind == "episodes":
-        objective = EpisodePrototypes(adapter, rows, WAYS)
-        learner = Prototypes(adapter, "cosine")
-    elif kind == "all types":
-        objective = AllTypes(adapter, rows, train, drop=0.0)
-        learner = Prototypes(adapter, "cosine")
-
-        def batches(epoch, generator):
-            order = torch.nonzero(seen).flatten()
-            return order[torch.randperm(len(order), generator=generator)].split(32)
-    else:
-        maml = classification_maml(
-            FewShotNet(adapter, WAYS), prototypes=kind == "protomaml", steps=2, rate=0.02
-        )
-        objective, learner = EpisodeMaml(maml, rows), MamlLearner(maml)
-    optimizer = torch.optim.Adam(objective.parameters(), lr=3e-3)
-    history = fit("meta", objective, batches, optimizer, Run(0, quiet=True), epochs=EPOCHS[kind])
-    assert history.loss[-1] < history.loss[0]
-    assert accuracy(learner, rows, unseen) > frozen + 0.08
-
-
-def test_maml_is_told_another_number_of_classes(support):
-    rows, labels = support
-    two = labels < 2
-    with pytest.raises(TrainingError, match=r"2 classes, MAML's head was meta-trained for 3"):
-        LEARNERS["maml"].adapt(rows[two], labels[two])
-
-
-@pytest.mark.parametrize("kind", ["protomaml", "episodes"])
-def test_objectives_make_no_tensor_on_another_device(kind):
-    there = torch.device("meta")
-    adapter = ResidualAdapter(WIDTH, hidden=8)
-    net = FewShotNet(adapter, WAYS)
-    objective = (
-        EpisodeMaml(
-            classification_maml(net, prototypes=True, steps=2, rate=0.1), torch.zeros(9, WIDTH)
-        )
-        if kind == "protomaml"
-        else EpisodePrototypes(adapter, torch.zeros(9, WIDTH), WAYS)
-    )
-    with FakeTensorMode():
-        tensors = (*objective.named_parameters(), *objective.named_buffers())
-        state = {n: torch.empty(t.shape, dtype=t.dtype, device=there) for n, t in tensors}
-        sizes = (WAYS * 2, WAYS * 2, WAYS * 4, WAYS * 4)
-        batch = Episode(*(torch.zeros(2, n, dtype=torch.int64, device=there) for n in sizes))
-        assert functional_call(objective, state, (batch,))["loss"].device == there
 
 
 # Ensemble

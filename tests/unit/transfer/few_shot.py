@@ -1,0 +1,43 @@
+"""A few-shot problem with a known answer, and how often a learner finds it."""
+
+import torch
+from torch import Tensor
+
+from newshelf.transfer.meta.classify import MamlLearner, classification_maml
+from newshelf.transfer.meta.episodes import EpisodeSampler
+from newshelf.transfer.meta.learner import FewShotLearner
+from newshelf.transfer.meta.network import FewShotNet, ResidualAdapter
+
+WIDTH, WAYS = 12, 3
+
+
+def maml_learner(prototypes: bool) -> MamlLearner:
+    """An untrained one."""
+    torch.manual_seed(0)
+    net = FewShotNet(ResidualAdapter(WIDTH, hidden=8), WAYS)
+    return MamlLearner(classification_maml(net, prototypes=prototypes, steps=3, rate=0.05))
+
+
+def noisy_types(types: int, per_type: int) -> tuple[Tensor, Tensor]:
+    """What tells types apart is small beside what varies within each of them."""
+    generator = torch.Generator().manual_seed(11)
+    labels = torch.arange(types).repeat_interleave(per_type)
+    signal = torch.randn(types, 6, generator=generator)[labels]
+    signal = signal + 0.4 * torch.randn(len(labels), 6, generator=generator)
+    noise = 5 * torch.randn(len(labels), 6, generator=generator)
+    turn, _ = torch.linalg.qr(torch.randn(WIDTH, WIDTH, generator=generator))
+    return torch.cat([signal, noise], dim=1) @ turn, labels
+
+
+def accuracy(
+    learner: FewShotLearner, features: Tensor, sampler: EpisodeSampler, episodes: int = 30
+) -> float:
+    """The share of right answers to the queries of drawn episodes."""
+    generator = torch.Generator().manual_seed(5)
+    right = []
+    for _ in range(episodes):
+        drawn = sampler.draw(generator)
+        classifier = learner.adapt(features[drawn.support], drawn.support_labels)
+        predicted = classifier.scores(features[drawn.queries]).argmax(dim=1)
+        right.append((predicted == drawn.query_labels).float().mean())
+    return float(torch.stack(right).mean())
