@@ -8,22 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import torch
 from rich.console import Console
 
-from export.code import ROOT, handler_path, needed_sources
+from export.code import ROOT, START_UP, handler_path, needed_sources
 from export.model_config import MODEL_CONFIG, model_config
+from export.precision import PRECISION, choose
 from export.run import PARITY
 from newshelf.config import ModelServingSettings, Settings
 from newshelf.errors import ParityError, SetupError, VersionMismatch
 from newshelf.files import read_json
 from newshelf.nn.spec import SPEC_FILE, ModelSpec, read_spec
 from newshelf.serving.bundle import INDEX, TOKENIZER, VERSION, read_version
-from newshelf.serving.runtime import projector_graph, scorer_graph
+from newshelf.serving.runtimes import Kind, Precision, graph_file, projector_graph, scorer_graph
 
 __all__ = ["archive"]
 
 _ENCODER = "encoder"
-_SUFFIX = {"onnxruntime": ".onnx", "torchscript": ".pt"}
 _ARCHIVER = (
     "from model_archiver.model_packaging import generate_model_archive; generate_model_archive()"
 )
@@ -35,8 +36,10 @@ class _Model:
 
     name: Literal["encoder", "recommender"]
     serving: ModelServingSettings
+    encoder: str
+    """The graph that the manifest names."""
     files: list[str]
-    """What it takes of the export, beside the graph that the manifest names."""
+    """What else it takes of the export."""
 
 
 def archive(
@@ -44,9 +47,9 @@ def archive(
 ) -> list[Path]:
     """Write ``encoder-<version>.mar`` and ``recommender-<version>.mar``.
 
-    Each holds the graphs of the chosen runtime, what describes and proves them, its handler
-    and the modules of Newshelf that the handler needs, so that two versions can run side by
-    side, each with its own code.
+    Each holds the graphs of the chosen runtime and precision alone, what describes and
+    proves them, its handler and the modules of Newshelf that the handler needs, so that two
+    versions can run side by side, each with its own code.
 
     Args:
         export_dir: from ``export_model`` and ``build_index``.
@@ -59,29 +62,43 @@ def archive(
         The archives' paths.
 
     Raises:
-        ParityError: the graphs did not pass the gate.
+        ParityError: the graphs did not pass the gate, or the precision that is asked for.
         VersionMismatch: graphs and index are not of one checkpoint.
         SetupError: a file is missing, or the archiver failed.
     """
     spec, version = read_spec(export_dir), read_version(export_dir)
     _check(export_dir, version)
     console = console or Console(stderr=True)
+    runtime, precision = choose(
+        export_dir,
+        settings.archive.runtime,
+        settings.archive.precision,
+        gpu=torch.cuda.is_available(),
+    )
+    decided = {"runtime": runtime, "precision": precision}
+    console.print(f"served by {runtime} in {precision}", highlight=False)
+    chosen = settings.archive.model_copy(update=decided)
+    settings = settings.model_copy(update={"archive": chosen})
+    has_report = (export_dir / PRECISION).exists()
     model_store.mkdir(parents=True, exist_ok=True)
     paths = []
-    for model in _models(spec, settings):
+    for model in _models(spec, settings, runtime, precision, has_report=has_report):
         with console.status(f"archive: {model.name}"):
             paths.append(_archive(model, version, export_dir, settings, model_store))
     return paths
 
 
-def _models(spec: ModelSpec, settings: Settings) -> list[_Model]:
-    suffix = _SUFFIX[settings.archive.runtime]
+def _models(
+    spec: ModelSpec, settings: Settings, runtime: Kind, precision: Precision, *, has_report: bool
+) -> list[_Model]:
+    encoder = graph_file(_ENCODER, runtime, precision)
     common = [SPEC_FILE, VERSION, PARITY, *([TOKENIZER] if spec.encoder.text else [])]
+    common += [PRECISION] if has_report else []
     scorer = [projector_graph(), scorer_graph()] if spec.scorer else []
-    recommender = [*common, *(f"{graph.name}{suffix}" for graph in scorer), INDEX]
+    recommender = [*common, *(graph_file(graph.name, runtime) for graph in scorer), INDEX]
     return [
-        _Model("encoder", settings.archive.encoder, common),
-        _Model("recommender", settings.archive.recommender, recommender),
+        _Model("encoder", settings.archive.encoder, encoder, common),
+        _Model("recommender", settings.archive.recommender, encoder, recommender),
     ]
 
 
@@ -104,12 +121,11 @@ def _check(export_dir: Path, version: str) -> None:
 def _archive(
     model: _Model, version: str, export_dir: Path, settings: Settings, model_store: Path
 ) -> Path:
-    graph = f"{_ENCODER}{_SUFFIX[settings.archive.runtime]}"
     with tempfile.TemporaryDirectory(prefix=".archive-", dir=model_store) as folder:
         work = Path(folder)
         _stage(work / "stage", model, export_dir)
         (work / MODEL_CONFIG).write_text(model_config(settings.archive, model.serving))
-        _run_archiver(work, model.name, version, export_dir.resolve() / graph)
+        _run_archiver(work, model.name, version, export_dir.resolve() / model.encoder)
         path = model_store / f"{model.name}-{version}.mar"
         (work / f"{model.name}.mar").replace(path)
     return path
@@ -119,7 +135,8 @@ def _stage(stage: Path, model: _Model, export_dir: Path) -> None:
     """Lay out the archive's root with links; the archiver copies what they point to."""
     sources = [(ROOT / path, path) for path in needed_sources(model.name)]
     files = [(export_dir.resolve() / name, Path(name)) for name in model.files]
-    for source, path in [*sources, *files]:
+    lazy_torch = (ROOT / "handlers" / START_UP, Path(START_UP))
+    for source, path in [*sources, lazy_torch, *files]:
         if not source.exists():
             raise SetupError(f"{source} is missing: export again")
         (stage / path).parent.mkdir(parents=True, exist_ok=True)

@@ -6,10 +6,13 @@ import grimp
 
 import newshelf
 
-__all__ = ["ROOT", "handler_path", "needed_sources"]
+__all__ = ["ROOT", "START_UP", "handler_path", "needed_sources"]
 
 ROOT = Path(newshelf.__file__).resolve().parents[1]
 """The folder that holds ``newshelf`` and ``handlers``."""
+
+START_UP = "sitecustomize.py"
+"""In ``handlers``, and at an archive's root: what a worker's Python runs first."""
 
 
 def handler_path(name: str) -> Path:
@@ -18,7 +21,7 @@ def handler_path(name: str) -> Path:
 
 
 def needed_sources(name: str) -> list[Path]:
-    """Every module of Newshelf that the handler of model ``name`` imports, however indirectly.
+    """Every module of ours that the handler of model ``name`` imports, however indirectly.
 
     Imports for type checkers alone do not count, nor do those that name their module at run
     time. The packages around a module do, since they are run before it.
@@ -36,7 +39,8 @@ def needed_sources(name: str) -> list[Path]:
         reached = {module for start in new for module in graph.find_upstream_modules(start)}
         parents = {parent for module in reached for parent in _parents(module)}
         new = (reached | parents) - found
-    return sorted(_source(module) for module in found if not module.startswith("handlers."))
+    # The archiver itself puts the handler at the root.
+    return sorted(_source(module) for module in found - {f"handlers.{name}_handler"})
 
 
 def _parents(module: str) -> list[str]:

@@ -13,14 +13,19 @@ from newshelf.errors import VersionMismatch
 from newshelf.knowledge.facts_file import FACTS_FILE, LEXICON_FILE, read_facts
 from newshelf.knowledge.lexicon import ATTRIBUTES, read_lexicon
 from newshelf.nn.checkpoint import KNOWLEDGE_FOLDER, Checkpoint, load_checkpoint
-from newshelf.serving.index import IndexManifest, write_index
+from newshelf.nn.pooling import Pooling
+from newshelf.serving.index_format import IndexManifest
 from newshelf.serving.index_knowledge import IndexKnowledge
+from newshelf.serving.index_write import write_index
+from newshelf.serving.search.build import ANN_ITEMS
 from newshelf.serving.table import INDEX_COLUMNS
 
 __all__ = ["build_index", "popularity"]
 
 
-def build_index(checkpoint_dir: Path, catalog: Catalog, out: Path) -> IndexManifest:
+def build_index(
+    checkpoint_dir: Path, catalog: Catalog, out: Path, *, ann_items: int = ANN_ITEMS
+) -> IndexManifest:
     """Write the index of ``catalog`` with the checkpoint's embeddings.
 
     Where the checkpoint has a folder ``knowledge``, what is known of the products beyond
@@ -31,6 +36,7 @@ def build_index(checkpoint_dir: Path, catalog: Catalog, out: Path) -> IndexManif
         catalog: items, events and baskets.
         out: replaced as a whole. Inside an export's folder, write it after ``export_model``,
             which replaces that folder.
+        ann_items: with more items, the search among them is approximate.
 
     Raises:
         VersionMismatch: the catalogue has other items than the checkpoint, or than the
@@ -54,6 +60,8 @@ def build_index(checkpoint_dir: Path, catalog: Catalog, out: Path) -> IndexManif
         vectors=_vectors(checkpoint, embeddings),
         blend=checkpoint.blend,
         knowledge=_knowledge(checkpoint_dir / KNOWLEDGE_FOLDER, ids),
+        ann_items=ann_items,
+        pooling=_pooling(checkpoint),
     )
 
 
@@ -73,6 +81,17 @@ def _vectors(checkpoint: Checkpoint, embeddings: torch.Tensor) -> NDArray[np.flo
     with torch.inference_mode():
         vectors: torch.Tensor = checkpoint.scorer.project(embeddings)
     return vectors.numpy()
+
+
+def _pooling(checkpoint: Checkpoint) -> Pooling | None:
+    if checkpoint.scorer is None:
+        return None
+    score = checkpoint.scorer.score
+    return Pooling(
+        sharpness=score.log_sharpness.exp().item(),
+        weight=score.weight_logit.sigmoid().item(),
+        scale=score.log_scale.exp().item(),
+    )
 
 
 def _knowledge(folder: Path, ids: Sequence[str]) -> IndexKnowledge | None:

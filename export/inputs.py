@@ -13,7 +13,6 @@ from newshelf.nn.spec import ATTRIBUTE_COLUMNS, AttributeInput, EncoderSpec, Ima
 
 __all__ = ["Batch", "encoder_inputs", "history_inputs", "unit_vectors"]
 
-_CPU = torch.device("cpu")
 _SPECIAL_TOKENS = 2
 
 
@@ -84,8 +83,8 @@ def unit_vectors(count: int, width: int, generator: torch.Generator) -> Tensor:
 def _pictures(spec: ImageInput | None, count: int, generator: torch.Generator) -> Tensor:
     if spec is None:
         return torch.zeros((count, 3, 1, 1))
-    drawn = [_picture(spec.size, generator) for _ in range(count)]
-    return prepare_pictures(drawn, spec, _CPU)
+    drawn = [_picture(spec.size, generator).permute(1, 2, 0).numpy() for _ in range(count)]
+    return torch.from_numpy(prepare_pictures(drawn, spec))
 
 
 def _picture(size: int, generator: torch.Generator) -> Tensor:

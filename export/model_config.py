@@ -5,6 +5,7 @@ import os
 import yaml
 
 from newshelf.config import ArchiveSettings, ModelServingSettings
+from newshelf.errors import SetupError
 from newshelf.serving.limits import ServingSettings
 
 __all__ = ["MODEL_CONFIG", "model_config"]
@@ -21,17 +22,26 @@ _HEAD = """\
 def model_config(settings: ArchiveSettings, model: ModelServingSettings) -> str:
     """The file's text, with every key of ours written out.
 
-    Without ``deviceType``, TorchServe gives a worker a GPU when there is one.
+    Without ``deviceType``, TorchServe gives a worker a GPU when there is one; what computes
+    on one kind of device alone says so.
 
     Args:
-        settings: of all archives.
+        settings: of all archives, with runtime and precision decided.
         model: of this one. ``threads = 0`` divides the cores of this machine among the
             model's workers.
+
+    Raises:
+        SetupError: runtime or precision is ``auto``.
     """
+    if settings.runtime == "auto" or settings.precision == "auto":
+        raise SetupError("[archive] runtime and precision are not decided: see export.precision")
     serving = ServingSettings(
         runtime=settings.runtime,
+        precision=settings.precision,
+        provider=settings.provider,
         threads=model.threads or max(1, len(os.sched_getaffinity(0)) // model.workers),
         decode_threads=model.decode_threads,
+        cache_bytes=model.cache_bytes,
     ).model_dump(mode="json")
     limits = serving.pop("limits")
     table = {
@@ -41,7 +51,14 @@ def model_config(settings: ArchiveSettings, model: ModelServingSettings) -> str:
         "maxBatchDelay": model.max_batch_delay_ms,
         "responseTimeout": model.response_timeout_s,
         "jobQueueSize": model.queue_size,
+        **_device_type(settings),
         "serving": serving,
         "limits": limits,
     }
     return _HEAD + yaml.safe_dump(table, sort_keys=False)
+
+
+def _device_type(settings: ArchiveSettings) -> dict[str, str]:
+    if settings.runtime == "openvino" or settings.precision == "int8":
+        return {"deviceType": "cpu"}
+    return {"deviceType": "gpu"} if settings.precision in ("fp16", "bf16") else {}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from newshelf.errors import SetupError
-from newshelf.serving.runtime import Graph
+from newshelf.serving.runtimes import Graph
 
 __all__ = ["Axes", "check_size", "write_onnx"]
 

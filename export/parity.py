@@ -11,14 +11,19 @@ from torch import Tensor
 from export.cases import Case
 from export.subjects import Subject
 from newshelf.errors import ParityError
-from newshelf.serving.runtime import Runtime
+from newshelf.serving.runtimes import Runtime
 
 __all__ = ["TOLERANCE", "Comparison", "check_case", "report"]
 
 TOLERANCE = 1e-4
 """Largest absolute difference of a float32 output; see ``limit_of`` for unbounded ones."""
 
-_LIBRARIES = {"onnx": "onnx", "onnxruntime": "onnxruntime-gpu", "torch": "torch"}
+_LIBRARIES = {
+    "onnx": "onnx",
+    "onnxruntime": "onnxruntime-gpu",
+    "openvino": "openvino",
+    "torch": "torch",
+}
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,7 @@ def worst(comparisons: Iterable[Comparison]) -> dict[str, float]:
 
 def _run(runtime: Runtime, inputs: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
     try:
-        return runtime.run(inputs)
+        return {name: torch.from_numpy(array) for name, array in runtime.run(inputs).items()}
     except Exception as error:
         # Both runtimes raise bare classes of their own; a baked-in size ends here.
         raise ParityError(f"{where} does not run: {error}. Nothing was exported") from error

@@ -2,7 +2,6 @@
 
 import shutil
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,11 +19,12 @@ from newshelf.files import directory_aside, write_json
 from newshelf.nn.checkpoint import load_checkpoint
 from newshelf.nn.spec import SPEC_FILE
 from newshelf.serving.bundle import TOKENIZER, write_version
-from newshelf.serving.runtime import Runtime, open_runtime
+from newshelf.serving.runtimes import Device, Kind, Runtime, open_runtime
 
 __all__ = ["PARITY", "ExportResult", "export_model"]
 
 PARITY = "parity.json"
+_KINDS: tuple[Kind, ...] = ("torchscript", "onnxruntime", "openvino")
 
 
 @dataclass(frozen=True)
@@ -104,14 +104,8 @@ def _export(subject: Subject, job: _Job) -> None:
 
 def _runtimes(subject: Subject, folder: Path) -> dict[str, Runtime]:
     """The runtimes of serving themselves, so that the gate covers their part too."""
-    cpu = torch.device("cpu")
-    with warnings.catch_warnings():
-        # TorchScript's loading is deprecated upstream.
-        warnings.simplefilter("ignore", FutureWarning)
-        return {
-            "torchscript": open_runtime("torchscript", folder, subject.graph, cpu, 1),
-            "onnxruntime": open_runtime("onnxruntime", folder, subject.graph, cpu, 1),
-        }
+    cpu = Device()
+    return {kind: open_runtime(kind, folder, subject.graph, cpu, 1) for kind in _KINDS}
 
 
 @contextmanager

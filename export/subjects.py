@@ -13,7 +13,7 @@ from newshelf.nn.checkpoint import Checkpoint
 from newshelf.nn.encoder import Encoder
 from newshelf.nn.scorer import SiameseScorer
 from newshelf.nn.spec import ScorerSpec
-from newshelf.serving.runtime import Graph, encoder_graph, projector_graph, scorer_graph
+from newshelf.serving.runtimes import Graph, encoder_graph, projector_graph, scorer_graph
 
 __all__ = ["Subject", "subjects"]
 

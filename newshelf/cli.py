@@ -7,6 +7,17 @@ import typer
 from typer.core import TyperGroup
 
 from newshelf.cli_bench import bench
+from newshelf.cli_options import (
+    CatalogOption,
+    KOption,
+    RuntimeOption,
+    SettingsOption,
+    StoreOption,
+    StrictOption,
+    WorkspaceOption,
+)
+from newshelf.cli_profile import profile
+from newshelf.cli_tune import tune
 from newshelf.errors import NewshelfError
 from newshelf.interrupts import interruptible
 
@@ -37,44 +48,6 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="Newshelf: recommend products on the day they are first put on the shelf.",
 )
-
-CatalogOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--catalog",
-        metavar="DIR",
-        help="A catalogue; without it, the drawn sample.",
-        show_default=False,
-    ),
-]
-SettingsOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--settings",
-        metavar="FILE",
-        help="Settings (TOML).",
-        show_default="configs/packaged.toml",
-    ),
-]
-WorkspaceOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--workspace",
-        metavar="DIR",
-        help="Where the artifacts go.",
-        show_default=".newshelf/NAME",
-    ),
-]
-StoreOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--model-store", metavar="DIR", help="Where the archives go.", show_default="model_store"
-    ),
-]
-StrictOption = Annotated[
-    bool, typer.Option("--strict", help="Refuse a catalogue that has a bad row.")
-]
-KOption = Annotated[int, typer.Option("-k", help="How many products.")]
 
 app.add_typer(bench, name="bench")
 
@@ -175,9 +148,7 @@ def archive(
     settings: SettingsOption = None,
     workspace: WorkspaceOption = None,
     model_store: StoreOption = None,
-    runtime: Annotated[
-        str | None, typer.Option(help="onnxruntime or torchscript, whatever the settings say.")
-    ] = None,
+    runtime: RuntimeOption = None,
 ) -> None:
     """Pack the exported models into archives for TorchServe.
 
@@ -201,9 +172,7 @@ def serve(
             show_default="those of config.properties: 8080",
         ),
     ] = None,
-    runtime: Annotated[
-        str | None, typer.Option(help="onnxruntime or torchscript, whatever the settings say.")
-    ] = None,
+    runtime: RuntimeOption = None,
     detach: Annotated[
         bool, typer.Option("--detach", help="Leave it running; ./run stop ends it.")
     ] = False,
@@ -281,6 +250,10 @@ def encode(
     from newshelf.cli_serve import encode as run
 
     run(title, image, catalog, workspace)
+
+
+app.command()(profile)
+app.command()(tune)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

@@ -1,4 +1,4 @@
-"""``bench``: measurements of methods, whose code is in ``benchmarks`` and not in newshelf."""
+"""``bench``: measurements, whose code is in ``benchmarks`` and not in newshelf."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,13 +10,8 @@ __all__ = ["bench"]
 bench = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="Measure the methods on real catalogues.",
+    help="Measure the methods on real catalogues, and the server beside its peers.",
 )
-
-
-@bench.callback()
-def _group() -> None:
-    """Keeps ``transfer`` a verb of its own while it is the only one."""
 
 
 @bench.command()
@@ -69,3 +64,64 @@ def transfer(
     set_threads(settings)
     options = Options(only or (), seeds, data, kept_back, out or REPORT)
     raise typer.Exit(run(options, settings, make_console()))
+
+
+@bench.command()
+def serve(
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="NAME", help="A task; repeat it. Others keep theirs."),
+    ] = None,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="How often each server is started and loaded.")
+    ] = 3,
+    seconds: Annotated[float, typer.Option(min=1, help="Of one load.")] = 10.0,
+    cores: Annotated[
+        str | None,
+        typer.Option(
+            "--cores",
+            metavar="N,N",
+            help="The cores that servers and client share.",
+            show_default="the first two",
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            metavar="DIR",
+            help="A catalogue whose pictures are sent.",
+            show_default="../shared/data/home beside the repository, or else a drawn shop",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="FILE",
+            help="The report; results and figures go beside it.",
+            show_default="docs/benchmarks/serve.md",
+        ),
+    ] = None,
+) -> None:
+    """Load this server and what a user would pick instead, in turns on the same cores.
+
+    Prints contender, ratio and goal, and writes the report. Needs wrk and Linux, and sets up
+    the peers' environment (about 0.7 GB) when it is missing. Exit code 1 when a task failed; a
+    goal that was not reached is a result.
+
+    Example: `./run bench serve --only lite0 --rounds 2 --seconds 5`
+    """
+    from benchmarks.serve.command import REPORT, Options, run
+    from newshelf.console import make_console
+
+    chosen = _cores(cores) if cores is not None else ()
+    options = Options(only or (), rounds, seconds, chosen, data, out or REPORT)
+    raise typer.Exit(run(options, make_console()))
+
+
+def _cores(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is no list of core numbers, such as 0,1") from error

@@ -5,6 +5,7 @@ imports no torch.
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -12,7 +13,11 @@ from newshelf.config import Settings
 from newshelf.pipeline.stages import Jobs
 from newshelf.pipeline.workspace import Workspace
 
-__all__ = ["make_jobs"]
+if TYPE_CHECKING:
+    from newshelf.load.requests import ModelName
+    from newshelf.tuning.archives import Tools
+
+__all__ = ["make_jobs", "make_tools"]
 
 
 def make_jobs(console: Console, *, strict: bool = False, processes: int = 1) -> Jobs:
@@ -60,13 +65,21 @@ def make_jobs(console: Console, *, strict: bool = False, processes: int = 1) -> 
             catalog, settings, workspace.checkpoint, workspace.features, out, console
         )
 
-    def export(workspace: Workspace, out: Path) -> None:
+    def export(workspace: Workspace, settings: Settings, out: Path) -> None:
         from export.index import build_index
+        from export.precision import export_precisions
         from export.run import export_model
         from newshelf.catalog import read_catalog
 
+        catalog = read_catalog(workspace.catalog)
         export_model(workspace.checkpoint, out, console)
-        build_index(workspace.checkpoint, read_catalog(workspace.catalog), out / "index")
+        export_precisions(out, catalog, console)
+        build_index(
+            workspace.checkpoint,
+            catalog,
+            out / "index",
+            ann_items=settings.index.ann_items,
+        )
 
     def archive(workspace: Workspace, settings: Settings) -> list[Path]:
         from export.archive import archive as run
@@ -74,3 +87,18 @@ def make_jobs(console: Console, *, strict: bool = False, processes: int = 1) -> 
         return run(workspace.export, settings, workspace.model_store, console)
 
     return Jobs(sample, train, evaluate, export, archive)
+
+
+def make_tools(workspace: Workspace) -> "Tools":
+    """What the tuner needs of the export of ``workspace``."""
+    from export.archive import archive as run
+    from export.model_config import model_config as text
+    from newshelf.tuning.archives import Tools
+
+    def archive(settings: Settings, store: Path) -> list[Path]:
+        return run(workspace.export, settings, store)
+
+    def model_config(settings: Settings, model: "ModelName") -> str:
+        return text(settings.archive, getattr(settings.archive, model))
+
+    return Tools(archive, model_config)

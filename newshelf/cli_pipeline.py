@@ -33,7 +33,9 @@ def settings_from(path: Path | None, runtime: str | None = None) -> Settings:
             settings.archive.model_dump() | {"runtime": runtime}
         )
     except ValidationError as error:
-        raise SettingsError(f"--runtime is onnxruntime or torchscript, not {runtime}") from error
+        raise SettingsError(
+            f"--runtime is auto, onnxruntime, openvino or torchscript, not {runtime}"
+        ) from error
     return settings.model_copy(update={"archive": archive})
 
 

@@ -16,6 +16,7 @@ __all__ = [
     "FinetuneSettings",
     "FusionSettings",
     "ImageTowerSettings",
+    "IndexSettings",
     "KnowledgeSettings",
     "ModelServingSettings",
     "SampleSettings",
@@ -188,14 +189,28 @@ class ModelServingSettings(_Section):
     threads: Annotated[int, Field(ge=0)] = 0
     """Intra-op threads per worker; 0 divides the cores among the workers."""
     decode_threads: Positive = 2
+    cache_bytes: Annotated[int, Field(ge=0)] = 64 * 1024 * 1024
+    """What the embeddings of earlier requests may take, per worker; 0 keeps none."""
     response_timeout_s: Positive = 30
     queue_size: Positive = 64
+
+
+class IndexSettings(_Section):
+    """How the index of the items is searched."""
+
+    ann_items: Positive = 100_000
+    """With more items the search is approximate; exact otherwise."""
 
 
 class ArchiveSettings(_Section):
     """What is archived, and how it is served."""
 
-    runtime: Literal["onnxruntime", "torchscript"] = "onnxruntime"
+    runtime: Literal["auto", "onnxruntime", "openvino", "torchscript"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
+    """Of the encoder's arithmetic. ``auto`` takes the fastest runtime and precision that passed
+    the gate on the CPU of the export; what is named is a demand."""
+    provider: Literal["cuda", "tensorrt"] = "cuda"
+    """By what ONNX Runtime computes on a GPU."""
     encoder: ModelServingSettings = ModelServingSettings()
     recommender: ModelServingSettings = ModelServingSettings()
 
@@ -217,6 +232,7 @@ class Settings(_Section):
     knowledge: KnowledgeSettings = KnowledgeSettings()
     tracking: TrackingSettings = TrackingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    index: IndexSettings = IndexSettings()
     archive: ArchiveSettings = ArchiveSettings()
 
 

@@ -13,7 +13,7 @@ import psutil
 from newshelf import __version__
 from newshelf.pipeline.workspace import ROOT
 
-__all__ = ["commit", "hardware", "shown_path", "versions"]
+__all__ = ["commit", "hardware", "newshelf_version", "shown_path", "versions"]
 
 _LIBRARIES = ("torch", "numpy", "timm", "scikit-learn")
 _CPU_INFO = Path("/proc/cpuinfo")
@@ -23,7 +23,7 @@ _GIB = 1 << 30
 def versions() -> dict[str, str]:
     """Python, the libraries that compute, and newshelf itself."""
     libraries = {name: version(name) for name in _LIBRARIES}
-    return {"newshelf": _newshelf(), "python": platform.python_version(), **libraries}
+    return {"newshelf": newshelf_version(), "python": platform.python_version(), **libraries}
 
 
 def hardware() -> str:
@@ -49,7 +49,8 @@ def shown_path(path: Path) -> str:
     return f"…/{path.name}" if relative.parts[:2] == ("..", "..") else str(relative)
 
 
-def _newshelf() -> str:
+def newshelf_version() -> str:
+    """The version, with the commit of the sources where git knows it."""
     found = commit()
     return f"{__version__} ({found})" if found else __version__
 

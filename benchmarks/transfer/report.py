@@ -1,6 +1,7 @@
 """The Markdown report of all tasks that were ever measured."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.transfer.record import Record
@@ -9,32 +10,38 @@ from benchmarks.transfer.verdict import best, judge, measures, ratio, rows_of
 from benchmarks.transfer.words import goal_words, reached_words, row_cells, row_words
 from newshelf.files import write_aside
 
-__all__ = ["render", "write_report"]
-
-_INTRODUCTION = """\
-Which method of transfer learning helps where. Every method meets the baselines that a user \
-would have without it, on the same data, features and test cases, and each figure is the mean \
-± standard deviation over the seeds. A goal that was not reached says so, and the notes of its \
-task say what was tried."""
+__all__ = ["Heading", "render", "write_report"]
 
 
-def write_report(records: Mapping[str, Record], out: Path) -> None:
+@dataclass(frozen=True)
+class Heading:
+    """What stands above the results of one benchmark."""
+
+    title: str
+    introduction: str
+    repeated: str = "seed"
+    """What the values of a row are one each of."""
+    average: str = "mean"
+
+
+def write_report(records: Mapping[str, Record], out: Path, heading: Heading) -> None:
     """Write the report, aside and renamed; figures are linked relative to it."""
     with write_aside(out) as aside:
-        aside.write_text(render(records), encoding="utf-8")
+        aside.write_text(render(records, heading), encoding="utf-8")
 
 
-def render(records: Mapping[str, Record]) -> str:
+def render(records: Mapping[str, Record], heading: Heading) -> str:
     """The whole report; links to figures as the records hold them.
 
     Args:
         records: by task, in the order of the sections.
+        heading: what stands above them.
     """
-    lines = ["# Transfer", "", _INTRODUCTION, ""]
+    lines = [f"# {heading.title}", "", heading.introduction, ""]
     lines += _summary(records)
     lines += _environments(records)
     for record in records.values():
-        lines += _section(record)
+        lines += _section(record, heading)
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -89,7 +96,7 @@ def _environments(records: Mapping[str, Record]) -> list[str]:
     return ["## Measured with", "", *lines, ""] if lines else []
 
 
-def _section(record: Record) -> list[str]:
+def _section(record: Record, heading: Heading) -> list[str]:
     result = record.result
     lines = [f'<a id="{record.task}"></a>', ""]
     lines += [f"## {result.title if result else record.task}", ""]
@@ -103,19 +110,20 @@ def _section(record: Record) -> list[str]:
         ]
     if result is None:
         return lines
-    seeds = "seed" if len(record.seeds) == 1 else "seeds"
+    seeds = heading.repeated if len(record.seeds) == 1 else f"{heading.repeated}s"
     numbers = ", ".join(str(seed) for seed in record.seeds)
     lines += [f"{record.date} · {seeds} {numbers} · {record.seconds:.0f} s", ""]
     lines += ["```bash", record.command, "```", "", result.protocol.strip(), ""]
-    lines += _rows(result)
+    lines += _rows(result, heading)
     lines += [f"- {note}" for note in result.notes]
     lines += [""] if result.notes else []
+    lines += [result.details.strip(), ""] if result.details else []
     for caption, path in result.figures.items():
         lines += [f"![{caption}]({path.as_posix()})", ""]
     return lines
 
 
-def _rows(result: TaskResult) -> list[str]:
+def _rows(result: TaskResult, heading: Heading) -> list[str]:
     """All rows, best first within a measure, the baselines marked."""
     table = []
     goals = {verdict.goal.measure: verdict for verdict in judge(result)}
@@ -123,13 +131,13 @@ def _rows(result: TaskResult) -> list[str]:
         lower = measure in result.lower_is_better
         rows = rows_of(result, measure)
         yardstick = best(rows, baseline=True, lower=lower)
-        ranked = sorted(rows, key=lambda row: row.mean, reverse=not lower)
+        ranked = sorted(rows, key=lambda row: row.middle, reverse=not lower)
         for place, row in enumerate(ranked):
             cells = row_cells(row, measure, yardstick, first=place == 0, percent=result.percent)
             if measure in goals and row is goals[measure].method:
                 cells = [cells[0], *[f"**{cell}**" for cell in cells[1:]]]
             table.append(cells)
-    header = ("measure", "method", "mean ± sd", "× best baseline")
+    header = ("measure", "method", f"{heading.average} ± sd", "× best baseline")
     lines = [*_table(header, "llrr", table), ""]
     for verdict in judge(result):
         words = goal_words(

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean, median, stdev
 
 __all__ = ["Goal", "Row", "TaskResult"]
 
@@ -26,6 +26,8 @@ class Row:
     """One per seed."""
     baseline: bool = False
     """What a user would have without the method; the best one is the row's yardstick."""
+    robust: bool = False
+    """Report the median: of timings on a machine that has other work, too."""
 
     def __post_init__(self) -> None:
         # Plain floats, whatever a method counts in: they are written as JSON.
@@ -38,6 +40,11 @@ class Row:
     def mean(self) -> float:
         """Over the seeds."""
         return fmean(self.values)
+
+    @property
+    def middle(self) -> float:
+        """What is reported and judged: the mean over the seeds, or their median."""
+        return median(self.values) if self.robust else self.mean
 
     @property
     def spread(self) -> float:
@@ -79,6 +86,8 @@ class TaskResult:
     """What was tried, where it stops, ceilings; one Markdown sentence or two each."""
     figures: Mapping[str, Path] = field(default_factory=dict)
     """Caption → PNG in ``Context.figures``."""
+    details: str = ""
+    """What the rows leave out, after the notes; Markdown."""
     percent: bool = True
     """Print values as percent."""
     lower_is_better: Sequence[str] = ()

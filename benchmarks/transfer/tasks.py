@@ -1,12 +1,6 @@
 """The tasks by name; each is imported when it is run."""
 
-from collections.abc import Callable
-from importlib import import_module
-
-from benchmarks.transfer.context import Context
-from benchmarks.transfer.result import TaskResult
-
-__all__ = ["TASKS", "load_task"]
+__all__ = ["TASKS"]
 
 TASKS: dict[str, str] = {
     "jewellery": "benchmarks.transfer.jewellery",
@@ -22,9 +16,3 @@ TASKS: dict[str, str] = {
     "titles": "benchmarks.transfer.titles",
 }
 """Task name → module with ``run(context) -> TaskResult``."""
-
-
-def load_task(name: str) -> Callable[[Context], TaskResult]:
-    """The task's ``run``."""
-    run: Callable[[Context], TaskResult] = import_module(TASKS[name]).run
-    return run

@@ -37,17 +37,17 @@ def rows_of(result: TaskResult, measure: str) -> list[Row]:
 
 
 def best(rows: Sequence[Row], *, baseline: bool, lower: bool = False) -> Row | None:
-    """The row with the highest (or lowest) mean among the baselines, or among the others."""
+    """The row with the highest (or lowest) value among the baselines, or among the others."""
     chosen = [row for row in rows if row.baseline == baseline]
     if not chosen:
         return None
     pick = min if lower else max
-    return pick(chosen, key=lambda row: row.mean)
+    return pick(chosen, key=lambda row: row.middle)
 
 
 def ratio(row: Row, baseline: Row | None) -> float | None:
-    """The mean of ``row`` / that of ``baseline``; None without one, or when that is 0."""
-    return row.mean / baseline.mean if baseline is not None and baseline.mean else None
+    """The value of ``row`` / that of ``baseline``; None without one, or when that is 0."""
+    return row.middle / baseline.middle if baseline is not None and baseline.middle else None
 
 
 def judge(result: TaskResult) -> list[Verdict]:
@@ -70,7 +70,7 @@ def _verdict(result: TaskResult, goal: Goal) -> Verdict:
     needed = _needed(goal, baseline)
     reached = False
     if method is not None and needed is not None:
-        ahead = needed - method.mean if lower else method.mean - needed
+        ahead = needed - method.middle if lower else method.middle - needed
         reached = ahead >= -_ROUNDING
     return Verdict(goal, method, baseline, needed, reached)
 
@@ -81,5 +81,5 @@ def _needed(goal: Goal, baseline: Row | None) -> float | None:
     if baseline is None:
         return None
     if goal.kind == "times":
-        return goal.at_least * baseline.mean
-    return goal.at_least + baseline.mean
+        return goal.at_least * baseline.middle
+    return goal.at_least + baseline.middle

@@ -16,8 +16,8 @@ def value_words(value: float, *, percent: bool) -> str:
 
 
 def row_words(row: Row, *, percent: bool) -> str:
-    """Mean ± standard deviation over the seeds; the mean alone with one seed."""
-    mean = value_words(row.mean, percent=percent)
+    """Mean (or median) ± standard deviation over the seeds; the value alone with one seed."""
+    mean = value_words(row.middle, percent=percent)
     if len(row.values) == 1:
         return mean
     spread = value_words(row.spread, percent=percent)

@@ -43,6 +43,8 @@ BLEND_FILE = "blend.safetensors"
 LINKS = ("direct", "similar", "likewise")
 NEAREST = 20
 _NEAREST_TEMPERATURE = 0.05
+_SAFE_EXPONENT = 80.0
+"""``exp(-80)`` is still a normal float32."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,10 +171,14 @@ def content_signal(cosines: FloatArray, temperature: float) -> FloatArray:
     Returns:
         ``(C,)`` float32.
     """
-    scaled = (cosines - 1) / temperature
-    top = scaled.max(axis=0)
-    summed: FloatArray = (top + np.log(np.exp(scaled - top).sum(axis=0))).astype(np.float32)
-    return summed
+    scaled = (cosines - np.float32(1)) / np.float32(temperature)
+    # The least exponent that cosines can give; where float32 holds it, no column needs a
+    # maximum of its own.
+    top = np.float32(0) if 2 / temperature <= _SAFE_EXPONENT else scaled.max(axis=0)
+    scaled -= top
+    np.exp(scaled, out=scaled)
+    summed: FloatArray = top + np.log(np.ones(len(scaled), dtype=np.float32) @ scaled)
+    return summed.astype(np.float32)
 
 
 def nearest_shares(

@@ -74,7 +74,17 @@ _LIBRARIES: dict[str, tuple[str, ...]] = {
         "scikit-learn",
         "python-crfsuite",
     ),
-    "export": ("torch", "onnx", "onnxscript", "onnxruntime-gpu"),
+    "export": (
+        "torch",
+        "onnx",
+        "onnxscript",
+        "onnxruntime-gpu",
+        "openvino",
+        "tokenizers",
+        "pillow",
+        "numpy",
+        "faiss-cpu",
+    ),
     "archive": ("torch-model-archiver",),
 }
 
@@ -88,7 +98,7 @@ class Jobs:
     """The text is the digest of the inputs: what was kept of a training under another one
     is not gone on with."""
     evaluate: Callable[[Workspace, Settings, Path], None]
-    export: Callable[[Workspace, Path], None]
+    export: Callable[[Workspace, Settings, Path], None]
     archive: Callable[[Workspace, Settings], list[Path]]
     """Returns the archives that it wrote to the model store."""
 
@@ -147,7 +157,7 @@ def plan_stages(
         "export",
         workspace.export,
         lambda: look.export(train),
-        lambda out: jobs.export(workspace, out),
+        lambda out: jobs.export(workspace, settings, out),
     )
     archive = Stage(
         "archive",
@@ -209,6 +219,7 @@ class _Inputs:
         return {
             "the trained model": {"checkpoint": output_id(train)},
             "the catalogue": catalog_files(self.workspace.catalog),
+            "settings": self._sections("index"),
             "code": self._code("export"),
             "libraries": libraries(_LIBRARIES["export"]),
         }
@@ -216,6 +227,7 @@ class _Inputs:
     def archive(self, export: Stage) -> Inputs:
         return {
             "the export": {"graphs and index": output_id(export)},
+            "the model store": {"folder": str(self.workspace.model_store.resolve())},
             "settings": self._sections("archive"),
             "code": self._code("archive"),
             "libraries": libraries(_LIBRARIES["archive"]),

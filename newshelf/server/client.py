@@ -100,9 +100,57 @@ class Client:
         described: list[dict[str, Any]] = response.json()
         return described
 
+    def register(self, model: str, archive: str, workers: int, *, timeout_s: float) -> None:
+        """Load an archive of the model store and wait until its workers have done so.
+
+        Only a server with ``enable_model_api`` allows it.
+
+        Raises:
+            ServerError: with TorchServe's reason.
+        """
+        self._manage(
+            "POST",
+            "/models",
+            {
+                "model_name": model,
+                "url": archive,
+                "initial_workers": str(workers),
+                "synchronous": "true",
+            },
+            timeout_s,
+        )
+
+    def unregister(self, model: str, *, timeout_s: float) -> None:
+        """End the workers of a model and forget it. See ``register``.
+
+        Raises:
+            ServerError: with TorchServe's reason.
+        """
+        self._manage("DELETE", f"/models/{model}", {}, timeout_s)
+
+    def authorization(self) -> dict[str, str]:
+        """The header that predictions need, for a client of another kind."""
+        return self._inference_key().header()
+
     def metrics(self) -> str:
         """The Prometheus page."""
         return self._http.get(self._state.metrics_url).raise_for_status().text
+
+    def _manage(
+        self, method: str, path: str, parameters: Mapping[str, str], timeout_s: float
+    ) -> None:
+        try:
+            response = self._http.request(
+                method,
+                f"{self._state.management_url}{path}",
+                params=parameters,
+                headers=self._fresh("management").header(),
+                timeout=timeout_s,
+            )
+        except httpx.TransportError as error:
+            raise ServerError(f"TorchServe did not answer {method} {path}: {error!r}") from error
+        if response.is_error:
+            raise ServerError(f"TorchServe refused {method} {path}: {response.text.strip()}")
 
     def _inference_key(self) -> Key:
         return self._fresh("inference")

@@ -9,7 +9,7 @@ from newshelf.serving.envelope import FormBody, open_envelope
 from newshelf.serving.limits import Limits
 from newshelf.serving.products import ProductInput, check_product
 from newshelf.serving.protocol import RawRequest
-from newshelf.serving.schemas import EncoderProduct, RecommendRequest, Ref
+from newshelf.serving.schemas import EncoderProduct, RecommendRequest, Ref, only_ids
 from newshelf.serving.validation import validate
 
 __all__ = ["Asked", "parse_recommend"]
@@ -22,12 +22,9 @@ class Asked:
     request: RecommendRequest
     history: Sequence[str | ProductInput]
     candidates: Sequence[str | ProductInput] | None
+    inline: Sequence[ProductInput]
+    """The products to be encoded: those of the history, then the candidates."""
     request_id: str
-
-    def inline(self) -> list[ProductInput]:
-        """The products to be encoded: those of the history, then the candidates."""
-        refs = [*self.history, *(self.candidates or ())]
-        return [ref for ref in refs if isinstance(ref, ProductInput)]
 
 
 def parse_recommend(raw: RawRequest, limits: Limits) -> Asked:
@@ -37,7 +34,7 @@ def parse_recommend(raw: RawRequest, limits: Limits) -> Asked:
         RequestError: it is refused, see ``newshelf.errors``.
         DeadlineExceeded: it came too late.
     """
-    check_deadline(raw)
+    deadline_ms = check_deadline(raw)
     envelope = open_envelope(raw, limits)
     if isinstance(envelope, FormBody):
         raise UnsupportedMedia("recommendations are asked for in application/json")
@@ -45,20 +42,23 @@ def parse_recommend(raw: RawRequest, limits: Limits) -> Asked:
     request = validate(RecommendRequest, envelope.value)
     if request.k > limits.max_k:
         raise InvalidField(f"k is {request.k}; at most {limits.max_k} is answered", field="k")
-    asked = Asked(
-        request=request,
-        history=_refs(request.history, limits, "history"),
-        candidates=None
-        if request.candidates is None
-        else _refs(request.candidates, limits, "candidates"),
-        request_id=raw.request_id,
-    )
-    if len(asked.inline()) > limits.max_instances:
+    history = _refs(request.history, limits, "history", deadline_ms)
+    candidates = None
+    if request.candidates is not None:
+        candidates = _refs(request.candidates, limits, "candidates", deadline_ms)
+    inline = [
+        ref
+        for sent, refs in ((request.history, history), (request.candidates, candidates))
+        if refs is not sent
+        for ref in refs or ()
+        if isinstance(ref, ProductInput)
+    ]
+    if len(inline) > limits.max_instances:
         raise TooLarge(
-            f"{len(asked.inline())} inline products; at most {limits.max_instances} are "
+            f"{len(inline)} inline products; at most {limits.max_instances} are "
             "accepted: refer to products of the index by id"
         )
-    return asked
+    return Asked(request, history, candidates, inline, raw.request_id)
 
 
 def _check_counts(body: object, limits: Limits) -> None:
@@ -81,13 +81,20 @@ def _count(body: object, name: str) -> int:
     return len(value) if isinstance(value, list) else 0
 
 
-def _refs(refs: Sequence[Ref], limits: Limits, name: str) -> list[str | ProductInput]:
-    return [_ref(ref, limits, name, f"{name}[{i}]") for i, ref in enumerate(refs)]
+def _refs(
+    refs: Sequence[Ref], limits: Limits, name: str, deadline_ms: int | None
+) -> Sequence[str | ProductInput]:
+    """Each product checked; the very same list where there are only ids."""
+    if only_ids(refs):
+        return refs
+    return [_ref(ref, limits, f"{name}[{i}]", deadline_ms) for i, ref in enumerate(refs)]
 
 
-def _ref(ref: str | EncoderProduct, limits: Limits, name: str, at: str) -> str | ProductInput:
+def _ref(
+    ref: str | EncoderProduct, limits: Limits, at: str, deadline_ms: int | None
+) -> str | ProductInput:
     if isinstance(ref, str):
         return ref
-    if name == "candidates" and not ref.id:
+    if at.startswith("candidates") and not ref.id:
         raise InvalidField("a candidate needs an id, to be found in the answer", field=f"{at}.id")
-    return check_product(ref, limits, at)
+    return check_product(ref, limits, at, deadline_ms=deadline_ms)

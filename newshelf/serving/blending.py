@@ -1,84 +1,99 @@
-"""The signals beside the scorer, for the requests of a batch; see ``newshelf.nn.blend``."""
-
-from collections.abc import Sequence
+"""The signals beside the scorer, for one request; see ``newshelf.nn.blend``."""
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
-from newshelf.nn.blend import Blend, Linked, content_signal, nearest_shares
+from newshelf.nn.blend import content_signal, nearest_shares
+from newshelf.nn.blend_lookup import BlendLookup, Sums
+from newshelf.nn.content_bound import ContentBound
+from newshelf.nn.spec import BlendSpec
 from newshelf.serving.resolve import Resolved
 
-__all__ = ["add_signals", "unpersonal_scores"]
+__all__ = ["blended", "link_sums", "promising", "unpersonal_at"]
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
 
+_WORTH = 4
+"""With fewer candidates for each item of the answer, bounds cost more than they save."""
+_MARGIN = 2e-4
+"""Two units of a score's last decimal: what rounding makes equal is not left out."""
 
-def unpersonal_scores(rows: Sequence[Resolved], blend: Blend) -> list[FloatArray]:
-    """For each request, ``(N + E,)``: what links and prior say of every position.
 
-    A product that the index does not know, in the history or brought along, stands for
-    its nearest items, each with its share.
+def link_sums(row: Resolved, links: BlendLookup) -> Sums:
+    """What the whole history is linked to, not only what the scorer reads.
+
+    A product that the index does not know stands for its nearest items, each with its share.
     """
-    linked = blend.linked(sparse.vstack([_history(row, len(blend)) for row in rows], format="csr"))
-    indexed = blend.unpersonal(blend.links_signals(linked), blend.prior)
-    return [
-        np.concatenate([indexed[at], _extras(row, linked, at, blend)])
-        for at, row in enumerate(rows)
-    ]
+    unseen = row.history.unseen
+    if not len(unseen):
+        return links.sums(row.history.rows)
+    return links.sums(row.history.rows, [nearest_shares(unseen, row.shelf.index.embeddings)])
 
 
-def add_signals(
-    row: Resolved, blend: Blend, positions: IntArray, siamese: FloatArray, unpersonal: FloatArray
-) -> FloatArray:
+def unpersonal_at(row: Resolved, links: BlendLookup, sums: Sums, positions: IntArray) -> FloatArray:
+    """What links and prior say of some positions of the row's shelf, ``(len(positions),)``.
+
+    Args:
+        row: the request.
+        links: of the row's index.
+        sums: the history's.
+        positions: in increasing order, so that what was brought along comes last.
+    """
+    brought = row.shelf.extras.embeddings
+    if not len(brought):
+        return links.unpersonal(sums, positions)
+    known = int(np.searchsorted(positions, len(links)))
+    extras = brought[positions[known:] - len(links)]
+    nearest, shares = nearest_shares(extras, row.shelf.index.embeddings)
+    indexed = links.unpersonal(sums, positions[:known])
+    return np.concatenate([indexed, links.outside(sums, nearest, shares)])
+
+
+def blended(row: Resolved, spec: BlendSpec, positions: IntArray, beside: FloatArray) -> FloatArray:
     """The blended scores of some positions, ``(len(positions),)``, as log-odds.
 
     Args:
         row: the request, with a history.
-        blend: the weights.
+        spec: the weights.
         positions: of the row's shelf.
-        siamese: the scorer's, ``(len(positions),)``.
-        unpersonal: ``(N + E,)``, from :func:`unpersonal_scores`.
+        beside: all of the score but the content, ``(len(positions),)``.
     """
-    weights = blend.spec.weights
-    cosines = _whole_history(row) @ row.shelf.embeddings(positions).T
-    content = content_signal(cosines, blend.spec.temperature)
-    blended: FloatArray = (
-        unpersonal[positions] + weights["siamese"] * siamese + weights["content"] * content
-    ).astype(np.float32)
-    return blended
+    # This side first: the product's many rows are then what is read in order.
+    cosines = row.shelf.embeddings(positions) @ _whole_history(row).T
+    content = content_signal(cosines.T, spec.temperature)
+    scores: FloatArray = beside + np.float32(spec.weights["content"]) * content
+    return scores
+
+
+def promising(
+    row: Resolved, spec: BlendSpec, bound: ContentBound, positions: IntArray, beside: FloatArray
+) -> IntArray | None:
+    """Which of some positions may be among the first ``k``, whatever their content says.
+
+    Args:
+        row: the request, with a history.
+        spec: the weights.
+        bound: of the row's index.
+        positions: of the row's shelf, in increasing order.
+        beside: all of the score but the content, ``(len(positions),)``.
+
+    Returns:
+        Places among ``positions``, in increasing order; None where all have to be scored.
+    """
+    count, weight = row.request.k, spec.weights["content"]
+    only_index = positions[-1] < len(row.shelf.index) and not len(row.history.unseen)
+    # Diversity weighs a score against the least of them all.
+    if row.request.diversity or not only_index or len(positions) <= _WORTH * count:
+        return None
+    content, off = bound.content(row.history.rows, positions, spec.temperature)
+    middle, reach = beside + weight * content, abs(weight) * off
+    least = np.partition(middle - reach, -count)[-count]
+    # What is not finite compares false, and is left to the full score.
+    return np.flatnonzero(~(middle + reach < least - _MARGIN))
 
 
 def _whole_history(row: Resolved) -> FloatArray:
     """``(H, 512)``: as the weights were fitted, not only what the scorer reads."""
-    known = row.shelf.index.embeddings[np.unique(row.history.rows)]
-    return np.concatenate([known, row.history.unseen])
-
-
-def _history(row: Resolved, size: int) -> sparse.csr_array:
-    """``(1, N)``: the whole history, not only what the scorer reads."""
-    weights = np.zeros(size, dtype=np.float32)
-    unseen = row.history.unseen
-    if len(unseen):
-        nearest, shares = nearest_shares(unseen, row.shelf.index.embeddings)
-        np.add.at(weights, nearest, shares)
-    weights[row.history.rows] = 1
-    return sparse.csr_array(weights[None])
-
-
-def _extras(row: Resolved, linked: Linked, at: int, blend: Blend) -> FloatArray:
-    """``(E,)``, for row ``at`` of the batch."""
-    brought = row.shelf.extras.embeddings
-    if not len(brought):
-        return np.zeros(0, dtype=np.float32)
-    nearest, shares = nearest_shares(brought, row.shelf.index.embeddings)
-    pointers = np.arange(0, nearest.size + 1, nearest.shape[1])
-    spread = sparse.csr_array(
-        (shares.ravel(), nearest.ravel(), pointers), shape=(len(brought), len(blend))
-    )
-    own = Linked(linked.direct[at : at + 1], linked.likewise[at : at + 1])
-    scores: FloatArray = blend.unpersonal(blend.unseen_signals(own, spread), spread @ blend.prior)[
-        0
-    ]
-    return scores
+    known = row.shelf.index.embeddings.take(row.history.rows, axis=0)
+    return np.concatenate([known, row.history.unseen]) if len(row.history.unseen) else known

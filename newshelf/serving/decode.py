@@ -1,95 +1,148 @@
-"""Base64 and pictures, decoded in a thread pool; what fails is a value, not an exception."""
+"""Pictures to the encoder's input, behind one function; what fails is a value.
 
-import binascii
+On the CPU a pool of threads decodes, each into its row of one array. On a GPU a batch is
+decoded there. Which of the two it is, only ``open_reader`` knows.
+"""
+
 import logging
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
 
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from newshelf.errors import BadPicture, InvalidField, RequestError, TooLarge
-from newshelf.nn.inputs import decode_picture
-from newshelf.serving.limits import Limits
-from newshelf.serving.products import Picture, ProductInput
+from newshelf.errors import BadPicture, DeadlineExceeded, NewshelfError, RequestError
+from newshelf.nn.inputs import prepare_picture
+from newshelf.nn.spec import ImageInput
+from newshelf.serving.deadline import refuse_late
+from newshelf.serving.products import ProductInput
+from newshelf.serving.runtimes import Array, Device
 
-__all__ = ["PictureDecoder"]
+__all__ = ["CpuReader", "GpuReader", "Pictures", "Reader", "open_reader"]
 
 _LOG = logging.getLogger(__name__)
+_CHECKED_ONLY = ImageInput(
+    architecture="none", features=1, size=8, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)
+)
+"""For a model without an image tower: a damaged picture is refused all the same."""
 
 
-class PictureDecoder:
-    """Decodes the pictures of a batch side by side, in order.
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """What became of N pictures."""
+
+    images: Array
+    """``(N, 3, size, size)`` float32; the rows of failed ones hold nothing of meaning."""
+    failed: Mapping[int, NewshelfError]
+    """Why not, by position."""
+
+
+class Reader(Protocol):
+    """Decodes, crops, resizes and normalises."""
+
+    def start(self, inputs: Sequence[ProductInput]) -> Callable[[], Pictures]:
+        """Begin with the pictures of ``inputs``, each of which has one.
+
+        Returns:
+            What waits for the result. A lone picture is decoded by it, in its thread: handing
+            that over would cost a request more than it could gain.
+        """
+        ...
+
+
+def open_reader(
+    spec: ImageInput | None, device: Device, *, max_pixels: int, threads: int
+) -> Reader:
+    """The way to read pictures for ``device``.
 
     Args:
-        limits: bytes and pixels of one picture.
+        spec: the image tower's input; None checks the pictures only.
+        device: where the encoder runs.
+        max_pixels: of one picture.
+        threads: that decode at a time, on the CPU.
+    """
+    if device.kind == "cuda" and spec is not None:
+        return GpuReader(spec, device, max_pixels=max_pixels)
+    return CpuReader(spec or _CHECKED_ONLY, max_pixels=max_pixels, threads=threads)
+
+
+class CpuReader:
+    """Decodes in threads, which Pillow and numpy let run side by side.
+
+    Args:
+        spec: the image tower's input.
+        max_pixels: of one picture.
         threads: pictures decoded at a time.
-        short_side: the tower's own size in pixels, which lets a large JPEG be decoded at
-            a fraction of its size.
     """
 
-    def __init__(self, limits: Limits, threads: int, short_side: int | None = None) -> None:
-        self._limits = limits
-        self._short_side = short_side
-        self._threads = threads
+    def __init__(self, spec: ImageInput, *, max_pixels: int, threads: int) -> None:
+        self._spec = spec
+        self._max_pixels = max_pixels
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
-    def decode(self, inputs: Sequence[ProductInput]) -> Iterator[Tensor | RequestError]:
-        """Yield, for each input (which must have a picture), its pixels or its error.
-
-        At most ``threads + 1`` pictures wait decoded, so a request of many large pictures
-        does not hold them all in memory.
-
-        Yields:
-            ``(3, height, width)`` uint8 on the CPU, or the reason why not.
-        """
+    def start(self, inputs: Sequence[ProductInput]) -> Callable[[], Pictures]:
+        """See ``Reader.start``."""
+        size = self._spec.size
+        images = np.empty((len(inputs), 3, size, size), dtype=np.float32)
         if len(inputs) == 1:
-            yield self.decode_one(inputs[0])
-            return
-        ahead: deque[Future[Tensor | RequestError]] = deque()
-        for item in inputs:
-            ahead.append(self._pool.submit(self.decode_one, item))
-            if len(ahead) > self._threads:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
+            return lambda: _read(images, [self._read_one(inputs[0], images[0])])
+        jobs = [
+            self._pool.submit(self._read_one, item, row)
+            for item, row in zip(inputs, images, strict=True)
+        ]
+        return lambda: _read(images, [job.result() for job in jobs])
 
-    def decode_one(self, item: ProductInput) -> Tensor | RequestError:
-        """Decode one picture in the calling thread."""
-        field = item.field("image")
+    def _read_one(self, item: ProductInput, row: NDArray[np.float32]) -> NewshelfError | None:
         try:
-            return decode_picture(
-                _picture_bytes(item.picture or b"", self._limits.max_picture_bytes),
-                max_pixels=self._limits.max_pixels,
-                short_side=self._short_side,
-            )
+            refuse_late(item.deadline_ms)
+            prepare_picture(item.picture or b"", self._spec, row, max_pixels=self._max_pixels)
+        except DeadlineExceeded as error:
+            return error
         except RequestError as error:
-            error.field = field
+            error.field = item.field("image")
             return error
         except Exception:
             # Decoders fail in many ways on hostile bytes; none of them is worth a batch.
             _LOG.warning("a picture could not be decoded", exc_info=True)
-            return BadPicture("the picture cannot be decoded", field=field)
+            return BadPicture("the picture cannot be decoded", field=item.field("image"))
+        return None
 
 
-def _picture_bytes(picture: Picture, max_bytes: int) -> bytes | bytearray:
-    if not isinstance(picture, str):
-        if len(picture) > max_bytes:
-            raise TooLarge(
-                f"the picture has {len(picture)} bytes; at most {max_bytes} are accepted"
-            )
-        return picture
-    if picture[:8].lower().startswith(("http:", "https:")):
-        raise InvalidField("URLs are not fetched; send the picture's bytes in base64")
-    if picture.startswith("data:"):
-        picture = picture.partition(",")[2]
-    # Some encoders break lines; nothing else may stand between the digits.
-    digits = "".join(picture.split())
-    if len(digits) // 4 * 3 > max_bytes + 3:
-        raise TooLarge(
-            f"the picture has about {len(digits) // 4 * 3} bytes; at most {max_bytes} are accepted"
+class GpuReader:
+    """Decodes on a GPU; see ``newshelf.nn.inputs.gpu``.
+
+    Args:
+        spec: the image tower's input.
+        device: the GPU.
+        max_pixels: of one picture.
+    """
+
+    def __init__(self, spec: ImageInput, device: Device, *, max_pixels: int) -> None:
+        self._spec = spec
+        self._device = device
+        self._max_pixels = max_pixels
+
+    def start(self, inputs: Sequence[ProductInput]) -> Callable[[], Pictures]:
+        """See ``Reader.start``; the work is done when it is waited for."""
+        return lambda: self._read_all(inputs)
+
+    def _read_all(self, inputs: Sequence[ProductInput]) -> Pictures:
+        import torch  # noqa: PLC0415
+
+        from newshelf.nn.inputs.gpu import decode_on_gpu  # noqa: PLC0415
+
+        images, failed = decode_on_gpu(
+            [item.picture or b"" for item in inputs],
+            self._spec,
+            torch.device(str(self._device)),
+            max_pixels=self._max_pixels,
         )
-    try:
-        return binascii.a2b_base64(digits, strict_mode=True)
-    except ValueError as error:
-        raise InvalidField(f"not base64: {error}") from error
+        for at, error in failed.items():
+            error.field = inputs[at].field("image")
+        return Pictures(images, failed)
+
+
+def _read(images: NDArray[np.float32], results: Sequence[NewshelfError | None]) -> Pictures:
+    return Pictures(images, {at: error for at, error in enumerate(results) if error})

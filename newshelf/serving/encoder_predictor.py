@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from newshelf.errors import NewshelfError
+from newshelf.errors import DeadlineExceeded, NewshelfError
 from newshelf.serving.encode import Encoding, ProductEncoder
 from newshelf.serving.limits import Limits
 from newshelf.serving.observe import Observer, Silent, Stages
@@ -28,7 +28,8 @@ class EncoderPredictor:
     """Products → embeddings and labels; one forward for all the requests of a batch.
 
     A request with ``instances`` answers 200 as long as one of them was encoded, with an
-    ``error`` in the place of each that was not; when none was, it answers as the first.
+    ``error`` in the place of each that was not; when none was, it answers as the first, and
+    when its deadline passed on the way, nobody waits for the rest.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class EncoderPredictor:
     def predict(self, rows: Sequence[RawRequest]) -> list[Answer]:
         """See ``newshelf.serving.protocol.Predictor``."""
         stages = Stages()
-        with stages.measure("decode"):
+        with stages.measure("parse"):
             parsed = [self._parse(row) for row in rows]
         encoded = iter(self._encode_all(parsed, stages))
         with stages.measure("postprocess"):
@@ -85,6 +86,9 @@ class EncoderPredictor:
 
     def _many(self, results: Sequence[Result]) -> Answer:
         first = results[0]
+        for result in results:
+            if isinstance(result, DeadlineExceeded):
+                return error_answer(result)
         if isinstance(first, NewshelfError) and all(
             isinstance(result, NewshelfError) for result in results
         ):

@@ -10,19 +10,30 @@ from newshelf.serving.table import ItemTable, Postings, type_path
 
 __all__ = ["allowed_mask", "in_categories"]
 
+IntArray = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 
-def allowed_mask(table: ItemTable, filters: Filters) -> Mask:
+def allowed_mask(table: ItemTable, filters: Filters, rows: IntArray | None = None) -> Mask:
     """The items that pass every filter.
 
     Without a filter on ``availability``, items that are out of stock do not pass.
 
+    Args:
+        table: the items.
+        filters: all have to be passed.
+        rows: ask of these only; of all by default.
+
     Returns:
-        ``(len(table),)`` bool.
+        ``(len(table),)`` or ``(len(rows),)`` bool, the caller's own.
     """
+    mask = _mask(table, filters) if filters.model_fields_set else table.in_stock
+    return mask.copy() if rows is None else mask[rows]
+
+
+def _mask(table: ItemTable, filters: Filters) -> Mask:
     if filters.availability is None:
-        mask = ~_any_of(table, table.by_availability, ["out_of_stock"])
+        mask = table.in_stock.copy()
     else:
         mask = _any_of(table, table.by_availability, filters.availability)
     for attribute, wanted, postings in (

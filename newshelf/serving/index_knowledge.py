@@ -1,29 +1,22 @@
 """The two files of an index that say what is known of its items beyond the columns.
 
-``knowledge.parquet`` has one statement per row: ``row`` int32, ``attribute``, ``value``,
-``confidence`` float64. ``lexicon.json`` is ``newshelf.knowledge.lexicon``'s.
+``knowledge.json`` is a list of statements ``[row, attribute, value, confidence]``.
+``lexicon.json`` is ``newshelf.knowledge.lexicon``'s.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+import orjson
+from pydantic import TypeAdapter
 
 from newshelf.knowledge.lexicon import Lexicon, read_lexicon
 
 __all__ = ["IndexKnowledge"]
 
-_STATEMENTS, _LEXICON = "knowledge.parquet", "lexicon.json"
-_SCHEMA = pa.schema(
-    [
-        ("row", pa.int32()),
-        ("attribute", pa.string()),
-        ("value", pa.string()),
-        ("confidence", pa.float64()),
-    ]
-)
+_STATEMENTS, _LEXICON = "knowledge.json", "lexicon.json"
+_ROWS = TypeAdapter(list[tuple[int, str, str, float]])
 
 
 @dataclass(frozen=True)
@@ -49,12 +42,7 @@ class IndexKnowledge:
 
     def write(self, folder: Path) -> None:
         """Write both files into an index's folder."""
-        columns = list(zip(*self.rows, strict=True)) or [()] * len(_SCHEMA)
-        arrays = [
-            pa.array(column, type=field.type)
-            for column, field in zip(columns, _SCHEMA, strict=True)
-        ]
-        pq.write_table(pa.Table.from_arrays(arrays, schema=_SCHEMA), folder / _STATEMENTS)
+        (folder / _STATEMENTS).write_bytes(orjson.dumps(list(self.rows)))
         self.lexicon.write(folder / _LEXICON)
 
     @classmethod
@@ -63,8 +51,7 @@ class IndexKnowledge:
 
         Raises:
             WeightsError: the lexicon is missing or damaged.
-            OSError | ValueError | pyarrow.ArrowException: the statements are.
+            OSError | ValueError: the statements are.
         """
-        table = pq.read_table(folder / _STATEMENTS, schema=_SCHEMA)
-        columns = [column.to_pylist() for column in table.columns]
-        return cls(list(zip(*columns, strict=True)), read_lexicon(folder / _LEXICON))
+        rows = _ROWS.validate_json((folder / _STATEMENTS).read_bytes())
+        return cls(rows, read_lexicon(folder / _LEXICON))

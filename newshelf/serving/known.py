@@ -2,8 +2,8 @@
 
 In an index::
 
-    knowledge.parquet  row int32, attribute, value, confidence: one statement per row
-    lexicon.json       the words by which filters and inline products are understood
+    knowledge.json  row, attribute, value, confidence: one statement each
+    lexicon.json    the words by which filters and inline products are understood
 """
 
 from collections.abc import Iterable, Mapping, Sequence

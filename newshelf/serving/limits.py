@@ -1,11 +1,12 @@
 """How much one request may ask for, and how a worker is set up."""
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from newshelf.errors import SettingsError
+from newshelf.serving.runtimes.base import Kind, Precision, Provider
 
 __all__ = ["Limits", "ServingSettings"]
 
@@ -37,12 +38,21 @@ class Limits(_Section):
 class ServingSettings(_Section):
     """The ``serving`` section of ``model-config.yaml``, and the limits beside it."""
 
-    runtime: Literal["onnxruntime", "torchscript"] = "onnxruntime"
+    runtime: Kind = "onnxruntime"
+    precision: Precision = "fp32"
+    """Of the encoder's arithmetic; the scorer's is always float32."""
+    provider: Provider = "cuda"
+    """By what ONNX Runtime computes on a GPU; on the CPU it is not read."""
     threads: Positive = 1
     """Intra-op threads of this worker: cores divided by workers."""
     decode_threads: Positive = 2
     max_forward_batch: Positive = 64
     """Products in one forward of the encoder; more are done in turns."""
+    max_forward_pictures: Annotated[int, Field(ge=0)] = 0
+    """Pictures in one forward of the encoder; while it runs, the next ones are decoded.
+    0 takes 4 where the threads leave a core idle, else all."""
+    cache_bytes: Annotated[int, Field(ge=0)] = 64 * 1024 * 1024
+    """What the embeddings of earlier requests may take, per worker; 0 keeps none."""
     retrieve: Positive = 400
     """Items that reach the scorer when a request does not name its candidates."""
     min_confidence: Annotated[float, Field(ge=0, le=1)] = 0.6

@@ -4,18 +4,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from newshelf.serving.blending import add_signals, unpersonal_scores
+from newshelf.nn.blend_lookup import BlendLookup
+from newshelf.nn.content_bound import ContentBound
+from newshelf.serving.blending import blended, link_sums, promising, unpersonal_at
 from newshelf.serving.filters import in_categories
-from newshelf.serving.index import search, top_rows
 from newshelf.serving.resolve import Resolved
-from newshelf.serving.runtime import Runtime
+from newshelf.serving.runtimes import Runtime
 from newshelf.serving.schemas import Source
+from newshelf.serving.scoring import Scored, score_histories
+from newshelf.serving.search import Search, top_rows
 
-__all__ = ["Ranked", "categories_of", "rank_by_likeness", "rank_by_model", "rank_by_popularity"]
+__all__ = ["ModelRanker", "Ranked", "categories_of", "rank_by_likeness", "rank_by_popularity"]
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
@@ -32,45 +33,93 @@ class Ranked:
     positions: IntArray
     scores: NDArray[np.float64]
     because: IntArray | None = None
-    """For each, the history item that counted most; None when none did."""
+    """For each, the history item that counted most; None when none did, or nobody asked."""
 
 
-def rank_by_model(rows: Sequence[Resolved], scorer: Runtime, retrieve: int) -> list[Ranked | None]:
-    """Retrieve from the index, then score: one padded forward for all rows.
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Positions to be scored, and what links and prior say of each, ``(C,)``."""
 
-    Retrieval takes the ``retrieve`` allowed items nearest to the mean of the projected
-    history, and as many by what the signals beside the scorer say; candidates that the
-    request names are all scored.
+    positions: IntArray
+    unpersonal: FloatArray | None
 
-    Returns:
-        One ranking per row; None for a row without history, or with nothing allowed.
+
+@dataclass(frozen=True)
+class ModelRanker:
+    """Ranks by the scorer and by the signals beside it.
+
+    Args:
+        scorer: its graph, for an index that does not hold the pooling's numbers.
+        links: the index's signals; None where the scorer ranks alone.
+        bound: of the index's embeddings; None where it would not help.
+        retrieve: items that are retrieved for a request that names no candidates.
     """
-    unpersonal = _unpersonal(rows)
-    found = [
-        _retrieved(row, retrieve, beside) for row, beside in zip(rows, unpersonal, strict=True)
-    ]
-    active = [at for at, positions in enumerate(found) if len(positions)]
-    ranked: list[Ranked | None] = [None] * len(rows)
-    if not active:
+
+    scorer: Runtime
+    links: BlendLookup | None
+    bound: ContentBound | None
+    retrieve: int
+
+    def rank(self, rows: Sequence[Resolved]) -> list[Ranked | None]:
+        """Retrieve from the index, then score.
+
+        Retrieval takes the ``retrieve`` allowed items nearest to the mean of the projected
+        history, and as many by what the signals beside the scorer say; candidates that the
+        request names are all scored.
+
+        Returns:
+            One ranking per row; None for a row without history, or with nothing allowed.
+        """
+        found = [self._found(row) for row in rows]
+        active = [at for at, positions in enumerate(found) if len(positions.positions)]
+        scored = score_histories([(rows[at], found[at].positions) for at in active], self.scorer)
+        ranked: list[Ranked | None] = [None] * len(rows)
+        for at, scores in zip(active, scored, strict=True):
+            ranked[at] = self._ranked(rows[at], found[at], scores)
         return ranked
-    batch = _padded([(rows[at], found[at]) for at in active], scorer.device)
-    outputs = scorer.run(batch)
-    scores = outputs["scores"].float().cpu().numpy()
-    because = outputs["attention"].argmax(dim=2).cpu().numpy()
-    for row, at in enumerate(active):
-        positions = found[at]
-        values = scores[row, : len(positions)]
-        blend, beside = rows[at].shelf.index.blend, unpersonal[at]
-        if blend is not None and beside is not None:
-            values = add_signals(rows[at], blend, positions, values, beside)
-        finite = np.isfinite(values)
-        ranked[at] = Ranked(
-            "model",
-            positions[finite],
-            _rounded(values[finite]),
-            because[row, : len(positions)][finite],
-        )
-    return ranked
+
+    def _found(self, row: Resolved) -> _Found:
+        if not len(row.history):
+            return _Found(np.zeros(0, dtype=np.int64), None)
+        sums = None if self.links is None else link_sums(row, self.links)
+        if row.shelf.named is not None:
+            if self.links is None or sums is None:
+                return _Found(row.shelf.named, None)
+            return _Found(row.shelf.named, unpersonal_at(row, self.links, sums, row.shelf.named))
+        nearest = self._nearest(row)
+        if self.links is None or sums is None:
+            return _Found(nearest, None)
+        beside = self.links.everywhere(sums)
+        limit = max(self.retrieve, row.request.k)
+        positions = np.union1d(nearest, top_rows(beside, row.shelf.allowed, limit))
+        return _Found(positions, beside[positions])
+
+    def _nearest(self, row: Resolved) -> IntArray:
+        vectors, search = row.history.vectors, row.shelf.index.vector_search
+        if vectors is None or search is None:
+            raise ValueError("an index without a scorer has no projected vectors")
+        return _nearest(row, search, _unit_mean(vectors), self.retrieve)
+
+    def _ranked(self, row: Resolved, found: _Found, scored: Scored) -> Ranked:
+        blend = row.shelf.index.blend
+        if blend is None or found.unpersonal is None:
+            return _finite(found.positions, scored.scores, scored.because)
+        spec, positions, because = blend.spec, found.positions, scored.because
+        beside = found.unpersonal + np.float32(spec.weights["siamese"]) * scored.scores
+        if self.bound is not None:
+            kept = promising(row, spec, self.bound, positions, beside)
+            if kept is not None:
+                positions, beside = positions[kept], beside[kept]
+                because = None if because is None else because[kept]
+        return _finite(positions, blended(row, spec, positions, beside), because)
+
+
+def _finite(positions: IntArray, values: FloatArray, because: IntArray | None) -> Ranked:
+    finite = np.isfinite(values)
+    if not finite.all():
+        positions, values = positions[finite], values[finite]
+        because = None if because is None else because[finite]
+    return Ranked("model", positions, _rounded(values), because)
 
 
 def rank_by_likeness(row: Resolved, limit: int) -> Ranked | None:
@@ -78,7 +127,7 @@ def rank_by_likeness(row: Resolved, limit: int) -> Ranked | None:
     if not len(row.history):
         return None
     query = _unit_mean(row.history.embeddings)
-    positions = _nearest(row, row.shelf.index.embeddings, query, limit)
+    positions = _nearest(row, row.shelf.index.embedding_search, query, limit)
     embeddings = row.shelf.embeddings(positions)
     because = (embeddings @ row.history.embeddings.T).argmax(axis=1)
     return Ranked("similar", positions, _rounded(embeddings @ query), because)
@@ -91,7 +140,7 @@ def rank_by_popularity(
     shelf = row.shelf
     among = shelf.allowed
     if categories is not None:
-        tables = (shelf.index.table, shelf.extras.table)
+        tables = [shelf.index.table, *([shelf.extras.table] if shelf.listed else [])]
         among = among & np.concatenate([in_categories(table, categories) for table in tables])
     positions, shares = shelf.popular(among, limit)
     return Ranked("popular" if categories is None else "popular_in_category", positions, shares)
@@ -105,49 +154,11 @@ def categories_of(row: Resolved) -> list[str]:
     return list(dict.fromkeys(value for value in types if value))
 
 
-def _unpersonal(rows: Sequence[Resolved]) -> Sequence[FloatArray | None]:
-    """What the signals say of every position, where the index has them."""
-    blend = rows[0].shelf.index.blend if rows else None
-    return [None] * len(rows) if blend is None else unpersonal_scores(rows, blend)
-
-
-def _retrieved(row: Resolved, retrieve: int, beside: FloatArray | None) -> IntArray:
-    if row.history.vectors is None or not len(row.history) or row.shelf.index.vectors is None:
-        return np.zeros(0, dtype=np.int64)
-    query = _unit_mean(row.history.vectors)
-    nearest = _nearest(row, row.shelf.index.vectors, query, retrieve)
-    if beside is None or row.shelf.listed:
-        return nearest
-    return np.union1d(nearest, top_rows(beside, row.shelf.allowed, max(retrieve, row.request.k)))
-
-
-def _nearest(row: Resolved, matrix: FloatArray, query: FloatArray, limit: int) -> IntArray:
-    allowed = row.shelf.allowed
-    if row.shelf.listed:
-        return np.flatnonzero(allowed)
+def _nearest(row: Resolved, search: Search, query: FloatArray, limit: int) -> IntArray:
+    if row.shelf.named is not None:
+        return row.shelf.named
     # Only named candidates are brought along, so here every position is an index row.
-    return search(matrix, query, allowed, max(limit, row.request.k))
-
-
-def _padded(rows: Sequence[tuple[Resolved, IntArray]], device: torch.device) -> dict[str, Tensor]:
-    histories = [row.history.vectors for row, _ in rows if row.history.vectors is not None]
-    candidates = [row.shelf.vectors(positions) for row, positions in rows]
-    lengths = np.array([len(history) for history in histories])
-    mask = np.arange(lengths.max())[None, :] < lengths[:, None]
-    arrays = {
-        "history": _stack_padded(histories),
-        "history_mask": mask,
-        "candidates": _stack_padded(candidates),
-    }
-    return {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
-
-
-def _stack_padded(arrays: Sequence[FloatArray]) -> FloatArray:
-    longest = max(len(array) for array in arrays)
-    padded = np.zeros((len(arrays), longest, arrays[0].shape[1]), dtype=np.float32)
-    for row, array in enumerate(arrays):
-        padded[row, : len(array)] = array
-    return padded
+    return search.nearest(query, row.shelf.allowed, max(limit, row.request.k))
 
 
 def _unit_mean(vectors: FloatArray) -> FloatArray:

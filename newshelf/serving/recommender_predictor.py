@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from newshelf.errors import NewshelfError, VersionMismatch
+from newshelf.nn.blend_lookup import BlendLookup
+from newshelf.nn.content_bound import ContentBound
 from newshelf.serving.asked import Asked, parse_recommend
 from newshelf.serving.encode import Encoding, ProductEncoder
 from newshelf.serving.fallback import Picked, pick
@@ -15,10 +17,11 @@ from newshelf.serving.index import ItemIndex
 from newshelf.serving.limits import Limits
 from newshelf.serving.observe import Observer, Silent, Stages
 from newshelf.serving.protocol import Answer, RawRequest, error_answer, json_answer
-from newshelf.serving.ranking import Ranked, categories_of, rank_by_model
+from newshelf.serving.ranking import ModelRanker, Ranked, categories_of
 from newshelf.serving.reasons import like_history, popular, popular_in
 from newshelf.serving.resolve import Encoded, Resolved, resolve
-from newshelf.serving.runtime import Runtime
+from newshelf.serving.runtimes import Runtime
+from newshelf.serving.scoring import check_pooling
 
 __all__ = ["RecommenderPredictor", "ScorerGraphs"]
 
@@ -46,7 +49,8 @@ class RecommenderPredictor:
         observer: is told the stages' times.
 
     Raises:
-        VersionMismatch: the index is another encoder's, or lacks the scorer's vectors.
+        VersionMismatch: the index is another encoder's, lacks the scorer's vectors, or has
+            another scorer's numbers.
     """
 
     def __init__(
@@ -68,19 +72,40 @@ class RecommenderPredictor:
             raise VersionMismatch(
                 "a scorer and the index's projected vectors go together: export both again"
             )
+        if scorer is not None and index.vectors is not None and index.manifest.pooling is not None:
+            check_pooling(index.manifest.pooling, scorer.scorer, index.vectors.shape[1])
         self._encoder = encoder
-        self._scorer = scorer
-        self._index = index
+        self.scorer = scorer
+        self.index = index
+        blend = index.blend
+        self._ranker = partial(
+            ModelRanker,
+            links=None if blend is None else BlendLookup(blend),
+            bound=None if blend is None else ContentBound.of(index.embeddings),
+            retrieve=retrieve,
+        )
         self._model_version = model_version
         self._limits = limits
         self._retrieve = retrieve
         self._observer = observer or Silent()
         self._max_history = scorer.max_history if scorer else limits.max_history
 
+    def over(self, index: ItemIndex) -> "RecommenderPredictor":
+        """The same models over another index of the same encoder."""
+        return RecommenderPredictor(
+            self._encoder,
+            self.scorer,
+            index,
+            model_version=self._model_version,
+            limits=self._limits,
+            retrieve=self._retrieve,
+            observer=self._observer,
+        )
+
     def predict(self, rows: Sequence[RawRequest]) -> list[Answer]:
         """See ``newshelf.serving.protocol.Predictor``."""
         stages = Stages()
-        with stages.measure("decode"):
+        with stages.measure("parse"):
             parsed = [self._parse(row) for row in rows]
         encoded = self._encode(parsed, stages)
         with stages.measure("postprocess"):
@@ -109,7 +134,9 @@ class RecommenderPredictor:
         self, rows: Sequence[Asked | NewshelfError], stages: Stages
     ) -> list[dict[str, Encoded | NewshelfError]]:
         """Encode and project the inline products of all rows; for each row, by path."""
-        inline = [row.inline() if isinstance(row, Asked) else [] for row in rows]
+        inline = [row.inline if isinstance(row, Asked) else [] for row in rows]
+        if not any(inline):
+            return [{} for _ in rows]
         results = self._encoder.encode([item for items in inline for item in items], stages)
         with stages.measure("inference"):
             encoded = iter(self._project(results))
@@ -120,11 +147,9 @@ class RecommenderPredictor:
     ) -> list[Encoded | NewshelfError]:
         good = [result.embedding for result in results if isinstance(result, Encoding)]
         vectors: list[NDArray[np.float32] | None] = [None] * len(good)
-        if self._scorer is not None and good:
-            projector = self._scorer.projector
-            embeddings = torch.from_numpy(np.stack(good)).to(projector.device)
-            projected = projector.run({"embedding": embeddings})["vector"]
-            vectors = list(projected.float().cpu().numpy())
+        if self.scorer is not None and good:
+            projector = self.scorer.projector
+            vectors = list(projector.run({"embedding": np.stack(good)})["vector"])
         left = iter(vectors)
         return [
             Encoded(result.embedding, next(left)) if isinstance(result, Encoding) else result
@@ -142,22 +167,22 @@ class RecommenderPredictor:
                 return result
             good[at] = result
         try:
-            return resolve(row, good, self._index, self._max_history)
+            return resolve(row, good, self.index, self._max_history)
         except NewshelfError as error:
             return error
 
     def _rank(self, rows: Sequence[Resolved], stages: Stages) -> list[Ranked | None]:
-        if self._scorer is None:
+        if self.scorer is None:
             return [None] * len(rows)
         with stages.measure("inference"):
-            return rank_by_model(rows, self._scorer.scorer, self._retrieve)
+            return self._ranker(self.scorer.scorer).rank(rows)
 
     def _answer(self, row: Resolved, by_model: Ranked | None, request_id: str) -> Answer:
         picked = pick(row, by_model, self._retrieve)
         body: dict[str, object] = {
             "items": [_item(row, item) for item in picked],
             "model_version": self._model_version,
-            "index_version": self._index.manifest.index_version,
+            "index_version": self.index.manifest.index_version,
             "request_id": request_id,
         }
         if row.ignored:

@@ -1,6 +1,6 @@
 """Requests and answers of the two models, as data. Imports no torch."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeGuard
 
 from pydantic import (
     BaseModel,
@@ -9,6 +9,8 @@ from pydantic import (
     Discriminator,
     Field,
     Tag,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     model_validator,
 )
 
@@ -31,6 +33,7 @@ __all__ = [
     "RecommendedItem",
     "Ref",
     "Source",
+    "only_ids",
 ]
 
 TAGS = ("<id>", "<product>")
@@ -75,6 +78,20 @@ Ref = Annotated[
     ),
 ]
 """A product of the index by its id, or a product that the index need not know."""
+
+
+def only_ids(refs: object) -> TypeGuard[list[str]]:
+    """Whether ``refs`` is a list of strings, at least one and none empty."""
+    # One pass in C each: a call per reference costs more than ranking the item.
+    return type(refs) is list and {*map(type, refs)} == {str} and "" not in refs
+
+
+def _ids_at_once(value: object, check: ValidatorFunctionWrapHandler) -> Any:
+    return value if only_ids(value) else check(value)
+
+
+_Refs = Annotated[list[Ref], Field(fail_fast=True)]
+_IdsAtOnce = WrapValidator(_ids_at_once)
 
 
 def _listed(value: object) -> object:
@@ -126,9 +143,9 @@ class RecommendRequest(_Request):
 
     user_id: str | None = None
     """Accepted and not used: the history says all."""
-    history: Annotated[list[Ref], Field(fail_fast=True)] = []
+    history: Annotated[_Refs, _IdsAtOnce] = []
     """Oldest first."""
-    candidates: Annotated[list[Ref], Field(min_length=1, fail_fast=True)] | None = None
+    candidates: Annotated[_Refs, Field(min_length=1), _IdsAtOnce] | None = None
     """Rank these only; without it, the whole index."""
     k: Annotated[int, Field(ge=1)] = 10
     filters: Filters = Filters()

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +14,22 @@ from newshelf.serving.known import KnownValues, TextReader
 from newshelf.serving.reasons import Facts
 from newshelf.serving.table import ItemTable
 
-__all__ = ["Extras", "History", "Shelf"]
+__all__ = ["Extras", "History", "Inline", "Shelf"]
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
 Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Inline:
+    """A product that the request brought along, encoded."""
+
+    product: Product
+    embedding: FloatArray
+    """``(512,)``."""
+    vector: FloatArray | None
+    """``(P,)``; None without a scorer."""
 
 
 @dataclass(frozen=True)
@@ -35,18 +47,41 @@ class Extras:
 class History:
     """The most recent items that the encoder knows, oldest first: ``H``, perhaps none."""
 
-    facts: Sequence[Facts]
-    embeddings: FloatArray
-    """``(H, 512)``."""
-    vectors: FloatArray | None
-    """``(H, P)``; None without a scorer."""
+    index: ItemIndex
+    recent: Sequence[int | Inline]
+    """Rows of the index, and products from outside."""
     rows: IntArray
-    """The index's rows of the whole history, older items too."""
+    """The index's rows of the whole history, older items too: distinct, in increasing order."""
     unseen: FloatArray
     """``(U, 512)``: embeddings of the history's products that the index does not know."""
 
     def __len__(self) -> int:
-        return len(self.facts)
+        return len(self.recent)
+
+    @cached_property
+    def facts(self) -> Sequence[Facts]:
+        """What a reason may name of each."""
+        table = self.index.table
+        return [
+            row_facts(table, item)
+            if isinstance(item, int)
+            else product_facts(item.product, table.known.reader)
+            for item in self.recent
+        ]
+
+    @cached_property
+    def embeddings(self) -> FloatArray:
+        """``(H, 512)``."""
+        found = [item if isinstance(item, int) else item.embedding for item in self.recent]
+        return _stacked(found, self.index.embeddings)
+
+    @cached_property
+    def vectors(self) -> FloatArray | None:
+        """``(H, P)``; None without a scorer."""
+        if self.index.vectors is None:
+            return None
+        found = [item if isinstance(item, int) else item.vector for item in self.recent]
+        return _stacked(found, self.index.vectors)
 
 
 @dataclass(frozen=True)
@@ -55,10 +90,24 @@ class Shelf:
 
     index: ItemIndex
     extras: Extras
-    allowed: Mask
-    """``(N + E,)``: what may be answered, after candidates, filters and exclusions."""
-    listed: bool
-    """Whether the request named its candidates."""
+    named: IntArray | None
+    """What may be answered, in increasing order, where the request named its candidates."""
+    unnamed: Mask | None
+    """``(N,)``: what may be answered where it named none."""
+
+    @property
+    def listed(self) -> bool:
+        """Whether the request named its candidates."""
+        return self.named is not None
+
+    @cached_property
+    def allowed(self) -> Mask:
+        """``(N + E,)``: what may be answered, after candidates, filters and exclusions."""
+        if self.named is None:
+            return np.ones(len(self.index), np.bool_) if self.unnamed is None else self.unnamed
+        mask = np.zeros(len(self.index) + len(self.extras.table), dtype=np.bool_)
+        mask[self.named] = True
+        return mask
 
     def id(self, position: int) -> str:
         """The item's id."""
@@ -82,12 +131,12 @@ class Shelf:
 
     def popular(self, among: Mask, limit: int) -> tuple[IntArray, NDArray[np.float64]]:
         """The most popular of ``among`` ``(N + E,)``: positions, and shares of all interest."""
-        popularity = self.index.table.popularity
-        known = self.index.table.popular_first
-        order = np.concatenate([known, np.arange(len(self.index), len(among))])
+        popularity, order = self.index.table.popularity, self.index.table.popular_first
+        if len(self.extras.table):
+            order = np.concatenate([order, np.arange(len(self.index), len(among))])
+            popularity = np.concatenate([popularity, self.extras.table.popularity])
         positions = order[among[order]][:limit]
-        padded = np.concatenate([popularity, self.extras.table.popularity])
-        return positions, padded[positions] / max(popularity.sum(), 1.0)
+        return positions, popularity[positions] / self.index.table.interest
 
     def _at(self, position: int) -> tuple[ItemTable, int]:
         count = len(self.index)
@@ -126,10 +175,20 @@ def _known(values: KnownValues, row: int) -> dict[str, Sequence[str]]:
     return {attribute: found for attribute in ATTRIBUTES if (found := values.of(attribute, row))}
 
 
+def _stacked(found: Sequence[int | FloatArray | None], indexed: FloatArray) -> FloatArray:
+    """Rows of ``indexed`` by number, and rows that are given themselves, in order."""
+    numbers = [item if isinstance(item, int) else -1 for item in found]
+    rows = indexed.take(numbers, axis=0)
+    for at, item in enumerate(found):
+        if not isinstance(item, int):
+            rows[at] = item
+    return rows
+
+
 def _gather(indexed: FloatArray, extra: FloatArray, positions: IntArray) -> FloatArray:
     count = len(indexed)
     if len(extra) == 0:
-        return indexed[positions]
+        return indexed.take(positions, axis=0)
     rows = np.empty((len(positions), indexed.shape[1]), dtype=np.float32)
     known = positions < count
     rows[known] = indexed[positions[known]]

@@ -25,7 +25,7 @@ INDEX_COLUMNS = (
     "created_at",
     "popularity",
 )
-"""Columns of ``items.parquet``, in order. All but ``id`` and ``popularity`` may be null."""
+"""Columns of ``items.json``, in order. All but ``id`` and ``popularity`` may be null."""
 
 _NEVER = np.iinfo(np.int64).min
 _NOW = np.iinfo(np.int64).max
@@ -141,6 +141,18 @@ class ItemTable:
     def by_availability(self) -> Postings:
         """Rows by availability; what does not say is in stock."""
         return _postings([value or "in_stock"] for value in self.availability)
+
+    @cached_property
+    def in_stock(self) -> NDArray[np.bool_]:
+        """``(N,)``: all but what is out of stock."""
+        mask = np.ones(len(self), dtype=np.bool_)
+        mask[self.by_availability.get("out_of_stock", [])] = False
+        return mask
+
+    @cached_property
+    def interest(self) -> float:
+        """All interactions with all items; at least 1."""
+        return max(float(self.popularity.sum()), 1.0)
 
     def _postings(
         self,

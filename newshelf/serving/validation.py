@@ -1,6 +1,7 @@
 """From pydantic's errors to one ``InvalidField`` that tells the client what to mend."""
 
 import difflib
+from collections.abc import Iterable
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -66,12 +67,16 @@ def _refuse_many_fields(value: object, at: str) -> None:
                     f"an object with {len(item)} fields; none of a request has so many",
                     field=at or None,
                 )
-        level = [
-            inner
-            for item in level
-            if isinstance(item, dict | list)
-            for inner in (item.values() if isinstance(item, dict) else item)
-        ]
+        level = [inner for item in level for inner in _nesting(item)]
+
+
+def _nesting(item: object) -> Iterable[object]:
+    """What is inside, where objects or arrays are among it."""
+    if not isinstance(item, dict | list):
+        return ()
+    inner = item.values() if isinstance(item, dict) else item
+    # Hundreds of ids are passed over at once.
+    return inner if {dict, list} & {*map(type, inner)} else ()
 
 
 def _path(loc: tuple[int | str, ...], at: str) -> str:

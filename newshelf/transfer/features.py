@@ -121,14 +121,14 @@ def _image_features(
         for key in missing:
             try:
                 data = by_key[key].read_bytes()
-                pictures[key] = decode_picture(data, short_side=spec.size)
+                pictures[key] = decode_picture(data, spec)
             except (BadPicture, TooLarge) as error:
                 damaged.append(f"{by_key[key].name}: {error.message}")
             except OSError as error:
                 damaged.append(f"{by_key[key].name}: {error.strerror}")
         if not pictures:
             return {}
-        batch = prepare_pictures(list(pictures.values()), spec, "cpu")
+        batch = torch.from_numpy(prepare_pictures(list(pictures.values()), spec))
         features = tower(batch.to(memory_format=torch.channels_last))
         _refuse_not_finite("[image]", features, [by_key[key].name for key in pictures])
         return dict(zip(pictures, features, strict=True))
@@ -159,7 +159,7 @@ def _text_features(
 
     def compute(missing: Sequence[str]) -> dict[str, Tensor]:
         ids, mask = tokenizer.batch([by_key[key] for key in missing])
-        features = tower(ids, mask)
+        features = tower(torch.from_numpy(ids), torch.from_numpy(mask))
         _refuse_not_finite("[text]", features, [repr(by_key[key]) for key in missing])
         return dict(zip(missing, features, strict=True))
 

@@ -34,6 +34,9 @@ target_epochs = 5
 [scorer]
 epochs = 3
 
+[archive]
+precision = "fp32"
+
 [archive.encoder]
 batch_size = 4
 max_batch_delay_ms = 50
@@ -56,7 +59,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def settings_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Little training, and batches that wait long enough to be filled on purpose."""
+    """Little training, batches that wait long enough to be filled on purpose, and float32, so
+    that what is answered can be compared with what was trained digit by digit.
+    """
     path = tmp_path_factory.mktemp("settings") / "small.toml"
     path.write_text(SETTINGS)
     return path

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from safetensors.numpy import load_file
 
@@ -38,7 +37,7 @@ def parts_of_scores(checkpoint: Path, index: Path, history: Sequence[str]) -> Pa
     arrays = load_file(index / "blend.safetensors")
     vectors = load_file(index / "vectors.safetensors")
     embeddings = vectors["embeddings"].astype(float)
-    ids = list(pd.read_parquet(index / "items.parquet")["id"])
+    ids = read_json(index / "items.json")["id"]
     links, neighbours = (_dense(arrays, name, len(ids)) for name in ("links", "neighbours"))
     weights, prior = spec["weights"], arrays["prior"].astype(float)
     past = [ids.index(item) for item in history]

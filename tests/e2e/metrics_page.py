@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from newshelf.server.client import Client
 from newshelf.serving.observe import BATCH_SIZE, METRICS
 
-__all__ = ["Histogram", "Histograms", "histograms", "settled", "told"]
+__all__ = ["HISTOGRAMS", "Histogram", "Histograms", "histograms", "settled", "told"]
 
+HISTOGRAMS = [metric for metric in METRICS if metric.kind == "histogram"]
 _SAMPLE = re.compile(r"^(\w+)\{(.*)\} (\S+)$", flags=re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
 _LOOKS, _PAUSE_S = 50, 0.2
@@ -45,7 +46,7 @@ def histograms(page: str) -> Histograms:
             },
         )
         for model in ("encoder", "recommender")
-        for metric in METRICS
+        for metric in HISTOGRAMS
     }
 
 

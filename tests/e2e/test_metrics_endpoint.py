@@ -9,7 +9,7 @@ from newshelf.pipeline.serve import Served
 from newshelf.server.client import Client
 from newshelf.server.process import members
 from newshelf.serving.observe import BATCH_SIZE, METRICS
-from tests.e2e.metrics_page import settled, told
+from tests.e2e.metrics_page import HISTOGRAMS, settled, told
 from tests.e2e.products import ENCODER, RECOMMENDER, base64_of, picture_of
 
 STAGES = [metric.name for metric in METRICS if metric.unit == "s"]
@@ -48,13 +48,13 @@ def test_every_batch_is_measured_in_seconds_stage_by_stage(
     assert 0.001 < spent_s < wall_s
 
 
-def test_all_histograms_are_there_and_no_others_of_ours(client: Client) -> None:
+def test_all_metrics_are_there_and_no_others_of_ours(client: Client) -> None:
     page = client.metrics()
     declared = [
         line.split()[2:] for line in page.splitlines() if line.startswith("# TYPE newshelf_")
     ]
-    assert sorted(declared) == sorted([metric.name, "histogram"] for metric in METRICS)
-    for metric in METRICS:
+    assert sorted(declared) == sorted([metric.name, metric.kind] for metric in METRICS)
+    for metric in HISTOGRAMS:
         for model in ("encoder", "recommender"):
             assert f'{metric.name}_count{{ModelName="{model}",Level="Model",' in page
 

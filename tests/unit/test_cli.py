@@ -22,6 +22,8 @@ VERBS = (
     "status",
     "recommend",
     "encode",
+    "profile",
+    "tune",
     "test",
     "check",
 )
@@ -97,9 +99,10 @@ def test_sample_does_not_replace_a_folder_that_holds_something(tmp_path: Path) -
 
 
 def test_the_runtime_option_wins_over_the_settings() -> None:
-    assert settings_from(None).archive.runtime == "onnxruntime"
+    assert settings_from(None).archive.runtime == "auto"
     assert settings_from(None, "torchscript").archive.runtime == "torchscript"
-    with pytest.raises(SettingsError, match="--runtime is onnxruntime or torchscript, not tvm"):
+    accepted = "--runtime is auto, onnxruntime, openvino or torchscript, not tvm"
+    with pytest.raises(SettingsError, match=accepted):
         settings_from(None, "tvm")
 
 

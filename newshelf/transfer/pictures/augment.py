@@ -2,7 +2,7 @@
 
 import torch
 from torch import Tensor
-from torchvision.transforms import v2  # type: ignore[import-untyped]
+from torchvision.transforms import v2
 
 __all__ = ["augment_pictures"]
 

@@ -7,11 +7,10 @@ from typing import Literal
 import torch
 from rich.console import Console
 from torch import Tensor
-from torch.nn import functional as F
 
 from newshelf.catalog import Catalog
 from newshelf.errors import BadPicture, TooLarge, TrainingError
-from newshelf.nn.inputs import decode_picture, prepare_pictures
+from newshelf.nn.inputs import decode_picture
 from newshelf.nn.spec import ImageInput
 
 __all__ = ["Pictures", "read_pictures"]
@@ -60,10 +59,8 @@ def read_pictures(
     Raises:
         TrainingError: a damaged picture under ``refuse``, naming each file; or none is left.
     """
-    # prepare_pictures normalises; with mean 0 and deviation 1 it only crops and resizes.
-    plain = ImageInput(
-        architecture="none", features=1, size=size, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)
-    )
+    # What only decodes does not read mean and deviation.
+    plain = ImageInput(architecture="none", features=1, size=size, mean=(0, 0, 0), std=(1, 1, 1))
     kept: list[int] = []
     pixels: list[Tensor] = []
     bad: list[str] = []
@@ -72,15 +69,11 @@ def read_pictures(
         if path is None:
             continue
         try:
-            picture = decode_picture(path.read_bytes(), short_side=size)
+            square = decode_picture(path.read_bytes(), plain, whole=whole)
         except (BadPicture, TooLarge) as error:
             bad.append(f"{path}: {error.message}")
             continue
-        if whole:
-            pixels.append(_squeeze(picture, size))
-        else:
-            prepared = prepare_pictures([picture], plain, "cpu")[0]
-            pixels.append((prepared * 255).round().to(torch.uint8))
+        pixels.append(torch.tensor(square).permute(2, 0, 1))
         kept.append(row)
     if bad and damaged == "refuse":
         raise TrainingError(f"{_listed(bad)}\nrepair or remove these files, or let them be skipped")
@@ -91,13 +84,6 @@ def read_pictures(
             f"none of the {len(rows)} products of {catalog.folder} has a picture that can be read"
         )
     return Pictures(torch.tensor(kept), torch.stack(pixels))
-
-
-def _squeeze(picture: Tensor, size: int) -> Tensor:
-    resized = F.interpolate(
-        picture[None].float(), size=(size, size), mode="bilinear", antialias=True
-    )[0]
-    return resized.round().clamp(0, 255).to(torch.uint8)
 
 
 def _listed(bad: Sequence[str]) -> str:

@@ -41,6 +41,9 @@ class FakeContext:
     def get_request_id(self, idx=0):
         return f"request-{idx}"
 
+    def set_response_header(self, idx, key, value):
+        raise AssertionError("nobody asked for a header")
+
     def set_response_status(self, code=200, phrase="", idx=0):
         self.statuses[idx] = code
 

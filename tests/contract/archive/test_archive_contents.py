@@ -12,8 +12,8 @@ from newshelf.errors import ParityError, SetupError, VersionMismatch
 from newshelf.files import read_json, write_json
 from newshelf.serving.bundle import read_version
 
-DESCRIPTION = {"MAR-INF", "model-config.yaml", "model.json", "newshelf", "parity.json"}
-DESCRIPTION |= {"tokenizer.json", "version.json"}
+DESCRIPTION = {"MAR-INF", "handlers", "model-config.yaml", "model.json", "newshelf", "parity.json"}
+DESCRIPTION |= {"sitecustomize.py", "tokenizer.json", "version.json"}
 GRAPHS = {"encoder": {"encoder"}, "recommender": {"encoder", "projector", "scorer"}}
 
 

@@ -2,7 +2,9 @@
 
 import importlib
 import json
+import os
 import struct
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,8 @@ from ts.service import Service
 from ts.utils.util import list_classes_from_module
 
 from newshelf.serving.fake import FakeEncoderPredictor, FakeRecommenderPredictor
-from newshelf.serving.observe import BATCH_SIZE, METRICS
+from newshelf.serving.observe import BATCH_SIZE, CACHE_HITS, METRICS, Span
+from newshelf.serving.trace import SPANS_HEADER, TRACE_HEADER, read_trace
 
 ROOT = Path(__file__).parents[3]
 MODELS = ["encoder", "recommender"]
@@ -29,6 +32,9 @@ class Measured:
         if any(b"boom" in bytes(part) for row in rows for part in row.parts.values()):
             raise RuntimeError("CUDA error")
         self.observer.observe(BATCH_SIZE, len(rows))
+        self.observer.observe(CACHE_HITS, 3)
+        now = time.perf_counter_ns()
+        self.observer.trace([Span("inference", now, now + 5000)])
         return self.inner.predict(rows)
 
 
@@ -61,14 +67,16 @@ def service(handler, model, tmp_path):
     (tmp_path / "model-config.yaml").write_text(
         yaml.safe_dump({"minWorkers": 1, "serving": {"threads": 2}, "limits": {"max_k": 5}})
     )
-    declared = [
-        {"name": item.name, "unit": item.unit, "dimensions": list(item.dimensions)}
-        for item in METRICS
-    ]
+    declared = {
+        kind: [
+            {"name": item.name, "unit": item.unit, "dimensions": list(item.dimensions)}
+            for item in METRICS
+            if item.kind == kind
+        ]
+        for kind in ("histogram", "counter")
+    }
     metrics_file = tmp_path / "metrics.yaml"
-    metrics_file.write_text(
-        yaml.safe_dump({"dimensions": [], "model_metrics": {"histogram": declared}})
-    )
+    metrics_file.write_text(yaml.safe_dump({"dimensions": [], "model_metrics": declared}))
     metrics = MetricsCacheYamlImpl(str(metrics_file))
     metrics.initialize_cache()
     metrics.model_name = model
@@ -89,7 +97,12 @@ def request(at: int, body: bytes, content_type: str = "application/json") -> dic
 
 
 def answers(message: bytes) -> list[tuple[int, str, dict]]:
-    """Status, content type and body of each row, from the worker's wire format."""
+    """Status, content type and body of each row."""
+    return [(status, kind, body) for status, kind, body, _ in with_headers(message)]
+
+
+def with_headers(message: bytes) -> list[tuple[int, str, dict, dict[str, str]]]:
+    """The same and the headers, from the worker's wire format."""
     position = 0
 
     def number() -> int:
@@ -111,9 +124,8 @@ def answers(message: bytes) -> list[tuple[int, str, dict]]:
         content_type = text().decode()
         status = number()
         text()
-        for _ in range(number()):
-            text(), text()
-        rows.append((status, content_type, json.loads(text())))
+        headers = {text().decode(): text().decode() for _ in range(number())}
+        rows.append((status, content_type, json.loads(text()), headers))
     return rows
 
 
@@ -175,6 +187,31 @@ def test_measurements_become_histograms(service, model, caplog):
     ]
     assert line.startswith("[METRICS]newshelf_batch_size.Count:2|")
     assert f"|#ModelName:{model},Level:Model|#type:HISTOGRAM|" in line
+
+
+def test_counts_become_counters(service, model, caplog):
+    caplog.set_level("INFO")
+    service.predict([request(0, json.dumps(GOOD[model]).encode())])
+    lines = [record.getMessage() for record in caplog.records]
+    [line] = [line for line in lines if CACHE_HITS.name in line]
+    assert line.startswith(f"[METRICS]{CACHE_HITS.name}.Count:3|")
+    assert "|#type:COUNTER|" in line
+
+
+def test_spans_go_to_those_who_asked_and_to_no_one_else(service, model):
+    good = json.dumps(GOOD[model]).encode()
+    asking = request(1, good)
+    asking["headers"].append({"name": TRACE_HEADER.title().encode(), "value": b"1"})
+    before = time.time_ns()
+    quiet, told = with_headers(service.predict([request(0, good), asking]))
+    assert SPANS_HEADER not in quiet[3]
+    trace = read_trace(told[3][SPANS_HEADER])
+    assert (trace.worker, trace.size) == (os.getpid(), 2)
+    assert [span.stage for span in trace.spans] == ["inference"]
+    assert before - 1_000_000 <= trace.start_ns <= trace.spans[0].start_ns <= trace.end_ns
+    # Neither the warm-up's spans nor another batch's.
+    [(*_, headers)] = with_headers(service.predict([asking]))
+    assert len(read_trace(headers[SPANS_HEADER]).spans) == 1
 
 
 def test_a_handler_is_one_class_of_a_unique_module_name(model):

@@ -5,6 +5,7 @@ import yaml
 
 from export.model_config import model_config
 from newshelf.config import ArchiveSettings, ModelServingSettings
+from newshelf.errors import SetupError
 from newshelf.serving.limits import ServingSettings
 
 
@@ -12,6 +13,7 @@ from newshelf.serving.limits import ServingSettings
 def settings():
     return ArchiveSettings(
         runtime="torchscript",
+        precision="fp32",
         encoder=ModelServingSettings(
             batch_size=16, max_batch_delay_ms=4, workers=3, threads=2, decode_threads=5
         ),
@@ -44,5 +46,30 @@ def test_serving_reads_back_what_was_written(settings):
 def test_cores_are_divided_among_workers(monkeypatch, cores, workers, threads):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
     model = ModelServingSettings(workers=workers)
-    table = yaml.safe_load(model_config(ArchiveSettings(), model))
+    table = yaml.safe_load(
+        model_config(ArchiveSettings(runtime="onnxruntime", precision="fp32"), model)
+    )
     assert table["serving"]["threads"] == threads
+
+
+@pytest.mark.parametrize(
+    ("runtime", "precision", "device"),
+    [
+        ("onnxruntime", "fp32", None),
+        ("torchscript", "fp32", None),
+        ("onnxruntime", "int8", "cpu"),
+        ("openvino", "bf16", "cpu"),
+        ("onnxruntime", "fp16", "gpu"),
+    ],
+)
+def test_what_computes_on_one_kind_of_device_asks_for_it(runtime, precision, device):
+    settings = ArchiveSettings(runtime=runtime, precision=precision, provider="tensorrt")
+    table = yaml.safe_load(model_config(settings, settings.encoder))
+    assert table.get("deviceType") == device
+    assert table["serving"]["precision"] == precision
+    assert table["serving"]["provider"] == "tensorrt"
+
+
+def test_auto_must_be_decided_before():
+    with pytest.raises(SetupError, match="not decided"):
+        model_config(ArchiveSettings(), ModelServingSettings())

@@ -10,8 +10,10 @@ def test_only_what_serving_needs_is_carried(name):
     assert handler_path(name).is_file()
     sources = needed_sources(name)
     assert all((ROOT / path).is_file() for path in sources)
-    assert {path.parts[0] for path in sources} == {"newshelf"}
-    parts = {path.parts[1] for path in sources}
+    handlers = {path for path in sources if path.parts[0] == "handlers"}
+    assert handlers == {Path("handlers/__init__.py"), Path("handlers/adapter.py")}
+    parts = {path.parts[1] for path in sources if path.parts[0] == "newshelf"}
+    assert len(sources) - len(handlers) == sum(path.parts[0] == "newshelf" for path in sources)
     assert parts == {
         "__init__.py",
         "catalog",

@@ -9,7 +9,7 @@ from export.parity import TOLERANCE, Comparison, check_case, limit_of, report
 from export.subjects import Subject
 from newshelf.errors import ParityError
 from newshelf.nn.spec import ScorerSpec
-from newshelf.serving.runtime import Graph
+from newshelf.serving.runtimes import Graph
 from tests.unit.export.tiny_checkpoint import tiny_spec
 
 CASE = Case("batch 2", (torch.tensor([[0.5], [-0.5]]),))
@@ -18,13 +18,11 @@ CASE = Case("batch 2", (torch.tensor([[0.5], [-0.5]]),))
 class Fake:
     """A runtime that answers what it is told to."""
 
-    device = torch.device("cpu")
-
     def __init__(self, answer):
         self.answer = answer
 
     def run(self, inputs):
-        return {"double": self.answer(inputs["x"])}
+        return {"double": self.answer(inputs["x"]).numpy()}
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 
-from newshelf.nn.inputs import prepare_pictures
 from newshelf.nn.scorer import SiameseScorer
 from newshelf.nn.spec import ScorerSpec
 
@@ -57,14 +56,6 @@ def example(device: torch.device) -> dict[str, torch.Tensor]:
 
 def devices(*tensors: torch.Tensor) -> set[torch.device]:
     return {tensor.device for tensor in tensors}
-
-
-def test_pictures_are_prepared_where_they_are_sent(spec, fake):
-    pictures = [torch.empty((3, *size), dtype=torch.uint8) for size in ((50, 40), (32, 32))]
-    prepared = prepare_pictures(pictures, spec.image, GPU)
-    assert prepared.device == GPU
-    assert prepared.shape == (2, 3, 32, 32)
-    assert prepare_pictures([], spec.image, GPU).device == GPU
 
 
 def test_the_encoder_answers_on_the_gpu(encoder, fake):

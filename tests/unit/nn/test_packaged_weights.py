@@ -24,7 +24,7 @@ def test_minilm_equals_sentence_transformers(tmp_path):
     path = tmp_path / "tokenizer.json"
     path.write_text(loaded.tokenizer_json, encoding="utf-8")
     ids, mask = Tokenizer(path, loaded.spec.max_tokens, loaded.spec.pad_token_id).batch(SENTENCES)
-    ours = F.normalize(loaded.tower(ids, mask), dim=1)
+    ours = F.normalize(loaded.tower(torch.from_numpy(ids), torch.from_numpy(mask)), dim=1)
     theirs = SentenceTransformer(str(get_model_path()), device="cpu").encode(
         SENTENCES, convert_to_tensor=True, normalize_embeddings=True
     )
@@ -43,8 +43,8 @@ def drawn(tmp_path_factory):
 def test_efficientnet_tells_drawn_types_apart(drawn):
     """Tensors in another order, or none, tell little: 0.09 at random, 0.33 as trained."""
     spec, tower = load_image_tower(ImageTowerSettings())
-    pictures = [decode_picture(drawn.image_path(row).read_bytes()) for row in range(60)]
-    features = tower(prepare_pictures(pictures, spec, "cpu"))
+    pictures = [decode_picture(drawn.image_path(row).read_bytes(), spec) for row in range(60)]
+    features = tower(torch.from_numpy(prepare_pictures(pictures, spec)))
     assert features.shape == (60, 1280)
     assert spec.mean == spec.std == (0.5, 0.5, 0.5)
     directions = F.normalize(features - features.mean(dim=0), dim=1)

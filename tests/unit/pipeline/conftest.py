@@ -37,7 +37,7 @@ class Shop:
             self.done.append("evaluate")
             (out / "report.md").write_text("fine")
 
-        def export(workspace: Workspace, out: Path) -> None:
+        def export(workspace: Workspace, settings: Settings, out: Path) -> None:
             self.done.append("export")
             weights = (workspace.checkpoint / "encoder.safetensors").read_bytes()
             (out / "encoder.onnx").write_bytes(weights)

@@ -93,7 +93,7 @@ def test_a_stage_depends_on_its_own_settings_only(shop: Shop) -> None:
     shop.settings = Settings.model_validate({"archive": {"runtime": "torchscript"}})
     made, printed = update(shop)
     assert made == ["archive"]
-    assert "settings changed (archive.runtime: onnxruntime → torchscript)" in printed
+    assert "settings changed (archive.runtime: auto → torchscript)" in printed
 
 
 def test_weights_at_a_local_path_are_part_of_what_a_model_is_made_from(

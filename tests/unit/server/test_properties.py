@@ -83,11 +83,14 @@ def test_a_body_slightly_too_large_reaches_newshelfs_own_limit() -> None:
 
 def test_the_metrics_file_declares_what_the_handlers_send() -> None:
     declared = yaml.safe_load((ROOT / read_properties(FILE)["metrics_config"]).read_text())
-    histograms = {
-        (entry["name"], entry["unit"], tuple(entry["dimensions"]))
-        for entry in declared["model_metrics"]["histogram"]
+    ours = {
+        (kind, entry["name"], entry["unit"], tuple(entry["dimensions"]))
+        for kind in ("histogram", "counter")
+        for entry in declared["model_metrics"][kind]
     }
-    assert histograms == {(metric.name, metric.unit, metric.dimensions) for metric in METRICS}
+    assert ours == {
+        (metric.kind, metric.name, metric.unit, metric.dimensions) for metric in METRICS
+    }
 
 
 def test_final_properties_name_each_archive_and_are_absolute(tmp_path: Path) -> None:

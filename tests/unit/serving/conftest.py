@@ -27,12 +27,12 @@ from newshelf.nn.spec import (
     TextInput,
 )
 from newshelf.serving.bundle import write_version
-from newshelf.serving.index import write_index
+from newshelf.serving.index_write import write_index
 from newshelf.serving.limits import Limits, ServingSettings
 from newshelf.serving.load import load_encoder_predictor, load_recommender_predictor
 from newshelf.serving.observe import Recorder
 from newshelf.serving.protocol import RawRequest
-from newshelf.serving.runtime import encoder_graph
+from newshelf.serving.runtimes import encoder_graph
 
 VERSION = "0123456789ab"
 LIMITS = Limits(max_pixels=1_000_000, max_picture_bytes=400_000)

@@ -285,7 +285,7 @@ def test_a_defect_of_the_decoder_is_a_bad_picture(encoder_predictor, post, monke
     def broken(*_args, **_options):
         raise ZeroDivisionError("in a codec")
 
-    monkeypatch.setattr("newshelf.serving.decode.decode_picture", broken)
+    monkeypatch.setattr("newshelf.serving.decode.prepare_picture", broken)
     answers = post(encoder_predictor, {"image": b64(JPEG)}, GOOD)
     assert [status for status, _ in answers] == [422, 200]
     assert answers[0][1]["code"] == "bad_picture"

@@ -35,7 +35,7 @@ def serve(recommender, settings):
     def build(index, retrieve: int = 30) -> RecommenderPredictor:
         return RecommenderPredictor(
             recommender._encoder,
-            recommender._scorer,
+            recommender.scorer,
             index,
             model_version=VERSION,
             limits=settings.limits,

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from newshelf.catalog.schema import Product
+from newshelf.errors import DeadlineExceeded
 from newshelf.nn.inputs import attribute_row, decode_picture, prepare_pictures
 from newshelf.serving.protocol import RawRequest
 
@@ -31,7 +32,8 @@ def test_the_answer_is_what_the_eager_encoder_computes(
     bodies = [{"image": b64(pixels)}, JADE, {**JADE, "image": b64(pixels), "color": "red"}]
     embeddings = [answer["embedding"] for _, answer in post(encoder_predictor, *bodies)]
 
-    image = prepare_pictures([decode_picture(pixels)] * 2, spec.encoder.image, "cpu")
+    square = decode_picture(pixels, spec.encoder.image)
+    image = torch.from_numpy(prepare_pictures([square] * 2, spec.encoder.image))
     ids = torch.tensor([[2, 10, 4, 7, 3]] * 2)  # [CLS] green jade ring [SEP]
     products = [Product(**fields) for fields in ({}, JADE, {**JADE, "color": "red"})]
     rows = torch.tensor([attribute_row(item, spec.encoder.attributes) for item in products])
@@ -119,11 +121,29 @@ def test_a_request_past_its_deadline_answers_504(encoder_predictor, post):
 
 def test_every_stage_and_the_batch_size_are_observed(encoder_predictor, recorder, post):
     recorder.drain()
-    post(encoder_predictor, JADE, JADE)
+    new = {**JADE, "title": "a lamp of linen and gold"}
+    post(encoder_predictor, new, {**new, "price": 99.0})
     measured = {metric.name: value for metric, value in recorder.drain()}
     assert measured.pop("newshelf_batch_size") == 2
+    assert measured.pop("newshelf_embedding_cache_misses_total") == 2
     assert set(measured) == {
         f"newshelf_{stage}_seconds"
-        for stage in ("decode", "preprocess", "inference", "postprocess")
+        for stage in ("parse", "decode", "preprocess", "inference", "postprocess")
     }
     assert all(value > 0 for value in measured.values())
+    post(encoder_predictor, new, JADE)
+    counts = {metric.name: value for metric, value in recorder.drain()}
+    assert counts["newshelf_embedding_cache_hits_total"] >= 1
+
+
+def test_instances_whose_deadline_passes_on_the_way_answer_504(
+    encoder_predictor, post, monkeypatch
+):
+    monkeypatch.setattr("newshelf.serving.encode.refuse_late", _late)
+    body = {"instances": [{**JADE, "color": "gold"}, {"title": 3}]}
+    [(status, answer)] = post(encoder_predictor, body)
+    assert (status, answer["code"]) == (504, "deadline_exceeded")
+
+
+def _late(_deadline_ms):
+    raise DeadlineExceeded("the deadline passed 3 ms before the request's turn")

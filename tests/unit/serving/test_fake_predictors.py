@@ -8,7 +8,6 @@ import pytest
 
 from newshelf.serving.fake import FakeEncoderPredictor, FakeRecommenderPredictor
 from newshelf.serving.isolate import predict_isolated
-from newshelf.serving.observe import BATCH_SIZE, METRICS, Recorder, Stages
 from newshelf.serving.protocol import RawRequest
 from newshelf.serving.schemas import EncoderAnswer, ErrorBody, InstancesAnswer, RecommendAnswer
 
@@ -132,24 +131,3 @@ def test_parts_that_a_server_has_decoded_are_bytes_again():
     assert dict(request.parts) == {
         "body": b'{"title":"a"}', "title": "Grün".encode(), "image": b"x",
     }  # fmt: skip
-
-
-def test_stages_are_summed_and_reported_once():
-    recorder, stages = Recorder(), Stages()
-    for _ in range(2):
-        with stages.measure("decode"):
-            sum(range(1000))
-    stages.report(recorder, 3)
-    taken = dict(recorder.drain())
-    assert set(taken) == set(METRICS)
-    assert taken[BATCH_SIZE] == 3
-    decode, inference = METRICS[0], METRICS[2]
-    assert taken[decode] > 0
-    assert taken[inference] == 0
-    assert recorder.drain() == []
-
-
-def test_metrics_are_histograms_in_seconds_of_model_and_level():
-    assert {metric.unit for metric in METRICS} == {"s", "count"}
-    assert all(metric.name.endswith("_seconds") == (metric.unit == "s") for metric in METRICS)
-    assert {metric.dimensions for metric in METRICS} == {("ModelName", "Level")}

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -6,7 +8,11 @@ import pytest
 from newshelf.errors import VersionMismatch, WeightsError
 from newshelf.nn.blend import Blend
 from newshelf.nn.spec import BlendSpec
-from newshelf.serving.index import load_index, search, top_rows, write_index
+from newshelf.serving.index import load_index
+from newshelf.serving.index_write import write_index
+from newshelf.serving.search import PlainSearch, top_rows
+from newshelf.serving.search.ann import AnnSearch
+from newshelf.serving.search.exact import Int8Search
 from tests.unit.export.tiny_checkpoint import BLEND_WEIGHTS, same_blend, tiny_blend
 
 
@@ -141,16 +147,16 @@ def test_files_of_two_indexes_are_not_mixed(written, frame, unit_rows):
     other, _ = written(
         "other", items=frame[:20], embeddings=unit_rows(20, 16), vectors=unit_rows(20, 4)
     )
-    (other / "items.parquet").replace(folder / "items.parquet")
+    (other / "items.json").replace(folder / "items.json")
     with pytest.raises(VersionMismatch, match="manifest says"):
         load_index(folder, encoder_version="e" * 12)
 
 
 def test_a_manifest_of_another_format_is_refused(written):
     folder, manifest = written()
-    text = json.dumps({**manifest.model_dump(), "format": 2})
+    text = json.dumps({**manifest.model_dump(), "format": 1})
     (folder / "index.json").write_text(text)
-    with pytest.raises(WeightsError, match="format"):
+    with pytest.raises(VersionMismatch, match=r"format 1.*reads format 2: export it again"):
         load_index(folder, encoder_version="e" * 12)
 
 
@@ -160,12 +166,12 @@ def test_search_is_exact(unit_rows, share, limit):
     matrix, query = unit_rows(300, 8, 3), unit_rows(1, 8, 4)[0]
     allowed = np.random.default_rng(5).random(300) < share
     ranked = sorted(np.flatnonzero(allowed), key=lambda row: -float(matrix[row] @ query))
-    found = search(matrix, query, allowed, limit)
+    found = PlainSearch(matrix).nearest(query, allowed, limit)
     assert found.tolist() == sorted(ranked[:limit])
 
 
 def test_search_among_nothing_finds_nothing(unit_rows):
-    rows = search(unit_rows(5, 8), unit_rows(1, 8)[0], np.zeros(5, dtype=bool), 3)
+    rows = PlainSearch(unit_rows(5, 8)).nearest(unit_rows(1, 8)[0], np.zeros(5, dtype=bool), 3)
     assert rows.tolist() == []
 
 
@@ -176,3 +182,55 @@ def test_the_highest_allowed_rows_are_found(share, limit):
     scores, allowed = rng.standard_normal(200).astype(np.float32), rng.random(200) < share
     ranked = sorted(np.flatnonzero(allowed).tolist(), key=lambda row: -scores[row])
     assert top_rows(scores, allowed, limit).tolist() == sorted(ranked[:limit])
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        ({}, PlainSearch),
+        ({"compressed_bytes": 0}, Int8Search),
+        ({"ann_items": 20}, AnnSearch),
+    ],
+)
+def test_the_search_follows_from_the_number_of_items(written, unit_rows, options, kind):
+    folder, manifest = written(**options)
+    index = load_index(folder, encoder_version="e" * 12)
+    assert isinstance(index.embedding_search, kind)
+    assert isinstance(index.vector_search, kind)
+    assert index.manifest == manifest
+    everything = np.ones(30, dtype=bool)
+    query = unit_rows(30, 16, 1)[4]
+    assert 4 in index.embedding_search.nearest(query, everything, 3)
+    assert 4 in index.vector_search.nearest(unit_rows(30, 4, 2)[4], everything, 3)
+
+
+def test_a_small_index_has_no_files_of_a_search(written):
+    folder, _ = written()
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"index.json", "items.json", "vectors.safetensors"}
+
+
+def test_what_belongs_to_a_search_must_be_there(written):
+    folder, _ = written(compressed_bytes=0)
+    (folder / "search.safetensors").unlink()
+    with pytest.raises(WeightsError, match="cannot be loaded"):
+        load_index(folder, encoder_version="e" * 12)
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"id": [1]}', "nonsense"])
+def test_items_that_are_no_columns_are_told(written, text):
+    folder, _ = written()
+    (folder / "items.json").write_text(text)
+    with pytest.raises(WeightsError, match="cannot be loaded"):
+        load_index(folder, encoder_version="e" * 12)
+
+
+def test_loading_an_index_needs_no_table_reader_and_no_torch(written):
+    folder, _ = written(ann_items=20)
+    code = (
+        "import sys; from pathlib import Path; from newshelf.serving.index import load_index; "
+        f"load_index(Path({str(folder)!r}), encoder_version={'e' * 12!r}); "
+        "print(sorted({'torch', 'pyarrow', 'pandas', 'faiss'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['faiss']"

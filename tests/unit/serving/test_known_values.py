@@ -10,8 +10,9 @@ from newshelf.errors import VersionMismatch, WeightsError
 from newshelf.knowledge.lexicon import Lexicon
 from newshelf.knowledge.vocabulary import packaged_lexicon
 from newshelf.serving.filters import allowed_mask
-from newshelf.serving.index import load_index, write_index
+from newshelf.serving.index import load_index
 from newshelf.serving.index_knowledge import IndexKnowledge
+from newshelf.serving.index_write import write_index
 from newshelf.serving.known import KnownValues, TextReader
 from newshelf.serving.reasons import Facts, like_history
 from newshelf.serving.schemas import Filters
@@ -141,7 +142,7 @@ def test_an_index_made_before_there_was_knowledge_knows_its_columns(written):
     assert index.manifest.knowledge is None
     assert passed(index.table, style="minimal") == []
     assert passed(index.table, color="yellow")
-    assert not (folder / "knowledge.parquet").exists()
+    assert not (folder / "knowledge.json").exists()
 
 
 def test_knowledge_is_part_of_the_version(written):
@@ -172,7 +173,7 @@ def test_missing_or_mixed_files_are_told(written):
     with pytest.raises(WeightsError, match=r"lexicon\.json"):
         load_index(folder, encoder_version="e" * 12)
     folder, _ = written()
-    (folder / "knowledge.parquet").write_bytes(b"nonsense")
+    (folder / "knowledge.json").write_bytes(b"nonsense")
     with pytest.raises(WeightsError, match="cannot be loaded"):
         load_index(folder, encoder_version="e" * 12)
     folder, _ = written()

@@ -1,25 +1,24 @@
 """``ProductEncoder`` around a graph that is only arithmetic."""
 
+import time
+
+import numpy as np
 import pytest
-import torch
 
 from newshelf.catalog.schema import Product
-from newshelf.errors import BadPicture, InvalidField, NewshelfError
+from newshelf.errors import BadPicture, DeadlineExceeded, InvalidField, NewshelfError
 from newshelf.nn.inputs import Tokenizer
-from newshelf.serving.decode import PictureDecoder
+from newshelf.serving.cache import EncodingCache
+from newshelf.serving.decode import open_reader
 from newshelf.serving.encode import Encoding, ProductEncoder
-from newshelf.serving.limits import Limits
-from newshelf.serving.observe import Stages
+from newshelf.serving.observe import Recorder, Stages
 from newshelf.serving.preprocess import InputBuilder
 from newshelf.serving.products import ProductInput
-
-CPU = torch.device("cpu")
+from newshelf.serving.runtimes import Device
 
 
 class Counting:
     """Embeds each row as (mean of its picture, its first word, 1, …), and counts its runs."""
-
-    device = CPU
 
     def __init__(self, poison: int | None = None) -> None:
         self.batches: list[int] = []
@@ -28,33 +27,44 @@ class Counting:
     def run(self, inputs):
         batch = len(inputs["attributes"])
         self.batches.append(batch)
-        embedding = torch.ones(batch + 1, 512)
-        embedding[inputs["image_row"], 0] = inputs["image"].mean(dim=(1, 2, 3))
-        embedding[inputs["text_row"], 1] = inputs["input_ids"][:, :2][:, -1].float()
+        embedding = np.ones((batch + 1, 512), dtype=np.float32)
+        if len(inputs["image"]):
+            embedding[inputs["image_row"], 0] = inputs["image"].mean(axis=(1, 2, 3))
+        embedding[inputs["text_row"], 1] = inputs["input_ids"][:, :2][:, -1]
         if self.poison is not None:
-            embedding[self.poison] = float("nan")
-        logits = torch.tensor([[0.0, 2.0]]).repeat(batch, 1)
+            embedding[self.poison] = np.nan
         return {
             "embedding": embedding[:batch],
-            "color_logits": logits,
-            "material_logits": torch.tensor([[5.0, 0.0, 0.0]]).repeat(batch, 1),
+            "color_logits": np.tile(np.float32([0.0, 2.0]), (batch, 1)),
+            "material_logits": np.tile(np.float32([5.0, 0.0, 0.0]), (batch, 1)),
         }
 
 
 @pytest.fixture
 def build(spec, bundle):
-    def make(runtime, step=64, **changed):
+    def make(runtime, step=64, pictures=64, cache=None, **changed):
         changed_spec = spec.encoder.model_copy(update=changed)
         text = changed_spec.text
         tokenizer = Tokenizer(bundle / "tokenizer.json", 16, 0) if text else None
-        builder = InputBuilder(changed_spec, tokenizer, CPU)
-        return ProductEncoder(changed_spec, runtime, builder, PictureDecoder(Limits(), 2), step)
+        return ProductEncoder(
+            changed_spec,
+            runtime,
+            InputBuilder(changed_spec, tokenizer),
+            open_reader(changed_spec.image, Device(), max_pixels=1_000_000, threads=2),
+            max_forward_batch=step,
+            max_forward_pictures=pictures,
+            cache=cache,
+        )
 
     return make
 
 
-def given(title=None, picture=None, at="") -> ProductInput:
-    return ProductInput(Product(title=title), picture, at)
+def given(title=None, picture=None, at="", deadline_ms=None) -> ProductInput:
+    return ProductInput(Product(title=title), picture, at, deadline_ms)
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def test_labels_are_the_likeliest_classes_with_probabilities(build):
@@ -63,12 +73,14 @@ def test_labels_are_the_likeliest_classes_with_probabilities(build):
     assert result.labels["material"][0] == "jade"
 
 
-@pytest.mark.parametrize(("step", "batches"), [(64, [5]), (2, [2, 2, 1]), (5, [5])])
-def test_products_go_through_in_turns(build, step, batches):
+@pytest.mark.parametrize(("step", "forwards"), [(64, 1), (2, 3), (5, 1)])
+def test_products_go_through_in_turns(build, step, forwards):
     runtime = Counting()
     words = ["jade", "gold", "linen", "ring", "shirt"]
     results = build(runtime, step).encode([given(word) for word in words], Stages())
-    assert runtime.batches == batches
+    assert sum(runtime.batches) == 5
+    assert len(runtime.batches) == forwards
+    assert max(runtime.batches) <= step
     assert [result.embedding[1] for result in results] == [4, 5, 6, 7, 8]
 
 
@@ -82,7 +94,7 @@ def test_failed_products_leave_no_gap(build, picture):
         given(picture=picture(), at="instances[4]"),
     ]
     results = build(runtime).encode(inputs, Stages())
-    assert runtime.batches == [3]
+    assert sum(runtime.batches) == 3
     assert [type(result) for result in results] == [
         Encoding, BadPicture, Encoding, BadPicture, Encoding,
     ]  # fmt: skip
@@ -99,14 +111,33 @@ def test_nothing_is_run_when_nothing_is_left(build):
     assert runtime.batches == []
 
 
-def test_pictures_may_be_resized_in_several_groups(build, picture, monkeypatch):
+@pytest.mark.parametrize("pictures", [1, 2, 3, 7])
+def test_pictures_may_go_through_several_forwards(build, picture, pictures):
     inputs = [given(picture=picture(size=(20 + at, 9), mode="L")) for at in range(7)]
     together = build(Counting()).encode(inputs, Stages())
-    monkeypatch.setattr("newshelf.serving.encode._GROUP_BYTES", 1000)
-    grouped = build(Counting()).encode(inputs, Stages())
-    found, wanted = ([result.embedding[0] for result in many] for many in (grouped, together))
-    assert found == pytest.approx(wanted)
+    runtime = Counting()
+    split = build(runtime, pictures=pictures).encode(inputs, Stages())
+    found, wanted = ([result.embedding[0] for result in many] for many in (split, together))
+    assert found == wanted
     assert len(set(wanted)) > 1
+    assert max(runtime.batches) <= pictures
+
+
+def test_the_next_pictures_are_on_their_way_while_a_forward_runs(build, picture):
+    """When the first pictures are in the graph, the second group has been started."""
+    started = []
+
+    class Watching(Counting):
+        def run(self, inputs):
+            started.append(list(begun))
+            return super().run(inputs)
+
+    encoder = build(Watching(), pictures=2)
+    begun: list[int] = []
+    start = encoder._reader.start
+    encoder._reader.start = lambda inputs: begun.append(len(inputs)) or start(inputs)
+    encoder.encode([given(picture=picture()) for _ in range(6)], Stages())
+    assert started == [[2, 2], [2, 2, 2], [2, 2, 2]]
 
 
 def test_an_embedding_that_is_not_finite_is_an_error_of_its_row(build):
@@ -131,3 +162,100 @@ def test_a_model_without_a_text_tower_wants_a_picture(build, picture):
     assert isinstance(results[0], Encoding)
     assert isinstance(results[1], InvalidField)
     assert "needs an image" in results[1].message
+
+
+def measured(stages) -> dict[str, float]:
+    recorder = Recorder()
+    stages.report(recorder, 1)
+    return {metric.name: value for metric, value in recorder.drain()}
+
+
+def test_what_was_encoded_before_is_not_encoded_again(build, picture):
+    runtime = Counting()
+    encoder = build(runtime, cache=EncodingCache(1_000_000))
+    inputs = [given("ring", picture()), given("jade"), given("ring")]
+    first = encoder.encode(inputs, Stages())
+    assert sum(runtime.batches) == 3
+    stages = Stages()
+    again = encoder.encode([*inputs[::-1], given("ring", picture("JPEG"))], stages)
+    assert sum(runtime.batches) == 4
+    for one, other in zip(first, again[2::-1], strict=True):
+        np.testing.assert_array_equal(one.embedding, other.embedding)
+        assert one.labels == other.labels
+    counts = measured(stages)
+    assert counts["newshelf_embedding_cache_hits_total"] == 3
+    assert counts["newshelf_embedding_cache_misses_total"] == 1
+
+
+def test_without_a_cache_nothing_is_kept_or_counted(build):
+    runtime = Counting()
+    encoder = build(runtime)
+    stages = Stages()
+    for _ in range(2):
+        encoder.encode([given("ring")], stages)
+    assert runtime.batches == [1, 1]
+    assert not [name for name in measured(stages) if "cache" in name]
+
+
+def test_errors_are_not_kept(build):
+    runtime = Counting(poison=0)
+    encoder = build(runtime, cache=EncodingCache(1_000_000))
+    for _ in range(2):
+        results = encoder.encode([given("ring"), given(picture=b"damaged")], Stages())
+        assert not any(isinstance(result, Encoding) for result in results)
+    assert runtime.batches == [1, 1]
+
+
+def test_a_row_that_is_late_is_not_computed(build, picture):
+    runtime = Counting()
+    late = now_ms() - 5
+    results = build(runtime).encode(
+        [
+            given("ring", deadline_ms=late),
+            given("jade", deadline_ms=now_ms() + 600_000),
+            given(picture=picture(), deadline_ms=late),
+            given(picture=picture(), deadline_ms=now_ms() + 600_000),
+        ],
+        Stages(),
+    )
+    assert [type(result) for result in results] == [
+        DeadlineExceeded, Encoding, DeadlineExceeded, Encoding,
+    ]  # fmt: skip
+    assert sum(runtime.batches) == 2
+
+
+def test_a_deadline_that_passes_during_decoding_is_seen_before_the_forward(
+    build, picture, monkeypatch
+):
+    """Its batch-mate's picture still goes to the right row."""
+    runtime = Counting()
+    encoder = build(runtime)
+    data = picture(size=(40, 40), mode="L")
+    clock = [now_ms()]
+    monkeypatch.setattr("newshelf.serving.deadline.time.time_ns", lambda: clock[0] * 1_000_000)
+    start = encoder._reader.start
+
+    def slow(inputs):
+        wait = start(inputs)
+
+        def wait_long():
+            read = wait()
+            clock[0] += 1_000
+            return read
+
+        return wait_long
+
+    encoder._reader.start = slow
+    soon, never = clock[0] + 500, clock[0] + 600_000
+    results = encoder.encode(
+        [
+            given(picture=picture(), deadline_ms=soon),
+            given(picture=data, deadline_ms=never),
+        ],
+        Stages(),
+    )
+    assert isinstance(results[0], DeadlineExceeded)
+    monkeypatch.undo()
+    [alone] = build(Counting()).encode([given(picture=data)], Stages())
+    assert results[1].embedding[0] == alone.embedding[0]
+    assert runtime.batches == [1]

@@ -1,13 +1,14 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from newshelf.errors import VersionMismatch
 from newshelf.serving.index import load_index
 from newshelf.serving.load import load_recommender_predictor
 from newshelf.serving.recommender_predictor import RecommenderPredictor
-from newshelf.serving.runtime import TorchScriptRuntime, scorer_graph
+from newshelf.serving.runtimes import Device, open_runtime, scorer_graph
 
 HIDDEN = {"i04", "i11"}
 JADE = {"id": "new", "title": "green jade ring", "material": "jade", "color": "green"}
@@ -28,7 +29,7 @@ def index(bundle):
 
 @pytest.fixture(scope="module")
 def without_scorer(recommender, index, settings):
-    plain = type(index)(index.manifest, index.table, index.embeddings, None)
+    plain = replace(index, vectors=None, vector_search=None)
     return RecommenderPredictor(
         recommender._encoder,
         None,
@@ -62,17 +63,17 @@ def test_ranking_is_what_a_naive_loop_finds(recommender, index, bundle, post, hi
     mean = index.vectors[rows].mean(axis=0)
     allowed = [row for row, item in enumerate(index.table.id) if item not in {*history, *HIDDEN}]
     nearest = sorted(allowed, key=lambda row: -float(index.vectors[row] @ mean))[:12]
-    scorer = TorchScriptRuntime(bundle / "scorer.pt", scorer_graph(), torch.device("cpu"))
+    scorer = open_runtime("torchscript", bundle, scorer_graph(), Device(), 1)
     scores = {}
     for row in nearest:
         outputs = scorer.run(
             {
-                "history": torch.from_numpy(index.vectors[rows])[None],
-                "history_mask": torch.ones(1, len(rows), dtype=torch.bool),
-                "candidates": torch.from_numpy(index.vectors[[row]])[None],
+                "history": index.vectors[rows][None],
+                "history_mask": np.ones((1, len(rows)), dtype=bool),
+                "candidates": index.vectors[[row]][None],
             }
         )
-        scores[index.table.id[row]] = float(outputs["scores"])
+        scores[index.table.id[row]] = outputs["scores"].item()
     wanted = sorted(scores, key=lambda item: -scores[item])[:10]
     assert ids(answer) == wanted
     for item in answer["items"]:
@@ -247,19 +248,17 @@ def test_a_reason_names_the_item_that_counted_and_what_is_shared(recommender, po
 
 
 def test_scores_that_are_not_finite_fall_back_to_likeness(recommender, index, post, monkeypatch):
-    scorer = recommender._scorer.scorer
+    scorer = recommender.scorer.scorer
 
     class Broken:
-        device = scorer.device
-
         def run(self, inputs):
             outputs = scorer.run(inputs)
-            scores = outputs["scores"].clone()
+            scores = outputs["scores"].copy()
             scores[:, ::2] = float("nan")
             return {**outputs, "scores": scores}
 
-    broken = type(recommender._scorer)(recommender._scorer.projector, Broken(), 4)
-    monkeypatch.setattr(recommender, "_scorer", broken)
+    broken = type(recommender.scorer)(recommender.scorer.projector, Broken(), 4)
+    monkeypatch.setattr(recommender, "scorer", broken)
     [(status, answer)] = post(recommender, {"history": ["i00"], "k": 10})
     assert status == 200
     assert [item["source"] for item in answer["items"]] == ["model"] * 6 + ["similar"] * 4
@@ -270,7 +269,7 @@ def test_an_index_of_another_encoder_is_refused(recommender, index, settings):
     with pytest.raises(VersionMismatch):
         RecommenderPredictor(
             recommender._encoder,
-            recommender._scorer,
+            recommender.scorer,
             index,
             model_version="another00000",
             limits=settings.limits,
@@ -279,11 +278,11 @@ def test_an_index_of_another_encoder_is_refused(recommender, index, settings):
 
 
 def test_an_index_without_vectors_does_not_fit_a_scorer(recommender, index, settings):
-    plain = type(index)(index.manifest, index.table, index.embeddings, None)
+    plain = replace(index, vectors=None, vector_search=None)
     with pytest.raises(VersionMismatch, match="go together"):
         RecommenderPredictor(
             recommender._encoder,
-            recommender._scorer,
+            recommender.scorer,
             plain,
             model_version="0123456789ab",
             limits=settings.limits,

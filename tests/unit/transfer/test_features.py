@@ -71,11 +71,13 @@ def test_each_row_is_its_own_products(catalog, encoder, tokenizer, table_of):
     for row, product in enumerate(catalog.products()):
         image = torch.zeros(encoder.spec.image.features)
         if row != 4:
-            picture = decode_picture(catalog.image_path(row).read_bytes())
-            image = encoder.image_tower(prepare_pictures([picture], encoder.spec.image, "cpu"))[0]
+            picture = decode_picture(catalog.image_path(row).read_bytes(), encoder.spec.image)
+            batch = prepare_pictures([picture], encoder.spec.image)
+            image = encoder.image_tower(torch.from_numpy(batch))[0]
         text = torch.zeros(32)
         if row != 3:
-            text = encoder.text_tower(*tokenizer.batch([product.text()]))[0]
+            ids, mask = tokenizer.batch([product.text()])
+            text = encoder.text_tower(torch.from_numpy(ids), torch.from_numpy(mask))[0]
         torch.testing.assert_close(table.image[row], image, atol=1e-4, rtol=1e-3)
         torch.testing.assert_close(table.text[row], text, atol=1e-4, rtol=1e-3)
         assert table.attributes[row].tolist() == attribute_row(product, encoder.spec.attributes)

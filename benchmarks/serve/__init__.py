@@ -1,0 +1,1 @@
+"""What serving reaches: every contender on the same cores under the same load."""

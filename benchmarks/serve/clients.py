@@ -1,0 +1,56 @@
+"""How throughput and latency grow with the clients: Newshelf, and each peer."""
+
+from statistics import median
+
+from benchmarks.serve import lite0
+from benchmarks.serve.contender import Contender
+from benchmarks.serve.context import Context
+from benchmarks.serve.encoder import newshelf_plan, peers_of
+from benchmarks.serve.models import make_model
+from benchmarks.serve.pictures import SMALL
+from benchmarks.serve.rounds import run_rounds, server_turn
+from benchmarks.serve.tables import details
+from benchmarks.serve.torchserve import newshelf_encoder, unpacked
+from benchmarks.transfer.result import Row, TaskResult
+from newshelf.evaluation.figures.lines import Line, draw_lines
+
+__all__ = ["CLIENTS", "run"]
+
+CLIENTS = (1, 2, 4, 8, 16, 32, 64)
+_PANELS = {"requests/s": "per_second", "p50, ms": "p50_ms", "p99, ms": "p99_ms"}
+
+
+def run(context: Context) -> TaskResult:
+    """Load each server with each number of clients."""
+    model = make_model("lite0", context.work, context.catalog, context.console)
+    layout = lite0.COMPARISON.layout
+    ours = newshelf_encoder(model, layout, context.work)
+    plan = newshelf_plan(model, SMALL, CLIENTS, context)
+    servers: list[Contender] = [
+        ours,
+        *peers_of(lite0.COMPARISON, model, unpacked(ours.archive), context),
+    ]
+    turns = [server_turn(server, plan) for server in servers]
+    found = run_rounds(turns, context.rounds, context.console)
+    panels = {
+        title: {
+            name: Line(CLIENTS, [median(one.values(clients, value)) for clients in CLIENTS])
+            for name, one in found.items()
+        }
+        for title, value in _PANELS.items()
+    }
+    figure = context.figures / "clients.png"
+    draw_lines(panels, figure, xlabel="clients", ylabel="", log_x=True)
+    return TaskResult(
+        task="clients",
+        title="Cost over clients",
+        protocol="The encoder with EfficientNet-Lite0, 400×300 pictures, 1 to 64 clients.",
+        rows=[
+            Row(f"{clients} clients, requests/s", name, one.values(clients), robust=True)
+            for clients in CLIENTS
+            for name, one in found.items()
+        ],
+        figures={"throughput and latency over clients": figure},
+        details=details(list(found.values())),
+        percent=False,
+    )

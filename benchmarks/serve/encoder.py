@@ -1,0 +1,226 @@
+"""The encoder beside the stock handler, the peers and the pipeline without a server."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from benchmarks.serve.context import Context
+from benchmarks.serve.environments import peers_python, stock_python
+from benchmarks.serve.inprocess import Loop, run_in_process
+from benchmarks.serve.load import Load
+from benchmarks.serve.models import Model, make_model
+from benchmarks.serve.peer import Peer, PeerLayout, Served
+from benchmarks.serve.pictures import LARGE, SMALL, Size, make_pictures
+from benchmarks.serve.rounds import Measured, Plan, Turn, run_rounds, server_turn
+from benchmarks.serve.stock import Stock
+from benchmarks.serve.tables import details
+from benchmarks.serve.torchserve import Layout, newshelf_encoder, served_by, unpacked
+from benchmarks.transfer.result import Goal, Row, TaskResult
+from newshelf.serving.limits import ServingSettings
+from newshelf.serving.load import load_encoder_predictor
+from newshelf.serving.protocol import RawRequest
+
+__all__ = [
+    "CLIENTS",
+    "Comparison",
+    "best_peer",
+    "compare",
+    "loop_turn",
+    "newshelf_plan",
+    "peers_of",
+    "reference",
+]
+
+CLIENTS = 32
+_NEWSHELF = "Newshelf"
+_LARGE = "Newshelf, 1200×900"
+_LOOP = "in process, no server"
+_LOOP_ALONE = "in process, one picture at a time"
+_LOOP_ALL = "in process, one picture at a time on all cores"
+_STOCK_GOAL, _LOOP_GOAL, _PEER_GOAL, _LARGE_GOAL = 6.0, 0.95, 1.15, 0.75
+_ALONE_MS = 3.0
+_SWEEP_S = 3.0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What one model is measured with."""
+
+    task: str
+    title: str
+    layout: Layout
+    """Newshelf's."""
+    stock: Sequence[Mapping[str, int]]
+    """The stock handler's ``model-config.yaml``, one contender each."""
+    peers: Sequence[PeerLayout]
+    loops: Sequence[Loop]
+    """Of which the fastest is the yardstick."""
+    weights: str
+    """Where they are from; a sentence."""
+
+
+def compare(comparison: Comparison, context: Context) -> TaskResult:
+    """Measure everything, and set it beside its goals."""
+    model = make_model(comparison.task, context.work, context.catalog, context.console)
+    ours = newshelf_encoder(model, comparison.layout, context.work, _NEWSHELF)
+    archive = unpacked(ours.archive)
+    small = newshelf_plan(model, SMALL, (CLIENTS, 1), context)
+    large = newshelf_plan(model, LARGE, (CLIENTS,), context)
+    loop = _fastest(comparison.loops, archive, small.pictures, context)
+    stocks = _stocks(comparison, model, context)
+    peers = peers_of(comparison, model, archive, context)
+    turns = [
+        server_turn(ours, small),
+        *(server_turn(stock, small) for stock in stocks),
+        *(server_turn(peer, small) for peer in peers),
+        server_turn(replace(ours, name=_LARGE), large),
+        loop_turn(_LOOP, loop, archive, small, CLIENTS),
+        loop_turn(_LOOP_ALONE, Loop(1, comparison.layout.threads, 1), archive, small, 1),
+        loop_turn(_LOOP_ALL, Loop(1, len(os.sched_getaffinity(0)), 1), archive, small, 1),
+    ]
+    found = run_rounds(turns, context.rounds, context.console)
+    named = [peer.name for peer in peers]
+    return TaskResult(
+        task=comparison.task,
+        title=comparison.title,
+        protocol=_protocol(comparison, archive, len(small.pictures)),
+        rows=_rows(found, [stock.name for stock in stocks], named),
+        goals=_goals(comparison),
+        details=details(list(found.values())),
+        percent=False,
+        lower_is_better=[_P99, _P50],
+    )
+
+
+def newshelf_plan(
+    model: Model, size: Size, clients: Sequence[int], context: Context, count: int | None = None
+) -> Plan:
+    """Pictures of ``size``, and what the float32 graph makes of them."""
+    pictures = make_pictures(context.work, size, context.catalog)[:count]
+    expected = reference(model, pictures)
+    return Plan(pictures, expected, clients, context.seconds, context.warm_up_s)
+
+
+def reference(model: Model, pictures: Sequence[Path]) -> NDArray[np.float32]:
+    """``(len(pictures), 512)``: the embeddings by the float32 graph, alone in this process."""
+    predictor = load_encoder_predictor(model.workspace.export, settings=ServingSettings())
+    rows = [RawRequest({"body": path.read_bytes()}, "image/jpeg") for path in pictures]
+    answers = [predictor.predict([row])[0] for row in rows]
+    found = [orjson.loads(answer.body)["embedding"] for answer in answers]
+    return np.asarray(found, dtype=np.float32)
+
+
+def best_peer(found: Mapping[str, Measured], peers: Sequence[str]) -> str:
+    """The one with the most requests per second."""
+    return max(peers, key=lambda name: float(np.median(found[name].values(CLIENTS))))
+
+
+_STOCK = "beside the stock handler, requests/s"
+_LOOPED = "beside the same pipeline in process, pictures/s"
+_PEERED = "beside the peers, requests/s"
+_P99 = "p99 beside the best peer's, ms"
+_P50 = "one client: p50 beside a call in process, ms"
+_SIZED = "1200×900 beside 400×300, requests/s"
+
+
+def _rows(found: Mapping[str, Measured], stocks: Sequence[str], peers: Sequence[str]) -> list[Row]:
+    def row(measure: str, name: str, clients: int, value: str, *, baseline: bool = False) -> Row:
+        values = found[name].values(clients, value)
+        return Row(measure, name, values, baseline=baseline, robust=True)
+
+    rows = []
+    for measure, others in ((_STOCK, stocks), (_LOOPED, [_LOOP]), (_PEERED, peers)):
+        rows.append(row(measure, _NEWSHELF, CLIENTS, "per_second"))
+        rows += [row(measure, other, CLIENTS, "per_second", baseline=True) for other in others]
+    fastest = best_peer(found, peers)
+    return [
+        *rows,
+        row(_P99, _NEWSHELF, CLIENTS, "p99_ms"),
+        row(_P99, fastest, CLIENTS, "p99_ms", baseline=True),
+        row(_P50, _NEWSHELF, 1, "p50_ms"),
+        row(_P50, _LOOP_ALONE, 1, "p50_ms", baseline=True),
+        row(_SIZED, _LARGE, CLIENTS, "per_second"),
+        Row(_SIZED, "Newshelf, 400×300", found[_NEWSHELF].values(CLIENTS), True, robust=True),
+    ]
+
+
+def _goals(comparison: Comparison) -> list[Goal]:
+    stock = [Goal(_STOCK, _STOCK_GOAL, "times")] if comparison.task == "resnet50" else []
+    return [
+        *stock,
+        Goal(_LOOPED, _LOOP_GOAL, "times"),
+        Goal(_PEERED, _PEER_GOAL, "times"),
+        Goal(_P99, 1.0, "times"),
+        Goal(_P50, _ALONE_MS, "plus"),
+        Goal(_SIZED, _LARGE_GOAL, "times"),
+    ]
+
+
+def _stocks(comparison: Comparison, model: Model, context: Context) -> list[Stock]:
+    python = stock_python(context.work, context.console)
+    return [
+        Stock(
+            python,
+            model.classifier,
+            context.work,
+            config,
+            "stock image_classifier" + (", batches" if config else ""),
+        )
+        for config in comparison.stock
+    ]
+
+
+def peers_of(comparison: Comparison, model: Model, archive: Path, context: Context) -> list[Peer]:
+    """The peers with what Newshelf's unpacked ``archive`` is served by."""
+    python = peers_python(context.work, context.console)
+    runtime, precision = served_by(archive)
+    usual = Served(model.workspace.export, runtime, precision)
+    # The one file that is quantised, and the float32 one, are for both runtimes.
+    plain = replace(
+        usual, runtime="onnxruntime", precision="int8" if precision == "int8" else "fp32"
+    )
+    peers = [
+        Peer(one, python, plain if one.onnxruntime else usual, context.work)
+        for one in comparison.peers
+    ]
+    return list({peer.name: peer for peer in peers}.values())
+
+
+def _fastest(
+    loops: Sequence[Loop], archive: Path, pictures: Sequence[Path], context: Context
+) -> Loop:
+    """Try each for a moment."""
+    found = {}
+    for loop in loops:
+        found[loop] = run_in_process(archive, pictures, loop, _SWEEP_S).per_second
+        context.console.print(f"in process, {loop.words()}: {found[loop]:.1f}/s", markup=False)
+    return max(found, key=lambda loop: found[loop])
+
+
+def loop_turn(name: str, loop: Loop, archive: Path, plan: Plan, clients: int) -> Turn:
+    """A loop in process, set down under ``clients`` beside the servers' loads."""
+
+    def take(measured: Measured) -> None:
+        found = run_in_process(archive, plan.pictures, loop, plan.seconds)
+        p50, p99 = found.p50_ms, found.p99_ms
+        measured.add(clients, Load(clients, 0, found.per_second, p50, p99, p99, p99))
+
+    return Turn(name, loop.words(), take)
+
+
+def _protocol(comparison: Comparison, archive: Path, pictures: int) -> str:
+    runtime, precision = served_by(archive)
+    return (
+        f"{pictures} different JPEG pictures of 400×300 pixels (quality 85), sent in turn as the "
+        f"body of a request by {CLIENTS} clients, then by one; once more at 1200×900. "
+        f"{comparison.weights} Newshelf serves by {runtime} in {precision}, which its gate let "
+        "pass as the fastest; the peers run the same graph in the same precision by the same "
+        "runtime, and prepare pictures by the same function. FastAPI is measured with ONNX "
+        "Runtime, too. The stock handler has the same tower with its 1,000 classes as TorchScript, "
+        "which is what it serves. Caches of embeddings are off."
+    )

@@ -1,0 +1,31 @@
+"""EfficientNet-Lite0, the tower that comes with the packages."""
+
+from benchmarks.serve.context import Context
+from benchmarks.serve.encoder import Comparison, compare
+from benchmarks.serve.inprocess import Loop
+from benchmarks.serve.peer import PeerLayout
+from benchmarks.serve.torchserve import Layout
+from benchmarks.transfer.result import TaskResult
+
+__all__ = ["COMPARISON", "run"]
+
+COMPARISON = Comparison(
+    task="lite0",
+    title="Encoder with EfficientNet-Lite0",
+    layout=Layout(workers=3, threads=1, batch_size=4),
+    stock=({}, {"minWorkers": 2, "batchSize": 8, "maxBatchDelay": 5}),
+    peers=(
+        PeerLayout("FastAPI", 2, 1, onnxruntime=True),
+        PeerLayout("FastAPI", 2, 1),
+        PeerLayout("LitServe", 2, 1, 8, 5.0),
+        PeerLayout("Ray Serve", 2, 1, 8, 5.0),
+        PeerLayout("BentoML", 2, 1, 8),
+    ),
+    loops=(Loop(1, 2, 8, 2), Loop(2, 1, 1), Loop(2, 1, 8), Loop(3, 1, 4)),
+    weights="The weights are the packaged ones.",
+)
+
+
+def run(context: Context) -> TaskResult:
+    """See ``benchmarks.serve.encoder``."""
+    return compare(COMPARISON, context)

@@ -1,0 +1,130 @@
+"""One load of wrk, a client in C, on a server: how many answers, and how late.
+
+The requests go round and round, each client sends its next one when the last is answered.
+A load with a single answer that is not whole and right is no result.
+"""
+
+import json
+import math
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.serve.errors import BenchmarkError
+
+__all__ = ["Load", "Request", "load", "parse_wrk", "require_wrk"]
+
+_SCRIPT = Path(__file__).with_name("wrk.lua")
+_SLACK_S = 60.0
+_TIMEOUT_S = 30
+"""Of one answer; wrk's own is 2 s, which a queue of slow answers passes."""
+_FAILURES = ("connect", "read", "write", "timeout", "other_status", "short")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request, its body in a file."""
+
+    path: str
+    """Path of the URL."""
+    body: Path
+    headers: Mapping[str, str] = field(default_factory=dict)
+    method: str = "POST"
+
+    def line(self) -> str:
+        """As ``wrk.lua`` reads it.
+
+        Raises:
+            BenchmarkError: a tab or a line's end in it, which would split it.
+        """
+        parts = [self.method, self.path, str(self.body)]
+        parts += [f"{name}: {value}" for name, value in self.headers.items()]
+        if any(mark in part for part in parts for mark in "\t\r\n"):
+            raise BenchmarkError(f"a request with a tab or a line's end cannot be sent: {parts}")
+        return "\t".join(parts)
+
+
+@dataclass(frozen=True)
+class Load:
+    """What one load found. Milliseconds are those of the client, from sending to the answer."""
+
+    clients: int
+    requests: int
+    per_second: float
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    max_ms: float
+
+
+def require_wrk() -> str:
+    """The path of wrk.
+
+    Raises:
+        BenchmarkError: it is not installed.
+    """
+    found = shutil.which("wrk")
+    if found is None:
+        raise BenchmarkError(
+            "the load generator wrk is not installed: on Debian and Ubuntu `apt-get install wrk`, "
+            "on a Mac `brew install wrk`, otherwise build it from https://github.com/wg/wrk"
+        )
+    return found
+
+
+def load(
+    url: str, requests: Sequence[Request], *, clients: int, seconds: float, least_bytes: int = 1
+) -> Load:
+    """Send ``requests`` in turn from ``clients`` connections for ``seconds``.
+
+    Args:
+        url: scheme, host and port.
+        requests: at least one.
+        clients: connections, each with one request under way.
+        seconds: rounded up to whole ones, as wrk wants them.
+        least_bytes: an answer with a shorter body is wrong.
+
+    Raises:
+        BenchmarkError: wrk is missing or failed, or any answer was not right.
+    """
+    wrk = require_wrk()
+    whole = max(1, math.ceil(seconds))
+    with tempfile.NamedTemporaryFile("w", suffix=".tsv", encoding="utf-8") as table:
+        table.writelines(f"{request.line()}\n" for request in requests)
+        table.flush()
+        command = [
+            *(wrk, "--threads", "1", "--connections", str(clients), "--duration", f"{whole}s"),
+            *("--timeout", f"{_TIMEOUT_S}s", "--script", str(_SCRIPT), url),
+            *("--", table.name, str(least_bytes)),
+        ]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=whole + _SLACK_S, check=False
+        )
+    if done.returncode != 0:
+        raise BenchmarkError(f"wrk failed on {url}: {(done.stderr or done.stdout).strip()}")
+    return parse_wrk(done.stdout, clients)
+
+
+def parse_wrk(output: str, clients: int) -> Load:
+    """Read the line that ``wrk.lua`` printed.
+
+    Raises:
+        BenchmarkError: there is none, no request was answered, or one was answered wrongly.
+    """
+    lines = [line for line in output.splitlines() if line.startswith("{")]
+    if not lines:
+        raise BenchmarkError(f"wrk printed no result: {output.strip()[-500:]}")
+    found = json.loads(lines[-1])
+    failed = {name: found[name] for name in _FAILURES if found[name]}
+    if failed or not found["requests"]:
+        named = ", ".join(f"{name} {count}" for name, count in failed.items()) or "no answer"
+        raise BenchmarkError(f"of {found['requests']} answers some are not right: {named}")
+    return Load(
+        clients=clients,
+        requests=found["requests"],
+        per_second=found["requests"] / (found["duration_us"] / 1e6),
+        **{f"{name}_ms": found[f"{name}_us"] / 1e3 for name in ("p50", "p90", "p99", "max")},
+    )

@@ -1,0 +1,140 @@
+"""The peers as contenders: one script each, in the peers' own environment."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.serve.contender import JPEG, Endpoint, as_is, read_embedding, running
+from newshelf.pipeline.workspace import ROOT
+from newshelf.server.ports import HOST, free_ports
+
+__all__ = ["PEERS", "Peer", "PeerLayout", "Served"]
+
+_VARIABLE = "NEWSHELF_PEER_PLAN"
+_MODULE = "benchmarks.serve.peers"
+_BOUNDARY = "newshelf-benchmark"
+PEERS: Mapping[str, tuple[str, ...]] = {
+    "FastAPI": ("-m", f"{_MODULE}.fastapi_server"),
+    "LitServe": ("-m", f"{_MODULE}.litserve_server"),
+    "Ray Serve": ("-m", f"{_MODULE}.ray_server"),
+    "BentoML": ("-m", "bentoml", "serve", f"{_MODULE}.bentoml_server:Embed"),
+}
+"""Name → what its interpreter is given."""
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "BENTOML_DO_NOT_TRACK": "True",
+    "LITSERVE_DISABLE_TELEMETRY": "1",
+}
+
+
+@dataclass(frozen=True)
+class Served:
+    """What all contenders serve."""
+
+    directory: Path
+    """An export: the graphs, and how pictures are prepared for them."""
+    runtime: str
+    precision: str
+
+
+@dataclass(frozen=True)
+class PeerLayout:
+    """Workers, threads and batching of one peer."""
+
+    kind: str
+    """A key of ``PEERS``."""
+    workers: int
+    threads: int
+    """Of the runtime, in each worker."""
+    batch_size: int = 1
+    batch_wait_ms: float = 0.0
+    onnxruntime: bool = False
+    """Run by ONNX Runtime also where Newshelf serves by another."""
+
+    def words(self) -> str:
+        """For a table."""
+        batch = f"batch ≤ {self.batch_size}, wait ≤ {self.batch_wait_ms:g} ms"
+        if self.batch_size == 1:
+            batch = "no batching"
+        elif self.kind == "BentoML":
+            batch = f"adaptive batch ≤ {self.batch_size}"
+        return f"{self.workers} × {self.threads} threads, {batch}"
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One peer with one layout. See ``benchmarks.serve.peers`` for how each is built."""
+
+    given: PeerLayout
+    python: Path
+    served: Served
+    work: Path
+
+    @property
+    def name(self) -> str:
+        """The peer's, with the runtime where that is the reader's own choice."""
+        if self.given.kind != "FastAPI":
+            return self.given.kind
+        words = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+        return f"FastAPI + {words[self.served.runtime]}"
+
+    @property
+    def layout(self) -> str:
+        """See ``Contender.layout``."""
+        return f"{self.given.words()}, {self.served.runtime} {self.served.precision}"
+
+    @contextmanager
+    def run(self) -> Iterator[Endpoint]:
+        """See ``Contender.run``."""
+        port = free_ports().inference
+        folder = self.work / "servers" / self.given.kind.split()[0].lower()
+        folder.mkdir(parents=True, exist_ok=True)
+        command = [str(self.python), *PEERS[self.given.kind]]
+        if self.given.kind == "BentoML":
+            command += ["--host", HOST, "--port", str(port)]
+        env = {**os.environ, **_QUIET, **self._environment(port, folder)}
+        with running(command, cwd=folder, env=env, log=folder / "server.log") as process:
+            url = f"http://{HOST}:{port}"
+            if self.given.kind == "BentoML":
+                form = {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}"}
+                yield Endpoint(url, "/embed", process, form, _as_form, _first_row)
+            else:
+                yield Endpoint(url, "/embed", process, JPEG, as_is, read_embedding)
+
+    def _environment(self, port: int, folder: Path) -> dict[str, str]:
+        plan = {
+            "directory": str(self.served.directory),
+            "runtime": self.served.runtime,
+            "precision": self.served.precision,
+            "port": port,
+            "workers": self.given.workers,
+            "threads": self.given.threads,
+            "batch_size": self.given.batch_size,
+            "batch_wait_ms": self.given.batch_wait_ms,
+        }
+        return {
+            _VARIABLE: json.dumps(plan),
+            "PYTHONPATH": str(ROOT),
+            # The runtime has its own pool; numpy and others must not add theirs.
+            "OMP_NUM_THREADS": str(self.given.threads),
+            "BENTOML_HOME": str(folder / "home"),
+        }
+
+
+def _as_form(picture: bytes) -> bytes:
+    head = (
+        f"--{_BOUNDARY}\r\n"
+        'Content-Disposition: form-data; name="images"; filename="picture.jpg"\r\n'
+        "Content-Type: image/jpeg\r\n\r\n"
+    )
+    return head.encode() + picture + f"\r\n--{_BOUNDARY}--\r\n".encode()
+
+
+def _first_row(answer: bytes) -> NDArray[np.float32]:
+    return np.asarray(json.loads(answer)[0], dtype=np.float32)

@@ -1,0 +1,1 @@
+"""The peers' servers: each file is run in the peers' own environment."""

@@ -1,0 +1,40 @@
+"""FastAPI with ONNX Runtime: no batching, which neither of the two has.
+
+A request is decoded and run in a thread, as FastAPI does it for whatever blocks; each worker
+process has as many threads at work as the runtime has.
+"""
+
+import anyio.to_thread
+import orjson
+import uvicorn
+from fastapi import FastAPI, Request, Response
+
+from benchmarks.serve.peers.pipeline import Pipeline, plan
+
+app = FastAPI()
+_PLAN = plan()
+_PIPELINE = Pipeline(_PLAN)
+
+
+def _answer(picture: bytes) -> bytes:
+    embedding = _PIPELINE.embed([_PIPELINE.pixels(picture)])[0]
+    return orjson.dumps({"embedding": embedding}, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+@app.post("/embed")
+async def embed(request: Request) -> Response:
+    """A picture as the body → its embedding."""
+    body = await request.body()
+    answer = await anyio.to_thread.run_sync(_answer, body)
+    return Response(answer, media_type="application/json")
+
+
+if __name__ == "__main__":
+    uvicorn.run(
+        "benchmarks.serve.peers.fastapi_server:app",
+        host="127.0.0.1",
+        port=_PLAN.port,
+        workers=_PLAN.workers,
+        access_log=False,
+        log_level="warning",
+    )

@@ -1,0 +1,149 @@
+"""Contenders in turns, A B C, A B C, so that whatever disturbs the machine meets them all."""
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from benchmarks.serve.check import check_answers, wait_for_answer
+from benchmarks.serve.contender import Contender, Endpoint
+from benchmarks.serve.load import Load, load
+from benchmarks.serve.others import Others
+
+__all__ = ["Measured", "Plan", "Turn", "drain", "run_rounds", "server_turn"]
+
+_CHECKED = 16
+_DISTURBED = 0.03
+_ATTEMPTS = 3
+_DRAINED = 8
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a server is loaded with, in each of its turns."""
+
+    pictures: Sequence[Path]
+    reference: NDArray[np.float32] | None
+    """``(len(pictures), 512)``; None where every endpoint says itself what must come."""
+    clients: Sequence[int]
+    seconds: float
+    warm_up_s: float
+
+
+@dataclass
+class Measured:
+    """All turns of one contender."""
+
+    name: str
+    layout: str
+    cosine: float | None = None
+    """The least to the reference, over all turns; None where nothing was compared."""
+    loads: dict[int, list[Load]] = field(default_factory=dict)
+    """By clients, one load per round."""
+    disturbed: float = 0.0
+    """The most that other work took of the cores, in any turn."""
+
+    def add(self, clients: int, found: Load) -> None:
+        """Keep one round's load."""
+        self.loads.setdefault(clients, []).append(found)
+
+    def values(self, clients: int, name: str = "per_second") -> list[float]:
+        """One field of ``Load``, per round."""
+        return [getattr(found, name) for found in self.loads[clients]]
+
+    def keep(self, trial: "Measured", disturbed: float) -> None:
+        """Add what one turn found."""
+        for clients, loads in trial.loads.items():
+            for found in loads:
+                self.add(clients, found)
+        if trial.cosine is not None:
+            self.cosine = min(trial.cosine, 1.0 if self.cosine is None else self.cosine)
+        self.disturbed = max(self.disturbed, disturbed)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Something that is measured once per round."""
+
+    name: str
+    layout: str
+    take: Callable[[Measured], None]
+    """Measures once, and adds what it found."""
+
+
+def server_turn(contender: Contender, plan: Plan) -> Turn:
+    """Start, check, warm up, load with each number of clients, and end a server."""
+
+    def take(measured: Measured) -> None:
+        with contender.run() as endpoint:
+            _load(endpoint, plan, measured)
+
+    return Turn(contender.name, contender.layout, take)
+
+
+def run_rounds(turns: Sequence[Turn], rounds: int, console: Console) -> dict[str, Measured]:
+    """Take every turn ``rounds`` times, and tell what each found.
+
+    Raises:
+        BenchmarkError: a server did not start, or answered wrongly.
+    """
+    found = {turn.name: Measured(turn.name, turn.layout) for turn in turns}
+    for number in range(1, rounds + 1):
+        for turn in turns:
+            take(turn, found[turn.name])
+            console.print(f"round {number}: {_said(found[turn.name])}", markup=False)
+    return found
+
+
+def take(turn: Turn, measured: Measured) -> None:
+    """One turn; taken again when other work on the cores disturbed it."""
+    for attempt in range(1, _ATTEMPTS + 1):
+        trial = Measured(turn.name, turn.layout)
+        others = Others(len(os.sched_getaffinity(0)))
+        turn.take(trial)
+        share = others.share()
+        if share <= _DISTURBED or attempt == _ATTEMPTS:
+            measured.keep(trial, share)
+            return
+
+
+def _load(endpoint: Endpoint, plan: Plan, measured: Measured) -> None:
+    wait_for_answer(endpoint, plan.pictures[0])
+    reference = None if plan.reference is None else plan.reference[:_CHECKED]
+    cosine = check_answers(endpoint, plan.pictures[:_CHECKED], reference)
+    measured.cosine = cosine
+    least = len(endpoint.ask_bytes(plan.pictures[0])) // 2
+    with tempfile.TemporaryDirectory() as folder:
+        requests = endpoint.requests(list(plan.pictures), Path(folder))
+        # From few to many: some servers learn how long to wait from the load before.
+        for clients in sorted(plan.clients):
+            load(endpoint.url, requests, clients=clients, seconds=plan.warm_up_s)
+            drain(endpoint, plan.pictures)
+            found = load(
+                endpoint.url,
+                requests,
+                clients=clients,
+                seconds=plan.seconds,
+                least_bytes=least,
+            )
+            measured.add(clients, found)
+
+
+def drain(endpoint: Endpoint, pictures: Sequence[Path]) -> None:
+    """Wait until what the last load's clients left in the queue is done."""
+    for picture in pictures[:_DRAINED]:
+        endpoint.ask_bytes(picture)
+
+
+def _said(measured: Measured) -> str:
+    parts = [
+        f"{clients} clients {loads[-1].per_second:.1f}/s, p50 {loads[-1].p50_ms:.1f}, "
+        f"p99 {loads[-1].p99_ms:.1f} ms"
+        for clients, loads in measured.loads.items()
+    ]
+    return f"{measured.name}: {'; '.join(parts)}"

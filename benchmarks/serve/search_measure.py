@@ -1,0 +1,80 @@
+"""How long searches take, how much of the truth they find, and what memory allows."""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.serve.search_data import FloatArray
+from newshelf.serving.search.blocks import top_products
+
+__all__ = ["IntArray", "Timed", "recall", "stream_s", "timed", "truth"]
+
+IntArray = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+Ask = Callable[[FloatArray, Mask, int], IntArray]
+
+
+@dataclass(frozen=True)
+class Timed:
+    """The answers to some queries and how long each took."""
+
+    answers: Sequence[IntArray]
+    ms: Sequence[float]
+
+    def percentile(self, share: float) -> float:
+        """Milliseconds."""
+        return float(np.percentile(self.ms, share))
+
+
+def timed(ask: Ask, queries: FloatArray, allowed: Mask, limit: int) -> Timed:
+    """Ask one query after the other; the first is asked once more, before it counts."""
+    ask(queries[0], allowed, limit)
+    answers, times = [], []
+    for query in queries:
+        start = time.perf_counter()
+        answers.append(ask(query, allowed, limit))
+        times.append((time.perf_counter() - start) * 1e3)
+    return Timed(answers, times)
+
+
+def truth(matrix: FloatArray, queries: FloatArray, allowed: Mask, limit: int) -> list[IntArray]:
+    """The nearest by float32, from all products."""
+    masks = np.broadcast_to(allowed, (len(queries), len(allowed)))
+    return top_products(matrix, queries, limit, masks)
+
+
+def recall(answers: Sequence[IntArray], true: Sequence[IntArray]) -> float:
+    """Share of the true nearest that were found, over all queries.
+
+    Raises:
+        AssertionError: an answer is longer or shorter than the truth, or repeats a row.
+    """
+    found = 0
+    for answer, rows in zip(answers, true, strict=True):
+        if len(set(answer.tolist())) != len(rows) or len(answer) != len(rows):
+            raise AssertionError(f"{len(answer)} rows were answered where {len(rows)} exist")
+        found += len(np.intersect1d(answer, rows))
+    return found / sum(len(rows) for rows in true)
+
+
+def stream_s(path: Path, rounds: int) -> float:
+    """Seconds to read a file's mapped bytes once: what no search of them can fall below.
+
+    Each of one or two threads takes the bitwise "or" of its share as 64-bit words; the
+    faster number of threads counts, by its best round.
+    """
+    words = np.memmap(path, dtype=np.uint64, mode="r", shape=(path.stat().st_size // 8,))
+    best = np.inf
+    with ThreadPoolExecutor(2) as pool:
+        for threads in (1, 2):
+            shares = np.array_split(np.asarray(words), threads)
+            for _ in range(rounds + 1):
+                start = time.perf_counter()
+                list(pool.map(np.bitwise_or.reduce, shares))
+                best = min(best, time.perf_counter() - start)
+    return float(best)

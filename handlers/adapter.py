@@ -1,0 +1,84 @@
+"""What the models' handlers share: rows in, one status and one JSON body per row out."""
+
+import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ts.metrics.metric_type_enum import MetricTypes
+
+from newshelf.serving.isolate import predict_isolated
+from newshelf.serving.limits import ServingSettings
+from newshelf.serving.observe import Recorder
+from newshelf.serving.protocol import Predictor, RawRequest
+from newshelf.serving.runtimes import choose_device
+from newshelf.serving.trace import SPANS_HEADER, wants_trace, write_trace
+
+__all__ = ["Adapter"]
+
+
+class Adapter(ABC):
+    """Translates between TorchServe and a predictor; a handler says which predictor."""
+
+    predictor: Predictor
+    recorder: Recorder
+
+    @abstractmethod
+    def load(self, directory: Path, **options: Any) -> Predictor:
+        """Load the predictor from an unpacked archive.
+
+        Args:
+            directory: the archive.
+            options: ``device``, ``settings`` and ``observer`` of ``newshelf.serving.load``.
+        """
+
+    def initialize(self, context: Any) -> None:
+        """Load what the archive holds onto the device that the server assigned."""
+        self.recorder = Recorder()
+        self.predictor = self.load(
+            Path(context.system_properties["model_dir"]),
+            device=choose_device(context.system_properties.get("gpu_id")),
+            settings=ServingSettings.from_model_config(context.model_yaml_config),
+            observer=self.recorder,
+        )
+        # The warm-up is nobody's request.
+        self.recorder.drain()
+        self.recorder.drain_spans()
+
+    def handle(self, data: Sequence[Mapping[str, object]], context: Any) -> list[bytes]:
+        """Answer a batch; never raises, so one bad row costs only itself."""
+        start_ns = time.perf_counter_ns()
+        headers = [context.get_all_request_header(at) for at in range(len(data))]
+        rows = [
+            RawRequest.from_http(parts, headers[at], context.get_request_id(at) or "")
+            for at, parts in enumerate(data)
+        ]
+        answers = predict_isolated(self.predictor, rows)
+        for at, answer in enumerate(answers):
+            context.set_response_status(code=answer.status, idx=at)
+            context.set_response_content_type(at, "application/json")
+        self._tell_metrics(context)
+        self._tell_spans(context, headers, start_ns)
+        return [answer.body for answer in answers]
+
+    def _tell_metrics(self, context: Any) -> None:
+        for metric, value in self.recorder.drain():
+            context.metrics.add_metric(
+                metric.name,
+                value,
+                metric.unit,
+                dimensions=[],
+                metric_type=MetricTypes(metric.kind),
+            )
+
+    def _tell_spans(
+        self, context: Any, headers: Sequence[Mapping[str, object]], start_ns: int
+    ) -> None:
+        spans = self.recorder.drain_spans()
+        asking = [at for at, row in enumerate(headers) if wants_trace(row)]
+        if asking:
+            told = write_trace(os.getpid(), len(headers), start_ns, spans)
+            for at in asking:
+                context.set_response_header(at, SPANS_HEADER, told)

@@ -1,0 +1,1 @@
+"""Live load on a server: what is sent, and what was measured."""

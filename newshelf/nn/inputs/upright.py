@@ -1,0 +1,80 @@
+"""Bytes of a picture to its pixels as a person sees them; no torch."""
+
+import io
+import struct
+import warnings
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from newshelf.errors import BadPicture, TooLarge
+
+__all__ = ["MAX_PIXELS", "upright_picture"]
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
+MAX_PIXELS = 40_000_000
+_SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N", "I")
+
+# Pillow warns of damaged metadata, and of sizes for which the cap below is the stricter
+# judge: lines that any client could fill a server's log with. Said once, here, since
+# warnings.catch_warnings is not safe in the threads that decode.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+def upright_picture(
+    data: bytes | bytearray | memoryview,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    least_side: int | None = None,
+) -> Image.Image:
+    """Decode a picture as a person sees it.
+
+    The first frame of an animation, turned as its EXIF orientation says, laid on white
+    where it is transparent, in RGB whatever its colour space or depth.
+
+    Args:
+        data: the bytes of a JPEG, PNG, WebP or GIF.
+        max_pixels: refused above, before any pixel is decoded.
+        least_side: a JPEG may be decoded at a half, a quarter or an eighth of its size, as
+            long as its short side keeps at least this many pixels.
+
+    Raises:
+        BadPicture: not a picture of a known format, or a damaged one.
+        TooLarge: more than ``max_pixels``.
+    """
+    if not data:
+        raise BadPicture("the picture is empty (0 bytes)")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+            _check_pixels(picture.size, max_pixels)
+            if least_side is not None:
+                picture.draft(None, (least_side, least_side))
+            return _to_rgb(picture)
+    except UnidentifiedImageError as error:
+        raise BadPicture("the bytes are no JPEG, PNG, WebP or GIF picture") from error
+    except Image.DecompressionBombError as error:
+        raise TooLarge(f"the picture has more than {max_pixels} pixels") from error
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error) as error:
+        raise BadPicture(f"the picture is damaged: {error}") from error
+
+
+def _check_pixels(size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if width * height > max_pixels:
+        raise TooLarge(
+            f"the picture has {width} × {height} pixels; at most {max_pixels} are accepted"
+        )
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    upright = ImageOps.exif_transpose(picture)
+    if upright.mode in _SIXTEEN_BIT:
+        # convert("RGB") would clip everything above 255 to white.
+        levels = np.asarray(upright, dtype=np.float32) / 257.0
+        grey = Image.fromarray(levels.clip(0, 255).round().astype(np.uint8))
+        return grey.convert("RGB")
+    if upright.has_transparency_data:
+        rgba = upright.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return upright.convert("RGB")

@@ -1,0 +1,151 @@
+"""Writing an index; ``index_format`` says what its folder holds. Called by ``export``."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from newshelf.files import directory_aside, write_json
+from newshelf.nn.blend import Blend
+from newshelf.nn.pooling import Pooling
+from newshelf.serving.index_format import ITEMS, MANIFEST, SEARCH, VECTORS, IndexManifest
+from newshelf.serving.index_knowledge import IndexKnowledge
+from newshelf.serving.search import SearchManifest
+from newshelf.serving.search.build import ANN_ITEMS, COMPRESSED_BYTES, build_search
+from newshelf.serving.table import INDEX_COLUMNS
+
+__all__ = ["write_index"]
+
+FloatArray = NDArray[np.float32]
+Columns = Mapping[str, list[object]]
+
+_TYPES = {"price": pa.float64(), "created_at": pa.int64(), "popularity": pa.float64()}
+_SCHEMA = pa.schema([(name, _TYPES.get(name, pa.string())) for name in INDEX_COLUMNS])
+
+
+def write_index(
+    directory: Path,
+    *,
+    encoder_version: str,
+    items: pd.DataFrame,
+    embeddings: FloatArray,
+    vectors: FloatArray | None,
+    blend: Blend | None = None,
+    knowledge: IndexKnowledge | None = None,
+    pooling: Pooling | None = None,
+    ann_items: int = ANN_ITEMS,
+    compressed_bytes: int = COMPRESSED_BYTES,
+) -> IndexManifest:
+    """Write an index, aside and renamed.
+
+    Args:
+        directory: replaced as a whole.
+        encoder_version: the checkpoint's version.
+        items: a frame with ``INDEX_COLUMNS`` (others are left out); ids unique.
+        embeddings: ``(N, 512)`` float32 of unit length, in the frame's order.
+        vectors: the projected embeddings, ``(N, P)`` float32; None without a scorer.
+        blend: the signals beside the scorer, of the same items.
+        knowledge: what is known of the items beyond the columns.
+        pooling: the scorer's learned numbers, with its vectors.
+        ann_items: with more items, the search is approximate.
+        compressed_bytes: vectors of at most so many bytes are searched as they are.
+
+    Raises:
+        ValueError: ids repeat, or the rows do not match.
+    """
+    columns = _columns(items)
+    tensors = {"embeddings": np.ascontiguousarray(embeddings, dtype=np.float32)}
+    if vectors is not None:
+        tensors["vectors"] = np.ascontiguousarray(vectors, dtype=np.float32)
+    _check(items, tensors, blend, knowledge)
+    with directory_aside(directory) as folder:
+        (folder / ITEMS).write_bytes(orjson.dumps(columns))
+        save_file(tensors, folder / VECTORS)
+        search = _write_searches(tensors, folder, ann_items, compressed_bytes)
+        if blend is not None:
+            blend.save(folder)
+        if knowledge is not None:
+            knowledge.write(folder)
+        manifest = IndexManifest(
+            encoder_version=encoder_version,
+            index_version=_version(columns, tensors, search, blend, knowledge),
+            items=len(items),
+            embedding=embeddings.shape[1],
+            vector=None if vectors is None else vectors.shape[1],
+            search=search,
+            pooling=pooling,
+            blend=None if blend is None else blend.spec,
+            knowledge=None if knowledge is None else len(knowledge),
+        )
+        write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
+    return manifest
+
+
+def _columns(items: pd.DataFrame) -> Columns:
+    """Plain values, with None where one is absent."""
+    table = pa.Table.from_pandas(
+        items.loc[:, list(INDEX_COLUMNS)], schema=_SCHEMA, preserve_index=False
+    )
+    columns: Columns = table.to_pydict()
+    return columns
+
+
+def _check(
+    items: pd.DataFrame,
+    tensors: Mapping[str, FloatArray],
+    blend: Blend | None,
+    knowledge: IndexKnowledge | None,
+) -> None:
+    if items["id"].duplicated().any():
+        raise ValueError("the items' ids are not unique")
+    for name, tensor in tensors.items():
+        if len(tensor) != len(items):
+            raise ValueError(f"{len(tensor)} {name} for {len(items)} items")
+    if blend is not None and len(blend) != len(items):
+        raise ValueError(f"signals of {len(blend)} items for {len(items)} items")
+    if knowledge is not None:
+        knowledge.check(len(items))
+
+
+def _write_searches(
+    tensors: Mapping[str, FloatArray], folder: Path, ann_items: int, compressed_bytes: int
+) -> dict[str, SearchManifest]:
+    manifests: dict[str, SearchManifest] = {}
+    kept: dict[str, NDArray[np.generic]] = {}
+    for name, tensor in tensors.items():
+        manifest, arrays = build_search(
+            tensor, folder, name, ann_items=ann_items, compressed_bytes=compressed_bytes
+        )
+        if manifest is not None:
+            manifests[name] = manifest
+            kept |= arrays
+    if manifests:
+        save_file(kept, folder / SEARCH)
+    return manifests
+
+
+def _version(
+    columns: Columns,
+    tensors: Mapping[str, FloatArray],
+    search: Mapping[str, SearchManifest],
+    blend: Blend | None,
+    knowledge: IndexKnowledge | None,
+) -> str:
+    digest = hashlib.sha256(orjson.dumps(columns))
+    for tensor in tensors.values():
+        digest.update(tensor.data)
+    for manifest in search.values():
+        digest.update(manifest.model_dump_json().encode())
+    if blend is not None:
+        digest.update(blend.spec.model_dump_json().encode())
+        for array in blend.arrays().values():
+            digest.update(array.tobytes())
+    if knowledge is not None:
+        digest.update(repr(knowledge).encode())
+    return digest.hexdigest()[:12]

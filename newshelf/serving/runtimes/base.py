@@ -1,0 +1,33 @@
+"""What every runtime is: named arrays in, named arrays out."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Array", "Kind", "Precision", "Provider", "Runtime"]
+
+Array: TypeAlias = "NDArray[Any] | torch.Tensor"
+Kind = Literal["onnxruntime", "torchscript", "openvino"]
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
+Provider = Literal["cuda", "tensorrt"]
+"""By what ONNX Runtime computes on a GPU."""
+
+
+class Runtime(Protocol):
+    """Runs one graph. Safe to call from several threads."""
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, NDArray[Any]]:
+        """Run the graph once.
+
+        Args:
+            inputs: by name, numpy arrays or tensors on the host; on a GPU, tensors there are
+                read where they are. Those that the graph does not use are ignored.
+
+        Returns:
+            Outputs by name, on the host: the caller's own, float32 where they are floats.
+        """
+        ...

@@ -1,0 +1,78 @@
+"""A graph's file, opened by the runtime that was asked for, and by no other."""
+
+from pathlib import Path
+
+from newshelf.errors import SetupError, WeightsError
+from newshelf.serving.runtimes.base import Kind, Precision, Provider, Runtime
+from newshelf.serving.runtimes.device import Device
+from newshelf.serving.runtimes.graph import Graph, graph_file
+
+__all__ = ["open_runtime"]
+
+_PRECISIONS: dict[tuple[str, str], tuple[Precision, ...]] = {
+    ("torchscript", "cpu"): ("fp32",),
+    ("torchscript", "cuda"): ("fp32",),
+    ("onnxruntime", "cpu"): ("fp32", "int8"),
+    ("onnxruntime cuda", "cuda"): ("fp32", "fp16"),
+    ("onnxruntime tensorrt", "cuda"): ("fp32", "bf16", "fp16"),
+    ("openvino", "cpu"): ("fp32", "bf16", "int8"),
+}
+"""What each runtime computes in, on each kind of device."""
+
+
+def open_runtime(
+    kind: Kind,
+    directory: Path,
+    graph: Graph,
+    device: Device,
+    threads: int,
+    precision: Precision = "fp32",
+    provider: Provider = "cuda",
+) -> Runtime:
+    """Load the file of ``graph`` in ``directory`` onto ``device``.
+
+    Args:
+        kind: the runtime; its library is imported only here.
+        directory: of an export or an unpacked archive.
+        graph: what to load.
+        device: where it computes.
+        threads: of the arithmetic of one call on the CPU. TorchScript's are the process's.
+        precision: of the arithmetic; inputs and outputs stay as they are.
+        provider: of ONNX Runtime on a GPU.
+
+    Raises:
+        WeightsError: the file is missing or cannot be loaded.
+        SetupError: this runtime, device, precision or provider is not to be had.
+    """
+    _check(kind, device, precision, provider)
+    path = directory / graph_file(graph.name, kind, precision)
+    if not path.exists():
+        raise WeightsError(f"{path} is missing: export with this runtime first")
+    if kind == "torchscript":
+        from newshelf.serving.runtimes.torchscript import TorchScriptRuntime  # noqa: PLC0415
+
+        return TorchScriptRuntime(path, graph, device, threads)
+    if kind == "openvino":
+        from newshelf.serving.runtimes.openvino import OpenVinoRuntime  # noqa: PLC0415
+
+        return OpenVinoRuntime(path, graph, threads, precision)
+    from newshelf.serving.runtimes.onnx import OnnxRuntime  # noqa: PLC0415
+
+    return OnnxRuntime(path, graph, device, threads, precision=precision, provider=provider)
+
+
+def _check(kind: Kind, device: Device, precision: Precision, provider: Provider) -> None:
+    name: str = kind
+    if kind == "onnxruntime" and device.kind == "cuda":
+        name = f"{kind} {provider}"
+    known = _PRECISIONS.get((name, device.kind))
+    if known is None:
+        raise SetupError(
+            f"{name} does not compute on {device}: choose onnxruntime or torchscript there, "
+            "or run the workers on the CPU"
+        )
+    if precision not in known:
+        raise SetupError(
+            f"{name} does not compute in {precision} on {device}, but in {', '.join(known)}: "
+            "change precision or runtime"
+        )

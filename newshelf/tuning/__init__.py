@@ -1,0 +1,1 @@
+"""Finding the settings of a server by live load: ``./run tune``."""

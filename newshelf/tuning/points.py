@@ -1,0 +1,123 @@
+"""The settings that are tuned, and which of their values are tried."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from newshelf.config import ArchiveSettings, Settings
+from newshelf.errors import SettingsError
+from newshelf.load.requests import ModelName
+
+__all__ = ["Arithmetic", "Computing", "Point", "Space", "layouts", "with_point"]
+
+
+@dataclass(frozen=True, order=True)
+class Arithmetic:
+    """What computes, and in which numbers."""
+
+    runtime: str
+    precision: str
+
+    def __str__(self) -> str:
+        return f"{self.runtime} {self.precision}"
+
+
+@dataclass(frozen=True, order=True)
+class Computing:
+    """The processes, and the arithmetic of each."""
+
+    workers: int
+    threads: int
+    """Of one worker."""
+    arithmetic: Arithmetic
+
+    def __str__(self) -> str:
+        return f"{self.workers} × {self.threads} {self.arithmetic}"
+
+
+@dataclass(frozen=True, order=True)
+class Point:
+    """One set of settings to measure."""
+
+    computing: Computing
+    batch_size: int
+    delay_ms: int
+
+    def __str__(self) -> str:
+        return f"{self.computing}, batch {self.batch_size}, {self.delay_ms} ms"
+
+
+@dataclass(frozen=True)
+class Space:
+    """What is tried: every computing, each with every batch size and delay.
+
+    Raises:
+        SettingsError: a list is empty.
+    """
+
+    computing: tuple[Computing, ...]
+    batch_sizes: tuple[int, ...]
+    """Increasing."""
+    delays_ms: tuple[int, ...]
+    """Increasing."""
+
+    def __post_init__(self) -> None:
+        if not (self.computing and self.batch_sizes and self.delays_ms):
+            raise SettingsError("nothing to tune: each of the lists needs a value")
+
+    def middle(self, computing: Computing) -> Point:
+        """The point that stands for ``computing`` while computings are compared."""
+        batch_sizes, delays = self.batch_sizes, self.delays_ms
+        return Point(computing, batch_sizes[len(batch_sizes) // 2], delays[(len(delays) - 1) // 2])
+
+    def size(self) -> int:
+        """Points in all, were none left out."""
+        return len(self.computing) * len(self.batch_sizes) * len(self.delays_ms)
+
+
+def layouts(
+    cores: int, workers: Sequence[int] | None = None, threads: Sequence[int] | None = None
+) -> list[tuple[int, int]]:
+    """Workers and the threads of each, few workers first.
+
+    Without choices of your own: 1, 2, 4, … workers that share the cores, and one worker more
+    than there are cores, which computes while another reads its next batch.
+
+    Args:
+        cores: that the server may use.
+        workers: those to try, instead.
+        threads: those to try with each number of workers, instead of the share of the cores.
+    """
+    if workers is None:
+        workers = [2**power for power in range(cores.bit_length()) if 2**power < cores]
+        workers += [cores, cores + 1]
+    return sorted({(w, t) for w in workers for t in (threads if threads else [max(1, cores // w)])})
+
+
+def with_point(settings: Settings, model: ModelName, point: Point) -> Settings:
+    """``settings`` with the archive section that serves ``model`` as ``point`` says.
+
+    Raises:
+        SettingsError: a value that the settings do not take.
+    """
+    computing = point.computing
+    archive = settings.archive.model_dump(exclude_unset=True)
+    archive |= {
+        "runtime": computing.arithmetic.runtime,
+        "precision": computing.arithmetic.precision,
+    }
+    archive[model] = archive.get(model, {}) | {
+        "batch_size": point.batch_size,
+        "max_batch_delay_ms": point.delay_ms,
+        "workers": computing.workers,
+        "threads": computing.threads,
+    }
+    try:
+        section = ArchiveSettings.model_validate(archive)
+    except ValidationError as error:
+        reasons = "; ".join(
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
+        )
+        raise SettingsError(f"{point} cannot be archived: {reasons}") from error
+    return settings.model_copy(update={"archive": section})

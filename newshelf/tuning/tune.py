@@ -1,0 +1,145 @@
+"""Tunes one model on this machine: every point is served by a real TorchServe under load."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from newshelf.catalog import read_catalog
+from newshelf.config import Settings
+from newshelf.errors import ServerError, SettingsError
+from newshelf.load.requests import ModelName, draw_requests
+from newshelf.load.run import LoadRequest, run_load
+from newshelf.pipeline.demo import pick_demo
+from newshelf.pipeline.workspace import Workspace
+from newshelf.server.client import Client
+from newshelf.tuning.archives import PointArchives, Tools
+from newshelf.tuning.measured import Measured, measured
+from newshelf.tuning.points import Point, Space
+from newshelf.tuning.search import Found, search
+from newshelf.tuning.server import PointServer
+from newshelf.tuning.slo import Slo
+
+__all__ = ["Load", "tune"]
+
+_FOLDER = "tuning"
+_DISTINCT = 200
+_WARM_UP = 0.5
+"""Of the time that is measured; at least a second."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What each point is put under."""
+
+    model: ModelName
+    clients: int
+    seconds: float
+    """Of a full run."""
+
+
+def tune(
+    workspace: Workspace,
+    settings: Settings,
+    space: Space,
+    load: Load,
+    slo: Slo,
+    tools: Tools,
+    console: Console,
+) -> Found:
+    """Search ``space``, telling what is measured.
+
+    Args:
+        workspace: its export is served; what is written lies in its folder ``tuning``.
+        settings: all but what is tuned stays as they say.
+        space: what is tried.
+        load: how.
+        slo: what must be kept.
+        tools: make the archives.
+        console: gets a line per run.
+
+    Raises:
+        SettingsError: more clients than the queue takes.
+        ServerError: no point could be served.
+    """
+    queue = getattr(settings.archive, load.model).queue_size
+    if load.clients > queue:
+        raise SettingsError(
+            f"--clients {load.clients} is more than archive.{load.model}.queue_size ({queue}), "
+            "which answers 503 to the rest: raise the one or lower the other"
+        )
+    catalog = read_catalog(workspace.catalog)
+    requests = draw_requests(load.model, catalog, _DISTINCT)
+    question = pick_demo(catalog).questions()[load.model]
+    server = PointServer(workspace.root / _FOLDER / ".work", workspace.catalog)
+    archives = PointArchives(load.model, settings, tools, server.store)
+    try:
+        runner = _Runner(server, archives, question, requests, load, slo)
+        found = search(space, _telling(runner.measure, slo, console), load.seconds)
+    finally:
+        server.remove()
+    if not found.best.per_second:
+        raise ServerError("no point could be served: " + "; ".join(found.best.missed))
+    return found
+
+
+@dataclass(frozen=True)
+class _Runner:
+    """Puts a point under load."""
+
+    server: PointServer
+    archives: PointArchives
+    question: dict[str, object]
+    requests: list[LoadRequest]
+    load: Load
+    slo: Slo
+
+    def measure(self, point: Point, seconds: float) -> Measured:
+        """One that cannot be served, for lack of memory or a provider, is a bad point."""
+        archive: Path | None = None
+        try:
+            archive = self.archives.make(point)
+            return self._run(point, archive, seconds)
+        except ServerError as error:
+            return Measured(point, seconds, 0.0, float("inf"), (error.message,))
+        finally:
+            if archive is not None:
+                archive.unlink(missing_ok=True)
+
+    def _run(self, point: Point, archive: Path, seconds: float) -> Measured:
+        model, workers = self.load.model, point.computing.workers
+        with (
+            self.server.serving(model, archive, workers=workers, question=self.question) as state,
+            Client(state) as client,
+        ):
+            sent = run_load(
+                state.inference_url,
+                client.authorization(),
+                self.requests,
+                clients=self.load.clients,
+                seconds=seconds,
+                warm_up_s=max(1.0, seconds * _WARM_UP),
+            )
+        return measured(point, seconds, sent, self.slo)
+
+
+def _telling(
+    measure: Callable[[Point, float], Measured], slo: Slo, console: Console
+) -> Callable[[Point, float], Measured]:
+    percent = f"p{slo.strictest.percent:g}"
+
+    def told(point: Point, seconds: float) -> Measured:
+        with console.status(f"{point}, {seconds:g} s …"):
+            run = measure(point, seconds)
+        if run.per_second:
+            mark = "[green]✓[/]" if run.meets else "[yellow]·[/]"
+            figures = f"{run.per_second:.0f}/s, {percent} {run.latency_ms:.1f} ms"
+            console.print(f"{mark} {point}: {figures} ({seconds:g} s)")
+        else:
+            reason = "; ".join(run.missed).splitlines()[0]
+            console.print(f"[red]✗[/] {point}: ", end="")
+            console.print(reason, markup=False)
+        return run
+
+    return told

@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+
+from benchmarks.serve.search_data import grown, write_grown
+from benchmarks.serve.search_made import codes_path, make
+from benchmarks.serve.search_measure import recall, stream_s, timed, truth
+from newshelf.serving.search.plain import PlainSearch
+
+
+@pytest.fixture
+def real():
+    rows = np.random.default_rng(0).standard_normal((60, 16)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def test_grown_vectors_lie_near_the_real_ones(real):
+    made = grown(real, 500, np.random.default_rng(1))
+    np.testing.assert_allclose(np.linalg.norm(made, axis=1), 1, atol=1e-5)
+    # Far nearer than a random direction, and none of them a copy.
+    nearest = (made @ real.T).max(axis=1)
+    assert np.median(nearest) > 0.7
+    assert nearest.max() < 0.9999
+
+
+def test_the_same_seed_makes_the_same_and_a_file_is_used_again(real, tmp_path):
+    first = np.array(write_grown(real, 300, tmp_path / "a", 5))
+    np.testing.assert_array_equal(first, write_grown(real, 300, tmp_path / "b", 5))
+    assert (first != write_grown(real, 300, tmp_path / "c", 6)).any()
+    before = (tmp_path / "a").stat().st_mtime_ns
+    write_grown(real, 300, tmp_path / "a", 5)
+    assert (tmp_path / "a").stat().st_mtime_ns == before
+
+
+def test_recall_counts_what_was_found_and_refuses_short_answers():
+    true = [np.array([1, 2, 3, 4])]
+    assert recall([np.array([1, 2, 3, 9])], true) == 0.75
+    with pytest.raises(AssertionError, match="3 rows were answered where 4 exist"):
+        recall([np.array([1, 2, 3])], true)
+    with pytest.raises(AssertionError):
+        recall([np.array([1, 1, 2, 3])], true)
+
+
+def test_a_search_is_made_once_and_answers(real, tmp_path):
+    made = make(real, 400, tmp_path)
+    assert make(real, 400, tmp_path).build_s == made.build_s
+    search = made.open()
+    assert isinstance(search, PlainSearch)
+    allowed = np.ones(400, dtype=bool)
+    found = timed(search.nearest, real[:7], allowed, 10)
+    assert len(found.ms) == 7
+    assert recall(found.answers, truth(made.matrix, real[:7], allowed, 10)) == 1
+    codes_path(made).write_bytes(bytes(800))
+    assert stream_s(codes_path(made), 2) > 0

@@ -1,0 +1,268 @@
+"""The precisions of a tiny but real encoder, and what an archive may take of them."""
+
+import io
+import json
+import shutil
+
+import numpy as np
+import onnx
+import pandas as pd
+import pytest
+from onnxruntime.quantization import quantize_dynamic
+from PIL import Image
+from rich.console import Console
+
+from export.candidates import CANDIDATES, Candidate, reference_outputs, try_candidate
+from export.precision import PRECISION, choose, export_precisions
+from export.products import draw_products
+from export.quantize import write_int8
+from export.run import export_model
+from newshelf.catalog import read_catalog
+from newshelf.errors import ParityError, SetupError
+from newshelf.files import read_json, write_json
+from newshelf.nn.spec import read_spec
+from newshelf.serving.runtimes import (
+    IMAGE_FEATURES,
+    Device,
+    Graph,
+    encoder_graph,
+    open_runtime,
+)
+from newshelf.serving.runtimes.openvino import OpenVinoRuntime
+from tests.unit.export.tiny_checkpoint import IDS, WORDS, tiny_spec, write_tiny_checkpoint
+
+QUIET = Console(file=io.StringIO())
+
+
+def write_pictured_catalog(folder, *, pictures=True, count=24):
+    (folder / "images").mkdir(parents=True)
+    rng = np.random.default_rng(4)
+    ids = [*IDS, *(f"more{at}" for at in range(count - len(IDS)))]
+    links = []
+    for item in ids:
+        pixels = rng.integers(0, 255, (6, 6, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((48, 40)).save(folder / "images" / f"{item}.png")
+        links.append(f"images/{item}.png" if pictures else None)
+    frame = pd.DataFrame(
+        {
+            "id": ids,
+            "title": [f"{WORDS[at % 8]} {WORDS[(at * 3) % 8]}" for at in range(count)],
+            "product_type": [("Rings", "Lamps", "Shirts")[at % 3] for at in range(count)],
+            "color": [("green", "red", None)[at % 3] for at in range(count)],
+            "image_link": links,
+        }
+    )
+    frame.to_csv(folder / "items.csv", index=False)
+    return read_catalog(folder)
+
+
+@pytest.fixture(scope="module")
+def catalog(tmp_path_factory):
+    return write_pictured_catalog(tmp_path_factory.mktemp("shop") / "shop")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, worker_id, catalog, exported):
+    """The tiny export with its precisions; not to be changed."""
+    out = tmp_path_factory.mktemp("precision") / "export"
+    shutil.copytree(exported, out)
+    export_precisions(out, catalog, QUIET)
+    return out
+
+
+@pytest.fixture
+def changed(made, tmp_path):
+    """A report in which one says what passed, and how fast it was."""
+
+    def change(**rows):
+        out = tmp_path / "export"
+        out.mkdir()
+        for name in (PRECISION, "version.json"):
+            shutil.copyfile(made / name, out / name)
+        report = read_json(out / PRECISION)
+        for row in report["candidates"]:
+            speed, reason = rows.get(f"{row['runtime']}_{row['precision']}", (1.0, None))
+            row["products_per_s"], row["reasons"] = speed, [reason] if reason else []
+            row["passed"] = reason is None
+        write_json(out / PRECISION, report)
+        return out
+
+    return change
+
+
+def test_every_candidate_is_reported_with_speed_quality_and_verdict(made):
+    report = json.loads((made / PRECISION).read_text())
+    rows = [*report["candidates"], *report["on_a_gpu"]]
+    assert [(row["runtime"], row["precision"]) for row in rows] == [
+        (one.runtime, one.precision) for one in CANDIDATES
+    ]
+    assert report["products"] == 24
+    for row in report["candidates"]:
+        assert row["passed"] == (not row["reasons"])
+        assert row["products_per_s"] > 0
+        assert [view["view"] for view in row["views"]] == ["products", "pictures", "texts"]
+        assert all(view["labels"] == 40 for view in row["views"])
+        assert row["views"][0]["products"] == 24
+    full = [row for row in report["candidates"] if row["precision"] == "fp32"]
+    assert all(row["passed"] for row in full)
+    assert len((made / "precision.md").read_text().splitlines()) == 6 + len(CANDIDATES)
+
+
+def test_a_file_is_kept_exactly_when_a_candidate_passes_with_it(made):
+    report = json.loads((made / PRECISION).read_text())
+    for precision in ("int8", "fp16"):
+        rows = [*report["candidates"], *report["on_a_gpu"]]
+        passed = any(row["passed"] for row in rows if row["precision"] == precision)
+        assert (made / f"encoder.{precision}.onnx").exists() == passed
+
+
+def test_only_the_image_tower_is_quantised(made, tmp_path, catalog):
+    spec = read_spec(made).encoder
+    products = draw_products(catalog, spec, made / "tokenizer.json", 24)
+    path = tmp_path / "encoder.int8.onnx"
+    write_int8(made / "encoder.onnx", path, products.calibration(24), spec.image)
+    model = onnx.load(path)
+    onnx.checker.check_model(model)
+    types = [node.op_type for node in model.graph.node]
+    assert types.count("QuantizeLinear") > 3
+    tainted = {"input_ids", "attention_mask", "text_row", "attributes", "image_row", IMAGE_FEATURES}
+    for node in model.graph.node:
+        if tainted.intersection(node.input):
+            tainted.update(node.output)
+            assert node.op_type not in ("QuantizeLinear", "DequantizeLinear")
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    scales = [
+        weights[node.input[1]].dims
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in weights
+    ]
+    # One scale per output channel.
+    assert any(list(dims) and dims[0] > 1 for dims in scales)
+
+
+def test_openvino_takes_a_quantised_tower_apart_and_agrees_with_onnx_runtime(
+    made, tmp_path, catalog
+):
+    spec = read_spec(made).encoder
+    products = draw_products(catalog, spec, made / "tokenizer.json", 24)
+    path = tmp_path / "encoder.int8.onnx"
+    write_int8(made / "encoder.onnx", path, products.calibration(24), spec.image)
+    graph = encoder_graph(spec)
+    apart = OpenVinoRuntime(path, graph, 1, "int8")
+    assert len(apart._parts) == 2
+    whole = open_runtime("onnxruntime", tmp_path, graph, Device(), 1, "int8")
+    for view in ("products", "pictures", "texts"):
+        for batch in products.batches(view):
+            one, other = (runtime.run(batch)["embedding"] for runtime in (apart, whole))
+            assert (one * other).sum(axis=1).min() > 0.995
+
+
+def test_a_candidate_that_is_too_far_off_is_refused_with_its_numbers(made, tmp_path, catalog):
+    """Dynamic int8 of everything, on weights that were made for it to fail on."""
+    folder = tmp_path / "export"
+    shutil.copytree(made, folder)
+    model = onnx.load(folder / "encoder.onnx")
+    rng = np.random.default_rng(0)
+    for tensor in model.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) == 2:
+            values = onnx.numpy_helper.to_array(tensor).copy()
+            # One outlier takes all the levels of a per-tensor scale.
+            values[0, 0] = 200 * np.abs(values).max()
+            values += rng.standard_normal(values.shape).astype(np.float32) * 1e-3
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    # The quantiser infers them anew, and does not expect any.
+    del model.graph.value_info[:]
+    onnx.save(model, folder / "encoder.onnx")
+    quantize_dynamic(folder / "encoder.onnx", folder / "encoder.int8.onnx")
+    products = draw_products(catalog, read_spec(folder).encoder, folder / "tokenizer.json", 24)
+    reference = reference_outputs(folder, products)
+    tried = try_candidate(folder, Candidate("onnxruntime", "int8"), products, reference)
+    assert any("cosine" in reason for reason in tried.reasons), tried
+
+
+def test_what_does_not_run_is_refused_and_not_an_error(made, tmp_path, catalog):
+    spec = read_spec(made).encoder
+    products = draw_products(catalog, spec, made / "tokenizer.json", 8)
+    reference = reference_outputs(made, products)
+    tried = try_candidate(tmp_path, Candidate("openvino", "int8"), products, reference)
+    assert tried.products_per_s is None
+    assert tried.reasons[0].startswith("does not run: ")
+
+
+def test_without_pictures_there_is_no_int8_and_the_rest_goes_on(tmp_path):
+    catalog = write_pictured_catalog(tmp_path / "shop", pictures=False)
+    checkpoint = write_tiny_checkpoint(tmp_path / "checkpoint", tiny_spec(image=False))
+    out = tmp_path / "export"
+    export_model(checkpoint, out)
+    export_precisions(out, catalog, QUIET)
+    rows = {
+        (row["runtime"], row["precision"]): row for row in read_json(out / PRECISION)["candidates"]
+    }
+    assert not rows["onnxruntime", "int8"]["passed"]
+    assert rows["onnxruntime", "fp32"]["passed"]
+    assert [view["view"] for view in rows["onnxruntime", "fp32"]["views"]] == ["products", "texts"]
+    assert not (out / "encoder.int8.onnx").exists()
+    assert choose(out, "auto", "auto")[1] in ("fp32", "bf16")
+
+
+def test_auto_takes_the_fastest_that_passed(changed):
+    out = changed(openvino_int8=(9.0, "cosine 0.5"), onnxruntime_int8=(5.0, None))
+    assert choose(out, "auto", "auto") == ("onnxruntime", "int8")
+    assert choose(out, "openvino", "fp32") == ("openvino", "fp32")
+    assert choose(out, "torchscript", "auto") == ("torchscript", "fp32")
+
+
+def test_a_demand_that_failed_is_an_error_with_numbers_and_a_way_out(changed):
+    out = changed(openvino_int8=(9.0, "cosine 0.5"), openvino_bf16=(7.0, None))
+    message = (
+        r"precision = 'int8' is not served: openvino int8: cosine 0\.5\. Instead, the fastest "
+        r"that passed is runtime = 'openvino', precision = 'bf16'"
+    )
+    with pytest.raises(ParityError, match=message):
+        choose(out, "openvino", "int8")
+    with pytest.raises(ParityError, match="there is no such candidate"):
+        choose(out, "torchscript", "int8")
+
+
+def test_what_is_for_a_gpu_is_never_chosen_by_itself(made):
+    precision = choose(made, "onnxruntime", "auto")[1]
+    assert precision != "fp16"
+    if read_json(made / PRECISION)["on_a_gpu"][0]["passed"]:
+        assert choose(made, "auto", "fp16") == ("onnxruntime", "fp16")
+
+
+@pytest.mark.parametrize(("passed", "expected"), [(True, "fp16"), (False, "fp32")])
+def test_auto_takes_the_gpu_where_there_is_one(changed, passed, expected):
+    out = changed()
+    report = read_json(out / PRECISION)
+    report["on_a_gpu"][0]["passed"] = passed
+    write_json(out / PRECISION, report)
+    assert choose(out, "auto", "auto", gpu=True) == ("onnxruntime", expected)
+    assert choose(out, "torchscript", "auto", gpu=True) == ("torchscript", "fp32")
+    assert choose(out, "auto", "fp32", gpu=True)[1] == "fp32"
+
+
+def test_without_a_report_only_float32_is_served(tmp_path):
+    assert choose(tmp_path, "auto", "auto") == ("onnxruntime", "fp32")
+    assert choose(tmp_path, "openvino", "fp32") == ("openvino", "fp32")
+    with pytest.raises(SetupError, match=r"precision\.json is missing: export again"):
+        choose(tmp_path, "auto", "int8")
+
+
+def test_a_report_of_another_version_is_refused(changed):
+    out = changed()
+    report = read_json(out / PRECISION)
+    write_json(out / PRECISION, {**report, "model_version": "another"})
+    with pytest.raises(SetupError, match="another model version"):
+        choose(out, "auto", "auto")
+
+
+def test_products_have_rows_by_view(made, catalog):
+    products = draw_products(catalog, read_spec(made).encoder, made / "tokenizer.json", 10, seed=1)
+    assert [len(products.rows(view)) for view in ("products", "pictures", "texts")] == [10] * 3
+    pictures = next(products.batches("pictures"))
+    assert pictures["text_row"].tolist() == [8]
+    assert not pictures["attributes"].any()
+    texts = next(products.batches("texts"))
+    assert texts["image_row"].tolist() == [8]
+    assert isinstance(encoder_graph(products.spec), Graph)

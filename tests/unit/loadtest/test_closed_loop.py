@@ -1,0 +1,192 @@
+"""The load client against servers whose behaviour is known."""
+
+import base64
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from loadtest.closed_loop import Plan, Request, run
+from loadtest.own_cost import measure, noop_server
+
+Start = Callable[..., str]
+
+
+class Server(ThreadingHTTPServer):
+    """Answers what it is told to, and keeps what it was asked."""
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self, delay_s: float, statuses: list[int]) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.delay_s = delay_s
+        self.statuses = statuses
+        self.asked: list[tuple[str, str, bytes, str]] = []
+        self.at_once = self.most_at_once = 0
+        self.lock = threading.Lock()
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_POST(self) -> None:
+        server = self.server
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        with server.lock:
+            server.at_once += 1
+            server.most_at_once = max(server.most_at_once, server.at_once)
+            status = server.statuses[len(server.asked) % len(server.statuses)]
+            kind, token = self.headers["Content-Type"], self.headers.get("Authorization", "")
+            server.asked.append((self.path, kind, body, token))
+        time.sleep(server.delay_s)
+        with server.lock:
+            server.at_once -= 1
+        if status == 0:
+            self.close_connection = True
+            return
+        self.send_response(status)
+        self.send_header("X-Told", str(len(body)))
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Server]]:
+    servers: list[Server] = []
+
+    def run_server(delay_s: float = 0.0, statuses: tuple[int, ...] = (200,)) -> Server:
+        server = Server(delay_s, list(statuses))
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return server
+
+    yield run_server
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def address(server: Server) -> str:
+    return f"http://127.0.0.1:{server.server_address[1]}"
+
+
+def posts(*bodies: bytes) -> list[Request]:
+    return [Request("/predictions/m", "text/x", base64.b64encode(body).decode()) for body in bodies]
+
+
+def test_every_request_is_sent_once_in_turns_with_its_headers(
+    start: Callable[..., Server],
+) -> None:
+    server = start()
+    plan = Plan(address(server), posts(b"a", b"bb"), 1, {"Authorization": "Bearer t"}, count=5)
+    result = run(plan)
+    assert result.answered == len(result.latencies_ns) == 5
+    assert result.failures == {}
+    assert [asked[2] for asked in server.asked] == [b"a", b"bb", b"a", b"bb", b"a"]
+    assert {asked[:2] + asked[3:] for asked in server.asked} == {
+        ("/predictions/m", "text/x", "Bearer t")
+    }
+
+
+def test_each_client_waits_for_its_answer(start: Callable[..., Server]) -> None:
+    server = start(delay_s=0.02)
+    result = run(Plan(address(server), posts(b"x"), 4, count=24))
+    assert result.answered == 24
+    assert server.most_at_once == 4
+    assert min(result.latencies_ns) >= 20e6
+    # Six turns, one after the other.
+    assert result.measured_s >= 6 * 0.02
+
+
+def test_only_answers_with_200_have_a_latency_and_the_others_are_counted(
+    start: Callable[..., Server],
+) -> None:
+    server = start(statuses=(200, 503, 200, 422))
+    result = run(Plan(address(server), posts(b"x"), 1, count=8))
+    assert result.answered == len(result.latencies_ns) == 4
+    assert result.failures == {"503": 2, "422": 2}
+
+
+def test_a_lost_connection_is_a_failure_and_the_next_is_opened(
+    start: Callable[..., Server],
+) -> None:
+    server = start(statuses=(200, 0, 200))
+    result = run(Plan(address(server), posts(b"x"), 1, count=3))
+    assert result.answered == 2
+    assert sum(result.failures.values()) == 1
+
+
+def test_nobody_listening_is_a_failure_per_try() -> None:
+    with noop_server() as url:
+        pass
+    result = run(Plan(url, posts(b"x"), 2, count=4))
+    assert result.answered == 0
+    assert result.failures == {"ConnectionRefusedError": 4}
+
+
+def test_a_client_gives_up_on_an_answer_that_does_not_come(start: Callable[..., Server]) -> None:
+    server = start(delay_s=0.5)
+    result = run(Plan(address(server), posts(b"x"), 1, count=1, timeout_s=0.05))
+    assert sum(result.failures.values()) == 1
+    assert "imeout" in next(iter(result.failures))
+
+
+def test_the_warm_up_is_not_measured(start: Callable[..., Server]) -> None:
+    server = start(delay_s=0.01)
+    result = run(Plan(address(server), posts(b"x"), 1, seconds=0.3, warm_up_s=0.3))
+    assert result.measured_s == pytest.approx(0.3)
+    assert 0 < result.answered < len(server.asked)
+    assert result.answered <= 30
+
+
+def test_an_exchange_keeps_its_moments_and_the_header_that_was_asked_for(
+    start: Callable[..., Server],
+) -> None:
+    server = start(delay_s=0.01)
+    before = time.time_ns()
+    result = run(Plan(address(server), posts(b"four"), 2, count=6, kept_header="x-told"))
+    after = time.time_ns()
+    assert len(result.exchanges) == 6
+    assert {client for client, *_ in result.exchanges} == {0, 1}
+    for (_, sent, head, end, told), latency in zip(
+        result.exchanges, result.latencies_ns, strict=True
+    ):
+        assert before - 1_000_000 <= sent < head <= end <= after + 1_000_000
+        assert end - sent == latency
+        assert told == "4"
+
+
+def test_its_own_cost_is_measured_against_a_server_that_does_nothing() -> None:
+    result = measure(1000, 4, seconds=0.3)
+    assert result.failures == {}
+    assert result.answered > 50
+    assert 0 < result.cpu_s <= result.measured_s * 1.1
+
+
+PLAN = {"url": "http://127.0.0.1:1", "clients": 1, "count": 1}
+ONE = {"path": "/", "content_type": "a", "body": ""}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"requests": []},
+        {"requests": [ONE | {"more": 1}]},
+        {"requests": [ONE], "clients": 0},
+        {"requests": [ONE], "seconds": 1},
+        {"requests": [ONE], "count": None},
+        {"requests": [ONE], "cleints": 3},
+    ],
+)
+def test_a_plan_that_makes_no_sense_is_refused(change: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"plan|give"):
+        Plan.from_json(PLAN | change)
