@@ -16,7 +16,7 @@ from rich.table import Table
 
 from export.candidates import CANDIDATES, Tried, reference_outputs, try_candidate, with_speeds
 from export.products import Products, draw_products
-from export.quality import LEAST_COSINE, LEAST_OVERLAP, MOST_DROP
+from export.quality import LEAST_COSINE, LEAST_LOW_COSINE, LEAST_OVERLAP, MOST_DROP
 from export.quantize import write_float16, write_int8
 from newshelf.catalog import Catalog
 from newshelf.errors import ParityError, SetupError
@@ -162,6 +162,7 @@ def _report(tried: Sequence[Tried], model_version: str, products: int) -> dict[s
         "products": products,
         "limits": {
             "cosine": LEAST_COSINE,
+            "cosine_low": LEAST_LOW_COSINE,
             "overlap": LEAST_OVERLAP,
             "accuracy_drop": MOST_DROP,
         },

@@ -183,8 +183,9 @@ class ModelServingSettings(_Section):
     """One model's section of its archive's ``model-config.yaml``."""
 
     batch_size: Annotated[int, Field(ge=1, le=256)] = 8
-    max_batch_delay_ms: Annotated[int, Field(ge=1, le=1000)] = 3
-    """At least 1: TorchServe reads 0 as 100 ms."""
+    max_batch_delay_ms: Annotated[int, Field(ge=1, le=1000)] = 1
+    """At least 1: TorchServe reads 0 as 100 ms. A lone request waits it in full, and under load
+    batches fill while the workers are busy."""
     workers: Positive = 1
     threads: Annotated[int, Field(ge=0)] = 0
     """Intra-op threads per worker; 0 divides the cores among the workers."""

