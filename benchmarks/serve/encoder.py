@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from benchmarks.serve.context import Context
 from benchmarks.serve.environments import peers_python, stock_python
+from benchmarks.serve.errors import BenchmarkError
 from benchmarks.serve.inprocess import Loop, run_in_process
 from benchmarks.serve.load import Load
 from benchmarks.serve.models import Model, make_model
@@ -74,11 +75,12 @@ def compare(comparison: Comparison, context: Context) -> TaskResult:
     loop = _fastest(comparison.loops, archive, small.pictures, context)
     stocks = _stocks(comparison, model, context)
     peers = peers_of(comparison, model, archive, context)
+    refused: list[str] = []
     turns = [
         server_turn(ours, small),
         *(server_turn(stock, small) for stock in stocks),
         *(server_turn(peer, small) for peer in peers),
-        server_turn(replace(ours, name=_LARGE), large),
+        _or_reason(server_turn(replace(ours, name=_LARGE), large), refused),
         loop_turn(_LOOP, loop, archive, small, CLIENTS),
         loop_turn(_LOOP_ALONE, Loop(1, comparison.layout.threads, 1), archive, small, 1),
         loop_turn(_LOOP_ALL, Loop(1, len(os.sched_getaffinity(0)), 1), archive, small, 1),
@@ -91,10 +93,23 @@ def compare(comparison: Comparison, context: Context) -> TaskResult:
         protocol=_protocol(comparison, archive, len(small.pictures)),
         rows=_rows(found, [stock.name for stock in stocks], named),
         goals=_goals(comparison),
+        notes=list(dict.fromkeys(refused)),
         details=details(list(found.values())),
         percent=False,
         lower_is_better=[_P99, _P50],
     )
+
+
+def _or_reason(turn: Turn, refused: list[str]) -> Turn:
+    """The same turn; answers that are wrong for these pictures cost its figure alone."""
+
+    def take(measured: Measured) -> None:
+        try:
+            turn.take(measured)
+        except BenchmarkError as error:
+            refused.append(f"{turn.name}: no figure, since {error}.")
+
+    return replace(turn, take=take)
 
 
 def newshelf_plan(
@@ -144,7 +159,7 @@ def _rows(found: Mapping[str, Measured], stocks: Sequence[str], peers: Sequence[
         row(_P99, fastest, CLIENTS, "p99_ms", baseline=True),
         row(_P50, _NEWSHELF, 1, "p50_ms"),
         row(_P50, _LOOP_ALONE, 1, "p50_ms", baseline=True),
-        row(_SIZED, _LARGE, CLIENTS, "per_second"),
+        *([row(_SIZED, _LARGE, CLIENTS, "per_second")] if found[_LARGE].loads else []),
         Row(_SIZED, "Newshelf, 400×300", found[_NEWSHELF].values(CLIENTS), True, robust=True),
     ]
 

@@ -1,7 +1,10 @@
 """The recommender: 50 products of history, 500 candidates; in process and served."""
 
 import json
+import os
 import random
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,12 +20,13 @@ from benchmarks.serve.encoder import CLIENTS
 from benchmarks.serve.errors import BenchmarkError
 from benchmarks.serve.load import Request, load
 from benchmarks.serve.models import Model, make_shop
-from benchmarks.serve.recommender import BATCHES, CANDIDATES, CATALOGUES, HISTORY, in_process
+from benchmarks.serve.recommender import BATCHES, CANDIDATES, CATALOGUES, HISTORY, Times
 from benchmarks.serve.rounds import Measured, Turn, drain, run_rounds
 from benchmarks.serve.tables import details, table
 from benchmarks.serve.torchserve import Layout, serve_archives, write_archives
 from benchmarks.transfer.result import Goal, Row, TaskResult
 from newshelf.evaluation.figures.lines import Line, draw_lines
+from newshelf.pipeline.workspace import ROOT
 from newshelf.server.keys import read_keys
 from newshelf.serving.load import load_recommender_predictor
 from newshelf.serving.protocol import RawRequest
@@ -57,7 +61,7 @@ class _Question:
 def run(context: Context) -> TaskResult:
     """Time it in process (see ``benchmarks.serve.recommender``), then through TorchServe."""
     model = make_shop(context.work, context.console)
-    found = in_process(model.workspace, context.seconds / 3)
+    found = _in_process(model, context.seconds / 3)
     with tempfile.TemporaryDirectory() as folder:
         questions = _questions(model, Path(folder))
         turns = [_turn(model, layout, questions, context) for layout in LAYOUTS]
@@ -96,6 +100,22 @@ def run(context: Context) -> TaskResult:
         percent=False,
         lower_is_better=[_ALONE, _P99],
     )
+
+
+def _in_process(model: Model, seconds: float) -> dict[str, dict[int, Times]]:
+    """``benchmarks.serve.recommender`` in a process of its own, on one thread.
+
+    Raises:
+        BenchmarkError: it failed.
+    """
+    command = [sys.executable, "-P", "-m", "benchmarks.serve.recommender"]
+    command += [str(model.workspace.export), str(seconds)]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise BenchmarkError(f"in process: {done.stderr.strip()[-1500:]}")
+    found: dict[str, dict[str, Times]] = json.loads(done.stdout)
+    return {name: {int(at): one for at, one in times.items()} for name, times in found.items()}
 
 
 def _questions(model: Model, folder: Path) -> list[_Question]:

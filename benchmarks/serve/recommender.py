@@ -1,9 +1,12 @@
 """What one recommendation costs in process: over batches, candidates and catalogue size."""
 
+import json
 import os
 import random
+import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import orjson
@@ -12,12 +15,11 @@ from numpy.typing import NDArray
 from benchmarks.serve.recommender_made import larger
 from newshelf.errors import SetupError
 from newshelf.nn.blend import content_signal
-from newshelf.pipeline.workspace import Workspace
 from newshelf.serving.load import load_recommender_predictor
 from newshelf.serving.protocol import RawRequest
 from newshelf.serving.recommender_predictor import RecommenderPredictor
 
-__all__ = ["BATCHES", "CANDIDATES", "CATALOGUES", "HISTORY", "in_process"]
+__all__ = ["BATCHES", "CANDIDATES", "CATALOGUES", "HISTORY", "Times", "in_process"]
 
 HISTORY = 50
 BATCHES = (1, 8, 32)
@@ -30,11 +32,11 @@ Times = dict[str, float]
 """Milliseconds of one request: ``p50`` and ``p99``."""
 
 
-def in_process(workspace: Workspace, seconds: float = 3.0) -> dict[str, dict[int, Times]]:
+def in_process(export: Path, seconds: float = 3.0) -> dict[str, dict[int, Times]]:
     """Measure on one thread, and check every answer that is timed against the plain formula.
 
     Args:
-        workspace: with an export.
+        export: the folder of one.
         seconds: of each measurement.
 
     Returns:
@@ -48,7 +50,7 @@ def in_process(workspace: Workspace, seconds: float = 3.0) -> dict[str, dict[int
     """
     if os.environ.get("OMP_NUM_THREADS") != "1":
         raise SetupError("measure in a process of its own, started with OMP_NUM_THREADS=1")
-    predictor = load_recommender_predictor(workspace.export)
+    predictor = load_recommender_predictor(export)
     first = larger(predictor, CATALOGUES[0])
     found: dict[str, dict[int, Times]] = {
         "batches": {size: _measure(first, 500, size, seconds) for size in BATCHES},
@@ -130,3 +132,7 @@ def _plain(predictor: RecommenderPredictor, history: NDArray[np.int64]) -> NDArr
     total: NDArray[np.float32] = blend.unpersonal(signals, blend.prior)[0]
     total += weights["siamese"] * siamese + weights["content"] * content
     return total
+
+
+if __name__ == "__main__":
+    print(json.dumps(in_process(Path(sys.argv[1]), float(sys.argv[2]))))

@@ -1,7 +1,11 @@
 """Newshelf's own server as a contender, with any layout and any of TorchServe's settings."""
 
+import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 import time
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -14,7 +18,6 @@ import yaml
 from benchmarks.serve.contender import JPEG, Endpoint
 from benchmarks.serve.errors import BenchmarkError
 from benchmarks.serve.models import Model
-from export.archive import archive
 from export.model_config import MODEL_CONFIG
 from newshelf.config import Settings
 from newshelf.files import directory_aside
@@ -36,6 +39,7 @@ __all__ = [
     "write_archives",
 ]
 
+_ARCHIVER = "benchmarks.serve.write_archives"
 _START_S = 60.0
 
 
@@ -46,7 +50,7 @@ class Layout:
     workers: int
     threads: int
     batch_size: int
-    delay_ms: int = 3
+    delay_ms: int = 1
     decode_threads: int = 1
     queue_size: int = 256
     """Longer than the clients are many: none of them is turned away."""
@@ -93,10 +97,24 @@ class Layout:
 
 
 def write_archives(model: Model, layout: Layout, name: str = "encoder") -> dict[str, Path]:
-    """The archives with ``layout`` for the model ``name``, written anew."""
+    """The archives with ``layout`` for the model ``name``, written anew.
+
+    Raises:
+        BenchmarkError: they cannot be written.
+    """
     store = model.workspace.root.parent / "stores" / layout.slug()
     shutil.rmtree(store, ignore_errors=True)
-    return archives(archive(model.workspace.export, layout.settings(model.settings, name), store))
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", _ARCHIVER, str(model.workspace.export), str(store)],
+        input=layout.settings(model.settings, name).model_dump_json(),
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise BenchmarkError(f"no archive of {model.name}: {done.stderr.strip()[-1500:]}")
+    return archives([Path(path) for path in json.loads(done.stdout)])
 
 
 def unpacked(mar: Path) -> Path:

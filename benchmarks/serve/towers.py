@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import cast
 
 import timm
 import torch
@@ -87,7 +88,7 @@ def _random_resnet50(work: Path, catalog: Path | None) -> nn.Module:
     pixels = torch.from_numpy(prepare_pictures(squares, spec))
     for module in model.modules():
         if isinstance(module, Bottleneck):
-            nn.init.constant_(module.bn3.weight, _RESIDUAL)
+            cast(nn.BatchNorm2d, module.bn3).weight.data.fill_(_RESIDUAL)
         if isinstance(module, nn.BatchNorm2d):
             # The plain mean over what is seen, not a moving one.
             module.momentum = None

@@ -143,4 +143,7 @@ def _environment(environ: Mapping[str, str], directory: Path) -> dict[str, str]:
         if name not in _KEPT_OUT and not name.startswith("TS_")
     }
     logs = str(directory / "logs")
-    return kept | {"LOG_LOCATION": logs, "METRICS_LOCATION": logs}
+    own = {"LOG_LOCATION": logs, "METRICS_LOCATION": logs}
+    # NumPy's products in a worker are small: threads that wait for the next one by spinning
+    # would take the cores of the other workers.
+    return {"OPENBLAS_NUM_THREADS": "1"} | kept | own

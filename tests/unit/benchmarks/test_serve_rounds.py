@@ -222,6 +222,6 @@ def test_a_layout_is_written_into_the_settings_of_its_model():
 
 
 def test_layouts_have_folders_of_their_own():
-    one, two = Layout(2, 1, 8), Layout(2, 1, 8, delay_ms=1)
+    one, two = Layout(2, 1, 8), Layout(2, 1, 8, delay_ms=3)
     assert one.slug() != two.slug()
     assert one.slug().replace("-", "").isalnum()
