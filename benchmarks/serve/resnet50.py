@@ -14,10 +14,12 @@ COMPARISON = Comparison(
     title="Encoder with ResNet-50",
     layout=Layout(workers=3, threads=1, batch_size=4),
     stock=({}, {"minWorkers": 2, "batchSize": 8, "maxBatchDelay": 5}),
-    # The fastest of those that are measured with the small tower.
     peers=(
         PeerLayout("FastAPI", 2, 1, onnxruntime=True),
         PeerLayout("FastAPI", 2, 1),
+        PeerLayout("LitServe", 2, 1, 8, 5.0),
+        PeerLayout("Ray Serve", 2, 1, 8, 5.0),
+        PeerLayout("BentoML", 2, 1, 8),
     ),
     loops=(Loop(1, 2, 8, 2), Loop(2, 1, 1), Loop(2, 1, 8), Loop(3, 1, 4)),
     weights=(
