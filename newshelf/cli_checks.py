@@ -30,7 +30,10 @@ def run_tests(arguments: Sequence[str]) -> int:
     # Two processes with as many threads each as there are cores would only wait for
     # each other.
     env = {"OMP_NUM_THREADS": "1", **os.environ}
-    command = ("pytest", "-n", "2", "--dist", "loadgroup", *arguments)
+    # A process that dies ends the run: pytest-xdist would replace it, and then wait for ever
+    # for the tests it had been given (seen with 3.8.0).
+    options = ("-n", "2", "--dist", "loadgroup", "--max-worker-restart", "0")
+    command = ("pytest", *options, *arguments)
     return subprocess.call([sys.executable, "-m", *command], cwd=ROOT, env=env)
 
 

@@ -36,6 +36,28 @@ def test_tests_that_share_a_server_stay_in_one_process(
     assert len(workers) == 1
 
 
+DYING = """
+import os
+import pytest
+
+@pytest.mark.parametrize("number", range(12))
+def test_one_kills_its_process(number):
+    if number == 1:
+        os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_process_that_dies_ends_the_run_and_its_test_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "test_dying.py").write_text(DYING)
+    monkeypatch.setattr(cli_checks, "ROOT", tmp_path)
+    for name in [name for name in os.environ if name.startswith("PYTEST_")]:
+        monkeypatch.delenv(name)
+    assert cli_checks.run_tests(["-q", "-p", "no:cacheprovider"]) != 0
+    assert "test_one_kills_its_process[1]" in capfd.readouterr().out
+
+
 def test_the_exit_code_is_pytests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commands: list[tuple[str, ...]] = []
 

@@ -1,6 +1,7 @@
 """ONNX files in OpenVINO, on the CPU."""
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -36,7 +37,7 @@ class OpenVinoRuntime:
 
     def __init__(self, path: Path, graph: Graph, threads: int, precision: Precision) -> None:
         self._outputs = graph.outputs
-        core = openvino.Core()
+        core = _core()
         options = _options(threads, precision)
         try:
             model = core.read_model(str(path))
@@ -51,6 +52,17 @@ class OpenVinoRuntime:
         for part in self._parts:
             values |= part.run(values)
         return {name: np.asarray(values[name]) for name in self._outputs}
+
+
+@cache
+def _core() -> Any:
+    """One for the whole process, which is never given up.
+
+    The CPU plugin of each core gives its thread a signal stack of its own, and puts back the one
+    before when the core goes. Of two cores, the second to go would put back the freed stack of
+    the first, and the next signal, Ctrl-C too, would kill the process without a word.
+    """
+    return openvino.Core()
 
 
 class _Part:
