@@ -1,6 +1,6 @@
 """The scores of source ``model`` by their formula, from the files of an index and a model."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Parts:
-    """What scores are made of, by item."""
+    """What scores are made of, by id."""
 
     looks: dict[str, float]
     """From vectors alone: the Siamese scorer, and the likeness to the history."""
@@ -31,13 +31,23 @@ class Parts:
     """Links and prior of a product that looks like the item, but that nobody ever took."""
 
 
-def parts_of_scores(checkpoint: Path, index: Path, history: Sequence[str]) -> Parts:
-    """Of every item of the folder ``index``, after this history of its items."""
+def parts_of_scores(
+    checkpoint: Path,
+    index: Path,
+    history: Sequence[str],
+    brought: Mapping[str, Sequence[float]] | None = None,
+) -> Parts:
+    """Of every item of the folder ``index``, after this history of its items.
+
+    ``brought`` are embeddings ``(512,)`` of products that the index does not know, by id.
+    """
     spec = read_json(index / "index.json")["blend"]
     arrays = load_file(index / "blend.safetensors")
     vectors = load_file(index / "vectors.safetensors")
-    embeddings = vectors["embeddings"].astype(float)
     ids = read_json(index / "items.json")["id"]
+    more = np.array(list((brought or {}).values()), dtype=np.float32).reshape(-1, 512)
+    rows = np.concatenate([vectors["embeddings"], more])
+    embeddings, everything = vectors["embeddings"].astype(float), rows.astype(float)
     links, neighbours = (_dense(arrays, name, len(ids)) for name in ("links", "neighbours"))
     weights, prior = spec["weights"], arrays["prior"].astype(float)
     past = [ids.index(item) for item in history]
@@ -53,14 +63,18 @@ def parts_of_scores(checkpoint: Path, index: Path, history: Sequence[str]) -> Pa
     untaken = np.bincount(arrays["links.indices"], minlength=len(ids)) == 0
     own = total(np.where(untaken, neighbours @ linked, linked), neighbours, prior)
     # An item is no neighbour of itself; a product that looks like it has it for the nearest.
-    shares = _nearest(embeddings)
+    shares = _nearest(everything, embeddings)
     unseen = total(shares @ linked, shares, shares @ prior)
 
-    away = (embeddings @ embeddings[past].T - 1) / spec["temperature"]
+    away = (everything @ embeddings[past].T - 1) / spec["temperature"]
     looks = weights["content"] * np.log(np.exp(away).sum(axis=1))
-    looks += weights["siamese"] * _siamese(checkpoint, vectors["embeddings"], past)
-    named = (dict(zip(ids, part.tolist(), strict=True)) for part in (looks, own, unseen))
-    return Parts(*named)
+    looks += weights["siamese"] * _siamese(checkpoint, rows, past)
+    names = [*ids, *(brought or {})]
+    return Parts(
+        looks=dict(zip(names, looks.tolist(), strict=True)),
+        behaviour=dict(zip(ids, own.tolist(), strict=True)),
+        unseen=dict(zip(names, unseen.tolist(), strict=True)),
+    )
 
 
 def _siamese(checkpoint: Path, embeddings: np.ndarray, past: Sequence[int]) -> np.ndarray:
@@ -81,8 +95,8 @@ def _dense(arrays: Arrays, name: str, size: int) -> np.ndarray:
     return matrix
 
 
-def _nearest(embeddings: np.ndarray) -> np.ndarray:
-    """``(N, N)``: the shares of each row's nearest, itself among them."""
-    shares = np.exp((embeddings @ embeddings.T - 1) / TEMPERATURE)
+def _nearest(rows: np.ndarray, embeddings: np.ndarray) -> np.ndarray:
+    """``(len(rows), N)``: the shares of the items nearest to each row."""
+    shares = np.exp((rows @ embeddings.T - 1) / TEMPERATURE)
     shares[shares < np.sort(shares, axis=1)[:, [-NEAREST]]] = 0
     return np.asarray(shares / shares.sum(axis=1, keepdims=True))

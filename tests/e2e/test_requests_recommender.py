@@ -14,7 +14,7 @@ from newshelf.pipeline.workspace import Workspace
 from newshelf.serving.bundle import read_version
 from tests.e2e.formula import parts_of_scores
 from tests.e2e.plain_filters import passing, read_said
-from tests.e2e.products import RECOMMENDER, base64_of, picture_of, product_of
+from tests.e2e.products import ENCODER, RECOMMENDER, base64_of, picture_of, product_of
 
 Ask = Callable[..., dict[str, Any]]
 
@@ -116,7 +116,7 @@ def test_an_inline_product_counts_as_the_indexs_own(
 
 
 def test_candidates_are_ids_and_unseen_products(
-    ask: Ask, history: list[str], catalog: Catalog, workspace: Workspace
+    ask: Ask, http: httpx.Client, history: list[str], catalog: Catalog, workspace: Workspace
 ) -> None:
     known = ids(ask(history=history, k=5))
     rows = [catalog.item_index[item] for item in known]
@@ -132,12 +132,13 @@ def test_candidates_are_ids_and_unseen_products(
     assert sources(answer) == {"model"}
     # Nobody has taken the twins: their neighbours' links and popularity count, and nothing
     # else tells them from what they look like.
-    parts = parts_of_scores(workspace.checkpoint, workspace.export / "index", history)
+    brought = {"train": http.post(ENCODER, json=train).json()["embedding"]}
+    parts = parts_of_scores(workspace.checkpoint, workspace.export / "index", history, brought)
     for item, twin in twins.items():
         assert score[item] == pytest.approx(parts.looks[item] + parts.behaviour[item], abs=5e-4)
         unseen = parts.looks[item] + parts.unseen[item]
         assert score[twin["id"]] == pytest.approx(unseen, abs=5e-4)
-    assert score["train"] < score[f"twin of {known[0]}"]
+    assert score["train"] == pytest.approx(parts.looks["train"] + parts.unseen["train"], abs=5e-4)
 
 
 FILTERS = {
