@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import logging
 import os
 import struct
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
+from ts.metrics.metric_type_enum import MetricTypes
 from ts.service import Service
 from ts.utils.util import list_classes_from_module
 
@@ -176,15 +178,17 @@ def test_the_archives_settings_reach_the_predictor(service, handler, tmp_path):
     assert handler.seen["settings"].limits.max_k == 5
 
 
+def printed(caplog) -> list[list[str]]:
+    """What the worker writes: the lines of each write."""
+    return [record.getMessage().splitlines() for record in caplog.records if record.name == "root"]
+
+
 def test_measurements_become_histograms(service, model, caplog):
     caplog.set_level("INFO")
     good = json.dumps(GOOD[model]).encode()
     service.predict([request(0, good), request(1, good)])
-    [line] = [
-        record.getMessage()
-        for record in caplog.records
-        if "newshelf_batch_size" in record.getMessage()
-    ]
+    [lines] = printed(caplog)
+    [line] = [line for line in lines if BATCH_SIZE.name in line]
     assert line.startswith("[METRICS]newshelf_batch_size.Count:2|")
     assert f"|#ModelName:{model},Level:Model|#type:HISTOGRAM|" in line
 
@@ -192,10 +196,30 @@ def test_measurements_become_histograms(service, model, caplog):
 def test_counts_become_counters(service, model, caplog):
     caplog.set_level("INFO")
     service.predict([request(0, json.dumps(GOOD[model]).encode())])
-    lines = [record.getMessage() for record in caplog.records]
+    [lines] = printed(caplog)
     [line] = [line for line in lines if CACHE_HITS.name in line]
     assert line.startswith(f"[METRICS]{CACHE_HITS.name}.Count:3|")
     assert "|#type:COUNTER|" in line
+
+
+def test_a_batchs_metrics_are_one_write(service, model, caplog):
+    caplog.set_level("INFO")
+    good = json.dumps(GOOD[model]).encode()
+    for _ in range(3):
+        logging.info("Backend received inference at: %d", 1)
+        service.predict([request(0, good)])
+    logging.info("something else")
+    *batches, other = printed(caplog)
+    assert other == ["something else"]
+    assert [len(lines) for lines in batches] == [3, 3, 3]
+    assert all(line.startswith("[METRICS]") for lines in batches for line in lines)
+
+
+def test_a_metric_that_cannot_be_told_is_said_at_once(service, caplog):
+    caplog.set_level("INFO")
+    service.context.metrics.get_metric(BATCH_SIZE.name, MetricTypes.HISTOGRAM).add_or_update(1, [])
+    [[line]] = printed(caplog)
+    assert "Failed to update metric" in line
 
 
 def test_spans_go_to_those_who_asked_and_to_no_one_else(service, model):
