@@ -41,6 +41,7 @@ def model_config(settings: ArchiveSettings, model: ModelServingSettings) -> str:
         provider=settings.provider,
         threads=model.threads or max(1, len(os.sched_getaffinity(0)) // model.workers),
         decode_threads=model.decode_threads,
+        batch_size=model.batch_size,
         cache_bytes=model.cache_bytes,
     ).model_dump(mode="json")
     limits = serving.pop("limits")

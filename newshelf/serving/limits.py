@@ -46,6 +46,9 @@ class ServingSettings(_Section):
     threads: Positive = 1
     """Intra-op threads of this worker: cores divided by workers."""
     decode_threads: Positive = 2
+    batch_size: Positive = 8
+    """Requests that the model server puts together at most; what that many pictures need is
+    made ready at loading."""
     max_forward_batch: Positive = 64
     """Products in one forward of the encoder; more are done in turns."""
     max_forward_pictures: Annotated[int, Field(ge=0)] = 0

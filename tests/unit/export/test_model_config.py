@@ -36,7 +36,9 @@ def test_server_gets_its_keys_in_its_spelling(settings):
 def test_serving_reads_back_what_was_written(settings):
     table = yaml.safe_load(model_config(settings, settings.encoder))
     read = ServingSettings.from_model_config(table)
-    assert read == ServingSettings(runtime="torchscript", threads=2, decode_threads=5)
+    assert read == ServingSettings(
+        runtime="torchscript", threads=2, decode_threads=5, batch_size=16
+    )
     # Written out, so that an operator sees what there is to change.
     assert set(table["limits"]) == set(type(read.limits).model_fields)
     assert set(table["serving"]) == set(ServingSettings.model_fields) - {"limits"}
