@@ -30,9 +30,11 @@ LEVERS: Mapping[str, tuple[Mapping[str, int], Mapping[str, str]]] = {
     "batch ≤ 32": ({"batchSize": 32}, {}),
     "2 workers": ({"minWorkers": 2, "maxWorkers": 2}, {}),
     "3 workers": ({"minWorkers": 3, "maxWorkers": 3}, {}),
-    "serial garbage collector": ({}, _vmargs("-XX:+UseSerialGC")),
-    "parallel garbage collector": ({}, _vmargs("-XX:+UseParallelGC")),
-    "first compiler only": ({}, _vmargs("-XX:TieredStopAtLevel=1")),
+    "G1 garbage collector": ({}, _vmargs("-XX:-UseSerialGC -XX:+UseG1GC")),
+    "parallel garbage collector": ({}, _vmargs("-XX:-UseSerialGC -XX:+UseParallelGC")),
+    "second compiler, too": ({}, _vmargs("-XX:TieredStopAtLevel=4")),
+    "compiled as late as by default": ({}, _vmargs("-XX:CompileThresholdScaling=1.0")),
+    "one core for Java": ({}, _vmargs("-XX:ActiveProcessorCount=1")),
     "1 netty thread each": ({}, {"number_of_netty_threads": "1", "netty_client_threads": "1"}),
     "4 netty threads each": ({}, {"number_of_netty_threads": "4", "netty_client_threads": "4"}),
     "no native sockets": ({}, {"use_native_io": "false"}),
@@ -82,19 +84,25 @@ _MEASURES = (
 
 def _table(found: Mapping[str, Measured]) -> str:
     base = found[_BASE]
-    header = ("lever", "32 clients, per second", "×", "p99 ms", "1 client, p50 ms", "×")
+    header = (
+        *("lever", "32 clients, per second", "×", "p99 ms", "frontend, CPU µs", "workers, CPU µs"),
+        *("1 client, p50 ms", "×"),
+    )
     rows = []
     for name, one in found.items():
         speed, slow = (median(one.values(CLIENTS, value)) for value in ("per_second", "p99_ms"))
         alone = median(one.values(1, "p50_ms"))
+        frontend, all_of_it = one.cpu_us(CLIENTS, "java") or 0.0, one.cpu_us(CLIENTS) or 0.0
         rows.append(
             (
                 name,
                 f"{speed:.0f}",
                 f"{speed / median(base.values(CLIENTS)):.2f}",
                 f"{slow:.1f}",
+                f"{frontend:.0f}",
+                f"{all_of_it - frontend:.0f}",
                 f"{alone:.2f}",
                 f"{alone / median(base.values(1, 'p50_ms')):.2f}",
             )
         )
-    return table(header, "lrrrrr", rows)
+    return table(header, "lrrrrrrr", rows)

@@ -58,6 +58,9 @@ class Load:
     p90_ms: float
     p99_ms: float
     max_ms: float
+    cpu_us: Mapping[str, float] = field(default_factory=dict)
+    """Microseconds of a core that the server's processes took per request, by program; empty
+    where there was no server."""
 
 
 def require_wrk() -> str:

@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from benchmarks.serve.check import check_answers, wait_for_answer
 from benchmarks.serve.contender import Contender, Endpoint
 from benchmarks.serve.load import Load, load
 from benchmarks.serve.others import Others
+from benchmarks.serve.spent import Spent
 
 __all__ = ["Measured", "Plan", "Turn", "drain", "run_rounds", "server_turn"]
 
@@ -55,6 +56,17 @@ class Measured:
     def values(self, clients: int, name: str = "per_second") -> list[float]:
         """One field of ``Load``, per round."""
         return [getattr(found, name) for found in self.loads[clients]]
+
+    def cpu_us(self, clients: int, program: str | None = None) -> float | None:
+        """Median over the rounds of what ``program`` took of a core per request; of all, or None
+        where there was no server.
+        """
+        taken = [
+            sum(us for name, us in found.cpu_us.items() if program in (None, name))
+            for found in self.loads[clients]
+            if found.cpu_us
+        ]
+        return float(np.median(taken)) if taken else None
 
     def keep(self, trial: "Measured", disturbed: float) -> None:
         """Add what one turn found."""
@@ -124,6 +136,7 @@ def _load(endpoint: Endpoint, plan: Plan, measured: Measured) -> None:
         for clients in sorted(plan.clients):
             load(endpoint.url, requests, clients=clients, seconds=plan.warm_up_s)
             drain(endpoint, plan.pictures)
+            spent = Spent.watch(endpoint.process)
             found = load(
                 endpoint.url,
                 requests,
@@ -131,7 +144,8 @@ def _load(endpoint: Endpoint, plan: Plan, measured: Measured) -> None:
                 seconds=plan.seconds,
                 least_bytes=least,
             )
-            measured.add(clients, found)
+            cpu_us = spent.per_request_us(found.requests)
+            measured.add(clients, replace(found, cpu_us=cpu_us))
 
 
 def drain(endpoint: Endpoint, pictures: Sequence[Path]) -> None:

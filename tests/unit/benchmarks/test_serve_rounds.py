@@ -1,6 +1,7 @@
 """Turns, checks, ratios and tables of the serving benchmark, on contenders made up here."""
 
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -34,6 +35,21 @@ def others(monkeypatch):
     shares = []
     monkeypatch.setattr(rounds.Others, "share", lambda _: shares.pop(0) if shares else 0.0)
     return shares
+
+
+@pytest.fixture(autouse=True)
+def spent(monkeypatch):
+    """What a server takes of the cores: the frontend twice what the workers take."""
+
+    class Made:
+        @classmethod
+        def watch(cls, _process):
+            return cls()
+
+        def per_request_us(self, requests):
+            return {"java": 2e6 / requests, "python": 1e6 / requests}
+
+    monkeypatch.setattr(rounds, "Spent", Made)
 
 
 def test_a_turn_that_other_work_disturbed_is_taken_again(others):
@@ -159,6 +175,9 @@ def test_a_server_is_checked_and_warmed_before_it_is_timed(pictures, monkeypatch
     loads = [(1, 2, 1, 4), (1, 5, 50, 4), (32, 2, 1, 4), (32, 5, 50, 4)]
     assert calls == ["start", *loads, "end"]
     assert sorted(measured.loads) == [1, 32]
+    # 100 requests in each load.
+    assert measured.cpu_us(32) == pytest.approx(3e4)
+    assert measured.cpu_us(1, "java") == pytest.approx(2e4)
     assert measured.cosine == pytest.approx(1.0)
 
 
@@ -192,8 +211,16 @@ def test_the_table_has_median_and_range():
     text = details([measured("Newshelf", [250.0, 100.0, 300.0])])
     line = text.splitlines()[2]
     assert line == (
-        "| Newshelf | 2 × 1 threads | 32 | 250.0 (100.0–300.0) | 10.0 | 20.0 | 50.0 | 0.9991 | 0% |"
+        "| Newshelf | 2 × 1 threads | 32 | 250.0 (100.0–300.0) | 10.0 | 20.0 | 50.0 | – | 0.9991 "
+        "| 0% |"
     )
+
+
+def test_details_tell_what_the_server_took_of_a_core():
+    one = measured("Newshelf", [])
+    for us in (1000.0, 3000.0, 2000.0):
+        one.add(32, replace(found(1.0), cpu_us={"java": us, "python": 500.0}))
+    assert "| 2.50 |" in details([one]).splitlines()[2]
 
 
 def test_a_bar_in_a_cell_does_not_end_it():
