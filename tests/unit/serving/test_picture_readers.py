@@ -31,11 +31,14 @@ def image(spec):
     return spec.encoder.image
 
 
+@pytest.mark.parametrize("ahead", [False, True])
 @pytest.mark.parametrize("threads", [1, 3])
-def test_each_picture_is_in_its_row_and_errors_in_theirs(image, picture, threads):
+def test_each_picture_is_in_its_row_and_errors_in_theirs(image, picture, threads, ahead):
     pictures = [picture(size=(20 + 9 * at, 20)) for at in range(7)]
     pictures[3] = b"damaged"
-    read = CpuReader(image, max_pixels=MANY, threads=threads).start(inputs(*pictures))()
+    read = CpuReader(image, max_pixels=MANY, threads=threads).start(
+        inputs(*pictures), ahead=ahead
+    )()
     assert list(read.failed) == [3]
     assert isinstance(read.failed[3], BadPicture)
     assert read.failed[3].field == "instances[3].image"
@@ -47,17 +50,27 @@ def test_each_picture_is_in_its_row_and_errors_in_theirs(image, picture, threads
             np.testing.assert_array_equal(read.images[at], alone)
 
 
-def test_a_lone_picture_is_decoded_by_who_asks(image, picture, monkeypatch):
-    threads = []
+@pytest.mark.parametrize(
+    ("threads", "ahead", "pictures", "own"),
+    [
+        (2, False, 1, True),
+        (2, True, 1, True),
+        (2, False, 2, False),
+        (1, False, 2, True),
+        (1, True, 2, False),
+    ],
+)
+def test_what_cannot_be_done_side_by_side_is_done_by_who_asks(
+    image, picture, monkeypatch, threads, ahead, pictures, own
+):
+    seen = []
     monkeypatch.setattr(
         "newshelf.serving.decode.prepare_picture",
-        lambda *_args, **_options: threads.append(threading.current_thread()),
+        lambda *_args, **_options: seen.append(threading.current_thread()),
     )
-    reader = CpuReader(image, max_pixels=MANY, threads=2)
-    reader.start(inputs(picture()))()
-    assert threads == [threading.current_thread()]
-    reader.start(inputs(picture(), picture()))()
-    assert threading.current_thread() not in threads[1:]
+    reader = CpuReader(image, max_pixels=MANY, threads=threads)
+    reader.start(inputs(*[picture()] * pictures), ahead=ahead)()
+    assert [thread == threading.current_thread() for thread in seen] == [own] * pictures
 
 
 def test_decoding_goes_on_while_nobody_waits(image, monkeypatch):

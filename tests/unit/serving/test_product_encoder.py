@@ -133,11 +133,18 @@ def test_the_next_pictures_are_on_their_way_while_a_forward_runs(build, picture)
             return super().run(inputs)
 
     encoder = build(Watching(), pictures=2)
-    begun: list[int] = []
+    begun: list[tuple[int, bool]] = []
     start = encoder._reader.start
-    encoder._reader.start = lambda inputs: begun.append(len(inputs)) or start(inputs)
+
+    def watched(inputs, *, ahead):
+        begun.append((len(inputs), ahead))
+        return start(inputs, ahead=ahead)
+
+    encoder._reader.start = watched
     encoder.encode([given(picture=picture()) for _ in range(6)], Stages())
-    assert started == [[2, 2], [2, 2, 2], [2, 2, 2]]
+    # Nothing is computed yet when the first group is started.
+    first, second, third = (2, False), (2, True), (2, True)
+    assert started == [[first, second], [first, second, third], [first, second, third]]
 
 
 def test_an_embedding_that_is_not_finite_is_an_error_of_its_row(build):
@@ -235,8 +242,8 @@ def test_a_deadline_that_passes_during_decoding_is_seen_before_the_forward(
     monkeypatch.setattr("newshelf.serving.deadline.time.time_ns", lambda: clock[0] * 1_000_000)
     start = encoder._reader.start
 
-    def slow(inputs):
-        wait = start(inputs)
+    def slow(inputs, *, ahead):
+        wait = start(inputs, ahead=ahead)
 
         def wait_long():
             read = wait()
