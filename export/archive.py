@@ -20,7 +20,7 @@ from newshelf.errors import ParityError, SetupError, VersionMismatch
 from newshelf.files import read_json
 from newshelf.nn.spec import SPEC_FILE, ModelSpec, read_spec
 from newshelf.serving.bundle import INDEX, TOKENIZER, VERSION, read_version
-from newshelf.serving.runtimes import Kind, Precision, graph_file, projector_graph, scorer_graph
+from newshelf.serving.runtimes import Kind, Precision, graph_files, projector_graph, scorer_graph
 
 __all__ = ["archive"]
 
@@ -91,11 +91,12 @@ def archive(
 def _models(
     spec: ModelSpec, settings: Settings, runtime: Kind, precision: Precision, *, has_report: bool
 ) -> list[_Model]:
-    encoder = graph_file(_ENCODER, runtime, precision)
-    common = [SPEC_FILE, VERSION, PARITY, *([TOKENIZER] if spec.encoder.text else [])]
+    encoder, *weights = graph_files(_ENCODER, runtime, precision)
+    common = [SPEC_FILE, VERSION, PARITY, *weights, *([TOKENIZER] if spec.encoder.text else [])]
     common += [PRECISION] if has_report else []
     scorer = [projector_graph(), scorer_graph()] if spec.scorer else []
-    recommender = [*common, *(graph_file(graph.name, runtime) for graph in scorer), INDEX]
+    graphs = [name for graph in scorer for name in graph_files(graph.name, runtime)]
+    recommender = [*common, *graphs, INDEX]
     return [
         _Model("encoder", settings.archive.encoder, encoder, common),
         _Model("recommender", settings.archive.recommender, encoder, recommender),

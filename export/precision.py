@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from export.candidates import CANDIDATES, Tried, reference_outputs, try_candidate, with_speeds
+from export.openvino_graph import write_openvino
 from export.products import Products, draw_products
 from export.quality import LEAST_COSINE, LEAST_LOW_COSINE, LEAST_OVERLAP, MOST_DROP
 from export.quantize import write_float16, write_int8
@@ -23,7 +24,7 @@ from newshelf.errors import ParityError, SetupError
 from newshelf.files import read_json, write_json
 from newshelf.nn.spec import read_spec
 from newshelf.serving.bundle import TOKENIZER, read_version
-from newshelf.serving.runtimes import Kind, Precision, graph_file
+from newshelf.serving.runtimes import Kind, Precision, graph_files
 
 __all__ = ["PRECISION", "choose", "export_precisions", "precision_table"]
 
@@ -59,8 +60,9 @@ def export_precisions(export_dir: Path, catalog: Catalog, console: Console | Non
         if spec.image is not None:
             # What cannot be quantised has no file, and is told in the table.
             with suppress(SetupError):
-                pixels = products.calibration(_CALIBRATION)
-                write_int8(source, export_dir / f"{_ENCODER}.int8.onnx", pixels, spec.image)
+                int8 = export_dir / f"{_ENCODER}.int8.onnx"
+                write_int8(source, int8, products.calibration(_CALIBRATION), spec.image)
+                write_openvino(int8, int8.with_suffix(".xml"))
         write_float16(source, export_dir / f"{_ENCODER}.fp16.onnx")
         tried = _try_all(export_dir, products)
     _remove_refused(export_dir, tried)
@@ -140,14 +142,14 @@ def _try_all(export_dir: Path, products: Products) -> list[Tried]:
 
 
 def _remove_refused(export_dir: Path, tried: Sequence[Tried]) -> None:
-    kept = {_file(one) for one in tried if not one.reasons}
-    for name in {_file(one) for one in tried} - kept:
+    kept = {name for one in tried if not one.reasons for name in _files(one)}
+    for name in {name for one in tried for name in _files(one)} - kept:
         if name != f"{_ENCODER}.onnx":
             (export_dir / name).unlink(missing_ok=True)
 
 
-def _file(tried: Tried) -> str:
-    return graph_file(_ENCODER, tried.candidate.runtime, tried.candidate.precision)
+def _files(tried: Tried) -> tuple[str, ...]:
+    return graph_files(_ENCODER, tried.candidate.runtime, tried.candidate.precision)
 
 
 def _report(tried: Sequence[Tried], model_version: str, products: int) -> dict[str, Any]:

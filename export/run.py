@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from export.onnx_graph import check_size, write_onnx
+from export.openvino_graph import write_openvino
 from export.parity import Comparison, check_case, report, worst
 from export.subjects import Subject, subjects
 from export.torchscript import write_torchscript
@@ -61,7 +62,7 @@ class _Job:
 
 
 def export_model(checkpoint_dir: Path, out: Path, console: Console | None = None) -> ExportResult:
-    """Write each graph as ``.pt`` and ``.onnx``, and let them pass the parity gate.
+    """Write each graph in every runtime's format, and let them pass the parity gate.
 
     Args:
         checkpoint_dir: see ``newshelf.nn.checkpoint``.
@@ -96,6 +97,7 @@ def _export(subject: Subject, job: _Job) -> None:
     with job.step(f"{name} onnx"):
         path = job.folder / f"{name}.onnx"
         write_onnx(subject.module, subject.example, subject.graph, subject.axes, path)
+        write_openvino(path, path.with_suffix(".xml"))
     with job.step(f"{name} parity"):
         runtimes = _runtimes(subject, job.folder)
         for case in subject.cases():

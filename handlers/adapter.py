@@ -33,7 +33,7 @@ class Adapter(ABC):
 
         Args:
             directory: the archive.
-            options: ``device``, ``settings`` and ``observer`` of ``newshelf.serving.load``.
+            options: ``device``, ``settings`` and ``observer`` of the model's loader.
         """
 
     def initialize(self, context: Any) -> None:

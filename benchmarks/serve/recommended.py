@@ -28,7 +28,7 @@ from benchmarks.transfer.result import Goal, Row, TaskResult
 from newshelf.evaluation.figures.lines import Line, draw_lines
 from newshelf.pipeline.workspace import ROOT
 from newshelf.server.keys import read_keys
-from newshelf.serving.load import load_recommender_predictor
+from newshelf.serving.load_recommender import load_recommender_predictor
 from newshelf.serving.protocol import RawRequest
 
 __all__ = ["LAYOUTS", "run"]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from benchmarks.serve.recommender_made import larger
 from newshelf.errors import SetupError
 from newshelf.nn.blend import content_signal
-from newshelf.serving.load import load_recommender_predictor
+from newshelf.serving.load_recommender import load_recommender_predictor
 from newshelf.serving.protocol import RawRequest
 from newshelf.serving.recommender_predictor import RecommenderPredictor
 

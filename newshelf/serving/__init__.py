@@ -18,7 +18,9 @@ A request's way, with the modules that it passes::
     resolve     references → vectors; filters, shelf: what may be answered
     ranking     model, similar, popular; diversity; fallback: the final choice; reasons
     encoder_predictor, recommender_predictor    all of it, for a batch
-    load        predictors from an unpacked archive; bundle: its files; limits: its settings
+    warm_up     what is computed before the first request
+    load        the encoder from an unpacked archive, load_recommender: the recommender; bundle: its
+                files; limits: its settings
     observe     stage times and counts; trace: both ends of a request on one clock
     fake        the same protocol without a model
 

@@ -11,6 +11,7 @@ from newshelf.serving.runtimes.graph import (
     Graph,
     encoder_graph,
     graph_file,
+    graph_files,
     projector_graph,
     scorer_graph,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "choose_device",
     "encoder_graph",
     "graph_file",
+    "graph_files",
     "open_runtime",
     "projector_graph",
     "scorer_graph",

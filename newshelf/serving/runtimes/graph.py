@@ -10,6 +10,7 @@ __all__ = [
     "Graph",
     "encoder_graph",
     "graph_file",
+    "graph_files",
     "projector_graph",
     "scorer_graph",
 ]
@@ -44,12 +45,24 @@ def scorer_graph() -> Graph:
     return Graph("scorer", ("history", "history_mask", "candidates"), ("scores", "attention"))
 
 
+_SUFFIXES: dict[Kind, tuple[str, ...]] = {
+    "torchscript": (".pt",),
+    "onnxruntime": (".onnx",),
+    "openvino": (".xml", ".bin"),
+}
+"""What a graph's files end in, the one that is opened first."""
+
+
 def graph_file(name: str, kind: Kind, precision: Precision = "fp32") -> str:
-    """The file that holds graph ``name`` for a runtime and a precision.
+    """The file by which graph ``name`` is opened for a runtime and a precision."""
+    return graph_files(name, kind, precision)[0]
+
+
+def graph_files(name: str, kind: Kind, precision: Precision = "fp32") -> tuple[str, ...]:
+    """All files of graph ``name`` for a runtime and a precision; OpenVINO's weights are apart.
 
     OpenVINO and TensorRT compute in bfloat16 from the float32 file, so there is none of
     its own.
     """
-    if kind == "torchscript":
-        return f"{name}.pt"
-    return f"{name}.onnx" if precision in ("fp32", "bf16") else f"{name}.{precision}.onnx"
+    stem = name if precision in ("fp32", "bf16") else f"{name}.{precision}"
+    return tuple(f"{stem}{suffix}" for suffix in _SUFFIXES[kind])

@@ -5,7 +5,7 @@ from pathlib import Path
 from newshelf.errors import SetupError, WeightsError
 from newshelf.serving.runtimes.base import Kind, Precision, Provider, Runtime
 from newshelf.serving.runtimes.device import Device
-from newshelf.serving.runtimes.graph import Graph, graph_file
+from newshelf.serving.runtimes.graph import Graph, graph_files
 
 __all__ = ["open_runtime"]
 
@@ -29,7 +29,7 @@ def open_runtime(
     precision: Precision = "fp32",
     provider: Provider = "cuda",
 ) -> Runtime:
-    """Load the file of ``graph`` in ``directory`` onto ``device``.
+    """Load the files of ``graph`` in ``directory`` onto ``device``.
 
     Args:
         kind: the runtime; its library is imported only here.
@@ -41,13 +41,14 @@ def open_runtime(
         provider: of ONNX Runtime on a GPU.
 
     Raises:
-        WeightsError: the file is missing or cannot be loaded.
+        WeightsError: a file is missing or cannot be loaded.
         SetupError: this runtime, device, precision or provider is not to be had.
     """
     _check(kind, device, precision, provider)
-    path = directory / graph_file(graph.name, kind, precision)
-    if not path.exists():
-        raise WeightsError(f"{path} is missing: export with this runtime first")
+    path, *others = (directory / name for name in graph_files(graph.name, kind, precision))
+    for file in (path, *others):
+        if not file.exists():
+            raise WeightsError(f"{file} is missing: export with this runtime first")
     if kind == "torchscript":
         from newshelf.serving.runtimes.torchscript import TorchScriptRuntime  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""ONNX files in OpenVINO, on the CPU."""
+"""OpenVINO's own files, on the CPU."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -14,18 +14,21 @@ from newshelf.errors import WeightsError
 from newshelf.serving.runtimes.base import Array, Precision
 from newshelf.serving.runtimes.graph import IMAGE_FEATURES, Graph
 
-__all__ = ["OpenVinoRuntime"]
+__all__ = ["OpenVinoRuntime", "shared_core"]
 
 
 class OpenVinoRuntime:
-    """An ONNX file, compiled for this CPU.
+    """A graph, compiled for this CPU.
+
+    The weights are mapped from their file, where all processes share them; what OpenVINO lays
+    out anew for its kernels is each process's own.
 
     A quantised image tower is compiled apart from the rest. Together with what follows it,
     OpenVINO 2026.4 gets another result (cosine 0.971 instead of 0.998, and as little in
     float32 on the quantised graph); apart, the same as ONNX Runtime.
 
     Args:
-        path: the ``.onnx`` file.
+        path: the ``.xml`` file, with the weights beside it.
         graph: its inputs and outputs.
         threads: of one call.
         precision: ``bf16`` and ``int8`` compute in bfloat16 what is not quantised, where the
@@ -37,7 +40,7 @@ class OpenVinoRuntime:
 
     def __init__(self, path: Path, graph: Graph, threads: int, precision: Precision) -> None:
         self._outputs = graph.outputs
-        core = _core()
+        core = shared_core()
         options = _options(threads, precision)
         try:
             model = core.read_model(str(path))
@@ -55,7 +58,7 @@ class OpenVinoRuntime:
 
 
 @cache
-def _core() -> Any:
+def shared_core() -> Any:
     """One for the whole process, which is never given up.
 
     The CPU plugin of each core gives its thread a signal stack of its own, and puts back the one

@@ -32,11 +32,14 @@ def change(path, **values):
 
 
 @pytest.mark.parametrize("model", ["encoder", "recommender"])
-@pytest.mark.parametrize(("runtime", "suffix"), [("onnxruntime", ".onnx"), ("torchscript", ".pt")])
-def test_archive_holds_what_its_runtime_needs_and_no_more(unpacked, model, runtime, suffix):
+@pytest.mark.parametrize(
+    ("runtime", "suffixes"),
+    [("onnxruntime", [".onnx"]), ("torchscript", [".pt"]), ("openvino", [".xml", ".bin"])],
+)
+def test_archive_holds_what_its_runtime_needs_and_no_more(unpacked, model, runtime, suffixes):
     folder = unpacked(runtime, model)
     expected = DESCRIPTION | {f"{model}_handler.py"}
-    expected |= {f"{graph}{suffix}" for graph in GRAPHS[model]}
+    expected |= {f"{graph}{suffix}" for graph in GRAPHS[model] for suffix in suffixes}
     expected |= {"index"} if model == "recommender" else set()
     assert {path.name for path in folder.iterdir()} == expected
     assert not [path for path in folder.rglob("*") if path.is_symlink()]

@@ -57,3 +57,12 @@ def test_a_machine_without_torch_is_told_so(tmp_path):
         "try:\n    import torch\nexcept ModuleNotFoundError as error:\n    print(error)"
     )
     assert run(tmp_path, code) == "No module named 'torch'"
+
+
+def test_openvino_does_without_its_converter(tmp_path):
+    code = (
+        "import sys, openvino\n"
+        "print(hasattr(openvino, 'convert_model'), openvino.Core().available_devices)\n"
+        "print([name for name in sys.modules if name.startswith('openvino.tools.ovc.')])"
+    )
+    assert run(tmp_path, code).splitlines() == ["False ['CPU']", "[]"]

@@ -13,6 +13,7 @@ from PIL import Image
 from rich.console import Console
 
 from export.candidates import CANDIDATES, Candidate, reference_outputs, try_candidate
+from export.openvino_graph import write_openvino
 from export.precision import PRECISION, choose, export_precisions
 from export.products import draw_products
 from export.quantize import write_int8
@@ -108,12 +109,23 @@ def test_every_candidate_is_reported_with_speed_quality_and_verdict(made):
     assert len((made / "precision.md").read_text().splitlines()) == 6 + len(CANDIDATES)
 
 
-def test_a_file_is_kept_exactly_when_a_candidate_passes_with_it(made):
+@pytest.mark.parametrize(
+    ("name", "runtime"),
+    [
+        ("int8.onnx", "onnxruntime"),
+        ("int8.xml", "openvino"),
+        ("int8.bin", "openvino"),
+        ("fp16.onnx", "onnxruntime"),
+    ],
+)
+def test_a_file_is_kept_exactly_when_a_candidate_passes_with_it(made, name, runtime):
     report = json.loads((made / PRECISION).read_text())
-    for precision in ("int8", "fp16"):
-        rows = [*report["candidates"], *report["on_a_gpu"]]
-        passed = any(row["passed"] for row in rows if row["precision"] == precision)
-        assert (made / f"encoder.{precision}.onnx").exists() == passed
+    (row,) = (
+        row
+        for row in [*report["candidates"], *report["on_a_gpu"]]
+        if (row["runtime"], row["precision"]) == (runtime, name.partition(".")[0])
+    )
+    assert (made / f"encoder.{name}").exists() == row["passed"]
 
 
 def test_only_the_image_tower_is_quantised(made, tmp_path, catalog):
@@ -147,8 +159,9 @@ def test_openvino_takes_a_quantised_tower_apart_and_agrees_with_onnx_runtime(
     products = draw_products(catalog, spec, made / "tokenizer.json", 24)
     path = tmp_path / "encoder.int8.onnx"
     write_int8(made / "encoder.onnx", path, products.calibration(24), spec.image)
+    write_openvino(path, path.with_suffix(".xml"))
     graph = encoder_graph(spec)
-    apart = OpenVinoRuntime(path, graph, 1, "int8")
+    apart = OpenVinoRuntime(path.with_suffix(".xml"), graph, 1, "int8")
     assert len(apart._parts) == 2
     whole = open_runtime("onnxruntime", tmp_path, graph, Device(), 1, "int8")
     for view in ("products", "pictures", "texts"):

@@ -29,7 +29,8 @@ from newshelf.nn.spec import (
 from newshelf.serving.bundle import write_version
 from newshelf.serving.index_write import write_index
 from newshelf.serving.limits import Limits, ServingSettings
-from newshelf.serving.load import load_encoder_predictor, load_recommender_predictor
+from newshelf.serving.load import load_encoder_predictor
+from newshelf.serving.load_recommender import load_recommender_predictor
 from newshelf.serving.observe import Recorder
 from newshelf.serving.protocol import RawRequest
 from newshelf.serving.runtimes import encoder_graph

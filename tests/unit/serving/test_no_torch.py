@@ -1,4 +1,4 @@
-"""A worker on the CPU does without torch: it would cost each process some 260 MB."""
+"""What a worker does without: torch on the CPU (some 260 MB), and what only others use."""
 
 import subprocess
 import sys
@@ -7,6 +7,7 @@ _CODE = """
 import io, sys
 import numpy as np
 import newshelf.serving.load
+import newshelf.serving.load_recommender
 import newshelf.serving.runtimes.onnx
 from PIL import Image
 from newshelf.catalog.schema import Product
@@ -44,5 +45,15 @@ def test_pictures_are_encoded_without_torch():
     done = subprocess.run(
         [sys.executable, "-c", _CODE], capture_output=True, check=False, text=True
     )
+    assert done.stderr == ""
+    assert done.stdout.strip() == "[]"
+
+
+def test_an_encoder_is_loaded_without_the_recommenders_libraries():
+    code = (
+        "import sys, newshelf.serving.load\n"
+        "print([name for name in ('scipy', 'newshelf.serving.index') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, text=True)
     assert done.stderr == ""
     assert done.stdout.strip() == "[]"

@@ -6,7 +6,7 @@ import pytest
 
 from newshelf.errors import VersionMismatch
 from newshelf.serving.index import load_index
-from newshelf.serving.load import load_recommender_predictor
+from newshelf.serving.load_recommender import load_recommender_predictor
 from newshelf.serving.recommender_predictor import RecommenderPredictor
 from newshelf.serving.runtimes import Device, open_runtime, scorer_graph
 

@@ -4,7 +4,8 @@ import pytest
 
 from newshelf.serving import load
 from newshelf.serving.limits import Limits
-from newshelf.serving.load import load_encoder_predictor, load_recommender_predictor
+from newshelf.serving.load import load_encoder_predictor
+from newshelf.serving.load_recommender import load_recommender_predictor
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A small graph in both formats; no exporter is involved."""
+"""A small graph in every format; torch's exporter is not involved."""
 
 import numpy as np
 import onnx
@@ -6,6 +6,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
+from export.openvino_graph import write_openvino
 from newshelf.serving.runtimes import Device, Graph, open_runtime
 
 GRAPH = Graph("tiny", ("left", "right", "mask", "index", "unused"), ("sum", "count"))
@@ -45,6 +46,7 @@ def folder(tmp_path_factory):
     graph = helper.make_graph(nodes, "tiny", inputs, outputs, [axes])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     onnx.save(model, folder / "tiny.onnx")
+    write_openvino(folder / "tiny.onnx", folder / "tiny.xml")
     return folder
 
 

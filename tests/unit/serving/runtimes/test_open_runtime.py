@@ -12,6 +12,7 @@ from newshelf.serving.runtimes import (
     choose_device,
     encoder_graph,
     graph_file,
+    graph_files,
     open_runtime,
     projector_graph,
     scorer_graph,
@@ -54,8 +55,9 @@ def test_the_pool_does_not_spin_and_keeps_its_threads(folder, graph):
     ("precision", "type_name"), [("fp32", "f32"), ("bf16", "bf16"), ("int8", "bf16")]
 )
 def test_openvino_is_told_threads_and_precision(folder, tmp_path, graph, precision, type_name):
-    (tmp_path / "tiny.onnx").symlink_to(folder / "tiny.onnx")
-    (tmp_path / "tiny.int8.onnx").symlink_to(folder / "tiny.onnx")
+    for suffix in ("xml", "bin"):
+        (tmp_path / f"tiny.{suffix}").symlink_to(folder / f"tiny.{suffix}")
+        (tmp_path / f"tiny.int8.{suffix}").symlink_to(folder / f"tiny.{suffix}")
     runtime = open_runtime("openvino", tmp_path, graph, Device(), 2, precision)
     told = {
         name: runtime._parts[0].compiled.get_property(name)
@@ -110,8 +112,8 @@ def test_what_a_runtime_cannot_do_is_refused_by_name(opened, kind, device, optio
 def test_files_are_named_by_graph_and_precision():
     assert graph_file("encoder", "torchscript") == "encoder.pt"
     assert graph_file("encoder", "onnxruntime") == "encoder.onnx"
-    assert graph_file("encoder", "openvino", "bf16") == "encoder.onnx"
-    assert graph_file("encoder", "openvino", "int8") == "encoder.int8.onnx"
+    assert graph_file("encoder", "openvino", "bf16") == "encoder.xml"
+    assert graph_files("encoder", "openvino", "int8") == ("encoder.int8.xml", "encoder.int8.bin")
     assert graph_file("encoder", "onnxruntime", "fp16") == "encoder.fp16.onnx"
 
 

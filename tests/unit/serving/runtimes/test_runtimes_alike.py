@@ -83,7 +83,7 @@ def test_missing_and_damaged_files_are_told(kind, tmp_path):
     graph = Graph("none", ("a",), ("b",))
     with pytest.raises(WeightsError, match="is missing"):
         open_runtime(kind, tmp_path, graph, Device(), 1)
-    for suffix in ("pt", "onnx"):
+    for suffix in ("pt", "onnx", "xml", "bin"):
         (tmp_path / f"none.{suffix}").write_bytes(b"nonsense")
     with pytest.raises(WeightsError, match="cannot be loaded"):
         open_runtime(kind, tmp_path, graph, Device(), 1)

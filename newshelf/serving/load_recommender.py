@@ -1,0 +1,72 @@
+"""The recommender's predictor from an unpacked archive; ``load`` says what that holds.
+
+Apart from the encoder's, so that an encoder's worker and archive do without the libraries of
+index and signals: they take each process some 10 MB.
+"""
+
+from pathlib import Path
+
+from newshelf.nn.spec import ModelSpec, read_spec
+from newshelf.serving.bundle import INDEX, read_version
+from newshelf.serving.index import load_index
+from newshelf.serving.limits import ServingSettings
+from newshelf.serving.load import open_encoder, pictures_at_once
+from newshelf.serving.observe import Observer
+from newshelf.serving.recommender_predictor import RecommenderPredictor, ScorerGraphs
+from newshelf.serving.runtimes import Device, open_runtime, projector_graph, scorer_graph
+from newshelf.serving.warm_up import warm_up, warm_up_products
+
+__all__ = ["load_recommender_predictor"]
+
+
+def load_recommender_predictor(
+    directory: Path,
+    *,
+    device: Device | None = None,
+    settings: ServingSettings | None = None,
+    observer: Observer | None = None,
+) -> RecommenderPredictor:
+    """Load encoder, scorer and index, and answer one request. See ``load_encoder_predictor``.
+
+    Raises:
+        SetupError: a file is missing or damaged.
+        VersionMismatch: the index was made by another encoder.
+    """
+    settings = settings or ServingSettings()
+    device = device or Device()
+    spec = read_spec(directory)
+    version = read_version(directory)
+    predictor = RecommenderPredictor(
+        open_encoder(directory, spec, device, settings),
+        _scorer(directory, spec, device, settings),
+        load_index(
+            directory / INDEX, encoder_version=version, min_confidence=settings.min_confidence
+        ),
+        model_version=version,
+        limits=settings.limits,
+        retrieve=settings.retrieve,
+        observer=observer,
+    )
+    most = settings.limits.max_history
+    batches = warm_up_products(spec.encoder, min(settings.batch_size, pictures_at_once(settings)))
+    warm_up(predictor, [[{"history": products[:most]}] for products in batches])
+    return predictor
+
+
+def _scorer(
+    directory: Path, spec: ModelSpec, device: Device, settings: ServingSettings
+) -> ScorerGraphs | None:
+    if spec.scorer is None:
+        return None
+    projector, scorer = (
+        open_runtime(
+            settings.runtime,
+            directory,
+            graph,
+            device,
+            settings.threads,
+            provider=settings.provider,
+        )
+        for graph in (projector_graph(), scorer_graph())
+    )
+    return ScorerGraphs(projector, scorer, spec.scorer.max_history)
