@@ -27,15 +27,6 @@ _MAIN = "org.pytorch.serve.ModelServer"
 _KEPT_OUT = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")
 """PYTHONPATH: the workers must import the archive's newshelf, not the repository's."""
 
-_WORKERS = {
-    # NumPy's products in a worker are small: threads that wait for the next one by spinning
-    # would take the cores of the other workers.
-    "OPENBLAS_NUM_THREADS": "1",
-    # An allocator's pool per thread keeps what each has freed from the others.
-    "MALLOC_ARENA_MAX": "1",
-}
-"""For the workers, where the shell has set nothing else."""
-
 
 @dataclass(frozen=True)
 class ServerPlan:
@@ -153,4 +144,6 @@ def _environment(environ: Mapping[str, str], directory: Path) -> dict[str, str]:
     }
     logs = str(directory / "logs")
     own = {"LOG_LOCATION": logs, "METRICS_LOCATION": logs}
-    return _WORKERS | kept | own
+    # NumPy's products in a worker are small: threads that wait for the next one by spinning
+    # would take the cores of the other workers.
+    return {"OPENBLAS_NUM_THREADS": "1"} | kept | own

@@ -63,7 +63,6 @@ def test_workers_inherit_no_python_path_and_no_overrides(
     assert "PYTHONPATH" not in environ
     assert "TS_CONFIG_FILE" not in environ
     assert environ["KEPT"] == "yes"
-    assert environ["MALLOC_ARENA_MAX"] == "1"
     assert environ["LOG_LOCATION"] == str(state.directory / "logs")
 
 
