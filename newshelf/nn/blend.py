@@ -171,13 +171,16 @@ def content_signal(cosines: FloatArray, temperature: float) -> FloatArray:
     Returns:
         ``(C,)`` float32.
     """
-    scaled = (cosines - np.float32(1)) / np.float32(temperature)
-    # The least exponent that cosines can give; where float32 holds it, no column needs a
-    # maximum of its own.
-    top = np.float32(0) if 2 / temperature <= _SAFE_EXPONENT else scaled.max(axis=0)
-    scaled -= top
+    scaled = cosines * np.float32(1 / temperature)
+    # Of the exponents that cosines can give: where float32 holds them all, no column needs
+    # its maximum taken off.
+    top = np.float32(0)
+    if 2 / temperature > _SAFE_EXPONENT:
+        top = scaled.max(axis=0)
+        scaled -= top
     np.exp(scaled, out=scaled)
-    summed: FloatArray = top + np.log(np.ones(len(scaled), dtype=np.float32) @ scaled)
+    summed = np.log(np.ones(len(scaled), dtype=np.float32) @ scaled)
+    summed += top - np.float32(1 / temperature)
     return summed.astype(np.float32)
 
 

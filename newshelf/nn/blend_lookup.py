@@ -87,7 +87,8 @@ class BlendLookup:
 
     def unpersonal(self, sums: Sums, rows: IntArray) -> FloatArray:
         """Prior and weighed links of items of the index, ``(len(rows),)`` float32."""
-        columns = self._columns.take(rows, axis=0)
+        # Indices of this width are not converted for each array that is read with them.
+        columns = self._columns.take(rows, axis=0).astype(np.intp)
         shares = self._shares.take(rows, axis=0)
         similar, likewise = _shared(sums, columns, shares)
         own = sums.direct.take(self._place.take(rows))
@@ -134,7 +135,7 @@ class BlendLookup:
         return total
 
 
-def _shared(sums: Sums, columns: PlaceArray, shares: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _shared(sums: Sums, columns: PlaceArray | IntArray, shares: FloatArray) -> tuple[FloatArray, FloatArray]:
     """``(C, m)`` places and shares → what ``similar`` and ``likewise`` are, ``(C,)`` each."""
     similar = np.einsum("cm,cm->c", shares, sums.direct.take(columns))
     likewise = np.einsum("cm,cm->c", shares, sums.likewise.take(columns))

@@ -42,10 +42,8 @@ class Pooling(BaseModel):
         """``(C, H)`` with H ≥ 1 → ``(C,)`` float32."""
         count = similarity.shape[1]
         raised = similarity * np.float32(self.sharpness)
-        if 2 * self.sharpness <= _SAFE_EXPONENT:
-            # Cosines are at most 1: no row needs a maximum of its own.
-            raised -= np.float32(self.sharpness)
-        else:
+        # Cosines are at most 1: with small exponents no row needs its maximum taken off.
+        if 2 * self.sharpness > _SAFE_EXPONENT:
             raised -= raised.max(axis=1, keepdims=True)
         np.exp(raised, out=raised)
         # A product with ones is a sum along the rows, and faster.

@@ -9,10 +9,12 @@ from newshelf.serving.envelope import FormBody, open_envelope
 from newshelf.serving.limits import Limits
 from newshelf.serving.products import ProductInput, check_product
 from newshelf.serving.protocol import RawRequest
-from newshelf.serving.schemas import EncoderProduct, RecommendRequest, Ref, only_ids
+from newshelf.serving.schemas import EncoderProduct, Ids, RecommendRequest, Ref, seen_as_ids
 from newshelf.serving.validation import validate
 
 __all__ = ["Asked", "parse_recommend"]
+
+_LISTS = ("history", "candidates")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ def parse_recommend(raw: RawRequest, limits: Limits) -> Asked:
     if isinstance(envelope, FormBody):
         raise UnsupportedMedia("recommendations are asked for in application/json")
     _check_counts(envelope.value, limits)
-    request = validate(RecommendRequest, envelope.value)
+    request = validate(RecommendRequest, _seen(envelope.value))
     if request.k > limits.max_k:
         raise InvalidField(f"k is {request.k}; at most {limits.max_k} is answered", field="k")
     history = _refs(request.history, limits, "history", deadline_ms)
@@ -81,11 +83,18 @@ def _count(body: object, name: str) -> int:
     return len(value) if isinstance(value, list) else 0
 
 
+def _seen(body: object) -> object:
+    """The same with its lists of ids known as such."""
+    if not isinstance(body, dict):
+        return body
+    return {**body, **{name: seen_as_ids(body[name]) for name in _LISTS if name in body}}
+
+
 def _refs(
     refs: Sequence[Ref], limits: Limits, name: str, deadline_ms: int | None
 ) -> Sequence[str | ProductInput]:
     """Each product checked; the very same list where there are only ids."""
-    if only_ids(refs):
+    if isinstance(refs, Ids):
         return refs
     return [_ref(ref, limits, f"{name}[{i}]", deadline_ms) for i, ref in enumerate(refs)]
 

@@ -1,6 +1,6 @@
 """From references to vectors: what the index knows, what was encoded, what is ignored."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -74,55 +74,56 @@ class _Side:
     """History or candidates, looked up."""
 
     refs: Sequence[str | ProductInput]
-    rows: Sequence[int | None]
-    """For each, the row of its id; None for an id that the index does not know, or none."""
+    rows: IntArray
+    """For each, the row of its id; -1 for an id that the index does not know, or none."""
     plain: bool
     """Whether the request has ids only."""
 
     @classmethod
     def of(cls, refs: Sequence[str | ProductInput], index: ItemIndex, plain: bool) -> "_Side":
-        # A lookup in C for each id; a loop in Python takes several times as long.
         ids = refs if plain else [_id(ref) for ref in refs]
-        return cls(refs, list(map(index.table.row_of.get, ids)), plain)  # type: ignore[arg-type]
+        return cls(refs, index.table.rows(ids), plain)  # type: ignore[arg-type]
 
-    def known(self) -> set[int]:
-        """The distinct rows, of inline products too."""
-        found = set(self.rows)
-        found.discard(None)
-        return found  # type: ignore[return-value]
+    def known(self) -> IntArray:
+        """The rows, of inline products too: distinct, in increasing order."""
+        return _increasing(self.rows)
 
-    def unknown(self) -> Iterator[str]:
+    def unknown(self) -> list[str]:
         """The ids that the index does not know; of those sent alone."""
-        if None in self.rows:
-            for ref, row in zip(self.refs, self.rows, strict=True):
-                if row is None and isinstance(ref, str):
-                    yield ref
+        refs = [self.refs[at] for at in np.flatnonzero(self.rows < 0)]
+        return [ref for ref in refs if isinstance(ref, str)]
 
 
 def _history(
     side: _Side, encoded: Mapping[str, Encoded], index: ItemIndex, max_history: int
 ) -> History:
-    items: list[int | Inline] = []
+    rows, inline = side.rows[side.rows >= 0], {}
     unseen: list[FloatArray] = []
-    if side.plain:
-        items = [row for row in side.rows if row is not None]
-    else:
-        for ref, row in zip(side.refs, side.rows, strict=True):
-            if isinstance(ref, ProductInput):
-                found = encoded[ref.at]
-                items.append(Inline(ref.product, found.embedding, found.vector))
-                # With the id of an item, it has that item's links, whatever picture came along.
-                if row is None:
-                    unseen.append(found.embedding)
-            elif row is not None:
-                items.append(row)
-    width = index.embeddings.shape[1]
+    if not side.plain:
+        items = [
+            (row, _inline(ref, encoded))
+            for ref, row in zip(side.refs, side.rows.tolist(), strict=True)
+            if row >= 0 or isinstance(ref, ProductInput)
+        ]
+        # With the id of an item, it has that item's links, whatever picture came along.
+        unseen = [item.embedding for row, item in items if item is not None and row < 0]
+        rows = np.array([row for row, _ in items], dtype=np.int64)
+        recent = enumerate(items[-max_history:])
+        inline = {at: item for at, (_, item) in recent if item is not None}
     return History(
         index,
-        items[-max_history:],
-        _increasing(side.known()),
-        np.array(unseen, dtype=np.float32).reshape(-1, width),
+        rows[-max_history:],
+        inline,
+        side.known(),
+        np.array(unseen, dtype=np.float32).reshape(-1, index.embeddings.shape[1]),
     )
+
+
+def _inline(ref: str | ProductInput, encoded: Mapping[str, Encoded]) -> Inline | None:
+    if isinstance(ref, str):
+        return None
+    found = encoded[ref.at]
+    return Inline(ref.product, found.embedding, found.vector)
 
 
 def _shelf(
@@ -132,23 +133,24 @@ def _shelf(
     encoded: Mapping[str, Encoded],
     index: ItemIndex,
 ) -> Shelf:
-    seen = history.known()
-    for item in asked.request.exclude:
-        if (row := index.table.row_of.get(item)) is not None:
-            seen.add(row)
-    filters = asked.request.filters
+    seen = history.rows
+    if asked.request.exclude:
+        seen = np.concatenate([seen, index.table.rows(asked.request.exclude)])
+    seen, filters = seen[seen >= 0], asked.request.filters
     if asked.candidates is None:
         mask = allowed_mask(index.table, filters)
-        mask[list(seen)] = False
+        mask[seen] = False
         return Shelf(index, _extras([], encoded, index), None, mask)
-    named = candidates.known()
     brought: list[ProductInput] = []
-    if not candidates.plain:
-        named, brought = _first_of_each_id(candidates)
-    if not named and not brought:
+    if candidates.plain:
+        rows = candidates.known()
+    else:
+        rows, brought = _first_of_each_id(candidates)
+    if not len(rows) and not brought:
         raise UnknownItem("the index knows none of the candidates", field="candidates")
-    rows = _increasing(named - seen)
-    rows = rows[allowed_mask(index.table, filters, rows)]
+    allowed = allowed_mask(index.table, filters, rows)
+    allowed[_places(rows, seen)] = False
+    rows = rows[allowed]
     extras = _extras(brought, encoded, index)
     if brought:
         passed = allowed_mask(extras.table, filters)
@@ -183,24 +185,38 @@ def _no_extras(embedding: int, vector: int | None) -> Extras:
     )
 
 
-def _first_of_each_id(side: _Side) -> tuple[set[int], list[ProductInput]]:
-    """Rows and inline products; of equal ids, whichever came first."""
-    rows: set[int] = set()
+def _first_of_each_id(side: _Side) -> tuple[IntArray, list[ProductInput]]:
+    """Rows in increasing order, and inline products; of equal ids, whichever came first."""
+    rows: list[int] = []
     brought: list[ProductInput] = []
     seen: set[str | None] = set()
-    for ref, row in zip(side.refs, side.rows, strict=True):
+    for ref, row in zip(side.refs, side.rows.tolist(), strict=True):
         if (item := _id(ref)) in seen:
             continue
         seen.add(item)
         if isinstance(ref, ProductInput):
             brought.append(ref)
-        elif row is not None:
-            rows.add(row)
-    return rows, brought
+        elif row >= 0:
+            rows.append(row)
+    return np.sort(np.array(rows, dtype=np.int64)), brought
 
 
-def _increasing(rows: Iterable[int]) -> IntArray:
-    return np.sort(np.fromiter(rows, dtype=np.int64))
+def _increasing(rows: IntArray) -> IntArray:
+    """The distinct rows of an index in increasing order, without -1."""
+    # np.unique takes ten times as long for so few.
+    ordered = np.sort(rows)
+    first = ordered >= 0
+    first[1:] &= ordered[1:] != ordered[:-1]
+    return ordered[first]
+
+
+def _places(rows: IntArray, wanted: IntArray) -> IntArray:
+    """Where among distinct rows in increasing order those are that are wanted."""
+    places = rows.searchsorted(wanted)
+    there = places < len(rows)
+    places = places[there]
+    found: IntArray = places[rows[places] == wanted[there]]
+    return found
 
 
 def _id(ref: str | ProductInput) -> str | None:

@@ -1,6 +1,6 @@
 """Requests and answers of the two models, as data. Imports no torch."""
 
-from typing import Annotated, Any, Literal, Self, TypeGuard
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -24,6 +24,7 @@ __all__ = [
     "ErrorBody",
     "FailedInstance",
     "Filters",
+    "Ids",
     "InstanceError",
     "InstancesAnswer",
     "Label",
@@ -33,7 +34,7 @@ __all__ = [
     "RecommendedItem",
     "Ref",
     "Source",
-    "only_ids",
+    "seen_as_ids",
 ]
 
 TAGS = ("<id>", "<product>")
@@ -80,14 +81,19 @@ Ref = Annotated[
 """A product of the index by its id, or a product that the index need not know."""
 
 
-def only_ids(refs: object) -> TypeGuard[list[str]]:
-    """Whether ``refs`` is a list of strings, at least one and none empty."""
+class Ids(list[str]):
+    """Ids alone, at least one and none empty: whoever meets it need not look at each again."""
+
+
+def seen_as_ids(refs: object) -> object:
+    """``refs`` as ``Ids`` where it is a list of such strings; else as it is."""
     # One pass in C each: a call per reference costs more than ranking the item.
-    return type(refs) is list and {*map(type, refs)} == {str} and "" not in refs
+    ids = type(refs) is list and {*map(type, refs)} == {str} and all(refs)
+    return Ids(refs) if ids else refs
 
 
 def _ids_at_once(value: object, check: ValidatorFunctionWrapHandler) -> Any:
-    return value if only_ids(value) else check(value)
+    return value if isinstance(value, Ids) else check(value)
 
 
 _Refs = Annotated[list[Ref], Field(fail_fast=True)]

@@ -1,6 +1,6 @@
 """What one request may be answered with: the index and the candidates it brought along."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -48,8 +48,10 @@ class History:
     """The most recent items that the encoder knows, oldest first: ``H``, perhaps none."""
 
     index: ItemIndex
-    recent: Sequence[int | Inline]
-    """Rows of the index, and products from outside."""
+    recent: IntArray
+    """``(H,)``: rows of the index."""
+    inline: Mapping[int, Inline]
+    """Places of ``recent`` with a product that the request brought along."""
     rows: IntArray
     """The index's rows of the whole history, older items too: distinct, in increasing order."""
     unseen: FloatArray
@@ -63,25 +65,29 @@ class History:
         """What a reason may name of each."""
         table = self.index.table
         return [
-            row_facts(table, item)
-            if isinstance(item, int)
-            else product_facts(item.product, table.known.reader)
-            for item in self.recent
+            product_facts(self.inline[at].product, table.known.reader)
+            if at in self.inline
+            else row_facts(table, row)
+            for at, row in enumerate(self.recent.tolist())
         ]
 
     @cached_property
     def embeddings(self) -> FloatArray:
         """``(H, 512)``."""
-        found = [item if isinstance(item, int) else item.embedding for item in self.recent]
-        return _stacked(found, self.index.embeddings)
+        rows = self.index.embeddings.take(self.recent, axis=0)
+        for at, item in self.inline.items():
+            rows[at] = item.embedding
+        return rows
 
     @cached_property
     def vectors(self) -> FloatArray | None:
         """``(H, P)``; None without a scorer."""
         if self.index.vectors is None:
             return None
-        found = [item if isinstance(item, int) else item.vector for item in self.recent]
-        return _stacked(found, self.index.vectors)
+        rows = self.index.vectors.take(self.recent, axis=0)
+        for at, item in self.inline.items():
+            rows[at] = item.vector
+        return rows
 
 
 @dataclass(frozen=True)
@@ -173,16 +179,6 @@ def product_facts(product: Product, reader: TextReader) -> Facts:
 
 def _known(values: KnownValues, row: int) -> dict[str, Sequence[str]]:
     return {attribute: found for attribute in ATTRIBUTES if (found := values.of(attribute, row))}
-
-
-def _stacked(found: Sequence[int | FloatArray | None], indexed: FloatArray) -> FloatArray:
-    """Rows of ``indexed`` by number, and rows that are given themselves, in order."""
-    numbers = [item if isinstance(item, int) else -1 for item in found]
-    rows = indexed.take(numbers, axis=0)
-    for at, item in enumerate(found):
-        if not isinstance(item, int):
-            rows[at] = item
-    return rows
 
 
 def _gather(indexed: FloatArray, extra: FloatArray, positions: IntArray) -> FloatArray:

@@ -13,6 +13,7 @@ from newshelf.serving.schemas import (
     EncoderInstances,
     EncoderProduct,
     Filters,
+    Ids,
     PriceRange,
     RecommendRequest,
 )
@@ -72,10 +73,10 @@ def _refuse_many_fields(value: object, at: str) -> None:
 
 def _nesting(item: object) -> Iterable[object]:
     """What is inside, where objects or arrays are among it."""
-    if not isinstance(item, dict | list):
+    if not isinstance(item, dict | list) or isinstance(item, Ids):
         return ()
     inner = item.values() if isinstance(item, dict) else item
-    # Hundreds of ids are passed over at once.
+    # Hundreds of values are passed over at once.
     return inner if {dict, list} & {*map(type, inner)} else ()
 
 

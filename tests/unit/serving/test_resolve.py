@@ -15,7 +15,7 @@ from newshelf.serving.index import load_index
 from newshelf.serving.limits import Limits
 from newshelf.serving.protocol import RawRequest
 from newshelf.serving.resolve import Encoded, resolve
-from newshelf.serving.schemas import only_ids
+from newshelf.serving.schemas import Ids, seen_as_ids
 
 QUICK = settings(
     max_examples=150,
@@ -119,8 +119,10 @@ def test_a_history(index, history):
     ("refs", "passed"),
     [(["a"], True), (["a", ""], False), ([], False), (["a", {}], False), ("a", False)],
 )
-def test_only_ids(refs, passed):
-    assert only_ids(refs) is passed
+def test_a_list_of_ids_is_known_as_such(refs, passed):
+    found = seen_as_ids(refs)
+    assert isinstance(found, Ids) is passed
+    assert found == refs
 
 
 @QUICK
