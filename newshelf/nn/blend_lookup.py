@@ -135,7 +135,9 @@ class BlendLookup:
         return total
 
 
-def _shared(sums: Sums, columns: PlaceArray | IntArray, shares: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _shared(
+    sums: Sums, columns: PlaceArray | IntArray, shares: FloatArray
+) -> tuple[FloatArray, FloatArray]:
     """``(C, m)`` places and shares → what ``similar`` and ``likewise`` are, ``(C,)`` each."""
     similar = np.einsum("cm,cm->c", shares, sums.direct.take(columns))
     likewise = np.einsum("cm,cm->c", shares, sums.likewise.take(columns))

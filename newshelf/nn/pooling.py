@@ -51,8 +51,13 @@ class Pooling(BaseModel):
         total = raised @ ones
         raised *= similarity
         mean = similarity @ (ones / np.float32(count))
-        pooled = self.weight * ((raised @ ones) / total) + (1 - self.weight) * mean
-        scores: FloatArray = (pooled * self.scale).astype(np.float32)
+        return self.pooled((raised @ ones) / total, mean)
+
+    def pooled(self, attended: FloatArray, mean: FloatArray) -> FloatArray:
+        """The similarity by attention and on average, ``(C,)`` each → ``(C,)`` float32."""
+        by_attention = np.float32(self.weight * self.scale)
+        scores: FloatArray = by_attention * attended
+        scores += np.float32((1 - self.weight) * self.scale) * mean
         return scores
 
     def counted_most(self, similarity: FloatArray) -> npt.NDArray[np.int64]:

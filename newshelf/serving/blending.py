@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from newshelf.nn.blend import content_signal, nearest_shares
 from newshelf.nn.blend_lookup import BlendLookup, Sums
 from newshelf.nn.content_bound import ContentBound
+from newshelf.nn.pair_sums import PairSums
 from newshelf.nn.spec import BlendSpec
 from newshelf.serving.resolve import Resolved
 
@@ -50,7 +51,13 @@ def unpersonal_at(row: Resolved, links: BlendLookup, sums: Sums, positions: IntA
     return np.concatenate([indexed, links.outside(sums, nearest, shares)])
 
 
-def blended(row: Resolved, spec: BlendSpec, positions: IntArray, beside: FloatArray) -> FloatArray:
+def blended(
+    row: Resolved,
+    spec: BlendSpec,
+    positions: IntArray,
+    beside: FloatArray,
+    pairs: PairSums | None = None,
+) -> FloatArray:
     """The blended scores of some positions, ``(len(positions),)``, as log-odds.
 
     Args:
@@ -58,10 +65,14 @@ def blended(row: Resolved, spec: BlendSpec, positions: IntArray, beside: FloatAr
         spec: the weights.
         positions: of the row's shelf.
         beside: all of the score but the content, ``(len(positions),)``.
+        pairs: the index's.
     """
-    # This side first: the product's many rows are then what is read in order.
-    cosines = row.shelf.embeddings(positions) @ _whole_history(row).T
-    content = content_signal(cosines.T, spec.temperature)
+    if pairs is not None and _only_index(row) and pairs.worthwhile(len(positions)):
+        content = pairs.content(row.history.rows, positions)
+    else:
+        # This side first: the product's many rows are then what is read in order.
+        cosines = row.shelf.embeddings(positions) @ _whole_history(row).T
+        content = content_signal(cosines.T, spec.temperature)
     scores: FloatArray = beside + np.float32(spec.weights["content"]) * content
     return scores
 
@@ -82,15 +93,19 @@ def promising(
         Places among ``positions``, in increasing order; None where all have to be scored.
     """
     count, weight = row.request.k, spec.weights["content"]
-    only_index = positions[-1] < len(row.shelf.index) and not len(row.history.unseen)
     # Diversity weighs a score against the least of them all.
-    if row.request.diversity or not only_index or len(positions) <= _WORTH * count:
+    if row.request.diversity or not _only_index(row) or len(positions) <= _WORTH * count:
         return None
     content, off = bound.content(row.history.rows, positions, spec.temperature)
     middle, reach = beside + weight * content, abs(weight) * off
     least = np.partition(middle - reach, -count)[-count]
     # What is not finite compares false, and is left to the full score.
     return np.flatnonzero(~(middle + reach < least - _MARGIN))
+
+
+def _only_index(row: Resolved) -> bool:
+    """Whether the index knows the whole history and every candidate."""
+    return not len(row.history.unseen) and not len(row.shelf.extras.embeddings)
 
 
 def _whole_history(row: Resolved) -> FloatArray:

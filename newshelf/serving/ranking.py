@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from newshelf.nn.blend_lookup import BlendLookup
 from newshelf.nn.content_bound import ContentBound
+from newshelf.nn.pair_sums import PairSums
 from newshelf.serving.blending import blended, link_sums, promising, unpersonal_at
 from newshelf.serving.filters import in_categories
 from newshelf.serving.resolve import Resolved
@@ -52,12 +53,14 @@ class ModelRanker:
         scorer: its graph, for an index that does not hold the pooling's numbers.
         links: the index's signals; None where the scorer ranks alone.
         bound: of the index's embeddings; None where it would not help.
+        pairs: of the index's items; None where they are too many.
         retrieve: items that are retrieved for a request that names no candidates.
     """
 
     scorer: Runtime
     links: BlendLookup | None
     bound: ContentBound | None
+    pairs: PairSums | None
     retrieve: int
 
     def rank(self, rows: Sequence[Resolved]) -> list[Ranked | None]:
@@ -72,7 +75,8 @@ class ModelRanker:
         """
         found = [self._found(row) for row in rows]
         active = [at for at, positions in enumerate(found) if len(positions.positions)]
-        scored = score_histories([(rows[at], found[at].positions) for at in active], self.scorer)
+        asked = [(rows[at], found[at].positions) for at in active]
+        scored = score_histories(asked, self.scorer, self.pairs)
         ranked: list[Ranked | None] = [None] * len(rows)
         for at, scores in zip(active, scored, strict=True):
             ranked[at] = self._ranked(rows[at], found[at], scores)
@@ -111,7 +115,7 @@ class ModelRanker:
             if kept is not None:
                 positions, beside = positions[kept], beside[kept]
                 because = None if because is None else because[kept]
-        return _finite(positions, blended(row, spec, positions, beside), because)
+        return _finite(positions, blended(row, spec, positions, beside, self.pairs), because)
 
 
 def _finite(positions: IntArray, values: FloatArray, because: IntArray | None) -> Ranked:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from newshelf.errors import NewshelfError, VersionMismatch
 from newshelf.nn.blend_lookup import BlendLookup
 from newshelf.nn.content_bound import ContentBound
+from newshelf.nn.pair_sums import PairSums
 from newshelf.serving.asked import Asked, parse_recommend
 from newshelf.serving.encode import Encoding, ProductEncoder
 from newshelf.serving.fallback import Picked, pick
@@ -77,13 +78,7 @@ class RecommenderPredictor:
         self._encoder = encoder
         self.scorer = scorer
         self.index = index
-        blend = index.blend
-        self._ranker = partial(
-            ModelRanker,
-            links=None if blend is None else BlendLookup(blend),
-            bound=None if blend is None else ContentBound.of(index.embeddings),
-            retrieve=retrieve,
-        )
+        self._ranker = partial(_ranker(index), retrieve=retrieve)
         self._model_version = model_version
         self._limits = limits
         self._retrieve = retrieve
@@ -188,6 +183,18 @@ class RecommenderPredictor:
         if row.ignored:
             body["ignored"] = row.ignored
         return json_answer(body)
+
+
+def _ranker(index: ItemIndex) -> partial[ModelRanker]:
+    """With what of the index is looked up and not computed."""
+    blend = index.blend
+    if blend is None:
+        return partial(ModelRanker, links=None, bound=None, pairs=None)
+    pooling, temperature = index.manifest.pooling, blend.spec.temperature
+    pairs = PairSums.of(index.embeddings, index.vectors, pooling, temperature)
+    # Where the content of all pairs is kept, nothing is gained by a bound.
+    bound = ContentBound.of(index.embeddings) if pairs is None else None
+    return partial(ModelRanker, links=BlendLookup(blend), bound=bound, pairs=pairs)
 
 
 def _item(row: Resolved, item: Picked) -> dict[str, object]:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from newshelf.errors import VersionMismatch
+from newshelf.nn.pair_sums import PairSums
 from newshelf.nn.pooling import Pooling
 from newshelf.serving.resolve import Resolved
 from newshelf.serving.runtimes import Runtime
@@ -31,20 +32,28 @@ class Scored:
     """``(C,)``: the history item that counted most; None where nobody asked to explain."""
 
 
-def score_histories(rows: Sequence[tuple[Resolved, IntArray]], scorer: Runtime) -> list[Scored]:
+def score_histories(
+    rows: Sequence[tuple[Resolved, IntArray]], scorer: Runtime, pairs: PairSums | None = None
+) -> list[Scored]:
     """Score positions of each row's shelf against the row's history.
 
     Args:
         rows: of one index; each with a history and some positions.
         scorer: the graph, which is asked once for all rows, if the index does not hold the
             pooling's numbers.
+        pairs: the index's.
     """
     if not rows:
         return []
     pooling = rows[0][0].shelf.index.manifest.pooling
     if pooling is None:
         return _by_graph(rows, scorer)
-    return [_by_formula(row, positions, pooling) for row, positions in rows]
+    return [
+        Scored(pairs.scores(row.history.recent, positions), None)
+        if pairs is not None and _by_pairs(row, positions, pairs)
+        else _by_formula(row, positions, pooling)
+        for row, positions in rows
+    ]
 
 
 def check_pooling(pooling: Pooling, scorer: Runtime, width: int) -> None:
@@ -76,6 +85,12 @@ def check_pooling(pooling: Pooling, scorer: Runtime, width: int) -> None:
             f"the index's pooling differs from the scorer's graph by up to "
             f"{float(np.abs(given - wanted).max()):.2g}: export both from one checkpoint"
         )
+
+
+def _by_pairs(row: Resolved, positions: IntArray, pairs: PairSums) -> bool:
+    # Sums do not tell which history item counted most.
+    only_index = not row.history.inline and not len(row.shelf.extras.embeddings)
+    return only_index and not row.request.explain and pairs.worthwhile(len(positions))
 
 
 def _by_formula(row: Resolved, positions: IntArray, pooling: Pooling) -> Scored:

@@ -67,12 +67,16 @@ def with_pooling(index, pooling: Pooling):
     return replace(index, manifest=index.manifest.model_copy(update={"pooling": pooling}))
 
 
-@pytest.mark.parametrize("blended", [False, True])
-def test_the_formula_answers_as_the_graph_does(serve, index, pooling, post, blended):
+@pytest.mark.parametrize(("blended", "pairs"), [(False, False), (True, False), (True, True)])
+def test_the_formula_answers_as_the_graph_does(serve, index, pooling, post, blended, pairs):
     if blended:
         index = replace(index, blend=tiny_blend(BlendSpec(weights=BLEND_WEIGHTS), 30))
     by_graph = post(serve(index), *BODIES)
-    by_formula = post(serve(with_pooling(index, pooling)), *BODIES)
+    predictor = serve(with_pooling(index, pooling))
+    assert (predictor._ranker.keywords["pairs"] is not None) is blended
+    if not pairs:
+        predictor._ranker = partial(predictor._ranker, pairs=None)
+    by_formula = post(predictor, *BODIES)
     for (status, wanted), (given_status, given) in zip(by_graph, by_formula, strict=True):
         assert (status, given_status) == (200, 200)
         for expected, item in zip(wanted["items"], given["items"], strict=True):
@@ -86,8 +90,9 @@ def test_bounds_leave_out_only_what_is_not_answered(serve, index, pooling, post,
     index = replace(index, blend=tiny_blend(BlendSpec(weights=weights), 30))
     bounded, plain = serve(with_pooling(index, pooling)), serve(with_pooling(index, pooling))
     # Narrow heads, so that the bounds are wide.
-    bounded._ranker = partial(bounded._ranker, bound=ContentBound(index.embeddings, 8))
-    plain._ranker = partial(plain._ranker, bound=None)
+    bound = ContentBound(index.embeddings, 8)
+    bounded._ranker = partial(bounded._ranker, bound=bound, pairs=None)
+    plain._ranker = partial(plain._ranker, bound=None, pairs=None)
     bodies = [{**body, "k": k} for body in BODIES for k in (1, 3)]
     for (_, wanted), (_, given) in zip(post(plain, *bodies), post(bounded, *bodies), strict=True):
         for expected, item in zip(wanted["items"], given["items"], strict=True):
@@ -109,7 +114,7 @@ def test_the_graph_is_given_padded_arrays(index):
     ]
     rows = [resolve(item, {}, index, 4) for item in asked]
     with pytest.raises(InterruptedError):
-        ModelRanker(Looking(), None, None, 12).rank(rows)
+        ModelRanker(Looking(), None, None, None, 12).rank(rows)
 
 
 @pytest.mark.parametrize("number", ["sharpness", "weight", "scale"])
