@@ -43,7 +43,9 @@ class BlendLookup:
     """
 
     def __init__(self, blend: Blend, dense_numbers: int = _DENSE_NUMBERS) -> None:
-        self._spec = blend.spec
+        self._floor = blend.spec.floor
+        weights = [blend.spec.weights[name] for name in LINKS]
+        self._link_weights = np.array(weights, dtype=np.float32)
         self._prior = blend.prior
         self._known = ~blend.unlinked
         sources = np.diff(blend.links.indptr) > 0
@@ -127,11 +129,14 @@ class BlendLookup:
     def _weighed(
         self, prior: FloatArray, direct: FloatArray, similar: FloatArray, likewise: FloatArray
     ) -> FloatArray:
-        total = prior.astype(np.float32)
-        floor = np.float32(self._spec.floor)
-        for name, values in zip(LINKS, (direct, similar, likewise), strict=True):
-            signal = np.log(floor + np.maximum(values, 0))
-            total += np.float32(self._spec.weights[name]) * signal
+        # All three in one array: each step is then one call.
+        signals = np.empty((len(LINKS), len(prior)), dtype=np.float32)
+        signals[:] = direct, similar, likewise
+        np.maximum(signals, 0, out=signals)
+        signals += np.float32(self._floor)
+        np.log(signals, out=signals)
+        total: FloatArray = self._link_weights @ signals
+        total += prior
         return total
 
 

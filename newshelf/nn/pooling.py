@@ -51,7 +51,9 @@ class Pooling(BaseModel):
         total = raised @ ones
         raised *= similarity
         mean = similarity @ (ones / np.float32(count))
-        return self.pooled((raised @ ones) / total, mean)
+        attended: FloatArray = raised @ ones
+        attended /= total
+        return self.pooled(attended, mean)
 
     def pooled(self, attended: FloatArray, mean: FloatArray) -> FloatArray:
         """The similarity by attention and on average, ``(C,)`` each → ``(C,)`` float32."""

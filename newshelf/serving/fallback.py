@@ -96,6 +96,9 @@ def _best(
 
 
 def _items(ranked: Ranked, order: NDArray[np.int64]) -> Iterator[Picked]:
-    for at in order:
-        because = None if ranked.because is None else int(ranked.because[at])
-        yield Picked(int(ranked.positions[at]), float(ranked.scores[at]), ranked.source, because)
+    because: list[int | None] = [None] * len(order)
+    if ranked.because is not None:
+        because = ranked.because[order].tolist()
+    chosen = ranked.positions[order].tolist(), ranked.scores[order].tolist()
+    for position, score, counted in zip(*chosen, because, strict=True):
+        yield Picked(position, score, ranked.source, counted)

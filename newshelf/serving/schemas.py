@@ -88,8 +88,9 @@ class Ids(list[str]):
 def seen_as_ids(refs: object) -> object:
     """``refs`` as ``Ids`` where it is a list of such strings; else as it is."""
     # One pass in C each: a call per reference costs more than ranking the item.
-    ids = type(refs) is list and {*map(type, refs)} == {str} and all(refs)
-    return Ids(refs) if ids else refs
+    if type(refs) is list and {*map(type, refs)} == {str} and all(refs):
+        return Ids(refs)
+    return refs
 
 
 def _ids_at_once(value: object, check: ValidatorFunctionWrapHandler) -> Any:
