@@ -51,8 +51,7 @@ class Pooling(BaseModel):
         total = raised @ ones
         raised *= similarity
         mean = similarity @ (ones / np.float32(count))
-        attended: FloatArray = raised @ ones
-        attended /= total
+        attended = ((raised @ ones) / total).astype(np.float32, copy=False)
         return self.pooled(attended, mean)
 
     def pooled(self, attended: FloatArray, mean: FloatArray) -> FloatArray:
