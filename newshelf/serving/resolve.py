@@ -90,7 +90,7 @@ class _Side:
 
     def unknown(self) -> list[str]:
         """The ids that the index does not know; of those sent alone."""
-        refs = [self.refs[at] for at in np.flatnonzero(self.rows < 0)]
+        refs = [self.refs[at] for at in np.flatnonzero(self.rows < 0).tolist()]
         return [ref for ref in refs if isinstance(ref, str)]
 
 
