@@ -20,4 +20,7 @@ def write_openvino(source: Path, path: Path) -> None:
         path: of the ``.xml`` file; the weights go beside it, into one of the same name that
             ends in ``.bin``.
     """
+    # New files: whoever has the old ones mapped keeps them.
+    for old in (path, path.with_suffix(".bin")):
+        old.unlink(missing_ok=True)
     openvino.save_model(shared_core().read_model(str(source)), path, compress_to_fp16=False)

@@ -3,7 +3,6 @@
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -14,11 +13,18 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from export.candidates import CANDIDATES, Tried, reference_outputs, try_candidate, with_speeds
-from export.openvino_graph import write_openvino
+from export.candidates import (
+    CANDIDATES,
+    Candidate,
+    Tried,
+    reference_outputs,
+    try_candidate,
+    with_speeds,
+)
+from export.int8_ladder import quantise
 from export.products import Products, draw_products
 from export.quality import LEAST_COSINE, LEAST_LOW_COSINE, LEAST_OVERLAP, MOST_DROP
-from export.quantize import write_float16, write_int8
+from export.quantize import Recipe, write_float16
 from newshelf.catalog import Catalog
 from newshelf.errors import ParityError, SetupError
 from newshelf.files import read_json, write_json
@@ -33,7 +39,6 @@ _MARKDOWN = "precision.md"
 _PRODUCTS = 200
 _PROVEN = 24
 """Products for what passed the parity gate in float32, which is stricter."""
-_CALIBRATION = 128
 _ENCODER = "encoder"
 _COLUMNS = ("runtime", "precision", "products/s", "cosine", "5 %", "overlap", "accuracy", "")
 
@@ -55,18 +60,11 @@ def export_precisions(export_dir: Path, catalog: Catalog, console: Console | Non
     console = console or Console(stderr=True)
     spec = read_spec(export_dir).encoder
     products = draw_products(catalog, spec, export_dir / TOKENIZER, _PRODUCTS)
-    source = export_dir / f"{_ENCODER}.onnx"
     with console.status("export: precisions of the encoder"):
-        if spec.image is not None:
-            # What cannot be quantised has no file, and is told in the table.
-            with suppress(SetupError):
-                int8 = export_dir / f"{_ENCODER}.int8.onnx"
-                write_int8(source, int8, products.calibration(_CALIBRATION), spec.image)
-                write_openvino(int8, int8.with_suffix(".xml"))
-        write_float16(source, export_dir / f"{_ENCODER}.fp16.onnx")
-        tried = _try_all(export_dir, products)
+        write_float16(export_dir / f"{_ENCODER}.onnx", export_dir / f"{_ENCODER}.fp16.onnx")
+        recipe, tried = _try_all(export_dir, products)
     _remove_refused(export_dir, tried)
-    report = _report(tried, read_version(export_dir), len(products))
+    report = _report(tried, recipe, read_version(export_dir), len(products))
     write_json(export_dir / PRECISION, report)
     (export_dir / _MARKDOWN).write_text(_markdown(report), encoding="utf-8")
     console.print(precision_table(report))
@@ -131,14 +129,19 @@ def precision_table(report: Mapping[str, Any]) -> Table:
     return table
 
 
-def _try_all(export_dir: Path, products: Products) -> list[Tried]:
+def _try_all(export_dir: Path, products: Products) -> tuple[Recipe | None, list[Tried]]:
     few = products.first(_PROVEN)
     references = {len(some): reference_outputs(export_dir, some) for some in (few, products)}
-    tried = []
-    for candidate in CANDIDATES:
+
+    def attempt(candidate: Candidate) -> Tried:
         some = few if candidate.precision == "fp32" else products
-        tried.append(try_candidate(export_dir, candidate, some, references[len(some)]))
-    return with_speeds(tried, few)
+        return try_candidate(export_dir, candidate, some, references[len(some)])
+
+    source = export_dir / f"{_ENCODER}.onnx"
+    recipe, quantised = quantise(source, source.with_suffix(".int8.onnx"), products, attempt)
+    found = {one.candidate: one for one in quantised}
+    tried = [found.get(candidate) or attempt(candidate) for candidate in CANDIDATES]
+    return recipe, with_speeds(tried, few)
 
 
 def _remove_refused(export_dir: Path, tried: Sequence[Tried]) -> None:
@@ -152,7 +155,9 @@ def _files(tried: Tried) -> tuple[str, ...]:
     return graph_files(_ENCODER, tried.candidate.runtime, tried.candidate.precision)
 
 
-def _report(tried: Sequence[Tried], model_version: str, products: int) -> dict[str, Any]:
+def _report(
+    tried: Sequence[Tried], recipe: Recipe | None, model_version: str, products: int
+) -> dict[str, Any]:
     packages = {"onnxruntime": "onnxruntime-gpu", "openvino": "openvino", "torch": "torch"}
     return {
         "format": 1,
@@ -162,6 +167,7 @@ def _report(tried: Sequence[Tried], model_version: str, products: int) -> dict[s
         "processor": platform.processor() or platform.machine(),
         "cores": len(os.sched_getaffinity(0)),
         "products": products,
+        "int8": None if recipe is None else str(recipe),
         "limits": {
             "cosine": LEAST_COSINE,
             "cosine_low": LEAST_LOW_COSINE,
@@ -216,12 +222,13 @@ def _markdown(report: Mapping[str, Any]) -> str:
     lines = [_COLUMNS, ("---", "---", *["---:"] * 5, "---")]
     lines += [_cells(row) for row in _rows(report)]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    int8 = "" if report["int8"] is None else f" The image tower's int8: {report['int8']}."
     return (
         f"# Precisions of the encoder, model {report['model_version']}\n\n"
         f"{report['products']} products of the catalogue, 8 at a time on {report['cores']} cores. "
         "Cosine (mean and 5th percentile), share of the ten nearest that stay, and points of "
         "accuracy, each against float32 and in the worst of three views: whole products, "
-        "pictures alone, texts alone.\n\n"
+        f"pictures alone, texts alone.{int8}\n\n"
         f"{table}\n"
     )
 

@@ -5,7 +5,9 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -19,15 +21,33 @@ from newshelf.nn.inputs import prepare_pictures
 from newshelf.nn.spec import ImageInput
 from newshelf.serving.runtimes import IMAGE_FEATURES
 
-__all__ = ["write_float16", "write_int8"]
+__all__ = ["Recipe", "light_convolutions", "write_float16", "write_int8"]
 
 _BATCH = 8
+_REDUCED_BITS = 7
 _QUANTISED = ["Conv", "Gemm", "MatMul", "Add", "Clip", "Relu", "MaxPool", "GlobalAveragePool"]
 """Activations and additions too: what lies between two of them then stays in int8."""
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """How much of the tower is quantised, and how finely."""
+
+    weight_bits: Literal[7, 8]
+    light_convolutions: bool
+    """Whether the first and the depthwise convolutions are, too."""
+
+    def __str__(self) -> str:
+        kept = "" if self.light_convolutions else ", first and depthwise convolutions in float32"
+        return f"weights of {self.weight_bits} bits{kept}"
+
+
 def write_int8(
-    source: Path, path: Path, pixels: Sequence[NDArray[np.uint8]], spec: ImageInput
+    source: Path,
+    path: Path,
+    pixels: Sequence[NDArray[np.uint8]],
+    spec: ImageInput,
+    recipe: Recipe,
 ) -> None:
     """Quantise the image tower, and leave the rest as it is.
 
@@ -40,6 +60,7 @@ def write_int8(
         path: of the quantised one, whose tower's output is called ``IMAGE_FEATURES``.
         pixels: pictures to calibrate with, ``(size, size, 3)`` uint8 each.
         spec: how they are normalised.
+        recipe: how much is quantised.
 
     Raises:
         SetupError: there is no tower, or it cannot be quantised.
@@ -51,7 +72,9 @@ def write_int8(
     _rename(model.graph, tower.features, IMAGE_FEATURES)
     with tempfile.TemporaryDirectory(prefix=".int8-", dir=path.parent) as folder, _quiet():
         part, quantised = Path(folder) / "tower.onnx", Path(folder) / "int8.onnx"
-        onnx.save(_extracted(model, tower.names), part)
+        alone = _extracted(model, tower.names)
+        onnx.save(alone, part)
+        kept = [] if recipe.light_convolutions else light_convolutions(alone.graph)
         try:
             quantize_static(
                 str(part),
@@ -62,6 +85,10 @@ def write_int8(
                 weight_type=QuantType.QInt8,
                 activation_type=QuantType.QUInt8,
                 op_types_to_quantize=_QUANTISED,
+                nodes_to_exclude=[]
+                if recipe.light_convolutions
+                else light_convolutions(alone.graph),
+                reduce_range=recipe.weight_bits == _REDUCED_BITS,
                 extra_options={"CalibMovingAverage": True},
             )
         except Exception as error:
@@ -69,6 +96,18 @@ def write_int8(
             raise SetupError(f"the image tower cannot be quantised: {error}") from error
         _replace(model, tower.names, onnx.load(quantised))
     onnx.save(model, path)
+
+
+def light_convolutions(graph: onnx.GraphProto) -> list[str]:
+    """The first convolution, and those in which each channel is alone; by name."""
+    shapes = {tensor.name: tensor.dims for tensor in graph.initializer}
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    # (channels out, channels in per group, height, width)
+    return [
+        node.name
+        for at, node in enumerate(convolutions)
+        if at == 0 or shapes[node.input[1]][1] == 1
+    ]
 
 
 def write_float16(source: Path, path: Path) -> None:

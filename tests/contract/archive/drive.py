@@ -17,9 +17,13 @@ class FakeMetrics:
     def __init__(self):
         self.names = []
 
-    def add_metric(self, name, value, unit, **_):
-        assert value >= 0
-        self.names.append(name)
+    def get_metric(self, name, kind):
+        def add_or_update(value, dimensions):
+            assert value >= 0
+            assert len(dimensions) == 2
+            self.names.append(name)
+
+        return types.SimpleNamespace(add_or_update=add_or_update)
 
 
 class FakeContext:
@@ -30,6 +34,7 @@ class FakeContext:
         self.manifest = json.loads((root / "MAR-INF/MANIFEST.json").read_text())
         self.system_properties = {"model_dir": archive, "gpu_id": None}
         config = root / self.manifest["model"]["configFile"]
+        self.model_name = self.manifest["model"]["modelName"]
         self.model_yaml_config = yaml.safe_load(config.read_text())
         self.metrics = FakeMetrics()
         self.requests = requests

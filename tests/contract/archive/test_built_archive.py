@@ -38,9 +38,10 @@ def check_modules(modules, folder, handler):
     training = {"newshelf.transfer", "newshelf.evaluation", "newshelf.catalog.catalog"}
     heavy = {"timm", "transformers", "onnx", "onnxscript"}
     assert not set(modules) & {"export", "model_archiver", *training, *heavy}
-    # The seam to TorchServe: the kinds of metrics, and what importing them brings along.
+    # The seam to TorchServe: the kinds of metrics, the protocol that a worker reads, and what
+    # importing them brings along.
     of_server = {name.split(".")[1] for name in modules if name.startswith("ts.")}
-    assert of_server <= {"metrics", "version"}
+    assert of_server <= {"metrics", "protocol", "utils", "version"}
 
 
 def check_encodings(onnx, script):

@@ -13,6 +13,7 @@ from PIL import Image
 from rich.console import Console
 
 from export.candidates import CANDIDATES, Candidate, reference_outputs, try_candidate
+from export.int8_ladder import RECIPES
 from export.openvino_graph import write_openvino
 from export.precision import PRECISION, choose, export_precisions
 from export.products import draw_products
@@ -132,7 +133,7 @@ def test_only_the_image_tower_is_quantised(made, tmp_path, catalog):
     spec = read_spec(made).encoder
     products = draw_products(catalog, spec, made / "tokenizer.json", 24)
     path = tmp_path / "encoder.int8.onnx"
-    write_int8(made / "encoder.onnx", path, products.calibration(24), spec.image)
+    write_int8(made / "encoder.onnx", path, products.calibration(24), spec.image, RECIPES[0])
     model = onnx.load(path)
     onnx.checker.check_model(model)
     types = [node.op_type for node in model.graph.node]
@@ -158,7 +159,7 @@ def test_openvino_takes_a_quantised_tower_apart_and_agrees_with_onnx_runtime(
     spec = read_spec(made).encoder
     products = draw_products(catalog, spec, made / "tokenizer.json", 24)
     path = tmp_path / "encoder.int8.onnx"
-    write_int8(made / "encoder.onnx", path, products.calibration(24), spec.image)
+    write_int8(made / "encoder.onnx", path, products.calibration(24), spec.image, RECIPES[0])
     write_openvino(path, path.with_suffix(".xml"))
     graph = encoder_graph(spec)
     apart = OpenVinoRuntime(path.with_suffix(".xml"), graph, 1, "int8")
