@@ -85,9 +85,7 @@ def write_int8(
                 weight_type=QuantType.QInt8,
                 activation_type=QuantType.QUInt8,
                 op_types_to_quantize=_QUANTISED,
-                nodes_to_exclude=[]
-                if recipe.light_convolutions
-                else light_convolutions(alone.graph),
+                nodes_to_exclude=kept,
                 reduce_range=recipe.weight_bits == _REDUCED_BITS,
                 extra_options={"CalibMovingAverage": True},
             )
