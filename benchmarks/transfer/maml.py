@@ -1,17 +1,24 @@
 """A new category's first twenty events: MAML's start beside the general model's."""
 
-import copy
 from collections.abc import Mapping, Sequence
-from functools import partial
 
 import numpy as np
 import torch
 from sklearn.cluster import KMeans
 from torch.nn import functional as F
 
+from benchmarks.transfer.category_methods import (
+    COMPARED,
+    DRAWS,
+    INNER,
+    TILT,
+    general_model,
+    meta_trained,
+    ndcg_curve,
+    tuned,
+)
 from benchmarks.transfer.context import Context
 from benchmarks.transfer.new_category import (
-    CANDIDATES,
     CASES,
     CATEGORIES,
     SUPPORT,
@@ -21,7 +28,6 @@ from benchmarks.transfer.new_category import (
     New,
     World,
     make_world,
-    ndcg_after,
     ndcg_of_scores,
     read_shoppers,
     support_events,
@@ -30,35 +36,22 @@ from benchmarks.transfer.result import Goal, Row, TaskResult
 from newshelf.evaluation.figures.lines import Line, draw_lines
 from newshelf.nn.scorer import SiameseScorer
 from newshelf.nn.spec import ScorerSpec
-from newshelf.transfer.loop import fit
-from newshelf.transfer.meta.event_task import (
-    CategoryScorer,
-    EventTasks,
-    JointEvents,
-    event_loss,
-    event_part,
-)
-from newshelf.transfer.meta.maml import Maml
+from newshelf.transfer.meta.event_task import CategoryScorer
 from newshelf.transfer.run import Run
 
 __all__ = ["run"]
 
-_QUERIES = 20
 _SPEC = ScorerSpec(width=64, hidden=128, dropout=0.0)
 _STEPS = (0, 1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50)
 _SHOWN = (0, 1, 2, 5, 10, 20, 50)
-_INNER, _DRAWS = 5, 2
-_COMPARED = 20
-"""The general model's steps, whose NDCG is to be reached."""
-_RATES = (0.01, 0.03, 0.1, 0.3)
-"""Of fine-tuning; the best on the validation categories is taken."""
 
 _GENERAL = "general model, fine-tuned"
+_QUICK = f"general model, rate for {INNER} steps"
 _FIRST = "MAML, first order"
 _SECOND = "MAML, second order"
 _SCRATCH = "from scratch"
 _POPULAR = "popularity in the 20 events"
-_FEWER = f"steps to the general model's NDCG after {_COMPARED}"
+_FEWER = f"steps to the general model's NDCG after {COMPARED}"
 
 
 def run(context: Context) -> TaskResult:
@@ -88,7 +81,7 @@ def run(context: Context) -> TaskResult:
         protocol=_PROTOCOL,
         rows=_rows(curves),
         goals=(Goal(_FEWER, -1.0, "plus"),),
-        notes=_notes(rates),
+        notes=_notes(curves, rates),
         figures={f"NDCG@{K} over the gradient steps on 20 events of a new category": figure},
         percent=False,
         lower_is_better=(_FEWER,),
@@ -106,26 +99,10 @@ _PROTOCOL = (
 )
 
 
-def _curve(
-    world: World, categories: Sequence[New], maml: Maml, steps: Sequence[int], draws: int
-) -> list[float]:
-    """NDCG after each of ``steps``, mean over categories and draws of the 20 events."""
-    found = []
-    for held in categories:
-        for draw in range(draws):
-            support = event_part(world.embeddings, held.events, support_events(held, draw), None)
-            path = enumerate(maml.trajectory(support, max(steps)))
-            found.append(
-                [ndcg_after(world, held, partial(maml.predict, p)) for at, p in path if at in steps]
-            )
-    mean: list[float] = np.mean(found, axis=0).tolist()
-    return mean
-
-
 def _popularity(categories: Sequence[New]) -> float:
     found = []
     for held in categories:
-        for draw in range(_DRAWS):
+        for draw in range(DRAWS):
             taken = held.events.target[support_events(held, draw)]
             counts = np.bincount(taken, minlength=len(held.events.items)).astype(np.float32)
             found.append(ndcg_of_scores(np.tile(counts, (len(held.cases), 1)), held))
@@ -137,70 +114,23 @@ def _measure(
 ) -> tuple[dict[str, list[float]], dict[str, float]]:
     """NDCG over ``_STEPS`` by method, and the rates that were chosen."""
     run = Run(seed, context.console, quiet=True)
-    tasks = EventTasks(world.embeddings, world.train, SUPPORT, _QUERIES, CANDIDATES)
     torch.manual_seed(seed)
     scratch = CategoryScorer(SiameseScorer(_SPEC, world.embeddings.shape[1]))
-    general = copy.deepcopy(scratch)
-    joint = JointEvents(general)
-    fit(
-        "general",
-        joint,
-        tasks.batches(tasks=8, steps=20),
-        torch.optim.AdamW(joint.parameters(), lr=1e-3, weight_decay=0.01),
-        run,
-        epochs=10,
-        validate=lambda: float(np.mean([ndcg_after(world, c, general) for c in world.validation])),
-        patience=3,
-    )
+    general = general_model(world, scratch, run)
+    from_scratch = tuned(world, scratch, steps=COMPARED)
+    slow = tuned(world, general, steps=COMPARED)
+    quick = tuned(world, general, steps=INNER)
     models = {
-        _SCRATCH: _plain(world, scratch),
-        _GENERAL: _plain(world, general),
-        _FIRST: _meta_trained(world, general, tasks, run, first_order=True),
-        _SECOND: _meta_trained(world, general, tasks, run, first_order=False),
+        _SCRATCH: from_scratch,
+        _GENERAL: slow,
+        _QUICK: quick,
+        _FIRST: meta_trained(world, quick, run, first_order=True),
+        _SECOND: meta_trained(world, quick, run, first_order=False),
     }
-    curves = {name: _curve(world, world.new, m, _STEPS, _DRAWS) for name, m in models.items()}
+    curves = {name: ndcg_curve(world, world.new, m, _STEPS) for name, m in models.items()}
     curves[_POPULAR] = [_popularity(world.new)] * len(_STEPS)
-    return curves, {name: float(models[name].rate) for name in (_SCRATCH, _GENERAL)}
-
-
-def _plain(world: World, model: CategoryScorer) -> Maml:
-    """Gradient descent from ``model``, at the rate that is best on the validation part."""
-
-    def reached(rate: float) -> float:
-        maml = Maml(model, event_loss, steps=_COMPARED, rate=rate)
-        return _curve(world, world.validation, maml, (_COMPARED,), _DRAWS)[0]
-
-    return Maml(model, event_loss, steps=_COMPARED, rate=max(_RATES, key=reached))
-
-
-def _meta_trained(
-    world: World, general: CategoryScorer, tasks: EventTasks, run: Run, *, first_order: bool
-) -> Maml:
-    """MAML from the general model on, with learned rates."""
-    maml = Maml(
-        copy.deepcopy(general),
-        event_loss,
-        steps=_INNER,
-        rate=0.1,
-        first_order=first_order,
-        learn_rates=True,
-        every_step=True,
-    )
-    groups = [
-        {"params": [*maml.model.parameters()], "lr": 5e-4},
-        {"params": [maml.log_rates], "lr": 0.03},
-    ]
-    fit(
-        "maml-first" if first_order else "maml-second",
-        maml,
-        tasks.batches(tasks=4, steps=20),
-        torch.optim.AdamW(groups, weight_decay=0.01),
-        run,
-        epochs=8,
-        validate=lambda: max(_curve(world, world.validation, maml, (1, 2, _INNER), 1)),
-        patience=3,
-    )
-    return maml
+    chosen = {name: float(models[name].rate) for name in (_SCRATCH, _GENERAL, _QUICK)}
+    return curves, chosen
 
 
 def _steps_to(curve: Sequence[float], wanted: float) -> float:
@@ -215,13 +145,19 @@ def _rows(curves: Mapping[str, list[list[float]]]) -> list[Row]:
         at = _STEPS.index(step)
         for method, seeds in curves.items():
             values = [curve[at] for curve in seeds]
-            baseline = method in {_GENERAL, _SCRATCH, _POPULAR}
+            baseline = method not in {_FIRST, _SECOND}
             rows.append(Row(f"NDCG@{K} after {step} steps", method, values, baseline=baseline))
-    wanted = [curve[_STEPS.index(_COMPARED)] for curve in curves[_GENERAL]]
     for method in (_GENERAL, _FIRST, _SECOND, _SCRATCH):
-        values = [_steps_to(c, w) for c, w in zip(curves[method], wanted, strict=True)]
+        values = _steps_by_seed(curves, method)
         rows.append(Row(_FEWER, method, values, baseline=method == _GENERAL))
     return rows
+
+
+def _steps_by_seed(curves: Mapping[str, list[list[float]]], method: str) -> list[float]:
+    """Steps of ``method`` to the NDCG of the general model after ``COMPARED``."""
+    at = _STEPS.index(COMPARED)
+    pairs = zip(curves[method], curves[_GENERAL], strict=True)
+    return [_steps_to(curve, general[at]) for curve, general in pairs]
 
 
 def _lines(curves: Mapping[str, list[list[float]]]) -> dict[str, Line]:
@@ -231,22 +167,30 @@ def _lines(curves: Mapping[str, list[list[float]]]) -> dict[str, Line]:
     }
 
 
-def _notes(rates: Sequence[Mapping[str, float]]) -> list[str]:
+def _notes(
+    curves: Mapping[str, list[list[float]]], rates: Sequence[Mapping[str, float]]
+) -> list[str]:
     chosen = "; ".join(
         ", ".join(f"{method} {rate:g}" for method, rate in of_seed.items()) for of_seed in rates
+    )
+    by_seed = "; ".join(
+        f"{method} {', '.join(f'{steps:g}' for steps in _steps_by_seed(curves, method))}"
+        for method in (_GENERAL, _QUICK, _FIRST, _SECOND)
     )
     return [
         f"For `{_FEWER}` fewer is better. A method that never reaches it counts as "
         f"{_STEPS[-1]}. The goal is at least one step fewer than the general model needs.",
-        "The general model is trained on the events of the learned categories alike, and is "
-        f"where both kinds of MAML begin; they take {_INNER} inner steps with one learned rate "
-        "for each tensor, and the query loss after every step counts.",
-        f"MAML is meta-trained for {_INNER} steps, and its learned rates are large: more steps "
-        "on the same 20 events overfit, so stop there. Fine-tuned slowly, the general model gets "
-        "as far or a little further, in more steps; see the rows by step.",
-        "Second-order MAML got there in one step on two of the first three seeds, and never on the "
-        "other, so its mean misses the goal: the first seed alone, on which everything was tried, "
-        "had promised more.",
+        f"Those steps by seed: {by_seed}.",
+        "The general model is trained on the events of the learned categories alike. Its rate is "
+        f"the best on the validation categories after {COMPARED} steps; `{_QUICK}` has the one "
+        f"that is best there after {INNER}. From that model and rate both kinds of MAML begin: "
+        f"{INNER} inner steps with one learned rate for each tensor, the query loss after every "
+        "step counts, and the epoch is the best on the validation categories after those steps.",
+        f"The tasks of meta-training favour some products, others in each task (tilt {TILT:g}): "
+        "the general model knows what is popular in the learned categories, and without that the "
+        "support tells it nothing, so the learned rates shrink.",
+        f"MAML is meta-trained for {INNER} steps: more steps on the same 20 events overfit, so "
+        "stop there.",
         "Twenty events tell most by which products were taken: their bare popularity is listed, "
         "and the scorer reads it only through the products' features.",
         f"Rates of the plain fine-tuning, chosen on the validation categories, by seed: {chosen}.",

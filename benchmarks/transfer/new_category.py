@@ -11,7 +11,7 @@ from newshelf.errors import TrainingError
 from newshelf.evaluation.metrics import hits, ndcg, tie_order, top_items
 from newshelf.evaluation.types import BoolArray, Case, FloatArray, IntArray
 from newshelf.transfer.meta.category_events import CategoryEvents, category_events
-from newshelf.transfer.meta.event_task import event_part
+from newshelf.transfer.meta.event_task import Events, event_part
 from newshelf.transfer.meta.maml import Predict
 
 __all__ = [
@@ -48,8 +48,8 @@ class New:
     events: CategoryEvents
     adapt: IntArray
     """Events that may be adapted to."""
-    asked: IntArray
-    """The first event of each of the other shoppers."""
+    asked: Events
+    """The first event of each of the other shoppers, against all the category's products."""
     cases: list[Case]
     """What each of them took, parallel to ``asked``."""
 
@@ -112,8 +112,8 @@ def make_world(embeddings: Tensor, category: IntArray, shoppers: Shoppers, seed:
             for number in train
             if (category == number).sum() >= CANDIDATES
         ],
-        [_held_out(events(category == number), rng) for number in validation],
-        [_held_out(events(category == number), rng) for number in new],
+        [_held_out(embeddings, events(category == number), rng) for number in validation],
+        [_held_out(embeddings, events(category == number), rng) for number in new],
     )
 
 
@@ -126,7 +126,7 @@ def _usable(category: IntArray, shoppers: Shoppers) -> list[int]:
     return np.flatnonzero((sizes >= _FEWEST_ITEMS) & (visits >= _FEWEST_SHOPPERS)).tolist()
 
 
-def _held_out(events: CategoryEvents, rng: np.random.Generator) -> New:
+def _held_out(embeddings: Tensor, events: CategoryEvents, rng: np.random.Generator) -> New:
     order = rng.permutation(np.unique(events.shopper))
     half = len(order) // 2
     others = events.of(order[half : half + CASES])
@@ -137,12 +137,13 @@ def _held_out(events: CategoryEvents, rng: np.random.Generator) -> New:
         Case(nothing, np.unique(events.target[events.shopper == events.shopper[at]]))
         for at in asked
     ]
-    return New(events, events.of(order[:half]), asked, cases)
+    questions = event_part(embeddings, events, asked, None)
+    return New(events, events.of(order[:half]), questions, cases)
 
 
-def ndcg_after(world: World, held: New, predict: Predict) -> float:
+def ndcg_after(held: New, predict: Predict) -> float:
     """Mean over the shoppers asked; all products of the category are ranked."""
-    part = event_part(world.embeddings, held.events, held.asked, None)
+    part = held.asked
     with torch.no_grad():
         scores = predict(part.history, part.mask, part.candidates).numpy()
     return ndcg_of_scores(scores, held)

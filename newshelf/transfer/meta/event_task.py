@@ -27,6 +27,7 @@ from newshelf.nn.scorer import SiameseScorer
 from newshelf.transfer.loop import Batches, Objective
 from newshelf.transfer.meta.category_events import CategoryEvents
 from newshelf.transfer.meta.maml import Predict
+from newshelf.transfer.meta.tilt import tilted_order
 
 __all__ = [
     "CategoryScorer",
@@ -130,6 +131,9 @@ class EventTasks:
     candidates: int
     """Products of a task: the targets, and others of the category drawn at random. It is
     the same number for all tasks, so that they stack."""
+    tilt: float = 0.0
+    """How far the products' popularity differs from task to task; see
+    :mod:`newshelf.transfer.meta.tilt`. Joint training wants 0."""
 
     def __post_init__(self) -> None:
         if not self.categories:
@@ -157,7 +161,7 @@ class EventTasks:
     def draw(self, category: int, rng: np.random.Generator) -> tuple[Events, Events]:
         """Support and queries of one task: one event each of different shoppers."""
         events = self.categories[category]
-        numbers = one_event_each(events, self.support + self.queries, rng)
+        numbers = one_event_each(events, self.support + self.queries, rng, self.tilt)
         chosen = self._candidates(events, numbers, rng)
         support, queries = numbers[: self.support], numbers[self.support :]
         return (
@@ -207,13 +211,24 @@ class JointEvents(Objective):
         return {"loss": torch.stack(sums).sum() / events}
 
 
-def one_event_each(events: CategoryEvents, count: int, rng: np.random.Generator) -> IntArray:
+def one_event_each(
+    events: CategoryEvents, count: int, rng: np.random.Generator, tilt: float = 0.0
+) -> IntArray:
     """Numbers of ``count`` events of different shoppers, in random order.
+
+    Args:
+        events: of the category.
+        count: how many.
+        rng: of the draw.
+        tilt: how far some products are favoured, others with each call.
 
     Raises:
         TrainingError: there are fewer shoppers.
     """
-    order = rng.permutation(len(events))
+    if tilt:
+        order = tilted_order(events.target, len(events.items), tilt, rng)
+    else:
+        order = rng.permutation(len(events))
     _, first = np.unique(events.shopper[order], return_index=True)
     if len(first) < count:
         raise TrainingError(

@@ -1,5 +1,7 @@
 """Tasks made of a category's events, and adapting the scorer to one."""
 
+import copy
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -22,6 +24,7 @@ from newshelf.transfer.meta.event_task import (
     one_event_each,
 )
 from newshelf.transfer.meta.maml import Maml
+from newshelf.transfer.meta.tilt import tilted_order
 from newshelf.transfer.run import Run
 
 ITEMS, WIDTH = 60, 16
@@ -123,6 +126,61 @@ def test_a_task_has_one_event_of_each_shopper_and_all_their_products(embeddings,
         assert torch.equal(asked, embeddings[40 + events.target[number]])
 
 
+def test_a_tilted_order_equals_draws_by_weight_one_after_the_other():
+    """The shares of first and second draws, beside those of a naive urn."""
+    target, tilt, rounds = np.array([0, 0, 1, 2, 2, 2]), 1.5, 40_000
+    seed = np.random.default_rng(0)
+    weights = np.exp(tilt * np.random.default_rng(7).standard_normal(3))[target]
+    counts, expected = np.zeros((6, 6)), np.zeros((6, 6))
+    for first in range(6):
+        for second in set(range(6)) - {first}:
+            left = weights.sum() - weights[first]
+            expected[first, second] = weights[first] / weights.sum() * weights[second] / left
+    for _ in range(rounds):
+        order = tilted_order(target, 3, tilt, _Fixed(seed))
+        assert sorted(order) == list(range(6))
+        counts[order[0], order[1]] += 1
+    np.testing.assert_allclose(counts / rounds, expected, atol=0.008)
+
+
+class _Fixed(np.random.Generator):
+    """Draws the same weights of products each time, and goes on with other events."""
+
+    def __init__(self, events: np.random.Generator) -> None:
+        super().__init__(events.bit_generator)
+
+    def standard_normal(self, size):
+        return np.random.default_rng(7).standard_normal(size)
+
+
+def test_a_tilted_task_favours_products_of_its_own(embeddings, events):
+    """Support and queries the same ones; other tasks of the category others."""
+
+    def agreement(tilt: float) -> tuple[float, float]:
+        tasks = EventTasks(embeddings, [events], 10, 10, 20, tilt=tilt)
+        rng = np.random.default_rng(0)
+        shares = []
+        for _ in range(200):
+            parts = tasks.draw(0, rng)
+            shares.append([_shares(part, embeddings[40:]) for part in parts])
+        support, queries = np.array(shares).transpose(1, 0, 2)
+        other = np.roll(queries, 1, axis=0)
+        return float((support * queries).sum(1).mean()), float((support * other).sum(1).mean())
+
+    within, between = agreement(2.0)
+    plain_within, plain_between = agreement(0.0)
+    assert within > 1.5 * between
+    # Drawn without replacement, so what is in the support is a little rarer in the queries.
+    assert plain_within < 1.1 * plain_between
+
+
+def _shares(part: Events, products: torch.Tensor) -> np.ndarray:
+    """``(20,)``: how large a part of the events each of the category's products has."""
+    taken = part.candidates[part.target]
+    same = (taken.unsqueeze(1) == products.unsqueeze(0)).all(dim=2)
+    return same.float().mean(dim=0).numpy()
+
+
 def test_the_generator_decides_the_tasks(embeddings, events):
     batches = EventTasks(embeddings, [events], 3, 3, 12).batches(tasks=2, steps=2)
     first, again, other = (batches(0, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
@@ -220,3 +278,57 @@ def test_maml_adapts_where_the_general_scorer_cannot_know():
         return float(np.mean(losses))
 
     assert loss_after(meta=True, steps=2) < loss_after(meta=False, steps=2) - 0.1
+
+
+def memorised_categories() -> tuple[torch.Tensor, list[CategoryEvents]]:
+    """One product in each category is what nearly all take; its features do not tell."""
+    rng = np.random.default_rng(0)
+    shoppers, each, categories = 60, 16, 12
+    total = 40 + categories * each
+    embeddings = torch.tensor(rng.standard_normal((total, WIDTH)), dtype=torch.float32)
+    past = np.arange(total) < 40
+    found = []
+    for number in range(categories):
+        start = 40 + number * each
+        inside = np.zeros(total, dtype=bool)
+        inside[start : start + each] = True
+        share = rng.permutation(np.exp(-0.8 * np.arange(each)))
+        liked = rng.choice(each, size=shoppers, p=share / share.sum())
+        sequences = [
+            np.concatenate([rng.permutation(40)[:3], [start + product]]) for product in liked
+        ]
+        found.append(
+            category_events(sequences, [np.arange(4)] * shoppers, inside, past, max_history=3)
+        )
+    return F.normalize(embeddings, dim=1), found
+
+
+def test_tilted_tasks_learn_to_adapt_where_categories_were_memorised():
+    """From a start that knows the learned categories, one step helps new ones more."""
+    embeddings, found = memorised_categories()
+    plain = EventTasks(embeddings, found[:6], support=8, queries=8, candidates=16)
+    general = scorer()
+    joint = JointEvents(general)
+    optimizer = torch.optim.Adam(general.parameters(), lr=1e-2)
+    run = Run(0, quiet=True)
+    fit("general", joint, plain.batches(tasks=6, steps=30), optimizer, run, epochs=4)
+
+    def meta_trained(tilt: float) -> tuple[float, float]:
+        """The mean logarithm of the learned rates, and the loss in new categories."""
+        maml = Maml(copy.deepcopy(general), event_loss, steps=1, rate=0.05, learn_rates=True)
+        optimizer = torch.optim.Adam(maml.parameters(), lr=1e-2)
+        batches = replace(plain, tilt=tilt).batches(tasks=6, steps=30)
+        fit(f"maml-{tilt}", maml, batches, optimizer, run, epochs=4)
+        asked = EventTasks(embeddings, found[6:], support=8, queries=8, candidates=16)
+        losses = []
+        for category in range(6):
+            for draw in range(4):
+                support, queries = asked.draw(category, np.random.default_rng(draw))
+                adapted = maml.adapt(support)
+                losses.append(float(event_loss(partial(maml.predict, adapted), queries)))
+        return float(maml.log_rates.mean().detach()), float(np.mean(losses))
+
+    rates, loss = meta_trained(2.0)
+    plain_rates, plain_loss = meta_trained(0.0)
+    assert rates > plain_rates
+    assert loss < plain_loss - 0.1
