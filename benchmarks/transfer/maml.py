@@ -68,6 +68,8 @@ def run(context: Context) -> TaskResult:
         rates.append(chosen)
         for method, curve in measured.items():
             curves.setdefault(method, []).append(curve)
+            shown = ", ".join(f"{value:.4f}" for value in curve)
+            context.console.print(f"maml, seed {seed}, {method}: {shown}", markup=False)
     figure = context.figures / "maml-steps.png"
     draw_lines(
         {"A new category from 20 events": _lines(curves)},
