@@ -183,6 +183,8 @@ def _notes(
         f"For `{_FEWER}` fewer is better. A method that never reaches it counts as "
         f"{_STEPS[-1]}. The goal is at least one step fewer than the general model needs.",
         f"Those steps by seed: {by_seed}.",
+        f"Beside MAML stands `{_QUICK}`, which saves as many steps as a rate alone can. What MAML "
+        "needs fewer than that is its own; the rest of the saved steps is the rate's.",
         "The general model is trained on the events of the learned categories alike. Its rate is "
         f"the best on the validation categories after {COMPARED} steps; `{_QUICK}` has the one "
         f"that is best there after {INNER}. From that model and rate both kinds of MAML begin: "
