@@ -1,12 +1,13 @@
 """Across categories: jewellery for shoppers who are known only by the clothing they bought."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 
 from benchmarks.transfer.context import Context
 from benchmarks.transfer.merged import Merged, merged
-from benchmarks.transfer.ranking import Measure, embedded, rankers, rows_of
+from benchmarks.transfer.ranking import Measure, by_fusion, embedded, rankers, rows_of
 from benchmarks.transfer.result import Goal, TaskResult
 from newshelf.catalog import Catalog
 from newshelf.catalog.schema import category_levels
@@ -31,19 +32,19 @@ def run(context: Context) -> TaskResult:
     catalog = source.catalog
     jewellery = np.array([is_jewellery(value) for value in catalog.items["product_type"]])
     interactions = read_interactions(catalog)
-    splits, fitted = [], []
+    splits, fitted, kinds = [], [], []
     for seed in context.seeds:
         context.console.print(f"bundles, seed {seed}")
         split = _split(interactions, jewellery, _tested(source, interactions, jewellery, seed))
         splits.append(split)
         embeddings, features = embedded(context, catalog, seed)
-        fitted.append(rankers(context, catalog, split, embeddings, features, seed))
-    rows = rows_of(
-        [Measure("NDCG@10", "jewellery", lambda metrics: metrics.ndcg[_K])],
-        {"jewellery": splits},
-        fitted,
-        _K,
-    )
+        simple, own = rankers(context, catalog, split, embeddings, features, seed)
+        fitted.append((simple, own))
+        kinds.append(((), by_fusion(context, catalog, split, seed, own[1])))
+    measure = Measure("NDCG@10", "jewellery", lambda metrics: metrics.ndcg[_K])
+    fusion = replace(measure, name="NDCG@10, by fusion")
+    rows = rows_of([measure], {"jewellery": splits}, fitted, _K)
+    rows += rows_of([fusion], {"jewellery": splits}, kinds, _K)
     content = [row for row in rows if row.method.startswith("content")]
     best = max(row.mean for row in content)
     return TaskResult(
@@ -59,7 +60,9 @@ def run(context: Context) -> TaskResult:
                 "seed"
             )
             + f" ({[len(split.cases) for split in splits]} shoppers): their jewellery is hidden, "
-            "their clothing is the history, and all jewellery is ranked."
+            "their clothing is the history, and all jewellery is ranked. *By fusion*: newshelf "
+            f"with each kind of fusion; {context.settings.fusion.kind} is the setting of the other "
+            "rows."
         ),
         rows=rows,
         goals=[Goal("NDCG@10", 1.5 * best)],

@@ -1,10 +1,12 @@
 """Rooms: which product completes one, among products most of which were in no room before."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from benchmarks.transfer.context import Context
 from benchmarks.transfer.merged import Merged, merged
-from benchmarks.transfer.ranking import Measure, embedded, rankers, rows_of
+from benchmarks.transfer.ranking import Measure, by_fusion, embedded, rankers, rows_of
 from benchmarks.transfer.result import Goal, TaskResult
 from newshelf.evaluation.interactions import Interactions, basket_interactions
 from newshelf.evaluation.types import BoolArray, Case, Split
@@ -22,19 +24,22 @@ def run(context: Context) -> TaskResult:
     if rooms is None:
         raise ValueError("home has no baskets")
     splits: dict[str, list[Split]] = {"all": [], "cold": []}
-    fitted = []
+    fitted, kinds = [], []
     for seed in context.seeds:
         context.console.print(f"home, seed {seed}")
         every, cold = _splits(rooms, _held(source, rooms, seed))
         splits["all"].append(every)
         splits["cold"].append(cold)
         embeddings, features = embedded(context, source.catalog, seed)
-        fitted.append(rankers(context, source.catalog, every, embeddings, features, seed))
+        simple, own = rankers(context, source.catalog, every, embeddings, features, seed)
+        fitted.append((simple, own))
+        kinds.append(((), by_fusion(context, source.catalog, every, seed, own[1])))
     measures = [
         Measure("Recall@10, cold items", "cold", lambda metrics: metrics.recall[_K]),
         Measure("Recall@10, all items", "all", lambda metrics: metrics.recall[_K]),
         Measure("NDCG@10, all items", "all", lambda metrics: metrics.ndcg[_K]),
     ]
+    fusion = [replace(measure, name=f"{measure.name}, by fusion") for measure in measures]
     cases = [len(split.cases) for split in splits["all"]]
     cold_cases = [len(split.cases) for split in splits["cold"]]
     return TaskResult(
@@ -51,9 +56,11 @@ def run(context: Context) -> TaskResult:
             )
             + f" Each item of a kept-back room is left out once ({cases} cases; {cold_cases} of "
             "them ask for an item that is in no training room), and all items are ranked. The "
-            "weights of the signals are fitted on a part of the training rooms."
+            "weights of the signals are fitted on a part of the training rooms. *By fusion*: "
+            f"newshelf with each kind of fusion; {context.settings.fusion.kind} is the setting of "
+            "the other rows."
         ),
-        rows=rows_of(measures, splits, fitted, _K),
+        rows=rows_of(measures, splits, fitted, _K) + rows_of(fusion, splits, kinds, _K),
         goals=[Goal("Recall@10, cold items", 0.065), Goal("Recall@10, all items", 0.090)],
         percent=False,
     )

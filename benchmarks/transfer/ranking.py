@@ -1,7 +1,8 @@
 """What the tasks on events and baskets share: embeddings, the rankers, and their rows."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import get_args
 
 from torch import Tensor
 
@@ -11,6 +12,7 @@ from newshelf.catalog import Catalog
 from newshelf.evaluation.baselines import Ease, default_baselines
 from newshelf.evaluation.evaluate import evaluate
 from newshelf.evaluation.types import FloatArray, IntArray, Metrics, Ranker, Split
+from newshelf.nn.spec import FusionKind
 from newshelf.transfer.build import build_backbone
 from newshelf.transfer.finetune import embed, train_source
 from newshelf.transfer.labels import choose_categories, head_labels
@@ -18,7 +20,7 @@ from newshelf.transfer.ranking import BlendRanker, Ranking, train_ranking
 from newshelf.transfer.run import Run
 from newshelf.transfer.siamese import score_all
 
-__all__ = ["Measure", "ScorerRanker", "embedded", "rankers", "rows_of"]
+__all__ = ["Measure", "ScorerRanker", "by_fusion", "embedded", "rankers", "rows_of"]
 
 _SMALL_RIDGE = 2.0
 """A second EASE, for data of few baskets, so that the baseline is not held back by its λ."""
@@ -78,23 +80,53 @@ def rankers(
     embeddings: Tensor,
     features: FloatArray,
     seed: int,
-) -> tuple[list[Ranker], list[Ranker]]:
+) -> tuple[list[Ranker], tuple[ScorerRanker, BlendRanker]]:
     """Baselines, and what Newshelf trains: the scorer alone and the whole ranking."""
     baselines = [*default_baselines(split, catalog, features, seed), Ease(split, _SMALL_RIDGE)]
-    ranking = train_ranking(
+    ranking = _trained(context, split, embeddings, seed)
+    return baselines, (ScorerRanker(ranking, embeddings), BlendRanker(ranking, embeddings))
+
+
+def by_fusion(
+    context: Context, catalog: Catalog, split: Split, seed: int, served: BlendRanker
+) -> list[Ranker]:
+    """The whole ranking with each kind of fusion, named after it.
+
+    Args:
+        context: its settings name the kind that ``served`` was made with.
+        catalog: what is embedded.
+        split: what is learned from.
+        seed: of fusion and scorer.
+        served: from :func:`rankers`, which is not trained again.
+    """
+    found: list[Ranker] = []
+    for kind in get_args(FusionKind):
+        fusion = context.settings.fusion
+        if kind == fusion.kind:
+            found.append(replace(served, name=kind))
+            continue
+        other = context.settings.model_copy(
+            update={"fusion": fusion.model_copy(update={"kind": kind})}
+        )
+        embeddings, _ = embedded(replace(context, settings=other), catalog, seed)
+        found.append(BlendRanker(_trained(context, split, embeddings, seed), embeddings, kind))
+    return found
+
+
+def _trained(context: Context, split: Split, embeddings: Tensor, seed: int) -> Ranking:
+    return train_ranking(
         embeddings,
         split.train,
         split.train_timestamps,
         context.settings.scorer,
         Run(seed=seed, console=context.console, quiet=True),
     )
-    return baselines, [ScorerRanker(ranking, embeddings), BlendRanker(ranking, embeddings)]
 
 
 def rows_of(
     measures: Sequence[Measure],
     splits: Mapping[str, Sequence[Split]],
-    fitted: Sequence[tuple[list[Ranker], list[Ranker]]],
+    fitted: Sequence[tuple[Sequence[Ranker], Sequence[Ranker]]],
     k: int,
 ) -> list[Row]:
     """A row per measure and ranker.
