@@ -36,7 +36,9 @@ _TRIED = (
     "popularity of 7 days (-.0010 and -.0009; none), popularity that a ridge regression on the "
     "embedding expects (-.0006 and -.0008; -.0002 and +.0203), lookalikes' popularity of 7 days "
     "(-.0007 and -.0006; -.0009 and -.0037), and its trend, 14 days against 90 (-.0007 and "
-    "+.0019; +.0062 and +.0003). Last year's popularity in the same weeks cannot be judged: the "
+    "+.0019; +.0062 and +.0003), or both as two signals (-.0015 and +.0020; +.0063 and +.0093), "
+    "and a history whose items count half after 40 later ones (-.0007 and +.0019; -.0134 and "
+    "-.0011). Last year's popularity in the same weeks cannot be judged: the "
     "data begin in December 2010, and no earlier window has a year before it.",
 )
 _OTHER = (
