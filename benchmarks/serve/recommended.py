@@ -36,7 +36,7 @@ __all__ = ["LAYOUTS", "run"]
 LAYOUTS = (
     Layout(workers=1, threads=1, batch_size=16, delay_ms=1),
     Layout(workers=1, threads=1, batch_size=32, delay_ms=1),
-    Layout(workers=1, threads=1, batch_size=32, delay_ms=3),
+    Layout(workers=2, threads=1, batch_size=8, delay_ms=1),
     Layout(workers=2, threads=1, batch_size=16, delay_ms=1),
     Layout(workers=2, threads=1, batch_size=32, delay_ms=3),
 )
