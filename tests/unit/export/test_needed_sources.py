@@ -11,7 +11,8 @@ def test_only_what_serving_needs_is_carried(name):
     sources = needed_sources(name)
     assert all((ROOT / path).is_file() for path in sources)
     handlers = {path for path in sources if path.parts[0] == "handlers"}
-    assert handlers == {Path("handlers/__init__.py"), Path("handlers/adapter.py")}
+    shared = ("__init__.py", "adapter.py", "worker_output.py", "worker_socket.py")
+    assert handlers == {Path("handlers", file) for file in shared}
     parts = {path.parts[1] for path in sources if path.parts[0] == "newshelf"}
     assert len(sources) - len(handlers) == sum(path.parts[0] == "newshelf" for path in sources)
     assert parts == {
