@@ -25,6 +25,7 @@ from benchmarks.transfer.result import Goal, Row, TaskResult
 from newshelf.serving.limits import ServingSettings
 from newshelf.serving.load import load_encoder_predictor
 from newshelf.serving.protocol import RawRequest
+from newshelf.serving.runtimes import Kind, Precision, graph_file
 
 __all__ = [
     "CLIENTS",
@@ -195,15 +196,19 @@ def peers_of(comparison: Comparison, model: Model, archive: Path, context: Conte
     python = peers_python(context.work, context.console)
     runtime, precision = served_by(archive)
     usual = Served(model.workspace.export, runtime, precision)
-    # The one file that is quantised, and the float32 one, are for both runtimes.
-    plain = replace(
-        usual, runtime="onnxruntime", precision="int8" if precision == "int8" else "fp32"
-    )
+    # The one file that is quantised, and the float32 one, are for both runtimes; int8 only where
+    # it passed the gate by this one, too.
+    quantised = precision == "int8" and _exported(model, "onnxruntime", "int8")
+    plain = replace(usual, runtime="onnxruntime", precision="int8" if quantised else "fp32")
     peers = [
         Peer(one, python, plain if one.onnxruntime else usual, context.work)
         for one in comparison.peers
     ]
     return list({peer.name: peer for peer in peers}.values())
+
+
+def _exported(model: Model, runtime: Kind, precision: Precision) -> bool:
+    return (model.workspace.export / graph_file("encoder", runtime, precision)).is_file()
 
 
 def _fastest(
