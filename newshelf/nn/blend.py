@@ -32,6 +32,7 @@ from safetensors.numpy import load_file, save_file
 from scipy import sparse
 
 from newshelf.errors import WeightsError
+from newshelf.nn.pooling import SAFE_EXPONENT
 from newshelf.nn.spec import BlendSpec
 
 __all__ = ["BLEND_FILE", "LINKS", "Blend", "Linked", "content_signal", "nearest_shares"]
@@ -43,8 +44,6 @@ BLEND_FILE = "blend.safetensors"
 LINKS = ("direct", "similar", "likewise")
 NEAREST = 20
 _NEAREST_TEMPERATURE = 0.05
-_SAFE_EXPONENT = 80.0
-"""``exp(-80)`` is still a normal float32."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,7 +174,7 @@ def content_signal(cosines: FloatArray, temperature: float) -> FloatArray:
     # Of the exponents that cosines can give: where float32 holds them all, no column needs
     # its maximum taken off.
     top = np.float32(0)
-    if 2 / temperature > _SAFE_EXPONENT:
+    if 2 / temperature > SAFE_EXPONENT:
         top = scaled.max(axis=0)
         scaled -= top
     np.exp(scaled, out=scaled)

@@ -14,7 +14,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from newshelf.nn.pooling import Pooling
+from newshelf.nn.pooling import SAFE_EXPONENT, Pooling
 
 __all__ = ["PairSums"]
 
@@ -25,8 +25,6 @@ _MOST_ITEMS = 2_000
 """48 MB of terms, which each worker has for itself."""
 _FEW = 20
 """For a smaller part of the catalogue than one in so many, making the terms costs less."""
-_SAFE_EXPONENT = 80.0
-"""``exp(-80)`` is still a normal float32."""
 
 
 class PairSums:
@@ -63,7 +61,7 @@ class PairSums:
         """None for many items, without the scorer's numbers, or where float32 is too narrow."""
         if vectors is None or pooling is None or len(embeddings) > _MOST_ITEMS:
             return None
-        if 2 * max(pooling.sharpness, 1 / temperature) > _SAFE_EXPONENT:
+        if 2 * max(pooling.sharpness, 1 / temperature) > SAFE_EXPONENT:
             return None
         return cls(embeddings, vectors, pooling, temperature)
 

@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["Pooling"]
+__all__ = ["SAFE_EXPONENT", "Pooling"]
 
 FloatArray = npt.NDArray[np.float32]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
-_SAFE_EXPONENT = 80.0
+SAFE_EXPONENT = 80.0
 """``exp(-80)`` is still a normal float32."""
 
 
@@ -43,7 +43,7 @@ class Pooling(BaseModel):
         count = similarity.shape[1]
         raised = similarity * np.float32(self.sharpness)
         # Cosines are at most 1: with small exponents no row needs its maximum taken off.
-        if 2 * self.sharpness > _SAFE_EXPONENT:
+        if 2 * self.sharpness > SAFE_EXPONENT:
             raised -= raised.max(axis=1, keepdims=True)
         np.exp(raised, out=raised)
         # A product with ones is a sum along the rows, and faster.
