@@ -1,0 +1,77 @@
+"""What came of a rollout so far, as the analysis needs it and the store sums it up."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Observation", "UnitTotals", "VariantHealth"]
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class UnitTotals:
+    """Counted units of one variant, one row each, and what they did.
+
+    Arrays are ``(units,) float64``. The unit is what was randomised, so it is also what is
+    counted: requests of one shopper are not independent of each other.
+    """
+
+    requests: Floats
+    """Answers that showed something."""
+    shown: Floats
+    """Products in them."""
+    clicks: Floats
+    """Shown products that were clicked, each once per answer."""
+    purchases: Floats
+    revenue: Floats
+    ndcg: Floats
+    """Sum over the unit's answers with a click of the NDCG of the clicked positions."""
+    ndcg_requests: Floats
+    """Answers with a click."""
+    before: Mapping[str, Floats]
+    """The same names, summed over a window before the rollout began: covariates of CUPED.
+    Zero for units that were not seen then."""
+
+    def __len__(self) -> int:
+        return len(self.requests)
+
+
+@dataclass(frozen=True, eq=False)
+class VariantHealth:
+    """How one variant served."""
+
+    requests: int
+    errors: int
+    """Answered with a status of 500 or more, or not by this variant's model at all."""
+    fallbacks: int
+    """Answered without the model."""
+    empty: int
+    """Answered with no product."""
+    latencies_ms: Floats
+    """``(requests,)``, or a uniform sample of them."""
+    items: Mapping[str, int]
+    """How often each product was shown."""
+    units: int
+    """Units that were assigned to it and seen, for the sample-ratio check."""
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """All that a decision looks at."""
+
+    seconds_in_step: float
+    totals: Mapping[str, UnitTotals]
+    """By variant: ``control`` and ``challenger``; since the rollout's first exposure."""
+    health: Mapping[str, VariantHealth]
+    """By variant; of the current step only, so that a mended fault does not count for ever."""
+    double_exposed: int
+    """Units that were seen in two variants: assignment is broken."""
+    shadow: Mapping[str, float]
+    """Of the shadow phase: ``requests``, ``errors``, ``overlap`` (mean share of equal products
+    in the top k), ``score_drift`` (mean absolute difference of scores, in standard deviations
+    of control's), ``p99_ms``. Empty otherwise."""
+    versions_ready: bool
+    """Whether both versions answer a request for readiness."""
