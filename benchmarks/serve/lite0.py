@@ -12,7 +12,8 @@ __all__ = ["COMPARISON", "run"]
 COMPARISON = Comparison(
     task="lite0",
     title="Encoder with EfficientNet-Lite0",
-    layout=Layout(workers=3, threads=1, batch_size=4, delay_ms=1),
+    # As many workers, threads and pictures at once as the peers have.
+    layout=Layout(workers=2, threads=1, batch_size=8),
     stock=({}, {"minWorkers": 2, "batchSize": 8, "maxBatchDelay": 5}),
     peers=(
         PeerLayout("FastAPI", 2, 1, onnxruntime=True),

@@ -12,7 +12,8 @@ __all__ = ["COMPARISON", "run"]
 COMPARISON = Comparison(
     task="resnet50",
     title="Encoder with ResNet-50",
-    layout=Layout(workers=3, threads=1, batch_size=4),
+    # As many workers, threads and pictures at once as the peers have.
+    layout=Layout(workers=2, threads=1, batch_size=8),
     stock=({}, {"minWorkers": 2, "batchSize": 8, "maxBatchDelay": 5}),
     peers=(
         PeerLayout("FastAPI", 2, 1, onnxruntime=True),
