@@ -98,17 +98,14 @@ def sample(at_s: float, pids: Mapping[str, int] | None, **further: Any) -> Serve
     return ServerSample(at_s=at_s, reachable=True, workers=workers, **further)
 
 
-def queue_latencies_ms(
-    arrivals_s: np.ndarray, service_s: np.ndarray, servers: int = 1
-) -> np.ndarray:
-    """Latency of each request at a first-come, first-served server (Lindley's recursion)."""
-    free = [0.0] * servers
-    found = np.empty(len(arrivals_s))
-    for number, (arrival, service) in enumerate(zip(arrivals_s, service_s, strict=True)):
-        first = int(np.argmin(free))
-        free[first] = max(free[first], arrival) + service
-        found[number] = free[first] - arrival
-    return found * 1e3
+def queue_latencies_ms(arrivals_s: np.ndarray, service_s: np.ndarray) -> np.ndarray:
+    """Latency of each request at one first-come, first-served server.
+
+    Lindley's recursion, unrolled: the n-th is done at the greatest of a_k + s_k + … + s_n.
+    """
+    work = np.cumsum(service_s)
+    done = work + np.maximum.accumulate(arrivals_s - (work - service_s))
+    return (done - arrivals_s) * 1e3
 
 
 def queue_record(
