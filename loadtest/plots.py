@@ -1,6 +1,6 @@
 """The pictures of a run's report: what happened over time, and how late the answers were."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from newshelf.evaluation.figures.canvas import COLOURS, MUTED, new_figure, save
 __all__ = [
     "draw_errors",
     "draw_latency",
+    "draw_percentile_curves",
     "draw_percentiles",
     "draw_throughput",
     "over_seconds",
@@ -87,15 +88,23 @@ def draw_errors(timeline: Timeline, found: Sequence[Incident], path: Path) -> No
 
 
 def draw_percentiles(timeline: Timeline, path: Path) -> None:
+    """Write a PNG: latency by percentile of all requests, and of each kind."""
+    kinds = timeline.kinds if len(timeline.kinds) > 1 else []
+    curves = {"all": timeline.total()} | {kind: timeline.total(kind) for kind in kinds}
+    draw_percentile_curves(curves, path)
+
+
+def draw_percentile_curves(curves: Mapping[str, Totals], path: Path) -> None:
     """Write a PNG: latency by percentile, on the logarithmic scale of HdrHistogram's plots.
 
     The scale is that of 1 / (1 - q): each step to the right is a request ten times as rare.
+
+    Args:
+        curves: by name; one called ``all`` is drawn in black.
+        path: of the PNG.
     """
     figure = new_figure(_WIDTH, 3.8)
     axes = figure.add_subplot()
-    kinds = timeline.kinds
-    curves = {"all": timeline.total(), **({kind: timeline.total(kind) for kind in kinds}
-              if len(kinds) > 1 else {})}  # fmt: skip
     most = 10.0
     for number, (name, total) in enumerate(curves.items()):
         if not total.answered:
@@ -104,12 +113,11 @@ def draw_percentiles(timeline: Timeline, path: Path) -> None:
         # Nothing is known beyond the rarest request: its share is one of all.
         rarity = 1 / np.maximum(1 - share, 1 / total.answered)
         most = max(most, float(rarity[-1]))
-        colour = "#222222" if name == "all" else COLOURS[(number - 1) % len(COLOURS)]
         axes.plot(
             np.concatenate([[1.0], rarity]),
             np.concatenate([milliseconds[:1], milliseconds]),
             label=name,
-            color=colour,
+            color="#222222" if name == "all" else COLOURS[number % len(COLOURS)],
             linewidth=2.0 if name == "all" else 1.2,
             drawstyle="steps-post",
         )
