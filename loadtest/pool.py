@@ -6,7 +6,7 @@ order and, when it is through, again; what must be new every time carries a fres
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from loadtest.traffic import BAD, UNSEEN, AskedKind, Kind, TrafficSettings
 from newshelf.catalog import Catalog, read_catalog
 from newshelf.errors import CatalogError
 
-__all__ = ["Drawer", "draw_pool"]
+__all__ = ["Drawer", "draw_kinds", "draw_pool"]
 
 _ENCODER = "/predictions/encoder"
 _RECOMMENDER = "/predictions/recommender"
@@ -61,6 +61,21 @@ def draw_pool(folder: Path, traffic: TrafficSettings, seed: Sequence[int]) -> li
     return pool
 
 
+def draw_kinds(
+    folder: Path, traffic: TrafficSettings, seed: Sequence[int], kinds: Sequence[Kind], each: int
+) -> dict[Kind, list[Rendered]]:
+    """Draw so many requests of each kind, whatever their weights are.
+
+    Arguments and errors are those of ``draw_pool``.
+    """
+    mix = {kind: 1.0 for kind in get_args(AskedKind) if kind in kinds}
+    # An unseen product takes the place of a history's last item.
+    mix |= {"recommend history": 1.0} if UNSEEN in kinds else {}
+    asked = traffic.model_copy(update={"mix": mix, "cold_share": float(UNSEEN in kinds)})
+    drawer = Drawer(read_catalog(folder), asked, np.random.default_rng(seed))
+    return {kind: [drawer.draw(kind) for _ in range(each)] for kind in kinds}
+
+
 class Drawer:
     """Draws request after request; ``draw`` draws one of a kind."""
 
@@ -91,7 +106,7 @@ class Drawer:
             BAD: self._bad,
         }
         _check(catalog, traffic, self._offers)
-        self._richest: Needs = next(needs for needs in _ALL_NEEDS if self._offers.has(needs))
+        self._richest: Needs = next(filter(self._offers.has, _ALL_NEEDS), "text")
 
     def __iter__(self) -> Iterator[Rendered]:
         while True:
@@ -138,12 +153,11 @@ class Drawer:
         return as_json("recommend candidates", _RECOMMENDER, body)
 
     def _bad(self) -> Rendered:
-        bad = (
+        bad: tuple[Rendered, ...] = (
             *(BAD_FOR_ENCODER if self._traffic.sends("encode") else ()),
             *(BAD_FOR_RECOMMENDER if self._traffic.sends("recommend") else ()),
         )
-        index = int(self._random.integers(len(bad)))
-        return bad[index]
+        return bad[int(self._random.integers(len(bad)))]
 
 
 def _product(offer: Offer) -> dict[str, Any]:
@@ -154,18 +168,21 @@ def _product(offer: Offer) -> dict[str, Any]:
     return {**offer.fields, name: fresh_text(str(offer.fields[name]))}
 
 
-def _needed(traffic: TrafficSettings) -> Iterator[tuple[Needs, str]]:
+def _needed(traffic: TrafficSettings) -> Iterator[tuple[tuple[Needs, ...], str]]:
+    """Of what the catalogue must have any, and how it is called."""
     if traffic.sends("encode picture"):
-        yield "picture", "pictures"
+        yield ("picture",), "pictures that can be read"
     if traffic.sends("encode text"):
-        yield "text", "titles"
+        yield ("text",), "titles"
     if traffic.sends("encode both"):
-        yield "both", "products with a title and a picture"
+        yield ("both",), "products with a title and a picture that can be read"
+    if traffic.sends("recommend history") and traffic.cold_share:
+        yield _ALL_NEEDS, "products with a title or a picture that can be read"
 
 
 def _check(catalog: Catalog, traffic: TrafficSettings, offers: Offers) -> None:
     for needs, named in _needed(traffic):
-        if not offers.has(needs):
+        if not any(map(offers.has, needs)):
             raise CatalogError(
                 f"{catalog.folder} has no {named}, which the mix sends; "
                 "give a mix without that kind of request"
