@@ -130,7 +130,8 @@ def draw_percentile_curves(curves: Mapping[str, Totals], path: Path) -> None:
     axes.set_xlabel("percentile")
     axes.set_ylabel("latency, ms")
     quiet_axes(axes)
-    axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    if axes.lines:
+        axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     save(figure, path)
 
 

@@ -19,6 +19,7 @@ from loadtest.tables import (
     limits_table,
     print_table,
     settings_table,
+    signs_table,
 )
 from loadtest.timeline import Timeline
 from newshelf.evaluation.html import to_html
@@ -53,9 +54,12 @@ class Judged:
 
     def sentence(self) -> str:
         """What came of it, and whether it can be believed."""
-        broken = [str(one) for one in self.verdicts if not one.kept]
+        broken = [one for one in self.verdicts if not one.kept]
         if broken:
-            said = "Limits are broken. " + "; ".join(broken) + "."
+            which = ", ".join(
+                f"{one.scope} {one.name.removesuffix('_ms').replace('_', ' ')}" for one in broken
+            )
+            said = f"{len(broken)} of {len(self.verdicts)} limits are broken: {which}."
         elif self.verdicts:
             said = "All limits are kept."
         else:
@@ -105,8 +109,12 @@ def print_run(run: Judged, console: Console) -> None:
         print_table(errors_table(run.timeline), console)
     if run.incidents:
         print_table(incidents_table(run.incidents), console)
+        print_table(signs_table(run.incidents), console)
     if run.verdicts:
         print_table(limits_table(run.verdicts), console)
+    for one in run.verdicts:
+        if not one.kept:
+            console.print(f"✗ {one}", markup=False)
     console.print(run.sentence(), markup=False)
 
 
@@ -155,7 +163,8 @@ def _latency(run: Judged, plots: Path) -> Section:
 def _incidents(run: Judged) -> Section:
     if not run.incidents:
         return Section("Incidents", text="None: every second was like the others.")
-    return Section("Incidents", tables=[incidents_table(run.incidents)])
+    tables = [incidents_table(run.incidents), signs_table(run.incidents)]
+    return Section("Incidents", tables=tables)
 
 
 def _throughput(run: Judged, plots: Path) -> Section:

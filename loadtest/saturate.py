@@ -90,7 +90,7 @@ class Trial:
     """Right answers per second."""
     kept: bool
     generator: str
-    """Why the generator set the figure; empty when it did not."""
+    """Why the generator, not the server, broke the goal; empty when it did not."""
 
 
 @dataclass(frozen=True)
@@ -135,18 +135,17 @@ def saturate(
 def trial(record: RunRecord, rate: float, purpose: Purpose, goal: Goal) -> Trial:
     """Judge one run.
 
-    A run whose arrivals were not all sent in time says nothing of its rate, whatever its
-    latencies are.
+    Latency is counted from the intended start, so a generator that is late makes it longer, and
+    a goal that is kept is kept in spite of it. Of one that is not kept, the generator is the
+    reason when the server's answers, counted from sending, would have kept it.
     """
     whole = Timeline.of(record).total()
-    latency = whole.latency.percentile_ms(goal.latency.percent)
+    percent, most_ms = goal.latency.percent, goal.latency.most_ms
+    latency = whole.latency.percentile_ms(percent)
     sent = whole.intended - whole.dropped
-    kept = (
-        latency <= goal.latency.most_ms
-        and whole.error_rate <= goal.error_rate
-        and sent >= _DELIVERED * whole.intended
-        and not record.generator.limited
-    )
+    all_sent = sent >= _DELIVERED * whole.intended
+    kept = latency <= most_ms and whole.error_rate <= goal.error_rate and all_sent
+    server_kept = whole.service.percentile_ms(percent) <= most_ms
     return Trial(
         rate=rate,
         purpose=purpose,
@@ -154,7 +153,7 @@ def trial(record: RunRecord, rate: float, purpose: Purpose, goal: Goal) -> Trial
         error_rate=whole.error_rate,
         throughput=whole.throughput,
         kept=kept,
-        generator=record.generator.limited,
+        generator=record.generator.limited if not kept and server_kept else "",
     )
 
 

@@ -58,6 +58,11 @@ class Verdict:
     """None when no such request was meant to be sent."""
 
     @property
+    def word(self) -> str:
+        """What is limited, such as ``p99`` or ``error rate``."""
+        return self.name.removesuffix("_ms").replace("_", " ")
+
+    @property
     def kept(self) -> bool:
         """Whether it holds; a limit on what was not sent is passed over."""
         if self.measured is None:
@@ -88,13 +93,12 @@ class Verdict:
         bound = "at least" if self.name == "throughput" else "at most"
         limit = f"{bound} {_told(self.name, self.limit)}"
         if self.kept:
-            return f"{self.scope}: {_word(self.name)} is {told}; {limit} was asked for"
+            return f"{self.scope}: {self.word} is {told}; {limit} was asked for"
         how_much = _told(self.name, self.excess)
         share = f", {self.excess_share:.0%}" if abs(self.excess_share) < float("inf") else ""
         side = "below" if self.name == "throughput" else "above"
         return (
-            f"{self.scope}: {_word(self.name)} is {told}; {limit} was asked for "
-            f"({how_much}{share} {side})"
+            f"{self.scope}: {self.word} is {told}; {limit} was asked for ({how_much}{share} {side})"
         )
 
 
@@ -216,10 +220,6 @@ def _verdicts(scope: str, objective: Objective, totals: Totals) -> Iterator[Verd
         yield Verdict(
             scope, "throughput", objective.throughput, totals.throughput if sent else None
         )
-
-
-def _word(name: str) -> str:
-    return name.removesuffix("_ms").replace("_", " ")
 
 
 def _told(name: str, value: float) -> str:

@@ -23,6 +23,7 @@ __all__ = [
     "milliseconds",
     "print_table",
     "settings_table",
+    "signs_table",
 ]
 
 _PERCENTS = (50.0, 90.0, 95.0, 99.0, 99.9)
@@ -60,7 +61,7 @@ def limits_table(verdicts: Sequence[Verdict]) -> Table:
     rows = [
         [
             Cell(one.scope),
-            Cell(one.name.removesuffix("_ms").replace("_", " ")),
+            Cell(one.word),
             Cell(_in_unit(one.name, one.limit)),
             Cell("not sent" if one.measured is None else _in_unit(one.name, one.measured)),
             Cell(_margin(one)),
@@ -88,7 +89,7 @@ def errors_table(timeline: Timeline) -> Table:
 
 
 def incidents_table(found: Sequence[Incident]) -> Table:
-    """A row per incident: when, what was seen, what was lost, how long until all was usual."""
+    """A row per incident: when, what was lost, how long until all was usual."""
     rows = [
         [
             Cell(f"{one.start_s} s to {one.end_s} s"),
@@ -96,18 +97,27 @@ def incidents_table(found: Sequence[Incident]) -> Table:
             Cell(str(one.lost), _errors(one)),
             Cell(str(one.delayed), f"the latest {milliseconds(one.worst_ms)} ms"
                  if one.delayed else ""),
-            Cell("; ".join(one.signs)),
         ]
         for one in found
     ]  # fmt: skip
     return Table(
         "Incidents",
-        ("when", "recovered after", "lost", "delayed", "what was seen"),
+        ("when", "recovered after", "lost", "delayed"),
         rows,
         note="Recovered: the second from which p99 and errors were as usual again for some "
         "seconds; – when the run ended first. Lost: without the right answer. Delayed: answered "
         "rightly, but far later than usual.",
     )
+
+
+def signs_table(found: Sequence[Incident]) -> Table:
+    """A row for everything that was seen of an incident."""
+    rows = [
+        [Cell(f"{one.start_s} s to {one.end_s} s" if number == 0 else ""), Cell(sign)]
+        for one in found
+        for number, sign in enumerate(one.signs)
+    ]
+    return Table("What was seen of them", ("when", "what"), rows)
 
 
 def generator_table(record: RunRecord, whole: Totals) -> Table:

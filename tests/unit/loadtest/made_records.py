@@ -36,9 +36,9 @@ def made_second(
     errors: Mapping[str, int] | None = None,
     dropped: int = 0,
     late: int = 0,
+    service_ms: Sequence[float] | None = None,
 ) -> KindSecond:
     errors = errors or {}
-    text = histogram(latencies_ms)
     return KindSecond(
         second=second,
         kind=kind,
@@ -46,8 +46,8 @@ def made_second(
         late=late,
         dropped=dropped,
         errors=errors,
-        latency=text,
-        service=text,
+        latency=histogram(latencies_ms),
+        service=histogram(latencies_ms if service_ms is None else service_ms),
     )
 
 
