@@ -74,6 +74,9 @@ def run_saturate(options: Options, resolution: float, console: Console) -> int:
         # Other arrivals each time: what is found must not hang on one of them.
         again = replace(plan, rate=rate, seconds=seconds, seed=plan.seed + len(runs))
         runs.append(_run(again, target, command, console))
+        if runs[-1].settings.get("interrupted"):
+            # A run that was ended early is a report of its own, but no answer to a search.
+            raise KeyboardInterrupt
         return runs[-1]
 
     def tell(trial: Trial) -> None:
