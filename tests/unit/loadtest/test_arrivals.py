@@ -5,7 +5,7 @@ from itertools import islice
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 from scipy import integrate, stats
@@ -71,6 +71,7 @@ def test_parts_with_a_share_of_the_rate_add_up_to_all_of_it() -> None:
     assert stats.kstest(np.diff(together), stats.expon(scale=1 / 80).cdf).pvalue > 0.01
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32), st.floats(0.1, 30))
 def test_they_ascend_within_the_run_and_hang_on_the_seed(seed: int, seconds: float) -> None:
     moments = drawn(Day(), 20, seconds, seed)

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -16,6 +16,7 @@ from newshelf.errors import SettingsError
 GOOD = {"url": "http://127.0.0.1:1", "catalog": Path("shop"), "seconds": 10, "rate": 5}
 
 
+@settings(deadline=None)
 @given(
     rate=st.floats(0.01, 1e5),
     seconds=st.floats(0.1, 1e5),

@@ -4,7 +4,6 @@ import base64
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 
 from loadtest.loops import arrivals_of
 from loadtest.own_cost import noop_server
-from loadtest.record import RunRecord, read_record, write_record
+from loadtest.record import read_record, write_record
 from loadtest.run import Progress, run_load
 from loadtest.shapes import Ramp
 from loadtest.traffic import TrafficSettings
@@ -120,34 +119,52 @@ def test_clients_of_a_closed_loop_wait_and_think(plan: MakePlan, start: Start) -
     assert right(run_load(thinking, command="it")) < right(record) / 2
 
 
+SERVER_AT = """
+import sys
+from gevent.server import StreamServer
+from loadtest.noop import serve
+server = StreamServer(("127.0.0.1", int(sys.argv[1])), serve)
+server.start()
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+
+
 def test_a_server_that_goes_and_comes_back_is_seen(plan: MakePlan) -> None:
-    """Errors while it is away, answers again afterwards, on connections of their own."""
-    with noop_server() as url:
-        port = url.rpartition(":")[2]
-        seen: list[RunRecord] = []
-        running = threading.Thread(
-            target=lambda: seen.append(run_load(plan(url, rate=60, seconds=6), command="it"))
-        )
-        running.start()
-        time.sleep(3.5)
-    program = (
-        "from gevent.server import StreamServer; from loadtest.noop import serve; "
-        f"StreamServer(('127.0.0.1', {port}), serve).serve_forever()"
-    )
-    time.sleep(1)
-    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT) as process:
-        running.join()
-        process.terminate()
-    (record,) = seen
-    assert set(errors(record)) <= {
-        "ConnectionRefusedError",
-        "HTTPConnectionClosed",
-        "ConnectionResetError",
-    }
-    assert errors(record)["ConnectionRefusedError"] > 10
-    away = [part.second for part in record.load if part.errors]
-    assert record.load[0].errors == {}
-    assert len(set(away)) < len(record.load)
+    """Errors while it is away, and right answers again on new connections afterwards."""
+
+    def serve_at(port: int) -> tuple[subprocess.Popen[str], int]:
+        words = [sys.executable, "-c", SERVER_AT, str(port)]
+        process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        return process, int(process.stdout.readline())
+
+    first, port = serve_at(0)
+    servers = [first]
+    right_before: list[int] = []
+
+    def disturb(at: Progress) -> None:
+        if at.right > 30 and first.poll() is None:
+            first.kill()
+            first.wait()
+        if at.errors > 30 and len(servers) == 1:
+            right_before.append(at.right)
+            servers.append(serve_at(port)[0])
+
+    asked = plan(f"http://127.0.0.1:{port}", rate=60, seconds=15)
+    try:
+        record = run_load(asked, command="it", progress=disturb)
+    finally:
+        for server in servers:
+            server.kill()
+            server.communicate()
+    found = errors(record)
+    assert found["ConnectionRefusedError"] > 20
+    assert right(record) > right_before[0]
+    assert right(record) + sum(found.values()) == counted(record, "intended")
+    away = {part.second for part in record.load if part.errors}
+    assert away == set(range(min(away), max(away) + 1))
+    assert 0 < min(away) <= max(away) < max(part.second for part in record.load)
 
 
 def test_nobody_listening_is_said_before_any_load(plan: MakePlan) -> None:

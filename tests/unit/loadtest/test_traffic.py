@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from dataclasses import replace
 from email.parser import BytesParser
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -114,7 +115,7 @@ def test_replayed_histories_are_those_of_the_events(catalog: Catalog) -> None:
     drawn = histories(catalog, traffic, np.random.default_rng(2))
     sessions = {tuple(session) for session in replayed_sessions(catalog.events)}
     seen = [tuple(next(drawn)) for _ in range(200)]
-    ended = [a for a, b in zip(seen, seen[1:], strict=False) if len(b) == 1]
+    ended = [ended for ended, begun in pairwise(seen) if len(begun) == 1]
     assert ended
     assert set(ended[1:]) <= sessions
 
