@@ -14,9 +14,9 @@ import numpy as np
 from loadtest.arrivals import poisson_arrivals
 from loadtest.plan import LoadPlan
 from loadtest.sender import Sender
-from loadtest.shapes import Shape, Steady
+from loadtest.shapes import Steady
 
-__all__ = ["closed_loop", "open_loop", "sleep_until"]
+__all__ = ["arrivals_of", "closed_loop", "open_loop", "sleep_until"]
 
 _NS_PER_S = 1_000_000_000
 _PAUSE_S = 0.05
@@ -34,6 +34,12 @@ def sleep_until(moment_ns: int) -> None:
         gevent.sleep(left_ns / _NS_PER_S)
 
 
+def arrivals_of(plan: LoadPlan, stream: int) -> Iterator[float]:
+    """The moments, in seconds since the start, at which one of its processes sends."""
+    random = np.random.default_rng([plan.seed, stream, _ARRIVALS])
+    return poisson_arrivals(plan.shape, (plan.rate or 0.0) / plan.processes, plan.seconds, random)
+
+
 def open_loop(plan: LoadPlan, stream: int, sender: Sender, start_ns: int) -> None:
     """Send this process's share of the plan's arrivals; those that are overdue at once.
 
@@ -45,17 +51,11 @@ def open_loop(plan: LoadPlan, stream: int, sender: Sender, start_ns: int) -> Non
     """
     rate = (plan.rate or 0.0) / plan.processes
     at_start = rate * float(plan.shape.factor(np.zeros(1))[0])
-    warm_up = _arrivals(plan, stream, _WARM_UP, Steady(), at_start, plan.warm_up_s)
+    random = np.random.default_rng([plan.seed, stream, _WARM_UP])
+    warm_up = poisson_arrivals(Steady(), at_start, plan.warm_up_s, random)
     _offer(sender, warm_up, start_ns - int(plan.warm_up_s * _NS_PER_S))
-    _offer(sender, _arrivals(plan, stream, _ARRIVALS, plan.shape, rate, plan.seconds), start_ns)
+    _offer(sender, arrivals_of(plan, stream), start_ns)
     sleep_until(start_ns + int(plan.seconds * _NS_PER_S))
-
-
-def _arrivals(
-    plan: LoadPlan, stream: int, purpose: int, shape: Shape, rate: float, seconds: float
-) -> Iterator[float]:
-    random = np.random.default_rng([plan.seed, stream, purpose])
-    return poisson_arrivals(shape, rate, seconds, random)
 
 
 def _offer(sender: Sender, moments: Iterator[float], start_ns: int) -> None:

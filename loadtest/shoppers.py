@@ -37,7 +37,12 @@ def histories(
     Raises:
         CatalogError: events are to be replayed, and there are none.
     """
-    sessions = _sessions(catalog, traffic, random)
+    return _histories(_sessions(catalog, traffic, random), traffic, random)
+
+
+def _histories(
+    sessions: Iterator[list[str]], traffic: TrafficSettings, random: np.random.Generator
+) -> Iterator[list[str]]:
     under_way = [_entered(next(sessions), random) for _ in range(traffic.shoppers)]
     while True:
         place = int(random.integers(len(under_way)))
