@@ -73,7 +73,8 @@ def _row(one: Difference) -> list[Cell]:
         interval = f"{one.interval[0]:+.2%} to {one.interval[1]:+.2%}"
     shown = [_figure(one, value) for value in (one.a, one.b)]
     name = f"{one.metric}, {one.unit}" if one.unit else one.metric
-    return [Cell(text) for text in (name, *shown, change, interval, f"{one.p_value:.3f}", one.word)]
+    p_value = f"{one.p_value:.3f}" if one.p_value >= 0.001 else "< 0.001"  # noqa: PLR2004
+    return [Cell(text) for text in (name, *shown, change, interval, p_value, one.word)]
 
 
 def _figure(one: Difference, value: float) -> str:

@@ -18,6 +18,7 @@ __all__ = [
     "draw_percentile_curves",
     "draw_percentiles",
     "draw_throughput",
+    "log_ms",
     "over_seconds",
     "quiet_axes",
 ]
@@ -43,7 +44,7 @@ def draw_latency(timeline: Timeline, found: Sequence[Incident], path: Path) -> N
             _middles(seconds), line, color=colour, label=name, linewidth=1.4,
             marker=_mark(seconds),
         )  # fmt: skip
-    _log_ms(axes)
+    log_ms(axes)
     axes.set_ylabel("latency, ms")
     axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     save(figure, path)
@@ -126,7 +127,7 @@ def draw_percentile_curves(curves: Mapping[str, Totals], path: Path) -> None:
     axes.set_xticks([1 / (1 - share) for share in marks], [f"{100 * share:.5g}" for share in marks])
     axes.minorticks_off()
     axes.set_xlim(1, most * 1.05)
-    _log_ms(axes)
+    log_ms(axes)
     axes.set_xlabel("percentile")
     axes.set_ylabel("latency, ms")
     quiet_axes(axes)
@@ -170,7 +171,8 @@ def _mark(seconds: Sequence[Totals]) -> str:
     return "." if len(seconds) <= 120 else ""  # noqa: PLR2004 - more would run together
 
 
-def _log_ms(axes: Axes) -> None:
+def log_ms(axes: Axes) -> None:
+    """A logarithmic y axis of milliseconds whose marks are plain numbers."""
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter("{x:g}")
     low, high = axes.get_ylim()

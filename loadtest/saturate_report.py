@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from loadtest.plots import quiet_axes
+from loadtest.plots import log_ms, quiet_axes
 from loadtest.record import RunRecord, write_record
 from loadtest.report import PLOTS, judged, run_facts, run_sections, write_page
 from loadtest.saturate import Goal, Saturation, Trial
@@ -72,7 +72,7 @@ def write_saturation(found: Saturation, last: RunRecord, folder: Path) -> Path:
         "The greatest rate",
         verdict=sentence(found),
         tables=[_table(found)],
-        pictures=[Picture(_PLOT, "Latency of every run by the rate that was asked for")],
+        pictures=[Picture(_PLOT, "Every run: throughput and latency")],
     )
     limits = Limits(Objective((goal.latency,), goal.error_rate))
     last_run = [
@@ -105,11 +105,8 @@ def draw_rates(found: Saturation, path: Path) -> None:
         axes.axvline(found.rate, color="#222222", linewidth=1.0, label=f"{found.rate:.1f}/s")
     axes.set_xlabel("right answers per second")
     axes.set_ylabel(f"p{limit.percent:g}, ms")
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter("{x:g}")
-        axis.set_minor_formatter("")
+    axes.set_xlim(left=0)
+    log_ms(axes)
     quiet_axes(axes)
     axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     save(figure, path)
