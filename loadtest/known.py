@@ -3,8 +3,9 @@
 ``python -m loadtest.known --service-ms 20`` prints its port and serves until it is ended.
 Requests wait in one queue, first come first served, for one of ``--workers``, each of which
 takes the service time for a request; request number ``--stall-at`` (from 1) takes
-``--stall-ms`` more. ``--log`` is a file for two moments of each request, in nanoseconds of
-``time.monotonic_ns``: of its arrival, and of the end of its service.
+``--stall-ms`` more. ``--log`` is a file for three moments of each request, in nanoseconds of
+``time.monotonic_ns``: its arrival, the calculated end of its service, and when the answer was
+really sent, which on a busy machine is later.
 
 Every answer's moment is calculated from the moments of arrival, not from when the answers
 before it happened to be sent: a late timer of a busy machine delays one answer, not all that
@@ -53,16 +54,18 @@ class KnownServer:
     def serve(self, connection: socket, _address: object) -> None:
         """Answer the requests of one connection, each when its service is over."""
         for _ in requests_of(connection):
-            sleep_until(self._done_ns(time.monotonic_ns()))
+            arrived_ns = time.monotonic_ns()
+            done_ns = self._done_ns(arrived_ns)
+            sleep_until(done_ns)
             connection.sendall(ANSWER)
+            if self._log is not None:
+                print(arrived_ns, done_ns, time.monotonic_ns(), file=self._log, flush=True)
 
     def _done_ns(self, arrived_ns: int) -> int:
         self._count += 1
         service_ns = self._service_ns + (self._stall_ns if self._count == self._stall_at else 0)
         done_ns = max(arrived_ns, self._free_ns[0]) + service_ns
         heapq.heapreplace(self._free_ns, done_ns)
-        if self._log is not None:
-            print(arrived_ns, done_ns, file=self._log, flush=True)
         return done_ns
 
 

@@ -5,9 +5,8 @@ from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
-from locust.argument_parser import LocustArgumentParser
 from pydantic import ValidationError
 
 from loadtest.traffic import AskedKind, TrafficSettings
@@ -16,9 +15,14 @@ from newshelf.pipeline.find import only_server, servers
 from newshelf.server.keys import Key, read_keys
 from newshelf.server.state import ServerState
 
+if TYPE_CHECKING:
+    # Importing Locust patches the process's sockets and threads: that is for its own process.
+    from locust.argument_parser import LocustArgumentParser
+
 __all__ = ["Target", "add_options", "command_line", "find_target", "traffic_of"]
 
 _SECRET = "--token"  # noqa: S105 - the option's name
+_HIDDEN = "HIDDEN"
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Target:
         return {} if self.token is None else Key(self.token, None).header()
 
 
-def add_options(parser: LocustArgumentParser) -> None:
+def add_options(parser: "LocustArgumentParser") -> None:
     """Add what ``./run`` verbs call the same."""
     hidden: dict[str, Any] = {"include_in_web_ui": False}
     parser.add_argument("--token", help="of the server; else its key file's", **hidden)
@@ -106,9 +110,9 @@ def command_line(words: Sequence[str]) -> str:
     shown = list(words)
     for place, word in enumerate(shown):
         if word == _SECRET and place + 1 < len(shown):
-            shown[place + 1] = "…"
+            shown[place + 1] = _HIDDEN
         elif word.startswith(f"{_SECRET}="):
-            shown[place] = f"{_SECRET}=…"
+            shown[place] = f"{_SECRET}={_HIDDEN}"
     return shlex.join(shown)
 
 

@@ -57,7 +57,7 @@ def counts(text: str) -> list[int]:
     return list(decoded(text).counts)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=20)
 @given(ROWS, ROWS)
 def test_it_is_what_a_loop_counts(first: list[Row], second: list[Row]) -> None:
     recorder = Recorder(late_after_ms=10)
@@ -78,7 +78,7 @@ def test_it_is_what_a_loop_counts(first: list[Row], second: list[Row]) -> None:
     assert recorder.lateness.total_count == len(sent)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=20)
 @given(ROWS)
 def test_seconds_that_are_closed_early_are_the_same(rows: list[Row]) -> None:
     rows = sorted(rows, key=lambda row: row[0])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from loadtest.loops import arrivals_of
-from loadtest.own_cost import noop_server
+from loadtest.own_cost import Delivered, measure_open, noop_server
 from loadtest.record import read_record, write_record
 from loadtest.run import Progress, run_load
 from loadtest.shapes import Ramp
@@ -144,7 +144,7 @@ def test_a_server_that_goes_and_comes_back_is_seen(plan: MakePlan) -> None:
     right_before: list[int] = []
 
     def disturb(at: Progress) -> None:
-        if at.right > 30 and first.poll() is None:
+        if at.at_s > 2 and at.right > 30 and first.poll() is None:
             first.kill()
             first.wait()
         if at.errors > 30 and len(servers) == 1:
@@ -249,3 +249,12 @@ def test_the_token_is_in_no_list_of_processes(plan: MakePlan, start: Start) -> N
     run_load(plan(address(server), headers={"Authorization": token}), command="it", progress=look)
     assert any("loadtest.generator" in line for line in lines)
     assert not any(token in line for line in lines)
+
+
+def test_what_an_open_loop_delivers_is_what_was_asked(plan: MakePlan) -> None:
+    """Within sampling: a Poisson number of 2 seconds has a deviation of its square root."""
+    found = Delivered(measure_open(400, seconds=2))
+    assert found.answered_per_s == found.intended_per_s
+    assert abs(found.intended_per_s - 400) < 5 * (400 / 2) ** 0.5
+    assert 0 <= found.lateness_ms[50.0] <= found.lateness_ms[99.0]
+    assert 0 < found.cpu_percent < 110
