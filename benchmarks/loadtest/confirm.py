@@ -119,6 +119,7 @@ def _main() -> int:
     parser.add_argument("folder", type=Path, help="of ./run loadtest saturate")
     parser.add_argument("--workspace", type=Path, default=None, help="of the running server")
     parser.add_argument("--catalog", type=Path, default=None, help="likewise")
+    parser.add_argument("--token", default=None, help="instead of the running server's")
     parser.add_argument("--seconds", type=float, default=15.0, help="of one load")
     options = parser.parse_args()
     saturation = read_json(options.folder / "saturation.json")
@@ -126,8 +127,11 @@ def _main() -> int:
     latency = saturation["goal"]["latency"]
     if saturation["rate"] is None or latency["percent"] != 99:  # noqa: PLR2004 - what wrk tells
         raise SettingsError("there must be a rate, found for the 99th percentile")
-    with Client(only_server(options.catalog, options.workspace)) as client:
-        headers = client.authorization()
+    if options.token is None:
+        with Client(only_server(options.catalog, options.workspace)) as client:
+            headers = client.authorization()
+    else:
+        headers = {"Authorization": f"Bearer {options.token}"}
     with tempfile.TemporaryDirectory() as folder:
         requests = _requests(record, headers, Path(folder))
 
