@@ -16,16 +16,15 @@ from array import array
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 import gevent
-import gevent.socket
-from geventhttpclient.response import HTTPParseError, HTTPSocketResponse
+from geventhttpclient.response import HTTPSocketResponse
+
+from loadtest.wire import FAILURES, Connection, address_of, request_head
 
 __all__ = ["Plan", "Request", "Result", "run"]
 
 _OK = 200
-_BLOCK = 65536
 _PAUSE_S = 0.05
 """After a failed connection, which would otherwise be tried again at once, and for ever."""
 
@@ -109,8 +108,7 @@ class _Loop:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        address = urlsplit(plan.url)
-        self._address = (address.hostname or "", address.port or 80)
+        self._address = address_of(plan.url)
         self._requests = [_wire(plan, request) for request in plan.requests]
         self._sent = 0
         self._latencies = array("q")
@@ -125,27 +123,21 @@ class _Loop:
 
     def client(self, number: int) -> None:
         """Send requests until the plan is done."""
-        socket: gevent.socket.socket | None = None
+        connection = Connection(self._address, self._plan.timeout_s)
         while (request := self._next()) is not None:
             sent_ns = time.perf_counter_ns()
             try:
-                socket = socket or self._connect()
-                socket.sendall(request)
-                response = HTTPSocketResponse(socket, block_size=_BLOCK, method="POST")
+                response = connection.post(request)
                 head_ns = time.perf_counter_ns()
                 response.read()
-            except (OSError, HTTPParseError) as error:
+            except FAILURES as error:
                 self._fail(type(error).__name__)
-                if socket is not None:
-                    socket.close()
-                socket = None
+                connection.close()
                 gevent.sleep(_PAUSE_S)
                 continue
             self._take(number, sent_ns, head_ns, response)
-            if response.should_close():
-                socket = None
-        if socket is not None:
-            socket.close()
+            connection.settle(response)
+        connection.close()
 
     def result(self) -> Result:
         """All that was measured."""
@@ -166,11 +158,6 @@ class _Loop:
             return None
         self._sent += 1
         return self._requests[(self._sent - 1) % len(self._requests)]
-
-    def _connect(self) -> gevent.socket.socket:
-        opened = gevent.socket.create_connection(self._address, timeout=self._plan.timeout_s)
-        opened.setsockopt(gevent.socket.IPPROTO_TCP, gevent.socket.TCP_NODELAY, 1)
-        return opened
 
     def _is_measured(self) -> bool:
         """Whether now lies in what is measured, which ends the last look at the clock."""
@@ -206,18 +193,8 @@ class _Loop:
 
 def _wire(plan: Plan, request: Request) -> bytes:
     body = base64.b64decode(request.body)
-    address = urlsplit(plan.url)
-    headers = {
-        "Host": address.netloc,
-        "Content-Type": request.content_type,
-        "Content-Length": str(len(body)),
-        **plan.headers,
-    }
-    lines = [
-        f"POST {request.path} HTTP/1.1",
-        *(f"{key}: {value}" for key, value in headers.items()),
-    ]
-    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
+    head = request_head(plan.url, request.path, request.content_type, len(body), plan.headers)
+    return head + body
 
 
 def _main() -> None:

@@ -1,78 +1,299 @@
-"""Shoppers ask for recommendations; now and then the shop puts up a new product.
+"""Locust's users: ``locust -f loadtest/locustfile.py``, see ``loadtest/README.md``.
 
-Run it against a server that ``./run serve --detach`` started, see ``loadtest/README.md``.
-The exit code is 1 when a request failed, or when the 99th percentile of all answers is
-above ``--p99-ms``.
+Named on the command line, ``Encoder``, ``Recommender``, ``Mix`` or ``OpenLoop`` run; without a
+name it is ``Mix``, or ``OpenLoop`` when a ``--rate`` is given. The exit code is 2 when there is
+nothing to test, and 1 when a request failed or a limit was not kept.
 """
 
+import random
+import sys
+import time
 from argparse import Namespace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from locust import HttpUser, between, events, task
+from gevent import sleep
+from gevent.pool import Pool
+from locust import FastHttpUser, between, constant, events, tag, task
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
+from locust.runners import WorkerRunner
 
-from loadtest.shop import Shop
-from newshelf.pipeline.find import only_server
-from newshelf.server.keys import read_keys
-from newshelf.server.state import ServerState
+from loadtest.locust_options import Target, add_options, find_target, traffic_of
+from loadtest.locust_requests import Requests
+from loadtest.locust_watch import Dropped, Watch
+from loadtest.preflight import check_server
+from loadtest.rendered import Rendered
+from loadtest.traffic import Kind
+from newshelf.errors import NewshelfError
+
+_TIMEOUT_S = 30.0
+_MOST_IN_FLIGHT = 1000
+_NOT_TESTED, _FAILED = 2, 1
+
+
+class _Process:
+    """What all users of this process share; a locustfile's module is its only place."""
+
+    target: Target
+    requests: Requests
+    watch: Watch
+    users = 0
+    """That run, in all processes together."""
+
+
+class _User(FastHttpUser):
+    abstract = True
+    network_timeout = connection_timeout = _TIMEOUT_S
+    kinds: tuple[Kind, ...] = ()
+    """That it asks for by name."""
+
+    def on_start(self) -> None:
+        """Carry the token."""
+        self.headers = _Process.target.headers()
+
+    def ask(self, kind: Kind) -> None:
+        """Send a request of this kind and wait for the answer."""
+        self.send(_Process.requests.of(kind))
+
+    def send(self, request: Rendered, intended: float | None = None) -> None:
+        """Send it; the answer is right when its status is the one that the request deserves.
+
+        Args:
+            request: what is sent.
+            intended: by ``time.perf_counter``, the moment from which latency counts; None is
+                now.
+        """
+        headers = {**self.headers, "Content-Type": request.content_type}
+        # Typed as text in Locust, which hands it on as it is.
+        body = cast(str, request.body(_Process.requests.number()))
+        late_ms = 0.0 if intended is None else 1000 * (time.perf_counter() - intended)
+        with self.client.post(
+            request.path, data=body, name=request.kind, headers=headers, catch_response=True
+        ) as response:
+            meta = response.request_meta
+            service_ms = meta["response_time"]
+            meta["response_time"] = service_ms + late_ms
+            meta["start_time"] -= late_ms / 1000
+            meta["context"] = {"service_ms": service_ms, "lateness_ms": late_ms}
+            if response.status_code == request.expected:
+                response.success()
+            elif response.status_code:
+                response.failure(f"answered {response.status_code}, not {request.expected}")
+
+
+class Encoder(_User):
+    """A shop that puts up products."""
+
+    kinds = ("encode picture", "encode text", "encode both")
+    wait_time = between(0.05, 0.2)
+
+    @tag("picture")
+    @task(1)
+    def picture(self) -> None:
+        """Bare or in a form."""
+        self.ask("encode picture")
+
+    @tag("text")
+    @task(1)
+    def text(self) -> None:
+        """As JSON."""
+        self.ask("encode text")
+
+    @tag("both")
+    @task(2)
+    def both(self) -> None:
+        """As JSON or in a form."""
+        self.ask("encode both")
+
+
+class Recommender(_User):
+    """Shoppers."""
+
+    kinds = ("recommend history", "recommend unseen", "recommend candidates")
+    wait_time = between(0.05, 0.2)
+
+    @tag("history")
+    @task(10)
+    def history(self) -> None:
+        """From ids of the index: no tower runs."""
+        self.ask("recommend history")
+
+    @tag("unseen")
+    @task(1)
+    def unseen(self) -> None:
+        """From a product sent with the request: all towers run."""
+        self.ask("recommend unseen")
+
+    @tag("candidates")
+    @task(2)
+    def candidates(self) -> None:
+        """Only what is named is ranked."""
+        self.ask("recommend candidates")
+
+
+class Mix(_User):
+    """Shoppers and shop, in the shares of ``--mix``, ``--cold-share`` and ``--bad-share``."""
+
+    wait_time = between(0.05, 0.2)
+
+    @task
+    def next_request(self) -> None:
+        """Whatever comes next."""
+        self.send(_Process.requests.of_mix())
+
+
+class OpenLoop(_User):
+    """Poisson arrivals of ``--rate`` in all, which wait for no answer.
+
+    The arrivals of so many users with an equal part of the rate each are those of one with all
+    of it. Latency counts from the moment at which a request was meant to start.
+    """
+
+    wait_time = constant(0)
+    concurrency = _MOST_IN_FLIGHT
+
+    def on_start(self) -> None:
+        """Begin an endless row of arrivals."""
+        super().on_start()
+        self.random = random.Random()  # noqa: S311 - no secret
+        self.under_way = Pool(_MOST_IN_FLIGHT)
+        self.next_at = time.perf_counter()
+
+    @task
+    def arrival(self) -> None:
+        """Wait for the next arrival and let it go its way."""
+        if not _Process.users:
+            # Part of what is not known while users are still being added.
+            sleep(0.05)
+            self.next_at = time.perf_counter()
+            return
+        rate = _options(self.environment).rate / _Process.users
+        self.next_at += self.random.expovariate(rate)
+        while (left_s := self.next_at - time.perf_counter()) > 0:
+            sleep(left_s)
+        request = _Process.requests.of_mix()
+        if self.under_way.free_count():
+            self.under_way.spawn(self.send, request, self.next_at)
+            # It is sent before the next one is waited for.
+            sleep(0)
+        else:
+            self._drop(request)
+
+    def on_stop(self) -> None:
+        """Wait for the answers to what was sent."""
+        self.under_way.join(timeout=_TIMEOUT_S)
+
+    def _drop(self, request: Rendered) -> None:
+        self.environment.events.request.fire(
+            request_type="POST",
+            name=request.kind,
+            response_time=0.0,
+            response_length=0,
+            exception=Dropped(f"more than {_MOST_IN_FLIGHT} requests are under way"),
+            context={},
+            response=None,
+            start_time=time.time(),
+            url=request.path,
+        )
 
 
 @events.init_command_line_parser.add_listener
-def _arguments(parser: LocustArgumentParser) -> None:
-    parser.add_argument("--catalog", default=None, help="which server, when several run")
-    parser.add_argument("--workspace", default=None, help="likewise, by its folder")
-    parser.add_argument("--seed", type=int, default=7, help="of the requests")
-    parser.add_argument("--p99-ms", type=float, default=None, help="the most it may be")
+def _add_options(parser: LocustArgumentParser) -> None:
+    add_options(parser)
 
 
 @events.init.add_listener
-def _address(environment: Environment, **_: Any) -> None:
-    environment.host = environment.host or _server(environment).inference_url
+def _prepare(environment: Environment, **_: Any) -> None:
+    _Process.watch = Watch(environment)
+    if isinstance(environment.runner, WorkerRunner):
+        # What to do comes from the master with the start of the test.
+        environment.events.test_start.add_listener(_draw)
+        return
+    try:
+        _choose_users(environment)
+        _draw(environment)
+        _look()
+    except (NewshelfError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(_NOT_TESTED) from None
+
+
+@events.spawning_complete.add_listener
+def _count_users(user_count: int, **_: Any) -> None:
+    _Process.users = user_count
 
 
 @events.quitting.add_listener
 def _verdict(environment: Environment, **_: Any) -> None:
+    if isinstance(environment.runner, WorkerRunner):
+        return
+    options = _options(environment)
+    if options.record:
+        _Process.watch.write(
+            Path(options.record),
+            is_open=_runs(environment, OpenLoop),
+            settings={
+                **{name: getattr(options, name) for name in ("rate", "seed", "mix")},
+                "cold_share": options.cold_share,
+                "bad_share": options.bad_share,
+                "users": environment.runner.target_user_count if environment.runner else 0,
+            },
+        )
     total = environment.stats.total
-    limit_ms = _options(environment).p99_ms
-    p99_ms = total.get_response_time_percentile(0.99)
-    slow = limit_ms is not None and p99_ms is not None and p99_ms > limit_ms
+    p99_ms = _Process.watch.percentile_ms(99)
+    slow = options.p99_ms is not None and p99_ms is not None and p99_ms > options.p99_ms
     if slow:
-        print(f"p99 is {p99_ms:.0f} ms; at most {limit_ms:.0f} ms were asked for")
-    failed = total.num_failures > 0 or total.num_requests == 0
-    environment.process_exit_code = int(failed or slow)
+        print(f"p99 is {p99_ms:.1f} ms; at most {options.p99_ms:g} ms were asked for")
+    if total.num_failures or not total.num_requests or slow:
+        environment.process_exit_code = _FAILED
 
 
-class Shopper(HttpUser):
-    """Mostly recommendations from a history of ids; some work for the encoder."""
+def _choose_users(environment: Environment) -> None:
+    """Leave the users that were named, or the one that the options mean."""
+    options = _options(environment)
+    if not options.user_classes and not options.class_picker:
+        environment.user_classes[:] = [OpenLoop if options.rate else Mix]
+    if _runs(environment, OpenLoop) and not options.class_picker:
+        if not options.rate or options.rate <= 0:
+            raise ValueError("OpenLoop needs a --rate above 0, in requests/s")
+        if len(environment.user_classes) > 1:
+            raise ValueError("OpenLoop runs alone: other users would take a part of its rate")
 
-    wait_time = between(0.05, 0.2)
 
-    def on_start(self) -> None:
-        """Take the token and the catalogue of the server under test."""
-        state = _server(self.environment)
-        key = read_keys(state.key_file).inference
-        self.client.headers.update(key.header())
-        self.shop = Shop.open(Path(state.catalog), _options(self.environment).seed)
+def _draw(environment: Environment, **_: Any) -> None:
+    """Find the server and put the requests together."""
+    options = _options(environment)
+    target = find_target(options, environment.host)
+    environment.host = target.url
+    # The master sends its options to the workers, which may run elsewhere.
+    options.token, options.catalog = target.token, str(target.catalog)
+    runner = environment.runner
+    index = runner.worker_index + 1 if isinstance(runner, WorkerRunner) else 0
+    _Process.target = target
+    _Process.requests = Requests(
+        target.catalog,
+        traffic_of(options),
+        (options.seed, index),
+        {kind for user in environment.user_classes for kind in getattr(user, "kinds", ())},
+        mixed=_runs(environment, Mix) or _runs(environment, OpenLoop),
+    )
 
-    @task(10)
-    def recommend(self) -> None:
-        """From ids of the index: no tower runs."""
-        self._post("recommender", "recommend", self.shop.recommendation())
 
-    @task(1)
-    def recommend_from_unseen(self) -> None:
-        """From a product sent with the request: all towers run."""
-        self._post("recommender", "recommend from unseen", self.shop.recommendation_from_unseen())
+def _look() -> None:
+    """Say before any load what would fail every time."""
+    requests = _Process.requests
+    check_server(
+        _Process.target.url,
+        _Process.target.headers(),
+        requests.samples,
+        number=requests.number(),
+        timeout_s=_TIMEOUT_S,
+    )
 
-    @task(2)
-    def encode(self) -> None:
-        """A new product's embedding."""
-        self._post("encoder", "encode", self.shop.product())
 
-    def _post(self, model: str, name: str, body: dict[str, Any]) -> None:
-        self.client.post(f"/predictions/{model}", json=body, name=name)
+def _runs(environment: Environment, user: type[_User]) -> bool:
+    return user in environment.user_classes
 
 
 def _options(environment: Environment) -> Namespace:
@@ -80,10 +301,3 @@ def _options(environment: Environment) -> Namespace:
     if options is None:
         raise RuntimeError("start this file with the locust command, which parses its options")
     return options
-
-
-def _server(environment: Environment) -> ServerState:
-    options = _options(environment)
-    catalog = Path(options.catalog) if options.catalog else None
-    workspace = Path(options.workspace) if options.workspace else None
-    return only_server(catalog, workspace)

@@ -3,12 +3,14 @@
 ``python -m loadtest.noop`` prints its port and serves until it is ended.
 """
 
+from collections.abc import Iterator
+
 from gevent.server import StreamServer
 from gevent.socket import socket
 
-__all__ = ["serve"]
+__all__ = ["ANSWER", "requests_of", "serve"]
 
-_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
 _END = b"\r\n\r\n"
 _LENGTH = b"content-length:"
 _BLOCK = 65536
@@ -16,12 +18,18 @@ _BLOCK = 65536
 
 def serve(connection: socket, _address: object) -> None:
     """Answer the requests of one connection, which must say how long they are."""
+    for _ in requests_of(connection):
+        connection.sendall(ANSWER)
+
+
+def requests_of(connection: socket) -> Iterator[int]:
+    """The size in bytes of each request of a connection, as soon as all of it is there."""
     data = bytearray()
     while block := connection.recv(_BLOCK):
         data += block
         while (size := _request_size(data)) is not None and len(data) >= size:
             del data[:size]
-            connection.sendall(_ANSWER)
+            yield size
 
 
 def _request_size(data: bytearray) -> int | None:

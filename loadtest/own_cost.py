@@ -1,21 +1,31 @@
-"""What ``loadtest.closed_loop`` costs itself: its load against a server that does nothing.
+"""What the load's own side costs and can, against a server that does nothing.
 
-``python -m loadtest.own_cost [BYTES [CLIENTS]]`` prints requests per second and the
-processor time of one request.
+``python -m loadtest.own_cost [BYTES [CLIENTS]]`` prints what ``loadtest.closed_loop`` sends in
+a second, and the processor time of one request. ``python -m loadtest.own_cost open RATE …``
+prints for each rate what an open loop of one process delivers of it, and how late.
 """
 
 import base64
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from loadtest.closed_loop import Plan, Request, Result, run
+from loadtest.plan import LoadPlan
+from loadtest.record import RunRecord, decoded
+from loadtest.run import run_load
+from loadtest.traffic import TrafficSettings
 
-__all__ = ["measure", "noop_server"]
+__all__ = ["Delivered", "measure", "measure_open", "noop_server"]
 
 _BYTES, _CLIENTS = 20_000, 32
 _SECONDS = 3.0
+_OPEN_SECONDS = 10.0
+_OPEN = "open"
+_US_PER_MS = 1000
 
 
 @contextmanager
@@ -39,8 +49,42 @@ def measure(body_bytes: int, clients: int, seconds: float = _SECONDS) -> Result:
         return run(Plan(url, requests, clients, seconds=seconds, warm_up_s=seconds / 5))
 
 
-def _main(arguments: list[str]) -> None:
-    body_bytes, clients = [*map(int, arguments), *(_BYTES, _CLIENTS)[len(arguments) :]]
+def measure_open(rate: float, seconds: float = _OPEN_SECONDS, processes: int = 1) -> RunRecord:
+    """Send histories of a few ids at a Poisson rate to a server that does nothing."""
+    traffic = TrafficSettings(mix={"recommend history": 1}, cold_share=0, bad_share=0)
+    with noop_server() as url, tempfile.TemporaryDirectory() as folder:
+        rows = "\n".join(f"item-{number},thing" for number in range(100))
+        (Path(folder) / "items.csv").write_text(f"id,title\n{rows}\n")
+        plan = LoadPlan(
+            url=url,
+            catalog=Path(folder),
+            seconds=seconds,
+            warm_up_s=1,
+            rate=rate,
+            traffic=traffic,
+            processes=processes,
+        )
+        return run_load(plan, command="python -m loadtest.own_cost")
+
+
+class Delivered:
+    """What became of a rate."""
+
+    def __init__(self, record: RunRecord) -> None:
+        lateness = decoded(record.generator.lateness)
+        sent = sum(decoded(part.latency).total_count for part in record.load)
+        self.intended_per_s = sum(part.intended for part in record.load) / record.seconds
+        self.answered_per_s = sent / record.seconds
+        self.late_share = sum(part.late for part in record.load) / max(1, lateness.total_count)
+        self.lateness_ms = {
+            percent: lateness.get_value_at_percentile(percent) / _US_PER_MS
+            for percent in (50.0, 99.0)
+        }
+        self.cpu_percent = record.generator.cpu_percent
+        self.limited = record.generator.limited
+
+
+def _print_closed(body_bytes: int, clients: int) -> None:
     result = measure(body_bytes, clients)
     if not result.answered:
         raise SystemExit(f"nothing was answered: {result.failures}")
@@ -49,6 +93,25 @@ def _main(arguments: list[str]) -> None:
         f"{result.answered / result.measured_s:.0f} requests/s, "
         f"{result.cpu_s / result.answered * 1e6:.0f} µs of the processor for one"
     )
+
+
+def _print_open(rate: float) -> None:
+    found = Delivered(measure_open(rate))
+    print(
+        f"{rate:.0f} requests/s asked: {found.intended_per_s:.0f} arrivals/s, "
+        f"{found.answered_per_s:.0f} answered, sent "
+        f"{found.lateness_ms[50.0]:.2f} ms late (median), {found.lateness_ms[99.0]:.2f} ms (p99), "
+        f"{found.cpu_percent:.0f} % of a core" + (f"; {found.limited}" if found.limited else "")
+    )
+
+
+def _main(words: list[str]) -> None:
+    if words[:1] == [_OPEN]:
+        for rate in map(float, words[1:]):
+            _print_open(rate)
+        return
+    body_bytes, clients = [*map(int, words), *(_BYTES, _CLIENTS)[len(words) :]]
+    _print_closed(body_bytes, clients)
 
 
 if __name__ == "__main__":

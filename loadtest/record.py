@@ -121,7 +121,11 @@ class ServerSample(_Record):
     queue_ms: float | None = None
     """Mean time in the queue of the requests since the sample before; None without any."""
     batch_sizes: Mapping[int, int] = {}
-    """Batches since the sample before, by number of requests in them."""
+    """Batches since the sample before, by number of requests in them. TorchServe's histogram
+    tells 1 and 2 apart, and of larger ones the greatest size that they may have: 5, 7, 10; those
+    above it are counted by their mean size."""
+    batched: int = 0
+    """Requests in those batches."""
     workers: tuple[WorkerSample, ...] = ()
 
 

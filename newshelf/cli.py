@@ -7,6 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from newshelf.cli_bench import bench
+from newshelf.cli_loadtest import loadtest
 from newshelf.cli_options import (
     CatalogOption,
     KOption,
@@ -50,6 +51,7 @@ app = typer.Typer(
 )
 
 app.add_typer(bench, name="bench")
+app.add_typer(loadtest, name="loadtest")
 
 
 @app.callback()

@@ -79,7 +79,13 @@ def require_wrk() -> str:
 
 
 def load(
-    url: str, requests: Sequence[Request], *, clients: int, seconds: float, least_bytes: int = 1
+    url: str,
+    requests: Sequence[Request],
+    *,
+    clients: int,
+    seconds: float,
+    least_bytes: int = 1,
+    pause_ms: float = 0.0,
 ) -> Load:
     """Send ``requests`` in turn from ``clients`` connections for ``seconds``.
 
@@ -89,6 +95,8 @@ def load(
         clients: connections, each with one request under way.
         seconds: rounded up to whole ones, as wrk wants them.
         least_bytes: an answer with a shorter body is wrong.
+        pause_ms: mean pause of a connection before each request, exponentially distributed.
+            Many connections that pause for long together are nearly a Poisson process.
 
     Raises:
         BenchmarkError: wrk is missing or failed, or any answer was not right.
@@ -101,7 +109,7 @@ def load(
         command = [
             *(wrk, "--threads", "1", "--connections", str(clients), "--duration", f"{whole}s"),
             *("--timeout", f"{_TIMEOUT_S}s", "--script", str(_SCRIPT), url),
-            *("--", table.name, str(least_bytes)),
+            *("--", table.name, str(least_bytes), str(pause_ms)),
         ]
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=whole + _SLACK_S, check=False

@@ -2,7 +2,8 @@
 --
 -- Arguments after "--": a file with one request per line, each as
 --   METHOD <tab> path <tab> body file <tab> header: value <tab> …
--- and the least number of bytes of a right answer's body.
+-- and the least number of bytes of a right answer's body; then, if given, the mean pause of a
+-- connection before each request in milliseconds, exponentially distributed.
 --
 -- Every thread goes through the requests in turn. done() prints one line of JSON.
 
@@ -30,6 +31,13 @@ end
 function init(args)
   requests = {}
   least = tonumber(args[2])
+  local pause_ms = tonumber(args[3] or 0)
+  if pause_ms > 0 then
+    -- wrk asks for a pause when there is such a function.
+    function delay()
+      return math.floor(0.5 - pause_ms * math.log(1 - math.random()))
+    end
+  end
   at, other_status, short = 0, 0, 0
   for line in io.lines(args[1]) do
     local parts = split(line)

@@ -1,4 +1,4 @@
-"""The load scenarios against the shared server."""
+"""Locust's users and the load generator against the shared server."""
 
 import csv
 import os
@@ -6,15 +6,26 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from loadtest.bad import BAD_FOR_ENCODER, BAD_FOR_RECOMMENDER
+from loadtest.record import RunRecord, decoded, read_record
+from loadtest.rendered import Rendered
+from loadtest.run import LoadPlan, run_load
+from loadtest.traffic import KINDS, TrafficSettings
+from newshelf.errors import ServerError
 from newshelf.pipeline.serve import Served
 from newshelf.pipeline.workspace import ROOT, Workspace
+from newshelf.server.client import Client
+
+GOOD = set(KINDS) - {"bad"}
 
 
 def locust(workspace: Workspace, tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [
             sys.executable, "-m", "locust", "-f", str(ROOT / "loadtest" / "locustfile.py"),
-            "--headless", "-u", "3", "-r", "3", "-t", "5s", "--csv", str(tmp_path / "load"),
+            "--headless", "-u", "3", "-r", "3", "-t", "6s", "--csv", str(tmp_path / "load"),
             "--catalog", str(workspace.catalog), "--workspace", str(workspace.root), *words,
         ],
         cwd=tmp_path,
@@ -25,14 +36,47 @@ def locust(workspace: Workspace, tmp_path: Path, *words: str) -> subprocess.Comp
     )  # fmt: skip
 
 
-def test_every_scenario_is_answered(workspace: Workspace, server: Served, tmp_path: Path) -> None:
-    done = locust(workspace, tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
+def rows(tmp_path: Path) -> dict[str, dict[str, str]]:
     with (tmp_path / "load_stats.csv").open(newline="") as file:
-        rows = {row["Name"]: row for row in csv.DictReader(file)}
-    assert {"recommend", "encode", "Aggregated"} <= set(rows)
-    assert int(rows["Aggregated"]["Failure Count"]) == 0
-    assert int(rows["recommend"]["Request Count"]) > 0
+        return {row["Name"]: row for row in csv.DictReader(file)}
+
+
+def answered(record: RunRecord) -> int:
+    return sum(decoded(part.latency).total_count for part in record.load)
+
+
+def test_every_user_is_answered(workspace: Workspace, server: Served, tmp_path: Path) -> None:
+    done = locust(workspace, tmp_path, "Encoder", "Recommender", "-u", "6", "-r", "6", "-t", "10s")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = rows(tmp_path)
+    assert {"encode both", "recommend history", "Aggregated"} <= set(found)
+    assert int(found["Aggregated"]["Failure Count"]) == 0
+
+
+def test_the_mix_with_bad_requests_is_recorded(
+    workspace: Workspace, server: Served, tmp_path: Path
+) -> None:
+    path = tmp_path / "record.json"
+    words = ("--bad-share", "0.3", "--record", str(path))
+    done = locust(workspace, tmp_path, *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    record = read_record(path)
+    assert (record.scenario, record.loop) == ("locust", "closed")
+    assert {"bad", "recommend history"} <= set(record.kinds())
+    assert answered(record) == int(rows(tmp_path)["Aggregated"]["Request Count"]) > 0
+
+
+def test_arrivals_of_several_processes_are_recorded(
+    workspace: Workspace, server: Served, tmp_path: Path
+) -> None:
+    path = tmp_path / "record.json"
+    words = ("--rate", "20", "--processes", "2", "--record", str(path))
+    done = locust(workspace, tmp_path, *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    record = read_record(path)
+    assert record.loop == "open"
+    assert record.generator.processes == 2
+    assert answered(record) == int(rows(tmp_path)["Aggregated"]["Request Count"]) > 20
 
 
 def test_a_limit_that_is_not_kept_is_told_and_fails(
@@ -41,3 +85,61 @@ def test_a_limit_that_is_not_kept_is_told_and_fails(
     done = locust(workspace, tmp_path, "--p99-ms", "0")
     assert done.returncode == 1
     assert "at most 0 ms were asked for" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--token", "wrong"], "refuses the token"),
+        (["--mix", "encode sound=1"], "there is no kind 'encode sound'"),
+        (["OpenLoop"], "OpenLoop needs a --rate"),
+        (["-H", "http://127.0.0.1:9"], "nobody answers at http://127.0.0.1:9"),
+    ],
+)
+def test_what_cannot_be_tested_is_one_sentence(
+    workspace: Workspace, server: Served, tmp_path: Path, words: list[str], says: str
+) -> None:
+    done = locust(workspace, tmp_path, *words)
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert says in line
+
+
+def plan(workspace: Workspace, server: Served, client: Client, **changes: object) -> LoadPlan:
+    usual = {
+        "url": server.state.inference_url,
+        "headers": client.authorization(),
+        "catalog": workspace.catalog,
+        "seconds": 8,
+        "warm_up_s": 1,
+        "rate": 15,
+    }
+    return LoadPlan(**usual | changes)
+
+
+def test_the_generator_is_answered_in_every_kind(
+    workspace: Workspace, server: Served, client: Client
+) -> None:
+    mix = dict.fromkeys(GOOD - {"recommend unseen"}, 1)
+    traffic = TrafficSettings(mix=mix, cold_share=0.5, bad_share=0.2, picture_px=(64, 200))
+    record = run_load(plan(workspace, server, client, traffic=traffic), command="test")
+    assert {kind for kind in KINDS if kind in record.kinds()} == set(KINDS)
+    assert [dict(part.errors) for part in record.load if part.errors] == []
+    assert answered(record) == sum(part.intended for part in record.load)
+    assert set(record.models) == {"encoder", "recommender"}
+    assert all(record.models.values())
+
+
+@pytest.mark.parametrize("bad", [*BAD_FOR_ENCODER, *BAD_FOR_RECOMMENDER])
+def test_each_bad_request_gets_what_it_deserves(client: Client, bad: Rendered) -> None:
+    model = bad.path.rpartition("/")[2]
+    answer = client.predict(model, content=bad.body(0), content_type=bad.content_type)
+    assert answer.status_code == bad.expected, answer.text
+
+
+def test_a_wrong_token_is_said_before_any_load(
+    workspace: Workspace, server: Served, client: Client
+) -> None:
+    wrong = {"Authorization": "Bearer wrong"}
+    with pytest.raises(ServerError, match="refuses the token"):
+        run_load(plan(workspace, server, client, headers=wrong), command="test")

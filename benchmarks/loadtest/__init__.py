@@ -1,0 +1,1 @@
+"""Whether what a load test says is confirmed by another generator."""

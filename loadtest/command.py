@@ -1,0 +1,176 @@
+"""The jobs of ``./run loadtest``: each returns the exit code."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from loadtest.compare import compare
+from loadtest.compare_report import print_comparison, write_comparison
+from loadtest.options import SECONDS, Options, Target, find_target, make_plan
+from loadtest.plan import LoadPlan
+from loadtest.record import RunRecord, read_record
+from loadtest.recorder import Progress
+from loadtest.report import judged, print_run, write_run
+from loadtest.run import run_load
+from loadtest.saturate import Goal, Search, Trial, saturate
+from loadtest.saturate_report import print_saturation, trial_words, write_saturation
+from loadtest.server_side import ServerWatch, TorchServeProbe
+from loadtest.slo import Limits, read_limits
+from loadtest.traffic import KINDS
+from newshelf.errors import SettingsError
+from newshelf.pipeline.workspace import ROOT
+
+__all__ = ["compare_runs", "report_again", "run_saturate", "run_scenario"]
+
+_SLO = ROOT / "loadtest" / "slo.yaml"
+_ERRORS = 0.001
+"""Share of requests that may fail, where the limits say nothing of it."""
+
+
+def run_scenario(scenario: str, options: Options, console: Console) -> int:
+    """Run a load of one shape, report it, and hold it against the limits.
+
+    Returns:
+        0 when the limits are kept, 1 when not.
+
+    Raises:
+        SetupError: something is not right, which is told before any load.
+    """
+    limits = _limits(options)
+    target = find_target(options)
+    plan = make_plan(options, target, scenario)
+    record = _run(plan, target, options.command(scenario), console)
+    run = judged(record, limits)
+    report = write_run(run, _folder(options, target, scenario))
+    print_run(run, console)
+    console.print(f"report: {report}", markup=False)
+    return 0 if run.kept else 1
+
+
+def run_saturate(options: Options, resolution: float, console: Console) -> int:
+    """Search the greatest Poisson rate that keeps the limit, and report it.
+
+    Returns:
+        0 when there is one, 1 when not.
+
+    Raises:
+        SetupError: as for ``run_scenario``.
+    """
+    goal = _goal(_limits(options))
+    if options.clients is not None:
+        raise SettingsError("saturate sends a Poisson load: --clients does not go with it")
+    target = find_target(options)
+    plan = make_plan(replace(options, seconds=options.seconds or SECONDS["saturate"]), target,
+                     "steady")  # fmt: skip
+    search = Search(plan.rate or 1.0, seconds=plan.seconds, resolution=resolution)
+    command = options.command("saturate")
+    runs: list[RunRecord] = []
+
+    def measure(rate: float, seconds: float) -> RunRecord:
+        # Other arrivals each time: what is found must not hang on one of them.
+        again = replace(plan, rate=rate, seconds=seconds, seed=plan.seed + len(runs))
+        runs.append(_run(again, target, command, console))
+        if runs[-1].settings.get("interrupted"):
+            # A run that was ended early is a report of its own, but no answer to a search.
+            raise KeyboardInterrupt
+        return runs[-1]
+
+    def tell(trial: Trial) -> None:
+        console.print(trial_words(trial, goal), markup=False)
+
+    found = saturate(measure, goal, search, tell)
+    report = write_saturation(found, runs[-1], _folder(options, target, "saturate"))
+    print_saturation(found, console)
+    console.print(f"report: {report}", markup=False)
+    return 0 if found.rate is not None else 1
+
+
+def compare_runs(first: Path, second: Path, out: Path | None, console: Console) -> int:
+    """Say whether the second run, B, is better or worse than the first one, A.
+
+    Returns:
+        0, or 1 when it is worse.
+
+    Raises:
+        SettingsError: a file is no record, or the runs cannot be compared.
+    """
+    a, b = read_record(first), read_record(second)
+    found = compare(a, b)
+    print_comparison(found, a, b, console)
+    if out is not None:
+        report = write_comparison(found, a, b, out)
+        console.print(f"report: {report}", markup=False)
+    return 1 if found.word == "worse" else 0
+
+
+def report_again(path: Path, slo: str | None, out: Path | None, console: Console) -> int:
+    """Report a kept record anew, and hold it against limits.
+
+    Returns:
+        0 when the limits are kept, 1 when not.
+
+    Raises:
+        SettingsError: the file is no record, or the limits cannot be read.
+    """
+    record = read_record(path)
+    limits = None if slo is None else read_limits(slo, {*KINDS, *record.kinds()})
+    run = judged(record, limits)
+    report = write_run(run, out or path.resolve().parent)
+    print_run(run, console)
+    console.print(f"report: {report}", markup=False)
+    return 0 if run.kept else 1
+
+
+def _limits(options: Options) -> Limits:
+    return read_limits(options.slo or str(_SLO), KINDS)
+
+
+def _goal(limits: Limits) -> Goal:
+    if not limits.every.latencies:
+        raise SettingsError(
+            "saturate needs a latency that all requests keep: --slo p99=100ms, or a file with "
+            "all.p99_ms"
+        )
+    errors = limits.every.error_rate
+    return Goal(limits.every.latencies[-1], _ERRORS if errors is None else errors)
+
+
+def _folder(options: Options, target: Target, name: str) -> Path:
+    return options.out or target.folder / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def _run(plan: LoadPlan, target: Target, command: str, console: Console) -> RunRecord:
+    probe = None if target.state is None else TorchServeProbe(target.state)
+    with (
+        nullcontext() if probe is None else ServerWatch(probe) as watch,
+        _progress(plan, console) as told,
+    ):
+        record = run_load(plan, command=command, progress=told)
+    if watch is None:
+        return record
+    samples = watch.samples(record.started_at.timestamp(), record.seconds)
+    return record.model_copy(update={"server": samples})
+
+
+@contextmanager
+def _progress(plan: LoadPlan, console: Console) -> Iterator[Callable[[Progress], None]]:
+    """A line that tells how far it is, while the terminal can show one."""
+    what = f"{plan.rate:g}/s" if plan.rate is not None else f"{plan.clients} clients"
+    with console.status(f"{plan.scenario}, {what}: the requests are drawn …") as status:
+
+        def tell(now: Progress) -> None:
+            if now.at_s < 0:
+                status.update(f"{plan.scenario}, {what}: warming up")
+                return
+            bad = f", {now.errors} errors" if now.errors else ""
+            bad += f", {now.dropped} dropped" if now.dropped else ""
+            status.update(
+                f"{plan.scenario}, {what}: {min(now.at_s, now.seconds):.0f} of {now.seconds:g} s, "
+                f"{now.right} answered{bad}"
+            )
+
+        yield tell

@@ -1,0 +1,259 @@
+"""The greatest Poisson rate at which a latency is kept.
+
+As MLPerf Inference defines its Server scenario (Reddi et al. 2020, section III.C): requests
+arrive as a Poisson process, and the figure is the greatest rate at which the percentile stays
+within the limit. It is found by doubling, then by bisection, and what is found must hold in
+fresh runs before it is told. Runs are shorter than MLPerf's 270,336 requests, so one that just
+fails is repeated, and the majority decides.
+
+How a rate is measured is the caller's: nothing here sends anything.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from loadtest.record import RunRecord
+from loadtest.timeline import Timeline
+from newshelf.errors import SettingsError
+from newshelf.tuning.slo import LatencyLimit
+
+__all__ = ["Goal", "Measure", "Saturation", "Search", "Trial", "saturate", "trial"]
+
+Measure = Callable[[float, float], RunRecord]
+"""Runs a Poisson load of so many requests/s, for so many seconds."""
+Purpose = Literal["bracket", "bisect", "confirm"]
+
+_BRACKET_SHARE = 1 / 3
+_DELIVERED = 0.99
+"""Share of the arrivals that must be sent, or the rate was not the one asked for."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What must be kept at a rate."""
+
+    latency: LatencyLimit
+    error_rate: float = 0.001
+    """At most, between 0 and 1."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """How the rate is looked for.
+
+    Raises:
+        SettingsError: a value out of its range.
+    """
+
+    first_rate: float
+    """Requests/s to begin with."""
+    seconds: float = 60.0
+    """Of each run; those of the doubling, which differ a lot, take a third of it."""
+    resolution: float = 0.03
+    """Share of the rate at which the bisection ends, and by which a rate that was not
+    confirmed is lowered."""
+    votes: int = 3
+    """A rate that failed is measured again until so many runs have a majority."""
+    confirmations: int = 3
+    """Fresh runs of what was found, of which the majority must keep the goal."""
+    least_rate: float = 0.5
+    most_rate: float = 20_000.0
+    """Requests/s between which it is looked for."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.least_rate <= self.first_rate <= self.most_rate:
+            raise SettingsError(
+                f"the first rate, {self.first_rate:g}/s, must lie between {self.least_rate:g} and "
+                f"{self.most_rate:g}/s"
+            )
+        if self.seconds <= 0:
+            raise SettingsError(f"runs of {self.seconds:g} s cannot be measured")
+        if not 0.001 <= self.resolution <= 0.5:  # noqa: PLR2004 - shares of the rate
+            raise SettingsError(f"a resolution of {self.resolution:g} must lie in 0.001 to 0.5")
+        if self.votes < 1 or self.confirmations < 1:
+            raise SettingsError("votes and confirmations must be 1 or more")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run at one rate."""
+
+    rate: float
+    """Requests/s that were asked for."""
+    purpose: Purpose
+    latency_ms: float
+    """At the goal's percentile."""
+    error_rate: float
+    throughput: float
+    """Right answers per second."""
+    kept: bool
+    generator: str
+    """Why the generator, not the server, broke the goal; empty when it did not."""
+
+
+@dataclass(frozen=True)
+class Saturation:
+    """What was found."""
+
+    goal: Goal
+    rate: float | None
+    """Requests/s; None when even the least rate does not keep the goal."""
+    limited_by: Literal["server", "generator", "search"]
+    """What kept the rate from being greater; ``search``: ``most_rate`` was kept."""
+    reason: str
+    """The same in a sentence."""
+    trials: tuple[Trial, ...] = field(repr=False)
+    """In the order in which they were run."""
+
+    @property
+    def confirmed(self) -> tuple[Trial, ...]:
+        """The runs that confirmed the rate."""
+        return tuple(
+            one for one in self.trials if one.purpose == "confirm" and one.rate == self.rate
+        )
+
+
+def saturate(
+    measure: Measure,
+    goal: Goal,
+    search: Search,
+    tell: Callable[[Trial], None] = lambda _trial: None,
+) -> Saturation:
+    """Search the greatest rate that keeps ``goal``.
+
+    Args:
+        measure: runs a load.
+        goal: what must be kept.
+        search: how it is looked for.
+        tell: is told each run as it ends.
+    """
+    return _Searcher(measure, goal, search, tell).run()
+
+
+def trial(record: RunRecord, rate: float, purpose: Purpose, goal: Goal) -> Trial:
+    """Judge one run.
+
+    Latency is counted from the intended start, so a generator that is late makes it longer, and
+    a goal that is kept is kept in spite of it. Of one that is not kept, the generator is the
+    reason when the server's answers, counted from sending, would have kept it.
+    """
+    whole = Timeline.of(record).total()
+    percent, most_ms = goal.latency.percent, goal.latency.most_ms
+    latency = whole.latency.percentile_ms(percent)
+    sent = whole.intended - whole.dropped
+    all_sent = sent >= _DELIVERED * whole.intended
+    kept = latency <= most_ms and whole.error_rate <= goal.error_rate and all_sent
+    server_kept = whole.service.percentile_ms(percent) <= most_ms
+    return Trial(
+        rate=rate,
+        purpose=purpose,
+        latency_ms=latency,
+        error_rate=whole.error_rate,
+        throughput=whole.throughput,
+        kept=kept,
+        generator=record.generator.limited if not kept and server_kept else "",
+    )
+
+
+class _Searcher:
+    """What the steps of one search share."""
+
+    def __init__(
+        self, measure: Measure, goal: Goal, search: Search, tell: Callable[[Trial], None]
+    ) -> None:
+        self._measure = measure
+        self._goal = goal
+        self._search = search
+        self._tell = tell
+        self._trials: list[Trial] = []
+
+    def run(self) -> Saturation:
+        kept, broken = self._bracket()
+        if kept is None:
+            return self._found(None, broken)
+        if broken is not None:
+            kept, broken = self._bisect(kept, broken)
+        return self._found(*self._confirm(kept, broken))
+
+    def _bracket(self) -> tuple[float | None, float | None]:
+        """A rate that keeps the goal, and one of twice as much that does not."""
+        search, rate = self._search, self._search.first_rate
+        if self._keeps(rate, "bracket"):
+            while rate < search.most_rate:
+                further = min(2 * rate, search.most_rate)
+                if not self._keeps(further, "bracket"):
+                    return rate, further
+                rate = further
+            return rate, None
+        while rate > search.least_rate:
+            lower = max(rate / 2, search.least_rate)
+            if self._keeps(lower, "bracket"):
+                return lower, rate
+            rate = lower
+        return None, rate
+
+    def _bisect(self, kept: float, broken: float) -> tuple[float, float]:
+        while broken / kept > 1 + self._search.resolution:
+            middle = math.sqrt(kept * broken)
+            if self._keeps(middle, "bisect"):
+                kept = middle
+            else:
+                broken = middle
+        return kept, broken
+
+    def _confirm(self, rate: float, broken: float | None) -> tuple[float | None, float | None]:
+        """Step down until most of the fresh runs at a rate keep the goal."""
+        while True:
+            runs = [self._run(rate, "confirm") for _ in range(self._search.confirmations)]
+            if 2 * sum(one.kept for one in runs) > len(runs):
+                return rate, broken
+            broken, rate = rate, rate / (1 + self._search.resolution)
+            if rate < self._search.least_rate:
+                return None, broken
+
+    def _keeps(self, rate: float, purpose: Purpose) -> bool:
+        """The majority of the votes; one that keeps the goal while doubling is enough."""
+        enough = 1 if purpose == "bracket" else self._search.votes // 2 + 1
+        runs: list[Trial] = []
+        while len(runs) < self._search.votes:
+            runs.append(self._run(rate, purpose))
+            kept = sum(one.kept for one in runs)
+            if kept >= enough or len(runs) - kept > self._search.votes // 2:
+                break
+        return kept >= enough
+
+    def _run(self, rate: float, purpose: Purpose) -> Trial:
+        share = _BRACKET_SHARE if purpose == "bracket" else 1.0
+        record = self._measure(rate, self._search.seconds * share)
+        done = trial(record, rate, purpose, self._goal)
+        self._trials.append(done)
+        self._tell(done)
+        return done
+
+    def _found(self, rate: float | None, broken: float | None) -> Saturation:
+        limited_by, reason = self._why(broken)
+        return Saturation(self._goal, rate, limited_by, reason, tuple(self._trials))
+
+    def _why(self, broken: float | None) -> tuple[Literal["server", "generator", "search"], str]:
+        if broken is None:
+            most = self._search.most_rate
+            return "search", f"{most:g}/s keeps the goal, and more was not to be tried"
+        failed = [one for one in self._trials if one.rate == broken and not one.kept]
+        by_generator = [one for one in failed if one.generator]
+        if 2 * len(by_generator) > len(failed):
+            return "generator", f"at {broken:.1f}/s: {by_generator[-1].generator}"
+        return "server", f"at {broken:.1f}/s: {_broken(failed, self._goal)}"
+
+
+def _broken(failed: Sequence[Trial], goal: Goal) -> str:
+    of_server = [one for one in failed if not one.generator] or list(failed)
+    worst = max(of_server, key=lambda one: (one.latency_ms, one.error_rate))
+    latency = goal.latency
+    if worst.latency_ms > latency.most_ms:
+        told = f"{worst.latency_ms:.1f} ms" if math.isfinite(worst.latency_ms) else "infinite"
+        return f"p{latency.percent:g} is {told}, above {latency.most_ms:g} ms"
+    if worst.error_rate > goal.error_rate:
+        return f"{worst.error_rate:.2%} of the requests failed, above {goal.error_rate:.2%}"
+    return "too many arrivals were dropped"

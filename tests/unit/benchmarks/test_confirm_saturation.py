@@ -1,0 +1,82 @@
+"""The other generator's search, and how its requests are made like the first one's."""
+
+import shutil
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from benchmarks.loadtest.confirm import greatest_rate, traffic_of
+from benchmarks.serve.load import Load, Request, load
+from loadtest.options import Options, Target, make_plan
+from tests.unit.loadtest.made_records import made_record, made_second
+
+
+def told(rate, p99_ms):
+    return Load(200, 100, rate, p99_ms / 2, p99_ms, p99_ms, p99_ms)
+
+
+@pytest.mark.parametrize("limit", [30.0, 90.0, 150.0])
+def test_a_known_limit_is_found(limit):
+    found = greatest_rate(lambda rate: told(rate, 20 if rate <= limit else 80), 100.0, 50.0)
+    assert limit / 1.04 <= found.rate <= limit
+    assert found.p99_ms == 20
+
+
+def test_one_bad_load_of_three_changes_nothing_and_two_do():
+    calls = []
+
+    def measure(rate):
+        calls.append(rate)
+        return None if calls.count(rate) == 1 else told(rate, 20)
+
+    assert greatest_rate(measure, 100.0, 50.0).rate == pytest.approx(200, rel=0.05)
+    assert greatest_rate(lambda _rate: None, 100.0, 50.0) is None
+
+
+def test_the_traffic_is_that_of_the_record():
+    options = Options(
+        mix="recommend history=2,encode both=1",
+        traffic=["cold_share=0", "picture_px=[64, 128]", "popularity=events"],
+    )
+    plan = make_plan(options, Target("http://a:1", {}, Path("/shop"), None, Path()), "steady")
+    record = made_record([made_second(0, [1.0])], settings=plan.settings())
+    assert traffic_of(record) == plan.traffic
+
+
+class Echo(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.moments.append(time.perf_counter())
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, *_):
+        """Say nothing."""
+
+
+@pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
+def test_connections_that_pause_send_the_rate_that_is_asked_for(tmp_path):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Echo)
+    server.moments = []
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    (tmp_path / "body").write_bytes(b"{}")
+    try:
+        url = f"http://127.0.0.1:{server.server_port}"
+        found = load(
+            url, [Request("/", tmp_path / "body")], clients=40, seconds=5, pause_ms=40 * 1000 / 50
+        )
+    finally:
+        server.shutdown()
+        server.server_close()
+    # 250 arrivals, whose count has a spread of 16.
+    assert found.per_second == pytest.approx(50, rel=0.3)
+    gaps = sorted(b - a for a, b in zip(server.moments, server.moments[1:], strict=False))
+    # Of exponential gaps the median is 0.69 times the mean; of even ones they are the same.
+    assert gaps[len(gaps) // 2] < 0.85 * sum(gaps) / len(gaps)
