@@ -24,6 +24,7 @@ __all__ = ["Dropped", "Watch"]
 _US_PER_MS = 1000
 _LATE_AFTER_MS = 10.0
 _REPORT = "newshelf"
+_STARTED_AT = "newshelf_started_at"
 
 
 class Dropped(Exception):
@@ -96,9 +97,16 @@ class Watch:
         # Every test that a page starts is a run of its own.
         self._observed = Observations()
         self._recorder = Recorder(_LATE_AFTER_MS)
-        self._started_at, self._ended_at = time.time(), None
+        self._started_at, self._ended_at = self._agreed_start(), None
         self._cpu_from = time.process_time()
         self._workers = {}
+
+    def _agreed_start(self) -> float:
+        """Epoch seconds; the master's options, which workers are sent, carry its own."""
+        options = self._environment.parsed_options
+        if not isinstance(self._environment.runner, WorkerRunner):
+            setattr(options, _STARTED_AT, time.time())
+        return float(getattr(options, _STARTED_AT))
 
     def _stop(self, **_: Any) -> None:
         self._ended_at = time.time()
@@ -114,7 +122,8 @@ class Watch:
         **_: Any,
     ) -> None:
         self._observed.add(
-            int(start_time),
+            # Another machine's clock may be a little behind.
+            max(0, int(start_time - self._started_at)),
             name,
             _outcome(exception, response),
             round(response_time * _US_PER_MS),
@@ -123,7 +132,7 @@ class Watch:
         )
 
     def _sum_up(self) -> None:
-        self._recorder.add(self._observed.take(), from_second=int(self._started_at))
+        self._recorder.add(self._observed.take())
 
     def _send(self, data: dict[str, Any], **_: Any) -> None:
         data[_REPORT] = {
@@ -135,7 +144,7 @@ class Watch:
         report = data.get(_REPORT)
         if report is None:
             return
-        self._recorder.add(Block.from_json(report["block"]), from_second=int(self._started_at))
+        self._recorder.add(Block.from_json(report["block"]))
         self._workers[client_id] = report["cpu_percent"]
 
 

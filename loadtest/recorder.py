@@ -57,18 +57,18 @@ class Recorder:
         self.lateness = empty_histogram()
         """Of every sending, in microseconds."""
 
-    def add(self, block: Block, *, from_second: int = 0) -> None:
-        """Add what was seen; seconds are counted from ``from_second``, which is the run's first."""
+    def add(self, block: Block) -> None:
+        """Add what was seen."""
         rows = block.rows
         if not len(rows):
             return
         sent = rows[_is_not(block, rows, DROPPED)]
         _record_all(self.lateness, [sent[:, 5]])
-        self._sent_in.update((sent[:, 0] + sent[:, 5] // _US_PER_S - from_second).tolist())
+        self._sent_in.update((sent[:, 0] + sent[:, 5] // _US_PER_S).tolist())
         places = rows[:, 0].astype(np.int64) * len(block.kinds) + rows[:, 1]
         for place in np.unique(places):
             second, kind = divmod(int(place), len(block.kinds))
-            key = max(0, second - from_second), block.kinds[kind]
+            key = second, block.kinds[kind]
             self._fill(self._open.setdefault(key, _Cell()), block, rows[places == place])
 
     def close(self, before_second: int) -> None:

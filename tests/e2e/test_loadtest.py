@@ -76,6 +76,8 @@ def test_arrivals_of_several_processes_are_recorded(
     record = read_record(path)
     assert record.loop == "open"
     assert record.generator.processes == 2
+    assert max(part.second for part in record.load) < record.seconds < 20
+    assert "in time" not in record.generator.limited
     assert answered(record) == int(rows(tmp_path)["Aggregated"]["Request Count"]) > 20
 
 

@@ -90,14 +90,6 @@ def test_seconds_that_are_closed_early_are_the_same(rows: list[Row]) -> None:
     assert early.load() == late.load()
 
 
-def test_seconds_of_the_clock_become_seconds_of_the_run() -> None:
-    recorder = Recorder(10)
-    recorder.add(observed([(1003, "a", RIGHT, 5, 5, 0)]), from_second=1000)
-    # Another machine's clock is a second behind.
-    recorder.add(observed([(999, "a", RIGHT, 5, 5, 0)]), from_second=1000)
-    assert [part.second for part in recorder.load()] == [0, 3]
-
-
 def test_progress_tells_the_totals() -> None:
     recorder = Recorder(10)
     recorder.add(observed([(0, "a", RIGHT, 5, 5, 20_000), (0, "b", "503", 5, 5, 0)]))
