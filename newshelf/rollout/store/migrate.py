@@ -6,11 +6,11 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, text
+from sqlalchemy import text
 from sqlalchemy.engine import Connection
 
 from newshelf.errors import SettingsError, Unavailable
-from newshelf.rollout.store.engine import writing
+from newshelf.rollout.store.database import Database
 
 __all__ = ["downgrade", "migrate"]
 
@@ -19,7 +19,7 @@ _LOCK = 0x6E657773
 """Any number that no other program of the same database takes for its advisory lock."""
 
 
-def migrate(engine: Engine) -> None:
+def migrate(database: Database) -> None:
     """Run the migrations that are missing, in one transaction.
 
     Processes that start at once wait for each other.
@@ -28,7 +28,7 @@ def migrate(engine: Engine) -> None:
         SettingsError: the server cannot be reached, or the schema is newer than this code.
     """
     try:
-        with writing(engine) as connection:
+        with database.writing() as connection:
             _lock(connection)
             _refuse_newer(connection)
             command.upgrade(_config(connection), "head")
@@ -36,9 +36,9 @@ def migrate(engine: Engine) -> None:
         raise SettingsError(f"{error.message.strip()}. Is its URL right, and is it up?") from error
 
 
-def downgrade(engine: Engine, revision: str) -> None:
+def downgrade(database: Database, revision: str) -> None:
     """Go back to ``revision``, or to ``base``: an empty database."""
-    with writing(engine) as connection:
+    with database.writing() as connection:
         _lock(connection)
         command.downgrade(_config(connection), revision)
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Self
 
-from sqlalchemy import Engine
 from sqlalchemy.exc import DataError, StatementError
 
 from newshelf.errors import InvalidField
@@ -13,7 +12,7 @@ from newshelf.rollout.records import Exposure, Feedback
 from newshelf.rollout.split import Split
 from newshelf.rollout.store import lease, rollouts
 from newshelf.rollout.store.checkpoint import Checkpoints
-from newshelf.rollout.store.engine import open_engine, reading, sqlite_file, writing
+from newshelf.rollout.store.database import Database
 from newshelf.rollout.store.migrate import migrate
 from newshelf.rollout.store.outcome import Outcome
 from newshelf.rollout.store.rollouts import JournalEntry, RolloutRow
@@ -43,10 +42,10 @@ class EventStore:
     answer; then nothing was changed, or, if only the answer to the commit was lost, all of it.
     """
 
-    def __init__(self, engine: Engine, window: timedelta) -> None:
-        self._engine = engine
+    def __init__(self, database: Database, window: timedelta) -> None:
+        self._database = database
         self._window_us = window // timedelta(microseconds=1)
-        path = sqlite_file(engine)
+        path = database.sqlite_file
         self._checkpoints = None if path is None else Checkpoints(path)
 
     @classmethod
@@ -61,19 +60,19 @@ class EventStore:
             SettingsError: a URL that cannot be used, a server that does not answer, or a
                 schema that is newer than this code.
         """
-        engine = open_engine(url)
+        database = Database(url)
         try:
-            migrate(engine)
+            migrate(database)
         except BaseException:
-            engine.dispose()
+            database.close()
             raise
-        return cls(engine, window)
+        return cls(database, window)
 
     def close(self) -> None:
         """Close all connections."""
         if self._checkpoints is not None:
             self._checkpoints.close()
-        self._engine.dispose()
+        self._database.close()
 
     def __enter__(self) -> Self:
         return self
@@ -94,7 +93,7 @@ class EventStore:
             Unavailable: the database does not answer.
         """
         try:
-            with writing(self._engine) as connection:
+            with self._database.writing() as connection:
                 write_exposures(connection, writes.exposures)
                 write_shadow(connection, writes.shadow)
                 return write_feedback(connection, writes.feedback, self._window_us)
@@ -123,14 +122,14 @@ class EventStore:
 
     def shadow(self, name: str, *, since: datetime) -> dict[str, float]:
         """Sum up a rollout's shadow answers, as ``Observation.shadow`` says."""
-        with reading(self._engine) as connection:
+        with self._database.reading() as connection:
             return summarise_shadow(connection, name, since)
 
     # Rollouts
 
     def splits(self) -> list[Split]:
         """Of the rollouts that are being served, oldest first."""
-        with reading(self._engine) as connection:
+        with self._database.reading() as connection:
             return rollouts.read_splits(connection)
 
     def create_rollout(self, name: str, plan: str, state: str, split: Split | None) -> None:
@@ -139,7 +138,7 @@ class EventStore:
         Raises:
             SettingsError: there is one of this name, or the split is of another.
         """
-        with writing(self._engine) as connection:
+        with self._database.writing() as connection:
             rollouts.create_rollout(connection, name, plan, state, split)
 
     def rollout(self, name: str) -> RolloutRow:
@@ -148,12 +147,12 @@ class EventStore:
         Raises:
             SettingsError: there is none of this name.
         """
-        with reading(self._engine) as connection:
+        with self._database.reading() as connection:
             return rollouts.read_rollout(connection, name)
 
     def rollouts(self) -> list[RolloutRow]:
         """All of them, oldest first."""
-        with reading(self._engine) as connection:
+        with self._database.reading() as connection:
             return rollouts.read_rollouts(connection)
 
     def replace_state(
@@ -183,7 +182,7 @@ class EventStore:
         Raises:
             SettingsError: the split is of another rollout.
         """
-        with writing(self._engine) as connection:
+        with self._database.writing() as connection:
             return rollouts.replace_state(connection, name, revision, state, split, note, holder)
 
     def journal(self, name: str) -> list[JournalEntry]:
@@ -192,7 +191,7 @@ class EventStore:
         Raises:
             SettingsError: there is none of this name.
         """
-        with reading(self._engine) as connection:
+        with self._database.reading() as connection:
             return rollouts.read_journal(connection, name)
 
     def acquire_lease(self, name: str, holder: str, ttl_s: float) -> bool:
@@ -206,10 +205,10 @@ class EventStore:
         Returns:
             False when another holds it.
         """
-        with writing(self._engine) as connection:
+        with self._database.writing() as connection:
             return lease.acquire(connection, name, holder, ttl_s)
 
     def release_lease(self, name: str, holder: str) -> None:
         """Give a lease back; nothing happens when it is another's."""
-        with writing(self._engine) as connection:
+        with self._database.writing() as connection:
             lease.release(connection, name, holder)

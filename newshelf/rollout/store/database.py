@@ -21,9 +21,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from newshelf.errors import SettingsError, Unavailable
 
-__all__ = ["BUSY_TIMEOUT_S", "open_engine", "reading", "sqlite_file", "unavailable", "writing"]
+__all__ = ["Database"]
 
-BUSY_TIMEOUT_S = 5.0
+_BUSY_TIMEOUT_S = 5.0
 """How long a writer of SQLite waits for another process's transaction."""
 _CONNECT_TIMEOUT_S = 5
 _FORMS = "sqlite:///FILE or postgresql+psycopg://USER:PASSWORD@HOST/DATABASE"
@@ -31,60 +31,69 @@ _LOST = (OperationalError, InterfaceError, InternalError, PoolTimeout)
 """The database could not be reached, was shut down, is locked, or its disk is full."""
 
 
-def open_engine(text: str) -> Engine:
-    """Connect lazily to what ``text`` names.
+class Database:
+    """Connections to one database, for every thread."""
 
-    Raises:
-        SettingsError: it is no URL, or of a database that is not supported.
-    """
-    url = _parsed(text)
+    def __init__(self, url: str) -> None:
+        """Connect lazily.
+
+        Args:
+            url: as ``EventStore.open`` takes it.
+
+        Raises:
+            SettingsError: it is no URL, or of a database that is not supported.
+        """
+        self._engine = _engine(_parsed(url))
+        self._writer = self._engine.execution_options(sqlite_begin="IMMEDIATE")
+
+    @property
+    def sqlite_file(self) -> Path | None:
+        """The database's file; None of PostgreSQL."""
+        is_sqlite = self._engine.dialect.name == "sqlite"
+        return Path(self._engine.url.database or "") if is_sqlite else None
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """One transaction that sees one state of the database.
+
+        Raises:
+            Unavailable: the database does not answer.
+        """
+        with self._unavailable(), self._engine.connect() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execution_options(isolation_level="REPEATABLE READ")
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """One transaction, committed at the end.
+
+        Raises:
+            Unavailable: the database does not answer, or is locked for too long.
+        """
+        with self._unavailable(), self._writer.begin() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _unavailable(self) -> Iterator[None]:
+        try:
+            yield
+        except _LOST as error:
+            cause = error.orig if isinstance(error, DBAPIError) else error
+            where = self._engine.url.render_as_string(hide_password=True)
+            raise Unavailable(f"the event store {where} does not answer: {cause}") from error
+
+
+def _engine(url: URL) -> Engine:
     if url.get_backend_name() == "sqlite":
         return _sqlite(url)
-    return create_engine(
-        url,
-        pool_pre_ping=True,
-        connect_args={"connect_timeout": _CONNECT_TIMEOUT_S},
-    )
-
-
-def sqlite_file(engine: Engine) -> Path | None:
-    """The database's file; None of PostgreSQL."""
-    is_sqlite = engine.dialect.name == "sqlite"
-    return Path(engine.url.database or "") if is_sqlite else None
-
-
-@contextmanager
-def reading(engine: Engine) -> Iterator[Connection]:
-    """One transaction that sees one state of the database.
-
-    Raises:
-        Unavailable: the database cannot be reached.
-    """
-    with unavailable(engine), engine.connect() as connection, connection.begin():
-        yield connection
-
-
-@contextmanager
-def writing(engine: Engine) -> Iterator[Connection]:
-    """One transaction, committed at the end.
-
-    Raises:
-        Unavailable: the database cannot be reached, or is locked for too long.
-    """
-    immediate = engine.execution_options(sqlite_begin="IMMEDIATE")
-    with unavailable(engine), immediate.begin() as connection:
-        yield connection
-
-
-@contextmanager
-def unavailable(engine: Engine) -> Iterator[None]:
-    """Translate what a lost connection raises."""
-    try:
-        yield
-    except _LOST as error:
-        cause = error.orig if isinstance(error, DBAPIError) else error
-        where = engine.url.render_as_string(hide_password=True)
-        raise Unavailable(f"the event store {where} does not answer: {cause}") from error
+    # A setting of the URL's own wins.
+    wait = {} if "connect_timeout" in url.query else {"connect_timeout": _CONNECT_TIMEOUT_S}
+    return create_engine(url, connect_args=wait)
 
 
 def _parsed(text: str) -> URL:
@@ -115,7 +124,7 @@ def _sqlite(url: URL) -> Engine:
         raise SettingsError(f"cannot open the event store {path}: {error.strerror}") from error
     engine = create_engine(
         url.set(database=str(path)),
-        connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
+        connect_args={"timeout": _BUSY_TIMEOUT_S, "check_same_thread": False},
     )
     event.listen(engine, "connect", _set_up)
     event.listen(engine, "begin", _begin)
