@@ -17,7 +17,8 @@ __all__ = ["write_events"]
 
 _CHUNK_ROWS = 50_000
 _Row = tuple[str, str, str, int]
-_SCHEMA = pa.schema(zip(EVENT_COLUMNS, (pa.string(), pa.string(), pa.string(), pa.int64())))
+_TYPES = (pa.string(), pa.string(), pa.string(), pa.int64())
+_SCHEMA = pa.schema(zip(EVENT_COLUMNS, _TYPES, strict=True))
 
 
 def write_events(events: Iterable[StoredFeedback], path: Path) -> int:
@@ -49,8 +50,9 @@ def _write_parquet(rows: Iterable[_Row], path: Path) -> int:
     written = 0
     with pq.ParquetWriter(path, _SCHEMA) as writer:
         for chunk in _chunks(iter(rows)):
-            columns = list(zip(*chunk, strict=True))
-            writer.write_table(pa.table(dict(zip(EVENT_COLUMNS, columns)), schema=_SCHEMA))
+            cells = zip(zip(*chunk, strict=True), _TYPES, strict=True)
+            columns = [pa.array(column, kind) for column, kind in cells]
+            writer.write_table(pa.table(columns, schema=_SCHEMA))
             written += len(chunk)
     return written
 

@@ -1,8 +1,9 @@
 """The event store: one object per process, for every thread."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Self
 
 from sqlalchemy.exc import DataError, StatementError
