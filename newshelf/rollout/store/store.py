@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Self
 
-from sqlalchemy.exc import DataError, StatementError
+from sqlalchemy.exc import StatementError
 
 from newshelf.errors import InvalidField
 from newshelf.rollout.records import Exposure, Feedback
@@ -100,7 +100,7 @@ class EventStore:
                 write_exposures(connection, writes.exposures)
                 write_shadow(connection, writes.shadow)
                 return write_feedback(connection, writes.feedback, self._window_us)
-        except (DataError, StatementError, UnicodeError) as error:
+        except (StatementError, UnicodeError, OverflowError) as error:
             cause = error.orig if isinstance(error, StatementError) else error
             raise InvalidField(f"the event store cannot hold a value: {cause}") from error
 
