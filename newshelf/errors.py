@@ -24,7 +24,10 @@
         ├── TrainingError    500  cannot_train
         ├── ParityError      500  parity_failed
         ├── VersionMismatch  500  version_mismatch
-        └── ServerError      500  server
+        ├── ServerError      500  server
+        ├── PlanError        500  bad_plan
+        ├── RolloutError     500  cannot_roll_out
+        └── EvidenceError    500  too_little_evidence
 
 A message says what was wrong and what to do about it. ``field`` is the path of
 the offending part of a request (``history[2].image``), or None.
@@ -36,14 +39,17 @@ __all__ = [
     "BadPicture",
     "CatalogError",
     "DeadlineExceeded",
+    "EvidenceError",
     "InvalidField",
     "MethodNotAllowed",
     "NewshelfError",
     "NotFound",
     "NotJson",
     "ParityError",
+    "PlanError",
     "RateLimited",
     "RequestError",
+    "RolloutError",
     "ServerError",
     "SettingsError",
     "SetupError",
@@ -218,3 +224,21 @@ class ServerError(SetupError):
     """TorchServe did not start, did not become ready, or is not running."""
 
     code = "server"
+
+
+class PlanError(SetupError):
+    """A rollout's plan has an unknown key, a bad value, or steps that go down."""
+
+    code = "bad_plan"
+
+
+class RolloutError(SetupError):
+    """A command does not fit what the rollout is doing."""
+
+    code = "cannot_roll_out"
+
+
+class EvidenceError(SetupError):
+    """An estimate was asked for that the data do not carry."""
+
+    code = "too_little_evidence"
