@@ -1,7 +1,9 @@
 """The event store: what was shown to whom, what came of it, and how rollouts stand."""
 
 from newshelf.rollout.store.group_commit import GroupCommit
+from newshelf.rollout.store.observe import Observed
 from newshelf.rollout.store.outcome import OUTCOMES, Outcome
+from newshelf.rollout.store.read import StoredFeedback
 from newshelf.rollout.store.rollouts import JournalEntry, RolloutRow
 from newshelf.rollout.store.shadow import ShadowAnswer
 from newshelf.rollout.store.store import JOIN_WINDOW, EventStore, Writes
@@ -12,8 +14,10 @@ __all__ = [
     "EventStore",
     "GroupCommit",
     "JournalEntry",
+    "Observed",
     "Outcome",
     "RolloutRow",
     "ShadowAnswer",
+    "StoredFeedback",
     "Writes",
 ]

@@ -1,11 +1,12 @@
 """The event store: one object per process, for every thread."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Self
 
-from sqlalchemy.exc import DataError, StatementError
+from sqlalchemy.exc import StatementError
 
 from newshelf.errors import InvalidField
 from newshelf.rollout.records import Exposure, Feedback
@@ -14,7 +15,9 @@ from newshelf.rollout.store import lease, rollouts
 from newshelf.rollout.store.checkpoint import Checkpoints
 from newshelf.rollout.store.database import Database
 from newshelf.rollout.store.migrate import migrate
+from newshelf.rollout.store.observe import Observed, observe
 from newshelf.rollout.store.outcome import Outcome
+from newshelf.rollout.store.read import StoredFeedback, read_exposures, read_feedback
 from newshelf.rollout.store.rollouts import JournalEntry, RolloutRow
 from newshelf.rollout.store.shadow import ShadowAnswer, summarise_shadow
 from newshelf.rollout.store.write import write_exposures, write_feedback, write_shadow
@@ -97,7 +100,7 @@ class EventStore:
                 write_exposures(connection, writes.exposures)
                 write_shadow(connection, writes.shadow)
                 return write_feedback(connection, writes.feedback, self._window_us)
-        except (DataError, StatementError, UnicodeError) as error:
+        except (StatementError, UnicodeError, OverflowError) as error:
             cause = error.orig if isinstance(error, StatementError) else error
             raise InvalidField(f"the event store cannot hold a value: {cause}") from error
 
@@ -124,6 +127,42 @@ class EventStore:
         """Sum up a rollout's shadow answers, as ``Observation.shadow`` says."""
         with self._database.reading() as connection:
             return summarise_shadow(connection, name, since)
+
+    def exposures(self, rollout: str | None = None) -> Iterator[Exposure]:
+        """All answers, or those of one rollout, in the order in which they were stored."""
+        return read_exposures(self._database, rollout)
+
+    def feedback(self, rollout: str | None = None) -> Iterator[StoredFeedback]:
+        """All events, or those of one rollout, in the order in which they were stored."""
+        return read_feedback(self._database, rollout)
+
+    def export_events(self, path: Path) -> int:
+        """Write all feedback in the catalogue's events format.
+
+        Args:
+            path: ``.parquet``, ``.csv`` or ``.tsv``; written aside and renamed.
+
+        Returns:
+            The number of events.
+
+        Raises:
+            SettingsError: another suffix.
+        """
+        # pyarrow is large, and a gateway never exports.
+        from newshelf.rollout.store.export import write_events  # noqa: PLC0415
+
+        return write_events(self.feedback(), path)
+
+    def observe(self, name: str, *, step_since: datetime, before_window_s: float) -> Observed:
+        """Sum up a rollout, as ``UnitTotals`` and ``VariantHealth`` say.
+
+        Args:
+            name: the rollout.
+            step_since: health is counted from this moment on, totals from the first exposure.
+            before_window_s: of the covariates, in the time before the first exposure.
+        """
+        with self._database.reading() as connection:
+            return observe(connection, name, step_since=step_since, before_window_s=before_window_s)
 
     # Rollouts
 
