@@ -15,6 +15,7 @@ __all__ = [
     "EvaluationSettings",
     "FinetuneSettings",
     "FusionSettings",
+    "GatewaySettings",
     "ImageTowerSettings",
     "IndexSettings",
     "KnowledgeSettings",
@@ -216,6 +217,36 @@ class ArchiveSettings(_Section):
     recommender: ModelServingSettings = ModelServingSettings()
 
 
+class GatewaySettings(_Section):
+    """The HTTP API that a shop's front end calls."""
+
+    enabled: bool = True
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65535)] = 8000
+    processes: Positive = 1
+    connections: Positive = 64
+    """To TorchServe, of each process; as many more requests may wait for one."""
+    max_body_bytes: Positive = 6_553_500
+    timeout_ms: Positive = 1_000
+    """Of a request that names no deadline."""
+    max_timeout_ms: Positive = 10_000
+    """The furthest deadline that a request may name."""
+    retry_share: Fraction = 0.1
+    """Of the requests that may be sent a second time."""
+    breaker_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Of the last requests to a model version that have to fail for it to be left alone."""
+    breaker_requests: Positive = 20
+    """How many those last requests are."""
+    breaker_open_s: Annotated[float, Field(gt=0)] = 5.0
+    """For how long it is left alone, before one request tries it again."""
+    shadow_requests: Positive = 32
+    """Copies for a shadowed model that may be under way at once; further ones are dropped."""
+    record: Literal["required", "best_effort"] = "required"
+    """``required`` answers only what was recorded; ``best_effort`` answers anyway."""
+    log_requests: bool = True
+    traces: Literal["none", "console", "otlp"] = "none"
+
+
 class Settings(_Section):
     """The whole file. Every section and key may be left out."""
 
@@ -235,6 +266,7 @@ class Settings(_Section):
     evaluation: EvaluationSettings = EvaluationSettings()
     index: IndexSettings = IndexSettings()
     archive: ArchiveSettings = ArchiveSettings()
+    gateway: GatewaySettings = GatewaySettings()
 
 
 def load_settings(path: Path) -> Settings:

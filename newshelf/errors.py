@@ -9,7 +9,12 @@
     │   ├── TooLarge         413  too_large           bytes, pixels, instances
     │   ├── BadPicture       422  bad_picture         not a picture, or a broken one
     │   ├── UnsupportedMedia 415  unsupported_media
-    │   └── UnknownItem      404  unknown_item
+    │   ├── UnknownItem      404  unknown_item
+    │   ├── Unauthorized     401  unauthorized        no key, an unknown or an expired one
+    │   ├── NotFound         404  not_found           no such path
+    │   ├── MethodNotAllowed 405  method_not_allowed
+    │   ├── UnknownRequest   404  unknown_request     feedback on an answer that nobody got
+    │   └── RateLimited      429  rate_limited
     ├── Unavailable          503  unavailable
     │   └── DeadlineExceeded 504  deadline_exceeded
     └── SetupError           500  setup               the operator can mend it
@@ -36,10 +41,13 @@ __all__ = [
     "DeadlineExceeded",
     "EvidenceError",
     "InvalidField",
+    "MethodNotAllowed",
     "NewshelfError",
+    "NotFound",
     "NotJson",
     "ParityError",
     "PlanError",
+    "RateLimited",
     "RequestError",
     "RolloutError",
     "ServerError",
@@ -47,8 +55,10 @@ __all__ = [
     "SetupError",
     "TooLarge",
     "TrainingError",
+    "Unauthorized",
     "Unavailable",
     "UnknownItem",
+    "UnknownRequest",
     "UnsupportedMedia",
     "VersionMismatch",
     "WeightsError",
@@ -117,6 +127,41 @@ class UnknownItem(RequestError):
 
     http_status = 404
     code = "unknown_item"
+
+
+class Unauthorized(RequestError):
+    """The request carries no key, or one that is unknown, revoked or expired."""
+
+    http_status = 401
+    code = "unauthorized"
+
+
+class NotFound(RequestError):
+    """Nothing is served at this path."""
+
+    http_status = 404
+    code = "not_found"
+
+
+class MethodNotAllowed(RequestError):
+    """The path is served, but not by this method."""
+
+    http_status = 405
+    code = "method_not_allowed"
+
+
+class UnknownRequest(RequestError):
+    """Feedback names an answer, or a product in it, that was never given."""
+
+    http_status = 404
+    code = "unknown_request"
+
+
+class RateLimited(RequestError):
+    """More requests than the key may send."""
+
+    http_status = 429
+    code = "rate_limited"
 
 
 class Unavailable(NewshelfError):

@@ -1,0 +1,94 @@
+"""Runs the gateway: ``python -m newshelf.gateway.serve PLAN``.
+
+One supervisor (uvicorn's) and as many processes as the settings say. They share one listening
+socket, so that what waits to be accepted outlives a process that is killed; the supervisor
+starts another in its place.
+"""
+
+import os
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import uvicorn
+from uvicorn.supervisors import Multiprocess
+
+from newshelf.errors import NewshelfError
+from newshelf.gateway.plan import GatewayPlan, read_plan
+
+__all__ = ["main", "run"]
+
+_BACKLOG = 1024
+_AT_ONCE = 2_000
+"""Requests of one process; beyond, uvicorn answers 503 by itself."""
+
+
+def run(plan: GatewayPlan) -> None:
+    """Serve until SIGTERM or SIGINT; SIGHUP replaces the processes one by one.
+
+    Args:
+        plan: settings and places.
+    """
+    settings = plan.settings
+    with tempfile.TemporaryDirectory(prefix="newshelf-metrics-") as folder:
+        # Read by prometheus-client when the processes import it.
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        config = uvicorn.Config(
+            partial(_worker, plan),
+            factory=True,
+            host=settings.host,
+            port=settings.port,
+            workers=settings.processes,
+            loop="uvloop",
+            http="httptools",
+            ws="none",
+            lifespan="on",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            proxy_headers=False,
+            backlog=_BACKLOG,
+            limit_concurrency=_AT_ONCE,
+            timeout_graceful_shutdown=max(1, settings.max_timeout_ms // 1000),
+        )
+        Multiprocess(config, sockets=[config.bind_socket()]).run()
+
+
+def main(arguments: list[str]) -> int:
+    """The program; returns its exit code."""
+    try:
+        (path,) = arguments
+        plan = read_plan(Path(path))
+        # Once, here, with a message: a process could only die of it.
+        _check(plan)
+    except ValueError:
+        print("usage: python -m newshelf.gateway.serve PLAN", file=sys.stderr)
+        return 2
+    except NewshelfError as error:
+        print(f"error: {error.message}", file=sys.stderr)
+        return 2
+    run(plan)
+    return 0
+
+
+def _worker(plan: GatewayPlan) -> object:
+    from newshelf.gateway.worker import make_worker  # noqa: PLC0415 - metrics need the folder first
+
+    return make_worker(plan)
+
+
+def _check(plan: GatewayPlan) -> None:
+    from newshelf.gateway.keys import KeyFile  # noqa: PLC0415
+    from newshelf.gateway.popular import read_popular  # noqa: PLC0415
+    from newshelf.gateway.tracing import make_spans  # noqa: PLC0415
+    from newshelf.rollout.store import EventStore  # noqa: PLC0415
+
+    KeyFile(plan.api_keys).read()
+    read_popular(plan.popular)
+    make_spans(plan.settings.traces).close()
+    EventStore.open(plan.store_url).close()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
