@@ -20,6 +20,7 @@ __all__ = [
     "IndexSettings",
     "KnowledgeSettings",
     "ModelServingSettings",
+    "RolloutSettings",
     "SampleSettings",
     "ScorerSettings",
     "Settings",
@@ -247,6 +248,21 @@ class GatewaySettings(_Section):
     traces: Literal["none", "console", "otlp"] = "none"
 
 
+class RolloutSettings(_Section):
+    """The controller, which looks at rollouts and moves them on."""
+
+    tick_s: Annotated[float, Field(gt=0)] = 10.0
+    """Between two looks."""
+    look_s: Annotated[float, Field(ge=0)] = 60.0
+    """Between two looks that are kept for the report; changes always are."""
+    lease_s: Annotated[float, Field(ge=5)] = 30.0
+    """Another controller takes over from one that was silent for so long."""
+    load_s: Annotated[float, Field(gt=0)] = 300.0
+    """In which a challenger must load and answer."""
+    covariate_days: Annotated[float, Field(gt=0)] = 14.0
+    """The window before a rollout, by which shoppers are told apart (CUPED)."""
+
+
 class Settings(_Section):
     """The whole file. Every section and key may be left out."""
 
@@ -267,6 +283,7 @@ class Settings(_Section):
     index: IndexSettings = IndexSettings()
     archive: ArchiveSettings = ArchiveSettings()
     gateway: GatewaySettings = GatewaySettings()
+    rollout: RolloutSettings = RolloutSettings()
 
 
 def load_settings(path: Path) -> Settings:

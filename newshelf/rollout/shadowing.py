@@ -72,14 +72,13 @@ def _compare(shadow: Shadow, state: RolloutState, observation: Observation) -> D
 def _different(shadow: Shadow, seen: Mapping[str, float]) -> dict[str, str]:
     """Other answers are no fault, but somebody should look at them first."""
     found = {}
-    if seen["overlap"] < shadow.least_overlap:
+    # Absent where no answer could be compared: nothing was shown, or all scores were equal.
+    overlap, drift = seen.get("overlap", 1.0), seen.get("score_drift", 0.0)
+    if overlap < shadow.least_overlap:
         found["overlap"] = (
-            f"overlap: {seen['overlap']:.2f} of the products are the same, "
-            f"below {shadow.least_overlap:g}"
+            f"overlap: {overlap:.2f} of the products are the same, below {shadow.least_overlap:g}"
         )
     most = math.inf if shadow.most_score_drift is None else shadow.most_score_drift
-    if seen["score_drift"] > most:
-        found["score_drift"] = (
-            f"score_drift: {seen['score_drift']:.2f} standard deviations, above {most:g}"
-        )
+    if drift > most:
+        found["score_drift"] = f"score_drift: {drift:.2f} standard deviations, above {most:g}"
     return found

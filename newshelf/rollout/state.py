@@ -9,7 +9,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from newshelf.rollout.plan import Plan
 from newshelf.rollout.split import Split
 
-__all__ = ["PHASES", "RUNNING", "Phase", "RolloutState", "draft", "split_of"]
+__all__ = ["OVER", "PHASES", "RUNNING", "Phase", "RolloutState", "draft", "split_of"]
 
 Phase = Literal[
     "draft",
@@ -38,6 +38,9 @@ PHASES: Mapping[Phase, str] = {
 
 RUNNING: tuple[Phase, ...] = ("shadow", "ramp", "paused", "promoting")
 """The phases in which requests are copied or split."""
+
+OVER: tuple[Phase, ...] = ("promoted", "rolled_back", "aborted")
+"""The phases that nothing but a command ends."""
 
 Resumable = Literal["shadow", "ramp", "promoting"]
 

@@ -1,6 +1,7 @@
 """The event store: what was shown to whom, what came of it, and how rollouts stand."""
 
 from newshelf.rollout.store.group_commit import GroupCommit
+from newshelf.rollout.store.looks import KeptLook
 from newshelf.rollout.store.observe import Observed
 from newshelf.rollout.store.outcome import OUTCOMES, Outcome
 from newshelf.rollout.store.read import StoredFeedback
@@ -14,6 +15,7 @@ __all__ = [
     "EventStore",
     "GroupCommit",
     "JournalEntry",
+    "KeptLook",
     "Observed",
     "Outcome",
     "RolloutRow",

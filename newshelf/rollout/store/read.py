@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Table, select
+from sqlalchemy import Table, func, select
+from sqlalchemy.engine import Connection
 from sqlalchemy.sql.elements import ColumnElement
 
 from newshelf.rollout.records import Exposure
@@ -14,7 +15,7 @@ from newshelf.rollout.store.clock import from_us
 from newshelf.rollout.store.database import Database
 from newshelf.rollout.store.rows import exposure
 
-__all__ = ["StoredFeedback", "read_exposures", "read_feedback"]
+__all__ = ["StoredFeedback", "last_answer_at", "read_exposures", "read_feedback"]
 
 _PAGE_ROWS = 5000
 
@@ -50,6 +51,14 @@ def read_feedback(database: Database, rollout: str | None) -> Iterator[StoredFee
     for row in _rows(database, schema.feedback, rollout):
         values = {**row._mapping, "at": from_us(row.at_us)}
         yield StoredFeedback(**{name: values[name] for name in StoredFeedback.__dataclass_fields__})
+
+
+def last_answer_at(connection: Connection, rollout: str) -> datetime | None:
+    """When a rollout's split answered last; None before its first answer."""
+    table = schema.exposures
+    query = select(func.max(table.c.at_us)).where(table.c.rollout == rollout)
+    at_us = connection.scalar(query)
+    return None if at_us is None else from_us(at_us)
 
 
 def _rows(database: Database, table: Table, rollout: str | None) -> Iterator[Any]:

@@ -18,7 +18,16 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-__all__ = ["METADATA", "exposures", "feedback", "journal", "leases", "rollouts", "shadow_answers"]
+__all__ = [
+    "METADATA",
+    "exposures",
+    "feedback",
+    "journal",
+    "leases",
+    "looks",
+    "rollouts",
+    "shadow_answers",
+]
 
 METADATA = MetaData(
     naming_convention={
@@ -98,6 +107,16 @@ journal = Table(
     Column("split", Text),
     Column("note", Text, nullable=False),
     UniqueConstraint("rollout", "revision"),
+)
+
+looks = Table(
+    "looks",
+    METADATA,
+    Column("id", _Number, primary_key=True),
+    Column("rollout", Text, ForeignKey("rollouts.name"), nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+    Column("look", Text, nullable=False),
+    Index(None, "rollout", "at_us"),
 )
 
 leases = Table(

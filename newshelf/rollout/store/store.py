@@ -1,6 +1,6 @@
 """The event store: one object per process, for every thread."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -13,14 +13,22 @@ from newshelf.rollout.records import Exposure, Feedback
 from newshelf.rollout.split import Split
 from newshelf.rollout.store import lease, rollouts
 from newshelf.rollout.store.checkpoint import Checkpoints
+from newshelf.rollout.store.credits import team_credits
 from newshelf.rollout.store.database import Database
+from newshelf.rollout.store.looks import KeptLook, add_look, last_look, read_looks
 from newshelf.rollout.store.migrate import migrate
 from newshelf.rollout.store.observe import Observed, observe
 from newshelf.rollout.store.outcome import Outcome
-from newshelf.rollout.store.read import StoredFeedback, read_exposures, read_feedback
+from newshelf.rollout.store.read import (
+    StoredFeedback,
+    last_answer_at,
+    read_exposures,
+    read_feedback,
+)
 from newshelf.rollout.store.rollouts import JournalEntry, RolloutRow
 from newshelf.rollout.store.shadow import ShadowAnswer, summarise_shadow
 from newshelf.rollout.store.write import write_exposures, write_feedback, write_shadow
+from newshelf.rollout.totals import Floats
 
 __all__ = ["JOIN_WINDOW", "EventStore", "Writes"]
 
@@ -164,6 +172,16 @@ class EventStore:
         with self._database.reading() as connection:
             return observe(connection, name, step_since=step_since, before_window_s=before_window_s)
 
+    def credits(self, name: str) -> Mapping[str, Floats]:
+        """Clicks on a rollout's interleaved answers, as ``Observation.credits`` says."""
+        with self._database.reading() as connection:
+            return team_credits(connection, name)
+
+    def last_answer_at(self, name: str) -> datetime | None:
+        """When a rollout's split answered last; None before its first answer."""
+        with self._database.reading() as connection:
+            return last_answer_at(connection, name)
+
     # Rollouts
 
     def splits(self) -> list[Split]:
@@ -232,6 +250,21 @@ class EventStore:
         """
         with self._database.reading() as connection:
             return rollouts.read_journal(connection, name)
+
+    def add_look(self, name: str, look: str) -> None:
+        """Keep what the controller saw of a rollout."""
+        with self._database.writing() as connection:
+            add_look(connection, name, look)
+
+    def looks(self, name: str, *, most: int) -> list[KeptLook]:
+        """What was seen of a rollout, oldest first; of more than ``most``, at equal distances."""
+        with self._database.reading() as connection:
+            return read_looks(connection, name, most)
+
+    def last_look(self, name: str) -> KeptLook | None:
+        """What was seen of a rollout last; None before the first look."""
+        with self._database.reading() as connection:
+            return last_look(connection, name)
 
     def acquire_lease(self, name: str, holder: str, ttl_s: float) -> bool:
         """Take, or prolong, a lease for ``ttl_s`` seconds by the database's clock.
