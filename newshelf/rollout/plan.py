@@ -79,6 +79,16 @@ class Step(_Timed):
     """In each variant, seen in this step."""
 
 
+def _going_up(steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    for number, (before, after) in enumerate(pairwise(steps), start=2):
+        if after.percent <= before.percent:
+            raise ValueError(
+                f"step {number} has {after.percent:g} % after {before.percent:g} %; "
+                "steps must go up"
+            )
+    return steps
+
+
 class SuccessMetric(_Section):
     """What the challenger must be better at."""
 
@@ -167,7 +177,7 @@ class Plan(_Section):
     challenger: Version
     """Version that may replace it."""
     shadow: Shadow | None = None
-    ramp: Annotated[tuple[Step, ...], AfterValidator(_some)]
+    ramp: Annotated[tuple[Step, ...], AfterValidator(_some), AfterValidator(_going_up)]
     promotion: Promotion = Promotion()
     success: Annotated[tuple[SuccessMetric, ...], AfterValidator(_some)]
     guardrails: Annotated[tuple[Guardrail, ...], AfterValidator(_some)]
@@ -191,16 +201,6 @@ class Plan(_Section):
     def _check_versions(self) -> "Plan":
         if self.control == self.challenger:
             raise ValueError(f"control and challenger are the same version, {self.control!r}")
-        return self
-
-    @model_validator(mode="after")
-    def _check_steps(self) -> "Plan":
-        for place, (before, after) in enumerate(pairwise(self.ramp), start=1):
-            if after.percent <= before.percent:
-                raise ValueError(
-                    f"ramp[{place}].percent: {after.percent:g} follows {before.percent:g}; "
-                    "steps must go up"
-                )
         return self
 
     @model_validator(mode="after")

@@ -8,6 +8,7 @@ so many values that the quantile would hardly have stayed unseen, about 1,000 fo
 """
 
 import math
+from bisect import bisect_left
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,25 +31,32 @@ def lower_quantile(values: Floats, quantile: float, alpha: float) -> float:
     Returns:
         In the unit of the values; -inf while there are too few.
     """
-    n = len(values)
-    counts = np.arange(n + 1)
-    # The quantile is exceeded with a probability of at most 1 - quantile. What is exceeded
-    # so often that this is refuted lies below it.
-    refuted = log_evidence_above(counts, n, 1 - quantile) >= math.log(1 / alpha)
-    refuted &= counts > (1 - quantile) * n
-    if not refuted.any():
+    n, share, threshold = len(values), 1 - quantile, math.log(1 / alpha)
+    # The quantile is exceeded with a probability of at most 1 - quantile. A value that is
+    # exceeded so often that this is refuted lies below it. More is stronger evidence.
+    usual = math.ceil(share * n)
+    fewest = usual + bisect_left(
+        range(usual, n + 1),
+        True,
+        key=lambda count: bool(log_evidence_above(count, n, share) >= threshold),
+    )
+    if fewest > n:
         return -math.inf
-    fewest = int(np.argmax(refuted))
     return float(np.partition(values, n - fewest)[n - fewest])
 
 
 def upper_quantile(values: Floats, quantile: float, alpha: float) -> float:
     """At least the true quantile at every look; inf while there are too few values."""
-    n = len(values)
-    counts = np.arange(n + 1)
-    refuted = log_evidence_below(counts, n, 1 - quantile) >= math.log(1 / alpha)
-    refuted &= counts < (1 - quantile) * n
-    if not refuted.any():
+    n, share, threshold = len(values), 1 - quantile, math.log(1 / alpha)
+    usual = math.floor(share * n)
+    most = (
+        bisect_left(
+            range(usual + 1),
+            True,
+            key=lambda count: bool(log_evidence_below(count, n, share) < threshold),
+        )
+        - 1
+    )
+    if most < 0:
         return math.inf
-    most = n - int(np.argmax(refuted[::-1]))
     return float(np.partition(values, n - most - 1)[n - most - 1])

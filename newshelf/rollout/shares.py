@@ -16,8 +16,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
-from scipy.special import betaln, xlog1py, xlogy
-from scipy.stats import beta
+from scipy.special import betaincc, betaln, xlog1py, xlogy
 
 __all__ = ["log_evidence_above", "log_evidence_below", "lower_bound", "upper_bound"]
 
@@ -34,8 +33,11 @@ def log_evidence_above(k: ArrayLike, n: ArrayLike, share: ArrayLike) -> Floats:
     """
     k, n, share = (np.asarray(each, dtype=np.float64) for each in (k, n, share))
     missed = n - k
+    with np.errstate(divide="ignore"):
+        # 0 where the data lie far below: no evidence at all.
+        log_mass = np.log(betaincc(k + 1, missed + 1, share))
     found: Floats = (
-        beta.logsf(share, k + 1, missed + 1)
+        log_mass
         + betaln(k + 1, missed + 1)
         - np.log1p(-share)
         - xlogy(k, share)
