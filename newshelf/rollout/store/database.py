@@ -10,13 +10,7 @@ from typing import Any
 
 from sqlalchemy import URL, Engine, create_engine, event, make_url
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import (
-    ArgumentError,
-    DBAPIError,
-    InterfaceError,
-    InternalError,
-    OperationalError,
-)
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from newshelf.errors import SettingsError, Unavailable
@@ -27,8 +21,6 @@ _BUSY_TIMEOUT_S = 5.0
 """How long a writer of SQLite waits for another process's transaction."""
 _CONNECT_TIMEOUT_S = 5
 _FORMS = "sqlite:///FILE or postgresql+psycopg://USER:PASSWORD@HOST/DATABASE"
-_LOST = (OperationalError, InterfaceError, InternalError, PoolTimeout)
-"""The database could not be reached, was shut down, is locked, or its disk is full."""
 
 
 class Database:
@@ -82,10 +74,14 @@ class Database:
     def _unavailable(self) -> Iterator[None]:
         try:
             yield
-        except _LOST as error:
+        except (DataError, IntegrityError):
+            # The values are at fault, not the database.
+            raise
+        except (DBAPIError, PoolTimeout) as error:
             cause = error.orig if isinstance(error, DBAPIError) else error
             where = self._engine.url.render_as_string(hide_password=True)
-            raise Unavailable(f"the event store {where} does not answer: {cause}") from error
+            reason = str(cause).partition("\n")[0]
+            raise Unavailable(f"the event store {where} cannot be used: {reason}") from error
 
 
 def _engine(url: URL) -> Engine:
