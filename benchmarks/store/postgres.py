@@ -55,13 +55,15 @@ class Postgres:
         """
         self._binaries = find_binaries()
         self._settings = settings
-        self._owner = _server_user()
+        owner = _server_user()
+        self._uid = None if owner is None else owner.pw_uid
+        self._gid = None if owner is None else owner.pw_gid
         # Not below a test's folder: the path of a socket has at most 107 bytes, and another
         # user has to get there.
         self.folder = Path(tempfile.mkdtemp(prefix="newshelf-postgres-"))
         self._process: subprocess.Popen[bytes] | None = None
-        if self._owner is not None:
-            os.chown(self.folder, self._owner.pw_uid, self._owner.pw_gid)
+        if owner is not None:
+            os.chown(self.folder, owner.pw_uid, owner.pw_gid)
         self._run(
             "initdb",
             "--auth=trust",
@@ -96,7 +98,7 @@ class Postgres:
         self.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         return self.url(name)
 
-    def execute(self, statement: sql.Composable, database: str = "postgres") -> None:
+    def execute(self, statement: sql.SQL | sql.Composed, database: str = "postgres") -> None:
         """Run one statement as the superuser."""
         with self._connect(database) as connection:
             connection.execute(statement)
@@ -123,7 +125,9 @@ class Postgres:
                 stdout=log,
                 stderr=log,
                 cwd=self.folder,
-                **self._identity(),
+                user=self._uid,
+                group=self._gid,
+                extra_groups=None if self._uid is None else (),
             )
         deadline = time.monotonic() + _START_S
         while not self._answers():
@@ -157,12 +161,6 @@ class Postgres:
     def _connect(self, database: str) -> psycopg.Connection:
         return psycopg.connect(host=str(self.folder), user=_USER, dbname=database, autocommit=True)
 
-    def _identity(self) -> dict[str, object]:
-        if self._owner is None:
-            return {}
-        owner = self._owner
-        return {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": ()}
-
     def _run(self, program: str, *arguments: str) -> None:
         done = subprocess.run(
             [self._binaries / program, *arguments],
@@ -170,7 +168,9 @@ class Postgres:
             text=True,
             cwd=self.folder,
             check=False,
-            **self._identity(),
+            user=self._uid,
+            group=self._gid,
+            extra_groups=None if self._uid is None else (),
         )
         if done.returncode != 0:
             shutil.rmtree(self.folder)

@@ -10,13 +10,7 @@ from typing import Any
 
 from sqlalchemy import URL, Engine, create_engine, event, make_url
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import (
-    ArgumentError,
-    DBAPIError,
-    InterfaceError,
-    InternalError,
-    OperationalError,
-)
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from newshelf.errors import SettingsError, Unavailable
@@ -27,8 +21,6 @@ _BUSY_TIMEOUT_S = 5.0
 """How long a writer of SQLite waits for another process's transaction."""
 _CONNECT_TIMEOUT_S = 5
 _FORMS = "sqlite:///FILE or postgresql+psycopg://USER:PASSWORD@HOST/DATABASE"
-_LOST = (OperationalError, InterfaceError, InternalError, PoolTimeout)
-"""The database could not be reached, was shut down, is locked, or its disk is full."""
 
 
 class Database:
@@ -43,8 +35,11 @@ class Database:
         Raises:
             SettingsError: it is no URL, or of a database that is not supported.
         """
-        self._engine = _engine(_parsed(url))
-        self._writer = self._engine.execution_options(sqlite_begin="IMMEDIATE")
+        parsed = _parsed(url)
+        if parsed.get_backend_name() == "sqlite":
+            self._engine, self._writer = _sqlite(parsed)
+        else:
+            self._engine = self._writer = _postgresql(parsed)
 
     @property
     def sqlite_file(self) -> Path | None:
@@ -77,20 +72,23 @@ class Database:
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
+        self._writer.dispose()
 
     @contextmanager
     def _unavailable(self) -> Iterator[None]:
         try:
             yield
-        except _LOST as error:
+        except (DataError, IntegrityError):
+            # The values are at fault, not the database.
+            raise
+        except (DBAPIError, PoolTimeout) as error:
             cause = error.orig if isinstance(error, DBAPIError) else error
             where = self._engine.url.render_as_string(hide_password=True)
-            raise Unavailable(f"the event store {where} does not answer: {cause}") from error
+            reason = str(cause).partition("\n")[0]
+            raise Unavailable(f"the event store {where} cannot be used: {reason}") from error
 
 
-def _engine(url: URL) -> Engine:
-    if url.get_backend_name() == "sqlite":
-        return _sqlite(url)
+def _postgresql(url: URL) -> Engine:
     # A setting of the URL's own wins.
     wait = {} if "connect_timeout" in url.query else {"connect_timeout": _CONNECT_TIMEOUT_S}
     return create_engine(url, connect_args=wait)
@@ -114,7 +112,8 @@ def _parsed(text: str) -> URL:
     return url
 
 
-def _sqlite(url: URL) -> Engine:
+def _sqlite(url: URL) -> tuple[Engine, Engine]:
+    """For reading, and for writing."""
     path = Path(url.database or "").absolute()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -122,17 +121,22 @@ def _sqlite(url: URL) -> Engine:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     except OSError as error:
         raise SettingsError(f"cannot open the event store {path}: {error.strerror}") from error
-    engine = create_engine(
-        url.set(database=str(path)),
-        connect_args={"timeout": _BUSY_TIMEOUT_S, "check_same_thread": False},
-    )
+    at = url.set(database=str(path))
+    # Immediate: a transaction that first reads, and then finds that another has written, would
+    # fail at once, however long it is ready to wait.
+    return _sqlite_engine(at, "BEGIN"), _sqlite_engine(at, "BEGIN IMMEDIATE")
+
+
+def _sqlite_engine(url: URL, begin: str) -> Engine:
+    arguments = {"timeout": _BUSY_TIMEOUT_S, "check_same_thread": False}
+    engine = create_engine(url, connect_args=arguments)
     event.listen(engine, "connect", _set_up)
-    event.listen(engine, "begin", _begin)
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
     return engine
 
 
 def _set_up(connection: sqlite3.Connection, _record: Any) -> None:
-    # The driver begins transactions late, and so not immediate: _begin does it.
+    # The driver would begin transactions by itself, and late.
     connection.isolation_level = None
     # Built into SQLite only with an option of its compilation.
     connection.create_function("ln", 1, log, deterministic=True)
@@ -149,10 +153,3 @@ def _set_up(connection: sqlite3.Connection, _record: Any) -> None:
         "mmap_size = 268435456",
     ):
         connection.execute(f"PRAGMA {pragma}").close()
-
-
-def _begin(connection: Connection) -> None:
-    kind = connection.get_execution_options().get("sqlite_begin", "DEFERRED")
-    # Immediate: a transaction that first reads, and then finds that another has written,
-    # would fail at once, however long it is ready to wait.
-    connection.exec_driver_sql(f"BEGIN {kind}")

@@ -33,7 +33,7 @@ def migrate(database: Database) -> None:
             _refuse_newer(connection)
             command.upgrade(_config(connection), "head")
     except Unavailable as error:
-        raise SettingsError(f"{error.message.strip()}. Is its URL right, and is it up?") from error
+        raise SettingsError(f"{error.message}. Is its URL right, and is it up?") from error
 
 
 def downgrade(database: Database, revision: str) -> None:

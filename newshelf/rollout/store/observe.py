@@ -40,12 +40,18 @@ def observe(
     connection: Connection, name: str, *, step_since: datetime, before_window_s: float
 ) -> Observed:
     """Sum up one rollout; see ``EventStore.observe``."""
-    counted = _counted(name, _testers(connection, name))
+    testers = sorted(_testers(connection, name))
+    counted = and_(
+        exposures.c.rollout == name,
+        exposures.c.variant.in_(_IN_EXPERIMENT),
+        exposures.c.unit.not_in(testers),
+    )
+    done = and_(feedback.c.rollout == name, feedback.c.unit.not_in(testers))
     variants = _variants(connection, counted)
     before = _before(connection, counted, span_us(before_window_s))
     in_step = and_(counted, exposures.c.at_us >= to_us(step_since))
     return Observed(
-        totals={one: totals(_during(connection, name, one, counted), before) for one in variants},
+        totals={one: totals(_during(connection, one, counted, done), before) for one in variants},
         health={
             one: variant_health(connection, and_(in_step, exposures.c.variant == one))
             for one in variants
@@ -61,26 +67,18 @@ def _testers(connection: Connection, name: str) -> set[str]:
     return {unit for text in splits for unit in Split.model_validate_json(text).overrides}
 
 
-def _counted(name: str, testers: set[str]) -> ColumnElement[bool]:
-    return and_(
-        exposures.c.rollout == name,
-        exposures.c.variant.in_(_IN_EXPERIMENT),
-        exposures.c.unit.not_in(sorted(testers)),
-    )
-
-
 def _variants(connection: Connection, counted: ColumnElement[bool]) -> Sequence[str]:
     seen = set(connection.scalars(select(exposures.c.variant).where(counted).distinct()))
     return [one for one in _IN_EXPERIMENT if one in seen or one in _COMPARED]
 
 
 def _during(
-    connection: Connection, name: str, variant: str, counted: ColumnElement[bool]
+    connection: Connection, variant: str, counted: ColumnElement[bool], done: ColumnElement[bool]
 ) -> Mapping[str, Sums]:
     return sum_by_unit(
         connection,
         and_(counted, exposures.c.variant == variant),
-        and_(feedback.c.rollout == name, feedback.c.variant == variant),
+        and_(done, feedback.c.variant == variant),
     )
 
 

@@ -52,7 +52,7 @@ def _columns(rows: Iterable[Sums]) -> dict[str, Floats]:
 def sum_by_unit(
     connection: Connection, shown: ColumnElement[bool], done: ColumnElement[bool]
 ) -> Mapping[str, Sums]:
-    """Sum up exposures, and the feedback of those units.
+    """Sum up exposures and feedback.
 
     Args:
         connection: in a transaction.
@@ -60,7 +60,7 @@ def sum_by_unit(
         done: chooses feedback that was joined to an exposure.
 
     Returns:
-        By unit, of each that has an exposure among the chosen ones.
+        By unit.
     """
     sums = _shown(connection, shown)
     _add_clicks(connection, done, sums)
@@ -86,9 +86,7 @@ def _shown(connection: Connection, shown: ColumnElement[bool]) -> dict[str, Sums
     }
 
 
-def _add_clicks(
-    connection: Connection, done: ColumnElement[bool], sums: Mapping[str, Sums]
-) -> None:
+def _add_clicks(connection: Connection, done: ColumnElement[bool], sums: dict[str, Sums]) -> None:
     """Clicks, each once per answer and product, and the NDCG of the answers that have one::
 
         DCG  = Σ_{clicked positions p} 1 / log2(p + 1)
@@ -118,10 +116,10 @@ def _add_clicks(
         answers.c.unit, answers.c.clicks, func.count(), func.sum(answers.c.dcg)
     ).group_by(answers.c.unit, answers.c.clicks)
     for unit, clicks, requests, dcg in connection.execute(query):
-        if (unit_sums := sums.get(unit)) is not None:
-            unit_sums.clicks += clicks * requests
-            unit_sums.ndcg += dcg / _ideal_dcg(clicks)
-            unit_sums.ndcg_requests += requests
+        mine = sums.setdefault(unit, Sums())
+        mine.clicks += clicks * requests
+        mine.ndcg += dcg / _ideal_dcg(clicks)
+        mine.ndcg_requests += requests
 
 
 def _ideal_dcg(clicks: int) -> float:
@@ -129,7 +127,7 @@ def _ideal_dcg(clicks: int) -> float:
 
 
 def _add_purchases(
-    connection: Connection, done: ColumnElement[bool], sums: Mapping[str, Sums]
+    connection: Connection, done: ColumnElement[bool], sums: dict[str, Sums]
 ) -> None:
     event = feedback.c
     query = (
@@ -138,6 +136,5 @@ def _add_purchases(
         .group_by(event.unit)
     )
     for unit, purchases, revenue in connection.execute(query):
-        if (unit_sums := sums.get(unit)) is not None:
-            unit_sums.purchases = purchases
-            unit_sums.revenue = revenue
+        mine = sums.setdefault(unit, Sums())
+        mine.purchases, mine.revenue = purchases, revenue

@@ -52,6 +52,8 @@ def write_feedback(
     Returns:
         What became of each.
     """
+    if not events:
+        return []
     seen = _present(connection, {event.event_id for event in events})
     kept: dict[str, Joined] = {}
     joined = join(connection, events, window_us)

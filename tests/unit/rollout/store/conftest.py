@@ -3,7 +3,7 @@
 import itertools
 import re
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -12,8 +12,7 @@ from benchmarks.store.postgres import Postgres
 from newshelf.rollout.records import ExposedItem, Exposure, Feedback
 from newshelf.rollout.split import Split
 from newshelf.rollout.store import EventStore
-
-START = datetime(2026, 3, 1, 12, tzinfo=UTC)
+from tests.unit.rollout.store.moments import START
 
 DATABASES = [
     "sqlite",
