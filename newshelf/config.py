@@ -23,6 +23,7 @@ __all__ = [
     "SampleSettings",
     "ScorerSettings",
     "Settings",
+    "StoreSettings",
     "TextTowerSettings",
     "TowerTuningSettings",
     "TrackingSettings",
@@ -247,6 +248,13 @@ class GatewaySettings(_Section):
     traces: Literal["none", "console", "otlp"] = "none"
 
 
+class StoreSettings(_Section):
+    """Where exposures, feedback and rollouts are kept."""
+
+    url: str = ""
+    """``postgresql+psycopg://…`` or ``sqlite:///FILE``; empty is SQLite in the workspace."""
+
+
 class Settings(_Section):
     """The whole file. Every section and key may be left out."""
 
@@ -267,6 +275,7 @@ class Settings(_Section):
     index: IndexSettings = IndexSettings()
     archive: ArchiveSettings = ArchiveSettings()
     gateway: GatewaySettings = GatewaySettings()
+    store: StoreSettings = StoreSettings()
 
 
 def load_settings(path: Path) -> Settings:
