@@ -7,6 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from newshelf.cli_bench import bench
+from newshelf.cli_keys import keys
 from newshelf.cli_options import (
     CatalogOption,
     KOption,
@@ -50,6 +51,7 @@ app = typer.Typer(
 )
 
 app.add_typer(bench, name="bench")
+app.add_typer(keys, name="keys")
 
 
 @app.callback()
@@ -168,8 +170,8 @@ def serve(
     port: Annotated[
         int | None,
         typer.Option(
-            help="The first of five ports; 0 takes any free ones.",
-            show_default="those of config.properties: 8080",
+            help="The first of six ports; 0 takes any free ones.",
+            show_default="8080 and so on, and 8000 for the gateway",
         ),
     ] = None,
     runtime: RuntimeOption = None,

@@ -24,6 +24,7 @@ __all__ = [
     "SampleSettings",
     "ScorerSettings",
     "Settings",
+    "StoreSettings",
     "TextTowerSettings",
     "TowerTuningSettings",
     "TrackingSettings",
@@ -248,6 +249,13 @@ class GatewaySettings(_Section):
     traces: Literal["none", "console", "otlp"] = "none"
 
 
+class StoreSettings(_Section):
+    """Where exposures, feedback and rollouts are kept."""
+
+    url: str = ""
+    """``postgresql+psycopg://…`` or ``sqlite:///FILE``; empty is SQLite in the workspace."""
+
+
 class RolloutSettings(_Section):
     """The controller, which looks at rollouts and moves them on."""
 
@@ -283,6 +291,7 @@ class Settings(_Section):
     index: IndexSettings = IndexSettings()
     archive: ArchiveSettings = ArchiveSettings()
     gateway: GatewaySettings = GatewaySettings()
+    store: StoreSettings = StoreSettings()
     rollout: RolloutSettings = RolloutSettings()
 
 

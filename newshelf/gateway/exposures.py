@@ -20,6 +20,10 @@ def exposure_of(unit: str, routed: Routed, shown: Shown, call: Call) -> Exposure
     """
     assigned, split = routed.assigned, routed.split
     in_rollout = split is not None and (assigned.counted or assigned.variant == "default")
+    count = len(shown.items)
+    # An interleaved answer has its own probabilities, beside that of being interleaved.
+    drawn = shown.propensities or [1.0] * count
+    sources = shown.sources or [item["source"] for item in shown.items]
     return Exposure.model_validate(
         {
             "request_id": call.request_id,
@@ -35,13 +39,13 @@ def exposure_of(unit: str, routed: Routed, shown: Shown, call: Call) -> Exposure
                 {
                     "item_id": item["id"],
                     "position": position,
-                    "score": item.get("score"),
-                    "source": item.get("source"),
-                    "propensity": assigned.propensity
-                    if shown.propensities is None
-                    else shown.propensities[position - 1],
+                    "score": item["score"],
+                    "source": source,
+                    "propensity": assigned.propensity * drawn[position - 1],
                 }
-                for position, item in enumerate(shown.items, start=1)
+                for position, (item, source) in enumerate(
+                    zip(shown.items, sources, strict=True), start=1
+                )
             ],
         }
     )

@@ -133,7 +133,7 @@ class KeyFile:
         return secret
 
     def revoke(self, name: str) -> None:
-        """Forget a key; gateways refuse it within a second.
+        """Forget a key; gateways refuse it within two seconds.
 
         Raises:
             SettingsError: there is no key of this name.

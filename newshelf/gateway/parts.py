@@ -7,13 +7,12 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-from newshelf.errors import ServerError, Unavailable
+from newshelf.errors import ServerError
 from newshelf.gateway.access import Access
 from newshelf.gateway.deadline import Deadline
 from newshelf.gateway.fallback import Fallback
 from newshelf.gateway.metrics import Metrics
 from newshelf.gateway.models import Models
-from newshelf.gateway.plan import GatewayPlan
 from newshelf.gateway.popular import read_popular
 from newshelf.gateway.ports import Assign, ReadSplits, Recorder
 from newshelf.gateway.readiness import Readiness
@@ -23,6 +22,7 @@ from newshelf.gateway.shadow import Shadow
 from newshelf.gateway.tokens import Tokens
 from newshelf.gateway.tracing import Spans
 from newshelf.gateway.upstream import Upstream
+from newshelf.server.gateway_plan import GatewayPlan
 
 __all__ = ["Parts", "open_parts"]
 
@@ -114,13 +114,14 @@ async def _keep_up(router: Router, access: Access, tokens: Tokens) -> None:
     """Each second: what the store, the keys and the token's clock say now."""
     while True:
         await asyncio.sleep(_EACH_S)
-        await router.refresh()
-        access.refresh()
-        if tokens.stale():
-            try:
+        try:
+            await router.refresh()
+            access.refresh()
+            if tokens.stale():
                 await tokens.refresh(Deadline.after(_EACH_S * 1000))
-            except Unavailable as error:
-                _LOG.warning("TorchServe's token was not renewed: %s", error.message)
+        except Exception:
+            # Whatever it was, the next look comes: without one, revoked keys would go on.
+            _LOG.exception("a look at store, keys and token failed")
 
 
 async def _end(task: "asyncio.Task[None]") -> None:

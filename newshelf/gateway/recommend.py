@@ -1,15 +1,19 @@
 """Answers a request for recommendations: by the unit's model, or else by what is popular."""
 
+import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import orjson
 from pydantic import ValidationError
 
-from newshelf.errors import DeadlineExceeded, Unavailable
+from newshelf.errors import DeadlineExceeded, NewshelfError, Unavailable
 from newshelf.gateway.call import Call
+from newshelf.gateway.deadline import Deadline
 from newshelf.gateway.exposures import exposure_of
 from newshelf.gateway.fallback import Fallback
 from newshelf.gateway.http1 import Reply
+from newshelf.gateway.interleave import interleaved
 from newshelf.gateway.metrics import Metrics
 from newshelf.gateway.models import Models
 from newshelf.gateway.parse import Asked
@@ -85,14 +89,37 @@ class Recommender:
         return shown, exposure_of(asked.unit, routed, shown, call)
 
     async def _by_model(self, asked: Asked, routed: Routed, call: Call) -> Shown | Reply:
-        version = routed.assigned.version
-        deadline = call.deadline
-        reserve_s = min(_RESERVE_MAX_S, _RESERVE_SHARE * deadline.left_s())
+        """What the unit's model shows; both models, where they are interleaved."""
+        versions = [routed.assigned.version]
+        if routed.assigned.variant == "interleaved" and routed.split is not None:
+            versions = [routed.split.control, routed.split.challenger]
+        reserve_s = min(_RESERVE_MAX_S, _RESERVE_SHARE * call.deadline.left_s())
+        deadline = call.deadline.earlier(reserve_s)
         with self.spans.span("model"), self.metrics.model_seconds.time():
-            reply = await self.models.ask(
-                "recommender", version, asked.body, deadline.earlier(reserve_s)
-            )
-        return read_shown(reply.body) if reply.status == _OK else reply
+            replies = await self._ask(asked, versions, deadline)
+        for reply in replies:
+            if reply.status != _OK:
+                return reply
+        first, *second = [read_shown(reply.body) for reply in replies]
+        if not second:
+            return first
+        return interleaved(first, second[0], asked.request.k, call.request_id)
+
+    async def _ask(
+        self, asked: Asked, versions: Sequence[str], deadline: Deadline
+    ) -> Sequence[Reply]:
+        if len(versions) == 1:
+            return [await self.models.ask("recommender", versions[0], asked.body, deadline)]
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(self.models.ask("recommender", version, asked.body, deadline))
+                    for version in versions
+                ]
+        except* NewshelfError as failed:
+            # One of them is enough to say why; the other has been cancelled.
+            raise failed.exceptions[0] from None
+        return [task.result() for task in tasks]
 
     async def _record(self, exposure: Exposure) -> None:
         try:

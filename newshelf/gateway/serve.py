@@ -15,10 +15,15 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from newshelf.errors import NewshelfError
-from newshelf.gateway.plan import GatewayPlan, read_plan
+from newshelf.gateway.keys import KeyFile
+from newshelf.gateway.popular import read_popular
+from newshelf.gateway.tracing import make_spans
+from newshelf.rollout.store import EventStore
+from newshelf.server.gateway_plan import GatewayPlan, read_plan
 
 __all__ = ["main", "run"]
 
+_METRICS = "PROMETHEUS_MULTIPROC_DIR"
 _BACKLOG = 1024
 _AT_ONCE = 2_000
 """Requests of one process; beyond, uvicorn answers 503 by itself."""
@@ -33,7 +38,7 @@ def run(plan: GatewayPlan) -> None:
     settings = plan.settings
     with tempfile.TemporaryDirectory(prefix="newshelf-metrics-") as folder:
         # Read by prometheus-client when the processes import it.
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        os.environ[_METRICS] = folder
         config = uvicorn.Config(
             partial(_worker, plan),
             factory=True,
@@ -57,14 +62,13 @@ def run(plan: GatewayPlan) -> None:
 
 def main(arguments: list[str]) -> int:
     """The program; returns its exit code."""
-    try:
-        (path,) = arguments
-        plan = read_plan(Path(path))
-        # Once, here, with a message: a process could only die of it.
-        _check(plan)
-    except ValueError:
+    if len(arguments) != 1:
         print("usage: python -m newshelf.gateway.serve PLAN", file=sys.stderr)
         return 2
+    try:
+        plan = read_plan(Path(arguments[0]))
+        # Once, here, with a message: a process could only die of it.
+        _check(plan)
     except NewshelfError as error:
         print(f"error: {error.message}", file=sys.stderr)
         return 2
@@ -73,17 +77,15 @@ def main(arguments: list[str]) -> int:
 
 
 def _worker(plan: GatewayPlan) -> object:
-    from newshelf.gateway.worker import make_worker  # noqa: PLC0415 - metrics need the folder first
+    # Metrics look for their folder when they are imported.
+    from newshelf.gateway.log import set_up_log  # noqa: PLC0415
+    from newshelf.gateway.worker import make_worker  # noqa: PLC0415
 
+    set_up_log()
     return make_worker(plan)
 
 
 def _check(plan: GatewayPlan) -> None:
-    from newshelf.gateway.keys import KeyFile  # noqa: PLC0415
-    from newshelf.gateway.popular import read_popular  # noqa: PLC0415
-    from newshelf.gateway.tracing import make_spans  # noqa: PLC0415
-    from newshelf.rollout.store import EventStore  # noqa: PLC0415
-
     KeyFile(plan.api_keys).read()
     read_popular(plan.popular)
     make_spans(plan.settings.traces).close()

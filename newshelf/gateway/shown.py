@@ -25,6 +25,8 @@ class Shown:
     ignored: Sequence[str] = ()
     propensities: Sequence[float] | None = None
     """Of each item at its position; None when the variant's probability says all."""
+    sources: Sequence[str] | None = None
+    """Of each item, for the record; None when the items say all."""
     fallback: bool = False
 
 
@@ -38,7 +40,7 @@ def read_shown(body: bytes) -> Shown:
         table = orjson.loads(body)
         items, model_version, index_version = (table[name] for name in _NEEDED)
         # Whatever else is wrong with an item, the record of it will find.
-        seen = {item["id"] for item in items}
+        seen = {item["id"] for item in items if item["source"]}
     except (orjson.JSONDecodeError, KeyError, TypeError) as error:
         raise Unavailable(f"the model's answer cannot be read: {error!r}") from None
     if len(seen) != len(items):

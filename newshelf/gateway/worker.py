@@ -10,13 +10,13 @@ from newshelf.gateway.access import Access
 from newshelf.gateway.app import ROUTES, make_app
 from newshelf.gateway.guard import Guard
 from newshelf.gateway.keys import KeyFile
-from newshelf.gateway.log import RequestLog, set_up_log
+from newshelf.gateway.log import RequestLog
 from newshelf.gateway.metrics import Metrics
 from newshelf.gateway.parts import Parts, open_parts
-from newshelf.gateway.plan import GatewayPlan
 from newshelf.gateway.tracing import make_spans
 from newshelf.rollout.assignment import assign
 from newshelf.rollout.store import EventStore, GroupCommit
+from newshelf.server.gateway_plan import GatewayPlan
 
 __all__ = ["make_worker"]
 
@@ -31,7 +31,6 @@ def make_worker(plan: GatewayPlan) -> Guard:
         SettingsError: the keys cannot be read, or traces cannot be made.
     """
     settings = plan.settings
-    set_up_log()
     log = RequestLog(sys.stderr, everything=settings.log_requests)
     access = Access(KeyFile(plan.api_keys))
     metrics = Metrics()

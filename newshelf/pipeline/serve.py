@@ -10,6 +10,7 @@ from newshelf.catalog import read_catalog
 from newshelf.config import Settings
 from newshelf.errors import ServerError
 from newshelf.pipeline.demo import Demo, pick_demo
+from newshelf.pipeline.gateway import add_gateway
 from newshelf.pipeline.stages import Jobs, archive_paths, plan_stages
 from newshelf.pipeline.update import bring_up_to_date
 from newshelf.pipeline.workspace import ROOT, Workspace
@@ -40,9 +41,20 @@ def serve(
     console: Console,
     *,
     ports: Ports | None = None,
+    gateway_port: int | None = None,
     k: int = 10,
 ) -> Served:
-    """Bring every stage up to date, start TorchServe, wait until both models answer.
+    """Bring every stage up to date, start TorchServe, wait until both models answer; then
+    the gateway, if the settings want it.
+
+    Args:
+        workspace: whose models.
+        settings: of training, serving and the gateway.
+        jobs: do the stages' work.
+        console: where the progress is shown.
+        ports: of TorchServe; None takes those of config.properties.
+        gateway_port: None takes the settings'.
+        k: products of the first recommendation.
 
     Raises:
         ServerError: it did not become ready; whatever had been started is ended.
@@ -63,19 +75,25 @@ def serve(
             )
         )
         try:
-            return Served(state, demo, _first_answer(state, demo, console, k))
+            answer = _first_answer(state, demo, console, k)
+            if settings.gateway.enabled:
+                state = add_gateway(state, workspace, settings, console, port=gateway_port)
+            return Served(state, demo, answer)
         except BaseException:
             state.end()
             raise
 
 
 def stay(state: ServerState) -> None:
-    """Return only by an exception: an interruption, or that TorchServe ended by itself.
+    """Return only by an exception: an interruption, or that a server ended by itself.
 
     Raises:
-        ServerError: it ended by itself.
+        ServerError: TorchServe or the gateway ended by itself.
     """
     while is_running(state.process):
+        gateway = state.gateway
+        if gateway is not None and not is_running(gateway.process):
+            raise ServerError(f"the gateway ended by itself; its log is {gateway.log}")
         time.sleep(0.5)
     raise ServerError(f"TorchServe ended by itself; its log is {state.log}")
 

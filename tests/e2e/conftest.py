@@ -22,7 +22,7 @@ from newshelf.pipeline.serve import Served, serve
 from newshelf.pipeline.workspace import Workspace, open_workspace
 from newshelf.server.client import Client
 from newshelf.server.keys import read_keys
-from newshelf.server.ports import free_ports
+from newshelf.server.ports import free_port, free_ports
 
 HERE = Path(__file__).parent
 
@@ -92,7 +92,12 @@ def served(
     workspace = open_workspace(shop, override=home / "workspace", model_store=home / "store")
     console = Console(stderr=True)
     result = serve(
-        workspace, settings_from(settings_file), make_jobs(console), console, ports=free_ports()
+        workspace,
+        settings_from(settings_file),
+        make_jobs(console),
+        console,
+        ports=free_ports(),
+        gateway_port=free_port(),
     )
     yield workspace, result
     result.state.end()
