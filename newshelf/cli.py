@@ -18,6 +18,7 @@ from newshelf.cli_options import (
     WorkspaceOption,
 )
 from newshelf.cli_profile import profile
+from newshelf.cli_rollout import rollout
 from newshelf.cli_tune import tune
 from newshelf.errors import NewshelfError
 from newshelf.interrupts import interruptible
@@ -52,6 +53,7 @@ app = typer.Typer(
 
 app.add_typer(bench, name="bench")
 app.add_typer(keys, name="keys")
+app.add_typer(rollout, name="rollout")
 
 
 @app.callback()

@@ -9,15 +9,15 @@ from rich.console import Console
 from newshelf.catalog import read_catalog
 from newshelf.config import Settings
 from newshelf.errors import ServerError
+from newshelf.pipeline.controller import add_controller, served_archives
 from newshelf.pipeline.demo import Demo, pick_demo
 from newshelf.pipeline.gateway import add_gateway
-from newshelf.pipeline.stages import Jobs, archive_paths, plan_stages
+from newshelf.pipeline.stages import Jobs, plan_stages
 from newshelf.pipeline.update import bring_up_to_date
 from newshelf.pipeline.workspace import ROOT, Workspace
 from newshelf.server.client import Client
 from newshelf.server.ports import Ports
 from newshelf.server.process import is_running
-from newshelf.server.properties import archives
 from newshelf.server.readiness import wait_until_ready
 from newshelf.server.state import ServerState, running_state
 from newshelf.server.torchserve import ServerPlan, start
@@ -45,7 +45,7 @@ def serve(
     k: int = 10,
 ) -> Served:
     """Bring every stage up to date, start TorchServe, wait until both models answer; then
-    the gateway, if the settings want it.
+    the gateway and the controller of rollouts, if the settings want them.
 
     Args:
         workspace: whose models.
@@ -69,7 +69,7 @@ def serve(
                 root=ROOT,
                 directory=workspace.server,
                 model_store=workspace.model_store,
-                models=archives(archive_paths(workspace.archive)),
+                models=served_archives(workspace, console),
                 catalog=str(workspace.catalog),
                 ports=ports,
             )
@@ -78,6 +78,7 @@ def serve(
             answer = _first_answer(state, demo, console, k)
             if settings.gateway.enabled:
                 state = add_gateway(state, workspace, settings, console, port=gateway_port)
+                state = add_controller(state, workspace, settings, demo)
             return Served(state, demo, answer)
         except BaseException:
             state.end()

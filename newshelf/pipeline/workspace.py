@@ -80,6 +80,21 @@ class Workspace:
         """The gateway's keys, hashed."""
         return self.gateway / "keys.json"
 
+    @property
+    def rollout(self) -> Path:
+        """What rollouts leave here: the controller's plan, and what was promoted."""
+        return self.root / "rollout"
+
+    @property
+    def controller(self) -> Path:
+        """Where the controller and the verbs find what they work on."""
+        return self.rollout / "controller.json"
+
+    @property
+    def promoted(self) -> Path:
+        """Which version a rollout has promoted."""
+        return self.rollout / "promoted.json"
+
     def store_url(self, settings: Settings) -> str:
         """Where the event store is."""
         return settings.store.url or f"sqlite:///{self.gateway / 'events.db'}"

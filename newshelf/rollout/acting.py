@@ -4,6 +4,7 @@ Each step may be done again: what is so already is left as it is.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from newshelf.errors import ServerError
 from newshelf.rollout.plan import Plan
@@ -11,9 +12,24 @@ from newshelf.rollout.state import RolloutState
 from newshelf.rollout.versions import Versions
 from newshelf.server.promoted import PromotedFile
 
-__all__ = ["Acting"]
+__all__ = ["Acting", "Ending", "versions_of"]
 
 _WARM_UP_REQUESTS = 20
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Which version answers everybody when a rollout ends as it stands, and which none."""
+
+    winner: str
+    loser: str
+
+
+def versions_of(plan: Plan, state: RolloutState) -> Ending:
+    """The challenger wins by being promoted, and control otherwise."""
+    if state.phase == "promoted":
+        return Ending(plan.challenger, plan.control)
+    return Ending(plan.control, plan.challenger)
 
 
 class Acting:
@@ -82,10 +98,10 @@ class Acting:
         elif obstacle := self.go_back(plan, state):
             raise ServerError(obstacle)
 
-    def unload_loser(self, plan: Plan, state: RolloutState) -> None:
-        """Forget the version that lost; its requests must be done."""
+    def unload(self, version: str) -> None:
+        """Forget a version; its requests must be done."""
         self._hold()
-        self._versions.unload(plan.control if state.phase == "promoted" else plan.challenger)
+        self._versions.unload(version)
 
     def _answer_by_control(self, plan: Plan, state: RolloutState) -> None:
         self._set_default(plan.control)

@@ -7,12 +7,12 @@ changed the rollout meanwhile.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from newshelf.errors import RolloutError, ServerError, Unavailable
-from newshelf.rollout.acting import Acting
+from newshelf.rollout.acting import Acting, versions_of
 from newshelf.rollout.commands import command
 from newshelf.rollout.decide import decide, next_state
 from newshelf.rollout.look import Look, look_of
@@ -83,20 +83,18 @@ class Controller:
         self._holder = holder
         self._clock = clock
         self._kept_at: dict[str, datetime] = {}
-        self._settled: tuple[str, int] | None = None
+        self._settled: set[tuple[str, int]] = set()
 
     def tick_all(self) -> None:
-        """Look at the rollouts that are not over, and at the last one.
+        """Look at every rollout, but for those that are over and leave nothing to do.
 
         What goes wrong with one is told, and tried again at the next look.
 
         Raises:
             Unavailable: the store does not answer.
         """
-        rows = self._store.rollouts()
-        for row in rows:
-            state = RolloutState.model_validate_json(row.state)
-            if state.phase in OVER and (row is not rows[-1] or self._is_settled(row)):
+        for row in self._store.rollouts():
+            if (row.name, row.revision) in self._settled:
                 continue
             try:
                 self.tick(row.name)
@@ -133,12 +131,8 @@ class Controller:
 
     def _read(self, name: str) -> _Turn:
         row = self._store.rollout(name)
-        return _Turn(
-            row,
-            Plan.model_validate_json(row.plan),
-            RolloutState.model_validate_json(row.state),
-            Acting(self._versions, self._promoted, lambda: self._hold(name)),
-        )
+        acting = Acting(self._versions, self._promoted, lambda: self._hold(name))
+        return _Turn(row, *_parsed(row), acting)
 
     def _prepare(self, turn: _Turn) -> None:
         """Nothing is sent to the challenger before it has answered."""
@@ -196,14 +190,28 @@ class Controller:
         self._write(turn, _rolled_back(turn.state, self._clock()))
 
     def _settle(self, turn: _Turn) -> None:
-        """The loser is unloaded when its requests are done."""
-        turn.acting.settle(turn.plan, turn.state)
-        if self._is_drained(turn.state):
-            turn.acting.unload_loser(turn.plan, turn.state)
-            self._settled = (turn.row.name, turn.row.revision)
+        """The winner of the last rollout answers; losers go when their requests are done."""
+        rows = self._store.rollouts()
+        if turn.row.name == rows[-1].name:
+            turn.acting.settle(turn.plan, turn.state)
+        if not self._is_drained(turn.state):
+            return
+        loser = versions_of(turn.plan, turn.state).loser
+        if loser not in self._needed(rows, besides=turn.row.name):
+            turn.acting.unload(loser)
+        self._settled.add((turn.row.name, turn.row.revision))
 
-    def _is_settled(self, row: RolloutRow) -> bool:
-        return self._settled == (row.name, row.revision)
+    def _needed(self, rows: Sequence[RolloutRow], besides: str) -> set[str]:
+        """The versions that rollouts serve, or may be answering by."""
+        needed = set()
+        for row in rows:
+            plan, state = _parsed(row)
+            outcome = versions_of(plan, state)
+            if row is rows[-1]:
+                needed.add(outcome.winner)
+            if row.name != besides and (state.phase not in OVER or not self._is_drained(state)):
+                needed |= {outcome.winner, outcome.loser}
+        return needed
 
     def _is_drained(self, state: RolloutState) -> bool:
         """Whether every gateway has stopped splitting, and what it had asked is answered."""
@@ -238,6 +246,11 @@ class Controller:
     def _hold(self, name: str) -> None:
         if not self._store.acquire_lease(name, self._holder, self._timing.lease_s):
             raise Unavailable(f"another controller acts on {name}")
+
+
+def _parsed(row: RolloutRow) -> tuple[Plan, RolloutState]:
+    plan = Plan.model_validate_json(row.plan)
+    return plan, RolloutState.model_validate_json(row.state)
 
 
 def _rolled_back(state: RolloutState, at: datetime) -> RolloutState:

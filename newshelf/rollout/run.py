@@ -1,22 +1,24 @@
-"""Runs a controller until it is told to end."""
+"""Runs a controller until it is told to end: ``python -m newshelf.rollout.run PLAN``."""
 
 import logging
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 import uuid
 from datetime import UTC, datetime
+from pathlib import Path
 
-from newshelf.errors import Unavailable
+from newshelf.errors import NewshelfError, Unavailable
 from newshelf.rollout.controller import Controller, Timing
 from newshelf.rollout.store import EventStore
 from newshelf.rollout.versions import TorchServeVersions
-from newshelf.server.controller_plan import ControllerPlan
+from newshelf.server.controller_plan import ControllerPlan, read_controller_plan
 from newshelf.server.promoted import PromotedFile
 
-__all__ = ["run", "timing_of"]
+__all__ = ["main", "run", "timing_of"]
 
 _LOG = logging.getLogger(__name__)
 _POLL_S = 3.0
@@ -81,3 +83,22 @@ def _release(controller: Controller) -> None:
         controller.release()
     except Unavailable as error:
         _LOG.warning("the leases run out by themselves: %s", error.message)
+
+
+def main(arguments: list[str]) -> int:
+    """The program; returns its exit code."""
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    for loud in ("httpx", "alembic"):
+        logging.getLogger(loud).setLevel(logging.WARNING)
+    try:
+        run(read_controller_plan(Path(arguments[0])))
+    except NewshelfError as error:
+        _LOG.error("%s", error.message)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,5 +1,6 @@
 """Begins a rollout, or refuses it with nothing changed."""
 
+import re
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +14,8 @@ from newshelf.rollout.versions import Versions, find_archive
 
 __all__ = ["start_rollout"]
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""It is part of file names and of pages."""
 _LEASE = "start of a rollout"
 _LEASE_S = 30.0
 
@@ -37,11 +40,16 @@ def start_rollout(
         clock: the time now, with its time zone.
 
     Raises:
-        RolloutError: a version is not there, control is not what is served, or another
-            rollout is under way.
+        RolloutError: the name cannot be used, a version is not there, control is not what is
+            served, or another rollout is under way.
         ServerError: the model server does not answer.
         SettingsError: there is a rollout of this name.
     """
+    if not _NAME.fullmatch(name):
+        raise RolloutError(
+            f"{name!r} is no name for a rollout: give up to 64 letters, digits, dots, dashes and "
+            "underscores"
+        )
     for version in (plan.control, plan.challenger):
         find_archive(model_store, version)
     served = versions.default()

@@ -36,6 +36,8 @@ class ServerState:
     """The catalogue that the models were trained on."""
     gateway: GatewayState | None = None
     """What stands before it; None while nothing does."""
+    controller: ProcessRef | None = None
+    """What moves rollouts on; None without a gateway."""
 
     @property
     def inference_url(self) -> str:
@@ -81,6 +83,8 @@ class ServerState:
             if self.gateway is not None:
                 # First: its last requests still have a model.
                 stop_session(self.gateway.process)
+            if self.controller is not None:
+                stop_session(self.controller)
             stop_session(self.process)
             self.key_file.unlink(missing_ok=True)
             if self.temp.name.startswith(TEMP_PREFIX) and self.temp.parent == _temp_root():
@@ -105,6 +109,7 @@ def read_state(directory: Path) -> ServerState | None:
             models=dict(table["models"]),
             catalog=str(table["catalog"]),
             gateway=_gateway(table.get("gateway")),
+            controller=_process(table.get("controller")),
         )
     except FileNotFoundError:
         return None
@@ -116,6 +121,10 @@ def _gateway(table: Any) -> GatewayState | None:
     if table is None:
         return None
     return GatewayState(**table | {"process": ProcessRef(**table["process"])})
+
+
+def _process(table: Any) -> ProcessRef | None:
+    return None if table is None else ProcessRef(**table)
 
 
 def running_state(directory: Path) -> ServerState | None:

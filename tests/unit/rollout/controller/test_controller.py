@@ -5,6 +5,7 @@ import pytest
 from newshelf.errors import RolloutError, ServerError
 from newshelf.rollout.change import change_rollout
 from newshelf.rollout.look import read_look
+from newshelf.rollout.start import start_rollout
 from newshelf.server.promoted import Promoted
 from tests.unit.rollout.controller.conftest import NAME, World
 
@@ -231,3 +232,30 @@ def test_one_rollout_at_a_time(world: World) -> None:
     with pytest.raises(RolloutError, match=f"{NAME} is under way"):
         world.start()
     assert len(world.store.rollouts()) == 1
+
+
+def test_what_an_earlier_rollout_left_is_unloaded_too(world: World) -> None:
+    world.start()
+    go_on(world, "ramp")
+    change_rollout(world.store, NAME, "abort", clock=world.clock)
+    (world.folder / "recommender-3.mar").write_bytes(b"")
+    third = world.plan.model_copy(update={"challenger": "3"})
+    start_rollout(world.store, world.versions, world.folder, third, "next", clock=world.clock)
+    controller = world.controller()
+    controller.tick_all()
+    assert world.versions.loaded() == {"1", "2", "3"}
+    world.pass_time(30)
+    controller.tick_all()
+    assert world.versions.loaded() == {"1", "3"}
+
+
+def test_a_version_that_the_next_rollout_needs_stays(world: World) -> None:
+    world.start()
+    go_on(world, "ramp")
+    change_rollout(world.store, NAME, "abort", clock=world.clock)
+    start_rollout(world.store, world.versions, world.folder, world.plan, "again", clock=world.clock)
+    controller = world.controller()
+    for _ in range(2):
+        world.pass_time(30)
+        controller.tick_all()
+        assert world.versions.loaded() == {"1", "2"}
