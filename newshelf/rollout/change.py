@@ -29,7 +29,8 @@ def change_rollout(
         The new state.
 
     Raises:
-        RolloutError: the command does not fit, or the rollout keeps changing.
+        RolloutError: the command does not fit, another rollout stands on this one, or the
+            rollout keeps changing.
         SettingsError: there is no such rollout.
     """
     for _ in range(_ATTEMPTS):
@@ -37,9 +38,26 @@ def change_rollout(
         plan = Plan.model_validate_json(row.plan)
         state = RolloutState.model_validate_json(row.state)
         changed = command(wanted, plan, state, clock())
+        if state.phase == "promoted":
+            _refuse_below(store, name, plan.challenger)
         split = split_of(plan, changed)
         if store.replace_state(
             name, row.revision, changed.model_dump_json(), split, changed.reason
         ):
             return changed
     raise RolloutError(f"rollout {name} keeps changing; try again")
+
+
+def _refuse_below(store: EventStore, name: str, promoted: str) -> None:
+    """Going back takes away the control of those that were begun afterwards."""
+    rows = store.rollouts()
+    later = rows[[row.name for row in rows].index(name) + 1 :]
+    for row in later:
+        phase = RolloutState.model_validate_json(row.state).phase
+        if phase in {"rolled_back", "aborted"}:
+            continue
+        first = "roll it back" if phase == "promoted" else "abort it"
+        raise RolloutError(
+            f"rollout {row.name} ({phase}) began with {promoted}, which {name} promoted: {first} "
+            "first"
+        )

@@ -190,9 +190,9 @@ class Controller:
         self._write(turn, _rolled_back(turn.state, self._clock()))
 
     def _settle(self, turn: _Turn) -> None:
-        """The winner of the last rollout answers; losers go when their requests are done."""
+        """The winner of the rollout that ended last answers; losers go when they are idle."""
         rows = self._store.rollouts()
-        if turn.row.name == rows[-1].name:
+        if turn.row.name == _decider(rows).name:
             turn.acting.settle(turn.plan, turn.state)
         if not self._is_drained(turn.state):
             return
@@ -207,7 +207,7 @@ class Controller:
         for row in rows:
             plan, state = _parsed(row)
             outcome = versions_of(plan, state)
-            if row is rows[-1]:
+            if row is _decider(rows):
                 needed.add(outcome.winner)
             if row.name != besides and (state.phase not in OVER or not self._is_drained(state)):
                 needed |= {outcome.winner, outcome.loser}
@@ -251,6 +251,11 @@ class Controller:
 def _parsed(row: RolloutRow) -> tuple[Plan, RolloutState]:
     plan = Plan.model_validate_json(row.plan)
     return plan, RolloutState.model_validate_json(row.state)
+
+
+def _decider(rows: Sequence[RolloutRow]) -> RolloutRow:
+    """The rollout that changed last: an older one may have been taken back since."""
+    return max(rows, key=lambda row: (row.updated_at, row.created_at))
 
 
 def _rolled_back(state: RolloutState, at: datetime) -> RolloutState:

@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from newshelf.catalog import Catalog, read_catalog
 from newshelf.cli import app
 from newshelf.cli_jobs import make_jobs
 from newshelf.config import Settings
+from newshelf.errors import Unavailable
 from newshelf.pipeline.serve import serve
 from newshelf.pipeline.stages import archive_paths, plan_stages
 from newshelf.pipeline.update import bring_up_to_date
@@ -27,12 +29,12 @@ from newshelf.server.state import ServerState
 from tests.e2e.remade import FAILS, SLOW, remake, reversed_ranking
 from tests.e2e.shoppers import Shoppers
 
-__all__ = ["Shop", "open_shop", "plan_of"]
+__all__ = ["Shop", "check_record", "open_shop", "pack_versions", "plan_of"]
 
 _PATIENCE_S = 240.0
 
 
-def quick(settings: Settings, store_url: str) -> Settings:
+def quick(settings: Settings, store_url: str = "") -> Settings:
     """Looks each second, and a gateway whose patience a busy machine does not try."""
     archive = settings.archive
     recommender = archive.recommender.model_copy(
@@ -106,7 +108,12 @@ class Shop:
         self.run("start", str(path))
 
     def rollout(self, name: str) -> RolloutState:
-        return RolloutState.model_validate_json(self.store.rollout(name).state)
+        try:
+            row = self.store.rollout(name)
+        except Unavailable:
+            # A test cut all connections of the database, and so this one's too.
+            row = self.store.rollout(name)
+        return RolloutState.model_validate_json(row.state)
 
     def wait_for(self, name: str, *phases: str, step: int = 0) -> RolloutState:
         """Until one of the phases, at the step or later."""
@@ -127,43 +134,82 @@ class Shop:
         return [f"ramp {one.step}" if one.phase == "ramp" else one.phase for one in states]
 
 
-@contextmanager
-def open_shop(
-    trained: Workspace, settings: Settings, folder: Path, *, store_url: str = ""
-) -> Iterator[Shop]:
-    """Serve a version that ranks the wrong way round; the trained one waits in the store.
+def check_record(store: EventStore, shoppers: Shoppers, name: str) -> None:
+    """Every answer and acknowledged event is there once, and nobody changed sides."""
+    kept = Counter(one.request_id for one in store.exposures())
+    assert set(shoppers.answered) <= set(kept)
+    assert set(kept.values()) == {1}
+    sides: dict[str, set[str]] = {}
+    for answer in store.exposures(name):
+        assert shoppers.answered.get(answer.request_id, answer.unit) == answer.unit
+        sides.setdefault(answer.unit, set()).add(answer.variant)
+    assert not [unit for unit, seen in sides.items() if len(seen - {"default"}) > 1]
+    events = Counter(one.event_id for one in store.feedback())
+    assert shoppers.acknowledged
+    assert shoppers.acknowledged <= set(events)
+    assert set(events.values()) == {1}
 
-    Besides, the store has one that is slow, one that fails, and one more that ranks the wrong
-    way round, whenever it is shoppers that ask.
+
+def pack_versions(trained: Workspace, settings: Settings, folder: Path) -> Workspace:
+    """A workspace with the same trained model, and a model store with what may be rolled out.
+
+    Beside the trained version there are ``old`` and ``worse``, which rank the wrong way round,
+    ``slow``, and ``fails``, which do so whenever it is shoppers that ask.
 
     Args:
         trained: whose export is taken; it is left as it is.
         settings: of the training.
         folder: for everything that is written.
-        store_url: of the event store; SQLite in the workspace by default.
     """
-    root = folder / "workspace"
-    leave = shutil.ignore_patterns("server", ".lock", "gateway", "rollout", "archive")
-    shutil.copytree(trained.root, root, ignore=leave)
-    workspace = open_workspace(trained.catalog, override=root, model_store=folder / "store")
+    workspace = _copied(trained, folder, folder / "store", "archive")
     console = Console(stderr=True)
-    settings = quick(settings, store_url)
-    bring_up_to_date(plan_stages(workspace, settings, make_jobs(console)).up_to("archive"), console)
-    (archive,) = (
-        path for path in archive_paths(workspace.archive) if path.stem.startswith("recommender-")
-    )
+    stages = plan_stages(workspace, quick(settings), make_jobs(console))
+    bring_up_to_date(stages.up_to("archive"), console)
+    archive = _recommender(workspace)
     for version, method in (("slow", SLOW), ("fails", FAILS)):
         remake(archive, version, method=method)
     for version in ("old", "worse"):
         remake(archive, version, index=reversed_ranking)
-    own = archive.stem.removeprefix("recommender-")
+    return workspace
+
+
+@contextmanager
+def open_shop(
+    packed: Workspace, settings: Settings, folder: Path, *, store_url: str = ""
+) -> Iterator[Shop]:
+    """Serve the version ``old``; the trained one waits in the model store.
+
+    Args:
+        packed: from ``pack_versions``; it is left as it is.
+        settings: of the training.
+        folder: for everything that is written.
+        store_url: of the event store; SQLite in the workspace by default.
+    """
+    workspace = _copied(packed, folder, packed.model_store)
+    settings = quick(settings, store_url)
+    own = _recommender(workspace).stem.removeprefix("recommender-")
     PromotedFile(workspace.promoted).promote("old", "an earlier rollout", own)
+    console = Console(stderr=True)
     served = serve(
         workspace, settings, make_jobs(console), console,
         ports=free_ports(), gateway_port=free_port(),
     )  # fmt: skip
     try:
         with EventStore.open(workspace.store_url(settings)) as store:
-            yield Shop(workspace, read_catalog(trained.catalog), served.state, store, own, folder)
+            yield Shop(workspace, read_catalog(packed.catalog), served.state, store, own, folder)
     finally:
         served.state.end()
+
+
+def _copied(source: Workspace, folder: Path, model_store: Path, *leave: str) -> Workspace:
+    root = folder / "workspace"
+    ignored = shutil.ignore_patterns("server", ".lock", "gateway", "rollout", *leave)
+    shutil.copytree(source.root, root, ignore=ignored)
+    return open_workspace(source.catalog, override=root, model_store=model_store)
+
+
+def _recommender(workspace: Workspace) -> Path:
+    (path,) = (
+        one for one in archive_paths(workspace.archive) if one.stem.startswith("recommender-")
+    )
+    return path

@@ -234,6 +234,24 @@ def test_one_rollout_at_a_time(world: World) -> None:
     assert len(world.store.rollouts()) == 1
 
 
+def test_an_older_promotion_is_taken_back_for_good(world: World) -> None:
+    world.start()
+    go_on(world, "promoted")
+    (world.folder / "recommender-3.mar").write_bytes(b"")
+    third = world.plan.model_copy(update={"control": "2", "challenger": "3"})
+    start_rollout(world.store, world.versions, world.folder, third, "next", clock=world.clock)
+    with pytest.raises(RolloutError, match=r"next \(draft\) began with 2.*abort it first"):
+        change_rollout(world.store, NAME, "abort", clock=world.clock)
+    controller = world.controller()
+    change_rollout(world.store, "next", "abort", clock=world.clock)
+    change_rollout(world.store, NAME, "abort", clock=world.clock)
+    for _ in range(4):
+        controller.tick_all()
+        assert world.versions.default() == "1"
+        world.pass_time(30)
+    assert world.versions.loaded() == {"1"}
+
+
 def test_what_an_earlier_rollout_left_is_unloaded_too(world: World) -> None:
     world.start()
     go_on(world, "ramp")
