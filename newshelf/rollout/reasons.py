@@ -63,11 +63,14 @@ def below_control(raised: Sequence[SignalResult]) -> str:
 
 
 def missing_feedback(analysis: Analysis) -> str | None:
-    """Which metrics nobody's feedback reached, or None."""
-    silent = [one.metric for one in analysis.metrics if one.silent]
-    if not silent:
+    """Whether no feedback comes in at all, or None.
+
+    A single silent metric may just be rare, as purchases are in a small step.
+    """
+    if not all(one.silent for one in analysis.metrics):
         return None
-    return f"no feedback for {', '.join(silent)} in either variant"
+    names = ", ".join(one.metric for one in analysis.metrics)
+    return f"no feedback for {names} in either variant: is it sent?"
 
 
 def _guardrail(one: GuardrailResult) -> str:

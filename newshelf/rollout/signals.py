@@ -13,7 +13,7 @@ from scipy.special import gammaln
 
 from newshelf.evaluation.exposure import gini
 
-__all__ = ["SIGNALS", "Shown", "effective_items", "rarefied_items", "shown"]
+__all__ = ["Shown", "effective_items", "rarefied_items", "shown"]
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,6 @@ class Shown:
     """Effective number of products, exp(entropy)."""
     gini: float
     """0 when all shown products are shown alike, towards 1 when few take it all."""
-
-
-SIGNALS = ("coverage", "diversity")
-"""By the names that a plan gives them."""
 
 
 def shown(items: Mapping[str, int], size: int) -> Shown:

@@ -235,6 +235,20 @@ def test_no_feedback_at_all_pauses() -> None:
     assert "no feedback for ctr in either variant" in decision.reason
 
 
+def test_purchases_that_are_still_missing_do_not_pause() -> None:
+    success = [
+        {"metric": "ctr", "minimum_effect": 0.1},
+        {"metric": "cvr", "minimum_effect": 0.3},
+    ]
+    early = {
+        side: totals(purchases=np.zeros(2000), seed=seed)
+        for seed, side in enumerate(("control", "challenger"))
+    }
+    rare, seen = plan(success=success), observation(totals=early)
+    assert goes(decide(rare, state("ramp"), seen)) == ("success", "ramp", 1)
+    assert goes(decide(rare, LAST, seen)) == ("waiting", "ramp", 1)
+
+
 def test_lost_units_send_everybody_back_to_control() -> None:
     seen = observation(health=challenger(units=700))
     decision = decide(PLAN, LAST, seen)

@@ -1,96 +1,23 @@
-"""Thousands of simulated rollouts, looked at every 100 users, through the code that decides.
-
-Shoppers come in pairs, one to each variant, with answers and tastes of their own. The sums of
-all looks are kept at once, so that a thousand rollouts take seconds.
-"""
-
-from dataclasses import dataclass
+"""Thousands of simulated rollouts, looked at every 100 users, through the code that decides."""
 
 import numpy as np
 import pytest
 
+from benchmarks.rollout.simulate import (
+    ALPHA,
+    LOOK,
+    POWER,
+    Looks,
+    clicks_of,
+    revenue_of,
+    simulate,
+)
 from newshelf.rollout.decide import decide
-from newshelf.rollout.metrics.compare import LEAST_ACTIVE_UNITS
 from newshelf.rollout.metrics.delta import log_lift, ratio_variance
 from newshelf.rollout.power import needed_information, needed_units
 from newshelf.rollout.sequential import half_width
 from newshelf.rollout.totals import Observation, UnitTotals
 from tests.unit.rollout.conftest import COUNTS, observation, plan, state, totals
-
-LOOK = 50
-"""Units of each variant between two looks: 100 users."""
-ALPHA, POWER = 0.05, 0.8
-
-
-@dataclass
-class Looks:
-    """``(rollouts, looks)`` each."""
-
-    log: np.ndarray
-    variance: np.ndarray
-    enough: np.ndarray
-
-    def found(self, effect: float) -> np.ndarray:
-        """Where the confidence sequence leaves "no effect" out."""
-        tuned = needed_information(np.log1p(effect), alpha=ALPHA, power=POWER)
-        width = half_width(self.variance, 1 / self.variance, tuned_at=tuned, alpha=ALPHA)
-        return (np.abs(self.log) > width) & self.enough
-
-    def found_naively(self) -> np.ndarray:
-        """Where the interval that is meant for one look does."""
-        return (np.abs(self.log) > 1.96 * np.sqrt(self.variance)) & self.enough
-
-
-def clicks_of(rate: float):
-    """Answers of ten products; the shopper's own rate of clicks varies."""
-
-    def draw(random: np.random.Generator, shape: tuple[int, int]):
-        shown = 10.0 * random.geometric(0.4, size=shape)
-        taste = random.beta(20 * rate, 20 * (1 - rate), size=shape)
-        return random.binomial(shown.astype(int), taste).astype(float), shown
-
-    return draw
-
-
-def revenue_of(buyers: float):
-    """Few buy, and what they pay is skewed."""
-
-    def draw(random: np.random.Generator, shape: tuple[int, int]):
-        paid = random.lognormal(3.0, 1.0, size=shape)
-        return (random.random(shape) < buyers) * paid, np.ones(shape)
-
-    return draw
-
-
-def simulate(control, challenger, *, rollouts: int, looks: int, seed: int) -> Looks:
-    random = np.random.default_rng(seed)
-    units = LOOK * np.arange(1, looks + 1)
-    estimates = []
-    for draw in (control, challenger):
-        sums = np.zeros((6, rollouts, looks))
-        for look in range(looks):
-            top, bottom = draw(random, (rollouts, LOOK))
-            parts = (top, bottom, top**2, bottom**2, top * bottom, top > 0)
-            sums[:, :, look] = [part.sum(axis=1) for part in parts]
-        top, bottom, tops, bottoms, products, active = np.cumsum(sums, axis=2)
-        means = top / units, bottom / units
-        spread = [
-            (squares - units * one * other) / (units - 1)
-            for squares, one, other in [
-                (tops, means[0], means[0]),
-                (bottoms, means[1], means[1]),
-                (products, *means),
-            ]
-        ]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            variance = ratio_variance(*means, *spread) / units
-        estimates.append((top / bottom, variance, active >= LEAST_ACTIVE_UNITS))
-    (a, a_var, a_enough), (b, b_var, b_enough) = estimates
-    enough = a_enough & b_enough
-    with np.errstate(divide="ignore", invalid="ignore"):
-        log, variance = log_lift(a, a_var, b, b_var)
-    # Looks at which nothing is said yet.
-    return Looks(np.where(enough, log, 0.0), np.where(enough, variance, 1.0), enough)
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +79,7 @@ def test_ten_per_cent_more_clicks_are_found_with_the_planned_power() -> None:
         / (top.sum() / bottom.sum()) ** 2
     )
     units = needed_units(0.1, relative_variance=relative_variance, alpha=ALPHA, power=POWER)
-    looks = simulate(control, challenger, rollouts=1000, looks=-(-units // LOOK), seed=3)
+    looks = simulate(control, challenger, rollouts=1000, looks=-(-2 * units // LOOK), seed=3)
     found = looks.found(0.1)
     right = found & (looks.log > 0)
     assert right[:, -1].mean() == pytest.approx(POWER, abs=0.05)
