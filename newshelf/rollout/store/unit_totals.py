@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from math import log
+from operator import attrgetter
 
 import numpy as np
 from sqlalchemy import and_, func, select
@@ -34,6 +36,7 @@ class Sums:
 
 _NONE = Sums()
 _NAMES = tuple(field.name for field in fields(Sums))
+_values = attrgetter(*_NAMES)
 
 
 def totals(during: Mapping[str, Sums], before: Mapping[str, Sums]) -> UnitTotals:
@@ -45,7 +48,7 @@ def totals(during: Mapping[str, Sums], before: Mapping[str, Sums]) -> UnitTotals
 
 
 def _columns(rows: Iterable[Sums]) -> dict[str, Floats]:
-    table = [[getattr(row, name) for name in _NAMES] for row in rows]
+    table = list(map(_values, rows))
     values = np.array(table, dtype=np.float64).reshape(-1, len(_NAMES))
     return {name: values[:, place] for place, name in enumerate(_NAMES)}
 
@@ -131,6 +134,7 @@ def _add_clicks(connection: Connection, done: ColumnElement[bool], sums: dict[Ke
         mine.ndcg_requests += requests
 
 
+@lru_cache(maxsize=1024)
 def _ideal_dcg(clicks: int) -> float:
     return float((1 / np.log2(np.arange(2, clicks + 2))).sum())
 
