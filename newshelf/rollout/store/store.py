@@ -14,13 +14,19 @@ from newshelf.rollout.split import Split
 from newshelf.rollout.store import lease, rollouts
 from newshelf.rollout.store.checkpoint import Checkpoints
 from newshelf.rollout.store.database import Database
+from newshelf.rollout.store.insert import MOST_ROWS
 from newshelf.rollout.store.migrate import migrate
 from newshelf.rollout.store.observe import Observed, observe
 from newshelf.rollout.store.outcome import Outcome
 from newshelf.rollout.store.read import StoredFeedback, read_exposures, read_feedback
 from newshelf.rollout.store.rollouts import JournalEntry, RolloutRow
 from newshelf.rollout.store.shadow import ShadowAnswer, summarise_shadow
-from newshelf.rollout.store.write import write_exposures, write_feedback, write_shadow
+from newshelf.rollout.store.write import (
+    write_exposures,
+    write_exposures_once,
+    write_feedback,
+    write_shadow,
+)
 
 __all__ = ["JOIN_WINDOW", "EventStore", "Writes"]
 
@@ -36,6 +42,11 @@ class Writes:
     feedback: Sequence[Feedback] = ()
     """May name the requests of ``exposures``."""
     shadow: Sequence[ShadowAnswer] = ()
+
+    @property
+    def is_one_statement(self) -> bool:
+        """Whether one statement writes it: the most of what a gateway writes."""
+        return not self.feedback and not self.shadow and 0 < len(self.exposures) <= MOST_ROWS
 
 
 class EventStore:
@@ -96,6 +107,9 @@ class EventStore:
             Unavailable: the database does not answer.
         """
         try:
+            if writes.is_one_statement:
+                write_exposures_once(self._database, writes.exposures)
+                return []
             with self._database.writing() as connection:
                 write_exposures(connection, writes.exposures)
                 write_shadow(connection, writes.shadow)
