@@ -13,11 +13,9 @@ __all__ = ["Checkpoints"]
 
 _LOG = logging.getLogger(__name__)
 _PAUSE_S = 1.0
-_COPY_BYTES = 16 * 2**20
-"""From which size of the log on it is copied, without stopping anybody."""
-_RESTART_BYTES = 256 * 2**20
-"""From which size on writers are stopped, for the little that is left then, so that the log
-begins anew. Without it, writers that never pause would make it grow for ever."""
+_MOST_BYTES = 128 * 2**20
+"""From which size of the log on it is copied: some seconds' worth, at a thousand answers each."""
+_TRIES, _BETWEEN_S = 100, 0.01
 
 
 class Checkpoints:
@@ -36,28 +34,29 @@ class Checkpoints:
         self._thread.join()
 
     def _run(self) -> None:
-        connection: sqlite3.Connection | None = None
         while not self._ended.wait(_PAUSE_S):
-            size = self._size()
-            if size < _COPY_BYTES:
-                continue
-            try:
-                connection = connection or sqlite3.connect(self._path, isolation_level=None)
-                self._copy(connection, size)
-            except sqlite3.Error as error:
-                # Another process is at it, or the disk is full: the log waits.
-                _LOG.warning("the event store's log was not copied back: %s", error)
-        if connection is not None:
-            connection.close()
+            if self._bytes() >= _MOST_BYTES:
+                try:
+                    self._copy()
+                except sqlite3.Error as error:
+                    # The disk is full, or the like: the log waits.
+                    _LOG.warning("the event store's log was not copied back: %s", error)
 
-    def _size(self) -> int:
+    def _bytes(self) -> int:
         try:
             return self._log.stat().st_size
         except FileNotFoundError:
             return 0
 
-    @staticmethod
-    def _copy(connection: sqlite3.Connection, size: int) -> None:
-        connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-        if size >= _RESTART_BYTES:
-            connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+    def _copy(self) -> None:
+        """Copy nearly all while writers go on, then the rest while they stand still."""
+        # No waiting: whoever waits for readers to end keeps writers from beginning.
+        connection = sqlite3.connect(self._path, isolation_level=None, timeout=0)
+        try:
+            for _ in range(_TRIES):
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                if not busy or self._ended.wait(_BETWEEN_S):
+                    return
+        finally:
+            connection.close()

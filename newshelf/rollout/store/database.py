@@ -2,13 +2,13 @@
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import log
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Dialect, Engine, create_engine, event, make_url
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -37,15 +37,21 @@ class Database:
         """
         parsed = _parsed(url)
         if parsed.get_backend_name() == "sqlite":
-            self._engine, self._writer = _sqlite(parsed)
+            self._engine, self._writer, self._quick = _sqlite(parsed)
         else:
             self._engine = self._writer = _postgresql(parsed)
+            self._quick = _postgresql(parsed, isolation_level="AUTOCOMMIT")
 
     @property
     def sqlite_file(self) -> Path | None:
         """The database's file; None of PostgreSQL."""
         is_sqlite = self._engine.dialect.name == "sqlite"
         return Path(self._engine.url.database or "") if is_sqlite else None
+
+    @property
+    def dialect(self) -> Dialect:
+        """SQLAlchemy's."""
+        return self._engine.dialect
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -69,10 +75,36 @@ class Database:
         with self._unavailable(), self._writer.begin() as connection:
             yield connection
 
+    def write_once(self, sql: str, values: Sequence[Any]) -> None:
+        """Execute one statement, which is a transaction by itself.
+
+        It goes past SQLAlchemy, and takes one step of SQLite, or one message to PostgreSQL and
+        one back, where a transaction takes three: at each of them, and whenever this thread has
+        Python's lock for long, a busy event loop keeps the writer waiting.
+
+        Args:
+            sql: with the driver's own placeholders.
+            values: for them.
+
+        Raises:
+            Unavailable: the database does not answer, or is locked for too long.
+        """
+        with self._unavailable():
+            connection = self._quick.raw_connection()
+            try:
+                connection.cursor().execute(sql, values)
+            except self.dialect.loaded_dbapi.Error as error:
+                # Whatever state it is in: the next one is new.
+                connection.invalidate()
+                of_driver = self.dialect.loaded_dbapi.Error
+                raise DBAPIError.instance(sql, None, error, of_driver) from error
+            finally:
+                connection.close()
+
     def close(self) -> None:
         """Close all connections."""
-        self._engine.dispose()
-        self._writer.dispose()
+        for engine in (self._engine, self._writer, self._quick):
+            engine.dispose()
 
     @contextmanager
     def _unavailable(self) -> Iterator[None]:
@@ -88,10 +120,10 @@ class Database:
             raise Unavailable(f"the event store {where} cannot be used: {reason}") from error
 
 
-def _postgresql(url: URL) -> Engine:
+def _postgresql(url: URL, **options: Any) -> Engine:
     # A setting of the URL's own wins.
     wait = {} if "connect_timeout" in url.query else {"connect_timeout": _CONNECT_TIMEOUT_S}
-    return create_engine(url, connect_args=wait)
+    return create_engine(url, connect_args=wait, **options)
 
 
 def _parsed(text: str) -> URL:
@@ -112,8 +144,8 @@ def _parsed(text: str) -> URL:
     return url
 
 
-def _sqlite(url: URL) -> tuple[Engine, Engine]:
-    """For reading, and for writing."""
+def _sqlite(url: URL) -> tuple[Engine, Engine, Engine]:
+    """For reading, for writing, and for single statements."""
     path = Path(url.database or "").absolute()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -124,14 +156,15 @@ def _sqlite(url: URL) -> tuple[Engine, Engine]:
     at = url.set(database=str(path))
     # Immediate: a transaction that first reads, and then finds that another has written, would
     # fail at once, however long it is ready to wait.
-    return _sqlite_engine(at, "BEGIN"), _sqlite_engine(at, "BEGIN IMMEDIATE")
+    return _sqlite_engine(at, "BEGIN"), _sqlite_engine(at, "BEGIN IMMEDIATE"), _sqlite_engine(at)
 
 
-def _sqlite_engine(url: URL, begin: str) -> Engine:
+def _sqlite_engine(url: URL, begin: str | None = None) -> Engine:
     arguments = {"timeout": _BUSY_TIMEOUT_S, "check_same_thread": False}
     engine = create_engine(url, connect_args=arguments)
     event.listen(engine, "connect", _set_up)
-    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
+    if begin is not None:
+        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
     return engine
 
 

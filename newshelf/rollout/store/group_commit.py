@@ -10,17 +10,25 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from time import monotonic
+from typing import Protocol
 
 from newshelf.errors import Unavailable
 from newshelf.rollout.records import Exposure, Feedback
 from newshelf.rollout.store.outcome import Outcome
 from newshelf.rollout.store.shadow import ShadowAnswer
-from newshelf.rollout.store.store import EventStore, Writes
+from newshelf.rollout.store.store import Writes
 
 __all__ = ["GroupCommit"]
 
 _LOG = logging.getLogger(__name__)
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 1.0
+
+
+class Store(Protocol):
+    """What is written to: an ``EventStore``."""
+
+    def write(self, writes: Writes) -> list[Outcome]:
+        """Store all of it, or nothing; see ``EventStore.write``."""
 
 
 @dataclass(eq=False)
@@ -45,7 +53,7 @@ class GroupCommit:
 
     def __init__(
         self,
-        store: EventStore,
+        store: Store,
         *,
         max_rows: int = 1000,
         max_waiting: int = 20_000,

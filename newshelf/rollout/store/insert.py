@@ -1,11 +1,11 @@
 """Many rows in few statements, each kept once.
 
 Every statement that runs costs a hand-over of Python's lock, for which a busy event loop may
-keep the writer waiting: so a group of rows is one statement of 1, 2, 4, … or 64 rows. There
-are few texts of statements, and both drivers keep them prepared.
+keep the writer waiting: so up to 64 rows are one statement. There are few texts of statements,
+and both drivers keep them prepared.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import chain
 from typing import Any
@@ -15,9 +15,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.engine import Connection
 
-__all__ = ["insert_new"]
+__all__ = ["MOST_ROWS", "insert_new", "insert_statement"]
 
-_MOST_ROWS = 64
+MOST_ROWS = 64
+"""That one statement inserts."""
 _BY_PLACE: dict[str, Dialect] = {
     "sqlite": sqlite.dialect(paramstyle="qmark"),
     "postgresql": PGDialect_psycopg(paramstyle="format"),  # type: ignore[no-untyped-call]
@@ -47,21 +48,29 @@ def insert_new(
         Its values, of the rows that were inserted; nothing when no column is asked for.
     """
     returned: list[Any] = []
-    for group in _groups(rows):
-        sql = _statement(connection.dialect.name, table, tuple(columns), len(group), returning)
-        result = connection.exec_driver_sql(sql, tuple(chain.from_iterable(group)))
+    for start in range(0, len(rows), MOST_ROWS):
+        group = rows[start : start + MOST_ROWS]
+        sql, values = insert_statement(connection.dialect, table, columns, group, returning)
+        result = connection.exec_driver_sql(sql, values)
         if returning is not None:
             returned += result.scalars().all()
     return returned
 
 
-def _groups(rows: Sequence[tuple[Any, ...]]) -> Iterator[Sequence[tuple[Any, ...]]]:
-    start, size = 0, _MOST_ROWS
-    while start < len(rows):
-        while size > len(rows) - start:
-            size //= 2
-        yield rows[start : start + size]
-        start += size
+def insert_statement(
+    dialect: Dialect,
+    table: Table,
+    columns: Sequence[str],
+    rows: Sequence[tuple[Any, ...]],
+    returning: str | None = None,
+) -> tuple[str, tuple[Any, ...]]:
+    """One statement for ``MOST_ROWS`` at most; arguments as of ``insert_new``.
+
+    Returns:
+        SQL with the driver's placeholders, and the values for them.
+    """
+    sql = _statement(dialect.name, table, tuple(columns), len(rows), returning)
+    return sql, tuple(chain.from_iterable(rows))
 
 
 @lru_cache(maxsize=256)

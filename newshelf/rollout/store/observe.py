@@ -1,10 +1,10 @@
 """Sums up a rollout for its analysis: by unit for the metrics, by variant for the guardrails."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import and_, func, select
+from sqlalchemy import and_, select
 from sqlalchemy.engine import Connection
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -12,7 +12,7 @@ from newshelf.rollout.split import Split
 from newshelf.rollout.store.clock import span_us, to_us
 from newshelf.rollout.store.health import variant_health
 from newshelf.rollout.store.schema import exposures, feedback, journal
-from newshelf.rollout.store.unit_totals import EMPTY, Sums, sum_by_unit, totals
+from newshelf.rollout.store.unit_totals import Sums, sum_up, totals, whatever_variant
 from newshelf.rollout.totals import UnitTotals, VariantHealth
 
 __all__ = ["Observed", "observe"]
@@ -47,16 +47,19 @@ def observe(
         exposures.c.unit.not_in(testers),
     )
     done = and_(feedback.c.rollout == name, feedback.c.unit.not_in(testers))
-    variants = _variants(connection, counted)
+    during: dict[str, dict[str, Sums]] = {variant: {} for variant in _COMPARED}
+    for (variant, unit), mine in sum_up(connection, counted, done).items():
+        during.setdefault(variant, {})[unit] = mine
     before = _before(connection, counted, span_us(before_window_s))
     in_step = and_(counted, exposures.c.at_us >= to_us(step_since))
+    treated = during["challenger"].keys() | during.get("interleaved", {}).keys()
     return Observed(
-        totals={one: totals(_during(connection, one, counted, done), before) for one in variants},
+        totals={variant: totals(sums, before) for variant, sums in during.items()},
         health={
-            one: variant_health(connection, and_(in_step, exposures.c.variant == one))
-            for one in variants
+            variant: variant_health(connection, and_(in_step, exposures.c.variant == variant))
+            for variant in during
         },
-        double_exposed=_double_exposed(connection, counted),
+        double_exposed=len(during["control"].keys() & treated),
     )
 
 
@@ -67,21 +70,6 @@ def _testers(connection: Connection, name: str) -> set[str]:
     return {unit for text in splits for unit in Split.model_validate_json(text).overrides}
 
 
-def _variants(connection: Connection, counted: ColumnElement[bool]) -> Sequence[str]:
-    seen = set(connection.scalars(select(exposures.c.variant).where(counted).distinct()))
-    return [one for one in _IN_EXPERIMENT if one in seen or one in _COMPARED]
-
-
-def _during(
-    connection: Connection, variant: str, counted: ColumnElement[bool], done: ColumnElement[bool]
-) -> Mapping[str, Sums]:
-    return sum_by_unit(
-        connection,
-        and_(counted, exposures.c.variant == variant),
-        and_(done, feedback.c.variant == variant),
-    )
-
-
 def _before(
     connection: Connection, counted: ColumnElement[bool], window_us: int
 ) -> Mapping[str, Sums]:
@@ -89,29 +77,17 @@ def _before(
 
     Both what was shown and what was done lie before it: nothing here can be an effect.
     """
-    began_us = connection.scalar(select(func.min(exposures.c.at_us)).where(counted))
+    # Not min(): it would look at all of them.
+    first_of_all = select(exposures.c.at_us).where(counted).order_by(exposures.c.at_us).limit(1)
+    began_us = connection.scalar(first_of_all)
     if began_us is None:
-        return EMPTY
+        return {}
     units = select(exposures.c.unit).where(counted).scalar_subquery()
     first, last = began_us - window_us, began_us - 1
-    return sum_by_unit(
-        connection,
-        and_(exposures.c.at_us.between(first, last), exposures.c.unit.in_(units)),
-        and_(
-            feedback.c.at_us.between(first, last),
-            feedback.c.request_id.is_not(None),
-            feedback.c.unit.in_(units),
-        ),
+    shown = and_(exposures.c.at_us.between(first, last), exposures.c.unit.in_(units))
+    done = and_(
+        feedback.c.at_us.between(first, last),
+        feedback.c.request_id.is_not(None),
+        feedback.c.unit.in_(units),
     )
-
-
-def _double_exposed(connection: Connection, counted: ColumnElement[bool]) -> int:
-    is_control = exposures.c.variant == "control"
-    both = (
-        select(exposures.c.unit)
-        .where(counted)
-        .group_by(exposures.c.unit)
-        .having(func.count().filter(is_control).between(1, func.count() - 1))
-        .subquery()
-    )
-    return connection.scalar(select(func.count()).select_from(both)) or 0
+    return whatever_variant(sum_up(connection, shown, done))

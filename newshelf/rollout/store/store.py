@@ -15,6 +15,7 @@ from newshelf.rollout.store import lease, rollouts
 from newshelf.rollout.store.checkpoint import Checkpoints
 from newshelf.rollout.store.credits import team_credits
 from newshelf.rollout.store.database import Database
+from newshelf.rollout.store.insert import MOST_ROWS
 from newshelf.rollout.store.looks import KeptLook, add_look, last_look, read_looks
 from newshelf.rollout.store.migrate import migrate
 from newshelf.rollout.store.observe import Observed, observe
@@ -27,7 +28,12 @@ from newshelf.rollout.store.read import (
 )
 from newshelf.rollout.store.rollouts import JournalEntry, RolloutRow
 from newshelf.rollout.store.shadow import ShadowAnswer, summarise_shadow
-from newshelf.rollout.store.write import write_exposures, write_feedback, write_shadow
+from newshelf.rollout.store.write import (
+    write_exposures,
+    write_exposures_once,
+    write_feedback,
+    write_shadow,
+)
 from newshelf.rollout.totals import Floats
 
 __all__ = ["JOIN_WINDOW", "EventStore", "Writes"]
@@ -44,6 +50,11 @@ class Writes:
     feedback: Sequence[Feedback] = ()
     """May name the requests of ``exposures``."""
     shadow: Sequence[ShadowAnswer] = ()
+
+    @property
+    def is_one_statement(self) -> bool:
+        """Whether one statement writes it: the most of what a gateway writes."""
+        return not self.feedback and not self.shadow and 0 < len(self.exposures) <= MOST_ROWS
 
 
 class EventStore:
@@ -104,6 +115,9 @@ class EventStore:
             Unavailable: the database does not answer.
         """
         try:
+            if writes.is_one_statement:
+                write_exposures_once(self._database, writes.exposures)
+                return []
             with self._database.writing() as connection:
                 write_exposures(connection, writes.exposures)
                 write_shadow(connection, writes.shadow)

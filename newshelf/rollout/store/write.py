@@ -2,19 +2,21 @@
 
 from collections.abc import Sequence
 from operator import itemgetter
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.engine import Connection
 
 from newshelf.rollout.records import Exposure, Feedback
 from newshelf.rollout.store import schema
-from newshelf.rollout.store.insert import insert_new
+from newshelf.rollout.store.database import Database
+from newshelf.rollout.store.insert import insert_new, insert_statement
 from newshelf.rollout.store.join import Joined, batched, join
 from newshelf.rollout.store.outcome import Outcome
 from newshelf.rollout.store.rows import EXPOSURE_COLUMNS, exposure_row
 from newshelf.rollout.store.shadow import SHADOW_COLUMNS, ShadowAnswer, shadow_row
 
-__all__ = ["write_exposures", "write_feedback", "write_shadow"]
+__all__ = ["write_exposures", "write_exposures_once", "write_feedback", "write_shadow"]
 
 _FEEDBACK_COLUMNS = (
     "event_id",
@@ -34,8 +36,19 @@ _KEPT: frozenset[Outcome] = frozenset({"stored", "unjoined"})
 
 def write_exposures(connection: Connection, answers: Sequence[Exposure]) -> None:
     """Insert the answers whose request is not there yet."""
-    rows = sorted((exposure_row(answer) for answer in answers), key=itemgetter(0))
-    insert_new(connection, schema.exposures, EXPOSURE_COLUMNS, rows)
+    insert_new(connection, schema.exposures, EXPOSURE_COLUMNS, _rows(answers))
+
+
+def write_exposures_once(database: Database, answers: Sequence[Exposure]) -> None:
+    """The same of a few answers, and nothing else, in a transaction of their own."""
+    statement = insert_statement(
+        database.dialect, schema.exposures, EXPOSURE_COLUMNS, _rows(answers)
+    )
+    database.write_once(*statement)
+
+
+def _rows(answers: Sequence[Exposure]) -> list[tuple[Any, ...]]:
+    return sorted((exposure_row(answer) for answer in answers), key=itemgetter(0))
 
 
 def write_shadow(connection: Connection, answers: Sequence[ShadowAnswer]) -> None:
