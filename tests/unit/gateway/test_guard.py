@@ -184,7 +184,7 @@ def test_the_log_tells_of_requests_and_not_of_people(
 ) -> None:
     out = io.StringIO()
     monkeypatch.setattr("sys.stderr", out)
-    gateway = start_gateway()
+    gateway = start_gateway(log_requests=True)
     answer = gateway.recommend("unit-of-ada", history=["item-017"])
     gateway.http.post("/v1/recommend", content=b'{"unit": "unit-of-ada", "k": "secret-k"}')
     gateway.http.get("/no/such/path-of-ada")
