@@ -96,7 +96,7 @@ def _gateway_lines(url: str, demo: Demo, key: Path) -> list[str]:
     body = json.dumps({"unit": "visitor-1", "history": demo.history, "k": 5}, ensure_ascii=False)
     return [
         "# What a shop's front end calls:",
-        f"KEY=$(cat {_quoted(str(key))})",
+        f"KEY=$(cat {_quoted(str(key))})" if key.exists() else "KEY=…  # of ./run keys add NAME",
         "curl -s -H \"Authorization: Bearer $KEY\" -H 'Content-Type: application/json' \\\n"
         f"  -d {_quoted(body)} {url}/v1/recommend",
         f"# All it can do: {url}/docs",

@@ -162,6 +162,8 @@ class RateLimited(RequestError):
 
     http_status = 429
     code = "rate_limited"
+    retry_after_s: float = 1.0
+    """When the next one may be sent."""
 
 
 class Unavailable(NewshelfError):

@@ -77,7 +77,9 @@ class Access:
             self._buckets[key.sha256] = bucket
         wait_s = bucket.take(now_s)
         if wait_s:
-            raise RateLimited(
+            error = RateLimited(
                 f"the key {key.name!r} may send {key.rate_per_s:g} requests each second; "
                 f"try again in {wait_s:.2f} s"
             )
+            error.retry_after_s = wait_s
+            raise error

@@ -5,6 +5,7 @@ Request id, key and rate, size and time; then headers, metrics and log of the an
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any
@@ -199,7 +200,7 @@ class _Answer:
         if isinstance(error, Unauthorized):
             headers.append((b"www-authenticate", b"Bearer"))
         if isinstance(error, RateLimited):
-            headers.append((b"retry-after", b"1"))
+            headers.append((b"retry-after", str(math.ceil(error.retry_after_s)).encode()))
         await self.send(
             {"type": "http.response.start", "status": error.http_status, "headers": headers}
         )

@@ -9,7 +9,7 @@ import orjson
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from newshelf.errors import InvalidField, NotJson, TooLarge, UnsupportedMedia
-from newshelf.rollout.records import Feedback, FeedbackType
+from newshelf.rollout.records import Feedback, FeedbackType, Id
 from newshelf.serving.schemas import Filters, RecommendRequest, Ref, seen_as_ids
 from newshelf.serving.validation import validate
 
@@ -27,8 +27,6 @@ __all__ = [
 _MAX_EVENTS = 1_000
 _AHEAD = timedelta(minutes=5)
 """Clocks differ; a day ahead is a mistake."""
-
-Id = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class RecommendIn(RecommendRequest):

@@ -8,6 +8,7 @@ starts another in its place.
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -29,18 +30,20 @@ _AT_ONCE = 2_000
 """Requests of one process; beyond, uvicorn answers 503 by itself."""
 
 
-def run(plan: GatewayPlan) -> None:
+def run(plan: GatewayPlan, worker: Callable[[GatewayPlan], object] | None = None) -> None:
     """Serve until SIGTERM or SIGINT; SIGHUP replaces the processes one by one.
 
     Args:
         plan: settings and places.
+        worker: makes the ASGI application in each process, and can be pickled; None makes
+            the gateway's.
     """
     settings = plan.settings
     with tempfile.TemporaryDirectory(prefix="newshelf-metrics-") as folder:
         # Read by prometheus-client when the processes import it.
         os.environ[_METRICS] = folder
         config = uvicorn.Config(
-            partial(_worker, plan),
+            partial(worker or _worker, plan),
             factory=True,
             host=settings.host,
             port=settings.port,

@@ -39,8 +39,8 @@ def read_shown(body: bytes) -> Shown:
     try:
         table = orjson.loads(body)
         items, model_version, index_version = (table[name] for name in _NEEDED)
-        # Whatever else is wrong with an item, the record of it will find.
-        seen = {item["id"] for item in items if item["source"]}
+        # Their types are checked when the record is made of them.
+        seen = {item["id"]: (item["score"], item["source"]) for item in items}
     except (orjson.JSONDecodeError, KeyError, TypeError) as error:
         raise Unavailable(f"the model's answer cannot be read: {error!r}") from None
     if len(seen) != len(items):

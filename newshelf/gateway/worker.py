@@ -1,8 +1,8 @@
 """The application of one process: every part opened, with the guard around it."""
 
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import FastAPI
 
@@ -13,19 +13,34 @@ from newshelf.gateway.keys import KeyFile
 from newshelf.gateway.log import RequestLog
 from newshelf.gateway.metrics import Metrics
 from newshelf.gateway.parts import Parts, open_parts
+from newshelf.gateway.ports import ReadSplits, Recorder
 from newshelf.gateway.tracing import make_spans
 from newshelf.rollout.assignment import assign
 from newshelf.rollout.store import EventStore, GroupCommit
 from newshelf.server.gateway_plan import GatewayPlan
 
-__all__ = ["make_worker"]
+__all__ = ["OpenStore", "make_worker", "open_store"]
+
+OpenStore = Callable[[GatewayPlan], AbstractAsyncContextManager[tuple[Recorder, ReadSplits]]]
 
 
-def make_worker(plan: GatewayPlan) -> Guard:
+@asynccontextmanager
+async def open_store(plan: GatewayPlan) -> AsyncIterator[tuple[Recorder, ReadSplits]]:
+    """The event store: what writes to it, and what reads the rollouts."""
+    with EventStore.open(plan.store_url) as store:
+        commits = GroupCommit(store)
+        try:
+            yield commits, store.splits
+        finally:
+            await commits.close()
+
+
+def make_worker(plan: GatewayPlan, *, store: OpenStore = open_store) -> Guard:
     """What uvicorn serves in each process.
 
     Args:
         plan: settings and places.
+        store: opens the event store.
 
     Raises:
         SettingsError: the keys cannot be read, or traces cannot be made.
@@ -39,24 +54,21 @@ def make_worker(plan: GatewayPlan) -> Guard:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        with EventStore.open(plan.store_url) as store:
-            # An answer that is too late anyway need not wait for its record.
-            commits = GroupCommit(store, max_wait_s=settings.max_timeout_ms / 1000)
-            try:
-                async with open_parts(
-                    plan,
-                    access=access,
-                    metrics=metrics,
-                    spans=spans,
-                    recorder=commits,
-                    read_splits=store.splits,
-                    assign=assign,
-                ) as parts:
-                    opened.append(parts)
-                    yield
-            finally:
-                await commits.close()
-                log.flush()
+        async with (
+            store(plan) as (recorder, read_splits),
+            open_parts(
+                plan,
+                access=access,
+                metrics=metrics,
+                spans=spans,
+                recorder=recorder,
+                read_splits=read_splits,
+                assign=assign,
+            ) as parts,
+        ):
+            opened.append(parts)
+            yield
+        log.flush()
 
     return Guard(
         make_app(lambda: opened[0], lifespan),

@@ -95,7 +95,9 @@ def start_gateway(plan: GatewayPlan) -> Iterator[StartGateway]:
 
         def start(splits: tuple[Split, ...] = (), **settings: Any) -> Gateway:
             changed = plan.model_copy(
-                update={"settings": GatewaySettings.model_validate(settings)}
+                update={
+                    "settings": GatewaySettings.model_validate({"log_requests": False, **settings})
+                }
             )
             keys = KeyFile(plan.api_keys)
             now = datetime.now(UTC)

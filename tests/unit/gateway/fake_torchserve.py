@@ -24,7 +24,7 @@ class Asked:
     @property
     def version(self) -> str:
         """Of ``/predictions/MODEL/VERSION``; empty for the default."""
-        return (self.path.split("/") + [""])[3]
+        return self.path.removeprefix("/predictions/").partition("/")[2]
 
 
 Behaviour = Callable[[Asked, asyncio.StreamWriter], Awaitable[None]]
@@ -129,9 +129,7 @@ class FakeTorchServe:
     def _run(self, started: threading.Event) -> None:
         loop = self._loop
         asyncio.set_event_loop(loop)
-        server = loop.run_until_complete(
-            asyncio.start_server(self._serve, "127.0.0.1", self.port)
-        )
+        server = loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", self.port))
         self.port = server.sockets[0].getsockname()[1]
         started.set()
         loop.run_forever()
@@ -165,9 +163,7 @@ class FakeTorchServe:
 
     def _behaviour(self, asked: Asked) -> Behaviour:
         if self.token is not None and asked.headers.get("authorization") != f"Bearer {self.token}":
-            return status(
-                400, b'{"code": 400, "type": "InvalidKeyException", "message": "Token"}'
-            )
+            return status(400, b'{"code": 400, "type": "InvalidKeyException", "message": "Token"}')
         if self.behaviours:
             return self.behaviours.pop(0)
         return self.by_version.get(asked.version, self.always)

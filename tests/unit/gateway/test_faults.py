@@ -29,8 +29,10 @@ FAULTS = {
     "no json": raw(OK + b"4\r\n\r\nnope"),
     "not an answer": raw(OK + b"2\r\n\r\n{}"),
     "an array": raw(OK + b"2\r\n\r\n[]"),
-    "items of nothing": status(
-        200, b'{"items": [{}], "model_version": "m", "index_version": "i"}'
+    "items of nothing": status(200, b'{"items": [{}], "model_version": "m", "index_version": "i"}'),
+    "no score": status(
+        200,
+        b'{"items": [{"id": "a", "source": "model"}], "model_version": "m", "index_version": "i"}',
     ),
     "a score of text": status(
         200,

@@ -91,7 +91,7 @@ def test_each_key_has_a_rate_of_its_own(start_gateway: StartGateway) -> None:
     assert limited.status_code == 429
     assert limited.json()["code"] == "rate_limited"
     assert "'slow' may send 0.001 requests" in limited.json()["message"]
-    assert int(limited.headers["retry-after"]) >= 1
+    assert 900 < int(limited.headers["retry-after"]) <= 1000
     assert gateway.recommend().status_code == 200
 
 
@@ -184,7 +184,7 @@ def test_the_log_tells_of_requests_and_not_of_people(
 ) -> None:
     out = io.StringIO()
     monkeypatch.setattr("sys.stderr", out)
-    gateway = start_gateway()
+    gateway = start_gateway(log_requests=True)
     answer = gateway.recommend("unit-of-ada", history=["item-017"])
     gateway.http.post("/v1/recommend", content=b'{"unit": "unit-of-ada", "k": "secret-k"}')
     gateway.http.get("/no/such/path-of-ada")
