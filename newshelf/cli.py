@@ -8,6 +8,7 @@ from typer.core import TyperGroup
 
 from newshelf.cli_bench import bench
 from newshelf.cli_loadtest import loadtest
+from newshelf.cli_keys import keys
 from newshelf.cli_options import (
     CatalogOption,
     KOption,
@@ -18,6 +19,7 @@ from newshelf.cli_options import (
     WorkspaceOption,
 )
 from newshelf.cli_profile import profile
+from newshelf.cli_rollout import rollout
 from newshelf.cli_tune import tune
 from newshelf.errors import NewshelfError
 from newshelf.interrupts import interruptible
@@ -52,6 +54,8 @@ app = typer.Typer(
 
 app.add_typer(bench, name="bench")
 app.add_typer(loadtest, name="loadtest")
+app.add_typer(keys, name="keys")
+app.add_typer(rollout, name="rollout")
 
 
 @app.callback()
@@ -170,8 +174,8 @@ def serve(
     port: Annotated[
         int | None,
         typer.Option(
-            help="The first of five ports; 0 takes any free ones.",
-            show_default="those of config.properties: 8080",
+            help="The first of six ports; 0 takes any free ones.",
+            show_default="8080 and so on, and 8000 for the gateway",
         ),
     ] = None,
     runtime: RuntimeOption = None,

@@ -10,7 +10,7 @@ __all__ = ["bench"]
 bench = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="Measure the methods on real catalogues, and the server beside its peers.",
+    help="Measure the methods on real catalogues, the server beside its peers, the event store.",
 )
 
 
@@ -117,6 +117,43 @@ def serve(
 
     chosen = _cores(cores) if cores is not None else ()
     options = Options(only or (), rounds, seconds, chosen, data, out or REPORT)
+    raise typer.Exit(run(options, make_console()))
+
+
+@bench.command()
+def store(
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="NAME", help="A task; repeat it. Others keep theirs."),
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each database.")] = 3,
+    seconds: Annotated[float, typer.Option(min=1, help="Of one load.")] = 20.0,
+    per_second: Annotated[float, typer.Option(min=1, help="Answers to be stored.")] = 1000.0,
+    busy_us: Annotated[
+        float, typer.Option(min=0, help="What a gateway computes for each answer besides.")
+    ] = 300.0,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="FILE",
+            help="The report; results go beside it.",
+            show_default="docs/benchmarks/store.md",
+        ),
+    ] = None,
+) -> None:
+    """Measure how long answers wait until they are stored, in SQLite and in PostgreSQL.
+
+    Prints database, ratio and goal, and writes the report. Needs PostgreSQL's programs, and
+    starts a server of its own. Exit code 1 when a task failed; a goal that was not reached is a
+    result.
+
+    Example: `./run bench store --only writes --rounds 1 --seconds 5`
+    """
+    from benchmarks.store.command import REPORT, Options, run
+    from newshelf.console import make_console
+
+    options = Options(only or (), rounds, seconds, per_second, busy_us, out or REPORT)
     raise typer.Exit(run(options, make_console()))
 
 

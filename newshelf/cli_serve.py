@@ -18,11 +18,12 @@ from newshelf.errors import SetupError
 from newshelf.interrupts import uninterrupted
 from newshelf.pipeline.demo import Demo, pick_demo
 from newshelf.pipeline.find import only_server, servers
+from newshelf.pipeline.gateway import first_key
 from newshelf.pipeline.serve import serve as bring_up
 from newshelf.pipeline.serve import stay
 from newshelf.pipeline.workspace import open_workspace
 from newshelf.server.client import Client
-from newshelf.server.ports import Ports, free_ports
+from newshelf.server.ports import Ports, free_port, free_ports
 
 __all__ = ["encode", "recommend", "serve", "status", "stop"]
 
@@ -40,17 +41,20 @@ def serve(
 ) -> None:
     """Serve until interrupted; with ``detach``, return when it is ready."""
     console = make_console()
+    opened = open_workspace(catalog, override=workspace, model_store=model_store)
+    ports, gateway_port = _ports(port)
     served = bring_up(
-        open_workspace(catalog, override=workspace, model_store=model_store),
+        opened,
         settings_from(settings, runtime),
         make_jobs(console, strict=strict),
         console,
-        ports=_ports(port),
+        ports=ports,
+        gateway_port=gateway_port,
     )
     stays = False
     try:
         show_recommendation(console, served.answer, served.demo.titles, _heading(served.demo))
-        show_what_next(console, served.state, served.demo)
+        show_what_next(console, served.state, served.demo, first_key(opened))
         if detach:
             console.print("\nIt goes on; ./run stop ends it.")
             stays = True
@@ -60,7 +64,7 @@ def serve(
     finally:
         if not stays:
             with uninterrupted():
-                console.print("stopping TorchServe and its workers …")
+                console.print("stopping the gateway, TorchServe and its workers …")
                 served.state.end()
 
 
@@ -112,10 +116,13 @@ def encode(
     show_embedding(make_console(), answer)
 
 
-def _ports(first: int | None) -> Ports | None:
+def _ports(first: int | None) -> tuple[Ports | None, int | None]:
+    """TorchServe's ports and the gateway's; None takes those of the settings."""
     if first is None:
-        return None
-    return free_ports() if first == 0 else Ports.starting_at(first)
+        return None, None
+    if first == 0:
+        return free_ports(), free_port()
+    return Ports.starting_at(first), first + 5
 
 
 def _heading(demo: Demo) -> str:

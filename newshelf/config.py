@@ -15,13 +15,16 @@ __all__ = [
     "EvaluationSettings",
     "FinetuneSettings",
     "FusionSettings",
+    "GatewaySettings",
     "ImageTowerSettings",
     "IndexSettings",
     "KnowledgeSettings",
     "ModelServingSettings",
+    "RolloutSettings",
     "SampleSettings",
     "ScorerSettings",
     "Settings",
+    "StoreSettings",
     "TextTowerSettings",
     "TowerTuningSettings",
     "TrackingSettings",
@@ -216,6 +219,58 @@ class ArchiveSettings(_Section):
     recommender: ModelServingSettings = ModelServingSettings()
 
 
+class GatewaySettings(_Section):
+    """The HTTP API that a shop's front end calls."""
+
+    enabled: bool = True
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65535)] = 8000
+    processes: Positive = 1
+    connections: Positive = 64
+    """To TorchServe, of each process; as many more requests may wait for one."""
+    max_body_bytes: Positive = 6_553_500
+    timeout_ms: Positive = 1_000
+    """Of a request that names no deadline."""
+    max_timeout_ms: Positive = 10_000
+    """The furthest deadline that a request may name."""
+    retry_share: Fraction = 0.1
+    """Of the requests that may be sent a second time."""
+    breaker_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Of the last requests to a model version that have to fail for it to be left alone."""
+    breaker_requests: Positive = 20
+    """How many those last requests are."""
+    breaker_open_s: Annotated[float, Field(gt=0)] = 5.0
+    """For how long it is left alone, before one request tries it again."""
+    shadow_requests: Positive = 32
+    """Copies for a shadowed model that may be under way at once; further ones are dropped."""
+    record: Literal["required", "best_effort"] = "required"
+    """``required`` answers only what was recorded; ``best_effort`` answers anyway."""
+    log_requests: bool = True
+    traces: Literal["none", "console", "otlp"] = "none"
+
+
+class StoreSettings(_Section):
+    """Where exposures, feedback and rollouts are kept."""
+
+    url: str = ""
+    """``postgresql+psycopg://…`` or ``sqlite:///FILE``; empty is SQLite in the workspace."""
+
+
+class RolloutSettings(_Section):
+    """The controller, which looks at rollouts and moves them on."""
+
+    tick_s: Annotated[float, Field(gt=0)] = 10.0
+    """Between two looks."""
+    look_s: Annotated[float, Field(ge=0)] = 60.0
+    """Between two looks that are kept for the report; changes always are."""
+    lease_s: Annotated[float, Field(ge=5)] = 30.0
+    """Another controller takes over from one that was silent for so long."""
+    load_s: Annotated[float, Field(gt=0)] = 300.0
+    """In which a challenger must load and answer."""
+    covariate_days: Annotated[float, Field(gt=0)] = 14.0
+    """The window before a rollout, by which shoppers are told apart (CUPED)."""
+
+
 class Settings(_Section):
     """The whole file. Every section and key may be left out."""
 
@@ -235,6 +290,9 @@ class Settings(_Section):
     evaluation: EvaluationSettings = EvaluationSettings()
     index: IndexSettings = IndexSettings()
     archive: ArchiveSettings = ArchiveSettings()
+    gateway: GatewaySettings = GatewaySettings()
+    store: StoreSettings = StoreSettings()
+    rollout: RolloutSettings = RolloutSettings()
 
 
 def load_settings(path: Path) -> Settings:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -64,13 +65,17 @@ def show_embedding(console: Console, answer: Mapping[str, Any]) -> None:
     console.print(f"model {answer.get('model_version', '?')}")
 
 
-def show_what_next(console: Console, state: ServerState, demo: Demo) -> None:
-    """Lines to paste."""
+def show_what_next(console: Console, state: ServerState, demo: Demo, key: Path) -> None:
+    """Lines to paste; ``key`` is the file of the gateway's key for this machine."""
     url = state.inference_url
     body = json.dumps({"history": demo.history, "k": 5}, ensure_ascii=False)
+    console.print("\n[bold]Try next:[/]\n")
+    if state.gateway is not None:
+        console.print("\n".join(_gateway_lines(state.gateway.url, demo, key)), markup=False)
+        console.print()
     auth = '-H "Authorization: Bearer $TOKEN"'
     lines = [
-        "# The token changes with every start, and expires after a day:",
+        "# TorchServe itself. The token changes with every start, and expires after a day:",
         f"TOKEN=$({_READ_KEY} {_quoted(str(state.key_file))})",
         f"curl -s {auth} -H 'Content-Type: application/json' \\\n"
         f"  -d {_quoted(body)} {url}/predictions/recommender",
@@ -84,8 +89,18 @@ def show_what_next(console: Console, state: ServerState, demo: Demo) -> None:
             f"  --data-binary @{_quoted(str(demo.picture))} {url}/predictions/encoder"
         )
     lines.append(f"curl -s {state.metrics_url}")
-    console.print("\n[bold]Try next:[/]\n")
     console.print("\n".join(lines), markup=False)
+
+
+def _gateway_lines(url: str, demo: Demo, key: Path) -> list[str]:
+    body = json.dumps({"unit": "visitor-1", "history": demo.history, "k": 5}, ensure_ascii=False)
+    return [
+        "# What a shop's front end calls:",
+        f"KEY=$(cat {_quoted(str(key))})" if key.exists() else "KEY=…  # of ./run keys add NAME",
+        "curl -s -H \"Authorization: Bearer $KEY\" -H 'Content-Type: application/json' \\\n"
+        f"  -d {_quoted(body)} {url}/v1/recommend",
+        f"# All it can do: {url}/docs",
+    ]
 
 
 def show_servers(console: Console, states: Sequence[ServerState]) -> None:
@@ -94,6 +109,8 @@ def show_servers(console: Console, states: Sequence[ServerState]) -> None:
         started = datetime.fromtimestamp(state.process.create_time).astimezone()
         expires = read_keys(state.key_file).inference.expires
         console.print(f"[bold]{escape(state.catalog)}[/]")
+        if state.gateway is not None:
+            console.print(f"  gateway     {state.gateway.url}  (log in {state.gateway.log})")
         console.print(f"  inference   {state.inference_url}  (token in {state.key_file})")
         console.print(f"  management  {state.management_url}")
         console.print(f"  metrics     {state.metrics_url}")

@@ -9,7 +9,12 @@
     │   ├── TooLarge         413  too_large           bytes, pixels, instances
     │   ├── BadPicture       422  bad_picture         not a picture, or a broken one
     │   ├── UnsupportedMedia 415  unsupported_media
-    │   └── UnknownItem      404  unknown_item
+    │   ├── UnknownItem      404  unknown_item
+    │   ├── Unauthorized     401  unauthorized        no key, an unknown or an expired one
+    │   ├── NotFound         404  not_found           no such path
+    │   ├── MethodNotAllowed 405  method_not_allowed
+    │   ├── UnknownRequest   404  unknown_request     feedback on an answer that nobody got
+    │   └── RateLimited      429  rate_limited
     ├── Unavailable          503  unavailable
     │   └── DeadlineExceeded 504  deadline_exceeded
     └── SetupError           500  setup               the operator can mend it
@@ -19,7 +24,10 @@
         ├── TrainingError    500  cannot_train
         ├── ParityError      500  parity_failed
         ├── VersionMismatch  500  version_mismatch
-        └── ServerError      500  server
+        ├── ServerError      500  server
+        ├── PlanError        500  bad_plan
+        ├── RolloutError     500  cannot_roll_out
+        └── EvidenceError    500  too_little_evidence
 
 A message says what was wrong and what to do about it. ``field`` is the path of
 the offending part of a request (``history[2].image``), or None.
@@ -31,18 +39,26 @@ __all__ = [
     "BadPicture",
     "CatalogError",
     "DeadlineExceeded",
+    "EvidenceError",
     "InvalidField",
+    "MethodNotAllowed",
     "NewshelfError",
+    "NotFound",
     "NotJson",
     "ParityError",
+    "PlanError",
+    "RateLimited",
     "RequestError",
+    "RolloutError",
     "ServerError",
     "SettingsError",
     "SetupError",
     "TooLarge",
     "TrainingError",
+    "Unauthorized",
     "Unavailable",
     "UnknownItem",
+    "UnknownRequest",
     "UnsupportedMedia",
     "VersionMismatch",
     "WeightsError",
@@ -113,6 +129,43 @@ class UnknownItem(RequestError):
     code = "unknown_item"
 
 
+class Unauthorized(RequestError):
+    """The request carries no key, or one that is unknown, revoked or expired."""
+
+    http_status = 401
+    code = "unauthorized"
+
+
+class NotFound(RequestError):
+    """Nothing is served at this path."""
+
+    http_status = 404
+    code = "not_found"
+
+
+class MethodNotAllowed(RequestError):
+    """The path is served, but not by this method."""
+
+    http_status = 405
+    code = "method_not_allowed"
+
+
+class UnknownRequest(RequestError):
+    """Feedback names an answer, or a product in it, that was never given."""
+
+    http_status = 404
+    code = "unknown_request"
+
+
+class RateLimited(RequestError):
+    """More requests than the key may send."""
+
+    http_status = 429
+    code = "rate_limited"
+    retry_after_s: float = 1.0
+    """When the next one may be sent."""
+
+
 class Unavailable(NewshelfError):
     """The service cannot answer now; trying again later may work."""
 
@@ -173,3 +226,21 @@ class ServerError(SetupError):
     """TorchServe did not start, did not become ready, or is not running."""
 
     code = "server"
+
+
+class PlanError(SetupError):
+    """A rollout's plan has an unknown key, a bad value, or steps that go down."""
+
+    code = "bad_plan"
+
+
+class RolloutError(SetupError):
+    """A command does not fit what the rollout is doing."""
+
+    code = "cannot_roll_out"
+
+
+class EvidenceError(SetupError):
+    """An estimate was asked for that the data do not carry."""
+
+    code = "too_little_evidence"

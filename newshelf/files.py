@@ -9,19 +9,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["directory_aside", "read_json", "write_aside", "write_json"]
+__all__ = ["directory_aside", "read_json", "write_aside", "write_json", "write_private"]
 
 
 @contextmanager
-def write_aside(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; rename it onto ``path`` on success."""
+def write_aside(path: Path, *, mode: int = 0o644) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; rename it onto ``path`` on success.
+
+    Until then only its owner can read it; then ``mode`` says who can.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     os.close(handle)
     aside = Path(name)
     try:
         yield aside
-        aside.chmod(0o644)
+        aside.chmod(mode)
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
@@ -60,3 +63,9 @@ def write_json(path: Path, value: Any) -> None:
     with write_aside(path) as aside:
         text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
         aside.write_text(text + "\n", encoding="utf-8")
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write ``text`` in UTF-8, aside and renamed; its owner alone can read it."""
+    with write_aside(path, mode=0o600) as aside:
+        aside.write_text(text, encoding="utf-8")

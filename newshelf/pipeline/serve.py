@@ -9,14 +9,15 @@ from rich.console import Console
 from newshelf.catalog import read_catalog
 from newshelf.config import Settings
 from newshelf.errors import ServerError
+from newshelf.pipeline.controller import add_controller, served_archives
 from newshelf.pipeline.demo import Demo, pick_demo
-from newshelf.pipeline.stages import Jobs, archive_paths, plan_stages
+from newshelf.pipeline.gateway import add_gateway
+from newshelf.pipeline.stages import Jobs, plan_stages
 from newshelf.pipeline.update import bring_up_to_date
 from newshelf.pipeline.workspace import ROOT, Workspace
 from newshelf.server.client import Client
 from newshelf.server.ports import Ports
 from newshelf.server.process import is_running
-from newshelf.server.properties import archives
 from newshelf.server.readiness import wait_until_ready
 from newshelf.server.state import ServerState, running_state
 from newshelf.server.torchserve import ServerPlan, start
@@ -40,9 +41,20 @@ def serve(
     console: Console,
     *,
     ports: Ports | None = None,
+    gateway_port: int | None = None,
     k: int = 10,
 ) -> Served:
-    """Bring every stage up to date, start TorchServe, wait until both models answer.
+    """Bring every stage up to date, start TorchServe, wait until both models answer; then
+    the gateway and the controller of rollouts, if the settings want them.
+
+    Args:
+        workspace: whose models.
+        settings: of training, serving and the gateway.
+        jobs: do the stages' work.
+        console: where the progress is shown.
+        ports: of TorchServe; None takes those of config.properties.
+        gateway_port: None takes the settings'.
+        k: products of the first recommendation.
 
     Raises:
         ServerError: it did not become ready; whatever had been started is ended.
@@ -57,25 +69,32 @@ def serve(
                 root=ROOT,
                 directory=workspace.server,
                 model_store=workspace.model_store,
-                models=archives(archive_paths(workspace.archive)),
+                models=served_archives(workspace, console),
                 catalog=str(workspace.catalog),
                 ports=ports,
             )
         )
         try:
-            return Served(state, demo, _first_answer(state, demo, console, k))
+            answer = _first_answer(state, demo, console, k)
+            if settings.gateway.enabled:
+                state = add_gateway(state, workspace, settings, console, port=gateway_port)
+                state = add_controller(state, workspace, settings, demo)
+            return Served(state, demo, answer)
         except BaseException:
             state.end()
             raise
 
 
 def stay(state: ServerState) -> None:
-    """Return only by an exception: an interruption, or that TorchServe ended by itself.
+    """Return only by an exception: an interruption, or that a server ended by itself.
 
     Raises:
-        ServerError: it ended by itself.
+        ServerError: TorchServe or the gateway ended by itself.
     """
     while is_running(state.process):
+        gateway = state.gateway
+        if gateway is not None and not is_running(gateway.process):
+            raise ServerError(f"the gateway ended by itself; its log is {gateway.log}")
         time.sleep(0.5)
     raise ServerError(f"TorchServe ended by itself; its log is {state.log}")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from rich.console import Console
 
+from newshelf.config import Settings
 from newshelf.errors import SetupError
 
 __all__ = ["ROOT", "WORKSPACES", "Workspace", "open_workspace"]
@@ -68,6 +69,35 @@ class Workspace:
     def server(self) -> Path:
         """TorchServe's working directory."""
         return self.root / "server"
+
+    @property
+    def gateway(self) -> Path:
+        """The gateway's keys, and the event store where it is SQLite: kept between starts."""
+        return self.root / "gateway"
+
+    @property
+    def api_keys(self) -> Path:
+        """The gateway's keys, hashed."""
+        return self.gateway / "keys.json"
+
+    @property
+    def rollout(self) -> Path:
+        """What rollouts leave here: the controller's plan, and what was promoted."""
+        return self.root / "rollout"
+
+    @property
+    def controller(self) -> Path:
+        """Where the controller and the verbs find what they work on."""
+        return self.rollout / "controller.json"
+
+    @property
+    def promoted(self) -> Path:
+        """Which version a rollout has promoted."""
+        return self.rollout / "promoted.json"
+
+    def store_url(self, settings: Settings) -> str:
+        """Where the event store is."""
+        return settings.store.url or f"sqlite:///{self.gateway / 'events.db'}"
 
     @contextmanager
     def locked(self, console: Console) -> Iterator[None]:

@@ -14,7 +14,8 @@ __all__ = ["EVENT_TYPES", "ExposedItem", "Exposure", "Feedback", "FeedbackType"]
 FeedbackType = Literal["view", "click", "cart", "purchase"]
 EVENT_TYPES: tuple[FeedbackType, ...] = ("view", "click", "cart", "purchase")
 
-Id = Annotated[str, Field(min_length=1, max_length=200)]
+Id = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]+$")]
+"""Without the character 0, which PostgreSQL does not hold."""
 
 
 class _Row(BaseModel):

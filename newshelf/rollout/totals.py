@@ -1,7 +1,7 @@
 """What came of a rollout so far, as the analysis needs it and the store sums it up."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,3 +75,6 @@ class Observation:
     of control's), ``p99_ms``. Empty otherwise."""
     versions_ready: bool
     """Whether both versions answer a request for readiness."""
+    credits: Mapping[str, Floats] = field(default_factory=dict)
+    """Of interleaved answers, by team (``control``, ``challenger``): ``(units,)`` clicked
+    products that the team had drafted. Empty otherwise."""

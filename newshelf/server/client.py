@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 
@@ -25,6 +26,7 @@ class Client:
 
     def __init__(self, state: ServerState, *, timeout_s: float = 30.0) -> None:
         self._state = state
+        self._timeout_s = timeout_s
         # The server is on this machine: no proxy of the environment stands between.
         self._http = httpx.Client(timeout=timeout_s, trust_env=False)
 
@@ -49,18 +51,19 @@ class Client:
         files: Mapping[str, Any] | Sequence[tuple[str, Any]] | None = None,
         data: Mapping[str, Any] | None = None,
         token: str | None = None,
+        version: str | None = None,
     ) -> httpx.Response:
         """``POST /predictions/{model}``, whatever the answer's status.
 
         ``json``, ``content`` (with ``content_type``) or ``files`` and ``data`` is the
-        body; ``token`` stands in for the key file's.
+        body; ``token`` stands in for the key file's, ``version`` for the default one.
         """
         key = Key(token, None) if token is not None else self._inference_key()
         headers = key.header()
         if content_type is not None:
             headers["Content-Type"] = content_type
         return self._http.post(
-            f"{self._state.inference_url}/predictions/{model}",
+            f"{self._state.inference_url}/predictions/{_named(model, version)}",
             json=json,
             content=content,
             files=files,
@@ -89,21 +92,34 @@ class Client:
         body = {"history": list(history), "k": k, **further}
         return _answer(self.predict("recommender", json=body))
 
-    def describe(self, model: str) -> list[dict[str, Any]]:
-        """What TorchServe tells of a model: versions, workers, batch size."""
-        key = self._fresh("management")
-        response = self._http.get(
-            f"{self._state.management_url}/models/{model}", headers=key.header()
-        )
-        if response.is_error:
-            raise ServerError(f"TorchServe says of {model}: {response.text.strip()}")
+    def describe(self, model: str, version: str | None = None) -> list[dict[str, Any]]:
+        """What TorchServe tells of a model: versions, workers, batch size.
+
+        Args:
+            model: its name.
+            version: one of those that are loaded, or ``all``; None is the default one.
+
+        Raises:
+            ServerError: with TorchServe's reason.
+        """
+        path = f"/models/{_named(model, version)}"
+        response = self._manage("GET", path, {}, self._timeout_s)
         described: list[dict[str, Any]] = response.json()
         return described
 
-    def register(self, model: str, archive: str, workers: int, *, timeout_s: float) -> None:
-        """Load an archive of the model store and wait until its workers have done so.
+    def register(
+        self, model: str, archive: str, workers: int, *, timeout_s: float, wait: bool = True
+    ) -> None:
+        """Load an archive of the model store, beside the versions that are loaded already.
 
         Only a server with ``enable_model_api`` allows it.
+
+        Args:
+            model: its name.
+            archive: its file name.
+            workers: how many processes.
+            timeout_s: of the answer.
+            wait: return when the workers have loaded it; otherwise when they have begun.
 
         Raises:
             ServerError: with TorchServe's reason.
@@ -115,18 +131,28 @@ class Client:
                 "model_name": model,
                 "url": archive,
                 "initial_workers": str(workers),
-                "synchronous": "true",
+                "synchronous": str(wait).lower(),
             },
             timeout_s,
         )
 
-    def unregister(self, model: str, *, timeout_s: float) -> None:
-        """End the workers of a model and forget it. See ``register``.
+    def unregister(self, model: str, *, timeout_s: float, version: str | None = None) -> None:
+        """End the workers of a version, or of the only one, and forget it. See ``register``.
+
+        Raises:
+            ServerError: with TorchServe's reason; the default version is only forgotten when
+                it is the last.
+        """
+        self._manage("DELETE", f"/models/{_named(model, version)}", {}, timeout_s)
+
+    def set_default(self, model: str, version: str) -> None:
+        """Let a loaded version answer the requests that name none, from this moment on.
 
         Raises:
             ServerError: with TorchServe's reason.
         """
-        self._manage("DELETE", f"/models/{model}", {}, timeout_s)
+        path = f"/models/{_named(model, version)}/set-default"
+        self._manage("PUT", path, {}, self._timeout_s)
 
     def authorization(self) -> dict[str, str]:
         """The header that predictions need, for a client of another kind."""
@@ -138,7 +164,7 @@ class Client:
 
     def _manage(
         self, method: str, path: str, parameters: Mapping[str, str], timeout_s: float
-    ) -> None:
+    ) -> httpx.Response:
         try:
             response = self._http.request(
                 method,
@@ -151,6 +177,7 @@ class Client:
             raise ServerError(f"TorchServe did not answer {method} {path}: {error!r}") from error
         if response.is_error:
             raise ServerError(f"TorchServe refused {method} {path}: {response.text.strip()}")
+        return response
 
     def _inference_key(self) -> Key:
         return self._fresh("inference")
@@ -170,6 +197,10 @@ class Client:
             raise ServerError(f"the {purpose} token expired and was not renewed: {response.text}")
         renewed: Key = getattr(read_keys(self._state.key_file), purpose)
         return renewed
+
+
+def _named(model: str, version: str | None) -> str:
+    return model if version is None else f"{model}/{quote(version, safe='')}"
 
 
 def _answer(response: httpx.Response) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""TorchServe's five ports."""
+"""TorchServe's five ports, and one for what stands before it."""
 
 import socket
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 
 from newshelf.errors import ServerError
 
-__all__ = ["Ports", "busy_ports", "free_ports", "require_free"]
+__all__ = ["Ports", "busy_ports", "free_port", "free_ports", "require_free", "require_port"]
 
 HOST = "127.0.0.1"
 _LAST = 65535
@@ -25,9 +25,11 @@ class Ports:
 
     @classmethod
     def starting_at(cls, first: int) -> "Ports":
-        """``first`` for inference, and the next four for the others."""
-        if not 1 <= first <= _LAST - 4:
-            raise ServerError(f"--port must lie between 1 and {_LAST - 4} (or be 0), not {first}")
+        """``first`` for inference, and the next four for the others; the one after them is
+        the gateway's.
+        """
+        if not 1 <= first <= _LAST - 5:
+            raise ServerError(f"--port must lie between 1 and {_LAST - 5} (or be 0), not {first}")
         return cls(*range(first, first + 5))
 
     def named(self) -> Iterator[tuple[str, int]]:
@@ -45,9 +47,17 @@ def free_ports() -> Ports:
         return Ports(*(opened.getsockname()[1] for opened in sockets))
 
 
+def free_port() -> int:
+    """One more port that nothing listens on now."""
+    with socket.socket() as opened:
+        opened.bind((HOST, 0))
+        port: int = opened.getsockname()[1]
+    return port
+
+
 def busy_ports(ports: Ports) -> list[tuple[str, int]]:
     """Those of ``ports`` that cannot be bound."""
-    return [(name, port) for name, port in ports.named() if not _can_bind(port)]
+    return [(name, port) for name, port in ports.named() if not _can_bind(HOST, port)]
 
 
 def require_free(ports: Ports) -> None:
@@ -61,16 +71,29 @@ def require_free(ports: Ports) -> None:
         named = ", ".join(f"{port} ({name.replace('_', ' ')})" for name, port in busy)
         raise ServerError(
             f"already in use on {HOST}: {named}. Is another server running (./run status)? "
-            "Choose other ports with --port N (takes N to N+4) or --port 0 (any free ones)"
+            "Choose other ports with --port N (takes N to N+5) or --port 0 (any free ones)"
         )
 
 
-def _can_bind(port: int) -> bool:
-    with socket.socket() as probe:
+def require_port(host: str, port: int, purpose: str) -> None:
+    """Refuse a single port that is taken, or an address that is not this machine's.
+
+    Raises:
+        ServerError: with what it is for.
+    """
+    if not _can_bind(host, port):
+        raise ServerError(
+            f"cannot listen on {host}:{port} ({purpose}): it is in use, or no address of this "
+            "machine. Choose another with --port N (takes N to N+5) or --port 0 (any free ones)"
+        )
+
+
+def _can_bind(host: str, port: int) -> bool:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         # As the server itself does it: a port whose last user has just gone is free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, port))
+            probe.bind((host, port))
         except OSError:
             return False
         return True

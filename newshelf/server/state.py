@@ -4,10 +4,12 @@ import shutil
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from newshelf.errors import ServerError
 from newshelf.files import read_json, write_json
 from newshelf.interrupts import uninterrupted
+from newshelf.server.gateway import GatewayState
 from newshelf.server.keys import KEY_FILE
 from newshelf.server.ports import HOST, Ports
 from newshelf.server.process import ProcessRef, is_running, stop_session
@@ -32,6 +34,10 @@ class ServerState:
     """The archive's file name of each model."""
     catalog: str
     """The catalogue that the models were trained on."""
+    gateway: GatewayState | None = None
+    """What stands before it; None while nothing does."""
+    controller: ProcessRef | None = None
+    """What moves rollouts on; None without a gateway."""
 
     @property
     def inference_url(self) -> str:
@@ -74,6 +80,11 @@ class ServerState:
         Not interrupted half-way: nobody would find the rest of it.
         """
         with uninterrupted():
+            if self.gateway is not None:
+                # First: its last requests still have a model.
+                stop_session(self.gateway.process)
+            if self.controller is not None:
+                stop_session(self.controller)
             stop_session(self.process)
             self.key_file.unlink(missing_ok=True)
             if self.temp.name.startswith(TEMP_PREFIX) and self.temp.parent == _temp_root():
@@ -97,11 +108,23 @@ def read_state(directory: Path) -> ServerState | None:
             temp=Path(table["temp"]),
             models=dict(table["models"]),
             catalog=str(table["catalog"]),
+            gateway=_gateway(table.get("gateway")),
+            controller=_process(table.get("controller")),
         )
     except FileNotFoundError:
         return None
     except (KeyError, TypeError, ValueError) as error:
         raise ServerError(f"{path} is damaged ({error!r}); remove it") from error
+
+
+def _gateway(table: Any) -> GatewayState | None:
+    if table is None:
+        return None
+    return GatewayState(**table | {"process": ProcessRef(**table["process"])})
+
+
+def _process(table: Any) -> ProcessRef | None:
+    return None if table is None else ProcessRef(**table)
 
 
 def running_state(directory: Path) -> ServerState | None:

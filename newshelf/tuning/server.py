@@ -1,8 +1,7 @@
 """A TorchServe of the tuner's own: on loopback, with tokens, one point at a time.
 
 One server runs through all points, so that each is measured with the frontend's code already
-compiled, as in a server that has run for a while. Loading other archives into a running server
-is allowed here alone; a server of ``./run serve`` never does it.
+compiled, as in a server that has run for a while.
 """
 
 import shutil
@@ -98,7 +97,6 @@ class PointServer:
                     models={},
                     catalog=str(self._catalog),
                     ports=free_ports(),
-                    properties={"enable_model_api": "true"},
                 )
             )
             _wait(self._state)

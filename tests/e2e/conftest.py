@@ -22,7 +22,8 @@ from newshelf.pipeline.serve import Served, serve
 from newshelf.pipeline.workspace import Workspace, open_workspace
 from newshelf.server.client import Client
 from newshelf.server.keys import read_keys
-from newshelf.server.ports import free_ports
+from newshelf.server.ports import free_port, free_ports
+from tests.e2e.rollouts import pack_versions
 
 HERE = Path(__file__).parent
 
@@ -92,7 +93,12 @@ def served(
     workspace = open_workspace(shop, override=home / "workspace", model_store=home / "store")
     console = Console(stderr=True)
     result = serve(
-        workspace, settings_from(settings_file), make_jobs(console), console, ports=free_ports()
+        workspace,
+        settings_from(settings_file),
+        make_jobs(console),
+        console,
+        ports=free_ports(),
+        gateway_port=free_port(),
     )
     yield workspace, result
     result.state.end()
@@ -131,6 +137,15 @@ def embeddings(workspace: Workspace) -> dict[str, np.ndarray]:
     """The checkpoint's embedding ``(512,)`` of each product of the catalogue."""
     ids, rows = load_checkpoint(workspace.checkpoint).embeddings()
     return dict(zip(ids, rows.numpy(), strict=True))
+
+
+@pytest.fixture(scope="session")
+def packed(
+    workspace: Workspace, settings_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Workspace:
+    """The same trained model, and in the model store versions to roll out."""
+    folder = tmp_path_factory.mktemp("versions")
+    return pack_versions(workspace, settings_from(settings_file), folder)
 
 
 @pytest.fixture

@@ -63,10 +63,10 @@ def test_nothing_listens_beyond_the_loopback_address() -> None:
     assert ports_of(properties) == Ports()
 
 
-def test_tokens_are_on_and_model_control_is_off() -> None:
+def test_models_are_managed_with_a_token_and_from_the_model_store_alone() -> None:
     properties = read_properties(FILE)
     assert properties["disable_token_authorization"] == "false"
-    assert properties["enable_model_api"] == "false"
+    assert properties["enable_model_api"] == "true"
     assert not re.match(properties["allowed_urls"], "file:///tmp/encoder.mar")
 
 

@@ -3,7 +3,6 @@ import socket
 import stat
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -13,7 +12,6 @@ from newshelf.errors import ServerError
 from newshelf.server.client import Client
 from newshelf.server.java import find_java
 from newshelf.server.process import is_running
-from newshelf.server.properties import read_properties
 from newshelf.server.readiness import wait_until_ready
 from newshelf.server.state import ServerState, find_running, read_state, running_state
 from newshelf.server.torchserve import ServerPlan, start
@@ -128,25 +126,13 @@ def test_a_servers_refusal_carries_code_message_and_field(start_fake: Start) -> 
         client.recommend(history=["?"], k=1)
 
 
-def test_a_models_archive_is_not_registered_where_that_is_off(start_fake: Start) -> None:
+def test_a_refused_registration_tells_the_reason(start_fake: Start) -> None:
     state = start_fake()
     wait_until_ready(state, QUESTIONS)
     with Client(state) as client:
         assert client.authorization() == {"Authorization": "Bearer inference-1"}
         with pytest.raises(ServerError, match=r"refused POST /models: .*failed"):
             client.register("encoder", "encoder-abc.mar", 1, timeout_s=5)
-
-
-def test_a_plans_own_properties_win(plan: ServerPlan) -> None:
-    state = start(replace(plan, properties={"enable_model_api": "true"}))
-    try:
-        written = read_properties(state.directory / "config.properties")
-    finally:
-        state.end()
-    base = read_properties(plan.root / "config.properties")
-    assert base["enable_model_api"] == "false"
-    assert written["enable_model_api"] == "true"
-    assert written["disable_token_authorization"] == "false"
 
 
 def test_a_second_server_in_the_same_directory_is_refused(

@@ -1,0 +1,73 @@
+"""Stands in for TorchServe: every request is answered with one recommender's answer.
+
+``python -m benchmarks.gateway.stub`` prints its port and serves until it is ended. It parses
+no more than a request's length, so that it is faster than whatever is measured before it.
+"""
+
+import asyncio
+import json
+import sys
+
+import uvloop
+
+__all__ = ["answer", "serve"]
+
+_END = b"\r\n\r\n"
+_LENGTH = b"content-length:"
+_ITEMS = 10
+
+
+def answer() -> bytes:
+    """The answer's whole bytes: ten products, as the recommender gives them."""
+    body = json.dumps(
+        {
+            "items": [
+                {"id": f"NS{number:05}", "score": 9.5 - number / 7, "source": "model"}
+                for number in range(_ITEMS)
+            ],
+            "model_version": "0f3a9c51d2e7",
+            "index_version": "77b1d0c4aa10",
+            "request_id": "6f1c2a3e-0d8c-4b9e-8f1e-2a6a1f0d5c11",
+        }
+    ).encode()
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    return head.encode() + _END + body
+
+
+class _Stub(asyncio.Protocol):
+    def __init__(self, reply: bytes) -> None:
+        self._reply = reply
+        self._data = bytearray()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._data += data
+        while (size := _request_size(self._data)) is not None and len(self._data) >= size:
+            del self._data[:size]
+            self._transport.write(self._reply)  # type: ignore[attr-defined]
+
+
+def _request_size(data: bytearray) -> int | None:
+    head = data.find(_END)
+    if head < 0:
+        return None
+    lines = bytes(data[:head]).lower().split(b"\r\n")
+    length = next((int(line[len(_LENGTH) :]) for line in lines if line.startswith(_LENGTH)), 0)
+    return head + len(_END) + length
+
+
+async def serve() -> None:
+    """Print the port and serve for ever."""
+    reply = answer()
+    server = await asyncio.get_running_loop().create_server(lambda: _Stub(reply), "127.0.0.1", 0)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    try:
+        uvloop.run(serve())
+    except KeyboardInterrupt:
+        sys.exit(0)

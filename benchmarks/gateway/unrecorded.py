@@ -1,0 +1,47 @@
+"""The gateway without its record: what the event store costs is the difference.
+
+``python -m benchmarks.gateway.unrecorded PLAN``
+"""
+
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from newshelf.gateway.ports import ReadSplits, Recorder
+from newshelf.gateway.serve import run
+from newshelf.rollout.records import Exposure, Feedback
+from newshelf.rollout.store import Outcome, ShadowAnswer
+from newshelf.server.gateway_plan import GatewayPlan, read_plan
+
+__all__ = ["worker"]
+
+
+class _Nowhere:
+    async def exposure(self, exposure: Exposure) -> None:
+        """Forget it."""
+
+    async def feedback(self, feedback: Sequence[Feedback]) -> list[Outcome]:
+        return ["stored"] * len(feedback)
+
+    async def shadow(self, answer: ShadowAnswer) -> None:
+        """Forget it."""
+
+
+@asynccontextmanager
+async def _no_store(_plan: GatewayPlan) -> AsyncIterator[tuple[Recorder, ReadSplits]]:
+    yield _Nowhere(), lambda: ()
+
+
+def worker(plan: GatewayPlan) -> object:
+    """The gateway's application, with nowhere to write to."""
+    # Metrics look for their folder when they are imported.
+    from newshelf.gateway.log import set_up_log  # noqa: PLC0415
+    from newshelf.gateway.worker import make_worker  # noqa: PLC0415
+
+    set_up_log()
+    return make_worker(plan, store=_no_store)
+
+
+if __name__ == "__main__":
+    run(read_plan(Path(sys.argv[1])), worker)

@@ -1,0 +1,1 @@
+"""What the rollout's statistics promise, measured on simulated rollouts."""

@@ -1,0 +1,3 @@
+"""How long a request waits for its rows to be durable: ``./run bench store``."""
+
+__all__: list[str] = []

@@ -1,0 +1,139 @@
+"""One gateway's share of the load, in a process of its own: answers that arrive at random.
+
+Reads a ``Plan`` as JSON from standard input and writes a ``Result`` to standard output.
+"""
+
+import asyncio
+import json
+import random
+import sys
+import time
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+
+import uvloop
+
+from newshelf.errors import Unavailable
+from newshelf.rollout.records import ExposedItem, Exposure
+from newshelf.rollout.store import EventStore, GroupCommit, Outcome, Writes
+
+__all__ = ["Plan", "Result", "made_answer"]
+
+_ITEMS = 10
+_UNITS, _PRODUCTS = 100_000, 20_000
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one gateway stores."""
+
+    url: str | None
+    """None commits nothing: the thread, the event loop and the machine alone."""
+    per_second: float
+    seconds: float
+    warm_up_s: float
+    """Before what is measured."""
+    busy_us: float
+    """What the event loop computes for each answer besides, as a gateway does: whatever asks
+    for Python's lock meanwhile waits."""
+    seed: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was measured."""
+
+    waits_ms: list[float]
+    """From the call to its return, of each stored answer."""
+    failed: int
+    """Answers that were not stored in time."""
+    measured_s: float
+    cpu_s: float
+    """This process's, all of it."""
+
+
+class _Nothing:
+    """Takes everything, and keeps nothing."""
+
+    def write(self, writes: Writes) -> list[Outcome]:
+        return ["stored" for _ in writes.feedback]
+
+
+async def _run(plan: Plan) -> Result:
+    store = None if plan.url is None else EventStore.open(plan.url)
+    group = GroupCommit(store if store is not None else _Nothing())
+    chance = random.Random(plan.seed)  # noqa: S311 - reproducible, nothing is secret
+    answers = [
+        made_answer(chance) for _ in range(int((plan.warm_up_s + plan.seconds) * plan.per_second))
+    ]
+    await _arrive(group, answers[: int(plan.warm_up_s * plan.per_second)], plan, chance)
+    result = await _arrive(group, answers[int(plan.warm_up_s * plan.per_second) :], plan, chance)
+    await group.close()
+    if store is not None:
+        store.close()
+    return result
+
+
+async def _arrive(
+    group: GroupCommit, answers: list[Exposure], plan: Plan, chance: random.Random
+) -> Result:
+    """Send each when it is due, however many still wait."""
+    waits_ms: list[float] = []
+    failed = 0
+
+    async def store(answer: Exposure) -> None:
+        nonlocal failed
+        called = time.perf_counter()
+        try:
+            await group.exposure(answer)
+        except Unavailable:
+            failed += 1
+            return
+        waits_ms.append((time.perf_counter() - called) * 1e3)
+
+    began, cpu = time.perf_counter(), time.process_time()
+    due = began
+    async with asyncio.TaskGroup() as tasks:
+        for answer in answers:
+            due += chance.expovariate(plan.per_second)
+            # Also when it is late: the loop must see to what is done.
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+            _compute(plan.busy_us)
+            tasks.create_task(store(answer))
+    measured_s = time.perf_counter() - began
+    return Result(waits_ms, failed, measured_s, time.process_time() - cpu)
+
+
+def _compute(busy_us: float) -> None:
+    until = time.perf_counter() + busy_us / 1e6
+    while time.perf_counter() < until:
+        pass
+
+
+def made_answer(chance: random.Random) -> Exposure:
+    """One answer with ten products to one of many shoppers."""
+    items = tuple(
+        ExposedItem(
+            item_id=f"NS{chance.randrange(_PRODUCTS):05}",
+            position=place,
+            score=chance.random(),
+            source="model",
+            propensity=1.0,
+        )
+        for place in range(1, _ITEMS + 1)
+    )
+    return Exposure(
+        request_id=chance.randbytes(16).hex(),
+        unit=f"shopper-{chance.randrange(_UNITS)}",
+        at=datetime.now(UTC),
+        rollout="spring",
+        variant="control",
+        model_version="2.0",
+        index_version="0123456789abcdef",
+        latency_ms=12.5,
+        items=items,
+    )
+
+
+if __name__ == "__main__":
+    json.dump(asdict(uvloop.run(_run(Plan(**json.load(sys.stdin))))), sys.stdout)

@@ -1,0 +1,89 @@
+"""How long one look of the analysis takes."""
+
+import random
+import tempfile
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from benchmarks.store.context import Context
+from benchmarks.store.gateway import made_answer
+from benchmarks.store.postgres import Postgres
+from benchmarks.transfer.result import Goal, Row, TaskResult
+from newshelf.rollout.records import Exposure, Feedback
+from newshelf.rollout.store import EventStore, Writes
+
+__all__ = ["run"]
+
+_ANSWERS, _GROUP = 200_000, 2_000
+_CLICKED = 0.1
+_DAY_S = 86_400.0
+_GOAL_S = 6.0
+_MEASURE = f"one look at {_ANSWERS:,} answers, s"
+
+
+def run(context: Context) -> TaskResult:
+    """Fill each database, and sum it up as often as there are rounds."""
+    rows = []
+    with tempfile.TemporaryDirectory(dir=context.work) as folder:
+        rows.append(_look("SQLite", f"sqlite:///{Path(folder)}/events.db", context))
+    with Postgres(["fsync=off"]) as server:
+        rows.append(_look("PostgreSQL", server.url(), context))
+    return TaskResult(
+        task="looks",
+        title="How long one look takes",
+        protocol=(
+            f"`EventStore.observe` of a rollout with {_ANSWERS:,} answers of ten products each "
+            "in two variants, the last tenth of them in the current step, and with a click in "
+            f"{_CLICKED:.0%} of them. The goal is a tenth of the minute between two looks."
+        ),
+        rows=rows,
+        goals=[Goal(_MEASURE, _GOAL_S)],
+        percent=False,
+        lower_is_better=[_MEASURE],
+    )
+
+
+def _look(name: str, url: str, context: Context) -> Row:
+    began = datetime.now(UTC)
+    seconds = []
+    with EventStore.open(url) as store:
+        _fill(store, began)
+        for _ in range(context.rounds):
+            start = time.perf_counter()
+            store.observe(
+                "spring",
+                step_since=began + timedelta(seconds=0.9 * _ANSWERS),
+                before_window_s=_DAY_S,
+            )
+            seconds.append(time.perf_counter() - start)
+            context.console.print(f"{name}: {seconds[-1]:.2f} s")
+    return Row(_MEASURE, name, seconds, robust=True)
+
+
+def _fill(store: EventStore, began: datetime) -> None:
+    """One answer per second."""
+    chance = random.Random(1)  # noqa: S311 - reproducible, nothing is secret
+    for first in range(0, _ANSWERS, _GROUP):
+        answers = [
+            _placed(made_answer(chance), began + timedelta(seconds=number))
+            for number in range(first, first + _GROUP)
+        ]
+        clicks = [_click(answer) for answer in answers if chance.random() < _CLICKED]
+        store.write(Writes(answers, clicks))
+
+
+def _placed(answer: Exposure, at: datetime) -> Exposure:
+    """A shopper stays in one variant."""
+    variant = "challenger" if int(answer.unit.rpartition("-")[2]) % 2 else "control"
+    return answer.model_copy(update={"at": at, "variant": variant})
+
+
+def _click(answer: Exposure) -> Feedback:
+    return Feedback(
+        event_id=answer.request_id,
+        event_type="click",
+        item_id=answer.items[0].item_id,
+        at=answer.at,
+        request_id=answer.request_id,
+    )

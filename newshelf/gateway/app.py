@@ -1,0 +1,201 @@
+"""The routes."""
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+
+from fastapi import FastAPI, Request, Response
+from pydantic import BaseModel
+
+from newshelf.errors import (
+    BadPicture,
+    DeadlineExceeded,
+    InvalidField,
+    NotJson,
+    RateLimited,
+    RequestError,
+    TooLarge,
+    Unauthorized,
+    Unavailable,
+    UnknownItem,
+    UnknownRequest,
+    UnsupportedMedia,
+)
+from newshelf.gateway.answers import (
+    Alive,
+    FeedbackOut,
+    Ready,
+    RecommendOut,
+    RolloutOut,
+    RolloutsOut,
+)
+from newshelf.gateway.call import SCOPE, Call
+from newshelf.gateway.feedback import take_feedback
+from newshelf.gateway.hot import PlainApp
+from newshelf.gateway.http1 import Reply
+from newshelf.gateway.openapi import body_of, describe, errors_of
+from newshelf.gateway.parse import (
+    FeedbackEvent,
+    FeedbackIn,
+    RecommendIn,
+    SimilarIn,
+    parse_feedback,
+    parse_recommend,
+    parse_similar,
+)
+from newshelf.gateway.parts import Parts
+from newshelf.serving.schemas import (
+    EncoderAnswer,
+    EncoderInstances,
+    EncoderProduct,
+    InstancesAnswer,
+)
+
+__all__ = ["ROUTES", "make_app"]
+
+ROUTES = (
+    "/v1/recommend",
+    "/v1/similar",
+    "/v1/encode",
+    "/v1/feedback",
+    "/v1/rollouts",
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/docs",
+    "/openapi.json",
+)
+_REFUSED = errors_of(
+    RequestError, NotJson, InvalidField, TooLarge, UnsupportedMedia, Unauthorized, RateLimited
+)
+_NOT_NOW = errors_of(Unavailable, DeadlineExceeded)
+
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+
+def make_app(parts: Callable[[], Parts], lifespan: Lifespan) -> FastAPI:
+    """The application, without what ``Guard`` does for every request.
+
+    Args:
+        parts: what the routes use, once ``lifespan`` has begun.
+        lifespan: opens and closes it.
+    """
+    app = PlainApp(
+        title="Newshelf",
+        version="1",
+        description="Recommendations for a shop's front end.",
+        lifespan=lifespan,
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+    )
+    app.openapi = lambda: describe(app)  # type: ignore[method-assign]
+    _add_recommending(app, parts)
+    _add_feedback(app, parts)
+    _add_watching(app, parts)
+    return app
+
+
+def _add_recommending(app: FastAPI, parts: Callable[[], Parts]) -> None:
+    @app.post(
+        "/v1/recommend",
+        response_model=RecommendOut,
+        responses={**_REFUSED, **errors_of(UnknownItem), **_NOT_NOW},
+        openapi_extra=body_of(RecommendIn),
+    )
+    async def recommend(request: Request) -> Response:
+        """Products for a shopper, by what is in the history."""
+        asked = parse_recommend(await request.body(), _content_type(request))
+        return _response(await parts().recommender.answer(asked, _call(request)))
+
+    @app.post(
+        "/v1/similar",
+        response_model=RecommendOut,
+        responses={**_REFUSED, **_NOT_NOW},
+        openapi_extra=body_of(SimilarIn),
+    )
+    async def similar(request: Request) -> Response:
+        """Products that go with one product."""
+        asked = parse_similar(await request.body(), _content_type(request))
+        return _response(await parts().recommender.answer(asked, _call(request)))
+
+    @app.post(
+        "/v1/encode",
+        response_model=EncoderAnswer | InstancesAnswer,
+        responses={**_REFUSED, **errors_of(InvalidField, BadPicture), **_NOT_NOW},
+        openapi_extra=body_of(EncoderProduct, EncoderInstances),
+    )
+    async def encode(request: Request) -> Response:
+        """The embedding and labels of a product: as JSON, a form, or a bare picture."""
+        body, media = await request.body(), _content_type(request)
+        call = _call(request)
+        call.source = "model"
+        return _response(await parts().models.ask("encoder", "", body, call.deadline, media))
+
+
+def _add_feedback(app: FastAPI, parts: Callable[[], Parts]) -> None:
+    @app.post(
+        "/v1/feedback",
+        response_model=FeedbackOut,
+        response_model_exclude_none=True,
+        responses={**_REFUSED, **errors_of(UnknownRequest), **_NOT_NOW},
+        openapi_extra=body_of(FeedbackIn, FeedbackEvent),
+    )
+    async def feedback(request: Request) -> Response:
+        """What shoppers did with products. Sending an event again is safe."""
+        events = parse_feedback(await request.body(), _content_type(request))
+        return _response(await take_feedback(events, parts().recorder))
+
+
+def _add_watching(app: FastAPI, parts: Callable[[], Parts]) -> None:
+    @app.get(
+        "/v1/rollouts",
+        response_model=RolloutsOut,
+        responses=errors_of(Unauthorized, RateLimited),
+    )
+    async def rollouts(_request: Request) -> Response:
+        """The rollouts that are served now."""
+        router = parts().router
+        fields = RolloutOut.model_fields
+        return _json(
+            RolloutsOut(
+                rollouts=[
+                    RolloutOut.model_validate({name: getattr(split, name) for name in fields})
+                    for split in router.current
+                ],
+                age_s=round(router.age_s, 3),
+            )
+        )
+
+    @app.get("/healthz", response_model=Alive)
+    async def healthz(_request: Request) -> Response:
+        """Whether the process lives. Needs no key."""
+        return _json(Alive())
+
+    @app.get("/readyz", response_model=Ready, responses=errors_of(Unavailable))
+    async def readyz(request: Request) -> Response:
+        """Whether both models answer. Needs no key."""
+        await parts().readiness.check(_call(request).deadline)
+        return _json(Ready())
+
+    @app.get("/metrics", response_class=Response, responses=errors_of(Unauthorized))
+    async def metrics(_request: Request) -> Response:
+        """For Prometheus: the numbers of every process behind this port."""
+        found = parts()
+        found.look()
+        return Response(found.metrics.page(), media_type=found.metrics.content_type)
+
+
+def _call(request: Request) -> Call:
+    call: Call = request.scope[SCOPE]
+    return call
+
+
+def _content_type(request: Request) -> str:
+    return request.headers.get("content-type", "")
+
+
+def _json(answer: BaseModel) -> Response:
+    return Response(answer.model_dump_json(), media_type="application/json")
+
+
+def _response(reply: Reply) -> Response:
+    return Response(reply.body, reply.status, media_type=reply.content_type)

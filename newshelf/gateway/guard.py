@@ -1,0 +1,216 @@
+"""What every request passes, whatever its route: one plain ASGI function around the app.
+
+Request id, key and rate, size and time; then headers, metrics and log of the answer.
+"""
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
+from typing import Any
+
+import orjson
+from starlette.exceptions import HTTPException
+
+from newshelf.config import GatewaySettings
+from newshelf.errors import (
+    MethodNotAllowed,
+    NewshelfError,
+    NotFound,
+    RateLimited,
+    RequestError,
+    TooLarge,
+    Unauthorized,
+)
+from newshelf.gateway.access import Access
+from newshelf.gateway.call import SCOPE, Call
+from newshelf.gateway.deadline import Deadline, deadline_of
+from newshelf.gateway.log import RequestLog
+from newshelf.gateway.metrics import Metrics
+from newshelf.gateway.request_ids import RequestIds
+from newshelf.gateway.tracing import Spans
+from newshelf.serving.protocol import DEADLINE_HEADER
+
+__all__ = ["Guard"]
+
+_LOG = logging.getLogger(__name__)
+_DEADLINE = DEADLINE_HEADER.encode()
+_TRACE_PARENT = b"traceparent"
+_NO_ROUTE: dict[int, type[NewshelfError]] = {404: NotFound, 405: MethodNotAllowed}
+_OPEN_TO_ALL = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"})
+_DOCS = "/docs"
+_HEADERS = [
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+]
+_CLOSED = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
+# The page that FastAPI makes loads Swagger UI from there.
+_FOR_DOCS = (
+    b"content-security-policy",
+    b"default-src 'none'; script-src https://cdn.jsdelivr.net 'unsafe-inline'; "
+    b"style-src https://cdn.jsdelivr.net 'unsafe-inline'; img-src data: "
+    b"https://fastapi.tiangolo.com; connect-src 'self'; frame-ancestors 'none'",
+)
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class Guard:
+    """Wraps an ASGI application.
+
+    Args:
+        app: answers what passes.
+        access: checks keys.
+        metrics: count every answer.
+        spans: one around each request.
+        log: told of each request.
+        settings: limits.
+        routes: the paths that are served; others are told as ``other``, since metrics must
+            not grow with what strangers make up.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        *,
+        access: Access,
+        metrics: Metrics,
+        spans: Spans,
+        log: RequestLog,
+        settings: GatewaySettings,
+        routes: Collection[str],
+    ) -> None:
+        self._app = app
+        self._access = access
+        self._metrics = metrics
+        self._spans = spans
+        self._log = log
+        self._settings = settings
+        self._routes = frozenset(routes)
+        self._ids = RequestIds()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; see the ASGI specification."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1002})
+            return
+        headers = dict(scope["headers"])
+        call = Call(
+            self._ids.next(), time.perf_counter(), Deadline.after(self._settings.timeout_ms)
+        )
+        scope[SCOPE] = call
+        route = scope["path"] if scope["path"] in self._routes else "other"
+        answer = _Answer(send, call, _FOR_DOCS if route == _DOCS else _CLOSED)
+        with self._spans.request(route, headers.get(_TRACE_PARENT)):
+            try:
+                self._admit(scope, headers, call)
+                body = _Body(receive, self._settings.max_body_bytes, call.deadline)
+                await self._app(scope, body.receive, answer.send)
+            except NewshelfError as error:
+                await answer.refuse(error)
+            except HTTPException as error:
+                await answer.refuse(_no_route(scope, error))
+            except Exception:
+                _LOG.exception("request %s met a defect", call.request_id)
+                await answer.refuse(
+                    NewshelfError(f"a defect; the log tells more of request {call.request_id}")
+                )
+            self._spans.note(request_id=call.request_id, status=call.status)
+        self._metrics.request(route, call.status, call.spent_ms / 1000)
+        self._log.tell(call, scope["method"], route)
+
+    def _admit(self, scope: Scope, headers: dict[bytes, bytes], call: Call) -> None:
+        if scope["path"] not in _OPEN_TO_ALL:
+            call.key = self._access.admit(headers.get(b"authorization"))
+        call.deadline = deadline_of(
+            headers.get(_DEADLINE),
+            timeout_ms=self._settings.timeout_ms,
+            max_timeout_ms=self._settings.max_timeout_ms,
+        )
+        length = headers.get(b"content-length")
+        if length is not None and int(length) > self._settings.max_body_bytes:
+            raise _too_large(self._settings.max_body_bytes)
+
+
+class _Body:
+    """Reads a body as long as it is neither too large nor too slow."""
+
+    def __init__(self, receive: Receive, max_bytes: int, deadline: Deadline) -> None:
+        self._receive = receive
+        self._left = self._max = max_bytes
+        self._deadline = deadline
+        self._ended = False
+
+    async def receive(self) -> Message:
+        """See the ASGI specification."""
+        if self._ended:
+            # Waits for the client to go; that has no limit.
+            return await self._receive()
+        try:
+            async with asyncio.timeout_at(self._deadline.loop_s):
+                message = await self._receive()
+        except TimeoutError:
+            raise RequestError("the request's body did not come in time") from None
+        self._left -= len(message.get("body", b""))
+        if self._left < 0:
+            raise _too_large(self._max)
+        self._ended = not message.get("more_body", False)
+        return message
+
+
+class _Answer:
+    """Adds to an answer's head what all have."""
+
+    def __init__(self, send: Send, call: Call, policy: tuple[bytes, bytes]) -> None:
+        self._send = send
+        self._call = call
+        self._policy = policy
+        self._began = False
+
+    async def send(self, message: Message) -> None:
+        """See the ASGI specification."""
+        if message["type"] == "http.response.start":
+            self._began = True
+            self._call.status = message["status"]
+            request_id = (b"x-request-id", self._call.request_id.encode())
+            message["headers"] = [*message["headers"], request_id, self._policy, *_HEADERS]
+        await self._send(message)
+
+    async def refuse(self, error: NewshelfError) -> None:
+        """Answer with an error, unless an answer has begun: then the connection breaks."""
+        self._call.reason = error.code
+        if self._began:
+            self._call.status = error.http_status
+            raise error
+        body = orjson.dumps(error.body())
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+        ]
+        if isinstance(error, Unauthorized):
+            headers.append((b"www-authenticate", b"Bearer"))
+        if isinstance(error, RateLimited):
+            headers.append((b"retry-after", str(math.ceil(error.retry_after_s)).encode()))
+        await self.send(
+            {"type": "http.response.start", "status": error.http_status, "headers": headers}
+        )
+        await self.send({"type": "http.response.body", "body": body})
+
+
+def _no_route(scope: Scope, error: HTTPException) -> NewshelfError:
+    kind = _NO_ROUTE.get(error.status_code, RequestError)
+    return kind(f"{scope['method']} {scope['path'][:100]}: {error.detail}; /docs tells what is")
+
+
+def _too_large(max_bytes: int) -> TooLarge:
+    return TooLarge(f"the body has more than {max_bytes} bytes")

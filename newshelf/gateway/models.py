@@ -1,0 +1,171 @@
+"""Asks one version of a model, and leaves a version alone that keeps failing."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Literal
+
+import orjson
+
+from newshelf.config import GatewaySettings
+from newshelf.errors import DeadlineExceeded, TooLarge, Unavailable
+from newshelf.gateway.breaker import Breaker, BreakerState
+from newshelf.gateway.deadline import Deadline
+from newshelf.gateway.http1 import Reply
+from newshelf.gateway.tokens import Tokens, refused
+from newshelf.gateway.upstream import Upstream
+
+__all__ = ["ModelName", "Models"]
+
+ModelName = Literal["encoder", "recommender"]
+
+_OK = 200
+_NOT_FOUND, _TOO_LARGE, _TOO_MANY = 404, 413, 429
+_LATE = 504
+_SERVER_ERROR = 500
+
+
+@dataclass(frozen=True, slots=True)
+class _Version:
+    """What belongs to one version of one model.
+
+    Its own connections, too: a slow challenger must not take those of control.
+    """
+
+    path: str
+    upstream: Upstream
+    breaker: Breaker
+
+
+class Models:
+    """The models that TorchServe serves.
+
+    Args:
+        url: TorchServe's inference address.
+        tokens: give the header that it asks for.
+        settings: connections, retries and breakers.
+    """
+
+    def __init__(self, url: str, tokens: Tokens, settings: GatewaySettings) -> None:
+        self._url = url
+        self._tokens = tokens
+        self._settings = settings
+        self._versions: dict[tuple[str, str], _Version] = {}
+
+    async def ask(
+        self,
+        model: ModelName,
+        version: str,
+        body: bytes,
+        deadline: Deadline,
+        content_type: str = "application/json",
+    ) -> Reply:
+        """Ask for a prediction.
+
+        Args:
+            model: its name.
+            version: empty for TorchServe's default.
+            body: of the request.
+            deadline: passed on, and kept.
+            content_type: of the body.
+
+        Returns:
+            200, or a 4xx with Newshelf's body: the client's to mend.
+
+        Raises:
+            Unavailable: the version is dead, overloaded, left alone, or gave no answer.
+            DeadlineExceeded: it was too late.
+        """
+        asked = self._versions.get((model, version)) or self._open(model, version)
+        loop = asyncio.get_running_loop()
+        given_s = deadline.loop_s - loop.time()
+        if given_s <= 0:
+            raise DeadlineExceeded("the deadline passed before the model could be asked")
+        if not asked.breaker.allow(loop.time()):
+            raise Unavailable(f"{model} {version} keeps failing and is left alone for a while")
+        try:
+            reply = _judged(await self._post(asked, body, content_type, deadline))
+        except DeadlineExceeded:
+            # A client in a hurry says nothing of the model.
+            if given_s * 1000 < self._settings.timeout_ms / 2:
+                asked.breaker.forgotten()
+            else:
+                asked.breaker.failed(loop.time())
+            raise
+        except Unavailable:
+            asked.breaker.failed(loop.time())
+            raise
+        except BaseException:
+            asked.breaker.forgotten()
+            raise
+        asked.breaker.succeeded()
+        return reply
+
+    def states(self) -> dict[tuple[str, str], BreakerState]:
+        """Model and version of each that was asked, and whether it is left alone."""
+        return {name: one.breaker.state for name, one in self._versions.items()}
+
+    @property
+    def retries(self) -> int:
+        """Requests that were sent again, so far."""
+        return sum(one.upstream.retries for one in self._versions.values())
+
+    async def close(self) -> None:
+        """End every connection."""
+        for one in self._versions.values():
+            await one.upstream.close()
+
+    def _open(self, model: str, version: str) -> _Version:
+        settings = self._settings
+        opened = _Version(
+            f"/predictions/{model}/{version}" if version else f"/predictions/{model}",
+            Upstream(self._url, connections=settings.connections, retry_share=settings.retry_share),
+            Breaker(settings.breaker_share, settings.breaker_requests, settings.breaker_open_s),
+        )
+        self._versions[model, version] = opened
+        return opened
+
+    async def _post(
+        self, asked: _Version, body: bytes, content_type: str, deadline: Deadline
+    ) -> Reply:
+        header = self._tokens.header
+        reply = await asked.upstream.post(asked.path, body, content_type, header, deadline)
+        if not refused(reply):
+            return reply
+        await self._tokens.refresh(deadline)
+        header = self._tokens.header
+        return await asked.upstream.post(asked.path, body, content_type, header, deadline)
+
+
+def _judged(reply: Reply) -> Reply:
+    """The reply itself, where it is an answer or the client's fault.
+
+    Raises:
+        Unavailable | DeadlineExceeded: it is the server's.
+        TooLarge: TorchServe refused the body, without saying anything.
+    """
+    status = reply.status
+    if status == _OK:
+        return reply
+    said = _code_and_message(reply.body)
+    if status == _LATE:
+        raise DeadlineExceeded(said[1] or "the deadline passed before the request's turn")
+    if status == _TOO_LARGE and not reply.body:
+        raise TooLarge("the body is larger than TorchServe accepts")
+    is_clients = said[0] is not None and status != _TOO_MANY and 400 <= status < _SERVER_ERROR  # noqa: PLR2004
+    if is_clients:
+        return reply
+    if status == _NOT_FOUND:
+        raise Unavailable("TorchServe does not serve this version")
+    raise Unavailable(f"the model server answered {status}: {said[1] or 'no reason given'}")
+
+
+def _code_and_message(body: bytes) -> tuple[str | None, str]:
+    """Newshelf's code, None in an answer of TorchServe's own (a number); and the message."""
+    try:
+        table = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None, ""
+    if not isinstance(table, dict):
+        return None, ""
+    code = table.get("code")
+    return code if isinstance(code, str) else None, str(table.get("message", ""))[:200]

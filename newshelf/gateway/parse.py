@@ -1,0 +1,171 @@
+"""The bodies of requests, checked; what the model needs of them, put together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import orjson
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from newshelf.errors import InvalidField, NotJson, TooLarge, UnsupportedMedia
+from newshelf.rollout.records import Feedback, FeedbackType, Id
+from newshelf.serving.schemas import Filters, RecommendRequest, Ref, seen_as_ids
+from newshelf.serving.validation import validate
+
+__all__ = [
+    "Asked",
+    "FeedbackEvent",
+    "FeedbackIn",
+    "RecommendIn",
+    "SimilarIn",
+    "parse_feedback",
+    "parse_recommend",
+    "parse_similar",
+]
+
+_MAX_EVENTS = 1_000
+_AHEAD = timedelta(minutes=5)
+"""Clocks differ; a day ahead is a mistake."""
+
+
+class RecommendIn(RecommendRequest):
+    """What to recommend, to whom, and what to leave out."""
+
+    unit: Id
+    """The shopper, or the visitor without a name: your own id. Who has the same unit sees the
+    same variant of a running rollout."""
+
+
+class SimilarIn(BaseModel):
+    """Products like a given one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    unit: Id
+    item: Ref
+    k: Annotated[int, Field(ge=1)] = 10
+    filters: Filters = Filters()
+    exclude: Annotated[list[str], Field(fail_fast=True)] = []
+    diversity: Annotated[float, Field(ge=0, le=1)] = 0.0
+    explain: bool = False
+
+
+class FeedbackEvent(BaseModel):
+    """Something that a shopper did with a product."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    event_id: Id
+    """Your own; the same event sent twice is kept once."""
+    event_type: FeedbackType
+    item_id: Id
+    at: AwareDatetime | None = None
+    """ISO 8601 with a time zone; now, if it is left out."""
+    request_id: Id | None = None
+    """Of the answer that showed the product."""
+    unit: Id | None = None
+    """Without a request_id: the unit's last answer that showed the product is found."""
+    value: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """Of a purchase, in the shop's currency."""
+
+
+class FeedbackIn(BaseModel):
+    """Several events. One may be sent without the list around it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    events: Annotated[list[FeedbackEvent], Field(min_length=1, max_length=_MAX_EVENTS)]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request for recommendations."""
+
+    unit: str
+    request: RecommendRequest
+    body: bytes
+    """What the model is sent: all but the unit."""
+
+
+def parse_recommend(body: bytes, content_type: str) -> Asked:
+    """Check the body of ``/v1/recommend``.
+
+    Raises:
+        RequestError: what is wrong, and with which field.
+    """
+    table = _table(body, content_type)
+    for name in ("history", "candidates"):
+        if name in table:
+            table[name] = seen_as_ids(table[name])
+    request = validate(RecommendIn, table)
+    # The model needs neither, and what it does not know it cannot tell.
+    sent = {name: table[name] for name in table if name not in {"unit", "user_id"}}
+    return Asked(request.unit, request, orjson.dumps(sent, option=orjson.OPT_PASSTHROUGH_DATACLASS))
+
+
+def parse_similar(body: bytes, content_type: str) -> Asked:
+    """Check the body of ``/v1/similar``, which asks for a history of one product.
+
+    Raises:
+        RequestError: what is wrong, and with which field.
+    """
+    table = _table(body, content_type)
+    request = validate(SimilarIn, table)
+    sent = {name: table[name] for name in table if name not in {"unit", "item"}}
+    sent["history"] = [table["item"]]
+    return Asked(request.unit, validate(RecommendRequest, sent), orjson.dumps(sent))
+
+
+def parse_feedback(body: bytes, content_type: str, now: datetime | None = None) -> list[Feedback]:
+    """Check the body of ``/v1/feedback``.
+
+    Raises:
+        RequestError: what is wrong, and with which event; then none is kept.
+    """
+    table = _table(body, content_type)
+    many = "events" in table
+    if many and isinstance(events := table["events"], list) and len(events) > _MAX_EVENTS:
+        raise TooLarge(f"{len(events)} events; send at most {_MAX_EVENTS} at once", field="events")
+    read: Sequence[FeedbackEvent] = (
+        validate(FeedbackIn, table).events if many else [validate(FeedbackEvent, table)]
+    )
+    now = now or datetime.now(UTC)
+    return [_event(event, f"events[{i}]." if many else "", now) for i, event in enumerate(read)]
+
+
+def _event(event: FeedbackEvent, at: str, now: datetime) -> Feedback:
+    if event.request_id is None and event.unit is None:
+        raise InvalidField(
+            "an event needs the request_id of the answer that showed the product, or a unit",
+            field=f"{at}request_id",
+        )
+    if event.value is not None and event.event_type != "purchase":
+        raise InvalidField("only a purchase has a value", field=f"{at}value")
+    if event.at is not None and event.at > now + _AHEAD:
+        raise InvalidField("this moment has not come yet", field=f"{at}at")
+    return Feedback(
+        event_id=event.event_id,
+        event_type=event.event_type,
+        item_id=event.item_id,
+        at=now if event.at is None else event.at.astimezone(UTC),
+        request_id=event.request_id,
+        unit=event.unit,
+        value=event.value,
+    )
+
+
+def _table(body: bytes, content_type: str) -> dict[str, object]:
+    media = content_type.partition(";")[0].strip().lower()
+    if media not in {"", "application/json"} and not media.endswith("+json"):
+        raise UnsupportedMedia(f"content type {media[:100]!r} is not served; send application/json")
+    if not body:
+        raise NotJson("the body is empty; send a JSON object")
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        # The error holds the whole document, which must not reach the logs.
+        raise NotJson(f"the body is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise InvalidField("expected a JSON object")
+    return value

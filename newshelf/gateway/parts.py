@@ -1,0 +1,130 @@
+"""What one process of the gateway is made of, opened and closed as one."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from newshelf.errors import ServerError
+from newshelf.gateway.access import Access
+from newshelf.gateway.deadline import Deadline
+from newshelf.gateway.fallback import Fallback
+from newshelf.gateway.metrics import Metrics
+from newshelf.gateway.models import Models
+from newshelf.gateway.popular import read_popular
+from newshelf.gateway.ports import Assign, ReadSplits, Recorder
+from newshelf.gateway.readiness import Readiness
+from newshelf.gateway.recommend import Recommender
+from newshelf.gateway.routing import Router
+from newshelf.gateway.shadow import Shadow
+from newshelf.gateway.tokens import Tokens
+from newshelf.gateway.tracing import Spans
+from newshelf.gateway.upstream import Upstream
+from newshelf.server.gateway_plan import GatewayPlan
+
+__all__ = ["Parts", "open_parts"]
+
+_LOG = logging.getLogger(__name__)
+_EACH_S = 1.0
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Used by the routes."""
+
+    models: Models
+    router: Router
+    recommender: Recommender
+    recorder: Recorder
+    readiness: Readiness
+    metrics: Metrics
+
+    def look(self) -> None:
+        """Note the state of what is not counted."""
+        self.metrics.look(self.models.states(), self.router.age_s)
+
+
+@asynccontextmanager
+async def open_parts(
+    plan: GatewayPlan,
+    *,
+    access: Access,
+    metrics: Metrics,
+    spans: Spans,
+    recorder: Recorder,
+    read_splits: ReadSplits,
+    assign: Assign,
+) -> AsyncIterator[Parts]:
+    """Everything between the routes and the world.
+
+    Args:
+        plan: settings and places.
+        access: its keys are read again when their file changes.
+        metrics: of this process.
+        spans: of this process; closed at the end.
+        recorder: the event store.
+        read_splits: tells the rollouts; asked each second.
+        assign: says where a unit belongs.
+
+    Raises:
+        SettingsError: a file is missing or damaged.
+    """
+    settings = plan.settings
+    async with AsyncExitStack() as stack:
+        stack.callback(spans.close)
+        management = plan.management_url and Upstream(
+            plan.management_url, connections=2, retry_share=0
+        )
+        tokens = Tokens(plan.torchserve_keys, management or None)
+        try:
+            tokens.read()
+        except ServerError as error:
+            # TorchServe may come later: until then the fallback answers.
+            _LOG.warning("TorchServe's token: %s", error.message)
+        models = Models(plan.inference_url, tokens, settings)
+        stack.push_async_callback(models.close)
+        router = Router(read_splits, assign)
+        await router.refresh()
+        shadow = Shadow(
+            models,
+            recorder,
+            metrics,
+            timeout_ms=settings.timeout_ms,
+            at_once=settings.shadow_requests,
+        )
+        stack.push_async_callback(shadow.close)
+        recommender = Recommender(
+            models=models,
+            router=router,
+            fallback=Fallback(read_popular(plan.popular)),
+            recorder=recorder,
+            shadow=shadow,
+            metrics=metrics,
+            spans=spans,
+            record_required=settings.record == "required",
+        )
+        beside = asyncio.create_task(_keep_up(router, access, tokens))
+        stack.push_async_callback(_end, beside)
+        yield Parts(models, router, recommender, recorder, Readiness(models), metrics)
+
+
+async def _keep_up(router: Router, access: Access, tokens: Tokens) -> None:
+    """Each second: what the store, the keys and the token's clock say now."""
+    while True:
+        await asyncio.sleep(_EACH_S)
+        try:
+            await router.refresh()
+            access.refresh()
+            if tokens.stale():
+                await tokens.refresh(Deadline.after(_EACH_S * 1000))
+        except Exception:
+            # Whatever it was, the next look comes: without one, revoked keys would go on.
+            _LOG.exception("a look at store, keys and token failed")
+
+
+async def _end(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

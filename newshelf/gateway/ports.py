@@ -1,0 +1,44 @@
+"""What the gateway asks of others: of the event store, and of whoever assigns units."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from newshelf.rollout.records import Exposure, Feedback
+from newshelf.rollout.split import Assigned, Split
+from newshelf.rollout.store import Outcome, ShadowAnswer
+
+__all__ = ["Assign", "ReadSplits", "Recorder"]
+
+Assign = Callable[[Split, str], Assigned]
+"""Where a unit belongs; the same in every process."""
+
+ReadSplits = Callable[[], Sequence[Split]]
+"""The rollouts that are served now. May block."""
+
+
+class Recorder(Protocol):
+    """Writes down what happened. What it returned from survives the end of this process."""
+
+    async def exposure(self, exposure: Exposure) -> None:
+        """Keep one answer.
+
+        Raises:
+            Unavailable: it could not be written.
+        """
+        ...
+
+    async def feedback(self, feedback: Sequence[Feedback]) -> list[Outcome]:
+        """Keep events, and say of each what became of it.
+
+        Raises:
+            Unavailable: they could not be written; sending them again is safe.
+        """
+        ...
+
+    async def shadow(self, answer: ShadowAnswer) -> None:
+        """Keep what a shadowed model answered.
+
+        Raises:
+            Unavailable: it could not be written.
+        """
+        ...

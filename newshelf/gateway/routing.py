@@ -1,0 +1,72 @@
+"""Which variant answers a unit, by the rollouts that are served now."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from newshelf.gateway.ports import Assign, ReadSplits
+from newshelf.rollout.split import Assigned, Split
+
+__all__ = ["Routed", "Router"]
+
+_LOG = logging.getLogger(__name__)
+_OUTSIDE = Assigned("default", "", bucket=0, counted=False, propensity=1.0)
+"""Without a rollout: TorchServe's default version answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """Where one request goes."""
+
+    assigned: Assigned
+    split: Split | None
+    """None when no rollout is served."""
+
+
+class Router:
+    """Keeps what the store said last: a store that is away changes nobody's variant.
+
+    Args:
+        read: asks the store.
+        assign: says where a unit belongs.
+    """
+
+    def __init__(self, read: ReadSplits, assign: Assign) -> None:
+        self._read = read
+        self._assign = assign
+        self._read_s = time.monotonic()
+        self.current: Sequence[Split] = ()
+
+    @property
+    def age_s(self) -> float:
+        """Since the store was read."""
+        return time.monotonic() - self._read_s
+
+    async def refresh(self) -> None:
+        """Read the store once; what fails is told and tried again later."""
+        try:
+            # The store may block, and requests must not wait for it.
+            self.current = await asyncio.to_thread(self._read)
+        except Exception as error:
+            _LOG.warning(
+                "the rollouts could not be read and stay as they were %.0f s ago: %s",
+                self.age_s,
+                error,
+            )
+            return
+        self._read_s = time.monotonic()
+
+    def route(self, unit: str) -> Routed:
+        """Where the requests of ``unit`` go.
+
+        Of several rollouts the first one counts that the unit takes part in.
+        """
+        outside: Routed | None = None
+        for split in self.current:
+            routed = Routed(self._assign(split, unit), split)
+            if routed.assigned.variant != "default":
+                return routed
+            outside = outside or routed
+        return outside or Routed(_OUTSIDE, None)

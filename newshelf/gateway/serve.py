@@ -1,0 +1,99 @@
+"""Runs the gateway: ``python -m newshelf.gateway.serve PLAN``.
+
+One supervisor (uvicorn's) and as many processes as the settings say. They share one listening
+socket, so that what waits to be accepted outlives a process that is killed; the supervisor
+starts another in its place.
+"""
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import uvicorn
+from uvicorn.supervisors import Multiprocess
+
+from newshelf.errors import NewshelfError
+from newshelf.gateway.keys import KeyFile
+from newshelf.gateway.popular import read_popular
+from newshelf.gateway.tracing import make_spans
+from newshelf.rollout.store import EventStore
+from newshelf.server.gateway_plan import GatewayPlan, read_plan
+
+__all__ = ["main", "run"]
+
+_METRICS = "PROMETHEUS_MULTIPROC_DIR"
+_BACKLOG = 1024
+_AT_ONCE = 2_000
+"""Requests of one process; beyond, uvicorn answers 503 by itself."""
+
+
+def run(plan: GatewayPlan, worker: Callable[[GatewayPlan], object] | None = None) -> None:
+    """Serve until SIGTERM or SIGINT; SIGHUP replaces the processes one by one.
+
+    Args:
+        plan: settings and places.
+        worker: makes the ASGI application in each process, and can be pickled; None makes
+            the gateway's.
+    """
+    settings = plan.settings
+    with tempfile.TemporaryDirectory(prefix="newshelf-metrics-") as folder:
+        # Read by prometheus-client when the processes import it.
+        os.environ[_METRICS] = folder
+        config = uvicorn.Config(
+            partial(worker or _worker, plan),
+            factory=True,
+            host=settings.host,
+            port=settings.port,
+            workers=settings.processes,
+            loop="uvloop",
+            http="httptools",
+            ws="none",
+            lifespan="on",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            proxy_headers=False,
+            backlog=_BACKLOG,
+            limit_concurrency=_AT_ONCE,
+            timeout_graceful_shutdown=max(1, settings.max_timeout_ms // 1000),
+        )
+        Multiprocess(config, sockets=[config.bind_socket()]).run()
+
+
+def main(arguments: list[str]) -> int:
+    """The program; returns its exit code."""
+    if len(arguments) != 1:
+        print("usage: python -m newshelf.gateway.serve PLAN", file=sys.stderr)
+        return 2
+    try:
+        plan = read_plan(Path(arguments[0]))
+        # Once, here, with a message: a process could only die of it.
+        _check(plan)
+    except NewshelfError as error:
+        print(f"error: {error.message}", file=sys.stderr)
+        return 2
+    run(plan)
+    return 0
+
+
+def _worker(plan: GatewayPlan) -> object:
+    # Metrics look for their folder when they are imported.
+    from newshelf.gateway.log import set_up_log  # noqa: PLC0415
+    from newshelf.gateway.worker import make_worker  # noqa: PLC0415
+
+    set_up_log()
+    return make_worker(plan)
+
+
+def _check(plan: GatewayPlan) -> None:
+    KeyFile(plan.api_keys).read()
+    read_popular(plan.popular)
+    make_spans(plan.settings.traces).close()
+    EventStore.open(plan.store_url).close()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,124 @@
+"""Guardrails: limits on how the challenger serves. One that is broken rolls back.
+
+They are looked at every minute, so each is a sequential test (``shares``, ``quantiles``): a
+challenger that keeps all limits is rolled back by one with a probability of at most the plan's
+``guardrail_alpha``, over the whole rollout. The level is shared alike by guardrails and stages
+(Bonferroni), because a stage is counted from its own beginning.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from newshelf.rollout.plan import Guardrail, Plan
+from newshelf.rollout.quantiles import lower_quantile, upper_quantile
+from newshelf.rollout.shares import log_evidence_above, lower_bound, upper_bound
+from newshelf.rollout.totals import VariantHealth
+
+__all__ = ["GuardrailResult", "check_guardrails", "level_of", "share_exceeds"]
+
+_P99 = 0.99
+
+
+@dataclass(frozen=True)
+class GuardrailResult:
+    """One limit, and what is known of it. Shares are between 0 and 1, latencies in ms."""
+
+    metric: str
+    kind: str
+    """``most``, ``above_control`` or ``times_control``."""
+    limit: float
+    control: float
+    """As measured; nan without a request."""
+    challenger: float
+    low: float
+    """The challenger's is at least this, at every look; -inf or 0 while little is known."""
+    allowed: float
+    """The largest that is still within the limit: of a relative one, by the highest that
+    control's can be."""
+    failed: bool
+
+
+def level_of(plan: Plan) -> float:
+    """The level of each single test."""
+    stages = len(plan.ramp) + 1 + (plan.shadow is not None)
+    return plan.guardrail_alpha / (stages * len(plan.guardrails))
+
+
+def check_guardrails(
+    plan: Plan, control: VariantHealth, challenger: VariantHealth
+) -> Sequence[GuardrailResult]:
+    """Test every limit of the plan, in its order."""
+    alpha = level_of(plan)
+    return [
+        (_latency if one.metric == "p99_ms" else _share)(one, control, challenger, alpha)
+        for one in plan.guardrails
+    ]
+
+
+def share_exceeds(k: int, n: int, most: float, alpha: float) -> bool:
+    """Whether k of n refute that the share is at most ``most``, looked at however often."""
+    return k > most * n and float(log_evidence_above(k, n, most)) >= math.log(1 / alpha)
+
+
+def _share(
+    guardrail: Guardrail, control: VariantHealth, challenger: VariantHealth, alpha: float
+) -> GuardrailResult:
+    bad, of = _counts(guardrail, challenger)
+    control_bad, control_of = _counts(guardrail, control)
+    if guardrail.kind == "most":
+        allowed = guardrail.limit
+        low = lower_bound(bad, of, alpha)
+        failed = share_exceeds(bad, of, allowed, alpha)
+    else:
+        allowed = upper_bound(control_bad, control_of, alpha / 2) + guardrail.limit
+        low = lower_bound(bad, of, alpha / 2)
+        failed = low > allowed
+    return GuardrailResult(
+        guardrail.metric,
+        guardrail.kind,
+        guardrail.limit,
+        control=control_bad / control_of if control_of else math.nan,
+        challenger=bad / of if of else math.nan,
+        low=low,
+        allowed=allowed,
+        failed=failed,
+    )
+
+
+def _counts(guardrail: Guardrail, health: VariantHealth) -> tuple[int, int]:
+    bad = {
+        "error_rate": health.errors,
+        "empty_share": health.empty,
+        "fallback_share": health.fallbacks,
+    }
+    return bad[guardrail.metric], health.requests
+
+
+def _latency(
+    guardrail: Guardrail, control: VariantHealth, challenger: VariantHealth, alpha: float
+) -> GuardrailResult:
+    if guardrail.kind == "most":
+        allowed = guardrail.limit
+        low = lower_quantile(challenger.latencies_ms, _P99, alpha)
+    else:
+        allowed = guardrail.limit * upper_quantile(control.latencies_ms, _P99, alpha / 2)
+        low = lower_quantile(challenger.latencies_ms, _P99, alpha / 2)
+    return GuardrailResult(
+        guardrail.metric,
+        guardrail.kind,
+        guardrail.limit,
+        control=_p99(control),
+        challenger=_p99(challenger),
+        low=low,
+        allowed=allowed,
+        failed=low > allowed,
+    )
+
+
+def _p99(health: VariantHealth) -> float:
+    if not len(health.latencies_ms):
+        return math.nan
+    return float(np.quantile(health.latencies_ms, _P99, method="inverted_cdf"))

@@ -1,0 +1,68 @@
+"""Sample-ratio mismatch: both variants were to get as many units, and did not.
+
+Then units were lost on the way (crashes, redirects, broken logging), hardly ever at random, and
+no metric can be believed (Fabijan et al. 2019, "Diagnosing sample ratio mismatch in online
+controlled experiments").
+
+The chi-square test is what everybody prints, but it is meant for one look. What stops a rollout
+is looked at every minute, and is therefore a sequential test of the same question (Lindon &
+Malek 2022, "Anytime-valid inference for multinomial count data", arXiv:2011.03567): the
+mixture over ratios that are drawn from a Beta(c, c), here with c = 1 or c = 100 by a coin::
+
+    Λ = mean over c of  B(c + a, c + b) / B(c, c) / (1/2)^(a+b),   p = min(1, 1/Λ)
+
+It falls below .001, at whatever look, in at most 1 of 1,000 sound rollouts.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import betaln, logsumexp
+from scipy.stats import chi2
+
+__all__ = ["MISMATCH_P", "SampleRatio", "sample_ratio"]
+
+MISMATCH_P = 0.001
+_CONCENTRATIONS = np.array([1.0, 100.0])
+"""c: 100 finds what happens most, losses of some per cent (standard deviation of the ratio 3.5
+points); 1 finds a variant that nobody reaches after a dozen units."""
+
+
+@dataclass(frozen=True)
+class SampleRatio:
+    """Units of both variants, and whether they can be the halves of one crowd."""
+
+    control: int
+    challenger: int
+    chi_square_p: float
+    """Of the test that is meant for one look."""
+    sequential_p: float
+    """Of the test that may be repeated."""
+
+    @property
+    def mismatch(self) -> bool:
+        """Whether assignment, or the record of it, is broken."""
+        return self.sequential_p < MISMATCH_P
+
+
+def sample_ratio(control: int, challenger: int) -> SampleRatio:
+    """Test whether both got the same share of the units.
+
+    Args:
+        control: units that were assigned to it and seen.
+        challenger: likewise.
+    """
+    units = control + challenger
+    if units == 0:
+        return SampleRatio(0, 0, 1.0, 1.0)
+    statistic = (control - challenger) ** 2 / units
+    c = _CONCENTRATIONS
+    each = betaln(c + control, c + challenger) - betaln(c, c) + units * math.log(2)
+    log_evidence = logsumexp(each) - math.log(len(c))
+    return SampleRatio(
+        control,
+        challenger,
+        float(chi2.sf(statistic, df=1)),
+        math.exp(min(-float(log_evidence), 0.0)),
+    )

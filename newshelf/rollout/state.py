@@ -1,0 +1,105 @@
+"""Where a rollout stands: small, frozen, and all that is kept between two decisions."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from newshelf.rollout.plan import Plan
+from newshelf.rollout.split import Split
+
+__all__ = ["OVER", "PHASES", "RUNNING", "Phase", "RolloutState", "draft", "split_of"]
+
+Phase = Literal[
+    "draft",
+    "shadow",
+    "ramp",
+    "paused",
+    "promoting",
+    "promoted",
+    "rolling_back",
+    "rolled_back",
+    "aborted",
+]
+
+PHASES: Mapping[Phase, str] = {
+    "draft": "Planned; nothing is sent to the challenger.",
+    "shadow": "The challenger is sent copies; shoppers are answered by control.",
+    "ramp": "A share of the units sees the challenger, and as large a share is control.",
+    "paused": "The split stays as it was, until a person resumes, promotes or aborts.",
+    "promoting": "The challenger is made ready to answer everybody; the split stays as it was.",
+    "promoted": "The challenger answers everybody.",
+    "rolling_back": "Control answers everybody again; the challenger finishes what it has begun.",
+    "rolled_back": "Control answers everybody; the challenger was found to be worse, or broken.",
+    "aborted": "Control answers everybody; a person ended the rollout.",
+}
+"""What each phase means."""
+
+RUNNING: tuple[Phase, ...] = ("shadow", "ramp", "paused", "promoting")
+"""The phases in which requests are copied or split."""
+
+OVER: tuple[Phase, ...] = ("promoted", "rolled_back", "aborted")
+"""The phases that nothing but a command ends."""
+
+Resumable = Literal["shadow", "ramp", "promoting"]
+
+
+class RolloutState(BaseModel):
+    """One rollout at one moment."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rollout: str
+    salt: str
+    """Of its assignment."""
+    phase: Phase
+    step: Annotated[int, Field(ge=0)] = 0
+    """Of the plan's ramp, from 0."""
+    since: AwareDatetime
+    """When phase or step began, or was resumed."""
+    reason: str
+    """Why it is in this phase, for people."""
+    revision: Annotated[int, Field(ge=0)] = 0
+    """One more with each change. Who writes a change names the revision it was made from, so
+    that two controllers cannot both act."""
+    resumes_to: Resumable | None = None
+    """Of a paused rollout: what it was doing."""
+    raised: tuple[str, ...] = ()
+    """Of a paused rollout: the signals that paused it."""
+    accepted: tuple[str, ...] = ()
+    """Signals that a person has seen and resumed from; they do not pause again."""
+
+    @property
+    def serving(self) -> Phase:
+        """The phase that decides what shoppers see: of a paused one, what it was doing."""
+        return self.resumes_to or self.phase
+
+
+def draft(rollout: str, salt: str, at: datetime) -> RolloutState:
+    """A rollout that has not begun.
+
+    Args:
+        rollout: its name, another one than any before.
+        salt: from ``assignment.new_salt``.
+        at: now, with its time zone.
+    """
+    return RolloutState(rollout=rollout, salt=salt, phase="draft", since=at, reason="planned")
+
+
+def split_of(plan: Plan, state: RolloutState) -> Split | None:
+    """What the gateway does in this state; None when one version answers everybody."""
+    if state.phase not in RUNNING:
+        return None
+    shadow = state.serving == "shadow"
+    return Split(
+        rollout=state.rollout,
+        salt=state.salt,
+        control=plan.control,
+        challenger=plan.challenger,
+        share=0.0 if shadow else plan.ramp[state.step].percent / 100,
+        holdout=plan.holdout,
+        shadow=shadow,
+        interleave=plan.interleaving and not shadow,
+        overrides=plan.overrides,
+    )

@@ -1,0 +1,83 @@
+"""Writes the feedback as a catalogue's events, so that the next training reads it."""
+
+import csv
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from newshelf.catalog.schema import EVENT_COLUMNS
+from newshelf.errors import SettingsError
+from newshelf.files import write_aside
+from newshelf.rollout.store.read import StoredFeedback
+
+__all__ = ["write_events"]
+
+_CHUNK_ROWS = 50_000
+_Row = tuple[str, str, str, int]
+_TYPES = (pa.string(), pa.string(), pa.string(), pa.int64())
+_SCHEMA = pa.schema(zip(EVENT_COLUMNS, _TYPES, strict=True))
+
+
+def write_events(events: Iterable[StoredFeedback], path: Path) -> int:
+    """Write events to ``path``, aside and renamed.
+
+    Args:
+        events: what shoppers did.
+        path: ``.parquet``, ``.csv`` or ``.tsv``; named ``events`` and put into a catalogue's
+            folder, it is read with it.
+
+    Returns:
+        The number of events.
+
+    Raises:
+        SettingsError: another suffix.
+    """
+    write = _WRITERS.get(path.suffix)
+    if write is None:
+        raise SettingsError(f"cannot write events to {path}: name it {' or '.join(_WRITERS)}")
+    with write_aside(path) as aside:
+        return write(map(_row, events), aside)
+
+
+def _row(event: StoredFeedback) -> _Row:
+    return event.unit, event.item_id, event.event_type, int(event.at.timestamp())
+
+
+def _write_parquet(rows: Iterable[_Row], path: Path) -> int:
+    written = 0
+    with pq.ParquetWriter(path, _SCHEMA) as writer:
+        for chunk in _chunks(iter(rows)):
+            cells = zip(zip(*chunk, strict=True), _TYPES, strict=True)
+            columns = [pa.array(column, kind) for column, kind in cells]
+            writer.write_table(pa.table(columns, schema=_SCHEMA))
+            written += len(chunk)
+    return written
+
+
+def _write_text(delimiter: str) -> Callable[[Iterable[_Row], Path], int]:
+    def write(rows: Iterable[_Row], path: Path) -> int:
+        written = 0
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
+            writer.writerow(EVENT_COLUMNS)
+            for row in rows:
+                writer.writerow(row)
+                written += 1
+        return written
+
+    return write
+
+
+def _chunks(rows: Iterator[_Row]) -> Iterator[list[_Row]]:
+    while chunk := list(islice(rows, _CHUNK_ROWS)):
+        yield chunk
+
+
+_WRITERS: dict[str, Callable[[Iterable[_Row], Path], int]] = {
+    ".parquet": _write_parquet,
+    ".csv": _write_text(","),
+    ".tsv": _write_text("\t"),
+}

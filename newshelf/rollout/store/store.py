@@ -1,0 +1,300 @@
+"""The event store: one object per process, for every thread."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Self
+
+from sqlalchemy.exc import StatementError
+
+from newshelf.errors import InvalidField
+from newshelf.rollout.records import Exposure, Feedback
+from newshelf.rollout.split import Split
+from newshelf.rollout.store import lease, rollouts
+from newshelf.rollout.store.checkpoint import Checkpoints
+from newshelf.rollout.store.credits import team_credits
+from newshelf.rollout.store.database import Database
+from newshelf.rollout.store.insert import MOST_ROWS
+from newshelf.rollout.store.looks import KeptLook, add_look, last_look, read_looks
+from newshelf.rollout.store.migrate import migrate
+from newshelf.rollout.store.observe import Observed, observe
+from newshelf.rollout.store.outcome import Outcome
+from newshelf.rollout.store.read import (
+    StoredFeedback,
+    last_answer_at,
+    read_exposures,
+    read_feedback,
+)
+from newshelf.rollout.store.rollouts import JournalEntry, RolloutRow
+from newshelf.rollout.store.shadow import ShadowAnswer, summarise_shadow
+from newshelf.rollout.store.write import (
+    write_exposures,
+    write_exposures_once,
+    write_feedback,
+    write_shadow,
+)
+from newshelf.rollout.totals import Floats
+
+__all__ = ["JOIN_WINDOW", "EventStore", "Writes"]
+
+JOIN_WINDOW = timedelta(days=1)
+"""How long after an answer an event that names no request still belongs to it."""
+
+
+@dataclass(frozen=True)
+class Writes:
+    """What one transaction writes."""
+
+    exposures: Sequence[Exposure] = ()
+    feedback: Sequence[Feedback] = ()
+    """May name the requests of ``exposures``."""
+    shadow: Sequence[ShadowAnswer] = ()
+
+    @property
+    def is_one_statement(self) -> bool:
+        """Whether one statement writes it: the most of what a gateway writes."""
+        return not self.feedback and not self.shadow and 0 < len(self.exposures) <= MOST_ROWS
+
+
+class EventStore:
+    """Exposures, feedback, and the rollouts' state.
+
+    Every method is one transaction, and raises ``Unavailable`` when the database does not
+    answer; then nothing was changed, or, if only the answer to the commit was lost, all of it.
+    """
+
+    def __init__(self, database: Database, window: timedelta) -> None:
+        self._database = database
+        self._window_us = window // timedelta(microseconds=1)
+        path = database.sqlite_file
+        self._checkpoints = None if path is None else Checkpoints(path)
+
+    @classmethod
+    def open(cls, url: str, *, window: timedelta = JOIN_WINDOW) -> Self:
+        """Open a database and bring its schema up to date.
+
+        Args:
+            url: ``sqlite:///FILE`` or ``postgresql+psycopg://USER:PASSWORD@HOST/DATABASE``.
+            window: how long after an exposure an event without a request is joined to it.
+
+        Raises:
+            SettingsError: a URL that cannot be used, a server that does not answer, or a
+                schema that is newer than this code.
+        """
+        database = Database(url)
+        try:
+            migrate(database)
+        except BaseException:
+            database.close()
+            raise
+        return cls(database, window)
+
+    def close(self) -> None:
+        """Close all connections."""
+        if self._checkpoints is not None:
+            self._checkpoints.close()
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Records
+
+    def write(self, writes: Writes) -> list[Outcome]:
+        """Store all of it, or nothing. What is there already is left as it is.
+
+        Returns:
+            What became of each event of the feedback.
+
+        Raises:
+            InvalidField: a value that the database cannot hold.
+            Unavailable: the database does not answer.
+        """
+        try:
+            if writes.is_one_statement:
+                write_exposures_once(self._database, writes.exposures)
+                return []
+            with self._database.writing() as connection:
+                write_exposures(connection, writes.exposures)
+                write_shadow(connection, writes.shadow)
+                return write_feedback(connection, writes.feedback, self._window_us)
+        except (StatementError, UnicodeError, OverflowError) as error:
+            cause = error.orig if isinstance(error, StatementError) else error
+            raise InvalidField(f"the event store cannot hold a value: {cause}") from error
+
+    def add_exposures(self, exposures: Sequence[Exposure]) -> None:
+        """Store answers, each once by its request id; errors as of ``write``."""
+        self.write(Writes(exposures=exposures))
+
+    def add_feedback(self, feedback: Sequence[Feedback]) -> list[Outcome]:
+        """Store events, each once by its event id; errors as of ``write``.
+
+        An event is joined to the answer that it names, or to its unit's last exposure of the
+        product within the window.
+
+        Returns:
+            What became of each.
+        """
+        return self.write(Writes(feedback=feedback))
+
+    def add_shadow(self, answers: Sequence[ShadowAnswer]) -> None:
+        """Store what the challenger answered to copies; errors as of ``write``."""
+        self.write(Writes(shadow=answers))
+
+    def shadow(self, name: str, *, since: datetime) -> dict[str, float]:
+        """Sum up a rollout's shadow answers, as ``Observation.shadow`` says."""
+        with self._database.reading() as connection:
+            return summarise_shadow(connection, name, since)
+
+    def exposures(self, rollout: str | None = None) -> Iterator[Exposure]:
+        """All answers, or those of one rollout, in the order in which they were stored."""
+        return read_exposures(self._database, rollout)
+
+    def feedback(self, rollout: str | None = None) -> Iterator[StoredFeedback]:
+        """All events, or those of one rollout, in the order in which they were stored."""
+        return read_feedback(self._database, rollout)
+
+    def export_events(self, path: Path) -> int:
+        """Write all feedback in the catalogue's events format.
+
+        Args:
+            path: ``.parquet``, ``.csv`` or ``.tsv``; written aside and renamed.
+
+        Returns:
+            The number of events.
+
+        Raises:
+            SettingsError: another suffix.
+        """
+        # pyarrow is large, and a gateway never exports.
+        from newshelf.rollout.store.export import write_events  # noqa: PLC0415
+
+        return write_events(self.feedback(), path)
+
+    def observe(self, name: str, *, step_since: datetime, before_window_s: float) -> Observed:
+        """Sum up a rollout, as ``UnitTotals`` and ``VariantHealth`` say.
+
+        Args:
+            name: the rollout.
+            step_since: health is counted from this moment on, totals from the first exposure.
+            before_window_s: of the covariates, in the time before the first exposure.
+        """
+        with self._database.reading() as connection:
+            return observe(connection, name, step_since=step_since, before_window_s=before_window_s)
+
+    def credits(self, name: str) -> Mapping[str, Floats]:
+        """Clicks on a rollout's interleaved answers, as ``Observation.credits`` says."""
+        with self._database.reading() as connection:
+            return team_credits(connection, name)
+
+    def last_answer_at(self, name: str) -> datetime | None:
+        """When a rollout's split answered last; None before its first answer."""
+        with self._database.reading() as connection:
+            return last_answer_at(connection, name)
+
+    # Rollouts
+
+    def splits(self) -> list[Split]:
+        """Of the rollouts that are being served, oldest first."""
+        with self._database.reading() as connection:
+            return rollouts.read_splits(connection)
+
+    def create_rollout(self, name: str, plan: str, state: str, split: Split | None) -> None:
+        """Write down a new rollout, at revision 1.
+
+        Raises:
+            SettingsError: there is one of this name, or the split is of another.
+        """
+        with self._database.writing() as connection:
+            rollouts.create_rollout(connection, name, plan, state, split)
+
+    def rollout(self, name: str) -> RolloutRow:
+        """One rollout.
+
+        Raises:
+            SettingsError: there is none of this name.
+        """
+        with self._database.reading() as connection:
+            return rollouts.read_rollout(connection, name)
+
+    def rollouts(self) -> list[RolloutRow]:
+        """All of them, oldest first."""
+        with self._database.reading() as connection:
+            return rollouts.read_rollouts(connection)
+
+    def replace_state(
+        self,
+        name: str,
+        revision: int,
+        state: str,
+        split: Split | None,
+        note: str,
+        *,
+        holder: str | None = None,
+    ) -> bool:
+        """Change state and split, and add a line to the journal, if nothing has changed since.
+
+        Args:
+            name: the rollout.
+            revision: of the row that the change was decided on.
+            state: the new one.
+            split: the new one.
+            note: why, in words.
+            holder: only if this controller still holds the lease ``name``.
+
+        Returns:
+            False when the rollout has another revision, does not exist, or the lease is not
+            ``holder``'s: nothing was changed, read again.
+
+        Raises:
+            SettingsError: the split is of another rollout.
+        """
+        with self._database.writing() as connection:
+            return rollouts.replace_state(connection, name, revision, state, split, note, holder)
+
+    def journal(self, name: str) -> list[JournalEntry]:
+        """All changes of a rollout, oldest first.
+
+        Raises:
+            SettingsError: there is none of this name.
+        """
+        with self._database.reading() as connection:
+            return rollouts.read_journal(connection, name)
+
+    def add_look(self, name: str, look: str) -> None:
+        """Keep what the controller saw of a rollout."""
+        with self._database.writing() as connection:
+            add_look(connection, name, look)
+
+    def looks(self, name: str, *, most: int) -> list[KeptLook]:
+        """What was seen of a rollout, oldest first; of more than ``most``, at equal distances."""
+        with self._database.reading() as connection:
+            return read_looks(connection, name, most)
+
+    def last_look(self, name: str) -> KeptLook | None:
+        """What was seen of a rollout last; None before the first look."""
+        with self._database.reading() as connection:
+            return last_look(connection, name)
+
+    def acquire_lease(self, name: str, holder: str, ttl_s: float) -> bool:
+        """Take, or prolong, a lease for ``ttl_s`` seconds by the database's clock.
+
+        Args:
+            name: of what only one may do, such as a rollout's name.
+            holder: who asks; another one for each process.
+            ttl_s: after it the lease is free, if it was not prolonged.
+
+        Returns:
+            False when another holds it.
+        """
+        with self._database.writing() as connection:
+            return lease.acquire(connection, name, holder, ttl_s)
+
+    def release_lease(self, name: str, holder: str) -> None:
+        """Give a lease back; nothing happens when it is another's."""
+        with self._database.writing() as connection:
+            lease.release(connection, name, holder)

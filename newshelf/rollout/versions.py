@@ -1,0 +1,195 @@
+"""Versions of the recommender in TorchServe, by its management API.
+
+Every method may be called again after a crash: what is done already is left as it is.
+"""
+
+import json
+import re
+import time
+from collections.abc import Mapping, Set
+from pathlib import Path
+from typing import Any, Protocol
+from zipfile import BadZipFile, ZipFile
+
+import httpx
+
+from newshelf.errors import RolloutError, ServerError
+from newshelf.server.client import Client
+from newshelf.server.process import is_running
+from newshelf.server.state import ServerState, read_state
+
+__all__ = ["MODEL", "TorchServeVersions", "Versions", "find_archive"]
+
+MODEL = "recommender"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_INDEX = "index/index.json"
+_TIMEOUT_S = 10.0
+_LOAD_TIMEOUT_S = 20.0
+"""Until TorchServe has unpacked an archive; its workers load it afterwards."""
+_PATIENCE, _PAUSE_S = 5, 0.2
+"""A queue that is full now has room soon."""
+_BUSY = (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE)
+
+
+class Versions(Protocol):
+    """What a rollout needs of the model server. Every method may raise ``ServerError``."""
+
+    def default(self) -> str:
+        """The version that answers requests which name none."""
+        ...
+
+    def loaded(self) -> Set[str]:
+        """The versions that are loaded, ready or not."""
+        ...
+
+    def load(self, version: str) -> None:
+        """Begin to load a version beside the default one, with as many workers."""
+        ...
+
+    def obstacle(self, version: str, *, requests: int = 1) -> str | None:
+        """Ask a version real requests.
+
+        Args:
+            version: one that is loaded.
+            requests: how many in turn; the first ones of a new version warm it up.
+
+        Returns:
+            Why it is not ready to answer shoppers; None when it is.
+        """
+        ...
+
+    def set_default(self, version: str) -> None:
+        """Let a version answer the requests that name none, from this moment on."""
+        ...
+
+    def unload(self, version: str) -> None:
+        """Forget a version that is not the default one. Its requests must be done."""
+        ...
+
+
+def find_archive(model_store: Path, version: str) -> Path:
+    """The archive of a version of the recommender.
+
+    Raises:
+        RolloutError: there is none.
+    """
+    path = model_store / f"{MODEL}-{version}.mar"
+    # A version is part of file names and addresses.
+    if _NAME.fullmatch(version) and path.is_file():
+        return path
+    there = sorted(one.stem.removeprefix(f"{MODEL}-") for one in model_store.glob(f"{MODEL}-*.mar"))
+    raise RolloutError(
+        f"version {version} is not in the model store: there is no {path.name} in {model_store} "
+        f"(there is {', '.join(there) or 'no recommender at all'}); ./run archive makes one"
+    )
+
+
+class TorchServeVersions:
+    """Versions of one running TorchServe.
+
+    Args:
+        directory: its working directory, with its state and keys.
+        model_store: the folder of its archives.
+        question: a request that every version must answer with products.
+    """
+
+    def __init__(self, directory: Path, model_store: Path, question: Mapping[str, object]) -> None:
+        self._directory = directory
+        self._model_store = model_store
+        self._question = dict(question)
+        self._index_versions: dict[str, str] = {}
+
+    def default(self) -> str:
+        """See ``Versions``."""
+        with self._client() as client:
+            return str(client.describe(MODEL)[0]["modelVersion"])
+
+    def loaded(self) -> Set[str]:
+        """See ``Versions``."""
+        with self._client() as client:
+            return {str(one["modelVersion"]) for one in client.describe(MODEL, "all")}
+
+    def load(self, version: str) -> None:
+        """See ``Versions``.
+
+        Raises:
+            RolloutError: its archive is not in the model store.
+            ServerError: TorchServe does not take it.
+        """
+        archive = find_archive(self._model_store, version)
+        if version in self.loaded():
+            return
+        with self._client() as client:
+            workers = len(client.describe(MODEL)[0]["workers"])
+            client.register(
+                MODEL, archive.name, max(1, workers), timeout_s=_LOAD_TIMEOUT_S, wait=False
+            )
+
+    def obstacle(self, version: str, *, requests: int = 1) -> str | None:
+        """See ``Versions``."""
+        with self._client() as client:
+            try:
+                (told,) = client.describe(MODEL, version)
+            except ServerError:
+                return f"{version} is not loaded"
+            ready = [one for one in told["workers"] if one["status"] == "READY"]
+            # A worker that has just been killed is being replaced; the others answer.
+            if not ready:
+                return f"no worker of {version} is ready"
+            answers = (self._wrong(client, version) for _ in range(requests))
+            return next((wrong for wrong in answers if wrong), None)
+
+    def set_default(self, version: str) -> None:
+        """See ``Versions``."""
+        if self.default() != version:
+            with self._client() as client:
+                client.set_default(MODEL, version)
+
+    def unload(self, version: str) -> None:
+        """See ``Versions``."""
+        if version in self.loaded():
+            with self._client() as client:
+                client.unregister(MODEL, version=version, timeout_s=_TIMEOUT_S)
+
+    def _wrong(self, client: Client, version: str) -> str | None:
+        """What is wrong with one answer."""
+        try:
+            response = client.predict(MODEL, json=self._question, version=version)
+            for _ in range(_PATIENCE):
+                if response.status_code not in _BUSY:
+                    break
+                time.sleep(_PAUSE_S)
+                response = client.predict(MODEL, json=self._question, version=version)
+        except httpx.TransportError as error:
+            return f"{version} did not answer: {error!r}"
+        if response.status_code != httpx.codes.OK:
+            return f"{version} answered {response.status_code}: {response.text[:200]}"
+        answer: dict[str, Any] = response.json()
+        if not answer.get("items"):
+            return f"{version} answered without a product"
+        wanted = {"model_version": version, "index_version": self._index_version(version)}
+        for name, value in wanted.items():
+            if answer.get(name) != value:
+                return f"{version} answered with {name} {answer.get(name)}, not {value}"
+        return None
+
+    def _index_version(self, version: str) -> str:
+        """As the archive says, which the answers must agree with."""
+        if version not in self._index_versions:
+            path = find_archive(self._model_store, version)
+            try:
+                with ZipFile(path) as archive:
+                    table = json.loads(archive.read(_INDEX))
+            except (BadZipFile, KeyError, ValueError) as error:
+                raise RolloutError(f"{path} is no archive with an index: {error}") from error
+            self._index_versions[version] = str(table["index_version"])
+        return self._index_versions[version]
+
+    def _client(self) -> Client:
+        return Client(self._state(), timeout_s=_TIMEOUT_S)
+
+    def _state(self) -> ServerState:
+        state = read_state(self._directory)
+        if state is None or not is_running(state.process):
+            raise ServerError("TorchServe is not running; ./run serve starts it")
+        return state

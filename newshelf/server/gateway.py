@@ -1,0 +1,91 @@
+"""The gateway as a process: its start, and whether it answers."""
+
+import os
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from newshelf.errors import ServerError
+from newshelf.server.gateway_plan import GatewayPlan, write_plan
+from newshelf.server.ports import require_port
+from newshelf.server.process import ProcessRef, is_running, start_session
+
+__all__ = ["GatewayState", "start_gateway", "wait_for_gateway"]
+
+_PLAN, _LOG = "gateway.json", "gateway.log"
+_PAUSE_S = 0.1
+_TAIL_LINES = 25
+
+
+@dataclass(frozen=True)
+class GatewayState:
+    """One started gateway: its supervisor, which ends its processes."""
+
+    process: ProcessRef
+    url: str
+    log: str
+    """The file of its output."""
+
+
+def start_gateway(plan: GatewayPlan, *, root: Path, directory: Path) -> GatewayState:
+    """Start the gateway's processes; they do not answer yet.
+
+    Args:
+        plan: settings and places; kept in ``directory``.
+        root: the repository.
+        directory: the server's.
+
+    Raises:
+        ServerError: the port is taken.
+    """
+    settings = plan.settings
+    require_port(settings.host, settings.port, "gateway")
+    path, log = directory / _PLAN, directory / _LOG
+    write_plan(path, plan)
+    log.unlink(missing_ok=True)
+    process = start_session(
+        [sys.executable, "-P", "-m", "newshelf.gateway.serve", path],
+        cwd=directory,
+        env=_environment(os.environ, root),
+        log=log,
+    )
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return GatewayState(process, f"http://{host}:{settings.port}", str(log))
+
+
+def wait_for_gateway(state: GatewayState, *, timeout_s: float = 60.0) -> None:
+    """Wait until it answers, and the models behind it do.
+
+    Raises:
+        ServerError: it ended, or the time is over; with the end of its log.
+    """
+    end_s = time.monotonic() + timeout_s
+    said = "nothing"
+    with httpx.Client(base_url=state.url, timeout=10.0, trust_env=False) as http:
+        while is_running(state.process):
+            try:
+                response = http.get("/readyz")
+            except httpx.TransportError as error:
+                said = repr(error)
+            else:
+                if response.status_code == httpx.codes.OK:
+                    return
+                said = response.text
+            if time.monotonic() > end_s:
+                raise ServerError(f"the gateway is not ready and says: {said}\n{_tail(state)}")
+            time.sleep(_PAUSE_S)
+    raise ServerError(f"the gateway ended while it started\n{_tail(state)}")
+
+
+def _environment(environ: Mapping[str, str], root: Path) -> dict[str, str]:
+    return {**environ, "PYTHONPATH": str(root)}
+
+
+def _tail(state: GatewayState) -> str:
+    log = Path(state.log)
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL_LINES:]
+    return "\n".join([f"the end of {log}:", *(f"  {line}" for line in lines or ["(empty)"])])

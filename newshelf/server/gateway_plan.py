@@ -1,0 +1,53 @@
+"""What one gateway is started with: written by who starts it, read by each of its processes."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from newshelf.config import GatewaySettings
+from newshelf.errors import SettingsError
+from newshelf.files import write_private
+
+__all__ = ["GatewayPlan", "read_plan", "write_plan"]
+
+
+class GatewayPlan(BaseModel):
+    """Settings, and where everything is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    settings: GatewaySettings
+    inference_url: Annotated[str, Field(pattern=r"^http://[^/]+$")]
+    """TorchServe's."""
+    management_url: Annotated[str, Field(pattern=r"^http://[^/]+$")] | None = None
+    """To renew the token; None does not renew it."""
+    torchserve_keys: Path | None = None
+    """TorchServe's key file; None where it asks for no token."""
+    api_keys: Path
+    """The file of the gateway's own keys."""
+    popular: Path
+    """See ``newshelf.gateway.popular``."""
+    store_url: str
+    """Of the event store."""
+
+
+def write_plan(path: Path, plan: GatewayPlan) -> None:
+    """Write it; its owner alone can read it, since the store's URL may hold a password."""
+    write_private(path, plan.model_dump_json(indent=2) + "\n")
+
+
+def read_plan(path: Path) -> GatewayPlan:
+    """Read what ``write_plan`` wrote, or what somebody wrote by hand.
+
+    Raises:
+        SettingsError: it cannot be read, or is no plan.
+    """
+    try:
+        return GatewayPlan.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise SettingsError(f"cannot read the gateway's plan {path}: {error.strerror}") from error
+    except ValidationError as error:
+        problem = error.errors(include_input=False)[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        raise SettingsError(f"{path}: {where}: {problem['msg']}") from error

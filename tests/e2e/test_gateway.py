@@ -1,0 +1,124 @@
+"""The gateway before a real TorchServe: asked, recorded, told what came of it, exported."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from newshelf.catalog import Catalog, read_catalog
+from newshelf.config import Settings
+from newshelf.gateway.answers import FeedbackOut, RecommendOut
+from newshelf.pipeline.serve import Served
+from newshelf.pipeline.workspace import Workspace
+from newshelf.rollout.store import EventStore
+from newshelf.server.client import Client
+from newshelf.server.process import members
+
+
+@pytest.fixture(scope="module")
+def shop_http(server: Served, workspace: Workspace) -> Iterator[httpx.Client]:
+    """As a shop's front end calls: the gateway's address and the key of this machine."""
+    assert server.state.gateway is not None
+    key = (workspace.gateway / "local.key").read_text().strip()
+    with httpx.Client(
+        base_url=server.state.gateway.url,
+        headers={"Authorization": f"Bearer {key}"},
+        timeout=60,
+        trust_env=False,
+    ) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def store(workspace: Workspace, shop_http: httpx.Client) -> Iterator[EventStore]:
+    with EventStore.open(workspace.store_url(Settings())) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def history(catalog: Catalog) -> list[str]:
+    return [str(name) for name in catalog.items["id"][:3]]
+
+
+def recommend(shop_http: httpx.Client, **body: Any) -> RecommendOut:
+    response = shop_http.post("/v1/recommend", json={"unit": "shopper-1", **body})
+    assert response.status_code == 200, response.text
+    return RecommendOut.model_validate(response.json())
+
+
+def test_it_answers_what_the_model_answers(
+    shop_http: httpx.Client, client: Client, history: list[str]
+) -> None:
+    answer = recommend(shop_http, history=history, k=5)
+    direct = client.recommend(history=history, k=5)
+    assert answer.source == "model"
+    assert [item.model_dump(exclude_none=True) for item in answer.items] == direct["items"]
+
+
+def test_from_a_recommendation_to_what_training_reads(
+    shop_http: httpx.Client, store: EventStore, history: list[str], tmp_path: Path, shop: Path
+) -> None:
+    answer = recommend(shop_http, history=history, k=5)
+    (exposure,) = [one for one in store.exposures() if one.request_id == answer.request_id]
+    assert [item.item_id for item in exposure.items] == [item.id for item in answer.items]
+    assert exposure.unit == "shopper-1"
+    assert exposure.model_version
+    assert exposure.index_version
+
+    bought = answer.items[2].id
+    event = {
+        "event_id": f"e-{answer.request_id}",
+        "event_type": "purchase",
+        "item_id": bought,
+        "request_id": answer.request_id,
+        "value": 25.0,
+    }
+    told = [
+        FeedbackOut.model_validate(shop_http.post("/v1/feedback", json=event).json())
+        for _ in range(2)
+    ]
+    assert [one.results[0].outcome for one in told] == ["stored", "duplicate"]
+
+    # The catalogue's own reader takes what is exported, beside the shop's products.
+    grown = tmp_path / "grown"
+    grown.mkdir()
+    for source in shop.iterdir():
+        if not source.name.startswith("events"):
+            (grown / source.name).symlink_to(source)
+    assert store.export_events(grown / "events.parquet") >= 1
+    events = read_catalog(grown).events
+    assert events is not None
+    mine = events[(events["user_id"] == "shopper-1") & (events["item_id"] == bought)]
+    assert list(mine["event_type"]) == ["purchase"]
+
+
+def test_similar_and_encode(shop_http: httpx.Client, history: list[str]) -> None:
+    body = {"unit": "shopper-2", "item": history[0], "k": 4}
+    similar = RecommendOut.model_validate(shop_http.post("/v1/similar", json=body).json())
+    assert len(similar.items) == 4
+    assert history[0] not in [item.id for item in similar.items]
+    encoded = shop_http.post("/v1/encode", json={"title": "silver ring with a small jade"})
+    assert len(encoded.json()["embedding"]) == 512
+
+
+def test_the_models_refusals_come_through(shop_http: httpx.Client) -> None:
+    refused = shop_http.post("/v1/recommend", json={"unit": "u", "k": 101})
+    assert (refused.status_code, refused.json()["field"]) == (422, "k")
+    many = shop_http.post("/v1/recommend", json={"unit": "u", "history": ["x"] * 201})
+    assert (many.status_code, many.json()["field"]) == (413, "history")
+    unknown = shop_http.post("/v1/feedback", json={
+        "event_id": "e", "event_type": "click", "item_id": "i", "request_id": "nobody",
+    })  # fmt: skip
+    assert (unknown.status_code, unknown.json()["code"]) == (404, "unknown_request")
+
+
+def test_it_is_ready_and_counts(shop_http: httpx.Client) -> None:
+    assert shop_http.get("/readyz").json() == {"status": "ready"}
+    assert 'route="/v1/recommend",status="200"' in shop_http.get("/metrics").text
+
+
+def test_state_knows_exactly_its_processes(server: Served) -> None:
+    assert server.state.gateway is not None
+    assert len(members(server.state.gateway.process)) >= 2

@@ -1,0 +1,97 @@
+"""Whatever is killed while a rollout splits real shoppers, nothing that was promised is lost."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from psycopg import sql
+
+from benchmarks.store.postgres import Postgres
+from newshelf.cli_pipeline import settings_from
+from newshelf.pipeline.workspace import Workspace
+from newshelf.server.client import Client
+from newshelf.server.process import ProcessRef
+from tests.e2e.rollouts import Shop, check_record, open_shop, plan_of
+
+DATABASE = "shop"
+APART_S = 3.0
+"""Between two kills."""
+CUT = sql.SQL(
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+    "WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
+)
+
+
+@pytest.fixture
+def postgres() -> Iterator[Postgres]:
+    with Postgres(["fsync=off"]) as server:
+        yield server
+
+
+@pytest.fixture
+def shop(
+    packed: Workspace, settings_file: Path, tmp_path: Path, postgres: Postgres
+) -> Iterator[Shop]:
+    url = postgres.create_database(DATABASE)
+    with open_shop(packed, settings_from(settings_file), tmp_path, store_url=url) as opened:
+        yield opened
+
+
+def child(parent: ProcessRef, marked: str) -> int:
+    """The process id of a child whose command has a word."""
+    children = psutil.Process(parent.pid).children(recursive=True)
+    return next(one.pid for one in children if marked in " ".join(one.cmdline()))
+
+
+def kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+
+
+def test_whatever_is_killed_during_a_ramp_nothing_acknowledged_is_lost(
+    shop: Shop, postgres: Postgres, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def kill_gateway() -> None:
+        assert shop.state.gateway is not None
+        kill(child(shop.state.gateway.process, "spawn_main"))
+
+    def kill_controller() -> None:
+        assert shop.state.controller is not None
+        kill(child(shop.state.controller, "newshelf.rollout.run"))
+
+    def kill_worker() -> None:
+        with Client(shop.state) as client:
+            (told,) = client.describe("recommender", shop.own)
+        kill(told["workers"][0]["pid"])
+
+    def cut_the_database() -> None:
+        postgres.execute(CUT)
+
+    kills: list[Callable[[], None]] = [
+        kill_gateway, kill_controller, kill_worker, cut_the_database,
+    ]  # fmt: skip
+    # The step outlasts the kills; a killed worker's requests are answered by the fallback.
+    ramp = [{"percent": 50, "min_seconds": 30, "max_seconds": 240, "min_units": 100}]
+    lenient = [{"metric": "error_rate", "most": 0.9}]
+    shop.start("chaos", plan_of("old", shop.own, ramp=ramp, guardrails=lenient))
+    with shop.shoppers("chaos", retry=True) as shoppers:
+        shop.wait_for("chaos", "ramp")
+        for each in kills * 2:
+            time.sleep(APART_S)
+            each()
+        assert shop.rollout("chaos").phase == "ramp"
+        state = shop.wait_for("chaos", "promoted", "paused", "rolled_back", "aborted")
+    assert state.phase == "promoted", state.reason
+    check_record(shop.store, shoppers, "chaos")
+    requests = len(shoppers.answered) + len(shoppers.failed)
+    with capsys.disabled():
+        print(
+            f"\n{len(kills) * 2} kills: {len(shoppers.failed)} of {requests} requests failed "
+            f"({len(shoppers.failed) / requests:.2%}), answered by {shoppers.sources}; "
+            f"{len(shoppers.acknowledged)} events acknowledged, none lost"
+        )
+    # The killed gateway's requests under way, and what came while the database was cut.
+    assert len(shoppers.failed) < len(shoppers.answered) / 10

@@ -1,0 +1,143 @@
+"""A gateway that listens on a real port, before a fake TorchServe and a real event store."""
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+
+from newshelf.config import GatewaySettings
+from newshelf.gateway.keys import KeyFile
+from newshelf.gateway.popular import write_popular
+from newshelf.gateway.worker import make_worker
+from newshelf.rollout.split import Split
+from newshelf.rollout.store import EventStore
+from newshelf.server.gateway_plan import GatewayPlan
+from newshelf.serving.fake import FAKE_IDS
+from tests.unit.gateway.fake_torchserve import FakeTorchServe
+
+CATEGORIES = ("Jewellery > Rings", "Jewellery > Pendants", "Home > Lighting")
+
+
+@pytest.fixture
+def popular(tmp_path: Path) -> Path:
+    """Of the fake recommender's items: the later, the more popular; each third a category."""
+    count = len(FAKE_IDS)
+    columns: dict[str, list[Any]] = {
+        "id": list(FAKE_IDS),
+        "title": [f"title {name}" for name in FAKE_IDS],
+        "product_type": [CATEGORIES[row % 3] for row in range(count)],
+        "brand": ["Acme" if row % 2 else None for row in range(count)],
+        "color": ["Green/white" if row % 5 == 0 else "red" for row in range(count)],
+        "material": [None] * count,
+        "size": [None] * count,
+        "price": [float(row) if row else None for row in range(count)],
+        "availability": ["out_of_stock" if row == count - 1 else None for row in range(count)],
+        "created_at": [1_700_000_000 + row if row % 2 else None for row in range(count)],
+        "popularity": [float(row) for row in range(count)],
+    }
+    items = tmp_path / "items.json"
+    items.write_text(json.dumps(columns))
+    write_popular(items, tmp_path / "popular.json")
+    return tmp_path / "popular.json"
+
+
+@pytest.fixture
+def torchserve() -> Iterator[FakeTorchServe]:
+    with FakeTorchServe() as server:
+        yield server
+
+
+@dataclass
+class Gateway:
+    """A running one."""
+
+    url: str
+    http: httpx.Client
+    """With a valid key."""
+    keys: KeyFile
+    store: EventStore
+    plan: GatewayPlan
+
+    def recommend(self, unit: str = "u1", **body: Any) -> httpx.Response:
+        return self.http.post("/v1/recommend", json={"unit": unit, "k": 3, **body})
+
+    def exposures(self) -> list[Any]:
+        """All that are in the store, oldest first."""
+        return list(self.store.exposures())
+
+
+StartGateway = Callable[..., Gateway]
+
+
+@pytest.fixture
+def plan(tmp_path: Path, popular: Path, torchserve: FakeTorchServe) -> GatewayPlan:
+    return GatewayPlan(
+        settings=GatewaySettings(),
+        inference_url=torchserve.url,
+        api_keys=tmp_path / "keys.json",
+        popular=popular,
+        store_url=f"sqlite:///{tmp_path / 'events.db'}",
+    )
+
+
+@pytest.fixture
+def start_gateway(plan: GatewayPlan) -> Iterator[StartGateway]:
+    with ExitStack() as stack:
+
+        def start(splits: tuple[Split, ...] = (), **settings: Any) -> Gateway:
+            changed = plan.model_copy(
+                update={
+                    "settings": GatewaySettings.model_validate({"log_requests": False, **settings})
+                }
+            )
+            keys = KeyFile(plan.api_keys)
+            now = datetime.now(UTC)
+            secret = keys.add("tests", now=now, expires=None, rate_per_s=10_000)
+            store = stack.enter_context(EventStore.open(plan.store_url))
+            for split in splits:
+                store.create_rollout(split.rollout, "{}", "{}", split)
+            url = stack.enter_context(_serving(changed))
+            http = stack.enter_context(
+                httpx.Client(
+                    base_url=url,
+                    headers={"Authorization": f"Bearer {secret}"},
+                    timeout=30,
+                    trust_env=False,
+                )
+            )
+            return Gateway(url, http, keys, store, changed)
+
+        yield start
+
+
+class _serving:  # noqa: N801 - a context
+    def __init__(self, plan: GatewayPlan) -> None:
+        self._server = uvicorn.Server(
+            uvicorn.Config(make_worker(plan), lifespan="on", log_config=None, ws="none")
+        )
+        self._socket = socket.socket()
+        self._socket.bind(("127.0.0.1", 0))
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True
+        )
+
+    def __enter__(self) -> str:
+        self._thread.start()
+        while not self._server.started:
+            assert self._thread.is_alive(), "the gateway did not start"
+            threading.Event().wait(0.01)
+        return f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+
+    def __exit__(self, *_: object) -> None:
+        self._server.should_exit = True
+        self._thread.join(30)
+        assert not self._thread.is_alive()

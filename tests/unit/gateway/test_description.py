@@ -1,0 +1,58 @@
+"""What ``/openapi.json`` promises, the routes keep."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from newshelf.gateway.app import ROUTES
+from tests.unit.gateway.conftest import StartGateway
+
+DOCS = (Path(__file__).parents[3] / "docs" / "gateway.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def described(start_gateway: StartGateway) -> dict[str, Any]:
+    found: dict[str, Any] = start_gateway().http.get("/openapi.json").json()
+    return found
+
+
+def test_every_route_is_described_with_what_it_takes_and_gives(described: dict[str, Any]) -> None:
+    assert set(described["paths"]) == set(ROUTES) - {"/docs", "/openapi.json"}
+    for path, methods in described["paths"].items():
+        for method, operation in methods.items():
+            assert operation["description"], path
+            if method == "post":
+                schema = operation["requestBody"]["content"]["application/json"]["schema"]
+                assert schema, path
+                assert {"401", "413", "429", "503", "504"} <= set(operation["responses"]), path
+
+
+def test_every_reference_leads_somewhere(described: dict[str, Any]) -> None:
+    named = set(re.findall(r"#/components/schemas/(\w+)", str(described)))
+    assert named
+    assert named <= set(described["components"]["schemas"])
+
+
+def test_a_request_tells_its_fields(described: dict[str, Any]) -> None:
+    recommend = described["components"]["schemas"]["RecommendIn"]
+    assert {"unit", "history", "candidates", "k", "filters", "exclude"} <= set(
+        recommend["properties"]
+    )
+    assert recommend["required"] == ["unit"]
+    assert described["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
+
+
+def test_the_page_and_what_it_loads_are_allowed_by_its_policy(
+    start_gateway: StartGateway,
+) -> None:
+    page = start_gateway().http.get("/docs")
+    sources = set(re.findall(r'(?:src|href)="(https://[^/"]+)', page.text))
+    assert sources
+    assert all(source in page.headers["content-security-policy"] for source in sources)
+
+
+def test_the_manual_names_every_route() -> None:
+    for route in ROUTES:
+        assert f"`{route}`" in DOCS or f" {route}`" in DOCS, route

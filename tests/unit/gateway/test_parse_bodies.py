@@ -1,0 +1,95 @@
+"""Any body at all: either it is understood, or it is told what is wrong with it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from newshelf.errors import InvalidField, NotJson, RequestError, UnsupportedMedia
+from newshelf.gateway.parse import Asked, parse_feedback, parse_recommend, parse_similar
+from newshelf.rollout.records import Feedback
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 2**53) | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+FIELDS = st.sampled_from(
+    [
+        "unit", "history", "candidates", "k", "filters", "exclude", "diversity", "explain",
+        "item", "user_id", "event_id", "event_type", "item_id", "at", "request_id", "value",
+        "events",
+    ]
+)  # fmt: skip
+PARSERS: list[Callable[[bytes, str], Any]] = [parse_recommend, parse_similar, parse_feedback]
+
+
+@pytest.mark.parametrize("parse", PARSERS)
+@given(body=st.binary() | st.dictionaries(FIELDS, JSON).map(orjson.dumps) | JSON.map(orjson.dumps))
+def test_any_body_is_understood_or_refused(parse: Callable[[bytes, str], Any], body: bytes) -> None:
+    try:
+        parsed = parse(body, "application/json")
+    except RequestError as error:
+        parsed = error
+    if isinstance(parsed, RequestError):
+        assert 400 <= parsed.http_status < 500
+        assert orjson.loads(orjson.dumps(parsed.body()))["message"]
+    else:
+        assert isinstance(parsed, Asked) or all(isinstance(one, Feedback) for one in parsed)
+
+
+@given(
+    unit=st.text(min_size=1, max_size=200).filter(lambda text: "\0" not in text),
+    history=st.lists(st.text(min_size=1), max_size=5),
+    k=st.integers(1, 100),
+)
+def test_what_is_asked_reaches_the_model_unchanged(unit: str, history: list[str], k: int) -> None:
+    body = orjson.dumps({"unit": unit, "history": history, "k": k})
+    asked = parse_recommend(body, "application/json; charset=utf-8")
+    assert asked.unit == unit
+    assert orjson.loads(asked.body) == {"history": history, "k": k}
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "said"),
+    [
+        ({}, "unit", "required"),
+        ({"unit": ""}, "unit", "at least 1"),
+        ({"unit": "u" * 201}, "unit", "at most 200"),
+        ({"unit": "a\0b"}, "unit", "pattern"),
+        ({"unit": 7}, "unit", "string"),
+        ({"unit": "u", "histroy": []}, "histroy", "did you mean 'history'"),
+        ({"unit": "u", "history": ["a", 3]}, "history[1]", "product id"),
+        ({"unit": "u", "k": 0}, "k", "greater than or equal to 1"),
+        ({"unit": "u", "filters": {"price": {"min": -1}}}, "filters.price.min", "greater"),
+        ({"unit": "u", "diversity": 2}, "diversity", "less than or equal to 1"),
+    ],
+)
+def test_what_is_wrong_is_named(body: dict[str, Any], field: str, said: str) -> None:
+    with pytest.raises(InvalidField, match=said) as caught:
+        parse_recommend(orjson.dumps(body), "application/json")
+    assert caught.value.field == field
+
+
+def test_a_body_of_another_kind() -> None:
+    with pytest.raises(UnsupportedMedia, match="application/json"):
+        parse_recommend(b"unit=u", "application/x-www-form-urlencoded")
+    with pytest.raises(NotJson, match="empty"):
+        parse_recommend(b"", "")
+    with pytest.raises(NotJson) as caught:
+        parse_recommend(b'{"unit": "ada"', "application/json")
+    assert "ada" not in caught.value.message
+    with pytest.raises(InvalidField, match="JSON object"):
+        parse_recommend(b"[]", "application/json")
+
+
+def test_similar_names_its_own_fields() -> None:
+    with pytest.raises(InvalidField) as caught:
+        parse_similar(b'{"unit": "u"}', "application/json")
+    assert caught.value.field == "item"
+    with pytest.raises(InvalidField) as caught:
+        parse_similar(b'{"unit": "u", "item": {"title": 3}}', "application/json")
+    assert caught.value.field == "item.title"

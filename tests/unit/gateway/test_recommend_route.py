@@ -1,0 +1,137 @@
+"""What a shop's front end gets when all is well."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+import orjson
+import pytest
+
+from newshelf.gateway.answers import RecommendOut
+from newshelf.serving.protocol import DEADLINE_HEADER
+from newshelf.serving.schemas import EncoderAnswer
+from tests.unit.gateway.conftest import StartGateway
+from tests.unit.gateway.fake_torchserve import FakeTorchServe
+
+
+def test_the_model_answers_and_the_answer_is_in_the_store(
+    start_gateway: StartGateway, torchserve: FakeTorchServe
+) -> None:
+    gateway = start_gateway()
+    before = datetime.now(UTC)
+    response = gateway.recommend("shopper-7", history=["item-003", "unknown"], explain=True)
+    assert response.status_code == 200
+    answer = RecommendOut.model_validate(response.json())
+    assert answer.source == "model"
+    assert len(answer.items) == 3
+    assert answer.ignored == ["unknown"]
+    assert answer.items[0].reason == "by a hash"
+    assert "version" not in response.text
+    assert "variant" not in response.text
+
+    (exposure,) = gateway.exposures()
+    assert exposure.request_id == answer.request_id == response.headers["x-request-id"]
+    assert exposure.unit == "shopper-7"
+    assert before <= exposure.at <= datetime.now(UTC)
+    assert (exposure.rollout, exposure.variant, exposure.fallback) == (None, "default", False)
+    assert (exposure.model_version, exposure.index_version) == (
+        "default00000",
+        "index-default00000",
+    )
+    shown = [(item.item_id, item.position, item.score, item.source) for item in exposure.items]
+    assert shown == [
+        (item.id, place, item.score, item.source) for place, item in enumerate(answer.items, 1)
+    ]
+    assert {item.propensity for item in exposure.items} == {1.0}
+
+
+def test_the_model_is_sent_all_but_who_asks(
+    start_gateway: StartGateway, torchserve: FakeTorchServe
+) -> None:
+    gateway = start_gateway()
+    body = {
+        "history": ["item-001", {"title": "jade ring"}],
+        "candidates": ["item-002", "item-003"],
+        "filters": {"price": {"max": 9}},
+        "exclude": ["item-004"],
+        "diversity": 0.25,
+    }
+    assert gateway.recommend("shopper-7", user_id="ada", **body).status_code == 200
+    (asked,) = torchserve.asked
+    assert asked.path == "/predictions/recommender"
+    assert orjson.loads(asked.body) == {"k": 3, **body}
+    assert "shopper-7" not in str(asked)
+
+
+def test_similar_asks_with_a_history_of_one_product(
+    start_gateway: StartGateway, torchserve: FakeTorchServe
+) -> None:
+    gateway = start_gateway()
+    body = {"unit": "u", "item": "item-009", "k": 4, "exclude": ["item-001"]}
+    response = gateway.http.post("/v1/similar", json=body)
+    assert len(RecommendOut.model_validate(response.json()).items) == 4
+    (asked,) = torchserve.asked
+    assert orjson.loads(asked.body) == {"history": ["item-009"], "k": 4, "exclude": ["item-001"]}
+    assert gateway.exposures()[0].request_id == response.json()["request_id"]
+
+
+def test_encode_passes_json_pictures_and_forms_on(
+    start_gateway: StartGateway, torchserve: FakeTorchServe
+) -> None:
+    gateway = start_gateway()
+    answer = gateway.http.post("/v1/encode", json={"title": "jade ring"})
+    assert len(EncoderAnswer.model_validate(answer.json()).embedding) == 512
+    picture = b"\xff\xd8\xff" + bytes(range(256))
+    gateway.http.post("/v1/encode", content=picture, headers={"content-type": "image/jpeg"})
+    gateway.http.post("/v1/encode", files={"image": picture}, data={"title": "ring"})
+    assert [asked.path for asked in torchserve.asked] == ["/predictions/encoder"] * 3
+    as_is, form = torchserve.asked[1:]
+    assert (as_is.body, as_is.headers["content-type"]) == (picture, "image/jpeg")
+    assert form.headers["content-type"].startswith("multipart/form-data; boundary=")
+    assert picture in form.body
+    assert gateway.exposures() == []
+
+
+def test_the_models_own_4xx_reaches_the_client_and_is_no_exposure(
+    start_gateway: StartGateway,
+) -> None:
+    gateway = start_gateway()
+    response = gateway.recommend(k=1_000)
+    assert response.status_code == 422
+    assert response.json()["field"] == "k"
+    missing = gateway.recommend(candidates=["nobody", "knows"])
+    assert (missing.status_code, missing.json()["code"]) == (404, "unknown_item")
+    encode = gateway.http.post("/v1/encode", json={"titel": "x"})
+    assert (encode.status_code, encode.json()["field"]) == (422, "titel")
+    assert gateway.exposures() == []
+
+
+def test_every_request_has_an_id_of_its_own(start_gateway: StartGateway) -> None:
+    gateway = start_gateway()
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda n: gateway.recommend(f"u{n % 5}"), range(200)))
+    ids = [answer.json()["request_id"] for answer in answers]
+    assert len(set(ids)) == 200
+    assert sorted(ids) == sorted(exposure.request_id for exposure in gateway.exposures())
+
+
+@pytest.mark.parametrize("ahead_s", [0.4, 5, 3600])
+def test_the_deadline_is_passed_on_and_no_later_than_allowed(
+    start_gateway: StartGateway, torchserve: FakeTorchServe, ahead_s: float
+) -> None:
+    gateway = start_gateway(max_timeout_ms=5000)
+    now = datetime.now(UTC)
+    asked_ms = int((now + timedelta(seconds=ahead_s)).timestamp() * 1000)
+    headers = {DEADLINE_HEADER: str(asked_ms)}
+    body = {"unit": "u", "history": ["item-001"]}
+    assert gateway.http.post("/v1/recommend", json=body, headers=headers).status_code == 200
+    passed_ms = int(torchserve.asked[0].headers[DEADLINE_HEADER])
+    latest_ms = min(asked_ms, int(datetime.now(UTC).timestamp() * 1000) + 5000)
+    # A little earlier, so that the fallback still has time.
+    assert now.timestamp() * 1000 < passed_ms < latest_ms
+
+
+def test_connections_are_kept(start_gateway: StartGateway, torchserve: FakeTorchServe) -> None:
+    gateway = start_gateway()
+    for _ in range(20):
+        gateway.recommend()
+    assert torchserve.connections == 1

@@ -1,0 +1,161 @@
+"""An event belongs to the answer that showed its product."""
+
+import threading
+
+import pytest
+
+from newshelf.rollout.store import OUTCOMES, EventStore, Writes
+
+HOUR_S = 3600
+"""The window of the fixture's store."""
+
+
+def test_every_outcome(store: EventStore, exposure, feedback) -> None:
+    store.add_exposures([exposure("ring", "vase", request_id="r", at_s=0)])
+    events = [
+        feedback("ring", request_id="r", event_id="a"),
+        feedback("ring", request_id="r", event_id="a"),
+        feedback("ring", unit="bob"),
+        feedback("ring", request_id="never"),
+        feedback("lamp", request_id="r"),
+    ]
+    outcomes = store.add_feedback(events)
+    assert outcomes == ["stored", "duplicate", "unjoined", "unknown_request", "unknown_item"]
+    assert set(outcomes) == set(OUTCOMES)
+
+
+def test_what_is_kept_of_a_joined_event(store: EventStore, exposure, feedback) -> None:
+    answer = exposure("ring", "vase", rollout="spring", variant="challenger", request_id="r")
+    store.add_exposures([answer])
+    event = feedback("vase", "purchase", request_id="r", unit="somebody else", value=19.5)
+    store.add_feedback([event])
+    (found,) = store.feedback("spring")
+    assert found.event_id == event.event_id
+    assert (found.event_type, found.item_id, found.value) == ("purchase", "vase", 19.5)
+    assert found.at == event.at
+    # The answer knows better whose it was.
+    assert found.unit == "ann"
+    assert (found.request_id, found.variant) == ("r", "challenger")
+    assert (found.position, found.source) == (2, "model")
+
+
+def test_what_is_kept_of_an_event_that_no_answer_led_to(store: EventStore, feedback) -> None:
+    store.add_feedback([feedback("ring", "purchase", unit="bob", value=3)])
+    (found,) = store.feedback()
+    assert (found.unit, found.item_id, found.value) == ("bob", "ring", 3)
+    assert (found.request_id, found.rollout, found.variant, found.position) == (None,) * 4
+    assert list(store.feedback("spring")) == []
+
+
+@pytest.mark.parametrize("request_id", ["never", None])
+def test_what_cannot_be_placed_is_not_kept(store: EventStore, feedback, request_id) -> None:
+    event = feedback("ring", request_id=request_id)
+    assert store.add_feedback([event]) == ["unknown_request"]
+    assert list(store.feedback()) == []
+    assert store.add_feedback([event]) == ["unknown_request"]
+
+
+def test_an_event_with_only_a_unit_belongs_to_its_last_exposure_of_the_product(
+    store: EventStore, exposure, feedback
+) -> None:
+    store.add_exposures(
+        [
+            exposure("ring", request_id="first", at_s=0),
+            exposure("vase", "ring", request_id="second", at_s=10),
+            exposure("vase", request_id="without it", at_s=20),
+            exposure("ring", request_id="another's", unit="bob", at_s=30),
+            exposure("ring", request_id="later", at_s=101),
+        ]
+    )
+    store.add_feedback([feedback("ring", unit="ann", at_s=100)])
+    (found,) = store.feedback()
+    assert (found.request_id, found.position) == ("second", 2)
+
+
+@pytest.mark.parametrize(
+    ("after_s", "outcome"),
+    [(-0.001, "unjoined"), (0, "stored"), (HOUR_S, "stored"), (HOUR_S + 0.001, "unjoined")],
+)
+def test_the_windows_ends_belong_to_it(
+    store: EventStore, exposure, feedback, after_s: float, outcome: str
+) -> None:
+    store.add_exposures([exposure("ring", at_s=50)])
+    assert store.add_feedback([feedback("ring", unit="ann", at_s=50 + after_s)]) == [outcome]
+
+
+def test_an_event_that_names_its_request_is_not_bound_to_the_window(
+    store: EventStore, exposure, feedback
+) -> None:
+    store.add_exposures([exposure("ring", request_id="r", at_s=0)])
+    late = feedback("ring", request_id="r", at_s=30 * HOUR_S)
+    assert store.add_feedback([late]) == ["stored"]
+
+
+def test_of_two_answers_of_one_moment_the_one_stored_last_counts(
+    store: EventStore, exposure, feedback
+) -> None:
+    for name in ("b", "a"):
+        store.add_exposures([exposure("ring", request_id=name, at_s=0)])
+    store.add_feedback([feedback("ring", unit="ann")])
+    assert next(store.feedback()).request_id == "a"
+
+
+def test_ids_are_compared_whole_and_by_case(store: EventStore, exposure, feedback) -> None:
+    store.add_exposures([exposure("Ring", "rings", "100%", 'a"b')])
+    asked = ["ring", "rin", "ring%", "100_", 'a"b']
+    outcomes = store.add_feedback([feedback(item, unit="ann") for item in asked])
+    assert outcomes == ["unjoined"] * 4 + ["stored"]
+
+
+def test_a_repeated_event_changes_nothing(store: EventStore, exposure, feedback) -> None:
+    store.add_exposures([exposure("ring", "vase", request_id="r")])
+    assert store.add_feedback([feedback("ring", request_id="r", event_id="a")]) == ["stored"]
+    changed = feedback("vase", "purchase", request_id="r", event_id="a", value=5)
+    unknown = feedback("vase", request_id="never", event_id="a")
+    assert store.add_feedback([changed, unknown]) == ["duplicate", "duplicate"]
+    (found,) = store.feedback()
+    assert (found.item_id, found.event_type) == ("ring", "click")
+
+
+def test_a_refused_event_does_not_hide_its_namesake(store: EventStore, exposure, feedback) -> None:
+    store.add_exposures([exposure("ring", request_id="r")])
+    wrong = feedback("ring", request_id="never", event_id="a")
+    right = feedback("ring", request_id="r", event_id="a")
+    assert store.add_feedback([wrong, right, right]) == ["unknown_request", "stored", "duplicate"]
+
+
+def test_more_events_than_one_question_takes(store: EventStore, exposure, feedback) -> None:
+    number = 1201
+    store.add_exposures([exposure("ring", request_id=f"r{n}") for n in range(number)])
+    events = [feedback("ring", request_id=f"r{n}") for n in range(number)]
+    assert store.add_feedback(events) == ["stored"] * number
+    assert store.add_feedback(events) == ["duplicate"] * number
+
+
+def test_an_event_may_come_with_its_exposure(store: EventStore, exposure, feedback) -> None:
+    writes = Writes([exposure("ring", request_id="r")], [feedback("ring", request_id="r")])
+    assert store.write(writes) == ["stored"]
+
+
+def test_of_processes_that_store_the_same_event_at_once_one_does(
+    url: str, store: EventStore, exposure, feedback
+) -> None:
+    store.add_exposures([exposure("ring", request_id="r")])
+    # In opposite orders, which would make two transactions wait for each other.
+    events = [feedback("ring", request_id="r") for _ in range(200)]
+    outcomes: list[list[str]] = []
+    start = threading.Barrier(2)
+
+    def send(batch) -> None:
+        with EventStore.open(url) as other:
+            start.wait()
+            outcomes.append(other.add_feedback(batch))
+
+    threads = [threading.Thread(target=send, args=(one,)) for one in (events, events[::-1])]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    told = sorted(outcome for batch in outcomes for outcome in batch)
+    assert told == ["duplicate"] * 200 + ["stored"] * 200
+    assert len(list(store.feedback())) == 200

@@ -1,0 +1,73 @@
+"""What cannot be opened is told, with what to do."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from newshelf.errors import SettingsError, Unavailable
+from newshelf.rollout.store import EventStore
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("events.db", "cannot be read: give sqlite:///FILE or postgresql"),
+        ("sqlite://", "needs a file"),
+        ("sqlite:///:memory:", "needs a file"),
+        ("sqlite:///events.db?mode=ro", "without options"),
+        ("mysql://host/events", "no event store in mysql"),
+        ("postgresql+asyncpg://host/events", "no event store in postgresql.asyncpg"),
+    ],
+)
+def test_a_url_that_means_no_store(url: str, told: str) -> None:
+    with pytest.raises(SettingsError, match=told):
+        EventStore.open(url)
+
+
+def test_a_server_that_does_not_answer_is_told_without_its_password(tmp_path: Path) -> None:
+    url = f"postgresql+psycopg://shop:secret@/events?host={tmp_path}"
+    with pytest.raises(SettingsError, match=r"cannot be used.*is it up") as told:
+        EventStore.open(url)
+    assert "secret" not in str(told.value)
+    assert "shop" in str(told.value)
+
+
+def test_a_url_that_cannot_be_read_is_not_repeated() -> None:
+    with pytest.raises(SettingsError) as told:
+        EventStore.open("postgresql+psycopg//shop:secret@host")
+    assert "secret" not in str(told.value)
+
+
+def test_a_folder_is_no_store(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="cannot open the event store"):
+        EventStore.open(f"sqlite:///{tmp_path}")
+
+
+def test_a_file_that_is_no_database_is_told_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    path.write_text("my notes\n" * 100)
+    with pytest.raises(SettingsError, match=r"events\.db.*not a database"):
+        EventStore.open(f"sqlite:///{path}")
+    assert path.read_text() == "my notes\n" * 100
+
+
+def test_a_locked_store_is_unavailable(tmp_path: Path, exposure, monkeypatch) -> None:
+    monkeypatch.setattr("newshelf.rollout.store.database._BUSY_TIMEOUT_S", 0.05)
+    url = f"sqlite:///{tmp_path}/events.db"
+    with EventStore.open(url) as store, EventStore.open(url) as other:
+        with other._database.writing(), pytest.raises(Unavailable, match="locked"):
+            store.add_exposures([exposure("ring")])
+        # Reading goes on, and so does writing when the other is done.
+        assert list(store.exposures()) == []
+        store.add_exposures([exposure("ring")])
+
+
+def test_files_are_private_whatever_the_mask_says(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        EventStore.open(f"sqlite:///{tmp_path}/events.db").close()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "events.db").stat().st_mode) == 0o600

@@ -1,0 +1,53 @@
+"""What the challenger would have answered."""
+
+from datetime import timedelta
+
+import pytest
+from pydantic import ValidationError
+
+from newshelf.rollout.store import EventStore, ShadowAnswer
+from tests.unit.rollout.store.moments import START
+
+
+def answer(number: int, **values: object) -> ShadowAnswer:
+    given = {"rollout": "spring", "request_id": f"r{number}", "latency_ms": float(number)}
+    return ShadowAnswer.model_validate({**given, "at": START + timedelta(seconds=number), **values})
+
+
+def test_the_summary(store: EventStore) -> None:
+    good = [answer(n, overlap=0.5 + 0.5 * (n % 2), score_drift=0.2) for n in range(100)]
+    bad = [answer(n, error=True) for n in range(100, 104)]
+    store.add_shadow([*good, *bad, answer(0, rollout="autumn", overlap=0)])
+    summary = store.shadow("spring", since=START)
+    p99_ms = summary.pop("p99_ms")
+    assert summary == pytest.approx(
+        {"requests": 104, "errors": 4, "overlap": 0.75, "score_drift": 0.2}
+    )
+    assert 100 <= p99_ms <= 103
+
+
+def test_only_what_came_since_is_summed_up(store: EventStore) -> None:
+    store.add_shadow([answer(n, overlap=0.5) for n in range(10)])
+    summary = store.shadow("spring", since=START + timedelta(seconds=8))
+    assert (summary["requests"], summary["errors"]) == (2, 0)
+    assert store.shadow("spring", since=START + timedelta(seconds=11)) == {}
+
+
+def test_what_no_answer_has_is_left_out(store: EventStore) -> None:
+    store.add_shadow([answer(1, error=True)])
+    assert store.shadow("spring", since=START) == {"requests": 1, "errors": 1, "p99_ms": 1}
+
+
+def test_a_copy_is_kept_once(store: EventStore) -> None:
+    store.add_shadow([answer(1, overlap=0.5), answer(1, overlap=1.0)])
+    store.add_shadow([answer(1, error=True)])
+    summary = store.shadow("spring", since=START)
+    assert (summary["requests"], summary["overlap"], summary["errors"]) == (1, 0.5, 0)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"overlap": 1.1}, {"score_drift": float("nan")}, {"latency_ms": -1}, {"more": 1}]
+)
+def test_what_is_no_shadow_answer_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(wrong))):
+        answer(1, **wrong)

@@ -1,0 +1,190 @@
+"""Variances against naive loops, published formulae, and what resampling says."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from newshelf.rollout.metrics import METRICS, compare
+from newshelf.rollout.metrics.compare import LEAST_ACTIVE_UNITS
+from newshelf.rollout.metrics.cuped import Sample, adjusted_ratios
+from newshelf.rollout.metrics.delta import log_lift, ratio_variance
+from newshelf.rollout.metrics.preference import preference
+from tests.unit.rollout.conftest import totals
+
+EMPTY = np.empty((0, 0))
+
+
+def growthbook_ratio_variance(top: np.ndarray, bottom: np.ndarray) -> float:
+    """GrowthBook's RatioStatistic, from sums, as its documentation writes it."""
+    n = len(top)
+    mean_m, mean_d = top.sum() / n, bottom.sum() / n
+    var_m = ((top**2).sum() - top.sum() ** 2 / n) / (n - 1)
+    var_d = ((bottom**2).sum() - bottom.sum() ** 2 / n) / (n - 1)
+    cov = ((top * bottom).sum() - top.sum() * bottom.sum() / n) / (n - 1)
+    return (var_m / mean_d**2 - 2 * mean_m / mean_d**3 * cov + mean_m**2 / mean_d**4 * var_d) / n
+
+
+def sample(seed: int, covariates: int = 0, units: int = 500) -> Sample:
+    random = np.random.default_rng(seed)
+    bottom = 1.0 + random.poisson(2, units)
+    top = random.binomial(bottom.astype(int), 0.3).astype(float)
+    noise = random.normal(size=(units, covariates))
+    return Sample(top, bottom, top[:, None] + noise if covariates else np.empty((units, 0)))
+
+
+def test_the_variance_of_a_ratio_is_growthbooks() -> None:
+    one = sample(3)
+    moments = np.cov(one.top, one.bottom)
+    ours = ratio_variance(
+        one.top.mean(), one.bottom.mean(), moments[0, 0], moments[1, 1], moments[0, 1]
+    )
+    assert ours / 500 == pytest.approx(growthbook_ratio_variance(one.top, one.bottom))
+
+
+def test_without_covariates_the_linear_form_is_the_delta_method() -> None:
+    samples = sample(3), sample(4)
+    for one, (ratio, variance) in zip(samples, adjusted_ratios(*samples), strict=True):
+        assert ratio == pytest.approx(one.top.sum() / one.bottom.sum())
+        assert variance == pytest.approx(growthbook_ratio_variance(one.top, one.bottom))
+
+
+def test_units_not_products_are_what_is_resampled() -> None:
+    """The bootstrap over units agrees; a binomial over products would be far too sure."""
+    shoppers = totals(3000, seed=8)
+    (ratio, variance), _ = adjusted_ratios(
+        *[Sample(shoppers.clicks, shoppers.shown, np.empty((3000, 0)))] * 2
+    )
+    random = np.random.default_rng(0)
+    drawn = random.integers(0, 3000, (2000, 3000))
+    resampled = shoppers.clicks[drawn].sum(axis=1) / shoppers.shown[drawn].sum(axis=1)
+    assert math.sqrt(variance) == pytest.approx(resampled.std(), rel=0.06)
+    assert variance > 1.5 * ratio * (1 - ratio) / shoppers.shown.sum()
+
+
+def test_the_variance_of_the_log_is_growthbooks_of_the_lift_at_another_scale() -> None:
+    a, a_var, b, b_var = 0.2, 0.0004, 0.25, 0.0009
+    log, variance = log_lift(a, a_var, b, b_var)
+    growthbook = b_var / a**2 + a_var * b**2 / a**4
+    assert math.expm1(log) == pytest.approx(0.25)
+    assert variance * (b / a) ** 2 == pytest.approx(growthbook)
+
+
+def test_the_log_treats_both_variants_alike() -> None:
+    there, back = log_lift(0.2, 0.0004, 0.25, 0.0009), log_lift(0.25, 0.0009, 0.2, 0.0004)
+    assert there[0] == pytest.approx(-back[0])
+    assert there[1] == pytest.approx(back[1])
+
+
+def test_cuped_is_the_textbook_s_for_one_covariate_and_a_mean() -> None:
+    """θ = cov(y, x)/var(x) within variants; y - θ(x - mean x): Deng et al. 2013, eq. 4."""
+    random = np.random.default_rng(2)
+    x = [random.normal(size=400), random.normal(size=600)]
+    y = [2 + x[0] + random.normal(size=400), 3 + x[1] + random.normal(size=600)]
+    centred_x = np.concatenate([one - one.mean() for one in x])
+    centred_y = np.concatenate([one - one.mean() for one in y])
+    theta = (centred_x * centred_y).sum() / (centred_x**2).sum()
+    grand = np.concatenate(x).mean()
+    found = adjusted_ratios(
+        *[Sample(b, np.ones(len(b)), a[:, None]) for a, b in zip(x, y, strict=True)]
+    )
+    # A mean's linear form is in its own unit: the denominator is 1 everywhere.
+    for a, b, (value, variance) in zip(x, y, found, strict=True):
+        naive = [b_i - theta * (a_i - grand) for a_i, b_i in zip(a, b, strict=True)]
+        assert value == pytest.approx(np.mean(naive))
+        assert variance == pytest.approx(np.var(naive, ddof=1) / len(naive))
+
+
+def test_cuped_narrows_the_interval_and_keeps_the_truth() -> None:
+    """Over many draws: unbiased, spread as it says, and steadier than without."""
+    plain, adjusted, said = [], [], []
+    for seed in range(300):
+        samples = [sample(2 * seed + side, 1, units=200) for side in (0, 1)]
+        bare = [Sample(one.top, one.bottom, np.empty((200, 0))) for one in samples]
+        (a, _), (b, _) = adjusted_ratios(*bare)
+        plain.append(b - a)
+        (a, a_var), (b, b_var) = adjusted_ratios(*samples)
+        adjusted.append(b - a)
+        said.append(a_var + b_var)
+    assert abs(np.mean(adjusted)) < 4 * np.std(adjusted) / math.sqrt(300)
+    assert np.std(adjusted) == pytest.approx(math.sqrt(np.mean(said)), rel=0.15)
+    assert np.std(adjusted) < 0.9 * np.std(plain)
+
+
+def test_covariates_that_say_nothing_change_nothing() -> None:
+    samples = sample(3), sample(4)
+    constant = [Sample(one.top, one.bottom, np.full((500, 2), 7.0)) for one in samples]
+    assert adjusted_ratios(*constant) == pytest.approx(adjusted_ratios(*samples))
+
+
+def test_covariates_of_different_magnitude_are_all_used() -> None:
+    samples = [sample(seed, 2) for seed in (3, 4)]
+    scaled = [Sample(one.top, one.bottom, one.before * [1e-9, 1e9]) for one in samples]
+    found, expected = adjusted_ratios(*scaled), adjusted_ratios(*samples)
+    assert np.ravel(found) == pytest.approx(np.ravel(expected), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_each_metric_against_a_naive_loop(name: str) -> None:
+    control, challenger = totals(seed=5), totals(seed=6, ctr=0.12)
+    columns = {
+        "ctr": ("clicks", "shown"),
+        "cvr": ("purchases", "requests"),
+        "revenue_per_unit": ("revenue", None),
+        "ndcg": ("ndcg", "ndcg_requests"),
+    }[name]
+    naive = []
+    for side in (control, challenger):
+        top = bottom = 0.0
+        for unit in range(len(side)):
+            top += getattr(side, columns[0])[unit]
+            bottom += 1 if columns[1] is None else getattr(side, columns[1])[unit]
+        naive.append(top / bottom)
+    lift = compare(METRICS[name], control, challenger)
+    assert lift is not None
+    assert (lift.control, lift.challenger) == pytest.approx(naive)
+    assert lift.relative == pytest.approx(naive[1] / naive[0] - 1)
+
+
+def test_what_shoppers_did_before_makes_the_click_through_rate_steadier() -> None:
+    known = [totals(seed=seed, before=True) for seed in (1, 2)]
+    unknown = [totals(seed=seed) for seed in (1, 2)]
+    ctr = METRICS["ctr"]
+    with_it, without = compare(ctr, *known), compare(ctr, *unknown)
+    assert with_it is not None
+    assert without is not None
+    assert with_it.variance < 0.9 * without.variance
+
+
+def test_nothing_is_said_of_a_handful_of_units() -> None:
+    few = np.zeros(2000)
+    few[: LEAST_ACTIVE_UNITS - 1] = 1
+    assert compare(METRICS["ctr"], totals(clicks=few), totals()) is None
+    few[LEAST_ACTIVE_UNITS] = 1
+    assert compare(METRICS["ctr"], totals(clicks=few), totals()) is not None
+
+
+def test_equal_units_without_spread_say_nothing() -> None:
+    same = {"clicks": np.ones(100), "shown": np.ones(100)}
+    assert compare(METRICS["ctr"], totals(100, **same), totals(100, **same)) is None
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_preference_is_a_share_of_the_clicks(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    won = {team: random.poisson(1.0, 200).astype(float) for team in ("control", "challenger")}
+    found = preference(won)
+    assert found is not None
+    clicked = sum(one.sum() for one in won.values())
+    assert found[0] == pytest.approx(won["challenger"].sum() / clicked)
+    swapped = preference({"control": won["challenger"], "challenger": won["control"]})
+    assert swapped is not None
+    assert swapped[0] == pytest.approx(1 - found[0])
+    assert swapped[1] == pytest.approx(found[1])
+
+
+def test_preference_needs_shoppers_who_click() -> None:
+    assert preference({}) is None
+    assert preference({"control": np.ones(29), "challenger": np.zeros(29)}) is None

@@ -1,0 +1,54 @@
+"""A sample-ratio mismatch is found, and seldom imagined."""
+
+from bisect import bisect_left
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import chisquare
+
+from newshelf.rollout.sample_ratio import sample_ratio
+
+
+@given(st.integers(0, 10**6), st.integers(0, 10**6))
+def test_chi_square_is_scipys(a: int, b: int) -> None:
+    found = sample_ratio(a, b)
+    if a + b:
+        assert found.chi_square_p == pytest.approx(chisquare([a, b]).pvalue, abs=1e-12)
+    assert found.mismatch == (found.sequential_p < 0.001)
+    assert 0 <= found.sequential_p <= 1
+    assert sample_ratio(b, a).sequential_p == pytest.approx(found.sequential_p)
+
+
+def test_nobody_is_no_mismatch() -> None:
+    assert not sample_ratio(0, 0).mismatch
+
+
+@pytest.mark.parametrize(("a", "b"), [(16, 0), (60, 20), (6000, 5000), (100_000, 97_000)])
+def test_lost_units_are_noticed(a: int, b: int) -> None:
+    assert sample_ratio(a, b).mismatch
+
+
+@pytest.mark.parametrize(("a", "b"), [(1, 0), (5, 0), (5000, 5100), (100_000, 100_500)])
+def test_chance_is_not_called_a_mismatch(a: int, b: int) -> None:
+    assert not sample_ratio(a, b).mismatch
+
+
+def test_looking_at_every_unit_imagines_hardly_any() -> None:
+    """Chi-square at its .001, looked at as often, does ten times as often as it says."""
+    runs, units = 4000, 5000
+    first = np.cumsum(np.random.default_rng(7).random((runs, units)) < 0.5, axis=1, dtype=np.int32)
+    n = np.arange(1, units + 1)
+    apart = np.abs(2 * first - n)
+    fewest = [
+        bisect_left(
+            range(of + 1),
+            True,
+            key=lambda d, of=of: sample_ratio((of + d) // 2, (of - d) // 2).mismatch,
+        )
+        for of in n[::25]
+    ]
+    assert (apart[:, ::25] >= fewest).any(axis=1).mean() <= 0.001 + 0.0015
+    chi_square = (apart[:, 50:] ** 2 / n[50:] > 10.828).any(axis=1).mean()
+    assert chi_square > 0.008
