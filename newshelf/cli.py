@@ -7,8 +7,8 @@ import typer
 from typer.core import TyperGroup
 
 from newshelf.cli_bench import bench
-from newshelf.cli_loadtest import loadtest
 from newshelf.cli_keys import keys
+from newshelf.cli_loadtest import loadtest
 from newshelf.cli_options import (
     CatalogOption,
     KOption,
