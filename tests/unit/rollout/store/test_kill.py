@@ -79,7 +79,7 @@ def check(url: str, writers: list[Writer], *, resent: bool = False) -> None:
 
 @pytest.mark.parametrize("url", DATABASES, indirect=True)
 def test_writers_are_killed_at_any_moment(url: str, tmp_path: Path) -> None:
-    chance = random.Random(7)  # noqa: S311
+    chance = random.Random(7)
     writers = []
     for number in range(4):
         with ExitStack() as stack:

@@ -82,7 +82,7 @@ def naive_rows(store: EventStore, variant: str) -> Rows:
 @pytest.fixture
 def busy(store: EventStore, exposure, feedback, split) -> EventStore:
     """A rollout after 400 seconds without one, and another beside it."""
-    chance = random.Random(3)  # noqa: S311
+    chance = random.Random(3)
     store.create_rollout("spring", "", "", split())
     store.create_rollout("autumn", "", "", split("autumn"))
     products = [f"p{number}" for number in range(9)]
