@@ -13,6 +13,7 @@ from rich.table import Table
 from newshelf.pipeline.demo import Demo
 from newshelf.server.client import Client
 from newshelf.server.keys import read_keys
+from newshelf.server.process import is_running
 from newshelf.server.state import ServerState
 
 __all__ = [
@@ -109,6 +110,9 @@ def show_servers(console: Console, states: Sequence[ServerState]) -> None:
         started = datetime.fromtimestamp(state.process.create_time).astimezone()
         expires = read_keys(state.key_file).inference.expires
         console.print(f"[bold]{escape(state.catalog)}[/]")
+        if state.controller is not None:
+            running = "runs" if is_running(state.controller) else "ended: restart the server"
+            console.print(f"  rollouts    {running}  (log in {state.directory}/controller.log)")
         if state.gateway is not None:
             console.print(f"  gateway     {state.gateway.url}  (log in {state.gateway.log})")
         console.print(f"  inference   {state.inference_url}  (token in {state.key_file})")
@@ -118,9 +122,10 @@ def show_servers(console: Console, states: Sequence[ServerState]) -> None:
         if expires is not None:
             console.print(f"  token       until {expires.astimezone():%Y-%m-%d %H:%M:%S}")
         with Client(state) as client:
-            for model, archive in state.models.items():
-                for version in client.describe(model):
-                    console.print(f"  {model:<11} {archive}: {_workers(version)}")
+            for model in state.models:
+                # A rollout loads a second one beside the default.
+                for version in client.describe(model, "all"):
+                    console.print(f"  {model:<11} {version['modelUrl']}: {_workers(version)}")
 
 
 def _workers(version: Mapping[str, Any]) -> str:

@@ -35,6 +35,8 @@ class Table:
     best: int | None = None
     """Which row is the best baseline's."""
     note: str = ""
+    words: frozenset[int] = frozenset()
+    """Columns that hold text, which begins at the left and may break; from 0."""
 
 
 def split_tables(comparison: Comparison) -> list[Table]:

@@ -69,7 +69,9 @@ def _share(row: RolloutRow, plan: Plan, state: RolloutState) -> str:
     if row.split.shadow:
         return "every request is copied to the challenger, and none is answered by it"
     step = f"step {state.step + 1} of {len(plan.ramp)}"
-    return f"{step}: {row.split.share:.0%} of the units see the challenger, as many are control"
+    return (
+        f"{step}: {100 * row.split.share:g} % of the units see the challenger, as many are control"
+    )
 
 
 def _table(console: Console, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

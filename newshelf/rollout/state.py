@@ -31,7 +31,7 @@ PHASES: Mapping[Phase, str] = {
     "promoting": "The challenger is made ready to answer everybody; the split stays as it was.",
     "promoted": "The challenger answers everybody.",
     "rolling_back": "Control answers everybody again; the challenger finishes what it has begun.",
-    "rolled_back": "Control answers everybody; the challenger was found to be worse, or broken.",
+    "rolled_back": "Control answers everybody again; the reason says why.",
     "aborted": "Control answers everybody; a person ended the rollout.",
 }
 """What each phase means."""

@@ -8,14 +8,12 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import httpx
 import psutil
 import pytest
 
 from newshelf.pipeline.serve import Served
 from newshelf.pipeline.workspace import ROOT, Workspace
 from newshelf.server.client import Client
-from newshelf.server.keys import read_keys
 from newshelf.server.process import members
 from newshelf.server.state import ServerState, running_state
 
@@ -134,14 +132,3 @@ def test_a_wrong_token_is_refused(client: Client) -> None:
     refused = client.predict("recommender", json={"history": [], "k": 1}, token="wrong")
     assert refused.status_code == 400
     assert "Token Authorization failed" in refused.text
-
-
-def test_models_cannot_be_registered_even_with_the_management_token(server: Served) -> None:
-    keys = read_keys(server.state.key_file)
-    answer = httpx.post(
-        f"{server.state.management_url}/models",
-        params={"url": server.state.models["encoder"], "model_name": "other"},
-        headers=keys.management.header(),
-        trust_env=False,
-    )
-    assert answer.status_code == 405

@@ -71,25 +71,49 @@ def test_only_the_api_key_renews_tokens(nobody: httpx.Client, server: Served, ke
     assert read_keys(server.state.key_file) == keys
 
 
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [
-        ("POST", "/models?url={archive}"),
-        ("POST", "/models?url={archive}&model_name=another"),
-        ("POST", "/models?url=https://example.org/evil.mar"),
-        ("POST", "/models?url=file:///tmp/evil.mar"),
-        ("DELETE", "/models/encoder"),
-        ("DELETE", "/models/encoder/{version}"),
-    ],
-)
-def test_models_cannot_be_added_or_taken_away(
+CHANGES = [
+    ("POST", "/models?url={archive}&model_name=another"),
+    ("DELETE", "/models/encoder/{version}"),
+    ("PUT", "/models/encoder/{version}/set-default"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), CHANGES)
+def test_models_are_changed_with_the_management_token_alone(
     nobody: httpx.Client, server: Served, keys: Keys, client: Client, method: str, path: str
 ) -> None:
     before = client.describe("encoder")[0]
     filled = path.format(archive=server.state.models["encoder"], version=before["modelVersion"])
     url = f"{server.state.management_url}{filled}"
-    assert nobody.request(method, url, headers=keys.management.header()).status_code == 405
+    for headers in ({}, keys.inference.header(), keys.api.header()):
+        assert refused(nobody.request(method, url, headers=headers))
     # Nor is there anything of it on the inference port.
     url = f"{server.state.inference_url}{filled}"
-    assert nobody.request(method, url, headers=keys.inference.header()).status_code == 404
+    answered = nobody.request(method, url, headers=keys.inference.header())
+    assert answered.status_code in {404, 405}
     assert client.describe("encoder")[0]["workers"][0]["pid"] == before["workers"][0]["pid"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://example.org/evil.mar",
+        "file:///tmp/evil.mar",
+        "../evil.mar",
+        "/tmp/evil.mar",
+        "missing.mar",
+    ],
+)
+def test_models_come_from_the_model_store_alone(
+    nobody: httpx.Client, server: Served, keys: Keys, url: str
+) -> None:
+    answered = nobody.post(
+        f"{server.state.management_url}/models",
+        params={"url": url, "model_name": "evil"},
+        headers=keys.management.header(),
+    )
+    assert answered.status_code == 404
+    listed = nobody.get(
+        f"{server.state.management_url}/models", headers=keys.management.header()
+    ).json()
+    assert {model["modelName"] for model in listed["models"]} == {"encoder", "recommender"}

@@ -1,6 +1,6 @@
 """Rollouts as they happen: real versions, a real gateway and controller, simulated shoppers.
 
-One shop, told in order: it begins with a version that ranks the wrong way round, promotes the
+One live, told in order: it begins with a version that ranks the wrong way round, promotes the
 trained one, and rolls the others back.
 """
 
@@ -26,7 +26,7 @@ SHADOW = {
 
 
 @pytest.fixture(scope="module")
-def shop(
+def live(
     packed: Workspace, settings_file: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Shop]:
     folder = tmp_path_factory.mktemp("rollouts")
@@ -34,36 +34,36 @@ def shop(
         yield opened
 
 
-def versions(shop: Shop) -> TorchServeVersions:
-    return TorchServeVersions(shop.state.directory, shop.workspace.model_store, {"k": 5})
+def versions(live: Shop) -> TorchServeVersions:
+    return TorchServeVersions(live.state.directory, live.workspace.model_store, {"k": 5})
 
 
-def test_a_better_version_goes_from_the_shadow_to_everybody(shop: Shop) -> None:
-    assert versions(shop).default() == "old"
-    shop.start("better", plan_of("old", shop.own, shadow=SHADOW))
-    with shop.shoppers("better") as shoppers:
-        state = shop.wait_for("better", "promoted", "paused", "rolled_back", "aborted")
+def test_a_better_version_goes_from_the_shadow_to_everybody(live: Shop) -> None:
+    assert versions(live).default() == "old"
+    live.start("better", plan_of("old", live.own, shadow=SHADOW))
+    with live.shoppers("better") as shoppers:
+        state = live.wait_for("better", "promoted", "paused", "rolled_back", "aborted")
     assert state.phase == "promoted", state.reason
     assert shoppers.failed == []
-    assert shop.told("better") == [
+    assert live.told("better") == [
         "draft", "shadow", "ramp 0", "ramp 1", "promoting", "promoted",
     ]  # fmt: skip
-    check_record(shop.store, shoppers, "better")
-    assert versions(shop).default() == shop.own
-    promoted = PromotedFile(shop.workspace.promoted).read()
+    check_record(live.store, shoppers, "better")
+    assert versions(live).default() == live.own
+    promoted = PromotedFile(live.workspace.promoted).read()
     assert promoted is not None
-    assert (promoted.version, promoted.before) == (shop.own, "old")
+    assert (promoted.version, promoted.before) == (live.own, "old")
     # Until the split's end only the units of its share saw the new version.
-    split = {one.variant: set() for one in shop.store.exposures("better")}
-    for answer in shop.store.exposures("better"):
+    split = {one.variant: set() for one in live.store.exposures("better")}
+    for answer in live.store.exposures("better"):
         split[answer.variant].add(answer.model_version)
     assert split["control"] == {"old"}
     assert split["default"] == {"old"}
-    assert split["challenger"] == {shop.own}
-    assert {one.index_version for one in shop.store.exposures() if one.model_version == "old"} == {
+    assert split["challenger"] == {live.own}
+    assert {one.index_version for one in live.store.exposures() if one.model_version == "old"} == {
         "of-old"
     }
-    assert "better" in shop.run("status", "better")
+    assert "better" in live.run("status", "better")
 
 
 @pytest.mark.parametrize(
@@ -75,43 +75,43 @@ def test_a_better_version_goes_from_the_shadow_to_everybody(shop: Shop) -> None:
     ],
 )
 def test_a_bad_version_is_rolled_back_by_what_is_wrong_with_it(
-    shop: Shop, challenger: str, changes: dict[str, object], guardrail: str
+    live: Shop, challenger: str, changes: dict[str, object], guardrail: str
 ) -> None:
-    shop.start(challenger, plan_of(shop.own, challenger, **changes))
-    with shop.shoppers(challenger) as shoppers:
-        state = shop.wait_for(challenger, "rolled_back", "paused", "promoted", "aborted")
+    live.start(challenger, plan_of(live.own, challenger, **changes))
+    with live.shoppers(challenger) as shoppers:
+        state = live.wait_for(challenger, "rolled_back", "paused", "promoted", "aborted")
     assert state.phase == "rolled_back", state.reason
     assert state.reason.startswith(guardrail), state.reason
-    told = shop.told(challenger)
+    told = live.told(challenger)
     assert told[:2] == ["draft", "ramp 0"]
     assert told[-2:] == ["rolling_back", "rolled_back"]
     if challenger != "worse":
         # Within its step.
         assert "ramp 1" not in told
     assert shoppers.failed == []
-    check_record(shop.store, shoppers, challenger)
-    assert versions(shop).default() == shop.own
-    assert shop.store.splits() == []
+    check_record(live.store, shoppers, challenger)
+    assert versions(live).default() == live.own
+    assert live.store.splits() == []
 
 
-def test_what_does_not_fit_is_refused_and_changes_nothing(shop: Shop, tmp_path: Path) -> None:
-    before = [(row.name, row.revision) for row in shop.store.rollouts()]
+def test_what_does_not_fit_is_refused_and_changes_nothing(live: Shop, tmp_path: Path) -> None:
+    before = [(row.name, row.revision) for row in live.store.rollouts()]
     for plan, message in (
-        (plan_of(shop.own, "missing"), "version missing is not in the model store"),
-        (plan_of("worse", shop.own), f"control is worse, but {shop.own} is served"),
-        (plan_of(shop.own, "worse", success=[{"metric": "charm", "minimum_effect": 1}]), "metric"),
+        (plan_of(live.own, "missing"), "version missing is not in the model store"),
+        (plan_of("worse", live.own), f"control is worse, but {live.own} is served"),
+        (plan_of(live.own, "worse", success=[{"metric": "charm", "minimum_effect": 1}]), "metric"),
         ({"challenger": "worse"}, "control: is missing"),
     ):
         path = tmp_path / "bad.yaml"
         path.write_text(json.dumps(plan))
-        assert message in " ".join(shop.run("start", str(path), code=2).split())
-    shop.run("resume", "better", code=2)
-    shop.run("status", "unheard-of", code=2)
-    assert [(row.name, row.revision) for row in shop.store.rollouts()] == before
+        assert message in " ".join(live.run("start", str(path), code=2).split())
+    live.run("resume", "better", code=2)
+    live.run("status", "unheard-of", code=2)
+    assert [(row.name, row.revision) for row in live.store.rollouts()] == before
 
 
-def test_the_loser_is_unloaded_and_one_command_goes_back(shop: Shop) -> None:
-    shop.run("rollback", "better")
-    state = shop.wait_for("better", "rolled_back")
+def test_the_loser_is_unloaded_and_one_command_goes_back(live: Shop) -> None:
+    live.run("rollback", "better")
+    state = live.wait_for("better", "rolled_back")
     assert state.reason == "aborted by hand"
-    assert versions(shop).default() == "old"
+    assert versions(live).default() == "old"

@@ -33,7 +33,7 @@ def postgres() -> Iterator[Postgres]:
 
 
 @pytest.fixture
-def shop(
+def live(
     packed: Workspace, settings_file: Path, tmp_path: Path, postgres: Postgres
 ) -> Iterator[Shop]:
     url = postgres.create_database(DATABASE)
@@ -52,19 +52,19 @@ def kill(pid: int) -> None:
 
 
 def test_whatever_is_killed_during_a_ramp_nothing_acknowledged_is_lost(
-    shop: Shop, postgres: Postgres, capsys: pytest.CaptureFixture[str]
+    live: Shop, postgres: Postgres, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def kill_gateway() -> None:
-        assert shop.state.gateway is not None
-        kill(child(shop.state.gateway.process, "spawn_main"))
+        assert live.state.gateway is not None
+        kill(child(live.state.gateway.process, "spawn_main"))
 
     def kill_controller() -> None:
-        assert shop.state.controller is not None
-        kill(child(shop.state.controller, "newshelf.rollout.run"))
+        assert live.state.controller is not None
+        kill(child(live.state.controller, "newshelf.rollout.run"))
 
     def kill_worker() -> None:
-        with Client(shop.state) as client:
-            (told,) = client.describe("recommender", shop.own)
+        with Client(live.state) as client:
+            (told,) = client.describe("recommender", live.own)
         kill(told["workers"][0]["pid"])
 
     def cut_the_database() -> None:
@@ -76,16 +76,16 @@ def test_whatever_is_killed_during_a_ramp_nothing_acknowledged_is_lost(
     # The step outlasts the kills; a killed worker's requests are answered by the fallback.
     ramp = [{"percent": 50, "min_seconds": 30, "max_seconds": 240, "min_units": 100}]
     lenient = [{"metric": "error_rate", "most": 0.9}]
-    shop.start("chaos", plan_of("old", shop.own, ramp=ramp, guardrails=lenient))
-    with shop.shoppers("chaos", retry=True) as shoppers:
-        shop.wait_for("chaos", "ramp")
+    live.start("chaos", plan_of("old", live.own, ramp=ramp, guardrails=lenient))
+    with live.shoppers("chaos", retry=True) as shoppers:
+        live.wait_for("chaos", "ramp")
         for each in kills * 2:
             time.sleep(APART_S)
             each()
-        assert shop.rollout("chaos").phase == "ramp"
-        state = shop.wait_for("chaos", "promoted", "paused", "rolled_back", "aborted")
+        assert live.rollout("chaos").phase == "ramp"
+        state = live.wait_for("chaos", "promoted", "paused", "rolled_back", "aborted")
     assert state.phase == "promoted", state.reason
-    check_record(shop.store, shoppers, "chaos")
+    check_record(live.store, shoppers, "chaos")
     requests = len(shoppers.answered) + len(shoppers.failed)
     with capsys.disabled():
         print(

@@ -1,0 +1,129 @@
+"""What people are shown of a rollout: status in the terminal, and the report's page."""
+
+import re
+from html import unescape
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from newshelf.rollout.change import change_rollout
+from newshelf.rollout.history import read_history
+from newshelf.rollout.look import read_look
+from newshelf.rollout.report import write_report
+from newshelf.rollout.show import show_rollout
+from tests.unit.rollout.controller.conftest import NAME, World
+
+
+def go(world: World, looks: int, **challenger: float) -> None:
+    controller = world.controller()
+    for _ in range(looks):
+        world.shop(**challenger)
+        world.pass_time(6)
+        controller.tick(NAME)
+
+
+def words(page: str) -> str:
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", page)).split())
+
+
+def page_of(world: World, path: Path) -> str:
+    write_report(world.store, world.store.rollout(NAME), path)
+    return path.read_text()
+
+
+def status_of(world: World) -> str:
+    console = Console(record=True, width=160)
+    kept = world.store.last_look(NAME)
+    look = None if kept is None else read_look(kept)
+    show_rollout(console, world.store.rollout(NAME), look)
+    return console.export_text()
+
+
+def test_the_page_of_a_promotion_tells_everything_and_needs_nothing(
+    world: World, tmp_path: Path
+) -> None:
+    world.plan = world.plan.model_copy(update={"overrides": {"tester-77": "challenger"}})
+    world.start()
+    go(world, 9)
+    assert world.state.phase == "promoted"
+    page = page_of(world, tmp_path / "page.html")
+    # Shares, and one metric.
+    assert page.count('src="data:image/png;base64,') == 2
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
+    told = words(page)
+    for part in (
+        "control 1 · challenger 2",
+        "Promoted since",
+        "in shadow: 160 copies were answered within the limits",
+        "10 %",
+        "50 %",
+        "error_rate (most)",
+        "kept",
+        "better",
+        "Units that saw both: 0.",
+        "ramp[1].percent 50",
+    ):
+        assert part in told
+    # Neither shoppers nor testers.
+    assert "unit-1" not in page
+    assert "tester-77" not in page
+
+
+def test_the_page_of_a_rollback_shows_which_guardrail_broke(world: World, tmp_path: Path) -> None:
+    world.start()
+    go(world, 2)
+    go(world, 4, error=0.6)
+    assert world.state.phase == "rolled_back"
+    told = words(page_of(world, tmp_path / "page.html"))
+    assert "The first broke at" in told
+    assert "When it broke" in told
+    assert re.search(r"error_rate \(most\) 0\.00% \d+\.\d+% .* broken", told)
+
+
+def test_a_rollout_that_has_only_been_planned_has_a_page_too(world: World, tmp_path: Path) -> None:
+    world.start()
+    page = page_of(world, tmp_path / "page.html")
+    assert page.count('src="data:image/png;base64,') == 1
+    assert "has not analysed anything yet" in page
+
+
+def test_the_history_has_no_gap_and_its_shares_add_up(world: World) -> None:
+    world.start()
+    go(world, 9)
+    stretches = read_history(world.store, world.store.rollout(NAME)).stretches
+    for before, after in pairwise(stretches):
+        assert before.ends == after.begins
+    for one in stretches:
+        assert one.control + one.challenger + one.default == pytest.approx(1)
+    assert [one.challenger for one in stretches] == pytest.approx([0, 0, 0.1, 0.5, 0.5, 1])
+
+
+def test_status_tells_phase_step_share_intervals_guardrails_and_reason(world: World) -> None:
+    world.start()
+    assert "has not looked at it yet" in status_of(world)
+    go(world, 1)
+    assert "every request is copied to the challenger" in status_of(world)
+    go(world, 2)
+    shown = status_of(world)
+    for part in (
+        f"{NAME}: ramp",
+        "control 1, challenger 2",
+        "step 2 of 2: 50 % of the units see the challenger, as many are control",
+        "at 10 %: no harm",
+        "error_rate (most)",
+        "300.0 ms",
+        "sample ratio as it should be",
+    ):
+        assert part in shown
+    change_rollout(world.store, NAME, "pause", clock=world.clock)
+    assert "paused in ramp" in status_of(world)
+
+
+def test_text_in_square_brackets_is_shown_as_it_is(world: World) -> None:
+    world.versions.broken["2"] = "2 answered 500: [red]broken[/red]"
+    world.start()
+    world.pass_time(100)
+    world.controller().tick(NAME)
+    assert "[red]broken[/red]" in status_of(world)
