@@ -12,7 +12,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any, cast
 
-from gevent import sleep
+from gevent import get_hub, sleep
 from gevent.pool import Pool
 from locust import FastHttpUser, between, constant, events, tag, task
 from locust.argument_parser import LocustArgumentParser
@@ -208,7 +208,7 @@ def _prepare(environment: Environment, **_: Any) -> None:
     _Process.watch = Watch(environment)
     if isinstance(environment.runner, WorkerRunner):
         # What to do comes from the master with the start of the test.
-        environment.events.test_start.add_listener(_draw)
+        environment.events.test_start.add_listener(_draw_beside)
         return
     try:
         _choose_users(environment)
@@ -278,6 +278,11 @@ def _draw(environment: Environment, **_: Any) -> None:
         {kind for user in environment.user_classes for kind in getattr(user, "kinds", ())},
         mixed=_runs(environment, Mix) or _runs(environment, OpenLoop),
     )
+
+
+def _draw_beside(environment: Environment, **_: Any) -> None:
+    """In a thread: a worker that is silent for three seconds is given up by the master."""
+    get_hub().threadpool.apply(_draw, (environment,))
 
 
 def _look() -> None:

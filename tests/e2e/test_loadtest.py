@@ -25,7 +25,7 @@ def locust(workspace: Workspace, tmp_path: Path, *words: str) -> subprocess.Comp
     return subprocess.run(
         [
             sys.executable, "-m", "locust", "-f", str(ROOT / "loadtest" / "locustfile.py"),
-            "--headless", "-u", "3", "-r", "3", "-t", "6s", "--csv", str(tmp_path / "load"),
+            "--headless", "-u", "3", "-r", "3", "-t", "10s", "--csv", str(tmp_path / "load"),
             "--catalog", str(workspace.catalog), "--workspace", str(workspace.root), *words,
         ],
         cwd=tmp_path,

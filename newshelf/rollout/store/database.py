@@ -113,7 +113,8 @@ class Database:
         except (DataError, IntegrityError):
             # The values are at fault, not the database.
             raise
-        except (DBAPIError, PoolTimeout) as error:
+        # The driver's own: of a connection that is opened past SQLAlchemy.
+        except (DBAPIError, PoolTimeout, self.dialect.loaded_dbapi.Error) as error:
             cause = error.orig if isinstance(error, DBAPIError) else error
             where = self._engine.url.render_as_string(hide_password=True)
             reason = str(cause).partition("\n")[0]
