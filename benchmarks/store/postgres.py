@@ -19,6 +19,8 @@ from newshelf.errors import SetupError
 __all__ = ["Postgres", "find_binaries"]
 
 _START_S = 120.0
+_PACKAGED = Path("/usr/lib/postgresql")
+"""Where Debian puts it, by version."""
 _USER = "newshelf"
 _SERVER_USERS = ("postgres", "nobody")
 """PostgreSQL refuses to run as root; the first of these that there is runs it then."""
@@ -32,9 +34,7 @@ def find_binaries() -> Path:
     """
     found = shutil.which("postgres")
     on_path = [Path(found).resolve().parent] if found else []
-    packaged = sorted(
-        Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name)
-    )
+    packaged = sorted(_PACKAGED.glob("*/bin"), key=lambda path: int(path.parent.name))
     for folder in (*on_path, *reversed(packaged)):
         if (folder / "postgres").exists() and (folder / "initdb").exists():
             return folder
@@ -75,7 +75,11 @@ class Postgres:
         )
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except SetupError:
+            shutil.rmtree(self.folder)
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,7 +1,8 @@
 """Copies SQLite's write-ahead log back into the database, beside the writers.
 
 SQLite does it within the commit that fills the log, which then waits for the disk: tens of
-milliseconds, in a request's way.
+milliseconds, in a request's way. Here a thread copies all the time, which stops nobody, so that
+little is left when the log begins anew, for which writers have to stand still.
 """
 
 import logging
@@ -13,9 +14,11 @@ __all__ = ["Checkpoints"]
 
 _LOG = logging.getLogger(__name__)
 _PAUSE_S = 1.0
+_LEAST_BYTES = 4 * 2**20
+"""Smaller logs are let alone."""
 _MOST_BYTES = 128 * 2**20
-"""From which size of the log on it is copied: some seconds' worth, at a thousand answers each."""
-_TRIES, _BETWEEN_S = 100, 0.01
+"""From which size on the log begins anew, in the same file: truncating it would take longer."""
+_TRIES = 5
 
 
 class Checkpoints:
@@ -34,29 +37,38 @@ class Checkpoints:
         self._thread.join()
 
     def _run(self) -> None:
+        copied = (0, 0)
         while not self._ended.wait(_PAUSE_S):
-            if self._bytes() >= _MOST_BYTES:
+            now = self._state()
+            if now != copied and now[0] >= _LEAST_BYTES:
                 try:
                     self._copy()
                 except sqlite3.Error as error:
                     # The disk is full, or the like: the log waits.
                     _LOG.warning("the event store's log was not copied back: %s", error)
+                copied = now
 
-    def _bytes(self) -> int:
+    def _state(self) -> tuple[int, int]:
+        """Size and last change of the log."""
         try:
-            return self._log.stat().st_size
+            found = self._log.stat()
         except FileNotFoundError:
-            return 0
+            return 0, 0
+        return found.st_size, found.st_mtime_ns
 
     def _copy(self) -> None:
-        """Copy nearly all while writers go on, then the rest while they stand still."""
         # No waiting: whoever waits for readers to end keeps writers from beginning.
         connection = sqlite3.connect(self._path, isolation_level=None, timeout=0)
         try:
+            (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+            _, pages, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            if pages * page_bytes < _MOST_BYTES:
+                return
             for _ in range(_TRIES):
+                # Once more, of what came meanwhile: the less is left, the shorter is the stop.
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-                busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-                if not busy or self._ended.wait(_BETWEEN_S):
+                busy, *_ = connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+                if not busy:
                     return
         finally:
             connection.close()

@@ -1,0 +1,128 @@
+"""`./run bench store`: what loads the store stores it, and what is missing is told."""
+
+import stat
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+from typer.testing import CliRunner
+
+from benchmarks.store import command, postgres, writes
+from benchmarks.store.disk import sync_ms
+from benchmarks.store.gateway import Plan, Result
+from benchmarks.store.postgres import Postgres, find_binaries
+from benchmarks.transfer.result import Row, TaskResult
+from newshelf.cli import app
+from newshelf.errors import SetupError
+from newshelf.rollout.store import EventStore
+
+
+def plan(url: str | None, **values: float) -> Plan:
+    given = {"per_second": 200.0, "seconds": 0.5, "warm_up_s": 0.25, "busy_us": 0.0, "seed": 1}
+    return Plan(url=url, **{**given, **values})
+
+
+def test_a_gateway_stores_what_it_says(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/events.db"
+    result = writes._result(writes._start(plan(url)), "SQLite")
+    assert len(result.waits_ms) + result.failed == 100
+    assert all(wait > 0 for wait in result.waits_ms)
+    with EventStore.open(url) as store:
+        answers = list(store.exposures())
+    assert len(answers) == 150 - result.failed
+    assert {len(answer.items) for answer in answers} == {10}
+
+
+def test_without_a_database_nothing_is_kept_and_all_is_measured() -> None:
+    result = writes._result(writes._start(plan(None)), "no database")
+    assert len(result.waits_ms) + result.failed == 100
+    assert result.measured_s > 0
+
+
+def test_a_gateway_that_fails_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match="SQLite: the gateway failed"):
+        writes._result(writes._start(plan(f"sqlite:///{tmp_path}")), "SQLite")
+
+
+def test_every_database_is_beside_the_machine_alone_and_has_its_goal() -> None:
+    turn = writes._Turn([Result([1.0, 2.0, 3.0], 0, 1.0, 0.003)], 0.0)
+    assert turn.cpu_us == pytest.approx(1000)
+    assert turn.percentile_ms(50) == 2
+    contenders = writes._contenders()
+    rows, goals = writes._rows(contenders, {one.name: [turn] for one in contenders}, [7.0])
+    measured = [row.measure for row in rows if not row.baseline]
+    assert [goal.measure for goal in goals] == measured
+    assert len(measured) == len(contenders) - 1
+    assert {goal.at_least for goal in goals} == {5.0}
+    # PostgreSQL waits for the disk, so it is beside the disk too.
+    beside = [row.method for row in rows if row.measure == "PostgreSQL: p99, ms"]
+    assert beside == ["PostgreSQL", "no database", "fdatasync of 16 KiB alone"]
+
+
+def test_the_disk_is_asked_two_hundred_times_and_nothing_stays(tmp_path: Path) -> None:
+    assert len(sync_ms(tmp_path)) == 200
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_runs_its_tasks_and_writes_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def looks(context: object) -> TaskResult:
+        assert (context.rounds, context.busy_us) == (2, 50.0)
+        rows = [Row("one look, s", "SQLite", [1.0, 2.0])]
+        return TaskResult("looks", "Looks", "As it is.", rows, percent=False)
+
+    monkeypatch.setitem(command.TASKS, "looks", "made_up_looks")
+    monkeypatch.setitem(sys.modules, "made_up_looks", SimpleNamespace(run=looks))
+    words = ["--only", "looks", "--rounds", "2", "--busy-us", "50"]
+    out = tmp_path / "report.md"
+    found = CliRunner().invoke(app, ["bench", "store", *words, "--out", str(out)])
+    assert found.exit_code == 0, found.output
+    report = out.read_text()
+    assert report.startswith("# The event store\n")
+    assert "--only looks --rounds 2 --seconds 20 --per-second 1000 --busy-us 50" in report
+    assert "postgres " in report
+
+
+def test_a_missing_postgresql_is_told_with_what_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres.shutil, "which", lambda _: None)
+    monkeypatch.setattr(postgres, "_PACKAGED", tmp_path)
+    with pytest.raises(SetupError, match="apt-get install postgresql"):
+        find_binaries()
+
+
+def test_the_newest_package_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for version in ("9", "15", "7"):
+        folder = tmp_path / version / "bin"
+        folder.mkdir(parents=True)
+        for program in ("postgres", "initdb"):
+            (folder / program).touch()
+    (tmp_path / "15" / "bin" / "initdb").unlink()
+    monkeypatch.setattr(postgres.shutil, "which", lambda _: None)
+    monkeypatch.setattr(postgres, "_PACKAGED", tmp_path)
+    assert find_binaries() == tmp_path / "9" / "bin"
+
+
+@pytest.mark.xdist_group("postgresql")
+def test_a_server_of_ones_own_leaves_nothing() -> None:
+    with Postgres(["fsync=off"]) as server:
+        folder, process = server.folder, psutil.Process(server.pid)
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        # PostgreSQL itself refuses to run as root.
+        assert process.uids().effective != 0
+        assert not process.net_connections("inet")
+        EventStore.open(server.create_database("events")).close()
+    assert not process.is_running()
+    assert not folder.exists()
+
+
+@pytest.mark.xdist_group("postgresql")
+def test_a_server_that_cannot_start_says_why() -> None:
+    server = Postgres(["no_such_setting=1"])
+    with pytest.raises(SetupError, match="no_such_setting"), server:
+        pass
+    assert not server.folder.exists()
