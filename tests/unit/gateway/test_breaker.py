@@ -1,6 +1,6 @@
 """Scenarios of a circuit breaker, on a clock of its own."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from newshelf.gateway.breaker import Breaker, BreakerState
@@ -77,6 +77,7 @@ def test_answers_from_before_it_opened_change_nothing() -> None:
     assert breaker.allow(OPEN_S)
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(["ok", "fail", "forget", "wait"])))
 def test_it_never_stays_shut_for_longer_than_it_says(events: list[str]) -> None:
     breaker, now_s = Breaker(0.5, 3, OPEN_S), 0.0

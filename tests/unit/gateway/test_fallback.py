@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from newshelf.errors import SettingsError
@@ -77,6 +77,7 @@ def test_k_is_kept_and_never_more_than_a_hundred(fallback: Fallback) -> None:
 NAMES = st.sampled_from([f"item-{number:03}" for number in range(0, 200, 9)] + ["nobody"])
 
 
+@settings(deadline=None)
 @given(
     history=st.lists(NAMES, max_size=6),
     exclude=st.lists(NAMES, max_size=6),

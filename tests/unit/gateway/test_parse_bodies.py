@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from newshelf.errors import InvalidField, NotJson, RequestError, UnsupportedMedia
@@ -28,6 +28,7 @@ PARSERS: list[Callable[[bytes, str], Any]] = [parse_recommend, parse_similar, pa
 
 
 @pytest.mark.parametrize("parse", PARSERS)
+@settings(deadline=None)
 @given(body=st.binary() | st.dictionaries(FIELDS, JSON).map(orjson.dumps) | JSON.map(orjson.dumps))
 def test_any_body_is_understood_or_refused(parse: Callable[[bytes, str], Any], body: bytes) -> None:
     try:
@@ -41,6 +42,7 @@ def test_any_body_is_understood_or_refused(parse: Callable[[bytes, str], Any], b
         assert isinstance(parsed, Asked) or all(isinstance(one, Feedback) for one in parsed)
 
 
+@settings(deadline=None)
 @given(
     unit=st.text(min_size=1, max_size=200).filter(lambda text: "\0" not in text),
     history=st.lists(st.text(min_size=1), max_size=5),
