@@ -5,6 +5,7 @@ trained one, and rolls the others back.
 """
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -110,8 +111,12 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(live: Shop, tmp_path: 
     assert [(row.name, row.revision) for row in live.store.rollouts()] == before
 
 
-def test_the_loser_is_unloaded_and_one_command_goes_back(live: Shop) -> None:
+def test_one_command_goes_back_and_what_lost_is_unloaded(live: Shop) -> None:
     live.run("rollback", "better")
     state = live.wait_for("better", "rolled_back")
     assert state.reason == "aborted by hand"
     assert versions(live).default() == "old"
+    end_s = time.monotonic() + 120
+    while versions(live).loaded() != {"old"} and time.monotonic() < end_s:
+        time.sleep(0.5)
+    assert versions(live).loaded() == {"old"}
