@@ -3,6 +3,7 @@
 Workers send what they saw with their reports; the master, or the only process, sums it up.
 """
 
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -40,6 +41,7 @@ class Watch:
         self._recorder = Recorder(_LATE_AFTER_MS)
         self._started_at = time.time()
         self._ended_at: float | None = None
+        self._last_start = 0.0
         self._cpu_from = time.process_time()
         self._workers: dict[str, float] = {}
         events = environment.events
@@ -64,7 +66,7 @@ class Watch:
         self._sum_up()
         lateness = self._recorder.lateness
         busiest_percent = max(self._workers.values(), default=self._cpu_percent())
-        seconds = max(1e-3, (self._ended_at or time.time()) - self._started_at)
+        seconds = self._seconds()
         record = RunRecord(
             scenario="locust",
             loop="open" if is_open else "closed",
@@ -88,6 +90,12 @@ class Watch:
         )
         write_record(record, path)
 
+    def _seconds(self) -> float:
+        """From the start to the end, or to the last request that a user began after it."""
+        ended_at = max(self._ended_at or time.time(), self._last_start)
+        # Later than that request, so that its second is one of the run's.
+        return math.nextafter(max(1e-3, ended_at - self._started_at), math.inf)
+
     def _cpu_percent(self) -> float:
         """Of one core, since the test began."""
         elapsed_s = (self._ended_at or time.time()) - self._started_at
@@ -98,6 +106,7 @@ class Watch:
         self._observed = Observations()
         self._recorder = Recorder(_LATE_AFTER_MS)
         self._started_at, self._ended_at = self._agreed_start(), None
+        self._last_start = 0.0
         self._cpu_from = time.process_time()
         self._workers = {}
 
@@ -121,6 +130,7 @@ class Watch:
         response: Any = None,
         **_: Any,
     ) -> None:
+        self._last_start = max(self._last_start, start_time)
         self._observed.add(
             # Another machine's clock may be a little behind.
             max(0, int(start_time - self._started_at)),
@@ -138,6 +148,7 @@ class Watch:
         data[_REPORT] = {
             "block": self._observed.take().to_json(),
             "cpu_percent": self._cpu_percent(),
+            "last_start": self._last_start,
         }
 
     def _receive(self, client_id: str, data: Mapping[str, Any], **_: Any) -> None:
@@ -146,6 +157,7 @@ class Watch:
             return
         self._recorder.add(Block.from_json(report["block"]))
         self._workers[client_id] = report["cpu_percent"]
+        self._last_start = max(self._last_start, report["last_start"])
 
 
 def _outcome(exception: BaseException | None, response: Any) -> str:

@@ -9,6 +9,8 @@ import random
 import sys
 import time
 from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -208,12 +210,25 @@ def _prepare(environment: Environment, **_: Any) -> None:
     _Process.watch = Watch(environment)
     if isinstance(environment.runner, WorkerRunner):
         # What to do comes from the master with the start of the test.
-        environment.events.test_start.add_listener(_draw_beside)
+        environment.events.test_start.add_listener(_draw_for_master)
         return
-    try:
+    with _one_sentence():
         _choose_users(environment)
         _draw(environment)
         _look()
+
+
+def _draw_for_master(environment: Environment, **_: Any) -> None:
+    with _one_sentence():
+        # In a thread: a worker that is silent for three seconds is given up by the master.
+        get_hub().threadpool.apply(_draw, (environment,))
+
+
+@contextmanager
+def _one_sentence() -> Iterator[None]:
+    """End the process when there is nothing to test, and say why."""
+    try:
+        yield
     except (NewshelfError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(_NOT_TESTED) from None
@@ -261,7 +276,7 @@ def _choose_users(environment: Environment) -> None:
             raise ValueError("OpenLoop runs alone: other users would take a part of its rate")
 
 
-def _draw(environment: Environment, **_: Any) -> None:
+def _draw(environment: Environment) -> None:
     """Find the server and put the requests together."""
     options = _options(environment)
     target = find_target(options, environment.host)
@@ -278,11 +293,6 @@ def _draw(environment: Environment, **_: Any) -> None:
         {kind for user in environment.user_classes for kind in getattr(user, "kinds", ())},
         mixed=_runs(environment, Mix) or _runs(environment, OpenLoop),
     )
-
-
-def _draw_beside(environment: Environment, **_: Any) -> None:
-    """In a thread: a worker that is silent for three seconds is given up by the master."""
-    get_hub().threadpool.apply(_draw, (environment,))
 
 
 def _look() -> None:

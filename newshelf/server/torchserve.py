@@ -5,7 +5,7 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from newshelf.errors import ServerError
@@ -42,6 +42,8 @@ class ServerPlan:
     catalog: str
     ports: Ports | None = None
     """None takes those of config.properties."""
+    properties: Mapping[str, str] = field(default_factory=dict)
+    """TorchServe's properties that are set otherwise than in config.properties."""
 
 
 def start(plan: ServerPlan) -> ServerState:
@@ -66,7 +68,7 @@ def start(plan: ServerPlan) -> ServerState:
         ports=plan.ports,
         model_store=plan.model_store,
         models=plan.models,
-    )
+    ) | dict(plan.properties)
     ports = ports_of(properties)
     require_free(ports)
     directory = _prepare(plan.directory)
