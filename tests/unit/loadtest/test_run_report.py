@@ -154,9 +154,7 @@ def test_what_a_comparison_found(tmp_path):
     print_comparison(found, a, b, told)
     text = told.export_text()
     assert "B is worse than A: " in text
-    assert re.search(
-        r"p50, ms +│ +[\d.]+ +│ +[\d.]+ +│ +\+[\d.]+% .* < 0\.001 +│ +worse", text
-    )
+    assert re.search(r"p50, ms +│ +[\d.]+ +│ +[\d.]+ +│ +\+[\d.]+% .* < 0\.001 +│ +worse", text)
     html = check_page(write_comparison(found, a, b, tmp_path))
     assert "B is worse than A: " in html
     assert "blocks of 2 s" in html
