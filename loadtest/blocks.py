@@ -24,6 +24,8 @@ _MOST_BLOCKS = 30
 _ANSWERS = 100
 """Of a block, so that its 99th percentile is not simply its maximum."""
 _MOST_CORRELATION = 0.9
+_NOTHING = 1e-12
+"""What rounding may make of 0."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,16 @@ def cut(timeline: Timeline, length: int, blocks: int, kind: str | None = None) -
     return [timeline.between(n * length, (n + 1) * length, kind) for n in range(blocks)]
 
 
-def mean_difference(differences: NDArray[np.float64], level: float) -> Paired | None:
+def mean_difference(
+    differences: NDArray[np.float64], level: float, trimmed: float = 0.0
+) -> Paired | None:
     """Student's t interval of the mean of a series whose members may be correlated.
+
+    A hiccup of the machine hits few blocks and hits them hard. With ``trimmed``, so large a
+    share of the members is left out at either end, and the spread is that of the winsorised
+    series (Yuen 1974)::
+
+        t = mean of the h that are left / (s_w / ((1 - 2 trimmed) √n)), with h - 1 degrees
 
     The sample counts as ``n (1 - r) / (1 + r)`` independent ones, r being the correlation of
     neighbours, corrected for its bias in short series (von Storch & Zwiers, *Statistical
@@ -74,6 +84,7 @@ def mean_difference(differences: NDArray[np.float64], level: float) -> Paired | 
     Args:
         differences: (blocks,) one per block, in their order.
         level: of confidence, such as 0.99.
+        trimmed: share at either end, below 0.5.
 
     Returns:
         None with fewer than ``MIN_BLOCKS``.
@@ -81,15 +92,19 @@ def mean_difference(differences: NDArray[np.float64], level: float) -> Paired | 
     count = len(differences)
     if count < MIN_BLOCKS:
         return None
-    mean = float(differences.mean())
-    spread = float(differences.std(ddof=1))
-    if spread <= 1e-12 * max(abs(mean), 1.0):
-        return Paired(mean, mean, mean, float(abs(mean) <= 1e-12), count)  # noqa: PLR2004 - rounding
-    ratio = _correlation(differences)
-    independent = max(count * (1 - ratio) / (1 + ratio), 2.0)
-    error = spread / math.sqrt(independent)
-    reach = float(stats.t.ppf((1 + level) / 2, independent - 1)) * error
-    p_value = 2 * float(stats.t.sf(abs(mean) / error, independent - 1))
+    cut_off = int(trimmed * count)
+    order = np.sort(differences)
+    mean = float(order[cut_off : count - cut_off].mean())
+    kept = np.clip(differences, order[cut_off], order[count - 1 - cut_off])
+    spread = float(kept.std(ddof=1)) * count / (count - 2 * cut_off)
+    if spread <= _NOTHING * max(abs(mean), 1.0):
+        return Paired(mean, mean, mean, float(abs(mean) <= _NOTHING), count)
+    ratio = _correlation(kept)
+    share = (1 - ratio) / (1 + ratio)
+    freedom = max((count - 2 * cut_off) * share - 1, 1.0)
+    error = spread / math.sqrt(max(count * share, 2.0))
+    reach = float(stats.t.ppf((1 + level) / 2, freedom)) * error
+    p_value = 2 * float(stats.t.sf(abs(mean) / error, freedom))
     return Paired(mean, mean - reach, mean + reach, p_value, count)
 
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from loadtest.compare import compare
 from loadtest.plan import LoadPlan
-from loadtest.record import RunRecord
+from loadtest.record import RunRecord, write_record
 from loadtest.run import run_load
 from loadtest.saturate import Goal, Saturation, Search, saturate
 from loadtest.traffic import TrafficSettings
@@ -116,12 +116,16 @@ def _pair(catalog: Path, seconds: float, seed: int) -> Sequence[RunRecord]:
     return records
 
 
-def _compare(catalog: Path, seconds: float, trials: int) -> int:
+def _compare(catalog: Path, seconds: float, trials: int, kept: Path | None) -> int:
     same: Counter[str] = Counter()
     slower: Counter[str] = Counter()
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         seeds = range(1, trials + 1)
-        for first, again, other in pool.map(lambda seed: _pair(catalog, seconds, seed), seeds):
+        pairs = pool.map(lambda seed: _pair(catalog, seconds, seed), seeds)
+        for seed, (first, again, other) in zip(seeds, pairs, strict=True):
+            if kept is not None:
+                for name, record in (("a", first), ("again", again), ("slower", other)):
+                    write_record(record, kept / f"{seed}-{name}.json")
             same[compare(first, again).word] += 1
             slower[compare(first, other).word] += 1
             print(f"same version: {dict(same)}; 10 % slower: {dict(slower)}", flush=True)
@@ -133,13 +137,14 @@ def _main() -> int:
     parser.add_argument("what", choices=("saturate", "compare"))
     parser.add_argument("--seconds", type=float, default=60.0, help="of one run")
     parser.add_argument("--trials", type=int, default=20, help="pairs that are compared")
+    parser.add_argument("--keep", type=Path, default=None, help="takes the records of the pairs")
     words = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         catalog = Path(folder) / "shop"
         draw_sample(catalog, products=60, shoppers=40)
         if words.what == "saturate":
             return _saturate(catalog, words.seconds)
-        return _compare(catalog, words.seconds, words.trials)
+        return _compare(catalog, words.seconds, words.trials, words.keep)
 
 
 if __name__ == "__main__":

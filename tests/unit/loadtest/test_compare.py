@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from loadtest.blocks import block_seconds, holm, mean_difference
 from loadtest.compare import compare
@@ -155,20 +156,43 @@ def test_blocks_are_filled_but_not_too_few(seconds, per_second, length):
     assert block_seconds(timeline, timeline) == length
 
 
-def test_the_interval_holds_the_mean_of_correlated_series_as_often_as_it_says():
+def correlated(generator, length=30, coefficient=0.4):
+    noise = generator.normal(size=length)
+    series = np.empty(length)
+    series[0] = noise[0]
+    for at in range(1, length):
+        series[at] = coefficient * series[at - 1] + noise[at]
+    return series
+
+
+@pytest.mark.parametrize("trimmed", [0.0, 0.2])
+def test_the_interval_holds_the_mean_of_correlated_series_as_often_as_it_says(trimmed):
     generator = np.random.default_rng(5)
     misses = 0
     for _ in range(400):
-        noise = generator.normal(size=30)
-        series = np.empty(30)
-        series[0] = noise[0]
-        for at in range(1, 30):
-            series[at] = 0.4 * series[at - 1] + noise[at]
-        paired = mean_difference(series, 0.95)
+        paired = mean_difference(correlated(generator), 0.95, trimmed)
         misses += not paired.low <= 0 <= paired.high
         assert (paired.p_value < 0.05) == (not paired.low <= 0 <= paired.high)
     # A plain t interval misses it in 17 % of such series.
     assert misses / 400 < 0.09
+
+
+def test_without_correlation_it_is_yuens_test():
+    """Mean of the middle, winsorised spread, h - 1 degrees of freedom, written out."""
+    alternating = np.array([1.0, 9, 2, 8, 3, 7, 4, 6, 5, 100])
+    paired = mean_difference(alternating, 0.95, 0.2)
+    assert paired.mean == pytest.approx(np.mean([3, 4, 5, 6, 7, 8]))
+    winsorised = np.clip(alternating, 3, 8)
+    error = winsorised.std(ddof=1) / (0.6 * np.sqrt(10))
+    assert paired.high - paired.mean == pytest.approx(stats.t.ppf(0.975, 5) * error)
+
+
+def test_blocks_that_a_hiccup_hit_hide_no_difference():
+    generator = np.random.default_rng(1)
+    differences = generator.normal(0.1, 0.05, 20)
+    differences[[4, 11]] += [3.0, -2.0]
+    assert mean_difference(differences, 0.99).p_value > 0.1
+    assert mean_difference(differences, 0.99, 0.2).p_value < 1e-3
 
 
 def test_holm_by_its_definition():
