@@ -67,8 +67,7 @@ class TensorBoard:
 class MLflow:
     """A run of the experiment ``newshelf``; one of the same name is gone on with.
 
-    The light client knows folders and servers. A database (``sqlite://``) needs the whole of
-    MLflow, and may be had by starting its server and naming that.
+    The light client knows folders, servers and SQLAlchemy's databases.
     """
 
     def __init__(self, uri: str, name: str, settings: Mapping[str, object]) -> None:
