@@ -73,13 +73,32 @@ def insert_statement(
     return sql, tuple(chain.from_iterable(rows))
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1024)
 def _statement(
     database: str, table: Table, columns: tuple[str, ...], rows: int, returning: str | None
 ) -> str:
+    before, row, after = _parts(database, table, columns, returning)
+    return before + ", ".join([row] * rows) + after
+
+
+@lru_cache
+def _parts(
+    database: str, table: Table, columns: tuple[str, ...], returning: str | None
+) -> tuple[str, str, str]:
+    """What stands before, for, and after the values of a row.
+
+    SQLAlchemy would write many rows too, but takes milliseconds for a text, and there is one for
+    each number of rows: just the first burst, which brings new numbers, would wait for them.
+    """
     make = postgresql.insert if database == "postgresql" else sqlite.insert
-    # The values are not in the text: only their number.
-    statement = make(table).values([dict.fromkeys(columns, "")] * rows).on_conflict_do_nothing()
-    if returning is None:
-        return str(statement.compile(dialect=_BY_PLACE[database]))
-    return str(statement.returning(table.c[returning]).compile(dialect=_BY_PLACE[database]))
+    # The values are not in the text, only their places.
+    statement = make(table).values(dict.fromkeys(columns, "")).on_conflict_do_nothing()
+    dialect = _BY_PLACE[database]
+    text = str(
+        statement.compile(dialect=dialect)
+        if returning is None
+        else statement.returning(table.c[returning]).compile(dialect=dialect)
+    )
+    head, values, rest = text.partition(" VALUES ")
+    row, conflict, tail = rest.partition(" ON CONFLICT ")
+    return head + values, row, conflict + tail
