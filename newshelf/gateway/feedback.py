@@ -6,7 +6,7 @@ import orjson
 
 from newshelf.errors import UnknownRequest
 from newshelf.gateway.http1 import Reply
-from newshelf.gateway.ports import Recorder
+from newshelf.gateway.ports import FeedbackRecorder
 from newshelf.rollout.records import Feedback
 from newshelf.rollout.store import Outcome
 
@@ -19,7 +19,7 @@ _WHY: dict[Outcome, tuple[str, str]] = {
 """Field and reason of the outcomes that are the sender's mistake; the event is not kept."""
 
 
-async def take_feedback(events: Sequence[Feedback], recorder: Recorder) -> Reply:
+async def take_feedback(events: Sequence[Feedback], recorder: FeedbackRecorder) -> Reply:
     """Keep events, and answer when they are kept.
 
     Returns:

@@ -1,4 +1,7 @@
-"""What the gateway asks of others: of the event store, and of whoever assigns units."""
+"""What the gateway asks of others: of the event store, and of whoever assigns units.
+
+A recorder's method returns when what it was given survives the end of this process.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -7,7 +10,14 @@ from newshelf.rollout.records import Exposure, Feedback
 from newshelf.rollout.split import Assigned, Split
 from newshelf.rollout.store import Outcome, ShadowAnswer
 
-__all__ = ["Assign", "ReadSplits", "Recorder"]
+__all__ = [
+    "Assign",
+    "ExposureRecorder",
+    "FeedbackRecorder",
+    "ReadSplits",
+    "Recorder",
+    "ShadowRecorder",
+]
 
 Assign = Callable[[Split, str], Assigned]
 """Where a unit belongs; the same in every process."""
@@ -16,8 +26,8 @@ ReadSplits = Callable[[], Sequence[Split]]
 """The rollouts that are served now. May block."""
 
 
-class Recorder(Protocol):
-    """Writes down what happened. What it returned from survives the end of this process."""
+class ExposureRecorder(Protocol):
+    """Writes answers down."""
 
     async def exposure(self, exposure: Exposure) -> None:
         """Keep one answer.
@@ -27,6 +37,10 @@ class Recorder(Protocol):
         """
         ...
 
+
+class FeedbackRecorder(Protocol):
+    """Writes down what shoppers did."""
+
     async def feedback(self, feedback: Sequence[Feedback]) -> list[Outcome]:
         """Keep events, and say of each what became of it.
 
@@ -35,6 +49,10 @@ class Recorder(Protocol):
         """
         ...
 
+
+class ShadowRecorder(Protocol):
+    """Writes down what a model answered to copies."""
+
     async def shadow(self, answer: ShadowAnswer) -> None:
         """Keep what a shadowed model answered.
 
@@ -42,3 +60,7 @@ class Recorder(Protocol):
             Unavailable: it could not be written.
         """
         ...
+
+
+class Recorder(ExposureRecorder, FeedbackRecorder, ShadowRecorder, Protocol):
+    """All of them: the event store."""

@@ -14,7 +14,7 @@ from newshelf.gateway.deadline import Deadline
 from newshelf.gateway.metrics import Metrics
 from newshelf.gateway.models import Models
 from newshelf.gateway.parse import Asked
-from newshelf.gateway.ports import Recorder
+from newshelf.gateway.ports import ShadowRecorder
 from newshelf.gateway.routing import Routed
 from newshelf.gateway.shown import Shown, read_shown
 from newshelf.rollout.store import ShadowAnswer
@@ -39,7 +39,7 @@ class Shadow:
     def __init__(
         self,
         models: Models,
-        recorder: Recorder,
+        recorder: ShadowRecorder,
         metrics: Metrics,
         *,
         timeout_ms: int,

@@ -1,7 +1,6 @@
 """An answer leaves when it is written down, and not before."""
 
 import asyncio
-from collections.abc import Sequence
 
 import pytest
 
@@ -21,14 +20,21 @@ from newshelf.gateway.shadow import Shadow
 from newshelf.gateway.tokens import Tokens
 from newshelf.gateway.tracing import NO_SPANS
 from newshelf.rollout.assignment import assign
-from newshelf.rollout.records import Exposure, Feedback
+from newshelf.rollout.records import Exposure
 from newshelf.rollout.split import Split
-from newshelf.rollout.store import Outcome, ShadowAnswer
+from newshelf.rollout.store import ShadowAnswer
 from tests.unit.gateway.fake_torchserve import FakeTorchServe, late
 
 
+class NothingCopied:
+    """No rollout is in its shadow phase, so nothing may come here."""
+
+    async def shadow(self, answer: ShadowAnswer) -> None:
+        pytest.fail(f"a copy was recorded: {answer}")
+
+
 class Recorder:
-    """Writes when it is told that it may."""
+    """Writes answers when it is told that it may."""
 
     def __init__(self, *, away: bool = False) -> None:
         self.away = away
@@ -42,12 +48,6 @@ class Recorder:
         await self.may_write.wait()
         self.exposures.append(exposure)
 
-    async def feedback(self, feedback: Sequence[Feedback]) -> list[Outcome]:
-        raise NotImplementedError
-
-    async def shadow(self, answer: ShadowAnswer) -> None:
-        raise NotImplementedError
-
 
 def recommender(
     torchserve: FakeTorchServe, recorder: Recorder, *, required: bool = True
@@ -59,7 +59,7 @@ def recommender(
         router=Router(lambda: (), assign),
         fallback=Fallback([PopularItem(id="popular", share=1.0)]),
         recorder=recorder,
-        shadow=Shadow(models, recorder, metrics, timeout_ms=1000, at_once=1),
+        shadow=Shadow(models, NothingCopied(), metrics, timeout_ms=1000, at_once=1),
         metrics=metrics,
         spans=NO_SPANS,
         record_required=required,
