@@ -14,6 +14,7 @@ from newshelf.errors import SettingsError
 from newshelf.pipeline.find import only_server, servers
 from newshelf.server.keys import Key, read_keys
 from newshelf.server.state import ServerState
+from newshelf.validated import problems
 
 if TYPE_CHECKING:
     # Importing Locust patches the process's sockets and threads: that is for its own process.
@@ -100,9 +101,7 @@ def traffic_of(options: Namespace) -> TrafficSettings:
             **({"mix": mix} if mix else {}),
         )
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "--mix"
-        raise SettingsError(f"{where}: {first['msg']}") from error
+        raise SettingsError(problems(error, "--mix")) from error
 
 
 def command_line(words: Sequence[str]) -> str:

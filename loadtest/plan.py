@@ -12,6 +12,7 @@ from loadtest.shapes import Shape, Steady
 from loadtest.traffic import TrafficSettings
 from loadtest.wire import address_of
 from newshelf.errors import SettingsError
+from newshelf.validated import problems
 
 __all__ = ["LoadPlan", "plan_from_json", "plan_to_json"]
 
@@ -94,9 +95,8 @@ def plan_from_json(text: str | bytes) -> LoadPlan:
     try:
         return _ADAPTER.validate_json(text)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the plan"
-        raise SettingsError(f"not a plan of a load test: {where}: {first['msg']}") from error
+        found = problems(error, "the plan")
+        raise SettingsError(f"not a plan of a load test: {found}") from error
 
 
 def _flat(table: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from hdrh.histogram import HdrHistogram
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from newshelf.errors import SettingsError
 from newshelf.files import write_aside
+from newshelf.validated import read_model
 
 __all__ = [
     "Generator",
@@ -182,12 +182,4 @@ def read_record(path: Path) -> RunRecord:
     Raises:
         SettingsError: there is no such file, or it is no record of a run.
     """
-    try:
-        return RunRecord.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise SettingsError(f"{path} cannot be read: {error.strerror}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        problem = f"{where}: {first['msg']}"
-        raise SettingsError(f"{path} is no record of a load test: {problem}") from error
+    return read_model(path, RunRecord, "record of a load test")

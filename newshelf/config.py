@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from newshelf.errors import SettingsError
+from newshelf.validated import problems
 
 __all__ = [
     "ArchiveSettings",
@@ -310,8 +311,4 @@ def load_settings(path: Path) -> Settings:
     try:
         return Settings.model_validate(table)
     except ValidationError as error:
-        reasons = "; ".join(
-            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
-            for problem in error.errors()
-        )
-        raise SettingsError(f"{path}: {reasons}") from error
+        raise SettingsError(f"{path}: {problems(error)}") from error

@@ -19,6 +19,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from newshelf.errors import SettingsError
 from newshelf.files import write_private
+from newshelf.validated import problems, read_model
 
 __all__ = ["ApiKey", "KeyFile", "KeyRing"]
 
@@ -82,15 +83,11 @@ class KeyFile:
         try:
             if self.path.stat().st_mode & _OTHERS:
                 raise SettingsError(f"{self.path} can be read by other users: chmod 600 it")
-            return _File.model_validate_json(self.path.read_bytes()).keys
         except FileNotFoundError:
             return ()
         except OSError as error:
             raise SettingsError(f"cannot read the keys {self.path}: {error.strerror}") from error
-        except ValidationError as error:
-            problem = error.errors(include_input=False)[0]
-            where = ".".join(str(part) for part in problem["loc"])
-            raise SettingsError(f"{self.path}: {where}: {problem['msg']}") from error
+        return read_model(self.path, _File, "file of keys").keys
 
     def stamp(self) -> tuple[int, int]:
         """Changes whenever the file does."""
@@ -121,8 +118,7 @@ class KeyFile:
                 rate_per_s=rate_per_s,
             )
         except ValidationError as error:
-            problem = error.errors(include_input=False)[0]
-            raise SettingsError(f"key {problem['loc'][0]}: {problem['msg']}") from error
+            raise SettingsError(f"key {problems(error)}") from error
         with self._locked():
             keys = self.read()
             if any(other.name == name for other in keys):

@@ -17,12 +17,13 @@ from newshelf.gateway.interleave import interleaved
 from newshelf.gateway.metrics import Metrics
 from newshelf.gateway.models import Models
 from newshelf.gateway.parse import Asked
-from newshelf.gateway.ports import Recorder
+from newshelf.gateway.ports import ExposureRecorder
 from newshelf.gateway.routing import Routed, Router
 from newshelf.gateway.shadow import Shadow
 from newshelf.gateway.shown import Shown, read_shown, shown_without_model
 from newshelf.gateway.tracing import Spans
 from newshelf.rollout.records import Exposure
+from newshelf.validated import problems
 
 __all__ = ["Recommender"]
 
@@ -38,7 +39,7 @@ class Recommender:
     models: Models
     router: Router
     fallback: Fallback
-    recorder: Recorder
+    recorder: ExposureRecorder
     shadow: Shadow
     metrics: Metrics
     spans: Spans
@@ -135,8 +136,7 @@ def _recordable(asked: Asked, routed: Routed, shown: Shown, call: Call) -> Expos
     try:
         return exposure_of(asked.unit, routed, shown, call)
     except ValidationError as error:
-        problem = error.errors(include_input=False)[0]
-        raise Unavailable(f"the model's answer is not whole: {problem['msg']}") from None
+        raise Unavailable(f"the model's answer is not whole: {problems(error)}") from None
 
 
 def _body(shown: Shown, call: Call) -> bytes:

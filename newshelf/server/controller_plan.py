@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from newshelf.config import RolloutSettings
 from newshelf.errors import SettingsError
 from newshelf.files import write_private
+from newshelf.validated import read_model
 
 __all__ = ["ControllerPlan", "read_controller_plan", "write_controller_plan"]
 
@@ -42,16 +43,9 @@ def read_controller_plan(path: Path) -> ControllerPlan:
     Raises:
         SettingsError: it cannot be read, or is no plan.
     """
-    try:
-        return ControllerPlan.model_validate_json(path.read_bytes())
-    except FileNotFoundError as error:
+    if not path.exists():
         raise SettingsError(
             f"there are no rollouts here: {path} is missing. ./run serve starts a gateway and "
             "what rolls out behind it; --catalog or --workspace says which"
-        ) from error
-    except OSError as error:
-        raise SettingsError(f"cannot read {path}: {error.strerror}") from error
-    except ValidationError as error:
-        problem = error.errors(include_input=False)[0]
-        where = ".".join(str(part) for part in problem["loc"])
-        raise SettingsError(f"{path}: {where}: {problem['msg']}") from error
+        )
+    return read_model(path, ControllerPlan, "plan of a controller")

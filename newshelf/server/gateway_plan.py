@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from newshelf.config import GatewaySettings
-from newshelf.errors import SettingsError
 from newshelf.files import write_private
+from newshelf.validated import read_model
 
 __all__ = ["GatewayPlan", "read_plan", "write_plan"]
 
@@ -43,11 +43,4 @@ def read_plan(path: Path) -> GatewayPlan:
     Raises:
         SettingsError: it cannot be read, or is no plan.
     """
-    try:
-        return GatewayPlan.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise SettingsError(f"cannot read the gateway's plan {path}: {error.strerror}") from error
-    except ValidationError as error:
-        problem = error.errors(include_input=False)[0]
-        where = ".".join(str(part) for part in problem["loc"])
-        raise SettingsError(f"{path}: {where}: {problem['msg']}") from error
+    return read_model(path, GatewayPlan, "plan of a gateway")

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from newshelf.errors import SettingsError
 from newshelf.serving.runtimes.base import Kind, Precision, Provider
+from newshelf.validated import problems
 
 __all__ = ["Limits", "ServingSettings"]
 
@@ -79,8 +80,4 @@ class ServingSettings(_Section):
         try:
             return cls.model_validate(table)
         except ValidationError as error:
-            reasons = "; ".join(
-                f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
-                for problem in error.errors()
-            )
-            raise SettingsError(f"model-config.yaml: {reasons}") from error
+            raise SettingsError(f"model-config.yaml: {problems(error)}") from error

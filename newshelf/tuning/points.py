@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from newshelf.config import ArchiveSettings, Settings
 from newshelf.errors import SettingsError
 from newshelf.load.requests import ModelName
+from newshelf.validated import problems
 
 __all__ = ["Arithmetic", "Computing", "Point", "Space", "layouts", "with_point"]
 
@@ -116,8 +117,5 @@ def with_point(settings: Settings, model: ModelName, point: Point) -> Settings:
     try:
         section = ArchiveSettings.model_validate(archive)
     except ValidationError as error:
-        reasons = "; ".join(
-            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
-        )
-        raise SettingsError(f"{point} cannot be archived: {reasons}") from error
+        raise SettingsError(f"{point} cannot be archived: {problems(error)}") from error
     return settings.model_copy(update={"archive": section})

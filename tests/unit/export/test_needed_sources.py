@@ -15,7 +15,8 @@ def test_only_what_serving_needs_is_carried(name, more):
     assert handlers == {Path("handlers", file) for file in shared}
     parts = {path.parts[1] for path in sources if path.parts[0] == "newshelf"}
     assert len(sources) - len(handlers) == sum(path.parts[0] == "newshelf" for path in sources)
-    assert parts == {"__init__.py", "catalog", "errors.py", "files.py", "nn", "serving", *more}
+    own = {"__init__.py", "errors.py", "files.py", "validated.py"}
+    assert parts == {*own, "catalog", "nn", "serving", *more}
 
 
 def test_packages_come_with_their_modules():

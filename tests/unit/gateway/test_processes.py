@@ -178,7 +178,7 @@ def test_a_plan_that_is_none_is_exit_code_2(
     path = tmp_path / "plan.json"
     assert main([]) == 2
     assert main([str(path)]) == 2
-    assert "cannot read the gateway's plan" in capsys.readouterr().err
+    assert "a plan of a gateway, cannot be read: No such file" in capsys.readouterr().err
     path.write_text('{"settings": {"prot": 1}}')
     assert main([str(path)]) == 2
     assert "settings.prot" in capsys.readouterr().err

@@ -84,7 +84,10 @@ def test_its_plan_is_private(running: ProcessRef, tmp_path: Path) -> None:
 
 def test_a_plan_that_is_missing_or_damaged_is_told(tmp_path: Path) -> None:
     (tmp_path / "damaged.json").write_text('{"store_url": 1}')
-    for name, message in (("missing.json", "is missing"), ("damaged.json", "damaged.json: ")):
+    for name, message in (
+        ("missing.json", "is missing"),
+        ("damaged.json", "damaged.json is no plan of a controller: settings"),
+    ):
         done = subprocess.run(
             [sys.executable, "-P", "-m", "newshelf.rollout", tmp_path / name],
             env={**os.environ, "PYTHONPATH": str(ROOT)},
