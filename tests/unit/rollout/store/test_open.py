@@ -1,11 +1,13 @@
 """What cannot be opened is told, with what to do."""
 
+import contextlib
 import os
 import stat
 from pathlib import Path
 
 import pytest
 
+from benchmarks.store.postgres import Postgres
 from newshelf.errors import SettingsError, Unavailable
 from newshelf.rollout.store import EventStore
 
@@ -71,3 +73,27 @@ def test_files_are_private_whatever_the_mask_says(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "events.db").stat().st_mode) == 0o600
+
+
+@pytest.mark.xdist_group("postgresql")
+def test_a_store_whose_server_has_gone_is_unavailable_and_comes_back_with_it(
+    exposure, feedback
+) -> None:
+    # Not the server that the other tests share.
+    with Postgres(["fsync=off"]) as server, EventStore.open(server.url()) as store:
+        store.add_exposures([exposure("ring", request_id="before")])
+        server.stop()
+        # The first finds its connection broken, the others make none; each way of writing.
+        for _ in range(2):
+            with pytest.raises(Unavailable, match="cannot be used"):
+                store.add_exposures([exposure("ring")])
+            with pytest.raises(Unavailable, match="cannot be used"):
+                store.add_feedback([feedback("ring", request_id="before")])
+            with pytest.raises(Unavailable, match="cannot be used"):
+                store.splits()
+        server.start()
+        with contextlib.suppress(Unavailable):
+            store.splits()
+        assert store.splits() == []
+        store.add_exposures([exposure("ring", request_id="after")])
+        assert [one.request_id for one in store.exposures()] == ["before", "after"]
