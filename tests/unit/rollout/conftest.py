@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from newshelf.rollout.outcomes import Decision
 from newshelf.rollout.plan import Plan
 from newshelf.rollout.state import RolloutState
 from newshelf.rollout.totals import Observation, UnitTotals, VariantHealth
@@ -119,3 +120,18 @@ SHADOW = {"requests": 500.0, "errors": 0.0, "overlap": 0.6, "score_drift": 0.4, 
 
 def shadowed(**changes: float) -> Observation:
     return observation(totals={}, health={}, shadow=SHADOW | changes)
+
+
+PLAN = plan()
+LAST = state("ramp", step=1)
+EQUAL = {"control": totals(seed=1), "challenger": totals(seed=2)}
+WORSE = {"control": totals(seed=1), "challenger": totals(ctr=0.07, seed=2)}
+NO_TRAFFIC = {
+    side: health(0, latencies_ms=np.empty(0), items={}, units=0)
+    for side in ("control", "challenger")
+}
+
+
+def goes(decision: Decision) -> tuple[str, str, int]:
+    """Outcome, phase and step."""
+    return decision.outcome, decision.phase, decision.step

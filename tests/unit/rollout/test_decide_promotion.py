@@ -1,0 +1,56 @@
+"""What is decided while promoting."""
+
+from dataclasses import replace
+
+import pytest
+
+from newshelf.rollout.decide import decide, next_state
+from tests.unit.rollout.conftest import (
+    AT,
+    PLAN,
+    WORSE,
+    challenger,
+    goes,
+    observation,
+    plan,
+    state,
+)
+
+
+def test_a_healthy_promotion_is_completed() -> None:
+    promoting = state("promoting", step=1, reason="ctr: +20 %")
+    decision = decide(PLAN, promoting, observation())
+    assert goes(decision) == ("success", "promoted", 1)
+    assert decision.reason == "ctr: +20 %"
+
+
+def test_a_promotion_waits_for_the_challenger_and_then_halts() -> None:
+    promoting = state("promoting", step=1)
+    seen = observation(versions_ready=False)
+    assert goes(decide(PLAN, promoting, seen)) == ("waiting", "promoting", 1)
+    late = replace(seen, seconds_in_step=901.0)
+    assert goes(decide(PLAN, promoting, late)) == ("inconclusive", "paused", 1)
+
+
+def test_a_promotion_is_watched_for_its_minimum_time() -> None:
+    watched = plan(promotion={"min_seconds": 501})
+    promoting = state("promoting", step=1)
+    assert goes(decide(watched, promoting, observation())) == ("waiting", "promoting", 1)
+
+
+@pytest.mark.parametrize(
+    "ill",
+    [
+        {"health": challenger(errors=200)},
+        {"totals": WORSE},
+        {"double_exposed": 3},
+        {"health": challenger(units=100)},
+    ],
+)
+def test_a_failure_while_promoting_halts_and_does_not_roll_back(ill: dict[str, object]) -> None:
+    promoting = state("promoting", step=1)
+    decision = decide(PLAN, promoting, observation(**ill))
+    assert goes(decision) == ("failure", "paused", 1)
+    held = next_state(promoting, decision, AT)
+    assert held.resumes_to == "promoting"
+    assert decide(PLAN, held, observation(**ill)).phase == "paused"

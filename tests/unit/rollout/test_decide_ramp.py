@@ -1,0 +1,236 @@
+"""What is decided in the ramp, as scenarios."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from newshelf.rollout.commands import command
+from newshelf.rollout.decide import decide, next_state
+from newshelf.rollout.totals import Observation
+from tests.unit.rollout.conftest import (
+    AT,
+    EQUAL,
+    LAST,
+    NO_TRAFFIC,
+    PLAN,
+    WORSE,
+    challenger,
+    goes,
+    health,
+    observation,
+    plan,
+    state,
+    totals,
+)
+
+
+def test_a_step_without_harm_leads_to_the_next() -> None:
+    seen = observation(totals=EQUAL)
+    assert goes(decide(PLAN, state("ramp"), seen)) == ("success", "ramp", 1)
+
+
+def test_a_better_challenger_is_promoted_after_the_last_step() -> None:
+    decision = decide(PLAN, LAST, observation())
+    assert goes(decision) == ("success", "promoting", 1)
+    assert decision.reason.startswith("ctr: +")
+    assert decision.reason.endswith("better")
+
+
+def test_a_better_challenger_still_goes_through_every_step() -> None:
+    assert goes(decide(PLAN, state("ramp"), observation())) == ("success", "ramp", 1)
+
+
+def test_an_equal_challenger_waits_in_the_last_step_and_then_pauses() -> None:
+    seen = observation(totals=EQUAL)
+    assert goes(decide(PLAN, LAST, seen)) == ("waiting", "ramp", 1)
+    decision = decide(PLAN, LAST, replace(seen, seconds_in_step=1201.0))
+    assert goes(decision) == ("inconclusive", "paused", 1)
+    assert "undecided when the time was over" in decision.reason
+
+
+def test_an_equal_challenger_succeeds_where_the_plan_has_a_margin() -> None:
+    success = [{"metric": "ctr", "minimum_effect": 0.1, "margin": 0.15}]
+    decision = decide(plan(success=success), LAST, observation(totals=EQUAL))
+    assert goes(decision) == ("success", "promoting", 1)
+
+
+def test_a_step_runs_for_its_minimum_time_however_good_the_challenger_is() -> None:
+    seen = observation(seconds_in_step=119.0)
+    assert goes(decide(PLAN, LAST, seen)) == ("waiting", "ramp", 1)
+
+
+def test_a_step_needs_its_minimum_units_in_both_variants() -> None:
+    seen = observation(health={"control": health(), "challenger": health(2000, units=960)})
+    assert decide(PLAN, LAST, seen).phase == "promoting"
+    many = plan(ramp=[{**PLAN.ramp[0].model_dump(), "min_units": 961}])
+    decision = decide(many, state("ramp"), seen)
+    assert goes(decision) == ("waiting", "ramp", 0)
+    assert "960 of 961 units" in decision.reason
+    late = replace(seen, seconds_in_step=601.0)
+    assert goes(decide(many, state("ramp"), late)) == ("inconclusive", "paused", 0)
+
+
+def test_a_worse_challenger_is_rolled_back_before_the_minimum_time() -> None:
+    seen = observation(totals=WORSE, seconds_in_step=1.0)
+    decision = decide(PLAN, state("ramp"), seen)
+    assert goes(decision) == ("failure", "rolling_back", 0)
+    assert decision.reason.startswith("ctr: -")
+    assert decision.reason.endswith("worse")
+
+
+def test_one_worse_metric_of_two_is_enough() -> None:
+    success = [
+        {"metric": "ctr", "minimum_effect": 0.1},
+        {"metric": "revenue_per_unit", "minimum_effect": 0.3},
+    ]
+    poor = replace(totals(ctr=0.13, seed=2), revenue=totals(ctr=0.04, seed=3).revenue)
+    seen = observation(totals={"control": totals(seed=1), "challenger": poor})
+    decision = decide(plan(success=success), LAST, seen)
+    assert goes(decision) == ("failure", "rolling_back", 1)
+    assert "revenue_per_unit" in decision.reason
+    assert "ctr" not in decision.reason
+
+
+def test_both_metrics_of_two_must_be_better() -> None:
+    success = [
+        {"metric": "ctr", "minimum_effect": 0.1},
+        {"metric": "cvr", "minimum_effect": 0.3},
+    ]
+    same = replace(totals(ctr=0.13, seed=2), purchases=totals(seed=1).purchases)
+    seen = observation(totals={"control": totals(seed=1), "challenger": same})
+    decision = decide(plan(success=success), LAST, seen)
+    assert goes(decision) == ("waiting", "ramp", 1)
+    assert "cvr" in decision.reason
+
+
+def test_where_less_is_better_more_is_worse() -> None:
+    success = [{"metric": "ctr", "minimum_effect": 0.1, "direction": "decrease"}]
+    falling = plan(success=success)
+    assert decide(falling, LAST, observation(totals=WORSE)).phase == "promoting"
+    assert decide(falling, LAST, observation()).phase == "rolling_back"
+
+
+@pytest.mark.parametrize(
+    ("ill", "name"),
+    [
+        ({"errors": 200}, "error_rate"),
+        ({"latencies_ms": np.linspace(50, 900, 2000)}, "p99_ms"),
+        ({"empty": 300}, "empty_share"),
+        ({"fallbacks": 400}, "fallback_share"),
+    ],
+)
+def test_a_broken_guardrail_rolls_back_at_once(ill: dict[str, object], name: str) -> None:
+    seen = observation(health=challenger(**ill), seconds_in_step=1.0)
+    decision = decide(PLAN, LAST, seen)
+    assert goes(decision) == ("failure", "rolling_back", 1)
+    assert decision.reason.startswith(f"{name}: ")
+    assert "allowed is" in decision.reason
+
+
+def test_no_requests_pause_and_say_that_traffic_is_missing() -> None:
+    seen = observation(health=NO_TRAFFIC, totals={})
+    decision = decide(PLAN, state("ramp"), seen)
+    assert goes(decision) == ("no_data", "paused", 0)
+    assert decision.reason.endswith(
+        "no request for control and the challenger: traffic is probably missing"
+    )
+    early = replace(seen, seconds_in_step=1.0)
+    assert goes(decide(PLAN, state("ramp"), early)) == ("waiting", "ramp", 0)
+
+
+def test_no_requests_for_one_variant_pause() -> None:
+    one = {"control": health(10, units=5), "challenger": NO_TRAFFIC["challenger"]}
+    decision = decide(PLAN, state("ramp"), observation(health=one, totals={}))
+    assert goes(decision) == ("no_data", "paused", 0)
+    assert "no request for the challenger" in decision.reason
+
+
+def test_no_feedback_at_all_pauses() -> None:
+    silent = {side: totals(clicks=np.zeros(2000)) for side in ("control", "challenger")}
+    decision = decide(PLAN, state("ramp"), observation(totals=silent))
+    assert goes(decision) == ("no_data", "paused", 0)
+    assert "no feedback for ctr in either variant" in decision.reason
+
+
+def test_purchases_that_are_still_missing_do_not_pause() -> None:
+    success = [
+        {"metric": "ctr", "minimum_effect": 0.1},
+        {"metric": "cvr", "minimum_effect": 0.3},
+    ]
+    early = {
+        side: totals(purchases=np.zeros(2000), seed=seed)
+        for seed, side in enumerate(("control", "challenger"))
+    }
+    rare, seen = plan(success=success), observation(totals=early)
+    assert goes(decide(rare, state("ramp"), seen)) == ("success", "ramp", 1)
+    assert goes(decide(rare, LAST, seen)) == ("waiting", "ramp", 1)
+
+
+def test_lost_units_send_everybody_back_to_control() -> None:
+    seen = observation(health=challenger(units=700))
+    decision = decide(PLAN, LAST, seen)
+    assert goes(decision) == ("failure", "rolling_back", 1)
+    assert "sample-ratio mismatch: 1000 units in control and 700" in decision.reason
+
+
+def test_a_unit_in_two_variants_sends_everybody_back_to_control() -> None:
+    decision = decide(PLAN, LAST, observation(double_exposed=1))
+    assert goes(decision) == ("failure", "rolling_back", 1)
+    assert "double exposure: 1 units" in decision.reason
+
+
+def test_a_signal_pauses_until_a_person_accepts_it() -> None:
+    seen = observation(health=challenger(items={"hit": 2050}))
+    decision = decide(PLAN, LAST, seen)
+    assert goes(decision) == ("inconclusive", "paused", 1)
+    assert decision.raised == ("coverage",)
+    assert "coverage: 1 products where control has 50, below 70% of it" in decision.reason
+    held = next_state(LAST, decision, AT)
+    assert decide(PLAN, held, seen).phase == "paused"
+    resumed = command("resume", PLAN, held, AT)
+    assert resumed.accepted == ("coverage",)
+    assert decide(PLAN, resumed, seen).phase == "promoting"
+
+
+def test_a_challenger_that_does_not_answer_is_not_promoted() -> None:
+    seen = observation(versions_ready=False)
+    assert goes(decide(PLAN, LAST, seen)) == ("waiting", "ramp", 1)
+    late = replace(seen, seconds_in_step=1201.0)
+    assert goes(decide(PLAN, LAST, late)) == ("inconclusive", "paused", 1)
+
+
+def test_interleaved_rankings_are_judged_by_preference() -> None:
+    both = plan(
+        interleaving=True, success=[{"metric": "preference", "minimum_effect": 0.1}], signals=[]
+    )
+    random = np.random.default_rng(3)
+
+    def seen(mean: float) -> Observation:
+        return observation(
+            totals={},
+            health={"control": health(), "interleaved": health()},
+            credits={
+                "control": random.poisson(1.0, 1000).astype(float),
+                "challenger": random.poisson(mean, 1000).astype(float),
+            },
+        )
+
+    assert decide(both, LAST, seen(1.6)).phase == "promoting"
+    assert decide(both, LAST, seen(0.6)).phase == "rolling_back"
+    assert decide(both, LAST, seen(1.0)).phase == "ramp"
+    ill = replace(seen(1.6), health={"control": health(), "interleaved": health(errors=300)})
+    assert "error_rate" in decide(both, LAST, ill).reason
+    silent = replace(seen(1), credits={team: np.zeros(9) for team in ("control", "challenger")})
+    assert goes(decide(both, LAST, silent)) == ("no_data", "paused", 1)
+
+
+def test_an_unknown_metric_is_told_as_such() -> None:
+    few = {side: totals(20) for side in ("control", "challenger")}
+    decision = decide(PLAN, LAST, observation(totals=few))
+    assert decision.analysis is not None
+    (ctr,) = decision.analysis.metrics
+    assert ctr.verdict == "unknown"
+    assert math.isnan(ctr.effect)
+    assert "ctr: too few units that did it" in decision.reason
