@@ -29,6 +29,7 @@ from newshelf.gateway.answers import (
     RolloutsOut,
 )
 from newshelf.gateway.call import SCOPE, Call
+from newshelf.gateway.docs_page import DOCS, add_docs_page
 from newshelf.gateway.feedback import take_feedback
 from newshelf.gateway.hot import PlainApp
 from newshelf.gateway.http1 import Reply
@@ -52,6 +53,7 @@ from newshelf.serving.schemas import (
 
 __all__ = ["ROUTES", "make_app"]
 
+_DESCRIPTION = "/openapi.json"
 ROUTES = (
     "/v1/recommend",
     "/v1/similar",
@@ -61,8 +63,8 @@ ROUTES = (
     "/healthz",
     "/readyz",
     "/metrics",
-    "/docs",
-    "/openapi.json",
+    DOCS,
+    _DESCRIPTION,
 )
 _REFUSED = errors_of(
     RequestError, NotJson, InvalidField, TooLarge, UnsupportedMedia, Unauthorized, RateLimited
@@ -84,13 +86,15 @@ def make_app(parts: Callable[[], Parts], lifespan: Lifespan) -> FastAPI:
         version="1",
         description="Recommendations for a shop's front end.",
         lifespan=lifespan,
+        openapi_url=_DESCRIPTION,
+        docs_url=None,
         redoc_url=None,
-        swagger_ui_oauth2_redirect_url=None,
     )
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     _add_recommending(app, parts)
     _add_feedback(app, parts)
     _add_watching(app, parts)
+    add_docs_page(app, _DESCRIPTION)
     return app
 
 

@@ -26,6 +26,7 @@ from newshelf.errors import (
 from newshelf.gateway.access import Access
 from newshelf.gateway.call import SCOPE, Call
 from newshelf.gateway.deadline import Deadline, deadline_of
+from newshelf.gateway.docs_page import DOCS, DOCS_FILES
 from newshelf.gateway.log import RequestLog
 from newshelf.gateway.metrics import Metrics
 from newshelf.gateway.request_ids import RequestIds
@@ -38,8 +39,8 @@ _LOG = logging.getLogger(__name__)
 _DEADLINE = DEADLINE_HEADER.encode()
 _TRACE_PARENT = b"traceparent"
 _NO_ROUTE: dict[int, type[NewshelfError]] = {404: NotFound, 405: MethodNotAllowed}
-_OPEN_TO_ALL = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"})
-_DOCS = "/docs"
+_OPEN_TO_ALL = frozenset({"/healthz", "/readyz", DOCS, "/openapi.json"})
+_FILES_OPEN_TO_ALL = DOCS_FILES + "/"
 _HEADERS = [
     (b"cache-control", b"no-store"),
     (b"x-content-type-options", b"nosniff"),
@@ -47,12 +48,11 @@ _HEADERS = [
     (b"x-frame-options", b"DENY"),
 ]
 _CLOSED = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
-# The page that FastAPI makes loads Swagger UI from there.
+# Swagger UI sets styles and starts itself within the page.
 _FOR_DOCS = (
     b"content-security-policy",
-    b"default-src 'none'; script-src https://cdn.jsdelivr.net 'unsafe-inline'; "
-    b"style-src https://cdn.jsdelivr.net 'unsafe-inline'; img-src data: "
-    b"https://fastapi.tiangolo.com; connect-src 'self'; frame-ancestors 'none'",
+    b"default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
+    b"img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'",
 )
 
 Scope = MutableMapping[str, Any]
@@ -110,7 +110,7 @@ class Guard:
         )
         scope[SCOPE] = call
         route = scope["path"] if scope["path"] in self._routes else "other"
-        answer = _Answer(send, call, _FOR_DOCS if route == _DOCS else _CLOSED)
+        answer = _Answer(send, call, _FOR_DOCS if route == DOCS else _CLOSED)
         with self._spans.request(route, headers.get(_TRACE_PARENT)):
             try:
                 self._admit(scope, headers, call)
@@ -130,7 +130,8 @@ class Guard:
         self._log.tell(call, scope["method"], route)
 
     def _admit(self, scope: Scope, headers: dict[bytes, bytes], call: Call) -> None:
-        if scope["path"] not in _OPEN_TO_ALL:
+        path = scope["path"]
+        if path not in _OPEN_TO_ALL and not path.startswith(_FILES_OPEN_TO_ALL):
             call.key = self._access.admit(headers.get(b"authorization"))
         call.deadline = deadline_of(
             headers.get(_DEADLINE),
