@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from newshelf.cli_options import WorkspaceOption
+from newshelf.cli_refusing import Refusing
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 __all__ = ["loadtest"]
 
-_NO_VERDICT = 2
-"""Exit code when something was not right, so that nothing was judged."""
-
 loadtest = typer.Typer(
+    cls=Refusing,
     no_args_is_help=True,
     rich_markup_mode="markdown",
     help="Load a running server, and hold it against limits.\n\n"
@@ -140,7 +139,7 @@ def _scenario(
         mix, traffic or (), shape or (), slo, out, catalog, workspace, host, token,
     )  # fmt: skip
     name = context.command.name or ""
-    _end(context, lambda console: run_scenario(name, options, console))
+    _end(lambda console: run_scenario(name, options, console))
 
 
 for _name, _what in _SCENARIOS.items():
@@ -151,7 +150,6 @@ for _name, _what in _SCENARIOS.items():
 
 @loadtest.command()
 def saturate(
-    context: typer.Context,
     rate: Rate = None,
     resolution: Annotated[
         float, typer.Option(metavar="SHARE", help="How finely the rate is searched.")
@@ -183,12 +181,11 @@ def saturate(
         timeout=timeout, max_in_flight=max_in_flight, mix=mix, traffic=traffic or (), slo=slo,
         out=out, catalog=catalog, workspace=workspace, host=host, token=token,
     )  # fmt: skip
-    _end(context, lambda console: run_saturate(options, resolution, console))
+    _end(lambda console: run_saturate(options, resolution, console))
 
 
 @loadtest.command()
 def compare(
-    context: typer.Context,
     first: Annotated[Path, typer.Argument(metavar="A.json", help="The record of a run.")],
     second: Annotated[Path, typer.Argument(metavar="B.json", help="Of another version's.")],
     out: Annotated[
@@ -203,12 +200,11 @@ def compare(
     """
     from loadtest.command import compare_runs
 
-    _end(context, lambda console: compare_runs(first, second, out, console))
+    _end(lambda console: compare_runs(first, second, out, console))
 
 
 @loadtest.command()
 def report(
-    context: typer.Context,
     record: Annotated[Path, typer.Argument(metavar="RECORD.json", help="The record of a run.")],
     slo: Annotated[
         str | None, typer.Option(metavar="FILE", help="Limits (YAML), or p99=50ms,errors=0.1%.")
@@ -225,19 +221,11 @@ def report(
     """
     from loadtest.command import report_again
 
-    _end(context, lambda console: report_again(record, slo, out, console))
+    _end(lambda console: report_again(record, slo, out, console))
 
 
-def _end(context: typer.Context, job: "Callable[[Console], int]") -> None:
-    """Do the job and end with its exit code; what is not right is told in a sentence."""
+def _end(job: "Callable[[Console], int]") -> None:
+    """Do the job and end with its exit code."""
     from newshelf.console import make_console
-    from newshelf.errors import NewshelfError
 
-    try:
-        code = job(make_console())
-    except NewshelfError as error:
-        if context.find_root().params.get("debug"):
-            raise
-        typer.echo(f"error: {error.message}", err=True)
-        code = _NO_VERDICT
-    raise typer.Exit(code)
+    raise typer.Exit(job(make_console()))

@@ -1,37 +1,20 @@
 """``rollout``: a new version of the recommender, from shadow to everybody, or back."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from newshelf.cli_options import CatalogOption, WorkspaceOption
-from newshelf.errors import SetupError, Unavailable
+from newshelf.cli_refusing import Refusing
 
 if TYPE_CHECKING:
     from newshelf.rollout.commands import Command
 
 __all__ = ["rollout"]
 
-_REFUSED = 2
-
-
-class _Refusing(TyperGroup):
-    """What is refused has its own exit code: nothing was changed."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except (SetupError, Unavailable) as error:
-            if ctx.find_root().params.get("debug"):
-                raise
-            typer.echo(f"error: {error.message}", err=True)
-            raise typer.Exit(_REFUSED) from error
-
-
 rollout = typer.Typer(
-    cls=_Refusing,
+    cls=Refusing,
     no_args_is_help=True,
     rich_markup_mode="markdown",
     help="Compare a new version with the one that is served, and let the better one win. "

@@ -61,7 +61,7 @@ def test_what_is_wrong_is_said_and_nothing_changed(
     workspace: Workspace, words: tuple[str, ...], said: str
 ) -> None:
     code, output = run(workspace, *words)
-    assert code != 0
+    assert code == 2
     assert said in output
     assert KeyFile(workspace.api_keys).read() == ()
 
