@@ -6,39 +6,24 @@ prints for each rate what an open loop of one process delivers of it, and how la
 """
 
 import base64
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from loadtest.closed_loop import Plan, Request, Result, run
 from loadtest.plan import LoadPlan
 from loadtest.record import RunRecord, decoded
 from loadtest.run import run_load
+from loadtest.servers import noop_server
 from loadtest.traffic import TrafficSettings
 
-__all__ = ["Delivered", "measure", "measure_open", "noop_server"]
+__all__ = ["Delivered", "measure", "measure_open"]
 
 _BYTES, _CLIENTS = 20_000, 32
 _SECONDS = 3.0
 _OPEN_SECONDS = 10.0
 _OPEN = "open"
 _US_PER_MS = 1000
-
-
-@contextmanager
-def noop_server() -> Iterator[str]:
-    """The address of a server that does nothing, in a process of its own."""
-    command = [sys.executable, "-m", "loadtest.noop"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            if process.stdout is None:
-                raise RuntimeError("the server's output was not piped")
-            yield f"http://127.0.0.1:{int(process.stdout.readline())}"
-        finally:
-            process.terminate()
 
 
 def measure(body_bytes: int, clients: int, seconds: float = _SECONDS) -> Result:

@@ -9,13 +9,10 @@ Such a server sleeps, and needs next to nothing of a core, so several runs share
 """
 
 import argparse
-import subprocess
-import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +22,12 @@ from loadtest.plan import LoadPlan
 from loadtest.record import RunRecord, write_record
 from loadtest.run import run_load
 from loadtest.saturate import Goal, Saturation, Search, saturate
+from loadtest.servers import known_server
 from loadtest.traffic import TrafficSettings
 from newshelf.catalog.sample import draw_sample
 from newshelf.tuning.slo import LatencyLimit
 
-__all__ = ["greatest_rate", "known_server"]
+__all__ = ["greatest_rate"]
 
 _SERVICE_MS = 20.0
 _LIMIT = LatencyLimit(99, 100.0)
@@ -40,19 +38,6 @@ _TRAFFIC = TrafficSettings(
 )
 _AT_ONCE = 4
 _ARRIVALS = 1_000_000
-
-
-@contextmanager
-def known_server(service_ms: float) -> Iterator[str]:
-    """The address of one, in a process of its own."""
-    command = [sys.executable, "-m", "loadtest.known", "--service-ms", str(service_ms)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            if process.stdout is None:
-                raise RuntimeError("the server's output was not piped")
-            yield f"http://127.0.0.1:{int(process.stdout.readline())}"
-        finally:
-            process.terminate()
 
 
 def greatest_rate(service_ms: float, limit: LatencyLimit, seed: int = 0) -> float:
@@ -88,7 +73,7 @@ def _search(catalog: Path, seconds: float, seed: int) -> Saturation:
         runs += 1
         return _run(url, catalog, rate=rate, seconds=length, seed=1000 * seed + runs)
 
-    with known_server(_SERVICE_MS) as url:
+    with known_server(service_ms=_SERVICE_MS) as url:
         return saturate(measure, Goal(_LIMIT), Search(8.0, seconds=seconds))
 
 
@@ -110,7 +95,7 @@ def _pair(catalog: Path, seconds: float, seed: int) -> Sequence[RunRecord]:
     """The version, itself again, and one that is slower; all with the same arrivals."""
     records = []
     for service_ms in (_SERVICE_MS, _SERVICE_MS, _SERVICE_MS * _SLOWER):
-        with known_server(service_ms) as url:
+        with known_server(service_ms=service_ms) as url:
             record = _run(url, catalog, rate=_RATE, seconds=seconds, seed=seed)
             records.append(record)
     return records

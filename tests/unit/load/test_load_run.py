@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest.own_cost import noop_server
+from loadtest.servers import noop_server
 from newshelf.errors import ServerError
 from newshelf.load.run import LoadRequest, LoadResult, run_load
 

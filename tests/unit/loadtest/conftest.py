@@ -1,10 +1,7 @@
 """A small shop, servers whose behaviour is known, and plans to send to them."""
 
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,19 +57,6 @@ def start() -> Iterator[Start]:
     for server in servers:
         server.shutdown()
         server.server_close()
-
-
-@contextmanager
-def known_server(**options: object) -> Iterator[str]:
-    """The address of ``loadtest.known`` in a process of its own."""
-    words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
-    command = [sys.executable, "-P", "-m", "loadtest.known", *words]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            yield f"http://127.0.0.1:{int(process.stdout.readline())}"
-        finally:
-            process.terminate()
 
 
 def percentiles_ms(record: RunRecord, which: str = "latency") -> dict[float, float]:

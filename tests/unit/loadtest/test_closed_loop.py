@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from loadtest.closed_loop import Plan, Request, run
-from loadtest.own_cost import measure, noop_server
+from loadtest.own_cost import measure
+from loadtest.servers import noop_server
 from tests.unit.loadtest.server import Server, address
 
 

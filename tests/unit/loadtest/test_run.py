@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from loadtest.loops import arrivals_of
-from loadtest.own_cost import Delivered, measure_open, noop_server
+from loadtest.own_cost import Delivered, measure_open
 from loadtest.record import read_record, write_record
 from loadtest.run import Progress, run_load
+from loadtest.servers import known_server, noop_server
 from loadtest.shapes import Ramp
 from loadtest.traffic import TrafficSettings
 from newshelf.errors import CatalogError, ServerError
@@ -23,7 +24,6 @@ from tests.unit.loadtest.conftest import (
     Start,
     counted,
     errors,
-    known_server,
     right,
 )
 from tests.unit.loadtest.server import address

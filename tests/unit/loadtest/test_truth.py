@@ -16,12 +16,12 @@ from loadtest.loops import arrivals_of
 from loadtest.plan import LoadPlan
 from loadtest.record import RunRecord, decoded
 from loadtest.run import run_load
+from loadtest.servers import known_server
 from tests.unit.loadtest.conftest import (
     ONE_KIND,
     PERCENTILES,
     counted,
     errors,
-    known_server,
     percentiles_ms,
     right,
 )
