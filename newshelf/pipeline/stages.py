@@ -49,6 +49,7 @@ CODE: dict[str, tuple[str, ...]] = {
         "newshelf/config.py",
         "newshelf/errors.py",
         "newshelf/files.py",
+        "newshelf/validated.py",
         *_NN,
         *_KNOWLEDGE,
         "newshelf/serving/**/*.py",
@@ -58,7 +59,12 @@ CODE: dict[str, tuple[str, ...]] = {
 }
 """The sources of each stage, as globs; a test compares them with the real imports."""
 
-SHARED_CODE = ("newshelf/config.py", "newshelf/errors.py", "newshelf/files.py")
+SHARED_CODE = (
+    "newshelf/config.py",
+    "newshelf/errors.py",
+    "newshelf/files.py",
+    "newshelf/validated.py",
+)
 """Left out of all but the archive, which carries them: they decide no number, and the
 settings' values are compared by themselves."""
 
