@@ -6,6 +6,7 @@ trained one, and rolls the others back.
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -93,6 +94,28 @@ def test_a_bad_version_is_rolled_back_by_what_is_wrong_with_it(
     check_record(live.store, shoppers, challenger)
     assert versions(live).default() == live.own
     assert live.store.splits() == []
+
+
+def test_interleaving_finds_the_worse_ranking_in_answers_made_of_both(live: Shop) -> None:
+    preference = [{"metric": "preference", "minimum_effect": 0.2}]
+    live.start("drafted", plan_of(live.own, "worse", interleaving=True, success=preference))
+    with live.shoppers("drafted") as shoppers:
+        state = live.wait_for("drafted", "rolled_back", "paused", "promoted", "aborted")
+    assert state.phase == "rolled_back", state.reason
+    assert state.reason.startswith("preference"), state.reason
+    assert shoppers.failed == []
+    check_record(live.store, shoppers, "drafted")
+    answers = [one for one in live.store.exposures("drafted") if one.variant == "interleaved"]
+    drafted = [item for answer in answers for item in answer.items]
+    teams = Counter(item.source.partition("/")[0] for item in drafted)
+    assert set(teams) == {"control", "challenger"}
+    # A coin for each round: half of the products are each team's, but for short answers' ends.
+    assert 0.4 < teams["challenger"] / teams.total() < 0.6
+    assert all(0 < item.propensity <= 1 for item in drafted)
+    assert any(item.propensity < 1 for item in drafted)
+    clicks = live.store.credits("drafted")
+    assert clicks["control"].sum() > clicks["challenger"].sum()
+    assert versions(live).default() == live.own
 
 
 def test_what_does_not_fit_is_refused_and_changes_nothing(live: Shop, tmp_path: Path) -> None:
