@@ -98,20 +98,18 @@ def verdict(comparison: Comparison) -> str:
         range_words = f"95 % of resampled cases: {interval[0]:.2f} to {interval[1]:.2f}"
     return (
         f"{start} {comparison.model.ranker} reaches {comparison.ratio:.2f} times that "
-        f"({range_words}; paired test: {test.verdict}, p = {_p_words(test.p_value)})."
+        f"({range_words}; paired test: {test.verdict}, p {_p_words(test.p_value)})."
     )
 
 
 def few_shot_table(shots: FewShot) -> Table:
     """Accuracy and macro-F1 per number of shots, mean ± standard deviation over the draws."""
-    header = ["features"]
-    for count in shots.shots:
-        words = "1 shot" if count == 1 else f"{count} shots"
-        header += [f"accuracy, {words}", f"macro-F1, {words}"]
+    names = list(shots.accuracy)
+    header = ["shots", *(f"{what}, {name}" for name in names for what in ("accuracy", "macro-F1"))]
     rows = []
-    for name in shots.accuracy:
-        row = [Cell(name)]
-        for place in range(len(shots.shots)):
+    for place, count in enumerate(shots.shots):
+        row = [Cell(str(count))]
+        for name in names:
             for values in (shots.accuracy[name][place], shots.macro_f1[name][place]):
                 row.append(Cell(f"{values.mean():.1%}", f"± {100 * values.std():.1f}"))
         rows.append(row)
@@ -176,4 +174,4 @@ def _range(interval: Interval | None, words: Callable[[float], str]) -> str:
 
 
 def _p_words(value: float) -> str:
-    return f"{value:.4f}" if value >= 0.001 else "< 0.001"  # noqa: PLR2004
+    return f"= {value:.4f}" if value >= 0.001 else "< 0.001"  # noqa: PLR2004
