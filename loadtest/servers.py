@@ -1,9 +1,12 @@
 """Servers to measure against, in processes of their own, which print the port they took."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+
+from newshelf.pipeline.workspace import ROOT
 
 __all__ = ["known_server", "noop_server"]
 
@@ -26,7 +29,9 @@ def known_server(**options: object) -> AbstractContextManager[str]:
 @contextmanager
 def _server_of(module: str, *arguments: str) -> Iterator[str]:
     command = [sys.executable, "-P", "-m", module, *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    # Whatever the folder is that it is called from.
+    found = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, env=found, stdout=subprocess.PIPE, text=True) as process:
         try:
             if process.stdout is None:
                 raise RuntimeError("the server's output was not piped")
