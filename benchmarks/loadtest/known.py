@@ -71,6 +71,7 @@ def _search(catalog: Path, seconds: float, seed: int) -> Saturation:
     def measure(rate: float, length: float) -> RunRecord:
         nonlocal runs
         runs += 1
+        print(f"search {seed}: run {runs}, {rate:.1f}/s", flush=True)
         return _run(url, catalog, rate=rate, seconds=length, seed=1000 * seed + runs)
 
     with known_server(service_ms=_SERVICE_MS) as url:
