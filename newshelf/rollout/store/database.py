@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import log
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 from sqlalchemy import URL, Dialect, Engine, create_engine, event, make_url
@@ -19,6 +20,7 @@ __all__ = ["Database"]
 
 _BUSY_TIMEOUT_S = 5.0
 """How long a writer of SQLite waits for another process's transaction."""
+_LOCKED_PAUSE_S = 0.01
 _CONNECT_TIMEOUT_S = 5
 _FORMS = "sqlite:///FILE or postgresql+psycopg://USER:PASSWORD@HOST/DATABASE"
 
@@ -174,8 +176,8 @@ def _set_up(connection: sqlite3.Connection, _record: Any) -> None:
     connection.isolation_level = None
     # Built into SQLite only with an option of its compilation.
     connection.create_function("ln", 1, log, deterministic=True)
+    _use_log(connection)
     for pragma in (
-        "journal_mode = WAL",
         # A commit is in the system's cache: a killed process loses nothing. A power cut may
         # lose the last commits, and damages nothing.
         "synchronous = NORMAL",
@@ -187,3 +189,17 @@ def _set_up(connection: sqlite3.Connection, _record: Any) -> None:
         "mmap_size = 268435456",
     ):
         connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _use_log(connection: sqlite3.Connection) -> None:
+    """Switch to the write-ahead log; SQLite itself does not wait here for another process."""
+    end_s = monotonic() + _BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL").close()
+        except sqlite3.OperationalError:
+            if monotonic() > end_s:
+                raise
+            sleep(_LOCKED_PAUSE_S)
+        else:
+            return

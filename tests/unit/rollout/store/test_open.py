@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import sqlite3
 import stat
+import threading
 from pathlib import Path
 
 import pytest
@@ -97,3 +99,16 @@ def test_a_store_whose_server_has_gone_is_unavailable_and_comes_back_with_it(
         assert store.splits() == []
         store.add_exposures([exposure("ring", request_id="after")])
         assert [one.request_id for one in store.exposures()] == ["before", "after"]
+
+
+def test_a_new_file_that_another_process_writes_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    # In a file without the log yet, SQLite itself does not wait for a writer.
+    other.execute("BEGIN IMMEDIATE")
+    free = threading.Timer(0.3, lambda: other.execute("COMMIT"))
+    free.start()
+    with EventStore.open(f"sqlite:///{path}") as store:
+        assert store.splits() == []
+    free.join()
+    other.close()
