@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from export.candidates import (
     CANDIDATES,
@@ -31,8 +29,9 @@ from newshelf.files import read_json, write_json
 from newshelf.nn.spec import read_spec
 from newshelf.serving.bundle import TOKENIZER, read_version
 from newshelf.serving.runtimes import Kind, Precision, graph_files
+from newshelf.terminal import print_figures
 
-__all__ = ["PRECISION", "choose", "export_precisions", "precision_table"]
+__all__ = ["PRECISION", "choose", "export_precisions", "print_precisions"]
 
 PRECISION = "precision.json"
 _MARKDOWN = "precision.md"
@@ -67,7 +66,7 @@ def export_precisions(export_dir: Path, catalog: Catalog, console: Console | Non
     report = _report(tried, recipe, read_version(export_dir), len(products))
     write_json(export_dir / PRECISION, report)
     (export_dir / _MARKDOWN).write_text(_markdown(report), encoding="utf-8")
-    console.print(precision_table(report))
+    print_precisions(report, console)
 
 
 def choose(
@@ -117,16 +116,17 @@ def choose(
     return cast(Kind, best["runtime"]), cast(Precision, best["precision"])
 
 
-def precision_table(report: Mapping[str, Any]) -> Table:
+def print_precisions(report: Mapping[str, Any], console: Console) -> None:
     """``precision.json`` as a table; the worst view of each candidate."""
-    title = f"encoder, {report['products']} products on {report['cores']} cores, 8 at a time"
-    table = Table(title=title, title_justify="left")
-    for at, name in enumerate(_COLUMNS):
-        table.add_column(name, justify="right" if at in range(2, 7) else "left", no_wrap=at < 7)  # noqa: PLR2004
-    for row in _rows(report):
-        style = "dim" if row["reasons"] else None
-        table.add_row(*(escape(cell) for cell in _cells(row)), style=style)
-    return table
+    rows = _rows(report)
+    print_figures(
+        console,
+        _COLUMNS,
+        [_cells(row) for row in rows],
+        heading=f"encoder, {report['products']} products on {report['cores']} cores, 8 at a time",
+        left=(0, 1, len(_COLUMNS) - 1),
+        dim=[at for at, row in enumerate(rows) if row["reasons"]],
+    )
 
 
 def _try_all(export_dir: Path, products: Products) -> tuple[Recipe | None, list[Tried]]:

@@ -4,8 +4,6 @@ import math
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table as RichTable
 
 from loadtest.incidents import Incident
 from loadtest.latencies import Latencies
@@ -13,6 +11,7 @@ from loadtest.record import RunRecord, decoded
 from loadtest.slo import Verdict
 from loadtest.timeline import Timeline, Totals
 from newshelf.evaluation.tables import Cell, Table
+from newshelf.terminal import print_figures
 
 __all__ = [
     "errors_table",
@@ -27,6 +26,8 @@ __all__ = [
 ]
 
 _PERCENTS = (50.0, 90.0, 95.0, 99.0, 99.9)
+_FURTHER = ("p90", "p99.9", "mean", "p99 from sending", "late")
+"""What the page tells, and a narrow terminal does not."""
 _WHOLE_MS = 100.0
 
 
@@ -145,12 +146,9 @@ def settings_table(record: RunRecord) -> Table:
 
 def print_table(table: Table, console: Console) -> None:
     """The table in a terminal; small print follows its figure in brackets."""
-    shown = RichTable(title=escape(table.heading), title_justify="left")
-    for number, name in enumerate(table.header):
-        shown.add_column(escape(name), justify="left" if number == 0 else "right")
-    for row in table.rows:
-        shown.add_row(*(escape(_inline(cell)) for cell in row))
-    console.print(shown)
+    rows = [[_inline(cell) for cell in row] for row in table.rows]
+    further = [at for at, name in enumerate(table.header) if name in _FURTHER]
+    print_figures(console, table.header, rows, heading=table.heading, further=further)
 
 
 def _inline(cell: Cell) -> str:

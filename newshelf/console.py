@@ -1,6 +1,7 @@
 """What the command line prints: tables, and lines to try next."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -25,12 +26,18 @@ __all__ = [
 ]
 
 _SHOWN_NUMBERS = 6
+_WIDTH = 160
+"""Characters, of what is written into a file or another program."""
 _READ_KEY = r"""sed -n '/"inference"/,/}/s/.*"key": "\(.*\)".*/\1/p'"""
 
 
 def make_console() -> Console:
-    """Standard output; plain when it is not a terminal."""
-    return Console(highlight=False, soft_wrap=True)
+    """Standard output; plain when it is not a terminal, and as wide as tables need it."""
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        # Rich would take 80: a log has no edge.
+        console.width = _WIDTH
+    return console
 
 
 def show_recommendation(

@@ -5,7 +5,6 @@ from datetime import datetime
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from newshelf.rollout.figures import (
     GUARDRAIL_HEADER,
@@ -20,6 +19,7 @@ from newshelf.rollout.look import Look
 from newshelf.rollout.plan import Plan
 from newshelf.rollout.state import PHASES, RolloutState
 from newshelf.rollout.store import RolloutRow
+from newshelf.terminal import print_figures
 
 __all__ = ["show_rollout"]
 
@@ -75,11 +75,5 @@ def _share(row: RolloutRow, plan: Plan, state: RolloutState) -> str:
 
 
 def _table(console: Console, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    if not rows:
-        return
-    table = Table()
-    for place, name in enumerate(header):
-        table.add_column(name, justify="left" if place in {0, len(header) - 1} else "right")
-    for row in rows:
-        table.add_row(*map(escape, row))
-    console.print(table)
+    if rows:
+        print_figures(console, header, rows, left=(0, len(header) - 1))

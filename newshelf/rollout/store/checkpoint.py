@@ -13,7 +13,8 @@ from pathlib import Path
 __all__ = ["Checkpoints"]
 
 _LOG = logging.getLogger(__name__)
-_PAUSE_S = 1.0
+_PAUSE_S = 0.1
+"""The less there is to copy, the shorter the disk is kept from the writers."""
 _LEAST_BYTES = 4 * 2**20
 """Smaller logs are let alone."""
 _MOST_BYTES = 128 * 2**20

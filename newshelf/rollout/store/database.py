@@ -21,6 +21,8 @@ __all__ = ["Database"]
 _BUSY_TIMEOUT_S = 5.0
 """How long a writer of SQLite waits for another process's transaction."""
 _LOCKED_PAUSE_S = 0.01
+_NO_RESET: dict[str, Any] = {"pool_reset_on_return": None}
+"""Single statements leave no transaction behind that would have to be rolled back."""
 _CONNECT_TIMEOUT_S = 5
 _FORMS = "sqlite:///FILE or postgresql+psycopg://USER:PASSWORD@HOST/DATABASE"
 
@@ -42,7 +44,7 @@ class Database:
             self._engine, self._writer, self._quick = _sqlite(parsed)
         else:
             self._engine = self._writer = _postgresql(parsed)
-            self._quick = _postgresql(parsed, isolation_level="AUTOCOMMIT")
+            self._quick = _postgresql(parsed, isolation_level="AUTOCOMMIT", **_NO_RESET)
 
     @property
     def sqlite_file(self) -> Path | None:
@@ -159,12 +161,16 @@ def _sqlite(url: URL) -> tuple[Engine, Engine, Engine]:
     at = url.set(database=str(path))
     # Immediate: a transaction that first reads, and then finds that another has written, would
     # fail at once, however long it is ready to wait.
-    return _sqlite_engine(at, "BEGIN"), _sqlite_engine(at, "BEGIN IMMEDIATE"), _sqlite_engine(at)
+    return (
+        _sqlite_engine(at, "BEGIN"),
+        _sqlite_engine(at, "BEGIN IMMEDIATE"),
+        _sqlite_engine(at, **_NO_RESET),
+    )
 
 
-def _sqlite_engine(url: URL, begin: str | None = None) -> Engine:
+def _sqlite_engine(url: URL, begin: str | None = None, **options: Any) -> Engine:
     arguments = {"timeout": _BUSY_TIMEOUT_S, "check_same_thread": False}
-    engine = create_engine(url, connect_args=arguments)
+    engine = create_engine(url, connect_args=arguments, **options)
     event.listen(engine, "connect", _set_up)
     if begin is not None:
         event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
