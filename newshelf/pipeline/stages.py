@@ -49,6 +49,7 @@ CODE: dict[str, tuple[str, ...]] = {
         "newshelf/config.py",
         "newshelf/errors.py",
         "newshelf/files.py",
+        "newshelf/terminal.py",
         "newshelf/validated.py",
         *_NN,
         *_KNOWLEDGE,
