@@ -203,8 +203,11 @@ def _use_log(connection: sqlite3.Connection) -> None:
     while True:
         try:
             connection.execute("PRAGMA journal_mode = WAL").close()
-        except sqlite3.OperationalError:
-            if monotonic() > end_s:
+        except sqlite3.OperationalError as error:
+            # The lowest byte: the others say of what kind the lock is. A file that cannot be
+            # written will not become so by waiting.
+            locked = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+            if not locked or monotonic() > end_s:
                 raise
             sleep(_LOCKED_PAUSE_S)
         else:

@@ -6,6 +6,7 @@ import sqlite3
 import stat
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -99,6 +100,23 @@ def test_a_store_whose_server_has_gone_is_unavailable_and_comes_back_with_it(
         assert store.splits() == []
         store.add_exposures([exposure("ring", request_id="after")])
         assert [one.request_id for one in store.exposures()] == ["before", "after"]
+
+
+def test_only_a_lock_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "events.db"
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute("CREATE TABLE anything (at INTEGER)")
+    connect = sqlite3.connect
+
+    def read_only(name: str, *arguments: Any, **options: Any) -> sqlite3.Connection:
+        return connect(f"file:{name}?mode=ro", *arguments, uri=True, **options)
+
+    waits: list[float] = []
+    monkeypatch.setattr("newshelf.rollout.store.database.sleep", waits.append)
+    monkeypatch.setattr(sqlite3.dbapi2, "connect", read_only)
+    with pytest.raises(SettingsError, match="readonly database"):
+        EventStore.open(f"sqlite:///{path}")
+    assert waits == []
 
 
 def test_a_new_file_that_another_process_writes_is_waited_for(tmp_path: Path) -> None:
