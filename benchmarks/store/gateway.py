@@ -61,7 +61,7 @@ class _Nothing:
 
 async def _run(plan: Plan) -> Result:
     store = None if plan.url is None else EventStore.open(plan.url)
-    group = GroupCommit(store if store is not None else _Nothing())
+    group = GroupCommit(_Nothing()) if store is None else GroupCommit(store, lanes=store.lanes())
     chance = random.Random(plan.seed)  # noqa: S311 - reproducible, nothing is secret
     answers = [
         made_answer(chance) for _ in range(int((plan.warm_up_s + plan.seconds) * plan.per_second))

@@ -28,7 +28,7 @@ OpenStore = Callable[[GatewayPlan], AbstractAsyncContextManager[tuple[Recorder, 
 async def open_store(plan: GatewayPlan) -> AsyncIterator[tuple[Recorder, ReadSplits]]:
     """The event store: what writes to it, and what reads the rollouts."""
     with EventStore.open(plan.store_url) as store:
-        commits = GroupCommit(store)
+        commits = GroupCommit(store, lanes=store.lanes())
         try:
             yield commits, store.splits
         finally:

@@ -9,6 +9,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
+import psycopg
 from sqlalchemy import URL, Dialect, Engine, create_engine, event, make_url
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError
@@ -105,6 +106,18 @@ class Database:
             finally:
                 connection.close()
 
+    async def connect_async(self) -> psycopg.AsyncConnection[Any]:
+        """A connection to PostgreSQL for an event loop; each statement is a transaction.
+
+        Raises:
+            psycopg.Error: the server does not answer.
+        """
+        # The first is an empty text, for drivers that must have one.
+        _, options = self.dialect.create_connect_args(self._engine.url)
+        return await psycopg.AsyncConnection.connect(
+            autocommit=True, **options, **_connect_options(self._engine.url)
+        )
+
     def close(self) -> None:
         """Close all connections."""
         for engine in (self._engine, self._writer, self._quick):
@@ -126,9 +139,12 @@ class Database:
 
 
 def _postgresql(url: URL, **options: Any) -> Engine:
+    return create_engine(url, connect_args=_connect_options(url), **options)
+
+
+def _connect_options(url: URL) -> dict[str, Any]:
     # A setting of the URL's own wins.
-    wait = {} if "connect_timeout" in url.query else {"connect_timeout": _CONNECT_TIMEOUT_S}
-    return create_engine(url, connect_args=wait, **options)
+    return {} if "connect_timeout" in url.query else {"connect_timeout": _CONNECT_TIMEOUT_S}
 
 
 def _parsed(text: str) -> URL:

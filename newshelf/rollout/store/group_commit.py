@@ -1,6 +1,7 @@
 """Many requests, few commits: rows that arrive while one commit is under way share the next.
 
 No timer: a lone row is committed at once, and the busier the gateway, the larger the groups.
+Where the database has lanes, answers take them, and the thread has what they could not store.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ from typing import Protocol
 
 from newshelf.errors import Unavailable
 from newshelf.rollout.records import Exposure, Feedback
+from newshelf.rollout.store.insert import MOST_ROWS
 from newshelf.rollout.store.outcome import Outcome
 from newshelf.rollout.store.shadow import ShadowAnswer
 from newshelf.rollout.store.store import Writes
@@ -31,6 +33,16 @@ class Store(Protocol):
         """Store all of it, or nothing; see ``EventStore.write``."""
 
 
+class Lane(Protocol):
+    """What stores answers from the event loop: as ``newshelf.rollout.store.lane.Lane`` does."""
+
+    async def write(self, answers: Sequence[Exposure]) -> bool:
+        """Try once; tell whether they are stored."""
+
+    async def close(self) -> None:
+        """Take no more."""
+
+
 @dataclass(eq=False)
 class _Waiting:
     """One caller, and what it wants to have written."""
@@ -43,12 +55,13 @@ class _Waiting:
 
 
 class GroupCommit:
-    """The event loop's side of the store. One per process; its thread does all writing.
+    """The event loop's side of the store. One per process.
 
-    A call returns when its rows are committed. While the database does not answer, the thread
-    tries again and again; a caller that has waited for too long gets ``Unavailable``, and its
-    rows are tried no more (they may be there, if only the answer to the commit was lost:
-    sending them again is safe).
+    Answers go by an idle lane, where there are lanes; its thread writes all else, and what a
+    lane could not store. A call returns when its rows are committed. While the database does
+    not answer, the thread tries again and again; a caller that has waited for too long gets
+    ``Unavailable``, and its rows are tried no more (they may be there, if only the answer to
+    the commit was lost: sending them again is safe).
     """
 
     def __init__(
@@ -58,6 +71,7 @@ class GroupCommit:
         max_rows: int = 1000,
         max_waiting: int = 20_000,
         max_wait_s: float = 2.0,
+        lanes: Sequence[Lane] = (),
     ) -> None:
         """Start the thread; to be called within a running event loop.
 
@@ -66,6 +80,7 @@ class GroupCommit:
             max_rows: callers whose rows share one commit at most.
             max_waiting: callers that wait at once; more get ``Unavailable`` immediately.
             max_wait_s: how long a caller waits.
+            lanes: of the store; closed with this.
         """
         self._store = store
         self._max_rows = max_rows
@@ -73,8 +88,14 @@ class GroupCommit:
         self._max_wait_s = max_wait_s
         self._loop = asyncio.get_running_loop()
         self._queue: deque[_Waiting] = deque()
+        """The thread's."""
+        self._answers: deque[_Waiting] = deque()
+        """The lanes'."""
+        self._lanes = lanes
+        self._idle = list(lanes)
+        self._busy: set[asyncio.Task[None]] = set()
         self._work = threading.Event()
-        self._closing = False
+        self._closing = self._closed = False
         self._thread = threading.Thread(target=self._run, name="group-commit", daemon=True)
         self._thread.start()
 
@@ -101,37 +122,63 @@ class GroupCommit:
         await self._enqueue(Writes(shadow=(answer,)))
 
     async def close(self) -> None:
-        """Write what waits, and end the thread. Calls after it get ``Unavailable``."""
+        """Write what waits, and end lanes and thread. Calls after it get ``Unavailable``."""
         self._closing = True
+        await asyncio.gather(*self._busy)
+        for lane in self._lanes:
+            await lane.close()
+        self._closed = True
         self._work.set()
         await asyncio.to_thread(self._thread.join)
 
     def _enqueue(self, writes: Writes) -> "asyncio.Future[list[Outcome]]":
-        if self._closing or len(self._queue) >= self._max_waiting:
+        if self._closing or len(self._queue) + len(self._answers) >= self._max_waiting:
             reason = "is being closed" if self._closing else "has too many rows to write"
             raise Unavailable(f"the event store {reason}")
         waiting = _Waiting(writes, self._loop.create_future(), monotonic() + self._max_wait_s)
         waiting.timer = self._loop.call_later(self._max_wait_s, _give_up, waiting)
-        self._queue.append(waiting)
-        self._work.set()
+        if self._lanes and writes.is_one_statement:
+            self._answers.append(waiting)
+            self._start_lane()
+        else:
+            self._to_thread([waiting])
         return waiting.future
+
+    def _start_lane(self) -> None:
+        if self._idle:
+            task = self._loop.create_task(self._drive(self._idle.pop()))
+            self._busy.add(task)
+            task.add_done_callback(self._busy.discard)
+
+    async def _drive(self, lane: Lane) -> None:
+        """Store answers by a lane until none wait."""
+        try:
+            while taken := _take(self._answers, MOST_ROWS):
+                group = _in_time(taken)
+                if not group or await lane.write(_together(group).exposures):
+                    _tell(group, [])
+                else:
+                    self._to_thread(group)
+        finally:
+            self._idle.append(lane)
+
+    def _to_thread(self, group: Sequence[_Waiting]) -> None:
+        self._queue.extend(group)
+        self._work.set()
 
     def _run(self) -> None:
         while True:
             self._work.wait()
             self._work.clear()
             while self._queue:
-                self._commit(self._take())
-            if self._closing and not self._queue:
+                self._commit(_take(self._queue, self._max_rows))
+            if self._closed and not self._queue:
                 return
-
-    def _take(self) -> list[_Waiting]:
-        return [self._queue.popleft() for _ in range(min(len(self._queue), self._max_rows))]
 
     def _commit(self, group: list[_Waiting]) -> None:
         """Write a group, as often as it takes."""
         pause_s = _FIRST_PAUSE_S
-        while group := [one for one in group if monotonic() < one.expires_s]:
+        while group := _in_time(group):
             try:
                 self._answer(group, self._store.write(_together(group)))
             except Unavailable as error:
@@ -155,6 +202,15 @@ class GroupCommit:
 
     def _answer(self, group: list[_Waiting], outcomes: list[Outcome]) -> None:
         self._loop.call_soon_threadsafe(_tell, group, outcomes)
+
+
+def _take(queue: deque[_Waiting], most: int) -> list[_Waiting]:
+    return [queue.popleft() for _ in range(min(len(queue), most))]
+
+
+def _in_time(group: Sequence[_Waiting]) -> list[_Waiting]:
+    """Those whose callers still wait."""
+    return [one for one in group if monotonic() < one.expires_s]
 
 
 def _together(group: Sequence[_Waiting]) -> Writes:

@@ -16,6 +16,7 @@ from newshelf.rollout.store.checkpoint import Checkpoints
 from newshelf.rollout.store.credits import team_credits
 from newshelf.rollout.store.database import Database
 from newshelf.rollout.store.insert import MOST_ROWS
+from newshelf.rollout.store.lane import Lane
 from newshelf.rollout.store.looks import KeptLook, add_look, last_look, read_looks
 from newshelf.rollout.store.migrate import migrate
 from newshelf.rollout.store.observe import Observed, observe
@@ -40,6 +41,7 @@ __all__ = ["JOIN_WINDOW", "EventStore", "Writes"]
 
 JOIN_WINDOW = timedelta(days=1)
 """How long after an answer an event that names no request still belongs to it."""
+_LANES = 4
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,13 @@ class EventStore:
         self.close()
 
     # Records
+
+    def lanes(self) -> list[Lane]:
+        """Ways by which one event loop stores answers itself; it closes them.
+
+        None into SQLite, where a commit takes place in the caller's thread.
+        """
+        return [] if self._database.sqlite_file else [Lane(self._database) for _ in range(_LANES)]
 
     def write(self, writes: Writes) -> list[Outcome]:
         """Store all of it, or nothing. What is there already is left as it is.

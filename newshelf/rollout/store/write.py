@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Dialect, select
 from sqlalchemy.engine import Connection
 
 from newshelf.rollout.records import Exposure, Feedback
@@ -16,7 +16,13 @@ from newshelf.rollout.store.outcome import Outcome
 from newshelf.rollout.store.rows import EXPOSURE_COLUMNS, exposure_row
 from newshelf.rollout.store.shadow import SHADOW_COLUMNS, ShadowAnswer, shadow_row
 
-__all__ = ["write_exposures", "write_exposures_once", "write_feedback", "write_shadow"]
+__all__ = [
+    "exposures_statement",
+    "write_exposures",
+    "write_exposures_once",
+    "write_feedback",
+    "write_shadow",
+]
 
 _FEEDBACK_COLUMNS = (
     "event_id",
@@ -41,10 +47,14 @@ def write_exposures(connection: Connection, answers: Sequence[Exposure]) -> None
 
 def write_exposures_once(database: Database, answers: Sequence[Exposure]) -> None:
     """The same of a few answers, and nothing else, in a transaction of their own."""
-    statement = insert_statement(
-        database.dialect, schema.exposures, EXPOSURE_COLUMNS, _rows(answers)
-    )
-    database.write_once(*statement)
+    database.write_once(*exposures_statement(database.dialect, answers))
+
+
+def exposures_statement(
+    dialect: Dialect, answers: Sequence[Exposure]
+) -> tuple[str, tuple[Any, ...]]:
+    """One statement for ``MOST_ROWS`` answers at most: SQL for the driver, and its values."""
+    return insert_statement(dialect, schema.exposures, EXPOSURE_COLUMNS, _rows(answers))
 
 
 def _rows(answers: Sequence[Exposure]) -> list[tuple[Any, ...]]:

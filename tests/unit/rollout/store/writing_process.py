@@ -44,7 +44,8 @@ async def client(group: GroupCommit, name: str) -> None:
 
 
 async def main(url: str, name: str) -> None:
-    group = GroupCommit(EventStore.open(url), max_wait_s=600)
+    store = EventStore.open(url)
+    group = GroupCommit(store, max_wait_s=600, lanes=store.lanes())
     await asyncio.gather(*(client(group, f"{name}-{one}") for one in range(CLIENTS)))
 
 
