@@ -7,6 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from newshelf.cli_bench import bench
+from newshelf.cli_events import events
 from newshelf.cli_keys import keys
 from newshelf.cli_loadtest import loadtest
 from newshelf.cli_options import (
@@ -56,6 +57,7 @@ app.add_typer(bench, name="bench")
 app.add_typer(loadtest, name="loadtest")
 app.add_typer(keys, name="keys")
 app.add_typer(rollout, name="rollout")
+app.add_typer(events, name="events")
 
 
 @app.callback()

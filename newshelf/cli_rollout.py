@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from newshelf.cli_controller import controller_of
 from newshelf.cli_options import CatalogOption, WorkspaceOption
 from newshelf.cli_refusing import Refusing
 
@@ -45,7 +46,7 @@ def start(
     from newshelf.rollout.plan_file import load_plan
 
     planned = load_plan(plan)
-    with open_rollouts(_controller(catalog, workspace)) as rollouts:
+    with open_rollouts(controller_of(catalog, workspace)) as rollouts:
         state = rollouts.start(planned, name or plan.stem)
     console = make_console()
     console.print(f"{state.rollout}: {planned.control} against {planned.challenger}", markup=False)
@@ -64,7 +65,7 @@ def status(
     from newshelf.rollout.open import open_rollouts
     from newshelf.rollout.show import show_rollout
 
-    with open_rollouts(_controller(catalog, workspace)) as rollouts:
+    with open_rollouts(controller_of(catalog, workspace)) as rollouts:
         show_rollout(make_console(), rollouts.row(name), rollouts.last_look(name))
 
 
@@ -141,7 +142,7 @@ def report(
     from newshelf.rollout.open import open_rollouts
     from newshelf.rollout.report import write_report
 
-    plan_file = _controller(catalog, workspace)
+    plan_file = controller_of(catalog, workspace)
     with open_rollouts(plan_file) as rollouts:
         row = rollouts.row(name)
         path = out or plan_file.parent / f"{row.name}.html"
@@ -155,16 +156,6 @@ def _give(
     from newshelf.console import make_console
     from newshelf.rollout.open import open_rollouts
 
-    with open_rollouts(_controller(catalog, workspace)) as rollouts:
+    with open_rollouts(controller_of(catalog, workspace)) as rollouts:
         state = rollouts.change(name, wanted)
     make_console().print(f"{state.rollout}: {state.phase}, {state.reason}", markup=False)
-
-
-def _controller(catalog: Path | None, workspace: Path | None) -> Path:
-    """The file of the controller whose rollouts are meant."""
-    from newshelf.pipeline.find import only_server
-    from newshelf.pipeline.workspace import open_workspace
-
-    if catalog is None and workspace is None:
-        return only_server(None, None).directory.parent / "rollout" / "controller.json"
-    return open_workspace(catalog, override=workspace).controller

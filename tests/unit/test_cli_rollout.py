@@ -1,6 +1,5 @@
 """The verbs of rollouts, where there is no model server: what is refused changes nothing."""
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,14 +8,12 @@ import yaml
 from typer.testing import CliRunner
 
 from newshelf.cli import app
-from newshelf.config import RolloutSettings
 from newshelf.rollout.plan_file import load_plan
 from newshelf.rollout.state import RolloutState, draft
 from newshelf.rollout.store import EventStore
-from newshelf.server.controller_plan import ControllerPlan, write_controller_plan
+from tests.unit.verbs import Run, verbs_of
 
 ROOT = Path(__file__).resolve().parents[2]
-Run = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
@@ -26,25 +23,7 @@ def url(tmp_path: Path) -> str:
 
 @pytest.fixture
 def run(tmp_path: Path, url: str) -> Run:
-    write_controller_plan(
-        tmp_path / "workspace" / "rollout" / "controller.json",
-        ControllerPlan(
-            settings=RolloutSettings(),
-            store_url=url,
-            torchserve=tmp_path / "server",
-            model_store=tmp_path,
-            promoted=tmp_path / "promoted.json",
-            question={"k": 5},
-            longest_request_s=10,
-        ),
-    )
-
-    def call(*words: str | Path) -> tuple[int, str]:
-        given = ["rollout", *map(str, words), "--workspace", str(tmp_path / "workspace")]
-        done = CliRunner().invoke(app, given, env={"COLUMNS": "200"})
-        return done.exit_code, " ".join(done.output.split())
-
-    return call
+    return verbs_of("rollout", tmp_path, url)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from newshelf.rollout.records import Exposure, Feedback
 from newshelf.rollout.store.insert import MOST_ROWS
 from newshelf.rollout.store.outcome import Outcome
 from newshelf.rollout.store.shadow import ShadowAnswer
-from newshelf.rollout.store.store import Writes
+from newshelf.rollout.store.writes import Writes
 
 __all__ = ["GroupCommit"]
 

@@ -1,7 +1,6 @@
 """The event store: one object per process, for every thread."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Self
@@ -13,14 +12,15 @@ from newshelf.rollout.records import Exposure, Feedback
 from newshelf.rollout.split import Split
 from newshelf.rollout.store import lease, rollouts
 from newshelf.rollout.store.checkpoint import Checkpoints
+from newshelf.rollout.store.clock import to_us
 from newshelf.rollout.store.credits import team_credits
 from newshelf.rollout.store.database import Database
-from newshelf.rollout.store.insert import MOST_ROWS
 from newshelf.rollout.store.lane import Lane
 from newshelf.rollout.store.looks import KeptLook, add_look, last_look, read_looks
 from newshelf.rollout.store.migrate import migrate
 from newshelf.rollout.store.observe import Observed, observe
 from newshelf.rollout.store.outcome import Outcome
+from newshelf.rollout.store.prune import Pruned, prune
 from newshelf.rollout.store.read import (
     StoredFeedback,
     last_answer_at,
@@ -35,28 +35,14 @@ from newshelf.rollout.store.write import (
     write_feedback,
     write_shadow,
 )
+from newshelf.rollout.store.writes import Writes
 from newshelf.rollout.totals import Floats
 
-__all__ = ["JOIN_WINDOW", "EventStore", "Writes"]
+__all__ = ["JOIN_WINDOW", "EventStore"]
 
 JOIN_WINDOW = timedelta(days=1)
 """How long after an answer an event that names no request still belongs to it."""
 _LANES = 4
-
-
-@dataclass(frozen=True)
-class Writes:
-    """What one transaction writes."""
-
-    exposures: Sequence[Exposure] = ()
-    feedback: Sequence[Feedback] = ()
-    """May name the requests of ``exposures``."""
-    shadow: Sequence[ShadowAnswer] = ()
-
-    @property
-    def is_one_statement(self) -> bool:
-        """Whether one statement writes it: the most of what a gateway writes."""
-        return not self.feedback and not self.shadow and 0 < len(self.exposures) <= MOST_ROWS
 
 
 class EventStore:
@@ -166,6 +152,15 @@ class EventStore:
     def feedback(self, rollout: str | None = None) -> Iterator[StoredFeedback]:
         """All events, or those of one rollout, in the order in which they were stored."""
         return read_feedback(self._database, rollout)
+
+    def prune(
+        self, before: datetime, on_removed: Callable[[int], None] = lambda _rows: None
+    ) -> Pruned:
+        """Remove answers and events of before a moment, in many small transactions.
+
+        An old row that was stored after younger ones may stay until the next call.
+        """
+        return prune(self._database, to_us(before), on_removed)
 
     def export_events(self, path: Path) -> int:
         """Write all feedback in the catalogue's events format.

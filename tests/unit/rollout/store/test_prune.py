@@ -1,0 +1,74 @@
+"""Old answers and events are removed, young ones stay, and others write meanwhile."""
+
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from newshelf.rollout.records import Exposure, Feedback
+from newshelf.rollout.store import EventStore, Pruned, ShadowAnswer
+from tests.unit.rollout.store.moments import START
+
+MakeExposure = Callable[..., Exposure]
+
+
+@pytest.fixture(autouse=True)
+def small_transactions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("newshelf.rollout.store.prune._ROWS", 7)
+
+
+def at(second: float) -> datetime:
+    return START + timedelta(seconds=second)
+
+
+def test_what_was_before_goes_and_the_rest_stays(
+    store: EventStore, exposure: MakeExposure, feedback: Callable[..., Feedback]
+) -> None:
+    store.add_exposures([exposure("ring", request_id=f"{n:02}", at_s=n) for n in range(40)])
+    store.add_feedback(
+        [feedback("ring", request_id=f"{n:02}", event_id=f"e{n:02}", at_s=n) for n in range(40)]
+    )
+    store.add_shadow(
+        [
+            ShadowAnswer(
+                rollout="spring", request_id=f"{n:02}", at=at(n), latency_ms=1, overlap=0.5
+            )
+            for n in range(40)
+        ]
+    )
+    told: list[int] = []
+    assert store.prune(at(25), told.append) == Pruned(exposures=25, feedback=25, shadow_answers=25)
+    assert sum(told) == 75
+    # In several transactions.
+    assert max(told) <= 7
+    left = [f"{n:02}" for n in range(25, 40)]
+    assert sorted(one.request_id for one in store.exposures()) == left
+    assert sorted(one.event_id for one in store.feedback()) == [f"e{name}" for name in left]
+    assert store.shadow("spring", since=START)["requests"] == 15
+    assert store.prune(at(25)).rows == 0
+
+
+def test_an_old_row_among_young_ones_goes_alone(store: EventStore, exposure: MakeExposure) -> None:
+    seconds = [0, 90, 1, 91, 92, 2]
+    store.add_exposures([exposure("ring", request_id=f"{s:02}", at_s=s) for s in seconds])
+    assert store.prune(at(50)).exposures == 3
+    assert sorted(one.request_id for one in store.exposures()) == ["90", "91", "92"]
+
+
+def test_answers_are_stored_while_old_ones_go(store: EventStore, exposure: MakeExposure) -> None:
+    store.add_exposures([exposure("ring", request_id=f"old-{n}", at_s=n) for n in range(300)])
+    young = [exposure("ring", request_id=f"young-{n}", at=datetime.now(UTC)) for n in range(100)]
+
+    def write() -> None:
+        for one in young:
+            store.add_exposures([one])
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    removed = store.prune(datetime.now(UTC) - timedelta(days=2))
+    writer.join()
+    assert removed.exposures == 300
+    assert sorted(one.request_id for one in store.exposures()) == sorted(
+        one.request_id for one in young
+    )
