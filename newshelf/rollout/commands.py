@@ -1,6 +1,6 @@
 """What a person may do with a rollout, as pure steps from state to state."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
@@ -62,12 +62,17 @@ def _pause(_: Plan, state: RolloutState) -> _Change:
 
 
 def _resume(_: Plan, state: RolloutState) -> _Change:
-    accepted = tuple(dict.fromkeys([*state.accepted, *state.raised]))
+    accepted = _accepting(state, state.raised)
     return {"phase": state.resumes_to, "accepted": accepted, "reason": "resumed by hand"}
 
 
-def _promote(_: Plan, __: RolloutState) -> _Change:
-    return {"phase": "promoting", "reason": "promoted by hand"}
+def _promote(plan: Plan, state: RolloutState) -> _Change:
+    accepted = _accepting(state, [one.metric for one in plan.success])
+    return {"phase": "promoting", "accepted": accepted, "reason": "promoted by hand"}
+
+
+def _accepting(state: RolloutState, more: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys([*state.accepted, *more]))
 
 
 def _abort(_: Plan, state: RolloutState) -> _Change:

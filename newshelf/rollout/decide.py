@@ -4,6 +4,7 @@ Reading what was observed, acting on the decision and keeping the state are else
 twice with the same three, it answers the same.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from newshelf.rollout.analysis import Analysis, analyse
@@ -71,13 +72,13 @@ def next_state(state: RolloutState, decision: Decision, at: datetime) -> Rollout
     )
 
 
-def _failure(analysis: Analysis) -> str | None:
+def _failure(analysis: Analysis, accepted: Sequence[str] = ()) -> str | None:
     """What sends every unit back to control, the surest first.
 
     A broken assignment does too. The challenger may be fine, but nobody can tell any more, and
-    control is what was served before.
+    control is what was served before. A worse metric that a person has accepted does not.
     """
-    return broken(analysis) or limit_broken(analysis) or harm(analysis)
+    return broken(analysis) or limit_broken(analysis) or harm(analysis, accepted)
 
 
 def _ramp(plan: Plan, state: RolloutState, observation: Observation) -> Decision:
@@ -163,8 +164,9 @@ def _promoting(plan: Plan, state: RolloutState, observation: Observation) -> Dec
     """Go on, or halt: rolling back would put everybody on what may be no healthier."""
     promotion = plan.promotion
     analysis = analyse(plan, observation)
-    if failure := _failure(analysis):
-        return pause("failure", state, f"while promoting: {failure}", analysis)
+    if failure := _failure(analysis, state.accepted):
+        worse = [one.metric for one in analysis.metrics if one.verdict == "worse"]
+        return pause("failure", state, f"while promoting: {failure}", analysis, worse)
     if observation.seconds_in_step < promotion.min_seconds:
         return stay(state, "promoting: the minimum time is not over", analysis)
     if not observation.versions_ready:

@@ -27,7 +27,7 @@ class Decision:
     analysis: Analysis | None = None
     """What it stands on; None where nothing was to be analysed."""
     raised: tuple[str, ...] = ()
-    """Signals that paused it."""
+    """Signals that paused it, or metrics that were worse."""
 
 
 def stay(state: RolloutState, reason: str, analysis: Analysis | None = None) -> Decision:

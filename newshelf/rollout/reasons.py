@@ -38,10 +38,10 @@ def limit_broken(analysis: Analysis) -> str | None:
     return "; ".join(failed) or None
 
 
-def harm(analysis: Analysis) -> str | None:
-    """Which success metrics are shown to be worse, or None."""
-    worse = [described(one) for one in analysis.metrics if one.verdict == "worse"]
-    return "; ".join(worse) or None
+def harm(analysis: Analysis, accepted: Sequence[str] = ()) -> str | None:
+    """Which success metrics are shown to be worse, without those that are accepted; or None."""
+    worse = [one for one in analysis.metrics if one.verdict == "worse"]
+    return "; ".join(described(one) for one in worse if one.metric not in accepted) or None
 
 
 def described(result: MetricResult) -> str:

@@ -66,9 +66,10 @@ class RolloutState(BaseModel):
     resumes_to: Resumable | None = None
     """Of a paused rollout: what it was doing."""
     raised: tuple[str, ...] = ()
-    """Of a paused rollout: the signals that paused it."""
+    """Of a paused rollout: the signals that paused it, or the metrics that were worse."""
     accepted: tuple[str, ...] = ()
-    """Signals that a person has seen and resumed from; they do not pause again."""
+    """Signals and metrics that a person has resumed or promoted in spite of; they do not pause
+    again."""
 
     @property
     def serving(self) -> Phase:

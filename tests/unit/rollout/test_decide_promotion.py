@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from newshelf.rollout.commands import command
 from newshelf.rollout.decide import decide, next_state
 from tests.unit.rollout.conftest import (
     AT,
@@ -54,3 +55,22 @@ def test_a_failure_while_promoting_halts_and_does_not_roll_back(ill: dict[str, o
     held = next_state(promoting, decision, AT)
     assert held.resumes_to == "promoting"
     assert decide(PLAN, held, observation(**ill)).phase == "paused"
+
+
+@pytest.mark.parametrize("begun", ["by hand", "resumed"])
+def test_what_a_person_accepts_halts_no_promotion(begun: str) -> None:
+    if begun == "by hand":
+        promoting = command("promote", PLAN, state("ramp", step=0), AT)
+    else:
+        first = state("promoting", step=1)
+        held = next_state(first, decide(PLAN, first, observation(totals=WORSE)), AT)
+        promoting = command("resume", PLAN, held, AT)
+    assert decide(PLAN, promoting, observation(totals=WORSE)).phase == "promoted"
+    # Nobody has accepted these.
+    for ill in ({"health": challenger(errors=200)}, {"double_exposed": 3}):
+        assert decide(PLAN, promoting, observation(totals=WORSE, **ill)).phase == "paused"
+
+
+def test_what_was_accepted_for_a_promotion_still_ends_a_ramp() -> None:
+    ramp = state("ramp", step=0, accepted=tuple(one.metric for one in PLAN.success))
+    assert decide(PLAN, ramp, observation(totals=WORSE)).phase == "rolling_back"
