@@ -58,10 +58,10 @@ def transfer(
     from benchmarks.transfer.command import REPORT, Options, run
     from newshelf.cli_pipeline import settings_from
     from newshelf.console import make_console
-    from newshelf.transfer.build import set_threads
+    from newshelf.transfer.build import set_up_torch
 
     settings = settings_from(None)
-    set_threads(settings)
+    set_up_torch(settings)
     options = Options(only or (), seeds, data, kept_back, out or REPORT)
     raise typer.Exit(run(options, settings, make_console()))
 

@@ -17,6 +17,8 @@ _CONTROL, _CHALLENGER = COLOURS[0], COLOURS[1]
 _WIDTH_IN = 9.5
 _ROOM = 1.25
 """Of the picture's height to what is known at the end."""
+_TITLES = 12
+"""That have room side by side."""
 _UNITS = ((2 * 86400.0, 86400.0, "days"), (2 * 3600.0, 3600.0, "hours"), (120.0, 60.0, "minutes"))
 """From how many seconds on, how many seconds, and what it is called."""
 
@@ -51,9 +53,7 @@ def draw_shares(stretches: Sequence[Stretch], path: Path) -> None:
     )
     for time, one in zip(times, stretches, strict=False):
         axes.axvline(time, color="white", linewidth=0.8)
-        wide = (one.ends - one.begins).total_seconds() > (times[-1] * scale_s) / 12
-        if wide:
-            axes.text(time, 1.02, f" {one.title}", fontsize=9, va="bottom")
+        _title(axes, one, time, times[-1] * scale_s)
     axes.set_xlim(0, max(times[-1], 1e-9))
     axes.set_ylim(0, 1)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
@@ -116,10 +116,7 @@ def draw_metric(
         time = _since(start, one.begins, scale_s)
         if 0 <= time < end_s / scale_s:
             axes.axvline(time, color="#9aa1ad", linewidth=0.9, linestyle=":")
-            axes.text(
-                time, 1.02, f" {one.title}", fontsize=9, va="bottom",
-                transform=axes.get_xaxis_transform(),
-            )  # fmt: skip
+            _title(axes, one, time, end_s)
     _focus(axes, results)
     points = name == "preference"
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:+.2f}" if points else f"{value:+.0%}")
@@ -130,6 +127,15 @@ def draw_metric(
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     save(figure, path)
     return True
+
+
+def _title(axes: Axes, stretch: Stretch, time: float, span_s: float) -> None:
+    """Above its beginning, unless it is too short for it in a picture of ``span_s``."""
+    if (stretch.ends - stretch.begins).total_seconds() > span_s / _TITLES:
+        axes.text(
+            time, 1.02, f" {stretch.title}", fontsize=9, va="bottom",
+            transform=axes.get_xaxis_transform(),
+        )  # fmt: skip
 
 
 def _focus(axes: Axes, results: Sequence[MetricResult]) -> None:

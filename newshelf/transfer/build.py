@@ -25,7 +25,7 @@ from newshelf.transfer.features import FeatureTable, feature_table
 from newshelf.transfer.group import first_alone, group_size
 from newshelf.transfer.warm_start import warm_start
 
-__all__ = ["Backbone", "build_backbone", "set_threads"]
+__all__ = ["Backbone", "build_backbone", "set_up_torch"]
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,16 @@ class Backbone:
     tokenizer_json: str | None
 
 
-def set_threads(settings: Settings) -> None:
-    """Use ``settings.threads`` cores, or all; several processes divide all among them."""
+def set_up_torch(settings: Settings) -> None:
+    """Compute with ``settings.threads`` cores, or all, and add up in the same order each time.
+
+    Several processes divide all cores among them.
+    """
     shared = max(1, (os.cpu_count() or 1) // group_size())
     torch.set_num_threads(settings.threads or shared)
+    # Threads that add gradients of one row add them in the order in which they get to it. Where
+    # an operation knows no other way, as some on a GPU do, PyTorch warns.
+    torch.use_deterministic_algorithms(mode=True, warn_only=True)
 
 
 def build_backbone(

@@ -18,7 +18,7 @@ from newshelf.evaluation.types import Ranker, Split
 from newshelf.files import directory_aside
 from newshelf.nn.checkpoint import load_checkpoint
 from newshelf.nn.inputs import Tokenizer
-from newshelf.transfer.build import set_threads
+from newshelf.transfer.build import set_up_torch
 from newshelf.transfer.features import feature_table
 from newshelf.transfer.portrait import portray
 from newshelf.transfer.ranking import BlendRanker, train_ranking
@@ -41,7 +41,7 @@ def evaluate_checkpoint(
         TrainingError: the catalogue has no events or baskets, or too few.
         WeightsError: ``checkpoint_dir`` holds no checkpoint.
     """
-    set_threads(settings)
+    set_up_torch(settings)
     checkpoint = load_checkpoint(checkpoint_dir)
     text = checkpoint.spec.encoder.text
     path = checkpoint_dir / "tokenizer.json"

@@ -11,7 +11,7 @@ from newshelf.config import Settings
 from newshelf.evaluation.interactions import Interactions
 from newshelf.nn.checkpoint import KNOWLEDGE_FOLDER, save_checkpoint
 from newshelf.nn.spec import HeadName, ModelSpec
-from newshelf.transfer.build import Backbone, build_backbone, set_threads
+from newshelf.transfer.build import Backbone, build_backbone, set_up_torch
 from newshelf.transfer.finetune import FinetuneResult, embed, train_source, train_target_head
 from newshelf.transfer.group import is_first
 from newshelf.transfer.know import trained_tagger, write_knowledge
@@ -34,7 +34,7 @@ def train(catalog: Catalog, settings: Settings, out: Path, features_dir: Path, r
         TrainingError: there is not enough, or not the right, data.
         WeightsError: a tower's weights cannot be used.
     """
-    set_threads(settings)
+    set_up_torch(settings)
     started = time.monotonic()
     categories = choose_categories(catalog, settings.finetune.source)
     labels = head_labels(catalog, categories)

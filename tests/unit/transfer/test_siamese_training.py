@@ -1,6 +1,7 @@
 """The scorer's loss beside a loop, and what it learns where the truth is known."""
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -8,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from newshelf.config import ScorerSettings
+from newshelf.config import ScorerSettings, Settings
 from newshelf.errors import TrainingError
 from newshelf.nn.scorer import SiameseScorer
 from newshelf.nn.spec import ScorerSpec
+from newshelf.transfer.build import set_up_torch
 from newshelf.transfer.run import Run
 from newshelf.transfer.siamese import _Batch, _loss, _Sampler, score_all, train_scorer
 
@@ -150,3 +152,31 @@ def test_scoring_the_catalogue_equals_one_shopper_at_a_time(world):
         expected = scorer(history, mask, embeddings.unsqueeze(0))[0]
         np.testing.assert_allclose(scores[at], expected.numpy(), atol=1e-4)
     assert (scores[5] == 0).all()
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """Torch as a training on two cores has it."""
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    set_up_torch(Settings(threads=2))
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_two_threads_that_add_to_the_same_rows_learn_the_same_each_time(said):
+    rng = np.random.default_rng(0)
+    # Few products in long histories: each row's gradient has hundreds of parts.
+    embeddings = F.normalize(torch.from_numpy(rng.standard_normal((60, 256))).float(), dim=1)
+    sequences = [rng.permutation(60)[:40].astype(np.int64) for _ in range(200)]
+    settings = ScorerSettings(width=64, epochs=2, batch_size=256)
+    first, second = (
+        train_scorer(
+            embeddings, sequences, ordered=False, settings=settings, run=Run(1, said.console)
+        )
+        for _ in range(2)
+    )
+    assert first.losses == second.losses
+    for name, weight in first.scorer.state_dict().items():
+        assert torch.equal(weight, second.scorer.state_dict()[name]), name
