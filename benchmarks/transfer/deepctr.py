@@ -1,7 +1,6 @@
 """The peer of xDeepFM: run in its own environment, its weights read into our network."""
 
 import json
-import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from rich.console import Console
 
+from benchmarks.environments import required_python
 from newshelf.errors import SettingsError
 from newshelf.nn.xdeepfm import XDeepFM
 from newshelf.transfer.ctr.impressions import Impressions
@@ -20,6 +21,7 @@ from newshelf.transfer.ctr.train import XDeepFMSettings
 __all__ = ["Found", "copy_weights", "peer_python", "run_peer"]
 
 _SCRIPT = Path(__file__).parent / "peers" / "deepctr_xdeepfm.py"
+_REQUIREMENTS = Path(__file__).parents[1] / "requirements.txt"
 _VARIABLE = "NEWSHELF_PEERS"
 _TIMEOUT_S = 1800
 
@@ -36,19 +38,9 @@ class Found:
     """Of its training."""
 
 
-def peer_python(work: Path) -> Path | None:
-    """The interpreter that has the peers, or None: named by NEWSHELF_PEERS, or in ``work``.
-
-    Raises:
-        SettingsError: the one named is not there.
-    """
-    named = os.environ.get(_VARIABLE)
-    if named is None:
-        usual = work / "peers" / "bin" / "python"
-        return usual if usual.exists() else None
-    if not Path(named).exists():
-        raise SettingsError(f"{_VARIABLE} names {named}, which is not there")
-    return Path(named)
+def peer_python(work: Path, console: Console) -> Path:
+    """The interpreter that has the peer; errors as of ``required_python``."""
+    return required_python(_VARIABLE, work / "peers", _REQUIREMENTS, console)
 
 
 def run_peer(

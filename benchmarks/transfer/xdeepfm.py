@@ -92,17 +92,12 @@ class _Rows:
 def run(context: Context) -> TaskResult:
     """Both comparisons, on retail."""
     shop = read_shop(context, "retail")
-    python = peer_python(context.work)
+    python = peer_python(context.work, context.console)
     rows = _Rows()
     notes: list[str] = []
     for seed in context.seeds:
         _check(context, shop, seed, python, rows, notes)
     _rank(context, shop, rows)
-    if python is None:
-        notes.append(
-            f"{_PEER} was not measured: its environment is not there (see "
-            "`benchmarks/requirements.txt` for the command that makes it)."
-        )
     return TaskResult(
         task="xdeepfm",
         title="xDeepFM, checked against a library and as a ranker (retail)",
@@ -116,7 +111,7 @@ def run(context: Context) -> TaskResult:
 
 
 def _check(
-    context: Context, shop: Shop, seed: int, python: Path | None, rows: _Rows, notes: list[str]
+    context: Context, shop: Shop, seed: int, python: Path, rows: _Rows, notes: list[str]
 ) -> None:
     """Our probabilities and the peer's for the same rows."""
     train, test, users = labelled_rows(shop, _TRAIN_ROWS, _TEST_ROWS, _HISTORY, seed)
@@ -129,8 +124,6 @@ def _check(
     rows.add("xDeepFM, log-loss", {_AUC: _auc(test, ours), **_calibration(ours, test)})
     half = np.full(len(test), 0.5, dtype=np.float32)
     rows.add("always one half", {_LOG_LOSS: float(log_loss(test.label, half))}, baseline=True)
-    if python is None:
-        return
     folder = context.work / "xdeepfm"
     found = run_peer(python, folder, table, train, test, _CHECKED, seed)
     theirs = _auc(test, found.probability)

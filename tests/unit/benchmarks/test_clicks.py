@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from benchmarks.transfer.clicks import labelled_rows, read_shop, time_case_split
-from benchmarks.transfer.deepctr import peer_python, run_peer
+from benchmarks.transfer.deepctr import run_peer
 from newshelf.catalog import read_catalog
 from newshelf.errors import SettingsError, TrainingError
 from newshelf.transfer.ctr.table import field_table
@@ -87,18 +87,6 @@ def test_no_events_are_named(context):
     context.catalog = lambda name: SimpleNamespace(events=None, items=data.items)
     with pytest.raises(TrainingError, match="retail has no events"):
         read_shop(context, "retail")
-
-
-def test_the_peers_interpreter_is_found_or_named(tmp_path, monkeypatch):
-    monkeypatch.delenv("NEWSHELF_PEERS", raising=False)
-    assert peer_python(tmp_path) is None
-    usual = tmp_path / "peers" / "bin" / "python"
-    usual.parent.mkdir(parents=True)
-    usual.touch()
-    assert peer_python(tmp_path) == usual
-    monkeypatch.setenv("NEWSHELF_PEERS", str(tmp_path / "elsewhere"))
-    with pytest.raises(SettingsError, match="elsewhere, which is not there"):
-        peer_python(tmp_path)
 
 
 def test_a_peer_that_fails_says_why(context, tmp_path):

@@ -1,0 +1,67 @@
+"""Environments of the peers' own: made when they are missing, from pinned versions."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from newshelf.errors import SetupError
+
+__all__ = ["make_environment", "required_python"]
+
+_STAMP = "installed.txt"
+
+
+def required_python(variable: str, folder: Path, requirements: Path, console: Console) -> Path:
+    """An interpreter with what a file of requirements lists.
+
+    Args:
+        variable: of the process's environment, which may name another interpreter.
+        folder: of the environment that is made otherwise.
+        requirements: with pinned versions.
+        console: told when the environment is made.
+
+    Raises:
+        SetupError: the named one is not there, or the packages cannot be installed.
+    """
+    named = os.environ.get(variable)
+    if named is None:
+        wanted = requirements.read_text(encoding="utf-8")
+        return make_environment(folder, wanted, ["--requirement", str(requirements)], console)
+    if not Path(named).exists():
+        raise SetupError(f"{variable} names {named}, which is not there")
+    return Path(named)
+
+
+def make_environment(folder: Path, wanted: str, install: Sequence[str], console: Console) -> Path:
+    """The interpreter of an environment; made anew unless it is what is wanted.
+
+    Args:
+        folder: of the environment.
+        wanted: a text that says what is in it.
+        install: words for ``pip install``.
+        console: told when the environment is made.
+
+    Raises:
+        SetupError: the packages cannot be installed.
+    """
+    python, stamp = folder / "bin" / "python", folder / _STAMP
+    if stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted:
+        return python
+    console.print(f"setting up {folder} (once) …", markup=False)
+    shutil.rmtree(folder, ignore_errors=True)
+    _done([sys.executable, "-m", "venv", str(folder)])
+    pip = [str(python), "-I", "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
+    _done([*pip, *install])
+    stamp.write_text(wanted, encoding="utf-8")
+    return python
+
+
+def _done(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise SetupError(f"{' '.join(command)} failed: {done.stderr.strip()[-800:]}")
