@@ -57,6 +57,8 @@ def make_environment(folder: Path, wanted: str, install: Sequence[str], console:
     _done([sys.executable, "-m", "venv", str(folder)])
     pip = [str(python), "-I", "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
     _done([*pip, *install])
+    # Gigabytes that still have to go to the disk would do so while the first contender is timed.
+    os.sync()
     stamp.write_text(wanted, encoding="utf-8")
     return python
 
