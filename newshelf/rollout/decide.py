@@ -4,7 +4,6 @@ Reading what was observed, acting on the decision and keeping the state are else
 twice with the same three, it answers the same.
 """
 
-from collections.abc import Sequence
 from datetime import datetime
 
 from newshelf.rollout.analysis import Analysis, analyse
@@ -14,9 +13,9 @@ from newshelf.rollout.reasons import (
     below_control,
     broken,
     described,
-    harm,
     limit_broken,
     missing_feedback,
+    worse,
 )
 from newshelf.rollout.shadowing import decide_shadow, shadow_failure
 from newshelf.rollout.state import RolloutState
@@ -72,13 +71,19 @@ def next_state(state: RolloutState, decision: Decision, at: datetime) -> Rollout
     )
 
 
-def _failure(analysis: Analysis, accepted: Sequence[str] = ()) -> str | None:
-    """What sends every unit back to control, the surest first.
+def _failure(analysis: Analysis) -> str | None:
+    """What sends every unit back to control, the surest first."""
+    harm = "; ".join(map(described, worse(analysis)))
+    return _unacceptable(analysis) or harm or None
 
-    A broken assignment does too. The challenger may be fine, but nobody can tell any more, and
-    control is what was served before. A worse metric that a person has accepted does not.
+
+def _unacceptable(analysis: Analysis) -> str | None:
+    """What no person can accept, unlike a metric that is worse.
+
+    A broken assignment is such a thing, too. The challenger may be fine, but nobody can tell any
+    more, and control is what was served before.
     """
-    return broken(analysis) or limit_broken(analysis) or harm(analysis, accepted)
+    return broken(analysis) or limit_broken(analysis)
 
 
 def _ramp(plan: Plan, state: RolloutState, observation: Observation) -> Decision:
@@ -164,9 +169,11 @@ def _promoting(plan: Plan, state: RolloutState, observation: Observation) -> Dec
     """Go on, or halt: rolling back would put everybody on what may be no healthier."""
     promotion = plan.promotion
     analysis = analyse(plan, observation)
-    if failure := _failure(analysis, state.accepted):
-        worse = [one.metric for one in analysis.metrics if one.verdict == "worse"]
-        return pause("failure", state, f"while promoting: {failure}", analysis, worse)
+    if failure := _unacceptable(analysis):
+        return pause("failure", state, f"while promoting: {failure}", analysis)
+    if harm := [one for one in worse(analysis) if one.metric not in state.accepted]:
+        reason = f"while promoting: {'; '.join(map(described, harm))}"
+        return pause("failure", state, reason, analysis, [one.metric for one in harm])
     if observation.seconds_in_step < promotion.min_seconds:
         return stay(state, "promoting: the minimum time is not over", analysis)
     if not observation.versions_ready:

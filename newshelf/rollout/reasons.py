@@ -10,9 +10,9 @@ __all__ = [
     "below_control",
     "broken",
     "described",
-    "harm",
     "limit_broken",
     "missing_feedback",
+    "worse",
 ]
 
 
@@ -38,10 +38,9 @@ def limit_broken(analysis: Analysis) -> str | None:
     return "; ".join(failed) or None
 
 
-def harm(analysis: Analysis, accepted: Sequence[str] = ()) -> str | None:
-    """Which success metrics are shown to be worse, without those that are accepted; or None."""
-    worse = [one for one in analysis.metrics if one.verdict == "worse"]
-    return "; ".join(described(one) for one in worse if one.metric not in accepted) or None
+def worse(analysis: Analysis) -> list[MetricResult]:
+    """The success metrics that are shown to be worse."""
+    return [one for one in analysis.metrics if one.verdict == "worse"]
 
 
 def described(result: MetricResult) -> str:

@@ -71,6 +71,18 @@ def test_what_a_person_accepts_halts_no_promotion(begun: str) -> None:
         assert decide(PLAN, promoting, observation(totals=WORSE, **ill)).phase == "paused"
 
 
+def test_who_resumes_from_a_broken_guardrail_has_accepted_no_metric() -> None:
+    """The reason told of the guardrail alone, though a metric was worse as well."""
+    first = state("promoting", step=1)
+    ill = observation(totals=WORSE, health=challenger(errors=200))
+    held = next_state(first, decide(PLAN, first, ill), AT)
+    assert "error_rate" in held.reason
+    again = command("resume", PLAN, held, AT)
+    decision = decide(PLAN, again, observation(totals=WORSE))
+    assert decision.phase == "paused"
+    assert "worse" in decision.reason
+
+
 def test_what_was_accepted_for_a_promotion_still_ends_a_ramp() -> None:
     ramp = state("ramp", step=0, accepted=tuple(one.metric for one in PLAN.success))
     assert decide(PLAN, ramp, observation(totals=WORSE)).phase == "rolling_back"
