@@ -7,16 +7,11 @@ import typer
 
 from newshelf.cli_controller import controller_of
 from newshelf.cli_options import CatalogOption, WorkspaceOption
-from newshelf.cli_refusing import Refusing
+from newshelf.cli_refusing import refusing_group
 
 __all__ = ["events"]
 
-events = typer.Typer(
-    cls=Refusing,
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-    help="What shoppers were shown and did. Exit code 2: refused, and nothing was changed.",
-)
+events = refusing_group("What shoppers were shown and did.")
 
 
 @events.command()

@@ -5,16 +5,11 @@ from typing import Annotated
 import typer
 
 from newshelf.cli_options import CatalogOption, WorkspaceOption
-from newshelf.cli_refusing import Refusing
+from newshelf.cli_refusing import refusing_group
 
 __all__ = ["keys"]
 
-keys = typer.Typer(
-    cls=Refusing,
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-    help="The keys by which shops call the gateway. Exit code 2: refused, and nothing was changed.",
-)
+keys = refusing_group("The keys by which shops call the gateway.")
 
 _NAME = typer.Argument(metavar="NAME", help="Letters, digits, dots, dashes, underscores.")
 

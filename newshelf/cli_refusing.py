@@ -7,7 +7,7 @@ from typer.core import TyperGroup
 
 from newshelf.errors import NewshelfError
 
-__all__ = ["Refusing"]
+__all__ = ["Refusing", "refusing_group"]
 
 _REFUSED = 2
 
@@ -24,3 +24,17 @@ class Refusing(TyperGroup):
                 raise
             typer.echo(f"error: {error.message}", err=True)
             raise typer.Exit(_REFUSED) from error
+
+
+def refusing_group(about: str) -> typer.Typer:
+    """Verbs that change something, or refuse.
+
+    Args:
+        about: what they are for, in a sentence.
+    """
+    return typer.Typer(
+        cls=Refusing,
+        no_args_is_help=True,
+        rich_markup_mode="markdown",
+        help=f"{about} Exit code 2: refused, and nothing was changed.",
+    )

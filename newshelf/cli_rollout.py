@@ -7,19 +7,15 @@ import typer
 
 from newshelf.cli_controller import controller_of
 from newshelf.cli_options import CatalogOption, WorkspaceOption
-from newshelf.cli_refusing import Refusing
+from newshelf.cli_refusing import refusing_group
 
 if TYPE_CHECKING:
     from newshelf.rollout.commands import Command
 
 __all__ = ["rollout"]
 
-rollout = typer.Typer(
-    cls=Refusing,
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-    help="Compare a new version with the one that is served, and let the better one win. "
-    "Exit code 2: refused, and nothing was changed.",
+rollout = refusing_group(
+    "Compare a new version with the one that is served, and let the better one win."
 )
 
 NameArgument = Annotated[

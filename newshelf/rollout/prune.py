@@ -15,7 +15,7 @@ def prune_events(
     before: datetime,
     *,
     covariate_days: float,
-    on_removed: Callable[[int], None] = lambda _rows: None,
+    on_removed: Callable[[int], None],
 ) -> Pruned:
     """Remove what happened before a moment. Rollouts, their journal and looks are kept.
 

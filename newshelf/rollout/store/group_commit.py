@@ -16,6 +16,7 @@ from typing import Protocol
 from newshelf.errors import Unavailable
 from newshelf.rollout.records import Exposure, Feedback
 from newshelf.rollout.store.insert import MOST_ROWS
+from newshelf.rollout.store.lane import Lane
 from newshelf.rollout.store.outcome import Outcome
 from newshelf.rollout.store.shadow import ShadowAnswer
 from newshelf.rollout.store.writes import Writes
@@ -31,16 +32,6 @@ class Store(Protocol):
 
     def write(self, writes: Writes) -> list[Outcome]:
         """Store all of it, or nothing; see ``EventStore.write``."""
-
-
-class Lane(Protocol):
-    """What stores answers from the event loop: as ``newshelf.rollout.store.lane.Lane`` does."""
-
-    async def write(self, answers: Sequence[Exposure]) -> bool:
-        """Try once; tell whether they are stored."""
-
-    async def close(self) -> None:
-        """Take no more."""
 
 
 @dataclass(eq=False)

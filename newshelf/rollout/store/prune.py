@@ -24,11 +24,6 @@ class Pruned:
     feedback: int
     shadow_answers: int
 
-    @property
-    def rows(self) -> int:
-        """All of them."""
-        return self.exposures + self.feedback + self.shadow_answers
-
 
 def prune(database: Database, before_us: int, on_removed: Callable[[int], None]) -> Pruned:
     """Remove what happened before a moment.
@@ -44,14 +39,14 @@ def prune(database: Database, before_us: int, on_removed: Callable[[int], None])
         while True:
             # By id: that is by and large the order in time, of which there is no index.
             page = select(table.c.id, table.c.at_us).where(table.c.id > last)
-            with database.writing() as connection:
+            with database.reading() as connection:
                 rows = connection.execute(page.order_by(table.c.id).limit(_ROWS)).all()
-                old = [row.id for row in rows if row.at_us < before_us]
-                if old:
-                    connection.execute(delete(table).where(table.c.id.in_(old)))
+            old = [row.id for row in rows if row.at_us < before_us]
             if not old:
                 # What is older and comes later, a later call finds: events may be sent late.
                 return removed
+            with database.writing() as connection:
+                connection.execute(delete(table).where(table.c.id.in_(old)))
             last = rows[-1].id
             removed += len(old)
             on_removed(len(old))

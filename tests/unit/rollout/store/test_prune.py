@@ -46,7 +46,7 @@ def test_what_was_before_goes_and_the_rest_stays(
     assert sorted(one.request_id for one in store.exposures()) == left
     assert sorted(one.event_id for one in store.feedback()) == [f"e{name}" for name in left]
     assert store.shadow("spring", since=START)["requests"] == 15
-    assert store.prune(at(25)).rows == 0
+    assert store.prune(at(25)) == Pruned(exposures=0, feedback=0, shadow_answers=0)
 
 
 def test_an_old_row_among_young_ones_goes_alone(store: EventStore, exposure: MakeExposure) -> None:
