@@ -1,6 +1,8 @@
 """A catalogue of any size, made up from an exported one."""
 
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from scipy import sparse
@@ -9,7 +11,9 @@ from newshelf.errors import SetupError
 from newshelf.nn.blend import Blend
 from newshelf.serving.known import KnownValues
 from newshelf.serving.recommender_predictor import RecommenderPredictor
-from newshelf.serving.search import PlainSearch
+from newshelf.serving.search import Search, open_search
+from newshelf.serving.search.base import FloatArray
+from newshelf.serving.search.build import build_search
 
 __all__ = ["larger"]
 
@@ -49,11 +53,19 @@ def larger(predictor: RecommenderPredictor, items: int, seed: int = 7) -> Recomm
         table=table,
         embeddings=embeddings,
         vectors=vectors,
-        embedding_search=PlainSearch(embeddings),
-        vector_search=PlainSearch(vectors),
+        embedding_search=_searched(embeddings),
+        vector_search=_searched(vectors),
         blend=None if index.blend is None else _repeated(index.blend, items, rng),
     )
     return predictor.over(made)
+
+
+def _searched(matrix: FloatArray) -> Search:
+    """As an index of so many items has it."""
+    with tempfile.TemporaryDirectory() as folder:
+        manifest, kept = build_search(matrix, Path(folder), "rows")
+        # What is mapped stays when its folder is gone.
+        return open_search(matrix, Path(folder), "rows", manifest, kept)
 
 
 def _repeated(blend: Blend, items: int, rng: np.random.Generator) -> Blend:

@@ -4,8 +4,9 @@ Every row lies in the list of the centroid that is nearest to it. The lists are 
 the order of their centroids' products with the query, until they hold a *budget* of rows,
 which was tuned for a recall when the file was built. Under a filter that one row in ten
 passes, the nearest 100 are among the nearest 1,000 of all, so the budget is that of 1,000;
-a filter that goes against the query is found out (``lists``), and more is compared. So a
-filter never leaves fewer rows than were asked for where so many exist.
+a filter that goes against the query is found out (``lists``), and more is compared. Where
+fewer than one row in forty passes, all lists are scanned, which is faster than to choose among
+them, and exact. So a filter never leaves fewer rows than were asked for where so many exist.
 
 Jégou, Douze and Schmid, Product quantization for nearest neighbor search, 2011 (IVF).
 """
@@ -19,10 +20,9 @@ import numpy as np
 
 from newshelf.serving.search.base import FloatArray, IntArray, Mask
 from newshelf.serving.search.codes import Codes
-from newshelf.serving.search.exact import GATHERED
 from newshelf.serving.search.faiss_scan import ListScan
 from newshelf.serving.search.lists import Lists
-from newshelf.serving.search.plain import PlainSearch
+from newshelf.serving.search.plain import PlainSearch, few
 from newshelf.serving.search.proof import proven_nearest
 from newshelf.serving.search.select import best_rows
 
@@ -30,6 +30,9 @@ __all__ = ["AnnSearch"]
 
 _COMPARED = 2
 """So many times the rows asked for are compared in float32."""
+_RARE = 0.025
+"""Where a filter lets no larger share pass, all lists are scanned. Of a million rows, 1 % passing:
+11 ms instead of 22, and 2 %: 13 ms instead of 18; 5 %: 20 instead of 11."""
 _AGAINST = 8
 """So many budgets of passing rows are compared under a filter that goes against the query."""
 
@@ -47,10 +50,10 @@ class AnnSearch:
     """Rows to compare, by how many are asked for."""
 
     def nearest(self, query: FloatArray, allowed: Mask, limit: int) -> IntArray:
-        """See ``Search``; as exact as the budget."""
+        """See ``Search``; as exact as the budget, and exact where few rows pass."""
         count = int(np.count_nonzero(allowed))
-        if count <= max(limit, GATHERED):
-            return PlainSearch(self.matrix).nearest(query, allowed, limit)
+        if count <= _RARE * len(allowed) or few(count, len(allowed), limit):
+            return self.exact(query, allowed, limit)
         only = None if count == len(allowed) else allowed
         lists = self._lists(query, only, count, limit)
         code = self.codes.query(query)
@@ -61,7 +64,7 @@ class AnnSearch:
     def exact(self, query: FloatArray, allowed: Mask, limit: int, *, threads: int = 1) -> IntArray:
         """The same from all lists, proven; ``threads`` share them."""
         count = int(np.count_nonzero(allowed))
-        if count <= max(limit, GATHERED):
+        if few(count, len(allowed), limit):
             return PlainSearch(self.matrix).nearest(query, allowed, limit)
         only = None if count == len(allowed) else allowed
         return proven_nearest(

@@ -8,13 +8,10 @@ from newshelf.serving.search.base import FloatArray, IntArray, Mask
 from newshelf.serving.search.blocks import top_products
 from newshelf.serving.search.codes import Codes
 from newshelf.serving.search.faiss_scan import FlatScan
-from newshelf.serving.search.plain import MANY, PlainSearch
+from newshelf.serving.search.plain import MANY, PlainSearch, few
 from newshelf.serving.search.proof import proven_nearest
 
-__all__ = ["GATHERED", "Int8Search"]
-
-GATHERED = 4096
-"""Among so few allowed rows, their float32 products are faster than a scan of all codes."""
+__all__ = ["Int8Search"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +26,7 @@ class Int8Search:
     def nearest(self, query: FloatArray, allowed: Mask, limit: int) -> IntArray:
         """See ``Search``."""
         count = int(np.count_nonzero(allowed))
-        if count <= max(limit, GATHERED):
+        if few(count, len(allowed), limit):
             return PlainSearch(self.matrix).nearest(query, allowed, limit)
         only = None if count == len(allowed) else allowed
         return proven_nearest(

@@ -8,10 +8,26 @@ from newshelf.serving.search.base import FloatArray, IntArray, Mask
 from newshelf.serving.search.blocks import top_products
 from newshelf.serving.search.select import best_rows
 
-__all__ = ["PlainSearch"]
+__all__ = ["PlainSearch", "few"]
 
 MANY = 16
 """From so many queries on, a matrix product is faster than as many products with vectors."""
+
+
+_FEW_ROWS = 3072
+_FEW_SHARE = 0.01
+"""Gathering so few rows costs less than passing over the codes of all others."""
+
+
+def few(passing: int, rows: int, limit: int) -> bool:
+    """Whether float32 products of the rows that pass beat a scan of all codes.
+
+    Args:
+        passing: allowed rows.
+        rows: of the matrix.
+        limit: so many are asked for.
+    """
+    return passing <= max(limit, _FEW_ROWS, _FEW_SHARE * rows)
 
 
 @dataclass(frozen=True)

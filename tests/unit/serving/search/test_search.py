@@ -3,12 +3,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from newshelf.serving.search import PlainSearch, ann, exact, open_search, proof, top_rows
+from newshelf.serving.search import PlainSearch, open_search, plain, proof, top_rows
 from newshelf.serving.search.ann import AnnSearch
 from newshelf.serving.search.blocks import top_products
 from newshelf.serving.search.build import build_search
 from newshelf.serving.search.codes import measure_codes
 from newshelf.serving.search.exact import Int8Search
+from newshelf.serving.search.lists import Lists
 
 
 def unit(rows):
@@ -47,8 +48,8 @@ def assert_nearest(found, matrix, query, allowed, limit):
 @pytest.fixture(autouse=True)
 def _few_are_many(monkeypatch):
     """Scan codes where so few rows would be gathered instead, and doubt the first answer."""
-    monkeypatch.setattr(exact, "GATHERED", 0)
-    monkeypatch.setattr(ann, "GATHERED", 0)
+    monkeypatch.setattr(plain, "_FEW_ROWS", 0)
+    monkeypatch.setattr(plain, "_FEW_SHARE", 0)
     monkeypatch.setattr(proof, "_FIRST", 4)
 
 
@@ -211,6 +212,13 @@ def test_all_lists_give_the_exact_answer(approximate, threads, share):
     for query in QUERIES[:10]:
         found = approximate.exact(query, allowed, 50, threads=threads)
         assert_nearest(found, LARGE, query, allowed, 50)
+
+
+def test_where_few_rows_pass_the_answer_is_exact_and_no_list_is_chosen(approximate, monkeypatch):
+    monkeypatch.delattr(Lists, "near_allowed")
+    allowed = np.random.default_rng(9).random(6000) < 0.02
+    for query in QUERIES:
+        assert_nearest(approximate.nearest(query, allowed, 50), LARGE, query, allowed, 50)
 
 
 def test_several_queries_at_once_are_searched_one_by_one(approximate):
