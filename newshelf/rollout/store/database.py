@@ -24,7 +24,17 @@ _BUSY_TIMEOUT_S = 5.0
 _LOCKED_PAUSE_S = 0.01
 _NO_RESET: dict[str, Any] = {"pool_reset_on_return": None}
 """Single statements leave no transaction behind that would have to be rolled back."""
-_CONNECT_TIMEOUT_S = 5
+_POSTGRESQL = {
+    "connect_timeout": 5,
+    # Of a network that swallows everything: a connection on which what was sent is not
+    # acknowledged, or which is silent and gives no sign of life, fails after some 15 s. The
+    # system alone would hold on to it for a quarter of an hour.
+    "tcp_user_timeout": 15_000,
+    "keepalives_idle": 5,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+}
+"""libpq's parameters; seconds, but milliseconds for ``tcp_user_timeout``."""
 _FORMS = "sqlite:///FILE or postgresql+psycopg://USER:PASSWORD@HOST/DATABASE"
 
 
@@ -144,7 +154,7 @@ def _postgresql(url: URL, **options: Any) -> Engine:
 
 def _connect_options(url: URL) -> dict[str, Any]:
     # A setting of the URL's own wins.
-    return {} if "connect_timeout" in url.query else {"connect_timeout": _CONNECT_TIMEOUT_S}
+    return {name: value for name, value in _POSTGRESQL.items() if name not in url.query}
 
 
 def _parsed(text: str) -> URL:

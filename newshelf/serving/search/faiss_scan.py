@@ -62,6 +62,8 @@ class FlatScan:
         self, codes: FloatArray, count: int, allowed: Mask | None
     ) -> tuple[FloatArray, IntArray]:
         """Products and rows of the best ``count`` of ``(1, D)`` codes, the best first."""
+        # faiss shares out queries, so for one all other threads would wake up for nothing.
+        faiss.omp_set_num_threads(1)
         params, kept = None, None
         if allowed is not None:
             kept = _Selected(allowed)

@@ -11,6 +11,7 @@ import pytest
 from newshelf.errors import InvalidField, Unavailable
 from newshelf.rollout.records import Exposure
 from newshelf.rollout.store import EventStore, GroupCommit, Writes
+from newshelf.rollout.store.database import Database
 
 only_postgresql = pytest.mark.parametrize(
     "url", [pytest.param("postgresql", marks=pytest.mark.xdist_group("postgresql"))], indirect=True
@@ -145,3 +146,23 @@ def test_closing_writes_what_waits_and_takes_no_more(
     assert len(stored(store)) == 200
     # Its connections are closed, too.
     assert end_lanes(url) == 0
+
+
+@only_postgresql
+@pytest.mark.parametrize(("query", "expected"), [("", "15000"), ("tcp_user_timeout=700", "700")])
+def test_a_dead_network_is_given_up_unless_the_url_says_when(
+    url: str, query: str, expected: str
+) -> None:
+    database = Database(url + ("&" if "?" in url else "?") + query if query else url)
+
+    async def by_lane() -> dict[str, str]:
+        connection = await database.connect_async()
+        async with connection:
+            return connection.info.get_parameters()
+
+    with database.reading() as connection:
+        by_thread = connection.connection.driver_connection.info.get_parameters()
+    database.close()
+    for found in (by_thread, asyncio.run(by_lane())):
+        assert found["tcp_user_timeout"] == expected
+        assert found["keepalives_idle"] == "5"
