@@ -13,7 +13,7 @@ from benchmarks.serve.context import Context
 from benchmarks.serve.models import make_model
 from benchmarks.serve.search_data import FloatArray, grown
 from benchmarks.serve.search_made import Made, codes_path, make
-from benchmarks.serve.search_measure import IntArray, Timed, recall, stream_ms, timed, truth
+from benchmarks.serve.search_measure import IntArray, Timed, recall, streaming, timed, truth
 from benchmarks.serve.tables import table
 from benchmarks.transfer.result import Goal, Row, TaskResult
 from newshelf.evaluation.figures.lines import Line, draw_lines
@@ -95,16 +95,14 @@ def _exact(made: Made, queries: FloatArray, rounds: int) -> tuple[list[float], s
     allowed = np.ones(len(made.matrix), dtype=np.bool_)
     true = truth(made.matrix, queries, allowed, _LIMIT)
     ratios, times, limits = [], [], []
-    for _ in range(rounds):
-        reads, found = [], []
-        for query in queries:
+    with streaming(codes_path(made)) as read:
+        for _ in range(rounds):
             # In turn, so that both meet the same of whatever else uses the memory.
-            reads.append(stream_ms(codes_path(made)))
-            found.append(timed(ask, query[None], allowed, _LIMIT))
-        _require_equal(made.matrix, queries, [one.answers[0] for one in found], true)
-        limits.append(float(np.median(reads)))
-        times.append(float(np.median([one.ms[0] for one in found])))
-        ratios.append(times[-1] / limits[-1])
+            found = timed(ask, queries, allowed, _LIMIT, before=read)
+            _require_equal(made.matrix, queries, found, true)
+            limits.append(float(np.median(found.before)))
+            times.append(found.percentile(50))
+            ratios.append(times[-1] / limits[-1])
     gigabytes = codes_path(made).stat().st_size / 1e9
     told = (
         f"Exact: {np.median(times):.1f} ms where reading the {gigabytes:.2f} GB of int8 codes "
@@ -115,9 +113,9 @@ def _exact(made: Made, queries: FloatArray, rounds: int) -> tuple[list[float], s
 
 
 def _require_equal(
-    matrix: FloatArray, queries: FloatArray, found: list[IntArray], true: list[IntArray]
+    matrix: FloatArray, queries: FloatArray, found: Timed, true: list[IntArray]
 ) -> None:
-    for query, answer, rows in zip(queries, found, true, strict=True):
+    for query, answer, rows in zip(queries, found.answers, true, strict=True):
         # By score: rows that are equally near may stand for each other.
         given, best = (np.sort(matrix[which] @ query) for which in (answer, rows))
         np.testing.assert_allclose(given, best, atol=1e-6, rtol=0)

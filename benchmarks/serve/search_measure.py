@@ -1,8 +1,9 @@
 """How long searches take, how much of the truth they find, and what memory allows."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from threadpoolctl import threadpool_limits
 from benchmarks.serve.search_data import FloatArray
 from newshelf.serving.search.blocks import top_products
 
-__all__ = ["IntArray", "Timed", "recall", "stream_ms", "timed", "truth"]
+__all__ = ["IntArray", "Timed", "recall", "streaming", "timed", "truth"]
 
 IntArray = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -26,26 +27,43 @@ class Timed:
 
     answers: Sequence[IntArray]
     ms: Sequence[float]
+    before: Sequence[float] = ()
+    """What was measured before each of them."""
 
     def percentile(self, share: float) -> float:
         """Milliseconds."""
         return float(np.percentile(self.ms, share))
 
 
-def timed(ask: Ask, queries: FloatArray, allowed: Mask, limit: int) -> Timed:
+def timed(
+    ask: Ask,
+    queries: FloatArray,
+    allowed: Mask,
+    limit: int,
+    before: Callable[[], float] | None = None,
+) -> Timed:
     """Ask one query after the other; the first is asked once more, before it counts.
 
     NumPy's products take one thread, as in a worker (``newshelf.server.torchserve``): a second
     one waits for the next product by spinning, on the core that a scan would use.
+
+    Args:
+        ask: a search.
+        queries: ``(Q, D)``.
+        allowed: ``(N,)``.
+        limit: so many are asked for.
+        before: called before each query, outside its time.
     """
-    answers, times = [], []
+    answers, times, others = [], [], []
     with threadpool_limits(1, user_api="blas"):
         ask(queries[0], allowed, limit)
         for query in queries:
+            if before is not None:
+                others.append(before())
             start = time.perf_counter()
             answers.append(ask(query, allowed, limit))
             times.append((time.perf_counter() - start) * 1e3)
-    return Timed(answers, times)
+    return Timed(answers, times, others)
 
 
 def truth(matrix: FloatArray, queries: FloatArray, allowed: Mask, limit: int) -> list[IntArray]:
@@ -68,18 +86,23 @@ def recall(answers: Sequence[IntArray], true: Sequence[IntArray]) -> float:
     return found / sum(len(rows) for rows in true)
 
 
-def stream_ms(path: Path) -> float:
-    """Milliseconds to read a file's mapped bytes once: what no search of them can fall below.
+@contextmanager
+def streaming(path: Path) -> Iterator[Callable[[], float]]:
+    """Reads a file's mapped bytes once per call: what no search of them can fall below.
 
-    Each of one or two threads takes the bitwise "or" of its share as 64-bit words; the
-    faster number of threads counts.
+    Each of one or two threads takes the bitwise "or" of its share as 64-bit words. A call
+    returns the milliseconds of the faster number of threads. Mapping the file and starting
+    the threads count for nothing.
     """
-    words = np.memmap(path, dtype=np.uint64, mode="r", shape=(path.stat().st_size // 8,))
-    best = np.inf
+    words = np.asarray(
+        np.memmap(path, dtype=np.uint64, mode="r", shape=(path.stat().st_size // 8,))
+    )
+
+    def read(threads: int) -> float:
+        start = time.perf_counter()
+        list(pool.map(np.bitwise_or.reduce, np.array_split(words, threads)))
+        return (time.perf_counter() - start) * 1e3
+
     with ThreadPoolExecutor(2) as pool:
-        for threads in (1, 2):
-            shares = np.array_split(np.asarray(words), threads)
-            start = time.perf_counter()
-            list(pool.map(np.bitwise_or.reduce, shares))
-            best = min(best, time.perf_counter() - start)
-    return float(best) * 1e3
+        read(2)
+        yield lambda: min(read(1), read(2))

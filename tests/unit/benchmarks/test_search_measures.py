@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
+from benchmarks.serve import search_measure
 from benchmarks.serve.search_data import grown, write_grown
 from benchmarks.serve.search_made import codes_path, make
-from benchmarks.serve.search_measure import recall, stream_ms, timed, truth
+from benchmarks.serve.search_measure import recall, streaming, timed, truth
 from newshelf.serving.search.plain import PlainSearch
 
 
@@ -50,4 +51,20 @@ def test_a_search_is_made_once_and_answers(real, tmp_path):
     assert len(found.ms) == 7
     assert recall(found.answers, truth(made.matrix, real[:7], allowed, 10)) == 1
     codes_path(made).write_bytes(bytes(800))
-    assert stream_ms(codes_path(made)) > 0
+    with streaming(codes_path(made)) as read:
+        assert read() > 0
+
+
+def test_what_is_measured_before_a_query_is_no_part_of_its_time(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(search_measure.time, "perf_counter", lambda: clock[0])
+
+    def taking(seconds):
+        clock[0] += seconds
+        return clock[0]
+
+    allowed = np.ones(3, dtype=bool)
+    found = timed(lambda *_: taking(2), np.eye(3), allowed, 1, before=lambda: taking(10))
+    assert found.ms == [2000, 2000, 2000]
+    # The first query is asked once more, before anything counts.
+    assert found.before == [12, 24, 36]
