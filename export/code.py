@@ -21,7 +21,8 @@ def handler_path(name: str) -> Path:
 
 
 def needed_sources(name: str) -> list[Path]:
-    """Every module of ours that the handler of model ``name`` imports, however indirectly.
+    """Every module of ours that the handler of model ``name``, or a worker's start, imports,
+    however indirectly.
 
     Imports for type checkers alone do not count, nor do those that name their module at run
     time. The packages around a module do, since they are run before it.
@@ -33,14 +34,15 @@ def needed_sources(name: str) -> list[Path]:
         "newshelf", "handlers", exclude_type_checking_imports=True, cache_dir=None
     )
     found: set[str] = set()
-    new = {f"handlers.{name}_handler"}
+    roots = {f"handlers.{name}_handler", "handlers.sitecustomize"}
+    new = {*roots, "handlers.preloader"}
     while new:
         found |= new
         reached = {module for start in new for module in graph.find_upstream_modules(start)}
         parents = {parent for module in reached for parent in _parents(module)}
         new = (reached | parents) - found
-    # The archiver itself puts the handler at the root.
-    return sorted(_source(module) for module in found - {f"handlers.{name}_handler"})
+    # These two lie at an archive's root.
+    return sorted(_source(module) for module in found - roots)
 
 
 def _parents(module: str) -> list[str]:

@@ -35,11 +35,13 @@ def model_config(settings: ArchiveSettings, model: ModelServingSettings) -> str:
     """
     if settings.runtime == "auto" or settings.precision == "auto":
         raise SetupError("[archive] runtime and precision are not decided: see export.precision")
+    threads = model.threads or max(1, len(os.sched_getaffinity(0)) // model.workers)
     serving = ServingSettings(
         runtime=settings.runtime,
         precision=settings.precision,
         provider=settings.provider,
-        threads=model.threads or max(1, len(os.sched_getaffinity(0)) // model.workers),
+        threads=threads,
+        preload=model.preload and threads == 1,
         decode_threads=model.decode_threads,
         batch_size=model.batch_size,
         cache_bytes=model.cache_bytes,

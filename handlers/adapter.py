@@ -5,8 +5,9 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import yaml
 from ts.metrics.metric_type_enum import MetricTypes
 
 from handlers.worker_output import write_metrics_at_once
@@ -26,6 +27,8 @@ class Adapter(ABC):
 
     predictor: Predictor
     recorder: Recorder
+    _preloaded: ClassVar["Adapter | None"] = None
+    """What this process was forked with."""
 
     @abstractmethod
     def load(self, directory: Path, **options: Any) -> Predictor:
@@ -36,15 +39,33 @@ class Adapter(ABC):
             options: ``device``, ``settings`` and ``observer`` of the model's loader.
         """
 
+    @classmethod
+    def preload(cls, directory: Path) -> None:
+        """Load an unpacked archive onto the CPU, for the workers that are forked from here."""
+        text = (directory / "model-config.yaml").read_text(encoding="utf-8")
+        loaded = cls()
+        loaded._open(directory, None, yaml.safe_load(text))
+        cls._preloaded = loaded
+
     def initialize(self, context: Any) -> None:
         """Load what the archive holds onto the device that the server assigned."""
         write_metrics_at_once()
         read_in_blocks()
+        device = context.system_properties.get("gpu_id")
+        if self._preloaded is not None and device is None:
+            self.predictor, self.recorder = self._preloaded.predictor, self._preloaded.recorder
+            return
+        directory = Path(context.system_properties["model_dir"])
+        self._open(directory, device, context.model_yaml_config)
+
+    def _open(
+        self, directory: Path, gpu: int | str | None, config: Mapping[str, object] | None
+    ) -> None:
         self.recorder = Recorder()
         self.predictor = self.load(
-            Path(context.system_properties["model_dir"]),
-            device=choose_device(context.system_properties.get("gpu_id")),
-            settings=ServingSettings.from_model_config(context.model_yaml_config),
+            directory,
+            device=choose_device(gpu),
+            settings=ServingSettings.from_model_config(config),
             observer=self.recorder,
         )
         # The warm-up is nobody's request.

@@ -1,4 +1,7 @@
-"""Lets a worker do without what serving never uses; at an archive's root, Python imports it.
+"""What a worker's Python runs first; it lies at an archive's root.
+
+It lets a worker do without what serving never uses, and be forked from a process that has the
+model loaded (``handlers.stand_in``).
 
 TorchServe's worker imports torch at its start, for answers that are tensors. Ours are bytes,
 and on a CPU ONNX Runtime and OpenVINO do the work: with this file, torch is only loaded when
@@ -12,6 +15,7 @@ imported: 7 MB per worker.
 ``sys.path`` that has one; TorchServe puts the unpacked archive there.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec, PathFinder
@@ -37,3 +41,19 @@ class _LazyTorch:
 sys.meta_path.insert(0, _LazyTorch())
 # None: Python says that there is no such module.
 sys.modules["openvino.tools.ovc"] = None  # type: ignore[assignment]
+
+
+_WORKER = "model_service_worker.py"
+
+
+def _worker_command() -> Sequence[str]:
+    """TorchServe's worker and its arguments; empty in any other process."""
+    words = sys.orig_argv
+    at = next((at for at, word in enumerate(words) if os.path.basename(word) == _WORKER), None)  # noqa: PTH119
+    return [] if at is None else words[at:]
+
+
+if command := _worker_command():
+    from handlers.stand_in import stand_in
+
+    stand_in(os.path.dirname(os.path.abspath(__file__)), command)  # noqa: PTH100, PTH120

@@ -193,6 +193,9 @@ class ModelServingSettings(_Section):
     workers: Positive = 1
     threads: Annotated[int, Field(ge=0)] = 0
     """Intra-op threads per worker; 0 divides the cores among the workers."""
+    preload: bool = True
+    """Load the model once, and fork the workers from the process that has it, where each computes
+    with one thread on the CPU: a further worker then takes little memory, and starts at once."""
     decode_threads: Positive = 2
     cache_bytes: Annotated[int, Field(ge=0)] = 64 * 1024 * 1024
     """What the embeddings of earlier requests may take, per worker; 0 keeps none."""

@@ -13,16 +13,18 @@ from newshelf.server.process import ProcessRef, members
 
 __all__ = ["proportional_bytes", "require_unshared", "worker_processes"]
 
-_WORKER = "model_service_worker.py"
+_OURS = ("model_service_worker.py", "handlers.preloader")
+"""What TorchServe starts, and what loads a model and forks its workers."""
 _HEAVY = ("libtorch", "onnxruntime", "openvino")
 
 
 def worker_processes(server: ProcessRef) -> list[int]:
-    """The ids of the worker processes of a running TorchServe."""
+    """The ids of all processes of a running TorchServe that hold its models, or stand in for one
+    that does."""
     found = []
     for process in members(server):
         try:
-            if any(word.endswith(_WORKER) for word in process.cmdline()):
+            if any(word.endswith(_OURS) for word in process.cmdline()):
                 found.append(process.pid)
         except psutil.NoSuchProcess:
             continue

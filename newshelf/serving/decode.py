@@ -5,6 +5,7 @@ decoded there. Which of the two it is, only ``open_reader`` knows.
 """
 
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -88,6 +89,7 @@ class CpuReader:
         self._max_pixels = max_pixels
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self._process = os.getpid()
 
     def start(
         self, inputs: Sequence[ProductInput], *, ahead: bool = False
@@ -98,8 +100,16 @@ class CpuReader:
         rows = list(zip(inputs, images, strict=True))
         if len(inputs) == 1 or (self._threads == 1 and not ahead):
             return lambda: _read(images, [self._read_one(item, row) for item, row in rows])
-        jobs = [self._pool.submit(self._read_one, item, row) for item, row in rows]
+        pool = self._own_pool()
+        jobs = [pool.submit(self._read_one, item, row) for item, row in rows]
         return lambda: _read(images, [job.result() for job in jobs])
+
+    def _own_pool(self) -> ThreadPoolExecutor:
+        """This process's: threads do not follow into a fork."""
+        if self._process != os.getpid():
+            self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="decode")
+            self._process = os.getpid()
+        return self._pool
 
     def _read_one(self, item: ProductInput, row: NDArray[np.float32]) -> NewshelfError | None:
         try:

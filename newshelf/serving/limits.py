@@ -47,6 +47,9 @@ class ServingSettings(_Section):
     threads: Positive = 1
     """Intra-op threads of this worker: cores divided by workers."""
     decode_threads: Positive = 2
+    preload: bool = False
+    """Load the model once, and fork the workers from the process that has it: theirs is the same
+    memory. For workers of one thread on the CPU."""
     batch_size: Positive = 8
     """Requests that the model server puts together at most; what that many pictures need is
     made ready at loading."""

@@ -1,0 +1,247 @@
+"""Workers that are forked from a process which has their model loaded.
+
+A script of its own takes the place of TorchServe's worker; all else is as it is served.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+import handlers
+
+HANDLERS = Path(handlers.__file__).parent
+ROOT = HANDLERS.parent
+ALIVE_S = 60.0
+
+HANDLER = """
+import os
+from handlers.adapter import Adapter
+
+
+class TinyHandler(Adapter):
+    def load(self, directory, **options):
+        print("loading", flush=True)
+        return (os.getpid(), directory.name, options["settings"].threads)
+"""
+
+WORKER = """
+import json, os, sys, threading, time
+from types import SimpleNamespace
+from tiny_handler import TinyHandler
+
+handler = TinyHandler()
+archive = os.path.dirname(sys.modules["tiny_handler"].__file__)
+config = {"serving": {"threads": 1}}
+properties = {"model_dir": archive, "gpu_id": None}
+handler.initialize(SimpleNamespace(system_properties=properties, model_yaml_config=config))
+told = {"pid": os.getpid(), "loaded": handler.predictor, "arguments": sys.argv[1:]}
+print(json.dumps(told), flush=True)
+if "--end" in sys.argv:
+    sys.exit(1)
+print("on standard error", file=sys.stderr, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def archive(tmp_path):
+    """As one is unpacked, of a model that tells who loaded it."""
+    folder = tmp_path / "archive"
+    shutil.copytree(HANDLERS, folder / "handlers", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(HANDLERS / "sitecustomize.py", folder)
+    (folder / "tiny_handler.py").write_text(HANDLER)
+    (folder / "MAR-INF").mkdir()
+    manifest = {"model": {"handler": "tiny_handler.py"}}
+    (folder / "MAR-INF" / "MANIFEST.json").write_text(json.dumps(manifest))
+    configure(folder, "{preload: true, threads: 1}")
+    (tmp_path / "model_service_worker.py").write_text(WORKER)
+    return folder
+
+
+def configure(archive, serving):
+    (archive / "model-config.yaml").write_text(f"deviceType: cpu\nserving: {serving}\n")
+
+
+@pytest.fixture
+def start(archive):
+    """Start a worker as TorchServe does; what is left of it ends with the test."""
+    started = []
+
+    def run(*words):
+        process = subprocess.Popen(
+            command(archive, *words),
+            env=environment(archive),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()
+    for process in preloaders(archive):
+        process.kill()
+
+
+def command(archive, *words):
+    return [sys.executable, str(archive.parent / "model_service_worker.py"), *words]
+
+
+def environment(archive):
+    # The archive first: its handlers are to be found, and the rest of newshelf from here.
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(archive), str(ROOT)])}
+
+
+def preloaders(archive):
+    """The processes that have the archive's model loaded, and the workers forked from them."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            ours = process.environ().get("PYTHONPATH", "").startswith(f"{archive}{os.pathsep}")
+            if ours and "handlers.preloader" in process.cmdline() and alive(process):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def alive(process):
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def told(process):
+    """What the worker says of itself, and the lines before it."""
+    before = []
+    for line in process.stdout:
+        if line.startswith("{"):
+            return json.loads(line), "".join(before)
+        before.append(line)
+    raise AssertionError(f"no worker: {''.join(before)}{process.stderr.read()}")
+
+
+def wait_until(condition):
+    end = time.monotonic() + ALIVE_S
+    while not condition():
+        assert time.monotonic() < end, "it has not come about"
+        time.sleep(0.02)
+
+
+def test_workers_are_forks_of_the_one_process_that_has_loaded(start, archive):
+    one, two = start("--sock-name", "one"), start("--sock-name", "two")
+    (first, before), (second, before_second) = told(one), told(two)
+    assert [first["arguments"], second["arguments"]] == [["--sock-name", name] for name in
+                                                         ("one", "two")]  # fmt: skip
+    preloader = psutil.Process(first["pid"]).parent()
+    assert psutil.Process(second["pid"]).parent() == preloader
+    assert first["loaded"] == second["loaded"] == [preloader.pid, archive.name, 1]
+    assert first["pid"] not in (second["pid"], preloader.pid, one.pid)
+    assert (before + before_second).count("loading") == 1
+    assert one.stderr.readline() == "on standard error\n"
+
+
+def test_a_worker_ends_with_its_stand_in_and_no_other(start):
+    one, two = start(), start()
+    (first, _), (second, _) = told(one), told(two)
+    one.kill()
+    wait_until(lambda: not psutil.pid_exists(first["pid"]))
+    assert alive(psutil.Process(second["pid"]))
+    assert two.poll() is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_stand_in_ends_with_its_worker(start, number):
+    process = start()
+    worker, _ = told(process)
+    os.kill(worker["pid"], number)
+    assert process.wait(ALIVE_S) == 1
+
+
+def test_a_worker_that_ends_by_itself_ends_its_stand_in_and_the_next_is_not_loaded_anew(start):
+    ended = start("--end")
+    worker, _ = told(ended)
+    assert ended.wait(ALIVE_S) == 1
+    follower, before = told(start())
+    assert follower["loaded"] == worker["loaded"]
+    assert "loading" not in before
+
+
+def test_a_stopped_worker_ends_with_its_stand_in_all_the_same(start):
+    process = start()
+    worker, _ = told(process)
+    os.kill(worker["pid"], signal.SIGSTOP)
+    process.kill()
+    os.kill(worker["pid"], signal.SIGCONT)
+    wait_until(lambda: not psutil.pid_exists(worker["pid"]))
+
+
+def test_without_its_preloader_a_worker_goes_on_and_the_next_gets_a_new_one(start):
+    process = start()
+    worker, _ = told(process)
+    preloader = psutil.Process(worker["pid"]).parent()
+    preloader.kill()
+    wait_until(lambda: not alive(preloader))
+    follower, before = told(start())
+    assert process.poll() is None
+    assert alive(psutil.Process(worker["pid"]))
+    assert "loading" in before
+    assert follower["loaded"][0] not in (preloader.pid, follower["pid"])
+
+
+def test_the_preloader_ends_with_the_server_that_started_its_first_stand_in(archive):
+    words = " ".join(command(archive))
+    server = subprocess.Popen(
+        ["bash", "-c", f"{words} & wait"],
+        env=environment(archive),
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        for line in server.stdout:
+            if line.startswith("{"):
+                break
+        assert len(preloaders(archive)) == 2, "the preloader, and the worker"
+        [preloader] = [p for p in preloaders(archive) if p.pid != json.loads(line)["pid"]]
+        server.kill()
+        wait_until(lambda: not alive(preloader))
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+        server.stdout.close()
+
+
+def test_a_model_that_cannot_be_preloaded_is_loaded_by_the_worker_which_tells_why(start, archive):
+    (archive / "MAR-INF" / "MANIFEST.json").unlink()
+    process = start()
+    worker, before = told(process)
+    assert worker["pid"] == worker["loaded"][0] == process.pid
+    assert "no preloaded worker (the preloader has ended): this one loads the model" in before
+    assert not preloaders(archive)
+    assert not psutil.Process(process.pid).children(), "not even a zombie"
+    process.kill()
+    assert "MANIFEST.json" in process.stderr.read()
+
+
+@pytest.mark.parametrize("serving", ["{threads: 1}", "{threads: 1, preload: false}"])
+def test_without_preload_every_worker_loads_its_own(start, archive, serving):
+    configure(archive, serving)
+    process = start()
+    worker, _ = told(process)
+    assert worker["pid"] == worker["loaded"][0] == process.pid
+    assert not preloaders(archive)
