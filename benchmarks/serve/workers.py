@@ -19,8 +19,7 @@ _HEAVY = ("libtorch", "onnxruntime", "openvino")
 
 
 def worker_processes(server: ProcessRef) -> list[int]:
-    """The ids of all processes of a running TorchServe that hold its models, or stand in for one
-    that does."""
+    """The ids of a running TorchServe's processes that hold a model, or stand in for one."""
     found = []
     for process in members(server):
         try:
