@@ -39,9 +39,9 @@ def run(context: Context) -> TaskResult:
         protocol=(
             "Proportional set size (a page that n processes share counts 1/n for each) of the "
             "workers, of what TorchServe started in their stead and of the process from which they "
-            f"are forked, after a load of {context.seconds:g} s by {_CLIENTS} clients on one worker "
-            "and on two. The second worker's is what both take less what one takes "
-            "alone; the share is of the first's."
+            f"are forked, after a load of {context.seconds:g} s by {_CLIENTS} clients on one "
+            "worker and on two. The second worker's is what both take less what one takes alone; "
+            "the share is of the first's."
         ),
         rows=rows,
         goals=[Goal(_measure(name), _GOAL) for name in MODELS],
