@@ -5,6 +5,7 @@ only the one that forked. So each worker computes with one thread, its own, and 
 threads it needs (those that decode) after the fork.
 """
 
+import contextlib
 import fcntl
 import gc
 import importlib
@@ -112,24 +113,24 @@ class _Preloader:
             try:
                 connection.settimeout(_ASKED_S)
                 self._fork(connection)
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 refusal = str(error)
-            try:
+            # A stand-in that did not wait for the answer is gone, and with it the worker.
+            with contextlib.suppress(OSError):
                 connection.sendall(json.dumps(refusal).encode())
-            except OSError:
-                # The stand-in is gone, and with it the worker.
-                _LOG.warning("a stand-in did not wait for its worker")
         return True
 
     def _fork(self, connection: socket.socket) -> None:
-        command, given, _, _ = socket.recv_fds(connection, _MESSAGE, 3)
+        message, given, _, _ = socket.recv_fds(connection, _MESSAGE, 3)
         try:
+            command: list[str] = json.loads(message)
+            output, errors, stand_in = given
             worker = os.fork()
             if worker == 0:
                 self._events.close()
                 self._asked.close()
                 connection.close()
-                _be_worker(json.loads(command), *given)
+                _be_worker(command, output, errors, stand_in)
             ended = os.pidfd_open(worker)
             self._workers[ended] = worker
             self._events.register(ended, selectors.EVENT_READ)

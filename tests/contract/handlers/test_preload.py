@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -188,6 +189,17 @@ def test_a_stopped_worker_ends_with_its_stand_in_all_the_same(start):
     process.kill()
     os.kill(worker["pid"], signal.SIGCONT)
     wait_until(lambda: not psutil.pid_exists(worker["pid"]))
+
+
+def test_a_preloader_refuses_who_asks_for_nothing_and_goes_on(start, archive):
+    worker, _ = told(start())
+    with socket.socket(socket.AF_UNIX) as other:
+        other.connect(str(archive / ".preloader"))
+        other.sendall(b"[]")
+        assert "expected 3" in other.recv(1000).decode()
+    follower, before = told(start())
+    assert follower["loaded"] == worker["loaded"]
+    assert "loading" not in before
 
 
 def test_without_its_preloader_a_worker_goes_on_and_the_next_gets_a_new_one(start):
