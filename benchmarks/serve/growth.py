@@ -11,7 +11,7 @@ from benchmarks.serve.load import load
 from benchmarks.serve.models import make_model
 from benchmarks.serve.pictures import SMALL, make_pictures
 from benchmarks.serve.torchserve import Layout, newshelf_encoder
-from benchmarks.serve.workers import proportional_bytes, worker_processes
+from benchmarks.serve.workers import proportional_bytes, require_unshared, worker_processes
 from benchmarks.transfer.result import Goal, Row, TaskResult
 from newshelf.evaluation.figures.lines import Line, draw_lines
 
@@ -41,10 +41,12 @@ def run(context: Context) -> TaskResult:
         while warm < _WARM_UP:
             warm += load(endpoint.url, requests, clients=_CLIENTS, seconds=_TURN_S).requests
         pids = worker_processes(endpoint.process)
+        require_unshared(pids)
         sizes.append(proportional_bytes(pids))
         while answered[-1] < _REQUESTS:
             found = load(endpoint.url, requests, clients=_CLIENTS, seconds=_TURN_S)
             answered.append(answered[-1] + found.requests)
+            require_unshared(pids)
             sizes.append(proportional_bytes(pids))
     figure = context.figures / "growth.png"
     line = Line(answered, [size / 1e6 for size in sizes])
