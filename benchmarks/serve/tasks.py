@@ -3,13 +3,13 @@
 __all__ = ["TASKS"]
 
 TASKS: dict[str, str] = {
-    # First, before this process has loaded what the workers load.
+    # These two first, before this process has loaded what the workers load.
     "memory": "benchmarks.serve.memory",
+    "growth": "benchmarks.serve.growth",
     "resnet50": "benchmarks.serve.resnet50",
     "lite0": "benchmarks.serve.lite0",
     "recommender": "benchmarks.serve.recommended",
     "search": "benchmarks.serve.search",
-    "growth": "benchmarks.serve.growth",
     "cache": "benchmarks.serve.repeated",
     "clients": "benchmarks.serve.clients",
     "batches": "benchmarks.serve.batches",
