@@ -55,6 +55,16 @@ def test_cores_are_divided_among_workers(monkeypatch, cores, workers, threads):
 
 
 @pytest.mark.parametrize(
+    ("threads", "wanted", "preload"), [(1, True, True), (2, True, False), (1, False, False)]
+)
+def test_workers_of_one_thread_are_forked_unless_that_is_not_wanted(threads, wanted, preload):
+    model = ModelServingSettings(workers=2, threads=threads, preload=wanted)
+    settings = ArchiveSettings(runtime="onnxruntime", precision="fp32")
+    table = yaml.safe_load(model_config(settings, model))
+    assert table["serving"]["preload"] is preload
+
+
+@pytest.mark.parametrize(
     ("runtime", "precision", "device"),
     [
         ("onnxruntime", "fp32", None),
