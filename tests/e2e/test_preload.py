@@ -59,7 +59,7 @@ def forked(
     plan = ServerPlan(ROOT, home / "server", home / "store", models, "shop", free_ports())
     state = start(plan)
     try:
-        wait_until_ready(state, {model: QUESTIONS[model] for model in models})
+        wait_until_ready(state, QUESTIONS)
         assert len(members(state.process)) >= 11, (
             "Java, and of each model a preloader and two of both"
         )
@@ -146,11 +146,11 @@ def test_a_killed_worker_is_replaced_by_another_fork(
     before = workers_of(forked, "encoder")
     victim = min(before)
     preloader = psutil.Process(victim).ppid()
-    stand_ins = {
-        process.pid: process
+    stand_ins = [
+        process.pid
         for process in members(forked.process)
         if any(word.endswith("model_service_worker.py") for word in process.cmdline())
-    }
+    ]
     assert len(stand_ins) == 4
     killed = victim if what == "worker" else min(stand_ins)
     os.kill(killed, signal.SIGKILL)

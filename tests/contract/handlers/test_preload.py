@@ -244,7 +244,7 @@ def test_a_model_that_cannot_be_preloaded_is_loaded_by_the_worker_which_tells_wh
     worker, before = told(process)
     assert worker["pid"] == worker["loaded"][0] == process.pid
     assert "no preloaded worker (the preloader has ended): this one loads the model" in before
-    assert not preloaders(archive)
+    wait_until(lambda: not preloaders(archive))
     assert not psutil.Process(process.pid).children(), "not even a zombie"
     process.kill()
     assert "MANIFEST.json" in process.stderr.read()
