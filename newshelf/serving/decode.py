@@ -43,18 +43,11 @@ class Pictures:
 class Reader(Protocol):
     """Decodes, crops, resizes and normalises."""
 
-    def start(
-        self, inputs: Sequence[ProductInput], *, ahead: bool = False
-    ) -> Callable[[], Pictures]:
+    def start(self, inputs: Sequence[ProductInput]) -> Callable[[], Pictures]:
         """Begin with the pictures of ``inputs``, each of which has one.
 
-        Args:
-            inputs: whose pictures.
-            ahead: something else is computed meanwhile.
-
         Returns:
-            What waits for the result. Where nothing could be done side by side, it decodes in
-            its own thread: handing that over costs 5 to 10 % of the decoding.
+            What waits for the result, or decodes only then.
         """
         ...
 
@@ -78,6 +71,11 @@ def open_reader(
 class CpuReader:
     """Decodes in threads, which Pillow and numpy let run side by side.
 
+    One picture, or all of them with one thread, are decoded by whoever waits for them. Where
+    workers keep every core busy, a thread that decodes beside the arithmetic only takes turns
+    with it: two workers on two cores computed 4 % more pictures of 400 × 300 without one, and
+    8 % more of 1200 × 900.
+
     Args:
         spec: the image tower's input.
         max_pixels: of one picture.
@@ -91,14 +89,12 @@ class CpuReader:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._process = os.getpid()
 
-    def start(
-        self, inputs: Sequence[ProductInput], *, ahead: bool = False
-    ) -> Callable[[], Pictures]:
+    def start(self, inputs: Sequence[ProductInput]) -> Callable[[], Pictures]:
         """See ``Reader.start``."""
         size = self._spec.size
         images = np.empty((len(inputs), 3, size, size), dtype=np.float32)
         rows = list(zip(inputs, images, strict=True))
-        if len(inputs) == 1 or (self._threads == 1 and not ahead):
+        if len(inputs) == 1 or self._threads == 1:
             return lambda: _read(images, [self._read_one(item, row) for item, row in rows])
         pool = self._own_pool()
         jobs = [pool.submit(self._read_one, item, row) for item, row in rows]
@@ -141,13 +137,8 @@ class GpuReader:
         self._device = device
         self._max_pixels = max_pixels
 
-    def start(
-        self,
-        inputs: Sequence[ProductInput],
-        *,
-        ahead: bool = False,  # noqa: ARG002
-    ) -> Callable[[], Pictures]:
-        """See ``Reader.start``; the work is done when it is waited for, ``ahead`` or not."""
+    def start(self, inputs: Sequence[ProductInput]) -> Callable[[], Pictures]:
+        """See ``Reader.start``; the work is done when it is waited for."""
         return lambda: self._read_all(inputs)
 
     def _read_all(self, inputs: Sequence[ProductInput]) -> Pictures:

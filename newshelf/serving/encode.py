@@ -137,9 +137,7 @@ class ProductEncoder:
         for works, tokens in plan:
             pictured = [row for row, work in enumerate(works) if work.item.picture is not None]
             with stages.measure("decode"):
-                pictures = self._reader.start(
-                    [works[row].item for row in pictured], ahead=waiting is not None
-                )
+                pictures = self._reader.start([works[row].item for row in pictured])
             if waiting:
                 yield waiting
             waiting = _Forward(works, tokens, pictured, pictures)

@@ -47,6 +47,7 @@ class ServingSettings(_Section):
     threads: Positive = 1
     """Intra-op threads of this worker: cores divided by workers."""
     decode_threads: Positive = 2
+    """That decode pictures; with one, the worker's own thread does it, between two forwards."""
     preload: bool = False
     """Load the model once, and fork the workers from the process that has it: theirs is the same
     memory. For workers of one thread on the CPU."""
@@ -56,8 +57,8 @@ class ServingSettings(_Section):
     max_forward_batch: Positive = 64
     """Products in one forward of the encoder; more are done in turns."""
     max_forward_pictures: Annotated[int, Field(ge=0)] = 0
-    """Pictures in one forward of the encoder; while it runs, the next ones are decoded.
-    0 takes 4 where the threads leave a core idle, else all."""
+    """Pictures in one forward of the encoder; with several decoding threads, the next ones are
+    decoded while it runs. 0 takes 4 where those have a core to themselves, else all."""
     cache_bytes: Annotated[int, Field(ge=0)] = 64 * 1024 * 1024
     """What the embeddings of earlier requests may take, per worker; 0 keeps none."""
     retrieve: Positive = 400

@@ -67,14 +67,15 @@ def _check_pixels(size: tuple[int, int], max_pixels: int) -> None:
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
-    upright = ImageOps.exif_transpose(picture)
-    if upright.mode in _SIXTEEN_BIT:
+    # In place, and converted only where that changes something: each would copy the pixels.
+    ImageOps.exif_transpose(picture, in_place=True)
+    if picture.mode in _SIXTEEN_BIT:
         # convert("RGB") would clip everything above 255 to white.
-        levels = np.asarray(upright, dtype=np.float32) / 257.0
+        levels = np.asarray(picture, dtype=np.float32) / 257.0
         grey = Image.fromarray(levels.clip(0, 255).round().astype(np.uint8))
         return grey.convert("RGB")
-    if upright.has_transparency_data:
-        rgba = upright.convert("RGBA")
+    if picture.has_transparency_data:
+        rgba = picture.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, rgba).convert("RGB")
-    return upright.convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")

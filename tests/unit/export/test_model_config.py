@@ -52,6 +52,7 @@ def test_cores_are_divided_among_workers(monkeypatch, cores, workers, threads):
         model_config(ArchiveSettings(runtime="onnxruntime", precision="fp32"), model)
     )
     assert table["serving"]["threads"] == threads
+    assert table["serving"]["decode_threads"] == threads
 
 
 @pytest.mark.parametrize(

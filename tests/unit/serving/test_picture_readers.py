@@ -31,14 +31,11 @@ def image(spec):
     return spec.encoder.image
 
 
-@pytest.mark.parametrize("ahead", [False, True])
 @pytest.mark.parametrize("threads", [1, 3])
-def test_each_picture_is_in_its_row_and_errors_in_theirs(image, picture, threads, ahead):
+def test_each_picture_is_in_its_row_and_errors_in_theirs(image, picture, threads):
     pictures = [picture(size=(20 + 9 * at, 20)) for at in range(7)]
     pictures[3] = b"damaged"
-    read = CpuReader(image, max_pixels=MANY, threads=threads).start(
-        inputs(*pictures), ahead=ahead
-    )()
+    read = CpuReader(image, max_pixels=MANY, threads=threads).start(inputs(*pictures))()
     assert list(read.failed) == [3]
     assert isinstance(read.failed[3], BadPicture)
     assert read.failed[3].field == "instances[3].image"
@@ -51,17 +48,10 @@ def test_each_picture_is_in_its_row_and_errors_in_theirs(image, picture, threads
 
 
 @pytest.mark.parametrize(
-    ("threads", "ahead", "pictures", "own"),
-    [
-        (2, False, 1, True),
-        (2, True, 1, True),
-        (2, False, 2, False),
-        (1, False, 2, True),
-        (1, True, 2, False),
-    ],
+    ("threads", "pictures", "own"), [(2, 1, True), (2, 2, False), (1, 1, True), (1, 2, True)]
 )
 def test_what_cannot_be_done_side_by_side_is_done_by_who_asks(
-    image, picture, monkeypatch, threads, ahead, pictures, own
+    image, picture, monkeypatch, threads, pictures, own
 ):
     seen = []
     monkeypatch.setattr(
@@ -69,7 +59,7 @@ def test_what_cannot_be_done_side_by_side_is_done_by_who_asks(
         lambda *_args, **_options: seen.append(threading.current_thread()),
     )
     reader = CpuReader(image, max_pixels=MANY, threads=threads)
-    reader.start(inputs(*[picture()] * pictures), ahead=ahead)()
+    reader.start(inputs(*[picture()] * pictures))()
     assert [thread == threading.current_thread() for thread in seen] == [own] * pictures
 
 

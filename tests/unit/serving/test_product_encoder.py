@@ -133,18 +133,16 @@ def test_the_next_pictures_are_on_their_way_while_a_forward_runs(build, picture)
             return super().run(inputs)
 
     encoder = build(Watching(), pictures=2)
-    begun: list[tuple[int, bool]] = []
+    begun: list[int] = []
     start = encoder._reader.start
 
-    def watched(inputs, *, ahead):
-        begun.append((len(inputs), ahead))
-        return start(inputs, ahead=ahead)
+    def watched(inputs):
+        begun.append(len(inputs))
+        return start(inputs)
 
     encoder._reader.start = watched
     encoder.encode([given(picture=picture()) for _ in range(6)], Stages())
-    # Nothing is computed yet when the first group is started.
-    first, second, third = (2, False), (2, True), (2, True)
-    assert started == [[first, second], [first, second, third], [first, second, third]]
+    assert started == [[2, 2], [2, 2, 2], [2, 2, 2]]
 
 
 def test_an_embedding_that_is_not_finite_is_an_error_of_its_row(build):
@@ -242,8 +240,8 @@ def test_a_deadline_that_passes_during_decoding_is_seen_before_the_forward(
     monkeypatch.setattr("newshelf.serving.deadline.time.time_ns", lambda: clock[0] * 1_000_000)
     start = encoder._reader.start
 
-    def slow(inputs, *, ahead):
-        wait = start(inputs, ahead=ahead)
+    def slow(inputs):
+        wait = start(inputs)
 
         def wait_long():
             read = wait()
