@@ -18,7 +18,6 @@ from benchmarks.serve.spent import Spent
 
 __all__ = ["Measured", "Plan", "Turn", "drain", "run_rounds", "server_turn"]
 
-_CHECKED = 16
 _DISTURBED = 0.03
 _ATTEMPTS = 3
 _DRAINED = 8
@@ -126,9 +125,8 @@ def take(turn: Turn, measured: Measured) -> None:
 
 def _load(endpoint: Endpoint, plan: Plan, measured: Measured) -> None:
     wait_for_answer(endpoint, plan.pictures[0])
-    reference = None if plan.reference is None else plan.reference[:_CHECKED]
-    cosine = check_answers(endpoint, plan.pictures[:_CHECKED], reference)
-    measured.cosine = cosine
+    # All that will be sent: 16 of EfficientNet-Lite0's 128 had a mean of .989, all of them .992.
+    measured.cosine = check_answers(endpoint, plan.pictures, plan.reference)
     least = len(endpoint.ask_bytes(plan.pictures[0])) // 2
     with tempfile.TemporaryDirectory() as folder:
         requests = endpoint.requests(list(plan.pictures), Path(folder))
