@@ -10,13 +10,16 @@ from benchmarks.serve.models import make_model
 from benchmarks.serve.pictures import SMALL
 from benchmarks.serve.rounds import run_rounds, server_turn
 from benchmarks.serve.tables import details
-from benchmarks.serve.torchserve import newshelf_encoder, unpacked
+from benchmarks.serve.torchserve import Layout, newshelf_encoder, unpacked
 from benchmarks.transfer.result import Row, TaskResult
 from newshelf.evaluation.figures.lines import Line, draw_lines
 
 __all__ = ["CLIENTS", "run"]
 
 CLIENTS = (1, 2, 4, 8, 16, 32, 64)
+_ONE_WORKER = Layout(workers=1, threads=2, batch_size=8, decode_threads=2)
+"""The settings as they come, on two cores: what few clients send together is one batch, which
+one worker computes on all cores, while two would leave one of them idle."""
 _PANELS = {"requests/s": "per_second", "p50, ms": "p50_ms", "p99, ms": "p99_ms"}
 
 
@@ -28,6 +31,7 @@ def run(context: Context) -> TaskResult:
     plan = newshelf_plan(model, SMALL, CLIENTS, context)
     servers: list[Contender] = [
         ours,
+        newshelf_encoder(model, _ONE_WORKER, context.work, "Newshelf, one worker"),
         *peers_of(lite0.COMPARISON, model, unpacked(ours.archive), context),
     ]
     turns = [server_turn(server, plan) for server in servers]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from newshelf.evaluation.figures.canvas import COLOURS, new_figure, save
@@ -47,6 +48,8 @@ def draw_lines(
 ) -> None:
     """Write a PNG: a panel per title, each with its own scale, and a line per name.
 
+    The names stand in each panel, or once below where they are the same in all of them.
+
     Args:
         panels: title → name → line; the same name has the same colour in every panel.
         path: of the PNG.
@@ -64,6 +67,7 @@ def draw_lines(
     rows = math.ceil(len(panels) / columns)
     figure = new_figure(max(6.0, 4.2 * columns), 3.4 * rows)
     names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
+    shared = len(panels) > 1 and all(lines.keys() == set(names) for lines in panels.values())
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for panel in axes[len(panels) :]:
         panel.set_visible(False)
@@ -81,9 +85,24 @@ def draw_lines(
             panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         if percent:
             panel.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-        if len(lines) > 1:
+        if len(lines) > 1 and not shared:
             panel.legend(frameon=False, fontsize=9)
+    if shared and len(names) > 1:
+        _name_below(figure, axes[0], 2 * columns)
     save(figure, path)
+
+
+def _name_below(figure: Figure, panel: Axes, most: int) -> None:
+    """Name the lines of ``panel`` in rows of at most ``most``, as long as each other."""
+    lines = panel.get_lines()
+    rows = math.ceil(len(lines) / most)
+    figure.legend(
+        handles=lines,
+        loc="outside lower center",
+        ncols=math.ceil(len(lines) / rows),
+        frameon=False,
+        fontsize=9,
+    )
 
 
 def _draw(panel: Axes, name: str, line: Line, colour: str) -> None:
