@@ -12,14 +12,14 @@ import torch
 from rich.console import Console
 
 from export.code import ROOT, START_UP, handler_path, needed_sources
-from export.model_config import MODEL_CONFIG, model_config
+from export.model_config import model_config
 from export.precision import PRECISION, choose
 from export.run import PARITY
 from newshelf.config import ModelServingSettings, Settings
 from newshelf.errors import ParityError, SetupError, VersionMismatch
 from newshelf.files import read_json
 from newshelf.nn.spec import SPEC_FILE, ModelSpec, read_spec
-from newshelf.serving.bundle import INDEX, TOKENIZER, VERSION, read_version
+from newshelf.serving.bundle import INDEX, MODEL_CONFIG, TOKENIZER, VERSION, read_version
 from newshelf.serving.runtimes import Kind, Precision, graph_files, projector_graph, scorer_graph
 
 __all__ = ["archive"]

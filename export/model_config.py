@@ -8,9 +8,7 @@ from newshelf.config import ArchiveSettings, ModelServingSettings
 from newshelf.errors import SetupError
 from newshelf.serving.limits import ServingSettings
 
-__all__ = ["MODEL_CONFIG", "model_config"]
-
-MODEL_CONFIG = "model-config.yaml"
+__all__ = ["model_config"]
 
 _HEAD = """\
 # Written by `./run archive` from the [archive] section of the settings.

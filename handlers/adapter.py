@@ -12,6 +12,7 @@ from ts.metrics.metric_type_enum import MetricTypes
 
 from handlers.worker_output import write_metrics_at_once
 from handlers.worker_socket import read_in_blocks
+from newshelf.serving.bundle import MODEL_CONFIG
 from newshelf.serving.isolate import predict_isolated
 from newshelf.serving.limits import ServingSettings
 from newshelf.serving.observe import Recorder
@@ -42,7 +43,7 @@ class Adapter(ABC):
     @classmethod
     def preload(cls, directory: Path) -> None:
         """Load an unpacked archive onto the CPU, for the workers that are forked from here."""
-        text = (directory / "model-config.yaml").read_text(encoding="utf-8")
+        text = (directory / MODEL_CONFIG).read_text(encoding="utf-8")
         loaded = cls()
         loaded._open(directory, None, yaml.safe_load(text))
         cls._preloaded = loaded

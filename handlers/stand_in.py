@@ -26,6 +26,7 @@ __all__ = ["stand_in"]
 _SOCKET = ".preloader"
 """In the unpacked archive, which only this user can read; beside it a lock."""
 _CONFIG = "model-config.yaml"
+"""As in ``newshelf.serving.bundle``: a process that only waits imports nothing of newshelf."""
 _GPU = "/dev/nvidia0"
 """Where there is one, TorchServe gives it to the workers, unless the model is for the CPU."""
 _MESSAGE = 65_536

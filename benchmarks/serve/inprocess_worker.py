@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from newshelf.serving.bundle import MODEL_CONFIG
 from newshelf.serving.limits import ServingSettings
 from newshelf.serving.load import load_encoder_predictor
 from newshelf.serving.protocol import Predictor, RawRequest
@@ -22,7 +23,7 @@ _WARM_UP_S = 2.0
 def main(plan: dict[str, Any]) -> None:
     """Load, say ``ready``, wait for a line, then call until the time is over."""
     directory = Path(plan["directory"])
-    config = yaml.safe_load((directory / "model-config.yaml").read_text(encoding="utf-8"))
+    config = yaml.safe_load((directory / MODEL_CONFIG).read_text(encoding="utf-8"))
     config["serving"] |= {"threads": plan["threads"], "decode_threads": plan["decode_threads"]}
     predictor = load_encoder_predictor(
         directory, settings=ServingSettings.from_model_config(config)

@@ -18,7 +18,6 @@ import yaml
 from benchmarks.serve.contender import JPEG, Endpoint
 from benchmarks.serve.errors import BenchmarkError
 from benchmarks.serve.models import Model
-from export.model_config import MODEL_CONFIG
 from newshelf.config import Settings
 from newshelf.files import directory_aside
 from newshelf.pipeline.workspace import ROOT
@@ -28,6 +27,7 @@ from newshelf.server.process import is_running
 from newshelf.server.properties import archives, read_properties
 from newshelf.server.state import ServerState
 from newshelf.server.torchserve import ServerPlan, start
+from newshelf.serving.bundle import MODEL_CONFIG
 
 __all__ = [
     "Layout",

@@ -9,11 +9,10 @@ import yaml
 
 from newshelf.config import Settings
 from newshelf.load.requests import ModelName
+from newshelf.serving.bundle import MODEL_CONFIG
 from newshelf.tuning.points import Arithmetic, Point, with_point
 
 __all__ = ["PointArchives", "Tools"]
-
-_CONFIG = "model-config.yaml"
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def _without_cache(config: str) -> str:
 def _replace_config(source: Path, target: Path, config: str) -> None:
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
         for member in old.infolist():
-            if member.filename == _CONFIG:
-                new.writestr(_CONFIG, config)
+            if member.filename == MODEL_CONFIG:
+                new.writestr(MODEL_CONFIG, config)
             else:
                 new.writestr(member, old.read(member))
