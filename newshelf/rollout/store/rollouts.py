@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.engine import Connection
 
 from newshelf.errors import SettingsError
@@ -67,8 +67,8 @@ def create_rollout(
     Raises:
         SettingsError: there is one of this name, or the split is of another.
     """
-    now = connection.execute(select(now_us())).scalar_one()
     content = _content(name, state, split)
+    now = _next_moment(connection)
     columns = ("name", "plan", "state", "split", "revision", "created_us", "updated_us")
     row = (name, plan, content["state"], content["split"], 1, now, now)
     if not insert_new(connection, schema.rollouts, columns, [row], returning="name"):
@@ -76,6 +76,15 @@ def create_rollout(
             f"there is a rollout {name} already: give the new one another name", field="name"
         )
     _note(connection, name, 1, content, "created")
+
+
+def _next_moment(connection: Connection) -> int:
+    """Now, or just after the youngest rollout: SQLite's clock counts milliseconds, any clock may
+    be set back, and the order of creation must be told by either.
+    """
+    youngest = select(func.coalesce(func.max(schema.rollouts.c.created_us), 0)).scalar_subquery()
+    now, last = connection.execute(select(now_us(), youngest)).one()
+    return max(int(now), int(last) + 1)
 
 
 def replace_state(

@@ -66,6 +66,16 @@ def test_the_splits_are_those_that_are_served(store: EventStore, split) -> None:
     assert [row.name for row in store.rollouts()] == ["b", "a", "waits"]
 
 
+def test_rollouts_of_one_moment_stay_in_their_order(store: EventStore) -> None:
+    """Several within a millisecond, which is all that SQLite's clock tells apart."""
+    names = [f"{letter}{number}" for number in range(4) for letter in "zyx"]
+    for name in names:
+        store.create_rollout(name, "", "", None)
+    rows = store.rollouts()
+    assert [row.name for row in rows] == names
+    assert len({row.created_at for row in rows}) == len(names)
+
+
 def test_a_split_of_another_rollout_is_refused(store: EventStore, split) -> None:
     with pytest.raises(SettingsError, match="of the rollout autumn, not of spring"):
         store.create_rollout("spring", "", "", split("autumn"))
