@@ -198,7 +198,8 @@ class ModelServingSettings(_Section):
     with one thread on the CPU: a further worker then takes little memory, and starts at once."""
     decode_threads: Annotated[int, Field(ge=0)] = 0
     """That decode pictures, per worker; 0 divides the cores among the workers. With one, a worker
-    decodes and computes by turns; with more, it decodes some pictures while it computes others."""
+    decodes and computes by turns; with more, it decodes several pictures at a time, and while it
+    computes where the arithmetic leaves a core idle."""
     cache_bytes: Annotated[int, Field(ge=0)] = 64 * 1024 * 1024
     """What the embeddings of earlier requests may take, per worker; 0 keeps none."""
     response_timeout_s: Positive = 30
