@@ -23,7 +23,15 @@ __all__ = ["REPORT", "Options", "run"]
 REPORT = ROOT / "docs" / "benchmarks" / "serve.md"
 _FIGURES = ROOT / "docs" / "images" / "benchmarks" / "serve"
 _DATA = ROOT.parent / "shared" / "data" / "home"
-_LIBRARIES = ("torchserve", "torch", "onnxruntime-gpu", "openvino", "numpy", "pillow")
+_LIBRARIES = (
+    "torchserve",
+    "torch",
+    "onnxruntime-gpu",
+    "openvino",
+    "numpy",
+    "pillow",
+    "cykooz-resizer",
+)
 _REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 _PEERS = ("fastapi", "litserve", "ray", "bentoml", "onnxruntime")
 

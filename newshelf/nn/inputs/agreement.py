@@ -1,6 +1,6 @@
 """How much the ways of decoding change what the image tower makes of a picture.
 
-A picture decoded whole and resized by Pillow is the measure. Beside it stand what a worker
+A picture decoded whole is the measure. Beside it stand what a worker
 on the CPU does (a large JPEG decoded at a fraction of its size) and a GPU's arithmetic, run
 by torch on the CPU, so that no GPU is needed to judge it.
 """

@@ -1,7 +1,7 @@
 """Pictures: from bytes to the image tower's input. One code for training and serving.
 
-Pillow and numpy let go of the interpreter's lock, so threads do this side by side. On a GPU
-``newshelf.nn.inputs.gpu`` does the same; ``newshelf.nn.inputs.agreement`` compares the two.
+Decoding and normalising let go of the interpreter's lock, so threads do them side by side. On a
+GPU ``newshelf.nn.inputs.gpu`` does the same; ``newshelf.nn.inputs.agreement`` compares the two.
 """
 
 import math
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from cykooz_resizer import FilterType, ResizeAlg, ResizeOptions, Resizer
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -21,8 +22,9 @@ _SPARE = 1.5
 """A JPEG decoded at a fraction of its size keeps this many times the pixels that are wanted.
 Mean cosine of the packaged tower's features to those of whole pictures, home and jewellery:
 0.97 to 0.993 with 1, 0.995 to 0.999 with 1.5, 0.999 with 2."""
-_GAP = 3.0
-"""A resize by twice this or more first averages whole blocks of pixels, which is faster."""
+_BILINEAR = ResizeOptions(resize_alg=ResizeAlg.convolution(FilterType.bilinear))
+"""Pillow's bilinear filter to the level, with the processor's vector instructions: a fifth of
+Pillow's time. As wide as what one new pixel covers: it antialiases."""
 
 
 def decode_picture(
@@ -57,9 +59,9 @@ def decode_picture(
     if not whole:
         # Not resize's own box: beyond that, the filter would still see the picture.
         picture = picture.crop(centre_box(picture.width, picture.height, spec.crop))
-    # Pillow's bilinear filter is as wide as what one new pixel covers: it antialiases.
-    size = (spec.size, spec.size)
-    return np.asarray(picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=_GAP))
+    resized = Image.new("RGB", (spec.size, spec.size))
+    Resizer().resize_pil(picture, resized, _BILINEAR)
+    return np.asarray(resized)
 
 
 def normalise_picture(
@@ -74,7 +76,9 @@ def normalise_picture(
     """
     std = np.array(spec.std, dtype=np.float32).reshape(3, 1, 1)
     mean = np.array(spec.mean, dtype=np.float32).reshape(3, 1, 1)
-    np.multiply(pixels.transpose(2, 0, 1), 1 / (255 * std), out=out)
+    # By channel first, while a level is one byte and not four.
+    levels = np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    np.multiply(levels, 1 / (255 * std), out=out)
     np.subtract(out, mean / std, out=out)
 
 

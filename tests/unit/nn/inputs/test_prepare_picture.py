@@ -14,7 +14,7 @@ from newshelf.nn.spec import ImageInput
 
 MEAN, STD = (0.1, 0.5, 0.7), (0.2, 0.4, 0.5)
 ROUNDED = 1.0
-"""Pillow rounds to whole levels, after each of its two passes."""
+"""A resize rounds to whole levels, after each of its two passes."""
 
 
 def tower(size: int, crop: float = 1.0) -> ImageInput:
@@ -86,8 +86,8 @@ def test_any_shape_gives_a_square_within_its_own_colours(png, height, width, siz
     assert (decoded <= pixels.max(axis=(0, 1))).all()
 
 
-def test_a_much_larger_picture_is_resized_like_any(saved):
-    """Blocks of pixels are averaged first; what comes out is nearly the same."""
+def test_a_picture_is_resized_as_by_pillow(saved):
+    """At sizes where the loop over pixels would take minutes."""
     large = Image.radial_gradient("L").convert("RGB").resize((1200, 1000))
     spec = tower(16)
     left = (1200 - 1000) // 2
