@@ -24,31 +24,29 @@ RECIPES = (
 )
 """From the fastest to the most careful."""
 INT8 = tuple(one for one in CANDIDATES if one.precision == "int8")
-_CALIBRATION = 128
-"""Pictures."""
 
 
 def quantise(
-    source: Path, path: Path, products: Products, attempt: Callable[[Candidate], Tried]
+    source: Path, path: Path, calibrating: Products, attempt: Callable[[Candidate], Tried]
 ) -> tuple[Recipe | None, list[Tried]]:
     """Write the int8 encoder by the first recipe with which a runtime passes.
 
     Args:
         source: the float32 encoder.
         path: of the quantised ``.onnx``; OpenVINO's files go beside it.
-        products: whose pictures calibrate.
+        calibrating: whose pictures give the ranges; others than those that ``attempt`` judges by.
         attempt: measures a candidate on the files that were written.
 
     Returns:
         The recipe, and what became of each candidate in int8; when none passed, of the last
         recipe. None for the recipe when there is nothing to quantise.
     """
-    if products.spec.image is None:
+    if calibrating.spec.image is None:
         return None, [attempt(one) for one in INT8]
-    pixels = products.calibration(_CALIBRATION)
+    pixels = calibrating.pictures()
     for recipe in RECIPES:
         try:
-            write_int8(source, path, pixels, products.spec.image, recipe)
+            write_int8(source, path, pixels, calibrating.spec.image, recipe)
         except SetupError:
             # Told by the candidates, which do not find a file.
             return None, [attempt(one) for one in INT8]

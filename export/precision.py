@@ -36,6 +36,8 @@ __all__ = ["PRECISION", "choose", "export_precisions", "print_precisions"]
 PRECISION = "precision.json"
 _MARKDOWN = "precision.md"
 _PRODUCTS = 200
+_CALIBRATING = 128
+"""Further products, for the ranges of int8: it is judged on pictures that it was not made with."""
 _PROVEN = 24
 """Products for what passed the parity gate in float32, which is stricter."""
 _ENCODER = "encoder"
@@ -58,10 +60,13 @@ def export_precisions(export_dir: Path, catalog: Catalog, console: Console | Non
     """
     console = console or Console(stderr=True)
     spec = read_spec(export_dir).encoder
-    products = draw_products(catalog, spec, export_dir / TOKENIZER, _PRODUCTS)
+    drawn = draw_products(catalog, spec, export_dir / TOKENIZER, _PRODUCTS + _CALIBRATING)
+    # A small catalogue is shared out in the same proportion.
+    judged = len(drawn) - len(drawn) * _CALIBRATING // (_PRODUCTS + _CALIBRATING)
+    products = drawn.part(slice(judged))
     with console.status("export: precisions of the encoder"):
         write_float16(export_dir / f"{_ENCODER}.onnx", export_dir / f"{_ENCODER}.fp16.onnx")
-        recipe, tried = _try_all(export_dir, products)
+        recipe, tried = _try_all(export_dir, products, drawn.part(slice(judged, None)))
     _remove_refused(export_dir, tried)
     report = _report(tried, recipe, read_version(export_dir), len(products))
     write_json(export_dir / PRECISION, report)
@@ -129,8 +134,10 @@ def print_precisions(report: Mapping[str, Any], console: Console) -> None:
     )
 
 
-def _try_all(export_dir: Path, products: Products) -> tuple[Recipe | None, list[Tried]]:
-    few = products.first(_PROVEN)
+def _try_all(
+    export_dir: Path, products: Products, calibrating: Products
+) -> tuple[Recipe | None, list[Tried]]:
+    few = products.part(slice(_PROVEN))
     references = {len(some): reference_outputs(export_dir, some) for some in (few, products)}
 
     def attempt(candidate: Candidate) -> Tried:
@@ -138,7 +145,7 @@ def _try_all(export_dir: Path, products: Products) -> tuple[Recipe | None, list[
         return try_candidate(export_dir, candidate, some, references[len(some)])
 
     source = export_dir / f"{_ENCODER}.onnx"
-    recipe, quantised = quantise(source, source.with_suffix(".int8.onnx"), products, attempt)
+    recipe, quantised = quantise(source, source.with_suffix(".int8.onnx"), calibrating, attempt)
     found = {one.candidate: one for one in quantised}
     tried = [found.get(candidate) or attempt(candidate) for candidate in CANDIDATES]
     return recipe, with_speeds(tried, few)

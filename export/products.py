@@ -41,14 +41,14 @@ class Products:
     def __len__(self) -> int:
         return len(self.attributes)
 
-    def first(self, count: int) -> "Products":
-        """The first ``count`` of them."""
+    def part(self, rows: slice) -> "Products":
+        """Some of them, in their order."""
         return replace(
             self,
-            pixels=self.pixels[:count],
-            texts=self.texts[:count],
-            attributes=self.attributes[:count],
-            labels={head: values[:count] for head, values in self.labels.items()},
+            pixels=self.pixels[rows],
+            texts=self.texts[rows],
+            attributes=self.attributes[rows],
+            labels={head: values[rows] for head, values in self.labels.items()},
         )
 
     def rows(self, view: View) -> NDArray[np.intp]:
@@ -64,9 +64,9 @@ class Products:
         for start in range(0, len(rows), _BATCH):
             yield self._batch(rows[start : start + _BATCH], view)
 
-    def calibration(self, count: int) -> list[NDArray[np.uint8]]:
-        """The first ``count`` pictures."""
-        return [picture for picture in self.pixels if picture is not None][:count]
+    def pictures(self) -> list[NDArray[np.uint8]]:
+        """Those that there are, ``(size, size, 3)`` each."""
+        return [picture for picture in self.pixels if picture is not None]
 
     def _batch(self, rows: NDArray[np.intp], view: View) -> dict[str, NDArray[Any]]:
         images, image_row = self._images(rows if view != "texts" else [], len(rows))

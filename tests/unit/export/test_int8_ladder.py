@@ -35,9 +35,7 @@ def convolutions(path):
 
 def written(exported, products, tmp_path, recipe):
     path = tmp_path / "encoder.int8.onnx"
-    write_int8(
-        exported / "encoder.onnx", path, products.calibration(24), products.spec.image, recipe
-    )
+    write_int8(exported / "encoder.onnx", path, products.pictures(), products.spec.image, recipe)
     return path
 
 

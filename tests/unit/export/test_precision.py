@@ -13,7 +13,7 @@ from PIL import Image
 from rich.console import Console
 
 from export.candidates import CANDIDATES, Candidate, reference_outputs, try_candidate
-from export.int8_ladder import RECIPES
+from export.int8_ladder import RECIPES, quantise
 from export.openvino_graph import write_openvino
 from export.precision import PRECISION, choose, export_precisions
 from export.products import draw_products
@@ -34,6 +34,8 @@ from newshelf.serving.runtimes.openvino import OpenVinoRuntime
 from tests.unit.export.tiny_checkpoint import IDS, WORDS, tiny_spec, write_tiny_checkpoint
 
 QUIET = Console(file=io.StringIO())
+JUDGED = 15
+"""Of a catalogue of 24 products; int8 is calibrated on the others."""
 
 
 def write_pictured_catalog(folder, *, pictures=True, count=24):
@@ -92,22 +94,48 @@ def changed(made, tmp_path):
     return change
 
 
-def test_every_candidate_is_reported_with_speed_quality_and_verdict(made):
+def test_every_candidate_is_reported_with_speed_quality_and_verdict(made, catalog):
+    spec = read_spec(made).encoder
+    judged = draw_products(catalog, spec, made / "tokenizer.json", 24).part(slice(JUDGED))
+    labels = sum(int((values >= 0).sum()) for values in judged.labels.values())
     report = json.loads((made / PRECISION).read_text())
     rows = [*report["candidates"], *report["on_a_gpu"]]
     assert [(row["runtime"], row["precision"]) for row in rows] == [
         (one.runtime, one.precision) for one in CANDIDATES
     ]
-    assert report["products"] == 24
+    assert report["products"] == JUDGED
     for row in report["candidates"]:
         assert row["passed"] == (not row["reasons"])
         assert row["products_per_s"] > 0
         assert [view["view"] for view in row["views"]] == ["products", "pictures", "texts"]
-        assert all(view["labels"] == 40 for view in row["views"])
-        assert row["views"][0]["products"] == 24
+        assert all(view["labels"] == labels > JUDGED for view in row["views"])
+        assert row["views"][0]["products"] == JUDGED
     full = [row for row in report["candidates"] if row["precision"] == "fp32"]
     assert all(row["passed"] for row in full)
     assert len((made / "precision.md").read_text().splitlines()) == 6 + len(CANDIDATES)
+
+
+def test_int8_is_judged_on_pictures_that_it_was_not_made_with(
+    exported, catalog, tmp_path, monkeypatch
+):
+    made_with, judged_on = set(), set()
+
+    def quantising(source, path, calibrating, attempt):
+        made_with.update(pixels.tobytes() for pixels in calibrating.pictures())
+        return quantise(source, path, calibrating, attempt)
+
+    def trying(folder, candidate, products, reference):
+        if candidate.precision == "int8":
+            judged_on.update(pixels.tobytes() for pixels in products.pictures())
+        return try_candidate(folder, candidate, products, reference)
+
+    monkeypatch.setattr("export.precision.quantise", quantising)
+    monkeypatch.setattr("export.precision.try_candidate", trying)
+    out = tmp_path / "export"
+    shutil.copytree(exported, out)
+    export_precisions(out, catalog, QUIET)
+    assert (len(made_with), len(judged_on)) == (24 - JUDGED, JUDGED)
+    assert made_with.isdisjoint(judged_on)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +161,7 @@ def test_only_the_image_tower_is_quantised(made, tmp_path, catalog):
     spec = read_spec(made).encoder
     products = draw_products(catalog, spec, made / "tokenizer.json", 24)
     path = tmp_path / "encoder.int8.onnx"
-    write_int8(made / "encoder.onnx", path, products.calibration(24), spec.image, RECIPES[0])
+    write_int8(made / "encoder.onnx", path, products.pictures(), spec.image, RECIPES[0])
     model = onnx.load(path)
     onnx.checker.check_model(model)
     types = [node.op_type for node in model.graph.node]
@@ -159,7 +187,7 @@ def test_openvino_takes_a_quantised_tower_apart_and_agrees_with_onnx_runtime(
     spec = read_spec(made).encoder
     products = draw_products(catalog, spec, made / "tokenizer.json", 24)
     path = tmp_path / "encoder.int8.onnx"
-    write_int8(made / "encoder.onnx", path, products.calibration(24), spec.image, RECIPES[0])
+    write_int8(made / "encoder.onnx", path, products.pictures(), spec.image, RECIPES[0])
     write_openvino(path, path.with_suffix(".xml"))
     graph = encoder_graph(spec)
     apart = OpenVinoRuntime(path.with_suffix(".xml"), graph, 1, "int8")

@@ -76,6 +76,8 @@ class Gateway:
 
 
 StartGateway = Callable[..., Gateway]
+_PATIENT = {"log_requests": False, "timeout_ms": 5000}
+"""A machine may stand still for a second or two: only tests of a deadline have a short one."""
 
 
 @pytest.fixture
@@ -95,9 +97,7 @@ def start_gateway(plan: GatewayPlan) -> Iterator[StartGateway]:
 
         def start(splits: tuple[Split, ...] = (), **settings: Any) -> Gateway:
             changed = plan.model_copy(
-                update={
-                    "settings": GatewaySettings.model_validate({"log_requests": False, **settings})
-                }
+                update={"settings": GatewaySettings.model_validate({**_PATIENT, **settings})}
             )
             keys = KeyFile(plan.api_keys)
             now = datetime.now(UTC)
