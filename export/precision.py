@@ -60,9 +60,11 @@ def export_precisions(export_dir: Path, catalog: Catalog, console: Console | Non
     """
     console = console or Console(stderr=True)
     spec = read_spec(export_dir).encoder
-    drawn = draw_products(catalog, spec, export_dir / TOKENIZER, _PRODUCTS + _CALIBRATING)
+    # Without an image tower nothing is calibrated.
+    calibrating = 0 if spec.image is None else _CALIBRATING
+    drawn = draw_products(catalog, spec, export_dir / TOKENIZER, _PRODUCTS + calibrating)
     # A small catalogue is shared out in the same proportion.
-    judged = len(drawn) - len(drawn) * _CALIBRATING // (_PRODUCTS + _CALIBRATING)
+    judged = len(drawn) - len(drawn) * calibrating // (_PRODUCTS + calibrating)
     products = drawn.part(slice(judged))
     with console.status("export: precisions of the encoder"):
         write_float16(export_dir / f"{_ENCODER}.onnx", export_dir / f"{_ENCODER}.fp16.onnx")

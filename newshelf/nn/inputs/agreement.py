@@ -1,8 +1,8 @@
 """How much the ways of decoding change what the image tower makes of a picture.
 
-A picture decoded whole is the measure. Beside it stand what a worker
-on the CPU does (a large JPEG decoded at a fraction of its size) and a GPU's arithmetic, run
-by torch on the CPU, so that no GPU is needed to judge it.
+A picture decoded whole is the measure. Beside it stand what a worker on the CPU does (a large
+JPEG decoded at a fraction of its size) and a GPU's arithmetic, run by torch on the CPU, so that
+no GPU is needed to judge it.
 """
 
 from collections.abc import Callable, Sequence

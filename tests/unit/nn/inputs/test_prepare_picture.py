@@ -93,7 +93,7 @@ def test_a_picture_is_resized_as_by_pillow(saved):
     left = (1200 - 1000) // 2
     plain = large.crop((left, 0, left + 1000, 1000)).resize((16, 16), Image.Resampling.BILINEAR)
     decoded = decode_picture(saved(large, "PNG"), spec)
-    np.testing.assert_allclose(decoded.astype(int), np.asarray(plain).astype(int), atol=2)
+    np.testing.assert_allclose(decoded.astype(int), np.asarray(plain).astype(int), atol=ROUNDED)
 
 
 @pytest.mark.parametrize("crop", [1.0, 0.875, 0.5])
