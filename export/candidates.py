@@ -65,6 +65,8 @@ class Tried:
     """None where it does not run."""
     products_per_s: float | None = None
     """Eight at a time, on every core; None for a GPU's, and for what does not run."""
+    recipe: str | None = None
+    """How much of the image tower is in int8, and how finely."""
 
 
 def reference_outputs(folder: Path, products: Products) -> Outputs:

@@ -1,12 +1,15 @@
 """The image tower in int8: as much of it, and as finely, as passes the gate on this processor.
 
 Without VNNI a processor adds the products of two pairs of bytes in 16 bits, which may not hold
-them: weights of 8 bits then give wrong sums (EfficientNet-Lite0: cosine .92), of 7 bits right
-ones (.99). What is left of the error stems from the first and the depthwise convolutions, a
-small part of the arithmetic: in float32 they bring .998.
+them: weights of 8 bits then give wrong sums, of 7 bits right ones. What rounding costs comes
+from the first convolution above all, and from the depthwise ones, a small part of the
+arithmetic: they are the first to go back to float32.
 """
 
+import shutil
+import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from export.candidates import CANDIDATES, Candidate, Tried
@@ -18,18 +21,20 @@ from newshelf.errors import SetupError
 __all__ = ["INT8", "RECIPES", "quantise"]
 
 RECIPES = (
-    Recipe(weight_bits=8, light_convolutions=True),
-    Recipe(weight_bits=7, light_convolutions=True),
-    Recipe(weight_bits=7, light_convolutions=False),
+    Recipe(weight_bits=8),
+    Recipe(weight_bits=8, float32="first"),
+    Recipe(weight_bits=7),
+    Recipe(weight_bits=7, float32="first"),
+    Recipe(weight_bits=7, float32="light"),
 )
-"""From the fastest to the most careful."""
+"""With VNNI, then without it: from the fastest to the most careful."""
 INT8 = tuple(one for one in CANDIDATES if one.precision == "int8")
 
 
 def quantise(
     source: Path, path: Path, calibrating: Products, attempt: Callable[[Candidate], Tried]
-) -> tuple[Recipe | None, list[Tried]]:
-    """Write the int8 encoder by the first recipe with which a runtime passes.
+) -> list[Tried]:
+    """Write the int8 encoder, for each runtime by the first recipe with which it passes.
 
     Args:
         source: the float32 encoder.
@@ -38,20 +43,33 @@ def quantise(
         attempt: measures a candidate on the files that were written.
 
     Returns:
-        The recipe, and what became of each candidate in int8; when none passed, of the last
-        recipe. None for the recipe when there is nothing to quantise.
+        What became of each candidate in int8; of one that never passed, by the last recipe.
     """
     if calibrating.spec.image is None:
-        return None, [attempt(one) for one in INT8]
+        return [attempt(one) for one in INT8]
     pixels = calibrating.pictures()
-    for recipe in RECIPES:
-        try:
-            write_int8(source, path, pixels, calibrating.spec.image, recipe)
-        except SetupError:
-            # Told by the candidates, which do not find a file.
-            return None, [attempt(one) for one in INT8]
-        write_openvino(path, path.with_suffix(".xml"))
-        tried = [attempt(one) for one in INT8]
-        if any(not one.reasons for one in tried):
-            break
-    return recipe, tried
+    found: dict[Candidate, Tried] = {}
+    with tempfile.TemporaryDirectory(prefix=".int8-", dir=path.parent) as folder:
+        made = Path(folder) / path.name
+        for recipe in RECIPES:
+            left = [one for one in INT8 if one not in found or found[one].reasons]
+            if not left:
+                break
+            try:
+                write_int8(source, made, pixels, calibrating.spec.image, recipe)
+            except SetupError:
+                # Told by the candidates, which do not find a file.
+                return [attempt(one) for one in INT8]
+            for candidate in left:
+                _put(made, path, candidate)
+                found[candidate] = replace(attempt(candidate), recipe=str(recipe))
+    return [found[one] for one in INT8]
+
+
+def _put(made: Path, path: Path, candidate: Candidate) -> None:
+    if candidate.runtime == "openvino":
+        write_openvino(made, path.with_suffix(".xml"))
+    else:
+        # A new file: whoever has the old one open keeps it.
+        path.unlink(missing_ok=True)
+        shutil.copyfile(made, path)

@@ -22,7 +22,7 @@ from export.candidates import (
 from export.int8_ladder import quantise
 from export.products import Products, draw_products
 from export.quality import LEAST_COSINE, LEAST_LOW_COSINE, LEAST_OVERLAP, MOST_DROP
-from export.quantize import Recipe, write_float16
+from export.quantize import write_float16
 from newshelf.catalog import Catalog
 from newshelf.errors import ParityError, SetupError
 from newshelf.files import read_json, write_json
@@ -68,9 +68,9 @@ def export_precisions(export_dir: Path, catalog: Catalog, console: Console | Non
     products = drawn.part(slice(judged))
     with console.status("export: precisions of the encoder"):
         write_float16(export_dir / f"{_ENCODER}.onnx", export_dir / f"{_ENCODER}.fp16.onnx")
-        recipe, tried = _try_all(export_dir, products, drawn.part(slice(judged, None)))
+        tried = _try_all(export_dir, products, drawn.part(slice(judged, None)))
     _remove_refused(export_dir, tried)
-    report = _report(tried, recipe, read_version(export_dir), len(products))
+    report = _report(tried, read_version(export_dir), len(products))
     write_json(export_dir / PRECISION, report)
     (export_dir / _MARKDOWN).write_text(_markdown(report), encoding="utf-8")
     print_precisions(report, console)
@@ -136,9 +136,7 @@ def print_precisions(report: Mapping[str, Any], console: Console) -> None:
     )
 
 
-def _try_all(
-    export_dir: Path, products: Products, calibrating: Products
-) -> tuple[Recipe | None, list[Tried]]:
+def _try_all(export_dir: Path, products: Products, calibrating: Products) -> list[Tried]:
     few = products.part(slice(_PROVEN))
     references = {len(some): reference_outputs(export_dir, some) for some in (few, products)}
 
@@ -147,10 +145,10 @@ def _try_all(
         return try_candidate(export_dir, candidate, some, references[len(some)])
 
     source = export_dir / f"{_ENCODER}.onnx"
-    recipe, quantised = quantise(source, source.with_suffix(".int8.onnx"), calibrating, attempt)
+    quantised = quantise(source, source.with_suffix(".int8.onnx"), calibrating, attempt)
     found = {one.candidate: one for one in quantised}
     tried = [found.get(candidate) or attempt(candidate) for candidate in CANDIDATES]
-    return recipe, with_speeds(tried, few)
+    return with_speeds(tried, few)
 
 
 def _remove_refused(export_dir: Path, tried: Sequence[Tried]) -> None:
@@ -164,9 +162,7 @@ def _files(tried: Tried) -> tuple[str, ...]:
     return graph_files(_ENCODER, tried.candidate.runtime, tried.candidate.precision)
 
 
-def _report(
-    tried: Sequence[Tried], recipe: Recipe | None, model_version: str, products: int
-) -> dict[str, Any]:
+def _report(tried: Sequence[Tried], model_version: str, products: int) -> dict[str, Any]:
     packages = {"onnxruntime": "onnxruntime-gpu", "openvino": "openvino", "torch": "torch"}
     return {
         "format": 1,
@@ -176,7 +172,6 @@ def _report(
         "processor": platform.processor() or platform.machine(),
         "cores": len(os.sched_getaffinity(0)),
         "products": products,
-        "int8": None if recipe is None else str(recipe),
         "limits": {
             "cosine": LEAST_COSINE,
             "cosine_low": LEAST_LOW_COSINE,
@@ -193,6 +188,7 @@ def _row(tried: Tried) -> dict[str, Any]:
     return {
         "runtime": tried.candidate.runtime,
         "precision": tried.candidate.precision,
+        "recipe": tried.recipe,
         "passed": not tried.reasons,
         "reasons": list(tried.reasons),
         "products_per_s": None if speed is None else round(speed, 1),
@@ -231,13 +227,12 @@ def _markdown(report: Mapping[str, Any]) -> str:
     lines = [_COLUMNS, ("---", "---", *["---:"] * 5, "---")]
     lines += [_cells(row) for row in _rows(report)]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    int8 = "" if report["int8"] is None else f" The image tower's int8: {report['int8']}."
     return (
         f"# Precisions of the encoder, model {report['model_version']}\n\n"
         f"{report['products']} products of the catalogue, 8 at a time on {report['cores']} cores. "
         "Cosine (mean and 5th percentile), share of the ten nearest that stay, and points of "
         "accuracy, each against float32 and in the worst of three views: whole products, "
-        f"pictures alone, texts alone.{int8}\n\n"
+        "pictures alone, texts alone.\n\n"
         f"{table}\n"
     )
 
@@ -259,5 +254,5 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         f"{min(view['cosine_low'] for view in views):.4f}" if views else "–",
         f"{min(overlaps):.3f}" if overlaps else "–",
         f"{0.0 - max(drops):+.1f}" if drops else "–",
-        "; ".join(row["reasons"]) or "passed",
+        "; ".join(row["reasons"]) or "passed" + (f": {row['recipe']}" if row["recipe"] else ""),
     )

@@ -15,16 +15,25 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
-from export.image_tower import tower_nodes
+from export.bias_correction import correct_biases
+from export.image_tower import tower_output
+from export.subgraph import subgraph
 from newshelf.errors import SetupError
 from newshelf.nn.inputs import prepare_pictures
 from newshelf.nn.spec import ImageInput
 from newshelf.serving.runtimes import IMAGE_FEATURES
 
-__all__ = ["Recipe", "light_convolutions", "write_float16", "write_int8"]
+__all__ = ["Recipe", "kept_convolutions", "write_float16", "write_int8"]
 
 _BATCH = 8
+_CORRECTING = 32
+"""Pictures of those, for the channels' means: all inner values of a tower's stage are kept."""
 _REDUCED_BITS = 7
+_KEPT = {
+    "none": "",
+    "first": ", first convolution in float32",
+    "light": ", first and depthwise convolutions in float32",
+}
 _QUANTISED = ["Conv", "Gemm", "MatMul", "Add", "Clip", "Relu", "MaxPool", "GlobalAveragePool"]
 """Activations and additions too: what lies between two of them then stays in int8."""
 
@@ -34,12 +43,11 @@ class Recipe:
     """How much of the tower is quantised, and how finely."""
 
     weight_bits: Literal[7, 8]
-    light_convolutions: bool
-    """Whether the first and the depthwise convolutions are, too."""
+    float32: Literal["none", "first", "light"] = "none"
+    """Which convolutions are not: the first, or also those in which each channel is alone."""
 
     def __str__(self) -> str:
-        kept = "" if self.light_convolutions else ", first and depthwise convolutions in float32"
-        return f"weights of {self.weight_bits} bits{kept}"
+        return f"weights of {self.weight_bits} bits{_KEPT[self.float32]}"
 
 
 def write_int8(
@@ -53,7 +61,7 @@ def write_int8(
 
     Static and per channel (Jacob et al., 2018): weights symmetric int8 with one scale per
     output channel, activations uint8 with one range per tensor, the mean over the batches of
-    each one's least and largest value.
+    each one's least and largest value. Then the biases are corrected.
 
     Args:
         source: the float32 encoder.
@@ -66,15 +74,15 @@ def write_int8(
         SetupError: there is no tower, or it cannot be quantised.
     """
     model = onnx.load(source)
-    tower = tower_nodes(model.graph, spec.features)
-    if tower is None or not pixels:
+    features = tower_output(model.graph, spec.features)
+    if features is None or not pixels:
         raise SetupError("there are no pictures to quantise an image tower for")
-    _rename(model.graph, tower.features, IMAGE_FEATURES)
+    _rename(model.graph, features, IMAGE_FEATURES)
     with tempfile.TemporaryDirectory(prefix=".int8-", dir=path.parent) as folder, _quiet():
         part, quantised = Path(folder) / "tower.onnx", Path(folder) / "int8.onnx"
-        alone = _extracted(model, tower.names)
+        # Alone, none of the texts' work is done for it.
+        alone = subgraph(model, ["image"], [IMAGE_FEATURES])
         onnx.save(alone, part)
-        kept = [] if recipe.light_convolutions else light_convolutions(alone.graph)
         try:
             quantize_static(
                 str(part),
@@ -85,27 +93,30 @@ def write_int8(
                 weight_type=QuantType.QInt8,
                 activation_type=QuantType.QUInt8,
                 op_types_to_quantize=_QUANTISED,
-                nodes_to_exclude=kept,
+                nodes_to_exclude=kept_convolutions(alone.graph, recipe),
                 reduce_range=recipe.weight_bits == _REDUCED_BITS,
                 extra_options={"CalibMovingAverage": True},
             )
         except Exception as error:
             # The quantiser raises anything where it does not know an operator.
             raise SetupError(f"the image tower cannot be quantised: {error}") from error
-        _replace(model, tower.names, onnx.load(quantised))
+        made = onnx.load(quantised)
+        correct_biases(made, alone, prepare_pictures(pixels[:_CORRECTING], spec))
+        _replace(model, alone, made)
     onnx.save(model, path)
 
 
-def light_convolutions(graph: onnx.GraphProto) -> list[str]:
-    """The first convolution, and those in which each channel is alone; by name."""
+def kept_convolutions(graph: onnx.GraphProto, recipe: Recipe) -> list[str]:
+    """The names of those that stay in float32."""
     shapes = {tensor.name: tensor.dims for tensor in graph.initializer}
     convolutions = [node for node in graph.node if node.op_type == "Conv"]
-    # (channels out, channels in per group, height, width)
-    return [
+    light = [
         node.name
         for at, node in enumerate(convolutions)
+        # (channels out, channels in per group, height, width)
         if at == 0 or shapes[node.input[1]][1] == 1
     ]
+    return {"none": [], "first": light[:1], "light": light}[recipe.float32]
 
 
 def write_float16(source: Path, path: Path) -> None:
@@ -139,40 +150,10 @@ def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
             value.name = new
 
 
-def _extracted(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
-    """The tower as a model of its own, from ``image`` to ``IMAGE_FEATURES``.
-
-    Calibrated alone, none of the texts' work is done for it.
-    """
-    kept = set(names)
-    nodes = [node for node in model.graph.node if node.name in kept]
-    produced = {name: node for node in nodes for name in node.output}
-    needed: list[str] = [IMAGE_FEATURES]
-    used: set[str] = set()
-    while needed:
-        node = produced.get(needed.pop())
-        if node is not None and node.name not in used:
-            used.add(node.name)
-            needed += node.input
-    nodes = [node for node in nodes if node.name in used]
-    read = {name for node in nodes for name in node.input}
-    values = {value.name: value for value in model.graph.value_info}
-    graph = onnx.helper.make_graph(
-        nodes,
-        "tower",
-        [value for value in model.graph.input if value.name == "image"],
-        [values[IMAGE_FEATURES]],
-        [tensor for tensor in model.graph.initializer if tensor.name in read],
-    )
-    made = onnx.helper.make_model(graph, opset_imports=model.opset_import)
-    made.ir_version = model.ir_version
-    return made
-
-
-def _replace(model: onnx.ModelProto, names: Sequence[str], tower: onnx.ModelProto) -> None:
-    """Put the nodes of ``tower`` in the place of those that computed ``IMAGE_FEATURES``."""
+def _replace(model: onnx.ModelProto, before: onnx.ModelProto, tower: onnx.ModelProto) -> None:
+    """Put the nodes of ``tower`` in the place of those of ``before``, a part of ``model``."""
     graph = model.graph
-    made = {name for node in _extracted(model, names).graph.node for name in node.output}
+    made = {name for node in before.graph.node for name in node.output}
     # Names of what is new in the tower must not meet those of the texts.
     prefixed = onnx.compose.add_prefix(
         tower, "int8_", rename_inputs=False, rename_outputs=False, rename_functions=False

@@ -7,7 +7,7 @@ import pytest
 from export.candidates import Tried
 from export.int8_ladder import INT8, RECIPES, quantise
 from export.products import draw_products
-from export.quantize import light_convolutions, write_int8
+from export.quantize import Recipe, kept_convolutions, write_int8
 from newshelf.nn.spec import read_spec
 from tests.unit.export.test_precision import write_pictured_catalog
 
@@ -46,12 +46,16 @@ def test_a_recipe_says_which_convolutions_are_quantised_and_how_finely(
     found = convolutions(written(exported, products, tmp_path, recipe))
     assert len(found) > 3
     for at, (quantised, weights) in enumerate(found):
-        assert quantised == (recipe.light_convolutions or at > 0)
+        assert quantised == (recipe.float32 == "none" or at > 0)
         if quantised:
             assert np.abs(weights.astype(int)).max() <= 2 ** (recipe.weight_bits - 1)
 
 
-def test_light_are_the_first_convolution_and_those_whose_channels_are_alone():
+@pytest.mark.parametrize(
+    ("float32", "kept"),
+    [("none", []), ("first", ["stem"]), ("light", ["stem", "depthwise"])],
+)
+def test_light_are_the_first_convolution_and_those_whose_channels_are_alone(float32, kept):
     def convolution(name, out, per_group, groups):
         weights = np.zeros((out, per_group, 3, 3), dtype=np.float32)
         tensor = onnx.numpy_helper.from_array(weights, f"{name}.weight")
@@ -66,25 +70,40 @@ def test_light_are_the_first_convolution_and_those_whose_channels_are_alone():
     ]
     nodes, tensors = zip(*made, strict=True)
     graph = onnx.helper.make_graph(nodes, "tower", [], [], tensors)
-    assert light_convolutions(graph) == ["stem", "depthwise"]
+    assert kept_convolutions(graph, Recipe(8, float32)) == kept
 
 
-@pytest.mark.parametrize(("passes", "kept"), [(0, 0), (1, 1), (2, 2), (None, 2)])
-def test_the_first_recipe_that_passes_is_kept(exported, products, tmp_path, passes, kept):
-    seen = []
+@pytest.mark.parametrize("passing", [(0, 0), (0, 2), (3, 1), (4, 4), (None, 1), (None, None)])
+def test_each_runtime_gets_the_first_recipe_that_it_passes_with(
+    exported, products, tmp_path, passing
+):
+    """``passing``: by ONNX Runtime and by OpenVINO, whose files are its own."""
+    path = tmp_path / "encoder.int8.onnx"
+    files = {"onnxruntime": path, "openvino": path.with_suffix(".xml")}
+    passes = dict(zip(files, passing, strict=True))
+    seen = {runtime: [] for runtime in files}
 
     def attempt(candidate):
-        content = path.with_suffix(".xml").read_bytes(), path.read_bytes()
-        if content not in seen:
-            seen.append(content)
-        return Tried(candidate, (), () if len(seen) - 1 == passes else ("too far off",))
+        runtime = candidate.runtime
+        seen[runtime].append(files[runtime].read_bytes())
+        passed = len(seen[runtime]) - 1 == passes[runtime]
+        return Tried(candidate, (), () if passed else ("too far off",))
 
-    path = tmp_path / "encoder.int8.onnx"
-    recipe, tried = quantise(exported / "encoder.onnx", path, products, attempt)
-    assert recipe == RECIPES[kept]
-    assert len(seen) == kept + 1
+    tried = quantise(exported / "encoder.onnx", path, products, attempt)
     assert [one.candidate for one in tried] == list(INT8)
-    assert all(one.reasons for one in tried) == (passes is None)
+    last = len(RECIPES) - 1
+    for one in tried:
+        runtime = one.candidate.runtime
+        at = last if passes[runtime] is None else passes[runtime]
+        assert bool(one.reasons) == (passes[runtime] is None)
+        assert one.recipe == str(RECIPES[at])
+        assert len(seen[runtime]) == at + 1
+        assert files[runtime].read_bytes() == seen[runtime][-1]
+    assert {file.name for file in tmp_path.iterdir()} == {
+        "encoder.int8.onnx",
+        "encoder.int8.xml",
+        "encoder.int8.bin",
+    }
 
 
 def test_files_that_are_mapped_are_not_written_over(exported, products, tmp_path):
@@ -92,7 +111,7 @@ def test_files_that_are_mapped_are_not_written_over(exported, products, tmp_path
     opened = []
 
     def attempt(candidate):
-        if not opened:
+        if not opened and candidate.runtime == "openvino":
             opened.append(path.with_suffix(".bin").open("rb"))
             opened.append(path.with_suffix(".bin").read_bytes())
         return Tried(candidate, (), ("too far off",))

@@ -53,7 +53,7 @@ class FakeBinding:
 
 
 class FakeSession:
-    def __init__(self, path, options, providers):
+    def __init__(self, path, options, providers, disabled_optimizers):
         self.providers = providers
         self.calls = []
 
