@@ -19,10 +19,10 @@ from export.candidates import (
     try_candidate,
     with_speeds,
 )
+from export.float16 import write_float16
 from export.int8_ladder import quantise
 from export.products import Products, draw_products
 from export.quality import LEAST_COSINE, LEAST_LOW_COSINE, LEAST_OVERLAP, MOST_DROP
-from export.quantize import write_float16
 from newshelf.catalog import Catalog
 from newshelf.errors import ParityError, SetupError
 from newshelf.files import read_json, write_json
@@ -60,8 +60,8 @@ def export_precisions(export_dir: Path, catalog: Catalog, console: Console | Non
     """
     console = console or Console(stderr=True)
     spec = read_spec(export_dir).encoder
-    # Without an image tower nothing is calibrated.
-    calibrating = 0 if spec.image is None else _CALIBRATING
+    # Without a tower nothing is calibrated.
+    calibrating = 0 if spec.image is None and spec.text is None else _CALIBRATING
     drawn = draw_products(catalog, spec, export_dir / TOKENIZER, _PRODUCTS + calibrating)
     # A small catalogue is shared out in the same proportion.
     judged = len(drawn) - len(drawn) * calibrating // (_PRODUCTS + calibrating)

@@ -68,6 +68,13 @@ class Products:
         """Those that there are, ``(size, size, 3)`` each."""
         return [picture for picture in self.pixels if picture is not None]
 
+    def token_rows(self) -> list[dict[str, NDArray[np.int64]]]:
+        """The text tower's inputs for each text alone, ``(1, tokens)``."""
+        if self.tokenizer is None:
+            return []
+        pairs = [self.tokenizer.batch([text]) for text in self.texts if text]
+        return [{"input_ids": ids, "attention_mask": mask} for ids, mask in pairs]
+
     def _batch(self, rows: NDArray[np.intp], view: View) -> dict[str, NDArray[Any]]:
         images, image_row = self._images(rows if view != "texts" else [], len(rows))
         ids, mask, text_row = self._texts(rows if view != "pictures" else [], len(rows))

@@ -1,13 +1,15 @@
-"""How much of the image tower is quantised, and when less of it."""
+"""How much of the towers is quantised, and when less of them."""
 
 import numpy as np
 import onnx
 import pytest
 
 from export.candidates import Tried
-from export.int8_ladder import INT8, RECIPES, quantise
+from export.int8 import Recipe, write_int8
+from export.int8_ladder import PICTURES, TEXTS, quantise
+from export.int8_pictures import PictureRecipe, kept_convolutions
 from export.products import draw_products
-from export.quantize import Recipe, kept_convolutions, write_int8
+from export.quality import Quality
 from newshelf.nn.spec import read_spec
 from tests.unit.export.test_precision import write_pictured_catalog
 
@@ -33,22 +35,18 @@ def convolutions(path):
     return found
 
 
-def written(exported, products, tmp_path, recipe):
-    path = tmp_path / "encoder.int8.onnx"
-    write_int8(exported / "encoder.onnx", path, products.pictures(), products.spec.image, recipe)
-    return path
-
-
-@pytest.mark.parametrize("recipe", RECIPES, ids=str)
+@pytest.mark.parametrize("recipe", PICTURES[:-1], ids=str)
 def test_a_recipe_says_which_convolutions_are_quantised_and_how_finely(
     exported, products, tmp_path, recipe
 ):
-    found = convolutions(written(exported, products, tmp_path, recipe))
+    path = tmp_path / "encoder.int8.onnx"
+    write_int8(exported / "encoder.onnx", path, products, Recipe(recipe, None))
+    found = convolutions(path)
     assert len(found) > 3
     for at, (quantised, weights) in enumerate(found):
         assert quantised == (recipe.float32 == "none" or at > 0)
         if quantised:
-            assert np.abs(weights.astype(int)).max() <= 2 ** (recipe.weight_bits - 1)
+            assert np.abs(weights.astype(int)).max() <= 2 ** (recipe.bits - 1)
 
 
 @pytest.mark.parametrize(
@@ -70,40 +68,98 @@ def test_light_are_the_first_convolution_and_those_whose_channels_are_alone(floa
     ]
     nodes, tensors = zip(*made, strict=True)
     graph = onnx.helper.make_graph(nodes, "tower", [], [], tensors)
-    assert kept_convolutions(graph, Recipe(8, float32)) == kept
+    assert kept_convolutions(graph, PictureRecipe(8, float32)) == kept
 
 
-@pytest.mark.parametrize("passing", [(0, 0), (0, 2), (3, 1), (4, 4), (None, 1), (None, None)])
-def test_each_runtime_gets_the_first_recipe_that_it_passes_with(
-    exported, products, tmp_path, passing
+def view(name, cosine):
+    return Quality(name, 24, cosine, cosine, cosine, None, None, 0)
+
+
+@pytest.mark.parametrize(
+    ("failing", "recipes"),
+    [
+        # By a runtime: the views that fail with the first, the second … recipe.
+        ([], [(0, 0)]),
+        ([["pictures"]], [(0, 0), (1, 0)]),
+        ([["texts"]], [(0, 0), (0, 1)]),
+        ([["pictures"], ["pictures", "products"], ["texts"]], [(0, 0), (1, 0), (2, 0), (2, 1)]),
+        ([["products"]], [(0, 0), (1, 1)]),
+        ([[]], [(0, 0), (1, 1)]),
+        ([["pictures"]] * 9, [(0, 0), (1, 0), (2, 0), (3, 0), (4, 0), (5, 0)]),
+        ([["texts", "pictures"]] * 9, [(0, 0), (1, 1), (2, 2), (3, 2), (4, 2)]),
+    ],
+    ids=str,
+)
+def test_the_tower_that_fails_goes_down_its_recipes(
+    exported, products, tmp_path, monkeypatch, failing, recipes
 ):
-    """``passing``: by ONNX Runtime and by OpenVINO, whose files are its own."""
-    path = tmp_path / "encoder.int8.onnx"
-    files = {"onnxruntime": path, "openvino": path.with_suffix(".xml")}
-    passes = dict(zip(files, passing, strict=True))
-    seen = {runtime: [] for runtime in files}
+    made = []
+
+    def writing(_source, path, _calibrating, recipe):
+        made.append(recipe)
+        path.write_text(str(recipe))
+
+    left = iter(failing)
 
     def attempt(candidate):
-        runtime = candidate.runtime
-        seen[runtime].append(files[runtime].read_bytes())
-        passed = len(seen[runtime]) - 1 == passes[runtime]
-        return Tried(candidate, (), () if passed else ("too far off",))
+        if candidate.runtime != "onnxruntime":
+            return Tried(candidate, (), ())
+        fails = next(left, None)
+        bad = [view(name, 0.5) for name in fails or ()]
+        views = [view("pictures", 0.999), *bad]
+        return Tried(candidate, views, () if fails is None else ("too far off",))
+
+    monkeypatch.setattr("export.int8_ladder.write_int8", writing)
+    monkeypatch.setattr("export.int8_ladder.write_openvino", lambda _made, _path: None)
+    path = tmp_path / "encoder.int8.onnx"
+    tried = quantise(exported / "encoder.onnx", path, products, attempt)
+    assert made == [Recipe(PICTURES[picture], TEXTS[text]) for picture, text in recipes]
+    first, other = tried
+    assert bool(first.reasons) == (len(failing) > len(recipes))
+    assert first.recipe == path.read_text() == str(made[-1])
+    # The other runtime got its own, which was not made again.
+    assert other.recipe == str(made[0])
+
+
+def test_each_runtime_keeps_the_files_that_it_passed_with(exported, products, tmp_path):
+    path = tmp_path / "encoder.int8.onnx"
+    seen = {"onnxruntime": [], "openvino": []}
+
+    def attempt(candidate):
+        file = path if candidate.runtime == "onnxruntime" else path.with_suffix(".bin")
+        seen[candidate.runtime].append(file.read_bytes())
+        passes = candidate.runtime == "onnxruntime" or len(seen["openvino"]) > 1
+        views = [view("texts", 0.5)]
+        return Tried(candidate, views, () if passes else ("too far off",))
 
     tried = quantise(exported / "encoder.onnx", path, products, attempt)
-    assert [one.candidate for one in tried] == list(INT8)
-    last = len(RECIPES) - 1
-    for one in tried:
-        runtime = one.candidate.runtime
-        at = last if passes[runtime] is None else passes[runtime]
-        assert bool(one.reasons) == (passes[runtime] is None)
-        assert one.recipe == str(RECIPES[at])
-        assert len(seen[runtime]) == at + 1
-        assert files[runtime].read_bytes() == seen[runtime][-1]
+    assert [one.recipe for one in tried] == [
+        str(Recipe(PICTURES[0], 8)),
+        str(Recipe(PICTURES[0], 7)),
+    ]
+    assert path.read_bytes() == seen["onnxruntime"][0]
+    assert path.with_suffix(".bin").read_bytes() == seen["openvino"][1] != seen["openvino"][0]
     assert {file.name for file in tmp_path.iterdir()} == {
         "encoder.int8.onnx",
         "encoder.int8.xml",
         "encoder.int8.bin",
     }
+
+
+def test_what_cannot_be_quantised_is_told_and_less_is_tried(
+    exported, products, tmp_path, monkeypatch
+):
+    def failing(*_arguments, **_options):
+        raise ValueError("an operator that nobody knows")
+
+    monkeypatch.setattr("export.static_int8.quantize_static", failing)
+    path = tmp_path / "encoder.int8.onnx"
+    tried = quantise(exported / "encoder.onnx", path, products, lambda _candidate: None)
+    for one in tried:
+        assert one.reasons == (
+            "cannot be made: the tower cannot be quantised: an operator that nobody knows",
+        )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_files_that_are_mapped_are_not_written_over(exported, products, tmp_path):
