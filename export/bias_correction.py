@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from export.subgraph import subgraph
+from export.towers import IMAGE_INPUTS
 
 __all__ = ["correct_biases"]
 
 _BATCH = 8
-_IMAGE = "image"
+(_IMAGE,) = IMAGE_INPUTS
 _BIAS = 2
 """Its place among a convolution's inputs; it may be absent."""
 _INT32 = np.iinfo(np.int32)
@@ -43,18 +44,18 @@ def correct_biases(quantised: onnx.ModelProto, source: onnx.ModelProto, images: 
     tensors = {tensor.name: tensor for tensor in quantised.graph.initializer}
     producers = {name: node for node in quantised.graph.node for name in node.output}
     convolutions = _convolutions(quantised)
-    last_reader = _last_readers(quantised, convolutions)
+    parts = _parts(quantised, convolutions)
     answers: dict[str, Floats] = {_IMAGE: images}
-    for at, node in enumerate(convolutions):
-        (output,) = node.output
-        answer = _run(subgraph(quantised, answers, [output]), answers)
+    for at, (node, part) in enumerate(zip(convolutions, parts, strict=True)):
+        answer = _run(part, answers)
         bias = _quantised_bias(node, producers)
         if bias is not None:
             shift = wanted[node.name] - answer.mean(axis=(0, 2, 3))
             moved = _move(tensors[bias.input[0]], tensors[bias.input[1]], shift)
             answer += moved[:, None, None]
-        answers[output] = answer
-        answers = {name: value for name, value in answers.items() if last_reader[name] > at}
+        answers[node.output[0]] = answer
+        needed = {value.name for later in parts[at + 1 :] for value in later.graph.input}
+        answers = {name: value for name, value in answers.items() if name in needed}
 
 
 def _means(model: onnx.ModelProto, images: Floats) -> dict[str, Floats]:
@@ -77,16 +78,10 @@ def _convolutions(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     return [node for node in model.graph.node if node.op_type == "Conv"]
 
 
-def _last_readers(model: onnx.ModelProto, convolutions: Sequence[onnx.NodeProto]) -> dict[str, int]:
-    """For each convolution's output, the number of the last convolution that needs it."""
-    known = [_IMAGE]
-    last: dict[str, int] = {}
-    for at, node in enumerate(convolutions):
-        (output,) = node.output
-        needed = subgraph(model, known, [output]).graph.input
-        last |= {value.name: at for value in needed} | {output: -1}
-        known.append(output)
-    return last
+def _parts(model: onnx.ModelProto, convolutions: Sequence[onnx.NodeProto]) -> list[onnx.ModelProto]:
+    """What computes each convolution's output from those of the ones before it."""
+    outputs = [node.output[0] for node in convolutions]
+    return [subgraph(model, [_IMAGE, *outputs[:at]], [output]) for at, output in enumerate(outputs)]
 
 
 def _quantised_bias(

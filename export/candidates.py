@@ -66,7 +66,7 @@ class Tried:
     products_per_s: float | None = None
     """Eight at a time, on every core; None for a GPU's, and for what does not run."""
     recipe: str | None = None
-    """How much of the image tower is in int8, and how finely."""
+    """How much of the towers is in int8, and how finely."""
 
 
 def reference_outputs(folder: Path, products: Products) -> Outputs:

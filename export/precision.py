@@ -37,7 +37,7 @@ PRECISION = "precision.json"
 _MARKDOWN = "precision.md"
 _PRODUCTS = 200
 _CALIBRATING = 128
-"""Further products, for the ranges of int8: it is judged on pictures that it was not made with."""
+"""Further products, for the ranges of int8: it is judged on none that it was made with."""
 _PROVEN = 24
 """Products for what passed the parity gate in float32, which is stricter."""
 _ENCODER = "encoder"

@@ -17,6 +17,8 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from export.subgraph import subgraph
+
 __all__ = ["linear_layers", "smooth"]
 
 _ALPHA = 0.75
@@ -67,17 +69,13 @@ def _widths(
     model: onnx.ModelProto, names: Sequence[str], batches: Sequence[dict[str, NDArray[Any]]]
 ) -> dict[str, Floats]:
     """The largest absolute value of each channel, the last axis; ``(channels,)``."""
-    exposed = onnx.ModelProto()
-    exposed.CopyFrom(model)
-    exposed.graph.output.extend(
-        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names
-    )
+    exposed = subgraph(model, [value.name for value in model.graph.input], names)
     session = onnxruntime.InferenceSession(
         exposed.SerializeToString(), providers=["CPUExecutionProvider"]
     )
     found: dict[str, Floats] = {}
     for batch in batches:
-        for name, values in zip(names, session.run(list(names), batch), strict=True):
+        for name, values in zip(names, session.run(None, batch), strict=True):
             widest = np.abs(values).reshape(-1, values.shape[-1]).max(axis=0)
             found[name] = np.maximum(found.get(name, 0), widest)
     return found
