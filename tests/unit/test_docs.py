@@ -1,6 +1,7 @@
 """What the documents promise to list, they list."""
 
 import re
+import tomllib
 from importlib.metadata import version
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from newshelf.config import Settings
+from newshelf.pipeline.workspace import Workspace
 from newshelf.server.properties import read_properties
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,3 +82,82 @@ def test_the_lock_pins_what_is_asked_for_with_hashes_and_names_no_index() -> Non
 
 def test_what_is_installed_is_what_is_asked_for() -> None:
     assert {name: version(name) for name in direct()} == direct()
+
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TOP = tuple(f"{path.name}/" for path in ROOT.iterdir() if path.is_dir() and path.name[0] != ".")
+TEXT = {page: page.read_text(encoding="utf-8") for page in PAGES}
+
+
+def code_spans(text: str) -> set[str]:
+    """What stands between single backticks, outside of code blocks."""
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    return set(re.findall(r"`([^`\n]+)`", prose))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_path_that_a_page_names_is_there(page: Path) -> None:
+    named = {
+        span
+        for span in code_spans(TEXT[page])
+        # In capitals stands what the reader puts in.
+        if span.startswith(TOP) and re.fullmatch(r"(?!.*\b[A-Z]{2,}\b(?!\.md))[\w./-]+", span)
+    }
+    missing = [path for path in named if not (ROOT / path).exists()]
+    # The same name may be a folder of the workspace, or a URL's.
+    assert [path for path in missing if not hasattr(Workspace, path.split("/")[0])] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_between_pages_leads_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)\s]+)\)", TEXT[page])
+    local = [link for link in links if "://" not in link and not link.startswith("mailto:")]
+    broken = []
+    for link in local:
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    assert broken == []
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page: its headings', as GitHub makes them, and those it sets itself."""
+    text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    made = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return made | set(re.findall(r'<a id="([^"]+)"></a>', text))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_settings_in_examples_are_accepted(page: Path) -> None:
+    for block in re.findall(r"^```toml\n(.*?)^```", TEXT[page], re.MULTILINE | re.DOTALL):
+        Settings.model_validate(tomllib.loads(block))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_setting_that_a_page_names_exists(page: Path) -> None:
+    known = set(keys(Settings()))
+    sections = {key.rpartition(".")[0] for key in known} - {""}
+    named = {
+        span
+        for span in code_spans(TEXT[page])
+        if re.fullmatch(r"[a-z_]+(\.[a-z_0-9]+)+", span) and span.rpartition(".")[0] in sections
+    }
+    modules = {name for name in named if name.endswith((".py", ".json", ".toml", ".yaml"))}
+    assert named - modules <= known | sections
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_event_store_is_named_where_it_is(page: Path, tmp_path: Path) -> None:
+    place = Workspace(root=Path(".newshelf/sample"), catalog=tmp_path, is_sample=True)
+    url = place.store_url(Settings())
+    named = set(re.findall(r"[\w./:-]*\.newshelf/[\w./-]*events\.db", TEXT[page]))
+    assert {path.removeprefix("sqlite:///") for path in named} <= {url.removeprefix("sqlite:///")}
+
+
+def test_the_size_of_the_environment_is_named_alike() -> None:
+    setup = (ROOT / "run").read_text(encoding="utf-8")
+    [announced] = re.findall(r"\(about (\d+) GB", setup)
+    [measured] = re.findall(r"the ([\d.]+) GB that `\.venv` has", DEPENDENCIES)
+    assert round(float(measured)) == int(announced)
