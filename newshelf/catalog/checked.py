@@ -27,7 +27,8 @@ class CheckedTable:
         self.file = table.file
         self.rows_read = table.rows_read
         self.frame = table.frame.copy(deep=False)
-        self.notes: list[str] = []
+        self.mapped = table.mapped
+        self.notes = list(table.notes)
         self._problems = list(table.problems)
         self._rows = table.rows
         self._bad = np.zeros(len(table.rows), dtype=bool)

@@ -10,6 +10,7 @@ import csv
 import io
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +21,20 @@ import pyarrow.parquet as pq
 from newshelf.catalog.report import Problem
 from newshelf.errors import CatalogError
 
-__all__ = ["EXTENSIONS", "Table", "find_table", "read_table"]
+__all__ = ["EXTENSIONS", "Mapped", "Table", "find_table", "read_table"]
 
 EXTENSIONS = (".parquet", ".csv", ".tsv")
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _FOREIGN_MARKS = {codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}
+
+
+class Mapped(NamedTuple):
+    """A shop's own name that is read as one of ours."""
+
+    found: str
+    """The file's column (``Variant Price``), or column and word (``event_name: view_item``)."""
+    ours: str
+    """Our column (``price``) or word (``view``)."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,11 @@ class Table:
     """``(len(frame),)``: the row number that the user sees."""
     rows_read: int
     problems: tuple[Problem, ...] = field(default=())
-    """Records that could not become rows."""
+    """Records that could not become rows, and cells that were lost in reading."""
+    mapped: tuple[Mapped, ...] = field(default=())
+    """In the order of the file; what already has our name is not listed."""
+    notes: tuple[str, ...] = field(default=())
+    """What was assumed in reading, such as the encoding: advice, no problem."""
 
 
 def find_table(folder: Path, name: str) -> Path | None:
