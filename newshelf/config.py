@@ -250,6 +250,8 @@ class GatewaySettings(_Section):
     """For how long it is left alone, before one request tries it again."""
     shadow_requests: Positive = 32
     """Copies for a shadowed model that may be under way at once; further ones are dropped."""
+    max_value: Annotated[float, Field(gt=0)] = 1e9
+    """Of a purchase, in the shop's currency; a larger one is a mistake, and refused."""
     record: Literal["required", "best_effort"] = "required"
     """``required`` answers only what was recorded; ``best_effort`` answers anyway."""
     log_requests: bool = True

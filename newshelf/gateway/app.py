@@ -145,7 +145,8 @@ def _add_feedback(app: FastAPI, parts: Callable[[], Parts]) -> None:
     )
     async def feedback(request: Request) -> Response:
         """What shoppers did with products. Sending an event again is safe."""
-        events = parse_feedback(await request.body(), _content_type(request))
+        body, limit = await request.body(), parts().max_value
+        events = parse_feedback(body, _content_type(request), max_value=limit)
         return _response(await take_feedback(events, parts().recorder))
 
 

@@ -1,5 +1,6 @@
 """The bodies of requests, checked; what the model needs of them, put together."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -117,8 +118,16 @@ def parse_similar(body: bytes, content_type: str) -> Asked:
     return Asked(request.unit, validate(RecommendRequest, sent), orjson.dumps(sent))
 
 
-def parse_feedback(body: bytes, content_type: str, now: datetime | None = None) -> list[Feedback]:
+def parse_feedback(
+    body: bytes, content_type: str, now: datetime | None = None, *, max_value: float = math.inf
+) -> list[Feedback]:
     """Check the body of ``/v1/feedback``.
+
+    Args:
+        body: JSON.
+        content_type: of the body.
+        now: instead of the clock's time.
+        max_value: the largest plausible value of a purchase.
 
     Raises:
         RequestError: what is wrong, and with which event; then none is kept.
@@ -131,10 +140,13 @@ def parse_feedback(body: bytes, content_type: str, now: datetime | None = None) 
         validate(FeedbackIn, table).events if many else [validate(FeedbackEvent, table)]
     )
     now = now or datetime.now(UTC)
-    return [_event(event, f"events[{i}]." if many else "", now) for i, event in enumerate(read)]
+    return [
+        _event(event, f"events[{i}]." if many else "", now, max_value)
+        for i, event in enumerate(read)
+    ]
 
 
-def _event(event: FeedbackEvent, at: str, now: datetime) -> Feedback:
+def _event(event: FeedbackEvent, at: str, now: datetime, max_value: float) -> Feedback:
     if event.request_id is None and event.unit is None:
         raise InvalidField(
             "an event needs the request_id of the answer that showed the product, or a unit",
@@ -142,6 +154,12 @@ def _event(event: FeedbackEvent, at: str, now: datetime) -> Feedback:
         )
     if event.value is not None and event.event_type != "purchase":
         raise InvalidField("only a purchase has a value", field=f"{at}value")
+    if event.value is not None and event.value > max_value:
+        raise InvalidField(
+            f"a purchase of {event.value:g} is above the limit of {max_value:g} "
+            "(gateway.max_value); send it in the shop's currency",
+            field=f"{at}value",
+        )
     if event.at is not None and event.at > now + _AHEAD:
         raise InvalidField("this moment has not come yet", field=f"{at}at")
     return Feedback(

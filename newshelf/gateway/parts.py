@@ -40,6 +40,8 @@ class Parts:
     recorder: Recorder
     readiness: Readiness
     metrics: Metrics
+    max_value: float
+    """Of a purchase."""
 
     def look(self) -> None:
         """Note the state of what is not counted."""
@@ -107,7 +109,8 @@ async def open_parts(
         )
         beside = asyncio.create_task(_keep_up(router, access, tokens))
         stack.push_async_callback(_end, beside)
-        yield Parts(models, router, recommender, recorder, Readiness(models), metrics)
+        readiness = Readiness(models)
+        yield Parts(models, router, recommender, recorder, readiness, metrics, settings.max_value)
 
 
 async def _keep_up(router: Router, access: Access, tokens: Tokens) -> None:

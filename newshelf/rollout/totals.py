@@ -1,6 +1,6 @@
 """What came of a rollout so far, as the analysis needs it and the store sums it up."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -34,6 +34,8 @@ class UnitTotals:
     before: Mapping[str, Floats]
     """The same names, summed over a window before the rollout began: covariates of CUPED.
     Zero for units that were not seen then."""
+    units: Sequence[str] = ()
+    """Their ids, in the order of the rows."""
 
     def __len__(self) -> int:
         return len(self.requests)

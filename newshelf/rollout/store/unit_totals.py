@@ -7,7 +7,7 @@ from math import log
 from operator import attrgetter
 
 import numpy as np
-from sqlalchemy import and_, func, select
+from sqlalchemy import and_, case, func, select
 from sqlalchemy.engine import Connection
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -35,6 +35,9 @@ class Sums:
 
 
 _NONE = Sums()
+_MOST_VALUE = 1e15
+"""Of a purchase. The gateway's own limit is lower, but older events had none: PostgreSQL cannot
+sum two of 1e308, and refuses to sum the others as well."""
 _NAMES = tuple(field.name for field in fields(Sums))
 _values = attrgetter(*_NAMES)
 
@@ -44,6 +47,7 @@ def totals(during: Mapping[str, Sums], before: Mapping[str, Sums]) -> UnitTotals
     return UnitTotals(
         **_columns(during.values()),
         before=_columns(before.get(unit, _NONE) for unit in during),
+        units=tuple(during),
     )
 
 
@@ -143,8 +147,9 @@ def _add_purchases(
     connection: Connection, done: ColumnElement[bool], sums: dict[Key, Sums]
 ) -> None:
     event = feedback.c
+    value = case((event.value > _MOST_VALUE, _MOST_VALUE), else_=event.value)
     query = (
-        select(event.variant, event.unit, func.count(), func.coalesce(func.sum(event.value), 0.0))
+        select(event.variant, event.unit, func.count(), func.coalesce(func.sum(value), 0.0))
         .where(done, event.event_type == "purchase")
         .group_by(event.variant, event.unit)
     )

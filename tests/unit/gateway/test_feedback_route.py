@@ -106,6 +106,8 @@ LATER = (datetime.now(UTC) + timedelta(days=1)).isoformat()
         (event(item_id="i", request_id="r", event_type="love"), 422, "event_type"),
         (event(item_id="i", request_id="r", value=3), 422, "value"),
         (event(item_id="i", request_id="r", event_type="purchase", value=-3), 422, "value"),
+        (event(item_id="i", request_id="r", event_type="purchase", value=1e308), 422, "value"),
+        (event(item_id="i", request_id="r", event_type="purchase", value=2e9), 422, "value"),
         (event(item_id="", request_id="r"), 422, "item_id"),
         (event(item_id="i", request_id="r", color="red"), 422, "color"),
         ({"events": [event(item_id="i", request_id="r")] * 1001}, 413, "events"),

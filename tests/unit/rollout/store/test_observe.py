@@ -211,6 +211,21 @@ def test_the_ndcg_of_clicks(
     assert totals.clicks.tolist() == [len(positions)]
 
 
+def test_values_that_no_purchase_has_do_not_spoil_the_sum(
+    store: EventStore, exposure, feedback
+) -> None:
+    """Stored before there was a limit: two of them are more than a float holds."""
+    store.create_rollout("spring", "", "", None)
+    shown = [exposure("ring", rollout="spring", variant="control", unit=u) for u in "ab"]
+    store.add_exposures(shown)
+    giants = [feedback("ring", "purchase", unit="a", value=1.7e308) for _ in range(3)]
+    store.add_feedback([*giants, feedback("ring", "purchase", unit="b", value=20.0)])
+    totals = observe(store).totals["control"]
+    revenue = dict(zip(totals.units, totals.revenue, strict=True))
+    assert revenue["b"] == 20
+    assert 1e9 < revenue["a"] < 1e20
+
+
 def test_many_latencies_are_sampled(store: EventStore, exposure, monkeypatch) -> None:
     monkeypatch.setattr("newshelf.rollout.store.sample.MOST_SAMPLED", 50)
     answers = [
