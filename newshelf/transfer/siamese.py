@@ -1,17 +1,21 @@
 """The Siamese scorer, trained contrastively on what people took together.
 
-For a shopper's history ``H``, the item ``p`` taken next, and negatives ``N`` (InfoNCE,
-van den Oord et al., 2018, with the sampling correction of Yi et al., 2019)::
+For a shopper's history ``H``, the item ``p`` taken next, and a set of negatives ``N``
+(InfoNCE, van den Oord et al., 2018)::
 
-    loss = -log  exp(s(H,p)) / (exp(s(H,p)) + Σ_{n∈N} exp(s(H,n) - log q(n)))
+    loss = -log  exp(s(H,p)) / (exp(s(H,p)) + Σ_{n∈N} exp(s(H,n) - log π(n)))
+    π(n) = 1 - Π(1 - p(n))    over the draws of the batch
 
-``N`` are the other positives of the batch, a uniform draw, and hard ones: items like the
-positives. ``q(n)`` is how often an item is expected among them, so that neither popular
-items nor lookalikes are punished for being drawn often.
+``N`` has the other positives of the batch, a uniform draw, and hard negatives: items similar to
+the positives. An item counts once however often it is drawn, so each is weighted by the inverse
+of its inclusion probability ``π`` (Horvitz & Thompson, 1952): the sum's expectation is that over
+all items which the shopper did not take. The expected count, which corrects a sum over draws
+(Bengio & Senécal, 2008; Yi et al., 2019), would remove popular items from a sum over a set.
 Only items with a training interaction are ever negatives: a new item is not known to be
 disliked.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -112,7 +116,8 @@ class _Batch:
     mask: Tensor
     target: Tensor
     negatives: Tensor
-    log_q: Tensor
+    log_inclusion: Tensor
+    """``(B, C)``: log of the chance that a batch with the row's own place has the candidate."""
     forbidden: Tensor
     """``(B, C)`` bool: a candidate that the row's own shopper took."""
 
@@ -154,18 +159,13 @@ class _Sampler:
             for place in range(1 if ordered else 0, len(sequence))
         ]
         self._batches = -(-len(self._places) // settings.batch_size)
-        items = len(embeddings)
-        counts = np.bincount(np.concatenate(self._sequences), minlength=items)
-        self._known = np.flatnonzero(counts)
-        self._hard = _likest(embeddings, self._known) if settings.hard_negatives else None
-        size = len(self._places) / self._batches
-        drawn = size * counts / counts.sum()
-        expected = drawn + _UNIFORM_NEGATIVES / len(self._known)
-        if self._hard is not None:
-            share = settings.hard_negatives / self._hard.shape[1]
-            np.add.at(expected, self._hard, share * drawn[self._known, None])
-        with np.errstate(divide="ignore"):
-            self._log_q = torch.from_numpy(np.log(expected)).float()
+        self._known = np.unique(np.concatenate(self._sequences))
+        self._hard = _likest(embeddings, self._known)
+        targets = [self._sequences[number][place] for number, place in self._places]
+        # Of each item, the places that have it as target, or among the nearest of theirs.
+        self._targets = np.bincount(targets, minlength=len(embeddings))
+        self._near_targets = np.zeros(len(embeddings))
+        np.add.at(self._near_targets, self._hard, self._targets[self._known, None])
         self._taken = [frozenset(sequence.tolist()) for sequence in self._sequences]
 
     @property
@@ -192,16 +192,45 @@ class _Sampler:
         target = torch.tensor([int(self._sequences[n][place]) for n, place in picked])
         rows = [torch.from_numpy(self._history(n, place, rng)) for n, place in picked]
         history, mask = _pad(rows)
-        drawn = [target, torch.from_numpy(rng.choice(self._known, _UNIFORM_NEGATIVES))]
-        if self._hard is not None:
-            likest = self._hard[np.searchsorted(self._known, target.numpy())]
-            columns = rng.integers(
-                likest.shape[1], size=(len(likest), self._settings.hard_negatives)
-            )
-            drawn.append(torch.from_numpy(np.take_along_axis(likest, columns, axis=1).ravel()))
-        negatives = torch.unique(torch.cat(drawn))
+        likest = self._hard[np.searchsorted(self._known, target.numpy())]
+        uniform = rng.choice(self._known, _UNIFORM_NEGATIVES)
+        columns = rng.integers(likest.shape[1], size=(len(likest), self._settings.hard_negatives))
+        hard = np.take_along_axis(likest, columns, axis=1).ravel()
+        negatives = torch.unique(torch.cat([target, *map(torch.from_numpy, (uniform, hard))]))
         forbidden = self._forbidden([n for n, _ in picked], negatives)
-        return _Batch(history, mask, target, negatives, self._log_q[negatives], forbidden)
+        log_inclusion = self._log_inclusion(torch.from_numpy(likest), negatives)
+        return _Batch(history, mask, target, negatives, log_inclusion, forbidden)
+
+    def _log_inclusion(self, likest: Tensor, negatives: Tensor) -> Tensor:
+        """``(B, C)`` float32: log π of ``negatives (C,)`` for rows with ``likest (B, m)``.
+
+        ::
+
+            1 - π = C(P-t, D) / C(P, D) · (1 - 1/K)^U · (1 - h)^own · E[(1 - h)^X]
+            E[(1 - h)^X] ≈ min((1 - h·D/(P-t))^w, (1 - h·w/(P-t))^D)
+
+        ``P`` and ``D`` are the places of the epoch and of the batch without the row's own,
+        ``t`` those with the item as target, ``w`` those with it among the ``m`` nearest of
+        their target (``X`` of them drawn), ``own`` 1 if it is among those of the row's target,
+        ``h = 1 - (1 - 1/m)^hard_negatives``. Both bounds of the hypergeometric ``X`` are
+        binomial (Hoeffding, 1963); for ``h = 0`` all is exact.
+        """
+        columns = torch.searchsorted(negatives, likest).clamp(max=len(negatives) - 1)
+        own = torch.zeros(len(likest), len(negatives), dtype=torch.float64)
+        own.scatter_add_(1, columns, (negatives[columns] == likest).double())
+        places, drawn = len(self._places) - 1, len(likest) - 1
+        targets = torch.from_numpy(self._targets)[negatives].double().clamp(max=places)
+        left = torch.lgamma(places - targets + 1) - torch.lgamma(places - targets - drawn + 1)
+        every = math.lgamma(places + 1) - math.lgamma(places - drawn + 1)
+        missed = left - every + _UNIFORM_NEGATIVES * math.log1p(-1 / len(self._known))
+        hit = 1 - (1 - 1 / likest.shape[1]) ** self._settings.hard_negatives
+        near = torch.from_numpy(self._near_targets)[negatives] - own
+        places_left = (places - targets).clamp(min=1)
+        by_place = torch.special.xlog1py(near, -hit * (drawn / places_left).clamp(max=1))
+        by_draw = drawn * torch.log1p(-hit * (near / places_left).clamp(max=1))
+        missed = missed + torch.minimum(by_place, by_draw)
+        missed = missed + torch.special.xlog1py(own, torch.full_like(own, -hit))
+        return (-torch.expm1(missed)).log().float()
 
     def _history(self, number: int, place: int, rng: np.random.Generator) -> IntArray:
         sequence = self._sequences[number]
@@ -232,7 +261,7 @@ def _loss(scorer: SiameseScorer, embeddings: Tensor, batch: _Batch) -> Tensor:
     scores, _ = scorer.score(history, batch.mask, candidates)
     column = torch.searchsorted(batch.negatives, batch.target).unsqueeze(1)
     positive = scores.gather(1, column)
-    corrected = (scores - batch.log_q).masked_fill(batch.forbidden, float("-inf"))
+    corrected = (scores - batch.log_inclusion).masked_fill(batch.forbidden, float("-inf"))
     logits = torch.cat([positive, corrected], dim=1)
     loss: Tensor = (logits.logsumexp(dim=1) - positive.squeeze(1)).mean()
     return loss

@@ -109,7 +109,8 @@ def test_what_nobody_took_is_never_a_negative(ordered):
         negatives = batch.negatives.tolist()
         assert negatives == sorted(set(negatives))
         assert set(batch.target.tolist()) <= set(negatives)
-        assert torch.isfinite(batch.log_q).all()
+        assert torch.isfinite(batch.log_inclusion).all()
+        assert (batch.log_inclusion <= 0).all()
         seen |= set(negatives)
     assert seen == {int(item) for sequence in SEQUENCES for item in sequence}
 
@@ -127,17 +128,51 @@ def test_what_the_shopper_took_is_forbidden_as_a_negative(ordered):
             assert any(known <= w and forbidden == w & negatives for w in taken)
 
 
-def test_the_correction_is_how_many_of_an_item_are_expected():
-    """Half of all interactions are with item 0; 256 uniform draws fall on 3 items."""
-    sequences = [np.array([0, 1], dtype=np.int64), np.array([2, 0], dtype=np.int64)] * 8
-    batch = one_batch(sampler(True, sequences, batch_size=8, hard_negatives=0))
-    assert batch.negatives.tolist() == [0, 1, 2]
-    expected = [8 / 2 + 256 / 3, 8 / 4 + 256 / 3, 8 / 4 + 256 / 3]
-    torch.testing.assert_close(batch.log_q.exp(), torch.tensor(expected))
-    # Each positive adds three draws from the two items that are not it.
-    hard = one_batch(sampler(True, sequences, batch_size=8, hard_negatives=3))
-    more = [3 / 2 * (8 / 4 + 8 / 4), 3 / 2 * (8 / 2 + 8 / 4), 3 / 2 * (8 / 2 + 8 / 4)]
-    torch.testing.assert_close(hard.log_q.exp(), torch.tensor(expected) + torch.tensor(more))
+# Item 0 is the last of every sequence but ten, items 1 to 3 in many, the others in few.
+SKEWED = [
+    np.unique([0, 1 + at % 3, 4 + at % 17, 4 + (5 * at + 3) % 36])[::-1].copy() for at in range(60)
+] + [np.array([4 + at, 20 + at], dtype=np.int64) for at in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("ordered", "hard", "uniform", "batch_size"),
+    [(True, 0, 6, 8), (False, 0, 6, 8), (True, 1, 3, 16), (False, 4, 2, 8), (False, 40, 1, 4)],
+)
+def test_the_corrected_partition_function_is_unbiased(
+    monkeypatch, ordered, hard, uniform, batch_size
+):
+    """For one place, the mean of Σ exp(s - log π) over batches is Σ exp(s) over all items."""
+    monkeypatch.setattr(siamese, "_UNIFORM_NEGATIVES", uniform)
+    monkeypatch.setattr(siamese, "_HARD_AMONG", 5)
+    source = sampler(ordered, SKEWED, hard_negatives=hard, batch_size=batch_size)
+    # The last shopper took 13 and 29, so item 0 is one of the negatives.
+    known = np.array(sorted({int(item) for sequence in SKEWED for item in sequence} - {13, 29}))
+    factors = torch.randn(ITEMS, generator=torch.Generator().manual_seed(3)).exp().numpy()
+    rng = np.random.default_rng(0)
+    last = len(source._places) - 1
+    inverse = np.zeros((4000, ITEMS))
+    for draw in inverse:
+        # Of the batches of an epoch, the one that has the last place.
+        others = rng.choice(last, batch_size - 1, replace=False)
+        batch = source._batch(np.append(others, last), rng)
+        shown = ~batch.forbidden[-1]
+        draw[batch.negatives[shown].numpy()] = (-batch.log_inclusion[-1, shown]).exp().numpy()
+    sums = inverse @ factors
+    error = sums.std() / len(sums) ** 0.5
+    assert sums.mean() == pytest.approx(factors[known].sum(), abs=4 * error)
+    # The most popular item as well as each rare one.
+    errors = inverse.std(axis=0)[known] / len(inverse) ** 0.5
+    assert (np.abs(inverse.mean(axis=0)[known] - 1) < 5 * errors + 1e-3).all()
+    assert inverse[:, 0].max() < inverse[:, known].max() / 2
+
+
+def test_an_item_that_every_batch_has_weighs_one():
+    """Half of all targets are item 0; 256 uniform draws fall on 3 items."""
+    sequences = [np.array([1, 0], dtype=np.int64), np.array([0, 2], dtype=np.int64)] * 8
+    for hard in (0, 3):
+        batch = one_batch(sampler(True, sequences, batch_size=8, hard_negatives=hard))
+        assert batch.negatives.tolist() == [0, 1, 2]
+        torch.testing.assert_close(batch.log_inclusion, torch.zeros(8, 3))
 
 
 def test_hard_negatives_are_the_likest_items_that_were_taken(monkeypatch):
@@ -170,7 +205,7 @@ def test_padding_is_masked():
 
 def test_batches_follow_the_seed():
     first, again, other = (batches(sampler(ordered=False, max_history=2), 0, s) for s in (1, 1, 2))
-    for name in ("history", "mask", "target", "negatives", "log_q", "forbidden"):
+    for name in ("history", "mask", "target", "negatives", "log_inclusion", "forbidden"):
         values = [[getattr(batch, name).tolist() for batch in drawn] for drawn in (first, again)]
         assert values[0] == values[1]
     for name in ("history", "negatives"):

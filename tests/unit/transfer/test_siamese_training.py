@@ -33,9 +33,12 @@ def naive_loss(scorer: SiameseScorer, embeddings: Tensor, batch: _Batch) -> floa
 
         positive = math.exp(score(target))
         others = sum(
-            math.exp(score(item) - float(log_q))
-            for item, log_q, forbidden in zip(
-                batch.negatives.tolist(), batch.log_q, batch.forbidden[row], strict=True
+            math.exp(score(item) - float(log_inclusion))
+            for item, log_inclusion, forbidden in zip(
+                batch.negatives.tolist(),
+                batch.log_inclusion[row],
+                batch.forbidden[row],
+                strict=True,
             )
             if not forbidden
         )
