@@ -72,7 +72,9 @@ def analyse(plan: Plan, observation: Observation) -> Analysis:
         metrics=measure_all(plan, observation),
         guardrails=check_guardrails(plan, control, challenger),
         signals=[_signal(one, control, challenger) for one in plan.signals],
-        sample_ratio=sample_ratio(control.units, challenger.units),
+        sample_ratio=sample_ratio(
+            *(len(observation.totals.get(variant, ())) for variant in ("control", other))
+        ),
         double_exposed=observation.double_exposed,
         control_requests=control.requests,
         challenger_requests=challenger.requests,

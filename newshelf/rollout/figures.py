@@ -65,8 +65,10 @@ def check_lines(analysis: Analysis) -> Sequence[str]:
     ratio = analysis.sample_ratio
     believed = "a mismatch" if ratio.mismatch else "as it should be"
     return (
+        f"units since the rollout began: {ratio.control} control, {ratio.challenger} challenger "
+        f"(sample ratio {believed}, p = {ratio.sequential_p:.3g})",
         f"units in this step: {analysis.control_units} control, {analysis.challenger_units} "
-        f"challenger (sample ratio {believed}, p = {ratio.sequential_p:.3g})",
+        "challenger",
         f"requests in this step: {analysis.control_requests} control, "
         f"{analysis.challenger_requests} challenger",
         f"units that saw both: {analysis.double_exposed}",

@@ -4,6 +4,12 @@ Then units were lost on the way (crashes, redirects, broken logging), hardly eve
 no metric can be believed (Fabijan et al. 2019, "Diagnosing sample ratio mismatch in online
 controlled experiments").
 
+A unit counts once, when it is first seen in a variant since the rollout began. Nothing that the
+challenger does can change that moment, so a challenger whose shoppers come back more often is
+no mismatch. A ``Split`` gives both variants the same number of buckets in every step, so each
+first appearance is a fair coin, also of units that a wider step has added, and one test covers
+the whole rollout.
+
 The chi-square test is what everybody prints, but it is meant for one look. What stops a rollout
 is looked at every minute, and is therefore a sequential test of the same question (Lindon &
 Malek 2022, "Anytime-valid inference for multinomial count data", arXiv:2011.03567): the
@@ -18,10 +24,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import betaln, logsumexp
 from scipy.stats import chi2
 
-__all__ = ["MISMATCH_P", "SampleRatio", "sample_ratio"]
+__all__ = ["MISMATCH_P", "SampleRatio", "log_evidence", "sample_ratio"]
 
 MISMATCH_P = 0.001
 _CONCENTRATIONS = np.array([1.0, 100.0])
@@ -50,19 +57,25 @@ def sample_ratio(control: int, challenger: int) -> SampleRatio:
     """Test whether both got the same share of the units.
 
     Args:
-        control: units that were assigned to it and seen.
+        control: units that were seen in it since the rollout began.
         challenger: likewise.
     """
     units = control + challenger
     if units == 0:
         return SampleRatio(0, 0, 1.0, 1.0)
     statistic = (control - challenger) ** 2 / units
-    c = _CONCENTRATIONS
-    each = betaln(c + control, c + challenger) - betaln(c, c) + units * math.log(2)
-    log_evidence = logsumexp(each) - math.log(len(c))
     return SampleRatio(
         control,
         challenger,
         float(chi2.sf(statistic, df=1)),
-        math.exp(min(-float(log_evidence), 0.0)),
+        math.exp(min(-float(log_evidence(control, challenger)), 0.0)),
     )
+
+
+def log_evidence(control: ArrayLike, challenger: ArrayLike) -> NDArray[np.float64]:
+    """Ln Λ against equal shares, any shape; above -ln p it is a mismatch at the level p."""
+    a, b = (np.asarray(each, dtype=np.float64)[..., None] for each in (control, challenger))
+    c = _CONCENTRATIONS
+    each = betaln(c + a, c + b) - betaln(c, c) + (a + b) * math.log(2)
+    found: NDArray[np.float64] = logsumexp(each, axis=-1) - math.log(len(c))
+    return found

@@ -57,7 +57,7 @@ class VariantHealth:
     items: Mapping[str, int]
     """How often each product was shown."""
     units: int
-    """Units that were assigned to it and seen, for the sample-ratio check."""
+    """Different units that were seen."""
 
 
 @dataclass(frozen=True, eq=False)

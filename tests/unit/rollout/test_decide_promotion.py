@@ -15,7 +15,10 @@ from tests.unit.rollout.conftest import (
     observation,
     plan,
     state,
+    totals,
 )
+
+LOST = {"control": totals(seed=1), "challenger": totals(1700, 0.13, seed=2)}
 
 
 def test_a_healthy_promotion_is_completed() -> None:
@@ -45,7 +48,7 @@ def test_a_promotion_is_watched_for_its_minimum_time() -> None:
         {"health": challenger(errors=200)},
         {"totals": WORSE},
         {"double_exposed": 3},
-        {"health": challenger(units=100)},
+        {"totals": LOST},
     ],
 )
 def test_a_failure_while_promoting_halts_and_does_not_roll_back(ill: dict[str, object]) -> None:

@@ -169,10 +169,23 @@ def test_purchases_that_are_still_missing_do_not_pause() -> None:
 
 
 def test_lost_units_send_everybody_back_to_control() -> None:
-    seen = observation(health=challenger(units=700))
+    seen = observation(totals={"control": totals(seed=1), "challenger": totals(1700, seed=2)})
     decision = decide(PLAN, LAST, seen)
     assert goes(decision) == ("failure", "rolling_back", 1)
-    assert "sample-ratio mismatch: 1000 units in control and 700" in decision.reason
+    assert "sample-ratio mismatch: 2000 units in control and 1700" in decision.reason
+
+
+def test_shoppers_who_come_back_more_often_are_no_mismatch() -> None:
+    """As many were assigned since the rollout began; in this step, more of them came back."""
+    seen = observation(totals=EQUAL, health=challenger(units=1300))
+    assert goes(decide(PLAN, state("ramp"), seen)) == ("success", "ramp", 1)
+
+
+def test_lost_units_of_an_interleaving_challenger_are_missed() -> None:
+    mixed = plan(interleaving=True, success=[{"metric": "preference", "minimum_effect": 0.05}])
+    both = {"control": totals(seed=1), "challenger": totals(0), "interleaved": totals(1700)}
+    seen = observation(totals=both, health={"control": health(), "interleaved": health()})
+    assert "sample-ratio mismatch" in decide(mixed, LAST, seen).reason
 
 
 def test_a_unit_in_two_variants_sends_everybody_back_to_control() -> None:

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from newshelf.rollout.sample_ratio import sample_ratio
+from benchmarks.rollout.mismatch import simulate_mismatches
+from newshelf.rollout.sample_ratio import log_evidence, sample_ratio
 
 
 @given(st.integers(0, 10**6), st.integers(0, 10**6))
@@ -52,3 +53,25 @@ def test_looking_at_every_unit_imagines_hardly_any() -> None:
     assert (apart[:, ::25] >= fewest).any(axis=1).mean() <= 0.001 + 0.0015
     chi_square = (apart[:, 50:] ** 2 / n[50:] > 10.828).any(axis=1).mean()
     assert chi_square > 0.008
+
+
+@pytest.mark.parametrize(("units", "returning"), [(20_000, 0.1), (50_000, 0.05), (50_000, 0.1)])
+def test_returning_shoppers_are_not_called_a_mismatch(units: int, returning: float) -> None:
+    """In whole rollouts with a sound assignment. A test of who came in the stage would be wrong
+    in a tenth of them, or in nearly all."""
+    found = simulate_mismatches(units=units, returning=returning, rollouts=2000)
+    assert found.since_began <= 0.001 + 0.0015
+    assert found.of_stage > 0.1
+
+
+def test_a_twentieth_lost_of_one_side_is_found() -> None:
+    assert simulate_mismatches(units=50_000, lost=0.05, rollouts=500).since_began >= 0.8
+
+
+def test_the_evidence_of_many_is_that_of_each() -> None:
+    control, challenger = np.array([[10, 0], [500, 70]]), np.array([[12, 9], [400, 70]])
+    found = log_evidence(control, challenger)
+    assert found.shape == (2, 2)
+    for place in np.ndindex(2, 2):
+        p = sample_ratio(int(control[place]), int(challenger[place])).sequential_p
+        assert p == pytest.approx(min(1.0, np.exp(-found[place])))
