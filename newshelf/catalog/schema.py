@@ -1,24 +1,31 @@
-"""Products, events and baskets: the column names, and one product as a value.
+"""Products, events and baskets: the column names, the rule for ids, and one product as a value.
 
 Item columns follow Google Merchant's product data; event columns follow Amazon
 Personalize's interactions. This module imports neither pandas nor torch, so that the
 serving archives can carry it.
 """
 
+import unicodedata
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
 __all__ = [
     "BASKET_COLUMNS",
     "EVENT_COLUMNS",
     "ITEM_COLUMNS",
+    "MAX_ID_CHARS",
     "Availability",
     "EventType",
+    "Id",
     "Product",
     "category_levels",
+    "clean_id",
+    "clean_ids",
     "split_values",
+    "trim",
 ]
 
 ITEM_COLUMNS = (
@@ -37,6 +44,59 @@ ITEM_COLUMNS = (
 )
 EVENT_COLUMNS = ("user_id", "item_id", "event_type", "timestamp")
 BASKET_COLUMNS = ("basket_id", "item_id")
+
+MAX_ID_CHARS = 200
+_INVISIBLE = "\u180e\u200b\u200e\u200f\u2060\ufeff"
+"""Characters without width that come along when text is copied; Unicode counts none as blank."""
+
+
+def trim(text: str) -> str:
+    """Return ``text`` in NFC, without blanks and invisible characters at its ends."""
+    text = text.strip()
+    if text.isascii():
+        return text
+    while text and (text[0] in _INVISIBLE or text[-1] in _INVISIBLE):
+        text = text.strip(_INVISIBLE).strip()
+    return unicodedata.normalize("NFC", text)
+
+
+def clean_id(text: str) -> str:
+    """Return an id in the one form that catalogue, requests and event store compare.
+
+    Raises:
+        ValueError: it is blank, too long, or has a control character.
+    """
+    cleaned = trim(text)
+    if not cleaned:
+        raise ValueError("must not be blank")
+    if len(cleaned) > MAX_ID_CHARS:
+        raise ValueError(f"an id has at most {MAX_ID_CHARS} characters")
+    # isprintable() first: it is one pass in C, and true of nearly all ids.
+    if not cleaned.isprintable() and any(unicodedata.category(c) == "Cc" for c in cleaned):
+        raise ValueError("an id has no control characters")
+    return cleaned
+
+
+def clean_ids(ids: Sequence[str]) -> list[str]:
+    """Return ``clean_id`` of each; nearly free where all are plain ASCII.
+
+    Raises:
+        ValueError: one of them is no id.
+    """
+    joined = "".join(ids)
+    if joined.isascii() and joined.isprintable():
+        stripped = [*map(str.strip, ids)]
+        if all(stripped) and max(map(len, stripped), default=0) <= MAX_ID_CHARS:
+            return stripped
+    return [*map(clean_id, ids)]
+
+
+Id = Annotated[
+    str,
+    AfterValidator(clean_id),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": MAX_ID_CHARS}),
+]
+"""An id in a request, in the catalogue, or in the event store."""
 
 
 class EventType(StrEnum):
@@ -63,7 +123,7 @@ class Product(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    id: str | None = None
+    id: Id | None = None
     title: str | None = None
     description: str | None = None
     product_type: str | None = None

@@ -9,8 +9,9 @@ from typing import Annotated
 import orjson
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from newshelf.catalog.schema import Id
 from newshelf.errors import InvalidField, NotJson, TooLarge, UnsupportedMedia
-from newshelf.rollout.records import Feedback, FeedbackType, Id
+from newshelf.rollout.records import Feedback, FeedbackType
 from newshelf.serving.schemas import Filters, RecommendRequest, Ref, seen_as_ids
 from newshelf.serving.validation import validate
 
@@ -47,7 +48,7 @@ class SimilarIn(BaseModel):
     item: Ref
     k: Annotated[int, Field(ge=1)] = 10
     filters: Filters = Filters()
-    exclude: Annotated[list[str], Field(fail_fast=True)] = []
+    exclude: Annotated[list[Id], Field(fail_fast=True)] = []
     diversity: Annotated[float, Field(ge=0, le=1)] = 0.0
     explain: bool = False
 

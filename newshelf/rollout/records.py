@@ -5,17 +5,16 @@ front end's own id; nothing else about the person is kept.
 """
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from newshelf.catalog.schema import Id
 
 __all__ = ["EVENT_TYPES", "ExposedItem", "Exposure", "Feedback", "FeedbackType"]
 
 FeedbackType = Literal["view", "click", "cart", "purchase"]
 EVENT_TYPES: tuple[FeedbackType, ...] = ("view", "click", "cart", "purchase")
-
-Id = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]+$")]
-"""Without the character 0, which PostgreSQL does not hold."""
 
 
 class _Row(BaseModel):

@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from newshelf.catalog.schema import Product
+from newshelf.catalog.schema import Id, Product, clean_ids
 
 __all__ = [
     "TAGS",
@@ -71,7 +71,7 @@ def _form(value: object) -> str | None:
 
 
 Ref = Annotated[
-    Annotated[str, Tag(TAGS[0]), Field(min_length=1)] | Annotated[EncoderProduct, Tag(TAGS[1])],
+    Annotated[Id, Tag(TAGS[0])] | Annotated[EncoderProduct, Tag(TAGS[1])],
     Discriminator(
         _form,
         custom_error_type="ref",
@@ -82,14 +82,17 @@ Ref = Annotated[
 
 
 class Ids(list[str]):
-    """Ids alone, at least one and none empty: whoever meets it need not look at each again."""
+    """Ids alone, at least one and all of them clean: no reader has to check each again."""
 
 
 def seen_as_ids(refs: object) -> object:
-    """``refs`` as ``Ids`` where it is a list of such strings; else as it is."""
+    """Return ``refs`` as ``Ids`` where it is a list of ids; else as it is."""
     # One pass in C each: a call per reference costs more than ranking the item.
-    if type(refs) is list and {*map(type, refs)} == {str} and all(refs):
-        return Ids(refs)
+    if type(refs) is list and {*map(type, refs)} == {str}:
+        try:
+            return Ids(clean_ids(refs))
+        except ValueError:
+            return refs  # the schema says which one it is
     return refs
 
 
@@ -156,7 +159,7 @@ class RecommendRequest(_Request):
     """Rank these only; without it, the whole index."""
     k: Annotated[int, Field(ge=1)] = 10
     filters: Filters = Filters()
-    exclude: Annotated[list[str], Field(fail_fast=True)] = []
+    exclude: Annotated[list[Id], Field(fail_fast=True)] = []
     diversity: Annotated[float, Field(ge=0, le=1)] = 0.0
     explain: bool = False
 

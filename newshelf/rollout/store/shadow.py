@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import func, select
 from sqlalchemy.engine import Connection
 
+from newshelf.catalog.schema import Id
 from newshelf.rollout.store.clock import to_us
 from newshelf.rollout.store.sample import sampled
 from newshelf.rollout.store.schema import shadow_answers
@@ -30,7 +31,7 @@ class ShadowAnswer(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rollout: str = Field(min_length=1, max_length=200)
-    request_id: str = Field(min_length=1, max_length=200)
+    request_id: Id
     at: datetime
     latency_ms: float = Field(ge=0)
     """Until the challenger answered, failed, or was given up."""

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from newshelf.catalog.schema import clean_id
 from newshelf.errors import InvalidField, NotJson, RequestError, UnsupportedMedia
 from newshelf.gateway.parse import Asked, parse_feedback, parse_recommend, parse_similar
 from newshelf.rollout.records import Feedback
@@ -42,26 +43,52 @@ def test_any_body_is_understood_or_refused(parse: Callable[[bytes, str], Any], b
         assert isinstance(parsed, Asked) or all(isinstance(one, Feedback) for one in parsed)
 
 
+def is_id(text: str) -> bool:
+    try:
+        return bool(clean_id(text))
+    except ValueError:
+        return False
+
+
+IDS = st.text(min_size=1, max_size=200).filter(is_id)
+
+
 @settings(deadline=None)
-@given(
-    unit=st.text(min_size=1, max_size=200).filter(lambda text: "\0" not in text),
-    history=st.lists(st.text(min_size=1), max_size=5),
-    k=st.integers(1, 100),
-)
-def test_what_is_asked_reaches_the_model_unchanged(unit: str, history: list[str], k: int) -> None:
+@given(unit=IDS, history=st.lists(IDS, max_size=5), k=st.integers(1, 100))
+def test_what_is_asked_reaches_the_model_with_clean_ids(
+    unit: str, history: list[str], k: int
+) -> None:
     body = orjson.dumps({"unit": unit, "history": history, "k": k})
     asked = parse_recommend(body, "application/json; charset=utf-8")
-    assert asked.unit == unit
-    assert orjson.loads(asked.body) == {"history": history, "k": k}
+    assert asked.unit == clean_id(unit)
+    assert orjson.loads(asked.body) == {"history": [*map(clean_id, history)], "k": k}
+
+
+def test_ids_meet_those_of_the_catalogue() -> None:
+    event = {
+        "event_id": " e1\n",
+        "event_type": "view",
+        "item_id": "bague-e\u0301 ",
+        "unit": "\ufeffu",
+    }
+    [read] = parse_feedback(orjson.dumps(event), "application/json")
+    assert (read.event_id, read.item_id, read.unit) == ("e1", "bague-\xe9", "u")
+    asked = parse_recommend(
+        orjson.dumps({"unit": "u\xa0", "history": ["bague-e\u0301", " 7"], "exclude": ["8 "]}), ""
+    )
+    assert (asked.unit, asked.request.history) == ("u", ["bague-\xe9", "7"])
+    assert asked.request.exclude == ["8"]
 
 
 @pytest.mark.parametrize(
     ("body", "field", "said"),
     [
         ({}, "unit", "required"),
-        ({"unit": ""}, "unit", "at least 1"),
+        ({"unit": " "}, "unit", "must not be blank"),
         ({"unit": "u" * 201}, "unit", "at most 200"),
-        ({"unit": "a\0b"}, "unit", "pattern"),
+        ({"unit": "a\0b"}, "unit", "control characters"),
+        ({"unit": "u", "history": ["a", "b\x1fc"]}, "history[1]", "control characters"),
+        ({"unit": "u", "exclude": ["a", "b" * 201]}, "exclude[1]", "at most 200"),
         ({"unit": 7}, "unit", "string"),
         ({"unit": "u", "histroy": []}, "histroy", "did you mean 'history'"),
         ({"unit": "u", "history": ["a", 3]}, "history[1]", "product id"),
