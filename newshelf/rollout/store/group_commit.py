@@ -25,13 +25,15 @@ __all__ = ["GroupCommit"]
 
 _LOG = logging.getLogger(__name__)
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 1.0
+_MOST_EVENTS = 64
+"""Of one commit: the answers that come meanwhile wait for it."""
 
 
 class Store(Protocol):
     """What is written to: an ``EventStore``."""
 
     def write(self, writes: Writes) -> list[Outcome]:
-        """Store all of it, or nothing; see ``EventStore.write``."""
+        """See ``EventStore.write``."""
 
 
 @dataclass(eq=False)
@@ -79,7 +81,9 @@ class GroupCommit:
         self._max_wait_s = max_wait_s
         self._loop = asyncio.get_running_loop()
         self._queue: deque[_Waiting] = deque()
-        """The thread's."""
+        """The thread's: answers, and copies of the shadow."""
+        self._feedback: deque[_Waiting] = deque()
+        """The thread's, after the answers."""
         self._answers: deque[_Waiting] = deque()
         """The lanes'."""
         self._lanes = lanes
@@ -100,13 +104,17 @@ class GroupCommit:
         await self._enqueue(Writes(exposures=(exposure,)))
 
     async def feedback(self, feedback: Sequence[Feedback]) -> list[Outcome]:
-        """Store events; errors as of ``exposure``.
+        """Store events, a few at a time; errors as of ``exposure``, and then some may be stored.
 
         Returns:
             What became of each. An event whose commit's answer was lost is told as a
             duplicate, of itself.
         """
-        return await self._enqueue(Writes(feedback=tuple(feedback)))
+        outcomes: list[Outcome] = []
+        for start in range(0, len(feedback), _MOST_EVENTS):
+            part = tuple(feedback[start : start + _MOST_EVENTS])
+            outcomes += await self._enqueue(Writes(feedback=part))
+        return outcomes
 
     async def shadow(self, answer: ShadowAnswer) -> None:
         """Store what the challenger answered to a copy; errors as of ``exposure``."""
@@ -123,7 +131,8 @@ class GroupCommit:
         await asyncio.to_thread(self._thread.join)
 
     def _enqueue(self, writes: Writes) -> "asyncio.Future[list[Outcome]]":
-        if self._closing or len(self._queue) + len(self._answers) >= self._max_waiting:
+        waits = len(self._queue) + len(self._feedback) + len(self._answers)
+        if self._closing or waits >= self._max_waiting:
             reason = "is being closed" if self._closing else "has too many rows to write"
             raise Unavailable(f"the event store {reason}")
         waiting = _Waiting(writes, self._loop.create_future(), monotonic() + self._max_wait_s)
@@ -131,6 +140,9 @@ class GroupCommit:
         if self._lanes and writes.is_one_statement:
             self._answers.append(waiting)
             self._start_lane()
+        elif writes.feedback:
+            self._feedback.append(waiting)
+            self._work.set()
         else:
             self._to_thread([waiting])
         return waiting.future
@@ -161,9 +173,10 @@ class GroupCommit:
         while True:
             self._work.wait()
             self._work.clear()
-            while self._queue:
+            while self._queue or self._feedback:
                 self._commit(_take(self._queue, self._max_rows))
-            if self._closed and not self._queue:
+                self._commit(_take_events(self._feedback))
+            if self._closed:
                 return
 
     def _commit(self, group: list[_Waiting]) -> None:
@@ -197,6 +210,14 @@ class GroupCommit:
 
 def _take(queue: deque[_Waiting], most: int) -> list[_Waiting]:
     return [queue.popleft() for _ in range(min(len(queue), most))]
+
+
+def _take_events(queue: deque[_Waiting]) -> list[_Waiting]:
+    taken: list[_Waiting] = []
+    events = 0
+    while queue and (events := events + len(queue[0].writes.feedback)) <= _MOST_EVENTS:
+        taken.append(queue.popleft())
+    return taken
 
 
 def _in_time(group: Sequence[_Waiting]) -> list[_Waiting]:

@@ -4,15 +4,16 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
 from sqlalchemy import select
 from sqlalchemy.engine import Connection
 from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy.sql.functions import func
 
-from newshelf.rollout.records import ExposedItem, Feedback
+from newshelf.rollout.records import Feedback
 from newshelf.rollout.store.clock import to_us
 from newshelf.rollout.store.outcome import Outcome
-from newshelf.rollout.store.rows import item_key, ranking_from
+from newshelf.rollout.store.rows import item_key
 from newshelf.rollout.store.schema import exposures
 
 __all__ = ["Joined", "batched", "join"]
@@ -20,11 +21,15 @@ __all__ = ["Joined", "batched", "join"]
 _ANSWER = (
     exposures.c.request_id,
     exposures.c.unit,
+    exposures.c.at_us,
     exposures.c.rollout,
     exposures.c.variant,
     exposures.c.ranking,
 )
 _MOST_IDS = 500
+_MOST_ANSWERS = 200
+"""The last of a unit, among which a product is looked for: more than a shopper has in a day. A
+robot has thousands, and others would wait while all of them are searched."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,8 @@ class Joined:
     """As if no other process stored the same event."""
     answer: Any = None
     """The exposure's row, of an event that is ``stored``."""
-    shown: ExposedItem | None = None
+    shown: tuple[int, str] | None = None
+    """Position and source of the product in that answer."""
 
     def row(self) -> tuple[Any, ...]:
         """The values of the table's columns, from ``event_id`` to ``source``."""
@@ -44,8 +50,22 @@ class Joined:
         kept = (event.event_id, event.event_type, event.item_id, to_us(event.at))
         if answer is None or shown is None:
             return (*kept, event.unit, event.value, None, None, None, None, None)
-        seen = (answer.request_id, answer.rollout, answer.variant, shown.position, shown.source)
+        seen = (answer.request_id, answer.rollout, answer.variant, *shown)
         return (*kept, answer.unit, event.value, *seen)
+
+    def is_as(self, row: Sequence[Any]) -> bool:
+        """Whether the event says what a stored row says.
+
+        The time is not compared: whoever sends an event again may stamp it again.
+        """
+        event = self.event
+        _, event_type, item_id, _, unit, value, request_id, *_ = row
+        # An event that names its answer may name any unit: the answer's is stored.
+        given, kept = (
+            (event.unit, unit) if event.request_id is None else (event.request_id, request_id)
+        )
+        same = (event.event_type, event.item_id, event.value, given)
+        return same == (event_type, item_id, value, kept)
 
 
 def join(connection: Connection, events: Sequence[Feedback], window_us: int) -> list[Joined]:
@@ -55,7 +75,8 @@ def join(connection: Connection, events: Sequence[Feedback], window_us: int) -> 
         connection: in a transaction.
         events: in the order of the result.
         window_us: an event without a request is joined to exposures from ``at - window`` to
-            ``at``, both included.
+            ``at``, both included; one with a request may be as much earlier than its answer,
+            since clocks differ.
     """
     answers = _answers(connection, {event.request_id for event in events if event.request_id})
     return [_join(connection, event, answers, window_us) for event in events]
@@ -83,6 +104,8 @@ def _join(
         answer = answers.get(event.request_id)
         if answer is None:
             return Joined(event, "unknown_request")
+        if to_us(event.at) < answer.at_us - window_us:
+            return Joined(event, "before_answer")
         shown = _shown(answer, event.item_id)
         return Joined(event, "stored" if shown else "unknown_item", answer, shown)
     if event.unit is None:
@@ -95,11 +118,17 @@ def _join(
 
 def _last(connection: Connection, unit: str, item_id: str, at_us: int, window_us: int) -> Any:
     answer = exposures.c
+    newest_first = (answer.at_us.desc(), answer.id.desc())
+    recent = (
+        select(answer.id)
+        .where(answer.unit == unit, answer.at_us.between(at_us - window_us, at_us))
+        .order_by(*newest_first)
+        .limit(_MOST_ANSWERS)
+    )
     query = (
         select(*_ANSWER)
-        .where(answer.unit == unit, answer.at_us.between(at_us - window_us, at_us))
-        .where(_position(connection, item_key(item_id)) > 0)
-        .order_by(answer.at_us.desc(), answer.id.desc())
+        .where(answer.id.in_(recent), _position(connection, item_key(item_id)) > 0)
+        .order_by(*newest_first)
         .limit(1)
     )
     return connection.execute(query).first()
@@ -111,5 +140,9 @@ def _position(connection: Connection, text: str) -> ColumnElement[int]:
     return find(exposures.c.ranking, text)
 
 
-def _shown(answer: Any, item_id: str) -> ExposedItem | None:
-    return next((item for item in ranking_from(answer.ranking) if item.item_id == item_id), None)
+def _shown(answer: Any, item_id: str) -> tuple[int, str] | None:
+    # Searched first: a ranking may have a thousand products, a batch of events a thousand rankings.
+    if item_key(item_id) not in answer.ranking:
+        return None
+    ranking = orjson.loads(answer.ranking)
+    return next((place, source) for name, place, _, source, _ in ranking if name == item_id)

@@ -100,7 +100,10 @@ class EventStore:
         return [] if self._database.sqlite_file else [Lane(self._database) for _ in range(_LANES)]
 
     def write(self, writes: Writes) -> list[Outcome]:
-        """Store all of it, or nothing. What is there already is left as it is.
+        """Store answers, then feedback. What is there already is left as it is.
+
+        Each of the two is stored whole or not at all; after an error, writing all of it again
+        is safe.
 
         Returns:
             What became of each event of the feedback.
@@ -113,10 +116,11 @@ class EventStore:
             if writes.is_one_statement:
                 write_exposures_once(self._database, writes.exposures)
                 return []
-            with self._database.writing() as connection:
-                write_exposures(connection, writes.exposures)
-                write_shadow(connection, writes.shadow)
-                return write_feedback(connection, writes.feedback, self._window_us)
+            if writes.exposures or writes.shadow:
+                with self._database.writing() as connection:
+                    write_exposures(connection, writes.exposures)
+                    write_shadow(connection, writes.shadow)
+            return write_feedback(self._database, writes.feedback, self._window_us)
         except (StatementError, UnicodeError, OverflowError) as error:
             cause = error.orig if isinstance(error, StatementError) else error
             raise InvalidField(f"the event store cannot hold a value: {cause}") from error

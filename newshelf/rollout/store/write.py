@@ -1,6 +1,6 @@
 """Writes answers and events, each once."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -67,41 +67,54 @@ def write_shadow(connection: Connection, answers: Sequence[ShadowAnswer]) -> Non
     insert_new(connection, schema.shadow_answers, SHADOW_COLUMNS, rows)
 
 
-def write_feedback(
-    connection: Connection, events: Sequence[Feedback], window_us: int
-) -> list[Outcome]:
+def write_feedback(database: Database, events: Sequence[Feedback], window_us: int) -> list[Outcome]:
     """Join the events, and insert those that are new.
+
+    SQLite has one lock for all who write: events are joined before it is taken.
 
     Returns:
         What became of each.
     """
     if not events:
         return []
-    seen = _present(connection, {event.event_id for event in events})
-    kept: dict[str, Joined] = {}
-    joined = join(connection, events, window_us)
+    with database.reading() as connection:
+        stored = _stored(connection, {event.event_id for event in events})
+        joined = join(connection, events, window_us)
+    outcomes, new = _outcomes(joined, stored)
+    if new:
+        with database.writing() as connection:
+            rows = [new[event_id] for event_id in sorted(new)]
+            inserted = insert_new(
+                connection, schema.feedback, _FEEDBACK_COLUMNS, rows, returning="event_id"
+            )
+            if lost := new.keys() - set(inserted):
+                # Another process has stored them since.
+                outcomes, _ = _outcomes(joined, stored | _stored(connection, lost))
+    return outcomes
+
+
+def _outcomes(
+    joined: Sequence[Joined], stored: Mapping[str, Sequence[Any]]
+) -> tuple[list[Outcome], dict[str, Sequence[Any]]]:
+    """What becomes of each event, and the new rows, by their ids."""
+    new: dict[str, Sequence[Any]] = {}
     outcomes: list[Outcome] = []
     for one in joined:
         event_id = one.event.event_id
-        repeated = event_id in seen or event_id in kept
-        outcomes.append("duplicate" if repeated else one.outcome)
-        if not repeated and one.outcome in _KEPT:
-            kept[event_id] = one
-    rows = [kept[event_id].row() for event_id in sorted(kept)]
-    inserted = insert_new(
-        connection, schema.feedback, _FEEDBACK_COLUMNS, rows, returning="event_id"
-    )
-    # Another process may have stored one since: then it is there, but not by us.
-    lost = kept.keys() - set(inserted)
-    return [
-        "duplicate" if one.event.event_id in lost else outcome
-        for one, outcome in zip(joined, outcomes, strict=True)
-    ]
+        earlier = stored.get(event_id) or new.get(event_id)
+        if earlier is not None:
+            outcomes.append("duplicate" if one.is_as(earlier) else "conflict")
+            continue
+        outcomes.append(one.outcome)
+        if one.outcome in _KEPT:
+            new[event_id] = one.row()
+    return outcomes, new
 
 
-def _present(connection: Connection, event_ids: set[str]) -> set[str]:
-    column = schema.feedback.c.event_id
-    found: set[str] = set()
+def _stored(connection: Connection, event_ids: Collection[str]) -> dict[str, Sequence[Any]]:
+    columns = [schema.feedback.c[name] for name in _FEEDBACK_COLUMNS]
+    found: dict[str, Sequence[Any]] = {}
     for part in batched(event_ids):
-        found |= set(connection.scalars(select(column).where(column.in_(part))))
+        rows = connection.execute(select(*columns).where(schema.feedback.c.event_id.in_(part)))
+        found |= {row.event_id: row for row in rows}
     return found

@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from newshelf.rollout.store import OUTCOMES, EventStore, Writes
+from newshelf.rollout.store import join as join_module
 
 HOUR_S = 3600
 """The window of the fixture's store."""
@@ -18,9 +19,19 @@ def test_every_outcome(store: EventStore, exposure, feedback) -> None:
         feedback("ring", unit="bob"),
         feedback("ring", request_id="never"),
         feedback("lamp", request_id="r"),
+        feedback("vase", request_id="r", event_id="a"),
+        feedback("ring", request_id="r", at_s=-HOUR_S - 1),
     ]
     outcomes = store.add_feedback(events)
-    assert outcomes == ["stored", "duplicate", "unjoined", "unknown_request", "unknown_item"]
+    assert outcomes == [
+        "stored",
+        "duplicate",
+        "unjoined",
+        "unknown_request",
+        "unknown_item",
+        "conflict",
+        "before_answer",
+    ]
     assert set(outcomes) == set(OUTCOMES)
 
 
@@ -112,9 +123,71 @@ def test_a_repeated_event_changes_nothing(store: EventStore, exposure, feedback)
     assert store.add_feedback([feedback("ring", request_id="r", event_id="a")]) == ["stored"]
     changed = feedback("vase", "purchase", request_id="r", event_id="a", value=5)
     unknown = feedback("vase", request_id="never", event_id="a")
-    assert store.add_feedback([changed, unknown]) == ["duplicate", "duplicate"]
+    later = feedback("ring", request_id="r", event_id="a", at_s=200)
+    assert store.add_feedback([changed, unknown, later]) == ["conflict", "conflict", "duplicate"]
     (found,) = store.feedback()
     assert (found.item_id, found.event_type) == ("ring", "click")
+
+
+@pytest.mark.parametrize(
+    ("first", "changed"),
+    [
+        ({"request_id": "r"}, {"item": "vase"}),
+        ({"request_id": "r"}, {"kind": "view"}),
+        ({"request_id": "r", "kind": "purchase", "value": 10}, {"value": 20}),
+        ({"request_id": "r", "kind": "purchase", "value": 10}, {"value": None}),
+        ({"request_id": "r"}, {"request_id": "r2"}),
+        ({"request_id": "r"}, {"request_id": None, "unit": "bob"}),
+        ({"unit": "ann"}, {"unit": "bob"}),
+        ({"unit": "nobody"}, {"unit": "bob"}),
+    ],
+)
+@pytest.mark.parametrize("together", [True, False])
+def test_another_event_with_the_same_id_is_a_conflict(
+    store: EventStore, exposure, feedback, first, changed, together: bool
+) -> None:
+    store.add_exposures([exposure("ring", "vase", request_id=name) for name in ("r", "r2")])
+    given = {"item": "ring", "event_id": "order-1001", **first}
+    events = [feedback(**given), feedback(**given), feedback(**given | changed)]
+    batches = [events] if together else [[event] for event in events]
+    outcomes = [outcome for batch in batches for outcome in store.add_feedback(batch)]
+    assert outcomes[1:] == ["duplicate", "conflict"]
+    (found,) = store.feedback()
+    assert (found.item_id, found.event_id) == ("ring", "order-1001")
+
+
+def test_a_unit_and_its_answer_say_the_same(store: EventStore, exposure, feedback) -> None:
+    store.add_exposures([exposure("ring", request_id="r", at_s=0)])
+    by_unit = feedback("ring", unit="ann", event_id="a")
+    by_answer = feedback("ring", request_id="r", unit="ann", event_id="a")
+    assert store.add_feedback([by_unit, by_answer, by_unit]) == ["stored", "duplicate", "duplicate"]
+
+
+def test_a_robots_answers_are_not_all_searched(
+    store: EventStore, exposure, feedback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("newshelf.rollout.store.join._MOST_ANSWERS", 3)
+    shown = ["lamp", "ring", "vase", "vase"]
+    store.add_exposures([exposure(item, at_s=n) for n, item in enumerate(shown)])
+    events = [feedback("ring", unit="ann"), feedback("lamp", unit="ann")]
+    assert store.add_feedback(events) == ["stored", "unjoined"]
+
+
+def test_while_events_are_joined_others_write(
+    url: str, store: EventStore, exposure, feedback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.add_exposures([exposure("ring", request_id="r")])
+    joining = join_module.join
+
+    def join_slowly(*args: object) -> object:
+        # Would wait for the lock until it is given up, if the join held it.
+        with EventStore.open(url) as other:
+            other.add_exposures([exposure("ring", request_id="meanwhile")])
+        return joining(*args)
+
+    monkeypatch.setattr("newshelf.rollout.store.write.join", join_slowly)
+    assert store.add_feedback([feedback("ring", request_id="r")]) == ["stored"]
+    assert {one.request_id for one in store.exposures()} == {"r", "meanwhile"}
 
 
 def test_a_refused_event_does_not_hide_its_namesake(store: EventStore, exposure, feedback) -> None:
@@ -137,25 +210,27 @@ def test_an_event_may_come_with_its_exposure(store: EventStore, exposure, feedba
     assert store.write(writes) == ["stored"]
 
 
+@pytest.mark.parametrize(("kind", "other"), [("click", "duplicate"), ("view", "conflict")])
 def test_of_processes_that_store_the_same_event_at_once_one_does(
-    url: str, store: EventStore, exposure, feedback
+    url: str, store: EventStore, exposure, feedback, kind: str, other: str
 ) -> None:
     store.add_exposures([exposure("ring", request_id="r")])
     # In opposite orders, which would make two transactions wait for each other.
     events = [feedback("ring", request_id="r") for _ in range(200)]
+    changed = [event.model_copy(update={"event_type": kind}) for event in events]
     outcomes: list[list[str]] = []
     start = threading.Barrier(2)
 
     def send(batch) -> None:
-        with EventStore.open(url) as other:
+        with EventStore.open(url) as opened:
             start.wait()
-            outcomes.append(other.add_feedback(batch))
+            outcomes.append(opened.add_feedback(batch))
 
-    threads = [threading.Thread(target=send, args=(one,)) for one in (events, events[::-1])]
+    threads = [threading.Thread(target=send, args=(one,)) for one in (events, changed[::-1])]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     told = sorted(outcome for batch in outcomes for outcome in batch)
-    assert told == ["duplicate"] * 200 + ["stored"] * 200
+    assert told == [other] * 200 + ["stored"] * 200
     assert len(list(store.feedback())) == 200
