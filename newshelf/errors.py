@@ -14,6 +14,7 @@
     │   ├── NotFound         404  not_found           no such path
     │   ├── MethodNotAllowed 405  method_not_allowed
     │   ├── UnknownRequest   404  unknown_request     feedback on an answer that nobody got
+    │   ├── Conflict         409  conflict            another event has this id
     │   └── RateLimited      429  rate_limited
     ├── Unavailable          503  unavailable
     │   └── DeadlineExceeded 504  deadline_exceeded
@@ -38,6 +39,7 @@ from typing import Any, ClassVar
 __all__ = [
     "BadPicture",
     "CatalogError",
+    "Conflict",
     "DeadlineExceeded",
     "EvidenceError",
     "InvalidField",
@@ -157,8 +159,15 @@ class UnknownRequest(RequestError):
     code = "unknown_request"
 
 
+class Conflict(RequestError):
+    """Feedback has the id of another event."""
+
+    http_status = 409
+    code = "conflict"
+
+
 class RateLimited(RequestError):
-    """More requests than the key may send."""
+    """More requests or events than the key may send."""
 
     http_status = 429
     code = "rate_limited"

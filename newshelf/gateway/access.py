@@ -29,7 +29,8 @@ class Access:
         self._file = file
         self._stamp = file.stamp()
         self._ring = KeyRing(file.read())
-        self._buckets: dict[str, TokenBucket] = {}
+        self._buckets: dict[tuple[str, str], TokenBucket] = {}
+        """By a key's hash, and what is counted."""
 
     def refresh(self) -> None:
         """Read the file again if it has changed: keys that were revoked stop to work."""
@@ -44,7 +45,7 @@ class Access:
         self._stamp = stamp
         self._ring = KeyRing(keys)
         known = {key.sha256 for key in keys}
-        self._buckets = {sha: bucket for sha, bucket in self._buckets.items() if sha in known}
+        self._buckets = {what: one for what, one in self._buckets.items() if what[0] in known}
 
     def admit(self, authorization: bytes | None) -> str:
         """Let one request pass.
@@ -66,19 +67,29 @@ class Access:
             raise Unauthorized("this key is not known; ./run keys list shows those that are")
         if key.expired(datetime.now(UTC)):
             raise Unauthorized(f"the key {key.name!r} expired at {key.expires:%Y-%m-%d %H:%M} UTC")
-        self._count(key)
+        self._count(key, "requests", 1)
         return key.name
 
-    def _count(self, key: ApiKey) -> None:
+    def count_events(self, name: str | None, number: int) -> None:
+        """Count events of feedback, apart from requests: at the key's rate, too.
+
+        Raises:
+            RateLimited: too many events; a batch passes whole, and the next ones wait for it.
+        """
+        key = self._ring.named(name)
+        if key is not None:
+            self._count(key, "events", number)
+
+    def _count(self, key: ApiKey, what: str, number: int) -> None:
         now_s = time.monotonic()
-        bucket = self._buckets.get(key.sha256)
+        bucket = self._buckets.get((key.sha256, what))
         if bucket is None:
             bucket = TokenBucket(key.rate_per_s, max(1.0, key.rate_per_s), now_s)
-            self._buckets[key.sha256] = bucket
-        wait_s = bucket.take(now_s)
+            self._buckets[key.sha256, what] = bucket
+        wait_s = bucket.take(now_s, number)
         if wait_s:
             error = RateLimited(
-                f"the key {key.name!r} may send {key.rate_per_s:g} requests each second; "
+                f"the key {key.name!r} may send {key.rate_per_s:g} {what} each second; "
                 f"try again in {wait_s:.2f} s"
             )
             error.retry_after_s = wait_s

@@ -37,11 +37,13 @@ class RecommendOut(_Answer):
 class EventResult(_Answer):
     """What became of one event."""
 
-    event_id: str
-    outcome: Outcome
+    event_id: str | None
+    """None where the event has no valid one."""
+    outcome: Outcome | Literal["invalid"]
     code: str | None = None
     """Of the error, where the event was not kept; left out otherwise."""
     message: str | None = None
+    field: str | None = None
 
 
 class FeedbackOut(_Answer):

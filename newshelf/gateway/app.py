@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from newshelf.errors import (
     BadPicture,
+    Conflict,
     DeadlineExceeded,
     InvalidField,
     NotJson,
@@ -140,14 +141,15 @@ def _add_feedback(app: FastAPI, parts: Callable[[], Parts]) -> None:
         "/v1/feedback",
         response_model=FeedbackOut,
         response_model_exclude_none=True,
-        responses={**_REFUSED, **errors_of(UnknownRequest), **_NOT_NOW},
+        responses={**_REFUSED, **errors_of(UnknownRequest, Conflict), **_NOT_NOW},
         openapi_extra=body_of(FeedbackIn, FeedbackEvent),
     )
     async def feedback(request: Request) -> Response:
         """What shoppers did with products. Sending an event again is safe."""
-        body, limit = await request.body(), parts().max_value
-        events = parse_feedback(body, _content_type(request), max_value=limit)
-        return _response(await take_feedback(events, parts().recorder))
+        body, found = await request.body(), parts()
+        events = parse_feedback(body, _content_type(request), max_value=found.max_value)
+        found.access.count_events(_call(request).key, len(events))
+        return _response(await take_feedback(events, found.recorder, found.metrics))
 
 
 def _add_watching(app: FastAPI, parts: Callable[[], Parts]) -> None:

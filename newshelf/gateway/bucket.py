@@ -18,16 +18,16 @@ class TokenBucket:
         self._tokens = burst
         self._at_s = now_s
 
-    def take(self, now_s: float) -> float:
-        """Take one token if there is one.
+    def take(self, now_s: float, tokens: int = 1) -> float:
+        """Take tokens if there is one: more than there are become a debt, which is paid first.
 
         Returns:
-            0 when it was taken; else the seconds until there is one.
+            0 when they were taken; else the seconds until there is one.
         """
         came = (now_s - self._at_s) * self._rate_per_s
         self._tokens = min(self._burst, self._tokens + came)
         self._at_s = now_s
         if self._tokens >= 1:
-            self._tokens -= 1
+            self._tokens -= tokens
             return 0.0
         return (1 - self._tokens) / self._rate_per_s

@@ -56,6 +56,7 @@ class KeyRing:
 
     def __init__(self, keys: tuple[ApiKey, ...]) -> None:
         self._keys = {key.sha256: key for key in keys}
+        self._named = {key.name: key for key in keys}
 
     def find(self, secret: str) -> ApiKey | None:
         """The entry of ``secret``, expired or not; None when there is none."""
@@ -66,6 +67,10 @@ class KeyRing:
         if found is not None and hmac.compare_digest(found.sha256, digest):
             return found
         return None
+
+    def named(self, name: str | None) -> ApiKey | None:
+        """The key of this name, if there is one."""
+        return self._named.get(name) if name is not None else None
 
 
 class KeyFile:

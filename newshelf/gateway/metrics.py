@@ -71,6 +71,12 @@ class Metrics:
             "Answers that could not be written down.",
             registry=registry,
         )
+        self._feedback = Counter(
+            "newshelf_gateway_feedback",
+            "Events of feedback.",
+            ["outcome"],
+            registry=registry,
+        )
         self._shadow = Counter(
             "newshelf_gateway_shadow",
             "Copies for a shadowed model.",
@@ -107,6 +113,10 @@ class Metrics:
     def fallback(self, reason: str) -> None:
         """Count one answer without a model; ``reason`` is an error's code."""
         self._fallbacks.labels(reason).inc()
+
+    def feedback(self, outcome: str) -> None:
+        """Count one event; ``outcome`` as it is answered."""
+        self._feedback.labels(outcome).inc()
 
     def shadow(self, outcome: str) -> None:
         """Count one copy: ``answered``, ``failed`` or ``dropped``."""

@@ -1,13 +1,20 @@
 """The bodies of requests, checked; what the model needs of them, put together."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import orjson
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+)
 
 from newshelf.catalog.schema import Id
 from newshelf.errors import InvalidField, NotJson, TooLarge, UnsupportedMedia
@@ -19,6 +26,7 @@ __all__ = [
     "Asked",
     "FeedbackEvent",
     "FeedbackIn",
+    "InvalidEvent",
     "RecommendIn",
     "SimilarIn",
     "parse_feedback",
@@ -29,6 +37,16 @@ __all__ = [
 _MAX_EVENTS = 1_000
 _AHEAD = timedelta(minutes=5)
 """Clocks differ; a day ahead is a mistake."""
+_OLDEST = timedelta(days=366)
+"""Before it are the moments of clocks that were never set: the years 1, 1970, 2000."""
+_ID: TypeAdapter[str] = TypeAdapter(Id)
+
+
+def _only_text(value: object) -> object:
+    """Refuse what pydantic takes for seconds or milliseconds since 1970."""
+    if value is None or (isinstance(value, str) and "-" in value[1:]):
+        return value
+    raise ValueError("must be ISO 8601 with a time zone, such as 2026-03-01T12:00:00Z")
 
 
 class RecommendIn(RecommendRequest):
@@ -62,8 +80,8 @@ class FeedbackEvent(BaseModel):
     """Your own; the same event sent twice is kept once."""
     event_type: FeedbackType
     item_id: Id
-    at: AwareDatetime | None = None
-    """ISO 8601 with a time zone; now, if it is left out."""
+    at: Annotated[AwareDatetime | None, BeforeValidator(_only_text)] = None
+    """ISO 8601 with a time zone, at most a year ago; now, if it is left out."""
     request_id: Id | None = None
     """Of the answer that showed the product."""
     unit: Id | None = None
@@ -78,6 +96,15 @@ class FeedbackIn(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     events: Annotated[list[FeedbackEvent], Field(min_length=1, max_length=_MAX_EVENTS)]
+
+
+@dataclass(frozen=True, slots=True)
+class InvalidEvent:
+    """An event among several that is refused by itself."""
+
+    event_id: str | None
+    """None where it has no valid one."""
+    error: InvalidField
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +148,7 @@ def parse_similar(body: bytes, content_type: str) -> Asked:
 
 def parse_feedback(
     body: bytes, content_type: str, now: datetime | None = None, *, max_value: float = math.inf
-) -> list[Feedback]:
+) -> list[Feedback | InvalidEvent]:
     """Check the body of ``/v1/feedback``.
 
     Args:
@@ -131,23 +158,36 @@ def parse_feedback(
         max_value: the largest plausible value of a purchase.
 
     Raises:
-        RequestError: what is wrong, and with which event; then none is kept.
+        RequestError: what is wrong with the only event, or with the list of events.
     """
     table = _table(body, content_type)
-    many = "events" in table
-    if many and isinstance(events := table["events"], list) and len(events) > _MAX_EVENTS:
-        raise TooLarge(f"{len(events)} events; send at most {_MAX_EVENTS} at once", field="events")
-    read: Sequence[FeedbackEvent] = (
-        validate(FeedbackIn, table).events if many else [validate(FeedbackEvent, table)]
-    )
     now = now or datetime.now(UTC)
-    return [
-        _event(event, f"events[{i}]." if many else "", now, max_value)
-        for i, event in enumerate(read)
-    ]
+    if "events" not in table:
+        return [_event(table, "", now, max_value)]
+    events = table["events"]
+    if isinstance(events, list) and len(events) > _MAX_EVENTS:
+        raise TooLarge(f"{len(events)} events; send at most {_MAX_EVENTS} at once", field="events")
+    if not isinstance(events, list) or not events or len(table) > 1:
+        events = validate(FeedbackIn, table).events
+    read: list[Feedback | InvalidEvent] = []
+    for index, event in enumerate(events):
+        try:
+            read.append(_event(event, f"events[{index}]", now, max_value))
+        except InvalidField as error:
+            read.append(InvalidEvent(_id_of(event), error))
+    return read
 
 
-def _event(event: FeedbackEvent, at: str, now: datetime, max_value: float) -> Feedback:
+def _id_of(event: object) -> str | None:
+    try:
+        return _ID.validate_python(event.get("event_id") if isinstance(event, dict) else None)
+    except ValidationError:
+        return None
+
+
+def _event(table: object, at: str, now: datetime, max_value: float) -> Feedback:
+    event = validate(FeedbackEvent, table, at)
+    at = at and f"{at}."
     if event.request_id is None and event.unit is None:
         raise InvalidField(
             "an event needs the request_id of the answer that showed the product, or a unit",
@@ -163,6 +203,8 @@ def _event(event: FeedbackEvent, at: str, now: datetime, max_value: float) -> Fe
         )
     if event.at is not None and event.at > now + _AHEAD:
         raise InvalidField("this moment has not come yet", field=f"{at}at")
+    if event.at is not None and event.at < now - _OLDEST:
+        raise InvalidField("this moment is more than a year ago", field=f"{at}at")
     return Feedback(
         event_id=event.event_id,
         event_type=event.event_type,

@@ -37,6 +37,7 @@ class Parts:
     models: Models
     router: Router
     recommender: Recommender
+    access: Access
     recorder: Recorder
     readiness: Readiness
     metrics: Metrics
@@ -109,8 +110,16 @@ async def open_parts(
         )
         beside = asyncio.create_task(_keep_up(router, access, tokens))
         stack.push_async_callback(_end, beside)
-        readiness = Readiness(models)
-        yield Parts(models, router, recommender, recorder, readiness, metrics, settings.max_value)
+        yield Parts(
+            models=models,
+            router=router,
+            recommender=recommender,
+            access=access,
+            recorder=recorder,
+            readiness=Readiness(models),
+            metrics=metrics,
+            max_value=settings.max_value,
+        )
 
 
 async def _keep_up(router: Router, access: Access, tokens: Tokens) -> None:

@@ -94,10 +94,10 @@ def write_feedback(database: Database, events: Sequence[Feedback], window_us: in
 
 
 def _outcomes(
-    joined: Sequence[Joined], stored: Mapping[str, Sequence[Any]]
-) -> tuple[list[Outcome], dict[str, Sequence[Any]]]:
+    joined: Sequence[Joined], stored: Mapping[str, tuple[Any, ...]]
+) -> tuple[list[Outcome], dict[str, tuple[Any, ...]]]:
     """What becomes of each event, and the new rows, by their ids."""
-    new: dict[str, Sequence[Any]] = {}
+    new: dict[str, tuple[Any, ...]] = {}
     outcomes: list[Outcome] = []
     for one in joined:
         event_id = one.event.event_id
@@ -111,10 +111,10 @@ def _outcomes(
     return outcomes, new
 
 
-def _stored(connection: Connection, event_ids: Collection[str]) -> dict[str, Sequence[Any]]:
+def _stored(connection: Connection, event_ids: Collection[str]) -> dict[str, tuple[Any, ...]]:
     columns = [schema.feedback.c[name] for name in _FEEDBACK_COLUMNS]
-    found: dict[str, Sequence[Any]] = {}
+    found: dict[str, tuple[Any, ...]] = {}
     for part in batched(event_ids):
         rows = connection.execute(select(*columns).where(schema.feedback.c.event_id.in_(part)))
-        found |= {row.event_id: row for row in rows}
+        found |= {row.event_id: tuple(row) for row in rows}
     return found

@@ -1,9 +1,15 @@
 """What shoppers did comes in, once, and with the answer that showed the product."""
 
+import json
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
+import httpx
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from newshelf.gateway.answers import FeedbackOut
 from tests.unit.gateway.conftest import Gateway, StartGateway
@@ -90,6 +96,146 @@ def test_one_bad_event_does_not_fail_the_others(start_gateway: StartGateway) -> 
     lost, kept = response.json()["results"]
     assert (lost["outcome"], lost["code"]) == ("unknown_request", "unknown_request")
     assert kept == {"event_id": "kept", "outcome": "stored"}
+
+
+def test_the_number_of_an_order_is_no_id_of_its_lines(start_gateway: StartGateway) -> None:
+    gateway = start_gateway()
+    request_id, items = shown(gateway)
+    lines = [
+        event(
+            event_id="order-1001",
+            event_type="purchase",
+            item_id=item,
+            request_id=request_id,
+            value=value,
+        )
+        for item, value in zip(items, (10.0, 20.0, 30.0), strict=True)
+    ]
+    response = gateway.http.post("/v1/feedback", json={"events": lines})
+    assert response.status_code == 200
+    FeedbackOut.model_validate(response.json())
+    assert response.json()["accepted"] == 1
+    outcomes = [result["outcome"] for result in response.json()["results"]]
+    assert outcomes == ["stored", "conflict", "conflict"]
+    assert response.json()["results"][2]["field"] == "events[2].event_id"
+    alone = gateway.http.post("/v1/feedback", json=lines[1])
+    assert (alone.status_code, alone.json()["code"]) == (409, "conflict")
+    counted = 'newshelf_gateway_feedback_total{outcome="conflict"} 3.0'
+    assert counted in gateway.http.get("/metrics").text
+
+
+NEVER_SET = [
+    "0001-01-01T00:00:00+01:00",
+    "0001-01-01T00:00:00Z",
+    "1970-01-01T00:00:00Z",
+    "9999-12-31T23:59:59.999999-14:00",
+    (datetime.now(UTC) - timedelta(days=400)).isoformat(),
+    # Of today, but longer before the answer than any clock is wrong.
+    (datetime.now(UTC) - timedelta(days=2)).isoformat(),
+    0,
+    1_700_000_000,
+    1_700_000_000_000.5,
+    "1700000000",
+    "-1700000000",
+    True,
+    ["2026-03-01T12:00:00Z"],
+]
+
+
+@pytest.mark.parametrize("at", NEVER_SET)
+def test_a_moment_that_was_never_set_is_refused_and_hurts_no_other_event(
+    start_gateway: StartGateway, at: object
+) -> None:
+    gateway = start_gateway()
+    request_id, items = shown(gateway)
+    bad = event(event_id="bad", item_id=items[0], request_id=request_id, at=at)
+    alone = gateway.http.post("/v1/feedback", json=bad)
+    assert (alone.status_code, alone.json()["code"]) == (422, "invalid_field")
+    assert alone.json()["field"] == "at"
+    only_bad = gateway.http.post("/v1/feedback", json={"events": [bad, bad]})
+    assert (only_bad.status_code, only_bad.json()["field"]) == (422, "events[0].at")
+    now = datetime.now(UTC).isoformat()
+    good = event(event_id="good", item_id=items[0], request_id=request_id, at=now)
+    both = gateway.http.post("/v1/feedback", json={"events": [good, bad]})
+    assert (both.status_code, both.json()["accepted"]) == (200, 1)
+    refused = FeedbackOut.model_validate(both.json()).results[1]
+    assert (refused.event_id, refused.code, refused.field) == (
+        "bad",
+        "invalid_field",
+        "events[1].at",
+    )
+    assert [kept.event_id for kept in gateway.store.feedback()] == ["good"]
+
+
+ANY = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"]), max_size=300)
+    | st.datetimes(timezones=st.timezones()).map(lambda at: at.isoformat()),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+FIELDS = ["event_id", "event_type", "item_id", "at", "request_id", "unit", "value", "other"]
+
+
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(field=st.sampled_from(FIELDS), value=ANY, kind=st.sampled_from(["click", "purchase"]))
+def test_no_value_of_any_field_is_our_error_or_hurts_another_event(
+    running: tuple[Gateway, str, list[str]], field: str, value: object, kind: str
+) -> None:
+    gateway, request_id, items = running
+    good = event(event_id=uuid4().hex, item_id=items[0], request_id=request_id)
+    odd = event(
+        **{
+            "event_id": uuid4().hex,
+            "event_type": kind,
+            "item_id": items[0],
+            "request_id": request_id,
+            field: value,
+        }
+    )
+    body = json.dumps({"events": [odd, good]})
+    response = gateway.http.post("/v1/feedback", content=body)
+    assert response.status_code == 200, response.text
+    refused, kept = FeedbackOut.model_validate(response.json()).results
+    assert kept.outcome in {"stored", "duplicate"}
+    alone = gateway.http.post("/v1/feedback", content=json.dumps(odd))
+    assert alone.status_code == 200 or alone.json()["code"] == refused.code
+
+
+@pytest.fixture
+def running(start_gateway: StartGateway) -> tuple[Gateway, str, list[str]]:
+    gateway = start_gateway()
+    return gateway, *shown(gateway)
+
+
+def test_a_rate_is_of_events_and_leaves_requests_alone(start_gateway: StartGateway) -> None:
+    gateway = start_gateway()
+    request_id, items = shown(gateway)
+    secret = gateway.keys.add("slow", now=datetime.now(UTC), expires=None, rate_per_s=20)
+    headers = {"Authorization": f"Bearer {secret}"}
+
+    def post(number: int) -> httpx.Response:
+        events = [
+            event(event_id=uuid4().hex, item_id=items[0], request_id=request_id)
+            for _ in range(number)
+        ]
+        return gateway.http.post("/v1/feedback", json={"events": events}, headers=headers)
+
+    # The gateway looks at its keys each second.
+    while (first := post(1000)).status_code == 401:
+        time.sleep(0.05)
+    assert first.json()["accepted"] == 1000
+    refused = post(1)
+    assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
+    assert int(refused.headers["retry-after"]) > 10
+    assert "events each second" in refused.json()["message"]
+    asked = gateway.http.post("/v1/recommend", json={"unit": "u", "k": 1}, headers=headers)
+    assert asked.status_code == 200
 
 
 LATER = (datetime.now(UTC) + timedelta(days=1)).isoformat()
