@@ -19,7 +19,14 @@ from newshelf.config import ModelServingSettings, Settings
 from newshelf.errors import ParityError, SetupError, VersionMismatch
 from newshelf.files import read_json
 from newshelf.nn.spec import SPEC_FILE, ModelSpec, read_spec
-from newshelf.serving.bundle import INDEX, MODEL_CONFIG, TOKENIZER, VERSION, read_version
+from newshelf.serving.bundle import (
+    GOLDEN,
+    INDEX,
+    MODEL_CONFIG,
+    TOKENIZER,
+    VERSION,
+    read_version,
+)
 from newshelf.serving.runtimes import Kind, Precision, graph_files, projector_graph, scorer_graph
 
 __all__ = ["archive"]
@@ -92,7 +99,8 @@ def _models(
     spec: ModelSpec, settings: Settings, runtime: Kind, precision: Precision, *, has_report: bool
 ) -> list[_Model]:
     encoder, *weights = graph_files(_ENCODER, runtime, precision)
-    common = [SPEC_FILE, VERSION, PARITY, *weights, *([TOKENIZER] if spec.encoder.text else [])]
+    common = [SPEC_FILE, VERSION, PARITY, GOLDEN, *weights]
+    common += [TOKENIZER] if spec.encoder.text else []
     common += [PRECISION] if has_report else []
     scorer = [projector_graph(), scorer_graph()] if spec.scorer else []
     graphs = [name for graph in scorer for name in graph_files(graph.name, runtime)]

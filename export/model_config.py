@@ -1,7 +1,5 @@
 """``model-config.yaml``: how TorchServe runs one model, and our own sections."""
 
-import os
-
 import yaml
 
 from newshelf.config import ArchiveSettings, ModelServingSettings
@@ -25,26 +23,24 @@ def model_config(settings: ArchiveSettings, model: ModelServingSettings) -> str:
 
     Args:
         settings: of all archives, with runtime and precision decided.
-        model: of this one. ``threads = 0`` and ``decode_threads = 0`` divide the cores of this
-            machine among the model's workers.
+        model: of this one. ``threads = 0`` and ``decode_threads = 0`` stay so: where the archive
+            serves, they divide that machine's cores among the model's workers.
 
     Raises:
         SetupError: runtime or precision is ``auto``.
     """
     if settings.runtime == "auto" or settings.precision == "auto":
         raise SetupError("[archive] runtime and precision are not decided: see export.precision")
-    cores = max(1, len(os.sched_getaffinity(0)) // model.workers)
-    threads = model.threads or cores
     serving = ServingSettings(
         runtime=settings.runtime,
         precision=settings.precision,
         provider=settings.provider,
-        threads=threads,
-        preload=model.preload and threads == 1,
-        decode_threads=model.decode_threads or cores,
+        # Of workers that share the cores, whoever serves knows how many threads each has.
+        preload=model.preload and model.threads <= 1,
         batch_size=model.batch_size,
         cache_bytes=model.cache_bytes,
     ).model_dump(mode="json")
+    serving |= {"threads": model.threads, "decode_threads": model.decode_threads}
     limits = serving.pop("limits")
     table = {
         "minWorkers": model.workers,

@@ -12,17 +12,17 @@ import importlib
 import json
 import logging
 import os
-import runpy
 import selectors
 import socket
 import sys
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-
-# What TorchServe's worker imports, loaded before the forks.
-import ts.model_service_worker  # noqa: F401
+from typing import NoReturn
 
 from handlers.adapter import Adapter
+
+# It imports TorchServe's worker, which is so loaded before the forks.
+from handlers.worker import be_worker
 
 _IDLE_S = 10.0
 """Without a worker for so long, its model is not served any more."""
@@ -45,8 +45,12 @@ def main(listening: int, server: int) -> None:
     with socket.socket(fileno=listening) as asked:
         _preload()
         _LOG.info("preloaded: process %d forks the workers", os.getpid())
-        _let_go_of_output()
-        _Preloader(asked, server).serve()
+        _write_to_own_log()
+        try:
+            _Preloader(asked, server).serve()
+        except Exception:
+            _LOG.exception("%s: the preloader has failed", _ARCHIVE)
+            raise SystemExit(1) from None
 
 
 def _preload() -> None:
@@ -63,12 +67,26 @@ def _preload() -> None:
     gc.freeze()
 
 
-def _let_go_of_output() -> None:
-    """It is the first stand-in's, of which TorchServe reads until the last holder closes it."""
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for standard in range(3):
-        os.dup2(nowhere, standard)
-    os.close(nowhere)
+def _write_to_own_log() -> None:
+    """Write to ``preloader.log`` in the folder of TorchServe's logs from here on.
+
+    The output so far is the first stand-in's, which TorchServe reads until its last holder
+    closes it.
+    """
+    folder = Path(os.environ.get("LOG_LOCATION") or _ARCHIVE)
+    log = os.open(folder / "preloader.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for descriptor, standard in ((nothing, 0), (log, 1), (log, 2)):
+        os.dup2(descriptor, standard)
+    os.close(log)
+    os.close(nothing)
+
+
+@dataclass(frozen=True, slots=True)
+class _Worker:
+    process: int
+    stand_in: int
+    """Descriptor by which its stand-in learns the exit code."""
 
 
 class _Preloader:
@@ -78,8 +96,8 @@ class _Preloader:
         self._events = selectors.DefaultSelector()
         self._events.register(asked, selectors.EVENT_READ)
         self._events.register(server, selectors.EVENT_READ)
-        self._workers: dict[int, int] = {}
-        """Descriptor that is readable when the worker has ended → its process id."""
+        self._workers: dict[int, _Worker] = {}
+        """By the descriptor that is readable when the worker has ended."""
 
     def serve(self) -> None:
         """Fork workers, until TorchServe has ended or no worker is left for a while."""
@@ -100,7 +118,17 @@ class _Preloader:
     def _bury(self, ended: int) -> None:
         self._events.unregister(ended)
         os.close(ended)
-        os.waitpid(self._workers.pop(ended), 0)
+        worker = self._workers.pop(ended)
+        _, status = os.waitpid(worker.process, 0)
+        code = os.waitstatus_to_exitcode(status)
+        if code < 0:
+            # Ended by a signal, told as shells do: SIGKILL is 137.
+            code = 128 - code
+            _LOG.warning("%s: worker %d was ended: %d", _ARCHIVE, worker.process, code)
+        # The stand-in may be gone, too.
+        with contextlib.suppress(OSError):
+            os.write(worker.stand_in, bytes([code]))
+        os.close(worker.stand_in)
 
     def _answer(self) -> bool:
         """Fork the worker that one stand-in asks for; whether one was there."""
@@ -115,45 +143,47 @@ class _Preloader:
                 self._fork(connection)
             except (OSError, ValueError) as error:
                 refusal = str(error)
+                _LOG.warning("%s: no worker was forked: %s", _ARCHIVE, refusal)
             # A stand-in that did not wait for the answer is gone, and with it the worker.
             with contextlib.suppress(OSError):
                 connection.sendall(json.dumps(refusal).encode())
         return True
 
     def _fork(self, connection: socket.socket) -> None:
-        message, given, _, _ = socket.recv_fds(connection, _MESSAGE, 3)
+        message, given, _, _ = socket.recv_fds(connection, _MESSAGE, 4)
         try:
             command: list[str] = json.loads(message)
-            output, errors, stand_in = given
-            worker = os.fork()
-            if worker == 0:
-                self._events.close()
-                self._asked.close()
+            output, errors, stand_in, frontend = given
+            process = os.fork()
+            if process == 0:
+                self._close_all()
                 connection.close()
-                _be_worker(command, output, errors, stand_in)
-            ended = os.pidfd_open(worker)
-            self._workers[ended] = worker
+                _become_worker(command, output, errors, stand_in, frontend)
+            ended = os.pidfd_open(process)
+            self._workers[ended] = _Worker(process, os.dup(stand_in))
             self._events.register(ended, selectors.EVENT_READ)
         finally:
             for descriptor in given:
                 os.close(descriptor)
 
+    def _close_all(self) -> None:
+        """Close, in a fork, what is the preloader's: a stand-in waits for its last holder."""
+        self._events.close()
+        self._asked.close()
+        for worker in self._workers.values():
+            os.close(worker.stand_in)
 
-def _be_worker(command: Sequence[str], output: int, errors: int, stand_in: int) -> None:
+
+def _become_worker(
+    command: list[str], output: int, errors: int, stand_in: int, frontend: int
+) -> NoReturn:
     """Run TorchServe's worker in this process, which is a fork, and end."""
     try:
         os.dup2(output, 1)
         os.dup2(errors, 2)
         _end_with(stand_in)
-        sys.argv = list(command)
-        runpy.run_path(command[0], run_name="__main__")
-    except SystemExit:
-        pass
-    except BaseException:
-        _LOG.exception("the worker has failed")
+        be_worker(command, socket.socket(fileno=frontend))
     finally:
-        sys.stdout.flush()
-        # Not the usual way out: it would wait for the threads that only the preloader has.
         os._exit(1)
 
 

@@ -3,10 +3,12 @@
     TorchServe --starts--> stand-in --asks--> preloader --forks--> worker
          ^------------------ the worker's socket ------------------->^
 
-The first stand-in starts the preloader, which loads the model, answers the warm-up and then
-waits. Every stand-in hands it TorchServe's command line and its own output, and gets a worker,
-in milliseconds and with the loaded model's memory shared. From then on it only waits: it ends
-when its worker does, and the worker when the stand-in does, so TorchServe deals with one process.
+A stand-in accepts TorchServe's connection at once. TorchServe waits two minutes for that,
+whatever ``startupTimeout`` is, and only then begins to count it. The first stand-in starts the
+preloader, which loads the model, answers the warm-up and then waits. Every stand-in hands it
+TorchServe's command line, the connection and its own output, and gets a worker, in milliseconds
+and with the loaded model's memory shared. From then on it only waits: it ends with its worker's
+exit code when the worker ends, and the worker ends with it, so TorchServe deals with one process.
 
 Where anything of this fails, the process goes on as the worker itself, and loads the model.
 """
@@ -15,6 +17,7 @@ import contextlib
 import fcntl
 import json
 import os
+import platform
 import socket
 import sys
 from collections.abc import Sequence
@@ -30,6 +33,8 @@ _CONFIG = "model-config.yaml"
 _GPU = "/dev/nvidia0"
 """Where there is one, TorchServe gives it to the workers, unless the model is for the CPU."""
 _MESSAGE = 65_536
+_CONNECTED_S = 30.0
+"""As TorchServe's worker waits for its frontend."""
 _ENDED = '"the preloader has ended"'
 
 
@@ -43,35 +48,68 @@ def stand_in(archive: str, command: Sequence[str]) -> None:
     Returns:
         Only where this process must be the worker itself.
     """
-    if not _preloads(archive):
+    if not _preloads(archive) or "unix" not in command:
         return
+    connection = _accept(command[command.index("--sock-name") + 1])
     try:
-        worker = _worker(archive, command)
+        worker = _worker(archive, command, connection)
     except (OSError, AttributeError) as error:
         # AttributeError: a system without pidfd_open.
         print(f"no preloaded worker ({error}): this one loads the model itself", flush=True)
-        return
-    worker.recv(1)
-    os._exit(1)
+        from handlers.worker import be_worker  # noqa: PLC0415 - a process that waits needs less
+
+        be_worker(command, connection)
+    connection.close()
+    # Nothing, where the preloader has ended before the worker.
+    code = worker.recv(1)
+    os._exit(code[0] if code else 1)
 
 
 def _preloads(archive: str) -> bool:
     with open(os.path.join(archive, _CONFIG), encoding="utf-8") as file:  # noqa: PTH118, PTH123
         config = yaml.safe_load(file) or {}
     on_cpu = config.get("deviceType") == "cpu" or not os.path.exists(_GPU)  # noqa: PTH110
-    return on_cpu and bool((config.get("serving") or {}).get("preload"))
+    serving = config.get("serving") or {}
+    # Divided as in newshelf.serving.limits.
+    share = len(os.sched_getaffinity(0)) // (config.get("maxWorkers") or 1)
+    threads = serving.get("threads", 1) or max(1, share)
+    return on_cpu and threads == 1 and bool(serving.get("preload"))
 
 
-def _worker(archive: str, command: Sequence[str]) -> socket.socket:
-    """A socket that is closed when the new worker ends.
+def _accept(name: str) -> socket.socket:
+    """Listen where TorchServe expects its worker, say so, and return the connection.
+
+    Raises:
+        TimeoutError: TorchServe has not connected.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name)  # noqa: PTH108
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(name)
+        listening.listen(1)
+        listening.settimeout(_CONNECTED_S)
+        print(
+            f"[PID]{os.getpid()}",
+            "Torch worker started.",
+            f"Python runtime: {platform.python_version()}",
+            sep="\n",
+            flush=True,
+        )
+        connection, _ = listening.accept()
+    connection.setblocking(True)
+    return connection
+
+
+def _worker(archive: str, command: Sequence[str], connection: socket.socket) -> socket.socket:
+    """A socket that gives the new worker's exit code, and is closed when it ends.
 
     Raises:
         OSError: there is none.
     """
     ours, its = socket.socketpair()
     with its, _preloader(archive) as preloader:
-        outputs = [sys.stdout.fileno(), sys.stderr.fileno()]
-        socket.send_fds(preloader, [json.dumps(command).encode()], [*outputs, its.fileno()])
+        handed = [sys.stdout.fileno(), sys.stderr.fileno(), its.fileno(), connection.fileno()]
+        socket.send_fds(preloader, [json.dumps(command).encode()], handed)
         try:
             refusal = json.loads(preloader.recv(_MESSAGE) or _ENDED)
         except ConnectionResetError:

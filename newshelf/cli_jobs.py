@@ -66,6 +66,7 @@ def make_jobs(console: Console, *, strict: bool = False, processes: int = 1) -> 
         )
 
     def export(workspace: Workspace, settings: Settings, out: Path) -> None:
+        from export.golden import export_golden
         from export.index import build_index
         from export.precision import export_precisions
         from export.run import export_model
@@ -73,6 +74,7 @@ def make_jobs(console: Console, *, strict: bool = False, processes: int = 1) -> 
 
         catalog = read_catalog(workspace.catalog)
         export_model(workspace.checkpoint, out, console)
+        export_golden(out, catalog)
         export_precisions(out, catalog, console)
         build_index(
             workspace.checkpoint,

@@ -5,11 +5,20 @@ from pathlib import Path
 from newshelf.errors import VersionMismatch
 from newshelf.files import read_json, write_json
 
-__all__ = ["INDEX", "MODEL_CONFIG", "TOKENIZER", "VERSION", "read_version", "write_version"]
+__all__ = [
+    "GOLDEN",
+    "INDEX",
+    "MODEL_CONFIG",
+    "TOKENIZER",
+    "VERSION",
+    "read_version",
+    "write_version",
+]
 
 TOKENIZER = "tokenizer.json"
 VERSION = "version.json"
 INDEX = "index"
+GOLDEN = "golden.json"
 MODEL_CONFIG = "model-config.yaml"
 
 

@@ -1,5 +1,6 @@
 """How much one request may ask for, and how a worker is set up."""
 
+import os
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -34,6 +35,9 @@ class Limits(_Section):
     max_history: Positive = 200
     max_candidates: Positive = 1_000
     max_k: Positive = 100
+
+
+_SHARED = ("threads", "decode_threads")
 
 
 class ServingSettings(_Section):
@@ -71,7 +75,8 @@ class ServingSettings(_Section):
     def from_model_config(cls, config: Mapping[str, object] | None) -> "ServingSettings":
         """Read the sections ``serving`` and ``limits`` of a parsed ``model-config.yaml``.
 
-        The other keys are the model server's.
+        The other keys are the model server's. A number of threads of 0 divides the cores of this
+        machine, which need not be the exporting one, among the ``maxWorkers``.
 
         Raises:
             SettingsError: an unknown key or a bad value in one of the two sections.
@@ -80,7 +85,10 @@ class ServingSettings(_Section):
         section = config.get("serving") or {}
         if not isinstance(section, Mapping):
             raise SettingsError("model-config.yaml: serving must be a mapping of keys")
-        table = {**section, "limits": config.get("limits") or {}}
+        workers = config.get("maxWorkers") or 1
+        share = max(1, len(os.sched_getaffinity(0)) // workers) if isinstance(workers, int) else 1
+        shared = {name: share for name in _SHARED if section.get(name) == 0}
+        table = {**section, **shared, "limits": config.get("limits") or {}}
         try:
             return cls.model_validate(table)
         except ValidationError as error:

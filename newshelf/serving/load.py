@@ -2,7 +2,8 @@
 
 The directory holds, at its root::
 
-    model.json  version.json  tokenizer.json        tokenizer only with a text tower
+    model.json  version.json  golden.json
+    tokenizer.json                                  only with a text tower
     encoder.onnx | encoder.<precision>.onnx | encoder.pt | encoder.xml encoder.bin | …
     projector.* scorer.*                            only with a scorer
     index/                                          the recommender only
@@ -19,6 +20,7 @@ from newshelf.serving.cache import EncodingCache
 from newshelf.serving.decode import open_reader
 from newshelf.serving.encode import ProductEncoder
 from newshelf.serving.encoder_predictor import EncoderPredictor
+from newshelf.serving.golden import check_golden_embeddings
 from newshelf.serving.limits import ServingSettings
 from newshelf.serving.observe import Observer
 from newshelf.serving.preprocess import InputBuilder
@@ -44,12 +46,16 @@ def load_encoder_predictor(
         observer: is told the stages' times, the warm-up's too.
 
     Raises:
-        SetupError: a file is missing or damaged, or the files do not belong together.
+        SetupError: a file is missing or damaged, the files do not belong together, or golden
+            products are answered otherwise than where the model was exported.
     """
     settings = settings or ServingSettings()
+    device = device or Device()
     spec = read_spec(directory)
+    encoder = open_encoder(directory, spec, device, settings)
+    check_golden_embeddings(directory, encoder, settings, device)
     predictor = EncoderPredictor(
-        open_encoder(directory, spec, device or Device(), settings),
+        encoder,
         model_version=read_version(directory),
         limits=settings.limits,
         observer=observer,

@@ -8,15 +8,22 @@ from pathlib import Path
 
 from newshelf.nn.spec import ModelSpec, read_spec
 from newshelf.serving.bundle import INDEX, read_version
+from newshelf.serving.golden import check_golden_embeddings, check_golden_scores
 from newshelf.serving.index import load_index
 from newshelf.serving.limits import ServingSettings
 from newshelf.serving.load import open_encoder, pictures_at_once
 from newshelf.serving.observe import Observer
-from newshelf.serving.recommender_predictor import RecommenderPredictor, ScorerGraphs
-from newshelf.serving.runtimes import Device, open_runtime, projector_graph, scorer_graph
+from newshelf.serving.recommender_predictor import RecommenderPredictor
+from newshelf.serving.runtimes import (
+    Device,
+    ScorerGraphs,
+    open_runtime,
+    projector_graph,
+    scorer_graph,
+)
 from newshelf.serving.warm_up import warm_up, warm_up_products
 
-__all__ = ["load_recommender_predictor"]
+__all__ = ["load_recommender_predictor", "open_scorer"]
 
 
 def load_recommender_predictor(
@@ -29,16 +36,22 @@ def load_recommender_predictor(
     """Load encoder, scorer and index, and answer one request. See ``load_encoder_predictor``.
 
     Raises:
-        SetupError: a file is missing or damaged.
+        SetupError: a file is missing or damaged, or golden products are answered otherwise than
+            where the model was exported.
         VersionMismatch: the index was made by another encoder.
     """
     settings = settings or ServingSettings()
     device = device or Device()
     spec = read_spec(directory)
     version = read_version(directory)
+    encoder = open_encoder(directory, spec, device, settings)
+    scorer = open_scorer(directory, spec, device, settings)
+    check_golden_embeddings(directory, encoder, settings, device)
+    if scorer is not None:
+        check_golden_scores(directory, scorer, settings, device)
     predictor = RecommenderPredictor(
-        open_encoder(directory, spec, device, settings),
-        _scorer(directory, spec, device, settings),
+        encoder,
+        scorer,
         load_index(
             directory / INDEX, encoder_version=version, min_confidence=settings.min_confidence
         ),
@@ -53,9 +66,14 @@ def load_recommender_predictor(
     return predictor
 
 
-def _scorer(
+def open_scorer(
     directory: Path, spec: ModelSpec, device: Device, settings: ServingSettings
 ) -> ScorerGraphs | None:
+    """The scorer's graphs; None for a model without one.
+
+    Raises:
+        SetupError: a file is missing or damaged.
+    """
     if spec.scorer is None:
         return None
     projector, scorer = (

@@ -1,7 +1,6 @@
 """Requests to the recommender and their answers."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -21,20 +20,10 @@ from newshelf.serving.protocol import Answer, RawRequest, error_answer, json_ans
 from newshelf.serving.ranking import ModelRanker, Ranked, categories_of
 from newshelf.serving.reasons import like_history, popular, popular_in
 from newshelf.serving.resolve import Encoded, Resolved, resolve
-from newshelf.serving.runtimes import Runtime
+from newshelf.serving.runtimes import ScorerGraphs
 from newshelf.serving.scoring import check_pooling
 
-__all__ = ["RecommenderPredictor", "ScorerGraphs"]
-
-
-@dataclass(frozen=True, slots=True)
-class ScorerGraphs:
-    """The Siamese scorer, in its two halves."""
-
-    projector: Runtime
-    scorer: Runtime
-    max_history: int
-    """The most recent items of a history that it was trained to read."""
+__all__ = ["RecommenderPredictor"]
 
 
 class RecommenderPredictor:

@@ -4,7 +4,7 @@
 the CPU, with ONNX Runtime or OpenVINO, loads no torch.
 """
 
-from newshelf.serving.runtimes.base import Array, Kind, Precision, Provider, Runtime
+from newshelf.serving.runtimes.base import Array, Kind, Precision, Provider, Runtime, ScorerGraphs
 from newshelf.serving.runtimes.device import Device, choose_device
 from newshelf.serving.runtimes.graph import (
     IMAGE_FEATURES,
@@ -26,6 +26,7 @@ __all__ = [
     "Precision",
     "Provider",
     "Runtime",
+    "ScorerGraphs",
     "choose_device",
     "encoder_graph",
     "graph_file",

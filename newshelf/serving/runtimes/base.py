@@ -1,6 +1,7 @@
 """What every runtime is: named arrays in, named arrays out."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from numpy.typing import NDArray
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Array", "Kind", "Precision", "Provider", "Runtime"]
+__all__ = ["Array", "Kind", "Precision", "Provider", "Runtime", "ScorerGraphs"]
 
 Array: TypeAlias = "NDArray[Any] | torch.Tensor"
 Kind = Literal["onnxruntime", "torchscript", "openvino"]
@@ -31,3 +32,13 @@ class Runtime(Protocol):
             Outputs by name, on the host: the caller's own, float32 where they are floats.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class ScorerGraphs:
+    """The Siamese scorer, in its two halves."""
+
+    projector: Runtime
+    scorer: Runtime
+    max_history: int
+    """The most recent items of a history that it was trained to read."""

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from export.archive import archive
+from export.golden import export_golden
 from export.index import build_index
 from newshelf.catalog import read_catalog
 from newshelf.config import ArchiveSettings, ModelServingSettings, Settings
@@ -31,6 +32,7 @@ def export_dir(tmp_path_factory, worker_id):
     for path in exported.iterdir():
         (out / path.name).symlink_to(path)
     build_index(checkpoint, read_catalog(catalog), out / "index")
+    export_golden(out, read_catalog(catalog))
     return out
 
 

@@ -13,7 +13,7 @@ from newshelf.files import read_json, write_json
 from newshelf.serving.bundle import read_version
 
 DESCRIPTION = {"MAR-INF", "handlers", "model-config.yaml", "model.json", "newshelf", "parity.json"}
-DESCRIPTION |= {"sitecustomize.py", "tokenizer.json", "version.json"}
+DESCRIPTION |= {"golden.json", "sitecustomize.py", "tokenizer.json", "version.json"}
 GRAPHS = {"encoder": {"encoder"}, "recommender": {"encoder", "projector", "scorer"}}
 
 

@@ -1,6 +1,6 @@
 """Workers that are forked from a process which has their model loaded.
 
-A script of its own takes the place of TorchServe's worker; all else is as it is served.
+The tests take the place of TorchServe's frontend; all else is as it is served.
 """
 
 import json
@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from ts import model_service_worker
 
 import handlers
 
@@ -23,32 +25,31 @@ ROOT = HANDLERS.parent
 ALIVE_S = 60.0
 
 HANDLER = """
-import os
+import json, os, sys
 from handlers.adapter import Adapter
 
 
 class TinyHandler(Adapter):
     def load(self, directory, **options):
         print("loading", flush=True)
+        if "slow" in os.listdir(directory):
+            with open(directory / "slow") as fifo:
+                fifo.read()
         return (os.getpid(), directory.name, options["settings"].threads)
-"""
 
-WORKER = """
-import json, os, sys, threading, time
-from types import SimpleNamespace
-from tiny_handler import TinyHandler
+    @classmethod
+    def preload(cls, directory):
+        if "broken" in os.listdir(directory):
+            raise ValueError("it cannot be preloaded")
+        super().preload(directory)
 
-handler = TinyHandler()
-archive = os.path.dirname(sys.modules["tiny_handler"].__file__)
-config = {"serving": {"threads": 1}}
-properties = {"model_dir": archive, "gpu_id": None}
-handler.initialize(SimpleNamespace(system_properties=properties, model_yaml_config=config))
-told = {"pid": os.getpid(), "loaded": handler.predictor, "arguments": sys.argv[1:]}
-print(json.dumps(told), flush=True)
-if "--end" in sys.argv:
-    sys.exit(1)
-print("on standard error", file=sys.stderr, flush=True)
-time.sleep(600)
+    def initialize(self, context):
+        super().initialize(context)
+        told = {"pid": os.getpid(), "loaded": self.predictor, "arguments": sys.argv[1:]}
+        print(json.dumps(told), flush=True)
+        print("on standard error", file=sys.stderr, flush=True)
+        if context.model_name == "ends":
+            sys.exit(1)
 """
 
 
@@ -63,7 +64,6 @@ def archive(tmp_path):
     manifest = {"model": {"handler": "tiny_handler.py"}}
     (folder / "MAR-INF" / "MANIFEST.json").write_text(json.dumps(manifest))
     configure(folder, "{preload: true, threads: 1}")
-    (tmp_path / "model_service_worker.py").write_text(WORKER)
     return folder
 
 
@@ -76,14 +76,15 @@ def start(archive):
     """Start a worker as TorchServe does; what is left of it ends with the test."""
     started = []
 
-    def run(*words):
+    def run(*, model="tiny"):
         process = subprocess.Popen(
-            command(archive, *words),
+            command(archive, f"{archive.parent}/worker.{len(started)}"),
             env=environment(archive),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
+        process.frontend = connect(process, archive, model)
         started.append(process)
         return process
 
@@ -91,19 +92,43 @@ def start(archive):
     for process in started:
         process.kill()
         process.wait()
+        process.frontend.close()
         process.stdout.close()
         process.stderr.close()
     for process in preloaders(archive):
         process.kill()
 
 
-def command(archive, *words):
-    return [sys.executable, str(archive.parent / "model_service_worker.py"), *words]
+def command(archive, name):
+    metrics = ROOT / "deploy" / "torchserve" / "metrics.yaml"
+    words = ["--sock-type", "unix", "--sock-name", name, "--metrics-config", str(metrics)]
+    return [sys.executable, model_service_worker.__file__, *words]
+
+
+def connect(process, archive, model="tiny"):
+    """Connect as TorchServe's frontend does when the worker says so, and have the model loaded."""
+    name = process.args[process.args.index("--sock-name") + 1]
+    for line in process.stdout:
+        if line == "Torch worker started.\n":
+            break
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(name)
+    connection.sendall(load_request(archive, model))
+    return connection
+
+
+def load_request(archive, model):
+    """TorchServe's message to a worker that it has just connected to."""
+    texts = [model.encode(), bytes(archive), b"tiny_handler.py", b""]
+    name, folder, handler, envelope = (struct.pack("!i", len(text)) + text for text in texts)
+    batch, no_gpu, limited = struct.pack("!i", 1), struct.pack("!i", -1), struct.pack("!?", True)
+    return b"L" + name + folder + batch + handler + no_gpu + envelope + limited
 
 
 def environment(archive):
     # The archive first: its handlers are to be found, and the rest of newshelf from here.
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(archive), str(ROOT)])}
+    path = os.pathsep.join([str(archive), str(ROOT)])
+    return {**os.environ, "PYTHONPATH": path, "LOG_LOCATION": str(archive.parent)}
 
 
 def preloaders(archive):
@@ -144,10 +169,9 @@ def wait_until(condition):
 
 
 def test_workers_are_forks_of_the_one_process_that_has_loaded(start, archive):
-    one, two = start("--sock-name", "one"), start("--sock-name", "two")
+    one, two = start(), start()
     (first, before), (second, before_second) = told(one), told(two)
-    assert [first["arguments"], second["arguments"]] == [["--sock-name", name] for name in
-                                                         ("one", "two")]  # fmt: skip
+    assert [first["arguments"], second["arguments"]] == [one.args[2:], two.args[2:]]
     preloader = psutil.Process(first["pid"]).parent()
     assert psutil.Process(second["pid"]).parent() == preloader
     assert first["loaded"] == second["loaded"] == [preloader.pid, archive.name, 1]
@@ -165,16 +189,45 @@ def test_a_worker_ends_with_its_stand_in_and_no_other(start):
     assert two.poll() is None
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_stand_in_ends_with_its_worker(start, number):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, 137), (signal.SIGTERM, 143)])
+def test_a_stand_in_ends_with_its_workers_exit_code(start, number, code):
+    process, other = start(), start()
+    worker, _ = told(process)
+    told(other)
+    os.kill(worker["pid"], number)
+    assert process.wait(ALIVE_S) == code
+    assert other.poll() is None
+
+
+def test_without_its_preloader_a_stand_in_still_ends_with_its_worker(start):
     process = start()
     worker, _ = told(process)
-    os.kill(worker["pid"], number)
-    assert process.wait(ALIVE_S) == 1
+    psutil.Process(worker["pid"]).parent().kill()
+    os.kill(worker["pid"], signal.SIGKILL)
+    assert process.wait(ALIVE_S) in (1, 137)
+
+
+def test_torchserve_is_connected_before_the_model_is_loaded(start, archive):
+    """Since it waits two minutes for that, and ``startupTimeout`` for the rest."""
+    os.mkfifo(archive / "slow")
+    process = start()
+    process.frontend.settimeout(0.1)
+    with pytest.raises(TimeoutError):
+        process.frontend.recv(1)
+    (archive / "slow").write_text("go on")
+    process.frontend.settimeout(ALIVE_S)
+    assert struct.unpack("!i", process.frontend.recv(4)) == (200,)
+
+
+def test_what_goes_wrong_after_loading_is_in_the_preloaders_log(start, archive):
+    worker, _ = told(start())
+    os.kill(worker["pid"], signal.SIGKILL)
+    log = archive.parent / "preloader.log"
+    wait_until(lambda: f"worker {worker['pid']} was ended: 137" in log.read_text())
 
 
 def test_a_worker_that_ends_by_itself_ends_its_stand_in_and_the_next_is_not_loaded_anew(start):
-    ended = start("--end")
+    ended = start(model="ends")
     worker, _ = told(ended)
     assert ended.wait(ALIVE_S) == 1
     follower, before = told(start())
@@ -196,7 +249,7 @@ def test_a_preloader_refuses_who_asks_for_nothing_and_goes_on(start, archive):
     with socket.socket(socket.AF_UNIX) as other:
         other.connect(str(archive / ".preloader"))
         other.sendall(b"[]")
-        assert "expected 3" in other.recv(1000).decode()
+        assert "expected 4" in other.recv(1000).decode()
     follower, before = told(start())
     assert follower["loaded"] == worker["loaded"]
     assert "loading" not in before
@@ -216,7 +269,8 @@ def test_without_its_preloader_a_worker_goes_on_and_the_next_gets_a_new_one(star
 
 
 def test_the_preloader_ends_with_the_server_that_started_its_first_stand_in(archive):
-    words = " ".join(command(archive))
+    name = f"{archive.parent}/worker.9"
+    words = " ".join(command(archive, name))
     server = subprocess.Popen(
         ["bash", "-c", f"{words} & wait"],
         env=environment(archive),
@@ -224,6 +278,8 @@ def test_the_preloader_ends_with_the_server_that_started_its_first_stand_in(arch
         text=True,
         start_new_session=True,
     )
+    server.args = command(archive, name)
+    frontend = connect(server, archive)
     try:
         for line in server.stdout:
             if line.startswith("{"):
@@ -236,10 +292,11 @@ def test_the_preloader_ends_with_the_server_that_started_its_first_stand_in(arch
         os.killpg(server.pid, signal.SIGKILL)
         server.wait()
         server.stdout.close()
+        frontend.close()
 
 
 def test_a_model_that_cannot_be_preloaded_is_loaded_by_the_worker_which_tells_why(start, archive):
-    (archive / "MAR-INF" / "MANIFEST.json").unlink()
+    (archive / "broken").touch()
     process = start()
     worker, before = told(process)
     assert worker["pid"] == worker["loaded"][0] == process.pid
@@ -247,10 +304,23 @@ def test_a_model_that_cannot_be_preloaded_is_loaded_by_the_worker_which_tells_wh
     wait_until(lambda: not preloaders(archive))
     assert not psutil.Process(process.pid).children(), "not even a zombie"
     process.kill()
-    assert "MANIFEST.json" in process.stderr.read()
+    assert "it cannot be preloaded" in process.stderr.read()
 
 
-@pytest.mark.parametrize("serving", ["{threads: 1}", "{threads: 1, preload: false}"])
+@pytest.mark.parametrize("serving", ["{threads: 0, preload: true}"])
+def test_threads_are_shared_out_where_the_archive_serves(start, archive, serving):
+    configure(archive, serving)
+    with (archive / "model-config.yaml").open("a") as config:
+        config.write(f"maxWorkers: {len(os.sched_getaffinity(0))}\n")
+    worker, _ = told(start())
+    assert worker["loaded"][0] not in (worker["pid"], None)
+    assert worker["loaded"][2] == 1
+
+
+@pytest.mark.parametrize(
+    "serving",
+    ["{threads: 1}", "{threads: 1, preload: false}", "{threads: 2, preload: true}"],
+)
 def test_without_preload_every_worker_loads_its_own(start, archive, serving):
     configure(archive, serving)
     process = start()

@@ -13,6 +13,7 @@ from PIL import Image
 from rich.console import Console
 
 from export.candidates import CANDIDATES, Candidate, reference_outputs, try_candidate
+from export.golden import export_golden
 from export.int8 import Recipe, write_int8
 from export.int8_ladder import quantise
 from export.int8_pictures import PictureRecipe
@@ -24,6 +25,9 @@ from newshelf.catalog import read_catalog
 from newshelf.errors import ParityError, SetupError
 from newshelf.files import read_json, write_json
 from newshelf.nn.spec import read_spec
+from newshelf.serving.golden import check_golden_embeddings
+from newshelf.serving.limits import ServingSettings
+from newshelf.serving.load import open_encoder
 from newshelf.serving.runtimes import (
     Device,
     Graph,
@@ -72,6 +76,20 @@ def made(tmp_path_factory, worker_id, catalog, exported):
     shutil.copytree(exported, out)
     export_precisions(out, catalog, QUIET)
     return out
+
+
+def test_golden_products_are_the_catalogues_with_what_the_encoder_says_of_them(made, catalog):
+    export_golden(made, catalog)
+    golden = read_json(made / "golden.json")
+    assert len(golden["requests"]) == 16
+    assert {request["title"] for request in golden["requests"]} <= set(catalog.items["title"])
+    assert all("image" in request for request in golden["requests"])
+    assert np.linalg.norm(golden["embeddings"], axis=1) == pytest.approx(1, abs=1e-5)
+    assert len(golden["scores"]) == 16
+    for runtime in ("onnxruntime", "openvino", "torchscript"):
+        settings = ServingSettings(runtime=runtime)
+        encoder = open_encoder(made, read_spec(made), Device(), settings)
+        check_golden_embeddings(made, encoder, settings, Device())
 
 
 @pytest.fixture

@@ -27,13 +27,14 @@ from newshelf.nn.spec import (
     TextInput,
 )
 from newshelf.serving.bundle import write_version
+from newshelf.serving.golden import write_golden
 from newshelf.serving.index_write import write_index
 from newshelf.serving.limits import Limits, ServingSettings
-from newshelf.serving.load import load_encoder_predictor
-from newshelf.serving.load_recommender import load_recommender_predictor
+from newshelf.serving.load import load_encoder_predictor, open_encoder
+from newshelf.serving.load_recommender import load_recommender_predictor, open_scorer
 from newshelf.serving.observe import Recorder
 from newshelf.serving.protocol import RawRequest
-from newshelf.serving.runtimes import encoder_graph
+from newshelf.serving.runtimes import Device, encoder_graph
 
 VERSION = "0123456789ab"
 LIMITS = Limits(max_pixels=1_000_000, max_picture_bytes=400_000)
@@ -138,6 +139,13 @@ def bundle(tmp_path_factory, spec, encoder, scorer) -> Path:
     (folder / "tokenizer.json").write_text(tokenizer_json())
     write_version(folder, VERSION)
     save_graphs(folder, encoder, scorer)
+    torchscript = ServingSettings(runtime="torchscript")
+    write_golden(
+        folder,
+        [{"title": "green jade ring"}, {"title": "a linen shirt"}],
+        open_encoder(folder, spec, Device(), torchscript),
+        open_scorer(folder, spec, Device(), torchscript),
+    )
     frame = items_frame()
     embeddings = torch.nn.functional.normalize(
         torch.randn(30, 512, generator=torch.Generator().manual_seed(5)), dim=1

@@ -1,0 +1,198 @@
+"""Golden products: what the exporting machine answered, compared where the archive is loaded.
+
+An archive moves: another processor, runtime or precision may compute something else without
+an error. int8 weights of 8 bits, for one, overflow silently on processors without VNNI.
+"""
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from newshelf.errors import NewshelfError, SetupError
+from newshelf.files import read_json, write_json
+from newshelf.serving.bundle import GOLDEN
+from newshelf.serving.encode import Encoding, ProductEncoder
+from newshelf.serving.limits import Limits, ServingSettings
+from newshelf.serving.observe import Stages
+from newshelf.serving.products import parse_products
+from newshelf.serving.protocol import RawRequest
+from newshelf.serving.runtimes import Device, Precision, ScorerGraphs
+
+__all__ = ["check_golden_embeddings", "check_golden_scores", "write_golden"]
+
+FloatArray = NDArray[np.float32]
+
+_EXACT = (0.999, 0.995)
+_LEAST_COSINE: Mapping[Precision, tuple[float, float]] = {
+    "fp32": _EXACT,
+    "bf16": _EXACT,
+    "fp16": _EXACT,
+    # The export's gate asks for a mean of 0.99 over 200 products; these are 16 of them.
+    "int8": (0.985, 0.95),
+}
+"""Mean and least cosine to the embeddings of the export, which are in float32."""
+_SCORE_TOLERANCE = 0.01
+"""Absolute and relative: the scorer is always computed in float32, on a GPU perhaps in TF32."""
+
+
+@dataclass(frozen=True)
+class _Golden:
+    """The contents of ``golden.json``, for ``N`` products."""
+
+    requests: Sequence[Mapping[str, object]]
+    """Bodies of requests to the encoder."""
+    embeddings: FloatArray
+    """``(N, 512)`` float32, of unit length."""
+    scores: FloatArray | None
+    """See ``_scores``; None without a scorer."""
+
+
+def write_golden(
+    directory: Path,
+    requests: Sequence[Mapping[str, object]],
+    encoder: ProductEncoder,
+    scorer: ScorerGraphs | None,
+) -> None:
+    """Compute embeddings and scores of golden products, and write them into an export.
+
+    Args:
+        directory: the export's.
+        requests: bodies of requests to the encoder, one product each; those that the model
+            cannot encode are left out.
+        encoder: in float32.
+        scorer: None for a model without one.
+
+    Raises:
+        SetupError: none of the products can be encoded.
+    """
+    encoded = [
+        (request, result.embedding)
+        for request, result in zip(requests, _encode(encoder, requests), strict=True)
+        if isinstance(result, Encoding)
+    ]
+    if not encoded:
+        raise SetupError("the catalogue has no product with a text or picture that can be encoded")
+    kept, rows = zip(*encoded, strict=True)
+    embeddings = np.stack(rows)
+    scores = None if scorer is None else _scores(scorer, embeddings).tolist()
+    table = {"requests": kept, "embeddings": embeddings.tolist(), "scores": scores}
+    write_json(directory / GOLDEN, table)
+
+
+def check_golden_embeddings(
+    directory: Path, encoder: ProductEncoder, settings: ServingSettings, device: Device
+) -> None:
+    """Compare the embeddings computed here with those of the export.
+
+    Args:
+        directory: the unpacked archive.
+        encoder: as it will serve.
+        settings: runtime and precision, for the limits and the error.
+        device: where it computes, for the error.
+
+    Raises:
+        SetupError: they are further apart than the precision explains; or the file is missing.
+    """
+    golden = _read(directory)
+    results = _encode(encoder, golden.requests)
+    # A product that is refused here is as wrong as one can be.
+    cosines = np.array(
+        [
+            result.embedding @ expected if isinstance(result, Encoding) else -1.0
+            for result, expected in zip(results, golden.embeddings, strict=True)
+        ]
+    )
+    mean, least = float(cosines.mean()), float(cosines.min())
+    least_mean, least_one = _LEAST_COSINE[settings.precision]
+    if mean >= least_mean and least >= least_one:
+        return
+    raise SetupError(
+        f"{settings.runtime} in {settings.precision} on {_place(device)} answers otherwise than "
+        f"the machine that exported the model: golden products have a mean cosine of {mean:.4f} "
+        f"(at least {least_mean} is needed) and a least one of {least:.4f} ({least_one}). Export "
+        'on a processor like this one, or set [archive] precision = "fp32"'
+    )
+
+
+def check_golden_scores(
+    directory: Path, scorer: ScorerGraphs, settings: ServingSettings, device: Device
+) -> None:
+    """Compare the scores computed here with those of the export.
+
+    Raises:
+        SetupError: they differ by more than ``_SCORE_TOLERANCE``; or the file is missing.
+    """
+    golden = _read(directory)
+    if golden.scores is None:
+        raise SetupError(f"{directory / GOLDEN} has no scores, but the model a scorer: {_AGAIN}")
+    computed = _scores(scorer, golden.embeddings)
+    distance = np.abs(computed - golden.scores)
+    allowed = _SCORE_TOLERANCE * (1 + np.abs(golden.scores))
+    # Not the other way round: a score that is no number is an error, too.
+    if (distance <= allowed).all():
+        return
+    raise SetupError(
+        f"the scorer by {settings.runtime} on {_place(device)} answers otherwise than on the "
+        f"machine that exported the model: golden scores differ by up to {distance.max():.4f}. "
+        "Export on a processor like this one, or set another [archive] runtime"
+    )
+
+
+_AGAIN = "export and archive again"
+
+
+def _read(directory: Path) -> _Golden:
+    path = directory / GOLDEN
+    try:
+        table = read_json(path)
+        scores = table["scores"]
+        return _Golden(
+            table["requests"],
+            np.asarray(table["embeddings"], dtype=np.float32),
+            None if scores is None else np.asarray(scores, dtype=np.float32),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SetupError(f"{path} is missing or damaged: {_AGAIN} ({error})") from error
+
+
+def _encode(
+    encoder: ProductEncoder, requests: Sequence[Mapping[str, object]]
+) -> list[Encoding | NewshelfError]:
+    """Encode each; under the standard limits, whatever this archive's are."""
+    products = []
+    for request in requests:
+        raw = RawRequest({"body": orjson.dumps(request)}, "application/json")
+        (product,), _ = parse_products(raw, Limits())
+        if isinstance(product, NewshelfError):
+            raise product
+        products.append(product)
+    return encoder.encode(products, Stages())
+
+
+def _scores(scorer: ScorerGraphs, embeddings: FloatArray) -> FloatArray:
+    """``(N,)``: each of the ``N`` golden products for a shopper who took the first few."""
+    vectors = scorer.projector.run({"embedding": embeddings})["vector"]
+    history = vectors[: min(scorer.max_history, len(vectors) // 2 or 1)]
+    inputs = {
+        "history": history[None],
+        "history_mask": np.ones((1, len(history)), dtype=np.bool_),
+        "candidates": vectors[None],
+    }
+    scores: FloatArray = scorer.scorer.run(inputs)["scores"][0]
+    return scores
+
+
+def _place(device: Device) -> str:
+    if device.kind != "cpu":
+        return str(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
