@@ -233,6 +233,20 @@ class GatewaySettings(_Section):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
     processes: Positive = 1
+    max_connections: Annotated[int, Field(ge=2)] = 8_192
+    """Open sockets of each process, as far as its limit of open files allows. One that waits
+    makes room for a new one."""
+    max_connections_per_peer: Annotated[int, Field(ge=0)] = 0
+    """The same from one address; 0 takes half of ``max_connections``."""
+    max_requests: Positive = 2_000
+    """Under way at once in each process."""
+    max_head_bytes: Annotated[int, Field(ge=1_024)] = 16_384
+    """Of a request line and its headers."""
+    receive_timeout_s: Annotated[float, Field(gt=0)] = 10.0
+    """In which a head must be whole, a refused request's body, and the next part of an answer
+    be read."""
+    keep_alive_s: Annotated[float, Field(gt=0)] = 75.0
+    """How long a connection may wait for its next request: longer than a balancer keeps it."""
     connections: Positive = 64
     """To TorchServe, of each process; as many more requests may wait for one."""
     max_body_bytes: Positive = 6_553_500

@@ -13,6 +13,8 @@
     │   ├── Unauthorized     401  unauthorized        no key, an unknown or an expired one
     │   ├── NotFound         404  not_found           no such path
     │   ├── MethodNotAllowed 405  method_not_allowed
+    │   ├── RequestTimeout   408  request_timeout     the request was not whole in time
+    │   ├── HeadTooLarge     431  head_too_large
     │   ├── UnknownRequest   404  unknown_request     feedback on an answer that nobody got
     │   ├── Conflict         409  conflict            another event has this id
     │   └── RateLimited      429  rate_limited
@@ -42,6 +44,7 @@ __all__ = [
     "Conflict",
     "DeadlineExceeded",
     "EvidenceError",
+    "HeadTooLarge",
     "InvalidField",
     "MethodNotAllowed",
     "NewshelfError",
@@ -51,6 +54,7 @@ __all__ = [
     "PlanError",
     "RateLimited",
     "RequestError",
+    "RequestTimeout",
     "RolloutError",
     "ServerError",
     "SettingsError",
@@ -150,6 +154,20 @@ class MethodNotAllowed(RequestError):
 
     http_status = 405
     code = "method_not_allowed"
+
+
+class RequestTimeout(RequestError):
+    """The request did not come in whole in time."""
+
+    http_status = 408
+    code = "request_timeout"
+
+
+class HeadTooLarge(RequestError):
+    """More bytes or headers before the body than the gateway reads."""
+
+    http_status = 431
+    code = "head_too_large"
 
 
 class UnknownRequest(RequestError):

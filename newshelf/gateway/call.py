@@ -1,7 +1,9 @@
 """One request on its way through the gateway: what belongs to it, and what is told of it."""
 
+import asyncio
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from newshelf.gateway.deadline import Deadline
 
@@ -28,6 +30,16 @@ class Call:
     """Why it was not the model."""
     version: str | None = None
     """Of the model that answered, or should have."""
+    task: "asyncio.Task[Any] | None" = None
+    """Answers the request."""
+    gone: bool = False
+    """Whether the client hung up."""
+
+    def hang_up(self) -> None:
+        """Stop working: nobody waits for the answer."""
+        self.gone = True
+        if self.task is not None:
+            self.task.cancel()
 
     @property
     def spent_ms(self) -> float:

@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from newshelf.config import GatewaySettings
 from newshelf.errors import (
@@ -20,8 +21,11 @@ from newshelf.errors import (
     NotFound,
     RateLimited,
     RequestError,
+    RequestTimeout,
     TooLarge,
     Unauthorized,
+    Unavailable,
+    UnsupportedMedia,
 )
 from newshelf.gateway.access import Access
 from newshelf.gateway.call import SCOPE, Call
@@ -39,8 +43,11 @@ _LOG = logging.getLogger(__name__)
 _DEADLINE = DEADLINE_HEADER.encode()
 _TRACE_PARENT = b"traceparent"
 _NO_ROUTE: dict[int, type[NewshelfError]] = {404: NotFound, 405: MethodNotAllowed}
-_OPEN_TO_ALL = frozenset({"/healthz", "/readyz", DOCS, "/openapi.json"})
+_PROBES = frozenset({"/healthz", "/readyz"})
+_OPEN_TO_ALL = _PROBES | {DOCS, "/openapi.json"}
 _FILES_OPEN_TO_ALL = DOCS_FILES + "/"
+_HUNG_UP = 499
+"""As nginx logs it: no fault of ours, and no answer."""
 _HEADERS = [
     (b"cache-control", b"no-store"),
     (b"x-content-type-options", b"nosniff"),
@@ -95,6 +102,7 @@ class Guard:
         self._settings = settings
         self._routes = frozenset(routes)
         self._ids = RequestIds()
+        self._under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; see the ASGI specification."""
@@ -106,16 +114,26 @@ class Guard:
             return
         headers = dict(scope["headers"])
         call = Call(
-            self._ids.next(), time.perf_counter(), Deadline.after(self._settings.timeout_ms)
+            self._ids.next(),
+            time.perf_counter(),
+            Deadline.after(self._settings.timeout_ms),
+            task=asyncio.current_task(),
         )
         scope[SCOPE] = call
         route = scope["path"] if scope["path"] in self._routes else "other"
         answer = _Answer(send, call, _FOR_DOCS if route == DOCS else _CLOSED)
+        self._under_way += 1
         with self._spans.request(route, headers.get(_TRACE_PARENT)):
             try:
                 self._admit(scope, headers, call)
                 body = _Body(receive, self._settings.max_body_bytes, call.deadline)
-                await self._app(scope, body.receive, answer.send)
+                # Where GET is answered, so is HEAD; uvicorn leaves the body out.
+                as_get = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+                await self._app(as_get, body.receive, answer.send)
+            except (asyncio.CancelledError, ClientDisconnect) as error:
+                if isinstance(error, asyncio.CancelledError) and not call.gone:
+                    raise
+                call.status, call.reason = _HUNG_UP, "client_hung_up"
             except NewshelfError as error:
                 await answer.refuse(error)
             except HTTPException as error:
@@ -125,12 +143,16 @@ class Guard:
                 await answer.refuse(
                     NewshelfError(f"a defect; the log tells more of request {call.request_id}")
                 )
+            finally:
+                self._under_way -= 1
             self._spans.note(request_id=call.request_id, status=call.status)
         self._metrics.request(route, call.status, call.spent_ms / 1000)
         self._log.tell(call, scope["method"], route)
 
     def _admit(self, scope: Scope, headers: dict[bytes, bytes], call: Call) -> None:
         path = scope["path"]
+        if self._under_way > self._settings.max_requests and path not in _PROBES:
+            raise Unavailable("too many requests are under way; try again")
         if path not in _OPEN_TO_ALL and not path.startswith(_FILES_OPEN_TO_ALL):
             call.key = self._access.admit(headers.get(b"authorization"))
         call.deadline = deadline_of(
@@ -138,6 +160,11 @@ class Guard:
             timeout_ms=self._settings.timeout_ms,
             max_timeout_ms=self._settings.max_timeout_ms,
         )
+        coding = headers.get(b"content-encoding", b"identity").decode("latin-1")
+        if coding.strip().lower() != "identity":
+            raise UnsupportedMedia(
+                f"the body's content coding {coding[:40]!r} is not served; send it as it is"
+            )
         length = headers.get(b"content-length")
         if length is not None and int(length) > self._settings.max_body_bytes:
             raise _too_large(self._settings.max_body_bytes)
@@ -161,7 +188,7 @@ class _Body:
             async with asyncio.timeout_at(self._deadline.loop_s):
                 message = await self._receive()
         except TimeoutError:
-            raise RequestError("the request's body did not come in time") from None
+            raise RequestTimeout("the request's body did not come in time") from None
         self._left -= len(message.get("body", b""))
         if self._left < 0:
             raise _too_large(self._max)

@@ -11,23 +11,24 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
+from newshelf.config import GatewaySettings
 from newshelf.errors import NewshelfError
+from newshelf.gateway.connections import Connections, LimitedHttp, raise_file_limit
 from newshelf.gateway.keys import KeyFile
 from newshelf.gateway.popular import read_popular
 from newshelf.gateway.tracing import make_spans
 from newshelf.rollout.store import EventStore
 from newshelf.server.gateway_plan import GatewayPlan, read_plan
 
-__all__ = ["main", "run"]
+__all__ = ["main", "run", "uvicorn_options"]
 
 _METRICS = "PROMETHEUS_MULTIPROC_DIR"
 _BACKLOG = 1024
-_AT_ONCE = 2_000
-"""Requests of one process; beyond, uvicorn answers 503 by itself."""
 
 
 def run(plan: GatewayPlan, worker: Callable[[GatewayPlan], object] | None = None) -> None:
@@ -39,6 +40,7 @@ def run(plan: GatewayPlan, worker: Callable[[GatewayPlan], object] | None = None
             the gateway's.
     """
     settings = plan.settings
+    raise_file_limit(settings)
     with tempfile.TemporaryDirectory(prefix="newshelf-metrics-") as folder:
         # Read by prometheus-client when the processes import it.
         os.environ[_METRICS] = folder
@@ -48,19 +50,26 @@ def run(plan: GatewayPlan, worker: Callable[[GatewayPlan], object] | None = None
             host=settings.host,
             port=settings.port,
             workers=settings.processes,
-            loop="uvloop",
-            http="httptools",
-            ws="none",
-            lifespan="on",
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            proxy_headers=False,
-            backlog=_BACKLOG,
-            limit_concurrency=_AT_ONCE,
-            timeout_graceful_shutdown=max(1, settings.max_timeout_ms // 1000),
+            **uvicorn_options(settings),
         )
         Multiprocess(config, sockets=[config.bind_socket()]).run()
+
+
+def uvicorn_options(settings: GatewaySettings) -> dict[str, Any]:
+    """How uvicorn serves HTTP, wherever it listens."""
+    return {
+        "loop": "uvloop",
+        "http": partial(LimitedHttp, connections=Connections(settings)),
+        "ws": "none",
+        "lifespan": "on",
+        "access_log": False,
+        "log_config": None,
+        "server_header": False,
+        "proxy_headers": False,
+        "backlog": _BACKLOG,
+        "timeout_keep_alive": settings.keep_alive_s,
+        "timeout_graceful_shutdown": max(1, settings.max_timeout_ms // 1000),
+    }
 
 
 def main(arguments: list[str]) -> int:

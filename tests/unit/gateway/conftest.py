@@ -17,6 +17,7 @@ import uvicorn
 from newshelf.config import GatewaySettings
 from newshelf.gateway.keys import KeyFile
 from newshelf.gateway.popular import write_popular
+from newshelf.gateway.serve import uvicorn_options
 from newshelf.gateway.worker import make_worker
 from newshelf.rollout.split import Split
 from newshelf.rollout.store import EventStore
@@ -122,7 +123,7 @@ def start_gateway(plan: GatewayPlan) -> Iterator[StartGateway]:
 class _serving:  # noqa: N801 - a context
     def __init__(self, plan: GatewayPlan) -> None:
         self._server = uvicorn.Server(
-            uvicorn.Config(make_worker(plan), lifespan="on", log_config=None, ws="none")
+            uvicorn.Config(make_worker(plan), **uvicorn_options(plan.settings))
         )
         self._socket = socket.socket()
         self._socket.bind(("127.0.0.1", 0))

@@ -20,6 +20,8 @@ class Asked:
     body: bytes
     connection: int
     """The how manyth connection it came on."""
+    reader: asyncio.StreamReader
+    """Of the connection: at its end when the client hung up."""
 
     @property
     def version(self) -> str:
@@ -152,7 +154,7 @@ class FakeTorchServe:
                     for name, _, value in (line.partition(":") for line in lines)
                 }
                 body = await reader.readexactly(int(headers.get("content-length", 0)))
-                asked = Asked(first.split()[1], headers, body, number)
+                asked = Asked(first.split()[1], headers, body, number, reader)
                 self.asked.append(asked)
                 await self._behaviour(asked)(asked, writer)
                 await writer.drain()

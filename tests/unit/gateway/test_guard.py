@@ -121,7 +121,7 @@ def test_a_body_that_never_ends_is_given_up(start_gateway: StartGateway) -> None
             'Content-Length: 100\r\n\r\n{"unit"'.encode()
         )
         answer = opened.recv(65536)
-    assert answer.startswith(b"HTTP/1.1 400")
+    assert answer.startswith(b"HTTP/1.1 408")
     assert b"did not come in time" in answer
 
 
