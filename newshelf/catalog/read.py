@@ -1,155 +1,159 @@
-"""Read one table of a catalogue from parquet, CSV or TSV, nothing decided yet.
+"""Find and read one table of a catalogue, nothing decided yet about its cells.
 
-Text files are parsed with the standard library's ``csv``, which knows the line on which
-each record began; a report that names the wrong row after the first quoted line break
-would be worse than none.
+What a file is, its bytes say; its name only says which table it is.
 """
 
-import codecs
-import csv
+import gzip
 import io
-from dataclasses import dataclass, field
+import zipfile
+import zlib
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from newshelf.catalog.report import Problem
+from newshelf.catalog.names import apply_names
+from newshelf.catalog.parquet import read_parquet
+from newshelf.catalog.table import Mapped, Table
+from newshelf.catalog.text import decode, read_delimited, read_feed, read_json
 from newshelf.errors import CatalogError
 
 __all__ = ["EXTENSIONS", "Mapped", "Table", "find_table", "read_table"]
 
-EXTENSIONS = (".parquet", ".csv", ".tsv")
-_DELIMITERS = {".csv": ",", ".tsv": "\t"}
-_FOREIGN_MARKS = {codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}
-
-
-class Mapped(NamedTuple):
-    """A shop's own name that is read as one of ours."""
-
-    found: str
-    """The file's column (``Variant Price``), or column and word (``event_name: view_item``)."""
-    ours: str
-    """Our column (``price``) or word (``view``)."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table as it stands in its file. Cells of a text file are ``str``, empty for absent."""
-
-    file: str
-    frame: pd.DataFrame
-    rows: npt.NDArray[np.int64]
-    """``(len(frame),)``: the row number that the user sees."""
-    rows_read: int
-    problems: tuple[Problem, ...] = field(default=())
-    """Records that could not become rows, and cells that were lost in reading."""
-    mapped: tuple[Mapped, ...] = field(default=())
-    """In the order of the file; what already has our name is not listed."""
-    notes: tuple[str, ...] = field(default=())
-    """What was assumed in reading, such as the encoding: advice, no problem."""
+EXTENSIONS = (".parquet", ".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json", ".xml")
+"""What a table's file may end in, each with or without ``.gz``."""
+_NOT_READ = (".xlsx", ".xlsm", ".xls", ".ods", ".zip", ".html", ".feather", ".arrow", ".orc",
+    ".avro", ".db", ".sqlite", ".bz2", ".xz", ".zst", ".7z", ".rar", ".pdf")  # fmt: skip
+_GZIP = b"\x1f\x8b"
+_CSV = "save the sheet as CSV UTF-8"
+_KINDS = {
+    b"\xd0\xcf\x11\xe0": f"an Excel workbook of the old kind: {_CSV}",
+    b"%PDF": "a PDF: export a table",
+    b"ARROW1": "an Arrow file (Feather): write Parquet",
+    b"ORC": "an ORC file: write Parquet",
+    b"Obj\x01": "an Avro file: write Parquet",
+    b"SQLite format 3": "a SQLite database: export its table as CSV",
+    b"{\\rtf": "a text document (RTF): save it as CSV UTF-8",
+    b"BZh": "compressed with bzip2: unpack it",
+    b"\xfd7zXZ": "compressed with xz: unpack it",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd: unpack it",
+    b"7z\xbc\xaf": "a 7z archive: unpack it",
+    b"Rar!": "a RAR archive: unpack it",
+    b"\x89PNG": "a picture (PNG)",
+    b"\xff\xd8\xff": "a picture (JPEG)",
+    b"\x89HDF": "an HDF5 file: write Parquet",
+    _GZIP: "compressed twice: unpack it",
+}
+"""First bytes of what is not read → what it is, and what to do."""
+_LEAST_UNPACKED = 2**28
+_MOST_GROWTH = 100
+"""Bytes that a gzip file may unpack to, and how many times its own size where that is more."""
 
 
 def find_table(folder: Path, name: str) -> Path | None:
-    """The file of table ``name``, or None.
+    """The file of table ``name`` in whatever case, or None.
 
     Raises:
-        CatalogError: when there are two, since either could be the stale one.
+        CatalogError: when there are two, since either could be the stale one; or only
+            something that is not read, such as a spreadsheet or a folder of parts.
     """
-    found = [path for end in EXTENSIONS if (path := folder / f"{name}{end}").is_file()]
+    if not folder.is_dir():
+        return None
+    inside = [path for path in folder.iterdir() if path.name.lower().startswith(name)]
+    by_ending: dict[str, list[Path]] = {end: [] for end in (*EXTENSIONS, *_NOT_READ, "")}
+    for path in sorted(inside):
+        ending = path.name.lower().removeprefix(name).removesuffix(".gz")
+        by_ending.get(ending, []).append(path)
+    found = [path for end in EXTENSIONS for path in by_ending[end] if path.is_file()]
     if len(found) > 1:
         names = " and ".join(path.name for path in found)
         raise CatalogError(f"{folder} holds {names}: keep one of them")
-    return found[0] if found else None
+    if found:
+        return found[0]
+    parts = [path for end in ("", ".parquet") for path in by_ending[end] if path.is_dir()]
+    if parts and any(parts[0].rglob("*.[pct]*")):
+        raise CatalogError(
+            f"{parts[0]} is a folder of parts: write them as one file, such as {name}.parquet"
+        )
+    return next((path for end in _NOT_READ for path in by_ending[end] if path.is_file()), None)
 
 
-def read_table(path: Path) -> Table:
-    """Read one file.
+def read_table(path: Path, kind: str | None = None) -> Table:
+    """Read one file and give its columns our names.
+
+    Args:
+        path: what it holds is told by its bytes, not by its name.
+        kind: ``items``, ``events`` or ``baskets``; by default, as the file is named.
 
     Raises:
-        CatalogError: when the file as a whole cannot be read: empty, in another encoding,
-            a broken quote, a repeated column name, not parquet.
+        CatalogError: when the file as a whole cannot be read: empty, no table, of an
+            encoding that cannot be told, or a column is repeated.
     """
+    kind = kind or path.name.lower().partition(".")[0]
     try:
-        if path.stat().st_size == 0:
-            raise CatalogError(f"{path} is empty: it needs at least a header")
-        return _read_parquet(path) if path.suffix == ".parquet" else _read_text(path)
+        with path.open("rb") as handle:
+            start = handle.read(4)
+            handle.seek(0)
+            table = read_parquet(path.name, handle) if start == b"PAR1" else _read_bytes(path)
     except OSError as error:
         raise CatalogError(f"cannot read {path}: {error.strerror or error}") from error
+    return apply_names(table, kind if kind in {"events", "baskets"} else "items")
 
 
-def _read_parquet(path: Path) -> Table:
-    try:
-        # A handle, not the path: pyarrow would read partition columns out of a path
-        # such as shop=1/items.parquet.
-        with path.open("rb") as handle:
-            table = pq.read_table(handle)
-        _refuse_repeated(path, table.column_names)
-        frame = table.to_pandas(ignore_metadata=True)
-    except pa.ArrowException as error:
-        raise CatalogError(f"{path} is not a parquet file that can be read: {error}") from error
-    rows = np.arange(1, len(frame) + 1, dtype=np.int64)
-    return Table(path.name, frame, rows, len(frame))
-
-
-def _read_text(path: Path) -> Table:
-    reader = csv.reader(
-        io.StringIO(_decode(path), newline=""), delimiter=_DELIMITERS[path.suffix], strict=True
-    )
-    records: list[list[str]] = []
-    lines: list[int] = []
-    problems: list[Problem] = []
-    header: list[str] = []
-    line = 1
-    try:
-        for record in reader:
-            if not record:  # a blank line is no record
-                pass
-            elif not header:
-                header = record
-                _refuse_repeated(path, header)
-            elif len(record) == len(header):
-                records.append(record)
-                lines.append(line)
-            else:
-                reason = f"{len(record)} fields where the header has {len(header)}"
-                problems.append(Problem(path.name, line, None, reason))
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise CatalogError(f"{path} line {line}: {error}") from error
-    if not header:
-        raise CatalogError(f"{path} holds blank lines only: it needs at least a header")
-    columns = zip(*records, strict=True) if records else ((),) * len(header)
-    frame = pd.DataFrame(
-        {
-            name: pd.Series(list(cells), dtype="str")
-            for name, cells in zip(header, columns, strict=True)
-        }
-    )
-    rows = np.asarray(lines, dtype=np.int64)
-    return Table(path.name, frame, rows, len(lines) + len(problems), tuple(problems))
-
-
-def _decode(path: Path) -> str:
-    """The file's text, without a byte order mark."""
+def _read_bytes(path: Path) -> Table:
     data = path.read_bytes()
-    for mark, encoding in _FOREIGN_MARKS.items():
+    if data.startswith(_GZIP):
+        data = _unpack(path, data)
+    if not data:
+        raise CatalogError(f"{path} is empty: it needs at least a header")
+    if data.startswith(b"PAR1"):
+        return read_parquet(path.name, io.BytesIO(data))
+    if data.startswith(b"PK\x03\x04"):
+        raise CatalogError(f"{path} is {_zipped(data)}")
+    for mark, what in _KINDS.items():
         if data.startswith(mark):
-            raise CatalogError(f"{path} is {encoding}: save it as UTF-8")
+            raise CatalogError(f"{path} is {what}")
+    text, encoding = decode(str(path), data)
+    table = _read_text(path, text)
+    if encoding:
+        note = f"{path.name}: read as {encoding}; save it as UTF-8 if letters are wrong"
+        table = replace(table, notes=(note, *table.notes))
+    return table
+
+
+def _read_text(path: Path, text: str) -> Table:
+    ends = [end.lower() for end in path.suffixes if end.lower() != ".gz"]
+    if ends and ends[-1] == ".parquet":
+        raise CatalogError(f"{path} is not a parquet file")
+    start = text.lstrip()[:200].lower()
+    if start.startswith(("<!doctype html", "<html")):
+        raise CatalogError(f"{path} is an HTML page, such as a login or an error: export it again")
+    if start.startswith("<"):
+        return read_feed(path.name, text)
+    if start.startswith(("{", "[")):
+        return read_json(path.name, text)
+    return read_delimited(path.name, text, "\t" if ends and ends[-1] in {".tsv", ".txt"} else ",")
+
+
+def _unpack(path: Path, data: bytes) -> bytes:
+    limit = max(_LEAST_UNPACKED, _MOST_GROWTH * len(data))
     try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise CatalogError(
-            f"{path} line {line}: byte 0x{data[error.start]:02x} is not UTF-8: save it as UTF-8"
-        ) from error
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as packed:
+            plain = packed.read(limit + 1)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise CatalogError(f"{path} is gzip that is broken or cut short: {error}") from error
+    if len(plain) > limit:
+        raise CatalogError(f"{path} unpacks to more than {limit:,} bytes")
+    return plain
 
 
-def _refuse_repeated(path: Path, columns: list[str]) -> None:
-    repeated = sorted({name for name in columns if columns.count(name) > 1})
-    if repeated:
-        raise CatalogError(f"{path} has the column {', '.join(repeated)} more than once")
+def _zipped(data: bytes) -> str:
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            names = archive.namelist()
+    except zipfile.BadZipFile:
+        return f"a zip archive or an Excel workbook, and broken: {_CSV}"
+    if any(name.startswith("xl/") for name in names):
+        return f"an Excel workbook: {_CSV}"
+    if "content.xml" in names:
+        return f"an OpenDocument spreadsheet: {_CSV}"
+    listed = ", ".join(names[:3])
+    return f"a zip archive: unpack it ({listed})" if names else "an empty zip archive"

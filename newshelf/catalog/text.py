@@ -1,0 +1,311 @@
+"""Tables in text: its encoding, and records of delimited text, JSON lines and XML feeds.
+
+Delimited text is parsed with the standard library's ``csv``, which knows the line on which
+each record began; a report that names the wrong row after the first quoted line break
+would be worse than none.
+"""
+
+import codecs
+import csv
+import io
+import json
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import chardet
+
+from newshelf.catalog.names import is_known, join_values
+from newshelf.catalog.report import Problem
+from newshelf.catalog.table import Table, make_table
+from newshelf.errors import CatalogError
+
+__all__ = ["decode", "read_delimited", "read_feed", "read_json"]
+
+csv.field_size_limit(2**31 - 1)  # a description may hold a picture as a data: URL
+
+_MARKS = {  # UTF-32 first: its little-endian mark begins with that of UTF-16
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+_LEGACY = (
+    *(f"windows-125{page}" for page in range(9)),
+    *("mac-roman", "cp850", "cp866", "koi8-r", "gb18030", "big5", "cp932", "euc-jp", "cp949"),
+)
+"""What spreadsheets and shop systems write that is not Unicode."""
+_UNLIKELY = re.compile(
+    "[\x80-\x9f]|[A-Za-z][\u0370-\u06ff]|[\u0370-\u06ff][A-Za-z]"  # two scripts in one word
+)
+_SAMPLE = 50_000
+_MARGIN = 1.1
+"""How many times more probable than another reading the best one must be."""
+_DELIMITERS = (",", ";", "\t", "|")
+_SEP_LINE = re.compile(r'\s*"?sep=(.)"?\s*', re.IGNORECASE)
+_LONGEST = 10_000
+"""Lines that one record may span: more is a quote that was never closed."""
+_PROLOG = re.compile(r"(?:\s|<!--.*?-->|<\?.*?\?>)*", re.DOTALL)
+_RUNNING_TEXT = frozenset({"title", "description", "summary", "content"})
+
+
+def decode(file: str, data: bytes) -> tuple[str, str | None]:
+    """Return the text without byte order marks, and the encoding unless it is UTF-8.
+
+    Bytes that are damaged in text that is otherwise UTF-8 become lone surrogates.
+
+    Raises:
+        CatalogError: the encoding cannot be told: its candidates are named.
+    """
+    encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), None)
+    if encoding is None and data[:2].count(0) == 1:
+        encoding = "utf-16-be" if data[0] == 0 else "utf-16-le"
+    if encoding is None:
+        declared = re.match(rb"\s*<\?xml[^>]*?encoding=[\"']([\w.-]+)", data)
+        encoding = declared[1].decode() if declared else "utf-8"
+    try:
+        text = data.decode(encoding)
+    except (LookupError, UnicodeError) as error:
+        if encoding.lower() != "utf-8":
+            raise CatalogError(f"{file} is not the {encoding} that it says it is") from error
+        text, encoding = _decode_legacy(file, data)
+    return text.lstrip("\ufeff"), None if encoding.lower() == "utf-8" else encoding
+
+
+def _decode_legacy(file: str, data: bytes) -> tuple[str, str]:
+    text = data.decode("utf-8", errors="surrogateescape")
+    damaged = re.findall("[\udc80-\udcff]", text)
+    if len(re.findall("[\u0080-\ud7ff\ue000-\U0010ffff]", text)) > 4 * len(damaged):
+        return text, "utf-8"
+    # Lines in plain ASCII say nothing, and there may be millions of them.
+    sample = b"".join(line for line in io.BytesIO(data) if not line.isascii())[:_SAMPLE]
+    found: dict[str, str] = {}
+    best = 0.0
+    for guess in chardet.detect_all(sample, ignore_threshold=True, include_encodings=_LEGACY):
+        encoding = str(guess["encoding"])
+        if guess["confidence"] * _MARGIN < best:
+            break
+        try:
+            read = data.decode(encoding)
+        except (LookupError, UnicodeError):
+            continue
+        if not _UNLIKELY.search(read):
+            found.setdefault(read, encoding)
+            best = best or guess["confidence"]
+    if len(found) == 1:
+        return found.popitem()
+    line = text.count("\n", 0, text.index(damaged[0])) + 1
+    maybe = f", and may be {' or '.join(found.values())}" if found else ""
+    raise CatalogError(
+        f"{file} line {line}: the text is not UTF-8{maybe}: save it as UTF-8 (in Excel: CSV UTF-8)"
+    )
+
+
+def read_delimited(file: str, text: str, default: str) -> Table:
+    """Read CSV, TSV and the like, whatever the delimiter; ``default`` where nothing tells.
+
+    Raises:
+        CatalogError: there is no header, or it is no text.
+    """
+    lines = io.StringIO(text, newline="").readlines()
+    first = next((place for place, line in enumerate(lines) if line.strip()), None)
+    if first is None:
+        raise CatalogError(f"{file} holds blank lines only: it needs at least a header")
+    if said := _SEP_LINE.fullmatch(lines[first]):
+        default, first = said[1], first + 1
+    if first == len(lines) or "\0" in lines[first]:
+        raise CatalogError(f"{file} has no header, or is no text")
+    delimiter, header, length = _header(lines, first, default, bool(said))
+    quoted = lines[first].startswith('"') and lines[first].rstrip().endswith('"')
+    records, starts, bad = _records(
+        lines, first + length, delimiter, len(header), trust_quotes=quoted or delimiter != "\t"
+    )
+    problems = [Problem(file, line, None, reason) for line, reason in bad]
+    columns, notes = [], []
+    cells = zip(*records, strict=True) if records else ((),) * len(header)
+    for place, (name, column) in enumerate(zip(header, cells, strict=True), start=1):
+        if name:
+            columns.append((name, column))
+        elif any(column):
+            notes.append(f"{file}: column {place} has no name and is left out")
+    return make_table(file, columns, starts, problems, notes)
+
+
+def _header(lines: list[str], at: int, default: str, certain: bool) -> tuple[str, list[str], int]:
+    """The delimiter, the names, and the number of lines that the header takes."""
+
+    def names(delimiter: str) -> tuple[list[str], int]:
+        reader = csv.reader(islice(lines, at, at + _LONGEST), delimiter=delimiter)
+        plain = (name.encode(errors="replace").decode() for name in next(reader))
+        return [name.strip("\ufeff\u00a0 \t") for name in plain], reader.line_num
+
+    def merit(delimiter: str) -> tuple[int, bool, int]:
+        found = names(delimiter)[0]
+        known = sum(map(is_known, found))
+        return known, delimiter == default and len(found) > 1, len(found)
+
+    delimiter = default if certain else max((default, *_DELIMITERS), key=merit)
+    return delimiter, *names(delimiter)
+
+
+def _records(
+    lines: list[str], start: int, delimiter: str, width: int, *, trust_quotes: bool
+) -> tuple[list[list[str]], list[int], list[tuple[int, str]]]:
+    """Records of ``width`` fields, the lines where they begin, and bad records with why.
+
+    The rules of CSV hold as long as they give records of the right width. Where they do not,
+    or where a quote of a TSV spans lines that are whole records, a line stands alone, so that
+    a stray quote costs one row.
+    """
+    records: list[list[str]] = []
+    starts: list[int] = []
+    bad: list[tuple[int, str]] = []
+    mark = re.escape(delimiter)
+    field = re.compile(rf'"((?:[^"]|"")*+)"(?=[{mark}\r\n]|\Z)|([^{mark}\r\n]*)')
+
+    def alone(line: str) -> list[str]:
+        """The fields of one line; a quote that is not closed at a field's end is text."""
+        fields, place = [], 0
+        while found := field.match(line, place):
+            quoted, text = found.groups()
+            fields.append(text if quoted is None else quoted.replace('""', '"'))
+            place = found.end() + 1
+            if line[place - 1 : place] != delimiter:
+                break
+        return fields
+
+    at = start
+
+    def feed() -> Iterator[str]:
+        nonlocal at
+        while at < len(lines) and at - start < _LONGEST:
+            at += 1
+            yield lines[at - 1]
+
+    while start < len(lines):
+        record: list[str] = []
+        at = start
+        try:
+            for record in csv.reader(feed(), delimiter=delimiter, strict=True):
+                if record:  # a blank line is no record
+                    if len(record) != width or (at - start > 1 and not trust_quotes):
+                        break
+                    records.append(record)
+                    starts.append(start + 1)
+                start = at
+            else:
+                break
+            broken = any(len(alone(line)) == width for line in lines[start + 1 : at])
+        except csv.Error:
+            broken = True
+        if broken:
+            record, at = alone(lines[start]), start + 1
+        if not any(record[width:]):
+            record = record[:width]
+        open_quote = delimiter != "\t" and any(cell.count('"') % 2 for cell in record)
+        if len(record) == width and not (broken and open_quote):
+            records.append(record)
+            starts.append(start + 1)
+        else:
+            reasons = [f"{len(record)} fields where the header has {width}"]
+            if broken:
+                reasons.append("a quote is not closed, or one within a cell is not doubled")
+            bad.append((start + 1, "; ".join(reasons[len(record) == width :])))
+        start = at
+    return records, starts, bad
+
+
+def read_json(file: str, text: str) -> Table:
+    """Read one object a line, or an array of objects. Numbers stay as they are written.
+
+    Raises:
+        CatalogError: no line is an object, or the array cannot be read.
+    """
+    records: list[dict[str, Any]] = []
+    starts: list[int] = []
+    problems: list[Problem] = []
+    if text.lstrip().startswith("["):
+        array = _parse_json(text)
+        if not isinstance(array, list):
+            raise CatalogError(f"{file} is no JSON that can be read: write one object a line")
+        parsed = list(enumerate(array, start=1))
+    else:
+        parsed = [
+            (number, _parse_json(line))
+            for number, line in enumerate(io.StringIO(text), start=1)
+            if line.strip()
+        ]
+    for number, record in parsed:
+        if isinstance(record, dict):
+            records.append(record)
+            starts.append(number)
+        else:
+            problems.append(Problem(file, number, None, "is no JSON object"))
+    if not records:
+        raise CatalogError(f"{file} is no JSON that can be read: write one object a line")
+    columns = []
+    for name in dict.fromkeys(name for record in records for name in record):
+        try:
+            cells = [join_values(name, record.get(name)) for record in records]
+        except ValueError as error:
+            problems.append(Problem(file, None, name, str(error)))
+        else:
+            columns.append((name, cells))
+    return make_table(file, columns, starts, problems)
+
+
+def _parse_json(text: str) -> Any:
+    try:
+        return json.loads(text, parse_int=str, parse_float=str, parse_constant=lambda _: None)
+    except (ValueError, RecursionError):
+        return None
+
+
+def read_feed(file: str, text: str) -> Table:
+    """Read a Merchant feed, RSS or Atom; its rows are its items, counted from 1.
+
+    Raises:
+        CatalogError: it is no such feed, is broken, or declares a document type, since
+            entities could be made to grow without bound.
+    """
+    prolog = _PROLOG.match(text)
+    body = text[prolog.end() if prolog else 0 :]
+    if body[:9].lower() == "<!doctype":
+        raise CatalogError(f"{file} has a document type declaration (DTD): remove it")
+    records: list[dict[str, str]] = []
+    source = io.BytesIO(body.encode(errors="replace"))
+    try:
+        for _, element in ET.iterparse(source):  # noqa: S314 - no DTD, no entities
+            if _local(element.tag) in {"item", "entry"}:
+                records.append(_feed_item(element))
+                element.clear()
+    except ET.ParseError as error:
+        raise CatalogError(f"{file} is XML that is broken: {error}") from error
+    if not records:
+        raise CatalogError(
+            f"{file} is XML without <item> or <entry>: Merchant feeds, RSS or Atom, are read"
+        )
+    names = dict.fromkeys(name for record in records for name in record)
+    columns = [(name, [record.get(name, "") for record in records]) for name in names]
+    return make_table(file, columns, range(1, len(records) + 1))
+
+
+def _feed_item(item: ET.Element) -> dict[str, str]:
+    record: dict[str, str] = {}
+    # The feed's own id and title are its page's where the product has g:id and g:title.
+    for child in sorted(item, key=lambda child: "base.google.com" not in str(child.tag)):
+        name = _local(child.tag)
+        if len(child) and name not in _RUNNING_TEXT:
+            continue  # shipping, taxes: no facts of the product
+        text = "".join(child.itertext()).strip() or child.get("href", "")
+        if name == "additional_image_link" and name in record:
+            record[name] += f",{text}"
+        else:
+            record.setdefault(name, text)
+    return record
+
+
+def _local(tag: object) -> str:
+    return str(tag).rpartition("}")[2]
