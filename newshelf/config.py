@@ -286,6 +286,8 @@ class RolloutSettings(_Section):
     """Between two looks."""
     look_s: Annotated[float, Field(ge=0)] = 60.0
     """Between two looks that are kept for the report; changes always are."""
+    failed_looks: Positive = 30
+    """In a row, after which a rollout that cannot be decided is paused."""
     lease_s: Annotated[float, Field(ge=5)] = 30.0
     """Another controller takes over from one that was silent for so long."""
     load_s: Annotated[float, Field(gt=0)] = 300.0

@@ -1,7 +1,7 @@
 """All figures that a decision stands on, in one place: the report shows the same."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,9 +11,15 @@ from newshelf.rollout.plan import Plan, Signal
 from newshelf.rollout.results import MetricResult, measure_all
 from newshelf.rollout.sample_ratio import SampleRatio, sample_ratio
 from newshelf.rollout.signals import shown
-from newshelf.rollout.totals import Observation, VariantHealth
+from newshelf.rollout.totals import Observation, UnitTotals, VariantHealth
 
-__all__ = ["Analysis", "SignalResult", "analyse"]
+__all__ = ["Analysis", "HeavyUnit", "SignalResult", "analyse"]
+
+_HEAVY_SHARE = 0.01
+"""Of a variant's answers."""
+_HEAVY_TIMES = 10
+"""As many answers as the average unit: of 200 shoppers, some have a hundredth without a fault."""
+_MOST_NAMED = 10
 
 _NOTHING = VariantHealth(
     requests=0, errors=0, fallbacks=0, empty=0, latencies_ms=np.empty(0), items={}, units=0
@@ -33,6 +39,16 @@ class SignalResult:
 
 
 @dataclass(frozen=True)
+class HeavyUnit:
+    """One unit with so many answers that it is hardly a shopper."""
+
+    unit: str
+    variant: str
+    share: float
+    """Of the variant's answers."""
+
+
+@dataclass(frozen=True)
 class Analysis:
     """One look at a running rollout."""
 
@@ -46,6 +62,8 @@ class Analysis:
     challenger_requests: int
     control_units: int
     challenger_units: int
+    heavy_units: Sequence[HeavyUnit] = ()
+    """Of the whole rollout, the heaviest first."""
 
     @property
     def requests(self) -> int:
@@ -68,9 +86,11 @@ def analyse(plan: Plan, observation: Observation) -> Analysis:
     control = observation.health.get("control", _NOTHING)
     other = "interleaved" if plan.interleaving else "challenger"
     challenger = observation.health.get(other, _NOTHING)
+    # First, so that nothing which was sent as feedback can come before them.
+    guardrails = check_guardrails(plan, control, challenger)
     return Analysis(
         metrics=measure_all(plan, observation),
-        guardrails=check_guardrails(plan, control, challenger),
+        guardrails=guardrails,
         signals=[_signal(one, control, challenger) for one in plan.signals],
         sample_ratio=sample_ratio(
             *(len(observation.totals.get(variant, ())) for variant in ("control", other))
@@ -80,7 +100,23 @@ def analyse(plan: Plan, observation: Observation) -> Analysis:
         challenger_requests=challenger.requests,
         control_units=control.units,
         challenger_units=challenger.units,
+        heavy_units=_heavy_units(observation.totals),
     )
+
+
+def _heavy_units(by_variant: Mapping[str, UnitTotals]) -> list[HeavyUnit]:
+    found = []
+    for variant, totals in by_variant.items():
+        answers = totals.requests.sum()
+        if not (totals.units and 0 < answers < math.inf):
+            continue
+        share = totals.requests / answers
+        least = max(_HEAVY_SHARE, _HEAVY_TIMES / len(totals))
+        found += [
+            HeavyUnit(totals.units[place], variant, float(share[place]))
+            for place in np.flatnonzero(share > least).tolist()
+        ]
+    return sorted(found, key=lambda one: -one.share)[:_MOST_NAMED]
 
 
 def _signal(signal: Signal, control: VariantHealth, challenger: VariantHealth) -> SignalResult:

@@ -7,16 +7,18 @@ changed the rollout meanwhile.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from newshelf.errors import RolloutError, ServerError, Unavailable
+from newshelf.errors import NewshelfError, RolloutError, ServerError, Unavailable
 from newshelf.rollout.acting import Acting, versions_of
 from newshelf.rollout.commands import command
 from newshelf.rollout.decide import decide, next_state
 from newshelf.rollout.look import Look, look_of
 from newshelf.rollout.observing import observe_rollout
+from newshelf.rollout.outcomes import pause
 from newshelf.rollout.plan import Plan
 from newshelf.rollout.state import OVER, RolloutState, split_of
 from newshelf.rollout.store import EventStore, RolloutRow
@@ -42,6 +44,8 @@ class Timing:
     """The window before a rollout, in which covariates are measured."""
     look_s: float
     """Between two looks that are kept for the report."""
+    failed_looks: int = 30
+    """Looks in a row that fail before a rollout is paused: nobody watches it any more."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,7 @@ class Controller:
         self._clock = clock
         self._kept_at: dict[str, datetime] = {}
         self._settled: set[tuple[str, int]] = set()
+        self._failed: Counter[str] = Counter()
 
     def tick_all(self) -> None:
         """Look at every rollout, but for those that are over and leave nothing to do.
@@ -154,15 +159,20 @@ class Controller:
         plan, state = turn.plan, turn.state
         ready = self._both_ready(turn)
         now = self._clock()
-        observation = observe_rollout(
-            self._store,
-            plan,
-            state,
-            now=now,
-            before_window_s=self._timing.covariates_s,
-            versions_ready=ready,
-        )
-        decision = decide(plan, state, observation)
+        try:
+            observation = observe_rollout(
+                self._store,
+                plan,
+                state,
+                now=now,
+                before_window_s=self._timing.covariates_s,
+                versions_ready=ready,
+            )
+            decision = decide(plan, state, observation)
+        except Exception as error:
+            self._pause_unwatched(turn, error)
+            raise
+        del self._failed[state.rollout]
         changed = next_state(state, decision, now)
         self._keep(state, look_of(state, observation, decision), at_once=changed != state)
         if changed == state:
@@ -173,6 +183,19 @@ class Controller:
             # undoes it. After it, shoppers would see the old version until somebody came.
             turn.acting.promote(plan, state)
         self._write(turn, changed)
+
+    def _pause_unwatched(self, turn: _Turn, error: Exception) -> None:
+        """Pause after too many looks without a decision: no guardrail was judged in them."""
+        state = turn.state
+        self._failed[state.rollout] += 1
+        looks = self._failed[state.rollout]
+        if looks < self._timing.failed_looks or state.phase == "paused":
+            return
+        why = error.message if isinstance(error, NewshelfError) else repr(error)
+        reason = (
+            f"{looks} looks in a row could not be decided, so nobody watches the guardrails: {why}"
+        )
+        self._write(turn, next_state(state, pause("no_data", state, reason), self._clock()))
 
     def _both_ready(self, turn: _Turn) -> bool:
         try:

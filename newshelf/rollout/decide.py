@@ -15,6 +15,8 @@ from newshelf.rollout.reasons import (
     described,
     limit_broken,
     missing_feedback,
+    suspicious,
+    unclear,
     worse,
 )
 from newshelf.rollout.shadowing import decide_shadow, shadow_failure
@@ -72,7 +74,7 @@ def next_state(state: RolloutState, decision: Decision, at: datetime) -> Rollout
 
 
 def _failure(analysis: Analysis) -> str | None:
-    """What sends every unit back to control, the surest first."""
+    """What sends every unit back to control, the guardrails first."""
     harm = "; ".join(map(described, worse(analysis)))
     return _unacceptable(analysis) or harm or None
 
@@ -83,7 +85,7 @@ def _unacceptable(analysis: Analysis) -> str | None:
     A broken assignment is such a thing, too. The challenger may be fine, but nobody can tell any
     more, and control is what was served before.
     """
-    return broken(analysis) or limit_broken(analysis)
+    return limit_broken(analysis) or broken(analysis)
 
 
 def _ramp(plan: Plan, state: RolloutState, observation: Observation) -> Decision:
@@ -103,6 +105,8 @@ def _stop(state: RolloutState, analysis: Analysis) -> Decision | None:
     if raised:
         names = [one.metric for one in raised]
         return pause("inconclusive", state, below_control(raised), analysis, names)
+    if silent := suspicious(analysis):
+        return pause("no_data", state, "; ".join(map(described, silent)), analysis)
     return None
 
 
@@ -159,10 +163,10 @@ def _obstacle(
         return f"{analysis.units} of {min_units} units in the smaller variant"
     if not observation.versions_ready:
         return "a version does not answer"
-    open_metrics = [one for one in analysis.metrics if one.verdict != "better"]
-    if _is_last(plan, state) and open_metrics:
-        return "; ".join(map(described, open_metrics))
-    return None
+    is_open = unclear(analysis)
+    if _is_last(plan, state):
+        is_open = [one for one in analysis.metrics if one.verdict != "better"]
+    return "; ".join(map(described, is_open)) or None
 
 
 def _promoting(plan: Plan, state: RolloutState, observation: Observation) -> Decision:

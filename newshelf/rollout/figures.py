@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from newshelf.rollout.analysis import Analysis
 from newshelf.rollout.guardrails import GuardrailResult
+from newshelf.rollout.reasons import percent
 from newshelf.rollout.results import MetricResult
 
 __all__ = [
@@ -72,27 +73,33 @@ def check_lines(analysis: Analysis) -> Sequence[str]:
         f"requests in this step: {analysis.control_requests} control, "
         f"{analysis.challenger_requests} challenger",
         f"units that saw both: {analysis.double_exposed}",
+        *(
+            f"unit {one.unit} has {one.share:.0%} of the answers of {one.variant}: if it is no "
+            "shopper, name it in the next plan's overrides, and it is not counted"
+            for one in analysis.heavy_units
+        ),
     )
 
 
 def _metric(one: MetricResult) -> Sequence[str]:
-    points = one.metric == "preference"
-    effect = "+.3f" if points else "+.1%"
-    interval = (
-        _UNKNOWN
-        if one.verdict == "unknown"
-        else f"{_number(one.low, effect)} … {_number(one.high, effect)}"
-    )
+    effect, low, high = (_effect(one, value) for value in (one.effect, one.low, one.high))
+    interval = one.reason or f"{low} … {high}"
     return (
         one.metric,
         _number(one.control, ".4g"),
         _number(one.challenger, ".4g"),
-        _number(one.effect, effect),
+        effect,
         interval,
         f"{one.p:.4f}" if one.p >= _LEAST_P else f"< {_LEAST_P}",
         f"{one.information / one.planned_information:.0%} of planned",
-        one.verdict,
+        f"{one.verdict}, {one.capped} units capped" if one.capped else one.verdict,
     )
+
+
+def _effect(one: MetricResult, value: float) -> str:
+    if math.isnan(value):
+        return _UNKNOWN
+    return f"{value:+.3f}" if one.metric == "preference" else f"{percent(value)}%"
 
 
 def _measure(one: GuardrailResult, value: float) -> str:

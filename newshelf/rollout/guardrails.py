@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from newshelf.rollout.plan import Guardrail, Plan
 from newshelf.rollout.quantiles import lower_quantile, upper_quantile
@@ -102,10 +103,10 @@ def _latency(
 ) -> GuardrailResult:
     if guardrail.kind == "most":
         allowed = guardrail.limit
-        low = lower_quantile(challenger.latencies_ms, _P99, alpha)
+        low = lower_quantile(_latencies(challenger), _P99, alpha)
     else:
-        allowed = guardrail.limit * upper_quantile(control.latencies_ms, _P99, alpha / 2)
-        low = lower_quantile(challenger.latencies_ms, _P99, alpha / 2)
+        allowed = guardrail.limit * upper_quantile(_latencies(control), _P99, alpha / 2)
+        low = lower_quantile(_latencies(challenger), _P99, alpha / 2)
     return GuardrailResult(
         guardrail.metric,
         guardrail.kind,
@@ -118,7 +119,12 @@ def _latency(
     )
 
 
+def _latencies(health: VariantHealth) -> NDArray[np.float64]:
+    """In ms; what is not a number counts as an answer that never came."""
+    return np.nan_to_num(health.latencies_ms, nan=math.inf, posinf=math.inf)
+
+
 def _p99(health: VariantHealth) -> float:
     if not len(health.latencies_ms):
         return math.nan
-    return float(np.quantile(health.latencies_ms, _P99, method="inverted_cdf"))
+    return float(np.quantile(_latencies(health), _P99, method="inverted_cdf"))

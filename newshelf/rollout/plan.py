@@ -190,6 +190,9 @@ class Plan(_Section):
     guardrail_alpha: Level = 0.05
     """The probability that a challenger within all limits is ever rolled back by one; shared by
     guardrails and steps."""
+    cap_quantile: Annotated[float, Field(gt=0.5, le=1)] = 0.999
+    """A unit counts for at most as much as this share of the units of both variants has; 1 caps
+    nothing."""
     power: Annotated[float, Field(gt=0.5, lt=1)] = 0.8
     """The probability of finding the minimum effect with the units that are planned for."""
     holdout: Annotated[float, Field(ge=0, lt=0.5)] = 0.0

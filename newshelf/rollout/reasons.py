@@ -7,13 +7,20 @@ from newshelf.rollout.guardrails import GuardrailResult
 from newshelf.rollout.results import MetricResult
 
 __all__ = [
+    "MOST_TOLD",
     "below_control",
     "broken",
     "described",
     "limit_broken",
     "missing_feedback",
+    "percent",
+    "suspicious",
+    "unclear",
     "worse",
 ]
+
+MOST_TOLD = 10.0
+"""Eleven times as much: an interval that is wider says that nothing is known yet."""
 
 
 def broken(analysis: Analysis) -> str | None:
@@ -44,12 +51,28 @@ def worse(analysis: Analysis) -> list[MetricResult]:
 
 
 def described(result: MetricResult) -> str:
-    """A metric with its confidence sequence."""
-    if result.verdict == "unknown":
-        return f"{result.metric}: too few units that did it"
+    """A metric with its confidence sequence, or with what was counted."""
+    if result.reason:
+        return f"{result.metric}: {result.reason}, {result.verdict}"
     unit = "points of the clicks" if result.metric == "preference" else "%"
-    low, effect, high = (100 * value for value in (result.low, result.effect, result.high))
-    return f"{result.metric}: {effect:+.1f} {unit} ({low:+.1f} to {high:+.1f}), {result.verdict}"
+    effect, low, high = (percent(value) for value in (result.effect, result.low, result.high))
+    return f"{result.metric}: {effect} {unit} ({low} to {high}), {result.verdict}"
+
+
+def percent(effect: float) -> str:
+    """An effect without its unit; beyond ``MOST_TOLD`` nobody needs the number."""
+    most = 100 * MOST_TOLD
+    return f"{100 * effect:+.1f}" if effect <= MOST_TOLD else f"above +{most:g}"
+
+
+def unclear(analysis: Analysis) -> list[MetricResult]:
+    """The success metrics of which it cannot be said that they show no harm."""
+    return [one for one in analysis.metrics if one.verdict == "unknown" or one.silence]
+
+
+def suspicious(analysis: Analysis) -> list[MetricResult]:
+    """The success metrics that are silent in one variant, and not because it is worse."""
+    return [one for one in analysis.metrics if one.verdict == "unknown" and one.silence]
 
 
 def below_control(raised: Sequence[SignalResult]) -> str:
@@ -62,14 +85,11 @@ def below_control(raised: Sequence[SignalResult]) -> str:
 
 
 def missing_feedback(analysis: Analysis) -> str | None:
-    """Whether no feedback comes in at all, or None.
-
-    A single silent metric may just be rare, as purchases are in a small step.
-    """
-    if not all(one.silent for one in analysis.metrics):
+    """The success metrics that nobody did anything for, in either variant; or None."""
+    names = [one.metric for one in analysis.metrics if one.silence == "both"]
+    if not names:
         return None
-    names = ", ".join(one.metric for one in analysis.metrics)
-    return f"no feedback for {names} in either variant: is it sent?"
+    return f"no feedback for {', '.join(names)} in either variant: is it sent?"
 
 
 def _guardrail(one: GuardrailResult) -> str:

@@ -114,10 +114,13 @@ def _metrics(history: History, last: Analysis | None, folder: Path) -> Section:
             pictures.append(Picture(file, caption))
     if last is None:
         return Section("Metrics", text=_NOT_YET)
+    share = history.plan.cap_quantile
+    capped = f" A unit counts for at most what {100 * share:g} % of all units have."
+    capped = "" if share == 1 else capped
     table = _table("At the last look", METRIC_HEADER, metric_rows(last))
     return Section(
         "Metrics",
-        text=" ".join(f"{line.capitalize()}." for line in check_lines(last)),
+        text=" ".join(f"{line[0].upper()}{line[1:]}." for line in check_lines(last)) + capped,
         tables=[table],
         pictures=pictures,
     )

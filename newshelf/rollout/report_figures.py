@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 
 from newshelf.evaluation.figures.canvas import COLOURS, MUTED, new_figure, save
 from newshelf.rollout.history import Moment, Stretch
+from newshelf.rollout.reasons import MOST_TOLD
 from newshelf.rollout.results import MetricResult
 
 __all__ = ["draw_metric", "draw_shares"]
@@ -88,7 +89,7 @@ def draw_metric(
         (_since(start, moment.at, scale_s), result)
         for moment in moments
         for result in moment.analysis.metrics
-        if result.metric == name and result.verdict != "unknown"
+        if result.metric == name and math.isfinite(result.effect)
     ]
     if not known:
         return False
@@ -99,7 +100,7 @@ def draw_metric(
     axes.fill_between(
         times,
         [one.low for one in results],
-        [one.high for one in results],
+        [min(one.high, 2 * MOST_TOLD) for one in results],
         color=_CHALLENGER,
         alpha=0.18,
         linewidth=0,
@@ -108,7 +109,14 @@ def draw_metric(
     axes.plot(times, [one.effect for one in results], color=_CHALLENGER, label="effect")
     if len(times) == 1:
         only = results[0]
-        axes.vlines(times, only.low, only.high, color=_CHALLENGER, alpha=0.4, linewidth=4)
+        axes.vlines(
+            times,
+            only.low,
+            min(only.high, 2 * MOST_TOLD),
+            color=_CHALLENGER,
+            alpha=0.4,
+            linewidth=4,
+        )
         axes.plot(times, [only.effect], "o", color=_CHALLENGER)
     axes.axhline(0, color="#444b57", linewidth=1)
     axes.set_xlim(0, max(end_s / scale_s, 1e-9))
@@ -143,7 +151,7 @@ def _focus(axes: Axes, results: Sequence[MetricResult]) -> None:
     middle = results[len(results) // 2 :]
     bounds = [value for one in middle for value in (one.low, one.high) if math.isfinite(value)]
     bounds += [one.effect for one in results] + [0.0]
-    low, high = min(bounds), max(bounds)
+    low, high = min(bounds), min(max(bounds), MOST_TOLD)
     centre, half = (low + high) / 2, max((high - low) / 2, 1e-6) * _ROOM
     axes.set_ylim(centre - half, centre + half)
 

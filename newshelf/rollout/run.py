@@ -36,6 +36,7 @@ def timing_of(plan: ControllerPlan) -> Timing:
         load_s=settings.load_s,
         covariates_s=settings.covariate_days * 24 * 3600,
         look_s=settings.look_s,
+        failed_looks=settings.failed_looks,
     )
 
 

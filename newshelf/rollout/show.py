@@ -56,7 +56,7 @@ def show_rollout(console: Console, row: RolloutRow, look: tuple[datetime, Look] 
         _table(console, GUARDRAIL_HEADER, guardrail_rows(seen.analysis))
         _table(console, SIGNAL_HEADER, signal_rows(seen.analysis))
         for line in check_lines(seen.analysis):
-            console.print(f"  {line}")
+            console.print(f"  {line}", markup=False)
 
 
 def _phase(state: RolloutState) -> str:

@@ -12,8 +12,13 @@ Then, with the covariates x and θ of the least squares of ℓ on x within the v
 
 x was measured before anybody was assigned, so it differs between variants by chance alone, and
 R' is as unbiased as R. Without covariates R' is R.
+
+Where little is known, the shift may be as large as R itself. Effects are judged as a ratio, and
+of a mean near zero there is none, so R is left as it is where R' is below half of it, or above
+twice.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +27,8 @@ from numpy.typing import NDArray
 __all__ = ["Sample", "adjusted_ratios"]
 
 Floats = NDArray[np.float64]
+_LEAST_KEPT = 0.5
+"""Of the unadjusted ratio."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +54,16 @@ def adjusted_ratios(control: Sample, challenger: Sample) -> list[tuple[float, fl
         for sample, ratio in zip(samples, ratios, strict=True)
     ]
     theta = _theta([sample.before for sample in samples], linear)
+    found = _shifted(samples, ratios, linear, theta)
+    kept = [value / ratio for (value, _), ratio in zip(found, ratios, strict=True)]
+    if all(_LEAST_KEPT < share < 1 / _LEAST_KEPT for share in kept):
+        return found
+    return _shifted(samples, ratios, linear, np.zeros_like(theta))
+
+
+def _shifted(
+    samples: Sequence[Sample], ratios: Sequence[float], linear: Sequence[Floats], theta: Floats
+) -> list[tuple[float, float]]:
     grand = np.concatenate([sample.before for sample in samples]).mean(axis=0)
     found = []
     for sample, ratio, parts in zip(samples, ratios, linear, strict=True):

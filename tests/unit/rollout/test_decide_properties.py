@@ -3,15 +3,31 @@
 from functools import lru_cache
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from newshelf.rollout.decide import decide, next_state
+from newshelf.rollout.guardrails import check_guardrails
+from newshelf.rollout.look import look_of
+from newshelf.rollout.metrics import METRICS
+from newshelf.rollout.plan import Plan
 from newshelf.rollout.state import PHASES, RolloutState, split_of
-from newshelf.rollout.totals import Observation, VariantHealth
-from tests.unit.rollout.conftest import AT, SHADOW, health, observation, plan, state, totals
+from newshelf.rollout.totals import Observation, UnitTotals, VariantHealth
+from tests.unit.rollout.conftest import (
+    AT,
+    COUNTS,
+    SHADOW,
+    health,
+    observation,
+    plan,
+    state,
+    totals,
+)
 
 PLAN = plan()
+TEAMS = ("control", "challenger")
 ALLOWED = {
     "draft": {"draft"},
     "shadow": {"shadow", "ramp", "paused", "rolling_back"},
@@ -139,3 +155,61 @@ def test_what_has_ended_stays_ended(before: RolloutState, seen: list[Observation
             assert at.phase == ended
         if at.phase in ("promoted", "rolled_back", "aborted"):
             ended = at.phase
+
+
+WILD = st.floats()
+LIMITS = plan(
+    success=[{"metric": name, "minimum_effect": 0.2} for name in METRICS],
+    guardrails=[
+        *(one.model_dump(exclude_none=True, exclude_unset=True) for one in PLAN.guardrails),
+        {"metric": "p99_ms", "times_control": 1.5},
+    ],
+)
+DRAFTED = plan(interleaving=True, success=[{"metric": "preference", "minimum_effect": 0.1}])
+
+
+@st.composite
+def wild_totals(draw: st.DrawFn) -> UnitTotals:
+    """Ordinary shoppers, some columns of whom hold anything at all."""
+    units = draw(st.sampled_from([0, 1, 2, 31, 300]))
+    values = some_totals(0.1, units, draw(st.integers(0, 3)))
+    columns = {name: getattr(values, name).copy() for name in COUNTS}
+    before = {name: values.requests.copy() for name in COUNTS}
+    for column in draw(st.lists(st.sampled_from([*columns.values(), *before.values()]))):
+        spoilt = draw(st.sampled_from([0, 1, 40, units]))
+        column[:spoilt] = draw(arrays(float, len(column[:spoilt]), elements=WILD, fill=WILD))
+    return UnitTotals(**columns, before=before, units=tuple(map(str, range(units))))
+
+
+@st.composite
+def wild_observations(draw: st.DrawFn, other: str) -> Observation:
+    sides = {side: draw(wild_totals()) for side in ("control", "challenger") if draw(st.booleans())}
+    ill = {side: draw(healths()) for side in ("control", other)}
+    for health_of in ill.values():
+        latencies = health_of.latencies_ms
+        latencies[: draw(st.integers(0, 40))] = draw(WILD)
+    clicks = arrays(float, draw(st.sampled_from([0, 3, 60])), elements=WILD, fill=WILD)
+    return observation(
+        totals=sides,
+        health=ill,
+        credits=draw(st.just({}) | st.fixed_dictionaries(dict.fromkeys(TEAMS, clicks))),
+    )
+
+
+@pytest.mark.parametrize(("rule", "other"), [(LIMITS, "challenger"), (DRAFTED, "interleaved")])
+@settings(max_examples=200, deadline=None)
+@given(data=st.data(), phase=st.sampled_from(["ramp", "paused", "promoting"]))
+def test_no_number_keeps_a_broken_guardrail_from_acting(
+    rule: Plan, other: str, data: st.DataObject, phase: str
+) -> None:
+    before = state(phase, step=1, resumes_to="ramp" if phase == "paused" else None)
+    seen = data.draw(wild_observations(other))
+    decision = decide(rule, before, seen)
+    guardrails = check_guardrails(rule, seen.health["control"], seen.health[other])
+    broken = [one.metric for one in guardrails if one.failed]
+    if broken:
+        assert decision.outcome == "failure"
+        assert decision.phase == ("paused" if phase == "promoting" else "rolling_back")
+        assert broken[0] in decision.reason
+    assert "nan" not in decision.reason
+    assert look_of(before, seen, decision).model_dump_json()

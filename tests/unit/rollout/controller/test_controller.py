@@ -5,6 +5,8 @@ import pytest
 from newshelf.errors import RolloutError, ServerError
 from newshelf.rollout.change import change_rollout
 from newshelf.rollout.look import read_look
+from newshelf.rollout.plan import SuccessMetric
+from newshelf.rollout.records import Feedback
 from newshelf.rollout.start import start_rollout
 from newshelf.server.promoted import Promoted
 from tests.unit.rollout.controller.conftest import NAME, World
@@ -180,6 +182,69 @@ def test_a_challenger_that_does_not_answer_is_not_promoted(world: World) -> None
     del world.versions.broken["2"]
     change_rollout(world.store, NAME, "resume", clock=world.clock)
     go_on(world, "promoted")
+
+
+def test_a_rollout_that_cannot_be_decided_is_paused(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.start()
+    go_on(world, "ramp")
+    controller = world.controller()
+
+    def fails(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("of nothing")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("newshelf.rollout.controller.decide", fails)
+        for _ in range(29):
+            controller.tick_all()
+        assert world.state.phase == "ramp"
+        controller.tick_all()
+        assert (world.state.phase, world.state.resumes_to) == ("paused", "ramp")
+        assert "30 looks in a row" in world.state.reason
+        assert "of nothing" in world.state.reason
+        revision = world.state.revision
+        controller.tick_all()
+        assert world.state.revision == revision
+    change_rollout(world.store, NAME, "resume", clock=world.clock)
+    go_on(world, "promoted")
+
+
+def test_looks_that_fail_now_and_then_pause_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.start()
+    go_on(world, "ramp")
+    controller = world.controller()
+
+    def fails(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("of nothing")
+
+    for _ in range(3):
+        with monkeypatch.context() as patched:
+            patched.setattr("newshelf.rollout.controller.decide", fails)
+            for _ in range(20):
+                controller.tick_all()
+        controller.tick_all()
+    assert world.state.phase == "ramp"
+
+
+def test_one_event_switches_no_guardrail_off(world: World) -> None:
+    world.plan = world.plan.model_copy(
+        update={"success": (SuccessMetric(metric="revenue_per_unit", minimum_effect=0.3),)}
+    )
+    world.start()
+    go_on(world, "ramp")
+    world.shop()
+    world.store.add_feedback(
+        Feedback(
+            event_id=f"giant-{place}", event_type="purchase", item_id="item-1", at=world.now,
+            request_id=answer.request_id, value=1e308,
+        )
+        for place, answer in enumerate(world.store.exposures(NAME))
+    )  # fmt: skip
+    go_on(world, "rolled_back", error=0.5)
+    assert "error_rate" in world.state.reason
 
 
 def test_what_was_seen_is_kept_for_the_report(world: World) -> None:

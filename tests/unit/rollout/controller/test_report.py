@@ -127,3 +127,18 @@ def test_text_in_square_brackets_is_shown_as_it_is(world: World) -> None:
     world.pass_time(100)
     world.controller().tick(NAME)
     assert "[red]broken[/red]" in status_of(world)
+
+
+def test_who_has_too_many_answers_is_named(world: World, tmp_path: Path) -> None:
+    """A monitor asks all day; ordinary shoppers are never named."""
+    world.start()
+    go(world, 3)
+    (split,) = world.store.splits()
+    quiet = {"ctr": 0, "error": 0, "latency_ms": 1}
+    world.store.add_exposures([world._answer("[Monitor]-1", split, quiet) for _ in range(900)])
+    go(world, 1)
+    told = words(page_of(world, tmp_path / "page.html"))
+    for text in (told, status_of(world)):
+        assert re.search(r"nit \[Monitor\]-1 has \d\d% of the answers of", text)
+        assert "unit-1 " not in text
+    assert "A unit counts for at most what 99.9 % of all units have" in told
