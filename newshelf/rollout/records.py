@@ -5,16 +5,26 @@ front end's own id; nothing else about the person is kept.
 """
 
 from datetime import datetime
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from newshelf.catalog.schema import Id
 
-__all__ = ["EVENT_TYPES", "ExposedItem", "Exposure", "Feedback", "FeedbackType"]
+__all__ = [
+    "EVENT_TYPES",
+    "VARIANTS",
+    "ExposedItem",
+    "Exposure",
+    "Feedback",
+    "FeedbackType",
+    "Variant",
+]
 
 FeedbackType = Literal["view", "click", "cart", "purchase"]
-EVENT_TYPES: tuple[FeedbackType, ...] = ("view", "click", "cart", "purchase")
+EVENT_TYPES: tuple[FeedbackType, ...] = get_args(FeedbackType)
+Variant = Literal["default", "control", "challenger", "interleaved"]
+VARIANTS: tuple[Variant, ...] = get_args(Variant)
 
 
 class _Row(BaseModel):
@@ -44,7 +54,7 @@ class Exposure(_Row):
     """With its time zone, UTC."""
     rollout: str | None = None
     """None when no rollout was running."""
-    variant: Literal["default", "control", "challenger", "interleaved"] = "default"
+    variant: Variant = "default"
     """``default``: served by the old version, and not in the experiment."""
     model_version: str
     index_version: str

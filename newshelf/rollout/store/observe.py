@@ -46,7 +46,11 @@ def observe(
         exposures.c.variant.in_(_IN_EXPERIMENT),
         exposures.c.unit.not_in(testers),
     )
-    done = and_(feedback.c.rollout == name, feedback.c.unit.not_in(testers))
+    done = and_(
+        feedback.c.rollout == name,
+        feedback.c.variant.in_(_IN_EXPERIMENT),
+        feedback.c.unit.not_in(testers),
+    )
     during: dict[str, dict[str, Sums]] = {variant: {} for variant in _COMPARED}
     for (variant, unit), mine in sum_up(connection, counted, done).items():
         during.setdefault(variant, {})[unit] = mine
@@ -77,9 +81,13 @@ def _before(
 
     Both what was shown and what was done lie before it: nothing here can be an effect.
     """
-    # Not min(): it would look at all of them.
+    # Not min(), nor of all variants at once: it would look at every answer.
     first_of_all = select(exposures.c.at_us).where(counted).order_by(exposures.c.at_us).limit(1)
-    began_us = connection.scalar(first_of_all)
+    moments = [
+        connection.scalar(first_of_all.where(exposures.c.variant == variant))
+        for variant in _IN_EXPERIMENT
+    ]
+    began_us = min((at_us for at_us in moments if at_us is not None), default=None)
     if began_us is None:
         return {}
     units = select(exposures.c.unit).where(counted).scalar_subquery()

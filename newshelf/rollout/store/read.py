@@ -9,7 +9,7 @@ from sqlalchemy import Table, func, select
 from sqlalchemy.engine import Connection
 from sqlalchemy.sql.elements import ColumnElement
 
-from newshelf.rollout.records import Exposure
+from newshelf.rollout.records import VARIANTS, Exposure
 from newshelf.rollout.store import schema
 from newshelf.rollout.store.clock import from_us
 from newshelf.rollout.store.database import Database
@@ -55,10 +55,11 @@ def read_feedback(database: Database, rollout: str | None) -> Iterator[StoredFee
 
 def last_answer_at(connection: Connection, rollout: str) -> datetime | None:
     """When a rollout's split answered last; None before its first answer."""
-    table = schema.exposures
-    query = select(func.max(table.c.at_us)).where(table.c.rollout == rollout)
-    at_us = connection.scalar(query)
-    return None if at_us is None else from_us(at_us)
+    answer = schema.exposures.c
+    last = select(func.max(answer.at_us)).where(answer.rollout == rollout)
+    # By variant, as the index is: over all of them it would look at every answer.
+    moments = [connection.scalar(last.where(answer.variant == variant)) for variant in VARIANTS]
+    return max((from_us(at_us) for at_us in moments if at_us is not None), default=None)
 
 
 def _rows(database: Database, table: Table, rollout: str | None) -> Iterator[Any]:

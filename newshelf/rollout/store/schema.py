@@ -60,7 +60,8 @@ exposures = Table(
     # JSON: [[item_id, position, score, source, propensity], …]
     Column("ranking", Text, nullable=False),
     Index(None, "unit", "at_us"),
-    Index(None, "rollout", "at_us"),
+    # At a step of 1 %, 98 of 100 answers are the default variant's, which no analysis reads.
+    Index(None, "rollout", "variant", "at_us"),
 )
 
 feedback = Table(
@@ -80,7 +81,7 @@ feedback = Table(
     Column("position", Integer),
     Column("source", Text),
     Index(None, "unit", "at_us"),
-    Index(None, "rollout", "at_us"),
+    Index(None, "rollout", "variant", "at_us"),
 )
 
 rollouts = Table(

@@ -2,15 +2,20 @@
 
 import math
 import random
+import re
 from collections import Counter
 from datetime import timedelta
 
 import numpy as np
 import pytest
+import sqlalchemy
 
+from newshelf.rollout.decide import decide
+from newshelf.rollout.observing import observe_rollout
 from newshelf.rollout.records import Exposure
 from newshelf.rollout.store import EventStore, Observed, StoredFeedback
 from newshelf.rollout.totals import UnitTotals
+from tests.unit.rollout.conftest import plan, state
 from tests.unit.rollout.store.moments import START
 
 NAMES = ("requests", "shown", "clicks", "purchases", "revenue", "ndcg", "ndcg_requests")
@@ -237,3 +242,72 @@ def test_many_latencies_are_sampled(store: EventStore, exposure, monkeypatch) ->
     assert len(set(sample)) == 50
     # Of all of them, not of the first.
     assert sample.max() > 250
+
+
+@pytest.fixture
+def one_per_cent(store: EventStore, exposure, feedback, split) -> EventStore:
+    """A step of 1 %, in which only those outside of the experiment click and buy."""
+    store.create_rollout("spring", "", "", split())
+    share = {3: "control", 53: "challenger"}
+    answers = [
+        exposure(
+            "ring", unit=f"unit {number}", rollout="spring", at_s=number,
+            variant=share.get(number % 100, "default"),
+        )
+        for number in range(4000)
+    ]  # fmt: skip
+    outside = [one for one in answers if one.variant == "default"]
+    store.add_exposures(answers)
+    store.add_feedback(
+        [
+            feedback("ring", kind, request_id=one.request_id, value=5.0)
+            for one in outside
+            for kind in ("click", "purchase")
+        ]
+    )
+    return store
+
+
+def test_only_the_variants_are_summed_up(one_per_cent: EventStore) -> None:
+    seen = observe(one_per_cent, step_s=0)
+    assert set(seen.totals) == set(seen.health) == {"control", "challenger"}
+    assert [len(totals) for totals in seen.totals.values()] == [40, 40]
+    assert not any(totals.clicks.any() for totals in seen.totals.values())
+
+
+def test_feedback_that_is_missing_in_both_variants_pauses(one_per_cent: EventStore) -> None:
+    ramp = state("ramp", rollout="spring", since=START)
+    rules = plan(ramp=[{"percent": 1, "min_seconds": 9, "max_seconds": 9000, "min_units": 40}])
+    now = START + timedelta(seconds=4000)
+    seen = observe_rollout(
+        one_per_cent, rules, ramp, now=now, before_window_s=BEFORE_S, versions_ready=True
+    )
+    decision = decide(rules, ramp, seen)
+    assert (decision.outcome, decision.phase) == ("no_data", "paused")
+    assert "no feedback for ctr" in decision.reason
+
+
+def test_a_look_reads_nothing_of_those_outside(one_per_cent: EventStore) -> None:
+    """By the database's own plan for each statement."""
+    engine, statements = one_per_cent._database._engine, []
+    is_sqlite = engine.dialect.name == "sqlite"
+    if not is_sqlite:
+        # As its autovacuum does.
+        with one_per_cent._database.writing() as connection:
+            connection.execute(sqlalchemy.text("ANALYZE"))
+    sqlalchemy.event.listen(
+        engine, "before_cursor_execute", lambda *call: statements.append(call[2:4])
+    )
+    observe(one_per_cent)
+    one_per_cent.last_answer_at("spring")
+    explain = "EXPLAIN QUERY PLAN" if is_sqlite else "EXPLAIN"
+    by_rollout = re.compile(r"WHERE (exposures|feedback)\.rollout = ")
+    # Covariates are read by unit.
+    looked = [one for one in statements if by_rollout.search(one[0]) and "BETWEEN" not in one[0]]
+    assert len(looked) > 10
+    with one_per_cent._database.reading() as connection:
+        for sql, values in looked:
+            rows = connection.exec_driver_sql(f"{explain} {sql}", values)
+            told = "\n".join(str(row[-1]) for row in rows)
+            assert re.search(r"(SEARCH|Index Cond).*rollout ?= ?.*variant ?= ?", told), told
+            assert not re.search(r"Seq Scan|SCAN (exposures|feedback)", told), told
