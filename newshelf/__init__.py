@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 __version__ = "0.1.0"
 
@@ -15,3 +16,5 @@ os.environ |= {
 }
 # OpenVINO has no such switch: where this package is missing, it uses a stub of its own.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+# Matplotlib's list of fonts, which otherwise goes into the home folder.
+os.environ.setdefault("MPLCONFIGDIR", str(Path(__file__).parents[1] / ".newshelf" / "matplotlib"))
