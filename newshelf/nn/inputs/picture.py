@@ -2,7 +2,7 @@
 
 Decoding and normalising let go of the interpreter's lock, so threads do them side by side; the
 resize between them, .1 to .3 ms, holds it. On a GPU ``newshelf.nn.inputs.gpu`` does the same;
-``newshelf.nn.inputs.agreement`` compares the two.
+``tests.decode_agreement`` compares the two.
 """
 
 import math

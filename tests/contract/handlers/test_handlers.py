@@ -15,9 +15,9 @@ from ts.metrics.metric_type_enum import MetricTypes
 from ts.service import Service
 from ts.utils.util import list_classes_from_module
 
-from newshelf.serving.fake import FakeEncoderPredictor, FakeRecommenderPredictor
 from newshelf.serving.observe import BATCH_SIZE, CACHE_HITS, METRICS, Span
 from newshelf.serving.trace import SPANS_HEADER, TRACE_HEADER, read_trace
+from tests.fake_predictors import FakeEncoderPredictor, FakeRecommenderPredictor
 
 ROOT = Path(__file__).parents[3]
 MODELS = ["encoder", "recommender"]

@@ -22,7 +22,7 @@ from newshelf.gateway.worker import make_worker
 from newshelf.rollout.split import Split
 from newshelf.rollout.store import EventStore
 from newshelf.server.gateway_plan import GatewayPlan
-from newshelf.serving.fake import FAKE_IDS
+from tests.fake_predictors import FAKE_IDS
 from tests.unit.gateway.fake_torchserve import FakeTorchServe
 
 CATEGORIES = ("Jewellery > Rings", "Jewellery > Pendants", "Home > Lighting")

@@ -5,8 +5,8 @@ import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from newshelf.serving.fake import FakeEncoderPredictor, FakeRecommenderPredictor
 from newshelf.serving.protocol import RawRequest
+from tests.fake_predictors import FakeEncoderPredictor, FakeRecommenderPredictor
 
 __all__ = ["ALIVE", "Asked", "FakeTorchServe", "broken", "closed", "late", "raw", "status"]
 

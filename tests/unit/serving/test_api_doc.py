@@ -10,7 +10,6 @@ import pytest
 
 from newshelf import errors
 from newshelf.catalog.schema import Product
-from newshelf.serving.fake import FakeEncoderPredictor, FakeRecommenderPredictor
 from newshelf.serving.limits import Limits, ServingSettings
 from newshelf.serving.observe import METRICS
 from newshelf.serving.protocol import DEADLINE_HEADER, RawRequest
@@ -22,6 +21,7 @@ from newshelf.serving.schemas import (
     RecommendAnswer,
     RecommendRequest,
 )
+from tests.fake_predictors import FakeEncoderPredictor, FakeRecommenderPredictor
 
 DOCS = Path(__file__).parents[3] / "docs"
 PAGE = (DOCS / "api.md").read_text(encoding="utf-8")

@@ -10,8 +10,8 @@ from PIL import Image
 from newshelf.catalog import read_catalog
 from newshelf.catalog.sample import draw_sample
 from newshelf.config import ImageTowerSettings
-from newshelf.nn.inputs.agreement import decode_agreement
 from newshelf.nn.weights import load_image_tower
+from tests.decode_agreement import decode_agreement
 
 GATE = 0.99
 """As for a precision at export."""
