@@ -19,8 +19,8 @@ CatalogOption = Annotated[
     Path | None,
     typer.Option(
         "--catalog",
-        metavar="DIR",
-        help="A catalogue; without it, the drawn sample.",
+        metavar="DIR|FILE",
+        help="A catalogue, or a shop's export; without it, the drawn sample.",
         show_default=False,
     ),
 ]

@@ -26,8 +26,9 @@ class Catalog:
     """Items, and what people did with them; all references hold."""
 
     folder: Path
+    """Where ``image_link`` starts."""
     name: str
-    """The folder's own name."""
+    """The own name of the folder or file."""
     items: pd.DataFrame
     """One row per product, numbered from 0: all of ``ITEM_COLUMNS`` (texts ``str`` or None,
     ``price`` float64, ``created_at`` Int64), then the shop's own columns."""
@@ -61,8 +62,8 @@ def read_catalog(folder: Path, *, strict: bool = False) -> Catalog:
     """Read and check the catalogue in ``folder``.
 
     Args:
-        folder: holds ``items`` and perhaps ``events`` and ``baskets``, each as
-            ``.parquet``, ``.csv`` or ``.tsv``, and the pictures.
+        folder: holds ``items`` and perhaps ``events`` and ``baskets``, in any of
+            ``EXTENSIONS``, and the pictures; or a file of items alone, such as a shop's export.
         strict: refuse a catalogue with any problem; otherwise bad rows are left out and
             ``Catalog.report`` has them all.
 
@@ -70,27 +71,28 @@ def read_catalog(folder: Path, *, strict: bool = False) -> Catalog:
         CatalogError: a file is missing, unreadable or lacks a column; nothing is left of
             the items; or, if strict, any row has a problem.
     """
-    folder = Path(folder)
-    items_table = _open(folder, "items")
+    source = Path(folder)
+    items_table = _open(source, "items")
     if items_table is None:
-        raise CatalogError(_no_items(folder))
+        raise CatalogError(_no_items(source))
+    folder = source.parent if source.is_file() else source
     items = check_items(items_table, folder)
     in_file = parse_text(items_table.frame["id"])
     checked = [(items_table, items)]
     frames: dict[str, pd.DataFrame | None] = {"events": None, "baskets": None}
     for name, check in (("events", check_events), ("baskets", check_baskets)):
-        if (table := _open(folder, name)) is not None:
+        if (table := _open(source, name)) is not None:
             frame = check(table, items["id"], in_file)
             checked.append((table, frame))
             frames[name] = None if frame.empty else frame
     report = _report(checked)
     _refuse(folder, items, report, strict)
-    return Catalog(folder, folder.resolve().name, items, **frames, report=report)
+    return Catalog(folder, source.resolve().name, items, **frames, report=report)
 
 
 def _open(folder: Path, name: str) -> CheckedTable | None:
     path = find_table(folder, name)
-    return None if path is None else CheckedTable(read_table(path))
+    return None if path is None else CheckedTable(read_table(path, name))
 
 
 def _no_items(folder: Path) -> str:

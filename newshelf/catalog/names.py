@@ -102,9 +102,9 @@ def join_values(name: str, cell: Any) -> str | None:
         return cell
     if isinstance(cell, bool):
         return str(cell).lower()
-    if isinstance(cell, dict):
-        if isinstance(path := cell.get("path"), str):  # a picture as Hugging Face has it
-            return path
+    if isinstance(cell, dict) and isinstance(path := cell.get("path"), str):
+        return path  # a picture as Hugging Face has it
+    if isinstance(cell, dict | tuple):
         raise ValueError("holds objects: give one text, or a list of them")
     if isinstance(cell, bytes):
         raise ValueError("holds bytes: give text, and for a picture the path of its file")
@@ -184,10 +184,6 @@ def _event_words(table: Table) -> Table:
             frame["event_type"] = pd.Series(new[codes], index=frame.index, dtype="str")
         source = sources.get("event_type", "event_type")
         mapped += [Mapped(f"{source}: {word}", ours[word]) for word in changed]
-    if _key(sources.get("timestamp", "")) == "event_timestamp":  # GA4 counts microseconds
-        micro = pd.to_numeric(frame["timestamp"], errors="coerce")
-        seconds = (micro // 1_000_000).where(micro >= 10**15).astype("Int64")
-        frame["timestamp"] = seconds.astype("str").where(seconds.notna(), frame["timestamp"])
     return replace(table, frame=frame, mapped=tuple(mapped))
 
 
@@ -295,10 +291,14 @@ def _options(
         kinds = names.str.strip().str.lower().map(_OPTIONS)
         for ours in kinds.dropna().unique():
             rows = (kinds == ours) & values.notna()
-            joined = values[rows].groupby(ids[rows]).agg(lambda v: ",".join(dict.fromkeys(v)))
+            joined = values[rows].groupby(ids[rows]).agg(_distinct)
             new = ids.map(joined)
             frame[ours] = frame[ours].where(frame[ours].notna(), new) if ours in frame else new
     return frame
+
+
+def _distinct(cells: pd.Series) -> str:
+    return ",".join(dict.fromkeys(part.strip() for cell in cells for part in cell.split(",")))
 
 
 def _fold(

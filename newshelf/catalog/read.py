@@ -1,4 +1,4 @@
-"""Find and read one table of a catalogue, nothing decided yet about its cells.
+"""Read one table of a catalogue, nothing decided yet about its cells.
 
 What a file is, its bytes say; its name only says which table it is.
 """
@@ -10,6 +10,7 @@ import zlib
 from dataclasses import replace
 from pathlib import Path
 
+from newshelf.catalog.find import EXTENSIONS, find_table
 from newshelf.catalog.names import apply_names
 from newshelf.catalog.parquet import read_parquet
 from newshelf.catalog.table import Mapped, Table
@@ -18,10 +19,6 @@ from newshelf.errors import CatalogError
 
 __all__ = ["EXTENSIONS", "Mapped", "Table", "find_table", "read_table"]
 
-EXTENSIONS = (".parquet", ".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json", ".xml")
-"""What a table's file may end in, each with or without ``.gz``."""
-_NOT_READ = (".xlsx", ".xlsm", ".xls", ".ods", ".zip", ".html", ".feather", ".arrow", ".orc",
-    ".avro", ".db", ".sqlite", ".bz2", ".xz", ".zst", ".7z", ".rar", ".pdf")  # fmt: skip
 _GZIP = b"\x1f\x8b"
 _CSV = "save the sheet as CSV UTF-8"
 _KINDS = {
@@ -48,46 +45,17 @@ _MOST_GROWTH = 100
 """Bytes that a gzip file may unpack to, and how many times its own size where that is more."""
 
 
-def find_table(folder: Path, name: str) -> Path | None:
-    """The file of table ``name`` in whatever case, or None.
-
-    Raises:
-        CatalogError: when there are two, since either could be the stale one; or only
-            something that is not read, such as a spreadsheet or a folder of parts.
-    """
-    if not folder.is_dir():
-        return None
-    inside = [path for path in folder.iterdir() if path.name.lower().startswith(name)]
-    by_ending: dict[str, list[Path]] = {end: [] for end in (*EXTENSIONS, *_NOT_READ, "")}
-    for path in sorted(inside):
-        ending = path.name.lower().removeprefix(name).removesuffix(".gz")
-        by_ending.get(ending, []).append(path)
-    found = [path for end in EXTENSIONS for path in by_ending[end] if path.is_file()]
-    if len(found) > 1:
-        names = " and ".join(path.name for path in found)
-        raise CatalogError(f"{folder} holds {names}: keep one of them")
-    if found:
-        return found[0]
-    parts = [path for end in ("", ".parquet") for path in by_ending[end] if path.is_dir()]
-    if parts and any(parts[0].rglob("*.[pct]*")):
-        raise CatalogError(
-            f"{parts[0]} is a folder of parts: write them as one file, such as {name}.parquet"
-        )
-    return next((path for end in _NOT_READ for path in by_ending[end] if path.is_file()), None)
-
-
-def read_table(path: Path, kind: str | None = None) -> Table:
+def read_table(path: Path, kind: str) -> Table:
     """Read one file and give its columns our names.
 
     Args:
         path: what it holds is told by its bytes, not by its name.
-        kind: ``items``, ``events`` or ``baskets``; by default, as the file is named.
+        kind: ``items``, ``events`` or ``baskets``.
 
     Raises:
         CatalogError: when the file as a whole cannot be read: empty, no table, of an
             encoding that cannot be told, or a column is repeated.
     """
-    kind = kind or path.name.lower().partition(".")[0]
     try:
         with path.open("rb") as handle:
             start = handle.read(4)
@@ -95,7 +63,7 @@ def read_table(path: Path, kind: str | None = None) -> Table:
             table = read_parquet(path.name, handle) if start == b"PAR1" else _read_bytes(path)
     except OSError as error:
         raise CatalogError(f"cannot read {path}: {error.strerror or error}") from error
-    return apply_names(table, kind if kind in {"events", "baskets"} else "items")
+    return apply_names(table, kind)
 
 
 def _read_bytes(path: Path) -> Table:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
+from newshelf.catalog.find import find_table
 from newshelf.errors import SetupError
 
 __all__ = [
@@ -28,18 +29,14 @@ DIGEST = "#"
 """What a digest starts with, to tell it from a value that a reader understands."""
 
 _TABLES = ("items", "events", "baskets")
-_TABLE_SUFFIXES = (".parquet", ".csv", ".tsv")
 _PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 
 
-def catalog_files(folder: Path) -> Component:
+def catalog_files(catalog: Path) -> Component:
     """Tables by their bytes; pictures, which are many, by path, size and time of change."""
-    parts = {
-        path.name: file_digest(path)
-        for table in _TABLES
-        for suffix in _TABLE_SUFFIXES
-        if (path := folder / f"{table}{suffix}").is_file()
-    }
+    found = (find_table(catalog, table) for table in _TABLES)
+    parts = {path.name: file_digest(path) for path in found if path is not None}
+    folder = catalog.parent if catalog.is_file() else catalog
     pictures = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in _PICTURES:

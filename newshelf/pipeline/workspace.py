@@ -125,21 +125,21 @@ def open_workspace(
     """The workspace of ``catalog``, or of the drawn sample when it is None.
 
     Args:
-        catalog: a folder in the catalogue format.
+        catalog: a folder in the catalogue format, or a file of items.
         override: use this folder instead of one under ``home``.
         model_store: where archives go; None is the repository's.
         home: the folder of all workspaces.
 
     Raises:
-        SetupError: ``catalog`` is not a folder.
+        SetupError: ``catalog`` is not there.
     """
     store = (model_store or ROOT / "model_store").resolve()
     if catalog is None:
         root = (override or home / "sample").resolve()
         return Workspace(root, root / "sample", is_sample=True, model_store=store)
     folder = catalog.resolve()
-    if not folder.is_dir():
-        raise SetupError(f"--catalog {catalog} is not a folder")
+    if not (folder.is_dir() or folder.is_file()):
+        raise SetupError(f"--catalog {catalog} is not a folder or a file")
     root = (override or home / _name(folder)).resolve()
     return Workspace(root, folder, is_sample=False, model_store=store)
 

@@ -65,7 +65,7 @@ def test_no_verb_prints_the_help() -> None:
 def test_an_expected_error_is_one_line_and_exit_code_1() -> None:
     code, output = run("train", "--catalog", "/nowhere")
     assert code == 1
-    assert output == "error: --catalog /nowhere is not a folder\n"
+    assert output == "error: --catalog /nowhere is not a folder or a file\n"
 
 
 def test_debug_shows_where_it_came_from() -> None:

@@ -20,7 +20,7 @@ ROWS = [("0012", "Oak stool", "20.5"), ("0013", "Rope lamp", "99")]
 def read(folder, name, data):
     path = folder / name
     path.write_bytes(data if isinstance(data, bytes) else data.encode())
-    return read_table(path)
+    return read_table(path, "items")
 
 
 def rows(table):
@@ -192,7 +192,7 @@ def test_a_folder_of_parts_and_a_spreadsheet_are_named(tmp_path):
         find_table(tmp_path, "items")
     (tmp_path / "Events.xlsx").write_bytes(packed("xl/workbook.xml"))
     with pytest.raises(CatalogError, match="an Excel workbook"):
-        read_table(find_table(tmp_path, "events"))
+        read_table(find_table(tmp_path, "events"), "events")
 
 
 def test_json_keeps_numbers_as_they_are_written(tmp_path):
@@ -230,7 +230,7 @@ def test_any_bytes_are_read_or_refused(tmp_path_factory, data, name, packed):
     path = tmp_path_factory.mktemp("any") / name
     path.write_bytes(gzip.compress(data) if packed else data)
     try:
-        table = read_table(path)
+        table = read_table(path, "items")
     except CatalogError:
         return
     assert len(table.frame) == len(table.rows) <= table.rows_read

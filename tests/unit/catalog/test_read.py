@@ -144,7 +144,7 @@ def test_odd_text_survives(tmp_path_factory, rows, extension):
             handle.seek(0)
             starts.append(len(re.findall(r"\r\n|\r|\n", handle.read())) + 1)
             writer.writerow(row)
-    table = read_table(path)
+    table = read_table(path, "items")
     assert list(table.frame.itertuples(index=False, name=None)) == rows
     assert table.rows.tolist() == starts
 

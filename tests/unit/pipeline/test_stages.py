@@ -68,6 +68,12 @@ def test_a_new_table_and_a_changed_picture_are_reasons(shop: Shop) -> None:
     assert reason == "the catalogue changed (new: events.csv, pictures)"
 
 
+def test_tables_of_every_container_count(shop: Shop) -> None:
+    update(shop)
+    (shop.workspace.catalog / "Events.JSONL.gz").write_bytes(b"{}")
+    assert why_stale(stage(shop, "train")) == "the catalogue changed (new: Events.JSONL.gz)"
+
+
 def test_a_removed_table_is_the_reason(shop: Shop) -> None:
     events = shop.workspace.catalog / "events.csv"
     events.write_text("user_id,item_id,event_type,timestamp\n")

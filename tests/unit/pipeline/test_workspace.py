@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from newshelf.errors import SetupError
+from newshelf.pipeline.fingerprint import catalog_files
 from newshelf.pipeline.workspace import ROOT, WORKSPACES, open_workspace
 
 HOLD = """
@@ -52,6 +53,16 @@ def test_a_path_with_dots_and_a_link_mean_the_same_catalogue(tmp_path: Path) -> 
 def test_a_catalogue_that_is_no_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="is not a folder"):
         open_workspace(tmp_path / "missing")
+
+
+def test_a_file_is_a_catalogue_too(tmp_path: Path) -> None:
+    export = tmp_path / "products_export.csv"
+    export.write_text("id,title\n1,Mug\n")
+    assert open_workspace(export).catalog == export
+    before = catalog_files(export)
+    assert "products_export.csv" in before
+    (tmp_path / "mug.jpg").write_bytes(b"a picture")
+    assert catalog_files(export) != before
 
 
 def test_the_override_wins(tmp_path: Path) -> None:
