@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from newshelf.catalog.checked import CheckedTable
-from newshelf.catalog.columns import parse_text
+from newshelf.catalog.columns import parse_id
 from newshelf.catalog.interactions import check_baskets, check_events
 from newshelf.catalog.items import check_items
 from newshelf.catalog.read import EXTENSIONS, find_table, read_table
@@ -77,7 +77,7 @@ def read_catalog(folder: Path, *, strict: bool = False) -> Catalog:
         raise CatalogError(_no_items(source))
     folder = source.parent if source.is_file() else source
     items = check_items(items_table, folder)
-    in_file = parse_text(items_table.frame["id"])
+    in_file = parse_id(items_table.frame["id"]).values
     checked = [(items_table, items)]
     frames: dict[str, pd.DataFrame | None] = {"events": None, "baskets": None}
     for name, check in (("events", check_events), ("baskets", check_baskets)):
@@ -109,6 +109,7 @@ def _report(checked: Sequence[tuple[CheckedTable, pd.DataFrame]]) -> Report:
         rows_read={table.file: table.rows_read for table, _ in checked},
         rows_kept={table.file: len(frame) for table, frame in checked},
         notes=tuple(note for table, _ in checked for note in table.notes),
+        mapped={table.file: table.mapped for table, _ in checked},
     )
 
 

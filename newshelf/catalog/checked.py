@@ -2,19 +2,22 @@
 
 import difflib
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
+from newshelf.catalog.columns import Parsed
 from newshelf.catalog.read import Table
-from newshelf.catalog.report import Problem
+from newshelf.catalog.report import Problem, quoted
 from newshelf.catalog.schema import EventType
 from newshelf.errors import CatalogError
 
 __all__ = ["CheckedTable", "listed"]
 
 Reason = str | Callable[[Any], str]
+"""The whole of it, or a function of the cell."""
 
 _NEAR = 0.75
 """Similarity from which on an unknown column is taken for a misspelt one."""
@@ -36,17 +39,39 @@ class CheckedTable:
     def reject(self, where: Any, field: str, reason: Reason) -> None:
         """Leave out the rows under the mask ``where`` and report each."""
         mask = np.asarray(where, dtype=bool)
-        self.mention(mask, field, reason)
+        self._report(mask, field, reason, "row")
         self._bad |= mask
 
-    def mention(self, where: Any, field: str, reason: Reason) -> None:
-        """Report the rows under the mask but keep them; a callable is given the cell."""
-        places = np.flatnonzero(np.asarray(where, dtype=bool))
+    def lose(self, where: Any, field: str, reason: Reason) -> None:
+        """Report the cells under the mask as left out; their rows stay."""
+        self._report(np.asarray(where, dtype=bool), field, reason, "cell")
+
+    def read(self, field: str, parsed: Parsed, *, required: bool = False) -> pd.Series:
+        """Return a parsed column and report what could not be read of it.
+
+        Args:
+            field: the column.
+            parsed: its values and reasons.
+            required: leave out the row of a cell that is absent or could not be read.
+        """
+        unread = parsed.reasons.notna().to_numpy()
+        reasons = iter(parsed.reasons[unread].tolist())
+        report = self.reject if required else self.lose
+        report(unread, field, lambda cell: f"{quoted(cell)} {next(reasons)}")
+        if required:
+            missing = parsed.values.isna().to_numpy() & ~unread
+            self.reject(missing, field, f"the {field} is missing")
+        return parsed.values
+
+    def _report(
+        self, mask: npt.NDArray[np.bool_], field: str, reason: Reason, lost: Literal["row", "cell"]
+    ) -> None:
+        places = np.flatnonzero(mask)
         rows = self._rows[places].tolist()
         cells = self.frame[field].iloc[places].tolist()
         for row, cell in zip(rows, cells, strict=True):
             text = reason if isinstance(reason, str) else reason(cell)
-            self._problems.append(Problem(self.file, row, field, text))
+            self._problems.append(Problem(self.file, row, field, text, lost))
 
     def kept(self, columns: dict[str, pd.Series]) -> pd.DataFrame:
         """The rows that passed, numbered from 0: ``columns`` first, then all others."""

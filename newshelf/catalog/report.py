@@ -1,9 +1,28 @@
 """What was wrong with a catalogue, where, and how much of it was kept."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
-__all__ = ["Problem", "Report"]
+__all__ = ["Group", "Problem", "Report", "quoted"]
+
+_LONGEST_CELL = 60
+_LONGEST_REASON = 300
+_MOST_GROUPS = 50
+_MOST_ROWS = 100
+_MOST_MAPPED = 40
+_CELL_OR_NUMBER = re.compile(
+    r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[0-9][0-9.,]*(?:e[+-]?[0-9]+)?"
+)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def quoted(cell: object) -> str:
+    """Return a cell as a report shows it: in quotes, shortened, control characters escaped."""
+    text = cell if isinstance(cell, str) else str(cell)
+    shown = repr(text[:_LONGEST_CELL])
+    return shown if len(text) <= _LONGEST_CELL else f"{shown[:-1]}…{shown[-1]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,10 +37,33 @@ class Problem:
     field: str | None
     """Column name; None when it concerns the whole row."""
     reason: str
+    """It begins with the cell, in quotes, where that says more."""
+    lost: Literal["row", "cell"] = "row"
+    """What is left out: the whole row, or this cell."""
 
     def __str__(self) -> str:
         place = self.file if self.row is None else f"{self.file} row {self.row}"
         return f"{place}, {self.field}: {self.reason}" if self.field else f"{place}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """All problems of one file and column that have one reason, whatever the cells hold."""
+
+    first: Problem
+    rows: Sequence[int | None]
+
+    def __str__(self) -> str:
+        first, count = self.first, len(self.rows)
+        reason = _CONTROL.sub(lambda found: repr(found[0])[1:-1], first.reason)
+        if len(reason) > _LONGEST_REASON:
+            reason = f"{reason[:_LONGEST_REASON]}…"
+        where = f"{first.field}: " if first.field else ""
+        if first.row is None:
+            return f"{where}{reason}"
+        lost = {"row": "row", "cell": "cell"}[first.lost] + ("s" if count > 1 else "")
+        place = f"row {first.row}" if count == 1 else f"such as row {first.row}"
+        return f"{where}{count:,} {lost} left out, {place}: {reason}"
 
 
 @dataclass(frozen=True)
@@ -34,24 +76,79 @@ class Report:
     rows_kept: Mapping[str, int] = field(default_factory=dict)
     """Rows of each file that the catalogue holds, by file name."""
     notes: tuple[str, ...] = ()
-    """Advice that is no problem: a column whose name is nearly one that we know."""
+    """Advice that is no problem: what was assumed, a column whose name is nearly one of ours."""
+    mapped: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
+    """By file name: a shop's own name of a column or event, and ours that it is read as."""
 
-    def summary(self, limit: int = 10) -> str:
-        """Counts per file, then the first ``limit`` problems, as lines of text."""
-        lines = [
-            f"{file}: {read:,} rows read, {self.rows_kept[file]:,} kept"
+    def groups(self) -> list[Group]:
+        """The problems by file, column and reason: of each file the most frequent first."""
+        rows: dict[tuple[object, ...], list[int | None]] = {}
+        first: dict[tuple[object, ...], Problem] = {}
+        for problem in self.problems:
+            kind = _CELL_OR_NUMBER.sub("…", problem.reason)
+            key = (problem.file, problem.field, problem.lost, kind)
+            first.setdefault(key, problem)
+            rows.setdefault(key, []).append(problem.row)
+        files = [*self.rows_read]
+        groups = [Group(problem, rows[key]) for key, problem in first.items()]
+        return sorted(groups, key=lambda group: (files.index(group.first.file), -len(group.rows)))
+
+    def unusable(self) -> list[str]:
+        """A line for each file that has rows, but none that can be used, with the main reason."""
+        first = {group.first.file: group for group in reversed(self.groups())}
+        return [
+            f"{file}: {read:,} rows read, none usable"
+            + (f": {first[file]}" if file in first else "")
             for file, read in self.rows_read.items()
+            if read and not self.rows_kept[file]
         ]
-        lines += self.notes
-        lines += self._problem_lines(limit)
-        return "\n".join(lines)
 
-    def _problem_lines(self, limit: int) -> list[str]:
-        count = len(self.problems)
-        if not count:
-            return []
-        lines = [f"{count:,} problem{'s' if count > 1 else ''}:"]
-        lines += [f"  {problem}" for problem in self.problems[:limit]]
-        if count > limit:
-            lines.append(f"  … and {count - limit:,} more")
-        return lines
+    def summary(self) -> str:
+        """Counts per file, names that were mapped, kinds of problems, and notes: lines of text."""
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        groups = self.groups()
+        for file, read in self.rows_read.items():
+            kept = self.rows_kept[file]
+            usable = "none usable" if read and not kept else f"{kept:,} kept"
+            yield f"{file}: {read:,} rows read, {usable}"
+            mapped = self.mapped.get(file, ())
+            if mapped:
+                width = max(len(found) for found, _ in mapped[:_MOST_MAPPED])
+                yield "  read as our names:"
+                yield from (
+                    f"    {found:<{width}}  {ours}" for found, ours in mapped[:_MOST_MAPPED]
+                )
+                if len(mapped) > _MOST_MAPPED:
+                    yield f"    … and {len(mapped) - _MOST_MAPPED:,} more"
+            mine = [group for group in groups if group.first.file == file]
+            yield from (f"  {group}" for group in mine[:_MOST_GROUPS])
+            if len(mine) > _MOST_GROUPS:
+                yield f"  … and {len(mine) - _MOST_GROUPS:,} more kinds"
+        yield from (f"note: {note}" for note in self.notes)
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as data; of each kind of problem the first rows."""
+        return {
+            "files": {
+                file: {
+                    "rows_read": read,
+                    "rows_kept": self.rows_kept[file],
+                    "mapped": dict(self.mapped.get(file, ())),
+                }
+                for file, read in self.rows_read.items()
+            },
+            "problems": [
+                {
+                    "file": group.first.file,
+                    "field": group.first.field,
+                    "lost": group.first.lost,
+                    "count": len(group.rows),
+                    "reason": group.first.reason,
+                    "rows": group.rows[:_MOST_ROWS],
+                }
+                for group in self.groups()
+            ],
+            "notes": list(self.notes),
+        }

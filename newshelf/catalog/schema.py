@@ -70,10 +70,10 @@ def clean_id(text: str) -> str:
     if not cleaned:
         raise ValueError("must not be blank")
     if len(cleaned) > MAX_ID_CHARS:
-        raise ValueError(f"an id has at most {MAX_ID_CHARS} characters")
+        raise ValueError(f"must have at most {MAX_ID_CHARS} characters")
     # isprintable() first: it is one pass in C, and true of nearly all ids.
     if not cleaned.isprintable() and any(unicodedata.category(c) == "Cc" for c in cleaned):
-        raise ValueError("an id has no control characters")
+        raise ValueError("must have no control characters")
     return cleaned
 
 

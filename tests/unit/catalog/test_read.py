@@ -80,10 +80,10 @@ def test_merchant_feed_spellings_are_read(tmp_path):
         "3,Lamp,9 USD,preorder\n"
     )
     catalog = read_catalog(tmp_path)
-    assert catalog.items["price"].tolist() == [12.5, 7.0]
-    assert catalog.items["availability"].tolist() == ["in_stock", "out_of_stock"]
+    np.testing.assert_array_equal(catalog.items["price"], [12.5, 7.0, np.nan])
+    assert catalog.items["availability"].tolist() == ["in_stock", "out_of_stock", "preorder"]
     assert [str(problem) for problem in catalog.report.problems] == [
-        "items.csv row 4, price: '9 USD': most of the prices are in EUR"
+        "items.csv row 4, price: '9 USD' is in USD, and most of the prices are in EUR"
     ]
 
 
