@@ -42,8 +42,11 @@ class PictureFolder:
         Returns:
             The file's path relative to the folder, or the reason why there is none.
         """
-        spellings = _spellings(link)
-        paths = [PurePosixPath(spelling) for spelling in spellings]
+        plain = not link.startswith("/") and ".." not in link and "\0" not in link
+        if plain and os.path.lexists(f"{self._root}/{link}"):  # as nearly all are
+            reason = self._problem(PurePosixPath(link))
+            return (None, f"{quoted(link)} {reason}") if reason else (link, None)
+        paths = [PurePosixPath(spelling) for spelling in _spellings(link)]
         if reason := _refused(link, paths):
             return None, reason
         for path in paths:

@@ -80,6 +80,6 @@ def _series(
     for place, cell in enumerate(kept):
         if cell is not None and cell != cell.encode(errors="replace").decode():
             reason = "the cell has bytes that are not in the file's encoding: it is left out"
-            lost.append(Problem(file, rows[place], name, reason))
+            lost.append(Problem(file, rows[place], name, reason, "cell"))
             kept[place] = ""
     return pd.Series(kept, dtype="str")
