@@ -124,6 +124,7 @@ def _measure(
         seconds=round(time.monotonic() - started, 1),
         versions=suite.versions(),
         hardware=hardware(),
+        revision=suite.heading.revision(task),
     )
 
 

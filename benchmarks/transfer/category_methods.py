@@ -32,6 +32,7 @@ __all__ = [
     "DRAWS",
     "INNER",
     "TILT",
+    "best_rates",
     "general_model",
     "meta_trained",
     "ndcg_curve",
@@ -44,7 +45,7 @@ INNER, DRAWS = 2, 2
 TILT = 2.0
 """Of the popularity in meta-training's tasks."""
 _QUERIES = 20
-_RATES = (0.01, 0.03, 0.1, 0.3)
+_RATES = (0.003, 0.01, 0.03, 0.1, 0.3)
 """Of fine-tuning; the best on the validation categories is taken."""
 
 
@@ -91,12 +92,19 @@ def tuned(world: World, model: CategoryScorer, *, steps: int) -> Maml:
     return Maml(model, event_loss, steps=steps, rate=max(_RATES, key=reached))
 
 
+def best_rates(world: World, model: CategoryScorer, steps: Sequence[int]) -> dict[int, Maml]:
+    """Gradient descent from ``model``, for each number of steps at the rate that validates best."""
+    runs = [Maml(model, event_loss, steps=max(steps), rate=rate) for rate in _RATES]
+    curves = [ndcg_curve(world, world.validation, maml, steps) for maml in runs]
+    return {step: runs[int(np.argmax([c[at] for c in curves]))] for at, step in enumerate(steps)}
+
+
 def meta_trained(world: World, start: Maml, run: Run, *, first_order: bool) -> Maml:
     """MAML from a general model and the rate at which few steps are best, with learned rates."""
     maml = Maml(
         copy.deepcopy(start.model),
         event_loss,
-        steps=start.steps,
+        steps=INNER,
         rate=start.rate,
         first_order=first_order,
         learn_rates=True,

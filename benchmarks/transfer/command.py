@@ -10,7 +10,7 @@ from benchmarks.suite import Suite, chosen, run_suite
 from benchmarks.transfer.context import Context
 from benchmarks.transfer.environment import shown_path, versions
 from benchmarks.transfer.report import Heading
-from benchmarks.transfer.tasks import TASKS
+from benchmarks.transfer.tasks import REVISIONS, TASKS
 from newshelf.config import Settings
 from newshelf.errors import SettingsError
 from newshelf.pipeline.workspace import ROOT, WORKSPACES
@@ -29,6 +29,7 @@ Which method of transfer learning helps where. Every method meets the baselines 
 would have without it, on the same data, features and test cases, and each figure is the mean \
 ± standard deviation over the seeds. A goal that was not reached says so, and the notes of its \
 task say what was tried.""",
+        revisions=REVISIONS,
     ),
     versions,
 )

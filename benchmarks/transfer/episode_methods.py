@@ -23,6 +23,7 @@ from newshelf.transfer.run import Run
 
 __all__ = [
     "BASELINES",
+    "CHOSEN",
     "PLAIN_BASELINES",
     "QUERIES",
     "TOGETHER",
@@ -44,11 +45,15 @@ _MAML_WIDTH = 256
 
 WITH_TITLE = "picture + title"
 TOGETHER = "queries together"
-PLAIN_BASELINES = ("prototypes, frozen features", "prototypes by cosine, frozen features")
+CHOSEN = "best on the validation types"
+_PROTOTYPES, _PROBE = "prototypes by cosine, frozen features", "linear probe, frozen features"
+PLAIN_BASELINES = ("prototypes, frozen features", _PROTOTYPES, _PROBE)
 BASELINES = (
     *PLAIN_BASELINES,
     f"prototypes by cosine, {WITH_TITLE}",
-    f"prototypes by cosine, frozen features, {TOGETHER}",
+    f"linear probe, {WITH_TITLE}",
+    f"{_PROTOTYPES}, {TOGETHER}",
+    f"{_PROBE}, {TOGETHER}",
 )
 
 
@@ -58,6 +63,8 @@ class Method:
 
     learner: FewShotLearner
     features: Tensor
+    choosing: Tensor | None = None
+    """The features for every choice, where ``features`` have learned from the validation types."""
 
 
 @dataclass(frozen=True)
@@ -88,18 +95,19 @@ def all_methods(
     def best(options: Sequence[Method]) -> Method:
         return max(options, key=lambda m: float(_chosen_by(m, types.validation)))
 
-    def probe(features: Tensor) -> Method:
-        return best([Method(LinearProbe(c=c), features) for c in _PENALTY])
+    def probe(features: Tensor, choosing: Tensor | None = None) -> Method:
+        return best([Method(LinearProbe(c=c), features, choosing) for c in _PENALTY])
 
-    def refined(features: Tensor) -> Method:
-        return best([Method(RefinedPrototypes(sharpness=s), features) for s in _SHARPNESS])
+    def refined(features: Tensor, choosing: Tensor | None = None) -> Method:
+        options = [RefinedPrototypes(sharpness=s) for s in _SHARPNESS]
+        return best([Method(learner, features, choosing) for learner in options])
 
-    def whitened(features: Tensor) -> tuple[Tensor, float]:
+    def whitened(features: Tensor) -> tuple[tuple[Tensor, Tensor], float]:
         made = {share: _whiten(features, types.train, share) for share in _SHRINKAGE}
         picked = best([Method(Prototypes(metric="cosine"), rows) for rows in made.values()])
         share = next(s for s, rows in made.items() if rows is picked.features)
-        # Once it is chosen, the validation types are more types to learn from.
-        return _whiten(features, _joined(types), share), share
+        # Once everything is chosen, the validation types are more types to learn from.
+        return (_whiten(features, _joined(types), share), picked.features), share
 
     white, shrinkage = whitened(root)
     white_inner, shrinkage_inner = whitened(inner)
@@ -110,35 +118,49 @@ def all_methods(
     unit = F.normalize(root, dim=1)
     with torch.no_grad():
         embedded = adapter(unit)
-    pooled_probe, inner_probe = probe(white), probe(white_inner)
+    frozen_probe = probe(image)
+    pooled_probe, inner_probe = probe(*white), probe(*white_inner)
     maml = _maml(narrow, types, run, "second")
     methods = {
-        BASELINES[0]: Method(Prototypes(), image),
-        BASELINES[1]: Method(Prototypes(metric="cosine"), image),
-        "linear probe, frozen features": probe(image),
+        PLAIN_BASELINES[0]: Method(Prototypes(), image),
+        _PROTOTYPES: Method(Prototypes(metric="cosine"), image),
+        _PROBE: frozen_probe,
         "MAML, first order": _maml(narrow, types, run, "first"),
         "MAML, second order": maml,
         "ProtoMAML, first order": _maml(narrow, types, run, "prototypes"),
         "prototypes, meta-trained adapter": Method(Prototypes(metric="cosine"), embedded),
         "linear probe, meta-trained adapter": probe(embedded),
-        "prototypes, whitened": Method(Prototypes(metric="cosine"), white),
+        "prototypes, whitened": Method(Prototypes(metric="cosine"), *white),
         "linear probe, whitened": pooled_probe,
         "linear probe, inner stages, whitened": inner_probe,
         "mean of both whitened probes": _mean_of(pooled_probe, inner_probe),
         "mean of both whitened probes and MAML": _mean_of(pooled_probe, inner_probe, maml),
-        BASELINES[3]: Method(Prototypes(metric="cosine"), image),
+        f"{_PROTOTYPES}, {TOGETHER}": Method(Prototypes(metric="cosine"), image),
+        f"{_PROBE}, {TOGETHER}": frozen_probe,
         f"refined prototypes, frozen features, {TOGETHER}": refined(image),
-        f"refined prototypes, whitened, {TOGETHER}": refined(white),
-        BASELINES[2]: Method(Prototypes(metric="cosine"), both),
-        f"linear probe, whitened, {WITH_TITLE}": probe(white_both),
+        f"refined prototypes, whitened, {TOGETHER}": refined(*white),
+        f"prototypes by cosine, {WITH_TITLE}": Method(Prototypes(metric="cosine"), both),
+        f"linear probe, {WITH_TITLE}": probe(both),
+        f"linear probe, whitened, {WITH_TITLE}": probe(*white_both),
     }
     said = (
         f"shrinkage {shrinkage:g} (inner stages {shrinkage_inner:g}, picture + title "
         f"{shrinkage_both:g})"
     )
     for name, method in methods.items():
-        if isinstance(method.learner, LinearProbe):
+        if isinstance(method.learner, LinearProbe) and TOGETHER not in name:
             said += f", C {method.learner.c:g} ({name})"
+    for suffix in ("", f", {TOGETHER}"):
+        options = {
+            name: method
+            for name, method in methods.items()
+            if name not in BASELINES
+            and WITH_TITLE not in name
+            and (TOGETHER in name) == bool(suffix)
+        }
+        picked = best(list(options.values()))
+        methods[CHOSEN + suffix] = picked
+        said += f", {next(name for name, method in options.items() if method is picked)}"
     return methods, said
 
 
@@ -149,7 +171,9 @@ def _mean_of(*methods: Method) -> Method:
         width = method.features.shape[1]
         members.append(Member(method.learner, slice(at, at + width)))
         at += width
-    return Method(Ensemble(members), torch.cat([method.features for method in methods], dim=1))
+    choosing = [m.features if m.choosing is None else m.choosing for m in methods]
+    features = torch.cat([method.features for method in methods], dim=1)
+    return Method(Ensemble(members), features, torch.cat(choosing, dim=1))
 
 
 def _joined(types: Types) -> Tensor:
@@ -217,6 +241,8 @@ def _maml(features: Tensor, types: Types, run: Run, kind: str) -> Method:
 
 def _chosen_by(method: Method, validation: Tensor) -> float:
     """Accuracy on 5-shot episodes of the validation types."""
+    if method.choosing is not None:
+        method = Method(method.learner, method.choosing)
     return float(accuracies(method, validation, 5, _CHOOSING).mean())
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from benchmarks.transfer.context import Context
 from benchmarks.transfer.episode_methods import (
     BASELINES,
+    CHOSEN,
     PLAIN_BASELINES,
     QUERIES,
     TOGETHER,
@@ -68,9 +69,15 @@ def run(context: Context) -> TaskResult:
             image, inner, text, types, Run(seed, context.console, quiet=True)
         )
         chosen.append(said)
+        # A method can have several names; it is measured once.
+        found: dict[tuple[int, int], np.ndarray] = {}
         for name, method in methods.items():
             for shots in _SHOTS:
-                hits = accuracies(method, types.test, shots, _EPISODES.get(shots, _FEWER_EPISODES))
+                key = id(method), shots
+                if key not in found:
+                    episodes = _EPISODES.get(shots, _FEWER_EPISODES)
+                    found[key] = accuracies(method, types.test, shots, episodes)
+                hits = found[key]
                 measured.setdefault((shots, name), []).append(float(hits.mean()))
                 half = 1.96 * float(hits.std()) / len(hits) ** 0.5
                 intervals.setdefault((shots, name), []).append(half)
@@ -91,8 +98,8 @@ def run(context: Context) -> TaskResult:
         protocol=_protocol(len(names)),
         rows=measures,
         goals=(
-            Goal("accuracy, 5 shots", 0.03, "plus"),
-            Goal(f"accuracy, 5 shots, {TOGETHER}", 0.03, "plus"),
+            Goal("accuracy, 5 shots", 0.03, "plus", CHOSEN),
+            Goal(f"accuracy, 5 shots, {TOGETHER}", 0.03, "plus", f"{CHOSEN}, {TOGETHER}"),
         ),
         notes=_notes(chosen, widest, measured),
         figures={"Accuracy over shots, five types never learned from": figure},
@@ -115,7 +122,9 @@ def _protocol(classes: int) -> str:
         f"queries a type; {_EPISODES[5]} test episodes at 1 and 5 shots, {_FEWER_EPISODES} at the "
         "others, the same for every method. Pictures only, for titles name the type; rows with "
         "the title are measures of their own. Each query is classified alone, but under "
-        f"`{TOGETHER}`, where the episode's {WAYS * QUERIES} unlabelled queries help each other."
+        f"`{TOGETHER}`, where the episode's {WAYS * QUERIES} unlabelled queries help each other. "
+        f"`{CHOSEN}` is, for each seed, the method with the highest accuracy on {WAYS}-way 5-shot "
+        "episodes of the validation types, and the goals are judged by it."
     )
 
 
@@ -128,7 +137,7 @@ def _notes(
         for name, values in five.items()
         if WITH_TITLE not in name and TOGETHER not in name
     }
-    best = max((name for name in plain if name not in BASELINES), key=lambda name: plain[name])
+    best = CHOSEN
     base = max(PLAIN_BASELINES, key=lambda name: plain[name])
     gain = 100 * (plain[best] - plain[base])
     by_seed = ", ".join(
@@ -136,18 +145,17 @@ def _notes(
         for ours, theirs in zip(five[best], five[base], strict=True)
     )
     return [
-        f"Best at 5 shots, each query alone: {best}, {gain:+.1f} points against {base}; by seed "
-        f"{by_seed}. The more the prototypes already get right, the less is left to gain.",
+        f"At 5 shots, each query alone, {best}: {gain:+.1f} points against {base}; by seed "
+        f"{by_seed}.",
         f"95 % interval over the test episodes of one seed at 5 shots: ± {widest:.1%} at most; "
         "between seeds the types differ, which moves all methods together.",
         "An adapter trained to tell the meta-training types apart, or by episodes, gains at 1 shot "
         "and loses it again at 5: 46 types are soon learned by heart. Whitening, a closed form, "
         "keeps its gain; other exponents and shrinkages move its probe by 0.3 points at most, the "
         "rows where queries help each other by up to 1.2.",
-        "What the means are made of was settled on three splits, 150 episodes each, of at most 60 "
-        "pictures a type; those splits' test types are among the ones tested here. Tried and left "
-        "out: the tower's last stage on the whole picture, and all features whitened together "
-        "(no more than the probe alone).",
+        "The list of candidates, the means among them, comes from three other splits, 150 "
+        "episodes each, of at most 60 pictures a type; their test types are among the ones tested "
+        "here. Which candidate is judged does not: each seed chooses it on its validation types.",
         "Chosen on the validation types, by seed: " + "; ".join(chosen) + ".",
     ]
 

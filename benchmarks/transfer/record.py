@@ -40,6 +40,8 @@ class Record:
     seconds: float = 0.0
     versions: Mapping[str, str] = field(default_factory=dict)
     hardware: str = ""
+    revision: int = 1
+    """Of the task's code, from ``Heading.revisions``."""
     failure: Failure | None = None
     """Of the last run, when it failed."""
 

@@ -1,13 +1,13 @@
 """The Markdown report of all tasks that were ever measured."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.transfer.record import Record
 from benchmarks.transfer.result import TaskResult
 from benchmarks.transfer.verdict import best, judge, measures, ratio, rows_of
-from benchmarks.transfer.words import goal_words, reached_words, row_cells, row_words
+from benchmarks.transfer.words import goal_words, reached_words, row_cells, row_words, value_words
 from newshelf.files import write_aside
 
 __all__ = ["Heading", "render", "write_report"]
@@ -22,6 +22,16 @@ class Heading:
     repeated: str = "seed"
     """What the values of a row are one each of."""
     average: str = "mean"
+    revisions: Mapping[str, int] = field(default_factory=dict)
+    """How often a task was changed so that its earlier results no longer hold, from 1 on."""
+
+    def revision(self, task: str) -> int:
+        """1 for a task that was never changed so."""
+        return self.revisions.get(task, 1)
+
+    def is_outdated(self, record: Record) -> bool:
+        """Whether the task was changed after the record's result."""
+        return record.result is not None and record.revision < self.revision(record.task)
 
 
 def write_report(records: Mapping[str, Record], out: Path, heading: Heading) -> None:
@@ -38,27 +48,27 @@ def render(records: Mapping[str, Record], heading: Heading) -> str:
         heading: what stands above them.
     """
     lines = [f"# {heading.title}", "", heading.introduction, ""]
-    lines += _summary(records)
+    lines += _summary(records, heading)
     lines += _environments(records)
     for record in records.values():
         lines += _section(record, heading)
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _summary(records: Mapping[str, Record]) -> list[str]:
+def _summary(records: Mapping[str, Record], heading: Heading) -> list[str]:
     rows = [
         line
         for record in records.values()
         if record.result is not None
-        for line in _goal_rows(record.result)
+        for line in _goal_rows(record.result, outdated=heading.is_outdated(record))
     ]
     if not rows:
         return []
-    header = ("task", "measure", "best baseline", "best method", "ratio", "goal", "reached")
+    header = ("task", "measure", "best baseline", "method", "ratio", "goal", "reached")
     return ["## Goals", "", *_table(header, "lllllll", rows), ""]
 
 
-def _goal_rows(result: TaskResult) -> list[list[str]]:
+def _goal_rows(result: TaskResult, *, outdated: bool) -> list[list[str]]:
     rows = []
     for verdict in judge(result):
         measure = verdict.goal.measure
@@ -67,7 +77,7 @@ def _goal_rows(result: TaskResult) -> list[list[str]]:
             for row in (verdict.baseline, verdict.method)
         ]
         times = ratio(verdict.method, verdict.baseline) if verdict.method else None
-        reached = reached_words(verdict)
+        reached = reached_words(verdict) + ", outdated" * outdated
         rows.append(
             [
                 f"[{result.task}](#{result.task})",
@@ -110,6 +120,12 @@ def _section(record: Record, heading: Heading) -> list[str]:
         ]
     if result is None:
         return lines
+    if heading.is_outdated(record):
+        lines += [
+            "**Outdated: the task was changed after this run. Its figures are those of the task "
+            "before the change.**",
+            "",
+        ]
     seeds = heading.repeated if len(record.seeds) == 1 else f"{heading.repeated}s"
     numbers = ", ".join(str(seed) for seed in record.seeds)
     lines += [f"{record.date} · {seeds} {numbers} · {record.seconds:.0f} s", ""]
@@ -146,7 +162,26 @@ def _rows(result: TaskResult, heading: Heading) -> list[str]:
             lower=verdict.goal.measure in result.lower_is_better,
         )
         lines += [f"Goal, {verdict.goal.measure}: {words}; reached: {reached_words(verdict)}.", ""]
-    return lines
+    return lines + _behind(result)
+
+
+def _behind(result: TaskResult) -> list[str]:
+    """The measures whose best baseline is ahead of every method."""
+    found = []
+    for measure in measures(result):
+        lower = measure in result.lower_is_better
+        rows = rows_of(result, measure)
+        base = best(rows, baseline=True, lower=lower)
+        top = best(rows, baseline=False, lower=lower)
+        if base is None or top is None:
+            continue
+        if (top.middle > base.middle) if lower else (top.middle < base.middle):
+            cells = [
+                f"{row.method} {value_words(row.middle, percent=result.percent)}"
+                for row in (base, top)
+            ]
+            found.append(f"{measure} ({cells[0]}; best method: {cells[1]})")
+    return [f"A baseline is ahead of every method in: {'; '.join(found)}.", ""] if found else []
 
 
 def _table(header: Sequence[str], alignment: str, rows: Sequence[Sequence[str]]) -> list[str]:

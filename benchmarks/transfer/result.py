@@ -66,6 +66,9 @@ class Goal:
     a measure of which less is better, read "at most"."""
     kind: str = "value"
     """``value``, ``times`` (of the best baseline) or ``plus`` (points above it)."""
+    method: str = ""
+    """The row that is judged: the one chosen without the test data. Empty is the best row, which
+    is right where a measure has one method only."""
 
     def __post_init__(self) -> None:
         if self.kind not in _KINDS:

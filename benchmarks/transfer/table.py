@@ -29,7 +29,8 @@ def print_result(result: TaskResult, console: Console) -> None:
         verdict = verdicts.get(measure)
         for place, row in enumerate(rows):
             cells = row_cells(row, measure, yardstick, first=place == 0, percent=result.percent)
-            is_judged = verdict is not None and row is (top or yardstick)
+            judged = verdict.method if verdict is not None else None
+            is_judged = verdict is not None and row is (judged or yardstick)
             if verdict is not None and is_judged:
                 cells += [
                     goal_words(verdict, percent=result.percent, lower=lower),

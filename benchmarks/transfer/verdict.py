@@ -17,7 +17,7 @@ class Verdict:
 
     goal: Goal
     method: Row | None
-    """The best row that is no baseline; None when no method was measured."""
+    """The goal's own row, or the best one that is no baseline; None when it was not measured."""
     baseline: Row | None
     """The best baseline; None when there is none."""
     needed: float | None
@@ -65,7 +65,8 @@ def judge(result: TaskResult) -> list[Verdict]:
 def _verdict(result: TaskResult, goal: Goal) -> Verdict:
     lower = goal.measure in result.lower_is_better
     rows = rows_of(result, goal.measure)
-    method = best(rows, baseline=False, lower=lower)
+    own = [row for row in rows if goal.method in ("", row.method)]
+    method = best(own, baseline=False, lower=lower)
     baseline = best(rows, baseline=True, lower=lower)
     needed = _needed(goal, baseline)
     reached = False

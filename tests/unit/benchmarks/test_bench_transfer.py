@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from benchmarks.transfer.command import Options
 from benchmarks.transfer.result import Goal, Row, TaskResult
-from benchmarks.transfer.tasks import TASKS
+from benchmarks.transfer.tasks import REVISIONS, TASKS
 from newshelf.cli import app
 from newshelf.errors import TrainingError
 
@@ -120,6 +120,32 @@ def test_a_missed_goal_is_shown_and_is_no_failure(tasks, bench, tmp_path):
     assert "| EASE, 0.1000 | two towers, 0.0500 | 0.50 |" in line
     assert line.endswith("| ≥ 1.5 × baseline = 0.1500 | **no** |")
     assert "≥ 1.5 × baseline = 0.1500" in output
+
+
+def test_a_report_names_the_measures_where_a_baseline_is_ahead(tasks, bench, tmp_path):
+    tasks(rings=rings, rooms=rooms)
+    bench()
+    lines = [
+        line
+        for line in (tmp_path / "report.md").read_text().splitlines()
+        if line.startswith("A baseline is ahead")
+    ]
+    assert len(lines) == 1
+    assert "Recall (EASE 0.1000; best method: two towers 0.0500)" in lines[0]
+
+
+def test_a_result_of_an_earlier_revision_is_marked(tasks, bench, tmp_path, monkeypatch):
+    tasks(rings=rings)
+    bench("--seeds", "1")
+    assert "utdated" not in (tmp_path / "report.md").read_text()
+    tasks(rings=rings, rooms=rooms)
+    monkeypatch.setitem(REVISIONS, "rings", 2)
+    bench("--only", "rooms")
+    report = (tmp_path / "report.md").read_text()
+    assert "| **yes, outdated** |" in report
+    assert "**Outdated: the task was changed after this run." in report
+    bench("--only", "rings")
+    assert "utdated" not in (tmp_path / "report.md").read_text()
 
 
 def test_a_task_that_fails_stops_no_other(tasks, bench, tmp_path):

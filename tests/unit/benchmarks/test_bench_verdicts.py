@@ -59,6 +59,14 @@ def test_what_was_not_measured_was_not_reached():
     assert goal_words(alone, percent=True, lower=False) == "≥ 2 × baseline = ?"
 
 
+def test_a_goal_judges_the_method_that_was_chosen_without_the_test():
+    rows = [*BASELINES, Row("m", "chosen", [0.45]), Row("m", "lucky", [0.6])]
+    (found,) = judge(TaskResult("t", "T", "p", rows, [Goal("m", 0.5, method="chosen")]))
+    assert (found.method.method, found.reached) == ("chosen", False)
+    (missing,) = judge(TaskResult("t", "T", "p", rows, [Goal("m", 0.5, method="other")]))
+    assert (missing.method, missing.reached) == (None, False)
+
+
 def test_a_goal_of_points_says_where_it_lies():
     found = verdict(Goal("m", 0.03, "plus"))
     assert goal_words(found, percent=True, lower=False) == "≥ baseline + 3.0 points = 43.0 %"

@@ -1,0 +1,136 @@
+"""No choice is made on what a seed tests on, and no method gets what another does not."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from benchmarks.transfer import category_methods, episode_methods, home, maml, office, wild
+from benchmarks.transfer.episode_methods import BASELINES, TOGETHER, WITH_TITLE, Method
+from benchmarks.transfer.episodes import _measure
+from benchmarks.transfer.jewellery import _DEVELOPMENT, _drawn, _Shelf
+from newshelf.evaluation.types import Case, Split
+from newshelf.transfer.adapt import METHODS
+
+TARGET = torch.arange(600) % 5
+
+
+def test_the_development_photographs_are_never_tested():
+    tested = []
+    for seed in range(4):
+        development, learn, test = wild._parts(TARGET, seed)
+        assert not set(learn.tolist()) & set(test.tolist())
+        assert set(development.tolist()) <= set(learn.tolist())
+        assert len(learn) + len(test) == len(TARGET)
+        tested.append(set(test.tolist()))
+    assert len(development) == 150
+    assert set(tested[0]) != set(tested[1])
+    assert set.union(*tested).isdisjoint(development.tolist())
+
+
+def test_the_development_pictures_of_jewellery_are_never_tested():
+    development = _drawn(TARGET, torch.ones(600, dtype=torch.bool), _DEVELOPMENT)
+    shelf = _Shelf(None, TARGET, tuple("abcde"), torch.zeros(600, dtype=bool), development, {})
+    assert torch.bincount(TARGET[development]).tolist() == [30] * 5
+    tests = [shelf.split(seed)[1] for seed in range(4)]
+    assert not torch.equal(tests[0], tests[1])
+    for seed, test in enumerate(tests):
+        assert torch.bincount(TARGET[test]).tolist() == [36] * 5
+        assert not development[test].any()
+        pool = shelf.split(seed)[0]
+        assert development[pool].sum() == development.sum()
+
+
+def test_every_method_of_domain_adaptation_gets_the_same_steps(monkeypatch, tmp_path):
+    """The library's defaults, which are compared on the development photographs."""
+    calls: dict[str, list] = {}
+
+    def adapt(source, target, run, *, method, settings=None, projection=None):
+        calls.setdefault(method, []).append(settings)
+        predict = SimpleNamespace(predict=lambda rows: torch.zeros(len(rows), dtype=torch.int64))
+        predict.embed = lambda rows: rows
+        return predict
+
+    items = pd.DataFrame(
+        {
+            "product_type": ["mug", "bike"] * 20,
+            "domain": np.repeat(["amazon", "caltech10", "dslr", "webcam"], 10),
+        }
+    )
+    image = torch.rand(40, 8)
+    context = SimpleNamespace(
+        catalog=lambda name: SimpleNamespace(items=items),
+        backbone=lambda catalog: SimpleNamespace(table=SimpleNamespace(image=image)),
+        seeds=(0,),
+        console=SimpleNamespace(print=lambda text: None),
+        figures=tmp_path,
+    )
+    monkeypatch.setattr(office, "adapt", adapt)
+    monkeypatch.setattr(office, "_viewed", lambda context, catalog, plain: plain)
+    for name in ("draw_rows", "draw_table", "draw_domains"):
+        monkeypatch.setattr(office, name, lambda *words: None)
+    result = office.run(context)
+    assert set(calls) == set(METHODS)
+    assert all(given is None for settings in calls.values() for given in settings)
+    assert result.goals[0].method == "MCC"
+
+
+@pytest.mark.parametrize("setting", ["", f", {TOGETHER}", f", {WITH_TITLE}"])
+def test_a_linear_probe_is_a_baseline_of_every_kind_of_episode(setting):
+    measure = f"accuracy, 5 shots{setting}"
+    assert any("linear probe" in name for name in BASELINES if _measure(5, name) == measure)
+
+
+def test_choices_read_features_that_know_no_validation_type(monkeypatch):
+    seen = []
+
+    def accuracies(method, labels, shots, episodes):
+        seen.append(method.features)
+        return np.ones(1)
+
+    monkeypatch.setattr(episode_methods, "accuracies", accuracies)
+    final, choosing = torch.zeros(1), torch.ones(1)
+    episode_methods._chosen_by(Method(None, final, choosing), torch.zeros(1))
+    episode_methods._chosen_by(Method(None, final), torch.zeros(1))
+    assert seen[0] is choosing
+    assert seen[1] is final
+
+
+def test_the_general_model_has_its_best_rate_at_every_number_of_steps(monkeypatch):
+    """One step is best at a high rate, twenty at a low one."""
+
+    def curve(world, categories, model, steps):
+        return [-abs(step * model.rate - 0.3) for step in steps]
+
+    monkeypatch.setattr(category_methods, "ndcg_curve", curve)
+    monkeypatch.setattr(category_methods, "Maml", lambda *_, **given: SimpleNamespace(**given))
+    world = SimpleNamespace(validation=[])
+    found = category_methods.best_rates(world, None, (1, 3, 20))
+    assert {step: model.rate for step, model in found.items()} == {1: 0.3, 3: 0.1, 20: 0.01}
+
+
+def test_meta_learning_is_compared_with_the_best_rate():
+    names = (*maml._GENERALS, maml._FIRST, maml._SECOND, maml._SCRATCH)
+    steps = maml._STEPS
+    curves = {name: [[0.01 * step for step in steps]] for name in names}
+    curves[maml._BEST] = [[1.0 for _ in steps]]
+    rows = [row for row in maml._rows(curves) if row.measure == maml._FEWER]
+    values = {row.method: row.values[0] for row in rows if row.baseline}
+    assert values[maml._BEST] == 0
+    assert values[maml._GENERAL] == category_methods.COMPARED
+
+
+def test_a_variant_has_title_and_description_of_what_is_known():
+    items = pd.DataFrame(
+        {
+            "title": ["Storage box", "storage  box", "Storage box", "Lamp", "Lamp"],
+            "description": ["Fits TROFAST.", "Fits TROFAST.", "With lid.", None, None],
+        }
+    )
+    designs, titles = home._families(items)
+    case = Case(np.array([0]), np.array([1]))
+    split = Split("all", [np.array([0])], [case], np.ones(5, bool), "")
+    assert home._unknown(designs, split).tolist() == [False, False, True, True, True]
+    assert home._unknown(titles, split).tolist() == [False, False, False, True, True]
