@@ -1,23 +1,24 @@
 """Across categories: jewellery for shoppers who are known only by the clothing they bought."""
 
 import re
-from dataclasses import replace
+from collections.abc import Sequence
 
 import numpy as np
 
 from benchmarks.transfer.context import Context
 from benchmarks.transfer.merged import Merged, merged
-from benchmarks.transfer.ranking import Measure, by_fusion, embedded, rankers, rows_of
+from benchmarks.transfer.ranking import Measure, embedded, rankers, rows_of
 from benchmarks.transfer.result import Goal, TaskResult
 from newshelf.catalog import Catalog
 from newshelf.catalog.schema import category_levels
 from newshelf.evaluation.interactions import Interactions, read_interactions
 from newshelf.evaluation.types import BoolArray, Case, IntArray, Split
 
-__all__ = ["is_jewellery", "run"]
+__all__ = ["MEASURE", "is_jewellery", "run", "splits_of"]
 
 _K = 10
 _TESTED = 0.3
+MEASURE = Measure("NDCG@10", "jewellery", lambda metrics: metrics.ndcg[_K])
 _JEWELLERY = re.compile(r"\b(jewelry(?! accessories)|gemstones?|pearls?|watches)\b", re.IGNORECASE)
 
 
@@ -30,29 +31,21 @@ def run(context: Context) -> TaskResult:
     """Hide the jewellery of some shoppers who bought both."""
     source = merged(context, "bundles")
     catalog = source.catalog
-    jewellery = np.array([is_jewellery(value) for value in catalog.items["product_type"]])
-    interactions = read_interactions(catalog)
-    splits, fitted, kinds = [], [], []
-    for seed in context.seeds:
+    splits = splits_of(source, context.seeds)
+    fitted = []
+    for seed, split in zip(context.seeds, splits, strict=True):
         context.console.print(f"bundles, seed {seed}")
-        split = _split(interactions, jewellery, _tested(source, interactions, jewellery, seed))
-        splits.append(split)
         embeddings, features = embedded(context, catalog, seed)
-        simple, own = rankers(context, catalog, split, embeddings, features, seed)
-        fitted.append((simple, own))
-        kinds.append(((), by_fusion(context, catalog, split, seed, own[1])))
-    measure = Measure("NDCG@10", "jewellery", lambda metrics: metrics.ndcg[_K])
-    fusion = replace(measure, name="NDCG@10, by fusion")
-    rows = rows_of([measure], {"jewellery": splits}, fitted, _K)
-    rows += rows_of([fusion], {"jewellery": splits}, kinds, _K)
+        fitted.append(rankers(context, catalog, split, embeddings, features, seed))
+    rows = rows_of([MEASURE], {"jewellery": splits}, fitted, _K)
     content = [row for row in rows if row.method.startswith("content")]
     best = max(row.mean for row in content)
     return TaskResult(
         task="bundles",
         title="bundles: jewellery for shoppers known only by clothing",
         protocol=(
-            f"{len(catalog.items)} titled products, {int(jewellery.sum())} of them jewellery or "
-            "watches by their product type; "
+            f"{len(catalog.items)} titled products, {int(splits[0].candidates.sum())} of them "
+            "jewellery or watches by their product type; "
             + (
                 "the kept-back shoppers who bought both are tested"
                 if source.has_kept_back
@@ -60,9 +53,7 @@ def run(context: Context) -> TaskResult:
                 "seed"
             )
             + f" ({[len(split.cases) for split in splits]} shoppers): their jewellery is hidden, "
-            "their clothing is the history, and all jewellery is ranked. *By fusion*: newshelf "
-            f"with each kind of fusion; {context.settings.fusion.kind} is the setting of the other "
-            "rows."
+            "their clothing is the history, and all jewellery is ranked."
         ),
         rows=rows,
         goals=[Goal("NDCG@10", 1.5 * best, method="newshelf")],
@@ -72,6 +63,16 @@ def run(context: Context) -> TaskResult:
         ],
         percent=False,
     )
+
+
+def splits_of(source: Merged, seeds: Sequence[int]) -> list[Split]:
+    """Per seed: the jewellery of some shoppers who bought both is hidden."""
+    jewellery = np.array([is_jewellery(value) for value in source.catalog.items["product_type"]])
+    interactions = read_interactions(source.catalog)
+    return [
+        _split(interactions, jewellery, _tested(source, interactions, jewellery, seed))
+        for seed in seeds
+    ]
 
 
 def _tested(

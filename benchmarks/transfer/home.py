@@ -1,5 +1,6 @@
 """Rooms: which product completes one, among products most of which were in no room before."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -7,12 +8,12 @@ import pandas as pd
 
 from benchmarks.transfer.context import Context
 from benchmarks.transfer.merged import Merged, merged
-from benchmarks.transfer.ranking import Measure, by_fusion, embedded, rankers, rows_of
+from benchmarks.transfer.ranking import Measure, embedded, rankers, rows_of
 from benchmarks.transfer.result import Goal, TaskResult
 from newshelf.evaluation.interactions import Interactions, basket_interactions
 from newshelf.evaluation.types import BoolArray, Case, IntArray, Split
 
-__all__ = ["run"]
+__all__ = ["MEASURES", "run", "splits_of"]
 
 _K = 10
 _KEPT_BACK = 0.2
@@ -22,41 +23,27 @@ _GROUPS = {
     "kind": "cold items, title not known either",
 }
 _GOAL = 0.065
+MEASURES = (
+    Measure("Recall@10, cold items", "cold", lambda metrics: metrics.recall[_K]),
+    *[
+        Measure(f"Recall@10, {shown}", name, lambda metrics: metrics.recall[_K])
+        for name, shown in _GROUPS.items()
+    ],
+    Measure("Recall@10, all items", "all", lambda metrics: metrics.recall[_K]),
+    Measure("NDCG@10, all items", "all", lambda metrics: metrics.ndcg[_K]),
+)
 
 
 def run(context: Context) -> TaskResult:
     """Leave each item of a kept-back room out once."""
     source = merged(context, "home")
-    rooms = basket_interactions(source.catalog)
-    if rooms is None:
-        raise ValueError("home has no baskets")
-    designs, kinds_of = _families(source.catalog.items)
-    splits: dict[str, list[Split]] = {name: [] for name in ("all", "cold", *_GROUPS)}
-    fitted, kinds = [], []
-    for seed in context.seeds:
+    rooms = _rooms(source)
+    splits = splits_of(source, context.seeds)
+    fitted = []
+    for seed, every in zip(context.seeds, splits["all"], strict=True):
         context.console.print(f"home, seed {seed}")
-        every, cold = _splits(rooms, _held(source, rooms, seed))
-        splits["all"].append(every)
-        splits["cold"].append(cold)
-        new_design, new_kind = _unknown(designs, every), _unknown(kinds_of, every)
-        for name, wanted in zip(_GROUPS, (~new_design, new_design, new_kind), strict=True):
-            cases = [case for case in cold.cases if wanted[case.relevant].all()]
-            splits[name].append(replace(cold, name=name, cases=cases))
         embeddings, features = embedded(context, source.catalog, seed)
-        simple, own = rankers(context, source.catalog, every, embeddings, features, seed)
-        fitted.append((simple, own))
-        kinds.append(((), by_fusion(context, source.catalog, every, seed, own[1])))
-    measures = [
-        Measure("Recall@10, cold items", "cold", lambda metrics: metrics.recall[_K]),
-        Measure("Recall@10, all items", "all", lambda metrics: metrics.recall[_K]),
-        Measure("NDCG@10, all items", "all", lambda metrics: metrics.ndcg[_K]),
-    ]
-    fusion = [replace(measure, name=f"{measure.name}, by fusion") for measure in measures]
-    apart = [
-        Measure(f"Recall@10, {shown}", name, lambda metrics: metrics.recall[_K])
-        for name, shown in _GROUPS.items()
-    ]
-    measures[1:1] = apart
+        fitted.append(rankers(context, source.catalog, every, embeddings, features, seed))
     counts = {name: [len(split.cases) for split in parts] for name, parts in splits.items()}
     return TaskResult(
         task="home",
@@ -76,11 +63,9 @@ def run(context: Context) -> TaskResult:
             "item in a training room, and another colour or size "
             f"({counts['variant']} cases); {counts['kind']} cases ask for an item whose title "
             "alone, such as “Wall lamp”, is in no training room. The weights of "
-            "the signals are fitted on a part of the training rooms. *By fusion*: "
-            f"newshelf with each kind of fusion; {context.settings.fusion.kind} is the setting of "
-            "the other rows."
+            "the signals are fitted on a part of the training rooms."
         ),
-        rows=rows_of(measures, splits, fitted, _K) + rows_of(fusion, splits, kinds, _K),
+        rows=rows_of(MEASURES, splits, fitted, _K),
         goals=[
             Goal("Recall@10, cold items", _GOAL, method="newshelf"),
             Goal(f"Recall@10, {_GROUPS['design']}", _GOAL, method="newshelf"),
@@ -88,6 +73,29 @@ def run(context: Context) -> TaskResult:
         ],
         percent=False,
     )
+
+
+def splits_of(source: Merged, seeds: Sequence[int]) -> dict[str, list[Split]]:
+    """Per seed, by name: all left-out items, the cold ones, and these by what is known of them."""
+    rooms = _rooms(source)
+    designs, titles = _families(source.catalog.items)
+    splits: dict[str, list[Split]] = {name: [] for name in ("all", "cold", *_GROUPS)}
+    for seed in seeds:
+        every, cold = _splits(rooms, _held(source, rooms, seed))
+        splits["all"].append(every)
+        splits["cold"].append(cold)
+        new_design, new_title = _unknown(designs, every), _unknown(titles, every)
+        for name, wanted in zip(_GROUPS, (~new_design, new_design, new_title), strict=True):
+            cases = [case for case in cold.cases if wanted[case.relevant].all()]
+            splits[name].append(replace(cold, name=name, cases=cases))
+    return splits
+
+
+def _rooms(source: Merged) -> Interactions:
+    rooms = basket_interactions(source.catalog)
+    if rooms is None:
+        raise ValueError("home has no baskets")
+    return rooms
 
 
 def _families(items: pd.DataFrame) -> tuple[IntArray, IntArray]:

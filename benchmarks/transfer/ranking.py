@@ -87,24 +87,11 @@ def rankers(
     return baselines, (ScorerRanker(ranking, embeddings), BlendRanker(ranking, embeddings))
 
 
-def by_fusion(
-    context: Context, catalog: Catalog, split: Split, seed: int, served: BlendRanker
-) -> list[Ranker]:
-    """The whole ranking with each kind of fusion, named after it.
-
-    Args:
-        context: its settings name the kind that ``served`` was made with.
-        catalog: what is embedded.
-        split: what is learned from.
-        seed: of fusion and scorer.
-        served: from :func:`rankers`, which is not trained again.
-    """
+def by_fusion(context: Context, catalog: Catalog, split: Split, seed: int) -> list[Ranker]:
+    """The whole ranking with each kind of fusion, named after it."""
     found: list[Ranker] = []
     for kind in get_args(FusionKind):
         fusion = context.settings.fusion
-        if kind == fusion.kind:
-            found.append(replace(served, name=kind))
-            continue
         other = context.settings.model_copy(
             update={"fusion": fusion.model_copy(update={"kind": kind})}
         )
