@@ -15,6 +15,7 @@ from newshelf.catalog.sample.canvas import Canvas, Pose, Studio
 from newshelf.catalog.sample.look import Look, make_look
 from newshelf.catalog.sample.palette import RGB
 from newshelf.catalog.sample.plan import Blueprint, item_frame, plan_products
+from newshelf.catalog.sample.shelves import DRAWINGS
 from newshelf.catalog.sample.shoppers import simulate_events
 from newshelf.errors import SettingsError
 from newshelf.files import directory_aside
@@ -105,7 +106,7 @@ def draw_product(blueprint: Blueprint, folder: Path, seed: int) -> str:
     shelf = blueprint.shelf
     jewel = shelf.category == "Jewellery"
     canvas = Canvas(_pose(floor=shelf.floor, jewel=jewel, rng=rng))
-    shelf.draw(canvas, look)
+    DRAWINGS[blueprint.kind](canvas, look)
     picture = canvas.finished(_studio(look, floor=shelf.floor, jewel=jewel), rng)
     picture.save(folder / blueprint.image_link, "JPEG", quality=_QUALITY)
     return look.metal_name

@@ -7,6 +7,8 @@ soft (relief, folds, shadow) is computed at the final size, where blurring is ch
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +16,6 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from newshelf.catalog.sample.geometry import Points, disc
 from newshelf.catalog.sample.palette import RGB, Metal, darker, lighter
-from newshelf.catalog.sample.textures import texture
 
 __all__ = ["FACTOR", "SIZE", "Canvas", "Pose", "Studio"]
 
@@ -22,6 +23,8 @@ SIZE = 224
 """Edge of a finished picture in pixels."""
 FACTOR = 3
 _EDGE = SIZE * FACTOR
+_MARGIN = 32
+"""By which the window of a texture moves."""
 
 Floats = npt.NDArray[np.float32]
 
@@ -171,7 +174,7 @@ class Canvas:
         color, alpha_picture = self._reduced()
         alpha = np.asarray(alpha_picture, dtype=np.float32) / 255
         light = self._light(alpha_picture, studio)
-        light += texture(studio.finish, rng)
+        light += _texture(studio.finish, rng)
         color = color * light[..., None]
         color += _gloss(light, studio)[..., None] * alpha[..., None]
         ground = _backdrop(studio, rng) * _shadow(alpha_picture, studio)[..., None]
@@ -243,3 +246,38 @@ def _shadow(alpha: Image.Image, studio: Studio) -> Floats:
         blurred, strength = cast.filter(ImageFilter.GaussianBlur(5)), 0.34
     shadow = 1 - strength * np.asarray(blurred, dtype=np.float32) / 255
     return np.asarray(shadow, dtype=np.float32)
+
+
+def _texture(finish: str, rng: np.random.Generator) -> Floats:
+    """``(224, 224)`` float32 around 0: a random window of the finish's pattern."""
+    whole = _pattern(finish)
+    x, y = rng.integers(0, _MARGIN, size=2)
+    return whole[y : y + SIZE, x : x + SIZE]
+
+
+@cache
+def _pattern(finish: str) -> Floats:
+    edge = SIZE + _MARGIN
+    rng = np.random.default_rng(20_240)
+    noise = rng.standard_normal((edge, edge)).astype(np.float32)
+    rows = np.arange(edge, dtype=np.float32)
+    if finish == "natural":  # a woven cloth or a grain: threads along and across
+        along = _smooth(noise, 9, axis=1) + _smooth(noise.T.copy(), 9, axis=0)
+        weave = np.sin(rows * 2.1)[None, :] * np.sin(rows * 2.1)[:, None]
+        return _single(0.13 * along + 0.035 * weave)
+    if finish == "warm":  # a nap: soft spots
+        return _single(0.2 * _smooth(_smooth(noise, 4, axis=0), 4, axis=1))
+    if finish == "cool":  # brushed: fine diagonal lines
+        lines = np.sin((rows[None, :] + rows[:, None]) * 1.3)
+        return _single(0.035 * lines)
+    return np.zeros((edge, edge), dtype=np.float32)
+
+
+def _smooth(noise: Floats, length: int, *, axis: int) -> Floats:
+    """Mean of ``length`` neighbours along an axis, around the edge."""
+    total = sum(np.roll(noise, step, axis=axis) for step in range(length))
+    return _single(np.asarray(total) / length)
+
+
+def _single(values: npt.NDArray[Any]) -> Floats:
+    return values.astype(np.float32)

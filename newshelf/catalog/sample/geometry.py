@@ -7,14 +7,18 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
+    "Path",
     "Points",
     "arc",
     "array",
+    "closed",
     "disc",
     "mirrored",
     "moved",
     "rectangle",
     "regular",
+    "rightwards",
+    "sided",
     "spaced",
     "spline",
     "steps",
@@ -24,9 +28,32 @@ Points = npt.NDArray[np.float64]
 """``(n, 2)`` float64."""
 
 
-def array(points: Iterable[tuple[float, float]]) -> Points:
-    """A list of pairs as an array."""
-    return np.asarray(list(points), dtype=np.float64)
+Path = str | Points | Iterable[tuple[float, float]]
+"""Points in any of three forms; as text, pairs: ``"16,62 84,38"``."""
+
+
+def array(points: Path) -> Points:
+    """Points in any form as an array."""
+    if isinstance(points, str):
+        pairs = [pair.split(",") for pair in points.split()]
+        return np.array([(float(x), float(y)) for x, y in pairs])
+    return np.asarray(points if isinstance(points, np.ndarray) else list(points), dtype=np.float64)
+
+
+def sided(side: int, points: Iterable[tuple[float, float]]) -> Points:
+    """Points right (1) or left (-1) of the middle, given by their distance from it."""
+    return array((50 + side * x, y) for x, y in points)
+
+
+def rightwards(points: Points) -> Points:
+    """The points, from left to right."""
+    ordered: Points = points[np.argsort(points[:, 0])]
+    return ordered
+
+
+def closed(points: Points) -> Points:
+    """The points, and the first of them once more."""
+    return np.concatenate([points, points[:1]])
 
 
 def disc(x: float, y: float, rx: float, ry: float | None = None, *, count: int = 40) -> Points:
@@ -78,19 +105,17 @@ def moved(points: Points, right: float, down: float) -> Points:
     return shifted
 
 
-def mirrored(right: Iterable[tuple[float, float]] | Points, axis: float = 50) -> Points:
+def mirrored(right: Path, axis: float = 50) -> Points:
     """Close the right half of an outline (top to bottom) with its mirror image."""
-    half = np.asarray(right if isinstance(right, np.ndarray) else list(right), dtype=np.float64)
+    half = array(right)
     left = half[::-1].copy()
     left[:, 0] = 2 * axis - left[:, 0]
     return np.concatenate([half, left])
 
 
-def spline(
-    points: Iterable[tuple[float, float]] | Points, *, closed: bool = False, steps: int = 8
-) -> Points:
+def spline(points: Path, *, closed: bool = False, steps: int = 8) -> Points:
     """A Catmull–Rom curve through the points."""
-    knots = np.asarray(points if isinstance(points, np.ndarray) else list(points), dtype=np.float64)
+    knots = array(points)
     if closed:
         padded = np.concatenate([knots[-1:], knots, knots[:2]])
     else:

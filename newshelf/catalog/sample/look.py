@@ -4,15 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from newshelf.catalog.sample.palette import (
-    COLORS,
-    MATERIALS,
-    METALS,
-    RGB,
-    Metal,
-    darker,
-    lighter,
-)
+from newshelf.catalog.sample.palette import COLORS, MATERIALS, METALS, RGB, Metal, darker, lighter
 
 __all__ = ["STYLES", "Look", "make_look"]
 
@@ -69,6 +61,10 @@ class Look:
     def seam(self) -> RGB:
         """For outlines and seams: the colour, darker, or lighter when it is nearly black."""
         return darker(self.rgb, 0.34) if sum(self.rgb) > 3 * 60 else lighter(self.rgb, 0.22)
+
+    def by_style(self, *values: float) -> float:
+        """One of six values, in the order of ``STYLES``."""
+        return values[STYLES.index(self.style)]
 
     def pick(self, count: int) -> int:
         """A number below ``count``, the same whenever this product is asked."""

@@ -7,13 +7,7 @@ import pandas as pd
 
 from newshelf.catalog.sample.look import STYLES
 from newshelf.catalog.sample.palette import COLORS, MATERIALS, METALS
-from newshelf.catalog.sample.shelves import (
-    CATEGORIES,
-    CATEGORY_SHARE,
-    SHELVES,
-    STONE_COLORS,
-    Shelf,
-)
+from newshelf.catalog.sample.shelves import CATEGORIES, CATEGORY_SHARE, SHELVES, STONE_COLORS, Shelf
 from newshelf.catalog.sample.wording import BRANDS, write
 from newshelf.catalog.schema import Availability
 

@@ -6,13 +6,11 @@ from typing import NamedTuple
 from newshelf.catalog.sample.accessories import ACCESSORIES
 from newshelf.catalog.sample.canvas import Canvas
 from newshelf.catalog.sample.clothing import CLOTHING
-from newshelf.catalog.sample.footwear import FOOTWEAR
-from newshelf.catalog.sample.furniture import FURNITURE
 from newshelf.catalog.sample.home import HOME
 from newshelf.catalog.sample.jewellery import JEWELLERY
 from newshelf.catalog.sample.look import Look
 
-__all__ = ["CATEGORIES", "CATEGORY_SHARE", "SHELVES", "STONE_COLORS", "Shelf"]
+__all__ = ["CATEGORIES", "CATEGORY_SHARE", "DRAWINGS", "SHELVES", "STONE_COLORS", "Shelf"]
 
 CATEGORIES = ("Clothing", "Jewellery", "Home")
 CATEGORY_SHARE = {"Clothing": 0.60, "Jewellery": 0.18, "Home": 0.22}
@@ -53,7 +51,6 @@ class Shelf(NamedTuple):
     """One product type."""
 
     category: str
-    draw: Callable[[Canvas, Look], None]
     nouns: tuple[str, ...]
     materials: tuple[str, ...]
     price: float
@@ -63,118 +60,54 @@ class Shelf(NamedTuple):
     """Whether it stands in its picture."""
 
 
+DRAWINGS: dict[str, Callable[[Canvas, Look], None]] = {
+    **CLOTHING,
+    **ACCESSORIES,
+    **JEWELLERY,
+    **HOME,
+}
+"""How each product type is drawn, by the key of ``SHELVES``."""
+
+
 SHELVES: dict[str, Shelf] = {
-    "Dresses": Shelf(
-        "Clothing",
-        CLOTHING["Dresses"],
-        ("dress", "day dress", "evening dress"),
-        _CLOTH,
-        59,
-        _LETTERS,
-    ),
-    "Shirts": Shelf(
-        "Clothing", CLOTHING["Shirts"], ("shirt", "blouse", "button-up"), _THIN, 39, _LETTERS
-    ),
-    "T-Shirts": Shelf(
-        "Clothing",
-        CLOTHING["T-Shirts"],
-        ("t-shirt", "tee", "short-sleeved top"),
-        _THIN,
-        19,
-        _LETTERS,
-    ),
-    "Skirts": Shelf(
-        "Clothing", CLOTHING["Skirts"], ("skirt", "midi skirt", "swing skirt"), _CLOTH, 45, _LETTERS
-    ),
-    "Trousers": Shelf(
-        "Clothing", CLOTHING["Trousers"], ("trousers", "pants", "slacks"), _CLOTH, 55, _LETTERS
-    ),
-    "Coats": Shelf(
-        "Clothing", CLOTHING["Coats"], ("coat", "overcoat", "long jacket"), _THICK, 129, _LETTERS
-    ),
-    "Shoes": Shelf(
-        "Clothing", FOOTWEAR["Shoes"], ("shoes", "pair of shoes", "footwear"), _TOUGH, 69, _FEET
-    ),
-    "Boots": Shelf(
-        "Clothing",
-        FOOTWEAR["Boots"],
-        ("boots", "ankle boots", "pair of boots"),
-        _TOUGH,
-        99,
-        _FEET,
-    ),
-    "Bags": Shelf("Clothing", ACCESSORIES["Bags"], ("bag", "handbag", "carryall"), _TOUGH, 59, ()),
-    "Scarves": Shelf(
-        "Clothing",
-        ACCESSORIES["Scarves"],
-        ("scarf", "shawl", "neckerchief"),
-        _THIN,
-        25,
-        ("one size",),
-    ),
+    "Dresses": Shelf("Clothing", ("dress", "day dress", "evening dress"), _CLOTH, 59, _LETTERS),
+    "Shirts": Shelf("Clothing", ("shirt", "blouse", "button-up"), _THIN, 39, _LETTERS),
+    "T-Shirts": Shelf("Clothing", ("t-shirt", "tee", "short-sleeved top"), _THIN, 19, _LETTERS),
+    "Skirts": Shelf("Clothing", ("skirt", "midi skirt", "swing skirt"), _CLOTH, 45, _LETTERS),
+    "Trousers": Shelf("Clothing", ("trousers", "pants", "slacks"), _CLOTH, 55, _LETTERS),
+    "Coats": Shelf("Clothing", ("coat", "overcoat", "long jacket"), _THICK, 129, _LETTERS),
+    "Shoes": Shelf("Clothing", ("shoes", "pair of shoes", "footwear"), _TOUGH, 69, _FEET),
+    "Boots": Shelf("Clothing", ("boots", "ankle boots", "pair of boots"), _TOUGH, 99, _FEET),
+    "Bags": Shelf("Clothing", ("bag", "handbag", "carryall"), _TOUGH, 59, ()),
+    "Scarves": Shelf("Clothing", ("scarf", "shawl", "neckerchief"), _THIN, 25, ("one size",)),
     "Hats": Shelf(
-        "Clothing",
-        ACCESSORIES["Hats"],
-        ("hat", "headwear", "day hat"),
-        _TOUGH,
-        29,
-        ("55 cm", "57 cm", "59 cm"),
+        "Clothing", ("hat", "headwear", "day hat"), _TOUGH, 29, ("55 cm", "57 cm", "59 cm")
     ),
     "Rings": Shelf(
         "Jewellery",
-        JEWELLERY["Rings"],
         ("ring", "finger ring", "band ring"),
         _STONES,
         35,
         ("50", "52", "54", "56", "58"),
     ),
     "Necklaces": Shelf(
-        "Jewellery",
-        JEWELLERY["Necklaces"],
-        ("necklace", "collar necklace", "collier"),
-        _STONES,
-        55,
-        ("42 cm", "45 cm"),
+        "Jewellery", ("necklace", "collar necklace", "collier"), _STONES, 55, ("42 cm", "45 cm")
     ),
     "Pendants": Shelf(
-        "Jewellery",
-        JEWELLERY["Pendants"],
-        ("pendant", "pendant on a chain", "drop pendant"),
-        _STONES,
-        40,
-        (),
+        "Jewellery", ("pendant", "pendant on a chain", "drop pendant"), _STONES, 40, ()
     ),
     "Earrings": Shelf(
-        "Jewellery",
-        JEWELLERY["Earrings"],
-        ("earrings", "pair of earrings", "drop earrings"),
-        _STONES,
-        30,
-        (),
+        "Jewellery", ("earrings", "pair of earrings", "drop earrings"), _STONES, 30, ()
     ),
     "Bracelets": Shelf(
-        "Jewellery",
-        JEWELLERY["Bracelets"],
-        ("bracelet", "bangle", "wrist piece"),
-        _STONES,
-        45,
-        ("17 cm", "19 cm"),
+        "Jewellery", ("bracelet", "bangle", "wrist piece"), _STONES, 45, ("17 cm", "19 cm")
     ),
-    "Brooches": Shelf(
-        "Jewellery", JEWELLERY["Brooches"], ("brooch", "pin", "lapel brooch"), _STONES, 32, ()
-    ),
+    "Brooches": Shelf("Jewellery", ("brooch", "pin", "lapel brooch"), _STONES, 32, ()),
     "Vases": Shelf(
-        "Home",
-        HOME["Vases"],
-        ("vase", "flower vase", "vessel"),
-        _HARD,
-        29,
-        ("24 cm", "32 cm"),
-        floor=True,
+        "Home", ("vase", "flower vase", "vessel"), _HARD, 29, ("24 cm", "32 cm"), floor=True
     ),
     "Lamps": Shelf(
         "Home",
-        HOME["Lamps"],
         ("table lamp", "lamp", "bedside light"),
         (*_HARD, "Linen", "Silk"),
         65,
@@ -183,7 +116,6 @@ SHELVES: dict[str, Shelf] = {
     ),
     "Cushions": Shelf(
         "Home",
-        HOME["Cushions"],
         ("cushion", "throw pillow", "scatter cushion"),
         _SOFT,
         22,
@@ -191,7 +123,6 @@ SHELVES: dict[str, Shelf] = {
     ),
     "Mugs": Shelf(
         "Home",
-        HOME["Mugs"],
         ("mug", "cup", "coffee mug"),
         ("Oak", "Porcelain", "Marble", "Steel", "Glass", "Terracotta", "Brass"),
         12,
@@ -200,30 +131,16 @@ SHELVES: dict[str, Shelf] = {
     ),
     "Rugs": Shelf(
         "Home",
-        HOME["Rugs"],
         ("rug", "carpet", "floor mat"),
         ("Jute", "Cotton", "Silk", "Velvet", "Nylon", "Wool", "Leather"),
         110,
         ("120 x 180 cm", "160 x 230 cm"),
     ),
     "Clocks": Shelf(
-        "Home",
-        HOME["Clocks"],
-        ("wall clock", "clock", "timepiece for the wall"),
-        _HARD,
-        42,
-        ("30 cm", "40 cm"),
+        "Home", ("wall clock", "clock", "timepiece for the wall"), _HARD, 42, ("30 cm", "40 cm")
     ),
-    "Chairs": Shelf(
-        "Home", FURNITURE["Chairs"], ("chair", "side chair", "seat"), _SEAT, 140, (), floor=True
-    ),
+    "Chairs": Shelf("Home", ("chair", "side chair", "seat"), _SEAT, 140, (), floor=True),
     "Sofas": Shelf(
-        "Home",
-        FURNITURE["Sofas"],
-        ("sofa", "couch", "settee"),
-        _SEAT,
-        620,
-        ("2 seats", "3 seats"),
-        floor=True,
+        "Home", ("sofa", "couch", "settee"), _SEAT, 620, ("2 seats", "3 seats"), floor=True
     ),
 }

@@ -17,12 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from newshelf.catalog.sample.look import STYLES
-from newshelf.catalog.sample.palette import (
-    COLOR_FAMILIES,
-    COLORS,
-    MATERIAL_FAMILIES,
-    MATERIALS,
-)
+from newshelf.catalog.sample.palette import COLOR_FAMILIES, COLORS, MATERIAL_FAMILIES, MATERIALS
 from newshelf.catalog.sample.plan import DAY, END, Blueprint
 from newshelf.catalog.sample.shelves import CATEGORIES, SHELVES
 from newshelf.catalog.schema import EventType
@@ -137,11 +132,7 @@ def _session(
 
 
 def _funnel(
-    user_id: str,
-    ids: npt.NDArray[np.object_],
-    liking: Floats,
-    start: int,
-    rng: np.random.Generator,
+    user_id: str, ids: npt.NDArray[np.object_], liking: Floats, start: int, rng: np.random.Generator
 ) -> list[tuple[str, str, str, int]]:
     """View, then perhaps click, favourite, cart and purchase, sooner for what is liked."""
     rows = []

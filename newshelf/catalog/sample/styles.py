@@ -5,11 +5,20 @@ from collections.abc import Callable
 import numpy as np
 
 from newshelf.catalog.sample.canvas import Canvas
-from newshelf.catalog.sample.geometry import Points, arc, array, disc, moved, regular, spaced
+from newshelf.catalog.sample.geometry import (
+    Points,
+    arc,
+    array,
+    closed,
+    disc,
+    moved,
+    regular,
+    spaced,
+)
 from newshelf.catalog.sample.look import Look
 from newshelf.catalog.sample.palette import RGB, darker, lighter, mixed
 
-__all__ = ["bow", "cover", "flower", "trim"]
+__all__ = ["bow", "cover", "flower", "piece", "trim"]
 
 Box = tuple[float, float, float, float]
 
@@ -20,6 +29,22 @@ def cover(canvas: Canvas, outline: Points, look: Look, size: float = 1.0) -> Non
     right, bottom = outline.max(axis=0)
     with canvas.clipped(outline):
         _PATTERNS[look.style](canvas, (left, top, right, bottom), look, size)
+
+
+def piece(
+    canvas: Canvas,
+    outline: Points,
+    look: Look,
+    size: float = 1.0,
+    *,
+    seam: float = 0.5,
+    plain: bool = False,
+) -> None:
+    """A piece in the product's colour, with the style's pattern and a seam around it."""
+    canvas.shape(outline, look.rgb)
+    if not plain:
+        cover(canvas, outline, look, size)
+    canvas.line(closed(outline), seam, look.seam)
 
 
 def trim(canvas: Canvas, path: Points, look: Look, size: float = 1.0) -> None:

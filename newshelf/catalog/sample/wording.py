@@ -12,150 +12,85 @@ from newshelf.catalog.sample.palette import COLORS, MATERIALS
 
 __all__ = ["BRANDS", "Wording", "write"]
 
-BRANDS = (
-    "Alder & Finch",
-    "Brisa",
-    "Corvo",
-    "Dunmore",
-    "Elowen",
-    "Fjordlys",
-    "Galanthe",
-    "Halcyon Row",
-    "Ilmari",
-    "Juniper Lane",
-    "Kestrel",
-    "Lumen Atelier",
-    "Maren",
-    "Nordhavn",
+
+def _split(separator: str, text: str) -> tuple[str, ...]:
+    return tuple(text.split(separator))
+
+
+BRANDS = _split(
+    ", ",
+    "Alder & Finch, Brisa, Corvo, Dunmore, Elowen, Fjordlys, Galanthe, "
+    "Halcyon Row, Ilmari, Juniper Lane, Kestrel, Lumen Atelier, Maren, Nordhavn",
 )
 
 _TITLE_WORDS: dict[str, tuple[str, ...]] = {
-    "minimal": (
-        "minimal",
-        "pared-back",
-        "clean-lined",
-        "understated",
-        "simple",
-        "sleek",
-        "plain",
-        "essential",
+    "minimal": _split(
+        ", ", "minimal, pared-back, clean-lined, understated, simple, sleek, plain, essential"
     ),
-    "classic": (
-        "classic",
-        "timeless",
-        "tailored",
-        "heritage",
-        "traditional",
-        "preppy",
-        "stately",
-        "old-school",
+    "classic": _split(
+        ", ", "classic, timeless, tailored, heritage, traditional, preppy, stately, old-school"
     ),
-    "boho": (
-        "boho",
-        "bohemian",
-        "folk",
-        "nomad",
-        "festival",
-        "free-spirited",
-        "tribal-print",
-        "hippie",
+    "boho": _split(
+        ", ", "boho, bohemian, folk, nomad, festival, free-spirited, tribal-print, hippie"
     ),
-    "deco": (
-        "art-deco",
-        "Gatsby",
-        "jazz-age",
-        "twenties",
-        "geometric",
-        "ballroom",
-        "sunburst",
-        "Chrysler",
+    "deco": _split(
+        ", ", "art-deco, Gatsby, jazz-age, twenties, geometric, ballroom, sunburst, Chrysler"
     ),
-    "romantic": (
-        "romantic",
-        "floral",
-        "sweetheart",
-        "blossom",
-        "dainty",
-        "garden-party",
-        "rosebud",
-        "fairy-tale",
+    "romantic": _split(
+        ", ", "romantic, floral, sweetheart, blossom, dainty, garden-party, rosebud, fairy-tale"
     ),
-    "urban": (
-        "urban",
-        "street",
-        "industrial",
-        "utility",
-        "athletic",
-        "workshop",
-        "colour-block",
-        "rugged",
+    "urban": _split(
+        ", ", "urban, street, industrial, utility, athletic, workshop, colour-block, rugged"
     ),
 }
 _HINTS: dict[str, tuple[str, ...]] = {
-    "minimal": (
-        "Nothing to distract from the shape",
-        "Quiet lines and no ornament",
-        "Reduced to what it needs",
-        "A calm, bare surface",
-        "Less, but better",
-        "Scandinavian restraint in every line",
-        "For those who like things plain",
+    "minimal": _split(
+        ". ",
+        "Nothing to distract from the shape. Quiet lines and no ornament. "
+        "Reduced to what it needs. A calm, bare surface. Less, but better. "
+        "Scandinavian restraint in every line. For those who like things plain",
     ),
-    "classic": (
-        "Made the way it always was",
-        "A pattern your grandfather would know",
-        "Checks, stripes and good manners",
-        "For the office and the country house",
-        "Never out of fashion",
-        "Well-mannered and neatly finished",
+    "classic": _split(
+        ". ",
+        "Made the way it always was. A pattern your grandfather would know. "
+        "Checks, stripes and good manners. For the office and the country house. "
+        "Never out of fashion. Well-mannered and neatly finished. "
         "An heirloom in the making",
     ),
-    "boho": (
-        "Woven zigzags and little beads",
-        "Picked up on a long journey, or so it seems",
-        "Fringes that move as you do",
-        "For campfires and open-air concerts",
-        "Wanderlust, by hand",
-        "Inspired by market stalls and desert skies",
-        "Loose, layered and carefree",
+    "boho": _split(
+        ". ",
+        "Woven zigzags and little beads. "
+        "Picked up on a long journey, or so it seems. Fringes that move as you do. "
+        "For campfires and open-air concerts. Wanderlust, by hand. "
+        "Inspired by market stalls and desert skies. Loose, layered and carefree",
     ),
-    "deco": (
-        "Fans and chevrons edged in gilt",
-        "As if made for a ballroom in 1925",
-        "Stepped lines like a skyscraper",
-        "Glamour between two wars",
-        "Symmetry with a cocktail in its hand",
-        "Rays that open like a fan",
+    "deco": _split(
+        ". ",
+        "Fans and chevrons edged in gilt. As if made for a ballroom in 1925. "
+        "Stepped lines like a skyscraper. Glamour between two wars. "
+        "Symmetry with a cocktail in its hand. Rays that open like a fan. "
         "Champagne and saxophones",
     ),
-    "romantic": (
-        "Petals, ribbons and a little lace",
-        "For love letters and long walks",
-        "Flowers scattered as after a spring storm",
-        "Soft, tender and a little dreamy",
-        "A bow where you would wish for one",
-        "Sweet as a first dance",
-        "Meant for a rose garden",
+    "romantic": _split(
+        ". ",
+        "Petals, ribbons and a little lace. For love letters and long walks. "
+        "Flowers scattered as after a spring storm. "
+        "Soft, tender and a little dreamy. A bow where you would wish for one. "
+        "Sweet as a first dance. Meant for a rose garden",
     ),
-    "urban": (
-        "Bold blocks and hard edges",
-        "Built for concrete and late trains",
-        "Borrowed from the gym and the garage",
-        "Zips, bolts and racing stripes",
-        "Tough enough for the city",
-        "Ready for the skate park",
+    "urban": _split(
+        ". ",
+        "Bold blocks and hard edges. Built for concrete and late trains. "
+        "Borrowed from the gym and the garage. Zips, bolts and racing stripes. "
+        "Tough enough for the city. Ready for the skate park. "
         "Straight from the warehouse floor",
     ),
 }
-_FILLERS = (
-    "Ships in a recycled box",
-    "A favourite of our team",
-    "Part of the new season",
-    "Care instructions are on the label",
-    "Made in small numbers",
-    "A gift that is used",
-    "Sits well with what you have",
-    "Designed in our own studio",
+_FILLERS = _split(
+    ". ",
+    "Ships in a recycled box. A favourite of our team. Part of the new season. "
+    "Care instructions are on the label. Made in small numbers. "
+    "A gift that is used. Sits well with what you have. Designed in our own studio",
 )
 _MATERIAL_PHRASES = ("made of {}", "in {}", "crafted from {}", "with {}")
 
