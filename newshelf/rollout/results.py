@@ -15,9 +15,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from newshelf.rollout.metrics import METRICS, compare
+from newshelf.rollout.metrics.capping import cap_of
 from newshelf.rollout.metrics.compare import LEAST_ACTIVE_UNITS, relative
 from newshelf.rollout.metrics.preference import preference
+from newshelf.rollout.off_policy import effective_sample_size
 from newshelf.rollout.plan import Plan, SuccessMetric
 from newshelf.rollout.power import needed_information
 from newshelf.rollout.sequential import half_width, p_value
@@ -86,7 +90,8 @@ class _Estimate:
     challenger: float
     value: float
     variance: float
-    capped: int
+    effective_units: float
+    capped: int = 0
 
 
 def measure_all(plan: Plan, observation: Observation) -> list[MetricResult]:
@@ -111,6 +116,9 @@ def _measure(
         estimate = scale.estimate(success, observation, plan.cap_quantile)
         if estimate is None:
             raise ValueError("the units are all alike, or their sums are too large")
+        if estimate.effective_units < LEAST_ACTIVE_UNITS:
+            reason = "a few units have most of it, so there is no interval yet"
+            return _without_interval(success, counts, planned, "undecided", reason)
         value, variance = estimate.value, estimate.variance
         information = 1 / variance
         width = half_width(variance, information, tuned_at=planned, alpha=alpha)
@@ -221,7 +229,14 @@ def _lift(success: SuccessMetric, seen: Observation, cap_quantile: float) -> _Es
     lift = compare(METRICS[success.metric], control, challenger, cap_quantile=cap_quantile)
     if lift is None:
         return None
-    return _Estimate(lift.control, lift.challenger, lift.log, lift.variance, lift.capped)
+    return _Estimate(
+        lift.control,
+        lift.challenger,
+        lift.log,
+        lift.variance,
+        lift.effective_units,
+        lift.capped,
+    )
 
 
 def _active(success: SuccessMetric, seen: Observation) -> _Counts:
@@ -246,7 +261,9 @@ def _credits(_: SuccessMetric, seen: Observation, cap_quantile: float) -> _Estim
     if found is None:
         return None
     share, variance = found
-    return _Estimate(0.5, share, share - 0.5, variance, capped=0)
+    clicked = seen.credits["challenger"] + seen.credits["control"]
+    effective = effective_sample_size(np.minimum(clicked, cap_of(clicked, cap_quantile)))
+    return _Estimate(0.5, share, share - 0.5, variance, effective)
 
 
 def _preferring(_: SuccessMetric, seen: Observation) -> _Counts:

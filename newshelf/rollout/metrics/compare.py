@@ -9,6 +9,7 @@ from newshelf.rollout.metrics.capping import capped
 from newshelf.rollout.metrics.cuped import Sample, adjusted_ratios
 from newshelf.rollout.metrics.delta import log_lift
 from newshelf.rollout.metrics.metric import Metric
+from newshelf.rollout.off_policy import effective_sample_size
 from newshelf.rollout.totals import UnitTotals
 
 __all__ = ["LEAST_ACTIVE_UNITS", "Lift", "compare"]
@@ -29,6 +30,9 @@ class Lift:
     """ln(challenger / control)."""
     variance: float
     """Squared standard error of ``log``."""
+    effective_units: float
+    """Of the variant with fewer: equal units that would say as much (Kish). A ratio that is one
+    unit's has hardly any spread: it looks certain, and is not."""
     capped: int = 0
     """Units that count for less than they have."""
 
@@ -73,9 +77,11 @@ def compare(
         if not (0 < a < math.inf and 0 < b < math.inf):
             return None
         log, variance = log_lift(a, a_var, b, b_var)
-    if not 0 < variance < math.inf:
-        return None
-    return Lift(a, b, float(log), float(variance), number)
+        if not 0 < variance < math.inf:
+            return None
+        weights = [column for sample in samples for column in (sample.top, sample.bottom)]
+        effective = min(map(effective_sample_size, weights))
+    return Lift(a, b, float(log), float(variance), effective, number)
 
 
 def _sample(metric: Metric, totals: UnitTotals) -> Sample:

@@ -2,12 +2,16 @@
 
 import math
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
 from newshelf.rollout.commands import command
 from newshelf.rollout.decide import decide, next_state
+from newshelf.rollout.figures import metric_rows
+from newshelf.rollout.reasons import described
+from newshelf.rollout.results import measure_all
 from newshelf.rollout.totals import Observation
 from tests.unit.rollout.conftest import (
     AT,
@@ -341,8 +345,29 @@ def test_a_robot_hides_no_effect_and_is_named() -> None:
     assert decision.analysis.metrics[0].capped > 0
     uncapped = decide(plan(cap_quantile=1), LAST, observation(totals=sides))
     assert uncapped.phase == "ramp"
-    # What is printed says no more than what is known.
-    assert "above +1000" in uncapped.reason
+    assert "a few units have most of it" in uncapped.reason
+
+
+def test_no_absurd_number_is_printed() -> None:
+    (ctr,) = measure_all(PLAN, observation())
+    wide = replace(ctr, effect=-0.887, low=-1.0, high=7.9e26)
+    assert described(wide).startswith("ctr: -88.7 % (-100.0 to above +1000), ")
+    tell = Mock(metrics=[replace(wide, high=math.inf)])
+    assert metric_rows(tell)[0][4] == "-100.0% … above +1000%"
+
+
+def test_robots_do_not_decide_while_there_are_few_shoppers() -> None:
+    """Too few to be cut off by a quantile, and so heavy that the ratio is theirs alone."""
+    sides = {"control": totals(300, seed=1), "challenger": totals(300, seed=2)}
+    for side, clicks in (("control", 0), ("challenger", 300_000)):
+        for place in (3, 4, 5):
+            sides[side].requests[place], sides[side].shown[place] = 30_000, 300_000
+            sides[side].clicks[place] = clicks
+    for first, second in (("control", "challenger"), ("challenger", "control")):
+        seen = observation(totals={"control": sides[first], "challenger": sides[second]})
+        decision = decide(PLAN, LAST, seen)
+        assert goes(decision) == ("waiting", "ramp", 1)
+        assert "a few units have most of it" in decision.reason
 
 
 def test_few_units_that_did_it_are_counted() -> None:

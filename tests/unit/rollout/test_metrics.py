@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from newshelf.rollout.metrics import METRICS, compare
+from newshelf.rollout.metrics.capping import cap_of
 from newshelf.rollout.metrics.compare import LEAST_ACTIVE_UNITS
 from newshelf.rollout.metrics.cuped import Sample, adjusted_ratios
 from newshelf.rollout.metrics.delta import log_lift, ratio_variance
@@ -169,6 +170,46 @@ def test_nothing_is_said_of_a_handful_of_units() -> None:
 def test_equal_units_without_spread_say_nothing() -> None:
     same = {"clicks": np.ones(100), "shown": np.ones(100)}
     assert compare(METRICS["ctr"], totals(100, **same), totals(100, **same)) is None
+
+
+def test_cuped_leaves_a_mean_alone_that_it_would_take_to_nothing() -> None:
+    """Shoppers who bought before happen to be in one variant: the shift is as large as the mean."""
+    random = np.random.default_rng(4)
+    spent = [random.lognormal(3, 1, 60) * (np.arange(60) < buyers) for buyers in (40, 45)]
+    before = [spent[0][:, None], 45 + spent[1][:, None]]
+    samples = [Sample(y, np.ones(60), x) for y, x in zip(spent, before, strict=True)]
+    bare = [Sample(y, np.ones(60), np.empty((60, 0))) for y in spent]
+    assert bare[1].top.mean() < 45 / 2
+    assert adjusted_ratios(*samples) == adjusted_ratios(*bare)
+
+
+@given(
+    st.lists(st.floats(0, 1e300), min_size=1, max_size=300).map(np.array),
+    st.sampled_from([0.9, 0.99, 0.999]),
+)
+def test_a_cap_is_a_quantile_that_leaves_most_as_they_are(
+    values: np.ndarray, quantile: float
+) -> None:
+    cap = cap_of(values, quantile)
+    above = (values > cap).sum()
+    assert above <= max(1, (1 - quantile) * len(values) + 1e-9)
+    assert above <= max(1, 0.05 * (values > 0).sum())
+    assert cap_of(values, 1) == math.inf
+    if (values > 0).sum() > 1:
+        assert cap in values
+        assert cap > 0
+    # The order does not matter, nor what the largest is.
+    assert cap_of(values[::-1], quantile) == cap
+    assert cap_of(np.where(values > cap, math.inf, values), quantile) == cap
+
+
+def test_one_unit_is_always_capped_and_not_a_number_is_refused() -> None:
+    assert cap_of(np.array([1.0, 2.0, 3.0, 1e9]), 0.999) == 3
+    # 20 of 20,000 are a tenth of the 200 buyers, and a twentieth is enough.
+    few = np.concatenate([np.zeros(19_800), np.arange(1.0, 201.0)])
+    assert cap_of(few, 0.999) == 190
+    with pytest.raises(ValueError, match="not a number"):
+        cap_of(np.array([1.0, math.nan]), 0.999)
 
 
 @given(st.integers(0, 2**32 - 1))
