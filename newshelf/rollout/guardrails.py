@@ -2,8 +2,9 @@
 
 They are looked at every minute, so each is a sequential test (``shares``, ``quantiles``): a
 challenger that keeps all limits is rolled back by one with a probability of at most the plan's
-``guardrail_alpha``, over the whole rollout. The level is shared alike by guardrails and stages
-(Bonferroni), because a stage is counted from its own beginning.
+``guardrail_alpha``, over the whole rollout, if requests are independent of each other. The level
+is shared alike by guardrails and stages (Bonferroni), because a stage is counted from its own
+beginning.
 """
 
 import math
@@ -14,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from newshelf.rollout.plan import Guardrail, Plan
-from newshelf.rollout.quantiles import lower_quantile, upper_quantile
+from newshelf.rollout.quantiles import level_when_halved, lower_quantile, upper_quantile
 from newshelf.rollout.shares import log_evidence_above, lower_bound, upper_bound
-from newshelf.rollout.totals import VariantHealth
+from newshelf.rollout.totals import Floats, VariantHealth, halvings
 
-__all__ = ["GuardrailResult", "check_guardrails", "level_of", "share_exceeds"]
+__all__ = ["GuardrailResult", "check_guardrails", "level_of", "lowest_p99", "share_exceeds"]
 
 _P99 = 0.99
 
@@ -43,9 +44,10 @@ class GuardrailResult:
 
 
 def level_of(plan: Plan) -> float:
-    """The level of each single test."""
-    stages = len(plan.ramp) + 1 + (plan.shadow is not None)
-    return plan.guardrail_alpha / (stages * len(plan.guardrails))
+    """The level of each single test; in the shadow there are two."""
+    shadowed = plan.shadow is not None
+    tests = max(len(plan.guardrails), 2 * shadowed)
+    return plan.guardrail_alpha / ((len(plan.ramp) + 1 + shadowed) * tests)
 
 
 def check_guardrails(
@@ -62,6 +64,17 @@ def check_guardrails(
 def share_exceeds(k: int, n: int, most: float, alpha: float) -> bool:
     """Whether k of n refute that the share is at most ``most``, looked at however often."""
     return k > most * n and float(log_evidence_above(k, n, most)) >= math.log(1 / alpha)
+
+
+def lowest_p99(latencies_ms: Floats, requests: int, alpha: float) -> float:
+    """At most the true p99 at every look, but for a probability of ``alpha``; -inf at first.
+
+    Args:
+        latencies_ms: ``(requests,)``, or a sample of them as ``halvings`` says.
+        requests: answered so far.
+        alpha: of this test.
+    """
+    return lower_quantile(latencies_ms, _P99, level_when_halved(alpha, halvings(requests)))
 
 
 def _share(

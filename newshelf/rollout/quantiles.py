@@ -3,8 +3,13 @@
 Whether a latency exceeds the true quantile is a coin with a known side, so the sequential test
 of a share tells which values the quantile may have (Howard & Ramdas 2022, "Sequential
 estimation of quantiles with applications to A/B testing and best-arm identification",
-arXiv:1906.09712). Nothing is assumed of the distribution. That has a price: an upper end needs
-so many values that the quantile would hardly have stayed unseen, about 1,000 for a p99.
+arXiv:1906.09712). Of the distribution nothing is assumed, but values are taken to be
+independent of each other. That has a price: an upper end needs so many values that the quantile
+would hardly have stayed unseen, about 1,000 for a p99.
+
+A sample that has grown too large is halved, and its half then grows. Each half is tested by
+itself, at its own part of the level: 9/10 before the first halving, and 1/10 · 1/(h·(h+1))
+after the one with number h. The parts sum up to 1, so the level holds over all of them.
 """
 
 import math
@@ -15,9 +20,17 @@ from numpy.typing import NDArray
 
 from newshelf.rollout.shares import log_evidence_above, log_evidence_below
 
-__all__ = ["lower_quantile", "upper_quantile"]
+__all__ = ["level_when_halved", "lower_quantile", "upper_quantile"]
 
 Floats = NDArray[np.float64]
+
+
+_UNHALVED = 0.9
+
+
+def level_when_halved(alpha: float, halved: int) -> float:
+    """The part of ``alpha`` for a sample that was halved that often."""
+    return alpha * ((1 - _UNHALVED) / (halved * (halved + 1)) if halved else _UNHALVED)
 
 
 def lower_quantile(values: Floats, quantile: float, alpha: float) -> float:

@@ -1,4 +1,5 @@
-"""Sequential tests of a share (errors, empty answers): exact, and valid at every look.
+"""Sequential tests of a share (errors, empty answers): exact for independent requests, and
+valid at every look.
 
 Against "the share is at most s₀" we bet on every larger share alike (Robbins' mixture;
 Howard, Ramdas, McAuliffe & Sekhon 2021, arXiv:1810.08240, sec. 3, with a uniform prior cut at
@@ -8,7 +9,9 @@ s₀). After k of n::
 
 While the share is at most s₀, M is a nonnegative supermartingale that starts at 1, so the
 probability that it *ever* reaches 1/α is at most α (Ville 1939). Nothing is assumed to be
-normal, so an error rate near 0 is tested as well as any other.
+normal, so an error rate near 0 is tested as well as any other. What is assumed: that each
+request has it with the same probability or less, whatever came before. Failures in bursts, such
+as an outage of minutes, look like more evidence than they are.
 """
 
 import math

@@ -1,14 +1,23 @@
 """What came of a rollout so far, as the analysis needs it and the store sums it up."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Observation", "UnitTotals", "VariantHealth"]
+__all__ = ["MOST_LATENCIES", "Observation", "UnitTotals", "VariantHealth", "halvings"]
 
 Floats = NDArray[np.float64]
+
+MOST_LATENCIES = 20_000
+"""In a sample, on average: enough for a p99 to within a tenth of a per cent of the ranks."""
+
+
+def halvings(requests: int) -> int:
+    """How often a sample of the latencies of so many requests has been halved."""
+    return max(0, math.ceil(math.log2(max(requests, 1) / MOST_LATENCIES)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +62,7 @@ class VariantHealth:
     empty: int
     """Answered with no product."""
     latencies_ms: Floats
-    """``(requests,)``, or a uniform sample of them."""
+    """``(requests,)``, or a uniform sample of them, halved ``halvings(requests)`` times."""
     items: Mapping[str, int]
     """How often each product was shown."""
     units: int
@@ -74,7 +83,8 @@ class Observation:
     shadow: Mapping[str, float]
     """Of the shadow phase: ``requests``, ``errors``, ``overlap`` (mean share of equal products
     in the top k), ``score_drift`` (mean absolute difference of scores, in standard deviations
-    of control's), ``p99_ms``. Empty otherwise."""
+    of control's), ``p99_ms``, and ``p99_low_ms``, which the true p99 is at least, at every look
+    (absent while little is known). Empty otherwise."""
     versions_ready: bool
     """Whether both versions answer a request for readiness."""
     credits: Mapping[str, Floats] = field(default_factory=dict)

@@ -16,6 +16,7 @@ from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from newshelf.errors import SettingsError, Unavailable
+from newshelf.rollout.store.sample import sample_key
 
 __all__ = ["Database"]
 
@@ -208,6 +209,7 @@ def _set_up(connection: sqlite3.Connection, _record: Any) -> None:
     connection.isolation_level = None
     # Built into SQLite only with an option of its compilation.
     connection.create_function("ln", 1, log, deterministic=True)
+    connection.create_function("sample_key", 1, sample_key, deterministic=True)
     _use_log(connection)
     for pragma in (
         # A commit is in the system's cache: a killed process loses nothing. A power cut may

@@ -7,7 +7,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Connection
 from sqlalchemy.sql.elements import ColumnElement
 
-from newshelf.rollout.store.sample import sampled
+from newshelf.rollout.store.sample import sampled_latencies
 from newshelf.rollout.store.schema import exposures
 from newshelf.rollout.totals import VariantHealth
 
@@ -39,7 +39,7 @@ def variant_health(connection: Connection, chosen: ColumnElement[bool]) -> Varia
         errors=counts.errors,
         fallbacks=counts.fallbacks,
         empty=counts.empty,
-        latencies_ms=sampled(connection, _answer.latency_ms, chosen),
+        latencies_ms=sampled_latencies(connection, exposures, counts.requests, chosen),
         items=_items(connection, chosen),
         units=counts.units,
     )

@@ -9,8 +9,9 @@ from sqlalchemy.engine import Connection
 
 from newshelf.catalog.schema import Id
 from newshelf.rollout.store.clock import to_us
-from newshelf.rollout.store.sample import sampled
+from newshelf.rollout.store.sample import sampled_latencies
 from newshelf.rollout.store.schema import shadow_answers
+from newshelf.rollout.totals import Floats
 
 __all__ = ["SHADOW_COLUMNS", "ShadowAnswer", "shadow_row", "summarise_shadow"]
 
@@ -56,8 +57,11 @@ def shadow_row(answer: ShadowAnswer) -> tuple[object, ...]:
     )
 
 
-def summarise_shadow(connection: Connection, rollout: str, since: datetime) -> dict[str, float]:
-    """``requests``, ``errors``, ``overlap``, ``score_drift`` and ``p99_ms`` since a moment.
+def summarise_shadow(
+    connection: Connection, rollout: str, since: datetime
+) -> tuple[dict[str, float], Floats]:
+    """``requests``, ``errors``, ``overlap``, ``score_drift`` and ``p99_ms`` since a moment, and
+    the latencies, or a sample of them.
 
     Means are of the answers that have a value; what no answer has is left out. Empty when
     nothing was copied.
@@ -73,7 +77,7 @@ def summarise_shadow(connection: Connection, rollout: str, since: datetime) -> d
         ).where(*chosen)
     ).one()
     if row.requests == 0:
-        return {}
-    latencies_ms = sampled(connection, answer.latency_ms, *chosen)
+        return {}, np.empty(0)
+    latencies_ms = sampled_latencies(connection, shadow_answers, row.requests, *chosen)
     found = {**row._mapping, "p99_ms": float(np.percentile(latencies_ms, 99))}
-    return {name: float(value) for name, value in found.items() if value is not None}
+    return {name: float(value) for name, value in found.items() if value is not None}, latencies_ms

@@ -144,8 +144,10 @@ class EventStore:
         """Store what the challenger answered to copies; errors as of ``write``."""
         self.write(Writes(shadow=answers))
 
-    def shadow(self, name: str, *, since: datetime) -> dict[str, float]:
-        """Sum up a rollout's shadow answers, as ``Observation.shadow`` says."""
+    def shadow(self, name: str, *, since: datetime) -> tuple[dict[str, float], Floats]:
+        """Sum up a rollout's shadow answers, as ``Observation.shadow`` says; and their latencies,
+        or a sample of them.
+        """
         with self._database.reading() as connection:
             return summarise_shadow(connection, name, since)
 

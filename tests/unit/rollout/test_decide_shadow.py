@@ -37,9 +37,26 @@ def test_a_shadow_with_a_single_error_goes_on() -> None:
 
 
 def test_a_slow_shadow_is_rolled_back() -> None:
-    decision = decide(PLAN, state("shadow"), shadowed(p99_ms=300.0))
+    decision = decide(PLAN, state("shadow"), shadowed(p99_ms=300.0, p99_low_ms=210.0))
     assert goes(decision) == ("failure", "rolling_back", 0)
-    assert "p99_ms: 300.0 ms for copies, above 200 ms" in decision.reason
+    assert "p99_ms: 300.0 ms for copies (at least 210.0 ms), above 200 ms" in decision.reason
+
+
+@pytest.mark.parametrize("known", [{}, {"p99_low_ms": 190.0}])
+def test_a_shadow_that_may_be_slow_waits_and_then_pauses_until_a_person_accepts_it(
+    known: dict[str, float],
+) -> None:
+    before, seen = state("shadow"), shadowed(p99_ms=210.0, **known)
+    decision = decide(PLAN, before, seen)
+    assert goes(decision) == ("waiting", "shadow", 0)
+    assert "though not surely" in decision.reason
+    late = replace(seen, seconds_in_step=601.0)
+    decision = decide(PLAN, before, late)
+    assert goes(decision) == ("inconclusive", "paused", 0)
+    resumed = command("resume", PLAN, next_state(before, decision, AT), AT)
+    assert decide(PLAN, resumed, seen).phase == "ramp"
+    slow = shadowed(p99_ms=300.0, p99_low_ms=210.0)
+    assert decide(PLAN, resumed, slow).phase == "rolling_back"
 
 
 def test_a_shadow_without_copies_pauses_and_says_that_traffic_is_missing() -> None:

@@ -5,7 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from newshelf.rollout.guardrails import check_guardrails, level_of
+from benchmarks.rollout.latencies import LEVEL, simulate_samples, simulate_shadow
+from newshelf.rollout.guardrails import check_guardrails, level_of, lowest_p99
+from newshelf.rollout.quantiles import level_when_halved
 from tests.unit.rollout.conftest import health, plan
 
 ALL = [
@@ -86,6 +88,36 @@ def test_the_level_is_shared_by_guardrails_and_stages() -> None:
     """Two steps, shadow and promotion; four guardrails."""
     assert level_of(plan()) == pytest.approx(0.05 / 16)
     assert level_of(plan(shadow=None)) == pytest.approx(0.05 / 12)
+    # In the shadow, errors and latency are tested, however few guardrails there are.
+    one = [{"metric": "error_rate", "most": 0.02}]
+    assert level_of(plan(guardrails=one)) == pytest.approx(0.05 / 8)
+    assert level_of(plan(guardrails=one, shadow=None)) == pytest.approx(0.05 / 3)
+
+
+def test_a_halved_sample_has_its_own_part_of_the_level() -> None:
+    parts = [level_when_halved(0.05, halved) for halved in range(10_000)]
+    assert sum(parts) == pytest.approx(0.05, rel=1e-4)
+    assert sum(parts) <= 0.05
+    # The slowest of these is not yet refuted at the smaller level, though the values are the same.
+    latencies_ms = np.repeat([50.0, 900.0], [19_700, 276])
+    assert lowest_p99(latencies_ms, len(latencies_ms), LEVEL) == 900
+    assert lowest_p99(latencies_ms, 30 * len(latencies_ms), LEVEL) < 900
+
+
+def test_a_p99_at_its_limit_is_seldom_said_to_break_it() -> None:
+    """However often it is looked at. A new sample at each look is lucky more often."""
+    week = simulate_samples(requests=200_000, looks=300, rollouts=1000)
+    assert week.now <= LEVEL + 0.002
+    # A p99 of the copies as it was measured is above the limit at some look, of two in five.
+    shadow = simulate_shadow(relative=0.96, rollouts=1000)
+    assert shadow.now <= LEVEL + 0.002
+    assert shadow.before > 0.3
+
+
+def test_a_p99_above_its_limit_is_found() -> None:
+    week = simulate_samples(requests=200_000, looks=200, rollouts=100, slow=0.02)
+    assert week.now == 1
+    assert simulate_shadow(relative=1.3, rollouts=200).now == 1
 
 
 def test_a_challenger_like_control_is_seldom_rolled_back() -> None:

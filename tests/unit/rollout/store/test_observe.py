@@ -5,6 +5,7 @@ import random
 import re
 from collections import Counter
 from datetime import timedelta
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from newshelf.rollout.decide import decide
 from newshelf.rollout.observing import observe_rollout
 from newshelf.rollout.records import Exposure
 from newshelf.rollout.store import EventStore, Observed, StoredFeedback
-from newshelf.rollout.totals import UnitTotals
+from newshelf.rollout.totals import UnitTotals, halvings
 from tests.unit.rollout.conftest import plan, state
 from tests.unit.rollout.store.moments import START
 
@@ -231,17 +232,31 @@ def test_values_that_no_purchase_has_do_not_spoil_the_sum(
     assert 1e9 < revenue["a"] < 1e20
 
 
-def test_many_latencies_are_sampled(store: EventStore, exposure, monkeypatch) -> None:
-    monkeypatch.setattr("newshelf.rollout.store.sample.MOST_SAMPLED", 50)
-    answers = [
-        exposure("ring", rollout="spring", variant="control", latency_ms=number, at_s=600)
-        for number in range(500)
-    ]
-    store.add_exposures(answers)
-    sample = observe(store).health["control"].latencies_ms
-    assert len(set(sample)) == 50
-    # Of all of them, not of the first.
-    assert sample.max() > 250
+def test_a_sample_of_the_latencies_grows_until_it_is_halved(
+    store: EventStore, exposure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("newshelf.rollout.totals.MOST_LATENCIES", 50)
+    samples: dict[int, list[set[float]]] = {}
+    for first in range(0, 1000, 20):
+        store.add_exposures(
+            [
+                exposure("ring", rollout="spring", variant="control", latency_ms=n, at_s=600)
+                for n in range(first, first + 20)
+            ]
+        )
+        look, again = (observe(store).health["control"] for _ in range(2))
+        assert look.latencies_ms.tolist() == again.latencies_ms.tolist()
+        samples.setdefault(halvings(look.requests), []).append(set(look.latencies_ms))
+    assert list(samples) == [0, 1, 2, 3, 4, 5]
+    assert samples[0][-1] == set(range(40))
+    for grown in samples.values():
+        assert all(before <= after for before, after in pairwise(grown))
+    assert {n for n in samples[5][0] if n < 800} < samples[4][-1]
+    # Of all of them, and of about as many as there should be.
+    last = samples[5][-1]
+    assert 10 < len(last) < 60
+    assert min(last) < 300
+    assert max(last) > 700
 
 
 @pytest.fixture
