@@ -28,7 +28,9 @@ _SUITE = Suite(
 Which method of transfer learning helps where. Every method meets the baselines that a user \
 would have without it, on the same data, features and test cases, and each figure is the mean \
 ± standard deviation over the seeds. A goal that was not reached says so, and the notes of its \
-task say what was tried.""",
+task say what was tried. Where a task compares several methods of its own, a goal is judged by the \
+one that was chosen on data that no seed tests on. *Outdated* marks figures from before a change \
+of their task.""",
         revisions=REVISIONS,
     ),
     versions,

@@ -7,12 +7,20 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks.transfer import category_methods, episode_methods, home, maml, office, wild
+from benchmarks.transfer import (
+    category_methods,
+    episode_methods,
+    home,
+    jewellery,
+    maml,
+    office,
+    wild,
+)
 from benchmarks.transfer.episode_methods import BASELINES, TOGETHER, WITH_TITLE, Method
 from benchmarks.transfer.episodes import _measure
 from benchmarks.transfer.jewellery import _DEVELOPMENT, _drawn, _Shelf
 from newshelf.evaluation.types import Case, Split
-from newshelf.transfer.adapt import METHODS
+from newshelf.transfer.adapt import DEFAULT, METHODS, AdaptSettings
 
 TARGET = torch.arange(600) % 5
 
@@ -134,3 +142,81 @@ def test_a_variant_has_title_and_description_of_what_is_known():
     split = Split("all", [np.array([0])], [case], np.ones(5, bool), "")
     assert home._unknown(designs, split).tolist() == [False, False, True, True, True]
     assert home._unknown(titles, split).tolist() == [False, False, False, True, True]
+
+
+def test_every_baseline_of_the_episodes_is_measured_and_one_method_is_chosen(monkeypatch):
+    """On types that two numbers tell apart, with a stand-in for what trains for long."""
+    generator = torch.Generator().manual_seed(0)
+    classes = torch.arange(18).repeat_interleave(24)
+    features = 3 * torch.randn(18, 12, generator=generator)[classes]
+    features += torch.randn(len(classes), 12, generator=generator)
+    nothing = torch.full_like(classes, -1)
+    types = episode_methods.Types(
+        torch.where(classes < 8, classes, nothing),
+        torch.where((classes >= 8) & (classes < 13), classes - 8, nothing),
+        torch.where(classes >= 13, classes - 13, nothing),
+    )
+    monkeypatch.setattr(episode_methods, "_CHOOSING", 3)
+    monkeypatch.setattr(episode_methods, "_MAML_WIDTH", 8)
+    monkeypatch.setattr(episode_methods, "_all_types", lambda *_: torch.nn.Identity())
+    plain = episode_methods.Prototypes()
+    monkeypatch.setattr(episode_methods, "_maml", lambda rows, *_: Method(plain, rows))
+    run = SimpleNamespace(seed=0)
+    methods, said = episode_methods.all_methods(features, features, features, types, run)
+    assert set(BASELINES) <= set(methods)
+    for suffix in ("", f", {TOGETHER}"):
+        picked = methods[episode_methods.CHOSEN + suffix]
+        others = {name for name, method in methods.items() if method is picked}
+        assert others - {episode_methods.CHOSEN + suffix} - set(BASELINES)
+    whitened = methods["linear probe, whitened"]
+    assert not torch.equal(whitened.choosing, whitened.features)
+    assert "shrinkage" in said
+
+
+def test_jewellery_chooses_on_the_development_pictures(monkeypatch):
+    """One option tells the classes apart; the tuned tower and the source's tower guess."""
+    generator = torch.Generator().manual_seed(0)
+    target = torch.arange(1200) % 5
+    everything = torch.ones(1200, dtype=torch.bool)
+    development = _drawn(target, everything, _DEVELOPMENT)
+    pictures = jewellery.Pictures(torch.arange(1200), torch.arange(1200))
+    shelf = _Shelf(pictures, target, tuple("abcde"), ~everything, development, {})
+    good = jewellery._STAGES[1]
+    asked = []
+
+    def stage_features(tower, spec, pixels, option):
+        asked.append(pixels)
+        noise = torch.randn(len(pixels), 5, generator=generator)
+        told = torch.nn.functional.one_hot(target[pixels], 5).float()
+        return 10 * told + noise if option == good else noise
+
+    def tune(part, spec, tower, settings, train, test, run):
+        return torch.randn(len(test), 5, generator=generator).log_softmax(dim=1)
+
+    monkeypatch.setattr(jewellery, "stage_features", stage_features)
+    monkeypatch.setattr(jewellery, "_tune", tune)
+    choice = jewellery._choose(SimpleNamespace(console=None), shelf, None, None, None)
+    assert choice.stages == good
+    assert set(choice.judged) == set(jewellery._SHOTS)
+    assert choice.judged[20] == jewellery._INNER
+    assert "300 development pictures" in choice.said
+    for pixels in asked:
+        assert development[pixels].all()
+
+
+def test_wild_chooses_the_method_that_is_best_on_the_development_photographs(monkeypatch):
+    target = torch.arange(40) % 2
+    lengths = []
+
+    def adapt(source, unlabelled, run, *, method, settings):
+        lengths.append((method, settings.epochs))
+        right = method == "cdan"
+        return SimpleNamespace(predict=lambda rows: rows[:, 0].long() ^ (not right))
+
+    monkeypatch.setattr(wild, "adapt", adapt)
+    features = target.float().unsqueeze(1)
+    context = SimpleNamespace(console=None)
+    judged, said = wild._choose(context, None, features, target)
+    assert judged == "CDAN"
+    assert {epochs for method, epochs in lengths if method != DEFAULT} == {AdaptSettings().epochs}
+    assert "40 photographs that no seed tests on" in said
