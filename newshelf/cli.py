@@ -7,6 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from newshelf.cli_bench import bench
+from newshelf.cli_catalog import catalog as catalog_verbs
 from newshelf.cli_events import events
 from newshelf.cli_keys import keys
 from newshelf.cli_loadtest import loadtest
@@ -54,6 +55,7 @@ app = typer.Typer(
 )
 
 app.add_typer(bench, name="bench")
+app.add_typer(catalog_verbs, name="catalog")
 app.add_typer(loadtest, name="loadtest")
 app.add_typer(keys, name="keys")
 app.add_typer(rollout, name="rollout")

@@ -8,16 +8,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from newshelf.catalog.catalog import Catalog, read_catalog
+    from newshelf.catalog.catalog import Catalog, read_catalog, write_catalog
     from newshelf.catalog.report import Problem, Report
 
-__all__ = ["Catalog", "Problem", "Report", "read_catalog"]
+__all__ = ["Catalog", "Problem", "Report", "read_catalog", "write_catalog"]
 
 _HOMES = {
     "Catalog": "newshelf.catalog.catalog",
     "Problem": "newshelf.catalog.report",
     "Report": "newshelf.catalog.report",
     "read_catalog": "newshelf.catalog.catalog",
+    "write_catalog": "newshelf.catalog.catalog",
 }
 
 

@@ -1,5 +1,6 @@
 """A catalogue that passed its checks, and the one way to get it."""
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,15 +9,16 @@ from pathlib import Path
 import pandas as pd
 
 from newshelf.catalog.checked import CheckedTable
-from newshelf.catalog.columns import parse_id
+from newshelf.catalog.columns import parse_id, parse_text
 from newshelf.catalog.interactions import check_baskets, check_events
 from newshelf.catalog.items import check_items
 from newshelf.catalog.read import EXTENSIONS, find_table, read_table
 from newshelf.catalog.report import Report
 from newshelf.catalog.schema import Product
-from newshelf.errors import CatalogError
+from newshelf.errors import CatalogError, SetupError
+from newshelf.files import directory_aside
 
-__all__ = ["Catalog", "read_catalog"]
+__all__ = ["Catalog", "read_catalog", "write_catalog"]
 
 _PRODUCT_FIELDS = tuple(Product.model_fields)
 
@@ -88,6 +90,37 @@ def read_catalog(folder: Path, *, strict: bool = False) -> Catalog:
     report = _report(checked)
     _refuse(folder, items, report, strict)
     return Catalog(folder, source.resolve().name, items, **frames, report=report)
+
+
+def write_catalog(catalog: Catalog, folder: Path) -> None:
+    """Write a catalogue in our own columns and words, with copies of its pictures.
+
+    Parquet holds ids, numbers and absent cells exactly: read again, it is the same catalogue,
+    without a problem. What the tables hold further is written, too; cells that are neither
+    text nor number, as text. A process that is killed leaves no folder.
+
+    Args:
+        catalog: as it was read.
+        folder: must not exist, or be empty.
+
+    Raises:
+        SetupError: there is something in ``folder``, or it cannot be written.
+    """
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise SetupError(f"{folder} exists and is not an empty folder")
+        with directory_aside(folder.resolve()) as aside:
+            for name in ("items", "events", "baskets"):
+                frame: pd.DataFrame | None = getattr(catalog, name)
+                if frame is not None:
+                    objects = [name for name in frame if frame[name].dtype == object]
+                    texts = {name: parse_text(frame[name]) for name in objects}
+                    frame.assign(**texts).to_parquet(aside / f"{name}.parquet", index=False)
+            for link in catalog.items["image_link"].dropna().unique():
+                (aside / link).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(catalog.folder / link, aside / link)
+    except OSError as error:
+        raise SetupError(f"cannot write {folder}: {error.strerror or error}") from error
 
 
 def _open(folder: Path, name: str) -> CheckedTable | None:

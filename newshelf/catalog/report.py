@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from textwrap import TextWrapper
 from typing import Any, Literal
 
 __all__ = ["Group", "Problem", "Report", "quoted"]
@@ -61,7 +62,7 @@ class Group:
         where = f"{first.field}: " if first.field else ""
         if first.row is None:
             return f"{where}{reason}"
-        lost = {"row": "row", "cell": "cell"}[first.lost] + ("s" if count > 1 else "")
+        lost = first.lost + ("s" if count > 1 else "")
         place = f"row {first.row}" if count == 1 else f"such as row {first.row}"
         return f"{where}{count:,} {lost} left out, {place}: {reason}"
 
@@ -103,9 +104,19 @@ class Report:
             if read and not self.rows_kept[file]
         ]
 
-    def summary(self) -> str:
-        """Counts per file, names that were mapped, kinds of problems, and notes: lines of text."""
-        return "\n".join(self._lines())
+    def summary(self, width: int | None = None) -> str:
+        """Counts per file, names that were mapped, kinds of problems, and notes: lines of text.
+
+        Args:
+            width: where lines are broken, in characters; None breaks none.
+        """
+        lines = self._lines()
+        if width is not None:
+            wrapper = TextWrapper(
+                width, subsequent_indent="      ", break_long_words=False, break_on_hyphens=False
+            )
+            lines = map(wrapper.fill, lines)
+        return "\n".join(lines)
 
     def _lines(self) -> Iterator[str]:
         groups = self.groups()

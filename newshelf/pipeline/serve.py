@@ -62,8 +62,11 @@ def serve(
     _refuse_second(workspace)
     with workspace.locked(console):
         _refuse_second(workspace)
-        bring_up_to_date(plan_stages(workspace, settings, jobs).up_to("archive"), console)
-        demo = pick_demo(read_catalog(workspace.catalog))
+        made = bring_up_to_date(plan_stages(workspace, settings, jobs).up_to("archive"), console)
+        catalog = read_catalog(workspace.catalog)
+        if "train" not in made:  # which has printed it
+            console.print(catalog.report.summary(console.width), markup=False)
+        demo = pick_demo(catalog)
         state = start(
             ServerPlan(
                 root=ROOT,

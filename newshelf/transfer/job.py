@@ -42,8 +42,7 @@ def run_job(job: TrainJob, console: Console) -> None:
         WeightsError: a tower's weights cannot be used.
     """
     catalog = read_catalog(job.catalog, strict=job.strict)
-    if catalog.report.problems:
-        console.print(catalog.report.summary(), markup=False)
+    console.print(catalog.report.summary(console.width), markup=False)
     with start_run(
         job.settings, console, state=job.state, identity=job.identity, runs=job.runs
     ) as run:

@@ -66,7 +66,8 @@ def usable_interactions(catalog: Catalog) -> tuple[Interactions | None, str]:
     served = "content neighbours will be served"
     tables = (catalog.events, catalog.baskets)
     if all(table is None or table.empty for table in tables):
-        return None, f"no events and no baskets: {served}"
+        why = "; ".join(catalog.report.unusable()) or "no events and no baskets"
+        return None, f"{why}: {served}"
     interactions = read_interactions(catalog)
     whose = "baskets" if interactions.timestamps is None else "shoppers"
     useful = sum(len(np.unique(sequence)) > 1 for sequence in interactions.sequences)

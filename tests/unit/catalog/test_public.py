@@ -14,7 +14,9 @@ DOCS = Path(__file__).parents[3] / "docs" / "catalog.md"
 
 
 def test_public_names_are_found():
-    assert newshelf.catalog.__all__ == ["Catalog", "Problem", "Report", "read_catalog"]
+    assert newshelf.catalog.__all__ == [
+        "Catalog", "Problem", "Report", "read_catalog", "write_catalog",
+    ]  # fmt: skip
     for name in newshelf.catalog.__all__:
         assert getattr(newshelf.catalog, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):

@@ -45,6 +45,18 @@ def test_no_events_and_no_baskets(write_catalog):
     assert line == "no events and no baskets: content neighbours will be served"
 
 
+def test_events_of_which_none_is_usable_say_why(write_catalog):
+    events = [
+        {"user_id": f"u{at}", "item_id": "i001", "event_type": "juggle", "timestamp": 1000}
+        for at in range(300)
+    ]
+    found, line = usable_interactions(write_catalog(items=shop_items(), events=events))
+    assert found is None
+    assert "300 rows read, none usable: event_type: 300 rows left out" in line
+    assert "'juggle'" in line
+    assert line.endswith("content neighbours will be served")
+
+
 def test_one_basket_only(write_catalog):
     baskets = [{"basket_id": "b", "item_id": f"i{at:03}"} for at in range(5)]
     found, line = usable_interactions(write_catalog(items=shop_items(), baskets=baskets))
