@@ -176,10 +176,10 @@ def test_cuped_leaves_a_mean_alone_that_it_would_take_to_nothing() -> None:
     """Shoppers who bought before happen to be in one variant: the shift is as large as the mean."""
     random = np.random.default_rng(4)
     spent = [random.lognormal(3, 1, 60) * (np.arange(60) < buyers) for buyers in (40, 45)]
-    before = [spent[0][:, None], 45 + spent[1][:, None]]
+    before = [spent[0][:, None], 60 + spent[1][:, None]]
     samples = [Sample(y, np.ones(60), x) for y, x in zip(spent, before, strict=True)]
     bare = [Sample(y, np.ones(60), np.empty((60, 0))) for y in spent]
-    assert bare[1].top.mean() < 45 / 2
+    assert bare[1].top.mean() < 60 / 2
     assert adjusted_ratios(*samples) == adjusted_ratios(*bare)
 
 
