@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from newshelf.catalog.checked import CheckedTable
+from newshelf.catalog.clean import clean_text
 from newshelf.catalog.columns import (
     Parsed,
     parse_availability,
@@ -22,6 +23,9 @@ from newshelf.errors import CatalogError
 __all__ = ["check_items"]
 
 _TEXTS = ("title", "description", "product_type", "brand", "color", "material", "size")
+
+_STYLE = "style"
+"""No column of the schema, but read as a text where a shop has it."""
 
 
 def check_items(table: CheckedTable, folder: Path) -> pd.DataFrame:
@@ -44,7 +48,10 @@ def check_items(table: CheckedTable, folder: Path) -> pd.DataFrame:
     for name in ITEM_COLUMNS:
         if name not in table.frame:
             table.frame[name] = None
-    texts = {name: parse_text(table.frame[name]) for name in (*_TEXTS, "image_link")}
+    texts = {name: _read_text(table.frame[name]) for name in _TEXTS}
+    texts["image_link"] = parse_text(table.frame["image_link"])
+    if _STYLE in table.frame:
+        table.frame[_STYLE] = _or_none(_read_text(table.frame[_STYLE]))
     _check_ids(table, ids := parse_id(table.frame["id"]))
     texts["image_link"] = _check_pictures(table, texts, PictureFolder(folder))
     columns = {"id": ids.values, **texts}
@@ -55,6 +62,12 @@ def check_items(table: CheckedTable, folder: Path) -> pd.DataFrame:
     columns["price"] = table.read("price", parse_price(table.frame["price"]))
     columns["created_at"] = table.read("created_at", parse_seconds(table.frame["created_at"]))
     return table.kept({name: columns[name] for name in ITEM_COLUMNS})
+
+
+def _read_text(column: pd.Series) -> pd.Series:
+    """As ``parse_text``, cleaned; what is markup alone is absent."""
+    text = parse_text(column).map(clean_text, na_action="ignore")
+    return text.where(text != "")
 
 
 def _or_none(text: pd.Series) -> pd.Series:

@@ -119,7 +119,11 @@ class Availability(StrEnum):
 
 
 class Product(BaseModel):
-    """A product as the encoder sees it, without its picture. Absent fields are None."""
+    """A product as the encoder sees it, without its picture. Absent fields are None.
+
+    Its texts are clean already (``newshelf.catalog.clean``): the catalogue's when they are read,
+    a request's when it is checked.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 

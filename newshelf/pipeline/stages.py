@@ -45,6 +45,7 @@ CODE: dict[str, tuple[str, ...]] = {
     "export": (*_CATALOG, *_NN, *_KNOWLEDGE, "newshelf/serving/**/*.py", "export/**/*.py"),
     "archive": (
         "newshelf/catalog/__init__.py",
+        "newshelf/catalog/clean.py",
         "newshelf/catalog/schema.py",
         "newshelf/config.py",
         "newshelf/errors.py",

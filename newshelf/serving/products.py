@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from newshelf.catalog.clean import clean_text
 from newshelf.catalog.schema import Product
 from newshelf.errors import InvalidField, RequestError, TooLarge
 from newshelf.serving.base64_picture import check_size, picture_from_base64
@@ -15,7 +16,7 @@ from newshelf.serving.validation import validate
 
 __all__ = ["ProductInput", "check_product", "parse_products"]
 
-_TEXT_FIELDS = tuple(name for name in Product.model_fields if name != "price")
+_TEXT_FIELDS = tuple(name for name in Product.model_fields if name not in {"id", "price"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,8 @@ def check_product(
 ) -> ProductInput:
     """Check what the schema cannot: lengths, and that there is something to encode.
 
+    Lengths are those of the texts as they were sent; what goes on is clean.
+
     Args:
         product: as the client sent it, perhaps with a picture in base64.
         limits: of one request.
@@ -95,9 +98,10 @@ def check_product(
     except RequestError as error:
         error.field = f"{at}.image" if at else "image"
         raise
-    if source is None and not product.text():
+    cleaned = _cleaned(product)
+    if source is None and not cleaned.text():
         raise InvalidField("a product needs a title, a description or an image", field=at or None)
-    return ProductInput(_without_picture(product), source, at, deadline_ms)
+    return ProductInput(cleaned, source, at, deadline_ms)
 
 
 def _picture(
@@ -134,8 +138,11 @@ def _instance(
         return error
 
 
-def _without_picture(product: EncoderProduct) -> Product:
-    # No copy of a picture's megabytes is kept beside the decoded one.
-    return Product.model_construct(
-        **{name: getattr(product, name) for name in Product.model_fields}
-    )
+def _cleaned(product: EncoderProduct) -> Product:
+    """The product as the models read it: its texts without markup, as in the catalogue."""
+    # Without its picture: no copy of megabytes is kept next to the decoded one.
+    fields = {name: getattr(product, name) for name in Product.model_fields}
+    for name in _TEXT_FIELDS:
+        if fields[name]:
+            fields[name] = clean_text(fields[name]) or None
+    return Product.model_construct(**fields)

@@ -147,3 +147,26 @@ def test_instances_whose_deadline_passes_on_the_way_answer_504(
 
 def _late(_deadline_ms):
     raise DeadlineExceeded("the deadline passed 3 ms before the request's turn")
+
+
+@pytest.mark.parametrize(
+    "marked_up",
+    [
+        {"title": "green <b>jade</b> ring", "material": "<i>jade</i>", "price": 12},
+        {"title": "green&nbsp;jade ring<!-- red -->", "material": "&#106;ade", "price": 12},
+        {
+            "description": "<p style='color:red'>green jade ring</p>",
+            "material": "jade",
+            "price": 12,
+        },
+    ],
+)
+def test_markup_does_not_change_an_embedding(encoder_predictor, post, marked_up):
+    [(_, dirty), (_, clean)] = post(encoder_predictor, marked_up, JADE)
+    assert dirty["embedding"] == clean["embedding"]
+
+
+def test_a_product_of_markup_alone_has_nothing_to_encode(encoder_predictor, post):
+    [(status, answer), (good, _)] = post(encoder_predictor, {"title": "<p> </p>"}, JADE)
+    assert (status, good) == (422, 200)
+    assert "needs a title" in answer["message"]

@@ -5,7 +5,9 @@ import pandas as pd
 import pytest
 
 from newshelf.errors import VersionMismatch
+from newshelf.knowledge.vocabulary import packaged_lexicon
 from newshelf.serving.index import load_index
+from newshelf.serving.known import KnownValues, TextReader
 from newshelf.serving.load_recommender import load_recommender_predictor
 from newshelf.serving.recommender_predictor import RecommenderPredictor
 from newshelf.serving.runtimes import Device, open_runtime, scorer_graph
@@ -311,3 +313,26 @@ def test_popularity_is_stable_among_equals(index):
         }
     )
     assert table.popular_first.tolist() == [1, 2, 0]
+
+
+def test_markup_is_neither_a_filters_hit_nor_a_reason(recommender, index, post):
+    reader = TextReader(packaged_lexicon(), 0.6)
+    known = replace(index.table, known=KnownValues({}, reader))
+    predictor = recommender.over(replace(index, table=known))
+    walnut = {
+        "id": "walnut",
+        "title": "a table of gold",
+        "description": '<p style="color:red">the table</p>',
+    }
+    red = {"id": "red", "title": "a lamp", "description": "<p>Red, of gold</p>"}
+    body = {
+        "history": [{"title": "red lamp"}],
+        "candidates": [walnut, red],
+        "filters": {"color": "red"},
+        "explain": True,
+    }
+    [(_, filtered), (_, ranked)] = post(predictor, body, {**body, "filters": {}})
+    assert ids(filtered) == ["red"]
+    reasons = {item["id"]: item["reason"] for item in ranked["items"]}
+    assert "red" in reasons["red"].partition(":")[2]
+    assert "red" not in reasons["walnut"].partition(":")[2]
