@@ -11,21 +11,15 @@ from pyarrow import types as kinds
 
 from newshelf.catalog.names import join_values
 from newshelf.catalog.report import Problem
-from newshelf.catalog.table import Table
+from newshelf.catalog.table import Table, refuse_repeated
 from newshelf.errors import CatalogError
 
 __all__ = ["read_parquet"]
 
+_INTEGERS = ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64")
 _NULLABLE = {
     pa.bool_(): pd.BooleanDtype(),
-    pa.int8(): pd.Int8Dtype(),
-    pa.int16(): pd.Int16Dtype(),
-    pa.int32(): pd.Int32Dtype(),
-    pa.int64(): pd.Int64Dtype(),
-    pa.uint8(): pd.UInt8Dtype(),
-    pa.uint16(): pd.UInt16Dtype(),
-    pa.uint32(): pd.UInt32Dtype(),
-    pa.uint64(): pd.UInt64Dtype(),
+    **{pa.type_for_alias(name.lower()): pd.api.types.pandas_dtype(name) for name in _INTEGERS},
 }
 """Types that pandas would turn into floats or objects because of one missing value."""
 
@@ -45,16 +39,14 @@ def read_parquet(file: str, handle: BinaryIO) -> Table:
         # A handle, not the path: pyarrow would read partition columns out of a path
         # such as shop=1/items.parquet.
         table = pq.read_table(handle)
-        names = [str(name) for name in table.column_names]
-        if repeated := sorted({name for name in names if names.count(name) > 1}):
-            listed = ", ".join(map(repr, repeated))
-            raise CatalogError(f"{file} has the column {listed} more than once")
+        names = table.column_names
+        refuse_repeated(file, names)
         for name, column in zip(names, table.columns, strict=True):
             try:
                 columns[name] = _series(name, column)
             except (ValueError, TypeError, NotImplementedError) as error:
                 reason = str(error).partition("\n")[0][:200]
-                problems.append(Problem(file, None, name, f"the column is left out: {reason}"))
+                problems.append(Problem(file, None, name, reason, "cell"))
     except (pa.ArrowException, OSError) as error:
         raise CatalogError(f"{file} is not a parquet file that can be read: {error}") from error
     frame = pd.DataFrame(columns, index=range(table.num_rows))

@@ -28,15 +28,10 @@ _KINDS = {
     b"ORC": "an ORC file: write Parquet",
     b"Obj\x01": "an Avro file: write Parquet",
     b"SQLite format 3": "a SQLite database: export its table as CSV",
-    b"{\\rtf": "a text document (RTF): save it as CSV UTF-8",
     b"BZh": "compressed with bzip2: unpack it",
     b"\xfd7zXZ": "compressed with xz: unpack it",
     b"\x28\xb5\x2f\xfd": "compressed with zstd: unpack it",
     b"7z\xbc\xaf": "a 7z archive: unpack it",
-    b"Rar!": "a RAR archive: unpack it",
-    b"\x89PNG": "a picture (PNG)",
-    b"\xff\xd8\xff": "a picture (JPEG)",
-    b"\x89HDF": "an HDF5 file: write Parquet",
     _GZIP: "compressed twice: unpack it",
 }
 """First bytes of what is not read → what it is, and what to do."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ import pandas as pd
 from newshelf.catalog.report import Problem
 from newshelf.errors import CatalogError
 
-__all__ = ["Mapped", "Table", "make_table"]
+__all__ = ["Mapped", "Table", "make_table", "refuse_repeated"]
 
 
 class Mapped(NamedTuple):
@@ -42,44 +42,52 @@ class Table:
 
 def make_table(
     file: str,
-    columns: Sequence[tuple[str, Sequence[Any]]],
+    columns: Sequence[tuple[str, Sequence[str | None]]],
     rows: Sequence[int],
     problems: Sequence[Problem] = (),
     notes: Sequence[str] = (),
+    lost: Sequence[Problem] = (),
 ) -> Table:
-    """Build a table of a text file from its columns; bad rows are those in ``problems``.
+    """Build a table of text cells.
 
-    A cell that is no Unicode text is emptied and reported.
-
-    Raises:
-        CatalogError: two columns have one name.
+    Args:
+        file: its name.
+        columns: names and cells; a cell that is no Unicode text is emptied and reported.
+        rows: as ``Table.rows``.
+        problems: records that are no rows, one each.
+        notes: as ``Table.notes``.
+        lost: columns and cells that were left out.
     """
-    names = [name for name, _ in columns]
+    refuse_repeated(file, [name for name, _ in columns])
+    cells_lost = list(lost)
+    frame = {}
+    for name, cells in columns:
+        try:
+            frame[name] = pd.Series(list(cells), dtype="str")
+        except UnicodeEncodeError:  # a lone surrogate: a byte or half a character that is no text
+            bad = [place for place, cell in enumerate(cells) if cell and not _is_text(cell)]
+            reason = "the cell has bytes that are not in the file's encoding"
+            cells_lost += [Problem(file, rows[place], name, reason, "cell") for place in bad]
+            kept = pd.Series(list(cells), dtype=object)
+            kept[bad] = ""
+            frame[name] = kept.astype("str")
+    read = len(rows) + len(problems)
+    return Table(
+        file,
+        pd.DataFrame(frame, index=range(len(rows))),
+        np.asarray(rows, dtype=np.int64),
+        read,
+        (*problems, *cells_lost),
+        notes=tuple(notes),
+    )
+
+
+def refuse_repeated(file: str, names: Sequence[str]) -> None:
+    """Raise CatalogError when a column's name is there more than once."""
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         listed = ", ".join(map(repr, repeated))
         raise CatalogError(f"{file} has the column {listed} more than once: keep one of each")
-    lost: list[Problem] = []
-    frame = pd.DataFrame(
-        {name: _series(file, name, cells, rows, lost) for name, cells in columns},
-        index=range(len(rows)),
-    )
-    numbers = np.asarray(rows, dtype=np.int64)
-    read = len(rows) + len(problems)
-    return Table(file, frame, numbers, read, (*problems, *lost), notes=tuple(notes))
 
 
-def _series(
-    file: str, name: str, cells: Sequence[Any], rows: Sequence[int], lost: list[Problem]
-) -> pd.Series:
-    if isinstance(cells, pd.Series):
-        return cells
-    try:
-        return pd.Series(list(cells), dtype="str")
-    except UnicodeEncodeError:  # a lone surrogate: a byte or half a character that is no text
-        kept = list(cells)
-    for place, cell in enumerate(kept):
-        if cell is not None and cell != cell.encode(errors="replace").decode():
-            reason = "the cell has bytes that are not in the file's encoding: it is left out"
-            lost.append(Problem(file, rows[place], name, reason, "cell"))
-            kept[place] = ""
-    return pd.Series(kept, dtype="str")
+def _is_text(cell: str) -> bool:
+    return cell == cell.encode(errors="replace").decode()

@@ -26,7 +26,7 @@ __all__ = ["decode", "read_delimited", "read_feed", "read_json"]
 
 csv.field_size_limit(2**31 - 1)  # a description may hold a picture as a data: URL
 
-_MARKS = {  # UTF-32 first: its little-endian mark begins with that of UTF-16
+_MARKS = {  # of UTF-32 first: its little-endian mark begins with that of UTF-16
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
@@ -47,6 +47,8 @@ _DELIMITERS = (",", ";", "\t", "|")
 _SEP_LINE = re.compile(r'\s*"?sep=(.)"?\s*', re.IGNORECASE)
 _LONGEST = 10_000
 """Lines that one record may span: more is a quote that was never closed."""
+_BLANK = object()
+"""A line of JSON lines that is blank."""
 _PROLOG = re.compile(r"(?:\s|<!--.*?-->|<\?.*?\?>)*", re.DOTALL)
 _RUNNING_TEXT = frozenset({"title", "description", "summary", "content"})
 
@@ -59,19 +61,18 @@ def decode(file: str, data: bytes) -> tuple[str, str | None]:
     Raises:
         CatalogError: the encoding cannot be told: its candidates are named.
     """
-    encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), None)
-    if encoding is None and data[:2].count(0) == 1:
+    encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), "utf-8")
+    if declared := re.match(rb"\s*<\?xml[^>]*?encoding=[\"']([\w.-]+)", data):
+        encoding = declared[1].decode().lower()
+    elif data[:2].count(0) == 1:
         encoding = "utf-16-be" if data[0] == 0 else "utf-16-le"
-    if encoding is None:
-        declared = re.match(rb"\s*<\?xml[^>]*?encoding=[\"']([\w.-]+)", data)
-        encoding = declared[1].decode() if declared else "utf-8"
     try:
         text = data.decode(encoding)
     except (LookupError, UnicodeError) as error:
-        if encoding.lower() != "utf-8":
+        if encoding != "utf-8":
             raise CatalogError(f"{file} is not the {encoding} that it says it is") from error
         text, encoding = _decode_legacy(file, data)
-    return text.lstrip("\ufeff"), None if encoding.lower() == "utf-8" else encoding
+    return text.lstrip("\ufeff"), None if encoding == "utf-8" else encoding
 
 
 def _decode_legacy(file: str, data: bytes) -> tuple[str, str]:
@@ -113,41 +114,34 @@ def read_delimited(file: str, text: str, default: str) -> Table:
     first = next((place for place, line in enumerate(lines) if line.strip()), None)
     if first is None:
         raise CatalogError(f"{file} holds blank lines only: it needs at least a header")
-    if said := _SEP_LINE.fullmatch(lines[first]):
-        default, first = said[1], first + 1
+    said = _SEP_LINE.fullmatch(lines[first])
+    first += bool(said)
     if first == len(lines) or "\0" in lines[first]:
         raise CatalogError(f"{file} has no header, or is no text")
-    delimiter, header, length = _header(lines, first, default, bool(said))
-    quoted = lines[first].startswith('"') and lines[first].rstrip().endswith('"')
-    records, starts, bad = _records(
-        lines, first + length, delimiter, len(header), trust_quotes=quoted or delimiter != "\t"
-    )
-    problems = [Problem(file, line, None, reason) for line, reason in bad]
-    columns, notes = [], []
-    cells = zip(*records, strict=True) if records else ((),) * len(header)
-    for place, (name, column) in enumerate(zip(header, cells, strict=True), start=1):
-        if name:
-            columns.append((name, column))
-        elif any(column):
-            notes.append(f"{file}: column {place} has no name and is left out")
-    return make_table(file, columns, starts, problems, notes)
 
-
-def _header(lines: list[str], at: int, default: str, certain: bool) -> tuple[str, list[str], int]:
-    """The delimiter, the names, and the number of lines that the header takes."""
-
-    def names(delimiter: str) -> tuple[list[str], int]:
-        reader = csv.reader(islice(lines, at, at + _LONGEST), delimiter=delimiter)
+    def header(delimiter: str) -> tuple[list[str], int]:
+        reader = csv.reader(islice(lines, first, first + _LONGEST), delimiter=delimiter)
         plain = (name.encode(errors="replace").decode() for name in next(reader))
         return [name.strip("\ufeff\u00a0 \t") for name in plain], reader.line_num
 
     def merit(delimiter: str) -> tuple[int, bool, int]:
-        found = names(delimiter)[0]
-        known = sum(map(is_known, found))
-        return known, delimiter == default and len(found) > 1, len(found)
+        names = header(delimiter)[0]
+        known = sum(map(is_known, names))
+        return known, delimiter == default and len(names) > 1, len(names)
 
-    delimiter = default if certain else max((default, *_DELIMITERS), key=merit)
-    return delimiter, *names(delimiter)
+    delimiter = said[1] if said else max((default, *_DELIMITERS), key=merit)
+    names, length = header(delimiter)
+    quoted = lines[first].startswith('"') and lines[first].rstrip().endswith('"')
+    records, starts, bad = _records(
+        lines, first + length, delimiter, len(names), trust_quotes=quoted or delimiter != "\t"
+    )
+    problems = [Problem(file, line, None, reason) for line, reason in bad]
+    cells = zip(*records, strict=True) if records else [()] * len(names)
+    columns = list(zip(names, cells, strict=True))
+    unnamed = [place for place, (name, column) in enumerate(columns, 1) if not name and any(column)]
+    notes = [f"{file}: column {place} has no name and is left out" for place in unnamed]
+    named = [(name, column) for name, column in columns if name]
+    return make_table(file, named, starts, problems, notes)
 
 
 def _records(
@@ -162,20 +156,6 @@ def _records(
     records: list[list[str]] = []
     starts: list[int] = []
     bad: list[tuple[int, str]] = []
-    mark = re.escape(delimiter)
-    field = re.compile(rf'"((?:[^"]|"")*+)"(?=[{mark}\r\n]|\Z)|([^{mark}\r\n]*)')
-
-    def alone(line: str) -> list[str]:
-        """The fields of one line; a quote that is not closed at a field's end is text."""
-        fields, place = [], 0
-        while found := field.match(line, place):
-            quoted, text = found.groups()
-            fields.append(text if quoted is None else quoted.replace('""', '"'))
-            place = found.end() + 1
-            if line[place - 1 : place] != delimiter:
-                break
-        return fields
-
     at = start
 
     def feed() -> Iterator[str]:
@@ -197,66 +177,63 @@ def _records(
                 start = at
             else:
                 break
-            broken = any(len(alone(line)) == width for line in lines[start + 1 : at])
+            broken = any(len(_alone(line, delimiter)) == width for line in lines[start + 1 : at])
         except csv.Error:
             broken = True
         if broken:
-            record, at = alone(lines[start]), start + 1
+            record, at = _alone(lines[start], delimiter), start + 1
         if not any(record[width:]):
             record = record[:width]
-        open_quote = delimiter != "\t" and any(cell.count('"') % 2 for cell in record)
-        if len(record) == width and not (broken and open_quote):
+        if len(record) != width:
+            bad.append((start + 1, f"{len(record)} fields where the header has {width}"))
+        elif broken and delimiter != "\t" and any(cell.count('"') % 2 for cell in record):
+            bad.append((start + 1, "a quote is not closed: double those within a cell"))
+        else:
             records.append(record)
             starts.append(start + 1)
-        else:
-            reasons = [f"{len(record)} fields where the header has {width}"]
-            if broken:
-                reasons.append("a quote is not closed, or one within a cell is not doubled")
-            bad.append((start + 1, "; ".join(reasons[len(record) == width :])))
         start = at
     return records, starts, bad
+
+
+def _alone(line: str, delimiter: str) -> list[str]:
+    """The fields of one line, where a quote is text unless its pair encloses the field."""
+    fields = line.rstrip("\r\n").split(delimiter)
+    pairs = (re.fullmatch('"((?:[^"]|"")*)"', field) for field in fields)
+    return [
+        found[1].replace('""', '"') if found else field
+        for field, found in zip(fields, pairs, strict=True)
+    ]
 
 
 def read_json(file: str, text: str) -> Table:
     """Read one object a line, or an array of objects. Numbers stay as they are written.
 
     Raises:
-        CatalogError: no line is an object, or the array cannot be read.
+        CatalogError: nothing in it is an object.
     """
-    records: list[dict[str, Any]] = []
-    starts: list[int] = []
-    problems: list[Problem] = []
-    if text.lstrip().startswith("["):
-        array = _parse_json(text)
-        if not isinstance(array, list):
-            raise CatalogError(f"{file} is no JSON that can be read: write one object a line")
-        parsed = list(enumerate(array, start=1))
-    else:
-        parsed = [
-            (number, _parse_json(line))
-            for number, line in enumerate(io.StringIO(text), start=1)
-            if line.strip()
-        ]
-    for number, record in parsed:
-        if isinstance(record, dict):
-            records.append(record)
-            starts.append(number)
-        else:
-            problems.append(Problem(file, number, None, "is no JSON object"))
-    if not records:
+    array = _parse_json(text) if text.lstrip().startswith("[") else None
+    lines = array if isinstance(array, list) else map(_parse_json, io.StringIO(text))
+    records = {number: row for number, row in enumerate(lines, 1) if row is not _BLANK}
+    problems = [
+        Problem(file, number, None, "is no JSON object")
+        for number, row in records.items()
+        if not isinstance(row, dict)
+    ]
+    rows = {number: row for number, row in records.items() if isinstance(row, dict)}
+    if not rows:
         raise CatalogError(f"{file} is no JSON that can be read: write one object a line")
-    columns = []
-    for name in dict.fromkeys(name for record in records for name in record):
+    columns, lost = [], []
+    for name in dict.fromkeys(name for row in rows.values() for name in row):
         try:
-            cells = [join_values(name, record.get(name)) for record in records]
+            columns.append((name, [join_values(name, row.get(name)) for row in rows.values()]))
         except ValueError as error:
-            problems.append(Problem(file, None, name, str(error)))
-        else:
-            columns.append((name, cells))
-    return make_table(file, columns, starts, problems)
+            lost.append(Problem(file, None, name, str(error), "cell"))
+    return make_table(file, columns, list(rows), problems, lost=lost)
 
 
 def _parse_json(text: str) -> Any:
+    if not text.strip():
+        return _BLANK
     try:
         return json.loads(text, parse_int=str, parse_float=str, parse_constant=lambda _: None)
     except (ValueError, RecursionError):
@@ -294,16 +271,11 @@ def read_feed(file: str, text: str) -> Table:
 
 def _feed_item(item: ET.Element) -> dict[str, str]:
     record: dict[str, str] = {}
-    # The feed's own id and title are its page's where the product has g:id and g:title.
+    # g:id and g:title come before the id and title that feeds have for their pages.
     for child in sorted(item, key=lambda child: "base.google.com" not in str(child.tag)):
         name = _local(child.tag)
-        if len(child) and name not in _RUNNING_TEXT:
-            continue  # shipping, taxes: no facts of the product
-        text = "".join(child.itertext()).strip() or child.get("href", "")
-        if name == "additional_image_link" and name in record:
-            record[name] += f",{text}"
-        else:
-            record.setdefault(name, text)
+        if not len(child) or name in _RUNNING_TEXT:  # others: shipping, taxes
+            record.setdefault(name, "".join(child.itertext()).strip() or child.get("href", ""))
     return record
 
 

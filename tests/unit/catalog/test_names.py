@@ -84,7 +84,7 @@ def test_a_shopify_export_has_one_product_a_handle(tmp_path):
     assert [(problem.row, problem.field) for problem in table.problems] == [(8, "id")]
     assert table.rows_read == 5
     assert "7 rows" in table.notes[0]
-    assert "1 further picture" in table.notes[0]
+    assert "further pictures left out: 1;" in table.notes[0]
     mapped = dict(table.mapped)
     assert (mapped["Handle"], mapped["Body (HTML)"]) == ("id", "description")
     assert mapped["Variant Price"] == "price"
