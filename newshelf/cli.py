@@ -6,7 +6,6 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from newshelf.cli_bench import bench
 from newshelf.cli_catalog import catalog as catalog_verbs
 from newshelf.cli_events import events
 from newshelf.cli_keys import keys
@@ -26,13 +25,14 @@ from newshelf.cli_tune import tune
 from newshelf.errors import NewshelfError
 from newshelf.interrupts import interruptible
 
-__all__ = ["app"]
+__all__ = ["VerbGroup", "app"]
 
 
-class _Group(TyperGroup):
-    """Tells an error that was raised on purpose in one line; --debug shows where from."""
+class VerbGroup(TyperGroup):
+    """Prints expected errors in one line; ``--debug`` shows where they came from."""
 
     def invoke(self, ctx: Any) -> Any:
+        """Run the verb; exit codes are 1 after an error and 130 after Ctrl-C."""
         try:
             with interruptible():
                 return super().invoke(ctx)
@@ -46,15 +46,15 @@ class _Group(TyperGroup):
 
 
 app = typer.Typer(
-    cls=_Group,
+    cls=VerbGroup,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help="Newshelf: recommend products on the day they are first put on the shelf.",
+    epilog="`./run bench` measures methods, server and event store: `./run bench --help`.",
 )
 
-app.add_typer(bench, name="bench")
 app.add_typer(catalog_verbs, name="catalog")
 app.add_typer(loadtest, name="loadtest")
 app.add_typer(keys, name="keys")
@@ -66,7 +66,7 @@ app.add_typer(events, name="events")
 def _main(
     debug: Annotated[bool, typer.Option("--debug", help="Show where an error came from.")] = False,
 ) -> None:
-    """Read by ``_Group``."""
+    """Read by ``VerbGroup``."""
 
 
 @app.command()

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks.__main__ import app
 from benchmarks.serve.command import Options
 from benchmarks.serve.errors import BenchmarkError
 from benchmarks.serve.others import Others
@@ -15,7 +16,6 @@ from benchmarks.serve.peer import Peer, PeerLayout, Served
 from benchmarks.serve.tasks import TASKS
 from benchmarks.serve.workers import proportional_bytes, require_unshared
 from benchmarks.transfer.result import Goal, Row, TaskResult
-from newshelf.cli import app
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +44,7 @@ def tasks(monkeypatch):
 def bench(tmp_path):
     def run(*words):
         out = ["--data", str(tmp_path), "--out", str(tmp_path / "report.md")]
-        found = CliRunner().invoke(app, ["bench", "serve", *out, *words], env={"COLUMNS": "200"})
+        found = CliRunner().invoke(app, ["serve", *out, *words], env={"COLUMNS": "200"})
         return found.exit_code, found.output
 
     return run

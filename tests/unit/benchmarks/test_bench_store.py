@@ -9,12 +9,12 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks.__main__ import app
 from benchmarks.store import command, postgres, writes
 from benchmarks.store.disk import sync_ms
 from benchmarks.store.gateway import Plan, Result
 from benchmarks.store.postgres import Postgres, find_binaries
 from benchmarks.transfer.result import Row, TaskResult
-from newshelf.cli import app
 from newshelf.errors import SetupError
 from newshelf.rollout.store import EventStore
 
@@ -78,7 +78,7 @@ def test_the_command_runs_its_tasks_and_writes_the_report(
     monkeypatch.setitem(sys.modules, "made_up_looks", SimpleNamespace(run=looks))
     words = ["--only", "looks", "--rounds", "2", "--busy-us", "50"]
     out = tmp_path / "report.md"
-    found = CliRunner().invoke(app, ["bench", "store", *words, "--out", str(out)])
+    found = CliRunner().invoke(app, ["store", *words, "--out", str(out)])
     assert found.exit_code == 0, found.output
     report = out.read_text()
     assert report.startswith("# The event store\n")

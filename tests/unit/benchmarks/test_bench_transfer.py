@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+from benchmarks.__main__ import app
 from benchmarks.transfer.command import Options
 from benchmarks.transfer.result import Goal, Row, TaskResult
 from benchmarks.transfer.tasks import REVISIONS, TASKS
-from newshelf.cli import app
 from newshelf.errors import TrainingError
 
 
@@ -45,7 +45,7 @@ def bench(tmp_path):
 
     def run(*words):
         out = ["--data", str(tmp_path / "data"), "--out", str(tmp_path / "report.md")]
-        found = CliRunner().invoke(app, ["bench", "transfer", *out, *words], env={"COLUMNS": "200"})
+        found = CliRunner().invoke(app, ["transfer", *out, *words], env={"COLUMNS": "200"})
         return found.exit_code, found.output
 
     return run
@@ -228,7 +228,7 @@ def test_a_folder_that_is_not_there_is_refused(tasks, bench, option):
 def test_without_data_the_option_is_named(tasks, tmp_path, monkeypatch):
     tasks(rings=rings)
     monkeypatch.setattr("benchmarks.transfer.command._DATA", tmp_path / "none")
-    words = ["bench", "transfer", "--out", str(tmp_path / "report.md")]
+    words = ["transfer", "--out", str(tmp_path / "report.md")]
     found = CliRunner().invoke(app, words)
     assert found.exit_code == 1
     assert "pass --data DIR" in found.output
@@ -251,5 +251,5 @@ def test_the_command_in_the_report_names_no_folder_far_away(tmp_path):
 
 
 def test_the_help_has_an_example():
-    output = CliRunner().invoke(app, ["bench", "transfer", "--help"]).output
+    output = CliRunner().invoke(app, ["transfer", "--help"]).output
     assert "Example: ./run bench transfer --only" in " ".join(output.split())

@@ -1,20 +1,25 @@
-"""``bench``: measurements, whose code is in ``benchmarks`` and not in newshelf."""
+"""``./run bench NAME``: the command line of the benchmarks."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-__all__ = ["bench"]
+from newshelf.cli import VerbGroup
 
-bench = typer.Typer(
+__all__ = ["app"]
+
+app = typer.Typer(
+    cls=VerbGroup,
+    add_completion=False,
+    pretty_exceptions_enable=False,
     no_args_is_help=True,
     rich_markup_mode="markdown",
     help="Measure the methods on real catalogues, the server beside its peers, the event store.",
 )
 
 
-@bench.command()
+@app.command()
 def transfer(
     only: Annotated[
         list[str] | None,
@@ -66,7 +71,7 @@ def transfer(
     raise typer.Exit(run(options, settings, make_console()))
 
 
-@bench.command()
+@app.command()
 def serve(
     only: Annotated[
         list[str] | None,
@@ -120,7 +125,7 @@ def serve(
     raise typer.Exit(run(options, make_console()))
 
 
-@bench.command()
+@app.command()
 def store(
     only: Annotated[
         list[str] | None,
@@ -162,3 +167,7 @@ def _cores(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:
         raise typer.BadParameter(f"{text!r} is no list of core numbers, such as 0,1") from error
+
+
+if __name__ == "__main__":
+    app(prog_name="./run bench")
