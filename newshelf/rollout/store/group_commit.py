@@ -25,7 +25,7 @@ __all__ = ["GroupCommit"]
 
 _LOG = logging.getLogger(__name__)
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 1.0
-_MOST_EVENTS = 64
+_MOST_EVENTS = 16
 """Of one commit: the answers that come meanwhile wait for it."""
 
 
