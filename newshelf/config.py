@@ -277,6 +277,10 @@ class StoreSettings(_Section):
 
     url: str = ""
     """``postgresql+psycopg://…`` or ``sqlite:///FILE``; empty is SQLite in the workspace."""
+    spool: str = ""
+    """The file that keeps what the store cannot take; empty is the workspace's."""
+    spool_max_bytes: Annotated[int, Field(ge=0)] = 256 * 2**20
+    """Of that file; 0 does without it."""
 
 
 class RolloutSettings(_Section):

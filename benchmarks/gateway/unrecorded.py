@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from newshelf.gateway.ports import ReadSplits, Recorder
+from newshelf.gateway.ports import ReadSplits, WatchedRecorder
 from newshelf.gateway.serve import run
 from newshelf.rollout.records import Exposure, Feedback
 from newshelf.rollout.store import Outcome, ShadowAnswer
@@ -18,6 +18,9 @@ __all__ = ["worker"]
 
 
 class _Nowhere:
+    away: str | None = None
+    refused: str | None = None
+
     async def exposure(self, exposure: Exposure) -> None:
         """Forget it."""
 
@@ -29,7 +32,7 @@ class _Nowhere:
 
 
 @asynccontextmanager
-async def _no_store(_plan: GatewayPlan) -> AsyncIterator[tuple[Recorder, ReadSplits]]:
+async def _no_store(_plan: GatewayPlan) -> AsyncIterator[tuple[WatchedRecorder, ReadSplits]]:
     yield _Nowhere(), lambda: ()
 
 

@@ -82,6 +82,8 @@ class Alive(_Answer):
 
 
 class Ready(_Answer):
-    """Both models answer."""
+    """Both models answer, and answers are recorded."""
 
     status: Literal["ready"] = "ready"
+    spooled: str | None = None
+    """Why answers wait in the spool for the event store; left out while they do not."""

@@ -177,11 +177,15 @@ def _add_watching(app: FastAPI, parts: Callable[[], Parts]) -> None:
         """Whether the process lives. Needs no key."""
         return _json(Alive())
 
-    @app.get("/readyz", response_model=Ready, responses=errors_of(Unavailable))
+    @app.get(
+        "/readyz",
+        response_model=Ready,
+        response_model_exclude_none=True,
+        responses=errors_of(Unavailable),
+    )
     async def readyz(request: Request) -> Response:
-        """Whether both models answer. Needs no key."""
-        await parts().readiness.check(_call(request).deadline)
-        return _json(Ready())
+        """Whether both models answer, and answers are recorded. Needs no key."""
+        return _json(Ready(spooled=await parts().readiness.check(_call(request).deadline)))
 
     @app.get("/metrics", response_class=Response, responses=errors_of(Unauthorized))
     async def metrics(_request: Request) -> Response:
@@ -201,7 +205,7 @@ def _content_type(request: Request) -> str:
 
 
 def _json(answer: BaseModel) -> Response:
-    return Response(answer.model_dump_json(), media_type="application/json")
+    return Response(answer.model_dump_json(exclude_none=True), media_type="application/json")
 
 
 def _response(reply: Reply) -> Response:

@@ -90,6 +90,12 @@ class Metrics:
             multiprocess_mode="livemax",
             registry=registry,
         )
+        self._record = Gauge(
+            "newshelf_gateway_record",
+            "0 in the event store, 1 in the spool, 2 refused.",
+            multiprocess_mode="livemax",
+            registry=registry,
+        )
         self._splits_age = Gauge(
             "newshelf_gateway_rollouts_age_seconds",
             "Since the rollouts were read from the store.",
@@ -122,11 +128,14 @@ class Metrics:
         """Count one copy: ``answered``, ``failed`` or ``dropped``."""
         self._shadow.labels(outcome).inc()
 
-    def look(self, breakers: dict[tuple[str, str], BreakerState], rollouts_age_s: float) -> None:
+    def look(
+        self, breakers: dict[tuple[str, str], BreakerState], rollouts_age_s: float, record: int
+    ) -> None:
         """Note what is not counted but looked at."""
         for (model, version), state in breakers.items():
             self._breaker.labels(model, version or "default").set(_STATES[state])
         self._splits_age.set(rollouts_age_s)
+        self._record.set(record)
 
     def page(self) -> bytes:
         """What ``GET /metrics`` answers."""

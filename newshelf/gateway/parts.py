@@ -14,7 +14,7 @@ from newshelf.gateway.fallback import Fallback
 from newshelf.gateway.metrics import Metrics
 from newshelf.gateway.models import Models
 from newshelf.gateway.popular import read_popular
-from newshelf.gateway.ports import Assign, ReadSplits, Recorder
+from newshelf.gateway.ports import Assign, ReadSplits, WatchedRecorder
 from newshelf.gateway.readiness import Readiness
 from newshelf.gateway.recommend import Recommender
 from newshelf.gateway.routing import Router
@@ -38,7 +38,7 @@ class Parts:
     router: Router
     recommender: Recommender
     access: Access
-    recorder: Recorder
+    recorder: WatchedRecorder
     readiness: Readiness
     metrics: Metrics
     max_value: float
@@ -46,7 +46,9 @@ class Parts:
 
     def look(self) -> None:
         """Note the state of what is not counted."""
-        self.metrics.look(self.models.states(), self.router.age_s)
+        recorder = self.recorder
+        record = 2 if recorder.refused else 1 if recorder.away else 0
+        self.metrics.look(self.models.states(), self.router.age_s, record)
 
 
 @asynccontextmanager
@@ -56,7 +58,7 @@ async def open_parts(
     access: Access,
     metrics: Metrics,
     spans: Spans,
-    recorder: Recorder,
+    recorder: WatchedRecorder,
     read_splits: ReadSplits,
     assign: Assign,
 ) -> AsyncIterator[Parts]:
@@ -98,6 +100,7 @@ async def open_parts(
             at_once=settings.shadow_requests,
         )
         stack.push_async_callback(shadow.close)
+        required = settings.record == "required"
         recommender = Recommender(
             models=models,
             router=router,
@@ -106,7 +109,7 @@ async def open_parts(
             shadow=shadow,
             metrics=metrics,
             spans=spans,
-            record_required=settings.record == "required",
+            record_required=required,
         )
         beside = asyncio.create_task(_keep_up(router, access, tokens))
         stack.push_async_callback(_end, beside)
@@ -116,7 +119,7 @@ async def open_parts(
             recommender=recommender,
             access=access,
             recorder=recorder,
-            readiness=Readiness(models),
+            readiness=Readiness(models, recorder if required else None),
             metrics=metrics,
             max_value=settings.max_value,
         )

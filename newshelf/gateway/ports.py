@@ -17,6 +17,7 @@ __all__ = [
     "ReadSplits",
     "Recorder",
     "ShadowRecorder",
+    "WatchedRecorder",
 ]
 
 Assign = Callable[[Split, str], Assigned]
@@ -63,4 +64,13 @@ class ShadowRecorder(Protocol):
 
 
 class Recorder(ExposureRecorder, FeedbackRecorder, ShadowRecorder, Protocol):
-    """All of them: the event store."""
+    """All of them: the event store, or what keeps rows for it."""
+
+
+class WatchedRecorder(Recorder, Protocol):
+    """One that knows how it stands."""
+
+    away: str | None
+    """Why nothing is written to the event store; None while it is."""
+    refused: str | None
+    """Why nothing can be recorded at all; None while the store or the spool take it."""

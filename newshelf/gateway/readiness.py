@@ -1,4 +1,4 @@
-"""Whether the models answer: a prediction is the only proof."""
+"""Whether the models answer, of which a prediction is the only proof, and answers are recorded."""
 
 import asyncio
 import time
@@ -6,6 +6,7 @@ import time
 from newshelf.errors import Unavailable
 from newshelf.gateway.deadline import Deadline
 from newshelf.gateway.models import ModelName, Models
+from newshelf.gateway.ports import WatchedRecorder
 
 __all__ = ["Readiness"]
 
@@ -22,19 +23,24 @@ class Readiness:
 
     Args:
         models: asked for their default versions.
+        recorder: asked, too; None where answers need no record.
     """
 
-    def __init__(self, models: Models) -> None:
+    def __init__(self, models: Models, recorder: WatchedRecorder | None) -> None:
         self._models = models
+        self._recorder = recorder
         self._until_s = 0.0
         self._missing: str | None = None
         self._asking = asyncio.Lock()
 
-    async def check(self, deadline: Deadline) -> None:
+    async def check(self, deadline: Deadline) -> str | None:
         """Ask, unless it was asked just now.
 
+        Returns:
+            Why answers wait in the spool; None where they do not.
+
         Raises:
-            Unavailable: a model does not answer.
+            Unavailable: a model does not answer, or nothing can be recorded.
         """
         async with self._asking:
             if time.monotonic() >= self._until_s:
@@ -42,6 +48,11 @@ class Readiness:
                 self._until_s = time.monotonic() + _KEPT_S
         if self._missing is not None:
             raise Unavailable(self._missing)
+        if self._recorder is None:
+            return None
+        if self._recorder.refused is not None:
+            raise Unavailable(f"nothing can be recorded: {self._recorder.refused}")
+        return self._recorder.away
 
     async def _ask(self, deadline: Deadline) -> str | None:
         for model, question in _QUESTIONS.items():

@@ -21,6 +21,7 @@ from newshelf.errors import NewshelfError
 from newshelf.gateway.connections import Connections, LimitedHttp, raise_file_limit
 from newshelf.gateway.keys import KeyFile
 from newshelf.gateway.popular import read_popular
+from newshelf.gateway.record import spool_of
 from newshelf.gateway.tracing import make_spans
 from newshelf.rollout.store import EventStore
 from newshelf.server.gateway_plan import GatewayPlan, read_plan
@@ -102,6 +103,9 @@ def _check(plan: GatewayPlan) -> None:
     read_popular(plan.popular)
     make_spans(plan.settings.traces).close()
     EventStore.open(plan.store_url).close()
+    spool = spool_of(plan)
+    if spool is not None:
+        spool.check()
 
 
 if __name__ == "__main__":

@@ -13,26 +13,24 @@ from newshelf.gateway.keys import KeyFile
 from newshelf.gateway.log import RequestLog
 from newshelf.gateway.metrics import Metrics
 from newshelf.gateway.parts import Parts, open_parts
-from newshelf.gateway.ports import ReadSplits, Recorder
+from newshelf.gateway.ports import ReadSplits, WatchedRecorder
+from newshelf.gateway.record import open_record, spool_of
 from newshelf.gateway.tracing import make_spans
 from newshelf.rollout.assignment import assign
-from newshelf.rollout.store import EventStore, GroupCommit
+from newshelf.rollout.store import EventStore
 from newshelf.server.gateway_plan import GatewayPlan
 
 __all__ = ["OpenStore", "make_worker", "open_store"]
 
-OpenStore = Callable[[GatewayPlan], AbstractAsyncContextManager[tuple[Recorder, ReadSplits]]]
+OpenStore = Callable[[GatewayPlan], AbstractAsyncContextManager[tuple[WatchedRecorder, ReadSplits]]]
 
 
 @asynccontextmanager
-async def open_store(plan: GatewayPlan) -> AsyncIterator[tuple[Recorder, ReadSplits]]:
+async def open_store(plan: GatewayPlan) -> AsyncIterator[tuple[WatchedRecorder, ReadSplits]]:
     """The event store: what writes to it, and what reads the rollouts."""
-    with EventStore.open(plan.store_url) as store:
-        commits = GroupCommit(store, lanes=store.lanes())
-        try:
-            yield commits, store.splits
-        finally:
-            await commits.close()
+    with EventStore.connect(plan.store_url) as store:
+        async with open_record(store, spool_of(plan)) as record:
+            yield record, store.splits
 
 
 def make_worker(plan: GatewayPlan, *, store: OpenStore = open_store) -> Guard:

@@ -61,6 +61,8 @@ def add_gateway(
         api_keys=workspace.api_keys,
         popular=popular,
         store_url=workspace.store_url(settings),
+        spool=Path(settings.store.spool or workspace.gateway / "spool.db").absolute(),
+        spool_max_bytes=settings.store.spool_max_bytes,
     )
     started = start_gateway(plan, root=ROOT, directory=state.directory)
     try:

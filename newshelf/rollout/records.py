@@ -28,7 +28,8 @@ VARIANTS: tuple[Variant, ...] = get_args(Variant)
 
 
 class _Row(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # A score may be infinite: as null, which is JSON's, it could not be read back.
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
 
 class ExposedItem(_Row):

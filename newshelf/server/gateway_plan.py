@@ -30,6 +30,9 @@ class GatewayPlan(BaseModel):
     """See ``newshelf.gateway.popular``."""
     store_url: str
     """Of the event store."""
+    spool: Path | None = None
+    """The file that keeps what the event store cannot take; None does without."""
+    spool_max_bytes: int = 256 * 2**20
 
 
 def write_plan(path: Path, plan: GatewayPlan) -> None:

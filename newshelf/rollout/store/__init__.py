@@ -8,6 +8,7 @@ from newshelf.rollout.store.prune import Pruned
 from newshelf.rollout.store.read import StoredFeedback
 from newshelf.rollout.store.rollouts import JournalEntry, RolloutRow
 from newshelf.rollout.store.shadow import ShadowAnswer
+from newshelf.rollout.store.spool import Spool
 from newshelf.rollout.store.store import JOIN_WINDOW, EventStore
 from newshelf.rollout.store.writes import Writes
 
@@ -23,6 +24,7 @@ __all__ = [
     "Pruned",
     "RolloutRow",
     "ShadowAnswer",
+    "Spool",
     "StoredFeedback",
     "Writes",
 ]

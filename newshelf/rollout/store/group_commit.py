@@ -30,7 +30,7 @@ _MOST_EVENTS = 16
 
 
 class Store(Protocol):
-    """What is written to: an ``EventStore``."""
+    """What is written to: an ``EventStore``, or a ``Spool``."""
 
     def write(self, writes: Writes) -> list[Outcome]:
         """See ``EventStore.write``."""
@@ -65,6 +65,7 @@ class GroupCommit:
         max_waiting: int = 20_000,
         max_wait_s: float = 2.0,
         lanes: Sequence[Lane] = (),
+        retries: bool = True,
     ) -> None:
         """Start the thread; to be called within a running event loop.
 
@@ -74,11 +75,13 @@ class GroupCommit:
             max_waiting: callers that wait at once; more get ``Unavailable`` immediately.
             max_wait_s: how long a caller waits.
             lanes: of the store; closed with this.
+            retries: try again while the store is away, instead of failing at once.
         """
         self._store = store
         self._max_rows = max_rows
         self._max_waiting = max_waiting
         self._max_wait_s = max_wait_s
+        self._retries = retries
         self._loop = asyncio.get_running_loop()
         self._queue: deque[_Waiting] = deque()
         """The thread's: answers, and copies of the shadow."""
@@ -91,6 +94,8 @@ class GroupCommit:
         self._busy: set[asyncio.Task[None]] = set()
         self._work = threading.Event()
         self._closing = self._closed = False
+        self._failed: str | None = None
+        """Why the last attempt failed."""
         self._thread = threading.Thread(target=self._run, name="group-commit", daemon=True)
         self._thread.start()
 
@@ -136,7 +141,7 @@ class GroupCommit:
             reason = "is being closed" if self._closing else "has too many rows to write"
             raise Unavailable(f"the event store {reason}")
         waiting = _Waiting(writes, self._loop.create_future(), monotonic() + self._max_wait_s)
-        waiting.timer = self._loop.call_later(self._max_wait_s, _give_up, waiting)
+        waiting.timer = self._loop.call_later(self._max_wait_s, self._give_up, waiting)
         if self._lanes and writes.is_one_statement:
             self._answers.append(waiting)
             self._start_lane()
@@ -185,7 +190,13 @@ class GroupCommit:
         while group := _in_time(group):
             try:
                 self._answer(group, self._store.write(_together(group)))
+                self._failed = None
             except Unavailable as error:
+                self._failed = error.message
+                if not self._retries:
+                    for one in group:
+                        self._loop.call_soon_threadsafe(_fail, one, error)
+                    return
                 _LOG.warning("%d rows wait: %s", len(group), error)
                 threading.Event().wait(pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
@@ -203,6 +214,10 @@ class GroupCommit:
         middle = len(group) // 2
         self._commit(group[:middle])
         self._commit(group[middle:])
+
+    def _give_up(self, one: _Waiting) -> None:
+        said = self._failed or "the event store did not answer in time: try again"
+        _fail(one, Unavailable(said))
 
     def _answer(self, group: list[_Waiting], outcomes: list[Outcome]) -> None:
         self._loop.call_soon_threadsafe(_tell, group, outcomes)
@@ -247,10 +262,6 @@ def _fail(one: _Waiting, error: Exception) -> None:
     if not one.future.done():
         one.future.set_exception(error)
     _stop(one)
-
-
-def _give_up(one: _Waiting) -> None:
-    _fail(one, Unavailable("the event store did not answer in time: try again"))
 
 
 def _stop(one: _Waiting) -> None:

@@ -8,6 +8,7 @@ Outcome = Literal[
     "stored",
     "duplicate",
     "unjoined",
+    "spooled",
     "conflict",
     "unknown_request",
     "unknown_item",
@@ -15,7 +16,8 @@ Outcome = Literal[
 ]
 """``stored``: with the answer that showed the product. ``duplicate``: the event is there
 already, nothing was changed. ``unjoined``: kept for training, but no answer showed the product
-to the unit within the window, so no rollout counts it. Not kept: ``conflict`` (another
+to the unit within the window, so no rollout counts it. ``spooled``: kept on this
+machine until the store is back, and joined then. Not kept: ``conflict`` (another
 event has this id), ``unknown_request`` (there is no such answer, or the event names neither a
 request nor a unit), ``unknown_item`` (the answer did not show the product) and
 ``before_answer`` (the event happened longer before the answer than the window)."""

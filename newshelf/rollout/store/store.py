@@ -70,13 +70,22 @@ class EventStore:
             SettingsError: a URL that cannot be used, a server that does not answer, or a
                 schema that is newer than this code.
         """
-        database = Database(url)
+        store = cls.connect(url, window=window)
         try:
-            migrate(database)
+            migrate(store._database)
         except BaseException:
-            database.close()
+            store.close()
             raise
-        return cls(database, window)
+        return store
+
+    @classmethod
+    def connect(cls, url: str, *, window: timedelta = JOIN_WINDOW) -> Self:
+        """The same of a database whose schema is up to date, and which may be away now.
+
+        Raises:
+            SettingsError: a URL that cannot be used.
+        """
+        return cls(Database(url), window)
 
     def close(self) -> None:
         """Close all connections."""
