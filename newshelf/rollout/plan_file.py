@@ -1,6 +1,11 @@
-"""Reads a plan from YAML; what is wrong is told with file, line and field."""
+"""Reads a plan from YAML; what is wrong is reported with file, line, field and what is written.
 
-from collections.abc import Sequence
+Values are taken as they are written, and the plan says which of them are numbers. YAML's own
+types would read 1:30 as 90, yes as true, and the version 1.10 as 1.1.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
@@ -13,6 +18,13 @@ from newshelf.rollout.plan import Plan
 __all__ = ["load_plan", "parse_plan"]
 
 Place = Sequence[str | int]
+_TEXTS = ("control", "challenger")
+_WANTED = {
+    "float_parsing": "a number",
+    "int_parsing": "a whole number",
+    "bool_parsing": "true or false",
+}
+_MOST_WRITTEN = 60
 
 
 def load_plan(path: Path) -> Plan:
@@ -42,31 +54,99 @@ def parse_plan(text: str, name: str = "plan") -> Plan:
     """
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-        _check_keys(node, name)
-        table = yaml.safe_load(text)
+        if not isinstance(node, yaml.MappingNode):
+            raise PlanError(f"{name} is no plan: write fields such as control and challenger")
+        return _Source(text, name).plan(node)
     except yaml.YAMLError as error:
         raise PlanError(f"{name} is not YAML: {error}") from error
-    if not isinstance(table, dict):
-        raise PlanError(f"{name} is no plan: write fields such as control and challenger")
-    try:
-        return Plan.model_validate(table)
-    except ValidationError as error:
+    except RecursionError as error:
+        raise PlanError(f"{name} is no plan: it is nested too deeply, or in itself") from error
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What is written in a file."""
+
+    text: str
+    name: str
+
+    def plan(self, root: yaml.MappingNode) -> Plan:
+        values = self._values(root, {})
         problems = [
-            f"{name}:{_line(node, problem['loc'])}: {_field(problem['loc'])}{_reason(problem)}"
-            for problem in error.errors(include_url=False)
+            f"{self._at(node)}{field}: write {self._written(node)} in quotes"
+            for field, node in _texts(root)
         ]
-        raise PlanError("\n".join(problems)) from error
+        try:
+            plan = Plan.model_validate(values)
+        except ValidationError as error:
+            for problem in error.errors(include_url=False):
+                node, found = _nearest(root, problem["loc"])
+                written = self._written(node) if found else None
+                reason = _field(problem["loc"]) + _reason(problem, written)
+                problems.append(self._at(node) + reason)
+        if problems:
+            raise PlanError("\n".join(problems))
+        return plan
+
+    def _values(self, node: yaml.Node, known: dict[int, object]) -> object:
+        """Texts, lists and mappings; each node once, however often it is referred to."""
+        if id(node) not in known:
+            known[id(node)] = self._read(node, known)
+        return known[id(node)]
+
+    def _read(self, node: yaml.Node, known: dict[int, object]) -> object:
+        if node.tag not in yaml.SafeLoader.yaml_constructors:
+            tag = self._written(node)
+            raise PlanError(f"{self.name} is no plan: {self._at(node)}{tag} has an unknown tag")
+        if isinstance(node, yaml.MappingNode):
+            self._check_keys(node)
+            yaml.SafeLoader("").flatten_mapping(node)
+            return {key.value: self._values(value, known) for key, value in node.value}
+        if isinstance(node, yaml.SequenceNode):
+            return [self._values(value, known) for value in node.value]
+        return None if node.tag == "tag:yaml.org,2002:null" else node.value
+
+    def _check_keys(self, node: yaml.MappingNode) -> None:
+        """YAML lets the last of two equal keys win, and lets a list be a key; a plan must not."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or not key.value.isprintable():
+                written = self._written(key)
+                raise PlanError(f"{self._at(key)}the name of a field is plain text, not {written}")
+            if key.value in seen:
+                raise PlanError(f"{self._at(key)}{self._written(key)} is given twice")
+            seen.add(key.value)
+
+    def _at(self, node: yaml.Node) -> str:
+        return f"{self.name}:{node.start_mark.line + 1}: "
+
+    def _written(self, node: yaml.Node) -> str:
+        """As the file has it, in one line, and not at length."""
+        text = " ".join(self.text[node.start_mark.index : node.end_mark.index].split())
+        return text if len(text) <= _MOST_WRITTEN else f"{text[:_MOST_WRITTEN]}…"
 
 
-def _reason(problem: ErrorDetails) -> str:
-    if problem["type"] == "extra_forbidden":
+def _texts(root: yaml.MappingNode) -> Iterator[tuple[str, yaml.Node]]:
+    """Versions and units without quotes that YAML does not take for text, by field."""
+    for key, value in root.value:
+        nodes = [value] if key.value in _TEXTS else []
+        if key.value == "overrides" and isinstance(value, yaml.MappingNode):
+            nodes = [unit for unit, _ in value.value]
+        for node in nodes:
+            if isinstance(node, yaml.ScalarNode) and node.value and not node.tag.endswith(":str"):
+                yield key.value, node
+
+
+def _reason(problem: ErrorDetails, written: str | None) -> str:
+    kind, message = problem["type"], problem["msg"]
+    if kind == "extra_forbidden":
         return "there is no such field"
-    if problem["type"] == "missing":
+    if kind == "missing":
         return "is missing"
-    if problem["type"] == "string_type" and isinstance(problem["input"], int | float):
-        # YAML would read the version 1.10 as 1.1.
-        return f"write {problem['input']} in quotes"
-    return problem["msg"].removeprefix("Value error, ")
+    if kind == "value_error" or written is None:
+        return message.removeprefix("Value error, ")
+    wanted = f"write {_WANTED[kind]}" if kind in _WANTED else message
+    return f"{wanted}, not {written or 'nothing'}"
 
 
 def _field(place: Place) -> str:
@@ -76,33 +156,15 @@ def _field(place: Place) -> str:
     return f"{text.removeprefix('.')}: " if text else ""
 
 
-def _line(node: yaml.Node | None, place: Place) -> int:
-    """The line, from 1, of the field or of the nearest thing around it that is there."""
-    line = 1
-    for part in (*place, None):
-        if node is None:
-            break
-        line = node.start_mark.line + 1
+def _nearest(node: yaml.Node, place: Place) -> tuple[yaml.Node, bool]:
+    """What is at a place, or the nearest around it that is there; and which of the two."""
+    for part in place:
+        values: list[yaml.Node] = []
         if isinstance(node, yaml.SequenceNode) and isinstance(part, int):
-            node = node.value[part]
+            values = node.value[part : part + 1]
         elif isinstance(node, yaml.MappingNode):
-            found = [value for key, value in node.value if key.value == part]
-            node = found[0] if found else None
-        else:
-            break
-    return line
-
-
-def _check_keys(node: yaml.Node | None, name: str) -> None:
-    """YAML lets the last of two equal keys win; a plan must not."""
-    if isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            _check_keys(value, name)
-    elif isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            if key.value in seen:
-                line = key.start_mark.line + 1
-                raise PlanError(f"{name}:{line}: {key.value} is given twice")
-            seen.add(str(key.value))
-            _check_keys(value, name)
+            values = [value for key, value in node.value if key.value == part]
+        if not values:
+            return node, False
+        node = values[-1]
+    return node, True

@@ -1,8 +1,11 @@
 """A plan that cannot work is refused before anything is done, with file, line and field."""
 
+import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from newshelf.errors import PlanError
 from newshelf.rollout.plan import Plan
@@ -52,7 +55,7 @@ def test_what_may_be_left_out() -> None:
         ("metric: error_rate", "metric: happiness", "p:9: guardrails[0].metric: "),
         ('control: "1.0"\n', "", "p:1: control: is missing"),
         ('"1.1"', '"1.0"', "p:1: control and challenger are the same version, '1.0'"),
-        ('"1.1"', "1.10", "p:2: challenger: write 1.1 in quotes"),
+        ('"1.1"', "1.10", "p:2: challenger: write 1.10 in quotes"),
         ("min_units: 1000", "min_units: 0", "p:5: ramp[1].min_units: "),
         ("max_seconds: 600, min_units: 1000", "max_seconds: 6, min_units: 1", "p:5: ramp[1]: "),
         ("minimum_effect: 0.1", "minimum_effect: 0", "p:7: success[0].minimum_effect: "),
@@ -89,6 +92,107 @@ def test_what_is_wrong_is_told_with_its_place(old: str, new: str, told: str) -> 
         parse_plan(GOOD.replace(old, new), "p")
     assert told in raised.value.message
     assert raised.value.message.startswith("p")
+
+
+@pytest.mark.parametrize("written", ["1.10", "1:30", "yes", "0777", "2024-05-01", "1_0", "0x1F"])
+def test_a_version_without_quotes_is_told_as_it_is_written(written: str) -> None:
+    with pytest.raises(PlanError, match=re.escape(f"challenger: write {written} in quotes")):
+        parse_plan(GOOD.replace('"1.1"', written), "p")
+    assert parse_plan(GOOD.replace('"1.1"', f"'{written}'")).challenger == written
+    with pytest.raises(PlanError, match=re.escape(f"overrides: write {written} in quotes")):
+        parse_plan(f"{GOOD}overrides: {{{written}: control}}\n", "p")
+
+
+@pytest.mark.parametrize(
+    ("old", "written", "told"),
+    [
+        ("min_seconds: 60", "1:30", "ramp[0].min_seconds: write a number, not 1:30"),
+        ("min_seconds: 60", "yes", "ramp[0].min_seconds: write a number, not yes"),
+        ("min_seconds: 60", "true", "ramp[0].min_seconds: write a number, not true"),
+        ("min_seconds: 60", "2024-05-01", "write a number, not 2024-05-01"),
+        ("min_seconds: 60", "0x3C", "write a number, not 0x3C"),
+        ("min_seconds: 60", "~", "not ~"),
+        ("min_seconds: 60", "", "ramp[0].min_seconds: Input should be a valid number, not nothing"),
+        ("percent: 1", "51", "less than or equal to 50, not 51"),
+        ("min_units: 100", "1.50", "ramp[0].min_units: write a whole number, not 1.50"),
+        ("metric: ctr", "Yes", ", not Yes"),
+        ("metric: ctr", "[a, b]", ", not [a, b]"),
+    ],
+)
+def test_a_value_is_told_as_it_is_written(old: str, written: str, told: str) -> None:
+    new = f"{old.partition(':')[0]}: {written}"
+    with pytest.raises(PlanError) as raised:
+        parse_plan(re.sub(rf"{old}\b", new, GOOD, count=1), "p")
+    assert told in raised.value.message
+
+
+def test_numbers_are_those_that_are_written() -> None:
+    old = "min_seconds: 60, max_seconds: 600, min_units: 100}"
+    new = "min_seconds: 090, max_seconds: 6.e2, min_units: 1_000}"
+    step = parse_plan(GOOD.replace(old, new) + "interleaving: off\n").ramp[0]
+    assert (step.min_seconds, step.max_seconds, step.min_units) == (90, 600, 1000)
+
+
+def test_values_may_be_referred_to() -> None:
+    steps = """\
+  - &small {percent: 1, min_seconds: 60, max_seconds: 600, min_units: 100}
+  - {<<: *small, percent: 50}
+"""
+    head, _, tail = GOOD.partition("  - {percent: 1")
+    text = head + steps + "success:" + tail.partition("success:")[2]
+    assert [step.percent for step in parse_plan(text).ramp] == [1, 50]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("? [a, b]\n: 1\n", "p:1: the name of a field is plain text, not [a, b]"),
+        ("ramp:\n  - ? {a: b}\n    : 1\n", "p:2: the name of a field is plain text, not {a: b}"),
+        ("a: &a [*a]\n", "in itself"),
+        ("&a\nb: *a\n", "in itself"),
+        ("a: &a\n  <<: *a\n", "a: there is no such field"),
+        ("a: " + "[" * 3000 + "]" * 3000, "nested too deeply"),
+        ("a: !!python/name:os", "has an unknown tag"),
+        ("a: !secret x", "p:1: !secret x has an unknown tag"),
+        ("control: 2024-99-99", "write 2024-99-99 in quotes"),
+        ("alpha: !!int abc", "alpha: write a number, not !!int abc"),
+        (f"alpha: {'9' * 5000}", "alpha: "),
+        ('"\\ud800": 1', 'plain text, not "\\ud800"'),
+        (f'{GOOD}overrides: {{"\\ud800": control}}', 'plain text, not "\\ud800"'),
+        (f'{GOOD}overrides: {{ann: "\\ud800"}}', "overrides.ann: Input should be"),
+        ('control: "\\ud800"', "control: "),
+        ("<<: 1\n", "p is not YAML"),
+        ("a: 1\n---\nb: 2\n", "p is not YAML"),
+        ("a: *b\n", "p is not YAML"),
+        ("a: \x00", "p is not YAML"),
+    ],
+)
+def test_odd_yaml_is_an_error_and_no_traceback(text: str, told: str) -> None:
+    with pytest.raises(PlanError) as raised:
+        parse_plan(text, "p")
+    assert told in raised.value.message
+    raised.value.message.encode()
+
+
+ODD = st.sampled_from(
+    ["? ", "[", "]", "{", "}", ": ", "- ", "&a ", "*a", "<<: ", "!!set ", "!!binary ", "!!omap ",
+     "|\n", "\n", "\n  ", ", ", "'", '"', "\\ud800", "#", "%", "~", "1:30", "yes", ".inf", "0o7",
+     "2001-13-40", "ramp", "overrides", "control", "---\n", "=", "\t", "\ufeff", "é"]
+)  # fmt: skip
+
+
+@given(st.data())
+def test_whatever_is_written_is_a_plan_or_an_error_that_can_be_printed(data: st.DataObject) -> None:
+    text = GOOD
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(text)))
+        more = "".join(data.draw(st.lists(ODD | st.text(max_size=3), max_size=5)))
+        text = text[:place] + more + text[place + data.draw(st.integers(0, 12)) :]
+    try:
+        told = parse_plan(text, "p").model_dump_json()
+    except PlanError as error:
+        told = error.message
+    assert told.encode().startswith((b"p", b"{"))
 
 
 def test_all_that_is_wrong_is_told_at_once() -> None:
