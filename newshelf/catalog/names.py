@@ -201,9 +201,14 @@ def _shopify(table: Table, columns: dict[str, str]) -> Table:
         tracker = cells("variant_inventory_tracker", "inventory_tracker")
         policy = cells("variant_inventory_policy", "continue_selling_when_out_of_stock")
         untracked = tracker.isna() & cells("price").notna() & tracker.notna().any()
-        sold = (pd.to_numeric(stock, errors="coerce") > 0) | (policy == "continue") | untracked
+        sold = (
+            (pd.to_numeric(stock, errors="coerce") > 0)
+            | (policy.str.lower() == "continue")
+            | untracked
+        )
         words = {True: "in_stock", False: "out_of_stock"}
         frame["availability"] = sold.groupby(ids).transform("any").map(words)
+        table = replace(table, mapped=(*table.mapped, Mapped(str(stock.name), "availability")))
     frame["product_type"] = cells("product_type").fillna(cells("type"))
     options = [
         (cells(f"option{n}_name").groupby(ids).transform("first"), cells(f"option{n}_value"))
@@ -219,7 +224,7 @@ def _woocommerce(table: Table, columns: dict[str, str]) -> Table:
     variation = cells("type").str.contains("variation").fillna(False).astype(bool)
     parent, sku = cells("parent"), cells("sku")
     by_sku = dict(zip(sku[sku.notna()], frame["id"][sku.notna()], strict=True))
-    owner = parent.str.extract(r"^id:(\d+)$")[0].fillna(parent.map(by_sku))
+    owner = parent.str.extract(r"^id:(\d+)$")[0].fillna(parent.map(by_sku).astype("str"))
     ids = frame["id"].where(~variation, owner)
     for name, pattern in (("image_link", r"\s*,.*"), ("product_type", r"(?<!\\),.*")):
         frame[name] = cells(name).str.replace(pattern, "", regex=True)
@@ -264,30 +269,34 @@ def _fold(
         shown: columns that may say that a product is not published.
         order: of the rows.
     """
+    mapped = dict.fromkeys(table.mapped)
     for names, values in options:
         kinds = names.str.strip().str.lower().map(_OPTIONS)
         for ours in kinds.dropna().unique():
             rows = (kinds == ours) & values.notna()
             new = ids.map(values[rows].groupby(ids[rows]).agg(_distinct))
+            mapped[Mapped(f"{values.name}: {names[kinds == ours].iloc[0]}", ours)] = None
             frame[ours] = frame[ours].fillna(new) if ours in frame else new
     hidden = np.any([words.str.lower().isin(_NOT_FOR_SALE) for words in shown], axis=0)
     bad = table.rows[ids.isna()].tolist()
     lost = [Problem(table.file, row, "id", f"no product of the {system} export") for row in bad]
     frame = frame.assign(id=ids, _row=table.rows, _hidden=hidden).iloc[order]
-    pictures = frame.groupby("id")["image_link"].nunique() if "image_link" in frame else ids[:0]
+    links = frame.get("image_link", frame["id"])  # as many as products, where there are none
+    further = links.groupby(frame["id"]).nunique().clip(lower=1).sub(1).sum()
     frame = frame.groupby("id", sort=False, as_index=False).first()
     if (hidden := frame["_hidden"].astype(bool)).any():
         stock = frame.get("availability", pd.Series(None, frame.index, dtype="str"))
         frame["availability"] = stock.mask(hidden, "out_of_stock")
     note = (
         f"{table.file}: {len(ids):,} rows of a {system} export are {len(frame):,} products;"
-        f" further pictures left out: {int((pictures - 1).clip(lower=0).sum()):,};"
+        f" further pictures left out: {int(further):,};"
         f" not published, so out of stock: {int(hidden.sum()):,}"
     )
     return replace(
         table,
         frame=frame.drop(columns=["_row", "_hidden"]),
         rows=frame["_row"].to_numpy(np.int64),
+        mapped=tuple(mapped),
         rows_read=len(frame) + len(lost) + table.rows_read - len(ids),
         problems=(*table.problems, *lost),
         notes=(*table.notes, note),

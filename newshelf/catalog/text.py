@@ -135,12 +135,18 @@ def read_delimited(file: str, text: str, default: str) -> Table:
     records, starts, bad = _records(
         lines, first + length, delimiter, len(names), trust_quotes=quoted or delimiter != "\t"
     )
+    while records and not any(records[-1]):  # as spreadsheets end
+        records.pop(), starts.pop()
     problems = [Problem(file, line, None, reason) for line, reason in bad]
     cells = zip(*records, strict=True) if records else [()] * len(names)
     columns = list(zip(names, cells, strict=True))
-    unnamed = [place for place, (name, column) in enumerate(columns, 1) if not name and any(column)]
-    notes = [f"{file}: column {place} has no name and is left out" for place in unnamed]
-    named = [(name, column) for name, column in columns if name]
+    notes, named = [], []
+    for place, (name, column) in enumerate(columns):
+        if name and (name not in names[:place] or is_known(name)):
+            named.append((name, column))
+        elif any(column):
+            why = f"has the name {name!r} again" if name else "has no name"
+            notes.append(f"{file}: column {place + 1} {why} and is left out")
     return make_table(file, named, starts, problems, notes)
 
 

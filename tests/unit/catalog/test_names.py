@@ -4,6 +4,8 @@ import csv
 import io
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from newshelf.catalog import read_catalog
 from newshelf.catalog.read import read_table
@@ -88,6 +90,8 @@ def test_a_shopify_export_has_one_product_a_handle(tmp_path):
     mapped = dict(table.mapped)
     assert (mapped["Handle"], mapped["Body (HTML)"]) == ("id", "description")
     assert mapped["Variant Price"] == "price"
+    assert mapped["Variant Inventory Qty"] == "availability"
+    assert mapped["Option1 Value: Colour"] == "color"
 
 
 WOO = [
@@ -187,11 +191,33 @@ def test_ids_that_a_spreadsheet_has_rounded_are_not_merged(tmp_path, id_):
     assert all("has lost digits" in problem.reason for problem in table.problems)
 
 
-def test_columns_without_a_name(tmp_path):
-    (tmp_path / "items.csv").write_text("id,title,,\n1,Mug,,note\n2,Vase,,\n")
+def test_columns_without_a_name_or_with_one_again_and_rows_without_a_cell(tmp_path):
+    text = "id,highlight,,,highlight\n1,Mug,,note,blue\n2,Vase,,,\n,,,,\n,,,,\n"
+    (tmp_path / "items.csv").write_text(text)
     table = read_table(tmp_path / "items.csv", "items")
-    assert table.frame.columns.tolist() == ["id", "title"]
+    assert table.frame.to_dict("list") == {"id": ["1", "2"], "highlight": ["Mug", "Vase"]}
     assert "column 4 has no name" in table.notes[0]
+    assert "column 5 has the name 'highlight' again" in table.notes[1]
+
+
+SHOPIFY_NAMES = sorted({name for row in SHOPIFY for name in row})
+WOO_NAMES = sorted({name for row in WOO for name in row})
+CELLS = st.sampled_from(["", "1", "variation", "true", "draft", "id:1", "STOOL", "Color", "a, b"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    data=st.data(),
+    names=st.sampled_from([SHOPIFY_NAMES, WOO_NAMES]),
+    needed=st.just({"Handle", "Title", "Option1 Value", "ID", "Type", "SKU", "Name"}),
+)
+def test_any_cells_of_an_export_are_read(tmp_path_factory, data, names, needed):
+    kept = [name for name in names if name in needed or data.draw(st.booleans())]
+    row = st.fixed_dictionaries(dict.fromkeys(kept, CELLS))
+    rows = data.draw(st.lists(row, min_size=1, max_size=6))
+    table = read_table(write(tmp_path_factory.mktemp("any") / "x.csv", rows), "items")
+    assert len(table.frame) == len(table.rows) == table.frame["id"].nunique()
+    assert len(table.frame) <= table.rows_read <= len(rows)
 
 
 def test_a_file_that_is_no_catalogue_names_its_columns(tmp_path):
