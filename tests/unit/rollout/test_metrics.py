@@ -13,7 +13,9 @@ from newshelf.rollout.metrics.compare import LEAST_ACTIVE_UNITS
 from newshelf.rollout.metrics.cuped import Sample, adjusted_ratios
 from newshelf.rollout.metrics.delta import log_lift, ratio_variance
 from newshelf.rollout.metrics.preference import preference
-from tests.unit.rollout.conftest import totals
+from newshelf.rollout.results import measure_all
+from newshelf.rollout.totals import UnitTotals
+from tests.unit.rollout.conftest import observation, plan, totals
 
 EMPTY = np.empty((0, 0))
 
@@ -229,3 +231,36 @@ def test_preference_is_a_share_of_the_clicks(seed: int) -> None:
 def test_preference_needs_shoppers_who_click() -> None:
     assert preference({}) is None
     assert preference({"control": np.ones(29), "challenger": np.zeros(29)}) is None
+
+
+def clickers(number: int) -> UnitTotals:
+    return totals(2000, clicks=(np.arange(2000) < number).astype(float))
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        {"control": totals(seed=1), "challenger": totals(seed=2)},
+        {"control": totals(seed=1), "challenger": totals(clicks=np.zeros(2000), seed=2)},
+        *({"control": clickers(n), "challenger": clickers(0)} for n in range(6, 16)),
+    ],
+)
+@pytest.mark.parametrize("number", [1, 2, 4])
+def test_alpha_is_shared_by_the_success_metrics(seen: dict[str, UnitTotals], number: int) -> None:
+    """Each is judged as if it were the only one, at its part of the level."""
+    names = ("ctr", "cvr", "revenue_per_unit", "ndcg")[:number]
+    success = [{"metric": name, "minimum_effect": 0.1} for name in names]
+    together = measure_all(plan(alpha=0.08, success=success), observation(totals=seen))
+    for one, rule in zip(together, success, strict=True):
+        (alone,) = measure_all(plan(alpha=0.08 / number, success=[rule]), observation(totals=seen))
+        assert repr(one) == repr(alone)
+
+
+def test_the_first_metric_of_four_needs_more_evidence_than_a_single_one() -> None:
+    seen = observation(totals={"control": totals(seed=1), "challenger": totals(seed=2)})
+    widths = []
+    for names in (["ctr"], ["ctr", "cvr", "revenue_per_unit", "ndcg"]):
+        success = [{"metric": name, "minimum_effect": 0.1} for name in names]
+        first, *_ = measure_all(plan(success=success), seen)
+        widths.append(first.high - first.low)
+    assert widths[1] > 1.05 * widths[0]

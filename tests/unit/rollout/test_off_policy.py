@@ -115,6 +115,36 @@ def test_rows_of_one_shopper_are_not_independent() -> None:
     assert together.high - together.low == pytest.approx(alone.high - alone.low)
 
 
+def test_the_interval_of_snips_does_not_depend_on_the_scale_of_the_weights() -> None:
+    """As its value: a version that shows half of its products elsewhere is no surer."""
+    rows, _ = record(2000, 5, units=300)
+    scaled = LoggedRows(rows.reward, rows.propensity, rows.target * 0.25, rows.unit)
+    whole, quarter = (estimate(one, "snips") for one in (rows, scaled))
+    assert (quarter.value, quarter.low, quarter.high) == pytest.approx(
+        (whole.value, whole.low, whole.high)
+    )
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.25])
+@pytest.mark.parametrize("base", [0.0, 3.0])
+def test_the_interval_of_snips_is_that_of_leaving_out_each_shopper(
+    scale: float, base: float
+) -> None:
+    """The jackknife: another formula for the spread of the same ratio."""
+    rows, _ = record(2000, 5, units=200)
+    reward = rows.reward + base
+    rows = LoggedRows(reward, rows.propensity, rows.target * scale, rows.unit)
+    weights = rows.target / rows.propensity
+    left_out = []
+    for shopper in np.unique(rows.unit):
+        others = rows.unit != shopper
+        left_out.append((weights * reward)[others].sum() / weights[others].sum())
+    spread = np.sqrt((len(left_out) - 1) * np.var(left_out))
+    found = estimate(rows, "snips")
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * spread, rel=0.03)
+    assert (found.high + found.low) / 2 == pytest.approx(found.value)
+
+
 @given(st.lists(st.floats(0.01, 100), min_size=1, max_size=50))
 def test_kish_s_effective_sample_size(weights: list[float]) -> None:
     found = effective_sample_size(np.array(weights))
