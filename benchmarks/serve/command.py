@@ -11,6 +11,7 @@ from rich.console import Console
 
 from benchmarks.serve.context import Context
 from benchmarks.serve.load import require_wrk
+from benchmarks.serve.others import mark_own_processes
 from benchmarks.serve.tasks import TASKS
 from benchmarks.suite import Suite, chosen, run_suite
 from benchmarks.transfer.environment import newshelf_version, shown_path
@@ -88,6 +89,7 @@ def run(options: Options, console: Console) -> int:
     tasks = chosen(suite, options.only)
     require_wrk()
     _pin(options.cores)
+    mark_own_processes()
     out = options.out.resolve()
     figures = _FIGURES if out == REPORT else out.with_suffix("") / "figures"
     figures.mkdir(parents=True, exist_ok=True)

@@ -29,6 +29,7 @@ from newshelf.serving.runtimes import Kind, Precision, graph_file
 
 __all__ = [
     "CLIENTS",
+    "STOCK",
     "Comparison",
     "best_peer",
     "compare",
@@ -40,6 +41,7 @@ __all__ = [
 
 CLIENTS = 32
 _NEWSHELF = "Newshelf"
+_FLOAT32 = "Newshelf, float32"
 _LARGE = "Newshelf, 1200×900"
 _LOOP = "in process, no server"
 _LOOP_ALONE = "in process, one picture at a time"
@@ -47,6 +49,16 @@ _LOOP_ALL = "in process, one picture at a time on all cores"
 _STOCK_GOAL, _LOOP_GOAL, _PEER_GOAL, _LARGE_GOAL = 6.0, 0.95, 1.15, 0.75
 _ALONE_MS = 3.0
 _SWEEP_S = 3.0
+
+
+_BATCHES = {"minWorkers": 2, "batchSize": 8, "maxBatchDelay": 5}
+STOCK: Sequence[tuple[Mapping[str, int], int | None]] = (
+    ({}, None),
+    (_BATCHES, None),
+    ({"minWorkers": 2}, 1),
+    (_BATCHES, 1),
+)
+"""As it comes, and as TorchServe's guide advises for CPUs: a worker per core, of one thread."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +69,8 @@ class Comparison:
     title: str
     layout: Layout
     """Newshelf's."""
-    stock: Sequence[Mapping[str, int]]
-    """The stock handler's ``model-config.yaml``, one contender each."""
+    stock: Sequence[tuple[Mapping[str, int], int | None]]
+    """The stock handler's ``model-config.yaml`` and threads per worker, one contender each."""
     peers: Sequence[PeerLayout]
     loops: Sequence[Loop]
     """Of which the fastest is the yardstick."""
@@ -74,11 +86,15 @@ def compare(comparison: Comparison, context: Context) -> TaskResult:
     small = newshelf_plan(model, SMALL, (CLIENTS, 1), context)
     large = newshelf_plan(model, LARGE, (CLIENTS,), context)
     loop = _fastest(comparison.loops, archive, small.pictures, context)
+    plain = newshelf_encoder(
+        model, replace(comparison.layout, archive={"precision": "fp32"}), context.work, _FLOAT32
+    )
     stocks = _stocks(comparison, model, context)
     peers = peers_of(comparison, model, archive, context)
     refused: list[str] = []
     turns = [
         server_turn(ours, small),
+        server_turn(plain, replace(small, clients=(CLIENTS,))),
         *(server_turn(stock, small) for stock in stocks),
         *(server_turn(peer, small) for peer in peers),
         _or_reason(server_turn(replace(ours, name=_LARGE), large), refused),
@@ -87,12 +103,18 @@ def compare(comparison: Comparison, context: Context) -> TaskResult:
         loop_turn(_LOOP_ALL, Loop(1, len(os.sched_getaffinity(0)), 1), archive, small, 1),
     ]
     found = run_rounds(turns, context.rounds, context.console)
+    arithmetic = {
+        **{one.name: " ".join(served_by(unpacked(one.archive))) for one in (ours, plain)},
+        **{stock.name: "TorchScript float32" for stock in stocks},
+        **{peer.name: f"{peer.served.runtime} {peer.served.precision}" for peer in peers},
+    }
+    arithmetic |= dict.fromkeys((_LARGE, _LOOP, _LOOP_ALONE), arithmetic[_NEWSHELF])
     named = [peer.name for peer in peers]
     return TaskResult(
         task=comparison.task,
         title=comparison.title,
         protocol=_protocol(comparison, archive, len(small.pictures)),
-        rows=_rows(found, [stock.name for stock in stocks], named),
+        rows=_rows(found, [stock.name for stock in stocks], named, arithmetic),
         goals=_goals(comparison),
         notes=list(dict.fromkeys(refused)),
         details=details(list(found.values())),
@@ -144,12 +166,20 @@ _P50 = "one client: p50 beside a call in process, ms"
 _SIZED = "1200×900 beside 400×300, requests/s"
 
 
-def _rows(found: Mapping[str, Measured], stocks: Sequence[str], peers: Sequence[str]) -> list[Row]:
+def _rows(
+    found: Mapping[str, Measured],
+    stocks: Sequence[str],
+    peers: Sequence[str],
+    arithmetic: Mapping[str, str],
+) -> list[Row]:
+    """Each row names runtime and precision: a ratio of int8 to float32 is not one of servers."""
+
     def row(measure: str, name: str, clients: int, value: str, *, baseline: bool = False) -> Row:
         values = found[name].values(clients, value)
-        return Row(measure, name, values, baseline=baseline, robust=True)
+        method = f"{name} ({arithmetic[name]})"
+        return Row(measure, method, values, baseline=baseline, robust=True)
 
-    rows = []
+    rows = [row(_STOCK, _FLOAT32, CLIENTS, "per_second")]
     for measure, others in ((_STOCK, stocks), (_LOOPED, [_LOOP]), (_PEERED, peers)):
         rows.append(row(measure, _NEWSHELF, CLIENTS, "per_second"))
         rows += [row(measure, other, CLIENTS, "per_second", baseline=True) for other in others]
@@ -161,7 +191,7 @@ def _rows(found: Mapping[str, Measured], stocks: Sequence[str], peers: Sequence[
         row(_P50, _NEWSHELF, 1, "p50_ms"),
         row(_P50, _LOOP_ALONE, 1, "p50_ms", baseline=True),
         *([row(_SIZED, _LARGE, CLIENTS, "per_second")] if found[_LARGE].loads else []),
-        Row(_SIZED, "Newshelf, 400×300", found[_NEWSHELF].values(CLIENTS), True, robust=True),
+        row(_SIZED, _NEWSHELF, CLIENTS, "per_second", baseline=True),
     ]
 
 
@@ -180,14 +210,8 @@ def _goals(comparison: Comparison) -> list[Goal]:
 def _stocks(comparison: Comparison, model: Model, context: Context) -> list[Stock]:
     python = stock_python(context.work, context.console)
     return [
-        Stock(
-            python,
-            model.classifier,
-            context.work,
-            config,
-            "stock image_classifier" + (", batches" if config else ""),
-        )
-        for config in comparison.stock
+        Stock(python, model.classifier, context.work, config, threads)
+        for config, threads in comparison.stock
     ]
 
 
@@ -241,6 +265,8 @@ def _protocol(comparison: Comparison, archive: Path, pictures: int) -> str:
         f"{comparison.weights} Newshelf serves by {runtime} in {precision}, which its gate let "
         "pass as the fastest; the peers run the same graph in the same precision by the same "
         "runtime, and prepare pictures by the same function. FastAPI is measured with ONNX "
-        "Runtime, too. The stock handler has the same tower with its 1,000 classes as TorchScript, "
-        "which is what it serves. Caches of embeddings are off."
+        "Runtime, too, and with its limiter at one thread per worker. The stock handler has the "
+        "same tower with its 1,000 classes as TorchScript, "
+        "which is what it serves, with its settings as they come and with one thread per worker; "
+        "the better one is the baseline. Caches of embeddings are off."
     )

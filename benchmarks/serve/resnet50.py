@@ -1,7 +1,7 @@
 """ResNet-50, the production tower."""
 
 from benchmarks.serve.context import Context
-from benchmarks.serve.encoder import Comparison, compare
+from benchmarks.serve.encoder import STOCK, Comparison, compare
 from benchmarks.serve.inprocess import Loop
 from benchmarks.serve.peer import PeerLayout
 from benchmarks.serve.torchserve import Layout
@@ -14,7 +14,7 @@ COMPARISON = Comparison(
     title="Encoder with ResNet-50",
     # As many workers, threads and pictures at once as the peers have.
     layout=Layout(workers=2, threads=1, batch_size=8),
-    stock=({}, {"minWorkers": 2, "batchSize": 8, "maxBatchDelay": 5}),
+    stock=STOCK,
     peers=(
         PeerLayout("FastAPI", 2, 1, onnxruntime=True),
         PeerLayout("FastAPI", 2, 1),

@@ -6,17 +6,23 @@ from dataclasses import dataclass
 
 import psutil
 
-from newshelf.server.process import ProcessRef, members
+from newshelf.server.process import MARK, ProcessRef
 
 __all__ = ["Spent"]
 
 
 def _seconds(server: ProcessRef) -> dict[tuple[str, int], float]:
-    """By program and process id: CPU seconds so far, of all threads."""
+    """By program and process id: CPU seconds so far, of all threads.
+
+    A server's processes are known by the mark in their environment: BentoML's and LitServe's
+    leave the session that they were started in.
+    """
     found = {}
-    for process in members(server):
+    for process in psutil.process_iter():
         try:
             with process.oneshot():
+                if process.environ().get(MARK) != server.mark:
+                    continue
                 times = process.cpu_times()
                 found[process.name(), process.pid] = times.user + times.system
         except (psutil.NoSuchProcess, psutil.AccessDenied):

@@ -31,7 +31,8 @@ _NAME = "classifier"
 class Stock:
     """The handler ``image_classifier`` on a TorchScript file.
 
-    Ports and tokens aside, every setting is TorchServe's default, but for those in ``config``.
+    Ports and tokens aside, every setting is TorchServe's default, but for those in ``config`` and
+    ``threads``.
     """
 
     python: Path
@@ -39,13 +40,24 @@ class Stock:
     work: Path
     config: Mapping[str, int] = field(default_factory=dict)
     """Of ``model-config.yaml``: minWorkers, batchSize and their like."""
-    name: str = "stock image_classifier"
+    threads: int | None = None
+    """Of torch, in each worker, by ``OMP_NUM_THREADS``, as TorchServe's guide to CPUs asks for;
+    None leaves torch as many as there are cores."""
+
+    @property
+    def name(self) -> str:
+        """See ``Contender.name``."""
+        words = ["stock image_classifier"]
+        words += [f"{self.threads} thread per worker"] if self.threads else []
+        words += ["batches"] if "batchSize" in self.config else []
+        return ", ".join(words)
 
     @property
     def layout(self) -> str:
         """See ``Contender.layout``."""
-        changed = ", ".join(f"{key} {value}" for key, value in self.config.items())
-        return f"TorchScript float32, {changed or 'all settings as they come'}"
+        changed = [f"{key} {value}" for key, value in self.config.items()]
+        changed += [f"OMP_NUM_THREADS {self.threads}"] if self.threads else []
+        return f"TorchScript float32, {', '.join(changed) or 'all settings as they come'}"
 
     @contextmanager
     def run(self) -> Iterator[Endpoint]:
@@ -71,6 +83,8 @@ class Stock:
             for name, value in os.environ.items()
             if name != "PYTHONPATH" and not name.startswith(("TS_", "OMP_"))
         }
+        if self.threads:
+            env["OMP_NUM_THREADS"] = str(self.threads)
         with running(command, cwd=folder, env=env, log=folder / "server.log") as process:
             yield Endpoint(
                 f"http://{HOST}:{ports.inference}",

@@ -18,7 +18,7 @@ import psutil
 
 from newshelf.errors import ServerError
 
-__all__ = ["ProcessRef", "is_running", "members", "start_session", "stop_session"]
+__all__ = ["MARK", "ProcessRef", "is_running", "members", "start_session", "stop_session"]
 
 MARK = "NEWSHELF_SESSION"
 _KILLED_S = 5.0

@@ -1,6 +1,5 @@
 """The other generator's search, and how its requests are made like the first one's."""
 
-import shutil
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -61,7 +60,6 @@ class Echo(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-@pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
 def test_connections_that_pause_send_the_rate_that_is_asked_for(tmp_path):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Echo)
     server.moments = []

@@ -1,7 +1,6 @@
 """The load generator's output, and what is refused as a result."""
 
 import json
-import shutil
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -11,8 +10,6 @@ from hypothesis import strategies as st
 
 from benchmarks.serve.errors import BenchmarkError
 from benchmarks.serve.load import Request, load, parse_wrk, require_wrk
-
-needs_wrk = pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
 
 FOUND = {
     "requests": 1000,
@@ -127,7 +124,6 @@ def ask(tmp_path):
     return run
 
 
-@needs_wrk
 def test_every_request_is_sent_in_turn_as_it_is(ask):
     bodies = [b"\xff\xd8\x00picture\r\n\x00", b"second", b""]
     found, server = ask(lambda body: (200, body + b"!"), bodies)
@@ -141,13 +137,11 @@ def test_every_request_is_sent_in_turn_as_it_is(ask):
     assert max(counts) - min(counts) <= 3
 
 
-@needs_wrk
 def test_a_status_other_than_200_is_found(ask):
     with pytest.raises(BenchmarkError, match="other_status"):
         ask(lambda body: (503 if body == b"b" else 200, b"answer"), [b"a", b"b"])
 
 
-@needs_wrk
 def test_a_short_answer_is_found(ask):
     with pytest.raises(BenchmarkError, match="short"):
         ask(lambda body: (200, body), [b"x" * 100, b"y"], least_bytes=50)

@@ -2,6 +2,7 @@
 
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,11 +12,13 @@ from rich.console import Console
 
 from benchmarks.serve import rounds
 from benchmarks.serve.check import check_answers, cosines
+from benchmarks.serve.clients import CLIENTS, _leaders
 from benchmarks.serve.contender import Endpoint
-from benchmarks.serve.encoder import best_peer
+from benchmarks.serve.encoder import STOCK, best_peer
 from benchmarks.serve.errors import BenchmarkError
 from benchmarks.serve.load import Load
 from benchmarks.serve.rounds import Measured, Plan, Turn, run_rounds, server_turn
+from benchmarks.serve.stock import Stock
 from benchmarks.serve.tables import details, table
 from benchmarks.serve.torchserve import Layout
 from benchmarks.transfer.result import Goal, Row, TaskResult
@@ -252,3 +255,26 @@ def test_layouts_have_folders_of_their_own():
     one, two = Layout(2, 1, 8), Layout(2, 1, 8, delay_ms=3)
     assert one.slug() != two.slug()
     assert one.slug().replace("-", "").isalnum()
+
+
+def test_where_a_peer_leads_the_notes_say_so():
+    measured = {name: Measured(name, "") for name in ("Newshelf", "one worker", "peer", "other")}
+    for clients in CLIENTS:
+        measured["Newshelf"].add(clients, found(200.0 if clients > 4 else 50.0, clients))
+        measured["one worker"].add(clients, found(100.0, clients))
+        measured["peer"].add(clients, found(150.0, clients))
+        measured["other"].add(clients, found(10.0, clients))
+    notes = dict(zip(CLIENTS, _leaders(measured, ["Newshelf", "one worker"]), strict=True))
+    assert "**peer leads**" in notes[2]
+    assert "one worker 100/s is 0.67 times peer's 150/s" in notes[2]
+    assert "Newshelf leads" in notes[32]
+    assert "1.33 times" in notes[32]
+
+
+def test_the_stock_handler_is_measured_with_one_thread_per_worker_too():
+    stocks = [Stock(Path("python"), Path("m.pt"), Path(), config, threads)
+              for config, threads in STOCK]  # fmt: skip
+    assert len({stock.name for stock in stocks}) == len(stocks)
+    single = [stock for stock in stocks if stock.threads == 1]
+    assert all("OMP_NUM_THREADS 1" in stock.layout for stock in single)
+    assert {stock.config.get("minWorkers") for stock in single} == {2}
