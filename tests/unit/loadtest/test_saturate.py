@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from loadtest.record import RunRecord
-from loadtest.saturate import Goal, Saturation, Search, saturate
+from loadtest.saturate import Goal, Saturation, Search, saturate, trial
 from newshelf.errors import SettingsError
 from newshelf.tuning.slo import LatencyLimit
 from tests.unit.loadtest.made_records import (
@@ -157,6 +157,13 @@ def test_errors_and_dropped_arrivals_break_the_goal():
         return made_record([made_second(0, [1.0] * 100, dropped=5 if rate > 40 else 0)])
 
     assert 40 / 1.03 <= found(dropping).rate <= 40
+
+
+@pytest.mark.parametrize(("dropped", "kept"), [(0, True), (1, True), (2, False), (50, False)])
+def test_a_rate_is_only_kept_where_nearly_all_was_sent(dropped, kept):
+    """However many errors are allowed: what was not sent was not answered in time."""
+    record = made_record([made_second(0, [1.0] * (100 - dropped), dropped=dropped)])
+    assert trial(record, 100.0, "bracket", Goal(GOAL.latency, error_rate=1.0)).kept is kept
 
 
 @pytest.mark.parametrize(
