@@ -33,7 +33,7 @@ def find_table(folder: Path, name: str) -> Path | None:
     if found:
         return found[0]
     parts = [path for end in ("", ".parquet") for path in by_ending[end] if path.is_dir()]
-    if parts and any(parts[0].rglob("*.[pct]*")):
+    if parts and any(path.suffix in EXTENSIONS for path in parts[0].rglob("*")):
         raise CatalogError(
             f"{parts[0]} is a folder of parts: write them as one file, such as {name}.parquet"
         )

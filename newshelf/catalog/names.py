@@ -107,11 +107,7 @@ def join_values(name: str, cell: Any) -> str | None:
 
 
 def apply_names(table: Table, kind: str) -> Table:
-    """Give the columns and words of ``table`` our names; what is unknown stays as it is.
-
-    Args:
-        table: as read; its columns have the file's names.
-        kind: ``items``, ``events`` or ``baskets``.
+    """Give a table of ``kind`` our names and words; what is unknown stays as it is.
 
     Raises:
         CatalogError: two columns are spellings of one name.
@@ -260,14 +256,8 @@ def _fold(
 ) -> Table:
     """Make one row per id: of each column the first cell that is there, in ``order``.
 
-    Args:
-        table: as read.
-        system: whose export it is.
-        frame: its cells, blank ones NaN.
-        ids: the product of each row; NaN loses the row.
-        options: names and values of attributes; colours, sizes and materials are collected.
-        shown: columns that may say that a product is not published.
-        order: of the rows.
+    ``options`` are names and values of attributes, of which colours, sizes and materials are
+    collected; ``shown`` are columns that may say that a product is not published.
     """
     mapped = dict.fromkeys(table.mapped)
     for names, values in options:

@@ -41,11 +41,7 @@ _MOST_GROWTH = 100
 
 
 def read_table(path: Path, kind: str) -> Table:
-    """Read one file and give its columns our names.
-
-    Args:
-        path: what it holds is told by its bytes, not by its name.
-        kind: ``items``, ``events`` or ``baskets``.
+    """Read a file of ``items``, ``events`` or ``baskets`` and give its columns our names.
 
     Raises:
         CatalogError: when the file as a whole cannot be read: empty, no table, of an
@@ -69,11 +65,9 @@ def _read_bytes(path: Path) -> Table:
         raise CatalogError(f"{path} is empty: it needs at least a header")
     if data.startswith(b"PAR1"):
         return read_parquet(path.name, io.BytesIO(data))
-    if data.startswith(b"PK\x03\x04"):
-        raise CatalogError(f"{path} is {_zipped(data)}")
-    for mark, what in _KINDS.items():
-        if data.startswith(mark):
-            raise CatalogError(f"{path} is {what}")
+    what = _zipped(data) if data.startswith(b"PK\x03\x04") else None
+    if what := what or next((_KINDS[mark] for mark in _KINDS if data.startswith(mark)), None):
+        raise CatalogError(f"{path} is {what}")
     text, encoding = decode(str(path), data)
     table = _read_text(path, text)
     if encoding:

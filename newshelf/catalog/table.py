@@ -46,38 +46,27 @@ def make_table(
     rows: Sequence[int],
     problems: Sequence[Problem] = (),
     notes: Sequence[str] = (),
-    lost: Sequence[Problem] = (),
 ) -> Table:
-    """Build a table of text cells.
-
-    Args:
-        file: its name.
-        columns: names and cells; a cell that is no Unicode text is emptied and reported.
-        rows: as ``Table.rows``.
-        problems: records that are no rows, one each.
-        notes: as ``Table.notes``.
-        lost: columns and cells that were left out.
-    """
+    """Build a table of text cells; a cell that is no Unicode text is emptied and reported."""
     refuse_repeated(file, [name for name, _ in columns])
-    cells_lost = list(lost)
-    frame = {}
+    found, frame = list(problems), {}
     for name, cells in columns:
+        series = pd.Series(list(cells), dtype=object)
         try:
-            frame[name] = pd.Series(list(cells), dtype="str")
+            frame[name] = series.astype("str")
         except UnicodeEncodeError:  # a lone surrogate: a byte or half a character that is no text
-            bad = [place for place, cell in enumerate(cells) if cell and not _is_text(cell)]
+            bad = series.map(lambda cell: cell and cell != cell.encode(errors="replace").decode())
+            places = np.flatnonzero(bad.fillna(False)).tolist()
             reason = "the cell has bytes that are not in the file's encoding"
-            cells_lost += [Problem(file, rows[place], name, reason, "cell") for place in bad]
-            kept = pd.Series(list(cells), dtype=object)
-            kept[bad] = ""
-            frame[name] = kept.astype("str")
-    read = len(rows) + len(problems)
+            found += [Problem(file, rows[place], name, reason, "cell") for place in places]
+            series.iloc[places] = ""
+            frame[name] = series.astype("str")
     return Table(
         file,
         pd.DataFrame(frame, index=range(len(rows))),
         np.asarray(rows, dtype=np.int64),
-        read,
-        (*problems, *cells_lost),
+        len(rows) + sum(problem.lost == "row" for problem in found),
+        tuple(found),
         notes=tuple(notes),
     )
 
@@ -87,7 +76,3 @@ def refuse_repeated(file: str, names: Sequence[str]) -> None:
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         listed = ", ".join(map(repr, repeated))
         raise CatalogError(f"{file} has the column {listed} more than once: keep one of each")
-
-
-def _is_text(cell: str) -> bool:
-    return cell == cell.encode(errors="replace").decode()

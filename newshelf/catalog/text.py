@@ -47,8 +47,6 @@ _DELIMITERS = (",", ";", "\t", "|")
 _SEP_LINE = re.compile(r'\s*"?sep=(.)"?\s*', re.IGNORECASE)
 _LONGEST = 10_000
 """Lines that one record may span: more is a quote that was never closed."""
-_BLANK = object()
-"""A line of JSON lines that is blank."""
 _PROLOG = re.compile(r"(?:\s|<!--.*?-->|<\?.*?\?>)*", re.DOTALL)
 _RUNNING_TEXT = frozenset({"title", "description", "summary", "content"})
 
@@ -135,8 +133,8 @@ def read_delimited(file: str, text: str, default: str) -> Table:
     records, starts, bad = _records(
         lines, first + length, delimiter, len(names), trust_quotes=quoted or delimiter != "\t"
     )
-    while records and not any(records[-1]):  # as spreadsheets end
-        records.pop(), starts.pop()
+    while starts and not lines[starts[-1] - 1].strip(f"{delimiter} \r\n"):
+        records.pop(), starts.pop()  # delimiters alone, as spreadsheets end
     problems = [Problem(file, line, None, reason) for line, reason in bad]
     cells = zip(*records, strict=True) if records else [()] * len(names)
     columns = list(zip(names, cells, strict=True))
@@ -155,9 +153,8 @@ def _records(
 ) -> tuple[list[list[str]], list[int], list[tuple[int, str]]]:
     """Records of ``width`` fields, the lines where they begin, and bad records with why.
 
-    The rules of CSV hold as long as they give records of the right width. Where they do not,
-    or where a quote of a TSV spans lines that are whole records, a line stands alone, so that
-    a stray quote costs one row.
+    Where the rules of CSV give no record of that width, or where a quote of a TSV spans lines
+    that are records, a line stands alone: a stray quote costs one row.
     """
     records: list[list[str]] = []
     starts: list[int] = []
@@ -219,29 +216,30 @@ def read_json(file: str, text: str) -> Table:
     """
     array = _parse_json(text) if text.lstrip().startswith("[") else None
     lines = array if isinstance(array, list) else map(_parse_json, io.StringIO(text))
-    records = {number: row for number, row in enumerate(lines, 1) if row is not _BLANK}
-    problems = [
-        Problem(file, number, None, "is no JSON object")
-        for number, row in records.items()
-        if not isinstance(row, dict)
-    ]
-    rows = {number: row for number, row in records.items() if isinstance(row, dict)}
+    rows: dict[int, dict[str, Any]] = {}
+    problems = []
+    for number, row in enumerate(lines, start=1):
+        if isinstance(row, dict):
+            rows[number] = row
+        elif row != "":
+            problems.append(Problem(file, number, None, "is no JSON object"))
     if not rows:
         raise CatalogError(f"{file} is no JSON that can be read: write one object a line")
-    columns, lost = [], []
+    columns = []
     for name in dict.fromkeys(name for row in rows.values() for name in row):
         try:
             columns.append((name, [join_values(name, row.get(name)) for row in rows.values()]))
         except ValueError as error:
-            lost.append(Problem(file, None, name, str(error), "cell"))
-    return make_table(file, columns, list(rows), problems, lost=lost)
+            problems.append(Problem(file, None, name, str(error), "cell"))
+    return make_table(file, columns, list(rows), problems)
 
 
 def _parse_json(text: str) -> Any:
-    if not text.strip():
-        return _BLANK
+    """The value; None where there is none, and "" for a blank line."""
     try:
-        return json.loads(text, parse_int=str, parse_float=str, parse_constant=lambda _: None)
+        return text.strip() and json.loads(
+            text, parse_int=str, parse_float=str, parse_constant=lambda _: None
+        )
     except (ValueError, RecursionError):
         return None
 
