@@ -247,6 +247,10 @@ class GatewaySettings(_Section):
     be read."""
     keep_alive_s: Annotated[float, Field(gt=0)] = 75.0
     """How long a connection may wait for its next request: longer than a balancer keeps it."""
+    worker_start_s: Annotated[float, Field(gt=0)] = 300.0
+    """In which a process must serve, or it is killed and replaced."""
+    worker_silence_s: Annotated[float, Field(gt=0)] = 60.0
+    """Without a sign of life, after which a process that serves is killed and replaced."""
     connections: Positive = 64
     """To TorchServe, of each process; as many more requests may wait for one."""
     max_body_bytes: Positive = 6_553_500
@@ -270,6 +274,15 @@ class GatewaySettings(_Section):
     """``required`` answers only what was recorded; ``best_effort`` answers anyway."""
     log_requests: bool = True
     traces: Literal["none", "console", "otlp"] = "none"
+
+
+class LogSettings(_Section):
+    """The logs of the processes that ``./run serve`` starts."""
+
+    max_bytes: Annotated[int, Field(ge=100_000)] = 10_000_000
+    """Of one file; then the next begins."""
+    kept: Positive = 5
+    """Older files of each log, of earlier starts, too."""
 
 
 class StoreSettings(_Section):
@@ -319,7 +332,10 @@ class Settings(_Section):
     evaluation: EvaluationSettings = EvaluationSettings()
     index: IndexSettings = IndexSettings()
     archive: ArchiveSettings = ArchiveSettings()
+    stall_s: Annotated[float, Field(gt=0)] = 180.0
+    """Of a server that starts, without progress, after which ``./run serve`` gives up."""
     gateway: GatewaySettings = GatewaySettings()
+    logs: LogSettings = LogSettings()
     store: StoreSettings = StoreSettings()
     rollout: RolloutSettings = RolloutSettings()
 

@@ -1,6 +1,6 @@
 """Runs the gateway: ``python -m newshelf.gateway.serve PLAN``.
 
-One supervisor (uvicorn's) and as many processes as the settings say. They share one listening
+One supervisor and as many processes as the settings say. They share one listening
 socket, so that what waits to be accepted outlives a process that is killed; the supervisor
 starts another in its place.
 """
@@ -14,17 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from uvicorn.supervisors import Multiprocess
 
 from newshelf.config import GatewaySettings
 from newshelf.errors import NewshelfError
 from newshelf.gateway.connections import Connections, LimitedHttp, raise_file_limit
 from newshelf.gateway.keys import KeyFile
+from newshelf.gateway.log import set_up_log
 from newshelf.gateway.popular import read_popular
 from newshelf.gateway.record import spool_of
+from newshelf.gateway.supervisor import Supervisor
 from newshelf.gateway.tracing import make_spans
 from newshelf.rollout.store import EventStore
 from newshelf.server.gateway_plan import GatewayPlan, read_plan
+from newshelf.server.logs import rotate_own
 
 __all__ = ["main", "run", "uvicorn_options"]
 
@@ -41,6 +43,7 @@ def run(plan: GatewayPlan, worker: Callable[[GatewayPlan], object] | None = None
             the gateway's.
     """
     settings = plan.settings
+    set_up_log()
     raise_file_limit(settings)
     with tempfile.TemporaryDirectory(prefix="newshelf-metrics-") as folder:
         # Read by prometheus-client when the processes import it.
@@ -53,7 +56,8 @@ def run(plan: GatewayPlan, worker: Callable[[GatewayPlan], object] | None = None
             workers=settings.processes,
             **uvicorn_options(settings),
         )
-        Multiprocess(config, sockets=[config.bind_socket()]).run()
+        rotate = partial(rotate_own, plan.logs)
+        Supervisor(config, [config.bind_socket()], settings, rotate).run()
 
 
 def uvicorn_options(settings: GatewaySettings) -> dict[str, Any]:
@@ -91,7 +95,6 @@ def main(arguments: list[str]) -> int:
 
 def _worker(plan: GatewayPlan) -> object:
     # Metrics look for their folder when they are imported.
-    from newshelf.gateway.log import set_up_log  # noqa: PLC0415
     from newshelf.gateway.worker import make_worker  # noqa: PLC0415
 
     set_up_log()

@@ -39,6 +39,7 @@ def add_controller(
     """
     plan = ControllerPlan(
         settings=settings.rollout,
+        logs=settings.logs,
         store_url=workspace.store_url(settings),
         torchserve=state.directory,
         model_store=workspace.model_store,

@@ -55,6 +55,7 @@ def add_gateway(
     first_key(workspace)
     plan = GatewayPlan(
         settings=gateway,
+        logs=settings.logs,
         inference_url=state.inference_url,
         management_url=state.management_url,
         torchserve_keys=state.key_file,
@@ -69,7 +70,7 @@ def add_gateway(
         with_gateway = replace(state, gateway=started)
         # Before anything can go wrong: whoever ends the server has to find both.
         with_gateway.save()
-        wait_for_gateway(started)
+        wait_for_gateway(started, timeout_s=settings.stall_s, on_wait=console.print)
     except BaseException:
         stop_session(started.process)
         raise

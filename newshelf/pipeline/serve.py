@@ -75,10 +75,11 @@ def serve(
                 models=served_archives(workspace, console),
                 catalog=str(workspace.catalog),
                 ports=ports,
+                logs=settings.logs,
             )
         )
         try:
-            answer = _first_answer(state, demo, console, k)
+            answer = _first_answer(state, demo, console, k, settings.stall_s)
             if settings.gateway.enabled:
                 state = add_gateway(state, workspace, settings, console, port=gateway_port)
                 state = add_controller(state, workspace, settings, demo)
@@ -111,11 +112,15 @@ def _refuse_second(workspace: Workspace) -> None:
         )
 
 
-def _first_answer(state: ServerState, demo: Demo, console: Console, k: int) -> dict[str, Any]:
+def _first_answer(
+    state: ServerState, demo: Demo, console: Console, k: int, stall_s: float
+) -> dict[str, Any]:
     def tell(model: str, seconds: float) -> None:
         console.print(f"[green]✓[/] {model} answers after {seconds:.1f} s")
 
     with console.status("TorchServe starts, and its workers load their models …"):
-        wait_until_ready(state, demo.questions(), on_ready=tell)
+        wait_until_ready(
+            state, demo.questions(), timeout_s=stall_s, on_ready=tell, on_wait=console.print
+        )
     with Client(state) as client:
         return client.recommend(history=demo.history, k=k)

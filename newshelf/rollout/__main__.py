@@ -9,19 +9,22 @@ import sys
 import threading
 from pathlib import Path
 
+from newshelf.config import LogSettings
 from newshelf.errors import NewshelfError
 from newshelf.server.controller_plan import read_controller_plan
+from newshelf.server.logs import rotate_own
 
 __all__ = ["main", "watch"]
 
 _LOOK_S, _PAUSE_S = 0.2, 1.0
 
 
-def watch(plan: Path) -> None:
+def watch(plan: Path, logs: LogSettings) -> None:
     """Keep a controller running until SIGTERM or SIGINT.
 
     Args:
         plan: a file of ``newshelf.server.controller_plan``.
+        logs: how large its log gets.
     """
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -29,7 +32,7 @@ def watch(plan: Path) -> None:
     while not ended.is_set():
         child = subprocess.Popen([sys.executable, "-P", "-m", "newshelf.rollout.run", str(plan)])
         while child.poll() is None and not ended.wait(_LOOK_S):
-            pass
+            rotate_own(logs)
         if child.poll() is None:
             child.terminate()
             child.wait()
@@ -45,11 +48,11 @@ def main(arguments: list[str]) -> int:
         print("usage: python -m newshelf.rollout PLAN", file=sys.stderr)
         return 2
     try:
-        read_controller_plan(Path(arguments[0]))
+        plan = read_controller_plan(Path(arguments[0]))
     except NewshelfError as error:
         print(f"error: {error.message}", file=sys.stderr)
         return 2
-    watch(Path(arguments[0]))
+    watch(Path(arguments[0]), plan.logs)
     return 0
 
 

@@ -24,12 +24,11 @@ def start_controller(
         plan_file: where the plan is kept; the verbs read it too.
     """
     write_controller_plan(plan_file, plan)
-    log = directory / _LOG
-    log.unlink(missing_ok=True)
     return start_session(
         [sys.executable, "-P", "-m", "newshelf.rollout", plan_file],
         cwd=directory,
         # Sums over a few thousand shoppers: threads would only wait for each other.
         env={"OPENBLAS_NUM_THREADS": "1", **os.environ, "PYTHONPATH": str(root)},
-        log=log,
+        log=directory / _LOG,
+        kept=plan.logs.kept,
     )

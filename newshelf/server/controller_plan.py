@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from newshelf.config import RolloutSettings
+from newshelf.config import LogSettings, RolloutSettings
 from newshelf.errors import SettingsError
 from newshelf.files import write_private
 from newshelf.validated import read_model
@@ -18,6 +18,7 @@ class ControllerPlan(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     settings: RolloutSettings
+    logs: LogSettings = LogSettings()
     store_url: str
     """Of the event store."""
     torchserve: Path

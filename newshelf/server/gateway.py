@@ -13,11 +13,12 @@ from newshelf.errors import ServerError
 from newshelf.server.gateway_plan import GatewayPlan, write_plan
 from newshelf.server.ports import require_port
 from newshelf.server.process import ProcessRef, is_running, start_session
+from newshelf.server.progress import OnWait, Progress
 
 __all__ = ["GatewayState", "start_gateway", "wait_for_gateway"]
 
 _PLAN, _LOG = "gateway.json", "gateway.log"
-_PAUSE_S = 0.1
+_PAUSE_S = 0.5
 _TAIL_LINES = 25
 
 
@@ -46,24 +47,31 @@ def start_gateway(plan: GatewayPlan, *, root: Path, directory: Path) -> GatewayS
     require_port(settings.host, settings.port, "gateway")
     path, log = directory / _PLAN, directory / _LOG
     write_plan(path, plan)
-    log.unlink(missing_ok=True)
     process = start_session(
         [sys.executable, "-P", "-m", "newshelf.gateway.serve", path],
         cwd=directory,
         env=_environment(os.environ, root),
         log=log,
+        kept=plan.logs.kept,
     )
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     return GatewayState(process, f"http://{host}:{settings.port}", str(log))
 
 
-def wait_for_gateway(state: GatewayState, *, timeout_s: float = 60.0) -> None:
+def wait_for_gateway(
+    state: GatewayState, *, timeout_s: float = 180.0, on_wait: OnWait = lambda _text: None
+) -> None:
     """Wait until it answers, and the models behind it do.
 
+    Args:
+        state: the gateway.
+        timeout_s: how long it may make no progress.
+        on_wait: told now and then that it still waits.
+
     Raises:
-        ServerError: it ended, or the time is over; with the end of its log.
+        ServerError: it ended, or makes no progress; with the end of its log.
     """
-    end_s = time.monotonic() + timeout_s
+    progress = Progress(state.process, "the gateway", timeout_s, on_wait)
     said = "nothing"
     with httpx.Client(base_url=state.url, timeout=10.0, trust_env=False) as http:
         while is_running(state.process):
@@ -75,7 +83,7 @@ def wait_for_gateway(state: GatewayState, *, timeout_s: float = 60.0) -> None:
                 if response.status_code == httpx.codes.OK:
                     return
                 said = response.text
-            if time.monotonic() > end_s:
+            if progress.failed():
                 raise ServerError(f"the gateway is not ready and says: {said}\n{_tail(state)}")
             time.sleep(_PAUSE_S)
     raise ServerError(f"the gateway ended while it started\n{_tail(state)}")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from newshelf.config import GatewaySettings
+from newshelf.config import GatewaySettings, LogSettings
 from newshelf.files import write_private
 from newshelf.validated import read_model
 
@@ -18,6 +18,7 @@ class GatewayPlan(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     settings: GatewaySettings
+    logs: LogSettings = LogSettings()
     inference_url: Annotated[str, Field(pattern=r"^http://[^/]+$")]
     """TorchServe's."""
     management_url: Annotated[str, Field(pattern=r"^http://[^/]+$")] | None = None

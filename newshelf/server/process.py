@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 
 from newshelf.errors import ServerError
+from newshelf.server.logs import LOG, keep_earlier
 
 __all__ = ["MARK", "ProcessRef", "is_running", "members", "start_session", "stop_session"]
 
@@ -44,14 +45,25 @@ def start_session(
     cwd: Path,
     env: Mapping[str, str],
     log: Path,
+    kept: int = 0,
 ) -> ProcessRef:
-    """Start ``command`` in a new session, without input, its output appended to ``log``."""
+    """Start ``command`` in a new session, without input, its output appended to ``log``.
+
+    Args:
+        command: the program and its arguments.
+        cwd: where it runs.
+        env: its environment.
+        log: the file; see ``newshelf.server.logs``.
+        kept: logs of earlier starts that are kept; 0 appends to the last one.
+    """
+    if kept:
+        keep_earlier(log, kept)
     mark = uuid.uuid4().hex
     with log.open("ab") as output:
         process = subprocess.Popen(
             [os.fspath(part) for part in command],
             cwd=cwd,
-            env={**env, MARK: mark},
+            env={**env, MARK: mark, LOG: str(log)},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

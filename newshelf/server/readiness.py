@@ -13,11 +13,12 @@ import httpx
 from newshelf.errors import ServerError
 from newshelf.server.client import Client
 from newshelf.server.process import is_running
+from newshelf.server.progress import OnWait, Progress
 from newshelf.server.state import ServerState
 
 __all__ = ["wait_until_ready"]
 
-_PAUSE_S = 0.2
+_PAUSE_S = 0.5
 _DEATHS = 2
 """A worker that died this often while loading will not come up."""
 _TAIL_LINES = 25
@@ -29,27 +30,30 @@ def wait_until_ready(
     *,
     timeout_s: float = 180.0,
     on_ready: Callable[[str, float], None] = lambda _model, _seconds: None,
+    on_wait: OnWait = lambda _text: None,
 ) -> None:
     """Ask each model its question until it is answered with 200.
 
     Args:
         state: the server.
         questions: a valid request of each model that must answer.
-        timeout_s: for all of them together.
+        timeout_s: how long the server may make no progress.
         on_ready: told the model and the seconds it took, when it has answered.
+        on_wait: told now and then what it still waits for.
 
     Raises:
         ServerError: TorchServe ended, a worker keeps dying, a model refused its question,
-            or the time is over; with the end of the log that tells why.
+            or there is no progress; with the end of the log that tells why.
     """
     started = time.monotonic()
     with Client(state, timeout_s=10.0) as client:
         for model, question in questions.items():
+            progress = Progress(state.process, model, timeout_s, on_wait)
             while not _answers(client, state, model, question):
                 _give_up_early(state)
-                if time.monotonic() - started > timeout_s:
+                if progress.failed():
                     raise ServerError(
-                        f"{model} did not answer within {timeout_s:.0f} s\n"
+                        f"{model} did not answer, with no progress within {timeout_s:.0f} s\n"
                         + _tails(state.model_log, state.log)
                     )
                 time.sleep(_PAUSE_S)

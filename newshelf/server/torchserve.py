@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from newshelf.config import LogSettings
 from newshelf.errors import ServerError
 from newshelf.server.java import find_java
 from newshelf.server.keys import KEY_FILE
+from newshelf.server.logs import keep_earlier
 from newshelf.server.ports import Ports, require_free
 from newshelf.server.process import start_session
 from newshelf.server.properties import (
@@ -44,6 +46,7 @@ class ServerPlan:
     """None takes those of config.properties."""
     properties: Mapping[str, str] = field(default_factory=dict)
     """TorchServe's properties that are set otherwise than in config.properties."""
+    logs: LogSettings = field(default_factory=LogSettings)
 
 
 def start(plan: ServerPlan) -> ServerState:
@@ -71,7 +74,7 @@ def start(plan: ServerPlan) -> ServerState:
     ) | dict(plan.properties)
     ports = ports_of(properties)
     require_free(ports)
-    directory = _prepare(plan.directory)
+    directory = _prepare(plan.directory, plan.logs.kept)
     write_properties(directory / "config.properties", properties)
     temp = new_temp()
     process = start_session(
@@ -79,6 +82,7 @@ def start(plan: ServerPlan) -> ServerState:
         cwd=directory,
         env=_environment(os.environ, directory),
         log=directory / "torchserve.log",
+        kept=plan.logs.kept,
     )
     state = ServerState(
         directory=directory,
@@ -92,13 +96,14 @@ def start(plan: ServerPlan) -> ServerState:
     return state
 
 
-def _prepare(directory: Path) -> Path:
-    """Make the directory private, and clear what the last run told."""
+def _prepare(directory: Path, kept: int) -> Path:
+    """Make the directory private, and put away what the last run left."""
     directory = directory.resolve()
     (directory / "logs").mkdir(parents=True, exist_ok=True)
     directory.chmod(0o700)
-    for old in (KEY_FILE, "torchserve.log", "logs/model_log.log"):
-        (directory / old).unlink(missing_ok=True)
+    (directory / KEY_FILE).unlink(missing_ok=True)
+    # Whoever waits for readiness reads it, so it must be this start's.
+    keep_earlier(directory / "logs" / "model_log.log", kept)
     return directory
 
 
@@ -113,6 +118,9 @@ def _command(
         *shlex.split(properties.get("vmargs", "")),
         f"-Dmodel_server_home={home}",
         f"-Dlog4j.configurationFile={log_config.as_uri()}",
+        f"-Dnewshelf.log={directory / 'torchserve.log'}",
+        f"-Dnewshelf.logBytes={plan.logs.max_bytes}",
+        f"-Dnewshelf.logsKept={plan.logs.kept}",
         f"-Djava.io.tmpdir={temp}",
         "-cp",
         str(home / "ts" / "frontend" / "*"),

@@ -1,5 +1,6 @@
 """The gateway as it is really run: a supervisor, its processes, and a kill of one of them."""
 
+import json
 import os
 import re
 import signal
@@ -16,7 +17,7 @@ import httpx
 import psutil
 import pytest
 
-from newshelf.config import GatewaySettings
+from newshelf.config import GatewaySettings, LogSettings
 from newshelf.errors import ServerError
 from newshelf.gateway.keys import KeyFile
 from newshelf.gateway.serve import main
@@ -137,6 +138,107 @@ def test_it_ends_with_all_its_processes(
     lines = Path(state.log).read_text().splitlines()
     assert '"Application shutdown complete."' in "\n".join(lines)
     assert not [line for line in lines if "Traceback" in line]
+
+
+def events_of(state: GatewayState) -> list[str]:
+    """What the gateway's log says, line by line."""
+    lines = Path(state.log).read_text().splitlines()
+    return [json.loads(line)["event"] for line in lines if line.startswith("{")]
+
+
+def test_a_process_that_stands_still_for_a_while_is_not_killed(
+    two: GatewayPlan, tmp_path: Path
+) -> None:
+    state = start_gateway(two, root=ROOT, directory=tmp_path)
+    try:
+        while len(found := workers(state)) < 2:
+            assert is_running(state.process)
+            time.sleep(0.01)
+        # As on a machine that is busy with something else: while one imports …
+        found[0].suspend()
+        time.sleep(8)
+        found[0].resume()
+        wait_for_gateway(state)
+        while sum("serves after" in line for line in events_of(state)) < 2:
+            time.sleep(0.05)
+        # … and while one serves.
+        found[1].suspend()
+        time.sleep(8)
+        found[1].resume()
+        assert _is_alive(state)
+        assert {one.pid for one in workers(state)} == {one.pid for one in found}
+    finally:
+        stop_session(state.process)
+    said = events_of(state)
+    for process in found:
+        assert f"process {process.pid} starts" in said
+    assert not [line for line in said if "killed" in line or "ended" in line]
+
+
+def test_the_supervisor_says_what_it_kills_and_what_died(two: GatewayPlan, tmp_path: Path) -> None:
+    settings = two.settings.model_copy(update={"worker_silence_s": 0.5, "worker_start_s": 600})
+    plan = two.model_copy(update={"settings": settings})
+    state = start_gateway(plan, root=ROOT, directory=tmp_path)
+
+    def wait_for(event: str) -> None:
+        while not [line for line in events_of(state) if event in line]:
+            assert is_running(state.process)
+            time.sleep(0.05)
+
+    try:
+        while sum("serves after" in line for line in events_of(state)) < 2:
+            assert is_running(state.process)
+            time.sleep(0.05)
+        found = workers(state)
+        found[0].suspend()
+        wait_for(f"process {found[0].pid} is killed: it gave no sign of life")
+        found[1].kill()
+        wait_for(f"process {found[1].pid} ended with SIGKILL")
+        # Both are replaced.
+        while sum("serves after" in line for line in events_of(state)) < 4:
+            assert is_running(state.process)
+            time.sleep(0.05)
+    finally:
+        stop_session(state.process)
+
+
+def test_a_process_that_never_serves_is_killed_with_the_reason(
+    two: GatewayPlan, tmp_path: Path
+) -> None:
+    settings = two.settings.model_copy(update={"worker_start_s": 0.01})
+    plan = two.model_copy(update={"settings": settings})
+    state = start_gateway(plan, root=ROOT, directory=tmp_path)
+    try:
+        while not [line for line in events_of(state) if "did not serve within" in line]:
+            assert is_running(state.process)
+            time.sleep(0.05)
+    finally:
+        stop_session(state.process)
+
+
+def test_logs_are_rotated_and_those_of_an_earlier_start_are_kept(
+    two: GatewayPlan, tmp_path: Path
+) -> None:
+    log = tmp_path / "gateway.log"
+    log.write_text("of an earlier start\n")
+    plan = two.model_copy(update={"logs": LogSettings(max_bytes=100_000, kept=3)})
+    state = start_gateway(plan, root=ROOT, directory=tmp_path)
+    try:
+        assert (tmp_path / "gateway.log.1").read_text() == "of an earlier start\n"
+        wait_for_gateway(state)
+        with httpx.Client(base_url=state.url, trust_env=False, timeout=30) as http:
+            while not (tmp_path / "gateway.log.2").exists():
+                assert http.get("/v1/rollouts").status_code == 401
+        assert (tmp_path / "gateway.log.2").read_text() == "of an earlier start\n"
+        # The processes go on, and write into the emptied file.
+        until_s = time.monotonic() + 60
+        while not log.stat().st_size and time.monotonic() < until_s:
+            httpx.get(f"{state.url}/v1/rollouts", trust_env=False)
+        assert 0 < log.stat().st_size < 200_000
+    finally:
+        stop_session(state.process)
+    lines = [*(tmp_path / "gateway.log.1").read_text().splitlines(), *log.read_text().splitlines()]
+    assert all(json.loads(line) for line in lines)
 
 
 def test_a_taken_port_is_refused_before_anything_starts(two: GatewayPlan, tmp_path: Path) -> None:

@@ -49,6 +49,18 @@ def test_ready_when_both_models_answer_and_ended_without_a_trace(start_fake: Sta
     assert read_state(state.directory) is None
 
 
+def test_logs_of_an_earlier_start_are_kept(start_fake: Start, tmp_path: Path) -> None:
+    logs = [tmp_path / "server" / name for name in ("torchserve.log", "logs/model_log.log")]
+    for log in logs:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        # Deaths of another start say nothing of this one.
+        log.write_text("Backend worker process died\n" * 5)
+    state = start_fake()
+    wait_until_ready(state, QUESTIONS)
+    assert [log.with_name(f"{log.name}.1").read_text().count("died") for log in logs] == [5, 5]
+    assert "died" not in state.log.read_text()
+
+
 def test_workers_inherit_no_python_path_and_no_overrides(
     start_fake: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,7 +98,7 @@ def test_a_worker_that_keeps_dying_is_not_waited_for(start_fake: Start) -> None:
 
 def test_waiting_has_an_end(start_fake: Start) -> None:
     state = start_fake(answers={"recommender": 503})
-    with pytest.raises(ServerError, match="recommender did not answer within 1 s"):
+    with pytest.raises(ServerError, match="recommender did not answer.*within 1 s"):
         wait_until_ready(state, QUESTIONS, timeout_s=1)
 
 
