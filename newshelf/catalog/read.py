@@ -13,6 +13,7 @@ from pathlib import Path
 from newshelf.catalog.find import EXTENSIONS, find_table
 from newshelf.catalog.names import apply_names
 from newshelf.catalog.parquet import read_parquet
+from newshelf.catalog.schema import unguard_formula
 from newshelf.catalog.table import Mapped, Table
 from newshelf.catalog.text import decode, read_delimited, read_feed, read_json
 from newshelf.errors import CatalogError
@@ -35,6 +36,7 @@ _KINDS = {
     _GZIP: "compressed twice: unpack it",
 }
 """First bytes of what is not read → what it is, and what to do."""
+_IDS = {"id", "user_id", "item_id", "basket_id"}
 _LEAST_UNPACKED = 2**28
 _MOST_GROWTH = 100
 """Bytes that a gzip file may unpack to, and how many times its own size where that is more."""
@@ -87,7 +89,13 @@ def _read_text(path: Path, text: str) -> Table:
         return read_feed(path.name, text)
     if start.startswith(("{", "[")):
         return read_json(path.name, text)
-    return read_delimited(path.name, text, "\t" if ends and ends[-1] in {".tsv", ".txt"} else ",")
+    delimiter = "\t" if ends and ends[-1] in {".tsv", ".txt"} else ","
+    table = read_delimited(path.name, text, delimiter)
+    for column in _IDS & set(table.frame):
+        # Our own export guards ids. A quick look first: hardly a file has such a cell.
+        if table.frame[column].str.startswith("'").any():
+            table.frame[column] = table.frame[column].map(unguard_formula)
+    return table
 
 
 def _unpack(path: Path, data: bytes) -> bytes:

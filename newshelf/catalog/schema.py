@@ -5,6 +5,7 @@ Personalize's interactions. This module imports neither pandas nor torch, so tha
 serving archives can carry it.
 """
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from enum import StrEnum
@@ -24,8 +25,10 @@ __all__ = [
     "category_levels",
     "clean_id",
     "clean_ids",
+    "guard_formula",
     "split_values",
     "trim",
+    "unguard_formula",
 ]
 
 ITEM_COLUMNS = (
@@ -141,6 +144,19 @@ class Product(BaseModel):
         """Title and description, as the text tower reads them; empty when both are absent."""
         parts = (part.strip() for part in (self.title, self.description) if part)
         return ". ".join(part for part in parts if part)
+
+
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+
+
+def guard_formula(cell: str) -> str:
+    """Put an apostrophe before what a spreadsheet would execute when it opens a text file."""
+    return f"'{cell}" if _FORMULA.match(cell) else cell
+
+
+def unguard_formula(cell: str) -> str:
+    """Take the apostrophe of ``guard_formula`` away again."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell, 1) else cell
 
 
 def category_levels(product_type: str | None) -> tuple[str, ...]:

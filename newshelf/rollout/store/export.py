@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from newshelf.catalog.schema import EVENT_COLUMNS
+from newshelf.catalog.schema import EVENT_COLUMNS, guard_formula
 from newshelf.errors import SettingsError
 from newshelf.files import write_aside
 from newshelf.rollout.store.read import StoredFeedback
@@ -63,8 +63,10 @@ def _write_text(delimiter: str) -> Callable[[Iterable[_Row], Path], int]:
         with path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
             writer.writerow(EVENT_COLUMNS)
-            for row in rows:
-                writer.writerow(row)
+            for unit, item_id, event_type, timestamp in rows:
+                # Shoppers' clients choose the ids, and people open the file in a spreadsheet.
+                ids = guard_formula(unit), guard_formula(item_id)
+                writer.writerow((*ids, event_type, timestamp))
                 written += 1
         return written
 

@@ -4,8 +4,11 @@ import csv
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from newshelf.catalog import read_catalog
+from newshelf.catalog.schema import guard_formula, unguard_formula
 from newshelf.errors import SettingsError
 from newshelf.rollout.store import EventStore
 
@@ -34,6 +37,34 @@ def test_training_reads_what_shoppers_did(
         ['b"ob', "lamp", "purchase", begin - 5],
         *(["ann", "va,se", kind, begin + n] for n, kind in enumerate(kinds)),
     ]
+
+
+FORMULAS = ['=HYPERLINK("http://x.example","y")', "+1", "-5", "@SUM(A1)", "'=1", "''-1", "'plain"]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".tsv"])
+def test_ids_that_a_spreadsheet_would_execute_are_text_there_and_themselves_here(
+    store: EventStore, feedback, tmp_path: Path, suffix: str
+) -> None:
+    store.add_feedback([feedback("ring", unit=unit) for unit in FORMULAS])
+    (tmp_path / "items.csv").write_text("\n".join(ITEMS))
+    path = tmp_path / f"events{suffix}"
+    store.export_events(path)
+    catalog = read_catalog(tmp_path, strict=True)
+    assert catalog.events is not None
+    assert set(catalog.events["user_id"]) == set(FORMULAS)
+    if suffix != ".parquet":
+        with path.open(newline="") as file:
+            cells = [cell for row in csv.reader(file, delimiter="\t" if suffix == ".tsv" else ",")
+                     for cell in row]  # fmt: skip
+        assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@"))]
+
+
+@given(st.text())
+def test_a_guarded_cell_is_no_formula_and_comes_back(cell: str) -> None:
+    guarded = guard_formula(cell)
+    assert not guarded.startswith(("=", "+", "-", "@", "\t", "\r"))
+    assert unguard_formula(guarded) == cell
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
