@@ -63,7 +63,7 @@ class Shadow(_Timed):
     most_error_share: Annotated[float, Field(ge=0, lt=1)]
     """Of the copies; more rolls back."""
     most_p99_ms: Annotated[float, Field(gt=0)]
-    """More rolls back."""
+    """Surely more rolls back."""
     least_overlap: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Mean share of equal products in the top k; less pauses."""
     most_score_drift: Annotated[float, Field(gt=0)] | None = None
@@ -188,8 +188,8 @@ class Plan(_Section):
     """The probability that an equal challenger is ever called better or worse; shared by the
     success metrics."""
     guardrail_alpha: Level = 0.05
-    """The probability that a challenger within all limits is ever rolled back by one; shared by
-    guardrails and steps."""
+    """The probability that a challenger within all limits is ever rolled back by one, if
+    requests are independent of each other; shared by guardrails and steps."""
     cap_quantile: Annotated[float, Field(gt=0.5, le=1)] = 0.999
     """A unit counts for at most as much as this share of the units of both variants has; 1 caps
     nothing."""

@@ -19,12 +19,7 @@ __all__ = ["load_plan", "parse_plan"]
 
 Place = Sequence[str | int]
 _TEXTS = ("control", "challenger")
-_WANTED = {
-    "float_parsing": "a number",
-    "int_parsing": "a whole number",
-    "bool_parsing": "true or false",
-}
-_MOST_WRITTEN = 60
+_WANTED = {"float": "a number", "int": "a whole number", "bool": "true or false"}
 
 
 def load_plan(path: Path) -> Plan:
@@ -90,21 +85,21 @@ class _Source:
 
     def _values(self, node: yaml.Node, known: dict[int, object]) -> object:
         """Texts, lists and mappings; each node once, however often it is referred to."""
-        if id(node) not in known:
-            known[id(node)] = self._read(node, known)
-        return known[id(node)]
-
-    def _read(self, node: yaml.Node, known: dict[int, object]) -> object:
+        if id(node) in known:
+            return known[id(node)]
         if node.tag not in yaml.SafeLoader.yaml_constructors:
             tag = self._written(node)
             raise PlanError(f"{self.name} is no plan: {self._at(node)}{tag} has an unknown tag")
+        found: object
         if isinstance(node, yaml.MappingNode):
             self._check_keys(node)
             yaml.SafeLoader("").flatten_mapping(node)
-            return {key.value: self._values(value, known) for key, value in node.value}
-        if isinstance(node, yaml.SequenceNode):
-            return [self._values(value, known) for value in node.value]
-        return None if node.tag == "tag:yaml.org,2002:null" else node.value
+            found = {key.value: self._values(value, known) for key, value in node.value}
+        elif isinstance(node, yaml.SequenceNode):
+            found = [self._values(value, known) for value in node.value]
+        else:
+            found = None if node.tag == "tag:yaml.org,2002:null" else node.value
+        return known.setdefault(id(node), found)
 
     def _check_keys(self, node: yaml.MappingNode) -> None:
         """YAML lets the last of two equal keys win, and lets a list be a key; a plan must not."""
@@ -122,8 +117,7 @@ class _Source:
 
     def _written(self, node: yaml.Node) -> str:
         """As the file has it, in one line, and not at length."""
-        text = " ".join(self.text[node.start_mark.index : node.end_mark.index].split())
-        return text if len(text) <= _MOST_WRITTEN else f"{text[:_MOST_WRITTEN]}…"
+        return " ".join(self.text[node.start_mark.index : node.end_mark.index].split())[:80]
 
 
 def _texts(root: yaml.MappingNode) -> Iterator[tuple[str, yaml.Node]]:
@@ -145,7 +139,8 @@ def _reason(problem: ErrorDetails, written: str | None) -> str:
         return "is missing"
     if kind == "value_error" or written is None:
         return message.removeprefix("Value error, ")
-    wanted = f"write {_WANTED[kind]}" if kind in _WANTED else message
+    expected = _WANTED.get(kind.removesuffix("_parsing"))
+    wanted = f"write {expected}" if expected else message
     return f"{wanted}, not {written or 'nothing'}"
 
 

@@ -10,15 +10,7 @@ from scipy.stats import norm
 
 from newshelf.rollout.sequential import half_width
 
-__all__ = ["fixed_information", "needed_information", "needed_units", "power_at"]
-
-
-def fixed_information(effect: float, *, alpha: float, power: float) -> float:
-    """1 / variance at which a test with one look finds ``effect``: ((z_{1-α/2} + z_power) / δ)².
-
-    The textbook formula (Chow, Shao & Wang 2008, ch. 3; GrowthBook's power calculator).
-    """
-    return float((norm.ppf(1 - alpha / 2) + norm.ppf(power)) / effect) ** 2
+__all__ = ["needed_information", "needed_units"]
 
 
 def needed_information(effect: float, *, alpha: float, power: float) -> float:
@@ -38,13 +30,6 @@ def needed_information(effect: float, *, alpha: float, power: float) -> float:
     """
     tightest = half_width(1.0, 1.0, tuned_at=1.0, alpha=alpha)
     return float((tightest + norm.ppf(power)) / effect) ** 2
-
-
-def power_at(information: float, effect: float, *, tuned_at: float, alpha: float) -> float:
-    """The probability that a look at this information finds ``effect``, either side counted."""
-    width = half_width(1.0, information, tuned_at=tuned_at, alpha=alpha)
-    shift = abs(effect) * math.sqrt(information)
-    return float(norm.sf(width - shift) + norm.cdf(-width - shift))
 
 
 def needed_units(effect: float, *, relative_variance: float, alpha: float, power: float) -> int:

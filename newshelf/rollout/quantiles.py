@@ -25,12 +25,9 @@ __all__ = ["level_when_halved", "lower_quantile", "upper_quantile"]
 Floats = NDArray[np.float64]
 
 
-_UNHALVED = 0.9
-
-
 def level_when_halved(alpha: float, halved: int) -> float:
     """The part of ``alpha`` for a sample that was halved that often."""
-    return alpha * ((1 - _UNHALVED) / (halved * (halved + 1)) if halved else _UNHALVED)
+    return alpha * (0.1 / (halved * (halved + 1)) if halved else 0.9)
 
 
 def lower_quantile(values: Floats, quantile: float, alpha: float) -> float:

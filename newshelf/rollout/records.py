@@ -11,18 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from newshelf.catalog.schema import Id
 
-__all__ = [
-    "EVENT_TYPES",
-    "VARIANTS",
-    "ExposedItem",
-    "Exposure",
-    "Feedback",
-    "FeedbackType",
-    "Variant",
-]
+__all__ = ["VARIANTS", "ExposedItem", "Exposure", "Feedback", "FeedbackType"]
 
 FeedbackType = Literal["view", "click", "cart", "purchase"]
-EVENT_TYPES: tuple[FeedbackType, ...] = get_args(FeedbackType)
 Variant = Literal["default", "control", "challenger", "interleaved"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 

@@ -11,8 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
-from newshelf.evaluation.exposure import gini
-
 __all__ = ["Shown", "effective_items", "rarefied_items", "shown"]
 
 
@@ -24,8 +22,6 @@ class Shown:
     """Expected number of different products in a sample of the size compared at."""
     diversity: float
     """Effective number of products, exp(entropy)."""
-    gini: float
-    """0 when all shown products are shown alike, towards 1 when few take it all."""
 
 
 def shown(items: Mapping[str, int], size: int) -> Shown:
@@ -36,7 +32,7 @@ def shown(items: Mapping[str, int], size: int) -> Shown:
         size: products shown, at which variants are compared; at most the sum of ``items``.
     """
     counts = np.fromiter((count for count in items.values() if count), dtype=np.float64)
-    return Shown(rarefied_items(counts, size), effective_items(counts), gini(counts))
+    return Shown(rarefied_items(counts, size), effective_items(counts))
 
 
 def rarefied_items(counts: NDArray[np.float64], size: int) -> float:

@@ -8,6 +8,7 @@ from math import log
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
+from zlib import crc32
 
 import psycopg
 from sqlalchemy import URL, Dialect, Engine, create_engine, event, make_url
@@ -16,7 +17,6 @@ from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from newshelf.errors import SettingsError, Unavailable
-from newshelf.rollout.store.sample import sample_key
 
 __all__ = ["Database"]
 
@@ -209,7 +209,7 @@ def _set_up(connection: sqlite3.Connection, _record: Any) -> None:
     connection.isolation_level = None
     # Built into SQLite only with an option of its compilation.
     connection.create_function("ln", 1, log, deterministic=True)
-    connection.create_function("sample_key", 1, sample_key, deterministic=True)
+    connection.create_function("crc32", 1, lambda text: crc32(text.encode()), deterministic=True)
     _use_log(connection)
     for pragma in (
         # A commit is in the system's cache: a killed process loses nothing. A power cut may

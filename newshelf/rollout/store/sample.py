@@ -1,7 +1,5 @@
 """A sample of the latencies that only grows, until it is halved."""
 
-from hashlib import blake2b
-
 import numpy as np
 from sqlalchemy import Table, func, select
 from sqlalchemy.engine import Connection
@@ -9,13 +7,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from newshelf.rollout.totals import Floats, halvings
 
-__all__ = ["sample_key", "sampled_latencies"]
-
-
-def sample_key(request_id: str) -> int:
-    """A number that nothing but the id decides; PostgreSQL has a function of its own."""
-    digest = blake2b(request_id.encode("utf-8", "surrogatepass"), digest_size=4).digest()
-    return int.from_bytes(digest, "little")
+__all__ = ["sampled_latencies"]
 
 
 def sampled_latencies(
@@ -34,6 +26,6 @@ def sampled_latencies(
     """
     query = select(table.c.latency_ms).where(*chosen)
     if halved := halvings(rows):
-        by_name = func.sample_key if connection.dialect.name == "sqlite" else func.hashtext
+        by_name = func.crc32 if connection.dialect.name == "sqlite" else func.hashtext
         query = query.where(by_name(table.c.request_id).bitwise_and(2**halved - 1) == 0)
     return np.array(connection.scalars(query).all(), dtype=np.float64)

@@ -49,7 +49,7 @@ def test_a_shadow_that_may_be_slow_waits_and_then_pauses_until_a_person_accepts_
     before, seen = state("shadow"), shadowed(p99_ms=210.0, **known)
     decision = decide(PLAN, before, seen)
     assert goes(decision) == ("waiting", "shadow", 0)
-    assert "though not surely" in decision.reason
+    assert "not surely" in decision.reason
     late = replace(seen, seconds_in_step=601.0)
     decision = decide(PLAN, before, late)
     assert goes(decision) == ("inconclusive", "paused", 0)

@@ -6,17 +6,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import chisquare
 
 from benchmarks.rollout.mismatch import simulate_mismatches
 from newshelf.rollout.sample_ratio import log_evidence, sample_ratio
 
 
 @given(st.integers(0, 10**6), st.integers(0, 10**6))
-def test_chi_square_is_scipys(a: int, b: int) -> None:
+def test_neither_side_is_favoured(a: int, b: int) -> None:
     found = sample_ratio(a, b)
-    if a + b:
-        assert found.chi_square_p == pytest.approx(chisquare([a, b]).pvalue, abs=1e-12)
     assert found.mismatch == (found.sequential_p < 0.001)
     assert 0 <= found.sequential_p <= 1
     assert sample_ratio(b, a).sequential_p == pytest.approx(found.sequential_p)

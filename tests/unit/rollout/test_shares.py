@@ -1,4 +1,4 @@
-"""Sequential tests of shares and quantiles: exact, whatever the distribution."""
+"""Sequential tests of shares and quantiles: exact for independent requests of any distribution."""
 
 import math
 from bisect import bisect_left

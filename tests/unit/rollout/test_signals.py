@@ -32,7 +32,6 @@ def test_effective_items() -> None:
 
 def test_products_never_shown_do_not_count() -> None:
     assert shown({"a": 3, "b": 0, "c": 3}, 6).coverage == pytest.approx(2)
-    assert shown({"a": 3, "b": 0, "c": 3}, 6).gini == pytest.approx(0)
 
 
 def test_more_answers_are_not_more_coverage() -> None:
