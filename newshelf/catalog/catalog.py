@@ -133,7 +133,10 @@ def _no_items(folder: Path) -> str:
         return f"there is no folder {folder}"
     found = sorted(path.name for path in folder.iterdir())
     names = ", ".join(f"items{end}" for end in EXTENSIONS)
-    return f"{folder} holds none of {names}; it holds {', '.join(found[:10]) or 'nothing'}"
+    return (
+        f"{folder} holds none of {names}; it holds {', '.join(found[:10]) or 'nothing'}."
+        " To read a shop's export, give the file itself"
+    )
 
 
 def _report(checked: Sequence[tuple[CheckedTable, pd.DataFrame]]) -> Report:

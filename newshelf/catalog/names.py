@@ -119,7 +119,7 @@ def apply_names(table: Table, kind: str) -> Table:
         table = _event_words(table)
     elif kind == "items" and {"id", "type", "sku", "name"} <= keys:
         table = _woocommerce(table, columns)
-    elif kind == "items" and any("handle" in key for key in keys) and "option1_value" in keys:
+    elif kind == "items" and {"handle", "url_handle"} & keys and "option1_value" in keys:
         table = _shopify(table, columns)
     return _without_rounded_ids(table)
 

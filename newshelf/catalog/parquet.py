@@ -47,7 +47,7 @@ def read_parquet(file: str, handle: BinaryIO) -> Table:
             except (ValueError, TypeError, NotImplementedError) as error:
                 reason = str(error).partition("\n")[0][:200]
                 problems.append(Problem(file, None, name, reason, "cell"))
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise CatalogError(f"{file} is not a parquet file that can be read: {error}") from error
     frame = pd.DataFrame(columns, index=range(table.num_rows))
     rows = np.arange(1, len(frame) + 1, dtype=np.int64)

@@ -7,10 +7,13 @@ import uuid
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from newshelf.catalog import read_catalog
 from newshelf.catalog.columns import parse_text
 from newshelf.catalog.read import read_table
+from newshelf.errors import CatalogError
 
 BIG = [1745998123456789013, 1745998123456789014, 1745998123456789015]
 
@@ -137,6 +140,25 @@ def test_the_path_of_a_picture_with_its_bytes_is_taken(tmp_path):
     table = read(tmp_path, {"id": ["1", "2", "3"], "image": pictures})
     assert table.frame["image_link"].fillna("").tolist() == ["a.jpg", "", ""]
     assert table.mapped == (("image", "image_link"),)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    places=st.lists(st.tuples(st.integers(0, 10**6), st.binary(max_size=3)), min_size=1, max_size=4)
+)
+def test_a_damaged_file_is_read_or_refused(tmp_path_factory, places):
+    folder = tmp_path_factory.mktemp("damaged")
+    read(folder, {"id": [1, None], "title": ["a", None], "color": [["a"], None]})
+    data = bytearray((folder / "items.parquet").read_bytes())
+    for place, new in places:
+        at = place % len(data)
+        data[at : at + len(new)] = new
+    (folder / "items.parquet").write_bytes(data)
+    try:
+        table = read_table(folder / "items.parquet", "items")
+    except CatalogError:
+        return
+    assert len(table.frame) == len(table.rows) <= table.rows_read
 
 
 def test_dates_numbers_and_flags_are_handed_on(tmp_path):
