@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from newshelf.rollout.plan import Guardrail, Plan
 from newshelf.rollout.quantiles import level_when_halved, lower_quantile, upper_quantile
@@ -116,10 +115,11 @@ def _latency(
 ) -> GuardrailResult:
     if guardrail.kind == "most":
         allowed = guardrail.limit
-        low = lower_quantile(_latencies(challenger), _P99, alpha)
+        low = lowest_p99(_latencies(challenger), challenger.requests, alpha)
     else:
-        allowed = guardrail.limit * upper_quantile(_latencies(control), _P99, alpha / 2)
-        low = lower_quantile(_latencies(challenger), _P99, alpha / 2)
+        of_control = level_when_halved(alpha / 2, halvings(control.requests))
+        allowed = guardrail.limit * upper_quantile(_latencies(control), _P99, of_control)
+        low = lowest_p99(_latencies(challenger), challenger.requests, alpha / 2)
     return GuardrailResult(
         guardrail.metric,
         guardrail.kind,
@@ -132,7 +132,7 @@ def _latency(
     )
 
 
-def _latencies(health: VariantHealth) -> NDArray[np.float64]:
+def _latencies(health: VariantHealth) -> Floats:
     """In ms; what is not a number counts as an answer that never came."""
     return np.nan_to_num(health.latencies_ms, nan=math.inf, posinf=math.inf)
 

@@ -102,6 +102,13 @@ def test_a_halved_sample_has_its_own_part_of_the_level() -> None:
     latencies_ms = np.repeat([50.0, 900.0], [19_700, 276])
     assert lowest_p99(latencies_ms, len(latencies_ms), LEVEL) == 900
     assert lowest_p99(latencies_ms, 30 * len(latencies_ms), LEVEL) < 900
+    rule = plan(guardrails=[{"metric": "p99_ms", "most": 800}], shadow=None)
+    for requests, fails in ((len(latencies_ms), True), (30 * len(latencies_ms), False)):
+        seen = health(requests, latencies_ms=latencies_ms)
+        (found,) = check_guardrails(
+            rule.model_copy(update={"guardrail_alpha": 3 * LEVEL}), seen, seen
+        )
+        assert found.failed == fails
 
 
 def test_a_p99_at_its_limit_is_seldom_said_to_break_it() -> None:
