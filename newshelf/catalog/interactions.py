@@ -71,9 +71,11 @@ def _ids(
     """Read the columns of ids and check that the items are there."""
     ids = {name: table.read(name, parse_id(table.frame[name]), required=True) for name in names}
     unknown = ids["item_id"].notna() & ~ids["item_id"].isin(known)
+    if not unknown.any():
+        return ids
     out = unknown & ids["item_id"].isin(left_out)
     table.reject(out, "item_id", lambda cell: f"the item {quoted(cell)} was left out of the items")
-    near = {_loose(one): one for one in known} if (unknown & ~out).any() else {}
+    near = {_loose(one): one for one in known}
     alike = ids["item_id"].where(unknown & ~out).map(lambda one: near.get(_loose(one)), "ignore")
     twins = iter(alike.dropna().tolist())
     table.reject(
