@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
-from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -74,11 +73,7 @@ def parse_text(column: pd.Series) -> pd.Series:
     that are not UTF-8, and halves of surrogate pairs, are written as escapes.
     """
     if pd.api.types.is_float_dtype(column.dtype):
-        whole = column.dropna()
-        if (whole % 1 == 0).all() and (whole.abs() < 2**63).all():
-            column = column.astype("Int64")
-        else:
-            column = column.astype(object)
+        column = column.astype(object)
     if column.dtype == object:
         column = column.map(_cell_text)
     text = column.astype("str")
@@ -171,8 +166,8 @@ def parse_seconds(column: pd.Series) -> Parsed:
     """Times → Int64 epoch seconds, NA where absent; a fraction of a second is dropped.
 
     Read are epoch seconds, and milli-, micro- and nanoseconds, which are told by their size;
-    ISO 8601 and its likes with the year first, ``31.1.2025``, the dates of HTTP and e-mail;
-    and columns of dates and timestamps. What has no time zone is UTC.
+    ISO 8601 and its likes with the year first; ``31.1.2025``; and columns of dates and
+    timestamps. What has no time zone is UTC.
     """
     if pd.api.types.is_datetime64_any_dtype(column.dtype):
         seconds, present = _since_epoch(column), column.notna()
@@ -226,19 +221,11 @@ def _number_seconds(numbers: pd.Series) -> pd.Series:
 def _odd_time(cell: str) -> tuple[float | None, None]:
     iso = re.sub(r"\s*(?:UTC|GMT|Z)$", "Z", cell.upper())
     iso = re.sub(_DAY_FIRST, lambda day: f"{day[3]}-{day[2]:0>2}-{day[1]:0>2}", iso)
-    for read in (datetime.fromisoformat, _mail_time):
-        try:
-            moment = read(iso)
-        except (ValueError, TypeError, IndexError, OverflowError):
-            continue
-        return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp(), None
-    return None, None
-
-
-def _mail_time(text: str) -> datetime:
-    if not re.search(r"\d [A-Z]{3} \d{4} \d", text):
-        raise ValueError("not a date of e-mail or HTTP")
-    return parsedate_to_datetime(text.replace("Z", " GMT"))
+    try:
+        moment = datetime.fromisoformat(iso)
+    except ValueError:
+        return None, None
+    return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp(), None
 
 
 def _since_epoch(moments: pd.Series) -> pd.Series:

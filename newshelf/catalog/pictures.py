@@ -50,7 +50,7 @@ class PictureFolder:
         if reason := _refused(link, paths):
             return None, reason
         for path in paths:
-            found = [str(path)] if self._is_there(path) else self._fitting(path)
+            found = self._fitting(path)
             if len(found) > 1:
                 names = " or ".join(map(quoted, found[:2]))
                 return None, f"{quoted(link)} could be {names}: write it as the file is called"
@@ -60,9 +60,6 @@ class PictureFolder:
         if paths[1].is_absolute():
             return None, f"{quoted(link)} {_RELATIVE}"
         return None, f"there is no file {quoted(link)} in the catalogue's folder{self._hint(link)}"
-
-    def _is_there(self, path: PurePosixPath) -> bool:
-        return not path.is_absolute() and os.path.lexists(self._root / path)
 
     def _fitting(self, path: PurePosixPath) -> list[str]:
         """Paths that differ from ``path`` in Unicode form, or else in case, too."""

@@ -12,7 +12,6 @@ _LONGEST_CELL = 60
 _LONGEST_REASON = 300
 _MOST_GROUPS = 50
 _MOST_ROWS = 100
-_MOST_MAPPED = 40
 _CELL_OR_NUMBER = re.compile(
     r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[0-9][0-9.,]*(?:e[+-]?[0-9]+)?"
 )
@@ -124,15 +123,10 @@ class Report:
             kept = self.rows_kept[file]
             usable = "none usable" if read and not kept else f"{kept:,} kept"
             yield f"{file}: {read:,} rows read, {usable}"
-            mapped = self.mapped.get(file, ())
-            if mapped:
-                width = max(len(found) for found, _ in mapped[:_MOST_MAPPED])
+            if mapped := self.mapped.get(file):
+                width = max(len(found) for found, _ in mapped)
                 yield "  read as our names:"
-                yield from (
-                    f"    {found:<{width}}  {ours}" for found, ours in mapped[:_MOST_MAPPED]
-                )
-                if len(mapped) > _MOST_MAPPED:
-                    yield f"    … and {len(mapped) - _MOST_MAPPED:,} more"
+                yield from (f"    {found:<{width}}  {ours}" for found, ours in mapped)
             mine = [group for group in groups if group.first.file == file]
             yield from (f"  {group}" for group in mine[:_MOST_GROUPS])
             if len(mine) > _MOST_GROUPS:

@@ -50,6 +50,16 @@ def test_a_clean_catalogue_ends_with_0_and_its_notes(shop: Path) -> None:
     assert "note: items.csv: the column 'colr' is kept as it is" in output
 
 
+def test_names_that_were_mapped_are_listed(shop: Path) -> None:
+    (shop / "items.csv").write_text(
+        "id,Name,Image URL,Vendor\n00123,Ring,,A\nb-2,Cup,,\n\xe9-3,Bow,,\n"
+    )
+    code, output = run(shop)
+    assert code == 0
+    assert "    Name       title\n    Vendor     brand\n    Image URL  image_link\n" in output
+    assert json.loads(run(shop, "--json")[1])["files"]["items.csv"]["mapped"]["Name"] == "title"
+
+
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_what_is_lost_ends_with_1_and_fits_the_terminal(shop: Path, width: int) -> None:
     with (shop / "events.csv").open("a") as events:
