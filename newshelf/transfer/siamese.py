@@ -160,7 +160,9 @@ class _Sampler:
         ]
         self._batches = -(-len(self._places) // settings.batch_size)
         self._known = np.unique(np.concatenate(self._sequences))
-        self._hard = _likest(embeddings, self._known)
+        # Without hard negatives the nearest items have no weight, and are not searched.
+        hard = settings.hard_negatives
+        self._hard = _likest(embeddings, self._known) if hard else self._known[:, None]
         targets = [self._sequences[number][place] for number, place in self._places]
         # Of each item, the places that have it as target, or among the nearest of theirs.
         self._targets = np.bincount(targets, minlength=len(embeddings))
