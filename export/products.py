@@ -134,6 +134,8 @@ def draw_products(
     for row in order:
         picture = _picture(catalog.image_path(int(row)), spec.image)
         text = every[row].text() if tokenizer is not None else ""
+        if text and tokenizer is not None and not tokenizer.tokens([text])[0]:
+            text = ""  # Absent in training, and in serving.
         if picture is None and not text:
             continue
         chosen.append(every[row])

@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+from dataclasses import replace
 
 import cachetools
 import numpy as np
@@ -54,7 +55,7 @@ class EncodingCache:
         # A row of a batch would hold the whole batch in memory.
         embedding = encoding.embedding.copy()
         embedding.flags.writeable = False
-        kept = Encoding(embedding, encoding.labels)
+        kept = replace(encoding, embedding=embedding)
         if _size(kept) > self._kept.maxsize:
             return
         with self._lock:

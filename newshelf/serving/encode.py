@@ -1,7 +1,9 @@
 """Products to embeddings and labels: the one way in which serving calls the encoder."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 
 from newshelf.errors import DeadlineExceeded, InvalidField, NewshelfError
 from newshelf.nn.spec import EncoderSpec
@@ -10,7 +12,7 @@ from newshelf.serving.deadline import refuse_late
 from newshelf.serving.decode import Pictures, Reader
 from newshelf.serving.encoding import Encoding, read_outputs
 from newshelf.serving.forwards import plan_forwards
-from newshelf.serving.observe import CACHE_HITS, CACHE_MISSES, Stages
+from newshelf.serving.observe import CACHE_HITS, CACHE_MISSES, UNREAD_TEXTS, Stages
 from newshelf.serving.preprocess import Content, InputBuilder
 from newshelf.serving.products import ProductInput
 from newshelf.serving.runtimes import Array, Runtime
@@ -22,14 +24,20 @@ Result = Encoding | NewshelfError
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """One product to be encoded."""
+    """One product to be encoded, for all that are equal to it."""
 
-    at: int
-    """Its position among the products."""
+    places: list[int]
+    """Their positions among the products."""
     item: ProductInput
+    """The one of them with the latest deadline."""
     content: Content
-    key: bytes | None
-    """Under which the result is kept; None without a cache."""
+    key: bytes
+    """Under which the result is kept."""
+
+    @property
+    def at(self) -> int:
+        """The position of the first of them."""
+        return self.places[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,47 +88,72 @@ class ProductEncoder:
         """Encode every product; one that cannot be gets its error in its place."""
         results: dict[int, Result] = {}
         with stages.measure("preprocess"):
-            works = list(self._to_do(inputs, results, stages))
-            plan = self._plan(works)
+            works = self._to_do(inputs, results, stages)
+            plan = self._plan(works, results, stages)
         for forward in self._ahead(plan, stages):
             results |= self._run(forward, stages)
         for work in works:
             result = results[work.at]
-            if self._cache is not None and work.key and isinstance(result, Encoding):
+            if self._cache is not None and isinstance(result, Encoding):
                 self._cache.put(work.key, result)
+            for at in work.places:
+                results[at] = _told_of(inputs[at], result, work.item)
         return [results[at] for at in range(len(inputs))]
 
     def _to_do(
         self, inputs: Sequence[ProductInput], results: dict[int, Result], stages: Stages
-    ) -> Iterator[_Work]:
+    ) -> list[_Work]:
         """The products that must be encoded; the results of the others go to ``results``."""
-        hits = misses = 0
+        works: dict[bytes, _Work] = {}
+        hits = 0
         for at, item in enumerate(inputs):
             if error := self._unreadable(item):
                 results[at] = error
                 continue
             content = self._builder.content(item.product)
-            key = content_key(content, item.picture) if self._cache is not None else None
-            found = None if self._cache is None or key is None else self._cache.get(key)
-            if found:
+            key = content_key(content, item.picture)
+            if work := works.get(key):
+                hits += 1
+                work.places.append(at)
+                if _deadline(item) > _deadline(work.item):
+                    works[key] = replace(work, item=item)
+            elif self._cache is not None and (found := self._cache.get(key)):
                 hits += 1
                 results[at] = found
-                continue
-            misses += self._cache is not None
-            yield _Work(at, item, content, key)
-        stages.count(CACHE_HITS, hits)
-        stages.count(CACHE_MISSES, misses)
+            else:
+                works[key] = _Work([at], item, content, key)
+        if self._cache is not None:
+            stages.count(CACHE_HITS, hits)
+            stages.count(CACHE_MISSES, len(works))
+        return list(works.values())
 
     def _unreadable(self, item: ProductInput) -> InvalidField | None:
-        has_picture = item.picture is not None and self._spec.image is not None
-        if has_picture or (self._spec.text is not None and item.product.text()):
+        if self._has_picture(item) or (self._spec.text is not None and item.product.text()):
             return None
         wanted = "an image" if self._spec.text is None else "a title or a description"
         return InvalidField(f"this model needs {wanted}", field=item.at or None)
 
-    def _plan(self, works: Sequence[_Work]) -> list[tuple[list[_Work], list[list[int]]]]:
-        """The works that share a forward, with their tokens."""
-        tokens = self._builder.tokens([work.content for work in works])
+    def _has_picture(self, item: ProductInput) -> bool:
+        return item.picture is not None and self._spec.image is not None
+
+    def _plan(
+        self, all_works: Sequence[_Work], results: dict[int, Result], stages: Stages
+    ) -> list[tuple[list[_Work], list[list[int]]]]:
+        """The works that share a forward, with their tokens; errors go to ``results``."""
+        works, tokens = [], []
+        for work, row in zip(
+            all_works, self._builder.tokens([work.content for work in all_works]), strict=True
+        ):
+            stages.count(UNREAD_TEXTS, bool(work.content.text and not row))
+            if row or self._has_picture(work.item) or any(work.content.attributes):
+                works.append(work)
+                tokens.append(row)
+            else:
+                results[work.at] = InvalidField(
+                    "this model's text tower knows no word of the title and description: send "
+                    "an image or attributes, too, or train with a text tower for this language",
+                    field=work.item.at or None,
+                )
         groups = plan_forwards(
             [len(row) for row in tokens],
             [work.item.picture is not None for work in works],
@@ -166,8 +199,13 @@ class ProductEncoder:
             outputs = self._runtime.run(inputs)
         with stages.measure("postprocess"):
             encodings = read_outputs(outputs, self._spec)
-        computed = (forward.works[row].at for row in kept)
-        return results | dict(zip(computed, encodings, strict=True))
+        for row, result in zip(kept, encodings, strict=True):
+            work = forward.works[row]
+            unread = bool(work.content.text and not forward.tokens[row])
+            results[work.at] = (
+                replace(result, text_unread=unread) if isinstance(result, Encoding) else result
+            )
+        return results
 
     def _inputs(
         self, forward: _Forward, kept: Sequence[int], images: "Array | None"
@@ -182,6 +220,21 @@ class ProductEncoder:
             images,
             [row_of[forward.pictured[at]] for at in good],
         )
+
+
+def _deadline(item: ProductInput) -> float:
+    return math.inf if item.deadline_ms is None else item.deadline_ms
+
+
+def _told_of(item: ProductInput, result: Result, encoded: ProductInput) -> Result:
+    """The result of ``encoded`` as that of its equal ``item``: an error names another place."""
+    if item is encoded or isinstance(result, Encoding):
+        return result
+    error = copy(result)
+    if result.field is not None:
+        name = result.field.removeprefix(encoded.at).removeprefix(".")
+        error.field = (item.field(name) if name else item.at) or None
+    return error
 
 
 def _late(item: ProductInput) -> DeadlineExceeded | None:

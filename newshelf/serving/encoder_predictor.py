@@ -12,8 +12,11 @@ from newshelf.serving.protocol import Answer, RawRequest, error_answer, json_ans
 
 __all__ = ["EncoderPredictor"]
 
-
 Result = Encoding | NewshelfError
+
+_TEXT_UNREAD = (
+    "the text counts as absent: this model's text tower knows no word of title and description"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +105,11 @@ class EncoderPredictor:
         labels = {
             head: {"value": value, "score": score} for head, (value, score) in result.labels.items()
         }
-        return {
+        prediction: dict[str, object] = {
             "embedding": result.embedding,
             "labels": labels,
             "model_version": self._model_version,
         }
+        if result.text_unread:
+            prediction["warnings"] = [_TEXT_UNREAD]
+        return prediction

@@ -20,6 +20,8 @@ class Encoding:
     """``(512,)``, of unit length."""
     labels: dict[HeadName, tuple[str, float]]
     """The likeliest class of each head, and its probability."""
+    text_unread: bool = False
+    """Whether it has a text of which the text tower knows no word."""
 
 
 def read_outputs(

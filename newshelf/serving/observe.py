@@ -15,6 +15,7 @@ __all__ = [
     "CACHE_MISSES",
     "METRICS",
     "STAGES",
+    "UNREAD_TEXTS",
     "Metric",
     "Observer",
     "Recorder",
@@ -53,13 +54,19 @@ BATCH_SIZE = Metric("newshelf_batch_size", "count", "Requests answered in one ba
 CACHE_HITS = Metric(
     "newshelf_embedding_cache_hits_total",
     "count",
-    "Products whose embedding was kept from an earlier request.",
+    "Products whose embedding was kept from an earlier request, or is that of an equal one.",
     kind="counter",
 )
 CACHE_MISSES = Metric(
     "newshelf_embedding_cache_misses_total",
     "count",
     "Products that had to be encoded.",
+    kind="counter",
+)
+UNREAD_TEXTS = Metric(
+    "newshelf_unread_texts_total",
+    "count",
+    "Encoded products with a text of which the text tower knows no word.",
     kind="counter",
 )
 _STAGES: dict[Stage, Metric] = {
@@ -73,7 +80,13 @@ _STAGES: dict[Stage, Metric] = {
         "newshelf_postprocess_seconds", "s", "Retrieval, filters, ranking and writing answers."
     ),
 }
-METRICS: tuple[Metric, ...] = (*_STAGES.values(), BATCH_SIZE, CACHE_HITS, CACHE_MISSES)
+METRICS: tuple[Metric, ...] = (
+    *_STAGES.values(),
+    BATCH_SIZE,
+    CACHE_HITS,
+    CACHE_MISSES,
+    UNREAD_TEXTS,
+)
 
 
 class Observer(Protocol):

@@ -49,7 +49,7 @@ class InputBuilder:
         return Content(text, tuple(attribute_row(product, self._spec.attributes)))
 
     def tokens(self, contents: Sequence[Content]) -> list[list[int]]:
-        """The token ids of each, in one call; an empty list where there is no text."""
+        """The token ids of each, in one call; an empty list where no text can be read."""
         if self._tokenizer is None:
             return [[] for _ in contents]
         tokens = iter(self._tokenizer.tokens([item.text for item in contents if item.text]))

@@ -178,6 +178,8 @@ class EncoderAnswer(_Answer):
     """512 numbers of unit length."""
     labels: dict[str, Label]
     model_version: str
+    warnings: list[str] = []
+    """What of the product could not be read; left out when empty."""
 
 
 class ErrorBody(_Answer):

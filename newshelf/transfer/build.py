@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from rich.console import Console
 
@@ -26,6 +27,10 @@ from newshelf.transfer.group import first_alone, group_size
 from newshelf.transfer.warm_start import warm_start
 
 __all__ = ["Backbone", "build_backbone", "set_up_torch"]
+
+_POOR = 0.5
+"""Share of unknown tokens from which on a text is named: each stands for a whole word, a known
+word for one token or more, so at least half of the words are lost."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ def build_backbone(
     """Load the towers that both the settings and the catalogue have a use for.
 
     A tower for pictures is left out where no product has one: it would learn nothing, and
-    cost every served archive its size. Likewise for texts.
+    cost every served archive its size. Likewise for texts that it can read.
 
     Args:
         catalog: N products.
@@ -79,9 +84,7 @@ def build_backbone(
     image, image_tower = None, None
     if settings.image and any(catalog.image_path(row) for row in range(len(catalog.items))):
         image, image_tower = load_image_tower(settings.image)
-    text: LoadedText | None = None
-    if settings.text and any(product.text() for product in catalog.products()):
-        text = load_text_tower(settings.text)
+    text, tokenizer = _readable_text(catalog, settings, console)
     if image is None and text is None:
         raise TrainingError(
             "the catalogue has neither pictures nor texts that a configured tower can read"
@@ -100,7 +103,6 @@ def build_backbone(
     encoder.text_tower = text.tower if text else None
     if tune_towers is not None:
         tune_towers(encoder)
-    tokenizer = _tokenizer(text) if text else None
     with first_alone():
         table = feature_table(catalog, encoder, tokenizer, features_dir, console)
     warm_start(encoder, table)
@@ -114,6 +116,27 @@ def _attribute_input(catalog: Catalog, settings: Settings) -> AttributeInput:
         width=settings.attributes.width,
         price_edges=price_edges(prices, settings.attributes.price_bins),
     )
+
+
+def _readable_text(
+    catalog: Catalog, settings: Settings, console: Console
+) -> tuple[LoadedText, Tokenizer] | tuple[None, None]:
+    """The text tower, if it can read any text; says how much of them it cannot."""
+    texts = [text for product in catalog.products() if (text := product.text())]
+    if settings.text is None or not texts:
+        return None, None
+    loaded = load_text_tower(settings.text)
+    tokenizer = _tokenizer(loaded)
+    shares = np.array(tokenizer.unknown_shares(texts))
+    absent, poor = int((shares == 1).sum()), int(((shares >= _POOR) & (shares < 1)).sum())
+    if absent or poor:
+        console.print(
+            f"[yellow]the text tower cannot read[/] {absent:,} of {len(texts):,} texts "
+            f"({absent / len(texts):.0%}), which count as absent; of {poor:,} more "
+            f"({poor / len(texts):.0%}) it knows less than half. For other languages, set "
+            r"\[text] weights to a multilingual model, such as intfloat/multilingual-e5-small"
+        )
+    return (None, None) if absent == len(texts) else (loaded, tokenizer)
 
 
 def _tokenizer(loaded: LoadedText) -> Tokenizer:

@@ -152,9 +152,10 @@ def _text_features(
     cache: Path,
     console: Console,
 ) -> tuple[Tensor, Tensor]:
-    """``(N, features)`` float32 and ``(N,)`` bool: the products that have a text."""
+    """``(N, features)`` float32 and ``(N,)`` bool: the products with a text that can be read."""
     texts = [product.text() for product in catalog.products()]
-    keys = {row: _digest(text.encode()) for row, text in enumerate(texts) if text}
+    read = [bool(text and ids) for text, ids in zip(texts, tokenizer.tokens(texts), strict=True)]
+    keys = {row: _digest(texts[row].encode()) for row in range(len(texts)) if read[row]}
     by_key = {key: texts[row] for row, key in keys.items()}
 
     def compute(missing: Sequence[str]) -> dict[str, Tensor]:

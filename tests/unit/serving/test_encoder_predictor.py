@@ -8,6 +8,7 @@ from newshelf.catalog.schema import Product
 from newshelf.errors import DeadlineExceeded
 from newshelf.nn.inputs import attribute_row, decode_picture, prepare_pictures
 from newshelf.serving.protocol import RawRequest
+from newshelf.serving.schemas import EncoderAnswer
 
 JADE = {"title": "green jade ring", "material": "jade", "price": 12}
 
@@ -170,3 +171,17 @@ def test_a_product_of_markup_alone_has_nothing_to_encode(encoder_predictor, post
     [(status, answer), (good, _)] = post(encoder_predictor, {"title": "<p> </p>"}, JADE)
     assert (status, good) == (422, 200)
     assert "needs a title" in answer["message"]
+
+
+def test_an_answer_says_that_a_text_could_not_be_read(encoder_predictor, post, picture, b64):
+    thai = {"title": "\u0e41\u0e2b\u0e27\u0e19"}
+    image = {"image": b64(picture())}
+    answers = post(encoder_predictor, {**thai, **image}, image, thai, {**thai, "brand": "Corvo"})
+    (_, pictured), (_, plain), (status, refused), (_, branded) = answers
+    assert pictured["embedding"] == pytest.approx(plain["embedding"], abs=1e-5)
+    for answer in (pictured, branded):
+        [warning] = EncoderAnswer.model_validate(answer).warnings
+        assert "text" in warning
+    assert "warnings" not in plain
+    assert status == 422
+    assert "text tower" in refused["message"]

@@ -141,7 +141,7 @@ def test_the_next_pictures_are_on_their_way_while_a_forward_runs(build, picture)
         return start(inputs)
 
     encoder._reader.start = watched
-    encoder.encode([given(picture=picture()) for _ in range(6)], Stages())
+    encoder.encode([given(picture=picture(size=(20 + at, 9))) for at in range(6)], Stages())
     assert started == [[2, 2], [2, 2, 2], [2, 2, 2]]
 
 
@@ -218,8 +218,8 @@ def test_a_row_that_is_late_is_not_computed(build, picture):
         [
             given("ring", deadline_ms=late),
             given("jade", deadline_ms=now_ms() + 600_000),
-            given(picture=picture(), deadline_ms=late),
-            given(picture=picture(), deadline_ms=now_ms() + 600_000),
+            given(picture=picture(size=(20, 9)), deadline_ms=late),
+            given(picture=picture(size=(21, 9)), deadline_ms=now_ms() + 600_000),
         ],
         Stages(),
     )
@@ -264,3 +264,96 @@ def test_a_deadline_that_passes_during_decoding_is_seen_before_the_forward(
     [alone] = build(Counting()).encode([given(picture=data)], Stages())
     assert results[1].embedding[0] == alone.embedding[0]
     assert runtime.batches == [1]
+
+
+def test_equal_products_share_one_row(build, picture):
+    one, other = picture(size=(20, 9)), picture(size=(21, 9))
+    inputs = [
+        given("jade", one),
+        given("gold"),
+        given("jade", bytearray(one)),
+        given("jade", other),
+        given("gold"),
+        given("jade"),
+        given("gold"),
+    ]
+    runtime, stages, recorder = Counting(), Stages(), Recorder()
+    cache = EncodingCache(1_000_000)
+    results = build(runtime, cache=cache).encode(inputs, stages)
+    assert sum(runtime.batches) == 4
+    assert results[0] is results[2]
+    assert results[1] is results[4] is results[6]
+    alone = [build(Counting()).encode([item], Stages())[0] for item in inputs]
+    for result, wanted in zip(results, alone, strict=True):
+        np.testing.assert_array_equal(result.embedding, wanted.embedding)
+        assert result.labels == wanted.labels
+    stages.report(recorder, 1)
+    counts = {metric.name: value for metric, value in recorder.taken}
+    assert counts["newshelf_embedding_cache_hits_total"] == 3
+    assert counts["newshelf_embedding_cache_misses_total"] == 4
+
+
+def test_attributes_tell_products_apart(build):
+    inputs = [
+        ProductInput(Product(title="ring", color=color), None, "") for color in ("red", "red", None)
+    ]
+    runtime = Counting()
+    build(runtime).encode(inputs, Stages())
+    assert runtime.batches == [2]
+
+
+def test_of_equal_products_the_latest_deadline_counts(build, picture):
+    late, soon = now_ms() - 5, now_ms() + 60_000
+    inputs = [
+        given("ring", deadline_ms=late),
+        given("ring", deadline_ms=soon),
+        given("gold", picture(), deadline_ms=late),
+        given("gold", picture()),
+        given("jade", deadline_ms=late),
+        given("jade", deadline_ms=late),
+    ]
+    results = build(Counting()).encode(inputs, Stages())
+    assert [type(result) for result in results] == [*[Encoding] * 4, *[DeadlineExceeded] * 2]
+
+
+def test_each_of_equal_products_has_its_own_place_in_an_error(build):
+    places = ["instances[0]", "", "history[2]"]
+    results = build(Counting()).encode([given(picture=b"no", at=at) for at in places], Stages())
+    assert [result.field for result in results] == [
+        "instances[0].image",
+        "image",
+        "history[2].image",
+    ]
+    assert {type(result) for result in results} == {BadPicture}
+
+
+THAI = "\u0e41\u0e2b\u0e27\u0e19"
+
+
+@pytest.mark.parametrize("title", [THAI, f"{THAI} {THAI}!", f"{THAI} \U0001f48d 120"])
+def test_a_text_that_cannot_be_read_is_absent(build, picture, title):
+    """Row 1 of the embedding is the text's first word: 1 without a text."""
+    inputs = [
+        given(title, picture()),
+        given("ring"),
+        given(title, at="instances[2]"),
+        ProductInput(Product(title=title, color="red"), None, ""),
+        given(f"{title} ring"),
+    ]
+    runtime, stages, recorder = Counting(), Stages(), Recorder()
+    results = build(runtime).encode(inputs, stages)
+    assert sum(runtime.batches) == 4
+    assert [results[at].embedding[1] for at in (0, 1, 3)] == [1, 7, 1]
+    assert [results[at].text_unread for at in (0, 1, 3, 4)] == [True, False, True, False]
+    assert isinstance(results[2], InvalidField)
+    assert results[2].field == "instances[2]"
+    assert "text tower" in results[2].message
+    stages.report(recorder, 1)
+    assert ("newshelf_unread_texts_total", 3) in [(m.name, value) for m, value in recorder.taken]
+
+
+def test_a_kept_encoding_says_that_its_text_was_not_read(build, picture):
+    encoder = build(Counting(), cache=EncodingCache(100_000))
+    for _ in range(2):
+        [result] = encoder.encode([given(THAI, picture())], Stages())
+        assert result.text_unread

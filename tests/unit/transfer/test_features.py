@@ -223,3 +223,13 @@ def test_a_kill_loses_the_last_half_minute_only(catalog, encoder, table_of, monk
         table_of(catalog)
     hook.remove()
     assert table_of(catalog)[1:] == (6, 38)
+
+
+def test_a_text_that_cannot_be_read_is_absent(write_catalog, tmp_path, table_of):
+    items = shop_items(8, tmp_path / "shop")
+    items[2]["title"] = items[5]["title"] = "\u0e40\u0e14\u0e23\u0e2a"
+    items[6]["title"] = "\u0e40\u0e14\u0e23\u0e2a jade"
+    table, _, texts = table_of(write_catalog(items=items))
+    assert table.text_present.tolist() == [row not in (2, 5) for row in range(8)]
+    assert not table.text[[2, 5]].any()
+    assert texts == 6

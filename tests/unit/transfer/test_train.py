@@ -178,3 +178,24 @@ def test_an_unknown_source_category_is_refused_before_any_work(shop, run, tiny_s
         run(shop, tiny_settings.model_copy(update={"finetune": finetune}))
     assert not (tmp_path / "features").exists()
     assert not (tmp_path / "checkpoint").exists()
+
+
+THAI = "\u0e40\u0e14\u0e23\u0e2a"
+
+
+def test_texts_that_the_tower_cannot_read_are_absent_and_named(write_catalog, run, tmp_path, said):
+    items = shop_items(48, tmp_path / "shop")
+    for at, item in enumerate(items[:18]):
+        item["title"] = f"{THAI} {at}!" if at < 12 else f"{THAI} {THAI} jade"
+    loaded = run(write_catalog(items=items))
+    assert loaded.spec.encoder.text is not None
+    assert "cannot read 12 of 48 texts (25%)" in said.text
+    assert "of 6 more (12%)" in said.text
+    assert "[text] weights" in said.text
+
+
+def test_a_tower_that_can_read_no_text_is_left_out(write_catalog, run, tmp_path, said):
+    items = [{**item, "title": THAI} for item in shop_items(48, tmp_path / "shop")]
+    loaded = run(write_catalog(items=items))
+    assert loaded.spec.encoder.text is None
+    assert "cannot read 48 of 48 texts (100%)" in said.text

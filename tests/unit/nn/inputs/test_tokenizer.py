@@ -1,7 +1,11 @@
 import numpy as np
+import pytest
 from tokenizers import Tokenizer as Plain
+from tokenizers import models, pre_tokenizers
 
+from newshelf.config import Settings
 from newshelf.nn.inputs import Tokenizer, pad_tokens
+from newshelf.nn.weights import load_text_tower
 from tests.unit.export.tiny_checkpoint import tokenizer_json
 
 CLS, SEP, UNK = 2, 3, 1
@@ -56,3 +60,47 @@ def test_texts_are_tokenized_together_and_padded_apart(tokenizer):
     ids, mask = pad_tokens([rows[0], rows[2]], 9)
     assert ids.tolist() == [[CLS, 4, SEP], [CLS, SEP, 9]]
     assert mask.tolist() == [[1, 1, 1], [1, 1, 0]]
+
+
+THAI = "\u0e41\u0e2b\u0e27\u0e19"
+
+
+def test_a_text_that_cannot_be_read_has_no_tokens(tokenizer):
+    texts = [THAI, f"{THAI} {THAI}", f"{THAI} jade", "jade", "", f"jade {THAI} gold ring"]
+    shares = tokenizer.unknown_shares(texts)
+    assert shares == [1, 1, 0.5, 0, 0, 0.25]
+    assert [bool(row) for row in tokenizer.tokens(texts)] == [share < 1 for share in shares]
+
+
+def test_signs_and_digits_between_unknown_words_are_no_words(tmp_path):
+    path = tmp_path / "tokenizer.json"
+    words = {"[UNK]": 0, "!": 1, "120": 2, "-": 3, "2xl": 4}
+    plain = Plain(models.WordLevel(words, "[UNK]"))
+    plain.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    plain.save(str(path))
+    texts = [f"{THAI}!", f"{THAI} - 120", f"{THAI} 2xl", "120 - 120!"]
+    assert Tokenizer(path, 10).unknown_shares(texts) == [1, 1, 0.5, 0]
+
+
+@pytest.mark.parametrize(
+    ("model", "share"),
+    [
+        (models.Unigram([("<unk>", 0.0), ("\u2581jade", -1.0)], 0, False), 1),
+        (models.BPE({"<unk>": 0, "j": 1}, [], unk_token="<unk>"), 1),
+        (models.BPE({"j": 0}, []), 0),
+    ],
+)
+def test_each_kind_of_tokenizer_says_what_it_does_not_know(tmp_path, model, share):
+    path = tmp_path / "tokenizer.json"
+    Plain(model).save(str(path))
+    assert Tokenizer(path, 10).unknown_shares([THAI]) == [share]
+
+
+def test_the_packaged_tower_reads_no_thai_and_no_emoji(tmp_path):
+    settings = Settings().text
+    path = tmp_path / "tokenizer.json"
+    path.write_text(load_text_tower(settings).tokenizer_json)
+    unread = [THAI, "\U0001f457", "\U0001f48d \U0001f48d", "\u7ea2\u8272\u8fde\u8863\u88d9"]
+    read = ["Red dress", "Caf\u00e9 table \U0001f48d", f"{THAI} Coach", "501"]
+    packaged = Tokenizer(path, settings.max_tokens)
+    assert [bool(row) for row in packaged.tokens([*unread, *read])] == [*[False] * 4, *[True] * 4]
