@@ -83,7 +83,7 @@ def check_lines(analysis: Analysis) -> Sequence[str]:
 
 def _metric(one: MetricResult) -> Sequence[str]:
     effect, low, high = (_effect(one, value) for value in (one.effect, one.low, one.high))
-    interval = one.reason or f"{low} … {high}"
+    interval = one.reason or (_UNKNOWN if math.isnan(one.effect) else f"{low} … {high}")
     return (
         one.metric,
         _number(one.control, ".4g"),

@@ -17,8 +17,9 @@ __all__ = ["Look", "look_of", "read_look"]
 class Look(BaseModel):
     """What was seen, and what was decided."""
 
-    # Intervals that know nothing yet are infinite, which plain JSON cannot say.
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+    # Intervals that know nothing yet are infinite, which plain JSON cannot say. Looks of earlier
+    # versions have other fields, and are still shown.
+    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="strings")
 
     phase: Phase
     """As it was when it was looked at."""

@@ -22,7 +22,7 @@ __all__ = [
 
 Version = Annotated[str, Field(min_length=1, max_length=64)]
 Seconds = Annotated[float, Field(ge=0)]
-Level = Annotated[float, Field(gt=0, lt=0.5)]
+Level = Annotated[float, Field(ge=1e-9, lt=0.5)]
 SuccessName = Literal["ctr", "cvr", "revenue_per_unit", "ndcg", "preference"]
 GuardrailName = Literal["error_rate", "p99_ms", "empty_share", "fallback_share"]
 
@@ -95,7 +95,7 @@ class SuccessMetric(_Section):
     metric: SuccessName
     direction: Literal["increase", "decrease"] = "increase"
     """Which way is better."""
-    minimum_effect: Annotated[float, Field(gt=0, lt=10)]
+    minimum_effect: Annotated[float, Field(ge=1e-6, lt=10)]
     """The smallest relative change worth finding (0.1: by a tenth); of ``preference``, how far
     the challenger's share of the clicks is from one half. The intervals are tuned to it."""
     margin: Annotated[float, Field(ge=0, lt=0.5)] = 0.0

@@ -196,6 +196,16 @@ def test_one_silent_metric_of_two_is_enough() -> None:
     assert goes(decide(rare, state("ramp"), doing("cvr", 0, 0))) == ("no_data", "paused", 0)
 
 
+@pytest.mark.parametrize(("buyers", "phase"), [(12, "ramp"), (13, "rolling_back")])
+def test_counts_have_a_tenth_of_the_level_of_their_metric(buyers: int, phase: str) -> None:
+    """Of 5 % for two metrics, a tenth for counts, half of it for fewer: 1/800.
+
+    Each buyer is control's by a coin, so k buyers and none are 2·(2^k - 1/2)/(k + 1) to 1.
+    """
+    two = [{"metric": name, "minimum_effect": 0.3} for name in ("ctr", "cvr")]
+    assert decide(plan(success=two), LAST, doing("cvr", buyers, 0)).phase == phase
+
+
 def test_a_silent_challenger_goes_no_further_while_it_may_be_chance() -> None:
     """Five buyers and none: a coin does that. The step waits for more, and pauses in the end."""
     rule = plan(success=[{"metric": "cvr", "minimum_effect": 0.3}])

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from benchmarks.rollout.decisions import called_different
 from benchmarks.rollout.simulate import (
     ALPHA,
     LOOK,
@@ -12,6 +13,7 @@ from benchmarks.rollout.simulate import (
     revenue_of,
     simulate,
 )
+from benchmarks.rollout.worlds import WORLDS
 from newshelf.rollout.decide import decide
 from newshelf.rollout.metrics.delta import log_lift, ratio_variance
 from newshelf.rollout.power import needed_information, needed_units
@@ -156,3 +158,9 @@ def _first(sides: list[UnitTotals], n: int) -> Observation:
     ]
     named = dict(zip(("control", "challenger"), cut, strict=True))
     return observation(totals=named, seconds_in_step=300.0)
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_no_shop_makes_equal_versions_different(name: str) -> None:
+    """Robots, bursts, loyal and few buyers, looked at every 100 visits."""
+    assert called_different(name, 40) <= ALPHA * 40

@@ -1,5 +1,6 @@
 """What people are shown of a rollout: status in the terminal, and the report's page."""
 
+import json
 import re
 from html import unescape
 from itertools import pairwise
@@ -142,3 +143,21 @@ def test_who_has_too_many_answers_is_named(world: World, tmp_path: Path) -> None
         assert re.search(r"nit \[Monitor\]-1 has \d\d% of the answers of", text)
         assert "unit-1 " not in text
     assert "A unit counts for at most what 99.9 % of all units have" in told
+
+
+def test_what_an_earlier_version_has_seen_is_still_shown(world: World, tmp_path: Path) -> None:
+    world.start()
+    go(world, 3)
+    kept = world.store.last_look(NAME)
+    assert kept is not None
+    look = json.loads(kept.look)
+    (ctr,) = look["analysis"]["metrics"]
+    for name in ("silence", "reason", "capped"):
+        del ctr[name]
+    del look["analysis"]["heavy_units"]
+    ctr |= {"silent": False, "verdict": "unknown", "effect": "NaN", "low": "-Infinity"}
+    look["analysis"]["sample_ratio"]["chi_square_p"] = 0.3
+    world.store.add_look(NAME, json.dumps(look))
+    assert "unknown" in status_of(world)
+    told = words(page_of(world, tmp_path / "page.html"))
+    assert "inf" not in told.replace("information", "")
