@@ -8,6 +8,14 @@ from functools import partial
 import numpy as np
 import torch
 
+from benchmarks.methods.meta.event_task import (
+    CategoryScorer,
+    EventTasks,
+    JointEvents,
+    event_loss,
+    event_part,
+)
+from benchmarks.methods.meta.maml import Maml
 from benchmarks.transfer.new_category import (
     CANDIDATES,
     SUPPORT,
@@ -17,14 +25,6 @@ from benchmarks.transfer.new_category import (
     support_events,
 )
 from newshelf.transfer.loop import fit
-from newshelf.transfer.meta.event_task import (
-    CategoryScorer,
-    EventTasks,
-    JointEvents,
-    event_loss,
-    event_part,
-)
-from newshelf.transfer.meta.maml import Maml
 from newshelf.transfer.run import Run
 
 __all__ = [

@@ -6,14 +6,14 @@ from datetime import UTC, datetime
 import numpy as np
 import pandas as pd
 
+from benchmarks.methods.ctr.impressions import Impressions, positives
+from benchmarks.methods.ctr.negatives import Negatives
+from benchmarks.methods.ctr.vocabulary import Vocabulary
 from benchmarks.transfer.context import Context
 from newshelf.catalog import Catalog
 from newshelf.errors import TrainingError
 from newshelf.evaluation.interactions import Interactions, from_events, latest
 from newshelf.evaluation.types import Case, IntArray, Split
-from newshelf.transfer.ctr.impressions import Impressions, positives
-from newshelf.transfer.ctr.negatives import Negatives
-from newshelf.transfer.ctr.vocabulary import Vocabulary
 
 __all__ = ["Shop", "labelled_rows", "read_shop", "time_case_split"]
 

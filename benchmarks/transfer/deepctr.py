@@ -12,11 +12,11 @@ import torch
 from rich.console import Console
 
 from benchmarks.environments import required_python
+from benchmarks.methods.ctr.impressions import Impressions
+from benchmarks.methods.ctr.table import FieldTable
+from benchmarks.methods.ctr.train import XDeepFMSettings
+from benchmarks.methods.ctr.xdeepfm import XDeepFM
 from newshelf.errors import SettingsError
-from newshelf.nn.xdeepfm import XDeepFM
-from newshelf.transfer.ctr.impressions import Impressions
-from newshelf.transfer.ctr.table import FieldTable
-from newshelf.transfer.ctr.train import XDeepFMSettings
 
 __all__ = ["Found", "copy_weights", "peer_python", "run_peer"]
 

@@ -8,17 +8,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.methods.meta.classify import EpisodeMaml, MamlLearner, classification_maml
+from benchmarks.methods.meta.ensemble import Ensemble, Member
+from benchmarks.methods.meta.episodes import EpisodeSampler
+from benchmarks.methods.meta.learner import FewShotLearner
+from benchmarks.methods.meta.metric import AllTypes
+from benchmarks.methods.meta.network import FewShotNet, ResidualAdapter
+from benchmarks.methods.meta.probe import LinearProbe
+from benchmarks.methods.meta.prototypes import Prototypes
+from benchmarks.methods.meta.refine import RefinedPrototypes
+from benchmarks.methods.meta.whitening import fit_whitening
 from newshelf.transfer.loop import fit
-from newshelf.transfer.meta.classify import EpisodeMaml, MamlLearner, classification_maml
-from newshelf.transfer.meta.ensemble import Ensemble, Member
-from newshelf.transfer.meta.episodes import EpisodeSampler
-from newshelf.transfer.meta.learner import FewShotLearner
-from newshelf.transfer.meta.metric import AllTypes
-from newshelf.transfer.meta.network import FewShotNet, ResidualAdapter
-from newshelf.transfer.meta.probe import LinearProbe
-from newshelf.transfer.meta.prototypes import Prototypes
-from newshelf.transfer.meta.refine import RefinedPrototypes
-from newshelf.transfer.meta.whitening import fit_whitening
 from newshelf.transfer.run import Run
 
 __all__ = [

@@ -7,6 +7,7 @@ import torch
 from sklearn.cluster import KMeans
 from torch.nn import functional as F
 
+from benchmarks.methods.meta.event_task import CategoryScorer
 from benchmarks.transfer.category_methods import (
     COMPARED,
     DRAWS,
@@ -37,7 +38,6 @@ from benchmarks.transfer.result import Goal, Row, TaskResult
 from newshelf.evaluation.figures.lines import Line, draw_lines
 from newshelf.nn.scorer import SiameseScorer
 from newshelf.nn.spec import ScorerSpec
-from newshelf.transfer.meta.event_task import CategoryScorer
 from newshelf.transfer.run import Run
 
 __all__ = ["run"]

@@ -6,13 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.methods.meta.category_events import CategoryEvents, category_events
+from benchmarks.methods.meta.event_task import Events, event_part
+from benchmarks.methods.meta.maml import Predict
 from newshelf.catalog import Catalog
 from newshelf.errors import TrainingError
 from newshelf.evaluation.metrics import hits, ndcg, tie_order, top_items
 from newshelf.evaluation.types import BoolArray, Case, FloatArray, IntArray
-from newshelf.transfer.meta.category_events import CategoryEvents, category_events
-from newshelf.transfer.meta.event_task import Events, event_part
-from newshelf.transfer.meta.maml import Predict
 
 __all__ = [
     "CANDIDATES",

@@ -8,6 +8,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from benchmarks.methods.adapt import (
+    DEFAULT,
+    METHODS,
+    AdaptSettings,
+    Labelled,
+    Projection,
+    Unlabelled,
+    adapt,
+)
 from benchmarks.transfer.context import Context
 from benchmarks.transfer.domains import (
     draw_domains,
@@ -20,15 +29,6 @@ from benchmarks.transfer.result import Goal, Row, TaskResult
 from newshelf.catalog import Catalog
 from newshelf.config import ImageTowerSettings
 from newshelf.nn.weights import load_image_tower
-from newshelf.transfer.adapt import (
-    DEFAULT,
-    METHODS,
-    AdaptSettings,
-    Labelled,
-    Projection,
-    Unlabelled,
-    adapt,
-)
 from newshelf.transfer.pictures import View, read_pictures, view_features
 from newshelf.transfer.run import Run
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import RidgeClassifier
 
+from benchmarks.methods.ctr.calibration import calibration_error
 from benchmarks.transfer.context import Context
 from benchmarks.transfer.result import Row
 from newshelf.catalog import Catalog
@@ -16,7 +17,6 @@ from newshelf.knowledge.learning import learn_lexicon
 from newshelf.knowledge.lexicon import Lexicon
 from newshelf.knowledge.statements import Texts
 from newshelf.knowledge.vocabulary import packaged_lexicon
-from newshelf.transfer.ctr.calibration import calibration_error
 
 __all__ = ["CALIBRATION", "COLOR", "TYPE", "measure_english"]
 

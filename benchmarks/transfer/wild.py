@@ -9,12 +9,7 @@ from sklearn.metrics import f1_score
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
-from benchmarks.transfer.context import Context
-from benchmarks.transfer.domains import draw_domains, draw_rows, linear_probe, method_name
-from benchmarks.transfer.result import Goal, Row, TaskResult
-from newshelf.catalog import Catalog
-from newshelf.catalog.schema import category_levels
-from newshelf.transfer.adapt import (
+from benchmarks.methods.adapt import (
     DEFAULT,
     METHODS,
     AdaptSettings,
@@ -22,6 +17,11 @@ from newshelf.transfer.adapt import (
     Unlabelled,
     adapt,
 )
+from benchmarks.transfer.context import Context
+from benchmarks.transfer.domains import draw_domains, draw_rows, linear_probe, method_name
+from benchmarks.transfer.result import Goal, Row, TaskResult
+from newshelf.catalog import Catalog
+from newshelf.catalog.schema import category_levels
 from newshelf.transfer.run import Run
 
 __all__ = ["SOURCE_CLASSES", "TARGET_CLASSES", "run"]

@@ -12,6 +12,13 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from sklearn.metrics import log_loss, roc_auc_score
 
+from benchmarks.methods.ctr.calibration import calibration_error
+from benchmarks.methods.ctr.impressions import Impressions, positives
+from benchmarks.methods.ctr.negatives import Negatives
+from benchmarks.methods.ctr.ranker import XDeepFMRanker
+from benchmarks.methods.ctr.table import FieldTable, field_table
+from benchmarks.methods.ctr.train import XDeepFMResult, XDeepFMSettings, predict, train_xdeepfm
+from benchmarks.methods.ctr.xdeepfm import XDeepFM
 from benchmarks.transfer.clicks import Shop, labelled_rows, read_shop, time_case_split
 from benchmarks.transfer.context import Context
 from benchmarks.transfer.deepctr import Found, copy_weights, peer_python, run_peer
@@ -19,13 +26,6 @@ from benchmarks.transfer.result import Goal, Row, TaskResult
 from newshelf.evaluation.baselines import Ease, Popularity
 from newshelf.evaluation.evaluate import evaluate
 from newshelf.evaluation.types import Ranker, Split
-from newshelf.nn.xdeepfm import XDeepFM
-from newshelf.transfer.ctr.calibration import calibration_error
-from newshelf.transfer.ctr.impressions import Impressions, positives
-from newshelf.transfer.ctr.negatives import Negatives
-from newshelf.transfer.ctr.ranker import XDeepFMRanker
-from newshelf.transfer.ctr.table import FieldTable, field_table
-from newshelf.transfer.ctr.train import XDeepFMResult, XDeepFMSettings, predict, train_xdeepfm
 from newshelf.transfer.run import Run
 
 __all__ = ["run"]

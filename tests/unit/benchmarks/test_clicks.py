@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks.methods.ctr.table import field_table
+from benchmarks.methods.ctr.train import XDeepFMSettings
 from benchmarks.transfer.clicks import labelled_rows, read_shop, time_case_split
 from benchmarks.transfer.deepctr import run_peer
 from newshelf.catalog import read_catalog
 from newshelf.errors import SettingsError, TrainingError
-from newshelf.transfer.ctr.table import field_table
-from newshelf.transfer.ctr.train import XDeepFMSettings
 
 CUT = 1000
 

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
+from benchmarks.methods.adapt import DEFAULT, METHODS, AdaptSettings
 from benchmarks.transfer import (
     category_methods,
     episode_methods,
@@ -20,7 +21,6 @@ from benchmarks.transfer.episode_methods import BASELINES, TOGETHER, WITH_TITLE,
 from benchmarks.transfer.episodes import _measure
 from benchmarks.transfer.jewellery import _DEVELOPMENT, _drawn, _Shelf
 from newshelf.evaluation.types import Case, Split
-from newshelf.transfer.adapt import DEFAULT, METHODS, AdaptSettings
 
 TARGET = torch.arange(600) % 5
 

@@ -98,7 +98,7 @@ def test_a_worker_that_keeps_dying_is_not_waited_for(start_fake: Start) -> None:
 
 def test_waiting_has_an_end(start_fake: Start) -> None:
     state = start_fake(answers={"recommender": 503})
-    with pytest.raises(ServerError, match="recommender did not answer.*within 1 s"):
+    with pytest.raises(ServerError, match=r"recommender did not answer.*within 1 s"):
         wait_until_ready(state, QUESTIONS, timeout_s=1)
 
 

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from newshelf.transfer.meta.classify import MamlLearner, classification_maml
-from newshelf.transfer.meta.episodes import EpisodeSampler
-from newshelf.transfer.meta.learner import FewShotLearner
-from newshelf.transfer.meta.network import FewShotNet, ResidualAdapter
+from benchmarks.methods.meta.classify import MamlLearner, classification_maml
+from benchmarks.methods.meta.episodes import EpisodeSampler
+from benchmarks.methods.meta.learner import FewShotLearner
+from benchmarks.methods.meta.network import FewShotNet, ResidualAdapter
 
 WIDTH, WAYS = 12, 3
 

@@ -5,8 +5,7 @@ import math
 import pytest
 import torch
 
-from newshelf.errors import TrainingError
-from newshelf.transfer.adapt import (
+from benchmarks.methods.adapt import (
     METHODS,
     AdaptSettings,
     Labelled,
@@ -15,7 +14,8 @@ from newshelf.transfer.adapt import (
     adapt,
     mk_mmd,
 )
-from newshelf.transfer.adapt.dann import DANN
+from benchmarks.methods.adapt.dann import DANN
+from newshelf.errors import TrainingError
 from newshelf.transfer.run import Run
 
 SMALL = AdaptSettings(components=16, bottleneck=16, batch_size=32, steps=10, epochs=10)

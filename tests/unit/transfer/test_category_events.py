@@ -9,12 +9,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from newshelf.errors import TrainingError
-from newshelf.nn.scorer import SiameseScorer
-from newshelf.nn.spec import ScorerSpec
-from newshelf.transfer.loop import fit
-from newshelf.transfer.meta.category_events import CategoryEvents, category_events
-from newshelf.transfer.meta.event_task import (
+from benchmarks.methods.meta.category_events import CategoryEvents, category_events
+from benchmarks.methods.meta.event_task import (
     CategoryScorer,
     Events,
     EventTasks,
@@ -23,8 +19,12 @@ from newshelf.transfer.meta.event_task import (
     event_part,
     one_event_each,
 )
-from newshelf.transfer.meta.maml import Maml
-from newshelf.transfer.meta.tilt import tilted_order
+from benchmarks.methods.meta.maml import Maml
+from benchmarks.methods.meta.tilt import tilted_order
+from newshelf.errors import TrainingError
+from newshelf.nn.scorer import SiameseScorer
+from newshelf.nn.spec import ScorerSpec
+from newshelf.transfer.loop import fit
 from newshelf.transfer.run import Run
 
 ITEMS, WIDTH = 60, 16

@@ -5,12 +5,12 @@ import pandas as pd
 import pytest
 import torch
 
+from benchmarks.methods.ctr.impressions import exposures, positives
+from benchmarks.methods.ctr.negatives import Negatives
+from benchmarks.methods.ctr.table import FIELDS, field_table
+from benchmarks.methods.ctr.vocabulary import Vocabulary
 from newshelf.catalog.schema import EventType
 from newshelf.errors import TrainingError
-from newshelf.transfer.ctr.impressions import exposures, positives
-from newshelf.transfer.ctr.negatives import Negatives
-from newshelf.transfer.ctr.table import FIELDS, field_table
-from newshelf.transfer.ctr.vocabulary import Vocabulary
 
 
 def array(*values):

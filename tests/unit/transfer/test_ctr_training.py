@@ -8,16 +8,16 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+from benchmarks.methods.ctr.calibration import calibration_error
+from benchmarks.methods.ctr.fields import Field
+from benchmarks.methods.ctr.impressions import Impressions, positives
+from benchmarks.methods.ctr.losses import LogLoss, Pairs, PairwiseLoss, pairwise_loss
+from benchmarks.methods.ctr.negatives import Negatives
+from benchmarks.methods.ctr.ranker import XDeepFMRanker
+from benchmarks.methods.ctr.table import FieldTable
+from benchmarks.methods.ctr.train import XDeepFMSettings, predict, train_xdeepfm
+from benchmarks.methods.ctr.xdeepfm import XDeepFM, XDeepFMSpec
 from newshelf.errors import TrainingError
-from newshelf.nn.fields import Field
-from newshelf.nn.xdeepfm import XDeepFM, XDeepFMSpec
-from newshelf.transfer.ctr.calibration import calibration_error
-from newshelf.transfer.ctr.impressions import Impressions, positives
-from newshelf.transfer.ctr.losses import LogLoss, Pairs, PairwiseLoss, pairwise_loss
-from newshelf.transfer.ctr.negatives import Negatives
-from newshelf.transfer.ctr.ranker import XDeepFMRanker
-from newshelf.transfer.ctr.table import FieldTable
-from newshelf.transfer.ctr.train import XDeepFMSettings, predict, train_xdeepfm
 from newshelf.transfer.run import Run
 
 TINY = XDeepFMSettings(

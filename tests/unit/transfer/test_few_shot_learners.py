@@ -6,13 +6,13 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch.nn import functional as F
 
+from benchmarks.methods.meta.ensemble import Ensemble, Member
+from benchmarks.methods.meta.episodes import EpisodeSampler
+from benchmarks.methods.meta.probe import LinearProbe
+from benchmarks.methods.meta.prototypes import Prototypes
+from benchmarks.methods.meta.refine import RefinedPrototypes
+from benchmarks.methods.meta.whitening import fit_whitening
 from newshelf.errors import TrainingError
-from newshelf.transfer.meta.ensemble import Ensemble, Member
-from newshelf.transfer.meta.episodes import EpisodeSampler
-from newshelf.transfer.meta.probe import LinearProbe
-from newshelf.transfer.meta.prototypes import Prototypes
-from newshelf.transfer.meta.refine import RefinedPrototypes
-from newshelf.transfer.meta.whitening import fit_whitening
 from tests.unit.transfer.few_shot import WAYS, WIDTH, accuracy, maml_learner, noisy_types
 from tests.unit.transfer.synthetic import clusters
 

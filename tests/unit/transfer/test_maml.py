@@ -12,9 +12,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from benchmarks.methods.meta.maml import Maml
 from newshelf.errors import TrainingError
 from newshelf.transfer.loop import fit
-from newshelf.transfer.meta.maml import Maml
 from newshelf.transfer.run import Run
 
 STEPS, RATE, TASKS = 3, 0.3, 4

@@ -5,18 +5,18 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 
-from newshelf.errors import TrainingError
-from newshelf.transfer.loop import fit
-from newshelf.transfer.meta.classify import (
+from benchmarks.methods.meta.classify import (
     EpisodeMaml,
     Labelled,
     MamlLearner,
     classification_maml,
 )
-from newshelf.transfer.meta.episodes import Episode, EpisodeSampler
-from newshelf.transfer.meta.metric import AllTypes, EpisodePrototypes
-from newshelf.transfer.meta.network import FewShotNet, ResidualAdapter
-from newshelf.transfer.meta.prototypes import Prototypes
+from benchmarks.methods.meta.episodes import Episode, EpisodeSampler
+from benchmarks.methods.meta.metric import AllTypes, EpisodePrototypes
+from benchmarks.methods.meta.network import FewShotNet, ResidualAdapter
+from benchmarks.methods.meta.prototypes import Prototypes
+from newshelf.errors import TrainingError
+from newshelf.transfer.loop import fit
 from newshelf.transfer.run import Run
 from tests.unit.transfer.few_shot import WAYS, WIDTH, accuracy, maml_learner, noisy_types
 

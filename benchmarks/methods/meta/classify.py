@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from benchmarks.methods.meta.episodes import Episode
+from benchmarks.methods.meta.learner import Embedding, check_queries, check_support
+from benchmarks.methods.meta.maml import Maml, Parameters, Predict
+from benchmarks.methods.meta.network import FewShotNet
+from benchmarks.methods.meta.prototypes import class_means
 from newshelf.errors import TrainingError
 from newshelf.transfer.loop import Objective
-from newshelf.transfer.meta.episodes import Episode
-from newshelf.transfer.meta.learner import Embedding, check_queries, check_support
-from newshelf.transfer.meta.maml import Maml, Parameters, Predict
-from newshelf.transfer.meta.network import FewShotNet
-from newshelf.transfer.meta.prototypes import class_means
 
 __all__ = ["EpisodeMaml", "Labelled", "MamlLearner", "classification_maml"]
 
@@ -98,7 +98,7 @@ class MamlLearner:
         """Take the inner steps on ``support (S, F)``.
 
         Raises:
-            TrainingError: see :func:`newshelf.transfer.meta.learner.check_support`; or plain
+            TrainingError: see :func:`benchmarks.methods.meta.learner.check_support`; or plain
                 MAML was trained for another number of classes.
         """
         ways = check_support(support, labels)

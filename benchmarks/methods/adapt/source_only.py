@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from newshelf.transfer.adapt.base import AdaptationLoss
-from newshelf.transfer.adapt.domains import Labelled, Unlabelled
+from benchmarks.methods.adapt.base import AdaptationLoss
+from benchmarks.methods.adapt.domains import Labelled, Unlabelled
 
 __all__ = ["SourceOnly"]
 

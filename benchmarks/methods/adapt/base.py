@@ -5,8 +5,8 @@ from abc import ABC, abstractmethod
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from newshelf.transfer.adapt.domains import Labelled, Unlabelled
-from newshelf.transfer.adapt.network import AdaptationNetwork
+from benchmarks.methods.adapt.domains import Labelled, Unlabelled
+from benchmarks.methods.adapt.network import AdaptationNetwork
 
 __all__ = ["AdaptationLoss"]
 

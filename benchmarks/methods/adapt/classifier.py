@@ -4,9 +4,9 @@ import torch
 from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
+from benchmarks.methods.adapt.domains import Labelled, Unlabelled
+from benchmarks.methods.adapt.network import AdaptationNetwork
 from newshelf.errors import TrainingError
-from newshelf.transfer.adapt.domains import Labelled, Unlabelled
-from newshelf.transfer.adapt.network import AdaptationNetwork
 
 __all__ = ["DomainClassifier", "Projection"]
 

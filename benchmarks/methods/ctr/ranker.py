@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.methods.ctr.impressions import Impressions
+from benchmarks.methods.ctr.table import FieldTable
+from benchmarks.methods.ctr.xdeepfm import XDeepFM
 from newshelf.evaluation.types import FloatArray, IntArray
-from newshelf.nn.xdeepfm import XDeepFM
-from newshelf.transfer.ctr.impressions import Impressions
-from newshelf.transfer.ctr.table import FieldTable
 
 __all__ = ["XDeepFMRanker"]
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from newshelf.nn.xdeepfm import XDeepFM
-from newshelf.transfer.ctr.impressions import Impressions
-from newshelf.transfer.ctr.table import FieldTable, Inputs
+from benchmarks.methods.ctr.impressions import Impressions
+from benchmarks.methods.ctr.table import FieldTable, Inputs
+from benchmarks.methods.ctr.xdeepfm import XDeepFM
 from newshelf.transfer.loop import Objective
 
 __all__ = ["LogLoss", "Pairs", "PairwiseLoss", "pairwise_loss"]

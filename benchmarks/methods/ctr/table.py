@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.methods.ctr.fields import Field
+from benchmarks.methods.ctr.impressions import Impressions
+from benchmarks.methods.ctr.vocabulary import Vocabulary
 from newshelf.catalog import Catalog
 from newshelf.errors import TrainingError
 from newshelf.evaluation.types import BoolArray, IntArray
-from newshelf.nn.fields import Field
 from newshelf.nn.inputs import attribute_row, price_edges
 from newshelf.nn.spec import ATTRIBUTE_COLUMNS, AttributeInput
-from newshelf.transfer.ctr.impressions import Impressions
-from newshelf.transfer.ctr.vocabulary import Vocabulary
 
 __all__ = ["CONTEXT", "FIELDS", "FieldTable", "Inputs", "field_table"]
 
@@ -38,7 +38,7 @@ _CONTEXT_SIZES = {"hour": 25, "weekday": 8, "month": 13}
 
 
 class Inputs(NamedTuple):
-    """Those of ``newshelf.nn.fields.FieldEmbedding``."""
+    """Those of ``benchmarks.methods.ctr.fields.FieldEmbedding``."""
 
     categories: Tensor
     bags: Tensor

@@ -7,8 +7,8 @@ from pydantic import BaseModel, ConfigDict, PositiveInt, model_validator
 from pydantic import Field as Bounded
 from torch import Tensor, nn
 
-from newshelf.nn.cin import CIN, Activation
-from newshelf.nn.fields import Field, FieldEmbedding
+from benchmarks.methods.ctr.cin import CIN, Activation
+from benchmarks.methods.ctr.fields import Field, FieldEmbedding
 
 __all__ = ["XDeepFM", "XDeepFMSpec"]
 

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from newshelf.errors import TrainingError
-from newshelf.transfer.meta.learner import (
+from benchmarks.methods.meta.learner import (
     Classifier,
     FewShotLearner,
     check_queries,
     check_support,
 )
+from newshelf.errors import TrainingError
 
 __all__ = ["Ensemble", "Member"]
 
@@ -52,7 +52,7 @@ class Ensemble:
         """Learn from ``support (S, F)``.
 
         Raises:
-            TrainingError: see :func:`newshelf.transfer.meta.learner.check_support`, and what
+            TrainingError: see :func:`benchmarks.methods.meta.learner.check_support`, and what
                 a member raises.
         """
         check_support(support, labels)

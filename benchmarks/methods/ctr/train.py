@@ -10,14 +10,14 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import Generator
 
+from benchmarks.methods.ctr.cin import Activation
+from benchmarks.methods.ctr.impressions import Impressions
+from benchmarks.methods.ctr.losses import LogLoss, Pairs, PairwiseLoss
+from benchmarks.methods.ctr.negatives import Negatives
+from benchmarks.methods.ctr.table import FieldTable
+from benchmarks.methods.ctr.xdeepfm import XDeepFM, XDeepFMSpec
 from newshelf.errors import TrainingError
 from newshelf.evaluation.types import FloatArray
-from newshelf.nn.cin import Activation
-from newshelf.nn.xdeepfm import XDeepFM, XDeepFMSpec
-from newshelf.transfer.ctr.impressions import Impressions
-from newshelf.transfer.ctr.losses import LogLoss, Pairs, PairwiseLoss
-from newshelf.transfer.ctr.negatives import Negatives
-from newshelf.transfer.ctr.table import FieldTable
 from newshelf.transfer.loop import Batches, History, Objective, fit
 from newshelf.transfer.run import Run
 

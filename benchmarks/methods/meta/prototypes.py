@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from newshelf.transfer.meta.learner import Embedding, check_queries, check_support
+from benchmarks.methods.meta.learner import Embedding, check_queries, check_support
 
 __all__ = ["Metric", "Prototypes", "class_means", "prototype_scores"]
 
@@ -50,7 +50,7 @@ class Prototypes:
         """The means of ``support (S, F)`` by class.
 
         Raises:
-            TrainingError: see :func:`newshelf.transfer.meta.learner.check_support`.
+            TrainingError: see :func:`benchmarks.methods.meta.learner.check_support`.
         """
         ways = check_support(support, labels)
         rows = self.embed(support) if self.embed is not None else support

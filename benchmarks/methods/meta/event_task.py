@@ -21,13 +21,13 @@ from torch import Tensor, nn
 from torch.func import vmap
 from torch.nn import functional as F
 
+from benchmarks.methods.meta.category_events import CategoryEvents
+from benchmarks.methods.meta.maml import Predict
+from benchmarks.methods.meta.tilt import tilted_order
 from newshelf.errors import TrainingError
 from newshelf.evaluation.types import IntArray
 from newshelf.nn.scorer import SiameseScorer
 from newshelf.transfer.loop import Batches, Objective
-from newshelf.transfer.meta.category_events import CategoryEvents
-from newshelf.transfer.meta.maml import Predict
-from newshelf.transfer.meta.tilt import tilted_order
 
 __all__ = [
     "CategoryScorer",
@@ -133,7 +133,7 @@ class EventTasks:
     the same number for all tasks, so that they stack."""
     tilt: float = 0.0
     """How far the products' popularity differs from task to task; see
-    :mod:`newshelf.transfer.meta.tilt`. Joint training wants 0."""
+    :mod:`benchmarks.methods.meta.tilt`. Joint training wants 0."""
 
     def __post_init__(self) -> None:
         if not self.categories:

@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn import functional as F
 
-from newshelf.transfer.meta.learner import Embedding, check_queries, check_support
+from benchmarks.methods.meta.learner import Embedding, check_queries, check_support
 
 __all__ = ["LinearProbe"]
 
@@ -33,7 +33,7 @@ class LinearProbe:
         """Fit ``support (S, F)``.
 
         Raises:
-            TrainingError: see :func:`newshelf.transfer.meta.learner.check_support`.
+            TrainingError: see :func:`benchmarks.methods.meta.learner.check_support`.
         """
         ways = check_support(support, labels)
         rows = F.normalize(self.embed(support) if self.embed is not None else support, dim=1)

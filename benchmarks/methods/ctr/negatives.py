@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from benchmarks.methods.ctr.impressions import Impressions
 from newshelf.errors import TrainingError
 from newshelf.evaluation.types import IntArray
-from newshelf.transfer.ctr.impressions import Impressions
 
 __all__ = ["Negatives"]
 

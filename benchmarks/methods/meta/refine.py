@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from newshelf.transfer.meta.learner import Embedding, check_queries, check_support
-from newshelf.transfer.meta.prototypes import prototype_scores
+from benchmarks.methods.meta.learner import Embedding, check_queries, check_support
+from benchmarks.methods.meta.prototypes import prototype_scores
 
 __all__ = ["RefinedPrototypes"]
 
@@ -38,7 +38,7 @@ class RefinedPrototypes:
         """Keep the sums of ``support (S, F)`` by class.
 
         Raises:
-            TrainingError: see :func:`newshelf.transfer.meta.learner.check_support`.
+            TrainingError: see :func:`benchmarks.methods.meta.learner.check_support`.
         """
         ways = check_support(support, labels)
         members = F.one_hot(labels, ways).to(support.dtype)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from newshelf.transfer.adapt.reversal import reverse_gradient
+from benchmarks.methods.adapt.reversal import reverse_gradient
 
 __all__ = ["Discriminator"]
 

@@ -2,10 +2,10 @@
 
 from torch import Tensor
 
-from newshelf.transfer.adapt.base import AdaptationLoss
-from newshelf.transfer.adapt.domains import Labelled, Unlabelled
-from newshelf.transfer.adapt.mmd import mk_mmd
-from newshelf.transfer.adapt.reversal import ramp
+from benchmarks.methods.adapt.base import AdaptationLoss
+from benchmarks.methods.adapt.domains import Labelled, Unlabelled
+from benchmarks.methods.adapt.mmd import mk_mmd
+from benchmarks.methods.adapt.reversal import ramp
 
 __all__ = ["DAN"]
 

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from newshelf.transfer.adapt.base import AdaptationLoss
-from newshelf.transfer.adapt.domains import Labelled, Unlabelled
-from newshelf.transfer.adapt.entropy import entropy
+from benchmarks.methods.adapt.base import AdaptationLoss
+from benchmarks.methods.adapt.domains import Labelled, Unlabelled
+from benchmarks.methods.adapt.entropy import entropy
 
 __all__ = ["MCC", "class_confusion"]
 

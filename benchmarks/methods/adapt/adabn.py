@@ -1,6 +1,6 @@
 """Adaptive batch normalisation (AdaBN: Li et al., Pattern Recognition 2018)."""
 
-from newshelf.transfer.adapt.source_only import SourceOnly
+from benchmarks.methods.adapt.source_only import SourceOnly
 
 __all__ = ["AdaBN"]
 

@@ -4,12 +4,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from newshelf.transfer.adapt.base import AdaptationLoss
-from newshelf.transfer.adapt.domains import Labelled, Unlabelled
-from newshelf.transfer.adapt.entropy import entropy
-from newshelf.transfer.adapt.mmd import discrepancy, kernels
-from newshelf.transfer.adapt.network import AdaptationNetwork
-from newshelf.transfer.adapt.reversal import ramp
+from benchmarks.methods.adapt.base import AdaptationLoss
+from benchmarks.methods.adapt.domains import Labelled, Unlabelled
+from benchmarks.methods.adapt.entropy import entropy
+from benchmarks.methods.adapt.mmd import discrepancy, kernels
+from benchmarks.methods.adapt.network import AdaptationNetwork
+from benchmarks.methods.adapt.reversal import ramp
 
 __all__ = ["RTN"]
 

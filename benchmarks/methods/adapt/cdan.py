@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
-from newshelf.transfer.adapt.base import AdaptationLoss
-from newshelf.transfer.adapt.discriminator import Discriminator
-from newshelf.transfer.adapt.domains import Labelled, Unlabelled
-from newshelf.transfer.adapt.entropy import entropy
-from newshelf.transfer.adapt.network import AdaptationNetwork
-from newshelf.transfer.adapt.reversal import ramp
+from benchmarks.methods.adapt.base import AdaptationLoss
+from benchmarks.methods.adapt.discriminator import Discriminator
+from benchmarks.methods.adapt.domains import Labelled, Unlabelled
+from benchmarks.methods.adapt.entropy import entropy
+from benchmarks.methods.adapt.network import AdaptationNetwork
+from benchmarks.methods.adapt.reversal import ramp
 
 __all__ = ["CDAN"]
 

@@ -6,11 +6,11 @@ and a classifier with it on features from any extractor, and returns a classifie
 domains.
 """
 
-from newshelf.transfer.adapt.adapt import DEFAULT, METHODS, AdaptSettings, adapt
-from newshelf.transfer.adapt.base import AdaptationLoss
-from newshelf.transfer.adapt.classifier import DomainClassifier, Projection
-from newshelf.transfer.adapt.domains import Labelled, Unlabelled
-from newshelf.transfer.adapt.mmd import mk_mmd
+from benchmarks.methods.adapt.adapt import DEFAULT, METHODS, AdaptSettings, adapt
+from benchmarks.methods.adapt.base import AdaptationLoss
+from benchmarks.methods.adapt.classifier import DomainClassifier, Projection
+from benchmarks.methods.adapt.domains import Labelled, Unlabelled
+from benchmarks.methods.adapt.mmd import mk_mmd
 
 __all__ = [
     "DEFAULT",

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.func import vmap
 from torch.nn import functional as F
 
+from benchmarks.methods.meta.episodes import Episode
+from benchmarks.methods.meta.network import ResidualAdapter
+from benchmarks.methods.meta.prototypes import class_means, prototype_scores
 from newshelf.transfer.loop import Objective
-from newshelf.transfer.meta.episodes import Episode
-from newshelf.transfer.meta.network import ResidualAdapter
-from newshelf.transfer.meta.prototypes import class_means, prototype_scores
 
 __all__ = ["AllTypes", "EpisodePrototypes"]
 
