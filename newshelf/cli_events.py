@@ -44,6 +44,9 @@ def prune(
         float,
         typer.Option(min=2, max=36500, help="How long answers and events are kept.", metavar="N"),
     ],
+    force: Annotated[
+        bool, typer.Option("--force", help="Also if the machine's clock may be wrong.")
+    ] = False,
     catalog: CatalogOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
@@ -72,7 +75,7 @@ def prune(
 
         covariate_days = rollouts.plan.settings.covariate_days
         pruned = prune_events(
-            rollouts.store, before, covariate_days=covariate_days, on_removed=tell
+            rollouts.store, before, covariate_days=covariate_days, force=force, on_removed=tell
         )
     console.print(
         f"removed what was before {before:%Y-%m-%d %H:%M} UTC: {pruned.exposures:,} answers, "

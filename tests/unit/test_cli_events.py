@@ -82,6 +82,22 @@ def test_prune_removes_what_is_older(run: Run, url: str) -> None:
     assert left(url) == ["10", "1"]
 
 
+def test_a_clock_that_may_be_ahead_removes_nothing(run: Run, url: str) -> None:
+    with EventStore.open(url) as store:
+        # As if the clock had been put forward by 10 days since the last answer.
+        store.prune(datetime.now(UTC) - timedelta(days=20))
+        kept = next(iter(store.exposures()))
+        store.prune(datetime.now(UTC))
+        store.add_exposures([kept])
+    code, said = run("prune", "--keep-days", "5")
+    assert code == 2
+    assert f"the newest answer is of {kept.at:%Y-%m-%d}" in said
+    with EventStore.open(url) as store:
+        assert list(store.exposures()) == [kept]
+    assert run("prune", "--keep-days", "5", "--force")[0] == 0
+    assert left(url) == []
+
+
 @pytest.mark.parametrize("days", ["1", "0", "-3", "nan", "1e9"])
 def test_a_span_that_makes_no_sense_is_refused(run: Run, url: str, days: str) -> None:
     code, _ = run("prune", "--keep-days", days)

@@ -1,7 +1,7 @@
 """The event store: one object per process, for every thread."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Self
 
@@ -20,7 +20,7 @@ from newshelf.rollout.store.looks import KeptLook, add_look, last_look, read_loo
 from newshelf.rollout.store.migrate import migrate
 from newshelf.rollout.store.observe import Observed, observe
 from newshelf.rollout.store.outcome import Outcome
-from newshelf.rollout.store.prune import Pruned, prune
+from newshelf.rollout.store.prune import Pruned, clock_doubt, prune
 from newshelf.rollout.store.read import (
     StoredFeedback,
     last_answer_at,
@@ -168,6 +168,10 @@ class EventStore:
         """All events, or those of one rollout, in the order in which they were stored."""
         return read_feedback(self._database, rollout)
 
+    def clock_doubt(self, before: datetime, now: datetime) -> str | None:
+        """Why the clock may have jumped, so that pruning would remove young rows; see there."""
+        return clock_doubt(self._database, to_us(before), to_us(now))
+
     def prune(
         self, before: datetime, on_removed: Callable[[int], None] = lambda _rows: None
     ) -> Pruned:
@@ -175,7 +179,7 @@ class EventStore:
 
         An old row that was stored after younger ones may stay until the next call.
         """
-        return prune(self._database, to_us(before), on_removed)
+        return prune(self._database, to_us(before), to_us(datetime.now(UTC)), on_removed)
 
     def export_events(self, path: Path) -> int:
         """Write all feedback in the catalogue's events format.
