@@ -251,7 +251,7 @@ def test_shadow_answers_go_the_same_way(store: EventStore, exposure) -> None:
         await group.close()
 
     run(main)
-    assert store.shadow("spring", since=answer.at)["requests"] == 1
+    assert store.shadow("spring", since=answer.at)[0]["requests"] == 1
 
 
 def test_gateways_that_share_a_file_wait_for_each_other(tmp_path: Path, exposure) -> None:

@@ -45,7 +45,7 @@ def test_what_was_before_goes_and_the_rest_stays(
     left = [f"{n:02}" for n in range(25, 40)]
     assert sorted(one.request_id for one in store.exposures()) == left
     assert sorted(one.event_id for one in store.feedback()) == [f"e{name}" for name in left]
-    assert store.shadow("spring", since=START)["requests"] == 15
+    assert store.shadow("spring", since=START)[0]["requests"] == 15
     assert store.prune(at(25)) == Pruned(exposures=0, feedback=0, shadow_answers=0)
 
 

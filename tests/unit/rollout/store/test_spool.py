@@ -60,7 +60,7 @@ def test_what_is_replayed_is_what_was_written_each_once(
     assert {one.event_id: one.request_id for one in store.feedback()} == {
         one.event_id: one.request_id for one in events
     }
-    assert store.shadow("r", since=answers[0].at)["requests"] == 1
+    assert store.shadow("r", since=answers[0].at)[0]["requests"] == 1
 
 
 def test_what_the_store_does_not_take_stays(
