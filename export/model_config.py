@@ -39,6 +39,7 @@ def model_config(settings: ArchiveSettings, model: ModelServingSettings) -> str:
         preload=model.preload and model.threads <= 1,
         batch_size=model.batch_size,
         cache_bytes=model.cache_bytes,
+        limits=settings.limits,
     ).model_dump(mode="json")
     serving |= {"threads": model.threads, "decode_threads": model.decode_threads}
     limits = serving.pop("limits")

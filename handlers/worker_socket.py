@@ -7,11 +7,13 @@ each of them: 51 µs of a core for a request with a picture of 30 kB, in blocks 
 import socket
 import sys
 from io import BufferedReader
+from typing import Any
 
 from ts.protocol import otf_message_handler
 
 __all__ = ["read_in_blocks"]
 
+_whole_request = otf_message_handler._retrieve_request
 _readers: dict[socket.socket, BufferedReader] = {}
 """One: a worker has a single connection."""
 
@@ -22,6 +24,7 @@ def read_in_blocks() -> None:
     What was read before was read to the end of a message, so nothing is lost.
     """
     otf_message_handler._retrieve_buffer = _retrieve
+    otf_message_handler._retrieve_request = _request
 
 
 def _retrieve(connection: socket.socket, length: int) -> bytes:
@@ -33,3 +36,16 @@ def _retrieve(connection: socket.socket, length: int) -> bytes:
     if len(data) < length:
         sys.exit(0)
     return data
+
+
+def _request(connection: socket.socket) -> dict[str, Any] | None:
+    """The next request. Of a form's parts with one name, TorchServe would keep the last: the
+    later ones get a number, by which ``newshelf.serving.envelope`` refuses them.
+    """
+    request: dict[str, Any] | None = _whole_request(connection)
+    seen: set[str] = set()
+    for part in request["parameters"] if request else ():
+        if part["name"] in seen:
+            part["name"] += f"[{len(seen)}]"
+        seen.add(part["name"])
+    return request

@@ -20,6 +20,7 @@ __all__ = [
     "ImageTowerSettings",
     "IndexSettings",
     "KnowledgeSettings",
+    "Limits",
     "ModelServingSettings",
     "RolloutSettings",
     "SampleSettings",
@@ -213,6 +214,28 @@ class IndexSettings(_Section):
     """With more items the search is approximate; exact otherwise."""
 
 
+class Limits(_Section):
+    """How much one request may ask for: safe by default, and the same in gateway and workers."""
+
+    max_body_bytes: Positive = 8_000_000
+    """All parts of one request to a model: a picture of ``max_picture_bytes`` in base64 fits."""
+    max_picture_bytes: Positive = 5_000_000
+    """One picture, after base64."""
+    max_pixels: Positive = 40_000_000
+    """Width times height of one picture, read from its header before it is decoded."""
+    max_request_pixels: Positive = 80_000_000
+    """The same of all pictures of a request together."""
+    max_text_chars: Positive = 10_000
+    """Each text field of a product."""
+    max_instances: Positive = 64
+    """Products to encode in one request."""
+    max_history: Positive = 200
+    max_candidates: Positive = 1_000
+    max_k: Positive = 100
+    timeout_ms: Positive = 10_000
+    """From a request's arrival to its answer, unless it names a shorter time."""
+
+
 class ArchiveSettings(_Section):
     """What is archived, and how it is served."""
 
@@ -224,6 +247,7 @@ class ArchiveSettings(_Section):
     """By what ONNX Runtime computes on a GPU."""
     encoder: ModelServingSettings = ModelServingSettings()
     recommender: ModelServingSettings = ModelServingSettings()
+    limits: Limits = Limits()
 
 
 class GatewaySettings(_Section):

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from newshelf.config import Limits
 from newshelf.errors import NewshelfError, RequestError, UnknownItem
 from newshelf.serving.asked import Asked, parse_recommend
-from newshelf.serving.limits import Limits
 from newshelf.serving.products import ProductInput, parse_products
 from newshelf.serving.protocol import Answer, RawRequest, error_answer, json_answer
 

@@ -2,6 +2,7 @@
 
 A request's way, with the modules that it passes::
 
+    connections sockets: how many, how long
     guard       request id, key, rate, body limit, deadline; headers, metrics and log of the answer
     app         routes; openapi: what they take and give
     parse       the body, checked

@@ -82,8 +82,10 @@ class Alive(_Answer):
 
 
 class Ready(_Answer):
-    """Both models answer, and answers are recorded."""
+    """Shoppers get an answer, from the model or from what is popular, and it is recorded."""
 
     status: Literal["ready"] = "ready"
+    missing: dict[str, str]
+    """Models that do not answer, with the reason."""
     spooled: str | None = None
     """Why answers wait in the spool for the event store; left out while they do not."""

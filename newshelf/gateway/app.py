@@ -1,5 +1,6 @@
 """The routes."""
 
+import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
@@ -40,6 +41,7 @@ from newshelf.gateway.parse import (
     FeedbackIn,
     RecommendIn,
     SimilarIn,
+    parse_encode,
     parse_feedback,
     parse_recommend,
     parse_similar,
@@ -67,6 +69,8 @@ ROUTES = (
     DOCS,
     _DESCRIPTION,
 )
+_LARGE = 64 * 1024
+"""Bytes of a body that is taken apart beside the event loop."""
 _REFUSED = errors_of(
     RequestError, NotJson, InvalidField, TooLarge, UnsupportedMedia, Unauthorized, RateLimited
 )
@@ -130,10 +134,12 @@ def _add_recommending(app: FastAPI, parts: Callable[[], Parts]) -> None:
     )
     async def encode(request: Request) -> Response:
         """The embedding and labels of a product: as JSON, a form, or a bare picture."""
-        body, media = await request.body(), _content_type(request)
-        call = _call(request)
+        call, found = _call(request), parts()
+        args = await request.body(), _content_type(request), found.limits
+        large = len(args[0]) > _LARGE
+        body = await asyncio.to_thread(parse_encode, *args) if large else parse_encode(*args)
         call.source = "model"
-        return _response(await parts().models.ask("encoder", "", body, call.deadline, media))
+        return _response(await found.models.ask("encoder", "", body, call.deadline))
 
 
 def _add_feedback(app: FastAPI, parts: Callable[[], Parts]) -> None:
@@ -184,8 +190,13 @@ def _add_watching(app: FastAPI, parts: Callable[[], Parts]) -> None:
         responses=errors_of(Unavailable),
     )
     async def readyz(request: Request) -> Response:
-        """Whether both models answer, and answers are recorded. Needs no key."""
-        return _json(Ready(spooled=await parts().readiness.check(_call(request).deadline)))
+        """Whether shoppers get an answer; with ``?strict``, from every model. Needs no key."""
+        found = parts()
+        missing = await found.readiness.missing(_call(request).deadline)
+        unanswered = "recommender" in missing and not len(found.recommender.fallback)
+        if missing and (unanswered or "strict" in request.query_params):
+            raise Unavailable("; ".join(f"{model}: {why}" for model, why in missing.items()))
+        return _json(Ready(missing=missing, spooled=found.readiness.spooled()))
 
     @app.get("/metrics", response_class=Response, responses=errors_of(Unauthorized))
     async def metrics(_request: Request) -> Response:

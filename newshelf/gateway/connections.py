@@ -5,11 +5,11 @@ When there are too many, the one that has waited longest makes room for the new 
 sockets keep nobody out; a busy one is never closed for another.
 """
 
-import resource
 from asyncio import TimerHandle, Transport
+from collections import Counter
 from collections.abc import MutableMapping
-from dataclasses import dataclass, field
 from ipaddress import IPv6Address, ip_address, ip_network
+from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit, setrlimit
 from typing import Any
 
 import orjson
@@ -19,9 +19,7 @@ from newshelf.config import GatewaySettings
 from newshelf.errors import HeadTooLarge, NewshelfError, RequestError, RequestTimeout, Unavailable
 from newshelf.gateway.call import SCOPE, Call
 
-__all__ = ["Connections", "LimitedHttp", "raise_file_limit"]
-
-Scope = MutableMapping[str, Any]
+__all__ = ["Connections", "LimitedHttp"]
 
 _OTHER_FILES = 512
 """Descriptors of a process that are no clients' connections: the model's, the store's, files."""
@@ -31,68 +29,53 @@ _LINGER_S = 2.0
 """After a refusal the peer is still read from: closed at once, it might not see the answer."""
 
 
-def raise_file_limit(settings: GatewaySettings) -> None:
-    """Let this process and its children open as many files as there may be connections."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = settings.max_connections + _OTHER_FILES
-    if hard != resource.RLIM_INFINITY:
-        wanted = min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-@dataclass
-class _Group:
-    """The connections of one peer, or all of them."""
-
-    most: int
-    open: int = 0
-    waiting: "dict[LimitedHttp, None]" = field(default_factory=dict)
-    """Those that are not busy, the one that has waited longest first."""
-
-
 class Connections:
     """The open connections of one process.
 
+    Raises the number of files that this process, and those it starts, may open.
+
     Args:
-        settings: how many there may be, and how long each may take.
+        settings: how many connections there may be, and how long each may take.
     """
 
     def __init__(self, settings: GatewaySettings) -> None:
         self.settings = settings
-        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        most = settings.max_connections
-        if files != resource.RLIM_INFINITY:
-            most = max(2, min(most, files - _OTHER_FILES))
-        self._all = _Group(most)
-        self._each = settings.max_connections_per_peer or most // 2
-        self._peers: dict[str, _Group] = {}
+        soft, hard = getrlimit(RLIMIT_NOFILE)
+        wanted = settings.max_connections + _OTHER_FILES
+        files = wanted if hard == RLIM_INFINITY else min(wanted, hard)
+        if soft != RLIM_INFINITY and soft < files:
+            setrlimit(RLIMIT_NOFILE, (files, hard))
+        self._most = max(2, files - _OTHER_FILES)
+        self._most_per_peer = settings.max_connections_per_peer or self._most // 2
+        self._open: Counter[str] = Counter()
+        self._count = 0
+        self.waiting: dict[LimitedHttp, None] = {}
+        """The one that has waited longest first."""
 
-    def join(self, peer: str, connection: "LimitedHttp") -> tuple[_Group, ...]:
-        """Count a new connection, which waits.
+    def join(self, new: "LimitedHttp") -> bool:
+        """Count a new connection; whether there was, or could be made, room for it."""
+        if self._open[new.peer] >= self._most_per_peer:
+            longest = next((one for one in self.waiting if one.peer == new.peer), None)
+        elif self._count >= self._most:
+            longest = next(iter(self.waiting), None)
+        else:
+            longest = new
+        if longest is None:
+            return False
+        if longest is not new:
+            longest.abort()
+        self._open[new.peer] += 1
+        self._count += 1
+        self.waiting[new] = None
+        return True
 
-        Returns:
-            What it is counted in; nothing when all others are busy.
-        """
-        groups = (self._peers.get(peer) or _Group(self._each), self._all)
-        for group in groups:
-            if group.open >= group.most:
-                if not group.waiting:
-                    return ()
-                next(iter(group.waiting)).give_way()
-        for group in groups:
-            group.open += 1
-            group.waiting[connection] = None
-        self._peers[peer] = groups[0]
-        return groups
-
-    def leave(self, peer: str, connection: "LimitedHttp") -> None:
+    def leave(self, one: "LimitedHttp") -> None:
         """Forget a connection that ``join`` counted."""
-        for group in (self._peers[peer], self._all):
-            group.open -= 1
-            group.waiting.pop(connection, None)
-        if not self._peers[peer].open:
-            del self._peers[peer]
+        self.waiting.pop(one, None)
+        self._open[one.peer] -= 1
+        self._count -= 1
+        if not self._open[one.peer]:
+            del self._open[one.peer]
 
 
 class LimitedHttp(HttpToolsProtocol):
@@ -107,24 +90,22 @@ class LimitedHttp(HttpToolsProtocol):
         super().__init__(**options)
         self._connections = connections
         self._settings = connections.settings
-        self._peer = ""
-        self._groups: tuple[_Group, ...] = ()
-        self._running: Scope | None = None
-        """Of the request that is being answered; the connection is busy."""
+        self.peer = ""
+        self._joined = self._refused = False
+        self._running: MutableMapping[str, Any] | None = None
+        """The scope of the request that is being answered: the connection is busy."""
         self._in_head = self._in_body = False
         """What has begun to come and is not whole."""
         self._step = 0
         """Counts heads and bodies that began or were whole."""
         self._bare = 0
         """Bytes since a head, or a part of a body, was whole."""
-        self._why: NewshelfError | None = None
-        """Of a refusal by one of the parser's callbacks."""
-        self._refused = False
+        self._why: NewshelfError = RequestError("the request is not HTTP/1.1")
         self._timer: TimerHandle | None = None
 
-    def give_way(self) -> None:
+    def abort(self) -> None:
         """End this connection at once."""
-        self._forget()
+        self._leave()
         self.transport.abort()
 
     # What asyncio calls.
@@ -132,20 +113,18 @@ class LimitedHttp(HttpToolsProtocol):
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         """See ``asyncio.Protocol``."""
         super().connection_made(transport)
-        self._peer = _peer(self.client)
-        self._groups = self._connections.join(self._peer, self)
-        if self._groups:
-            self._watch(progress=True)
-        else:
+        self.peer = _peer(self.client)
+        self._joined = self._connections.join(self)
+        self._watch(progress=True)
+        if not self._joined:
             self._refuse(Unavailable("too many requests are under way; try again"))
-            # Not read from any longer: it is not counted.
-            self._forget()
+            # Not counted, so not kept to linger.
             transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See ``asyncio.Protocol``."""
         super().connection_lost(exc)
-        self._forget()
+        self._leave()
         if self._running is not None and SCOPE in self._running:
             call: Call = self._running[SCOPE]
             call.hang_up()
@@ -180,15 +159,11 @@ class LimitedHttp(HttpToolsProtocol):
         self._in_head = True
         self._step += 1
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """One header, of a head or after a body in chunks."""
-        super().on_header(name, value)
+    def on_headers_complete(self) -> None:
+        """A head is whole."""
         if len(self.headers) > _MAX_HEADERS:
             self._why = HeadTooLarge(f"the head has more than {_MAX_HEADERS} headers")
             raise self._why
-
-    def on_headers_complete(self) -> None:
-        """A head is whole."""
         if len(self.pipeline) >= _MAX_PIPELINED:
             raise RequestError(f"more than {_MAX_PIPELINED} requests wait for their answers")
         self._in_head, self._in_body = False, True
@@ -212,7 +187,7 @@ class LimitedHttp(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002
         """Refuse what the parser did not take."""
-        self._refuse(self._why or RequestError("the request is not HTTP/1.1"))
+        self._refuse(self._why)
 
     def timeout_keep_alive_handler(self) -> None:
         """End a connection that has waited too long, even if its last answer was not read."""
@@ -221,34 +196,28 @@ class LimitedHttp(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """An answer has been written; the next request may be waiting already."""
         self._running = None
-        for group in self._groups:
-            group.waiting[self] = None
+        if self._joined:
+            self._connections.waiting[self] = None
         super().on_response_complete()
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self._running = cycle.scope
-        for group in self._groups:
-            group.waiting.pop(self, None)
+        self._connections.waiting.pop(self, None)
         super()._start_asgi_task(cycle, app)
 
     def _watch(self, *, progress: bool) -> None:
-        """Limit the time of what the peer has to do next; anew after ``progress``."""
-        settings, coming = self._settings, self._in_head or self._in_body
+        """Limit the time of what the peer has to do next; again from zero after ``progress``."""
         idle = self._running is None and self.timeout_keep_alive_task is None
-        if not (coming or idle or self.flow.write_paused):
-            self._stop_timer()
+        if not (self._in_head or self._in_body or idle or self.flow.write_paused):
+            self._time(None)
         elif progress or self._timer is None:
-            self._stop_timer()
-            between = idle and not coming and self.cycle is not None
-            limit_s = settings.keep_alive_s if between else settings.receive_timeout_s
-            self._timer = self.loop.call_later(limit_s, self._too_slow)
+            self._time(self._settings.receive_timeout_s)
 
     def _too_slow(self) -> None:
-        self._timer = None
         if self._running is not None and not self.flow.write_paused:
             # Its body comes slowly; the request's own deadline judges that.
             self._watch(progress=True)
-        elif self._in_head:
+        elif self._in_head and not self._refused:
             limit_s = self._settings.receive_timeout_s
             self._refuse(RequestTimeout(f"the head was not whole after {limit_s:g} s"))
         else:
@@ -269,19 +238,19 @@ class LimitedHttp(HttpToolsProtocol):
         )
         self.transport.write(STATUS_LINE[error.http_status] + head + body)
         self.transport.write_eof()
-        self._stop_timer()
-        self._timer = self.loop.call_later(_LINGER_S, self.transport.abort)
+        self._time(_LINGER_S)
 
-    def _forget(self) -> None:
-        self._stop_timer()
-        if self._groups:
-            self._groups = ()
-            self._connections.leave(self._peer, self)
+    def _leave(self) -> None:
+        self._time(None)
+        if self._joined:
+            self._joined = False
+            self._connections.leave(self)
 
-    def _stop_timer(self) -> None:
+    def _time(self, limit_s: float | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
+        late = self._too_slow
+        self._timer = None if limit_s is None else self.loop.call_later(limit_s, late)
 
 
 def _peer(client: tuple[str, int] | None) -> str:

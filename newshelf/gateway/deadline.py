@@ -1,23 +1,21 @@
 """The moment after which nobody waits for an answer."""
 
-import re
 import time
 from dataclasses import dataclass
 
-from newshelf.errors import DeadlineExceeded, InvalidField
-from newshelf.serving.protocol import DEADLINE_HEADER
+from newshelf.errors import DeadlineExceeded
+from newshelf.serving.deadline import read_timeout
+from newshelf.serving.protocol import OLD_DEADLINE_HEADER, TIMEOUT_HEADER
 
 __all__ = ["Deadline", "deadline_of"]
 
-_MILLISECONDS = re.compile(rb"[0-9]{1,18}")
+_HEADERS = [(name.encode(), name) for name in (TIMEOUT_HEADER, OLD_DEADLINE_HEADER)]
 
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """One moment on two clocks."""
+    """One moment."""
 
-    epoch_ms: int
-    """As TorchServe's workers are told."""
     loop_s: float
     """Of ``time.monotonic``, by which event loops count."""
 
@@ -27,36 +25,28 @@ class Deadline:
 
     def earlier(self, by_s: float) -> "Deadline":
         """The moment ``by_s`` before."""
-        return Deadline(self.epoch_ms - int(by_s * 1000), self.loop_s - by_s)
+        return Deadline(self.loop_s - by_s)
 
     @classmethod
     def after(cls, timeout_ms: float) -> "Deadline":
         """The moment ``timeout_ms`` from now."""
-        return cls(
-            time.time_ns() // 1_000_000 + int(timeout_ms), time.monotonic() + timeout_ms / 1000
-        )
+        return cls(time.monotonic() + timeout_ms / 1000)
 
 
-def deadline_of(header: bytes | None, *, timeout_ms: int, max_timeout_ms: int) -> Deadline:
+def deadline_of(headers: dict[bytes, bytes], *, timeout_ms: int, max_timeout_ms: int) -> Deadline:
     """When a request has to be answered.
 
     Args:
-        header: the request's ``DEADLINE_HEADER``, in milliseconds since the epoch.
-        timeout_ms: from now, for a request without one.
+        headers: of the request, perhaps with ``TIMEOUT_HEADER``.
+        timeout_ms: from now, for a request without it.
         max_timeout_ms: a later moment is brought forward to this one.
 
     Raises:
         InvalidField: it is no number.
-        DeadlineExceeded: the moment has passed.
+        DeadlineExceeded: no time is left.
     """
-    if header is None:
-        return Deadline.after(timeout_ms)
-    if not _MILLISECONDS.fullmatch(header.strip()):
-        raise InvalidField(
-            f"{header[:40].decode('latin-1')!r} is no time in milliseconds since the epoch",
-            field=DEADLINE_HEADER,
-        )
-    left_ms = int(header) - time.time_ns() // 1_000_000
-    if left_ms <= 0:
-        raise DeadlineExceeded(f"the deadline passed {-left_ms} ms before the request came")
-    return Deadline.after(min(left_ms, max_timeout_ms))
+    named = {name: headers[key].decode("latin-1") for key, name in _HEADERS if key in headers}
+    left_ms = read_timeout(named)
+    if left_ms == 0:
+        raise DeadlineExceeded("no time was left when the request came")
+    return Deadline.after(timeout_ms if left_ms is None else min(left_ms, max_timeout_ms))

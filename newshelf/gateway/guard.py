@@ -6,6 +6,8 @@ Request id, key and rate, size and time; then headers, metrics and log of the an
 import asyncio
 import logging
 import math
+import random
+import secrets
 import time
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any
@@ -25,7 +27,6 @@ from newshelf.errors import (
     TooLarge,
     Unauthorized,
     Unavailable,
-    UnsupportedMedia,
 )
 from newshelf.gateway.access import Access
 from newshelf.gateway.call import SCOPE, Call
@@ -33,19 +34,18 @@ from newshelf.gateway.deadline import Deadline, deadline_of
 from newshelf.gateway.docs_page import DOCS, DOCS_FILES
 from newshelf.gateway.log import RequestLog
 from newshelf.gateway.metrics import Metrics
-from newshelf.gateway.request_ids import RequestIds
 from newshelf.gateway.tracing import Spans
-from newshelf.serving.protocol import DEADLINE_HEADER
+from newshelf.serving.envelope import refuse_coding
 
 __all__ = ["Guard"]
 
 _LOG = logging.getLogger(__name__)
-_DEADLINE = DEADLINE_HEADER.encode()
 _TRACE_PARENT = b"traceparent"
 _NO_ROUTE: dict[int, type[NewshelfError]] = {404: NotFound, 405: MethodNotAllowed}
 _PROBES = frozenset({"/healthz", "/readyz"})
 _OPEN_TO_ALL = _PROBES | {DOCS, "/openapi.json"}
 _FILES_OPEN_TO_ALL = DOCS_FILES + "/"
+_ID_BITS = 128
 _HUNG_UP = 499
 """As nginx logs it: no fault of ours, and no answer."""
 _HEADERS = [
@@ -101,7 +101,8 @@ class Guard:
         self._log = log
         self._settings = settings
         self._routes = frozenset(routes)
-        self._ids = RequestIds()
+        # Names, not secrets: asking the system for each would cost more than the rest of one.
+        self._random = random.Random(secrets.randbits(_ID_BITS))  # noqa: S311
         self._under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -114,7 +115,7 @@ class Guard:
             return
         headers = dict(scope["headers"])
         call = Call(
-            self._ids.next(),
+            f"{self._random.getrandbits(_ID_BITS):032x}",
             time.perf_counter(),
             Deadline.after(self._settings.timeout_ms),
             task=asyncio.current_task(),
@@ -156,15 +157,11 @@ class Guard:
         if path not in _OPEN_TO_ALL and not path.startswith(_FILES_OPEN_TO_ALL):
             call.key = self._access.admit(headers.get(b"authorization"))
         call.deadline = deadline_of(
-            headers.get(_DEADLINE),
+            headers,
             timeout_ms=self._settings.timeout_ms,
             max_timeout_ms=self._settings.max_timeout_ms,
         )
-        coding = headers.get(b"content-encoding", b"identity").decode("latin-1")
-        if coding.strip().lower() != "identity":
-            raise UnsupportedMedia(
-                f"the body's content coding {coding[:40]!r} is not served; send it as it is"
-            )
+        refuse_coding(headers.get(b"content-encoding", b"").decode("latin-1"))
         length = headers.get(b"content-length")
         if length is not None and int(length) > self._settings.max_body_bytes:
             raise _too_large(self._settings.max_body_bytes)

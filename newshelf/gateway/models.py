@@ -7,7 +7,13 @@ from typing import Literal
 import orjson
 
 from newshelf.config import GatewaySettings
-from newshelf.errors import DeadlineExceeded, TooLarge, Unavailable
+from newshelf.errors import (
+    DeadlineExceeded,
+    NewshelfError,
+    RequestError,
+    TooLarge,
+    Unavailable,
+)
 from newshelf.gateway.breaker import Breaker, BreakerState
 from newshelf.gateway.deadline import Deadline
 from newshelf.gateway.http1 import Reply
@@ -51,22 +57,14 @@ class Models:
         self._settings = settings
         self._versions: dict[tuple[str, str], _Version] = {}
 
-    async def ask(
-        self,
-        model: ModelName,
-        version: str,
-        body: bytes,
-        deadline: Deadline,
-        content_type: str = "application/json",
-    ) -> Reply:
+    async def ask(self, model: ModelName, version: str, body: bytes, deadline: Deadline) -> Reply:
         """Ask for a prediction.
 
         Args:
             model: its name.
             version: empty for TorchServe's default.
-            body: of the request.
+            body: JSON.
             deadline: passed on, and kept.
-            content_type: of the body.
 
         Returns:
             200, or a 4xx with Newshelf's body: the client's to mend.
@@ -83,13 +81,17 @@ class Models:
         if not asked.breaker.allow(loop.time()):
             raise Unavailable(f"{model} {version} keeps failing and is left alone for a while")
         try:
-            reply = _judged(await self._post(asked, body, content_type, deadline))
+            reply = _judged(await self._post(asked, body, deadline))
         except DeadlineExceeded:
             # A client in a hurry says nothing of the model.
             if given_s * 1000 < self._settings.timeout_ms / 2:
                 asked.breaker.forgotten()
             else:
                 asked.breaker.failed(loop.time())
+            raise
+        except _Defect:
+            # One request met it, in a worker that lives.
+            asked.breaker.succeeded()
             raise
         except Unavailable:
             asked.breaker.failed(loop.time())
@@ -124,16 +126,18 @@ class Models:
         self._versions[model, version] = opened
         return opened
 
-    async def _post(
-        self, asked: _Version, body: bytes, content_type: str, deadline: Deadline
-    ) -> Reply:
+    async def _post(self, asked: _Version, body: bytes, deadline: Deadline) -> Reply:
         header = self._tokens.header
-        reply = await asked.upstream.post(asked.path, body, content_type, header, deadline)
+        reply = await asked.upstream.post(asked.path, body, header, deadline)
         if not refused(reply):
             return reply
         await self._tokens.refresh(deadline)
         header = self._tokens.header
-        return await asked.upstream.post(asked.path, body, content_type, header, deadline)
+        return await asked.upstream.post(asked.path, body, header, deadline)
+
+
+class _Defect(Unavailable):
+    """A worker's own 500."""
 
 
 def _judged(reply: Reply) -> Reply:
@@ -141,7 +145,7 @@ def _judged(reply: Reply) -> Reply:
 
     Raises:
         Unavailable | DeadlineExceeded: it is the server's.
-        TooLarge: TorchServe refused the body, without saying anything.
+        RequestError: TorchServe's frontend refused the request; it, too, is the client's.
     """
     status = reply.status
     if status == _OK:
@@ -149,13 +153,17 @@ def _judged(reply: Reply) -> Reply:
     said = _code_and_message(reply.body)
     if status == _LATE:
         raise DeadlineExceeded(said[1] or "the deadline passed before the request's turn")
-    if status == _TOO_LARGE and not reply.body:
-        raise TooLarge("the body is larger than TorchServe accepts")
-    is_clients = said[0] is not None and status != _TOO_MANY and 400 <= status < _SERVER_ERROR  # noqa: PLR2004
-    if is_clients:
+    is_clients = status != _TOO_MANY and 400 <= status < _SERVER_ERROR  # noqa: PLR2004
+    if is_clients and said[0] is not None:
         return reply
     if status == _NOT_FOUND:
         raise Unavailable("TorchServe does not serve this version")
+    if status == _TOO_LARGE:
+        raise TooLarge("the body is larger than TorchServe accepts")
+    if is_clients and not refused(reply):
+        raise RequestError(f"the model server refused the request ({status}): {said[1]}")
+    if said[0] == NewshelfError.code:
+        raise _Defect(f"the model met a defect: {said[1]}")
     raise Unavailable(f"the model server answered {status}: {said[1] or 'no reason given'}")
 
 

@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import orjson
+import pybase64
+from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 from pydantic import (
     AwareDatetime,
     BaseModel,
@@ -17,8 +19,12 @@ from pydantic import (
 )
 
 from newshelf.catalog.schema import Id
-from newshelf.errors import InvalidField, NotJson, TooLarge, UnsupportedMedia
+from newshelf.config import Limits
+from newshelf.errors import InvalidField, RequestError, TooLarge, UnsupportedMedia
 from newshelf.rollout.records import Feedback, FeedbackType
+from newshelf.serving.envelope import FormBody, form_fields, open_envelope, read_json
+from newshelf.serving.products import parse_products
+from newshelf.serving.protocol import RawRequest
 from newshelf.serving.schemas import Filters, RecommendRequest, Ref, seen_as_ids
 from newshelf.serving.validation import validate
 
@@ -29,12 +35,15 @@ __all__ = [
     "InvalidEvent",
     "RecommendIn",
     "SimilarIn",
+    "parse_encode",
     "parse_feedback",
     "parse_recommend",
     "parse_similar",
 ]
 
 _MAX_EVENTS = 1_000
+_MAX_PARTS = 100
+"""Of a form; a product has a tenth of it."""
 _AHEAD = timedelta(minutes=5)
 """Clocks differ; a day ahead is a mistake."""
 _OLDEST = timedelta(days=366)
@@ -146,6 +155,47 @@ def parse_similar(body: bytes, content_type: str) -> Asked:
     return Asked(request.unit, validate(RecommendRequest, sent), orjson.dumps(sent))
 
 
+def parse_encode(body: bytes, content_type: str, limits: Limits) -> bytes:
+    """Check the body of ``/v1/encode``: JSON, a form, or a bare picture.
+
+    Returns:
+        The same as JSON.
+
+    Raises:
+        RequestError: what is wrong, and with which field.
+    """
+    raw = RawRequest(_form_parts(body, content_type), content_type)
+    parse_products(raw, limits)
+    envelope = open_envelope(raw, limits)
+    if not isinstance(envelope, FormBody):
+        return body
+    fields = form_fields(envelope)
+    if envelope.image is not None:
+        fields["image"] = pybase64.b64encode(envelope.image).decode()
+    return orjson.dumps(fields)
+
+
+def _form_parts(body: bytes, content_type: str) -> dict[str, bytes | bytearray]:
+    """The parts of a form; a body of another kind as ``body``."""
+    media, options = parse_options_header(content_type)
+    boundary = options.get("boundary")
+    if media != "multipart/form-data" or not boundary:
+        return {"body": body}
+    parts: dict[str, bytes | bytearray] = {}
+    part = bytearray()
+    try:
+        with PushMultipartParser(boundary, max_segment_count=_MAX_PARTS) as parser:
+            for event in parser.parse(body):
+                if isinstance(event, MultipartSegment):
+                    repeated = f"[{len(parts)}]" if event.name in parts else ""
+                    part = parts[f"{event.name}{repeated}"] = bytearray()
+                elif event:
+                    part += event
+    except MultipartError as error:
+        raise RequestError(f"the form cannot be read: {error.args[0]}") from None
+    return parts
+
+
 def parse_feedback(
     body: bytes, content_type: str, now: datetime | None = None, *, max_value: float = math.inf
 ) -> list[Feedback | InvalidEvent]:
@@ -220,13 +270,7 @@ def _table(body: bytes, content_type: str) -> dict[str, object]:
     media = content_type.partition(";")[0].strip().lower()
     if media not in {"", "application/json"} and not media.endswith("+json"):
         raise UnsupportedMedia(f"content type {media[:100]!r} is not served; send application/json")
-    if not body:
-        raise NotJson("the body is empty; send a JSON object")
-    try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        # The error holds the whole document, which must not reach the logs.
-        raise NotJson(f"the body is not JSON: {error}") from None
+    value = read_json(body, content_type)
     if not isinstance(value, dict):
         raise InvalidField("expected a JSON object")
     return value

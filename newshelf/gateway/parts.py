@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+from newshelf.config import Limits
 from newshelf.errors import ServerError
 from newshelf.gateway.access import Access
 from newshelf.gateway.deadline import Deadline
@@ -41,6 +42,7 @@ class Parts:
     recorder: WatchedRecorder
     readiness: Readiness
     metrics: Metrics
+    limits: Limits
     max_value: float
     """Of a purchase."""
 
@@ -121,6 +123,7 @@ async def open_parts(
             recorder=recorder,
             readiness=Readiness(models, recorder if required else None),
             metrics=metrics,
+            limits=plan.limits,
             max_value=settings.max_value,
         )
 

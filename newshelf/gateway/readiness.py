@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-from newshelf.errors import Unavailable
+from newshelf.errors import NewshelfError, Unavailable
 from newshelf.gateway.deadline import Deadline
 from newshelf.gateway.models import ModelName, Models
 from newshelf.gateway.ports import WatchedRecorder
@@ -30,36 +30,33 @@ class Readiness:
         self._models = models
         self._recorder = recorder
         self._until_s = 0.0
-        self._missing: str | None = None
+        self._missing: dict[str, str] = {}
         self._asking = asyncio.Lock()
 
-    async def check(self, deadline: Deadline) -> str | None:
-        """Ask, unless it was asked just now.
-
-        Returns:
-            Why answers wait in the spool; None where they do not.
-
-        Raises:
-            Unavailable: a model does not answer, or nothing can be recorded.
-        """
+    async def missing(self, deadline: Deadline) -> dict[str, str]:
+        """The models that do not answer, each with the reason; asked unless it was just now."""
         async with self._asking:
             if time.monotonic() >= self._until_s:
-                self._missing = await self._ask(deadline)
+                reasons = await asyncio.gather(*(self._ask(m, deadline) for m in _QUESTIONS))
+                self._missing = {m: why for m, why in zip(_QUESTIONS, reasons, strict=True) if why}
                 self._until_s = time.monotonic() + _KEPT_S
-        if self._missing is not None:
-            raise Unavailable(self._missing)
+        return self._missing
+
+    def spooled(self) -> str | None:
+        """Why answers wait in the spool; None where they do not.
+
+        Raises:
+            Unavailable: nothing can be recorded.
+        """
         if self._recorder is None:
             return None
         if self._recorder.refused is not None:
             raise Unavailable(f"nothing can be recorded: {self._recorder.refused}")
         return self._recorder.away
 
-    async def _ask(self, deadline: Deadline) -> str | None:
-        for model, question in _QUESTIONS.items():
-            try:
-                reply = await self._models.ask(model, "", question, deadline)
-            except Unavailable as error:
-                return f"{model}: {error.message}"
-            if reply.status != _OK:
-                return f"{model} answered {reply.status}"
-        return None
+    async def _ask(self, model: ModelName, deadline: Deadline) -> str | None:
+        try:
+            reply = await self._models.ask(model, "", _QUESTIONS[model], deadline)
+        except NewshelfError as error:
+            return error.message
+        return None if reply.status == _OK else f"answered {reply.status}"

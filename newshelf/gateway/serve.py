@@ -17,7 +17,7 @@ import uvicorn
 
 from newshelf.config import GatewaySettings
 from newshelf.errors import NewshelfError
-from newshelf.gateway.connections import Connections, LimitedHttp, raise_file_limit
+from newshelf.gateway.connections import Connections, LimitedHttp
 from newshelf.gateway.keys import KeyFile
 from newshelf.gateway.log import set_up_log
 from newshelf.gateway.popular import read_popular
@@ -44,7 +44,6 @@ def run(plan: GatewayPlan, worker: Callable[[GatewayPlan], object] | None = None
     """
     settings = plan.settings
     set_up_log()
-    raise_file_limit(settings)
     with tempfile.TemporaryDirectory(prefix="newshelf-metrics-") as folder:
         # Read by prometheus-client when the processes import it.
         os.environ[_METRICS] = folder

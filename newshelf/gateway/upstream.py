@@ -7,7 +7,8 @@ from urllib.parse import urlsplit
 from newshelf.errors import DeadlineExceeded, Unavailable
 from newshelf.gateway.deadline import Deadline
 from newshelf.gateway.http1 import Connection, ConnectionLost, Reply
-from newshelf.serving.protocol import DEADLINE_HEADER
+from newshelf.serving.deadline import sent_now
+from newshelf.serving.protocol import SENT_HEADER, TIMEOUT_HEADER
 
 __all__ = ["RetryBudget", "Upstream"]
 
@@ -56,10 +57,8 @@ class Upstream:
         self.retries = 0
         """How many requests were sent again."""
 
-    async def post(
-        self, path: str, body: bytes, content_type: str, authorization: str, deadline: Deadline
-    ) -> Reply:
-        """``POST`` a prediction, again if it was certainly not answered.
+    async def post(self, path: str, body: bytes, authorization: str, deadline: Deadline) -> Reply:
+        """``POST`` JSON for a prediction, again if it was certainly not answered.
 
         Predictions change nothing, so a request may be repeated as long as no byte of its
         answer has come: the connection was refused, or a kept one had been closed.
@@ -70,8 +69,9 @@ class Upstream:
         """
         head = (
             f"POST {path} HTTP/1.1\r\nHost: {self._netloc}\r\n"
-            f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
-            f"{authorization}{DEADLINE_HEADER}: {deadline.epoch_ms}\r\n\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+            f"{authorization}{TIMEOUT_HEADER}: {max(0, int(deadline.left_s() * 1000))}\r\n"
+            f"{SENT_HEADER}: {sent_now()}\r\n\r\n"
         )
         return await self._exchange(head.encode("latin-1") + body, deadline)
 

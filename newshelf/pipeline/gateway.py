@@ -56,6 +56,7 @@ def add_gateway(
     plan = GatewayPlan(
         settings=gateway,
         logs=settings.logs,
+        limits=settings.archive.limits,
         inference_url=state.inference_url,
         management_url=state.management_url,
         torchserve_keys=state.key_file,

@@ -76,7 +76,7 @@ def wait_for_gateway(
     with httpx.Client(base_url=state.url, timeout=10.0, trust_env=False) as http:
         while is_running(state.process):
             try:
-                response = http.get("/readyz")
+                response = http.get("/readyz?strict")
             except httpx.TransportError as error:
                 said = repr(error)
             else:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from newshelf.config import GatewaySettings, LogSettings
+from newshelf.config import GatewaySettings, Limits, LogSettings
 from newshelf.files import write_private
 from newshelf.validated import read_model
 
@@ -19,6 +19,8 @@ class GatewayPlan(BaseModel):
 
     settings: GatewaySettings
     logs: LogSettings = LogSettings()
+    limits: Limits = Limits()
+    """Of one request, as the archives have them."""
     inference_url: Annotated[str, Field(pattern=r"^http://[^/]+$")]
     """TorchServe's."""
     management_url: Annotated[str, Field(pattern=r"^http://[^/]+$")] | None = None

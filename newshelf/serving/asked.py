@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from newshelf.config import Limits
 from newshelf.errors import InvalidField, TooLarge, UnsupportedMedia
 from newshelf.serving.deadline import check_deadline
 from newshelf.serving.envelope import FormBody, open_envelope
-from newshelf.serving.limits import Limits
-from newshelf.serving.products import ProductInput, check_product
+from newshelf.serving.products import ProductInput, check_pixels, check_product
 from newshelf.serving.protocol import RawRequest
 from newshelf.serving.schemas import EncoderProduct, Ids, RecommendRequest, Ref, seen_as_ids
 from newshelf.serving.validation import validate
@@ -27,6 +27,8 @@ class Asked:
     inline: Sequence[ProductInput]
     """The products to be encoded: those of the history, then the candidates."""
     request_id: str
+    deadline_s: float | None = None
+    """Of ``time.monotonic``."""
 
 
 def parse_recommend(raw: RawRequest, limits: Limits) -> Asked:
@@ -36,7 +38,7 @@ def parse_recommend(raw: RawRequest, limits: Limits) -> Asked:
         RequestError: it is refused, see ``newshelf.errors``.
         DeadlineExceeded: it came too late.
     """
-    deadline_ms = check_deadline(raw)
+    deadline_s = check_deadline(raw, limits.timeout_ms)
     envelope = open_envelope(raw, limits)
     if isinstance(envelope, FormBody):
         raise UnsupportedMedia("recommendations are asked for in application/json")
@@ -44,10 +46,10 @@ def parse_recommend(raw: RawRequest, limits: Limits) -> Asked:
     request = validate(RecommendRequest, _seen(envelope.value))
     if request.k > limits.max_k:
         raise InvalidField(f"k is {request.k}; at most {limits.max_k} is answered", field="k")
-    history = _refs(request.history, limits, "history", deadline_ms)
+    history = _refs(request.history, limits, "history", deadline_s)
     candidates = None
     if request.candidates is not None:
-        candidates = _refs(request.candidates, limits, "candidates", deadline_ms)
+        candidates = _refs(request.candidates, limits, "candidates", deadline_s)
     inline = [
         ref
         for sent, refs in ((request.history, history), (request.candidates, candidates))
@@ -60,7 +62,8 @@ def parse_recommend(raw: RawRequest, limits: Limits) -> Asked:
             f"{len(inline)} inline products; at most {limits.max_instances} are "
             "accepted: refer to products of the index by id"
         )
-    return Asked(request, history, candidates, inline, raw.request_id)
+    check_pixels(inline, limits)
+    return Asked(request, history, candidates, inline, raw.request_id, deadline_s)
 
 
 def _check_counts(body: object, limits: Limits) -> None:
@@ -91,19 +94,19 @@ def _seen(body: object) -> object:
 
 
 def _refs(
-    refs: Sequence[Ref], limits: Limits, name: str, deadline_ms: int | None
+    refs: Sequence[Ref], limits: Limits, name: str, deadline_s: float
 ) -> Sequence[str | ProductInput]:
     """Each product checked; the very same list where there are only ids."""
     if isinstance(refs, Ids):
         return refs
-    return [_ref(ref, limits, f"{name}[{i}]", deadline_ms) for i, ref in enumerate(refs)]
+    return [_ref(ref, limits, f"{name}[{i}]", deadline_s) for i, ref in enumerate(refs)]
 
 
 def _ref(
-    ref: str | EncoderProduct, limits: Limits, at: str, deadline_ms: int | None
+    ref: str | EncoderProduct, limits: Limits, at: str, deadline_s: float
 ) -> str | ProductInput:
     if isinstance(ref, str):
         return ref
     if at.startswith("candidates") and not ref.id:
         raise InvalidField("a candidate needs an id, to be found in the answer", field=f"{at}.id")
-    return check_product(ref, limits, at, deadline_ms=deadline_ms)
+    return check_product(ref, limits, at, deadline_s=deadline_s)

@@ -1,12 +1,19 @@
-"""A picture that came as text within JSON."""
+"""A picture as it came, before it is decoded: as text within JSON, or as bytes."""
+
+import io
+from contextlib import suppress
 
 import pybase64
+from PIL import Image
 
 from newshelf.errors import InvalidField, TooLarge
 
-__all__ = ["check_size", "picture_from_base64"]
+__all__ = ["check_size", "picture_from_base64", "pixels_of", "refuse_text"]
 
 _BREAKS = "\n\r\t "
+_TEXT_STARTS = (b"data:", b"/9j/", b"iVBORw", b"R0lGOD", b"UklGR")
+"""Of a ``data:`` URL, and of JPEG, PNG, GIF and WebP in base64."""
+_MEASURED = ("JPEG", "PNG", "WEBP", "GIF")
 
 
 def picture_from_base64(text: str, max_bytes: int) -> bytes:
@@ -42,3 +49,22 @@ def check_size(data: bytes | bytearray, max_bytes: int) -> None:
     """
     if len(data) > max_bytes:
         raise TooLarge(f"the picture has {len(data)} bytes; at most {max_bytes} are accepted")
+
+
+def refuse_text(data: bytes | bytearray) -> None:
+    """Refuse base64 where the bytes themselves belong.
+
+    Raises:
+        InvalidField: it begins like a picture in base64.
+    """
+    if data[:16].lstrip().startswith(_TEXT_STARTS):
+        raise InvalidField(
+            "this is text in base64: send the picture's bytes (curl: -F image=@FILE)"
+        )
+
+
+def pixels_of(data: bytes | bytearray) -> int:
+    """Width times height, by the header; 0 for what is no picture, which nobody decodes."""
+    with suppress(Exception), Image.open(io.BytesIO(data), formats=_MEASURED) as picture:
+        return picture.width * picture.height
+    return 0

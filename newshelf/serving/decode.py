@@ -109,7 +109,7 @@ class CpuReader:
 
     def _read_one(self, item: ProductInput, row: NDArray[np.float32]) -> NewshelfError | None:
         try:
-            refuse_late(item.deadline_ms)
+            refuse_late(item.deadline_s)
             prepare_picture(item.picture or b"", self._spec, row, max_pixels=self._max_pixels)
         except DeadlineExceeded as error:
             return error

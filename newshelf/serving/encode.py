@@ -223,7 +223,7 @@ class ProductEncoder:
 
 
 def _deadline(item: ProductInput) -> float:
-    return math.inf if item.deadline_ms is None else item.deadline_ms
+    return math.inf if item.deadline_s is None else item.deadline_s
 
 
 def _told_of(item: ProductInput, result: Result, encoded: ProductInput) -> Result:
@@ -239,7 +239,7 @@ def _told_of(item: ProductInput, result: Result, encoded: ProductInput) -> Resul
 
 def _late(item: ProductInput) -> DeadlineExceeded | None:
     try:
-        refuse_late(item.deadline_ms)
+        refuse_late(item.deadline_s)
     except DeadlineExceeded as error:
         return error
     return None

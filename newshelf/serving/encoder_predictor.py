@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from newshelf.config import Limits
 from newshelf.errors import DeadlineExceeded, NewshelfError
 from newshelf.serving.encode import Encoding, ProductEncoder
-from newshelf.serving.limits import Limits
 from newshelf.serving.observe import Observer, Silent, Stages
 from newshelf.serving.products import ProductInput, parse_products
 from newshelf.serving.protocol import Answer, RawRequest, error_answer, json_answer

@@ -1,18 +1,24 @@
 """Opens a request's envelope: JSON, a form with a picture, or a bare picture."""
 
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import orjson
 
+from newshelf.config import Limits
 from newshelf.errors import InvalidField, NotJson, RequestError, TooLarge, UnsupportedMedia
-from newshelf.serving.limits import Limits
 from newshelf.serving.protocol import RawRequest
+from newshelf.serving.schemas import EncoderProduct
 
-__all__ = ["FormBody", "JsonBody", "open_envelope"]
+__all__ = ["FormBody", "JsonBody", "form_fields", "open_envelope", "read_json", "refuse_coding"]
 
 PICTURE_TYPES = ("image/jpeg", "image/jpg", "image/png", "image/webp", "image/gif")
 _PICTURE_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a")
+_PICTURE_NAMES = ("data", "file", "body", "picture", "photo", "img", "images")
+_CHARSET = re.compile(r"charset *= *\"?([^\s;\"]+)", re.IGNORECASE)
+_UTF_8 = ("utf-8", "utf8", "us-ascii", "ascii")
 _SERVED = f"application/json, multipart/form-data, {', '.join(PICTURE_TYPES)}"
 
 
@@ -25,10 +31,10 @@ class JsonBody:
 
 @dataclass(frozen=True, slots=True)
 class FormBody:
-    """Text fields and perhaps a picture: a multipart form, or a bare picture."""
+    """Parts and perhaps a picture: a multipart form, or a bare picture."""
 
-    fields: Mapping[str, object]
-    """As JSON would give them: a number where the schema wants one."""
+    parts: Mapping[str, bytes | bytearray]
+    """All but the picture; of several with one name, the later are called ``NAME[…]``."""
     image: bytes | bytearray | None
 
 
@@ -41,12 +47,12 @@ def open_envelope(request: RawRequest, limits: Limits) -> JsonBody | FormBody:
 
     Raises:
         TooLarge: more bytes than ``limits.max_body_bytes``.
-        UnsupportedMedia: a content type that is not served.
+        UnsupportedMedia: a content type or coding that is not served.
         NotJson: the body does not parse as JSON in UTF-8.
         RequestError: a form whose content type names no boundary.
-        InvalidField: a form field is not text in UTF-8, or no number where one belongs;
-            or there is a part beside a plain body.
+        InvalidField: there is a part beside a plain body.
     """
+    refuse_coding(request.headers.get("content-encoding", ""))
     size = sum(len(part) for part in request.parts.values())
     if size > limits.max_body_bytes:
         raise TooLarge(
@@ -60,13 +66,14 @@ def open_envelope(request: RawRequest, limits: Limits) -> JsonBody | FormBody:
                 "the form cannot be read: its content type must name the boundary between its "
                 "parts, which the client's library does when it is not set by hand"
             )
-        return _form(request.parts)
+        parts = {name: value for name, value in request.parts.items() if name != "image"}
+        return FormBody(parts, request.parts.get("image"))
     body = request.parts.get("body", b"")
     if media in ("", "application/octet-stream"):
         media = _sniff(body)
     if media == "application/json" or media.endswith("+json"):
         _refuse_further(request.parts)
-        return _json(body)
+        return JsonBody(read_json(body, request.content_type))
     if media in PICTURE_TYPES:
         _refuse_further(request.parts)
         return FormBody({}, body)
@@ -90,22 +97,74 @@ def _refuse_further(parts: Mapping[str, bytes | bytearray]) -> None:
         )
 
 
-def _json(body: bytes | bytearray) -> JsonBody:
+def refuse_coding(coding: str) -> None:
+    """Refuse a body that is compressed.
+
+    Raises:
+        UnsupportedMedia: ``Content-Encoding`` names a coding.
+    """
+    if coding.strip().lower() not in ("", "identity"):
+        raise UnsupportedMedia(
+            f"the body's content coding {coding[:40]!r} is not served: send it as it is"
+        )
+
+
+def read_json(body: bytes | bytearray, content_type: str) -> object:
+    """Parse JSON in UTF-8, with or without its byte order mark.
+
+    Raises:
+        NotJson: it is none, or in another character set, which is named.
+    """
     if not body:
         raise NotJson("the body is empty; send a JSON object")
+    declared = _CHARSET.search(content_type)
+    if declared and declared[1].lower() not in _UTF_8 and not body.isascii():
+        raise NotJson(f"the body is in {declared[1][:40]}; send JSON in UTF-8")
     try:
-        return JsonBody(orjson.loads(body))
+        return orjson.loads(body.removeprefix(b"\xef\xbb\xbf"))
     except orjson.JSONDecodeError as error:
         # The error holds the whole document, which must not reach the logs.
-        raise NotJson(f"the body is not JSON: {error}") from None
+        raise NotJson(_another_charset(body) or f"the body is not JSON: {error}") from None
 
 
-def _form(parts: Mapping[str, bytes | bytearray]) -> FormBody:
-    fields = {name: _field(name, value) for name, value in parts.items() if name != "image"}
-    return FormBody(
-        fields={name: value for name, value in fields.items() if value is not None},
-        image=parts.get("image"),
-    )
+def _another_charset(body: bytes | bytearray) -> str | None:
+    """What to say of a body that is not in UTF-8."""
+    found = json.detect_encoding(body)
+    if found.startswith(("utf-16", "utf-32")):
+        return f"the body is in {found[:6].upper()}; send JSON in UTF-8"
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        return (
+            f"the body is not in UTF-8: byte {error.start} is {body[error.start]:#x}, as in "
+            "ISO-8859-1 or Windows-1252; send JSON in UTF-8"
+        )
+    return None
+
+
+def form_fields(form: FormBody) -> dict[str, object]:
+    """The fields of a product as JSON would give them: a number where the schema wants one.
+
+    Raises:
+        InvalidField: a part is repeated, a picture under another name than ``image``, not text
+            in UTF-8, or no number where one belongs.
+    """
+    fields: dict[str, object] = {}
+    for name, value in form.parts.items():
+        first = name.rpartition("[")[0]
+        if first in form.parts or (first == "image" and form.image is not None):
+            raise InvalidField(
+                "the form has several parts of this name; one product is read from a form, "
+                "several from JSON with instances",
+                field=first[:100],
+            )
+        if name not in EncoderProduct.model_fields and (
+            name in _PICTURE_NAMES or _sniff(value) != "application/json"
+        ):
+            raise InvalidField("the part with the picture is called 'image'", field=name[:100])
+        if (field := _field(name, value)) is not None:
+            fields[name] = field
+    return fields
 
 
 def _field(name: str, value: bytes | bytearray) -> object:

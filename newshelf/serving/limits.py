@@ -1,4 +1,4 @@
-"""How much one request may ask for, and how a worker is set up."""
+"""How a worker is set up, and how much one request may ask of it."""
 
 import os
 from collections.abc import Mapping
@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from newshelf.config import Limits
 from newshelf.errors import SettingsError
 from newshelf.serving.runtimes.base import Kind, Precision, Provider
 from newshelf.validated import problems
@@ -17,24 +18,6 @@ Positive = Annotated[int, Field(gt=0)]
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Limits(_Section):
-    """Safe by default. The ``limits`` section of ``model-config.yaml``."""
-
-    max_body_bytes: Positive = 6_553_500
-    """All parts of one request together; TorchServe's own default cap."""
-    max_picture_bytes: Positive = 5_000_000
-    """One picture, after base64."""
-    max_pixels: Positive = 40_000_000
-    """Width times height of one picture, read from its header before it is decoded."""
-    max_text_chars: Positive = 10_000
-    """Each text field of a product."""
-    max_instances: Positive = 64
-    """Products to encode in one request."""
-    max_history: Positive = 200
-    max_candidates: Positive = 1_000
-    max_k: Positive = 100
 
 
 _SHARED = ("threads", "decode_threads")

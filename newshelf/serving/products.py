@@ -5,16 +5,16 @@ from dataclasses import dataclass
 
 from newshelf.catalog.clean import clean_text
 from newshelf.catalog.schema import Product
+from newshelf.config import Limits
 from newshelf.errors import InvalidField, RequestError, TooLarge
-from newshelf.serving.base64_picture import check_size, picture_from_base64
+from newshelf.serving.base64_picture import check_size, picture_from_base64, pixels_of, refuse_text
 from newshelf.serving.deadline import check_deadline
-from newshelf.serving.envelope import FormBody, open_envelope
-from newshelf.serving.limits import Limits
+from newshelf.serving.envelope import FormBody, form_fields, open_envelope
 from newshelf.serving.protocol import RawRequest
 from newshelf.serving.schemas import EncoderInstances, EncoderProduct
 from newshelf.serving.validation import validate
 
-__all__ = ["ProductInput", "check_product", "parse_products"]
+__all__ = ["ProductInput", "check_pixels", "check_product", "parse_products"]
 
 _TEXT_FIELDS = tuple(name for name in Product.model_fields if name not in {"id", "price"})
 
@@ -28,8 +28,8 @@ class ProductInput:
     """The bytes of its picture, not yet decoded."""
     at: str
     """Path within the request: ``history[2]``; empty for the request's only product."""
-    deadline_ms: int | None = None
-    """Milliseconds since the epoch after which nobody waits for it."""
+    deadline_s: float | None = None
+    """Of ``time.monotonic``: nobody waits for it afterwards."""
 
     def field(self, name: str) -> str:
         """The path of one of its fields: ``history[2].image``."""
@@ -49,19 +49,36 @@ def parse_products(
         RequestError: the request as a whole is refused.
         DeadlineExceeded: it came too late.
     """
-    deadline_ms = check_deadline(raw)
+    deadline_s = check_deadline(raw, limits.timeout_ms)
     envelope = open_envelope(raw, limits)
     if isinstance(envelope, FormBody):
-        product = validate(EncoderProduct, dict(envelope.fields))
-        if product.image is not None:
-            raise InvalidField("send the picture as the body, or as a form's part", field="image")
-        checked = check_product(product, limits, picture=envelope.image, deadline_ms=deadline_ms)
-        return [checked], False
-    if isinstance(envelope.value, dict) and "instances" in envelope.value:
+        product, picture = validate(EncoderProduct, form_fields(envelope)), envelope.image
+    elif isinstance(envelope.value, dict) and "instances" in envelope.value:
         instances = validate(EncoderInstances, envelope.value).instances
-        return _instances(instances, limits, deadline_ms), True
-    product = validate(EncoderProduct, envelope.value)
-    return [check_product(product, limits, deadline_ms=deadline_ms)], False
+        return _instances(instances, limits, deadline_s), True
+    else:
+        product, picture = validate(EncoderProduct, envelope.value), None
+    return [check_product(product, limits, picture=picture, deadline_s=deadline_s)], False
+
+
+def check_pixels(inputs: Sequence[ProductInput | RequestError], limits: Limits) -> None:
+    """Refuse a request whose pictures together would take too long to decode.
+
+    A picture that is too large by itself does not count: it is refused and not decoded.
+
+    Raises:
+        TooLarge: more than ``limits.max_request_pixels``.
+    """
+    pictures = [item.picture for item in inputs if isinstance(item, ProductInput) and item.picture]
+    if len(pictures) < 2:  # noqa: PLR2004 - one has a limit of its own
+        return
+    total = sum(size for size in map(pixels_of, pictures) if size <= limits.max_pixels)
+    if total > limits.max_request_pixels:
+        raise TooLarge(
+            f"the {len(pictures)} pictures have {total} pixels together; at most "
+            f"{limits.max_request_pixels} are accepted in one request: send several, or smaller "
+            "pictures"
+        )
 
 
 def check_product(
@@ -69,7 +86,7 @@ def check_product(
     limits: Limits,
     at: str = "",
     picture: bytes | bytearray | None = None,
-    deadline_ms: int | None = None,
+    deadline_s: float | None = None,
 ) -> ProductInput:
     """Check what the schema cannot: lengths, and that there is something to encode.
 
@@ -80,7 +97,7 @@ def check_product(
         limits: of one request.
         at: its path within the request.
         picture: the bytes of its picture, where they came beside the product.
-        deadline_ms: of the request, in milliseconds since the epoch.
+        deadline_s: of the request.
 
     Raises:
         TooLarge: a text field is too long, or the picture has too many bytes.
@@ -101,7 +118,7 @@ def check_product(
     cleaned = _cleaned(product)
     if source is None and not cleaned.text():
         raise InvalidField("a product needs a title, a description or an image", field=at or None)
-    return ProductInput(cleaned, source, at, deadline_ms)
+    return ProductInput(cleaned, source, at, deadline_s)
 
 
 def _picture(
@@ -109,12 +126,13 @@ def _picture(
 ) -> bytes | bytearray | None:
     if picture is not None:
         check_size(picture, max_bytes)
+        refuse_text(picture)
         return picture
     return None if product.image is None else picture_from_base64(product.image, max_bytes)
 
 
 def _instances(
-    instances: Sequence[object], limits: Limits, deadline_ms: int | None
+    instances: Sequence[object], limits: Limits, deadline_s: float
 ) -> list[ProductInput | RequestError]:
     if len(instances) > limits.max_instances:
         raise TooLarge(
@@ -122,18 +140,19 @@ def _instances(
             "request: send several",
             field="instances",
         )
-    return [
-        _instance(value, limits, f"instances[{i}]", deadline_ms)
-        for i, value in enumerate(instances)
+    inputs = [
+        _instance(value, limits, f"instances[{i}]", deadline_s) for i, value in enumerate(instances)
     ]
+    check_pixels(inputs, limits)
+    return inputs
 
 
 def _instance(
-    value: object, limits: Limits, at: str, deadline_ms: int | None
+    value: object, limits: Limits, at: str, deadline_s: float
 ) -> ProductInput | RequestError:
     try:
         product = validate(EncoderProduct, value, at)
-        return check_product(product, limits, at, deadline_ms=deadline_ms)
+        return check_product(product, limits, at, deadline_s=deadline_s)
     except RequestError as error:
         return error
 

@@ -1,17 +1,31 @@
 """What a predictor is given and what it gives back; no torch, no model server."""
 
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import orjson
 
 from newshelf.errors import NewshelfError
 
-__all__ = ["DEADLINE_HEADER", "Answer", "Predictor", "RawRequest", "error_answer", "json_answer"]
+__all__ = [
+    "OLD_DEADLINE_HEADER",
+    "SENT_HEADER",
+    "TIMEOUT_HEADER",
+    "Answer",
+    "Predictor",
+    "RawRequest",
+    "error_answer",
+    "json_answer",
+]
 
-DEADLINE_HEADER = "x-newshelf-deadline"
-"""Request header: the moment, in milliseconds since the epoch, after which nobody listens."""
+TIMEOUT_HEADER = "x-newshelf-timeout-ms"
+"""Request header: for how many milliseconds from now somebody waits for the answer."""
+SENT_HEADER = "x-newshelf-sent"
+"""Request header: when it was sent, by a clock that ``newshelf.serving.deadline`` names."""
+OLD_DEADLINE_HEADER = "x-newshelf-deadline"
+"""Refused: it had a moment of the sender's clock, which need not agree with the receiver's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +37,9 @@ class RawRequest:
     content_type: str = ""
     """The request's ``Content-Type`` with its parameters; empty when it has none."""
     request_id: str = ""
-    deadline: str | None = None
-    """The value of ``DEADLINE_HEADER``, not yet checked."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """By lower-case names, not yet checked."""
+    arrived_s: float = field(default_factory=time.monotonic)
 
     @classmethod
     def from_http(
@@ -40,7 +55,7 @@ class RawRequest:
             parts={name: _as_bytes(value) for name, value in parts.items()},
             content_type=lowered.get("content-type", ""),
             request_id=request_id,
-            deadline=lowered.get(DEADLINE_HEADER),
+            headers=lowered,
         )
 
 

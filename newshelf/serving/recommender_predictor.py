@@ -6,15 +6,16 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from newshelf.config import Limits
 from newshelf.errors import NewshelfError, VersionMismatch
 from newshelf.nn.blend_lookup import BlendLookup
 from newshelf.nn.content_bound import ContentBound
 from newshelf.nn.pair_sums import PairSums
 from newshelf.serving.asked import Asked, parse_recommend
+from newshelf.serving.deadline import refuse_late
 from newshelf.serving.encode import Encoding, ProductEncoder
 from newshelf.serving.fallback import Picked, pick
 from newshelf.serving.index import ItemIndex
-from newshelf.serving.limits import Limits
 from newshelf.serving.observe import Observer, Silent, Stages
 from newshelf.serving.protocol import Answer, RawRequest, error_answer, json_answer
 from newshelf.serving.ranking import ModelRanker, Ranked, categories_of
@@ -151,6 +152,7 @@ class RecommenderPredictor:
                 return result
             good[at] = result
         try:
+            refuse_late(row.deadline_s)
             return resolve(row, good, self.index, self._max_history)
         except NewshelfError as error:
             return error

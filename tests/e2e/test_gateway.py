@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+from PIL import Image
 
 from newshelf.catalog import Catalog, read_catalog
 from newshelf.config import Settings
@@ -15,6 +17,7 @@ from newshelf.pipeline.workspace import Workspace
 from newshelf.rollout.store import EventStore
 from newshelf.server.client import Client
 from newshelf.server.process import members
+from tests.e2e.products import base64_of, saved
 
 
 @pytest.fixture(scope="module")
@@ -115,10 +118,29 @@ def test_the_models_refusals_come_through(shop_http: httpx.Client) -> None:
 
 
 def test_it_is_ready_and_counts(shop_http: httpx.Client) -> None:
-    assert shop_http.get("/readyz").json() == {"status": "ready"}
+    assert shop_http.get("/readyz").json() == {"status": "ready", "missing": {}}
     assert 'route="/v1/recommend",status="200"' in shop_http.get("/metrics").text
 
 
 def test_state_knows_exactly_its_processes(server: Served) -> None:
     assert server.state.gateway is not None
     assert len(members(server.state.gateway.process)) >= 2
+
+
+def test_forms_and_pictures_are_what_the_model_is_sent_as_json(shop_http: httpx.Client) -> None:
+    picture = saved(Image.new("RGB", (90, 60), "teal"), "PNG")
+    answers = [
+        shop_http.post("/v1/encode", **request).json()["embedding"]
+        for request in (
+            {"files": {"image": picture}, "data": {"title": "jade", "price": "7.5"}},
+            {"json": {"title": "jade", "price": 7.5, "image": base64_of(picture)}},
+        )
+    ]
+    np.testing.assert_allclose(answers[0], answers[1], atol=1e-5)
+    for request in (
+        {"files": [("image", b"oops"), ("image", picture)]},
+        {"content": b"--x\r\n", "headers": {"Content-Type": "multipart/form-data; boundary=x"}},
+    ):
+        for _ in range(20):
+            assert 400 <= shop_http.post("/v1/encode", **request).status_code < 500
+    assert shop_http.get("/readyz?strict").json() == {"status": "ready", "missing": {}}

@@ -6,7 +6,7 @@ import httpx
 
 from newshelf.pipeline.serve import Served
 from newshelf.server.keys import read_keys
-from newshelf.serving.protocol import DEADLINE_HEADER
+from newshelf.serving.protocol import TIMEOUT_HEADER
 from tests.e2e.products import ENCODER, JSON, RECOMMENDER
 
 SECRET = "hush-7f3a"
@@ -20,7 +20,7 @@ REQUESTS: list[tuple[str, dict[str, object], int]] = [
     (ENCODER, {"content": SECRET, "headers": {"Content-Type": "image/jpeg"}}, 422),
     (ENCODER, {"content": b"\x89PNG\r\n\x1a\n" + SECRET.encode()}, 422),
     (ENCODER, {"data": {SECRET: SECRET}, "files": {"image": (SECRET, b"GIF89a")}}, 422),
-    (ENCODER, {"json": {"title": "a"}, "headers": {DEADLINE_HEADER: SECRET}}, 422),
+    (ENCODER, {"json": {"title": "a"}, "headers": {TIMEOUT_HEADER: SECRET}}, 422),
     (ENCODER, {"json": {"title": "a"}, "params": {"title": SECRET}}, 200),
     (RECOMMENDER, {"json": {"user_id": SECRET, "history": [SECRET], "exclude": [SECRET]}}, 200),
     (RECOMMENDER, {"json": {"candidates": [SECRET]}}, 404),

@@ -1,13 +1,15 @@
 """What a shop's front end gets when all is well."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import orjson
 import pytest
 
 from newshelf.gateway.answers import RecommendOut
-from newshelf.serving.protocol import DEADLINE_HEADER
+from newshelf.serving.deadline import check_deadline
+from newshelf.serving.protocol import TIMEOUT_HEADER, RawRequest
 from newshelf.serving.schemas import EncoderAnswer
 from tests.unit.gateway.conftest import StartGateway
 from tests.unit.gateway.fake_torchserve import FakeTorchServe
@@ -74,20 +76,13 @@ def test_similar_asks_with_a_history_of_one_product(
     assert gateway.exposures()[0].request_id == response.json()["request_id"]
 
 
-def test_encode_passes_json_pictures_and_forms_on(
+def test_encode_is_answered_by_the_encoder(
     start_gateway: StartGateway, torchserve: FakeTorchServe
 ) -> None:
     gateway = start_gateway()
     answer = gateway.http.post("/v1/encode", json={"title": "jade ring"})
     assert len(EncoderAnswer.model_validate(answer.json()).embedding) == 512
-    picture = b"\xff\xd8\xff" + bytes(range(256))
-    gateway.http.post("/v1/encode", content=picture, headers={"content-type": "image/jpeg"})
-    gateway.http.post("/v1/encode", files={"image": picture}, data={"title": "ring"})
-    assert [asked.path for asked in torchserve.asked] == ["/predictions/encoder"] * 3
-    as_is, form = torchserve.asked[1:]
-    assert (as_is.body, as_is.headers["content-type"]) == (picture, "image/jpeg")
-    assert form.headers["content-type"].startswith("multipart/form-data; boundary=")
-    assert picture in form.body
+    assert [asked.path for asked in torchserve.asked] == ["/predictions/encoder"]
     assert gateway.exposures() == []
 
 
@@ -114,20 +109,39 @@ def test_every_request_has_an_id_of_its_own(start_gateway: StartGateway) -> None
     assert sorted(ids) == sorted(exposure.request_id for exposure in gateway.exposures())
 
 
-@pytest.mark.parametrize("ahead_s", [0.4, 5, 3600])
-def test_the_deadline_is_passed_on_and_no_later_than_allowed(
-    start_gateway: StartGateway, torchserve: FakeTorchServe, ahead_s: float
+@pytest.mark.parametrize("asked_ms", [2_000, 5_000, 3_600_000])
+def test_the_time_that_is_left_is_passed_on_and_no_more_than_allowed(
+    start_gateway: StartGateway, torchserve: FakeTorchServe, asked_ms: int
 ) -> None:
     gateway = start_gateway(max_timeout_ms=5000)
-    now = datetime.now(UTC)
-    asked_ms = int((now + timedelta(seconds=ahead_s)).timestamp() * 1000)
-    headers = {DEADLINE_HEADER: str(asked_ms)}
+    headers = {TIMEOUT_HEADER: str(asked_ms)}
     body = {"unit": "u", "history": ["item-001"]}
     assert gateway.http.post("/v1/recommend", json=body, headers=headers).status_code == 200
-    passed_ms = int(torchserve.asked[0].headers[DEADLINE_HEADER])
-    latest_ms = min(asked_ms, int(datetime.now(UTC).timestamp() * 1000) + 5000)
-    # A little earlier, so that the fallback still has time.
-    assert now.timestamp() * 1000 < passed_ms < latest_ms
+    # A little less, so that the fallback still has time.
+    assert 0 < int(torchserve.asked[0].headers[TIMEOUT_HEADER]) < min(asked_ms, 5_000)
+
+
+@pytest.mark.parametrize("shift_s", [-86_400, 86_400])
+def test_clocks_that_differ_by_a_day_change_nothing(
+    start_gateway: StartGateway,
+    torchserve: FakeTorchServe,
+    monkeypatch: pytest.MonkeyPatch,
+    shift_s: int,
+) -> None:
+    """The gateway's; the worker's is the right one."""
+    gateway = start_gateway()
+    now, now_ns = time.time, time.time_ns
+    monkeypatch.setattr(time, "time", lambda: now() + shift_s)
+    monkeypatch.setattr(time, "time_ns", lambda: now_ns() + shift_s * 10**9)
+    headers = {TIMEOUT_HEADER: "2000"}
+    body = {"unit": "u", "history": ["item-001"]}
+    answer = gateway.http.post("/v1/recommend", json=body, headers=headers).json()
+    monkeypatch.undo()
+    assert answer["source"] == "model"
+    [asked] = torchserve.asked
+    # What the gateway sent, a worker takes in time.
+    sent = RawRequest.from_http({}, asked.headers, "r")
+    assert 0 < check_deadline(sent, 10_000) - time.monotonic() < 2
 
 
 def test_connections_are_kept(start_gateway: StartGateway, torchserve: FakeTorchServe) -> None:

@@ -82,7 +82,7 @@ def test_a_locked_store_costs_one_wait_and_no_answer(start_gateway: StartGateway
     assert sorted(one.request_id for one in gateway.exposures()) == sorted(asked)
     joined = {one.event_id: one.request_id for one in gateway.store.feedback()}
     assert joined == {one["event_id"]: one["request_id"] for one in events}
-    until(lambda: readiness(gateway).json() == {"status": "ready"})
+    until(lambda: readiness(gateway).json() == {"status": "ready", "missing": {}})
     again = gateway.http.post("/v1/feedback", json={"events": events})
     assert {one["outcome"] for one in again.json()["results"]} == {"duplicate"}
 
@@ -188,7 +188,7 @@ def test_postgresql_is_stopped_and_started_again(
         assert {one.request_id for one in gateway.exposures()} == {
             answer.json()["request_id"] for answer in asked
         }
-        until(lambda: readiness(gateway).json() == {"status": "ready"})
+        until(lambda: readiness(gateway).json() == {"status": "ready", "missing": {}})
 
 
 def _count(gateway: Gateway) -> tuple[int, int]:

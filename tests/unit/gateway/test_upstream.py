@@ -35,7 +35,7 @@ def run(
 
 async def post(upstream: Upstream, timeout_ms: float = 20_000) -> Reply:
     deadline = Deadline.after(timeout_ms)
-    return await upstream.post("/predictions/recommender", b"{}", "application/json", "", deadline)
+    return await upstream.post("/predictions/recommender", b"{}", "", deadline)
 
 
 @pytest.mark.parametrize(

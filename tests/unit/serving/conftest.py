@@ -3,6 +3,8 @@
 import base64
 import io
 import json
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -219,7 +221,8 @@ def post():
 
 def _request(body, at: int) -> RawRequest:
     if isinstance(body, RawRequest):
-        return body
+        # Those without a name may have been made long before they are sent.
+        return body if body.request_id else replace(body, arrived_s=time.monotonic())
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     return RawRequest({"body": raw}, "application/json", f"request-{at}")
 

@@ -12,7 +12,7 @@ from newshelf import errors
 from newshelf.catalog.schema import Product
 from newshelf.serving.limits import Limits, ServingSettings
 from newshelf.serving.observe import METRICS
-from newshelf.serving.protocol import DEADLINE_HEADER, RawRequest
+from newshelf.serving.protocol import TIMEOUT_HEADER, RawRequest
 from newshelf.serving.schemas import (
     EncoderAnswer,
     ErrorBody,
@@ -67,7 +67,7 @@ def test_every_field_is_mentioned(model):
 
 def test_every_metric_and_header_is_mentioned():
     assert [metric.name for metric in METRICS if f"`{metric.name}`" not in PAGE] == []
-    assert f"`{DEADLINE_HEADER}`" in PAGE
+    assert f"`{TIMEOUT_HEADER}`" in PAGE
     assert f"the {ServingSettings().retrieve} allowed items" in PAGE
 
 
@@ -100,7 +100,7 @@ def request(words: list[str]) -> RawRequest:
             field, text = value.split("=", 1)
             parts[field] = b"picture" if text.startswith("@") else text.encode()
             headers["Content-Type"] = "multipart/form-data"
-    headers.pop(DEADLINE_HEADER, None)
+    headers.pop(TIMEOUT_HEADER, None)
     return RawRequest.from_http(parts, headers, "r1")
 
 

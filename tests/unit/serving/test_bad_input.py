@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from newshelf.errors import InvalidField, NotJson, TooLarge
+from newshelf.serving.asked import parse_recommend
+from newshelf.serving.envelope import read_json
+from newshelf.serving.limits import Limits
+from newshelf.serving.products import parse_products
 from newshelf.serving.protocol import RawRequest
+from newshelf.serving.schemas import EncoderProduct
+from newshelf.serving.validation import validate
 
 GOOD = {"title": "green jade ring"}
 ASK = {"history": ["i00"], "k": 3}
@@ -43,6 +50,11 @@ BAD_FOR_BOTH = {
     "lone surrogate": (b'{"title": "\\ud800"}', 400, "not_json", None),
     "depth bomb": (b"[" * 200_000, 400, "not_json", None),
     "deep but closed": (b'{"title": ' + b"[" * 900 + b"]" * 900 + b"}", 422, "invalid_field", None),
+    "UTF-16": ('{"title": "a"}'.encode("utf-16"), 400, "not_json", None),
+    "gzip": (
+        RawRequest({"body": b"{}"}, "application/json", headers={"content-encoding": "gzip"}),
+        415, "unsupported_media", None,
+    ),
     "very many fields": (
         json.dumps(dict.fromkeys(map(str, range(300_000)))).encode(), 422, "invalid_field", None,
     ),
@@ -60,7 +72,7 @@ BAD_FOR_BOTH = {
         raw(b"", "application/x-www-form-urlencoded"), 415, "unsupported_media", None,
     ),
     "xml": (raw(b"<a/>", "text/xml"), 415, "unsupported_media", None),
-    "too many bytes": (b" " * 6_600_000, 413, "too_large", None),
+    "too many bytes": (b" " * 8_100_000, 413, "too_large", None),
     "query beside JSON": (
         raw(b'{"title": "a"}', title=b"b"), 422, "invalid_field", "title",
     ),
@@ -117,6 +129,28 @@ def encoder_cases(b64):
         "form with a field called body": (
             RawRequest({"body": b"a"}, "multipart/form-data; boundary=x"),
             422, "invalid_field", "body",
+        ),
+        "form with two titles": (
+            RawRequest({"title": b"a", "title[1]": b"b"}, "multipart/form-data"),
+            422, "invalid_field", "title",
+        ),
+        "form with two pictures": (
+            RawRequest({"image": JPEG, "image[1]": JPEG}, "multipart/form-data"),
+            422, "invalid_field", "image",
+        ),
+        "form with a picture called data": (
+            RawRequest({"data": JPEG}, "multipart/form-data"), 422, "invalid_field", "data",
+        ),
+        "form with a picture of another name": (
+            RawRequest({"title": b"a", "front": JPEG}, "multipart/form-data"),
+            422, "invalid_field", "front",
+        ),
+        "form with a picture in base64": (
+            RawRequest({"image": b64(JPEG).encode()}, "multipart/form-data"),
+            422, "invalid_field", "image",
+        ),
+        "bare picture in base64": (
+            raw(b64(JPEG).encode(), "image/jpeg"), 422, "invalid_field", "image",
         ),
         "empty form": (RawRequest({}, "multipart/form-data"), 422, "invalid_field", None),
         "form with an empty image": (
@@ -296,3 +330,73 @@ def test_no_answer_holds_nan(encoder_predictor, post):
     [(_, answer)] = post(encoder_predictor, GOOD)
     json.dumps(answer, allow_nan=False)
     assert None not in answer["embedding"]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "content_type", "said"),
+    [
+        ("latin-1", "application/json", "0xfc, as in ISO-8859-1"),
+        ("latin-1", "application/json; charset=ISO-8859-1", "in ISO-8859-1"),
+        ("gbk", 'application/json; charset="GBK"', "in GBK"),
+        ("utf-16", "application/json", "in UTF-16"),
+        ("utf-16-le", "application/json", "in UTF-16"),
+        ("utf-32-be", "", "in UTF-32"),
+    ],
+)
+def test_json_in_another_charset_is_told_its_name(encoding, content_type, said):
+    body = '{"title": "grün"}'.encode(encoding)
+    with pytest.raises(NotJson, match=said):
+        read_json(body, content_type)
+
+
+def test_a_byte_order_mark_and_charsets_that_change_nothing_are_fine():
+    for body, content_type in (
+        ("\ufeff{}".encode(), "application/json"),
+        (b"{}", "application/json; charset=ISO-8859-1"),
+        ('{"title": "grün"}'.encode(), "application/json; charset=UTF-8"),
+    ):
+        assert isinstance(read_json(body, content_type), dict)
+
+
+@pytest.mark.parametrize("deepest", range(5))
+@pytest.mark.parametrize("wrap", [lambda inner: [inner], lambda inner: {"a": inner}])
+def test_an_object_of_too_many_fields_is_refused_without_looking_at_each(wrap, deepest):
+    """As deep as the schemas go; what is nested deeper is refused for that."""
+    value = dict.fromkeys(map(str, range(101)))
+    for _ in range(deepest):
+        value = wrap(value)
+    with pytest.raises(InvalidField) as refused:
+        validate(EncoderProduct, {"title": value} if deepest else value)
+    assert ("101 fields" in refused.value.message) == (deepest <= 2)
+    fewer = dict.fromkeys(map(str, range(100)))
+    with pytest.raises(InvalidField, match="unknown field"):
+        validate(EncoderProduct, fewer)
+
+
+def png(side: int) -> bytes:
+    data = io.BytesIO()
+    Image.new("L", (side, side)).save(data, "PNG")
+    return data.getvalue()
+
+
+def test_the_pictures_of_a_request_share_a_budget_of_pixels(b64, monkeypatch):
+    """Judged by their headers: not one is decoded."""
+    limits = Limits(max_pixels=10_000, max_request_pixels=20_000)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", None)
+    small, large = {"image": b64(png(80))}, {"image": b64(png(101))}
+
+    def to_encoder(products):
+        body = json.dumps({"instances": products}).encode()
+        return parse_products(raw(body), limits)[0]
+
+    def to_recommender(products):
+        body = json.dumps({"history": products[:1], "candidates": products[1:]}).encode()
+        return parse_recommend(raw(body), limits).inline
+
+    numbered = [{**small, "id": str(number)} for number in range(4)]
+    for ask in (to_encoder, to_recommender):
+        assert len(ask(numbered[:3])) == 3
+        with pytest.raises(TooLarge, match="25600 pixels together"):
+            ask(numbered)
+    # One that is too large by itself is not decoded, and has an error of its own.
+    assert len(to_encoder([small, large, large, small])) == 4

@@ -7,7 +7,9 @@ import torch
 from newshelf.catalog.schema import Product
 from newshelf.errors import DeadlineExceeded
 from newshelf.nn.inputs import attribute_row, decode_picture, prepare_pictures
-from newshelf.serving.protocol import RawRequest
+from newshelf.serving.deadline import check_deadline, sent_now
+from newshelf.serving.limits import Limits
+from newshelf.serving.protocol import SENT_HEADER, TIMEOUT_HEADER, RawRequest
 from newshelf.serving.schemas import EncoderAnswer
 
 JADE = {"title": "green jade ring", "material": "jade", "price": 12}
@@ -109,15 +111,34 @@ def test_a_bare_picture_is_a_product_with_nothing_else(encoder_predictor, post, 
 
 
 def test_a_request_past_its_deadline_answers_504(encoder_predictor, post):
-    now = int(time.time() * 1000)
     rows = [
-        RawRequest({"body": b'{"title": "a"}'}, "application/json", deadline=str(moment))
-        for moment in (now - 5_000, now + 600_000, "soon", "9" * 400, "-" + "9" * 400)
+        RawRequest({"body": b'{"title": "a"}'}, "application/json", "", {TIMEOUT_HEADER: text})
+        for text in ("0", "600000", "soon", "9" * 400, "-" + "9" * 400)
     ]
     answers = post(encoder_predictor, *rows)
     assert [status for status, _ in answers] == [504, 200, 422, 422, 422]
     assert answers[0][1]["code"] == "deadline_exceeded"
-    assert {answer["field"] for _, answer in answers[2:]} == {"x-newshelf-deadline"}
+    assert {answer["field"] for _, answer in answers[2:]} == {TIMEOUT_HEADER}
+
+
+def test_a_request_that_names_no_time_has_the_settings(encoder_predictor, post):
+    waited_s = Limits().timeout_ms / 1000
+    late = RawRequest(
+        {"body": b'{"title": "a"}'}, arrived_s=time.monotonic() - waited_s, request_id="r"
+    )
+    [(status, answer)] = post(encoder_predictor, late)
+    assert (status, answer["code"]) == (504, "deadline_exceeded")
+
+
+def test_what_a_request_waits_within_one_machine_counts():
+    sent = {TIMEOUT_HEADER: "500", SENT_HEADER: sent_now()}
+    arrived_s = time.monotonic() + 0.4
+    for headers, left_s in ((sent, 0.1), ({TIMEOUT_HEADER: "500"}, 0.5)):
+        deadline_s = check_deadline(RawRequest({}, headers=headers, arrived_s=arrived_s), 10_000)
+        assert deadline_s - arrived_s == pytest.approx(left_s, abs=0.05)
+    # Another machine's clock says nothing here.
+    foreign = {**sent, SENT_HEADER: "elsewhere 12"}
+    assert check_deadline(RawRequest({}, headers=foreign), 10_000) > time.monotonic()
 
 
 def test_every_stage_and_the_batch_size_are_observed(encoder_predictor, recorder, post):
@@ -146,7 +167,7 @@ def test_instances_whose_deadline_passes_on_the_way_answer_504(
     assert (status, answer["code"]) == (504, "deadline_exceeded")
 
 
-def _late(_deadline_ms):
+def _late(_deadline_s):
     raise DeadlineExceeded("the deadline passed 3 ms before the request's turn")
 
 

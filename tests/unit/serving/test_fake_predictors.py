@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from newshelf.serving.isolate import predict_isolated
-from newshelf.serving.protocol import RawRequest
+from newshelf.serving.protocol import TIMEOUT_HEADER, RawRequest
 from newshelf.serving.schemas import EncoderAnswer, ErrorBody, InstancesAnswer, RecommendAnswer
 from tests.fake_predictors import FakeEncoderPredictor, FakeRecommenderPredictor
 
@@ -115,13 +115,13 @@ def test_a_wrong_number_of_answers_is_a_defect_too():
     ("headers", "content_type", "deadline"),
     [
         ({"Content-Type": "application/json"}, "application/json", None),
-        ({"content-type": "image/png", "X-Newshelf-Deadline": "12"}, "image/png", "12"),
+        ({"content-type": "image/png", "X-Newshelf-Timeout-Ms": "12"}, "image/png", "12"),
         ({"body": {"content-type": "image/png"}}, "", None),
     ],
 )
 def test_requests_are_built_from_a_servers_parts(headers, content_type, deadline):
     request = RawRequest.from_http({"body": b"{}"}, headers, "r7")
-    assert (request.content_type, request.deadline) == (content_type, deadline)
+    assert (request.content_type, request.headers.get(TIMEOUT_HEADER)) == (content_type, deadline)
     assert request.request_id == "r7"
 
 

@@ -19,9 +19,9 @@ from newshelf.serving.runtimes import Device
 MANY = 10_000_000
 
 
-def inputs(*pictures, deadline_ms=None):
+def inputs(*pictures, deadline_s=None):
     return [
-        ProductInput(Product(), data, f"instances[{at}]", deadline_ms)
+        ProductInput(Product(), data, f"instances[{at}]", deadline_s)
         for at, data in enumerate(pictures)
     ]
 
@@ -85,7 +85,7 @@ def test_a_picture_of_a_late_request_is_not_decoded(image, picture, monkeypatch)
         raise AssertionError("it was decoded")
 
     monkeypatch.setattr("newshelf.serving.decode.prepare_picture", refuse)
-    late = inputs(picture(), picture(), deadline_ms=int(time.time() * 1000) - 10)
+    late = inputs(picture(), picture(), deadline_s=time.monotonic() - 0.01)
     read = CpuReader(image, max_pixels=MANY, threads=1).start(late)()
     assert [type(error) for error in read.failed.values()] == [DeadlineExceeded] * 2
 

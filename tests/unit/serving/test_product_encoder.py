@@ -59,12 +59,8 @@ def build(spec, bundle):
     return make
 
 
-def given(title=None, picture=None, at="", deadline_ms=None) -> ProductInput:
-    return ProductInput(Product(title=title), picture, at, deadline_ms)
-
-
-def now_ms() -> int:
-    return time.time_ns() // 1_000_000
+def given(title=None, picture=None, at="", deadline_s=None) -> ProductInput:
+    return ProductInput(Product(title=title), picture, at, deadline_s)
 
 
 def test_labels_are_the_likeliest_classes_with_probabilities(build):
@@ -213,13 +209,13 @@ def test_errors_are_not_kept(build):
 
 def test_a_row_that_is_late_is_not_computed(build, picture):
     runtime = Counting()
-    late = now_ms() - 5
+    late = time.monotonic() - 0.005
     results = build(runtime).encode(
         [
-            given("ring", deadline_ms=late),
-            given("jade", deadline_ms=now_ms() + 600_000),
-            given(picture=picture(size=(20, 9)), deadline_ms=late),
-            given(picture=picture(size=(21, 9)), deadline_ms=now_ms() + 600_000),
+            given("ring", deadline_s=late),
+            given("jade", deadline_s=time.monotonic() + 600),
+            given(picture=picture(size=(20, 9)), deadline_s=late),
+            given(picture=picture(size=(21, 9)), deadline_s=time.monotonic() + 600),
         ],
         Stages(),
     )
@@ -236,8 +232,8 @@ def test_a_deadline_that_passes_during_decoding_is_seen_before_the_forward(
     runtime = Counting()
     encoder = build(runtime)
     data = picture(size=(40, 40), mode="L")
-    clock = [now_ms()]
-    monkeypatch.setattr("newshelf.serving.deadline.time.time_ns", lambda: clock[0] * 1_000_000)
+    clock = [time.monotonic()]
+    monkeypatch.setattr("newshelf.serving.deadline.time.monotonic", lambda: clock[0])
     start = encoder._reader.start
 
     def slow(inputs):
@@ -245,17 +241,17 @@ def test_a_deadline_that_passes_during_decoding_is_seen_before_the_forward(
 
         def wait_long():
             read = wait()
-            clock[0] += 1_000
+            clock[0] += 1
             return read
 
         return wait_long
 
     encoder._reader.start = slow
-    soon, never = clock[0] + 500, clock[0] + 600_000
+    soon, never = clock[0] + 0.5, clock[0] + 600
     results = encoder.encode(
         [
-            given(picture=picture(), deadline_ms=soon),
-            given(picture=data, deadline_ms=never),
+            given(picture=picture(), deadline_s=soon),
+            given(picture=data, deadline_s=never),
         ],
         Stages(),
     )
@@ -303,14 +299,14 @@ def test_attributes_tell_products_apart(build):
 
 
 def test_of_equal_products_the_latest_deadline_counts(build, picture):
-    late, soon = now_ms() - 5, now_ms() + 60_000
+    late, soon = time.monotonic() - 0.005, time.monotonic() + 60
     inputs = [
-        given("ring", deadline_ms=late),
-        given("ring", deadline_ms=soon),
-        given("gold", picture(), deadline_ms=late),
+        given("ring", deadline_s=late),
+        given("ring", deadline_s=soon),
+        given("gold", picture(), deadline_s=late),
         given("gold", picture()),
-        given("jade", deadline_ms=late),
-        given("jade", deadline_ms=late),
+        given("jade", deadline_s=late),
+        given("jade", deadline_s=late),
     ]
     results = build(Counting()).encode(inputs, Stages())
     assert [type(result) for result in results] == [*[Encoding] * 4, *[DeadlineExceeded] * 2]
