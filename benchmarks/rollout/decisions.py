@@ -357,7 +357,7 @@ def render(rows: Sequence[Row], rollouts: int) -> str:
         f"Equal versions: {rollouts:,} rollouts of {VISITS:,} visits each, looked at after every "
         f"{LOOK}, at alpha = 5 %; `benchmarks/rollout/worlds.py` says what the shops are like. "
         "A rollout counts that calls the versions different, or one of them suspiciously silent, "
-        "at any look.",
+        "at any look. (Before: 300 rollouts.)",
         "",
         "| case | right | before | now |",
         "|---|---|---|---|",
