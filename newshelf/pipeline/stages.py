@@ -46,6 +46,7 @@ CODE: dict[str, tuple[str, ...]] = {
     "archive": (
         "newshelf/catalog/__init__.py",
         "newshelf/catalog/clean.py",
+        "newshelf/catalog/picture_kind.py",
         "newshelf/catalog/schema.py",
         "newshelf/config.py",
         "newshelf/errors.py",

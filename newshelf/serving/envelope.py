@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import orjson
 
+from newshelf.catalog.picture_kind import READ_KINDS, picture_kind
 from newshelf.config import Limits
 from newshelf.errors import InvalidField, NotJson, RequestError, TooLarge, UnsupportedMedia
 from newshelf.serving.protocol import RawRequest
@@ -15,7 +16,6 @@ from newshelf.serving.schemas import EncoderProduct
 __all__ = ["FormBody", "JsonBody", "form_fields", "open_envelope", "read_json", "refuse_coding"]
 
 PICTURE_TYPES = ("image/jpeg", "image/jpg", "image/png", "image/webp", "image/gif")
-_PICTURE_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a")
 _PICTURE_NAMES = ("data", "file", "body", "picture", "photo", "img", "images")
 _CHARSET = re.compile(r"charset *= *\"?([^\s;\"]+)", re.IGNORECASE)
 _UTF_8 = ("utf-8", "utf8", "us-ascii", "ascii")
@@ -84,8 +84,8 @@ def open_envelope(request: RawRequest, limits: Limits) -> JsonBody | FormBody:
 
 
 def _sniff(body: bytes | bytearray) -> str:
-    webp = body[:4] == b"RIFF" and body[8:12] == b"WEBP"
-    return "image/webp" if webp or body.startswith(_PICTURE_STARTS) else "application/json"
+    # Also what cannot be read: the decoder names it.
+    return "application/json" if picture_kind(body) is None else PICTURE_TYPES[0]
 
 
 def _refuse_further(parts: Mapping[str, bytes | bytearray]) -> None:
@@ -159,7 +159,7 @@ def form_fields(form: FormBody) -> dict[str, object]:
                 field=first[:100],
             )
         if name not in EncoderProduct.model_fields and (
-            name in _PICTURE_NAMES or _sniff(value) != "application/json"
+            name in _PICTURE_NAMES or picture_kind(value) in READ_KINDS
         ):
             raise InvalidField("the part with the picture is called 'image'", field=name[:100])
         if (field := _field(name, value)) is not None:

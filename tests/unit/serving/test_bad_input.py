@@ -40,6 +40,7 @@ def bomb(width: int, height: int) -> bytes:
 JPEG = io.BytesIO()
 Image.effect_noise((80, 60), 50).convert("RGB").save(JPEG, "JPEG")
 JPEG = JPEG.getvalue()
+AVIF = b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf" + bytes(range(256))
 
 BAD_FOR_BOTH = {
     "no JSON": (b"{title: ring}", 400, "not_json", None),
@@ -109,6 +110,10 @@ def encoder_cases(b64):
         "bare many bytes": (raw(bytes(500_000), "image/png"), 413, "too_large", "image"),
         "query beside it": (raw(JPEG, "image/jpeg", title=b"b"), 422, "invalid_field", "title"),
         "bare SVG": (raw(b"<svg/>", "image/svg+xml"), 415, "unsupported_media", None),
+        "AVIF as bytes": (raw(AVIF, "application/octet-stream"), 422, "bad_picture", "image"),
+        "AVIF without a type": (raw(AVIF, ""), 422, "bad_picture", "image"),
+        "AVIF as JPEG": (raw(AVIF, "image/jpeg"), 422, "bad_picture", "image"),
+        "HTML as bytes": (raw(b"<html>404", ""), 422, "bad_picture", "image"),
         "form with a bad price": (
             RawRequest({"title": b"a", "price": b"dear"}, "multipart/form-data"),
             422, "invalid_field", "price",

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
+from newshelf.catalog.picture_kind import picture_kind
 from newshelf.errors import BadPicture, TooLarge
 from newshelf.nn.inputs import upright_picture
 
@@ -159,11 +160,77 @@ def test_what_is_no_picture_is_refused(data, said):
         decoded(data)
 
 
-@pytest.mark.parametrize("kind", ["BMP", "TIFF", "ICO", "PPM"])
+@pytest.mark.parametrize("kind", ["BMP", "TIFF", "ICO", "PPM", "AVIF", "JPEG2000"])
 def test_other_formats_are_refused(saved, kind):
     """Each further decoder is further code for hostile bytes to reach."""
     with pytest.raises(BadPicture, match="no JPEG, PNG, WebP or GIF"):
         decoded(saved(quarters(), kind))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WebP", "GIF", "AVIF", "TIFF", "BMP"])
+def test_the_kind_follows_from_the_bytes(saved, kind):
+    data = saved(quarters(), kind.upper())
+    assert picture_kind(data) == picture_kind(memoryview(data)) == kind
+
+
+@pytest.mark.parametrize(
+    ("data", "named"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "HEIC"),
+        (b"\0\0\0\x1cftypmif1\0\0\0\0mif1avifmiaf", "AVIF"),
+        (b"\0\0\0\x18ftypisom\0\0\0\0isommp42", "video"),
+        (b"II*\0\x08\0\0\0", "TIFF"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
+        (b"\xff\x0a\x01\x02", "JPEG XL"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"),
+        (b"<?xml version='1.0'?>\n<!-- drawn -->\n<svg/>", "SVG"),
+        (b"\n<!DOCTYPE HTML><title>404</title>", "HTML"),
+        (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "XML"),
+        (b"%PDF-1.7", "PDF"),
+        (b"PK\x03\x04", "compressed"),
+        (b"version https://git-lfs.github.com/spec/v1", "Git LFS"),
+        (b"\r\n\xff\xd8\xff\xe0", "white space"),
+    ],
+)
+def test_what_is_no_picture_is_named(data, named):
+    with pytest.raises(BadPicture, match=f"this is .*{named}.*, and no JPEG"):
+        decoded(data)
+
+
+def product_on_white() -> Image.Image:
+    rng = np.random.default_rng(0)
+    pixels = np.full((120, 160, 3), 255)
+    pixels[30:80, 40:120] = np.array([180, 40, 60]) + rng.integers(-20, 20, (50, 80, 3))
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+JPEGS = [
+    {},
+    {"progressive": True},
+    {"optimize": True},
+    {"restart_marker_rows": 1},
+    {"quality": 30},
+    {"subsampling": 0},
+]
+
+
+@pytest.mark.parametrize("least_side", [None, 20])
+@pytest.mark.parametrize("options", JPEGS)
+@pytest.mark.parametrize("end", [b"", b"\xff", b"\xff\xff"])
+def test_a_jpeg_that_lacks_only_its_end_is_read(saved, options, end, least_side):
+    whole = saved(product_on_white(), "JPEG", **options)
+    assert whole.endswith(b"\xff\xd9")
+    pixels = decoded(whole[:-2] + end, least_side=least_side)
+    np.testing.assert_array_equal(pixels, decoded(whole, least_side=least_side))
+
+
+@pytest.mark.parametrize("options", JPEGS)
+def test_a_jpeg_that_lacks_more_is_refused(saved, options):
+    whole = saved(product_on_white(), "JPEG", **options)
+    for cut in (*range(6, 40), *range(40, len(whole), len(whole) // 50)):
+        with pytest.raises(BadPicture):
+            decoded(whole[:-cut])
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
