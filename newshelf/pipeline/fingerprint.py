@@ -29,7 +29,7 @@ DIGEST = "#"
 """What a digest starts with, to tell it from a value that a reader understands."""
 
 _TABLES = ("items", "events", "baskets")
-_PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+_PICTURES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 
 
 def catalog_files(catalog: Path) -> Component:
