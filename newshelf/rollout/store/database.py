@@ -18,7 +18,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from newshelf.errors import SettingsError, Unavailable
 
-__all__ = ["Database"]
+__all__ = ["Database", "use_log"]
 
 _BUSY_TIMEOUT_S = 5.0
 """How long a writer of SQLite waits for another process's transaction."""
@@ -210,7 +210,7 @@ def _set_up(connection: sqlite3.Connection, _record: Any) -> None:
     # Built into SQLite only with an option of its compilation.
     connection.create_function("ln", 1, log, deterministic=True)
     connection.create_function("crc32", 1, lambda text: crc32(text.encode()), deterministic=True)
-    _use_log(connection)
+    use_log(connection)
     for pragma in (
         # A commit is in the system's cache: a killed process loses nothing. A power cut may
         # lose the last commits, and damages nothing.
@@ -225,7 +225,7 @@ def _set_up(connection: sqlite3.Connection, _record: Any) -> None:
         connection.execute(f"PRAGMA {pragma}").close()
 
 
-def _use_log(connection: sqlite3.Connection) -> None:
+def use_log(connection: sqlite3.Connection) -> None:
     """Switch to the write-ahead log; SQLite itself does not wait here for another process."""
     end_s = monotonic() + _BUSY_TIMEOUT_S
     while True:

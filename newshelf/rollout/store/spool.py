@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from newshelf.errors import InvalidField, Unavailable
 from newshelf.rollout.records import Exposure, Feedback
+from newshelf.rollout.store.database import use_log
 from newshelf.rollout.store.outcome import Outcome
 from newshelf.rollout.store.shadow import ShadowAnswer
 from newshelf.rollout.store.writes import Writes
@@ -32,7 +33,7 @@ _KINDS: dict[str, type[BaseModel]] = {
 _ROWS = 100
 """Of one replay."""
 _PAGE_BYTES = 4096
-_BUSY_S = 1.0
+_BUSY_S = 5.0
 _KEPT: frozenset[Outcome] = frozenset({"stored", "duplicate", "unjoined"})
 _TABLE = """
 CREATE TABLE IF NOT EXISTS spool (id INTEGER PRIMARY KEY, kind TEXT NOT NULL, body TEXT NOT NULL);
@@ -177,7 +178,7 @@ class Spool:
             self._path.touch(0o600)
             connection = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None)
             # A commit returns when the disk has it.
-            connection.execute("PRAGMA journal_mode = WAL")
+            use_log(connection)
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute(f"PRAGMA max_page_count = {self._pages}")
             connection.executescript(_TABLE)
