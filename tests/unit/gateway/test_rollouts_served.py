@@ -95,7 +95,7 @@ SHADOW = SPLIT.model_copy(update={"shadow": True, "share": 0.0})
 
 def shadow_answers(gateway: Gateway, count: int) -> dict[str, float]:
     since = gateway.exposures()[0].at
-    while (found := gateway.store.shadow("spring", since=since)).get("requests", 0) < count:
+    while (found := gateway.store.shadow("spring", since=since)[0]).get("requests", 0) < count:
         threading.Event().wait(0.02)
     return found
 
