@@ -113,7 +113,9 @@ class Record:
     def _try_again(self) -> None:
         if self.away is not None:
             if self.refused is not None and self._spool is not None:
-                self._probe_spool(self._spool)
+                with contextlib.suppress(Unavailable):
+                    self._spool.probe()
+                    self.refused = None
             # Random: PostgreSQL would compress anything else to nothing.
             holder = os.urandom(_PROBE_BYTES).hex()
             self._store.acquire_lease(_PROBE, holder, 0)
@@ -124,11 +126,6 @@ class Record:
         while self._spool is not None and self._spool.holds():
             if not self._spool.replay(self._store.write):
                 return
-
-    def _probe_spool(self, spool: Spool) -> None:
-        with contextlib.suppress(Unavailable):
-            spool.probe()
-            self.refused = None
 
 
 def spool_of(plan: GatewayPlan) -> Spool | None:

@@ -11,6 +11,7 @@ import httpx
 
 from newshelf.errors import ServerError
 from newshelf.server.gateway_plan import GatewayPlan, write_plan
+from newshelf.server.logs import ends_of
 from newshelf.server.ports import require_port
 from newshelf.server.process import ProcessRef, is_running, start_session
 from newshelf.server.progress import OnWait, Progress
@@ -19,7 +20,6 @@ __all__ = ["GatewayState", "start_gateway", "wait_for_gateway"]
 
 _PLAN, _LOG = "gateway.json", "gateway.log"
 _PAUSE_S = 0.5
-_TAIL_LINES = 25
 
 
 @dataclass(frozen=True)
@@ -84,16 +84,12 @@ def wait_for_gateway(
                     return
                 said = response.text
             if progress.failed():
-                raise ServerError(f"the gateway is not ready and says: {said}\n{_tail(state)}")
+                raise ServerError(
+                    f"the gateway is not ready and says: {said}\n{ends_of(Path(state.log))}"
+                )
             time.sleep(_PAUSE_S)
-    raise ServerError(f"the gateway ended while it started\n{_tail(state)}")
+    raise ServerError(f"the gateway ended while it started\n{ends_of(Path(state.log))}")
 
 
 def _environment(environ: Mapping[str, str], root: Path) -> dict[str, str]:
     return {**environ, "PYTHONPATH": str(root)}
-
-
-def _tail(state: GatewayState) -> str:
-    log = Path(state.log)
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL_LINES:]
-    return "\n".join([f"the end of {log}:", *(f"  {line}" for line in lines or ["(empty)"])])

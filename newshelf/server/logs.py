@@ -7,11 +7,29 @@ from pathlib import Path
 
 from newshelf.config import LogSettings
 
-__all__ = ["LOG", "keep_earlier", "rotate_own"]
+__all__ = ["LOG", "ends_of", "keep_earlier", "read_log", "rotate_own"]
 
 LOG = "NEWSHELF_LOG"
 """The environment variable that tells a started process where its output goes."""
 _STANDARD_ERROR = 2
+_LAST_LINES = 25
+
+
+def read_log(log: Path) -> str:
+    """Its text; empty where it is missing."""
+    try:
+        return log.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
+def ends_of(*logs: Path) -> str:
+    """The last lines of each, for an error's message."""
+    said: list[str] = []
+    for log in logs:
+        lines = read_log(log).splitlines()[-_LAST_LINES:] or ["(empty)"]
+        said += [f"the end of {log}:", *(f"  {line}" for line in lines)]
+    return "\n".join(said)
 
 
 def keep_earlier(log: Path, kept: int, newest: Path | None = None) -> None:

@@ -6,12 +6,12 @@ while all is well but a worker is being added; a prediction is the only proof.
 
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import httpx
 
 from newshelf.errors import ServerError
 from newshelf.server.client import Client
+from newshelf.server.logs import ends_of, read_log
 from newshelf.server.process import is_running
 from newshelf.server.progress import OnWait, Progress
 from newshelf.server.state import ServerState
@@ -21,7 +21,6 @@ __all__ = ["wait_until_ready"]
 _PAUSE_S = 0.5
 _DEATHS = 2
 """A worker that died this often while loading will not come up."""
-_TAIL_LINES = 25
 
 
 def wait_until_ready(
@@ -54,7 +53,7 @@ def wait_until_ready(
                 if progress.failed():
                     raise ServerError(
                         f"{model} did not answer, with no progress within {timeout_s:.0f} s\n"
-                        + _tails(state.model_log, state.log)
+                        + ends_of(state.model_log, state.log)
                     )
                 time.sleep(_PAUSE_S)
             on_ready(model, time.monotonic() - started)
@@ -71,7 +70,7 @@ def _answers(client: Client, state: ServerState, model: str, question: dict[str,
     if response.status_code == httpx.codes.OK:
         return True
     if response.status_code == httpx.codes.NOT_FOUND and "ModelNotFound" in response.text:
-        raise ServerError(f"TorchServe did not load {model}\n" + _tails(state.log))
+        raise ServerError(f"TorchServe did not load {model}\n" + ends_of(state.log))
     if response.is_client_error:
         raise ServerError(f"{model} refused the readiness question: {response.text}")
     return False
@@ -79,22 +78,6 @@ def _answers(client: Client, state: ServerState, model: str, question: dict[str,
 
 def _give_up_early(state: ServerState) -> None:
     if not is_running(state.process):
-        raise ServerError("TorchServe ended while it started\n" + _tails(state.log))
-    if _read(state.model_log).count("Backend worker process died") >= _DEATHS:
-        raise ServerError("a worker cannot load its model\n" + _tails(state.model_log))
-
-
-def _tails(*logs: Path) -> str:
-    return "\n".join(_tail(log) for log in logs)
-
-
-def _tail(log: Path) -> str:
-    lines = _read(log).splitlines()[-_TAIL_LINES:]
-    return "\n".join([f"the end of {log}:", *(f"  {line}" for line in lines or ["(empty)"])])
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return ""
+        raise ServerError("TorchServe ended while it started\n" + ends_of(state.log))
+    if read_log(state.model_log).count("Backend worker process died") >= _DEATHS:
+        raise ServerError("a worker cannot load its model\n" + ends_of(state.model_log))
