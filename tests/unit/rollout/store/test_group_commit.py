@@ -132,6 +132,42 @@ def test_a_commit_has_a_largest_size(store: EventStore, gate: Gate, exposure) ->
     assert sum(gate.groups) == 20
 
 
+def test_answers_pass_a_large_batch_of_feedback(
+    store: EventStore, monkeypatch: pytest.MonkeyPatch, exposure, feedback
+) -> None:
+    write = store.write
+    written: list[tuple[int, int]] = []
+    began, may_go_on = threading.Event(), threading.Event()
+
+    def watched(writes: Writes) -> list[str]:
+        written.append((len(writes.exposures), len(writes.feedback)))
+        began.set()
+        may_go_on.wait()
+        return write(writes)
+
+    monkeypatch.setattr(store, "write", watched)
+
+    async def main() -> None:
+        group = GroupCommit(store)
+        events = [feedback("ring", unit="nobody") for _ in range(1000)]
+        batches = [asyncio.create_task(group.feedback(events)) for _ in range(3)]
+        await asyncio.to_thread(began.wait)
+        answers = [asyncio.create_task(group.exposure(exposure("ring"))) for _ in range(8)]
+        await settle()
+        may_go_on.set()
+        await asyncio.gather(*answers)
+        # All of them waited for one small part of what came before.
+        assert written[1] == (8, 0)
+        assert sum(events for _, events in written) < 1000
+        heard = await asyncio.gather(*batches)
+        assert sorted({len(one) for one in heard}) == [1000]
+        await group.close()
+
+    run(main)
+    assert max(events for _, events in written) <= 64
+    assert len(list(store.feedback())) == 1000
+
+
 def test_too_many_callers_are_told_at_once(store: EventStore, gate: Gate, exposure) -> None:
     async def main() -> None:
         group = GroupCommit(store, max_waiting=3)
