@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchem
 
 __all__ = [
     "BASKET_COLUMNS",
+    "ENCODABLE",
     "EVENT_COLUMNS",
     "ITEM_COLUMNS",
     "MAX_ID_CHARS",
@@ -156,6 +157,15 @@ def guard_formula(cell: str) -> str:
 def unguard_formula(cell: str) -> str:
     """Take the apostrophe of ``guard_formula`` away again."""
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell, 1) else cell
+
+
+ENCODABLE = {
+    "title": "ready?",
+    "brand": "ready?",
+    "image": "R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7",
+}
+"""A product that every encoder can encode, whatever its towers are and can read: a question to
+learn whether it answers."""
 
 
 def category_levels(product_type: str | None) -> tuple[str, ...]:

@@ -3,6 +3,9 @@
 import asyncio
 import time
 
+import orjson
+
+from newshelf.catalog.schema import ENCODABLE
 from newshelf.errors import NewshelfError, Unavailable
 from newshelf.gateway.deadline import Deadline
 from newshelf.gateway.models import ModelName, Models
@@ -11,7 +14,7 @@ from newshelf.gateway.ports import WatchedRecorder
 __all__ = ["Readiness"]
 
 _QUESTIONS: dict[ModelName, bytes] = {
-    "encoder": b'{"title":"ready?"}',
+    "encoder": orjson.dumps(ENCODABLE),
     "recommender": b'{"k":1}',
 }
 _KEPT_S = 1.0

@@ -1,13 +1,10 @@
 """Real questions from a catalogue: to see that a model answers, and to show what it says."""
 
-import base64
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
 from newshelf.catalog import Catalog
-from newshelf.errors import CatalogError
+from newshelf.catalog.schema import ENCODABLE
 
 __all__ = ["Demo", "pick_demo"]
 
@@ -24,22 +21,16 @@ class Demo:
     """Whom they belong to, for a reader."""
     titles: dict[str, str]
     """Title of each product that has one, by id."""
-    product: dict[str, object]
-    """A valid request to the encoder."""
     picture: Path | None
     """One of the catalogue's pictures."""
 
     def questions(self) -> dict[str, dict[str, object]]:
         """A valid request of each model."""
-        return {"encoder": self.product, "recommender": {"history": self.history, "k": 1}}
+        return {"encoder": dict(ENCODABLE), "recommender": {"history": self.history, "k": 1}}
 
 
 def pick_demo(catalog: Catalog) -> Demo:
-    """Take a few products of one real shopper or basket; the same ones at every start.
-
-    Raises:
-        CatalogError: no product has a title or a picture.
-    """
+    """Take a few products of one real shopper or basket; the same ones at every start."""
     items = catalog.items
     titled = items[items["title"].notna()]
     pictures = (catalog.image_path(row) for row in range(len(items)))
@@ -49,7 +40,6 @@ def pick_demo(catalog: Catalog) -> Demo:
         history=history,
         whose=whose,
         titles=dict(zip(titled["id"], titled["title"], strict=True)),
-        product=_product(titled, picture),
         picture=picture,
     )
 
@@ -69,11 +59,3 @@ def _history(catalog: Catalog) -> tuple[list[str], str]:
         ids = enough.loc[enough[owner] == chosen, "item_id"].tail(_HISTORY)
         return [str(value) for value in ids], f"{whose} {chosen}"
     return [str(value) for value in catalog.items["id"].head(_HISTORY)], "the first products"
-
-
-def _product(titled: pd.DataFrame, picture: Path | None) -> dict[str, object]:
-    if not titled.empty:
-        return {"title": str(titled["title"].iloc[0])}
-    if picture is None:
-        raise CatalogError("no product of the catalogue has a title or a readable picture")
-    return {"image": base64.b64encode(picture.read_bytes()).decode("ascii")}

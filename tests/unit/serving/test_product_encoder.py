@@ -1,11 +1,13 @@
 """``ProductEncoder`` around a graph that is only arithmetic."""
 
+import json
 import time
 
 import numpy as np
 import pytest
 
-from newshelf.catalog.schema import Product
+from newshelf.catalog.schema import ENCODABLE, Product
+from newshelf.config import Limits
 from newshelf.errors import BadPicture, DeadlineExceeded, InvalidField, NewshelfError
 from newshelf.nn.inputs import Tokenizer
 from newshelf.serving.cache import EncodingCache
@@ -13,7 +15,8 @@ from newshelf.serving.decode import open_reader
 from newshelf.serving.encode import Encoding, ProductEncoder
 from newshelf.serving.observe import Recorder, Stages
 from newshelf.serving.preprocess import InputBuilder
-from newshelf.serving.products import ProductInput
+from newshelf.serving.products import ProductInput, parse_products
+from newshelf.serving.protocol import RawRequest
 from newshelf.serving.runtimes import Device
 
 
@@ -353,3 +356,11 @@ def test_a_kept_encoding_says_that_its_text_was_not_read(build, picture):
     for _ in range(2):
         [result] = encoder.encode([given(THAI, picture())], Stages())
         assert result.text_unread
+
+
+@pytest.mark.parametrize("towers", [{}, {"image": None}, {"text": None}])
+def test_every_encoder_can_encode_the_question_whether_it_answers(build, towers):
+    raw = RawRequest({"body": json.dumps(ENCODABLE).encode()}, "application/json")
+    [item], _ = parse_products(raw, Limits())
+    [result] = build(Counting(), **towers).encode([item], Stages())
+    assert isinstance(result, Encoding)
