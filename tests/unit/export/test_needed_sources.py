@@ -13,7 +13,7 @@ def test_only_what_serving_needs_is_carried(name, more):
     handlers = {path for path in sources if path.parts[0] == "handlers"}
     shared = ("__init__.py", "adapter.py", "worker_output.py", "worker_socket.py")
     # No handler imports these: a worker's start does.
-    started = ("stand_in.py", "preloader.py")
+    started = ("stand_in.py", "preloader.py", "worker.py")
     assert handlers == {Path("handlers", file) for file in (*shared, *started)}
     parts = {path.parts[1] for path in sources if path.parts[0] == "newshelf"}
     assert len(sources) - len(handlers) == sum(path.parts[0] == "newshelf" for path in sources)

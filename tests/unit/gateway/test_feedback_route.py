@@ -142,7 +142,8 @@ NEVER_SET = [
 ]
 
 
-@pytest.mark.parametrize("at", NEVER_SET)
+# Numbers as ids: moments differ between the processes that run the tests.
+@pytest.mark.parametrize("at", NEVER_SET, ids=range(len(NEVER_SET)))
 def test_a_moment_that_was_never_set_is_refused_and_hurts_no_other_event(
     start_gateway: StartGateway, at: object
 ) -> None:
