@@ -166,7 +166,7 @@ def _encode(
     """Encode each; under the standard limits, whatever this archive's are."""
     products = []
     for request in requests:
-        raw = RawRequest({"body": orjson.dumps(request)}, "application/json")
+        raw = RawRequest.unhurried(orjson.dumps(request))
         (product,), _ = parse_products(raw, Limits())
         if isinstance(product, NewshelfError):
             raise product

@@ -1,5 +1,6 @@
 """What a predictor is given and what it gives back; no torch, no model server."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -40,6 +41,11 @@ class RawRequest:
     headers: Mapping[str, str] = field(default_factory=dict)
     """By lower-case names, not yet checked."""
     arrived_s: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def unhurried(cls, body: bytes) -> "RawRequest":
+        """A request in JSON by this process itself, which waits however slow the machine is."""
+        return cls({"body": body}, "application/json", arrived_s=math.inf)
 
     @classmethod
     def from_http(

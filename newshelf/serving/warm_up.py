@@ -52,7 +52,7 @@ def warm_up(predictor: Predictor, batches: Sequence[Sequence[_Body]]) -> None:
     """
     start = time.perf_counter()
     for batch in batches:
-        rows = [RawRequest({"body": orjson.dumps(body)}, "application/json") for body in batch]
+        rows = [RawRequest.unhurried(orjson.dumps(body)) for body in batch]
         _check(predictor.predict(rows))
     _give_back()
     _LOG.info("warmed up in %.1f s", time.perf_counter() - start)

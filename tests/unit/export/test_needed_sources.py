@@ -17,7 +17,7 @@ def test_only_what_serving_needs_is_carried(name, more):
     assert handlers == {Path("handlers", file) for file in (*shared, *started)}
     parts = {path.parts[1] for path in sources if path.parts[0] == "newshelf"}
     assert len(sources) - len(handlers) == sum(path.parts[0] == "newshelf" for path in sources)
-    own = {"__init__.py", "errors.py", "files.py", "validated.py"}
+    own = {"__init__.py", "config.py", "errors.py", "files.py", "validated.py"}
     assert parts == {*own, "catalog", "nn", "serving", *more}
 
 

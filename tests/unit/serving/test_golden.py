@@ -1,7 +1,9 @@
 """Golden products: an archive that answers otherwise where it is loaded is refused."""
 
+import itertools
 import json
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +90,14 @@ def test_a_scorer_that_computes_otherwise_is_refused(moved, settings, score):
     load_encoder_predictor(moved, settings=settings)
     with pytest.raises(SetupError, match="golden scores differ"):
         load_recommender_predictor(moved, settings=settings)
+
+
+def test_a_slow_machine_loads_all_the_same(moved, settings, monkeypatch):
+    """Each look at the clock is a minute later: no request of a client would be answered."""
+    clock = itertools.count(time.monotonic() + 1000, 60.0)
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    load_encoder_predictor(moved, settings=settings)
+    load_recommender_predictor(moved, settings=settings)
 
 
 def test_scores_that_are_missing_are_an_error(moved, settings):
