@@ -5,6 +5,7 @@ When there are too many, the one that has waited longest makes room for the new 
 sockets keep nobody out; a busy one is never closed for another.
 """
 
+import re
 from asyncio import TimerHandle, Transport
 from collections import Counter
 from collections.abc import MutableMapping
@@ -25,6 +26,8 @@ _OTHER_FILES = 512
 """Descriptors of a process that are no clients' connections: the model's, the store's, files."""
 _MAX_HEADERS = 100
 _MAX_PIPELINED = 16
+_UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
+"""HTTP/2 as Java's client offers it with a first request: the parser would end before its body."""
 _LINGER_S = 2.0
 """After a refusal the peer is still read from: closed at once, it might not see the answer."""
 
@@ -94,10 +97,6 @@ class LimitedHttp(HttpToolsProtocol):
         self._joined = self._refused = False
         self._running: MutableMapping[str, Any] | None = None
         """The scope of the request that is being answered: the connection is busy."""
-        self._in_head = self._in_body = False
-        """What has begun to come and is not whole."""
-        self._step = 0
-        """Counts heads and bodies that began or were whole."""
         self._bare = 0
         """Bytes since a head, or a part of a body, was whole."""
         self._why: NewshelfError = RequestError("the request is not HTTP/1.1")
@@ -131,15 +130,18 @@ class LimitedHttp(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """See ``asyncio.Protocol``."""
-        step, most = self._step, self._settings.max_head_bytes
+        scope, cycle, most = self.scope, self.cycle, self._settings.max_head_bytes
         while data and not (self._refused or self.transport.is_closing()):
             part, data = data[: most - self._bare], data[most - self._bare :]
             self._bare += len(part)
+            if _UPGRADE.search(part) and (self.cycle is None or not self.cycle.more_body):
+                head, blank, rest = part.partition(b"\r\n\r\n")
+                part = _UPGRADE.sub(b"\r\nx-not-served:", head) + blank + rest
             super().data_received(part)
             if self._bare >= most:
                 self._refuse(HeadTooLarge(f"the head has {most} bytes or more"))
         if not self._refused:
-            self._watch(progress=self._step != step)
+            self._watch(progress=self.scope is not scope or self.cycle is not cycle)
 
     def pause_writing(self) -> None:
         """See ``asyncio.Protocol``: the peer does not read its answer."""
@@ -153,12 +155,6 @@ class LimitedHttp(HttpToolsProtocol):
 
     # What the parser calls. Raised errors end in ``send_400_response``.
 
-    def on_message_begin(self) -> None:
-        """A request begins."""
-        super().on_message_begin()
-        self._in_head = True
-        self._step += 1
-
     def on_headers_complete(self) -> None:
         """A head is whole."""
         if len(self.headers) > _MAX_HEADERS:
@@ -166,8 +162,6 @@ class LimitedHttp(HttpToolsProtocol):
             raise self._why
         if len(self.pipeline) >= _MAX_PIPELINED:
             raise RequestError(f"more than {_MAX_PIPELINED} requests wait for their answers")
-        self._in_head, self._in_body = False, True
-        self._step += 1
         self._bare = 0
         super().on_headers_complete()
 
@@ -175,13 +169,6 @@ class LimitedHttp(HttpToolsProtocol):
         """Part of a body."""
         self._bare = 0
         super().on_body(body)
-
-    def on_message_complete(self) -> None:
-        """A request is whole."""
-        self._in_body = False
-        self._step += 1
-        self._bare = 0
-        super().on_message_complete()
 
     # What uvicorn calls.
 
@@ -208,16 +195,21 @@ class LimitedHttp(HttpToolsProtocol):
     def _watch(self, *, progress: bool) -> None:
         """Limit the time of what the peer has to do next; again from zero after ``progress``."""
         idle = self._running is None and self.timeout_keep_alive_task is None
-        if not (self._in_head or self._in_body or idle or self.flow.write_paused):
+        coming = self._in_head() or (self.cycle is not None and self.cycle.more_body)
+        if not (coming or idle or self.flow.write_paused):
             self._time(None)
         elif progress or self._timer is None:
             self._time(self._settings.receive_timeout_s)
+
+    def _in_head(self) -> bool:
+        """Whether a request has begun to come whose cycle has not begun."""
+        return self.scope is not None and (self.cycle is None or self.cycle.scope is not self.scope)
 
     def _too_slow(self) -> None:
         if self._running is not None and not self.flow.write_paused:
             # Its body comes slowly; the request's own deadline judges that.
             self._watch(progress=True)
-        elif self._in_head and not self._refused:
+        elif self._in_head() and not self._refused:
             limit_s = self._settings.receive_timeout_s
             self._refuse(RequestTimeout(f"the head was not whole after {limit_s:g} s"))
         else:

@@ -9,7 +9,7 @@ from newshelf.serving.protocol import OLD_DEADLINE_HEADER, TIMEOUT_HEADER
 
 __all__ = ["Deadline", "deadline_of"]
 
-_HEADERS = [(name.encode(), name) for name in (TIMEOUT_HEADER, OLD_DEADLINE_HEADER)]
+_HEADERS = {TIMEOUT_HEADER.encode(), OLD_DEADLINE_HEADER.encode()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +45,11 @@ def deadline_of(headers: dict[bytes, bytes], *, timeout_ms: int, max_timeout_ms:
         InvalidField: it is no number.
         DeadlineExceeded: no time is left.
     """
-    named = {name: headers[key].decode("latin-1") for key, name in _HEADERS if key in headers}
-    left_ms = read_timeout(named)
+    if _HEADERS.isdisjoint(headers):
+        return Deadline.after(timeout_ms)
+    left_ms = read_timeout(
+        {name.decode(): text.decode("latin-1") for name, text in headers.items()}
+    )
     if left_ms == 0:
         raise DeadlineExceeded("no time was left when the request came")
     return Deadline.after(timeout_ms if left_ms is None else min(left_ms, max_timeout_ms))

@@ -161,7 +161,8 @@ class Guard:
             timeout_ms=self._settings.timeout_ms,
             max_timeout_ms=self._settings.max_timeout_ms,
         )
-        refuse_coding(headers.get(b"content-encoding", b"").decode("latin-1"))
+        if (coding := headers.get(b"content-encoding")) is not None:
+            refuse_coding(coding.decode("latin-1"))
         length = headers.get(b"content-length")
         if length is not None and int(length) > self._settings.max_body_bytes:
             raise _too_large(self._settings.max_body_bytes)

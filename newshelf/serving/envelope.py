@@ -117,7 +117,7 @@ def read_json(body: bytes | bytearray, content_type: str) -> object:
     """
     if not body:
         raise NotJson("the body is empty; send a JSON object")
-    declared = _CHARSET.search(content_type)
+    declared = _CHARSET.search(content_type) if ";" in content_type else None
     if declared and declared[1].lower() not in _UTF_8 and not body.isascii():
         raise NotJson(f"the body is in {declared[1][:40]}; send JSON in UTF-8")
     try:

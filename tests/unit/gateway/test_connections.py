@@ -233,6 +233,35 @@ def test_too_many_pipelined_requests_end_the_connection(start_gateway: StartGate
     assert exchange(url, HEALTHY * 5_000).count(OK) < 100
 
 
+def test_an_upgrade_that_is_offered_is_passed_over(start_gateway: StartGateway) -> None:
+    gateway = start_gateway()
+    offered = recommend(gateway, Upgrade="h2c").replace(
+        b"Connection: close", b"Connection: Upgrade"
+    )
+    with connect(gateway.url) as opened:
+        for _ in range(2):
+            opened.sendall(offered)
+            assert opened.recv(65_536).startswith(OK)
+
+
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [
+        ("HTTP/1.0\r\nContent-Length: 12", b'{"unit":"u"}'),
+        ("HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 12", b'{"unit":"u"}'),
+        ("HTTP/1.1\r\nTransfer-Encoding: chunked", b'c\r\n{"unit":"u"}\r\n0\r\nx: y\r\n\r\n'),
+    ],
+)
+def test_http_as_old_proxies_and_curl_send_it(
+    start_gateway: StartGateway, head: str, body: bytes
+) -> None:
+    gateway = start_gateway()
+    key = gateway.http.headers["authorization"].replace("Bearer", "bearer")
+    request = f"POST /v1/recommend {head}\r\nConnection: close\r\nAuthorization: {key}\r\n\r\n"
+    raw = exchange(gateway.url, request.encode() + body)
+    assert raw.removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n").startswith(OK)
+
+
 def test_no_http_is_answered_and_ended(start_gateway: StartGateway) -> None:
     url = start_gateway().url
     assert error_of(exchange(url, b"SSH-2.0-OpenSSH_9.6\r\n\r\n")) == (400, "bad_request")
