@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager
 
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel
+from starlette.requests import ClientDisconnect
 
 from newshelf.errors import (
     BadPicture,
@@ -112,7 +113,7 @@ def _add_recommending(app: FastAPI, parts: Callable[[], Parts]) -> None:
     )
     async def recommend(request: Request) -> Response:
         """Products for a shopper, by what is in the history."""
-        asked = parse_recommend(await request.body(), _content_type(request))
+        asked = parse_recommend(await _body(request), _content_type(request))
         return _response(await parts().recommender.answer(asked, _call(request)))
 
     @app.post(
@@ -123,7 +124,7 @@ def _add_recommending(app: FastAPI, parts: Callable[[], Parts]) -> None:
     )
     async def similar(request: Request) -> Response:
         """Products that go with one product."""
-        asked = parse_similar(await request.body(), _content_type(request))
+        asked = parse_similar(await _body(request), _content_type(request))
         return _response(await parts().recommender.answer(asked, _call(request)))
 
     @app.post(
@@ -135,7 +136,7 @@ def _add_recommending(app: FastAPI, parts: Callable[[], Parts]) -> None:
     async def encode(request: Request) -> Response:
         """The embedding and labels of a product: as JSON, a form, or a bare picture."""
         call, found = _call(request), parts()
-        args = await request.body(), _content_type(request), found.limits
+        args = await _body(request), _content_type(request), found.limits
         large = len(args[0]) > _LARGE
         body = await asyncio.to_thread(parse_encode, *args) if large else parse_encode(*args)
         call.source = "model"
@@ -152,7 +153,7 @@ def _add_feedback(app: FastAPI, parts: Callable[[], Parts]) -> None:
     )
     async def feedback(request: Request) -> Response:
         """What shoppers did with products. Sending an event again is safe."""
-        body, found = await request.body(), parts()
+        body, found = await _body(request), parts()
         events = parse_feedback(body, _content_type(request), max_value=found.max_value)
         found.access.count_events(_call(request).key, len(events))
         return _response(await take_feedback(events, found.recorder, found.metrics))
@@ -209,6 +210,18 @@ def _add_watching(app: FastAPI, parts: Callable[[], Parts]) -> None:
 def _call(request: Request) -> Call:
     call: Call = request.scope[SCOPE]
     return call
+
+
+async def _body(request: Request) -> bytes:
+    """The whole body, without the generator that ``request.body`` makes for each."""
+    parts: list[bytes] = []
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        parts.append(message["body"])
+        if not message["more_body"]:
+            return b"".join(parts)
 
 
 def _content_type(request: Request) -> str:
