@@ -6,6 +6,7 @@ from contextlib import suppress
 import pybase64
 from PIL import Image
 
+from newshelf.catalog.picture_kind import READ_KINDS
 from newshelf.errors import InvalidField, TooLarge
 
 __all__ = ["check_size", "picture_from_base64", "pixels_of", "refuse_text"]
@@ -13,7 +14,7 @@ __all__ = ["check_size", "picture_from_base64", "pixels_of", "refuse_text"]
 _BREAKS = "\n\r\t "
 _TEXT_STARTS = (b"data:", b"/9j/", b"iVBORw", b"R0lGOD", b"UklGR")
 """Of a ``data:`` URL, and of JPEG, PNG, GIF and WebP in base64."""
-_MEASURED = ("JPEG", "PNG", "WEBP", "GIF")
+_MEASURED = tuple(kind.upper() for kind in READ_KINDS)
 
 
 def picture_from_base64(text: str, max_bytes: int) -> bytes:
