@@ -137,7 +137,7 @@ def test_a_report_names_the_measures_where_a_baseline_is_ahead(tasks, bench, tmp
 def test_a_result_of_an_earlier_revision_is_marked(tasks, bench, tmp_path, monkeypatch):
     tasks(rings=rings)
     bench("--seeds", "1")
-    assert "utdated" not in (tmp_path / "report.md").read_text()
+    assert "**Outdated:" not in (tmp_path / "report.md").read_text()
     tasks(rings=rings, rooms=rooms)
     monkeypatch.setitem(REVISIONS, "rings", 2)
     bench("--only", "rooms")
@@ -145,7 +145,7 @@ def test_a_result_of_an_earlier_revision_is_marked(tasks, bench, tmp_path, monke
     assert "| **yes, outdated** |" in report
     assert "**Outdated: the task was changed after this run." in report
     bench("--only", "rings")
-    assert "utdated" not in (tmp_path / "report.md").read_text()
+    assert "**Outdated:" not in (tmp_path / "report.md").read_text()
 
 
 def test_a_task_that_fails_stops_no_other(tasks, bench, tmp_path):
