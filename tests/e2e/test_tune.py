@@ -85,7 +85,7 @@ def test_a_point_that_cannot_be_served_is_left_out(workspace: Workspace) -> None
     def model_config(settings: Settings, model: ModelName) -> str:
         table = yaml.safe_load(tools.model_config(settings, model))
         if table["batchSize"] == 1:
-            table["serving"]["threads"] = 0
+            table["serving"]["threads"] = -1
         return yaml.safe_dump(table)
 
     console = Console(record=True, width=150)

@@ -166,7 +166,7 @@ def test_a_form_reaches_the_predictor(service, model):
 
 def test_a_deadline_is_read_from_the_headers(service, model):
     late = request(0, json.dumps(GOOD[model]).encode())
-    late["headers"].append({"name": b"X-Newshelf-Deadline", "value": b"1000"})
+    late["headers"].append({"name": b"X-Newshelf-Timeout-Ms", "value": b"0"})
     [(status, _, body)] = answers(service.predict([late]))
     assert (status, body["code"]) == (504, "deadline_exceeded")
 
