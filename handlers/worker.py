@@ -32,7 +32,7 @@ def be_worker(command: Sequence[str], connection: socket.socket) -> NoReturn:
             given.metrics_config,
             given.async_comm,
         )
-        # The frontend knows the stand-in's: it takes the last that it is told.
+        # The frontend has the launcher's id so far: it keeps the last one it reads.
         logging.info("[PID]%d", os.getpid())
         worker.handle_connection(connection)
     except SystemExit:

@@ -70,7 +70,7 @@ def equal(rollouts: int) -> Iterator[Row]:
 
 
 def called_different(name: str, rollouts: int) -> int:
-    """Of so many rollouts in one of ``WORLDS``, those in which some look decides something."""
+    """Of a number of rollouts in one of ``WORLDS``, those in which some look decides something."""
     metric, _, world = WORLDS[name]
     plan, false = _plan(metric), 0
     for seed in range(rollouts):

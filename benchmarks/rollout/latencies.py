@@ -112,7 +112,7 @@ def simulate_shadow(
 
 
 def _fewest(level: float) -> Counts:
-    """``(values + 1,)``: so many of n must exceed the limit, to refute that it is a p99."""
+    """``(values + 1,)``: how many of n values must exceed the limit to refute that it is a p99."""
     n = np.arange(MOST_LATENCIES + MOST_LATENCIES // 10)
     low, high = np.ceil((1 - _P99) * n).astype(np.int64), n + 1
     while (low < high).any():

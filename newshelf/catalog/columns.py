@@ -165,7 +165,7 @@ def _availability(cell: str) -> tuple[str | None, str | None]:
 def parse_seconds(column: pd.Series) -> Parsed:
     """Times → Int64 epoch seconds, NA where absent; a fraction of a second is dropped.
 
-    Read are epoch seconds, and milli-, micro- and nanoseconds, which are told by their size;
+    Read are epoch seconds, and milli-, micro- and nanoseconds, which are recognised by their size;
     ISO 8601 and its likes with the year first; ``31.1.2025``; and columns of dates and
     timestamps. What has no time zone is UTC.
     """

@@ -71,7 +71,7 @@ ROUTES = (
     _DESCRIPTION,
 )
 _LARGE = 64 * 1024
-"""Bytes of a body that is taken apart beside the event loop."""
+"""Bytes of a body that is parsed in a thread, next to the event loop."""
 _REFUSED = errors_of(
     RequestError, NotJson, InvalidField, TooLarge, UnsupportedMedia, Unauthorized, RateLimited
 )

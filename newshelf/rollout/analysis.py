@@ -40,7 +40,7 @@ class SignalResult:
 
 @dataclass(frozen=True)
 class HeavyUnit:
-    """One unit with so many answers that it is hardly a shopper."""
+    """A unit with too many answers to be a shopper."""
 
     unit: str
     variant: str

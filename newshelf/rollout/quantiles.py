@@ -4,7 +4,7 @@ Whether a latency exceeds the true quantile is a coin with a known side, so the 
 of a share tells which values the quantile may have (Howard & Ramdas 2022, "Sequential
 estimation of quantiles with applications to A/B testing and best-arm identification",
 arXiv:1906.09712). Of the distribution nothing is assumed, but values are taken to be
-independent of each other. That has a price: an upper end needs so many values that the quantile
+independent of each other. That has a price: an upper end needs enough values that the quantile
 would hardly have stayed unseen, about 1,000 for a p99.
 
 A sample that has grown too large is halved, and its half then grows. Each half is tested by

@@ -16,7 +16,7 @@ MOST_LATENCIES = 20_000
 
 
 def halvings(requests: int) -> int:
-    """How often a sample of the latencies of so many requests has been halved."""
+    """How often a sample of that number of latencies has been halved."""
     return max(0, math.ceil(math.log2(max(requests, 1) / MOST_LATENCIES)))
 
 

@@ -50,7 +50,7 @@ def open_envelope(request: RawRequest, limits: Limits) -> JsonBody | FormBody:
         UnsupportedMedia: a content type or coding that is not served.
         NotJson: the body does not parse as JSON in UTF-8.
         RequestError: a form whose content type names no boundary.
-        InvalidField: there is a part beside a plain body.
+        InvalidField: there is a part next to a plain body.
     """
     refuse_coding(request.headers.get("content-encoding", ""))
     size = sum(len(part) for part in request.parts.values())

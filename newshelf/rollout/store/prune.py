@@ -19,7 +19,7 @@ _PAUSE_S = 0.02
 _DAY_US = 86_400_000_000
 _SAMPLES = 1000
 _MOST_GAP_US = 7 * _DAY_US
-"""Between two of so many samples: a shop that is open has no such week."""
+"""Between two samples of that many: a shop that is open has no such week."""
 _LEAST_REACH = 0.1
 """Of the time that is to be kept: how far what stays must reach back."""
 
