@@ -50,7 +50,7 @@ def profile(
     from newshelf.pipeline.serve import serve
     from newshelf.pipeline.workspace import open_workspace
     from newshelf.profiling.profile import profile as measure
-    from newshelf.server.ports import free_ports
+    from newshelf.server.ports import free_port, free_ports
 
     console = make_console()
 
@@ -70,6 +70,7 @@ def profile(
         make_jobs(console),
         console,
         ports=free_ports(),
+        gateway_port=free_port(),
     )
     try:
         run(served.state)
