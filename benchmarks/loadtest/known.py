@@ -24,7 +24,7 @@ from loadtest.run import run_load
 from loadtest.saturate import Goal, Saturation, Search, saturate
 from loadtest.servers import known_server
 from loadtest.traffic import TrafficSettings
-from newshelf.catalog.sample import draw_sample
+from newshelf.sample import draw_sample
 from newshelf.tuning.slo import LatencyLimit
 
 __all__ = ["greatest_rate"]

@@ -25,7 +25,7 @@ _CATALOG = ("newshelf/catalog/*.py",)
 _NN = ("newshelf/nn/**/*.py",)
 _KNOWLEDGE = ("newshelf/knowledge/*.py", "newshelf/knowledge/vocabulary.tsv")
 CODE: dict[str, tuple[str, ...]] = {
-    "sample": ("newshelf/catalog/sample/**/*.py", "newshelf/catalog/schema.py"),
+    "sample": ("newshelf/sample/**/*.py", "newshelf/catalog/schema.py"),
     "train": (
         *_CATALOG,
         *_NN,

@@ -10,7 +10,7 @@ import pytest
 from loadtest.plan import LoadPlan
 from loadtest.record import RunRecord, decoded, merged
 from loadtest.traffic import TrafficSettings
-from newshelf.catalog.sample import draw_sample
+from newshelf.sample import draw_sample
 from tests.unit.loadtest.server import Server
 
 MakePlan = Callable[..., LoadPlan]

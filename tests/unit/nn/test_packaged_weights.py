@@ -7,10 +7,10 @@ from sentence_transformers import SentenceTransformer
 from torch.nn import functional as F
 
 from newshelf.catalog import read_catalog
-from newshelf.catalog.sample import draw_sample
 from newshelf.config import ImageTowerSettings, TextTowerSettings
 from newshelf.nn.inputs import Tokenizer, decode_picture, prepare_pictures
 from newshelf.nn.weights import load_image_tower, load_text_tower
+from newshelf.sample import draw_sample
 
 SENTENCES = [
     "Ring of green jade, set in yellow gold",

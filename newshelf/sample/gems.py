@@ -4,10 +4,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from newshelf.catalog.sample.canvas import Canvas
-from newshelf.catalog.sample.geometry import Points, array, disc, regular, spline
-from newshelf.catalog.sample.look import Look
-from newshelf.catalog.sample.palette import METALS, RGB, Metal, darker, lighter, mixed
+from newshelf.sample.canvas import Canvas
+from newshelf.sample.geometry import Points, array, disc, regular, spline
+from newshelf.sample.look import Look
+from newshelf.sample.palette import METALS, RGB, Metal, darker, lighter, mixed
 
 __all__ = ["STONES", "Stone", "heart", "stone", "teardrop"]
 

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from newshelf.catalog.sample.canvas import Canvas
-from newshelf.catalog.sample.gems import heart, stone, teardrop
-from newshelf.catalog.sample.geometry import (
+from newshelf.sample.canvas import Canvas
+from newshelf.sample.gems import heart, stone, teardrop
+from newshelf.sample.geometry import (
     Points,
     arc,
     array,
@@ -19,9 +19,9 @@ from newshelf.catalog.sample.geometry import (
     spaced,
     spline,
 )
-from newshelf.catalog.sample.look import Look
-from newshelf.catalog.sample.palette import darker, lighter, mixed
-from newshelf.catalog.sample.styles import bow, flower
+from newshelf.sample.look import Look
+from newshelf.sample.palette import darker, lighter, mixed
+from newshelf.sample.styles import bow, flower
 
 __all__ = ["JEWELLERY"]
 

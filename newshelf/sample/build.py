@@ -11,14 +11,14 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from newshelf.catalog.sample.canvas import Canvas, Pose, Studio
-from newshelf.catalog.sample.look import Look, make_look
-from newshelf.catalog.sample.palette import RGB
-from newshelf.catalog.sample.plan import Blueprint, item_frame, plan_products
-from newshelf.catalog.sample.shelves import DRAWINGS
-from newshelf.catalog.sample.shoppers import simulate_events
 from newshelf.errors import SettingsError
 from newshelf.files import directory_aside
+from newshelf.sample.canvas import Canvas, Pose, Studio
+from newshelf.sample.look import Look, make_look
+from newshelf.sample.palette import RGB
+from newshelf.sample.plan import Blueprint, item_frame, plan_products
+from newshelf.sample.shelves import DRAWINGS
+from newshelf.sample.shoppers import simulate_events
 
 __all__ = ["draw_product", "draw_sample"]
 

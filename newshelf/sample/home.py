@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from newshelf.catalog.sample.canvas import Canvas
-from newshelf.catalog.sample.geometry import (
+from newshelf.sample.canvas import Canvas
+from newshelf.sample.geometry import (
     arc,
     array,
     closed,
@@ -17,9 +17,9 @@ from newshelf.catalog.sample.geometry import (
     sided,
     spline,
 )
-from newshelf.catalog.sample.look import Look
-from newshelf.catalog.sample.palette import RGB, Metal, darker, lighter
-from newshelf.catalog.sample.styles import bow, flower, piece, trim
+from newshelf.sample.look import Look
+from newshelf.sample.palette import RGB, Metal, darker, lighter
+from newshelf.sample.styles import bow, flower, piece, trim
 
 __all__ = ["HOME"]
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from newshelf.catalog.sample.palette import COLORS, MATERIALS, METALS, RGB, Metal, darker, lighter
+from newshelf.sample.palette import COLORS, MATERIALS, METALS, RGB, Metal, darker, lighter
 
 __all__ = ["STYLES", "Look", "make_look"]
 

@@ -1,5 +1,5 @@
 """The sample catalogue, drawn by code: nothing is downloaded and nothing is copied."""
 
-from newshelf.catalog.sample.build import draw_sample
+from newshelf.sample.build import draw_sample
 
 __all__ = ["draw_sample"]

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from newshelf.catalog.sample.look import STYLES
-from newshelf.catalog.sample.palette import COLORS, MATERIALS, METALS
-from newshelf.catalog.sample.shelves import CATEGORIES, CATEGORY_SHARE, SHELVES, STONE_COLORS, Shelf
-from newshelf.catalog.sample.wording import BRANDS, write
 from newshelf.catalog.schema import Availability
+from newshelf.sample.look import STYLES
+from newshelf.sample.palette import COLORS, MATERIALS, METALS
+from newshelf.sample.shelves import CATEGORIES, CATEGORY_SHARE, SHELVES, STONE_COLORS, Shelf
+from newshelf.sample.wording import BRANDS, write
 
 __all__ = ["DAY", "END", "Blueprint", "item_frame", "plan_products"]
 

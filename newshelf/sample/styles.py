@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from newshelf.catalog.sample.canvas import Canvas
-from newshelf.catalog.sample.geometry import (
+from newshelf.sample.canvas import Canvas
+from newshelf.sample.geometry import (
     Points,
     arc,
     array,
@@ -15,8 +15,8 @@ from newshelf.catalog.sample.geometry import (
     regular,
     spaced,
 )
-from newshelf.catalog.sample.look import Look
-from newshelf.catalog.sample.palette import RGB, darker, lighter, mixed
+from newshelf.sample.look import Look
+from newshelf.sample.palette import RGB, darker, lighter, mixed
 
 __all__ = ["bow", "cover", "flower", "piece", "trim"]
 

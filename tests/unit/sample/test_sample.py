@@ -12,14 +12,14 @@ import pytest
 from PIL import Image
 
 from newshelf.catalog import read_catalog
-from newshelf.catalog.sample import draw_sample
-from newshelf.catalog.sample.build import draw_product
-from newshelf.catalog.sample.look import STYLES
-from newshelf.catalog.sample.palette import COLORS, MATERIALS
-from newshelf.catalog.sample.plan import Blueprint, item_frame, plan_products
-from newshelf.catalog.sample.shelves import SHELVES
-from newshelf.catalog.sample.shoppers import simulate_events
 from newshelf.errors import SettingsError
+from newshelf.sample import draw_sample
+from newshelf.sample.build import draw_product
+from newshelf.sample.look import STYLES
+from newshelf.sample.palette import COLORS, MATERIALS
+from newshelf.sample.plan import Blueprint, item_frame, plan_products
+from newshelf.sample.shelves import SHELVES
+from newshelf.sample.shoppers import simulate_events
 
 
 @pytest.fixture(scope="module")

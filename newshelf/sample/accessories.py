@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from newshelf.catalog.sample.canvas import Canvas
-from newshelf.catalog.sample.geometry import (
+from newshelf.sample.canvas import Canvas
+from newshelf.sample.geometry import (
     arc,
     array,
     disc,
@@ -18,9 +18,9 @@ from newshelf.catalog.sample.geometry import (
     spline,
     steps,
 )
-from newshelf.catalog.sample.look import Look
-from newshelf.catalog.sample.palette import darker, lighter
-from newshelf.catalog.sample.styles import bow, cover, flower, piece, trim
+from newshelf.sample.look import Look
+from newshelf.sample.palette import darker, lighter
+from newshelf.sample.styles import bow, cover, flower, piece, trim
 
 __all__ = ["ACCESSORIES"]
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from newshelf.catalog.sample.palette import COLORS, MATERIALS
+from newshelf.sample.palette import COLORS, MATERIALS
 
 __all__ = ["BRANDS", "Wording", "write"]
 

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from newshelf.catalog.sample.accessories import ACCESSORIES
-from newshelf.catalog.sample.canvas import Canvas
-from newshelf.catalog.sample.clothing import CLOTHING
-from newshelf.catalog.sample.home import HOME
-from newshelf.catalog.sample.jewellery import JEWELLERY
-from newshelf.catalog.sample.look import Look
+from newshelf.sample.accessories import ACCESSORIES
+from newshelf.sample.canvas import Canvas
+from newshelf.sample.clothing import CLOTHING
+from newshelf.sample.home import HOME
+from newshelf.sample.jewellery import JEWELLERY
+from newshelf.sample.look import Look
 
 __all__ = ["CATEGORIES", "CATEGORY_SHARE", "DRAWINGS", "SHELVES", "STONE_COLORS", "Shelf"]
 

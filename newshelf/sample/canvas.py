@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
-from newshelf.catalog.sample.geometry import Points, disc
-from newshelf.catalog.sample.palette import RGB, Metal, darker, lighter
+from newshelf.sample.geometry import Points, disc
+from newshelf.sample.palette import RGB, Metal, darker, lighter
 
 __all__ = ["FACTOR", "SIZE", "Canvas", "Pose", "Studio"]
 

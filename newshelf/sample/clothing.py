@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from newshelf.catalog.sample.canvas import Canvas
-from newshelf.catalog.sample.geometry import (
+from newshelf.sample.canvas import Canvas
+from newshelf.sample.geometry import (
     arc,
     array,
     disc,
@@ -20,9 +20,9 @@ from newshelf.catalog.sample.geometry import (
     sided,
     spline,
 )
-from newshelf.catalog.sample.look import Look
-from newshelf.catalog.sample.palette import darker, lighter
-from newshelf.catalog.sample.styles import bow, piece, trim
+from newshelf.sample.look import Look
+from newshelf.sample.palette import darker, lighter
+from newshelf.sample.styles import bow, piece, trim
 
 __all__ = ["CLOTHING"]
 

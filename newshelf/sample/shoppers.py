@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from newshelf.catalog.sample.look import STYLES
-from newshelf.catalog.sample.palette import COLOR_FAMILIES, COLORS, MATERIAL_FAMILIES, MATERIALS
-from newshelf.catalog.sample.plan import DAY, END, Blueprint
-from newshelf.catalog.sample.shelves import CATEGORIES, SHELVES
 from newshelf.catalog.schema import EventType
+from newshelf.sample.look import STYLES
+from newshelf.sample.palette import COLOR_FAMILIES, COLORS, MATERIAL_FAMILIES, MATERIALS
+from newshelf.sample.plan import DAY, END, Blueprint
+from newshelf.sample.shelves import CATEGORIES, SHELVES
 
 __all__ = ["simulate_events"]
 
