@@ -18,6 +18,8 @@ CHECKS: dict[str, tuple[str, ...]] = {
     "types": ("mypy",),
     # Without its cache, which goes on naming a module that was missing when it was filled.
     "imports": ("lint-imports", "--no-cache"),
+    "spelling": ("codespell",),
+    "prose": ("pytest", "-q", "-p", "no:cacheprovider", "tests/unit/test_prose.py"),
 }
 
 
