@@ -117,12 +117,12 @@ def _space(
     from newshelf.tuning.candidates import candidates, chosen
     from newshelf.tuning.points import Computing, Space, layouts
 
-    arithmetics = chosen(candidates(place.export), _words(runtime), _words(precision))
+    precisions = chosen(candidates(place.export), _words(runtime), _words(precision))
     pairs = layouts(
         len(os.sched_getaffinity(0)), _numbers("workers", workers), _numbers("threads", threads)
     )
     return Space(
-        tuple(Computing(w, t, arithmetic) for arithmetic in arithmetics for w, t in pairs),
+        tuple(Computing(w, t, arithmetic) for arithmetic in precisions for w, t in pairs),
         tuple(_numbers("batch", batch) or ()),
         tuple(_numbers("delay", delay) or ()),
     )
