@@ -84,7 +84,7 @@ def test_what_is_installed_is_what_is_asked_for() -> None:
     assert {name: version(name) for name in direct()} == direct()
 
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TOP = tuple(f"{path.name}/" for path in ROOT.iterdir() if path.is_dir() and path.name[0] != ".")
 TEXT = {page: page.read_text(encoding="utf-8") for page in PAGES}
 
