@@ -20,9 +20,7 @@ from typing import Any
 import gevent
 from geventhttpclient.response import HTTPSocketResponse
 
-from loadtest.wire import FAILURES, Connection, address_of, request_head
-
-__all__ = ["Plan", "Request", "Result", "run"]
+from loadtest.http_client import FAILURES, Connection, address_of, request_head
 
 _OK = 200
 _PAUSE_S = 0.05

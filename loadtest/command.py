@@ -8,23 +8,27 @@ from pathlib import Path
 
 from rich.console import Console
 
-from loadtest.compare import compare
-from loadtest.compare_report import print_comparison, write_comparison
+from loadtest.compare import compare, print_comparison, write_comparison
 from loadtest.options import SECONDS, Options, Target, find_target, make_plan
-from loadtest.plan import LoadPlan
 from loadtest.record import RunRecord, read_record
 from loadtest.recorder import Progress
 from loadtest.report import judged, print_run, write_run
 from loadtest.run import run_load
-from loadtest.saturate import Goal, Search, Trial, saturate
-from loadtest.saturate_report import print_saturation, trial_words, write_saturation
-from loadtest.server_side import ServerWatch, TorchServeProbe
+from loadtest.saturate import (
+    Goal,
+    Search,
+    Trial,
+    print_saturation,
+    saturate,
+    trial_words,
+    write_saturation,
+)
+from loadtest.scenarios import LoadPlan
+from loadtest.server_metrics import ServerWatch, TorchServeProbe
 from loadtest.slo import Limits, read_limits
 from loadtest.traffic import KINDS
 from newshelf.errors import SettingsError
 from newshelf.pipeline.workspace import ROOT
-
-__all__ = ["compare_runs", "report_again", "run_saturate", "run_scenario"]
 
 _SLO = ROOT / "loadtest" / "slo.yaml"
 _ERRORS = 0.001

@@ -1,24 +1,42 @@
-"""Whether one run differs from another: for an A/B pair of model versions.
+"""Comparison of two runs: an A/B test of two model versions under the same load.
 
-Mean, percentiles, errors and, of clients that wait, throughput are compared block by block
-(``loadtest.blocks``). All of them together decide with a chance of ``ALPHA`` to tell two equal
-versions apart (Holm's correction); differences below ``LEAST`` are never told apart, since two
-runs of one version on one machine may differ by as much.
+Mean, percentiles, error rate and, for a closed loop, throughput are compared in blocks of
+seconds. Latencies of neighbouring requests and seconds are correlated, because a queue has a
+memory, so blocks are the cases, not requests (batch means; Law, *Simulation Modeling and
+Analysis*, ch. 9.5). Two runs with the same seed have the same arrivals in the same block, and
+most of their effect cancels out in the difference.
+
+Over all metrics together, the probability of finding a difference between two equal versions
+is ``ALPHA`` (Holm's correction). Differences below ``LEAST`` never count: two runs of one
+version on one machine may differ by as much.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from scipy import stats
 
-from loadtest.blocks import Paired, block_seconds, cut, holm, mean_difference
+from loadtest.plots import draw_percentile_curves
 from loadtest.record import RunRecord
+from loadtest.report import PLOTS, milliseconds, print_table, write_page
 from loadtest.timeline import Timeline, Totals
 from newshelf.errors import SettingsError
+from newshelf.evaluation.page import Page, Picture, Section
+from newshelf.evaluation.tables import Cell, Table
 
-__all__ = ["ALPHA", "LEAST", "Comparison", "Difference", "compare"]
-
+MIN_BLOCKS = 8
+_MOST_BLOCKS = 30
+_ANSWERS = 100
+"""Of a block, so that its 99th percentile is not simply its maximum."""
+_MOST_CORRELATION = 0.9
+_NOTHING = 1e-12
+"""What rounding may make of 0."""
 ALPHA = 0.01
 LEAST = 0.02
 """Of a latency or a throughput, as a share."""
@@ -30,8 +48,108 @@ _TRIMMED = 0.2
 """Of the blocks, at either end: those that a hiccup of the machine hit."""
 _SECONDS = 0.1
 """By which share the lengths may differ."""
-
 Word = Literal["better", "worse", "not told apart"]
+_PLOT = "percentiles.png"
+
+
+@dataclass(frozen=True)
+class Paired:
+    """The mean of paired differences."""
+
+    mean: float
+    low: float
+    high: float
+    """Interval of the mean."""
+    p_value: float
+    """Of a mean of zero."""
+    blocks: int
+
+
+def block_seconds(first: Timeline, second: Timeline) -> int:
+    """Seconds of a block: at most 30 blocks, each with 100 right answers in either run.
+
+    Raises:
+        SettingsError: the runs are too short for ``MIN_BLOCKS`` of them.
+    """
+    seconds = math.floor(min(first.record.seconds, second.record.seconds) + 1e-6)
+    slower = min(first.total().answered, second.total().answered) / max(seconds, 1)
+    wanted = max(math.ceil(seconds / _MOST_BLOCKS), 1)
+    filled = math.ceil(_ANSWERS / slower) if slower else wanted
+    # The percentiles of fuller blocks are better, but without blocks there is no interval.
+    length = max(wanted, min(filled, seconds // MIN_BLOCKS))
+    if seconds // max(length, 1) < MIN_BLOCKS:
+        raise SettingsError(
+            f"runs of {seconds} s are too short to be compared: measure at least "
+            f"{MIN_BLOCKS} s, better a minute or more"
+        )
+    return length
+
+
+def cut(timeline: Timeline, length: int, blocks: int, kind: str | None = None) -> list[Totals]:
+    """The first ``blocks`` blocks of ``length`` seconds, of one kind or all."""
+    return [timeline.between(n * length, (n + 1) * length, kind) for n in range(blocks)]
+
+
+def mean_difference(
+    differences: NDArray[np.float64], level: float, trimmed: float = 0.0
+) -> Paired | None:
+    """Student's t interval of the mean of a series whose members may be correlated.
+
+    A hiccup of the machine hits few blocks and hits them hard. With ``trimmed``, so large a
+    share of the members is left out at either end, and the spread is that of the winsorised
+    series (Yuen 1974)::
+
+        t = mean of the h that are left / (s_w / ((1 - 2 trimmed) √n)), with h - 1 degrees
+
+    The sample counts as ``n (1 - r) / (1 + r)`` independent ones, r being the correlation of
+    neighbours, corrected for its bias in short series (von Storch & Zwiers, *Statistical
+    Analysis in Climate Research*, ch. 6.6; Kendall 1954).
+
+    Args:
+        differences: (blocks,) one per block, in their order.
+        level: of confidence, such as 0.99.
+        trimmed: share at either end, below 0.5.
+
+    Returns:
+        None with fewer than ``MIN_BLOCKS``.
+    """
+    count = len(differences)
+    if count < MIN_BLOCKS:
+        return None
+    cut_off = int(trimmed * count)
+    order = np.sort(differences)
+    mean = float(order[cut_off : count - cut_off].mean())
+    kept = np.clip(differences, order[cut_off], order[count - 1 - cut_off])
+    spread = float(kept.std(ddof=1)) * count / (count - 2 * cut_off)
+    if spread <= _NOTHING * max(abs(mean), 1.0):
+        return Paired(mean, mean, mean, float(abs(mean) <= _NOTHING), count)
+    ratio = _correlation(kept)
+    share = (1 - ratio) / (1 + ratio)
+    freedom = max((count - 2 * cut_off) * share - 1, 1.0)
+    error = spread / math.sqrt(max(count * share, 2.0))
+    reach = float(stats.t.ppf((1 + level) / 2, freedom)) * error
+    p_value = 2 * float(stats.t.sf(abs(mean) / error, freedom))
+    return Paired(mean, mean - reach, mean + reach, p_value, count)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted for there being several, in the order given (Holm 1979)."""
+    order = sorted(range(len(p_values)), key=lambda place: p_values[place])
+    adjusted = [0.0] * len(p_values)
+    reached = 0.0
+    for rank, place in enumerate(order):
+        reached = max(reached, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = reached
+    return adjusted
+
+
+def _correlation(values: NDArray[np.float64]) -> float:
+    """Of neighbours; between 0 and 0.9."""
+    centred = values - values.mean()
+    count = len(values)
+    raw = float((centred[1:] * centred[:-1]).sum() / np.square(centred).sum())
+    # Kendall: the estimate is (1 + 4 r) / n too small.
+    return min(max((raw * count + 1) / (count - 4), 0.0), _MOST_CORRELATION)
 
 
 @dataclass(frozen=True)
@@ -208,3 +326,79 @@ def _told(one: Difference) -> str:
     if one.metric == _ERRORS.name:
         return f"{one.change:+.2%} points ({low:+.2%} to {high:+.2%})"
     return f"{one.change:+.1%} ({low:+.1%} to {high:+.1%})"
+
+
+def print_comparison(
+    found: Comparison, first: RunRecord, second: RunRecord, console: Console
+) -> None:
+    """The verdict, and the differences of all requests and of each kind."""
+    for table in _tables(found):
+        print_table(table, console)
+    for line in [*_facts(first, second), *found.notes]:
+        console.print(line, style="dim", markup=False)
+    console.print(f"{found.sentence()}.", markup=False)
+
+
+def write_comparison(found: Comparison, first: RunRecord, second: RunRecord, folder: Path) -> Path:
+    """Write ``report.html`` with the tables and both percentile curves.
+
+    Returns:
+        Its path.
+    """
+    plots = folder / PLOTS
+    plots.mkdir(parents=True, exist_ok=True)
+    totals = {name: Timeline.of(one).total() for name, one in (("A", first), ("B", second))}
+    draw_percentile_curves(totals, plots / _PLOT)
+    section = Section(
+        "Verdict",
+        text=" ".join(found.notes),
+        verdict=f"{found.sentence()}.",
+        tables=_tables(found),
+        pictures=[Picture(_PLOT, "Latency by percentile, all requests together")],
+    )
+    page = Page("Load test: A and B compared", _facts(first, second), (), [section])
+    return write_page(page, folder)
+
+
+def _tables(found: Comparison) -> list[Table]:
+    note = (
+        f"Change: of a typical one of {found.blocks} blocks of {found.block_seconds} s, with its "
+        f"{1 - ALPHA:.0%} interval. p is adjusted for the metrics beside it (Holm)."
+    )
+    tables = [_table("All requests", found.overall, note)]
+    if len(found.kinds) > 1:
+        tables += [_table(kind, rows, "") for kind, rows in found.kinds.items()]
+    return tables
+
+
+def _table(heading: str, differences: tuple[Difference, ...], note: str) -> Table:
+    header = ("metric", "A", "B", "change", f"{1 - ALPHA:.0%} interval", "p", "B is")
+    return Table(heading, header, [_row(one) for one in differences], note=note)
+
+
+def _row(one: Difference) -> list[Cell]:
+    change, interval = "–", "–"
+    if one.change is not None and one.interval is not None:
+        change = f"{one.change:+.2%}"
+        interval = f"{one.interval[0]:+.2%} to {one.interval[1]:+.2%}"
+    shown = [_figure(one, value) for value in (one.a, one.b)]
+    name = f"{one.metric}, {one.unit}" if one.unit else one.metric
+    p_value = f"{one.p_value:.3f}" if one.p_value >= 0.001 else "< 0.001"  # noqa: PLR2004
+    return [Cell(text) for text in (name, *shown, change, interval, p_value, one.word)]
+
+
+def _figure(one: Difference, value: float) -> str:
+    if not one.unit:
+        return f"{value:.2%}"
+    return milliseconds(value) if one.unit == "ms" else f"{value:.1f}"
+
+
+def _facts(first: RunRecord, second: RunRecord) -> list[str]:
+    return [
+        f"{name}: {one.started_at:%Y-%m-%d %H:%M:%S} UTC, {_models(one)}, {one.command}"
+        for name, one in (("A", first), ("B", second))
+    ]
+
+
+def _models(record: RunRecord) -> str:
+    return ", ".join(f"{name} {version}" for name, version in record.models.items()) or "no model"

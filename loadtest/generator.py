@@ -1,8 +1,8 @@
 """One process of a load test: ``python -m loadtest.generator``, which ``loadtest.run`` starts.
 
-Standard input has lines: a JSON object with the ``plan`` and which ``stream`` of it this
-process is; the moment to start at (``time.monotonic_ns``, one clock for all processes); and
-perhaps ``stop``. Standard output has JSON objects, one a line: ``ready`` or ``refused``, then
+Standard input holds lines: a JSON object with the ``plan`` and the ``stream`` of this process;
+the time to start at (``time.monotonic_ns``, one clock for all processes); and optionally
+``stop``. Standard output holds JSON objects, one per line: ``ready`` or ``refused``, then
 ``seen`` once a second, and ``done``.
 """
 
@@ -16,18 +16,13 @@ from typing import Any
 import gevent
 from gevent.fileobject import FileObjectPosix
 
-from loadtest.loops import closed_loop, open_loop, sleep_until
-from loadtest.plan import LoadPlan, plan_from_json
+from loadtest.engine import TRAFFIC, Sender, closed_loop, fresh_numbers, open_loop, sleep_until
+from loadtest.http_client import check_server
 from loadtest.pool import draw_pool
-from loadtest.preflight import check_server
-from loadtest.sender import Sender, fresh_numbers
+from loadtest.scenarios import LoadPlan, plan_from_json
 from newshelf.errors import NewshelfError
 
-__all__ = ["Generator"]
-
 _REPORT_S = 1.0
-_TRAFFIC = 0
-"""See ``loadtest.loops`` for what else is drawn by chance."""
 
 
 class Generator:
@@ -40,7 +35,7 @@ class Generator:
             CatalogError: the catalogue has not what the traffic needs.
         """
         self._plan, self._stream = plan, stream
-        self._pool = draw_pool(plan.catalog, plan.traffic, [plan.seed, stream, _TRAFFIC])
+        self._pool = draw_pool(plan.catalog, plan.traffic, [plan.seed, stream, TRAFFIC])
         self._numbers = fresh_numbers(stream, plan.processes)
         in_flight = len(range(stream, plan.max_in_flight, plan.processes))
         self._sender = Sender(plan, self._pool, self._numbers, in_flight)
@@ -49,7 +44,7 @@ class Generator:
         """Of one core, while it was measured."""
 
     def check_server(self) -> dict[str, str]:
-        """See ``loadtest.preflight.check_server``."""
+        """See ``loadtest.http_client.check_server``."""
         return check_server(
             self._plan.url,
             self._plan.headers,

@@ -16,8 +16,6 @@ import numpy as np
 from loadtest.record import RunRecord, ServerSample
 from loadtest.timeline import Timeline, Totals
 
-__all__ = ["CALM_S", "Incident", "Usual", "WorkerChange", "incidents", "usual", "worker_changes"]
-
 CALM_S = 3
 """Usual seconds after which an incident is over."""
 _FAR = 5.0

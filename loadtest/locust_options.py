@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     # Importing Locust patches the process's sockets and threads: that is for its own process.
     from locust.argument_parser import LocustArgumentParser
 
-__all__ = ["Target", "add_options", "command_line", "find_target", "traffic_of"]
 
 _SECRET = "--token"  # noqa: S105 - the option's name
 _HIDDEN = "HIDDEN"

@@ -4,12 +4,10 @@ import itertools
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from loadtest.engine import fresh_numbers
 from loadtest.pool import draw_kinds, draw_pool
-from loadtest.rendered import Rendered
-from loadtest.sender import fresh_numbers
+from loadtest.requests import Rendered
 from loadtest.traffic import Kind, TrafficSettings
-
-__all__ = ["Requests"]
 
 _EACH = 200
 _MOST_PROCESSES = 64

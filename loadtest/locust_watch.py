@@ -14,13 +14,9 @@ from typing import Any
 from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
 
-from loadtest.limited import why_limited
 from loadtest.locust_options import command_line
-from loadtest.observed import DROPPED, RIGHT, Block, Observations
 from loadtest.record import Generator, RunRecord, decoded, encoded, merged, write_record
-from loadtest.recorder import Recorder
-
-__all__ = ["Dropped", "Watch"]
+from loadtest.recorder import DROPPED, RIGHT, Block, Observations, Recorder, why_limited
 
 _US_PER_MS = 1000
 _LATE_AFTER_MS = 10.0

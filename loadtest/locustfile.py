@@ -21,11 +21,11 @@ from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 from locust.runners import WorkerRunner
 
+from loadtest.http_client import check_server
 from loadtest.locust_options import Target, add_options, find_target, traffic_of
 from loadtest.locust_requests import Requests
 from loadtest.locust_watch import Dropped, Watch
-from loadtest.preflight import check_server
-from loadtest.rendered import Rendered
+from loadtest.requests import Rendered
 from loadtest.traffic import Kind
 from newshelf.errors import NewshelfError
 

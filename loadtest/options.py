@@ -9,16 +9,13 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from loadtest.plan import LoadPlan
-from loadtest.shapes import Shape
+from loadtest.scenarios import LoadPlan, Shape
 from loadtest.traffic import TrafficSettings
 from newshelf.errors import SettingsError
 from newshelf.pipeline.find import only_server
 from newshelf.pipeline.workspace import WORKSPACES
 from newshelf.server.client import Client
 from newshelf.server.state import ServerState
-
-__all__ = ["SECONDS", "Options", "Target", "find_target", "make_plan"]
 
 SECONDS: Mapping[str, float] = {
     "steady": 30.0,

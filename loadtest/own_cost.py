@@ -11,13 +11,11 @@ import tempfile
 from pathlib import Path
 
 from loadtest.closed_loop import Plan, Request, Result, run
-from loadtest.plan import LoadPlan
 from loadtest.record import RunRecord, decoded
 from loadtest.run import run_load
+from loadtest.scenarios import LoadPlan
 from loadtest.servers import noop_server
 from loadtest.traffic import TrafficSettings
-
-__all__ = ["Delivered", "measure", "measure_open"]
 
 _BYTES, _CLIENTS = 20_000, 32
 _SECONDS = 3.0

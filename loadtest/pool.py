@@ -1,18 +1,25 @@
-"""The requests of a run, put together before it starts.
+"""Requests of a run, drawn from the catalogue before the run starts.
 
-They are a sequence: histories grow from one to the next as their sessions go on. It is sent in
-order and, when it is through, again; what must be new every time carries a fresh number.
+They form a sequence: histories grow from one request to the next as sessions continue. The
+sequence is sent in order and repeated; new products carry a fresh number each time.
 """
 
+import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import cycle
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
+import pandas as pd
+from PIL import Image, UnidentifiedImageError
 
-from loadtest.bad import BAD_FOR_ENCODER, BAD_FOR_RECOMMENDER
-from loadtest.offers import Needs, Offer, Offers
-from loadtest.rendered import (
+from loadtest.requests import (
+    BAD_FOR_ENCODER,
+    BAD_FOR_RECOMMENDER,
+    Picture,
     Rendered,
     as_form,
     as_json,
@@ -20,18 +27,182 @@ from loadtest.rendered import (
     fresh_picture,
     fresh_text,
 )
-from loadtest.shoppers import histories
 from loadtest.traffic import BAD, UNSEEN, AskedKind, Kind, TrafficSettings
 from newshelf.catalog import Catalog, read_catalog
 from newshelf.errors import CatalogError
 
-__all__ = ["Drawer", "draw_kinds", "draw_pool"]
-
+_JPEG_QUALITY = 85
+_KEPT_PICTURES = 256
+_PAUSE_S = 30 * 60
+"""Half an hour without an event ends a session, as web analytics has it."""
 _ENCODER = "/predictions/encoder"
 _RECOMMENDER = "/predictions/recommender"
 _BYTES_PER_MB = 1_000_000
 _HALF = 0.5
+
+Needs = Literal["text", "picture", "both"]
 _ALL_NEEDS: tuple[Needs, ...] = ("both", "text", "picture")
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A new product."""
+
+    fields: Mapping[str, Any]
+    """As JSON gives them, without an id."""
+    picture: Picture | None
+
+
+class Offers:
+    """Draws products that have what a request needs."""
+
+    def __init__(
+        self, catalog: Catalog, picture_px: tuple[int, ...], random: np.random.Generator
+    ) -> None:
+        self._products = catalog.products()
+        self._paths = [catalog.image_path(row) for row in range(len(self._products))]
+        self._px = picture_px
+        self._random = random
+        rows = range(len(self._products))
+        texts = [row for row in rows if self._products[row].text()]
+        pictures = [row for row in rows if self._paths[row] is not None]
+        self._rows: Mapping[Needs, list[int]] = {
+            "text": texts,
+            "picture": pictures,
+            "both": sorted({*texts} & {*pictures}),
+        }
+        self._read = lru_cache(_KEPT_PICTURES)(_read_picture)
+
+    def has(self, needs: Needs) -> bool:
+        """Whether any product has it, with a picture that can be read."""
+        rows = self._rows[needs]
+        while rows:
+            if needs == "text" or self._picture(rows[0]) is not None:
+                return True
+            del rows[0]
+        return False
+
+    def draw(self, needs: Needs) -> Offer:
+        """A product that has it; call only when ``has`` says so.
+
+        The picture is of one of the sizes that were asked for.
+        """
+        rows = self._rows[needs]
+        while True:
+            place = int(self._random.integers(len(rows)))
+            row = rows[place]
+            picture = None if needs == "text" else self._picture(row)
+            if needs != "text" and picture is None:
+                del rows[place]
+                continue
+            fields = {}
+            if needs != "picture":
+                fields = self._products[row].model_dump(exclude={"id"}, exclude_none=True)
+            return Offer(fields, picture)
+
+    def _picture(self, row: int) -> Picture | None:
+        path = self._paths[row]
+        px = int(self._random.choice(self._px)) if self._px else None
+        return None if path is None else self._read(path, px)
+
+
+def _read_picture(path: Path, px: int | None) -> Picture | None:
+    """A picture file, or the same as a JPEG whose longest side is ``px``; None if unreadable."""
+    try:
+        data = path.read_bytes()
+        with Image.open(io.BytesIO(data)) as image:
+            if px is None:
+                return Picture(data, image.get_format_mimetype() or "application/octet-stream")
+            scale = px / max(image.size)
+            size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+            resized = image.convert("RGB").resize(size)
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
+        # The catalogue's reader does not open pictures; what cannot be shown is not sent.
+        return None
+    buffer = io.BytesIO()
+    resized.save(buffer, "JPEG", quality=_JPEG_QUALITY)
+    return Picture(buffer.getvalue(), "image/jpeg")
+
+
+def zipf_shares(items: int, exponent: float) -> np.ndarray:
+    """Zipf's law over ``items`` ranks: the share of rank r is in proportion to r**-exponent.
+
+    Returns:
+        ``(items,) float64``, most popular first, of sum 1.
+    """
+    weights = np.arange(1, items + 1, dtype=np.float64) ** -exponent
+    return np.asarray(weights / weights.sum())
+
+
+def histories(
+    catalog: Catalog, traffic: TrafficSettings, random: np.random.Generator
+) -> Iterator[list[str]]:
+    """What shoppers have looked at when they ask, oldest first; request after request, forever.
+
+    So many sessions are under way as the settings say. Any of them goes on next, by one item
+    more, and one that is over makes room for another.
+
+    Raises:
+        CatalogError: events are to be replayed, and there are none.
+    """
+    return _histories(_sessions(catalog, traffic, random), traffic, random)
+
+
+def _histories(
+    sessions: Iterator[list[str]], traffic: TrafficSettings, random: np.random.Generator
+) -> Iterator[list[str]]:
+    under_way = [_entered(next(sessions), random) for _ in range(traffic.shoppers)]
+    while True:
+        place = int(random.integers(len(under_way)))
+        items, seen = under_way[place]
+        yield items[max(0, seen - traffic.longest_history) : seen]
+        under_way[place] = (items, seen + 1) if seen < len(items) else (next(sessions), 1)
+
+
+def _entered(items: list[str], random: np.random.Generator) -> tuple[list[str], int]:
+    """A session that is anywhere in its course: the run does not begin with the shop's doors."""
+    return items, int(random.integers(1, len(items) + 1))
+
+
+def _sessions(
+    catalog: Catalog, traffic: TrafficSettings, random: np.random.Generator
+) -> Iterator[list[str]]:
+    if traffic.popularity == "events":
+        if catalog.events is None:
+            raise CatalogError(
+                f"{catalog.folder} has no events to replay; draw items by popularity 'zipf'"
+            )
+        recorded = replayed_sessions(catalog.events)
+        start = int(random.integers(len(recorded)))
+        return cycle(recorded[start:] + recorded[:start])
+    return _drawn_sessions(catalog.items["id"].tolist(), traffic, random)
+
+
+def _drawn_sessions(
+    ids: list[str], traffic: TrafficSettings, random: np.random.Generator
+) -> Iterator[list[str]]:
+    # Which item has which rank is the seed's matter, not the row's.
+    ranked = random.permutation(np.array(ids, dtype=object))
+    shares = zipf_shares(len(ids), traffic.zipf_exponent)
+    while True:
+        length = int(random.geometric(1 / traffic.session_requests))
+        yield random.choice(ranked, length, p=shares).tolist()
+
+
+def replayed_sessions(events: pd.DataFrame) -> list[list[str]]:
+    """The items of each session, in the order in which sessions began.
+
+    Args:
+        events: ``user_id``, ``item_id`` and ``timestamp`` (epoch seconds), oldest first.
+    """
+    by_user = events.sort_values(["user_id", "timestamp"], kind="stable")
+    changes = by_user["user_id"].ne(by_user["user_id"].shift())
+    paused = by_user["timestamp"].diff() > _PAUSE_S
+    session = (changes | paused).cumsum()
+    grouped = by_user.groupby(session.to_numpy())
+    order = grouped["timestamp"].min().sort_values(kind="stable").index
+    items = grouped["item_id"].agg(list)
+    return [items[number] for number in order]
 
 
 def draw_pool(folder: Path, traffic: TrafficSettings, seed: Sequence[int]) -> list[Rendered]:

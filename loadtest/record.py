@@ -15,20 +15,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from newshelf.files import write_aside
 from newshelf.validated import read_model
 
-__all__ = [
-    "Generator",
-    "KindSecond",
-    "RunRecord",
-    "ServerSample",
-    "WorkerSample",
-    "decoded",
-    "empty_histogram",
-    "encoded",
-    "merged",
-    "read_record",
-    "write_record",
-]
-
 _LOWEST_US = 1
 _HIGHEST_US = 10 * 60 * 1_000_000
 _DIGITS = 3

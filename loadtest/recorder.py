@@ -1,21 +1,88 @@
-"""Sums up what generators saw, per second and kind, in histograms without rounding."""
+"""Observations of single requests, and the recorder that sums them up per second and kind."""
 
+import base64
+from array import array
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from hdrh.histogram import HdrHistogram
 from numpy.typing import NDArray
 
-from loadtest.observed import DROPPED, RIGHT, Block
 from loadtest.record import KindSecond, empty_histogram, encoded
 
-__all__ = ["Progress", "Recorder"]
-
+RIGHT = "right"
+DROPPED = "dropped"
+"""Outcomes beside the kinds of errors."""
+_COLUMNS = 6
+_MOST_US = 2**32 - 1
 _US_PER_S = 1_000_000
-
 Micros = NDArray[np.uint32]
+_MOST_CPU_PERCENT = 90.0
+_LEAST_SENT = 0.99
+_P99 = 99.0
+_US_PER_MS = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Requests whose fate is known, in any order."""
+
+    kinds: list[str]
+    outcomes: list[str]
+    rows: NDArray[np.uint32]
+    """``(n, 6)``: second of intended start, place in ``kinds``, place in ``outcomes``, and in
+    microseconds: latency from the intended start, service time, lateness of the sending."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        rows = base64.b64encode(self.rows.astype("<u4").tobytes()).decode("ascii")
+        return {"kinds": self.kinds, "outcomes": self.outcomes, "rows": rows}
+
+    @classmethod
+    def from_json(cls, table: Mapping[str, Any]) -> "Block":
+        """Read what ``to_json`` made."""
+        rows = np.frombuffer(base64.b64decode(table["rows"]), dtype="<u4").reshape(-1, _COLUMNS)
+        return cls(list(table["kinds"]), list(table["outcomes"]), rows)
+
+
+class Observations:
+    """Collects a block."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[str, int] = {}
+        self._outcomes: dict[str, int] = {}
+        self._rows = array("I")
+
+    def add(
+        self,
+        second: int,
+        kind: str,
+        outcome: str,
+        latency_us: int = 0,
+        service_us: int = 0,
+        lateness_us: int = 0,
+    ) -> None:
+        """One request. Durations above 71 minutes are taken for 71 minutes."""
+        kinds, outcomes = self._kinds, self._outcomes
+        self._rows.extend(
+            (
+                second,
+                kinds.setdefault(kind, len(kinds)),
+                outcomes.setdefault(outcome, len(outcomes)),
+                min(latency_us, _MOST_US),
+                min(service_us, _MOST_US),
+                min(lateness_us, _MOST_US),
+            )
+        )
+
+    def take(self) -> Block:
+        """What was collected since the last time."""
+        rows = np.array(self._rows, dtype=np.uint32).reshape(-1, _COLUMNS)
+        self._rows = array("I")
+        return Block(list(self._kinds), list(self._outcomes), rows)
 
 
 @dataclass(frozen=True)
@@ -143,3 +210,34 @@ def _record_all(histogram: HdrHistogram, parts: Iterable[Micros]) -> None:
         values, counts = np.unique(np.clip(part, least, most), return_counts=True)
         for value, count in zip(values.tolist(), counts.tolist(), strict=True):
             histogram.record_value(value, count)
+
+
+def why_limited(
+    *, cpu_percent: float, lateness: HdrHistogram, late_after_ms: float, sent_in_time: float
+) -> str:
+    """Say why what was measured is not the server's doing; an empty text when it is.
+
+    Args:
+        cpu_percent: of one core, of the busiest generator process.
+        lateness: of every sending after its intended start, in microseconds.
+        late_after_ms: the lateness that is still put up with, at the 99th percentile.
+        sent_in_time: of the arrivals that were not dropped, the share that was sent before the
+            run was over.
+    """
+    p99_ms = lateness.get_value_at_percentile(_P99) / _US_PER_MS if lateness.total_count else 0.0
+    reasons = []
+    if cpu_percent > _MOST_CPU_PERCENT:
+        reasons.append(f"it used {cpu_percent:.0f} % of a core")
+    if p99_ms > late_after_ms:
+        reasons.append(
+            f"one request in a hundred was sent {p99_ms:.1f} ms late or later "
+            f"(at most {late_after_ms:g} ms are put up with)"
+        )
+    if sent_in_time < _LEAST_SENT:
+        reasons.append(f"only {100 * sent_in_time:.1f} % of the requests were sent in time")
+    if not reasons:
+        return ""
+    return (
+        f"the generator was the limit: {'; '.join(reasons)}; "
+        "use more processes, a lower rate or another machine"
+    )

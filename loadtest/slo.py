@@ -17,8 +17,6 @@ from loadtest.timeline import Timeline, Totals
 from newshelf.errors import SettingsError
 from newshelf.tuning.slo import LatencyLimit, parse_slo
 
-__all__ = ["ALL", "Limits", "Objective", "Verdict", "judge", "read_limits"]
-
 ALL = "all"
 """The scope of limits on all requests together."""
 

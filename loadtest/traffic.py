@@ -5,8 +5,6 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["BAD", "KINDS", "UNSEEN", "AskedKind", "Kind", "TrafficSettings"]
-
 AskedKind = Literal[
     "encode picture",
     "encode text",

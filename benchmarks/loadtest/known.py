@@ -1,4 +1,4 @@
-"""Searches and comparisons on servers whose service time is known (``loadtest.known``).
+"""Searches and comparisons on servers whose service time is known (``loadtest.servers``).
 
 ``python -m benchmarks.loadtest.known saturate`` searches the greatest rate three times, each
 time with other arrivals, and prints it beside the one that queueing gives: one worker, a fixed
@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from loadtest.compare import compare
-from loadtest.plan import LoadPlan
 from loadtest.record import RunRecord, write_record
 from loadtest.run import run_load
 from loadtest.saturate import Goal, Saturation, Search, saturate
+from loadtest.scenarios import LoadPlan
 from loadtest.servers import known_server
 from loadtest.traffic import TrafficSettings
 from newshelf.sample import draw_sample

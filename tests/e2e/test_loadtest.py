@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.bad import BAD_FOR_ENCODER, BAD_FOR_RECOMMENDER
 from loadtest.record import RunRecord, decoded, read_record
-from loadtest.rendered import Rendered
-from loadtest.run import LoadPlan, run_load
+from loadtest.requests import BAD_FOR_ENCODER, BAD_FOR_RECOMMENDER, Rendered
+from loadtest.run import run_load
+from loadtest.scenarios import LoadPlan
 from loadtest.traffic import KINDS, TrafficSettings
 from newshelf.errors import ServerError
 from newshelf.pipeline.serve import Served

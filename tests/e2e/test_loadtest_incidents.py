@@ -13,7 +13,7 @@ import pytest
 
 from loadtest.incidents import Incident, incidents
 from loadtest.record import RunRecord, read_record
-from loadtest.server_side import TorchServeProbe
+from loadtest.server_metrics import TorchServeProbe
 from loadtest.timeline import Timeline
 from newshelf.catalog import read_catalog
 from newshelf.files import write_json

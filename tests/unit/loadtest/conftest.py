@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from loadtest.plan import LoadPlan
 from loadtest.record import RunRecord, decoded, merged
+from loadtest.scenarios import LoadPlan
 from loadtest.traffic import TrafficSettings
 from newshelf.sample import draw_sample
 from tests.unit.loadtest.server import Server

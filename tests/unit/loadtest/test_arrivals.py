@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 from scipy import integrate, stats
 
-from loadtest.arrivals import poisson_arrivals
-from loadtest.shapes import Day, Ramp, Shape, Soak, Spike, Steady
+from loadtest.scenarios import Day, Ramp, Shape, Soak, Spike, Steady, poisson_arrivals
 
 SHAPES: list[Shape] = [
     Steady(), Soak(), Ramp(), Ramp(start=3.0), Spike(), Spike(height=10, begin=0, end=0.1),

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from loadtest.blocks import block_seconds, holm, mean_difference
-from loadtest.compare import compare
+from loadtest.compare import block_seconds, compare, holm, mean_difference
 from loadtest.timeline import Timeline
 from newshelf.errors import SettingsError
 from tests.unit.loadtest.made_records import made_record, made_second, queue_record

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest.latencies import Latencies
 from loadtest.record import empty_histogram, encoded, merged
+from loadtest.timeline import Latencies
 
 MICROSECONDS = st.lists(st.integers(1, 599_999_999), min_size=1, max_size=60)
 PERCENTS = [1.0, 50.0, 90.0, 95.0, 99.0, 99.9, 100.0]

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from loadtest.plan import LoadPlan, plan_from_json, plan_to_json
-from loadtest.shapes import Day, Ramp, Spike
+from loadtest.scenarios import Day, LoadPlan, Ramp, Spike, plan_from_json, plan_to_json
 from loadtest.traffic import TrafficSettings
 from newshelf.errors import SettingsError
 

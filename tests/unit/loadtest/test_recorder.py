@@ -5,10 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadtest.limited import why_limited
-from loadtest.observed import DROPPED, RIGHT, Block, Observations
 from loadtest.record import KindSecond, decoded, empty_histogram
-from loadtest.recorder import Recorder
+from loadtest.recorder import DROPPED, RIGHT, Block, Observations, Recorder, why_limited
 
 Row = tuple[int, str, str, int, int, int]
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.loops import arrivals_of
+from loadtest.engine import arrivals_of
 from loadtest.own_cost import Delivered, measure_open
 from loadtest.record import read_record, write_record
 from loadtest.run import Progress, run_load
+from loadtest.scenarios import Ramp
 from loadtest.servers import known_server, noop_server
-from loadtest.shapes import Ramp
 from loadtest.traffic import TrafficSettings
 from newshelf.errors import CatalogError, ServerError
 from newshelf.pipeline.workspace import ROOT
@@ -121,12 +121,8 @@ def test_clients_of_a_closed_loop_wait_and_think(plan: MakePlan, start: Start) -
 
 SERVER_AT = """
 import sys
-from gevent.server import StreamServer
-from loadtest.noop import serve
-server = StreamServer(("127.0.0.1", int(sys.argv[1])), serve)
-server.start()
-print(server.server_port, flush=True)
-server.serve_forever()
+from loadtest.servers import run_server, serve_noop
+run_server(serve_noop, int(sys.argv[1]))
 """
 
 
@@ -205,7 +201,8 @@ INTERRUPTED = """
 import sys
 from pathlib import Path
 from loadtest.record import write_record
-from loadtest.run import LoadPlan, run_load
+from loadtest.run import run_load
+from loadtest.scenarios import LoadPlan
 from loadtest.traffic import TrafficSettings
 
 traffic = TrafficSettings(mix={"recommend history": 1}, cold_share=0, bad_share=0)

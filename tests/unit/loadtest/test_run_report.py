@@ -6,15 +6,12 @@ import re
 import pytest
 from rich.console import Console
 
-from loadtest.compare import compare
-from loadtest.compare_report import print_comparison, write_comparison
+from loadtest.compare import compare, print_comparison, write_comparison
+from loadtest.plots import all_batches, size_words
 from loadtest.record import read_record
-from loadtest.report import judged, print_run, write_run
-from loadtest.saturate import Goal, Search, saturate
-from loadtest.saturate_report import print_saturation, write_saturation
-from loadtest.server_plots import all_batches, size_words
+from loadtest.report import judged, milliseconds, print_run, write_run
+from loadtest.saturate import Goal, Search, print_saturation, saturate, write_saturation
 from loadtest.slo import Limits, Objective
-from loadtest.tables import milliseconds
 from newshelf.tuning.slo import LatencyLimit
 from tests.unit.loadtest.made_records import made_record, made_second, queue_record, sample
 

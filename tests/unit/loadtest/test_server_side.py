@@ -4,9 +4,8 @@ import threading
 
 import pytest
 
-from loadtest.metrics_page import Counts, read_page
 from loadtest.record import WorkerSample
-from loadtest.server_side import Look, ServerWatch
+from loadtest.server_metrics import Counts, Look, ServerWatch, read_page
 from newshelf.serving.observe import BATCH_SIZE
 
 WORKER = WorkerSample(

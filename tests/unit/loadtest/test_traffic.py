@@ -15,9 +15,8 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from loadtest.pool import Drawer, draw_kinds, draw_pool
-from loadtest.rendered import Rendered
-from loadtest.shoppers import histories, replayed_sessions, zipf_shares
+from loadtest.pool import Drawer, draw_kinds, draw_pool, histories, replayed_sessions, zipf_shares
+from loadtest.requests import Rendered
 from loadtest.traffic import KINDS, Kind, TrafficSettings
 from newshelf.catalog import Catalog, read_catalog
 from newshelf.errors import CatalogError

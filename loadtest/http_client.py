@@ -1,20 +1,26 @@
-"""HTTP/1.1 as bytes on a socket: requests are put together once, and answers read in blocks.
+"""A minimal HTTP/1.1 client, and the check of a server before a run.
 
-A client that builds every request anew would spend on it what it wants to measure.
+Requests are bytes that are assembled once, before the run, so that the client's own cost stays
+small compared with what it measures.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
 
+import gevent
 import gevent.socket
 from geventhttpclient.response import HTTPParseError, HTTPSocketResponse
 
-__all__ = ["FAILURES", "Connection", "address_of", "request_head"]
+from loadtest.requests import Rendered
+from loadtest.traffic import BAD
+from newshelf.errors import ServerError
 
 _BLOCK = 65536
-
 FAILURES = (OSError, HTTPParseError)
 """What ``Connection.post`` raises when there is no answer."""
+_UNAUTHORIZED = (401, 403)
+_MOST_CHARS = 300
 
 
 def address_of(url: str) -> tuple[str, int]:
@@ -98,3 +104,78 @@ class Connection:
         opened = gevent.socket.create_connection(self._address, timeout=self._timeout_s)
         opened.setsockopt(gevent.socket.IPPROTO_TCP, gevent.socket.TCP_NODELAY, 1)
         return opened
+
+
+def check_server(
+    url: str,
+    headers: Mapping[str, str],
+    requests: Iterable[Rendered],
+    *,
+    number: int,
+    timeout_s: float,
+) -> dict[str, str]:
+    """Send the first good request of each kind.
+
+    Args:
+        url: ``http://HOST:PORT``.
+        headers: sent with each, such as the token.
+        requests: what the run would send.
+        number: makes fresh requests fresh.
+        timeout_s: how long each answer is waited for.
+
+    Returns:
+        The version of each model that answered, where the answer tells it.
+
+    Raises:
+        ServerError: nobody listens, the token is refused, or a good request is not answered.
+    """
+    firsts: dict[str, Rendered] = {}
+    for request in requests:
+        firsts.setdefault(request.kind, request)
+    firsts.pop(BAD, None)
+    connection = Connection(address_of(url), None)
+    models: dict[str, str] = {}
+    try:
+        for request in firsts.values():
+            body = request.body(number)
+            head = request_head(url, request.path, request.content_type, len(body), headers)
+            status, answer = _ask(connection, url, head + body, timeout_s)
+            if status != request.expected:
+                raise ServerError(_refusal(url, request, status, answer))
+            version = _field(answer, "model_version")
+            if version:
+                models[request.path.rpartition("/")[2]] = version
+    finally:
+        connection.close()
+    return models
+
+
+def _ask(connection: Connection, url: str, request: bytes, timeout_s: float) -> tuple[int, bytes]:
+    try:
+        with gevent.Timeout(timeout_s):
+            response: HTTPSocketResponse = connection.post(request)
+            answer = bytes(response.read())
+    except gevent.Timeout:
+        raise ServerError(f"{url} gave no answer within {timeout_s:g} s") from None
+    except FAILURES as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ServerError(
+            f"nobody answers at {url} ({reason}); ./run serve --detach starts a server"
+        ) from error
+    connection.settle(response)
+    return response.get_code(), answer
+
+
+def _refusal(url: str, request: Rendered, status: int, answer: bytes) -> str:
+    message = _field(answer, "message") or answer[:_MOST_CHARS].decode("utf-8", "replace")
+    if status in _UNAUTHORIZED or "token" in message.lower():
+        return f"{url} refuses the token ({status}: {message.strip()})"
+    return f"{url} answers a good request, {request.kind!r}, with {status}: {message.strip()}"
+
+
+def _field(answer: bytes, name: str) -> str | None:
+    try:
+        value = json.loads(answer)[name]
+    except (KeyError, TypeError, ValueError):
+        return None
+    return str(value)

@@ -1,4 +1,10 @@
-"""Sends requests at the moments it is told to, and sees what becomes of each."""
+"""The load engine: an open and a closed loop that send requests and record every outcome.
+
+In an open loop, requests arrive at their own times, as shoppers do. In a closed loop, each
+client waits for its response first, so a server that stalls receives fewer requests, and those
+that would have met the stall are never measured: coordinated omission (Tene, *How NOT to
+measure latency*).
+"""
 
 import time
 from collections import Counter
@@ -6,17 +12,22 @@ from collections.abc import Iterator, Sequence
 from itertools import count, cycle
 
 import gevent
+import numpy as np
 
-from loadtest.observed import DROPPED, RIGHT, Observations
-from loadtest.plan import LoadPlan
-from loadtest.rendered import Rendered
-from loadtest.wire import FAILURES, Connection, address_of, request_head
-
-__all__ = ["Sender", "fresh_numbers"]
+from loadtest.http_client import FAILURES, Connection, address_of, request_head
+from loadtest.recorder import DROPPED, RIGHT, Observations
+from loadtest.requests import Rendered
+from loadtest.scenarios import LoadPlan, Steady, poisson_arrivals
 
 _TIMEOUT = "timeout"
 _NS_PER_S = 1_000_000_000
 _NS_PER_US = 1_000
+_PAUSE_S = 0.05
+"""Of a client that got no answer, which would else try again at once, and for ever."""
+_MOST_AT_ONCE = 16
+"""Overdue arrivals that are sent without a look at the answers that have come."""
+TRAFFIC, _ARRIVALS, _WARM_UP, _THINKING = range(4)
+"""Random streams: each has its own seed, so a longer warm-up changes nothing else."""
 
 
 def fresh_numbers(stream: int, processes: int) -> Iterator[int]:
@@ -153,3 +164,72 @@ class Sender:
         connection.settle(response)
         status: int = response.get_code()
         return status, RIGHT if status == expected else str(status)
+
+
+def sleep_until(moment_ns: int) -> None:
+    """Let others work until this moment of ``time.monotonic_ns``."""
+    # The event loop may wake up early: its clock is read once per turn.
+    while (left_ns := moment_ns - time.monotonic_ns()) > 0:
+        gevent.sleep(left_ns / _NS_PER_S)
+
+
+def arrivals_of(plan: LoadPlan, stream: int) -> Iterator[float]:
+    """The moments, in seconds since the start, at which one of its processes sends."""
+    random = np.random.default_rng([plan.seed, stream, _ARRIVALS])
+    return poisson_arrivals(plan.shape, (plan.rate or 0.0) / plan.processes, plan.seconds, random)
+
+
+def open_loop(plan: LoadPlan, stream: int, sender: Sender, start_ns: int) -> None:
+    """Send this process's share of the plan's arrivals; those that are overdue at once.
+
+    Args:
+        plan: of an open loop.
+        stream: which of its processes this is.
+        sender: sends them.
+        start_ns: when what is measured begins, by ``time.monotonic_ns``.
+    """
+    rate = (plan.rate or 0.0) / plan.processes
+    at_start = rate * float(plan.shape.factor(np.zeros(1))[0])
+    random = np.random.default_rng([plan.seed, stream, _WARM_UP])
+    warm_up = poisson_arrivals(Steady(), at_start, plan.warm_up_s, random)
+    _offer(sender, warm_up, start_ns - int(plan.warm_up_s * _NS_PER_S))
+    _offer(sender, arrivals_of(plan, stream), start_ns)
+    sleep_until(start_ns + int(plan.seconds * _NS_PER_S))
+
+
+def _offer(sender: Sender, moments: Iterator[float], start_ns: int) -> None:
+    overdue = 0
+    for moment in moments:
+        intended_ns = start_ns + int(moment * _NS_PER_S)
+        if intended_ns > time.monotonic_ns():
+            sleep_until(intended_ns)
+            overdue = 0
+        else:
+            overdue += 1
+            if overdue % _MOST_AT_ONCE == 0:
+                gevent.sleep(0)
+        sender.offer(intended_ns)
+
+
+def closed_loop(plan: LoadPlan, stream: int, sender: Sender, start_ns: int) -> None:
+    """Let this process's share of the plan's clients send, each after its last answer.
+
+    Args and moments are those of ``open_loop``.
+    """
+    end_ns = start_ns + int(plan.seconds * _NS_PER_S)
+    clients = [
+        gevent.spawn(_client, plan, number, sender, end_ns)
+        for number in range(stream, plan.clients or 0, plan.processes)
+    ]
+    gevent.joinall(clients, raise_error=True)
+
+
+def _client(plan: LoadPlan, number: int, sender: Sender, end_ns: int) -> None:
+    random = np.random.default_rng([plan.seed, number, _THINKING])
+    # They do not all begin at the same moment.
+    next_ns = time.monotonic_ns() + int(random.random() * plan.think_s * _NS_PER_S)
+    while next_ns < end_ns:
+        sleep_until(next_ns)
+        answered = sender.send()
+        pause_s = float(random.exponential(plan.think_s)) if answered else _PAUSE_S
+        next_ns = time.monotonic_ns() + int(pause_s * _NS_PER_S)

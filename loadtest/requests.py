@@ -1,7 +1,7 @@
-"""Requests as bytes, each fresh: one part of it can be another one every time it is sent.
+"""Requests as bytes: good ones, which can differ each time they are sent, and bad ones.
 
-A worker keeps the embeddings of products that it has encoded. New products that are sent in
-turns would be new only once, so each carries a number that changes.
+Workers cache the embeddings of products that they have encoded. A new product that is sent
+repeatedly would be new only once, so each copy carries a different number.
 """
 
 import base64
@@ -10,16 +10,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from loadtest.offers import Picture
-from loadtest.traffic import Kind
-
-__all__ = ["Rendered", "as_form", "as_json", "as_picture", "fresh_picture", "fresh_text"]
+from loadtest.traffic import BAD, Kind
 
 _FRESH_DIGITS = 16
 """A multiple of four: in base64, the digits then are three bytes for four of them."""
 _MARK = "\x00fresh\x00"
 _BOUNDARY = "newshelf-4f1c9a62d0"
 _OK = 200
+_JSON = "application/json"
+_TOO_MANY = ",".join(['{"title": "ring"}'] * 65)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture file's bytes."""
+
+    data: bytes
+    media_type: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,3 +103,33 @@ def as_form(kind: Kind, path: str, fields: Mapping[str, Any], picture: Picture) 
         f"\r\n--{_BOUNDARY}--\r\n".encode(),
         fresh=True,
     )
+
+
+def _bad(path: str, body: str, expected: int, content_type: str = _JSON) -> Rendered:
+    return Rendered(BAD, path, content_type, body.encode(), expected=expected)
+
+
+def _to_encoder(body: str, expected: int, content_type: str = _JSON) -> Rendered:
+    return _bad("/predictions/encoder", body, expected, content_type)
+
+
+def _to_recommender(body: str, expected: int, content_type: str = _JSON) -> Rendered:
+    return _bad("/predictions/recommender", body, expected, content_type)
+
+
+BAD_FOR_ENCODER = (
+    _to_encoder('{"title": "ring"', 400),
+    _to_encoder('{"title": "ring", "colour": "red"}', 422),
+    _to_encoder('{"title": 7}', 422),
+    _to_encoder("no picture at all", 422, "image/jpeg"),
+    _to_encoder(f'{{"instances": [{_TOO_MANY}]}}', 413),
+    _to_encoder("title=ring", 415, "application/x-www-form-urlencoded"),
+)
+BAD_FOR_RECOMMENDER = (
+    _to_recommender('{"history": [', 400),
+    _to_recommender('{"histroy": []}', 422),
+    _to_recommender('{"history": [], "k": 1000000}', 422),
+    _to_recommender('{"history": [{"price": 3}]}', 422),
+    _to_recommender('{"history": [], "candidates": ["nobody knows this one"]}', 404),
+    _to_recommender("\xff\xd8\xff", 415, "image/jpeg"),
+)
