@@ -1,5 +1,6 @@
 """What the documents promise to list, they list."""
 
+import ast
 import re
 import tomllib
 from importlib.metadata import version
@@ -106,6 +107,41 @@ def test_every_path_that_a_page_names_is_there(page: Path) -> None:
     missing = [path for path in named if not (ROOT / path).exists()]
     # The same name may be a folder of the workspace, or a URL's.
     assert [path for path in missing if not hasattr(Workspace, path.split("/")[0])] == []
+
+
+def is_defined(dotted: str) -> bool:
+    """Find a module, or a name at the top of one, without importing anything."""
+    words = dotted.split(".")
+    place = ROOT.joinpath(*words)
+    if place.with_suffix(".py").is_file() or place.is_dir():
+        return True
+    source = ROOT.joinpath(*words[:-1]).with_suffix(".py")
+    if not source.is_file():
+        return False
+    body = ast.parse(source.read_text(encoding="utf-8")).body
+    targets = [target for node in body if isinstance(node, ast.Assign) for target in node.targets]
+    targets += [node.target for node in body if isinstance(node, ast.AnnAssign)]
+    names = {target.id for target in targets if isinstance(target, ast.Name)}
+    kinds = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    return words[-1] in names | {node.name for node in body if isinstance(node, kinds)}
+
+
+def code_names(text: str) -> set[str]:
+    """Dotted names of ours: in code spans, imports of examples, and ``python -m``."""
+    ours = rf"(?:{'|'.join(folder.rstrip('/') for folder in TOP)})(?:\.\w+)+"
+    spans = {match[0] for span in code_spans(text) if (match := re.match(ours, span))}
+    names = {name for name in spans if not (ROOT / name).exists()}
+    names |= set(re.findall(rf"-m ({ours})", text))
+    for block in re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and re.match(ours, f"{node.module}.x"):
+                names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_module_and_name_of_ours_exists(page: Path) -> None:
+    assert [name for name in sorted(code_names(TEXT[page])) if not is_defined(name)] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
