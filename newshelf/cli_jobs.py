@@ -30,7 +30,7 @@ def make_jobs(console: Console, *, strict: bool = False, processes: int = 1) -> 
     """
 
     def sample(settings: Settings, out: Path) -> None:
-        from newshelf.sample import draw_sample
+        from newshelf.sample.build import draw_sample
 
         draw_sample(
             out,

@@ -45,7 +45,7 @@ def draw(out: Path, seed: int) -> None:
     Raises:
         SetupError: there is something in ``out``.
     """
-    from newshelf.sample import draw_sample
+    from newshelf.sample.build import draw_sample
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise SetupError(f"--out {out} exists and is not an empty folder")

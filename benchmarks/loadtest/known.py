@@ -24,7 +24,7 @@ from loadtest.saturate import Goal, Saturation, Search, saturate
 from loadtest.scenarios import LoadPlan
 from loadtest.servers import known_server
 from loadtest.traffic import TrafficSettings
-from newshelf.sample import draw_sample
+from newshelf.sample.build import draw_sample
 from newshelf.tuning.slo import LatencyLimit
 
 __all__ = ["greatest_rate"]

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from benchmarks.serve.errors import BenchmarkError
 from newshelf.catalog import read_catalog
 from newshelf.files import directory_aside
-from newshelf.sample import draw_sample
+from newshelf.sample.build import draw_sample
 
 __all__ = ["LARGE", "SMALL", "Size", "make_pictures", "small_catalog"]
 

@@ -1,389 +1,286 @@
-"""Jewellery: chains and motifs in six styles, and one function per product type."""
-
-from collections.abc import Callable
+"""Jewellery: stones, and chains and motifs in six styles."""
 
 import numpy as np
 
-from newshelf.sample.canvas import Canvas
-from newshelf.sample.gems import heart, stone, teardrop
-from newshelf.sample.geometry import (
-    Points,
-    arc,
-    array,
-    closed,
-    disc,
-    moved,
-    rectangle,
-    regular,
-    sided,
-    spaced,
-    spline,
-)
-from newshelf.sample.look import Look
-from newshelf.sample.palette import darker, lighter, mixed
-from newshelf.sample.styles import bow, flower
+from newshelf.sample.palette import METALS, RGB, STONES, Metal, Stone, darker, lighter, mixed
+from newshelf.sample.patterns import bow, flower
+from newshelf.sample.pen import Pen, ProductType
+from newshelf.sample.shapes import Path, Points, around, ngon, points, spaced
 
-__all__ = ["JEWELLERY"]
+_PEARL = Metal((164, 146, 132), *STONES["Pearl"][1:3])
+_T = np.linspace(0, 2 * np.pi, 40)
+_HEART = np.stack([np.sin(_T) ** 3, (5 * np.cos(2 * _T) - 13 * np.cos(_T)) / 16], axis=1)
+_HEART[:, 1] += (2 * np.cos(3 * _T) + np.cos(4 * _T)) / 16
 
 
-def chain(canvas: Canvas, path: Points, look: Look) -> None:
-    """Draw the style's chain along a path."""
-    _CHAINS[look.style](canvas, path, look)
+def _stone(pen: Pen, path: Path) -> None:
+    """Fill an outline with the product's stone, or with its metal."""
+    stone, outline = STONES[pen.look.material], points(path)
+    x, y = outline.mean(axis=0)
+    with pen.local(x, y, 1):
+        if stone.cut == "facet":
+            _facets(pen, outline - (x, y), stone)
+        elif stone.cut == "dome":
+            pen.dome(outline - (x, y), METALS.get(pen.look.material, _PEARL))
+        else:
+            _cabochon(pen, outline - (x, y), stone)
 
 
-def _wire(canvas: Canvas, path: Points, look: Look) -> None:
-    canvas.line(path, 1.2, look.metal.dark)
-    canvas.line(moved(path, -0.15, -0.15), 0.6, look.metal.light)
+def _facets(pen: Pen, outline: Points, stone: Stone) -> None:
+    rng, reach = pen.look.rng, np.ptp(outline, axis=0).max() / 2
+    girdle = outline[:: max(1, len(outline) // 12)]
+    table = (np.roll(girdle, 1, axis=0) + girdle) * 0.29
+    pen.shape(outline, darker(stone.rgb, 0.4))
+    for place, here in enumerate(girdle):
+        there, high, low = girdle[place - 1], table[place], table[(place + 1) % len(table)]
+        light = -0.17 * (here + there).sum() / reach + rng.uniform(-0.3, 0.3)
+        pen.shape(np.array([here, there, high]), _lit(stone, light + 0.12))
+        pen.shape(np.array([here, high, low]), _lit(stone, light - 0.2))
+    pen.shape(table, _lit(stone, 0.1))
+    for place in range(0, len(table), 2):
+        flash = _lit(stone, rng.uniform(-0.25, 0.6))
+        pen.shape(np.array([(0, 0), table[place], table[place - 1]]), flash)
+    x, y = table[len(table) * 5 // 8] * 0.6
+    pen.shape(f"ngon {x},{y} {reach * 0.14} 4", "white")
 
 
-def _balls(canvas: Canvas, path: Points, look: Look) -> None:
-    for x, y in spaced(path, 3.6):
-        canvas.ball(x, y, 1.75, look.metal)
+def _lit(stone: Stone, light: float) -> RGB:
+    if light > 0:
+        return mixed(stone.rgb, stone.vein, min(light, 1))
+    return darker(stone.rgb, min(-light, 0.75))
 
 
-def _beads(canvas: Canvas, path: Points, look: Look) -> None:
-    canvas.line(path, 1.0, (112, 76, 44))
-    for place, (x, y) in enumerate(spaced(path, 4.4)):
+def _cabochon(pen: Pen, outline: Points, stone: Stone) -> None:
+    rx, ry = reach = np.ptp(outline, axis=0) / 2
+    matrix = stone.cut == "matrix"
+    pen.shape(outline, darker(stone.rgb, 0.4))
+    with pen.clipped(outline):
+        for share in np.linspace(0.95, 0.2, 7):
+            body = mixed(darker(stone.rgb, 0.3), lighter(stone.rgb, 0.14), 1 - share)
+            pen.shape(outline * share - reach * 0.14 * (1 - share), body)
+        for place, y in enumerate(np.linspace(-0.9, 0.9, 6)):
+            drift = pen.look.rng.uniform(-0.3, 0.3, 5)
+            knots = zip(np.linspace(-1.1, 1.1, 5) * rx, (y + drift) * ry, strict=True)
+            vein = points("curve " + " ".join(f"{across},{down}" for across, down in knots))
+            tone = stone.vein if matrix or place % 2 else darker(stone.rgb, 0.35)
+            pen.line(vein, mixed(stone.rgb, tone, 0.6), reach.max() * (0.05 if matrix else 0.08))
+        # Light that enters above leaves below: the glow of a translucent stone.
+        pen.tint(outline * 0.48 + reach * 0.34, stone.vein, 0 if matrix else 0.26)
+        pen.tint(outline * 0.3 + reach * 0.42, stone.vein, 0.2)
+        pen.tint(f"disc {-rx * 0.34},{-ry * 0.42} {rx * 0.3},{ry * 0.17}", "white", 0.72)
+
+
+def _chain(pen: Pen, path: Path) -> None:
+    """Draw a wire, balls, beads, lozenges, blossoms or links along a path."""
+    pen.on("mr", pen.line, path, "dark", pen.by(0.9, m=1.2))
+    pen.on("m", pen.line, points(path) - 0.15, "light", 0.6)
+    pen.on("b", pen.line, path, "sienna-40", 1)
+    for place, (x, y) in enumerate(spaced(path, pen.by(3.6, bd=4.4, r=5.2, u=4.8))):
+        odd = place % 2
+        pen.on("c", pen.ball, x, y, 1.75)
+        pen.on("d", pen.shape, f"ngon {x},{y} 2.5 4", ("mid", "black+10")[odd], "light")
+        pen.on("u", pen.tube, f"disc {x},{y} {('2.6,4.2', '4.2,2.6')[odd]}", 1.9, closed=True)
+        if odd:
+            pen.on("r", pen.ball, x, y, 1.7)
+        else:
+            pen.on("r", flower, pen, x, y, 2.6, "mid+30", "dark")
         if place % 3 == 2:
-            stone(canvas, disc(x, y, 2.2, count=12), look)
+            pen.on("b", _stone, pen, f"disc {x},{y} 2.2")
         else:
-            canvas.shape(disc(x, y, 1.9, count=12), look.accent, edge=look.second, width=0.5)
+            pen.on("b", pen.shape, f"disc {x},{y} 1.9", "accent", "second")
 
 
-def _lozenges(canvas: Canvas, path: Points, look: Look) -> None:
-    for place, (x, y) in enumerate(spaced(path, 4.4)):
-        fill = (28, 28, 34) if place % 2 else look.metal.mid
-        canvas.shape(regular(x, y, 2.5, 4), fill, edge=look.metal.light, width=0.5)
-
-
-def _blossoms(canvas: Canvas, path: Points, look: Look) -> None:
-    canvas.line(path, 0.9, look.metal.dark)
-    for place, (x, y) in enumerate(spaced(path, 5.2)):
-        if place % 2:
-            canvas.ball(x, y, 1.7, look.metal)
-        else:
-            flower(canvas, x, y, 2.6, lighter(look.metal.mid, 0.3), look.metal.dark)
-
-
-def _links(canvas: Canvas, path: Points, look: Look) -> None:
-    for place, (x, y) in enumerate(spaced(path, 4.8)):
-        rx, ry = (4.2, 2.6) if place % 2 else (2.6, 4.2)
-        link = disc(x, y, rx, ry, count=22)
-        canvas.tube(closed(link), 1.9, look.metal)
-
-
-_CHAINS: dict[str, Callable[[Canvas, Points, Look], None]] = {
-    "minimal": _wire,
-    "classic": _balls,
-    "boho": _beads,
-    "deco": _lozenges,
-    "romantic": _blossoms,
-    "urban": _links,
-}
-
-
-def motif(canvas: Canvas, x: float, y: float, size: float, look: Look) -> None:
+def _motif(pen: Pen, x: float, y: float, size: float) -> None:
     """Draw the style's centrepiece within about ``size`` units around (x, y)."""
-    _MOTIFS[look.style](canvas, x, y, size, look)
+    with pen.local(x, y, size):
+        pen.by(_bezel, c=_halo, b=_dangles, d=_fan, r=_petals, u=_bolt)(pen)
 
 
-def _bezel(canvas: Canvas, x: float, y: float, size: float, look: Look) -> None:
-    """Minimal: a single stone in a thin rim."""
-    shapes = (
-        disc(x, y, size * 0.78),
-        rectangle(x - size * 0.36, y - size * 0.8, x + size * 0.36, y + size * 0.8),
-        regular(x, y, size * 0.85, 4),
-    )
-    outline = shapes[look.pick(3)]
-    canvas.shape((outline - (x, y)) * 1.13 + (x, y), look.metal.dark)
-    canvas.shape((outline - (x + 0.2, y + 0.2)) * 1.1 + (x, y), look.metal.light)
-    stone(canvas, outline, look)
+def _bezel(pen: Pen) -> None:
+    """Draw a single stone in a thin rim."""
+    shapes = ("disc 0,0 .78", "box -.36,-.8 .36,.8", "ngon 0,0 .85 4")
+    outline = points(shapes[pen.look.variant % 3])
+    pen.shape(outline * 1.13, "dark")
+    pen.shape(outline * 1.1 + 0.015, "light")
+    _stone(pen, outline)
 
 
-def _halo(canvas: Canvas, x: float, y: float, size: float, look: Look) -> None:
-    """Classic: a round or oval stone with prongs in a halo of small ones."""
-    tall = 1.0 if look.pick(2) else 1.22
-    canvas.shape(disc(x, y, size * 0.84, size * 0.84 * tall), look.metal.dark)
-    for bx, by in disc(x, y, size * 0.82, size * 0.82 * tall, count=16):
-        canvas.ball(bx, by, size * 0.15, look.metal)
-    stone(canvas, disc(x, y, size * 0.66, size * 0.66 * tall, count=24), look)
-    for turn in (45, 135, 225, 315):
-        px, py = arc(x, y, size * 0.66, size * 0.66 * tall, turn, turn + 1, count=2)[0]
-        canvas.ball(px, py, size * 0.12, look.metal)
+def _halo(pen: Pen) -> None:
+    """Draw a round or oval stone with prongs in a halo of balls."""
+    tall = 1 if pen.look.variant % 2 else 1.22
+    pen.shape(f"disc 0,0 .84,{0.84 * tall}", "dark")
+    for x, y in ngon(0, 0, 0.82, 15):
+        pen.ball(x, y * tall, 0.15)
+    _stone(pen, f"disc 0,0 .66,{0.66 * tall}")
+    for x, y in ngon(0, 0, 0.66, 4, 45):
+        pen.ball(x, y * tall, 0.12)
 
 
-def _dangles(canvas: Canvas, x: float, y: float, size: float, look: Look) -> None:
-    """Boho: a hammered disc with feathers and beads hanging from it."""
-    for place, share in enumerate((-0.62, 0.0, 0.62)):
-        fx, top = x + share * size, y + size * (0.72 - abs(share) * 0.3)
-        long = size * (0.85 if place != 1 else 1.05)
-        canvas.line(array([(fx, top), (fx, top + long * 0.3)]), size * 0.07, look.metal.dark)
-        leaf = spline(
-            [
-                (fx, top + long * 0.25),
-                (fx + size * 0.19, top + long * 0.6),
-                (fx, top + long),
-                (fx - size * 0.19, top + long * 0.6),
-            ],
-            closed=True,
-            steps=5,
-        )
-        canvas.shape(
-            leaf, look.accent if look.pick(2) else look.metal.mid, edge=look.metal.dark, width=0.3
-        )
-        canvas.line(
-            array([(fx, top + long * 0.3), (fx, top + long * 0.95)]), size * 0.05, look.metal.dark
-        )
-        canvas.ball(fx, top + long * 0.2, size * 0.12, look.metal)
-    canvas.shape(disc(x, y, size * 0.86), look.metal.dark)
-    canvas.shape(disc(x - 0.2, y - 0.2, size * 0.82), look.metal.mid)
-    for turn in range(0, 360, 24):
-        dx, dy = arc(x, y, size * 0.68, size * 0.68, turn, turn + 1, count=2)[0]
-        canvas.shape(
-            disc(dx, dy, size * 0.1, count=10), look.metal.light if turn % 48 else look.metal.dark
-        )
-    stone(
-        canvas,
-        disc(x, y, size * 0.52, count=30)
-        if look.variant % 3
-        else teardrop(x, y + size * 0.05, size * 0.5),
-        look,
-    )
+def _dangles(pen: Pen) -> None:
+    """Draw a hammered disc with feathers and beads below."""
+    for x, y, long in ((-0.62, 0.53, 0.85), (0, 0.72, 1.05), (0.62, 0.53, 0.85)):
+        with pen.local(x, y, long):
+            pen.line("0,0 0,.3", "dark", 0.07)
+            feather = "accent" if pen.look.variant % 2 else "mid"
+            pen.shape("loop 0,.25 .21,.6 0,1 -.21,.6", feather, "dark", 0.02)
+            pen.line("0,.3 0,.95", "dark", 0.05)
+            pen.ball(0, 0.2, 0.13)
+    pen.shape("disc 0,0 .86", "dark")
+    pen.shape("disc -.01,-.01 .82", "mid")
+    for place, (x, y) in enumerate(ngon(0, 0, 0.68, 15)):
+        pen.shape(f"disc {x},{y} .1", "light" if place % 2 else "dark")
+    drop = "loop 0,-.7 .31,-.1 .36,.3 0,.55 -.36,.3 -.31,-.1"
+    _stone(pen, "disc 0,0 .52" if pen.look.variant % 3 else drop)
 
 
-def _fan(canvas: Canvas, x: float, y: float, size: float, look: Look) -> None:
-    """Deco: a stepped octagon with a fan of enamel and metal above it."""
-    ink = (28, 28, 34)
-    reach = size * 1.15
+def _fan(pen: Pen) -> None:
+    """Draw an octagon with a fan of enamel and metal above and steps below."""
     for place, turn in enumerate(np.linspace(196, 344, 9)):
-        ray = arc(x, y + size * 0.25, reach, reach, turn - 9, turn + 9, count=4)
-        blade = np.concatenate([[[x, y + size * 0.25]], ray])
-        canvas.shape(
-            blade, look.metal.mid if place % 2 == 0 else ink, edge=look.metal.dark, width=0.3
-        )
-    canvas.line(arc(x, y + size * 0.25, reach, reach, 188, 352), size * 0.1, look.metal.light)
+        blade = f"0,.25 | arc 0,.25 1.15,1.15 {turn - 9},{turn + 9}"
+        pen.shape(blade, ("mid", "black+10")[place % 2], "dark", 0.02)
+    pen.line("arc 0,.25 1.15,1.15 188,352", "light", 0.1)
     for half, low in ((0.8, 0.95), (0.52, 1.12), (0.26, 1.28)):
-        canvas.shape(
-            rectangle(x - size * half, y + size * 0.55, x + size * half, y + size * low),
-            look.metal.mid,
-            edge=ink,
-            width=0.3,
-        )
-    canvas.shape(regular(x, y + size * 0.2, size * 0.8, 8, 22.5), ink)
-    canvas.shape(regular(x, y + size * 0.2, size * 0.74, 8, 22.5), look.metal.light)
-    stone(canvas, regular(x, y + size * 0.2, size * 0.64, 8, 22.5), look)
+        pen.shape(f"box {-half},.55 {half},{low}", "mid", "black+10", 0.02)
+    pen.shape("ngon 0,.2 .8 8 22.5", "black+10")
+    pen.shape("ngon 0,.2 .74 8 22.5", "light")
+    _stone(pen, "ngon 0,.2 .64 8 22.5")
 
 
-def _petals(canvas: Canvas, x: float, y: float, size: float, look: Look) -> None:
-    """Romantic: a flower around the stone, or a heart between leaves."""
-    leaf = mixed(look.metal.mid, (120, 150, 96), 0.35)
-    for side in (-1, 1):
-        outline = spline(
-            [
-                (x + side * size * 0.3, y + size * 0.6),
-                (x + side * size * 1.05, y + size * 0.4),
-                (x + side * size * 1.1, y + size * 0.95),
-                (x + side * size * 0.5, y + size * 0.95),
-            ],
-            closed=True,
-            steps=5,
-        )
-        canvas.shape(outline, leaf, edge=darker(leaf, 0.4), width=0.3)
-    if look.pick(2):
-        canvas.shape(heart(x, y + size * 0.05, size * 0.95), look.metal.dark)
-        canvas.shape(heart(x - 0.2, y + size * 0.02, size * 0.9), look.metal.light)
-        stone(canvas, heart(x, y + size * 0.03, size * 0.76), look)
+def _petals(pen: Pen) -> None:
+    """Draw a flower around the stone, or a heart, between leaves."""
+    leaf = mixed(pen.look.tones["mid"], (120, 150, 96), 0.35)
+    for _ in pen.sides(axis=0):
+        pen.shape("loop .3,.6 1.05,.4 1.1,.95 .5,.95", leaf, darker(leaf, 0.4), 0.02)
+    if pen.look.variant % 2:
+        pen.shape(_HEART * 0.95 + (0, 0.05), "dark")
+        pen.shape(_HEART * 0.9 + (-0.01, 0.02), "light")
+        _stone(pen, _HEART * 0.76 + (0, 0.03))
         return
-    for px, py in regular(x, y, size * 0.62, 6, 30):
-        canvas.shape(disc(px, py, size * 0.4, count=20), look.metal.dark)
-        canvas.shape(disc(px - 0.15, py - 0.15, size * 0.36, count=20), look.metal.mid)
-        canvas.shape(
-            disc(px - size * 0.08, py - size * 0.08, size * 0.2, count=14), look.metal.light
+    for x, y in ngon(0, 0, 0.62, 6, 30):
+        for drift, radius, tone in ((0, 0.4, "dark"), (0.01, 0.36, "mid"), (0.08, 0.2, "light")):
+            pen.shape(f"disc {x - drift},{y - drift} {radius}", tone)
+    _stone(pen, "disc 0,0 .46")
+
+
+def _bolt(pen: Pen) -> None:
+    """Draw a heavy hexagon or square like a bolt, with rivets."""
+    outline = points("ngon 0,0 1 6 30" if pen.look.variant % 2 else "box -.8,-.8 .8,.8 .12")
+    pen.shape(outline, "dark")
+    pen.shape(outline * 0.92 - 0.01, "mid")
+    pen.shape(outline * 0.66, "dark")
+    for x, y in outline[:: max(1, len(outline) // 6)] * 0.8:
+        pen.ball(x, y, 0.09)
+    _stone(pen, outline * 0.56)
+
+
+def _wire(pen: Pen, path: str, width: float = 1.2) -> None:
+    pen.line(path, "dark", width)
+    pen.line(points(path) - 0.2, "light", width * 0.42)
+
+
+def _ring(pen: Pen) -> None:
+    """Draw a band seen from slightly above, the motif on top."""
+    width = _band(pen)
+    pen.tube("arc 50,61 26,27 -270,90", width)
+    pen.line(f"arc 50,61 {26 - width / 2},{27 - width / 2} 190,350", "dark", 0.8)
+    for x, y in spaced("arc 50,61 26,27 -270,90", 4.2):
+        pen.on("b", pen.ball, x, y, 2.5)
+    for x, y in around(50, 61, 27, 28, (208, 226, 314, 332)):
+        pen.on("r", flower, pen, x, y, 3, "light", "dark")
+        pen.on(
+            "d", pen.shape, f"box {x - 2.8},{y - 3.4} {x + 2.8},{y + 3.4}", "black+10", "light", 0.9
         )
-    stone(canvas, disc(x, y, size * 0.46, count=24), look)
+    for x, y in around(50, 61, 26, 27, range(20, 180, 32)):
+        pen.on("u", pen.ball, x, y, 2.2)
+    plain = pen.look.material in {"Gold", "Silver"} and pen.look.variant % 3 == 0
+    if not pen.by(False, m=plain):
+        _motif(pen, 50, pen.by(31, b=28), pen.by(15, m=10, du=16))
 
 
-def _bolt(canvas: Canvas, x: float, y: float, size: float, look: Look) -> None:
-    """Urban: a heavy hexagon like a bolt, with rivets."""
-    outline = (
-        regular(x, y, size, 6, 30)
-        if look.pick(2)
-        else rectangle(x - size * 0.8, y - size * 0.8, x + size * 0.8, y + size * 0.8, size * 0.12)
-    )
-    canvas.shape(outline, look.metal.dark)
-    canvas.shape((outline - (x, y)) * 0.92 + (x - 0.2, y - 0.2), look.metal.mid)
-    canvas.shape((outline - (x, y)) * 0.66 + (x, y), look.metal.dark)
-    for bx, by in (outline[:: max(1, len(outline) // 6)] - (x, y)) * 0.8 + (x, y):
-        canvas.ball(bx, by, size * 0.09, look.metal)
-    half = size * 0.46
-    inner = (
-        regular(x, y, half * 1.2, 6, 30)
-        if look.pick(2)
-        else rectangle(x - half, y - half, x + half, y + half)
-    )
-    stone(canvas, inner, look)
+def _necklace(pen: Pen) -> None:
+    """Draw a collar in a wide curve, with motifs at its front."""
+    _chain(pen, "arc 50,26 35,40 178,2")
+    pen.on("cb", _chain, pen, "arc 50,24 27,29 172,8")
+    size = pen.by(9, m=6, c=8.5, b=8)
+    for turn in pen.by((50, 70, 90, 110, 130), m=(90,)):
+        ((x, y),) = around(50, 26, 35, 40, (turn,))
+        _motif(pen, x, y + 1, size * (1 if turn == 90 else 0.66))
 
 
-_MOTIFS: dict[str, Callable[[Canvas, float, float, float, Look], None]] = {
-    "minimal": _bezel,
-    "classic": _halo,
-    "boho": _dangles,
-    "deco": _fan,
-    "romantic": _petals,
-    "urban": _bolt,
-}
+def _pendant(pen: Pen) -> None:
+    """Draw a large motif on a fine chain."""
+    for _ in pen.sides():
+        pen.on("u", _chain, pen, "75,6 62,28 50,46")
+        pen.on("mcbdr", pen.line, "75,6 62,28 50,46", "dark", 1.3)
+        for x, y in spaced("75,6 62,28 50,46", 2.2):
+            pen.on("mcbdr", pen.shape, f"disc {x - 0.2},{y - 0.2} .7", "light")
+    pen.tube("disc 50,46 2.8,3.8", 1.4, closed=True)
+    size = pen.by(19, m=13, b=15, d=18)
+    _motif(pen, 50, 48 + size, size)
 
 
-_BAND = {"minimal": 2.6, "classic": 4.2, "boho": 4.6, "deco": 5.0, "romantic": 3.4, "urban": 7.5}
-
-
-def ring(canvas: Canvas, look: Look) -> None:
-    """A band seen from slightly above, the motif on top."""
-    width = _BAND[look.style]
-    band = arc(50, 61, 26, 27, -270, 90, count=90)
-    canvas.tube(band, width, look.metal)
-    shadow = arc(50, 61, 26 - width * 0.5, 27 - width * 0.5, 190, 350)
-    canvas.line(shadow, 0.8, look.metal.dark)
-    if look.style == "boho":
-        for x, y in spaced(band, 4.2):
-            canvas.ball(x, y, 2.5, look.metal)
-    elif look.style == "romantic":
-        for turn in (205, 225, 315, 335):
-            x, y = arc(50, 61, 27, 28, turn, turn + 1, count=2)[0]
-            flower(canvas, x, y, 3.0, look.metal.light, look.metal.dark)
-    elif look.style == "deco":
-        for turn in (212, 226, 314, 328):
-            x, y = arc(50, 61, 27, 28, turn, turn + 1, count=2)[0]
-            canvas.shape(
-                rectangle(x - 2.8, y - 3.4, x + 2.8, y + 3.4),
-                (28, 28, 34),
-                edge=look.metal.light,
-                width=0.9,
-            )
-    elif look.style == "urban":
-        for turn in range(20, 180, 32):
-            x, y = arc(50, 61, 26, 27, turn, turn + 1, count=2)[0]
-            canvas.ball(x, y, 2.2, look.metal)
-    if look.style == "minimal" and look.material in {"Gold", "Silver"} and look.variant % 3 == 0:
-        return
-    size = look.by_style(10, 15, 15, 16, 15, 16)
-    motif(canvas, 50, 31 if look.style != "boho" else 28, size, look)
-
-
-def necklace(canvas: Canvas, look: Look) -> None:
-    """A collar that lies in a wide curve, with motifs at its front."""
-    path = arc(50, 26, 35, 40, 178, 2, count=60)
-    chain(canvas, path, look)
-    if look.style in {"boho", "classic"}:
-        chain(canvas, arc(50, 24, 27, 29, 172, 8, count=50), look)
-    size = look.by_style(6, 8.5, 8, 9, 9, 9)
-    turns = (90,) if look.style in {"minimal"} else (50, 70, 90, 110, 130)
-    for turn in turns:
-        x, y = arc(50, 26, 35, 40, turn, turn + 1, count=2)[0]
-        motif(canvas, x, y + 1, size if turn == 90 else size * 0.66, look)
-
-
-def pendant(canvas: Canvas, look: Look) -> None:
-    """A large motif on a fine chain."""
-    for side in (-1, 1):
-        ends = sided(side, [(25, 6), (12, 28), (0, 46)])
-        if look.style == "urban":
-            chain(canvas, ends, look)
-        else:
-            canvas.line(ends, 1.3, look.metal.dark)
-            for x, y in spaced(ends, 2.2):
-                canvas.shape(disc(x - 0.2, y - 0.2, 0.7, count=8), look.metal.light)
-    bail = disc(50, 46, 2.8, 3.8)
-    canvas.tube(closed(bail), 1.4, look.metal)
-    size = {"minimal": 13, "boho": 15, "deco": 18}.get(look.style, 19)
-    motif(canvas, 50, 48 + size, size, look)
-
-
-def earrings(canvas: Canvas, look: Look) -> None:
-    """A pair: studs, drops, hoops or dangling fans."""
+def _earrings(pen: Pen) -> None:
+    """Draw a pair: studs, drops, hoops or dangling fans."""
     for x in (30, 70):
-        top = {"minimal": 42, "classic": 26}.get(look.style, 22)
-        if look.style == "urban":
-            hoop = arc(x, 50, 15, 21, -80, 260, count=50)
-            canvas.tube(hoop, 5.4, look.metal)
-            motif(canvas, x, 70, 8.5, look)
-            continue
-        hook = arc(x + 2.6, top - 6, 3, 6, 90, 330, count=24)
-        if look.style != "minimal":
-            canvas.line(hook, 1.3, look.metal.dark)
-            canvas.line(hook - 0.2, 0.5, look.metal.light)
-        if look.style == "minimal":
-            motif(canvas, x, 32, 7, look)
-            canvas.line(array([(x, 37), (x, 62)]), 1.1, look.metal.dark)
-            canvas.line(array([(x - 0.2, 37), (x - 0.2, 62)]), 0.5, look.metal.light)
-            canvas.ball(x, 64, 2.4, look.metal)
-        elif look.style == "classic":
-            motif(canvas, x, 32, 9, look)
-            canvas.line(array([(x, 41), (x, 50)]), 1, look.metal.dark)
-            stone(canvas, disc(x, 60, 8, 10, count=24), look)
-            canvas.ball(x, 50, 1.8, look.metal)
-        elif look.style == "romantic":
-            bow(canvas, x, 26, 8, look.metal.mid)
-            canvas.line(array([(x, 27), (x, 44)]), 1, look.metal.dark)
-            motif(canvas, x, 56, 13, look)
-        else:
-            canvas.line(array([(x, top), (x, 40)]), 1.2, look.metal.dark)
-            canvas.ball(x, 30, 2.4, look.metal)
-            motif(canvas, x, 48, 14, look)
+        pen.on("cbdr", _wire, pen, f"arc {x + 2.6},{pen.by(16, c=20)} 3,6 90,330")
+        pen.on("u", pen.tube, f"arc {x},50 15,21 -80,260", 5.4)
+        pen.on("m", _wire, pen, f"{x},37 {x},62")
+        pen.on("m", pen.ball, x, 64, 2.4)
+        pen.on("c", pen.line, f"{x},41 {x},50", "dark", 1)
+        pen.on("c", _stone, pen, f"disc {x},60 8,10")
+        pen.on("c", pen.ball, x, 50, 1.8)
+        pen.on("r", bow, pen, x, 26, 8, "mid")
+        pen.on("bdr", pen.line, f"{x},{pen.by(22, r=27)} {x},{pen.by(40, r=44)}", "dark", 1.2)
+        pen.on("bd", pen.ball, x, 30, 2.4)
+        y, size = pen.by((48, 14), m=(32, 7), c=(32, 9), r=(56, 13), u=(70, 8.5))
+        _motif(pen, x, y, size)
 
 
-def bracelet(canvas: Canvas, look: Look) -> None:
-    """A bangle or a chain that lies open, motifs at the front."""
-    back, front = arc(50, 48, 37, 22, 180, 360), arc(50, 48, 37, 24, 180, 0)
-    width = _BAND[look.style] * 1.25
-    if look.style in {"minimal", "deco", "urban"} and look.variant % 5 < 3:
-        canvas.tube(back, width * 0.8, look.metal)
-        canvas.tube(front, width, look.metal)
-        if look.style != "minimal":
-            for turn in range(24, 170, 12):
-                x, y = arc(50, 48, 37, 24, turn, turn + 1, count=2)[0]
-                canvas.shape(
-                    regular(x, y, width * 0.36, 4 if look.style == "deco" else 6),
-                    (28, 28, 34),
-                    edge=look.metal.light,
-                    width=0.5,
-                )
+def _bracelet(pen: Pen) -> None:
+    """Draw a bangle or an open chain, motifs at the front."""
+    back, front = "arc 50,48 37,22 180,360", "arc 50,48 37,24 180,0"
+    width = _band(pen) * 1.25
+    if pen.by(True, mdu=False) or pen.look.variant % 5 >= 3:
+        _chain(pen, back)
+        _chain(pen, front)
     else:
-        chain(canvas, back, look)
-        chain(canvas, front, look)
-    size = {"minimal": 6.5, "boho": 8.5, "deco": 11}.get(look.style, 10)
-    turns = {"minimal": (90,), "urban": (90,), "deco": (90,), "boho": (60, 90, 120)}.get(
-        look.style, (38, 64, 90, 116, 142)
-    )
-    for turn in turns:
-        x, y = arc(50, 48, 37, 24, turn, turn + 1, count=2)[0]
-        motif(canvas, x, y, size if turn == 90 else size * 0.74, look)
+        pen.tube(back, width * 0.8)
+        pen.tube(front, width)
+        for x, y in around(50, 48, 37, 24, range(24, 170, 12)):
+            stud = f"ngon {x},{y} {width * 0.36} {pen.by(6, d=4)}"
+            pen.on("du", pen.shape, stud, "black+10", "light")
+    size = pen.by(10, m=6.5, b=8.5, d=11)
+    for turn in pen.by((90,), b=(60, 90, 120), cr=(38, 64, 90, 116, 142)):
+        ((x, y),) = around(50, 48, 37, 24, (turn,))
+        _motif(pen, x, y, size * (1 if turn == 90 else 0.74))
 
 
-def brooch(canvas: Canvas, look: Look) -> None:
-    """One large motif with its pin."""
-    canvas.tube(array("16,62 84,38"), 1.8, look.metal)
-    canvas.ball(84, 38, 2.6, look.metal)
-    size = {"minimal": 20, "boho": 21, "deco": 27}.get(look.style, 26)
-    if look.style == "minimal":
-        circle = disc(50, 50, 27)
-        canvas.tube(closed(circle), 2.6, look.metal)
-    if look.style == "romantic":
-        for x, y in regular(50, 50, 30, 10):
-            flower(canvas, x, y, 5, lighter(look.metal.mid, 0.3), look.metal.dark)
-    if look.style == "urban":
-        for turn in (0, 60, 120, 180, 240, 300):
-            x, y = arc(50, 50, 33, 33, turn, turn + 1, count=2)[0]
-            canvas.tube(array([(50, 50), (x, y)]), 5, look.metal)
-    motif(canvas, 50, {"boho": 40, "deco": 48}.get(look.style, 50), size, look)
+def _brooch(pen: Pen) -> None:
+    """Draw one large motif with its pin."""
+    pen.tube("16,62 84,38", 1.8)
+    pen.ball(84, 38, 2.6)
+    pen.on("m", pen.tube, "disc 50,50 27", 2.6, closed=True)
+    for x, y in ngon(50, 50, 30, 10):
+        pen.on("r", flower, pen, x, y, 5, "mid+30", "dark")
+    for x, y in ngon(50, 50, 33, 6):
+        pen.on("u", pen.tube, f"50,50 {x},{y}", 5)
+    _motif(pen, 50, pen.by(50, b=40, d=48), pen.by(26, m=20, b=21, d=27))
 
 
-Draw = Callable[[Canvas, Look], None]
-JEWELLERY: dict[str, Draw] = {
-    "Rings": ring,
-    "Necklaces": necklace,
-    "Pendants": pendant,
-    "Earrings": earrings,
-    "Bracelets": bracelet,
-    "Brooches": brooch,
+def _band(pen: Pen) -> float:
+    return pen.by(2.6, c=4.2, b=4.6, d=5.0, r=3.4, u=7.5)
+
+
+_STONES = ", ".join(STONES)
+JEWELLERY = {
+    "Rings": ProductType(_ring, "ring, finger ring, band ring", _STONES, 35, "50, 52, 54, 56, 58"),
+    "Necklaces": ProductType(
+        _necklace, "necklace, collar necklace, collier", _STONES, 55, "42 cm, 45 cm"
+    ),
+    "Pendants": ProductType(_pendant, "pendant, pendant on a chain, drop pendant", _STONES, 40),
+    "Earrings": ProductType(_earrings, "earrings, pair of earrings, drop earrings", _STONES, 30),
+    "Bracelets": ProductType(
+        _bracelet, "bracelet, bangle, wrist piece", _STONES, 45, "17 cm, 19 cm"
+    ),
+    "Brooches": ProductType(_brooch, "brooch, pin, lapel brooch", _STONES, 32),
 }

@@ -19,7 +19,7 @@ from newshelf.cli_pipeline import settings_from
 from newshelf.nn.checkpoint import load_checkpoint
 from newshelf.pipeline.serve import Served, serve
 from newshelf.pipeline.workspace import Workspace, open_workspace
-from newshelf.sample import draw_sample
+from newshelf.sample.build import draw_sample
 from newshelf.server.client import Client
 from newshelf.server.keys import read_keys
 from newshelf.server.ports import free_port, free_ports

@@ -9,7 +9,7 @@ from PIL import Image
 from newshelf.catalog import Catalog, read_catalog
 from newshelf.errors import CatalogError
 from newshelf.load.requests import draw_requests
-from newshelf.sample import draw_sample
+from newshelf.sample.build import draw_sample
 
 
 @pytest.fixture(scope="module")

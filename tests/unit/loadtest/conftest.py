@@ -10,7 +10,7 @@ import pytest
 from loadtest.record import RunRecord, decoded, merged
 from loadtest.scenarios import LoadPlan
 from loadtest.traffic import TrafficSettings
-from newshelf.sample import draw_sample
+from newshelf.sample.build import draw_sample
 from tests.unit.loadtest.server import Server
 
 MakePlan = Callable[..., LoadPlan]

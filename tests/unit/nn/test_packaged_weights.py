@@ -10,7 +10,7 @@ from newshelf.catalog import read_catalog
 from newshelf.config import ImageTowerSettings, TextTowerSettings
 from newshelf.nn.inputs import Tokenizer, decode_picture, prepare_pictures
 from newshelf.nn.weights import load_image_tower, load_text_tower
-from newshelf.sample import draw_sample
+from newshelf.sample.build import draw_sample
 
 SENTENCES = [
     "Ring of green jade, set in yellow gold",

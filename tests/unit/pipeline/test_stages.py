@@ -265,7 +265,7 @@ def test_the_stamp_names_every_input(shop: Shop) -> None:
 
 
 ENTRIES = {
-    "sample": ["newshelf.sample"],
+    "sample": ["newshelf.sample.build"],
     "train": ["newshelf.transfer.train", "newshelf.catalog.catalog"],
     "evaluate": ["newshelf.transfer.evaluate", "newshelf.catalog.catalog"],
     "export": ["export.run", "export.index"],

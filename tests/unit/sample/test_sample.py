@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections import Counter
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,9 @@ from PIL import Image
 
 from newshelf.catalog import read_catalog
 from newshelf.errors import SettingsError
-from newshelf.sample import draw_sample
-from newshelf.sample.build import draw_product
-from newshelf.sample.look import STYLES
-from newshelf.sample.palette import COLORS, MATERIALS
-from newshelf.sample.plan import Blueprint, item_frame, plan_products
-from newshelf.sample.shelves import SHELVES
+from newshelf.sample.build import draw_product, draw_sample
+from newshelf.sample.palette import COLORS, MATERIALS, STYLES
+from newshelf.sample.products import CATEGORIES, PRODUCT_TYPES, Blueprint, item_frame, plan_products
 from newshelf.sample.shoppers import simulate_events
 
 
@@ -46,7 +44,7 @@ def test_the_sample_passes_its_own_checks(sample):
     catalog = read_catalog(sample, strict=True)
     assert len(catalog.items) == 60
     kinds = set(catalog.items["product_type"].str.split(" > ").str[1])
-    assert kinds == set(SHELVES)
+    assert kinds == set(PRODUCT_TYPES)
     assert catalog.events["user_id"].nunique() == 40
     with Image.open(catalog.image_path(0)) as picture:
         assert (picture.format, picture.size, picture.mode) == ("JPEG", (224, 224), "RGB")
@@ -92,11 +90,12 @@ def picture_of(blueprint: Blueprint, folder: Path) -> np.ndarray:
         return np.asarray(picture, dtype=np.float64)
 
 
-@pytest.mark.parametrize("kind", list(SHELVES))
+@pytest.mark.parametrize("kind", list(PRODUCT_TYPES))
 def test_each_type_shows_its_color_in_every_style(kind, tmp_path):
     (tmp_path / "images").mkdir()
-    jewel = SHELVES[kind].category == "Jewellery"
-    material, color = ("Ruby", "Red") if jewel else (SHELVES[kind].materials[0], "Blue")
+    jewel = kind in CATEGORIES["Jewellery"]
+    first, *_ = PRODUCT_TYPES[kind].materials.split(", ")
+    material, color = ("Ruby", "Red") if jewel else (first, "Blue")
     pictures = []
     for style in STYLES:
         pixels = picture_of(Blueprint(1, kind, style, color, material, False), tmp_path)
@@ -111,9 +110,8 @@ def test_each_type_shows_its_color_in_every_style(kind, tmp_path):
         assert share > (0.015 if jewel else 0.12), f"{style} {kind} hardly shows its colour"
         assert colored[:8].mean() < 0.01
         pictures.append(pixels)
-    for first in range(len(STYLES)):
-        for second in range(first):
-            assert np.abs(pictures[first] - pictures[second]).mean() > 1
+    for one, another in combinations(pictures, 2):
+        assert np.abs(one - another).mean() > 1
 
 
 def test_a_color_decides_the_picture(blueprints, tmp_path):
@@ -185,7 +183,7 @@ def crossing(events, trait, category, *, shuffled: bool = False) -> float:
 def test_taste_crosses_categories(blueprints):
     events = simulate_events(blueprints, 400, 3)
     ids = [blueprint.item_id for blueprint in blueprints]
-    category = pd.Series([blueprint.shelf.category for blueprint in blueprints], ids)
+    category = pd.Series([blueprint.category for blueprint in blueprints], ids)
     style = pd.Series([blueprint.style for blueprint in blueprints], ids)
     color = pd.Series([COLORS[blueprint.color].family for blueprint in blueprints], ids)
     material = pd.Series([MATERIALS[b.material].family for b in blueprints], ids)

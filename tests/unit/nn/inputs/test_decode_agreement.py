@@ -10,7 +10,7 @@ from PIL import Image
 from newshelf.catalog import read_catalog
 from newshelf.config import ImageTowerSettings
 from newshelf.nn.weights import load_image_tower
-from newshelf.sample import draw_sample
+from newshelf.sample.build import draw_sample
 from tests.decode_agreement import decode_agreement
 
 GATE = 0.99

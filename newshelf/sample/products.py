@@ -1,0 +1,114 @@
+"""The products of the sample: types, styles, colours, materials, words and prices."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from newshelf.catalog.schema import Availability
+from newshelf.sample.clothing import CLOTHING
+from newshelf.sample.home import HOME
+from newshelf.sample.jewellery import JEWELLERY
+from newshelf.sample.palette import COLORS, MATERIALS, METALS, STONES, STYLES
+from newshelf.sample.pen import ProductType
+from newshelf.sample.wording import BRANDS, pick, write
+
+CATEGORIES = {"Clothing": CLOTHING, "Jewellery": JEWELLERY, "Home": HOME}
+PRODUCT_TYPES = {kind: one for types in CATEGORIES.values() for kind, one in types.items()}
+_SHARES = {"Clothing": 0.60, "Jewellery": 0.18, "Home": 0.22}
+DAY = 86_400
+END = 1_767_225_600
+"""The sample's present, epoch seconds: 2026-01-01. Fixed, so that a seed decides everything."""
+_NEW_SHARE = 0.12
+_NEW_DAYS = 3
+_UNKNOWN_SHARE = 0.10
+"""Share of the products without a colour, and of those without a material."""
+_OUT_OF_STOCK_SHARE = 0.05
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """What decides one product's picture and row."""
+
+    number: int
+    kind: str
+    """Key of ``PRODUCT_TYPES``."""
+    style: str
+    color: str
+    material: str
+    is_new: bool
+
+    @property
+    def type(self) -> ProductType:
+        """The product type."""
+        return PRODUCT_TYPES[self.kind]
+
+    @property
+    def category(self) -> str:
+        """The category of the product type."""
+        return next(name for name, types in CATEGORIES.items() if self.kind in types)
+
+    @property
+    def item_id(self) -> str:
+        """The product's id."""
+        return f"NS{self.number:05d}"
+
+    @property
+    def image_link(self) -> str:
+        """The path of its picture in the catalogue's folder."""
+        return f"images/{self.item_id}.jpg"
+
+
+def plan_products(count: int, seed: int) -> list[Blueprint]:
+    """Choose ``count`` products; every type appears when there are at least 60."""
+    rng = np.random.default_rng([seed, 1])
+    kinds: list[str] = []
+    for category, types in CATEGORIES.items():
+        wanted = round(count * _SHARES[category]) if category != "Home" else count - len(kinds)
+        kinds += [list(types)[place % len(types)] for place in range(wanted)]
+    order = rng.permutation(count)
+    new = set(rng.permutation(count)[: round(count * _NEW_SHARE)].tolist())
+    blueprints = []
+    for number in range(count):
+        kind = kinds[order[number]]
+        style = STYLES[int(rng.integers(len(STYLES)))]
+        material = pick(rng, PRODUCT_TYPES[kind].materials)
+        color = pick(rng, STONES[material].colors if kind in JEWELLERY else ", ".join(COLORS))
+        blueprints.append(Blueprint(number, kind, style, color, material, number in new))
+    return blueprints
+
+
+def item_frame(blueprints: list[Blueprint], metals: list[str], seed: int) -> pd.DataFrame:
+    """Return the items table. ``metals`` are those of the pictures, one per product."""
+    rows = [
+        _row(blueprint, metal, np.random.default_rng([seed, 2, blueprint.number]))
+        for blueprint, metal in zip(blueprints, metals, strict=True)
+    ]
+    return pd.DataFrame(rows)
+
+
+def _row(blueprint: Blueprint, metal: str, rng: np.random.Generator) -> dict[str, object]:
+    kind, material = blueprint.type, blueprint.material
+    jewel = blueprint.category == "Jewellery"
+    noun = pick(rng, kind.nouns)
+    held_by = metal if jewel else None
+    title, description = write(blueprint.style, blueprint.color, material, noun, held_by, rng)
+    if jewel and material not in METALS and rng.random() < 0.5:
+        material = f"{material}, {metal}"
+    age_days = rng.uniform(0, _NEW_DAYS) if blueprint.is_new else rng.uniform(95, 700)
+    cost = MATERIALS[blueprint.material].cost ** 0.85 * float(np.exp(rng.normal(0, 0.22)))
+    available = rng.random() >= _OUT_OF_STOCK_SHARE
+    return {
+        "id": blueprint.item_id,
+        "title": title,
+        "description": description,
+        "product_type": f"{blueprint.category} > {blueprint.kind}",
+        "brand": pick(rng, BRANDS),
+        "color": None if rng.random() < _UNKNOWN_SHARE else blueprint.color,
+        "material": None if rng.random() < _UNKNOWN_SHARE else material,
+        "size": pick(rng, kind.sizes) if kind.sizes else None,
+        "price": max(1, round(kind.price * cost)) - 0.01,
+        "image_link": blueprint.image_link,
+        "availability": str(Availability.IN_STOCK if available else Availability.OUT_OF_STOCK),
+        "created_at": END - round(age_days * DAY),
+    }
