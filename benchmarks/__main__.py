@@ -149,9 +149,8 @@ def store(
 ) -> None:
     """Measure how long answers wait until they are stored, in SQLite and in PostgreSQL.
 
-    Prints database, ratio and goal, and writes the report. Needs PostgreSQL's programs, and
-    starts a server of its own. Exit code 1 when a task failed; a goal that was not reached is a
-    result.
+    Prints database, ratio and goal, and writes the report. Starts a temporary PostgreSQL server.
+    Exit code 1 when a task failed; a goal that was not reached is a result.
 
     Example: `./run bench store --only writes --rounds 1 --seconds 5`
     """

@@ -267,14 +267,19 @@ app.command()(tune)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def test(ctx: typer.Context) -> None:
-    """Run the tests. Further words go to pytest.
+def test(
+    ctx: typer.Context,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Unit and contract tests only: starts no TorchServe.")
+    ] = False,  # noqa: PT028 - a verb, no test
+) -> None:
+    """Run the tests; arguments that are not options of this verb are passed to pytest.
 
-    Example: `./run test tests/unit -k catalog`
+    Example: `./run test --quick -k catalog`
     """
     from newshelf.cli_checks import run_tests
 
-    raise typer.Exit(run_tests(ctx.args))
+    raise typer.Exit(run_tests(ctx.args, quick=quick))
 
 
 @app.command()

@@ -23,8 +23,12 @@ CHECKS: dict[str, tuple[str, ...]] = {
 }
 
 
-def run_tests(arguments: Sequence[str]) -> int:
+def run_tests(arguments: Sequence[str], *, quick: bool = False) -> int:
     """Run pytest on two processes; a test group that shares a server stays on one.
+
+    Args:
+        arguments: passed to pytest.
+        quick: leave out the end-to-end tests.
 
     Returns:
         pytest's exit code.
@@ -34,7 +38,9 @@ def run_tests(arguments: Sequence[str]) -> int:
     env = {"OMP_NUM_THREADS": "1", **os.environ}
     # A process that dies ends the run: pytest-xdist would replace it, and then wait for ever
     # for the tests it had been given (seen with 3.8.0).
-    options = ("-n", "2", "--dist", "loadgroup", "--max-worker-restart", "0")
+    options: tuple[str, ...] = ("-n", "2", "--dist", "loadgroup", "--max-worker-restart", "0")
+    if quick:
+        options += ("--ignore", "tests/e2e")
     command = ("pytest", *options, *arguments)
     return subprocess.call([sys.executable, "-m", *command], cwd=ROOT, env=env)
 

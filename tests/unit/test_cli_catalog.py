@@ -47,7 +47,7 @@ def test_a_clean_catalogue_ends_with_0_and_its_notes(shop: Path) -> None:
     code, output = run(shop)
     assert code == 0
     assert "items.csv: 3 rows read, 3 kept" in output
-    assert "note: items.csv: the column 'colr' is kept as it is" in output
+    assert "note: items.csv: the column 'colr'" in output
 
 
 def test_names_that_were_mapped_are_listed(shop: Path) -> None:
@@ -68,8 +68,8 @@ def test_what_is_lost_ends_with_1_and_fits_the_terminal(shop: Path, width: int) 
     assert code == 1
     assert max(map(len, output.splitlines())) <= width
     words = " ".join(output.split())
-    assert "event_type: 40 rows left out, such as row 5: 'juggle' is not" in words
-    assert "timestamp: 1 row left out, row 45: 'noon' is not a time" in words
+    assert "event_type: 40 rows left out, such as row 5: 'juggle'" in words
+    assert "timestamp: 1 row left out, row 45: 'noon'" in words
 
 
 def test_as_json(shop: Path) -> None:

@@ -82,7 +82,9 @@ def test_what_is_not_right_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     assert (code, "cannot be read" in output) == (2, True)
     code, output = run("saturate", "--slo", str(ROOT / "loadtest" / "slo.yaml"), "--workspace",
                        str(tmp_path))  # fmt: skip
-    assert (code, output) == (2, "error: no server is running; ./run serve --detach starts one\n")
+    assert code == 2
+    assert output.startswith("error: no server is running")
+    assert output.count("\n") == 1
 
 
 def test_debug_shows_where_an_error_came_from(tmp_path: Path) -> None:

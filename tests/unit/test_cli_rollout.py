@@ -58,7 +58,7 @@ def changed(example: Path, tmp_path: Path, **fields: object) -> Path:
         ({"control": None}, "control: is missing"),
         ({"success": [{"metric": "charm", "minimum_effect": 0.1}]}, "success[0].metric"),
         ({"ramp": []}, "ramp: give at least one"),
-        ({}, "TorchServe is not running; ./run serve starts it"),
+        ({}, "TorchServe is not running"),
     ],
 )
 def test_a_plan_that_cannot_be_followed_begins_nothing(
@@ -74,7 +74,7 @@ def test_a_plan_that_cannot_be_followed_begins_nothing(
 def test_a_name_that_is_no_file_name_is_refused(run: Run, example: Path, name: str) -> None:
     code, output = run("start", example, "--name", name or "-")
     assert code == 2
-    assert "is no name for a rollout" in output
+    assert "name for a rollout" in output
 
 
 def test_without_a_rollout_every_verb_says_how_to_begin(run: Run) -> None:
@@ -87,7 +87,7 @@ def test_without_a_rollout_every_verb_says_how_to_begin(run: Run) -> None:
 def test_where_nothing_was_ever_served_there_are_no_rollouts(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["rollout", "status", "--workspace", str(tmp_path)])
     assert done.exit_code == 2
-    assert "there are no rollouts here" in done.output
+    assert "no rollouts" in done.output
 
 
 def test_commands_that_do_not_fit_are_refused_and_those_that_do_are_kept(
@@ -96,7 +96,7 @@ def test_commands_that_do_not_fit_are_refused_and_those_that_do_are_kept(
     for verb in ("pause", "resume", "promote"):
         code, output = run(verb, planned)
         assert code == 2
-        assert f"cannot {verb} spring: it is draft" in output
+        assert "spring: it is draft" in output
     assert run("abort")[0] == 0
     with EventStore.open(url) as store:
         state = RolloutState.model_validate_json(store.rollout("spring").state)
@@ -106,7 +106,7 @@ def test_commands_that_do_not_fit_are_refused_and_those_that_do_are_kept(
     assert "spring: aborted" in output
     code, output = run("status", "autumn")
     assert code == 2
-    assert "there is no rollout autumn; there is spring" in output
+    assert "no rollout autumn; there is spring" in output
 
 
 def test_the_report_goes_where_it_is_told(run: Run, planned: str, tmp_path: Path) -> None:

@@ -23,15 +23,18 @@ def test_one_of_a_group(number):
 """
 
 
-def test_tests_that_share_a_server_stay_in_one_process(
+def test_a_quick_run_keeps_tests_that_share_a_server_in_one_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Otherwise each process would train a model and start a server of its own.
     (tmp_path / "test_grouped.py").write_text(GROUPED)
+    live = tmp_path / "tests" / "e2e" / "test_live.py"
+    live.parent.mkdir(parents=True)
+    live.write_text("def test_a_server(): raise AssertionError")
     monkeypatch.setattr(cli_checks, "ROOT", tmp_path)
     for name in [name for name in os.environ if name.startswith("PYTEST_")]:
         monkeypatch.delenv(name)
-    assert cli_checks.run_tests(["-q", "-p", "no:cacheprovider"]) == 0
+    assert cli_checks.run_tests(["-q", "-p", "no:cacheprovider"], quick=True) == 0
     workers = {path.name for path in tmp_path.glob("gw*")}
     assert len(workers) == 1
 

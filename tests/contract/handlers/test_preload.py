@@ -223,7 +223,7 @@ def test_what_goes_wrong_after_loading_is_in_the_preloaders_log(start, archive):
     worker, _ = told(start())
     os.kill(worker["pid"], signal.SIGKILL)
     log = archive.parent / "preloader.log"
-    wait_until(lambda: f"worker {worker['pid']} was ended: 137" in log.read_text())
+    wait_until(lambda: f"{worker['pid']} was ended: 137" in log.read_text())
 
 
 def test_a_worker_that_ends_by_itself_ends_its_stand_in_and_the_next_is_not_loaded_anew(start):
@@ -300,7 +300,7 @@ def test_a_model_that_cannot_be_preloaded_is_loaded_by_the_worker_which_tells_wh
     process = start()
     worker, before = told(process)
     assert worker["pid"] == worker["loaded"][0] == process.pid
-    assert "no preloaded worker (the preloader has ended): this one loads the model" in before
+    assert "no preloaded worker" in before
     wait_until(lambda: not preloaders(archive))
     assert not psutil.Process(process.pid).children(), "not even a zombie"
     process.kill()

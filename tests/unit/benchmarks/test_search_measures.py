@@ -35,7 +35,7 @@ def test_the_same_seed_makes_the_same_and_a_file_is_used_again(real, tmp_path):
 def test_recall_counts_what_was_found_and_refuses_short_answers():
     true = [np.array([1, 2, 3, 4])]
     assert recall([np.array([1, 2, 3, 9])], true) == 0.75
-    with pytest.raises(AssertionError, match="3 rows were answered where 4 exist"):
+    with pytest.raises(AssertionError, match=r"3 rows .* 4"):
         recall([np.array([1, 2, 3])], true)
     with pytest.raises(AssertionError):
         recall([np.array([1, 1, 2, 3])], true)

@@ -138,7 +138,8 @@ def test_the_most_frequent_currency_counts():
     cells = ["5 CAD", "$6", "CA$7", "8", "9 EUR", "9 EUR"]
     values, reasons = parse_price(pd.Series(cells))
     assert values.fillna(0).tolist() == [5, 6, 7, 8, 0, 0]
-    assert reasons[4] == "is in EUR, and most of the prices are in CAD"
+    assert "EUR" in reasons[4]
+    assert "CAD" in reasons[4]
 
 
 @pytest.mark.parametrize(

@@ -51,28 +51,26 @@ def test_by_item():
 def test_purchases_alone_give_no_rate_and_say_why():
     found = funnel(events(a_purchase=9), ITEMS)
     assert (found.total.ctr, found.total.cvr, found.cvr_base) == (None, None, None)
-    assert found.missing == [
-        "CTR needs views and clicks; there are no views and no clicks.",
-        "CVR needs at least as many clicks or views as purchases; there are 0 clicks and 0 "
-        "views for 9 purchases.",
-    ]
+    ctr, cvr = found.missing
+    assert ctr.startswith("CTR needs views and clicks")
+    assert cvr.startswith("CVR needs")
+    assert "0 clicks and 0 views for 9 purchases" in cvr
 
 
 def test_without_clicks_purchases_are_divided_by_views():
     found = funnel(events(a_view=10, a_purchase=2), ITEMS)
     assert found.total.ctr is None
     assert found.total.cvr.value == 0.2
-    assert found.missing == [
-        "CTR needs views and clicks; there are no clicks.",
-        "CVR is purchases per view, as there are too few clicks.",
-    ]
+    ctr, cvr = found.missing
+    assert ctr.startswith("CTR needs views and clicks")
+    assert cvr.startswith("CVR is purchases per view")
 
 
 def test_more_clicks_than_views_are_no_rate():
     found = funnel(events(a_view=2, a_click=5), ITEMS)
     assert found.total.ctr is None
     assert found.missing[0].startswith("CTR: 5 clicks on 2 views")
-    assert found.missing[1] == "CVR needs purchases; there are none."
+    assert found.missing[1].startswith("CVR needs purchases")
 
 
 def test_other_groupings_and_no_events_are_refused():

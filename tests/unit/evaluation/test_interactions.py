@@ -70,5 +70,5 @@ def test_a_catalogue_without_events_is_read_by_its_baskets(tables):
 
 
 def test_a_catalogue_with_neither_says_what_to_add(tables):
-    with pytest.raises(TrainingError, match="add an events or a baskets table"):
+    with pytest.raises(TrainingError, match="events or a baskets table"):
         read_interactions(tables(pd.DataFrame({"id": ["a"]})))

@@ -156,9 +156,9 @@ def test_what_cannot_be_quantised_is_told_and_less_is_tried(
     path = tmp_path / "encoder.int8.onnx"
     tried = quantise(exported / "encoder.onnx", path, products, lambda _candidate: None)
     for one in tried:
-        assert one.reasons == (
-            "cannot be made: the tower cannot be quantised: an operator that nobody knows",
-        )
+        [reason] = one.reasons
+        assert "cannot be made" in reason
+        assert "an operator that nobody knows" in reason
     assert list(tmp_path.iterdir()) == []
 
 

@@ -62,7 +62,8 @@ def test_labels_that_are_no_longer_right_are_refused_and_unknown_ones_do_not_cou
     quality = measure_quality("products", REFERENCE, {**REFERENCE, "color_logits": logits}, labels)
     assert quality.labels == 20
     assert quality.accuracy_drop == pytest.approx(10)
-    assert failures(quality) == ["products: 10.0 points fewer labels right, at most 1"]
+    [failure] = failures(quality)
+    assert failure.startswith("products: 10.0 points")
 
 
 def test_numbers_that_are_none_are_refused():

@@ -123,5 +123,5 @@ def test_a_missing_or_damaged_file_says_so(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="export the model"):
         write_popular(tmp_path / "none.json", tmp_path / "out.json")
     (tmp_path / "bad.json").write_text('[{"id": 3}]')
-    with pytest.raises(SettingsError, match="no file of popular products"):
+    with pytest.raises(SettingsError, match="popular products"):
         read_popular(tmp_path / "bad.json")

@@ -258,7 +258,7 @@ def test_models_that_do_not_answer_are_told_with_the_reason(
         while not _is_alive(state):
             assert is_running(state.process)
             time.sleep(0.1)
-        with pytest.raises(ServerError, match=r"not ready and says: .*encoder"):
+        with pytest.raises(ServerError, match=r"not ready.*encoder"):
             wait_for_gateway(state, timeout_s=0)
     finally:
         stop_session(state.process)
@@ -280,7 +280,7 @@ def test_a_plan_that_is_none_is_exit_code_2(
     path = tmp_path / "plan.json"
     assert main([]) == 2
     assert main([str(path)]) == 2
-    assert "a plan of a gateway, cannot be read: No such file" in capsys.readouterr().err
+    assert "No such file" in capsys.readouterr().err
     path.write_text('{"settings": {"prot": 1}}')
     assert main([str(path)]) == 2
     assert "settings.prot" in capsys.readouterr().err

@@ -90,7 +90,7 @@ def test_the_encoders_heads_speak_where_nobody_else_does(catalog, tmp_path):
 
 
 def test_a_head_of_another_catalogue_is_refused(catalog, tmp_path):
-    with pytest.raises(ValueError, match="speaks of 3 products, and the catalogue has 4"):
+    with pytest.raises(ValueError, match=r"3 products.* 4"):
         build_knowledge(catalog, tmp_path / "out", heads=[head(3)])
     assert not (tmp_path / "out").exists()
 

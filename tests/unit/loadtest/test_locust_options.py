@@ -81,7 +81,7 @@ def test_the_mix_is_given_in_words() -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--mix", "encode sound=1"], "no kind 'encode sound'; there are encode picture"),
+        (["--mix", "encode sound=1"], "'encode sound'; there are encode picture"),
         (["--mix", "encode text"], "write encode text=1"),
         (["--mix", "encode text=0"], "sends nothing"),
         (["--mix", "encode text=-1"], "mix.encode text"),

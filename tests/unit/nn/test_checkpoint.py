@@ -204,7 +204,7 @@ def test_damaged_embeddings_are_named(folder, name, damage):
 
 def test_embeddings_of_another_catalogue_are_refused(folder):
     (folder / "ids.json").write_text(json.dumps(IDS[1:]))
-    with pytest.raises(WeightsError, match=r"has 6 rows, its ids\.json 5"):
+    with pytest.raises(WeightsError, match=r"6 rows.*ids\.json 5"):
         load_checkpoint(folder).embeddings()
 
 
@@ -234,7 +234,7 @@ def test_tensors_must_be_exactly_those_of_the_spec(folder, change):
 def test_a_spec_of_another_format_is_refused(folder, old, new):
     path = folder / "model.json"
     path.write_text(path.read_text().replace(old, new, 1))
-    with pytest.raises(WeightsError, match=r"model\.json is not of this format"):
+    with pytest.raises(WeightsError, match=r"model\.json .*format"):
         read_spec(folder)
 
 
@@ -243,7 +243,7 @@ def test_a_tower_that_is_not_known_here_is_named(folder):
     path.write_text(
         re.sub(r'("architecture": )"[^"]+"', r'\1"resnet_of_tomorrow"', path.read_text())
     )
-    with pytest.raises(WeightsError, match=r"model\.json names a tower .*resnet_of_tomorrow"):
+    with pytest.raises(WeightsError, match=r"model\.json .*resnet_of_tomorrow"):
         load_checkpoint(folder)
 
 

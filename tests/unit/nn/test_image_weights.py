@@ -107,7 +107,7 @@ def plain_pickle(value: object, path: Path) -> None:
 def test_a_pickle_that_carries_code_is_refused_and_not_run(path, tmp_path, writer):
     touched = tmp_path / "touched"
     writer({"conv1.weight": Payload(touched)}, path)
-    with pytest.raises(WeightsError, match=r"mine\.pth cannot be read .*weights_only"):
+    with pytest.raises(WeightsError, match=r"mine\.pth .*weights_only"):
         load_image_tower(settings(path))
     assert not touched.exists()
 
@@ -130,7 +130,7 @@ def test_a_file_of_something_else_is_refused(path, value):
 
 
 def test_a_file_that_is_missing_says_what_may_be_given(tmp_path):
-    with pytest.raises(WeightsError, match=r"no file .*gone\.pth; give 'packaged', 'hub'"):
+    with pytest.raises(WeightsError, match=r"gone\.pth; .*'packaged', 'hub'"):
         load_image_tower(settings(tmp_path / "gone.pth"))
 
 
@@ -160,14 +160,14 @@ def test_an_unknown_architecture_is_named():
 
 
 def test_packaged_weights_are_of_one_architecture():
-    with pytest.raises(WeightsError, match=r"those of tf_efficientnet_lite0, not of test_resnet"):
+    with pytest.raises(WeightsError, match=r"tf_efficientnet_lite0, not of test_resnet"):
         load_image_tower(ImageTowerSettings(architecture=SMALL))
 
 
 @pytest.mark.parametrize("architecture", ["test_resnet.r160_in1k", "resnet50.no_such_tag"])
 def test_a_hub_that_cannot_be_reached(monkeypatch, architecture):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(WeightsError, match=rf"weights of {architecture} cannot be downloaded"):
+    with pytest.raises(WeightsError, match=rf"{architecture} cannot be downloaded"):
         load_image_tower(ImageTowerSettings(architecture=architecture, weights="hub"))
 
 

@@ -46,11 +46,11 @@ def test_without_a_shadow_phase_the_ramp_starts_at_once() -> None:
 @pytest.mark.parametrize(
     ("name", "before", "told"),
     [
-        ("start", {"phase": "ramp"}, "cannot start rings: it is ramp; start is for draft"),
+        ("start", {"phase": "ramp"}, "it is ramp; start is for draft"),
         ("resume", {"phase": "ramp"}, "resume is for paused"),
         ("pause", {"phase": "paused", "resumes_to": "ramp"}, "it is paused in ramp"),
         ("abort", {"phase": "rolled_back"}, "cannot abort"),
-        ("promote", {"phase": "shadow"}, "no shopper has seen the challenger yet"),
+        ("promote", {"phase": "shadow"}, "has seen the challenger"),
         ("promote", {"phase": "paused", "resumes_to": "shadow"}, "no shopper has seen"),
         ("promote", {"phase": "draft"}, "promote is for ramp, paused"),
     ],

@@ -29,7 +29,7 @@ def test_a_shadow_with_errors_is_rolled_back_at_once() -> None:
     seen = replace(shadowed(requests=50, errors=30), seconds_in_step=1.0)
     decision = decide(PLAN, state("shadow"), seen)
     assert goes(decision) == ("failure", "rolling_back", 0)
-    assert decision.reason == "error_rate: 30 of 50 copies failed, more than 2.00%"
+    assert decision.reason.startswith("error_rate: 30 of 50 copies failed")
 
 
 def test_a_shadow_with_a_single_error_goes_on() -> None:
@@ -39,7 +39,7 @@ def test_a_shadow_with_a_single_error_goes_on() -> None:
 def test_a_slow_shadow_is_rolled_back() -> None:
     decision = decide(PLAN, state("shadow"), shadowed(p99_ms=300.0, p99_low_ms=210.0))
     assert goes(decision) == ("failure", "rolling_back", 0)
-    assert "p99_ms: 300.0 ms for copies (at least 210.0 ms), above 200 ms" in decision.reason
+    assert "p99_ms: 300.0 ms for copies (at least 210.0 ms)" in decision.reason
 
 
 @pytest.mark.parametrize("known", [{}, {"p99_low_ms": 190.0}])

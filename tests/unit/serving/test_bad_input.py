@@ -265,7 +265,7 @@ def test_the_recommender_refuses_bad_input_row_by_row(recommender, post, b64):
 def test_unknown_fields_are_told_the_likely_name(recommender, post):
     [(_, answer), (_, misplaced)] = post(recommender, {"histroy": []}, {"title": "jade ring"})
     assert "did you mean 'history'?" in answer["message"]
-    assert misplaced["message"] == "the field 'title' does not belong here"
+    assert "'title'" in misplaced["message"]
 
 
 def test_types_are_told_in_json_terms(recommender, post):

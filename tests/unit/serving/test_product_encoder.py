@@ -157,7 +157,7 @@ def test_a_model_without_an_image_tower_wants_text(build, picture):
     assert isinstance(results[0], Encoding)
     assert isinstance(results[1], InvalidField)
     assert results[1].field == "history[0]"
-    assert "needs a title or a description" in results[1].message
+    assert "title or a description" in results[1].message
 
 
 def test_a_model_without_a_text_tower_wants_a_picture(build, picture):

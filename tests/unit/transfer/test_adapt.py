@@ -139,14 +139,14 @@ def test_bad_domains_are_refused_before_training(domains, message):
 
 def test_an_unknown_method_is_told_the_known_ones(domains):
     source, target, _ = domains
-    with pytest.raises(TrainingError, match="choose from source-only, adabn, dann"):
+    with pytest.raises(TrainingError, match="source-only, adabn, dann"):
         adapt(source, target, Run(0, quiet=True), method="magic")
 
 
 def test_a_classifier_refuses_features_of_other_towers(domains):
     source, target, _ = domains
     model = adapt(source, target, Run(0, quiet=True), settings=SMALL)
-    with pytest.raises(TrainingError, match="5 wide, the classifier was adapted on 8"):
+    with pytest.raises(TrainingError, match=r"5 wide, .* 8"):
         model.predict(target.features[:, :5])
 
 

@@ -205,7 +205,7 @@ def test_too_small_categories_are_refused(embeddings, events):
 
 def test_embeddings_that_are_no_numbers_are_refused(embeddings, events):
     embeddings[events.history[0, 0]] = float("nan")
-    with pytest.raises(TrainingError, match="encode the catalogue anew"):
+    with pytest.raises(TrainingError, match="encode the catalogue"):
         event_part(embeddings, events, np.arange(3), None)
 
 

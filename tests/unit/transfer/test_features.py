@@ -129,7 +129,7 @@ def test_a_damaged_picture_is_left_out_and_said(catalog, table_of, tmp_path, sai
     assert not table.image_present[11]
     assert table.image[11].count_nonzero() == 0
     assert table.text_present[11]
-    assert "left out a picture 11.png: the bytes are no JPEG, PNG, WebP or GIF" in said.text
+    assert "11.png: the bytes are no JPEG" in said.text
 
 
 def test_of_many_damaged_pictures_ten_are_named(catalog, table_of, tmp_path, said):
@@ -187,7 +187,7 @@ def test_a_picture_that_cannot_be_read_is_left_out_and_said(catalog, table_of, t
     path.unlink()
     path.mkdir()
     assert not table_of(catalog)[0].image_present[11]
-    assert "left out a picture 11.png: Is a directory" in said.text
+    assert "11.png: Is a directory" in said.text
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -26,7 +26,7 @@ def test_a_source_by_name(write_catalog):
 
 def test_a_source_that_is_no_first_level_lists_those_that_are(write_catalog):
     catalog = write_catalog(items=typed("Home > Beds", "Clothing > Hats"))
-    with pytest.raises(TrainingError, match=r"source = 'Beds': this catalogue has Clothing, Home"):
+    with pytest.raises(TrainingError, match=r"'Beds': .*Clothing, Home"):
         choose_categories(catalog, "Beds")
 
 

@@ -67,7 +67,7 @@ def test_meta_training_on_some_types_helps_others(kind):
 def test_maml_is_told_another_number_of_classes(support):
     rows, labels = support
     two = labels < 2
-    with pytest.raises(TrainingError, match=r"2 classes, MAML's head was meta-trained for 3"):
+    with pytest.raises(TrainingError, match=r"2 classes, .* for 3"):
         maml_learner(prototypes=False).adapt(rows[two], labels[two])
 
 

@@ -14,7 +14,7 @@ def notes(catalog, shots=20):
 def test_one_class_only(write_catalog):
     (one, none) = notes(write_catalog(items=typed(*["Home > Lamps"] * 20)))
     assert one.startswith("product_type: all labelled products are 'Home > Lamps', and one class")
-    assert "name at least two, of 4 products each" in one
+    assert "at least two" in one
     assert none.startswith("no column has two classes to learn from")
 
 
@@ -42,7 +42,7 @@ def test_fewer_labels_than_shots(write_catalog):
 def test_no_events_and_no_baskets(write_catalog):
     found, line = usable_interactions(write_catalog(items=shop_items()))
     assert found is None
-    assert line == "no events and no baskets: content neighbours will be served"
+    assert line.startswith("no events and no baskets")
 
 
 def test_events_of_which_none_is_usable_say_why(write_catalog):

@@ -46,7 +46,7 @@ def test_two_processes_train_one_model_and_the_first_says_so_once(job, capfd, sa
 def test_what_a_process_said_last_is_the_error(job, capfd, said):
     finetune = job.settings.finetune.model_copy(update={"source": "Cars"})
     bad = replace(job, settings=job.settings.model_copy(update={"finetune": finetune}))
-    with pytest.raises(TrainingError, match=r"^\[finetune\] source = 'Cars': this catalogue has"):
+    with pytest.raises(TrainingError, match=r"^\[finetune\] source = 'Cars'"):
         launch(bad, 2, said.console)
     assert "Traceback" not in "".join(capfd.readouterr())
     assert not job.out.exists()
@@ -56,7 +56,7 @@ def test_a_verb_under_torchrun_is_told_how_to_do_it(monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     result = CliRunner().invoke(app, ["train"])
     assert result.exit_code == 1
-    assert "use ./run train --processes N" in result.output
+    assert "--processes N" in result.output
 
 
 def test_a_run_under_torchrun_is_another_one_with_other_data_settings_or_processes(

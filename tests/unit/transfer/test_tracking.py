@@ -83,7 +83,7 @@ def test_mlflow_has_values_and_settings_and_how_it_ended(tmp_path, mlflow_client
 
 
 def test_mlflow_says_what_it_can_write_to(tmp_path):
-    with pytest.raises(SettingsError, match=r"\[tracking\] MLflow cannot write to nowhere:///x"):
+    with pytest.raises(SettingsError, match=r"\[tracking\] MLflow .*nowhere:///x"):
         tracker_of(tmp_path, kind="mlflow", uri="nowhere:///x")
 
 

@@ -174,7 +174,7 @@ def test_nothing_to_read_is_refused(shop, run, tiny_settings):
 
 def test_an_unknown_source_category_is_refused_before_any_work(shop, run, tiny_settings, tmp_path):
     finetune = tiny_settings.finetune.model_copy(update={"source": "Cars"})
-    with pytest.raises(TrainingError, match="'Cars': this catalogue has Home, Jewellery"):
+    with pytest.raises(TrainingError, match=r"'Cars': .*Home, Jewellery"):
         run(shop, tiny_settings.model_copy(update={"finetune": finetune}))
     assert not (tmp_path / "features").exists()
     assert not (tmp_path / "checkpoint").exists()

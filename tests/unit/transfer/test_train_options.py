@@ -45,7 +45,7 @@ def test_what_is_known_of_the_products_is_written_down(go, shop, said):
     for item in ("i000", "i001", "i002"):
         assert colors[item, "green"]["source"] in {"title", "picture+text model"}
         assert 0.5 < colors[item, "green"]["confidence"] < 1
-    assert f"{len(facts)} statements about the products" in said.text
+    assert f"{len(facts)} statements" in said.text
 
 
 def test_a_head_names_nothing_of_another_category(go, shop):
@@ -100,5 +100,5 @@ def test_without_source_types_the_tower_stays(write_catalog, tiny_settings, tmp_
     catalog = write_catalog(name="untyped", items=items)
     settings = tiny_settings.model_copy(update={"tower": TowerTuningSettings(mode="last-stage")})
     train(catalog, settings, tmp_path / "out", tmp_path / "features", Run(7, said.console))
-    assert "no source types to tune the image tower on" in said.text
+    assert "no source types" in said.text
     assert load_checkpoint(tmp_path / "out").encoder.image_tower is not None

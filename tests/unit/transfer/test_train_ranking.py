@@ -119,7 +119,7 @@ def test_without_the_blend_the_scorer_ranks_alone(said, blended):
 def test_too_few_cases_are_told_and_the_scorer_ranks_alone(said):
     found = trained(said, baskets=BASKETS[:12])
     assert found.blend is None
-    assert "cases are too few to weigh signals on (at least 30)" in said.text
+    assert "too few to weigh signals on" in said.text
     assert "the scorer ranks alone" in said.text
 
 
@@ -214,4 +214,4 @@ def test_a_training_that_was_killed_ends_with_the_same_weights(
     assert times == ["scorer-held", "scorer"]
     monkeypatch.setattr(Run, "save", saved)
     assert same(trained(said, state=tmp_path, identity="one"), blended)
-    assert "goes on after epoch 1 of 2" in said.text
+    assert "after epoch 1 of 2" in said.text

@@ -41,7 +41,7 @@ def test_a_repeated_item_counts_once(make_split):
 
 
 def test_too_many_items_are_refused(make_split):
-    with pytest.raises(TrainingError, match="3 items with interactions, and at most 2"):
+    with pytest.raises(TrainingError, match=r"3 items .* at most 2"):
         Ease(make_split([[0, 1, 2]], 5), max_items=2)
 
 

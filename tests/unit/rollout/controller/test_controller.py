@@ -277,7 +277,7 @@ def test_a_rollout_that_is_over_asks_nothing_of_the_model_server(world: World) -
 @pytest.mark.parametrize(
     ("versions", "reason"),
     [
-        ({"challenger": "3"}, "version 3 is not in the model store.*there is 1, 2"),
+        ({"challenger": "3"}, "version 3 .*there is 1, 2"),
         ({"challenger": "../2"}, "not in the model store"),
         ({"control": "2", "challenger": "1"}, "control is 2, but 1 is served"),
     ],
@@ -305,7 +305,7 @@ def test_an_older_promotion_is_taken_back_for_good(world: World) -> None:
     (world.folder / "recommender-3.mar").write_bytes(b"")
     third = world.plan.model_copy(update={"control": "2", "challenger": "3"})
     start_rollout(world.store, world.versions, world.folder, third, "next", clock=world.clock)
-    with pytest.raises(RolloutError, match=r"next \(draft\) began with 2.*abort it first"):
+    with pytest.raises(RolloutError, match=r"next \(draft\) began with 2"):
         change_rollout(world.store, NAME, "abort", clock=world.clock)
     controller = world.controller()
     change_rollout(world.store, "next", "abort", clock=world.clock)

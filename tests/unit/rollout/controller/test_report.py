@@ -87,7 +87,7 @@ def test_a_rollout_that_has_only_been_planned_has_a_page_too(world: World, tmp_p
     world.start()
     page = page_of(world, tmp_path / "page.html")
     assert page.count('src="data:image/png;base64,') == 1
-    assert "has not analysed anything yet" in page
+    assert "not analysed anything yet" in page
 
 
 def test_the_history_has_no_gap_and_its_shares_add_up(world: World) -> None:
@@ -103,9 +103,9 @@ def test_the_history_has_no_gap_and_its_shares_add_up(world: World) -> None:
 
 def test_status_tells_phase_step_share_intervals_guardrails_and_reason(world: World) -> None:
     world.start()
-    assert "has not looked at it yet" in status_of(world)
+    assert "not looked at it yet" in status_of(world)
     go(world, 1)
-    assert "every request is copied to the challenger" in status_of(world)
+    assert "copied to the challenger" in status_of(world)
     go(world, 2)
     shown = status_of(world)
     for part in (
@@ -142,7 +142,7 @@ def test_who_has_too_many_answers_is_named(world: World, tmp_path: Path) -> None
     for text in (told, status_of(world)):
         assert re.search(r"nit \[Monitor\]-1 has \d\d% of the answers of", text)
         assert "unit-1 " not in text
-    assert "A unit counts for at most what 99.9 % of all units have" in told
+    assert "99.9 % of all units" in told
 
 
 def test_what_an_earlier_version_has_seen_is_still_shown(world: World, tmp_path: Path) -> None:

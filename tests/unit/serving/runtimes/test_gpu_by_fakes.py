@@ -84,18 +84,20 @@ def test_tensors_on_the_gpu_are_bound_where_they_are(session, tmp_path):
     runtime = open_on_gpu(tmp_path)
     row = np.arange(4)[::2]
     outputs = runtime.run({"image": FakeTensor(), "row": row, "unused": row})
-    assert runtime._session.calls == [
+    *calls, last = runtime._session.calls
+    assert set(calls) == {
         ("bind", "image", "cuda", 2, np.dtype("float32"), (2, 3), 4096),
         ("bind host", "row", True),
         ("output", "embedding", "cpu"),
         ("run",),
-        ("synchronize",),
-    ]
+    }
+    # Outputs are read when they are there.
+    assert last == ("synchronize",)
     assert outputs["embedding"].shape == (2, 4)
 
 
 def test_a_tensor_of_another_gpu_is_refused(session, tmp_path):
-    with pytest.raises(SetupError, match="image is on cuda:0, and the session on cuda:2"):
+    with pytest.raises(SetupError, match=r"image is on cuda:0.* cuda:2"):
         open_on_gpu(tmp_path).run({"image": FakeTensor(index=0), "row": np.arange(2)})
 
 

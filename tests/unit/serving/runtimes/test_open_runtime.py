@@ -84,7 +84,7 @@ def test_torchscript_without_a_gpu_is_refused(opened):
     if torch.cuda.is_available():
         assert opened("torchscript", device=Device("cuda"))
         return
-    with pytest.raises(SetupError, match="torch finds no GPU, and cuda:0 was asked for"):
+    with pytest.raises(SetupError, match=r"no GPU.*cuda:0"):
         opened("torchscript", device=Device("cuda"))
 
 

@@ -51,7 +51,7 @@ def test_a_missing_or_cut_file_is_told(written, keep):
     path.unlink()
     if keep is not None:
         path.write_bytes(data[:keep])
-    with pytest.raises(WeightsError, match=r"rows\.faiss cannot be loaded.*export it again"):
+    with pytest.raises(WeightsError, match=r"rows\.faiss cannot be loaded"):
         open_again(written)
 
 
@@ -64,7 +64,7 @@ def test_a_file_of_something_else_is_told(written):
 
 @pytest.mark.parametrize("matrix", [rows(599), rows(600, width=9)], ids=["rows", "width"])
 def test_codes_of_another_matrix_are_refused(written, matrix):
-    with pytest.raises(WeightsError, match="belongs: export it again"):
+    with pytest.raises(WeightsError, match="belongs"):
         open_again(written, matrix=matrix)
 
 
@@ -73,18 +73,18 @@ def test_codes_are_not_taken_for_lists(written):
     swapped = manifest.model_copy(
         update={"lists": 97, "budgets": {10: 5}} if manifest.lists is None else {"lists": None}
     )
-    with pytest.raises(WeightsError, match="belongs: export it again"):
+    with pytest.raises(WeightsError, match="belongs"):
         open_again(written, manifest=swapped)
 
 
 def test_a_missing_array_is_told(written):
-    with pytest.raises(WeightsError, match=r"lacks 'rows\.\w+': export it again"):
+    with pytest.raises(WeightsError, match=r"lacks 'rows\.\w+'"):
         open_again(written, kept={})
 
 
 def test_arrays_of_another_search_are_refused(written):
     kept = {name: array[:-1] for name, array in written[3].items()}
-    with pytest.raises(WeightsError, match="of another index: export it again"):
+    with pytest.raises(WeightsError, match="of another index"):
         open_again(written, kept=kept)
 
 

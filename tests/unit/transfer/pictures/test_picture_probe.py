@@ -65,7 +65,7 @@ def test_sizes_stand_side_by_side(tower, pixels):
 
 
 def test_a_stage_the_tower_lacks_is_refused(tower, pixels):
-    with pytest.raises(TrainingError, match="stage 9: the tower has 6, from 0 to 5"):
+    with pytest.raises(TrainingError, match="stage 9: the tower has 6"):
         stage_features(tower, SPEC, pixels, StageSettings(stages=(9,)))
 
 
@@ -96,7 +96,7 @@ def test_a_few_shots_take_the_default_and_many_are_cross_validated():
 def test_features_that_are_not_numbers_are_refused_by_row():
     features = torch.ones(6, 2)
     features[4, 1] = float("nan")
-    with pytest.raises(TrainingError, match=r"1 of 6 products are not numbers \(rows 4"):
+    with pytest.raises(TrainingError, match=r"1 of 6 products .*rows 4"):
         fit_probe(features, torch.tensor([0, 1] * 3), ("a", "b"), seed=0)
 
 

@@ -157,7 +157,7 @@ def test_the_same_seed_gives_the_same_tower_also_when_killed_between_epochs(tmp_
 @pytest.mark.parametrize(
     ("target", "classes", "shots", "says"),
     [
-        ([0] * 24, ("ring",), 1, "needs two classes at least; the labels name only 'ring'"),
+        ([0] * 24, ("ring",), 1, "two classes at least; .*'ring'"),
         ([0] * 23 + [1], CLASSES, 5, "5 labelled products of each class.*dark has 1"),
         ([0] * 24, CLASSES, 1, "dark has 0"),
     ],
@@ -184,5 +184,5 @@ def test_a_tower_whose_features_are_not_numbers_is_refused():
 def test_an_architecture_without_known_stages_is_refused():
     spec, tower = tiny("test_vit")
     pictures, target = some_pictures()
-    with pytest.raises(TrainingError, match="use an EfficientNet or a ResNet"):
+    with pytest.raises(TrainingError, match="EfficientNet or a ResNet"):
         tune_tower("t", tower, spec, pictures, target, CLASSES, settings(), run())
