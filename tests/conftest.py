@@ -15,3 +15,10 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 # A busy machine breaks every limit of time, and the code is none the worse for it.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name bytes by their argument: a compressed file's hold the time, and pytest-xdist's
+    processes must collect the same tests.
+    """
+    return argname if isinstance(val, bytes) else None

@@ -150,9 +150,9 @@ def test_ragged_rows_are_left_out(tmp_path):
     (tmp_path / "items.csv").write_text("id,title\n1,Mug\n2\n3,Vase,blue\n4,Lamp\n")
     report = read_catalog(tmp_path).report
     short, long = report.problems
-    assert (short.file, short.row, short.column) == ("items.csv", 3, None)
+    assert (short.file, short.row, short.field) == ("items.csv", 3, None)
     assert short.reason.startswith("1 fields")
-    assert (long.file, long.row, long.column) == ("items.csv", 4, None)
+    assert (long.file, long.row, long.field) == ("items.csv", 4, None)
     assert long.reason.startswith("3 fields")
     assert (report.rows_read, report.rows_kept) == ({"items.csv": 4}, {"items.csv": 2})
 

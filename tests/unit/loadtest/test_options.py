@@ -62,7 +62,7 @@ def test_every_scenario_has_a_length_and_a_shape(scenario):
 def test_what_is_refused_is_named(options, told):
     with pytest.raises(SettingsError) as raised:
         make_plan(Options(**options), TARGET, "spike")
-    assert raised.value.message.startswith(told)
+    assert told in raised.value.message
     assert "\n" not in raised.value.message
 
 
