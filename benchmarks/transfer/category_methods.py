@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from benchmarks.methods.meta.event_task import (
+from benchmarks.methods.meta.event_tasks import (
     CategoryScorer,
     EventTasks,
     JointEvents,

@@ -6,9 +6,8 @@ from datetime import UTC, datetime
 import numpy as np
 import pandas as pd
 
-from benchmarks.methods.ctr.impressions import Impressions, positives
-from benchmarks.methods.ctr.negatives import Negatives
-from benchmarks.methods.ctr.vocabulary import Vocabulary
+from benchmarks.methods.ctr.fields import Vocabulary
+from benchmarks.methods.ctr.impressions import Impressions, Negatives, positives
 from benchmarks.transfer.context import Context
 from newshelf.catalog import Catalog
 from newshelf.errors import TrainingError

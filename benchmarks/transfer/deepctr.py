@@ -12,8 +12,8 @@ import torch
 from rich.console import Console
 
 from benchmarks.environments import required_python
+from benchmarks.methods.ctr.fields import FieldTable
 from benchmarks.methods.ctr.impressions import Impressions
-from benchmarks.methods.ctr.table import FieldTable
 from benchmarks.methods.ctr.train import XDeepFMSettings
 from benchmarks.methods.ctr.xdeepfm import XDeepFM
 from newshelf.errors import SettingsError

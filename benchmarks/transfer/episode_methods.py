@@ -8,15 +8,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.methods.meta.classify import EpisodeMaml, MamlLearner, classification_maml
-from benchmarks.methods.meta.ensemble import Ensemble, Member
-from benchmarks.methods.meta.episodes import EpisodeSampler
-from benchmarks.methods.meta.learner import FewShotLearner
-from benchmarks.methods.meta.metric import AllTypes
-from benchmarks.methods.meta.network import FewShotNet, ResidualAdapter
-from benchmarks.methods.meta.probe import LinearProbe
-from benchmarks.methods.meta.prototypes import Prototypes
-from benchmarks.methods.meta.refine import RefinedPrototypes
+from benchmarks.methods.meta.episodes import AllTypes, EpisodeSampler, FewShotNet, ResidualAdapter
+from benchmarks.methods.meta.learners import (
+    Ensemble,
+    FewShotLearner,
+    LinearProbe,
+    Member,
+    Prototypes,
+    RefinedPrototypes,
+)
+from benchmarks.methods.meta.maml import EpisodeMaml, MamlLearner, classification_maml
 from benchmarks.methods.meta.whitening import fit_whitening
 from newshelf.transfer.loop import fit
 from newshelf.transfer.run import Run

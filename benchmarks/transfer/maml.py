@@ -7,7 +7,7 @@ import torch
 from sklearn.cluster import KMeans
 from torch.nn import functional as F
 
-from benchmarks.methods.meta.event_task import CategoryScorer
+from benchmarks.methods.meta.event_tasks import CategoryScorer
 from benchmarks.transfer.category_methods import (
     COMPARED,
     DRAWS,

@@ -6,8 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.methods.meta.category_events import CategoryEvents, category_events
-from benchmarks.methods.meta.event_task import Events, event_part
+from benchmarks.methods.meta.event_tasks import CategoryEvents, Events, category_events, event_part
 from benchmarks.methods.meta.maml import Predict
 from newshelf.catalog import Catalog
 from newshelf.errors import TrainingError

@@ -8,15 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from benchmarks.methods.adapt import (
-    DEFAULT,
-    METHODS,
-    AdaptSettings,
-    Labelled,
-    Projection,
-    Unlabelled,
-    adapt,
-)
+from benchmarks.methods.adapt.adapt import DEFAULT, METHODS, AdaptSettings, adapt
+from benchmarks.methods.adapt.domains import Labelled, Unlabelled
+from benchmarks.methods.adapt.network import Projection
 from benchmarks.transfer.context import Context
 from benchmarks.transfer.domains import (
     draw_domains,

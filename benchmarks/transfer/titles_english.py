@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import RidgeClassifier
 
-from benchmarks.methods.ctr.calibration import calibration_error
+from benchmarks.methods.ctr.train import calibration_error
 from benchmarks.transfer.context import Context
 from benchmarks.transfer.result import Row
 from newshelf.catalog import Catalog

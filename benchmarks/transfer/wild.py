@@ -9,14 +9,8 @@ from sklearn.metrics import f1_score
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
-from benchmarks.methods.adapt import (
-    DEFAULT,
-    METHODS,
-    AdaptSettings,
-    Labelled,
-    Unlabelled,
-    adapt,
-)
+from benchmarks.methods.adapt.adapt import DEFAULT, METHODS, AdaptSettings, adapt
+from benchmarks.methods.adapt.domains import Labelled, Unlabelled
 from benchmarks.transfer.context import Context
 from benchmarks.transfer.domains import draw_domains, draw_rows, linear_probe, method_name
 from benchmarks.transfer.result import Goal, Row, TaskResult

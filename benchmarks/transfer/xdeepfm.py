@@ -12,13 +12,16 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from sklearn.metrics import log_loss, roc_auc_score
 
-from benchmarks.methods.ctr.calibration import calibration_error
-from benchmarks.methods.ctr.impressions import Impressions, positives
-from benchmarks.methods.ctr.negatives import Negatives
-from benchmarks.methods.ctr.ranker import XDeepFMRanker
-from benchmarks.methods.ctr.table import FieldTable, field_table
-from benchmarks.methods.ctr.train import XDeepFMResult, XDeepFMSettings, predict, train_xdeepfm
-from benchmarks.methods.ctr.xdeepfm import XDeepFM
+from benchmarks.methods.ctr.fields import FieldTable, field_table
+from benchmarks.methods.ctr.impressions import Impressions, Negatives, positives
+from benchmarks.methods.ctr.train import (
+    XDeepFMResult,
+    XDeepFMSettings,
+    calibration_error,
+    predict,
+    train_xdeepfm,
+)
+from benchmarks.methods.ctr.xdeepfm import XDeepFM, XDeepFMRanker
 from benchmarks.transfer.clicks import Shop, labelled_rows, read_shop, time_case_split
 from benchmarks.transfer.context import Context
 from benchmarks.transfer.deepctr import Found, copy_weights, peer_python, run_peer

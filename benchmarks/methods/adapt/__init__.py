@@ -7,10 +7,9 @@ domains.
 """
 
 from benchmarks.methods.adapt.adapt import DEFAULT, METHODS, AdaptSettings, adapt
-from benchmarks.methods.adapt.base import AdaptationLoss
-from benchmarks.methods.adapt.classifier import DomainClassifier, Projection
 from benchmarks.methods.adapt.domains import Labelled, Unlabelled
-from benchmarks.methods.adapt.mmd import mk_mmd
+from benchmarks.methods.adapt.losses import AdaptationLoss, mk_mmd
+from benchmarks.methods.adapt.network import DomainClassifier, Projection
 
 __all__ = [
     "DEFAULT",

@@ -7,17 +7,18 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from benchmarks.methods.adapt.adabn import AdaBN
-from benchmarks.methods.adapt.base import AdaptationLoss
-from benchmarks.methods.adapt.cdan import CDAN
-from benchmarks.methods.adapt.classifier import DomainClassifier, Projection
-from benchmarks.methods.adapt.dan import DAN
-from benchmarks.methods.adapt.dann import DANN
 from benchmarks.methods.adapt.domains import Labelled, Unlabelled, check_domains
-from benchmarks.methods.adapt.mcc import MCC
-from benchmarks.methods.adapt.network import AdaptationNetwork
-from benchmarks.methods.adapt.rtn import RTN
-from benchmarks.methods.adapt.source_only import SourceOnly
+from benchmarks.methods.adapt.losses import (
+    CDAN,
+    DAN,
+    DANN,
+    MCC,
+    RTN,
+    AdaBN,
+    AdaptationLoss,
+    SourceOnly,
+)
+from benchmarks.methods.adapt.network import AdaptationNetwork, DomainClassifier, Projection
 from newshelf.errors import TrainingError
 from newshelf.transfer.loop import Objective, fit
 from newshelf.transfer.run import Run

@@ -1,4 +1,4 @@
-"""Training xDeepFM, with log-loss or with a pairwise ranking loss."""
+"""Training of xDeepFM: losses, batches, predictions, calibration."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,21 +7,105 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
-from torch import Generator
+from torch import Generator, Tensor
+from torch.nn import functional as F
 
-from benchmarks.methods.ctr.cin import Activation
-from benchmarks.methods.ctr.impressions import Impressions
-from benchmarks.methods.ctr.losses import LogLoss, Pairs, PairwiseLoss
-from benchmarks.methods.ctr.negatives import Negatives
-from benchmarks.methods.ctr.table import FieldTable
-from benchmarks.methods.ctr.xdeepfm import XDeepFM, XDeepFMSpec
+from benchmarks.methods.ctr.fields import FieldTable, Inputs
+from benchmarks.methods.ctr.impressions import Impressions, Negatives
+from benchmarks.methods.ctr.xdeepfm import Activation, XDeepFM, XDeepFMSpec
 from newshelf.errors import TrainingError
 from newshelf.evaluation.types import FloatArray
 from newshelf.transfer.loop import Batches, History, Objective, fit
 from newshelf.transfer.run import Run
 
-__all__ = ["XDeepFMResult", "XDeepFMSettings", "predict", "train_xdeepfm"]
+
+def pairwise_loss(positive: Tensor, negative: Tensor) -> Tensor:
+    """Bayesian personalised ranking (Rendle et al., UAI 2009, arXiv:1205.2618).
+
+    ::
+
+        loss = - mean_{b,n} log σ(s⁺_b - s⁻_bn)
+
+    Args:
+        positive: ``(B,)`` scores of what was taken.
+        negative: ``(B, n)`` scores of what was not, by the same askers.
+    """
+    return -F.logsigmoid(positive.unsqueeze(1) - negative).mean()
+
+
+class _Click(Objective):
+    """The model, its table, and the dropping of ids.
+
+    A dropped user or item is read as an unknown one. So the network learns what to make of
+    ids it has never seen, from their other fields (DropoutNet, Volkovs et al., 2017).
+    """
+
+    def __init__(
+        self, model: XDeepFM, table: FieldTable, user_dropout: float, item_dropout: float
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self._table = table
+        kinds = [field.name for field in table.fields if field.kind == "category"]
+        drop = {"user": user_dropout, "item": item_dropout}
+        self._drop = torch.tensor([drop.get(name, 0.0) for name in kinds])
+
+    def _logits(self, rows: Impressions) -> Tensor:
+        inputs = self._table.inputs(rows)
+        if self.training and bool((self._drop > 0).any()):
+            gone = torch.rand(inputs.categories.shape) < self._drop
+            inputs = Inputs(inputs.categories.masked_fill(gone, 0), inputs.bags, inputs.dense)
+        logits: Tensor = self.model(*inputs)
+        return logits
+
+
+class LogLoss(_Click):
+    """Pointwise: the binary cross-entropy of ``σ(logit)`` and the label."""
+
+    def forward(self, batch: Impressions) -> dict[str, Tensor]:
+        """Of rows with labels."""
+        label = torch.from_numpy(batch.label)
+        return {"loss": F.binary_cross_entropy_with_logits(self._logits(batch), label)}
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """``B`` rows that took, and ``n`` that did not for each: ``(B · n)``, one's after another's."""
+
+    positive: Impressions
+    negative: Impressions
+
+
+class PairwiseLoss(_Click):
+    """:func:`pairwise_loss` of the logits; only their order within an asker is learned."""
+
+    def forward(self, batch: Pairs) -> dict[str, Tensor]:
+        """Of pairs."""
+        positive = self._logits(batch.positive)
+        negative = self._logits(batch.negative).view(len(positive), -1)
+        return {"loss": pairwise_loss(positive, negative)}
+
+
+def calibration_error(
+    probability: NDArray[np.floating], label: NDArray[np.floating], bins: int = 15
+) -> float:
+    """Expected calibration error (Naeini et al., AAAI 2015), over bins of equal width.
+
+    ::
+
+        ECE = Σ_b |b| / N · | mean label in b - mean probability in b |
+
+    Args:
+        probability: (N,) in 0..1.
+        label: (N,) 0 or 1.
+        bins: of 0..1; an empty one counts nothing.
+    """
+    place = np.minimum((probability * bins).astype(np.int64), bins - 1)
+    gap = np.bincount(place, label.astype(np.float64) - probability, minlength=bins)
+    return float(np.abs(gap).sum() / len(label))
+
 
 _PREDICT_ROWS = 4096
 

@@ -1,19 +1,22 @@
-"""Episodes: small classification tasks, drawn from a catalogue's types.
+"""Episodes of few-shot classification, and networks trained by them."""
 
-An episode has N classes, of each k labelled rows (the support) and q rows to classify
-(the queries), all different (Vinyals et al., Matching Networks, 2016).
-"""
-
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import vmap
+from torch.nn import functional as F
 
+from benchmarks.methods.meta.learners import class_means, prototype_scores
 from newshelf.errors import TrainingError
-from newshelf.transfer.loop import Batches
+from newshelf.transfer.loop import Batches, Objective
 
-__all__ = ["Episode", "EpisodeSampler", "stack_episodes"]
+# Episodes: small classification tasks, drawn from a catalogue's types.
+#
+# An episode has N classes, of each k labelled rows (the support) and q rows to classify
+# (the queries), all different (Vinyals et al., Matching Networks, 2016).
 
 _FEWEST_WAYS = 2
 
@@ -99,3 +102,119 @@ class EpisodeSampler:
 def stack_episodes(episodes: Sequence[Episode]) -> Episode:
     """T episodes of one shape as a single one, ``(T, …)`` each."""
     return Episode(*(torch.stack(parts) for parts in zip(*episodes, strict=True)))
+
+
+class ResidualAdapter(nn.Module):
+    """``z = s · x̂``, with ``x̂`` the unit vector of ``x + B · gelu(A · x)``.
+
+    ``B`` begins at zero, so that training starts from the frozen features themselves
+    (Houlsby et al., adapters, 2019). ``s`` is a learned length, the inverse temperature of
+    distances and cosines.
+
+    Shape: ``(…, features)`` → ``(…, features)``.
+    """
+
+    def __init__(self, features: int, hidden: int = 256, scale: float = 4.0) -> None:
+        super().__init__()
+        self.down = nn.Linear(features, hidden)
+        self.up = nn.Linear(hidden, features)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
+        nn.init.zeros_(self.up.weight)
+        nn.init.zeros_(self.up.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Embed rows of features."""
+        moved: Tensor = features + self.up(F.gelu(self.down(features)))
+        return F.normalize(moved, dim=-1) * self.log_scale.exp()
+
+
+class FewShotNet(nn.Module):
+    """Adapter and an N-way linear head: ``(R, features)`` → ``(R, ways)`` logits."""
+
+    def __init__(self, adapter: ResidualAdapter, ways: int) -> None:
+        super().__init__()
+        self.adapter = adapter
+        self.head = nn.Linear(adapter.up.out_features, ways)
+        # Every class starts alike: which one is called 0 is drawn anew in every episode.
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits."""
+        logits: Tensor = self.head(self.adapter(features))
+        return logits
+
+
+# Meta-training a space for prototypes: first all types at once, then episodes.
+#
+# First a cosine classifier over all meta-training types (Baseline++, Chen et al., 2019), whose
+# classes are many and whose batches are cheap; then episodes, in which the embedding is used
+# as it will be (Prototypical Networks, Snell et al., 2017, with the learned temperature of
+# Meta-Baseline, Chen et al., 2021)::
+#
+#     loss = -log softmax_n(cos(z, c_n) · s)[label]
+
+
+class AllTypes(Objective):
+    """Cosine classification among all meta-training types.
+
+    Args:
+        adapter: trained in place.
+        features: ``(R, F)`` float32.
+        labels: ``(R,)`` int64 in 0..C-1.
+        drop: share of the features hidden from a row, against learning by heart.
+
+    A batch is ``(B,)`` int64 rows.
+    """
+
+    features: Tensor
+    labels: Tensor
+
+    def __init__(
+        self, adapter: ResidualAdapter, features: Tensor, labels: Tensor, drop: float = 0.3
+    ) -> None:
+        super().__init__()
+        self.adapter = adapter
+        self.drop = nn.Dropout(drop)
+        width = adapter.up.out_features
+        self.classes = nn.Parameter(torch.randn(int(labels.max()) + 1, width) / width**0.5)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(16.0)))
+        self.register_buffer("features", features, persistent=False)
+        self.register_buffer("labels", labels, persistent=False)
+
+    def forward(self, batch: Tensor) -> dict[str, Tensor]:
+        """Cross-entropy of the cosines."""
+        rows = self.adapter(self.drop(self.features[batch]))
+        logits = prototype_scores(rows, self.classes, "cosine") * self.log_scale.exp()
+        return {"loss": F.cross_entropy(logits, self.labels[batch])}
+
+
+class EpisodePrototypes(Objective):
+    """Prototypical episodes on an adapter, trained in place.
+
+    Args:
+        adapter: from :class:`AllTypes`, or a fresh one.
+        features: ``(R, F)`` float32; episodes hold its row numbers.
+        ways: N.
+    """
+
+    features: Tensor
+
+    def __init__(self, adapter: ResidualAdapter, features: Tensor, ways: int) -> None:
+        super().__init__()
+        self.adapter = adapter
+        self.ways = ways
+        self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))
+        self.register_buffer("features", features, persistent=False)
+
+    def forward(self, batch: Episode) -> dict[str, Tensor]:
+        """Cross-entropy of T stacked episodes' queries."""
+        support = self.adapter(self.features[batch.support])
+        queries = self.adapter(self.features[batch.queries])
+        logits = vmap(self._logits)(support, batch.support_labels, queries)
+        loss = F.cross_entropy(logits.flatten(0, 1), batch.query_labels.flatten())
+        return {"loss": loss}
+
+    def _logits(self, support: Tensor, labels: Tensor, queries: Tensor) -> Tensor:
+        means = class_means(support, labels, self.ways)
+        return prototype_scores(queries, means, "cosine") * self.log_scale.exp()

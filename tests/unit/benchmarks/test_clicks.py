@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.methods.ctr.table import field_table
+from benchmarks.methods.ctr.fields import field_table
 from benchmarks.methods.ctr.train import XDeepFMSettings
 from benchmarks.transfer.clicks import labelled_rows, read_shop, time_case_split
 from benchmarks.transfer.deepctr import run_peer

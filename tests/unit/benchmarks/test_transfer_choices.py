@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks.methods.adapt import DEFAULT, METHODS, AdaptSettings
+from benchmarks.methods.adapt.adapt import DEFAULT, METHODS, AdaptSettings
 from benchmarks.transfer import (
     category_methods,
     episode_methods,

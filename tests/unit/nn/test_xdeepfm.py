@@ -7,9 +7,8 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 
-from benchmarks.methods.ctr.cin import CIN
 from benchmarks.methods.ctr.fields import Field
-from benchmarks.methods.ctr.xdeepfm import XDeepFM, XDeepFMSpec
+from benchmarks.methods.ctr.xdeepfm import CIN, XDeepFM, XDeepFMSpec
 
 FIELDS = (
     Field(name="user", kind="category", size=5),

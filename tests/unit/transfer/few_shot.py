@@ -3,10 +3,9 @@
 import torch
 from torch import Tensor
 
-from benchmarks.methods.meta.classify import MamlLearner, classification_maml
-from benchmarks.methods.meta.episodes import EpisodeSampler
-from benchmarks.methods.meta.learner import FewShotLearner
-from benchmarks.methods.meta.network import FewShotNet, ResidualAdapter
+from benchmarks.methods.meta.episodes import EpisodeSampler, FewShotNet, ResidualAdapter
+from benchmarks.methods.meta.learners import FewShotLearner
+from benchmarks.methods.meta.maml import MamlLearner, classification_maml
 
 WIDTH, WAYS = 12, 3
 

@@ -5,16 +5,10 @@ import math
 import pytest
 import torch
 
-from benchmarks.methods.adapt import (
-    METHODS,
-    AdaptSettings,
-    Labelled,
-    Projection,
-    Unlabelled,
-    adapt,
-    mk_mmd,
-)
-from benchmarks.methods.adapt.dann import DANN
+from benchmarks.methods.adapt.adapt import METHODS, AdaptSettings, adapt
+from benchmarks.methods.adapt.domains import Labelled, Unlabelled
+from benchmarks.methods.adapt.losses import DANN, mk_mmd
+from benchmarks.methods.adapt.network import Projection
 from newshelf.errors import TrainingError
 from newshelf.transfer.run import Run
 

@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from benchmarks.methods.adapt import METHODS, Labelled, Unlabelled, mk_mmd
-from benchmarks.methods.adapt.cdan import CDAN
-from benchmarks.methods.adapt.discriminator import Discriminator
-from benchmarks.methods.adapt.entropy import entropy
-from benchmarks.methods.adapt.mcc import class_confusion
-from benchmarks.methods.adapt.mmd import FACTORS
-from benchmarks.methods.adapt.network import AdaptationNetwork
-from benchmarks.methods.adapt.reversal import ramp, reverse_gradient
-from benchmarks.methods.adapt.rtn import RTN
+from benchmarks.methods.adapt.adapt import METHODS
+from benchmarks.methods.adapt.domains import Labelled, Unlabelled
+from benchmarks.methods.adapt.losses import CDAN, FACTORS, RTN, class_confusion, entropy, mk_mmd
+from benchmarks.methods.adapt.network import (
+    AdaptationNetwork,
+    Discriminator,
+    ramp,
+    reverse_gradient,
+)
 
 
 def rows(count: int, width: int, seed: int, shift: float = 0.0) -> torch.Tensor:

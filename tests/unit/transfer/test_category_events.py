@@ -9,18 +9,19 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from benchmarks.methods.meta.category_events import CategoryEvents, category_events
-from benchmarks.methods.meta.event_task import (
+from benchmarks.methods.meta.event_tasks import (
+    CategoryEvents,
     CategoryScorer,
     Events,
     EventTasks,
     JointEvents,
+    category_events,
     event_loss,
     event_part,
     one_event_each,
+    tilted_order,
 )
 from benchmarks.methods.meta.maml import Maml
-from benchmarks.methods.meta.tilt import tilted_order
 from newshelf.errors import TrainingError
 from newshelf.nn.scorer import SiameseScorer
 from newshelf.nn.spec import ScorerSpec

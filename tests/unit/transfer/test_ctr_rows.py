@@ -5,10 +5,8 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks.methods.ctr.impressions import exposures, positives
-from benchmarks.methods.ctr.negatives import Negatives
-from benchmarks.methods.ctr.table import FIELDS, field_table
-from benchmarks.methods.ctr.vocabulary import Vocabulary
+from benchmarks.methods.ctr.fields import FIELDS, Vocabulary, field_table
+from benchmarks.methods.ctr.impressions import Negatives, exposures, positives
 from newshelf.catalog.schema import EventType
 from newshelf.errors import TrainingError
 

@@ -8,15 +8,19 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from benchmarks.methods.ctr.calibration import calibration_error
-from benchmarks.methods.ctr.fields import Field
-from benchmarks.methods.ctr.impressions import Impressions, positives
-from benchmarks.methods.ctr.losses import LogLoss, Pairs, PairwiseLoss, pairwise_loss
-from benchmarks.methods.ctr.negatives import Negatives
-from benchmarks.methods.ctr.ranker import XDeepFMRanker
-from benchmarks.methods.ctr.table import FieldTable
-from benchmarks.methods.ctr.train import XDeepFMSettings, predict, train_xdeepfm
-from benchmarks.methods.ctr.xdeepfm import XDeepFM, XDeepFMSpec
+from benchmarks.methods.ctr.fields import Field, FieldTable
+from benchmarks.methods.ctr.impressions import Impressions, Negatives, positives
+from benchmarks.methods.ctr.train import (
+    LogLoss,
+    Pairs,
+    PairwiseLoss,
+    XDeepFMSettings,
+    calibration_error,
+    pairwise_loss,
+    predict,
+    train_xdeepfm,
+)
+from benchmarks.methods.ctr.xdeepfm import XDeepFM, XDeepFMRanker, XDeepFMSpec
 from newshelf.errors import TrainingError
 from newshelf.transfer.run import Run
 

@@ -6,11 +6,14 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch.nn import functional as F
 
-from benchmarks.methods.meta.ensemble import Ensemble, Member
 from benchmarks.methods.meta.episodes import EpisodeSampler
-from benchmarks.methods.meta.probe import LinearProbe
-from benchmarks.methods.meta.prototypes import Prototypes
-from benchmarks.methods.meta.refine import RefinedPrototypes
+from benchmarks.methods.meta.learners import (
+    Ensemble,
+    LinearProbe,
+    Member,
+    Prototypes,
+    RefinedPrototypes,
+)
 from benchmarks.methods.meta.whitening import fit_whitening
 from newshelf.errors import TrainingError
 from tests.unit.transfer.few_shot import WAYS, WIDTH, accuracy, maml_learner, noisy_types

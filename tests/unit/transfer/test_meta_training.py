@@ -5,16 +5,16 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 
-from benchmarks.methods.meta.classify import (
-    EpisodeMaml,
-    Labelled,
-    MamlLearner,
-    classification_maml,
+from benchmarks.methods.meta.episodes import (
+    AllTypes,
+    Episode,
+    EpisodePrototypes,
+    EpisodeSampler,
+    FewShotNet,
+    ResidualAdapter,
 )
-from benchmarks.methods.meta.episodes import Episode, EpisodeSampler
-from benchmarks.methods.meta.metric import AllTypes, EpisodePrototypes
-from benchmarks.methods.meta.network import FewShotNet, ResidualAdapter
-from benchmarks.methods.meta.prototypes import Prototypes
+from benchmarks.methods.meta.learners import Prototypes
+from benchmarks.methods.meta.maml import EpisodeMaml, Labelled, MamlLearner, classification_maml
 from newshelf.errors import TrainingError
 from newshelf.transfer.loop import fit
 from newshelf.transfer.run import Run

@@ -1,14 +1,4 @@
-"""Adapting the Siamese scorer to a category from a few events.
-
-The support of a task are k events of its category, the queries events of other shoppers.
-The loss of an event with history ``H`` and product ``p`` is InfoNCE over the category's
-products, without those that the shopper took at another time::
-
-    loss = -log  exp(s(H,p)) / Σ_{c in category} exp(s(H,c))
-
-A product that nobody took yet is a negative like any other: the k events say which of a
-new shelf's products go with which histories, and that is all there is to learn from.
-"""
+"""Tasks of meta-learning from events: each adapts a scorer to a category."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,23 +11,161 @@ from torch import Tensor, nn
 from torch.func import vmap
 from torch.nn import functional as F
 
-from benchmarks.methods.meta.category_events import CategoryEvents
 from benchmarks.methods.meta.maml import Predict
-from benchmarks.methods.meta.tilt import tilted_order
 from newshelf.errors import TrainingError
-from newshelf.evaluation.types import IntArray
+from newshelf.evaluation.types import BoolArray, IntArray
 from newshelf.nn.scorer import SiameseScorer
 from newshelf.transfer.loop import Batches, Objective
 
-__all__ = [
-    "CategoryScorer",
-    "EventTasks",
-    "Events",
-    "JointEvents",
-    "event_loss",
-    "event_part",
-    "one_event_each",
-]
+# Events of one category, each with the shopper's history from before and from elsewhere.
+#
+# The question a new category puts: these shoppers are known from other categories, which of
+# the new category's products fits them? A task of its own for every category.
+
+
+@dataclass(frozen=True, eq=False)
+class CategoryEvents:
+    """E events on the C products of one category, oldest first."""
+
+    items: IntArray
+    """``(C,)`` catalogue rows, ascending."""
+    target: IntArray
+    """``(E,)`` which of ``items`` was taken."""
+    shopper: IntArray
+    """``(E,)`` numbers of shoppers, as in the sequences."""
+    history: IntArray
+    """``(E, H)`` catalogue rows outside the category, the latest last; filled up with 0."""
+    mask: BoolArray
+    """``(E, H)`` True where ``history`` holds a row; at least one in each event."""
+    taken: BoolArray
+    """``(E, C)`` True where the event's shopper took the product at some time."""
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def of(self, shoppers: IntArray) -> IntArray:
+        """Numbers of the events of some shoppers."""
+        return np.flatnonzero(np.isin(self.shopper, shoppers))
+
+
+def category_events(
+    sequences: Sequence[IntArray],
+    timestamps: Sequence[IntArray],
+    inside: BoolArray,
+    known: BoolArray,
+    *,
+    max_history: int,
+) -> CategoryEvents:
+    """Collect the events of a category from shoppers' sequences.
+
+    Args:
+        sequences: catalogue rows that each shopper took, oldest first.
+        timestamps: epoch seconds, parallel to ``sequences``. Only what was taken in an
+            earlier second is a history, so never the rest of the same order.
+        inside: ``(N,)`` True for the category's products.
+        known: ``(N,)`` True for the products that histories may hold.
+        max_history: H.
+
+    Raises:
+        TrainingError: a product is both inside and known, the lists do not fit together, or
+            no event is left.
+    """
+    if len(sequences) != len(timestamps):
+        raise TrainingError(
+            f"{len(sequences)} sequences with timestamps for {len(timestamps)}: give both for "
+            "every shopper"
+        )
+    if (inside & known).any():
+        raise TrainingError(
+            "products of the category are also in histories: take them out of one, a new "
+            "category has no past"
+        )
+    items = np.flatnonzero(inside)
+    place = np.full(len(inside), -1)
+    place[items] = np.arange(len(items))
+    target, shopper, histories = [], [], []
+    taken = np.zeros((len(sequences), len(items)), dtype=np.bool_)
+    for number, (sequence, times) in enumerate(zip(sequences, timestamps, strict=True)):
+        within = inside[sequence]
+        if not within.any():
+            continue
+        taken[number, place[sequence[within]]] = True
+        outside = known[sequence]
+        rows, at = sequence[outside], times[outside]
+        # The first time only: whether it is taken again needs no recommendation.
+        _, first = np.unique(sequence, return_index=True)
+        for position in np.sort(first[within[first]]):
+            history = _latest(rows[: np.searchsorted(at, times[position])], max_history)
+            if len(history):
+                target.append(place[sequence[position]])
+                shopper.append(number)
+                histories.append(history)
+    if not target:
+        raise TrainingError(
+            "no event of the category follows an event elsewhere by the same shopper: give a "
+            "category whose shoppers have a history"
+        )
+    padded = np.zeros((len(target), max_history), dtype=np.int64)
+    mask = np.zeros(padded.shape, dtype=np.bool_)
+    for row, history in enumerate(histories):
+        padded[row, : len(history)] = history
+        mask[row, : len(history)] = True
+    numbers = np.array(shopper)
+    return CategoryEvents(items, np.array(target), numbers, padded, mask, taken[numbers])
+
+
+def _latest(rows: IntArray, count: int) -> IntArray:
+    """The last ``count`` different rows, in order of their last time."""
+    _, last = np.unique(rows[::-1], return_index=True)
+    return rows[::-1][np.sort(last)[:count]][::-1]
+
+
+# Tasks whose popular products differ: an augmentation against memorised categories.
+#
+# A start that has learned the categories of meta-training knows what is popular in each of them
+# before its first inner step. The support then tells it nothing, the learned rates shrink, and
+# in a category that it does not know it adapts too little (Yin et al., 2020, "Meta-Learning
+# without Memorization"). What helps is to make the answer depend on more than the category
+# (Rajendran et al., 2020, "Meta-Learning Requires Meta-Augmentation"). Here each task draws
+# weights of the category's products, and its support and queries favour the same ones::
+#
+#     w_p = exp(tilt · n_p),  n_p ~ N(0, 1)        P(event) ∝ w_(its product)
+#
+# Events are drawn without replacement (Efraimidis and Spirakis, 2006, in the form of Gumbel):
+# descending ``log w + g``, ``g ~ Gumbel(0, 1)``. Which products fit which histories stays as it
+# was; only how often each of them is taken is a matter of the task.
+
+
+def tilted_order(
+    target: IntArray, products: int, tilt: float, rng: np.random.Generator
+) -> IntArray:
+    """All events in the order in which a task with weights of its own draws them.
+
+    Args:
+        target: ``(E,)`` which product each event took.
+        products: how many there are.
+        tilt: standard deviation of the logarithm of a product's weight; 0 draws all events
+            alike.
+        rng: of the task's weights and of the draw.
+
+    Returns:
+        ``(E,)`` numbers of the events, the first drawn first.
+    """
+    log_weight = tilt * rng.standard_normal(products)
+    order: IntArray = np.argsort(-(log_weight[target] + rng.gumbel(size=len(target))))
+    return order
+
+
+# Adapting the Siamese scorer to a category from a few events.
+#
+# The support of a task are k events of its category, the queries events of other shoppers.
+# The loss of an event with history ``H`` and product ``p`` is InfoNCE over the category's
+# products, without those that the shopper took at another time::
+#
+#     loss = -log  exp(s(H,p)) / Σ_{c in category} exp(s(H,c))
+#
+# A product that nobody took yet is a negative like any other: the k events say which of a
+# new shelf's products go with which histories, and that is all there is to learn from.
 
 
 class Events(NamedTuple):
@@ -133,7 +261,7 @@ class EventTasks:
     the same number for all tasks, so that they stack."""
     tilt: float = 0.0
     """How far the products' popularity differs from task to task; see
-    :mod:`benchmarks.methods.meta.tilt`. Joint training wants 0."""
+    :mod:`benchmarks.methods.meta.event_tasks`. Joint training wants 0."""
 
     def __post_init__(self) -> None:
         if not self.categories:
