@@ -4,8 +4,8 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 from rich.console import Console
@@ -25,7 +25,7 @@ class Suite:
     """One benchmark: ``./run bench NAME``."""
 
     tasks: Mapping[str, str]
-    """Task → module with ``run(context) -> TaskResult``."""
+    """Task → ``module:function``; the function maps the context to a ``TaskResult``."""
     heading: Heading
     versions: Callable[[], Mapping[str, str]]
     """Of what the figures depend on."""
@@ -105,7 +105,7 @@ def _measure(
     before = read_records(out.with_suffix(""), {task: ""}).get(task, Record(task))
     date, started = now(), time.monotonic()
     try:
-        result: TaskResult = import_module(suite.tasks[task]).run(context)
+        result: TaskResult = resolve_name(suite.tasks[task])(context)
         kept = replace(result, figures=_linked(result, out.parent))
     except Exception as error:
         if not isinstance(error, NewshelfError):

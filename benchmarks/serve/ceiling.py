@@ -8,7 +8,7 @@ from benchmarks.serve.encoder import CLIENTS
 from benchmarks.serve.noop import Noop
 from benchmarks.serve.pictures import SMALL, make_pictures
 from benchmarks.serve.rounds import Measured, Plan, run_rounds, server_turn
-from benchmarks.serve.tables import table
+from benchmarks.transfer.report import markdown_table
 from benchmarks.transfer.result import Row, TaskResult
 from newshelf.pipeline.workspace import ROOT
 from newshelf.server.properties import read_properties
@@ -105,4 +105,4 @@ def _table(found: Mapping[str, Measured]) -> str:
                 f"{alone / median(base.values(1, 'p50_ms')):.2f}",
             )
         )
-    return table(header, "lrrrrrrr", rows)
+    return markdown_table(header, "lrrrrrrr", rows)

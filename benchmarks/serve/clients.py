@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 
-from benchmarks.serve import lite0
 from benchmarks.serve.contender import Contender
 from benchmarks.serve.context import Context
 from benchmarks.serve.encoder import newshelf_plan, peers_of
+from benchmarks.serve.lite0 import COMPARISON
 from benchmarks.serve.models import make_model
 from benchmarks.serve.pictures import SMALL
 from benchmarks.serve.rounds import Measured, run_rounds, server_turn
@@ -46,13 +46,13 @@ def _leaders(found: Mapping[str, Measured], ours: Sequence[str]) -> list[str]:
 def run(context: Context) -> TaskResult:
     """Load each server with each number of clients."""
     model = make_model("lite0", context.work, context.catalog, context.console)
-    layout = lite0.COMPARISON.layout
+    layout = COMPARISON.layout
     ours = newshelf_encoder(model, layout, context.work)
     plan = newshelf_plan(model, SMALL, CLIENTS, context)
     servers: list[Contender] = [
         ours,
         newshelf_encoder(model, _ONE_WORKER, context.work, _ONE_WORKER_NAME),
-        *peers_of(lite0.COMPARISON, model, unpacked(ours.archive), context),
+        *peers_of(COMPARISON, model, unpacked(ours.archive), context),
     ]
     turns = [server_turn(server, plan) for server in servers]
     found = run_rounds(turns, context.rounds, context.console)

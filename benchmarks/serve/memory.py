@@ -9,9 +9,9 @@ from benchmarks.serve.context import Context
 from benchmarks.serve.load import load
 from benchmarks.serve.models import MODELS, Model, make_model
 from benchmarks.serve.pictures import SMALL, make_pictures
-from benchmarks.serve.tables import table
 from benchmarks.serve.torchserve import Layout, newshelf_encoder
 from benchmarks.serve.workers import proportional_bytes, require_unshared, worker_processes
+from benchmarks.transfer.report import markdown_table
 from benchmarks.transfer.result import Goal, Row, TaskResult
 
 __all__ = ["run"]
@@ -45,7 +45,7 @@ def run(context: Context) -> TaskResult:
         ),
         rows=rows,
         goals=[Goal(_measure(name), _GOAL) for name in MODELS],
-        details=table(header, "lrrr", lines),
+        details=markdown_table(header, "lrrr", lines),
         lower_is_better=[_measure(name) for name in MODELS],
     )
 

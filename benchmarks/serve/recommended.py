@@ -22,7 +22,7 @@ from benchmarks.serve.load import Request, load
 from benchmarks.serve.models import Model, make_shop
 from benchmarks.serve.recommender import BATCHES, CANDIDATES, CATALOGUES, HISTORY, Times
 from benchmarks.serve.rounds import Measured, Turn, drain, run_rounds
-from benchmarks.serve.tables import details, table
+from benchmarks.serve.tables import details
 from benchmarks.serve.torchserve import Layout, serve_archives, write_archives
 from benchmarks.transfer.result import Goal, Row, TaskResult
 from newshelf.evaluation.figures.lines import Line, draw_lines
@@ -199,4 +199,4 @@ def _in_process_table(found: dict[str, dict[int, dict[str, float]]]) -> str:
         for key, title in words.items()
         for place, (at, times) in enumerate(found[key].items())
     ]
-    return table(("in process, over", "", "p50 ms per request", "p99 ms"), "lrrr", rows)
+    return markdown_table(("in process, over", "", "p50 ms per request", "p99 ms"), "lrrr", rows)

@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from benchmarks.serve import lite0
 from benchmarks.serve.context import Context
 from benchmarks.serve.encoder import CLIENTS, newshelf_plan
+from benchmarks.serve.lite0 import COMPARISON
 from benchmarks.serve.models import make_model
 from benchmarks.serve.pictures import SMALL
 from benchmarks.serve.rounds import run_rounds, server_turn
@@ -22,7 +22,7 @@ def run(context: Context) -> TaskResult:
     """The same few pictures, with the cache and without."""
     model = make_model("lite0", context.work, context.catalog, context.console)
     plan = newshelf_plan(model, SMALL, (CLIENTS, 1), context)
-    off = lite0.COMPARISON.layout
+    off = COMPARISON.layout
     servers = [
         newshelf_encoder(model, replace(off, cache_bytes=64_000_000), context.work, _ON),
         newshelf_encoder(model, off, context.work, _OFF),

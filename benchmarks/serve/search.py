@@ -1,20 +1,16 @@
 """The nearest of a million products: exact beside the memory's limit, and approximate."""
 
-import argparse
-import tempfile
 from collections.abc import Iterator, Mapping
 from functools import partial
-from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 
 from benchmarks.serve.context import Context
 from benchmarks.serve.models import make_model
 from benchmarks.serve.search_data import FloatArray, grown
 from benchmarks.serve.search_made import Made, codes_path, make
 from benchmarks.serve.search_measure import IntArray, Timed, recall, streaming, timed, truth
-from benchmarks.serve.tables import table
+from benchmarks.transfer.report import markdown_table
 from benchmarks.transfer.result import Goal, Row, TaskResult
 from newshelf.evaluation.figures.lines import Line, draw_lines
 from newshelf.serving.mapped import map_tensors
@@ -41,22 +37,17 @@ def run(context: Context) -> TaskResult:
     """Grow vectors from an encoder's embeddings, build searches, time and check them."""
     model = make_model("lite0", context.work, context.catalog, context.console)
     real = map_tensors(model.workspace.export / "index" / "vectors.safetensors")["embeddings"]
-    return measure(real, context.work / "search", context.figures, context.rounds, context.console)
-
-
-def measure(
-    real: FloatArray, work: Path, figures: Path, rounds: int, console: Console
-) -> TaskResult:
-    """The same from any embeddings ``(R, D)`` float32 of unit length."""
     queries = grown(real, _QUERIES, np.random.default_rng(_SEED))
-    console.print(f"growing {_SIZES[-1]:,} vectors and building their search …", markup=False)
-    made = [make(real, size, work) for size in _SIZES]
+    context.console.print(
+        f"growing {_SIZES[-1]:,} vectors and building their search …", markup=False
+    )
+    made = [make(real, size, context.work / "search") for size in _SIZES]
     largest = made[-1]
-    ratios, exact_cells = _exact(largest, queries[:_EXACT_QUERIES], rounds)
+    ratios, exact_cells = _exact(largest, queries[:_EXACT_QUERIES], context.rounds)
     filtered = {share: _ann(largest, queries, share) for share in _SHARES}
     found, found_share = filtered[1.0]
     curve = [_curve_point(one, queries) for one in made]
-    figure = figures / "search.png"
+    figure = context.figures / "search.png"
     draw_lines(
         {"": {"p50": Line(_SIZES, [one.percentile(50) for one in curve])}},
         figure,
@@ -162,7 +153,9 @@ def _details(
         for one, time in zip(made, curve, strict=True)
     ]
     sizes_header = ("products", "search", "p50 ms", "p99 ms", "built in s")
-    return f"{table(header, 'lrrr', some)}\n\n{table(sizes_header, 'rlrrr', sizes)}"
+    return (
+        f"{markdown_table(header, 'lrrr', some)}\n\n{markdown_table(sizes_header, 'rlrrr', sizes)}"
+    )
 
 
 def _cells(one: tuple[Timed, float]) -> Iterator[str]:
@@ -185,23 +178,3 @@ def _protocol(real: FloatArray, made: Made) -> str:
         f"{lists} lists, whose number of rows to compare was tuned when it was built, on other "
         "queries; recall is against float32 products with every row."
     )
-
-
-def main() -> None:
-    """Measure and print, without the rest of the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("vectors", type=Path, help="a safetensors file with `embeddings`")
-    parser.add_argument("--work", type=Path, default=Path(".newshelf/bench/serve/search"))
-    parser.add_argument("--rounds", type=int, default=3)
-    given = parser.parse_args()
-    console = Console()
-    with tempfile.TemporaryDirectory() as figures:
-        real = map_tensors(given.vectors)["embeddings"]
-        result = measure(real, given.work, Path(figures), given.rounds, console)
-    for row in result.rows:
-        console.print(f"{row.measure}, {row.method}: {row.middle:.4g}", markup=False)
-    console.print(*result.notes, result.details, sep="\n\n", markup=False)
-
-
-if __name__ == "__main__":
-    main()

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from statistics import median
 
 from benchmarks.serve.rounds import Measured
+from benchmarks.transfer.report import markdown_table
 
-__all__ = ["details", "table"]
+__all__ = ["details"]
 
 
 def details(found: Sequence[Measured]) -> str:
@@ -49,11 +50,4 @@ def details(found: Sequence[Measured]) -> str:
         "cosine to the float32 model's answers, *others* the most that other processes took of "
         "the cores during a turn; a turn with more than 3 % is taken again, three times at most."
     )
-    return f"{table(header, 'llrrrrrrrr', rows)}\n\n{text}"
-
-
-def table(header: Sequence[str], alignment: str, rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; ``alignment`` has ``l`` or ``r`` per column."""
-    marks = ["--:" if side == "r" else "---" for side in alignment]
-    lines = [header, marks, *([cell.replace("|", "\\|") for cell in row] for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return f"{markdown_table(header, 'llrrrrrrrr', rows)}\n\n{text}"

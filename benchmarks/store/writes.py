@@ -14,11 +14,11 @@ from statistics import median
 import numpy as np
 
 from benchmarks.serve.others import Others
-from benchmarks.serve.tables import table
 from benchmarks.store.context import Context
 from benchmarks.store.disk import sync_ms
 from benchmarks.store.gateway import Plan, Result
 from benchmarks.store.postgres import Postgres
+from benchmarks.transfer.report import markdown_table
 from benchmarks.transfer.result import Goal, Row, TaskResult
 from newshelf.errors import SetupError
 from newshelf.pipeline.workspace import ROOT
@@ -234,4 +234,4 @@ def _details(contenders: list[_Contender], turns: dict[str, list[_Turn]]) -> str
         "computing and the load's making included; *others* the most that other programs took of "
         "the cores during a turn."
     )
-    return f"{table(header, 'lrrrrrrrr', lines)}\n\n{text}"
+    return f"{markdown_table(header, 'lrrrrrrrr', lines)}\n\n{text}"

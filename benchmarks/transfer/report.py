@@ -65,7 +65,7 @@ def _summary(records: Mapping[str, Record], heading: Heading) -> list[str]:
     if not rows:
         return []
     header = ("task", "measure", "best baseline", "method", "ratio", "goal", "reached")
-    return ["## Goals", "", *_table(header, "lllllll", rows), ""]
+    return ["## Goals", "", markdown_table(header, "lllllll", rows), ""]
 
 
 def _goal_rows(result: TaskResult, *, outdated: bool) -> list[list[str]]:
@@ -154,7 +154,7 @@ def _rows(result: TaskResult, heading: Heading) -> list[str]:
                 cells = [cells[0], *[f"**{cell}**" for cell in cells[1:]]]
             table.append(cells)
     header = ("measure", "method", f"{heading.average} ± sd", "× best baseline")
-    lines = [*_table(header, "llrr", table), ""]
+    lines = [markdown_table(header, "llrr", table), ""]
     for verdict in judge(result):
         words = goal_words(
             verdict,
@@ -184,13 +184,11 @@ def _behind(result: TaskResult) -> list[str]:
     return [f"A baseline is ahead of every method in: {'; '.join(found)}.", ""] if found else []
 
 
-def _table(header: Sequence[str], alignment: str, rows: Sequence[Sequence[str]]) -> list[str]:
+def markdown_table(header: Sequence[str], alignment: str, rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table; ``alignment`` has ``l`` or ``r`` per column."""
     marks = ["--:" if side == "r" else "---" for side in alignment]
-    return [_line(header), _line(marks), *[_line([_cell(cell) for cell in row]) for row in rows]]
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+    lines = [header, marks, *([_cell(cell) for cell in row] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _cell(text: str) -> str:

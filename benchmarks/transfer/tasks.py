@@ -3,20 +3,20 @@
 __all__ = ["REVISIONS", "TASKS"]
 
 TASKS: dict[str, str] = {
-    "jewellery": "benchmarks.transfer.jewellery",
-    "office": "benchmarks.transfer.office",
-    "wild": "benchmarks.transfer.wild",
-    "fusion": "benchmarks.transfer.fusion",
-    "home": "benchmarks.transfer.home",
-    "retail": "benchmarks.transfer.retail",
-    "bundles": "benchmarks.transfer.bundles",
-    "fusion-ranking": "benchmarks.transfer.fusion_ranking",
-    "episodes": "benchmarks.transfer.episodes",
-    "maml": "benchmarks.transfer.maml",
-    "xdeepfm": "benchmarks.transfer.xdeepfm",
-    "titles": "benchmarks.transfer.titles",
+    "jewellery": "benchmarks.transfer.jewellery:run",
+    "office": "benchmarks.transfer.office:run",
+    "wild": "benchmarks.transfer.wild:run",
+    "fusion": "benchmarks.transfer.fusion:run",
+    "home": "benchmarks.transfer.home:run",
+    "retail": "benchmarks.transfer.retail:run",
+    "bundles": "benchmarks.transfer.bundles:run",
+    "fusion-ranking": "benchmarks.transfer.fusion_ranking:run",
+    "episodes": "benchmarks.transfer.episodes:run",
+    "maml": "benchmarks.transfer.maml:run",
+    "xdeepfm": "benchmarks.transfer.xdeepfm:run",
+    "titles": "benchmarks.transfer.titles:run",
 }
-"""Task name → module with ``run(context) -> TaskResult``."""
+"""Task name → ``module:function``."""
 REVISIONS = {
     "jewellery": 2,
     "office": 2,

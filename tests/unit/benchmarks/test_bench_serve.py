@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from pkgutil import resolve_name
 from types import SimpleNamespace
 
 import pytest
@@ -34,7 +35,7 @@ def tasks(monkeypatch):
         for name in list(TASKS):
             monkeypatch.delitem(TASKS, name)
         for name, function in functions.items():
-            monkeypatch.setitem(TASKS, name, f"made_up_{name}")
+            monkeypatch.setitem(TASKS, name, f"made_up_{name}:run")
             monkeypatch.setitem(sys.modules, f"made_up_{name}", SimpleNamespace(run=function))
 
     return put
@@ -141,7 +142,7 @@ def test_the_command_is_one_that_can_be_asked_again(tmp_path):
 
 def test_every_task_has_a_module_that_runs_it():
     for name, module in TASKS.items():
-        assert callable(__import__(module, fromlist=["run"]).run), name
+        assert callable(resolve_name(module)), name
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def test_the_command_runs_its_tasks_and_writes_the_report(
         rows = [Row("one look, s", "SQLite", [1.0, 2.0])]
         return TaskResult("looks", "Looks", "As it is.", rows, percent=False)
 
-    monkeypatch.setitem(command.TASKS, "looks", "made_up_looks")
+    monkeypatch.setitem(command.TASKS, "looks", "made_up_looks:run")
     monkeypatch.setitem(sys.modules, "made_up_looks", SimpleNamespace(run=looks))
     words = ["--only", "looks", "--rounds", "2", "--busy-us", "50"]
     out = tmp_path / "report.md"

@@ -31,7 +31,7 @@ def tasks(monkeypatch):
         for name in list(TASKS):
             monkeypatch.delitem(TASKS, name)
         for name, function in functions.items():
-            monkeypatch.setitem(TASKS, name, f"made_up_{name}")
+            monkeypatch.setitem(TASKS, name, f"made_up_{name}:run")
             module = SimpleNamespace(run=function)
             monkeypatch.setitem(sys.modules, f"made_up_{name}", module)
 
@@ -250,7 +250,7 @@ def test_a_damaged_result_names_its_file(tasks, bench, tmp_path):
 
 def test_the_command_in_the_report_names_no_folder_far_away(tmp_path, monkeypatch):
     # Wherever this repository lies: perhaps next to the tests' folder.
-    monkeypatch.setattr("benchmarks.transfer.environment.ROOT", tmp_path / "far" / "away" / "repo")
+    monkeypatch.setattr("benchmarks.records.ROOT", tmp_path / "far" / "away" / "repo")
     options = Options(only=("home",), data=tmp_path / "data", kept_back=None)
     assert options.command() == "./run bench transfer --only home --seeds 3 --data …/data"
 

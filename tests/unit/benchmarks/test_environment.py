@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.transfer import environment
+from benchmarks import records
 
 
 @pytest.mark.parametrize(
@@ -18,11 +18,11 @@ def test_the_hardware_names_what_int8_and_bfloat16_depend_on(tmp_path, monkeypat
     info.write_text(
         f"processor\t: 0\nmodel name\t: Some CPU\nflags\t\t: {flags}\n\nprocessor\t: 1\n"
     )
-    monkeypatch.setattr(environment, "_CPU_INFO", info)
-    assert environment.hardware().startswith(told)
-    assert environment.hardware().endswith("GiB memory")
+    monkeypatch.setattr(records, "_CPU_INFO", info)
+    assert records.hardware().startswith(told)
+    assert records.hardware().endswith("GiB memory")
 
 
 def test_without_cpuinfo_the_hardware_is_told_all_the_same(tmp_path, monkeypatch):
-    monkeypatch.setattr(environment, "_CPU_INFO", tmp_path / "missing")
-    assert " cores, " in environment.hardware()
+    monkeypatch.setattr(records, "_CPU_INFO", tmp_path / "missing")
+    assert " cores, " in records.hardware()

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.serve import search_measure
+from benchmarks.serve import search
 from benchmarks.serve.search_data import grown, write_grown
 from benchmarks.serve.search_made import codes_path, make
 from benchmarks.serve.search_measure import recall, streaming, timed, truth
@@ -57,7 +57,7 @@ def test_a_search_is_made_once_and_answers(real, tmp_path):
 
 def test_what_is_measured_before_a_query_is_no_part_of_its_time(monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr(search_measure.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(search.time, "perf_counter", lambda: clock[0])
 
     def taking(seconds):
         clock[0] += seconds

@@ -19,8 +19,9 @@ from benchmarks.serve.errors import BenchmarkError
 from benchmarks.serve.load import Load
 from benchmarks.serve.rounds import Measured, Plan, Turn, run_rounds, server_turn
 from benchmarks.serve.stock import Stock
-from benchmarks.serve.tables import details, table
+from benchmarks.serve.tables import details
 from benchmarks.serve.torchserve import Layout
+from benchmarks.transfer.report import markdown_table
 from benchmarks.transfer.result import Goal, Row, TaskResult
 from benchmarks.transfer.verdict import judge
 from newshelf.config import Settings
@@ -227,7 +228,7 @@ def test_details_tell_what_the_server_took_of_a_core():
 
 
 def test_a_bar_in_a_cell_does_not_end_it():
-    assert table(["a"], "l", [["x|y"]]).splitlines()[-1] == "| x\\|y |"
+    assert markdown_table(["a"], "l", [["x|y"]]).splitlines()[-1] == "| x\\|y |"
 
 
 def test_a_robust_row_is_judged_by_its_median():

@@ -8,15 +8,7 @@ import pytest
 import torch
 
 from benchmarks.methods.adapt.adapt import DEFAULT, METHODS, AdaptSettings
-from benchmarks.transfer import (
-    category_methods,
-    episode_methods,
-    home,
-    jewellery,
-    maml,
-    office,
-    wild,
-)
+from benchmarks.transfer import episodes, home, jewellery, maml, office, wild
 from benchmarks.transfer.episode_methods import BASELINES, TOGETHER, WITH_TITLE, Method
 from benchmarks.transfer.episodes import _measure
 from benchmarks.transfer.jewellery import _DEVELOPMENT, _drawn, _Shelf
@@ -98,10 +90,10 @@ def test_choices_read_features_that_know_no_validation_type(monkeypatch):
         seen.append(method.features)
         return np.ones(1)
 
-    monkeypatch.setattr(episode_methods, "accuracies", accuracies)
+    monkeypatch.setattr(episodes, "accuracies", accuracies)
     final, choosing = torch.zeros(1), torch.ones(1)
-    episode_methods._chosen_by(Method(None, final, choosing), torch.zeros(1))
-    episode_methods._chosen_by(Method(None, final), torch.zeros(1))
+    episodes._chosen_by(Method(None, final, choosing), torch.zeros(1))
+    episodes._chosen_by(Method(None, final), torch.zeros(1))
     assert seen[0] is choosing
     assert seen[1] is final
 
@@ -112,10 +104,10 @@ def test_the_general_model_has_its_best_rate_at_every_number_of_steps(monkeypatc
     def curve(world, categories, model, steps):
         return [-abs(step * model.rate - 0.3) for step in steps]
 
-    monkeypatch.setattr(category_methods, "ndcg_curve", curve)
-    monkeypatch.setattr(category_methods, "Maml", lambda *_, **given: SimpleNamespace(**given))
+    monkeypatch.setattr(maml, "ndcg_curve", curve)
+    monkeypatch.setattr(maml, "Maml", lambda *_, **given: SimpleNamespace(**given))
     world = SimpleNamespace(validation=[])
-    found = category_methods.best_rates(world, None, (1, 3, 20))
+    found = maml.best_rates(world, None, (1, 3, 20))
     assert {step: model.rate for step, model in found.items()} == {1: 0.3, 3: 0.1, 20: 0.01}
 
 
@@ -127,7 +119,7 @@ def test_meta_learning_is_compared_with_the_best_rate():
     rows = [row for row in maml._rows(curves) if row.measure == maml._FEWER]
     values = {row.method: row.values[0] for row in rows if row.baseline}
     assert values[maml._BEST] == 0
-    assert values[maml._GENERAL] == category_methods.COMPARED
+    assert values[maml._GENERAL] == maml.COMPARED
 
 
 def test_a_variant_has_title_and_description_of_what_is_known():
@@ -151,23 +143,23 @@ def test_every_baseline_of_the_episodes_is_measured_and_one_method_is_chosen(mon
     features = 3 * torch.randn(18, 12, generator=generator)[classes]
     features += torch.randn(len(classes), 12, generator=generator)
     nothing = torch.full_like(classes, -1)
-    types = episode_methods.Types(
+    types = episodes.Types(
         torch.where(classes < 8, classes, nothing),
         torch.where((classes >= 8) & (classes < 13), classes - 8, nothing),
         torch.where(classes >= 13, classes - 13, nothing),
     )
-    monkeypatch.setattr(episode_methods, "_CHOOSING", 3)
-    monkeypatch.setattr(episode_methods, "_MAML_WIDTH", 8)
-    monkeypatch.setattr(episode_methods, "_all_types", lambda *_: torch.nn.Identity())
-    plain = episode_methods.Prototypes()
-    monkeypatch.setattr(episode_methods, "_maml", lambda rows, *_: Method(plain, rows))
+    monkeypatch.setattr(episodes, "_CHOOSING", 3)
+    monkeypatch.setattr(episodes, "_MAML_WIDTH", 8)
+    monkeypatch.setattr(episodes, "_all_types", lambda *_: torch.nn.Identity())
+    plain = episodes.Prototypes()
+    monkeypatch.setattr(episodes, "_maml", lambda rows, *_: Method(plain, rows))
     run = SimpleNamespace(seed=0)
-    methods, said = episode_methods.all_methods(features, features, features, types, run)
+    methods, said = episodes.all_methods(features, features, features, types, run)
     assert set(BASELINES) <= set(methods)
     for suffix in ("", f", {TOGETHER}"):
-        picked = methods[episode_methods.CHOSEN + suffix]
+        picked = methods[episodes.CHOSEN + suffix]
         others = {name for name, method in methods.items() if method is picked}
-        assert others - {episode_methods.CHOSEN + suffix} - set(BASELINES)
+        assert others - {episodes.CHOSEN + suffix} - set(BASELINES)
     whitened = methods["linear probe, whitened"]
     assert not torch.equal(whitened.choosing, whitened.features)
     assert "shrinkage" in said
