@@ -1,17 +1,16 @@
-"""Environments of the peers' own: made when they are missing, from pinned versions."""
+"""Virtual environments of the peers, with pinned versions, made when missing."""
 
 import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from newshelf.errors import SetupError
-
-__all__ = ["make_environment", "required_python"]
 
 _STAMP = "installed.txt"
 
@@ -67,3 +66,30 @@ def _done(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise SetupError(f"{' '.join(command)} failed: {done.stderr.strip()[-800:]}")
+
+
+_SERVE_REQUIREMENTS = Path(__file__).parent / "serve" / "requirements.txt"
+_SERVE_VARIABLE = "NEWSHELF_SERVE_PEERS"
+_CAPTUM = "captum==0.9.0"
+"""Imported by TorchServe's own picture handlers, and by nothing else here."""
+
+
+def peers_python(work: Path, console: Console) -> Path:
+    """The interpreter with the peers' servers; errors as of ``required_python``."""
+    return required_python(_SERVE_VARIABLE, work / "peers", _SERVE_REQUIREMENTS, console)
+
+
+def stock_python(work: Path, console: Console) -> Path:
+    """Newshelf's own interpreter with captum beside its packages, for the stock handlers.
+
+    The same TorchServe and the same torch as Newshelf's, so that only the handler differs.
+
+    Raises:
+        SetupError: captum cannot be installed.
+    """
+    folder = work / "stock"
+    python = make_environment(folder, _CAPTUM, ["--no-deps", _CAPTUM], console)
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    site = folder / "lib" / version / "site-packages"
+    (site / "newshelf.pth").write_text(f"{sysconfig.get_path('purelib')}\n", encoding="utf-8")
+    return python

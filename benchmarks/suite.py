@@ -10,11 +10,9 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks.transfer.environment import hardware
-from benchmarks.transfer.record import Failure, Record, now, read_records, write_record
-from benchmarks.transfer.report import Heading, write_report
-from benchmarks.transfer.result import TaskResult
-from benchmarks.transfer.table import print_result
+from benchmarks.records import Failure, Record, hardware, now, read_records, write_record
+from benchmarks.report import Heading, print_result, write_report
+from benchmarks.results import TaskResult
 from newshelf.errors import NewshelfError, SettingsError
 
 __all__ = ["Suite", "chosen", "run_suite"]

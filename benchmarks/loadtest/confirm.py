@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.serve.errors import BenchmarkError
-from benchmarks.serve.load import Load, Request, load
+from benchmarks.results import BenchmarkError
+from benchmarks.serve.wrk import Load, Request, load
 from loadtest.pool import draw_pool
 from loadtest.record import RunRecord, read_record
 from loadtest.traffic import BAD, TrafficSettings

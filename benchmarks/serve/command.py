@@ -1,4 +1,4 @@
-"""``./run bench serve``: start the contenders in turn, load them, print and write the ratios."""
+"""`./run bench serve`: tasks, context and command."""
 
 import os
 import platform
@@ -9,17 +9,55 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks.serve.context import Context
-from benchmarks.serve.load import require_wrk
-from benchmarks.serve.others import mark_own_processes
-from benchmarks.serve.tasks import TASKS
+from benchmarks.records import newshelf_version, shown_path
+from benchmarks.report import Heading
+from benchmarks.serve.cpu import mark_own_processes
+from benchmarks.serve.wrk import require_wrk
 from benchmarks.suite import Suite, chosen, run_suite
-from benchmarks.transfer.environment import newshelf_version, shown_path
-from benchmarks.transfer.report import Heading
 from newshelf.errors import SettingsError
 from newshelf.pipeline.workspace import ROOT, WORKSPACES
 
-__all__ = ["REPORT", "Options", "run"]
+TASKS: dict[str, str] = {
+    # These two first, before this process has loaded what the workers load.
+    "memory": "benchmarks.serve.memory:run_memory",
+    "growth": "benchmarks.serve.memory:run_growth",
+    "resnet50": "benchmarks.serve.encoder:run_resnet50",
+    "lite0": "benchmarks.serve.encoder:run_lite0",
+    "recommender": "benchmarks.serve.recommender:run",
+    "search": "benchmarks.serve.search:run",
+    "cache": "benchmarks.serve.sweeps:run_cache",
+    "clients": "benchmarks.serve.sweeps:run_clients",
+    "batches": "benchmarks.serve.sweeps:run_batches",
+    "layouts": "benchmarks.serve.sweeps:run_layouts",
+    "ceiling": "benchmarks.serve.noop:run",
+}
+"""Task name → ``module:function``."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """One run of the benchmark."""
+
+    catalog: Path | None
+    """Whose pictures are sent; None draws a shop."""
+    work: Path
+    """Models, environments and servers' folders."""
+    figures: Path
+    """Where plots go."""
+    rounds: int
+    """Turns of each contender."""
+    seconds: float
+    """Of one load."""
+    console: Console
+
+    @property
+    def warm_up_s(self) -> float:
+        """Of the load before the first that counts, which finds caches, pools and Java cold.
+
+        TorchScript takes seconds over its first requests of each batch size.
+        """
+        return max(5.0, self.seconds)
+
 
 REPORT = ROOT / "docs" / "benchmarks" / "serve.md"
 _FIGURES = ROOT / "docs" / "images" / "benchmarks" / "serve"

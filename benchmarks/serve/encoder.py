@@ -1,4 +1,4 @@
-"""The encoder beside the stock handler, the peers and the pipeline without a server."""
+"""The encoder compared with the stock handler, the peers and a call in process."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -9,35 +9,20 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from benchmarks.serve.context import Context
-from benchmarks.serve.environments import peers_python, stock_python
-from benchmarks.serve.errors import BenchmarkError
+from benchmarks.environments import peers_python, stock_python
+from benchmarks.results import BenchmarkError, Goal, Row, TaskResult
+from benchmarks.serve.command import Context
 from benchmarks.serve.inprocess import Loop, run_in_process
-from benchmarks.serve.load import Load
-from benchmarks.serve.models import Model, make_model
+from benchmarks.serve.models import LARGE, SMALL, Model, Size, make_model, make_pictures
 from benchmarks.serve.peer import Peer, PeerLayout, Served
-from benchmarks.serve.pictures import LARGE, SMALL, Size, make_pictures
-from benchmarks.serve.rounds import Measured, Plan, Turn, run_rounds, server_turn
+from benchmarks.serve.rounds import Measured, Plan, Turn, details, run_rounds, server_turn
 from benchmarks.serve.stock import Stock
-from benchmarks.serve.tables import details
 from benchmarks.serve.torchserve import Layout, newshelf_encoder, served_by, unpacked
-from benchmarks.transfer.result import Goal, Row, TaskResult
+from benchmarks.serve.wrk import Load
 from newshelf.serving.limits import ServingSettings
 from newshelf.serving.load import load_encoder_predictor
 from newshelf.serving.protocol import RawRequest
 from newshelf.serving.runtimes import Kind, Precision, graph_file
-
-__all__ = [
-    "CLIENTS",
-    "STOCK",
-    "Comparison",
-    "best_peer",
-    "compare",
-    "loop_turn",
-    "newshelf_plan",
-    "peers_of",
-    "reference",
-]
 
 CLIENTS = 32
 _NEWSHELF = "Newshelf"
@@ -270,3 +255,52 @@ def _protocol(comparison: Comparison, archive: Path, pictures: int) -> str:
         "which is what it serves, with its settings as they come and with one thread per worker; "
         "the better one is the baseline. Caches of embeddings are off."
     )
+
+
+LITE0 = Comparison(
+    task="lite0",
+    title="Encoder with EfficientNet-Lite0",
+    # As many workers, threads and pictures at once as the peers have.
+    layout=Layout(workers=2, threads=1, batch_size=8),
+    stock=STOCK,
+    peers=(
+        PeerLayout("FastAPI", 2, 1, onnxruntime=True),
+        PeerLayout("FastAPI", 2, 1),
+        PeerLayout("LitServe", 2, 1, 8, 5.0),
+        PeerLayout("Ray Serve", 2, 1, 8, 5.0),
+        PeerLayout("BentoML", 2, 1, 8),
+    ),
+    loops=(Loop(1, 2, 8, 2), Loop(2, 1, 1), Loop(2, 1, 8), Loop(3, 1, 4)),
+    weights="The weights are the packaged ones.",
+)
+
+
+def run_lite0(context: Context) -> TaskResult:
+    """See ``benchmarks.serve.encoder``."""
+    return compare(LITE0, context)
+
+
+RESNET50 = Comparison(
+    task="resnet50",
+    title="Encoder with ResNet-50",
+    # As many workers, threads and pictures at once as the peers have.
+    layout=Layout(workers=2, threads=1, batch_size=8),
+    stock=STOCK,
+    peers=(
+        PeerLayout("FastAPI", 2, 1, onnxruntime=True),
+        PeerLayout("FastAPI", 2, 1),
+        PeerLayout("LitServe", 2, 1, 8, 5.0),
+        PeerLayout("Ray Serve", 2, 1, 8, 5.0),
+        PeerLayout("BentoML", 2, 1, 8),
+    ),
+    loops=(Loop(1, 2, 8, 2), Loop(2, 1, 1), Loop(2, 1, 8), Loop(3, 1, 4)),
+    weights=(
+        "The weights are random, of a fixed seed, with batch norms that were fitted to the "
+        "pictures: no trained ones come with a package, and the time does not depend on them."
+    ),
+)
+
+
+def run_resnet50(context: Context) -> TaskResult:
+    """See ``benchmarks.serve.encoder``."""
+    return compare(RESNET50, context)

@@ -1,32 +1,108 @@
-"""The two encoders of the comparison, made by the same stages as any other model.
+"""Encoders that every contender serves, and the pictures that are sent.
 
-Both have an image tower and no text tower, since the requests hold pictures alone.
+Both encoders have an image tower and no text tower, since the requests hold pictures alone.
+The pictures are a catalogue's own, cut and scaled to one exact size. A picture scaled up would
+be smooth, and quicker to decode than a photograph of that size: each gets the grain of one.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from PIL import Image, ImageOps
 from rich.console import Console
 
-from benchmarks.serve.errors import BenchmarkError
-from benchmarks.serve.pictures import small_catalog
+from benchmarks.results import BenchmarkError
+from newshelf.catalog import read_catalog
 from newshelf.config import FinetuneSettings, ImageTowerSettings, ScorerSettings, Settings
+from newshelf.files import directory_aside
 from newshelf.pipeline.workspace import ROOT, Workspace, open_workspace
+from newshelf.sample.build import draw_sample
 
-__all__ = [
-    "CROP",
-    "MODELS",
-    "SHOP",
-    "Model",
-    "make_model",
-    "make_shop",
-    "settings_of",
-    "workspace_of",
-]
+Size = tuple[int, int]
+SMALL: Size = (400, 300)
+LARGE: Size = (1200, 900)
+_SENT = 128
+"""Different pictures, so that nothing that was kept of one answers the next."""
+_PRODUCTS = 328
+"""As many as an export asks for, to judge int8 by 200 and to calibrate it on others."""
+_SEED = 7
+_QUALITY = 85
+_GRAIN = 5.0
+"""Standard deviation, of 255 levels."""
+
+
+def make_pictures(work: Path, size: Size, catalog: Path | None) -> list[Path]:
+    """Write ``_SENT`` pictures of ``size`` (width, height), unless they are there.
+
+    Args:
+        work: the benchmark's own folder.
+        size: in pixels.
+        catalog: whose pictures; None draws a shop.
+
+    Raises:
+        BenchmarkError: the catalogue has too few pictures.
+    """
+    shop = small_catalog(work, catalog)
+    folder = work / "pictures" / f"{shop.name}-{size[0]}x{size[1]}"
+    if not folder.is_dir():
+        links = read_catalog(shop).items["image_link"].dropna().unique()[:_SENT]
+        with directory_aside(folder) as aside:
+            for number, link in enumerate(links):
+                _write(shop / link, size, aside / f"{number:03d}.jpg", seed=number)
+    return sorted(folder.glob("*.jpg"))
+
+
+def small_catalog(work: Path, catalog: Path | None) -> Path:
+    """A catalogue of ``_PRODUCTS`` products with pictures and without events.
+
+    The towers come trained, and a forward takes as long whatever was learned on top of them:
+    the encoders of this benchmark need no more to be trained, calibrated and gated on.
+
+    Args:
+        work: the benchmark's own folder.
+        catalog: whose products, of which a sample is taken; None draws a shop.
+
+    Raises:
+        BenchmarkError: it has too few pictures.
+    """
+    if catalog is None:
+        folder = work / "catalogs" / f"drawn-{_PRODUCTS}"
+        if not folder.is_dir():
+            draw_sample(folder, products=_PRODUCTS, shoppers=50)
+        return folder
+    folder = work / "catalogs" / f"{catalog.resolve().name}-{_PRODUCTS}"
+    if folder.is_dir():
+        return folder
+    items = read_catalog(catalog).items
+    pictured = items[items["image_link"].notna()].drop_duplicates("image_link")
+    if len(pictured) < _PRODUCTS:
+        raise BenchmarkError(
+            f"{catalog} has {len(pictured)} different pictures, and {_PRODUCTS} are needed: name a "
+            "larger catalogue with --data"
+        )
+    chosen = pictured.sample(_PRODUCTS, random_state=_SEED)
+    with directory_aside(folder) as aside:
+        for link in chosen["image_link"]:
+            (aside / link).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(catalog / link, aside / link)
+        chosen.to_parquet(aside / "items.parquet", index=False)
+    return folder
+
+
+def _write(path: Path, size: Size, out: Path, seed: int) -> None:
+    with Image.open(path) as picture:
+        fitted = ImageOps.fit(picture.convert("RGB"), size, Image.Resampling.BICUBIC)
+    width, height = size
+    grain = np.random.default_rng(seed).normal(0.0, _GRAIN, (height, width, 1))
+    grainy = (np.asarray(fitted, dtype=np.float64) + grain).clip(0, 255).astype(np.uint8)
+    Image.fromarray(grainy).save(out, "JPEG", quality=_QUALITY)
+
 
 MODELS: Mapping[str, str] = {"resnet50": "resnet50", "lite0": "tf_efficientnet_lite0"}
 """Name → the image tower's, as timm calls it."""
@@ -48,7 +124,7 @@ class Model:
 
 
 def make_model(name: str, work: Path, catalog: Path | None, console: Console) -> Model:
-    """Train and export, unless that was done; see ``benchmarks.serve.towers``.
+    """Train and export, unless that was done; see ``benchmarks.serve.build_models``.
 
     Args:
         name: a key of ``MODELS``, or ``SHOP``.
@@ -59,8 +135,8 @@ def make_model(name: str, work: Path, catalog: Path | None, console: Console) ->
     Raises:
         BenchmarkError: a stage failed.
     """
-    command = [sys.executable, "-P", "-m", "benchmarks.serve.towers", name, str(work)]
-    command += [str(catalog)] if catalog is not None else []
+    command = [sys.executable, "-P", "-m", "benchmarks.serve.build_models", "model"]
+    command += [name, str(work), *([str(catalog)] if catalog is not None else [])]
     console.print(f"{name}: bringing the model up to date …", markup=False)
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)

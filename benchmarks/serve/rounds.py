@@ -1,22 +1,20 @@
-"""Contenders in turns, A B C, A B C, so that whatever disturbs the machine meets them all."""
+"""Rounds of measurements: contenders in turns, A B C, A B C, and their table."""
 
 import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from benchmarks.serve.check import check_answers, wait_for_answer
-from benchmarks.serve.contender import Contender, Endpoint
-from benchmarks.serve.load import Load, load
-from benchmarks.serve.others import Others
-from benchmarks.serve.spent import Spent
-
-__all__ = ["Measured", "Plan", "Turn", "drain", "run_rounds", "server_turn"]
+from benchmarks.report import markdown_table
+from benchmarks.serve.contender import Contender, Endpoint, check_answers, wait_for_answer
+from benchmarks.serve.cpu import Others, Spent
+from benchmarks.serve.wrk import Load, load
 
 _DISTURBED = 0.03
 _ATTEMPTS = 3
@@ -159,3 +157,47 @@ def _said(measured: Measured) -> str:
         for clients, loads in measured.loads.items()
     ]
     return f"{measured.name}: {'; '.join(parts)}"
+
+
+def details(found: Sequence[Measured]) -> str:
+    """Every contender with every number of clients: layout, throughput, latency, cosine."""
+    header = (
+        "contender",
+        "layout",
+        "clients",
+        "per second",
+        "p50 ms",
+        "p90 ms",
+        "p99 ms",
+        "CPU ms",
+        "cos",
+        "others",
+    )
+    rows = []
+    for one in found:
+        for clients in one.loads:
+            speeds = one.values(clients)
+            spread = f"{median(speeds):.1f} ({min(speeds):.1f}–{max(speeds):.1f})"
+            times = [f"{median(one.values(clients, f'{p}_ms')):.1f}" for p in ("p50", "p90", "p99")]
+            cpu_us = one.cpu_us(clients)
+            cpu = "–" if cpu_us is None else f"{cpu_us / 1e3:.2f}"
+            cosine = "–" if one.cosine is None else f"{one.cosine:.4f}"
+            rows.append(
+                (
+                    one.name,
+                    one.layout,
+                    str(clients),
+                    spread,
+                    *times,
+                    cpu,
+                    cosine,
+                    f"{one.disturbed:.0%}",
+                )
+            )
+    text = (
+        "Medians of the rounds; in brackets the least and the most of them. *CPU* is what the "
+        "server's processes took of a core per request, the client's not counted; *cos* the least "
+        "cosine to the float32 model's answers, *others* the most that other processes took of "
+        "the cores during a turn; a turn with more than 3 % is taken again, three times at most."
+    )
+    return f"{markdown_table(header, 'llrrrrrrrr', rows)}\n\n{text}"

@@ -1,22 +1,226 @@
-"""The nearest of a million products: exact beside the memory's limit, and approximate."""
+"""Search among a million products: exact and approximate, with the limit of the memory."""
 
-from collections.abc import Iterator, Mapping
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+from threadpoolctl import threadpool_limits
 
-from benchmarks.serve.context import Context
+from benchmarks.report import markdown_table
+from benchmarks.results import Goal, Row, TaskResult
+from benchmarks.serve.command import Context
 from benchmarks.serve.models import make_model
-from benchmarks.serve.search_data import FloatArray, grown
-from benchmarks.serve.search_made import Made, codes_path, make
-from benchmarks.serve.search_measure import IntArray, Timed, recall, streaming, timed, truth
-from benchmarks.transfer.report import markdown_table
-from benchmarks.transfer.result import Goal, Row, TaskResult
 from newshelf.evaluation.figures.lines import Line, draw_lines
+from newshelf.files import directory_aside, read_json, write_json
 from newshelf.serving.mapped import map_tensors
+from newshelf.serving.search import Search, SearchManifest, open_search
 from newshelf.serving.search.ann import AnnSearch
+from newshelf.serving.search.blocks import top_products
+from newshelf.serving.search.build import build_search
 
-__all__ = ["run"]
+FloatArray = NDArray[np.float32]
+
+_NEAR = 20
+_NOISE = 0.5
+"""Length of the noise beside a vector of length 1: further variants of the same kind."""
+_BLOCK = 50_000
+
+
+def grown(real: FloatArray, rows: int, rng: np.random.Generator) -> FloatArray:
+    """Products between two real ones that are alike, each a little different.
+
+    ::
+
+        x = a u + (1 - a) v + noise        then of unit length
+
+    ``u`` is a real product, drawn at random, ``v`` one of its 20 nearest, ``a`` uniform, and
+    the noise Gaussian with the covariance of the real vectors, so that dimensions that tell
+    nothing apart stay so.
+
+    Args:
+        real: ``(R, D)`` float32, of unit length.
+        rows: so many are made.
+        rng: decides them.
+    """
+    similarity = real @ real.T
+    near = np.argpartition(-similarity, _NEAR, axis=1)[:, :_NEAR]
+    left = rng.integers(len(real), size=rows)
+    right = near[left, rng.integers(_NEAR, size=rows)]
+    share = rng.random((rows, 1), dtype=np.float32)
+    # A random mixture of the centred real vectors has just their covariance.
+    spread = np.linalg.cholesky(np.cov(real.T) + 1e-9 * np.eye(real.shape[1])).astype(np.float32)
+    noise = rng.standard_normal((rows, real.shape[1]), dtype=np.float32) @ spread.T
+    noise *= _NOISE / np.sqrt((noise**2).sum(axis=1, keepdims=True))
+    made = share * real[left] + (1 - share) * real[right] + noise
+    unit: FloatArray = made / np.linalg.norm(made, axis=1, keepdims=True)
+    return unit
+
+
+def write_grown(real: FloatArray, rows: int, path: Path, seed: int) -> FloatArray:
+    """``grown`` into a file, some at a time; a file that is whole already is used again."""
+    rng = np.random.default_rng(seed)
+    width = real.shape[1]
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_suffix(".part")
+        made = np.memmap(aside, dtype=np.float32, mode="w+", shape=(rows, width))
+        for start in range(0, rows, _BLOCK):
+            made[start : start + _BLOCK] = grown(real, min(_BLOCK, rows - start), rng)
+        made.flush()
+        aside.rename(path)
+    return np.asarray(np.memmap(path, dtype=np.float32, mode="r", shape=(rows, width)))
+
+
+_GROWN_SEED = 20
+_NAME = "embeddings"
+
+
+@dataclass(frozen=True)
+class Made:
+    """Vectors, and the search that an index of so many items would get."""
+
+    matrix: FloatArray
+    folder: Path
+    manifest: SearchManifest | None
+    build_s: float
+    """Seconds that building took."""
+
+    def open(self) -> Search:
+        """As a worker opens it."""
+        kept = {} if self.manifest is None else map_tensors(self.folder / "search.safetensors")
+        return open_search(self.matrix, self.folder, _NAME, self.manifest, kept)
+
+
+def make(real: FloatArray, rows: int, work: Path) -> Made:
+    """Grow ``rows`` vectors and build their search, unless both are there.
+
+    Args:
+        real: ``(R, D)`` float32: what they are grown from.
+        rows: so many.
+        work: a folder for it: 2.6 GB for a million of width 512.
+    """
+    source = hashlib.sha256(real.tobytes()).hexdigest()[:8]
+    matrix = write_grown(real, rows, work / f"{source}-{rows}.f32", _GROWN_SEED)
+    folder = work / f"{source}-{rows}"
+    if not folder.exists():
+        with directory_aside(folder) as aside:
+            start = time.perf_counter()
+            manifest, kept = build_search(matrix, aside, _NAME)
+            took = time.perf_counter() - start
+            if kept:
+                save_file(kept, aside / "search.safetensors")
+            found = None if manifest is None else manifest.model_dump(mode="json")
+            write_json(aside / "made.json", {"search": found, "build_s": took})
+    told = read_json(folder / "made.json")
+    search = told["search"]
+    manifest = None if search is None else SearchManifest.model_validate(search)
+    return Made(matrix, folder, manifest, float(told["build_s"]))
+
+
+def codes_path(made: Made) -> Path:
+    """The file that an exact search reads from end to end."""
+    return made.folder / f"{_NAME}.faiss"
+
+
+IntArray = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+Ask = Callable[[FloatArray, Mask, int], IntArray]
+
+
+@dataclass(frozen=True)
+class Timed:
+    """The answers to some queries and how long each took."""
+
+    answers: Sequence[IntArray]
+    ms: Sequence[float]
+    before: Sequence[float] = ()
+    """What was measured before each of them."""
+
+    def percentile(self, share: float) -> float:
+        """Milliseconds."""
+        return float(np.percentile(self.ms, share))
+
+
+def timed(
+    ask: Ask,
+    queries: FloatArray,
+    allowed: Mask,
+    limit: int,
+    before: Callable[[], float] | None = None,
+) -> Timed:
+    """Ask one query after the other; the first is asked once more, before it counts.
+
+    NumPy's products take one thread, as in a worker (``newshelf.server.torchserve``): a second
+    one waits for the next product by spinning, on the core that a scan would use.
+
+    Args:
+        ask: a search.
+        queries: ``(Q, D)``.
+        allowed: ``(N,)``.
+        limit: so many are asked for.
+        before: called before each query, outside its time.
+    """
+    answers, times, others = [], [], []
+    with threadpool_limits(1, user_api="blas"):
+        ask(queries[0], allowed, limit)
+        for query in queries:
+            if before is not None:
+                others.append(before())
+            start = time.perf_counter()
+            answers.append(ask(query, allowed, limit))
+            times.append((time.perf_counter() - start) * 1e3)
+    return Timed(answers, times, others)
+
+
+def truth(matrix: FloatArray, queries: FloatArray, allowed: Mask, limit: int) -> list[IntArray]:
+    """The nearest by float32, from all products."""
+    masks = np.broadcast_to(allowed, (len(queries), len(allowed)))
+    return top_products(matrix, queries, limit, masks)
+
+
+def recall(answers: Sequence[IntArray], true: Sequence[IntArray]) -> float:
+    """Share of the true nearest that were found, over all queries.
+
+    Raises:
+        AssertionError: an answer is longer or shorter than the truth, or repeats a row.
+    """
+    found = 0
+    for answer, rows in zip(answers, true, strict=True):
+        if len(set(answer.tolist())) != len(rows) or len(answer) != len(rows):
+            raise AssertionError(f"{len(answer)} rows were answered where {len(rows)} exist")
+        found += len(np.intersect1d(answer, rows))
+    return found / sum(len(rows) for rows in true)
+
+
+@contextmanager
+def streaming(path: Path) -> Iterator[Callable[[], float]]:
+    """Reads a file's mapped bytes once per call: what no search of them can fall below.
+
+    Each of one or two threads takes the bitwise "or" of its share as 64-bit words. A call
+    returns the milliseconds of the faster number of threads. Mapping the file and starting
+    the threads count for nothing.
+    """
+    words = np.asarray(
+        np.memmap(path, dtype=np.uint64, mode="r", shape=(path.stat().st_size // 8,))
+    )
+
+    def read(threads: int) -> float:
+        start = time.perf_counter()
+        list(pool.map(np.bitwise_or.reduce, np.array_split(words, threads)))
+        return (time.perf_counter() - start) * 1e3
+
+    with ThreadPoolExecutor(2) as pool:
+        read(2)
+        yield lambda: min(read(1), read(2))
+
 
 _SIZES = (10_000, 100_000, 1_000_000)
 _LIMIT = 100

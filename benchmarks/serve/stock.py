@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torchvision import transforms
 
+from benchmarks.results import BenchmarkError
 from benchmarks.serve.contender import JPEG, Endpoint, as_is, running
-from benchmarks.serve.errors import BenchmarkError
 from newshelf.server.java import find_java
 from newshelf.server.ports import HOST, Ports, free_ports
 

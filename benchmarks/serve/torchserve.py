@@ -15,8 +15,8 @@ from pathlib import Path
 
 import yaml
 
+from benchmarks.results import BenchmarkError
 from benchmarks.serve.contender import JPEG, Endpoint
-from benchmarks.serve.errors import BenchmarkError
 from benchmarks.serve.models import Model
 from newshelf.config import Settings
 from newshelf.files import directory_aside
@@ -39,7 +39,7 @@ __all__ = [
     "write_archives",
 ]
 
-_ARCHIVER = "benchmarks.serve.write_archives"
+_BUILDER = "benchmarks.serve.build_models"
 _START_S = 60.0
 
 
@@ -105,7 +105,7 @@ def write_archives(model: Model, layout: Layout, name: str = "encoder") -> dict[
     store = model.workspace.root.parent / "stores" / layout.slug()
     shutil.rmtree(store, ignore_errors=True)
     done = subprocess.run(
-        [sys.executable, "-P", "-m", _ARCHIVER, str(model.workspace.export), str(store)],
+        [sys.executable, "-P", "-m", _BUILDER, "archive", str(model.workspace.export), str(store)],
         input=layout.settings(model.settings, name).model_dump_json(),
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,

@@ -1,4 +1,4 @@
--- The requests of benchmarks/serve/load.py, and what came of them.
+-- The requests of benchmarks/serve/wrk.py, and what came of them.
 --
 -- Arguments after "--": a file with one request per line, each as
 --   METHOD <tab> path <tab> body file <tab> header: value <tab> …

@@ -1,4 +1,4 @@
-"""``./run bench store``: store answers at a rate, in each database in turn, and write the waits."""
+"""`./run bench store`: tasks, context and command."""
 
 import platform
 import sqlite3
@@ -9,13 +9,28 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks.store.context import Context
+from benchmarks.records import newshelf_version, shown_path
+from benchmarks.report import Heading
 from benchmarks.suite import Suite, chosen, run_suite
-from benchmarks.transfer.environment import newshelf_version, shown_path
-from benchmarks.transfer.report import Heading
 from newshelf.pipeline.workspace import ROOT, WORKSPACES
 
-__all__ = ["REPORT", "TASKS", "Options", "run"]
+
+@dataclass(frozen=True)
+class Context:
+    """One run of the benchmark."""
+
+    work: Path
+    """Databases are made here, and taken away."""
+    rounds: int
+    """Turns of each contender."""
+    seconds: float
+    """Of one load."""
+    per_second: float
+    """Answers, over all gateways."""
+    busy_us: float
+    """What a gateway computes for each answer besides storing it."""
+    console: Console
+
 
 REPORT = ROOT / "docs" / "benchmarks" / "store.md"
 TASKS: dict[str, str] = {

@@ -6,10 +6,10 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from benchmarks.store.context import Context
+from benchmarks.results import Goal, Row, TaskResult
+from benchmarks.store.command import Context
 from benchmarks.store.gateway import made_answer
 from benchmarks.store.postgres import Postgres
-from benchmarks.transfer.result import Goal, Row, TaskResult
 from newshelf.rollout.records import Exposure, Feedback
 from newshelf.rollout.store import EventStore, Writes
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
@@ -13,17 +14,30 @@ from statistics import median
 
 import numpy as np
 
-from benchmarks.serve.others import Others
-from benchmarks.store.context import Context
-from benchmarks.store.disk import sync_ms
+from benchmarks.report import markdown_table
+from benchmarks.results import Goal, Row, TaskResult
+from benchmarks.serve.cpu import Others
+from benchmarks.store.command import Context
 from benchmarks.store.gateway import Plan, Result
 from benchmarks.store.postgres import Postgres
-from benchmarks.transfer.report import markdown_table
-from benchmarks.transfer.result import Goal, Row, TaskResult
 from newshelf.errors import SetupError
 from newshelf.pipeline.workspace import ROOT
 
-__all__ = ["run"]
+_BYTES = 16 * 1024
+_WRITES = 200
+
+
+def sync_ms(folder: Path) -> list[float]:
+    """``(200,)``: write 16 KiB at the end of a file, and wait for ``fdatasync``."""
+    taken = []
+    with tempfile.TemporaryFile(dir=folder) as file:
+        for _ in range(_WRITES):
+            os.write(file.fileno(), b"x" * _BYTES)
+            began = time.perf_counter()
+            os.fdatasync(file.fileno())
+            taken.append((time.perf_counter() - began) * 1e3)
+    return taken
+
 
 _GOAL_MS = 5.0
 _WARM_UP_S = 3.0

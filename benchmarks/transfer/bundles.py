@@ -5,10 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmarks.transfer.context import Context
-from benchmarks.transfer.merged import Merged, merged
-from benchmarks.transfer.ranking import Measure, embedded, rankers, rows_of
-from benchmarks.transfer.result import Goal, TaskResult
+from benchmarks.results import Goal, TaskResult
+from benchmarks.transfer.command import Context
+from benchmarks.transfer.ranking import Measure, Merged, embedded, merged, rankers, rows_of
 from newshelf.catalog import Catalog
 from newshelf.catalog.schema import category_levels
 from newshelf.evaluation.interactions import Interactions, read_interactions

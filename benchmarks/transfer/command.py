@@ -1,4 +1,4 @@
-"""``./run bench transfer``: run the tasks, print their tables, render the report."""
+"""`./run bench transfer`: tasks, context and command."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,16 +6,86 @@ from pathlib import Path
 
 from rich.console import Console
 
+from benchmarks.records import shown_path, versions
+from benchmarks.report import Heading
 from benchmarks.suite import Suite, chosen, run_suite
-from benchmarks.transfer.context import Context
-from benchmarks.transfer.environment import shown_path, versions
-from benchmarks.transfer.report import Heading
-from benchmarks.transfer.tasks import REVISIONS, TASKS
+from newshelf.catalog import Catalog, read_catalog
 from newshelf.config import Settings
 from newshelf.errors import SettingsError
 from newshelf.pipeline.workspace import ROOT, WORKSPACES
+from newshelf.transfer.build import Backbone, build_backbone
 
-__all__ = ["REPORT", "Options", "run"]
+TASKS: dict[str, str] = {
+    "jewellery": "benchmarks.transfer.jewellery:run",
+    "office": "benchmarks.transfer.office:run",
+    "wild": "benchmarks.transfer.wild:run",
+    "fusion": "benchmarks.transfer.fusion:run",
+    "home": "benchmarks.transfer.home:run",
+    "retail": "benchmarks.transfer.retail:run",
+    "bundles": "benchmarks.transfer.bundles:run",
+    "fusion-ranking": "benchmarks.transfer.fusion:run_ranking",
+    "episodes": "benchmarks.transfer.episodes:run",
+    "maml": "benchmarks.transfer.maml:run",
+    "xdeepfm": "benchmarks.transfer.xdeepfm:run",
+    "titles": "benchmarks.transfer.titles:run",
+}
+"""Task name → ``module:function``."""
+REVISIONS = {
+    "jewellery": 2,
+    "office": 2,
+    "wild": 2,
+    "home": 2,
+    "retail": 2,
+    "bundles": 2,
+    "fusion-ranking": 2,
+    "episodes": 2,
+    "maml": 2,
+    "xdeepfm": 2,
+}
+"""Raised when a task, or what it measures, changes so that earlier results no longer hold."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """One run of the benchmark."""
+
+    data: Path
+    """A folder of catalogues."""
+    kept_back: Path | None
+    """A folder like ``data`` with what was kept back: tested on instead of an own split."""
+    work: Path
+    """Cached features and models."""
+    figures: Path
+    """Where plots go."""
+    seeds: tuple[int, ...]
+    console: Console
+    settings: Settings
+
+    def catalog(self, name: str) -> Catalog:
+        """A data set.
+
+        Raises:
+            SettingsError: it is not there.
+        """
+        folder = self.data / name
+        if not folder.is_dir():
+            raise SettingsError(
+                f"{folder} is missing: the benchmark reads catalogues from --data DIR"
+            )
+        return read_catalog(folder)
+
+    def kept_back_catalog(self, name: str) -> Catalog | None:
+        """What was kept back of a data set; None when nothing was."""
+        if self.kept_back is None or not (self.kept_back / name).is_dir():
+            return None
+        return read_catalog(self.kept_back / name)
+
+    def backbone(self, catalog: Catalog) -> Backbone:
+        """Packaged towers and the catalogue's features from them, computed once."""
+        return build_backbone(
+            catalog, self.settings, {}, self.work / "features" / catalog.name, self.console
+        )
+
 
 REPORT = ROOT / "docs" / "benchmarks" / "transfer.md"
 _FIGURES = ROOT / "docs" / "images" / "benchmarks" / "transfer"

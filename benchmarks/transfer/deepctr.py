@@ -20,7 +20,7 @@ from newshelf.errors import SettingsError
 
 __all__ = ["Found", "copy_weights", "peer_python", "run_peer"]
 
-_SCRIPT = Path(__file__).parent / "peers" / "deepctr_xdeepfm.py"
+_SCRIPT = Path(__file__).with_name("deepctr_peer.py")
 _REQUIREMENTS = Path(__file__).parents[1] / "requirements.txt"
 _VARIABLE = "NEWSHELF_PEERS"
 _TIMEOUT_S = 1800

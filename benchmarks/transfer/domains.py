@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from benchmarks.transfer.result import Row
+from benchmarks.results import Row
 from newshelf.evaluation.figures import project
 from newshelf.evaluation.figures.canvas import MUTED, new_figure, save
 

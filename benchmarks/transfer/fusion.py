@@ -1,6 +1,6 @@
-"""What an absent picture or text costs, by kind of fusion, with and without dropping them."""
+"""Kinds of fusion: what an absent picture or text costs, and whole rankings."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -9,10 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.transfer.context import Context
-from benchmarks.transfer.result import Row, TaskResult
+from benchmarks.results import Row, TaskResult
+from benchmarks.transfer import bundles, home
+from benchmarks.transfer.command import Context
+from benchmarks.transfer.ranking import Measure, by_fusion, merged, rows_of
 from newshelf.catalog import Catalog
 from newshelf.evaluation.interactions import basket_interactions
+from newshelf.evaluation.types import Ranker, Split
 from newshelf.nn.encoder import Encoder
 from newshelf.nn.spec import FusionKind, FusionSpec
 from newshelf.transfer.build import Backbone
@@ -21,8 +24,6 @@ from newshelf.transfer.finetune import embed, train_source
 from newshelf.transfer.labels import HeadLabels, choose_categories, head_labels
 from newshelf.transfer.run import Run
 from newshelf.transfer.warm_start import warm_start
-
-__all__ = ["run"]
 
 _KINDS: tuple[FusionKind, ...] = ("attention", "early", "late")
 _DROPOUT = 0.2
@@ -163,3 +164,39 @@ def _recall(vectors: Tensor, rooms: list[np.ndarray[tuple[int], np.dtype[np.int6
         hits += int(((scores > own.unsqueeze(1)).sum(dim=1) < _K).sum())
         asked += len(items)
     return hits / max(1, asked)
+
+
+def run_ranking(context: Context) -> TaskResult:
+    """Train newshelf with each kind on both data sets."""
+    rooms, shoppers = merged(context, "home"), merged(context, "bundles")
+    home_splits = home.splits_of(rooms, context.seeds)
+    hidden = {"jewellery": bundles.splits_of(shoppers, context.seeds)}
+    rows = [
+        *_ranking_rows(context, rooms.catalog, home.MEASURES, home_splits, home_splits["all"]),
+        *_ranking_rows(context, shoppers.catalog, [bundles.MEASURE], hidden, hidden["jewellery"]),
+    ]
+    return TaskResult(
+        task="fusion-ranking",
+        title="Fusion: whole rankings by kind",
+        protocol=(
+            "newshelf with each kind of fusion, scorer and signals included, on the cases of "
+            f"[home](#home) and [bundles](#bundles). {context.settings.fusion.kind} is the default."
+        ),
+        rows=rows,
+        percent=False,
+    )
+
+
+def _ranking_rows(
+    context: Context,
+    catalog: Catalog,
+    measures: Sequence[Measure],
+    splits: Mapping[str, Sequence[Split]],
+    learned: Sequence[Split],
+) -> list[Row]:
+    named = [replace(one, name=f"{catalog.name}: {one.name}") for one in measures]
+    fitted: list[tuple[tuple[()], Sequence[Ranker]]] = []
+    for seed, split in zip(context.seeds, learned, strict=True):
+        context.console.print(f"{catalog.name} by fusion, seed {seed}")
+        fitted.append(((), by_fusion(context, catalog, split, seed)))
+    return rows_of(named, splits, fitted, _K)

@@ -6,10 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from benchmarks.transfer.context import Context
-from benchmarks.transfer.merged import Merged, merged
-from benchmarks.transfer.ranking import Measure, embedded, rankers, rows_of
-from benchmarks.transfer.result import Goal, TaskResult
+from benchmarks.results import Goal, TaskResult
+from benchmarks.transfer.command import Context
+from benchmarks.transfer.ranking import Measure, Merged, embedded, merged, rankers, rows_of
 from newshelf.evaluation.interactions import Interactions, basket_interactions
 from newshelf.evaluation.types import BoolArray, Case, IntArray, Split
 

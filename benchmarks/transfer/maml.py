@@ -1,46 +1,263 @@
-"""A new category's first twenty events: MAML's start beside the general model's."""
+"""Adapting the scorer to a new category from 20 events: MAML and the general model."""
 
+import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
 from sklearn.cluster import KMeans
+from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.methods.meta.event_tasks import CategoryScorer
-from benchmarks.transfer.category_methods import (
-    COMPARED,
-    DRAWS,
-    INNER,
-    TILT,
-    best_rates,
-    general_model,
-    meta_trained,
-    ndcg_curve,
-    tuned,
+from benchmarks.methods.meta.event_tasks import (
+    CategoryEvents,
+    CategoryScorer,
+    Events,
+    EventTasks,
+    JointEvents,
+    category_events,
+    event_loss,
+    event_part,
 )
-from benchmarks.transfer.context import Context
-from benchmarks.transfer.new_category import (
-    CASES,
-    CATEGORIES,
-    SUPPORT,
-    TEST,
-    VALIDATION,
-    K,
-    New,
-    World,
-    make_world,
-    ndcg_of_scores,
-    read_shoppers,
-    support_events,
-)
-from benchmarks.transfer.result import Goal, Row, TaskResult
+from benchmarks.methods.meta.maml import Maml, Predict
+from benchmarks.results import Goal, Row, TaskResult
+from benchmarks.transfer.command import Context
+from newshelf.catalog import Catalog
+from newshelf.errors import TrainingError
 from newshelf.evaluation.figures.lines import Line, draw_lines
+from newshelf.evaluation.metrics import hits, ndcg, tie_order, top_items
+from newshelf.evaluation.types import BoolArray, Case, FloatArray, IntArray
 from newshelf.nn.scorer import SiameseScorer
 from newshelf.nn.spec import ScorerSpec
+from newshelf.transfer.loop import fit
 from newshelf.transfer.run import Run
 
-__all__ = ["run"]
+CATEGORIES, TEST, VALIDATION = 40, 10, 6
+SUPPORT, CANDIDATES, K = 20, 64, 10
+CASES = 200
+"""Shoppers of a category that are asked at most."""
+_HISTORY = 20
+_FEWEST_ITEMS, _FEWEST_SHOPPERS = 30, 150
+"""Clusters below are no category."""
+
+
+@dataclass(frozen=True)
+class New:
+    """A category held out."""
+
+    events: CategoryEvents
+    adapt: IntArray
+    """Events that may be adapted to."""
+    asked: Events
+    """The first event of each of the other shoppers, against all the category's products."""
+    cases: list[Case]
+    """What each of them took, parallel to ``asked``."""
+
+
+@dataclass(frozen=True)
+class World:
+    """The categories of a seed."""
+
+    embeddings: Tensor
+    train: list[CategoryEvents]
+    validation: list[New]
+    new: list[New]
+
+
+@dataclass(frozen=True)
+class Shoppers:
+    """What each shopper took, oldest first, and when."""
+
+    sequences: list[IntArray]
+    timestamps: list[IntArray]
+
+
+def read_shoppers(catalog: Catalog) -> Shoppers:
+    """The sequences of a catalogue's events.
+
+    Raises:
+        TrainingError: it has none.
+    """
+    if catalog.events is None:
+        raise TrainingError(f"{catalog.folder} has no events to adapt to")
+    frame = catalog.events
+    rows = frame["item_id"].map(catalog.item_index).to_numpy(dtype=np.int64)
+    times = frame["timestamp"].to_numpy(dtype=np.int64)
+    groups = frame.groupby("user_id", sort=True).indices.values()
+    places = [np.sort(group) for group in groups]
+    return Shoppers([rows[at] for at in places], [times[at] for at in places])
+
+
+def make_world(embeddings: Tensor, category: IntArray, shoppers: Shoppers, seed: int) -> World:
+    """Hold categories out; see the protocol of the task ``maml``."""
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(_usable(category, shoppers))
+    new, validation = order[:TEST], order[TEST : TEST + VALIDATION]
+    train = order[TEST + VALIDATION :]
+    known = np.isin(category, train)
+
+    def events(inside: BoolArray) -> CategoryEvents:
+        return category_events(
+            shoppers.sequences,
+            shoppers.timestamps,
+            inside,
+            known & ~inside,
+            max_history=_HISTORY,
+        )
+
+    return World(
+        embeddings,
+        [
+            events(category == number)
+            for number in train
+            if (category == number).sum() >= CANDIDATES
+        ],
+        [_held_out(embeddings, events(category == number), rng) for number in validation],
+        [_held_out(embeddings, events(category == number), rng) for number in new],
+    )
+
+
+def _usable(category: IntArray, shoppers: Shoppers) -> list[int]:
+    """Categories with enough products to rank and shoppers to adapt to and to ask."""
+    visits = np.zeros(CATEGORIES, dtype=np.int64)
+    for sequence in shoppers.sequences:
+        visits[np.unique(category[sequence])] += 1
+    sizes = np.bincount(category, minlength=CATEGORIES)
+    return np.flatnonzero((sizes >= _FEWEST_ITEMS) & (visits >= _FEWEST_SHOPPERS)).tolist()
+
+
+def _held_out(embeddings: Tensor, events: CategoryEvents, rng: np.random.Generator) -> New:
+    order = rng.permutation(np.unique(events.shopper))
+    half = len(order) // 2
+    others = events.of(order[half : half + CASES])
+    _, first = np.unique(events.shopper[others], return_index=True)
+    asked = others[first]
+    nothing = np.zeros(0, dtype=np.int64)
+    cases = [
+        Case(nothing, np.unique(events.target[events.shopper == events.shopper[at]]))
+        for at in asked
+    ]
+    questions = event_part(embeddings, events, asked, None)
+    return New(events, events.of(order[:half]), questions, cases)
+
+
+def ndcg_after(held: New, predict: Predict) -> float:
+    """Mean over the shoppers asked; all products of the category are ranked."""
+    part = held.asked
+    with torch.no_grad():
+        scores = predict(part.history, part.mask, part.candidates).numpy()
+    return ndcg_of_scores(scores, held)
+
+
+def ndcg_of_scores(scores: FloatArray, held: New) -> float:
+    """Mean NDCG@K of ``(cases, products)`` scores."""
+    size = len(held.events.items)
+    top = top_items(scores, K, tie_order(size))
+    return float(ndcg(hits(top, held.cases, size), held.cases, K).mean())
+
+
+def support_events(held: New, draw: int) -> IntArray:
+    """Numbers of the events to adapt to, one each of different shoppers."""
+    rng = np.random.default_rng(draw)
+    order = rng.permutation(held.adapt)
+    _, first = np.unique(held.events.shopper[order], return_index=True)
+    return order[np.sort(first)[:SUPPORT]]
+
+
+COMPARED = 20
+"""The general model's steps, whose NDCG is to be reached."""
+INNER, DRAWS = 2, 2
+TILT = 2.0
+"""Of the popularity in meta-training's tasks."""
+_QUERIES = 20
+_RATES = (0.003, 0.01, 0.03, 0.1, 0.3)
+"""Of fine-tuning; the best on the validation categories is taken."""
+
+
+def ndcg_curve(
+    world: World, categories: Sequence[New], maml: Maml, steps: Sequence[int]
+) -> list[float]:
+    """NDCG after each of ``steps``, mean over categories and draws of the 20 events."""
+    found = []
+    for held in categories:
+        for draw in range(DRAWS):
+            support = event_part(world.embeddings, held.events, support_events(held, draw), None)
+            path = enumerate(maml.trajectory(support, max(steps)))
+            found.append(
+                [ndcg_after(held, partial(maml.predict, p)) for at, p in path if at in steps]
+            )
+    mean: list[float] = np.mean(found, axis=0).tolist()
+    return mean
+
+
+def general_model(world: World, scratch: CategoryScorer, run: Run) -> CategoryScorer:
+    """Trained on the events of the learned categories alike, from a copy of ``scratch`` on."""
+    general = copy.deepcopy(scratch)
+    joint = JointEvents(general)
+    fit(
+        "general",
+        joint,
+        _tasks(world).batches(tasks=8, steps=20),
+        torch.optim.AdamW(joint.parameters(), lr=1e-3, weight_decay=0.01),
+        run,
+        epochs=10,
+        validate=lambda: float(np.mean([ndcg_after(c, general) for c in world.validation])),
+        patience=3,
+    )
+    return general
+
+
+def tuned(world: World, model: CategoryScorer, *, steps: int) -> Maml:
+    """Gradient descent from ``model``, at the rate that validates best after ``steps``."""
+
+    def reached(rate: float) -> float:
+        maml = Maml(model, event_loss, steps=steps, rate=rate)
+        return ndcg_curve(world, world.validation, maml, (steps,))[0]
+
+    return Maml(model, event_loss, steps=steps, rate=max(_RATES, key=reached))
+
+
+def best_rates(world: World, model: CategoryScorer, steps: Sequence[int]) -> dict[int, Maml]:
+    """Gradient descent from ``model``, for each number of steps at the rate that validates best."""
+    runs = [Maml(model, event_loss, steps=max(steps), rate=rate) for rate in _RATES]
+    curves = [ndcg_curve(world, world.validation, maml, steps) for maml in runs]
+    return {step: runs[int(np.argmax([c[at] for c in curves]))] for at, step in enumerate(steps)}
+
+
+def meta_trained(world: World, start: Maml, run: Run, *, first_order: bool) -> Maml:
+    """MAML from a general model and the rate at which few steps are best, with learned rates."""
+    maml = Maml(
+        copy.deepcopy(start.model),
+        event_loss,
+        steps=INNER,
+        rate=start.rate,
+        first_order=first_order,
+        learn_rates=True,
+        every_step=True,
+    )
+    groups = [
+        {"params": [*maml.model.parameters()], "lr": 3e-4},
+        {"params": [maml.log_rates], "lr": 0.05},
+    ]
+    after = range(1, maml.steps + 1)
+    fit(
+        "maml-first" if first_order else "maml-second",
+        maml,
+        replace(_tasks(world), tilt=TILT).batches(tasks=4, steps=20),
+        torch.optim.AdamW(groups, weight_decay=0.01),
+        run,
+        epochs=4,
+        validate=lambda: float(np.mean(ndcg_curve(world, world.validation, maml, after))),
+        patience=2,
+    )
+    return maml
+
+
+def _tasks(world: World) -> EventTasks:
+    return EventTasks(world.embeddings, world.train, SUPPORT, _QUERIES, CANDIDATES)
+
 
 _SPEC = ScorerSpec(width=64, hidden=128, dropout=0.0)
 _STEPS = (0, 1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50)

@@ -11,7 +11,8 @@ from torch.nn.functional import normalize
 from benchmarks.methods.adapt.adapt import DEFAULT, METHODS, AdaptSettings, adapt
 from benchmarks.methods.adapt.domains import Labelled, Unlabelled
 from benchmarks.methods.adapt.network import Projection
-from benchmarks.transfer.context import Context
+from benchmarks.results import Goal, Row, TaskResult
+from benchmarks.transfer.command import Context
 from benchmarks.transfer.domains import (
     draw_domains,
     draw_rows,
@@ -19,7 +20,6 @@ from benchmarks.transfer.domains import (
     linear_probe,
     method_name,
 )
-from benchmarks.transfer.result import Goal, Row, TaskResult
 from newshelf.catalog import Catalog
 from newshelf.config import ImageTowerSettings
 from newshelf.nn.weights import load_image_tower

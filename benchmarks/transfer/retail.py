@@ -1,21 +1,59 @@
 """Purchases over time: what a customer buys next, and which of the new items."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import numpy as np
 
-from benchmarks.transfer.ceiling import Asked, weighed_by_answers
-from benchmarks.transfer.context import Context
-from benchmarks.transfer.merged import Merged, merged
-from benchmarks.transfer.ranking import Measure, embedded, rankers, rows_of
-from benchmarks.transfer.result import Goal, TaskResult
+from benchmarks.results import Goal, TaskResult
+from benchmarks.transfer.command import Context
+from benchmarks.transfer.ranking import Measure, Merged, embedded, merged, rankers, rows_of
+from newshelf.config import BlendSettings
 from newshelf.evaluation.evaluate import evaluate
 from newshelf.evaluation.interactions import Interactions, read_interactions
 from newshelf.evaluation.splits import cut_at
-from newshelf.evaluation.types import BoolArray, Case, Split
+from newshelf.evaluation.types import BoolArray, Case, FloatArray, IntArray, Split
 from newshelf.transfer.ranking import BlendRanker
+from newshelf.transfer.siamese import score_all
+from newshelf.transfer.signals.blending import fit_blend, make_signals
 
-__all__ = ["run"]
+
+@dataclass(frozen=True)
+class Asked:
+    """Every item by how many cases ask for it, the same for all shoppers."""
+
+    split: Split
+    name: str = "what will be asked for"
+
+    def scores(self, histories: Sequence[IntArray]) -> FloatArray:
+        """``(len(histories), N)`` float32."""
+        asked = np.concatenate([case.relevant for case in self.split.cases])
+        counts = np.bincount(asked, minlength=self.split.n_items).astype(np.float32)
+        return np.tile(counts, (len(histories), 1))
+
+
+def weighed_by_answers(served: BlendRanker, split: Split, settings: BlendSettings) -> BlendRanker:
+    """The ranking with the signals' weights fitted on the cases that it is tested on.
+
+    Args:
+        served: trained on ``split.train``.
+        split: all items are ranked in it.
+        settings: that ``served`` was trained with.
+    """
+    histories = [case.history for case in split.cases]
+    signals = make_signals(served.embeddings, split.train, split.train_timestamps, settings)
+    relevant = [case.relevant for case in split.cases]
+    weights, intercept = fit_blend(
+        signals,
+        split.cases,
+        score_all(served.ranking.scorer, served.embeddings, histories),
+        np.unique(np.concatenate([*split.train, *relevant])),
+        np.random.default_rng(0),
+    )
+    ranking = replace(served.ranking, blend=signals.weighed(weights, intercept))
+    return replace(served, ranking=ranking, name="weights fitted on the answers")
+
 
 _K = 20
 _TESTED_S = 38 * 86_400

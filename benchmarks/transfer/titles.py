@@ -1,21 +1,327 @@
-"""What is known from titles: spans in Chinese ones, colours and types from English ones."""
+"""Attributes from titles: spans in Chinese ones, colours and types from English ones."""
 
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import RidgeClassifier
 
-from benchmarks.transfer.context import Context
-from benchmarks.transfer.result import Row, TaskResult
-from benchmarks.transfer.titles_chinese import LABELS, ChineseResult, Scores, measure_chinese
-from benchmarks.transfer.titles_english import CALIBRATION, measure_english
+from benchmarks.methods.ctr.train import calibration_error
+from benchmarks.results import Row, TaskResult
+from benchmarks.transfer.command import Context
+from newshelf.catalog import Catalog
 from newshelf.evaluation.figures.canvas import COLOURS, MUTED, new_figure, save
 from newshelf.knowledge.build import catalog_texts
+from newshelf.knowledge.gazetteer import Gazetteer
+from newshelf.knowledge.heads import HeadReading, head_facts
 from newshelf.knowledge.learning import learn_lexicon
+from newshelf.knowledge.lexicon import Lexicon
+from newshelf.knowledge.span_f1 import SpanScore, span_scores
+from newshelf.knowledge.spans import Span, TaggedTitle, read_tagged
+from newshelf.knowledge.statements import Texts
+from newshelf.knowledge.tagger import train_tagger
+from newshelf.knowledge.vocabulary import packaged_lexicon
 
-__all__ = ["run"]
+ALL = "Chinese titles, span F1"
+UNSEEN = "Chinese titles that are not among the training titles, span F1"
+LABELS = {"HCCX": "product", "HPPX": "brand", "XH": "model", "MISC": "other"}
+_TAGGER = "CRF"
+_SETS = {ALL: False, UNSEEN: True}
 
+Tag = Callable[[str], list[Span]]
+Scores = Mapping[str, SpanScore]
+
+
+@dataclass(frozen=True)
+class ChineseResult:
+    """What was measured."""
+
+    rows: Sequence[Row]
+    by_type: Mapping[str, Scores]
+    """Of the first seed and all test titles: method → label → score."""
+    trained_on: int
+    tested_on: int
+    seen: int
+    """Test titles that are among the training titles, letter by letter."""
+
+
+def measure_chinese(context: Context) -> ChineseResult:
+    """Train on the training titles, with one tagger per seed, and score exact spans."""
+    train, test = _titles(context)
+    known = {tagged.title for tagged in train}
+    gazetteer = Gazetteer.learn(train)
+    baselines: dict[str, Tag] = {
+        "longest name known": gazetteer.tag,
+        "longest name that is mostly one": lambda title: gazetteer.tag(title, 0.5),
+    }
+    taggers = [_train(train, seed) for seed in context.seeds]
+    rows: list[Row] = []
+    for measure, unseen in _SETS.items():
+        titles = [tagged for tagged in test if not (unseen and tagged.title in known)]
+        if not titles:
+            continue
+        for name, tag in baselines.items():
+            f1 = _scores(tag, titles)[""].f1
+            rows.append(Row(measure, name, [f1] * len(context.seeds), baseline=True))
+        rows.append(Row(measure, _TAGGER, [_scores(tag, titles)[""].f1 for tag in taggers]))
+    return ChineseResult(
+        rows=[*rows, *_by_label(baselines, taggers, test)],
+        by_type={
+            **{name: _scores(tag, test) for name, tag in baselines.items()},
+            _TAGGER: _scores(taggers[0], test),
+        },
+        trained_on=len(train),
+        tested_on=len(test),
+        seen=sum(tagged.title in known for tagged in test),
+    )
+
+
+def _titles(context: Context) -> tuple[list[TaggedTitle], list[TaggedTitle]]:
+    folder = context.data / "titles-zh"
+    train, dev = (read_tagged(folder / f"{name}.jsonl") for name in ("train", "dev"))
+    kept = sorted((context.kept_back / "titles-zh").glob("*.jsonl")) if context.kept_back else []
+    if not kept:
+        return train, dev
+    return [*train, *dev], [tagged for path in kept for tagged in read_tagged(path)]
+
+
+def _train(titles: Sequence[TaggedTitle], seed: int) -> Tag:
+    with tempfile.TemporaryDirectory() as scratch:
+        return train_tagger(titles, seed, Path(scratch)).tag
+
+
+def _scores(tag: Tag, titles: Sequence[TaggedTitle]) -> Scores:
+    return span_scores([tag(item.title) for item in titles], [item.spans for item in titles])
+
+
+def _by_label(
+    baselines: Mapping[str, Tag], taggers: Sequence[Tag], test: Sequence[TaggedTitle]
+) -> list[Row]:
+    looked_up = {name: _scores(tag, test) for name, tag in baselines.items()}
+    tagged = [_scores(tag, test) for tag in taggers]
+    rows: list[Row] = []
+    for label, word in LABELS.items():
+        measure = f"Chinese titles, span F1: {word} ({label})"
+        none = SpanScore(0, 0, 0)
+        for name, scores in looked_up.items():
+            values = [scores.get(label, none).f1] * len(taggers)
+            rows.append(Row(measure, name, values, baseline=True))
+        rows.append(Row(measure, _TAGGER, [scores.get(label, none).f1 for scores in tagged]))
+    return rows
+
+
+COLOR, TYPE = "fashion, colour from the title", "fashion, type from the title"
+CALIBRATION = "fashion, colour: how far confidences are off"
 _LEAST = 0.6
+"""What serving asks for."""
+_LEARNED_SHARE = 0.5
+_RATES = ("precision", "recall", "F1")
+_RIDGE = 1.0
+_MODEL = "picture + text model"
+_PACKAGED, _LEARNED = "packaged words", "packaged and learned words"
+
+Values = Collection[str]
+Sure = Mapping[str, float]
+"""Value → confidence."""
+Read = Callable[[Texts], Values]
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One attribute: what is right, and who says what."""
+
+    measure: str
+    truth: Sequence[Values]
+    said: Mapping[str, Sequence[Values]]
+    baseline: str
+    off: Mapping[str, float] = field(default_factory=dict)
+    """Expected calibration error of each method that gives confidences."""
+
+
+def measure_english(context: Context) -> list[Row]:
+    """Learn words on one half of the products and read the titles of the other.
+
+    The halves are drawn anew for each seed; with a kept-back part, that is read instead.
+    """
+    catalog = context.catalog("fashion")
+    kept = context.kept_back_catalog("fashion")
+    texts = catalog_texts(catalog)
+    features = _features(context, catalog)
+    runs: list[list[_Task]] = []
+    for seed in context.seeds:
+        learn = np.random.default_rng(seed).random(len(texts)) < _LEARNED_SHARE
+        if kept is not None:
+            tested = catalog_texts(kept)
+            runs.append(_read(texts, tested, {}))
+        else:
+            known = [text for text, keep in zip(texts, learn, strict=True) if keep]
+            tested = [text for text, keep in zip(texts, learn, strict=True) if not keep]
+            runs.append(_read(known, tested, _heads(texts, features, learn, seed)))
+    return _rows(runs)
+
+
+def _read(
+    known: Sequence[Texts], tested: Sequence[Texts], heads: Mapping[str, Sequence[Sure]]
+) -> list[_Task]:
+    packaged, learned = packaged_lexicon(), learn_lexicon(known)
+    colours = {value for text in known for value in text.stated.get("color", ())}
+    types = {text.stated["product_type"][0] for text in known if "product_type" in text.stated}
+    readers: dict[str, Read] = {
+        "any stated colour, as letters": lambda text: _inside(text.title, colours, packaged),
+        _PACKAGED: lambda text: _certain(_sure(packaged, text)),
+        _LEARNED: lambda text: _certain(_sure(learned, text)),
+    }
+    said: dict[str, Sequence[Values]] = {
+        name: [read(text) for text in tested] for name, read in readers.items()
+    }
+    for name, sure in heads.items():
+        said[name] = [_certain(values) for values in sure]
+    if heads:
+        words, model = said[_LEARNED], said[_MODEL]
+        said["words, then the model"] = [a or b for a, b in zip(words, model, strict=True)]
+    truth = [
+        {packaged.canonical("color", value) for value in text.stated.get("color", ())}
+        for text in tested
+    ]
+    confidences = {
+        _PACKAGED: [_sure(packaged, text) for text in tested],
+        _LEARNED: [_sure(learned, text) for text in tested],
+        **heads,
+    }
+    leaves = {path.rsplit(" > ", 1)[-1].lower(): path.lower() for path in sorted(types)}
+    return [
+        _Task(
+            COLOR,
+            truth,
+            said,
+            "any stated colour, as letters",
+            {name: _off(sure, truth) for name, sure in confidences.items()},
+        ),
+        _Task(
+            TYPE,
+            [{value.lower() for value in t.stated.get("product_type", ())} for t in tested],
+            {
+                "longest name of a type, as letters": [_leaf(t.title, leaves) for t in tested],
+                _LEARNED: [_type(learned, text, types) for text in tested],
+            },
+            "longest name of a type, as letters",
+        ),
+    ]
+
+
+def _sure(lexicon: Lexicon, text: Texts) -> Sure:
+    found = lexicon.find(text.title)
+    return {m.value: m.confidence for m in found if m.attribute == "color"}
+
+
+def _certain(sure: Sure) -> Values:
+    return {value for value, confidence in sure.items() if confidence >= _LEAST}
+
+
+def _off(sure: Sequence[Sure], truth: Sequence[Values]) -> float:
+    pairs = [
+        (confidence, value in right)
+        for one, right in zip(sure, truth, strict=True)
+        if right
+        for value, confidence in one.items()
+    ]
+    confidence, right = np.array(pairs, dtype=np.float64).reshape(-1, 2).T
+    return calibration_error(confidence, right)
+
+
+def _type(lexicon: Lexicon, text: Texts, types: Values) -> Values:
+    """The surest of the types that products state; a wider one would not be the answer."""
+    found = [
+        mention
+        for mention in lexicon.find(text.title)
+        if mention.attribute == "product_type" and mention.value in types
+    ]
+    best = max(found, key=lambda mention: mention.confidence, default=None)
+    return {best.value.lower()} if best and best.confidence >= _LEAST else set()
+
+
+def _inside(title: str, colours: Values, lexicon: Lexicon) -> Values:
+    return {lexicon.canonical("color", value) for value in colours if value in title.lower()}
+
+
+def _leaf(title: str, leaves: Mapping[str, str]) -> Values:
+    # Without the plural's s, which titles seldom have.
+    found = [name for name in leaves if name.removesuffix("s") in title.lower()]
+    return {leaves[max(found, key=len)]} if found else set()
+
+
+def _features(context: Context, catalog: Catalog) -> NDArray[np.float32]:
+    table = context.backbone(catalog).table
+    parts = [part.numpy() for part in (table.image, table.text)]
+    unit = [part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-9) for part in parts]
+    features: NDArray[np.float32] = np.concatenate(unit, axis=1).astype(np.float32)
+    return features
+
+
+def _heads(
+    texts: Sequence[Texts], features: NDArray[np.float32], learn: NDArray[np.bool_], seed: int
+) -> dict[str, list[Sure]]:
+    """A linear head on the frozen towers' features; a fifth of its products calibrate it."""
+    lexicon = packaged_lexicon()
+    named = [text.stated.get("color", ("",))[0] for text in texts]
+    colours = np.array([lexicon.canonical("color", value) if value else "" for value in named])
+    rows = np.flatnonzero(learn & (colours != ""))
+    rows = np.random.default_rng(seed).permutation(rows)
+    held, trained = rows[: len(rows) // 5], rows[len(rows) // 5 :]
+    model = RidgeClassifier(alpha=_RIDGE).fit(features[trained], colours[trained])
+    number = {value: at for at, value in enumerate(model.classes_)}
+    target = np.full(len(texts), -1)
+    target[held] = [number.get(value, -1) for value in colours[held]]
+    reading = HeadReading(
+        "color",
+        list(model.classes_),
+        model.decision_function(features).astype(np.float32),
+        target,
+        ~learn,
+    )
+    tested = np.flatnonzero(~learn)
+    return {_MODEL: _facts(reading, tested)}
+
+
+def _facts(reading: HeadReading, tested: NDArray[np.int64]) -> list[Sure]:
+    ids = [str(row) for row in range(len(reading.logits))]
+    said = {fact.item_id: fact for fact in head_facts(ids, reading, 0.0)}
+    return [{said[str(row)].value: said[str(row)].confidence} for row in tested]
+
+
+def _rows(runs: Sequence[Sequence[_Task]]) -> list[Row]:
+    rows: list[Row] = []
+    for tasks in zip(*runs, strict=True):
+        scores = {
+            name: [_rates(task.said[name], task.truth) for task in tasks] for name in tasks[0].said
+        }
+        for place, rate in enumerate(_RATES):
+            rows += [
+                Row(
+                    f"{tasks[0].measure}: {rate}",
+                    name,
+                    [values[place] for values in found],
+                    baseline=name == tasks[0].baseline,
+                )
+                for name, found in scores.items()
+            ]
+        rows += [
+            Row(CALIBRATION, name, [task.off[name] for task in tasks], baseline=name == _PACKAGED)
+            for name in tasks[0].off
+        ]
+    return rows
+
+
+def _rates(said: Sequence[Values], truth: Sequence[Values]) -> tuple[float, float, float]:
+    """Micro-averaged over the products that state the attribute."""
+    pairs = [(set(one), set(other)) for one, other in zip(said, truth, strict=True) if other]
+    right = sum(len(one & other) for one, other in pairs)
+    found, wanted = sum(len(one) for one, _ in pairs), sum(len(other) for _, other in pairs)
+    precision, recall = right / max(found, 1), right / max(wanted, 1)
+    return precision, recall, 2 * right / max(found + wanted, 1)
 
 
 def run(context: Context) -> TaskResult:

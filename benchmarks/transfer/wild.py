@@ -11,9 +11,9 @@ from torch import Tensor
 
 from benchmarks.methods.adapt.adapt import DEFAULT, METHODS, AdaptSettings, adapt
 from benchmarks.methods.adapt.domains import Labelled, Unlabelled
-from benchmarks.transfer.context import Context
+from benchmarks.results import Goal, Row, TaskResult
+from benchmarks.transfer.command import Context
 from benchmarks.transfer.domains import draw_domains, draw_rows, linear_probe, method_name
-from benchmarks.transfer.result import Goal, Row, TaskResult
 from newshelf.catalog import Catalog
 from newshelf.catalog.schema import category_levels
 from newshelf.transfer.run import Run

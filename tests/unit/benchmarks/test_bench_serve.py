@@ -10,13 +10,11 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks.__main__ import app
-from benchmarks.serve.command import Options
-from benchmarks.serve.errors import BenchmarkError
-from benchmarks.serve.others import Others
+from benchmarks.results import BenchmarkError, Goal, Row, TaskResult
+from benchmarks.serve.command import TASKS, Options
+from benchmarks.serve.cpu import Others
+from benchmarks.serve.memory import proportional_bytes, require_unshared
 from benchmarks.serve.peer import Peer, PeerLayout, Served
-from benchmarks.serve.tasks import TASKS
-from benchmarks.serve.workers import proportional_bytes, require_unshared
-from benchmarks.transfer.result import Goal, Row, TaskResult
 
 
 @pytest.fixture(autouse=True)

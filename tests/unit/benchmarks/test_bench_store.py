@@ -11,11 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks.__main__ import app
+from benchmarks.results import Row, TaskResult
 from benchmarks.store import command, writes
-from benchmarks.store.disk import sync_ms
 from benchmarks.store.gateway import Plan, Result
 from benchmarks.store.postgres import Postgres
-from benchmarks.transfer.result import Row, TaskResult
+from benchmarks.store.writes import sync_ms
 from newshelf.errors import SetupError
 from newshelf.rollout.store import EventStore
 

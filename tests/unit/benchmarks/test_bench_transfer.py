@@ -10,9 +10,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from benchmarks.__main__ import app
-from benchmarks.transfer.command import Options
-from benchmarks.transfer.result import Goal, Row, TaskResult
-from benchmarks.transfer.tasks import REVISIONS, TASKS
+from benchmarks.results import Goal, Row, TaskResult
+from benchmarks.transfer.command import REVISIONS, TASKS, Options
 from newshelf.errors import TrainingError
 
 

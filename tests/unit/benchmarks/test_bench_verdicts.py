@@ -3,9 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks.transfer.result import Goal, Row, TaskResult
-from benchmarks.transfer.verdict import judge
-from benchmarks.transfer.words import goal_words, reached_words, row_words, value_words
+from benchmarks.report import goal_words, reached_words, row_words, value_words
+from benchmarks.results import Goal, Row, TaskResult, judge
 
 BASELINES = (Row("m", "weak", [0.1], baseline=True), Row("m", "strong", [0.4], baseline=True))
 

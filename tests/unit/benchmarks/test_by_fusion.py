@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from benchmarks.transfer import ranking
-from benchmarks.transfer.context import Context
+from benchmarks.transfer.command import Context
 from newshelf.config import FusionSettings, Settings
 
 

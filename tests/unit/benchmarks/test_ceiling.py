@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from benchmarks.transfer.ceiling import Asked, weighed_by_answers
+from benchmarks.transfer.retail import Asked, weighed_by_answers
 from newshelf.config import BlendSettings, ScorerSettings
 from newshelf.evaluation.evaluate import evaluate
 from newshelf.evaluation.types import Case, Split

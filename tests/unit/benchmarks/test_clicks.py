@@ -8,8 +8,8 @@ import pytest
 
 from benchmarks.methods.ctr.fields import field_table
 from benchmarks.methods.ctr.train import XDeepFMSettings
-from benchmarks.transfer.clicks import labelled_rows, read_shop, time_case_split
 from benchmarks.transfer.deepctr import run_peer
+from benchmarks.transfer.xdeepfm import labelled_rows, read_shop, time_case_split
 from newshelf.catalog import read_catalog
 from newshelf.errors import SettingsError, TrainingError
 

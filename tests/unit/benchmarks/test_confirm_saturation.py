@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.loadtest.confirm import greatest_rate, traffic_of
-from benchmarks.serve.load import Load, Request, load
+from benchmarks.serve.wrk import Load, Request, load
 from loadtest.options import Options, Target, make_plan
 from tests.unit.loadtest.made_records import made_record, made_second
 

@@ -3,8 +3,8 @@
 import torch
 from PIL import Image
 
+from benchmarks.results import Row
 from benchmarks.transfer.domains import draw_domains, draw_rows, draw_table, linear_probe
-from benchmarks.transfer.result import Row
 from benchmarks.transfer.wild import SOURCE_CLASSES, TARGET_CLASSES
 
 

@@ -2,9 +2,16 @@ import numpy as np
 import pytest
 
 from benchmarks.serve import search
-from benchmarks.serve.search_data import grown, write_grown
-from benchmarks.serve.search_made import codes_path, make
-from benchmarks.serve.search_measure import recall, streaming, timed, truth
+from benchmarks.serve.search import (
+    codes_path,
+    grown,
+    make,
+    recall,
+    streaming,
+    timed,
+    truth,
+    write_grown,
+)
 from newshelf.serving.search.plain import PlainSearch
 
 

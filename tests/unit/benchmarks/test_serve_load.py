@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.serve.errors import BenchmarkError
-from benchmarks.serve.load import Request, load, parse_wrk, require_wrk
+from benchmarks.results import BenchmarkError
+from benchmarks.serve.wrk import Request, load, parse_wrk, require_wrk
 
 FOUND = {
     "requests": 1000,

@@ -10,20 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from benchmarks.report import markdown_table
+from benchmarks.results import BenchmarkError, Goal, Row, TaskResult, judge
 from benchmarks.serve import rounds
-from benchmarks.serve.check import check_answers, cosines
-from benchmarks.serve.clients import CLIENTS, _leaders
-from benchmarks.serve.contender import Endpoint
+from benchmarks.serve.contender import Endpoint, check_answers, cosines
 from benchmarks.serve.encoder import STOCK, best_peer
-from benchmarks.serve.errors import BenchmarkError
-from benchmarks.serve.load import Load
-from benchmarks.serve.rounds import Measured, Plan, Turn, run_rounds, server_turn
+from benchmarks.serve.rounds import Measured, Plan, Turn, details, run_rounds, server_turn
 from benchmarks.serve.stock import Stock
-from benchmarks.serve.tables import details
+from benchmarks.serve.sweeps import CLIENT_COUNTS, _leaders
 from benchmarks.serve.torchserve import Layout
-from benchmarks.transfer.report import markdown_table
-from benchmarks.transfer.result import Goal, Row, TaskResult
-from benchmarks.transfer.verdict import judge
+from benchmarks.serve.wrk import Load
 from newshelf.config import Settings
 
 QUIET = Console(quiet=True)
@@ -260,12 +256,12 @@ def test_layouts_have_folders_of_their_own():
 
 def test_where_a_peer_leads_the_notes_say_so():
     measured = {name: Measured(name, "") for name in ("Newshelf", "one worker", "peer", "other")}
-    for clients in CLIENTS:
+    for clients in CLIENT_COUNTS:
         measured["Newshelf"].add(clients, found(200.0 if clients > 4 else 50.0, clients))
         measured["one worker"].add(clients, found(100.0, clients))
         measured["peer"].add(clients, found(150.0, clients))
         measured["other"].add(clients, found(10.0, clients))
-    notes = dict(zip(CLIENTS, _leaders(measured, ["Newshelf", "one worker"]), strict=True))
+    notes = dict(zip(CLIENT_COUNTS, _leaders(measured, ["Newshelf", "one worker"]), strict=True))
     assert "**peer leads**" in notes[2]
     assert "0.67 times" in notes[2]
     assert "Newshelf leads" in notes[32]

@@ -7,9 +7,8 @@ import time
 
 import pytest
 
-from benchmarks.serve.others import _seconds as others_now
-from benchmarks.serve.others import mark_own_processes
-from benchmarks.serve.spent import Spent
+from benchmarks.serve.cpu import Spent, mark_own_processes
+from benchmarks.serve.cpu import _others_seconds as others_now
 from newshelf.server.process import start_session, stop_session
 
 SECONDS = 0.3

@@ -3,9 +3,17 @@ import json
 import pytest
 from rich.console import Console
 
-from benchmarks.transfer.context import Context
-from benchmarks.transfer.titles_chinese import ALL, UNSEEN, measure_chinese
-from benchmarks.transfer.titles_english import _inside, _leaf, _off, _rates, _type
+from benchmarks.transfer.command import Context
+from benchmarks.transfer.titles import (
+    ALL,
+    UNSEEN,
+    _inside,
+    _leaf,
+    _off,
+    _rates,
+    _type,
+    measure_chinese,
+)
 from newshelf.config import Settings
 from newshelf.knowledge.lexicon import Lexicon, Word
 from newshelf.knowledge.statements import Texts

@@ -9,8 +9,7 @@ import torch
 
 from benchmarks.methods.adapt.adapt import DEFAULT, METHODS, AdaptSettings
 from benchmarks.transfer import episodes, home, jewellery, maml, office, wild
-from benchmarks.transfer.episode_methods import BASELINES, TOGETHER, WITH_TITLE, Method
-from benchmarks.transfer.episodes import _measure
+from benchmarks.transfer.episodes import BASELINES, TOGETHER, WITH_TITLE, Method, _measure
 from benchmarks.transfer.jewellery import _DEVELOPMENT, _drawn, _Shelf
 from newshelf.evaluation.types import Case, Split
 

@@ -4,15 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.rollout.decisions import called_different
-from benchmarks.rollout.simulate import (
-    ALPHA,
-    LOOK,
-    POWER,
-    Looks,
-    clicks_of,
-    revenue_of,
-    simulate,
-)
+from benchmarks.rollout.sequences import ALPHA, LOOK, POWER, Looks, clicks_of, revenue_of, simulate
 from benchmarks.rollout.worlds import WORLDS
 from newshelf.rollout.decide import decide
 from newshelf.rollout.metrics.delta import log_lift, ratio_variance

@@ -1,9 +1,11 @@
-"""Makes the two encoders of the comparison: ``python -m benchmarks.serve.towers NAME …``.
+"""Builds models and archives; run as a process, because it loads torch.
 
-A process of its own, because it loads torch: a benchmark of memory must share no library with
-the workers that it measures.
+``python -m benchmarks.serve.build_models model NAME WORK [CATALOG]`` trains and exports an
+encoder, ``… archive EXPORT STORE < settings.json`` packs an export and prints the archives'
+paths. A benchmark of memory must not share a library with the workers that it measures.
 """
 
+import json
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -18,10 +20,10 @@ from timm.data.config import resolve_data_config
 from timm.models.resnet import Bottleneck
 from torch import nn
 
-from benchmarks.serve.models import CROP, MODELS, settings_of, workspace_of
-from benchmarks.serve.pictures import SMALL, make_pictures
+from benchmarks.serve.models import CROP, MODELS, SMALL, make_pictures, settings_of, workspace_of
+from export.archive import archive
 from newshelf.cli_jobs import make_jobs
-from newshelf.config import ImageTowerSettings
+from newshelf.config import ImageTowerSettings, Settings
 from newshelf.nn.inputs import decode_picture, prepare_pictures
 from newshelf.nn.spec import ImageInput
 from newshelf.nn.weights import load_image_tower
@@ -114,11 +116,17 @@ _TOWERS: Mapping[str, Callable[[Path, Path | None], nn.Module]] = {
 """With their classifiers."""
 
 
-if __name__ == "__main__":
+def _main(verb: str, *paths: str) -> None:
+    console = Console(stderr=True)
+    if verb == "archive":
+        export, store = map(Path, paths)
+        settings = Settings.model_validate_json(sys.stdin.read())
+        print(json.dumps([str(path) for path in archive(export, settings, store, console)]))
+        return
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    make(
-        sys.argv[1],
-        Path(sys.argv[2]),
-        Path(sys.argv[3]) if sys.argv[3:] else None,
-        Console(stderr=True),
-    )
+    name, work, *catalog = paths
+    make(name, Path(work), Path(catalog[0]) if catalog else None, console)
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

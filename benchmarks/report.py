@@ -1,16 +1,70 @@
-"""The Markdown report of all tasks that were ever measured."""
+"""The report of a benchmark: Markdown, and a table for the terminal."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.transfer.record import Record
-from benchmarks.transfer.result import TaskResult
-from benchmarks.transfer.verdict import best, judge, measures, ratio, rows_of
-from benchmarks.transfer.words import goal_words, reached_words, row_cells, row_words, value_words
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from benchmarks.records import Record
+from benchmarks.results import Row, TaskResult, Verdict, best, judge, measures, ratio, rows_of
 from newshelf.files import write_aside
 
-__all__ = ["Heading", "render", "write_report"]
+_LARGE = 10
+
+
+def value_words(value: float, *, percent: bool) -> str:
+    """``86.1 %``, ``0.1421``, or ``12.0`` where fractions of thousands say nothing."""
+    if percent:
+        return f"{value:.1%}".replace("%", " %")
+    return f"{value:.1f}" if abs(value) >= _LARGE else f"{value:.4f}"
+
+
+def row_words(row: Row, *, percent: bool) -> str:
+    """Mean (or median) ± standard deviation over the seeds; the value alone with one seed."""
+    mean = value_words(row.middle, percent=percent)
+    if len(row.values) == 1:
+        return mean
+    spread = value_words(row.spread, percent=percent)
+    if percent:
+        return f"{mean.removesuffix(' %')} ± {spread}"
+    return f"{mean} ± {spread}"
+
+
+def row_cells(
+    row: Row, measure: str, yardstick: Row | None, *, first: bool, percent: bool
+) -> list[str]:
+    """Measure (in the first of its rows alone), method, value, ratio to the best baseline."""
+    times = ratio(row, yardstick)
+    return [
+        measure if first else "",
+        f"{row.method} (baseline)" if row.baseline else row.method,
+        row_words(row, percent=percent),
+        "–" if times is None else f"{times:.2f}",
+    ]
+
+
+def goal_words(verdict: Verdict, *, percent: bool, lower: bool) -> str:
+    """``≥ 86.0 %``, ``≥ 1.5 × baseline = 12.3 %``, ``≥ baseline + 3.0 points = 71.2 %``."""
+    goal, sign = verdict.goal, "≤" if lower else "≥"
+    if goal.kind == "value":
+        return f"{sign} {value_words(goal.at_least, percent=percent)}"
+    needed = "?" if verdict.needed is None else value_words(verdict.needed, percent=percent)
+    if goal.kind == "times":
+        return f"{sign} {goal.at_least:g} × baseline = {needed}"
+    by = f"{100 * goal.at_least:.1f} points" if percent else f"{goal.at_least:g}"
+    return f"{sign} baseline + {by} = {needed}"
+
+
+def reached_words(verdict: Verdict) -> str:
+    """``yes`` or ``no``, and why when nothing could be compared."""
+    if verdict.method is None:
+        return "no: not measured"
+    if verdict.needed is None:
+        return "no: no baseline"
+    return "yes" if verdict.reached else "no"
 
 
 @dataclass(frozen=True)
@@ -130,7 +184,7 @@ def _section(record: Record, heading: Heading) -> list[str]:
     numbers = ", ".join(str(seed) for seed in record.seeds)
     lines += [f"{record.date} · {seeds} {numbers} · {record.seconds:.0f} s", ""]
     lines += ["```bash", record.command, "```", "", result.protocol.strip(), ""]
-    lines += _rows(result, heading)
+    lines += _result_lines(result, heading)
     lines += [f"- {note}" for note in result.notes]
     lines += [""] if result.notes else []
     lines += [result.details.strip(), ""] if result.details else []
@@ -139,7 +193,7 @@ def _section(record: Record, heading: Heading) -> list[str]:
     return lines
 
 
-def _rows(result: TaskResult, heading: Heading) -> list[str]:
+def _result_lines(result: TaskResult, heading: Heading) -> list[str]:
     """All rows, best first within a measure, the baselines marked."""
     table = []
     goals = {verdict.goal.measure: verdict for verdict in judge(result)}
@@ -197,3 +251,34 @@ def _cell(text: str) -> str:
 
 def _inline(text: str) -> str:
     return " ".join(text.split())
+
+
+def print_result(result: TaskResult, console: Console) -> None:
+    """One table: measure, method, value, ratio to the best baseline, goal, reached."""
+    verdicts = {verdict.goal.measure: verdict for verdict in judge(result)}
+    table = Table(title=escape(result.title), title_justify="left")
+    table.add_column("measure")
+    table.add_column("method")
+    for name in ("mean ± sd", "ratio"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("goal")
+    table.add_column("reached")
+    for measure in measures(result):
+        lower = measure in result.lower_is_better
+        rows = rows_of(result, measure)
+        yardstick = best(rows, baseline=True, lower=lower)
+        top = best(rows, baseline=False, lower=lower)
+        verdict = verdicts.get(measure)
+        for place, row in enumerate(rows):
+            cells = row_cells(row, measure, yardstick, first=place == 0, percent=result.percent)
+            judged = verdict.method if verdict is not None else None
+            is_judged = verdict is not None and row is (judged or yardstick)
+            if verdict is not None and is_judged:
+                cells += [
+                    goal_words(verdict, percent=result.percent, lower=lower),
+                    reached_words(verdict),
+                ]
+            style = "bold" if row is top else "green" if row is yardstick else None
+            table.add_row(*[escape(cell) for cell in cells], style=style)
+        table.add_section()
+    console.print(table)

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.serve.errors import BenchmarkError
+from benchmarks.results import BenchmarkError
 
 __all__ = ["Load", "Request", "load", "parse_wrk", "require_wrk"]
 

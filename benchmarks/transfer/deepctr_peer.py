@@ -2,7 +2,7 @@
 
 Run by the interpreter of ``benchmarks/requirements.txt``, which knows nothing of Newshelf::
 
-    python deepctr_xdeepfm.py GIVEN.npz FOUND.npz
+    python deepctr_peer.py GIVEN.npz FOUND.npz
 
 GIVEN holds ``settings`` (JSON) and, for ``train`` and ``test``, ``…_categories (N, C)``,
 ``…_history (N, L)`` with 0 for an empty place, and ``train_label (N,)``. FOUND receives the

@@ -1,0 +1,198 @@
+"""The encoder over clients, batch sizes and layouts, and with the cache of embeddings."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from statistics import median
+
+from benchmarks.results import Row, TaskResult
+from benchmarks.serve.command import Context
+from benchmarks.serve.contender import Contender
+from benchmarks.serve.encoder import CLIENTS, LITE0, loop_turn, newshelf_plan, peers_of
+from benchmarks.serve.inprocess import Loop
+from benchmarks.serve.models import MODELS, SMALL, make_model
+from benchmarks.serve.rounds import Measured, details, run_rounds, server_turn
+from benchmarks.serve.torchserve import Layout, newshelf_encoder, unpacked
+from newshelf.evaluation.figures.lines import Line, draw_lines
+
+CLIENT_COUNTS = (1, 2, 4, 8, 16, 32, 64)
+_ONE_WORKER = Layout(workers=1, threads=2, batch_size=8, decode_threads=2)
+"""The settings as they come, on two cores: what few clients send together is one batch, which
+one worker computes on all cores, while two would leave one of them idle."""
+_ONE_WORKER_NAME = "Newshelf, one worker"
+_PANELS = {"requests/s": "per_second", "p50, ms": "p50_ms", "p99, ms": "p99_ms"}
+
+
+def _leaders(found: Mapping[str, Measured], ours: Sequence[str]) -> list[str]:
+    """For each number of clients, who answers most requests, and by how much."""
+
+    def fastest(names: Iterable[str], clients: int) -> tuple[float, str]:
+        return max((median(found[name].values(clients)), name) for name in names)
+
+    said = []
+    for clients in CLIENT_COUNTS:
+        own, layout = fastest(ours, clients)
+        theirs, peer = fastest(found.keys() - set(ours), clients)
+        leader = f"**{peer} leads**" if theirs > own else f"{layout} leads"
+        said.append(
+            f"{clients} clients: {leader}; {layout} {own:.0f}/s is {own / theirs:.2f} times "
+            f"{peer}'s {theirs:.0f}/s."
+        )
+    return said
+
+
+def run_clients(context: Context) -> TaskResult:
+    """Load each server with each number of clients."""
+    model = make_model("lite0", context.work, context.catalog, context.console)
+    layout = LITE0.layout
+    ours = newshelf_encoder(model, layout, context.work)
+    plan = newshelf_plan(model, SMALL, CLIENT_COUNTS, context)
+    servers: list[Contender] = [
+        ours,
+        newshelf_encoder(model, _ONE_WORKER, context.work, _ONE_WORKER_NAME),
+        *peers_of(LITE0, model, unpacked(ours.archive), context),
+    ]
+    turns = [server_turn(server, plan) for server in servers]
+    found = run_rounds(turns, context.rounds, context.console)
+    panels = {
+        title: {
+            name: Line(
+                CLIENT_COUNTS, [median(one.values(clients, value)) for clients in CLIENT_COUNTS]
+            )
+            for name, one in found.items()
+        }
+        for title, value in _PANELS.items()
+    }
+    figure = context.figures / "clients.png"
+    draw_lines(panels, figure, xlabel="clients", ylabel="", log_x=True)
+    return TaskResult(
+        task="clients",
+        title="Cost over clients",
+        protocol="The encoder with EfficientNet-Lite0, 400×300 pictures, 1 to 64 clients.",
+        rows=[
+            Row(f"{clients} clients, requests/s", name, one.values(clients), robust=True)
+            for clients in CLIENT_COUNTS
+            for name, one in found.items()
+        ],
+        notes=_leaders(found, [ours.name, _ONE_WORKER_NAME]),
+        figures={"throughput and latency over clients": figure},
+        details=details(list(found.values())),
+        percent=False,
+    )
+
+
+_CACHED = "32 clients, requests/s"
+_ON, _OFF = "with the cache", "without"
+
+
+def run_cache(context: Context) -> TaskResult:
+    """The same few pictures, with the cache and without."""
+    model = make_model("lite0", context.work, context.catalog, context.console)
+    plan = newshelf_plan(model, SMALL, (CLIENTS, 1), context)
+    off = LITE0.layout
+    servers = [
+        newshelf_encoder(model, replace(off, cache_bytes=64_000_000), context.work, _ON),
+        newshelf_encoder(model, off, context.work, _OFF),
+    ]
+    turns = [server_turn(server, plan) for server in servers]
+    found = run_rounds(turns, context.rounds, context.console)
+    return TaskResult(
+        task="cache",
+        title="Repeated pictures",
+        protocol=(
+            f"{len(plan.pictures)} pictures again and again: what a shop's list pages do, and no "
+            "part of any comparison above, where the cache is off."
+        ),
+        rows=[
+            Row(_CACHED, name, one.values(CLIENTS), baseline=name == _OFF, robust=True)
+            for name, one in found.items()
+        ],
+        details=details(list(found.values())),
+        percent=False,
+    )
+
+
+BATCH_SIZES = (1, 2, 4, 8, 16, 32)
+
+
+def run_batches(context: Context) -> TaskResult:
+    """Each model with each batch size."""
+    rows: list[Row] = []
+    panels: dict[str, dict[str, Line]] = {}
+    for name in MODELS:
+        model = make_model(name, context.work, context.catalog, context.console)
+        plan = newshelf_plan(model, SMALL, (CLIENTS,), context)
+        turns = []
+        for size in BATCH_SIZES:
+            served = newshelf_encoder(model, Layout(2, 1, size), context.work, f"served, {size}")
+            turns.append(server_turn(served, plan))
+            loop = Loop(2, 1, size)
+            turns.append(
+                loop_turn(f"in process, {size}", loop, unpacked(served.archive), plan, CLIENTS)
+            )
+        found = run_rounds(turns, context.rounds, context.console)
+        for way in ("served", "in process"):
+            speeds = [found[f"{way}, {size}"].values(CLIENTS) for size in BATCH_SIZES]
+            panels.setdefault(name, {})[way] = Line(BATCH_SIZES, [median(each) for each in speeds])
+            rows += [
+                Row(f"{name}, batch ≤ {size}, pictures/s", way, each, way != "served", robust=True)
+                for size, each in zip(BATCH_SIZES, speeds, strict=True)
+            ]
+    figure = context.figures / "batches.png"
+    draw_lines(panels, figure, xlabel="batch size", ylabel="pictures/s", log_x=True)
+    return TaskResult(
+        task="batches",
+        title="Cost over batch size",
+        protocol=(
+            f"400×300 pictures, two workers (or processes) of one thread, {CLIENTS} clients. "
+            "Served, the size is the most that a batch may hold."
+        ),
+        rows=rows,
+        figures={"throughput over batch size": figure},
+        percent=False,
+    )
+
+
+LAYOUTS = tuple(
+    Layout(workers, threads, batch, delay, decode)
+    for workers, threads, batch, delay, decode in (
+        (1, 2, 8, 3, 2),
+        (2, 1, 1, 1, 1),
+        (2, 1, 4, 3, 1),
+        (2, 1, 8, 1, 1),
+        (2, 1, 8, 3, 1),
+        (2, 1, 8, 3, 2),
+        (2, 2, 8, 3, 2),
+        (3, 1, 4, 1, 1),
+        (3, 1, 4, 3, 1),
+        (4, 1, 4, 3, 1),
+    )
+)
+
+
+def run_layouts(context: Context) -> TaskResult:
+    """Load the Lite0 encoder with each layout."""
+    model = make_model("lite0", context.work, context.catalog, context.console)
+    plan = newshelf_plan(model, SMALL, (CLIENTS, 1), context)
+    servers = [newshelf_encoder(model, one, context.work, one.words()) for one in LAYOUTS]
+    turns = [server_turn(server, plan) for server in servers]
+    found = run_rounds(turns, context.rounds, context.console)
+    measures = ((f"{CLIENTS} clients, requests/s", CLIENTS, "per_second"), _ALONE)
+    return TaskResult(
+        task="layouts",
+        title="Layouts",
+        protocol=(
+            "The same encoder (EfficientNet-Lite0) with the same requests; `./run tune` searches "
+            "a wider field on other machines."
+        ),
+        rows=[
+            Row(measure, name, one.values(clients, value), robust=True)
+            for measure, clients, value in measures
+            for name, one in found.items()
+        ],
+        details=details(list(found.values())),
+        percent=False,
+        lower_is_better=[_ALONE[0]],
+    )
+
+
+_ALONE = ("1 client, p50 ms", 1, "p50_ms")

@@ -1,1 +1,0 @@
-"""Scripts around other libraries, each run in an environment of its own."""
