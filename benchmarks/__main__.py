@@ -1,5 +1,6 @@
 """``./run bench NAME``: the command line of the benchmarks."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -7,32 +8,44 @@ import typer
 
 from newshelf.cli import VerbGroup
 
-__all__ = ["app"]
-
 app = typer.Typer(
     cls=VerbGroup,
     add_completion=False,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="Measure the methods on real catalogues, the server beside its peers, the event store.",
+    help="Benchmark methods on real catalogues, the server against its peers, the event store, "
+    "the gateway, the statistics of rollouts and the load generator.",
 )
+loadtest = typer.Typer(no_args_is_help=True, help="Verify the load generator's figures.")
+app.add_typer(loadtest, name="loadtest")
+
+Only = Annotated[
+    list[str] | None,
+    typer.Option("--only", metavar="NAME", help="A task to run; repeatable. Others keep results."),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        metavar="FILE",
+        help="The report; results and figures go next to it.",
+        show_default="docs/benchmarks/NAME.md",
+    ),
+]
 
 
 @app.command()
 def transfer(
-    only: Annotated[
-        list[str] | None,
-        typer.Option("--only", metavar="NAME", help="A task; repeat it. Others keep theirs."),
-    ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="How often each method is trained.")] = 3,
+    only: Only = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each method.")] = 3,
     data: Annotated[
         Path | None,
         typer.Option(
             "--data",
             metavar="DIR",
             help="A folder of catalogues.",
-            show_default="../shared/data beside the repository",
+            show_default="../shared/data next to the repository",
         ),
     ] = None,
     kept_back: Annotated[
@@ -40,18 +53,10 @@ def transfer(
         typer.Option(
             "--kept-back",
             metavar="DIR",
-            help="A folder like it with what was kept back: tested on instead of own splits.",
+            help="A folder like it with held-out parts, which replace the tasks' own splits.",
         ),
     ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            metavar="FILE",
-            help="The report; results and figures go beside it.",
-            show_default="docs/benchmarks/transfer.md",
-        ),
-    ] = None,
+    out: Out = None,
 ) -> None:
     """Compare every method of transfer learning with its baselines.
 
@@ -60,27 +65,30 @@ def transfer(
 
     Example: `./run bench transfer --only jewellery --seeds 3`
     """
-    from benchmarks.transfer.command import REPORT, Options, run
+    from benchmarks.transfer.command import run
     from newshelf.cli_pipeline import settings_from
     from newshelf.console import make_console
     from newshelf.transfer.build import set_up_torch
 
     settings = settings_from(None)
     set_up_torch(settings)
-    options = Options(only or (), seeds, data, kept_back, out or REPORT)
-    raise typer.Exit(run(options, settings, make_console()))
+    code = run(
+        only or (),
+        seeds=seeds,
+        data=data,
+        kept_back=kept_back,
+        out=out,
+        settings=settings,
+        console=make_console(),
+    )
+    raise typer.Exit(code)
 
 
 @app.command()
 def serve(
-    only: Annotated[
-        list[str] | None,
-        typer.Option("--only", metavar="NAME", help="A task; repeat it. Others keep theirs."),
-    ] = None,
-    rounds: Annotated[
-        int, typer.Option(min=1, help="How often each server is started and loaded.")
-    ] = 3,
-    seconds: Annotated[float, typer.Option(min=1, help="Of one load.")] = 10.0,
+    only: Only = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each server.")] = 3,
+    seconds: Annotated[float, typer.Option(min=1, help="Length of one load.")] = 10.0,
     cores: Annotated[
         str | None,
         typer.Option(
@@ -96,76 +104,180 @@ def serve(
             "--data",
             metavar="DIR",
             help="A catalogue whose pictures are sent.",
-            show_default="../shared/data/home beside the repository, or else a drawn shop",
+            show_default="../shared/data/home next to the repository, otherwise a drawn shop",
         ),
     ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            metavar="FILE",
-            help="The report; results and figures go beside it.",
-            show_default="docs/benchmarks/serve.md",
-        ),
-    ] = None,
+    out: Out = None,
 ) -> None:
-    """Load this server and what a user would pick instead, in turns on the same cores.
+    """Load this server and its alternatives in turns on the same cores.
 
-    Prints contender, ratio and goal, and writes the report. Needs wrk and Linux, and sets up
-    the peers' environment (about 0.7 GB) when it is missing. Exit code 1 when a task failed; a
-    goal that was not reached is a result.
+    Prints contender, ratio and goal, and writes the report. Needs wrk and Linux; creates the
+    peers' environment (about 0.7 GB) if it is missing. Exit code 1 when a task failed; a goal
+    that was not reached is a result.
 
     Example: `./run bench serve --only lite0 --rounds 2 --seconds 5`
     """
-    from benchmarks.serve.command import REPORT, Options, run
+    from benchmarks.serve.command import run
     from newshelf.console import make_console
 
-    chosen = _cores(cores) if cores is not None else ()
-    options = Options(only or (), rounds, seconds, chosen, data, out or REPORT)
-    raise typer.Exit(run(options, make_console()))
+    chosen = None if cores is None else _cores(cores)
+    code = run(
+        only or (),
+        rounds=rounds,
+        seconds=seconds,
+        cores=chosen,
+        data=data,
+        out=out,
+        console=make_console(),
+    )
+    raise typer.Exit(code)
 
 
 @app.command()
 def store(
-    only: Annotated[
-        list[str] | None,
-        typer.Option("--only", metavar="NAME", help="A task; repeat it. Others keep theirs."),
-    ] = None,
+    only: Only = None,
     rounds: Annotated[int, typer.Option(min=1, help="Turns of each database.")] = 3,
-    seconds: Annotated[float, typer.Option(min=1, help="Of one load.")] = 20.0,
-    per_second: Annotated[float, typer.Option(min=1, help="Answers to be stored.")] = 1000.0,
+    seconds: Annotated[float, typer.Option(min=1, help="Length of one load.")] = 20.0,
+    per_second: Annotated[float, typer.Option(min=1, help="Answers to store per second.")] = 1000.0,
     busy_us: Annotated[
-        float, typer.Option(min=0, help="What a gateway computes for each answer besides.")
+        float, typer.Option(min=0, help="Other computing of a gateway for each answer.")
     ] = 300.0,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            metavar="FILE",
-            help="The report; results go beside it.",
-            show_default="docs/benchmarks/store.md",
-        ),
-    ] = None,
+    out: Out = None,
 ) -> None:
-    """Measure how long answers wait until they are stored, in SQLite and in PostgreSQL.
+    """Measure how long answers wait until SQLite and PostgreSQL have stored them.
 
-    Prints database, ratio and goal, and writes the report. Starts a temporary PostgreSQL server.
-    Exit code 1 when a task failed; a goal that was not reached is a result.
+    Prints database, ratio and goal, and writes the report. Starts its own PostgreSQL. Exit
+    code 1 when a task failed; a goal that was not reached is a result.
 
     Example: `./run bench store --only writes --rounds 1 --seconds 5`
     """
-    from benchmarks.store.command import REPORT, Options, run
+    from benchmarks.store.command import run
     from newshelf.console import make_console
 
-    options = Options(only or (), rounds, seconds, per_second, busy_us, out or REPORT)
-    raise typer.Exit(run(options, make_console()))
+    code = run(
+        only or (),
+        rounds=rounds,
+        seconds=seconds,
+        per_second=per_second,
+        busy_us=busy_us,
+        out=out,
+        console=make_console(),
+    )
+    raise typer.Exit(code)
+
+
+@app.command()
+def gateway(
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each server.")] = 3,
+    seconds: Annotated[float, typer.Option(min=1, help="Length of one load.")] = 5.0,
+    cores: Annotated[
+        str, typer.Option(metavar="N,N", help="The gateway's core, and that of stub and client.")
+    ] = "0,1",
+) -> None:
+    """Measure what the gateway adds to a request, with and without the event store.
+
+    Prints latency and throughput of a gateway on one core in front of a stub on another.
+    """
+    from benchmarks.gateway.measure import run
+    from newshelf.console import make_console
+
+    chosen = _cores(cores)
+    if len(chosen) != 2:  # noqa: PLR2004 - one each
+        raise typer.BadParameter("two cores are needed, such as 0,1")
+    run((chosen[0], chosen[1]), rounds=rounds, seconds=seconds, console=make_console())
+
+
+class Simulation(StrEnum):
+    """What ``./run bench rollout`` simulates."""
+
+    DECISIONS = "decisions"
+    SEQUENCES = "sequences"
+    MISMATCH = "mismatch"
+    LATENCIES = "latencies"
+
+
+@app.command()
+def rollout(
+    what: Annotated[Simulation, typer.Argument(help="The simulation.")] = Simulation.DECISIONS,
+    rollouts: Annotated[
+        int, typer.Option(min=1, help="Simulated rollouts of each A/A row of `decisions`.")
+    ] = 1000,
+) -> None:
+    """Simulate rollouts, and check what their statistics promise.
+
+    `decisions` writes docs/benchmarks/rollout.md; `sequences` (peeking), `mismatch`
+    (sample-ratio mismatch) and `latencies` (a p99 at its limit) print the figures of
+    docs/rollout.md.
+    """
+    from benchmarks.rollout import decisions, latencies, mismatch, sequences
+    from newshelf.console import make_console
+
+    console = make_console()
+    match what:
+        case Simulation.DECISIONS:
+            decisions.run(rollouts, console)
+        case Simulation.SEQUENCES:
+            sequences.run(console)
+        case Simulation.MISMATCH:
+            mismatch.run(console)
+        case Simulation.LATENCIES:
+            latencies.run(console)
+
+
+@loadtest.command()
+def confirm(
+    folder: Annotated[Path, typer.Argument(help="The output of `./run loadtest saturate`.")],
+    workspace: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Of the running server.")
+    ] = None,
+    catalog: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Of the running server.")
+    ] = None,
+    token: Annotated[
+        str | None, typer.Option(help="Used instead of the running server's token.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=1, help="Length of one load.")] = 15.0,
+) -> None:
+    """Confirm the rate found by `./run loadtest saturate` with wrk.
+
+    Sends the same requests to the same server from connections that pause at random, bisects
+    the greatest rate within the same limit, and prints the ratio. Exit code 1 when the rates
+    differ by more than 15 %.
+    """
+    from benchmarks.loadtest import confirm_rate
+
+    raise typer.Exit(confirm_rate(folder, workspace, catalog, token, seconds))
+
+
+@loadtest.command()
+def saturate(
+    seconds: Annotated[float, typer.Option(min=1, help="Length of one run.")] = 60.0,
+) -> None:
+    """Search the greatest rate of a server whose service time is known, three times."""
+    from benchmarks.loadtest import saturate_known
+
+    saturate_known(seconds)
+
+
+@loadtest.command()
+def compare(
+    seconds: Annotated[float, typer.Option(min=1, help="Length of one run.")] = 60.0,
+    trials: Annotated[int, typer.Option(min=1, help="Pairs to compare.")] = 20,
+    keep: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Receives the records of the pairs.")
+    ] = None,
+) -> None:
+    """Compare pairs of runs of one version, and with a version that is 10 % slower."""
+    from benchmarks.loadtest import compare_known
+
+    compare_known(seconds, trials, keep)
 
 
 def _cores(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:
-        raise typer.BadParameter(f"{text!r} is no list of core numbers, such as 0,1") from error
+        raise typer.BadParameter(f"{text!r} is not a list of cores, such as 0,1") from error
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""Stored records of the tasks: the last result of each, and what it was measured with."""
+"""Stored records: the last result of each task, with versions, hardware and command."""
 
 import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from newshelf.errors import SettingsError
 from newshelf.files import read_json, write_json
 from newshelf.pipeline.workspace import ROOT
 
-_LIBRARIES = ("torch", "numpy", "timm", "scikit-learn")
 _CPU_INFO = Path("/proc/cpuinfo")
 _GIB = 1 << 30
 _EXTENSIONS = {
@@ -30,41 +29,45 @@ _EXTENSIONS = {
     "avx512_bf16": "BF16",
     "amx_tile": "AMX",
 }
-"""What Linux calls them, and everybody else. int8 and bfloat16 are several times as fast with
-those from VNNI on."""
+"""Linux's flag → the usual name. From VNNI on, int8 and bfloat16 are several times as fast."""
 
 
-def versions() -> dict[str, str]:
-    """Python, the libraries that compute, and newshelf itself."""
-    libraries = {name: version(name) for name in _LIBRARIES}
-    return {"newshelf": newshelf_version(), "python": platform.python_version(), **libraries}
+def versions(*libraries: str) -> dict[str, str]:
+    """Return the versions of Newshelf, Python and those of ``libraries`` that are installed."""
+    found = {"newshelf": newshelf_version(), "python": platform.python_version()}
+    for name in libraries:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
 
 
 def hardware() -> str:
-    """CPU with what it has for matrices, cores and memory; nothing that names the machine."""
+    """Return CPU, matrix extensions, cores and memory; nothing that identifies the machine."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = psutil.virtual_memory().total / _GIB
     return f"{_cpu()}, {cores} cores, {memory:.0f} GiB memory"
 
 
 def commit() -> str | None:
-    """The commit of the sources, with ``+`` when they were changed since; None without git."""
+    """Return the commit of the sources, with ``+`` if they differ from it; None without git."""
     head = _git("rev-parse", "--short", "HEAD")
     if head is None:
         return None
-    # Measured results lie in docs and change with every task, no source does.
+    # Results in docs change with every task; they are not sources.
     changed = _git("status", "--porcelain", "--", "*.py", "*.toml", "requirements.lock")
     return f"{head}+" if changed else head
 
 
 def shown_path(path: Path) -> str:
-    """Relative to the repository; of what is far from it, only the name."""
+    """Return a path relative to the repository; of a path far from it, only the name."""
     relative = Path(os.path.relpath(path, ROOT))
     return f"…/{path.name}" if relative.parts[:2] == ("..", "..") else str(relative)
 
 
 def newshelf_version() -> str:
-    """The version, with the commit of the sources where git knows it."""
+    """Return the version, with the commit of the sources if git knows it."""
     found = commit()
     return f"{__version__} ({found})" if found else __version__
 
@@ -73,7 +76,7 @@ def _git(*arguments: str) -> str | None:
     git = shutil.which("git")
     if git is None or not (ROOT / ".git").exists():
         return None
-    words: Sequence[str] = (git, "-C", str(ROOT), *arguments)
+    words = [git, "-C", str(ROOT), *arguments]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else None
 
@@ -86,7 +89,7 @@ def _cpu() -> str:
 
 
 def _cpu_info(wanted: str) -> str | None:
-    """What Linux tells of the first core."""
+    """Return a field of ``/proc/cpuinfo``, for the first core."""
     if _CPU_INFO.is_file():
         for line in _CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines():
             key, _, value = line.partition(":")
@@ -96,13 +99,13 @@ def _cpu_info(wanted: str) -> str | None:
 
 
 def now() -> str:
-    """UTC, ISO 8601, to the minute."""
+    """Return the time in UTC, to the minute."""
     return datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that gave no result."""
+    """A run without a result."""
 
     date: str
     command: str
@@ -111,11 +114,11 @@ class Failure:
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of one task. A failed run leaves the result before it in place."""
+    """Last result of one task. A failed run leaves the earlier result in place."""
 
     task: str
     result: TaskResult | None = None
-    """Its figures are relative to the report's folder."""
+    """Its figures are relative to the folder of the report."""
     date: str = ""
     command: str = ""
     seeds: tuple[int, ...] = ()
@@ -129,7 +132,7 @@ class Record:
 
 
 def write_record(record: Record, folder: Path) -> None:
-    """Write ``TASK.json``, aside and renamed."""
+    """Write ``TASK.json`` atomically."""
     table = asdict(record)
     if record.result is not None:
         table["result"]["figures"] = {
@@ -138,11 +141,11 @@ def write_record(record: Record, folder: Path) -> None:
     write_json(folder / f"{record.task}.json", table)
 
 
-def read_records(folder: Path, tasks: Mapping[str, str]) -> dict[str, Record]:
-    """The records of ``tasks``, in their order; those without a file are left out.
+def read_records(folder: Path, tasks: Iterable[str]) -> dict[str, Record]:
+    """Return the records of ``tasks``, in their order; tasks without a file are left out.
 
     Raises:
-        SettingsError: a file is no record.
+        SettingsError: a file is not a record.
     """
     records = {}
     for task in tasks:

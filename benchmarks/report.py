@@ -9,21 +9,21 @@ from rich.markup import escape
 from rich.table import Table
 
 from benchmarks.records import Record
-from benchmarks.results import Row, TaskResult, Verdict, best, judge, measures, ratio, rows_of
+from benchmarks.results import Row, RowGroup, TaskResult, Verdict, judge, ratio, row_groups
 from newshelf.files import write_aside
 
 _LARGE = 10
 
 
 def value_words(value: float, *, percent: bool) -> str:
-    """``86.1 %``, ``0.1421``, or ``12.0`` where fractions of thousands say nothing."""
+    """Return ``86.1 %``, ``0.1421``, or ``12.0`` where further digits mean nothing."""
     if percent:
         return f"{value:.1%}".replace("%", " %")
     return f"{value:.1f}" if abs(value) >= _LARGE else f"{value:.4f}"
 
 
 def row_words(row: Row, *, percent: bool) -> str:
-    """Mean (or median) ± standard deviation over the seeds; the value alone with one seed."""
+    """Return mean (or median) ± standard deviation over the seeds; with one seed its value."""
     mean = value_words(row.middle, percent=percent)
     if len(row.values) == 1:
         return mean
@@ -33,13 +33,11 @@ def row_words(row: Row, *, percent: bool) -> str:
     return f"{mean} ± {spread}"
 
 
-def row_cells(
-    row: Row, measure: str, yardstick: Row | None, *, first: bool, percent: bool
-) -> list[str]:
-    """Measure (in the first of its rows alone), method, value, ratio to the best baseline."""
-    times = ratio(row, yardstick)
+def row_cells(row: Row, group: RowGroup, *, first: bool, percent: bool) -> list[str]:
+    """Return measure (only if ``first``), method, value and ratio to the best baseline."""
+    times = ratio(row, group.baseline)
     return [
-        measure if first else "",
+        group.measure if first else "",
         f"{row.method} (baseline)" if row.baseline else row.method,
         row_words(row, percent=percent),
         "–" if times is None else f"{times:.2f}",
@@ -47,7 +45,7 @@ def row_cells(
 
 
 def goal_words(verdict: Verdict, *, percent: bool, lower: bool) -> str:
-    """``≥ 86.0 %``, ``≥ 1.5 × baseline = 12.3 %``, ``≥ baseline + 3.0 points = 71.2 %``."""
+    """Return ``≥ 86.0 %``, ``≥ 1.5 × baseline = 12.3 %``, ``≥ baseline + 3.0 points = 71.2 %``."""
     goal, sign = verdict.goal, "≤" if lower else "≥"
     if goal.kind == "value":
         return f"{sign} {value_words(goal.at_least, percent=percent)}"
@@ -59,7 +57,7 @@ def goal_words(verdict: Verdict, *, percent: bool, lower: bool) -> str:
 
 
 def reached_words(verdict: Verdict) -> str:
-    """``yes`` or ``no``, and why when nothing could be compared."""
+    """Return ``yes`` or ``no``, and the reason if nothing could be compared."""
     if verdict.method is None:
         return "no: not measured"
     if verdict.needed is None:
@@ -69,37 +67,37 @@ def reached_words(verdict: Verdict) -> str:
 
 @dataclass(frozen=True)
 class Heading:
-    """What stands above the results of one benchmark."""
+    """Title and wording of one benchmark's report."""
 
     title: str
     introduction: str
     repeated: str = "seed"
-    """What the values of a row are one each of."""
+    """A row has a value for each of them."""
     average: str = "mean"
     revisions: Mapping[str, int] = field(default_factory=dict)
-    """How often a task was changed so that its earlier results no longer hold, from 1 on."""
+    """Task → its revision, from 1 on; a new one means that earlier results no longer hold."""
 
     def revision(self, task: str) -> int:
-        """1 for a task that was never changed so."""
+        """Return the revision of a task."""
         return self.revisions.get(task, 1)
 
     def is_outdated(self, record: Record) -> bool:
-        """Whether the task was changed after the record's result."""
+        """Return whether the task was changed after the record's result."""
         return record.result is not None and record.revision < self.revision(record.task)
 
 
 def write_report(records: Mapping[str, Record], out: Path, heading: Heading) -> None:
-    """Write the report, aside and renamed; figures are linked relative to it."""
+    """Write the report atomically; figures are linked relative to it."""
     with write_aside(out) as aside:
         aside.write_text(render(records, heading), encoding="utf-8")
 
 
 def render(records: Mapping[str, Record], heading: Heading) -> str:
-    """The whole report; links to figures as the records hold them.
+    """Return the whole report; figures are linked as the records hold them.
 
     Args:
         records: by task, in the order of the sections.
-        heading: what stands above them.
+        heading: its title and wording.
     """
     lines = [f"# {heading.title}", "", heading.introduction, ""]
     lines += _summary(records, heading)
@@ -150,7 +148,7 @@ def _goal_rows(result: TaskResult, *, outdated: bool) -> list[list[str]]:
 
 
 def _environments(records: Mapping[str, Record]) -> list[str]:
-    """Each distinct one once, with the tasks that it was used for."""
+    """Distinct environments, with the tasks that ran in each."""
     found: dict[str, list[str]] = {}
     for record in records.values():
         if record.result is not None:
@@ -194,48 +192,43 @@ def _section(record: Record, heading: Heading) -> list[str]:
 
 
 def _result_lines(result: TaskResult, heading: Heading) -> list[str]:
-    """All rows, best first within a measure, the baselines marked."""
+    """All rows, best first within a measure, the judged one in bold; then goals."""
     table = []
-    goals = {verdict.goal.measure: verdict for verdict in judge(result)}
-    for measure in measures(result):
-        lower = measure in result.lower_is_better
-        rows = rows_of(result, measure)
-        yardstick = best(rows, baseline=True, lower=lower)
-        ranked = sorted(rows, key=lambda row: row.middle, reverse=not lower)
+    groups = row_groups(result)
+    for group in groups:
+        ranked = sorted(group.rows, key=lambda row: row.middle, reverse=not group.lower)
         for place, row in enumerate(ranked):
-            cells = row_cells(row, measure, yardstick, first=place == 0, percent=result.percent)
-            if measure in goals and row is goals[measure].method:
+            cells = row_cells(row, group, first=place == 0, percent=result.percent)
+            if group.verdict is not None and row is group.verdict.method:
                 cells = [cells[0], *[f"**{cell}**" for cell in cells[1:]]]
             table.append(cells)
     header = ("measure", "method", f"{heading.average} ± sd", "× best baseline")
     lines = [markdown_table(header, "llrr", table), ""]
     for verdict in judge(result):
-        words = goal_words(
-            verdict,
-            percent=result.percent,
-            lower=verdict.goal.measure in result.lower_is_better,
-        )
+        lower = verdict.goal.measure in result.lower_is_better
+        words = goal_words(verdict, percent=result.percent, lower=lower)
         lines += [f"Goal, {verdict.goal.measure}: {words}; reached: {reached_words(verdict)}.", ""]
-    return lines + _behind(result)
+    behind = [_behind(group, percent=result.percent) for group in groups if _is_behind(group)]
+    if behind:
+        lines += [f"A baseline is ahead of every method in: {'; '.join(behind)}.", ""]
+    return lines
 
 
-def _behind(result: TaskResult) -> list[str]:
-    """The measures whose best baseline is ahead of every method."""
-    found = []
-    for measure in measures(result):
-        lower = measure in result.lower_is_better
-        rows = rows_of(result, measure)
-        base = best(rows, baseline=True, lower=lower)
-        top = best(rows, baseline=False, lower=lower)
-        if base is None or top is None:
-            continue
-        if (top.middle > base.middle) if lower else (top.middle < base.middle):
-            cells = [
-                f"{row.method} {value_words(row.middle, percent=result.percent)}"
-                for row in (base, top)
-            ]
-            found.append(f"{measure} ({cells[0]}; best method: {cells[1]})")
-    return [f"A baseline is ahead of every method in: {'; '.join(found)}.", ""] if found else []
+def _is_behind(group: RowGroup) -> bool:
+    """Whether the best baseline is ahead of every method."""
+    if group.baseline is None or group.method is None:
+        return False
+    gain = group.method.middle - group.baseline.middle
+    return gain > 0 if group.lower else gain < 0
+
+
+def _behind(group: RowGroup, *, percent: bool) -> str:
+    base, top = (
+        f"{row.method} {value_words(row.middle, percent=percent)}"
+        for row in (group.baseline, group.method)
+        if row is not None
+    )
+    return f"{group.measure} ({base}; best method: {top})"
 
 
 def markdown_table(header: Sequence[str], alignment: str, rows: Sequence[Sequence[str]]) -> str:
@@ -254,8 +247,7 @@ def _inline(text: str) -> str:
 
 
 def print_result(result: TaskResult, console: Console) -> None:
-    """One table: measure, method, value, ratio to the best baseline, goal, reached."""
-    verdicts = {verdict.goal.measure: verdict for verdict in judge(result)}
+    """Print measure, method, value, ratio to the best baseline, goal and verdict."""
     table = Table(title=escape(result.title), title_justify="left")
     table.add_column("measure")
     table.add_column("method")
@@ -263,22 +255,16 @@ def print_result(result: TaskResult, console: Console) -> None:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("goal")
     table.add_column("reached")
-    for measure in measures(result):
-        lower = measure in result.lower_is_better
-        rows = rows_of(result, measure)
-        yardstick = best(rows, baseline=True, lower=lower)
-        top = best(rows, baseline=False, lower=lower)
-        verdict = verdicts.get(measure)
-        for place, row in enumerate(rows):
-            cells = row_cells(row, measure, yardstick, first=place == 0, percent=result.percent)
-            judged = verdict.method if verdict is not None else None
-            is_judged = verdict is not None and row is (judged or yardstick)
-            if verdict is not None and is_judged:
+    for group in row_groups(result):
+        verdict = group.verdict
+        for place, row in enumerate(group.rows):
+            cells = row_cells(row, group, first=place == 0, percent=result.percent)
+            if verdict is not None and row is (verdict.method or group.baseline):
                 cells += [
-                    goal_words(verdict, percent=result.percent, lower=lower),
+                    goal_words(verdict, percent=result.percent, lower=group.lower),
                     reached_words(verdict),
                 ]
-            style = "bold" if row is top else "green" if row is yardstick else None
+            style = {id(group.method): "bold", id(group.baseline): "green"}.get(id(row))
             table.add_row(*[escape(cell) for cell in cells], style=style)
         table.add_section()
     console.print(table)

@@ -20,14 +20,14 @@ class Row:
     """
 
     measure: str
-    """What is measured, such as ``accuracy, 5 shots``; rows are grouped by it."""
+    """The measure, such as ``accuracy, 5 shots``; rows are grouped by it."""
     method: str
     values: Sequence[float]
     """One per seed."""
     baseline: bool = False
-    """What a user would have without the method; the best one is the row's yardstick."""
+    """A user would have it without the method; ratios are to the best one."""
     robust: bool = False
-    """Report the median: of timings on a machine that has other work, too."""
+    """Report the median, for timings on a machine with other work."""
 
     def __post_init__(self) -> None:
         # Plain floats, whatever a method counts in: they are written as JSON.
@@ -38,12 +38,12 @@ class Row:
 
     @property
     def mean(self) -> float:
-        """Over the seeds."""
+        """Mean over the seeds."""
         return fmean(self.values)
 
     @property
     def middle(self) -> float:
-        """What is reported and judged: the mean over the seeds, or their median."""
+        """Reported and judged value: the mean over the seeds, or their median."""
         return median(self.values) if self.robust else self.mean
 
     @property
@@ -54,7 +54,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Goal:
-    """What the best method of a measure should reach.
+    """Goal of the best method of a measure.
 
     Raises:
         ValueError: for an unknown kind.
@@ -77,7 +77,7 @@ class Goal:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """All rows of a task, its goals, its pictures and what a reader must know."""
+    """Rows of a task, goals, figures and notes."""
 
     task: str
     title: str
@@ -86,48 +86,75 @@ class TaskResult:
     rows: Sequence[Row]
     goals: Sequence[Goal] = ()
     notes: Sequence[str] = ()
-    """What was tried, where it stops, ceilings; one Markdown sentence or two each."""
+    """Attempts, limits and ceilings; a Markdown sentence or two each."""
     figures: Mapping[str, Path] = field(default_factory=dict)
     """Caption → PNG in ``Context.figures``."""
     details: str = ""
-    """What the rows leave out, after the notes; Markdown."""
+    """Further tables after the notes; Markdown."""
     percent: bool = True
     """Print values as percent."""
     lower_is_better: Sequence[str] = ()
-    """Measures of which less is better, such as steps until a value is reached."""
+    """Measures of which less is better, such as steps to a value."""
+
+
+class BenchmarkError(SetupError):
+    """A contender did not start, answered wrongly, or could not be loaded as asked."""
 
 
 _ROUNDING = 1e-9
-"""Of sums and products: a method that equals its goal has reached it."""
+"""Tolerance for sums and products: a method that equals its goal has reached it."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One goal beside what was measured."""
+    """One goal, judged."""
 
     goal: Goal
     method: Row | None
-    """The goal's own row, or the best one that is no baseline; None when it was not measured."""
+    """The goal's own row, or the best one that is not a baseline; None if it was not measured."""
     baseline: Row | None
-    """The best baseline; None when there is none."""
+    """The best baseline, if there is one."""
     needed: float | None
-    """The goal as an absolute value; None when it is relative to a baseline that is not there."""
+    """The goal as an absolute value; None if it is relative to a missing baseline."""
     reached: bool
-    """False also when there is nothing to compare: what was not shown was not reached."""
+    """False also without anything to compare."""
 
 
-def measures(result: TaskResult) -> list[str]:
-    """The measures in the order of their first row."""
-    return list(dict.fromkeys(row.measure for row in result.rows))
+@dataclass(frozen=True)
+class RowGroup:
+    """The rows of one measure."""
+
+    measure: str
+    rows: Sequence[Row]
+    lower: bool
+    """Less is better."""
+    baseline: Row | None
+    """The best baseline, if there is one."""
+    method: Row | None
+    """The best row that is not a baseline."""
+    verdict: Verdict | None
 
 
-def rows_of(result: TaskResult, measure: str) -> list[Row]:
-    """The rows of a measure, in their order."""
-    return [row for row in result.rows if row.measure == measure]
+def row_groups(result: TaskResult) -> list[RowGroup]:
+    """Return the rows by measure, in the order of their first row."""
+    verdicts = {verdict.goal.measure: verdict for verdict in judge(result)}
+    groups = []
+    for measure in dict.fromkeys(row.measure for row in result.rows):
+        rows, lower = _rows_of(result, measure)
+        baseline = best(rows, baseline=True, lower=lower)
+        method = best(rows, baseline=False, lower=lower)
+        groups.append(RowGroup(measure, rows, lower, baseline, method, verdicts.get(measure)))
+    return groups
+
+
+def _rows_of(result: TaskResult, measure: str) -> tuple[list[Row], bool]:
+    """Return the rows of a measure, and whether less is better."""
+    rows = [row for row in result.rows if row.measure == measure]
+    return rows, measure in result.lower_is_better
 
 
 def best(rows: Sequence[Row], *, baseline: bool, lower: bool = False) -> Row | None:
-    """The row with the highest (or lowest) value among the baselines, or among the others."""
+    """Return the row with the highest (or lowest) value among the baselines, or the others."""
     chosen = [row for row in rows if row.baseline == baseline]
     if not chosen:
         return None
@@ -136,12 +163,12 @@ def best(rows: Sequence[Row], *, baseline: bool, lower: bool = False) -> Row | N
 
 
 def ratio(row: Row, baseline: Row | None) -> float | None:
-    """The value of ``row`` / that of ``baseline``; None without one, or when that is 0."""
+    """Return the value of ``row`` / that of ``baseline``; None without one, or if it is 0."""
     return row.middle / baseline.middle if baseline is not None and baseline.middle else None
 
 
 def judge(result: TaskResult) -> list[Verdict]:
-    """Every goal of a task, in its order.
+    """Return a verdict for every goal of a task.
 
     ::
 
@@ -153,8 +180,7 @@ def judge(result: TaskResult) -> list[Verdict]:
 
 
 def _verdict(result: TaskResult, goal: Goal) -> Verdict:
-    lower = goal.measure in result.lower_is_better
-    rows = rows_of(result, goal.measure)
+    rows, lower = _rows_of(result, goal.measure)
     own = [row for row in rows if goal.method in ("", row.method)]
     method = best(own, baseline=False, lower=lower)
     baseline = best(rows, baseline=True, lower=lower)
@@ -174,7 +200,3 @@ def _needed(goal: Goal, baseline: Row | None) -> float | None:
     if goal.kind == "times":
         return goal.at_least * baseline.middle
     return goal.at_least + baseline.middle
-
-
-class BenchmarkError(SetupError):
-    """A contender did not start, answered wrongly, or could not be loaded as asked."""

@@ -1,4 +1,4 @@
-"""Runs the tasks of one benchmark, keeps what they found, and renders its report."""
+"""Suites of benchmark tasks: runs them, stores their results and renders the report."""
 
 import os
 import time
@@ -10,38 +10,88 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks.records import Failure, Record, hardware, now, read_records, write_record
+from benchmarks.records import (
+    Failure,
+    Record,
+    hardware,
+    now,
+    read_records,
+    shown_path,
+    write_record,
+)
 from benchmarks.report import Heading, print_result, write_report
 from benchmarks.results import TaskResult
 from newshelf.errors import NewshelfError, SettingsError
-
-__all__ = ["Suite", "chosen", "run_suite"]
+from newshelf.pipeline.workspace import ROOT, WORKSPACES
 
 
 @dataclass(frozen=True)
 class Suite:
     """One benchmark: ``./run bench NAME``."""
 
+    name: str
     tasks: Mapping[str, str]
-    """Task → ``module:function``; the function maps the context to a ``TaskResult``."""
+    """Task → ``module:function``; the function maps the suite's context to a ``TaskResult``."""
     heading: Heading
     versions: Callable[[], Mapping[str, str]]
-    """Of what the figures depend on."""
+    """Return the versions of what the figures depend on."""
+
+    @property
+    def default_report(self) -> Path:
+        """The report in the documentation."""
+        return ROOT / "docs" / "benchmarks" / f"{self.name}.md"
+
+    def report(self, given: Path | None) -> Path:
+        """Return the absolute path of the report."""
+        return self.default_report if given is None else given.resolve()
+
+    def figures(self, report: Path) -> Path:
+        """Return the folder of the report's figures; create it."""
+        folder = report.with_suffix("") / "figures"
+        if report == self.default_report:
+            folder = ROOT / "docs" / "images" / "benchmarks" / self.name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def work(self) -> Path:
+        """Return the folder of caches, models and environments; create it."""
+        # The first suite had no folder of its own; its caches are worth keeping.
+        folder = WORKSPACES / "bench" / ("" if self.name == "transfer" else self.name)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def chosen(self, only: Sequence[str]) -> list[str]:
+        """Return the tasks to run in the suite's order; all when ``only`` is empty.
+
+        Raises:
+            SettingsError: there is no such task.
+        """
+        unknown = [name for name in only if name not in self.tasks]
+        if unknown:
+            raise SettingsError(
+                f"--only {' '.join(unknown)}: there is no such task; the tasks are "
+                f"{', '.join(self.tasks)}"
+            )
+        return [name for name in self.tasks if not only or name in only]
+
+    def command(self, only: Sequence[str], report: Path, **options: Any) -> str:
+        """Return the command line that repeats a run; options that are None are left out."""
+        words = [f"./run bench {self.name}", *(f"--only {name}" for name in only)]
+        words += [
+            f"--{name.replace('_', '-')} {_option(value)}"
+            for name, value in options.items()
+            if value is not None
+        ]
+        words += [f"--out {shown_path(report)}"] if report != self.default_report else []
+        return " ".join(words)
 
 
-def chosen(suite: Suite, only: Sequence[str]) -> list[str]:
-    """The tasks to run, in the suite's order; all when ``only`` is empty.
-
-    Raises:
-        SettingsError: there is no such task.
-    """
-    unknown = [name for name in only if name not in suite.tasks]
-    if unknown:
-        raise SettingsError(
-            f"--only {' '.join(unknown)}: there is no such task; the tasks are "
-            f"{', '.join(suite.tasks)}"
-        )
-    return [name for name in suite.tasks if not only or name in only]
+def _option(value: Any) -> str:
+    if isinstance(value, Path):
+        return shown_path(value)
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return f"{value:g}"
 
 
 def run_suite(
@@ -49,85 +99,83 @@ def run_suite(
     tasks: Sequence[str],
     context: Any,
     *,
-    out: Path,
+    report: Path,
     command: str,
-    seeds: tuple[int, ...],
+    seeds: Sequence[int],
     console: Console,
 ) -> int:
-    """Measure, and keep what was measured: ``NAME/TASK.json`` beside the report.
+    """Run tasks; store each result as ``NAME/TASK.json`` next to the report.
 
-    A task that fails does not stop the others. The report is written after every task, from
-    the results of all that were ever measured for it.
+    A task that fails does not stop the others. The report is rendered after every task, from
+    the last result of each.
 
     Args:
         suite: the benchmark.
-        tasks: from ``chosen``.
-        context: what every task is given.
-        out: the report.
-        command: the line that asks for this again.
+        tasks: from ``Suite.chosen``.
+        context: the argument of every task.
+        report: from ``Suite.report``.
+        command: from ``Suite.command``.
         seeds: one per repetition.
-        console: where tables go.
+        console: receives the tables.
 
     Returns:
         0, or 1 when a task failed.
 
     Raises:
-        SettingsError: a file beside the report is no result of this benchmark.
+        SettingsError: a file in the folder of results is not a result of this benchmark.
     """
-    folder = out.with_suffix("")
-    # A damaged result is told now, not after the tasks before it.
+    folder = report.with_suffix("")
+    # A damaged result is reported now, not after the tasks before it.
     read_records(folder, suite.tasks)
     failed = []
     for number, task in enumerate(tasks, start=1):
         console.rule(f"{task} ({number} of {len(tasks)})", align="left")
-        record = _measure(suite, task, context, out, command, seeds, console)
+        before = read_records(folder, [task]).get(task, Record(task))
+        blank = Record(
+            task=task,
+            date=now(),
+            command=command,
+            seeds=tuple(seeds),
+            revision=suite.heading.revision(task),
+        )
+        record = _measure(suite, blank, before, context, report, console)
         if record.failure is not None:
             failed.append(task)
         write_record(record, folder)
-        write_report(read_records(folder, suite.tasks), out, suite.heading)
-    console.print(f"report: {out}", markup=False)
+        write_report(read_records(folder, suite.tasks), report, suite.heading)
+    console.print(f"report: {report}", markup=False)
     if failed:
         console.print(f"failed: {', '.join(failed)}", markup=False)
     return 1 if failed else 0
 
 
 def _measure(
-    suite: Suite,
-    task: str,
-    context: Any,
-    out: Path,
-    command: str,
-    seeds: tuple[int, ...],
-    console: Console,
+    suite: Suite, blank: Record, before: Record, context: Any, report: Path, console: Console
 ) -> Record:
-    before = read_records(out.with_suffix(""), {task: ""}).get(task, Record(task))
-    date, started = now(), time.monotonic()
+    """Return ``blank`` with the task's result, or ``before`` with its failure."""
+    started = time.monotonic()
     try:
-        result: TaskResult = resolve_name(suite.tasks[task])(context)
-        kept = replace(result, figures=_linked(result, out.parent))
+        result: TaskResult = resolve_name(suite.tasks[blank.task])(context)
+        kept = replace(result, figures=_linked(result, report.parent))
     except Exception as error:
         if not isinstance(error, NewshelfError):
-            # A mistake in the task itself: its author needs the place.
+            # A defect of the task: its author needs the traceback.
             console.print_exception()
         message = f"{type(error).__name__}: {error}"
-        console.print(f"{task} failed: {message}", style="red", markup=False)
-        return replace(before, failure=Failure(date, command, message))
+        console.print(f"{blank.task} failed: {message}", style="red", markup=False)
+        return replace(before, failure=Failure(blank.date, blank.command, message))
     print_result(result, console)
-    return Record(
-        task=task,
+    return replace(
+        blank,
         result=kept,
-        date=date,
-        command=command,
-        seeds=seeds,
         seconds=round(time.monotonic() - started, 1),
         versions=suite.versions(),
         hardware=hardware(),
-        revision=suite.heading.revision(task),
     )
 
 
 def _linked(result: TaskResult, folder: Path) -> dict[str, Path]:
-    """The figures relative to the report.
+    """Return the figures relative to the report.
 
     Raises:
         FileNotFoundError: a figure was promised and not drawn.

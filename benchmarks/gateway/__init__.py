@@ -1,1 +1,1 @@
-"""What the gateway adds to a request, and how many it takes on one core."""
+"""The gateway: what it adds to a request. `./run bench gateway`."""

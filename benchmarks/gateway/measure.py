@@ -1,18 +1,14 @@
-"""Measures the gateway on one core, with a stub behind it on the other.
+"""What the gateway adds to a request: a gateway on one core, a stub behind it on another.
 
-``python -m benchmarks.gateway.measure`` prints, for the gateway with its record (SQLite) and
-without: what it adds to a lone client's request, requests each second of 16 clients, and its
-processor time for each request, which says most where something else uses the cores.
+Measures the gateway with the event store (SQLite) and without: latency of a lone client,
+throughput of 16 clients, and the gateway's CPU time per request, which is the most telling
+where other work uses the cores.
 """
 
-import argparse
 import json
 import os
-import shutil
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,22 +16,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
-import psutil
+from rich.console import Console
 
+from benchmarks.serve.contender import Endpoint, running, wait_for_answer
+from benchmarks.serve.cpu import Spent
+from benchmarks.serve.wrk import Request, load, require_wrk
 from newshelf.config import GatewaySettings
-from newshelf.errors import SetupError
 from newshelf.gateway.keys import KeyFile
 from newshelf.gateway.popular import write_popular
+from newshelf.pipeline.workspace import ROOT
 from newshelf.server.gateway_plan import GatewayPlan, write_plan
 from newshelf.server.ports import free_port
+from newshelf.terminal import print_figures
 
-__all__ = ["Measured", "measure"]
-
-ROOT = Path(__file__).resolve().parents[2]
-_SCRIPT = Path(__file__).with_name("recommend.lua")
 _LONE, _MANY = 1, 16
 _ITEMS = 1_300
+_UNITS = 2_000
+"""Different shoppers, each in a request of its own."""
 _NO_COLUMNS = (
     "title", "product_type", "brand", "color", "material", "size", "price", "availability",
     "created_at",
@@ -52,36 +49,109 @@ class Measured:
     per_second: float
     many_p99_ms: float
     cpu_us: float
-    """Processor time of the server for each request of the many."""
+    """CPU time of the server per request, with many clients."""
 
 
-def measure(seconds: float, cores: tuple[int, int], rounds: int) -> list[Measured]:
-    """Load stub, gateway without and with its record, in turns; the best of ``rounds`` each.
+def run(cores: tuple[int, int], *, rounds: int, seconds: float, console: Console) -> None:
+    """Load stub and gateways in turns, and print the best of the rounds.
 
-    The best, since what else runs on the machine only ever takes away.
+    The best, since other work on the machine only ever takes away.
 
     Args:
-        seconds: of one load.
         cores: the gateway's, and that of stub and client.
-        rounds: how often.
+        rounds: turns of each server.
+        seconds: length of one load.
+        console: receives the table.
+
+    Raises:
+        BenchmarkError: wrk is not installed, or a server failed.
     """
-    if shutil.which("wrk") is None or shutil.which("taskset") is None:
-        raise SetupError("the benchmark needs wrk and taskset")
+    require_wrk()
     found: dict[str, list[Measured]] = {}
     for _ in range(rounds):
-        with tempfile.TemporaryDirectory() as folder, _stub(cores[1]) as stub:
-            url = f"http://127.0.0.1:{stub}"
-            plan, key = _plan(Path(folder), url)
-            loads = [("stub alone", None), ("gateway, no record", "benchmarks.gateway.unrecorded")]
-            for name, module in [*loads, ("gateway, SQLite", "newshelf.gateway.serve")]:
-                if module is None:
-                    one = _load(name, f"{url}/predictions/recommender", "", seconds, cores[1])
-                else:
-                    with _gateway(module, plan, Path(folder), cores[0]) as worker:
-                        at = f"http://127.0.0.1:{plan.settings.port}/v1/recommend"
-                        one = _load(name, at, key, seconds, cores[1], worker)
-                found.setdefault(name, []).append(one)
-    return [_best(several) for several in found.values()]
+        with tempfile.TemporaryDirectory() as folder, _pinned(cores[1]):
+            for one in _round(Path(folder), cores[0], seconds):
+                found.setdefault(one.name, []).append(one)
+    best = [_best(several) for several in found.values()]
+    print_figures(
+        console,
+        ("", "p50 ms", "added", "p99 ms", "requests/s", "CPU µs"),
+        [
+            (
+                one.name,
+                f"{one.lone_p50_ms:.3f}",
+                f"{one.lone_p50_ms - best[0].lone_p50_ms:.3f}",
+                f"{one.lone_p99_ms:.3f}",
+                f"{one.per_second:,.0f}",
+                f"{one.cpu_us:.0f}",
+            )
+            for one in best
+        ],
+    )
+
+
+def _round(folder: Path, core: int, seconds: float) -> Iterator[Measured]:
+    bodies = []
+    for number in range(_UNITS):
+        history = ["NS00012", "NS00045", "NS00100"]
+        path = folder / f"{number}.json"
+        path.write_text(json.dumps({"unit": f"u{number}", "history": history, "k": 10}))
+        bodies.append(path)
+    stub_port = free_port()
+    stub = ["benchmarks.gateway.stub", str(stub_port)]
+    with _server(stub, stub_port, "/predictions/recommender", folder) as endpoint:
+        yield _measure("stub alone", endpoint, bodies, seconds)
+        plan, key = _plan(folder, endpoint.url)
+        write_plan(folder / "plan.json", plan)
+        for name, module in (
+            ("gateway, no record", "benchmarks.gateway.unrecorded"),
+            ("gateway, SQLite", "newshelf.gateway.serve"),
+        ):
+            words, port = [module, str(folder / "plan.json")], plan.settings.port
+            with _server(words, port, "/v1/recommend", folder, key=key, core=core) as gateway:
+                yield _measure(name, gateway, bodies, seconds)
+
+
+@contextmanager
+def _pinned(core: int) -> Iterator[None]:
+    """Pin this process, and what it starts, to one core."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@contextmanager
+def _server(
+    words: Sequence[str],
+    port: int,
+    path: str,
+    folder: Path,
+    *,
+    key: str = "",
+    core: int | None = None,
+) -> Iterator[Endpoint]:
+    """Run a module as a server; ``core`` replaces the core of this process."""
+    command = [sys.executable, "-P", "-m", *words]
+    if core is not None:
+        command = ["taskset", "--cpu-list", str(core), *command]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
+    with running(command, cwd=folder, env=env, log=folder / f"{words[0]}.log") as process:
+        yield Endpoint(f"http://127.0.0.1:{port}", path, process, headers)
+
+
+def _measure(name: str, endpoint: Endpoint, bodies: Sequence[Path], seconds: float) -> Measured:
+    wait_for_answer(endpoint, bodies[0])
+    requests = [Request(endpoint.path, body, endpoint.headers) for body in bodies]
+    load(endpoint.url, requests, clients=_MANY, seconds=1)
+    lone = load(endpoint.url, requests, clients=_LONE, seconds=seconds)
+    spent = Spent.watch(endpoint.process)
+    many = load(endpoint.url, requests, clients=_MANY, seconds=seconds)
+    cpu_us = sum(spent.per_request_us(many.requests).values())
+    return Measured(name, lone.p50_ms, lone.p99_ms, many.per_second, many.p99_ms, cpu_us)
 
 
 def _best(several: Sequence[Measured]) -> Measured:
@@ -111,102 +181,3 @@ def _plan(folder: Path, url: str) -> tuple[GatewayPlan, str]:
         popular=folder / "popular.json",
         store_url=f"sqlite:///{folder / 'events.db'}",
     ), key
-
-
-@contextmanager
-def _stub(core: int) -> Iterator[int]:
-    with _program("benchmarks.gateway.stub", [], core, stdout=subprocess.PIPE) as process:
-        yield int((process.stdout or sys.stdin).readline())
-
-
-@contextmanager
-def _gateway(module: str, plan: GatewayPlan, folder: Path, core: int) -> Iterator[psutil.Process]:
-    path = folder / "plan.json"
-    write_plan(path, plan)
-    with (
-        (folder / "gateway.log").open("ab") as log,
-        _program(module, [str(path)], core, stderr=log) as process,
-    ):
-        while not _alive(plan.settings.port):
-            if process.poll() is not None:
-                raise SetupError((folder / "gateway.log").read_text())
-            time.sleep(0.1)
-        children = psutil.Process(process.pid).children()
-        yield next(one for one in children if "spawn_main" in " ".join(one.cmdline()))
-
-
-@contextmanager
-def _program(
-    module: str, arguments: list[str], core: int, **streams: Any
-) -> Iterator["subprocess.Popen[str]"]:
-    command = ["taskset", "-c", str(core), sys.executable, "-P", "-m", module, *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(command, env=environment, text=True, **streams)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def _alive(port: int) -> bool:
-    try:
-        return httpx.get(f"http://127.0.0.1:{port}/healthz", trust_env=False).is_success
-    except httpx.TransportError:
-        return False
-
-
-def _load(
-    name: str,
-    url: str,
-    key: str,
-    seconds: float,
-    core: int,
-    worker: psutil.Process | None = None,
-) -> Measured:
-    _wrk(url, key, 1.0, _MANY, core)
-    lone = _wrk(url, key, seconds, _LONE, core)
-    before = worker.cpu_times() if worker else None
-    many = _wrk(url, key, seconds, _MANY, core)
-    cpu_s = 0.0
-    if worker is not None and before is not None:
-        after = worker.cpu_times()
-        cpu_s = after.user + after.system - before.user - before.system
-    return Measured(
-        name,
-        lone["p50_us"] / 1e3,
-        lone["p99_us"] / 1e3,
-        many["requests"] / many["duration_us"] * 1e6,
-        many["p99_us"] / 1e3,
-        cpu_s / many["requests"] * 1e6,
-    )
-
-
-def _wrk(url: str, key: str, seconds: float, clients: int, core: int) -> dict[str, int]:
-    load = ["wrk", "-t1", f"-c{clients}", f"-d{max(1, round(seconds))}s", "-s", str(_SCRIPT), url]
-    command = ["taskset", "-c", str(core), *load, "--", key or "none"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    result: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
-    if result["failed"]:
-        raise SetupError(f"{result['failed']} requests to {url} failed")
-    return result
-
-
-def _main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=5.0)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--cores", type=int, nargs=2, default=(0, 1))
-    options = parser.parse_args()
-    measured = measure(options.seconds, tuple(options.cores), options.rounds)
-    base = measured[0]
-    print(f"{'':20} {'p50 ms':>8} {'added':>8} {'p99 ms':>8} {'requests/s':>11} {'CPU µs':>8}")
-    for one in measured:
-        print(
-            f"{one.name:20} {one.lone_p50_ms:8.3f} {one.lone_p50_ms - base.lone_p50_ms:8.3f} "
-            f"{one.lone_p99_ms:8.3f} {one.per_second:11,.0f} {one.cpu_us:8.0f}"
-        )
-
-
-if __name__ == "__main__":
-    _main()

@@ -1,7 +1,7 @@
-"""Stands in for TorchServe: every request is answered with one recommender's answer.
+"""A stub of TorchServe: answers every request with the same recommendation.
 
-``python -m benchmarks.gateway.stub`` prints its port and serves until it is ended. It parses
-no more than a request's length, so that it is faster than whatever is measured before it.
+``python -m benchmarks.gateway.stub PORT`` serves until it is stopped. It parses only the length
+of a request, so that it is faster than what is measured in front of it.
 """
 
 import asyncio
@@ -10,15 +10,13 @@ import sys
 
 import uvloop
 
-__all__ = ["answer", "serve"]
-
 _END = b"\r\n\r\n"
 _LENGTH = b"content-length:"
 _ITEMS = 10
 
 
 def answer() -> bytes:
-    """The answer's whole bytes: ten products, as the recommender gives them."""
+    """Return a whole HTTP response: ten products, as the recommender answers."""
     body = json.dumps(
         {
             "items": [
@@ -58,16 +56,15 @@ def _request_size(data: bytearray) -> int | None:
     return head + len(_END) + length
 
 
-async def serve() -> None:
-    """Print the port and serve for ever."""
-    reply = answer()
-    server = await asyncio.get_running_loop().create_server(lambda: _Stub(reply), "127.0.0.1", 0)
-    print(server.sockets[0].getsockname()[1], flush=True)
+async def serve(port: int) -> None:
+    """Serve until the process is stopped."""
+    reply, loop = answer(), asyncio.get_running_loop()
+    server = await loop.create_server(lambda: _Stub(reply), "127.0.0.1", port)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
     try:
-        uvloop.run(serve())
+        uvloop.run(serve(int(sys.argv[1])))
     except KeyboardInterrupt:
         sys.exit(0)

@@ -1,4 +1,4 @@
-"""The gateway without its record: what the event store costs is the difference.
+"""The gateway without the event store, whose cost is the difference.
 
 ``python -m benchmarks.gateway.unrecorded PLAN``
 """
@@ -14,21 +14,19 @@ from newshelf.rollout.records import Exposure, Feedback
 from newshelf.rollout.store import Outcome, ShadowAnswer
 from newshelf.server.gateway_plan import GatewayPlan, read_plan
 
-__all__ = ["worker"]
-
 
 class _Nowhere:
     away: str | None = None
     refused: str | None = None
 
     async def exposure(self, exposure: Exposure) -> None:
-        """Forget it."""
+        """Drop it."""
 
     async def feedback(self, feedback: Sequence[Feedback]) -> list[Outcome]:
         return ["stored"] * len(feedback)
 
     async def shadow(self, answer: ShadowAnswer) -> None:
-        """Forget it."""
+        """Drop it."""
 
 
 @asynccontextmanager
@@ -37,7 +35,7 @@ async def _no_store(_plan: GatewayPlan) -> AsyncIterator[tuple[WatchedRecorder, 
 
 
 def worker(plan: GatewayPlan) -> object:
-    """The gateway's application, with nowhere to write to."""
+    """Return the gateway's application without a store."""
     # Metrics look for their folder when they are imported.
     from newshelf.gateway.log import set_up_log  # noqa: PLC0415
     from newshelf.gateway.worker import make_worker  # noqa: PLC0415

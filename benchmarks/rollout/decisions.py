@@ -1,24 +1,24 @@
-"""``python -m benchmarks.rollout.decisions``: what rollouts decide in hard conditions.
+"""Decisions of simulated rollouts in hard conditions; writes docs/benchmarks/rollout.md.
 
-Writes docs/benchmarks/rollout.md. Everything is judged by the code that judges rollouts. The
-column "before" has the figures of the code before these faults were corrected.
+The code that decides real rollouts decides here. The column "before" has the figures of the code
+before these faults were fixed.
 """
 
-import argparse
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from rich.console import Console
 
+from benchmarks.report import markdown_table
 from benchmarks.rollout.latencies import LEVEL, simulate_samples, simulate_shadow
 from benchmarks.rollout.mismatch import simulate_mismatches
 from benchmarks.rollout.worlds import LOOK, VISITS, WORLDS, Floats, looks, shoppers
+from newshelf.pipeline.workspace import ROOT
 from newshelf.rollout.decide import decide, next_state
 from newshelf.rollout.observing import observe_rollout
 from newshelf.rollout.plan import Plan
@@ -29,11 +29,8 @@ from newshelf.rollout.state import RolloutState
 from newshelf.rollout.store import EventStore
 from newshelf.rollout.totals import Observation, UnitTotals, VariantHealth
 
-__all__ = ["Row", "called_different", "main", "render"]
-
-_ROOT = Path(__file__).resolve().parents[2]
-_OUT = _ROOT / "docs" / "benchmarks" / "rollout.md"
-_EXAMPLE = _ROOT / "configs" / "rollout.yaml"
+_OUT = ROOT / "docs" / "benchmarks" / "rollout.md"
+_EXAMPLE = ROOT / "configs" / "rollout.yaml"
 _AT = datetime(2026, 1, 1, tzinfo=UTC)
 _SIDES = ("control", "challenger")
 Totals = Mapping[str, UnitTotals]
@@ -49,16 +46,13 @@ class Row:
     now: str
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Simulate everything and write the page."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.rollout.decisions")
-    parser.add_argument("--rollouts", type=int, default=1000, help="of each A/A row")
-    rollouts = parser.parse_args(arguments).rollouts
+def run(rollouts: int, console: Console) -> None:
+    """Simulate everything and write the page; ``rollouts`` of each A/A row."""
     rows: list[Row] = []
     for section in (equal, guarded, silent, assigned, unheard, slow, heavy):
         for row in section(rollouts):
             rows.append(row)
-            sys.stderr.write(f"{row.case}: {row.now}\n")
+            console.print(f"{row.case}: {row.now}", markup=False)
     _OUT.write_text(render(rows, rollouts), encoding="utf-8")
 
 
@@ -343,15 +337,16 @@ def _most(ends: Counter[str]) -> str:
 
 
 def render(rows: Sequence[Row], rollouts: int) -> str:
-    """The page, in Markdown."""
+    """Return the page in Markdown."""
+    cells = [(row.case, row.right, row.before, row.now) for row in rows]
     lines = [
         "# Decisions of rollouts",
         "",
         "What a rollout decides in hard conditions, by simulation. `before` is the code before "
-        "these faults were corrected.",
+        "these faults were fixed.",
         "",
         "```bash",
-        f"python -m benchmarks.rollout.decisions --rollouts {rollouts}",
+        f"./run bench rollout --rollouts {rollouts}",
         "```",
         "",
         f"Equal versions: {rollouts:,} rollouts of {VISITS:,} visits each, looked at after every "
@@ -359,13 +354,7 @@ def render(rows: Sequence[Row], rollouts: int) -> str:
         "A rollout counts that calls the versions different, or one of them suspiciously silent, "
         "at any look. (Before: 300 rollouts.)",
         "",
-        "| case | right | before | now |",
-        "|---|---|---|---|",
-        *(f"| {row.case} | {row.right} | {row.before} | {row.now} |" for row in rows),
+        markdown_table(("case", "right", "before", "now"), "llll", cells),
         "",
     ]
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

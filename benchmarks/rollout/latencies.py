@@ -1,4 +1,4 @@
-"""``python -m benchmarks.rollout.latencies``: a p99 at its limit, looked at for a week.
+"""A p99 at its limit, checked for a week: false alarms of the latency guardrail.
 
 Only how many latencies exceed the limit matters, so only that is drawn: a thousand weeks with
 60,480 looks each take two minutes.
@@ -16,8 +16,6 @@ from scipy.stats import norm
 from newshelf.rollout.quantiles import level_when_halved
 from newshelf.rollout.shares import log_evidence_above
 from newshelf.rollout.totals import MOST_LATENCIES, halvings
-
-__all__ = ["LEVEL", "Slow", "main", "simulate_samples", "simulate_shadow"]
 
 Counts = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -124,7 +122,7 @@ def _fewest(level: float) -> Counts:
     return fewest
 
 
-def main() -> None:
+def run(console: Console) -> None:
     """Simulate and print."""
     table = Table("", "promised", "before", "now", title="p99 said to be above its limit")
     # Every ten seconds, at one request per second.
@@ -137,8 +135,4 @@ def main() -> None:
         promised = f"{LEVEL:.2%}" if relative <= 1 else "–"
         name = f"shadow, p99 of {relative:.0%} of the limit"
         table.add_row(name, promised, f"{shadow.before:.1%}", f"{shadow.now:.1%}")
-    Console().print(table)
-
-
-if __name__ == "__main__":
-    main()
+    console.print(table)

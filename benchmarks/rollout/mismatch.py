@@ -1,4 +1,4 @@
-"""``python -m benchmarks.rollout.mismatch``: sample-ratio mismatches, found and imagined.
+"""Sample-ratio mismatches: how many are found, and how many are false alarms.
 
 Shoppers are assigned by chance, the ramp adds some in most stages, and those that have seen the
 challenger may come back more often. Only counts are kept: by how often shoppers come, and
@@ -14,8 +14,6 @@ from rich.console import Console
 from rich.table import Table
 
 from newshelf.rollout.sample_ratio import MISMATCH_P, log_evidence
-
-__all__ = ["STAGES", "Mismatches", "main", "simulate_mismatches"]
 
 Counts = NDArray[np.int64]
 
@@ -112,7 +110,7 @@ class _Side:
         self._in_stage = self._in_stage + first + again
 
 
-def main() -> None:
+def run(console: Console) -> None:
     """Simulate and print."""
     table = Table("units a side", "returning", "lost", "test of the stage", "since it began")
     for units, returning, lost in (
@@ -132,8 +130,4 @@ def main() -> None:
             f"{found.of_stage:.2%}",
             f"{found.since_began:.2%}",
         )
-    Console().print(table)
-
-
-if __name__ == "__main__":
-    main()
+    console.print(table)

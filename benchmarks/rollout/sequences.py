@@ -7,7 +7,6 @@ sums are kept, so that a thousand rollouts of ten thousand users take seconds.
 import timeit
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from newshelf.evaluation.figures import Line, draw_lines
+from newshelf.pipeline.workspace import ROOT
 from newshelf.rollout.assignment import assign, new_salt
 from newshelf.rollout.metrics.compare import LEAST_ACTIVE_UNITS
 from newshelf.rollout.metrics.delta import log_lift, ratio_variance
@@ -123,7 +123,7 @@ def _ratios(sums: Floats, units: NDArray[np.int64]) -> tuple[Floats, Floats, Boo
     return top / bottom, variance / units, active >= LEAST_ACTIVE_UNITS
 
 
-PICTURE = Path(__file__).resolve().parents[2] / "docs" / "images" / "rollout-sequences.png"
+PICTURE = ROOT / "docs" / "images" / "rollout-sequences.png"
 _ROLLOUTS = 2000
 _EFFECT = 0.1
 _CLICKS = 0.1
@@ -131,9 +131,8 @@ _SHOWN_FROM = 20
 """Looks before are too wide to be drawn beside the later ones."""
 
 
-def main() -> None:
+def run(console: Console) -> None:
     """Simulate, print and draw."""
-    console = Console()
     equal = simulate(clicks_of(_CLICKS), clicks_of(_CLICKS), rollouts=_ROLLOUTS, looks=200, seed=1)
     units = needed_units(_EFFECT, relative_variance=_relative_variance(), alpha=ALPHA, power=POWER)
     lifted = simulate(
@@ -242,7 +241,3 @@ def _draw(equal: Looks, lifted: Looks) -> None:
         ylabel="",
         percent=True,
     )
-
-
-if __name__ == "__main__":
-    main()

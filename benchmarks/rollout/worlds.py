@@ -8,8 +8,6 @@ from numpy.typing import NDArray
 
 from newshelf.rollout.totals import UnitTotals
 
-__all__ = ["LOOK", "VISITS", "WORLDS", "Visits", "World", "looks", "shoppers"]
-
 Floats = NDArray[np.float64]
 VISITS = 6000
 LOOK = 100

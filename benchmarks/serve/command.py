@@ -1,21 +1,19 @@
 """`./run bench serve`: tasks, context and command."""
 
 import os
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks.records import newshelf_version, shown_path
+from benchmarks.records import versions
 from benchmarks.report import Heading
 from benchmarks.serve.cpu import mark_own_processes
 from benchmarks.serve.wrk import require_wrk
-from benchmarks.suite import Suite, chosen, run_suite
+from benchmarks.suite import Suite, run_suite
 from newshelf.errors import SettingsError
-from newshelf.pipeline.workspace import ROOT, WORKSPACES
+from newshelf.pipeline.workspace import ROOT
 
 TASKS: dict[str, str] = {
     # These two first, before this process has loaded what the workers load.
@@ -31,36 +29,33 @@ TASKS: dict[str, str] = {
     "layouts": "benchmarks.serve.sweeps:run_layouts",
     "ceiling": "benchmarks.serve.noop:run",
 }
-"""Task name → ``module:function``."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """One run of the benchmark."""
+    """Argument of every task."""
 
     catalog: Path | None
-    """Whose pictures are sent; None draws a shop."""
+    """The catalogue whose pictures are sent; None draws a shop."""
     work: Path
-    """Models, environments and servers' folders."""
+    """Models, environments and the folders of servers."""
     figures: Path
-    """Where plots go."""
+    """Folder of the plots."""
     rounds: int
     """Turns of each contender."""
     seconds: float
-    """Of one load."""
+    """Length of one load."""
     console: Console
 
     @property
     def warm_up_s(self) -> float:
-        """Of the load before the first that counts, which finds caches, pools and Java cold.
+        """Length of the load before the first that counts: caches, pools and Java are cold.
 
-        TorchScript takes seconds over its first requests of each batch size.
+        TorchScript takes seconds for its first requests of each batch size.
         """
         return max(5.0, self.seconds)
 
 
-REPORT = ROOT / "docs" / "benchmarks" / "serve.md"
-_FIGURES = ROOT / "docs" / "images" / "benchmarks" / "serve"
 _DATA = ROOT.parent / "shared" / "data" / "home"
 _LIBRARIES = (
     "torchserve",
@@ -84,77 +79,65 @@ with the float32 model's (cosine ≥ 0.99), and a load with an answer that is no
 no result."""
 
 
-@dataclass(frozen=True)
-class Options:
-    """What the command line asked for."""
+def run(
+    only: Sequence[str],
+    *,
+    rounds: int,
+    seconds: float,
+    cores: tuple[int, ...] | None,
+    data: Path | None,
+    out: Path | None,
+    console: Console,
+) -> int:
+    """Run the tasks and write the report; see ``benchmarks.suite``.
 
-    only: Sequence[str] = ()
-    """Tasks to run; all when empty."""
-    rounds: int = 3
-    seconds: float = 10.0
-    cores: Sequence[int] = ()
-    """Those that servers and client share; the first two when empty."""
-    data: Path | None = None
-    """A catalogue with pictures."""
-    out: Path = REPORT
-
-    def command(self) -> str:
-        """The line that asks for this again."""
-        words = ["./run bench serve"]
-        words += [f"--only {name}" for name in self.only]
-        words += [f"--rounds {self.rounds} --seconds {self.seconds:g}"]
-        words += [f"--cores {','.join(map(str, self.cores))}"] if self.cores else []
-        words += [f"--data {shown_path(self.data)}"] if self.data is not None else []
-        words += [f"--out {shown_path(self.out)}"] if self.out.resolve() != REPORT else []
-        return " ".join(words)
-
-
-def run(options: Options, console: Console) -> int:
-    """Measure the tasks and write the report; see ``benchmarks.suite``.
+    Args:
+        only: tasks to run; all when empty.
+        rounds: turns of each contender.
+        seconds: length of one load.
+        cores: those that servers and client share; None takes the first two.
+        data: a catalogue with pictures.
+        out: the report.
+        console: receives progress and tables.
 
     Returns:
         0, or 1 when a task failed.
 
     Raises:
-        SettingsError: an unknown task, a core or a folder that is not there.
+        SettingsError: an unknown task, core or folder.
         BenchmarkError: wrk is not installed.
     """
-    suite = Suite(
-        TASKS,
-        Heading("Serving", _INTRODUCTION, repeated="round", average="median"),
-        _versions,
-    )
-    tasks = chosen(suite, options.only)
+    heading = Heading("Serving", _INTRODUCTION, repeated="round", average="median")
+    suite = Suite("serve", TASKS, heading, _versions)
+    tasks, report = suite.chosen(only), suite.report(out)
     require_wrk()
-    _pin(options.cores)
+    _pin(cores or ())
     mark_own_processes()
-    out = options.out.resolve()
-    figures = _FIGURES if out == REPORT else out.with_suffix("") / "figures"
-    figures.mkdir(parents=True, exist_ok=True)
     context = Context(
-        catalog=_catalog(options.data),
-        work=WORKSPACES / "bench" / "serve",
-        figures=figures,
-        rounds=options.rounds,
-        seconds=options.seconds,
+        catalog=_catalog(data),
+        work=suite.work(),
+        figures=suite.figures(report),
+        rounds=rounds,
+        seconds=seconds,
         console=console,
     )
+    options = {"rounds": rounds, "seconds": seconds, "cores": cores, "data": data}
     return run_suite(
         suite,
         tasks,
         context,
-        out=out,
-        command=options.command(),
-        seeds=tuple(range(1, options.rounds + 1)),
+        report=report,
+        command=suite.command(only, report, **options),
+        seeds=range(1, rounds + 1),
         console=console,
     )
 
 
 def _pin(cores: Sequence[int]) -> None:
-    """Keep this process and all that it starts on two cores, or on those given.
+    """Pin this process and its children to ``cores``; to the first two when empty.
 
     Raises:
-        SettingsError: one of them is not there, or the system cannot pin.
+        SettingsError: a core does not exist, or the system cannot pin.
     """
     if not hasattr(os, "sched_setaffinity"):
         raise SettingsError("contenders are pinned to cores, which this system cannot: use Linux")
@@ -177,17 +160,11 @@ def _catalog(given: Path | None) -> Path | None:
 
 
 def _versions() -> dict[str, str]:
-    """Newshelf's libraries, and the peers' as they are pinned."""
-    found = {"newshelf": newshelf_version(), "python": platform.python_version()}
-    for name in _LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
+    """Return the versions of Newshelf's libraries and the pinned ones of the peers."""
     pins = dict(
         line.split("==")
         for line in _REQUIREMENTS.read_text(encoding="utf-8").splitlines()
         if "==" in line
     )
     plain = {name.partition("[")[0]: pin.strip() for name, pin in pins.items()}
-    return found | {f"peers' {name}": plain[name] for name in _PEERS}
+    return versions(*_LIBRARIES) | {f"peers' {name}": plain[name] for name in _PEERS}

@@ -4,7 +4,7 @@ import os
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import psutil
@@ -13,84 +13,75 @@ from newshelf.server.process import MARK, ProcessRef
 
 _RUN = "NEWSHELF_BENCHMARK_RUN"
 
+CpuSeconds = Mapping[tuple[str, int, float], float]
+"""Program, process id and start → CPU seconds of all threads."""
+
+
+def _cpu_seconds(wanted: Callable[[psutil.Process], bool]) -> CpuSeconds:
+    found = {}
+    for process in psutil.process_iter():
+        try:
+            with process.oneshot():
+                if wanted(process):
+                    times = process.cpu_times()
+                    one = (process.name(), process.pid, process.create_time())
+                    found[one] = times.user + times.system
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
 
 def mark_own_processes() -> None:
-    """Let all processes that this one starts be known as its own.
+    """Mark all processes that this one starts as its own.
 
-    By their environment: some servers' processes become nobody's children.
+    The mark is in their environment: processes of some servers lose their parent.
     """
     os.environ[_RUN] = uuid.uuid4().hex
 
 
-def _others_seconds() -> dict[tuple[int, float], float]:
-    """By process id and start: CPU seconds so far of each process that is not ours."""
-    me, run = os.getpid(), os.environ.get(_RUN)
-    found = {}
-    for process in psutil.process_iter():
-        try:
-            with process.oneshot():
-                if process.pid == me or (run and process.environ().get(_RUN) == run):
-                    continue
-                times = process.cpu_times()
-                one = (process.pid, process.create_time())
-            found[one] = times.user + times.system
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    return found
+def _of_others() -> CpuSeconds:
+    own, run = os.getpid(), os.environ.get(_RUN)
+    return _cpu_seconds(lambda p: p.pid != own and not (run and p.environ().get(_RUN) == run))
 
 
 @dataclass(frozen=True)
 class Others:
-    """Watches from its making on the processes that are not the benchmark's own.
+    """Processes that are not the benchmark's own, watched since the object was made.
 
-    Those that begin and end in between are not seen.
+    Processes that begin and end in between are not seen.
     """
 
     cores: int
     started: float = field(default_factory=time.monotonic)
-    before: dict[tuple[int, float], float] = field(default_factory=_others_seconds)
+    before: CpuSeconds = field(default_factory=_of_others)
 
     def share(self) -> float:
-        """CPU time of others since then, as a share of what the cores had to give."""
-        after = _others_seconds()
-        taken = sum(seconds - self.before.get(one, 0.0) for one, seconds in after.items())
+        """Return the CPU time of others since then, as a share of the cores' time."""
+        taken = sum(seconds - self.before.get(one, 0.0) for one, seconds in _of_others().items())
         return taken / (self.cores * (time.monotonic() - self.started))
 
 
-def _server_seconds(server: ProcessRef) -> dict[tuple[str, int], float]:
-    """By program and process id: CPU seconds so far, of all threads.
-
-    A server's processes are known by the mark in their environment: BentoML's and LitServe's
-    leave the session that they were started in.
-    """
-    found = {}
-    for process in psutil.process_iter():
-        try:
-            with process.oneshot():
-                if process.environ().get(MARK) != server.mark:
-                    continue
-                times = process.cpu_times()
-                found[process.name(), process.pid] = times.user + times.system
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    return found
+def _of_server(server: ProcessRef) -> CpuSeconds:
+    # By the mark in their environment: BentoML's and LitServe's processes leave the session
+    # that they were started in.
+    return _cpu_seconds(lambda process: process.environ().get(MARK) == server.mark)
 
 
 @dataclass(frozen=True)
 class Spent:
-    """Watches from ``watch`` on; processes that end in between are not counted."""
+    """CPU time of a server since ``watch``; processes that end in between are not counted."""
 
     server: ProcessRef
-    before: Mapping[tuple[str, int], float]
+    before: CpuSeconds
 
     @classmethod
     def watch(cls, server: ProcessRef) -> "Spent":
         """Begin."""
-        return cls(server, _server_seconds(server))
+        return cls(server, _of_server(server))
 
     def per_request_us(self, requests: int) -> dict[str, float]:
-        """Microseconds of a core since then for each of ``requests``, by program."""
+        """Return microseconds of a core for each of ``requests``, by program."""
         spent: defaultdict[str, float] = defaultdict(float)
-        for (program, pid), seconds in _server_seconds(self.server).items():
-            spent[program] += seconds - self.before.get((program, pid), 0.0)
+        for one, seconds in _of_server(self.server).items():
+            spent[one[0]] += seconds - self.before.get(one, 0.0)
         return {program: seconds / requests * 1e6 for program, seconds in spent.items()}

@@ -65,7 +65,7 @@ def require_unshared(workers: Sequence[int]) -> None:
     Raises:
         BenchmarkError: with the other processes' ids.
     """
-    ours = Path(sysconfig.get_path("purelib"))
+    ours = Path(sysconfig.get_path("purelib")).resolve()
     others = [
         process.pid
         for process in psutil.process_iter()

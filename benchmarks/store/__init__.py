@@ -1,3 +1,1 @@
 """How long a request waits for its rows to be durable: ``./run bench store``."""
-
-__all__: list[str] = []

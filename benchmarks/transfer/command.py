@@ -6,13 +6,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks.records import shown_path, versions
+from benchmarks.records import versions
 from benchmarks.report import Heading
-from benchmarks.suite import Suite, chosen, run_suite
+from benchmarks.suite import Suite, run_suite
 from newshelf.catalog import Catalog, read_catalog
 from newshelf.config import Settings
 from newshelf.errors import SettingsError
-from newshelf.pipeline.workspace import ROOT, WORKSPACES
+from newshelf.pipeline.workspace import ROOT
 from newshelf.transfer.build import Backbone, build_backbone
 
 TASKS: dict[str, str] = {
@@ -29,7 +29,6 @@ TASKS: dict[str, str] = {
     "xdeepfm": "benchmarks.transfer.xdeepfm:run",
     "titles": "benchmarks.transfer.titles:run",
 }
-"""Task name → ``module:function``."""
 REVISIONS = {
     "jewellery": 2,
     "office": 2,
@@ -42,30 +41,30 @@ REVISIONS = {
     "maml": 2,
     "xdeepfm": 2,
 }
-"""Raised when a task, or what it measures, changes so that earlier results no longer hold."""
+"""Increased when a task changes so that its earlier results no longer hold."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """One run of the benchmark."""
+    """Argument of every task."""
 
     data: Path
     """A folder of catalogues."""
     kept_back: Path | None
-    """A folder like ``data`` with what was kept back: tested on instead of an own split."""
+    """A folder like ``data`` with the held-out parts, which replace the tasks' own splits."""
     work: Path
     """Cached features and models."""
     figures: Path
-    """Where plots go."""
+    """Folder of the plots."""
     seeds: tuple[int, ...]
     console: Console
     settings: Settings
 
     def catalog(self, name: str) -> Catalog:
-        """A data set.
+        """Return a data set.
 
         Raises:
-            SettingsError: it is not there.
+            SettingsError: its folder does not exist.
         """
         folder = self.data / name
         if not folder.is_dir():
@@ -75,22 +74,21 @@ class Context:
         return read_catalog(folder)
 
     def kept_back_catalog(self, name: str) -> Catalog | None:
-        """What was kept back of a data set; None when nothing was."""
+        """Return the held-out part of a data set, if there is one."""
         if self.kept_back is None or not (self.kept_back / name).is_dir():
             return None
         return read_catalog(self.kept_back / name)
 
     def backbone(self, catalog: Catalog) -> Backbone:
-        """Packaged towers and the catalogue's features from them, computed once."""
+        """Return the packaged towers and the catalogue's cached features from them."""
         return build_backbone(
             catalog, self.settings, {}, self.work / "features" / catalog.name, self.console
         )
 
 
-REPORT = ROOT / "docs" / "benchmarks" / "transfer.md"
-_FIGURES = ROOT / "docs" / "images" / "benchmarks" / "transfer"
 _DATA = ROOT.parent / "shared" / "data"
 _SUITE = Suite(
+    "transfer",
     TASKS,
     Heading(
         "Transfer",
@@ -103,59 +101,47 @@ one that was chosen on data that no seed tests on. *Outdated* marks figures from
 of their task.""",
         revisions=REVISIONS,
     ),
-    versions,
+    lambda: versions("torch", "numpy", "timm", "scikit-learn"),
 )
 
 
-@dataclass(frozen=True)
-class Options:
-    """What the command line asked for."""
+def run(
+    only: Sequence[str],
+    *,
+    seeds: int,
+    data: Path | None,
+    kept_back: Path | None,
+    out: Path | None,
+    settings: Settings,
+    console: Console,
+) -> int:
+    """Run the tasks and write the report; see ``benchmarks.suite``.
 
-    only: Sequence[str] = ()
-    """Tasks to run; all when empty."""
-    seeds: int = 3
-    data: Path | None = None
-    """A folder of catalogues; None looks beside the repository."""
-    kept_back: Path | None = None
-    out: Path = REPORT
-
-    def command(self) -> str:
-        """The line that asks for this again."""
-        words = ["./run bench transfer"]
-        words += [f"--only {name}" for name in self.only]
-        words += [f"--seeds {self.seeds}"]
-        given = {"--data": self.data, "--kept-back": self.kept_back}
-        words += [f"{name} {shown_path(path)}" for name, path in given.items() if path is not None]
-        words += [f"--out {shown_path(self.out)}"] if self.out.resolve() != REPORT else []
-        return " ".join(words)
-
-
-def run(options: Options, settings: Settings, console: Console) -> int:
-    """Measure, and keep what was measured: ``NAME/TASK.json`` beside the report, and figures.
-
-    A task that fails does not stop the others. The report is written after every task, from
-    the results of all that were ever measured for it.
+    Args:
+        only: tasks to run; all when empty.
+        seeds: repetitions of each training.
+        data: a folder of catalogues; None looks next to the repository.
+        kept_back: a folder like ``data`` with the held-out parts.
+        out: the report.
+        settings: of every training.
+        console: receives progress and tables.
 
     Returns:
         0, or 1 when a task failed.
 
     Raises:
-        SettingsError: an unknown task, or a folder that is not there.
+        SettingsError: an unknown task, or a folder that does not exist.
     """
-    tasks = chosen(_SUITE, options.only)
-    data = _data(options.data)
-    if options.kept_back is not None and not options.kept_back.is_dir():
-        raise SettingsError(f"--kept-back {options.kept_back} is not a folder")
-    out = options.out.resolve()
-    folder = out.with_suffix("")
-    figures = _FIGURES if out == REPORT else folder / "figures"
-    figures.mkdir(parents=True, exist_ok=True)
+    tasks, report = _SUITE.chosen(only), _SUITE.report(out)
+    folder = _data(data)
+    if kept_back is not None and not kept_back.is_dir():
+        raise SettingsError(f"--kept-back {kept_back} is not a folder")
     context = Context(
-        data=data,
-        kept_back=options.kept_back,
-        work=WORKSPACES / "bench",
-        figures=figures,
-        seeds=tuple(range(options.seeds)),
+        data=folder,
+        kept_back=kept_back,
+        work=_SUITE.work(),
+        figures=_SUITE.figures(report),
+        seeds=tuple(range(seeds)),
         console=console,
         settings=settings,
     )
@@ -163,8 +149,8 @@ def run(options: Options, settings: Settings, console: Console) -> int:
         _SUITE,
         tasks,
         context,
-        out=out,
-        command=options.command(),
+        report=report,
+        command=_SUITE.command(only, report, seeds=seeds, data=data, kept_back=kept_back),
         seeds=context.seeds,
         console=console,
     )

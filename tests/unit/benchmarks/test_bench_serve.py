@@ -10,11 +10,13 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks.__main__ import app
+from benchmarks.report import Heading
 from benchmarks.results import BenchmarkError, Goal, Row, TaskResult
-from benchmarks.serve.command import TASKS, Options
+from benchmarks.serve.command import TASKS
 from benchmarks.serve.cpu import Others
 from benchmarks.serve.memory import proportional_bytes, require_unshared
 from benchmarks.serve.peer import Peer, PeerLayout, Served
+from benchmarks.suite import Suite
 
 
 @pytest.fixture(autouse=True)
@@ -133,8 +135,10 @@ def test_servers_and_client_are_kept_on_the_cores_that_are_named(tasks, bench):
     assert seen == [{one}]
 
 
-def test_the_command_is_one_that_can_be_asked_again(tmp_path):
-    words = Options(("lite0",), 2, 5.0, (0, 1)).command()
+def test_the_command_is_one_that_can_be_asked_again():
+    suite = Suite("serve", TASKS, Heading("", ""), dict)
+    options = {"rounds": 2, "seconds": 5.0, "cores": (0, 1), "data": None}
+    words = suite.command(["lite0"], suite.default_report, **options)
     assert words == "./run bench serve --only lite0 --rounds 2 --seconds 5 --cores 0,1"
 
 

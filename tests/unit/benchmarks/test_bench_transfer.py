@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from benchmarks.__main__ import app
 from benchmarks.results import Goal, Row, TaskResult
-from benchmarks.transfer.command import REVISIONS, TASKS, Options
+from benchmarks.transfer.command import _SUITE, REVISIONS, TASKS
 from newshelf.errors import TrainingError
 
 
@@ -250,8 +250,8 @@ def test_a_damaged_result_names_its_file(tasks, bench, tmp_path):
 def test_the_command_in_the_report_names_no_folder_far_away(tmp_path, monkeypatch):
     # Wherever this repository lies: perhaps next to the tests' folder.
     monkeypatch.setattr("benchmarks.records.ROOT", tmp_path / "far" / "away" / "repo")
-    options = Options(only=("home",), data=tmp_path / "data", kept_back=None)
-    assert options.command() == "./run bench transfer --only home --seeds 3 --data …/data"
+    words = _SUITE.command(["home"], _SUITE.default_report, seeds=3, data=tmp_path / "data")
+    assert words == "./run bench transfer --only home --seeds 3 --data …/data"
 
 
 def test_the_help_has_an_example():

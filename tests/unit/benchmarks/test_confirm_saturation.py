@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.loadtest.confirm import greatest_rate, traffic_of
+from benchmarks.loadtest import greatest_rate, traffic_of
 from benchmarks.serve.wrk import Load, Request, load
 from loadtest.options import Options, Target, make_plan
 from tests.unit.loadtest.made_records import made_record, made_second

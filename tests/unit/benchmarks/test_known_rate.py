@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from benchmarks.loadtest.known import greatest_rate
+from benchmarks.loadtest import known_rate
 from newshelf.tuning.slo import LatencyLimit
 
 
@@ -22,5 +22,5 @@ def waiting_at_most(t_ms: float, rate: float, service_ms: float) -> float:
 
 @pytest.mark.parametrize(("service_ms", "most_ms"), [(20.0, 100.0), (10.0, 50.0), (10.0, 25.0)])
 def test_at_the_greatest_rate_one_in_a_hundred_is_later_than_the_limit(service_ms, most_ms):
-    rate = greatest_rate(service_ms, LatencyLimit(99, most_ms))
+    rate = known_rate(service_ms, LatencyLimit(99, most_ms))
     assert waiting_at_most(most_ms - service_ms, rate, service_ms) == pytest.approx(0.99, abs=5e-4)

@@ -7,8 +7,7 @@ import time
 
 import pytest
 
-from benchmarks.serve.cpu import Spent, mark_own_processes
-from benchmarks.serve.cpu import _others_seconds as others_now
+from benchmarks.serve.cpu import Spent, _of_others, mark_own_processes
 from newshelf.server.process import start_session, stop_session
 
 SECONDS = 0.3
@@ -73,7 +72,7 @@ def test_a_servers_process_that_left_its_session_counts_as_the_servers(tmp_path,
             time.sleep(0.05)
         detached = int(pid_file.read_text())
         assert os.getsid(detached) != server.pid
-        assert detached not in {pid for pid, _ in others_now()}
+        assert detached not in {pid for _, pid, _ in _of_others()}
     finally:
         stop_session(server, grace_s=0)
         os.kill(int(pid_file.read_text()), signal.SIGKILL)

@@ -1,1 +1,0 @@
-"""Whether what a load test says is confirmed by another generator."""
