@@ -99,7 +99,6 @@ def _trousers(pen: Pen) -> None:
         trim(pen, f"{inner},91 {outer},91", 0.9)
         pen.on("du", pen.line, moved(leg, -1.6, 0), "accent", 1.7, solid=False)
     pen.shape("box 36.2,11 63.8,16", "rgb-12", "seam")
-    pen.line("50,16 50,34", "seam", 0.5)
     for _ in pen.sides():
         pen.on("bru", pen.line, "curve 50,14 53,22 52,28", "second", 0.8)
 
@@ -139,6 +138,7 @@ def _shoes(pen: Pen) -> None:
     )
     piece(pen, upper, 0.7)
     pen.fold("60,68 84,72", 3, 0.3)
+    pen.on("m", pen.line, "curve 56,58 58,66 54,72", "seam", 0.6)
     for x in (0, 5, 10, 15):
         pen.on("u", pen.line, [(42 + x, 41 + x * 0.8), (47 + x, 50 + x * 0.6)], "second", 1.2)
     pen.on("u", pen.line, "curve 22,66 34,56 40,68", "accent", 2)
@@ -229,7 +229,6 @@ def _cap(pen: Pen) -> None:
     pen.shape("loop 60,58 84,60 97,70 78,70 58,66", "second")
     piece(pen, "arc 46,60 30,34 180,360 | 76,64 16,64", 0.9)
     pen.line("arc 46,60 12,33 190,350", "seam", 0.6, solid=False)
-    pen.shape("disc 46,26.5 2", "accent")
     pen.shape("box 40,44 56,54 2", "accent", "second")
 
 

@@ -8,8 +8,9 @@ from newshelf.sample.pen import Pen, ProductType
 from newshelf.sample.shapes import moved, ngon, points, sagging, scaled
 
 
-def _turned(pen: Pen, left: float, right: float, top: float, bottom: float) -> None:
+def _turned(pen: Pen, outline: str, top: float, bottom: float) -> None:
     """Shade a turned body: a bright streak on the left, a dark right side."""
+    left, right = points(outline)[:, 0].min(), points(outline)[:, 0].max()
     width = right - left
     lit, dark = left + width * 0.28, right - width * 0.1
     pen.fold(f"{lit},{top} {lit},{bottom}", width * 0.13, 0.34)
@@ -38,19 +39,18 @@ def _vase(pen: Pen) -> None:
     """Draw a cylinder, amphora, gourd, stepped, tulip or faceted vase."""
     for _ in pen.sides():
         pen.on("c", pen.tube, "curve 57,22 69,24 70,42", 2.4)
-    body = points(
-        pen.by(
-            "half 61,16 64,20 64,88 60,91",
-            c="half curve 60,14 57,20 56,28 72,44 70,62 58,82 62,91",
-            b="half curve 57,18 56,30 66,40 60,50 76,68 66,91",
-            d="half 72,14 72,24 66,24 66,40 61,40 61,78 68,78 68,91",
-            r="half curve 68,14 60,26 59,36 70,56 68,78 58,86 62,91",
-            u="half 57,14 57,30 74,52 66,91",
-        )
+    outline = pen.by(
+        "half 61,16 64,20 64,88 60,91",
+        c="half curve 60,14 57,20 56,28 72,44 70,62 58,82 62,91",
+        b="half curve 57,18 56,30 66,40 60,50 76,68 66,91",
+        d="half 72,14 72,24 66,24 66,40 61,40 61,78 68,78 68,91",
+        r="half curve 68,14 60,26 59,36 70,56 68,78 58,86 62,91",
+        u="half 57,14 57,30 74,52 66,91",
     )
-    piece(pen, body, 0.9)
+    piece(pen, outline, 0.9)
+    body = points(outline)
     pen.shape(f"disc 50,{body[0, 1]} {body[0, 0] - 50},2.4", "rgb-45", "seam")
-    _turned(pen, body[:, 0].min(), body[:, 0].max(), 34, 86)
+    _turned(pen, outline, 34, 86)
     reach, y = body[min(len(body) // 2 - 2, len(body) // 6)] - (50, 0)
     pen.on("cbdru", trim, pen, sagging(y, reach), 0.8)
 
@@ -62,7 +62,7 @@ def _lamp(pen: Pen) -> None:
     pen.shape(f"disc 49.6,89 {foot * 0.92},2.8", "mid")
     stem = "half curve 52,50 54,56 60,68 57,80 53,84 56,89"
     pen.on("cbr", pen.shape, stem, pen.by("accent", c="mid"), "dark")
-    pen.on("cbr", _turned, pen, 42, 58, 58, 86)
+    pen.on("cbr", _turned, pen, stem, 58, 86)
     for low, half in pen.by((), d=((88, 11), (83, 7.5), (78, 4.5))):
         pen.shape(f"box {50 - half},{low - 5} {50 + half},{low}", "mid", "second")
     pen.on("mdu", pen.tube, pen.by("50,46 50,88", d="50,48 50,74"), pen.by(2.6, d=4))
@@ -121,8 +121,7 @@ def _mug(pen: Pen) -> None:
     handle = pen.by("disc 69,50 17,16", u="box 60,36 86,66 2")
     pen.line(handle, pen.by("rgb-15", du="mid"), 5, closed=True)
     piece(pen, body, 0.85)
-    outline = points(body)
-    _turned(pen, outline[:, 0].min(), outline[:, 0].max(), top + 4, 80)
+    _turned(pen, body, top + 4, 80)
     middle, half = (left + right) / 2, (right - left) / 2
     pen.shape(f"disc {middle},{top + 1} {half},4.5", "rgb+30", "seam")
     pen.shape(f"disc {middle},{top + 1.8} {half * 0.88},3.2", "sienna-60")
@@ -149,11 +148,9 @@ def _rug(pen: Pen) -> None:
 def _clock(pen: Pen) -> None:
     """Draw a wall clock with a face and hands."""
     radius = pen.by(40, bdr=34)
-    for place, (x, y) in enumerate(ngon(50, 50, 1, 48)):
+    for place, (x, y) in enumerate(ngon(0, 0, 1, 48)):
         reach, tone, width = ((46, "mid", 2.2), (41, "second", 1.6))[place % 2]
-        pen.on(
-            "d", pen.line, [(50, 50), (50 + reach * (x - 50), 50 + reach * (y - 50))], tone, width
-        )
+        pen.on("d", pen.line, f"50,50 {50 + reach * x},{50 + reach * y}", tone, width)
     for x, y in ngon(50, 50, 40, 20):
         pen.on("b", pen.shape, f"disc {x},{y} 5.4", "accent", "second", 0.6)
     for x, y in ngon(50, 50, 38, 12):
@@ -225,23 +222,20 @@ def _sofa(pen: Pen) -> None:
 
 
 _HARD = "Oak, Rattan, Marble, Porcelain, Steel, Glass, Brass, Terracotta"
+_LAMP = f"{_HARD}, Linen, Silk"
 _SEAT = "Oak, Rattan, Linen, Velvet, Satin, Steel, Nylon, Leather, Wool"
 _SOFT = "Linen, Cotton, Velvet, Silk, Nylon, Denim, Wool, Leather"
-_CUPS = "Oak, Porcelain, Marble, Steel, Glass, Terracotta, Brass"
-_RUGS = "Jute, Cotton, Silk, Velvet, Nylon, Wool, Leather"
+_CUP = "Oak, Porcelain, Marble, Steel, Glass, Terracotta, Brass"
+_RUG = "Jute, Cotton, Silk, Velvet, Nylon, Wool, Leather"
+_CUSHION = "cushion, throw pillow, scatter cushion"
+_CLOCK = "wall clock, clock, timepiece for the wall"
 HOME = {
     "Vases": ProductType(_vase, "vase, flower vase, vessel", _HARD, 29, "24 cm, 32 cm", True),
-    "Lamps": ProductType(
-        _lamp, "table lamp, lamp, bedside light", f"{_HARD}, Linen, Silk", 65, "45 cm, 58 cm", True
-    ),
-    "Cushions": ProductType(
-        _cushion, "cushion, throw pillow, scatter cushion", _SOFT, 22, "40 x 40 cm, 50 x 50 cm"
-    ),
-    "Mugs": ProductType(_mug, "mug, cup, coffee mug", _CUPS, 12, "25 cl, 35 cl", True),
-    "Rugs": ProductType(_rug, "rug, carpet, floor mat", _RUGS, 110, "120 x 180 cm, 160 x 230 cm"),
-    "Clocks": ProductType(
-        _clock, "wall clock, clock, timepiece for the wall", _HARD, 42, "30 cm, 40 cm"
-    ),
+    "Lamps": ProductType(_lamp, "table lamp, lamp, bedside light", _LAMP, 65, "45 cm, 58 cm", True),
+    "Cushions": ProductType(_cushion, _CUSHION, _SOFT, 22, "40 x 40 cm, 50 x 50 cm"),
+    "Mugs": ProductType(_mug, "mug, cup, coffee mug", _CUP, 12, "25 cl, 35 cl", True),
+    "Rugs": ProductType(_rug, "rug, carpet, floor mat", _RUG, 110, "120 x 180 cm, 160 x 230 cm"),
+    "Clocks": ProductType(_clock, _CLOCK, _HARD, 42, "30 cm, 40 cm"),
     "Chairs": ProductType(_chair, "chair, side chair, seat", _SEAT, 140, "", True),
     "Sofas": ProductType(_sofa, "sofa, couch, settee", _SEAT, 620, "2 seats, 3 seats", True),
 }

@@ -5,8 +5,9 @@ import numpy as np
 from newshelf.sample.palette import METALS, RGB, STONES, Metal, Stone, darker, lighter, mixed
 from newshelf.sample.patterns import bow, flower
 from newshelf.sample.pen import Pen, ProductType
-from newshelf.sample.shapes import Path, Points, around, ngon, points, spaced
+from newshelf.sample.shapes import Path, Points, around, moved, ngon, points, spaced
 
+_BAND = {"minimal": 2.6, "classic": 4.2, "boho": 4.6, "deco": 5.0, "romantic": 3.4, "urban": 7.5}
 _PEARL = Metal((164, 146, 132), *STONES["Pearl"][1:3])
 _T = np.linspace(0, 2 * np.pi, 40)
 _HEART = np.stack([np.sin(_T) ** 3, (5 * np.cos(2 * _T) - 13 * np.cos(_T)) / 16], axis=1)
@@ -70,10 +71,15 @@ def _cabochon(pen: Pen, outline: Points, stone: Stone) -> None:
         pen.tint(f"disc {-rx * 0.34},{-ry * 0.42} {rx * 0.3},{ry * 0.17}", "white", 0.72)
 
 
+def _wire(pen: Pen, path: Path) -> None:
+    pen.line(path, "dark", 1.2)
+    pen.line(moved(path, -0.2, -0.2), "light", 0.5)
+
+
 def _chain(pen: Pen, path: Path) -> None:
     """Draw a wire, balls, beads, lozenges, blossoms or links along a path."""
-    pen.on("mr", pen.line, path, "dark", pen.by(0.9, m=1.2))
-    pen.on("m", pen.line, points(path) - 0.15, "light", 0.6)
+    pen.on("m", _wire, pen, path)
+    pen.on("r", pen.line, path, "dark", 0.9)
     pen.on("b", pen.line, path, "sienna-40", 1)
     for place, (x, y) in enumerate(spaced(path, pen.by(3.6, bd=4.4, r=5.2, u=4.8))):
         odd = place % 2
@@ -120,7 +126,6 @@ def _dangles(pen: Pen) -> None:
     """Draw a hammered disc with feathers and beads below."""
     for x, y, long in ((-0.62, 0.53, 0.85), (0, 0.72, 1.05), (0.62, 0.53, 0.85)):
         with pen.local(x, y, long):
-            pen.line("0,0 0,.3", "dark", 0.07)
             feather = "accent" if pen.look.variant % 2 else "mid"
             pen.shape("loop 0,.25 .21,.6 0,1 -.21,.6", feather, "dark", 0.02)
             pen.line("0,.3 0,.95", "dark", 0.05)
@@ -173,14 +178,9 @@ def _bolt(pen: Pen) -> None:
     _stone(pen, outline * 0.56)
 
 
-def _wire(pen: Pen, path: str, width: float = 1.2) -> None:
-    pen.line(path, "dark", width)
-    pen.line(points(path) - 0.2, "light", width * 0.42)
-
-
 def _ring(pen: Pen) -> None:
     """Draw a band seen from slightly above, the motif on top."""
-    width = _band(pen)
+    width = _BAND[pen.look.style]
     pen.tube("arc 50,61 26,27 -270,90", width)
     pen.line(f"arc 50,61 {26 - width / 2},{27 - width / 2} 190,350", "dark", 0.8)
     for x, y in spaced("arc 50,61 26,27 -270,90", 4.2):
@@ -239,7 +239,7 @@ def _earrings(pen: Pen) -> None:
 def _bracelet(pen: Pen) -> None:
     """Draw a bangle or an open chain, motifs at the front."""
     back, front = "arc 50,48 37,22 180,360", "arc 50,48 37,24 180,0"
-    width = _band(pen) * 1.25
+    width = _BAND[pen.look.style] * 1.25
     if pen.by(True, mdu=False) or pen.look.variant % 5 >= 3:
         _chain(pen, back)
         _chain(pen, front)
@@ -267,20 +267,13 @@ def _brooch(pen: Pen) -> None:
     _motif(pen, 50, pen.by(50, b=40, d=48), pen.by(26, m=20, b=21, d=27))
 
 
-def _band(pen: Pen) -> float:
-    return pen.by(2.6, c=4.2, b=4.6, d=5.0, r=3.4, u=7.5)
-
-
 _STONES = ", ".join(STONES)
+_NECKLACE, _BRACELET = "necklace, collar necklace, collier", "bracelet, bangle, wrist piece"
 JEWELLERY = {
     "Rings": ProductType(_ring, "ring, finger ring, band ring", _STONES, 35, "50, 52, 54, 56, 58"),
-    "Necklaces": ProductType(
-        _necklace, "necklace, collar necklace, collier", _STONES, 55, "42 cm, 45 cm"
-    ),
+    "Necklaces": ProductType(_necklace, _NECKLACE, _STONES, 55, "42 cm, 45 cm"),
     "Pendants": ProductType(_pendant, "pendant, pendant on a chain, drop pendant", _STONES, 40),
     "Earrings": ProductType(_earrings, "earrings, pair of earrings, drop earrings", _STONES, 30),
-    "Bracelets": ProductType(
-        _bracelet, "bracelet, bangle, wrist piece", _STONES, 45, "17 cm, 19 cm"
-    ),
+    "Bracelets": ProductType(_bracelet, _BRACELET, _STONES, 45, "17 cm, 19 cm"),
     "Brooches": ProductType(_brooch, "brooch, pin, lapel brooch", _STONES, 32),
 }

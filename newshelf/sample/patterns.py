@@ -17,10 +17,10 @@ def piece(pen: Pen, path: Path, size: float = 1.0, *, plain: bool = False) -> No
     ``size`` scales the pattern: 1 suits a garment.
     """
     pen.shape(path, "rgb")
-    if not plain:
+    if pen.look.style != "minimal" and not plain:
         outline = points(path)
         (left, top), (right, bottom) = outline.min(axis=0).tolist(), outline.max(axis=0).tolist()
-        cover = pen.by(_nothing, c=_tailored, b=_woven, d=_geometric, r=_floral, u=_blocks)
+        cover = pen.by(_tailored, b=_woven, d=_geometric, r=_floral, u=_blocks)
         with pen.clipped(outline):
             cover(pen, (left, top, right, bottom), size)
     pen.line(path, "seam", 0.45, closed=True)
@@ -80,10 +80,6 @@ def _grid(box: Box, across: float, down: float) -> Iterator[tuple[int, int, floa
     for row, y in enumerate(np.arange(top, bottom + down, down)):
         for column, x in enumerate(np.arange(left + row % 2 * across / 2, right + across, across)):
             yield row, column, float(x), float(y)
-
-
-def _nothing(pen: Pen, box: Box, size: float) -> None:
-    """Show the cloth."""
 
 
 def _tailored(pen: Pen, box: Box, size: float) -> None:

@@ -19,11 +19,9 @@ _SHARES = {"Clothing": 0.60, "Jewellery": 0.18, "Home": 0.22}
 DAY = 86_400
 END = 1_767_225_600
 """The sample's present, epoch seconds: 2026-01-01. Fixed, so that a seed decides everything."""
-_NEW_SHARE = 0.12
-_NEW_DAYS = 3
-_UNKNOWN_SHARE = 0.10
-"""Share of the products without a colour, and of those without a material."""
-_OUT_OF_STOCK_SHARE = 0.05
+_NEW_SHARE, _NEW_DAYS = 0.12, 3
+# Of the products, those without a colour, those without a material, and those out of stock.
+_UNKNOWN_SHARE, _OUT_OF_STOCK_SHARE = 0.10, 0.05
 
 
 @dataclass(frozen=True)

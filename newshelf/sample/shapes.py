@@ -45,6 +45,8 @@ def _parsed(text: str) -> Points:
     numbers = [float(word) for word in words[len(names) :]]
     if names and names[0] in _FORMS:
         return _FORMS[names[0]](*numbers)
+    if not {*names} <= {"half", "curve", "loop"}:
+        raise ValueError(f"not an outline: {text}")
     knots = np.reshape(numbers, (-1, 2))
     if "curve" in names or "loop" in names:
         knots = _spline(knots, closed="loop" in names)

@@ -21,17 +21,13 @@ from newshelf.sample.palette import COLOR_FAMILIES, COLORS, MATERIAL_FAMILIES, M
 from newshelf.sample.products import CATEGORIES, DAY, END, PRODUCT_TYPES, Blueprint
 
 _DAYS = 90
-_STYLE, _COLOR, _MATERIAL = 4.0, 3.0, 1.8
-"""Utility of a product in the shopper's first style, colour family, material family."""
-_SECOND = 0.7
-"""Share of it for the second one, if the shopper has one."""
-_POPULARITY = 0.45
-"""Standard deviation of the utility that is the same for every shopper."""
-_SESSION_TYPE = 1.2
+# Utilities of a product in the shopper's first style, colour family and material family, the
+# share of them in a second one, and the deviation of the utility that all shoppers agree on.
+_STYLE, _COLOR, _MATERIAL, _SECOND, _POPULARITY = 4.0, 3.0, 1.8, 0.7, 0.45
+# Utility of the product types that a session favours, and the share of sessions without a taste.
+_SESSION_TYPE, _BROWSING = 1.2, 0.05
+# Dirichlet weights of a shopper's sessions over the categories.
 _CATEGORY_WEIGHTS = (9.0, 3.2, 3.4)
-"""Of the Dirichlet distribution of a shopper's sessions over the categories."""
-_BROWSING = 0.05
-"""Share of the sessions that follow no taste at all."""
 
 Floats = npt.NDArray[np.float64]
 Shop = dict[str, npt.NDArray[Any]]
