@@ -9,9 +9,9 @@ from pathlib import Path
 from rich.console import Console
 
 from loadtest.compare import compare, print_comparison, write_comparison
-from loadtest.options import SECONDS, Options, Target, find_target, make_plan
+from loadtest.options import SECONDS, LoadOptions, LoadTarget, find_target, make_plan
 from loadtest.record import RunRecord, read_record
-from loadtest.recorder import Progress
+from loadtest.recorder import LoadProgress
 from loadtest.report import judged, print_run, write_run
 from loadtest.run import run_load
 from loadtest.saturate import (
@@ -35,7 +35,7 @@ _ERRORS = 0.001
 """Share of requests that may fail, where the limits say nothing of it."""
 
 
-def run_scenario(scenario: str, options: Options, console: Console) -> int:
+def run_scenario(scenario: str, options: LoadOptions, console: Console) -> int:
     """Run a load of one shape, report it, and hold it against the limits.
 
     Returns:
@@ -45,7 +45,7 @@ def run_scenario(scenario: str, options: Options, console: Console) -> int:
         SetupError: something is not right, which is told before any load.
     """
     limits = _limits(options)
-    target = find_target(options)
+    target = _target(options)
     plan = make_plan(options, target, scenario)
     record = _run(plan, target, options.command(scenario), console)
     run = judged(record, limits)
@@ -55,7 +55,7 @@ def run_scenario(scenario: str, options: Options, console: Console) -> int:
     return 0 if run.kept else 1
 
 
-def run_saturate(options: Options, resolution: float, console: Console) -> int:
+def run_saturate(options: LoadOptions, resolution: float, console: Console) -> int:
     """Search the greatest Poisson rate that keeps the limit, and report it.
 
     Returns:
@@ -67,7 +67,7 @@ def run_saturate(options: Options, resolution: float, console: Console) -> int:
     goal = _goal(_limits(options))
     if options.clients is not None:
         raise SettingsError("saturate sends a Poisson load: --clients does not go with it")
-    target = find_target(options)
+    target = _target(options)
     plan = make_plan(replace(options, seconds=options.seconds or SECONDS["saturate"]), target,
                      "steady")  # fmt: skip
     search = Search(plan.rate or 1.0, seconds=plan.seconds, resolution=resolution)
@@ -129,7 +129,13 @@ def report_again(path: Path, slo: str | None, out: Path | None, console: Console
     return 0 if run.kept else 1
 
 
-def _limits(options: Options) -> Limits:
+def _target(options: LoadOptions) -> LoadTarget:
+    return find_target(
+        options.host, catalog=options.catalog, workspace=options.workspace, token=options.token
+    )
+
+
+def _limits(options: LoadOptions) -> Limits:
     return read_limits(options.slo or str(_SLO), KINDS)
 
 
@@ -143,11 +149,11 @@ def _goal(limits: Limits) -> Goal:
     return Goal(limits.every.latencies[-1], _ERRORS if errors is None else errors)
 
 
-def _folder(options: Options, target: Target, name: str) -> Path:
+def _folder(options: LoadOptions, target: LoadTarget, name: str) -> Path:
     return options.out or target.folder / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
-def _run(plan: LoadPlan, target: Target, command: str, console: Console) -> RunRecord:
+def _run(plan: LoadPlan, target: LoadTarget, command: str, console: Console) -> RunRecord:
     probe = None if target.state is None else TorchServeProbe(target.state)
     with (
         nullcontext() if probe is None else ServerWatch(probe) as watch,
@@ -161,12 +167,12 @@ def _run(plan: LoadPlan, target: Target, command: str, console: Console) -> RunR
 
 
 @contextmanager
-def _progress(plan: LoadPlan, console: Console) -> Iterator[Callable[[Progress], None]]:
+def _progress(plan: LoadPlan, console: Console) -> Iterator[Callable[[LoadProgress], None]]:
     """A line that tells how far it is, while the terminal can show one."""
     what = f"{plan.rate:g}/s" if plan.rate is not None else f"{plan.clients} clients"
     with console.status(f"{plan.scenario}, {what}: the requests are drawn …") as status:
 
-        def tell(now: Progress) -> None:
+        def tell(now: LoadProgress) -> None:
             if now.at_s < 0:
                 status.update(f"{plan.scenario}, {what}: warming up")
                 return
