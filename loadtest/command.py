@@ -12,7 +12,7 @@ from loadtest.compare import compare, print_comparison, write_comparison
 from loadtest.options import SECONDS, LoadOptions, LoadTarget, find_target, make_plan
 from loadtest.record import RunRecord, read_record
 from loadtest.recorder import LoadProgress
-from loadtest.report import judged, print_run, write_run
+from loadtest.report import check_run, print_run, write_run
 from loadtest.run import run_load
 from loadtest.saturate import (
     Goal,
@@ -25,10 +25,10 @@ from loadtest.saturate import (
 )
 from loadtest.scenarios import LoadPlan
 from loadtest.server_metrics import ServerWatch, TorchServeProbe
-from loadtest.slo import Limits, read_limits
 from loadtest.traffic import KINDS
 from newshelf.errors import SettingsError
 from newshelf.pipeline.workspace import ROOT
+from newshelf.tuning.slo import SloSet, read_slo
 
 _SLO = ROOT / "loadtest" / "slo.yaml"
 _ERRORS = 0.001
@@ -48,7 +48,7 @@ def run_scenario(scenario: str, options: LoadOptions, console: Console) -> int:
     target = _target(options)
     plan = make_plan(options, target, scenario)
     record = _run(plan, target, options.command(scenario), console)
-    run = judged(record, limits)
+    run = check_run(record, limits)
     report = write_run(run, _folder(options, target, scenario))
     print_run(run, console)
     console.print(f"report: {report}", markup=False)
@@ -121,8 +121,8 @@ def report_again(path: Path, slo: str | None, out: Path | None, console: Console
         SettingsError: the file is no record, or the limits cannot be read.
     """
     record = read_record(path)
-    limits = None if slo is None else read_limits(slo, {*KINDS, *record.kinds()})
-    run = judged(record, limits)
+    limits = None if slo is None else read_slo(slo, {*KINDS, *record.kinds()})
+    run = check_run(record, limits)
     report = write_run(run, out or path.resolve().parent)
     print_run(run, console)
     console.print(f"report: {report}", markup=False)
@@ -135,11 +135,11 @@ def _target(options: LoadOptions) -> LoadTarget:
     )
 
 
-def _limits(options: LoadOptions) -> Limits:
-    return read_limits(options.slo or str(_SLO), KINDS)
+def _limits(options: LoadOptions) -> SloSet:
+    return read_slo(options.slo or str(_SLO), KINDS)
 
 
-def _goal(limits: Limits) -> Goal:
+def _goal(limits: SloSet) -> Goal:
     if not limits.every.latencies:
         raise SettingsError(
             "saturate needs a latency that all requests keep: --slo p99=100ms, or a file with "

@@ -199,9 +199,9 @@ class _Requests:
         kinds = {kind for user in environment.user_classes for kind in getattr(user, "kinds", ())}
         self.drawn: dict[str, list[Rendered]] = {}
         if kinds:
-            self.drawn |= draw_kinds(
-                target.catalog, traffic, seed, sorted(kinds), _REQUESTS_PER_KIND
-            )
+            each = _REQUESTS_PER_KIND
+            drawn = draw_kinds(target.catalog, traffic, seed, sorted(kinds), each)
+            self.drawn.update((str(kind), requests) for kind, requests in drawn.items())
         if _runs(environment, Mix) or _runs(environment, OpenLoop):
             self.drawn[_MIX] = draw_pool(target.catalog, traffic, seed)
         self.numbers = fresh_numbers(index, _MAX_PROCESSES)
