@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from newshelf.cli import VerbGroup
+from newshelf.cli.app import VerbGroup
 
 app = typer.Typer(
     cls=VerbGroup,
@@ -66,9 +66,9 @@ def transfer(
     Example: `./run bench transfer --only jewellery --seeds 3`
     """
     from benchmarks.transfer.command import run
-    from newshelf.cli_pipeline import settings_from
-    from newshelf.console import make_console
-    from newshelf.transfer.build import set_up_torch
+    from newshelf.cli.console import make_console
+    from newshelf.cli.pipeline import settings_from
+    from newshelf.training.backbone import set_up_torch
 
     settings = settings_from(None)
     set_up_torch(settings)
@@ -118,7 +118,7 @@ def serve(
     Example: `./run bench serve --only lite0 --rounds 2 --seconds 5`
     """
     from benchmarks.serve.command import run
-    from newshelf.console import make_console
+    from newshelf.cli.console import make_console
 
     chosen = None if cores is None else _cores(cores)
     code = run(
@@ -152,7 +152,7 @@ def store(
     Example: `./run bench store --only writes --rounds 1 --seconds 5`
     """
     from benchmarks.store.command import run
-    from newshelf.console import make_console
+    from newshelf.cli.console import make_console
 
     code = run(
         only or (),
@@ -179,7 +179,7 @@ def gateway(
     Prints latency and throughput of a gateway on one core in front of a stub on another.
     """
     from benchmarks.gateway.measure import run
-    from newshelf.console import make_console
+    from newshelf.cli.console import make_console
 
     chosen = _cores(cores)
     if len(chosen) != 2:  # noqa: PLR2004 - one each
@@ -210,7 +210,7 @@ def rollout(
     docs/rollout.md.
     """
     from benchmarks.rollout import decisions, latencies, mismatch, sequences
-    from newshelf.console import make_console
+    from newshelf.cli.console import make_console
 
     console = make_console()
     match what:

@@ -26,7 +26,7 @@ from loadtest.servers import known_server
 from loadtest.traffic import BAD, TrafficSettings
 from newshelf.errors import SettingsError
 from newshelf.files import read_json
-from newshelf.pipeline.find import only_server
+from newshelf.pipeline.workspace import only_server
 from newshelf.sample.build import draw_sample
 from newshelf.server.client import Client
 from newshelf.tuning.slo import LatencyLimit

@@ -1,4 +1,9 @@
-"""Archives for TorchServe: one per model, with its graphs, index and code."""
+"""Archives for TorchServe: one per model, with its graphs, index and code.
+
+The part of Newshelf that a handler needs, and that an archive therefore carries.
+
+``model-config.yaml``: how TorchServe runs one model, and our own sections.
+"""
 
 import os
 import subprocess
@@ -8,28 +13,132 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import grimp
 import torch
+import yaml
 from rich.console import Console
 
-from export.code import ROOT, START_UP, handler_path, needed_sources
-from export.model_config import model_config
+import newshelf
 from export.precision import PRECISION, choose
 from export.run import PARITY
-from newshelf.config import ModelServingSettings, Settings
+from newshelf.config import ArchiveSettings, ModelServingSettings, Settings
 from newshelf.errors import ParityError, SetupError, VersionMismatch
 from newshelf.files import read_json
 from newshelf.nn.spec import SPEC_FILE, ModelSpec, read_spec
-from newshelf.serving.bundle import (
+from newshelf.serving.runtimes.base import Kind, Precision
+from newshelf.serving.runtimes.graph import graph_files, projector_graph, scorer_graph
+from newshelf.serving.settings import (
     GOLDEN,
     INDEX,
     MODEL_CONFIG,
     TOKENIZER,
     VERSION,
+    ServingSettings,
     read_version,
 )
-from newshelf.serving.runtimes import Kind, Precision, graph_files, projector_graph, scorer_graph
 
-__all__ = ["archive"]
+ROOT = Path(newshelf.__file__).resolve().parents[1]
+"""The folder that holds ``newshelf`` and ``handlers``."""
+
+START_UP = "sitecustomize.py"
+"""In ``handlers``, and at an archive's root: what a worker's Python runs first."""
+
+
+def handler_path(name: str) -> Path:
+    """Where the handler of a model lies: ``encoder`` → ``handlers/encoder_handler.py``."""
+    return ROOT / "handlers" / f"{name}_handler.py"
+
+
+def needed_sources(name: str) -> list[Path]:
+    """Every module of ours that the handler of model ``name``, or a worker's start, imports,
+    however indirectly.
+
+    Imports for type checkers alone do not count, nor do those that name their module at run
+    time. The packages around a module do, since they are run before it.
+
+    Returns:
+        Paths relative to ``ROOT``, sorted.
+    """
+    graph = grimp.build_graph(
+        "newshelf", "handlers", exclude_type_checking_imports=True, cache_dir=None
+    )
+    found: set[str] = set()
+    roots = {f"handlers.{name}_handler", "handlers.sitecustomize"}
+    new = {*roots, "handlers.worker_fork"}
+    while new:
+        found |= new
+        reached = {module for start in new for module in graph.find_upstream_modules(start)}
+        parents = {parent for module in reached for parent in _parents(module)}
+        new = (reached | parents) - found
+    # These two lie at an archive's root.
+    return sorted(_source(module) for module in found - roots)
+
+
+def _parents(module: str) -> list[str]:
+    parts = module.split(".")
+    return [".".join(parts[:length]) for length in range(1, len(parts))]
+
+
+def _source(module: str) -> Path:
+    path = Path(*module.split("."))
+    package = path / "__init__.py"
+    return package if (ROOT / package).exists() else path.with_suffix(".py")
+
+
+_HEAD = """\
+# Written by `./run archive` from the [archive] section of the settings.
+# The first keys are TorchServe's: maxBatchDelay in milliseconds, responseTimeout in
+# seconds. `serving` and `limits` are read by newshelf.serving.settings.
+"""
+
+
+def model_config(settings: ArchiveSettings, model: ModelServingSettings) -> str:
+    """The file's text, with every key of ours written out.
+
+    Without ``deviceType``, TorchServe gives a worker a GPU when there is one; what computes
+    on one kind of device alone says so.
+
+    Args:
+        settings: of all archives, with runtime and precision decided.
+        model: of this one. ``threads = 0`` and ``decode_threads = 0`` stay so: where the archive
+            serves, they divide that machine's cores among the model's workers.
+
+    Raises:
+        SetupError: runtime or precision is ``auto``.
+    """
+    if settings.runtime == "auto" or settings.precision == "auto":
+        raise SetupError("[archive] runtime and precision are not decided: see export.precision")
+    serving = ServingSettings(
+        runtime=settings.runtime,
+        precision=settings.precision,
+        provider=settings.provider,
+        # Of workers that share the cores, whoever serves knows how many threads each has.
+        preload=model.preload and model.threads <= 1,
+        batch_size=model.batch_size,
+        cache_bytes=model.cache_bytes,
+        limits=settings.limits,
+    ).model_dump(mode="json")
+    serving |= {"threads": model.threads, "decode_threads": model.decode_threads}
+    limits = serving.pop("limits")
+    table = {
+        "minWorkers": model.workers,
+        "maxWorkers": model.workers,
+        "batchSize": model.batch_size,
+        "maxBatchDelay": model.max_batch_delay_ms,
+        "responseTimeout": model.response_timeout_s,
+        "jobQueueSize": model.queue_size,
+        **_device_type(settings),
+        "serving": serving,
+        "limits": limits,
+    }
+    return _HEAD + yaml.safe_dump(table, sort_keys=False)
+
+
+def _device_type(settings: ArchiveSettings) -> dict[str, str]:
+    if settings.runtime == "openvino" or settings.precision == "int8":
+        return {"deviceType": "cpu"}
+    return {"deviceType": "gpu"} if settings.precision in ("fp16", "bf16") else {}
+
 
 _ENCODER = "encoder"
 _ARCHIVER = (

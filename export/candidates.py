@@ -1,4 +1,4 @@
-"""Runtime and precision together, tried on products: speed and quality of each."""
+"""Candidates of runtime and precision: speed and quality of each on real products."""
 
 import os
 import time
@@ -10,23 +10,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from export.products import VIEWS, Products
-from export.quality import Quality, failures, measure_quality
-from newshelf.errors import SetupError
-from newshelf.serving.runtimes import (
-    Device,
-    Kind,
-    Precision,
-    Runtime,
-    encoder_graph,
-    graph_file,
-    open_runtime,
+from export.quality import (
+    VIEWS,
+    Products,
+    Quality,
+    failures,
+    measure_quality,
 )
+from newshelf.errors import SetupError
+from newshelf.serving.runtimes.base import Device, Kind, Precision, Runtime
+from newshelf.serving.runtimes.graph import encoder_graph, graph_file
 from newshelf.serving.runtimes.onnx import OnnxRuntime
-
-__all__ = ["CANDIDATES", "Candidate", "Tried", "reference_outputs", "try_candidate", "with_speeds"]
+from newshelf.serving.runtimes.open import open_runtime
 
 _TIMED_SECONDS = 8.0
+
 
 Outputs = dict[str, dict[str, NDArray[Any]]]
 """By view, by output."""

@@ -1,5 +1,10 @@
-"""The index of a catalogue: what can be recommended, and how much it is asked for."""
+"""The index of a catalogue: what can be recommended, and how much it is asked for.
 
+Golden products: drawn from the catalogue, with what the float32 graphs answer to them.
+"""
+
+import base64
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,20 +12,24 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
-from newshelf.catalog import Catalog
-from newshelf.errors import VersionMismatch
-from newshelf.knowledge.facts_file import FACTS_FILE, LEXICON_FILE, read_facts
-from newshelf.knowledge.lexicon import ATTRIBUTES, read_lexicon
+from newshelf.attributes.build import FACTS_FILE, LEXICON_FILE, read_facts
+from newshelf.attributes.lexicon import ATTRIBUTES, read_lexicon
+from newshelf.catalog.catalog import Catalog
+from newshelf.errors import RequestError, VersionMismatch
 from newshelf.nn.checkpoint import KNOWLEDGE_FOLDER, Checkpoint, load_checkpoint
-from newshelf.nn.pooling import Pooling
-from newshelf.serving.index_format import IndexManifest
-from newshelf.serving.index_knowledge import IndexKnowledge
+from newshelf.nn.inputs import decode_picture
+from newshelf.nn.numpy_scorer import Pooling
+from newshelf.nn.spec import ImageInput, read_spec
+from newshelf.serving.golden import write_golden
+from newshelf.serving.index import IndexKnowledge, IndexManifest
 from newshelf.serving.index_write import write_index
+from newshelf.serving.item_table import INDEX_COLUMNS
+from newshelf.serving.load import open_encoder, open_scorer
+from newshelf.serving.runtimes.base import Device
 from newshelf.serving.search.build import ANN_ITEMS
-from newshelf.serving.table import INDEX_COLUMNS
-
-__all__ = ["build_index", "popularity"]
+from newshelf.serving.settings import ServingSettings
 
 
 def build_index(
@@ -110,3 +119,57 @@ def _knowledge(folder: Path, ids: Sequence[str]) -> IndexKnowledge | None:
         if attribute in ATTRIBUTES:
             rows.append((row_of[item], attribute, value, confidence))
     return IndexKnowledge(rows, read_lexicon(folder / LEXICON_FILE))
+
+
+_PRODUCTS = 16
+_FIELDS = ("title", "description", "product_type", "brand", "color", "material", "size", "price")
+_MOST_CHARS = 500
+"""Of a field: the tokenizer cuts longer texts anyway."""
+
+
+def export_golden(export_dir: Path, catalog: Catalog, *, seed: int = 0) -> None:
+    """Write ``golden.json``, which archives carry and workers compare at load.
+
+    Args:
+        export_dir: from ``export_model``.
+        catalog: the one that the model was trained on.
+        seed: equal seeds draw equal products.
+
+    Raises:
+        SetupError: a graph is missing.
+    """
+    spec = read_spec(export_dir)
+    requests: list[dict[str, object]] = []
+    products = catalog.products()
+    for row in np.random.default_rng(seed).permutation(len(products)):
+        product = products[row]
+        fields = {name: getattr(product, name) for name in _FIELDS}
+        request = {
+            name: value[:_MOST_CHARS] if isinstance(value, str) else value
+            for name, value in fields.items()
+            if value is not None
+        }
+        if picture := _picture(catalog.image_path(int(row)), spec.encoder.image):
+            request["image"] = picture
+        if "image" in request or (spec.encoder.text is not None and product.text()):
+            requests.append(request)
+        if len(requests) == _PRODUCTS:
+            break
+    # Float32 by ONNX Runtime: what the parity gate has compared with the trained model.
+    settings = ServingSettings(runtime="onnxruntime")
+    encoder = open_encoder(export_dir, spec, Device(), settings)
+    scorer = open_scorer(export_dir, spec, Device(), settings)
+    write_golden(export_dir, requests, encoder, scorer)
+
+
+def _picture(path: Path | None, tower: ImageInput | None) -> str | None:
+    """A small JPEG in base64, of what the tower sees; None without a readable picture."""
+    if path is None or tower is None:
+        return None
+    try:
+        pixels = decode_picture(path.read_bytes(), tower)
+    except (RequestError, OSError):
+        return None
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=90)
+    return base64.b64encode(file.getvalue()).decode()

@@ -1,4 +1,7 @@
-"""The precisions of the encoder: made, measured, and kept where they pass the gate."""
+"""The precisions of the encoder: made, measured, and kept where they pass the gate.
+
+Runtime and precision together, tried on products: speed and quality of each.
+"""
 
 import os
 import platform
@@ -19,19 +22,24 @@ from export.candidates import (
     try_candidate,
     with_speeds,
 )
-from export.float16 import write_float16
-from export.int8_ladder import quantise
-from export.products import Products, draw_products
-from export.quality import LEAST_COSINE, LEAST_LOW_COSINE, LEAST_OVERLAP, MOST_DROP
-from newshelf.catalog import Catalog
+from export.graphs import write_float16
+from export.int8 import quantise
+from export.quality import (
+    LEAST_COSINE,
+    LEAST_LOW_COSINE,
+    LEAST_OVERLAP,
+    MOST_DROP,
+    Products,
+    draw_products,
+)
+from newshelf.catalog.catalog import Catalog
 from newshelf.errors import ParityError, SetupError
 from newshelf.files import read_json, write_json
 from newshelf.nn.spec import read_spec
-from newshelf.serving.bundle import TOKENIZER, read_version
-from newshelf.serving.runtimes import Kind, Precision, graph_files
-from newshelf.terminal import print_figures
-
-__all__ = ["PRECISION", "choose", "export_precisions", "print_precisions"]
+from newshelf.report.tables import print_figures
+from newshelf.serving.runtimes.base import Kind, Precision
+from newshelf.serving.runtimes.graph import graph_files
+from newshelf.serving.settings import TOKENIZER, read_version
 
 PRECISION = "precision.json"
 _MARKDOWN = "precision.md"

@@ -1,23 +1,21 @@
-"""How far a cheaper encoder is from the float32 one, and how far it may be."""
+"""How far a cheaper encoder is from the float32 one, and how far it may be.
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+Products of a catalogue as the encoder reads them, whole and one modality at a time.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from newshelf.nn.spec import HeadName
-
-__all__ = [
-    "LEAST_COSINE",
-    "LEAST_LOW_COSINE",
-    "LEAST_OVERLAP",
-    "MOST_DROP",
-    "Quality",
-    "failures",
-    "measure_quality",
-]
+from newshelf.catalog.catalog import Catalog
+from newshelf.catalog.schema import Product, category_levels, split_values
+from newshelf.errors import RequestError
+from newshelf.nn.inputs import Tokenizer, attribute_row, decode_picture, prepare_pictures
+from newshelf.nn.spec import EncoderSpec, HeadName, ImageInput
 
 LEAST_COSINE = 0.99
 """Of the mean product."""
@@ -123,3 +121,167 @@ def _nearest(
     np.fill_diagonal(likeness, -np.inf)
     nearest: NDArray[np.intp] = np.argsort(-likeness, axis=1)[:, :count]
     return nearest
+
+
+View = Literal["products", "pictures", "texts"]
+VIEWS: tuple[View, ...] = ("products", "pictures", "texts")
+"""Everything that a product has, its picture alone, and its text alone."""
+
+_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Products:
+    """``N`` products."""
+
+    spec: EncoderSpec
+    pixels: Sequence[NDArray[np.uint8] | None]
+    """``(size, size, 3)`` each; None without a picture that can be read."""
+    texts: Sequence[str | None]
+    """None without a text."""
+    tokenizer: Tokenizer | None
+    attributes: NDArray[np.int64]
+    """``(N, 9)``."""
+    labels: dict[HeadName, NDArray[np.int64]]
+    """For each head ``(N,)``: the class, or -1."""
+
+    def __len__(self) -> int:
+        return len(self.attributes)
+
+    def part(self, rows: slice) -> "Products":
+        """Some of them, in their order."""
+        return replace(
+            self,
+            pixels=self.pixels[rows],
+            texts=self.texts[rows],
+            attributes=self.attributes[rows],
+            labels={head: values[rows] for head, values in self.labels.items()},
+        )
+
+    def rows(self, view: View) -> NDArray[np.intp]:
+        """The products that a view has."""
+        if view == "products":
+            return np.arange(len(self))
+        parts = self.pixels if view == "pictures" else self.texts
+        return np.flatnonzero([part is not None for part in parts])
+
+    def batches(self, view: View) -> Iterator[dict[str, NDArray[Any]]]:
+        """The encoder's inputs for ``rows(view)``, eight at a time, as in serving."""
+        rows = self.rows(view)
+        for start in range(0, len(rows), _BATCH):
+            yield self._batch(rows[start : start + _BATCH], view)
+
+    def pictures(self) -> list[NDArray[np.uint8]]:
+        """Those that there are, ``(size, size, 3)`` each."""
+        return [picture for picture in self.pixels if picture is not None]
+
+    def token_rows(self) -> list[dict[str, NDArray[np.int64]]]:
+        """The text tower's inputs for each text alone, ``(1, tokens)``."""
+        if self.tokenizer is None:
+            return []
+        pairs = [self.tokenizer.batch([text]) for text in self.texts if text]
+        return [{"input_ids": ids, "attention_mask": mask} for ids, mask in pairs]
+
+    def _batch(self, rows: NDArray[np.intp], view: View) -> dict[str, NDArray[Any]]:
+        images, image_row = self._images(rows if view != "texts" else [], len(rows))
+        ids, mask, text_row = self._texts(rows if view != "pictures" else [], len(rows))
+        attributes = self.attributes[rows]
+        return {
+            "image": images,
+            "image_row": image_row,
+            "input_ids": ids,
+            "attention_mask": mask,
+            "text_row": text_row,
+            "attributes": attributes if view == "products" else np.zeros_like(attributes),
+        }
+
+    def _images(
+        self, rows: Sequence[int] | NDArray[np.intp], batch: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        found = {
+            at: pixels for at, row in enumerate(rows) if (pixels := self.pixels[row]) is not None
+        }
+        size = self.spec.image.size if self.spec.image else 1
+        if not found or self.spec.image is None:
+            return np.zeros((1, 3, size, size), dtype=np.float32), np.array([batch])
+        return prepare_pictures(list(found.values()), self.spec.image), np.array(list(found))
+
+    def _texts(
+        self, rows: Sequence[int] | NDArray[np.intp], batch: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        found = {at: text for at, row in enumerate(rows) if (text := self.texts[row])}
+        if not found or self.tokenizer is None:
+            one = np.ones((1, 1), dtype=np.int64)
+            return one, one, np.array([batch])
+        return *self.tokenizer.batch(list(found.values())), np.array(list(found))
+
+
+def draw_products(
+    catalog: Catalog, spec: EncoderSpec, tokenizer_file: Path, count: int, seed: int = 0
+) -> Products:
+    """Draw at most ``count`` products of ``catalog`` that have a picture or a text.
+
+    A picture that cannot be read is left out, as in training.
+
+    Args:
+        catalog: read and checked.
+        spec: what the encoder reads.
+        tokenizer_file: of the text tower; not read without one.
+        count: products.
+        seed: equal seeds draw equal products.
+    """
+    order = np.random.default_rng(seed).permutation(len(catalog.items))
+    every = catalog.products()
+    tokenizer = None
+    if spec.text is not None:
+        tokenizer = Tokenizer(tokenizer_file, spec.text.max_tokens, spec.text.pad_token_id)
+    chosen: list[Product] = []
+    pixels: list[NDArray[np.uint8] | None] = []
+    texts: list[str | None] = []
+    for row in order:
+        picture = _picture(catalog.image_path(int(row)), spec.image)
+        text = every[row].text() if tokenizer is not None else ""
+        if text and tokenizer is not None and not tokenizer.tokens([text])[0]:
+            text = ""  # Absent in training, and in serving.
+        if picture is None and not text:
+            continue
+        chosen.append(every[row])
+        pixels.append(picture)
+        texts.append(text or None)
+        if len(chosen) == count:
+            break
+    attributes = [attribute_row(product, spec.attributes) for product in chosen]
+    return Products(
+        spec,
+        pixels,
+        texts,
+        tokenizer,
+        np.array(attributes, dtype=np.int64).reshape(len(chosen), -1),
+        _labels(chosen, spec),
+    )
+
+
+def _picture(path: Path | None, spec: ImageInput | None) -> NDArray[np.uint8] | None:
+    if path is None or spec is None:
+        return None
+    try:
+        return decode_picture(path.read_bytes(), spec)
+    except (RequestError, OSError):
+        # Training told its name.
+        return None
+
+
+def _labels(products: Sequence[Product], spec: EncoderSpec) -> dict[HeadName, NDArray[np.int64]]:
+    """The catalogue's own labels, as the heads were trained on them."""
+    found: dict[HeadName, NDArray[np.int64]] = {}
+    for head, classes in spec.labels.items():
+        number = {value: at for at, value in enumerate(classes)}
+        values = [_value(product, head) for product in products]
+        found[head] = np.array([number.get(value, -1) for value in values], dtype=np.int64)
+    return {head: labels for head, labels in found.items() if (labels >= 0).any()}
+
+
+def _value(product: Product, head: HeadName) -> str:
+    if head in ("source_type", "target_type"):
+        return " > ".join(category_levels(product.product_type))
+    return (split_values(product.color if head == "color" else product.material) or ("",))[0]

@@ -1,4 +1,7 @@
-"""Export a checkpoint: graphs in both formats, proven equal to the eager model."""
+"""Export a checkpoint: graphs in both formats, proven equal to the eager model.
+
+What is exported of a checkpoint: each module with its names, example and test cases.
+"""
 
 import shutil
 import time
@@ -11,18 +14,78 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from export.onnx_graph import check_size, write_onnx
-from export.openvino_graph import write_openvino
-from export.parity import Comparison, check_case, report, worst
-from export.subjects import Subject, subjects
-from export.torchscript import write_torchscript
+from export.graphs import Axes, check_size, write_onnx, write_openvino, write_torchscript
+from export.parity import (
+    Batch,
+    ParityResult,
+    Subject,
+    check_case,
+    encoder_cases,
+    encoder_inputs,
+    history_inputs,
+    projector_cases,
+    report,
+    scorer_cases,
+    unit_vectors,
+    worst,
+)
 from newshelf.files import directory_aside, write_json
-from newshelf.nn.checkpoint import load_checkpoint
-from newshelf.nn.spec import SPEC_FILE
-from newshelf.serving.bundle import TOKENIZER, write_version
-from newshelf.serving.runtimes import Device, Kind, Runtime, open_runtime
+from newshelf.nn.checkpoint import Checkpoint, load_checkpoint
+from newshelf.nn.encoder import Encoder
+from newshelf.nn.scorer import SiameseScorer
+from newshelf.nn.spec import SPEC_FILE, ScorerSpec
+from newshelf.serving.runtimes.base import Device, Kind, Runtime
+from newshelf.serving.runtimes.graph import encoder_graph, projector_graph, scorer_graph
+from newshelf.serving.runtimes.open import open_runtime
+from newshelf.serving.settings import TOKENIZER, write_version
 
-__all__ = ["PARITY", "ExportResult", "export_model"]
+
+def subjects(checkpoint: Checkpoint) -> list[Subject]:
+    """Encoder, projector and scorer; the encoder alone without a scorer."""
+    found = [_encoder(checkpoint.encoder)]
+    if checkpoint.scorer is not None:
+        found.append(_projector(checkpoint.scorer, checkpoint.spec.encoder.embedding))
+        found.append(_scorer(checkpoint.scorer, checkpoint.scorer.spec))
+    return found
+
+
+def _encoder(encoder: Encoder) -> Subject:
+    spec = encoder.spec
+    graph = encoder_graph(spec)
+    texts: Axes = {0: "texts", 1: "tokens"}
+    example = Batch(5, pictures=(3, 1), texts=(0, 2, 4), attributes=(0, 1, 2, 3), tokens=7)
+    return Subject(
+        graph=graph,
+        module=encoder,
+        example=encoder_inputs(spec, example),
+        axes=({0: "pictures"}, {0: "pictures"}, texts, texts, {0: "texts"}, {0: "batch"}),
+        cases=lambda: encoder_cases(spec),
+        unbounded=frozenset(graph.outputs[1:]),
+    )
+
+
+def _projector(scorer: SiameseScorer, embedding: int) -> Subject:
+    return Subject(
+        graph=projector_graph(),
+        module=scorer.project,
+        example=(unit_vectors(2, embedding, torch.Generator().manual_seed(0)),),
+        axes=({0: "rows"},),
+        cases=lambda: projector_cases(embedding),
+        unbounded=frozenset(),
+    )
+
+
+def _scorer(scorer: SiameseScorer, spec: ScorerSpec) -> Subject:
+    history: Axes = {0: "batch", 1: "history"}
+    return Subject(
+        graph=scorer_graph(),
+        module=scorer.score,
+        example=history_inputs((2, 3, 4), spec.width, empty=False),
+        axes=(history, history, {0: "batch", 1: "candidates"}),
+        cases=lambda: scorer_cases(spec),
+        unbounded=frozenset({"scores"}),
+    )
+
 
 PARITY = "parity.json"
 _KINDS: tuple[Kind, ...] = ("torchscript", "onnxruntime", "openvino")
@@ -48,7 +111,7 @@ class _Job:
     folder: Path
     progress: Progress
     task: TaskID
-    comparisons: list[Comparison] = field(default_factory=list)
+    comparisons: list[ParityResult] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager

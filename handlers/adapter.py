@@ -10,24 +10,18 @@ from typing import Any, ClassVar
 import yaml
 from ts.metrics.metric_type_enum import MetricTypes
 
-from handlers.worker_output import write_metrics_at_once
-from handlers.worker_socket import read_in_blocks
-from newshelf.serving.bundle import MODEL_CONFIG
-from newshelf.serving.isolate import predict_isolated
-from newshelf.serving.limits import ServingSettings
-from newshelf.serving.observe import Recorder
-from newshelf.serving.protocol import Predictor, RawRequest
-from newshelf.serving.runtimes import choose_device
-from newshelf.serving.trace import SPANS_HEADER, wants_trace, write_trace
-
-__all__ = ["Adapter"]
+from handlers.torchserve_patches import read_in_blocks, write_metrics_at_once
+from newshelf.serving.protocol import Predictor, RawRequest, predict_isolated
+from newshelf.serving.runtimes.base import choose_device
+from newshelf.serving.settings import MODEL_CONFIG, ServingSettings
+from newshelf.serving.trace import SPANS_HEADER, RecordingObserver, wants_trace, write_trace
 
 
 class Adapter(ABC):
     """Translates between TorchServe and a predictor; a handler says which predictor."""
 
     predictor: Predictor
-    recorder: Recorder
+    recorder: RecordingObserver
     _preloaded: ClassVar["Adapter | None"] = None
     """What this process was forked with."""
 
@@ -62,7 +56,7 @@ class Adapter(ABC):
     def _open(
         self, directory: Path, gpu: int | str | None, config: Mapping[str, object] | None
     ) -> None:
-        self.recorder = Recorder()
+        self.recorder = RecordingObserver()
         self.predictor = self.load(
             directory,
             device=choose_device(gpu),

@@ -1,7 +1,7 @@
 """What a worker's Python runs first; it lies at an archive's root.
 
 It lets a worker do without what serving never uses, and be forked from a process that has the
-model loaded (``handlers.stand_in``).
+model loaded (``handlers.launcher``).
 
 TorchServe's worker imports torch at its start, for answers that are tensors. Ours are bytes,
 and on a CPU ONNX Runtime and OpenVINO do the work: with this file, torch is only loaded when
@@ -54,6 +54,6 @@ def _worker_command() -> Sequence[str]:
 
 
 if command := _worker_command():
-    from handlers.stand_in import stand_in
+    from handlers.launcher import stand_in
 
     stand_in(os.path.dirname(os.path.abspath(__file__)), command)  # noqa: PTH100, PTH120

@@ -27,8 +27,7 @@ from loadtest.record import RunRecord
 from loadtest.report import PLOTS, milliseconds, print_table, write_page
 from loadtest.timeline import Timeline, Totals
 from newshelf.errors import SettingsError
-from newshelf.evaluation.page import Page, Picture, Section
-from newshelf.evaluation.tables import Cell, Table
+from newshelf.report.page import Cell, Page, Picture, ReportTable, Section
 
 MIN_BLOCKS = 8
 _MOST_BLOCKS = 30
@@ -360,7 +359,7 @@ def write_comparison(found: Comparison, first: RunRecord, second: RunRecord, fol
     return write_page(page, folder)
 
 
-def _tables(found: Comparison) -> list[Table]:
+def _tables(found: Comparison) -> list[ReportTable]:
     note = (
         f"Change: of a typical one of {found.blocks} blocks of {found.block_seconds} s, with its "
         f"{1 - ALPHA:.0%} interval. p is adjusted for the metrics beside it (Holm)."
@@ -371,9 +370,9 @@ def _tables(found: Comparison) -> list[Table]:
     return tables
 
 
-def _table(heading: str, differences: tuple[Difference, ...], note: str) -> Table:
+def _table(heading: str, differences: tuple[Difference, ...], note: str) -> ReportTable:
     header = ("metric", "A", "B", "change", f"{1 - ALPHA:.0%} interval", "p", "B is")
-    return Table(heading, header, [_row(one) for one in differences], note=note)
+    return ReportTable(heading, header, [_row(one) for one in differences], note=note)
 
 
 def _row(one: Difference) -> list[Cell]:

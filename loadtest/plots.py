@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from loadtest.incidents import Incident
 from loadtest.record import RunRecord, ServerSample
 from loadtest.timeline import Latencies, Timeline, Totals
-from newshelf.evaluation.figures.canvas import COLOURS, MUTED, new_figure, save
+from newshelf.report.plots import COLOURS, MUTED, new_figure, save
 
 _WIDTH, _HEIGHT = 9.6, 3.4
 _INCIDENT = "#d55e00"

@@ -12,8 +12,7 @@ from typing import Annotated, Literal
 from hdrh.histogram import HdrHistogram
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from newshelf.files import write_aside
-from newshelf.validated import read_model
+from newshelf.files import read_model, write_aside
 
 _LOWEST_US = 1
 _HIGHEST_US = 10 * 60 * 1_000_000

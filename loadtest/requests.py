@@ -8,15 +8,12 @@ import base64
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
-from loadtest.traffic import BAD
+from loadtest.traffic import BAD, Kind
 
-ENCODER = "/predictions/encoder"
-RECOMMENDER = "/predictions/recommender"
 _FRESH_DIGITS = 16
-"""A multiple of four, so that in base64 they are whole groups of three bytes."""
+"""A multiple of four: in base64, the digits then are three bytes for four of them."""
 _MARK = "\x00fresh\x00"
 _BOUNDARY = "newshelf-4f1c9a62d0"
 _OK = 200
@@ -25,8 +22,8 @@ _TOO_MANY = ",".join(['{"title": "ring"}'] * 65)
 
 
 @dataclass(frozen=True)
-class ImageFile:
-    """The bytes of an image file."""
+class Picture:
+    """A picture file's bytes."""
 
     data: bytes
     media_type: str
@@ -34,59 +31,61 @@ class ImageFile:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """One ``POST``: ``before``, a number if the request is fresh, and ``after``."""
+    """One ``POST`` whose body is ``before``, a number if it is a fresh one, and ``after``."""
 
-    kind: str
+    kind: Kind
     path: str
     content_type: str
     before: bytes
     after: bytes = b""
     fresh: bool = False
     expected: int = _OK
-    """The status of the right response."""
+    """The status of the right answer."""
 
     @property
     def size(self) -> int:
-        """Bytes of the body, the same each time."""
+        """Bytes of the body, which are always as many."""
         return len(self.before) + len(self.after) + _FRESH_DIGITS * self.fresh
 
     def body(self, number: int) -> bytes:
-        """Return the body with this number, of at most 16 digits."""
+        """The body with this number, of at most 16 digits."""
         return b"%b%016d%b" % (self.before, number, self.after) if self.fresh else self.before
 
     def after_head(self, head: bytes) -> "Rendered":
-        """Return a copy whose ``body`` starts with the bytes of an HTTP head."""
+        """The same with the bytes of an HTTP head in front, so that ``body`` gives all of it."""
         return replace(self, before=head + self.before)
 
 
-def as_json(kind: str, path: str, body: Mapping[str, Any]) -> Rendered:
-    """Return a JSON request, fresh if it contains a ``fresh_text`` or ``fresh_image``."""
+def as_json(kind: Kind, path: str, body: Mapping[str, Any]) -> Rendered:
+    """As JSON, fresh when there is a ``fresh_text`` or ``fresh_picture`` in it."""
     text = json.dumps(body)
     before, mark, after = text.partition(json.dumps(_MARK)[1:-1])
-    return Rendered(kind, path, _JSON, before.encode(), after.encode(), fresh=bool(mark))
+    return Rendered(
+        kind, path, "application/json", before.encode(), after.encode(), fresh=bool(mark)
+    )
 
 
 def fresh_text(text: str) -> str:
-    """Return the text, followed by a number that changes."""
+    """The text, and a number that changes."""
     return f"{text} {_MARK}"
 
 
-def fresh_image(image: ImageFile) -> str:
-    """Return the image in base64, followed by bytes that change.
+def fresh_picture(picture: Picture) -> str:
+    """The picture in base64, and bytes after it that change.
 
-    Image formats mark their own end: decoders ignore what follows.
+    Picture formats end by themselves: what follows is not decoded.
     """
-    padded = image.data + bytes(-len(image.data) % 3)
+    padded = picture.data + bytes(-len(picture.data) % 3)
     return base64.b64encode(padded).decode("ascii") + _MARK
 
 
-def as_image(kind: str, path: str, image: ImageFile) -> Rendered:
-    """Return a request whose body is the image."""
-    return Rendered(kind, path, image.media_type, image.data, fresh=True)
+def as_picture(kind: Kind, path: str, picture: Picture) -> Rendered:
+    """A bare picture."""
+    return Rendered(kind, path, picture.media_type, picture.data, fresh=True)
 
 
-def as_form(kind: str, path: str, fields: Mapping[str, Any], image: ImageFile) -> Rendered:
-    """Return a form with the fields as text and the image as a file."""
+def as_form(kind: Kind, path: str, fields: Mapping[str, Any], picture: Picture) -> Rendered:
+    """A form with the fields as text and the picture as a file."""
     parts = [
         f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
         for name, value in fields.items()
@@ -94,13 +93,13 @@ def as_form(kind: str, path: str, fields: Mapping[str, Any], image: ImageFile) -
     parts.append(
         f"--{_BOUNDARY}\r\n"
         'Content-Disposition: form-data; name="image"; filename="image"\r\n'
-        f"Content-Type: {image.media_type}\r\n\r\n"
+        f"Content-Type: {picture.media_type}\r\n\r\n"
     )
     return Rendered(
         kind,
         path,
         f"multipart/form-data; boundary={_BOUNDARY}",
-        "".join(parts).encode() + image.data,
+        "".join(parts).encode() + picture.data,
         f"\r\n--{_BOUNDARY}--\r\n".encode(),
         fresh=True,
     )
@@ -110,8 +109,13 @@ def _bad(path: str, body: str, expected: int, content_type: str = _JSON) -> Rend
     return Rendered(BAD, path, content_type, body.encode(), expected=expected)
 
 
-_to_encoder = partial(_bad, ENCODER)
-_to_recommender = partial(_bad, RECOMMENDER)
+def _to_encoder(body: str, expected: int, content_type: str = _JSON) -> Rendered:
+    return _bad("/predictions/encoder", body, expected, content_type)
+
+
+def _to_recommender(body: str, expected: int, content_type: str = _JSON) -> Rendered:
+    return _bad("/predictions/recommender", body, expected, content_type)
+
 
 BAD_FOR_ENCODER = (
     _to_encoder('{"title": "ring"', 400),
@@ -121,7 +125,6 @@ BAD_FOR_ENCODER = (
     _to_encoder(f'{{"instances": [{_TOO_MANY}]}}', 413),
     _to_encoder("title=ring", 415, "application/x-www-form-urlencoded"),
 )
-"""Each with the 4xx that it deserves (``docs/api.md``, errors)."""
 BAD_FOR_RECOMMENDER = (
     _to_recommender('{"history": [', 400),
     _to_recommender('{"histroy": []}', 422),

@@ -21,20 +21,20 @@ from loadtest.plots import log_ms, quiet_axes
 from loadtest.record import RunRecord, write_record
 from loadtest.report import (
     PLOTS,
-    check_run,
+    judged,
     milliseconds,
     print_table,
     run_facts,
     run_sections,
     write_page,
 )
+from loadtest.slo import Limits, Objective
 from loadtest.timeline import Timeline
 from newshelf.errors import SettingsError
-from newshelf.evaluation.figures.canvas import COLOURS, new_figure, save
-from newshelf.evaluation.page import Page, Picture, Section
-from newshelf.evaluation.tables import Cell, Table
 from newshelf.files import write_json
-from newshelf.tuning.slo import LatencyLimit, Slo, SloSet
+from newshelf.report.page import Cell, Page, Picture, ReportTable, Section
+from newshelf.report.plots import COLOURS, new_figure, save
+from newshelf.tuning.slo import LatencyLimit
 
 Measure = Callable[[float, float], RunRecord]
 """Runs a Poisson load of so many requests/s, for so many seconds."""
@@ -327,10 +327,10 @@ def write_saturation(found: Saturation, last: RunRecord, folder: Path) -> Path:
         tables=[_table(found)],
         pictures=[Picture(_PLOT, "Every run: throughput and latency")],
     )
-    limits = SloSet(Slo((goal.latency,), goal.error_rate))
+    limits = Limits(Objective((goal.latency,), goal.error_rate))
     last_run = [
         Section(f"Last run: {one.title}", one.text, one.tables, one.verdict, one.pictures)
-        for one in run_sections(check_run(last, limits), plots)
+        for one in run_sections(judged(last, limits), plots)
     ]
     page = Page("Load test: saturate", run_facts(last), (), [section, *last_run])
     return write_page(page, folder)
@@ -365,7 +365,7 @@ def draw_rates(found: Saturation, path: Path) -> None:
     save(figure, path)
 
 
-def _table(found: Saturation) -> Table:
+def _table(found: Saturation) -> ReportTable:
     percent = f"p{found.goal.latency.percent:g} ms"
     rows = [
         [
@@ -379,4 +379,4 @@ def _table(found: Saturation) -> Table:
         for one in found.trials
     ]
     header = ("step", "asked for, /s", "right answers, /s", percent, "failed", "goal")
-    return Table("Runs, in their order", header, rows)
+    return ReportTable("Runs, in their order", header, rows)

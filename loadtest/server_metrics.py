@@ -25,7 +25,7 @@ from newshelf.server.state import ServerState
 _REQUESTS = "ts_inference_requests"
 _QUEUE_US = "ts_queue_latency_microseconds"
 _BATCH = "newshelf_batch_size"
-"""``newshelf.serving.observe.BATCH_SIZE``."""
+"""``newshelf.serving.trace.BATCH_SIZE``."""
 _PERIOD_S = 1.0
 _TIMEOUT_S = 2.0
 _JOIN_S = 30.0

@@ -7,31 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from newshelf.errors import SettingsError
-from newshelf.validated import problems
-
-__all__ = [
-    "ArchiveSettings",
-    "AttributeSettings",
-    "BlendSettings",
-    "EvaluationSettings",
-    "FinetuneSettings",
-    "FusionSettings",
-    "GatewaySettings",
-    "ImageTowerSettings",
-    "IndexSettings",
-    "KnowledgeSettings",
-    "Limits",
-    "ModelServingSettings",
-    "RolloutSettings",
-    "SampleSettings",
-    "ScorerSettings",
-    "Settings",
-    "StoreSettings",
-    "TextTowerSettings",
-    "TowerTuningSettings",
-    "TrackingSettings",
-    "load_settings",
-]
+from newshelf.files import problems
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]

@@ -38,38 +38,6 @@ the offending part of a request (``history[2].image``), or None.
 
 from typing import Any, ClassVar
 
-__all__ = [
-    "BadPicture",
-    "CatalogError",
-    "Conflict",
-    "DeadlineExceeded",
-    "EvidenceError",
-    "HeadTooLarge",
-    "InvalidField",
-    "MethodNotAllowed",
-    "NewshelfError",
-    "NotFound",
-    "NotJson",
-    "ParityError",
-    "PlanError",
-    "RateLimited",
-    "RequestError",
-    "RequestTimeout",
-    "RolloutError",
-    "ServerError",
-    "SettingsError",
-    "SetupError",
-    "TooLarge",
-    "TrainingError",
-    "Unauthorized",
-    "Unavailable",
-    "UnknownItem",
-    "UnknownRequest",
-    "UnsupportedMedia",
-    "VersionMismatch",
-    "WeightsError",
-]
-
 
 class NewshelfError(Exception):
     """Base of the tree; ``http_status`` and ``code`` are what a client is told."""

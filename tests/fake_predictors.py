@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from newshelf.config import Limits
 from newshelf.errors import NewshelfError, RequestError, UnknownItem
-from newshelf.serving.asked import Asked, parse_recommend
 from newshelf.serving.products import ProductInput, parse_products
 from newshelf.serving.protocol import Answer, RawRequest, error_answer, json_answer
+from newshelf.serving.requests import ParsedRequest, parse_recommend
 
 __all__ = ["FAKE_IDS", "FakeEncoderPredictor", "FakeRecommenderPredictor"]
 
@@ -111,7 +111,7 @@ class FakeRecommenderPredictor:
         }
         return json_answer({**body, "ignored": ignored} if ignored else body)
 
-    def _candidates(self, asked: Asked) -> tuple[list[str], list[str]]:
+    def _candidates(self, asked: ParsedRequest) -> tuple[list[str], list[str]]:
         named = (*asked.history, *(asked.candidates or ()))
         unknown = [ref for ref in named if isinstance(ref, str) and ref not in self._ids]
         if asked.candidates is None:

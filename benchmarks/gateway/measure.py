@@ -22,12 +22,12 @@ from benchmarks.serve.contender import Endpoint, running, wait_for_answer
 from benchmarks.serve.cpu import Spent
 from benchmarks.serve.wrk import Request, load, require_wrk
 from newshelf.config import GatewaySettings
+from newshelf.gateway.fallback import write_popular
 from newshelf.gateway.keys import KeyFile
-from newshelf.gateway.popular import write_popular
 from newshelf.pipeline.workspace import ROOT
-from newshelf.server.gateway_plan import GatewayPlan, write_plan
+from newshelf.report.tables import print_figures
+from newshelf.server.gateway import GatewayPlan, write_plan
 from newshelf.server.ports import free_port
-from newshelf.terminal import print_figures
 
 _LONE, _MANY = 1, 16
 _ITEMS = 1_300
@@ -105,7 +105,7 @@ def _round(folder: Path, core: int, seconds: float) -> Iterator[Measured]:
         write_plan(folder / "plan.json", plan)
         for name, module in (
             ("gateway, no record", "benchmarks.gateway.unrecorded"),
-            ("gateway, SQLite", "newshelf.gateway.serve"),
+            ("gateway, SQLite", "newshelf.gateway.main"),
         ):
             words, port = [module, str(folder / "plan.json")], plan.settings.port
             with _server(words, port, "/v1/recommend", folder, key=key, core=core) as gateway:

@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from newshelf.gateway.ports import ReadSplits, WatchedRecorder
-from newshelf.gateway.serve import run
-from newshelf.rollout.records import Exposure, Feedback
-from newshelf.rollout.store import Outcome, ShadowAnswer
-from newshelf.server.gateway_plan import GatewayPlan, read_plan
+from newshelf.gateway.main import run
+from newshelf.gateway.record import ReadSplits, WatchedRecorder
+from newshelf.server.gateway import GatewayPlan, read_plan
+from newshelf.store.aggregates import ShadowAnswer
+from newshelf.store.records import Exposure, Feedback, Outcome
 
 
 class _Nowhere:
@@ -37,7 +37,7 @@ async def _no_store(_plan: GatewayPlan) -> AsyncIterator[tuple[WatchedRecorder, 
 def worker(plan: GatewayPlan) -> object:
     """Return the gateway's application without a store."""
     # Metrics look for their folder when they are imported.
-    from newshelf.gateway.log import set_up_log  # noqa: PLC0415
+    from newshelf.gateway.observability import set_up_log  # noqa: PLC0415
     from newshelf.gateway.worker import make_worker  # noqa: PLC0415
 
     set_up_log()

@@ -19,15 +19,20 @@ from benchmarks.rollout.latencies import LEVEL, simulate_samples, simulate_shado
 from benchmarks.rollout.mismatch import simulate_mismatches
 from benchmarks.rollout.worlds import LOOK, VISITS, WORLDS, Floats, looks, shoppers
 from newshelf.pipeline.workspace import ROOT
+from newshelf.rollout.controller import observe_rollout
 from newshelf.rollout.decide import decide, next_state
-from newshelf.rollout.observing import observe_rollout
-from newshelf.rollout.plan import Plan
-from newshelf.rollout.plan_file import load_plan
-from newshelf.rollout.records import ExposedItem, Exposure, Feedback
-from newshelf.rollout.results import measure_all
+from newshelf.rollout.metric_results import measure_all
+from newshelf.rollout.plan import Plan, load_plan
 from newshelf.rollout.state import RolloutState
-from newshelf.rollout.store import EventStore
-from newshelf.rollout.totals import Observation, UnitTotals, VariantHealth
+from newshelf.store.records import (
+    ExposedItem,
+    Exposure,
+    Feedback,
+    Observation,
+    UnitTotals,
+    VariantHealth,
+)
+from newshelf.store.store import EventStore
 
 _OUT = ROOT / "docs" / "benchmarks" / "rollout.md"
 _EXAMPLE = ROOT / "configs" / "rollout.yaml"

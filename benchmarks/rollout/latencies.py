@@ -13,9 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import norm
 
-from newshelf.rollout.quantiles import level_when_halved
-from newshelf.rollout.shares import log_evidence_above
-from newshelf.rollout.totals import MOST_LATENCIES, halvings
+from newshelf.rollout.sequential import level_when_halved, log_evidence_above
+from newshelf.store.records import MOST_LATENCIES, halvings
 
 Counts = NDArray[np.int64]
 Bools = NDArray[np.bool_]

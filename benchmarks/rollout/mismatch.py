@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from newshelf.rollout.sample_ratio import MISMATCH_P, log_evidence
+from newshelf.rollout.sequential import MISMATCH_P, log_evidence
 
 Counts = NDArray[np.int64]
 

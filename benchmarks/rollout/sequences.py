@@ -13,14 +13,12 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from newshelf.evaluation.figures import Line, draw_lines
 from newshelf.pipeline.workspace import ROOT
+from newshelf.report.plots import Line, draw_lines
 from newshelf.rollout.assignment import assign, new_salt
-from newshelf.rollout.metrics.compare import LEAST_ACTIVE_UNITS
-from newshelf.rollout.metrics.delta import log_lift, ratio_variance
-from newshelf.rollout.power import needed_information, needed_units
-from newshelf.rollout.sequential import half_width
-from newshelf.rollout.split import Split
+from newshelf.rollout.metrics import LEAST_ACTIVE_UNITS, log_lift, ratio_variance
+from newshelf.rollout.sequential import half_width, needed_information, needed_units
+from newshelf.store.records import TrafficSplit
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -202,7 +200,7 @@ def _ever(found: NDArray[np.bool_]) -> NDArray[np.float64]:
 
 
 def _assign_us() -> float:
-    split = Split(rollout="r", salt=new_salt(), control="1", challenger="2", share=0.1)
+    split = TrafficSplit(rollout="r", salt=new_salt(), control="1", challenger="2", share=0.1)
     rounds = timeit.repeat(lambda: assign(split, "shopper-12345"), number=20_000, repeat=5)
     return min(rounds) / 20_000 * 1e6
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from newshelf.rollout.totals import UnitTotals
+from newshelf.store.records import UnitTotals
 
 Floats = NDArray[np.float64]
 VISITS = 6000

@@ -22,13 +22,12 @@ from torch import nn
 
 from benchmarks.serve.models import CROP, MODELS, SMALL, make_pictures, settings_of, workspace_of
 from export.archive import archive
-from newshelf.cli_jobs import make_jobs
+from newshelf.cli.jobs import make_jobs
 from newshelf.config import ImageTowerSettings, Settings
 from newshelf.nn.inputs import decode_picture, prepare_pictures
 from newshelf.nn.spec import ImageInput
 from newshelf.nn.weights import load_image_tower
-from newshelf.pipeline.stages import plan_stages
-from newshelf.pipeline.update import bring_up_to_date
+from newshelf.pipeline.stages import bring_up_to_date, plan_stages
 
 _SEED = 7
 _RESIDUAL = 0.2

@@ -19,10 +19,11 @@ from benchmarks.serve.rounds import Measured, Plan, Turn, details, run_rounds, s
 from benchmarks.serve.stock import Stock
 from benchmarks.serve.torchserve import Layout, newshelf_encoder, served_by, unpacked
 from benchmarks.serve.wrk import Load
-from newshelf.serving.limits import ServingSettings
 from newshelf.serving.load import load_encoder_predictor
 from newshelf.serving.protocol import RawRequest
-from newshelf.serving.runtimes import Kind, Precision, graph_file
+from newshelf.serving.runtimes.base import Kind, Precision
+from newshelf.serving.runtimes.graph import graph_file
+from newshelf.serving.settings import ServingSettings
 
 CLIENTS = 32
 _NEWSHELF = "Newshelf"

@@ -21,10 +21,9 @@ import yaml
 
 from benchmarks.results import BenchmarkError
 from newshelf.pipeline.workspace import ROOT
-from newshelf.serving.bundle import MODEL_CONFIG
-from newshelf.serving.limits import ServingSettings
 from newshelf.serving.load import load_encoder_predictor
 from newshelf.serving.protocol import Predictor, RawRequest
+from newshelf.serving.settings import MODEL_CONFIG, ServingSettings
 
 _SCRIPT = "benchmarks.serve.inprocess"
 _TIMEOUT_S = 300

@@ -18,10 +18,10 @@ from benchmarks.serve.contender import wait_for_answer
 from benchmarks.serve.models import MODELS, SMALL, Model, make_model, make_pictures
 from benchmarks.serve.torchserve import Layout, newshelf_encoder
 from benchmarks.serve.wrk import load
-from newshelf.evaluation.figures.lines import Line, draw_lines
+from newshelf.report.plots import Line, draw_lines
 from newshelf.server.process import ProcessRef, members
 
-_OURS = ("model_service_worker.py", "handlers.preloader")
+_OURS = ("model_service_worker.py", "handlers.worker_fork")
 """What TorchServe starts, and what loads a model and forks its workers."""
 _HEAVY = ("libtorch", "onnxruntime", "openvino")
 

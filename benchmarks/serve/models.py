@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 from rich.console import Console
 
 from benchmarks.results import BenchmarkError
-from newshelf.catalog import read_catalog
+from newshelf.catalog.catalog import read_catalog
 from newshelf.config import FinetuneSettings, ImageTowerSettings, ScorerSettings, Settings
 from newshelf.files import directory_aside
 from newshelf.pipeline.workspace import ROOT, Workspace, open_workspace

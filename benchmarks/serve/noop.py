@@ -20,8 +20,8 @@ from benchmarks.serve.rounds import Measured, Plan, run_rounds, server_turn
 from benchmarks.serve.stock import write_mar
 from benchmarks.serve.torchserve import serve_archives
 from newshelf.pipeline.workspace import ROOT
-from newshelf.server.keys import read_keys
 from newshelf.server.properties import read_properties
+from newshelf.server.state import read_keys
 
 _HANDLER = Path(__file__).with_name("noop_handler.py")
 

@@ -27,17 +27,17 @@ from benchmarks.serve.rounds import Measured, Turn, details, drain, run_rounds
 from benchmarks.serve.torchserve import Layout, serve_archives, write_archives
 from benchmarks.serve.wrk import Request, load
 from newshelf.errors import SetupError
-from newshelf.evaluation.figures.lines import Line, draw_lines
 from newshelf.nn.blend import Blend, content_signal
 from newshelf.pipeline.workspace import ROOT
-from newshelf.server.keys import read_keys
-from newshelf.serving.known import KnownValues
-from newshelf.serving.load_recommender import load_recommender_predictor
+from newshelf.report.plots import Line, draw_lines
+from newshelf.server.state import read_keys
+from newshelf.serving.item_table import KnownValues
+from newshelf.serving.load import load_recommender_predictor
 from newshelf.serving.protocol import RawRequest
 from newshelf.serving.recommender_predictor import RecommenderPredictor
-from newshelf.serving.search import Search, open_search
-from newshelf.serving.search.base import FloatArray
+from newshelf.serving.search.base import FloatArray, Search
 from newshelf.serving.search.build import build_search
+from newshelf.serving.search.open import open_search
 
 _LINKED_ITEMS = 8_000
 """As ``scorer.blend.linked_items``: further items have no links of their own."""

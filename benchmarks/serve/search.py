@@ -18,13 +18,13 @@ from benchmarks.report import markdown_table
 from benchmarks.results import Goal, Row, TaskResult
 from benchmarks.serve.command import Context
 from benchmarks.serve.models import make_model
-from newshelf.evaluation.figures.lines import Line, draw_lines
 from newshelf.files import directory_aside, read_json, write_json
-from newshelf.serving.mapped import map_tensors
-from newshelf.serving.search import Search, SearchManifest, open_search
+from newshelf.report.plots import Line, draw_lines
+from newshelf.serving.index import map_tensors
 from newshelf.serving.search.ann import AnnSearch
-from newshelf.serving.search.blocks import top_products
+from newshelf.serving.search.base import Search, SearchManifest, top_products
 from newshelf.serving.search.build import build_search
+from newshelf.serving.search.open import open_search
 
 FloatArray = NDArray[np.float32]
 

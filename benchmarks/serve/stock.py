@@ -18,8 +18,8 @@ from torchvision import transforms
 
 from benchmarks.results import BenchmarkError
 from benchmarks.serve.contender import JPEG, Endpoint, as_is, running
-from newshelf.server.java import find_java
 from newshelf.server.ports import HOST, Ports, free_ports
+from newshelf.server.torchserve import find_java
 
 __all__ = ["Stock", "write_mar"]
 

@@ -12,7 +12,7 @@ from benchmarks.serve.inprocess import Loop
 from benchmarks.serve.models import MODELS, SMALL, make_model
 from benchmarks.serve.rounds import Measured, details, run_rounds, server_turn
 from benchmarks.serve.torchserve import Layout, newshelf_encoder, unpacked
-from newshelf.evaluation.figures.lines import Line, draw_lines
+from newshelf.report.plots import Line, draw_lines
 
 CLIENT_COUNTS = (1, 2, 4, 8, 16, 32, 64)
 _ONE_WORKER = Layout(workers=1, threads=2, batch_size=8, decode_threads=2)

@@ -21,13 +21,12 @@ from benchmarks.serve.models import Model
 from newshelf.config import Settings
 from newshelf.files import directory_aside
 from newshelf.pipeline.workspace import ROOT
-from newshelf.server.keys import read_keys
 from newshelf.server.ports import free_ports
 from newshelf.server.process import is_running
 from newshelf.server.properties import archives, read_properties
-from newshelf.server.state import ServerState
+from newshelf.server.state import ServerState, read_keys
 from newshelf.server.torchserve import ServerPlan, start
-from newshelf.serving.bundle import MODEL_CONFIG
+from newshelf.serving.settings import MODEL_CONFIG
 
 __all__ = [
     "Layout",

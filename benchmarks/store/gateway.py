@@ -14,8 +14,10 @@ from datetime import UTC, datetime
 import uvloop
 
 from newshelf.errors import Unavailable
-from newshelf.rollout.records import ExposedItem, Exposure
-from newshelf.rollout.store import EventStore, GroupCommit, Outcome, Writes
+from newshelf.store.group_commit import GroupCommit
+from newshelf.store.records import ExposedItem, Exposure, Outcome
+from newshelf.store.store import EventStore
+from newshelf.store.write import WriteBatch
 
 __all__ = ["Plan", "Result", "made_answer"]
 
@@ -55,7 +57,7 @@ class Result:
 class _Nothing:
     """Takes everything, and keeps nothing."""
 
-    def write(self, writes: Writes) -> list[Outcome]:
+    def write(self, writes: WriteBatch) -> list[Outcome]:
         return ["stored" for _ in writes.feedback]
 
 

@@ -10,8 +10,9 @@ from benchmarks.results import Goal, Row, TaskResult
 from benchmarks.store.command import Context
 from benchmarks.store.gateway import made_answer
 from benchmarks.store.postgres import Postgres
-from newshelf.rollout.records import Exposure, Feedback
-from newshelf.rollout.store import EventStore, Writes
+from newshelf.store.records import Exposure, Feedback
+from newshelf.store.store import EventStore
+from newshelf.store.write import WriteBatch
 
 __all__ = ["run"]
 
@@ -70,7 +71,7 @@ def _fill(store: EventStore, began: datetime) -> None:
             for number in range(first, first + _GROUP)
         ]
         clicks = [_click(answer) for answer in answers if chance.random() < _CLICKED]
-        store.write(Writes(answers, clicks))
+        store.write(WriteBatch(answers, clicks))
 
 
 def _placed(answer: Exposure, at: datetime) -> Exposure:

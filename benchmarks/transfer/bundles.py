@@ -8,9 +8,9 @@ import numpy as np
 from benchmarks.results import Goal, TaskResult
 from benchmarks.transfer.command import Context
 from benchmarks.transfer.ranking import Measure, Merged, embedded, merged, rankers, rows_of
-from newshelf.catalog import Catalog
+from newshelf.catalog.catalog import Catalog
+from newshelf.catalog.interactions import Interactions, read_interactions
 from newshelf.catalog.schema import category_levels
-from newshelf.evaluation.interactions import Interactions, read_interactions
 from newshelf.evaluation.types import BoolArray, Case, IntArray, Split
 
 __all__ = ["MEASURE", "is_jewellery", "run", "splits_of"]

@@ -9,11 +9,11 @@ from rich.console import Console
 from benchmarks.records import versions
 from benchmarks.report import Heading
 from benchmarks.suite import Suite, run_suite
-from newshelf.catalog import Catalog, read_catalog
+from newshelf.catalog.catalog import Catalog, read_catalog
 from newshelf.config import Settings
 from newshelf.errors import SettingsError
 from newshelf.pipeline.workspace import ROOT
-from newshelf.transfer.build import Backbone, build_backbone
+from newshelf.training.backbone import Backbone, build_backbone
 
 TASKS: dict[str, str] = {
     "jewellery": "benchmarks.transfer.jewellery:run",

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from benchmarks.results import Row
-from newshelf.evaluation.figures import project
-from newshelf.evaluation.figures.canvas import MUTED, new_figure, save
+from newshelf.evaluation.illustrate import project
+from newshelf.report.plots import MUTED, new_figure, save
 
 __all__ = ["draw_domains", "draw_rows", "draw_table", "linear_probe", "method_name"]
 

@@ -23,14 +23,15 @@ from benchmarks.methods.meta.maml import EpisodeMaml, MamlLearner, classificatio
 from benchmarks.methods.meta.whitening import fit_whitening
 from benchmarks.results import Goal, Row, TaskResult
 from benchmarks.transfer.command import Context
-from newshelf.catalog import Catalog
+from newshelf.catalog.catalog import Catalog
 from newshelf.catalog.schema import category_levels
 from newshelf.config import ImageTowerSettings
-from newshelf.evaluation.figures.lines import Line, draw_lines
 from newshelf.nn.weights import load_image_tower
-from newshelf.transfer.loop import fit
-from newshelf.transfer.pictures import StageSettings, cached_stage_features, read_pictures
-from newshelf.transfer.run import Run
+from newshelf.report.plots import Line, draw_lines
+from newshelf.training.loop import fit
+from newshelf.training.picture_data import read_pictures
+from newshelf.training.run import Run
+from newshelf.training.tower_stages import StageSettings, cached_stage_features
 
 WAYS, QUERIES = 5, 15
 _CHOOSING = 100

@@ -13,17 +13,16 @@ from benchmarks.results import Row, TaskResult
 from benchmarks.transfer import bundles, home
 from benchmarks.transfer.command import Context
 from benchmarks.transfer.ranking import Measure, by_fusion, merged, rows_of
-from newshelf.catalog import Catalog
-from newshelf.evaluation.interactions import basket_interactions
+from newshelf.catalog.catalog import Catalog
+from newshelf.catalog.interactions import basket_interactions
 from newshelf.evaluation.types import Ranker, Split
 from newshelf.nn.encoder import Encoder
 from newshelf.nn.spec import FusionKind, FusionSpec
-from newshelf.transfer.build import Backbone
-from newshelf.transfer.features import FeatureTable
-from newshelf.transfer.finetune import embed, train_source
-from newshelf.transfer.labels import HeadLabels, choose_categories, head_labels
-from newshelf.transfer.run import Run
-from newshelf.transfer.warm_start import warm_start
+from newshelf.training.backbone import Backbone
+from newshelf.training.features import FeatureTable
+from newshelf.training.finetune import embed, train_source, warm_start
+from newshelf.training.labels import HeadLabels, choose_categories, head_labels
+from newshelf.training.run import Run
 
 _KINDS: tuple[FusionKind, ...] = ("attention", "early", "late")
 _DROPOUT = 0.2

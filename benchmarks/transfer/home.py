@@ -9,7 +9,7 @@ import pandas as pd
 from benchmarks.results import Goal, TaskResult
 from benchmarks.transfer.command import Context
 from benchmarks.transfer.ranking import Measure, Merged, embedded, merged, rankers, rows_of
-from newshelf.evaluation.interactions import Interactions, basket_interactions
+from newshelf.catalog.interactions import Interactions, basket_interactions
 from newshelf.evaluation.types import BoolArray, Case, IntArray, Split
 
 __all__ = ["MEASURES", "run", "splits_of"]

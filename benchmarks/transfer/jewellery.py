@@ -18,25 +18,19 @@ from torch import Tensor
 
 from benchmarks.results import Goal, Row, TaskResult
 from benchmarks.transfer.command import Context
-from newshelf.catalog import Catalog
+from newshelf.catalog.catalog import Catalog
 from newshelf.catalog.schema import category_levels
 from newshelf.config import ImageTowerSettings
-from newshelf.evaluation.figures import Line, draw_lines
 from newshelf.files import write_aside
+from newshelf.nn.encoder import ImageTower
 from newshelf.nn.spec import ImageInput
-from newshelf.nn.towers import ImageTower
 from newshelf.nn.weights import load_image_tower
-from newshelf.transfer.pictures import (
-    Pictures,
-    StageSettings,
-    TowerSettings,
-    fit_probe,
-    geometric_mean,
-    read_pictures,
-    stage_features,
-    tune_tower,
-)
-from newshelf.transfer.run import Run
+from newshelf.report.plots import Line, draw_lines
+from newshelf.training.picture_data import PictureSet, read_pictures
+from newshelf.training.probe import fit_probe, geometric_mean
+from newshelf.training.run import Run
+from newshelf.training.tower_stages import StageSettings, TowerSettings, stage_features
+from newshelf.training.tower_tuning import tune_tower
 
 SOURCE = TowerSettings(
     mode="last-stage",
@@ -166,7 +160,7 @@ _NOTES = (
 class _Shelf:
     """All pictures: first those of ``data``, then those kept back."""
 
-    pictures: Pictures
+    pictures: PictureSet
     target: Tensor
     """``(n,)`` int64."""
     classes: tuple[str, ...]
@@ -256,7 +250,7 @@ def _shelf(context: Context, spec: ImageInput, tower: ImageTower) -> tuple[_Shel
     read = [read_pictures(c, range(len(c.items)), _SIZE, context.console) for c in catalogs]
     kinds = [_kind(c, int(row)) for c, p in zip(catalogs, read, strict=True) for row in p.rows]
     classes = tuple(sorted(set(kinds)))
-    pictures = Pictures(
+    pictures = PictureSet(
         torch.cat([part.rows for part in read]), torch.cat([part.pixels for part in read])
     )
     frozen = [context.backbone(c).table.image[p.rows] for c, p in zip(catalogs, read, strict=True)]
@@ -292,7 +286,7 @@ def _choose(
 ) -> _Choice:
     """Learn from one half of the development pictures, and ask for the other."""
     rows = torch.nonzero(shelf.development).flatten()
-    pictures = Pictures(shelf.pictures.rows[rows], shelf.pictures.pixels[rows])
+    pictures = PictureSet(shelf.pictures.rows[rows], shelf.pictures.pixels[rows])
     target = shelf.target[rows]
     everything = torch.ones_like(target, dtype=torch.bool)
     half = _drawn(target, everything, 0.5)

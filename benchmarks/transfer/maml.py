@@ -24,15 +24,15 @@ from benchmarks.methods.meta.event_tasks import (
 from benchmarks.methods.meta.maml import Maml, Predict
 from benchmarks.results import Goal, Row, TaskResult
 from benchmarks.transfer.command import Context
-from newshelf.catalog import Catalog
+from newshelf.catalog.catalog import Catalog
 from newshelf.errors import TrainingError
-from newshelf.evaluation.figures.lines import Line, draw_lines
 from newshelf.evaluation.metrics import hits, ndcg, tie_order, top_items
 from newshelf.evaluation.types import BoolArray, Case, FloatArray, IntArray
 from newshelf.nn.scorer import SiameseScorer
 from newshelf.nn.spec import ScorerSpec
-from newshelf.transfer.loop import fit
-from newshelf.transfer.run import Run
+from newshelf.report.plots import Line, draw_lines
+from newshelf.training.loop import fit
+from newshelf.training.run import Run
 
 CATEGORIES, TEST, VALIDATION = 40, 10, 6
 SUPPORT, CANDIDATES, K = 20, 64, 10

@@ -20,11 +20,12 @@ from benchmarks.transfer.domains import (
     linear_probe,
     method_name,
 )
-from newshelf.catalog import Catalog
+from newshelf.catalog.catalog import Catalog
 from newshelf.config import ImageTowerSettings
 from newshelf.nn.weights import load_image_tower
-from newshelf.transfer.pictures import View, read_pictures, view_features
-from newshelf.transfer.run import Run
+from newshelf.training.picture_data import read_pictures
+from newshelf.training.run import Run
+from newshelf.training.tower_stages import View, view_features
 
 __all__ = ["run"]
 

@@ -11,17 +11,18 @@ from torch import Tensor
 
 from benchmarks.results import Row
 from benchmarks.transfer.command import Context
-from newshelf.catalog import Catalog
-from newshelf.evaluation.baselines import Ease, default_baselines
+from newshelf.catalog.catalog import Catalog
+from newshelf.evaluation.baselines import default_baselines
 from newshelf.evaluation.evaluate import evaluate
+from newshelf.evaluation.item_to_item import Ease
 from newshelf.evaluation.types import BoolArray, FloatArray, IntArray, Metrics, Ranker, Split
 from newshelf.nn.spec import FusionKind
-from newshelf.transfer.build import build_backbone
-from newshelf.transfer.finetune import embed, train_source
-from newshelf.transfer.labels import choose_categories, head_labels
-from newshelf.transfer.ranking import BlendRanker, Ranking, train_ranking
-from newshelf.transfer.run import Run
-from newshelf.transfer.siamese import score_all
+from newshelf.training.backbone import build_backbone
+from newshelf.training.finetune import embed, train_source
+from newshelf.training.labels import choose_categories, head_labels
+from newshelf.training.ranking import BlendRanker, Ranking, train_ranking
+from newshelf.training.run import Run
+from newshelf.training.siamese import score_all
 
 
 @dataclass(frozen=True, eq=False)

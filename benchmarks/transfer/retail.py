@@ -9,14 +9,14 @@ import numpy as np
 from benchmarks.results import Goal, TaskResult
 from benchmarks.transfer.command import Context
 from benchmarks.transfer.ranking import Measure, Merged, embedded, merged, rankers, rows_of
+from newshelf.catalog.interactions import Interactions, read_interactions
 from newshelf.config import BlendSettings
 from newshelf.evaluation.evaluate import evaluate
-from newshelf.evaluation.interactions import Interactions, read_interactions
 from newshelf.evaluation.splits import cut_at
 from newshelf.evaluation.types import BoolArray, Case, FloatArray, IntArray, Split
-from newshelf.transfer.ranking import BlendRanker
-from newshelf.transfer.siamese import score_all
-from newshelf.transfer.signals.blending import fit_blend, make_signals
+from newshelf.training.ranking import BlendRanker
+from newshelf.training.siamese import score_all
+from newshelf.training.signal_weights import fit_blend, make_signals
 
 
 @dataclass(frozen=True)

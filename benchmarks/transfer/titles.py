@@ -12,18 +12,14 @@ from sklearn.linear_model import RidgeClassifier
 from benchmarks.methods.ctr.train import calibration_error
 from benchmarks.results import Row, TaskResult
 from benchmarks.transfer.command import Context
-from newshelf.catalog import Catalog
-from newshelf.evaluation.figures.canvas import COLOURS, MUTED, new_figure, save
-from newshelf.knowledge.build import catalog_texts
-from newshelf.knowledge.gazetteer import Gazetteer
-from newshelf.knowledge.heads import HeadReading, head_facts
-from newshelf.knowledge.learning import learn_lexicon
-from newshelf.knowledge.lexicon import Lexicon
-from newshelf.knowledge.span_f1 import SpanScore, span_scores
-from newshelf.knowledge.spans import Span, TaggedTitle, read_tagged
-from newshelf.knowledge.statements import Texts
-from newshelf.knowledge.tagger import train_tagger
-from newshelf.knowledge.vocabulary import packaged_lexicon
+from newshelf.attributes.build import catalog_texts
+from newshelf.attributes.facts import Texts
+from newshelf.attributes.learn import HeadReading, head_facts, learn_lexicon
+from newshelf.attributes.lexicon import Lexicon, packaged_lexicon
+from newshelf.attributes.title_features import Gazetteer, Span, TaggedTitle, read_tagged
+from newshelf.attributes.title_tagger import SpanScore, span_scores, train_tagger
+from newshelf.catalog.catalog import Catalog
+from newshelf.report.plots import COLOURS, MUTED, new_figure, save
 
 ALL = "Chinese titles, span F1"
 UNSEEN = "Chinese titles that are not among the training titles, span F1"

@@ -14,9 +14,9 @@ from benchmarks.methods.adapt.domains import Labelled, Unlabelled
 from benchmarks.results import Goal, Row, TaskResult
 from benchmarks.transfer.command import Context
 from benchmarks.transfer.domains import draw_domains, draw_rows, linear_probe, method_name
-from newshelf.catalog import Catalog
+from newshelf.catalog.catalog import Catalog
 from newshelf.catalog.schema import category_levels
-from newshelf.transfer.run import Run
+from newshelf.training.run import Run
 
 __all__ = ["SOURCE_CLASSES", "TARGET_CLASSES", "run"]
 

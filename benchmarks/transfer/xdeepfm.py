@@ -27,13 +27,14 @@ from benchmarks.methods.ctr.xdeepfm import XDeepFM, XDeepFMRanker
 from benchmarks.results import Goal, Row, TaskResult
 from benchmarks.transfer.command import Context
 from benchmarks.transfer.deepctr import Found, copy_weights, peer_python, run_peer
-from newshelf.catalog import Catalog
+from newshelf.catalog.catalog import Catalog
+from newshelf.catalog.interactions import Interactions, from_events, latest
 from newshelf.errors import TrainingError
-from newshelf.evaluation.baselines import Ease, Popularity
+from newshelf.evaluation.baselines import Popularity
 from newshelf.evaluation.evaluate import evaluate
-from newshelf.evaluation.interactions import Interactions, from_events, latest
+from newshelf.evaluation.item_to_item import Ease
 from newshelf.evaluation.types import Case, IntArray, Ranker, Split
-from newshelf.transfer.run import Run
+from newshelf.training.run import Run
 
 _TEST_SHARE = 0.15
 """Of the events, the latest, when nothing was kept back."""

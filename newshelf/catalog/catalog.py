@@ -8,17 +8,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from newshelf.catalog.checked import CheckedTable
+from newshelf.catalog.checks import CheckedTable, check_baskets, check_events, check_items
 from newshelf.catalog.columns import parse_id, parse_text
-from newshelf.catalog.interactions import check_baskets, check_events
-from newshelf.catalog.items import check_items
-from newshelf.catalog.read import EXTENSIONS, find_table, read_table
-from newshelf.catalog.report import Report
+from newshelf.catalog.find import EXTENSIONS, find_table
+from newshelf.catalog.read import read_table
+from newshelf.catalog.report import CatalogReport
 from newshelf.catalog.schema import Product
 from newshelf.errors import CatalogError, SetupError
 from newshelf.files import directory_aside
-
-__all__ = ["Catalog", "read_catalog", "write_catalog"]
 
 _PRODUCT_FIELDS = tuple(Product.model_fields)
 
@@ -38,7 +35,7 @@ class Catalog:
     """``EVENT_COLUMNS`` and the shop's own, oldest first; None when there are none."""
     baskets: pd.DataFrame | None
     """``BASKET_COLUMNS`` and the shop's own; None when there are none."""
-    report: Report
+    report: CatalogReport
 
     @cached_property
     def item_index(self) -> Mapping[str, int]:
@@ -139,8 +136,8 @@ def _no_items(folder: Path) -> str:
     )
 
 
-def _report(checked: Sequence[tuple[CheckedTable, pd.DataFrame]]) -> Report:
-    return Report(
+def _report(checked: Sequence[tuple[CheckedTable, pd.DataFrame]]) -> CatalogReport:
+    return CatalogReport(
         problems=tuple(problem for table, _ in checked for problem in table.problems()),
         rows_read={table.file: table.rows_read for table, _ in checked},
         rows_kept={table.file: len(frame) for table, frame in checked},
@@ -149,7 +146,7 @@ def _report(checked: Sequence[tuple[CheckedTable, pd.DataFrame]]) -> Report:
     )
 
 
-def _refuse(folder: Path, items: pd.DataFrame, report: Report, strict: bool) -> None:
+def _refuse(folder: Path, items: pd.DataFrame, report: CatalogReport, strict: bool) -> None:
     if strict and report.problems:
         raise CatalogError(f"{folder} was refused, as strict asks.\n{report.summary()}")
     if items.empty:

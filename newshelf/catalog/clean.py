@@ -9,8 +9,6 @@ import re
 import unicodedata
 from html.entities import html5
 
-__all__ = ["clean_text"]
-
 _PASSES = 4
 """How often markup may come out of escapes, or out of what other markup parted."""
 _LONGEST_WORD = 1_000

@@ -4,8 +4,6 @@ from pathlib import Path
 
 from newshelf.errors import CatalogError
 
-__all__ = ["EXTENSIONS", "find_table"]
-
 EXTENSIONS = (".parquet", ".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json", ".xml")
 """What a table's file may end in, each with or without ``.gz``."""
 _NOT_READ = (".xlsx", ".xlsm", ".xls", ".ods", ".zip", ".html", ".feather", ".arrow", ".orc",

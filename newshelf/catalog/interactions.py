@@ -1,99 +1,150 @@
-"""The checks of the events and baskets tables."""
+"""From a catalogue's tables to sequences of item indices."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from newshelf.catalog.checked import CheckedTable, listed
-from newshelf.catalog.columns import (
-    BEFORE_SHOPS,
-    parse_distinct,
-    parse_id,
-    parse_seconds,
-    parse_text,
-)
-from newshelf.catalog.report import quoted
-from newshelf.catalog.schema import BASKET_COLUMNS, EVENT_COLUMNS, EventType
+from newshelf.errors import TrainingError
 
-__all__ = ["check_baskets", "check_events"]
+IntArray = npt.NDArray[np.int64]
 
 
-def check_events(table: CheckedTable, known: pd.Series, left_out: pd.Series) -> pd.DataFrame:
-    """Check every event and report what is wrong to ``table``.
+class CatalogTables(Protocol):
+    """The part of ``newshelf.catalog.Catalog`` that is read here."""
 
-    Args:
-        table: the events as read.
-        known: the ids of the items that are kept.
-        left_out: the ids of the items that are in their file but not kept.
+    @property
+    def items(self) -> pd.DataFrame:
+        """One row per item, a RangeIndex."""
+        ...
 
-    Returns:
-        ``EVENT_COLUMNS`` (``str`` and int64), then the others, sorted by timestamp;
-        events of the same second stay in the order of the file.
+    @property
+    def events(self) -> pd.DataFrame | None:
+        """EVENT_COLUMNS, or None."""
+        ...
+
+    @property
+    def baskets(self) -> pd.DataFrame | None:
+        """BASKET_COLUMNS, or None."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Interactions:
+    """Users' histories, or baskets without order."""
+
+    n_items: int
+    sequences: list[IntArray]
+    """One per user, oldest first; or one per basket, distinct items. None is empty."""
+    timestamps: list[IntArray] | None
+    """Epoch seconds, ascending, parallel to ``sequences``; None for baskets."""
+    groups: IntArray
+    """(len(sequences),) sequences of one group must not be torn apart by a split."""
+
+    @property
+    def size(self) -> int:
+        """Number of interactions."""
+        return sum(len(sequence) for sequence in self.sequences)
+
+
+def read_interactions(catalog: CatalogTables) -> Interactions:
+    """The catalogue's events, or its baskets when it has no event.
 
     Raises:
-        CatalogError: a required column is missing.
+        TrainingError: when it has neither.
     """
-    table.require(EVENT_COLUMNS)
-    ids = _ids(table, ("user_id", "item_id"), known, left_out)
-    kinds = parse_distinct(parse_text(table.frame["event_type"]), _event_type, "str")
-    columns = {**ids, "event_type": table.read("event_type", kinds, required=True)}
-    columns["timestamp"] = table.read(
-        "timestamp", parse_seconds(table.frame["timestamp"]), required=True
+    if catalog.events is not None and len(catalog.events):
+        return from_events(catalog.events, _index(catalog.items))
+    baskets = basket_interactions(catalog)
+    if baskets is not None:
+        return baskets
+    raise TrainingError(
+        "the catalogue has no events and no baskets, so there is nothing to learn from or to "
+        "evaluate on: add an events or a baskets table"
     )
-    events = table.kept({name: columns[name] for name in EVENT_COLUMNS})
-    events["timestamp"] = events["timestamp"].astype("int64")
-    if len(events) and events["timestamp"].max() < BEFORE_SHOPS:
-        table.notes.append(
-            f"{table.file}: all timestamps are before 1990; are they seconds since 1970?"
-        )
-    return events.sort_values("timestamp", kind="stable", ignore_index=True)
 
 
-def check_baskets(table: CheckedTable, known: pd.Series, left_out: pd.Series) -> pd.DataFrame:
-    """Check every basket row; arguments and errors as in :func:`check_events`.
+def basket_interactions(catalog: CatalogTables) -> Interactions | None:
+    """The catalogue's baskets, or None when it has none."""
+    if catalog.baskets is None or not len(catalog.baskets):
+        return None
+    return from_baskets(catalog.baskets, _index(catalog.items))
 
-    Returns:
-        ``BASKET_COLUMNS`` (``str``), then the others, in the order of the file.
+
+def from_events(events: pd.DataFrame, item_index: Mapping[str, int]) -> Interactions:
+    """One sequence per user, in the order of time; every event type counts alike.
+
+    Events of one second keep the order of the table. An item that follows itself (a view,
+    then a purchase) is kept once, at its first time. Events of unknown items are left out.
     """
-    table.require(BASKET_COLUMNS)
-    return table.kept(_ids(table, BASKET_COLUMNS, known, left_out))
-
-
-def _event_type(cell: str) -> tuple[str | None, str | None]:
-    word = cell.strip().casefold()
-    known = word in list(EventType)
-    return (word, None) if known else (None, f"is not {listed(EventType)}")
-
-
-def _ids(
-    table: CheckedTable, names: Sequence[str], known: pd.Series, left_out: pd.Series
-) -> dict[str, pd.Series]:
-    """Read the columns of ids and check that the items are there."""
-    ids = {name: table.read(name, parse_id(table.frame[name]), required=True) for name in names}
-    unknown = ids["item_id"].notna() & ~ids["item_id"].isin(known)
-    if not unknown.any():
-        return ids
-    out = unknown & ids["item_id"].isin(left_out)
-    table.reject(out, "item_id", lambda cell: f"the item {quoted(cell)} was left out of the items")
-    near = {_loose(one): one for one in known}
-    alike = ids["item_id"].where(unknown & ~out).map(lambda one: near.get(_loose(one)), "ignore")
-    twins = iter(alike.dropna().tolist())
-    table.reject(
-        alike.notna(),
-        "item_id",
-        lambda cell: (
-            f"there is no item {quoted(cell)} in the items, but there is {quoted(next(twins))}:"
-            " save ids as text, in one spelling"
-        ),
+    item, known = _positions(events["item_id"], item_index)
+    stamps = events["timestamp"].to_numpy(dtype=np.int64)[known]
+    users, _ = pd.factorize(events["user_id"].to_numpy()[known])
+    order = np.lexsort((np.arange(len(item)), stamps, users))
+    users, item, stamps = users[order], item[order], stamps[order]
+    repeats = np.zeros(len(item), dtype=np.bool_)
+    repeats[1:] = (users[1:] == users[:-1]) & (item[1:] == item[:-1])
+    users, item, stamps = users[~repeats], item[~repeats], stamps[~repeats]
+    sequences = _runs(item, users)
+    return Interactions(
+        n_items=len(item_index),
+        sequences=sequences,
+        timestamps=_runs(stamps, users),
+        groups=np.arange(len(sequences), dtype=np.int64),
     )
-    table.reject(
-        unknown & ~out & alike.isna(),
-        "item_id",
-        lambda cell: f"there is no item {quoted(cell)} in the items",
+
+
+def from_baskets(baskets: pd.DataFrame, item_index: Mapping[str, int]) -> Interactions:
+    """One sequence per basket; grouped by ``scene_id`` where the table has it.
+
+    Pictures of one scene show the same things, so a split that separates them would ask for
+    what it has taught. A basket without a scene is its own group.
+    """
+    item, known = _positions(baskets["item_id"], item_index)
+    frame = pd.DataFrame({"basket": baskets["basket_id"].to_numpy()[known], "item": item})
+    frame["group"] = frame["basket"].map(lambda value: ("basket", value))
+    if "scene_id" in baskets.columns:
+        scene = pd.Series(baskets["scene_id"].to_numpy()[known])
+        named = scene.notna()
+        frame.loc[named, "group"] = scene[named].map(lambda value: ("scene", value))
+    frame = frame.drop_duplicates(["basket", "item"])
+    codes, _ = pd.factorize(frame["basket"])
+    order = np.argsort(codes, kind="stable")
+    codes = codes[order]
+    groups, _ = pd.factorize(frame["group"])
+    starts = np.flatnonzero(np.diff(codes, prepend=-1))
+    return Interactions(
+        n_items=len(item_index),
+        sequences=_runs(frame["item"].to_numpy(dtype=np.int64)[order], codes),
+        timestamps=None,
+        groups=groups[order][starts].astype(np.int64),
     )
-    return ids
 
 
-def _loose(one: str) -> str:
-    """An id without what spreadsheets and databases change: leading zeros, ``.0``, and case."""
-    return one.casefold().removesuffix(".0").lstrip("0")
+def latest(sequence: IntArray) -> IntArray:
+    """Each item once, at its last place: ``[3, 5, 3]`` → ``[5, 3]``."""
+    _, places = np.unique(sequence[::-1], return_index=True)
+    return sequence[::-1][np.sort(places)][::-1].copy()
+
+
+def _index(items: pd.DataFrame) -> dict[str, int]:
+    return {identifier: row for row, identifier in enumerate(items["id"])}
+
+
+def _positions(
+    identifiers: "pd.Series[str]", item_index: Mapping[str, int]
+) -> tuple[IntArray, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
+    """Rows of the known identifiers, and which are known."""
+    rows = identifiers.map(item_index)
+    known = rows.notna().to_numpy()
+    return rows[known].to_numpy(dtype=np.int64), known
+
+
+def _runs(values: IntArray, codes: IntArray) -> list[IntArray]:
+    """Cut ``values`` wherever ``codes`` (grouped) changes."""
+    if len(values) == 0:
+        return []
+    return list(np.split(values, np.flatnonzero(np.diff(codes)) + 1))

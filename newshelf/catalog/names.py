@@ -10,10 +10,8 @@ import pandas as pd
 
 from newshelf.catalog.report import Problem, quoted
 from newshelf.catalog.schema import BASKET_COLUMNS, EVENT_COLUMNS, ITEM_COLUMNS, EventType
-from newshelf.catalog.table import Mapped, Table
+from newshelf.catalog.table import Mapped, RawTable
 from newshelf.errors import CatalogError
-
-__all__ = ["apply_names", "is_known", "join_values"]
 
 _OURS: dict[str, tuple[str, ...]] = {
     "items": ITEM_COLUMNS,
@@ -106,7 +104,7 @@ def join_values(name: str, cell: Any) -> str | None:
     return _SEPARATORS.get(ours, ",").join(values[:1] if "image" in ours else values)
 
 
-def apply_names(table: Table, kind: str) -> Table:
+def apply_names(table: RawTable, kind: str) -> RawTable:
     """Give a table of ``kind`` our names and words; what is unknown stays as it is.
 
     Raises:
@@ -124,7 +122,7 @@ def apply_names(table: Table, kind: str) -> Table:
     return _without_rounded_ids(table)
 
 
-def _rename(table: Table, kind: str, columns: dict[str, str]) -> Table:
+def _rename(table: RawTable, kind: str, columns: dict[str, str]) -> RawTable:
     frame, mapped = table.frame, []
     for ours in _OURS[kind]:
         same = [name for name in frame.columns if _key(name) == ours]
@@ -150,7 +148,7 @@ def _present(column: pd.Series) -> pd.Series:
     return column.notna() & (column.astype("str").str.strip() != "")
 
 
-def _event_words(table: Table) -> Table:
+def _event_words(table: RawTable) -> RawTable:
     if "event_type" not in table.frame:
         return table
     codes, words = pd.factorize(table.frame["event_type"].astype("str"))
@@ -164,7 +162,7 @@ def _event_words(table: Table) -> Table:
     return replace(table, frame=frame, mapped=(*table.mapped, *mapped))
 
 
-def _without_rounded_ids(table: Table) -> Table:
+def _without_rounded_ids(table: RawTable) -> RawTable:
     """Leave out rows whose id a float or a spreadsheet has rounded: several ids became one."""
     kept = np.ones(len(table.frame), dtype=bool)
     problems = []
@@ -188,7 +186,7 @@ def _without_rounded_ids(table: Table) -> Table:
     return replace(table, frame=frame, rows=table.rows[kept], problems=tuple(problems))
 
 
-def _shopify(table: Table, columns: dict[str, str]) -> Table:
+def _shopify(table: RawTable, columns: dict[str, str]) -> RawTable:
     """One row a variant or further picture → one a product; a handle's rows belong together."""
     frame, cells = _cells(table, columns)
     ids = frame["id"]
@@ -214,7 +212,7 @@ def _shopify(table: Table, columns: dict[str, str]) -> Table:
     return _fold(table, "Shopify", frame, ids, options, shown)
 
 
-def _woocommerce(table: Table, columns: dict[str, str]) -> Table:
+def _woocommerce(table: RawTable, columns: dict[str, str]) -> RawTable:
     """Variations → what their products lack; they are no products of their own."""
     frame, cells = _cells(table, columns)
     variation = cells("type").str.contains("variation").fillna(False).astype(bool)
@@ -233,7 +231,9 @@ def _woocommerce(table: Table, columns: dict[str, str]) -> Table:
     return _fold(table, "WooCommerce", frame, ids, options, [cells("published")], order)
 
 
-def _cells(table: Table, columns: dict[str, str]) -> tuple[pd.DataFrame, Callable[..., pd.Series]]:
+def _cells(
+    table: RawTable, columns: dict[str, str]
+) -> tuple[pd.DataFrame, Callable[..., pd.Series]]:
     """The frame with blanks as NaN, and its columns by key, all NaN where there is none."""
     frame = table.frame.astype("str")
     frame = frame.where(frame.apply(_present))
@@ -246,14 +246,14 @@ def _cells(table: Table, columns: dict[str, str]) -> tuple[pd.DataFrame, Callabl
 
 
 def _fold(
-    table: Table,
+    table: RawTable,
     system: str,
     frame: pd.DataFrame,
     ids: pd.Series,
     options: Iterable[tuple[pd.Series, pd.Series]],
     shown: Iterable[pd.Series],
     order: Any = slice(None),
-) -> Table:
+) -> RawTable:
     """Make one row per id: of each column the first cell that is there, in ``order``.
 
     ``options`` are names and values of attributes, of which colours, sizes and materials are

@@ -2,8 +2,6 @@
 
 import re
 
-__all__ = ["READ_KINDS", "picture_kind"]
-
 READ_KINDS = ("JPEG", "PNG", "WebP", "GIF")
 _FIRST = 1_000
 """Bytes that are looked at: SVG and HTML may begin with comments."""

@@ -13,8 +13,6 @@ from urllib.parse import unquote
 from newshelf.catalog.report import quoted
 from newshelf.catalog.schema import trim
 
-__all__ = ["PictureFolder"]
-
 _URL = re.compile(r"(?:[a-z][a-z0-9+.-]+:)?//", re.IGNORECASE)
 _DRIVE = re.compile(r"[a-z]:[\\/]", re.IGNORECASE)
 _RELATIVE = "must be a path relative to the catalogue's folder, without '..'"

@@ -1,24 +1,103 @@
 """Read one table of a catalogue, nothing decided yet about its cells.
 
 What a file is, its bytes say; its name only says which table it is.
+
+A table of a catalogue as it stands in its file, before any cell is checked.
+
+Tables in Parquet: every Arrow type as cells that keep what the file has.
 """
 
 import gzip
 import io
+import uuid
 import zipfile
 import zlib
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
-from newshelf.catalog.find import EXTENSIONS, find_table
-from newshelf.catalog.names import apply_names
-from newshelf.catalog.parquet import read_parquet
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import types as kinds
+
+from newshelf.catalog.names import apply_names, join_values
+from newshelf.catalog.report import Problem
 from newshelf.catalog.schema import unguard_formula
-from newshelf.catalog.table import Mapped, Table
+from newshelf.catalog.table import RawTable, refuse_repeated
 from newshelf.catalog.text import decode, read_delimited, read_feed, read_json
 from newshelf.errors import CatalogError
 
-__all__ = ["EXTENSIONS", "Mapped", "Table", "find_table", "read_table"]
+_INTEGERS = ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64")
+_NULLABLE = {
+    pa.bool_(): pd.BooleanDtype(),
+    **{pa.type_for_alias(name.lower()): pd.api.types.pandas_dtype(name) for name in _INTEGERS},
+}
+"""Types that pandas would turn into floats or objects because of one missing value."""
+
+
+def read_parquet(file: str, handle: BinaryIO) -> RawTable:
+    """Read a Parquet file; a column that cannot be read is left out and reported.
+
+    Integers, with or without missing values, stay integers; decimals and UUIDs become text,
+    dates midnight UTC, lists of values one text.
+
+    Raises:
+        CatalogError: it is no Parquet file, or has a column twice.
+    """
+    columns: dict[str, pd.Series] = {}
+    problems = []
+    try:
+        # A handle, not the path: pyarrow would read partition columns out of a path
+        # such as shop=1/items.parquet.
+        table = pq.read_table(handle)
+        names = table.column_names
+        refuse_repeated(file, names)
+        for name, column in zip(names, table.columns, strict=True):
+            try:
+                columns[name] = _series(name, column)
+            except (ValueError, TypeError, NotImplementedError) as error:
+                reason = str(error).partition("\n")[0][:200]
+                problems.append(Problem(file, None, name, reason, "cell"))
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise CatalogError(f"{file} is not a parquet file that can be read: {error}") from error
+    frame = pd.DataFrame(columns, index=range(table.num_rows))
+    rows = np.arange(1, len(frame) + 1, dtype=np.int64)
+    return RawTable(file, frame, rows, len(frame), tuple(problems))
+
+
+def _series(name: str, column: pa.ChunkedArray) -> pd.Series:
+    kind = column.type
+    if kinds.is_dictionary(kind):
+        return _series(name, column.cast(kind.value_type))
+    if isinstance(kind, pa.BaseExtensionType):
+        return _series(name, column.cast(kind.storage_type))
+    if kinds.is_struct(kind) and "path" in kind.names:  # a picture as Hugging Face has it
+        paths = [chunk.field("path") for chunk in column.chunks]
+        return _series(name, pa.chunked_array(paths, kind.field("path").type))
+    if kinds.is_nested(kind):
+        return pd.Series([join_values(name, cell) for cell in column.to_pylist()], dtype="str")
+    if kinds.is_binary(kind) or kinds.is_large_binary(kind) or kinds.is_fixed_size_binary(kind):
+        column = _text(column.cast(pa.large_binary()))
+    elif kinds.is_date(kind):
+        column = column.cast(pa.timestamp("s"))
+    elif kinds.is_decimal(kind) or kinds.is_time(kind) or kinds.is_duration(kind):
+        column = column.cast(pa.string())
+    return column.to_pandas(types_mapper=_NULLABLE.get if column.null_count else None)
+
+
+def _text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    try:
+        return column.cast(pa.large_string())
+    except pa.ArrowInvalid:
+        cells = column.to_pylist()
+    try:
+        return pa.chunked_array([[cell and str(uuid.UUID(bytes=cell)) for cell in cells]])
+    except ValueError:
+        reason = "it holds bytes, not text; of a picture, give the path of its file"
+        raise ValueError(reason) from None
+
 
 _GZIP = b"\x1f\x8b"
 _CSV = "save the sheet as CSV UTF-8"
@@ -42,7 +121,7 @@ _MOST_GROWTH = 100
 """Bytes that a gzip file may unpack to, and how many times its own size where that is more."""
 
 
-def read_table(path: Path, kind: str) -> Table:
+def read_table(path: Path, kind: str) -> RawTable:
     """Read a file of ``items``, ``events`` or ``baskets`` and give its columns our names.
 
     Raises:
@@ -59,7 +138,7 @@ def read_table(path: Path, kind: str) -> Table:
     return apply_names(table, kind)
 
 
-def _read_bytes(path: Path) -> Table:
+def _read_bytes(path: Path) -> RawTable:
     data = path.read_bytes()
     if data.startswith(_GZIP):
         data = _unpack(path, data)
@@ -78,7 +157,7 @@ def _read_bytes(path: Path) -> Table:
     return table
 
 
-def _read_text(path: Path, text: str) -> Table:
+def _read_text(path: Path, text: str) -> RawTable:
     ends = [end.lower() for end in path.suffixes if end.lower() != ".gz"]
     if ends and ends[-1] == ".parquet":
         raise CatalogError(f"{path} is not a parquet file")

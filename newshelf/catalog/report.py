@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 from textwrap import TextWrapper
 from typing import Any, Literal
 
-__all__ = ["Group", "Problem", "Report", "quoted"]
-
 _LONGEST_CELL = 60
 _LONGEST_REASON = 300
 _MOST_GROUPS = 50
@@ -67,7 +65,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Report:
+class CatalogReport:
     """Every problem of a catalogue, in the order of files and rows."""
 
     problems: tuple[Problem, ...] = ()

@@ -13,25 +13,6 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
-__all__ = [
-    "BASKET_COLUMNS",
-    "ENCODABLE",
-    "EVENT_COLUMNS",
-    "ITEM_COLUMNS",
-    "MAX_ID_CHARS",
-    "Availability",
-    "EventType",
-    "Id",
-    "Product",
-    "category_levels",
-    "clean_id",
-    "clean_ids",
-    "guard_formula",
-    "split_values",
-    "trim",
-    "unguard_formula",
-]
-
 ITEM_COLUMNS = (
     "id",
     "title",

@@ -11,8 +11,6 @@ import pandas as pd
 from newshelf.catalog.report import Problem
 from newshelf.errors import CatalogError
 
-__all__ = ["Mapped", "Table", "make_table", "refuse_repeated"]
-
 
 class Mapped(NamedTuple):
     """A shop's own name that is read as one of ours."""
@@ -24,7 +22,7 @@ class Mapped(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Table:
+class RawTable:
     """A table as it stands in its file. Cells of a text file are ``str``, empty for absent."""
 
     file: str
@@ -46,7 +44,7 @@ def make_table(
     rows: Sequence[int],
     problems: Sequence[Problem] = (),
     notes: Sequence[str] = (),
-) -> Table:
+) -> RawTable:
     """Build a table of text cells; a cell that is no Unicode text is emptied and reported."""
     refuse_repeated(file, [name for name, _ in columns])
     found, frame = list(problems), {}
@@ -61,7 +59,7 @@ def make_table(
             found += [Problem(file, rows[place], name, reason, "cell") for place in places]
             series.iloc[places] = ""
             frame[name] = series.astype("str")
-    return Table(
+    return RawTable(
         file,
         pd.DataFrame(frame, index=range(len(rows))),
         np.asarray(rows, dtype=np.int64),

@@ -19,10 +19,8 @@ import chardet
 
 from newshelf.catalog.names import is_known, join_values
 from newshelf.catalog.report import Problem
-from newshelf.catalog.table import Table, make_table
+from newshelf.catalog.table import RawTable, make_table
 from newshelf.errors import CatalogError
-
-__all__ = ["decode", "read_delimited", "read_feed", "read_json"]
 
 csv.field_size_limit(2**31 - 1)  # a description may hold a picture as a data: URL
 
@@ -102,7 +100,7 @@ def _decode_legacy(file: str, data: bytes) -> tuple[str, str]:
     )
 
 
-def read_delimited(file: str, text: str, default: str) -> Table:
+def read_delimited(file: str, text: str, default: str) -> RawTable:
     """Read CSV, TSV and the like, whatever the delimiter; ``default`` where nothing tells.
 
     Raises:
@@ -208,7 +206,7 @@ def _alone(line: str, delimiter: str) -> list[str]:
     ]
 
 
-def read_json(file: str, text: str) -> Table:
+def read_json(file: str, text: str) -> RawTable:
     """Read one object a line, or an array of objects. Numbers stay as they are written.
 
     Raises:
@@ -244,7 +242,7 @@ def _parse_json(text: str) -> Any:
         return None
 
 
-def read_feed(file: str, text: str) -> Table:
+def read_feed(file: str, text: str) -> RawTable:
     """Read a Merchant feed, RSS or Atom; its rows are its items, counted from 1.
 
     Raises:

@@ -1,15 +1,18 @@
-"""How well classes are told: accuracy, macro-F1 and the confusion matrix."""
+"""How well classes are told: accuracy, macro-F1 and the confusion matrix.
 
-from collections.abc import Sequence
+Accuracy over shots: how many labels a new category needs, on given features.
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
-from newshelf.evaluation.types import IntArray, Interval
-
-__all__ = ["Classification", "classify_report"]
+from newshelf.evaluation.types import FloatArray, IntArray, Interval
 
 _RESAMPLES = 1000
 
@@ -91,3 +94,112 @@ def _of_matrices(
 def _interval(values: npt.NDArray[np.float64]) -> Interval:
     low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)
+
+
+SHOTS = (1, 2, 5, 10, 20)
+_MIN_PER_CLASS = 6
+_MAX_TEST = 50
+_INVERSE_PENALTY = 30.0
+"""Unit vectors ask for large weights."""
+
+
+@dataclass(frozen=True, eq=False)
+class FewShot:
+    """Linear probes on several features of the same items."""
+
+    shots: tuple[int, ...]
+    classes: tuple[str, ...]
+    tested: int
+    accuracy: Mapping[str, FloatArray]
+    """(shots, repeats) by the features' name, as is ``macro_f1``."""
+    macro_f1: Mapping[str, FloatArray]
+    last: Mapping[str, Classification]
+    """With the most shots, of the first repeat."""
+
+    def means(self, name: str) -> npt.NDArray[np.float64]:
+        """(shots,) mean accuracy over the repeats."""
+        found: npt.NDArray[np.float64] = self.accuracy[name].mean(axis=1, dtype=np.float64)
+        return found
+
+    def spreads(self, name: str) -> npt.NDArray[np.float64]:
+        """(shots,) standard deviation over the repeats."""
+        found: npt.NDArray[np.float64] = self.accuracy[name].std(axis=1, dtype=np.float64)
+        return found
+
+
+def few_shot(
+    features: Mapping[str, FloatArray],
+    labels: Sequence[str | None],
+    *,
+    shots: Sequence[int] = SHOTS,
+    repeats: int = 3,
+    seed: int = 0,
+) -> FewShot | None:
+    """Logistic regression on a few labelled items per class, tested on others.
+
+    Half of each class, at most 50 items, is tested on, always the same; the shots are drawn
+    from the other half, anew for each repeat and alike for all features. A class that has
+    fewer items than shots gives all that it has.
+
+    Args:
+        features: name → (N, D) float32, finite; compared on the same draws.
+        labels: (N,) class names; None is left out, as are classes of under 6 items.
+        shots: labels per class; what no class has is left out.
+        repeats: draws of the shots.
+        seed: of test set and draws.
+
+    Returns:
+        None when fewer than two classes are left.
+    """
+    kept = {
+        name: rows
+        for name in sorted({label for label in labels if label})
+        if len(rows := np.flatnonzero([label == name for label in labels])) >= _MIN_PER_CLASS
+    }
+    if len(kept) < 2:  # noqa: PLR2004  (something to tell apart)
+        return None
+    generator = np.random.default_rng(seed)
+    pools, test, truth = [], [], []
+    for number, rows in enumerate(kept.values()):
+        mixed = generator.permutation(rows)
+        held = min(len(rows) // 2, _MAX_TEST)
+        test.append(mixed[:held])
+        truth.append(np.full(held, number))
+        pools.append(mixed[held:])
+    tested, true = np.concatenate(test), np.concatenate(truth)
+    largest = max(len(pool) for pool in pools)
+    asked = tuple(count for count in shots if count <= largest) or (largest,)
+    unit = {name: _unit(rows) for name, rows in features.items()}
+    shape = (len(asked), repeats)
+    accuracy = {name: np.zeros(shape, dtype=np.float32) for name in unit}
+    macro_f1 = {name: np.zeros(shape, dtype=np.float32) for name in unit}
+    last: dict[str, Classification] = {}
+    for repeat in range(repeats):
+        order = [generator.permutation(pool) for pool in pools]
+        for place, count in enumerate(asked):
+            rows = np.concatenate([pool[:count] for pool in order])
+            known = np.concatenate([np.full(len(p[:count]), n) for n, p in enumerate(order)])
+            for name, vectors in unit.items():
+                found = _probe(vectors, rows, known, tested)
+                measured = classify_report(true, found, len(kept), seed=seed)
+                accuracy[name][place, repeat] = measured.accuracy
+                macro_f1[name][place, repeat] = measured.macro_f1
+                if repeat == 0:
+                    last[name] = measured
+    return FewShot(asked, tuple(kept), len(tested), accuracy, macro_f1, last)
+
+
+def _probe(vectors: FloatArray, rows: IntArray, known: IntArray, tested: IntArray) -> IntArray:
+    probe = LogisticRegression(C=_INVERSE_PENALTY, max_iter=500)
+    with warnings.catch_warnings():
+        # One label per class is what is asked for here, not a sign of a regression.
+        warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
+        probe.fit(vectors[rows], known)
+    found: IntArray = probe.predict(vectors[tested]).astype(np.int64)
+    return found
+
+
+def _unit(rows: FloatArray) -> FloatArray:
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    unit: FloatArray = (rows / np.maximum(norms, 1e-12)).astype(np.float32)
+    return unit

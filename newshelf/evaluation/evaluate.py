@@ -1,19 +1,27 @@
-"""Put every case of a split to a ranker and measure its full rankings."""
+"""Put every case of a split to a ranker and measure its full rankings.
 
-from collections.abc import Sequence
+The model beside the best baseline of one split.
+
+All splits of a catalogue, each training used once.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 from rich.progress import Progress
 
-from newshelf.evaluation.bootstrap import case_groups, mean_intervals
-from newshelf.evaluation.cases import case_digest
-from newshelf.evaluation.comparison import Comparison
-from newshelf.evaluation.exposure import Popularity, covered, exposures, gini
-from newshelf.evaluation.jackknife import exposure_interval
+from newshelf.catalog.interactions import CatalogTables
+from newshelf.evaluation.baselines import default_baselines
+from newshelf.evaluation.compare_reports import case_digest
 from newshelf.evaluation.metrics import (
+    ItemPopularity,
     best_rank,
+    covered,
+    exposures,
+    gini,
     hit_rate,
     hits,
     mask_scores,
@@ -22,9 +30,105 @@ from newshelf.evaluation.metrics import (
     tie_order,
     top_items,
 )
-from newshelf.evaluation.types import BoolArray, IntArray, Metrics, Ranker, Split
+from newshelf.evaluation.significance import (
+    MIN_GROUPS,
+    PairedTest,
+    case_groups,
+    draws,
+    exposure_interval,
+    group_sums,
+    mean_intervals,
+    paired_test,
+)
+from newshelf.evaluation.types import (
+    BoolArray,
+    FloatArray,
+    IntArray,
+    Interval,
+    Metrics,
+    Ranker,
+    Split,
+)
 
-__all__ = ["BATCH", "compare", "evaluate"]
+
+@dataclass(frozen=True)
+class Comparison:
+    """All rankers on the same cases of one split.
+
+    Raises:
+        ValueError: without a baseline.
+    """
+
+    split: str
+    description: str
+    k: tuple[int, ...]
+    items: int
+    """Items that were ranked."""
+    baselines: tuple[Metrics, ...]
+    model: Metrics | None = None
+    questions: str = ""
+    """Equal in two reports that asked the same, so that their cases can be paired."""
+
+    def __post_init__(self) -> None:
+        if not self.baselines:
+            raise ValueError(f"split {self.split}: a comparison needs a baseline")
+
+    @property
+    def rows(self) -> tuple[Metrics, ...]:
+        """Baselines in their order, then the model."""
+        return self.baselines if self.model is None else (*self.baselines, self.model)
+
+    @property
+    def cases(self) -> int:
+        """Number of cases; the same for all rows."""
+        return self.baselines[0].cases
+
+    @property
+    def best_baseline(self) -> Metrics:
+        """The baseline with the highest NDCG at the first cut-off."""
+        return max(self.baselines, key=lambda row: row.ndcg[self.k[0]])
+
+    @property
+    def ratio(self) -> float | None:
+        """NDCG of the model / NDCG of the best baseline, at the first cut-off.
+
+        None without a model, or when no baseline found anything.
+        """
+        best = self.best_baseline.ndcg[self.k[0]]
+        if self.model is None or best == 0:
+            return None
+        return self.model.ndcg[self.k[0]] / best
+
+    def ratio_interval(self, seed: int = 0) -> Interval | None:
+        """95 % interval of :attr:`ratio`, by paired bootstrap over the groups of cases.
+
+        It tells how much the ratio owes to these cases, not to the seed of the training. The
+        best baseline is not chosen anew in each resample. None with too few groups.
+        """
+        groups = self.best_baseline.groups
+        if self.model is None or self.ratio is None or groups.max() + 1 < MIN_GROUPS:
+            return None
+        name = f"NDCG@{self.k[0]}"
+        pair = np.stack([self.model.per_case[name], self.best_baseline.per_case[name]])
+        sums = group_sums(pair.astype(np.float64), groups)
+        model, baseline = sums @ draws(sums.shape[1], seed=seed).T
+        found = baseline > 0
+        low, high = np.quantile(model[found] / baseline[found], [0.025, 0.975])
+        return float(low), float(high)
+
+    def test(self, metric: str | None = None) -> PairedTest | None:
+        """The model against the best baseline; None without a model.
+
+        Args:
+            metric: such as ``Recall@10``; None is NDCG at the first cut-off.
+        """
+        if self.model is None:
+            return None
+        name = metric or f"NDCG@{self.k[0]}"
+        return paired_test(
+            self.model.per_case[name], self.best_baseline.per_case[name], self.model.groups
+        )
+
 
 BATCH = 256
 """Histories scored at once; with 20,000 items, their scores are 20 MB."""
@@ -49,7 +153,7 @@ def evaluate(
     if not split.cases:
         raise ValueError(f"split {split.name} has no case")
     tops, hit, reciprocal = _ranked(ranker, split, max(k), batch)
-    known = Popularity(split.train, split.n_items)
+    known = ItemPopularity(split.train, split.n_items)
     per_case = {}
     for cutoff in k:
         shown = tops[:, :cutoff]
@@ -145,3 +249,39 @@ def compare(
         model=rows[-1] if model is not None else None,
         questions=case_digest(split),
     )
+
+
+def compare_all(
+    splits: Sequence[Split],
+    catalog: CatalogTables,
+    *,
+    k: Sequence[int] = (10, 20),
+    features: FloatArray | None = None,
+    fit_model: Callable[[Split], Ranker] | None = None,
+    seed: int = 0,
+    console: Console | None = None,
+) -> list[Comparison]:
+    """Compare the model with the default baselines on every split.
+
+    Splits that share their ``train`` list (``cold`` and ``cold-among-new``) share the fitted
+    baselines and the fitted model.
+
+    Args:
+        splits: as :func:`newshelf.evaluation.splits.default_splits` gives them.
+        catalog: for the baselines.
+        k: cut-offs.
+        features: (n_items, D) float32 for the content baselines; None leaves them out.
+        fit_model: fits the model on ``split.train`` alone; called once per distinct training.
+        seed: of the random baseline.
+        console: where the progress is shown; None is standard error.
+    """
+    fitted: dict[int, tuple[list[Ranker], Ranker | None]] = {}
+    comparisons = []
+    for split in splits:
+        # The splits keep their lists alive, so an identity is not given away twice.
+        if id(split.train) not in fitted:
+            baselines = default_baselines(split, catalog, features, seed)
+            fitted[id(split.train)] = baselines, fit_model(split) if fit_model else None
+        baselines, model = fitted[id(split.train)]
+        comparisons.append(compare(baselines, split, k, model=model, console=console))
+    return comparisons

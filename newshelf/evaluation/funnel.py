@@ -18,8 +18,6 @@ from scipy import stats
 from newshelf.catalog.schema import EventType, category_levels
 from newshelf.evaluation.types import Interval
 
-__all__ = ["Funnel", "FunnelRow", "Rate", "funnel"]
-
 _STEPS = (EventType.VIEW, EventType.CLICK, EventType.CART, EventType.PURCHASE)
 _ALL = "all"
 _UNTYPED = "(no type)"

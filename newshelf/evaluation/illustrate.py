@@ -8,9 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
 
-from newshelf.evaluation.few_shot import FewShot
-from newshelf.evaluation.figures import (
+from newshelf.evaluation.classification import FewShot
+from newshelf.evaluation.report import learning_curves
+from newshelf.evaluation.types import FloatArray, IntArray
+from newshelf.report.page import Picture
+from newshelf.report.plots import (
     Line,
     NeighbourRow,
     Tile,
@@ -18,23 +23,21 @@ from newshelf.evaluation.figures import (
     draw_lines,
     draw_map,
     draw_neighbours,
-    project,
 )
-from newshelf.evaluation.page import Picture
-from newshelf.evaluation.training_log import learning_curves
-from newshelf.evaluation.types import FloatArray, IntArray
-
-__all__ = ["Shelf", "draw_model"]
 
 MAP_POINTS = 1200
 """A t-SNE of 1,200 points takes seconds; of 2,000, three times as long."""
+MAX_PROJECTED = 2000
+_PCA_COMPONENTS = 50
+_PERPLEXITY = 30.0
+_MIN_PROJECTED = 4
 _QUERIES = 4
 _NEIGHBOURS = 6
 _FEWEST = 8
 
 
 @dataclass(frozen=True, eq=False)
-class Shelf:
+class Gallery:
     """N products, and where they lie before and after training."""
 
     titles: Sequence[str]
@@ -50,7 +53,7 @@ class Shelf:
 
 
 def draw_model(
-    shelf: Shelf, training: Mapping[str, Any], shots: FewShot | None, folder: Path, seed: int
+    shelf: Gallery, training: Mapping[str, Any], shots: FewShot | None, folder: Path, seed: int
 ) -> list[Picture]:
     """Draw what the data allow into ``folder``.
 
@@ -98,7 +101,7 @@ def _draw_shots(shots: FewShot, folder: Path) -> list[Picture]:
     ]
 
 
-def _draw_map(shelf: Shelf, folder: Path, seed: int) -> Picture:
+def _draw_map(shelf: Gallery, folder: Path, seed: int) -> Picture:
     chosen = np.arange(len(shelf.titles))
     if len(chosen) > MAP_POINTS:
         chosen = np.sort(np.random.default_rng(seed).choice(chosen, MAP_POINTS, replace=False))
@@ -123,7 +126,7 @@ def _map_labels(kinds: Sequence[tuple[str, ...]]) -> list[str]:
             for kind in kinds]  # fmt: skip
 
 
-def _draw_neighbours(shelf: Shelf, folder: Path, seed: int) -> Picture:
+def _draw_neighbours(shelf: Gallery, folder: Path, seed: int) -> Picture:
     rows = []
     for query in _queries(shelf, seed):
         for name, vectors in (("before", shelf.before), ("after", shelf.after)):
@@ -136,7 +139,7 @@ def _draw_neighbours(shelf: Shelf, folder: Path, seed: int) -> Picture:
     )
 
 
-def _queries(shelf: Shelf, seed: int) -> list[int]:
+def _queries(shelf: Gallery, seed: int) -> list[int]:
     """Products with pictures, new ones first, of different and not too rare kinds."""
     order = np.random.default_rng(seed).permutation(len(shelf.titles))
     last = [kind[-1:] for kind in shelf.kinds]
@@ -165,6 +168,26 @@ def _nearest(vectors: FloatArray, query: int) -> IntArray:
     return near
 
 
-def _tile(shelf: Shelf, row: int, query: int) -> Tile:
+def _tile(shelf: Gallery, row: int, query: int) -> Tile:
     same = bool(shelf.kinds[row]) and shelf.kinds[row] == shelf.kinds[query]
     return Tile(shelf.pictures[row], shelf.titles[row], same)
+
+
+def project(embeddings: FloatArray, seed: int = 0) -> FloatArray:
+    """(N, D) → (N, 2). Neighbours stay neighbours; distances between groups mean little.
+
+    Args:
+        embeddings: of 4 to ``MAX_PROJECTED`` items, finite.
+        seed: of both steps.
+
+    Raises:
+        ValueError: too few or too many items.
+    """
+    if not _MIN_PROJECTED <= len(embeddings) <= MAX_PROJECTED:
+        raise ValueError(f"{len(embeddings)} items: a map has {_MIN_PROJECTED} to {MAX_PROJECTED}")
+    components = min(_PCA_COMPONENTS, *embeddings.shape)
+    reduced = PCA(components, random_state=seed).fit_transform(embeddings.astype(np.float64))
+    perplexity = min(_PERPLEXITY, (len(embeddings) - 1) / 3)
+    tsne = TSNE(perplexity=perplexity, init="pca", random_state=seed, n_jobs=1)
+    places: FloatArray = tsne.fit_transform(reduced).astype(np.float32)
+    return places

@@ -3,35 +3,197 @@
 Three protocols: by time, by whole items within time (item-cold), and by whole groups of
 baskets. None of them lets a random share of single interactions go to the test side: that
 flatters, because what is asked for was all but taught.
+
+Which items are held out whole, and which cases ask for them.
+
+Baskets without time: whole groups are kept back, each item is left out once.
 """
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
 
-from newshelf.catalog.schema import category_levels
-from newshelf.config import EvaluationSettings
-from newshelf.errors import TrainingError
-from newshelf.evaluation.baskets import MAX_CASES, basket_split, capped
-from newshelf.evaluation.cold import ColdCases, choose_cold_items, cold_cases
-from newshelf.evaluation.interactions import (
+from newshelf.catalog.interactions import (
     CatalogTables,
     Interactions,
     basket_interactions,
     latest,
     read_interactions,
 )
+from newshelf.catalog.schema import category_levels
+from newshelf.config import EvaluationSettings
+from newshelf.errors import TrainingError
 from newshelf.evaluation.types import BoolArray, Case, IntArray, Split
 
-__all__ = [
-    "MAX_CASES",
-    "MIN_EVENT_CASES",
-    "basket_split",
-    "cold_split",
-    "cut_at",
-    "default_splits",
-    "time_split",
-]
+MIN_CASES = 200
+"""Fewer cases after the cut, and those before it are asked for too."""
+
+
+@dataclass(frozen=True)
+class ColdCases:
+    """The cases of an item-cold split."""
+
+    cases: list[Case]
+    after_cut: bool
+    """True when all that is asked for happened after the training ended."""
+
+
+def choose_cold_items(
+    interactions: Interactions,
+    fraction: float,
+    seed: int,
+    strata: "np.ndarray[tuple[int], np.dtype[np.str_]] | None" = None,
+) -> BoolArray:
+    """Hold out a share of the items that have interactions, evenly over the strata.
+
+    Items in random order within their stratum are laid end to end, and every
+    1/fraction-th is taken from a random start: each stratum gives its share, to one item.
+    Items without an interaction are never chosen, as nothing is known to be right for them.
+
+    Args:
+        interactions: whose items are chosen.
+        fraction: within 0..1, both excluded.
+        seed: of order and start.
+        strata: (n_items,) labels, or None for one stratum.
+
+    Returns:
+        (n_items,) True where held out; at least one, and never all.
+
+    Raises:
+        TrainingError: when fewer than two items have interactions, or for a bad fraction.
+    """
+    if not 0 < fraction < 1:
+        raise TrainingError(f"evaluation.cold_fraction is {fraction}: it must be within 0..1")
+    seen = np.unique(np.concatenate(interactions.sequences))
+    if len(seen) < 2:  # noqa: PLR2004  (one to hold out, one to learn from)
+        raise TrainingError("only one item has events: none can be held out")
+    generator = np.random.default_rng(seed)
+    seen = generator.permutation(seen)
+    if strata is not None:
+        seen = seen[np.argsort(strata[seen], kind="stable")]
+    count = min(max(round(fraction * len(seen)), 1), len(seen) - 1)
+    places = (np.arange(count) + generator.random()) * len(seen) / count
+    cold = np.zeros(interactions.n_items, dtype=np.bool_)
+    cold[seen[places.astype(np.int64)]] = True
+    return cold
+
+
+def cold_cases(
+    interactions: Interactions, cut: int, cold: BoolArray, min_cases: int = MIN_CASES
+) -> ColdCases:
+    """One case per user who has warm items before cold ones.
+
+    First choice: history is the user's warm items before the cut, relevant are the cold
+    items at or after it. When that gives fewer than ``min_cases``, time is cut per user
+    instead: relevant are all cold items from the first one on that has a warm item before
+    the cut and before itself; history is those warm items. Either way, a history is
+    strictly earlier than everything it is asked for, and holds training items only.
+    """
+    after = _cases(interactions, cut, cold, own_cut=False)
+    if len(after) >= min_cases:
+        return ColdCases(after, after_cut=True)
+    any_time = _cases(interactions, cut, cold, own_cut=True)
+    if len(any_time) > len(after):
+        return ColdCases(any_time, after_cut=False)
+    return ColdCases(after, after_cut=True)
+
+
+def _cases(interactions: Interactions, cut: int, cold: BoolArray, *, own_cut: bool) -> list[Case]:
+    cases = []
+    stamps = interactions.timestamps or []
+    for sequence, times in zip(interactions.sequences, stamps, strict=True):
+        is_cold = cold[sequence]
+        moment = cut
+        if own_cut:
+            warm = times[~is_cold]
+            asked = times[is_cold & (times > warm[0])] if len(warm) else times[:0]
+            moment = min(cut, int(asked[0])) if len(asked) else cut
+        history = sequence[~is_cold & (times < moment)]
+        relevant = np.unique(sequence[is_cold & (times >= moment)])
+        if len(history) and len(relevant):
+            cases.append(Case(latest(history), relevant))
+    return cases
+
+
+MAX_CASES = 2000
+"""More cases change the second digit of a metric little and cost full rankings."""
+
+
+def basket_split(
+    interactions: Interactions, test_fraction: float, seed: int, *, max_cases: int = MAX_CASES
+) -> list[Split]:
+    """Keep whole groups of baskets back; leave out each item of theirs once.
+
+    Returns:
+        ``baskets`` (all cases) and, when there is such a case, ``baskets-cold``: the item
+        left out is in no training basket.
+
+    Raises:
+        TrainingError: with fewer than two groups, or when no basket kept back has two items.
+    """
+    kept_back = _groups_kept_back(interactions.groups, test_fraction, seed)
+    train = [row for row, back in zip(interactions.sequences, kept_back, strict=True) if not back]
+    baskets = np.flatnonzero(kept_back)
+    cases = [
+        case
+        for row in baskets
+        for case in _leave_one_out(interactions.sequences[row], int(interactions.groups[row]))
+    ]
+    if not cases:
+        raise TrainingError(
+            f"none of the {len(baskets)} baskets kept back has two items, so none can be left "
+            "out: more baskets, or a larger evaluation.test_fraction, are needed"
+        )
+    warm = np.zeros(interactions.n_items, dtype=np.bool_)
+    warm[np.concatenate(train)] = True
+    cold = [case for case in cases if not warm[case.relevant[0]]]
+    start = (
+        f"Trained on {len(train)} baskets; one item left out of each of {len(baskets)} baskets "
+        f"kept back by whole groups, all {interactions.n_items} items ranked"
+    )
+    splits = []
+    for name, chosen, what in (
+        ("baskets", cases, ""),
+        ("baskets-cold", cold, "; only items of no training basket are asked for"),
+    ):
+        if chosen:
+            kept, note = capped(chosen, max_cases, seed)
+            every = np.ones(interactions.n_items, dtype=np.bool_)
+            splits.append(Split(name, train, kept, every, f"{start}{what}. {note}"))
+    return splits
+
+
+def _groups_kept_back(groups: IntArray, test_fraction: float, seed: int) -> BoolArray:
+    """Whole groups, drawn until they hold the share of the baskets that is asked for."""
+    if not 0 < test_fraction < 1:
+        raise TrainingError(f"evaluation.test_fraction is {test_fraction}: it must be within 0..1")
+    names, sizes = np.unique(groups, return_counts=True)
+    if len(names) <= 1:
+        raise TrainingError(
+            f"the baskets form {len(names)} group, and a group is never torn apart: at least "
+            "two baskets (or scenes, with a scene_id column) are needed"
+        )
+    order = np.random.default_rng(seed).permutation(len(names))
+    needed = np.searchsorted(np.cumsum(sizes[order]), test_fraction * len(groups)) + 1
+    chosen = names[order[: min(int(needed), len(names) - 1)]]
+    return np.isin(groups, chosen)
+
+
+def _leave_one_out(basket: IntArray, group: int) -> list[Case]:
+    if len(basket) < 2:  # noqa: PLR2004  (something must stay as history)
+        return []
+    places = range(len(basket))
+    return [Case(np.delete(basket, place), basket[[place]], group) for place in places]
+
+
+def capped(cases: list[Case], limit: int, seed: int) -> tuple[list[Case], str]:
+    """At most ``limit`` cases, sampled by seed, and the sentence that says so."""
+    if len(cases) <= limit:
+        return cases, f"{len(cases)} cases."
+    chosen = np.sort(np.random.default_rng(seed).choice(len(cases), limit, replace=False))
+    return [cases[number] for number in chosen], f"{limit} of {len(cases)} cases, sampled."
+
 
 MIN_EVENT_CASES = 30
 """Fewer cases from events, and baskets are evaluated on instead where there are some."""
@@ -151,7 +313,7 @@ def cold_split(
     """Hold whole items out: none of their interactions is in training or in a history.
 
     Training is cut by time as well. How the cases are found is told in
-    :func:`newshelf.evaluation.cold.cold_cases`.
+    :func:`newshelf.evaluation.splits.cold_cases`.
 
     Args:
         interactions: of users, with time.

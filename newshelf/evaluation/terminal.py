@@ -9,8 +9,6 @@ from rich.table import Table
 
 from newshelf.evaluation.compare_reports import PairedSplit
 
-__all__ = ["print_pairs", "print_report"]
-
 
 def print_report(report: Mapping[str, Any], console: Console) -> None:
     """One table per split with its description and verdict, at the first cut-off.

@@ -1,12 +1,21 @@
-"""The routes."""
+"""The routes.
+
+FastAPI's description of routes, without what it does around each request.
+
+The guard answers errors, and the routes take a body's bytes: dependencies, exit stacks,
+telemetry and exception handlers would cost as much as all else that a request needs.
+"""
 
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
 from newshelf.errors import (
     BadPicture,
@@ -23,31 +32,27 @@ from newshelf.errors import (
     UnknownRequest,
     UnsupportedMedia,
 )
-from newshelf.gateway.answers import (
+from newshelf.gateway.context import SCOPE, RequestContext
+from newshelf.gateway.openapi import DOCS, add_docs_page, body_of, describe, errors_of
+from newshelf.gateway.record import take_feedback
+from newshelf.gateway.schemas import (
     Alive,
+    FeedbackEvent,
+    FeedbackIn,
     FeedbackOut,
     Ready,
+    RecommendIn,
     RecommendOut,
     RolloutOut,
     RolloutsOut,
-)
-from newshelf.gateway.call import SCOPE, Call
-from newshelf.gateway.docs_page import DOCS, add_docs_page
-from newshelf.gateway.feedback import take_feedback
-from newshelf.gateway.hot import PlainApp
-from newshelf.gateway.http1 import Reply
-from newshelf.gateway.openapi import body_of, describe, errors_of
-from newshelf.gateway.parse import (
-    FeedbackEvent,
-    FeedbackIn,
-    RecommendIn,
     SimilarIn,
     parse_encode,
     parse_feedback,
     parse_recommend,
     parse_similar,
 )
-from newshelf.gateway.parts import Parts
+from newshelf.gateway.state import AppState
+from newshelf.gateway.upstream import Reply
 from newshelf.serving.schemas import (
     EncoderAnswer,
     EncoderInstances,
@@ -55,7 +60,32 @@ from newshelf.serving.schemas import (
     InstancesAnswer,
 )
 
-__all__ = ["ROUTES", "make_app"]
+
+class PlainRoute(APIRoute):
+    """Documented like any other; its function makes the response from the request."""
+
+    def __init__(self, path: str, endpoint: Any, **options: Any) -> None:
+        super().__init__(path, endpoint, **options)
+
+        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+            response = await endpoint(Request(scope, receive, send))
+            await response(scope, receive, send)
+
+        self.app = answer
+
+
+class PlainApp(FastAPI):
+    """Has hot routes only, and leaves every error to whoever calls it."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.router.route_class = PlainRoute
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See the ASGI specification."""
+        scope["app"] = self
+        await self.router(scope, receive, send)
+
 
 _DESCRIPTION = "/openapi.json"
 ROUTES = (
@@ -80,7 +110,7 @@ _NOT_NOW = errors_of(Unavailable, DeadlineExceeded)
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
-def make_app(parts: Callable[[], Parts], lifespan: Lifespan) -> FastAPI:
+def make_app(parts: Callable[[], AppState], lifespan: Lifespan) -> FastAPI:
     """The application, without what ``Guard`` does for every request.
 
     Args:
@@ -104,7 +134,7 @@ def make_app(parts: Callable[[], Parts], lifespan: Lifespan) -> FastAPI:
     return app
 
 
-def _add_recommending(app: FastAPI, parts: Callable[[], Parts]) -> None:
+def _add_recommending(app: FastAPI, parts: Callable[[], AppState]) -> None:
     @app.post(
         "/v1/recommend",
         response_model=RecommendOut,
@@ -143,7 +173,7 @@ def _add_recommending(app: FastAPI, parts: Callable[[], Parts]) -> None:
         return _response(await found.models.ask("encoder", "", body, call.deadline))
 
 
-def _add_feedback(app: FastAPI, parts: Callable[[], Parts]) -> None:
+def _add_feedback(app: FastAPI, parts: Callable[[], AppState]) -> None:
     @app.post(
         "/v1/feedback",
         response_model=FeedbackOut,
@@ -159,7 +189,7 @@ def _add_feedback(app: FastAPI, parts: Callable[[], Parts]) -> None:
         return _response(await take_feedback(events, found.recorder, found.metrics))
 
 
-def _add_watching(app: FastAPI, parts: Callable[[], Parts]) -> None:
+def _add_watching(app: FastAPI, parts: Callable[[], AppState]) -> None:
     @app.get(
         "/v1/rollouts",
         response_model=RolloutsOut,
@@ -207,8 +237,8 @@ def _add_watching(app: FastAPI, parts: Callable[[], Parts]) -> None:
         return Response(found.metrics.page(), media_type=found.metrics.content_type)
 
 
-def _call(request: Request) -> Call:
-    call: Call = request.scope[SCOPE]
+def _call(request: Request) -> RequestContext:
+    call: RequestContext = request.scope[SCOPE]
     return call
 
 

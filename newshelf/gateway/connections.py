@@ -18,9 +18,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from newshelf.config import GatewaySettings
 from newshelf.errors import HeadTooLarge, NewshelfError, RequestError, RequestTimeout, Unavailable
-from newshelf.gateway.call import SCOPE, Call
-
-__all__ = ["Connections", "LimitedHttp"]
+from newshelf.gateway.context import SCOPE, RequestContext
 
 _OTHER_FILES = 512
 """Descriptors of a process that are no clients' connections: the model's, the store's, files."""
@@ -125,7 +123,7 @@ class LimitedHttp(HttpToolsProtocol):
         super().connection_lost(exc)
         self._leave()
         if self._running is not None and SCOPE in self._running:
-            call: Call = self._running[SCOPE]
+            call: RequestContext = self._running[SCOPE]
             call.hang_up()
 
     def data_received(self, data: bytes) -> None:

@@ -2,24 +2,113 @@
 
 Filters, exclusions and candidates are obeyed as far as the products' columns tell; what a
 model would know beyond them (a style, the colour in a picture) is not known here.
+
+The file of popular products, by which the gateway answers when no model does.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Literal
 
+import orjson
+from pydantic import BaseModel, ConfigDict, ValidationError
+
 from newshelf.catalog.schema import category_levels, split_values
-from newshelf.gateway.popular import PopularItem
+from newshelf.errors import SettingsError
+from newshelf.files import read_json, write_aside
 from newshelf.serving.schemas import EncoderProduct, Filters, RecommendRequest
 
-__all__ = ["Fallback", "FallbackItem"]
+_MOST_POPULAR = 5_000
+_PER_CATEGORY = 20
+"""Kept besides, so that a rare category has an answer of its own."""
+
+
+class PopularItem(BaseModel):
+    """One product, with the columns that filters look at."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    share: float
+    """Of all interactions."""
+    product_type: str | None = None
+    brand: str | None = None
+    color: str | None = None
+    material: str | None = None
+    price: float | None = None
+    availability: str | None = None
+    created_at: int | None = None
+
+
+def write_popular(items: Path, out: Path) -> int:
+    """Take the most popular products of an index.
+
+    Args:
+        items: ``items.json`` of the index: columns, with ``popularity``.
+        out: replaced as a whole.
+
+    Returns:
+        How many products were written, the most popular first.
+
+    Raises:
+        SettingsError: there is no such index.
+    """
+    try:
+        columns: Mapping[str, list[object]] = read_json(items)
+    except OSError as error:
+        raise SettingsError(f"cannot read {items}: {error.strerror}; export the model") from error
+    popularity = [_number(value) for value in columns["popularity"]]
+    total = sum(popularity) or 1.0
+    # Among equals, as the index has them.
+    order = sorted(range(len(popularity)), key=lambda row: -popularity[row])
+    kept = _kept(order, columns["product_type"])
+    names = [name for name in PopularItem.model_fields if name != "share"]
+    rows = [
+        {name: columns[name][row] for name in names} | {"share": popularity[row] / total}
+        for row in kept
+    ]
+    with write_aside(out) as aside:
+        aside.write_bytes(orjson.dumps(rows))
+    return len(rows)
+
+
+def read_popular(path: Path) -> list[PopularItem]:
+    """Read what ``write_popular`` wrote.
+
+    Raises:
+        SettingsError: it is missing or damaged.
+    """
+    try:
+        return [PopularItem.model_validate(row) for row in orjson.loads(path.read_bytes())]
+    except OSError as error:
+        raise SettingsError(f"cannot read the popular products {path}: {error.strerror}") from error
+    except (orjson.JSONDecodeError, ValidationError, TypeError) as error:
+        raise SettingsError(f"{path} is no file of popular products: {error}") from error
+
+
+def _kept(order: Sequence[int], categories: Sequence[object]) -> list[int]:
+    """Those of ``order`` that are among the first of all, or of their category."""
+    seen: Counter[object] = Counter()
+    kept = []
+    for rank, row in enumerate(order):
+        seen[categories[row]] += 1
+        if rank < _MOST_POPULAR or seen[categories[row]] <= _PER_CATEGORY:
+            kept.append(row)
+    return kept
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
+
 
 _MAX_K = 100
 _MAX_LOOKED_AT = 5_000
 _OUT_OF_STOCK = "out_of_stock"
 
-Path = tuple[str, ...]
+CategoryPath = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +124,7 @@ class FallbackItem:
 @dataclass(frozen=True, slots=True)
 class _Known:
     item: PopularItem
-    path: Path
+    path: CategoryPath
     colors: frozenset[str]
     materials: frozenset[str]
 
@@ -50,7 +139,7 @@ class Fallback:
     def __init__(self, items: Sequence[PopularItem]) -> None:
         self._items = [_known(item) for item in items]
         self._row = {known.item.id: row for row, known in enumerate(self._items)}
-        self._below: dict[Path, list[int]] = {}
+        self._below: dict[CategoryPath, list[int]] = {}
         for row, known in enumerate(self._items):
             for depth in range(1, len(known.path) + 1):
                 self._below.setdefault(known.path[:depth], []).append(row)
@@ -85,7 +174,7 @@ class Fallback:
             *(FallbackItem(k.item.id, k.item.share, "popular") for k in then),
         ]
 
-    def _rows(self, categories: frozenset[Path]) -> list[int]:
+    def _rows(self, categories: frozenset[CategoryPath]) -> list[int]:
         return sorted({row for category in categories for row in self._below.get(category, ())})
 
     def _candidates(self, refs: Sequence[str | EncoderProduct]) -> list[_Known]:
@@ -98,7 +187,7 @@ class Fallback:
         ]
         return sorted(known, key=lambda one: -one.item.share)
 
-    def _categories(self, request: RecommendRequest) -> frozenset[Path]:
+    def _categories(self, request: RecommendRequest) -> frozenset[CategoryPath]:
         """Those that are filtered by; else those of the history."""
         if request.filters.product_type is not None:
             return _paths(request.filters.product_type)
@@ -130,15 +219,15 @@ def _inline(product: EncoderProduct) -> _Known:
     return _known(PopularItem(share=0.0, **columns_sent))
 
 
-def _path(product_type: str | None) -> Path:
+def _path(product_type: str | None) -> CategoryPath:
     return tuple(level.lower() for level in category_levels(product_type))
 
 
-def _paths(product_types: Iterable[str]) -> frozenset[Path]:
+def _paths(product_types: Iterable[str]) -> frozenset[CategoryPath]:
     return frozenset(path for path in map(_path, product_types) if path)
 
 
-def _is_below(path: Path, categories: frozenset[Path]) -> bool:
+def _is_below(path: CategoryPath, categories: frozenset[CategoryPath]) -> bool:
     return any(path[:depth] in categories for depth in range(1, len(path) + 1))
 
 

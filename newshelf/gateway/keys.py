@@ -3,25 +3,28 @@
 A key is 256 random bits, so its plain SHA-256 is kept: nobody can guess one and check it
 against the file, which is what slow hashes defend words against, and they would cost more
 than the request. The file is private (mode 600) and holds no key.
+
+Who may call, and how often: the key file as one process sees it.
+
+A token bucket: so many requests each second, and some at once.
 """
 
 import hashlib
 import hmac
+import logging
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 from filelock import FileLock
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from newshelf.errors import SettingsError
-from newshelf.files import write_private
-from newshelf.validated import problems, read_model
-
-__all__ = ["ApiKey", "KeyFile", "KeyRing"]
+from newshelf.errors import RateLimited, SettingsError, Unauthorized
+from newshelf.files import problems, read_model, write_private
 
 _PREFIX = "nsk_"
 _BYTES = 32
@@ -159,3 +162,119 @@ class KeyFile:
 
 def _digest(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
+
+
+class TokenBucket:
+    """Fills evenly, and holds what ``burst`` requests take.
+
+    Args:
+        rate_per_s: tokens that come each second.
+        burst: tokens that it holds at most, and at the beginning.
+        now_s: any clock that only goes on, the same in every call.
+    """
+
+    def __init__(self, rate_per_s: float, burst: float, now_s: float) -> None:
+        self._rate_per_s = rate_per_s
+        self._burst = burst
+        self._tokens = burst
+        self._at_s = now_s
+
+    def take(self, now_s: float, tokens: int = 1) -> float:
+        """Take tokens if there is one: more than there are become a debt, which is paid first.
+
+        Returns:
+            0 when they were taken; else the seconds until there is one.
+        """
+        came = (now_s - self._at_s) * self._rate_per_s
+        self._tokens = min(self._burst, self._tokens + came)
+        self._at_s = now_s
+        if self._tokens >= 1:
+            self._tokens -= tokens
+            return 0.0
+        return (1 - self._tokens) / self._rate_per_s
+
+
+_LOG = logging.getLogger(__name__)
+_BEARER = b"bearer "
+
+
+class KeyAccess:
+    """Checks the key of each request, and counts it.
+
+    The rate is of this process: of several behind one port, each allows it.
+    """
+
+    def __init__(self, file: KeyFile) -> None:
+        """Read the keys.
+
+        Raises:
+            SettingsError: they cannot be read.
+        """
+        self._file = file
+        self._stamp = file.stamp()
+        self._ring = KeyRing(file.read())
+        self._buckets: dict[tuple[str, str], TokenBucket] = {}
+        """By a key's hash, and what is counted."""
+
+    def refresh(self) -> None:
+        """Read the file again if it has changed: keys that were revoked stop to work."""
+        stamp = self._file.stamp()
+        if stamp == self._stamp:
+            return
+        try:
+            keys = self._file.read()
+        except SettingsError as error:
+            _LOG.error("the keys stay as they were: %s", error.message)
+            return
+        self._stamp = stamp
+        self._ring = KeyRing(keys)
+        known = {key.sha256 for key in keys}
+        self._buckets = {what: one for what, one in self._buckets.items() if what[0] in known}
+
+    def admit(self, authorization: bytes | None) -> str:
+        """Let one request pass.
+
+        Args:
+            authorization: the header.
+
+        Returns:
+            The key's name.
+
+        Raises:
+            Unauthorized: no key, or none that is valid now.
+            RateLimited: too many requests.
+        """
+        if authorization is None or authorization[: len(_BEARER)].lower() != _BEARER:
+            raise Unauthorized("send a key in the header Authorization: Bearer KEY")
+        key = self._ring.find(authorization[len(_BEARER) :].strip().decode("latin-1"))
+        if key is None:
+            raise Unauthorized("this key is not known; ./run keys list shows those that are")
+        if key.expired(datetime.now(UTC)):
+            raise Unauthorized(f"the key {key.name!r} expired at {key.expires:%Y-%m-%d %H:%M} UTC")
+        self._count(key, "requests", 1)
+        return key.name
+
+    def count_events(self, name: str | None, number: int) -> None:
+        """Count events of feedback, apart from requests: at the key's rate, too.
+
+        Raises:
+            RateLimited: too many events; a batch passes whole, and the next ones wait for it.
+        """
+        key = self._ring.named(name)
+        if key is not None:
+            self._count(key, "events", number)
+
+    def _count(self, key: ApiKey, what: str, number: int) -> None:
+        now_s = time.monotonic()
+        bucket = self._buckets.get((key.sha256, what))
+        if bucket is None:
+            bucket = TokenBucket(key.rate_per_s, max(1.0, key.rate_per_s), now_s)
+            self._buckets[key.sha256, what] = bucket
+        wait_s = bucket.take(now_s, number)
+        if wait_s:
+            error = RateLimited(
+                f"the key {key.name!r} may send {key.rate_per_s:g} {what} each second; "
+                f"try again in {wait_s:.2f} s"
+            )
+            error.retry_after_s = wait_s
+            raise error

@@ -2,20 +2,24 @@
 
 The hot routes take the body's bytes and check them once, with Newshelf's own messages; what
 they accept is described here from the same models.
+
+``/docs``: Swagger UI, from this server alone. A page of a gateway loads nothing from outside.
 """
 
+from importlib.resources import files
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
+from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
+from fastapi.responses import HTMLResponse
+from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from newshelf.errors import NewshelfError
-from newshelf.gateway.parse import FeedbackEvent, FeedbackIn, RecommendIn, SimilarIn
+from newshelf.gateway.schemas import FeedbackEvent, FeedbackIn, RecommendIn, SimilarIn
 from newshelf.serving.schemas import EncoderInstances, EncoderProduct, ErrorBody
-
-__all__ = ["body_of", "describe", "errors_of"]
 
 _BODIES = (RecommendIn, SimilarIn, FeedbackIn, FeedbackEvent, EncoderProduct, EncoderInstances)
 _REF = "#/components/schemas/{model}"
@@ -56,3 +60,31 @@ def describe(app: FastAPI) -> dict[str, Any]:
         schema["security"] = [{"key": []}]
         app.openapi_schema = schema
     return app.openapi_schema
+
+
+DOCS = "/docs"
+DOCS_FILES = "/docs-files"
+"""Under it are the page's script, style and icon."""
+
+
+def add_docs_page(app: FastAPI, described_at: str) -> None:
+    """Serve the page and what it needs.
+
+    Args:
+        app: gets the routes.
+        described_at: path of its OpenAPI description.
+    """
+    static = files("fastapi_offline") / "static"
+    app.mount(DOCS_FILES, StaticFiles(directory=str(static)), name="docs-files")
+    page = get_swagger_ui_html(
+        openapi_url=described_at,
+        title=f"{app.title}: API",
+        swagger_js_url=f"{DOCS_FILES}/swagger-ui-bundle.js",
+        swagger_css_url=f"{DOCS_FILES}/swagger-ui.css",
+        swagger_favicon_url=f"{DOCS_FILES}/favicon.png",
+    )
+
+    async def docs(_request: Request) -> HTMLResponse:
+        return page
+
+    app.add_route(DOCS, docs, include_in_schema=False)

@@ -1,4 +1,4 @@
-"""Whether the models answer, of which a prediction is the only proof, and answers are recorded."""
+"""Readiness: whether both models answer a prediction and answers are recorded."""
 
 import asyncio
 import time
@@ -7,18 +7,18 @@ import orjson
 
 from newshelf.catalog.schema import ENCODABLE
 from newshelf.errors import NewshelfError, Unavailable
-from newshelf.gateway.deadline import Deadline
+from newshelf.gateway.context import Deadline
 from newshelf.gateway.models import ModelName, Models
-from newshelf.gateway.ports import WatchedRecorder
-
-__all__ = ["Readiness"]
+from newshelf.gateway.record import WatchedRecorder
 
 _QUESTIONS: dict[ModelName, bytes] = {
     "encoder": orjson.dumps(ENCODABLE),
     "recommender": b'{"k":1}',
 }
-_KEPT_S = 1.0
+
+
 _OK = 200
+_KEPT_S = 1.0
 
 
 class Readiness:

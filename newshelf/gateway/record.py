@@ -1,4 +1,11 @@
-"""The record: the event store, and while that is away a spool on this machine."""
+"""The record: the event store, and while that is away a spool on this machine.
+
+What the gateway asks of others: of the event store, and of whoever assigns units.
+
+A recorder's method returns when what it was given survives the end of this process.
+
+Takes in what shoppers did.
+"""
 
 import asyncio
 import contextlib
@@ -6,15 +13,76 @@ import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
-from newshelf.errors import Unavailable
-from newshelf.gateway.ports import Recorder
-from newshelf.rollout.records import Exposure, Feedback
-from newshelf.rollout.store import EventStore, GroupCommit, Outcome, ShadowAnswer, Spool
-from newshelf.server.gateway_plan import GatewayPlan
+import orjson
 
-__all__ = ["Record", "open_record", "spool_of"]
+from newshelf.errors import Conflict, InvalidField, RequestError, Unavailable, UnknownRequest
+from newshelf.gateway.observability import GatewayMetrics
+from newshelf.gateway.schemas import InvalidEvent
+from newshelf.gateway.upstream import Reply
+from newshelf.server.gateway import GatewayPlan
+from newshelf.store.aggregates import ShadowAnswer
+from newshelf.store.group_commit import GroupCommit
+from newshelf.store.records import Assigned, Exposure, Feedback, Outcome, TrafficSplit
+from newshelf.store.spool import Spool
+from newshelf.store.store import EventStore
+
+Assign = Callable[[TrafficSplit, str], Assigned]
+"""Where a unit belongs; the same in every process."""
+
+ReadSplits = Callable[[], Sequence[TrafficSplit]]
+"""The rollouts that are served now. May block."""
+
+
+class ExposureRecorder(Protocol):
+    """Writes answers down."""
+
+    async def exposure(self, exposure: Exposure) -> None:
+        """Keep one answer.
+
+        Raises:
+            Unavailable: it could not be written.
+        """
+        ...
+
+
+class FeedbackRecorder(Protocol):
+    """Writes down what shoppers did."""
+
+    async def feedback(self, feedback: Sequence[Feedback]) -> list[Outcome]:
+        """Keep events, and say of each what became of it.
+
+        Raises:
+            Unavailable: they could not be written; sending them again is safe.
+        """
+        ...
+
+
+class ShadowRecorder(Protocol):
+    """Writes down what a model answered to copies."""
+
+    async def shadow(self, answer: ShadowAnswer) -> None:
+        """Keep what a shadowed model answered.
+
+        Raises:
+            Unavailable: it could not be written.
+        """
+        ...
+
+
+class Recorder(ExposureRecorder, FeedbackRecorder, ShadowRecorder, Protocol):
+    """All of them: the event store, or what keeps rows for it."""
+
+
+class WatchedRecorder(Recorder, Protocol):
+    """One that knows how it stands."""
+
+    away: str | None
+    """Why nothing is written to the event store; None while it is."""
+    refused: str | None
+    """Why nothing can be recorded at all; None while the store or the spool take it."""
+
 
 _LOG = logging.getLogger(__name__)
 _EACH_S = 1.0
@@ -152,3 +220,62 @@ async def open_record(store: EventStore, spool: Spool | None) -> AsyncIterator[R
         await commits.close()
         if spooling is not None:
             await spooling.close()
+
+
+_REFUSED: dict[Outcome, tuple[type[RequestError], str, str]] = {
+    "conflict": (
+        Conflict,
+        "event_id",
+        "another event has this id: its product, type, value or answer differs; "
+        "give each line of an order an id of its own",
+    ),
+    "unknown_request": (UnknownRequest, "request_id", "no answer has this request_id"),
+    "unknown_item": (
+        UnknownRequest,
+        "item_id",
+        "the answer with this request_id did not show this product",
+    ),
+    "before_answer": (
+        InvalidField,
+        "at",
+        "this moment is more than a day before the answer with this request_id",
+    ),
+}
+"""Error, field and reason of the outcomes that are the sender's mistake; the event is not kept."""
+
+
+async def take_feedback(
+    events: Sequence[Feedback | InvalidEvent], recorder: FeedbackRecorder, metrics: GatewayMetrics
+) -> Reply:
+    """Keep events, and answer when they are kept.
+
+    Returns:
+        200 as soon as one event was kept, with what became of each.
+
+    Raises:
+        RequestError: not one was kept; of the first.
+        Unavailable: the store is away; sending the same events again is safe.
+    """
+    valid = [event for event in events if isinstance(event, Feedback)]
+    outcomes = iter(await recorder.feedback(valid) if valid else [])
+    results: list[dict[str, str | None]] = []
+    errors: list[RequestError] = []
+    for index, event in enumerate(events):
+        error: RequestError | None = None
+        if isinstance(event, InvalidEvent):
+            outcome, error = "invalid", event.error
+        else:
+            outcome = next(outcomes)
+            if outcome in _REFUSED:
+                kind, field, message = _REFUSED[outcome]
+                path = f"events[{index}].{field}" if len(events) > 1 else field
+                error = kind(message, field=path)
+        metrics.feedback(outcome)
+        results.append({"event_id": event.event_id, "outcome": outcome})
+        if error is not None:
+            errors.append(error)
+            results[-1] |= error.body()
+    if len(errors) == len(events):
+        raise errors[0]
+    accepted = len(events) - len(errors)
+    return Reply(200, "application/json", orjson.dumps({"accepted": accepted, "results": results}))

@@ -6,10 +6,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from newshelf.gateway.ports import Assign, ReadSplits
-from newshelf.rollout.split import Assigned, Split
-
-__all__ = ["Routed", "Router"]
+from newshelf.gateway.record import Assign, ReadSplits
+from newshelf.store.records import Assigned, TrafficSplit
 
 _LOG = logging.getLogger(__name__)
 _OUTSIDE = Assigned("default", "", bucket=0, counted=False, propensity=1.0)
@@ -21,7 +19,7 @@ class Routed:
     """Where one request goes."""
 
     assigned: Assigned
-    split: Split | None
+    split: TrafficSplit | None
     """None when no rollout is served."""
 
 
@@ -37,7 +35,7 @@ class Router:
         self._read = read
         self._assign = assign
         self._read_s = time.monotonic()
-        self.current: Sequence[Split] = ()
+        self.current: Sequence[TrafficSplit] = ()
 
     @property
     def age_s(self) -> float:

@@ -1,4 +1,4 @@
-"""The application of one process: every part opened, with the guard around it."""
+"""The ASGI application of one gateway process, wrapped in its middleware."""
 
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -6,21 +6,15 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import FastAPI
 
-from newshelf.gateway.access import Access
 from newshelf.gateway.app import ROUTES, make_app
-from newshelf.gateway.guard import Guard
-from newshelf.gateway.keys import KeyFile
-from newshelf.gateway.log import RequestLog
-from newshelf.gateway.metrics import Metrics
-from newshelf.gateway.parts import Parts, open_parts
-from newshelf.gateway.ports import ReadSplits, WatchedRecorder
-from newshelf.gateway.record import open_record, spool_of
-from newshelf.gateway.tracing import make_spans
+from newshelf.gateway.keys import KeyAccess, KeyFile
+from newshelf.gateway.middleware import Middleware
+from newshelf.gateway.observability import GatewayMetrics, RequestLog, make_spans
+from newshelf.gateway.record import ReadSplits, WatchedRecorder, open_record, spool_of
+from newshelf.gateway.state import AppState, open_state
 from newshelf.rollout.assignment import assign
-from newshelf.rollout.store import EventStore
-from newshelf.server.gateway_plan import GatewayPlan
-
-__all__ = ["OpenStore", "make_worker", "open_store"]
+from newshelf.server.gateway import GatewayPlan
+from newshelf.store.store import EventStore
 
 OpenStore = Callable[[GatewayPlan], AbstractAsyncContextManager[tuple[WatchedRecorder, ReadSplits]]]
 
@@ -33,7 +27,7 @@ async def open_store(plan: GatewayPlan) -> AsyncIterator[tuple[WatchedRecorder, 
             yield record, store.splits
 
 
-def make_worker(plan: GatewayPlan, *, store: OpenStore = open_store) -> Guard:
+def make_worker(plan: GatewayPlan, *, store: OpenStore = open_store) -> Middleware:
     """What uvicorn serves in each process.
 
     Args:
@@ -45,16 +39,16 @@ def make_worker(plan: GatewayPlan, *, store: OpenStore = open_store) -> Guard:
     """
     settings = plan.settings
     log = RequestLog(sys.stderr, everything=settings.log_requests)
-    access = Access(KeyFile(plan.api_keys))
-    metrics = Metrics()
+    access = KeyAccess(KeyFile(plan.api_keys))
+    metrics = GatewayMetrics()
     spans = make_spans(settings.traces)
-    opened: list[Parts] = []
+    opened: list[AppState] = []
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         async with (
             store(plan) as (recorder, read_splits),
-            open_parts(
+            open_state(
                 plan,
                 access=access,
                 metrics=metrics,
@@ -68,7 +62,7 @@ def make_worker(plan: GatewayPlan, *, store: OpenStore = open_store) -> Guard:
             yield
         log.flush()
 
-    return Guard(
+    return Middleware(
         make_app(lambda: opened[0], lifespan),
         access=access,
         metrics=metrics,

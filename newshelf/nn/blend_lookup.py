@@ -4,19 +4,29 @@
 request needs: the links of the history's items are added up once, over the items that have
 links at all (at most ``linked_items`` and what they lead to), and read at the candidates'
 neighbours. The cost depends on history and candidates, not on the catalogue.
+
+What each pair of items adds to the sums over a history, kept for small catalogues.
+
+Scorer and content signal both sum a term of each history item and candidate::
+
+    scorer     Σ_h exp(β (s_ch - 1)) s_ch  and  Σ_h exp(β (s_ch - 1))
+    content    Σ_h exp((cos(h, c) - 1) / τ)
+
+Neither ``β`` nor ``τ`` is the request's, so the terms of all pairs are made once, and a
+request adds up the rows of its history: a hundredth of the arithmetic of making them anew.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
 from newshelf.nn.blend import LINKS, Blend
-
-__all__ = ["BlendLookup", "Sums"]
+from newshelf.nn.numpy_scorer import SAFE_EXPONENT, Pooling
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -27,7 +37,7 @@ _DENSE_NUMBERS = 8_000_000
 
 
 @dataclass(frozen=True, eq=False)
-class Sums:
+class LinkSums:
     """What the links of one history add up to; ``M + 1`` places, the last one empty."""
 
     direct: FloatArray
@@ -66,7 +76,7 @@ class BlendLookup:
     def __len__(self) -> int:
         return len(self._prior)
 
-    def sums(self, rows: IntArray, unseen: Sequence[tuple[IntArray, FloatArray]] = ()) -> Sums:
+    def sums(self, rows: IntArray, unseen: Sequence[tuple[IntArray, FloatArray]] = ()) -> LinkSums:
         """Add up the links of a history.
 
         Args:
@@ -85,9 +95,9 @@ class BlendLookup:
         else:
             likewise = np.zeros(self._size + 1, dtype=np.float32)
             np.dot(weights, self._likewise.take(rows, axis=0), out=likewise[:-1])
-        return Sums(self._followed(self._place[rows], weights), likewise)
+        return LinkSums(self._followed(self._place[rows], weights), likewise)
 
-    def unpersonal(self, sums: Sums, rows: IntArray) -> FloatArray:
+    def unpersonal(self, sums: LinkSums, rows: IntArray) -> FloatArray:
         """Prior and weighed links of items of the index, ``(len(rows),)`` float32."""
         # Indices of this width are not converted for each array that is read with them.
         columns = self._columns.take(rows, axis=0).astype(np.intp)
@@ -97,14 +107,14 @@ class BlendLookup:
         direct = np.where(self._known.take(rows), own, similar)
         return self._weighed(self._prior.take(rows), direct, similar, likewise)
 
-    def everywhere(self, sums: Sums) -> FloatArray:
+    def everywhere(self, sums: LinkSums) -> FloatArray:
         """The same for all items, ``(N,)`` float32."""
         # One by one: scipy takes longer for both columns at once.
         similar, likewise = self._neighbours @ sums.direct, self._neighbours @ sums.likewise
         direct = np.where(self._known, sums.direct[self._place], similar)
         return self._weighed(self._prior, direct, similar, likewise)
 
-    def outside(self, sums: Sums, nearest: IntArray, shares: FloatArray) -> FloatArray:
+    def outside(self, sums: LinkSums, nearest: IntArray, shares: FloatArray) -> FloatArray:
         """The same for products from outside, by their nearest items, ``(E, m)`` each."""
         similar, likewise = _shared(sums, self._place[nearest], shares)
         prior = (self._prior[nearest] * shares).sum(axis=1)
@@ -141,7 +151,7 @@ class BlendLookup:
 
 
 def _shared(
-    sums: Sums, columns: PlaceArray | IntArray, shares: FloatArray
+    sums: LinkSums, columns: PlaceArray | IntArray, shares: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     """``(C, m)`` places and shares → what ``similar`` and ``likewise`` are, ``(C,)`` each."""
     similar = np.einsum("cm,cm->c", shares, sums.direct.take(columns))
@@ -178,3 +188,77 @@ def _padded(matrix: sparse.csr_array, rows: int) -> tuple[PlaceArray, FloatArray
     values = np.zeros(filled.shape, dtype=np.float32)
     columns[filled], values[filled] = matrix.indices, matrix.data
     return columns, values
+
+
+_MOST_ITEMS = 2_000
+"""48 MB of terms, which each worker has for itself."""
+_FEW = 20
+"""For a smaller part of the catalogue than one in so many, making the terms costs less."""
+
+
+class PairSums:
+    """The terms of all pairs of ``N`` items.
+
+    Args:
+        embeddings: ``(N, D)`` float32 of unit length.
+        vectors: ``(N, P)`` float32 of unit length, the projected embeddings.
+        pooling: the scorer's numbers.
+        temperature: τ of the content signal.
+    """
+
+    def __init__(
+        self, embeddings: FloatArray, vectors: FloatArray, pooling: Pooling, temperature: float
+    ) -> None:
+        count = len(embeddings)
+        self._pooling, self._vectors, self._temperature = pooling, vectors, temperature
+        self._near = np.exp((embeddings @ embeddings.T - 1) / np.float32(temperature))
+        # Attention and what it is paid to lie beside each other: one row has both.
+        self._attended = np.empty((count, 2, count), dtype=np.float32)
+        similarity = pooling.similarity(vectors, vectors)
+        raised, weighed = self._attended[:, 0], self._attended[:, 1]
+        np.exp((similarity - 1) * np.float32(pooling.sharpness), out=raised)
+        np.multiply(raised, similarity, out=weighed)
+
+    @classmethod
+    def of(
+        cls,
+        embeddings: FloatArray,
+        vectors: FloatArray | None,
+        pooling: Pooling | None,
+        temperature: float,
+    ) -> Self | None:
+        """None for many items, without the scorer's numbers, or where float32 is too narrow."""
+        if vectors is None or pooling is None or len(embeddings) > _MOST_ITEMS:
+            return None
+        if 2 * max(pooling.sharpness, 1 / temperature) > SAFE_EXPONENT:
+            return None
+        return cls(embeddings, vectors, pooling, temperature)
+
+    def worthwhile(self, candidates: int) -> bool:
+        """Whether so many candidates are enough to add up the rows of all items."""
+        return candidates * _FEW >= len(self._near)
+
+    def scores(self, history: IntArray, candidates: IntArray) -> FloatArray:
+        """What :meth:`Pooling.scores` gives, ``(C,)`` float32.
+
+        Args:
+            history: ``(H,)`` rows with H ≥ 1, each as often as it counts.
+            candidates: ``(C,)`` rows.
+        """
+        ones = np.ones(len(history), dtype=np.float32)
+        summed = ones @ self._attended.take(history, axis=0).reshape(len(history), -1)
+        attention, weighed = summed.reshape(2, -1).take(candidates, axis=1)
+        middle = self._vectors.take(history, axis=0).mean(axis=0)
+        mean = self._vectors.take(candidates, axis=0) @ middle
+        return self._pooling.pooled(weighed / attention, mean)
+
+    def content(self, history: IntArray, candidates: IntArray) -> FloatArray:
+        """What :func:`newshelf.nn.blend.content_signal` gives, ``(C,)`` float32.
+
+        Args:
+            history: ``(H,)`` distinct rows with H ≥ 1.
+            candidates: ``(C,)`` rows.
+        """
+        ones = np.ones(len(history), dtype=np.float32)
+        signal: FloatArray = np.log((ones @ self._near.take(history, axis=0)).take(candidates))
+        return signal

@@ -10,7 +10,7 @@
     embeddings.safetensors    ``embeddings`` (N, 512) float32
     ids.json                  the N product ids, in the same order
     training.json             losses, accuracies and duration of the run
-    knowledge/                what is known of the products (newshelf.knowledge)
+    knowledge/                what is known of the products (newshelf.attributes)
 
 The version is the SHA-256 of spec, weights and tokenizer, cut to 12 hex digits.
 """
@@ -31,8 +31,6 @@ from newshelf.nn.blend import BLEND_FILE, Blend
 from newshelf.nn.encoder import Encoder
 from newshelf.nn.scorer import SiameseScorer
 from newshelf.nn.spec import SPEC_FILE, ModelSpec, read_spec
-
-__all__ = ["KNOWLEDGE_FOLDER", "Checkpoint", "load_checkpoint", "save_checkpoint"]
 
 KNOWLEDGE_FOLDER = "knowledge"
 _VERSIONED = (SPEC_FILE, "encoder.safetensors", "scorer.safetensors", BLEND_FILE, "tokenizer.json")

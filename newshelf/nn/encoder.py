@@ -1,13 +1,292 @@
-"""The encoder: a product's picture, text and attributes to one embedding and labels."""
+"""The encoder: a product's picture, text and attributes to one embedding and labels.
 
+The three towers: pictures, texts, attributes, each to one feature vector per row.
+
+One embedding from what is known of a product; what is absent is masked.
+
+Three kinds, chosen by ``[fusion] kind``::
+
+    early       what the modalities say is put side by side, and a network reads all of it
+    late        each modality has its own embedding, and a gate weighs those that are there
+    attention   a learned query attends to the modalities that are there
+
+Early fusion: the modalities side by side, then one network over all of them.
+
+Late fusion: an embedding from each modality, then a gate that weighs them.
+
+Attention fusion: one vector from the modalities that are present.
+"""
+
+from typing import Any
+
+import timm
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoConfig, AutoModel
 
-from newshelf.nn.fusion import build_fusion
-from newshelf.nn.spec import HEADS, EncoderSpec, HeadName
-from newshelf.nn.towers import AttributeTower, ImageTower, TextTower
+from newshelf.nn.spec import (
+    ATTRIBUTE_COLUMNS,
+    HEADS,
+    AttributeInput,
+    EncoderSpec,
+    FusionSpec,
+    HeadName,
+    ImageInput,
+    TextInput,
+)
 
-__all__ = ["Encoder", "Features"]
+
+class ImageTower(nn.Module):
+    """A timm backbone without its classifier, pooled.
+
+    Shape: ``(N, 3, size, size)`` float32 → ``(N, features)``.
+    """
+
+    def __init__(self, spec: ImageInput) -> None:
+        super().__init__()
+        self.backbone = timm.create_model(spec.architecture, pretrained=False, num_classes=0)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Pooled features."""
+        features: Tensor = self.backbone(image)
+        return features
+
+
+class TextTower(nn.Module):
+    """A transformer encoder, its last layer averaged over the real tokens.
+
+    Mean pooling as in Sentence-BERT (Reimers and Gurevych, 2019).
+
+    Shape: ``input_ids`` and ``attention_mask`` ``(N, T)`` int64 → ``(N, features)``.
+    """
+
+    def __init__(self, spec: TextInput) -> None:
+        super().__init__()
+        config = AutoConfig.for_model(**dict[str, Any](spec.architecture))
+        # No loss is computed here, but a tracer that reads every attribute asks for one, and
+        # transformers warns where there is none.
+        config.loss_type = "ForMaskedLM"
+        # Eager attention is plain tensor arithmetic: both exporters keep its sizes dynamic.
+        from_config: Any = AutoModel.from_config
+        self.backbone = from_config(config, attn_implementation="eager")
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Masked mean of the last hidden states."""
+        hidden = self.backbone(
+            input_ids=input_ids, attention_mask=attention_mask, return_dict=True
+        ).last_hidden_state
+        weight = attention_mask.unsqueeze(-1).to(hidden.dtype)
+        pooled: Tensor = (hidden * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1.0)
+        return pooled
+
+
+class AttributeTower(nn.Module):
+    """One embedding table per column, side by side.
+
+    Shape: ``(B, len(ATTRIBUTE_COLUMNS))`` int64, 0 for absent →
+    ``(B, len(ATTRIBUTE_COLUMNS) * width)``, zeros for absent.
+    """
+
+    offsets: Tensor
+
+    def __init__(self, spec: AttributeInput) -> None:
+        super().__init__()
+        columns = len(ATTRIBUTE_COLUMNS)
+        self.features = columns * spec.width
+        self.table = nn.Embedding(columns * spec.buckets, spec.width)
+        # Small, so that a value first seen in serving says almost nothing.
+        nn.init.normal_(self.table.weight, std=0.02)
+        self.register_buffer("offsets", torch.arange(columns) * spec.buckets, persistent=False)
+
+    def forward(self, attributes: Tensor) -> Tensor:
+        """Embeddings of the present values."""
+        present = (attributes > 0).unsqueeze(-1)
+        rows: Tensor = self.table(attributes + self.offsets) * present
+        return rows.flatten(1)
+
+
+class EarlyFusion(nn.Module):
+    """Projected features are concatenated, and a perceptron reads them together.
+
+    With ``t_m`` the projection of modality ``m``, or zeros where it is absent, and ``p``
+    the bits that say which are present::
+
+        c = [t_1 … t_M, p]
+        embedding = normalise(A c + B gelu(C norm(c)))
+
+    The first layer sees all modalities at once, so any two may interact (Baltrušaitis et
+    al., Multimodal machine learning, 2019); what is absent is a zero it must learn about,
+    which is why the bits are there.
+
+    Shape: ``features`` one ``(B, width_m)`` per modality, ``present`` ``(B, modalities)``
+    bool → ``(B, embedding)`` float32 of unit length.
+    """
+
+    def __init__(self, spec: FusionSpec, widths: list[int], embedding: int) -> None:
+        super().__init__()
+        width = spec.width
+        joined = len(widths) * width + len(widths)
+        self.inputs = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(size), nn.Linear(size, width)) for size in widths
+        )
+        self.direct = nn.Linear(joined, embedding)
+        self.feed_forward = nn.Sequential(
+            nn.LayerNorm(joined),
+            nn.Linear(joined, 2 * width),
+            nn.GELU(),
+            nn.Dropout(spec.dropout),
+            nn.Linear(2 * width, embedding),
+        )
+
+    def forward(self, features: list[Tensor], present: Tensor) -> Tensor:
+        """The fused embedding."""
+        has = present.to(features[0].dtype)
+        tokens = torch.stack(
+            [module(rows) for module, rows in zip(self.inputs, features, strict=True)], dim=1
+        )
+        joined = torch.cat([(tokens * has.unsqueeze(-1)).flatten(1), has], dim=1)
+        return F.normalize(self.direct(joined) + self.feed_forward(joined), dim=-1)
+
+
+class LateFusion(nn.Module):
+    """Each modality is embedded by itself; a gate weighs the embeddings that are there.
+
+    With ``t_m`` the projection of modality ``m`` (Gated Multimodal Unit, Arevalo et al.,
+    2017, with a softmax over what is present)::
+
+        e_m = O (t_m + F_m(t_m))
+        g   = softmax over the present m of  w_m · norm(t_m) + b_m
+        embedding = normalise(Σ_m g_m e_m)
+
+    A modality never sees another one, so each embedding stands on its own when the others
+    are absent. Where all are, a learned vector stands in.
+
+    Shape: ``features`` one ``(B, width_m)`` per modality, ``present`` ``(B, modalities)``
+    bool → ``(B, embedding)`` float32 of unit length.
+    """
+
+    def __init__(self, spec: FusionSpec, widths: list[int], embedding: int) -> None:
+        super().__init__()
+        width = spec.width
+        self.inputs = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(size), nn.Linear(size, width)) for size in widths
+        )
+        self.feed_forward = nn.ModuleList(
+            nn.Sequential(
+                nn.LayerNorm(width),
+                nn.Linear(width, width),
+                nn.GELU(),
+                nn.Dropout(spec.dropout),
+                nn.Linear(width, width),
+            )
+            for _ in widths
+        )
+        self.gates = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 1)) for _ in widths
+        )
+        self.nothing = nn.Parameter(torch.randn(width) * 0.02)
+        self.output = nn.Linear(width, embedding)
+
+    def forward(self, features: list[Tensor], present: Tensor) -> Tensor:
+        """The fused embedding."""
+        own, gates = [], []
+        for at, rows in enumerate(features):
+            token = self.inputs[at](rows)
+            own.append(token + self.feed_forward[at](token))
+            gates.append(self.gates[at](token))
+        # Very negative instead of minus infinity, which would divide 0 by 0 where all is absent.
+        logits = torch.cat(gates, dim=1).masked_fill(~present, -1e4)
+        weights = logits.softmax(dim=1) * present
+        mixed = (weights.unsqueeze(-1) * torch.stack(own, dim=1)).sum(dim=1)
+        none = ~present.any(dim=1, keepdim=True)
+        return F.normalize(self.output(mixed + none * self.nothing), dim=-1)
+
+
+class AttentionFusion(nn.Module):
+    """A learned query attends to one token per modality; absent ones are masked.
+
+    A learned token stands beside the modalities and is never masked, so a row in which
+    everything is absent still has a finite embedding. The attention is multi-head
+    scaled dot-product (Vaswani et al., 2017), its result added to the mean of the
+    present tokens, then a feed-forward block and L2 normalisation.
+
+    Shape: ``features`` one ``(B, width_m)`` per modality, ``present`` ``(B, modalities)``
+    bool → ``(B, embedding)`` float32 of unit length.
+    """
+
+    def __init__(self, spec: FusionSpec, widths: list[int], embedding: int) -> None:
+        super().__init__()
+        width = spec.width
+        self.heads = spec.heads
+        self.inputs = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(size), nn.Linear(size, width)) for size in widths
+        )
+        self.modality = nn.Parameter(torch.randn(len(widths), width) * 0.02)
+        self.nothing = nn.Parameter(torch.randn(width) * 0.02)
+        self.query = nn.Parameter(torch.randn(width) * 0.02)
+        self.norm = nn.LayerNorm(width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.mix = nn.Linear(width, width)
+        self.feed_forward = nn.Sequential(
+            nn.LayerNorm(width),
+            nn.Linear(width, 2 * width),
+            nn.GELU(),
+            nn.Dropout(spec.dropout),
+            nn.Linear(2 * width, width),
+        )
+        self.output = nn.Linear(width, embedding)
+
+    def forward(self, features: list[Tensor], present: Tensor) -> Tensor:
+        """The fused embedding."""
+        batch = present.shape[0]
+        tokens = torch.stack(
+            [module(rows) for module, rows in zip(self.inputs, features, strict=True)], dim=1
+        )
+        tokens = (tokens + self.modality) * present.unsqueeze(-1)
+        count = present.sum(dim=1, keepdim=True).clamp(min=1).to(tokens.dtype)
+        mean = tokens.sum(dim=1) / count
+        nothing = self.nothing.expand(batch, 1, -1)
+        mixed = mean + self._attend(torch.cat([nothing, tokens], dim=1), present)
+        mixed = mixed + self.feed_forward(mixed)
+        return F.normalize(self.output(mixed), dim=-1)
+
+    def _attend(self, tokens: Tensor, present: Tensor) -> Tensor:
+        """``(B, 1 + modalities, width)`` → ``(B, width)``."""
+        batch, length, width = tokens.shape
+        key, value = self.key_value(self.norm(tokens)).chunk(2, dim=-1)
+        size = width // self.heads
+        key = key.view(batch, length, self.heads, size)
+        value = value.view(batch, length, self.heads, size)
+        query = self.query.view(self.heads, size)
+        logits = (key * query).sum(dim=-1) * size**-0.5
+        always = torch.ones_like(present[:, :1])
+        mask = torch.cat([always, present], dim=1).unsqueeze(-1)
+        weights = logits.masked_fill(~mask, -1e4).softmax(dim=1)
+        pooled = (weights.unsqueeze(-1) * value).sum(dim=1)
+        mixed: Tensor = self.mix(pooled.reshape(batch, width))
+        return mixed
+
+
+Fusion = AttentionFusion | EarlyFusion | LateFusion
+
+_KINDS: dict[str, type[AttentionFusion] | type[EarlyFusion] | type[LateFusion]] = {
+    "attention": AttentionFusion,
+    "early": EarlyFusion,
+    "late": LateFusion,
+}
+
+
+def build_fusion(spec: FusionSpec, widths: list[int], embedding: int) -> Fusion:
+    """A fusion with random weights.
+
+    Args:
+        spec: its kind and sizes.
+        widths: of the features of each modality.
+        embedding: width of the result.
+    """
+    return _KINDS[spec.kind](spec, widths, embedding)
+
 
 Features = tuple[Tensor, Tensor, Tensor, Tensor]
 """``image (B, F_i)``, ``image_present (B,)`` bool, ``text (B, F_t)``, ``text_present``."""

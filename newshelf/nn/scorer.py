@@ -8,8 +8,6 @@ from torch.nn import functional as F
 
 from newshelf.nn.spec import ScorerSpec
 
-__all__ = ["HistoryScorer", "Projector", "SiameseScorer"]
-
 
 class Projector(nn.Module):
     """The projection that history and candidates share.

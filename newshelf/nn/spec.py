@@ -13,23 +13,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from newshelf.errors import WeightsError
 from newshelf.files import read_json
 
-__all__ = [
-    "ATTRIBUTE_COLUMNS",
-    "HEADS",
-    "SPEC_FILE",
-    "AttributeInput",
-    "BlendSpec",
-    "EncoderSpec",
-    "FusionKind",
-    "FusionSpec",
-    "HeadName",
-    "ImageInput",
-    "ModelSpec",
-    "ScorerSpec",
-    "TextInput",
-    "read_spec",
-]
-
 SPEC_FILE = "model.json"
 
 FusionKind = Literal["early", "late", "attention"]

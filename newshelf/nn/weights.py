@@ -22,10 +22,8 @@ from transformers.utils import logging as transformers_logging
 
 from newshelf.config import ImageTowerSettings, TextTowerSettings
 from newshelf.errors import WeightsError
+from newshelf.nn.encoder import ImageTower, TextTower
 from newshelf.nn.spec import ImageInput, TextInput
-from newshelf.nn.towers import ImageTower, TextTower
-
-__all__ = ["PACKAGED_IMAGE", "LoadedText", "load_image_tower", "load_text_tower"]
 
 PACKAGED_IMAGE = "tf_efficientnet_lite0"
 _IMAGE_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"

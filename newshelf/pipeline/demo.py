@@ -3,10 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from newshelf.catalog import Catalog
+from newshelf.catalog.catalog import Catalog
 from newshelf.catalog.schema import ENCODABLE
-
-__all__ = ["Demo", "pick_demo"]
 
 _HISTORY = 3
 

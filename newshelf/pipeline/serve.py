@@ -1,28 +1,180 @@
-"""From a catalogue to a server that answers: what ``./run serve`` does."""
+"""From a catalogue to a server that answers: what ``./run serve`` does.
+
+Puts the gateway before a running TorchServe.
+
+Starts the controller of rollouts behind a gateway, and says what a start serves.
+"""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from newshelf.catalog import read_catalog
+from newshelf.catalog.catalog import read_catalog
 from newshelf.config import Settings
 from newshelf.errors import ServerError
-from newshelf.pipeline.controller import add_controller, served_archives
+from newshelf.files import write_private
+from newshelf.gateway.fallback import write_popular
+from newshelf.gateway.keys import KeyFile
 from newshelf.pipeline.demo import Demo, pick_demo
-from newshelf.pipeline.gateway import add_gateway
-from newshelf.pipeline.stages import Jobs, plan_stages
-from newshelf.pipeline.update import bring_up_to_date
+from newshelf.pipeline.stages import Jobs, archive_paths, bring_up_to_date, plan_stages
 from newshelf.pipeline.workspace import ROOT, Workspace
+from newshelf.rollout.versions import PromotedFile
 from newshelf.server.client import Client
+from newshelf.server.controller import ControllerPlan, start_controller
+from newshelf.server.gateway import GatewayPlan, start_gateway, wait_for_gateway
 from newshelf.server.ports import Ports
-from newshelf.server.process import is_running
-from newshelf.server.readiness import wait_until_ready
+from newshelf.server.process import is_running, stop_session
+from newshelf.server.properties import archives
 from newshelf.server.state import ServerState, running_state
-from newshelf.server.torchserve import ServerPlan, start
+from newshelf.server.torchserve import ServerPlan, start, wait_until_ready
 
-__all__ = ["Served", "serve", "stay"]
+LOCAL_KEY = "local"
+_LOCAL_RATE_PER_S = 1_000.0
+_ITEMS = ("index", "items.json")
+
+
+def add_gateway(
+    state: ServerState,
+    workspace: Workspace,
+    settings: Settings,
+    console: Console,
+    *,
+    port: int | None = None,
+) -> ServerState:
+    """Start the gateway and wait until it answers.
+
+    Args:
+        state: of the server behind it, which is ready.
+        workspace: has the index, the keys and the event store.
+        settings: of the gateway and the store.
+        console: where it is told.
+        port: instead of the settings'.
+
+    Returns:
+        The state with the gateway, written down.
+
+    Raises:
+        ServerError: the port is taken, or it did not become ready; then it is ended.
+        SettingsError: the keys cannot be read.
+    """
+    gateway = settings.gateway
+    if port is not None:
+        gateway = gateway.model_copy(update={"port": port})
+    popular = state.directory / "popular.json"
+    write_popular(workspace.export.joinpath(*_ITEMS), popular)
+    first_key(workspace)
+    plan = GatewayPlan(
+        settings=gateway,
+        logs=settings.logs,
+        limits=settings.archive.limits,
+        inference_url=state.inference_url,
+        management_url=state.management_url,
+        torchserve_keys=state.key_file,
+        api_keys=workspace.api_keys,
+        popular=popular,
+        store_url=workspace.store_url(settings),
+        spool=Path(settings.store.spool or workspace.gateway / "spool.db").absolute(),
+        spool_max_bytes=settings.store.spool_max_bytes,
+    )
+    started = start_gateway(plan, root=ROOT, directory=state.directory)
+    try:
+        with_gateway = replace(state, gateway=started)
+        # Before anything can go wrong: whoever ends the server has to find both.
+        with_gateway.save()
+        wait_for_gateway(started, timeout_s=settings.stall_s, on_wait=console.print)
+    except BaseException:
+        stop_session(started.process)
+        raise
+    console.print(f"[green]✓[/] the gateway answers at {started.url}")
+    return with_gateway
+
+
+def first_key(workspace: Workspace) -> Path:
+    """Where the key for this machine is; made when there is no key at all.
+
+    The gateway keeps its hash only; this private file is for whoever tries the gateway here.
+    """
+    path = workspace.gateway / f"{LOCAL_KEY}.key"
+    keys = KeyFile(workspace.api_keys)
+    if not keys.read():
+        now = datetime.now(UTC)
+        secret = keys.add(LOCAL_KEY, now=now, expires=None, rate_per_s=_LOCAL_RATE_PER_S)
+        write_private(path, secret + "\n")
+    return path
+
+
+_MODEL = "recommender"
+_QUESTION_K = 5
+
+
+def add_controller(
+    state: ServerState, workspace: Workspace, settings: Settings, demo: Demo
+) -> ServerState:
+    """Start the controller.
+
+    Args:
+        state: of the servers, which answer.
+        workspace: keeps the rollouts' files.
+        settings: of the controller, the gateway and the store.
+        demo: what every version is asked before shoppers are.
+
+    Returns:
+        The state with the controller, written down.
+    """
+    plan = ControllerPlan(
+        settings=settings.rollout,
+        logs=settings.logs,
+        store_url=workspace.store_url(settings),
+        torchserve=state.directory,
+        model_store=workspace.model_store,
+        promoted=workspace.promoted,
+        question={"history": demo.history, "k": _QUESTION_K},
+        longest_request_s=settings.gateway.max_timeout_ms / 1000,
+    )
+    process = start_controller(
+        plan, root=ROOT, directory=state.directory, plan_file=workspace.controller
+    )
+    try:
+        started = replace(state, controller=process)
+        started.save()
+    except BaseException:
+        stop_session(process)
+        raise
+    return started
+
+
+def served_archives(workspace: Workspace, console: Console) -> dict[str, Path]:
+    """The archive of each model: what a rollout has promoted, or else the workspace's own.
+
+    Args:
+        workspace: whose archives are made.
+        console: told when the two differ.
+
+    Raises:
+        ServerError: what was promoted is not in the model store.
+    """
+    own = archives(archive_paths(workspace.archive))
+    promoted = PromotedFile(workspace.promoted).read()
+    if promoted is None:
+        return own
+    path = workspace.model_store / f"{_MODEL}-{promoted.version}.mar"
+    if path == own[_MODEL]:
+        return own
+    if not path.is_file():
+        raise ServerError(
+            f"rollout {promoted.rollout} promoted version {promoted.version}, but {path} is gone: "
+            f"put it back, or remove {workspace.promoted} to serve {own[_MODEL].name}"
+        )
+    console.print(
+        f"serving {path.name}, which rollout {promoted.rollout} decided on; {own[_MODEL].name} of "
+        "this workspace is for ./run rollout start",
+        markup=False,
+    )
+    return own | {_MODEL: path}
 
 
 @dataclass(frozen=True)

@@ -1,48 +1,58 @@
-"""The stages from a catalogue to its archives, and what each depends on."""
+"""The stages from a catalogue to its archives, and what each depends on.
 
-from collections.abc import Callable
+Bring stages up to date, telling what is done, and why.
+"""
+
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.console import Console
+from rich.markup import escape
+
 from newshelf.config import Settings
 from newshelf.files import read_json, write_json
-from newshelf.pipeline.fingerprint import (
+from newshelf.pipeline.stage import (
     Component,
+    Inputs,
+    Stage,
     catalog_files,
     files_by_stat,
     inputs_digest,
     libraries,
+    make,
+    output_id,
     settings_values,
     sources,
+    why_stale,
 )
-from newshelf.pipeline.stage import Inputs, Stage, output_id
 from newshelf.pipeline.workspace import ROOT, Workspace
-
-__all__ = ["CODE", "SHARED_CODE", "Jobs", "Stages", "archive_paths", "plan_stages"]
 
 _ARCHIVES = "archives.json"
 _CATALOG = ("newshelf/catalog/*.py",)
 _NN = ("newshelf/nn/**/*.py",)
-_KNOWLEDGE = ("newshelf/knowledge/*.py", "newshelf/knowledge/vocabulary.tsv")
+_ATTRIBUTES = ("newshelf/attributes/*.py", "newshelf/attributes/vocabulary.tsv")
 CODE: dict[str, tuple[str, ...]] = {
     "sample": ("newshelf/sample/**/*.py", "newshelf/catalog/schema.py"),
     "train": (
         *_CATALOG,
         *_NN,
-        *_KNOWLEDGE,
-        "newshelf/transfer/**/*.py",
-        "newshelf/evaluation/ease_weights.py",
-        "newshelf/evaluation/interactions.py",
+        *_ATTRIBUTES,
+        "newshelf/training/**/*.py",
+        "newshelf/evaluation/item_to_item.py",
+        "newshelf/catalog/interactions.py",
         "newshelf/evaluation/types.py",
     ),
     "evaluate": (
         *_CATALOG,
         *_NN,
-        "newshelf/transfer/**/*.py",
+        "newshelf/training/**/*.py",
         "newshelf/evaluation/**/*.py",
-        "newshelf/evaluation/templates/*.html",
+        "newshelf/report/*.py",
+        "newshelf/report/templates/*.html",
     ),
-    "export": (*_CATALOG, *_NN, *_KNOWLEDGE, "newshelf/serving/**/*.py", "export/**/*.py"),
+    "export": (*_CATALOG, *_NN, *_ATTRIBUTES, "newshelf/serving/**/*.py", "export/**/*.py"),
     "archive": (
         "newshelf/catalog/__init__.py",
         "newshelf/catalog/clean.py",
@@ -51,10 +61,9 @@ CODE: dict[str, tuple[str, ...]] = {
         "newshelf/config.py",
         "newshelf/errors.py",
         "newshelf/files.py",
-        "newshelf/terminal.py",
-        "newshelf/validated.py",
+        "newshelf/report/tables.py",
         *_NN,
-        *_KNOWLEDGE,
+        *_ATTRIBUTES,
         "newshelf/serving/**/*.py",
         "handlers/*.py",
         "export/**/*.py",
@@ -66,7 +75,6 @@ SHARED_CODE = (
     "newshelf/config.py",
     "newshelf/errors.py",
     "newshelf/files.py",
-    "newshelf/validated.py",
 )
 """Left out of all but the archive, which carries them: they decide no number, and the
 settings' values are compared by themselves."""
@@ -264,3 +272,23 @@ def archive_paths(directory: Path) -> list[Path]:
     """The archives that the archive stage's output in ``directory`` names."""
     path = directory / _ARCHIVES
     return [Path(name) for name in read_json(path)] if path.is_file() else []
+
+
+def bring_up_to_date(stages: Sequence[Stage], console: Console) -> list[str]:
+    """Make each stage whose inputs changed; what is current is reused.
+
+    Returns:
+        The names of the stages that were made.
+    """
+    made = []
+    for stage in stages:
+        reason = why_stale(stage)
+        if reason is None:
+            console.print(f"[green]✓[/] {stage.name}: current")
+            continue
+        console.print(f"[yellow]…[/] {stage.name}: {escape(reason)}")
+        started = time.monotonic()
+        make(stage)
+        console.print(f"[green]✓[/] {stage.name}: done in {time.monotonic() - started:.1f} s")
+        made.append(stage.name)
+    return made

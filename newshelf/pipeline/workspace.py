@@ -1,4 +1,7 @@
-"""Where the artifacts of one catalogue live, and the lock that keeps runs apart."""
+"""Where the artifacts of one catalogue live, and the lock that keeps runs apart.
+
+Which server a verb without further words means.
+"""
 
 import hashlib
 import re
@@ -11,9 +14,8 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from newshelf.config import Settings
-from newshelf.errors import SetupError
-
-__all__ = ["ROOT", "WORKSPACES", "Workspace", "open_workspace"]
+from newshelf.errors import ServerError, SetupError
+from newshelf.server.state import ServerState, find_running, running_state
 
 ROOT = Path(__file__).resolve().parents[2]
 """The repository."""
@@ -147,3 +149,26 @@ def open_workspace(
 def _name(folder: Path) -> str:
     slug = re.sub(r"[^a-z0-9]+", "-", folder.name.lower()).strip("-") or "catalog"
     return f"{slug}-{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"
+
+
+def servers(catalog: Path | None, workspace: Path | None) -> list[ServerState]:
+    """The running servers: the one of ``catalog`` or ``workspace``, or else all of them."""
+    if catalog is None and workspace is None:
+        return find_running(WORKSPACES)
+    state = running_state(open_workspace(catalog, override=workspace).server)
+    return [] if state is None else [state]
+
+
+def only_server(catalog: Path | None, workspace: Path | None) -> ServerState:
+    """The one that runs.
+
+    Raises:
+        ServerError: none runs, or several do.
+    """
+    found = servers(catalog, workspace)
+    if not found:
+        raise ServerError("no server is running; ./run serve --detach starts one")
+    if len(found) > 1:
+        catalogs = ", ".join(state.catalog for state in found)
+        raise ServerError(f"several servers run ({catalogs}); say which with --catalog")
+    return found[0]

@@ -11,10 +11,8 @@ from pathlib import Path
 
 from newshelf.config import LogSettings
 from newshelf.errors import NewshelfError
-from newshelf.server.controller_plan import read_controller_plan
-from newshelf.server.logs import rotate_own
-
-__all__ = ["main", "watch"]
+from newshelf.server.controller import read_controller_plan
+from newshelf.server.process import rotate_own
 
 _LOOK_S, _PAUSE_S = 0.2, 1.0
 
@@ -23,7 +21,7 @@ def watch(plan: Path, logs: LogSettings) -> None:
     """Keep a controller running until SIGTERM or SIGINT.
 
     Args:
-        plan: a file of ``newshelf.server.controller_plan``.
+        plan: a file of ``newshelf.server.controller``.
         logs: how large its log gets.
     """
     ended = threading.Event()

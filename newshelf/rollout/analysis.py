@@ -1,19 +1,74 @@
-"""All figures that a decision stands on, in one place: the report shows the same."""
+"""All figures that a decision stands on, in one place: the report shows the same.
+
+What the variants show: coverage and diversity, compared at equal size.
+
+More answers show more products. The larger variant is therefore thinned to the size of the
+smaller one, on paper: rarefaction.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.special import gammaln
 
 from newshelf.rollout.guardrails import GuardrailResult, check_guardrails
+from newshelf.rollout.metric_results import MetricResult, measure_all
 from newshelf.rollout.plan import Plan, Signal
-from newshelf.rollout.results import MetricResult, measure_all
-from newshelf.rollout.sample_ratio import SampleRatio, sample_ratio
-from newshelf.rollout.signals import shown
-from newshelf.rollout.totals import Observation, UnitTotals, VariantHealth
+from newshelf.rollout.sequential import SampleRatio, sample_ratio
+from newshelf.store.records import Observation, UnitTotals, VariantHealth
 
-__all__ = ["Analysis", "HeavyUnit", "SignalResult", "analyse"]
+
+@dataclass(frozen=True)
+class CatalogExposure:
+    """What one variant shows."""
+
+    coverage: float
+    """Expected number of different products in a sample of the size compared at."""
+    diversity: float
+    """Effective number of products, exp(entropy)."""
+
+
+def catalog_exposure(items: Mapping[str, int], size: int) -> CatalogExposure:
+    """Describe a variant.
+
+    Args:
+        items: how often each product was shown; not empty.
+        size: products shown, at which variants are compared; at most the sum of ``items``.
+    """
+    counts = np.fromiter((count for count in items.values() if count), dtype=np.float64)
+    return CatalogExposure(rarefied_items(counts, size), effective_items(counts))
+
+
+def rarefied_items(counts: NDArray[np.float64], size: int) -> float:
+    """Different products that a sample of ``size`` without replacement has on average.
+
+    Hurlbert (1971), with N = Σ counts::
+
+        Σ_i 1 - C(N - n_i, size) / C(N, size)
+    """
+    total = counts.sum()
+    left = total - counts
+    possible = left >= size
+    log_missed = (
+        gammaln(left[possible] + 1)
+        - gammaln(left[possible] - size + 1)
+        - gammaln(total + 1)
+        + gammaln(total - size + 1)
+    )
+    return float(len(counts) - np.exp(log_missed).sum())
+
+
+def effective_items(counts: NDArray[np.float64]) -> float:
+    """exp(-Σ p·ln p), p = counts / Σ counts: Hill's number of order 1 (Hill 1973; Jost 2006).
+
+    As many products, shown alike, would be as diverse.
+    """
+    p = counts / counts.sum()
+    return float(np.exp(-(p * np.log(p)).sum()))
+
 
 _HEAVY_SHARE = 0.01
 """Of a variant's answers."""
@@ -125,6 +180,7 @@ def _signal(signal: Signal, control: VariantHealth, challenger: VariantHealth) -
     if size < signal.min_shown:
         return SignalResult(signal.metric, math.nan, math.nan, least, raised=False)
     a, b = (
-        float(getattr(shown(health.items, size), signal.metric)) for health in (control, challenger)
+        float(getattr(catalog_exposure(health.items, size), signal.metric))
+        for health in (control, challenger)
     )
     return SignalResult(signal.metric, a, b, least, raised=b < least * a)

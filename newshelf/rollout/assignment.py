@@ -15,9 +15,7 @@ import secrets
 from hashlib import blake2b
 from typing import Literal
 
-from newshelf.rollout.split import BUCKETS, Assigned, Split
-
-__all__ = ["HOLDOUT_SALT", "assign", "bucket_of", "new_salt"]
+from newshelf.store.records import BUCKETS, Assigned, TrafficSplit
 
 HOLDOUT_SALT = "newshelf holdout"
 _SALT_BYTES = 16
@@ -38,7 +36,7 @@ def bucket_of(salt: str, unit: str) -> int:
     return int.from_bytes(digest, "little") % BUCKETS
 
 
-def assign(split: Split, unit: str) -> Assigned:
+def assign(split: TrafficSplit, unit: str) -> Assigned:
     """Where a unit belongs.
 
     Args:

@@ -4,28 +4,178 @@ What is to be is written down, and what is follows at every look. A controller t
 anywhere leaves a written state, and whoever comes next goes on from it. One lease per rollout
 lets one controller act, and a change is only written while the lease is held and nobody has
 changed the rollout meanwhile.
+
+Makes TorchServe follow a rollout, and only while the lease is held.
+
+Each step may be done again: what is so already is left as it is.
+
+Gathers what a decision looks at.
 """
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from newshelf.errors import NewshelfError, RolloutError, ServerError, Unavailable
-from newshelf.rollout.acting import Acting, versions_of
-from newshelf.rollout.commands import command
-from newshelf.rollout.decide import decide, next_state
-from newshelf.rollout.look import Look, look_of
-from newshelf.rollout.observing import observe_rollout
-from newshelf.rollout.outcomes import pause
+from newshelf.rollout.decide import decide, next_state, pause
+from newshelf.rollout.guardrails import level_of, lowest_p99
+from newshelf.rollout.history import Snapshot, snapshot_of
+from newshelf.rollout.operations import command
 from newshelf.rollout.plan import Plan
 from newshelf.rollout.state import OVER, RolloutState, split_of
-from newshelf.rollout.store import EventStore, RolloutRow
-from newshelf.rollout.versions import Versions
-from newshelf.server.promoted import PromotedFile
+from newshelf.rollout.versions import PromotedFile, Versions
+from newshelf.store.records import Observation
+from newshelf.store.rollouts import RolloutRow
+from newshelf.store.store import EventStore
 
-__all__ = ["Controller", "Timing"]
+_WARM_UP_REQUESTS = 20
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Which version answers everybody when a rollout ends as it stands, and which none."""
+
+    winner: str
+    loser: str
+
+
+def versions_of(plan: Plan, state: RolloutState) -> Ending:
+    """The challenger wins by being promoted, and control otherwise."""
+    if state.phase == "promoted":
+        return Ending(plan.challenger, plan.control)
+    return Ending(plan.control, plan.challenger)
+
+
+class VersionActions:
+    """The hands of one controller, for one rollout.
+
+    Every method may raise ``ServerError`` when TorchServe does not do it, ``RolloutError`` when
+    an archive is gone, and what ``hold`` raises.
+
+    Args:
+        versions: the model server.
+        promoted: what the next start serves.
+        hold: prolongs the lease; raises when another controller has it.
+    """
+
+    def __init__(
+        self, versions: Versions, promoted: PromotedFile, hold: Callable[[], None]
+    ) -> None:
+        self._versions = versions
+        self._promoted = promoted
+        self._hold = hold
+
+    def prepare(self, plan: Plan) -> str | None:
+        """Load the challenger, warm it up and check it. Returns what is still missing."""
+        self._load(plan.challenger)
+        return self._versions.obstacle(plan.challenger, requests=_WARM_UP_REQUESTS)
+
+    def keep_running(self, plan: Plan, state: RolloutState) -> str | None:
+        """Load what is missing, as after a restart, and ask both versions.
+
+        Returns:
+            Why they are not ready; None when both answer.
+        """
+        for version in (plan.control, plan.challenger):
+            self._load(version)
+        if state.phase != "promoting":
+            # A promotion may have been broken off after the default was changed.
+            self._answer_by_control(plan, state)
+        requests = _WARM_UP_REQUESTS if state.phase == "promoting" else 1
+        return self._versions.obstacle(plan.control) or self._versions.obstacle(
+            plan.challenger, requests=requests
+        )
+
+    def promote(self, plan: Plan, state: RolloutState) -> None:
+        """Let the challenger answer what names no version, now and after a restart."""
+        self._set_default(plan.challenger)
+        self._hold()
+        self._promoted.promote(plan.challenger, state.rollout, plan.control)
+
+    def go_back(self, plan: Plan, state: RolloutState) -> str | None:
+        """The same for control, once it answers. Returns what is still missing."""
+        self._load(plan.control)
+        if obstacle := self._versions.obstacle(plan.control):
+            return obstacle
+        self._answer_by_control(plan, state)
+        return None
+
+    def settle(self, plan: Plan, state: RolloutState) -> None:
+        """Let the winner answer, whatever a crash has left.
+
+        Raises:
+            ServerError: it does not answer yet.
+        """
+        if state.phase == "promoted":
+            self._load(plan.challenger)
+            self.promote(plan, state)
+        elif obstacle := self.go_back(plan, state):
+            raise ServerError(obstacle)
+
+    def unload(self, version: str) -> None:
+        """Forget a version; its requests must be done."""
+        self._hold()
+        self._versions.unload(version)
+
+    def _answer_by_control(self, plan: Plan, state: RolloutState) -> None:
+        self._set_default(plan.control)
+        self._hold()
+        self._promoted.take_back(state.rollout)
+
+    def _load(self, version: str) -> None:
+        if version not in self._versions.loaded():
+            self._hold()
+            self._versions.load(version)
+
+    def _set_default(self, version: str) -> None:
+        if self._versions.default() != version:
+            self._hold()
+            self._versions.set_default(version)
+
+
+def observe_rollout(
+    store: EventStore,
+    plan: Plan,
+    state: RolloutState,
+    *,
+    now: datetime,
+    before_window_s: float,
+    versions_ready: bool,
+) -> Observation:
+    """What came of a rollout so far.
+
+    Args:
+        store: holds the records.
+        plan: of the rollout.
+        state: where it stands; what is counted by step is counted from its ``since`` on.
+        now: with its time zone.
+        before_window_s: of the covariates, see ``EventStore.observe``.
+        versions_ready: whether both versions answer.
+    """
+    name = state.rollout
+    seen = store.observe(name, step_since=state.since, before_window_s=before_window_s)
+    return Observation(
+        seconds_in_step=(now - state.since).total_seconds(),
+        totals=seen.totals,
+        health=seen.health,
+        double_exposed=seen.double_exposed,
+        shadow=_shadow(store, plan, state) if state.serving == "shadow" else {},
+        versions_ready=versions_ready,
+        credits=store.credits(name) if plan.interleaving else {},
+    )
+
+
+def _shadow(store: EventStore, plan: Plan, state: RolloutState) -> dict[str, float]:
+    seen, latencies_ms = store.shadow(state.rollout, since=state.since)
+    if seen:
+        low_ms = lowest_p99(latencies_ms, round(seen["requests"]), level_of(plan))
+        if math.isfinite(low_ms):
+            seen["p99_low_ms"] = low_ms
+    return seen
+
 
 _LOG = logging.getLogger(__name__)
 
@@ -55,7 +205,7 @@ class _Turn:
     row: RolloutRow
     plan: Plan
     state: RolloutState
-    acting: Acting
+    acting: VersionActions
 
 
 class Controller:
@@ -136,7 +286,7 @@ class Controller:
 
     def _read(self, name: str) -> _Turn:
         row = self._store.rollout(name)
-        acting = Acting(self._versions, self._promoted, lambda: self._hold(name))
+        acting = VersionActions(self._versions, self._promoted, lambda: self._hold(name))
         return _Turn(row, *_parsed(row), acting)
 
     def _prepare(self, turn: _Turn) -> None:
@@ -174,7 +324,7 @@ class Controller:
             raise
         del self._failed[state.rollout]
         changed = next_state(state, decision, now)
-        self._keep(state, look_of(state, observation, decision), at_once=changed != state)
+        self._keep(state, snapshot_of(state, observation, decision), at_once=changed != state)
         if changed == state:
             return
         if changed.phase == "promoted":
@@ -246,7 +396,7 @@ class Controller:
     def _seconds_in(self, state: RolloutState) -> float:
         return (self._clock() - state.since).total_seconds()
 
-    def _keep(self, state: RolloutState, look: Look, *, at_once: bool) -> None:
+    def _keep(self, state: RolloutState, look: Snapshot, *, at_once: bool) -> None:
         now, last = self._clock(), self._kept_at.get(state.rollout)
         if at_once or last is None or (now - last).total_seconds() >= self._timing.look_s:
             self._store.add_look(state.rollout, look.model_dump_json())

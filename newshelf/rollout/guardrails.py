@@ -14,11 +14,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from newshelf.rollout.plan import Guardrail, Plan
-from newshelf.rollout.quantiles import level_when_halved, lower_quantile, upper_quantile
-from newshelf.rollout.shares import log_evidence_above, lower_bound, upper_bound
-from newshelf.rollout.totals import Floats, VariantHealth, halvings
-
-__all__ = ["GuardrailResult", "check_guardrails", "level_of", "lowest_p99", "share_exceeds"]
+from newshelf.rollout.sequential import (
+    level_when_halved,
+    log_evidence_above,
+    lower_bound,
+    lower_quantile,
+    upper_bound,
+    upper_quantile,
+)
+from newshelf.store.records import Floats, VariantHealth, halvings
 
 _P99 = 0.99
 

@@ -1,17 +1,59 @@
-"""What happened in a rollout, from its journal and the looks that were kept."""
+"""What happened in a rollout, from its journal and the looks that were kept.
 
-from collections.abc import Sequence
+One look at a rollout, as it is kept for status and report.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 
-from newshelf.rollout.analysis import Analysis
-from newshelf.rollout.look import Look, read_look
-from newshelf.rollout.plan import Plan
-from newshelf.rollout.state import RolloutState
-from newshelf.rollout.store import EventStore, JournalEntry, RolloutRow
+from pydantic import BaseModel, ConfigDict
 
-__all__ = ["History", "Moment", "Stretch", "read_history"]
+from newshelf.rollout.analysis import Analysis
+from newshelf.rollout.decide import Decision, Outcome
+from newshelf.rollout.plan import Plan
+from newshelf.rollout.state import Phase, RolloutState
+from newshelf.store.records import Observation
+from newshelf.store.rollouts import JournalEntry, KeptLook, RolloutRow
+from newshelf.store.store import EventStore
+
+
+class Snapshot(BaseModel):
+    """What was seen, and what was decided."""
+
+    # Intervals that know nothing yet are infinite, which plain JSON cannot say. Looks of earlier
+    # versions have other fields, and are still shown.
+    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="strings")
+
+    phase: Phase
+    """As it was when it was looked at."""
+    step: int
+    outcome: Outcome
+    reason: str
+    analysis: Analysis | None = None
+    shadow: Mapping[str, float] = {}
+    """See ``Observation.shadow``."""
+    versions_ready: bool
+
+
+def snapshot_of(state: RolloutState, observation: Observation, decision: Decision) -> Snapshot:
+    """What is kept of one decision."""
+    return Snapshot(
+        phase=state.phase,
+        step=state.step,
+        outcome=decision.outcome,
+        reason=decision.reason,
+        analysis=decision.analysis,
+        shadow=observation.shadow,
+        versions_ready=observation.versions_ready,
+    )
+
+
+def read_snapshot(kept: KeptLook) -> tuple[datetime, Snapshot]:
+    """When it was, and what was seen."""
+    return kept.at, Snapshot.model_validate_json(kept.look)
+
 
 _MOST_LOOKS = 600
 """As many as a picture can show."""
@@ -45,29 +87,29 @@ class Moment:
 
 
 @dataclass(frozen=True)
-class History:
+class RolloutHistory:
     """The whole rollout."""
 
     plan: Plan
     state: RolloutState
     stretches: Sequence[Stretch]
     moments: Sequence[Moment]
-    shadow: Look | None
+    shadow: Snapshot | None
     """The last look at copies; None without a shadow phase."""
 
 
-def read_history(store: EventStore, row: RolloutRow) -> History:
+def read_history(store: EventStore, row: RolloutRow) -> RolloutHistory:
     """Read it.
 
     Args:
         store: holds journal and looks.
         row: of the rollout.
     """
-    looks = [read_look(kept) for kept in store.looks(row.name, most=_MOST_LOOKS)]
+    looks = [read_snapshot(kept) for kept in store.looks(row.name, most=_MOST_LOOKS)]
     plan = Plan.model_validate_json(row.plan)
     journal = store.journal(row.name)
     last = max([row.updated_at, *(at for at, _ in looks)])
-    return History(
+    return RolloutHistory(
         plan=plan,
         state=RolloutState.model_validate_json(row.state),
         stretches=_stretches(plan, journal, last),

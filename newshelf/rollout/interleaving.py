@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
-__all__ = ["Drafted", "Team", "credit", "draft_propensities", "team_draft"]
-
 Team = Literal["control", "challenger"]
 _OTHER: dict[Team, Team] = {"control": "challenger", "challenger": "control"}
 

@@ -26,15 +26,6 @@ from scipy.stats import norm
 
 from newshelf.errors import EvidenceError
 
-__all__ = [
-    "Estimator",
-    "LoggedRows",
-    "OffPolicyEstimate",
-    "RewardModel",
-    "effective_sample_size",
-    "estimate",
-]
-
 Floats = NDArray[np.float64]
 Estimator = Literal["ips", "snips", "doubly_robust"]
 

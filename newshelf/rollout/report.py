@@ -1,16 +1,26 @@
-"""A rollout as one HTML page that needs nothing else."""
+"""A rollout as one HTML page that needs nothing else.
 
+The pictures of a rollout's report.
+"""
+
+import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from newshelf.evaluation.html import to_html
-from newshelf.evaluation.page import Page, Picture, Section
-from newshelf.evaluation.tables import Cell, Table
+from matplotlib.axes import Axes
+
 from newshelf.files import write_aside
+from newshelf.report.page import Cell, Page, Picture, ReportTable, Section, to_html
+from newshelf.report.plots import COLOURS, MUTED, new_figure, save
 from newshelf.rollout.analysis import Analysis
-from newshelf.rollout.figures import (
+from newshelf.rollout.findings import MOST_TOLD
+from newshelf.rollout.history import Moment, RolloutHistory, Stretch, read_history
+from newshelf.rollout.metric_results import MetricResult
+from newshelf.rollout.plan import Plan
+from newshelf.rollout.state import PHASES
+from newshelf.rollout.tables import (
     GUARDRAIL_HEADER,
     METRIC_HEADER,
     SIGNAL_HEADER,
@@ -19,13 +29,161 @@ from newshelf.rollout.figures import (
     metric_rows,
     signal_rows,
 )
-from newshelf.rollout.history import History, read_history
-from newshelf.rollout.plan import Plan
-from newshelf.rollout.report_figures import draw_metric, draw_shares
-from newshelf.rollout.state import PHASES
-from newshelf.rollout.store import EventStore, RolloutRow
+from newshelf.store.rollouts import RolloutRow
+from newshelf.store.store import EventStore
 
-__all__ = ["write_report"]
+_CONTROL, _CHALLENGER = COLOURS[0], COLOURS[1]
+_WIDTH_IN = 9.5
+_ROOM = 1.25
+"""Of the picture's height to what is known at the end."""
+_TITLES = 12
+"""That have room side by side."""
+_UNITS = ((2 * 86400.0, 86400.0, "days"), (2 * 3600.0, 3600.0, "hours"), (120.0, 60.0, "minutes"))
+"""From how many seconds on, how many seconds, and what it is called."""
+
+
+def draw_shares(stretches: Sequence[Stretch], path: Path) -> None:
+    """Write a PNG: the share of the units of each variant over time.
+
+    Args:
+        stretches: of the whole rollout, in order.
+        path: of the PNG.
+    """
+    start = stretches[0].begins
+    scale_s, unit = _time_unit((stretches[-1].ends - start).total_seconds())
+    times = [(one.begins - start).total_seconds() / scale_s for one in stretches]
+    times.append((stretches[-1].ends - start).total_seconds() / scale_s)
+    figure = new_figure(_WIDTH_IN, 3.4)
+    axes = figure.add_subplot()
+    # The last stretch is drawn to its end.
+    control, challenger, default = (
+        [getattr(one, name) for one in (*stretches, stretches[-1])]
+        for name in ("control", "challenger", "default")
+    )
+    axes.stackplot(
+        times,
+        challenger,
+        default,
+        control,
+        step="post",
+        labels=["challenger", "not counted", "control"],
+        colors=[_CHALLENGER, MUTED, _CONTROL],
+        alpha=0.85,
+    )
+    for time, one in zip(times, stretches, strict=False):
+        axes.axvline(time, color="white", linewidth=0.8)
+        _title(axes, one, time, times[-1] * scale_s)
+    axes.set_xlim(0, max(times[-1], 1e-9))
+    axes.set_ylim(0, 1)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.set_xlabel(f"{unit} since the start")
+    axes.set_ylabel("share of the units")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    save(figure, path)
+
+
+def draw_metric(
+    name: str, moments: Sequence[Moment], stretches: Sequence[Stretch], path: Path
+) -> bool:
+    """Write a PNG: the effect with its confidence sequence at every look that knew it.
+
+    Args:
+        name: of the success metric.
+        moments: looks with an analysis, in order.
+        stretches: of the whole rollout, whose beginnings are marked.
+        path: of the PNG.
+
+    Returns:
+        False when no look knew it: nothing was written.
+    """
+    if not moments:
+        return False
+    # From the first request that was split on: before it there is nothing to know.
+    start = next((one.begins for one in stretches if one.control), stretches[0].begins)
+    end_s = (moments[-1].at - start).total_seconds()
+    scale_s, unit = _time_unit(end_s)
+    known = [
+        (_since(start, moment.at, scale_s), result)
+        for moment in moments
+        for result in moment.analysis.metrics
+        if result.metric == name and math.isfinite(result.effect)
+    ]
+    if not known:
+        return False
+    figure = new_figure(_WIDTH_IN, 3.4)
+    axes = figure.add_subplot()
+    times = [time for time, _ in known]
+    results = [result for _, result in known]
+    axes.fill_between(
+        times,
+        [one.low for one in results],
+        [min(one.high, 2 * MOST_TOLD) for one in results],
+        color=_CHALLENGER,
+        alpha=0.18,
+        linewidth=0,
+        label="confidence sequence",
+    )
+    axes.plot(times, [one.effect for one in results], color=_CHALLENGER, label="effect")
+    if len(times) == 1:
+        only = results[0]
+        axes.vlines(
+            times,
+            only.low,
+            min(only.high, 2 * MOST_TOLD),
+            color=_CHALLENGER,
+            alpha=0.4,
+            linewidth=4,
+        )
+        axes.plot(times, [only.effect], "o", color=_CHALLENGER)
+    axes.axhline(0, color="#444b57", linewidth=1)
+    axes.set_xlim(0, max(end_s / scale_s, 1e-9))
+    for one in stretches:
+        time = _since(start, one.begins, scale_s)
+        if 0 <= time < end_s / scale_s:
+            axes.axvline(time, color="#9aa1ad", linewidth=0.9, linestyle=":")
+            _title(axes, one, time, end_s)
+    _focus(axes, results)
+    points = name == "preference"
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:+.2f}" if points else f"{value:+.0%}")
+    axes.set_xlabel(f"{unit} since the first shopper saw the challenger")
+    axes.set_ylabel("distance from one half" if points else "challenger over control")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#e6e8ec", linewidth=0.8)
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    save(figure, path)
+    return True
+
+
+def _title(axes: Axes, stretch: Stretch, time: float, span_s: float) -> None:
+    """Above its beginning, unless it is too short for it in a picture of ``span_s``."""
+    if (stretch.ends - stretch.begins).total_seconds() > span_s / _TITLES:
+        axes.text(
+            time, 1.02, f" {stretch.title}", fontsize=9, va="bottom",
+            transform=axes.get_xaxis_transform(),
+        )  # fmt: skip
+
+
+def _focus(axes: Axes, results: Sequence[MetricResult]) -> None:
+    """The first looks know next to nothing; what was known in the middle sets the scale."""
+    middle = results[len(results) // 2 :]
+    bounds = [value for one in middle for value in (one.low, one.high) if math.isfinite(value)]
+    bounds += [one.effect for one in results] + [0.0]
+    low, high = min(bounds), min(max(bounds), MOST_TOLD)
+    centre, half = (low + high) / 2, max((high - low) / 2, 1e-6) * _ROOM
+    axes.set_ylim(centre - half, centre + half)
+
+
+def _time_unit(span_s: float) -> tuple[float, str]:
+    for least_s, scale_s, name in _UNITS:
+        if span_s >= least_s:
+            return scale_s, name
+    return 1.0, "seconds"
+
+
+def _since(start: datetime, at: datetime, scale_s: float) -> float:
+    return (at - start).total_seconds() / scale_s
+
 
 _NOT_YET = "The controller has not analysed anything yet."
 
@@ -46,7 +204,7 @@ def write_report(store: EventStore, row: RolloutRow, path: Path) -> None:
         aside.write_text(text, encoding="utf-8")
 
 
-def _page(row: RolloutRow, history: History, folder: Path) -> Page:
+def _page(row: RolloutRow, history: RolloutHistory, folder: Path) -> Page:
     plan = history.plan
     last = history.moments[-1].analysis if history.moments else None
     sections = [
@@ -67,7 +225,7 @@ def _page(row: RolloutRow, history: History, folder: Path) -> Page:
     return Page(f"Rollout {row.name}", facts, [], sections)
 
 
-def _decision(history: History) -> Section:
+def _decision(history: RolloutHistory) -> Section:
     state = history.state
     phase = state.phase.replace("_", " ")
     if state.resumes_to is not None:
@@ -79,7 +237,7 @@ def _decision(history: History) -> Section:
     )
 
 
-def _timeline(history: History, folder: Path) -> Section:
+def _timeline(history: RolloutHistory, folder: Path) -> Section:
     file = "shares.png"
     draw_shares(history.stretches, folder / file)
     caption = (
@@ -97,11 +255,11 @@ def _timeline(history: History, folder: Path) -> Section:
         for one in history.stretches
     ]
     header = ("step", "began", "lasted", "challenger", "why it began")
-    table = Table("Steps", header, rows, words=frozenset({4}))
+    table = ReportTable("Steps", header, rows, words=frozenset({4}))
     return Section("Timeline", tables=[table], pictures=[Picture(file, caption)])
 
 
-def _metrics(history: History, last: Analysis | None, folder: Path) -> Section:
+def _metrics(history: RolloutHistory, last: Analysis | None, folder: Path) -> Section:
     pictures = []
     for place, success in enumerate(history.plan.success):
         file = f"metric-{place}.png"
@@ -126,7 +284,7 @@ def _metrics(history: History, last: Analysis | None, folder: Path) -> Section:
     )
 
 
-def _guardrails(history: History, last: Analysis | None) -> Section:
+def _guardrails(history: RolloutHistory, last: Analysis | None) -> Section:
     if last is None:
         return Section("Guardrails", text=_NOT_YET)
     broken = next(
@@ -144,11 +302,11 @@ def _guardrails(history: History, last: Analysis | None) -> Section:
     return Section("Guardrails", text=text, tables=[table], verdict=verdict)
 
 
-def _copies(history: History) -> Section:
+def _copies(history: RolloutHistory) -> Section:
     seen = {} if history.shadow is None else history.shadow.shadow
     rows = [[Cell(name.replace("_", " ")), Cell(f"{value:.4g}")] for name, value in seen.items()]
     text = "What the challenger answered to copies, before any shopper saw it."
-    return Section("Shadow", text=text, tables=[Table("At its end", ("", "value"), rows)])
+    return Section("Shadow", text=text, tables=[ReportTable("At its end", ("", "value"), rows)])
 
 
 def _signals(last: Analysis) -> Section:
@@ -163,7 +321,7 @@ def _plan(plan: Plan) -> Section:
     # Who tests is nobody's business.
     given = plan.model_dump(mode="json", exclude={"overrides"}, exclude_none=True)
     rows = [[Cell(name), Cell(text)] for name, text in _fields("", given)]
-    table = Table("As it was given", ("field", "value"), rows, words=frozenset({1}))
+    table = ReportTable("As it was given", ("field", "value"), rows, words=frozenset({1}))
     return Section("Plan", tables=[table])
 
 
@@ -179,8 +337,8 @@ def _fields(name: str, value: object) -> Iterator[tuple[str, str]]:
         yield name, f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _table(heading: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    return Table(heading, header, [[Cell(text) for text in row] for row in rows])
+def _table(heading: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> ReportTable:
+    return ReportTable(heading, header, [[Cell(text) for text in row] for row in rows])
 
 
 def _span(span: timedelta) -> str:

@@ -13,12 +13,9 @@ from pathlib import Path
 
 from newshelf.errors import NewshelfError, Unavailable
 from newshelf.rollout.controller import Controller, Timing
-from newshelf.rollout.store import EventStore
-from newshelf.rollout.versions import TorchServeVersions
-from newshelf.server.controller_plan import ControllerPlan, read_controller_plan
-from newshelf.server.promoted import PromotedFile
-
-__all__ = ["main", "run", "timing_of"]
+from newshelf.rollout.versions import PromotedFile, TorchServeVersions
+from newshelf.server.controller import ControllerPlan, read_controller_plan
+from newshelf.store.store import EventStore
 
 _LOG = logging.getLogger(__name__)
 _POLL_S = 3.0

@@ -7,9 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from newshelf.rollout.plan import Plan
-from newshelf.rollout.split import Split
-
-__all__ = ["OVER", "PHASES", "RUNNING", "Phase", "RolloutState", "draft", "split_of"]
+from newshelf.store.records import TrafficSplit
 
 Phase = Literal[
     "draft",
@@ -88,12 +86,12 @@ def draft(rollout: str, salt: str, at: datetime) -> RolloutState:
     return RolloutState(rollout=rollout, salt=salt, phase="draft", since=at, reason="planned")
 
 
-def split_of(plan: Plan, state: RolloutState) -> Split | None:
+def split_of(plan: Plan, state: RolloutState) -> TrafficSplit | None:
     """What the gateway does in this state; None when one version answers everybody."""
     if state.phase not in RUNNING:
         return None
     shadow = state.serving == "shadow"
-    return Split(
+    return TrafficSplit(
         rollout=state.rollout,
         salt=state.salt,
         control=plan.control,

@@ -1,4 +1,7 @@
-"""A client of a running server: it carries the token, and renews one that has expired."""
+"""A client of a running server: it carries the token, and renews one that has expired.
+
+The key file that TorchServe writes into its working directory (mode 600).
+"""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -9,10 +12,7 @@ from urllib.parse import quote
 import httpx
 
 from newshelf.errors import ServerError
-from newshelf.server.keys import Key, read_keys
-from newshelf.server.state import ServerState
-
-__all__ = ["Client"]
+from newshelf.server.state import Key, ServerState, read_keys
 
 
 class Client:

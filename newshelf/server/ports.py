@@ -7,8 +7,6 @@ from dataclasses import dataclass, fields
 
 from newshelf.errors import ServerError
 
-__all__ = ["Ports", "busy_ports", "free_port", "free_ports", "require_free", "require_port"]
-
 HOST = "127.0.0.1"
 _LAST = 65535
 

@@ -6,8 +6,6 @@ from pathlib import Path
 from newshelf.errors import ServerError
 from newshelf.server.ports import HOST, Ports
 
-__all__ = ["final_properties", "read_properties", "write_properties"]
-
 _PATHS = ("model_store", "metrics_config")
 
 

@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,71 @@ from newshelf.errors import ServerError
 from newshelf.files import read_json, write_json
 from newshelf.interrupts import uninterrupted
 from newshelf.server.gateway import GatewayState
-from newshelf.server.keys import KEY_FILE
 from newshelf.server.ports import HOST, Ports
 from newshelf.server.process import ProcessRef, is_running, stop_session
 
-__all__ = ["ServerState", "find_running", "read_state", "running_state"]
+KEY_FILE = "key_file.json"
+
+
+_OTHERS = 0o077
+
+
+@dataclass(frozen=True)
+class Key:
+    """A bearer token."""
+
+    token: str
+    expires: datetime | None
+    """With a time zone; None for the API key, which does not expire."""
+
+    def expired(self, now: datetime) -> bool:
+        """Whether TorchServe refuses it at ``now`` (with a time zone)."""
+        return self.expires is not None and self.expires <= now
+
+    def header(self) -> dict[str, str]:
+        """The HTTP header that carries it."""
+        return {"Authorization": f"Bearer {self.token}"}
+
+
+@dataclass(frozen=True)
+class Keys:
+    """One key per purpose."""
+
+    inference: Key
+    management: Key
+    api: Key
+    """Asks for new inference and management keys."""
+
+
+def read_keys(path: Path) -> Keys:
+    """Parse the key file.
+
+    Raises:
+        ServerError: it is missing, not as expected, or open to other users.
+    """
+    try:
+        if path.stat().st_mode & _OTHERS:
+            raise ServerError(f"{path} can be read by other users; restart the server")
+        table = read_json(path)
+        return Keys(
+            inference=_key(table["inference"]),
+            management=_key(table["management"]),
+            api=_key(table["API"]),
+        )
+    except OSError as error:
+        raise ServerError(
+            f"cannot read the key file {path}: {error.strerror}; is the server running "
+            "(./run status)?"
+        ) from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ServerError(f"{path} is not a key file of TorchServe 0.12: {error!r}") from error
+
+
+def _key(entry: dict[str, Any]) -> Key:
+    expires = entry.get("expiration time")
+    # Java writes nanoseconds and Z; datetime reads both, keeping microseconds.
+    return Key(entry["key"], None if expires is None else datetime.fromisoformat(expires))
+
 
 _FILE = "state.json"
 TEMP_PREFIX = "newshelf-"

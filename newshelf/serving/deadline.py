@@ -13,8 +13,6 @@ from pathlib import Path
 from newshelf.errors import DeadlineExceeded, InvalidField
 from newshelf.serving.protocol import OLD_DEADLINE_HEADER, SENT_HEADER, TIMEOUT_HEADER, RawRequest
 
-__all__ = ["check_deadline", "read_timeout", "refuse_late", "sent_now"]
-
 _MILLISECONDS = re.compile(r"[0-9]{1,12}")
 """Fewer than the milliseconds since 1970 have."""
 _BOOT, _TIME = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/time")

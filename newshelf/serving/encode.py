@@ -1,23 +1,191 @@
-"""Products to embeddings and labels: the one way in which serving calls the encoder."""
+"""Products to embeddings and labels: the one way in which serving calls the encoder.
 
+What the encoder says of a product, read from its graph's outputs.
+
+Which products share a forward of the encoder.
+
+A forward pads its texts to the longest of them, so one long description among short titles
+makes all of them cost as much. It also has a cost of its own, whatever it holds. Texts of
+like length are put together where that saves more than a further forward costs::
+
+    cost(forward) = rows with a text x longest text + FORWARD        in tokens
+
+Rows without a picture go first: their forward runs while the pictures are decoded.
+
+Embeddings of what was encoded before, kept by content and bounded in bytes.
+"""
+
+import hashlib
 import math
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 
-from newshelf.errors import DeadlineExceeded, InvalidField, NewshelfError
-from newshelf.nn.spec import EncoderSpec
-from newshelf.serving.cache import EncodingCache, content_key
-from newshelf.serving.deadline import refuse_late
-from newshelf.serving.decode import Pictures, Reader
-from newshelf.serving.encoding import Encoding, read_outputs
-from newshelf.serving.forwards import plan_forwards
-from newshelf.serving.observe import CACHE_HITS, CACHE_MISSES, UNREAD_TEXTS, Stages
-from newshelf.serving.preprocess import Content, InputBuilder
-from newshelf.serving.products import ProductInput
-from newshelf.serving.runtimes import Array, Runtime
+import cachetools
+import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["Encoding", "ProductEncoder"]
+from newshelf.errors import DeadlineExceeded, InvalidField, NewshelfError
+from newshelf.nn.spec import HEADS, EncoderSpec, HeadName
+from newshelf.serving.deadline import refuse_late
+from newshelf.serving.preprocess import Content, DecodedPictures, InputBuilder, Reader
+from newshelf.serving.products import ProductInput
+from newshelf.serving.runtimes.base import Array, Runtime
+from newshelf.serving.trace import CACHE_HITS, CACHE_MISSES, UNREAD_TEXTS, StageTimer
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """What the encoder says of one product."""
+
+    embedding: NDArray[np.float32]
+    """``(512,)``, of unit length."""
+    labels: dict[HeadName, tuple[str, float]]
+    """The likeliest class of each head, and its probability."""
+    text_unread: bool = False
+    """Whether it has a text of which the text tower knows no word."""
+
+
+def read_outputs(
+    outputs: Mapping[str, NDArray[np.float32]], spec: EncoderSpec
+) -> list[Encoding | NewshelfError]:
+    """One encoding per row; an error for a row whose embedding is not finite.
+
+    Args:
+        outputs: ``embedding (B, 512)``, and ``<head>_logits (B, classes)`` of each head.
+        spec: the heads' classes.
+    """
+    embeddings = outputs["embedding"]
+    finite = np.asarray(np.isfinite(embeddings).all(axis=1))
+    labels = [dict[HeadName, tuple[str, float]]() for _ in embeddings]
+    for head in HEADS:
+        if classes := spec.labels.get(head):
+            likeliest = zip(*_likeliest(outputs[f"{head}_logits"]), strict=True)
+            for row, (score, index) in zip(labels, likeliest, strict=True):
+                row[head] = (classes[index], round(score, 6))
+    return [
+        Encoding(embedding, row)
+        if good
+        else NewshelfError("the model gave no finite embedding for this product")
+        for embedding, row, good in zip(embeddings, labels, finite, strict=True)
+    ]
+
+
+def _likeliest(logits: NDArray[np.float32]) -> tuple[list[float], list[int]]:
+    """Of each row the largest softmax, and where it is."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    scores = powers.max(axis=1) / powers.sum(axis=1)
+    return scores.tolist(), logits.argmax(axis=1).tolist()
+
+
+FORWARD = 40
+"""What one more forward costs, in tokens of text."""
+
+
+def plan_forwards(
+    lengths: Sequence[int], pictured: Sequence[bool], *, max_rows: int, max_pictures: int
+) -> list[list[int]]:
+    """Split rows into forwards so that the sum of their costs is the least.
+
+    Args:
+        lengths: tokens of each row; 0 without a text.
+        pictured: which rows have a picture.
+        max_rows: in one forward.
+        max_pictures: in one forward; fewer let its run overlap with more of the decoding.
+
+    Returns:
+        Row numbers, each in one forward.
+    """
+    rows = sorted(range(len(lengths)), key=lambda row: (pictured[row], lengths[row]))
+    first_pictured = sum(not has for has in pictured)
+    return [
+        *_split(rows[:first_pictured], lengths, max_rows),
+        *_split(rows[first_pictured:], lengths, min(max_rows, max_pictures)),
+    ]
+
+
+def _split(rows: Sequence[int], lengths: Sequence[int], most: int) -> list[list[int]]:
+    """The cheapest split of ``rows``, which are sorted by length, by dynamic programming."""
+    texts = sum(not lengths[row] for row in rows)
+    best = [0]
+    start_of = [0]
+    for end in range(1, len(rows) + 1):
+        longest = lengths[rows[end - 1]]
+        costs = {
+            # Rows without a text come first, so those before `texts` are not padded.
+            start: best[start] + FORWARD + (end - max(start, texts)) * longest
+            for start in range(max(0, end - most), end)
+        }
+        start = min(costs, key=lambda at: costs[at])
+        best.append(costs[start])
+        start_of.append(start)
+    groups: list[list[int]] = []
+    end = len(rows)
+    while end:
+        groups.append(list(rows[start_of[end] : end]))
+        end = start_of[end]
+    return groups[::-1]
+
+
+_KEY_BYTES = 16
+_ENTRY_BYTES = 1_500
+"""About what an entry takes beside its embedding: key, labels and the cache's own tables."""
+
+
+def content_key(content: Content, picture: bytes | bytearray | None) -> bytes:
+    """BLAKE2b of all that the encoder reads of a product. Equal products have equal keys."""
+    digest = hashlib.blake2b(digest_size=_KEY_BYTES)
+    # Of one length for one model, so nothing can be taken for part of the text.
+    digest.update(np.array(content.attributes, dtype=np.int64).tobytes())
+    text = content.text.encode()
+    digest.update(len(text).to_bytes(8))
+    digest.update(text)
+    if picture is not None:
+        digest.update(b"\1")
+        digest.update(picture)
+    return digest.digest()
+
+
+class EncodingCache:
+    """The most recently used encodings; errors are not kept. Safe in several threads.
+
+    Args:
+        max_bytes: what they may take in all.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._kept: cachetools.LRUCache[bytes, Encoding] = cachetools.LRUCache(
+            max_bytes, getsizeof=_size
+        )
+        self._lock = threading.Lock()
+
+    def get(self, key: bytes) -> Encoding | None:
+        """What was kept under ``content_key``."""
+        with self._lock:
+            found: Encoding | None = self._kept.get(key)
+            return found
+
+    def put(self, key: bytes, encoding: Encoding) -> None:
+        """Keep it, in the place of what was not asked for the longest."""
+        # A row of a batch would hold the whole batch in memory.
+        embedding = encoding.embedding.copy()
+        embedding.flags.writeable = False
+        kept = replace(encoding, embedding=embedding)
+        if _size(kept) > self._kept.maxsize:
+            return
+        with self._lock:
+            self._kept[key] = kept
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes now."""
+        return int(self._kept.currsize)
+
+
+def _size(encoding: Encoding) -> int:
+    return encoding.embedding.nbytes + _ENTRY_BYTES
+
 
 Result = Encoding | NewshelfError
 
@@ -48,7 +216,7 @@ class _Forward:
     tokens: Sequence[Sequence[int]]
     pictured: Sequence[int]
     """Which of ``works`` have a picture."""
-    pictures: Callable[[], Pictures]
+    pictures: Callable[[], DecodedPictures]
     """Waits for them; only where there are any."""
 
 
@@ -84,7 +252,7 @@ class ProductEncoder:
         self._max_forward_pictures = max_forward_pictures
         self._cache = cache
 
-    def encode(self, inputs: Sequence[ProductInput], stages: Stages) -> list[Result]:
+    def encode(self, inputs: Sequence[ProductInput], stages: StageTimer) -> list[Result]:
         """Encode every product; one that cannot be gets its error in its place."""
         results: dict[int, Result] = {}
         with stages.measure("preprocess"):
@@ -101,7 +269,7 @@ class ProductEncoder:
         return [results[at] for at in range(len(inputs))]
 
     def _to_do(
-        self, inputs: Sequence[ProductInput], results: dict[int, Result], stages: Stages
+        self, inputs: Sequence[ProductInput], results: dict[int, Result], stages: StageTimer
     ) -> list[_Work]:
         """The products that must be encoded; the results of the others go to ``results``."""
         works: dict[bytes, _Work] = {}
@@ -137,7 +305,7 @@ class ProductEncoder:
         return item.picture is not None and self._spec.image is not None
 
     def _plan(
-        self, all_works: Sequence[_Work], results: dict[int, Result], stages: Stages
+        self, all_works: Sequence[_Work], results: dict[int, Result], stages: StageTimer
     ) -> list[tuple[list[_Work], list[list[int]]]]:
         """The works that share a forward, with their tokens; errors go to ``results``."""
         works, tokens = [], []
@@ -163,7 +331,7 @@ class ProductEncoder:
         return [([works[row] for row in group], [tokens[row] for row in group]) for group in groups]
 
     def _ahead(
-        self, plan: Sequence[tuple[list[_Work], list[list[int]]]], stages: Stages
+        self, plan: Sequence[tuple[list[_Work], list[list[int]]]], stages: StageTimer
     ) -> Iterator[_Forward]:
         """Each forward, when the pictures of the next one are on their way."""
         waiting: _Forward | None = None
@@ -177,7 +345,7 @@ class ProductEncoder:
         if waiting:
             yield waiting
 
-    def _run(self, forward: _Forward, stages: Stages) -> dict[int, Result]:
+    def _run(self, forward: _Forward, stages: StageTimer) -> dict[int, Result]:
         """One forward; the results by position among all products."""
         results: dict[int, Result] = {}
         images: Array | None = None

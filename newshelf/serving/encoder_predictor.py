@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from newshelf.config import Limits
 from newshelf.errors import DeadlineExceeded, NewshelfError
 from newshelf.serving.encode import Encoding, ProductEncoder
-from newshelf.serving.observe import Observer, Silent, Stages
 from newshelf.serving.products import ProductInput, parse_products
 from newshelf.serving.protocol import Answer, RawRequest, error_answer, json_answer
-
-__all__ = ["EncoderPredictor"]
+from newshelf.serving.trace import Observer, Silent, StageTimer
 
 Result = Encoding | NewshelfError
 
@@ -50,7 +48,7 @@ class EncoderPredictor:
 
     def predict(self, rows: Sequence[RawRequest]) -> list[Answer]:
         """See ``newshelf.serving.protocol.Predictor``."""
-        stages = Stages()
+        stages = StageTimer()
         with stages.measure("parse"):
             parsed = [self._parse(row) for row in rows]
         encoded = iter(self._encode_all(parsed, stages))
@@ -75,7 +73,7 @@ class EncoderPredictor:
         except NewshelfError as error:
             return _Row([error])
 
-    def _encode_all(self, rows: Sequence[_Row], stages: Stages) -> list[Result]:
+    def _encode_all(self, rows: Sequence[_Row], stages: StageTimer) -> list[Result]:
         """Encode the products of all rows together; the results in the same order."""
         items = (item for row in rows for item in row.products)
         return self._encoder.encode(

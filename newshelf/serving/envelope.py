@@ -1,4 +1,4 @@
-"""Opens a request's envelope: JSON, a form with a picture, or a bare picture."""
+"""Request bodies: JSON, a form with a picture, or a bare picture."""
 
 import json
 import re
@@ -13,12 +13,18 @@ from newshelf.errors import InvalidField, NotJson, RequestError, TooLarge, Unsup
 from newshelf.serving.protocol import RawRequest
 from newshelf.serving.schemas import EncoderProduct
 
-__all__ = ["FormBody", "JsonBody", "form_fields", "open_envelope", "read_json", "refuse_coding"]
+_UTF_8 = ("utf-8", "utf8", "us-ascii", "ascii")
+
 
 PICTURE_TYPES = ("image/jpeg", "image/jpg", "image/png", "image/webp", "image/gif")
+
+
 _PICTURE_NAMES = ("data", "file", "body", "picture", "photo", "img", "images")
+
+
 _CHARSET = re.compile(r"charset *= *\"?([^\s;\"]+)", re.IGNORECASE)
-_UTF_8 = ("utf-8", "utf8", "us-ascii", "ascii")
+
+
 _SERVED = f"application/json, multipart/form-data, {', '.join(PICTURE_TYPES)}"
 
 

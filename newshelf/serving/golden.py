@@ -13,17 +13,15 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from newshelf.config import Limits
 from newshelf.errors import NewshelfError, SetupError
 from newshelf.files import read_json, write_json
-from newshelf.serving.bundle import GOLDEN
 from newshelf.serving.encode import Encoding, ProductEncoder
-from newshelf.serving.limits import Limits, ServingSettings
-from newshelf.serving.observe import Stages
 from newshelf.serving.products import parse_products
 from newshelf.serving.protocol import RawRequest
-from newshelf.serving.runtimes import Device, Precision, ScorerGraphs
-
-__all__ = ["check_golden_embeddings", "check_golden_scores", "write_golden"]
+from newshelf.serving.runtimes.base import Device, Precision, ScorerGraphs
+from newshelf.serving.settings import GOLDEN, ServingSettings
+from newshelf.serving.trace import StageTimer
 
 FloatArray = NDArray[np.float32]
 
@@ -171,7 +169,7 @@ def _encode(
         if isinstance(product, NewshelfError):
             raise product
         products.append(product)
-    return encoder.encode(products, Stages())
+    return encoder.encode(products, StageTimer())
 
 
 def _scores(scorer: ScorerGraphs, embeddings: FloatArray) -> FloatArray:

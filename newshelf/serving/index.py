@@ -1,8 +1,38 @@
 """The items that can be recommended, with their vectors, and the search among them.
 
 ``index_format`` says what an index's folder holds.
+
+The files of an index and its manifest.
+
+::
+
+    index.json           format, encoder_version, index_version, items, embedding, vector, …
+    items.json           INDEX_COLUMNS: ``{column: [value of each item]}``
+    vectors.safetensors  embeddings (N, 512) float32; vectors (N, P) float32 with a scorer
+    embeddings.faiss     the same as int8, and how they are searched; absent where the
+    vectors.faiss        float32 are few enough to be searched as they are
+    search.safetensors   what belongs to those two
+    blend.safetensors    the signals beside the scorer; absent where it ranks alone
+    knowledge.json       what is known beyond the columns, see ``known``; absent without it
+    lexicon.json         the words by which that was found
+
+Embeddings and vectors are rows of unit length, in the order of the items. They and the
+searches are mapped into memory, so the workers of one machine share them. The items are
+JSON, since a library that reads tables would take more of each worker than they do.
+
+The two files of an index that say what is known of its items beyond the columns.
+
+``knowledge.json`` is a list of statements ``[row, attribute, value, confidence]``.
+``lexicon.json`` is ``newshelf.attributes.lexicon``'s.
+
+Arrays of a safetensors file, mapped into memory instead of read.
+
+The library's own reader for NumPy copies what it reads; processes that map a file share its
+pages. The header says where each array lies: https://github.com/huggingface/safetensors.
 """
 
+import json
+import mmap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,25 +41,140 @@ from typing import Any, Literal
 import numpy as np
 import orjson
 from numpy.typing import NDArray
-from pydantic import ValidationError
-from safetensors import SafetensorError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from safetensors import SafetensorError, safe_open
 
+from newshelf.attributes.lexicon import Lexicon, read_lexicon
 from newshelf.errors import VersionMismatch, WeightsError
+from newshelf.files import read_json
 from newshelf.nn.blend import Blend
-from newshelf.serving.index_format import (
-    ITEMS,
-    SEARCH,
-    VECTORS,
-    IndexManifest,
-    read_manifest,
-)
-from newshelf.serving.index_knowledge import IndexKnowledge
-from newshelf.serving.known import KnownValues, TextReader
-from newshelf.serving.mapped import map_tensors
-from newshelf.serving.search import Search, open_search
-from newshelf.serving.table import INDEX_COLUMNS, ItemTable
+from newshelf.nn.numpy_scorer import Pooling
+from newshelf.nn.spec import BlendSpec
+from newshelf.serving.item_table import INDEX_COLUMNS, ItemTable, KnownValues, TextReader
+from newshelf.serving.search.base import Search, SearchManifest
+from newshelf.serving.search.open import open_search
 
-__all__ = ["IndexManifest", "ItemIndex", "load_index"]
+FORMAT = 2
+MANIFEST, ITEMS = "index.json", "items.json"
+VECTORS, SEARCH = "vectors.safetensors", "search.safetensors"
+
+
+class IndexManifest(BaseModel):
+    """``index.json``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[2] = 2
+    encoder_version: str
+    """The model version whose encoder made the embeddings."""
+    index_version: str
+    """12 hex digits of the SHA-256 of items, vectors, searches, signals and knowledge."""
+    items: int
+    embedding: int
+    """Width of an embedding."""
+    vector: int | None
+    """Width of a projected vector; None without a scorer."""
+    search: dict[Literal["embeddings", "vectors"], SearchManifest] = {}
+    """How they are searched; what is not named is searched as it is."""
+    pooling: Pooling | None = None
+    """The scorer's learned numbers; without them, its graph is asked."""
+    blend: BlendSpec | None = None
+    """Weights of the signals beside the scorer."""
+    knowledge: int | None = None
+    """Rows of ``knowledge.json``; None in an index that was made without any. Such an index
+    knows what its columns state."""
+
+
+def read_manifest(directory: Path) -> IndexManifest:
+    """``index.json`` of an index.
+
+    Raises:
+        VersionMismatch: an older or newer Newshelf wrote it.
+        OSError | ValueError: it is missing or damaged.
+    """
+    found = read_json(directory / MANIFEST)
+    written = found.get("format") if isinstance(found, dict) else None
+    if isinstance(written, int) and written != FORMAT:
+        raise VersionMismatch(
+            f"the index {directory} has format {written}, but this Newshelf reads format "
+            f"{FORMAT}: export it again"
+        )
+    return IndexManifest.model_validate(found)
+
+
+_STATEMENTS, _LEXICON = "knowledge.json", "lexicon.json"
+_ROWS = TypeAdapter(list[tuple[int, str, str, float]])
+
+
+@dataclass(frozen=True)
+class IndexKnowledge:
+    """Statements by the items' rows, and the words that made them."""
+
+    rows: Sequence[tuple[int, str, str, float]]
+    """Row of the item, attribute, value, confidence."""
+    lexicon: Lexicon
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def check(self, items: int) -> None:
+        """See that every statement is of one of the items.
+
+        Raises:
+            ValueError: one is not.
+        """
+        for row, attribute, value, _ in self.rows:
+            if not 0 <= row < items:
+                raise ValueError(f"{attribute} {value!r} is said of row {row} of {items} items")
+
+    def write(self, folder: Path) -> None:
+        """Write both files into an index's folder."""
+        (folder / _STATEMENTS).write_bytes(orjson.dumps(list(self.rows)))
+        self.lexicon.write(folder / _LEXICON)
+
+    @classmethod
+    def load(cls, folder: Path) -> "IndexKnowledge":
+        """Read both files.
+
+        Raises:
+            WeightsError: the lexicon is missing or damaged.
+            OSError | ValueError: the statements are.
+        """
+        rows = _ROWS.validate_json((folder / _STATEMENTS).read_bytes())
+        return cls(rows, read_lexicon(folder / _LEXICON))
+
+
+_LENGTH_BYTES = 8
+_TYPES = {"F32": np.float32, "I32": np.int32, "I64": np.int64}
+
+
+def map_tensors(path: Path) -> dict[str, NDArray[Any]]:
+    """Every array of a file, read-only.
+
+    Raises:
+        OSError: it is missing.
+        SafetensorError: it is damaged.
+        ValueError: it holds a type that is not float32, int32 or int64.
+    """
+    # The library sees that the header is sound and that the file ends where it says.
+    with safe_open(path, framework="numpy"):
+        pass
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+        header = json.loads(file.read(length))
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    header.pop("__metadata__", None)
+    return {name: _array(data, _LENGTH_BYTES + length, entry) for name, entry in header.items()}
+
+
+def _array(data: mmap.mmap, start: int, entry: dict[str, Any]) -> NDArray[Any]:
+    if entry["dtype"] not in _TYPES:
+        raise ValueError(f"arrays of type {entry['dtype']} are not mapped")
+    count = int(np.prod(entry["shape"]))
+    offset = start + entry["data_offsets"][0]
+    flat = np.frombuffer(data, _TYPES[entry["dtype"]], count, offset)
+    return flat.reshape(entry["shape"])
+
 
 FloatArray = NDArray[np.float32]
 Tensors = Mapping[str, NDArray[Any]]

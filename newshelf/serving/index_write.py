@@ -13,14 +13,11 @@ from safetensors.numpy import save_file
 
 from newshelf.files import directory_aside, write_json
 from newshelf.nn.blend import Blend
-from newshelf.nn.pooling import Pooling
-from newshelf.serving.index_format import ITEMS, MANIFEST, SEARCH, VECTORS, IndexManifest
-from newshelf.serving.index_knowledge import IndexKnowledge
-from newshelf.serving.search import SearchManifest
+from newshelf.nn.numpy_scorer import Pooling
+from newshelf.serving.index import ITEMS, MANIFEST, SEARCH, VECTORS, IndexKnowledge, IndexManifest
+from newshelf.serving.item_table import INDEX_COLUMNS
+from newshelf.serving.search.base import SearchManifest
 from newshelf.serving.search.build import ANN_ITEMS, COMPRESSED_BYTES, build_search
-from newshelf.serving.table import INDEX_COLUMNS
-
-__all__ = ["write_index"]
 
 FloatArray = NDArray[np.float32]
 Columns = Mapping[str, list[object]]

@@ -7,27 +7,103 @@ The directory holds, at its root::
     encoder.onnx | encoder.<precision>.onnx | encoder.pt | encoder.xml encoder.bin | …
     projector.* scorer.*                            only with a scorer
     index/                                          the recommender only
+
+The recommender's predictor from an unpacked archive; ``load`` says what that holds.
+
+Apart from the encoder's, so that an encoder's worker and archive do without the libraries of
+index and signals: they take each process some 10 MB.
+
+What a predictor computes before its first request, so that no request is the slow one.
 """
 
+import base64
+import ctypes
+import io
+import logging
 import os
+import time
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from pathlib import Path
+
+import orjson
+from PIL import Image
 
 from newshelf.errors import SetupError
 from newshelf.nn.inputs import Tokenizer
-from newshelf.nn.spec import ModelSpec, read_spec
-from newshelf.serving.bundle import TOKENIZER, read_version
-from newshelf.serving.cache import EncodingCache
-from newshelf.serving.decode import open_reader
-from newshelf.serving.encode import ProductEncoder
+from newshelf.nn.spec import EncoderSpec, ModelSpec, read_spec
+from newshelf.serving.encode import EncodingCache, ProductEncoder
 from newshelf.serving.encoder_predictor import EncoderPredictor
-from newshelf.serving.golden import check_golden_embeddings
-from newshelf.serving.limits import ServingSettings
-from newshelf.serving.observe import Observer
-from newshelf.serving.preprocess import InputBuilder
-from newshelf.serving.runtimes import Device, encoder_graph, open_runtime
-from newshelf.serving.warm_up import warm_up, warm_up_products
+from newshelf.serving.golden import check_golden_embeddings, check_golden_scores
+from newshelf.serving.index import load_index
+from newshelf.serving.preprocess import InputBuilder, open_reader
+from newshelf.serving.protocol import Answer, Predictor, RawRequest
+from newshelf.serving.recommender_predictor import RecommenderPredictor
+from newshelf.serving.runtimes.base import Device, ScorerGraphs
+from newshelf.serving.runtimes.graph import encoder_graph, projector_graph, scorer_graph
+from newshelf.serving.runtimes.open import open_runtime
+from newshelf.serving.settings import INDEX, TOKENIZER, ServingSettings, read_version
+from newshelf.serving.trace import Observer
 
-__all__ = ["load_encoder_predictor", "open_encoder", "pictures_at_once"]
+_LOG = logging.getLogger(__name__)
+_Body = Mapping[str, object]
+_TRIED = 8
+"""Pictures in the largest batch: with more of them it would take long."""
+
+
+def warm_up_products(spec: EncoderSpec, pictures_at_once: int) -> list[list[_Body]]:
+    """Batches of products: one of each kind, and each number of pictures that may come at once.
+
+    OpenVINO prepares itself for each number of pictures when it first meets it, which takes
+    15 to 55 ms.
+    """
+    # The brand: a tower for another language may know no word of the title.
+    title: _Body = {}
+    if spec.text is not None:
+        title = {"title": "A ring of green jade", "brand": "Newshelf"}
+    if spec.image is None:
+        return [[title]]
+    alone: list[list[_Body]] = [[{"image": _picture("alone")}], [title]] if title else []
+    most = min(pictures_at_once, _TRIED)
+    # Each batch has pictures of its own: those of another one may be answered from the cache.
+    return alone + [
+        [{"image": _picture(f"{at} of {count}"), **title} for at in range(count)]
+        for count in range(1, most + 1)
+    ]
+
+
+def warm_up(predictor: Predictor, batches: Sequence[Sequence[_Body]]) -> None:
+    """Answer each batch, a request per entry; free what only that took.
+
+    Raises:
+        SetupError: one was not answered with 200.
+    """
+    start = time.perf_counter()
+    for batch in batches:
+        rows = [RawRequest.unhurried(orjson.dumps(body)) for body in batch]
+        _check(predictor.predict(rows))
+    _give_back()
+    _LOG.info("warmed up in %.1f s", time.perf_counter() - start)
+
+
+def _picture(comment: str) -> str:
+    """A JPEG in base64, of other bytes with another ``comment``."""
+    picture = io.BytesIO()
+    Image.new("RGB", (320, 240), (200, 180, 160)).save(picture, "JPEG", comment=comment)
+    return base64.b64encode(picture.getvalue()).decode()
+
+
+def _give_back() -> None:
+    """Return to the system what loading and compiling have freed; glibc alone would keep it."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def _check(answers: Sequence[Answer]) -> None:
+    for answer in answers:
+        if answer.status != HTTPStatus.OK:
+            raise SetupError(f"the model does not answer a plain request: {answer.body.decode()}")
 
 
 def load_encoder_predictor(
@@ -120,3 +196,67 @@ def pictures_at_once(settings: ServingSettings) -> int:
         return min(settings.max_forward_pictures, settings.max_forward_batch)
     overlap = settings.decode_threads > 1 and len(os.sched_getaffinity(0)) > settings.threads
     return min(4, settings.max_forward_batch) if overlap else settings.max_forward_batch
+
+
+def load_recommender_predictor(
+    directory: Path,
+    *,
+    device: Device | None = None,
+    settings: ServingSettings | None = None,
+    observer: Observer | None = None,
+) -> RecommenderPredictor:
+    """Load encoder, scorer and index, and answer one request. See ``load_encoder_predictor``.
+
+    Raises:
+        SetupError: a file is missing or damaged, or golden products are answered otherwise than
+            where the model was exported.
+        VersionMismatch: the index was made by another encoder.
+    """
+    settings = settings or ServingSettings()
+    device = device or Device()
+    spec = read_spec(directory)
+    version = read_version(directory)
+    encoder = open_encoder(directory, spec, device, settings)
+    scorer = open_scorer(directory, spec, device, settings)
+    check_golden_embeddings(directory, encoder, settings, device)
+    if scorer is not None:
+        check_golden_scores(directory, scorer, settings, device)
+    predictor = RecommenderPredictor(
+        encoder,
+        scorer,
+        load_index(
+            directory / INDEX, encoder_version=version, min_confidence=settings.min_confidence
+        ),
+        model_version=version,
+        limits=settings.limits,
+        retrieve=settings.retrieve,
+        observer=observer,
+    )
+    most = settings.limits.max_history
+    batches = warm_up_products(spec.encoder, min(settings.batch_size, pictures_at_once(settings)))
+    warm_up(predictor, [[{"history": products[:most]}] for products in batches])
+    return predictor
+
+
+def open_scorer(
+    directory: Path, spec: ModelSpec, device: Device, settings: ServingSettings
+) -> ScorerGraphs | None:
+    """The scorer's graphs; None for a model without one.
+
+    Raises:
+        SetupError: a file is missing or damaged.
+    """
+    if spec.scorer is None:
+        return None
+    projector, scorer = (
+        open_runtime(
+            settings.runtime,
+            directory,
+            graph,
+            device,
+            settings.threads,
+            provider=settings.provider,
+        )
+        for graph in (projector_graph(), scorer_graph())
+    )
+    return ScorerGraphs(projector, scorer, spec.scorer.max_history)

@@ -1,5 +1,9 @@
-"""What a predictor is given and what it gives back; no torch, no model server."""
+"""What a predictor is given and what it gives back; no torch, no model server.
 
+Keeps a defect that one request meets from its batch-mates and from the worker.
+"""
+
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -9,17 +13,6 @@ from typing import Protocol
 import orjson
 
 from newshelf.errors import NewshelfError
-
-__all__ = [
-    "OLD_DEADLINE_HEADER",
-    "SENT_HEADER",
-    "TIMEOUT_HEADER",
-    "Answer",
-    "Predictor",
-    "RawRequest",
-    "error_answer",
-    "json_answer",
-]
 
 TIMEOUT_HEADER = "x-newshelf-timeout-ms"
 """Request header: for how many milliseconds from now somebody waits for the answer."""
@@ -77,7 +70,7 @@ class Predictor(Protocol):
     """Answers a batch of requests, one answer per row and in the same order.
 
     A request that cannot be answered gets its own 4xx; it never raises for its
-    batch-mates. What does raise is a defect, see ``newshelf.serving.isolate``.
+    batch-mates. What does raise is a defect, see ``newshelf.serving.protocol``.
     """
 
     def predict(self, rows: Sequence[RawRequest]) -> list[Answer]:
@@ -101,3 +94,31 @@ def _as_bytes(value: object) -> bytes | bytearray:
     if isinstance(value, str):
         return value.encode()
     return orjson.dumps(value)
+
+
+_LOG = logging.getLogger(__name__)
+
+
+def predict_isolated(predictor: Predictor, rows: Sequence[RawRequest]) -> list[Answer]:
+    """Answer every row whatever happens.
+
+    When the batch raises, each row is tried alone, so that only the guilty one answers
+    500. The traceback goes to the log with the request's id; the client sees the id.
+    """
+    try:
+        answers = predictor.predict(rows)
+        if len(answers) != len(rows):
+            raise NewshelfError(f"{len(answers)} answers for {len(rows)} requests")
+    except Exception:
+        ids = ", ".join(row.request_id for row in rows)
+        _LOG.exception("unexpected error while answering %s", ids)
+        if len(rows) == 1:
+            return [_internal(rows[0])]
+        return [answer for row in rows for answer in predict_isolated(predictor, [row])]
+    return answers
+
+
+def _internal(row: RawRequest) -> Answer:
+    return error_answer(
+        NewshelfError(f"unexpected error; the server's log tells more under {row.request_id!r}")
+    )

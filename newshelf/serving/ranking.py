@@ -1,23 +1,32 @@
-"""Rankings of a shelf: by the scorer, by likeness to the history, by popularity."""
+"""Rankings of a shelf: by the scorer, by likeness to the history, by popularity.
 
-from collections.abc import Sequence
+Maximal marginal relevance: good items that do not repeat each other.
+
+Fills an answer from ordered rankings: model → similar → popular in category → popular.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from newshelf.nn.blend_lookup import BlendLookup
-from newshelf.nn.content_bound import ContentBound
-from newshelf.nn.pair_sums import PairSums
-from newshelf.serving.blending import blended, link_sums, promising, unpersonal_at
-from newshelf.serving.filters import in_categories
+from newshelf.nn.blend import ContentBound
+from newshelf.nn.blend_lookup import BlendLookup, PairSums
+from newshelf.serving.candidates import CandidateSet, in_categories
 from newshelf.serving.resolve import Resolved
-from newshelf.serving.runtimes import Runtime
+from newshelf.serving.runtimes.base import Runtime
 from newshelf.serving.schemas import Source
-from newshelf.serving.scoring import Scored, score_histories
-from newshelf.serving.search import Search, top_rows
-
-__all__ = ["ModelRanker", "Ranked", "categories_of", "rank_by_likeness", "rank_by_popularity"]
+from newshelf.serving.scoring import (
+    Scored,
+    blended,
+    link_sums,
+    promising,
+    score_histories,
+    unpersonal_at,
+)
+from newshelf.serving.search.base import Search, top_rows
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
@@ -174,3 +183,123 @@ def _unit_mean(vectors: FloatArray) -> FloatArray:
 
 def _rounded(scores: FloatArray) -> NDArray[np.float64]:
     return scores.astype(np.float64).round(_DECIMALS)
+
+
+def diversify(
+    relevance: NDArray[np.float64], embeddings: NDArray[np.float32], k: int, diversity: float
+) -> NDArray[np.int64]:
+    """Choose ``k`` items one by one, each relevant yet unlike those already chosen.
+
+    Maximal marginal relevance (Carbonell & Goldstein, SIGIR 1998), with
+    ``λ = 1 - diversity``::
+
+        next = argmax_i  λ · relevance_i - (1 - λ) · max_{j chosen} cos(i, j)
+
+    Relevance is first stretched to 0 … 1, so that it weighs the same whatever ranking it
+    comes from. The first choice is the most relevant item.
+
+    Args:
+        relevance: ``(C,)``, higher is better, finite.
+        embeddings: ``(C, D)`` float32, of unit length.
+        k: how many to choose; all of them when fewer.
+        diversity: 0 (relevance alone) … 1 (unlikeness alone).
+
+    Returns:
+        ``(min(k, C),)`` positions, in the order of choice; ties go to the first.
+    """
+    count = len(relevance)
+    if count == 0:
+        return np.zeros(0, dtype=np.int64)
+    span = relevance.max() - relevance.min()
+    scaled = (relevance - relevance.min()) / span if span > 0 else np.zeros(count)
+    chosen = [int(np.argmax(relevance))]
+    likeness = np.full(count, -np.inf)
+    while len(chosen) < min(k, count):
+        likeness = np.maximum(likeness, embeddings @ embeddings[chosen[-1]])
+        marginal = (1 - diversity) * scaled - diversity * likeness
+        marginal[chosen] = -np.inf
+        chosen.append(int(np.argmax(marginal)))
+    return np.array(chosen, dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Picked:
+    """One item of the answer."""
+
+    position: int
+    score: float
+    source: Source
+    because: int | None
+    """The history item that counted most."""
+
+
+def pick(row: Resolved, by_model: Ranked | None, retrieve: int) -> list[Picked]:
+    """Choose at most ``k`` items; a later ranking is made only when the earlier ran out."""
+    request = row.request
+    limit = max(retrieve, request.k)
+    rankings: list[Callable[[], Ranked | None]] = [
+        lambda: by_model,
+        partial(rank_by_likeness, row, limit),
+        partial(_popular_in_category, row, limit),
+        partial(rank_by_popularity, row, limit),
+    ]
+    return fill(row.shelf, (make() for make in rankings), k=request.k, diversity=request.diversity)
+
+
+def _popular_in_category(row: Resolved, limit: int) -> Ranked | None:
+    categories = categories_of(row)
+    return rank_by_popularity(row, limit, categories) if categories else None
+
+
+def fill(
+    shelf: CandidateSet, rankings: Iterable[Ranked | None], *, k: int, diversity: float
+) -> list[Picked]:
+    """Take the best of each ranking in turn, no item twice, until there are ``k``."""
+    picked: list[Picked] = []
+    for ranked in rankings:
+        if ranked is not None:
+            fresh = _fresh(ranked, picked)
+            order = _order(shelf, ranked, fresh, k - len(picked), diversity)
+            picked.extend(_items(ranked, order))
+        if len(picked) >= k:
+            break
+    return picked
+
+
+def _fresh(ranked: Ranked, picked: Sequence[Picked]) -> NDArray[np.int64]:
+    """Where in the ranking there is an item that was not picked before."""
+    if not picked:
+        return np.arange(len(ranked.positions))
+    return np.flatnonzero(~np.isin(ranked.positions, [item.position for item in picked]))
+
+
+def _order(
+    shelf: CandidateSet, ranked: Ranked, fresh: NDArray[np.int64], count: int, diversity: float
+) -> NDArray[np.int64]:
+    scores, positions = ranked.scores[fresh], ranked.positions[fresh]
+    if diversity == 0:
+        best = _best(scores, positions, count)
+    else:
+        best = diversify(scores, shelf.embeddings(positions), count, diversity)
+    return fresh[best]
+
+
+def _best(
+    scores: NDArray[np.float64], positions: NDArray[np.int64], count: int
+) -> NDArray[np.int64]:
+    """The ``count`` highest scores; among equals, by position."""
+    among = np.arange(len(scores))
+    if count < len(scores):
+        # All that equal the last one, so that the tie is broken below.
+        among = np.flatnonzero(scores >= np.partition(scores, -count)[-count])
+    # The first key last.
+    return among[np.lexsort((positions[among], -scores[among]))[:count]]
+
+
+def _items(ranked: Ranked, order: NDArray[np.int64]) -> Iterator[Picked]:
+    because: list[int | None] = [None] * len(order)
+    if ranked.because is not None:
+        because = ranked.because[order].tolist()
+    chosen = ranked.positions[order].tolist(), ranked.scores[order].tolist()
+    for position, score, counted in zip(*chosen, because, strict=True):
+        yield Picked(position, score, ranked.source, counted)

@@ -8,23 +8,19 @@ from numpy.typing import NDArray
 
 from newshelf.config import Limits
 from newshelf.errors import NewshelfError, VersionMismatch
-from newshelf.nn.blend_lookup import BlendLookup
-from newshelf.nn.content_bound import ContentBound
-from newshelf.nn.pair_sums import PairSums
-from newshelf.serving.asked import Asked, parse_recommend
+from newshelf.nn.blend import ContentBound
+from newshelf.nn.blend_lookup import BlendLookup, PairSums
 from newshelf.serving.deadline import refuse_late
 from newshelf.serving.encode import Encoding, ProductEncoder
-from newshelf.serving.fallback import Picked, pick
+from newshelf.serving.explanations import like_history, popular, popular_in
 from newshelf.serving.index import ItemIndex
-from newshelf.serving.observe import Observer, Silent, Stages
 from newshelf.serving.protocol import Answer, RawRequest, error_answer, json_answer
-from newshelf.serving.ranking import ModelRanker, Ranked, categories_of
-from newshelf.serving.reasons import like_history, popular, popular_in
+from newshelf.serving.ranking import ModelRanker, Picked, Ranked, categories_of, pick
+from newshelf.serving.requests import ParsedRequest, parse_recommend
 from newshelf.serving.resolve import Encoded, Resolved, resolve
-from newshelf.serving.runtimes import ScorerGraphs
+from newshelf.serving.runtimes.base import ScorerGraphs
 from newshelf.serving.scoring import check_pooling
-
-__all__ = ["RecommenderPredictor"]
+from newshelf.serving.trace import Observer, Silent, StageTimer
 
 
 class RecommenderPredictor:
@@ -89,7 +85,7 @@ class RecommenderPredictor:
 
     def predict(self, rows: Sequence[RawRequest]) -> list[Answer]:
         """See ``newshelf.serving.protocol.Predictor``."""
-        stages = Stages()
+        stages = StageTimer()
         with stages.measure("parse"):
             parsed = [self._parse(row) for row in rows]
         encoded = self._encode(parsed, stages)
@@ -109,17 +105,17 @@ class RecommenderPredictor:
         stages.report(self._observer, len(rows))
         return answers
 
-    def _parse(self, row: RawRequest) -> Asked | NewshelfError:
+    def _parse(self, row: RawRequest) -> ParsedRequest | NewshelfError:
         try:
             return parse_recommend(row, self._limits)
         except NewshelfError as error:
             return error
 
     def _encode(
-        self, rows: Sequence[Asked | NewshelfError], stages: Stages
+        self, rows: Sequence[ParsedRequest | NewshelfError], stages: StageTimer
     ) -> list[dict[str, Encoded | NewshelfError]]:
         """Encode and project the inline products of all rows; for each row, by path."""
-        inline = [row.inline if isinstance(row, Asked) else [] for row in rows]
+        inline = [row.inline if isinstance(row, ParsedRequest) else [] for row in rows]
         if not any(inline):
             return [{} for _ in rows]
         results = self._encoder.encode([item for items in inline for item in items], stages)
@@ -142,7 +138,7 @@ class RecommenderPredictor:
         ]
 
     def _resolve(
-        self, row: Asked | NewshelfError, products: Mapping[str, Encoded | NewshelfError]
+        self, row: ParsedRequest | NewshelfError, products: Mapping[str, Encoded | NewshelfError]
     ) -> Resolved | NewshelfError:
         if isinstance(row, NewshelfError):
             return row
@@ -157,7 +153,7 @@ class RecommenderPredictor:
         except NewshelfError as error:
             return error
 
-    def _rank(self, rows: Sequence[Resolved], stages: Stages) -> list[Ranked | None]:
+    def _rank(self, rows: Sequence[Resolved], stages: StageTimer) -> list[Ranked | None]:
         if self.scorer is None:
             return [None] * len(rows)
         with stages.measure("inference"):

@@ -8,15 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from newshelf.errors import UnknownItem
-from newshelf.serving.asked import Asked
-from newshelf.serving.filters import allowed_mask
+from newshelf.serving.candidates import (
+    CandidateSet,
+    EncodedHistory,
+    InlineCandidate,
+    InlineCandidates,
+    allowed_mask,
+)
 from newshelf.serving.index import ItemIndex
+from newshelf.serving.item_table import ItemTable
 from newshelf.serving.products import ProductInput
+from newshelf.serving.requests import ParsedRequest
 from newshelf.serving.schemas import RecommendRequest
-from newshelf.serving.shelf import Extras, History, Inline, Shelf
-from newshelf.serving.table import ItemTable
-
-__all__ = ["Encoded", "Resolved", "resolve"]
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
@@ -35,14 +38,14 @@ class Resolved:
     """A request with everything that ranking needs."""
 
     request: RecommendRequest
-    history: History
-    shelf: Shelf
+    history: EncodedHistory
+    shelf: CandidateSet
     ignored: Sequence[str]
     """Ids of history or candidates that the index does not know."""
 
 
 def resolve(
-    asked: Asked, encoded: Mapping[str, Encoded], index: ItemIndex, max_history: int
+    asked: ParsedRequest, encoded: Mapping[str, Encoded], index: ItemIndex, max_history: int
 ) -> Resolved:
     """Look up every reference.
 
@@ -96,7 +99,7 @@ class _Side:
 
 def _history(
     side: _Side, encoded: Mapping[str, Encoded], index: ItemIndex, max_history: int
-) -> History:
+) -> EncodedHistory:
     rows, inline = side.rows[side.rows >= 0], {}
     unseen: list[FloatArray] = []
     if not side.plain:
@@ -110,7 +113,7 @@ def _history(
         rows = np.array([row for row, _ in items], dtype=np.int64)
         recent = enumerate(items[-max_history:])
         inline = {at: item for at, (_, item) in recent if item is not None}
-    return History(
+    return EncodedHistory(
         index,
         rows[-max_history:],
         inline,
@@ -119,20 +122,20 @@ def _history(
     )
 
 
-def _inline(ref: str | ProductInput, encoded: Mapping[str, Encoded]) -> Inline | None:
+def _inline(ref: str | ProductInput, encoded: Mapping[str, Encoded]) -> InlineCandidate | None:
     if isinstance(ref, str):
         return None
     found = encoded[ref.at]
-    return Inline(ref.product, found.embedding, found.vector)
+    return InlineCandidate(ref.product, found.embedding, found.vector)
 
 
 def _shelf(
-    asked: Asked,
+    asked: ParsedRequest,
     history: _Side,
     candidates: _Side,
     encoded: Mapping[str, Encoded],
     index: ItemIndex,
-) -> Shelf:
+) -> CandidateSet:
     seen = history.rows
     if asked.request.exclude:
         seen = np.concatenate([seen, index.table.rows(asked.request.exclude)])
@@ -140,7 +143,7 @@ def _shelf(
     if asked.candidates is None:
         mask = allowed_mask(index.table, filters)
         mask[seen] = False
-        return Shelf(index, _extras([], encoded, index), None, mask)
+        return CandidateSet(index, _extras([], encoded, index), None, mask)
     brought: list[ProductInput] = []
     if candidates.plain:
         rows = candidates.known()
@@ -158,18 +161,18 @@ def _shelf(
             if ref is not None and (row := extras.table.row_of.get(ref)) is not None:
                 passed[row] = False
         rows = np.concatenate([rows, len(index) + np.flatnonzero(passed)])
-    return Shelf(index, extras, rows, None)
+    return CandidateSet(index, extras, rows, None)
 
 
 def _extras(
     brought: Sequence[ProductInput], encoded: Mapping[str, Encoded], index: ItemIndex
-) -> Extras:
+) -> InlineCandidates:
     width = None if index.vectors is None else index.vectors.shape[1]
     if not brought:
         return _no_extras(index.embeddings.shape[1], width)
     found = [encoded[ref.at] for ref in brought]
     vectors = [item.vector for item in found if item.vector is not None]
-    return Extras(
+    return InlineCandidates(
         ItemTable.from_products([ref.product for ref in brought], index.table.known.reader),
         np.stack([item.embedding for item in found]),
         None if width is None else np.stack(vectors),
@@ -177,8 +180,8 @@ def _extras(
 
 
 @cache
-def _no_extras(embedding: int, vector: int | None) -> Extras:
-    return Extras(
+def _no_extras(embedding: int, vector: int | None) -> InlineCandidates:
+    return InlineCandidates(
         ItemTable.from_products([]),
         np.zeros((0, embedding), dtype=np.float32),
         None if vector is None else np.zeros((0, vector), dtype=np.float32),

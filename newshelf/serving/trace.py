@@ -3,17 +3,165 @@
 A request with ``TRACE_HEADER`` gets ``SPANS_HEADER`` in its answer: one line of JSON with
 the moments at which each stage of its batch began and ended. They are given as time since
 the epoch, so that a client on the same machine can lay them beside its own.
+
+What a predictor tells about its work: stage times, batch size, counts.
+
+``METRICS`` is the list that the model server's metrics file must declare.
 """
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, Protocol, get_args
 
 import orjson
 
-from newshelf.serving.observe import STAGES, Span
+Stage = Literal["parse", "decode", "preprocess", "inference", "postprocess"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+"""In the order in which a batch passes them."""
 
-__all__ = ["SPANS_HEADER", "TRACE_HEADER", "BatchTrace", "read_trace", "wants_trace", "write_trace"]
+
+@dataclass(frozen=True, slots=True)
+class WorkerMetric:
+    """One metric, as a metrics file declares it."""
+
+    name: str
+    unit: Literal["s", "count"]
+    help: str
+    kind: Literal["histogram", "counter"] = "histogram"
+    dimensions: tuple[str, ...] = ("ModelName", "Level")
+
+
+class TraceSpan(NamedTuple):
+    """Time spent in one stage."""
+
+    stage: Stage
+    start_ns: int
+    """As ``time.perf_counter_ns`` gives it."""
+    end_ns: int
+
+
+BATCH_SIZE = WorkerMetric("newshelf_batch_size", "count", "Requests answered in one batch.")
+CACHE_HITS = WorkerMetric(
+    "newshelf_embedding_cache_hits_total",
+    "count",
+    "Products whose embedding was kept from an earlier request, or is that of an equal one.",
+    kind="counter",
+)
+CACHE_MISSES = WorkerMetric(
+    "newshelf_embedding_cache_misses_total",
+    "count",
+    "Products that had to be encoded.",
+    kind="counter",
+)
+UNREAD_TEXTS = WorkerMetric(
+    "newshelf_unread_texts_total",
+    "count",
+    "Encoded products with a text of which the text tower knows no word.",
+    kind="counter",
+)
+_STAGES: dict[Stage, WorkerMetric] = {
+    "parse": WorkerMetric("newshelf_parse_seconds", "s", "Opening and checking the requests."),
+    "decode": WorkerMetric("newshelf_decode_seconds", "s", "Decoding the requests' pictures."),
+    "preprocess": WorkerMetric(
+        "newshelf_preprocess_seconds", "s", "Resizing, tokenizing and moving to the device."
+    ),
+    "inference": WorkerMetric("newshelf_inference_seconds", "s", "The graphs' forwards."),
+    "postprocess": WorkerMetric(
+        "newshelf_postprocess_seconds", "s", "Retrieval, filters, ranking and writing answers."
+    ),
+}
+METRICS: tuple[WorkerMetric, ...] = (
+    *_STAGES.values(),
+    BATCH_SIZE,
+    CACHE_HITS,
+    CACHE_MISSES,
+    UNREAD_TEXTS,
+)
+
+
+class Observer(Protocol):
+    """Takes measurements."""
+
+    def observe(self, metric: WorkerMetric, value: float) -> None:
+        """``value`` is in ``metric.unit``; of a counter, how many more."""
+        ...
+
+    def trace(self, spans: Sequence[TraceSpan]) -> None:
+        """When each stage of a batch began and ended."""
+        ...
+
+
+class Silent:
+    """Forgets every measurement."""
+
+    def observe(self, metric: WorkerMetric, value: float) -> None:
+        """Do nothing."""
+
+    def trace(self, spans: Sequence[TraceSpan]) -> None:
+        """Do nothing."""
+
+
+@dataclass
+class RecordingObserver:
+    """Keeps the measurements until someone takes them."""
+
+    taken: list[tuple[WorkerMetric, float]] = field(default_factory=list)
+    spans: list[TraceSpan] = field(default_factory=list)
+
+    def observe(self, metric: WorkerMetric, value: float) -> None:
+        """Keep it."""
+        self.taken.append((metric, value))
+
+    def trace(self, spans: Sequence[TraceSpan]) -> None:
+        """Keep them."""
+        self.spans.extend(spans)
+
+    def drain(self) -> list[tuple[WorkerMetric, float]]:
+        """Hand over the measurements that were kept since the last call."""
+        taken, self.taken = self.taken, []
+        return taken
+
+    def drain_spans(self) -> list[TraceSpan]:
+        """Hand over the spans that were kept since the last call."""
+        spans, self.spans = self.spans, []
+        return spans
+
+
+class StageTimer:
+    """Measures the stages of one batch. Stages must not be nested."""
+
+    def __init__(self) -> None:
+        self._spans: list[TraceSpan] = []
+        self._counts: dict[WorkerMetric, int] = {}
+
+    @contextmanager
+    def measure(self, stage: Stage) -> Iterator[None]:
+        """Add the time spent inside to ``stage``."""
+        start = time.perf_counter_ns()
+        try:
+            yield
+        finally:
+            self._spans.append(TraceSpan(stage, start, time.perf_counter_ns()))
+
+    def count(self, metric: WorkerMetric, number: int) -> None:
+        """Add ``number`` to the counter ``metric``."""
+        self._counts[metric] = self._counts.get(metric, 0) + number
+
+    def report(self, observer: Observer, batch_size: int) -> None:
+        """Tell ``observer`` every stage's seconds, the counts, and how many requests there were."""
+        sums = dict.fromkeys(_STAGES, 0)
+        for stage, start_ns, end_ns in self._spans:
+            sums[stage] += end_ns - start_ns
+        for stage, nanoseconds in sums.items():
+            observer.observe(_STAGES[stage], nanoseconds / 1e9)
+        for metric, number in self._counts.items():
+            if number:
+                observer.observe(metric, number)
+        observer.observe(BATCH_SIZE, batch_size)
+        observer.trace(self._spans)
+
 
 TRACE_HEADER = "x-newshelf-trace"
 SPANS_HEADER = "x-newshelf-spans"
@@ -32,7 +180,7 @@ class BatchTrace:
     """Requests in the batch."""
     start_ns: int
     end_ns: int
-    spans: tuple[Span, ...]
+    spans: tuple[TraceSpan, ...]
     """In order, not overlapping."""
 
 
@@ -41,7 +189,7 @@ def wants_trace(headers: Mapping[str, object]) -> bool:
     return any(name.lower() == TRACE_HEADER for name in headers)
 
 
-def write_trace(worker: int, size: int, start_ns: int, spans: Sequence[Span]) -> str:
+def write_trace(worker: int, size: int, start_ns: int, spans: Sequence[TraceSpan]) -> str:
     """The value of ``SPANS_HEADER`` for a batch that ends now.
 
     Args:
@@ -76,7 +224,7 @@ def read_trace(value: str) -> BatchTrace:
         told = orjson.loads(value)
         start_ns = int(told["start_ns"])
         spans = [
-            Span(STAGES[STAGES.index(stage)], start_ns + begin, start_ns + end)
+            TraceSpan(STAGES[STAGES.index(stage)], start_ns + begin, start_ns + end)
             for stage, begin, end in told["spans"]
         ]
         return BatchTrace(
@@ -90,12 +238,12 @@ def read_trace(value: str) -> BatchTrace:
         raise ValueError(f"not a trace of this version: {value[:200]!r}") from error
 
 
-def _joined(spans: Iterable[Span]) -> list[Span]:
-    joined: list[Span] = []
+def _joined(spans: Iterable[TraceSpan]) -> list[TraceSpan]:
+    joined: list[TraceSpan] = []
     for span in spans:
         last = joined[-1] if joined else None
         if last and last.stage == span.stage and span.start_ns - last.end_ns < _CLOSE_NS:
-            joined[-1] = Span(last.stage, last.start_ns, span.end_ns)
+            joined[-1] = TraceSpan(last.stage, last.start_ns, span.end_ns)
         else:
             joined.append(span)
     return joined

@@ -1,7 +1,10 @@
-"""What a tuning found: a table, and the files that serve by it."""
+"""What a tuning found: a table, and the files that serve by it.
+
+The frontier as a picture: throughput against latency.
+"""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,14 +13,57 @@ from rich.table import Table
 
 from newshelf.config import Settings
 from newshelf.files import write_aside, write_json
-from newshelf.tuning.measured import Measured, frontier
-from newshelf.tuning.plot import draw_frontier
+from newshelf.report.plots import COLOURS, MUTED, new_figure, save
 from newshelf.tuning.points import with_point
-from newshelf.tuning.search import Found
+from newshelf.tuning.search import PointMeasurement, SearchResult, frontier
 from newshelf.tuning.slo import Slo
-from newshelf.tuning.tune import Load
+from newshelf.tuning.tune import PointLoad
 
-__all__ = ["Written", "frontier_table", "settings_text", "write_report"]
+_BLUE, _ORANGE, _GREEN = COLOURS[:3]
+_ROOM = 1.08
+"""Between the fastest point and the right edge."""
+
+
+def draw_frontier(
+    runs: Sequence[PointMeasurement], best: PointMeasurement, slo: Slo, path: Path, title: str
+) -> None:
+    """Write a PNG with every point that answered; the longest run of each counts.
+
+    Args:
+        runs: what was measured.
+        best: one of them, which is marked.
+        slo: its strictest latency is drawn as a line.
+        path: of the PNG.
+        title: above the picture.
+    """
+    figure = new_figure(9.0, 5.5)
+    axes = figure.add_subplot()
+    answered = [run for run in runs if run.per_second > 0]
+    full = max(run.seconds for run in answered)
+    short = [run for run in answered if run.seconds < full]
+    axes.scatter(*_places(short), color=MUTED, s=22, label="left after a short run", zorder=2)
+    finalists = [run for run in answered if run.seconds >= full]
+    axes.scatter(*_places(finalists), color=_BLUE, s=36, label=f"run for {full:g} s", zorder=3)
+    axes.plot(*_places(frontier(answered)), color=_BLUE, alpha=0.4, label="none is better in both")
+    limit = slo.strictest
+    axes.axhline(limit.most_ms, color=_ORANGE, linestyle="--", label=f"objective: {limit}")
+    word = "chosen" if best.meets else "nearest, none keeps the objective"
+    label = f"{word}:\n{best.point}".replace(", batch", ",\nbatch")
+    axes.scatter(*_places([best]), color=_GREEN, marker="*", s=260, label=label, zorder=4)
+    axes.set_xlabel("requests per second")
+    axes.set_ylabel(f"p{limit.percent:g} in milliseconds")
+    axes.set_xlim(0, max(run.per_second for run in answered) * _ROOM)
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}")
+    axes.set_title(title, loc="left")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    save(figure, path)
+
+
+def _places(runs: Sequence[PointMeasurement]) -> tuple[list[float], list[float]]:
+    return [run.per_second for run in runs], [run.latency_ms for run in runs]
 
 
 @dataclass(frozen=True)
@@ -33,7 +79,7 @@ class Written:
     """The ``model-config.yaml`` that they make; likewise."""
 
 
-def frontier_table(found: Found, slo: Slo) -> Table:
+def frontier_table(found: SearchResult, slo: Slo) -> Table:
     """Points that no other beats in both throughput and latency, and the best of them."""
     percent = f"p{slo.strictest.percent:g} ms"
     table = Table(title=f"The frontier, and what keeps {slo}", title_justify="left")
@@ -42,12 +88,12 @@ def frontier_table(found: Found, slo: Slo) -> Table:
         table.add_column(heading, justify="right")
     table.add_column("")
     shown = {run.point: run for run in [*frontier(found.runs), found.best]}
-    for run in sorted(shown.values(), key=Measured.rank):
+    for run in sorted(shown.values(), key=PointMeasurement.rank):
         table.add_row(*_cells(run), _verdict(run, found.best))
     return table
 
 
-def settings_text(settings: Settings, found: Found, load: Load, slo: Slo) -> str:
+def settings_text(settings: Settings, found: SearchResult, load: PointLoad, slo: Slo) -> str:
     """``settings`` with the best point, as TOML for ``--settings``."""
     best = found.best
     tuned = with_point(settings, load.model, best.point)
@@ -61,7 +107,12 @@ def settings_text(settings: Settings, found: Found, load: Load, slo: Slo) -> str
 
 
 def write_report(
-    found: Found, settings: Settings, load: Load, slo: Slo, model_config: str, settings_path: Path
+    found: SearchResult,
+    settings: Settings,
+    load: PointLoad,
+    slo: Slo,
+    model_config: str,
+    settings_path: Path,
 ) -> Written:
     """Write the settings, and beside them the YAML, the plot and the results.
 
@@ -90,7 +141,7 @@ def write_report(
     return Written(results, plot, settings_path, config)
 
 
-def _cells(run: Measured) -> list[str]:
+def _cells(run: PointMeasurement) -> list[str]:
     return [
         str(run.point.computing),
         str(run.point.batch_size),
@@ -101,14 +152,14 @@ def _cells(run: Measured) -> list[str]:
     ]
 
 
-def _verdict(run: Measured, best: Measured) -> str:
+def _verdict(run: PointMeasurement, best: PointMeasurement) -> str:
     if run.meets:
         return "chosen" if run.point == best.point else "kept"
     nearest = "nearest: " if run.point == best.point else ""
     return nearest + "; ".join(run.missed)
 
 
-def _results(found: Found, load: Load, slo: Slo) -> dict[str, Any]:
+def _results(found: SearchResult, load: PointLoad, slo: Slo) -> dict[str, Any]:
     return {
         "load": asdict(load),
         "slo": str(slo),

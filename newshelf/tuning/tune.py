@@ -6,22 +6,17 @@ from pathlib import Path
 
 from rich.console import Console
 
-from newshelf.catalog import read_catalog
+from newshelf.catalog.catalog import read_catalog
 from newshelf.config import Settings
 from newshelf.errors import ServerError, SettingsError
-from newshelf.load.requests import ModelName, draw_requests
-from newshelf.load.run import LoadRequest, run_load
 from newshelf.pipeline.demo import pick_demo
 from newshelf.pipeline.workspace import Workspace
 from newshelf.server.client import Client
-from newshelf.tuning.archives import PointArchives, Tools
-from newshelf.tuning.measured import Measured, measured
+from newshelf.tuning.load import LoadRequest, ModelName, draw_requests, run_load
 from newshelf.tuning.points import Point, Space
-from newshelf.tuning.search import Found, search
-from newshelf.tuning.server import PointServer
+from newshelf.tuning.search import PointMeasurement, SearchResult, measured, search
+from newshelf.tuning.server import PointArchives, PointServer, Tools
 from newshelf.tuning.slo import Slo
-
-__all__ = ["Load", "tune"]
 
 _FOLDER = "tuning"
 _DISTINCT = 200
@@ -30,7 +25,7 @@ _WARM_UP = 0.5
 
 
 @dataclass(frozen=True)
-class Load:
+class PointLoad:
     """What each point is put under."""
 
     model: ModelName
@@ -43,11 +38,11 @@ def tune(
     workspace: Workspace,
     settings: Settings,
     space: Space,
-    load: Load,
+    load: PointLoad,
     slo: Slo,
     tools: Tools,
     console: Console,
-) -> Found:
+) -> SearchResult:
     """Search ``space``, telling what is measured.
 
     Args:
@@ -92,22 +87,22 @@ class _Runner:
     archives: PointArchives
     question: dict[str, object]
     requests: list[LoadRequest]
-    load: Load
+    load: PointLoad
     slo: Slo
 
-    def measure(self, point: Point, seconds: float) -> Measured:
+    def measure(self, point: Point, seconds: float) -> PointMeasurement:
         """One that cannot be served, for lack of memory or a provider, is a bad point."""
         archive: Path | None = None
         try:
             archive = self.archives.make(point)
             return self._run(point, archive, seconds)
         except ServerError as error:
-            return Measured(point, seconds, 0.0, float("inf"), (error.message,))
+            return PointMeasurement(point, seconds, 0.0, float("inf"), (error.message,))
         finally:
             if archive is not None:
                 archive.unlink(missing_ok=True)
 
-    def _run(self, point: Point, archive: Path, seconds: float) -> Measured:
+    def _run(self, point: Point, archive: Path, seconds: float) -> PointMeasurement:
         model, workers = self.load.model, point.computing.workers
         with (
             self.server.serving(model, archive, workers=workers, question=self.question) as state,
@@ -125,11 +120,11 @@ class _Runner:
 
 
 def _telling(
-    measure: Callable[[Point, float], Measured], slo: Slo, console: Console
-) -> Callable[[Point, float], Measured]:
+    measure: Callable[[Point, float], PointMeasurement], slo: Slo, console: Console
+) -> Callable[[Point, float], PointMeasurement]:
     percent = f"p{slo.strictest.percent:g}"
 
-    def told(point: Point, seconds: float) -> Measured:
+    def told(point: Point, seconds: float) -> PointMeasurement:
         with console.status(f"{point}, {seconds:g} s …"):
             run = measure(point, seconds)
         if run.per_second:

@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from newshelf.catalog import Catalog, read_catalog
-from newshelf.cli_jobs import make_jobs
-from newshelf.cli_pipeline import settings_from
+from newshelf.catalog.catalog import Catalog, read_catalog
+from newshelf.cli.jobs import make_jobs
+from newshelf.cli.pipeline import settings_from
 from newshelf.nn.checkpoint import load_checkpoint
 from newshelf.pipeline.serve import Served, serve
 from newshelf.pipeline.workspace import Workspace, open_workspace
 from newshelf.sample.build import draw_sample
 from newshelf.server.client import Client
-from newshelf.server.keys import read_keys
 from newshelf.server.ports import free_port, free_ports
+from newshelf.server.state import read_keys
 from tests.e2e.rollouts import pack_versions
 
 HERE = Path(__file__).parent

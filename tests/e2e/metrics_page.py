@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 
 from newshelf.server.client import Client
-from newshelf.serving.observe import BATCH_SIZE, METRICS
+from newshelf.serving.trace import BATCH_SIZE, METRICS
 
 __all__ = ["HISTOGRAMS", "Histogram", "Histograms", "histograms", "settled", "told"]
 

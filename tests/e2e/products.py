@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from newshelf.catalog import Catalog
+from newshelf.catalog.catalog import Catalog
 from newshelf.catalog.schema import Product
 
 ENCODER = "/predictions/encoder"

@@ -12,20 +12,19 @@ from pathlib import Path
 from rich.console import Console
 from typer.testing import CliRunner
 
-from newshelf.catalog import Catalog, read_catalog
-from newshelf.cli import app
-from newshelf.cli_jobs import make_jobs
+from newshelf.catalog.catalog import Catalog, read_catalog
+from newshelf.cli.app import app
+from newshelf.cli.jobs import make_jobs
 from newshelf.config import Settings
 from newshelf.errors import Unavailable
 from newshelf.pipeline.serve import serve
-from newshelf.pipeline.stages import archive_paths, plan_stages
-from newshelf.pipeline.update import bring_up_to_date
+from newshelf.pipeline.stages import archive_paths, bring_up_to_date, plan_stages
 from newshelf.pipeline.workspace import Workspace, open_workspace
 from newshelf.rollout.state import RolloutState
-from newshelf.rollout.store import EventStore
+from newshelf.rollout.versions import PromotedFile
 from newshelf.server.ports import free_port, free_ports
-from newshelf.server.promoted import PromotedFile
 from newshelf.server.state import ServerState
+from newshelf.store.store import EventStore
 from tests.e2e.remade import FAILS, SLOW, remake, reversed_ranking
 from tests.e2e.shoppers import Shoppers
 

@@ -7,7 +7,7 @@ import threading
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from newshelf.catalog import Catalog
+from newshelf.catalog.catalog import Catalog
 from tests.e2e.remade import K
 
 __all__ = ["Shoppers"]

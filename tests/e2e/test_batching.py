@@ -7,9 +7,9 @@ import httpx
 import numpy as np
 import pytest
 
-from newshelf.catalog import Catalog
+from newshelf.catalog.catalog import Catalog
 from newshelf.server.client import Client
-from newshelf.serving.observe import BATCH_SIZE
+from newshelf.serving.trace import BATCH_SIZE
 from tests.e2e.metrics_page import settled, told
 from tests.e2e.products import (
     ENCODER,

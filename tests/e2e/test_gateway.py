@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from newshelf.catalog import Catalog, read_catalog
+from newshelf.catalog.catalog import Catalog, read_catalog
 from newshelf.config import Settings
-from newshelf.gateway.answers import FeedbackOut, RecommendOut
+from newshelf.gateway.schemas import FeedbackOut, RecommendOut
 from newshelf.pipeline.serve import Served
 from newshelf.pipeline.workspace import Workspace
-from newshelf.rollout.store import EventStore
 from newshelf.server.client import Client
 from newshelf.server.process import members
+from newshelf.store.store import EventStore
 from tests.e2e.products import base64_of, saved
 
 

@@ -15,16 +15,15 @@ from loadtest.incidents import Incident, incidents
 from loadtest.record import RunRecord, read_record
 from loadtest.server_metrics import TorchServeProbe
 from loadtest.timeline import Timeline
-from newshelf.catalog import read_catalog
+from newshelf.catalog.catalog import read_catalog
 from newshelf.files import write_json
 from newshelf.pipeline.demo import pick_demo
 from newshelf.pipeline.stages import archive_paths
 from newshelf.pipeline.workspace import ROOT, Workspace
 from newshelf.server.ports import free_ports
 from newshelf.server.properties import archives
-from newshelf.server.readiness import wait_until_ready
 from newshelf.server.state import ServerState
-from newshelf.server.torchserve import ServerPlan, start
+from newshelf.server.torchserve import ServerPlan, start, wait_until_ready
 
 RATE = 20
 CALM_S = 8.0

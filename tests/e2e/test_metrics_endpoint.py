@@ -4,11 +4,11 @@ import time
 
 import httpx
 
-from newshelf.catalog import Catalog
+from newshelf.catalog.catalog import Catalog
 from newshelf.pipeline.serve import Served
 from newshelf.server.client import Client
 from newshelf.server.process import members
-from newshelf.serving.observe import BATCH_SIZE, METRICS
+from newshelf.serving.trace import BATCH_SIZE, METRICS
 from tests.e2e.metrics_page import HISTOGRAMS, settled, told
 from tests.e2e.products import ENCODER, RECOMMENDER, base64_of, picture_of
 

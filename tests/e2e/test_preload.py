@@ -14,17 +14,15 @@ import psutil
 import pytest
 
 from export.archive import archive
-from newshelf.catalog import Catalog
-from newshelf.cli_pipeline import settings_from
+from newshelf.catalog.catalog import Catalog
+from newshelf.cli.pipeline import settings_from
 from newshelf.config import Settings
 from newshelf.pipeline.workspace import ROOT, Workspace
 from newshelf.server.client import Client
-from newshelf.server.keys import read_keys
 from newshelf.server.ports import free_ports
 from newshelf.server.process import members
-from newshelf.server.readiness import wait_until_ready
-from newshelf.server.state import ServerState
-from newshelf.server.torchserve import ServerPlan, start
+from newshelf.server.state import ServerState, read_keys
+from newshelf.server.torchserve import ServerPlan, start, wait_until_ready
 from newshelf.serving.trace import SPANS_HEADER, TRACE_HEADER
 from tests.e2e.products import base64_of, picture_of, product_of
 
@@ -122,7 +120,7 @@ def test_both_workers_answer_what_the_model_says(
     workers = workers_of(forked, "encoder")
     assert len(workers) == 2
     [preloader] = {psutil.Process(pid).ppid() for pid in workers}
-    assert "handlers.preloader" in psutil.Process(preloader).cmdline()
+    assert "handlers.worker_fork" in psutil.Process(preloader).cmdline()
 
     answers = ask(forked, questions(catalog, 60))
     assert {worker for worker, _ in answers} == workers

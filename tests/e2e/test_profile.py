@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from newshelf.cli import app
+from newshelf.cli.app import app
 from newshelf.pipeline.serve import Served
 from newshelf.pipeline.workspace import Workspace
 from newshelf.server.process import members

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from newshelf.catalog import Catalog
+from newshelf.catalog.catalog import Catalog
 from newshelf.nn.spec import ModelSpec, read_spec
 from newshelf.pipeline.workspace import Workspace
-from newshelf.serving.bundle import read_version
+from newshelf.serving.settings import read_version
 from tests.e2e.products import (
     ENCODER,
     base64_of,

@@ -5,7 +5,7 @@ import time
 import httpx
 
 from newshelf.pipeline.serve import Served
-from newshelf.server.keys import read_keys
+from newshelf.server.state import read_keys
 from newshelf.serving.protocol import TIMEOUT_HEADER
 from tests.e2e.products import ENCODER, JSON, RECOMMENDER
 

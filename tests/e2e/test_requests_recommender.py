@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from newshelf.catalog import Catalog
+from newshelf.catalog.catalog import Catalog
 from newshelf.files import read_json
 from newshelf.pipeline.workspace import Workspace
-from newshelf.serving.bundle import read_version
+from newshelf.serving.settings import read_version
 from tests.e2e.formula import parts_of_scores
 from tests.e2e.plain_filters import passing, read_said
 from tests.e2e.products import ENCODER, RECOMMENDER, base64_of, picture_of, product_of

@@ -7,7 +7,7 @@ import pytest
 
 from newshelf.pipeline.serve import Served
 from newshelf.server.client import Client
-from newshelf.server.keys import Keys, read_keys
+from newshelf.server.state import Keys, read_keys
 from tests.e2e.products import ENCODER, RECOMMENDER
 
 GOOD = {ENCODER: {"title": "ring"}, RECOMMENDER: {"k": 1}}

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from newshelf.cli_pipeline import settings_from
+from newshelf.cli.pipeline import settings_from
 from newshelf.pipeline.workspace import Workspace
-from newshelf.rollout.versions import TorchServeVersions
-from newshelf.server.promoted import PromotedFile
+from newshelf.rollout.versions import PromotedFile, TorchServeVersions
 from tests.e2e.rollouts import Shop, check_record, open_shop, plan_of
 
 SHADOW = {

@@ -11,7 +11,7 @@ import pytest
 from psycopg import sql
 
 from benchmarks.store.postgres import Postgres
-from newshelf.cli_pipeline import settings_from
+from newshelf.cli.pipeline import settings_from
 from newshelf.pipeline.workspace import Workspace
 from newshelf.server.client import Client
 from newshelf.server.process import ProcessRef

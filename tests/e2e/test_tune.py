@@ -8,15 +8,15 @@ import yaml
 from rich.console import Console
 from typer.testing import CliRunner
 
-from newshelf.cli import app
-from newshelf.cli_jobs import make_tools
+from newshelf.cli.app import app
+from newshelf.cli.jobs import make_tools
 from newshelf.config import Settings, load_settings
 from newshelf.files import read_json
-from newshelf.load.requests import ModelName
 from newshelf.pipeline.workspace import Workspace
+from newshelf.tuning.load import ModelName
 from newshelf.tuning.points import Arithmetic, Computing, Space
 from newshelf.tuning.slo import parse_slo
-from newshelf.tuning.tune import Load, tune
+from newshelf.tuning.tune import PointLoad, tune
 
 ONE = Computing(1, 1, Arithmetic("onnxruntime", "fp32"))
 
@@ -93,7 +93,7 @@ def test_a_point_that_cannot_be_served_is_left_out(workspace: Workspace) -> None
         workspace,
         Settings(),
         Space((ONE,), (1, 2), (1,)),
-        Load("recommender", 2, 1.0),
+        PointLoad("recommender", 2, 1.0),
         parse_slo("p99=60s"),
         replace(tools, model_config=model_config),
         console,

@@ -33,9 +33,9 @@ import matplotlib.pyplot as plt
 plt.figure().savefig("plot.png")
 """,
     "the command line": """
-import contextlib, newshelf.cli
+import contextlib, newshelf.cli.app
 with contextlib.suppress(SystemExit):
-    newshelf.cli.app(["--help"])
+    newshelf.cli.app.app(["--help"])
 """,
 }
 

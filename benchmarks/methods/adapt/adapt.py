@@ -20,8 +20,8 @@ from benchmarks.methods.adapt.losses import (
 )
 from benchmarks.methods.adapt.network import AdaptationNetwork, DomainClassifier, Projection
 from newshelf.errors import TrainingError
-from newshelf.transfer.loop import Objective, fit
-from newshelf.transfer.run import Run
+from newshelf.training.loop import Objective, fit
+from newshelf.training.run import Run
 
 __all__ = ["DEFAULT", "METHODS", "AdaptSettings", "adapt"]
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.methods.ctr.impressions import Impressions
-from newshelf.catalog import Catalog
+from newshelf.catalog.catalog import Catalog
 from newshelf.errors import TrainingError
 from newshelf.evaluation.types import BoolArray, IntArray
 from newshelf.nn.inputs import attribute_row, price_edges

@@ -17,8 +17,8 @@ from benchmarks.methods.ctr.impressions import Impressions, Negatives
 from benchmarks.methods.ctr.xdeepfm import Activation, XDeepFM, XDeepFMSpec
 from newshelf.errors import TrainingError
 from newshelf.evaluation.types import FloatArray
-from newshelf.transfer.loop import Batches, History, Objective, fit
-from newshelf.transfer.run import Run
+from newshelf.training.loop import Batches, LossHistory, Objective, fit
+from newshelf.training.run import Run
 
 
 def pairwise_loss(positive: Tensor, negative: Tensor) -> Tensor:
@@ -142,7 +142,7 @@ class XDeepFMResult:
     """The trained network, in ``eval`` mode, and what was measured on the way."""
 
     model: XDeepFM
-    history: History
+    history: LossHistory
 
 
 def train_xdeepfm(

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from benchmarks.methods.meta.learners import class_means, prototype_scores
 from newshelf.errors import TrainingError
-from newshelf.transfer.loop import Batches, Objective
+from newshelf.training.loop import Batches, Objective
 
 # Episodes: small classification tasks, drawn from a catalogue's types.
 #

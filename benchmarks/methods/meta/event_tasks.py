@@ -15,7 +15,7 @@ from benchmarks.methods.meta.maml import Predict
 from newshelf.errors import TrainingError
 from newshelf.evaluation.types import BoolArray, IntArray
 from newshelf.nn.scorer import SiameseScorer
-from newshelf.transfer.loop import Batches, Objective
+from newshelf.training.loop import Batches, Objective
 
 # Events of one category, each with the shopper's history from before and from elsewhere.
 #

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from benchmarks.methods.meta.episodes import Episode, FewShotNet
 from benchmarks.methods.meta.learners import Embedding, check_queries, check_support, class_means
 from newshelf.errors import TrainingError
-from newshelf.transfer.loop import Objective
+from newshelf.training.loop import Objective
 
 # MAML: a start from which a few steps of gradient descent learn a task.
 #

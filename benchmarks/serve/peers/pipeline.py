@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from newshelf.nn.inputs.picture import prepare_picture
+from newshelf.nn.inputs import prepare_picture
 from newshelf.nn.spec import ATTRIBUTE_COLUMNS, read_spec
-from newshelf.serving.runtimes import Device, Kind, Precision, encoder_graph, open_runtime
+from newshelf.serving.runtimes.base import Device, Kind, Precision
+from newshelf.serving.runtimes.graph import encoder_graph
+from newshelf.serving.runtimes.open import open_runtime
 
 __all__ = ["VARIABLE", "Pipeline", "Plan", "plan"]
 

@@ -1,4 +1,7 @@
-"""What every runtime is: named arrays in, named arrays out."""
+"""What every runtime is: named arrays in, named arrays out.
+
+Where a worker computes, said without torch.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +12,6 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Array", "Kind", "Precision", "Provider", "Runtime", "ScorerGraphs"]
 
 Array: TypeAlias = "NDArray[Any] | torch.Tensor"
 Kind = Literal["onnxruntime", "torchscript", "openvino"]
@@ -42,3 +44,19 @@ class ScorerGraphs:
     scorer: Runtime
     max_history: int
     """The most recent items of a history that it was trained to read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """The CPU, or one GPU. As text it is what ``torch.device`` reads."""
+
+    kind: Literal["cpu", "cuda"] = "cpu"
+    index: int = 0
+
+    def __str__(self) -> str:
+        return self.kind if self.kind == "cpu" else f"{self.kind}:{self.index}"
+
+
+def choose_device(gpu_id: int | str | None) -> Device:
+    """The GPU that the model server assigned; the CPU when it assigned none."""
+    return Device() if gpu_id is None else Device("cuda", int(gpu_id))

@@ -5,16 +5,6 @@ from dataclasses import dataclass
 from newshelf.nn.spec import HEADS, EncoderSpec
 from newshelf.serving.runtimes.base import Kind, Precision
 
-__all__ = [
-    "IMAGE_FEATURES",
-    "Graph",
-    "encoder_graph",
-    "graph_file",
-    "graph_files",
-    "projector_graph",
-    "scorer_graph",
-]
-
 IMAGE_FEATURES = "image_features"
 """What a quantised encoder calls the output of its image tower."""
 

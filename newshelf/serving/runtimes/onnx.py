@@ -9,14 +9,12 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from newshelf.errors import SetupError, WeightsError
-from newshelf.serving.runtimes.base import Array, Precision, Provider
-from newshelf.serving.runtimes.device import Device
+from newshelf.serving.runtimes.base import Array, Device, Precision, Provider
 from newshelf.serving.runtimes.graph import Graph
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["OnnxRuntime"]
 
 _Options = tuple[str, dict[str, Any]]
 _REQUANTISING = "WeightBiasQuantization"

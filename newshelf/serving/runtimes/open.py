@@ -3,11 +3,8 @@
 from pathlib import Path
 
 from newshelf.errors import SetupError, WeightsError
-from newshelf.serving.runtimes.base import Kind, Precision, Provider, Runtime
-from newshelf.serving.runtimes.device import Device
+from newshelf.serving.runtimes.base import Device, Kind, Precision, Provider, Runtime
 from newshelf.serving.runtimes.graph import Graph, graph_files
-
-__all__ = ["open_runtime"]
 
 _PRECISIONS: dict[tuple[str, str], tuple[Precision, ...]] = {
     ("torchscript", "cpu"): ("fp32",),

@@ -14,8 +14,6 @@ from newshelf.errors import WeightsError
 from newshelf.serving.runtimes.base import Array, Precision
 from newshelf.serving.runtimes.graph import IMAGE_FEATURES, Graph
 
-__all__ = ["OpenVinoRuntime", "shared_core"]
-
 
 class OpenVinoRuntime:
     """A graph, compiled for this CPU.

@@ -9,11 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from newshelf.errors import SetupError, WeightsError
-from newshelf.serving.runtimes.base import Array
-from newshelf.serving.runtimes.device import Device
+from newshelf.serving.runtimes.base import Array, Device
 from newshelf.serving.runtimes.graph import Graph
-
-__all__ = ["TorchScriptRuntime"]
 
 
 class TorchScriptRuntime:

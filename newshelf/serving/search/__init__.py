@@ -8,11 +8,3 @@
 
 ``build.build_search`` chooses and writes one, ``open_search`` maps it into memory.
 """
-
-from newshelf.serving.search.base import Search
-from newshelf.serving.search.manifest import SearchManifest
-from newshelf.serving.search.open import open_search
-from newshelf.serving.search.plain import PlainSearch
-from newshelf.serving.search.select import top_rows
-
-__all__ = ["PlainSearch", "Search", "SearchManifest", "open_search", "top_rows"]

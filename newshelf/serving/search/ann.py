@@ -9,31 +9,126 @@ fewer than one row in forty passes, all lists are scanned, which is faster than 
 them, and exact. So a filter never leaves fewer rows than were asked for where so many exist.
 
 Jégou, Douze and Schmid, Product quantization for nearest neighbor search, 2011 (IVF).
+
+Which lists of an inverted file a query visits.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
+from pathlib import Path
 
+import faiss
 import numpy as np
+from numpy.typing import NDArray
 
-from newshelf.serving.search.base import FloatArray, IntArray, Mask
-from newshelf.serving.search.codes import Codes
-from newshelf.serving.search.faiss_scan import ListScan
-from newshelf.serving.search.lists import Lists
-from newshelf.serving.search.plain import PlainSearch, few
-from newshelf.serving.search.proof import proven_nearest
-from newshelf.serving.search.select import best_rows
+from newshelf.errors import WeightsError
+from newshelf.serving.search.base import (
+    FloatArray,
+    IntArray,
+    Mask,
+    PlainSearch,
+    SearchManifest,
+    best_rows,
+    few,
+)
+from newshelf.serving.search.exact import Codes, Tensors, _codes, proven_nearest
+from newshelf.serving.search.faiss_scan import ListScan, read_faiss
 
-__all__ = ["AnnSearch"]
+_ADVERSE_SHARE = 0.9
+"""A filter goes against the query when less than so much of its share of all rows passes in
+the lists that are nearest."""
+
+
+@dataclass(frozen=True)
+class Lists:
+    """``L`` lists of ``N`` rows."""
+
+    centroids: FloatArray
+    """``(L, D)``, of unit length."""
+    sizes: IntArray
+    """``(L,)``."""
+    members: NDArray[np.int32]
+    """``(N,)``: the rows of the first list, then those of the second, …"""
+
+    def near(self, query: FloatArray, budget: int) -> IntArray:
+        """The nearest lists that hold ``budget`` rows together, or all there are.
+
+        Args:
+            query: ``(D,)``.
+            budget: at least 1.
+        """
+        order = self._order(query)
+        return order[: _stop(np.cumsum(self.sizes[order]), budget)]
+
+    def near_allowed(
+        self, query: FloatArray, allowed: Mask, budget: int, least: int, otherwise: int
+    ) -> IntArray:
+        """The nearest lists under a filter.
+
+        Those that hold ``budget`` rows, passing or not. But where fewer of them pass than
+        ``least``, or than pass elsewhere, the filter goes against the query:
+        what passes lies far away, where the order of the lists says less about the order of
+        their rows. Then it is the nearest lists with ``otherwise`` rows that pass, or all.
+
+        Args:
+            query: ``(D,)``.
+            allowed: ``(N,)``.
+            budget: at least 1.
+            least: of the rows that pass.
+            otherwise: at least ``least``.
+        """
+        order = self._order(query)
+        visited = order[: _stop(np.cumsum(self.sizes[order]), budget)]
+        rows = np.concatenate([self._rows(at) for at in visited])
+        passing = np.count_nonzero(np.take(allowed, rows))
+        share = np.count_nonzero(allowed) / len(allowed)
+        if passing >= max(least, _ADVERSE_SHARE * share * len(rows)):
+            return visited
+        sizes = self._count(allowed)
+        visited = order[: _stop(np.cumsum(sizes[order]), otherwise)]
+        return visited[sizes[visited] > 0]
+
+    def rows_before(self, query: FloatArray) -> IntArray:
+        """``(L,)``: how many rows are compared before each list's turn comes."""
+        order = self._order(query)
+        before = np.empty(len(order), dtype=np.int64)
+        before[order] = np.cumsum(self.sizes[order]) - self.sizes[order]
+        return before
+
+    def _order(self, query: FloatArray) -> IntArray:
+        return np.argsort(-(self.centroids @ query))
+
+    def _rows(self, at: int) -> NDArray[np.int32]:
+        start = self._starts[at]
+        return self.members[start : start + self.sizes[at]]
+
+    def _count(self, allowed: Mask) -> IntArray:
+        """``(L,)``: how many rows of each list pass."""
+        counts = np.zeros(len(self.sizes), dtype=np.int64)
+        filled = np.flatnonzero(self.sizes)
+        passing = np.take(allowed, self.members).view(np.uint8)
+        counts[filled] = np.add.reduceat(passing, self._starts[filled], dtype=np.int64)
+        return counts
+
+    @cached_property
+    def _starts(self) -> IntArray:
+        """Where each list begins in ``members``."""
+        return np.cumsum(self.sizes) - self.sizes
+
+
+def _stop(reached: IntArray, budget: int) -> int:
+    """How many lists to visit; ``reached`` counts the rows up to each."""
+    return min(int(np.searchsorted(reached, budget)) + 1, len(reached))
+
 
 _COMPARED = 2
 """So many times the rows asked for are compared in float32."""
 _RARE = 0.025
 """Where a filter lets no larger share pass, all lists are scanned. Of a million rows, 1 % passing:
 11 ms instead of 22, and 2 %: 13 ms instead of 18; 5 %: 20 instead of 11."""
-_AGAINST = 8
+_ADVERSE_FILTER_BUDGETS = 8
 """So many budgets of passing rows are compared under a filter that goes against the query."""
 
 
@@ -99,9 +194,30 @@ class AnnSearch:
             # Never more than would make as many passing rows as there are without a filter.
             min(self.budget(ceil(limit * rarity)), ceil(budget * rarity)),
             _COMPARED * limit,
-            _AGAINST * budget,
+            _ADVERSE_FILTER_BUDGETS * budget,
         )
 
     @cached_property
     def _all_lists(self) -> IntArray:
         return np.flatnonzero(self.lists.sizes)
+
+
+def open_ann(
+    matrix: FloatArray,
+    path: Path,
+    name: str,
+    manifest: SearchManifest,
+    tensors: Tensors,
+) -> AnnSearch:
+    """See ``open_search``."""
+    index = read_faiss(path, faiss.IndexIVFScalarQuantizer, manifest.bytes, *matrix.shape)
+    lists = Lists(
+        tensors[f"{name}.centroids"], tensors[f"{name}.sizes"], tensors[f"{name}.members"]
+    )
+    found = (index.nlist, lists.centroids.shape, lists.sizes.shape, lists.members.shape)
+    count, (rows, width) = manifest.lists, matrix.shape
+    held = np.array([index.invlists.list_size(at) for at in range(index.nlist)])
+    if found != (count, (count, width), (count,), (rows,)) or (held != lists.sizes).any():
+        raise WeightsError(f"the lists of {path} are of another index: export it again")
+    codes = _codes(matrix, manifest, tensors[f"{name}.rotation"], path)
+    return AnnSearch(matrix, codes, lists, ListScan(index), manifest.budgets)

@@ -1,17 +1,170 @@
-"""Exact search in a quarter of the bytes: int8 first, float32 for what is left."""
+"""Exact search in a quarter of the bytes: int8 first, float32 for what is left.
 
+Float32 products with the matrix itself.
+
+Many queries against a matrix, block by block: one pass over memory for all of them.
+
+Rows and queries as int8, and how wrong their products can be.
+
+Row ``x`` and query ``q`` become whole numbers of at most 127, ``c`` and ``p``::
+
+    R x = s c + e        R q = t p + r
+
+with one step ``s`` for the matrix and a step ``t`` for each query. ``R`` is a random
+rotation: it changes no product, and spreads every vector evenly over the dimensions, so that
+the largest number, which decides the step, is small. Then::
+
+    q · x  =  s t (p · c)  +  s (r · c)  +  R q · e
+    |q · x - s t (p · c)|  ≤  ‖r‖ max ‖s c‖  +  ‖q‖ max ‖e‖     (Cauchy-Schwarz)
+
+so a row whose product ``s t (p · c)`` is below another's by more than twice the bound cannot
+be the nearer one. ``p · c`` itself is exact: it is a whole number below 2²⁴ for any width up
+to 1040, and float32 holds those.
+
+The true nearest rows from approximate scores, proven.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import faiss
 import numpy as np
+from numpy.typing import NDArray
 
-from newshelf.serving.search.base import FloatArray, IntArray, Mask
-from newshelf.serving.search.blocks import top_products
-from newshelf.serving.search.codes import Codes
-from newshelf.serving.search.faiss_scan import FlatScan
-from newshelf.serving.search.plain import MANY, PlainSearch, few
-from newshelf.serving.search.proof import proven_nearest
+from newshelf.errors import WeightsError
+from newshelf.serving.search.base import (
+    MANY,
+    FloatArray,
+    IntArray,
+    Mask,
+    PlainSearch,
+    SearchManifest,
+    best_rows,
+    few,
+    top_products,
+)
+from newshelf.serving.search.faiss_scan import FlatScan, read_faiss
 
-__all__ = ["Int8Search"]
+_LARGEST = 127
+_CODING_BLOCK_ROWS = 65_536
+_ROUNDING = 1e-5
+"""What float32 products of unit vectors, rotated or not, may be off by."""
+_SEED = 99
+
+
+@dataclass(frozen=True)
+class QueryCode:
+    """A query as int8."""
+
+    values: FloatArray
+    """``(1, D)``: whole numbers p, at most 127 either way."""
+    step: float
+    """s t: a product of codes times this is about the product of the vectors."""
+    error: float
+    """By how much it can be wrong, for any row."""
+
+
+@dataclass(frozen=True)
+class Codes:
+    """How a matrix was made int8."""
+
+    rotation: FloatArray
+    """R transposed, ``(D, D)``."""
+    step: float
+    """s, above 0."""
+    row_norm: float
+    """The largest ‖s c‖."""
+    row_error: float
+    """The largest ‖e‖."""
+
+    def rows(self, matrix: FloatArray) -> FloatArray:
+        """The numbers c of some rows, ``(M, D)``, as float32 whole numbers."""
+        codes: FloatArray = np.rint(matrix @ self.rotation / np.float32(self.step)).clip(
+            -_LARGEST, _LARGEST
+        )
+        return codes
+
+    def query(self, query: FloatArray) -> QueryCode:
+        """The numbers p of a query ``(D,)``, with its bound."""
+        turned = query @ self.rotation
+        step = float(np.abs(turned).max()) / _LARGEST or 1.0
+        values = np.rint(turned / np.float32(step)).astype(np.float32)
+        rest = float(np.linalg.norm(turned - np.float32(step) * values))
+        error = rest * self.row_norm + float(np.linalg.norm(turned)) * self.row_error
+        return QueryCode(values[None], self.step * step, error + _ROUNDING)
+
+
+def measure_codes(matrix: FloatArray) -> Codes:
+    """The step of a matrix ``(N, D)`` float32, and the largest errors of its rows."""
+    rotation = _random_rotation(matrix.shape[1])
+    turned = (np.abs(block @ rotation) for block in _blocks(matrix))
+    step = max((float(block.max()) for block in turned), default=0.0) / _LARGEST or 1.0
+    codes = Codes(rotation, step, 0.0, 0.0)
+    norm = error = 0.0
+    for block in _blocks(matrix):
+        rounded = codes.rows(block) * np.float32(step)
+        norm = max(norm, float(np.linalg.norm(rounded, axis=1).max()))
+        error = max(error, float(np.linalg.norm(block @ rotation - rounded, axis=1).max()))
+    return Codes(rotation, step, norm, error)
+
+
+def int8_blocks(matrix: FloatArray, codes: Codes) -> Iterator[tuple[slice, FloatArray]]:
+    """The codes of a matrix, some rows at a time."""
+    for start in range(0, len(matrix), _CODING_BLOCK_ROWS):
+        rows = slice(start, min(start + _CODING_BLOCK_ROWS, len(matrix)))
+        yield rows, codes.rows(matrix[rows])
+
+
+def _random_rotation(width: int) -> FloatArray:
+    """Uniform among all, from a fixed seed."""
+    drawn = np.random.default_rng(_SEED).standard_normal((width, width))
+    orthogonal, triangle = np.linalg.qr(drawn)
+    rotation: FloatArray = (orthogonal * np.sign(np.diag(triangle))).astype(np.float32)
+    return rotation
+
+
+def _blocks(matrix: FloatArray) -> Iterator[FloatArray]:
+    for start in range(0, len(matrix), _CODING_BLOCK_ROWS):
+        yield matrix[start : start + _CODING_BLOCK_ROWS]
+
+
+Scan = Callable[[QueryCode, int], tuple[FloatArray, IntArray]]
+"""The products of codes and the rows of the best so many, the best first."""
+
+_FIRST = 512
+_MORE = 4
+
+
+def proven_nearest(
+    matrix: FloatArray, query: FloatArray, code: QueryCode, scan: Scan, limit: int, among: int
+) -> IntArray:
+    """Compare the best by code in float32; look at more until no other can be nearer.
+
+    Args:
+        matrix: ``(N, D)`` float32.
+        query: ``(D,)`` float32.
+        code: the same as int8.
+        scan: gives the best by code.
+        limit: so many are asked for; fewer than ``among``.
+        among: so many rows the scan can give.
+
+    Returns:
+        ``(limit,)`` row numbers in increasing order.
+    """
+    count = limit + _FIRST
+    while True:
+        count = min(count, among)
+        products, rows = scan(code, count)
+        scores = matrix[rows] @ query
+        if count == among:
+            break
+        least = np.partition(scores, len(scores) - limit)[len(scores) - limit]
+        if least > products[-1] * code.step + code.error:
+            break
+        count *= _MORE
+    return best_rows(rows, scores, limit)
 
 
 @dataclass(frozen=True)
@@ -43,3 +196,26 @@ class Int8Search:
         if len(queries) >= MANY:
             return top_products(self.matrix, queries, limit, allowed)
         return [self.nearest(*pair, limit) for pair in zip(queries, allowed, strict=True)]
+
+
+Tensors = Mapping[str, NDArray[Any]]
+
+
+def open_int8(
+    matrix: FloatArray,
+    path: Path,
+    name: str,
+    manifest: SearchManifest,
+    tensors: Tensors,
+) -> Int8Search:
+    """See ``open_search``."""
+    index = read_faiss(path, faiss.IndexScalarQuantizer, manifest.bytes, *matrix.shape)
+    return Int8Search(
+        matrix, _codes(matrix, manifest, tensors[f"{name}.rotation"], path), FlatScan(index)
+    )
+
+
+def _codes(matrix: FloatArray, manifest: SearchManifest, rotation: FloatArray, path: Path) -> Codes:
+    if rotation.shape != (matrix.shape[1],) * 2:
+        raise WeightsError(f"the rotation of {path} is of another index: export it again")
+    return Codes(rotation, manifest.step, manifest.row_norm, manifest.row_error)

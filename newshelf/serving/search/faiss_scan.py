@@ -1,4 +1,7 @@
-"""The calls of faiss that scan int8 codes, over all rows or over some lists."""
+"""The calls of faiss that scan int8 codes, over all rows or over some lists.
+
+The searches that need faiss.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +12,6 @@ import numpy as np
 
 from newshelf.errors import WeightsError
 from newshelf.serving.search.base import FloatArray, IntArray, Mask
-
-__all__ = ["INT8", "FlatScan", "ListScan", "read_faiss"]
 
 INT8 = faiss.ScalarQuantizer.QT_8bit_direct_signed
 """Codes are the numbers themselves; products with whole numbers up to 127 are exact."""

@@ -7,11 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from newshelf.errors import WeightsError
-from newshelf.serving.search.base import FloatArray, Search
-from newshelf.serving.search.manifest import SearchManifest, codes_file
-from newshelf.serving.search.plain import PlainSearch
-
-__all__ = ["open_search"]
+from newshelf.serving.search.base import FloatArray, PlainSearch, Search, SearchManifest, codes_file
 
 Tensors = Mapping[str, NDArray[np.generic]]
 
@@ -38,7 +34,8 @@ def open_search(
     if manifest is None:
         return PlainSearch(matrix)
     # faiss is loaded only by those who need it: it takes 15 MB of each worker.
-    from newshelf.serving.search.open_codes import open_ann, open_int8  # noqa: PLC0415
+    from newshelf.serving.search.ann import open_ann  # noqa: PLC0415
+    from newshelf.serving.search.exact import open_int8  # noqa: PLC0415
 
     opener = open_int8 if manifest.lists is None else open_ann
     try:

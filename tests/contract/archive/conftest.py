@@ -8,9 +8,8 @@ import pandas as pd
 import pytest
 
 from export.archive import archive
-from export.golden import export_golden
-from export.index import build_index
-from newshelf.catalog import read_catalog
+from export.index import build_index, export_golden
+from newshelf.catalog.catalog import read_catalog
 from newshelf.config import ArchiveSettings, ModelServingSettings, Settings
 from tests.unit.export.tiny_checkpoint import IDS, WORDS, shared_export
 

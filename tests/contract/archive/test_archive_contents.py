@@ -10,7 +10,7 @@ from export.archive import archive
 from newshelf.config import ArchiveSettings, Settings
 from newshelf.errors import ParityError, SetupError, VersionMismatch
 from newshelf.files import read_json, write_json
-from newshelf.serving.bundle import read_version
+from newshelf.serving.settings import read_version
 
 DESCRIPTION = {"MAR-INF", "handlers", "model-config.yaml", "model.json", "newshelf", "parity.json"}
 DESCRIPTION |= {"golden.json", "sitecustomize.py", "tokenizer.json", "version.json"}

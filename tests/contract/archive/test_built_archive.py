@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from newshelf.serving.bundle import read_version
+from newshelf.serving.settings import read_version
 
 RUNTIMES = ("onnxruntime", "torchscript")
 REQUESTS = {
@@ -35,7 +35,7 @@ def check_modules(modules, folder, handler):
     ours = {n: path for n, path in modules.items() if n.split(".")[0] in roots}
     assert {"newshelf", "newshelf.serving.runtimes.open", "handlers.adapter", handler} <= set(ours)
     assert all(Path(path).is_relative_to(folder) for path in ours.values())
-    training = {"newshelf.transfer", "newshelf.evaluation", "newshelf.catalog.catalog"}
+    training = {"newshelf.training", "newshelf.evaluation", "newshelf.catalog.catalog"}
     heavy = {"timm", "transformers", "onnx", "onnxscript"}
     assert not set(modules) & {"export", "model_archiver", *training, *heavy}
     # The seam to TorchServe: the kinds of metrics, the protocol that a worker reads, and what

@@ -15,8 +15,15 @@ from ts.metrics.metric_type_enum import MetricTypes
 from ts.service import Service
 from ts.utils.util import list_classes_from_module
 
-from newshelf.serving.observe import BATCH_SIZE, CACHE_HITS, METRICS, Span
-from newshelf.serving.trace import SPANS_HEADER, TRACE_HEADER, read_trace
+from newshelf.serving.trace import (
+    BATCH_SIZE,
+    CACHE_HITS,
+    METRICS,
+    SPANS_HEADER,
+    TRACE_HEADER,
+    TraceSpan,
+    read_trace,
+)
 from tests.fake_predictors import FakeEncoderPredictor, FakeRecommenderPredictor
 
 ROOT = Path(__file__).parents[3]
@@ -36,7 +43,7 @@ class Measured:
         self.observer.observe(BATCH_SIZE, len(rows))
         self.observer.observe(CACHE_HITS, 3)
         now = time.perf_counter_ns()
-        self.observer.trace([Span("inference", now, now + 5000)])
+        self.observer.trace([TraceSpan("inference", now, now + 5000)])
         return self.inner.predict(rows)
 
 

@@ -137,7 +137,7 @@ def preloaders(archive):
     for process in psutil.process_iter():
         try:
             ours = process.environ().get("PYTHONPATH", "").startswith(f"{archive}{os.pathsep}")
-            if ours and "handlers.preloader" in process.cmdline() and alive(process):
+            if ours and "handlers.worker_fork" in process.cmdline() and alive(process):
                 found.append(process)
         except psutil.Error:
             continue

@@ -7,7 +7,7 @@ import threading
 import pytest
 from ts.protocol import otf_message_handler
 
-from handlers.worker_socket import read_in_blocks
+from handlers.torchserve_patches import read_in_blocks
 
 STOCK = otf_message_handler._retrieve_buffer
 """TorchServe's own, kept before any test has set up a worker."""

@@ -17,7 +17,7 @@ from benchmarks.store.gateway import Plan, Result
 from benchmarks.store.postgres import Postgres
 from benchmarks.store.writes import sync_ms
 from newshelf.errors import SetupError
-from newshelf.rollout.store import EventStore
+from newshelf.store.store import EventStore
 
 
 def plan(url: str | None, **values: float) -> Plan:

@@ -10,8 +10,8 @@ from newshelf.evaluation.evaluate import evaluate
 from newshelf.evaluation.types import Case, Split
 from newshelf.nn.scorer import SiameseScorer
 from newshelf.nn.spec import ScorerSpec
-from newshelf.transfer.ranking import BlendRanker, Ranking
-from newshelf.transfer.signals.blending import make_signals
+from newshelf.training.ranking import BlendRanker, Ranking
+from newshelf.training.signal_weights import make_signals
 
 ITEMS = 40
 RNG = np.random.default_rng(5)

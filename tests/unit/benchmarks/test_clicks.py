@@ -10,7 +10,7 @@ from benchmarks.methods.ctr.fields import field_table
 from benchmarks.methods.ctr.train import XDeepFMSettings
 from benchmarks.transfer.deepctr import run_peer
 from benchmarks.transfer.xdeepfm import labelled_rows, read_shop, time_case_split
-from newshelf.catalog import read_catalog
+from newshelf.catalog.catalog import read_catalog
 from newshelf.errors import SettingsError, TrainingError
 
 CUT = 1000

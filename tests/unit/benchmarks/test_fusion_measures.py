@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from benchmarks.transfer.fusion import _kept, _recall, _without
-from newshelf.transfer.features import FeatureTable
+from newshelf.training.features import FeatureTable
 
 N = 60
 

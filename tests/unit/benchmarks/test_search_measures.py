@@ -12,7 +12,7 @@ from benchmarks.serve.search import (
     truth,
     write_grown,
 )
-from newshelf.serving.search.plain import PlainSearch
+from newshelf.serving.search.base import PlainSearch
 
 
 @pytest.fixture

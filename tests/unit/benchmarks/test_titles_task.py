@@ -14,10 +14,9 @@ from benchmarks.transfer.titles import (
     _type,
     measure_chinese,
 )
+from newshelf.attributes.facts import Texts
+from newshelf.attributes.lexicon import Lexicon, Word, packaged_lexicon
 from newshelf.config import Settings
-from newshelf.knowledge.lexicon import Lexicon, Word
-from newshelf.knowledge.statements import Texts
-from newshelf.knowledge.vocabulary import packaged_lexicon
 
 THINGS = ["双肩包", "运动鞋", "帽子", "手机壳", "连衣裙"]
 

@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from newshelf.catalog import read_catalog
+from newshelf.catalog.catalog import read_catalog
 from newshelf.catalog.columns import (
     parse_availability,
     parse_id,
+    parse_price,
     parse_seconds,
     parse_text,
 )
 from newshelf.catalog.pictures import PictureFolder
-from newshelf.catalog.prices import parse_price
 
 NEW_YEAR = 1735689600
 

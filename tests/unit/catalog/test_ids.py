@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from newshelf.catalog.schema import MAX_ID_CHARS, clean_id, clean_ids
-from newshelf.rollout.records import Feedback
 from newshelf.serving.schemas import Ids, seen_as_ids
+from newshelf.store.records import Feedback
 
 BLANKS = [" ", "\t", "\r\n", "\xa0", "\u2003", "\u3000", "\u200b", "\ufeff", "\u200e", " \ufeff "]
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from newshelf.catalog import read_catalog
+from newshelf.catalog.catalog import read_catalog
 from newshelf.catalog.read import read_table
 from newshelf.catalog.schema import EventType
 from newshelf.errors import CatalogError

@@ -3,7 +3,8 @@
 import pandas as pd
 import pytest
 
-from newshelf.catalog import Problem, read_catalog
+from newshelf.catalog.catalog import read_catalog
+from newshelf.catalog.report import Problem
 from newshelf.errors import CatalogError
 
 # table, position, field, new value → reason; the row is left out.

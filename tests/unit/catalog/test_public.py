@@ -11,9 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 import newshelf.catalog
-from newshelf.catalog import read_catalog
-from newshelf.catalog.prices import parse_price
-from newshelf.cli import app
+from newshelf.catalog.catalog import read_catalog
+from newshelf.catalog.columns import parse_price
+from newshelf.cli.app import app
 
 DOCS = Path(__file__).parents[3] / "docs" / "catalog.md"
 

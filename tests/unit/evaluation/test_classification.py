@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from newshelf.evaluation.classification import classify_report
-from newshelf.evaluation.few_shot import few_shot
+from newshelf.evaluation.classification import classify_report, few_shot
 
 
 def test_by_hand():

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from newshelf.catalog.interactions import Interactions, latest
 from newshelf.errors import TrainingError
-from newshelf.evaluation.cold import choose_cold_items, cold_cases
-from newshelf.evaluation.interactions import Interactions, latest
+from newshelf.evaluation.splits import choose_cold_items, cold_cases
 
 
 def of(sequences, stamps, n_items=10):

@@ -8,7 +8,7 @@ from rich.console import Console
 from newshelf.errors import SetupError
 from newshelf.evaluation.compare_reports import compare_reports
 from newshelf.evaluation.evaluate import compare
-from newshelf.evaluation.report import Report, write_report
+from newshelf.evaluation.report import EvaluationReport, write_report
 from newshelf.evaluation.terminal import print_pairs
 
 
@@ -31,7 +31,9 @@ def written(make_split, tmp_path):
         asked = [([number % 39], [number % 39 + 1]) for number in range(cases)]
         split = make_split([[0, 1]], 40, asked)
         found = compare([Noisy("random", 0)], split, (5,), model=model, console=Console(file=None))
-        write_report(Report("shop", 40, 7, [found], model_version=version), tmp_path / name)
+        write_report(
+            EvaluationReport("shop", 40, 7, [found], model_version=version), tmp_path / name
+        )
         return tmp_path / name
 
     return write

@@ -2,24 +2,26 @@ import numpy as np
 import pytest
 
 from newshelf.evaluation.evaluate import evaluate
-from newshelf.evaluation.exposure import Popularity, covered, exposures, gini
+from newshelf.evaluation.metrics import ItemPopularity, covered, exposures, gini
 
 TRAIN = [np.array(row) for row in ([0, 1, 0], [0, 2], [0], [1])]
 
 
 def test_popularity_is_the_share_of_sequences_not_of_events():
-    assert Popularity(TRAIN, 5).share.tolist() == [0.75, 0.5, 0.25, 0, 0]
+    assert ItemPopularity(TRAIN, 5).share.tolist() == [0.75, 0.5, 0.25, 0, 0]
 
 
 def test_novelty_is_the_mean_surprise_of_a_list():
     # One sequence more, that has them all: 4/5, 3/5, and 1/5 for what nobody met.
-    found = Popularity(TRAIN, 5).novelty(np.array([[0, 1], [3, 4], [2, -1]]))
+    found = ItemPopularity(TRAIN, 5).novelty(np.array([[0, 1], [3, 4], [2, -1]]))
     expected = [-(np.log2(4 / 5) + np.log2(3 / 5)) / 2, np.log2(5), -np.log2(2 / 5)]
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_average_popularity_and_the_share_of_the_head():
-    known = Popularity([np.array([number % 3]) for number in range(9)] + [np.array([7])] * 9, 20)
+    known = ItemPopularity(
+        [np.array([number % 3]) for number in range(9)] + [np.array([7])] * 9, 20
+    )
     top = np.array([[7, 0], [4, 5]])
     np.testing.assert_allclose(known.average(top), [(9 / 18 + 3 / 18) / 2, 0], rtol=1e-6)
     assert known.head.sum() == 2  # the tenth of 20 items
@@ -27,7 +29,7 @@ def test_average_popularity_and_the_share_of_the_head():
 
 
 def test_an_empty_list_says_nothing():
-    assert Popularity(TRAIN, 5).average(np.array([[-1, -1]])).tolist() == [0]
+    assert ItemPopularity(TRAIN, 5).average(np.array([[-1, -1]])).tolist() == [0]
 
 
 def naive_gini(values):

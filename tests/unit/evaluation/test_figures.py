@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from newshelf.evaluation.figures import (
+from newshelf.evaluation.illustrate import project
+from newshelf.evaluation.report import learning_curves
+from newshelf.report.plots import (
     Line,
     NeighbourRow,
     Tile,
@@ -12,9 +14,7 @@ from newshelf.evaluation.figures import (
     draw_lines,
     draw_map,
     draw_neighbours,
-    project,
 )
-from newshelf.evaluation.training_log import learning_curves
 
 
 def size(path):

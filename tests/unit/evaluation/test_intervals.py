@@ -4,10 +4,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from newshelf.evaluation.bootstrap import case_groups, draws, mean_intervals
-from newshelf.evaluation.exposure import covered
-from newshelf.evaluation.jackknife import exposure_interval
-from newshelf.evaluation.paired import paired_test
+from newshelf.evaluation.metrics import covered
+from newshelf.evaluation.significance import (
+    case_groups,
+    draws,
+    exposure_interval,
+    mean_intervals,
+    paired_test,
+)
 from newshelf.evaluation.types import Case
 
 ONE = np.array([0])

@@ -7,15 +7,14 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from newshelf.evaluation.cases import read_cases
-from newshelf.evaluation.comparison import Comparison
-from newshelf.evaluation.few_shot import few_shot
-from newshelf.evaluation.figures import draw_bars
+from newshelf.evaluation.classification import few_shot
+from newshelf.evaluation.compare_reports import read_cases
+from newshelf.evaluation.evaluate import Comparison
 from newshelf.evaluation.funnel import funnel
-from newshelf.evaluation.page import Picture
-from newshelf.evaluation.report import Report, write_report
+from newshelf.evaluation.report import EvaluationReport, draw_bars, write_report
 from newshelf.evaluation.terminal import print_report
 from newshelf.evaluation.types import Metrics
+from newshelf.report.page import Picture
 
 
 def metrics(name, ndcg, cases=8):
@@ -52,7 +51,9 @@ def comparison(model=0.3, best=0.2, cases=8):
 
 def report(*comparisons, **more):
     created = "2024-01-02T03:04:05"
-    return Report("shop", 60, 7, comparisons, model_version="abc", created=created, **more)
+    return EvaluationReport(
+        "shop", 60, 7, comparisons, model_version="abc", created=created, **more
+    )
 
 
 def test_all_files_are_written(tmp_path):

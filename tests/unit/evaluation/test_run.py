@@ -5,7 +5,7 @@ from rich.console import Console
 
 from newshelf.config import EvaluationSettings
 from newshelf.evaluation.baselines import Popularity
-from newshelf.evaluation.run import compare_all
+from newshelf.evaluation.evaluate import compare_all
 from newshelf.evaluation.splits import default_splits
 
 

@@ -2,9 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from newshelf.catalog.interactions import Interactions, read_interactions
 from newshelf.config import EvaluationSettings
 from newshelf.errors import TrainingError
-from newshelf.evaluation.interactions import Interactions, read_interactions
 from newshelf.evaluation.splits import basket_split, cold_split, default_splits, time_split
 
 

@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
-from export.bias_correction import correct_biases
+from export.int8_graph import correct_biases
 
 SIZE = 12
 RNG = np.random.default_rng(5)

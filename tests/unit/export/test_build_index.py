@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from export.index import build_index, popularity
-from newshelf.catalog import read_catalog
+from newshelf.catalog.catalog import read_catalog
 from newshelf.errors import VersionMismatch
 from newshelf.nn.checkpoint import load_checkpoint
 from newshelf.serving.index import load_index

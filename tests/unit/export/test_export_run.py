@@ -6,13 +6,14 @@ import pytest
 import torch
 
 from export import run as export_run
-from export.run import export_model
-from export.subjects import subjects
+from export.run import export_model, subjects
 from newshelf.errors import ParityError, SetupError, WeightsError
 from newshelf.nn.checkpoint import load_checkpoint
 from newshelf.nn.spec import read_spec
-from newshelf.serving.bundle import read_version
-from newshelf.serving.runtimes import Device, encoder_graph, open_runtime
+from newshelf.serving.runtimes.base import Device
+from newshelf.serving.runtimes.graph import encoder_graph
+from newshelf.serving.runtimes.open import open_runtime
+from newshelf.serving.settings import read_version
 from tests.unit.export.tiny_checkpoint import tiny_spec, write_tiny_checkpoint
 
 CPU = Device()
@@ -152,7 +153,7 @@ def test_failed_export_leaves_the_one_before(tmp_path, monkeypatch, checkpoint_d
 
 
 def test_weights_above_two_gigabytes_are_refused_at_once(tmp_path, monkeypatch, checkpoint_dir):
-    monkeypatch.setattr("export.onnx_graph._LARGEST_BYTES", 1000)
+    monkeypatch.setattr("export.graphs._LARGEST_BYTES", 1000)
     with pytest.raises(SetupError, match="2 GB"):
         export_model(checkpoint_dir, tmp_path / "export")
     assert list(tmp_path.iterdir()) == []

@@ -1,12 +1,11 @@
 import pytest
 
 from export.index import build_index
+from newshelf.attributes.build import build_knowledge, write_facts
+from newshelf.attributes.facts import Fact
+from newshelf.attributes.lexicon import packaged_lexicon
 from newshelf.errors import CatalogError, VersionMismatch
-from newshelf.knowledge.build import build_knowledge
-from newshelf.knowledge.facts import Fact
-from newshelf.knowledge.facts_file import write_facts
-from newshelf.knowledge.vocabulary import packaged_lexicon
-from newshelf.serving.filters import allowed_mask
+from newshelf.serving.candidates import allowed_mask
 from newshelf.serving.index import load_index
 from newshelf.serving.schemas import Filters
 from tests.unit.export.test_build_index import write_catalog

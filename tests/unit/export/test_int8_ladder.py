@@ -5,11 +5,16 @@ import onnx
 import pytest
 
 from export.candidates import Tried
-from export.int8 import Recipe, write_int8
-from export.int8_ladder import PICTURES, TEXTS, quantise
-from export.int8_pictures import PictureRecipe, kept_convolutions
-from export.products import draw_products
-from export.quality import Quality
+from export.int8 import (
+    PICTURES,
+    TEXTS,
+    PictureRecipe,
+    Recipe,
+    kept_convolutions,
+    quantise,
+    write_int8,
+)
+from export.quality import Quality, draw_products
 from newshelf.nn.spec import read_spec
 from tests.unit.export.test_precision import write_pictured_catalog
 
@@ -109,8 +114,8 @@ def test_the_tower_that_fails_goes_down_its_recipes(
         views = [view("pictures", 0.999), *bad]
         return Tried(candidate, views, () if fails is None else ("too far off",))
 
-    monkeypatch.setattr("export.int8_ladder.write_int8", writing)
-    monkeypatch.setattr("export.int8_ladder.write_openvino", lambda _made, _path: None)
+    monkeypatch.setattr("export.int8.write_int8", writing)
+    monkeypatch.setattr("export.int8.write_openvino", lambda _made, _path: None)
     path = tmp_path / "encoder.int8.onnx"
     tried = quantise(exported / "encoder.onnx", path, products, attempt)
     assert made == [Recipe(PICTURES[picture], TEXTS[text]) for picture, text in recipes]
@@ -152,7 +157,7 @@ def test_what_cannot_be_quantised_is_told_and_less_is_tried(
     def failing(*_arguments, **_options):
         raise ValueError("an operator that nobody knows")
 
-    monkeypatch.setattr("export.static_int8.quantize_static", failing)
+    monkeypatch.setattr("export.int8_graph.quantize_static", failing)
     path = tmp_path / "encoder.int8.onnx"
     tried = quantise(exported / "encoder.onnx", path, products, lambda _candidate: None)
     for one in tried:

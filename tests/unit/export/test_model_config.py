@@ -3,10 +3,10 @@ import os
 import pytest
 import yaml
 
-from export.model_config import model_config
+from export.archive import model_config
 from newshelf.config import ArchiveSettings, ModelServingSettings
 from newshelf.errors import SetupError
-from newshelf.serving.limits import ServingSettings
+from newshelf.serving.settings import ServingSettings
 
 
 @pytest.fixture

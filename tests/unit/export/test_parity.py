@@ -4,15 +4,23 @@ import pytest
 import torch
 from torch import nn
 
-from export.cases import Case, encoder_cases, scorer_cases
-from export.parity import TOLERANCE, Comparison, check_case, limit_of, report
-from export.subjects import Subject
+from export.parity import (
+    TOLERANCE,
+    ParityCase,
+    ParityResult,
+    Subject,
+    check_case,
+    encoder_cases,
+    limit_of,
+    report,
+    scorer_cases,
+)
 from newshelf.errors import ParityError
 from newshelf.nn.spec import ScorerSpec
-from newshelf.serving.runtimes import Graph
+from newshelf.serving.runtimes.graph import Graph
 from tests.unit.export.tiny_checkpoint import tiny_spec
 
-CASE = Case("batch 2", (torch.tensor([[0.5], [-0.5]]),))
+CASE = ParityCase("batch 2", (torch.tensor([[0.5], [-0.5]]),))
 
 
 class Fake:
@@ -40,7 +48,7 @@ def test_difference_within_the_limit_passes_and_is_reported(subject):
     close, equal = check_case(subject, runtimes, CASE)
     assert close.passed
     assert close.max_abs_diff == pytest.approx(5e-5, rel=1e-2)
-    assert equal == Comparison("doubler", "equal", "batch 2", "double", 0.0, TOLERANCE, True)
+    assert equal == ParityResult("doubler", "equal", "batch 2", "double", 0.0, TOLERANCE, True)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +67,7 @@ def test_anything_else_fails_and_says_where(subject, answer, message):
 
 
 def test_model_that_gives_nan_itself_fails(subject):
-    case = Case("broken", (torch.tensor([[torch.nan]]),))
+    case = ParityCase("broken", (torch.tensor([[torch.nan]]),))
     with pytest.raises(ParityError, match="nan"):
         check_case(subject, {"same": Fake(lambda x: 2 * x)}, case)
 
@@ -73,7 +81,7 @@ def test_graph_that_does_not_run_fails(subject):
 
 
 def test_unbounded_outputs_are_compared_relative_to_their_scale(subject):
-    large = Case("large", (torch.tensor([[100.0]]),))
+    large = ParityCase("large", (torch.tensor([[100.0]]),))
     runtimes = {"near": Fake(lambda x: 2 * x + 0.01)}
     with pytest.raises(ParityError):
         check_case(subject, runtimes, large)
@@ -84,7 +92,7 @@ def test_unbounded_outputs_are_compared_relative_to_their_scale(subject):
 
 
 def test_report_does_not_pass_with_a_failure_in_it():
-    good = Comparison("encoder", "onnxruntime", "batch 1", "embedding", 1e-6, 1e-4, True)
+    good = ParityResult("encoder", "onnxruntime", "batch 1", "embedding", 1e-6, 1e-4, True)
     bad = replace(good, case="batch 2", max_abs_diff=1.0, passed=False)
     assert report([good], "v")["passed"] is True
     written = report([good, bad], "v")

@@ -13,28 +13,23 @@ from PIL import Image
 from rich.console import Console
 
 from export.candidates import CANDIDATES, Candidate, reference_outputs, try_candidate
-from export.golden import export_golden
-from export.int8 import Recipe, write_int8
-from export.int8_ladder import quantise
-from export.int8_pictures import PictureRecipe
-from export.openvino_graph import write_openvino
+from export.graphs import write_openvino
+from export.index import export_golden
+from export.int8 import PictureRecipe, Recipe, quantise, write_int8
 from export.precision import PRECISION, choose, export_precisions
-from export.products import draw_products
+from export.quality import draw_products
 from export.run import export_model
-from newshelf.catalog import read_catalog
+from newshelf.catalog.catalog import read_catalog
 from newshelf.errors import ParityError, SetupError
 from newshelf.files import read_json, write_json
 from newshelf.nn.spec import read_spec
 from newshelf.serving.golden import check_golden_embeddings
-from newshelf.serving.limits import ServingSettings
 from newshelf.serving.load import open_encoder
-from newshelf.serving.runtimes import (
-    Device,
-    Graph,
-    encoder_graph,
-    open_runtime,
-)
+from newshelf.serving.runtimes.base import Device
+from newshelf.serving.runtimes.graph import Graph, encoder_graph
+from newshelf.serving.runtimes.open import open_runtime
 from newshelf.serving.runtimes.openvino import OpenVinoRuntime
+from newshelf.serving.settings import ServingSettings
 from tests.unit.export.tiny_checkpoint import IDS, WORDS, tiny_spec, write_tiny_checkpoint
 
 QUIET = Console(file=io.StringIO())

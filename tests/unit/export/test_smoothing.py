@@ -6,8 +6,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from export.int8_texts import quantise_texts
-from export.smoothing import linear_layers, smooth
+from export.int8 import quantise_texts
+from export.int8_graph import linear_layers, smooth
 
 WIDTH = 8
 RNG = np.random.default_rng(3)
@@ -121,6 +121,6 @@ def test_int8_needs_it(model, tmp_path, monkeypatch):
         return np.mean(narrow)
 
     smoothed = error()
-    monkeypatch.setattr("export.int8_texts.smooth", lambda model, _texts: model)
+    monkeypatch.setattr("export.int8.smooth", lambda model, _texts: model)
     assert smoothed < error() / 2
     assert list(tmp_path.iterdir()) == []

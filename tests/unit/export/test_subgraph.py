@@ -5,7 +5,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from export.subgraph import subgraph
+from export.int8_graph import subgraph
 
 
 @pytest.fixture

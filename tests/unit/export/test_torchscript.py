@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from export.subjects import subjects
-from export.torchscript import write_torchscript
+from export.graphs import write_torchscript
+from export.run import subjects
 from newshelf.nn.checkpoint import load_checkpoint
 
 

@@ -15,13 +15,13 @@ import pytest
 import uvicorn
 
 from newshelf.config import GatewaySettings
+from newshelf.gateway.fallback import write_popular
 from newshelf.gateway.keys import KeyFile
-from newshelf.gateway.popular import write_popular
-from newshelf.gateway.serve import uvicorn_options
+from newshelf.gateway.main import uvicorn_options
 from newshelf.gateway.worker import make_worker
-from newshelf.rollout.split import Split
-from newshelf.rollout.store import EventStore
-from newshelf.server.gateway_plan import GatewayPlan
+from newshelf.server.gateway import GatewayPlan
+from newshelf.store.records import TrafficSplit
+from newshelf.store.store import EventStore
 from tests.fake_predictors import FAKE_IDS
 from tests.unit.gateway.fake_torchserve import FakeTorchServe
 
@@ -96,7 +96,7 @@ def plan(tmp_path: Path, popular: Path, torchserve: FakeTorchServe) -> GatewayPl
 def start_gateway(plan: GatewayPlan) -> Iterator[StartGateway]:
     with ExitStack() as stack:
 
-        def start(splits: tuple[Split, ...] = (), **settings: Any) -> Gateway:
+        def start(splits: tuple[TrafficSplit, ...] = (), **settings: Any) -> Gateway:
             changed = plan.model_copy(
                 update={"settings": GatewaySettings.model_validate({**_PATIENT, **settings})}
             )

@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from newshelf.gateway.breaker import Breaker, BreakerState
+from newshelf.gateway.models import Breaker, BreakerState
 
 OPEN_S = 5.0
 

@@ -17,9 +17,8 @@ import pytest
 
 from newshelf.config import GatewaySettings
 from newshelf.gateway.keys import KeyFile
+from newshelf.server.gateway import GatewayPlan, wait_for_gateway
 from newshelf.server.gateway import start_gateway as start_process
-from newshelf.server.gateway import wait_for_gateway
-from newshelf.server.gateway_plan import GatewayPlan
 from newshelf.server.ports import free_port
 from newshelf.server.process import stop_session
 from tests.unit.gateway.conftest import Gateway, StartGateway

@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from newshelf.errors import SettingsError
-from newshelf.gateway.fallback import Fallback
-from newshelf.gateway.popular import PopularItem, read_popular, write_popular
+from newshelf.gateway.fallback import Fallback, PopularItem, read_popular, write_popular
 from newshelf.serving.schemas import RecommendRequest
 
 

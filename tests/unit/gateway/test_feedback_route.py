@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from newshelf.gateway.answers import FeedbackOut
+from newshelf.gateway.schemas import FeedbackOut
 from tests.unit.gateway.conftest import Gateway, StartGateway
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from newshelf.config import Limits
 from newshelf.errors import RequestError
-from newshelf.gateway.parse import parse_encode
+from newshelf.gateway.schemas import parse_encode
 from tests.unit.gateway.conftest import Gateway, StartGateway
 from tests.unit.gateway.fake_torchserve import FakeTorchServe, status
 

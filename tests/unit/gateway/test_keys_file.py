@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from newshelf.errors import SettingsError
-from newshelf.gateway.bucket import TokenBucket
-from newshelf.gateway.keys import KeyFile, KeyRing
+from newshelf.gateway.keys import KeyFile, KeyRing, TokenBucket
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from newshelf.catalog.schema import clean_id
 from newshelf.errors import InvalidField, NotJson, RequestError, UnsupportedMedia
-from newshelf.gateway.parse import Asked, parse_feedback, parse_recommend, parse_similar
-from newshelf.rollout.records import Feedback
+from newshelf.gateway.schemas import RecommendQuery, parse_feedback, parse_recommend, parse_similar
+from newshelf.store.records import Feedback
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 2**53) | st.floats(allow_nan=False) | st.text(),
@@ -40,7 +40,9 @@ def test_any_body_is_understood_or_refused(parse: Callable[[bytes, str], Any], b
         assert 400 <= parsed.http_status < 500
         assert orjson.loads(orjson.dumps(parsed.body()))["message"]
     else:
-        assert isinstance(parsed, Asked) or all(isinstance(one, Feedback) for one in parsed)
+        assert isinstance(parsed, RecommendQuery) or all(
+            isinstance(one, Feedback) for one in parsed
+        )
 
 
 def is_id(text: str) -> bool:

@@ -20,12 +20,17 @@ import pytest
 from newshelf.config import GatewaySettings, LogSettings
 from newshelf.errors import ServerError
 from newshelf.gateway.keys import KeyFile
-from newshelf.gateway.serve import main
-from newshelf.rollout.store import EventStore
-from newshelf.server.gateway import GatewayState, start_gateway, wait_for_gateway
-from newshelf.server.gateway_plan import GatewayPlan, write_plan
+from newshelf.gateway.main import main
+from newshelf.server.gateway import (
+    GatewayPlan,
+    GatewayState,
+    start_gateway,
+    wait_for_gateway,
+    write_plan,
+)
 from newshelf.server.ports import free_port
 from newshelf.server.process import is_running, members, stop_session
+from newshelf.store.store import EventStore
 from tests.unit.gateway.fake_torchserve import FakeTorchServe, status
 
 ROOT = Path(__file__).parents[3]
@@ -292,7 +297,7 @@ def test_a_plan_that_is_none_is_exit_code_2(
 
 def test_the_program_says_how_it_is_used() -> None:
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "newshelf.gateway.serve"],
+        [sys.executable, "-P", "-m", "newshelf.gateway.main"],
         env={"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
@@ -300,5 +305,5 @@ def test_the_program_says_how_it_is_used() -> None:
     )
     assert (done.returncode, done.stderr) == (
         2,
-        "usage: python -m newshelf.gateway.serve PLAN\n",
+        "usage: python -m newshelf.gateway.main PLAN\n",
     )

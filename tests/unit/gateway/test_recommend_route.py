@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import orjson
 import pytest
 
-from newshelf.gateway.answers import RecommendOut
+from newshelf.gateway.schemas import RecommendOut
 from newshelf.serving.deadline import check_deadline
 from newshelf.serving.protocol import TIMEOUT_HEADER, RawRequest
 from newshelf.serving.schemas import EncoderAnswer

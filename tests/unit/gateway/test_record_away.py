@@ -15,8 +15,9 @@ import pytest
 from benchmarks.store.postgres import Postgres
 from newshelf.errors import Unavailable
 from newshelf.gateway.record import open_record
-from newshelf.rollout.store import EventStore, Spool
-from newshelf.server.gateway_plan import GatewayPlan
+from newshelf.server.gateway import GatewayPlan
+from newshelf.store.spool import Spool
+from newshelf.store.store import EventStore
 from tests.unit.gateway.conftest import Gateway, StartGateway
 
 

@@ -6,23 +6,17 @@ import pytest
 
 from newshelf.config import GatewaySettings
 from newshelf.errors import DeadlineExceeded, Unavailable
-from newshelf.gateway.call import Call
-from newshelf.gateway.deadline import Deadline
-from newshelf.gateway.fallback import Fallback
-from newshelf.gateway.http1 import Reply
-from newshelf.gateway.metrics import Metrics
+from newshelf.gateway.context import Deadline, RequestContext
+from newshelf.gateway.fallback import Fallback, PopularItem
 from newshelf.gateway.models import Models
-from newshelf.gateway.parse import parse_recommend
-from newshelf.gateway.popular import PopularItem
-from newshelf.gateway.recommend import Recommender
+from newshelf.gateway.observability import NO_SPANS, GatewayMetrics
+from newshelf.gateway.recommend import RecommendService, ShadowTraffic
 from newshelf.gateway.routing import Router
-from newshelf.gateway.shadow import Shadow
-from newshelf.gateway.tokens import Tokens
-from newshelf.gateway.tracing import NO_SPANS
+from newshelf.gateway.schemas import parse_recommend
+from newshelf.gateway.upstream import Reply, Tokens
 from newshelf.rollout.assignment import assign
-from newshelf.rollout.records import Exposure
-from newshelf.rollout.split import Split
-from newshelf.rollout.store import ShadowAnswer
+from newshelf.store.aggregates import ShadowAnswer
+from newshelf.store.records import Exposure, TrafficSplit
 from tests.unit.gateway.fake_torchserve import FakeTorchServe, late
 
 
@@ -51,24 +45,24 @@ class Recorder:
 
 def recommender(
     torchserve: FakeTorchServe, recorder: Recorder, *, required: bool = True
-) -> Recommender:
+) -> RecommendService:
     settings = GatewaySettings()
-    models, metrics = Models(torchserve.url, Tokens(None, None), settings), Metrics()
-    return Recommender(
+    models, metrics = Models(torchserve.url, Tokens(None, None), settings), GatewayMetrics()
+    return RecommendService(
         models=models,
         router=Router(lambda: (), assign),
         fallback=Fallback([PopularItem(id="popular", share=1.0)]),
         recorder=recorder,
-        shadow=Shadow(models, NothingCopied(), metrics, timeout_ms=1000, at_once=1),
+        shadow=ShadowTraffic(models, NothingCopied(), metrics, timeout_ms=1000, at_once=1),
         metrics=metrics,
         spans=NO_SPANS,
         record_required=required,
     )
 
 
-async def ask(one: Recommender, timeout_ms: float = 20_000) -> Reply:
+async def ask(one: RecommendService, timeout_ms: float = 20_000) -> Reply:
     asked = parse_recommend(b'{"unit": "u"}', "application/json")
-    return await one.answer(asked, Call("r1", 0.0, Deadline.after(timeout_ms)))
+    return await one.answer(asked, RequestContext("r1", 0.0, Deadline.after(timeout_ms)))
 
 
 def test_the_answer_waits_for_its_record(torchserve: FakeTorchServe) -> None:
@@ -113,10 +107,10 @@ def test_when_nobody_waits_any_more_nothing_is_shown(torchserve: FakeTorchServe)
 
 
 def test_a_store_that_is_away_changes_no_variant() -> None:
-    split = Split(rollout="r", salt="s", control="old", challenger="new", share=0.5)
-    answers: list[list[Split] | None] = [[split], None, []]
+    split = TrafficSplit(rollout="r", salt="s", control="old", challenger="new", share=0.5)
+    answers: list[list[TrafficSplit] | None] = [[split], None, []]
 
-    def read() -> list[Split]:
+    def read() -> list[TrafficSplit]:
         answer = answers.pop(0)
         if answer is None:
             raise Unavailable("away")
@@ -137,7 +131,7 @@ def test_a_store_that_is_away_changes_no_variant() -> None:
 
 
 def test_of_two_rollouts_the_one_that_a_unit_takes_part_in_decides() -> None:
-    base = Split(rollout="a", salt="a", control="old", challenger="new", share=0.1)
+    base = TrafficSplit(rollout="a", salt="a", control="old", challenger="new", share=0.1)
     other = base.model_copy(update={"rollout": "b", "salt": "b", "challenger": "newer"})
 
     async def main() -> set[tuple[str, str]]:

@@ -8,11 +8,11 @@ import pytest
 
 from newshelf.rollout.assignment import assign
 from newshelf.rollout.interleaving import draft_propensities
-from newshelf.rollout.split import Split
+from newshelf.store.records import TrafficSplit
 from tests.unit.gateway.conftest import Gateway, StartGateway
 from tests.unit.gateway.fake_torchserve import ALIVE, FakeTorchServe, late, status
 
-SPLIT = Split(rollout="spring", salt="s1", control="old", challenger="new", share=0.25)
+SPLIT = TrafficSplit(rollout="spring", salt="s1", control="old", challenger="new", share=0.25)
 
 
 def test_each_unit_is_answered_by_its_variants_version(

@@ -10,10 +10,9 @@ import pytest
 
 from newshelf.config import GatewaySettings
 from newshelf.errors import Unavailable
-from newshelf.gateway.deadline import Deadline
+from newshelf.gateway.context import Deadline
 from newshelf.gateway.models import Models
-from newshelf.gateway.tokens import Tokens
-from newshelf.gateway.upstream import Upstream
+from newshelf.gateway.upstream import Tokens, Upstream
 from tests.unit.gateway.fake_torchserve import Asked, FakeTorchServe
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from newshelf.errors import SettingsError
-from newshelf.gateway.tracing import NO_SPANS, make_spans
+from newshelf.gateway.observability import NO_SPANS, make_spans
 
 
 def test_none_makes_none() -> None:

@@ -7,9 +7,8 @@ from typing import TypeVar
 import pytest
 
 from newshelf.errors import DeadlineExceeded, Unavailable
-from newshelf.gateway.deadline import Deadline
-from newshelf.gateway.http1 import Reply
-from newshelf.gateway.upstream import RetryBudget, Upstream
+from newshelf.gateway.context import Deadline
+from newshelf.gateway.upstream import Reply, RetryBudget, Upstream
 from tests.unit.gateway.fake_torchserve import FakeTorchServe, broken, closed, late, raw
 
 T = TypeVar("T")

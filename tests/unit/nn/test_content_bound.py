@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from newshelf.nn.blend import content_signal
-from newshelf.nn.content_bound import ContentBound
+from newshelf.nn.blend import ContentBound, content_signal
 
 
 def embeddings_of(count: int, width: int, decay: float, seed: int) -> np.ndarray:

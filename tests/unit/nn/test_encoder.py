@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from newshelf.nn.encoder import Encoder
-from newshelf.nn.towers import AttributeTower
+from newshelf.nn.encoder import AttributeTower, Encoder
 from tests.unit.export.tiny_checkpoint import tiny_spec
 
 BATCH = 5

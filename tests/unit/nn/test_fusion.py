@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from newshelf.nn.fusion import AttentionFusion
+from newshelf.nn.encoder import AttentionFusion
 from newshelf.nn.spec import FusionSpec
 
 WIDTHS = [6, 10, 4]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from newshelf.nn.fusion import EarlyFusion, LateFusion, build_fusion
+from newshelf.nn.encoder import EarlyFusion, LateFusion, build_fusion
 from newshelf.nn.spec import FusionSpec
 
 WIDTHS = [6, 10, 4]

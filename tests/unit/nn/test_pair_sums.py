@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from newshelf.nn.pair_sums import PairSums
-from newshelf.nn.pooling import Pooling
+from newshelf.nn.blend_lookup import PairSums
+from newshelf.nn.numpy_scorer import Pooling
 
 POOLING = Pooling(sharpness=4.0, weight=0.7, scale=14.0)
 TEMPERATURE = 0.1

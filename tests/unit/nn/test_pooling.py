@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from newshelf.nn.pooling import Pooling
+from newshelf.nn.numpy_scorer import Pooling
 from newshelf.nn.scorer import HistoryScorer
 
 

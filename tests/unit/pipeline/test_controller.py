@@ -7,9 +7,9 @@ import pytest
 from rich.console import Console
 
 from newshelf.errors import ServerError
-from newshelf.pipeline.controller import served_archives
+from newshelf.pipeline.serve import served_archives
 from newshelf.pipeline.workspace import Workspace
-from newshelf.server.promoted import PromotedFile
+from newshelf.rollout.versions import PromotedFile
 
 
 @pytest.fixture

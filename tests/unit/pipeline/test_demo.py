@@ -4,7 +4,7 @@ from typing import Any
 import pandas as pd
 from PIL import Image
 
-from newshelf.catalog import read_catalog
+from newshelf.catalog.catalog import read_catalog
 from newshelf.pipeline.demo import pick_demo
 
 

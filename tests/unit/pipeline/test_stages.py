@@ -13,8 +13,7 @@ from rich.console import Console
 
 from newshelf.config import Settings
 from newshelf.pipeline.stage import Stage, make, output_id, why_stale
-from newshelf.pipeline.stages import CODE, SHARED_CODE, archive_paths
-from newshelf.pipeline.update import bring_up_to_date
+from newshelf.pipeline.stages import CODE, SHARED_CODE, archive_paths, bring_up_to_date
 
 ROOT = Path(__file__).resolve().parents[3]
 ALL = ["train", "export", "archive"]
@@ -143,7 +142,7 @@ def test_another_version_of_a_library_is_the_reason(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     update(shop)
-    monkeypatch.setattr("newshelf.pipeline.fingerprint.version", lambda name: f"{name} 99")
+    monkeypatch.setattr("newshelf.pipeline.stage.version", lambda name: f"{name} 99")
     reason = why_stale(stage(shop, "archive"))
     assert reason is not None
     assert "→ torch-model-archiver 99" in reason
@@ -266,8 +265,8 @@ def test_the_stamp_names_every_input(shop: Shop) -> None:
 
 ENTRIES = {
     "sample": ["newshelf.sample.build"],
-    "train": ["newshelf.transfer.train", "newshelf.catalog.catalog"],
-    "evaluate": ["newshelf.transfer.evaluate", "newshelf.catalog.catalog"],
+    "train": ["newshelf.training.train", "newshelf.catalog.catalog"],
+    "evaluate": ["newshelf.training.evaluate", "newshelf.catalog.catalog"],
     "export": ["export.run", "export.index"],
     "archive": ["export.archive", "handlers.encoder_handler", "handlers.recommender_handler"],
 }

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from newshelf.rollout.outcomes import Decision
+from newshelf.rollout.decide import Decision
 from newshelf.rollout.plan import Plan
 from newshelf.rollout.state import RolloutState
-from newshelf.rollout.totals import Observation, UnitTotals, VariantHealth
+from newshelf.store.records import Observation, UnitTotals, VariantHealth
 
 AT = datetime(2024, 5, 1, tzinfo=UTC)
 COUNTS = ("requests", "shown", "clicks", "purchases", "revenue", "ndcg", "ndcg_requests")

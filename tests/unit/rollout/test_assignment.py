@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import chi2_contingency, chisquare
 
 from newshelf.rollout.assignment import HOLDOUT_SALT, assign, bucket_of, new_salt
-from newshelf.rollout.split import BUCKETS, Split
+from newshelf.store.records import BUCKETS, TrafficSplit
 
 UNITS = [f"shopper-{number}" for number in range(100_000)]
 units = st.text(min_size=1, max_size=40) | st.text(
@@ -18,8 +18,8 @@ units = st.text(min_size=1, max_size=40) | st.text(
 shares = st.integers(0, BUCKETS // 2).map(lambda buckets: buckets / BUCKETS)
 
 
-def split(share: float = 0.1, **changes: object) -> Split:
-    return Split.model_validate(
+def split(share: float = 0.1, **changes: object) -> TrafficSplit:
+    return TrafficSplit.model_validate(
         {"rollout": "r", "salt": "s", "control": "1", "challenger": "2", "share": share} | changes
     )
 
@@ -73,7 +73,7 @@ def test_a_ramp_only_adds_units(unit: str, a: float, b: float, holdout: float) -
 
 @given(units, shares)
 def test_every_replica_says_the_same(unit: str, share: float) -> None:
-    again = Split.model_validate_json(split(share).model_dump_json())
+    again = TrafficSplit.model_validate_json(split(share).model_dump_json())
     assert assign(again, unit) == assign(split(share), unit)
 
 

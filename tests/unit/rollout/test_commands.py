@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from newshelf.errors import RolloutError
-from newshelf.rollout.commands import command
+from newshelf.rollout.operations import command
 from tests.unit.rollout.conftest import (
     AT,
     PLAN,

@@ -4,8 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from newshelf.rollout.commands import command
 from newshelf.rollout.decide import decide, next_state
+from newshelf.rollout.operations import command
 from newshelf.rollout.state import draft, split_of
 from tests.unit.rollout.conftest import (
     AT,

@@ -10,11 +10,11 @@ from hypothesis.extra.numpy import arrays
 
 from newshelf.rollout.decide import decide, next_state
 from newshelf.rollout.guardrails import check_guardrails
-from newshelf.rollout.look import look_of
+from newshelf.rollout.history import snapshot_of
 from newshelf.rollout.metrics import METRICS
 from newshelf.rollout.plan import Plan
 from newshelf.rollout.state import PHASES, RolloutState, split_of
-from newshelf.rollout.totals import Observation, UnitTotals, VariantHealth
+from newshelf.store.records import Observation, UnitTotals, VariantHealth
 from tests.unit.rollout.conftest import (
     AT,
     COUNTS,
@@ -212,4 +212,4 @@ def test_no_number_keeps_a_broken_guardrail_from_acting(
         assert decision.phase == ("paused" if phase == "promoting" else "rolling_back")
         assert broken[0] in decision.reason
     assert "nan" not in decision.reason
-    assert look_of(before, seen, decision).model_dump_json()
+    assert snapshot_of(before, seen, decision).model_dump_json()

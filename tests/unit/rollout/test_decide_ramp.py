@@ -7,12 +7,12 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
-from newshelf.rollout.commands import command
 from newshelf.rollout.decide import decide, next_state
-from newshelf.rollout.figures import metric_rows
-from newshelf.rollout.reasons import described
-from newshelf.rollout.results import measure_all
-from newshelf.rollout.totals import Observation
+from newshelf.rollout.findings import described
+from newshelf.rollout.metric_results import measure_all
+from newshelf.rollout.operations import command
+from newshelf.rollout.tables import metric_rows
+from newshelf.store.records import Observation
 from tests.unit.rollout.conftest import (
     AT,
     EQUAL,

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from newshelf.rollout.commands import command
 from newshelf.rollout.decide import decide, next_state
+from newshelf.rollout.operations import command
 from tests.unit.rollout.conftest import (
     AT,
     PLAN,

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.rollout.latencies import LEVEL, simulate_samples, simulate_shadow
 from newshelf.rollout.guardrails import check_guardrails, level_of, lowest_p99
-from newshelf.rollout.quantiles import level_when_halved
+from newshelf.rollout.sequential import level_when_halved
 from tests.unit.rollout.conftest import health, plan
 
 ALL = [

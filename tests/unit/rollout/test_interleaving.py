@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from newshelf.rollout import metrics as preference
 from newshelf.rollout.interleaving import credit, draft_propensities, team_draft
-from newshelf.rollout.metrics.preference import preference
-from newshelf.rollout.power import needed_information
-from newshelf.rollout.sequential import half_width
+from newshelf.rollout.sequential import half_width, needed_information
 
 rankings = st.lists(st.sampled_from("abcdefgh"), unique=True, max_size=8)
 

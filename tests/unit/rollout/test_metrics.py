@@ -7,14 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from newshelf.rollout.metrics import METRICS, compare
-from newshelf.rollout.metrics.capping import cap_of
-from newshelf.rollout.metrics.compare import LEAST_ACTIVE_UNITS
-from newshelf.rollout.metrics.cuped import Sample, adjusted_ratios
-from newshelf.rollout.metrics.delta import log_lift, ratio_variance
-from newshelf.rollout.metrics.preference import preference
-from newshelf.rollout.results import measure_all
-from newshelf.rollout.totals import UnitTotals
+from newshelf.rollout import metrics as preference
+from newshelf.rollout.metric_results import measure_all
+from newshelf.rollout.metrics import (
+    LEAST_ACTIVE_UNITS,
+    METRICS,
+    Sample,
+    adjusted_ratios,
+    cap_of,
+    compare,
+    log_lift,
+    ratio_variance,
+)
+from newshelf.store.records import UnitTotals
 from tests.unit.rollout.conftest import observation, plan, totals
 
 EMPTY = np.empty((0, 0))

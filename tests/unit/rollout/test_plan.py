@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from newshelf.errors import PlanError
-from newshelf.rollout.plan import Plan
-from newshelf.rollout.plan_file import load_plan, parse_plan
+from newshelf.rollout.plan import Plan, load_plan, parse_plan
 from tests.unit.rollout.conftest import plan
 
 EXAMPLE = Path(__file__).resolve().parents[3] / "configs" / "rollout.yaml"

@@ -5,14 +5,22 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from newshelf.rollout.plan import Guardrail, Plan, Promotion, Shadow, Signal, Step, SuccessMetric
+from newshelf.rollout.plan import (
+    Guardrail,
+    Plan,
+    Promotion,
+    ShadowPlan,
+    Signal,
+    Step,
+    SuccessMetric,
+)
 from newshelf.rollout.state import PHASES
 
 DOCS = (Path(__file__).resolve().parents[3] / "docs" / "rollout.md").read_text(encoding="utf-8")
 PLAN = DOCS.partition("## Plan")[2].partition("\n## ")[0]
 PARTS: dict[str, type[BaseModel]] = {
     "": Plan,
-    "shadow.": Shadow,
+    "shadow.": ShadowPlan,
     "ramp[].": Step,
     "promotion.": Promotion,
     "success[].": SuccessMetric,

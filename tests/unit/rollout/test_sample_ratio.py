@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.rollout.mismatch import simulate_mismatches
-from newshelf.rollout.sample_ratio import log_evidence, sample_ratio
+from newshelf.rollout.sequential import log_evidence, sample_ratio
 
 
 @given(st.integers(0, 10**6), st.integers(0, 10**6))

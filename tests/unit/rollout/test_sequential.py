@@ -8,8 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from newshelf.rollout.power import needed_information, needed_units
-from newshelf.rollout.sequential import half_width, p_value, tuning_rho
+from newshelf.rollout.sequential import (
+    half_width,
+    needed_information,
+    needed_units,
+    p_value,
+    tuning_rho,
+)
 
 alphas = st.floats(0.001, 0.3)
 

@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import quad
 
-from newshelf.rollout.quantiles import lower_quantile, upper_quantile
-from newshelf.rollout.shares import (
+from newshelf.rollout.sequential import (
     log_evidence_above,
     log_evidence_below,
     lower_bound,
+    lower_quantile,
     upper_bound,
+    upper_quantile,
 )
 
 

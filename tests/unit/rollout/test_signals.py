@@ -6,8 +6,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from newshelf.rollout.analysis import analyse
-from newshelf.rollout.signals import effective_items, rarefied_items, shown
+from newshelf.rollout.analysis import analyse, catalog_exposure, effective_items, rarefied_items
 from tests.unit.rollout.conftest import challenger, observation, plan
 
 SIGNALS = [
@@ -31,7 +30,7 @@ def test_effective_items() -> None:
 
 
 def test_products_never_shown_do_not_count() -> None:
-    assert shown({"a": 3, "b": 0, "c": 3}, 6).coverage == pytest.approx(2)
+    assert catalog_exposure({"a": 3, "b": 0, "c": 3}, 6).coverage == pytest.approx(2)
 
 
 def test_more_answers_are_not_more_coverage() -> None:
@@ -40,7 +39,7 @@ def test_more_answers_are_not_more_coverage() -> None:
     shelf = random.pareto(1.0, 2000)
     small, large = (random.multinomial(n, shelf / shelf.sum()) for n in (2000, 20_000))
     few, many = (
-        shown({str(item): int(count) for item, count in enumerate(counts)}, 2000)
+        catalog_exposure({str(item): int(count) for item, count in enumerate(counts)}, 2000)
         for counts in (small, large)
     )
     assert many.coverage == pytest.approx(few.coverage, rel=0.05)

@@ -7,10 +7,9 @@ from benchmarks.rollout.decisions import called_different
 from benchmarks.rollout.sequences import ALPHA, LOOK, POWER, Looks, clicks_of, revenue_of, simulate
 from benchmarks.rollout.worlds import WORLDS
 from newshelf.rollout.decide import decide
-from newshelf.rollout.metrics.delta import log_lift, ratio_variance
-from newshelf.rollout.power import needed_information, needed_units
-from newshelf.rollout.sequential import half_width
-from newshelf.rollout.totals import Observation, UnitTotals
+from newshelf.rollout.metrics import log_lift, ratio_variance
+from newshelf.rollout.sequential import half_width, needed_information, needed_units
+from newshelf.store.records import Observation, UnitTotals
 from tests.unit.rollout.conftest import COUNTS, observation, plan, state, totals
 
 

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from newshelf.rollout.commands import command
+from newshelf.rollout.operations import command
 from newshelf.rollout.state import PHASES, RUNNING, RolloutState, split_of
 from tests.unit.rollout.conftest import (
     AT,

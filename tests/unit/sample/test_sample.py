@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from newshelf.catalog import read_catalog
+from newshelf.catalog.catalog import read_catalog
 from newshelf.errors import SettingsError
 from newshelf.sample.build import draw_product, draw_sample
 from newshelf.sample.palette import COLORS, MATERIALS, STYLES

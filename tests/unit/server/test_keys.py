@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from newshelf.errors import ServerError
-from newshelf.server.keys import read_keys
+from newshelf.server.state import read_keys
 
 # As TorchServe 0.12.0 writes it, nanoseconds included.
 WRITTEN = {

@@ -11,10 +11,15 @@ from pathlib import Path
 import pytest
 
 from newshelf.config import LogSettings
-from newshelf.server import progress as progress_module
-from newshelf.server.logs import LOG, keep_earlier
-from newshelf.server.process import ProcessRef, start_session, stop_session
-from newshelf.server.progress import Progress
+from newshelf.server import process as progress_module
+from newshelf.server.process import (
+    LOG,
+    ProcessRef,
+    StartupProgress,
+    keep_earlier,
+    start_session,
+    stop_session,
+)
 
 BUSY = "while True: pass"
 IDLE = "import time; time.sleep(600)"
@@ -38,7 +43,7 @@ def test_what_works_may_take_longer_than_the_limit(
     monkeypatch.setattr(progress_module, "_TELL_S", 0.0)
     told: list[str] = []
     with running(BUSY, tmp_path) as ref:
-        progress = Progress(ref, "the encoder", 20.0, told.append)
+        progress = StartupProgress(ref, "the encoder", 20.0, told.append)
         end_s = time.monotonic() + 25
         while time.monotonic() < end_s:
             assert not progress.failed()
@@ -48,7 +53,7 @@ def test_what_works_may_take_longer_than_the_limit(
 
 def test_what_stands_still_is_given_up(tmp_path: Path) -> None:
     with running(IDLE, tmp_path) as ref:
-        progress = Progress(ref, "the encoder", 3.0, lambda _text: None)
+        progress = StartupProgress(ref, "the encoder", 3.0, lambda _text: None)
         while not progress.failed():
             time.sleep(0.1)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from newshelf.errors import ServerError
-from newshelf.server.promoted import Promoted, PromotedFile
+from newshelf.rollout.versions import Promoted, PromotedFile
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from newshelf.config import Limits
 from newshelf.errors import ServerError
 from newshelf.server.ports import Ports
 from newshelf.server.properties import (
@@ -15,8 +16,7 @@ from newshelf.server.properties import (
     read_properties,
     write_properties,
 )
-from newshelf.serving.limits import Limits
-from newshelf.serving.observe import METRICS
+from newshelf.serving.trace import METRICS
 
 ROOT = Path(__file__).resolve().parents[3]
 FILE = ROOT / "config.properties"

@@ -10,11 +10,9 @@ import pytest
 
 from newshelf.errors import ServerError
 from newshelf.server.client import Client
-from newshelf.server.java import find_java
 from newshelf.server.process import is_running
-from newshelf.server.readiness import wait_until_ready
 from newshelf.server.state import ServerState, find_running, read_state, running_state
-from newshelf.server.torchserve import ServerPlan, start
+from newshelf.server.torchserve import ServerPlan, find_java, start, wait_until_ready
 
 Start = Callable[..., ServerState]
 

@@ -17,6 +17,7 @@ from PIL import Image
 from transformers import BertConfig
 
 from newshelf.catalog.schema import Product
+from newshelf.config import Limits
 from newshelf.nn.encoder import Encoder
 from newshelf.nn.scorer import SiameseScorer
 from newshelf.nn.spec import (
@@ -28,15 +29,19 @@ from newshelf.nn.spec import (
     ScorerSpec,
     TextInput,
 )
-from newshelf.serving.bundle import write_version
 from newshelf.serving.golden import write_golden
 from newshelf.serving.index_write import write_index
-from newshelf.serving.limits import Limits, ServingSettings
-from newshelf.serving.load import load_encoder_predictor, open_encoder
-from newshelf.serving.load_recommender import load_recommender_predictor, open_scorer
-from newshelf.serving.observe import Recorder
+from newshelf.serving.load import (
+    load_encoder_predictor,
+    load_recommender_predictor,
+    open_encoder,
+    open_scorer,
+)
 from newshelf.serving.protocol import RawRequest
-from newshelf.serving.runtimes import Device, encoder_graph
+from newshelf.serving.runtimes.base import Device
+from newshelf.serving.runtimes.graph import encoder_graph
+from newshelf.serving.settings import ServingSettings, write_version
+from newshelf.serving.trace import RecordingObserver
 
 VERSION = "0123456789ab"
 LIMITS = Limits(max_pixels=1_000_000, max_picture_bytes=400_000)
@@ -187,8 +192,8 @@ def settings() -> ServingSettings:
 
 
 @pytest.fixture(scope="session")
-def recorder() -> Recorder:
-    return Recorder()
+def recorder() -> RecordingObserver:
+    return RecordingObserver()
 
 
 @pytest.fixture(scope="session")

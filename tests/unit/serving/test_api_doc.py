@@ -10,8 +10,7 @@ import pytest
 
 from newshelf import errors
 from newshelf.catalog.schema import Product
-from newshelf.serving.limits import Limits, ServingSettings
-from newshelf.serving.observe import METRICS
+from newshelf.config import Limits
 from newshelf.serving.protocol import TIMEOUT_HEADER, RawRequest
 from newshelf.serving.schemas import (
     EncoderAnswer,
@@ -21,6 +20,8 @@ from newshelf.serving.schemas import (
     RecommendAnswer,
     RecommendRequest,
 )
+from newshelf.serving.settings import ServingSettings
+from newshelf.serving.trace import METRICS
 from tests.fake_predictors import FakeEncoderPredictor, FakeRecommenderPredictor
 
 DOCS = Path(__file__).parents[3] / "docs"

@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from newshelf.config import Limits
 from newshelf.errors import InvalidField, NotJson, TooLarge
-from newshelf.serving.asked import parse_recommend
 from newshelf.serving.envelope import read_json
-from newshelf.serving.limits import Limits
 from newshelf.serving.products import parse_products
 from newshelf.serving.protocol import RawRequest
-from newshelf.serving.schemas import EncoderProduct
-from newshelf.serving.validation import validate
+from newshelf.serving.requests import parse_recommend
+from newshelf.serving.schemas import EncoderProduct, validate
 
 GOOD = {"title": "green jade ring"}
 ASK = {"history": ["i00"], "k": 3}
@@ -324,7 +323,7 @@ def test_a_defect_of_the_decoder_is_a_bad_picture(encoder_predictor, post, monke
     def broken(*_args, **_options):
         raise ZeroDivisionError("in a codec")
 
-    monkeypatch.setattr("newshelf.serving.decode.prepare_picture", broken)
+    monkeypatch.setattr("newshelf.serving.preprocess.prepare_picture", broken)
     answers = post(encoder_predictor, {"image": b64(JPEG)}, GOOD)
     assert [status for status, _ in answers] == [422, 200]
     assert answers[0][1]["code"] == "bad_picture"

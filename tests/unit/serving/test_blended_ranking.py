@@ -12,7 +12,7 @@ from newshelf.nn.blend import NEAREST, Blend
 from newshelf.nn.spec import BlendSpec
 from newshelf.serving.index import load_index
 from newshelf.serving.recommender_predictor import RecommenderPredictor
-from newshelf.transfer.ranking import BlendRanker, Ranking
+from newshelf.training.ranking import BlendRanker, Ranking
 from tests.unit.export.tiny_checkpoint import BLEND_WEIGHTS, tiny_blend
 
 VERSION = "0123456789ab"

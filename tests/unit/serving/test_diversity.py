@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from newshelf.serving.diversity import diversify
+from newshelf.serving.ranking import diversify
 
 
 def naive(relevance, embeddings, k, diversity):

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from newshelf.catalog.schema import Product
+from newshelf.config import Limits
 from newshelf.errors import DeadlineExceeded
 from newshelf.nn.inputs import attribute_row, decode_picture, prepare_pictures
 from newshelf.serving.deadline import check_deadline, sent_now
-from newshelf.serving.limits import Limits
 from newshelf.serving.protocol import SENT_HEADER, TIMEOUT_HEADER, RawRequest
 from newshelf.serving.schemas import EncoderAnswer
 

@@ -4,8 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from newshelf.serving.cache import EncodingCache, content_key
-from newshelf.serving.encoding import Encoding
+from newshelf.serving.encode import Encoding, EncodingCache, content_key
 from newshelf.serving.preprocess import Content
 
 CONTENTS = st.builds(

@@ -6,8 +6,7 @@ import sys
 
 import pytest
 
-from newshelf.serving.isolate import predict_isolated
-from newshelf.serving.protocol import TIMEOUT_HEADER, RawRequest
+from newshelf.serving.protocol import TIMEOUT_HEADER, RawRequest, predict_isolated
 from newshelf.serving.schemas import EncoderAnswer, ErrorBody, InstancesAnswer, RecommendAnswer
 from tests.fake_predictors import FakeEncoderPredictor, FakeRecommenderPredictor
 
@@ -67,7 +66,7 @@ def test_different_histories_get_different_answers(post):
 
 def test_the_front_end_can_use_schemas_and_fakes_without_torch():
     code = (
-        "import sys, tests.fake_predictors, newshelf.serving.schemas, newshelf.serving.isolate\n"
+        "import sys, tests.fake_predictors, newshelf.serving.schemas, newshelf.serving.protocol\n"
         "print([name for name in ('torch', 'pandas', 'onnxruntime') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

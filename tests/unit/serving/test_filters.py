@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from newshelf.catalog.schema import Product
-from newshelf.serving.filters import allowed_mask, in_categories
+from newshelf.serving.candidates import allowed_mask, in_categories
+from newshelf.serving.item_table import INDEX_COLUMNS, ItemTable
 from newshelf.serving.schemas import Filters
-from newshelf.serving.table import INDEX_COLUMNS, ItemTable
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from newshelf.serving.forwards import FORWARD, plan_forwards
+from newshelf.serving.encode import FORWARD, plan_forwards
 
 ROWS = st.lists(st.tuples(st.integers(0, 64), st.booleans()), max_size=7)
 

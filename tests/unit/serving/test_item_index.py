@@ -10,8 +10,8 @@ from newshelf.nn.blend import Blend
 from newshelf.nn.spec import BlendSpec
 from newshelf.serving.index import load_index
 from newshelf.serving.index_write import write_index
-from newshelf.serving.search import PlainSearch, top_rows
 from newshelf.serving.search.ann import AnnSearch
+from newshelf.serving.search.base import PlainSearch, top_rows
 from newshelf.serving.search.exact import Int8Search
 from tests.unit.export.tiny_checkpoint import BLEND_WEIGHTS, same_blend, tiny_blend
 

@@ -5,19 +5,15 @@ import json
 import numpy as np
 import pytest
 
+from newshelf.attributes.lexicon import Lexicon, packaged_lexicon
 from newshelf.catalog.schema import Product
 from newshelf.errors import VersionMismatch, WeightsError
-from newshelf.knowledge.lexicon import Lexicon
-from newshelf.knowledge.vocabulary import packaged_lexicon
-from newshelf.serving.filters import allowed_mask
-from newshelf.serving.index import load_index
-from newshelf.serving.index_knowledge import IndexKnowledge
+from newshelf.serving.candidates import allowed_mask, product_facts, row_facts
+from newshelf.serving.explanations import Facts, like_history
+from newshelf.serving.index import IndexKnowledge, load_index
 from newshelf.serving.index_write import write_index
-from newshelf.serving.known import KnownValues, TextReader
-from newshelf.serving.reasons import Facts, like_history
+from newshelf.serving.item_table import ItemTable, KnownValues, TextReader
 from newshelf.serving.schemas import Filters
-from newshelf.serving.shelf import product_facts, row_facts
-from newshelf.serving.table import ItemTable
 
 READER = TextReader(packaged_lexicon(), 0.6)
 STATEMENTS = [

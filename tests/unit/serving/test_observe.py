@@ -3,21 +3,21 @@ from itertools import pairwise
 
 import pytest
 
-from newshelf.serving.observe import (
+from newshelf.serving.trace import (
     BATCH_SIZE,
     CACHE_HITS,
     CACHE_MISSES,
     METRICS,
     STAGES,
-    Recorder,
-    Stages,
+    RecordingObserver,
+    StageTimer,
 )
 
 STAGE_METRICS = dict(zip(STAGES, METRICS, strict=False))
 
 
 def test_stages_are_summed_and_reported_once():
-    recorder, stages = Recorder(), Stages()
+    recorder, stages = RecordingObserver(), StageTimer()
     for _ in range(2):
         with stages.measure("decode"):
             time.sleep(0.001)
@@ -31,7 +31,7 @@ def test_stages_are_summed_and_reported_once():
 
 
 def test_spans_are_what_the_sums_are_made_of():
-    recorder, stages = Recorder(), Stages()
+    recorder, stages = RecordingObserver(), StageTimer()
     for stage in ("parse", "inference", "parse"):
         with stages.measure(stage):
             time.sleep(0.001)
@@ -46,7 +46,7 @@ def test_spans_are_what_the_sums_are_made_of():
 
 
 def test_a_stage_that_fails_is_measured_too():
-    recorder, stages = Recorder(), Stages()
+    recorder, stages = RecordingObserver(), StageTimer()
     with pytest.raises(ValueError, match="no"), stages.measure("decode"):
         raise ValueError("no")
     stages.report(recorder, 1)
@@ -54,7 +54,7 @@ def test_a_stage_that_fails_is_measured_too():
 
 
 def test_counts_are_added_up_and_nothing_is_told_of_zero():
-    recorder, stages = Recorder(), Stages()
+    recorder, stages = RecordingObserver(), StageTimer()
     stages.count(CACHE_HITS, 2)
     stages.count(CACHE_HITS, 3)
     stages.count(CACHE_MISSES, 0)

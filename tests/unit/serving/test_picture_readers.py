@@ -10,11 +10,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from newshelf.catalog.schema import Product
 from newshelf.errors import BadPicture, DeadlineExceeded, InvalidField, TooLarge
-from newshelf.nn.inputs import decode_picture, gpu, prepare_pictures
-from newshelf.serving.base64_picture import picture_from_base64
-from newshelf.serving.decode import CpuReader, GpuReader, open_reader
-from newshelf.serving.products import ProductInput
-from newshelf.serving.runtimes import Device
+from newshelf.nn import gpu_inputs as gpu
+from newshelf.nn.inputs import decode_picture, prepare_pictures
+from newshelf.serving.preprocess import CpuReader, GpuReader, open_reader
+from newshelf.serving.products import ProductInput, picture_from_base64
+from newshelf.serving.runtimes.base import Device
 
 MANY = 10_000_000
 
@@ -55,7 +55,7 @@ def test_what_cannot_be_done_side_by_side_is_done_by_who_asks(
 ):
     seen = []
     monkeypatch.setattr(
-        "newshelf.serving.decode.prepare_picture",
+        "newshelf.serving.preprocess.prepare_picture",
         lambda *_args, **_options: seen.append(threading.current_thread()),
     )
     reader = CpuReader(image, max_pixels=MANY, threads=threads)
@@ -66,7 +66,7 @@ def test_what_cannot_be_done_side_by_side_is_done_by_who_asks(
 def test_decoding_goes_on_while_nobody_waits(image, monkeypatch):
     done = threading.Barrier(3, timeout=30)
     monkeypatch.setattr(
-        "newshelf.serving.decode.prepare_picture", lambda *_args, **_options: done.wait()
+        "newshelf.serving.preprocess.prepare_picture", lambda *_args, **_options: done.wait()
     )
     wait = CpuReader(image, max_pixels=MANY, threads=2).start(inputs(b"x", b"y"))
     # Passes only if both are being decoded now.
@@ -84,7 +84,7 @@ def test_a_picture_of_a_late_request_is_not_decoded(image, picture, monkeypatch)
     def refuse(*_args, **_options):
         raise AssertionError("it was decoded")
 
-    monkeypatch.setattr("newshelf.serving.decode.prepare_picture", refuse)
+    monkeypatch.setattr("newshelf.serving.preprocess.prepare_picture", refuse)
     late = inputs(picture(), picture(), deadline_s=time.monotonic() - 0.01)
     read = CpuReader(image, max_pixels=MANY, threads=1).start(late)()
     assert [type(error) for error in read.failed.values()] == [DeadlineExceeded] * 2

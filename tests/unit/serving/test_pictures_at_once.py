@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from newshelf.serving.limits import ServingSettings
 from newshelf.serving.load import pictures_at_once
+from newshelf.serving.settings import ServingSettings
 
 
 @pytest.mark.parametrize(

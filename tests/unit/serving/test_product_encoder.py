@@ -10,14 +10,12 @@ from newshelf.catalog.schema import ENCODABLE, Product
 from newshelf.config import Limits
 from newshelf.errors import BadPicture, DeadlineExceeded, InvalidField, NewshelfError
 from newshelf.nn.inputs import Tokenizer
-from newshelf.serving.cache import EncodingCache
-from newshelf.serving.decode import open_reader
-from newshelf.serving.encode import Encoding, ProductEncoder
-from newshelf.serving.observe import Recorder, Stages
-from newshelf.serving.preprocess import InputBuilder
+from newshelf.serving.encode import Encoding, EncodingCache, ProductEncoder
+from newshelf.serving.preprocess import InputBuilder, open_reader
 from newshelf.serving.products import ProductInput, parse_products
 from newshelf.serving.protocol import RawRequest
-from newshelf.serving.runtimes import Device
+from newshelf.serving.runtimes.base import Device
+from newshelf.serving.trace import RecordingObserver, StageTimer
 
 
 class Counting:
@@ -67,7 +65,7 @@ def given(title=None, picture=None, at="", deadline_s=None) -> ProductInput:
 
 
 def test_labels_are_the_likeliest_classes_with_probabilities(build):
-    [result] = build(Counting()).encode([given("ring")], Stages())
+    [result] = build(Counting()).encode([given("ring")], StageTimer())
     assert result.labels["color"] == ("red", pytest.approx(0.880797, abs=1e-6))
     assert result.labels["material"][0] == "jade"
 
@@ -76,7 +74,7 @@ def test_labels_are_the_likeliest_classes_with_probabilities(build):
 def test_products_go_through_in_turns(build, step, forwards):
     runtime = Counting()
     words = ["jade", "gold", "linen", "ring", "shirt"]
-    results = build(runtime, step).encode([given(word) for word in words], Stages())
+    results = build(runtime, step).encode([given(word) for word in words], StageTimer())
     assert sum(runtime.batches) == 5
     assert len(runtime.batches) == forwards
     assert max(runtime.batches) <= step
@@ -92,7 +90,7 @@ def test_failed_products_leave_no_gap(build, picture):
         given("ring", b""),
         given(picture=picture(), at="instances[4]"),
     ]
-    results = build(runtime).encode(inputs, Stages())
+    results = build(runtime).encode(inputs, StageTimer())
     assert sum(runtime.batches) == 3
     assert [type(result) for result in results] == [
         Encoding, BadPicture, Encoding, BadPicture, Encoding,
@@ -104,18 +102,18 @@ def test_failed_products_leave_no_gap(build, picture):
 
 def test_nothing_is_run_when_nothing_is_left(build):
     runtime = Counting()
-    [result] = build(runtime).encode([given(picture=b"damaged")], Stages())
+    [result] = build(runtime).encode([given(picture=b"damaged")], StageTimer())
     assert isinstance(result, BadPicture)
-    assert build(runtime).encode([], Stages()) == []
+    assert build(runtime).encode([], StageTimer()) == []
     assert runtime.batches == []
 
 
 @pytest.mark.parametrize("pictures", [1, 2, 3, 7])
 def test_pictures_may_go_through_several_forwards(build, picture, pictures):
     inputs = [given(picture=picture(size=(20 + at, 9), mode="L")) for at in range(7)]
-    together = build(Counting()).encode(inputs, Stages())
+    together = build(Counting()).encode(inputs, StageTimer())
     runtime = Counting()
-    split = build(runtime, pictures=pictures).encode(inputs, Stages())
+    split = build(runtime, pictures=pictures).encode(inputs, StageTimer())
     found, wanted = ([result.embedding[0] for result in many] for many in (split, together))
     assert found == wanted
     assert len(set(wanted)) > 1
@@ -140,12 +138,12 @@ def test_the_next_pictures_are_on_their_way_while_a_forward_runs(build, picture)
         return start(inputs)
 
     encoder._reader.start = watched
-    encoder.encode([given(picture=picture(size=(20 + at, 9))) for at in range(6)], Stages())
+    encoder.encode([given(picture=picture(size=(20 + at, 9))) for at in range(6)], StageTimer())
     assert started == [[2, 2], [2, 2, 2], [2, 2, 2]]
 
 
 def test_an_embedding_that_is_not_finite_is_an_error_of_its_row(build):
-    results = build(Counting(poison=1)).encode([given("a"), given("of"), given("a")], Stages())
+    results = build(Counting(poison=1)).encode([given("a"), given("of"), given("a")], StageTimer())
     assert [isinstance(result, Encoding) for result in results] == [True, False, True]
     assert isinstance(results[1], NewshelfError)
     assert results[1].http_status == 500
@@ -153,7 +151,7 @@ def test_an_embedding_that_is_not_finite_is_an_error_of_its_row(build):
 
 def test_a_model_without_an_image_tower_wants_text(build, picture):
     inputs = [given("ring", picture()), given(picture=picture(), at="history[0]")]
-    results = build(Counting(), image=None).encode(inputs, Stages())
+    results = build(Counting(), image=None).encode(inputs, StageTimer())
     assert isinstance(results[0], Encoding)
     assert isinstance(results[1], InvalidField)
     assert results[1].field == "history[0]"
@@ -162,14 +160,14 @@ def test_a_model_without_an_image_tower_wants_text(build, picture):
 
 def test_a_model_without_a_text_tower_wants_a_picture(build, picture):
     inputs = [given("ring", picture()), given("ring")]
-    results = build(Counting(), text=None).encode(inputs, Stages())
+    results = build(Counting(), text=None).encode(inputs, StageTimer())
     assert isinstance(results[0], Encoding)
     assert isinstance(results[1], InvalidField)
     assert "needs an image" in results[1].message
 
 
 def measured(stages) -> dict[str, float]:
-    recorder = Recorder()
+    recorder = RecordingObserver()
     stages.report(recorder, 1)
     return {metric.name: value for metric, value in recorder.drain()}
 
@@ -178,9 +176,9 @@ def test_what_was_encoded_before_is_not_encoded_again(build, picture):
     runtime = Counting()
     encoder = build(runtime, cache=EncodingCache(1_000_000))
     inputs = [given("ring", picture()), given("jade"), given("ring")]
-    first = encoder.encode(inputs, Stages())
+    first = encoder.encode(inputs, StageTimer())
     assert sum(runtime.batches) == 3
-    stages = Stages()
+    stages = StageTimer()
     again = encoder.encode([*inputs[::-1], given("ring", picture("JPEG"))], stages)
     assert sum(runtime.batches) == 4
     for one, other in zip(first, again[2::-1], strict=True):
@@ -194,7 +192,7 @@ def test_what_was_encoded_before_is_not_encoded_again(build, picture):
 def test_without_a_cache_nothing_is_kept_or_counted(build):
     runtime = Counting()
     encoder = build(runtime)
-    stages = Stages()
+    stages = StageTimer()
     for _ in range(2):
         encoder.encode([given("ring")], stages)
     assert runtime.batches == [1, 1]
@@ -205,7 +203,7 @@ def test_errors_are_not_kept(build):
     runtime = Counting(poison=0)
     encoder = build(runtime, cache=EncodingCache(1_000_000))
     for _ in range(2):
-        results = encoder.encode([given("ring"), given(picture=b"damaged")], Stages())
+        results = encoder.encode([given("ring"), given(picture=b"damaged")], StageTimer())
         assert not any(isinstance(result, Encoding) for result in results)
     assert runtime.batches == [1, 1]
 
@@ -220,7 +218,7 @@ def test_a_row_that_is_late_is_not_computed(build, picture):
             given(picture=picture(size=(20, 9)), deadline_s=late),
             given(picture=picture(size=(21, 9)), deadline_s=time.monotonic() + 600),
         ],
-        Stages(),
+        StageTimer(),
     )
     assert [type(result) for result in results] == [
         DeadlineExceeded, Encoding, DeadlineExceeded, Encoding,
@@ -256,11 +254,11 @@ def test_a_deadline_that_passes_during_decoding_is_seen_before_the_forward(
             given(picture=picture(), deadline_s=soon),
             given(picture=data, deadline_s=never),
         ],
-        Stages(),
+        StageTimer(),
     )
     assert isinstance(results[0], DeadlineExceeded)
     monkeypatch.undo()
-    [alone] = build(Counting()).encode([given(picture=data)], Stages())
+    [alone] = build(Counting()).encode([given(picture=data)], StageTimer())
     assert results[1].embedding[0] == alone.embedding[0]
     assert runtime.batches == [1]
 
@@ -276,13 +274,13 @@ def test_equal_products_share_one_row(build, picture):
         given("jade"),
         given("gold"),
     ]
-    runtime, stages, recorder = Counting(), Stages(), Recorder()
+    runtime, stages, recorder = Counting(), StageTimer(), RecordingObserver()
     cache = EncodingCache(1_000_000)
     results = build(runtime, cache=cache).encode(inputs, stages)
     assert sum(runtime.batches) == 4
     assert results[0] is results[2]
     assert results[1] is results[4] is results[6]
-    alone = [build(Counting()).encode([item], Stages())[0] for item in inputs]
+    alone = [build(Counting()).encode([item], StageTimer())[0] for item in inputs]
     for result, wanted in zip(results, alone, strict=True):
         np.testing.assert_array_equal(result.embedding, wanted.embedding)
         assert result.labels == wanted.labels
@@ -297,7 +295,7 @@ def test_attributes_tell_products_apart(build):
         ProductInput(Product(title="ring", color=color), None, "") for color in ("red", "red", None)
     ]
     runtime = Counting()
-    build(runtime).encode(inputs, Stages())
+    build(runtime).encode(inputs, StageTimer())
     assert runtime.batches == [2]
 
 
@@ -311,13 +309,13 @@ def test_of_equal_products_the_latest_deadline_counts(build, picture):
         given("jade", deadline_s=late),
         given("jade", deadline_s=late),
     ]
-    results = build(Counting()).encode(inputs, Stages())
+    results = build(Counting()).encode(inputs, StageTimer())
     assert [type(result) for result in results] == [*[Encoding] * 4, *[DeadlineExceeded] * 2]
 
 
 def test_each_of_equal_products_has_its_own_place_in_an_error(build):
     places = ["instances[0]", "", "history[2]"]
-    results = build(Counting()).encode([given(picture=b"no", at=at) for at in places], Stages())
+    results = build(Counting()).encode([given(picture=b"no", at=at) for at in places], StageTimer())
     assert [result.field for result in results] == [
         "instances[0].image",
         "image",
@@ -339,7 +337,7 @@ def test_a_text_that_cannot_be_read_is_absent(build, picture, title):
         ProductInput(Product(title=title, color="red"), None, ""),
         given(f"{title} ring"),
     ]
-    runtime, stages, recorder = Counting(), Stages(), Recorder()
+    runtime, stages, recorder = Counting(), StageTimer(), RecordingObserver()
     results = build(runtime).encode(inputs, stages)
     assert sum(runtime.batches) == 4
     assert [results[at].embedding[1] for at in (0, 1, 3)] == [1, 7, 1]
@@ -354,7 +352,7 @@ def test_a_text_that_cannot_be_read_is_absent(build, picture, title):
 def test_a_kept_encoding_says_that_its_text_was_not_read(build, picture):
     encoder = build(Counting(), cache=EncodingCache(100_000))
     for _ in range(2):
-        [result] = encoder.encode([given(THAI, picture())], Stages())
+        [result] = encoder.encode([given(THAI, picture())], StageTimer())
         assert result.text_unread
 
 
@@ -362,5 +360,5 @@ def test_a_kept_encoding_says_that_its_text_was_not_read(build, picture):
 def test_every_encoder_can_encode_the_question_whether_it_answers(build, towers):
     raw = RawRequest({"body": json.dumps(ENCODABLE).encode()}, "application/json")
     [item], _ = parse_products(raw, Limits())
-    [result] = build(Counting(), **towers).encode([item], Stages())
+    [result] = build(Counting(), **towers).encode([item], StageTimer())
     assert isinstance(result, Encoding)

@@ -4,13 +4,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from newshelf.attributes.lexicon import packaged_lexicon
 from newshelf.errors import VersionMismatch
-from newshelf.knowledge.vocabulary import packaged_lexicon
 from newshelf.serving.index import load_index
-from newshelf.serving.known import KnownValues, TextReader
-from newshelf.serving.load_recommender import load_recommender_predictor
+from newshelf.serving.item_table import KnownValues, TextReader
+from newshelf.serving.load import load_recommender_predictor
 from newshelf.serving.recommender_predictor import RecommenderPredictor
-from newshelf.serving.runtimes import Device, open_runtime, scorer_graph
+from newshelf.serving.runtimes.base import Device
+from newshelf.serving.runtimes.graph import scorer_graph
+from newshelf.serving.runtimes.open import open_runtime
 
 HIDDEN = {"i04", "i11"}
 JADE = {"id": "new", "title": "green jade ring", "material": "jade", "color": "green"}

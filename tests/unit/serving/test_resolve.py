@@ -7,13 +7,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from newshelf.config import Limits
 from newshelf.errors import UnknownItem
-from newshelf.serving.asked import parse_recommend
-from newshelf.serving.fallback import _best
-from newshelf.serving.filters import allowed_mask
+from newshelf.serving.candidates import allowed_mask
 from newshelf.serving.index import load_index
-from newshelf.serving.limits import Limits
 from newshelf.serving.protocol import RawRequest
+from newshelf.serving.ranking import _best
+from newshelf.serving.requests import parse_recommend
 from newshelf.serving.resolve import Encoded, resolve
 from newshelf.serving.schemas import Ids, seen_as_ids
 

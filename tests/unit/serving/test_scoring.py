@@ -6,16 +6,16 @@ from functools import partial
 import numpy as np
 import pytest
 
+from newshelf.config import Limits
 from newshelf.errors import VersionMismatch
-from newshelf.nn.content_bound import ContentBound
-from newshelf.nn.pooling import Pooling
+from newshelf.nn.blend import ContentBound
+from newshelf.nn.numpy_scorer import Pooling
 from newshelf.nn.spec import BlendSpec
-from newshelf.serving.asked import parse_recommend
 from newshelf.serving.index import load_index
-from newshelf.serving.limits import Limits
 from newshelf.serving.protocol import RawRequest
 from newshelf.serving.ranking import ModelRanker
 from newshelf.serving.recommender_predictor import RecommenderPredictor
+from newshelf.serving.requests import parse_recommend
 from newshelf.serving.resolve import resolve
 from newshelf.serving.scoring import check_pooling
 from tests.unit.export.tiny_checkpoint import BLEND_WEIGHTS, tiny_blend

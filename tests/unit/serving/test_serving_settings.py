@@ -1,9 +1,9 @@
 import pytest
 
+from newshelf.config import Limits
 from newshelf.errors import SettingsError, VersionMismatch, WeightsError
 from newshelf.nn.spec import read_spec
-from newshelf.serving.bundle import read_version, write_version
-from newshelf.serving.limits import Limits, ServingSettings
+from newshelf.serving.settings import ServingSettings, read_version, write_version
 
 
 def test_defaults_stand_without_sections():

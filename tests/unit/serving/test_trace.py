@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from newshelf.serving.observe import STAGES, Span
-from newshelf.serving.trace import read_trace, wants_trace, write_trace
+from newshelf.serving.trace import STAGES, TraceSpan, read_trace, wants_trace, write_trace
 
 
 @st.composite
@@ -18,7 +17,7 @@ def batches(draw):
     for stage in draw(st.lists(st.sampled_from(STAGES), max_size=20)):
         begin = at + draw(st.integers(0, 100_000))
         at = begin + draw(st.integers(0, 10_000_000))
-        spans.append(Span(stage, begin, at))
+        spans.append(TraceSpan(stage, begin, at))
     return start, spans
 
 
@@ -49,16 +48,16 @@ def test_moments_are_of_the_epoch():
 
 
 def test_many_pictures_are_told_in_one_span_and_a_pause_parts_them():
-    spans = [Span("decode", at * 1000, at * 1000 + 900) for at in range(100)]
-    spans.append(Span("decode", 5_000_000, 6_000_000))
-    spans.append(Span("inference", 6_000_001, 7_000_000))
+    spans = [TraceSpan("decode", at * 1000, at * 1000 + 900) for at in range(100)]
+    spans.append(TraceSpan("decode", 5_000_000, 6_000_000))
+    spans.append(TraceSpan("inference", 6_000_001, 7_000_000))
     told = read_trace(write_trace(1, 1, 0, spans)).spans
     assert [span.stage for span in told] == ["decode", "decode", "inference"]
     assert told[0].end_ns - told[0].start_ns == 99_900
 
 
 def test_the_header_is_one_line_of_ascii():
-    text = write_trace(1, 1, 0, [Span("parse", 0, 1)])
+    text = write_trace(1, 1, 0, [TraceSpan("parse", 0, 1)])
     assert text.isascii()
     assert text.isprintable()
 

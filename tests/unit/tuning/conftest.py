@@ -5,12 +5,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from newshelf.load.run import LoadResult
-from newshelf.tuning.measured import Measured
+from newshelf.tuning.load import LoadResult
 from newshelf.tuning.points import Arithmetic, Computing, Point
+from newshelf.tuning.search import PointMeasurement
 
 MakePoint = Callable[..., Point]
-MakeRun = Callable[..., Measured]
+MakeRun = Callable[..., PointMeasurement]
 
 
 def load(latencies_ms: list[float], failures: dict[str, int] | None = None) -> LoadResult:
@@ -35,8 +35,10 @@ def point() -> MakePoint:
 
 @pytest.fixture
 def run(point: MakePoint) -> MakeRun:
-    def make(per_second: float, latency_ms: float, missed: bool = False, **of: int) -> Measured:
-        return Measured(
+    def make(
+        per_second: float, latency_ms: float, missed: bool = False, **of: int
+    ) -> PointMeasurement:
+        return PointMeasurement(
             point(**of), 1.0, per_second, latency_ms, ("p99 is too long",) if missed else ()
         )
 

@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from newshelf.config import Settings
-from newshelf.load.requests import ModelName
-from newshelf.tuning.archives import PointArchives, Tools
+from newshelf.tuning.load import ModelName
+from newshelf.tuning.server import PointArchives, Tools
 from tests.unit.tuning.conftest import MakePoint
 
 

@@ -4,8 +4,7 @@ import pytest
 
 from newshelf.errors import SettingsError
 from newshelf.files import write_json
-from newshelf.tuning.candidates import candidates, chosen
-from newshelf.tuning.points import Arithmetic
+from newshelf.tuning.points import Arithmetic, candidates, chosen
 
 FP32 = Arithmetic("onnxruntime", "fp32")
 INT8 = Arithmetic("onnxruntime", "int8")
@@ -27,19 +26,17 @@ def test_only_what_passed_the_gate_is_tried(
     ]
     on_a_gpu = [{"runtime": "onnxruntime", "precision": "fp16", "passed": True}]
     write_json(tmp_path / "precision.json", {"candidates": measured, "on_a_gpu": on_a_gpu})
-    monkeypatch.setattr("newshelf.tuning.candidates.which", lambda _: None)
+    monkeypatch.setattr("newshelf.tuning.points.which", lambda _: None)
     on_the_cpu = [FP32, Arithmetic("torchscript", "fp32")]
     assert candidates(tmp_path) == on_the_cpu
-    monkeypatch.setattr("newshelf.tuning.candidates.which", lambda _: "/usr/bin/nvidia-smi")
+    monkeypatch.setattr("newshelf.tuning.points.which", lambda _: "/usr/bin/nvidia-smi")
     assert candidates(tmp_path) == [*on_the_cpu, Arithmetic("onnxruntime", "fp16")]
 
 
 def test_a_runtime_that_is_not_installed_is_not_tried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "newshelf.tuning.candidates.find_spec", lambda name: name == "torch" or None
-    )
+    monkeypatch.setattr("newshelf.tuning.points.find_spec", lambda name: name == "torch" or None)
     assert candidates(tmp_path) == [Arithmetic("torchscript", "fp32")]
 
 

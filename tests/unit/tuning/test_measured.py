@@ -1,15 +1,15 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from newshelf.tuning.measured import Measured, dominates, frontier, measured
 from newshelf.tuning.points import Arithmetic, Computing, Point
+from newshelf.tuning.search import PointMeasurement, dominates, frontier, measured
 from newshelf.tuning.slo import parse_slo
 from tests.unit.tuning.conftest import MakePoint, MakeRun, load
 
 POINT = Point(Computing(1, 1, Arithmetic("onnxruntime", "fp32")), 1, 1)
 runs = st.lists(
     st.builds(
-        Measured,
+        PointMeasurement,
         point=st.just(POINT),
         seconds=st.just(1.0),
         per_second=st.integers(0, 6).map(float),
@@ -21,8 +21,10 @@ runs = st.lists(
 
 
 @given(runs)
-def test_the_frontier_is_what_a_naive_look_at_all_pairs_leaves(all_runs: list[Measured]) -> None:
-    def better(a: Measured, b: Measured) -> bool:
+def test_the_frontier_is_what_a_naive_look_at_all_pairs_leaves(
+    all_runs: list[PointMeasurement],
+) -> None:
+    def better(a: PointMeasurement, b: PointMeasurement) -> bool:
         return (
             a.per_second >= b.per_second
             and a.latency_ms <= b.latency_ms
@@ -38,7 +40,7 @@ def test_the_frontier_is_what_a_naive_look_at_all_pairs_leaves(all_runs: list[Me
 
 
 @given(runs)
-def test_a_margin_leaves_more(all_runs: list[Measured]) -> None:
+def test_a_margin_leaves_more(all_runs: list[PointMeasurement]) -> None:
     assert set(map(id, frontier(all_runs))) <= set(map(id, frontier(all_runs, 0.3)))
 
 
@@ -54,7 +56,7 @@ def test_noise_dominates_nothing(run: MakeRun) -> None:
 
 def test_who_keeps_the_objective_ranks_by_throughput_the_rest_by_latency(run: MakeRun) -> None:
     order = [run(90, 40), run(80, 10), run(70, 55, missed=True), run(200, 60, missed=True)]
-    assert sorted([order[at] for at in (2, 0, 3, 1)], key=Measured.rank) == order
+    assert sorted([order[at] for at in (2, 0, 3, 1)], key=PointMeasurement.rank) == order
 
 
 def test_a_load_is_judged(point: MakePoint) -> None:

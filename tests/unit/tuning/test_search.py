@@ -6,9 +6,8 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from newshelf.tuning.measured import Measured
 from newshelf.tuning.points import Arithmetic, Computing, Point, Space
-from newshelf.tuning.search import search
+from newshelf.tuning.search import PointMeasurement, search
 
 FULL_S = 8.0
 Formula = Callable[[Point], tuple[float, float]]
@@ -31,11 +30,11 @@ class Machine:
     most_ms: float
     runs: list[tuple[Point, float]] = field(default_factory=list)
 
-    def __call__(self, point: Point, seconds: float) -> Measured:
+    def __call__(self, point: Point, seconds: float) -> PointMeasurement:
         self.runs.append((point, seconds))
         per_second, latency_ms = self.formula(point)
         missed = ("late",) if latency_ms > self.most_ms else ()
-        return Measured(point, seconds, per_second, latency_ms, missed)
+        return PointMeasurement(point, seconds, per_second, latency_ms, missed)
 
     @property
     def points(self) -> set[Point]:
@@ -127,7 +126,7 @@ def test_points_that_cannot_be_served_do_not_end_the_search() -> None:
 def test_when_the_finalists_promised_too_much_the_next_are_run_for_the_full_time() -> None:
     machine = Machine(plain, most_ms=60)
 
-    def disappoints(point: Point, seconds: float) -> Measured:
+    def disappoints(point: Point, seconds: float) -> PointMeasurement:
         run = machine(point, seconds)
         is_fast = point.batch_size > 1
         return replace(run, missed=("late",)) if is_fast and seconds == FULL_S else run

@@ -8,13 +8,13 @@ from rich.console import Console
 from newshelf.config import ModelServingSettings, Settings, load_settings
 from newshelf.files import read_json
 from newshelf.tuning.report import frontier_table, settings_text, write_report
-from newshelf.tuning.search import Found
+from newshelf.tuning.search import SearchResult
 from newshelf.tuning.slo import parse_slo
-from newshelf.tuning.tune import Load
+from newshelf.tuning.tune import PointLoad
 from tests.unit.tuning.conftest import MakeRun
 
 SLO = parse_slo("p99=50ms")
-LOAD = Load("encoder", 8, 10.0)
+LOAD = PointLoad("encoder", 8, 10.0)
 OWN = """
 seed = 3
 
@@ -44,13 +44,13 @@ def own(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def found(run: MakeRun) -> Found:
+def found(run: MakeRun) -> SearchResult:
     best = run(90, 40, batch=4)
-    return Found([best, run(120, 60, missed=True, batch=16), run(80, 45, batch=1)], best, 72)
+    return SearchResult([best, run(120, 60, missed=True, batch=16), run(80, 45, batch=1)], best, 72)
 
 
 def test_the_settings_are_the_users_with_the_best_point(
-    found: Found, own: Settings, tmp_path: Path
+    found: SearchResult, own: Settings, tmp_path: Path
 ) -> None:
     path = tmp_path / "tuned.toml"
     path.write_text(settings_text(own, found, LOAD, SLO))
@@ -66,7 +66,7 @@ def test_the_settings_are_the_users_with_the_best_point(
 
 
 def test_all_files_are_written_and_the_plot_is_a_picture(
-    found: Found, own: Settings, tmp_path: Path
+    found: SearchResult, own: Settings, tmp_path: Path
 ) -> None:
     written = write_report(found, own, LOAD, SLO, "batchSize: 4\n", tmp_path / "out" / "e.toml")
     assert written.settings == tmp_path / "out" / "e.toml"
@@ -86,14 +86,14 @@ def test_nothing_to_serve_by_is_written_when_none_keeps_the_objective(
 ) -> None:
     nearest = run(10, 90, missed=True)
     failed = run(0, float("inf"), missed=True, batch=1)
-    found = Found([nearest, failed], nearest, 2)
+    found = SearchResult([nearest, failed], nearest, 2)
     written = write_report(found, own, LOAD, SLO, "", tmp_path / "e.toml")
     assert written.settings is None
     assert not (tmp_path / "e.toml").exists()
     assert read_json(written.results)["runs"][1]["p99_ms"] is None
 
 
-def test_the_table_shows_the_frontier_and_the_choice(found: Found) -> None:
+def test_the_table_shows_the_frontier_and_the_choice(found: SearchResult) -> None:
     console = Console(width=100, record=True)
     console.print(frontier_table(found, SLO))
     lines = console.export_text().splitlines()

@@ -10,12 +10,13 @@ import pytest
 
 from newshelf.rollout.assignment import assign
 from newshelf.rollout.controller import Controller, Timing
+from newshelf.rollout.operations import start_rollout
 from newshelf.rollout.plan import Plan
-from newshelf.rollout.records import ExposedItem, Exposure, Feedback
-from newshelf.rollout.start import start_rollout
 from newshelf.rollout.state import RolloutState
-from newshelf.rollout.store import EventStore, ShadowAnswer
-from newshelf.server.promoted import PromotedFile
+from newshelf.rollout.versions import PromotedFile
+from newshelf.store.aggregates import ShadowAnswer
+from newshelf.store.records import ExposedItem, Exposure, Feedback
+from newshelf.store.store import EventStore
 from tests.unit.rollout.controller.fake_versions import FakeVersions
 
 NAME = "better-ranking"
@@ -152,7 +153,7 @@ def _click(answer: Exposure) -> Feedback:
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     # The same shoppers see the challenger first in every run.
-    monkeypatch.setattr("newshelf.rollout.start.new_salt", lambda: "salt")
+    monkeypatch.setattr("newshelf.rollout.operations.new_salt", lambda: "salt")
     for version in ("1", "2"):
         (tmp_path / f"recommender-{version}.mar").write_bytes(b"")
     with EventStore.open(f"sqlite:///{tmp_path}/events.db") as store:

@@ -3,12 +3,11 @@
 import pytest
 
 from newshelf.errors import RolloutError, ServerError
-from newshelf.rollout.change import change_rollout
-from newshelf.rollout.look import read_look
+from newshelf.rollout.history import read_snapshot
+from newshelf.rollout.operations import change_rollout, start_rollout
 from newshelf.rollout.plan import SuccessMetric
-from newshelf.rollout.records import Feedback
-from newshelf.rollout.start import start_rollout
-from newshelf.server.promoted import Promoted
+from newshelf.rollout.versions import Promoted
+from newshelf.store.records import Feedback
 from tests.unit.rollout.controller.conftest import NAME, World
 
 
@@ -250,7 +249,7 @@ def test_one_event_switches_no_guardrail_off(world: World) -> None:
 def test_what_was_seen_is_kept_for_the_report(world: World) -> None:
     world.start()
     go_on(world, "promoted")
-    looks = [read_look(kept)[1] for kept in world.store.looks(NAME, most=100)]
+    looks = [read_snapshot(kept)[1] for kept in world.store.looks(NAME, most=100)]
     assert {look.phase for look in looks} == {"shadow", "ramp", "promoting"}
     assert looks[-1].outcome == "success"
     analysis = looks[-1].analysis

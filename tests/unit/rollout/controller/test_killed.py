@@ -8,11 +8,10 @@ from threading import Barrier, Thread
 import pytest
 
 from newshelf.errors import Unavailable
-from newshelf.rollout.change import change_rollout
-from newshelf.rollout.commands import Command
 from newshelf.rollout.controller import Controller
-from newshelf.rollout.store import EventStore
-from newshelf.server.promoted import PromotedFile
+from newshelf.rollout.operations import Command, change_rollout
+from newshelf.rollout.versions import PromotedFile
+from newshelf.store.store import EventStore
 from tests.unit.rollout.controller.conftest import NAME, World
 from tests.unit.rollout.controller.fake_versions import Killed
 

@@ -13,8 +13,7 @@ import pytest
 
 from newshelf.config import RolloutSettings
 from newshelf.pipeline.workspace import ROOT
-from newshelf.server.controller import start_controller
-from newshelf.server.controller_plan import ControllerPlan
+from newshelf.server.controller import ControllerPlan, start_controller
 from newshelf.server.process import ProcessRef, is_running, members, stop_session
 
 PATIENCE_S = 120.0

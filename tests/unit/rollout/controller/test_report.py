@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from newshelf.rollout.change import change_rollout
-from newshelf.rollout.history import read_history
-from newshelf.rollout.look import read_look
+from newshelf.rollout.history import read_history, read_snapshot
+from newshelf.rollout.operations import change_rollout
 from newshelf.rollout.report import write_report
-from newshelf.rollout.show import show_rollout
+from newshelf.rollout.tables import show_rollout
 from tests.unit.rollout.controller.conftest import NAME, World
 
 
@@ -37,7 +36,7 @@ def page_of(world: World, path: Path) -> str:
 def status_of(world: World) -> str:
     console = Console(record=True, width=160)
     kept = world.store.last_look(NAME)
-    look = None if kept is None else read_look(kept)
+    look = None if kept is None else read_snapshot(kept)
     show_rollout(console, world.store.rollout(NAME), look)
     return console.export_text()
 

@@ -6,8 +6,10 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from export.openvino_graph import write_openvino
-from newshelf.serving.runtimes import Device, Graph, open_runtime
+from export.graphs import write_openvino
+from newshelf.serving.runtimes.base import Device
+from newshelf.serving.runtimes.graph import Graph
+from newshelf.serving.runtimes.open import open_runtime
 
 GRAPH = Graph("tiny", ("left", "right", "mask", "index", "unused"), ("sum", "count"))
 

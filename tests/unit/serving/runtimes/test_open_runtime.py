@@ -7,17 +7,16 @@ import pytest
 import torch
 
 from newshelf.errors import SetupError
-from newshelf.serving.runtimes import (
-    Device,
-    choose_device,
+from newshelf.serving.runtimes.base import Device, choose_device
+from newshelf.serving.runtimes.graph import (
     encoder_graph,
     graph_file,
     graph_files,
-    open_runtime,
     projector_graph,
     scorer_graph,
 )
 from newshelf.serving.runtimes.onnx import OnnxRuntime
+from newshelf.serving.runtimes.open import open_runtime
 
 GPU = Device("cuda", 1)
 

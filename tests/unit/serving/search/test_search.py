@@ -3,13 +3,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from newshelf.serving.search import PlainSearch, open_search, plain, proof, top_rows
-from newshelf.serving.search.ann import AnnSearch
-from newshelf.serving.search.blocks import top_products
+from newshelf.serving.search import exact as plain
+from newshelf.serving.search import exact as proof
+from newshelf.serving.search.ann import AnnSearch, Lists
+from newshelf.serving.search.base import PlainSearch, top_products, top_rows
 from newshelf.serving.search.build import build_search
-from newshelf.serving.search.codes import measure_codes
-from newshelf.serving.search.exact import Int8Search
-from newshelf.serving.search.lists import Lists
+from newshelf.serving.search.exact import Int8Search, measure_codes
+from newshelf.serving.search.open import open_search
 
 
 def unit(rows):

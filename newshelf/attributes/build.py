@@ -1,0 +1,202 @@
+"""A catalogue to a table of what is known of each product.
+
+The file that holds what is known of a catalogue's products.
+
+``knowledge.parquet``::
+
+    item_id      the product
+    attribute    product_type, brand, color, material, style; from a tagger also model, other
+    value        one name for what is the same: 红色 and red are "red"
+    source       stated, title, description, tagger, "picture+text model", implied
+    confidence   0 … 1
+    start, end   where it is said: characters of the title or description; null otherwise
+
+From a tagger's spans to statements: product, brand, model, and the rest by its words.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from newshelf.attributes.facts import Fact, FactSource, Texts, implied, merge, statements
+from newshelf.attributes.learn import HeadReading, head_facts, learn_lexicon
+from newshelf.attributes.lexicon import ATTRIBUTES, Lexicon
+from newshelf.attributes.title_tagger import TitleTagger
+from newshelf.catalog.catalog import Catalog
+from newshelf.errors import CatalogError
+from newshelf.files import directory_aside, write_aside
+
+FACTS_FILE, LEXICON_FILE = "knowledge.parquet", "lexicon.json"
+
+_SCHEMA = pa.schema(
+    [
+        ("item_id", pa.string()),
+        ("attribute", pa.string()),
+        ("value", pa.string()),
+        ("source", pa.string()),
+        ("confidence", pa.float64()),
+        ("start", pa.int32()),
+        ("end", pa.int32()),
+    ]
+)
+_NOT_NULL = ("item_id", "attribute", "value", "source", "confidence")
+
+
+def write_facts(facts: Sequence[Fact], path: Path) -> None:
+    """Write the table, aside and renamed."""
+    columns = list(zip(*facts, strict=True)) or [()] * len(_SCHEMA)
+    arrays = [
+        pa.array(column, type=field.type) for column, field in zip(columns, _SCHEMA, strict=True)
+    ]
+    with write_aside(path) as aside:
+        pq.write_table(pa.Table.from_arrays(arrays, schema=_SCHEMA), aside)
+
+
+def read_facts(path: Path) -> pa.Table:
+    """Read and check the table.
+
+    Returns:
+        A table with the columns above.
+
+    Raises:
+        CatalogError: it is missing or damaged, a column is missing or of another type, a
+            cell is empty, or a confidence is out of range.
+    """
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise CatalogError(f"the knowledge table {path} cannot be read: {error}") from error
+    for column in _SCHEMA:
+        found = table.schema.field(column.name).type if column.name in table.column_names else None
+        if found != column.type:
+            raise CatalogError(
+                f"{path}: the column {column.name!r} is {found or 'missing'} instead of "
+                f"{column.type}: build the knowledge again"
+            )
+    for name in _NOT_NULL:
+        if table.column(name).null_count:
+            raise CatalogError(f"{path}: the column {name!r} has empty cells")
+    _check_ranges(table, path)
+    return table.select(_SCHEMA.names)
+
+
+def _check_ranges(table: pa.Table, path: Path) -> None:
+    confidence = table.column("confidence")
+    inside = pc.and_(pc.greater_equal(confidence, 0.0), pc.less_equal(confidence, 1.0))
+    # NaN compares false, and an empty table has nothing out of range.
+    row = pc.index(inside, value=False).as_py()
+    if row >= 0:
+        raise CatalogError(
+            f"{path} row {row + 1}: the confidence {confidence[row].as_py()} is not in 0 … 1"
+        )
+    sources = get_args(FactSource)
+    unknown = set(pc.unique(table.column("source")).to_pylist()) - set(sources)
+    if unknown:
+        raise CatalogError(f"{path}: the source {min(unknown)!r} is none of {', '.join(sources)}")
+
+
+_ATTRIBUTES = {"HCCX": "product_type", "HPPX": "brand", "XH": "model", "MISC": "other"}
+"""Labels of the public Chinese shop titles; other labels are taken for attributes' names."""
+
+
+def tagged_facts(item: str, title: str, tagger: TitleTagger, lexicon: Lexicon) -> Iterator[Fact]:
+    """What the tagger sees in a title.
+
+    A span that is neither product, brand nor model is left to the lexicon, which knows
+    colours, materials and styles; what it does not know is kept as ``other``.
+    """
+    for (start, end, label), confidence in tagger.find(title):
+        attribute = _ATTRIBUTES.get(label, label)
+        text = title[start:end]
+        if attribute == "other" and lexicon.find(text):
+            continue
+        value = lexicon.canonical(attribute, text)
+        yield Fact(item, attribute, value, "tagger", min(confidence, 1.0), start, end)
+
+
+_LEAST = 0.3
+"""Statements below this confidence are not kept."""
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What was found."""
+
+    lexicon: Lexicon
+    facts: Sequence[Fact]
+
+    def counts(self) -> Mapping[tuple[str, FactSource], int]:
+        """Statements by attribute and source."""
+        return Counter((fact.attribute, fact.source) for fact in self.facts)
+
+
+def build_knowledge(
+    catalog: Catalog,
+    out: Path,
+    *,
+    heads: Sequence[HeadReading] = (),
+    tagger: TitleTagger | None = None,
+) -> Knowledge:
+    """Collect what columns, texts and the encoder say of every product, and write it.
+
+    Args:
+        catalog: its titles, descriptions and stated columns; a column ``style`` of the
+            shop's own is read too.
+        out: a folder, replaced as a whole: ``knowledge.parquet`` and ``lexicon.json``.
+        heads: logits of the encoder's heads, rows in the catalogue's order.
+        tagger: for titles, where one was trained.
+
+    Raises:
+        ValueError: a head speaks of another number of products.
+    """
+    texts = catalog_texts(catalog)
+    lexicon = learn_lexicon(texts)
+    ids = [str(item) for item in catalog.items["id"]]
+    for head in heads:
+        if len(head.logits) != len(ids):
+            raise ValueError(
+                f"the head {head.attribute} speaks of {len(head.logits)} products, and the "
+                f"catalogue has {len(ids)}"
+            )
+    facts = [
+        fact
+        for item, text in zip(ids, texts, strict=True)
+        for fact in _facts_of(item, text, lexicon, tagger)
+    ]
+    for head in heads:
+        facts += [_canonical(fact, lexicon) for fact in head_facts(ids, head, _LEAST)]
+    facts += [wider for fact in facts for wider in implied(fact, lexicon)]
+    knowledge = Knowledge(lexicon, [f for f in merge(facts) if f.confidence >= _LEAST])
+    with directory_aside(out) as folder:
+        write_facts(knowledge.facts, folder / FACTS_FILE)
+        lexicon.write(folder / LEXICON_FILE)
+    return knowledge
+
+
+def catalog_texts(catalog: Catalog) -> list[Texts]:
+    """Each product's texts and stated values, in the catalogue's order."""
+    names = ["title", "description", *(name for name in ATTRIBUTES if name in catalog.items)]
+    frame = catalog.items[names].astype(object)
+    frame = frame.where(frame.notna(), None)
+    return [
+        Texts.of(dict(zip(names, row, strict=True)))
+        for row in frame.itertuples(index=False, name=None)
+    ]
+
+
+def _facts_of(
+    item: str, texts: Texts, lexicon: Lexicon, tagger: TitleTagger | None
+) -> Iterator[Fact]:
+    yield from statements(item, texts, lexicon)
+    if tagger is not None:
+        yield from tagged_facts(item, texts.title, tagger, lexicon)
+
+
+def _canonical(fact: Fact, lexicon: Lexicon) -> Fact:
+    return fact._replace(value=lexicon.canonical(fact.attribute, fact.value))

@@ -1,0 +1,123 @@
+"""What is known of products, one statement at a time, and how sources are put together.
+
+What a product's own fields and texts say of it. Read by training and by serving.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from newshelf.attributes.lexicon import ATTRIBUTES, Lexicon, fold
+from newshelf.catalog.schema import category_levels, split_values
+
+FactSource = Literal["stated", "title", "description", "tagger", "picture+text model", "implied"]
+
+SINGLE_VALUED = ("product_type", "brand")
+"""A product has one of each, so another value contradicts a stated one."""
+
+_DOUBT = 0.5
+"""What is left of the confidence in a value that contradicts a stated one."""
+
+
+class Fact(NamedTuple):
+    """One statement on one product; the columns of ``knowledge.parquet``."""
+
+    item_id: str
+    attribute: str
+    value: str
+    source: FactSource
+    confidence: float
+    start: int | None = None
+    end: int | None = None
+
+
+def merge(facts: Iterable[Fact]) -> list[Fact]:
+    """One row per product, attribute and value: the most confident source's.
+
+    Values that contradict each other are kept, each in its own row; where an attribute has
+    one value only and it is stated, the confidence in any other is halved, unless the two
+    are levels of one path.
+
+    Returns:
+        Product by product as they came, the surest first within an attribute.
+    """
+    best: dict[tuple[str, str, str], Fact] = {}
+    for fact in facts:
+        key = (fact.item_id, fact.attribute, fold(fact.value))
+        if key not in best or fact.confidence > best[key].confidence:
+            best[key] = fact
+    stated: dict[tuple[str, str], str] = {
+        (item, attribute): value
+        for (item, attribute, value), fact in best.items()
+        if fact.source == "stated" and attribute in SINGLE_VALUED
+    }
+    order = {item: place for place, item in enumerate(dict.fromkeys(key[0] for key in best))}
+    rows = [_doubted(fact, stated.get((fact.item_id, fact.attribute))) for fact in best.values()]
+    return sorted(
+        rows,
+        key=lambda fact: (order[fact.item_id], fact.attribute, -fact.confidence, fact.value),
+    )
+
+
+def _doubted(fact: Fact, stated: str | None) -> Fact:
+    value = fold(fact.value)
+    if stated is None or value == stated or stated.startswith(f"{value} > "):
+        return fact
+    return fact._replace(confidence=fact.confidence * _DOUBT)
+
+
+_IMPLIED = 0.95
+"""What is left of the confidence in a value when it implies a wider one."""
+_DESCRIBED = 0.85
+"""The same for what a description says: it speaks of more than the product itself."""
+
+
+@dataclass(frozen=True)
+class Texts:
+    """A product's texts and the values that are stated, by attribute."""
+
+    title: str
+    description: str = ""
+    stated: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, row: Mapping[str, str | None]) -> "Texts":
+        """From a product's fields by name; a field may be None or absent."""
+        stated = {name: said_values(name, row.get(name)) for name in ATTRIBUTES}
+        return cls(
+            title=row.get("title") or "",
+            description=row.get("description") or "",
+            stated={name: values for name, values in stated.items() if values},
+        )
+
+
+def said_values(attribute: str, cell: str | None) -> list[str]:
+    """The values of one cell: several colours, materials or styles, one type or brand."""
+    if cell is None or not cell.strip():
+        return []
+    if attribute == "product_type":
+        return [" > ".join(category_levels(cell))]
+    if attribute == "brand":
+        return [cell.strip()]
+    return list(dict.fromkeys(split_values(cell)))
+
+
+def statements(item: str, texts: Texts, lexicon: Lexicon) -> Iterator[Fact]:
+    """What the fields state, and what title and description say; in no special order."""
+    for attribute, values in texts.stated.items():
+        for value in values:
+            yield Fact(item, attribute, lexicon.canonical(attribute, value), "stated", 1.0)
+    sources: tuple[tuple[FactSource, str, float], ...] = (
+        ("title", texts.title, 1.0),
+        ("description", texts.description, _DESCRIBED),
+    )
+    for source, text, trust in sources:
+        for start, end, attribute, value, confidence in lexicon.find(text):
+            yield Fact(item, attribute, value, source, confidence * trust, start, end)
+
+
+def implied(fact: Fact, lexicon: Lexicon) -> Iterator[Fact]:
+    """The wider values that a statement implies, a little less certain at each step."""
+    for steps, value in enumerate(lexicon.implied(fact.attribute, fact.value), start=1):
+        confidence = fact.confidence * _IMPLIED**steps
+        yield Fact(fact.item_id, fact.attribute, value, "implied", confidence)

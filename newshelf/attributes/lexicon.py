@@ -1,0 +1,316 @@
+"""Words and their phrases in a text: latin words as a whole, Chinese ones by character.
+
+A latin word is folded to lower case and its singular, so that ``Rings`` is ``ring``; a
+letter before a hyphen belongs to its word, so that ``T-Shirts`` is ``tshirt``. Words of one
+phrase may be parted by spaces, hyphens or apostrophes, never by a comma or a stop.
+
+What words say of a product: ``红色`` and ``scarlet`` that it is red.
+
+Read by serving, so it loads neither torch nor a table reader.
+
+The packaged words for colours, materials and styles, in English and Chinese.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from importlib.resources import files
+from itertools import pairwise
+from pathlib import Path
+from typing import Generic, NamedTuple, TypeVar
+
+from newshelf.errors import WeightsError
+from newshelf.files import read_json, write_aside
+
+_TOKEN = re.compile(
+    r"[一-鿿㐀-䶿]|(?:\b[a-zA-Z]-(?=[a-zA-Z])|\b[tT] (?=[sS]hirt))?[^\W_一-鿿㐀-䶿]+"
+)
+_GLUE = re.compile(r"[\s\-–‐'’&]{0,3}")
+_SHORT = 3
+"""Words up to this length are taken for singular: ``gas``, ``bus``."""
+
+_PLURAL_ONLY = frozenset({"glasses"})
+"""Words whose singular is another thing."""
+
+Entry = TypeVar("Entry")
+
+
+class Token(NamedTuple):
+    """``text[start:end]`` and what it is looked up by."""
+
+    start: int
+    end: int
+    key: str
+
+
+class PhraseMatch(NamedTuple, Generic[Entry]):
+    """A phrase of the book at ``text[start:end]``; tokens ``first`` to ``last``."""
+
+    start: int
+    end: int
+    first: int
+    last: int
+    entry: Entry
+
+
+def tokens_of(text: str) -> list[Token]:
+    """The words of a text, in order."""
+    return [
+        Token(match.start(), match.end(), _folded(match.group())) for match in _TOKEN.finditer(text)
+    ]
+
+
+def phrase_key(phrase: str) -> tuple[str, ...]:
+    """What a phrase is known by; ``()`` when it has no letters or digits."""
+    return tuple(token.key for token in tokens_of(phrase))
+
+
+class PhraseBook(Generic[Entry]):
+    """Finds known phrases in texts.
+
+    Args:
+        entries: by ``phrase_key``; the empty key is never found.
+    """
+
+    def __init__(self, entries: Mapping[tuple[str, ...], Entry]) -> None:
+        self._entries = entries
+        lengths: dict[str, set[int]] = {}
+        for key in entries:
+            if key:
+                lengths.setdefault(key[0], set()).add(len(key))
+        self._lengths = {word: sorted(found, reverse=True) for word, found in lengths.items()}
+
+    def find(self, text: str, tokens: Sequence[Token]) -> list[PhraseMatch[Entry]]:
+        """From left to right the longest known phrase, none overlapping another.
+
+        Args:
+            text: any text.
+            tokens: its ``tokens_of``.
+        """
+        found: list[PhraseMatch[Entry]] = []
+        at = 0
+        while at < len(tokens):
+            match = self._longest(text, tokens, at)
+            if match is None:
+                at += 1
+            else:
+                found.append(match)
+                at = match.last + 1
+        return found
+
+    def _longest(self, text: str, tokens: Sequence[Token], at: int) -> PhraseMatch[Entry] | None:
+        for length in self._lengths.get(tokens[at].key, ()):
+            part = tokens[at : at + length]
+            if len(part) < length or not _is_one_phrase(text, part):
+                continue
+            entry = self._entries.get(tuple(token.key for token in part))
+            if entry is not None:
+                return PhraseMatch(part[0].start, part[-1].end, at, at + length - 1, entry)
+        return None
+
+
+def _is_one_phrase(text: str, part: Sequence[Token]) -> bool:
+    return all(_GLUE.fullmatch(text, before.end, after.start) for before, after in pairwise(part))
+
+
+def _folded(word: str) -> str:
+    word = word.casefold().replace("-", "").replace(" ", "")
+    if (
+        len(word) <= _SHORT
+        or word in _PLURAL_ONLY
+        or not word.endswith("s")
+        or word.endswith(("ss", "us", "is"))
+    ):
+        return word
+    if word.endswith("ies"):
+        return f"{word[:-3]}y"
+    if word.endswith(("sses", "shes", "ches", "xes")):
+        return word[:-2]
+    return word[:-1]
+
+
+ATTRIBUTES = ("product_type", "brand", "color", "material", "style")
+"""What is known of products, and can be filtered by."""
+
+NOTHING = "-"
+"""The attribute of phrases that say none of what their words would: ``olive oil``."""
+
+_DENIED_BY_WORD_BEFORE = frozenset(
+    {"no", "not", "non", "without", "never", "sans", "imitation", "fake", "faux", "无", "非", "不"}
+    | {"免", "仿"}
+)
+_DENIED_BY_WORD_AFTER = frozenset(
+    {"free", "look", "effect", "like", "tone", "plated", "imitation"} | {"backdrop", "background"}
+)
+_FORMAT = 1
+
+
+class Word(NamedTuple):
+    """A word or phrase, and one thing it says."""
+
+    phrase: str
+    attribute: str
+    value: str
+    confidence: float
+    """That a product is so when its text has the phrase."""
+    in_text: bool = True
+    """False for a word that is understood in a filter only."""
+
+
+class Mention(NamedTuple):
+    """``text[start:end]`` says that the product's ``attribute`` is ``value``."""
+
+    start: int
+    end: int
+    attribute: str
+    value: str
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Lexicon:
+    """Words with their meanings."""
+
+    words: Sequence[Word]
+    broader: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Attribute → value → the wider value that it implies: ``navy`` is ``blue``."""
+
+    @cached_property
+    def _book(self) -> PhraseBook[list[Word]]:
+        entries: dict[tuple[str, ...], list[Word]] = {}
+        for word in self.words:
+            if word.in_text:
+                entries.setdefault(phrase_key(word.phrase), []).append(word)
+        return PhraseBook(entries)
+
+    @cached_property
+    def _values(self) -> Mapping[tuple[str, tuple[str, ...]], str]:
+        values: dict[tuple[str, tuple[str, ...]], str] = {}
+        # A value's own name wins over a word that merely hints at it; so does the surer word.
+        ordered = sorted(self.words, key=lambda word: (fold(word.phrase) != word.value, -word[3]))
+        for word in ordered:
+            values.setdefault((word.attribute, phrase_key(word.phrase)), word.value)
+        return values
+
+    def find(self, text: str) -> list[Mention]:
+        """What the text says, in order; what it denies (``without leather``) is left out.
+
+        Of overlapping phrases the longest counts: ``faux leather`` is not leather, and
+        ``rose gold`` neither a rose nor gold. One phrase may say several things.
+        """
+        tokens = tokens_of(text)
+        found = self._book.find(text, tokens)
+        return list(_mentions(match for match in found if not _denied(text, tokens, match)))
+
+    def canonical(self, attribute: str, value: str) -> str:
+        """The one name of a value: ``"Navy Blue"`` → ``"navy"``; unknown ones are folded.
+
+        Types and brands keep their own spelling.
+        """
+        if attribute in ("product_type", "brand"):
+            return value.strip()
+        return self._values.get((attribute, phrase_key(value)), fold(value))
+
+    def implied(self, attribute: str, value: str) -> list[str]:
+        """All wider values, nearest first: ``"navy"`` → ``["blue"]``."""
+        wider = self.broader.get(attribute, {})
+        chain: list[str] = []
+        while (value := wider.get(value, "")) and value not in chain:
+            chain.append(value)
+        return chain
+
+    def write(self, path: Path) -> None:
+        """Write as JSON, aside and renamed."""
+        with write_aside(path) as aside:
+            body = {
+                "format": _FORMAT,
+                "words": [list(word) for word in self.words],
+                "broader": {name: dict(wider) for name, wider in self.broader.items()},
+            }
+            aside.write_text(json.dumps(body, ensure_ascii=False), encoding="utf-8")
+
+
+def fold(value: str) -> str:
+    """How values are compared: ``" Red "`` is ``"red"``."""
+    return value.strip().lower()
+
+
+def read_lexicon(path: Path) -> Lexicon:
+    """Read what ``Lexicon.write`` wrote.
+
+    Raises:
+        WeightsError: it is missing, damaged or of another format.
+    """
+    try:
+        body = read_json(path)
+        if body["format"] != _FORMAT:
+            raise ValueError(f"format {body['format']} instead of {_FORMAT}")
+        words = [
+            Word(str(phrase), str(attribute), str(value), float(confidence), bool(in_text))
+            for phrase, attribute, value, confidence, in_text in body["words"]
+        ]
+        broader = {str(name): dict(wider) for name, wider in body["broader"].items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise WeightsError(f"{path} cannot be read: {error!r}; train again") from error
+    return Lexicon(words, broader)
+
+
+def _mentions(found: Iterable[PhraseMatch[list[Word]]]) -> Iterable[Mention]:
+    for match in found:
+        for word in match.entry:
+            if word.attribute == NOTHING:
+                continue
+            yield Mention(match.start, match.end, *word[1:4])
+
+
+def _denied(text: str, tokens: Sequence[Token], match: PhraseMatch[list[Word]]) -> bool:
+    before = tokens[match.first - 1] if match.first else None
+    if before and before.key in _DENIED_BY_WORD_BEFORE and _near(text, before.end, match.start):
+        return True
+    after = tokens[match.last + 1] if match.last + 1 < len(tokens) else None
+    return bool(
+        after and after.key in _DENIED_BY_WORD_AFTER and _near(text, match.end, after.start)
+    )
+
+
+def _near(text: str, end: int, start: int) -> bool:
+    return text[end:start].strip(" -–") == ""
+
+
+_FILE = "vocabulary.tsv"
+_CELLS = 4
+PACKAGED_CONFIDENCE = 0.8
+"""Of a packaged word, before a catalogue was seen; measured, see the benchmark ``titles``."""
+
+
+@cache
+def packaged_lexicon() -> Lexicon:
+    """The words of ``vocabulary.tsv``."""
+    text = (files("newshelf.attributes") / _FILE).read_text(encoding="utf-8")
+    words: list[Word] = []
+    broader: dict[str, dict[str, str]] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line or line.startswith("#"):
+            continue
+        cells = line.split("\t")
+        if len(cells) != _CELLS:
+            raise ValueError(f"{_FILE} line {number}: {len(cells)} cells instead of {_CELLS}")
+        attribute, value, wider, phrases = cells
+        if wider:
+            broader.setdefault(attribute, {})[value] = wider
+        if value:
+            # Understood by its own name even where that is not looked for in texts.
+            words.append(Word(value, attribute, value, PACKAGED_CONFIDENCE, in_text=False))
+        for phrase in phrases.split("|"):
+            words.append(
+                Word(
+                    phrase.removeprefix("~"),
+                    attribute,
+                    value,
+                    PACKAGED_CONFIDENCE,
+                    in_text=not phrase.startswith("~"),
+                )
+            )
+    return Lexicon(words, broader)

@@ -1,0 +1,354 @@
+"""What a tagger sees of each character of a title, as the names of its active features.
+
+What unlabelled titles tell of where words begin and end, without a dictionary.
+
+Cohesion of two neighbouring characters, as pointwise mutual information, and the
+branching entropy of what follows and precedes a pair (Harris 1955; Jin & Tanaka-Ishii,
+"Unsupervised Segmentation of Chinese Text by Use of Branching Entropy", ACL 2006):
+
+    pmi(a, b) = log p(ab) / (p(a) p(b)),   h(ab) = - Σ_c p(c | ab) log p(c | ab)
+
+A low cohesion or a high entropy hints at a boundary.
+
+Names known from tagged titles, found again by longest match.
+
+Alone it is the plain baseline of a tagger; as features it tells the tagger what it has
+seen before.
+"""
+
+import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from newshelf.errors import TrainingError
+
+
+class Span(NamedTuple):
+    """``title[start:end]`` is a ``label``; positions count characters from 0."""
+
+    start: int
+    end: int
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaggedTitle:
+    """A title and its spans: inside the title, none empty, in order, none overlapping."""
+
+    title: str
+    spans: tuple[Span, ...]
+
+    def __post_init__(self) -> None:
+        if problem := span_problem(self.title, self.spans):
+            raise ValueError(problem)
+
+
+def span_problem(title: str, spans: Sequence[Span]) -> str | None:
+    """Why the spans cannot be those of the title; None when they can."""
+    end = 0
+    for span in spans:
+        where = f"span {span.start}…{span.end} ({span.label})"
+        if span.start < 0 or span.end > len(title):
+            return f"{where} is outside the title of {len(title)} characters"
+        if span.start >= span.end:
+            return f"{where} is empty: the end must come after the start"
+        if span.start < end:
+            return f"{where} overlaps the one before it, or comes before it"
+        end = span.end
+    return None
+
+
+def read_tagged(path: Path) -> list[TaggedTitle]:
+    """Read ``{"title": …, "entities": [[start, end, label], …]}``, one object per line.
+
+    Spans may come in any order. A title without text has nothing to learn from and is
+    refused, as is everything else that would teach a tagger something wrong.
+
+    Raises:
+        TrainingError: with the file, the line and the reason.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except OSError as error:
+        raise TrainingError(f"cannot read the tagged titles {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise TrainingError(f"{path} is not UTF-8: {error}") from error
+    titles: list[TaggedTitle] = []
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                titles.append(_parse(line))
+            except ValueError as error:
+                raise TrainingError(f"{path} line {number}: {error}") from error
+    if not titles:
+        raise TrainingError(f"{path} has no tagged titles: write one JSON object per line")
+    return titles
+
+
+def _parse(line: str) -> TaggedTitle:
+    try:
+        row = json.loads(line)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"not JSON: {error}") from error
+    if not isinstance(row, dict) or not isinstance(row.get("title"), str):
+        raise ValueError('write {"title": text, "entities": [[start, end, label], …]}')
+    if not row["title"].strip():
+        raise ValueError("the title is empty")
+    entities = row.get("entities")
+    if not isinstance(entities, list):
+        raise ValueError("entities must be a list; write [] where a title has none")
+    return TaggedTitle(row["title"], tuple(sorted(_spans(entities))))
+
+
+def _spans(entities: Iterable[object]) -> Iterable[Span]:
+    for entity in entities:
+        match entity:
+            case [int(start), int(end), str(label)] if label.strip():
+                yield Span(start, end, label)
+            case _:
+                raise ValueError(f"{entity!r} is no span: write [start, end, label]")
+
+
+@dataclass(frozen=True)
+class CharacterStatistics:
+    """Statistics of pairs of characters, in whole steps fit to be a feature."""
+
+    cohesion: dict[str, int]
+    """Pair → rounded PMI in nats."""
+    after: dict[str, int]
+    """Pair → rounded entropy of the next character, in halves of a nat."""
+    before: dict[str, int]
+    """Pair → rounded entropy of the character before it, in halves of a nat."""
+
+    @classmethod
+    def learn(cls, titles: Sequence[str]) -> "CharacterStatistics":
+        """Count each title once."""
+        single: Counter[str] = Counter()
+        double: Counter[str] = Counter()
+        after: dict[str, Counter[str]] = defaultdict(Counter)
+        before: dict[str, Counter[str]] = defaultdict(Counter)
+        for title in dict.fromkeys(titles):
+            text = f"^{title.lower()}$"
+            single.update(text)
+            for at in range(len(text) - 1):
+                pair = text[at : at + 2]
+                double[pair] += 1
+                after[pair][text[at + 2 : at + 3]] += 1
+                before[pair][text[at - 1 : at] if at else ""] += 1
+        total = max(sum(single.values()), 1)
+        cohesion = {
+            pair: round(math.log(count * total / (single[pair[0]] * single[pair[1]])))
+            for pair, count in double.items()
+        }
+        return cls(cohesion, _entropies(after), _entropies(before))
+
+
+def _entropies(neighbours: dict[str, Counter[str]]) -> dict[str, int]:
+    return {pair: round(2 * _entropy(counts)) for pair, counts in neighbours.items()}
+
+
+def _entropy(counts: Counter[str]) -> float:
+    total = sum(counts.values())
+    return -sum(count / total * math.log(count / total) for count in counts.values())
+
+
+class Match(NamedTuple):
+    """``title[start:end]`` is a known name, most often of ``label``."""
+
+    start: int
+    end: int
+    label: str
+    share: float
+    """Of the name's occurrences in the titles it was learned from, how many were tagged
+    with ``label``."""
+
+
+@dataclass(frozen=True)
+class Gazetteer:
+    """Names with the label they mostly have, and how often text that reads so is one."""
+
+    names: dict[str, tuple[str, float]]
+    longest: int
+
+    @classmethod
+    def learn(cls, titles: Sequence[TaggedTitle]) -> "Gazetteer":
+        """All names of the titles' spans; latin letters in lower case."""
+        labels: dict[str, Counter[str]] = defaultdict(Counter)
+        for tagged in titles:
+            for span in tagged.spans:
+                labels[tagged.title[span.start : span.end].lower()][span.label] += 1
+        longest = max(map(len, labels), default=0)
+        seen: Counter[str] = Counter()
+        for tagged in titles:
+            text = tagged.title.lower()
+            seen.update(
+                text[start:end]
+                for start in range(len(text))
+                for end in range(start + 1, min(start + longest, len(text)) + 1)
+                if text[start:end] in labels
+            )
+        names = {
+            # Lower-casing can change a text's length, and then the name is not seen again.
+            name: (label, count / max(seen[name], count))
+            for name, counts in labels.items()
+            for label, count in [_most_common(counts)]
+        }
+        return cls(names, longest)
+
+    def all_matches(self, title: str) -> list[Match]:
+        """Every known name in the title, overlapping or not."""
+        text = title.lower()
+        if len(text) != len(title):
+            return []
+        return [
+            Match(start, end, *self.names[text[start:end]])
+            for start in range(len(text))
+            for end in range(start + 1, min(start + self.longest, len(text)) + 1)
+            if text[start:end] in self.names
+        ]
+
+    def longest_matches(self, title: str, least_share: float = 0.0) -> list[Match]:
+        """From left to right the longest known name, none overlapping another.
+
+        Args:
+            title: any text.
+            least_share: names that are tagged more rarely are not known.
+        """
+        ends: dict[int, Match] = {}
+        for match in self.all_matches(title):
+            if match.share >= least_share:
+                # The ends of one start come in increasing order.
+                ends[match.start] = match
+        return list(_from_left(ends.get(at) for at in range(len(title))))
+
+    def tag(self, title: str, least_share: float = 0.0) -> list[Span]:
+        """The longest matches, as spans."""
+        return [Span(*match[:3]) for match in self.longest_matches(title, least_share)]
+
+
+def _from_left(matches: Iterable[Match | None]) -> Iterable[Match]:
+    end = 0
+    for match in matches:
+        if match is not None and match.start >= end:
+            yield match
+            end = match.end
+
+
+def _most_common(counts: Counter[str]) -> tuple[str, int]:
+    # Ties go by the alphabet, whatever order the titles came in.
+    return min(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
+_LONG = 6
+"""Names of more characters than this are one length."""
+_SHARES = (0.2, 0.4, 0.6, 0.8, 0.95)
+_PAD = "□"
+
+
+@dataclass(frozen=True)
+class TitleFeatures:
+    """Characters around, kinds of characters, known names, cohesion and place."""
+
+    gazetteer: Gazetteer
+    statistics: CharacterStatistics
+
+    def of(self, title: str) -> list[list[str]]:
+        """For each of the title's ``n`` characters, its features."""
+        text = title.lower()
+        if len(text) != len(title):
+            text = title
+        padded = _PAD * 3 + text + _PAD * 3
+        kinds = [_PAD, *map(_kind, title), _PAD]
+        rows = [_around(padded, at + 3) for at in range(len(title))]
+        for at, row in enumerate(rows):
+            row.append("kinds=" + "".join(kinds[at : at + 3]))
+            row.extend(self._cohesion(text, at))
+        _mark_runs(title, rows)
+        self._mark_names(title, rows)
+        if rows:
+            rows[0].append("first")
+            rows[-1].append("last")
+        return rows
+
+    def _cohesion(self, text: str, at: int) -> list[str]:
+        statistics = self.statistics
+        framed = f"^{text}$"
+        before, after = framed[at : at + 2], framed[at + 1 : at + 3]
+        return [
+            f"join<={statistics.cohesion.get(before, '?')}",
+            f"join>={statistics.cohesion.get(after, '?')}",
+            f"open<={statistics.before.get(after, '?')}",
+            f"open>={statistics.after.get(before, '?')}",
+        ]
+
+    def _mark_names(self, title: str, rows: list[list[str]]) -> None:
+        matches = self.gazetteer.all_matches(title)
+        for match in matches:
+            _mark(rows, match, "any")
+        for match in self.gazetteer.longest_matches(title):
+            _mark(rows, match, "max")
+        for match in self.gazetteer.longest_matches(title, 0.5):
+            _mark(rows, match, "sure")
+
+
+def _mark(rows: list[list[str]], match: Match, name: str) -> None:
+    length = min(match.end - match.start, _LONG)
+    share = sum(match.share >= edge for edge in _SHARES)
+    for at in range(match.start, match.end):
+        place = _place(at, match.start, match.end)
+        rows[at].append(f"{name}={place}{match.label}{length}")
+        rows[at].append(f"{name}%={place}{match.label}{share}")
+    if match.start:
+        rows[match.start - 1].append(f"{name}>={match.label}{share}")
+    if match.end < len(rows):
+        rows[match.end].append(f"{name}<={match.label}{share}")
+
+
+def _around(padded: str, at: int) -> list[str]:
+    row = [f"{shift}={padded[at + shift]}" for shift in (-3, -2, -1, 0, 1, 2, 3)]
+    row += [f"{shift}:2={padded[at + shift : at + shift + 2]}" for shift in (-2, -1, 0, 1)]
+    row += [f"{shift}:3={padded[at + shift : at + shift + 3]}" for shift in (-2, -1, 0)]
+    return row
+
+
+def _mark_runs(title: str, rows: list[list[str]]) -> None:
+    """A run of latin letters and digits is one word: its text, shape and the place in it."""
+    start = 0
+    while start < len(title):
+        end = start
+        while end < len(title) and _kind(title[end]) in "aA0":
+            end += 1
+        if end > start:
+            run = title[start:end]
+            shape = "".join(map(_kind, run[:_LONG]))
+            for at in range(start, end):
+                place = _place(at, start, end)
+                rows[at] += [f"run={place}{run.lower()}", f"shape={place}{shape}"]
+        start = max(end, start + 1)
+
+
+def _place(at: int, start: int, end: int) -> str:
+    if end - start == 1:
+        return "S"
+    if at == start:
+        return "B"
+    return "E" if at == end - 1 else "I"
+
+
+def _kind(character: str) -> str:
+    if character.isdigit():
+        return "0"
+    if character.isascii() and character.isalpha():
+        return "A" if character.isupper() else "a"
+    if "一" <= character <= "鿿":
+        return "文"
+    return "s" if character.isspace() else "."
+
+
+def places(start: int, end: int) -> Sequence[str]:
+    """``B I … E``, or ``S`` for one character."""
+    return [_place(at, start, end) for at in range(start, end)]

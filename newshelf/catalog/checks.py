@@ -1,0 +1,295 @@
+"""A table on its way through the checks: which rows are out, and why.
+
+The checks of the items table.
+
+The checks of the events and baskets tables.
+"""
+
+import difflib
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from newshelf.catalog.clean import clean_text
+from newshelf.catalog.columns import (
+    BEFORE_SHOPS,
+    Parsed,
+    parse_availability,
+    parse_distinct,
+    parse_id,
+    parse_price,
+    parse_seconds,
+    parse_text,
+)
+from newshelf.catalog.pictures import PictureFolder
+from newshelf.catalog.report import Problem, quoted
+from newshelf.catalog.schema import BASKET_COLUMNS, EVENT_COLUMNS, ITEM_COLUMNS, EventType
+from newshelf.catalog.table import RawTable
+from newshelf.errors import CatalogError
+
+Reason = str | Callable[[Any], str]
+"""The whole of it, or a function of the cell."""
+
+_NEAR = 0.75
+"""Similarity from which on an unknown column is taken for a misspelt one."""
+
+
+class CheckedTable:
+    """Collects the problems of one table, and which of its rows they leave out."""
+
+    def __init__(self, table: RawTable) -> None:
+        self.file = table.file
+        self.rows_read = table.rows_read
+        self.frame = table.frame.copy(deep=False)
+        self.mapped = table.mapped
+        self.notes = list(table.notes)
+        self._problems = list(table.problems)
+        self._rows = table.rows
+        self._bad = np.zeros(len(table.rows), dtype=bool)
+
+    def reject(self, where: Any, field: str, reason: Reason) -> None:
+        """Leave out the rows under the mask ``where`` and report each."""
+        mask = np.asarray(where, dtype=bool)
+        self._report(mask, field, reason, "row")
+        self._bad |= mask
+
+    def lose(self, where: Any, field: str, reason: Reason) -> None:
+        """Report the cells under the mask as left out; their rows stay."""
+        self._report(np.asarray(where, dtype=bool), field, reason, "cell")
+
+    def read(self, field: str, parsed: Parsed, *, required: bool = False) -> pd.Series:
+        """Return a parsed column and report what could not be read of it.
+
+        Args:
+            field: the column.
+            parsed: its values and reasons.
+            required: leave out the row of a cell that is absent or could not be read.
+        """
+        unread = parsed.reasons.notna().to_numpy()
+        reasons = iter(parsed.reasons[unread].tolist())
+        report = self.reject if required else self.lose
+        report(unread, field, lambda cell: f"{quoted(cell)} {next(reasons)}")
+        if required:
+            missing = parsed.values.isna().to_numpy() & ~unread
+            self.reject(missing, field, f"the {field} is missing")
+        return parsed.values
+
+    def _report(
+        self, mask: npt.NDArray[np.bool_], field: str, reason: Reason, lost: Literal["row", "cell"]
+    ) -> None:
+        places = np.flatnonzero(mask)
+        rows = self._rows[places].tolist()
+        cells = self.frame[field].iloc[places].tolist()
+        for row, cell in zip(rows, cells, strict=True):
+            text = reason if isinstance(reason, str) else reason(cell)
+            self._problems.append(Problem(self.file, row, field, text, lost))
+
+    def kept(self, columns: dict[str, pd.Series]) -> pd.DataFrame:
+        """The rows that passed, numbered from 0: ``columns`` first, then all others."""
+        others = {name: self.frame[name] for name in self.frame if name not in columns}
+        frame = pd.DataFrame({**columns, **others})
+        return frame[~self._bad].reset_index(drop=True)
+
+    def problems(self) -> list[Problem]:
+        """In the order of the rows."""
+        return sorted(self._problems, key=lambda problem: problem.row or 0)
+
+    def require(self, names: Iterable[str]) -> None:
+        """Refuse a table that lacks one of the columns.
+
+        Raises:
+            CatalogError: with the columns found and the nearest name.
+        """
+        found = [str(name) for name in self.frame.columns]
+        for name in names:
+            if name not in found:
+                raise CatalogError(f"{self.file} has no column {name!r}; {_advice(name, found)}")
+
+    def look_for_misspelt(self, known: Iterable[str]) -> None:
+        """Note the columns that are kept as they are but nearly have a known name."""
+        free = [name for name in known if name not in self.frame]
+        for column in map(str, self.frame.columns):
+            near = difflib.get_close_matches(column.lower(), free, n=1, cutoff=_NEAR)
+            if column not in known and near:
+                self.notes.append(
+                    f"{self.file}: the column {column!r} is kept as it is;"
+                    f" rename it if {near[0]!r} is meant"
+                )
+
+
+def _advice(name: str, found: list[str]) -> str:
+    advice = f"it has {', '.join(found) or 'none'}"
+    by_lower = {column.lower(): column for column in found}
+    if near := difflib.get_close_matches(name, by_lower, n=1, cutoff=0.4):
+        advice += f". Is {by_lower[near[0]]!r} the one to rename?"
+    if name == "event_type":
+        advice += (
+            f". Add it, with one of {listed(EventType)} in each row;"
+            " when every row is a sale, write purchase"
+        )
+    return advice
+
+
+def listed(values: Iterable[str]) -> str:
+    """``"a, b or c"``."""
+    *most, last = values
+    return f"{', '.join(most)} or {last}"
+
+
+_TEXTS = ("title", "description", "product_type", "brand", "color", "material", "size")
+
+_STYLE = "style"
+"""No column of the schema, but read as a text where a shop has it."""
+
+
+def check_items(table: CheckedTable, folder: Path) -> pd.DataFrame:
+    """Check every item and report what is wrong to ``table``.
+
+    Returns:
+        All of ``ITEM_COLUMNS``, then the others. Texts are ``str`` or None (object),
+        ``price`` float64 with NaN, ``created_at`` Int64 with NA.
+
+    Raises:
+        CatalogError: a column that cannot be missing is missing.
+    """
+    table.require(["id"])
+    if "title" not in table.frame and "image_link" not in table.frame:
+        raise CatalogError(
+            f"{table.file} has neither a column 'title' nor 'image_link'; it has"
+            f" {', '.join(map(str, table.frame.columns))}"
+        )
+    table.look_for_misspelt(ITEM_COLUMNS)
+    for name in ITEM_COLUMNS:
+        if name not in table.frame:
+            table.frame[name] = None
+    texts = {name: _read_text(table.frame[name]) for name in _TEXTS}
+    texts["image_link"] = parse_text(table.frame["image_link"])
+    if _STYLE in table.frame:
+        table.frame[_STYLE] = _or_none(_read_text(table.frame[_STYLE]))
+    _check_ids(table, ids := parse_id(table.frame["id"]))
+    texts["image_link"] = _check_pictures(table, texts, PictureFolder(folder))
+    columns = {"id": ids.values, **texts}
+    columns["availability"] = table.read(
+        "availability", parse_availability(table.frame["availability"])
+    )
+    columns = {name: _or_none(text) for name, text in columns.items()}
+    columns["price"] = table.read("price", parse_price(table.frame["price"]))
+    columns["created_at"] = table.read("created_at", parse_seconds(table.frame["created_at"]))
+    return table.kept({name: columns[name] for name in ITEM_COLUMNS})
+
+
+def _read_text(column: pd.Series) -> pd.Series:
+    """As ``parse_text``, cleaned; what is markup alone is absent."""
+    text = parse_text(column).map(clean_text, na_action="ignore")
+    return text.where(text != "")
+
+
+def _or_none(text: pd.Series) -> pd.Series:
+    cells = text.astype(object)
+    return cells.where(cells.notna(), None)
+
+
+def _check_ids(table: CheckedTable, parsed: Parsed) -> None:
+    ids = table.read("id", parsed, required=True)
+    repeated = ids.duplicated() & ids.notna()
+    table.reject(repeated, "id", lambda cell: f"{quoted(cell)} is the id of an earlier row too")
+
+
+def _check_pictures(
+    table: CheckedTable, texts: dict[str, pd.Series], pictures: PictureFolder
+) -> pd.Series:
+    links = texts["image_link"]
+    untitled = texts["title"].isna()
+    table.reject(links.isna() & untitled, "title", "there is neither a title nor an image_link")
+    found, reasons = parse_distinct(links, pictures.find, "str")
+    lost = reasons.notna()
+    told = iter(reasons[lost & ~untitled].tolist())
+    table.lose(lost & ~untitled, "image_link", lambda _: next(told))
+    without = iter(reasons[lost & untitled].tolist())
+    table.reject(lost & untitled, "image_link", lambda _: f"{next(without)}, and there is no title")
+    return found
+
+
+def check_events(table: CheckedTable, known: pd.Series, left_out: pd.Series) -> pd.DataFrame:
+    """Check every event and report what is wrong to ``table``.
+
+    Args:
+        table: the events as read.
+        known: the ids of the items that are kept.
+        left_out: the ids of the items that are in their file but not kept.
+
+    Returns:
+        ``EVENT_COLUMNS`` (``str`` and int64), then the others, sorted by timestamp;
+        events of the same second stay in the order of the file.
+
+    Raises:
+        CatalogError: a required column is missing.
+    """
+    table.require(EVENT_COLUMNS)
+    ids = _ids(table, ("user_id", "item_id"), known, left_out)
+    kinds = parse_distinct(parse_text(table.frame["event_type"]), _event_type, "str")
+    columns = {**ids, "event_type": table.read("event_type", kinds, required=True)}
+    columns["timestamp"] = table.read(
+        "timestamp", parse_seconds(table.frame["timestamp"]), required=True
+    )
+    events = table.kept({name: columns[name] for name in EVENT_COLUMNS})
+    events["timestamp"] = events["timestamp"].astype("int64")
+    if len(events) and events["timestamp"].max() < BEFORE_SHOPS:
+        table.notes.append(
+            f"{table.file}: all timestamps are before 1990; are they seconds since 1970?"
+        )
+    return events.sort_values("timestamp", kind="stable", ignore_index=True)
+
+
+def check_baskets(table: CheckedTable, known: pd.Series, left_out: pd.Series) -> pd.DataFrame:
+    """Check every basket row; arguments and errors as in :func:`check_events`.
+
+    Returns:
+        ``BASKET_COLUMNS`` (``str``), then the others, in the order of the file.
+    """
+    table.require(BASKET_COLUMNS)
+    return table.kept(_ids(table, BASKET_COLUMNS, known, left_out))
+
+
+def _event_type(cell: str) -> tuple[str | None, str | None]:
+    word = cell.strip().casefold()
+    known = word in list(EventType)
+    return (word, None) if known else (None, f"is not {listed(EventType)}")
+
+
+def _ids(
+    table: CheckedTable, names: Sequence[str], known: pd.Series, left_out: pd.Series
+) -> dict[str, pd.Series]:
+    """Read the columns of ids and check that the items are there."""
+    ids = {name: table.read(name, parse_id(table.frame[name]), required=True) for name in names}
+    unknown = ids["item_id"].notna() & ~ids["item_id"].isin(known)
+    if not unknown.any():
+        return ids
+    out = unknown & ids["item_id"].isin(left_out)
+    table.reject(out, "item_id", lambda cell: f"the item {quoted(cell)} was left out of the items")
+    near = {_loose(one): one for one in known}
+    alike = ids["item_id"].where(unknown & ~out).map(lambda one: near.get(_loose(one)), "ignore")
+    twins = iter(alike.dropna().tolist())
+    table.reject(
+        alike.notna(),
+        "item_id",
+        lambda cell: (
+            f"there is no item {quoted(cell)} in the items, but there is {quoted(next(twins))}:"
+            " save ids as text, in one spelling"
+        ),
+    )
+    table.reject(
+        unknown & ~out & alike.isna(),
+        "item_id",
+        lambda cell: f"there is no item {quoted(cell)} in the items",
+    )
+    return ids
+
+
+def _loose(one: str) -> str:
+    """An id without what spreadsheets and databases change: leading zeros, ``.0``, and case."""
+    return one.casefold().removesuffix(".0").lstrip("0")

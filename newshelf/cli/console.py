@@ -1,0 +1,141 @@
+"""What the command line prints: tables, and lines to try next."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from newshelf.pipeline.demo import Demo
+from newshelf.server.client import Client
+from newshelf.server.process import is_running
+from newshelf.server.state import ServerState, read_keys
+
+_SHOWN_NUMBERS = 6
+_WIDTH = 160
+"""Characters, of what is written into a file or another program."""
+_READ_KEY = r"""sed -n '/"inference"/,/}/s/.*"key": "\(.*\)".*/\1/p'"""
+
+
+def make_console() -> Console:
+    """Standard output; plain when it is not a terminal, and as wide as tables need it."""
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        # Rich would take 80: a log has no edge.
+        console.width = _WIDTH
+    return console
+
+
+def show_recommendation(
+    console: Console, answer: Mapping[str, Any], titles: Mapping[str, str], heading: str
+) -> None:
+    """A table: rank, product, score, source."""
+    table = Table(title=escape(heading), title_justify="left")
+    table.add_column("rank", justify="right")
+    table.add_column("product")
+    table.add_column("score", justify="right")
+    table.add_column("source")
+    for rank, item in enumerate(answer["items"], start=1):
+        identity = str(item["id"])
+        title = titles.get(identity)
+        product = f"{title} ({identity})" if title else identity
+        table.add_row(str(rank), escape(product), f"{item['score']:.4f}", escape(item["source"]))
+    console.print(table)
+    console.print(
+        f"model {answer.get('model_version', '?')}, index {answer.get('index_version', '?')}"
+    )
+
+
+def show_embedding(console: Console, answer: Mapping[str, Any]) -> None:
+    """The labels, and the first numbers of each embedding."""
+    for product in answer.get("predictions", [answer]):
+        if "embedding" not in product:
+            console.print_json(json.dumps(product))
+            continue
+        numbers = product["embedding"]
+        shown = ", ".join(f"{number:.4f}" for number in numbers[:_SHOWN_NUMBERS])
+        console.print(f"embedding ({len(numbers)} numbers): {shown}, …")
+        console.print_json(json.dumps({"labels": product.get("labels")}))
+    console.print(f"model {answer.get('model_version', '?')}")
+
+
+def show_what_next(console: Console, state: ServerState, demo: Demo, key: Path) -> None:
+    """Lines to paste; ``key`` is the file of the gateway's key for this machine."""
+    url = state.inference_url
+    body = json.dumps({"history": demo.history, "k": 5}, ensure_ascii=False)
+    console.print("\n[bold]Try next:[/]\n")
+    if state.gateway is not None:
+        console.print("\n".join(_gateway_lines(state.gateway.url, demo, key)), markup=False)
+        console.print()
+    auth = '-H "Authorization: Bearer $TOKEN"'
+    lines = [
+        "# TorchServe itself. The token changes with every start, and expires after a day:",
+        f"TOKEN=$({_READ_KEY} {_quoted(str(state.key_file))})",
+        f"curl -s {auth} -H 'Content-Type: application/json' \\\n"
+        f"  -d {_quoted(body)} {url}/predictions/recommender",
+        f"curl -s {auth} -H 'Content-Type: application/json' \\\n"
+        f"  -d {_quoted(json.dumps({'title': 'silver ring with a small jade'}))} "
+        f"{url}/predictions/encoder",
+    ]
+    if demo.picture is not None:
+        lines.append(
+            f"curl -s {auth} -H 'Content-Type: {_media(demo)}' \\\n"
+            f"  --data-binary @{_quoted(str(demo.picture))} {url}/predictions/encoder"
+        )
+    lines.append(f"curl -s {state.metrics_url}")
+    console.print("\n".join(lines), markup=False)
+
+
+def _gateway_lines(url: str, demo: Demo, key: Path) -> list[str]:
+    body = json.dumps({"unit": "visitor-1", "history": demo.history, "k": 5}, ensure_ascii=False)
+    return [
+        "# What a shop's front end calls:",
+        f"KEY=$(cat {_quoted(str(key))})" if key.exists() else "KEY=…  # of ./run keys add NAME",
+        "curl -s -H \"Authorization: Bearer $KEY\" -H 'Content-Type: application/json' \\\n"
+        f"  -d {_quoted(body)} {url}/v1/recommend",
+        f"# All it can do: {url}/docs",
+    ]
+
+
+def show_servers(console: Console, states: Sequence[ServerState]) -> None:
+    """What runs, and how its workers are."""
+    for state in states:
+        started = datetime.fromtimestamp(state.process.create_time).astimezone()
+        expires = read_keys(state.key_file).inference.expires
+        console.print(f"[bold]{escape(state.catalog)}[/]")
+        if state.controller is not None:
+            running = "runs" if is_running(state.controller) else "ended: restart the server"
+            console.print(f"  rollouts    {running}  (log in {state.directory}/controller.log)")
+        if state.gateway is not None:
+            console.print(f"  gateway     {state.gateway.url}  (log in {state.gateway.log})")
+        console.print(f"  inference   {state.inference_url}  (token in {state.key_file})")
+        console.print(f"  management  {state.management_url}")
+        console.print(f"  metrics     {state.metrics_url}")
+        console.print(f"  process     {state.process.pid}, since {started:%Y-%m-%d %H:%M:%S}")
+        if expires is not None:
+            console.print(f"  token       until {expires.astimezone():%Y-%m-%d %H:%M:%S}")
+        with Client(state) as client:
+            for model in state.models:
+                # A rollout loads a second one beside the default.
+                for version in client.describe(model, "all"):
+                    console.print(f"  {model:<11} {version['modelUrl']}: {_workers(version)}")
+
+
+def _workers(version: Mapping[str, Any]) -> str:
+    workers = version.get("workers", [])
+    ready = sum(worker.get("status") == "READY" for worker in workers)
+    return f"{ready} of {len(workers)} workers ready, batches of up to {version['batchSize']}"
+
+
+def _media(demo: Demo) -> str:
+    suffix = demo.picture.suffix.lower() if demo.picture else ""
+    return {".png": "image/png", ".webp": "image/webp"}.get(suffix, "image/jpeg")
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "'\\''") + "'"

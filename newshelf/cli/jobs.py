@@ -1,0 +1,102 @@
+"""The work behind the pipeline's stages: the one place where newshelf reaches for ``export``.
+
+Everything heavy is imported when its job is done, so that a start which finds all current
+imports no torch.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from newshelf.config import Settings
+from newshelf.pipeline.stages import Jobs
+from newshelf.pipeline.workspace import Workspace
+
+if TYPE_CHECKING:
+    from newshelf.tuning.load import ModelName
+    from newshelf.tuning.server import Tools
+
+
+def make_jobs(console: Console, *, strict: bool = False, processes: int = 1) -> Jobs:
+    """The real jobs.
+
+    Args:
+        console: where they show their progress.
+        strict: refuse a catalogue with bad rows instead of leaving them out.
+        processes: how many train.
+    """
+
+    def sample(settings: Settings, out: Path) -> None:
+        from newshelf.sample.build import draw_sample
+
+        draw_sample(
+            out,
+            seed=settings.seed,
+            products=settings.sample.products,
+            shoppers=settings.sample.shoppers,
+        )
+
+    def train(workspace: Workspace, settings: Settings, inputs: str, out: Path) -> None:
+        from newshelf.training.launch import TrainJob, launch
+
+        job = TrainJob(
+            catalog=workspace.catalog,
+            settings=settings,
+            out=out,
+            features=workspace.features,
+            state=workspace.training,
+            runs=workspace.runs,
+            # Several processes see other batches, so their run is another one.
+            identity=f"{inputs} by {processes}",
+            strict=strict,
+        )
+        launch(job, processes, console)
+
+    def evaluate(workspace: Workspace, settings: Settings, out: Path) -> None:
+        from newshelf.catalog.catalog import read_catalog
+        from newshelf.training.evaluate import evaluate_checkpoint
+
+        catalog = read_catalog(workspace.catalog)
+        evaluate_checkpoint(
+            catalog, settings, workspace.checkpoint, workspace.features, out, console
+        )
+
+    def export(workspace: Workspace, settings: Settings, out: Path) -> None:
+        from export.index import build_index, export_golden
+        from export.precision import export_precisions
+        from export.run import export_model
+        from newshelf.catalog.catalog import read_catalog
+
+        catalog = read_catalog(workspace.catalog)
+        export_model(workspace.checkpoint, out, console)
+        export_golden(out, catalog)
+        export_precisions(out, catalog, console)
+        build_index(
+            workspace.checkpoint,
+            catalog,
+            out / "index",
+            ann_items=settings.index.ann_items,
+        )
+
+    def archive(workspace: Workspace, settings: Settings) -> list[Path]:
+        from export.archive import archive as run
+
+        return run(workspace.export, settings, workspace.model_store, console)
+
+    return Jobs(sample, train, evaluate, export, archive)
+
+
+def make_tools(workspace: Workspace) -> "Tools":
+    """What the tuner needs of the export of ``workspace``."""
+    from export.archive import archive as run
+    from export.archive import model_config as text
+    from newshelf.tuning.server import Tools
+
+    def archive(settings: Settings, store: Path) -> list[Path]:
+        return run(workspace.export, settings, store)
+
+    def model_config(settings: Settings, model: "ModelName") -> str:
+        return text(settings.archive, getattr(settings.archive, model))
+
+    return Tools(archive, model_config)

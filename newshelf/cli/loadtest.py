@@ -1,0 +1,229 @@
+"""``loadtest``: load on a running server, whose code is in ``loadtest`` and not in newshelf."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from newshelf.cli.options import Refusing, WorkspaceOption
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+loadtest = typer.Typer(
+    cls=Refusing,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Load a running server, and hold it against limits.\n\n"
+    "Exit code 0: the limits are kept; 1: they are not; 2: told before any load, something is "
+    "not right.",
+)
+
+Rate = Annotated[
+    float | None,
+    typer.Option(metavar="N", help="Open loop: requests/s, Poisson.", show_default="10"),
+]
+Clients = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Closed loop instead: clients that wait for their answers."),
+]
+Think = Annotated[
+    float | None,
+    typer.Option(metavar="S", help="With --clients: mean pause after an answer.", show_default="0"),
+]
+Seconds = Annotated[
+    float | None,
+    typer.Option(metavar="S", help="Measured.", show_default="30; ramp, spike and saturate 60; "
+                 "day 300; soak 600"),
+]  # fmt: skip
+WarmUp = Annotated[
+    float | None, typer.Option("--warm-up", metavar="S", help="Before that.", show_default="5")
+]
+Processes = Annotated[
+    int | None, typer.Option(metavar="N", help="That share the load.", show_default="1")
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Equal seeds send the same requests.", show_default="7"),
+]
+Timeout = Annotated[
+    float | None, typer.Option(metavar="S", help="How long an answer is waited for.",
+                               show_default="30")
+]  # fmt: skip
+MaxInFlight = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Arrivals beyond so many that wait are dropped, and counted.",
+                 show_default="1000"),
+]  # fmt: skip
+Mix = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KIND=WEIGHT,…", help="What is sent: 'recommend history=10,encode both=1'."
+    ),
+]
+Traffic = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=VALUE", help="cold_share=0.2, popularity=events, bad_share=0 …; "
+                 "repeat it."),
+]  # fmt: skip
+Shape = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=VALUE", help="ramp: start; spike: height, begin, end; day: trough, "
+                 "days; repeat it."),
+]  # fmt: skip
+Slo = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Limits (YAML), or p99=50ms,errors=0.1%.",
+                 show_default="loadtest/slo.yaml"),
+]  # fmt: skip
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="DIR", help="Takes record.json, report.html and plots.",
+                 show_default="loadtest/NAME-TIME in the workspace"),
+]  # fmt: skip
+Catalog = Annotated[
+    Path | None,
+    typer.Option("--catalog", metavar="DIR", help="Which server, when several run; with --host, "
+                 "what the requests are drawn from."),
+]  # fmt: skip
+Host = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="A server of another machine.", show_default="the one that "
+                 "runs here"),
+]  # fmt: skip
+Token = Annotated[
+    str | None,
+    typer.Option(metavar="TOKEN", envvar="NEWSHELF_TOKEN", help="Of --host, or instead of the "
+                 "running server's own."),
+]  # fmt: skip
+
+_SCENARIOS = {
+    "steady": "The same rate all the time.",
+    "ramp": "From a tenth of the rate straight up to it.",
+    "spike": "The rate, four times as much for a while, and the rate again.",
+    "soak": "The same rate for a long time: looks for what leaks or tires.",
+    "day": "Night, noon, night.",
+}
+
+
+def _scenario(
+    context: typer.Context,
+    rate: Rate = None,
+    clients: Clients = None,
+    think: Think = None,
+    seconds: Seconds = None,
+    warm_up: WarmUp = None,
+    processes: Processes = None,
+    seed: Seed = None,
+    timeout: Timeout = None,
+    max_in_flight: MaxInFlight = None,
+    mix: Mix = None,
+    traffic: Traffic = None,
+    shape: Shape = None,
+    slo: Slo = None,
+    out: Out = None,
+    catalog: Catalog = None,
+    workspace: WorkspaceOption = None,
+    host: Host = None,
+    token: Token = None,
+) -> None:
+    from loadtest.command import run_scenario
+    from loadtest.options import Options
+
+    options = Options(
+        rate, clients, think, seconds, warm_up, processes, seed, timeout, max_in_flight,
+        mix, traffic or (), shape or (), slo, out, catalog, workspace, host, token,
+    )  # fmt: skip
+    name = context.command.name or ""
+    _end(lambda console: run_scenario(name, options, console))
+
+
+for _name, _what in _SCENARIOS.items():
+    loadtest.command(
+        _name, help=f"{_what}\n\nExample: `./run loadtest {_name} --rate 20 --slo p99=200ms`"
+    )(_scenario)
+
+
+@loadtest.command()
+def saturate(
+    rate: Rate = None,
+    resolution: Annotated[
+        float, typer.Option(metavar="SHARE", help="How finely the rate is searched.")
+    ] = 0.03,
+    seconds: Seconds = None,
+    warm_up: WarmUp = None,
+    processes: Processes = None,
+    seed: Seed = None,
+    timeout: Timeout = None,
+    max_in_flight: MaxInFlight = None,
+    mix: Mix = None,
+    traffic: Traffic = None,
+    slo: Slo = None,
+    out: Out = None,
+    catalog: Catalog = None,
+    workspace: WorkspaceOption = None,
+    host: Host = None,
+    token: Token = None,
+) -> None:
+    """Search the greatest Poisson rate that keeps a latency, from --rate on.
+
+    Example: `./run loadtest saturate --slo p99=200ms --seconds 30`
+    """
+    from loadtest.command import run_saturate
+    from loadtest.options import Options
+
+    options = Options(
+        rate=rate, seconds=seconds, warm_up=warm_up, processes=processes, seed=seed,
+        timeout=timeout, max_in_flight=max_in_flight, mix=mix, traffic=traffic or (), slo=slo,
+        out=out, catalog=catalog, workspace=workspace, host=host, token=token,
+    )  # fmt: skip
+    _end(lambda console: run_saturate(options, resolution, console))
+
+
+@loadtest.command()
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="A.json", help="The record of a run.")],
+    second: Annotated[Path, typer.Argument(metavar="B.json", help="Of another version's.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Takes report.html.")
+    ] = None,
+) -> None:
+    """Say whether B is better or worse than A, or whether they are not told apart.
+
+    Exit code 1 when it is worse.
+
+    Example: `./run loadtest compare old/record.json new/record.json --out compared`
+    """
+    from loadtest.command import compare_runs
+
+    _end(lambda console: compare_runs(first, second, out, console))
+
+
+@loadtest.command()
+def report(
+    record: Annotated[Path, typer.Argument(metavar="RECORD.json", help="The record of a run.")],
+    slo: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Limits (YAML), or p99=50ms,errors=0.1%.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", show_default="the record's own",
+                     help="Takes record.json, report.html and plots."),
+    ] = None,
+) -> None:  # fmt: skip
+    """Report a kept run anew, such as one of Locust, and hold it against limits.
+
+    Example: `./run loadtest report record.json --slo p99=200ms --out report`
+    """
+    from loadtest.command import report_again
+
+    _end(lambda console: report_again(record, slo, out, console))
+
+
+def _end(job: "Callable[[Console], int]") -> None:
+    """Do the job and end with its exit code."""
+    from newshelf.cli.console import make_console
+
+    raise typer.Exit(job(make_console()))

@@ -1,0 +1,312 @@
+"""Item-kNN: what was met together with the items of the history.
+
+Item-kNN with what similar items taught: co-occurrence smoothed by content.
+
+EASE: a linear item-to-item model in closed form (Steck, WWW 2019, arXiv:1905.03375).
+
+The item-to-item weights of EASE in closed form (Steck, WWW 2019, arXiv:1905.03375).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+from scipy.linalg import lapack
+
+from newshelf.errors import TrainingError
+from newshelf.evaluation.types import FloatArray, IntArray, Split
+
+_DAY_S = 86_400
+
+
+def incidence(histories: Sequence[IntArray], n_items: int) -> sparse.csr_matrix:
+    """(B, n_items) float32, 1 where the history has the item, however often."""
+    columns = [np.unique(history) for history in histories]
+    pointers = np.concatenate([[0], np.cumsum([len(row) for row in columns])])
+    flat = np.concatenate([np.empty(0, dtype=np.int64), *columns])
+    ones = np.ones(len(flat), dtype=np.float32)
+    return sparse.csr_matrix((ones, flat, pointers), shape=(len(histories), n_items))
+
+
+def recency_weighted(
+    histories: Sequence[IntArray], n_items: int, half_life: float
+) -> sparse.csr_matrix:
+    """(B, n_items) float32, 2^(-age / half_life) where the history has the item.
+
+    The age of an item is how many other items came after it for the last time.
+    """
+    rows = []
+    for history in histories:
+        items, from_end = np.unique(history[::-1], return_index=True)
+        ages = np.argsort(np.argsort(from_end))
+        rows.append((items, np.exp2(-ages / half_life).astype(np.float32)))
+    pointers = np.concatenate([[0], np.cumsum([len(items) for items, _ in rows])])
+    columns = np.concatenate([np.empty(0, dtype=np.int64), *[items for items, _ in rows]])
+    values = np.concatenate([np.empty(0, dtype=np.float32), *[weights for _, weights in rows]])
+    return sparse.csr_matrix((values, columns, pointers), shape=(len(histories), n_items))
+
+
+def recent_counts(split: Split, days: float) -> npt.NDArray[np.float64]:
+    """(n_items,) training sequences that met the item in the last ``days`` of training.
+
+    Items of equal count are told apart by their count over all time, which adds less than 1.
+    Without timestamps, all time is all there is.
+    """
+    total = _counts(split.train, split.n_items)
+    stamps = split.train_timestamps
+    if not stamps:
+        return total
+    start = max(int(times[-1]) for times in stamps) - days * _DAY_S
+    recent = [row[times >= start] for row, times in zip(split.train, stamps, strict=True)]
+    counts: npt.NDArray[np.float64] = _counts(recent, split.n_items) + total / (total.max() + 1)
+    return counts
+
+
+def _counts(sequences: Sequence[IntArray], n_items: int) -> npt.NDArray[np.float64]:
+    counts = incidence(sequences, n_items).sum(axis=0)
+    flat: npt.NDArray[np.float64] = np.asarray(counts, dtype=np.float64).ravel()
+    return flat
+
+
+_ROWS = 1024
+"""Rows of the similarity that are dense at once; with 20,000 items, 160 MB."""
+
+
+class ItemKnn:
+    """Cosine of the items' training sequences, the nearest neighbours alone.
+
+    ::
+
+        sim(i, j) = c_ij / (√(c_i c_j) + shrinkage)      0 unless j is near to i
+        score(j)  = Σ_{i in h} sim(i, j)
+
+    c_i and c_ij count the training sequences with i, and with both. The shrinkage lets pairs
+    that met once by chance count little (Sarwar et al. 2001; Deshpande & Karypis 2004).
+
+    Args:
+        split: whose training is counted.
+        neighbours: that each item keeps.
+        shrinkage: in sequences.
+    """
+
+    name = "item-kNN"
+
+    def __init__(self, split: Split, neighbours: int = 20, shrinkage: float = 1.0) -> None:
+        self._similar = co_occurrence(split, neighbours, shrinkage)
+
+    def scores(self, histories: Sequence[IntArray]) -> FloatArray:
+        """(B, n_items) float32."""
+        asked = incidence(histories, self._similar.shape[0])
+        scores: FloatArray = (asked @ self._similar).toarray().astype(np.float32)
+        return scores
+
+
+def co_occurrence(split: Split, neighbours: int, shrinkage: float) -> sparse.csr_matrix:
+    """(n_items, n_items) float32, row i with sim(i, j) of its nearest neighbours j ≠ i."""
+    met = incidence(split.train, split.n_items)
+    counts = np.asarray(met.sum(axis=0), dtype=np.float64).ravel()
+    columns = met.T.tocsr()
+    parts = []
+    for start in range(0, split.n_items, _ROWS):
+        together = (columns[start : start + _ROWS] @ met).toarray()
+        own = counts[start : start + _ROWS, None]
+        similar = together / np.maximum(np.sqrt(own * counts[None, :]) + shrinkage, 1e-12)
+        rows = np.arange(len(similar))
+        similar[rows, start + rows] = 0
+        parts.append(sparse.csr_matrix(_nearest(similar, neighbours), dtype=np.float32))
+    return sparse.vstack(parts, format="csr")
+
+
+def _nearest(similar: npt.NDArray[np.float64], neighbours: int) -> npt.NDArray[np.float64]:
+    """All but the largest of each row set to 0, in place."""
+    if neighbours < similar.shape[1]:
+        far = np.argpartition(-similar, neighbours, axis=1)[:, neighbours:]
+        np.put_along_axis(similar, far, 0, axis=1)
+    return similar
+
+
+class SmoothedKnn:
+    """Co-occurrence passed on between items that look and read alike.
+
+    ::
+
+        A     = (1 - mix) I + mix · W
+        score = x_history A C Aᵀ,   C item-kNN's similarities
+
+    W (n_items, n_items) gives each item's ``neighbours`` nearest in content their softmax
+    weights, exp(cos / temperature) / Σ. An item that was never met has no row in C; through A
+    it takes part with the rows of its neighbours, as history and as candidate.
+
+    Args:
+        split: whose training is counted.
+        features: (n_items, D) float32; items without features pass nothing on.
+        mix: how much of an item is its neighbours', in 0..1.
+        neighbours: in content.
+        temperature: of the softmax.
+        shrinkage: of the co-occurrence, in sequences.
+
+    Raises:
+        ValueError: when there is not one row of finite features per item.
+    """
+
+    name = "item-kNN, smoothed by content"
+
+    def __init__(
+        self,
+        split: Split,
+        features: FloatArray,
+        mix: float = 0.5,
+        neighbours: int = 20,
+        temperature: float = 0.1,
+        shrinkage: float = 1.0,
+    ) -> None:
+        if features.ndim != 2 or len(features) != split.n_items:  # noqa: PLR2004
+            raise ValueError(f"features {features.shape} for {split.n_items} items")
+        if not np.isfinite(features).all():
+            raise ValueError("features have NaN or infinite values")
+        spread = _content_weights(features, neighbours, temperature)
+        own = sparse.identity(split.n_items, dtype=np.float32, format="csr")
+        self._pass_on = ((1 - mix) * own + mix * spread).tocsr()
+        self._similar = co_occurrence(split, split.n_items, shrinkage)
+
+    def scores(self, histories: Sequence[IntArray]) -> FloatArray:
+        """(B, n_items) float32."""
+        asked = incidence(histories, self._similar.shape[0]) @ self._pass_on
+        found = (asked @ self._similar) @ self._pass_on.T
+        scores: FloatArray = found.toarray().astype(np.float32)
+        return scores
+
+
+def _content_weights(
+    features: FloatArray, neighbours: int, temperature: float
+) -> sparse.csr_matrix:
+    """(n_items, n_items) rows of softmax weights over the nearest others; 0 without features."""
+    norms = np.linalg.norm(features.astype(np.float64), axis=1, keepdims=True)
+    unit = (features / np.maximum(norms, 1e-12)).astype(np.float32)
+    empty = norms.ravel() == 0
+    count = min(neighbours, len(unit) - 1)
+    parts = []
+    for start in range(0, len(unit), _ROWS):
+        cosine = unit[start : start + _ROWS] @ unit.T
+        rows = np.arange(len(cosine))[:, None]
+        cosine[rows[:, 0], start + rows[:, 0]] = -np.inf
+        cosine[:, empty] = -np.inf
+        near = np.argpartition(-cosine, count - 1, axis=1)[:, :count]
+        close = np.take_along_axis(cosine, near, axis=1)
+        weights = np.exp((close - close.max(axis=1, keepdims=True)) / temperature)
+        weights /= weights.sum(axis=1, keepdims=True)
+        weights[empty[start : start + _ROWS]] = 0
+        dense = np.zeros_like(cosine)
+        np.put_along_axis(dense, near, weights, axis=1)
+        parts.append(sparse.csr_matrix(dense))
+    return sparse.vstack(parts, format="csr")
+
+
+def ease_weights(gram: npt.NDArray[np.float64], ridge: float) -> FloatArray:
+    """Ridge regression of each item on all the others, itself forbidden.
+
+    ::
+
+        P = (XᵀX + λI)⁻¹,  B_ij = -P_ij / P_jj (i ≠ j),  B_ii = 0
+
+    Args:
+        gram: XᵀX, (items, items); it is overwritten.
+        ridge: λ.
+
+    Returns:
+        B, (items, items) float32.
+
+    Raises:
+        TrainingError: λ is too small for the matrix to be inverted.
+    """
+    gram[np.diag_indices_from(gram)] += ridge
+    # LAPACK overwrites in place only what is in Fortran's order, as a transpose is.
+    factor, info = lapack.dpotrf(gram.T, lower=1, overwrite_a=1)
+    if info == 0:
+        inverse, info = lapack.dpotri(factor, lower=1, overwrite_c=1)
+    if info != 0:
+        raise TrainingError(f"XᵀX + λI is not positive definite (LAPACK {info}): use a larger λ")
+    lower = np.tril(inverse)
+    inverse = lower + np.tril(lower, -1).T
+    weights: FloatArray = (-inverse / np.diag(inverse)[None, :]).astype(np.float32)
+    np.fill_diagonal(weights, 0)
+    return weights
+
+
+MAX_ITEMS = 20_000
+"""Items with training interactions; the matrix has 8 bytes for each pair: 3.2 GB."""
+
+HALF_LIFE = 40.0
+"""Of 5 to 80, the best on the last weeks of a gift shop's training; histories are of dozens."""
+
+
+class Ease:
+    """Ridge regression of each item on all the others, itself forbidden.
+
+    ::
+
+        min_B ||X - X B||² + λ ||B||²  with diag(B) = 0
+        P = (XᵀX + λI)⁻¹,  B_ij = -P_ij / P_jj (i ≠ j),  score = x_history B
+
+    X is the (sequences, items) incidence of the training, in float64. Items without training
+    interactions score 0, so EASE knows nothing of cold items.
+
+    Args:
+        split: whose training is X.
+        ridge: λ.
+        max_items: more items with interactions are refused.
+
+    Raises:
+        TrainingError: for too many items.
+    """
+
+    def __init__(self, split: Split, ridge: float = 250.0, max_items: int = MAX_ITEMS) -> None:
+        self.name = f"EASE (λ={ridge:g})"
+        self.n_items = split.n_items
+        matrix = incidence(split.train, split.n_items).astype(np.float64)
+        self._warm: IntArray = np.unique(matrix.indices).astype(np.int64)
+        if len(self._warm) > max_items:
+            raise TrainingError(
+                f"EASE inverts a matrix of all pairs of the {len(self._warm)} items with "
+                f"interactions, and at most {max_items} are allowed: leave this baseline out"
+            )
+        warm = matrix[:, self._warm]
+        self._weights = ease_weights((warm.T @ warm).toarray(), ridge)
+
+    def scores(self, histories: Sequence[IntArray]) -> FloatArray:
+        """(B, n_items) float32."""
+        return self.weighted(incidence(histories, self.n_items))
+
+    def weighted(self, histories: sparse.csr_matrix) -> FloatArray:
+        """(B, n_items) float32, for histories as weights (B, n_items) of their items."""
+        scores = np.zeros((histories.shape[0], self.n_items), dtype=np.float32)
+        scores[:, self._warm] = histories[:, self._warm] @ self._weights
+        return scores
+
+
+class RecentEase:
+    """EASE asked with a history in which what is older counts less.
+
+    ::
+
+        score = w B,   w_i = 2^(-age(i) / half_life)
+
+    The age of an item is how many other items of the history came after it. Histories must
+    be in order of time.
+
+    Args:
+        ease: fitted; its matrix is shared.
+        half_life: items after which another one counts half.
+    """
+
+    name = "EASE with recency"
+
+    def __init__(self, ease: Ease, half_life: float = HALF_LIFE) -> None:
+        self._ease = ease
+        self._half_life = half_life
+
+    def scores(self, histories: Sequence[IntArray]) -> FloatArray:
+        """(B, n_items) float32."""
+        weights = recency_weighted(histories, self._ease.n_items, self._half_life)
+        return self._ease.weighted(weights)

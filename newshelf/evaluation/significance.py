@@ -1,0 +1,215 @@
+"""Confidence intervals for means over cases that come in groups (cluster bootstrap).
+
+Cases of one scene or one shopper resemble each other. Groups, not cases, are therefore
+drawn anew, with all their cases (Davison & Hinkley 1997, ch. 3.8; Field & Welsh 2007).
+
+Confidence intervals for what belongs to all cases together, such as coverage.
+
+A bootstrap would mislead here: a resample holds 63 % of the cases, and fewer cases always
+cover less. The delete-a-group jackknife leaves out little (Kott 2001)::
+
+    variance = (B - 1)/B · Σ_b (θ_b - mean θ)²
+
+θ_b is the statistic without the b-th of B random blocks of groups.
+
+Whether two models really differ on the same cases.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from newshelf.evaluation.types import BoolArray, Case, FloatArray, IntArray, Interval
+
+_RESAMPLES = 1000
+LEVEL = 0.95
+MIN_GROUPS = 5
+"""Of fewer groups, hardly any resample differs: an interval would only seem to be one."""
+
+
+def case_groups(cases: Sequence[Case]) -> IntArray:
+    """(cases,) numbers 0..G-1; cases without a group get one each."""
+    named = np.unique([case.group for case in cases if case.group is not None])
+    groups = np.empty(len(cases), dtype=np.int64)
+    alone = len(named)
+    for place, case in enumerate(cases):
+        if case.group is None:
+            groups[place] = alone
+            alone += 1
+        else:
+            groups[place] = np.searchsorted(named, case.group)
+    return groups
+
+
+def group_sums(values: npt.NDArray[np.float64], groups: IntArray) -> npt.NDArray[np.float64]:
+    """(M, C) values of the cases → (M, G) sums over each group."""
+    n_groups = int(groups.max()) + 1
+    return np.stack([np.bincount(groups, weights=row, minlength=n_groups) for row in values])
+
+
+@lru_cache(maxsize=2)
+def draws(n_groups: int, resamples: int = _RESAMPLES, seed: int = 0) -> FloatArray:
+    """(resamples, n_groups) float32: how often each group is in each resample."""
+    generator = np.random.default_rng(seed)
+    drawn = generator.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=resamples)
+    frozen = drawn.astype(np.float32)
+    # Shared by all who ask for the same numbers.
+    frozen.flags.writeable = False
+    return frozen
+
+
+def mean_intervals(
+    values: npt.NDArray[np.float64], groups: IntArray, *, level: float = LEVEL, seed: int = 0
+) -> list[Interval] | None:
+    """Percentile intervals of the means over the cases, all from the same resamples.
+
+    Args:
+        values: (M, C) a row per metric.
+        groups: (C,) numbers 0..G-1.
+        level: of confidence.
+        seed: of the resamples.
+
+    Returns:
+        M intervals; None with fewer than ``MIN_GROUPS`` groups.
+    """
+    n_groups = int(groups.max()) + 1
+    if n_groups < MIN_GROUPS:
+        return None
+    drawn = draws(n_groups, seed=seed)
+    sizes = np.bincount(groups, minlength=n_groups)
+    means = group_sums(values, groups) @ drawn.T / (drawn @ sizes)
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    low, high = np.quantile(means, tails, axis=1)
+    return [(float(a), float(b)) for a, b in zip(low, high, strict=True)]
+
+
+_BLOCKS = 50
+_Statistic = Callable[[npt.NDArray[np.float64]], float]
+
+
+def exposure_interval(
+    top: IntArray,
+    groups: IntArray,
+    candidates: BoolArray,
+    statistic: _Statistic,
+    *,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> Interval | None:
+    """Interval of a statistic of how often each item was listed.
+
+    Args:
+        top: (C, K) item indices, -1 for an empty place.
+        groups: (C,) numbers 0..G-1 of the cases.
+        candidates: (n_items,) True where an item is ranked.
+        statistic: within 0..1, of how often each of those was listed.
+        level: of confidence.
+        seed: of the blocks.
+
+    Returns:
+        θ ± t · standard error, cut to 0..1; None with fewer than ``MIN_GROUPS`` groups.
+    """
+    n_items = len(candidates)
+    n_groups = int(groups.max()) + 1
+    blocks = min(_BLOCKS, n_groups)
+    if blocks < MIN_GROUPS:
+        return None
+    block_of = np.random.default_rng(seed).permutation(n_groups) % blocks
+    listed = top >= 0
+    rows = np.broadcast_to(block_of[groups][:, None], top.shape)[listed]
+    shown = np.bincount(rows * n_items + top[listed], minlength=blocks * n_items)
+    by_block = shown.reshape(blocks, n_items)[:, candidates].astype(np.float64)
+    every = by_block.sum(axis=0)
+    without = np.array([statistic(every - block) for block in by_block])
+    error = np.sqrt((blocks - 1) / blocks * np.square(without - without.mean()).sum())
+    reach = float(stats.t.ppf((1 + level) / 2, blocks - 1) * error)
+    value = statistic(every)
+    return max(value - reach, 0.0), min(value + reach, 1.0)
+
+
+ALPHA = 0.05
+_PERMUTATIONS = 10_000
+_AT_ONCE = 1000
+Verdict = Literal["better", "worse", "not told apart"]
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """The first model against the second, on one metric."""
+
+    first: float
+    second: float
+    """Means over the cases."""
+    interval: Interval | None
+    """95 % interval of ``first - second``; None with too few groups."""
+    p_value: float
+    cases: int
+    groups: int
+
+    @property
+    def difference(self) -> float:
+        """``first - second``."""
+        return self.first - self.second
+
+    @property
+    def verdict(self) -> Verdict:
+        """What can be said at ``ALPHA``; too few groups never tell two models apart."""
+        if self.p_value >= ALPHA or self.groups < MIN_GROUPS:
+            return "not told apart"
+        return "better" if self.difference > 0 else "worse"
+
+
+def paired_test(
+    first: npt.NDArray[np.floating],
+    second: npt.NDArray[np.floating],
+    groups: IntArray,
+    *,
+    permutations: int = _PERMUTATIONS,
+    seed: int = 0,
+) -> PairedTest:
+    """Two-sided randomisation test and bootstrap interval of the mean difference.
+
+    Were the models alike, each group's sum of differences D_g could as well have the other
+    sign (Fisher 1935; for rankings, Smucker et al. 2007)::
+
+        p = (1 + #{ |Σ_g ± D_g| ≥ |Σ_g D_g| }) / (1 + permutations)
+
+    It says whether another sample of cases would tell the two apart, not whether another
+    training of them would.
+
+    Args:
+        first: (C,) a metric per case.
+        second: (C,) the same of the other model, same cases in the same order.
+        groups: (C,) numbers 0..G-1; cases of one group change sign together.
+        permutations: random changes of sign.
+        seed: of them, and of the interval.
+
+    Raises:
+        ValueError: the arrays do not have the same length, or are empty.
+    """
+    if not len(first) == len(second) == len(groups) > 0:
+        raise ValueError(f"{len(first)} and {len(second)} cases with {len(groups)} groups")
+    gap = (first.astype(np.float64) - second.astype(np.float64))[None, :]
+    sums = group_sums(gap, groups)[0]
+    generator = np.random.default_rng(seed)
+    # Sums of float32 metrics: what differs by rounding alone is as far out.
+    observed = abs(sums.sum()) - 1e-9 * np.abs(sums).sum()
+    as_far = 0
+    for start in range(0, permutations, _AT_ONCE):
+        count = min(_AT_ONCE, permutations - start)
+        signs = generator.integers(0, 2, size=(count, len(sums)), dtype=np.int8) * 2 - 1
+        as_far += int((np.abs(signs @ sums) >= observed).sum())
+    intervals = mean_intervals(gap, groups, seed=seed)
+    return PairedTest(
+        first=float(first.mean(dtype=np.float64)),
+        second=float(second.mean(dtype=np.float64)),
+        interval=intervals[0] if intervals else None,
+        p_value=(1 + as_far) / (1 + permutations),
+        cases=len(first),
+        groups=len(sums),
+    )

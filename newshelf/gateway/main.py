@@ -1,0 +1,235 @@
+"""Runs the gateway: ``python -m newshelf.gateway.main PLAN``.
+
+One supervisor and as many processes as the settings say. They share one listening
+socket, so that what waits to be accepted outlives a process that is killed; the supervisor
+starts another in its place.
+
+uvicorn's supervisor, with patience for slow machines, and a log of what it does.
+"""
+
+import logging
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from socket import socket
+from typing import Any
+
+import uvicorn
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors.multiprocess import Process
+
+from newshelf.config import GatewaySettings
+from newshelf.errors import NewshelfError
+from newshelf.gateway.connections import Connections, LimitedHttp
+from newshelf.gateway.fallback import read_popular
+from newshelf.gateway.keys import KeyFile
+from newshelf.gateway.observability import make_spans, set_up_log
+from newshelf.gateway.record import spool_of
+from newshelf.server.gateway import GatewayPlan, read_plan
+from newshelf.server.process import rotate_own
+from newshelf.store.store import EventStore
+
+_LOG = logging.getLogger(__name__)
+_LONGEST_PAUSE_S = 30.0
+
+
+@dataclass
+class _Life:
+    """What is known of one process; times are of ``time.monotonic``."""
+
+    started_s: float = field(default_factory=time.monotonic)
+    heard_s: float = field(default_factory=time.monotonic)
+    asked: bool = False
+    serves: bool = False
+    ended: bool = False
+
+
+class Supervisor(Multiprocess):
+    """Replaces processes that end, are silent for too long, or do not come up.
+
+    uvicorn's own waits five seconds for an answer and then kills, also a process that still
+    imports; this one waits for none while it looks after the others.
+
+    Args:
+        config: of uvicorn.
+        sockets: on which the processes listen.
+        settings: how long they may take.
+        each: called about twice a second.
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        sockets: list[socket],
+        settings: GatewaySettings,
+        each: Callable[[], None],
+    ) -> None:
+        # Of a process that SIGHUP has started.
+        config.timeout_worker_healthcheck = int(settings.worker_start_s)
+        super().__init__(config, sockets)
+        self._settings = settings
+        self._each = each
+        self._lives: dict[Process, _Life] = {}
+        self._pause_s = 0.0
+        self._served = False
+        """Whether any process ever did."""
+
+    def keep_subprocess_alive(self) -> None:
+        """See ``Multiprocess.run``, which calls it about twice a second."""
+        self._each()
+        lives, self._lives = self._lives, {}
+        for index, process in enumerate(self.processes):
+            if self.should_exit.is_set():
+                return
+            life = lives.get(process) or _Life()
+            self._lives[process] = life
+            if process not in lives:
+                _LOG.info("process %s starts", process.pid)
+            self._look(process, life)
+            if not life.ended or time.monotonic() - life.heard_s < self._pause_s:
+                continue
+            # One that cannot start would otherwise be started without end.
+            self._pause_s = min(max(1.0, 2 * self._pause_s), _LONGEST_PAUSE_S)
+            self.processes[index] = Process(self.config, self.sockets)
+            self.processes[index].start()
+
+    def _look(self, process: Process, life: _Life) -> None:
+        if life.ended:
+            return
+        now_s = time.monotonic()
+        reason: str | None = None
+        if process.process.is_alive():
+            self._hear(process, life, now_s)
+            if life.serves and now_s - life.heard_s > self._settings.worker_silence_s:
+                reason = f"it gave no sign of life for {now_s - life.heard_s:.0f} s"
+            elif not life.serves and now_s - life.started_s > self._settings.worker_start_s:
+                reason = f"it did not serve within {now_s - life.started_s:.0f} s"
+            if reason is None:
+                return
+            _LOG.error("process %s is killed: %s", process.pid, reason)
+        process.kill()
+        process.join()
+        life.ended, life.heard_s = True, now_s
+        _LOG.error("process %s ended with %s", process.pid, _exit(process.exitcode))
+        if process.exitcode == STARTUP_FAILURE and not self._served:
+            _LOG.error("no process can start: the gateway ends")
+            self.should_exit.set()
+
+    def _hear(self, process: Process, life: _Life, now_s: float) -> None:
+        """Read what has been answered, and ask again; never wait."""
+        connection = process.parent_conn
+        try:
+            while connection.poll(0):
+                started = bool(connection.recv())
+                life.heard_s, life.asked = now_s, False
+                if started and not life.serves:
+                    life.serves = self._served = True
+                    self._pause_s = 0.0
+                    spent_s = now_s - life.started_s
+                    _LOG.info("process %s serves after %.1f s", process.pid, spent_s)
+            if not life.asked:
+                connection.send(b"ping")
+                life.asked = True
+        except (OSError, EOFError):
+            # It ends just now: the next look finds it so.
+            return
+
+
+def _exit(code: int | None) -> str:
+    if code is None or code >= 0:
+        return f"exit code {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"
+
+
+_METRICS = "PROMETHEUS_MULTIPROC_DIR"
+_BACKLOG = 1024
+
+
+def run(plan: GatewayPlan, worker: Callable[[GatewayPlan], object] | None = None) -> None:
+    """Serve until SIGTERM or SIGINT; SIGHUP replaces the processes one by one.
+
+    Args:
+        plan: settings and places.
+        worker: makes the ASGI application in each process, and can be pickled; None makes
+            the gateway's.
+    """
+    settings = plan.settings
+    set_up_log()
+    with tempfile.TemporaryDirectory(prefix="newshelf-metrics-") as folder:
+        # Read by prometheus-client when the processes import it.
+        os.environ[_METRICS] = folder
+        config = uvicorn.Config(
+            partial(worker or _worker, plan),
+            factory=True,
+            host=settings.host,
+            port=settings.port,
+            workers=settings.processes,
+            **uvicorn_options(settings),
+        )
+        rotate = partial(rotate_own, plan.logs)
+        Supervisor(config, [config.bind_socket()], settings, rotate).run()
+
+
+def uvicorn_options(settings: GatewaySettings) -> dict[str, Any]:
+    """How uvicorn serves HTTP, wherever it listens."""
+    return {
+        "loop": "uvloop",
+        "http": partial(LimitedHttp, connections=Connections(settings)),
+        "ws": "none",
+        "lifespan": "on",
+        "access_log": False,
+        "log_config": None,
+        "server_header": False,
+        "proxy_headers": False,
+        "backlog": _BACKLOG,
+        "timeout_keep_alive": settings.keep_alive_s,
+        "timeout_graceful_shutdown": max(1, settings.max_timeout_ms // 1000),
+    }
+
+
+def main(arguments: list[str]) -> int:
+    """The program; returns its exit code."""
+    if len(arguments) != 1:
+        print("usage: python -m newshelf.gateway.main PLAN", file=sys.stderr)
+        return 2
+    try:
+        plan = read_plan(Path(arguments[0]))
+        # Once, here, with a message: a process could only die of it.
+        _check(plan)
+    except NewshelfError as error:
+        print(f"error: {error.message}", file=sys.stderr)
+        return 2
+    run(plan)
+    return 0
+
+
+def _worker(plan: GatewayPlan) -> object:
+    # Metrics look for their folder when they are imported.
+    from newshelf.gateway.worker import make_worker  # noqa: PLC0415
+
+    set_up_log()
+    return make_worker(plan)
+
+
+def _check(plan: GatewayPlan) -> None:
+    KeyFile(plan.api_keys).read()
+    read_popular(plan.popular)
+    make_spans(plan.settings.traces).close()
+    EventStore.open(plan.store_url).close()
+    spool = spool_of(plan)
+    if spool is not None:
+        spool.check()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

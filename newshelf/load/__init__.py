@@ -1,1 +1,0 @@
-"""Live load on a server: what is sent, and what was measured."""

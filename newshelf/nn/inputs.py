@@ -1,0 +1,370 @@
+"""Pictures: from bytes to the image tower's input. One code for training and serving.
+
+Decoding and normalising let go of the interpreter's lock, so threads do them side by side; the
+resize between them, .1 to .3 ms, holds it. On a GPU ``newshelf.nn.gpu_inputs`` does the same;
+``tests.decode_agreement`` compares the two.
+
+Bytes of a picture to its pixels as a person sees them; no torch.
+
+Titles and descriptions as token ids; no torch.
+
+A text that the tokenizer cannot read is none: Thai, for one, is but ``[UNK]`` to an English
+vocabulary, and all products of a Thai shop would have the same text.
+
+Hashed categories and a binned price.
+
+Feature hashing (Weinberger et al., 2009): a value's bucket follows from the value alone,
+so a brand that was never seen in training needs no vocabulary.
+"""
+
+import hashlib
+import io
+import math
+import struct
+import warnings
+import zlib
+from bisect import bisect_right
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import tokenizers
+from cykooz_resizer import FilterType, ResizeAlg, ResizeOptions, Resizer
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from newshelf.catalog.picture_kind import READ_KINDS, picture_kind
+from newshelf.catalog.schema import Product, category_levels, split_values
+from newshelf.errors import BadPicture, TooLarge
+from newshelf.nn.spec import AttributeInput, ImageInput
+
+FORMATS = tuple(kind.upper() for kind in READ_KINDS)
+MAX_PIXELS = 40_000_000
+_SCAN, _END = b"\xff\xda", b"\xff\xd9"
+"""A JPEG's markers of a scan and of the end."""
+_TAILS = (
+    b"",
+    b"".join(bytes([*range(254, 0, -1), 0xFF, marker]) for marker in range(0xD0, 0xD8)),
+)
+"""What may follow where a JPEG was cut, without and with restart markers: none of it is seen in
+a picture that is whole."""
+_SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N", "I")
+
+# Pillow warns of damaged metadata, and of sizes for which the cap below is the stricter
+# judge: lines that any client could fill a server's log with. Said once, here, since
+# warnings.catch_warnings is not safe in the threads that decode.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+def upright_picture(
+    data: bytes | bytearray | memoryview,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    least_side: int | None = None,
+) -> Image.Image:
+    """Decode a picture as a person sees it.
+
+    The first frame of an animation, turned as its EXIF orientation says, laid on white
+    where it is transparent, in RGB whatever its colour space or depth.
+
+    Args:
+        data: the bytes of a JPEG, PNG, WebP or GIF.
+        max_pixels: refused above, before any pixel is decoded.
+        least_side: a JPEG may be decoded at a half, a quarter or an eighth of its size, as
+            long as its short side keeps at least this many pixels.
+
+    Raises:
+        BadPicture: not a picture of a known format, or a damaged one.
+        TooLarge: more than ``max_pixels``.
+    """
+    if not data:
+        raise BadPicture("the picture is empty (0 bytes)")
+    try:
+        return _decoded(data, max_pixels, least_side)
+    except UnidentifiedImageError as error:
+        kind = picture_kind(data)
+        wanted = f"{', '.join(READ_KINDS[:-1])} or {READ_KINDS[-1]}"
+        if kind is None or kind in READ_KINDS:
+            raise BadPicture(f"the bytes are no {wanted} picture") from error
+        raise BadPicture(f"this is {kind}, and no {wanted}: send one of these") from error
+    except Image.DecompressionBombError as error:
+        raise TooLarge(f"the picture has more than {max_pixels} pixels") from error
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error) as error:
+        if whole := _without_end(data, max_pixels, least_side):
+            return whole
+        raise BadPicture(f"the picture is damaged: {error}") from error
+
+
+def _decoded(
+    data: bytes | bytearray | memoryview, max_pixels: int, least_side: int | None
+) -> Image.Image:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+        _check_pixels(picture.size, max_pixels)
+        if least_side is not None:
+            picture.draft(None, (least_side, least_side))
+        return _to_rgb(picture)
+
+
+def _without_end(
+    data: bytes | bytearray | memoryview, max_pixels: int, least_side: int | None
+) -> Image.Image | None:
+    """A JPEG that lacks its end marker and nothing else; None for anything else.
+
+    The decoder fills up what is missing, without a word. So it is given two different tails:
+    where they show, a part of the picture is missing.
+    """
+    cut = bytes(data).rstrip(b"\xff")
+    header = cut.rfind(_SCAN) + len(_SCAN)
+    last = header + int.from_bytes(cut[header : header + 2])
+    coefficient, bits = cut[last - 2 : last - 1], cut[last - 1 : last]
+    if picture_kind(cut) != "JPEG" or cut.endswith(_END) or coefficient != b"\x3f":
+        return None
+    if not bits or bits[0] & 0xF:  # A progressive picture, whose further scans are missing.
+        return None
+    try:
+        first, second = (_decoded(cut + tail + _END, max_pixels, least_side) for tail in _TAILS)
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error):
+        return None
+    return first if first.tobytes() == second.tobytes() else None
+
+
+def _check_pixels(size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if width * height > max_pixels:
+        raise TooLarge(
+            f"the picture has {width} × {height} pixels; at most {max_pixels} are accepted"
+        )
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    # In place, and converted only where that changes something: each would copy the pixels.
+    ImageOps.exif_transpose(picture, in_place=True)
+    if picture.mode in _SIXTEEN_BIT:
+        # convert("RGB") would clip everything above 255 to white.
+        levels = np.asarray(picture, dtype=np.float32) / 257.0
+        grey = Image.fromarray(levels.clip(0, 255).round().astype(np.uint8))
+        return grey.convert("RGB")
+    if picture.has_transparency_data:
+        rgba = picture.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+_SPARE = 1.5
+"""A JPEG decoded at a fraction of its size keeps this many times the pixels that are wanted.
+Mean cosine of the packaged tower's features to those of whole pictures, home and jewellery:
+0.97 to 0.993 with 1, 0.995 to 0.999 with 1.5, 0.999 with 2."""
+_BILINEAR = ResizeOptions(resize_alg=ResizeAlg.convolution(FilterType.bilinear))
+"""Pillow's bilinear filter within a level of 255, by the processor's vector instructions: a fifth
+of Pillow's time. As wide as what one new pixel covers: it antialiases."""
+
+
+def decode_picture(
+    data: bytes | bytearray | memoryview,
+    spec: ImageInput,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    scaled: bool = True,
+    whole: bool = False,
+) -> NDArray[np.uint8]:
+    """Decode a picture, cut its centre square out and resize that.
+
+    The crop comes before the resize: the result is the same, and a picture of 1 × 10⁷
+    pixels never grows.
+
+    Args:
+        data: the bytes of a JPEG, PNG, WebP or GIF.
+        spec: the tower's size and crop.
+        max_pixels: refused above, before any pixel is decoded.
+        scaled: let a large JPEG be decoded at a fraction of its size.
+        whole: squeeze the whole picture into the square instead of cutting the centre out.
+
+    Returns:
+        ``(size, size, 3)`` uint8.
+
+    Raises:
+        BadPicture: not a picture of a known format, or a damaged one.
+        TooLarge: more than ``max_pixels``.
+    """
+    least = math.ceil(_SPARE * spec.size / spec.crop) if scaled else None
+    picture = upright_picture(data, max_pixels=max_pixels, least_side=least)
+    if not whole:
+        # Not resize's own box: beyond that, the filter would still see the picture.
+        picture = picture.crop(centre_box(picture.width, picture.height, spec.crop))
+    resized = Image.new("RGB", (spec.size, spec.size))
+    Resizer().resize_pil(picture, resized, _BILINEAR)
+    return np.asarray(resized)
+
+
+def normalise_picture(
+    pixels: NDArray[np.uint8], spec: ImageInput, out: NDArray[np.float32]
+) -> None:
+    """``(size, size, 3)`` uint8 → ``(pixels / 255 - mean) / std``, ``(3, size, size)``.
+
+    Args:
+        pixels: from ``decode_picture``.
+        spec: the tower's mean and standard deviation.
+        out: ``(3, size, size)`` float32, which is written.
+    """
+    std = np.array(spec.std, dtype=np.float32).reshape(3, 1, 1)
+    mean = np.array(spec.mean, dtype=np.float32).reshape(3, 1, 1)
+    # By channel first, while a level is one byte and not four.
+    levels = np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    np.multiply(levels, 1 / (255 * std), out=out)
+    np.subtract(out, mean / std, out=out)
+
+
+def prepare_picture(
+    data: bytes | bytearray | memoryview,
+    spec: ImageInput,
+    out: NDArray[np.float32],
+    *,
+    max_pixels: int = MAX_PIXELS,
+) -> None:
+    """``decode_picture``, then ``normalise_picture`` into ``out (3, size, size)`` float32.
+
+    Raises:
+        BadPicture: not a picture of a known format, or a damaged one.
+        TooLarge: more than ``max_pixels``.
+    """
+    normalise_picture(decode_picture(data, spec, max_pixels=max_pixels), spec, out)
+
+
+def prepare_pictures(
+    pictures: Sequence[NDArray[np.uint8]], spec: ImageInput
+) -> NDArray[np.float32]:
+    """``normalise_picture`` of each ``(size, size, 3)`` uint8 → ``(N, 3, size, size)``."""
+    batch: NDArray[Any] = np.empty((len(pictures), 3, spec.size, spec.size), dtype=np.float32)
+    for pixels, row in zip(pictures, batch, strict=True):
+        normalise_picture(pixels, spec, row)
+    return batch
+
+
+def centre_box(width: int, height: int, crop: float) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of the centre square, ``crop`` of the short side long."""
+    side = max(1, round(min(height, width) * crop))
+    left, top = (width - side) // 2, (height - side) // 2
+    return left, top, left + side, top + side
+
+
+class Tokenizer:
+    """A ``tokenizer.json``, truncating to ``max_tokens`` and padding to the longest."""
+
+    def __init__(self, path: Path, max_tokens: int, pad_token_id: int = 0) -> None:
+        data = path.read_bytes()
+        self.digest = hashlib.sha256(data).hexdigest()
+        """SHA-256 of the file: texts are cached by what reads them."""
+        self._pad_token_id = pad_token_id
+        self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        self._tokenizer.enable_truncation(max_tokens)
+        # The file may ask for a fixed length, which would cost every short title.
+        self._tokenizer.no_padding()
+        model = orjson.loads(data)["model"]
+        name = model.get("unk_token")
+        self._unknown = model.get("unk_id") if name is None else self._tokenizer.token_to_id(name)
+        self._special = frozenset(self._encode([""])[0])
+
+    def tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, not padded; none of a text that cannot be read.
+
+        An empty text gives the special tokens alone.
+        """
+        rows = self._encode(texts)
+        return [[] if self._unknown_share(row) == 1 else row for row in rows]
+
+    def unknown_shares(self, texts: Sequence[str]) -> list[float]:
+        """Share of each text's tokens that the vocabulary lacks; 1 for one that cannot be read.
+
+        Signs and digits between unknown words do not tell products apart: unless a known token
+        has a letter, the text cannot be read. A text without unknown tokens always can.
+        """
+        return [self._unknown_share(row) for row in self._encode(texts)]
+
+    def batch(self, texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Tokenize in one call and pad to the longest of at least one text, each readable."""
+        return pad_tokens(self.tokens(texts), self._pad_token_id)
+
+    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+        return [row.ids for row in self._tokenizer.encode_batch_fast(list(texts))]
+
+    def _unknown_share(self, row: Sequence[int]) -> float:
+        unknown = row.count(self._unknown)
+        if not unknown:
+            return 0.0
+        known = {*row} - self._special - {self._unknown}
+        if not any(letter.isalpha() for token in known for letter in self._name(token)):
+            return 1.0
+        return unknown / sum(token not in self._special for token in row)
+
+    def _name(self, token: int) -> str:
+        return self._tokenizer.id_to_token(token) or ""
+
+
+def pad_tokens(
+    rows: Sequence[Sequence[int]], pad_token_id: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Lay rows of token ids side by side.
+
+    Args:
+        rows: at least one, each from ``Tokenizer.tokens``.
+        pad_token_id: fills the shorter ones up.
+
+    Returns:
+        ``input_ids`` and ``attention_mask``, each ``(len(rows), longest)`` int64.
+    """
+    lengths = np.fromiter((len(row) for row in rows), dtype=np.int64, count=len(rows))
+    attention_mask = np.arange(lengths.max()) < lengths[:, None]
+    input_ids = np.full(attention_mask.shape, pad_token_id, dtype=np.int64)
+    for padded, row in zip(input_ids, rows, strict=True):
+        padded[: len(row)] = row
+    return input_ids, attention_mask.astype(np.int64)
+
+
+def attribute_row(product: Product, spec: AttributeInput) -> list[int]:
+    """One row of the ``attributes`` input, in the order of ``ATTRIBUTE_COLUMNS``.
+
+    Returns:
+        Bucket numbers in ``1 … buckets - 1``; 0 where the product has no such attribute.
+    """
+    levels = category_levels(product.product_type)
+    colors = split_values(product.color)
+    materials = split_values(product.material)
+    values = (
+        levels[0] if levels else None,
+        " > ".join(levels) or None,
+        product.brand,
+        colors[0] if colors else None,
+        colors[1] if len(colors) > 1 else None,
+        materials[0] if materials else None,
+        materials[1] if len(materials) > 1 else None,
+        product.size,
+    )
+    row = [_bucket(column, value, spec.buckets) for column, value in enumerate(values)]
+    row.append(_price_bin(product.price, spec))
+    return row
+
+
+def price_edges(prices: Sequence[float], bins: int) -> tuple[float, ...]:
+    """Edges that split the known prices into at most ``bins`` bins of equal count."""
+    known = np.asarray(prices, dtype=np.float64)
+    known = known[np.isfinite(known)]
+    if known.size == 0:
+        return ()
+    inner = np.linspace(0, 1, bins + 1)[1:-1]
+    return tuple(float(edge) for edge in np.unique(np.quantile(known, inner)))
+
+
+def _bucket(column: int, value: str | None, buckets: int) -> int:
+    folded = " ".join(value.lower().split()) if value else ""
+    if not folded:
+        return 0
+    return zlib.crc32(f"{column}={folded}".encode()) % (buckets - 1) + 1
+
+
+def _price_bin(price: float | None, spec: AttributeInput) -> int:
+    if price is None:
+        return 0
+    return min(bisect_right(spec.price_edges, price) + 1, spec.buckets - 1)

@@ -1,0 +1,1 @@
+"""Pages, plots and tables for evaluation, load tests, tuning, rollouts and benchmarks."""

@@ -1,0 +1,287 @@
+"""One success metric at one look: what is known of it, and what that says.
+
+A metric is judged by its confidence sequence. Where fewer than ``LEAST_ACTIVE_UNITS`` of a variant
+did it, units are counted instead. Control is as large as the challenger and assignment is a coin,
+so of the units that did it each is the challenger's with a probability of one half, if the
+versions are equal. That is tested exactly, at every look (``shares``): a challenger that nobody
+clicks in is worse, though a ratio to zero has no interval. Nothing is assumed of what a unit does,
+or how often; only that units are assigned independently of each other.
+
+``alpha`` is shared by both tests: ``COUNTS_SHARE`` of it for the counts, either way.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from newshelf.rollout.metrics import (
+    LEAST_ACTIVE_UNITS,
+    METRICS,
+    cap_of,
+    compare,
+    preference,
+    relative,
+)
+from newshelf.rollout.off_policy import effective_sample_size
+from newshelf.rollout.plan import Plan, SuccessMetric
+from newshelf.rollout.sequential import half_width, log_evidence_above, needed_information, p_value
+from newshelf.store.records import Observation
+
+Verdict = Literal["better", "worse", "undecided", "unknown"]
+Silence = Literal["", "control", "challenger", "both"]
+
+COUNTS_SHARE = 0.1
+"""Of a metric's alpha. Evidence from counts doubles with each unit, so a small share costs three
+units, and the sequence keeps nearly all of its power."""
+
+
+@dataclass(frozen=True)
+class MetricResult:
+    """A metric in both variants."""
+
+    metric: str
+    direction: str
+    control: float
+    """The metric there, after capping and CUPED; nan while unknown. Of ``preference``, 1/2."""
+    challenger: float
+    effect: float
+    """challenger / control - 1; of ``preference``, its distance from 1/2. nan while unknown."""
+    low: float
+    """Lower end of the confidence sequence of the effect."""
+    high: float
+    p: float
+    """Anytime-valid, of "no effect"; 1 while unknown."""
+    verdict: Verdict
+    """``better`` when the sequence lies above the margin (below it, for a decrease), ``worse``
+    when it lies on the other side, or the counts do; ``unknown`` where it cannot be computed."""
+    information: float
+    """1 / variance, so far."""
+    planned_information: float
+    """At which the minimum effect is found with the planned power."""
+    silence: Silence = ""
+    """The variants in which nobody did it."""
+    reason: str = ""
+    """In words, what was counted, or why nothing is known; empty where there is an interval."""
+    capped: int = 0
+    """Units that count for no more than the plan's ``cap_quantile``."""
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """Units that did it, of all."""
+
+    control: int
+    control_units: int
+    challenger: int
+    challenger_units: int
+    silence: Silence
+    few: bool
+    """Whether they are too few for an interval."""
+
+
+@dataclass(frozen=True)
+class _Estimate:
+    """``value`` is on the scale on which it is nearly normal, and 0 means no effect."""
+
+    control: float
+    challenger: float
+    value: float
+    variance: float
+    effective_units: float
+    capped: int = 0
+
+
+def measure_all(plan: Plan, observation: Observation) -> list[MetricResult]:
+    """Every success metric of the plan, in its order; one that cannot be computed is unknown."""
+    alpha = plan.alpha / len(plan.success)
+    return [_measure(one, plan, observation, alpha) for one in plan.success]
+
+
+def _measure(
+    success: SuccessMetric, plan: Plan, observation: Observation, alpha: float
+) -> MetricResult:
+    scale = _POINTS if success.metric == "preference" else _LOGARITHM
+    sign = -1 if success.direction == "decrease" else 1
+    wanted = abs(scale.inward(sign * success.minimum_effect))
+    margin = abs(scale.inward(-success.margin))
+    for_counts, alpha = COUNTS_SHARE * alpha, (1 - COUNTS_SHARE) * alpha
+    planned = needed_information(wanted + margin, alpha=alpha, power=plan.power)
+    counts = scale.counts(success, observation)
+    if counts.few:
+        return _by_counts(success, counts, for_counts, planned)
+    try:
+        estimate = scale.estimate(success, observation, plan.cap_quantile)
+        if estimate is None:
+            raise ValueError("the units are all alike, or their sums are too large")
+        if estimate.effective_units < LEAST_ACTIVE_UNITS:
+            reason = "a few units have most of it, so there is no interval yet"
+            return _without_interval(success, counts, planned, "undecided", reason)
+        value, variance = estimate.value, estimate.variance
+        information = 1 / variance
+        width = half_width(variance, information, tuned_at=planned, alpha=alpha)
+        p = p_value(value, variance, information, tuned_at=planned, alpha=alpha)
+        if not (math.isfinite(width) and math.isfinite(information)):
+            raise ValueError("the units are nearly all alike")
+    # Whatever was sent as feedback, the guardrails must be judged.
+    except (ArithmeticError, ValueError) as error:
+        reason = f"it cannot be computed: {error}"
+        return _without_interval(success, counts, planned, "unknown", reason)
+    low, high = value - width, value + width
+    worst, best = sorted((sign * low, sign * high))
+    return MetricResult(
+        success.metric,
+        success.direction,
+        estimate.control,
+        estimate.challenger,
+        effect=scale.outward(value),
+        low=scale.outward(low),
+        high=scale.outward(high),
+        p=float(p),
+        verdict="better" if worst > -margin else "worse" if best < -margin else "undecided",
+        information=information,
+        planned_information=planned,
+        capped=estimate.capped,
+    )
+
+
+def _by_counts(
+    success: SuccessMetric, counts: _Counts, alpha: float, planned: float
+) -> MetricResult:
+    """Compare the units that did it, of which each is the challenger's by a coin."""
+    did = counts.control + counts.challenger
+    margin = success.margin
+    if success.metric == "preference":
+        most_control, most_challenger = 0.5 + margin, 0.5
+    else:
+        most_control, most_challenger = 1 / (2 - margin), (1 + margin) / (2 + margin)
+    fewer = float(log_evidence_above(counts.control, did, most_control))
+    more = float(log_evidence_above(counts.challenger, did, most_challenger))
+    falling = success.direction == "decrease"
+    harm = more if falling else fewer
+    threshold = math.log(2 / alpha)
+    reason = (
+        f"units that {_DID[success.metric]}: {counts.challenger} of {counts.challenger_units} for "
+        f"the challenger, {counts.control} of {counts.control_units} for control"
+    )
+    verdict: Verdict = "undecided"
+    # Silence is harm in the challenger alone, and only where more is better.
+    if counts.silence == "control" or (counts.silence and falling):
+        if max(fewer, more) >= threshold:
+            verdict = "unknown"
+            reason += f": {counts.silence} is silent; is its feedback sent?"
+    elif harm >= threshold:
+        verdict = "worse"
+    p = min(1.0, 2 * math.exp(-max(fewer, more, 0.0)))
+    return _without_interval(success, counts, planned, verdict, reason, p)
+
+
+def _without_interval(
+    success: SuccessMetric,
+    counts: _Counts,
+    planned: float,
+    verdict: Verdict,
+    reason: str,
+    p: float = 1.0,
+) -> MetricResult:
+    return MetricResult(
+        success.metric,
+        success.direction,
+        control=math.nan,
+        challenger=math.nan,
+        effect=math.nan,
+        low=-math.inf,
+        high=math.inf,
+        p=p,
+        verdict=verdict,
+        information=0.0,
+        planned_information=planned,
+        silence=counts.silence,
+        reason=reason,
+    )
+
+
+_DID = {
+    "ctr": "clicked",
+    "cvr": "bought",
+    "revenue_per_unit": "brought revenue",
+    "ndcg": "clicked",
+    "preference": "clicked more of it",
+}
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """How effects are reported, how they are computed, and from what."""
+
+    inward: Callable[[float], float]
+    outward: Callable[[float], float]
+    estimate: Callable[[SuccessMetric, Observation, float], _Estimate | None]
+    counts: Callable[[SuccessMetric, Observation], _Counts]
+
+
+def _lift(success: SuccessMetric, seen: Observation, cap_quantile: float) -> _Estimate | None:
+    if not {"control", "challenger"} <= seen.totals.keys():
+        return None
+    control, challenger = seen.totals["control"], seen.totals["challenger"]
+    lift = compare(METRICS[success.metric], control, challenger, cap_quantile=cap_quantile)
+    if lift is None:
+        return None
+    return _Estimate(
+        lift.control,
+        lift.challenger,
+        lift.log,
+        lift.variance,
+        lift.effective_units,
+        lift.capped,
+    )
+
+
+def _active(success: SuccessMetric, seen: Observation) -> _Counts:
+    metric = METRICS[success.metric]
+    did, units = [0, 0], [0, 0]
+    for place, variant in enumerate(("control", "challenger")):
+        if totals := seen.totals.get(variant):
+            did[place] = int((metric.columns(totals)[0] != 0).sum())
+            units[place] = len(totals)
+    silence = _silence(did[0] > 0, did[1] > 0)
+    return _Counts(did[0], units[0], did[1], units[1], silence, min(did) < LEAST_ACTIVE_UNITS)
+
+
+def _silence(control: bool, challenger: bool) -> Silence:
+    if control:
+        return "" if challenger else "challenger"
+    return "control" if challenger else "both"
+
+
+def _credits(_: SuccessMetric, seen: Observation, cap_quantile: float) -> _Estimate | None:
+    found = preference(seen.credits, cap_quantile=cap_quantile)
+    if found is None:
+        return None
+    share, variance = found
+    clicked = seen.credits["challenger"] + seen.credits["control"]
+    effective = effective_sample_size(np.minimum(clicked, cap_of(clicked, cap_quantile)))
+    return _Estimate(0.5, share, share - 0.5, variance, effective)
+
+
+def _preferring(_: SuccessMetric, seen: Observation) -> _Counts:
+    """Shoppers with more clicks for one team: equal rankings win each by a coin."""
+    if not seen.credits:
+        return _Counts(0, 0, 0, 0, "both", few=True)
+    won, lost = seen.credits["challenger"], seen.credits["control"]
+    silence = _silence(bool(lost.any()), bool(won.any()))
+    clicked = int(((won > 0) | (lost > 0)).sum())
+    return _Counts(
+        control=int((lost > won).sum()),
+        control_units=len(lost),
+        challenger=int((won > lost).sum()),
+        challenger_units=len(won),
+        silence=silence,
+        few=clicked < LEAST_ACTIVE_UNITS or silence != "",
+    )
+
+
+_LOGARITHM = _Scale(math.log1p, relative, _lift, _active)
+_POINTS = _Scale(float, float, _credits, _preferring)

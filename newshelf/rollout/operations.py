@@ -1,0 +1,319 @@
+"""The rollouts of one controller, for those who look and command.
+
+Begins a rollout, or refuses it with nothing changed.
+
+A person's command on a rollout, written down if it fits.
+
+What a person may do with a rollout, as pure steps from state to state.
+
+Removes old answers and events, but none by which a rollout is still judged.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+from newshelf.errors import RolloutError, SettingsError, SetupError
+from newshelf.rollout.assignment import new_salt
+from newshelf.rollout.history import Snapshot, read_snapshot
+from newshelf.rollout.plan import Plan
+from newshelf.rollout.state import OVER, Phase, RolloutState, draft, split_of
+from newshelf.rollout.versions import TorchServeVersions, Versions, find_archive
+from newshelf.server.controller import ControllerPlan, read_controller_plan
+from newshelf.store.prune import Pruned
+from newshelf.store.rollouts import RolloutRow
+from newshelf.store.store import EventStore
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""It is part of file names and of pages."""
+_LEASE = "start of a rollout"
+_LEASE_S = 30.0
+
+
+def start_rollout(
+    store: EventStore,
+    versions: Versions,
+    model_store: Path,
+    plan: Plan,
+    name: str,
+    *,
+    clock: Callable[[], datetime],
+) -> RolloutState:
+    """Write down a new rollout; a controller then loads the challenger, checks it and goes on.
+
+    Args:
+        store: keeps it.
+        versions: the model server, which must serve the plan's control.
+        model_store: must hold the challenger's archive.
+        plan: what to do.
+        name: another one than any before.
+        clock: the time now, with its time zone.
+
+    Raises:
+        RolloutError: the name cannot be used, a version is not there, control is not what is
+            served, or another rollout is under way.
+        ServerError: the model server does not answer.
+        SettingsError: there is a rollout of this name.
+    """
+    if not _NAME.fullmatch(name):
+        raise RolloutError(
+            f"{name!r} is no name for a rollout: give up to 64 letters, digits, dots, dashes and "
+            "underscores"
+        )
+    for version in (plan.control, plan.challenger):
+        find_archive(model_store, version)
+    served = versions.default()
+    if served != plan.control:
+        raise RolloutError(
+            f"the plan's control is {plan.control}, but {served} is served: a challenger is "
+            f"compared with what shoppers see now. Write control: {served!r}"
+        )
+    # Two starts at once would each see no other.
+    if not store.acquire_lease(_LEASE, name, _LEASE_S):
+        raise RolloutError("another rollout is being started; try again")
+    try:
+        _refuse_second(store)
+        state = draft(name, new_salt(), clock())
+        store.create_rollout(name, plan.model_dump_json(), state.model_dump_json(), None)
+    finally:
+        store.release_lease(_LEASE, name)
+    return state
+
+
+def _refuse_second(store: EventStore) -> None:
+    for row in store.rollouts():
+        state = RolloutState.model_validate_json(row.state)
+        if state.phase not in OVER:
+            raise RolloutError(
+                f"rollout {row.name} is under way ({state.phase}): its control must not change "
+                "meanwhile; wait for it, or ./run rollout abort it"
+            )
+
+
+Command = Literal["start", "pause", "resume", "promote", "abort"]
+
+_Change = dict[str, Any]
+_ALLOWED: Mapping[Command, tuple[Phase, ...]] = {
+    "start": ("draft",),
+    "pause": ("shadow", "ramp", "promoting"),
+    "resume": ("paused",),
+    "promote": ("ramp", "paused"),
+    "abort": ("draft", "shadow", "ramp", "paused", "promoting", "promoted"),
+}
+"""In which phases each can be given."""
+
+
+def command(name: Command, plan: Plan, state: RolloutState, at: datetime) -> RolloutState:
+    """The state after a command.
+
+    Args:
+        name: what a person wants.
+        plan: of this rollout.
+        state: where it stands.
+        at: now, with its time zone.
+
+    Raises:
+        RolloutError: the command does not fit the phase.
+    """
+    allowed = _ALLOWED[name]
+    from_shadow = name == "promote" and state.serving == "shadow"
+    if state.phase not in allowed or from_shadow:
+        hint = (
+            "no shopper has seen the challenger yet; resume, and wait for the ramp"
+            if from_shadow
+            else f"{name} is for {', '.join(allowed)}"
+        )
+        raise RolloutError(f"cannot {name} {state.rollout}: it is {_doing(state)}; {hint}")
+    change = COMMANDS[name](plan, state)
+    quiet = {"resumes_to": None, "raised": ()}
+    return state.model_copy(update=quiet | change | {"since": at, "revision": state.revision + 1})
+
+
+def _doing(state: RolloutState) -> str:
+    return f"paused in {state.resumes_to}" if state.phase == "paused" else state.phase
+
+
+def _start(plan: Plan, _: RolloutState) -> _Change:
+    return {"phase": "shadow" if plan.shadow else "ramp", "reason": "started"}
+
+
+def _pause(_: Plan, state: RolloutState) -> _Change:
+    return {"phase": "paused", "resumes_to": state.phase, "reason": "paused by hand"}
+
+
+def _resume(_: Plan, state: RolloutState) -> _Change:
+    accepted = _accepting(state, state.raised)
+    return {"phase": state.resumes_to, "accepted": accepted, "reason": "resumed by hand"}
+
+
+def _promote(plan: Plan, state: RolloutState) -> _Change:
+    accepted = _accepting(state, [one.metric for one in plan.success])
+    return {"phase": "promoting", "accepted": accepted, "reason": "promoted by hand"}
+
+
+def _accepting(state: RolloutState, more: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys([*state.accepted, *more]))
+
+
+def _abort(_: Plan, state: RolloutState) -> _Change:
+    # The default version has changed already, so it has to be changed back.
+    phase = "rolling_back" if state.phase == "promoted" else "aborted"
+    return {"phase": phase, "reason": "aborted by hand"}
+
+
+COMMANDS: Mapping[Command, Callable[[Plan, RolloutState], _Change]] = {
+    "start": _start,
+    "pause": _pause,
+    "resume": _resume,
+    "promote": _promote,
+    "abort": _abort,
+}
+"""What each changes."""
+
+
+_ATTEMPTS = 5
+
+
+def change_rollout(
+    store: EventStore, name: str, wanted: Command, *, clock: Callable[[], datetime]
+) -> RolloutState:
+    """Give a command; the controller acts on it at its next look.
+
+    Args:
+        store: keeps the rollout.
+        name: of the rollout.
+        wanted: what a person wants.
+        clock: the time now, with its time zone.
+
+    Returns:
+        The new state.
+
+    Raises:
+        RolloutError: the command does not fit, another rollout stands on this one, or the
+            rollout keeps changing.
+        SettingsError: there is no such rollout.
+    """
+    for _ in range(_ATTEMPTS):
+        row = store.rollout(name)
+        plan = Plan.model_validate_json(row.plan)
+        state = RolloutState.model_validate_json(row.state)
+        changed = command(wanted, plan, state, clock())
+        if state.phase == "promoted":
+            _refuse_below(store, name, plan.challenger)
+        split = split_of(plan, changed)
+        if store.replace_state(
+            name, row.revision, changed.model_dump_json(), split, changed.reason
+        ):
+            return changed
+    raise RolloutError(f"rollout {name} keeps changing; try again")
+
+
+def _refuse_below(store: EventStore, name: str, promoted: str) -> None:
+    """Going back takes away the control of those that were begun afterwards."""
+    rows = store.rollouts()
+    later = rows[[row.name for row in rows].index(name) + 1 :]
+    for row in later:
+        phase = RolloutState.model_validate_json(row.state).phase
+        if phase in {"rolled_back", "aborted"}:
+            continue
+        first = "roll it back" if phase == "promoted" else "abort it"
+        raise RolloutError(
+            f"rollout {row.name} ({phase}) began with {promoted}, which {name} promoted: {first} "
+            "first"
+        )
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """What the verbs do. A name of None means the last rollout."""
+
+    store: EventStore
+    plan: ControllerPlan
+
+    def start(self, plan: Plan, name: str) -> RolloutState:
+        """See ``start_rollout``."""
+        there = self.plan
+        versions = TorchServeVersions(there.torchserve, there.model_store, there.question)
+        return start_rollout(self.store, versions, there.model_store, plan, name, clock=_now)
+
+    def change(self, name: str | None, wanted: Command) -> RolloutState:
+        """See ``change_rollout``."""
+        return change_rollout(self.store, self.row(name).name, wanted, clock=_now)
+
+    def row(self, name: str | None) -> RolloutRow:
+        """One rollout.
+
+        Raises:
+            SettingsError: there is none.
+        """
+        if name is not None:
+            return self.store.rollout(name)
+        rows = self.store.rollouts()
+        if not rows:
+            raise SettingsError("there was no rollout yet; ./run rollout start PLAN.yaml")
+        return rows[-1]
+
+    def last_look(self, name: str | None) -> tuple[datetime, Snapshot] | None:
+        """What the controller saw last; None before its first look."""
+        kept = self.store.last_look(self.row(name).name)
+        return None if kept is None else read_snapshot(kept)
+
+
+@contextmanager
+def open_rollouts(plan_file: Path) -> Iterator[Rollouts]:
+    """Open what a controller works on.
+
+    Args:
+        plan_file: of the controller.
+
+    Raises:
+        SettingsError: there is no controller, or its store cannot be opened.
+    """
+    plan = read_controller_plan(plan_file)
+    with EventStore.open(plan.store_url) as store:
+        yield Rollouts(store, plan)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def prune_events(
+    store: EventStore,
+    before: datetime,
+    *,
+    covariate_days: float,
+    force: bool = False,
+    on_removed: Callable[[int], None],
+) -> Pruned:
+    """Remove what happened before a moment. Rollouts, their journal and looks are kept.
+
+    Args:
+        store: also while gateways write to it.
+        before: with its time zone.
+        covariate_days: how long before a rollout its shoppers are looked at.
+        force: also if the clock may be wrong.
+        on_removed: told how many rows each transaction has removed.
+
+    Raises:
+        RolloutError: a rollout under way needs some of it; nothing was removed.
+        SetupError: the clock may have jumped ahead; nothing was removed.
+    """
+    doubt = None if force else store.clock_doubt(before, datetime.now(UTC))
+    if doubt is not None:
+        raise SetupError(
+            f"nothing is removed before {before:%Y-%m-%d %H:%M} UTC: {doubt}. If this machine's "
+            "clock is right, give --force"
+        )
+    for row in store.rollouts():
+        needed = row.created_at - timedelta(days=covariate_days)
+        if RolloutState.model_validate_json(row.state).phase not in OVER and before > needed:
+            raise RolloutError(
+                f"rollout {row.name} is judged by what happened since {needed:%Y-%m-%d %H:%M} UTC: "
+                "keep it until the rollout is over"
+            )
+    return store.prune(before, on_removed)

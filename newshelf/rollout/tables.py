@@ -1,0 +1,167 @@
+"""An analysis in words, by table: shared by the terminal and the page.
+
+Where a rollout stands, in a terminal.
+"""
+
+import math
+from collections.abc import Sequence
+from datetime import datetime
+
+from rich.console import Console
+from rich.markup import escape
+
+from newshelf.report.tables import print_figures
+from newshelf.rollout.analysis import Analysis
+from newshelf.rollout.findings import percent
+from newshelf.rollout.guardrails import GuardrailResult
+from newshelf.rollout.history import Snapshot
+from newshelf.rollout.metric_results import MetricResult
+from newshelf.rollout.plan import Plan
+from newshelf.rollout.state import PHASES, RolloutState
+from newshelf.store.rollouts import RolloutRow
+
+Rows = Sequence[Sequence[str]]
+
+METRIC_HEADER = ("metric", "control", "challenger", "effect", "interval", "p", "information", "")
+GUARDRAIL_HEADER = ("guardrail", "control", "challenger", "at least", "allowed", "")
+SIGNAL_HEADER = ("signal", "control", "challenger", "allowed", "")
+_UNKNOWN = "–"
+_LEAST_P = 0.0001
+
+
+def metric_rows(analysis: Analysis) -> Rows:
+    """Per success metric: both variants, the effect with its confidence sequence, the verdict."""
+    return [_metric(one) for one in analysis.metrics]
+
+
+def guardrail_rows(analysis: Analysis) -> Rows:
+    """Per guardrail: both variants, what the challenger's is at least, and what is allowed."""
+    return [
+        (
+            f"{one.metric} ({one.kind.replace('_', ' ')})",
+            _measure(one, one.control),
+            _measure(one, one.challenger),
+            _measure(one, one.low),
+            _measure(one, one.allowed),
+            "broken" if one.failed else "kept",
+        )
+        for one in analysis.guardrails
+    ]
+
+
+def signal_rows(analysis: Analysis) -> Rows:
+    """Per signal: products shown by both variants."""
+    return [
+        (
+            one.metric,
+            _number(one.control, ".0f"),
+            _number(one.challenger, ".0f"),
+            f"{one.least_of_control:.0%} of control",
+            "raised" if one.raised else "quiet",
+        )
+        for one in analysis.signals
+    ]
+
+
+def check_lines(analysis: Analysis) -> Sequence[str]:
+    """Whether the experiment itself can be believed."""
+    ratio = analysis.sample_ratio
+    believed = "a mismatch" if ratio.mismatch else "as it should be"
+    return (
+        f"units since the rollout began: {ratio.control} control, {ratio.challenger} challenger "
+        f"(sample ratio {believed}, p = {ratio.sequential_p:.3g})",
+        f"units in this step: {analysis.control_units} control, {analysis.challenger_units} "
+        "challenger",
+        f"requests in this step: {analysis.control_requests} control, "
+        f"{analysis.challenger_requests} challenger",
+        f"units that saw both: {analysis.double_exposed}",
+        *(
+            f"unit {one.unit} has {one.share:.0%} of the answers of {one.variant}: if it is no "
+            "shopper, name it in the next plan's overrides, and it is not counted"
+            for one in analysis.heavy_units
+        ),
+    )
+
+
+def _metric(one: MetricResult) -> Sequence[str]:
+    effect, low, high = (_effect(one, value) for value in (one.effect, one.low, one.high))
+    interval = one.reason or (_UNKNOWN if math.isnan(one.effect) else f"{low} … {high}")
+    return (
+        one.metric,
+        _number(one.control, ".4g"),
+        _number(one.challenger, ".4g"),
+        effect,
+        interval,
+        f"{one.p:.4f}" if one.p >= _LEAST_P else f"< {_LEAST_P}",
+        f"{one.information / one.planned_information:.0%} of planned",
+        f"{one.verdict}, {one.capped} units capped" if one.capped else one.verdict,
+    )
+
+
+def _effect(one: MetricResult, value: float) -> str:
+    if math.isnan(value):
+        return _UNKNOWN
+    return f"{value:+.3f}" if one.metric == "preference" else f"{percent(value)}%"
+
+
+def _measure(one: GuardrailResult, value: float) -> str:
+    return _number(value, ".1f") + " ms" if one.metric == "p99_ms" else _number(value, ".2%")
+
+
+def _number(value: float, form: str) -> str:
+    return format(value, form) if math.isfinite(value) else _UNKNOWN
+
+
+def show_rollout(console: Console, row: RolloutRow, look: tuple[datetime, Snapshot] | None) -> None:
+    """Print it.
+
+    Args:
+        console: where to.
+        row: of the store.
+        look: the controller's last one.
+    """
+    plan = Plan.model_validate_json(row.plan)
+    state = RolloutState.model_validate_json(row.state)
+    console.print(f"[bold]{escape(row.name)}[/]: {_phase(state)}")
+    console.print(f"  {PHASES[state.phase]}")
+    console.print(f"  control {plan.control}, challenger {plan.challenger}", markup=False)
+    console.print(f"  since {state.since.astimezone():%Y-%m-%d %H:%M:%S}: ", end="")
+    console.print(state.reason, markup=False)
+    console.print(f"  {_share(row, plan, state)}")
+    if look is None:
+        console.print("  the controller has not looked at it yet")
+        return
+    at, seen = look
+    console.print(f"  seen at {at.astimezone():%H:%M:%S}: {seen.outcome}, ", end="")
+    console.print(seen.reason, markup=False)
+    if not seen.versions_ready:
+        console.print("  a version did not answer: the controller's log says which")
+    if seen.shadow:
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in seen.shadow.items())
+        console.print(f"  copies: {shown}")
+    if seen.analysis is not None:
+        _table(console, METRIC_HEADER, metric_rows(seen.analysis))
+        _table(console, GUARDRAIL_HEADER, guardrail_rows(seen.analysis))
+        _table(console, SIGNAL_HEADER, signal_rows(seen.analysis))
+        for line in check_lines(seen.analysis):
+            console.print(f"  {line}", markup=False)
+
+
+def _phase(state: RolloutState) -> str:
+    return f"paused in {state.resumes_to}" if state.phase == "paused" else state.phase
+
+
+def _share(row: RolloutRow, plan: Plan, state: RolloutState) -> str:
+    if row.split is None:
+        return "no unit is split"
+    if row.split.shadow:
+        return "every request is copied to the challenger, and none is answered by it"
+    step = f"step {state.step + 1} of {len(plan.ramp)}"
+    return (
+        f"{step}: {100 * row.split.share:g} % of the units see the challenger, as many are control"
+    )
+
+
+def _table(console: Console, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    if rows:
+        print_figures(console, header, rows, left=(0, len(header) - 1))

@@ -1,0 +1,1 @@
+"""Alembic's scripts; ``newshelf.store.database`` runs them."""

@@ -1,0 +1,186 @@
+"""Keeps writes on this machine while the event store cannot take them.
+
+One SQLite file that all processes of a gateway share: a commit that was cut off is undone by
+SQLite itself, and what a dead process left is replayed by any other.
+"""
+
+import logging
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ValidationError
+
+from newshelf.errors import InvalidField, Unavailable
+from newshelf.store.aggregates import ShadowAnswer
+from newshelf.store.database import use_log
+from newshelf.store.records import Exposure, Feedback, Outcome
+from newshelf.store.write import WriteBatch
+
+_LOG = logging.getLogger(__name__)
+_KINDS: dict[str, type[BaseModel]] = {
+    "exposures": Exposure,
+    "shadow": ShadowAnswer,
+    "feedback": Feedback,
+}
+"""Fields of ``Writes``, in the order of their replay: answers before what names them."""
+_ROWS = 100
+"""Of one replay."""
+_PAGE_BYTES = 4096
+_BUSY_S = 5.0
+_KEPT: frozenset[Outcome] = frozenset({"stored", "duplicate", "unjoined"})
+_TABLE = """
+CREATE TABLE IF NOT EXISTS spool (id INTEGER PRIMARY KEY, kind TEXT NOT NULL, body TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS spool_kind ON spool (kind, id);
+"""
+
+Write = Callable[[WriteBatch], list[Outcome]]
+
+
+class Spool:
+    """The file of one gateway, for every thread and process.
+
+    Args:
+        path: of the file, made when it is needed; best on another disk than the event store.
+        max_bytes: of the file.
+    """
+
+    def __init__(self, path: Path, max_bytes: int) -> None:
+        self._path = path
+        self._pages = max(8, max_bytes // _PAGE_BYTES)
+        self._local = threading.local()
+
+    def check(self) -> None:
+        """Set a damaged file aside, so that a new one is made; for one process, at its start.
+
+        Raises:
+            Unavailable: the file cannot be opened.
+        """
+        if not self._path.exists():
+            return
+        try:
+            connection = self._connection()
+            (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            if found == "ok":
+                return
+            connection.close()
+        except (sqlite3.OperationalError, OSError) as error:
+            raise self._unusable(error) from error
+        except sqlite3.DatabaseError as error:
+            found = str(error)
+        self._local = threading.local()
+        aside = self._path.with_name(f"{self._path.name}.damaged")
+        _LOG.error("the spool %s is damaged (%s); it is kept as %s", self._path, found, aside)
+        self._path.rename(aside)
+        for suffix in ("-wal", "-shm"):
+            self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+
+    def write(self, writes: WriteBatch) -> list[Outcome]:
+        """Append all of it and wait for the disk, or append nothing.
+
+        Raises:
+            Unavailable: the file is full, or cannot be written.
+        """
+        rows = [(kind, row.model_dump_json()) for kind in _KINDS for row in getattr(writes, kind)]
+        self._change("INSERT INTO spool (kind, body) VALUES (?, ?)", rows)
+        return ["spooled"] * len(writes.feedback)
+
+    def probe(self) -> None:
+        """Write and remove a row; errors as of ``write``."""
+        self._change("INSERT INTO spool (kind, body) VALUES ('probe', ?)", [("x" * _PAGE_BYTES,)])
+        self._change("DELETE FROM spool WHERE kind = ?", [("probe",)])
+
+    def holds(self, *kinds: str) -> bool:
+        """Whether rows of any of these kinds, or of all, wait for their replay.
+
+        Raises:
+            Unavailable: the file cannot be read.
+        """
+        if not self._path.exists():
+            return False
+        return any(self._rows(kind, 1) for kind in kinds or _KINDS)
+
+    def replay(self, write: Write) -> bool:
+        """Write the oldest rows to the store, and remove them; one process at a time does.
+
+        Writing rows again changes nothing in the store, so whoever is killed in between has the
+        next one repeat it. A row that the store cannot hold stays, and is not tried again.
+
+        Returns:
+            Whether rows were written, so that there may be more.
+
+        Raises:
+            Unavailable: the store does not take them: they stay.
+        """
+        try:
+            with FileLock(self._path.with_name(f"{self._path.name}.lock"), timeout=0):
+                for kind in _KINDS:
+                    if rows := self._rows(kind, _ROWS):
+                        self._replay(kind, rows, write)
+                        return True
+        except Timeout:
+            pass
+        except OSError as error:
+            raise self._unusable(error) from error
+        return False
+
+    def _replay(self, kind: str, rows: Sequence[tuple[int, str]], write: Write) -> None:
+        try:
+            read: list[Any] = [_KINDS[kind].model_validate_json(body) for _, body in rows]
+            outcomes = write(WriteBatch(**{kind: read}))
+        except (ValidationError, InvalidField) as error:
+            if len(rows) == 1:
+                _LOG.error("row %d of the spool %s is refused: %s", rows[0][0], self._path, error)
+                self._change("UPDATE spool SET kind = 'refused' WHERE id = ?", [(rows[0][0],)])
+                return
+            middle = len(rows) // 2
+            self._replay(kind, rows[:middle], write)
+            self._replay(kind, rows[middle:], write)
+            return
+        self._change("DELETE FROM spool WHERE id = ?", [(number,) for number, _ in rows])
+        if lost := [outcome for outcome in outcomes if outcome not in _KEPT]:
+            _LOG.warning("of %d spooled events %d are not kept: %s", len(rows), len(lost), lost)
+
+    def _rows(self, kind: str, most: int) -> list[Any]:
+        query = "SELECT id, body FROM spool WHERE kind = ? ORDER BY id LIMIT ?"
+        try:
+            return self._connection().execute(query, (kind, most)).fetchall()
+        except (sqlite3.Error, OSError) as error:
+            raise self._unusable(error) from error
+
+    def _change(self, sql: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        try:
+            connection = self._connection()
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                connection.executemany(sql, rows)
+                connection.execute("COMMIT")
+            except BaseException:
+                # A full disk may have ended the transaction already.
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+        except (sqlite3.Error, OSError) as error:
+            raise self._unusable(error) from error
+
+    def _connection(self) -> sqlite3.Connection:
+        """This thread's."""
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            # What shoppers did is nobody else's.
+            self._path.touch(0o600)
+            connection = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None)
+            # A commit returns when the disk has it.
+            use_log(connection)
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute(f"PRAGMA max_page_count = {self._pages}")
+            connection.executescript(_TABLE)
+            self._local.connection = connection
+        return connection
+
+    def _unusable(self, error: Exception) -> Unavailable:
+        return Unavailable(f"the spool {self._path} cannot be used: {error}")

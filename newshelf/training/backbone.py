@@ -1,0 +1,144 @@
+"""An encoder with its towers filled, and the features of a catalogue from it."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from newshelf.catalog.catalog import Catalog
+from newshelf.config import Settings
+from newshelf.errors import TrainingError
+from newshelf.nn.encoder import Encoder
+from newshelf.nn.inputs import Tokenizer, price_edges
+from newshelf.nn.spec import (
+    AttributeInput,
+    EncoderSpec,
+    FusionSpec,
+    HeadName,
+)
+from newshelf.nn.weights import LoadedText, load_image_tower, load_text_tower
+from newshelf.training.distributed import first_alone, group_size
+from newshelf.training.features import FeatureTable, feature_table
+from newshelf.training.finetune import warm_start
+
+_POOR = 0.5
+"""Share of unknown tokens from which on a text is named: each stands for a whole word, a known
+word for one token or more, so at least half of the words are lost."""
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """The untrained encoder on trained towers, the catalogue's features, the tokenizer."""
+
+    encoder: Encoder
+    table: FeatureTable
+    tokenizer_json: str | None
+
+
+def set_up_torch(settings: Settings) -> None:
+    """Compute with ``settings.threads`` cores, or all, and add up in the same order each time.
+
+    Several processes divide all cores among them.
+    """
+    shared = max(1, (os.cpu_count() or 1) // group_size())
+    torch.set_num_threads(settings.threads or shared)
+    # Threads that add gradients of one row add them in the order in which they get to it. Where
+    # an operation knows no other way, as some on a GPU do, PyTorch warns.
+    torch.use_deterministic_algorithms(mode=True, warn_only=True)
+
+
+def build_backbone(
+    catalog: Catalog,
+    settings: Settings,
+    labels: dict[HeadName, tuple[str, ...]],
+    features_dir: Path,
+    console: Console,
+    *,
+    tune_towers: Callable[[Encoder], None] | None = None,
+) -> Backbone:
+    """Load the towers that both the settings and the catalogue have a use for.
+
+    A tower for pictures is left out where no product has one: it would learn nothing, and
+    cost every served archive its size. Likewise for texts that it can read.
+
+    Args:
+        catalog: N products.
+        settings: which towers, and the sizes of what is on top of them.
+        labels: class names of each head.
+        features_dir: a folder where features are cached.
+        console: where the progress is shown.
+        tune_towers: changes the loaded towers in place, before their features are computed.
+
+    Raises:
+        TrainingError: neither pictures nor texts are left.
+        WeightsError: see ``newshelf.nn.weights``.
+    """
+    torch.manual_seed(settings.seed)
+    image, image_tower = None, None
+    if settings.image and any(catalog.image_path(row) for row in range(len(catalog.items))):
+        image, image_tower = load_image_tower(settings.image)
+    text, tokenizer = _readable_text(catalog, settings, console)
+    if image is None and text is None:
+        raise TrainingError(
+            "the catalogue has neither pictures nor texts that a configured tower can read"
+        )
+    encoder = Encoder(
+        EncoderSpec(
+            image=image,
+            text=text.spec if text else None,
+            attributes=_attribute_input(catalog, settings),
+            fusion=FusionSpec(kind=settings.fusion.kind),
+            labels=labels,
+        )
+    ).eval()
+    # The trained towers take the places of the empty ones.
+    encoder.image_tower = image_tower
+    encoder.text_tower = text.tower if text else None
+    if tune_towers is not None:
+        tune_towers(encoder)
+    with first_alone():
+        table = feature_table(catalog, encoder, tokenizer, features_dir, console)
+    warm_start(encoder, table)
+    return Backbone(encoder, table, text.tokenizer_json if text else None)
+
+
+def _attribute_input(catalog: Catalog, settings: Settings) -> AttributeInput:
+    prices = [p.price for p in catalog.products() if p.price is not None]
+    return AttributeInput(
+        buckets=settings.attributes.buckets,
+        width=settings.attributes.width,
+        price_edges=price_edges(prices, settings.attributes.price_bins),
+    )
+
+
+def _readable_text(
+    catalog: Catalog, settings: Settings, console: Console
+) -> tuple[LoadedText, Tokenizer] | tuple[None, None]:
+    """The text tower, if it can read any text; says how much of them it cannot."""
+    texts = [text for product in catalog.products() if (text := product.text())]
+    if settings.text is None or not texts:
+        return None, None
+    loaded = load_text_tower(settings.text)
+    tokenizer = _tokenizer(loaded)
+    shares = np.array(tokenizer.unknown_shares(texts))
+    absent, poor = int((shares == 1).sum()), int(((shares >= _POOR) & (shares < 1)).sum())
+    if absent or poor:
+        console.print(
+            f"[yellow]the text tower cannot read[/] {absent:,} of {len(texts):,} texts "
+            f"({absent / len(texts):.0%}), which count as absent; of {poor:,} more "
+            f"({poor / len(texts):.0%}) it knows less than half. For other languages, set "
+            r"\[text] weights to a multilingual model, such as intfloat/multilingual-e5-small"
+        )
+    return (None, None) if absent == len(texts) else (loaded, tokenizer)
+
+
+def _tokenizer(loaded: LoadedText) -> Tokenizer:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tokenizer.json"
+        path.write_text(loaded.tokenizer_json, encoding="utf-8")
+        return Tokenizer(path, loaded.spec.max_tokens, loaded.spec.pad_token_id)

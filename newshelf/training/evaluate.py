@@ -1,0 +1,152 @@
+"""How good the trained model's kind is on what it has not seen.
+
+The encoder never looks at events, so it is taken as it is; the scorer that is served was
+trained on all of them, so each split trains one of its own on its training part.
+
+What a report shows of a model besides its rankings: few labels, and pictures.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from torch import Tensor
+
+from newshelf.catalog.catalog import Catalog
+from newshelf.catalog.schema import category_levels
+from newshelf.config import Settings
+from newshelf.evaluation.classification import FewShot, few_shot
+from newshelf.evaluation.evaluate import compare_all
+from newshelf.evaluation.funnel import funnel
+from newshelf.evaluation.illustrate import Gallery, draw_model
+from newshelf.evaluation.report import EvaluationReport, write_report
+from newshelf.evaluation.splits import default_splits
+from newshelf.evaluation.types import Ranker, Split
+from newshelf.files import directory_aside, read_json
+from newshelf.nn.checkpoint import Checkpoint, load_checkpoint
+from newshelf.nn.inputs import Tokenizer
+from newshelf.report.page import Picture
+from newshelf.training.backbone import set_up_torch
+from newshelf.training.features import FeatureTable, feature_table
+from newshelf.training.labels import choose_categories
+from newshelf.training.ranking import BlendRanker, train_ranking
+from newshelf.training.run import Run
+
+
+@dataclass(frozen=True, eq=False)
+class Portrait:
+    """A model seen from outside."""
+
+    shots: FewShot | None
+    pictures: list[Picture]
+    notes: list[str]
+    """What could not be shown, and why."""
+
+
+def portray(
+    catalog: Catalog,
+    settings: Settings,
+    checkpoint: Checkpoint,
+    table: FeatureTable,
+    embeddings: Tensor,
+    folder: Path,
+) -> Portrait:
+    """Probe the target's types, and draw curves, map and neighbours into ``folder``.
+
+    Only products that the encoder was not fine-tuned on are probed: of the others it has
+    seen the labels.
+
+    Args:
+        catalog: N products.
+        settings: which of them were the source.
+        checkpoint: the model.
+        table: N rows of the frozen towers' features.
+        embeddings: ``(N, 512)`` float32 of the model.
+        folder: exists; gets the pictures.
+    """
+    kinds = [category_levels(product.product_type) for product in catalog.products()]
+    categories = choose_categories(catalog, settings.finetune.source)
+    target = np.zeros(len(kinds), dtype=np.bool_)
+    if categories is not None:
+        target = categories.target.numpy()
+    before, after = table.content(), embeddings.numpy()
+    new = np.flatnonzero(target).tolist()
+    shots = few_shot(
+        {"frozen towers": before[new], "trained encoder": after[new]},
+        [" > ".join(kinds[row]) or None for row in new],
+        seed=settings.seed,
+    )
+    shelf = Gallery(
+        titles=[str(t) if isinstance(t, str) else "" for t in catalog.items["title"]],
+        pictures=[catalog.image_path(row) for row in range(len(kinds))],
+        kinds=kinds,
+        before=before,
+        after=after,
+        new=target,
+    )
+    training = read_json(checkpoint.directory / "training.json")
+    notes = []
+    if shots is None:
+        notes.append(
+            "No accuracy over shots: it needs two product types, each of six products or "
+            "more, that the encoder was not fine-tuned on."
+        )
+    pictures = draw_model(shelf, training, shots, folder, settings.seed)
+    return Portrait(shots, pictures, notes)
+
+
+def evaluate_checkpoint(
+    catalog: Catalog,
+    settings: Settings,
+    checkpoint_dir: Path,
+    features_dir: Path,
+    out: Path,
+    console: Console,
+) -> EvaluationReport:
+    """Compare the model with the baselines on every split; write and return the report.
+
+    Raises:
+        TrainingError: the catalogue has no events or baskets, or too few.
+        WeightsError: ``checkpoint_dir`` holds no checkpoint.
+    """
+    set_up_torch(settings)
+    checkpoint = load_checkpoint(checkpoint_dir)
+    text = checkpoint.spec.encoder.text
+    path = checkpoint_dir / "tokenizer.json"
+    tokenizer = Tokenizer(path, text.max_tokens, text.pad_token_id) if text else None
+    table = feature_table(catalog, checkpoint.encoder, tokenizer, features_dir, console)
+    _, embeddings = checkpoint.embeddings()
+    run = Run(seed=settings.seed, console=console)
+    splits = default_splits(catalog, settings.evaluation, settings.seed)
+
+    def fit_model(split: Split) -> Ranker:
+        ranking = train_ranking(
+            embeddings, split.train, split.train_timestamps, settings.scorer, run
+        )
+        return BlendRanker(ranking, embeddings)
+
+    comparisons = compare_all(
+        splits,
+        catalog,
+        k=settings.evaluation.k,
+        features=table.content(),
+        fit_model=fit_model,
+        seed=settings.seed,
+        console=console,
+    )
+    with directory_aside(out) as aside:
+        portrait = portray(catalog, settings, checkpoint, table, embeddings, aside)
+        report = EvaluationReport(
+            catalog=catalog.name,
+            items=len(catalog.items),
+            seed=settings.seed,
+            comparisons=comparisons,
+            model_version=checkpoint.version,
+            funnel=None if catalog.events is None else funnel(catalog.events, catalog.items),
+            shots=portrait.shots,
+            pictures=portrait.pictures,
+            notes=portrait.notes,
+        )
+        write_report(report, aside)
+    return report

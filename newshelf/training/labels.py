@@ -1,0 +1,135 @@
+"""What the heads learn: classes and targets, read from a catalogue's columns."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from newshelf.catalog.catalog import Catalog
+from newshelf.catalog.schema import category_levels, split_values
+from newshelf.errors import TrainingError
+from newshelf.nn.spec import HEADS, HeadName
+
+UNLABELLED = -1
+MIN_PER_CLASS = 4
+_MAX_CLASSES = 200
+_RICH = 12
+"""Products that make a type rich, where a catalogue has a single first level."""
+
+
+@dataclass(frozen=True)
+class Categories:
+    """Which products are the rich source, and which the poor target; ``(N,)`` bool each."""
+
+    source_name: str
+    source: Tensor
+    target_name: str
+    target: Tensor
+
+
+@dataclass(frozen=True)
+class HeadLabels:
+    """Class names, and for each of the N products its class, or -1 for unlabelled."""
+
+    classes: tuple[str, ...]
+    target: Tensor
+
+
+def choose_categories(catalog: Catalog, source: str) -> Categories | None:
+    """Split the products into a source and a target category.
+
+    ``auto`` takes the first level of ``product_type`` with the most products. Where all
+    share one first level, the source is the types with many products, the target those
+    with few.
+
+    Returns:
+        None when no product has a type.
+
+    Raises:
+        TrainingError: ``source`` is no first level of this catalogue.
+    """
+    levels = [category_levels(product.product_type) for product in catalog.products()]
+    tops = Counter(level[0] for level in levels if level)
+    if not tops:
+        return None
+    if source not in {"auto", *tops}:
+        raise TrainingError(
+            f"[finetune] source = {source!r}: this catalogue has {', '.join(sorted(tops))}"
+        )
+    if len(tops) == 1:
+        sizes = Counter(levels)
+        rich = torch.tensor([bool(level) and sizes[level] >= _RICH for level in levels])
+        typed = torch.tensor([bool(level) for level in levels])
+        return Categories("rich types", rich, "poor types", typed & ~rich)
+    name = tops.most_common(1)[0][0] if source == "auto" else source
+    is_source = torch.tensor([level[:1] == (name,) for level in levels])
+    is_target = torch.tensor([bool(level) and level[0] != name for level in levels])
+    others = ", ".join(sorted(set(tops) - {name}))
+    return Categories(name, is_source, others, is_target)
+
+
+def head_labels(catalog: Catalog, categories: Categories | None) -> dict[HeadName, HeadLabels]:
+    """Classes and targets of every head; a head with fewer than two classes is left out."""
+    labels = all_labels(catalog, categories)
+    return {head: label for head, label in labels.items() if len(label.classes) > 1}
+
+
+def all_labels(catalog: Catalog, categories: Categories | None) -> dict[HeadName, HeadLabels]:
+    """Classes and targets of every head, also of those with nothing to tell apart."""
+    products = catalog.products()
+    types = [" > ".join(category_levels(product.product_type)) for product in products]
+    values: dict[HeadName, Sequence[str]] = {
+        "color": [_first(product.color) for product in products],
+        "material": [_first(product.material) for product in products],
+    }
+    if categories is not None:
+        values["source_type"] = _where(types, categories.source)
+        values["target_type"] = _where(types, categories.target)
+    return {head: _encode(values[head]) for head in HEADS if head in values}
+
+
+def test_size(rows: int) -> int:
+    """How many of a class's ``rows`` are tested on instead of learned from: a quarter."""
+    return max(1, rows // 4)
+
+
+def few_shots(target: Tensor, shots: int, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Rows to learn from and rows to test on: a quarter of each class is tested.
+
+    Args:
+        target: ``(N,)`` int64, -1 for unlabelled.
+        shots: at most this many rows of a class are learned from.
+        generator: decides which.
+
+    Returns:
+        Two ``(n,)`` int64 tensors of row numbers, without overlap.
+    """
+    train: list[int] = []
+    test: list[int] = []
+    for value in range(int(target.max()) + 1):
+        rows = generator.permutation(np.flatnonzero(target.numpy() == value))
+        held = test_size(len(rows))
+        test.extend(rows[:held])
+        train.extend(rows[held : held + shots])
+    return torch.tensor(train, dtype=torch.int64), torch.tensor(test, dtype=torch.int64)
+
+
+def _first(value: str | None) -> str:
+    parts = split_values(value)
+    return parts[0] if parts else ""
+
+
+def _where(values: Sequence[str], mask: Tensor) -> list[str]:
+    return [value if keep else "" for value, keep in zip(values, mask.tolist(), strict=True)]
+
+
+def _encode(values: Sequence[str]) -> HeadLabels:
+    counts = Counter(value for value in values if value)
+    common = [value for value, count in counts.most_common(_MAX_CLASSES) if count >= MIN_PER_CLASS]
+    classes = tuple(sorted(common))
+    number = {value: index for index, value in enumerate(classes)}
+    target = [number.get(value, UNLABELLED) for value in values]
+    return HeadLabels(classes, torch.tensor(target, dtype=torch.int64))

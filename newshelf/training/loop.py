@@ -1,0 +1,260 @@
+"""The one training loop: epochs that seed themselves, resume after a kill, and share work.
+
+What is learned is an ``Objective``: a module whose ``forward`` takes a batch and returns
+its losses by name, ``loss`` among them. Every method of this package is one, so that
+resuming, early stopping, bf16, tracking and several processes are written once.
+
+Each epoch is seeded by (seed, name, epoch). A run that was killed therefore goes on, from
+the last epoch that was kept, exactly as if nothing had happened.
+"""
+
+import hashlib
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from rich.progress import track
+from torch import Tensor, nn
+
+from newshelf.errors import TrainingError
+from newshelf.training.distributed import (
+    Parallel,
+    agreed,
+    is_first,
+    rank,
+    same_buffers,
+    share,
+    summed,
+)
+from newshelf.training.run import LoopCheckpoint, Run
+
+Batches = Callable[[int, torch.Generator], Iterable[Any]]
+"""(epoch, generator) → that epoch's batches; all their randomness comes from the generator.
+
+Every process goes through all of them and computes its share, so a batch is best a handful
+of row numbers, and what is costly is done in the objective.
+"""
+
+Schedule = torch.optim.lr_scheduler.LRScheduler
+
+
+class Objective(nn.Module, ABC):
+    """What a loop minimises; its parameters that ask for a gradient are trained."""
+
+    @abstractmethod
+    def forward(self, batch: Any) -> dict[str, Tensor]:
+        """Losses of a batch by name, each a scalar; ``loss`` is minimised, all are logged."""
+
+
+@dataclass
+class LossHistory:
+    """What was measured, one entry per epoch."""
+
+    losses: list[dict[str, float]] = field(default_factory=list)
+    """Means over the batches of an epoch, by name."""
+    validation: list[float] = field(default_factory=list)
+    """Higher is better; empty without validation."""
+    best_epoch: int = -1
+    """Whose weights were kept; the last one without validation."""
+
+    @property
+    def loss(self) -> list[float]:
+        """The minimised loss alone."""
+        return [losses["loss"] for losses in self.losses]
+
+
+def fit(
+    name: str,
+    objective: Objective,
+    batches: Batches,
+    optimizer: torch.optim.Optimizer,
+    run: Run,
+    *,
+    epochs: int,
+    schedule: Schedule | None = None,
+    before_epoch: Callable[[int], None] | None = None,
+    validate: Callable[[], float] | None = None,
+    patience: int | None = None,
+    bf16: bool = False,
+    clip_norm: float | None = None,
+) -> LossHistory:
+    """Minimise ``objective`` in place; resumes what ``run`` kept under ``name``.
+
+    Args:
+        name: unique within the run, such as ``source`` or ``scorer``.
+        objective: in ``train`` mode during the steps, in ``eval`` mode after.
+        batches: of one epoch. With n processes, each takes every n-th batch, and their
+            gradients are averaged: a step then learns from n batches.
+        optimizer: over the objective's parameters.
+        run: seed, state to resume from, tracker, console.
+        epochs: at most.
+        schedule: advanced once for each batch, whichever process took it; it has the same
+            length whatever the number of processes.
+        before_epoch: told the epoch's number, to thaw layers or set a weight; called again
+            for each past epoch when a run is resumed, so it must only depend on the number.
+        validate: after each epoch, in ``eval`` mode, by the first process; higher is
+            better. The weights of the best epoch are restored at the end.
+        patience: stop after so many epochs without a better validation.
+        bf16: forward and loss under bfloat16 autocast; weights and gradients stay float32.
+        clip_norm: largest norm of the gradient.
+
+    Raises:
+        TrainingError: a loss or validation is not finite, or an epoch has no batch.
+    """
+    history = LossHistory()
+    best: dict[str, Tensor] = {}
+    progress = run.load(name)
+    if progress is not None:
+        history = LossHistory(**progress.history)
+        best = progress.best
+    first = len(history.losses)
+    for past in range(first):
+        if before_epoch:
+            before_epoch(past)
+    if progress is not None:
+        _restore(progress, objective, optimizer, schedule)
+        done = first == epochs or _stopped(history, patience)
+        where = "was done before" if done else f"goes on after epoch {first} of {epochs}"
+        run.tell(f"{run.label(name)} {where}")
+    parallel = Parallel(objective)
+    for epoch in track(
+        range(epochs),
+        run.label(name),
+        console=run.console,
+        transient=run.quiet,
+        disable=run.quiet,
+    ):
+        # Walked through, so that the bar begins where the run was broken off.
+        if epoch < first:
+            continue
+        if _stopped(history, patience):
+            break
+        if before_epoch:
+            before_epoch(epoch)
+        generator = _seeded(run.seed, name, epoch)
+        objective.train()
+        losses = _epoch(
+            f"{name}, epoch {epoch + 1}",
+            parallel.module(),
+            batches(epoch, generator),
+            optimizer,
+            schedule,
+            bf16,
+            clip_norm,
+        )
+        same_buffers(objective)
+        objective.eval()
+        history.losses.append(losses)
+        logged = dict(losses)
+        if validate is None:
+            history.best_epoch = epoch
+        else:
+            logged["validation"] = _validated(name, epoch, validate)
+            if logged["validation"] > max(history.validation, default=-math.inf):
+                best = {key: value.clone() for key, value in objective.state_dict().items()}
+                history.best_epoch = epoch
+            history.validation.append(logged["validation"])
+        run.tracker.log(name, epoch, logged)
+        run.save(name, _progress(objective, optimizer, schedule, history, best))
+    if best:
+        objective.load_state_dict(best)
+    objective.eval()
+    # What is drawn next must not depend on how much of this loop was resumed.
+    _seeded(run.seed, name, epochs)
+    return history
+
+
+def _epoch(
+    where: str,
+    objective: nn.Module,
+    batches: Iterable[Any],
+    optimizer: torch.optim.Optimizer,
+    schedule: Schedule | None,
+    bf16: bool,
+    clip_norm: float | None,
+) -> dict[str, float]:
+    """Means of the losses over the steps of all processes."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    device = parameters[0].device.type
+    sums: dict[str, float] = {}
+    steps = 0
+    for batch, taken in share(batches):
+        optimizer.zero_grad()
+        with torch.autocast(device, torch.bfloat16) if bf16 else nullcontext():
+            losses: Mapping[str, Tensor] = objective(batch)
+        loss = losses["loss"]
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"{where}: the loss became {loss.item()}: lower the learning rate, and look "
+                "for rows that are not numbers"
+            )
+        loss.backward()
+        if clip_norm is not None:
+            nn.utils.clip_grad_norm_(parameters, clip_norm)
+        optimizer.step()
+        if schedule is not None:
+            for _ in range(taken):
+                schedule.step()
+        for key, value in losses.items():
+            sums[key] = sums.get(key, 0.0) + float(value.detach())
+        steps += 1
+    if not steps:
+        raise TrainingError(f"{where} has no batch: too few rows to learn from")
+    every = summed({**sums, "": float(steps)})
+    steps_of_all = every.pop("")
+    return {key: value / steps_of_all for key, value in every.items()}
+
+
+@torch.no_grad()
+def _validated(name: str, epoch: int, validate: Callable[[], float]) -> float:
+    """The first process's measure; one that another process computed may differ in a digit."""
+    value = float(agreed(validate() if is_first() else None))
+    if not math.isfinite(value):
+        raise TrainingError(f"{name}, epoch {epoch + 1}: the validation became {value}")
+    return value
+
+
+def _stopped(history: LossHistory, patience: int | None) -> bool:
+    if patience is None or not history.validation:
+        return False
+    return len(history.validation) - 1 - history.best_epoch >= patience
+
+
+def _seeded(seed: int, name: str, epoch: int) -> torch.Generator:
+    """Seed torch for the epoch (dropout), and return a generator for its batches."""
+    digest = hashlib.sha256(f"{seed}/{name}/{epoch}".encode()).digest()
+    number = int.from_bytes(digest[:7])
+    torch.manual_seed(number + rank())
+    return torch.Generator().manual_seed(number)
+
+
+def _progress(
+    objective: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    schedule: Schedule | None,
+    history: LossHistory,
+    best: dict[str, Tensor],
+) -> LoopCheckpoint:
+    return LoopCheckpoint(
+        weights=objective.state_dict(),
+        optimizer=optimizer.state_dict(),
+        schedule=schedule.state_dict() if schedule is not None else {},
+        history=vars(history),
+        best=best,
+    )
+
+
+def _restore(
+    progress: LoopCheckpoint,
+    objective: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    schedule: Schedule | None,
+) -> None:
+    objective.load_state_dict(progress.weights)
+    optimizer.load_state_dict(progress.optimizer)
+    if schedule is not None:
+        schedule.load_state_dict(progress.schedule)

@@ -1,0 +1,151 @@
+"""The served ranking: the Siamese scorer and the signals beside it, trained together.
+
+Phase 1 cuts a part off the training, trains a scorer and makes the signals without it,
+and fits the weights on it. Phase 2 trains the scorer and makes the signals anew from
+everything, under the weights of phase 1: a signal that has seen the answers would be
+trusted too much.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from newshelf.catalog.interactions import latest
+from newshelf.config import ScorerSettings
+from newshelf.evaluation.types import FloatArray
+from newshelf.nn.blend import Blend, content_signal
+from newshelf.nn.scorer import SiameseScorer
+from newshelf.training.run import Run
+from newshelf.training.siamese import score_all, train_scorer
+from newshelf.training.signal_weights import MIN_CASES, fit_blend, make_signals
+from newshelf.training.signals import hold_out
+
+IntArray = npt.NDArray[np.int64]
+
+_ONE_MOMENT = 0.5
+_SHORTER = 2
+"""Phase 1's scorer takes this part of the steps: its answers only weigh signals."""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What training gives: the scorer, its blend (None with too few cases), its losses."""
+
+    scorer: SiameseScorer
+    blend: Blend | None
+    losses: list[float]
+
+
+def train_ranking(
+    embeddings: Tensor,
+    sequences: Sequence[IntArray],
+    timestamps: Sequence[IntArray] | None,
+    settings: ScorerSettings,
+    run: Run,
+) -> Ranking:
+    """Both phases.
+
+    Args:
+        embeddings: ``(N, 512)`` float32 of unit length.
+        sequences: item rows: one array per shopper, oldest first, or per basket.
+        timestamps: epoch seconds, parallel; None for baskets. Where most shoppers came
+            once only, there is no order to learn, and they are read as baskets.
+        settings: of scorer and blend.
+        run: seed, kept progress, console.
+
+    Raises:
+        TrainingError: no sequence has two different items, or a loss is not finite.
+    """
+    if timestamps is not None and _of_one_moment(timestamps):
+        # A basket has an item once, however often a shopper looked at it.
+        sequences, timestamps = [latest(sequence) for sequence in sequences], None
+    ordered = timestamps is not None
+    fitted = None
+    if settings.blend.enabled and sequences:
+        fitted = _fit(embeddings, sequences, timestamps, settings, run)
+    result = train_scorer(
+        embeddings, sequences, ordered=ordered, settings=settings, run=run, name="scorer"
+    )
+    blend = None
+    if fitted is not None:
+        weights, intercept = fitted
+        signals = make_signals(embeddings, sequences, timestamps, settings.blend)
+        blend = signals.weighed(weights, intercept)
+    return Ranking(result.scorer, blend, result.losses)
+
+
+def _fit(
+    embeddings: Tensor,
+    sequences: Sequence[IntArray],
+    timestamps: Sequence[IntArray] | None,
+    settings: ScorerSettings,
+    run: Run,
+) -> tuple[dict[str, float], float] | None:
+    """Phase 1; None when too few cases can be cut off."""
+    generator = np.random.default_rng(run.seed)
+    held = hold_out(
+        sequences,
+        timestamps,
+        len(embeddings),
+        fraction=settings.blend.held_out,
+        dropped=settings.blend.dropped_items,
+        max_cases=settings.blend.max_cases,
+        generator=generator,
+    )
+    if len(held.cases) < MIN_CASES or not any(len(np.unique(s)) > 1 for s in held.sequences):
+        run.console.print(
+            f"[yellow]{len(held.cases)} cases are too few to weigh signals on "
+            f"(at least {MIN_CASES}): the scorer ranks alone[/]"
+        )
+        return None
+    shorter = settings.model_copy(
+        update={
+            "epochs": max(1, settings.epochs // _SHORTER),
+            "max_steps": max(1, settings.max_steps // _SHORTER),
+        }
+    )
+    scorer = train_scorer(
+        embeddings,
+        held.sequences,
+        ordered=timestamps is not None,
+        settings=shorter,
+        run=replace(run, labels={"scorer-held": "training a scorer to weigh the signals with"}),
+        name="scorer-held",
+    ).scorer
+    siamese = score_all(scorer, embeddings, [case.history for case in held.cases])
+    signals = make_signals(embeddings, held.sequences, held.timestamps, settings.blend)
+    met = np.unique(np.concatenate(sequences))
+    return fit_blend(signals, held.cases, siamese, met, generator)
+
+
+def _of_one_moment(timestamps: Sequence[IntArray]) -> bool:
+    once = sum(len(np.unique(times)) == 1 for times in timestamps)
+    return once > _ONE_MOMENT * len(timestamps)
+
+
+@dataclass(frozen=True)
+class BlendRanker:
+    """The ranking over a whole catalogue, as evaluation asks for it."""
+
+    ranking: Ranking
+    embeddings: Tensor
+    name: str = "newshelf"
+
+    def scores(self, histories: Sequence[IntArray]) -> FloatArray:
+        """``(len(histories), N)`` float32, higher is better."""
+        siamese = score_all(self.ranking.scorer, self.embeddings, histories)
+        blend = self.ranking.blend
+        if blend is None:
+            return siamese
+        weights = blend.spec.weights
+        vectors = self.embeddings.numpy()
+        signals = blend.links_signals(blend.linked(blend.history(histories)))
+        total = blend.unpersonal(signals, blend.prior)
+        total += weights["siamese"] * siamese
+        for row, history in enumerate(histories):
+            cosines = vectors[history] @ vectors.T
+            total[row] += weights["content"] * content_signal(cosines, blend.spec.temperature)
+        return total.astype(np.float32)

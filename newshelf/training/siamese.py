@@ -1,0 +1,287 @@
+"""The Siamese scorer, trained contrastively on what people took together.
+
+For a shopper's history ``H``, the item ``p`` taken next, and a set of negatives ``N``
+(InfoNCE, van den Oord et al., 2018)::
+
+    loss = -log  exp(s(H,p)) / (exp(s(H,p)) + Σ_{n∈N} exp(s(H,n) - log π(n)))
+    π(n) = 1 - Π(1 - p(n))    over the draws of the batch
+
+``N`` has the other positives of the batch, a uniform draw, and hard negatives: items similar to
+the positives. An item counts once however often it is drawn, so each is weighted by the inverse
+of its inclusion probability ``π`` (Horvitz & Thompson, 1952): the sum's expectation is that over
+all items which the shopper did not take. The expected count, which corrects a sum over draws
+(Bengio & Senécal, 2008; Yi et al., 2019), would remove popular items from a sum over a set.
+Only items with a training interaction are ever negatives: a new item is not known to be
+disliked.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from newshelf.config import ScorerSettings
+from newshelf.errors import TrainingError
+from newshelf.nn.scorer import SiameseScorer
+from newshelf.nn.spec import ScorerSpec
+from newshelf.training.loop import Objective, fit
+from newshelf.training.run import Run
+
+IntArray = npt.NDArray[np.int64]
+
+_UNIFORM_NEGATIVES = 256
+_HARD_AMONG = 50
+"""Hard negatives are drawn from so many of a positive's nearest items."""
+
+
+@dataclass(frozen=True)
+class ScorerResult:
+    """The trained scorer and the mean loss of each epoch."""
+
+    scorer: SiameseScorer
+    losses: list[float]
+
+
+def train_scorer(
+    embeddings: Tensor,
+    sequences: Sequence[IntArray],
+    *,
+    ordered: bool,
+    settings: ScorerSettings,
+    run: Run,
+    name: str = "scorer",
+) -> ScorerResult:
+    """Train on the frozen ``embeddings (N, 512)``.
+
+    Args:
+        embeddings: of the whole catalogue, unit length.
+        sequences: rows of ``embeddings`` that went together: one array per shopper
+            (oldest first) or per basket.
+        ordered: whether only what came before is a history (shoppers), or everything
+            else is (baskets).
+        settings: width, epochs, learning rate and so on.
+        run: seed, kept progress, tracker and console.
+        name: of the loop within the run.
+
+    Raises:
+        TrainingError: no sequence has two different items, or the loss diverges.
+    """
+    torch.manual_seed(run.seed)
+    sampler = _Sampler(sequences, embeddings, ordered, settings)
+    spec = ScorerSpec(width=settings.width, max_history=settings.max_history)
+    objective = _Contrast(
+        SiameseScorer(spec, embeddings.shape[1], settings.temperature), embeddings
+    )
+    optimizer = torch.optim.AdamW(
+        objective.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, settings.learning_rate, settings.epochs * sampler.steps_per_epoch
+    )
+    history = fit(
+        name, objective, sampler.batches, optimizer, run,
+        epochs=settings.epochs, schedule=schedule,
+    )  # fmt: skip
+    return ScorerResult(objective.scorer, history.loss)
+
+
+@torch.inference_mode()
+def score_all(
+    scorer: SiameseScorer, embeddings: Tensor, histories: Sequence[IntArray]
+) -> npt.NDArray[np.float32]:
+    """Score the whole catalogue: ``(len(histories), N)`` float32, higher is better."""
+    vectors = scorer.project(embeddings)
+    rows = []
+    for start in range(0, len(histories), 64):
+        part = [torch.from_numpy(h[-scorer.spec.max_history :]) for h in histories[start:][:64]]
+        history, mask = _pad(part)
+        candidates = vectors.expand(len(part), -1, -1)
+        scores, _ = scorer.score(vectors[history], mask, candidates)
+        rows.append(scores.numpy())
+    return np.concatenate(rows)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """``history (B, H)`` rows with ``mask``, ``target (B,)``, ``negatives (C,)``."""
+
+    history: Tensor
+    mask: Tensor
+    target: Tensor
+    negatives: Tensor
+    log_inclusion: Tensor
+    """``(B, C)``: log of the chance that a batch with the row's own place has the candidate."""
+    forbidden: Tensor
+    """``(B, C)`` bool: a candidate that the row's own shopper took."""
+
+
+class _Contrast(Objective):
+    """InfoNCE of the module's formula."""
+
+    def __init__(self, scorer: SiameseScorer, embeddings: Tensor) -> None:
+        super().__init__()
+        self.scorer = scorer
+        # Not kept with the progress: it is large, and given anew.
+        self.register_buffer("embeddings", embeddings, persistent=False)
+
+    def forward(self, batch: _Batch) -> dict[str, Tensor]:
+        """The loss of a batch."""
+        return {"loss": _loss(self.scorer, cast(Tensor, self.embeddings), batch)}
+
+
+class _Sampler:
+    """Draws (history, next item, negatives) from the sequences."""
+
+    def __init__(
+        self,
+        sequences: Sequence[IntArray],
+        embeddings: Tensor,
+        ordered: bool,
+        settings: ScorerSettings,
+    ) -> None:
+        self._sequences = [s for s in sequences if len(np.unique(s)) > 1]
+        if not self._sequences:
+            raise TrainingError(
+                "no shopper or basket has two different products: the scorer cannot learn"
+            )
+        self._ordered = ordered
+        self._settings = settings
+        self._places = [
+            (number, place)
+            for number, sequence in enumerate(self._sequences)
+            for place in range(1 if ordered else 0, len(sequence))
+        ]
+        self._batches = -(-len(self._places) // settings.batch_size)
+        self._known = np.unique(np.concatenate(self._sequences))
+        # Without hard negatives the nearest items have no weight, and are not searched.
+        hard = settings.hard_negatives
+        self._hard = _likest(embeddings, self._known) if hard else self._known[:, None]
+        targets = [self._sequences[number][place] for number, place in self._places]
+        # Of each item, the places that have it as target, or among the nearest of theirs.
+        self._targets = np.bincount(targets, minlength=len(embeddings))
+        self._near_targets = np.zeros(len(embeddings))
+        np.add.at(self._near_targets, self._hard, self._targets[self._known, None])
+        self._taken = [frozenset(sequence.tolist()) for sequence in self._sequences]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches until every place was seen once, or an epoch's share of ``max_steps``."""
+        return max(1, min(self._batches, self._settings.max_steps // self._settings.epochs))
+
+    def batches(self, epoch: int, generator: torch.Generator) -> Iterator[_Batch]:
+        """An epoch's batches; over the epochs, every place comes about equally often."""
+        rng = np.random.default_rng(generator.initial_seed())
+        shuffled = np.random.default_rng(self._cycle(epoch)).permutation(len(self._places))
+        # Of equal size, so that each place counts as much as any other.
+        parts = np.array_split(shuffled, self._batches)
+        first = epoch * self.steps_per_epoch % self._batches
+        for number in range(first, first + self.steps_per_epoch):
+            yield self._batch(parts[number % self._batches], rng)
+
+    def _cycle(self, epoch: int) -> int:
+        """How often all places have been gone through before the epoch."""
+        return epoch * self.steps_per_epoch // self._batches
+
+    def _batch(self, numbers: IntArray, rng: np.random.Generator) -> _Batch:
+        picked = [self._places[number] for number in numbers]
+        target = torch.tensor([int(self._sequences[n][place]) for n, place in picked])
+        rows = [torch.from_numpy(self._history(n, place, rng)) for n, place in picked]
+        history, mask = _pad(rows)
+        likest = self._hard[np.searchsorted(self._known, target.numpy())]
+        uniform = rng.choice(self._known, _UNIFORM_NEGATIVES)
+        columns = rng.integers(likest.shape[1], size=(len(likest), self._settings.hard_negatives))
+        hard = np.take_along_axis(likest, columns, axis=1).ravel()
+        negatives = torch.unique(torch.cat([target, *map(torch.from_numpy, (uniform, hard))]))
+        forbidden = self._forbidden([n for n, _ in picked], negatives)
+        log_inclusion = self._log_inclusion(torch.from_numpy(likest), negatives)
+        return _Batch(history, mask, target, negatives, log_inclusion, forbidden)
+
+    def _log_inclusion(self, likest: Tensor, negatives: Tensor) -> Tensor:
+        """``(B, C)`` float32: log π of ``negatives (C,)`` for rows with ``likest (B, m)``.
+
+        ::
+
+            1 - π = C(P-t, D) / C(P, D) · (1 - 1/K)^U · (1 - h)^own · E[(1 - h)^X]
+            E[(1 - h)^X] ≈ min((1 - h·D/(P-t))^w, (1 - h·w/(P-t))^D)
+
+        ``P`` and ``D`` are the places of the epoch and of the batch without the row's own,
+        ``t`` those with the item as target, ``w`` those with it among the ``m`` nearest of
+        their target (``X`` of them drawn), ``own`` 1 if it is among those of the row's target,
+        ``h = 1 - (1 - 1/m)^hard_negatives``. Both bounds of the hypergeometric ``X`` are
+        binomial (Hoeffding, 1963); for ``h = 0`` all is exact.
+        """
+        columns = torch.searchsorted(negatives, likest).clamp(max=len(negatives) - 1)
+        own = torch.zeros(len(likest), len(negatives), dtype=torch.float64)
+        own.scatter_add_(1, columns, (negatives[columns] == likest).double())
+        places, drawn = len(self._places) - 1, len(likest) - 1
+        targets = torch.from_numpy(self._targets)[negatives].double().clamp(max=places)
+        left = torch.lgamma(places - targets + 1) - torch.lgamma(places - targets - drawn + 1)
+        every = math.lgamma(places + 1) - math.lgamma(places - drawn + 1)
+        missed = left - every + _UNIFORM_NEGATIVES * math.log1p(-1 / len(self._known))
+        hit = 1 - (1 - 1 / likest.shape[1]) ** self._settings.hard_negatives
+        near = torch.from_numpy(self._near_targets)[negatives] - own
+        places_left = (places - targets).clamp(min=1)
+        by_place = torch.special.xlog1py(near, -hit * (drawn / places_left).clamp(max=1))
+        by_draw = drawn * torch.log1p(-hit * (near / places_left).clamp(max=1))
+        missed = missed + torch.minimum(by_place, by_draw)
+        missed = missed + torch.special.xlog1py(own, torch.full_like(own, -hit))
+        return (-torch.expm1(missed)).log().float()
+
+    def _history(self, number: int, place: int, rng: np.random.Generator) -> IntArray:
+        sequence = self._sequences[number]
+        longest = self._settings.max_history
+        if self._ordered:
+            return sequence[max(0, place - longest) : place]
+        others = np.delete(sequence, place)
+        return rng.permutation(others)[:longest]
+
+    def _forbidden(self, numbers: list[int], negatives: Tensor) -> Tensor:
+        columns = {item: column for column, item in enumerate(negatives.tolist())}
+        mask = torch.zeros(len(numbers), len(negatives), dtype=torch.bool)
+        for row, number in enumerate(numbers):
+            found = [columns[item] for item in self._taken[number] if item in columns]
+            mask[row, found] = True
+        return mask
+
+
+def _loss(scorer: SiameseScorer, embeddings: Tensor, batch: _Batch) -> Tensor:
+    used, places = torch.unique(
+        torch.cat([batch.history.flatten(), batch.negatives]), return_inverse=True
+    )
+    # Every item is projected once, however many rows it is in.
+    vectors = scorer.project(embeddings[used])
+    split = batch.history.numel()
+    history = vectors[places[:split]].view(*batch.history.shape, -1)
+    candidates = vectors[places[split:]].expand(len(batch.target), -1, -1)
+    scores, _ = scorer.score(history, batch.mask, candidates)
+    column = torch.searchsorted(batch.negatives, batch.target).unsqueeze(1)
+    positive = scores.gather(1, column)
+    corrected = (scores - batch.log_inclusion).masked_fill(batch.forbidden, float("-inf"))
+    logits = torch.cat([positive, corrected], dim=1)
+    loss: Tensor = (logits.logsumexp(dim=1) - positive.squeeze(1)).mean()
+    return loss
+
+
+def _likest(embeddings: Tensor, known: IntArray) -> IntArray:
+    """``(known, m)``: of each known item, the known items that are the most like it."""
+    among = embeddings[torch.from_numpy(known)]
+    count = min(_HARD_AMONG, len(known) - 1)
+    rows = []
+    for start in range(0, len(known), 2048):
+        part = among[start : start + 2048] @ among.T
+        part[torch.arange(len(part)), start + torch.arange(len(part))] = -1
+        rows.append(part.topk(count, dim=1).indices)
+    likest: IntArray = known[torch.cat(rows).numpy()]
+    return likest
+
+
+def _pad(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """``(B, longest)`` int64, padded with 0, and its bool mask."""
+    padded = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
+    lengths = torch.tensor([len(row) for row in rows])
+    return padded, torch.arange(padded.shape[1]) < lengths.unsqueeze(1)

@@ -1,0 +1,321 @@
+"""What was taken together, as sparse item-to-item links.
+
+With ``X`` the incidence of the training (one row a shopper or a basket), older entries
+fading by half every ``half_life_days``::
+
+    P = (XᵀX + λI)⁻¹,  B_ij = -P_ij / P_jj (i ≠ j)        EASE (Steck, WWW 2019)
+
+``newshelf.nn.blend`` carries them over to items like those.
+
+Which items are alike: the bridge from what is known to what is new.
+
+How much each item is asked for: what its score owes to no one's history.
+
+A part of the training that the signals' weights are fitted on, unseen by the signals.
+
+With time, the latest share of the events; without, a share of the baskets, near copies
+(two pictures of one room, an order placed twice) staying on one side. Besides, some items
+lose all their behaviour, as in DropoutNet (Volkovs et al., NeurIPS 2017): the weights must
+also be right for items that nobody has taken yet.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+from torch import Tensor
+
+from newshelf.catalog.interactions import latest
+from newshelf.evaluation.item_to_item import ease_weights
+from newshelf.evaluation.types import Case
+from newshelf.nn.blend import nearest_shares
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float32]
+
+_DAY_S = 86_400
+
+
+@dataclass(frozen=True, eq=False)
+class Taken:
+    """The training interactions as an incidence matrix."""
+
+    weights: sparse.csr_array
+    """``(sequences, N)`` float64 in 0..1: 1 when taken just now, fading with age."""
+    last: IntArray | None
+    """``(sequences,)`` the last moment of each in epoch seconds; None without time."""
+
+    @classmethod
+    def of(
+        cls,
+        sequences: Sequence[IntArray],
+        timestamps: Sequence[IntArray] | None,
+        n_items: int,
+        half_life_days: float,
+    ) -> "Taken":
+        """Of an item met again, the latest time counts."""
+        rows = np.repeat(np.arange(len(sequences)), [len(s) for s in sequences])
+        items = np.concatenate([np.empty(0, dtype=np.int64), *sequences])
+        weights = np.ones(len(items))
+        last = None
+        if timestamps is not None:
+            stamps = np.concatenate([np.empty(0, dtype=np.int64), *timestamps])
+            age_days = (stamps.max(initial=0) - stamps) / _DAY_S
+            weights = 0.5 ** (age_days / half_life_days)
+            last = np.array([row.max() for row in timestamps], dtype=np.int64)
+        order = np.lexsort((-weights, items, rows))
+        rows, items, weights = rows[order], items[order], weights[order]
+        first = np.ones(len(items), dtype=np.bool_)
+        first[1:] = (rows[1:] != rows[:-1]) | (items[1:] != items[:-1])
+        shape = (len(sequences), n_items)
+        return cls(
+            sparse.csr_array((weights[first], (rows[first], items[first])), shape=shape), last
+        )
+
+
+def direct_links(taken: Taken, *, ridge: float, max_items: int, per_item: int) -> sparse.csr_array:
+    """EASE's weights among the items with interactions.
+
+    The entries of ``X`` are the square roots of the faded weights, so that ``XᵀX`` has
+    the weights themselves on its diagonal.
+
+    Args:
+        taken: the training.
+        ridge: λ in units of the mean of that diagonal, so that one value fits shops
+            with many interactions per item and with few.
+        max_items: the most frequent items that take part: the matrix that is inverted
+            has this many rows.
+        per_item: entries of a row that are kept, by absolute value.
+
+    Returns:
+        ``(N, N)`` float32.
+    """
+    matrix = taken.weights.sqrt().tocsc()
+    frequency = np.asarray(taken.weights.sum(axis=0)).ravel()
+    among = np.sort(np.argsort(-frequency, kind="stable")[:max_items])
+    among = among[frequency[among] > 0]
+    size = len(frequency)
+    if len(among) == 0:
+        return sparse.csr_array((size, size), dtype=np.float32)
+    part = matrix[:, among]
+    gram = (part.T @ part).toarray().astype(np.float64)
+    dense = ease_weights(gram, ridge * float(np.diag(gram).mean()))
+    local = sparse.coo_array(dense)
+    links = sparse.csr_array(
+        (local.data, (among[local.row], among[local.col])), shape=(size, size), dtype=np.float32
+    )
+    return _strongest(links, per_item)
+
+
+def _strongest(matrix: sparse.csr_array, count: int) -> sparse.csr_array:
+    """The ``count`` entries of each row with the largest absolute values."""
+    matrix.sum_duplicates()
+    data, indices, pointers = [], [], [0]
+    for start, end in zip(matrix.indptr[:-1], matrix.indptr[1:], strict=True):
+        values = matrix.data[start:end]
+        columns = matrix.indices[start:end]
+        if len(values) > count:
+            kept = np.sort(np.argpartition(-np.abs(values), count)[:count])
+            values, columns = values[kept], columns[kept]
+        data.append(values)
+        indices.append(columns)
+        pointers.append(pointers[-1] + len(values))
+    flat = (
+        np.concatenate([np.empty(0, dtype=np.float32), *data]).astype(np.float32),
+        np.concatenate([np.empty(0, dtype=np.int64), *indices]),
+        np.array(pointers),
+    )
+    return sparse.csr_array(flat, shape=matrix.shape)
+
+
+_BLOCK = 2048
+
+
+def content_neighbours(embeddings: Tensor) -> sparse.csr_array:
+    """Each item's nearest items by content, itself left out; see ``nearest_shares``.
+
+    Args:
+        embeddings: ``(N, D)`` float32 of unit length.
+
+    Returns:
+        ``(N, N)`` float32; each row sums to 1, or is empty where there is one item alone.
+    """
+    vectors = embeddings.numpy()
+    size = len(vectors)
+    if size < 2:  # noqa: PLR2004
+        return sparse.csr_array((size, size), dtype=np.float32)
+    found = [
+        nearest_shares(vectors[start : start + _BLOCK], vectors, skip_from=start)
+        for start in range(0, size, _BLOCK)
+    ]
+    columns = np.concatenate([part for part, _ in found])
+    shares = np.concatenate([part for _, part in found])
+    pointers = np.arange(0, columns.size + 1, columns.shape[1])
+    return sparse.csr_array((shares.ravel(), columns.ravel(), pointers), shape=(size, size))
+
+
+_WINDOWS_DAYS = (14, 30, 90)
+
+
+def popularity_features(
+    sequences: Sequence[IntArray],
+    timestamps: Sequence[IntArray] | None,
+    neighbours: sparse.csr_array,
+) -> dict[str, FloatArray]:
+    """Popularity of each item, of its neighbours, its age, and whether it is new.
+
+    With time: ``log(1 + shoppers)`` in the last 14, 30 and 90 days (a trend is their
+    difference), and ``log(1 + days since it was first taken)``. Without: all of them.
+    A new item has 0 everywhere, and ``new`` = 1, whose weight makes up for it;
+    ``popularity_alike`` is the popularity of what it resembles.
+
+    Args:
+        sequences: item rows, one array per shopper or basket.
+        timestamps: epoch seconds, parallel; None for baskets.
+        neighbours: ``(N, N)``, row-stochastic.
+
+    Returns:
+        By name, ``(N,)`` float32 each.
+    """
+    size = neighbours.shape[0]
+    items = np.concatenate([np.empty(0, dtype=np.int64), *sequences])
+    owner = np.repeat(np.arange(len(sequences)), [len(s) for s in sequences])
+    known = np.bincount(items, minlength=size) > 0
+    features: dict[str, FloatArray] = {"new": (~known).astype(np.float32)}
+    if timestamps is None:
+        counts = _shoppers(items, owner, size)
+        features["popularity"] = np.log1p(counts)
+    else:
+        stamps = np.concatenate([np.empty(0, dtype=np.int64), *timestamps])
+        now = int(stamps.max(initial=0))
+        for days in _WINDOWS_DAYS:
+            recent = stamps > now - days * _DAY_S
+            counts = _shoppers(items[recent], owner[recent], size)
+            features[f"popularity_{days}d"] = np.log1p(counts)
+        counts = np.expm1(features["popularity_30d"])
+        first = np.full(size, now)
+        np.minimum.at(first, items, stamps)
+        features["age"] = np.log1p((now - first) / _DAY_S).astype(np.float32)
+    features["popularity_alike"] = np.log1p(neighbours @ counts).astype(np.float32)
+    return features
+
+
+def _shoppers(items: IntArray, owner: IntArray, size: int) -> FloatArray:
+    """``(N,)``: how many different sequences have the item."""
+    pairs = np.unique(np.stack([items, owner]), axis=1)
+    return np.bincount(pairs[0], minlength=size).astype(np.float32)
+
+
+_COPY_ITEMS = 3
+_COPY_SHARE = 0.75
+"""Baskets are near copies when they share so many items, and that much of the smaller one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Holdout:
+    """What the signals may be made from, and the cases that their weights are fitted on."""
+
+    sequences: list[IntArray]
+    timestamps: list[IntArray] | None
+    cases: list[Case]
+
+
+def hold_out(
+    sequences: Sequence[IntArray],
+    timestamps: Sequence[IntArray] | None,
+    n_items: int,
+    *,
+    fraction: float,
+    dropped: float,
+    max_cases: int,
+    generator: np.random.Generator,
+) -> Holdout:
+    """Cut off the cases.
+
+    Args:
+        sequences: item rows; one array per shopper, oldest first, or per basket.
+        timestamps: epoch seconds, parallel; None for baskets.
+        n_items: of the catalogue.
+        fraction: share of the events, or of the baskets, that is cut off.
+        dropped: share of the items with behaviour that lose it.
+        max_cases: a random part of more cases is kept.
+        generator: decides.
+    """
+    known = np.unique(np.concatenate([np.empty(0, dtype=np.int64), *sequences]))
+    lost = np.zeros(n_items, dtype=np.bool_)
+    lost[generator.choice(known, int(dropped * len(known)), replace=False)] = True
+    if timestamps is None:
+        past, cases = _by_basket(sequences, lost, n_items, fraction, generator)
+        stamps = None
+    else:
+        past, stamps, cases = _by_time(sequences, timestamps, lost, fraction)
+    if len(cases) > max_cases:
+        picked = np.sort(generator.choice(len(cases), max_cases, replace=False))
+        cases = [cases[number] for number in picked]
+    return Holdout(past, stamps, cases)
+
+
+def _by_time(
+    sequences: Sequence[IntArray],
+    timestamps: Sequence[IntArray],
+    lost: npt.NDArray[np.bool_],
+    fraction: float,
+) -> tuple[list[IntArray], list[IntArray], list[Case]]:
+    cut = np.quantile(np.concatenate(timestamps), 1 - fraction, method="higher")
+    past, stamps, cases = [], [], []
+    for sequence, times in zip(sequences, timestamps, strict=True):
+        before = times < cut
+        kept = before & ~lost[sequence]
+        if not kept.any():
+            continue
+        past.append(sequence[kept])
+        stamps.append(times[kept])
+        relevant = np.setdiff1d(sequence[~before], sequence[before])
+        if len(relevant):
+            cases.append(Case(latest(sequence[kept]), relevant))
+    return past, stamps, cases
+
+
+def _by_basket(
+    sequences: Sequence[IntArray],
+    lost: npt.NDArray[np.bool_],
+    n_items: int,
+    fraction: float,
+    generator: np.random.Generator,
+) -> tuple[list[IntArray], list[Case]]:
+    groups = _near_copies(sequences, n_items)
+    names = generator.permutation(np.unique(groups))
+    held = np.isin(groups, names[: max(1, int(fraction * len(names)))])
+    past, cases = [], []
+    for sequence, is_held in zip(sequences, held, strict=True):
+        if not is_held:
+            kept = sequence[~lost[sequence]]
+            if len(kept):
+                past.append(kept)
+            continue
+        for place, item in enumerate(sequence):
+            history = np.delete(sequence, place)
+            history = history[~lost[history]]
+            if len(history):
+                cases.append(Case(history, np.array([item])))
+    return past, cases
+
+
+def _near_copies(sequences: Sequence[IntArray], n_items: int) -> IntArray:
+    """``(len(sequences),)``: the number of the group of near copies each belongs to."""
+    sizes = np.array([len(s) for s in sequences])
+    rows = np.repeat(np.arange(len(sequences)), sizes)
+    ones = np.ones(len(rows), dtype=np.float32)
+    shape = (len(sequences), n_items)
+    matrix = sparse.csr_array((ones, (rows, np.concatenate(sequences))), shape=shape)
+    shared = (matrix @ matrix.T).tocoo()
+    smaller = np.minimum(sizes[shared.row], sizes[shared.col])
+    alike = (shared.data >= _COPY_ITEMS) & (shared.data >= _COPY_SHARE * smaller)
+    graph = sparse.csr_array(
+        (ones[:1].repeat(alike.sum()), (shared.row[alike], shared.col[alike])),
+        shape=(len(sequences), len(sequences)),
+    )
+    groups: IntArray = sparse.csgraph.connected_components(graph, directed=False)[1]
+    return groups

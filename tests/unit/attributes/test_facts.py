@@ -1,0 +1,116 @@
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from newshelf.attributes.build import read_facts, write_facts
+from newshelf.attributes.facts import Fact, merge
+from newshelf.errors import CatalogError
+
+FACTS = [
+    Fact("i1", "color", "red", "title", 0.8, 0, 3),
+    Fact("i1", "style", "minimal", "description", 0.68, 10, 17),
+    Fact("i2", "brand", "Corvo", "stated", 1.0),
+]
+
+
+def test_the_most_confident_source_of_a_value_wins():
+    merged = merge(
+        [
+            Fact("a", "color", "red", "title", 0.8, 0, 3),
+            Fact("a", "color", "Red", "stated", 1.0),
+            Fact("a", "color", "red", "picture+text model", 0.9),
+            Fact("a", "color", "blue", "picture+text model", 0.5),
+            Fact("b", "color", "red", "title", 0.7),
+        ]
+    )
+    assert [(f.item_id, f.value, f.source, f.confidence) for f in merged] == [
+        ("a", "Red", "stated", 1.0),
+        ("a", "blue", "picture+text model", 0.5),
+        ("b", "red", "title", 0.7),
+    ]
+
+
+def test_what_contradicts_a_stated_single_value_is_kept_and_doubted():
+    merged = merge(
+        [
+            Fact("a", "brand", "Corvo", "stated", 1.0),
+            Fact("a", "brand", "Next", "title", 0.9),
+            Fact("a", "product_type", "Home > Beds", "stated", 1.0),
+            Fact("a", "product_type", "Home", "title", 0.8),
+            Fact("a", "product_type", "Home > Lamps", "title", 0.8),
+            Fact("b", "brand", "Next", "title", 0.9),
+        ]
+    )
+    assert {(f.item_id, f.value): f.confidence for f in merged} == {
+        ("a", "Corvo"): 1.0,
+        ("a", "Next"): 0.45,
+        ("a", "Home > Beds"): 1.0,
+        ("a", "Home"): 0.8,
+        ("a", "Home > Lamps"): 0.4,
+        ("b", "Next"): 0.9,
+    }
+
+
+def test_merging_does_not_depend_on_the_order_of_sources():
+    facts = [
+        *FACTS,
+        Fact("i1", "color", "red", "stated", 1.0),
+        Fact("i1", "color", "b", "title", 1),
+    ]
+    assert set(merge(facts)) == set(merge(reversed(facts)))
+    assert merge([]) == []
+
+
+def test_what_is_written_is_read(tmp_path):
+    write_facts(FACTS, tmp_path / "k.parquet")
+    table = read_facts(tmp_path / "k.parquet")
+    assert [Fact(*row.values()) for row in table.to_pylist()] == FACTS
+    write_facts([], tmp_path / "k.parquet")
+    assert read_facts(tmp_path / "k.parquet").num_rows == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["k.parquet"]
+
+
+def damaged(tmp_path, change):
+    write_facts(FACTS, tmp_path / "k.parquet")
+    table = pq.read_table(tmp_path / "k.parquet")
+    pq.write_table(change(table), tmp_path / "k.parquet")
+    return tmp_path / "k.parquet"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda t: t.drop_columns(["value"]), "column 'value' is missing"),
+        (
+            lambda t: t.set_column(4, "confidence", pa.array(["1", "1", "1"])),
+            "'confidence' is string instead of double",
+        ),
+        (
+            lambda t: t.set_column(0, "item_id", pa.array(["a", None, "b"])),
+            "'item_id' has empty cells",
+        ),
+        (
+            lambda t: t.set_column(4, "confidence", pa.array([0.5, 1.5, 1.0])),
+            "row 2: the confidence 1.5",
+        ),
+        (
+            lambda t: t.set_column(4, "confidence", pa.array([0.5, 1.0, float("nan")])),
+            "row 3: the confidence nan",
+        ),
+        (
+            lambda t: t.set_column(3, "source", pa.array(["title", "rumour", "stated"])),
+            "'rumour' is none of stated",
+        ),
+    ],
+)
+def test_a_damaged_table_is_refused(tmp_path, change, reason):
+    with pytest.raises(CatalogError, match=reason):
+        read_facts(damaged(tmp_path, change))
+
+
+def test_a_file_that_is_no_table_is_named(tmp_path):
+    for body in (None, b"nonsense"):
+        if body is not None:
+            (tmp_path / "k.parquet").write_bytes(body)
+        with pytest.raises(CatalogError, match=r"k\.parquet cannot be read"):
+            read_facts(tmp_path / "k.parquet")

@@ -1,0 +1,128 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from newshelf.attributes.lexicon import Lexicon, Word, packaged_lexicon, read_lexicon
+from newshelf.attributes.title_features import Span, span_problem
+from newshelf.errors import WeightsError
+
+
+def said(text: str) -> set[tuple[str, str]]:
+    return {(mention.attribute, mention.value) for mention in packaged_lexicon().find(text)}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Red ring of jade", {("color", "red"), ("material", "jade")}),
+        ("红色翡翠戒指", {("color", "red"), ("material", "jade")}),
+        ("GREY or gray, 灰色", {("color", "grey")}),
+        ("A minimalist navy-blue lamp", {("style", "minimal"), ("color", "navy")}),
+        ("Rose gold watch", {("color", "rose gold")}),
+        ("Bored of reddish shreds", set()),
+        ("", set()),
+        ("—", set()),
+    ],
+)
+def test_words_say_what_a_product_is_like(text, expected):
+    assert said(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Bag without leather", set()),
+        ("non-leather bag", set()),
+        ("leather-free bag", set()),
+        ("faux leather bag", {("material", "faux leather")}),
+        ("oak effect shelf", set()),
+        ("gold-plated", set()),
+        ("不含橡胶 无塑料袋", {("material", "rubber")}),
+        ("no fuss, leather bag", {("material", "leather")}),
+        ("Crystal-clear glass", {("material", "glass")}),
+        ("Glasses on a yellow backdrop", set()),
+    ],
+)
+def test_what_is_denied_or_only_looks_so_does_not_count(text, expected):
+    assert said(text) == expected
+
+
+def test_values_have_one_name_in_both_languages():
+    lexicon = packaged_lexicon()
+    for word in ("Red", " 红色", "大红", "scarlet", "红"):
+        assert lexicon.canonical("color", word) == "red"
+    assert lexicon.canonical("color", "Navy Blue") == "navy"
+    assert lexicon.canonical("color", "Blurple ") == "blurple"
+    assert lexicon.canonical("brand", " Blue Note ") == "Blue Note"
+    assert lexicon.canonical("style", "极简") == "minimal"
+
+
+def test_a_value_implies_wider_ones():
+    lexicon = packaged_lexicon()
+    assert lexicon.implied("color", "navy") == ["blue"]
+    assert lexicon.implied("color", "nude") == ["beige", "brown"]
+    assert lexicon.implied("color", "blue") == []
+    assert Lexicon((), {"color": {"a": "b", "b": "a"}}).implied("color", "a") == ["b", "a"]
+
+
+def test_every_wider_value_is_a_value_itself():
+    lexicon = packaged_lexicon()
+    values = {(word.attribute, word.value) for word in lexicon.words}
+    for attribute, wider in lexicon.broader.items():
+        assert {(attribute, value) for pair in wider.items() for value in pair} <= values
+
+
+def test_no_packaged_phrase_says_two_things_of_one_attribute():
+    seen: dict[tuple[str, str], str] = {}
+    for word in packaged_lexicon().words:
+        assert seen.setdefault((word.attribute, word.phrase), word.value) == word.value
+
+
+def test_what_is_written_is_read(tmp_path):
+    packaged_lexicon().write(tmp_path / "lexicon.json")
+    assert read_lexicon(tmp_path / "lexicon.json") == Lexicon(
+        list(packaged_lexicon().words), packaged_lexicon().broader
+    )
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\xff",
+        b"[]",
+        b'{"format": 2, "words": [], "broader": {}}',
+        b'{"format": 1, "words": [["red"]], "broader": {}}',
+        b'{"format": 1, "words": [], "broader": []}',
+        json.dumps({"format": 1, "words": [["a", "b", "c", "x", True]], "broader": {}}).encode(),
+    ],
+)
+def test_a_damaged_lexicon_is_refused(tmp_path, body):
+    path = tmp_path / "lexicon.json"
+    path.write_bytes(body)
+    with pytest.raises(WeightsError, match=r"lexicon\.json cannot be read"):
+        read_lexicon(path)
+
+
+def test_a_missing_lexicon_is_named(tmp_path):
+    with pytest.raises(WeightsError, match="train again"):
+        read_lexicon(tmp_path / "lexicon.json")
+
+
+PIECES = st.sampled_from(["red", "rose gold", "红色", "no ", "-free", " ", ",", "jade", "皮", "İ"])
+
+
+@given(st.lists(PIECES | st.text(max_size=3), max_size=12).map("".join))
+def test_mentions_are_inside_the_text_and_those_of_one_attribute_never_overlap(text):
+    mentions = packaged_lexicon().find(text)
+    for attribute in ("color", "material", "style"):
+        spans = [Span(*item[:3]) for item in mentions if item.attribute == attribute]
+        assert span_problem(text, spans) is None
+
+
+def test_a_word_for_filters_only_is_not_looked_for():
+    lexicon = Lexicon([Word("rose", "color", "rose", 0.8, in_text=False)])
+    assert lexicon.find("rose") == []
+    assert lexicon.canonical("color", "Rose") == "rose"

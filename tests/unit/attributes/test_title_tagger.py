@@ -1,0 +1,176 @@
+import json
+import math
+
+import pycrfsuite
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from newshelf.attributes.title_features import Span, TaggedTitle, span_problem
+from newshelf.attributes.title_tagger import (
+    TaggerOptions,
+    TitleTagger,
+    read_tagger,
+    spans_of,
+    tagger_from_titles,
+    tags_of,
+    train_tagger,
+    write_tagger,
+)
+from newshelf.errors import TrainingError, WeightsError
+
+# Most brands come once or twice, so that it is their place that tells them.
+BRANDS = ["小米", "KATO", *(chr(0x4E10 + 7 * at) + chr(0x5E10 + 5 * at) for at in range(12))]
+COLORS = ["红色", "黑色", "白色"]
+THINGS = ["双肩包", "运动鞋", "帽子", "手机壳", "连衣裙"]
+
+
+def titles() -> list[TaggedTitle]:
+    made = []
+    for brand in BRANDS:
+        for color in COLORS:
+            for thing in THINGS:
+                parts = [(brand, "HPPX"), ("新款", None), (color, "MISC"), (thing, "HCCX")]
+                made.append(tagged(parts if len(made) % 2 else [parts[3], parts[1], parts[0]]))
+    return made
+
+
+def tagged(parts) -> TaggedTitle:
+    text, spans = "", []
+    for part, label in parts:
+        if label:
+            spans.append(Span(len(text), len(text) + len(part), label))
+        text += part
+    return TaggedTitle(text, tuple(spans))
+
+
+@pytest.fixture(scope="module")
+def tagger(tmp_path_factory) -> TitleTagger:
+    scratch = tmp_path_factory.mktemp("scratch")
+    return train_tagger(titles(), 0, scratch, TaggerOptions(iterations=40))
+
+
+def test_what_is_regular_is_learned(tagger):
+    assert tagger.tag("小米新款白色帽子") == [
+        Span(0, 2, "HPPX"),
+        Span(4, 6, "MISC"),
+        Span(6, 8, "HCCX"),
+    ]
+    # A brand that was never seen, in a brand's place.
+    assert Span(0, 2, "HPPX") in tagger.tag("安踏新款红色运动鞋")
+
+
+def test_confidence_is_a_probability_and_lower_where_it_is_guessing(tagger):
+    sure = tagger.find("小米新款白色帽子")
+    assert all(0 <= found.confidence <= 1 + 1e-9 for found in sure)
+    assert min(found.confidence for found in sure) > 0.8
+    guessed = tagger.find("床白")
+    assert all(found.confidence < 0.99 for found in guessed)
+
+
+def test_the_confidence_is_crfsuites_marginal(tagger):
+    title = "小米新款白色帽子"
+    plain = pycrfsuite.Tagger()
+    plain.open_inmemory(tagger.model)
+    tags = plain.tag(tagger.features.of(title))
+    found = tagger.find(title)[0]
+    expected = min(plain.marginal(tags[at], at) for at in range(found.span.start, found.span.end))
+    assert math.isclose(found.confidence, expected)
+
+
+def test_equal_seeds_make_equal_taggers(tmp_path, tagger):
+    again = train_tagger(titles(), 0, tmp_path, TaggerOptions(iterations=40))
+    assert again.model == tagger.model
+
+
+@given(st.text(max_size=60) | st.text("耐克小米红色双肩包KATO 15.6寸/İß", max_size=40))
+@settings(max_examples=150, deadline=None)
+def test_spans_are_inside_the_title_and_never_overlap(tagger, title):
+    assert span_problem(title, tagger.tag(title)) is None
+
+
+TAG = st.sampled_from([f"{place}-{label}" for place in "BIES" for label in "AB"] + ["O"])
+
+
+@given(st.lists(TAG, max_size=30))
+def test_spans_of_any_tags_never_overlap(tags):
+    spans = spans_of(tags)
+    assert span_problem("x" * len(tags), spans) is None
+    inside = {at for span in spans for at in range(span.start, span.end)}
+    assert inside == {at for at, tag in enumerate(tags) if tag != "O"}
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 4), st.sampled_from("AB"))))
+def test_tags_and_spans_are_the_same_thing(gaps):
+    spans, at = [], 0
+    for gap, length, label in gaps:
+        spans.append(Span(at + gap, at + gap + length, label))
+        at += gap + length
+    assert spans_of(tags_of(TaggedTitle("字" * at, tuple(spans)))) == spans
+
+
+def test_a_tagger_is_written_and_read(tagger, tmp_path):
+    write_tagger(tagger, tmp_path / "tagger")
+    again = read_tagger(tmp_path / "tagger")
+    for title in ("小米新款白色帽子", "KATO床", ""):
+        assert again.find(title) == tagger.find(title)
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        ("tagger.crfsuite", b"lCRF nonsense"),
+        ("tagger.crfsuite", None),
+        ("tagger.json", b"{"),
+        ("tagger.json", b'{"format": 2}'),
+        ("tagger.json", None),
+    ],
+)
+def test_a_damaged_tagger_is_refused(tagger, tmp_path, name, body):
+    write_tagger(tagger, tmp_path / "tagger")
+    path = tmp_path / "tagger" / name
+    path.unlink() if body is None else path.write_bytes(body)
+    with pytest.raises(WeightsError, match="the tagger"):
+        read_tagger(tmp_path / "tagger")
+
+
+def test_a_users_own_titles_train_one(tmp_path):
+    lines = [{"title": item.title, "entities": item.spans} for item in titles()]
+    path = tmp_path / "own.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    tagger = tagger_from_titles(path, 0, TaggerOptions(iterations=20))
+    assert Span(6, 8, "HCCX") in tagger.tag("小米新款白色帽子")
+    path.write_text('{"title": "ab", "entities": [[0, 9, "X"]]}', encoding="utf-8")
+    with pytest.raises(TrainingError, match=r"own\.jsonl line 1"):
+        tagger_from_titles(path, 0)
+
+
+def test_an_empty_title_has_no_spans(tagger):
+    assert tagger.tag("") == []
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (titles()[:5], "5 tagged titles"),
+        ([TaggedTitle(f"标题{at}", ()) for at in range(30)], "no title has a span"),
+        (
+            [TaggedTitle(f"标题{at}", (Span(0, 2 + len(str(at)), "P"),)) for at in range(30)],
+            "whole title",
+        ),
+    ],
+    ids=["few", "nothing marked", "everything marked"],
+)
+def test_what_cannot_be_learned_from_is_refused(tmp_path, bad, reason):
+    with pytest.raises(TrainingError, match=reason):
+        train_tagger(bad, 0, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_class_can_be_learned(tmp_path):
+    one = [
+        TaggedTitle(title.title, tuple(span for span in title.spans if span.label == "HCCX"))
+        for title in titles()
+    ]
+    tagger = train_tagger(one, 0, tmp_path, TaggerOptions(iterations=30))
+    assert tagger.tag("小米新款白色帽子") == [Span(6, 8, "HCCX")]

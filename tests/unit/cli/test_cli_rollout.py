@@ -1,0 +1,117 @@
+"""The verbs of rollouts, where there is no model server: what is refused changes nothing."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from newshelf.cli.app import app
+from newshelf.rollout.plan import load_plan
+from newshelf.rollout.state import RolloutState, draft
+from newshelf.store.store import EventStore
+from tests.unit.cli.verbs import Run, verbs_of
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/events.db"
+
+
+@pytest.fixture
+def run(tmp_path: Path, url: str) -> Run:
+    return verbs_of("rollout", tmp_path, url)
+
+
+@pytest.fixture
+def example(tmp_path: Path) -> Path:
+    """The repository's example of a plan, for versions 1.0 and 1.1."""
+    for version in ("1.0", "1.1"):
+        (tmp_path / f"recommender-{version}.mar").write_bytes(b"")
+    return ROOT / "configs" / "rollout.yaml"
+
+
+@pytest.fixture
+def planned(example: Path, url: str) -> str:
+    """A rollout that has not begun."""
+    plan = load_plan(example)
+    state = draft("spring", "salt", datetime.now(UTC))
+    with EventStore.open(url) as store:
+        store.create_rollout("spring", plan.model_dump_json(), state.model_dump_json(), None)
+    return "spring"
+
+
+def changed(example: Path, tmp_path: Path, **fields: object) -> Path:
+    table = yaml.safe_load(example.read_text()) | fields
+    path = tmp_path / "plan.yaml"
+    path.write_text(yaml.safe_dump({k: v for k, v in table.items() if v is not None}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"challenger": "1.2"}, "version 1.2 is not in the model store"),
+        ({"control": None}, "control: is missing"),
+        ({"success": [{"metric": "charm", "minimum_effect": 0.1}]}, "success[0].metric"),
+        ({"ramp": []}, "ramp: give at least one"),
+        ({}, "TorchServe is not running"),
+    ],
+)
+def test_a_plan_that_cannot_be_followed_begins_nothing(
+    run: Run, example: Path, tmp_path: Path, url: str, fields: dict[str, object], message: str
+) -> None:
+    code, output = run("start", changed(example, tmp_path, **fields))
+    assert (code, message in output) == (2, True), output
+    with EventStore.open(url) as store:
+        assert store.rollouts() == []
+
+
+@pytest.mark.parametrize("name", ["../up", "two words", "", "x" * 65])
+def test_a_name_that_is_no_file_name_is_refused(run: Run, example: Path, name: str) -> None:
+    code, output = run("start", example, "--name", name or "-")
+    assert code == 2
+    assert "name for a rollout" in output
+
+
+def test_without_a_rollout_every_verb_says_how_to_begin(run: Run) -> None:
+    for verb in ("status", "pause", "resume", "promote", "abort", "rollback", "report"):
+        code, output = run(verb)
+        assert code == 2, verb
+        assert "./run rollout start PLAN.yaml" in output
+
+
+def test_where_nothing_was_ever_served_there_are_no_rollouts(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["rollout", "status", "--workspace", str(tmp_path)])
+    assert done.exit_code == 2
+    assert "no rollouts" in done.output
+
+
+def test_commands_that_do_not_fit_are_refused_and_those_that_do_are_kept(
+    run: Run, planned: str, url: str
+) -> None:
+    for verb in ("pause", "resume", "promote"):
+        code, output = run(verb, planned)
+        assert code == 2
+        assert "spring: it is draft" in output
+    assert run("abort")[0] == 0
+    with EventStore.open(url) as store:
+        state = RolloutState.model_validate_json(store.rollout("spring").state)
+    assert (state.phase, state.reason) == ("aborted", "aborted by hand")
+    code, output = run("status", planned)
+    assert code == 0
+    assert "spring: aborted" in output
+    code, output = run("status", "autumn")
+    assert code == 2
+    assert "no rollout autumn; there is spring" in output
+
+
+def test_the_report_goes_where_it_is_told(run: Run, planned: str, tmp_path: Path) -> None:
+    out = tmp_path / "page.html"
+    assert run("report", planned, "--out", out)[0] == 0
+    assert "<h1>Rollout spring</h1>" in out.read_text()
+    assert run("report")[0] == 0
+    assert (tmp_path / "workspace" / "rollout" / "spring.html").is_file()

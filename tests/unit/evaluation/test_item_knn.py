@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+
+from newshelf.evaluation.item_to_item import Ease, ItemKnn, RecentEase, SmoothedKnn
+
+
+def drawn(seed, n_items=12, n_rows=30):
+    generator = np.random.default_rng(seed)
+    return [generator.choice(n_items - 2, size=4, replace=False).tolist() for _ in range(n_rows)]
+
+
+def naive(rows, n_items, neighbours, shrinkage):
+    """sim(i, j), pair by pair."""
+    sets = [set(row) for row in rows]
+    similar = np.zeros((n_items, n_items))
+    for i in range(n_items):
+        for j in range(n_items):
+            if i != j:
+                together = sum(i in row and j in row for row in sets)
+                own, other = (sum(k in row for row in sets) for k in (i, j))
+                norm = np.sqrt(own * other) + shrinkage
+                similar[i, j] = together / norm if norm else 0
+        far = np.argsort(-similar[i], kind="stable")[neighbours:]
+        similar[i, far] = 0
+    return similar
+
+
+@pytest.mark.parametrize(("neighbours", "shrinkage"), [(99, 0.0), (99, 10.0), (11, 2.0)])
+def test_scores_equal_the_sum_over_the_pairs(make_split, neighbours, shrinkage):
+    rows = drawn(1)
+    found = ItemKnn(make_split(rows, 12), neighbours, shrinkage).scores(
+        [np.array([0, 5]), np.array([11])]
+    )
+    similar = naive(rows, 12, neighbours, shrinkage)
+    np.testing.assert_allclose(found, [similar[[0, 5]].sum(0), np.zeros(12)], atol=1e-6)
+
+
+def test_only_the_nearest_are_kept(make_split):
+    rows = [[0, 1], [0, 1], [0, 1], [0, 2], [3, 2]]
+    found = ItemKnn(make_split(rows, 4), neighbours=1, shrinkage=0).scores([np.array([0])])[0]
+    assert found[1] > 0
+    assert (found[[0, 2, 3]] == 0).all()
+
+
+def test_blocks_of_rows_do_not_matter(make_split, monkeypatch):
+    rows, asked = drawn(2), [np.array([3, 4])]
+    whole = ItemKnn(make_split(rows, 12), 5).scores(asked)
+    monkeypatch.setattr("newshelf.evaluation.item_to_item._ROWS", 5)
+    np.testing.assert_array_equal(ItemKnn(make_split(rows, 12), 5).scores(asked), whole)
+
+
+def naive_smoothed(rows, features, mix, neighbours, temperature, shrinkage):
+    n = len(features)
+    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    spread = np.zeros((n, n))
+    for i in range(n):
+        others = [j for j in range(n) if j != i and features[j].any()]
+        near = sorted(others, key=lambda j: -(unit[i] @ unit[j]))[:neighbours]
+        weights = np.exp([unit[i] @ unit[j] / temperature for j in near])
+        if features[i].any():
+            spread[i, near] = weights / weights.sum()
+    passed = (1 - mix) * np.eye(n) + mix * spread
+    return passed @ naive(rows, n, n, shrinkage) @ passed.T
+
+
+def test_smoothing_equals_the_product_of_the_matrices(make_split):
+    rows = drawn(3)
+    features = np.random.default_rng(4).normal(size=(12, 5)).astype(np.float32)
+    features[7] = 0
+    found = SmoothedKnn(make_split(rows, 12), features, 0.4, 3, 0.2, 1.0).scores([np.array([1, 7])])
+    expected = naive_smoothed(rows, features, 0.4, 3, 0.2, 1.0)[[1, 7]].sum(0)
+    np.testing.assert_allclose(found[0], expected, atol=1e-5)
+
+
+def test_an_item_that_nobody_met_is_found_through_its_lookalike(make_split):
+    features = np.eye(4, dtype=np.float32)
+    features[3] = features[1] + 0.01  # 3 was never met, and looks like 1
+    split = make_split([[0, 1], [0, 1], [0, 2]], 4)
+    found = SmoothedKnn(split, features, neighbours=1).scores([np.array([0])])[0]
+    assert found[3] > found[2]
+    assert ItemKnn(split).scores([np.array([0])])[0][3] == 0
+
+
+@pytest.mark.parametrize(
+    "features", [np.ones((3, 2)), np.ones(4), np.array([[1.0, np.nan]] * 4)], ids=str
+)
+def test_features_that_do_not_fit_are_refused(make_split, features):
+    with pytest.raises(ValueError, match="features"):
+        SmoothedKnn(make_split([[0, 1]], 4), features.astype(np.float32))
+
+
+def test_recent_items_count_more(make_split):
+    ease = Ease(make_split(drawn(5), 12), ridge=2.0)
+    recent = RecentEase(ease, half_life=1.0)
+    parts = ease.scores([np.array([0]), np.array([1]), np.array([2])])
+    found = recent.scores([np.array([0, 1, 2])])
+    np.testing.assert_allclose(found[0], parts[0] / 4 + parts[1] / 2 + parts[2], atol=1e-6)
+    # What comes twice has the age of its last time.
+    np.testing.assert_allclose(recent.scores([np.array([2, 0, 1, 2])]), found, atol=1e-6)
+
+
+def test_without_forgetting_it_is_ease(make_split):
+    ease = Ease(make_split(drawn(6), 12))
+    asked = [np.array([4, 1, 8])]
+    found = RecentEase(ease, half_life=1e9).scores(asked)
+    np.testing.assert_allclose(found, ease.scores(asked), atol=1e-6)

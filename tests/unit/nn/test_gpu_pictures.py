@@ -1,0 +1,123 @@
+"""A GPU's way of reading pictures, on a machine without one.
+
+Its arithmetic runs on the CPU; its devices are checked under FakeTensorMode.
+"""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import ExifTags, Image
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from newshelf.errors import BadPicture, TooLarge
+from newshelf.nn import gpu_inputs as gpu
+from newshelf.nn.inputs import decode_picture, prepare_pictures
+from newshelf.nn.spec import ImageInput
+
+SPEC = ImageInput(
+    architecture="any", features=1, size=24, crop=0.9, mean=(0.1, 0.5, 0.7), std=(0.2, 0.4, 0.5)
+)
+CPU = torch.device("cpu")
+
+
+def quarters() -> Image.Image:
+    picture = Image.new("RGB", (96, 64), "white")
+    picture.paste("red", (0, 0, 48, 32))
+    picture.paste("lime", (48, 0, 96, 32))
+    picture.paste("blue", (0, 32, 48, 64))
+    return picture
+
+
+@pytest.fixture
+def decoder(monkeypatch):
+    """Stands for nvJPEG: decodes by Pillow, and keeps the sizes of its calls."""
+    calls: list[int] = []
+
+    def decode_jpeg(batch, *, mode, device):
+        calls.append(len(batch))
+        pictures = [Image.open(io.BytesIO(data.numpy().tobytes())) for data in batch]
+        return [
+            torch.tensor(np.asarray(picture.convert("RGB"))).permute(2, 0, 1)
+            for picture in pictures
+        ]
+
+    monkeypatch.setattr(gpu, "decode_jpeg", decode_jpeg)
+    return calls
+
+
+def on_cpu(*pictures: bytes) -> np.ndarray:
+    return prepare_pictures([decode_picture(data, SPEC) for data in pictures], SPEC)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_are_turned_as_on_the_cpu(saved, decoder, orientation):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    data = saved(quarters(), "JPEG", exif=exif)
+    images, failed = gpu.decode_on_gpu([data], SPEC, CPU)
+    assert not failed
+    # A level or two of 255, where Pillow rounds and torch does not.
+    np.testing.assert_allclose(images.numpy(), on_cpu(data), atol=2 / 255 / min(SPEC.std))
+    assert decoder == [1]
+
+
+def test_only_what_the_gpu_can_decode_is_given_to_it(saved, decoder):
+    jpeg = saved(quarters(), "JPEG")
+    given = [
+        jpeg,
+        saved(quarters(), "PNG"),
+        saved(quarters().convert("CMYK"), "JPEG"),
+        jpeg[: len(jpeg) // 2],
+        b"",
+        saved(quarters().convert("L"), "JPEG"),
+    ]
+    images, failed = gpu.decode_on_gpu(given, SPEC, CPU)
+    assert decoder == [2]
+    assert {at: type(error) for at, error in failed.items()} == {3: BadPicture, 4: BadPicture}
+    good = [0, 1, 2, 5]
+    expected = on_cpu(*(given[at] for at in good))
+    np.testing.assert_allclose(images.numpy()[good], expected, atol=2 / 255 / min(SPEC.std))
+
+
+def test_too_many_pixels_are_refused_by_the_header(saved, decoder):
+    _, failed = gpu.decode_on_gpu([saved(quarters(), "JPEG")], SPEC, CPU, max_pixels=96 * 64 - 1)
+    assert isinstance(failed[0], TooLarge)
+    assert decoder == []
+
+
+def test_what_the_gpu_refuses_is_decoded_on_the_cpu(saved, monkeypatch):
+    def refuse(*_arguments, **_options):
+        raise RuntimeError("nvjpegDecode failed: 3")
+
+    monkeypatch.setattr(gpu, "decode_jpeg", refuse)
+    data = saved(quarters(), "JPEG")
+    images, failed = gpu.decode_on_gpu([data, b"damaged"], SPEC, CPU)
+    np.testing.assert_allclose(images.numpy()[:1], on_cpu(data), atol=1e-5)
+    assert list(failed) == [1]
+
+
+def test_few_pixels_are_on_the_gpu_at_a_time(saved, decoder, monkeypatch):
+    monkeypatch.setattr(gpu, "_PIXELS_AT_A_TIME", 2 * 96 * 64)
+    data = [saved(quarters(), "JPEG")] * 5
+    images, _ = gpu.decode_on_gpu(data, SPEC, CPU)
+    assert decoder == [2, 2, 1]
+    np.testing.assert_allclose(images.numpy(), images.numpy()[:1].repeat(5, axis=0))
+
+
+def test_everything_is_on_the_device_that_was_named(saved, monkeypatch):
+    device = torch.device("cuda", 0)
+
+    def decode_jpeg(batch, *, mode, device):
+        return [torch.empty((3, 64, 96), dtype=torch.uint8, device=device) for _ in batch]
+
+    monkeypatch.setattr(gpu, "decode_jpeg", decode_jpeg)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 7
+    given = [saved(quarters(), "JPEG", exif=exif), saved(quarters(), "PNG")]
+    with FakeTensorMode():
+        images, failed = gpu.decode_on_gpu(given, SPEC, device)
+    assert not failed
+    assert images.device == device
+    assert images.shape == (2, 3, 24, 24)

@@ -1,0 +1,243 @@
+"""Episodes, prototypes, probe, whitening and MAML behind the one few-shot interface."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch.nn import functional as F
+
+from benchmarks.methods.meta.episodes import EpisodeSampler
+from benchmarks.methods.meta.learners import (
+    Ensemble,
+    LinearProbe,
+    Member,
+    Prototypes,
+    RefinedPrototypes,
+)
+from benchmarks.methods.meta.whitening import fit_whitening
+from newshelf.errors import TrainingError
+from tests.unit.training.few_shot import WAYS, WIDTH, accuracy, maml_learner, noisy_types
+from tests.unit.training.synthetic import clusters
+
+LEARNERS = {
+    "prototypes": Prototypes(),
+    "cosine": Prototypes(metric="cosine"),
+    "refined": RefinedPrototypes(),
+    "probe": LinearProbe(),
+    "maml": maml_learner(prototypes=False),
+    "protomaml": maml_learner(prototypes=True),
+    "ensemble": Ensemble(
+        [Member(Prototypes(), slice(0, 6)), Member(LinearProbe(), slice(6, None))]
+    ),
+}
+
+
+@pytest.fixture(params=LEARNERS)
+def learner(request):
+    return LEARNERS[request.param]
+
+
+# Every learner
+
+
+def test_clear_classes_are_told_apart(learner, support):
+    rows, labels = support
+    classifier = learner.adapt(rows, labels)
+    scores = classifier.scores(rows)
+    assert scores.shape == (len(rows), WAYS)
+    assert scores.dtype == torch.float32
+    assert (scores.argmax(dim=1) == labels).float().mean() > 0.9
+
+
+def test_bad_supports_are_refused_with_what_to_do(learner, support):
+    rows, labels = support
+    broken = rows.clone()
+    broken[4, 1] = float("nan")
+    for bad_rows, bad_labels, said in (
+        (rows, torch.zeros_like(labels), "at least two"),
+        (rows, labels * 2, "number the classes from 0"),
+        (rows, labels[:-1], "one label for each row"),
+        (broken, labels, "row 4 of the support has features that are no numbers"),
+    ):
+        with pytest.raises(TrainingError, match=said):
+            learner.adapt(bad_rows, bad_labels)
+
+
+def test_queries_that_do_not_fit_are_refused(learner, support):
+    classifier = learner.adapt(*support)
+    with pytest.raises(TrainingError, match=r"the support had 12 features"):
+        classifier.scores(torch.zeros(2, WIDTH + 1))
+    with pytest.raises(TrainingError, match="row 1 of the queries"):
+        classifier.scores(torch.tensor([[0.0] * WIDTH, [float("inf")] * WIDTH]))
+
+
+# Episodes
+
+
+def test_an_episode_has_its_shots_and_queries_of_different_rows():
+    labels = torch.tensor([0] * 9 + [1] * 8 + [2] * 7 + [3] * 9 + [-1] * 5)
+    sampler = EpisodeSampler(labels, ways=3, shots=3, queries=5)
+    # Class 2 has 7 rows and is too small; 0, 1 and 3 are left.
+    assert sampler.classes == 3
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        drawn = sampler.draw(generator)
+        rows = torch.cat([drawn.support, drawn.queries])
+        assert len(torch.unique(rows)) == 3 * (3 + 5)
+        assert drawn.support_labels.tolist() == [0] * 3 + [1] * 3 + [2] * 3
+        for at in range(3):
+            of_class = torch.cat(
+                [
+                    labels[drawn.support[drawn.support_labels == at]],
+                    labels[drawn.queries[drawn.query_labels == at]],
+                ]
+            )
+            assert len(torch.unique(of_class)) == 1
+        assert set(labels[rows].tolist()) == {0, 1, 3}
+
+
+def test_the_generator_decides_the_episodes():
+    labels = torch.arange(4).repeat(20)
+    sampler = EpisodeSampler(labels, ways=2, shots=1, queries=3)
+    batches = sampler.batches(tasks=3, steps=2)
+    first, again, other = (batches(0, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert len(first) == 2
+    assert first[0].support.shape == (3, 2)
+    assert first[0].queries.shape == (3, 6)
+    assert torch.equal(first[1].queries, again[1].queries)
+    assert not torch.equal(first[1].queries, other[1].queries)
+
+
+def test_fewer_labels_than_shots_are_refused():
+    labels = torch.tensor([0] * 9 + [1] * 3)
+    with pytest.raises(TrainingError, match=r"1 of 2 classes .*3 \+ 2 rows"):
+        EpisodeSampler(labels, ways=2, shots=3, queries=2)
+
+
+@pytest.mark.parametrize("wrong", [{"ways": 1}, {"shots": 0}, {"queries": 0}])
+def test_an_episode_of_nothing_is_refused(wrong):
+    asked = {"ways": 2, "shots": 1, "queries": 1, **wrong}
+    with pytest.raises(TrainingError, match="at least two classes"):
+        EpisodeSampler(torch.arange(4), **asked)
+
+
+# Prototypes and probe
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_prototypes_equal_the_loop(support, metric):
+    rows, labels = support
+    queries = clusters(torch.arange(WAYS), WIDTH, 2.0, seed=2)
+    scores = Prototypes(metric=metric).adapt(rows, labels).scores(queries)
+    for q, query in enumerate(queries):
+        for n in range(WAYS):
+            mean = sum(row for row, label in zip(rows, labels, strict=True) if label == n) / 4
+            if metric == "cosine":
+                expected = float(query @ mean / query.norm() / mean.norm())
+            else:
+                expected = -float(((query - mean) ** 2).sum())
+            assert float(scores[q, n]) == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
+def test_refined_prototypes_equal_the_loop(support):
+    rows, labels = support
+    queries = clusters(torch.arange(WAYS).repeat(5), WIDTH, 1.5, seed=2)
+    learner = RefinedPrototypes(sharpness=4.0, rounds=3)
+    scores = learner.adapt(rows, labels).scores(queries)
+    unit = [query / query.norm() for query in queries]
+    shares = [[0.0] * WAYS for _ in unit]
+    for _ in range(4):
+        means = []
+        for n in range(WAYS):
+            total, weight = torch.zeros(WIDTH), 0.0
+            for row, label in zip(rows, labels, strict=True):
+                if label == n:
+                    total, weight = total + row / row.norm(), weight + 1
+            for query, share in zip(unit, shares, strict=True):
+                total, weight = total + share[n] * query, weight + share[n]
+            means.append(total / weight)
+        expected = torch.stack([torch.stack([q @ m / m.norm() for m in means]) for q in unit])
+        shares = (4.0 * expected).softmax(dim=1).tolist()
+    torch.testing.assert_close(scores, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_unlabelled_rows_show_where_a_class_is():
+    rows, labels = noisy_types(24, 40)
+    rows = fit_whitening(rows, torch.where(labels < 14, labels, -1))(rows)
+    unseen = EpisodeSampler(torch.where(labels >= 14, labels, -1), ways=3, shots=1, queries=20)
+    alone = accuracy(Prototypes(metric="cosine"), rows, unseen)
+    assert accuracy(RefinedPrototypes(), rows, unseen) > alone + 0.03
+
+
+@pytest.mark.parametrize("ways", [2, 3])
+def test_the_probe_equals_scikit_learn(support, ways):
+    rows, labels = support
+    rows, labels = rows[labels < ways], labels[labels < ways]
+    queries = torch.randn(20, WIDTH, generator=torch.Generator().manual_seed(0))
+    scores = LinearProbe(c=3.0).adapt(rows, labels).scores(queries)
+    model = LogisticRegression(C=3.0, max_iter=1000)
+    model.fit(F.normalize(rows, dim=1).numpy(), labels.numpy())
+    # Two classes: scikit-learn's model is a logistic one, and so is ours.
+    expected = model.predict_proba(F.normalize(queries, dim=1).numpy())
+    np.testing.assert_allclose(scores.softmax(dim=1).numpy(), expected, atol=1e-5)
+
+
+# Whitening
+
+
+def test_whitened_residuals_have_the_unit_covariance():
+    rows, labels = noisy_types(10, 40)
+    whitening = fit_whitening(rows, labels, shrinkage=1e-6)
+    residuals = torch.cat([rows[labels == t] - rows[labels == t].mean(dim=0) for t in range(10)])
+    turned = residuals @ whitening.matrix
+    torch.testing.assert_close(turned.T @ turned / len(turned), torch.eye(12), atol=1e-3, rtol=0)
+    np.testing.assert_allclose(whitening(rows).norm(dim=1).numpy(), 1, atol=1e-5)
+
+
+def test_full_shrinkage_only_centres_and_scales():
+    rows, labels = noisy_types(10, 40)
+    plain = fit_whitening(rows, labels, shrinkage=1.0)
+    centred = F.normalize(rows - rows.mean(dim=0), dim=1)
+    got = plain(rows)
+    torch.testing.assert_close(got @ got.T, centred @ centred.T, atol=1e-4, rtol=0)
+
+
+def test_whitening_from_some_types_helps_others():
+    rows, labels = noisy_types(24, 40)
+    whitening = fit_whitening(rows, torch.where(labels < 14, labels, -1))
+    narrow = fit_whitening(rows, torch.where(labels < 14, labels, -1), shrinkage=1e-3, width=6)
+    unseen = EpisodeSampler(torch.where(labels >= 14, labels, -1), ways=5, shots=2, queries=8)
+    frozen = accuracy(Prototypes(), rows, unseen)
+    assert accuracy(Prototypes(whitening), rows, unseen) > frozen + 0.2
+    assert accuracy(Prototypes(narrow), rows, unseen) > frozen + 0.2
+    assert narrow(rows).shape == (len(rows), 6)
+
+
+def test_whitening_refuses_what_it_cannot_learn_from():
+    rows, labels = noisy_types(3, 4)
+    with pytest.raises(TrainingError, match="within at least two"):
+        fit_whitening(rows, torch.zeros_like(labels))
+    with pytest.raises(TrainingError, match="no numbers"):
+        fit_whitening(torch.full_like(rows, float("nan")), labels)
+    for wrong in ({"shrinkage": 0.0}, {"shrinkage": 1.1}, {"width": 13}, {"width": 0}):
+        with pytest.raises(TrainingError, match="shrinkage"):
+            fit_whitening(rows, labels, **wrong)
+
+
+# Ensemble
+
+
+def test_an_ensemble_is_the_geometric_mean_of_its_members():
+    labels = torch.arange(WAYS).repeat(4)
+    rows, queries = clusters(labels, WIDTH, 1.0, seed=2), clusters(labels, WIDTH, 1.0, seed=3)
+    near, probe = Prototypes(), LinearProbe(c=3.0)
+    ensemble = Ensemble([Member(near, slice(0, 5)), Member(probe, slice(5, None))])
+    scores = ensemble.adapt(rows, labels).scores(queries)
+    first = near.adapt(rows[:, :5], labels).scores(queries[:, :5]).softmax(dim=1)
+    second = probe.adapt(rows[:, 5:], labels).scores(queries[:, 5:]).softmax(dim=1)
+    torch.testing.assert_close(scores.exp(), (first * second).sqrt())
+
+
+def test_an_ensemble_of_nobody_is_refused():
+    with pytest.raises(TrainingError, match="ensemble of no learner"):
+        Ensemble([])

@@ -1,0 +1,267 @@
+"""Fine-tuning and the target's head, on features whose structure is known."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from newshelf.config import FinetuneSettings
+from newshelf.errors import TrainingError
+from newshelf.nn.spec import ATTRIBUTE_COLUMNS
+from newshelf.training import finetune
+from newshelf.training.finetune import (
+    drop_modalities,
+    embed,
+    hide_columns,
+    train_source,
+    train_target_head,
+    warm_start,
+)
+from newshelf.training.labels import HeadLabels
+from newshelf.training.run import Run
+from tests.unit.training.synthetic import IMAGE, TEXT, clusters, encoder_of, table_of
+
+ROWS = 400
+SETTINGS = FinetuneSettings(epochs=6, batch_size=64, target_shots=10, target_epochs=40)
+KINDS = ("a", "b", "c", "d")
+CLASSES = {"source_type": KINDS, "target_type": KINDS, "color": ("green", "red")}
+
+
+@pytest.fixture
+def run(said) -> Run:
+    return Run(seed=3, console=said.console)
+
+
+@pytest.fixture
+def world():
+    """Pictures show the type, texts name the colour; the last 160 rows are the target."""
+    torch.manual_seed(0)
+    kind, color = torch.arange(ROWS) % 4, torch.arange(ROWS) // 4 % 2
+    table = table_of(clusters(kind, IMAGE, 0.7, 1), clusters(color, TEXT, 0.7, 2))
+    source = torch.arange(ROWS) < 240
+    labels = {
+        "source_type": HeadLabels(KINDS, kind.masked_fill(~source, -1)),
+        "target_type": HeadLabels(KINDS, kind.masked_fill(source, -1)),
+        "color": HeadLabels(("green", "red"), color),
+    }
+    encoder = encoder_of(CLASSES)
+    warm_start(encoder, table)
+    return encoder, table, labels
+
+
+def weights(encoder) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in encoder.state_dict().items()}
+
+
+def changed(before: dict[str, torch.Tensor], encoder) -> set[str]:
+    after = encoder.state_dict()
+    return {name for name, value in before.items() if not torch.equal(value, after[name])}
+
+
+def test_heads_learn_what_holds_on_products_they_did_not_see(world, run):
+    encoder, table, labels = world
+    result = train_source(encoder, table, labels, SETTINGS, run)
+    assert len(result.losses) == SETTINGS.epochs
+    assert result.losses[-1] < 0.85 * result.losses[0]
+    assert set(result.accuracy) == {"source_type", "color"}
+    assert result.accuracy["source_type"] > 0.7
+    assert result.accuracy["color"] > 0.8
+    # A tenth of the labelled rows.
+    assert 10 <= result.tested["source_type"] <= 40
+    assert 25 <= result.tested["color"] <= 60
+
+
+def test_the_source_stage_leaves_towers_and_the_targets_head_alone(world, run):
+    encoder, table, labels = world
+    before = weights(encoder)
+    train_source(encoder, table, labels, SETTINGS, run)
+    parts = {name.split(".")[0] for name in changed(before, encoder)}
+    assert parts == {"fusion", "heads", "attribute_tower"}
+    assert not {n for n in changed(before, encoder) if n.startswith("heads.target_type")}
+    assert not encoder.training
+
+
+def test_what_the_towers_knew_is_kept(world, run):
+    encoder, table, labels = world
+    start = embed(encoder, table)
+    train_source(encoder, table, labels, SETTINGS, run)
+    after = embed(encoder, table)
+    assert 0.8 < F.cosine_similarity(start, after).mean() < 0.99999
+
+
+def test_labels_held_out_are_not_learned_from(world, run):
+    """Other labels on those rows give the same weights."""
+    encoder, table, labels = world
+    held = finetune._drawn(ROWS, seed=0)
+    other = {
+        head: HeadLabels(label.classes, label.target.masked_fill(held & (label.target >= 0), 0))
+        for head, label in labels.items()
+    }
+    assert any(not torch.equal(other[head].target, labels[head].target) for head in labels)
+    start, after = weights(encoder), []
+    for some in (labels, other):
+        encoder.load_state_dict(start)
+        torch.manual_seed(1)
+        train_source(encoder, table, some, SETTINGS, run)
+        after.append(weights(encoder))
+    assert all(torch.equal(value, after[1][name]) for name, value in after[0].items())
+
+
+def test_the_targets_head_learns_from_few_and_changes_nothing_else(world, run):
+    encoder, table, labels = world
+    train_source(encoder, table, labels, SETTINGS, run)
+    before = weights(encoder)
+    target = labels["target_type"]
+    result = train_target_head(encoder, table, target, SETTINGS, run)
+    assert changed(before, encoder) == {"heads.target_type.weight", "heads.target_type.bias"}
+    assert result.accuracy["target_type"] > 0.7
+    # A quarter of each class of 40.
+    assert result.tested == {"target_type": 40}
+    assert len(result.losses) == SETTINGS.target_epochs
+    assert result.losses[-1] < result.losses[0]
+
+
+def stated_only():
+    """Colours that nothing but the attribute column states."""
+    torch.manual_seed(0)
+    color = torch.randint(0, 4, (ROWS,))
+    table = table_of(
+        torch.randn(ROWS, IMAGE), torch.randn(ROWS, TEXT), columns={"color": color + 1}
+    )
+    encoder = encoder_of({"color": KINDS})
+    warm_start(encoder, table)
+    return encoder, table, {"color": HeadLabels(KINDS, color)}
+
+
+def right_when_shown(encoder, table, color) -> float:
+    logits = encoder.heads["color"](embed(encoder, table))
+    return float((logits.argmax(dim=1) == color).float().mean())
+
+
+def test_a_head_does_not_read_its_own_answer(run, monkeypatch):
+    settings = FinetuneSettings(epochs=15, batch_size=64, learning_rate=3e-3)
+    encoder, table, labels = stated_only()
+    result = train_source(encoder, table, labels, settings, run)
+    color = labels["color"].target
+    assert result.accuracy["color"] < 0.5
+    honest = right_when_shown(encoder, table, color)
+
+    def show(attributes, heads):
+        return attributes, {head: torch.ones(len(attributes), dtype=torch.bool) for head in heads}
+
+    monkeypatch.setattr(finetune, "hide_columns", show)
+    encoder, table, labels = stated_only()
+    train_source(encoder, table, labels, settings, run)
+    cheat = right_when_shown(encoder, table, color)
+    assert cheat > 0.9
+    assert honest < cheat - 0.2
+
+
+def test_hidden_columns_are_those_that_state_the_label():
+    torch.manual_seed(0)
+    attributes = torch.ones(1000, 9, dtype=torch.int64)
+    shown, hidden = hide_columns(attributes, ["color", "source_type"])
+    assert (attributes == 1).all()
+    columns = {name: shown[:, at] == 0 for at, name in enumerate(ATTRIBUTE_COLUMNS)}
+    for head, names in (
+        ("color", ("color", "second_color")),
+        ("source_type", ("top_type", "product_type")),
+    ):
+        assert 0.4 < hidden[head].float().mean() < 0.6
+        for name in names:
+            assert torch.equal(columns[name], hidden[head])
+    # The others come and go together, now and then.
+    assert 0.1 < columns["brand"].float().mean() < 0.3
+    assert torch.equal(columns["brand"], columns["price"])
+    assert torch.equal(columns["brand"], columns["material"])
+
+
+def test_dropping_never_takes_the_only_modality():
+    torch.manual_seed(0)
+    rows = torch.zeros(1000, 2)
+    image, text = torch.rand(1000) < 0.7, torch.rand(1000) < 0.7
+    _, has_image, _, has_text = drop_modalities((rows, image, rows, text), 0.2)
+    assert not (has_image & ~image).any()
+    assert not (has_text & ~text).any()
+    assert torch.equal(has_image | has_text, image | text)
+    both = image & text
+    assert 0.1 < (~has_image[both]).float().mean() < 0.3
+    assert 0.1 < (~has_text[both]).float().mean() < 0.3
+
+
+def test_l2_sp_holds_the_weights_near_their_start(world, run):
+    encoder, table, labels = world
+    start, moved = weights(encoder), {}
+    for weight in (0.0, 10.0):
+        encoder.load_state_dict(start)
+        settings = SETTINGS.model_copy(update={"l2_sp": weight})
+        result = train_source(encoder, table, labels, settings, run)
+        parts = [(name, value) for name, value in start.items() if name.startswith("fusion.")]
+        after = encoder.state_dict()
+        moved[weight] = sum(float((after[name] - value).square().sum()) for name, value in parts)
+        assert len(result.losses) == SETTINGS.epochs
+    assert moved[10.0] < 0.2 * moved[0.0]
+
+
+def test_class_weights_follow_the_formula():
+    target = torch.tensor([0] * 90 + [1] * 9 + [2] + [-1] * 50)
+    for balance in (0.0, 0.5, 1.0):
+        found = finetune._class_weights(target, 4, balance)
+        raw = torch.tensor([90.0, 9.0, 1.0]) ** -balance
+        mean = (raw * torch.tensor([90.0, 9.0, 1.0])).sum() / 100
+        torch.testing.assert_close(found, torch.cat([raw / mean, torch.ones(1)]))
+    assert torch.isfinite(finetune._class_weights(torch.full((3,), -1), 2, 1.0)).all()
+
+
+def test_class_balance_helps_the_rare_class(run):
+    """Two overlapping classes, one nine times as frequent."""
+    # With seed 0, the rare ones would be those held out.
+    torch.manual_seed(6)
+    color = (torch.rand(ROWS) < 0.1).long()
+    table = table_of(clusters(color, IMAGE, 2.0, 1), torch.randn(ROWS, TEXT))
+    recall = {}
+    for balance in (0.0, 1.0):
+        encoder = encoder_of({"color": ("green", "red")})
+        warm_start(encoder, table)
+        settings = SETTINGS.model_copy(update={"class_balance": balance, "epochs": 15})
+        train_source(encoder, table, {"color": HeadLabels(("green", "red"), color)}, settings, run)
+        predicted = encoder.heads["color"](embed(encoder, table)).argmax(dim=1)
+        recall[balance] = float((predicted[color == 1] == 1).float().mean())
+    assert recall[1.0] > recall[0.0] + 0.1
+
+
+def test_patience_watches_rows_that_are_neither_learned_from_nor_reported(world, run):
+    encoder, table, labels = world
+    settings = SETTINGS.model_copy(update={"epochs": 60, "patience": 2, "learning_rate": 0.01})
+    result = train_source(encoder, table, labels, settings, run)
+    assert 3 <= len(result.losses) < 60
+    assert result.accuracy["color"] > 0.6
+    # Another tenth: what is reported stays the same rows.
+    plain = train_source(encoder, table, labels, SETTINGS, run)
+    assert result.tested == plain.tested
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_stops_the_training(world, run, value):
+    encoder, table, labels = world
+    table.text[7] = value
+    table.text_present[7] = True
+    with pytest.raises(TrainingError, match="loss became nan"):
+        train_source(encoder, table, labels, SETTINGS, run)
+
+
+def test_without_labels_the_embedding_alone_is_trained(world, run):
+    encoder, table, _ = world
+    result = train_source(encoder, table, {}, SETTINGS, run)
+    assert result.accuracy == result.tested == {}
+    assert len(result.losses) == SETTINGS.epochs
+
+
+def test_embedding_with_hidden_columns_does_not_see_them(world):
+    encoder, table, _ = world
+    colored = dataclasses.replace(table, attributes=table.attributes.clone())
+    colored.attributes[:, ATTRIBUTE_COLUMNS.index("color")] = 5
+    assert not torch.equal(embed(encoder, colored), embed(encoder, table))
+    assert torch.equal(embed(encoder, colored, hidden=("color",)), embed(encoder, table))
+    assert (colored.attributes[:, ATTRIBUTE_COLUMNS.index("color")] == 5).all()

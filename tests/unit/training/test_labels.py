@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+import torch
+
+from newshelf.errors import TrainingError
+from newshelf.training.labels import choose_categories, few_shots, head_labels
+from tests.unit.training.conftest import typed
+
+
+def test_auto_takes_the_richest_first_level(write_catalog):
+    types = ["Home > Beds"] * 3 + ["Jewellery > Rings"] * 2 + ["Clothing"] + [None]
+    chosen = choose_categories(write_catalog(items=typed(*types)), "auto")
+    assert chosen.source_name == "Home"
+    assert chosen.source.tolist() == [True] * 3 + [False] * 4
+    assert chosen.target_name == "Clothing, Jewellery"
+    assert chosen.target.tolist() == [False] * 3 + [True] * 3 + [False]
+
+
+def test_a_source_by_name(write_catalog):
+    types = ["Home > Beds", "Home", "Jewellery > Rings"]
+    chosen = choose_categories(write_catalog(items=typed(*types)), "Jewellery")
+    assert (chosen.source_name, chosen.target_name) == ("Jewellery", "Home")
+    assert chosen.source.tolist() == [False, False, True]
+    assert chosen.target.tolist() == [True, True, False]
+
+
+def test_a_source_that_is_no_first_level_lists_those_that_are(write_catalog):
+    catalog = write_catalog(items=typed("Home > Beds", "Clothing > Hats"))
+    with pytest.raises(TrainingError, match=r"'Beds': .*Clothing, Home"):
+        choose_categories(catalog, "Beds")
+
+
+def test_one_first_level_is_split_into_rich_and_poor_types(write_catalog):
+    types = ["Home > Beds"] * 12 + ["Home > Lamps"] * 11 + [None]
+    for source in ("auto", "Home"):
+        chosen = choose_categories(write_catalog(items=typed(*types)), source)
+        assert (chosen.source_name, chosen.target_name) == ("rich types", "poor types")
+        assert chosen.source.tolist() == [True] * 12 + [False] * 12
+        assert chosen.target.tolist() == [False] * 12 + [True] * 11 + [False]
+
+
+def test_without_types_there_are_no_categories(write_catalog):
+    catalog = write_catalog(items=typed(None, None))
+    assert choose_categories(catalog, "auto") is None
+    assert head_labels(catalog, None) == {}
+
+
+def test_a_class_needs_four_products_and_a_head_two_classes(write_catalog):
+    types = ["A > x"] * 5 + ["A > y"] * 4 + ["A > z"] * 3 + ["B > v"] * 4 + ["B > w"] * 3
+    items = typed(*types)
+    for at, item in enumerate(items):
+        item["color"] = ("Red/blue", "GREEN", "green", "red", None)[at % 5]
+        item["material"] = "jade"
+    catalog = write_catalog(items=items)
+    labels = head_labels(catalog, choose_categories(catalog, "A"))
+    # "material" and "target_type" have one class each.
+    assert set(labels) == {"source_type", "color"}
+    assert labels["source_type"].classes == ("A > x", "A > y")
+    assert labels["source_type"].target.tolist() == [0] * 5 + [1] * 4 + [-1] * 10
+    assert labels["color"].classes == ("green", "red")
+    assert labels["color"].target.tolist() == [(1, 0, 0, 1, -1)[at % 5] for at in range(19)]
+
+
+@pytest.mark.parametrize("shots", [1, 5, 100])
+def test_few_shots_keep_a_quarter_apart(shots):
+    sizes = [4, 8, 41]
+    target = torch.tensor([n for n, size in enumerate(sizes) for _ in range(size)] + [-1] * 9)
+    train, test = few_shots(target, shots, np.random.default_rng(0))
+    assert not set(train.tolist()) & set(test.tolist())
+    assert len(set(train.tolist())) == len(train)
+    for value, held in enumerate([1, 2, 10]):
+        assert int((target[test] == value).sum()) == held
+        assert int((target[train] == value).sum()) == min(shots, sizes[value] - held)
+    assert (target[train] >= 0).all()
+    assert (target[test] >= 0).all()
+
+
+def test_few_shots_follow_their_generator():
+    target = torch.arange(60) % 3
+    first, again, other = (few_shots(target, 5, np.random.default_rng(s))[0] for s in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)

@@ -1,0 +1,222 @@
+"""Which histories, targets and negatives the scorer is shown."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from newshelf.config import ScorerSettings
+from newshelf.errors import TrainingError
+from newshelf.training import siamese
+from newshelf.training.siamese import _Batch, _Sampler
+
+ITEMS = 60
+# Items 40 and above were never taken by anybody.
+SEQUENCES = [
+    np.random.default_rng(at).permutation(40)[: 2 + at % 7].astype(np.int64) for at in range(30)
+]
+
+
+EMBEDDINGS = F.normalize(torch.randn(ITEMS, 8, generator=torch.Generator().manual_seed(0)), dim=1)
+
+
+def sampler(ordered: bool, sequences=SEQUENCES, **settings) -> _Sampler:
+    chosen = ScorerSettings(**{"batch_size": 16, **settings})
+    return _Sampler(sequences, EMBEDDINGS, ordered, chosen)
+
+
+def batches(source: _Sampler, number: int = 0, seed: int = 0) -> list[_Batch]:
+    return list(source.batches(number, torch.Generator().manual_seed(seed)))
+
+
+def one_batch(source: _Sampler, seed: int = 0) -> _Batch:
+    return batches(source, seed=seed)[0]
+
+
+def epoch(source: _Sampler, number: int = 0) -> list[tuple[tuple[int, ...], int]]:
+    """Every (history, target) of one epoch."""
+    pairs = []
+    for batch in batches(source, number):
+        for history, mask, target in zip(batch.history, batch.mask, batch.target, strict=True):
+            pairs.append((tuple(history[mask].tolist()), int(target)))
+    return pairs
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 16, 100, 10_000])
+def test_every_place_is_seen_once_in_an_epoch(batch_size):
+    """In order of time: each item but the first, with all that came before it."""
+    expected = Counter(
+        (tuple(sequence[:at].tolist()), int(sequence[at]))
+        for sequence in SEQUENCES
+        for at in range(1, len(sequence))
+    )
+    source = sampler(ordered=True, batch_size=batch_size, max_steps=10_000)
+    assert Counter(epoch(source)) == expected
+    assert Counter(epoch(source, 1)) == expected
+    assert epoch(source) != epoch(source, 1)
+
+
+def test_epochs_that_are_a_part_go_through_all_places_together():
+    """Six batches hold all the places: three epochs of two, and then again."""
+    places = sum(len(sequence) - 1 for sequence in SEQUENCES)
+    source = sampler(ordered=True, batch_size=-(-places // 6), epochs=6, max_steps=12)
+    assert source.steps_per_epoch == 2
+    whole = Counter(epoch(sampler(ordered=True, batch_size=places)))
+    for first in (0, 3):
+        parts = [Counter(epoch(source, number)) for number in range(first, first + 3)]
+        assert parts[0] + parts[1] + parts[2] == whole
+    assert epoch(source, 0) != epoch(source, 3)
+
+
+def test_in_a_basket_everything_else_is_the_history():
+    expected = Counter(
+        (frozenset(sequence.tolist()) - {int(item)}, int(item))
+        for sequence in SEQUENCES
+        for item in sequence
+    )
+    pairs = epoch(sampler(ordered=False))
+    assert Counter((frozenset(history), target) for history, target in pairs) == expected
+
+
+def test_a_history_has_only_its_latest_items():
+    pairs = epoch(sampler(ordered=True, max_history=2))
+    expected = Counter(
+        (tuple(sequence[max(0, at - 2) : at].tolist()), int(sequence[at]))
+        for sequence in SEQUENCES
+        for at in range(1, len(sequence))
+    )
+    assert Counter(pairs) == expected
+    assert max(len(history) for history, _ in epoch(sampler(ordered=False, max_history=2))) == 2
+
+
+def test_batches_are_of_like_size_and_bounded_in_all():
+    source = sampler(ordered=True, batch_size=16)
+    sizes = [len(batch.target) for batch in batches(source)]
+    assert max(sizes) <= 16
+    assert max(sizes) - min(sizes) <= 1
+    assert sampler(ordered=True, batch_size=1, epochs=4, max_steps=20).steps_per_epoch == 5
+    assert sampler(ordered=True, batch_size=1, epochs=40, max_steps=20).steps_per_epoch == 1
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_what_nobody_took_is_never_a_negative(ordered):
+    source = sampler(ordered)
+    seen = set()
+    for seed in range(20):
+        batch = one_batch(source, seed)
+        negatives = batch.negatives.tolist()
+        assert negatives == sorted(set(negatives))
+        assert set(batch.target.tolist()) <= set(negatives)
+        assert torch.isfinite(batch.log_inclusion).all()
+        assert (batch.log_inclusion <= 0).all()
+        seen |= set(negatives)
+    assert seen == {int(item) for sequence in SEQUENCES for item in sequence}
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_what_the_shopper_took_is_forbidden_as_a_negative(ordered):
+    source = sampler(ordered)
+    taken = {frozenset(sequence.tolist()) for sequence in SEQUENCES}
+    for batch in batches(source)[:5]:
+        negatives = set(batch.negatives.tolist())
+        for row, target in enumerate(batch.target.tolist()):
+            forbidden = frozenset(batch.negatives[batch.forbidden[row]].tolist())
+            known = {target} | set(batch.history[row][batch.mask[row]].tolist())
+            assert target in forbidden
+            assert any(known <= w and forbidden == w & negatives for w in taken)
+
+
+# Item 0 is the last of every sequence but ten, items 1 to 3 in many, the others in few.
+SKEWED = [
+    np.unique([0, 1 + at % 3, 4 + at % 17, 4 + (5 * at + 3) % 36])[::-1].copy() for at in range(60)
+] + [np.array([4 + at, 20 + at], dtype=np.int64) for at in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("ordered", "hard", "uniform", "batch_size"),
+    [(True, 0, 6, 8), (False, 0, 6, 8), (True, 1, 3, 16), (False, 4, 2, 8), (False, 40, 1, 4)],
+)
+def test_the_corrected_partition_function_is_unbiased(
+    monkeypatch, ordered, hard, uniform, batch_size
+):
+    """For one place, the mean of Σ exp(s - log π) over batches is Σ exp(s) over all items."""
+    monkeypatch.setattr(siamese, "_UNIFORM_NEGATIVES", uniform)
+    monkeypatch.setattr(siamese, "_HARD_AMONG", 5)
+    source = sampler(ordered, SKEWED, hard_negatives=hard, batch_size=batch_size)
+    # The last shopper took 13 and 29, so item 0 is one of the negatives.
+    known = np.array(sorted({int(item) for sequence in SKEWED for item in sequence} - {13, 29}))
+    factors = torch.randn(ITEMS, generator=torch.Generator().manual_seed(3)).exp().numpy()
+    rng = np.random.default_rng(0)
+    last = len(source._places) - 1
+    inverse = np.zeros((4000, ITEMS))
+    for draw in inverse:
+        # Of the batches of an epoch, the one that has the last place.
+        others = rng.choice(last, batch_size - 1, replace=False)
+        batch = source._batch(np.append(others, last), rng)
+        shown = ~batch.forbidden[-1]
+        draw[batch.negatives[shown].numpy()] = (-batch.log_inclusion[-1, shown]).exp().numpy()
+    sums = inverse @ factors
+    error = sums.std() / len(sums) ** 0.5
+    assert sums.mean() == pytest.approx(factors[known].sum(), abs=4 * error)
+    # The most popular item as well as each rare one.
+    errors = inverse.std(axis=0)[known] / len(inverse) ** 0.5
+    assert (np.abs(inverse.mean(axis=0)[known] - 1) < 5 * errors + 1e-3).all()
+    assert inverse[:, 0].max() < inverse[:, known].max() / 2
+
+
+def test_an_item_that_every_batch_has_weighs_one():
+    """Half of all targets are item 0; 256 uniform draws fall on 3 items."""
+    sequences = [np.array([1, 0], dtype=np.int64), np.array([0, 2], dtype=np.int64)] * 8
+    for hard in (0, 3):
+        batch = one_batch(sampler(True, sequences, batch_size=8, hard_negatives=hard))
+        assert batch.negatives.tolist() == [0, 1, 2]
+        torch.testing.assert_close(batch.log_inclusion, torch.zeros(8, 3))
+
+
+def test_hard_negatives_are_the_likest_items_that_were_taken(monkeypatch):
+    monkeypatch.setattr(siamese, "_UNIFORM_NEGATIVES", 0)
+    monkeypatch.setattr(siamese, "_HARD_AMONG", 4)
+    plain, hard = (sampler(True, hard_negatives=count) for count in (0, 2))
+    cosines = (EMBEDDINGS @ EMBEDDINGS.T).numpy()
+    taken = sorted({int(item) for sequence in SEQUENCES for item in sequence})
+    seen = set()
+    for without, batch in zip(batches(plain), batches(hard), strict=True):
+        targets = set(batch.target.tolist())
+        assert set(without.negatives.tolist()) == targets == set(without.target.tolist())
+        near = set()
+        for target in targets:
+            others = sorted(set(taken) - {target}, key=lambda item: -cosines[target, item])
+            near |= set(others[:4])
+        added = set(batch.negatives.tolist()) - targets
+        assert added <= near
+        seen |= added
+    assert len(seen) > 10
+
+
+def test_padding_is_masked():
+    batch = one_batch(sampler(ordered=True, batch_size=200))
+    lengths = batch.mask.sum(dim=1)
+    assert len(set(lengths.tolist())) > 1
+    assert batch.history[~batch.mask].count_nonzero() == 0
+    assert torch.equal(batch.mask, torch.arange(batch.mask.shape[1]) < lengths.unsqueeze(1))
+
+
+def test_batches_follow_the_seed():
+    first, again, other = (batches(sampler(ordered=False, max_history=2), 0, s) for s in (1, 1, 2))
+    for name in ("history", "mask", "target", "negatives", "log_inclusion", "forbidden"):
+        values = [[getattr(batch, name).tolist() for batch in drawn] for drawn in (first, again)]
+        assert values[0] == values[1]
+    for name in ("history", "negatives"):
+        assert [getattr(b, name).tolist() for b in first] != [
+            getattr(b, name).tolist() for b in other
+        ]
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("sequences", [[], [[3]], [[3, 3, 3], [4]]])
+def test_nothing_to_tell_apart_is_refused(ordered, sequences):
+    arrays = [np.array(sequence, dtype=np.int64) for sequence in sequences]
+    with pytest.raises(TrainingError, match="two different products"):
+        sampler(ordered, arrays)
