@@ -1,34 +1,30 @@
-"""A closed loop: so many clients, each of which sends its next request after an answer.
+"""Closed-loop client of ``./run tune`` and ``./run profile``, which keeps every single latency.
 
-``python -m loadtest.closed_loop`` reads a ``Plan`` as JSON from standard input and writes a
-``Result`` as JSON to standard output. It runs in a process of its own, so that neither its
-work nor its garbage collection is mistaken for the server's, and every latency is kept as it
-was measured. ``loadtest.own_cost`` says what it costs itself.
-
-Head and body of a request are put together once, before the clock starts.
+``python -m loadtest.closed_loop`` reads a ``ClosedLoopPlan`` as JSON from standard input and
+writes a ``ClosedLoopResult`` as JSON to standard output. It is a process of its own, so neither
+its work nor its garbage collection is mistaken for the server's. ``loadtest.own_cost`` measures
+its own cost.
 """
 
 import base64
 import json
 import sys
 import time
-from array import array
-from collections import Counter
 from dataclasses import asdict, dataclass, field
+from functools import partial
+from itertools import count, cycle, islice
 from typing import Any
 
-import gevent
-from geventhttpclient.response import HTTPSocketResponse
+from loadtest.engine import Sender, closed_loop
+from loadtest.http_client import with_head
+from loadtest.recorder import RIGHT, Outcome
+from loadtest.requests import Rendered
 
-from loadtest.http_client import FAILURES, Connection, address_of, request_head
-
-_OK = 200
-_PAUSE_S = 0.05
-"""After a failed connection, which would otherwise be tried again at once, and for ever."""
+_NS_PER_S = 1_000_000_000
 
 
 @dataclass(frozen=True)
-class Request:
+class ClosedLoopRequest:
     """One ``POST``."""
 
     path: str
@@ -36,36 +32,41 @@ class Request:
     body: str
     """In base64."""
 
+    def rendered(self) -> Rendered:
+        """Return the request as bytes."""
+        return Rendered("", self.path, self.content_type, base64.b64decode(self.body))
+
 
 @dataclass(frozen=True)
-class Plan:
-    """Either ``seconds`` or ``count`` ends it."""
+class ClosedLoopPlan:
+    """A closed load, which ends after ``seconds`` or ``count`` requests."""
 
     url: str
     """``http://HOST:PORT``."""
-    requests: list[Request]
-    """Sent in turns."""
+    requests: list[ClosedLoopRequest]
+    """Sent in turn."""
     clients: int
     headers: dict[str, str] = field(default_factory=dict)
     seconds: float | None = None
-    """How long it is measured."""
+    """Length of the measurement."""
     count: int | None = None
-    """How many requests are sent."""
+    """Number of requests."""
     warm_up_s: float = 0.0
-    """Before that, under the same load, not measured."""
+    """Seconds before the measurement, under the same load."""
     timeout_s: float = 30.0
     kept_header: str | None = None
-    """Keep every exchange, with this header of its answer."""
+    """Keep every exchange, with this header of its response."""
 
     @classmethod
-    def from_json(cls, table: dict[str, Any]) -> "Plan":
-        """Check what a JSON object says.
+    def from_json(cls, table: dict[str, Any]) -> "ClosedLoopPlan":
+        """Check a JSON object.
 
         Raises:
-            ValueError: an unknown key, or one that is missing.
+            ValueError: a key is unknown or missing, or the values contradict each other.
         """
         try:
-            plan = cls(**table | {"requests": [Request(**one) for one in table["requests"]]})
+            requests = [ClosedLoopRequest(**one) for one in table["requests"]]
+            plan = cls(**table | {"requests": requests})
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a plan: {error}") from error
         if (plan.seconds is None) == (plan.count is None):
@@ -76,127 +77,93 @@ class Plan:
 
 
 @dataclass
-class Result:
+class ClosedLoopResult:
     """What was measured."""
 
     measured_s: float = 0.0
     answered: int = 0
-    """With status 200, while it was measured."""
+    """Responses with status 200 during the measurement."""
     latencies_ns: list[int] = field(default_factory=list)
     """Of each of them, from the first byte sent to the last one read."""
     failures: dict[str, int] = field(default_factory=dict)
-    """By status or kind of error, while it was measured."""
+    """During the measurement, by status or kind of error."""
     cpu_s: float = 0.0
-    """This process's own computing while it was measured."""
+    """CPU time of this process during the measurement."""
     exchanges: list[tuple[int, int, int, int, str | None]] = field(default_factory=list)
-    """Client, moments of sending, of the answer's head and of its end (nanoseconds since the
-    epoch), and the header that was to be kept."""
+    """Client, times of sending, of the response's head and of its end (nanoseconds since the
+    epoch), and the kept header."""
 
 
-def run(plan: Plan) -> Result:
-    """Send the load and wait until every client has its last answer."""
-    loop = _Loop(plan)
-    clients = [gevent.spawn(loop.client, number) for number in range(plan.clients)]
-    gevent.joinall(clients, raise_error=True)
-    return loop.result()
+class _Measurement:
+    """Collects the outcomes that end between start and end."""
 
-
-class _Loop:
-    """What the clients share."""
-
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
-        self._address = address_of(plan.url)
-        self._requests = [_wire(plan, request) for request in plan.requests]
-        self._sent = 0
-        self._latencies = array("q")
-        self._failures: Counter[str] = Counter()
-        self._exchanges: list[tuple[int, int, int, int, str | None]] = []
-        self._epoch_ns = time.time_ns() - time.perf_counter_ns()
-        self._start_ns = time.perf_counter_ns() + int(plan.warm_up_s * 1e9)
-        self._end_ns = self._start_ns + int(plan.seconds * 1e9) if plan.seconds else sys.maxsize
-        self._last_ns = self._start_ns
+    def __init__(self, plan: ClosedLoopPlan) -> None:
+        self._keeps = plan.kept_header is not None
+        self._epoch_ns = time.time_ns() - time.monotonic_ns()
+        self._start_ns = self._last_ns = time.monotonic_ns() + int(plan.warm_up_s * _NS_PER_S)
+        self.end_ns = (
+            sys.maxsize if plan.seconds is None
+            else self._start_ns + int(plan.seconds * _NS_PER_S)
+        )  # fmt: skip
         self._cpu_from: float | None = None
-        self._cpu_s = 0.0
+        self._result = ClosedLoopResult()
 
-    def client(self, number: int) -> None:
-        """Send requests until the plan is done."""
-        connection = Connection(self._address, self._plan.timeout_s)
-        while (request := self._next()) is not None:
-            sent_ns = time.perf_counter_ns()
-            try:
-                response = connection.post(request)
-                head_ns = time.perf_counter_ns()
-                response.read()
-            except FAILURES as error:
-                self._fail(type(error).__name__)
-                connection.close()
-                gevent.sleep(_PAUSE_S)
-                continue
-            self._take(number, sent_ns, head_ns, response)
-            connection.settle(response)
-        connection.close()
-
-    def result(self) -> Result:
-        """All that was measured."""
-        until_ns = self._end_ns if self._plan.seconds else self._last_ns
-        return Result(
-            measured_s=(until_ns - self._start_ns) / 1e9,
-            answered=len(self._latencies),
-            latencies_ns=list(self._latencies),
-            failures=dict(self._failures),
-            cpu_s=self._cpu_s,
-            exchanges=self._exchanges,
-        )
-
-    def _next(self) -> bytes | None:
-        if self._plan.count is not None and self._sent >= self._plan.count:
-            return None
-        if time.perf_counter_ns() >= self._end_ns:
-            return None
-        self._sent += 1
-        return self._requests[(self._sent - 1) % len(self._requests)]
-
-    def _is_measured(self) -> bool:
-        """Whether now lies in what is measured, which ends the last look at the clock."""
-        now = time.perf_counter_ns()
-        if not self._start_ns <= now <= self._end_ns:
-            return False
-        self._last_ns = now
+    def record(self, client: int, outcome: Outcome) -> None:
+        """Count an outcome if it ends during the measurement."""
+        if not self._start_ns <= outcome.end_ns <= self.end_ns:
+            return
+        result = self._result
+        self._last_ns = outcome.end_ns
         if self._cpu_from is None:
             self._cpu_from = time.process_time()
-        self._cpu_s = time.process_time() - self._cpu_from
-        return True
-
-    def _fail(self, kind: str) -> None:
-        if self._is_measured():
-            self._failures[kind] += 1
-
-    def _take(self, number: int, sent_ns: int, head_ns: int, response: HTTPSocketResponse) -> None:
-        if not self._is_measured():
+        if outcome.result != RIGHT:
+            result.failures[outcome.result] = result.failures.get(outcome.result, 0) + 1
             return
-        status = response.get_code()
-        if status != _OK:
-            self._failures[str(status)] += 1
-            return
-        self._latencies.append(self._last_ns - sent_ns)
-        if self._plan.kept_header is not None:
-            header = response.get(self._plan.kept_header)
-            kept = header if isinstance(header, str) else None
-            epoch = self._epoch_ns
-            self._exchanges.append(
-                (number, sent_ns + epoch, head_ns + epoch, self._last_ns + epoch, kept)
-            )
+        result.answered += 1
+        result.latencies_ns.append(outcome.end_ns - outcome.sent_ns)
+        if self._keeps:
+            times = (outcome.sent_ns, outcome.head_ns, outcome.end_ns)
+            sent, head, end = (one + self._epoch_ns for one in times)
+            result.exchanges.append((client, sent, head, end, outcome.header))
+
+    def result(self) -> ClosedLoopResult:
+        """Return all that was measured."""
+        until_ns = self._last_ns if self.end_ns == sys.maxsize else self.end_ns
+        self._result.measured_s = (until_ns - self._start_ns) / _NS_PER_S
+        if self._cpu_from is not None:
+            self._result.cpu_s = time.process_time() - self._cpu_from
+        return self._result
 
 
-def _wire(plan: Plan, request: Request) -> bytes:
-    body = base64.b64decode(request.body)
-    head = request_head(plan.url, request.path, request.content_type, len(body), plan.headers)
-    return head + body
+def run(plan: ClosedLoopPlan) -> ClosedLoopResult:
+    """Send the load and wait until every client has its last response."""
+    rendered = [with_head(one.rendered(), plan.url, plan.headers) for one in plan.requests]
+    requests = islice(cycle(rendered), plan.count)
+    numbers = count()
+    measurement = _Measurement(plan)
+    senders = [
+        Sender(
+            plan.url,
+            partial(measurement.record, client),
+            numbers,
+            timeout_s=plan.timeout_s,
+            kept_header=plan.kept_header,
+        )
+        for client in range(plan.clients)
+    ]
+
+    def send(client: int) -> Outcome | None:
+        request = next(requests, None)
+        return None if request is None else senders[client].send(request)
+
+    closed_loop(range(plan.clients), send, end_ns=measurement.end_ns)
+    for sender in senders:
+        sender.wait()
+    return measurement.result()
 
 
 def _main() -> None:
-    plan = Plan.from_json(json.load(sys.stdin))
+    plan = ClosedLoopPlan.from_json(json.load(sys.stdin))
     json.dump(asdict(run(plan)), sys.stdout)
 
 

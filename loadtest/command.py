@@ -9,10 +9,10 @@ from pathlib import Path
 from rich.console import Console
 
 from loadtest.compare import compare, print_comparison, write_comparison
-from loadtest.options import SECONDS, Options, Target, find_target, make_plan
+from loadtest.options import SECONDS, LoadOptions, LoadTarget, find_target, make_plan
 from loadtest.record import RunRecord, read_record
-from loadtest.recorder import Progress
-from loadtest.report import judged, print_run, write_run
+from loadtest.recorder import LoadProgress
+from loadtest.report import check_run, print_run, write_run
 from loadtest.run import run_load
 from loadtest.saturate import (
     Goal,
@@ -25,17 +25,17 @@ from loadtest.saturate import (
 )
 from loadtest.scenarios import LoadPlan
 from loadtest.server_metrics import ServerWatch, TorchServeProbe
-from loadtest.slo import Limits, read_limits
 from loadtest.traffic import KINDS
 from newshelf.errors import SettingsError
 from newshelf.pipeline.workspace import ROOT
+from newshelf.tuning.slo import SloSet, read_slo
 
 _SLO = ROOT / "loadtest" / "slo.yaml"
 _ERRORS = 0.001
 """Share of requests that may fail, where the limits say nothing of it."""
 
 
-def run_scenario(scenario: str, options: Options, console: Console) -> int:
+def run_scenario(scenario: str, options: LoadOptions, console: Console) -> int:
     """Run a load of one shape, report it, and hold it against the limits.
 
     Returns:
@@ -45,17 +45,17 @@ def run_scenario(scenario: str, options: Options, console: Console) -> int:
         SetupError: something is not right, which is told before any load.
     """
     limits = _limits(options)
-    target = find_target(options)
+    target = _target(options)
     plan = make_plan(options, target, scenario)
     record = _run(plan, target, options.command(scenario), console)
-    run = judged(record, limits)
+    run = check_run(record, limits)
     report = write_run(run, _folder(options, target, scenario))
     print_run(run, console)
     console.print(f"report: {report}", markup=False)
     return 0 if run.kept else 1
 
 
-def run_saturate(options: Options, resolution: float, console: Console) -> int:
+def run_saturate(options: LoadOptions, resolution: float, console: Console) -> int:
     """Search the greatest Poisson rate that keeps the limit, and report it.
 
     Returns:
@@ -67,7 +67,7 @@ def run_saturate(options: Options, resolution: float, console: Console) -> int:
     goal = _goal(_limits(options))
     if options.clients is not None:
         raise SettingsError("saturate sends a Poisson load: --clients does not go with it")
-    target = find_target(options)
+    target = _target(options)
     plan = make_plan(replace(options, seconds=options.seconds or SECONDS["saturate"]), target,
                      "steady")  # fmt: skip
     search = Search(plan.rate or 1.0, seconds=plan.seconds, resolution=resolution)
@@ -121,19 +121,25 @@ def report_again(path: Path, slo: str | None, out: Path | None, console: Console
         SettingsError: the file is no record, or the limits cannot be read.
     """
     record = read_record(path)
-    limits = None if slo is None else read_limits(slo, {*KINDS, *record.kinds()})
-    run = judged(record, limits)
+    limits = None if slo is None else read_slo(slo, {*KINDS, *record.kinds()})
+    run = check_run(record, limits)
     report = write_run(run, out or path.resolve().parent)
     print_run(run, console)
     console.print(f"report: {report}", markup=False)
     return 0 if run.kept else 1
 
 
-def _limits(options: Options) -> Limits:
-    return read_limits(options.slo or str(_SLO), KINDS)
+def _target(options: LoadOptions) -> LoadTarget:
+    return find_target(
+        options.host, catalog=options.catalog, workspace=options.workspace, token=options.token
+    )
 
 
-def _goal(limits: Limits) -> Goal:
+def _limits(options: LoadOptions) -> SloSet:
+    return read_slo(options.slo or str(_SLO), KINDS)
+
+
+def _goal(limits: SloSet) -> Goal:
     if not limits.every.latencies:
         raise SettingsError(
             "saturate needs a latency that all requests keep: --slo p99=100ms, or a file with "
@@ -143,11 +149,11 @@ def _goal(limits: Limits) -> Goal:
     return Goal(limits.every.latencies[-1], _ERRORS if errors is None else errors)
 
 
-def _folder(options: Options, target: Target, name: str) -> Path:
+def _folder(options: LoadOptions, target: LoadTarget, name: str) -> Path:
     return options.out or target.folder / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
-def _run(plan: LoadPlan, target: Target, command: str, console: Console) -> RunRecord:
+def _run(plan: LoadPlan, target: LoadTarget, command: str, console: Console) -> RunRecord:
     probe = None if target.state is None else TorchServeProbe(target.state)
     with (
         nullcontext() if probe is None else ServerWatch(probe) as watch,
@@ -161,12 +167,12 @@ def _run(plan: LoadPlan, target: Target, command: str, console: Console) -> RunR
 
 
 @contextmanager
-def _progress(plan: LoadPlan, console: Console) -> Iterator[Callable[[Progress], None]]:
+def _progress(plan: LoadPlan, console: Console) -> Iterator[Callable[[LoadProgress], None]]:
     """A line that tells how far it is, while the terminal can show one."""
     what = f"{plan.rate:g}/s" if plan.rate is not None else f"{plan.clients} clients"
     with console.status(f"{plan.scenario}, {what}: the requests are drawn …") as status:
 
-        def tell(now: Progress) -> None:
+        def tell(now: LoadProgress) -> None:
             if now.at_s < 0:
                 status.update(f"{plan.scenario}, {what}: warming up")
                 return

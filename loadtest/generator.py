@@ -11,37 +11,45 @@ import json
 import os
 import signal
 import time
+from itertools import cycle
 from typing import Any
 
 import gevent
 from gevent.fileobject import FileObjectPosix
 
-from loadtest.engine import TRAFFIC, Sender, closed_loop, fresh_numbers, open_loop, sleep_until
-from loadtest.http_client import check_server
+from loadtest.engine import Sender, closed_loop, fresh_numbers, open_loop, sleep_until
+from loadtest.http_client import check_server, with_head
 from loadtest.pool import draw_pool
-from loadtest.scenarios import LoadPlan, plan_from_json
+from loadtest.recorder import Observations, Outcome
+from loadtest.requests import Rendered
+from loadtest.scenarios import LoadPlan, RandomStream, plan_from_json
 from newshelf.errors import NewshelfError
 
 _REPORT_S = 1.0
+_NS_PER_S = 1_000_000_000
 
 
-class Generator:
+class LoadProcess:
     """Sends one process's share of a plan."""
 
     def __init__(self, plan: LoadPlan, stream: int) -> None:
         """Draw the requests of process ``stream``.
 
         Raises:
-            CatalogError: the catalogue has not what the traffic needs.
+            CatalogError: the catalogue lacks what the traffic needs.
         """
         self._plan, self._stream = plan, stream
-        self._pool = draw_pool(plan.catalog, plan.traffic, [plan.seed, stream, TRAFFIC])
+        self._pool = draw_pool(
+            plan.catalog, plan.traffic, [plan.seed, stream, RandomStream.TRAFFIC]
+        )
+        requests = [with_head(request, plan.url, plan.headers) for request in self._pool]
+        self._measured, self._warm_up = cycle(requests), cycle(requests[::-1])
         self._numbers = fresh_numbers(stream, plan.processes)
-        in_flight = len(range(stream, plan.max_in_flight, plan.processes))
-        self._sender = Sender(plan, self._pool, self._numbers, in_flight)
+        self._start_ns = 0
         self._sending = gevent.Greenlet()
+        self._stopped = False
         self.cpu_percent = 0.0
-        """Of one core, while it was measured."""
+        """Of one core, during the measurement."""
 
     def check_server(self) -> dict[str, str]:
         """See ``loadtest.http_client.check_server``."""
@@ -54,14 +62,22 @@ class Generator:
         )
 
     def run(self, start_ns: int) -> None:
-        """Send everything, from the warm-up on, and wait for the last answers.
+        """Send everything, warm-up included, and wait for the last response.
 
         Args:
-            start_ns: when what is measured begins, by ``time.monotonic_ns``.
+            start_ns: when the measurement starts, by ``time.monotonic_ns``.
         """
-        loop = open_loop if self._plan.loop == "open" else closed_loop
-        self._sender.start_ns = start_ns
-        self._sending = gevent.spawn(loop, self._plan, self._stream, self._sender, start_ns)
+        plan = self._plan
+        self._start_ns = start_ns
+        self._observations = Observations(start_ns)
+        self._sender = Sender(
+            plan.url,
+            self._observations.record,
+            self._numbers,
+            timeout_s=plan.timeout_s,
+            max_in_flight=len(range(self._stream, plan.max_in_flight, plan.processes)),
+        )
+        self._sending = gevent.spawn(self._open if plan.loop == "open" else self._closed)
         sleep_until(start_ns)
         cpu_from, clock_from = time.process_time(), time.monotonic()
         self._sending.get()
@@ -71,21 +87,53 @@ class Generator:
         self._sender.wait()
 
     def stop(self) -> None:
-        """Send nothing more."""
+        """Send no more requests."""
+        self._stopped = True
         self._sending.kill()
 
     def take(self) -> dict[str, Any]:
-        """What was seen since the last time, and from which second on more may be."""
-        return {
-            **self._sender.observed.take().to_json(),
-            "unfinished_from": self._sender.unfinished_from(),
-        }
+        """Return the outcomes since the last call, and the first second that is not complete."""
+        from_ns = self._sender.unfinished_from_ns()
+        second = 0 if from_ns is None else (from_ns - self._start_ns) // _NS_PER_S
+        return {**self._observations.take().to_json(), "unfinished_from": second}
+
+    def _open(self) -> None:
+        plan = self._plan
+        warm_up_ns = int(plan.warm_up_s * _NS_PER_S)
+        open_loop(plan.warm_up_arrivals(self._stream), self._start_ns - warm_up_ns, self._offer)
+        open_loop(plan.arrivals(self._stream), self._start_ns, self._offer)
+        sleep_until(self._end_ns)
+
+    def _closed(self) -> None:
+        plan = self._plan
+        closed_loop(
+            range(self._stream, plan.clients or 0, plan.processes),
+            self._send,
+            think_s=plan.think_s,
+            seed=(plan.seed, RandomStream.THINKING),
+            end_ns=self._end_ns,
+        )
+
+    def _offer(self, intended_ns: int) -> None:
+        self._sender.offer(self._next(intended_ns), intended_ns)
+
+    def _send(self, _client: int) -> Outcome | None:
+        if self._stopped:
+            return None
+        return self._sender.send(self._next(time.monotonic_ns()))
+
+    def _next(self, intended_ns: int) -> Rendered:
+        return next(self._warm_up if intended_ns < self._start_ns else self._measured)
+
+    @property
+    def _end_ns(self) -> int:
+        return self._start_ns + int(self._plan.seconds * _NS_PER_S)
 
 
 def _main() -> None:
     # epoll, the default, wakes up to a millisecond late; select in a tenth of that.
     gevent.config.libev_backend = "select"
-    # Ctrl-C is for the process that started this one, which then says stop.
+    # Ctrl-C is for the parent process, which then says stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     lines, out = FileObjectPosix(0, "r"), FileObjectPosix(1, "wb")
 
@@ -95,30 +143,30 @@ def _main() -> None:
 
     try:
         task = json.loads(lines.readline())
-        generator = Generator(plan_from_json(json.dumps(task["plan"])), task["stream"])
-        models = generator.check_server() if task["stream"] == 0 else {}
+        process = LoadProcess(plan_from_json(json.dumps(task["plan"])), task["stream"])
+        models = process.check_server() if task["stream"] == 0 else {}
     except NewshelfError as error:
         say(refused=error.body())
         return
-    # What was made so far lives on: the collector need not look at it again and again.
+    # Existing objects stay alive: the collector need not scan them again and again.
     gc.collect()
     gc.freeze()
     say(ready={"models": models})
     start_ns = int(lines.readline() or os._exit(1))
-    running = gevent.spawn(generator.run, start_ns)
-    gevent.spawn(_listen, lines, generator)
+    running = gevent.spawn(process.run, start_ns)
+    gevent.spawn(_listen, lines, process)
     while not running.ready():
         running.join(_REPORT_S)
-        say(seen=generator.take())
+        say(seen=process.take())
     running.get()
-    say(done={"cpu_percent": generator.cpu_percent})
+    say(done={"cpu_percent": process.cpu_percent})
 
 
-def _listen(lines: FileObjectPosix, generator: Generator) -> None:
+def _listen(lines: FileObjectPosix, process: LoadProcess) -> None:
     for line in lines:
         if line.strip() == "stop":
-            generator.stop()
-    # Whoever started this process is gone: nobody would read what it saw.
+            process.stop()
+    # The parent process is gone: nobody would read the outcomes.
     os._exit(1)
 
 

@@ -16,77 +16,70 @@ from loadtest.requests import Rendered
 from loadtest.traffic import BAD
 from newshelf.errors import ServerError
 
-_BLOCK = 65536
 FAILURES = (OSError, HTTPParseError)
-"""What ``Connection.post`` raises when there is no answer."""
+"""Raised by ``HttpConnection.post`` when there is no response."""
+_BLOCK = 65536
 _UNAUTHORIZED = (401, 403)
-_MOST_CHARS = 300
+_MAX_MESSAGE = 300
 
 
 def address_of(url: str) -> tuple[str, int]:
-    """Host and port of ``http://HOST:PORT``.
+    """Return host and port of ``http://HOST:PORT``.
 
     Raises:
-        ValueError: it is no such address.
+        ValueError: the URL has another form.
     """
     address = urlsplit(url)
     if address.scheme != "http" or not address.hostname:
-        raise ValueError(f"{url!r} is no address: write http://HOST:PORT")
+        raise ValueError(f"{url!r} is not an address: write http://HOST:PORT")
     return address.hostname, address.port or 80
 
 
-def request_head(
-    url: str, path: str, content_type: str, size: int, headers: Mapping[str, str]
-) -> bytes:
-    """Everything of a ``POST`` before its body of ``size`` bytes."""
+def with_head(request: Rendered, url: str, headers: Mapping[str, str]) -> Rendered:
+    """Return ``request`` as a whole ``POST``: its HTTP head, then its body."""
     fields = {
         "Host": urlsplit(url).netloc,
-        "Content-Type": content_type,
-        "Content-Length": str(size),
+        "Content-Type": request.content_type,
+        # A body has the same length each time.
+        "Content-Length": str(request.size),
         **headers,
     }
-    lines = [f"POST {path} HTTP/1.1", *(f"{key}: {value}" for key, value in fields.items())]
-    return "\r\n".join([*lines, "", ""]).encode("latin-1")
+    lines = [f"POST {request.path} HTTP/1.1", *(f"{key}: {value}" for key, value in fields.items())]
+    return request.after_head("\r\n".join([*lines, "", ""]).encode("latin-1"))
 
 
-class Connection:
-    """One connection to the server, opened when it is first needed."""
+class HttpConnection:
+    """A connection to the server that is opened when first needed."""
 
-    def __init__(self, address: tuple[str, int], timeout_s: float | None) -> None:
-        """``timeout_s`` is for each wait: to connect, to send, and for more of an answer.
-
-        None leaves it to the caller how long all of it may take.
-        """
+    def __init__(self, address: tuple[str, int]) -> None:
+        """Remember the address. Waits have no timeout: the caller limits the whole exchange."""
         self._address = address
-        self._timeout_s = timeout_s
         self._socket: gevent.socket.socket | None = None
 
-    def post(self, request: bytes) -> HTTPSocketResponse:
-        """Send head and body, and wait for the answer's head; its ``read`` waits for the rest.
+    def post(self, data: bytes) -> HTTPSocketResponse:
+        """Send head and body, and wait for the response's head; its ``read`` waits for the rest.
 
         Raises:
-            OSError: no connection, a broken one, or no answer in time.
-            HTTPParseError: the answer is not HTTP, or ends early.
+            OSError: the connection cannot be opened, or breaks.
+            HTTPParseError: the response is not HTTP, or ends early.
         """
         if self._socket is None:
-            self._socket = self._open()
-        self._socket.sendall(request)
+            self._socket = gevent.socket.create_connection(self._address)
+            self._socket.setsockopt(gevent.socket.IPPROTO_TCP, gevent.socket.TCP_NODELAY, 1)
+        self._socket.sendall(data)
         return HTTPSocketResponse(self._socket, block_size=_BLOCK, method="POST")
 
     def settle(self, response: HTTPSocketResponse) -> None:
-        """Keep the connection for the next request, unless the answer's sender closes it."""
+        """Keep the connection for the next request unless the server closes it."""
         if response.should_close():
             self.close()
 
     def is_stale(self) -> bool:
-        """Whether the server has closed it since the last answer.
-
-        One look, as careful clients take before they send by a connection that has idled.
-        """
+        """Return whether the server has closed the connection since the last response."""
         if self._socket is None:
             return False
         try:
-            # Between answers there is nothing to read, unless it is the end.
+            # Between responses there is nothing to read except the end.
             self._socket._sock.recv(1, gevent.socket.MSG_PEEK)
         except BlockingIOError:
             return False
@@ -95,15 +88,10 @@ class Connection:
         return True
 
     def close(self) -> None:
-        """Forget the socket; the next request opens another."""
+        """Close the socket; the next request opens another."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-
-    def _open(self) -> gevent.socket.socket:
-        opened = gevent.socket.create_connection(self._address, timeout=self._timeout_s)
-        opened.setsockopt(gevent.socket.IPPROTO_TCP, gevent.socket.TCP_NODELAY, 1)
-        return opened
 
 
 def check_server(
@@ -114,35 +102,34 @@ def check_server(
     number: int,
     timeout_s: float,
 ) -> dict[str, str]:
-    """Send the first good request of each kind.
+    """Send the first good request of each kind, so that a mistake is reported once.
 
     Args:
         url: ``http://HOST:PORT``.
-        headers: sent with each, such as the token.
-        requests: what the run would send.
+        headers: sent with each request, such as the token.
+        requests: requests of the run, without their HTTP head.
         number: makes fresh requests fresh.
-        timeout_s: how long each answer is waited for.
+        timeout_s: for each response.
 
     Returns:
-        The version of each model that answered, where the answer tells it.
+        The version of each model, where the response has it.
 
     Raises:
-        ServerError: nobody listens, the token is refused, or a good request is not answered.
+        ServerError: no server listens, it refuses the token, or a good request fails.
     """
     firsts: dict[str, Rendered] = {}
     for request in requests:
         firsts.setdefault(request.kind, request)
     firsts.pop(BAD, None)
-    connection = Connection(address_of(url), None)
+    connection = HttpConnection(address_of(url))
     models: dict[str, str] = {}
     try:
         for request in firsts.values():
-            body = request.body(number)
-            head = request_head(url, request.path, request.content_type, len(body), headers)
-            status, answer = _ask(connection, url, head + body, timeout_s)
+            data = with_head(request, url, headers).body(number)
+            status, body = _post(connection, url, data, timeout_s)
             if status != request.expected:
-                raise ServerError(_refusal(url, request, status, answer))
-            version = _field(answer, "model_version")
+                raise ServerError(_refusal(url, request, status, body))
+            version = _field(body, "model_version")
             if version:
                 models[request.path.rpartition("/")[2]] = version
     finally:
@@ -150,32 +137,32 @@ def check_server(
     return models
 
 
-def _ask(connection: Connection, url: str, request: bytes, timeout_s: float) -> tuple[int, bytes]:
+def _post(connection: HttpConnection, url: str, data: bytes, timeout_s: float) -> tuple[int, bytes]:
     try:
         with gevent.Timeout(timeout_s):
-            response: HTTPSocketResponse = connection.post(request)
-            answer = bytes(response.read())
+            response: HTTPSocketResponse = connection.post(data)
+            body = bytes(response.read())
     except gevent.Timeout:
-        raise ServerError(f"{url} gave no answer within {timeout_s:g} s") from None
+        raise ServerError(f"{url} did not respond within {timeout_s:g} s") from None
     except FAILURES as error:
         reason = getattr(error, "strerror", None) or error
         raise ServerError(
-            f"nobody answers at {url} ({reason}); ./run serve --detach starts a server"
+            f"no server responds at {url} ({reason}); ./run serve --detach starts one"
         ) from error
     connection.settle(response)
-    return response.get_code(), answer
+    return response.get_code(), body
 
 
-def _refusal(url: str, request: Rendered, status: int, answer: bytes) -> str:
-    message = _field(answer, "message") or answer[:_MOST_CHARS].decode("utf-8", "replace")
+def _refusal(url: str, request: Rendered, status: int, body: bytes) -> str:
+    message = _field(body, "message") or body[:_MAX_MESSAGE].decode("utf-8", "replace")
     if status in _UNAUTHORIZED or "token" in message.lower():
         return f"{url} refuses the token ({status}: {message.strip()})"
     return f"{url} answers a good request, {request.kind!r}, with {status}: {message.strip()}"
 
 
-def _field(answer: bytes, name: str) -> str | None:
+def _field(body: bytes, name: str) -> str | None:
     try:
-        value = json.loads(answer)[name]
+        value = json.loads(body)[name]
     except (KeyError, TypeError, ValueError):
         return None
     return str(value)

@@ -1,91 +1,95 @@
-"""Locust's users: ``locust -f loadtest/locustfile.py``, see ``loadtest/README.md``.
+"""Locust scenario of the load engine: ``locust -f loadtest/locustfile.py``, see ``README.md``.
 
-Named on the command line, ``Encoder``, ``Recommender``, ``Mix`` or ``OpenLoop`` run; without a
-name it is ``Mix``, or ``OpenLoop`` when a ``--rate`` is given. The exit code is 2 when there is
-nothing to test, and 1 when a request failed or a limit was not kept.
+Locust has the users, the web page and the distribution over machines; the engine sends the
+requests, and its recorder keeps their latencies without rounding.
+
+``Encoder``, ``Recommender``, ``Mix`` or ``OpenLoop`` can be named on the command line; the
+default is ``Mix``, or ``OpenLoop`` with a ``--rate``. The exit code is 2 if there is nothing to
+test, and 1 if a request failed or a limit was exceeded.
 """
 
+import math
 import random
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from itertools import cycle
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from gevent import get_hub, sleep
-from gevent.pool import Pool
-from locust import FastHttpUser, between, constant, events, tag, task
+from locust import User, between, constant, events, tag, task
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
-from locust.runners import WorkerRunner
+from locust.runners import MasterRunner, WorkerRunner
 
-from loadtest.http_client import check_server
-from loadtest.locust_options import Target, add_options, find_target, traffic_of
-from loadtest.locust_requests import Requests
-from loadtest.locust_watch import Dropped, Watch
+from loadtest.engine import Sender, fresh_numbers, sleep_until
+from loadtest.http_client import check_server, with_head
+from loadtest.options import LoadTarget, add_options, command_line, locust_target, traffic_of
+from loadtest.pool import draw_kinds, draw_pool
+from loadtest.record import RunRecord, decoded, merged, write_record
+from loadtest.recorder import DROPPED, RIGHT, Block, LoadRecorder, Observations, Outcome
 from loadtest.requests import Rendered
 from loadtest.traffic import Kind
 from newshelf.errors import NewshelfError
 
 _TIMEOUT_S = 30.0
-_MOST_IN_FLIGHT = 1000
+_MAX_IN_FLIGHT = 1000
+_LATE_AFTER_MS = 10.0
+_REQUESTS_PER_KIND = 200
+_MAX_PROCESSES = 64
+"""Processes whose fresh numbers differ."""
+_MIX = "mix"
+_REPORT = "newshelf"
+_STARTED_AT = "newshelf_started_at"
+_NS_PER_S = 1_000_000_000
+_NS_PER_MS = 1_000_000
+_US_PER_MS = 1_000
 _NOT_TESTED, _FAILED = 2, 1
 
 
 class _Process:
-    """What all users of this process share; a locustfile's module is its only place."""
+    """State that all users of this process share."""
 
-    target: Target
-    requests: Requests
-    watch: Watch
+    target: LoadTarget
+    requests: "_Requests"
+    measurement: "_Measurement"
     users = 0
-    """That run, in all processes together."""
+    """Running in all processes together."""
 
 
-class _User(FastHttpUser):
+class Dropped(Exception):
+    """An arrival that was not sent because too many requests were in flight."""
+
+
+class Failed(Exception):
+    """A request without the right response."""
+
+
+class _User(User):
     abstract = True
-    network_timeout = connection_timeout = _TIMEOUT_S
     kinds: tuple[Kind, ...] = ()
-    """That it asks for by name."""
+    """Kinds that the user requests by name."""
+    max_in_flight = 1
 
     def on_start(self) -> None:
-        """Carry the token."""
-        self.headers = _Process.target.headers()
+        """Create the sender."""
+        self.sender = _Process.measurement.sender(self.max_in_flight)
 
-    def ask(self, kind: Kind) -> None:
-        """Send a request of this kind and wait for the answer."""
-        self.send(_Process.requests.of(kind))
+    def on_stop(self) -> None:
+        """Wait for responses to requests in flight."""
+        self.sender.wait()
 
-    def send(self, request: Rendered, intended: float | None = None) -> None:
-        """Send it; the answer is right when its status is the one that the request deserves.
-
-        Args:
-            request: what is sent.
-            intended: by ``time.perf_counter``, the moment from which latency counts; None is
-                now.
-        """
-        headers = {**self.headers, "Content-Type": request.content_type}
-        # Typed as text in Locust, which hands it on as it is.
-        body = cast(str, request.body(_Process.requests.number()))
-        late_ms = 0.0 if intended is None else 1000 * (time.perf_counter() - intended)
-        with self.client.post(
-            request.path, data=body, name=request.kind, headers=headers, catch_response=True
-        ) as response:
-            meta = response.request_meta
-            service_ms = meta["response_time"]
-            meta["response_time"] = service_ms + late_ms
-            meta["start_time"] -= late_ms / 1000
-            meta["context"] = {"service_ms": service_ms, "lateness_ms": late_ms}
-            if response.status_code == request.expected:
-                response.success()
-            elif response.status_code:
-                response.failure(f"answered {response.status_code}, not {request.expected}")
+    def request(self, kind: Kind) -> None:
+        """Send a request of this kind and wait for its response."""
+        self.sender.send(_Process.requests.next(kind))
 
 
 class Encoder(_User):
-    """A shop that puts up products."""
+    """A shop that adds products."""
 
     kinds = ("encode picture", "encode text", "encode both")
     wait_time = between(0.05, 0.2)
@@ -93,20 +97,20 @@ class Encoder(_User):
     @tag("picture")
     @task(1)
     def picture(self) -> None:
-        """Bare or in a form."""
-        self.ask("encode picture")
+        """Send a picture, bare or in a form."""
+        self.request("encode picture")
 
     @tag("text")
     @task(1)
     def text(self) -> None:
-        """As JSON."""
-        self.ask("encode text")
+        """Send JSON."""
+        self.request("encode text")
 
     @tag("both")
     @task(2)
     def both(self) -> None:
-        """As JSON or in a form."""
-        self.ask("encode both")
+        """Send JSON or a form."""
+        self.request("encode both")
 
 
 class Recommender(_User):
@@ -118,20 +122,20 @@ class Recommender(_User):
     @tag("history")
     @task(10)
     def history(self) -> None:
-        """From ids of the index: no tower runs."""
-        self.ask("recommend history")
+        """Send ids of the index: no tower runs."""
+        self.request("recommend history")
 
     @tag("unseen")
     @task(1)
     def unseen(self) -> None:
-        """From a product sent with the request: all towers run."""
-        self.ask("recommend unseen")
+        """Send a product with the request: all towers run."""
+        self.request("recommend unseen")
 
     @tag("candidates")
     @task(2)
     def candidates(self) -> None:
-        """Only what is named is ranked."""
-        self.ask("recommend candidates")
+        """Send candidates: only these are ranked."""
+        self.request("recommend candidates")
 
 
 class Mix(_User):
@@ -141,63 +145,206 @@ class Mix(_User):
 
     @task
     def next_request(self) -> None:
-        """Whatever comes next."""
-        self.send(_Process.requests.of_mix())
+        """Send the next request of the mix."""
+        self.sender.send(_Process.requests.next(_MIX))
 
 
 class OpenLoop(_User):
-    """Poisson arrivals of ``--rate`` in all, which wait for no answer.
+    """Poisson arrivals of ``--rate`` in total, which wait for no response.
 
-    The arrivals of so many users with an equal part of the rate each are those of one with all
-    of it. Latency counts from the moment at which a request was meant to start.
+    Users with an equal share of the rate each have the same arrivals as one with all of it.
+    Latency counts from the intended start of a request.
     """
 
     wait_time = constant(0)
-    concurrency = _MOST_IN_FLIGHT
+    max_in_flight = _MAX_IN_FLIGHT
 
     def on_start(self) -> None:
-        """Begin an endless row of arrivals."""
+        """Start the arrivals."""
         super().on_start()
         self.random = random.Random()  # noqa: S311 - no secret
-        self.under_way = Pool(_MOST_IN_FLIGHT)
-        self.next_at = time.perf_counter()
+        self.next_ns = time.monotonic_ns()
 
     @task
     def arrival(self) -> None:
-        """Wait for the next arrival and let it go its way."""
+        """Wait for the next arrival and send it."""
         if not _Process.users:
-            # Part of what is not known while users are still being added.
+            # The share is unknown until all users are started.
             sleep(0.05)
-            self.next_at = time.perf_counter()
+            self.next_ns = time.monotonic_ns()
             return
         rate = _options(self.environment).rate / _Process.users
-        self.next_at += self.random.expovariate(rate)
-        while (left_s := self.next_at - time.perf_counter()) > 0:
-            sleep(left_s)
-        request = _Process.requests.of_mix()
-        if self.under_way.free_count():
-            self.under_way.spawn(self.send, request, self.next_at)
-            # It is sent before the next one is waited for.
-            sleep(0)
-        else:
-            self._drop(request)
+        self.next_ns += int(self.random.expovariate(rate) * _NS_PER_S)
+        sleep_until(self.next_ns)
+        self.sender.offer(_Process.requests.next(_MIX), self.next_ns)
+        # It is sent before the next one is waited for.
+        sleep(0)
 
-    def on_stop(self) -> None:
-        """Wait for the answers to what was sent."""
-        self.under_way.join(timeout=_TIMEOUT_S)
 
-    def _drop(self, request: Rendered) -> None:
-        self.environment.events.request.fire(
+class _Requests:
+    """The requests of one process, which all its users take in turn."""
+
+    def __init__(self, environment: Environment, target: LoadTarget) -> None:
+        """Draw the requests.
+
+        Raises:
+            CatalogError: the catalogue lacks what they need.
+            SettingsError: the traffic's options are invalid.
+        """
+        options, runner = _options(environment), environment.runner
+        index = runner.worker_index + 1 if isinstance(runner, WorkerRunner) else 0
+        seed = (options.seed, index)
+        shares = {"cold_share": options.cold_share, "bad_share": options.bad_share}
+        traffic = traffic_of(options.mix or None, shares)
+        kinds = {kind for user in environment.user_classes for kind in getattr(user, "kinds", ())}
+        self.drawn: dict[str, list[Rendered]] = {}
+        if kinds:
+            each = _REQUESTS_PER_KIND
+            drawn = draw_kinds(target.catalog, traffic, seed, sorted(kinds), each)
+            self.drawn.update((str(kind), requests) for kind, requests in drawn.items())
+        if _runs(environment, Mix) or _runs(environment, OpenLoop):
+            self.drawn[_MIX] = draw_pool(target.catalog, traffic, seed)
+        self.numbers = fresh_numbers(index, _MAX_PROCESSES)
+        self.address(target.url, target.headers)
+
+    def address(self, url: str, headers: Mapping[str, str]) -> None:
+        """Start over, with requests to this server."""
+        self._turns = {
+            name: cycle([with_head(request, url, headers) for request in drawn])
+            for name, drawn in self.drawn.items()
+        }
+
+    def next(self, name: str) -> Rendered:
+        """Return the next request of a kind, or of the mix."""
+        return next(self._turns[name])
+
+
+class _Measurement:
+    """Records the outcomes of one Locust process; the master sums up those of its workers."""
+
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+        self._reset(time.time())
+        events = environment.events
+        events.test_start.add_listener(self._start)
+        events.test_stop.add_listener(self._stop)
+        if isinstance(environment.runner, WorkerRunner):
+            events.report_to_master.add_listener(self._report)
+        if isinstance(environment.runner, MasterRunner):
+            events.worker_report.add_listener(self._receive)
+
+    def sender(self, max_in_flight: int) -> Sender:
+        """Return a sender whose outcomes are recorded here and in Locust's statistics."""
+        return Sender(
+            self._environment.host or "",
+            self._record,
+            _Process.requests.numbers,
+            timeout_s=_TIMEOUT_S,
+            max_in_flight=max_in_flight,
+        )
+
+    def percentile_ms(self, percent: float) -> float | None:
+        """Return a percentile of the latency of all right responses; None without any."""
+        total = merged(decoded(part.latency) for part in self._recorded().load())
+        if not total.total_count:
+            return None
+        return float(total.get_value_at_percentile(percent)) / _US_PER_MS
+
+    def write(self, path: Path, *, is_open: bool, settings: Mapping[str, Any]) -> None:
+        """Write the record of the run."""
+        recorder = self._recorded()
+        ended_at = self._ended_at or time.time()
+        # A user may begin a request after the end; its second is part of the run.
+        seconds = max(1e-3, ended_at - self._started_at, math.nextafter(self._latest_s, math.inf))
+        cpu_percent = list(self._workers.values()) or [self._cpu_percent()]
+        record = RunRecord(
+            scenario="locust",
+            loop="open" if is_open else "closed",
+            command=command_line(sys.argv),
+            started_at=datetime.fromtimestamp(self._started_at, UTC),
+            url=self._environment.host or "",
+            seconds=seconds,
+            settings=settings,
+            load=recorder.load(),
+            generator=recorder.generator(cpu_percent, seconds),
+        )
+        write_record(record, path)
+
+    def _recorded(self) -> LoadRecorder:
+        self._recorder.add(self._observations.take())
+        return self._recorder
+
+    def _cpu_percent(self) -> float:
+        """Return the CPU time since the start, in per cent of a core."""
+        elapsed_s = (self._ended_at or time.time()) - self._started_at
+        return 100 * (time.process_time() - self._cpu_from) / max(1e-3, elapsed_s)
+
+    def _start(self, **_: Any) -> None:
+        # Each test that the web page starts is a separate run.
+        options = _options(self._environment)
+        if not isinstance(self._environment.runner, WorkerRunner):
+            # Locust sends the master's options to the workers.
+            setattr(options, _STARTED_AT, time.time())
+            # The web page can change the host.
+            _Process.requests.address(self._environment.host or "", _Process.target.headers)
+        self._reset(float(getattr(options, _STARTED_AT)))
+
+    def _reset(self, started_at: float) -> None:
+        # Another machine's clock may be slightly behind.
+        elapsed_s = max(0.0, time.time() - started_at)
+        self._start_ns = time.monotonic_ns() - int(elapsed_s * _NS_PER_S)
+        self._observations = Observations(self._start_ns)
+        self._recorder = LoadRecorder(_LATE_AFTER_MS)
+        self._started_at = started_at
+        self._ended_at: float | None = None
+        self._latest_s = 0.0
+        self._cpu_from = time.process_time()
+        self._workers: dict[str, float] = {}
+
+    def _stop(self, **_: Any) -> None:
+        self._ended_at = time.time()
+
+    def _record(self, outcome: Outcome) -> None:
+        self._observations.record(outcome)
+        intended_s = (outcome.intended_ns - self._start_ns) / _NS_PER_S
+        self._latest_s = max(self._latest_s, intended_s)
+        latency_ms = (outcome.end_ns - outcome.intended_ns) / _NS_PER_MS
+        self._environment.events.request.fire(
             request_type="POST",
-            name=request.kind,
-            response_time=0.0,
-            response_length=0,
-            exception=Dropped(f"more than {_MOST_IN_FLIGHT} requests are under way"),
+            name=outcome.request.kind,
+            response_time=latency_ms,
+            response_length=outcome.size,
+            exception=_exception(outcome),
             context={},
             response=None,
-            start_time=time.time(),
-            url=request.path,
+            start_time=time.time() - latency_ms / 1000,
+            url=outcome.request.path,
         )
+
+    def _report(self, data: dict[str, Any], **_: Any) -> None:
+        data[_REPORT] = {
+            "block": self._observations.take().to_json(),
+            "cpu_percent": self._cpu_percent(),
+            "latest_s": self._latest_s,
+        }
+
+    def _receive(self, client_id: str, data: Mapping[str, Any], **_: Any) -> None:
+        report = data.get(_REPORT)
+        if report is None:
+            return
+        self._recorder.add(Block.from_json(report["block"]))
+        self._workers[client_id] = report["cpu_percent"]
+        self._latest_s = max(self._latest_s, report["latest_s"])
+
+
+def _exception(outcome: Outcome) -> Exception | None:
+    if outcome.result == RIGHT:
+        return None
+    if outcome.result == DROPPED:
+        return Dropped(f"more than {_MAX_IN_FLIGHT} requests are in flight")
+    if outcome.status:
+        return Failed(f"status {outcome.status}, not {outcome.request.expected}")
+    return Failed(outcome.result)
 
 
 @events.init_command_line_parser.add_listener
@@ -207,26 +354,26 @@ def _add_options(parser: LocustArgumentParser) -> None:
 
 @events.init.add_listener
 def _prepare(environment: Environment, **_: Any) -> None:
-    _Process.watch = Watch(environment)
+    _Process.measurement = _Measurement(environment)
     if isinstance(environment.runner, WorkerRunner):
-        # What to do comes from the master with the start of the test.
+        # The master's options arrive with the start of the test.
         environment.events.test_start.add_listener(_draw_for_master)
         return
-    with _one_sentence():
+    with _exit_on_error():
         _choose_users(environment)
         _draw(environment)
-        _look()
+        _check_server()
 
 
 def _draw_for_master(environment: Environment, **_: Any) -> None:
-    with _one_sentence():
-        # In a thread: a worker that is silent for three seconds is given up by the master.
+    with _exit_on_error():
+        # In a thread: the master gives up on a worker that is silent for three seconds.
         get_hub().threadpool.apply(_draw, (environment,))
 
 
 @contextmanager
-def _one_sentence() -> Iterator[None]:
-    """End the process when there is nothing to test, and say why."""
+def _exit_on_error() -> Iterator[None]:
+    """End the process with one sentence if there is nothing to test."""
     try:
         yield
     except (NewshelfError, ValueError) as error:
@@ -245,7 +392,7 @@ def _verdict(environment: Environment, **_: Any) -> None:
         return
     options = _options(environment)
     if options.record:
-        _Process.watch.write(
+        _Process.measurement.write(
             Path(options.record),
             is_open=_runs(environment, OpenLoop),
             settings={
@@ -256,16 +403,16 @@ def _verdict(environment: Environment, **_: Any) -> None:
             },
         )
     total = environment.stats.total
-    p99_ms = _Process.watch.percentile_ms(99)
+    p99_ms = _Process.measurement.percentile_ms(99)
     slow = options.p99_ms is not None and p99_ms is not None and p99_ms > options.p99_ms
     if slow:
-        print(f"p99 is {p99_ms:.1f} ms; at most {options.p99_ms:g} ms were asked for")
+        print(f"p99 is {p99_ms:.1f} ms; the limit is at most {options.p99_ms:g} ms")
     if total.num_failures or not total.num_requests or slow:
         environment.process_exit_code = _FAILED
 
 
 def _choose_users(environment: Environment) -> None:
-    """Leave the users that were named, or the one that the options mean."""
+    """Keep the users that were named, or the default."""
     options = _options(environment)
     if not options.user_classes and not options.class_picker:
         environment.user_classes[:] = [OpenLoop if options.rate else Mix]
@@ -273,36 +420,28 @@ def _choose_users(environment: Environment) -> None:
         if not options.rate or options.rate <= 0:
             raise ValueError("OpenLoop needs a --rate above 0, in requests/s")
         if len(environment.user_classes) > 1:
-            raise ValueError("OpenLoop runs alone: other users would take a part of its rate")
+            raise ValueError("OpenLoop runs alone: other users would take a share of its rate")
 
 
 def _draw(environment: Environment) -> None:
-    """Find the server and put the requests together."""
+    """Find the server and draw the requests."""
     options = _options(environment)
-    target = find_target(options, environment.host)
+    target = locust_target(options, environment.host)
     environment.host = target.url
-    # The master sends its options to the workers, which may run elsewhere.
+    # Locust sends the master's options to the workers, which may run on other machines.
     options.token, options.catalog = target.token, str(target.catalog)
-    runner = environment.runner
-    index = runner.worker_index + 1 if isinstance(runner, WorkerRunner) else 0
     _Process.target = target
-    _Process.requests = Requests(
-        target.catalog,
-        traffic_of(options),
-        (options.seed, index),
-        {kind for user in environment.user_classes for kind in getattr(user, "kinds", ())},
-        mixed=_runs(environment, Mix) or _runs(environment, OpenLoop),
-    )
+    _Process.requests = _Requests(environment, target)
 
 
-def _look() -> None:
-    """Say before any load what would fail every time."""
+def _check_server() -> None:
+    """Report before the run what would fail each time."""
     requests = _Process.requests
     check_server(
         _Process.target.url,
-        _Process.target.headers(),
-        requests.samples,
-        number=requests.number(),
+        _Process.target.headers,
+        [request for drawn in requests.drawn.values() for request in drawn],
+        number=next(requests.numbers),
         timeout_s=_TIMEOUT_S,
     )
 

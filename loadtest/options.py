@@ -1,20 +1,25 @@
-"""What ``./run loadtest`` was asked for, and the plan that it makes."""
+"""Options of ``./run loadtest`` and of the locustfile, and the target and plan they describe."""
 
 import shlex
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from loadtest.scenarios import LoadPlan, Shape
-from loadtest.traffic import TrafficSettings
+from loadtest.traffic import AskedKind, TrafficSettings
 from newshelf.errors import SettingsError
-from newshelf.pipeline.workspace import WORKSPACES, only_server
-from newshelf.server.client import Client
-from newshelf.server.state import ServerState
+from newshelf.pipeline.workspace import WORKSPACES, only_server, servers
+from newshelf.server.client import Client, Key
+from newshelf.server.state import ServerState, read_keys
+
+if TYPE_CHECKING:
+    # Importing Locust patches the sockets and threads of its process.
+    from locust.argument_parser import LocustArgumentParser
 
 SECONDS: Mapping[str, float] = {
     "steady": 30.0,
@@ -24,13 +29,15 @@ SECONDS: Mapping[str, float] = {
     "day": 300.0,
     "saturate": 60.0,
 }
-"""Of a run, by what is run."""
+"""Default length of a run, by scenario."""
 _RATE = 10.0
+_SECRET = "--token"  # noqa: S105 - the option's name
+_HIDDEN = "HIDDEN"
 
 
 @dataclass(frozen=True)
-class Options:
-    """None leaves a value to its default."""
+class LoadOptions:
+    """Options of ``./run loadtest``; None is the default."""
 
     rate: float | None = None
     clients: int | None = None
@@ -52,7 +59,7 @@ class Options:
     token: str | None = None
 
     def command(self, verb: str) -> str:
-        """The line that asks for this again, without the token."""
+        """Return the command line that repeats the run, without the token."""
         words = ["./run", "loadtest", verb]
         for one in fields(self):
             value = getattr(self, one.name)
@@ -65,46 +72,77 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Target:
-    """Whom the load is sent to."""
+class LoadTarget:
+    """The server under load."""
 
     url: str
-    headers: Mapping[str, str]
+    token: str | None
     catalog: Path
     """What the requests are drawn from."""
-    state: ServerState | None
-    """Of a server of this machine, whose own side can be watched."""
-    folder: Path
-    """Where reports go."""
+    state: ServerState | None = None
+    """Of a server on this machine, whose own metrics can be read."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers of each request."""
+        return {} if self.token is None else Key(self.token, None).header()
+
+    @property
+    def folder(self) -> Path:
+        """Parent of the report folders."""
+        parent = WORKSPACES if self.state is None else self.state.directory.parent
+        return parent / "loadtest"
 
 
-def find_target(options: Options) -> Target:
-    """The server that ``--host`` names, or else the one that runs here.
+def find_target(
+    host: str | None,
+    *,
+    catalog: Path | None = None,
+    workspace: Path | None = None,
+    token: str | None = None,
+    key_file: Path | None = None,
+) -> LoadTarget:
+    """Return the server of ``--host``, or the one that runs here.
+
+    What the options leave open is taken from the running server.
+
+    Args:
+        host: its URL.
+        catalog: folder that requests are drawn from; which server, if several run.
+        workspace: which server, if several run.
+        token: its token, or else
+        key_file: TorchServe's file with the token.
 
     Raises:
-        SettingsError: a host without a catalogue.
-        ServerError: no server runs, or several do.
+        SettingsError: the catalogue of the host is unknown, or not a folder.
+        ServerError: no server runs, several do, or the keys cannot be read.
     """
-    bearer = {"Authorization": f"Bearer {options.token}"} if options.token is not None else {}
-    if options.host is None:
-        state = only_server(options.catalog, options.workspace)
-        with Client(state) as client:
-            headers = bearer or client.authorization()
-        folder = state.directory.parent / "loadtest"
-        return Target(state.inference_url, headers, Path(state.catalog), state, folder)
-    if options.catalog is None:
-        raise SettingsError("--host needs --catalog DIR: what its requests are drawn from")
-    if not options.catalog.is_dir():
-        raise SettingsError(f"--catalog {options.catalog} is not a folder")
-    url = options.host.rstrip("/")
-    return Target(url, bearer, options.catalog.resolve(), None, WORKSPACES / "loadtest")
+    if host is None:
+        state: ServerState | None = only_server(catalog, workspace)
+    else:
+        host = host.rstrip("/")
+        if catalog is not None and not catalog.is_dir():
+            raise SettingsError(f"--catalog {catalog} is not a folder")
+        local = (one for one in servers(catalog, workspace) if one.inference_url == host)
+        state = next(local, None)
+    if state is not None:
+        url, folder = state.inference_url, catalog or Path(state.catalog)
+    elif host is not None and catalog is not None:
+        url, folder = host, catalog
+    else:
+        raise SettingsError(
+            f"--host {host} needs --catalog DIR: the folder that its requests are drawn from"
+        )
+    if token is None:
+        token = _token(state, key_file)
+    return LoadTarget(url, token, folder.resolve(), state)
 
 
-def make_plan(options: Options, target: Target, scenario: str) -> LoadPlan:
-    """The plan of one run; ``scenario`` names its shape.
+def make_plan(options: LoadOptions, target: LoadTarget, scenario: str) -> LoadPlan:
+    """Return the plan of one run; ``scenario`` names its shape.
 
     Raises:
-        SettingsError: an unknown setting, or a bad value.
+        SettingsError: a setting is unknown, or a value invalid.
     """
     closed = options.clients is not None
     rate = options.rate if closed or options.rate is not None else _RATE
@@ -116,9 +154,6 @@ def make_plan(options: Options, target: Target, scenario: str) -> LoadPlan:
         "timeout_s": options.timeout,
         "max_in_flight": options.max_in_flight,
     }
-    traffic = _settings("--traffic", options.traffic)
-    if options.mix is not None:
-        traffic["mix"] = _settings("--mix", options.mix.split(","))
     shape = {"name": scenario, **_settings("--shape", options.shape)}
     try:
         return LoadPlan(
@@ -131,15 +166,98 @@ def make_plan(options: Options, target: Target, scenario: str) -> LoadPlan:
             rate=rate,
             clients=options.clients,
             shape=_checked("--shape", TypeAdapter(Shape), shape),
-            traffic=_checked("--traffic", TypeAdapter(TrafficSettings), traffic),
+            traffic=traffic_of(options.mix, _settings("--traffic", options.traffic)),
             **{name: value for name, value in given.items() if value is not None},
         )
     except ValidationError as error:
         raise SettingsError(_problem("the load", error)) from error
 
 
+def traffic_of(mix: str | None, settings: Mapping[str, Any]) -> TrafficSettings:
+    """Return the traffic of ``--mix`` and other settings.
+
+    Raises:
+        SettingsError: a kind or setting is unknown, or a value invalid.
+    """
+    weights = {} if mix is None else {"mix": _mix(mix)}
+    table = {**settings, **weights}
+    traffic: TrafficSettings = _checked("--traffic", TypeAdapter(TrafficSettings), table)
+    return traffic
+
+
+def add_options(parser: "LocustArgumentParser") -> None:
+    """Add the locustfile's options, named like those of ``./run loadtest``."""
+    hidden: dict[str, Any] = {"include_in_web_ui": False}
+    parser.add_argument("--token", help="the server's token, if not in its key file", **hidden)
+    parser.add_argument("--key-file", help="TorchServe's file with the inference key", **hidden)
+    parser.add_argument(
+        "--catalog",
+        help="folder that requests are drawn from; selects the server if several run",
+        **hidden,
+    )
+    parser.add_argument("--workspace", help="selects the server if several run", **hidden)
+    parser.add_argument("--seed", type=int, default=7, help="seed of the requests", **hidden)
+    parser.add_argument(
+        "--mix", default="", help="weights of Mix, such as 'recommend history=10, encode text=1'"
+    )
+    parser.add_argument(
+        "--cold-share", type=float, default=0.1, help="share of histories with an unknown product"
+    )
+    parser.add_argument("--bad-share", type=float, default=0.0, help="share of bad requests")
+    parser.add_argument(
+        "--rate", type=float, help="requests/s of all OpenLoop users together: Poisson arrivals"
+    )
+    parser.add_argument("--p99-ms", type=float, help="limit of the 99th percentile")
+    parser.add_argument("--record", help="write a record of the run to this file", **hidden)
+
+
+def locust_target(options: Namespace, host: str | None) -> LoadTarget:
+    """Return the target of the locustfile's options; see ``find_target``."""
+    return find_target(
+        host,
+        catalog=_path(options.catalog),
+        workspace=_path(options.workspace),
+        token=options.token or None,
+        key_file=_path(options.key_file),
+    )
+
+
+def command_line(words: Sequence[str]) -> str:
+    """Return the command line for a record, without the token."""
+    shown = list(words)
+    for place, word in enumerate(shown):
+        if word == _SECRET and place + 1 < len(shown):
+            shown[place + 1] = _HIDDEN
+        elif word.startswith(f"{_SECRET}="):
+            shown[place] = f"{_SECRET}={_HIDDEN}"
+    return shlex.join(shown)
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text) if text else None
+
+
+def _token(state: ServerState | None, key_file: Path | None) -> str | None:
+    if key_file is not None:
+        return read_keys(key_file).inference.token
+    if state is None:
+        return None
+    with Client(state) as client:
+        return client.authorization()["Authorization"].removeprefix("Bearer ")
+
+
+def _mix(text: str) -> dict[str, float]:
+    kinds = get_args(AskedKind)
+    mix: dict[str, float] = {}
+    for name, weight in _settings("--mix", [one for one in text.split(",") if one.strip()]).items():
+        if name not in kinds:
+            raise SettingsError(f"--mix: there is no kind {name!r}; there are {', '.join(kinds)}")
+        mix[name] = weight
+    return mix
+
+
 def _settings(option: str, words: Sequence[str]) -> dict[str, Any]:
-    """``NAME=VALUE`` words; a value is read as YAML, so that 3 is a number and [1, 2] a list."""
+    """Read ``NAME=VALUE`` words; a value is YAML, so 3 is a number and [1, 2] a list."""
     found: dict[str, Any] = {}
     for word in words:
         name, equals, value = (part.strip() for part in word.partition("="))
@@ -168,16 +286,16 @@ def _problem(
     table: Mapping[str, Any] | None = None,
 ) -> str:
     first = error.errors()[0]
-    # A shape's name stands first in the place, and a mix's key last.
+    # The place starts with the name of a shape and ends with the key of a mix.
     place = [str(part) for part in first["loc"] if part not in {"[key]", (table or {}).get("name")}]
-    told = f"{first['msg'][:1].lower()}{first['msg'][1:]}"
+    message = f"{first['msg'][:1].lower()}{first['msg'][1:]}"
     if first["type"] == "extra_forbidden" and adapter is not None:
-        told = f"there is no such setting; there are {', '.join(_names(adapter, table or {}))}"
+        message = f"there is no such setting; there are {', '.join(_names(adapter, table or {}))}"
     elif first["type"] != "value_error":
-        told = f"{told}, not {first['input']!r}"
+        message = f"{message}, not {first['input']!r}"
     else:
-        told = told.removeprefix("value error, ")
-    return f"{option} {'.'.join(place)}: {told}" if place else f"{option}: {told}"
+        message = message.removeprefix("value error, ")
+    return f"{option} {'.'.join(place)}: {message}" if place else f"{option}: {message}"
 
 
 def _names(adapter: TypeAdapter[Any], table: Mapping[str, Any]) -> list[str]:

@@ -1,8 +1,8 @@
-"""What the load's own side costs and can, against a server that does nothing.
+"""Cost and capacity of the load engine, against a server that does nothing.
 
-``python -m loadtest.own_cost [BYTES [CLIENTS]]`` prints what ``loadtest.closed_loop`` sends in
-a second, and the processor time of one request. ``python -m loadtest.own_cost open RATE …``
-prints for each rate what an open loop of one process delivers of it, and how late.
+``python -m loadtest.own_cost [BYTES [CLIENTS]]`` prints the throughput of
+``loadtest.closed_loop`` and its CPU time per request. ``python -m loadtest.own_cost open RATE …``
+prints, for each rate, how much of it an open loop of one process delivers, and how late.
 """
 
 import base64
@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from loadtest.closed_loop import Plan, Request, Result, run
+from loadtest.closed_loop import ClosedLoopPlan, ClosedLoopRequest, ClosedLoopResult, run
 from loadtest.record import RunRecord, decoded
 from loadtest.run import run_load
 from loadtest.scenarios import LoadPlan
@@ -24,16 +24,16 @@ _OPEN = "open"
 _US_PER_MS = 1000
 
 
-def measure(body_bytes: int, clients: int, seconds: float = _SECONDS) -> Result:
-    """Send bodies of ``body_bytes`` from ``clients`` to a server that does nothing."""
+def measure_closed(body_bytes: int, clients: int, seconds: float = _SECONDS) -> ClosedLoopResult:
+    """Send bodies of ``body_bytes`` from ``clients``."""
     body = base64.b64encode(bytes(body_bytes)).decode()
-    requests = [Request("/predictions/nothing", "application/octet-stream", body)]
+    requests = [ClosedLoopRequest("/predictions/nothing", "application/octet-stream", body)]
     with noop_server() as url:
-        return run(Plan(url, requests, clients, seconds=seconds, warm_up_s=seconds / 5))
+        return run(ClosedLoopPlan(url, requests, clients, seconds=seconds, warm_up_s=seconds / 5))
 
 
 def measure_open(rate: float, seconds: float = _OPEN_SECONDS, processes: int = 1) -> RunRecord:
-    """Send histories of a few ids at a Poisson rate to a server that does nothing."""
+    """Send histories of a few ids at a Poisson rate."""
     traffic = TrafficSettings(mix={"recommend history": 1}, cold_share=0, bad_share=0)
     with noop_server() as url, tempfile.TemporaryDirectory() as folder:
         rows = "\n".join(f"item-{number},thing" for number in range(100))
@@ -51,7 +51,7 @@ def measure_open(rate: float, seconds: float = _OPEN_SECONDS, processes: int = 1
 
 
 class Delivered:
-    """What became of a rate."""
+    """How much of a rate was delivered."""
 
     def __init__(self, record: RunRecord) -> None:
         lateness = decoded(record.generator.lateness)
@@ -68,20 +68,20 @@ class Delivered:
 
 
 def _print_closed(body_bytes: int, clients: int) -> None:
-    result = measure(body_bytes, clients)
+    result = measure_closed(body_bytes, clients)
     if not result.answered:
-        raise SystemExit(f"nothing was answered: {result.failures}")
+        raise SystemExit(f"no request succeeded: {result.failures}")
     print(
         f"{clients} clients, {body_bytes} bytes each: "
         f"{result.answered / result.measured_s:.0f} requests/s, "
-        f"{result.cpu_s / result.answered * 1e6:.0f} µs of the processor for one"
+        f"{result.cpu_s / result.answered * 1e6:.0f} µs of CPU time per request"
     )
 
 
 def _print_open(rate: float) -> None:
     found = Delivered(measure_open(rate))
     print(
-        f"{rate:.0f} requests/s asked: {found.intended_per_s:.0f} arrivals/s, "
+        f"{rate:.0f} requests/s: {found.intended_per_s:.0f} arrivals/s, "
         f"{found.answered_per_s:.0f} answered, sent "
         f"{found.lateness_ms[50.0]:.2f} ms late (median), {found.lateness_ms[99.0]:.2f} ms (p99), "
         f"{found.cpu_percent:.0f} % of a core" + (f"; {found.limited}" if found.limited else "")

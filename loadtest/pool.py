@@ -19,12 +19,14 @@ from PIL import Image, UnidentifiedImageError
 from loadtest.requests import (
     BAD_FOR_ENCODER,
     BAD_FOR_RECOMMENDER,
-    Picture,
+    ENCODER,
+    RECOMMENDER,
+    ImageFile,
     Rendered,
     as_form,
+    as_image,
     as_json,
-    as_picture,
-    fresh_picture,
+    fresh_image,
     fresh_text,
 )
 from loadtest.traffic import BAD, UNSEEN, AskedKind, Kind, TrafficSettings
@@ -32,11 +34,9 @@ from newshelf.catalog.catalog import Catalog, read_catalog
 from newshelf.errors import CatalogError
 
 _JPEG_QUALITY = 85
-_KEPT_PICTURES = 256
+_CACHED_IMAGES = 256
 _PAUSE_S = 30 * 60
-"""Half an hour without an event ends a session, as web analytics has it."""
-_ENCODER = "/predictions/encoder"
-_RECOMMENDER = "/predictions/recommender"
+"""Half an hour without an event ends a session, as in web analytics."""
 _BYTES_PER_MB = 1_000_000
 _HALF = 0.5
 
@@ -45,16 +45,16 @@ _ALL_NEEDS: tuple[Needs, ...] = ("both", "text", "picture")
 
 
 @dataclass(frozen=True)
-class Offer:
-    """A new product."""
+class NewProduct:
+    """A product that is in no index."""
 
     fields: Mapping[str, Any]
-    """As JSON gives them, without an id."""
-    picture: Picture | None
+    """As in JSON, without an id."""
+    image: ImageFile | None
 
 
-class Offers:
-    """Draws products that have what a request needs."""
+class NewProducts:
+    """Draws products of the catalogue that have what a request needs."""
 
     def __init__(
         self, catalog: Catalog, picture_px: tuple[int, ...], random: np.random.Generator
@@ -71,61 +71,58 @@ class Offers:
             "picture": pictures,
             "both": sorted({*texts} & {*pictures}),
         }
-        self._read = lru_cache(_KEPT_PICTURES)(_read_picture)
+        self._read = lru_cache(_CACHED_IMAGES)(_read_image)
 
     def has(self, needs: Needs) -> bool:
-        """Whether any product has it, with a picture that can be read."""
+        """Return whether any product has it; images must be readable."""
         rows = self._rows[needs]
         while rows:
-            if needs == "text" or self._picture(rows[0]) is not None:
+            if needs == "text" or self._image(rows[0]) is not None:
                 return True
             del rows[0]
         return False
 
-    def draw(self, needs: Needs) -> Offer:
-        """A product that has it; call only when ``has`` says so.
-
-        The picture is of one of the sizes that were asked for.
-        """
+    def draw(self, needs: Needs) -> NewProduct:
+        """Return a product that has it, its image in one of the sizes; ``has`` must be true."""
         rows = self._rows[needs]
         while True:
             place = int(self._random.integers(len(rows)))
             row = rows[place]
-            picture = None if needs == "text" else self._picture(row)
-            if needs != "text" and picture is None:
+            image = None if needs == "text" else self._image(row)
+            if needs != "text" and image is None:
                 del rows[place]
                 continue
             fields = {}
             if needs != "picture":
                 fields = self._products[row].model_dump(exclude={"id"}, exclude_none=True)
-            return Offer(fields, picture)
+            return NewProduct(fields, image)
 
-    def _picture(self, row: int) -> Picture | None:
+    def _image(self, row: int) -> ImageFile | None:
         path = self._paths[row]
         px = int(self._random.choice(self._px)) if self._px else None
         return None if path is None else self._read(path, px)
 
 
-def _read_picture(path: Path, px: int | None) -> Picture | None:
-    """A picture file, or the same as a JPEG whose longest side is ``px``; None if unreadable."""
+def _read_image(path: Path, px: int | None) -> ImageFile | None:
+    """Read an image, as a JPEG with longest side ``px`` if given; None if it is unreadable."""
     try:
         data = path.read_bytes()
         with Image.open(io.BytesIO(data)) as image:
             if px is None:
-                return Picture(data, image.get_format_mimetype() or "application/octet-stream")
+                return ImageFile(data, image.get_format_mimetype() or "application/octet-stream")
             scale = px / max(image.size)
             size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
             resized = image.convert("RGB").resize(size)
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
-        # The catalogue's reader does not open pictures; what cannot be shown is not sent.
+        # The catalogue's reader does not open images; an unreadable one is not sent.
         return None
     buffer = io.BytesIO()
     resized.save(buffer, "JPEG", quality=_JPEG_QUALITY)
-    return Picture(buffer.getvalue(), "image/jpeg")
+    return ImageFile(buffer.getvalue(), "image/jpeg")
 
 
 def zipf_shares(items: int, exponent: float) -> np.ndarray:
-    """Zipf's law over ``items`` ranks: the share of rank r is in proportion to r**-exponent.
+    """Return Zipf's law over ``items`` ranks: the share of rank r is proportional to r**-exponent.
 
     Returns:
         ``(items,) float64``, most popular first, of sum 1.
@@ -137,13 +134,13 @@ def zipf_shares(items: int, exponent: float) -> np.ndarray:
 def histories(
     catalog: Catalog, traffic: TrafficSettings, random: np.random.Generator
 ) -> Iterator[list[str]]:
-    """What shoppers have looked at when they ask, oldest first; request after request, forever.
+    """Yield the history of each request, oldest item first, without end.
 
-    So many sessions are under way as the settings say. Any of them goes on next, by one item
-    more, and one that is over makes room for another.
+    ``traffic.shoppers`` sessions are active. Each request continues a random one by one item;
+    a session that ends is replaced by another.
 
     Raises:
-        CatalogError: events are to be replayed, and there are none.
+        CatalogError: the settings replay events, and the catalogue has none.
     """
     return _histories(_sessions(catalog, traffic, random), traffic, random)
 
@@ -151,16 +148,16 @@ def histories(
 def _histories(
     sessions: Iterator[list[str]], traffic: TrafficSettings, random: np.random.Generator
 ) -> Iterator[list[str]]:
-    under_way = [_entered(next(sessions), random) for _ in range(traffic.shoppers)]
+    active = [_entered(next(sessions), random) for _ in range(traffic.shoppers)]
     while True:
-        place = int(random.integers(len(under_way)))
-        items, seen = under_way[place]
+        place = int(random.integers(len(active)))
+        items, seen = active[place]
         yield items[max(0, seen - traffic.longest_history) : seen]
-        under_way[place] = (items, seen + 1) if seen < len(items) else (next(sessions), 1)
+        active[place] = (items, seen + 1) if seen < len(items) else (next(sessions), 1)
 
 
 def _entered(items: list[str], random: np.random.Generator) -> tuple[list[str], int]:
-    """A session that is anywhere in its course: the run does not begin with the shop's doors."""
+    """Return a session at a random point: the run does not start with an empty shop."""
     return items, int(random.integers(1, len(items) + 1))
 
 
@@ -181,7 +178,7 @@ def _sessions(
 def _drawn_sessions(
     ids: list[str], traffic: TrafficSettings, random: np.random.Generator
 ) -> Iterator[list[str]]:
-    # Which item has which rank is the seed's matter, not the row's.
+    # The seed, not the row, decides which item has which rank.
     ranked = random.permutation(np.array(ids, dtype=object))
     shares = zipf_shares(len(ids), traffic.zipf_exponent)
     while True:
@@ -190,7 +187,7 @@ def _drawn_sessions(
 
 
 def replayed_sessions(events: pd.DataFrame) -> list[list[str]]:
-    """The items of each session, in the order in which sessions began.
+    """Return the items of each session, ordered by the start of the session.
 
     Args:
         events: ``user_id``, ``item_id`` and ``timestamp`` (epoch seconds), oldest first.
@@ -214,10 +211,10 @@ def draw_pool(folder: Path, traffic: TrafficSettings, seed: Sequence[int]) -> li
         seed: equal seeds draw equal requests.
 
     Returns:
-        As many as the settings say, or as fit into the memory that they allow.
+        As many as the settings say, or as fit into their memory limit.
 
     Raises:
-        CatalogError: the catalogue cannot be read, or has not what the mix needs.
+        CatalogError: the catalogue cannot be read, or lacks what the mix needs.
     """
     drawer = Drawer(read_catalog(folder), traffic, np.random.default_rng(seed))
     pool: list[Rendered] = []
@@ -235,12 +232,12 @@ def draw_pool(folder: Path, traffic: TrafficSettings, seed: Sequence[int]) -> li
 def draw_kinds(
     folder: Path, traffic: TrafficSettings, seed: Sequence[int], kinds: Sequence[Kind], each: int
 ) -> dict[Kind, list[Rendered]]:
-    """Draw so many requests of each kind, whatever their weights are.
+    """Draw ``each`` requests of each kind, whatever their weights.
 
     Arguments and errors are those of ``draw_pool``.
     """
     mix = {kind: 1.0 for kind in get_args(AskedKind) if kind in kinds}
-    # An unseen product takes the place of a history's last item.
+    # An unseen product replaces the last item of a history.
     mix |= {"recommend history": 1.0} if UNSEEN in kinds else {}
     asked = traffic.model_copy(update={"mix": mix, "cold_share": float(UNSEEN in kinds)})
     drawer = Drawer(read_catalog(folder), asked, np.random.default_rng(seed))
@@ -248,7 +245,7 @@ def draw_kinds(
 
 
 class Drawer:
-    """Draws request after request; ``draw`` draws one of a kind."""
+    """Iterator over requests of the mix; ``draw`` returns one of a given kind."""
 
     def __init__(
         self, catalog: Catalog, traffic: TrafficSettings, random: np.random.Generator
@@ -256,13 +253,13 @@ class Drawer:
         """Check that the catalogue has what the mix needs.
 
         Raises:
-            CatalogError: it has not.
+            CatalogError: it lacks something.
         """
         self._traffic = traffic
-        # Of their own each: how pictures are drawn must not change who looks at what.
-        self._random, for_shoppers, for_offers = random.spawn(3)
+        # Separate generators: image settings must not change the histories.
+        self._random, for_shoppers, for_products = random.spawn(3)
         self._ids: list[str] = catalog.items["id"].tolist()
-        self._offers = Offers(catalog, traffic.picture_px, for_offers)
+        self._products = NewProducts(catalog, traffic.picture_px, for_products)
         self._histories = histories(catalog, traffic, for_shoppers)
         self._kinds: list[AskedKind] = list(traffic.mix)
         weights = np.array([traffic.mix[kind] for kind in self._kinds], dtype=np.float64)
@@ -276,15 +273,15 @@ class Drawer:
             UNSEEN: self._unseen,
             BAD: self._bad,
         }
-        _check(catalog, traffic, self._offers)
-        self._richest: Needs = next(filter(self._offers.has, _ALL_NEEDS), "text")
+        _check(catalog, traffic, self._products)
+        self._richest: Needs = next(filter(self._products.has, _ALL_NEEDS), "text")
 
     def __iter__(self) -> Iterator[Rendered]:
         while True:
             yield self.draw(self._kind())
 
     def draw(self, kind: Kind) -> Rendered:
-        """One request of this kind."""
+        """Return a request of this kind."""
         return self._draws[kind]()
 
     def _kind(self) -> Kind:
@@ -296,22 +293,22 @@ class Drawer:
         return kind
 
     def _encode(self, kind: Kind, needs: Needs) -> Rendered:
-        """A picture goes bare or in base64, and as often in a form."""
-        offer = self._offers.draw(needs)
-        if offer.picture is None or (offer.fields and self._random.random() < _HALF):
-            return as_json(kind, _ENCODER, _product(offer))
-        if not offer.fields and self._random.random() < _HALF:
-            return as_picture(kind, _ENCODER, offer.picture)
-        return as_form(kind, _ENCODER, offer.fields, offer.picture)
+        """Return a product; half of the images are in a form, the others bare or in base64."""
+        product = self._products.draw(needs)
+        if product.image is None or (product.fields and self._random.random() < _HALF):
+            return as_json(kind, ENCODER, _as_json(product))
+        if not product.fields and self._random.random() < _HALF:
+            return as_image(kind, ENCODER, product.image)
+        return as_form(kind, ENCODER, product.fields, product.image)
 
     def _history(self) -> Rendered:
         body = {"history": next(self._histories), "k": self._traffic.k}
-        return as_json("recommend history", _RECOMMENDER, body)
+        return as_json("recommend history", RECOMMENDER, body)
 
     def _unseen(self) -> Rendered:
-        product = _product(self._offers.draw(self._richest))
+        product = _as_json(self._products.draw(self._richest))
         body = {"history": [*next(self._histories)[:-1], product], "k": self._traffic.k}
-        return as_json(UNSEEN, _RECOMMENDER, body)
+        return as_json(UNSEEN, RECOMMENDER, body)
 
     def _candidates(self) -> Rendered:
         count = min(self._traffic.candidates, len(self._ids))
@@ -321,7 +318,7 @@ class Drawer:
             "candidates": [self._ids[row] for row in rows],
             "k": self._traffic.k,
         }
-        return as_json("recommend candidates", _RECOMMENDER, body)
+        return as_json("recommend candidates", RECOMMENDER, body)
 
     def _bad(self) -> Rendered:
         bad: tuple[Rendered, ...] = (
@@ -331,16 +328,16 @@ class Drawer:
         return bad[int(self._random.integers(len(bad)))]
 
 
-def _product(offer: Offer) -> dict[str, Any]:
-    """As JSON, with the number where it costs least: after the picture, or else in a text."""
-    if offer.picture is not None:
-        return {**offer.fields, "image": fresh_picture(offer.picture)}
-    name = "title" if "title" in offer.fields else "description"
-    return {**offer.fields, name: fresh_text(str(offer.fields[name]))}
+def _as_json(product: NewProduct) -> dict[str, Any]:
+    """Return JSON fields, with the fresh number after the image, or else in a text."""
+    if product.image is not None:
+        return {**product.fields, "image": fresh_image(product.image)}
+    name = "title" if "title" in product.fields else "description"
+    return {**product.fields, name: fresh_text(str(product.fields[name]))}
 
 
 def _needed(traffic: TrafficSettings) -> Iterator[tuple[tuple[Needs, ...], str]]:
-    """Of what the catalogue must have any, and how it is called."""
+    """Yield what the catalogue must have, any of the first, and its name."""
     if traffic.sends("encode picture"):
         yield ("picture",), "pictures that can be read"
     if traffic.sends("encode text"):
@@ -351,10 +348,10 @@ def _needed(traffic: TrafficSettings) -> Iterator[tuple[tuple[Needs, ...], str]]
         yield _ALL_NEEDS, "products with a title or a picture that can be read"
 
 
-def _check(catalog: Catalog, traffic: TrafficSettings, offers: Offers) -> None:
-    for needs, named in _needed(traffic):
-        if not any(map(offers.has, needs)):
+def _check(catalog: Catalog, traffic: TrafficSettings, products: NewProducts) -> None:
+    for needs, name in _needed(traffic):
+        if not any(map(products.has, needs)):
             raise CatalogError(
-                f"{catalog.folder} has no {named}, which the mix sends; "
+                f"{catalog.folder} has no {name}, which the mix sends; "
                 "give a mix without that kind of request"
             )

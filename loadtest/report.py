@@ -1,4 +1,4 @@
-"""Tables and HTML report of a run, and its verdict."""
+"""Tables and HTML report of a run, and its check against limits."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -18,225 +18,74 @@ from loadtest.plots import (
     draw_workers,
 )
 from loadtest.record import RunRecord, decoded, write_record
-from loadtest.slo import Limits, Verdict, judge
 from loadtest.timeline import Latencies, Timeline, Totals
 from newshelf.files import write_aside
 from newshelf.report.page import Cell, Page, Picture, ReportTable, Section, to_html
 from newshelf.report.tables import print_figures
+from newshelf.tuning.slo import ALL, SloSet, SloVerdict
 
-_PERCENTS = (50.0, 90.0, 95.0, 99.0, 99.9)
-_FURTHER = ("p90", "p99.9", "mean", "p99 from sending", "late")
-"""What the page tells, and a narrow terminal does not."""
-_WHOLE_MS = 100.0
 PLOTS = "plots"
+"""Folder of the plots, in the folder of the report."""
 _RECORD, _REPORT = "record.json", "report.html"
-
-
-def milliseconds(value: float) -> str:
-    """With as many digits as say something."""
-    if not math.isfinite(value):
-        return "–"
-    return f"{value:,.0f}" if value >= _WHOLE_MS else f"{value:.3g}"
-
-
-def kinds_table(timeline: Timeline) -> ReportTable:
-    """A row per kind of request, and one for all."""
-    header = ["kind", "requests", "per second", *(f"p{percent:g}" for percent in _PERCENTS), "max",
-              "mean", "p99 from sending", "failed", "late"]  # fmt: skip
-    kinds = timeline.kinds
-    rows = [_kind_row(kind, timeline.total(kind)) for kind in kinds] if len(kinds) > 1 else []
-    rows.append(_kind_row("all", timeline.total()))
-    return ReportTable(
-        "Requests and latencies (ms)",
-        header,
-        rows,
-        model=len(rows) - 1,
-        note="Latency is counted from the moment at which a request was meant to start, to the "
-        "last byte read, of right answers; per second are right answers. From sending: what a "
-        "test would have seen that waits for the server. Failed: errors and requests that were "
-        "never sent. Late: sent late by the generator.",
-    )
-
-
-def limits_table(verdicts: Sequence[Verdict]) -> ReportTable:
-    """A row per limit: kept or broken, by how much."""
-    rows = [
-        [
-            Cell(one.scope),
-            Cell(one.word),
-            Cell(_in_unit(one.name, one.limit)),
-            Cell("not sent" if one.measured is None else _in_unit(one.name, one.measured)),
-            Cell(_margin(one)),
-            Cell("not tested" if one.measured is None else "kept" if one.kept else "BROKEN"),
-        ]
-        for one in verdicts
-    ]
-    header = ("requests", "limit on", "limit", "measured", "beyond it", "verdict")
-    return ReportTable("Limits", header, rows)
-
-
-def errors_table(timeline: Timeline) -> ReportTable:
-    """A row per kind of error, a column per kind of request."""
-    kinds = timeline.kinds
-    totals = [timeline.total(kind) for kind in kinds]
-    whole = timeline.total()
-    rows = [
-        [Cell(name), *(Cell(str(one.errors.get(name, 0))) for one in totals), Cell(str(count))]
-        for name, count in whole.errors.items()
-    ]
-    if whole.dropped:
-        dropped = [Cell(str(one.dropped)) for one in totals]
-        rows.append([Cell("never sent"), *dropped, Cell(str(whole.dropped))])
-    return ReportTable("Requests that failed", ["error", *kinds, "all"], rows)
-
-
-def incidents_table(found: Sequence[Incident]) -> ReportTable:
-    """A row per incident: when, what was lost, how long until all was usual."""
-    rows = [
-        [
-            Cell(f"{one.start_s} s to {one.end_s} s"),
-            Cell("–" if one.recovery_s is None else f"{one.recovery_s} s"),
-            Cell(str(one.lost), _errors(one)),
-            Cell(str(one.delayed), f"the latest {milliseconds(one.worst_ms)} ms"
-                 if one.delayed else ""),
-        ]
-        for one in found
-    ]  # fmt: skip
-    return ReportTable(
-        "Incidents",
-        ("when", "recovered after", "lost", "delayed"),
-        rows,
-        note="Recovered: the second from which p99 and errors were as usual again for some "
-        "seconds; – when the run ended first. Lost: without the right answer. Delayed: answered "
-        "rightly, but far later than usual.",
-    )
-
-
-def signs_table(found: Sequence[Incident]) -> ReportTable:
-    """A row for everything that was seen of an incident."""
-    rows = [
-        [Cell(f"{one.start_s} s to {one.end_s} s" if number == 0 else ""), Cell(sign)]
-        for one in found
-        for number, sign in enumerate(one.signs)
-    ]
-    return ReportTable("What was seen of them", ("when", "what"), rows)
-
-
-def generator_table(record: RunRecord, whole: Totals) -> ReportTable:
-    """The generator's own lateness and work."""
-    lateness = Latencies.of(decoded(record.generator.lateness))
-    figures = [
-        ("processes", str(record.generator.processes)),
-        ("processor, % of a core, busiest process", f"{record.generator.cpu_percent:.0f}"),
-        ("requests that were meant to be sent", f"{whole.intended:,}"),
-        ("sent late", f"{whole.late:,}"),
-        ("never sent, since too many were under way", f"{whole.dropped:,}"),
-        ("lateness of sending, p50 (ms)", milliseconds(lateness.percentile_ms(50))),
-        ("lateness of sending, p99 (ms)", milliseconds(lateness.percentile_ms(99))),
-        ("lateness of sending, max (ms)", milliseconds(lateness.max_ms)),
-    ]
-    rows = [[Cell(name), Cell(value)] for name, value in figures]
-    return ReportTable("The generator's check of itself", ("", ""), rows)
-
-
-def settings_table(record: RunRecord) -> ReportTable:
-    """What says how to repeat the run."""
-    rows = [[Cell(name), Cell(str(value))] for name, value in record.settings.items()]
-    return ReportTable("Settings", ("setting", "value"), rows)
-
-
-def print_table(table: ReportTable, console: Console) -> None:
-    """The table in a terminal; small print follows its figure in brackets."""
-    rows = [[_inline(cell) for cell in row] for row in table.rows]
-    further = [at for at, name in enumerate(table.header) if name in _FURTHER]
-    print_figures(console, table.header, rows, heading=table.heading, further=further)
-
-
-def _inline(cell: Cell) -> str:
-    return f"{cell.text} ({cell.interval})" if cell.interval else cell.text
-
-
-def _kind_row(name: str, total: Totals) -> list[Cell]:
-    latency = total.latency
-    return [
-        Cell(name),
-        Cell(f"{total.intended:,}"),
-        Cell(f"{total.throughput:.1f}"),
-        *(Cell(milliseconds(value)) for value in latency.percentiles_ms(_PERCENTS)),
-        Cell(milliseconds(latency.max_ms)),
-        Cell(milliseconds(latency.mean_ms)),
-        Cell(milliseconds(total.service.percentile_ms(99))),
-        Cell(f"{total.failed:,}", f"{total.error_rate:.2%}" if total.failed else ""),
-        Cell(f"{total.late:,}"),
-    ]
-
-
-def _errors(one: Incident) -> str:
-    parts = [f"{count} × {name}" for name, count in one.errors.items()]
-    if one.dropped:
-        parts.append(f"{one.dropped} never sent")
-    return ", ".join(parts)
-
-
-def _margin(one: Verdict) -> str:
-    if one.measured is None or one.kept:
-        return ""
-    share = f" ({one.excess_share:.0%})" if math.isfinite(one.excess_share) else ""
-    return f"{_in_unit(one.name, one.excess)}{share}"
-
-
-def _in_unit(name: str, value: float) -> str:
-    if name.endswith("_ms"):
-        return f"{milliseconds(value)} ms"
-    return f"{value:.2%}" if name == "error_rate" else f"{value:.1f}/s"
+_PERCENTS = (50.0, 90.0, 95.0, 99.0, 99.9)
+_OPTIONAL_COLUMNS = ("p90", "p99.9", "mean", "p99 from sending", "late")
+"""Left out in a narrow terminal."""
+_WHOLE_MS = 100.0
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A run, held against its limits."""
+class CheckedRun:
+    """A run and the verdicts of its limits."""
 
     timeline: Timeline
-    verdicts: Sequence[Verdict]
+    verdicts: Sequence[SloVerdict]
     """Empty without limits."""
     incidents: Sequence[Incident]
 
     @property
     def record(self) -> RunRecord:
-        """The run itself."""
+        """The record of the run."""
         return self.timeline.record
 
     @property
     def kept(self) -> bool:
-        """Whether every limit was kept."""
+        """Whether every limit is met."""
         return all(one.kept for one in self.verdicts)
 
     def sentence(self) -> str:
-        """What came of it, and whether it can be believed."""
+        """Return the result, preceded by the reason if it is not the server's."""
         broken = [one for one in self.verdicts if not one.kept]
         if broken:
-            which = ", ".join(
-                f"{one.scope} {one.name.removesuffix('_ms').replace('_', ' ')}" for one in broken
-            )
-            said = f"{len(broken)} of {len(self.verdicts)} limits are broken: {which}."
+            which = ", ".join(f"{one.scope} {one.metric}" for one in broken)
+            result = f"{len(broken)} of {len(self.verdicts)} limits are broken: {which}."
         elif self.verdicts:
-            said = "All limits are kept."
+            result = "All limits are met."
         else:
-            said = "No limits were given."
+            result = "No limits were given."
         limited = self.record.generator.limited
-        if limited:
-            # Told first: the rest is not the server's doing.
-            said = f"{limited[:1].upper()}{limited[1:]}. {said}"
-        return said
+        return f"{limited[:1].upper()}{limited[1:]}. {result}" if limited else result
 
 
-def judged(record: RunRecord, limits: Limits | None) -> Judged:
-    """Read a record and hold it against ``limits``."""
+def check_run(record: RunRecord, limits: SloSet | None) -> CheckedRun:
+    """Check a record against ``limits``."""
     timeline = Timeline.of(record)
-    verdicts = [] if limits is None else judge(limits, timeline)
-    return Judged(timeline, verdicts, incidents(timeline))
+    verdicts: list[SloVerdict] = []
+    if limits is not None:
+        scopes = [(ALL, limits.every, timeline.total())]
+        scopes += [(kind, slo, timeline.total(kind)) for kind, slo in limits.kinds.items()]
+        for scope, slo, total in scopes:
+            # A kind that is not sent passes; a run without any request does not.
+            is_sent = total.intended > 0 or scope == ALL
+            verdicts += slo.verdicts(
+                scope,
+                total.latency.percentile_ms if is_sent else None,
+                total.error_rate if total.intended else 1.0,
+                total.throughput,
+            )
+    return CheckedRun(timeline, verdicts, incidents(timeline))
 
 
-def write_run(run: Judged, folder: Path) -> Path:
+def write_run(run: CheckedRun, folder: Path) -> Path:
     """Write ``record.json``, ``report.html`` and the plots into ``folder``.
 
     Returns:
@@ -260,24 +109,35 @@ def write_page(page: Page, folder: Path) -> Path:
     return path
 
 
-def print_run(run: Judged, console: Console) -> None:
-    """The tables that a terminal has room for, and what came of the run."""
-    print_table(kinds_table(run.timeline), console)
+def print_run(run: CheckedRun, console: Console) -> None:
+    """Print the main tables, the broken limits and the result."""
+    tables = [_kinds_table(run.timeline)]
     if run.timeline.total().failed:
-        print_table(errors_table(run.timeline), console)
+        tables.append(_errors_table(run.timeline))
     if run.incidents:
-        print_table(incidents_table(run.incidents), console)
-        print_table(signs_table(run.incidents), console)
+        tables += [_incidents_table(run.incidents), _signs_table(run.incidents)]
     if run.verdicts:
-        print_table(limits_table(run.verdicts), console)
+        tables.append(_limits_table(run.verdicts))
+    for table in tables:
+        print_table(table, console)
     for one in run.verdicts:
         if not one.kept:
             console.print(f"✗ {one}", markup=False)
     console.print(run.sentence(), markup=False)
 
 
+def print_table(table: ReportTable, console: Console) -> None:
+    """Print a table; small print follows its figure in brackets."""
+    rows = [
+        [f"{cell.text} ({cell.interval})" if cell.interval else cell.text for cell in row]
+        for row in table.rows
+    ]
+    optional = [at for at, name in enumerate(table.header) if name in _OPTIONAL_COLUMNS]
+    print_figures(console, table.header, rows, heading=table.heading, further=optional)
+
+
 def run_facts(record: RunRecord) -> list[str]:
-    """When, where, what and how."""
+    """Return date, server, models, loop and command of a run."""
     models = [f"{name} {version}" for name, version in record.models.items()]
     return [
         f"{record.started_at:%Y-%m-%d %H:%M:%S} UTC",
@@ -289,65 +149,68 @@ def run_facts(record: RunRecord) -> list[str]:
     ]
 
 
-def run_sections(run: Judged, plots: Path) -> list[Section]:
-    """All that is to be said of a run; its pictures are drawn into ``plots``."""
+def run_sections(run: CheckedRun, plots: Path) -> list[Section]:
+    """Return the sections of a run's page; their pictures are drawn into ``plots``."""
     plots.mkdir(parents=True, exist_ok=True)
-    sections = [_verdict(run), _latency(run, plots), _incidents(run), _throughput(run, plots)]
+    limits = [_limits_table(run.verdicts)] if run.verdicts else []
+    sections = [
+        Section("Verdict", verdict=run.sentence(), tables=limits),
+        _latency(run, plots),
+        _incidents(run),
+        _throughput(run, plots),
+    ]
     if run.record.server:
         sections.append(_server(run, plots))
     return [*sections, _generator(run)]
 
 
-def _verdict(run: Judged) -> Section:
-    tables = [limits_table(run.verdicts)] if run.verdicts else []
-    return Section("Verdict", verdict=run.sentence(), tables=tables)
+def milliseconds(value: float) -> str:
+    """Return milliseconds with three significant digits, or whole ones; "–" if infinite."""
+    if not math.isfinite(value):
+        return "–"
+    return f"{value:,.0f}" if value >= _WHOLE_MS else f"{value:.3g}"
 
 
-def _latency(run: Judged, plots: Path) -> Section:
+def _latency(run: CheckedRun, plots: Path) -> Section:
     draw_latency(run.timeline, run.incidents, plots / "latency.png")
     draw_percentiles(run.timeline, plots / "percentiles.png")
     return Section(
         "Latency",
-        tables=[kinds_table(run.timeline)],
+        tables=[_kinds_table(run.timeline)],
         pictures=[
-            Picture("latency.png", "Latency of the requests that were meant to start in each "
-                    "second; shaded: incidents"),
+            Picture("latency.png", "Latency by second of the intended start; shaded: incidents"),
             Picture("percentiles.png", "Latency by percentile; each step to the right is ten "
                     "times as rare"),
         ],
     )  # fmt: skip
 
 
-def _incidents(run: Judged) -> Section:
+def _incidents(run: CheckedRun) -> Section:
     if not run.incidents:
-        return Section("Incidents", text="None: every second was like the others.")
-    tables = [incidents_table(run.incidents), signs_table(run.incidents)]
+        return Section("Incidents", text="None: no second differs from the others.")
+    tables = [_incidents_table(run.incidents), _signs_table(run.incidents)]
     return Section("Incidents", tables=tables)
 
 
-def _throughput(run: Judged, plots: Path) -> Section:
+def _throughput(run: CheckedRun, plots: Path) -> Section:
     draw_throughput(run.timeline, run.incidents, plots / "throughput.png")
-    pictures = [
-        Picture("throughput.png", "Requests by the second in which they were meant to start")
-    ]
+    pictures = [Picture("throughput.png", "Requests by second of the intended start")]
     tables = []
     if run.timeline.total().failed:
         draw_errors(run.timeline, run.incidents, plots / "errors.png")
-        pictures.append(Picture("errors.png", "Requests that failed, by kind of error"))
-        tables.append(errors_table(run.timeline))
+        pictures.append(Picture("errors.png", "Failed requests by kind of error"))
+        tables.append(_errors_table(run.timeline))
     return Section("Throughput and errors", tables=tables, pictures=pictures)
 
 
-def _server(run: Judged, plots: Path) -> Section:
+def _server(run: CheckedRun, plots: Path) -> Section:
     record = run.record
-    pictures = []
-    drawn: Sequence[tuple[bool, str, Callable[[Path], None], str]] = (
+    candidates: Sequence[tuple[bool, str, Callable[[Path], None], str]] = (
         (
             any(one.queue_ms is not None for one in record.server),
             "queue.png",
             lambda path: draw_queue(record, run.incidents, path),
-            "Mean time in TorchServe's queue of the requests of each second, waiting for a full "
-            "batch included",
+            "Mean time in TorchServe's queue, including the wait for a full batch",
         ),
         (
             any(one.batch_sizes for one in record.server),
@@ -359,22 +222,157 @@ def _server(run: Judged, plots: Path) -> Section:
             any(one.workers for one in record.server),
             "workers.png",
             lambda path: draw_workers(record, run.incidents, path),
-            "Memory (resident) and processor time of each worker's process",
+            "Memory (resident) and CPU time of each worker process",
         ),
     )
-    for is_known, name, draw, caption in drawn:
+    pictures = []
+    for is_known, name, draw, caption in candidates:
         if is_known:
             draw(plots / name)
             pictures.append(Picture(name, caption))
-    changes = [f"{change.at_s:.1f} s: {change}." for change in worker_changes(record)]
+    notes = [f"{change.at_s:.1f} s: {change}." for change in worker_changes(record)]
     away = sum(not one.reachable for one in record.server)
     if away:
-        changes.append(f"It could not be reached in {away} of {len(record.server)} looks.")
-    return Section("Server", text=" ".join(changes), pictures=pictures)
+        notes.append(f"Unreachable in {away} of {len(record.server)} samples.")
+    return Section("Server", text=" ".join(notes), pictures=pictures)
 
 
-def _generator(run: Judged) -> Section:
-    limited = run.record.generator.limited
-    said = limited or "The server, not the generator, set what was measured."
-    tables = [generator_table(run.record, run.timeline.total()), settings_table(run.record)]
-    return Section("Generator and settings", verdict=said, tables=tables)
+def _generator(run: CheckedRun) -> Section:
+    record, total = run.record, run.timeline.total()
+    lateness = Latencies.of(decoded(record.generator.lateness))
+    figures = {
+        "processes": str(record.generator.processes),
+        "CPU, % of a core, busiest process": f"{record.generator.cpu_percent:.0f}",
+        "intended requests": f"{total.intended:,}",
+        "sent late": f"{total.late:,}",
+        "never sent: too many in flight": f"{total.dropped:,}",
+        "lateness of sending, p50 (ms)": milliseconds(lateness.percentile_ms(50)),
+        "lateness of sending, p99 (ms)": milliseconds(lateness.percentile_ms(99)),
+        "lateness of sending, max (ms)": milliseconds(lateness.max_ms),
+    }
+    settings = {name: str(value) for name, value in record.settings.items()}
+    tables = [
+        ReportTable(heading, header, [[Cell(name), Cell(value)] for name, value in rows.items()])
+        for heading, header, rows in (
+            ("Self-check of the generator", ("", ""), figures),
+            ("Settings", ("setting", "value"), settings),
+        )
+    ]
+    verdict = record.generator.limited or "The server, not the generator, was the limit."
+    return Section("Generator and settings", verdict=verdict, tables=tables)
+
+
+def _kinds_table(timeline: Timeline) -> ReportTable:
+    header = ["kind", "requests", "per second", *(f"p{percent:g}" for percent in _PERCENTS), "max",
+              "mean", "p99 from sending", "failed", "late"]  # fmt: skip
+    kinds = timeline.kinds
+    rows = [_kind_row(kind, timeline.total(kind)) for kind in kinds] if len(kinds) > 1 else []
+    rows.append(_kind_row(ALL, timeline.total()))
+    return ReportTable(
+        "Requests and latencies (ms)",
+        header,
+        rows,
+        model=len(rows) - 1,
+        note="Latency of right responses, from the intended start of a request to the last byte; "
+        "per second: right responses. From sending: what a closed-loop test would report. "
+        "Failed: errors, and requests never sent. Late: sent late by the generator.",
+    )
+
+
+def _kind_row(name: str, total: Totals) -> list[Cell]:
+    latency = total.latency
+    return [
+        Cell(name),
+        Cell(f"{total.intended:,}"),
+        Cell(f"{total.throughput:.1f}"),
+        *(Cell(milliseconds(value)) for value in latency.percentiles_ms(_PERCENTS)),
+        Cell(milliseconds(latency.max_ms)),
+        Cell(milliseconds(latency.mean_ms)),
+        Cell(milliseconds(total.service.percentile_ms(99))),
+        Cell(f"{total.failed:,}", f"{total.error_rate:.2%}" if total.failed else ""),
+        Cell(f"{total.late:,}"),
+    ]
+
+
+def _limits_table(verdicts: Sequence[SloVerdict]) -> ReportTable:
+    rows = [
+        [
+            Cell(one.scope),
+            Cell(one.metric),
+            Cell(_in_unit(one.name, one.limit)),
+            Cell("not sent" if one.measured is None else _in_unit(one.name, one.measured)),
+            Cell(_excess(one)),
+            Cell("not tested" if one.measured is None else "met" if one.kept else "BROKEN"),
+        ]
+        for one in verdicts
+    ]
+    header = ("requests", "metric", "limit", "measured", "excess", "verdict")
+    return ReportTable("Limits", header, rows)
+
+
+def _errors_table(timeline: Timeline) -> ReportTable:
+    kinds = timeline.kinds
+    totals = [timeline.total(kind) for kind in kinds]
+    whole = timeline.total()
+    rows = [
+        [Cell(name), *(Cell(str(one.errors.get(name, 0))) for one in totals), Cell(str(count))]
+        for name, count in whole.errors.items()
+    ]
+    if whole.dropped:
+        dropped = [Cell(str(one.dropped)) for one in totals]
+        rows.append([Cell("never sent"), *dropped, Cell(str(whole.dropped))])
+    return ReportTable("Failed requests", ["error", *kinds, ALL], rows)
+
+
+def _incidents_table(found: Sequence[Incident]) -> ReportTable:
+    rows = [
+        [
+            Cell(_period(one)),
+            Cell("–" if one.recovery_s is None else f"{one.recovery_s} s"),
+            Cell(str(one.lost), _errors(one)),
+            Cell(str(one.delayed), f"at most {milliseconds(one.worst_ms)} ms"
+                 if one.delayed else ""),
+        ]
+        for one in found
+    ]  # fmt: skip
+    return ReportTable(
+        "Incidents",
+        ("when", "recovered after", "lost", "delayed"),
+        rows,
+        note="Recovered: when p99 and errors were back to normal for some seconds; – if the run "
+        "ended first. Lost: without the right response. Delayed: answered right, but far later "
+        "than normal.",
+    )
+
+
+def _signs_table(found: Sequence[Incident]) -> ReportTable:
+    rows = [
+        [Cell(_period(one) if number == 0 else ""), Cell(sign)]
+        for one in found
+        for number, sign in enumerate(one.signs)
+    ]
+    return ReportTable("Signs of incidents", ("when", "what"), rows)
+
+
+def _period(one: Incident) -> str:
+    return f"{one.start_s} s to {one.end_s} s"
+
+
+def _errors(one: Incident) -> str:
+    parts = [f"{count} × {name}" for name, count in one.errors.items()]
+    if one.dropped:
+        parts.append(f"{one.dropped} never sent")
+    return ", ".join(parts)
+
+
+def _excess(one: SloVerdict) -> str:
+    if one.measured is None or one.kept:
+        return ""
+    share = f" ({one.excess_share:.0%})" if math.isfinite(one.excess_share) else ""
+    return f"{_in_unit(one.name, one.excess)}{share}"
+
+
+def _in_unit(name: str, value: float) -> str:
+    if name.endswith("_ms"):
+        return f"{milliseconds(value)} ms"
+    return f"{value:.2%}" if name == "error_rate" else f"{value:.1f}/s"

@@ -8,12 +8,15 @@ import base64
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-from loadtest.traffic import BAD, Kind
+from loadtest.traffic import BAD
 
+ENCODER = "/predictions/encoder"
+RECOMMENDER = "/predictions/recommender"
 _FRESH_DIGITS = 16
-"""A multiple of four: in base64, the digits then are three bytes for four of them."""
+"""A multiple of four, so that in base64 they are whole groups of three bytes."""
 _MARK = "\x00fresh\x00"
 _BOUNDARY = "newshelf-4f1c9a62d0"
 _OK = 200
@@ -22,8 +25,8 @@ _TOO_MANY = ",".join(['{"title": "ring"}'] * 65)
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture file's bytes."""
+class ImageFile:
+    """The bytes of an image file."""
 
     data: bytes
     media_type: str
@@ -31,61 +34,59 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """One ``POST`` whose body is ``before``, a number if it is a fresh one, and ``after``."""
+    """One ``POST``: ``before``, a number if the request is fresh, and ``after``."""
 
-    kind: Kind
+    kind: str
     path: str
     content_type: str
     before: bytes
     after: bytes = b""
     fresh: bool = False
     expected: int = _OK
-    """The status of the right answer."""
+    """The status of the right response."""
 
     @property
     def size(self) -> int:
-        """Bytes of the body, which are always as many."""
+        """Bytes of the body, the same each time."""
         return len(self.before) + len(self.after) + _FRESH_DIGITS * self.fresh
 
     def body(self, number: int) -> bytes:
-        """The body with this number, of at most 16 digits."""
+        """Return the body with this number, of at most 16 digits."""
         return b"%b%016d%b" % (self.before, number, self.after) if self.fresh else self.before
 
     def after_head(self, head: bytes) -> "Rendered":
-        """The same with the bytes of an HTTP head in front, so that ``body`` gives all of it."""
+        """Return a copy whose ``body`` starts with the bytes of an HTTP head."""
         return replace(self, before=head + self.before)
 
 
-def as_json(kind: Kind, path: str, body: Mapping[str, Any]) -> Rendered:
-    """As JSON, fresh when there is a ``fresh_text`` or ``fresh_picture`` in it."""
+def as_json(kind: str, path: str, body: Mapping[str, Any]) -> Rendered:
+    """Return a JSON request, fresh if it contains a ``fresh_text`` or ``fresh_image``."""
     text = json.dumps(body)
     before, mark, after = text.partition(json.dumps(_MARK)[1:-1])
-    return Rendered(
-        kind, path, "application/json", before.encode(), after.encode(), fresh=bool(mark)
-    )
+    return Rendered(kind, path, _JSON, before.encode(), after.encode(), fresh=bool(mark))
 
 
 def fresh_text(text: str) -> str:
-    """The text, and a number that changes."""
+    """Return the text, followed by a number that changes."""
     return f"{text} {_MARK}"
 
 
-def fresh_picture(picture: Picture) -> str:
-    """The picture in base64, and bytes after it that change.
+def fresh_image(image: ImageFile) -> str:
+    """Return the image in base64, followed by bytes that change.
 
-    Picture formats end by themselves: what follows is not decoded.
+    Image formats mark their own end: decoders ignore what follows.
     """
-    padded = picture.data + bytes(-len(picture.data) % 3)
+    padded = image.data + bytes(-len(image.data) % 3)
     return base64.b64encode(padded).decode("ascii") + _MARK
 
 
-def as_picture(kind: Kind, path: str, picture: Picture) -> Rendered:
-    """A bare picture."""
-    return Rendered(kind, path, picture.media_type, picture.data, fresh=True)
+def as_image(kind: str, path: str, image: ImageFile) -> Rendered:
+    """Return a request whose body is the image."""
+    return Rendered(kind, path, image.media_type, image.data, fresh=True)
 
 
-def as_form(kind: Kind, path: str, fields: Mapping[str, Any], picture: Picture) -> Rendered:
-    """A form with the fields as text and the picture as a file."""
+def as_form(kind: str, path: str, fields: Mapping[str, Any], image: ImageFile) -> Rendered:
+    """Return a form with the fields as text and the image as a file."""
     parts = [
         f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
         for name, value in fields.items()
@@ -93,13 +94,13 @@ def as_form(kind: Kind, path: str, fields: Mapping[str, Any], picture: Picture) 
     parts.append(
         f"--{_BOUNDARY}\r\n"
         'Content-Disposition: form-data; name="image"; filename="image"\r\n'
-        f"Content-Type: {picture.media_type}\r\n\r\n"
+        f"Content-Type: {image.media_type}\r\n\r\n"
     )
     return Rendered(
         kind,
         path,
         f"multipart/form-data; boundary={_BOUNDARY}",
-        "".join(parts).encode() + picture.data,
+        "".join(parts).encode() + image.data,
         f"\r\n--{_BOUNDARY}--\r\n".encode(),
         fresh=True,
     )
@@ -109,13 +110,8 @@ def _bad(path: str, body: str, expected: int, content_type: str = _JSON) -> Rend
     return Rendered(BAD, path, content_type, body.encode(), expected=expected)
 
 
-def _to_encoder(body: str, expected: int, content_type: str = _JSON) -> Rendered:
-    return _bad("/predictions/encoder", body, expected, content_type)
-
-
-def _to_recommender(body: str, expected: int, content_type: str = _JSON) -> Rendered:
-    return _bad("/predictions/recommender", body, expected, content_type)
-
+_to_encoder = partial(_bad, ENCODER)
+_to_recommender = partial(_bad, RECOMMENDER)
 
 BAD_FOR_ENCODER = (
     _to_encoder('{"title": "ring"', 400),
@@ -125,6 +121,7 @@ BAD_FOR_ENCODER = (
     _to_encoder(f'{{"instances": [{_TOO_MANY}]}}', 413),
     _to_encoder("title=ring", 415, "application/x-www-form-urlencoded"),
 )
+"""Each with the 4xx that it deserves (``docs/api.md``, errors)."""
 BAD_FOR_RECOMMENDER = (
     _to_recommender('{"history": [', 400),
     _to_recommender('{"histroy": []}', 422),

@@ -16,8 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from loadtest.record import Generator, RunRecord, encoded
-from loadtest.recorder import Block, Progress, Recorder, why_limited
+from loadtest.record import RunRecord
+from loadtest.recorder import Block, LoadProgress, LoadRecorder
 from loadtest.scenarios import LoadPlan, plan_to_json
 from newshelf.errors import CatalogError, ServerError, SettingsError, SetupError
 from newshelf.pipeline.workspace import ROOT
@@ -26,30 +26,126 @@ _PROGRAM = "loadtest.generator"
 _REFUSALS: dict[str, type[SetupError]] = {
     kind.code: kind for kind in (CatalogError, ServerError, SettingsError)
 }
-_MOST_CHARS = 2000
-_ENDED = "ended"
+_MAX_REASON = 2000
+_EXITED = "exited"
 _NS_PER_S = 1_000_000_000
 _LEAD_S = 0.2
-"""Until the last process has heard of the start."""
+"""Until the last process has read the start time."""
+
+
+def run_load(
+    plan: LoadPlan,
+    *,
+    command: str,
+    progress: Callable[[LoadProgress], None] | None = None,
+    started: Callable[[float], None] | None = None,
+) -> RunRecord:
+    """Run a load test and wait for its last response.
+
+    Ctrl-C ends it early: the record holds what was measured until then, and its settings say
+    ``interrupted``.
+
+    Args:
+        plan: what to do.
+        command: how to repeat it, for the record.
+        progress: called about once a second.
+        started: called before the warm-up, with the time of ``time.monotonic`` at which the
+            measurement starts.
+
+    Returns:
+        What the load's side saw; ``server`` is empty.
+
+    Raises:
+        CatalogError: the catalogue lacks what the traffic needs.
+        ServerError: no server listens, it refuses the token, a good request fails, or a
+            process of the load test fails.
+        KeyboardInterrupt: interrupted before anything was measured.
+    """
+    with _Processes(plan) as processes:
+        models = processes.ready()
+        start_ns = time.monotonic_ns() + int((_LEAD_S + plan.warm_up_s) * _NS_PER_S)
+        started_at = datetime.now(UTC) + timedelta(seconds=_LEAD_S + plan.warm_up_s)
+        processes.start(start_ns)
+        if started is not None:
+            started(start_ns / _NS_PER_S)
+        run = _Run(plan, start_ns, progress)
+        try:
+            run.listen(processes)
+        except KeyboardInterrupt:
+            run.stop(processes)
+    return RunRecord(
+        scenario=plan.scenario or plan.shape.name,
+        loop=plan.loop,
+        command=command,
+        started_at=started_at,
+        url=plan.url,
+        models=models,
+        seconds=run.seconds,
+        settings={**plan.settings(), **({"interrupted": True} if run.interrupted else {})},
+        load=run.recorder.load(),
+        generator=run.recorder.generator(run.cpu_percent, run.seconds),
+    )
+
+
+@dataclass
+class _Run:
+    """State of a run in progress."""
+
+    plan: LoadPlan
+    start_ns: int
+    progress: Callable[[LoadProgress], None] | None
+    seconds: float = 0.0
+    interrupted: bool = False
+    cpu_percent: list[float] = field(default_factory=list)
+    unfinished_from: dict[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.seconds = self.plan.seconds
+        self.recorder = LoadRecorder(self.plan.late_after_ms)
+
+    def listen(self, processes: "_Processes") -> None:
+        """Record messages until all processes are done."""
+        for message in processes.messages():
+            if message.about == "done":
+                self.cpu_percent.append(message.content["cpu_percent"])
+                continue
+            self.recorder.add(Block.from_json(message.content))
+            self.unfinished_from[message.stream] = message.content["unfinished_from"]
+            if len(self.unfinished_from) == self.plan.processes:
+                self.recorder.close(min(self.unfinished_from.values()))
+            if self.progress is not None:
+                self.progress(self.recorder.progress(self._now_s(), self.plan.seconds))
+
+    def stop(self, processes: "_Processes") -> None:
+        """End the run early and record what there is."""
+        self.seconds = min(self._now_s(), self.plan.seconds)
+        if self.seconds <= 0:
+            raise KeyboardInterrupt
+        self.interrupted = True
+        processes.stop()
+        self.listen(processes)
+
+    def _now_s(self) -> float:
+        return (time.monotonic_ns() - self.start_ns) / _NS_PER_S
 
 
 @dataclass(frozen=True)
-class Message:
-    """What a child says; see ``loadtest.generator``."""
+class _Message:
+    """A line of a process; see ``loadtest.generator``."""
 
     stream: int
     about: str
     content: dict[str, Any]
 
 
-class Children:
-    """So many generators as the plan says; a context that ends them."""
+class _Processes:
+    """The processes of a plan, as a context that ends them."""
 
     def __init__(self, plan: LoadPlan) -> None:
         self._plan = plan
         self._processes: list[subprocess.Popen[str]] = []
         self._listeners: list[threading.Thread] = []
-        self._messages: queue.Queue[Message] = queue.Queue()
+        self._messages: queue.Queue[_Message] = queue.Queue()
 
     def __enter__(self) -> Self:
         self._errors = tempfile.TemporaryDirectory(prefix="newshelf-load-")
@@ -70,7 +166,7 @@ class Children:
         self._end()
 
     def ready(self) -> dict[str, str]:
-        """Wait until all are, and give the versions of the models that they have met.
+        """Wait until all are ready; return the versions of the models.
 
         Raises:
             SetupError: one refuses: a CatalogError, ServerError or SettingsError.
@@ -85,15 +181,15 @@ class Children:
         return models
 
     def start(self, start_ns: int) -> None:
-        """Let all begin; what is measured starts at this moment of ``time.monotonic_ns``."""
-        self._say_to_all(str(start_ns))
+        """Start all; the measurement starts at this time of ``time.monotonic_ns``."""
+        self._write_all(str(start_ns))
 
     def stop(self) -> None:
-        """Let all send nothing more, and report."""
-        self._say_to_all("stop")
+        """Let all send no more requests and report."""
+        self._write_all("stop")
 
-    def messages(self) -> Iterator[Message]:
-        """What they say until all are done."""
+    def messages(self) -> Iterator[_Message]:
+        """Yield messages until all are done."""
         running = len(self._processes)
         while running:
             message = self._next()
@@ -114,31 +210,31 @@ class Children:
         listener = threading.Thread(target=self._listen, args=(stream, process), daemon=True)
         listener.start()
         self._listeners.append(listener)
-        # By standard input: the token in the headers is for no list of processes.
+        # On standard input: the headers hold a token, which must not appear in a process list.
         plan = json.loads(plan_to_json(self._plan))
-        _say(process, json.dumps({"plan": plan, "stream": stream}))
+        _write(process, json.dumps({"plan": plan, "stream": stream}))
 
     def _listen(self, stream: int, process: subprocess.Popen[str]) -> None:
         for line in process.stdout or ():
             ((about, content),) = json.loads(line).items()
-            self._messages.put(Message(stream, about, content))
-        self._messages.put(Message(stream, _ENDED, {}))
+            self._messages.put(_Message(stream, about, content))
+        self._messages.put(_Message(stream, _EXITED, {}))
 
-    def _next(self) -> Message:
+    def _next(self) -> _Message:
         while True:
             message = self._messages.get()
-            if message.about != _ENDED:
+            if message.about != _EXITED:
                 return message
             if self._processes[message.stream].wait():
-                reason = self._errors_of(message.stream).read_text()[-_MOST_CHARS:].strip()
+                reason = self._errors_of(message.stream).read_text()[-_MAX_REASON:].strip()
                 raise ServerError(f"{_PROGRAM} failed: {reason}")
 
     def _errors_of(self, stream: int) -> Path:
         return Path(self._errors.name) / f"{stream}.txt"
 
-    def _say_to_all(self, line: str) -> None:
+    def _write_all(self, line: str) -> None:
         for process in self._processes:
-            _say(process, line)
+            _write(process, line)
 
     def _end(self) -> None:
         for process in self._processes:
@@ -152,123 +248,10 @@ class Children:
         self._errors.cleanup()
 
 
-def _say(process: subprocess.Popen[str], line: str) -> None:
+def _write(process: subprocess.Popen[str], line: str) -> None:
     if process.stdin is None:
-        raise RuntimeError("the generator's input was not piped")
-    # One that has ended has its say by its exit code.
+        raise RuntimeError("the process's input was not piped")
+    # If it has exited, its exit code is checked elsewhere.
     with suppress(BrokenPipeError):
         process.stdin.write(line + "\n")
         process.stdin.flush()
-
-
-def run_load(
-    plan: LoadPlan,
-    *,
-    command: str,
-    progress: Callable[[Progress], None] | None = None,
-    started: Callable[[float], None] | None = None,
-) -> RunRecord:
-    """Run a load test and wait for its last answer.
-
-    Ctrl-C ends it early: what was measured until then is the record, whose settings say
-    ``interrupted``.
-
-    Args:
-        plan: what to do.
-        command: how to repeat it, for the record.
-        progress: told how far it is, about once a second.
-        started: told, before the warm-up, the moment of ``time.monotonic`` at which what is
-            measured begins.
-
-    Returns:
-        What the load's side saw; ``server`` is empty.
-
-    Raises:
-        CatalogError: the catalogue has not what the traffic needs.
-        ServerError: nobody listens, the token is refused, a good request is not answered, or
-            a generator failed.
-        KeyboardInterrupt: ended before anything was measured.
-    """
-    with Children(plan) as children:
-        models = children.ready()
-        start_ns = time.monotonic_ns() + int((_LEAD_S + plan.warm_up_s) * _NS_PER_S)
-        started_at = datetime.now(UTC) + timedelta(seconds=_LEAD_S + plan.warm_up_s)
-        children.start(start_ns)
-        if started is not None:
-            started(start_ns / _NS_PER_S)
-        run = _Run(plan, start_ns, progress)
-        try:
-            run.listen(children)
-        except KeyboardInterrupt:
-            run.stop(children)
-    seconds = run.seconds
-    return RunRecord(
-        scenario=plan.scenario or plan.shape.name,
-        loop=plan.loop,
-        command=command,
-        started_at=started_at,
-        url=plan.url,
-        models=models,
-        seconds=seconds,
-        settings={**plan.settings(), **({"interrupted": True} if run.interrupted else {})},
-        load=run.recorder.load(),
-        generator=run.generator(),
-    )
-
-
-@dataclass
-class _Run:
-    """What is known of a run while it goes on."""
-
-    plan: LoadPlan
-    start_ns: int
-    progress: Callable[[Progress], None] | None
-    seconds: float = 0.0
-    interrupted: bool = False
-    cpu_percent: list[float] = field(default_factory=list)
-    unfinished_from: dict[int, int] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.seconds = self.plan.seconds
-        self.recorder = Recorder(self.plan.late_after_ms)
-
-    def listen(self, children: Children) -> None:
-        """Take what they say until they are done."""
-        for message in children.messages():
-            if message.about == "done":
-                self.cpu_percent.append(message.content["cpu_percent"])
-                continue
-            self.recorder.add(Block.from_json(message.content))
-            self.unfinished_from[message.stream] = message.content["unfinished_from"]
-            if len(self.unfinished_from) == self.plan.processes:
-                self.recorder.close(min(self.unfinished_from.values()))
-            if self.progress is not None:
-                self.progress(self.recorder.progress(self._now_s(), self.plan.seconds))
-
-    def stop(self, children: Children) -> None:
-        """End it early and take what there is."""
-        self.seconds = min(self._now_s(), self.plan.seconds)
-        if self.seconds <= 0:
-            raise KeyboardInterrupt
-        self.interrupted = True
-        children.stop()
-        self.listen(children)
-
-    def generator(self) -> Generator:
-        """The load's own side."""
-        lateness = self.recorder.lateness
-        busiest = max(self.cpu_percent)
-        return Generator(
-            processes=self.plan.processes,
-            cpu_percent=busiest,
-            lateness=encoded(lateness),
-            limited=why_limited(
-                cpu_percent=busiest,
-                lateness=lateness,
-                late_after_ms=self.plan.late_after_ms,
-                sent_in_time=self.recorder.sent_in_time(self.seconds),
-            ),
-        )
-
-    def _now_s(self) -> float:
-        return (time.monotonic_ns() - self.start_ns) / _NS_PER_S

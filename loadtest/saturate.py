@@ -21,20 +21,19 @@ from loadtest.plots import log_ms, quiet_axes
 from loadtest.record import RunRecord, write_record
 from loadtest.report import (
     PLOTS,
-    judged,
+    check_run,
     milliseconds,
     print_table,
     run_facts,
     run_sections,
     write_page,
 )
-from loadtest.slo import Limits, Objective
 from loadtest.timeline import Timeline
 from newshelf.errors import SettingsError
 from newshelf.files import write_json
 from newshelf.report.page import Cell, Page, Picture, ReportTable, Section
 from newshelf.report.plots import COLOURS, new_figure, save
-from newshelf.tuning.slo import LatencyLimit
+from newshelf.tuning.slo import LatencyLimit, Slo, SloSet
 
 Measure = Callable[[float, float], RunRecord]
 """Runs a Poisson load of so many requests/s, for so many seconds."""
@@ -327,10 +326,10 @@ def write_saturation(found: Saturation, last: RunRecord, folder: Path) -> Path:
         tables=[_table(found)],
         pictures=[Picture(_PLOT, "Every run: throughput and latency")],
     )
-    limits = Limits(Objective((goal.latency,), goal.error_rate))
+    limits = SloSet(Slo((goal.latency,), goal.error_rate))
     last_run = [
         Section(f"Last run: {one.title}", one.text, one.tables, one.verdict, one.pictures)
-        for one in run_sections(judged(last, limits), plots)
+        for one in run_sections(check_run(last, limits), plots)
     ]
     page = Page("Load test: saturate", run_facts(last), (), [section, *last_run])
     return write_page(page, folder)

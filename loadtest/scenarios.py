@@ -7,6 +7,7 @@ process: they are drawn before the run and do not depend on the server.
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import field
+from enum import IntEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -20,12 +21,22 @@ from loadtest.traffic import TrafficSettings
 from newshelf.errors import SettingsError
 from newshelf.files import problems
 
-Times = NDArray[np.float64]
-Share = Annotated[float, Field(ge=0, le=1)]
 _BLOCK = 1024
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
+
+_Times = NDArray[np.float64]
+_Share = Annotated[float, Field(ge=0, le=1)]
+_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_Count = Annotated[int, Field(ge=1)]
+
+
+class RandomStream(IntEnum):
+    """Part of each random seed, so that a longer warm-up changes nothing else."""
+
+    TRAFFIC = 0
+    ARRIVALS = 1
+    WARM_UP = 2
+    THINKING = 3
 
 
 class _Shape(BaseModel):
@@ -36,11 +47,11 @@ class _Shape(BaseModel):
         """The largest factor."""
         return 1.0
 
-    def factor(self, at: Times) -> Times:
-        """The factor to the plan's rate.
+    def factor(self, at: _Times) -> _Times:
+        """Return the factors of the plan's rate.
 
         Args:
-            at: moments ``(n,)`` as shares of the run, between 0 (start) and 1 (end).
+            at: times ``(n,)`` as shares of the run, between 0 (start) and 1 (end).
 
         Returns:
             ``(n,)``, each between 0 and ``peak``.
@@ -49,19 +60,19 @@ class _Shape(BaseModel):
 
 
 class Steady(_Shape):
-    """The same rate all the time."""
+    """A constant rate."""
 
     name: Literal["steady"] = "steady"
 
 
 class Soak(_Shape):
-    """The same rate for a long time: looks for what leaks or tires."""
+    """A constant rate for a long time, to find leaks and slow degradation."""
 
     name: Literal["soak"] = "soak"
 
 
 class Ramp(_Shape):
-    """From a share of the rate straight up (or down) to the rate itself."""
+    """A linear change from a share of the rate to the rate itself."""
 
     name: Literal["ramp"] = "ramp"
     start: float = Field(default=0.1, ge=0)
@@ -72,8 +83,8 @@ class Ramp(_Shape):
         """The largest factor."""
         return max(self.start, 1.0)
 
-    def factor(self, at: Times) -> Times:
-        """See the base."""
+    def factor(self, at: _Times) -> _Times:
+        """See the base class."""
         return self.start + (1 - self.start) * at
 
 
@@ -82,10 +93,10 @@ class Spike(_Shape):
 
     name: Literal["spike"] = "spike"
     height: float = Field(default=4.0, ge=1)
-    """The factor while it lasts."""
-    begin: Share = 0.4
-    end: Share = 0.6
-    """From when to when, as shares of the run."""
+    """The factor during the spike."""
+    begin: _Share = 0.4
+    end: _Share = 0.6
+    """Start and end of the spike, as shares of the run."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -98,8 +109,8 @@ class Spike(_Shape):
         """The largest factor."""
         return self.height
 
-    def factor(self, at: Times) -> Times:
-        """See the base."""
+    def factor(self, at: _Times) -> _Times:
+        """See the base class."""
         return np.where((at >= self.begin) & (at < self.end), self.height, 1.0)
 
 
@@ -107,13 +118,13 @@ class Day(_Shape):
     """Night, noon, night: a cosine from its trough to the rate and back."""
 
     name: Literal["day"] = "day"
-    trough: Share = 0.2
+    trough: _Share = 0.2
     """The factor at night; at noon it is 1."""
     days: int = Field(default=1, ge=1)
-    """How many of them the run is."""
+    """Number of days in the run."""
 
-    def factor(self, at: Times) -> Times:
-        """See the base."""
+    def factor(self, at: _Times) -> _Times:
+        """See the base class."""
         height = (1 - np.cos(2 * math.pi * self.days * at)) / 2
         return self.trough + (1 - self.trough) * height
 
@@ -124,34 +135,34 @@ Shape = Annotated[Steady | Soak | Ramp | Spike | Day, Field(discriminator="name"
 def poisson_arrivals(
     shape: Shape, rate: float, seconds: float, random: np.random.Generator
 ) -> Iterator[float]:
-    """Draw the moments of a non-homogeneous Poisson process by thinning.
+    """Draw the arrivals of a non-homogeneous Poisson process by thinning.
 
-    A homogeneous process of the greatest rate is drawn, and a moment ``t`` of it is kept with
-    probability ``rate(t) / greatest rate`` (Lewis and Shedler, *Simulation of nonhomogeneous
+    A homogeneous process of the peak rate is drawn, and an arrival at ``t`` is kept with
+    probability ``rate(t) / peak rate`` (Lewis and Shedler, *Simulation of nonhomogeneous
     Poisson processes by thinning*, 1979). Independent processes add up: ``n`` of them with
     ``rate / n`` each are one of ``rate``.
 
     Args:
         shape: how the rate changes over the run.
         rate: requests/s where the shape's factor is 1.
-        seconds: how long the run is.
-        random: equal states draw equal moments.
+        seconds: length of the run.
+        random: equal states draw equal arrivals.
 
     Yields:
         Seconds since the start, ascending, each below ``seconds``. They are drawn in blocks,
-        so that a long run takes no memory.
+        so a long run needs little memory.
     """
-    greatest = rate * shape.peak
-    if greatest <= 0:
+    peak_rate = rate * shape.peak
+    if peak_rate <= 0:
         return
     last = 0.0
     while last < seconds:
-        moments = last + np.cumsum(random.exponential(1 / greatest, _BLOCK))
-        last = float(moments[-1])
+        times = last + np.cumsum(random.exponential(1 / peak_rate, _BLOCK))
+        last = float(times[-1])
         chance = random.random(_BLOCK)
-        inside = moments < seconds
-        moments, chance = moments[inside], chance[inside]
-        yield from moments[chance * shape.peak < shape.factor(moments / seconds)].tolist()
+        inside = times < seconds
+        times, chance = times[inside], chance[inside]
+        yield from times[chance * shape.peak < shape.factor(times / seconds)].tolist()
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -164,66 +175,81 @@ class LoadPlan:
     """Sent with each request, such as the token."""
     catalog: Path
     """The folder of the catalogue that the requests are drawn from."""
-    seconds: Positive
-    """That are measured."""
-    warm_up_s: NotNegative = 5.0
-    """Before that, at the rate at which the shape starts; not measured."""
+    seconds: _Positive
+    """Length of the measurement."""
+    warm_up_s: _NotNegative = 5.0
+    """Seconds before the measurement, at the rate at which the shape starts."""
     loop: Literal["open", "closed"] = "open"
-    """Open: requests come when they come. Closed: each client waits for its answer."""
-    rate: Positive | None = None
-    """Of an open loop: requests/s where the shape's factor is 1."""
-    clients: Count | None = None
-    """Of a closed loop."""
-    think_s: NotNegative = 0.0
-    """Of a closed loop: mean pause between an answer and the next request, exponential."""
+    """Open: requests arrive independently. Closed: each client waits for its response."""
+    rate: _Positive | None = None
+    """Open loop: requests/s where the shape's factor is 1."""
+    clients: _Count | None = None
+    """Closed loop: number of clients."""
+    think_s: _NotNegative = 0.0
+    """Closed loop: mean pause between a response and the next request, exponential."""
     shape: Shape = Steady()
-    """Of an open loop."""
+    """Open loop: how the rate changes."""
     traffic: TrafficSettings = TrafficSettings()
-    processes: Count = 1
-    """That share the load; one uses at most one core."""
+    processes: _Count = 1
+    """Processes that share the load; each uses at most one core."""
     seed: Annotated[int, Field(ge=0)] = 7
-    """Equal seeds send the same requests at the same moments."""
+    """Equal seeds send the same requests at the same times."""
     timeout_s: Annotated[float, Field(gt=0, le=300)] = 30.0
-    """How long an answer is waited for."""
-    max_in_flight: Count = 1000
-    """Requests that are under way at a time; arrivals beyond are dropped, and counted."""
-    late_after_ms: Positive = 10.0
-    """A request that is sent so much after its intended start is the generator's fault."""
+    """Timeout of a response."""
+    max_in_flight: _Count = 1000
+    """Maximum requests in flight; excess arrivals are dropped and counted."""
+    late_after_ms: _Positive = 10.0
+    """Lateness of sending above which a request counts as late: the generator's fault."""
     scenario: str = ""
     """A name for the report; empty takes the shape's."""
 
     @model_validator(mode="after")
-    def _is_whole(self) -> Self:
+    def _is_consistent(self) -> Self:
         address_of(self.url)
         if self.loop == "open" and (self.rate is None or self.clients is not None):
             raise ValueError("an open loop needs a rate, and no clients")
         if self.loop == "closed" and (self.clients is None or self.rate is not None):
             raise ValueError("a closed loop needs clients, and no rate")
         if self.loop == "closed" and not isinstance(self.shape, Steady):
-            raise ValueError("only an open loop has a shape: its rate does not hang on answers")
+            raise ValueError("only an open loop has a shape: its rate is independent of responses")
         if self.processes > (self.clients or self.max_in_flight):
             raise ValueError("there are more processes than clients or requests in flight")
         return self
 
+    def arrivals(self, stream: int) -> Iterator[float]:
+        """Return the arrivals of one of its processes, in seconds since the start."""
+        random = np.random.default_rng([self.seed, stream, RandomStream.ARRIVALS])
+        return poisson_arrivals(self.shape, self._process_rate, self.seconds, random)
+
+    def warm_up_arrivals(self, stream: int) -> Iterator[float]:
+        """Return likewise those of the warm-up, in seconds since its own start."""
+        at_start = self._process_rate * float(self.shape.factor(np.zeros(1))[0])
+        random = np.random.default_rng([self.seed, stream, RandomStream.WARM_UP])
+        return poisson_arrivals(Steady(), at_start, self.warm_up_s, random)
+
     def settings(self) -> dict[str, str | int | float | bool | None]:
-        """What says how to repeat the run, without the headers, which hold a token."""
+        """Return what is needed to repeat the run, without the headers, which hold a token."""
         table = _ADAPTER.dump_python(self, mode="json", exclude={"headers", "url"})
         return dict(_flat(table, ""))
+
+    @property
+    def _process_rate(self) -> float:
+        return (self.rate or 0.0) / self.processes
 
 
 _ADAPTER = TypeAdapter(LoadPlan)
 
 
 def plan_to_json(plan: LoadPlan) -> str:
-    """The plan on one line; it holds the token."""
+    """Return the plan on one line; it contains the token."""
     return _ADAPTER.dump_json(plan).decode()
 
 
 def plan_from_json(text: str | bytes) -> LoadPlan:
-    """Read what ``plan_to_json`` wrote.
+    """Read the output of ``plan_to_json``.
 
     Raises:
-        SettingsError: an unknown key, one that is missing, or a bad value.
+        SettingsError: a key is unknown or missing, or a value is invalid.
     """
     try:
         return _ADAPTER.validate_json(text)

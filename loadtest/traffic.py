@@ -1,4 +1,4 @@
-"""What is sent, and in which shares: the settings of the traffic."""
+"""Kinds of request, and the settings of the traffic."""
 
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self, get_args
@@ -12,9 +12,9 @@ AskedKind = Literal[
     "recommend history",
     "recommend candidates",
 ]
-"""Kinds that the mix gives a weight."""
+"""Kinds with a weight in the mix."""
 Kind = AskedKind | Literal["recommend unseen", "bad"]
-"""Kinds that a record tells apart."""
+"""Kinds in a record."""
 
 UNSEEN: Kind = "recommend unseen"
 BAD: Kind = "bad"
@@ -34,40 +34,40 @@ _SHOP: Mapping[AskedKind, float] = {
 
 
 class TrafficSettings(BaseModel):
-    """Shoppers who look around, and a shop that puts up new products now and then."""
+    """Shoppers who browse, and a shop that adds new products now and then."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     mix: Mapping[AskedKind, Weight] = _SHOP
-    """Weights of the kinds; one that is absent is not sent."""
+    """Weights of the kinds; a kind without a weight is not sent."""
     popularity: Literal["zipf", "events"] = "zipf"
-    """Which items shoppers look at: drawn by Zipf's law, or replayed from the catalogue's
-    events, shopper by shopper."""
+    """How items are chosen: drawn by Zipf's law, or replayed from the catalogue's events,
+    shopper by shopper."""
     zipf_exponent: float = Field(default=1.0, ge=0)
-    """The item of rank r is looked at in proportion to r to the power of minus this; 0 makes all
-    items alike."""
+    """The item of rank r has a share proportional to r to the power of minus this; 0 makes all
+    items equally popular."""
     session_requests: float = Field(default=6.0, ge=1)
-    """Mean of a session's requests, whose lengths are geometrically distributed. A replayed
-    session is as long as it was: until its shopper paused for half an hour."""
+    """Mean requests per session; lengths are geometrically distributed. A replayed session has
+    its original length: until its shopper paused for half an hour."""
     shoppers: Count = 20
-    """Sessions that are under way at a time."""
+    """Concurrent sessions."""
     longest_history: Count = 50
-    """The most recent items that a request names."""
+    """Maximum items in a history: the most recent ones."""
     cold_share: Share = 0.1
-    """Of the requests ``recommend history``: the last item is a product that no index has seen,
-    sent whole; they are of the kind ``recommend unseen``."""
+    """Share of ``recommend history`` whose last item is a product that is in no index, sent
+    whole; their kind is ``recommend unseen``."""
     bad_share: Share = 0.01
-    """Of all requests: such as the server must refuse."""
+    """Share of all requests that the server must refuse."""
     candidates: int = Field(default=50, ge=1, le=1000)
-    """Ids of a request ``recommend candidates``."""
+    """Ids in a request ``recommend candidates``."""
     k: int = Field(default=10, ge=1, le=100)
-    """Items that are asked for."""
+    """Items requested."""
     picture_px: tuple[Annotated[int, Field(ge=16, le=6000)], ...] = ()
-    """Longest sides of the pictures that are sent, drawn alike; none sends them as they are."""
+    """Longest sides to which pictures are resized, drawn uniformly; empty keeps their size."""
     requests: Count = 1000
-    """That are put together before the run and then sent in turns."""
+    """Requests that are prepared before the run and then sent in turn."""
     requests_mb: Count = 256
-    """Fewer are, when they would take more memory than this, in MB."""
+    """Memory limit of the prepared requests, in MB."""
 
     @model_validator(mode="after")
     def _something_is_sent(self) -> Self:
@@ -76,5 +76,5 @@ class TrafficSettings(BaseModel):
         return self
 
     def sends(self, *starts: str) -> bool:
-        """Whether a kind of the mix begins with one of these words."""
+        """Return whether a kind in the mix starts with one of these words."""
         return any(kind.startswith(starts) for kind, weight in self.mix.items() if weight)

@@ -130,9 +130,9 @@ def _scenario(
     token: Token = None,
 ) -> None:
     from loadtest.command import run_scenario
-    from loadtest.options import Options
+    from loadtest.options import LoadOptions
 
-    options = Options(
+    options = LoadOptions(
         rate, clients, think, seconds, warm_up, processes, seed, timeout, max_in_flight,
         mix, traffic or (), shape or (), slo, out, catalog, workspace, host, token,
     )  # fmt: skip
@@ -172,9 +172,9 @@ def saturate(
     Example: `./run loadtest saturate --slo p99=200ms --seconds 30`
     """
     from loadtest.command import run_saturate
-    from loadtest.options import Options
+    from loadtest.options import LoadOptions
 
-    options = Options(
+    options = LoadOptions(
         rate=rate, seconds=seconds, warm_up=warm_up, processes=processes, seed=seed,
         timeout=timeout, max_in_flight=max_in_flight, mix=mix, traffic=traffic or (), slo=slo,
         out=out, catalog=catalog, workspace=workspace, host=host, token=token,

@@ -1,12 +1,25 @@
-"""What a service promises: the latencies and the share of errors that are not exceeded."""
+"""Service-level objectives: limits of latency, error rate and throughput, and their verdicts.
+
+``./run tune`` and ``./run loadtest`` read the short form, ``p99=50ms,errors=0.1%``;
+``./run loadtest`` also reads files such as ``loadtest/slo.yaml``, with limits per kind of
+request.
+"""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from newshelf.errors import SettingsError
 from newshelf.tuning.load import LoadResult
 
+ALL = "all"
+"""The scope of limits for all requests together."""
 _EXAMPLE = "for example p99=50ms,p50=20ms,errors=0.1%"
 _PERCENTILE = re.compile(r"p(\d{1,2}(?:\.\d+)?)")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(us|ms|s)")
@@ -27,52 +40,145 @@ class LatencyLimit:
 
 @dataclass(frozen=True)
 class Slo:
-    """All of it must hold."""
+    """Limits for a set of requests; all must hold."""
 
-    latencies: tuple[LatencyLimit, ...]
-    """At least one, the lowest percentile first."""
-    failed_share: float = 0.0
-    """Of all requests, between 0 and 1."""
+    latencies: tuple[LatencyLimit, ...] = ()
+    """The lowest percentile first."""
+    error_rate: float | None = None
+    """Maximum share of failed requests, between 0 and 1."""
+    throughput: float | None = None
+    """Minimum right responses per second."""
 
     @property
     def strictest(self) -> LatencyLimit:
-        """Of the highest percentile: the one that plots and comparisons show."""
+        """The limit of the highest percentile, which plots and comparisons show."""
         return self.latencies[-1]
 
     def missed(self, result: LoadResult) -> list[str]:
-        """What ``result`` exceeds, told in words; empty when all holds."""
+        """Return the latencies and errors that exceed the limits, in words."""
         missed = [
             f"p{limit.percent:g} is {result.percentile_ms(limit.percent):.1f} ms"
             for limit in self.latencies
             if result.percentile_ms(limit.percent) > limit.most_ms
         ]
-        if result.failed_share > self.failed_share:
+        if self.error_rate is not None and result.failed_share > self.error_rate:
             missed.append(f"{result.failed_share:.2%} of the requests failed")
         return missed
 
+    def verdicts(
+        self,
+        scope: str,
+        percentile_ms: Callable[[float], float] | None,
+        error_rate: float = 0.0,
+        throughput: float = 0.0,
+    ) -> "list[SloVerdict]":
+        """Check measured values against each limit.
+
+        Args:
+            scope: ``all``, or a kind of request.
+            percentile_ms: a percentile of the latencies; None if no such request was sent.
+            error_rate: share of failed requests.
+            throughput: right responses per second.
+        """
+        limits: list[tuple[str, float, float]] = []
+        measure = percentile_ms or (lambda _percent: 0.0)
+        for limit in self.latencies:
+            limits.append((f"p{limit.percent:g}_ms", limit.most_ms, measure(limit.percent)))
+        if self.error_rate is not None:
+            limits.append(("error_rate", self.error_rate, error_rate))
+        if self.throughput is not None:
+            limits.append(("throughput", self.throughput, throughput))
+        return [
+            SloVerdict(scope, name, limit, None if percentile_ms is None else measured)
+            for name, limit, measured in limits
+        ]
+
     def __str__(self) -> str:
-        errors = f",errors={self.failed_share * 100:g}%" if self.failed_share else ""
+        errors = f",errors={self.error_rate * 100:g}%" if self.error_rate else ""
         return ",".join(map(str, self.latencies)) + errors
 
 
+@dataclass(frozen=True)
+class SloSet:
+    """Limits for all requests together, and for single kinds."""
+
+    every: Slo = Slo()
+    kinds: Mapping[str, Slo] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SloVerdict:
+    """One limit of one scope, and what was measured."""
+
+    scope: str
+    """``all``, or a kind of request."""
+    name: str
+    """``p99_ms``, ``error_rate`` or ``throughput``."""
+    limit: float
+    measured: float | None
+    """None if no such request was sent."""
+
+    @property
+    def metric(self) -> str:
+        """The name in words, such as ``p99`` or ``error rate``."""
+        return self.name.removesuffix("_ms").replace("_", " ")
+
+    @property
+    def kept(self) -> bool:
+        """Whether the limit holds; one for requests that were not sent does."""
+        if self.measured is None:
+            return True
+        if self.name == "throughput":
+            return self.measured >= self.limit
+        return self.measured <= self.limit
+
+    @property
+    def excess(self) -> float:
+        """Distance beyond the limit, in its own unit; negative within the limit."""
+        if self.measured is None:
+            return 0.0
+        gap = self.measured - self.limit
+        return -gap if self.name == "throughput" else gap
+
+    @property
+    def excess_share(self) -> float:
+        """The excess as a share of the limit; infinite if the limit is 0."""
+        if self.limit:
+            return self.excess / self.limit
+        return float("inf") if self.excess > 0 else 0.0
+
+    def __str__(self) -> str:
+        at_least = self.name == "throughput"
+        bound = f"{'at least' if at_least else 'at most'} {_in_unit(self.name, self.limit)}"
+        if self.measured is None:
+            return f"{self.scope}: {self.metric} was not tested: no such request was sent"
+        text = f"{self.scope}: {self.metric} is {_in_unit(self.name, self.measured)}"
+        if self.kept:
+            return f"{text}; the limit is {bound}"
+        share = f", {self.excess_share:.0%}" if abs(self.excess_share) < float("inf") else ""
+        side = "below" if at_least else "above"
+        excess = _in_unit(self.name, self.excess)
+        return f"{text}; the limit is {bound} ({excess}{share} {side})"
+
+
 def parse_slo(text: str) -> Slo:
-    """Read ``p99=50ms,p50=20ms,errors=0.1%``.
+    """Read the short form, such as ``p99=50ms,p50=20ms,errors=0.1%``.
 
     Without ``errors``, no request may fail.
 
     Raises:
-        SettingsError: with the part that cannot be read, and how to write it.
+        SettingsError: names the part that cannot be read, and how to write it.
     """
     limits: dict[float, LatencyLimit] = {}
-    failed_share: float | None = None
+    error_rate: float | None = None
     for part in text.split(","):
         name, equals, value = (word.strip() for word in part.partition("="))
         if not equals:
             raise SettingsError(f"--slo: {part.strip()!r} has no '='; {_EXAMPLE}")
         if name == "errors":
-            if failed_share is not None:
+            if error_rate is not None:
                 raise SettingsError("--slo: errors is given twice")
-            failed_share = _share(value)
+            error_rate = _share(value)
             continue
         limit = LatencyLimit(_percent(name), _milliseconds(name, value))
         if limit.percent in limits:
@@ -80,9 +186,93 @@ def parse_slo(text: str) -> Slo:
         limits[limit.percent] = limit
     if not limits:
         raise SettingsError(f"--slo: give at least one latency; {_EXAMPLE}")
-    slo = Slo(tuple(sorted(limits.values())), failed_share or 0.0)
-    _check_order(slo)
+    slo = Slo(tuple(sorted(limits.values())), error_rate or 0.0)
+    _check_order(slo, "--slo")
     return slo
+
+
+def read_slo(text: str, kinds: Collection[str]) -> SloSet:
+    """Read a YAML file, or the short form, whose limits are for all requests.
+
+    Args:
+        text: a path, or limits such as ``p99=50ms,errors=0.1%``.
+        kinds: the kinds of request that may have limits.
+
+    Raises:
+        SettingsError: it cannot be read; names the place and what is allowed there.
+    """
+    path = Path(text)
+    if "=" in text and not path.exists():
+        return SloSet(parse_slo(text))
+    try:
+        table = yaml.safe_load(path.read_bytes())
+    except OSError as error:
+        raise SettingsError(
+            f"--slo {path} cannot be read: {error.strerror}; name a file such as "
+            "loadtest/slo.yaml, or write limits such as p99=50ms,errors=0.1%"
+        ) from error
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    return _from_table(table, path, kinds)
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    p50_ms: Annotated[float | None, Field(gt=0, allow_inf_nan=False)] = None
+    p95_ms: Annotated[float | None, Field(gt=0, allow_inf_nan=False)] = None
+    p99_ms: Annotated[float | None, Field(gt=0, allow_inf_nan=False)] = None
+    error_rate: float | None = Field(default=None, ge=0, le=1)
+    throughput: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+
+    def slo(self) -> Slo:
+        limits = ((50.0, self.p50_ms), (95.0, self.p95_ms), (99.0, self.p99_ms))
+        latencies = tuple(LatencyLimit(percent, most) for percent, most in limits if most)
+        return Slo(latencies, self.error_rate, self.throughput)
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    all: _Section = _Section()
+    kinds: dict[str, _Section] = {}
+
+
+def _from_table(table: Any, path: Path, kinds: Collection[str]) -> SloSet:
+    if not isinstance(table, dict):
+        raise SettingsError(f"{path} must have the sections 'all' and 'kinds', or one of them")
+    try:
+        file = _File.model_validate(table)
+    except ValidationError as error:
+        raise SettingsError(f"{path}, {_problem(error)}") from error
+    for kind in file.kinds:
+        if kind not in kinds:
+            raise SettingsError(
+                f"{path}, kinds: there is no kind of request {kind!r}; there are "
+                f"{', '.join(sorted(kinds))}"
+            )
+    found = SloSet(file.all.slo(), {kind: part.slo() for kind, part in file.kinds.items()})
+    scoped = {ALL: found.every, **{f"kinds.{kind}": one for kind, one in found.kinds.items()}}
+    if not any(one != Slo() for one in scoped.values()):
+        raise SettingsError(f"{path} sets no limit; the limits are {_names(_Section)}")
+    for scope, slo in scoped.items():
+        _check_order(slo, f"{path}, {scope}")
+    return found
+
+
+def _problem(error: ValidationError) -> str:
+    first = error.errors()[0]
+    place = ".".join(map(str, first["loc"]))
+    if first["type"] == "extra_forbidden":
+        *above, name = first["loc"]
+        allowed = _names(_Section if above else _File)
+        where = ".".join(map(str, above)) or "top level"
+        return f"{where}: unknown field {name!r}; allowed are {allowed}"
+    return f"{place}: {first['msg'][:1].lower()}{first['msg'][1:]}, not {first['input']!r}"
+
+
+def _names(model: type[BaseModel]) -> str:
+    return ", ".join(model.model_fields)
 
 
 def _percent(name: str) -> float:
@@ -111,10 +301,16 @@ def _share(value: str) -> float:
     return float(match[1]) / 100
 
 
-def _check_order(slo: Slo) -> None:
+def _check_order(slo: Slo, place: str) -> None:
     for low, high in pairwise(slo.latencies):
         if low.most_ms > high.most_ms:
             raise SettingsError(
-                f"--slo: {low} allows more than {high}, which is the higher percentile: "
-                "were they exchanged?"
+                f"{place}: {low} allows more than {high}, the higher percentile: were they swapped?"
             )
+
+
+def _in_unit(name: str, value: float) -> str:
+    """Return the value of ``p99_ms``, ``error_rate`` or ``throughput`` with its unit."""
+    if name.endswith("_ms"):
+        return "infinite" if value == float("inf") else f"{value:.1f} ms"
+    return f"{value:.2%}" if name == "error_rate" else f"{value:.2f}/s"

@@ -64,10 +64,10 @@ def smoke(
 
 def test_a_smoke_run_keeps_its_limits_and_writes_its_report(smoke: tuple[Path, str]) -> None:
     out, output = smoke
-    assert "All limits are kept." in output
+    assert "All limits are met." in output
     html = (out / "report.html").read_text()
     assert html.count("data:image/png;base64,") >= 6
-    assert "All limits are kept." in html
+    assert "All limits are met." in html
     assert (KEPT / "report.html").read_text() == html
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.loadtest import greatest_rate, traffic_of
 from benchmarks.serve.wrk import Load, Request, load
-from loadtest.options import Options, Target, make_plan
+from loadtest.options import LoadOptions, LoadTarget, make_plan
 from tests.unit.loadtest.made_records import made_record, made_second
 
 
@@ -36,11 +36,11 @@ def test_one_bad_load_of_three_changes_nothing_and_two_do():
 
 
 def test_the_traffic_is_that_of_the_record():
-    options = Options(
+    options = LoadOptions(
         mix="recommend history=2,encode both=1",
         traffic=["cold_share=0", "picture_px=[64, 128]", "popularity=events"],
     )
-    plan = make_plan(options, Target("http://a:1", {}, Path("/shop"), None, Path()), "steady")
+    plan = make_plan(options, LoadTarget("http://a:1", None, Path("/shop")), "steady")
     record = made_record([made_second(0, [1.0])], settings=plan.settings())
     assert traffic_of(record) == plan.traffic
 

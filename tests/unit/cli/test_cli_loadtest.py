@@ -9,9 +9,9 @@ import typer
 from typer.testing import CliRunner
 
 from loadtest.record import write_record
-from loadtest.slo import read_limits
 from loadtest.traffic import KINDS
 from newshelf.cli.app import app
+from newshelf.tuning.slo import read_slo
 from tests.unit.loadtest.made_records import made_record, made_second
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -67,7 +67,7 @@ def test_the_documents_limits_are_read(tmp_path: Path) -> None:
     [text] = re.findall(r"```yaml\n(.*?)```", DOC, flags=re.DOTALL)
     path = tmp_path / "slo.yaml"
     path.write_text(text)
-    assert read_limits(str(path), KINDS).kinds["recommend history"].throughput == 5
+    assert read_slo(str(path), KINDS).kinds["recommend history"].throughput == 5
 
 
 def test_the_document_names_every_kind_and_scenario() -> None:

@@ -6,21 +6,26 @@ from collections.abc import Callable
 
 import pytest
 
-from loadtest.closed_loop import Plan, Request, run
-from loadtest.own_cost import measure
+from loadtest.closed_loop import ClosedLoopPlan, ClosedLoopRequest, run
+from loadtest.own_cost import measure_closed
 from loadtest.servers import noop_server
 from tests.unit.loadtest.server import Server, address
 
 
-def posts(*bodies: bytes) -> list[Request]:
-    return [Request("/predictions/m", "text/x", base64.b64encode(body).decode()) for body in bodies]
+def posts(*bodies: bytes) -> list[ClosedLoopRequest]:
+    return [
+        ClosedLoopRequest("/predictions/m", "text/x", base64.b64encode(body).decode())
+        for body in bodies
+    ]
 
 
 def test_every_request_is_sent_once_in_turns_with_its_headers(
     start: Callable[..., Server],
 ) -> None:
     server = start()
-    plan = Plan(address(server), posts(b"a", b"bb"), 1, {"Authorization": "Bearer t"}, count=5)
+    plan = ClosedLoopPlan(
+        address(server), posts(b"a", b"bb"), 1, {"Authorization": "Bearer t"}, count=5
+    )
     result = run(plan)
     assert result.answered == len(result.latencies_ns) == 5
     assert result.failures == {}
@@ -32,7 +37,7 @@ def test_every_request_is_sent_once_in_turns_with_its_headers(
 
 def test_each_client_waits_for_its_answer(start: Callable[..., Server]) -> None:
     server = start(delay_s=0.02)
-    result = run(Plan(address(server), posts(b"x"), 4, count=24))
+    result = run(ClosedLoopPlan(address(server), posts(b"x"), 4, count=24))
     assert result.answered == 24
     assert server.most_at_once == 4
     assert min(result.latencies_ns) >= 20e6
@@ -44,7 +49,7 @@ def test_only_answers_with_200_have_a_latency_and_the_others_are_counted(
     start: Callable[..., Server],
 ) -> None:
     server = start(statuses=(200, 503, 200, 422))
-    result = run(Plan(address(server), posts(b"x"), 1, count=8))
+    result = run(ClosedLoopPlan(address(server), posts(b"x"), 1, count=8))
     assert result.answered == len(result.latencies_ns) == 4
     assert result.failures == {"503": 2, "422": 2}
 
@@ -53,7 +58,7 @@ def test_a_lost_connection_is_a_failure_and_the_next_is_opened(
     start: Callable[..., Server],
 ) -> None:
     server = start(statuses=(200, 0, 200))
-    result = run(Plan(address(server), posts(b"x"), 1, count=3))
+    result = run(ClosedLoopPlan(address(server), posts(b"x"), 1, count=3))
     assert result.answered == 2
     assert sum(result.failures.values()) == 1
 
@@ -61,21 +66,21 @@ def test_a_lost_connection_is_a_failure_and_the_next_is_opened(
 def test_nobody_listening_is_a_failure_per_try() -> None:
     with noop_server() as url:
         pass
-    result = run(Plan(url, posts(b"x"), 2, count=4))
+    result = run(ClosedLoopPlan(url, posts(b"x"), 2, count=4))
     assert result.answered == 0
     assert result.failures == {"ConnectionRefusedError": 4}
 
 
 def test_a_client_gives_up_on_an_answer_that_does_not_come(start: Callable[..., Server]) -> None:
     server = start(delay_s=0.5)
-    result = run(Plan(address(server), posts(b"x"), 1, count=1, timeout_s=0.05))
+    result = run(ClosedLoopPlan(address(server), posts(b"x"), 1, count=1, timeout_s=0.05))
     assert sum(result.failures.values()) == 1
     assert "imeout" in next(iter(result.failures))
 
 
 def test_the_warm_up_is_not_measured(start: Callable[..., Server]) -> None:
     server = start(delay_s=0.01)
-    result = run(Plan(address(server), posts(b"x"), 1, seconds=0.3, warm_up_s=0.3))
+    result = run(ClosedLoopPlan(address(server), posts(b"x"), 1, seconds=0.3, warm_up_s=0.3))
     assert result.measured_s == pytest.approx(0.3)
     assert 0 < result.answered < len(server.asked)
     assert result.answered <= 30
@@ -86,7 +91,7 @@ def test_an_exchange_keeps_its_moments_and_the_header_that_was_asked_for(
 ) -> None:
     server = start(delay_s=0.01)
     before = time.time_ns()
-    result = run(Plan(address(server), posts(b"four"), 2, count=6, kept_header="x-told"))
+    result = run(ClosedLoopPlan(address(server), posts(b"four"), 2, count=6, kept_header="x-told"))
     after = time.time_ns()
     assert len(result.exchanges) == 6
     assert {client for client, *_ in result.exchanges} == {0, 1}
@@ -99,7 +104,7 @@ def test_an_exchange_keeps_its_moments_and_the_header_that_was_asked_for(
 
 
 def test_its_own_cost_is_measured_against_a_server_that_does_nothing() -> None:
-    result = measure(1000, 4, seconds=0.3)
+    result = measure_closed(1000, 4, seconds=0.3)
     assert result.failures == {}
     assert result.answered > 50
     assert 0 < result.cpu_s <= result.measured_s * 1.1
@@ -123,4 +128,4 @@ ONE = {"path": "/", "content_type": "a", "body": ""}
 )
 def test_a_plan_that_makes_no_sense_is_refused(change: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"plan|give"):
-        Plan.from_json(PLAN | change)
+        ClosedLoopPlan.from_json(PLAN | change)

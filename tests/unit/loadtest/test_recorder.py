@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadtest.record import KindSecond, decoded, empty_histogram
-from loadtest.recorder import DROPPED, RIGHT, Block, Observations, Recorder, why_limited
+from loadtest.recorder import DROPPED, RIGHT, Block, LoadRecorder, Observations, why_limited
 
 Row = tuple[int, str, str, int, int, int]
 
@@ -58,7 +58,7 @@ def counts(text: str) -> list[int]:
 @settings(deadline=None, max_examples=20)
 @given(ROWS, ROWS)
 def test_it_is_what_a_loop_counts(first: list[Row], second: list[Row]) -> None:
-    recorder = Recorder(late_after_ms=10)
+    recorder = LoadRecorder(late_after_ms=10)
     recorder.add(observed(first))
     recorder.add(observed(second))
     load = recorder.load()
@@ -80,7 +80,7 @@ def test_it_is_what_a_loop_counts(first: list[Row], second: list[Row]) -> None:
 @given(ROWS)
 def test_seconds_that_are_closed_early_are_the_same(rows: list[Row]) -> None:
     rows = sorted(rows, key=lambda row: row[0])
-    early, late = Recorder(10), Recorder(10)
+    early, late = LoadRecorder(10), LoadRecorder(10)
     late.add(observed(rows))
     for second in range(6):
         early.add(observed([row for row in rows if row[0] == second]))
@@ -89,7 +89,7 @@ def test_seconds_that_are_closed_early_are_the_same(rows: list[Row]) -> None:
 
 
 def test_progress_tells_the_totals() -> None:
-    recorder = Recorder(10)
+    recorder = LoadRecorder(10)
     recorder.add(observed([(0, "a", RIGHT, 5, 5, 20_000), (0, "b", "503", 5, 5, 0)]))
     recorder.add(observed([(1, "a", DROPPED, 0, 0, 0)]))
     progress = recorder.progress(1.5, 10)
@@ -99,11 +99,11 @@ def test_progress_tells_the_totals() -> None:
 
 
 def test_what_was_sent_after_the_end_was_not_sent_in_time() -> None:
-    recorder = Recorder(10)
+    recorder = LoadRecorder(10)
     rows: list[Row] = [(9, "a", RIGHT, 5, 5, 1_500_000)] * 3 + [(9, "a", RIGHT, 5, 5, 0)] * 7
     recorder.add(observed(rows))
     assert recorder.sent_in_time(10) == pytest.approx(0.7)
-    assert Recorder(10).sent_in_time(10) == 1
+    assert LoadRecorder(10).sent_in_time(10) == 1
 
 
 def lateness(ms: float, count: int = 100) -> object:
@@ -132,7 +132,7 @@ def test_the_generator_says_when_it_was_the_limit(
 
 
 def test_a_second_is_a_record(tmp_path: object) -> None:
-    recorder = Recorder(10)
+    recorder = LoadRecorder(10)
     recorder.add(observed([(0, "a", RIGHT, 5000, 4000, 3)]))
     (part,) = recorder.load()
     assert KindSecond.model_validate_json(part.model_dump_json()) == part

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loadtest.engine import arrivals_of
 from loadtest.record import RunRecord, decoded
 from loadtest.run import run_load
 from loadtest.scenarios import LoadPlan
@@ -84,7 +83,7 @@ def runs(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
                 url=url, catalog=shop, seconds=SECONDS, warm_up_s=0, traffic=ONE_KIND, **load
             )
             record = run_load(plan, command="test", started=started.append)
-        intended = np.array(list(arrivals_of(plan, 0)) if plan.rate else [])
+        intended = np.array(list(plan.arrivals(0)) if plan.rate else [])
         # One request goes before all others: a look whether the server answers.
         moments = np.sort(np.loadtxt(log, dtype=np.int64)[1:], axis=0)
         arrived, done, answered = (moments / 1e9 - started[0]).T

@@ -1,7 +1,9 @@
-"""Arrivals are a Poisson process of the rate that the shape says."""
+"""Shapes, Poisson arrivals and plans."""
 
+import json
 import math
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +12,20 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 from scipy import integrate, stats
 
-from loadtest.scenarios import Day, Ramp, Shape, Soak, Spike, Steady, poisson_arrivals
+from loadtest.scenarios import (
+    Day,
+    LoadPlan,
+    Ramp,
+    Shape,
+    Soak,
+    Spike,
+    Steady,
+    plan_from_json,
+    plan_to_json,
+    poisson_arrivals,
+)
+from loadtest.traffic import TrafficSettings
+from newshelf.errors import SettingsError
 
 SHAPES: list[Shape] = [
     Steady(), Soak(), Ramp(), Ramp(start=3.0), Spike(), Spike(height=10, begin=0, end=0.1),
@@ -102,3 +117,75 @@ def test_no_rate_has_no_arrivals() -> None:
 def test_a_shape_that_makes_no_sense_is_refused(table: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         TypeAdapter(Shape).validate_python(table)
+
+
+GOOD = {"url": "http://127.0.0.1:1", "catalog": Path("shop"), "seconds": 10, "rate": 5}
+
+
+@settings(deadline=None)
+@given(
+    rate=st.floats(0.01, 1e5),
+    seconds=st.floats(0.1, 1e5),
+    shape=st.sampled_from([Ramp(start=0.2), Spike(height=9), Day(days=2)]),
+    processes=st.integers(1, 8),
+)
+def test_it_is_read_as_it_was_written(
+    rate: float, seconds: float, shape: Ramp | Spike | Day, processes: int
+) -> None:
+    plan = LoadPlan(
+        url="http://[::1]:80",
+        headers={"Authorization": "Bearer x"},
+        catalog=Path("a shop"),
+        seconds=seconds,
+        rate=rate,
+        shape=shape,
+        processes=processes,
+        traffic=TrafficSettings(mix={"encode text": 2}, picture_px=(64, 300)),
+    )
+    assert plan_from_json(plan_to_json(plan)) == plan
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"url": "127.0.0.1:1"}, "http://HOST:PORT"),
+        ({"url": "https://shop"}, "http://HOST:PORT"),
+        ({"rate": None}, "an open loop needs a rate"),
+        ({"clients": 3}, "an open loop needs a rate"),
+        ({"loop": "closed"}, "a closed loop needs clients"),
+        ({"loop": "closed", "rate": None, "clients": 2, "shape": Day()}, "only an open loop"),
+        ({"loop": "closed", "rate": None, "clients": 2, "processes": 3}, "more processes"),
+        ({"rate": 0}, "greater than 0"),
+        ({"rate": float("inf")}, "finite"),
+        ({"seconds": 0}, "greater than 0"),
+        ({"timeout_s": 1000}, "300"),
+        ({"raet": 3}, "raet|unexpected"),
+        ({"traffic": {"mix": {"encode text": 0}}}, "sends nothing"),
+        ({"traffic": {"mix": {"encode txt": 1}}}, "encode text"),
+        ({"traffic": {"bad_share": 1.5}}, "1"),
+        ({"traffic": {"zipf": 1.5}}, "xtra"),
+    ],
+)
+def test_one_that_makes_no_sense_is_refused(change: dict[str, object], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        LoadPlan(**GOOD | change)
+
+
+@pytest.mark.parametrize("change", [{"raet": 3}, {"seconds": "long"}, {"shape": {"name": "x"}}])
+def test_from_json_the_place_is_named_in_one_sentence(change: dict[str, object]) -> None:
+    table = GOOD | {"catalog": "shop"} | change
+    with pytest.raises(SettingsError, match=rf"not a plan of a load test: {next(iter(change))}"):
+        plan_from_json(json.dumps(table))
+    with pytest.raises(SettingsError, match="not a plan"):
+        plan_from_json("{")
+
+
+def test_its_settings_say_how_to_repeat_it_but_not_the_token() -> None:
+    plan = LoadPlan(**GOOD, headers={"Authorization": "Bearer secret"}, shape=Spike(height=3))
+    settings = plan.settings()
+    assert settings["rate"] == 5
+    assert settings["shape.name"] == "spike"
+    assert settings["shape.height"] == 3
+    assert settings["traffic.mix.recommend history"] == 10
+    assert settings["seed"] == 7
+    assert "secret" not in json.dumps(settings)
