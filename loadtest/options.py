@@ -14,8 +14,8 @@ from loadtest.scenarios import LoadPlan, Shape
 from loadtest.traffic import AskedKind, TrafficSettings
 from newshelf.errors import SettingsError
 from newshelf.pipeline.workspace import WORKSPACES, only_server, servers
-from newshelf.server.client import Client, Key
-from newshelf.server.state import ServerState, read_keys
+from newshelf.server.client import Client
+from newshelf.server.state import Key, ServerState, read_keys
 
 if TYPE_CHECKING:
     # Importing Locust patches the sockets and threads of its process.
