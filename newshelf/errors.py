@@ -3,7 +3,7 @@
 ::
 
     NewshelfError            500  internal
-    ├── RequestError         400  bad_request         the client can mend it
+    ├── RequestError         400  bad_request         a client error
     │   ├── NotJson          400  not_json
     │   ├── InvalidField     422  invalid_field
     │   ├── TooLarge         413  too_large           bytes, pixels, instances
@@ -20,7 +20,7 @@
     │   └── RateLimited      429  rate_limited
     ├── Unavailable          503  unavailable
     │   └── DeadlineExceeded 504  deadline_exceeded
-    └── SetupError           500  setup               the operator can mend it
+    └── SetupError           500  setup               an operator error
         ├── CatalogError     500  bad_catalog
         ├── SettingsError    500  bad_settings
         ├── WeightsError     500  bad_weights
@@ -40,7 +40,7 @@ from typing import Any, ClassVar
 
 
 class NewshelfError(Exception):
-    """Base of the tree; ``http_status`` and ``code`` are what a client is told."""
+    """Base of the tree; a client gets ``http_status`` and ``code``."""
 
     http_status: ClassVar[int] = 500
     code: ClassVar[str] = "internal"

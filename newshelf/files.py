@@ -19,7 +19,7 @@ from newshelf.errors import SettingsError
 
 @contextmanager
 def write_aside(path: Path, *, mode: int = 0o644) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; rename it onto ``path`` on success.
+    """Yield a temporary path next to ``path``; rename it onto ``path`` on success.
 
     Until then only its owner can read it; then ``mode`` says who can.
     """
@@ -37,11 +37,11 @@ def write_aside(path: Path, *, mode: int = 0o644) -> Iterator[Path]:
 
 @contextmanager
 def directory_aside(path: Path) -> Iterator[Path]:
-    """Yield an empty directory beside ``path`` that replaces ``path`` on success.
+    """Yield an empty directory next to ``path`` that replaces ``path`` on success.
 
-    A directory cannot be renamed onto a full one, so the old one steps aside first; a
+    A directory cannot be renamed onto a full one, so the old one is renamed first. A
     process killed between the two renames leaves the old one under ``.NAME.old``, and
-    no ``path``: whoever looks finds nothing and builds again, never a mixture.
+    no ``path``: the next run finds nothing and builds it again, never a mixture.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))

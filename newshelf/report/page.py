@@ -1,8 +1,7 @@
-"""A report as a reader goes through it, before it is Markdown or HTML.
+"""The structure of a report, and its rendering to HTML and Markdown.
 
-A page as one HTML file that needs nothing else: no network, no file beside it.
-
-A page as Markdown, its pictures linked.
+The HTML page is self-contained: pictures are embedded, and it needs no network. The Markdown
+page links its pictures.
 """
 
 from base64 import b64encode
@@ -29,9 +28,9 @@ class ReportTable:
     header: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     model: int | None = None
-    """Which row is the model's."""
+    """Index of the model's row."""
     best: int | None = None
-    """Which row is the best baseline's."""
+    """Index of the best baseline's row."""
     note: str = ""
     words: frozenset[int] = frozenset()
     """Columns that hold text, which begins at the left and may break; from 0."""
@@ -39,7 +38,7 @@ class ReportTable:
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG beside the report."""
+    """A PNG file next to the report."""
 
     file: str
     caption: str
@@ -68,7 +67,7 @@ class Page:
 
 
 def to_html(page: Page, folder: Path) -> str:
-    """What ``report.html`` holds.
+    """Return the text of ``report.html``.
 
     Args:
         page: what to show.
@@ -93,7 +92,7 @@ def _embedded(path: Path) -> str:
 
 
 def to_markdown(page: Page) -> str:
-    """What ``report.md`` holds."""
+    """Return the text of ``report.md``."""
     lines = [f"# {page.title}", "", " · ".join(page.facts), ""]
     lines += _pictures(page.pictures)
     for section in page.sections:

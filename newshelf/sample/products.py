@@ -26,7 +26,7 @@ _UNKNOWN_SHARE, _OUT_OF_STOCK_SHARE = 0.10, 0.05
 
 @dataclass(frozen=True)
 class Blueprint:
-    """What decides one product's picture and row."""
+    """The choices that determine a product's picture and row."""
 
     number: int
     kind: str

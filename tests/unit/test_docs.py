@@ -197,3 +197,26 @@ def test_the_size_of_the_environment_is_named_alike() -> None:
     [announced] = re.findall(r"\(about (\d+) GB", setup)
     [measured] = re.findall(r"the ([\d.]+) GB that `\.venv` has", DEPENDENCIES)
     assert round(float(measured)) == int(announced)
+
+
+@pytest.mark.parametrize(
+    "picture", sorted((ROOT / "docs/images/architecture").glob("*.svg")), ids=lambda path: path.stem
+)
+def test_every_file_in_a_picture_is_there(picture: Path) -> None:
+    named = re.findall(r'class="file"[^>]*>([^<]+)<', picture.read_text(encoding="utf-8"))
+    assert named
+    missing = [
+        name
+        for name in named
+        if not ((ROOT / name).exists() or (ROOT / "newshelf" / name).exists())
+    ]
+    assert missing == []
+
+
+def test_the_layers_are_those_that_the_check_enforces() -> None:
+    table = TEXT[ROOT / "docs" / "architecture.md"].partition("## Layers")[2].partition("\n## ")[0]
+    rows = "\n".join(line for line in table.splitlines() if line.startswith("| `newshelf/"))
+    named = re.findall(r"`newshelf/(\w+)", rows)
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    [layers] = [each["layers"] for each in contracts["contracts"] if "containers" in each]
+    assert named == layers

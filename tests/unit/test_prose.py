@@ -23,6 +23,7 @@ TEXT_TOKENS = {
     tokenize.COMMENT,
     getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING),
 }
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 CODE = ("newshelf", "handlers", "export", "loadtest", "benchmarks")
 TEXT = (
     "README.md",
@@ -63,10 +64,13 @@ def prose_of_python(text: str) -> Iterator[tuple[int, str]]:
 def openings(text: str) -> Iterator[tuple[int, str]]:
     """Yield docstrings and help texts with the number of the line that each begins on."""
     for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Expr) or (isinstance(node, ast.keyword) and node.arg == "help"):
-            value = node.value
-            if isinstance(value, ast.Constant) and isinstance(value.value, str):
-                yield value.lineno, value.value
+        first = None
+        if isinstance(node, DOCUMENTED) and node.body and isinstance(node.body[0], ast.Expr):
+            first = node.body[0].value
+        elif isinstance(node, ast.keyword) and node.arg == "help":
+            first = node.value
+        if isinstance(first, ast.Constant) and isinstance(first.value, str):
+            yield first.lineno, first.value
 
 
 def findings(path: str) -> list[str]:
