@@ -1,4 +1,4 @@
-"""Virtual environments of the peers, with pinned versions, made when missing."""
+"""Virtual environments of the peers with pinned versions, created if missing."""
 
 import os
 import shutil
@@ -16,16 +16,16 @@ _STAMP = "installed.txt"
 
 
 def required_python(variable: str, folder: Path, requirements: Path, console: Console) -> Path:
-    """An interpreter with what a file of requirements lists.
+    """Return an interpreter with the packages of a requirements file.
 
     Args:
-        variable: of the process's environment, which may name another interpreter.
-        folder: of the environment that is made otherwise.
+        variable: an environment variable that may name another interpreter.
+        folder: of the environment that is created otherwise.
         requirements: with pinned versions.
-        console: told when the environment is made.
+        console: receives a message when the environment is created.
 
     Raises:
-        SetupError: the named one is not there, or the packages cannot be installed.
+        SetupError: the named interpreter is missing, or the packages cannot be installed.
     """
     named = os.environ.get(variable)
     if named is None:
@@ -37,13 +37,13 @@ def required_python(variable: str, folder: Path, requirements: Path, console: Co
 
 
 def make_environment(folder: Path, wanted: str, install: Sequence[str], console: Console) -> Path:
-    """The interpreter of an environment; made anew unless it is what is wanted.
+    """Return the interpreter of an environment; create it if it is missing or outdated.
 
     Args:
         folder: of the environment.
-        wanted: a text that says what is in it.
-        install: words for ``pip install``.
-        console: told when the environment is made.
+        wanted: a text that identifies its packages.
+        install: arguments of ``pip install``.
+        console: receives a message when the environment is created.
 
     Raises:
         SetupError: the packages cannot be installed.
@@ -56,7 +56,7 @@ def make_environment(folder: Path, wanted: str, install: Sequence[str], console:
     _done([sys.executable, "-m", "venv", str(folder)])
     pip = [str(python), "-I", "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
     _done([*pip, *install])
-    # Gigabytes that still have to go to the disk would do so while the first contender is timed.
+    # Otherwise gigabytes are written to the disk while the first contender is timed.
     os.sync()
     stamp.write_text(wanted, encoding="utf-8")
     return python
@@ -71,18 +71,18 @@ def _done(command: list[str]) -> None:
 _SERVE_REQUIREMENTS = Path(__file__).parent / "serve" / "requirements.txt"
 _SERVE_VARIABLE = "NEWSHELF_SERVE_PEERS"
 _CAPTUM = "captum==0.9.0"
-"""Imported by TorchServe's own picture handlers, and by nothing else here."""
+"""Imported by TorchServe's own picture handlers only."""
 
 
 def peers_python(work: Path, console: Console) -> Path:
-    """The interpreter with the peers' servers; errors as of ``required_python``."""
+    """Return the interpreter with the peers' servers; see ``required_python``."""
     return required_python(_SERVE_VARIABLE, work / "peers", _SERVE_REQUIREMENTS, console)
 
 
 def stock_python(work: Path, console: Console) -> Path:
-    """Newshelf's own interpreter with captum beside its packages, for the stock handlers.
+    """Return an interpreter with Newshelf's packages and captum, for the stock handlers.
 
-    The same TorchServe and the same torch as Newshelf's, so that only the handler differs.
+    TorchServe and torch are Newshelf's, so that only the handler differs.
 
     Raises:
         SetupError: captum cannot be installed.

@@ -49,7 +49,7 @@ _ARRIVALS = 1_000_000
 
 
 @dataclass(frozen=True)
-class Found:
+class WrkRate:
     """Greatest rate by wrk."""
 
     rate: float
@@ -60,7 +60,7 @@ class Found:
 
 def greatest_rate(
     measure: Callable[[float], Load | None], first: float, most_ms: float
-) -> Found | None:
+) -> WrkRate | None:
     """Bisect the rate at which p99 passes ``most_ms``, around ``first``.
 
     Args:
@@ -82,7 +82,7 @@ def greatest_rate(
             high = middle
         else:
             low, best = middle, found
-    return Found(best.per_second, best.p99_ms)
+    return WrkRate(best.per_second, best.p99_ms)
 
 
 def _kept(measure: Callable[[float], Load | None], rate: float, most_ms: float) -> Load | None:

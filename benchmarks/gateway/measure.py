@@ -40,7 +40,7 @@ _NO_COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Measured:
+class GatewayLatency:
     """One server under two loads."""
 
     name: str
@@ -67,7 +67,7 @@ def run(cores: tuple[int, int], *, rounds: int, seconds: float, console: Console
         BenchmarkError: wrk is not installed, or a server failed.
     """
     require_wrk()
-    found: dict[str, list[Measured]] = {}
+    found: dict[str, list[GatewayLatency]] = {}
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as folder, _pinned(cores[1]):
             for one in _round(Path(folder), cores[0], seconds):
@@ -90,7 +90,7 @@ def run(cores: tuple[int, int], *, rounds: int, seconds: float, console: Console
     )
 
 
-def _round(folder: Path, core: int, seconds: float) -> Iterator[Measured]:
+def _round(folder: Path, core: int, seconds: float) -> Iterator[GatewayLatency]:
     bodies = []
     for number in range(_UNITS):
         history = ["NS00012", "NS00045", "NS00100"]
@@ -143,7 +143,9 @@ def _server(
         yield Endpoint(f"http://127.0.0.1:{port}", path, process, headers)
 
 
-def _measure(name: str, endpoint: Endpoint, bodies: Sequence[Path], seconds: float) -> Measured:
+def _measure(
+    name: str, endpoint: Endpoint, bodies: Sequence[Path], seconds: float
+) -> GatewayLatency:
     wait_for_answer(endpoint, bodies[0])
     requests = [Request(endpoint.path, body, endpoint.headers) for body in bodies]
     load(endpoint.url, requests, clients=_MANY, seconds=1)
@@ -151,11 +153,11 @@ def _measure(name: str, endpoint: Endpoint, bodies: Sequence[Path], seconds: flo
     spent = Spent.watch(endpoint.process)
     many = load(endpoint.url, requests, clients=_MANY, seconds=seconds)
     cpu_us = sum(spent.per_request_us(many.requests).values())
-    return Measured(name, lone.p50_ms, lone.p99_ms, many.per_second, many.p99_ms, cpu_us)
+    return GatewayLatency(name, lone.p50_ms, lone.p99_ms, many.per_second, many.p99_ms, cpu_us)
 
 
-def _best(several: Sequence[Measured]) -> Measured:
-    return Measured(
+def _best(several: Sequence[GatewayLatency]) -> GatewayLatency:
+    return GatewayLatency(
         several[0].name,
         min(one.lone_p50_ms for one in several),
         min(one.lone_p99_ms for one in several),

@@ -42,7 +42,7 @@ Totals = Mapping[str, UnitTotals]
 
 
 @dataclass(frozen=True)
-class Row:
+class DecisionCase:
     """One line of the table."""
 
     case: str
@@ -53,7 +53,7 @@ class Row:
 
 def run(rollouts: int, console: Console) -> None:
     """Simulate everything and write the page; ``rollouts`` of each A/A row."""
-    rows: list[Row] = []
+    rows: list[DecisionCase] = []
     for section in (equal, guarded, silent, assigned, unheard, slow, heavy):
         for row in section(rollouts):
             rows.append(row)
@@ -61,11 +61,13 @@ def run(rollouts: int, console: Console) -> None:
     _OUT.write_text(render(rows, rollouts), encoding="utf-8")
 
 
-def equal(rollouts: int) -> Iterator[Row]:
+def equal(rollouts: int) -> Iterator[DecisionCase]:
     """Rollouts of equal versions that ever call them different."""
     for name, (metric, before, _) in WORLDS.items():
         now = _share(called_different(name, rollouts), rollouts)
-        yield Row(f"equal versions: {name} ({metric})", "≤ 5 % ever called different", before, now)
+        yield DecisionCase(
+            f"equal versions: {name} ({metric})", "≤ 5 % ever called different", before, now
+        )
 
 
 def called_different(name: str, rollouts: int) -> int:
@@ -84,7 +86,7 @@ def _called(plan: Plan, totals: Totals) -> bool:
     return one.verdict in ("better", "worse") or (one.verdict == "unknown" and bool(one.silence))
 
 
-def guarded(rollouts: int) -> Iterator[Row]:
+def guarded(rollouts: int) -> Iterator[DecisionCase]:
     """Guardrails act, whatever the numbers of the success metric are."""
     plan, number = _plan("revenue_per_unit"), max(rollouts // 5, 1)
     ends: Counter[str] = Counter()
@@ -95,7 +97,7 @@ def guarded(rollouts: int) -> Iterator[Row]:
         ill = replace(seen.health["challenger"], errors=250)
         seen = replace(seen, health={**seen.health, "challenger": ill})
         ends[_phase(plan, seen)] += 1
-    yield Row(
+    yield DecisionCase(
         "a purchase of 10³⁰⁸ is reported, half of the challenger's requests fail",
         "rolled back at the first look",
         "`OverflowError` at every look: never",
@@ -103,7 +105,7 @@ def guarded(rollouts: int) -> Iterator[Row]:
     )
 
 
-def silent(rollouts: int) -> Iterator[Row]:
+def silent(rollouts: int) -> Iterator[DecisionCase]:
     """Nobody does it in one variant or in both, through the steps of the example's plan."""
     example, number = load_plan(_EXAMPLE), max(rollouts // 50, 1)
     ramped = "ramped to half of all shoppers, then waits for 14 days"
@@ -117,14 +119,14 @@ def silent(rollouts: int) -> Iterator[Row]:
     ):  # fmt: skip
         plan = example.model_copy(update={"success": _plan(metric).success})
         ends = Counter(_ramped(plan, _both(seed, 18_300, *rates)) for seed in range(number))
-        yield Row(f"{case} ({metric})", right, before, _most(ends))
+        yield DecisionCase(f"{case} ({metric})", right, before, _most(ends))
     plan = _plan("preference").model_copy(update={"interleaving": True})
     ends = Counter()
     for seed in range(number):
         clicks = np.random.default_rng(seed).poisson(1.0, 5000).astype(float)
         drafted = {"control": clicks, "challenger": np.zeros(5000)}
         ends[_phase(plan, _seen({}, 5000, drafted=drafted))] += 1
-    yield Row(
+    yield DecisionCase(
         "interleaving, 5,000 shoppers: nobody clicks the challenger's products",
         "rolled back",
         "undecided for ever",
@@ -132,7 +134,7 @@ def silent(rollouts: int) -> Iterator[Row]:
     )
 
 
-def assigned(rollouts: int) -> Iterator[Row]:
+def assigned(rollouts: int) -> Iterator[DecisionCase]:
     """Sample-ratio mismatch, over whole rollouts."""
     six = "in each variant, 6 stages"
     for case, right, units, returning, lost in (
@@ -144,21 +146,21 @@ def assigned(rollouts: int) -> Iterator[Row]:
         found = simulate_mismatches(
             units=units, returning=returning, lost=lost, rollouts=5 * rollouts
         )
-        yield Row(case, right, f"{found.of_stage:.1%}", f"{found.since_began:.2%}")
+        yield DecisionCase(case, right, f"{found.of_stage:.1%}", f"{found.since_began:.2%}")
 
 
-def slow(rollouts: int) -> Iterator[Row]:
+def slow(rollouts: int) -> Iterator[DecisionCase]:
     """The p99 guardrail, and the shadow's p99."""
     week = simulate_samples(rollouts=rollouts)
     right = f"≤ {LEVEL:.2%} rolled back"
     case = "p99 exactly at its limit, looked at 3,000 times in a week with 600,000 answers"
-    yield Row(case, right, f"{week.before:.2%}", f"{week.now:.2%}")
+    yield DecisionCase(case, right, f"{week.before:.2%}", f"{week.now:.2%}")
     shadow = simulate_shadow(relative=0.96, rollouts=rollouts)
     case = "shadow with a p99 of 96 % of its limit, 20,000 copies, looked at 720 times"
-    yield Row(case, right, f"{shadow.before:.1%}", f"{shadow.now:.2%}")
+    yield DecisionCase(case, right, f"{shadow.before:.1%}", f"{shadow.now:.2%}")
 
 
-def unheard(_rollouts: int) -> Iterator[Row]:
+def unheard(_rollouts: int) -> Iterator[DecisionCase]:
     """At 1 %, feedback comes in of those alone who are not compared."""
     plan = _plan("ctr").model_copy(update={"ramp": load_plan(_EXAMPLE).ramp})
     began = _AT - timedelta(seconds=plan.ramp[0].min_seconds + 1)
@@ -175,7 +177,7 @@ def unheard(_rollouts: int) -> Iterator[Row]:
         )
         took_s = time.perf_counter() - started_s
         phase = decide(plan, state, seen).phase
-    yield Row(
+    yield DecisionCase(
         "feedback of the 98 % who are not compared, of 40,000 answers, and of nobody else",
         "paused",
         "goes on (in the ramp); the look takes 0.56 s",
@@ -212,7 +214,7 @@ def _click(answer: Exposure) -> Feedback:
     )
 
 
-def heavy(rollouts: int) -> Iterator[Row]:
+def heavy(rollouts: int) -> Iterator[DecisionCase]:
     """One unit hides neither an improvement nor a harm."""
     number = max(rollouts // 5, 1)
     ends: Counter[str] = Counter()
@@ -225,7 +227,7 @@ def heavy(rollouts: int) -> Iterator[Row]:
         (one,) = measure_all(_plan("ctr"), _seen(totals, 2000))
         intervals.append((one.effect, one.low, one.high))
     effect, low, high = np.median(intervals, axis=0)
-    yield Row(
+    yield DecisionCase(
         "+24 % clicks, and a monitor with 120,000 answers in the challenger",
         "promoting",
         "undecided for ever: −88.7 % (−100 % to +7.9·10²⁸ %)",
@@ -237,7 +239,7 @@ def heavy(rollouts: int) -> Iterator[Row]:
         spent = totals["challenger"].revenue
         spent[np.flatnonzero(spent)[0]] *= 10_000
         ends[_phase(_plan("revenue_per_unit"), _seen(totals, 12_000))] += 1
-    yield Row(
+    yield DecisionCase(
         "−32 % revenue, and one order that is 10,000 times too large in the challenger",
         "rolled back",
         "undecided for ever",
@@ -341,7 +343,7 @@ def _most(ends: Counter[str]) -> str:
     return ", ".join(f"{end} {_share(number, total)}" for end, number in ends.most_common())
 
 
-def render(rows: Sequence[Row], rollouts: int) -> str:
+def render(rows: Sequence[DecisionCase], rollouts: int) -> str:
     """Return the page in Markdown."""
     cells = [(row.case, row.right, row.before, row.now) for row in rows]
     lines = [

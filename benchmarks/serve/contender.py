@@ -1,4 +1,4 @@
-"""Servers that are measured: started, asked, checked and stopped."""
+"""Contenders: servers that are started, queried, checked and stopped."""
 
 import json
 import time
@@ -20,32 +20,32 @@ JPEG: Mapping[str, str] = {"Content-Type": "image/jpeg"}
 
 
 def as_is(picture: bytes) -> bytes:
-    """The picture is the body."""
+    """Send the picture as the body."""
     return picture
 
 
 def read_embedding(answer: bytes) -> NDArray[np.float32]:
-    """``{"embedding": […]}`` → ``(512,)``."""
+    """Return the ``(512,)`` embedding of ``{"embedding": […]}``."""
     return np.asarray(json.loads(answer)["embedding"], dtype=np.float32)
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A running server, and how a picture is sent to it."""
+    """A running server, and the format of its requests and answers."""
 
     url: str
     path: str
     process: ProcessRef
     headers: Mapping[str, str] = field(default_factory=lambda: JPEG)
     body: Callable[[bytes], bytes] = as_is
-    """From a picture's bytes to the request's."""
+    """Bytes of a picture → body of a request."""
     read: Callable[[bytes], NDArray[np.float32]] = read_embedding
-    """From an answer to what is compared with the reference."""
+    """Body of an answer → vector to compare with the reference."""
     expected: Callable[[Sequence[Path]], NDArray[np.float32]] | None = None
-    """What it must answer, when that is not the encoder's embedding."""
+    """Right answers, if they are not the encoder's embeddings."""
 
     def ask(self, picture: Path) -> NDArray[np.float32]:
-        """Send one picture by a plain client, and read what is compared.
+        """Send one picture and return the vector of the answer.
 
         Raises:
             BenchmarkError: it was not answered with 200.
@@ -53,7 +53,7 @@ class Endpoint:
         return self.read(self.ask_bytes(picture))
 
     def ask_bytes(self, picture: Path) -> bytes:
-        """The body of one answer.
+        """Send one body and return that of the answer.
 
         Raises:
             BenchmarkError: it was not answered with 200.
@@ -71,7 +71,7 @@ class Endpoint:
         return answer.content
 
     def requests(self, pictures: list[Path], folder: Path) -> list[Request]:
-        """One request per picture; bodies that are not the picture itself go to ``folder``."""
+        """Return a request per picture; bodies that differ from the picture go to ``folder``."""
         return [
             Request(self.path, self._file(picture, folder), self.headers) for picture in pictures
         ]
@@ -89,16 +89,16 @@ class Contender(Protocol):
 
     @property
     def name(self) -> str:
-        """What it is called in tables; unique within a measurement."""
+        """Name in tables; unique within a measurement."""
         ...
 
     @property
     def layout(self) -> str:
-        """Workers, threads and batching, for a reader."""
+        """Workers, threads and batching, in words."""
         ...
 
     def run(self) -> AbstractContextManager[Endpoint]:
-        """Start it, and end it afterwards. It need not answer yet."""
+        """Start the server, which need not answer yet, and stop it afterwards."""
         ...
 
 
@@ -106,7 +106,7 @@ class Contender(Protocol):
 def running(
     command: list[str], *, cwd: Path, env: Mapping[str, str], log: Path
 ) -> Iterator[ProcessRef]:
-    """A process with all its descendants, ended on the way out."""
+    """Start a process; stop it and its descendants on exit."""
     log.parent.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)
     process = start_session(command, cwd=cwd, env=env, log=log)
@@ -117,52 +117,53 @@ def running(
 
 
 LEAST_COSINE = 0.99
-"""Of the mean picture, as the export's gate has it."""
+"""Mean over the pictures, as in the gate of the export."""
 _LEAST_OF_ONE = 0.95
-"""Of each: a wrong decode or a swapped row is far below, int8 on a strange picture is not."""
+"""Of each picture: a wrong decode or a swapped row is far below, an int8 error is not."""
 _PAUSE_S = 0.3
 
 
 def wait_for_answer(endpoint: Endpoint, body: Path, *, timeout_s: float = 180.0) -> None:
-    """Ask until the server answers with 200.
+    """Send a request until the server answers with 200.
 
     Raises:
-        BenchmarkError: it ended, or the time is over; with what it answered last.
+        BenchmarkError: it ended, or the time is over; with its last answer.
     """
     end = time.monotonic() + timeout_s
-    said = "nothing"
+    last = "nothing"
     while time.monotonic() < end:
         try:
             endpoint.ask_bytes(body)
         except (httpx.TransportError, BenchmarkError) as error:
-            said = str(error)
+            last = str(error)
         else:
             return
         if not is_running(endpoint.process):
-            raise BenchmarkError("the server ended while it started; its log tells why")
+            raise BenchmarkError("the server ended while starting; see its log")
         time.sleep(_PAUSE_S)
-    raise BenchmarkError(f"no answer within {timeout_s:.0f} s; the last was: {said}")
+    raise BenchmarkError(f"no answer within {timeout_s:.0f} s; the last was: {last}")
 
 
 def check_answers(
     endpoint: Endpoint, pictures: Sequence[Path], reference: NDArray[np.float32] | None
 ) -> float:
-    """Compare the answers to ``pictures`` with ``reference`` (one row each), or with what the
-    endpoint itself says must come.
+    """Compare the answers to ``pictures`` with ``reference`` (one row each).
+
+    An endpoint's own ``expected`` answers take precedence.
 
     Returns:
         The mean cosine.
 
     Raises:
         BenchmarkError: it is below ``LEAST_COSINE``, or one picture's is far below, or there is
-            nothing to compare with.
+            no reference.
     """
     expected = reference if endpoint.expected is None else endpoint.expected(pictures)
     if expected is None:
-        raise BenchmarkError(f"nothing is known that {endpoint.url} must answer")
+        raise BenchmarkError(f"there is no reference for {endpoint.url}")
     found = np.stack([endpoint.ask(picture) for picture in pictures])
-    likeness = cosines(found, expected)
-    mean, least = float(likeness.mean()), float(likeness.min())
+    similarity = cosines(found, expected)
+    mean, least = float(similarity.mean()), float(similarity.min())
     # Written so that a NaN fails.
     if not (mean >= LEAST_COSINE and least >= _LEAST_OF_ONE):
         raise BenchmarkError(
@@ -173,7 +174,7 @@ def check_answers(
 
 
 def cosines(found: NDArray[np.float32], reference: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The cosine of each row to its reference, ``(N,)``.
+    """Return the cosine of each row to its reference, ``(N,)``.
 
     Raises:
         BenchmarkError: the shapes differ.
@@ -181,5 +182,5 @@ def cosines(found: NDArray[np.float32], reference: NDArray[np.float32]) -> NDArr
     if found.shape != reference.shape:
         raise BenchmarkError(f"answers of shape {found.shape}, reference {reference.shape}")
     lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(reference, axis=1)
-    likeness: NDArray[np.float32] = (found * reference).sum(axis=1) / lengths
-    return likeness
+    cosine: NDArray[np.float32] = (found * reference).sum(axis=1) / lengths
+    return cosine

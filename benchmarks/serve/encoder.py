@@ -1,8 +1,8 @@
-"""The encoder compared with the stock handler, the peers and a call in process."""
+"""The encoder against the stock handler, the peers and a call in process."""
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from benchmarks.environments import peers_python, stock_python
 from benchmarks.results import BenchmarkError, Goal, Row, TaskResult
-from benchmarks.serve.command import Context
+from benchmarks.serve.command import ServeContext
 from benchmarks.serve.inprocess import Loop, run_in_process
 from benchmarks.serve.models import LARGE, SMALL, Model, Size, make_model, make_pictures
 from benchmarks.serve.peer import Peer, PeerLayout, Served
-from benchmarks.serve.rounds import Measured, Plan, Turn, details, run_rounds, server_turn
+from benchmarks.serve.rounds import Measured, PictureLoad, Turn, details, run_rounds, server_turn
 from benchmarks.serve.stock import Stock
 from benchmarks.serve.torchserve import Layout, newshelf_encoder, served_by, unpacked
 from benchmarks.serve.wrk import Load
@@ -44,39 +44,49 @@ STOCK: Sequence[tuple[Mapping[str, int], int | None]] = (
     ({"minWorkers": 2}, 1),
     (_BATCHES, 1),
 )
-"""As it comes, and as TorchServe's guide advises for CPUs: a worker per core, of one thread."""
+"""``model-config.yaml`` and threads per worker of each stock handler: the defaults, and one
+worker of one thread per core, as TorchServe's guide to CPUs advises."""
+# As many workers, threads and pictures per batch as the peers have.
+LAYOUT = Layout(workers=2, threads=1, batch_size=8)
+_PEERS = (
+    PeerLayout("FastAPI", 2, 1, onnxruntime=True),
+    PeerLayout("FastAPI", 2, 1),
+    PeerLayout("LitServe", 2, 1, 8, 5.0),
+    PeerLayout("Ray Serve", 2, 1, 8, 5.0),
+    PeerLayout("BentoML", 2, 1, 8),
+)
+_LOOPS = (Loop(1, 2, 8, 2), Loop(2, 1, 1), Loop(2, 1, 8), Loop(3, 1, 4))
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """What one model is measured with."""
-
-    task: str
-    title: str
-    layout: Layout
-    """Newshelf's."""
-    stock: Sequence[tuple[Mapping[str, int], int | None]]
-    """The stock handler's ``model-config.yaml`` and threads per worker, one contender each."""
-    peers: Sequence[PeerLayout]
-    loops: Sequence[Loop]
-    """Of which the fastest is the yardstick."""
-    weights: str
-    """Where they are from; a sentence."""
-
-
-def compare(comparison: Comparison, context: Context) -> TaskResult:
-    """Measure everything, and set it beside its goals."""
-    model = make_model(comparison.task, context.work, context.catalog, context.console)
-    ours = newshelf_encoder(model, comparison.layout, context.work, _NEWSHELF)
-    archive = unpacked(ours.archive)
-    small = newshelf_plan(model, SMALL, (CLIENTS, 1), context)
-    large = newshelf_plan(model, LARGE, (CLIENTS,), context)
-    loop = _fastest(comparison.loops, archive, small.pictures, context)
-    plain = newshelf_encoder(
-        model, replace(comparison.layout, archive={"precision": "fp32"}), context.work, _FLOAT32
+def run_resnet50(context: ServeContext) -> TaskResult:
+    """Compare the contenders on ResNet-50, the production tower."""
+    return _compare(
+        "resnet50",
+        "Encoder with ResNet-50",
+        "The weights are random, of a fixed seed, with batch norms that were fitted to the "
+        "pictures: no trained ones come with a package, and the time does not depend on them.",
+        context,
     )
-    stocks = _stocks(comparison, model, context)
-    peers = peers_of(comparison, model, archive, context)
+
+
+def run_lite0(context: ServeContext) -> TaskResult:
+    """Compare the contenders on EfficientNet-Lite0, the packaged tower."""
+    title = "Encoder with EfficientNet-Lite0"
+    return _compare("lite0", title, "The weights are the packaged ones.", context)
+
+
+def _compare(task: str, title: str, weights: str, context: ServeContext) -> TaskResult:
+    model = make_model(task, context.work, context.catalog, context.console)
+    ours = newshelf_encoder(model, LAYOUT, context.work, _NEWSHELF)
+    archive = unpacked(ours.archive)
+    small = picture_load(model, SMALL, (CLIENTS, 1), context)
+    large = picture_load(model, LARGE, (CLIENTS,), context)
+    loop = _fastest(archive, small.pictures, context)
+    plain = newshelf_encoder(
+        model, replace(LAYOUT, archive={"precision": "fp32"}), context.work, _FLOAT32
+    )
+    stocks = _stocks(model, context)
+    peers = peers_of(model, archive, context)
     refused: list[str] = []
     turns = [
         server_turn(ours, small),
@@ -85,7 +95,7 @@ def compare(comparison: Comparison, context: Context) -> TaskResult:
         *(server_turn(peer, small) for peer in peers),
         _or_reason(server_turn(replace(ours, name=_LARGE), large), refused),
         loop_turn(_LOOP, loop, archive, small, CLIENTS),
-        loop_turn(_LOOP_ALONE, Loop(1, comparison.layout.threads, 1), archive, small, 1),
+        loop_turn(_LOOP_ALONE, Loop(1, LAYOUT.threads, 1), archive, small, 1),
         loop_turn(_LOOP_ALL, Loop(1, len(os.sched_getaffinity(0)), 1), archive, small, 1),
     ]
     found = run_rounds(turns, context.rounds, context.console)
@@ -97,11 +107,11 @@ def compare(comparison: Comparison, context: Context) -> TaskResult:
     arithmetic |= dict.fromkeys((_LARGE, _LOOP, _LOOP_ALONE), arithmetic[_NEWSHELF])
     named = [peer.name for peer in peers]
     return TaskResult(
-        task=comparison.task,
-        title=comparison.title,
-        protocol=_protocol(comparison, archive, len(small.pictures)),
+        task=task,
+        title=title,
+        protocol=_protocol(weights, archive, len(small.pictures)),
         rows=_rows(found, [stock.name for stock in stocks], named, arithmetic),
-        goals=_goals(comparison),
+        goals=_goals(task),
         notes=list(dict.fromkeys(refused)),
         details=details(list(found.values())),
         percent=False,
@@ -110,7 +120,7 @@ def compare(comparison: Comparison, context: Context) -> TaskResult:
 
 
 def _or_reason(turn: Turn, refused: list[str]) -> Turn:
-    """The same turn; answers that are wrong for these pictures cost its figure alone."""
+    """Return the turn without its errors: wrong answers leave this figure out and no other."""
 
     def take(measured: Measured) -> None:
         try:
@@ -121,17 +131,20 @@ def _or_reason(turn: Turn, refused: list[str]) -> Turn:
     return replace(turn, take=take)
 
 
-def newshelf_plan(
-    model: Model, size: Size, clients: Sequence[int], context: Context, count: int | None = None
-) -> Plan:
-    """Pictures of ``size``, and what the float32 graph makes of them."""
-    pictures = make_pictures(context.work, size, context.catalog)[:count]
+def picture_load(
+    model: Model,
+    size: Size,
+    clients: Sequence[int],
+    context: ServeContext,
+) -> PictureLoad:
+    """Return a load of pictures of ``size`` with the embeddings by the float32 graph."""
+    pictures = make_pictures(context.work, size, context.catalog)
     expected = reference(model, pictures)
-    return Plan(pictures, expected, clients, context.seconds, context.warm_up_s)
+    return PictureLoad(pictures, expected, clients, context.seconds, context.warm_up_s)
 
 
 def reference(model: Model, pictures: Sequence[Path]) -> NDArray[np.float32]:
-    """``(len(pictures), 512)``: the embeddings by the float32 graph, alone in this process."""
+    """Return ``(len(pictures), 512)`` embeddings by the float32 graph, in this process."""
     predictor = load_encoder_predictor(model.workspace.export, settings=ServingSettings())
     rows = [RawRequest({"body": path.read_bytes()}, "image/jpeg") for path in pictures]
     answers = [predictor.predict([row])[0] for row in rows]
@@ -140,7 +153,7 @@ def reference(model: Model, pictures: Sequence[Path]) -> NDArray[np.float32]:
 
 
 def best_peer(found: Mapping[str, Measured], peers: Sequence[str]) -> str:
-    """The one with the most requests per second."""
+    """Return the peer with the most requests per second."""
     return max(peers, key=lambda name: float(np.median(found[name].values(CLIENTS))))
 
 
@@ -158,7 +171,7 @@ def _rows(
     peers: Sequence[str],
     arithmetic: Mapping[str, str],
 ) -> list[Row]:
-    """Each row names runtime and precision: a ratio of int8 to float32 is not one of servers."""
+    """Return the rows; each names runtime and precision, which a ratio of servers depends on."""
 
     def row(measure: str, name: str, clients: int, value: str, *, baseline: bool = False) -> Row:
         values = found[name].values(clients, value)
@@ -181,8 +194,8 @@ def _rows(
     ]
 
 
-def _goals(comparison: Comparison) -> list[Goal]:
-    stock = [Goal(_STOCK, _STOCK_GOAL, "times")] if comparison.task == "resnet50" else []
+def _goals(task: str) -> list[Goal]:
+    stock = [Goal(_STOCK, _STOCK_GOAL, "times")] if task == "resnet50" else []
     return [
         *stock,
         Goal(_LOOPED, _LOOP_GOAL, "times"),
@@ -193,27 +206,22 @@ def _goals(comparison: Comparison) -> list[Goal]:
     ]
 
 
-def _stocks(comparison: Comparison, model: Model, context: Context) -> list[Stock]:
+def _stocks(model: Model, context: ServeContext) -> list[Stock]:
     python = stock_python(context.work, context.console)
     return [
-        Stock(python, model.classifier, context.work, config, threads)
-        for config, threads in comparison.stock
+        Stock(python, model.classifier, context.work, config, threads) for config, threads in STOCK
     ]
 
 
-def peers_of(comparison: Comparison, model: Model, archive: Path, context: Context) -> list[Peer]:
-    """The peers with what Newshelf's unpacked ``archive`` is served by."""
+def peers_of(model: Model, archive: Path, context: ServeContext) -> list[Peer]:
+    """Return the peers with the runtime and precision of Newshelf's unpacked ``archive``."""
     python = peers_python(context.work, context.console)
     runtime, precision = served_by(archive)
     usual = Served(model.workspace.export, runtime, precision)
-    # The one file that is quantised, and the float32 one, are for both runtimes; int8 only where
-    # it passed the gate by this one, too.
+    # Both runtimes read the same files; int8 only if it passed the gate with this runtime, too.
     quantised = precision == "int8" and _exported(model, "onnxruntime", "int8")
     plain = replace(usual, runtime="onnxruntime", precision="int8" if quantised else "fp32")
-    peers = [
-        Peer(one, python, plain if one.onnxruntime else usual, context.work)
-        for one in comparison.peers
-    ]
+    peers = [Peer(one, python, plain if one.onnxruntime else usual, context.work) for one in _PEERS]
     return list({peer.name: peer for peer in peers}.values())
 
 
@@ -221,19 +229,17 @@ def _exported(model: Model, runtime: Kind, precision: Precision) -> bool:
     return (model.workspace.export / graph_file("encoder", runtime, precision)).is_file()
 
 
-def _fastest(
-    loops: Sequence[Loop], archive: Path, pictures: Sequence[Path], context: Context
-) -> Loop:
-    """Try each for a moment."""
+def _fastest(archive: Path, pictures: Sequence[Path], context: ServeContext) -> Loop:
+    """Return the fastest loop, from a short run of each."""
     found = {}
-    for loop in loops:
+    for loop in _LOOPS:
         found[loop] = run_in_process(archive, pictures, loop, _SWEEP_S).per_second
         context.console.print(f"in process, {loop.words()}: {found[loop]:.1f}/s", markup=False)
     return max(found, key=lambda loop: found[loop])
 
 
-def loop_turn(name: str, loop: Loop, archive: Path, plan: Plan, clients: int) -> Turn:
-    """A loop in process, set down under ``clients`` beside the servers' loads."""
+def loop_turn(name: str, loop: Loop, archive: Path, plan: PictureLoad, clients: int) -> Turn:
+    """Return a turn of a loop in process, listed under ``clients`` like the servers' loads."""
 
     def take(measured: Measured) -> None:
         found = run_in_process(archive, plan.pictures, loop, plan.seconds)
@@ -243,12 +249,12 @@ def loop_turn(name: str, loop: Loop, archive: Path, plan: Plan, clients: int) ->
     return Turn(name, loop.words(), take)
 
 
-def _protocol(comparison: Comparison, archive: Path, pictures: int) -> str:
+def _protocol(weights: str, archive: Path, pictures: int) -> str:
     runtime, precision = served_by(archive)
     return (
         f"{pictures} different JPEG pictures of 400×300 pixels (quality 85), sent in turn as the "
         f"body of a request by {CLIENTS} clients, then by one; once more at 1200×900. "
-        f"{comparison.weights} Newshelf serves by {runtime} in {precision}, which its gate let "
+        f"{weights} Newshelf serves by {runtime} in {precision}, which its gate let "
         "pass as the fastest; the peers run the same graph in the same precision by the same "
         "runtime, and prepare pictures by the same function. FastAPI is measured with ONNX "
         "Runtime, too, and with its limiter at one thread per worker. The stock handler has the "
@@ -256,52 +262,3 @@ def _protocol(comparison: Comparison, archive: Path, pictures: int) -> str:
         "which is what it serves, with its settings as they come and with one thread per worker; "
         "the better one is the baseline. Caches of embeddings are off."
     )
-
-
-LITE0 = Comparison(
-    task="lite0",
-    title="Encoder with EfficientNet-Lite0",
-    # As many workers, threads and pictures at once as the peers have.
-    layout=Layout(workers=2, threads=1, batch_size=8),
-    stock=STOCK,
-    peers=(
-        PeerLayout("FastAPI", 2, 1, onnxruntime=True),
-        PeerLayout("FastAPI", 2, 1),
-        PeerLayout("LitServe", 2, 1, 8, 5.0),
-        PeerLayout("Ray Serve", 2, 1, 8, 5.0),
-        PeerLayout("BentoML", 2, 1, 8),
-    ),
-    loops=(Loop(1, 2, 8, 2), Loop(2, 1, 1), Loop(2, 1, 8), Loop(3, 1, 4)),
-    weights="The weights are the packaged ones.",
-)
-
-
-def run_lite0(context: Context) -> TaskResult:
-    """See ``benchmarks.serve.encoder``."""
-    return compare(LITE0, context)
-
-
-RESNET50 = Comparison(
-    task="resnet50",
-    title="Encoder with ResNet-50",
-    # As many workers, threads and pictures at once as the peers have.
-    layout=Layout(workers=2, threads=1, batch_size=8),
-    stock=STOCK,
-    peers=(
-        PeerLayout("FastAPI", 2, 1, onnxruntime=True),
-        PeerLayout("FastAPI", 2, 1),
-        PeerLayout("LitServe", 2, 1, 8, 5.0),
-        PeerLayout("Ray Serve", 2, 1, 8, 5.0),
-        PeerLayout("BentoML", 2, 1, 8),
-    ),
-    loops=(Loop(1, 2, 8, 2), Loop(2, 1, 1), Loop(2, 1, 8), Loop(3, 1, 4)),
-    weights=(
-        "The weights are random, of a fixed seed, with batch norms that were fitted to the "
-        "pictures: no trained ones come with a package, and the time does not depend on them."
-    ),
-)
-
-
-def run_resnet50(context: Context) -> TaskResult:
-    """See ``benchmarks.serve.encoder``."""
-    return compare(RESNET50, context)

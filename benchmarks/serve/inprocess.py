@@ -25,44 +25,45 @@ from newshelf.serving.load import load_encoder_predictor
 from newshelf.serving.protocol import Predictor, RawRequest
 from newshelf.serving.settings import MODEL_CONFIG, ServingSettings
 
-_SCRIPT = "benchmarks.serve.inprocess"
 _TIMEOUT_S = 300
 
 
 @dataclass(frozen=True)
 class Loop:
-    """How many processes call how."""
+    """Layout of a loop."""
 
     processes: int
     threads: int
-    """Of the runtime, in each process."""
+    """Threads of the runtime in each process."""
     batch_size: int
     decode_threads: int = 1
 
     def words(self) -> str:
-        """For a table."""
+        """Return the layout in words."""
         return f"{self.processes} × {self.threads} threads, batch {self.batch_size}"
 
 
 @dataclass(frozen=True)
-class Found:
-    """What the loop did."""
+class LoopResult:
+    """Throughput and latency of a loop."""
 
     per_second: float
-    """Pictures, of all processes."""
+    """Pictures of all processes."""
     p50_ms: float
-    """One call of the predictor."""
+    """Of a call of the predictor."""
     p99_ms: float
 
 
-def run_in_process(directory: Path, pictures: Sequence[Path], loop: Loop, seconds: float) -> Found:
+def run_in_process(
+    directory: Path, pictures: Sequence[Path], loop: Loop, seconds: float
+) -> LoopResult:
     """Call the encoder's predictor for ``seconds`` in each process.
 
     Args:
         directory: an unpacked archive.
         pictures: JPEG files, sent in turn.
-        loop: how.
-        seconds: after a warm-up of one call per picture, at most 2 s.
+        loop: the layout.
+        seconds: duration after a warm-up of one call per picture, at most 2 s.
 
     Raises:
         BenchmarkError: a process failed, or an answer was not 200.
@@ -79,7 +80,7 @@ def run_in_process(directory: Path, pictures: Sequence[Path], loop: Loop, second
         for _ in range(loop.processes):
             process = stack.enter_context(
                 subprocess.Popen(
-                    [sys.executable, "-P", "-m", _SCRIPT, json.dumps(plan)],
+                    [sys.executable, "-P", "-m", "benchmarks.serve.inprocess", json.dumps(plan)],
                     env=env,
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
@@ -91,12 +92,12 @@ def run_in_process(directory: Path, pictures: Sequence[Path], loop: Loop, second
         for process in processes:
             _expect(process, "ready")
         for process in processes:
-            # All at once, when the last has loaded.
+            # All at once, after the last has loaded.
             assert process.stdin is not None  # noqa: S101 - a pipe was asked for
             process.stdin.write("go\n")
             process.stdin.flush()
         found = [json.loads(process.communicate(timeout=_TIMEOUT_S)[0]) for process in processes]
-    return Found(
+    return LoopResult(
         per_second=sum(part["pictures"] / part["seconds"] for part in found),
         p50_ms=max(part["p50_ms"] for part in found),
         p99_ms=max(part["p99_ms"] for part in found),
@@ -115,7 +116,7 @@ _WARM_UP_S = 2.0
 
 
 def _work(plan: dict[str, Any]) -> None:
-    """Load, say ``ready``, wait for a line, then call until the time is over."""
+    """Load, print ``ready``, wait for a line, then call until the time is over."""
     directory = Path(plan["directory"])
     config = yaml.safe_load((directory / MODEL_CONFIG).read_text(encoding="utf-8"))
     config["serving"] |= {"threads": plan["threads"], "decode_threads": plan["decode_threads"]}
@@ -153,7 +154,7 @@ def _batches(rows: list[RawRequest], size: int) -> Iterator[list[RawRequest]]:
 def _calls(
     predictor: Predictor, batches: Iterator[list[RawRequest]], seconds: float
 ) -> list[float]:
-    """The seconds that each call took."""
+    """Return the seconds of each call."""
     taken = []
     end = time.perf_counter() + seconds
     while (start := time.perf_counter()) < end:

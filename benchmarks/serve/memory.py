@@ -13,7 +13,7 @@ from PIL import Image
 
 from benchmarks.report import markdown_table
 from benchmarks.results import BenchmarkError, Goal, Row, TaskResult
-from benchmarks.serve.command import Context
+from benchmarks.serve.command import ServeContext
 from benchmarks.serve.contender import wait_for_answer
 from benchmarks.serve.models import MODELS, SMALL, Model, make_model, make_pictures
 from benchmarks.serve.torchserve import Layout, newshelf_encoder
@@ -22,12 +22,12 @@ from newshelf.report.plots import Line, draw_lines
 from newshelf.server.process import ProcessRef, members
 
 _OURS = ("model_service_worker.py", "handlers.worker_fork")
-"""What TorchServe starts, and what loads a model and forks its workers."""
+"""What TorchServe starts, and the process that loads a model and forks its workers."""
 _HEAVY = ("libtorch", "onnxruntime", "openvino")
 
 
 def worker_processes(server: ProcessRef) -> list[int]:
-    """The ids of a running TorchServe's processes that hold a model, or stand in for one."""
+    """Return the ids of a TorchServe's processes that hold a model or launch one that does."""
     found = []
     for process in members(server):
         try:
@@ -39,10 +39,10 @@ def worker_processes(server: ProcessRef) -> list[int]:
 
 
 def proportional_bytes(pids: Sequence[int]) -> int:
-    """The processes' proportional set size together: a page that n share counts 1/n for each.
+    """Return the sum of proportional set sizes: a page that n processes share counts 1/n each.
 
     Raises:
-        BenchmarkError: the system does not tell (it takes Linux 4.14).
+        BenchmarkError: the system has no such figure (Linux has it from 4.14 on).
     """
     return sum(_proportional(pid) for pid in pids)
 
@@ -58,9 +58,9 @@ def _proportional(pid: int) -> int:
 
 
 def require_unshared(workers: Sequence[int]) -> None:
-    """Refuse to measure while another process has the workers' libraries loaded, too.
+    """Refuse to measure while another process has loaded the workers' libraries.
 
-    It would take a share of their pages, and the first worker would look smaller than it is.
+    It would share their pages, and the first worker would seem smaller than it is.
 
     Raises:
         BenchmarkError: with the other processes' ids.
@@ -91,7 +91,7 @@ def _has_loaded(pid: int, packages: Path) -> bool:
     try:
         text = (Path("/proc") / str(pid) / "maps").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        # It has ended, or belongs to somebody else.
+        # It has ended, or belongs to another user.
         return False
     return any(
         str(packages) in line and any(name in line for name in _HEAVY) for line in text.splitlines()
@@ -104,12 +104,14 @@ _CLIENTS = 32
 _BATCH = 8
 
 
-def run_memory(context: Context) -> TaskResult:
-    """Proportional set size with one worker and with two, after the same load."""
+def run_memory(context: ServeContext) -> TaskResult:
+    """Measure one worker and two, after the same load."""
     rows, lines = [], []
     for name in MODELS:
         model = make_model(name, context.work, context.catalog, context.console)
-        pairs = [(_bytes(model, 1, context), _bytes(model, 2, context)) for _ in _rounds(context)]
+        pairs = [
+            (_bytes(model, 1, context), _bytes(model, 2, context)) for _ in range(context.rounds)
+        ]
         shares = [both / first - 1 for first, both in pairs]
         rows.append(Row(_measure(name), "Newshelf", shares, robust=True))
         first, both = (median(pair[at] for pair in pairs) / _MEGABYTE for at in (0, 1))
@@ -132,17 +134,13 @@ def run_memory(context: Context) -> TaskResult:
     )
 
 
-def _rounds(context: Context) -> range:
-    return range(context.rounds)
-
-
 def _measure(name: str) -> str:
     return f"{name}: the second worker's share of the first's"
 
 
-def _bytes(model: Model, workers: int, context: Context) -> int:
+def _bytes(model: Model, workers: int, context: ServeContext) -> int:
     pictures = make_pictures(context.work, SMALL, context.catalog)
-    # The same threads in each worker: only their number differs.
+    # Only the number of workers differs.
     layout = Layout(workers=workers, threads=1, batch_size=_BATCH)
     server = newshelf_encoder(model, layout, context.work)
     with server.run() as endpoint, tempfile.TemporaryDirectory() as folder:
@@ -166,10 +164,10 @@ _SIDE = 64
 _MEASURE = "growth over 10⁵ requests, encoder (lite0)"
 
 
-def run_growth(context: Context) -> TaskResult:
-    """Load one server until it has answered ``_REQUESTS`` after the warm-up."""
+def run_growth(context: ServeContext) -> TaskResult:
+    """Measure one server until it has answered ``_REQUESTS`` after the warm-up."""
     model = make_model("lite0", context.work, context.catalog, context.console)
-    # Small pictures take less time to decode; the forward is that of any other.
+    # Small pictures are quicker to decode; the forward is the same.
     pictures = _shrunk(make_pictures(context.work, SMALL, context.catalog), context.work)
     layout = Layout(workers=2, threads=1, batch_size=8)
     server = newshelf_encoder(model, layout, context.work)

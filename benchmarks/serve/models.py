@@ -28,22 +28,22 @@ Size = tuple[int, int]
 SMALL: Size = (400, 300)
 LARGE: Size = (1200, 900)
 _SENT = 128
-"""Different pictures, so that nothing that was kept of one answers the next."""
+"""Different pictures, so that no cache answers."""
 _PRODUCTS = 328
-"""As many as an export asks for, to judge int8 by 200 and to calibrate it on others."""
+"""Enough for the export to calibrate int8 and to judge it by 200 others."""
 _SEED = 7
 _QUALITY = 85
 _GRAIN = 5.0
-"""Standard deviation, of 255 levels."""
+"""Standard deviation in levels of 0 to 255."""
 
 
 def make_pictures(work: Path, size: Size, catalog: Path | None) -> list[Path]:
-    """Write ``_SENT`` pictures of ``size`` (width, height), unless they are there.
+    """Return ``_SENT`` pictures of ``size`` (width, height); write them if they are missing.
 
     Args:
-        work: the benchmark's own folder.
+        work: the benchmark's folder.
         size: in pixels.
-        catalog: whose pictures; None draws a shop.
+        catalog: the source of the pictures; None draws a shop.
 
     Raises:
         BenchmarkError: the catalogue has too few pictures.
@@ -59,14 +59,14 @@ def make_pictures(work: Path, size: Size, catalog: Path | None) -> list[Path]:
 
 
 def small_catalog(work: Path, catalog: Path | None) -> Path:
-    """A catalogue of ``_PRODUCTS`` products with pictures and without events.
+    """Return a catalogue of ``_PRODUCTS`` products with pictures and without events.
 
-    The towers come trained, and a forward takes as long whatever was learned on top of them:
-    the encoders of this benchmark need no more to be trained, calibrated and gated on.
+    It suffices to train, calibrate and gate the encoders: the towers are trained already, and a
+    forward takes as long whatever was learned on top of them.
 
     Args:
-        work: the benchmark's own folder.
-        catalog: whose products, of which a sample is taken; None draws a shop.
+        work: the benchmark's folder.
+        catalog: its products are sampled; None draws a shop.
 
     Raises:
         BenchmarkError: it has too few pictures.
@@ -105,11 +105,11 @@ def _write(path: Path, size: Size, out: Path, seed: int) -> None:
 
 
 MODELS: Mapping[str, str] = {"resnet50": "resnet50", "lite0": "tf_efficientnet_lite0"}
-"""Name → the image tower's, as timm calls it."""
+"""Name → timm's name of the image tower."""
 SHOP = "shop"
-"""The drawn shop with the packaged towers, for the recommender."""
+"""Name of the drawn shop with the packaged towers, for the recommender."""
 CROP = 0.875
-"""As in the production settings, and as TorchServe's own picture handler crops."""
+"""As in the production settings and in TorchServe's own picture handler."""
 
 
 @dataclass(frozen=True)
@@ -124,13 +124,13 @@ class Model:
 
 
 def make_model(name: str, work: Path, catalog: Path | None, console: Console) -> Model:
-    """Train and export, unless that was done; see ``benchmarks.serve.build_models``.
+    """Return a trained and exported model, from ``benchmarks.serve.build_models``.
 
     Args:
         name: a key of ``MODELS``, or ``SHOP``.
-        work: the benchmark's own folder.
-        catalog: what it is trained and calibrated on; None draws a shop.
-        console: told that it takes a while.
+        work: the benchmark's folder.
+        catalog: for training and calibration; None draws a shop.
+        console: receives a message, since it may take a while.
 
     Raises:
         BenchmarkError: a stage failed.
@@ -147,7 +147,7 @@ def make_model(name: str, work: Path, catalog: Path | None, console: Console) ->
 
 
 def make_shop(work: Path, console: Console) -> Model:
-    """The drawn shop with everything the recommender has: scorer, links, texts and pictures.
+    """Return the drawn shop with scorer, links, texts and pictures.
 
     Raises:
         BenchmarkError: a stage failed.
@@ -156,7 +156,7 @@ def make_shop(work: Path, console: Console) -> Model:
 
 
 def workspace_of(name: str, work: Path, catalog: Path | None) -> Workspace:
-    """Where the stages of a model work."""
+    """Return the workspace of a model."""
     folder = work / name
     return open_workspace(
         None if name == SHOP else small_catalog(work, catalog),
@@ -166,7 +166,7 @@ def workspace_of(name: str, work: Path, catalog: Path | None) -> Workspace:
 
 
 def settings_of(name: str, work: Path) -> Settings:
-    """Little training: a forward takes as long whatever was learned."""
+    """Return settings with little training: a forward takes as long whatever was learned."""
     if name == SHOP:
         return Settings(
             finetune=FinetuneSettings(epochs=2, target_epochs=2), scorer=ScorerSettings(epochs=2)

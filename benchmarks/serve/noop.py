@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from benchmarks.report import markdown_table
 from benchmarks.results import Row, TaskResult
-from benchmarks.serve.command import Context
+from benchmarks.serve.command import ServeContext
 from benchmarks.serve.contender import JPEG, Endpoint, as_is, read_embedding
 from benchmarks.serve.encoder import CLIENTS
 from benchmarks.serve.models import SMALL, make_pictures
 from benchmarks.serve.noop_handler import VALUES
-from benchmarks.serve.rounds import Measured, Plan, run_rounds, server_turn
+from benchmarks.serve.rounds import Measured, PictureLoad, run_servers
 from benchmarks.serve.stock import write_mar
 from benchmarks.serve.torchserve import serve_archives
 from newshelf.pipeline.workspace import ROOT
@@ -28,14 +28,14 @@ _HANDLER = Path(__file__).with_name("noop_handler.py")
 
 @dataclass(frozen=True)
 class Noop:
-    """The handler in ``noop_handler.py`` under Newshelf's settings of TorchServe."""
+    """The handler in ``noop_handler.py`` with Newshelf's settings of TorchServe."""
 
     name: str
     work: Path
     config: Mapping[str, int]
-    """Of ``model-config.yaml``."""
+    """Keys of ``model-config.yaml``."""
     properties: Mapping[str, str] = field(default_factory=dict)
-    """Other settings of TorchServe."""
+    """Changed keys of ``config.properties``."""
 
     @property
     def layout(self) -> str:
@@ -94,22 +94,20 @@ LEVERS: Mapping[str, tuple[Mapping[str, int], Mapping[str, str]]] = {
     "direct buffers": ({}, {"prefer_direct_buffer": "true"}),
     "no tokens": ({}, {"disable_token_authorization": "true"}),
 }
-"""Lever → changes of ``model-config.yaml`` and of ``config.properties``."""
+"""Lever → changes to ``model-config.yaml`` and ``config.properties``."""
 
 
-def run(context: Context) -> TaskResult:
-    """Load a handler that computes nothing, with each lever on its own."""
+def run(context: ServeContext) -> TaskResult:
+    """Load a handler that computes nothing, with one lever at a time."""
     pictures = make_pictures(context.work, SMALL, context.catalog)
     servers = [Noop(_BASE, context.work, _CONFIG)]
     servers += [
         Noop(name, context.work, {**_CONFIG, **config}, properties)
         for name, (config, properties) in LEVERS.items()
     ]
-    # Nothing is computed, so there is no reference: each answer is a constant.
-    plan = Plan(pictures, None, (1, CLIENTS), context.seconds, context.warm_up_s)
-    found = run_rounds(
-        [server_turn(server, plan) for server in servers], context.rounds, context.console
-    )
+    # No reference: each answer is a constant.
+    plan = PictureLoad(pictures, None, (1, CLIENTS), context.seconds, context.warm_up_s)
+    found = run_servers(servers, plan, context.rounds, context.console)
     return TaskResult(
         task="ceiling",
         title="TorchServe with a handler that does nothing",

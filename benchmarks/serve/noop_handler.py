@@ -1,20 +1,20 @@
-"""A TorchServe handler that computes nothing: what is left is TorchServe itself."""
+"""A TorchServe handler that computes nothing, to measure TorchServe itself."""
 
 import json
 from collections.abc import Sequence
 from typing import Any
 
 VALUES = [round(0.001 * at, 6) for at in range(512)]
-"""As many as an embedding has."""
+"""An embedding's number of values."""
 _ANSWER = json.dumps({"embedding": VALUES}).encode()
 
 
 class NoopHandler:
-    """One answer for all."""
+    """Answers all requests alike."""
 
     def initialize(self, _context: Any) -> None:
-        """Nothing to load."""
+        """Load nothing."""
 
     def handle(self, data: Sequence[Any], _context: Any) -> list[bytes]:
-        """The same bytes for every row."""
+        """Return the same bytes for every request."""
         return [_ANSWER for _ in data]

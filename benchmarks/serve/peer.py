@@ -1,22 +1,21 @@
-"""The peers as contenders: one script each, in the peers' own environment."""
+"""Peers as contenders: one script each, run in the peers' environment."""
 
 import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.serve.contender import JPEG, Endpoint, as_is, read_embedding, running
+from benchmarks.serve.peers.pipeline import VARIABLE, PeerPlan
 from newshelf.pipeline.workspace import ROOT
 from newshelf.server.ports import HOST, free_ports
+from newshelf.serving.runtimes.base import Kind, Precision
 
-__all__ = ["PEERS", "Peer", "PeerLayout", "Served"]
-
-_VARIABLE = "NEWSHELF_PEER_PLAN"
 _MODULE = "benchmarks.serve.peers"
 _BOUNDARY = "newshelf-benchmark"
 PEERS: Mapping[str, tuple[str, ...]] = {
@@ -25,7 +24,7 @@ PEERS: Mapping[str, tuple[str, ...]] = {
     "Ray Serve": ("-m", f"{_MODULE}.ray_server"),
     "BentoML": ("-m", "bentoml", "serve", f"{_MODULE}.bentoml_server:Embed"),
 }
-"""Name → what its interpreter is given."""
+"""Name → arguments of the interpreter."""
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "BENTOML_DO_NOT_TRACK": "True",
@@ -35,12 +34,12 @@ _QUIET = {
 
 @dataclass(frozen=True)
 class Served:
-    """What all contenders serve."""
+    """The model that all contenders serve."""
 
     directory: Path
-    """An export: the graphs, and how pictures are prepared for them."""
-    runtime: str
-    precision: str
+    """An export: graphs and preprocessing."""
+    runtime: Kind
+    precision: Precision
 
 
 @dataclass(frozen=True)
@@ -51,14 +50,14 @@ class PeerLayout:
     """A key of ``PEERS``."""
     workers: int
     threads: int
-    """Of the runtime, in each worker."""
+    """Threads of the runtime in each worker."""
     batch_size: int = 1
     batch_wait_ms: float = 0.0
     onnxruntime: bool = False
-    """Run by ONNX Runtime also where Newshelf serves by another."""
+    """Use ONNX Runtime also if Newshelf serves with another runtime."""
 
     def words(self) -> str:
-        """For a table."""
+        """Return the layout in words."""
         batch = f"batch ≤ {self.batch_size}, wait ≤ {self.batch_wait_ms:g} ms"
         if self.batch_size == 1:
             batch = "no batching"
@@ -69,7 +68,7 @@ class PeerLayout:
 
 @dataclass(frozen=True)
 class Peer:
-    """One peer with one layout. See ``benchmarks.serve.peers`` for how each is built."""
+    """One peer with one layout."""
 
     given: PeerLayout
     python: Path
@@ -78,7 +77,7 @@ class Peer:
 
     @property
     def name(self) -> str:
-        """The peer's, with the runtime where that is the reader's own choice."""
+        """The peer's name, with the runtime where the user chooses it."""
         if self.given.kind != "FastAPI":
             return self.given.kind
         words = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
@@ -108,20 +107,21 @@ class Peer:
                 yield Endpoint(url, "/embed", process, JPEG, as_is, read_embedding)
 
     def _environment(self, port: int, folder: Path) -> dict[str, str]:
-        plan = {
-            "directory": str(self.served.directory),
-            "runtime": self.served.runtime,
-            "precision": self.served.precision,
-            "port": port,
-            "workers": self.given.workers,
-            "threads": self.given.threads,
-            "batch_size": self.given.batch_size,
-            "batch_wait_ms": self.given.batch_wait_ms,
-        }
+        given, served = self.given, self.served
+        plan = PeerPlan(
+            directory=str(served.directory),
+            runtime=served.runtime,
+            precision=served.precision,
+            port=port,
+            workers=given.workers,
+            threads=given.threads,
+            batch_size=given.batch_size,
+            batch_wait_ms=given.batch_wait_ms,
+        )
         return {
-            _VARIABLE: json.dumps(plan),
+            VARIABLE: json.dumps(asdict(plan)),
             "PYTHONPATH": str(ROOT),
-            # The runtime has its own pool; numpy and others must not add theirs.
+            # The runtime has its own pool; numpy and others must not add one.
             "OMP_NUM_THREADS": str(self.given.threads),
             "BENTOML_HOME": str(folder / "home"),
         }

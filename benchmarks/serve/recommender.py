@@ -19,7 +19,7 @@ from scipy import sparse
 
 from benchmarks.report import markdown_table
 from benchmarks.results import BenchmarkError, Goal, Row, TaskResult
-from benchmarks.serve.command import Context
+from benchmarks.serve.command import ServeContext
 from benchmarks.serve.contender import Endpoint, wait_for_answer
 from benchmarks.serve.encoder import CLIENTS
 from benchmarks.serve.models import Model, make_shop
@@ -40,13 +40,13 @@ from newshelf.serving.search.build import build_search
 from newshelf.serving.search.open import open_search
 
 _LINKED_ITEMS = 8_000
-"""As ``scorer.blend.linked_items``: further items have no links of their own."""
+"""As ``scorer.blend.linked_items``; further items have no links."""
 _NOISE = 0.2
-"""Length of what is added to an embedding."""
+"""Length of the noise added to an embedding."""
 
 
 def larger(predictor: RecommenderPredictor, items: int, seed: int = 7) -> RecommenderPredictor:
-    """The same recommender over a made-up catalogue: its items again and again, with noise."""
+    """Return the recommender over a larger catalogue: its items repeated, with noise."""
     index, rng = predictor.index, np.random.default_rng(seed)
     original = np.arange(items) % len(index)
     embeddings = index.embeddings[original]
@@ -83,15 +83,15 @@ def larger(predictor: RecommenderPredictor, items: int, seed: int = 7) -> Recomm
 
 
 def _searched(matrix: FloatArray) -> Search:
-    """As an index of so many items has it."""
+    """Build the search that an index of this size has."""
     with tempfile.TemporaryDirectory() as folder:
         manifest, kept = build_search(matrix, Path(folder), "rows")
-        # What is mapped stays when its folder is gone.
+        # Mapped files remain readable after their folder is deleted.
         return open_search(matrix, Path(folder), "rows", manifest, kept)
 
 
 def _repeated(blend: Blend, items: int, rng: np.random.Generator) -> Blend:
-    """Links within each repetition of the first ones, likeness across all."""
+    """Repeat links within each copy of the catalogue, and neighbours across copies."""
 
     def copied(matrix: sparse.csr_array, rows: int, across: bool) -> sparse.csr_array:
         repeated = sparse.vstack([matrix] * -(-rows // len(blend)), format="coo")
@@ -116,15 +116,15 @@ _REQUESTS = 64
 _TOLERANCE = 2e-3
 
 Times = dict[str, float]
-"""Milliseconds of one request: ``p50`` and ``p99``."""
+"""``p50`` and ``p99`` of one request in ms."""
 
 
 def in_process(export: Path, seconds: float = 3.0) -> dict[str, dict[int, Times]]:
-    """Measure on one thread, and check every answer that is timed against the plain formula.
+    """Measure on one thread, after checking answers against the plain formula.
 
     Args:
-        export: the folder of one.
-        seconds: of each measurement.
+        export: the folder of an export.
+        seconds: duration of each measurement.
 
     Returns:
         ``batches`` (50 of history, 500 candidates; by requests in a batch), ``candidates``
@@ -136,7 +136,7 @@ def in_process(export: Path, seconds: float = 3.0) -> dict[str, dict[int, Times]
             not what the formula gives.
     """
     if os.environ.get("OMP_NUM_THREADS") != "1":
-        raise SetupError("measure in a process of its own, started with OMP_NUM_THREADS=1")
+        raise SetupError("measure in a separate process with OMP_NUM_THREADS=1")
     predictor = load_recommender_predictor(export)
     first = larger(predictor, CATALOGUES[0])
     found: dict[str, dict[int, Times]] = {
@@ -175,10 +175,10 @@ def _time(predictor: RecommenderPredictor, candidates: int, batch: int, seconds:
 def _check_formula(
     predictor: RecommenderPredictor, body: dict[str, list[str]], items: Sequence[dict[str, object]]
 ) -> None:
-    """The items are those that the formula of ``newshelf.nn.blend`` ranks first.
+    """Check the items against the ranking by the formula of ``newshelf.nn.blend``.
 
     Raises:
-        SetupError: they are not.
+        SetupError: they differ.
     """
     index = predictor.index
     history = np.array([index.table.row_of[item] for item in body["history"]])
@@ -190,14 +190,14 @@ def _check_formula(
         rest = np.setdiff1d(among[index.table.in_stock[among]], [*rows, *history])
         best = scores[rest].max(initial=-np.inf)
     else:
-        # Which items are retrieved is the search's part; what is answered has its score.
+        # Retrieval is approximate: only the scores of the answer are checked.
         best = -np.inf
     if np.abs(given - scores[rows]).max() > _TOLERANCE or given.min() < best - _TOLERANCE:
         raise SetupError("an answer that was timed is not what the formula gives")
 
 
 def _plain(predictor: RecommenderPredictor, history: NDArray[np.int64]) -> NDArray[np.float32]:
-    """``(N,)``: every item's score by the scorer's graph and the blend's matrices."""
+    """Return ``(N,)`` scores of all items by the scorer's graph and the blend's matrices."""
     index, scorer = predictor.index, predictor.scorer
     if scorer is None or index.vectors is None:
         raise SetupError("this workspace's model has no scorer, so there is nothing to measure")
@@ -243,11 +243,11 @@ _P99 = f"served, {CLIENTS} clients: p99, ms"
 class _Question:
     body: Path
     answer: Sequence[tuple[str, float]]
-    """The items that come first and their scores, by the predictor in this process."""
+    """First items and scores by the predictor in this process."""
 
 
-def run(context: Context) -> TaskResult:
-    """Time it in process (see ``benchmarks.serve.recommender``), then through TorchServe."""
+def run(context: ServeContext) -> TaskResult:
+    """Measure the recommender in process, then through TorchServe."""
     model = make_shop(context.work, context.console)
     found = _in_process(model, context.seconds / 3)
     with tempfile.TemporaryDirectory() as folder:
@@ -291,7 +291,7 @@ def run(context: Context) -> TaskResult:
 
 
 def _in_process(model: Model, seconds: float) -> dict[str, dict[int, Times]]:
-    """``benchmarks.serve.recommender`` in a process of its own, on one thread.
+    """Run ``in_process`` as a process with one thread.
 
     Raises:
         BenchmarkError: it failed.
@@ -324,7 +324,9 @@ def _items(body: bytes) -> list[tuple[str, float]]:
     return [(item["id"], item["score"]) for item in json.loads(body)["items"]]
 
 
-def _turn(model: Model, layout: Layout, questions: Sequence[_Question], context: Context) -> Turn:
+def _turn(
+    model: Model, layout: Layout, questions: Sequence[_Question], context: ServeContext
+) -> Turn:
     mar = write_archives(model, layout, "recommender")["recommender"]
 
     def take(measured: Measured) -> None:
@@ -358,11 +360,11 @@ def _served(mar: Path, work: Path) -> Iterator[Endpoint]:
 
 
 def _check_served(endpoint: Endpoint, questions: Sequence[_Question]) -> None:
-    """The same items in the same order, but for equal scores; the same scores."""
+    """Check that items, order (except for equal scores) and scores are the same."""
     for question in questions:
         found = _items(endpoint.ask_bytes(question.body))
         if len(found) != len(question.answer):
-            raise BenchmarkError(f"{len(found)} items came, and {len(question.answer)} should")
+            raise BenchmarkError(f"{len(found)} items instead of {len(question.answer)}")
         for (item, score), (expected, its) in zip(found, question.answer, strict=True):
             if abs(score - its) > _SERVED_TOLERANCE or (item != expected and score != its):
                 raise BenchmarkError(

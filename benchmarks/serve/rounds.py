@@ -1,4 +1,4 @@
-"""Rounds of measurements: contenders in turns, A B C, A B C, and their table."""
+"""Rounds of measurements: contenders in turns, A B C, A B C, so that disturbances meet all."""
 
 import os
 import tempfile
@@ -22,12 +22,12 @@ _DRAINED = 8
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a server is loaded with, in each of its turns."""
+class PictureLoad:
+    """Load of a server in each of its turns."""
 
     pictures: Sequence[Path]
     reference: NDArray[np.float32] | None
-    """``(len(pictures), 512)``; None where every endpoint says itself what must come."""
+    """``(len(pictures), 512)``; None if every endpoint has its own expected answers."""
     clients: Sequence[int]
     seconds: float
     warm_up_s: float
@@ -35,28 +35,29 @@ class Plan:
 
 @dataclass
 class Measured:
-    """All turns of one contender."""
+    """Loads of one contender, from all its turns."""
 
     name: str
     layout: str
     cosine: float | None = None
-    """The least to the reference, over all turns; None where nothing was compared."""
+    """Smallest cosine to the reference over all turns; None if nothing was compared."""
     loads: dict[int, list[Load]] = field(default_factory=dict)
-    """By clients, one load per round."""
+    """Clients → one load per round."""
     disturbed: float = 0.0
-    """The most that other work took of the cores, in any turn."""
+    """Largest share of the cores that other work took in a turn."""
 
     def add(self, clients: int, found: Load) -> None:
-        """Keep one round's load."""
+        """Add the load of one round."""
         self.loads.setdefault(clients, []).append(found)
 
     def values(self, clients: int, name: str = "per_second") -> list[float]:
-        """One field of ``Load``, per round."""
+        """Return a field of ``Load`` for each round."""
         return [getattr(found, name) for found in self.loads[clients]]
 
     def cpu_us(self, clients: int, program: str | None = None) -> float | None:
-        """Median over the rounds of what ``program`` took of a core per request; of all, or None
-        where there was no server.
+        """Return the median CPU time of ``program`` (of all when None) per request.
+
+        None without a server.
         """
         taken = [
             sum(us for name, us in found.cpu_us.items() if program in (None, name))
@@ -66,7 +67,7 @@ class Measured:
         return float(np.median(taken)) if taken else None
 
     def keep(self, trial: "Measured", disturbed: float) -> None:
-        """Add what one turn found."""
+        """Add the loads of one turn."""
         for clients, loads in trial.loads.items():
             for found in loads:
                 self.add(clients, found)
@@ -77,16 +78,16 @@ class Measured:
 
 @dataclass(frozen=True)
 class Turn:
-    """Something that is measured once per round."""
+    """A measurement that is taken once per round."""
 
     name: str
     layout: str
     take: Callable[[Measured], None]
-    """Measures once, and adds what it found."""
+    """Measures once and adds to its argument."""
 
 
-def server_turn(contender: Contender, plan: Plan) -> Turn:
-    """Start, check, warm up, load with each number of clients, and end a server."""
+def server_turn(contender: Contender, plan: PictureLoad) -> Turn:
+    """Return a turn that starts, checks, warms up, loads and stops a server."""
 
     def take(measured: Measured) -> None:
         with contender.run() as endpoint:
@@ -96,7 +97,7 @@ def server_turn(contender: Contender, plan: Plan) -> Turn:
 
 
 def run_rounds(turns: Sequence[Turn], rounds: int, console: Console) -> dict[str, Measured]:
-    """Take every turn ``rounds`` times, and tell what each found.
+    """Take every turn ``rounds`` times and print each result.
 
     Raises:
         BenchmarkError: a server did not start, or answered wrongly.
@@ -105,12 +106,19 @@ def run_rounds(turns: Sequence[Turn], rounds: int, console: Console) -> dict[str
     for number in range(1, rounds + 1):
         for turn in turns:
             take(turn, found[turn.name])
-            console.print(f"round {number}: {_said(found[turn.name])}", markup=False)
+            console.print(f"round {number}: {_summary(found[turn.name])}", markup=False)
     return found
 
 
+def run_servers(
+    servers: Sequence[Contender], plan: PictureLoad, rounds: int, console: Console
+) -> dict[str, Measured]:
+    """Run the rounds of servers with the same load."""
+    return run_rounds([server_turn(server, plan) for server in servers], rounds, console)
+
+
 def take(turn: Turn, measured: Measured) -> None:
-    """One turn; taken again when other work on the cores disturbed it."""
+    """Take one turn; repeat it if other work disturbed it."""
     for attempt in range(1, _ATTEMPTS + 1):
         trial = Measured(turn.name, turn.layout)
         others = Others(len(os.sched_getaffinity(0)))
@@ -121,14 +129,14 @@ def take(turn: Turn, measured: Measured) -> None:
             return
 
 
-def _load(endpoint: Endpoint, plan: Plan, measured: Measured) -> None:
+def _load(endpoint: Endpoint, plan: PictureLoad, measured: Measured) -> None:
     wait_for_answer(endpoint, plan.pictures[0])
-    # All that will be sent: 16 of EfficientNet-Lite0's 128 had a mean of .989, all of them .992.
+    # All pictures of the load: the mean of 16 of EfficientNet-Lite0's 128 was .989, of all .992.
     measured.cosine = check_answers(endpoint, plan.pictures, plan.reference)
     least = len(endpoint.ask_bytes(plan.pictures[0])) // 2
     with tempfile.TemporaryDirectory() as folder:
         requests = endpoint.requests(list(plan.pictures), Path(folder))
-        # From few to many: some servers learn how long to wait from the load before.
+        # From few to many: some servers adapt their waiting time to the previous load.
         for clients in sorted(plan.clients):
             load(endpoint.url, requests, clients=clients, seconds=plan.warm_up_s)
             drain(endpoint, plan.pictures)
@@ -145,12 +153,12 @@ def _load(endpoint: Endpoint, plan: Plan, measured: Measured) -> None:
 
 
 def drain(endpoint: Endpoint, pictures: Sequence[Path]) -> None:
-    """Wait until what the last load's clients left in the queue is done."""
+    """Wait until the requests left in the queue by the last load are done."""
     for picture in pictures[:_DRAINED]:
         endpoint.ask_bytes(picture)
 
 
-def _said(measured: Measured) -> str:
+def _summary(measured: Measured) -> str:
     parts = [
         f"{clients} clients {loads[-1].per_second:.1f}/s, p50 {loads[-1].p50_ms:.1f}, "
         f"p99 {loads[-1].p99_ms:.1f} ms"
@@ -160,7 +168,7 @@ def _said(measured: Measured) -> str:
 
 
 def details(found: Sequence[Measured]) -> str:
-    """Every contender with every number of clients: layout, throughput, latency, cosine."""
+    """Return a table of every contender and number of clients."""
     header = (
         "contender",
         "layout",

@@ -1,4 +1,4 @@
-"""Search among a million products: exact and approximate, with the limit of the memory."""
+"""Search among a million products: exact, against the memory's limit, and approximate."""
 
 import hashlib
 import time
@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.report import markdown_table
 from benchmarks.results import Goal, Row, TaskResult
-from benchmarks.serve.command import Context
+from benchmarks.serve.command import ServeContext
 from benchmarks.serve.models import make_model
 from newshelf.files import directory_aside, read_json, write_json
 from newshelf.report.plots import Line, draw_lines
@@ -30,12 +30,12 @@ FloatArray = NDArray[np.float32]
 
 _NEAR = 20
 _NOISE = 0.5
-"""Length of the noise beside a vector of length 1: further variants of the same kind."""
+"""Length of the noise for vectors of length 1."""
 _BLOCK = 50_000
 
 
 def grown(real: FloatArray, rows: int, rng: np.random.Generator) -> FloatArray:
-    """Products between two real ones that are alike, each a little different.
+    """Return vectors between similar real ones, with noise.
 
     ::
 
@@ -47,15 +47,15 @@ def grown(real: FloatArray, rows: int, rng: np.random.Generator) -> FloatArray:
 
     Args:
         real: ``(R, D)`` float32, of unit length.
-        rows: so many are made.
-        rng: decides them.
+        rows: the number of vectors.
+        rng: a seeded generator.
     """
     similarity = real @ real.T
     near = np.argpartition(-similarity, _NEAR, axis=1)[:, :_NEAR]
     left = rng.integers(len(real), size=rows)
     right = near[left, rng.integers(_NEAR, size=rows)]
     share = rng.random((rows, 1), dtype=np.float32)
-    # A random mixture of the centred real vectors has just their covariance.
+    # Noise with the covariance of the real vectors.
     spread = np.linalg.cholesky(np.cov(real.T) + 1e-9 * np.eye(real.shape[1])).astype(np.float32)
     noise = rng.standard_normal((rows, real.shape[1]), dtype=np.float32) @ spread.T
     noise *= _NOISE / np.sqrt((noise**2).sum(axis=1, keepdims=True))
@@ -65,7 +65,7 @@ def grown(real: FloatArray, rows: int, rng: np.random.Generator) -> FloatArray:
 
 
 def write_grown(real: FloatArray, rows: int, path: Path, seed: int) -> FloatArray:
-    """``grown`` into a file, some at a time; a file that is whole already is used again."""
+    """Write ``grown`` vectors to a file in blocks, unless it exists, and map it."""
     rng = np.random.default_rng(seed)
     width = real.shape[1]
     if not path.exists():
@@ -85,27 +85,27 @@ _NAME = "embeddings"
 
 @dataclass(frozen=True)
 class Made:
-    """Vectors, and the search that an index of so many items would get."""
+    """Vectors, and the search that an index of this size has."""
 
     matrix: FloatArray
     folder: Path
     manifest: SearchManifest | None
     build_s: float
-    """Seconds that building took."""
+    """Seconds of the build."""
 
     def open(self) -> Search:
-        """As a worker opens it."""
+        """Open the search as a worker does."""
         kept = {} if self.manifest is None else map_tensors(self.folder / "search.safetensors")
         return open_search(self.matrix, self.folder, _NAME, self.manifest, kept)
 
 
 def make(real: FloatArray, rows: int, work: Path) -> Made:
-    """Grow ``rows`` vectors and build their search, unless both are there.
+    """Return ``rows`` grown vectors and their search; build them if they are missing.
 
     Args:
-        real: ``(R, D)`` float32: what they are grown from.
-        rows: so many.
-        work: a folder for it: 2.6 GB for a million of width 512.
+        real: ``(R, D)`` float32, the source.
+        rows: the number of vectors.
+        work: a folder; it takes 2.6 GB for a million of width 512.
     """
     source = hashlib.sha256(real.tobytes()).hexdigest()[:8]
     matrix = write_grown(real, rows, work / f"{source}-{rows}.f32", _GROWN_SEED)
@@ -126,7 +126,7 @@ def make(real: FloatArray, rows: int, work: Path) -> Made:
 
 
 def codes_path(made: Made) -> Path:
-    """The file that an exact search reads from end to end."""
+    """Return the file that an exact search reads from end to end."""
     return made.folder / f"{_NAME}.faiss"
 
 
@@ -137,15 +137,15 @@ Ask = Callable[[FloatArray, Mask, int], IntArray]
 
 @dataclass(frozen=True)
 class Timed:
-    """The answers to some queries and how long each took."""
+    """Answers to queries and their times."""
 
     answers: Sequence[IntArray]
     ms: Sequence[float]
     before: Sequence[float] = ()
-    """What was measured before each of them."""
+    """Measurements taken before each of them."""
 
     def percentile(self, share: float) -> float:
-        """Milliseconds."""
+        """Return a percentile in ms."""
         return float(np.percentile(self.ms, share))
 
 
@@ -156,7 +156,7 @@ def timed(
     limit: int,
     before: Callable[[], float] | None = None,
 ) -> Timed:
-    """Ask one query after the other; the first is asked once more, before it counts.
+    """Time one query after the other, after a warm-up with the first.
 
     NumPy's products take one thread, as in a worker (``newshelf.server.torchserve``): a second
     one waits for the next product by spinning, on the core that a scan would use.
@@ -165,7 +165,7 @@ def timed(
         ask: a search.
         queries: ``(Q, D)``.
         allowed: ``(N,)``.
-        limit: so many are asked for.
+        limit: the number of neighbours.
         before: called before each query, outside its time.
     """
     answers, times, others = [], [], []
@@ -181,13 +181,13 @@ def timed(
 
 
 def truth(matrix: FloatArray, queries: FloatArray, allowed: Mask, limit: int) -> list[IntArray]:
-    """The nearest by float32, from all products."""
+    """Return the nearest of all products by float32."""
     masks = np.broadcast_to(allowed, (len(queries), len(allowed)))
     return top_products(matrix, queries, limit, masks)
 
 
 def recall(answers: Sequence[IntArray], true: Sequence[IntArray]) -> float:
-    """Share of the true nearest that were found, over all queries.
+    """Return the share of the true nearest that were found, over all queries.
 
     Raises:
         AssertionError: an answer is longer or shorter than the truth, or repeats a row.
@@ -202,7 +202,7 @@ def recall(answers: Sequence[IntArray], true: Sequence[IntArray]) -> float:
 
 @contextmanager
 def streaming(path: Path) -> Iterator[Callable[[], float]]:
-    """Reads a file's mapped bytes once per call: what no search of them can fall below.
+    """Yield a function that reads a mapped file once: a lower bound of any search in it.
 
     Each of one or two threads takes the bitwise "or" of its share as 64-bit words. A call
     returns the milliseconds of the faster number of threads. Mapping the file and starting
@@ -225,7 +225,7 @@ def streaming(path: Path) -> Iterator[Callable[[], float]]:
 _SIZES = (10_000, 100_000, 1_000_000)
 _LIMIT = 100
 _THREADS = 2
-"""Of an exact search. An approximate one is one thread's work."""
+"""Threads of an exact search; an approximate one uses one."""
 _SHARES = (1.0, 0.5, 0.1, 0.01)
 _QUERIES = 200
 _EXACT_QUERIES = 20
@@ -237,7 +237,7 @@ _ANN_P99 = "approximate, top 100 of 1,000,000: p99, ms"
 _RECALL = "approximate, top 100 of 1,000,000: recall"
 
 
-def run(context: Context) -> TaskResult:
+def run(context: ServeContext) -> TaskResult:
     """Grow vectors from an encoder's embeddings, build searches, time and check them."""
     model = make_model("lite0", context.work, context.catalog, context.console)
     real = map_tensors(model.workspace.export / "index" / "vectors.safetensors")["embeddings"]
@@ -284,7 +284,7 @@ def run(context: Context) -> TaskResult:
 
 
 def _exact(made: Made, queries: FloatArray, rounds: int) -> tuple[list[float], str]:
-    """The ratio of each round; every answer is compared with that of float32."""
+    """Return the ratio of each round and a note; check every answer against float32."""
     search = _opened(made)
     ask = partial(search.exact, threads=_THREADS)
     allowed = np.ones(len(made.matrix), dtype=np.bool_)
@@ -292,7 +292,7 @@ def _exact(made: Made, queries: FloatArray, rounds: int) -> tuple[list[float], s
     ratios, times, limits = [], [], []
     with streaming(codes_path(made)) as read:
         for _ in range(rounds):
-            # In turn, so that both meet the same of whatever else uses the memory.
+            # In turns, so that other use of the memory disturbs both alike.
             found = timed(ask, queries, allowed, _LIMIT, before=read)
             _require_equal(made.matrix, queries, found, true)
             limits.append(float(np.median(found.before)))
@@ -311,13 +311,13 @@ def _require_equal(
     matrix: FloatArray, queries: FloatArray, found: Timed, true: list[IntArray]
 ) -> None:
     for query, answer, rows in zip(queries, found.answers, true, strict=True):
-        # By score: rows that are equally near may stand for each other.
+        # By score: equally near rows are interchangeable.
         given, best = (np.sort(matrix[which] @ query) for which in (answer, rows))
         np.testing.assert_allclose(given, best, atol=1e-6, rtol=0)
 
 
 def _ann(made: Made, queries: FloatArray, share: float) -> tuple[Timed, float]:
-    """Times and recall where ``share`` of the products pass a filter."""
+    """Return times and recall if ``share`` of the products pass a filter."""
     search = _opened(made)
     rng = np.random.default_rng(_SEED)
     allowed = rng.random(len(made.matrix)) < share

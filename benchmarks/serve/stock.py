@@ -1,4 +1,4 @@
-"""TorchServe as it comes: its own handlers, its own settings, its own start."""
+"""Stock TorchServe as a contender: its own handler, settings and start."""
 
 import json
 import os
@@ -21,8 +21,6 @@ from benchmarks.serve.contender import JPEG, Endpoint, as_is, running
 from newshelf.server.ports import HOST, Ports, free_ports
 from newshelf.server.torchserve import find_java
 
-__all__ = ["Stock", "write_mar"]
-
 _CLASSES = 1000
 _NAME = "classifier"
 
@@ -31,18 +29,17 @@ _NAME = "classifier"
 class Stock:
     """The handler ``image_classifier`` on a TorchScript file.
 
-    Ports and tokens aside, every setting is TorchServe's default, but for those in ``config`` and
-    ``threads``.
+    All settings except ports, tokens, ``config`` and ``threads`` are TorchServe's defaults.
     """
 
     python: Path
     classifier: Path
     work: Path
     config: Mapping[str, int] = field(default_factory=dict)
-    """Of ``model-config.yaml``: minWorkers, batchSize and their like."""
+    """Keys of ``model-config.yaml``, such as minWorkers and batchSize."""
     threads: int | None = None
-    """Of torch, in each worker, by ``OMP_NUM_THREADS``, as TorchServe's guide to CPUs asks for;
-    None leaves torch as many as there are cores."""
+    """Threads of torch in each worker, by ``OMP_NUM_THREADS``, as TorchServe's guide to CPUs
+    advises; None for torch's default, one per core."""
 
     @property
     def name(self) -> str:
@@ -113,14 +110,14 @@ def _properties(ports: Ports, store: Path) -> str:
 def write_mar(
     store: Path, name: str, *, handler: str, model: Path | None, config: Mapping[str, int]
 ) -> Path:
-    """Pack an archive with TorchServe's own tool.
+    """Pack an archive with TorchServe's own tool, and return its path.
 
     Args:
-        store: the folder that it goes to.
+        store: the folder of the archive.
         name: of the model.
-        handler: one of TorchServe's own by its name, or a file.
-        model: the serialized file, if the handler wants one.
-        config: of ``model-config.yaml``.
+        handler: the name of one of TorchServe's own, or a file.
+        model: the serialized file, if the handler needs one.
+        config: keys of ``model-config.yaml``.
 
     Raises:
         BenchmarkError: the tool failed.
@@ -146,7 +143,7 @@ def write_mar(
 
 
 def _probabilities(answer: bytes) -> NDArray[np.float32]:
-    """``{class: probability}`` of the best five → ``(1000,)``, 0 elsewhere."""
+    """Return ``(1000,)`` probabilities from ``{class: probability}`` of the best five."""
     row = np.zeros(_CLASSES, dtype=np.float32)
     for name, value in json.loads(answer).items():
         row[int(name)] = value
@@ -154,8 +151,8 @@ def _probabilities(answer: bytes) -> NDArray[np.float32]:
 
 
 def _expected(classifier: Path, pictures: Sequence[Path]) -> NDArray[np.float32]:
-    """What the stock handler must answer, computed without it."""
-    look: Callable[[Image.Image], torch.Tensor] = transforms.Compose(
+    """Return the right answers, computed without the handler."""
+    transform: Callable[[Image.Image], torch.Tensor] = transforms.Compose(
         [
             transforms.Resize(256),
             transforms.CenterCrop(224),
@@ -165,7 +162,7 @@ def _expected(classifier: Path, pictures: Sequence[Path]) -> NDArray[np.float32]
     )
     model = torch.jit.load(str(classifier))
     with torch.inference_mode():
-        pixels = torch.stack([look(Image.open(path)) for path in pictures])
+        pixels = torch.stack([transform(Image.open(path)) for path in pictures])
         best = model(pixels).softmax(dim=1).topk(5, dim=1)
     rows = np.zeros((len(pictures), _CLASSES), dtype=np.float32)
     np.put_along_axis(rows, best.indices.numpy(), best.values.numpy(), axis=1)

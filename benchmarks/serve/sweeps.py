@@ -5,54 +5,52 @@ from dataclasses import replace
 from statistics import median
 
 from benchmarks.results import Row, TaskResult
-from benchmarks.serve.command import Context
+from benchmarks.serve.command import ServeContext
 from benchmarks.serve.contender import Contender
-from benchmarks.serve.encoder import CLIENTS, LITE0, loop_turn, newshelf_plan, peers_of
+from benchmarks.serve.encoder import CLIENTS, LAYOUT, loop_turn, peers_of, picture_load
 from benchmarks.serve.inprocess import Loop
 from benchmarks.serve.models import MODELS, SMALL, make_model
-from benchmarks.serve.rounds import Measured, details, run_rounds, server_turn
+from benchmarks.serve.rounds import Measured, details, run_rounds, run_servers, server_turn
 from benchmarks.serve.torchserve import Layout, newshelf_encoder, unpacked
 from newshelf.report.plots import Line, draw_lines
 
 CLIENT_COUNTS = (1, 2, 4, 8, 16, 32, 64)
 _ONE_WORKER = Layout(workers=1, threads=2, batch_size=8, decode_threads=2)
-"""The settings as they come, on two cores: what few clients send together is one batch, which
-one worker computes on all cores, while two would leave one of them idle."""
+"""The default settings on two cores: one worker computes the batch of a few clients on all cores;
+with two, one would be idle."""
 _ONE_WORKER_NAME = "Newshelf, one worker"
 _PANELS = {"requests/s": "per_second", "p50, ms": "p50_ms", "p99, ms": "p99_ms"}
 
 
 def _leaders(found: Mapping[str, Measured], ours: Sequence[str]) -> list[str]:
-    """For each number of clients, who answers most requests, and by how much."""
+    """Return a note per number of clients: who answers most requests, and the ratio."""
 
     def fastest(names: Iterable[str], clients: int) -> tuple[float, str]:
         return max((median(found[name].values(clients)), name) for name in names)
 
-    said = []
+    notes = []
     for clients in CLIENT_COUNTS:
         own, layout = fastest(ours, clients)
         theirs, peer = fastest(found.keys() - set(ours), clients)
         leader = f"**{peer} leads**" if theirs > own else f"{layout} leads"
-        said.append(
+        notes.append(
             f"{clients} clients: {leader}; {layout} {own:.0f}/s is {own / theirs:.2f} times "
             f"{peer}'s {theirs:.0f}/s."
         )
-    return said
+    return notes
 
 
-def run_clients(context: Context) -> TaskResult:
+def run_clients(context: ServeContext) -> TaskResult:
     """Load each server with each number of clients."""
     model = make_model("lite0", context.work, context.catalog, context.console)
-    layout = LITE0.layout
-    ours = newshelf_encoder(model, layout, context.work)
-    plan = newshelf_plan(model, SMALL, CLIENT_COUNTS, context)
+    ours = newshelf_encoder(model, LAYOUT, context.work)
+    plan = picture_load(model, SMALL, CLIENT_COUNTS, context)
     servers: list[Contender] = [
         ours,
         newshelf_encoder(model, _ONE_WORKER, context.work, _ONE_WORKER_NAME),
-        *peers_of(LITE0, model, unpacked(ours.archive), context),
+        *peers_of(model, unpacked(ours.archive), context),
     ]
-    turns = [server_turn(server, plan) for server in servers]
-    found = run_rounds(turns, context.rounds, context.console)
+    found = run_servers(servers, plan, context.rounds, context.console)
     panels = {
         title: {
             name: Line(
@@ -84,17 +82,15 @@ _CACHED = "32 clients, requests/s"
 _ON, _OFF = "with the cache", "without"
 
 
-def run_cache(context: Context) -> TaskResult:
-    """The same few pictures, with the cache and without."""
+def run_cache(context: ServeContext) -> TaskResult:
+    """Load the encoder with the same few pictures, with the cache and without."""
     model = make_model("lite0", context.work, context.catalog, context.console)
-    plan = newshelf_plan(model, SMALL, (CLIENTS, 1), context)
-    off = LITE0.layout
+    plan = picture_load(model, SMALL, (CLIENTS, 1), context)
     servers = [
-        newshelf_encoder(model, replace(off, cache_bytes=64_000_000), context.work, _ON),
-        newshelf_encoder(model, off, context.work, _OFF),
+        newshelf_encoder(model, replace(LAYOUT, cache_bytes=64_000_000), context.work, _ON),
+        newshelf_encoder(model, LAYOUT, context.work, _OFF),
     ]
-    turns = [server_turn(server, plan) for server in servers]
-    found = run_rounds(turns, context.rounds, context.console)
+    found = run_servers(servers, plan, context.rounds, context.console)
     return TaskResult(
         task="cache",
         title="Repeated pictures",
@@ -114,13 +110,13 @@ def run_cache(context: Context) -> TaskResult:
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 
 
-def run_batches(context: Context) -> TaskResult:
-    """Each model with each batch size."""
+def run_batches(context: ServeContext) -> TaskResult:
+    """Load each model with each batch size."""
     rows: list[Row] = []
     panels: dict[str, dict[str, Line]] = {}
     for name in MODELS:
         model = make_model(name, context.work, context.catalog, context.console)
-        plan = newshelf_plan(model, SMALL, (CLIENTS,), context)
+        plan = picture_load(model, SMALL, (CLIENTS,), context)
         turns = []
         for size in BATCH_SIZES:
             served = newshelf_encoder(model, Layout(2, 1, size), context.work, f"served, {size}")
@@ -169,13 +165,12 @@ LAYOUTS = tuple(
 )
 
 
-def run_layouts(context: Context) -> TaskResult:
-    """Load the Lite0 encoder with each layout."""
+def run_layouts(context: ServeContext) -> TaskResult:
+    """Load the encoder with each layout."""
     model = make_model("lite0", context.work, context.catalog, context.console)
-    plan = newshelf_plan(model, SMALL, (CLIENTS, 1), context)
+    plan = picture_load(model, SMALL, (CLIENTS, 1), context)
     servers = [newshelf_encoder(model, one, context.work, one.words()) for one in LAYOUTS]
-    turns = [server_turn(server, plan) for server in servers]
-    found = run_rounds(turns, context.rounds, context.console)
+    found = run_servers(servers, plan, context.rounds, context.console)
     measures = ((f"{CLIENTS} clients, requests/s", CLIENTS, "per_second"), _ALONE)
     return TaskResult(
         task="layouts",

@@ -1,4 +1,4 @@
-"""Newshelf's own server as a contender, with any layout and any of TorchServe's settings."""
+"""Newshelf's server as a contender, with any layout and settings of TorchServe."""
 
 import json
 import os
@@ -26,17 +26,8 @@ from newshelf.server.process import is_running
 from newshelf.server.properties import archives, read_properties
 from newshelf.server.state import ServerState, read_keys
 from newshelf.server.torchserve import ServerPlan, start
+from newshelf.serving.runtimes.base import Kind, Precision
 from newshelf.serving.settings import MODEL_CONFIG
-
-__all__ = [
-    "Layout",
-    "Newshelf",
-    "newshelf_encoder",
-    "serve_archives",
-    "served_by",
-    "unpacked",
-    "write_archives",
-]
 
 _BUILDER = "benchmarks.serve.build_models"
 _START_S = 60.0
@@ -52,34 +43,34 @@ class Layout:
     delay_ms: int = 1
     decode_threads: int = 1
     queue_size: int = 256
-    """Longer than the clients are many: none of them is turned away."""
+    """More than there are clients, so that none is rejected."""
     cache_bytes: int = 0
-    """Of embeddings, per worker."""
+    """Cache of embeddings, per worker."""
     archive: Mapping[str, object] = field(default_factory=dict)
     """Other keys of the section ``archive``: runtime and precision."""
 
     def words(self) -> str:
-        """For a table."""
-        said = [
+        """Return the layout in words."""
+        words = [
             f"{self.workers} × {self.threads} threads",
             f"batch ≤ {self.batch_size}, wait ≤ {self.delay_ms} ms",
             *(f"{key} {value}" for key, value in self.archive.items()),
         ]
         if self.decode_threads > 1:
-            said.append(f"{self.decode_threads} decode")
+            words.append(f"{self.decode_threads} decode")
         if self.cache_bytes:
-            said.append(f"cache of {self.cache_bytes / 1e6:.0f} MB")
-        return ", ".join(said)
+            words.append(f"cache of {self.cache_bytes / 1e6:.0f} MB")
+        return ", ".join(words)
 
     def slug(self) -> str:
-        """A folder's name."""
+        """Return a name for a folder."""
         return re.sub(r"[^a-z0-9]+", "-", self.words().lower()).strip("-")
 
     def settings(self, base: Settings, model: str) -> Settings:
-        """``base`` with this layout for ``model``.
+        """Return ``base`` with this layout for ``model``.
 
         Raises:
-            pydantic.ValidationError: a further key that there is not.
+            pydantic.ValidationError: an unknown key in ``archive``.
         """
         table = base.model_dump(mode="json")
         table["archive"] |= self.archive
@@ -96,7 +87,7 @@ class Layout:
 
 
 def write_archives(model: Model, layout: Layout, name: str = "encoder") -> dict[str, Path]:
-    """The archives with ``layout`` for the model ``name``, written anew.
+    """Write the archives with ``layout`` for the model ``name``, and return their paths.
 
     Raises:
         BenchmarkError: they cannot be written.
@@ -117,22 +108,22 @@ def write_archives(model: Model, layout: Layout, name: str = "encoder") -> dict[
 
 
 def unpacked(mar: Path) -> Path:
-    """An archive's contents beside its store, as TorchServe unpacks them."""
+    """Unpack an archive next to its store, as TorchServe does, and return the folder."""
     folder = mar.parents[1] / "unpacked" / mar.parent.name / mar.stem
     with directory_aside(folder) as aside, zipfile.ZipFile(mar) as file:
         file.extractall(aside)
     return folder
 
 
-def served_by(folder: Path) -> tuple[str, str]:
-    """Runtime and precision of an unpacked archive."""
+def served_by(folder: Path) -> tuple[Kind, Precision]:
+    """Return runtime and precision of an unpacked archive."""
     text = (folder / MODEL_CONFIG).read_text(encoding="utf-8")
     serving = yaml.safe_load(text)["serving"]
     return serving["runtime"], serving["precision"]
 
 
 def variant_root(folder: Path, properties: Mapping[str, str]) -> Path:
-    """A folder like the repository's for TorchServe, with some of its settings changed."""
+    """Return a folder that TorchServe can use as the repository, with changed settings."""
     folder.mkdir(parents=True, exist_ok=True)
     table = {**read_properties(ROOT / "config.properties"), **properties}
     lines = [f"{key}={value}\n" for key, value in table.items()]
@@ -147,15 +138,15 @@ def variant_root(folder: Path, properties: Mapping[str, str]) -> Path:
 def serve_archives(
     models: Mapping[str, Path], folder: Path, properties: Mapping[str, str] | None = None
 ) -> Iterator[ServerState]:
-    """TorchServe with these archives, all of one folder; not ready yet.
+    """Start TorchServe with archives of one folder; it need not be ready yet.
 
     Args:
         models: the archive of each model.
         folder: TorchServe's working directory.
-        properties: settings other than those of ``config.properties``.
+        properties: changes to ``config.properties``.
 
     Raises:
-        BenchmarkError: it writes no keys.
+        BenchmarkError: it did not write its keys.
     """
     root = variant_root(folder / "root", properties) if properties else ROOT
     store = next(iter(models.values())).parent
@@ -174,7 +165,7 @@ def serve_archives(
 
 @dataclass(frozen=True)
 class Newshelf:
-    """The encoder, as ``./run serve`` serves it, with a layout; made by ``newshelf_encoder``."""
+    """The encoder as ``./run serve`` serves it; created by ``newshelf_encoder``."""
 
     name: str
     archive: Path
@@ -206,14 +197,14 @@ def newshelf_encoder(
     name: str = "Newshelf",
     properties: Mapping[str, str] | None = None,
 ) -> Newshelf:
-    """Write the archive with ``layout``, now and not within a turn.
+    """Write the archive with ``layout`` now, not within a turn, and return the contender.
 
     Args:
-        model: what is served.
-        layout: how.
-        work: the benchmark's own folder.
+        model: the exported model.
+        layout: workers, threads and batching.
+        work: the benchmark's folder.
         name: in tables.
-        properties: settings of TorchServe other than those of ``config.properties``.
+        properties: changes to ``config.properties``.
     """
     mar = write_archives(model, layout)["encoder"]
     words = f"{layout.words()}, {' '.join(served_by(unpacked(mar)))}"

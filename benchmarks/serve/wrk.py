@@ -1,7 +1,7 @@
-"""One load of wrk, a client in C, on a server: how many answers, and how late.
+"""Closed-loop load by wrk, a client in C.
 
-The requests go round and round, each client sends its next one when the last is answered.
-A load with a single answer that is not whole and right is no result.
+The requests repeat in turn; each client sends its next one after the last answer. A load with a
+single wrong or incomplete answer has no result.
 """
 
 import json
@@ -15,18 +15,16 @@ from pathlib import Path
 
 from benchmarks.results import BenchmarkError
 
-__all__ = ["Load", "Request", "load", "parse_wrk", "require_wrk"]
-
 _SCRIPT = Path(__file__).with_name("wrk.lua")
 _SLACK_S = 60.0
 _TIMEOUT_S = 30
-"""Of one answer; wrk's own is 2 s, which a queue of slow answers passes."""
+"""Timeout of one answer; wrk's default of 2 s is too short for a queue of slow answers."""
 _FAILURES = ("connect", "read", "write", "timeout", "other_status", "short")
 
 
 @dataclass(frozen=True)
 class Request:
-    """One request, its body in a file."""
+    """One request with its body in a file."""
 
     path: str
     """Path of the URL."""
@@ -35,10 +33,10 @@ class Request:
     method: str = "POST"
 
     def line(self) -> str:
-        """As ``wrk.lua`` reads it.
+        """Return the line that ``wrk.lua`` reads.
 
         Raises:
-            BenchmarkError: a tab or a line's end in it, which would split it.
+            BenchmarkError: it contains a tab or a line's end, which would split it.
         """
         parts = [self.method, self.path, str(self.body)]
         parts += [f"{name}: {value}" for name, value in self.headers.items()]
@@ -49,7 +47,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Load:
-    """What one load found. Milliseconds are those of the client, from sending to the answer."""
+    """Result of one load. Latencies are the client's, from sending to the whole answer."""
 
     clients: int
     requests: int
@@ -59,12 +57,11 @@ class Load:
     p99_ms: float
     max_ms: float
     cpu_us: Mapping[str, float] = field(default_factory=dict)
-    """Microseconds of a core that the server's processes took per request, by program; empty
-    where there was no server."""
+    """CPU time of the server's processes per request in µs, by program; empty without a server."""
 
 
 def require_wrk() -> str:
-    """The path of wrk.
+    """Return the path of wrk.
 
     Raises:
         BenchmarkError: it is not installed.
@@ -87,7 +84,7 @@ def load(
     least_bytes: int = 1,
     pause_ms: float = 0.0,
 ) -> Load:
-    """Send ``requests`` in turn from ``clients`` connections for ``seconds``.
+    """Send ``requests`` in turn from ``clients`` connections for ``seconds``; return the result.
 
     Args:
         url: scheme, host and port.
@@ -120,10 +117,10 @@ def load(
 
 
 def parse_wrk(output: str, clients: int) -> Load:
-    """Read the line that ``wrk.lua`` printed.
+    """Parse the line printed by ``wrk.lua``.
 
     Raises:
-        BenchmarkError: there is none, no request was answered, or one was answered wrongly.
+        BenchmarkError: it is missing, no request was answered, or one was answered wrongly.
     """
     lines = [line for line in output.splitlines() if line.startswith("{")]
     if not lines:
@@ -132,7 +129,7 @@ def parse_wrk(output: str, clients: int) -> Load:
     failed = {name: found[name] for name in _FAILURES if found[name]}
     if failed or not found["requests"]:
         named = ", ".join(f"{name} {count}" for name, count in failed.items()) or "no answer"
-        raise BenchmarkError(f"of {found['requests']} answers some are not right: {named}")
+        raise BenchmarkError(f"of {found['requests']} answers some are wrong: {named}")
     return Load(
         clients=clients,
         requests=found["requests"],

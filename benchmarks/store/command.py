@@ -24,7 +24,7 @@ standard deviation."""
 
 
 @dataclass(frozen=True)
-class Context:
+class StoreContext:
     """Argument of every task."""
 
     work: Path
@@ -70,7 +70,7 @@ def run(
     return run_suite(
         suite,
         tasks,
-        Context(suite.work(), rounds, seconds, per_second, busy_us, console),
+        StoreContext(suite.work(), rounds, seconds, per_second, busy_us, console),
         report=report,
         command=suite.command(only, report, **options),
         seeds=range(1, rounds + 1),

@@ -19,14 +19,12 @@ from newshelf.store.records import ExposedItem, Exposure, Outcome
 from newshelf.store.store import EventStore
 from newshelf.store.write import WriteBatch
 
-__all__ = ["Plan", "Result", "made_answer"]
-
 _ITEMS = 10
 _UNITS, _PRODUCTS = 100_000, 20_000
 
 
 @dataclass(frozen=True)
-class Plan:
+class GatewayLoad:
     """What one gateway stores."""
 
     url: str | None
@@ -42,7 +40,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Result:
+class Waits:
     """What was measured."""
 
     waits_ms: list[float]
@@ -61,7 +59,7 @@ class _Nothing:
         return ["stored" for _ in writes.feedback]
 
 
-async def _run(plan: Plan) -> Result:
+async def _run(plan: GatewayLoad) -> Waits:
     store = None if plan.url is None else EventStore.open(plan.url)
     group = GroupCommit(_Nothing()) if store is None else GroupCommit(store, lanes=store.lanes())
     chance = random.Random(plan.seed)  # noqa: S311 - reproducible, nothing is secret
@@ -77,8 +75,8 @@ async def _run(plan: Plan) -> Result:
 
 
 async def _arrive(
-    group: GroupCommit, answers: list[Exposure], plan: Plan, chance: random.Random
-) -> Result:
+    group: GroupCommit, answers: list[Exposure], plan: GatewayLoad, chance: random.Random
+) -> Waits:
     """Send each when it is due, however many still wait."""
     waits_ms: list[float] = []
     failed = 0
@@ -103,7 +101,7 @@ async def _arrive(
             _compute(plan.busy_us)
             tasks.create_task(store(answer))
     measured_s = time.perf_counter() - began
-    return Result(waits_ms, failed, measured_s, time.process_time() - cpu)
+    return Waits(waits_ms, failed, measured_s, time.process_time() - cpu)
 
 
 def _compute(busy_us: float) -> None:
@@ -138,4 +136,4 @@ def made_answer(chance: random.Random) -> Exposure:
 
 
 if __name__ == "__main__":
-    json.dump(asdict(uvloop.run(_run(Plan(**json.load(sys.stdin))))), sys.stdout)
+    json.dump(asdict(uvloop.run(_run(GatewayLoad(**json.load(sys.stdin))))), sys.stdout)

@@ -7,14 +7,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from benchmarks.results import Goal, Row, TaskResult
-from benchmarks.store.command import Context
+from benchmarks.store.command import StoreContext
 from benchmarks.store.gateway import made_answer
 from benchmarks.store.postgres import Postgres
 from newshelf.store.records import Exposure, Feedback
 from newshelf.store.store import EventStore
 from newshelf.store.write import WriteBatch
-
-__all__ = ["run"]
 
 _ANSWERS, _GROUP = 200_000, 2_000
 _CLICKED = 0.1
@@ -23,7 +21,7 @@ _GOAL_S = 6.0
 _MEASURE = f"one look at {_ANSWERS:,} answers, s"
 
 
-def run(context: Context) -> TaskResult:
+def run(context: StoreContext) -> TaskResult:
     """Fill each database, and sum it up as often as there are rounds."""
     rows = []
     with tempfile.TemporaryDirectory(dir=context.work) as folder:
@@ -45,7 +43,7 @@ def run(context: Context) -> TaskResult:
     )
 
 
-def _look(name: str, url: str, context: Context) -> Row:
+def _look(name: str, url: str, context: StoreContext) -> Row:
     began = datetime.now(UTC)
     seconds = []
     with EventStore.open(url) as store:

@@ -17,8 +17,8 @@ import numpy as np
 from benchmarks.report import markdown_table
 from benchmarks.results import Goal, Row, TaskResult
 from benchmarks.serve.cpu import Others
-from benchmarks.store.command import Context
-from benchmarks.store.gateway import Plan, Result
+from benchmarks.store.command import StoreContext
+from benchmarks.store.gateway import GatewayLoad, Waits
 from benchmarks.store.postgres import Postgres
 from newshelf.errors import SetupError
 from newshelf.pipeline.workspace import ROOT
@@ -57,7 +57,7 @@ class _Contender:
 class _Turn:
     """One load of one contender."""
 
-    results: list[Result]
+    results: list[Waits]
     """One per gateway."""
     others: float
     """What other work took of the cores."""
@@ -81,7 +81,7 @@ class _Turn:
         return float(np.percentile(waits, percent))
 
 
-def run(context: Context) -> TaskResult:
+def run(context: StoreContext) -> TaskResult:
     """Each database in turn, and the same without one."""
     contenders = _contenders()
     turns: dict[str, list[_Turn]] = {one.name: [] for one in contenders}
@@ -150,13 +150,13 @@ def _postgres(settings: tuple[str, ...]) -> Callable[[Path], AbstractContextMana
     return database
 
 
-def _measure(contender: _Contender, context: Context, number: int) -> _Turn:
+def _measure(contender: _Contender, context: StoreContext, number: int) -> _Turn:
     with (
         tempfile.TemporaryDirectory(dir=context.work) as folder,
         contender.database(Path(folder)) as url,
     ):
         plans = [
-            Plan(
+            GatewayLoad(
                 url=url,
                 per_second=context.per_second / contender.gateways,
                 seconds=context.seconds,
@@ -172,7 +172,7 @@ def _measure(contender: _Contender, context: Context, number: int) -> _Turn:
         return _Turn(found, others.share())
 
 
-def _start(plan: Plan) -> "subprocess.Popen[str]":
+def _start(plan: GatewayLoad) -> "subprocess.Popen[str]":
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "benchmarks.store.gateway"],
         stdin=subprocess.PIPE,
@@ -188,11 +188,11 @@ def _start(plan: Plan) -> "subprocess.Popen[str]":
     return process
 
 
-def _result(process: "subprocess.Popen[str]", name: str) -> Result:
+def _result(process: "subprocess.Popen[str]", name: str) -> Waits:
     output, _ = process.communicate()
     if process.returncode != 0:
         raise SetupError(f"{name}: the gateway failed; the lines above say why")
-    return Result(**json.loads(output))
+    return Waits(**json.loads(output))
 
 
 def _rows(

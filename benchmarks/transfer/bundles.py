@@ -6,14 +6,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from benchmarks.results import Goal, TaskResult
-from benchmarks.transfer.command import Context
+from benchmarks.transfer.command import TransferContext
 from benchmarks.transfer.ranking import Measure, Merged, embedded, merged, rankers, rows_of
 from newshelf.catalog.catalog import Catalog
 from newshelf.catalog.interactions import Interactions, read_interactions
 from newshelf.catalog.schema import category_levels
 from newshelf.evaluation.types import BoolArray, Case, IntArray, Split
-
-__all__ = ["MEASURE", "is_jewellery", "run", "splits_of"]
 
 _K = 10
 _TESTED = 0.3
@@ -31,7 +29,7 @@ def is_jewellery(product_type: str | None) -> bool:
     return any(_JEWELLERY.search(level) for level in category_levels(product_type)[1:])
 
 
-def run(context: Context) -> TaskResult:
+def run(context: TransferContext) -> TaskResult:
     """Hide the jewellery of some shoppers who bought both."""
     source = merged(context, "bundles")
     catalog = source.catalog

@@ -45,7 +45,7 @@ REVISIONS = {
 
 
 @dataclass(frozen=True)
-class Context:
+class TransferContext:
     """Argument of every task."""
 
     data: Path
@@ -136,7 +136,7 @@ def run(
     folder = _data(data)
     if kept_back is not None and not kept_back.is_dir():
         raise SettingsError(f"--kept-back {kept_back} is not a folder")
-    context = Context(
+    context = TransferContext(
         data=folder,
         kept_back=kept_back,
         work=_SUITE.work(),

@@ -18,8 +18,6 @@ from benchmarks.methods.ctr.train import XDeepFMSettings
 from benchmarks.methods.ctr.xdeepfm import XDeepFM
 from newshelf.errors import SettingsError
 
-__all__ = ["Found", "copy_weights", "peer_python", "run_peer"]
-
 _SCRIPT = Path(__file__).with_name("deepctr_peer.py")
 _REQUIREMENTS = Path(__file__).parents[1] / "requirements.txt"
 _VARIABLE = "NEWSHELF_PEERS"
@@ -27,7 +25,7 @@ _TIMEOUT_S = 1800
 
 
 @dataclass(frozen=True)
-class Found:
+class PeerResult:
     """What the peer answered."""
 
     probability: npt.NDArray[np.float64]
@@ -51,7 +49,7 @@ def run_peer(
     test: Impressions,
     settings: XDeepFMSettings,
     seed: int,
-) -> Found:
+) -> PeerResult:
     """Train DeepCTR-Torch's xDeepFM on the same rows with the same settings.
 
     Args:
@@ -109,7 +107,7 @@ def run_peer(
     return _read(found)
 
 
-def _read(path: Path) -> Found:
+def _read(path: Path) -> PeerResult:
     with np.load(path) as file:
         about: dict[str, Any] = json.loads(str(file["about"]))
         weights = {
@@ -117,7 +115,7 @@ def _read(path: Path) -> Found:
             for name in file.files
             if name.startswith("weight/")
         }
-        return Found(file["probability"], weights, about["versions"], about["seconds"])
+        return PeerResult(file["probability"], weights, about["versions"], about["seconds"])
 
 
 def copy_weights(weights: dict[str, npt.NDArray[np.float32]], model: XDeepFM) -> None:

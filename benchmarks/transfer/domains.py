@@ -14,8 +14,6 @@ from benchmarks.results import Row
 from newshelf.evaluation.illustrate import project
 from newshelf.report.plots import MUTED, new_figure, save
 
-__all__ = ["draw_domains", "draw_rows", "draw_table", "linear_probe", "method_name"]
-
 _BETTER, _MARKERS = "#d9622b", ("o", "x")
 _C = 10.0
 """Inverse strength of the probe's L2 penalty, on features of unit length."""

@@ -22,7 +22,7 @@ from benchmarks.methods.meta.learners import (
 from benchmarks.methods.meta.maml import EpisodeMaml, MamlLearner, classification_maml
 from benchmarks.methods.meta.whitening import fit_whitening
 from benchmarks.results import Goal, Row, TaskResult
-from benchmarks.transfer.command import Context
+from benchmarks.transfer.command import TransferContext
 from newshelf.catalog.catalog import Catalog
 from newshelf.catalog.schema import category_levels
 from newshelf.config import ImageTowerSettings
@@ -278,7 +278,7 @@ _DRAWN = (
 _TEST, _VALIDATION = 20, 12
 
 
-def run(context: Context) -> TaskResult:
+def run(context: TransferContext) -> TaskResult:
     """Accuracy of each method over shots, on types held out."""
     catalog = context.catalog("fashion")
     table = context.backbone(catalog).table
@@ -385,7 +385,7 @@ def _notes(
     ]
 
 
-def _inner(context: Context, catalog: Catalog, labels: Tensor) -> tuple[Tensor, Tensor]:
+def _inner(context: TransferContext, catalog: Catalog, labels: Tensor) -> tuple[Tensor, Tensor]:
     """At most ``_MAX_ROWS`` rows of each type, ``(R,)``, and inner stages' features of them."""
     classes = range(int(labels.max()) + 1)
     wanted = torch.cat([torch.nonzero(labels == at).flatten()[:_MAX_ROWS] for at in classes])

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from benchmarks.results import Row, TaskResult
 from benchmarks.transfer import bundles, home
-from benchmarks.transfer.command import Context
+from benchmarks.transfer.command import TransferContext
 from benchmarks.transfer.ranking import Measure, by_fusion, merged, rows_of
 from newshelf.catalog.catalog import Catalog
 from newshelf.catalog.interactions import basket_interactions
@@ -39,7 +39,7 @@ with half of the products, drawn by the seed, without picture or text. No room i
 *Features side by side* is each tower's vector at unit length, zeros where absent."""
 
 
-def run(context: Context) -> TaskResult:
+def run(context: TransferContext) -> TaskResult:
     """Three kinds, with and without modality dropout, beside features side by side."""
     catalog = context.catalog("home")
     backbone = context.backbone(catalog)
@@ -85,7 +85,7 @@ def run(context: Context) -> TaskResult:
 
 
 def _tuned(
-    context: Context,
+    context: TransferContext,
     catalog: Catalog,
     backbone: Backbone,
     kind: FusionKind,
@@ -165,7 +165,7 @@ def _recall(vectors: Tensor, rooms: list[np.ndarray[tuple[int], np.dtype[np.int6
     return hits / max(1, asked)
 
 
-def run_ranking(context: Context) -> TaskResult:
+def run_ranking(context: TransferContext) -> TaskResult:
     """Train newshelf with each kind on both data sets."""
     rooms, shoppers = merged(context, "home"), merged(context, "bundles")
     home_splits = home.splits_of(rooms, context.seeds)
@@ -187,7 +187,7 @@ def run_ranking(context: Context) -> TaskResult:
 
 
 def _ranking_rows(
-    context: Context,
+    context: TransferContext,
     catalog: Catalog,
     measures: Sequence[Measure],
     splits: Mapping[str, Sequence[Split]],

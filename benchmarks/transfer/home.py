@@ -7,12 +7,10 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.results import Goal, TaskResult
-from benchmarks.transfer.command import Context
+from benchmarks.transfer.command import TransferContext
 from benchmarks.transfer.ranking import Measure, Merged, embedded, merged, rankers, rows_of
 from newshelf.catalog.interactions import Interactions, basket_interactions
 from newshelf.evaluation.types import BoolArray, Case, IntArray, Split
-
-__all__ = ["MEASURES", "run", "splits_of"]
 
 _K = 10
 _KEPT_BACK = 0.2
@@ -40,7 +38,7 @@ MEASURES = (
 )
 
 
-def run(context: Context) -> TaskResult:
+def run(context: TransferContext) -> TaskResult:
     """Leave each item of a kept-back room out once."""
     source = merged(context, "home")
     rooms = _rooms(source)

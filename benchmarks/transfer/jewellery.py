@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from benchmarks.results import Goal, Row, TaskResult
-from benchmarks.transfer.command import Context
+from benchmarks.transfer.command import TransferContext
 from newshelf.catalog.catalog import Catalog
 from newshelf.catalog.schema import category_levels
 from newshelf.config import ImageTowerSettings
@@ -55,7 +55,7 @@ _RELATIVES = "Jewellery"
 _SEED = 0
 
 
-def source_tower(context: Context, spec: ImageInput, tower: ImageTower) -> ImageTower:
+def source_tower(context: TransferContext, spec: ImageInput, tower: ImageTower) -> ImageTower:
     """A copy of ``tower``, tuned on fashion; kept under ``context.work`` by its settings."""
     chosen = [SOURCE.model_dump(mode="json"), _RICH, _PER_TYPE, _PER_RELATIVE, _SEED]
     key = hashlib.sha256(json.dumps([spec.architecture, *chosen]).encode()).hexdigest()[:16]
@@ -203,7 +203,7 @@ class _Choice:
     said: str
 
 
-def run(context: Context) -> TaskResult:
+def run(context: TransferContext) -> TaskResult:
     """Every way of learning five kinds of jewellery from pictures."""
     spec, tower = load_image_tower(ImageTowerSettings())
     shelf, choice = _shelf(context, spec, tower)
@@ -243,7 +243,7 @@ def run(context: Context) -> TaskResult:
     )
 
 
-def _shelf(context: Context, spec: ImageInput, tower: ImageTower) -> tuple[_Shelf, _Choice]:
+def _shelf(context: TransferContext, spec: ImageInput, tower: ImageTower) -> tuple[_Shelf, _Choice]:
     """Read everything once, and choose on the development pictures."""
     data, kept = context.catalog("jewellery"), context.kept_back_catalog("jewellery")
     catalogs = [data] if kept is None else [data, kept]
@@ -282,7 +282,11 @@ def _smaller(stages: StageSettings) -> StageSettings:
 
 
 def _choose(
-    context: Context, shelf: _Shelf, spec: ImageInput, tower: ImageTower, fashion: ImageTower
+    context: TransferContext,
+    shelf: _Shelf,
+    spec: ImageInput,
+    tower: ImageTower,
+    fashion: ImageTower,
 ) -> _Choice:
     """Learn from one half of the development pictures, and ask for the other."""
     rows = torch.nonzero(shelf.development).flatten()

@@ -23,7 +23,7 @@ from benchmarks.methods.meta.event_tasks import (
 )
 from benchmarks.methods.meta.maml import Maml, Predict
 from benchmarks.results import Goal, Row, TaskResult
-from benchmarks.transfer.command import Context
+from benchmarks.transfer.command import TransferContext
 from newshelf.catalog.catalog import Catalog
 from newshelf.errors import TrainingError
 from newshelf.evaluation.metrics import hits, ndcg, tie_order, top_items
@@ -274,7 +274,7 @@ _POPULAR = "popularity in the 20 events"
 _FEWER = f"steps to the general model's NDCG after {COMPARED}"
 
 
-def run(context: Context) -> TaskResult:
+def run(context: TransferContext) -> TaskResult:
     """Measure NDCG over the steps of adapting to categories never seen."""
     catalog = context.catalog("retail")
     embeddings = F.normalize(context.backbone(catalog).table.text, dim=1)
@@ -332,7 +332,7 @@ def _popularity(categories: Sequence[New]) -> float:
 
 
 def _measure(
-    world: World, seed: int, context: Context
+    world: World, seed: int, context: TransferContext
 ) -> tuple[dict[str, list[float]], dict[str, float]]:
     """NDCG over ``_STEPS`` by method, and the rates that were chosen."""
     run = Run(seed, context.console, quiet=True)

@@ -12,7 +12,7 @@ from benchmarks.methods.adapt.adapt import DEFAULT, METHODS, AdaptSettings, adap
 from benchmarks.methods.adapt.domains import Labelled, Unlabelled
 from benchmarks.methods.adapt.network import Projection
 from benchmarks.results import Goal, Row, TaskResult
-from benchmarks.transfer.command import Context
+from benchmarks.transfer.command import TransferContext
 from benchmarks.transfer.domains import (
     draw_domains,
     draw_rows,
@@ -26,8 +26,6 @@ from newshelf.nn.weights import load_image_tower
 from newshelf.training.picture_data import read_pictures
 from newshelf.training.run import Run
 from newshelf.training.tower_stages import View, view_features
-
-__all__ = ["run"]
 
 _DATA = "office-caltech10"
 _MEASURE = "accuracy, mean of the 12 pairs"
@@ -53,7 +51,7 @@ that the goal is judged by, on photographs that no seed of it tests. No label of
 pictures chose anything."""
 
 
-def run(context: Context) -> TaskResult:
+def run(context: TransferContext) -> TaskResult:
     """Every method on every pair."""
     catalog = context.catalog(_DATA)
     target = torch.tensor(pd.Categorical(catalog.items["product_type"]).codes.copy()).long()
@@ -133,7 +131,7 @@ def run(context: Context) -> TaskResult:
     )
 
 
-def _viewed(context: Context, catalog: Catalog, plain: Tensor) -> Tensor:
+def _viewed(context: TransferContext, catalog: Catalog, plain: Tensor) -> Tensor:
     """``(N, F)``: the directions of a picture's views, summed so that each size counts alike."""
     spec, tower = load_image_tower(context.settings.image or ImageTowerSettings())
     pictures = read_pictures(catalog, range(len(plain)), spec.size, context.console)

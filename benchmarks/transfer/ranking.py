@@ -10,7 +10,7 @@ import pandas as pd
 from torch import Tensor
 
 from benchmarks.results import Row
-from benchmarks.transfer.command import Context
+from benchmarks.transfer.command import TransferContext
 from newshelf.catalog.catalog import Catalog
 from newshelf.evaluation.baselines import default_baselines
 from newshelf.evaluation.evaluate import evaluate
@@ -37,7 +37,7 @@ class Merged:
     has_kept_back: bool
 
 
-def merged(context: Context, name: str) -> Merged:
+def merged(context: TransferContext, name: str) -> Merged:
     """``data/NAME``, and ``kept-back/NAME`` where there is one: its unknown items come last."""
     catalog = context.catalog(name)
     other = context.kept_back_catalog(name)
@@ -96,7 +96,7 @@ class ScorerRanker:
         return score_all(self.ranking.scorer, self.embeddings, histories)
 
 
-def embedded(context: Context, catalog: Catalog, seed: int) -> tuple[Tensor, FloatArray]:
+def embedded(context: TransferContext, catalog: Catalog, seed: int) -> tuple[Tensor, FloatArray]:
     """Fine-tuned embeddings ``(N, 512)``, as ``train`` makes them, and the frozen features.
 
     Neither looks at events or baskets.
@@ -122,7 +122,7 @@ def embedded(context: Context, catalog: Catalog, seed: int) -> tuple[Tensor, Flo
 
 
 def rankers(
-    context: Context,
+    context: TransferContext,
     catalog: Catalog,
     split: Split,
     embeddings: Tensor,
@@ -135,7 +135,7 @@ def rankers(
     return baselines, (ScorerRanker(ranking, embeddings), BlendRanker(ranking, embeddings))
 
 
-def by_fusion(context: Context, catalog: Catalog, split: Split, seed: int) -> list[Ranker]:
+def by_fusion(context: TransferContext, catalog: Catalog, split: Split, seed: int) -> list[Ranker]:
     """The whole ranking with each kind of fusion, named after it."""
     found: list[Ranker] = []
     for kind in get_args(FusionKind):
@@ -148,7 +148,7 @@ def by_fusion(context: Context, catalog: Catalog, split: Split, seed: int) -> li
     return found
 
 
-def _trained(context: Context, split: Split, embeddings: Tensor, seed: int) -> Ranking:
+def _trained(context: TransferContext, split: Split, embeddings: Tensor, seed: int) -> Ranking:
     return train_ranking(
         embeddings,
         split.train,

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from benchmarks.results import Goal, TaskResult
-from benchmarks.transfer.command import Context
+from benchmarks.transfer.command import TransferContext
 from benchmarks.transfer.ranking import Measure, Merged, embedded, merged, rankers, rows_of
 from newshelf.catalog.interactions import Interactions, read_interactions
 from newshelf.config import BlendSettings
@@ -92,7 +92,7 @@ _OTHER = (
 )
 
 
-def run(context: Context) -> TaskResult:
+def run(context: TransferContext) -> TaskResult:
     """Train before one moment, ask for the purchases after it."""
     source = merged(context, "retail")
     interactions = read_interactions(source.catalog)

@@ -11,7 +11,7 @@ from sklearn.linear_model import RidgeClassifier
 
 from benchmarks.methods.ctr.train import calibration_error
 from benchmarks.results import Row, TaskResult
-from benchmarks.transfer.command import Context
+from benchmarks.transfer.command import TransferContext
 from newshelf.attributes.build import catalog_texts
 from newshelf.attributes.facts import Texts
 from newshelf.attributes.learn import HeadReading, head_facts, learn_lexicon
@@ -44,7 +44,7 @@ class ChineseResult:
     """Test titles that are among the training titles, letter by letter."""
 
 
-def measure_chinese(context: Context) -> ChineseResult:
+def measure_chinese(context: TransferContext) -> ChineseResult:
     """Train on the training titles, with one tagger per seed, and score exact spans."""
     train, test = _titles(context)
     known = {tagged.title for tagged in train}
@@ -75,7 +75,7 @@ def measure_chinese(context: Context) -> ChineseResult:
     )
 
 
-def _titles(context: Context) -> tuple[list[TaggedTitle], list[TaggedTitle]]:
+def _titles(context: TransferContext) -> tuple[list[TaggedTitle], list[TaggedTitle]]:
     folder = context.data / "titles-zh"
     train, dev = (read_tagged(folder / f"{name}.jsonl") for name in ("train", "dev"))
     kept = sorted((context.kept_back / "titles-zh").glob("*.jsonl")) if context.kept_back else []
@@ -137,7 +137,7 @@ class _Task:
     """Expected calibration error of each method that gives confidences."""
 
 
-def measure_english(context: Context) -> list[Row]:
+def measure_english(context: TransferContext) -> list[Row]:
     """Learn words on one half of the products and read the titles of the other.
 
     The halves are drawn anew for each seed; with a kept-back part, that is read instead.
@@ -249,7 +249,7 @@ def _leaf(title: str, leaves: Mapping[str, str]) -> Values:
     return {leaves[max(found, key=len)]} if found else set()
 
 
-def _features(context: Context, catalog: Catalog) -> NDArray[np.float32]:
+def _features(context: TransferContext, catalog: Catalog) -> NDArray[np.float32]:
     table = context.backbone(catalog).table
     parts = [part.numpy() for part in (table.image, table.text)]
     unit = [part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-9) for part in parts]
@@ -320,7 +320,7 @@ def _rates(said: Sequence[Values], truth: Sequence[Values]) -> tuple[float, floa
     return precision, recall, 2 * right / max(found + wanted, 1)
 
 
-def run(context: Context) -> TaskResult:
+def run(context: TransferContext) -> TaskResult:
     """Measure both languages; draw the F1 of each kind of span."""
     chinese = measure_chinese(context)
     rows = [*chinese.rows, *measure_english(context), *_coverage(context)]
@@ -363,7 +363,7 @@ _NOTES = (
 )
 
 
-def _coverage(context: Context) -> list[Row]:
+def _coverage(context: TransferContext) -> list[Row]:
     """How many of the demo store's products have something known, by attribute."""
     texts = catalog_texts(context.catalog("demo-store"))
     lexicon = learn_lexicon(texts)

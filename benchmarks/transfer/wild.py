@@ -12,13 +12,11 @@ from torch import Tensor
 from benchmarks.methods.adapt.adapt import DEFAULT, METHODS, AdaptSettings, adapt
 from benchmarks.methods.adapt.domains import Labelled, Unlabelled
 from benchmarks.results import Goal, Row, TaskResult
-from benchmarks.transfer.command import Context
+from benchmarks.transfer.command import TransferContext
 from benchmarks.transfer.domains import draw_domains, draw_rows, linear_probe, method_name
 from newshelf.catalog.catalog import Catalog
 from newshelf.catalog.schema import category_levels
 from newshelf.training.run import Run
-
-__all__ = ["SOURCE_CLASSES", "TARGET_CLASSES", "run"]
 
 SOURCE_CLASSES: dict[str, tuple[str, ...]] = {
     "dress": ("Dresses",),
@@ -66,7 +64,7 @@ _LENGTHS = (15, 30, 60)
 """Epochs that are compared there."""
 
 
-def run(context: Context) -> TaskResult:
+def run(context: TransferContext) -> TaskResult:
     """Every method, between what the source alone and the target's own labels give."""
     studio, wild = context.catalog("fashion"), context.catalog("clothing-wild")
     ours, our_class = _shared(studio, SOURCE_CLASSES)
@@ -169,7 +167,7 @@ def _split(target: Tensor, rows: Tensor, share: float, seed: int) -> tuple[Tenso
 
 
 def _choose(
-    context: Context, source: Labelled, features: Tensor, target: Tensor
+    context: TransferContext, source: Labelled, features: Tensor, target: Tensor
 ) -> tuple[str, str]:
     """The best method on the development photographs, and what was compared there.
 

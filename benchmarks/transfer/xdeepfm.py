@@ -25,8 +25,8 @@ from benchmarks.methods.ctr.train import (
 )
 from benchmarks.methods.ctr.xdeepfm import XDeepFM, XDeepFMRanker
 from benchmarks.results import Goal, Row, TaskResult
-from benchmarks.transfer.command import Context
-from benchmarks.transfer.deepctr import Found, copy_weights, peer_python, run_peer
+from benchmarks.transfer.command import TransferContext
+from benchmarks.transfer.deepctr import PeerResult, copy_weights, peer_python, run_peer
 from newshelf.catalog.catalog import Catalog
 from newshelf.catalog.interactions import Interactions, from_events, latest
 from newshelf.errors import TrainingError
@@ -64,7 +64,7 @@ class Shop:
         )
 
 
-def read_shop(context: Context, name: str) -> Shop:
+def read_shop(context: TransferContext, name: str) -> Shop:
     """The data set; what was kept back of it is the test when it is there.
 
     Raises:
@@ -198,7 +198,7 @@ class _Rows:
         ]
 
 
-def run(context: Context) -> TaskResult:
+def run(context: TransferContext) -> TaskResult:
     """Both comparisons, on retail."""
     shop = read_shop(context, "retail")
     python = peer_python(context.work, context.console)
@@ -220,7 +220,7 @@ def run(context: Context) -> TaskResult:
 
 
 def _check(
-    context: Context, shop: Shop, seed: int, python: Path, rows: _Rows, notes: list[str]
+    context: TransferContext, shop: Shop, seed: int, python: Path, rows: _Rows, notes: list[str]
 ) -> None:
     """Our probabilities and the peer's for the same rows."""
     train, test, users = labelled_rows(shop, _TRAIN_ROWS, _TEST_ROWS, _HISTORY, seed)
@@ -242,7 +242,7 @@ def _check(
         notes.append(_same_weights(result, found, table, test))
 
 
-def _rank(context: Context, shop: Shop, rows: _Rows) -> None:
+def _rank(context: TransferContext, shop: Shop, rows: _Rows) -> None:
     """Whole rankings of the catalogue by both losses."""
     backbone = context.backbone(shop.catalog)
     with torch.inference_mode():
@@ -267,7 +267,7 @@ def _rank(context: Context, shop: Shop, rows: _Rows) -> None:
 
 
 def _trained(
-    context: Context,
+    context: TransferContext,
     table: FieldTable,
     rows: Impressions,
     settings: XDeepFMSettings,
@@ -294,7 +294,9 @@ def _calibration(probability: NDArray[np.floating], rows: Impressions) -> dict[s
     }
 
 
-def _same_weights(result: XDeepFMResult, found: Found, table: FieldTable, test: Impressions) -> str:
+def _same_weights(
+    result: XDeepFMResult, found: PeerResult, table: FieldTable, test: Impressions
+) -> str:
     """Whether the two networks are the same function, whatever their training."""
     twin = XDeepFM(result.model.spec).eval()
     copy_weights(found.weights, twin)

@@ -23,8 +23,6 @@ from newshelf.errors import TrainingError
 from newshelf.training.loop import Objective, fit
 from newshelf.training.run import Run
 
-__all__ = ["DEFAULT", "METHODS", "AdaptSettings", "adapt"]
-
 METHODS: dict[str, Callable[[AdaptationNetwork], AdaptationLoss]] = {
     "source-only": SourceOnly,
     "adabn": AdaBN,

@@ -7,8 +7,6 @@ from torch import Tensor
 
 from newshelf.errors import TrainingError
 
-__all__ = ["Labelled", "Unlabelled", "check_domains"]
-
 _FEATURES = 2
 """Dimensions of a table of features."""
 

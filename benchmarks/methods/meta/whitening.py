@@ -19,8 +19,6 @@ from torch.nn import functional as F
 
 from newshelf.errors import TrainingError
 
-__all__ = ["Whitening", "fit_whitening"]
-
 _FEWEST_CLASSES = 2
 _PER_CLASS = 250
 """Rows of a class that count, so that a huge one does not decide alone."""

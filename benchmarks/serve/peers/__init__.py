@@ -1,1 +1,1 @@
-"""The peers' servers: each file is run in the peers' own environment."""
+"""Servers of the peers; each file runs in the peers' environment."""

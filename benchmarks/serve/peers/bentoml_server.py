@@ -1,7 +1,7 @@
 """BentoML: worker processes with adaptive batching.
 
 Started as ``bentoml serve benchmarks.serve.peers.bentoml_server:Embed``. Its batches are lists
-of one type that a form can carry; a picture is a part of the form.
+of one type that a form can hold; a picture is a part of the form.
 """
 
 from pathlib import Path
@@ -30,5 +30,5 @@ class Embed:
         max_latency_ms=60_000,
     )
     def embed(self, images: list[Path]) -> NDArray[np.float32]:
-        """One forward of all that wait."""
+        """Run one forward of the waiting requests."""
         return self.pipeline.embed([self.pipeline.pixels(path.read_bytes()) for path in images])

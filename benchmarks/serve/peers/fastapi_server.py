@@ -1,7 +1,7 @@
-"""FastAPI with ONNX Runtime: no batching, which neither of the two has.
+"""FastAPI with ONNX Runtime, without batching, which neither of the two has.
 
-A request is decoded and run in a thread, as FastAPI does it for whatever blocks. Of the 40 threads
-that come with it, its documented limiter lets as many work at a time as the runtime has.
+A request is decoded and run in a thread, as FastAPI runs blocking code. Its documented limiter is
+set from 40 threads to as many as the runtime has.
 """
 
 from collections.abc import AsyncIterator

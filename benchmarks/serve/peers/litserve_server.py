@@ -1,4 +1,4 @@
-"""LitServe: worker processes, each of which takes what waits as one batch."""
+"""LitServe: worker processes, each of which takes the waiting requests as one batch."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -19,7 +19,7 @@ class Embed(litserve.LitAPI):  # type: ignore[misc]
         """Load the graph, once per worker."""
         self.pipeline = Pipeline(plan())
 
-    # Bytes as they come: of all bodies that LitServe takes, the cheapest to hand on.
+    # Plain bytes are the cheapest of the bodies that LitServe accepts.
     def decode_request(self, request: Annotated[bytes, Body()]) -> NDArray[np.float32]:
         """A picture as the body → pixels."""
         return self.pipeline.pixels(request)

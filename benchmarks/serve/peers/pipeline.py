@@ -1,7 +1,7 @@
-"""What every peer does with a request: Newshelf's own preprocessing and runtimes.
+"""Pipeline of every peer: Newshelf's own preprocessing and runtimes.
 
-The peers' environment has no torch, and needs none: of Newshelf it imports only how a picture
-becomes pixels, and how a graph is opened and run.
+The peers' environment has no torch: of Newshelf it imports only the preprocessing of pictures and
+the runtimes.
 """
 
 import json
@@ -9,7 +9,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,44 +19,42 @@ from newshelf.serving.runtimes.base import Device, Kind, Precision
 from newshelf.serving.runtimes.graph import encoder_graph
 from newshelf.serving.runtimes.open import open_runtime
 
-__all__ = ["VARIABLE", "Pipeline", "Plan", "plan"]
-
 VARIABLE = "NEWSHELF_PEER_PLAN"
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What one peer serves, and how."""
+class PeerPlan:
+    """Model and layout of one peer."""
 
-    directory: Path
+    directory: str
     """An export."""
     runtime: Kind
     precision: Precision
     port: int
     workers: int
     threads: int
-    """Of the runtime, in each worker."""
+    """Threads of the runtime in each worker."""
     batch_size: int
     batch_wait_ms: float
 
 
-def plan() -> Plan:
-    """The plan that the benchmark gave this process in its environment."""
-    table: dict[str, Any] = json.loads(os.environ[VARIABLE])
-    return Plan(directory=Path(table.pop("directory")), **table)
+def plan() -> PeerPlan:
+    """Return the plan from the environment of this process."""
+    return PeerPlan(**json.loads(os.environ[VARIABLE]))
 
 
 class Pipeline:
-    """Pictures' bytes to embeddings, on the CPU, by an encoder that has an image tower alone."""
+    """Bytes of pictures → embeddings, on the CPU, by an encoder with an image tower only."""
 
-    def __init__(self, given: Plan) -> None:
-        spec = read_spec(given.directory).encoder
+    def __init__(self, given: PeerPlan) -> None:
+        directory = Path(given.directory)
+        spec = read_spec(directory).encoder
         if spec.image is None or spec.text is not None:
-            raise ValueError("the peers are given an encoder of pictures, without texts")
+            raise ValueError("the peers need an encoder of pictures, without texts")
         self._image = spec.image
         self._runtime = open_runtime(
             given.runtime,
-            given.directory,
+            directory,
             encoder_graph(spec),
             Device("cpu"),
             given.threads,
@@ -65,14 +62,14 @@ class Pipeline:
         )
 
     def pixels(self, picture: bytes) -> NDArray[np.float32]:
-        """``(3, size, size)``, normalised."""
+        """Return ``(3, size, size)``, normalised."""
         size = self._image.size
         out: NDArray[np.float32] = np.empty((3, size, size), dtype=np.float32)
         prepare_picture(picture, self._image, out)
         return out
 
     def embed(self, pixels: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-        """``(len(pixels), 512)``."""
+        """Return ``(len(pixels), 512)``."""
         count = len(pixels)
         one = np.ones((1, 1), dtype=np.int64)
         found = self._runtime.run(

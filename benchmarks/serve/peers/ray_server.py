@@ -12,7 +12,7 @@ from benchmarks.serve.peers.pipeline import Pipeline, plan
 
 _PLAN = plan()
 _LOGICAL_CPUS = 64
-"""Replicas are placed by hand; Ray need not keep any back for want of cores."""
+"""More than the replicas need, so that Ray starts all of them."""
 
 
 @serve.deployment(
@@ -30,7 +30,7 @@ class Embed:
         max_batch_size=_PLAN.batch_size, batch_wait_timeout_s=_PLAN.batch_wait_ms / 1e3
     )
     async def embed(self, pictures: list[bytes]) -> list[bytes]:
-        """One forward of all that wait."""
+        """Run one forward of the waiting requests."""
         found = self.pipeline.embed([self.pipeline.pixels(picture) for picture in pictures])
         option = orjson.OPT_SERIALIZE_NUMPY
         return [orjson.dumps({"embedding": row}, option=option) for row in found]

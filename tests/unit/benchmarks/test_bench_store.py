@@ -13,16 +13,16 @@ from typer.testing import CliRunner
 from benchmarks.__main__ import app
 from benchmarks.results import Row, TaskResult
 from benchmarks.store import command, writes
-from benchmarks.store.gateway import Plan, Result
+from benchmarks.store.gateway import GatewayLoad, Waits
 from benchmarks.store.postgres import Postgres
 from benchmarks.store.writes import sync_ms
 from newshelf.errors import SetupError
 from newshelf.store.store import EventStore
 
 
-def plan(url: str | None, **values: float) -> Plan:
+def plan(url: str | None, **values: float) -> GatewayLoad:
     given = {"per_second": 200.0, "seconds": 0.5, "warm_up_s": 0.25, "busy_us": 0.0, "seed": 1}
-    return Plan(url=url, **{**given, **values})
+    return GatewayLoad(url=url, **{**given, **values})
 
 
 def test_a_gateway_stores_what_it_says(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_a_gateway_that_fails_is_named(tmp_path: Path) -> None:
 
 
 def test_every_database_is_beside_the_machine_alone_and_has_its_goal() -> None:
-    turn = writes._Turn([Result([1.0, 2.0, 3.0], 0, 1.0, 0.003)], 0.0)
+    turn = writes._Turn([Waits([1.0, 2.0, 3.0], 0, 1.0, 0.003)], 0.0)
     assert turn.cpu_us == pytest.approx(1000)
     assert turn.percentile_ms(50) == 2
     contenders = writes._contenders()

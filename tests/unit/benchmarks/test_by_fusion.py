@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from benchmarks.transfer import ranking
-from benchmarks.transfer.command import Context
+from benchmarks.transfer.command import TransferContext
 from newshelf.config import FusionSettings, Settings
 
 
@@ -34,7 +34,7 @@ def test_each_kind_is_trained_under_its_setting(monkeypatch, default):
     monkeypatch.setattr(ranking, "train_ranking", train_ranking)
     settings = Settings(fusion=FusionSettings(kind=default, modality_dropout=0.3))
     nowhere = Path("nowhere")
-    context = Context(nowhere, None, nowhere, nowhere, (4,), Console(quiet=True), settings)
+    context = TransferContext(nowhere, None, nowhere, nowhere, (4,), Console(quiet=True), settings)
     split = SimpleNamespace(train=[[1, 2]], train_timestamps=None)
     found = ranking.by_fusion(context, None, split, 4)
     assert [ranker.name for ranker in found] == ["early", "late", "attention"]

@@ -15,7 +15,7 @@ from benchmarks.results import BenchmarkError, Goal, Row, TaskResult, judge
 from benchmarks.serve import rounds
 from benchmarks.serve.contender import Endpoint, check_answers, cosines
 from benchmarks.serve.encoder import STOCK, best_peer
-from benchmarks.serve.rounds import Measured, Plan, Turn, details, run_rounds, server_turn
+from benchmarks.serve.rounds import Measured, PictureLoad, Turn, details, run_rounds, server_turn
 from benchmarks.serve.stock import Stock
 from benchmarks.serve.sweeps import CLIENT_COUNTS, _leaders
 from benchmarks.serve.torchserve import Layout
@@ -120,7 +120,7 @@ def test_answers_in_the_wrong_order_are_found(pictures):
 
 
 def test_nothing_to_compare_with_is_no_check(pictures):
-    with pytest.raises(BenchmarkError, match="nothing is known"):
+    with pytest.raises(BenchmarkError, match="no reference"):
         check_answers(Fixed("", "/", None), pictures, None)
 
 
@@ -169,7 +169,7 @@ def test_a_server_is_checked_and_warmed_before_it_is_timed(pictures, monkeypatch
             calls.append("end")
 
     monkeypatch.setattr(rounds, "load", load)
-    plan = Plan(pictures, np.stack([unit(number) for number in range(4)]), (32, 1), 5, 2)
+    plan = PictureLoad(pictures, np.stack([unit(number) for number in range(4)]), (32, 1), 5, 2)
     measured = run_rounds([server_turn(One(), plan)], 1, QUIET)["one"]
     # Least bytes: half of an answer's.
     loads = [(1, 2, 1, 4), (1, 5, 50, 4), (32, 2, 1, 4), (32, 5, 50, 4)]
@@ -190,7 +190,7 @@ def test_wrong_answers_are_never_timed(pictures, monkeypatch):
             yield Fixed("http://x", "/", None)
 
     monkeypatch.setattr(rounds, "load", lambda *_, **__: pytest.fail("it was timed"))
-    plan = Plan(pictures, np.stack([unit(9)] * 4), (1,), 1, 1)
+    plan = PictureLoad(pictures, np.stack([unit(9)] * 4), (1,), 1, 1)
     with pytest.raises(BenchmarkError, match="wrong"):
         run_rounds([server_turn(One(), plan)], 1, QUIET)
 

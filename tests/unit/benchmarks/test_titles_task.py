@@ -3,7 +3,7 @@ import json
 import pytest
 from rich.console import Console
 
-from benchmarks.transfer.command import Context
+from benchmarks.transfer.command import TransferContext
 from benchmarks.transfer.titles import (
     ALL,
     UNSEEN,
@@ -36,7 +36,7 @@ def context(tmp_path):
     folder.mkdir(parents=True)
     (folder / "train.jsonl").write_text(lines(range(40)), encoding="utf-8")
     (folder / "dev.jsonl").write_text(lines(range(30, 50)), encoding="utf-8")
-    return lambda kept=None: Context(
+    return lambda kept=None: TransferContext(
         tmp_path / "data", kept, tmp_path, tmp_path, (0, 1), Console(), Settings(threads=1)
     )
 
