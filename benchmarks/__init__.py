@@ -1,1 +1,1 @@
-"""Measurements on real data, apart from the tests: `./run bench NAME`."""
+"""Benchmarks on real data: `./run bench NAME`."""

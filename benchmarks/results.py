@@ -88,7 +88,7 @@ class TaskResult:
     notes: Sequence[str] = ()
     """Attempts, limits and ceilings; a Markdown sentence or two each."""
     figures: Mapping[str, Path] = field(default_factory=dict)
-    """Caption → PNG in ``Context.figures``."""
+    """Caption → PNG in the context's folder of figures."""
     details: str = ""
     """Further tables after the notes; Markdown."""
     percent: bool = True

@@ -138,7 +138,8 @@ def _server(
     if core is not None:
         command = ["taskset", "--cpu-list", str(core), *command]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
+    headers = {"Content-Type": "application/json"}
+    headers |= {"Authorization": f"Bearer {key}"} if key else {}
     with running(command, cwd=folder, env=env, log=folder / f"{words[0]}.log") as process:
         yield Endpoint(f"http://127.0.0.1:{port}", path, process, headers)
 

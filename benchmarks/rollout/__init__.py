@@ -1,1 +1,1 @@
-"""What the rollout's statistics promise, measured on simulated rollouts."""
+"""Statistics of rollouts, verified on simulated rollouts. `./run bench rollout`."""

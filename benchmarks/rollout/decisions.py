@@ -43,7 +43,7 @@ Totals = Mapping[str, UnitTotals]
 
 @dataclass(frozen=True)
 class DecisionCase:
-    """One line of the table."""
+    """One row of the table."""
 
     case: str
     right: str
@@ -62,7 +62,7 @@ def run(rollouts: int, console: Console) -> None:
 
 
 def equal(rollouts: int) -> Iterator[DecisionCase]:
-    """Rollouts of equal versions that ever call them different."""
+    """Equal versions: how many rollouts ever call them different."""
     for name, (metric, before, _) in WORLDS.items():
         now = _share(called_different(name, rollouts), rollouts)
         yield DecisionCase(
@@ -71,7 +71,7 @@ def equal(rollouts: int) -> Iterator[DecisionCase]:
 
 
 def called_different(name: str, rollouts: int) -> int:
-    """Of a number of rollouts in one of ``WORLDS``, those in which some look decides something."""
+    """Return how many rollouts in one of ``WORLDS`` decide something at any look."""
     metric, _, world = WORLDS[name]
     plan, false = _plan(metric), 0
     for seed in range(rollouts):
@@ -81,13 +81,13 @@ def called_different(name: str, rollouts: int) -> int:
 
 
 def _called(plan: Plan, totals: Totals) -> bool:
-    """Whether a look calls the variants different, or one of them suspiciously silent."""
+    """Return whether a look calls the variants different, or one suspiciously silent."""
     (one,) = measure_all(plan, _seen(totals, 1000))
     return one.verdict in ("better", "worse") or (one.verdict == "unknown" and bool(one.silence))
 
 
 def guarded(rollouts: int) -> Iterator[DecisionCase]:
-    """Guardrails act, whatever the numbers of the success metric are."""
+    """Guardrails: they act whatever the success metric is."""
     plan, number = _plan("revenue_per_unit"), max(rollouts // 5, 1)
     ends: Counter[str] = Counter()
     for seed in range(number):
@@ -106,7 +106,7 @@ def guarded(rollouts: int) -> Iterator[DecisionCase]:
 
 
 def silent(rollouts: int) -> Iterator[DecisionCase]:
-    """Nobody does it in one variant or in both, through the steps of the example's plan."""
+    """Silence: no events in one variant or both, through the steps of the example's plan."""
     example, number = load_plan(_EXAMPLE), max(rollouts // 50, 1)
     ramped = "ramped to half of all shoppers, then waits for 14 days"
     for case, metric, rates, right, before in (
@@ -161,7 +161,7 @@ def slow(rollouts: int) -> Iterator[DecisionCase]:
 
 
 def unheard(_rollouts: int) -> Iterator[DecisionCase]:
-    """At 1 %, feedback comes in of those alone who are not compared."""
+    """Missing feedback: at 1 %, only users outside the comparison send any."""
     plan = _plan("ctr").model_copy(update={"ramp": load_plan(_EXAMPLE).ramp})
     began = _AT - timedelta(seconds=plan.ramp[0].min_seconds + 1)
     with TemporaryDirectory() as folder, EventStore.open(f"sqlite:///{folder}/events.db") as store:
@@ -215,7 +215,7 @@ def _click(answer: Exposure) -> Feedback:
 
 
 def heavy(rollouts: int) -> Iterator[DecisionCase]:
-    """One unit hides neither an improvement nor a harm."""
+    """Outliers: one unit hides neither an improvement nor a harm."""
     number = max(rollouts // 5, 1)
     ends: Counter[str] = Counter()
     intervals = []
@@ -245,9 +245,6 @@ def heavy(rollouts: int) -> Iterator[DecisionCase]:
         "undecided for ever",
         _most(ends),
     )
-
-
-# Rollouts
 
 
 def _plan(metric: str) -> Plan:
@@ -297,14 +294,14 @@ def _ramp(step: int) -> RolloutState:
 
 
 def _phase(plan: Plan, seen: Observation) -> str:
-    """What one look in the last step leads to."""
+    """Return the phase after one look in the last step."""
     return decide(plan, _ramp(len(plan.ramp) - 1), seen).phase.replace(
         "rolling_back", "rolled back"
     )
 
 
 def _ramped(plan: Plan, sides: Totals) -> str:
-    """Where a rollout ends whose units come one by one, looked at after every ``LOOK``."""
+    """Return where a rollout ends whose units come one by one, with a look every ``LOOK``."""
     state, begun = _ramp(0), 0
     for units in range(LOOK // 2, len(sides["control"]) + 1, LOOK // 2):
         step = plan.ramp[state.step]
@@ -328,15 +325,12 @@ def _first(totals: UnitTotals, units: int) -> UnitTotals:
     return UnitTotals(**{name: getattr(totals, name)[:units] for name in names}, before={})
 
 
-# The page
-
-
 def _share(number: int, of: int) -> str:
     return f"{number / of:.2%}"
 
 
 def _most(ends: Counter[str]) -> str:
-    """All ends, the most frequent first; the share only where there are several."""
+    """Return the ends, the most frequent first, with shares if there are several."""
     total = ends.total()
     if len(ends) == 1:
         return next(iter(ends))

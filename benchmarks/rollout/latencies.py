@@ -1,7 +1,7 @@
 """A p99 at its limit, checked for a week: false alarms of the latency guardrail.
 
-Only how many latencies exceed the limit matters, so only that is drawn: a thousand weeks with
-60,480 looks each take two minutes.
+Only the number of latencies above the limit matters, so only that is drawn: a thousand weeks
+with 60,480 looks each take two minutes.
 """
 
 import math
@@ -20,7 +20,7 @@ Counts = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 LEVEL = 0.05 / 42
-"""Of one test of configs/rollout.yaml: seven stages, six guardrails."""
+"""Level of one test of configs/rollout.yaml: seven stages, six guardrails."""
 _P99 = 0.99
 _FIRST_LOOK = 1000
 """Copies before a shadow's p99 is looked at (``shadow.min_requests``)."""
@@ -30,7 +30,7 @@ _SPREAD = 0.5
 
 @dataclass(frozen=True)
 class Slow:
-    """Shares of the rollouts in which some look says that the p99 is above its limit."""
+    """Shares of rollouts in which any look calls the p99 too slow."""
 
     before: float
     """By a new random sample at each look; of a shadow, by the p99 as measured."""
@@ -46,7 +46,7 @@ def simulate_samples(
     rollouts: int = 4000,
     seed: int = 1,
 ) -> Slow:
-    """Look at one variant for a week.
+    """Simulate looks at one variant for a week.
 
     Args:
         requests: that it answers.
@@ -57,11 +57,11 @@ def simulate_samples(
     """
     random = np.random.default_rng(seed)
     last = halvings(requests)
-    # What the first halving takes away, the second, …, and what is never taken away.
+    # Shares that the first halving removes, the second, …, and that remain.
     parts = np.array([2.0 ** -(number + 1) for number in range(last)] + [2.0**-last])
     every, above = (np.zeros((rollouts, last + 1), dtype=np.int64) for _ in range(2))
     fewest = [_fewest(level_when_halved(LEVEL, halved)) for halved in range(last + 1)]
-    # A new sample cannot be tested at any level: it was, at the whole one.
+    # The earlier code tested each new sample at the whole level.
     fewest_of_new = _fewest(LEVEL)
     found = np.zeros((2, rollouts), dtype=bool)
     each = requests // looks
@@ -88,7 +88,7 @@ def simulate_shadow(
     rollouts: int = 2000,
     seed: int = 1,
 ) -> Slow:
-    """Look at the copies of a shadow.
+    """Simulate looks at the copies of a shadow.
 
     Args:
         relative: the challenger's true p99, as a multiple of the limit.
@@ -109,7 +109,7 @@ def simulate_shadow(
 
 
 def _fewest(level: float) -> Counts:
-    """``(values + 1,)``: how many of n values must exceed the limit to refute that it is a p99."""
+    """Return ``(values + 1,)``: how many of n values above the limit refute that it is a p99."""
     n = np.arange(MOST_LATENCIES + MOST_LATENCIES // 10)
     low, high = np.ceil((1 - _P99) * n).astype(np.int64), n + 1
     while (low < high).any():

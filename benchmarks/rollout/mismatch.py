@@ -21,21 +21,21 @@ STAGES = ((0.01, 10), (0.05, 10), (0.1, 20), (0.25, 40), (0.5, 80), (0.5, 20))
 """Share of the units that see the challenger (as many are control), and looks, in turns: five
 steps and the promotion, in which nobody joins."""
 _CROWD = np.array([0.6, 0.3, 0.1])
-"""Shares of shoppers who come seldom, now and then, and often."""
+"""Shares of shoppers with rare, occasional and frequent visits."""
 _COMES = np.array([0.02, 0.03, 0.05])
-"""The probability that such a shopper comes between two looks."""
+"""Probability of a visit between two looks, for each kind of shopper."""
 _MOST_P = 0.95
-"""Of a shopper who comes more often."""
+"""Largest probability of a visit."""
 
 
 @dataclass(frozen=True)
 class Mismatches:
-    """Shares of the rollouts in which some look says "mismatch"."""
+    """Shares of rollouts in which any look finds a mismatch."""
 
     of_stage: float
-    """By the units that were seen in the current stage."""
+    """By the units of the current stage."""
     since_began: float
-    """By the units that were first seen since the rollout began: what decides."""
+    """By first appearances since the rollout began, the test in use."""
 
 
 def simulate_mismatches(
@@ -85,24 +85,24 @@ class _Side:
 
     @property
     def of_stage(self) -> Counts:
-        """``(rollouts,)`` units that were seen in this stage."""
+        """``(rollouts,)`` units seen in this stage."""
         seen: Counts = self._in_stage.sum(axis=1)
         return seen
 
     @property
     def since_began(self) -> Counts:
-        """``(rollouts,)`` units that were seen at all."""
+        """``(rollouts,)`` units seen since the rollout began."""
         seen: Counts = self.of_stage + self._known.sum(axis=1)
         return seen
 
     def begin_stage(self, joined: Counts) -> None:
-        """The stage's own count begins at 0, and more units belong to the variant."""
+        """Begin a stage: its count starts at 0, and units join."""
         self._known = self._known + self._in_stage
         self._in_stage = np.zeros_like(self._known)
         self._new = self._new + joined
 
     def come(self, random: np.random.Generator, returning: float) -> None:
-        """Until the next look, some come for the first time, and some of the others again."""
+        """Simulate visits until the next look, first ones and repeated ones."""
         first = random.binomial(self._new, _COMES)
         again = random.binomial(self._known, np.minimum(_COMES * (1 + returning), _MOST_P))
         self._new = self._new - first

@@ -23,7 +23,7 @@ from newshelf.store.records import TrafficSplit
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Draw = Callable[[np.random.Generator, tuple[int, int]], tuple[Floats, Floats]]
-"""Numerator and denominator of that many users."""
+"""Draws numerator and denominator of users, in a given shape."""
 
 LOOK = 100
 """Users between two looks, half of them in each variant."""
@@ -39,26 +39,26 @@ class Looks:
     """ln(challenger / control)."""
     variance: Floats
     enough: Bools
-    """Where there are enough active users to say anything."""
+    """Whether there are enough active users."""
 
     def half_width(self, effect: float) -> Floats:
-        """Of the confidence sequence that is tuned to a relative effect."""
+        """Return half the width of the confidence sequence tuned to a relative effect."""
         tuned = needed_information(float(np.log1p(effect)), alpha=ALPHA, power=POWER)
         return half_width(self.variance, 1 / self.variance, tuned_at=tuned, alpha=ALPHA)
 
     def found(self, effect: float) -> Bools:
-        """Where the sequence leaves "no effect" out."""
+        """Return where the sequence excludes "no effect"."""
         found: Bools = (np.abs(self.log) > self.half_width(effect)) & self.enough
         return found
 
     def found_naively(self) -> Bools:
-        """Where the 95 % interval that is meant for one look does."""
+        """Return where the 95 % interval for a single look excludes it."""
         found: Bools = (np.abs(self.log) > _ONE_LOOK_Z * np.sqrt(self.variance)) & self.enough
         return found
 
 
 def clicks_of(rate: float) -> Draw:
-    """Answers of ten products; each user's own rate of clicks varies around ``rate``."""
+    """Return a draw of clicks on ten products; each user has a rate around ``rate``."""
 
     def draw(random: np.random.Generator, shape: tuple[int, int]) -> tuple[Floats, Floats]:
         shown = 10 * random.geometric(0.4, size=shape)
@@ -69,7 +69,7 @@ def clicks_of(rate: float) -> Draw:
 
 
 def revenue_of(buyers: float) -> Draw:
-    """A share of users buys, and what they pay is skewed."""
+    """Return a draw of skewed revenue from a share of users."""
 
     def draw(random: np.random.Generator, shape: tuple[int, int]) -> tuple[Floats, Floats]:
         paid = random.lognormal(3.0, 1.0, size=shape)
@@ -79,7 +79,7 @@ def revenue_of(buyers: float) -> Draw:
 
 
 def simulate(control: Draw, challenger: Draw, *, rollouts: int, looks: int, seed: int) -> Looks:
-    """Run rollouts of ``looks`` × ``LOOK`` users each."""
+    """Simulate rollouts of ``looks`` × ``LOOK`` users each."""
     random = np.random.default_rng(seed)
     units = (LOOK // 2) * np.arange(1, looks + 1)
     (a, a_var, a_enough), (b, b_var, b_enough) = (
@@ -88,12 +88,12 @@ def simulate(control: Draw, challenger: Draw, *, rollouts: int, looks: int, seed
     enough = a_enough & b_enough
     with np.errstate(divide="ignore", invalid="ignore"):
         log, variance = log_lift(a, a_var, b, b_var)
-    # Where nothing is said yet, it is nothing that is compared.
+    # Without enough users there is nothing to compare.
     return Looks(np.where(enough, log, 0.0), np.where(enough, variance, 1.0), enough)
 
 
 def _sums(draw: Draw, random: np.random.Generator, rollouts: int, looks: int) -> Floats:
-    """``(6, rollouts, looks)``: what the delta method needs, summed up to each look."""
+    """Return ``(6, rollouts, looks)`` sums for the delta method, up to each look."""
     sums = np.zeros((6, rollouts, looks))
     for look in range(looks):
         top, bottom = draw(random, (rollouts, LOOK // 2))
@@ -126,7 +126,7 @@ _ROLLOUTS = 2000
 _EFFECT = 0.1
 _CLICKS = 0.1
 _SHOWN_FROM = 20
-"""Looks before are too wide to be drawn beside the later ones."""
+"""First drawn look; intervals of earlier ones are too wide."""
 
 
 def run(console: Console) -> None:
@@ -194,7 +194,7 @@ def _power(lifted: Looks, units: int) -> Table:
 
 
 def _ever(found: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """``(looks,)`` share of the rollouts in which it was found at this look or before."""
+    """Return ``(looks,)`` shares of rollouts that found it at this look or before."""
     share: NDArray[np.float64] = np.maximum.accumulate(found, axis=1).mean(axis=0)
     return share
 
@@ -206,7 +206,7 @@ def _assign_us() -> float:
 
 
 def _line(looks: Looks, y: NDArray[np.float64], spread: NDArray[np.float64] | None = None) -> Line:
-    """``(looks,)`` values over the thousands of users seen by then."""
+    """Return a line of ``(looks,)`` values over thousands of users."""
     thousands = LOOK / 1000 * np.arange(1, looks.log.shape[1] + 1)
     shown = slice(_SHOWN_FROM, None)
     return Line(

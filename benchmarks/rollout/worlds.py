@@ -1,4 +1,4 @@
-"""Simulated shops: some in which both variants are equal, but that are hard on statistics."""
+"""Simulated shops with equal variants that are hard on statistics, and ordinary shoppers."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -13,12 +13,12 @@ VISITS = 6000
 LOOK = 100
 """Visits between two looks."""
 _CLICKING = (2, 18)
-"""Of a beta distribution: every shopper has a click-through rate of their own, 10 % on average."""
+"""Beta distribution of the shoppers' click-through rates, with a mean of 10 %."""
 
 
 @dataclass(frozen=True, eq=False)
 class Visits:
-    """One rollout's visits, ``(visits,)`` each, in the order in which they came."""
+    """Visits of one rollout in their order, ``(visits,)`` each."""
 
     unit: NDArray[np.int64]
     answers: Floats
@@ -33,7 +33,7 @@ World = Callable[[np.random.Generator], Visits]
 
 
 def _visits(random: np.random.Generator, unit: NDArray[np.int64], answers: Floats) -> Visits:
-    """Each shopper clicks by a taste of their own, and buys now and then."""
+    """Return visits in which each shopper clicks at an own rate and buys now and then."""
     rate = random.beta(*_CLICKING, unit.max() + 1)[unit]
     bought = random.binomial(answers.astype(int), 0.02).astype(float)
     return Visits(
@@ -116,7 +116,7 @@ def robots(random: np.random.Generator) -> Visits:
 
 
 def _occurrence(unit: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many visits the same unit had before: 0, 1, 2, …"""
+    """Return the number of earlier visits of the same unit: 0, 1, 2, …"""
     order = np.argsort(unit, kind="stable")
     ordered = unit[order]
     first = np.searchsorted(ordered, ordered)
@@ -134,11 +134,11 @@ WORLDS: Mapping[str, tuple[str, str, World]] = {
     "bursts": ("ctr", "0.0 %", bursts),
     "robots": ("ctr", "39 %", robots),
 }
-"""The success metric, what was decided falsely before, and the shop."""
+"""Name → success metric, false decisions of the earlier code, and shop."""
 
 
 def looks(visits: Visits, random: np.random.Generator) -> Iterator[dict[str, UnitTotals]]:
-    """What is known after each ``LOOK`` visits; units are assigned by a coin."""
+    """Yield the totals after each ``LOOK`` visits; a coin assigns units."""
     number = int(visits.unit.max()) + 1
     is_challenger = random.random(number) < 1 / 2
     names = ("answers", "clicks", "purchases", "revenue")
@@ -159,7 +159,7 @@ def looks(visits: Visits, random: np.random.Generator) -> Iterator[dict[str, Uni
 
 
 def shoppers(random: np.random.Generator, units: int, ctr: float) -> UnitTotals:
-    """Ordinary ones: some six answers, clicks, of which one in twenty is followed by an order."""
+    """Return ordinary shoppers: about six answers, clicks, an order after one in twenty."""
     answers = random.poisson(5, units) + 1.0
     clicks = random.binomial((10 * answers).astype(int), ctr).astype(float)
     bought = random.binomial(clicks.astype(int), 0.05).astype(float)

@@ -1,1 +1,1 @@
-"""How long a request waits for its rows to be durable: ``./run bench store``."""
+"""The event store: waiting times of writes, and of looks. `./run bench store`."""

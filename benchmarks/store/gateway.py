@@ -1,6 +1,6 @@
-"""One gateway's share of the load, in a process of its own: answers that arrive at random.
+"""A process that stores one gateway's share of the load: answers that arrive at random.
 
-Reads a ``Plan`` as JSON from standard input and writes a ``Result`` to standard output.
+Reads a ``GatewayLoad`` as JSON from standard input and writes ``Waits`` to standard output.
 """
 
 import asyncio
@@ -25,35 +25,34 @@ _UNITS, _PRODUCTS = 100_000, 20_000
 
 @dataclass(frozen=True)
 class GatewayLoad:
-    """What one gateway stores."""
+    """Load of one gateway."""
 
     url: str | None
-    """None commits nothing: the thread, the event loop and the machine alone."""
+    """None stores nothing: thread, event loop and machine only."""
     per_second: float
     seconds: float
     warm_up_s: float
-    """Before what is measured."""
+    """Length of the load before the measured one."""
     busy_us: float
-    """What the event loop computes for each answer besides, as a gateway does: whatever asks
-    for Python's lock meanwhile waits."""
+    """Other computing of the event loop for each answer, as in a gateway; it holds the GIL."""
     seed: int
 
 
 @dataclass(frozen=True)
 class Waits:
-    """What was measured."""
+    """Measured waits of one gateway."""
 
     waits_ms: list[float]
-    """From the call to its return, of each stored answer."""
+    """Time from call to return, of each stored answer."""
     failed: int
     """Answers that were not stored in time."""
     measured_s: float
     cpu_s: float
-    """This process's, all of it."""
+    """CPU time of this process."""
 
 
 class _Nothing:
-    """Takes everything, and keeps nothing."""
+    """A store that keeps nothing."""
 
     def write(self, writes: WriteBatch) -> list[Outcome]:
         return ["stored" for _ in writes.feedback]
@@ -77,7 +76,7 @@ async def _run(plan: GatewayLoad) -> Waits:
 async def _arrive(
     group: GroupCommit, answers: list[Exposure], plan: GatewayLoad, chance: random.Random
 ) -> Waits:
-    """Send each when it is due, however many still wait."""
+    """Store each answer when it is due, however many still wait."""
     waits_ms: list[float] = []
     failed = 0
 
@@ -96,7 +95,7 @@ async def _arrive(
     async with asyncio.TaskGroup() as tasks:
         for answer in answers:
             due += chance.expovariate(plan.per_second)
-            # Also when it is late: the loop must see to what is done.
+            # Also when it is late: other tasks of the loop must run.
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
             _compute(plan.busy_us)
             tasks.create_task(store(answer))
@@ -111,7 +110,7 @@ def _compute(busy_us: float) -> None:
 
 
 def made_answer(chance: random.Random) -> Exposure:
-    """One answer with ten products to one of many shoppers."""
+    """Return an answer with ten products for one of many shoppers."""
     items = tuple(
         ExposedItem(
             item_id=f"NS{chance.randrange(_PRODUCTS):05}",

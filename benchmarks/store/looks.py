@@ -1,4 +1,4 @@
-"""How long one look of the analysis takes."""
+"""Duration of one look of the analysis."""
 
 import random
 import tempfile
@@ -22,7 +22,7 @@ _MEASURE = f"one look at {_ANSWERS:,} answers, s"
 
 
 def run(context: StoreContext) -> TaskResult:
-    """Fill each database, and sum it up as often as there are rounds."""
+    """Fill each database, and observe it once per round."""
     rows = []
     with tempfile.TemporaryDirectory(dir=context.work) as folder:
         rows.append(_look("SQLite", f"sqlite:///{Path(folder)}/events.db", context))
@@ -61,7 +61,7 @@ def _look(name: str, url: str, context: StoreContext) -> Row:
 
 
 def _fill(store: EventStore, began: datetime) -> None:
-    """One answer per second."""
+    """Write one answer per second of the rollout."""
     chance = random.Random(1)  # noqa: S311 - reproducible, nothing is secret
     for first in range(0, _ANSWERS, _GROUP):
         answers = [
@@ -73,7 +73,7 @@ def _fill(store: EventStore, began: datetime) -> None:
 
 
 def _placed(answer: Exposure, at: datetime) -> Exposure:
-    """A shopper stays in one variant."""
+    """Return the answer at another time, in the shopper's variant."""
     variant = "challenger" if int(answer.unit.rpartition("-")[2]) % 2 else "control"
     return answer.model_copy(update={"at": at, "variant": variant})
 

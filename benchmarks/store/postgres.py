@@ -74,17 +74,17 @@ class Postgres:
 
     @property
     def pid(self) -> int:
-        """Of the server's first process."""
+        """Process id of the server's first process."""
         if self._process is None:
             raise SetupError("this PostgreSQL is not running")
         return self._process.pid
 
     def url(self, database: str = "postgres") -> str:
-        """As the event store takes it."""
+        """Return the URL for the event store."""
         return f"postgresql+psycopg://{_USER}@/{database}?host={self.folder}"
 
     def create_database(self, name: str) -> str:
-        """Make an empty database and return its URL."""
+        """Create an empty database and return its URL."""
         self.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         return self.url(name)
 
@@ -97,7 +97,7 @@ class Postgres:
         """Start the server and wait until it answers.
 
         Raises:
-            SetupError: it does not; the message has the end of its log.
+            SetupError: it does not start; with the end of its log.
         """
         options = [part for setting in self._settings for part in ("-c", setting)]
         with self._log.open("ab") as log:
@@ -127,7 +127,7 @@ class Postgres:
             time.sleep(0.05)
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
-        """End the server; SIGINT breaks connections, SIGKILL lets it clean up nothing."""
+        """Stop the server; SIGINT closes connections, SIGKILL allows no clean-up."""
         if self._process is not None:
             self._process.send_signal(how)
             self._process.wait()

@@ -1,4 +1,4 @@
-"""How long an answer waits until it is stored."""
+"""Waiting time of an answer until it is stored."""
 
 import json
 import os
@@ -28,7 +28,7 @@ _WRITES = 200
 
 
 def sync_ms(folder: Path) -> list[float]:
-    """``(200,)``: write 16 KiB at the end of a file, and wait for ``fdatasync``."""
+    """Return ``(200,)`` times to append 16 KiB to a file and wait for ``fdatasync``."""
     taken = []
     with tempfile.TemporaryFile(dir=folder) as file:
         for _ in range(_WRITES):
@@ -49,7 +49,7 @@ class _Contender:
     name: str
     gateways: int
     database: Callable[[Path], AbstractContextManager[str | None]]
-    """Makes an empty database in a folder."""
+    """Creates an empty database in a folder."""
     baseline: bool = False
 
 
@@ -60,7 +60,7 @@ class _Turn:
     results: list[Waits]
     """One per gateway."""
     others: float
-    """What other work took of the cores."""
+    """Share of the cores that other work took."""
 
     @property
     def failed(self) -> int:
@@ -72,7 +72,7 @@ class _Turn:
 
     @property
     def cpu_us(self) -> float:
-        """Of the gateways' processes, per answer."""
+        """CPU time of the gateways' processes per answer."""
         answers = sum(len(one.waits_ms) for one in self.results)
         return sum(one.cpu_s for one in self.results) / answers * 1e6
 
@@ -82,7 +82,7 @@ class _Turn:
 
 
 def run(context: StoreContext) -> TaskResult:
-    """Each database in turn, and the same without one."""
+    """Measure each database in turn, and no database."""
     contenders = _contenders()
     turns: dict[str, list[_Turn]] = {one.name: [] for one in contenders}
     syncs: list[float] = []
@@ -191,14 +191,14 @@ def _start(plan: GatewayLoad) -> "subprocess.Popen[str]":
 def _result(process: "subprocess.Popen[str]", name: str) -> Waits:
     output, _ = process.communicate()
     if process.returncode != 0:
-        raise SetupError(f"{name}: the gateway failed; the lines above say why")
+        raise SetupError(f"{name}: the gateway failed; see the lines above")
     return Waits(**json.loads(output))
 
 
 def _rows(
     contenders: list[_Contender], turns: dict[str, list[_Turn]], syncs: list[float]
 ) -> tuple[list[Row], list[Goal]]:
-    """A measure per database, each beside the machine alone, and PostgreSQL beside the disk."""
+    """Return a measure per database; baselines are no database and, for PostgreSQL, the disk."""
     alone = [turn.percentile_ms(99) for turn in turns[_NOTHING]]
     rows, goals = [], []
     for one in contenders:

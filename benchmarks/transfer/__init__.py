@@ -1,1 +1,1 @@
-"""Which method of transfer learning helps where: `./run bench transfer`."""
+"""Methods of transfer learning on real catalogues. `./run bench transfer`."""

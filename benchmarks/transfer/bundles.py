@@ -1,4 +1,4 @@
-"""Across categories: jewellery for shoppers who are known only by the clothing they bought."""
+"""Across categories: jewellery for shoppers known only by the clothing they bought."""
 
 import re
 from collections.abc import Sequence
@@ -25,12 +25,12 @@ _JEWELLERY = re.compile(r"\b(jewelry(?! accessories)|gemstones?|pearls?|watches)
 
 
 def is_jewellery(product_type: str | None) -> bool:
-    """Whether a level below the first names jewellery, gems or watches; not boxes or care."""
+    """Return whether a level below the first names jewellery, gems or watches."""
     return any(_JEWELLERY.search(level) for level in category_levels(product_type)[1:])
 
 
 def run(context: TransferContext) -> TaskResult:
-    """Hide the jewellery of some shoppers who bought both."""
+    """Rank jewellery for shoppers whose own jewellery is hidden."""
     source = merged(context, "bundles")
     catalog = source.catalog
     splits = splits_of(source, context.seeds)
@@ -69,7 +69,7 @@ def run(context: TransferContext) -> TaskResult:
 
 
 def splits_of(source: Merged, seeds: Sequence[int]) -> list[Split]:
-    """Per seed: the jewellery of some shoppers who bought both is hidden."""
+    """Return a split per seed that hides the jewellery of some shoppers who bought both."""
     jewellery = np.array([is_jewellery(value) for value in source.catalog.items["product_type"]])
     interactions = read_interactions(source.catalog)
     return [
@@ -81,7 +81,7 @@ def splits_of(source: Merged, seeds: Sequence[int]) -> list[Split]:
 def _tested(
     source: Merged, interactions: Interactions, jewellery: BoolArray, seed: int
 ) -> BoolArray:
-    """``(shoppers,)``: whose jewellery is hidden."""
+    """Return ``(shoppers,)``: whose jewellery is hidden."""
     both = np.array([jewellery[s].any() and not jewellery[s].all() for s in interactions.sequences])
     if source.has_kept_back:
         return both & _kept_back(source.catalog, source.kept_back_events)
@@ -92,7 +92,7 @@ def _tested(
 
 
 def _kept_back(catalog: Catalog, events: BoolArray) -> BoolArray:
-    """Shoppers are numbered in the order in which the table names them first."""
+    """Return the shoppers of the held-out events, numbered as they appear in the table."""
     if catalog.events is None:
         raise ValueError("bundles has no events")
     names = catalog.events["user_id"]

@@ -1,4 +1,4 @@
-"""The peer of xDeepFM: run in its own environment, its weights read into our network."""
+"""The peer of xDeepFM: runs in its own environment; its weights load into our network."""
 
 import json
 import subprocess
@@ -26,18 +26,18 @@ _TIMEOUT_S = 1800
 
 @dataclass(frozen=True)
 class PeerResult:
-    """What the peer answered."""
+    """Predictions and weights of the peer."""
 
     probability: npt.NDArray[np.float64]
-    """(N,) of the test rows."""
+    """``(N,)``, of the test rows."""
     weights: dict[str, npt.NDArray[np.float32]]
     versions: dict[str, str]
     seconds: float
-    """Of its training."""
+    """Duration of its training."""
 
 
 def peer_python(work: Path, console: Console) -> Path:
-    """The interpreter that has the peer; errors as of ``required_python``."""
+    """Return the interpreter with the peer; see ``required_python``."""
     return required_python(_VARIABLE, work / "peers", _REQUIREMENTS, console)
 
 
@@ -54,15 +54,15 @@ def run_peer(
 
     Args:
         python: with ``benchmarks/requirements.txt`` installed.
-        work: for the two files that are exchanged.
-        table: categories and the history; a dense field has no like among the peer's.
+        work: folder of the two files that are exchanged.
+        table: categories and the history; the peer has no dense fields.
         train: rows with labels.
         test: rows to predict.
         settings: of both.
         seed: of the peer.
 
     Raises:
-        SettingsError: the script failed; with the end of what it said.
+        SettingsError: the script failed; with the end of its output.
     """
     work.mkdir(parents=True, exist_ok=True)
     given, found = work / "given.npz", work / "found.npz"
@@ -119,10 +119,10 @@ def _read(path: Path) -> PeerResult:
 
 
 def copy_weights(weights: dict[str, npt.NDArray[np.float32]], model: XDeepFM) -> None:
-    """Give our network the peer's weights, in place: the same rows then have the same logits.
+    """Copy the peer's weights into our network, so that the same rows get the same logits.
 
     Raises:
-        KeyError, RuntimeError: the two networks have not the same shape.
+        KeyError, RuntimeError: the networks differ in shape.
     """
     state = {name: torch.from_numpy(value) for name, value in weights.items()}
     names = model.fields.names
@@ -139,7 +139,7 @@ def copy_weights(weights: dict[str, npt.NDArray[np.float32]], model: XDeepFM) ->
         ours[f"cin.layers.{number}.bias"] = state[f"{theirs}.bias"]
     for number in range(len(model.spec.deep)):
         for part in ("weight", "bias"):
-            # Ours has an activation and a dropout after each layer.
+            # An activation and a dropout follow each of our layers.
             ours[f"deep.{3 * number}.{part}"] = state[f"dnn.linears.{number}.{part}"]
     starts = {name: value for name, value in model.state_dict().items() if "starts" in name}
     model.load_state_dict({**ours, **starts})

@@ -1,4 +1,4 @@
-"""DeepCTR-Torch's xDeepFM, trained on the rows it is given.
+"""Trains DeepCTR-Torch's xDeepFM.
 
 Run by the interpreter of ``benchmarks/requirements.txt``, which knows nothing of Newshelf::
 
@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 
-# Imported, the library asks the net for a newer version of itself. A measurement asks nobody;
-# it also needs a package for it that it does not name.
+# On import, the library asks the network for a newer version, by a package that it does not
+# declare.
 sys.modules["requests"] = ModuleType("requests")
 from deepctr_torch.inputs import (  # type: ignore[import-not-found]  # noqa: E402
     SparseFeat,
@@ -64,7 +64,7 @@ def _model(settings: dict[str, Any], history: int) -> Any:
         SparseFeat(name, size, embedding_dim=width)
         for name, size in zip(settings["names"], settings["sizes"], strict=True)
     ]
-    # Of its own table: where two fields share one, the library counts one field too few.
+    # A table of its own: if two fields share one, the library counts one field too few.
     items = SparseFeat("history", settings["history_size"], embedding_dim=width)
     fields.append(VarLenSparseFeat(items, maxlen=history, combiner="mean"))
     model = xDeepFM(
@@ -79,7 +79,7 @@ def _model(settings: dict[str, Any], history: int) -> Any:
         seed=settings["seed"],
     )
     for layer in model.dnn.linears:
-        # ``init_std`` is also that of its deep layers; these begin as torch's do by default.
+        # ``init_std`` also sets its deep layers; torch's default is wanted.
         layer.reset_parameters()
     return model
 

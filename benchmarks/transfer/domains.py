@@ -1,4 +1,4 @@
-"""What both tasks of domain adaptation draw, and the probe they are compared with."""
+"""Figures and linear probe of the tasks on domain adaptation."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,25 +16,25 @@ from newshelf.report.plots import MUTED, new_figure, save
 
 _BETTER, _MARKERS = "#d9622b", ("o", "x")
 _C = 10.0
-"""Inverse strength of the probe's L2 penalty, on features of unit length."""
+"""Inverse of the probe's L2 penalty, on features of unit length."""
 _PER_DOMAIN = 400
 
 
 def method_name(method: str) -> str:
-    """What a reader knows an entry of ``METHODS`` as."""
+    """Return the usual name of an entry of ``METHODS``."""
     names = {"source-only": "source only, same network", "adabn": "AdaBN"}
     return names.get(method, method.upper())
 
 
 def linear_probe(features: Tensor, target: Tensor, asked: Tensor) -> Tensor:
-    """Logistic regression on rows of unit length; ``(N, F)``, ``(N,)``, ``(M, F)`` → ``(M,)``."""
+    """Return ``(M,)`` classes of ``(M, F)`` rows by logistic regression on unit vectors."""
     model = LogisticRegression(C=_C, max_iter=1000)
     model.fit(normalize(features).numpy(), target.numpy())
     return torch.from_numpy(model.predict(normalize(asked).numpy()))
 
 
 def draw_rows(rows: Sequence[Row], path: Path, title: str, goal: float | None = None) -> None:
-    """One bar per row of a measure with its spread; baselines grey, the goal a dashed line."""
+    """Draw a bar per row with its spread; baselines are grey, the goal is a dashed line."""
     figure = new_figure(8.0, 1.3 + 0.36 * len(rows))
     panel = figure.subplots()
     values = [100 * row.mean for row in rows]
@@ -58,7 +58,7 @@ def draw_rows(rows: Sequence[Row], path: Path, title: str, goal: float | None = 
 
 
 def draw_table(table: Mapping[str, Mapping[str, float]], path: Path, title: str) -> None:
-    """A heat map of accuracies in percent: a line per method, a column per pair."""
+    """Draw a heat map of accuracies in percent: a row per method, a column per pair."""
     names, columns = list(table), list(next(iter(table.values())))
     values = np.array([[100 * table[name][column] for column in columns] for name in names])
     figure = new_figure(1.8 + 0.7 * len(columns), 1.4 + 0.45 * len(names))
@@ -81,7 +81,7 @@ def draw_domains(
     domains: tuple[str, str],
     path: Path,
 ) -> None:
-    """t-SNE maps side by side, coloured by class, marked by domain.
+    """Draw t-SNE maps side by side, coloured by class, marked by domain.
 
     Args:
         panels: title → the source's and the target's embeddings, ``(N, H)`` and ``(M, H)``.
