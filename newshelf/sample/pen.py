@@ -244,8 +244,8 @@ def _texture(finish: str) -> Floats:
     if finish == "natural":  # a woven cloth or a grain: threads along and across
         texture = 0.045 * (_noise(rng, edge, 8, 1) + _noise(rng, edge, 1, 8))
         texture += 0.035 * np.sin(rows * 2.1) * np.sin(rows * 2.1)[:, None]
-    elif finish == "warm":  # a nap: soft spots
-        texture = 0.05 * _noise(rng, edge, 4, 4)
+    elif finish == "warm":  # a nap: soft spots and a grain
+        texture = 0.04 * _noise(rng, edge, 4, 4) + 0.02 * _noise(rng, edge, 1, 1)
     elif finish == "cool":  # brushed: fine diagonal lines
         texture = 0.035 * np.sin((rows + rows[:, None]) * 1.3)
     return texture
