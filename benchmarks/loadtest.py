@@ -20,7 +20,7 @@ from loadtest.compare import compare
 from loadtest.pool import draw_pool
 from loadtest.record import RunRecord, read_record, write_record
 from loadtest.run import run_load
-from loadtest.saturate import Goal, Saturation, Search, saturate
+from loadtest.saturate import RateGoal, RateSearch, Saturation, saturate
 from loadtest.scenarios import LoadPlan
 from loadtest.servers import known_server
 from loadtest.traffic import BAD, TrafficSettings
@@ -232,11 +232,11 @@ def _search(catalog: Path, seconds: float, seed: int) -> Saturation:
         return _run(url, catalog, rate=rate, seconds=length, seed=1000 * seed + runs)
 
     with known_server(service_ms=_SERVICE_MS) as url:
-        return saturate(measure, Goal(_LIMIT), Search(8.0, seconds=seconds))
+        return saturate(measure, RateGoal(_LIMIT), RateSearch(8.0, seconds=seconds))
 
 
 def saturate_known(seconds: float) -> None:
-    """Search the greatest rate three times, with other arrivals; print it with queueing's."""
+    """RateSearch the greatest rate three times, with other arrivals; print it with queueing's."""
     with _shop() as catalog, ThreadPoolExecutor(_AT_ONCE) as pool:
         found = list(pool.map(lambda seed: _search(catalog, seconds, seed), (1, 2, 3)))
     truth = known_rate(_SERVICE_MS, _LIMIT)

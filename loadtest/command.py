@@ -15,12 +15,12 @@ from loadtest.recorder import LoadProgress
 from loadtest.report import check_run, print_run, write_run
 from loadtest.run import run_load
 from loadtest.saturate import (
-    Goal,
-    Search,
+    RateGoal,
+    RateSearch,
     Trial,
     print_saturation,
     saturate,
-    trial_words,
+    trial_text,
     write_saturation,
 )
 from loadtest.scenarios import LoadPlan
@@ -56,7 +56,7 @@ def run_scenario(scenario: str, options: LoadOptions, console: Console) -> int:
 
 
 def run_saturate(options: LoadOptions, resolution: float, console: Console) -> int:
-    """Search the greatest Poisson rate that keeps the limit, and report it.
+    """RateSearch the greatest Poisson rate that keeps the limit, and report it.
 
     Returns:
         0 when there is one, 1 when not.
@@ -70,7 +70,7 @@ def run_saturate(options: LoadOptions, resolution: float, console: Console) -> i
     target = _target(options)
     plan = make_plan(replace(options, seconds=options.seconds or SECONDS["saturate"]), target,
                      "steady")  # fmt: skip
-    search = Search(plan.rate or 1.0, seconds=plan.seconds, resolution=resolution)
+    search = RateSearch(plan.rate or 1.0, seconds=plan.seconds, resolution=resolution)
     command = options.command("saturate")
     runs: list[RunRecord] = []
 
@@ -84,7 +84,7 @@ def run_saturate(options: LoadOptions, resolution: float, console: Console) -> i
         return runs[-1]
 
     def tell(trial: Trial) -> None:
-        console.print(trial_words(trial, goal), markup=False)
+        console.print(trial_text(trial, goal), markup=False)
 
     found = saturate(measure, goal, search, tell)
     report = write_saturation(found, runs[-1], _folder(options, target, "saturate"))
@@ -139,14 +139,14 @@ def _limits(options: LoadOptions) -> SloSet:
     return read_slo(options.slo or str(_SLO), KINDS)
 
 
-def _goal(limits: SloSet) -> Goal:
+def _goal(limits: SloSet) -> RateGoal:
     if not limits.every.latencies:
         raise SettingsError(
             "saturate needs a latency that all requests keep: --slo p99=100ms, or a file with "
             "all.p99_ms"
         )
     errors = limits.every.error_rate
-    return Goal(limits.every.latencies[-1], _ERRORS if errors is None else errors)
+    return RateGoal(limits.every.latencies[-1], _ERRORS if errors is None else errors)
 
 
 def _folder(options: LoadOptions, target: LoadTarget, name: str) -> Path:

@@ -1,4 +1,4 @@
-"""Comparison of two runs: an A/B test of two model versions under the same load.
+"""RunComparison of two runs: an A/B test of two model versions under the same load.
 
 Mean, percentiles, error rate and, for a closed loop, throughput are compared in blocks of
 seconds. Latencies of neighbouring requests and seconds are correlated, because a queue has a
@@ -32,21 +32,21 @@ from newshelf.report.page import Cell, Page, Picture, ReportTable, Section
 MIN_BLOCKS = 8
 _MOST_BLOCKS = 30
 _ANSWERS = 100
-"""Of a block, so that its 99th percentile is not simply its maximum."""
+"""Responses in a block, so that its 99th percentile is not simply its maximum."""
 _MOST_CORRELATION = 0.9
 _NOTHING = 1e-12
-"""What rounding may make of 0."""
+"""Rounding error of 0."""
 ALPHA = 0.01
 LEAST = 0.02
-"""Of a latency or a throughput, as a share."""
+"""Smallest difference of a latency or throughput that counts, as a share."""
 _LEAST_ERRORS = 0.001
-"""Likewise of the error rate, as it is."""
-_UNLIKE = frozenset({"seed", "processes"})
+"""Likewise of the error rate, absolute."""
+_MAY_DIFFER = frozenset({"seed", "processes"})
 """Settings that may differ."""
 _TRIMMED = 0.2
-"""Of the blocks, at either end: those that a hiccup of the machine hit."""
+"""Share of the blocks that is left out at either end: those with a hiccup of the machine."""
 _SECONDS = 0.1
-"""By which share the lengths may differ."""
+"""Share by which the lengths may differ."""
 Word = Literal["better", "worse", "not told apart"]
 _PLOT = "percentiles.png"
 
@@ -65,48 +65,48 @@ class Paired:
 
 
 def block_seconds(first: Timeline, second: Timeline) -> int:
-    """Seconds of a block: at most 30 blocks, each with 100 right answers in either run.
+    """Return the seconds of a block: at most 30 blocks, each with 100 responses in both runs.
 
     Raises:
-        SettingsError: the runs are too short for ``MIN_BLOCKS`` of them.
+        SettingsError: the runs are too short for ``MIN_BLOCKS``.
     """
     seconds = math.floor(min(first.record.seconds, second.record.seconds) + 1e-6)
     slower = min(first.total().answered, second.total().answered) / max(seconds, 1)
     wanted = max(math.ceil(seconds / _MOST_BLOCKS), 1)
     filled = math.ceil(_ANSWERS / slower) if slower else wanted
-    # The percentiles of fuller blocks are better, but without blocks there is no interval.
+    # Fuller blocks have better percentiles, but too few blocks have no interval.
     length = max(wanted, min(filled, seconds // MIN_BLOCKS))
     if seconds // max(length, 1) < MIN_BLOCKS:
         raise SettingsError(
-            f"runs of {seconds} s are too short to be compared: measure at least "
+            f"runs of {seconds} s are too short to compare: measure at least "
             f"{MIN_BLOCKS} s, better a minute or more"
         )
     return length
 
 
 def cut(timeline: Timeline, length: int, blocks: int, kind: str | None = None) -> list[Totals]:
-    """The first ``blocks`` blocks of ``length`` seconds, of one kind or all."""
+    """Return the first ``blocks`` blocks of ``length`` seconds, of one kind or all."""
     return [timeline.between(n * length, (n + 1) * length, kind) for n in range(blocks)]
 
 
 def mean_difference(
     differences: NDArray[np.float64], level: float, trimmed: float = 0.0
 ) -> Paired | None:
-    """Student's t interval of the mean of a series whose members may be correlated.
+    """Return Student's t interval of the mean of a series that may be correlated.
 
-    A hiccup of the machine hits few blocks and hits them hard. With ``trimmed``, so large a
-    share of the members is left out at either end, and the spread is that of the winsorised
-    series (Yuen 1974)::
+    A hiccup of the machine hits few blocks, but hard. With ``trimmed``, that share of the
+    members is left out at either end, and the spread is that of the winsorised series (Yuen
+    1974)::
 
-        t = mean of the h that are left / (s_w / ((1 - 2 trimmed) √n)), with h - 1 degrees
+        t = mean of the remaining h / (s_w / ((1 - 2 trimmed) √n)), with h - 1 degrees
 
-    The sample counts as ``n (1 - r) / (1 + r)`` independent ones, r being the correlation of
+    The sample counts as ``n (1 - r) / (1 + r)`` independent ones, where r is the correlation of
     neighbours, corrected for its bias in short series (von Storch & Zwiers, *Statistical
     Analysis in Climate Research*, ch. 6.6; Kendall 1954).
 
     Args:
-        differences: (blocks,) one per block, in their order.
-        level: of confidence, such as 0.99.
+        differences: (blocks,) one per block, in order.
+        level: confidence, such as 0.99.
         trimmed: share at either end, below 0.5.
 
     Returns:
@@ -132,7 +132,7 @@ def mean_difference(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted for there being several, in the order given (Holm 1979)."""
+    """Return p-values adjusted for their number, in the given order (Holm 1979)."""
     order = sorted(range(len(p_values)), key=lambda place: p_values[place])
     adjusted = [0.0] * len(p_values)
     reached = 0.0
@@ -172,7 +172,7 @@ _THROUGHPUT = _Metric("throughput", "/s", lambda part: part.throughput, more_is_
 
 @dataclass(frozen=True)
 class Difference:
-    """B against A, in one metric of one scope."""
+    """Difference of B from A, in one metric of one scope."""
 
     scope: str
     """``all``, or a kind of request."""
@@ -182,44 +182,44 @@ class Difference:
     b: float
     """Of the whole runs."""
     change: float | None
-    """Of a typical block: a share of A's, or of the error rate the plain difference. None
-    without enough blocks in which both runs had answers."""
+    """Of a typical block: a share of A's value, or the plain difference of the error rate. None
+    without enough blocks in which both runs have responses."""
     interval: tuple[float, float] | None
-    """Of ``change``, with a confidence of 1 - ``ALPHA``."""
+    """Interval of ``change`` with a confidence of 1 - ``ALPHA``."""
     p_value: float
-    """Adjusted for the number of metrics beside it."""
+    """Adjusted for the number of metrics."""
     word: Word
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """What is to be said of two runs."""
+class RunComparison:
+    """Result of comparing two runs."""
 
     word: Word
-    """B relative to A: worse when a metric is worse, whatever else is better."""
+    """B relative to A: worse if any metric is worse."""
     overall: tuple[Difference, ...]
-    """Of all requests together: these decide."""
+    """All requests together: these decide."""
     kinds: Mapping[str, tuple[Difference, ...]]
-    """Of each kind: these show where a difference comes from."""
+    """By kind: these show where a difference comes from."""
     blocks: int
     block_seconds: int
     notes: tuple[str, ...]
-    """What weakens the comparison."""
+    """Weaknesses of the comparison."""
 
     def sentence(self) -> str:
-        """The verdict, and what led to it."""
+        """Return the verdict and its reasons."""
         apart = [one for one in self.overall if one.word != "not told apart"]
         if not apart:
             return "B and A are not told apart"
-        what = ", ".join(f"{one.metric} {_told(one)}" for one in apart)
+        what = ", ".join(f"{one.metric} {_change_text(one)}" for one in apart)
         return f"B is {self.word} than A: {what}"
 
 
-def compare(first: RunRecord, second: RunRecord) -> Comparison:
-    """Hold the second run, B, against the first one, A.
+def compare(first: RunRecord, second: RunRecord) -> RunComparison:
+    """Compare the second run, B, with the first, A.
 
     Raises:
-        SettingsError: they were not put under the same load, or are too short.
+        SettingsError: their loads differ, or they are too short.
     """
     _require_alike(first, second)
     a, b = Timeline.of(first), Timeline.of(second)
@@ -231,19 +231,19 @@ def compare(first: RunRecord, second: RunRecord) -> Comparison:
     word: Word = (
         "worse" if "worse" in words else "better" if "better" in words else "not told apart"
     )
-    return Comparison(word, overall, found, blocks, length, tuple(_notes(first, second)))
+    return RunComparison(word, overall, found, blocks, length, tuple(_notes(first, second)))
 
 
 def _differences(
     a: Timeline, b: Timeline, scope: str, kind: str | None, length: int, blocks: int
 ) -> tuple[Difference, ...]:
-    # With an open loop, the arrivals set the throughput; what fails is in the error rate.
-    waits = a.record.loop == "closed"
-    metrics = [*_LATENCIES, _ERRORS, *([_THROUGHPUT] if waits else [])]
+    # In an open loop, arrivals determine the throughput; the error rate has the failures.
+    is_closed = a.record.loop == "closed"
+    metrics = [*_LATENCIES, _ERRORS, *([_THROUGHPUT] if is_closed else [])]
     parts = cut(a, length, blocks, kind), cut(b, length, blocks, kind)
     wholes = a.total(kind), b.total(kind)
     paired = [_paired(metric, *parts) for metric in metrics]
-    # What is the same in both, as no errors are, is nothing that chance could tell apart.
+    # Equal values, such as no errors in either run, are not a test.
     tested = [one.p_value for one in paired if one is not None and one.p_value < 1]
     holms = iter(holm(tested))
     adjusted = [next(holms) if one is not None and one.p_value < 1 else 1.0 for one in paired]
@@ -259,7 +259,7 @@ def _paired(metric: _Metric, first: Sequence[Totals], second: Sequence[Totals]) 
     )
     if not metric.as_ratio:
         return mean_difference(values[:, 1] - values[:, 0], 1 - ALPHA)
-    # A block without an answer has no latency; its requests are in the error rate.
+    # A block without responses has no latency; its requests are in the error rate.
     usable = values[np.isfinite(values).all(axis=1) & (values > 0).all(axis=1)]
     return mean_difference(np.log(usable[:, 1] / usable[:, 0]), 1 - ALPHA, _TRIMMED)
 
@@ -297,7 +297,7 @@ def _require_alike(first: RunRecord, second: RunRecord) -> None:
 def _conditions(first: RunRecord, second: RunRecord) -> list[tuple[str, object, object]]:
     plain = [(name, getattr(first, name), getattr(second, name)) for name in ("scenario", "loop")]
     kinds = [("the kinds of request", ", ".join(first.kinds()), ", ".join(second.kinds()))]
-    names = sorted((first.settings.keys() | second.settings.keys()) - _UNLIKE)
+    names = sorted((first.settings.keys() | second.settings.keys()) - _MAY_DIFFER)
     return [
         *plain,
         *kinds,
@@ -310,7 +310,7 @@ def _notes(first: RunRecord, second: RunRecord) -> list[str]:
     found = []
     if first.settings.get("seed") != second.settings.get("seed"):
         found.append(
-            "the seeds differ, so the arrivals do, too: the same seed finds smaller differences"
+            "the seeds differ, and so do the arrivals: the same seed finds smaller differences"
         )
     for name, record in (("A", first), ("B", second)):
         if record.generator.limited:
@@ -318,7 +318,7 @@ def _notes(first: RunRecord, second: RunRecord) -> list[str]:
     return found
 
 
-def _told(one: Difference) -> str:
+def _change_text(one: Difference) -> str:
     if one.change is None or one.interval is None:
         return "unknown"
     low, high = one.interval
@@ -328,9 +328,9 @@ def _told(one: Difference) -> str:
 
 
 def print_comparison(
-    found: Comparison, first: RunRecord, second: RunRecord, console: Console
+    found: RunComparison, first: RunRecord, second: RunRecord, console: Console
 ) -> None:
-    """The verdict, and the differences of all requests and of each kind."""
+    """Print the verdict and the differences of all requests and of each kind."""
     for table in _tables(found):
         print_table(table, console)
     for line in [*_facts(first, second), *found.notes]:
@@ -338,7 +338,9 @@ def print_comparison(
     console.print(f"{found.sentence()}.", markup=False)
 
 
-def write_comparison(found: Comparison, first: RunRecord, second: RunRecord, folder: Path) -> Path:
+def write_comparison(
+    found: RunComparison, first: RunRecord, second: RunRecord, folder: Path
+) -> Path:
     """Write ``report.html`` with the tables and both percentile curves.
 
     Returns:
@@ -355,14 +357,14 @@ def write_comparison(found: Comparison, first: RunRecord, second: RunRecord, fol
         tables=_tables(found),
         pictures=[Picture(_PLOT, "Latency by percentile, all requests together")],
     )
-    page = Page("Load test: A and B compared", _facts(first, second), (), [section])
+    page = Page("Load test: comparison of A and B", _facts(first, second), (), [section])
     return write_page(page, folder)
 
 
-def _tables(found: Comparison) -> list[ReportTable]:
+def _tables(found: RunComparison) -> list[ReportTable]:
     note = (
-        f"Change: of a typical one of {found.blocks} blocks of {found.block_seconds} s, with its "
-        f"{1 - ALPHA:.0%} interval. p is adjusted for the metrics beside it (Holm)."
+        f"Change: in a typical one of {found.blocks} blocks of {found.block_seconds} s, with its "
+        f"{1 - ALPHA:.0%} interval. p is adjusted for the number of metrics (Holm)."
     )
     tables = [_table("All requests", found.overall, note)]
     if len(found.kinds) > 1:

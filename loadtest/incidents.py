@@ -1,10 +1,9 @@
-"""When something went wrong in a run, what was lost by it, and how long recovery took.
+"""Incidents of a run: when something went wrong, what was lost, and how long recovery took.
 
-A second is unusual when requests failed, when its p99 is far above the run's usual, when the
-server could not be reached, or when a worker was not ready. Unusual seconds that belong
-together are one incident; it is over when ``CALM_S`` seconds have been usual again. The usual
-is the median of the three quicker quarters of a run, so that a long incident does not become
-it.
+A second is abnormal if requests failed, its p99 is far above the baseline, the server was
+unreachable, or a worker was not ready. Adjacent abnormal seconds are one incident, which ends
+after ``CALM_S`` normal seconds. The baseline is the median of the faster three quarters of the
+run, so that a long incident does not become the baseline.
 """
 
 import math
@@ -17,37 +16,37 @@ from loadtest.record import RunRecord, ServerSample
 from loadtest.timeline import Timeline, Totals
 
 CALM_S = 3
-"""Usual seconds after which an incident is over."""
+"""Normal seconds after which an incident is over."""
 _FAR = 5.0
-"""Times the usual p99: slow. A queue by itself wanders to three times its median."""
+"""Multiple of the baseline p99 that is slow. A queue alone reaches three times its median."""
 _SPREADS = 8.0
-"""Times the usual spread of the p99 above it: slow; both must hold."""
+"""Multiple of the spread of the p99 above the baseline that is slow; both must hold."""
 _MORE_FAILURES = 0.01
-"""Share of a second's requests above the usual: failing."""
+"""Share of failed requests above the baseline that is abnormal."""
 _COLLAPSE = 0.5
-"""Times the usual answers per second, of clients that wait for theirs: collapsed."""
+"""Share of the baseline throughput of a closed loop below which it has collapsed."""
 _NORMAL = 1.4826
-"""Of a normal distribution, standard deviation by median absolute deviation."""
+"""Ratio of standard to median absolute deviation in a normal distribution."""
 _QUIET = 0.75
-"""Share of the seconds that may be called usual."""
+"""Share of the seconds that make the baseline."""
 _READY = "READY"
 
 
 @dataclass(frozen=True)
-class Usual:
-    """What most seconds of a run were like."""
+class Baseline:
+    """Values of a normal second of a run."""
 
     p99_ms: float
     slow_ms: float
     """A second with a higher p99 is slow."""
     error_rate: float
     throughput: float
-    """Right answers per second."""
+    """Right responses per second."""
 
 
 @dataclass(frozen=True)
 class WorkerChange:
-    """A worker process that ended, or was put in the place of one."""
+    """A worker process that ended, started or was replaced."""
 
     at_s: float
     """When it was first seen."""
@@ -68,51 +67,51 @@ class WorkerChange:
 
 @dataclass(frozen=True)
 class Incident:
-    """Seconds of a run in which something was wrong."""
+    """Abnormal seconds of a run."""
 
     start_s: int
     end_s: int
-    """The first usual second after it, or the end of the run."""
+    """The first normal second after it, or the end of the run."""
     recovered: bool
-    """False when the run ended before it had been usual for ``CALM_S`` seconds."""
+    """Whether ``CALM_S`` normal seconds followed before the run ended."""
     signs: tuple[str, ...]
-    """What was seen, in words."""
+    """What was abnormal, in words."""
     errors: dict[str, int]
-    """Requests lost, by kind of error."""
+    """Lost requests by kind of error."""
     dropped: int
-    """Requests that were never sent."""
+    """Requests never sent."""
     delayed: int
-    """Right answers that came later than the run's usual p99 by far."""
+    """Right responses far slower than the baseline."""
     worst_ms: float
-    """The latest right answer."""
+    """Latency of the slowest right response."""
 
     @property
     def recovery_s(self) -> int | None:
-        """Seconds from its start until all was usual again; None when that was not seen."""
+        """Seconds from its start to the first normal second; None if not recovered."""
         return self.end_s - self.start_s if self.recovered else None
 
     @property
     def lost(self) -> int:
-        """Requests without the right answer."""
+        """Requests without the right response."""
         return sum(self.errors.values()) + self.dropped
 
 
 def incidents(timeline: Timeline) -> list[Incident]:
-    """All incidents of a run, the first one first."""
+    """Return all incidents of a run in order."""
     seconds = timeline.by_second()
-    normal = usual(timeline)
+    normal = baseline(timeline)
     signs = [_signs(second, normal, timeline.record.loop) for second in seconds]
-    for at, told in _server_signs(timeline.record):
+    for at, text in _server_signs(timeline.record):
         if 0 <= at < len(signs):
-            signs[at].append(told)
+            signs[at].append(text)
     return [
         _incident(start, end, len(seconds), seconds[start:end], signs[start:end], normal)
-        for start, end in _groups([bool(told) for told in signs])
+        for start, end in _groups([bool(text) for text in signs])
     ]
 
 
-def usual(timeline: Timeline) -> Usual:
-    """What the quicker seconds were like."""
+def baseline(timeline: Timeline) -> Baseline:
+    """Return the values of the faster seconds."""
     seconds = [second for second in timeline.by_second() if second.intended]
     answered = [second for second in seconds if second.answered]
     p99s = np.sort([second.latency.percentile_ms(99) for second in answered])
@@ -120,7 +119,7 @@ def usual(timeline: Timeline) -> Usual:
     p99 = float(np.median(quiet)) if len(quiet) else 0.0
     spread = float(np.median(np.abs(quiet - p99))) * _NORMAL if len(quiet) else 0.0
     rates = np.sort([second.error_rate for second in seconds])
-    return Usual(
+    return Baseline(
         p99_ms=p99,
         slow_ms=max(_FAR * p99, p99 + _SPREADS * spread),
         error_rate=float(np.median(rates)) if len(rates) else 0.0,
@@ -129,7 +128,7 @@ def usual(timeline: Timeline) -> Usual:
 
 
 def worker_changes(record: RunRecord) -> list[WorkerChange]:
-    """Worker processes that ended or began between two samples in which the server answered."""
+    """Return worker processes that ended or started between two samples of a reachable server."""
     found: list[WorkerChange] = []
     known: dict[tuple[str, str], int] | None = None
     for sample in record.server:
@@ -138,7 +137,7 @@ def worker_changes(record: RunRecord) -> list[WorkerChange]:
         now = {(one.model, one.worker): one.pid for one in sample.workers if one.pid > 0}
         if known is not None:
             found += _changes(known, now, sample.at_s)
-        # A worker that is away keeps its last process id, so that its return is told once.
+        # A worker that is away keeps its last process id, so its return is reported once.
         known = (known or {}) | now
         for place in [place for place in known if place not in now]:
             del known[place]
@@ -154,15 +153,15 @@ def _changes(
             yield WorkerChange(at_s, *place, ended, started)
 
 
-def _signs(second: Totals, normal: Usual, loop: str) -> list[str]:
+def _signs(second: Totals, normal: Baseline, loop: str) -> list[str]:
     found = []
     if second.failed and second.error_rate > normal.error_rate + _MORE_FAILURES:
         found.append("requests failed")
     if second.answered and second.latency.percentile_ms(99) > normal.slow_ms:
-        found.append("answers were late")
-    # With an open loop, as many requests are sent as were meant to be, come what may.
+        found.append("responses were slow")
+    # In an open loop, the number of requests does not depend on the server.
     if loop == "closed" and second.answered < _COLLAPSE * normal.throughput:
-        found.append("few requests were answered")
+        found.append("throughput collapsed")
     return found
 
 
@@ -170,8 +169,8 @@ def _server_signs(record: RunRecord) -> Iterable[tuple[int, str]]:
     for sample in record.server:
         at = math.floor(sample.at_s)
         if not sample.reachable:
-            yield at, "the server could not be reached"
-        yield from ((at, told) for told in _not_ready(sample))
+            yield at, "the server was unreachable"
+        yield from ((at, text) for text in _not_ready(sample))
     for change in worker_changes(record):
         yield math.floor(change.at_s), str(change)
 
@@ -182,9 +181,9 @@ def _not_ready(sample: ServerSample) -> Iterable[str]:
             yield f"worker {worker.worker} of {worker.model} was {worker.status.lower()}"
 
 
-def _groups(unusual: Sequence[bool]) -> list[tuple[int, int]]:
-    """Pairs of the first unusual second and the one after the last; calm ones between."""
-    places = [place for place, is_unusual in enumerate(unusual) if is_unusual]
+def _groups(abnormal: Sequence[bool]) -> list[tuple[int, int]]:
+    """Return pairs of the first abnormal second and the one after the last."""
+    places = [place for place, is_abnormal in enumerate(abnormal) if is_abnormal]
     found: list[tuple[int, int]] = []
     for place in places:
         if found and place - found[-1][1] < CALM_S:
@@ -200,14 +199,14 @@ def _incident(
     length: int,
     seconds: Sequence[Totals],
     signs: Sequence[Sequence[str]],
-    normal: Usual,
+    normal: Baseline,
 ) -> Incident:
     whole = Totals.added(seconds, float(end - start))
     return Incident(
         start_s=start,
         end_s=end,
         recovered=length - end >= CALM_S,
-        signs=tuple(dict.fromkeys(told for second in signs for told in second)),
+        signs=tuple(dict.fromkeys(text for second in signs for text in second)),
         errors=dict(whole.errors),
         dropped=whole.dropped,
         delayed=whole.latency.above(normal.slow_ms),

@@ -1,7 +1,7 @@
-"""What a load test wrote down: the file that reports, limits and comparisons read.
+"""Record of a run: the file that reports, limits and comparisons read.
 
-Everything is kept per second of *intended* start and per kind of request, in histograms that
-add up without loss, so that any total can be made of it later.
+It has lossless histograms per second of the *intended* start and per kind of request, so any
+total can be computed later.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,30 +20,30 @@ _DIGITS = 3
 
 
 def empty_histogram() -> HdrHistogram:
-    """Microseconds from 1 µs to 10 minutes, to three significant digits."""
+    """Return a histogram of microseconds, 1 µs to 10 minutes, with three significant digits."""
     return HdrHistogram(_LOWEST_US, _HIGHEST_US, _DIGITS)
 
 
 def encoded(histogram: HdrHistogram) -> str:
-    """A histogram as HdrHistogram's compressed base64 (V2), which other tools read, too."""
+    """Return HdrHistogram's compressed base64 (V2), which other tools also read."""
     text: str = histogram.encode().decode("ascii")
     return text
 
 
 def decoded(text: str) -> HdrHistogram:
-    """The histogram of ``encoded``.
+    """Read the output of ``encoded``.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text is not a histogram.
     """
     try:
         return HdrHistogram.decode(text)
-    except Exception as error:  # The library raises what its parts raise.
+    except Exception as error:  # The library raises errors of many types.
         raise ValueError(f"not an HdrHistogram: {error}") from error
 
 
 def merged(histograms: Iterable[HdrHistogram]) -> HdrHistogram:
-    """All of them added up."""
+    """Return the sum of all."""
     total = empty_histogram()
     for histogram in histograms:
         total.add(histogram)
@@ -63,71 +63,70 @@ class _Record(BaseModel):
 
 
 class KindSecond(_Record):
-    """One kind of request, of those that were meant to start in one second of the run."""
+    """Requests of one kind that were meant to start in one second of the run."""
 
     second: int = Field(ge=0)
-    """Since the start of what is measured; warm-up is not in the record."""
+    """Since the start of the measurement; the record has no warm-up."""
     kind: str
     intended: int = Field(ge=0)
-    """Arrivals that the plan asked for (open loop), or requests that were sent (closed)."""
+    """Planned arrivals (open loop), or requests sent (closed loop)."""
     late: int = Field(default=0, ge=0)
-    """Sent more than the lateness limit after their intended start: the generator's fault."""
+    """Sent too long after the intended start: the generator's fault."""
     dropped: int = Field(default=0, ge=0)
-    """Never sent, since too many were under way."""
+    """Never sent: too many requests were in flight."""
     errors: Mapping[str, int] = {}
-    """By status (``503``) or kind (``ConnectionRefusedError``, ``timeout``). A bad request that
-    is answered with the 4xx it deserves is no error."""
+    """By status (``503``) or kind (``ConnectionRefusedError``, ``timeout``). The expected 4xx
+    for a bad request is not an error."""
     latency: HistogramText
-    """Of the answers that were right, from the intended start to the last byte read."""
+    """Of right responses, from the intended start to the last byte read."""
     service: HistogramText
-    """The same from the moment of sending: what a closed-loop test would have called latency."""
+    """Likewise from the time of sending: the latency that a closed-loop test reports."""
 
 
 class WorkerSample(_Record):
-    """One worker process of the server at one moment."""
+    """One worker process of the server at one time."""
 
     model: str
     worker: str
-    """TorchServe's id of it."""
+    """TorchServe's worker id."""
     pid: int
     status: str
     memory_bytes: int = Field(ge=0)
     """Resident set size."""
     cpu_percent: float = Field(ge=0)
-    """Of one core, since the sample before."""
+    """Of one core, since the previous sample."""
 
 
 class ServerSample(_Record):
-    """What the server said of itself at one moment."""
+    """Metrics of the server at one time."""
 
     at_s: float
-    """Seconds since the start of what is measured."""
+    """Seconds since the start of the measurement."""
     reachable: bool
     queue_ms: float | None = None
-    """Mean time in the queue of the requests since the sample before; None without any."""
+    """Mean time in the queue of requests since the previous sample; None without any."""
     batch_sizes: Mapping[int, int] = {}
-    """Batches since the sample before, by number of requests in them. TorchServe's histogram
-    tells 1 and 2 apart, and of larger ones the greatest size that they may have: 5, 7, 10; those
-    above it are counted by their mean size."""
+    """Batches since the previous sample, by number of requests. TorchServe's histogram has exact
+    sizes up to 2, then the upper bounds 5, 7 and 10; larger batches count by their mean size."""
     batched: int = 0
-    """Requests in those batches."""
+    """Requests in these batches."""
     workers: tuple[WorkerSample, ...] = ()
 
 
 class Generator(_Record):
-    """The load's own side."""
+    """Metrics of the load generator itself."""
 
     processes: int = Field(ge=1)
     cpu_percent: float = Field(ge=0)
     """Of one core, of the busiest process."""
     lateness: HistogramText
-    """Of every sending, after its intended start, in microseconds."""
+    """Delay of each request after its intended start, in microseconds."""
     limited: str = ""
-    """Why the generator, not the server, set what was measured; empty when it did not."""
+    """Why the generator, not the server, was the limit; empty if it was not."""
 
 
 class RunRecord(_Record):
-    """One run."""
+    """Record of one run."""
 
     format: Literal[1] = 1
     scenario: str
@@ -137,34 +136,34 @@ class RunRecord(_Record):
     started_at: datetime
     url: str
     models: Mapping[str, str] = {}
-    """Version of each model that was loaded."""
+    """Version of each model under load."""
     seconds: float = Field(gt=0)
-    """That were measured."""
+    """Length of the measurement."""
     settings: Mapping[str, str | int | float | bool | None] = {}
-    """Rate, seed, traffic and whatever else says how to repeat it."""
+    """Rate, seed, traffic and everything else needed to repeat it."""
     load: tuple[KindSecond, ...]
     server: tuple[ServerSample, ...] = ()
     generator: Generator
 
     def kinds(self) -> list[str]:
-        """Kinds of request, in the order of their names."""
+        """Return the kinds of request, sorted."""
         return sorted({part.kind for part in self.load})
 
     def of(self, kind: str | None = None) -> Iterator[KindSecond]:
-        """The seconds of one kind, or all."""
+        """Yield the seconds of one kind, or all."""
         return (part for part in self.load if kind in (None, part.kind))
 
 
 def write_record(record: RunRecord, path: Path) -> None:
-    """Write it as JSON: the whole file or nothing."""
+    """Write JSON atomically."""
     with write_aside(path) as aside:
         aside.write_text(record.model_dump_json(indent=1) + "\n")
 
 
 def read_record(path: Path) -> RunRecord:
-    """Read what ``write_record`` wrote.
+    """Read the output of ``write_record``.
 
     Raises:
-        SettingsError: there is no such file, or it is no record of a run.
+        SettingsError: the file does not exist or is not a record.
     """
     return read_model(path, RunRecord, "record of a load test")

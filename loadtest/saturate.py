@@ -17,7 +17,7 @@ from typing import Literal
 
 from rich.console import Console
 
-from loadtest.plots import log_ms, quiet_axes
+from loadtest.plots import draw_rates
 from loadtest.record import RunRecord, write_record
 from loadtest.report import (
     PLOTS,
@@ -32,60 +32,59 @@ from loadtest.timeline import Timeline
 from newshelf.errors import SettingsError
 from newshelf.files import write_json
 from newshelf.report.page import Cell, Page, Picture, ReportTable, Section
-from newshelf.report.plots import COLOURS, new_figure, save
 from newshelf.tuning.slo import LatencyLimit, Slo, SloSet
 
 Measure = Callable[[float, float], RunRecord]
-"""Runs a Poisson load of so many requests/s, for so many seconds."""
+"""Runs a Poisson load at a rate (requests/s) for some seconds."""
 Purpose = Literal["bracket", "bisect", "confirm"]
 _BRACKET_SHARE = 1 / 3
 _DELIVERED = 0.99
-"""Share of the arrivals that must be sent, or the rate was not the one asked for."""
+"""Minimum share of the arrivals that must be sent for a run to count as one at its rate."""
 _RESULT, _RECORD, _PLOT = "saturation.json", "record.json", "rates.png"
 
 
 @dataclass(frozen=True)
-class Goal:
-    """What must be kept at a rate."""
+class RateGoal:
+    """Limits that a rate must meet."""
 
     latency: LatencyLimit
     error_rate: float = 0.001
-    """At most, between 0 and 1."""
+    """Maximum, between 0 and 1."""
 
 
 @dataclass(frozen=True)
-class Search:
-    """How the rate is looked for.
+class RateSearch:
+    """Settings of the search.
 
     Raises:
-        SettingsError: a value out of its range.
+        SettingsError: a value is out of range.
     """
 
     first_rate: float
-    """Requests/s to begin with."""
+    """Requests/s of the first run."""
     seconds: float = 60.0
-    """Of each run; those of the doubling, which differ a lot, take a third of it."""
+    """Length of each run; those of the doubling, which need less precision, take a third."""
     resolution: float = 0.03
-    """Share of the rate at which the bisection ends, and by which a rate that was not
-    confirmed is lowered."""
+    """Share of the rate at which the bisection ends, and by which an unconfirmed rate is
+    lowered."""
     votes: int = 3
-    """A rate that failed is measured again until so many runs have a majority."""
+    """A rate that failed is measured again until one result has the majority of these runs."""
     confirmations: int = 3
-    """Fresh runs of what was found, of which the majority must keep the goal."""
+    """Fresh runs of the result, of which the majority must meet the goal."""
     least_rate: float = 0.5
     most_rate: float = 20_000.0
-    """Requests/s between which it is looked for."""
+    """Bounds of the search in requests/s."""
 
     def __post_init__(self) -> None:
         if not 0 < self.least_rate <= self.first_rate <= self.most_rate:
             raise SettingsError(
-                f"the first rate, {self.first_rate:g}/s, must lie between {self.least_rate:g} and "
+                f"the first rate, {self.first_rate:g}/s, must be between {self.least_rate:g} and "
                 f"{self.most_rate:g}/s"
             )
         if self.seconds <= 0:
-            raise SettingsError(f"runs of {self.seconds:g} s cannot be measured")
+            raise SettingsError(f"runs of {self.seconds:g} s are too short")
         if not 0.001 <= self.resolution <= 0.5:  # noqa: PLR2004 - shares of the rate
-            raise SettingsError(f"a resolution of {self.resolution:g} must lie in 0.001 to 0.5")
+            raise SettingsError(f"the resolution, {self.resolution:g}, must be in 0.001 to 0.5")
         if self.votes < 1 or self.confirmations < 1:
             raise SettingsError("votes and confirmations must be 1 or more")
 
@@ -95,35 +94,35 @@ class Trial:
     """One run at one rate."""
 
     rate: float
-    """Requests/s that were asked for."""
+    """Intended requests/s."""
     purpose: Purpose
     latency_ms: float
     """At the goal's percentile."""
     error_rate: float
     throughput: float
-    """Right answers per second."""
+    """Right responses per second."""
     kept: bool
     generator: str
-    """Why the generator, not the server, broke the goal; empty when it did not."""
+    """Why the generator, not the server, missed the goal; empty if it did not."""
 
 
 @dataclass(frozen=True)
 class Saturation:
-    """What was found."""
+    """Result of a search."""
 
-    goal: Goal
+    goal: RateGoal
     rate: float | None
-    """Requests/s; None when even the least rate does not keep the goal."""
+    """Requests/s; None if not even the lowest rate meets the goal."""
     limited_by: Literal["server", "generator", "search"]
-    """What kept the rate from being greater; ``search``: ``most_rate`` was kept."""
+    """What limits the rate; ``search``: ``most_rate`` meets the goal."""
     reason: str
-    """The same in a sentence."""
+    """The limit in a sentence."""
     trials: tuple[Trial, ...] = field(repr=False)
-    """In the order in which they were run."""
+    """In the order of the runs."""
 
     @property
     def confirmed(self) -> tuple[Trial, ...]:
-        """The runs that confirmed the rate."""
+        """The confirming runs of the rate."""
         return tuple(
             one for one in self.trials if one.purpose == "confirm" and one.rate == self.rate
         )
@@ -131,27 +130,27 @@ class Saturation:
 
 def saturate(
     measure: Measure,
-    goal: Goal,
-    search: Search,
-    tell: Callable[[Trial], None] = lambda _trial: None,
+    goal: RateGoal,
+    search: RateSearch,
+    report: Callable[[Trial], None] = lambda _trial: None,
 ) -> Saturation:
-    """Search the greatest rate that keeps ``goal``.
+    """Search for the greatest rate that meets ``goal``.
 
     Args:
         measure: runs a load.
-        goal: what must be kept.
-        search: how it is looked for.
-        tell: is told each run as it ends.
+        goal: limits of a run.
+        search: settings of the search.
+        report: called with each run as it ends.
     """
-    return _Searcher(measure, goal, search, tell).run()
+    return _Searcher(measure, goal, search, report).run()
 
 
-def trial(record: RunRecord, rate: float, purpose: Purpose, goal: Goal) -> Trial:
-    """Judge one run.
+def trial(record: RunRecord, rate: float, purpose: Purpose, goal: RateGoal) -> Trial:
+    """Check one run.
 
-    Latency is counted from the intended start, so a generator that is late makes it longer, and
-    a goal that is kept is kept in spite of it. Of one that is not kept, the generator is the
-    reason when the server's answers, counted from sending, would have kept it.
+    Latency counts from the intended start, so a late generator makes it longer, and a goal that
+    is met is met despite that. The generator is the reason for a missed goal if the server's
+    responses, counted from sending, would have met it.
     """
     whole = Timeline.of(record).total()
     percent, most_ms = goal.latency.percent, goal.latency.most_ms
@@ -172,15 +171,15 @@ def trial(record: RunRecord, rate: float, purpose: Purpose, goal: Goal) -> Trial
 
 
 class _Searcher:
-    """What the steps of one search share."""
+    """State of one search."""
 
     def __init__(
-        self, measure: Measure, goal: Goal, search: Search, tell: Callable[[Trial], None]
+        self, measure: Measure, goal: RateGoal, search: RateSearch, report: Callable[[Trial], None]
     ) -> None:
         self._measure = measure
         self._goal = goal
         self._search = search
-        self._tell = tell
+        self._report = report
         self._trials: list[Trial] = []
 
     def run(self) -> Saturation:
@@ -192,7 +191,7 @@ class _Searcher:
         return self._found(*self._confirm(kept, broken))
 
     def _bracket(self) -> tuple[float | None, float | None]:
-        """A rate that keeps the goal, and one of twice as much that does not."""
+        """Return a rate that meets the goal, and twice that rate, which does not."""
         search, rate = self._search, self._search.first_rate
         if self._keeps(rate, "bracket"):
             while rate < search.most_rate:
@@ -218,7 +217,7 @@ class _Searcher:
         return kept, broken
 
     def _confirm(self, rate: float, broken: float | None) -> tuple[float | None, float | None]:
-        """Step down until most of the fresh runs at a rate keep the goal."""
+        """Step down until most of the fresh runs at a rate meet the goal."""
         while True:
             runs = [self._run(rate, "confirm") for _ in range(self._search.confirmations)]
             if 2 * sum(one.kept for one in runs) > len(runs):
@@ -228,7 +227,7 @@ class _Searcher:
                 return None, broken
 
     def _keeps(self, rate: float, purpose: Purpose) -> bool:
-        """The majority of the votes; one that keeps the goal while doubling is enough."""
+        """Return the majority of the votes; while doubling, one good run is enough."""
         enough = 1 if purpose == "bracket" else self._search.votes // 2 + 1
         runs: list[Trial] = []
         while len(runs) < self._search.votes:
@@ -243,7 +242,7 @@ class _Searcher:
         record = self._measure(rate, self._search.seconds * share)
         done = trial(record, rate, purpose, self._goal)
         self._trials.append(done)
-        self._tell(done)
+        self._report(done)
         return done
 
     def _found(self, rate: float | None, broken: float | None) -> Saturation:
@@ -253,7 +252,7 @@ class _Searcher:
     def _why(self, broken: float | None) -> tuple[Literal["server", "generator", "search"], str]:
         if broken is None:
             most = self._search.most_rate
-            return "search", f"{most:g}/s keeps the goal, and more was not to be tried"
+            return "search", f"{most:g}/s, the greatest rate of the search, meets the goal"
         failed = [one for one in self._trials if one.rate == broken and not one.kept]
         by_generator = [one for one in failed if one.generator]
         if 2 * len(by_generator) > len(failed):
@@ -261,20 +260,20 @@ class _Searcher:
         return "server", f"at {broken:.1f}/s: {_broken(failed, self._goal)}"
 
 
-def _broken(failed: Sequence[Trial], goal: Goal) -> str:
+def _broken(failed: Sequence[Trial], goal: RateGoal) -> str:
     of_server = [one for one in failed if not one.generator] or list(failed)
     worst = max(of_server, key=lambda one: (one.latency_ms, one.error_rate))
     latency = goal.latency
     if worst.latency_ms > latency.most_ms:
-        told = f"{worst.latency_ms:.1f} ms" if math.isfinite(worst.latency_ms) else "infinite"
-        return f"p{latency.percent:g} is {told}, above {latency.most_ms:g} ms"
+        measured = f"{worst.latency_ms:.1f} ms" if math.isfinite(worst.latency_ms) else "infinite"
+        return f"p{latency.percent:g} is {measured}, above {latency.most_ms:g} ms"
     if worst.error_rate > goal.error_rate:
         return f"{worst.error_rate:.2%} of the requests failed, above {goal.error_rate:.2%}"
     return "too many arrivals were dropped"
 
 
-def trial_words(trial: Trial, goal: Goal) -> str:
-    """One run in a line."""
+def trial_text(trial: Trial, goal: RateGoal) -> str:
+    """Return one run as a line."""
     mark = "✓" if trial.kept else "·"
     errors = f", {trial.error_rate:.2%} failed" if trial.error_rate else ""
     generator = f" ({trial.generator})" if trial.generator else ""
@@ -286,12 +285,12 @@ def trial_words(trial: Trial, goal: Goal) -> str:
 
 
 def sentence(found: Saturation) -> str:
-    """What was found, and what it was limited by."""
+    """Return the result and what limits it."""
     limit = f"p{found.goal.latency.percent:g} ≤ {found.goal.latency.most_ms:g} ms"
     if found.rate is None:
-        return f"No rate that was tried keeps {limit}: {found.reason}."
-    said = (
-        f"{found.rate:.1f} requests/s is the greatest Poisson rate that keeps {limit}, confirmed "
+        return f"No rate meets {limit}: {found.reason}."
+    result = (
+        f"{found.rate:.1f} requests/s is the greatest Poisson rate that meets {limit}, confirmed "
         f"by {sum(one.kept for one in found.confirmed)} of {len(found.confirmed)} runs."
     )
     whose = {
@@ -299,17 +298,17 @@ def sentence(found: Saturation) -> str:
         "generator": "The generator, not the server, was the limit",
         "search": "No limit was found",
     }
-    return f"{said} {whose[found.limited_by]}: {found.reason}."
+    return f"{result} {whose[found.limited_by]}: {found.reason}."
 
 
 def print_saturation(found: Saturation, console: Console) -> None:
-    """The figure, and how it was found."""
+    """Print all runs and the result."""
     print_table(_table(found), console)
     console.print(sentence(found), markup=False)
 
 
 def write_saturation(found: Saturation, last: RunRecord, folder: Path) -> Path:
-    """Write ``saturation.json``, ``report.html`` and plots; the last run's record beside them.
+    """Write ``saturation.json``, ``report.html``, plots and the record of the last run.
 
     Returns:
         The path of the report.
@@ -318,13 +317,17 @@ def write_saturation(found: Saturation, last: RunRecord, folder: Path) -> Path:
     write_record(last, folder / _RECORD)
     plots = folder / PLOTS
     plots.mkdir(parents=True, exist_ok=True)
-    draw_rates(found, plots / _PLOT)
+    runs = {
+        name: [(one.throughput, one.latency_ms) for one in found.trials if one.kept is kept]
+        for name, kept in (("met", True), ("not met", False))
+    }
+    draw_rates(runs, found.goal.latency, found.rate, plots / _PLOT)
     goal = found.goal
     section = Section(
         "The greatest rate",
         verdict=sentence(found),
         tables=[_table(found)],
-        pictures=[Picture(_PLOT, "Every run: throughput and latency")],
+        pictures=[Picture(_PLOT, "Throughput and latency of each run")],
     )
     limits = SloSet(Slo((goal.latency,), goal.error_rate))
     last_run = [
@@ -333,35 +336,6 @@ def write_saturation(found: Saturation, last: RunRecord, folder: Path) -> Path:
     ]
     page = Page("Load test: saturate", run_facts(last), (), [section, *last_run])
     return write_page(page, folder)
-
-
-def draw_rates(found: Saturation, path: Path) -> None:
-    """Write a PNG: throughput against latency, a point per run, and the limit."""
-    figure = new_figure(9.6, 4.2)
-    axes = figure.add_subplot()
-    limit = found.goal.latency
-    groups = (
-        ("kept", [one for one in found.trials if one.kept], COLOURS[2], "o"),
-        ("not kept", [one for one in found.trials if not one.kept], COLOURS[1], "x"),
-    )
-    for name, trials, colour, mark in groups:
-        seen = [one for one in trials if one.latency_ms < float("inf")]
-        if seen:
-            axes.scatter(
-                [one.throughput for one in seen], [one.latency_ms for one in seen],
-                color=colour, marker=mark, s=36, label=name, zorder=3,
-            )  # fmt: skip
-    axes.axhline(limit.most_ms, color=COLOURS[0], linestyle="--", linewidth=1.2,
-                 label=f"limit: {limit}")  # fmt: skip
-    if found.rate is not None:
-        axes.axvline(found.rate, color="#222222", linewidth=1.0, label=f"{found.rate:.1f}/s")
-    axes.set_xlabel("right answers per second")
-    axes.set_ylabel(f"p{limit.percent:g}, ms")
-    axes.set_xlim(left=0)
-    log_ms(axes)
-    quiet_axes(axes)
-    axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    save(figure, path)
 
 
 def _table(found: Saturation) -> ReportTable:
@@ -373,9 +347,9 @@ def _table(found: Saturation) -> ReportTable:
             Cell(f"{one.throughput:.1f}"),
             Cell(milliseconds(one.latency_ms)),
             Cell(f"{one.error_rate:.2%}"),
-            Cell("kept" if one.kept else "not kept", one.generator),
+            Cell("met" if one.kept else "not met", one.generator),
         ]
         for one in found.trials
     ]
-    header = ("step", "asked for, /s", "right answers, /s", percent, "failed", "goal")
-    return ReportTable("Runs, in their order", header, rows)
+    header = ("step", "rate, /s", "right responses, /s", percent, "failed", "goal")
+    return ReportTable("Runs in order", header, rows)

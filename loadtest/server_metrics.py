@@ -30,23 +30,23 @@ _PERIOD_S = 1.0
 _TIMEOUT_S = 2.0
 _JOIN_S = 30.0
 _AWAY = (httpx.HTTPError, ServerError, OSError, ValueError, KeyError)
-"""A server that ends half-way through an answer raises any of these."""
+"""Raised when a server ends in the middle of a response."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Since the server's start, of all models together."""
+    """Counters since the start of the server, of all models together."""
 
     requests: float = 0.0
     queued_us: float = 0.0
-    """Time that all of them together were in the queue."""
+    """Total time of the requests in the queue."""
     batches: Mapping[float, float] = field(default_factory=dict)
-    """Batches of at most so many requests, by the histogram's bounds."""
+    """Cumulative batches by the upper bounds of the histogram."""
     batched: float = 0.0
-    """Requests in them."""
+    """Requests in the batches."""
 
     def since(self, before: "Counts") -> "Counts":
-        """What came since; a counter that fell began anew with the server."""
+        """Return the increase since ``before``; a counter that fell restarted with the server."""
         if self.requests < before.requests or self.batched < before.batched:
             return self
         return Counts(
@@ -59,13 +59,13 @@ class Counts:
 
     @property
     def queue_ms(self) -> float | None:
-        """Mean time in the queue of one request; None without any."""
+        """Mean time of a request in the queue; None without any."""
         return self.queued_us / self.requests / 1e3 if self.requests > 0 else None
 
     def batch_sizes(self) -> dict[int, int]:
-        """Batches by the greatest size that the histogram leaves open.
+        """Return batches by the upper bound of their size.
 
-        Those above its last bound are counted by their mean size, which the sum tells.
+        Those above the last bound count by their mean size, which follows from the sum.
         """
         sizes: dict[int, int] = {}
         below, known = 0.0, 0.0
@@ -85,16 +85,16 @@ class Counts:
 
 
 def read_page(page: str) -> Counts:
-    """Add up what ``page`` tells of all models.
+    """Sum up the counters of all models.
 
     Raises:
-        ValueError: it is no Prometheus page.
+        ValueError: the text is not a Prometheus page.
     """
     totals: dict[str, float] = {}
     batches: dict[float, float] = {}
     for family in text_string_to_metric_families(page):
         for sample in family.samples:
-            # The parser gives counters their suffix, with which TorchServe writes but some.
+            # The parser adds the suffix to counters; TorchServe writes it only for some.
             name = sample.name.removesuffix("_total")
             totals[name] = totals.get(name, 0.0) + sample.value
             if name == f"{_BATCH}_bucket":
@@ -109,35 +109,35 @@ def read_page(page: str) -> Counts:
 
 
 @dataclass(frozen=True)
-class Look:
-    """What was seen of the server at one moment."""
+class ServerSnapshot:
+    """State of the server at one time."""
 
     counts: Counts
     workers: tuple[WorkerSample, ...] = ()
 
 
-class Probe(Protocol):
-    """Looks at a server."""
+class ServerProbe(Protocol):
+    """Reads the state of a server."""
 
-    def look(self) -> Look | None:
-        """What there is now; None when it cannot be reached."""
+    def look(self) -> ServerSnapshot | None:
+        """Return the current state; None if the server is unreachable."""
         ...
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close connections."""
         ...
 
 
 class TorchServeProbe:
-    """Looks at a TorchServe that ``./run serve`` started on this machine."""
+    """Reads the state of a TorchServe on this machine."""
 
     def __init__(self, state: ServerState, *, timeout_s: float = _TIMEOUT_S) -> None:
         self._state = state
         self._client = Client(state, timeout_s=timeout_s)
         self._processes: dict[int, psutil.Process] = {}
 
-    def look(self) -> Look | None:
-        """Metrics and workers, or None when one of the two ports does not answer."""
+    def look(self) -> ServerSnapshot | None:
+        """Return metrics and workers, or None if one of the two ports does not respond."""
         try:
             counts = read_page(self._client.metrics())
             workers = [
@@ -149,7 +149,7 @@ class TorchServeProbe:
         except _AWAY:
             return None
         self._forget_but({worker.pid for worker in workers})
-        return Look(counts, tuple(workers))
+        return ServerSnapshot(counts, tuple(workers))
 
     def close(self) -> None:
         """Close the connections."""
@@ -169,7 +169,7 @@ class TorchServeProbe:
         )
 
     def _used(self, pid: int) -> tuple[int, float]:
-        """Resident bytes, and per cent of a core since the last look; zeros of one that ended."""
+        """Return resident bytes and per cent of a core since the last call; zeros if it ended."""
         if pid <= 0:
             return 0, 0.0
         try:
@@ -193,7 +193,7 @@ class _Seen:
 
 
 class ServerWatch:
-    """Samples a server in a thread of its own until it is left.
+    """Context that samples a server in a thread.
 
     Example::
 
@@ -204,7 +204,7 @@ class ServerWatch:
 
     def __init__(
         self,
-        probe: Probe,
+        probe: ServerProbe,
         *,
         period_s: float = _PERIOD_S,
         clock: Callable[[], float] = time.time,
@@ -235,7 +235,7 @@ class ServerWatch:
             raise self._failure
 
     def samples(self, start: float, seconds: float = float("inf")) -> tuple[ServerSample, ...]:
-        """What was seen between ``start`` (seconds since the epoch) and ``seconds`` later."""
+        """Return samples from ``start`` (seconds since the epoch) to ``seconds`` later."""
         return tuple(
             one.sample.model_copy(update={"at_s": one.at - start})
             for one in self._seen
@@ -243,12 +243,12 @@ class ServerWatch:
         )
 
     def look(self) -> None:
-        """Take one sample now."""
+        """Take one sample."""
         at, look = self._clock(), self._probe.look()
         if look is None:
             self._seen.append(_Seen(at, ServerSample(at_s=0.0, reachable=False)))
             return
-        # Since when the counters of the first look counted is not known.
+        # The start of the first counters is unknown.
         since = Counts() if self._before is None else look.counts.since(self._before)
         self._before = look.counts
         sample = ServerSample(
@@ -266,14 +266,9 @@ class ServerWatch:
             due = time.monotonic()
             while not self._ended.is_set():
                 self.look()
-                # A look that takes long delays the next one, and does not double it.
+                # A slow sample delays the next one; none are made up for.
                 due = max(due + self._period_s, time.monotonic())
                 self._ended.wait(due - time.monotonic())
         except Exception as error:
-            # Told by whoever leaves the watch: a thread has nobody to raise to.
+            # Raised when the context exits: nobody would see it in the thread.
             self._failure = error
-
-
-def loaded_models(state: ServerState) -> dict[str, str]:
-    """The archive of each model, which names its version."""
-    return {model: archive.removesuffix(".mar") for model, archive in state.models.items()}

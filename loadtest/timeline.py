@@ -18,24 +18,28 @@ _Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Latencies:
-    """How often each latency was seen; values differ by 0.1 % or more."""
+    """Latencies as counts per value, with a resolution of 0.1 %.
+
+    An ``HdrHistogram`` has some twenty thousand counters, most of them zero. Only nonzero ones
+    are kept here, so that an hour of seconds fits into memory.
+    """
 
     highest_us: _Ints
-    """(N,) increasing: the largest latency that each count stands for, in microseconds."""
+    """(N,) increasing: the largest latency of each bucket, in microseconds."""
     middle_us: _Ints
-    """(N,) the middle of what each count stands for."""
+    """(N,) the middle of each bucket."""
     counts: _Ints
     """(N,) above zero."""
 
     @classmethod
     def none(cls) -> "Latencies":
-        """No latency at all."""
+        """Return no latencies."""
         empty = np.zeros(0, dtype=np.int64)
         return cls(empty, empty, empty)
 
     @classmethod
     def of(cls, histogram: HdrHistogram) -> "Latencies":
-        """What ``histogram`` counted, in microseconds."""
+        """Return the counts of ``histogram``, which is in microseconds."""
         dense = np.ctypeslib.as_array(histogram.counts)
         index = np.flatnonzero(dense).astype(np.int64)
         half = histogram.sub_bucket_half_count
@@ -48,16 +52,16 @@ class Latencies:
 
     @classmethod
     def read(cls, text: str) -> "Latencies":
-        """What ``loadtest.record.encoded`` wrote.
+        """Read the output of ``loadtest.record.encoded``.
 
         Raises:
-            ValueError: it is no histogram.
+            ValueError: the text is not a histogram.
         """
         return cls.of(decoded(text))
 
     @classmethod
     def merged(cls, parts: Iterable["Latencies"]) -> "Latencies":
-        """All of them added up."""
+        """Return the sum of all."""
         kept = [part for part in parts if len(part.counts)]
         if not kept:
             return cls.none()
@@ -72,18 +76,18 @@ class Latencies:
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """Number of latencies."""
         return int(self.counts.sum())
 
     def percentile_ms(self, percent: float) -> float:
-        """The latency that ``percent`` of them do not exceed; infinite without any.
+        """Return the latency that ``percent`` of them do not exceed; infinite without any.
 
-        Rounded as HdrHistogram does: up to the largest value that its place stands for.
+        It is rounded up to the largest value of its bucket, as in HdrHistogram.
         """
         return self.percentiles_ms([percent])[0]
 
     def percentiles_ms(self, percents: Sequence[float]) -> list[float]:
-        """Likewise, of several."""
+        """Return several percentiles."""
         if not len(self.counts):
             return [float("inf")] * len(percents)
         reached = np.cumsum(self.counts)
@@ -93,31 +97,31 @@ class Latencies:
 
     @property
     def max_ms(self) -> float:
-        """The largest; 0 without any."""
+        """The largest latency; 0 without any."""
         return float(self.highest_us[-1] / _US_PER_MS) if len(self.counts) else 0.0
 
     @property
     def mean_ms(self) -> float:
-        """Their mean; infinite without any, as the percentiles are."""
+        """The mean; infinite without any, like the percentiles."""
         if not len(self.counts):
             return float("inf")
         return float((self.middle_us * self.counts).sum() / self.counts.sum() / _US_PER_MS)
 
     def above(self, limit_ms: float) -> int:
-        """How many are larger."""
+        """Return the number above a limit."""
         return int(self.counts[self.middle_us > limit_ms * _US_PER_MS].sum())
 
     def curve(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """(N,) share of requests that were at most so late, and (N,) milliseconds."""
+        """Return (N,) cumulative shares of the requests, and (N,) milliseconds."""
         return np.cumsum(self.counts) / max(self.count, 1), self.highest_us / _US_PER_MS
 
 
 @dataclass(frozen=True, eq=False)
 class Totals:
-    """What became of some of the requests."""
+    """Totals of a set of requests."""
 
     seconds: float
-    """Over which they were meant to start."""
+    """Seconds in which they were meant to start."""
     intended: int
     late: int
     dropped: int
@@ -127,7 +131,7 @@ class Totals:
 
     @classmethod
     def of(cls, part: KindSecond) -> "Totals":
-        """One second of one kind."""
+        """Return the totals of one second of one kind."""
         return cls(
             1.0,
             part.intended,
@@ -140,7 +144,7 @@ class Totals:
 
     @classmethod
     def added(cls, parts: Iterable["Totals"], seconds: float) -> "Totals":
-        """All of them together, over ``seconds``."""
+        """Return the sum of all, over ``seconds``."""
         every = list(parts)
         errors: Counter[str] = Counter()
         for part in every:
@@ -157,29 +161,29 @@ class Totals:
 
     @cached_property
     def answered(self) -> int:
-        """Requests with the right answer."""
+        """Requests with the right response."""
         return self.latency.count
 
     @property
     def failed(self) -> int:
-        """Errors, and requests that were never sent since too many were under way."""
+        """Errors, and requests never sent."""
         return sum(self.errors.values()) + self.dropped
 
     @property
     def error_rate(self) -> float:
-        """Share of the requests that failed, between 0 and 1; 0 without a request."""
+        """Share of failed requests, between 0 and 1; 0 without a request."""
         whole = self.answered + self.failed
         return self.failed / whole if whole else 0.0
 
     @property
     def throughput(self) -> float:
-        """Right answers per second."""
+        """Right responses per second."""
         return self.answered / self.seconds
 
 
 @dataclass(frozen=True, eq=False)
 class Timeline:
-    """One run, its histograms decoded once."""
+    """A run whose histograms are decoded once."""
 
     record: RunRecord
     parts: Mapping[tuple[str, int], Totals]
@@ -199,23 +203,23 @@ class Timeline:
 
     @property
     def length(self) -> int:
-        """Seconds, the last of which may not be whole."""
+        """Number of seconds; the last may be incomplete."""
         last = max((second for _, second in self.parts), default=-1) + 1
-        # A generator may end a moment late; a second of its own has begun by then.
+        # A generator may end slightly late, when another second has begun.
         return max(math.ceil(self.record.seconds - 1e-6), last, 1)
 
     @cached_property
     def kinds(self) -> list[str]:
-        """Kinds of request, in the order of their names."""
+        """Kinds of request, sorted."""
         return self.record.kinds()
 
     def total(self, kind: str | None = None) -> Totals:
-        """Over the whole run, of one kind or all."""
+        """Return the totals of the run, of one kind or all."""
         chosen = (part for (name, _), part in self.parts.items() if kind in (None, name))
         return Totals.added(chosen, self.record.seconds)
 
     def between(self, start: int, end: int, kind: str | None = None) -> Totals:
-        """Of the seconds ``start`` to ``end``, the last one not included."""
+        """Return the totals of the seconds from ``start`` up to, not including, ``end``."""
         names = self.kinds if kind is None else [kind]
         chosen = (
             self.parts[name, second]
@@ -226,5 +230,5 @@ class Timeline:
         return Totals.added(chosen, float(max(end - start, 1)))
 
     def by_second(self, kind: str | None = None) -> list[Totals]:
-        """(length,) second by second; empty ones too."""
+        """Return (length,) totals of each second, empty ones included."""
         return [self.between(second, second + 1, kind) for second in range(self.length)]

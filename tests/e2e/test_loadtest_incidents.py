@@ -141,7 +141,7 @@ def test_killed_worker_full_queue_and_restart_are_in_the_report(
     check_restart(at(record, moments.ended))
     html = (out / "report.html").read_text()
     assert "is in its place" in html
-    assert "the server could not be reached" in html
+    assert "the server was unreachable" in html
 
 
 def wait_for_load(own: OwnServer, run: "subprocess.Popen[str]") -> None:
@@ -185,6 +185,6 @@ def check_full_queue(one: Incident) -> None:
 
 
 def check_restart(one: Incident) -> None:
-    assert "the server could not be reached" in one.signs, one
+    assert "the server was unreachable" in one.signs, one
     assert one.lost > RATE
     assert one.recovery_s is not None

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from loadtest.incidents import Incident, incidents, usual, worker_changes
+from loadtest.incidents import Incident, baseline, incidents, worker_changes
 from loadtest.timeline import Timeline
 from tests.unit.loadtest.made_records import (
     made_record,
@@ -84,9 +84,9 @@ def test_a_stall_of_one_second_is_seen_with_its_backlog():
     }
     record = made_record(list(load.values()))
     [one] = incidents(Timeline.of(record))
-    slow = usual(Timeline.of(record)).slow_ms
+    slow = baseline(Timeline.of(record)).slow_ms
     assert one.start_s == 10
-    assert one.signs == ("answers were late",)
+    assert one.signs == ("responses were slow",)
     assert one.delayed == pytest.approx((latencies > slow).sum(), abs=2)
     assert one.worst_ms == pytest.approx(latencies.max(), rel=2e-3)
     # At 50 requests/s of 10 ms, half of the time is left to work off a second's backlog.
@@ -127,7 +127,7 @@ def test_a_server_that_was_restarted():
     assert (one.start_s, one.end_s, one.recovery_s, one.lost) == (4, 10, 6, 200)
     assert one.signs == (
         "requests failed",
-        "the server could not be reached",
+        "the server was unreachable",
         "worker 9000 of encoder: process 41 ended, 77 is in its place",
     )
 

@@ -7,10 +7,10 @@ import pytest
 from rich.console import Console
 
 from loadtest.compare import compare, print_comparison, write_comparison
-from loadtest.plots import all_batches, size_words
+from loadtest.plots import all_batches, size_text
 from loadtest.record import read_record
 from loadtest.report import check_run, milliseconds, print_run, write_run
-from loadtest.saturate import Goal, Search, print_saturation, saturate, write_saturation
+from loadtest.saturate import RateGoal, RateSearch, print_saturation, saturate, write_saturation
 from newshelf.tuning.slo import LatencyLimit, Slo, SloSet
 from tests.unit.loadtest.made_records import made_record, made_second, queue_record, sample
 
@@ -104,8 +104,8 @@ def test_what_a_search_found(tmp_path):
     def measure(rate, seconds):
         return queue_record(rate, int(seconds), seed=int(rate * 1000), service_s=0.01)
 
-    goal = Goal(LatencyLimit(99, 50.0))
-    found = saturate(measure, goal, Search(20.0, seconds=12, resolution=0.2))
+    goal = RateGoal(LatencyLimit(99, 50.0))
+    found = saturate(measure, goal, RateSearch(20.0, seconds=12, resolution=0.2))
     told = console()
     print_saturation(found, told)
     assert f"{found.rate:.1f} requests/s" in told.export_text()
@@ -123,7 +123,7 @@ def test_a_search_that_found_none_says_why(tmp_path):
     def measure(rate, seconds):
         return made_record([made_second(0, [], errors={"503": 5})])
 
-    found = saturate(measure, Goal(LatencyLimit(99, 50.0)), Search(1.0, seconds=1))
+    found = saturate(measure, RateGoal(LatencyLimit(99, 50.0)), RateSearch(1.0, seconds=1))
     told = console()
     print_saturation(found, told)
     assert "at 0.5/s: p99 is infinite" in told.export_text()
@@ -158,7 +158,7 @@ def test_batch_sizes_in_words_and_those_above_the_bounds_together():
     ]
     found = all_batches(samples)
     assert found == {1: 4, 5: 2, 15: 4}
-    assert [size_words(size) for size in found] == ["1", "3–5", "about 15"]
+    assert [size_text(size) for size in found] == ["1", "3–5", "about 15"]
 
 
 @pytest.mark.parametrize(

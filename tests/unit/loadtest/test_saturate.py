@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from loadtest.record import RunRecord
-from loadtest.saturate import Goal, Saturation, Search, saturate, trial
+from loadtest.saturate import RateGoal, RateSearch, Saturation, saturate, trial
 from newshelf.errors import SettingsError
 from newshelf.tuning.slo import LatencyLimit
 from tests.unit.loadtest.made_records import (
@@ -15,7 +15,7 @@ from tests.unit.loadtest.made_records import (
 )
 
 SERVICE_S = 0.01
-GOAL = Goal(LatencyLimit(99, 50.0))
+GOAL = RateGoal(LatencyLimit(99, 50.0))
 
 
 class Server:
@@ -50,7 +50,7 @@ def fixed(limit: float, *, generator_from: float = float("inf")):
 
 
 def found(measure, **settings) -> Saturation:
-    return saturate(measure, GOAL, Search(**{"first_rate": 8.0, **settings}))
+    return saturate(measure, GOAL, RateSearch(**{"first_rate": 8.0, **settings}))
 
 
 @pytest.mark.parametrize("limit", [0.7, 3.0, 8.0, 100.0, 777.0])
@@ -163,7 +163,7 @@ def test_errors_and_dropped_arrivals_break_the_goal():
 def test_a_rate_is_only_kept_where_nearly_all_was_sent(dropped, kept):
     """However many errors are allowed: what was not sent was not answered in time."""
     record = made_record([made_second(0, [1.0] * (100 - dropped), dropped=dropped)])
-    assert trial(record, 100.0, "bracket", Goal(GOAL.latency, error_rate=1.0)).kept is kept
+    assert trial(record, 100.0, "bracket", RateGoal(GOAL.latency, error_rate=1.0)).kept is kept
 
 
 @pytest.mark.parametrize(
@@ -172,4 +172,4 @@ def test_a_rate_is_only_kept_where_nearly_all_was_sent(dropped, kept):
 )
 def test_bad_settings_are_refused(wrong):
     with pytest.raises(SettingsError):
-        Search(**{"first_rate": 8.0, **wrong})
+        RateSearch(**{"first_rate": 8.0, **wrong})

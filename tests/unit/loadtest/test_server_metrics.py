@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from loadtest.record import WorkerSample
-from loadtest.server_metrics import Counts, Look, ServerWatch, read_page
+from loadtest.server_metrics import Counts, ServerSnapshot, ServerWatch, read_page
 from newshelf.serving.trace import BATCH_SIZE
 
 WORKER = WorkerSample(
@@ -57,7 +57,7 @@ class FakeServer:
         text = self.pages.pop(0) if self.pages else None
         if not self.pages:
             self.all_looked_at.set()
-        return None if text is None else Look(read_page(text), (WORKER,))
+        return None if text is None else ServerSnapshot(read_page(text), (WORKER,))
 
     def close(self):
         self.closed = True
