@@ -45,7 +45,7 @@ START_UP = "sitecustomize.py"
 
 
 def handler_path(name: str) -> Path:
-    """Where the handler of a model lies: ``encoder`` → ``handlers/encoder_handler.py``."""
+    """Return the path of a model's handler: ``encoder`` → ``handlers/encoder_handler.py``."""
     return ROOT / "handlers" / f"{name}_handler.py"
 
 

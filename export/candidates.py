@@ -68,7 +68,7 @@ class Tried:
 
 
 def reference_outputs(folder: Path, products: Products) -> Outputs:
-    """What the float32 encoder answers in every view that has products."""
+    """Return the float32 encoder's outputs in every view that has products."""
     return _answers(_open(folder, Candidate("onnxruntime", "fp32"), products), products)
 
 
@@ -124,7 +124,7 @@ def _quality(
 def with_speeds(tried: Sequence[Tried], products: Products) -> list[Tried]:
     """Add what each candidate does per second with whole products.
 
-    By turns, and the best of each one's batches: what else the machine does then slows all
+    Alternately, and the best of each one's batches: what else the machine does then slows all
     down alike, and comes out where it does not last.
     """
     running = [one.runtime for one in tried if one.runtime and not one.candidate.gpu]

@@ -169,7 +169,7 @@ def write_openvino(source: Path, path: Path) -> None:
 
     Args:
         source: the ``.onnx`` file.
-        path: of the ``.xml`` file; the weights go beside it, into one of the same name that
+        path: of the ``.xml`` file; the weights go next to it, into one of the same name that
             ends in ``.bin``.
     """
     # New files: whoever has the old ones mapped keeps them.

@@ -104,7 +104,7 @@ def _pooling(checkpoint: Checkpoint) -> Pooling | None:
 
 
 def _knowledge(folder: Path, ids: Sequence[str]) -> IndexKnowledge | None:
-    """What serving needs of a folder that ``build_knowledge`` wrote; None without one."""
+    """Return what serving needs of ``build_knowledge``'s folder, or None without one."""
     if not folder.is_dir():
         return None
     facts = read_facts(folder / FACTS_FILE).select(["item_id", "attribute", "value", "confidence"])

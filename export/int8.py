@@ -65,7 +65,7 @@ _PICTURE_OPERATORS = (
 
 @dataclass(frozen=True)
 class PictureRecipe:
-    """How much of the tower is quantised, and how finely."""
+    """The quantised part of a tower, and the bits of its weights."""
 
     bits: Bits
     float32: Literal["none", "first", "light"] = "none"
@@ -169,7 +169,7 @@ def quantise_texts(
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is quantised, and how finely; None for a tower that is not."""
+    """The recipe of each tower; None for a tower that is not quantised."""
 
     pictures: PictureRecipe | None
     texts: Bits | None
@@ -288,7 +288,7 @@ def quantise(
 
     Args:
         source: the float32 encoder.
-        path: of the quantised ``.onnx``; OpenVINO's files go beside it.
+        path: of the quantised ``.onnx``; OpenVINO's files go next to it.
         calibrating: whose pictures and texts give the ranges; others than those that
             ``attempt`` judges by.
         attempt: measures a candidate on the files that were written.

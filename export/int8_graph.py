@@ -129,7 +129,7 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
 def subgraph(
     model: onnx.ModelProto, inputs: Iterable[str], outputs: Sequence[str]
 ) -> onnx.ModelProto:
-    """What computes ``outputs``, back to ``inputs``.
+    """Return the nodes that compute ``outputs`` from ``inputs``.
 
     Args:
         model: its nodes in an order in which they can run; not changed.
@@ -148,7 +148,7 @@ def subgraph(
     read = {name for node in graph.node for name in node.input}
     given = [value for value in graph.input if value.name in read]
     # Inner shapes go: the extractor counts inputs and outputs among them, and a quantiser
-    # infers them anew.
+    # infers them again.
     del graph.input[:], graph.value_info[:]
     graph.input.extend(given)
     return part
@@ -327,7 +327,7 @@ def _convolutions(model: onnx.ModelProto) -> list[onnx.NodeProto]:
 
 
 def _parts(model: onnx.ModelProto, convolutions: Sequence[onnx.NodeProto]) -> list[onnx.ModelProto]:
-    """What computes each convolution's output from those of the ones before it."""
+    """Return the nodes that compute each convolution's output from the previous ones' outputs."""
     outputs = [node.output[0] for node in convolutions]
     return [subgraph(model, [_IMAGE, *outputs[:at]], [output]) for at, output in enumerate(outputs)]
 
@@ -335,7 +335,7 @@ def _parts(model: onnx.ModelProto, convolutions: Sequence[onnx.NodeProto]) -> li
 def _quantised_bias(
     node: onnx.NodeProto, producers: Mapping[str, onnx.NodeProto]
 ) -> onnx.NodeProto | None:
-    """What turns a convolution's bias into float32; None where it is float32 already."""
+    """Return the node that converts a convolution's bias to float32, or None if it is float32."""
     for name in node.input[_BIAS:]:
         maker = producers.get(name)
         if maker is not None and maker.op_type == "DequantizeLinear":

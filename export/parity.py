@@ -35,7 +35,7 @@ _SPECIAL_TOKENS = 2
 
 @dataclass(frozen=True)
 class Batch:
-    """Which of a batch's rows have what."""
+    """The inputs that each row of a batch has."""
 
     size: int
     pictures: Sequence[int]
@@ -303,7 +303,7 @@ def check_case(
 
 
 def limit_of(expected: Tensor, *, unbounded: bool) -> float:
-    """What an output may be off by.
+    """Return the tolerance of an output.
 
     ``TOLERANCE`` for unit vectors and attention, whose numbers are at most 1. Logits and
     scores have no such bound, and float32 keeps a relative precision: there it is

@@ -215,7 +215,7 @@ def _refusal(
     asked: Sequence[Mapping[str, Any]],
     rows: Sequence[Mapping[str, Any]],
 ) -> str:
-    told = "; ".join(
+    results = "; ".join(
         f"{row['runtime']} {row['precision']}: {', '.join(row['reasons'])}" for row in asked
     )
     best = _fastest(rows)
@@ -227,7 +227,7 @@ def _refusal(
     )
     return (
         f"[archive] runtime = {runtime!r}, precision = {precision!r} is not served: "
-        f"{told or 'there is no such candidate'}. Instead, {advice}"
+        f"{results or 'there is no such candidate'}. Instead, {advice}"
     )
 
 

@@ -1,4 +1,4 @@
-"""How far a cheaper encoder is from the float32 one, and how far it may be.
+"""Distance of a cheaper encoder from the float32 one, and its limits.
 
 Products of a catalogue as the encoder reads them, whole and one modality at a time.
 """
@@ -55,7 +55,7 @@ def measure_quality(
     """Compare the outputs for the same ``N`` products.
 
     The neighbours are sought among float32 embeddings on both sides: those of the index are
-    float32, whatever the encoder that serves beside it.
+    float32, whatever encoder serves.
 
     Args:
         view: a name for the report.
@@ -80,7 +80,7 @@ def measure_quality(
 
 
 def failures(quality: Quality) -> list[str]:
-    """Which limits are not kept, each with its number; empty when all are."""
+    """Return the broken limits with their values; empty if none is broken."""
     found = []
     for name, value, least in (
         ("mean", quality.cosine_mean, LEAST_COSINE),
@@ -267,7 +267,7 @@ def _picture(path: Path | None, spec: ImageInput | None) -> NDArray[np.uint8] | 
     try:
         return decode_picture(path.read_bytes(), spec)
     except (RequestError, OSError):
-        # Training told its name.
+        # Training reported its name.
         return None
 
 

@@ -93,7 +93,7 @@ _KINDS: tuple[Kind, ...] = ("torchscript", "onnxruntime", "openvino")
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What was exported."""
+    """The result of an export."""
 
     directory: Path
     version: str

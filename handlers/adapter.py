@@ -1,4 +1,4 @@
-"""What the models' handlers share: rows in, one status and one JSON body per row out."""
+"""Base class of the handlers: requests in, one status and one JSON body per request out."""
 
 import os
 import time

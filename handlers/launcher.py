@@ -25,7 +25,7 @@ from collections.abc import Sequence
 import yaml
 
 _SOCKET = ".preloader"
-"""In the unpacked archive, which only this user can read; beside it a lock."""
+"""In the unpacked archive, which only this user can read; next to it is a lock."""
 _CONFIG = "model-config.yaml"
 """As in ``newshelf.serving.settings``: a process that only waits imports nothing of newshelf."""
 _GPU = "/dev/nvidia0"

@@ -1,4 +1,4 @@
-"""What a worker's Python runs first; it lies at an archive's root.
+"""Start-up code of a worker's Python, at an archive's root.
 
 It lets a worker do without what serving never uses, and be forked from a process that has the
 model loaded (``handlers.launcher``).

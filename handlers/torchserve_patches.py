@@ -1,11 +1,9 @@
-"""What a worker prints for a batch: its metrics, in one write.
+"""Patches of TorchServe's worker: a batch's metrics in one write, requests read in blocks.
 
-TorchServe's worker tells metrics to the frontend by lines on its standard output. Written one
-by one, each of them wakes the frontend's reader, which takes a core from the forwards.
+A worker reports metrics to the frontend by lines on its standard output. Written one by one,
+each line wakes the frontend's reader, which takes a core from the forward passes.
 
-How a worker reads its requests from TorchServe's frontend: in blocks.
-
-TorchServe's protocol has some forty fields per request, and its worker asks the system for
+TorchServe's protocol has some forty fields per request, and its worker makes a system call for
 each of them: 51 µs of a core for a request with a picture of 30 kB, in blocks 25 µs.
 """
 

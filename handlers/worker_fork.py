@@ -161,7 +161,7 @@ class _Preloader:
         _, status = os.waitpid(worker.process, 0)
         code = os.waitstatus_to_exitcode(status)
         if code < 0:
-            # Ended by a signal, told as shells do: SIGKILL is 137.
+            # Ended by a signal, encoded as shells do: SIGKILL is 137.
             code = 128 - code
             _LOG.warning("%s: worker %d was ended: %d", _ARCHIVE, worker.process, code)
         # The stand-in may be gone, too.

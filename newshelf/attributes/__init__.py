@@ -1,4 +1,4 @@
-"""What is known of products: type, colour, material, brand and style.
+"""Facts about products: type, colour, material, brand and style.
 
 ::
 

@@ -106,7 +106,7 @@ _ATTRIBUTES = {"HCCX": "product_type", "HPPX": "brand", "XH": "model", "MISC": "
 
 
 def tagged_facts(item: str, title: str, tagger: TitleTagger, lexicon: Lexicon) -> Iterator[Fact]:
-    """What the tagger sees in a title.
+    """Yield the facts that the tagger finds in a title.
 
     A span that is neither product, brand nor model is left to the lexicon, which knows
     colours, materials and styles; what it does not know is kept as ``other``.
@@ -126,7 +126,7 @@ _LEAST = 0.3
 
 @dataclass(frozen=True)
 class Knowledge:
-    """What was found."""
+    """Facts about a catalogue's products."""
 
     lexicon: Lexicon
     facts: Sequence[Fact]

@@ -1,4 +1,4 @@
-"""What is known of products, one statement at a time, and how sources are put together.
+"""Facts about products, and how those of several sources are combined.
 
 What a product's own fields and texts say of it. Read by training and by serving.
 """
@@ -103,7 +103,7 @@ def said_values(attribute: str, cell: str | None) -> list[str]:
 
 
 def statements(item: str, texts: Texts, lexicon: Lexicon) -> Iterator[Fact]:
-    """What the fields state, and what title and description say; in no special order."""
+    """Yield the facts from fields, title and description, in no particular order."""
     for attribute, values in texts.stated.items():
         for value in values:
             yield Fact(item, attribute, lexicon.canonical(attribute, value), "stated", 1.0)

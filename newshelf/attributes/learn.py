@@ -1,6 +1,6 @@
-"""Which words of a catalogue's texts say what, and how far they can be trusted.
+"""Meanings of the words in a catalogue's texts, with their confidences.
 
-Every stated value is a word to look for, beside the packaged ones. A word's confidence is
+Every stated value is a word to look for, in addition to the packaged ones. A word's confidence is
 how often it is right where that can be checked, drawn towards what was believed before:
 
     (right + m · prior) / (found + m),   m = 4
@@ -9,7 +9,7 @@ over the products that state the attribute and have the word in a text.
 
 Phrases in which a word does not say what it says elsewhere: ``Red Tape`` is a brand.
 
-Found by counting: where a word stands beside the same neighbour often enough, and is mostly
+Found by counting: where a word stands next to the same neighbour often enough, and is mostly
 wrong there, the two together become a phrase of their own, with the confidence of that.
 
 From a classifier's logits to statements with a probability that can be trusted.
@@ -57,7 +57,7 @@ Key = tuple[str, ...]
 
 
 class _Place(NamedTuple):
-    """A word beside a neighbour, and one thing that it says."""
+    """A word next to a neighbour, and one of its meanings."""
 
     together: Key
     phrase: Key
@@ -249,7 +249,7 @@ UNLABELLED = -1
 
 @dataclass(frozen=True)
 class HeadReading:
-    """What one head of the encoder says of a catalogue's ``N`` products."""
+    """Predictions of one encoder head for a catalogue's ``N`` products."""
 
     attribute: str
     """``color``, ``material`` or ``product_type``."""

@@ -63,7 +63,7 @@ def tokens_of(text: str) -> list[Token]:
 
 
 def phrase_key(phrase: str) -> tuple[str, ...]:
-    """What a phrase is known by; ``()`` when it has no letters or digits."""
+    """Return the key of a phrase; ``()`` if it has no letters or digits."""
     return tuple(token.key for token in tokens_of(phrase))
 
 
@@ -195,7 +195,7 @@ class Lexicon:
         return values
 
     def find(self, text: str) -> list[Mention]:
-        """What the text says, in order; what it denies (``without leather``) is left out.
+        """Return the facts in a text, in order, without negated ones (``without leather``).
 
         Of overlapping phrases the longest counts: ``faux leather`` is not leather, and
         ``rose gold`` neither a rose nor gold. One phrase may say several things.
@@ -233,7 +233,7 @@ class Lexicon:
 
 
 def fold(value: str) -> str:
-    """How values are compared: ``" Red "`` is ``"red"``."""
+    """Normalise a value for comparison: ``" Red "`` is ``"red"``."""
     return value.strip().lower()
 
 

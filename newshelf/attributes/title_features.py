@@ -1,4 +1,4 @@
-"""What a tagger sees of each character of a title, as the names of its active features.
+"""Features of each character of a title, as the names of the active ones.
 
 What unlabelled titles tell of where words begin and end, without a dictionary.
 
@@ -48,7 +48,7 @@ class TaggedTitle:
 
 
 def span_problem(title: str, spans: Sequence[Span]) -> str | None:
-    """Why the spans cannot be those of the title; None when they can."""
+    """Return why the spans cannot belong to the title, or None if they can."""
     end = 0
     for span in spans:
         where = f"span {span.start}…{span.end} ({span.label})"

@@ -54,7 +54,7 @@ _FEWEST_TITLES = 20
 
 @dataclass(frozen=True, slots=True)
 class TaggerOptions:
-    """How a tagger is trained; chosen on a part of the training titles held out."""
+    """Training settings of a tagger, chosen on a held-out part of the training titles."""
 
     l1: float = 0.05
     l2: float = 0.05

@@ -367,7 +367,7 @@ def _currencies(word: str) -> tuple[str, ...] | None:
 
 
 def _amounts(number: str, exponent: str) -> dict[str, float]:
-    """What the number is with either decimal mark; a mark that it cannot have is left out."""
+    """Return the number for each decimal mark that it can have."""
     found = {}
     for mark, pattern in _NUMBER.items():
         if match := pattern.fullmatch(number):

@@ -72,7 +72,7 @@ def _key(name: str) -> str:
 
 
 def is_known(name: str) -> bool:
-    """Whether a column's name is one of ours, or of a shop system that we know."""
+    """Return whether a column's name is canonical, or of a known shop system."""
     return _key(name) in _KNOWN
 
 

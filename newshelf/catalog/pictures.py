@@ -72,7 +72,7 @@ class PictureFolder:
         return [name for name in found if unicodedata.normalize("NFC", name) == same] or found
 
     def _problem(self, path: PurePosixPath) -> str | None:
-        """Why the file at ``path``, which is there, cannot be used."""
+        """Return why the existing file at ``path`` cannot be used."""
         try:
             status = os.lstat(self._root / path)
             is_link = stat.S_ISLNK(status.st_mode)
@@ -88,7 +88,7 @@ class PictureFolder:
         return None if status.st_size else "is an empty file"
 
     def _hint(self, link: str) -> str:
-        """Which file could be meant: of the same name in another folder, or of another ending."""
+        """Return the file that may be meant: in another folder, or with another extension."""
         first = re.split(r"[,;|]", link)[0]
         if first != link and (found := self.find(first)[0]):
             return f": it names several; give one, such as {quoted(found)}"

@@ -126,7 +126,7 @@ def read_table(path: Path, kind: str) -> RawTable:
 
     Raises:
         CatalogError: when the file as a whole cannot be read: empty, no table, of an
-            encoding that cannot be told, or a column is repeated.
+            unknown encoding, or a column is repeated.
     """
     try:
         with path.open("rb") as handle:

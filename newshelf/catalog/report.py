@@ -1,4 +1,4 @@
-"""What was wrong with a catalogue, where, and how much of it was kept."""
+"""Problems of a catalogue with their places, and the number of rows kept."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence

@@ -84,7 +84,7 @@ Id = Annotated[
 
 
 class EventType(StrEnum):
-    """What a shopper did with a product, weakest first."""
+    """Types of events, weakest first."""
 
     VIEW = "view"
     CLICK = "click"
@@ -94,7 +94,7 @@ class EventType(StrEnum):
 
 
 class Availability(StrEnum):
-    """Whether a product can be bought; only ``out_of_stock`` hides it from answers."""
+    """Availability of a product; only ``out_of_stock`` hides it from answers."""
 
     IN_STOCK = "in_stock"
     OUT_OF_STOCK = "out_of_stock"

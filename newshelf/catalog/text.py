@@ -55,7 +55,7 @@ def decode(file: str, data: bytes) -> tuple[str, str | None]:
     Bytes that are damaged in text that is otherwise UTF-8 become lone surrogates.
 
     Raises:
-        CatalogError: the encoding cannot be told: its candidates are named.
+        CatalogError: the encoding is ambiguous: its candidates are named.
     """
     encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), "utf-8")
     if declared := re.match(rb"\s*<\?xml[^>]*?encoding=[\"']([\w.-]+)", data):

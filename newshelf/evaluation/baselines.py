@@ -1,4 +1,4 @@
-"""What a model must beat: one baseline per file, each fitted by its constructor.
+"""Baselines that a model must beat, each fitted by its constructor.
 
 Histories as sparse matrices, and how often items were met.
 

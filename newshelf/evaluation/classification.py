@@ -1,4 +1,4 @@
-"""How well classes are told: accuracy, macro-F1 and the confusion matrix.
+"""Quality of a classifier: accuracy, macro-F1 and the confusion matrix.
 
 Accuracy over shots: how many labels a new category needs, on given features.
 """
@@ -46,7 +46,7 @@ def classify_report(
         accuracy = right / all
         macro-F1 = mean over classes of 2·TP / (2·TP + FP + FN)
 
-    The intervals draw the cells of the confusion matrix anew, which is the bootstrap over
+    The intervals resample the cells of the confusion matrix, which is the bootstrap over
     independent cases.
 
     Args:
@@ -138,7 +138,7 @@ def few_shot(
     """Logistic regression on a few labelled items per class, tested on others.
 
     Half of each class, at most 50 items, is tested on, always the same; the shots are drawn
-    from the other half, anew for each repeat and alike for all features. A class that has
+    from the other half, again for each repeat and equally for all features. A class that has
     fewer items than shots gives all that it has.
 
     Args:

@@ -132,7 +132,7 @@ def _read(given: Path) -> _Kept:
             f"{CASES_FILE}, as ./run evaluate leaves them"
         ) from error
     if report.get("format") != FORMAT:
-        raise SetupError(f"{folder}/report.json is of another format: run ./run evaluate anew")
+        raise SetupError(f"{folder}/report.json is of another format: run ./run evaluate again")
     return _Kept(str(report["model_version"]), report["splits"], cases)
 
 

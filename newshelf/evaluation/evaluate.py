@@ -1,8 +1,7 @@
-"""Put every case of a split to a ranker and measure its full rankings.
+"""Evaluation of rankers on splits, and comparison of the model with the best baseline.
 
-The model beside the best baseline of one split.
-
-All splits of a catalogue, each training used once.
+Every case of a split is ranked in full. ``compare_all`` evaluates all splits of a catalogue and
+trains once per training set.
 """
 
 from collections.abc import Callable, Sequence
@@ -103,7 +102,7 @@ class Comparison:
         """95 % interval of :attr:`ratio`, by paired bootstrap over the groups of cases.
 
         It tells how much the ratio owes to these cases, not to the seed of the training. The
-        best baseline is not chosen anew in each resample. None with too few groups.
+        best baseline is not chosen again in each resample. None with too few groups.
         """
         groups = self.best_baseline.groups
         if self.model is None or self.ratio is None or groups.max() + 1 < MIN_GROUPS:

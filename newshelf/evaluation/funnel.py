@@ -42,7 +42,7 @@ class FunnelRow:
     carts: int
     purchases: int
     ctr: Rate | None
-    """None where it cannot be told."""
+    """None where it is unknown."""
     cvr: Rate | None
 
 

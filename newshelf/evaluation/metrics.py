@@ -101,7 +101,7 @@ def best_rank(masked: FloatArray, cases: Sequence[Case], order: IntArray) -> Int
 
 
 def _first(row: FloatArray, case: Case, place: IntArray) -> int:
-    """Which of the relevant items comes first: by score, then by the order of ties."""
+    """Return the first relevant item: by score, then by the order of ties."""
     return int(np.lexsort((place[case.relevant], -row[case.relevant]))[0])
 
 
@@ -234,7 +234,7 @@ def covered(shown: npt.NDArray[np.float64]) -> float:
 
 
 def gini(shown: npt.NDArray[np.float64]) -> float:
-    """How unevenly items are shown: 0 when all alike, towards 1 when few have it all.
+    """Return the Gini index of exposure: 0 if all items are shown equally, near 1 if few are.
 
     ::
 

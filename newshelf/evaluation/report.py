@@ -31,7 +31,7 @@ _Values = Callable[[Metrics], Mapping[int, float]]
 
 
 def split_tables(comparison: Comparison) -> list[ReportTable]:
-    """What was found; further cut-offs, where there are some; what the lists show."""
+    """Metrics at the first cut-off, at further ones, and of the lists."""
     first, *further = comparison.k
     figure = "{:.4f}".format
     share = "{:.1%}".format
@@ -183,7 +183,7 @@ def _versions() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """All splits of one catalogue, and what was learned of the model beside them."""
+    """All splits of one catalogue, and further results of the model."""
 
     catalog: str
     items: int
@@ -201,7 +201,7 @@ class EvaluationReport:
     versions: dict[str, str] = field(default_factory=_versions)
 
     def to_json(self) -> dict[str, Any]:
-        """What ``report.json`` holds."""
+        """Return the content of ``report.json``."""
         return {
             "format": FORMAT,
             "catalog": self.catalog,
@@ -217,7 +217,7 @@ class EvaluationReport:
         }
 
     def page(self) -> Page:
-        """What ``report.md`` and ``report.html`` show."""
+        """Return the page of ``report.md`` and ``report.html``."""
         sections = [
             Section(
                 comparison.split,

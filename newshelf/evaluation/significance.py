@@ -1,7 +1,7 @@
 """Confidence intervals for means over cases that come in groups (cluster bootstrap).
 
 Cases of one scene or one shopper resemble each other. Groups, not cases, are therefore
-drawn anew, with all their cases (Davison & Hinkley 1997, ch. 3.8; Field & Welsh 2007).
+resampled, with all their cases (Davison & Hinkley 1997, ch. 3.8; Field & Welsh 2007).
 
 Confidence intervals for what belongs to all cases together, such as coverage.
 
@@ -158,7 +158,7 @@ class PairedTest:
 
     @property
     def verdict(self) -> Verdict:
-        """What can be said at ``ALPHA``; too few groups never tell two models apart."""
+        """Return the verdict at ``ALPHA``; too few groups never tell two models apart."""
         if self.p_value >= ALPHA or self.groups < MIN_GROUPS:
             return "not told apart"
         return "better" if self.difference > 0 else "worse"

@@ -279,7 +279,7 @@ def time_split(
 def cut_at(
     interactions: Interactions, cut: int
 ) -> tuple[list[IntArray], list[IntArray], list[Case]]:
-    """What was before a moment, and what each user first came to after it.
+    """Return the interactions before a moment, and each user's new items after it.
 
     Args:
         interactions: of users, with time.
@@ -312,7 +312,7 @@ def cold_split(
 ) -> list[Split]:
     """Hold whole items out: none of their interactions is in training or in a history.
 
-    Training is cut by time as well. How the cases are found is told in
+    Training is cut by time as well. How the cases are found is described in
     :func:`newshelf.evaluation.splits.cold_cases`.
 
     Args:

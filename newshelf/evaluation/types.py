@@ -32,7 +32,7 @@ class Case:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """What may be learned from, and the cases to be answered.
+    """The training data of a split, and its cases.
 
     Raises:
         ValueError: when a case has no history or no relevant item, when a relevant item
@@ -76,7 +76,7 @@ class Ranker(Protocol):
 
     @property
     def name(self) -> str:
-        """What the report calls it."""
+        """Return its name in the report."""
         ...
 
     def scores(self, histories: Sequence[IntArray]) -> FloatArray:
@@ -94,7 +94,7 @@ class Ranker(Protocol):
 
 @dataclass(frozen=True)
 class Metrics:
-    """What one ranker reached on one split.
+    """The metrics of one ranker on one split.
 
     Recall, NDCG, hit rate, MRR, novelty, popularity and head share are means over the
     cases; coverage and Gini belong to all the lists together. By cut-off K, except MRR.

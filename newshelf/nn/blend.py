@@ -1,4 +1,4 @@
-"""The signals beside the Siamese scorer, and their weights: what the ranking is made of.
+"""The signals added to the Siamese scorer's score, and their weights.
 
 For a history ``h`` and an item ``c``, on the scale of log-odds::
 
@@ -58,7 +58,7 @@ _NEAREST_TEMPERATURE = 0.05
 
 @dataclass(frozen=True, eq=False)
 class Linked:
-    """What the links of a batch of histories add up to, before it reaches the neighbours."""
+    """The summed links of a batch of histories, before they reach the neighbours."""
 
     direct: FloatArray
     """``(B, N)``: history times B."""
@@ -141,7 +141,7 @@ class Blend:
         return signal
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
-        """What is kept, by name: the prior, and both matrices as compressed rows."""
+        """Return the tensors to store, by name: the prior, and both matrices as compressed rows."""
         arrays: dict[str, npt.NDArray[np.generic]] = {"prior": self.prior}
         for name, matrix in (("links", self.links), ("neighbours", self.neighbours)):
             arrays[f"{name}.indptr"] = matrix.indptr.astype(np.int64)

@@ -13,7 +13,7 @@ Scorer and content signal both sum a term of each history item and candidate::
     content    Σ_h exp((cos(h, c) - 1) / τ)
 
 Neither ``β`` nor ``τ`` is the request's, so the terms of all pairs are made once, and a
-request adds up the rows of its history: a hundredth of the arithmetic of making them anew.
+request adds up the rows of its history: a hundredth of the arithmetic of computing them.
 """
 
 from collections.abc import Sequence
@@ -33,12 +33,12 @@ IntArray = npt.NDArray[np.int64]
 PlaceArray = npt.NDArray[np.int32]
 
 _DENSE_NUMBERS = 8_000_000
-"""32 MB: up to so many, what the history's neighbours link to is kept summed up."""
+"""Maximum size (32 MB) for which the sums over the history's neighbours are precomputed."""
 
 
 @dataclass(frozen=True, eq=False)
 class LinkSums:
-    """What the links of one history add up to; ``M + 1`` places, the last one empty."""
+    """The summed links of one history; ``M + 1`` places, the last one empty."""
 
     direct: FloatArray
     likewise: FloatArray
@@ -193,7 +193,7 @@ def _padded(matrix: sparse.csr_array, rows: int) -> tuple[PlaceArray, FloatArray
 _MOST_ITEMS = 2_000
 """48 MB of terms, which each worker has for itself."""
 _FEW = 20
-"""For a smaller part of the catalogue than one in so many, making the terms costs less."""
+"""Below one candidate in this number of items, computing the terms costs less."""
 
 
 class PairSums:
@@ -212,7 +212,7 @@ class PairSums:
         count = len(embeddings)
         self._pooling, self._vectors, self._temperature = pooling, vectors, temperature
         self._near = np.exp((embeddings @ embeddings.T - 1) / np.float32(temperature))
-        # Attention and what it is paid to lie beside each other: one row has both.
+        # Attention and its values lie next to each other: one row has both.
         self._attended = np.empty((count, 2, count), dtype=np.float32)
         similarity = pooling.similarity(vectors, vectors)
         raised, weighed = self._attended[:, 0], self._attended[:, 1]
@@ -235,11 +235,11 @@ class PairSums:
         return cls(embeddings, vectors, pooling, temperature)
 
     def worthwhile(self, candidates: int) -> bool:
-        """Whether so many candidates are enough to add up the rows of all items."""
+        """Return whether adding up the rows of all items pays off for this number of candidates."""
         return candidates * _FEW >= len(self._near)
 
     def scores(self, history: IntArray, candidates: IntArray) -> FloatArray:
-        """What :meth:`Pooling.scores` gives, ``(C,)`` float32.
+        """Return what :meth:`Pooling.scores` gives, ``(C,)`` float32.
 
         Args:
             history: ``(H,)`` rows with H ≥ 1, each as often as it counts.
@@ -253,7 +253,7 @@ class PairSums:
         return self._pooling.pooled(weighed / attention, mean)
 
     def content(self, history: IntArray, candidates: IntArray) -> FloatArray:
-        """What :func:`newshelf.nn.blend.content_signal` gives, ``(C,)`` float32.
+        """Return what :func:`newshelf.nn.blend.content_signal` gives, ``(C,)`` float32.
 
         Args:
             history: ``(H,)`` distinct rows with H ≥ 1.

@@ -5,7 +5,7 @@
     model.json                ModelSpec
     encoder.safetensors       every tower, fusion and heads
     scorer.safetensors        only with a scorer
-    blend.safetensors         the signals beside it, unless there were too few cases
+    blend.safetensors         the signals added to it, unless there were too few cases
     tokenizer.json            only with a text tower
     embeddings.safetensors    ``embeddings`` (N, 512) float32
     ids.json                  the N product ids, in the same order

@@ -206,7 +206,7 @@ class LateFusion(nn.Module):
 class AttentionFusion(nn.Module):
     """A learned query attends to one token per modality; absent ones are masked.
 
-    A learned token stands beside the modalities and is never masked, so a row in which
+    A learned token joins the modalities and is never masked, so a row in which
     everything is absent still has a finite embedding. The attention is multi-head
     scaled dot-product (Vaswani et al., 2017), its result added to the mean of the
     present tokens, then a feed-forward block and L2 normalisation.

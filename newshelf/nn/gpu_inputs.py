@@ -112,7 +112,7 @@ def normalise_pictures(squares: Tensor, spec: ImageInput) -> Tensor:
 
 
 def _in_turns(pictures: Sequence[bytes | bytearray], max_pixels: int) -> Iterator[list[_Jpeg]]:
-    """The pictures that the GPU can decode, so many at a time as its memory holds."""
+    """Yield the pictures that the GPU can decode, in groups that fit into its memory."""
     turn: list[_Jpeg] = []
     for at, data in enumerate(pictures):
         jpeg = _as_jpeg(at, data)
@@ -127,7 +127,7 @@ def _in_turns(pictures: Sequence[bytes | bytearray], max_pixels: int) -> Iterato
 
 
 def _as_jpeg(at: int, data: bytes | bytearray) -> _Jpeg | None:
-    """What its header says, if the GPU can be trusted with it."""
+    """Return the header's content, or None if the GPU cannot decode the picture reliably."""
     if bytes(data[-2:]) != _END:
         return None
     try:

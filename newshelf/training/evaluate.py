@@ -1,9 +1,7 @@
-"""How good the trained model's kind is on what it has not seen.
+"""Evaluation of the trained model on held-out data: rankings, few-shot accuracy and pictures.
 
-The encoder never looks at events, so it is taken as it is; the scorer that is served was
-trained on all of them, so each split trains one of its own on its training part.
-
-What a report shows of a model besides its rankings: few labels, and pictures.
+The encoder never sees events, so it is used as it is. The served scorer was trained on all of
+them, so each split trains another one on its training part.
 """
 
 from dataclasses import dataclass

@@ -52,7 +52,7 @@ class FeatureTable:
         return len(self.attributes)
 
     def rows(self, index: Tensor) -> tuple[Features, Tensor]:
-        """What ``Encoder.fuse`` takes, for some rows."""
+        """Return the inputs of ``Encoder.fuse`` for some rows."""
         features = (
             self.image[index],
             self.image_present[index],
@@ -162,7 +162,7 @@ def _text_features(
         return dict(zip(missing, features, strict=True))
 
     store = _Store(cache, _identity(spec, tower, tokenizer.digest))
-    # Texts of like length share a batch, so that little of it is padding.
+    # Texts of similar length share a batch, so that little of it is padding.
     ordered = sorted(by_key, key=lambda key: (len(by_key[key]), key))
     found = store.fill(ordered, compute, "texts", console)
     return _table(keys, found, len(texts), spec.features)

@@ -89,7 +89,7 @@ def hide_columns(
 
 
 def columns(names: tuple[str, ...]) -> list[int]:
-    """Where the named ones are in an attribute row."""
+    """Return the indices of the named columns in an attribute row."""
     return [ATTRIBUTE_COLUMNS.index(name) for name in names]
 
 
@@ -342,7 +342,7 @@ def _accuracy(
 
 
 _ATTRIBUTES_LENGTH = 0.3
-"""Length of the attributes' token at the start, beside 1 for a tower's."""
+"""Length of the attributes' token at the start, relative to 1 for a tower's."""
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""What the heads learn: classes and targets, read from a catalogue's columns."""
+"""Classes and targets of the heads, read from a catalogue's columns."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ _RICH = 12
 
 @dataclass(frozen=True)
 class Categories:
-    """Which products are the rich source, and which the poor target; ``(N,)`` bool each."""
+    """Masks of the source and target products; ``(N,)`` bool each."""
 
     source_name: str
     source: Tensor
@@ -92,7 +92,7 @@ def all_labels(catalog: Catalog, categories: Categories | None) -> dict[HeadName
 
 
 def test_size(rows: int) -> int:
-    """How many of a class's ``rows`` are tested on instead of learned from: a quarter."""
+    """Return the number of a class's ``rows`` held out for testing: a quarter."""
     return max(1, rows // 4)
 
 

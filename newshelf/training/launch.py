@@ -39,7 +39,7 @@ from newshelf.training.train import start_run, train
 
 @dataclass(frozen=True)
 class TrainJob:
-    """Where everything is; it can be sent to another process."""
+    """Paths and settings of a training run; it can be sent to another process."""
 
     catalog: Path
     settings: Settings
@@ -48,7 +48,7 @@ class TrainJob:
     features: Path
     """Cached features."""
     state: Path
-    """What is kept of a run, to go on with it."""
+    """Saved progress, from which a run is resumed."""
     runs: Path
     """Where trackers write unless the settings name another place."""
     identity: str
@@ -108,7 +108,7 @@ def launch(job: TrainJob, processes: int, console: Console) -> None:
 
 
 def _work(job: TrainJob) -> None:
-    """What each process does."""
+    """Run the job in each process."""
     with _group():
         run_job(job, Console(highlight=False, soft_wrap=True, quiet=not is_first()))
 
@@ -142,7 +142,7 @@ def _family(cls: type[Exception]) -> list[type[Exception]]:
 
 
 def _silence_launcher() -> None:
-    """What a process says reaches the user by ``_said``, once and without stack traces."""
+    """Silence the launcher: ``_said`` reports errors once, without stack traces."""
     for name in list(logging.root.manager.loggerDict):
         if name.startswith(("torch.distributed.elastic", "torch.multiprocessing")):
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
@@ -163,7 +163,7 @@ def _identity(catalog: Path, settings: Settings) -> str:
 
 
 def _main() -> None:
-    """What torchrun starts."""
+    """Run the command line that torchrun starts."""
     parser = argparse.ArgumentParser(prog="torchrun … -m newshelf.training.launch")
     parser.add_argument("--catalog", type=Path, required=True)
     parser.add_argument("--settings", type=Path, required=True)

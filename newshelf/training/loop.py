@@ -43,7 +43,7 @@ Schedule = torch.optim.lr_scheduler.LRScheduler
 
 
 class Objective(nn.Module, ABC):
-    """What a loop minimises; its parameters that ask for a gradient are trained."""
+    """Objective that a loop minimises; its parameters with a gradient are trained."""
 
     @abstractmethod
     def forward(self, batch: Any) -> dict[str, Tensor]:
@@ -52,7 +52,7 @@ class Objective(nn.Module, ABC):
 
 @dataclass
 class LossHistory:
-    """What was measured, one entry per epoch."""
+    """Losses and validations, one entry per epoch."""
 
     losses: list[dict[str, float]] = field(default_factory=list)
     """Means over the batches of an epoch, by name."""
@@ -94,11 +94,11 @@ def fit(
         epochs: at most.
         schedule: advanced once for each batch, whichever process took it; it has the same
             length whatever the number of processes.
-        before_epoch: told the epoch's number, to thaw layers or set a weight; called again
+        before_epoch: called with the epoch's number, to thaw layers or set a weight; called again
             for each past epoch when a run is resumed, so it must only depend on the number.
         validate: after each epoch, in ``eval`` mode, by the first process; higher is
             better. The weights of the best epoch are restored at the end.
-        patience: stop after so many epochs without a better validation.
+        patience: maximum number of epochs without a better validation.
         bf16: forward and loss under bfloat16 autocast; weights and gradients stay float32.
         clip_norm: largest norm of the gradient.
 
@@ -128,7 +128,7 @@ def fit(
         transient=run.quiet,
         disable=run.quiet,
     ):
-        # Walked through, so that the bar begins where the run was broken off.
+        # Walked through, so that the bar begins where the run was interrupted.
         if epoch < first:
             continue
         if _stopped(history, patience):

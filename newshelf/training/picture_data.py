@@ -62,7 +62,7 @@ def read_pictures(
         catalog: where they are; rows without a picture are left out.
         rows: of its items.
         size: height and width in pixels.
-        console: told which files are left out.
+        console: prints the files that are left out.
         damaged: ``skip`` leaves damaged pictures out, ``refuse`` raises on them.
         whole: squeeze the whole picture into the square instead of cutting the centre out.
 
@@ -130,7 +130,7 @@ def augment_pictures(pixels: Tensor) -> Tensor:
             v2.ColorJitter(brightness=_LIGHT, contrast=_LIGHT, saturation=_LIGHT),
         ]
     )
-    # A transform draws once per call: one call per picture, so that each is changed anew.
+    # A transform draws once per call: one call per picture, so that each gets its own.
     return torch.stack([change(picture) for picture in pixels])
 
 

@@ -1,7 +1,7 @@
-"""The served ranking: the Siamese scorer and the signals beside it, trained together.
+"""The served ranking: the Siamese scorer and the signals, trained together.
 
 Phase 1 cuts a part off the training, trains a scorer and makes the signals without it,
-and fits the weights on it. Phase 2 trains the scorer and makes the signals anew from
+and fits the weights on it. Phase 2 trains the scorer and computes the signals again from
 everything, under the weights of phase 1: a signal that has seen the answers would be
 trusted too much.
 """
@@ -32,7 +32,7 @@ _SHORTER = 2
 
 @dataclass(frozen=True)
 class Ranking:
-    """What training gives: the scorer, its blend (None with too few cases), its losses."""
+    """The trained scorer, its blend (None with too few cases), and its losses."""
 
     scorer: SiameseScorer
     blend: Blend | None

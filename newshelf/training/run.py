@@ -1,9 +1,8 @@
-"""What a training run has beside its data: seed, kept progress, tracker and console.
+"""Context of a training run: seed, saved progress, console, and tracking of its losses.
 
-Where a run's losses and metrics go: TensorBoard, MLflow, or nowhere.
-
-Each library is imported when it is asked for. MLflow's telemetry is turned off, and its
-store is a folder unless a server is named, so nothing leaves the machine unasked.
+Losses and metrics go to TensorBoard, MLflow, or nowhere; each library is imported only if it is
+used. MLflow's telemetry is turned off, and its store is a folder unless a server is named, so
+nothing leaves the machine without a setting.
 """
 
 import json
@@ -73,7 +72,7 @@ class TensorBoard:
 
 
 class MLflow:
-    """A run of the experiment ``newshelf``; one of the same name is gone on with.
+    """A run of the experiment ``newshelf``; one of the same name is continued.
 
     The light client knows folders, servers and SQLAlchemy's databases.
     """
@@ -138,7 +137,7 @@ def make_tracker(
 
 @dataclass(frozen=True)
 class LoopCheckpoint:
-    """Where one loop was after an epoch."""
+    """State of one loop after an epoch."""
 
     weights: dict[str, Tensor]
     optimizer: dict[str, Any]
@@ -151,8 +150,8 @@ class LoopCheckpoint:
 class Run:
     """Passed to every loop of one training.
 
-    ``state`` is a folder for this run alone; what lies there is taken up only when it was
-    kept under the same ``identity`` (data, settings and code), so a changed run starts anew.
+    ``state`` is a folder for this run alone; its progress is used only if it was saved under
+    the same ``identity`` (data, settings and code), so a changed run starts from scratch.
     """
 
     seed: int
@@ -176,7 +175,7 @@ class Run:
             self.console.print(line, markup=False)
 
     def load(self, name: str) -> LoopCheckpoint | None:
-        """What was kept under ``name``; None when there is nothing that fits.
+        """Return the progress saved under ``name``, or None if nothing fits.
 
         The first process reads, and tells the others.
         """
@@ -190,7 +189,7 @@ class Run:
         try:
             kept = torch.load(path, weights_only=True)
         except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
-            self.tell(f"{path} cannot be resumed from ({error}): starting anew")
+            self.tell(f"{path} cannot be resumed from ({error}): starting from scratch")
             return None
         if kept.pop("identity", None) != self.identity:
             return None

@@ -36,7 +36,7 @@ IntArray = npt.NDArray[np.int64]
 
 _UNIFORM_NEGATIVES = 256
 _HARD_AMONG = 50
-"""Hard negatives are drawn from so many of a positive's nearest items."""
+"""Number of a positive's nearest items from which hard negatives are drawn."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class _Contrast(Objective):
     def __init__(self, scorer: SiameseScorer, embeddings: Tensor) -> None:
         super().__init__()
         self.scorer = scorer
-        # Not kept with the progress: it is large, and given anew.
+        # Not saved with the progress: it is large, and passed in again.
         self.register_buffer("embeddings", embeddings, persistent=False)
 
     def forward(self, batch: _Batch) -> dict[str, Tensor]:
@@ -184,7 +184,7 @@ class _Sampler:
             yield self._batch(parts[number % self._batches], rng)
 
     def _cycle(self, epoch: int) -> int:
-        """How often all places have been gone through before the epoch."""
+        """Return the number of passes over all places before the epoch."""
         return epoch * self.steps_per_epoch // self._batches
 
     def _batch(self, numbers: IntArray, rng: np.random.Generator) -> _Batch:

@@ -140,12 +140,12 @@ _CASES_AT_ONCE = 128
 
 @dataclass(frozen=True, eq=False)
 class Signals:
-    """What behaviour and content say, before it is weighed."""
+    """The signals from behaviour and content, before they are weighted."""
 
     links: sparse.csr_array
     """``(N, N)`` float32: what was taken together."""
     neighbours: sparse.csr_array
-    """``(N, N)`` float32: likeness, each row's sum 1."""
+    """``(N, N)`` float32: similarity, each row's sum 1."""
     unpersonal: dict[str, FloatArray]
     """``(N,)`` float32 each."""
     embeddings: FloatArray

@@ -1,20 +1,16 @@
-"""What was taken together, as sparse item-to-item links.
+"""Signals of the ranking: co-occurrence, neighbours, popularity; the split to weight them on.
 
-With ``X`` the incidence of the training (one row a shopper or a basket), older entries
-fading by half every ``half_life_days``::
+Co-occurrence becomes sparse item-to-item links. With ``X`` the incidence matrix of the training
+data (one row per shopper or basket), whose entries halve every ``half_life_days``::
 
     P = (XᵀX + λI)⁻¹,  B_ij = -P_ij / P_jj (i ≠ j)        EASE (Steck, WWW 2019)
 
-``newshelf.nn.blend`` carries them over to items like those.
+``newshelf.nn.blend`` propagates them to similar items, which the neighbours by content give.
+Popularity is the part of a score that does not depend on the history.
 
-Which items are alike: the bridge from what is known to what is new.
-
-How much each item is asked for: what its score owes to no one's history.
-
-A part of the training that the signals' weights are fitted on, unseen by the signals.
-
-With time, the latest share of the events; without, a share of the baskets, near copies
-(two pictures of one room, an order placed twice) staying on one side. Besides, some items
+The signals' weights are fitted on a part of the training data that the signals have not seen:
+with time, the latest share of the events; without, a share of the baskets, near-duplicates
+(two pictures of one room, an order placed twice) staying on one side. In addition, some items
 lose all their behaviour, as in DropoutNet (Volkovs et al., NeurIPS 2017): the weights must
 also be right for items that nobody has taken yet.
 """
@@ -210,12 +206,12 @@ def _shoppers(items: IntArray, owner: IntArray, size: int) -> FloatArray:
 
 _COPY_ITEMS = 3
 _COPY_SHARE = 0.75
-"""Baskets are near copies when they share so many items, and that much of the smaller one."""
+"""Minimum number of shared items of near-duplicate baskets, and their share of the smaller."""
 
 
 @dataclass(frozen=True, eq=False)
 class Holdout:
-    """What the signals may be made from, and the cases that their weights are fitted on."""
+    """Training data for the signals, and the cases that their weights are fitted on."""
 
     sequences: list[IntArray]
     timestamps: list[IntArray] | None

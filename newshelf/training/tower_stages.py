@@ -63,7 +63,7 @@ class TowerSettings(_Section):
     """Of the last stage; the head learns ``head_rate`` times as fast."""
     head_rate: Annotated[float, Field(gt=0)] = 3.0
     decay: Annotated[float, Field(ge=1)] = 2.6
-    """Each stage learns so many times slower than the one after it."""
+    """Ratio of the learning rates of a stage and the one before it."""
     thaw_epochs: Annotated[float, Field(ge=0)] = 1.0
     """Epochs after which one more stage is thawed; 0 thaws all of the mode at once."""
     l2_sp: Annotated[float, Field(ge=0)] = 1e-2
@@ -76,7 +76,7 @@ class TowerSettings(_Section):
     augment: bool = True
     """Crops, flips, turns and light of the pictures learned from."""
     views: Positive = 6
-    """``last-stage``: so many augmented views of each picture are computed beforehand."""
+    """Number of augmented views per picture that ``last-stage`` computes in advance."""
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.15
     """Share of each class that stops the training early; unused where a class has fewer than
     ten pictures."""
@@ -250,12 +250,12 @@ def stage_features(
 
 @dataclass(frozen=True)
 class Activations:
-    """What the trained part of the tower is given for n pictures."""
+    """Inputs of the trained part of the tower for n pictures."""
 
     plain: Tensor
     """``(n, …)``: of the pictures as they are; uint8 pixels when nothing is frozen."""
     views: Tensor
-    """``(views, n, …)``: of augmented pictures; of no view where they are made anew."""
+    """``(views, n, …)``: of augmented pictures; of no view if they are computed in every epoch."""
     spec: ImageInput
     augment: bool
     bf16: bool
@@ -289,7 +289,7 @@ class Trunk:
     """The first stages of a tower, frozen.
 
     With a frozen part, ``settings.views`` augmented views of each picture pass it once and
-    are kept in half precision; without, pictures are augmented anew in every epoch.
+    are kept in half precision; without, pictures are augmented again in every epoch.
     """
 
     def __init__(
@@ -348,7 +348,7 @@ def _resize(pixels: Tensor, size: int) -> Tensor:
 
 
 class View(NamedTuple):
-    """How a picture is shown to the tower."""
+    """A way of presenting a picture to the tower."""
 
     size: int
     """Height and width in pixels."""
@@ -363,7 +363,7 @@ def view_features(
     views: Sequence[View],
     cache: Path,
 ) -> Tensor:
-    """What the tower makes of each view: ``(views, n, features)`` float32, of unit length.
+    """Return the tower's features of each view: ``(views, n, features)`` float32, of unit length.
 
     Args:
         tower: its pooled output is read; in ``eval`` mode after, its weights stay as they are.
@@ -390,7 +390,7 @@ def cached_stage_features(
 ) -> Tensor:
     """``stage_features``, kept in ``cache`` under a digest of all that they follow from.
 
-    Other pixels, weights or settings are computed and kept anew; nothing is ever removed.
+    Other pixels, weights or settings are computed and kept separately; nothing is ever removed.
     """
     digest = hashlib.sha256((spec.model_dump_json() + settings.model_dump_json()).encode())
     for name, tensor in (*tower.state_dict().items(), ("pixels", pixels)):

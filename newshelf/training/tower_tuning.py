@@ -326,7 +326,7 @@ def tune_tower(
 
 
 def _start(features: Tensor, target: Tensor, classes: tuple[str, ...], run: Run) -> nn.Linear:
-    """A probe of the features the tower gives before it is tuned, as a layer to go on with."""
+    """Return a probe of the untuned tower's features, as the initial head."""
     probe = fit_probe(features, target, classes, seed=run.seed, strengths=(_START,))
     head = nn.Linear(features.shape[1], len(classes))
     with torch.no_grad():
@@ -338,7 +338,7 @@ def _start(features: Tensor, target: Tensor, classes: tuple[str, ...], run: Run)
 def tower_tuning(
     catalog: Catalog, labels: HeadLabels | None, settings: Settings, run: Run
 ) -> Callable[[Encoder], None] | None:
-    """What ``build_backbone`` does to the loaded towers; None leaves them as they are.
+    """Return the function that tunes the loaded towers, or None to leave them as they are.
 
     Args:
         catalog: its pictures.

@@ -1,10 +1,7 @@
-"""A catalogue and settings to a checkpoint: the whole training run.
+"""The whole training run: from a catalogue and settings to a checkpoint.
 
-Begin a training run, or go on with the one that was broken off.
-
-What a catalogue lacks for training, told before any time is spent on it.
-
-What a training writes down about the products: columns, words, and the encoder's heads.
+Starts or resumes a run, reports missing data before any time is spent on it, trains encoder,
+scorer and signals, and writes facts about the products.
 """
 
 import time
@@ -94,7 +91,7 @@ def _name(state: Path, identity: str, console: Console) -> str:
     try:
         kept = read_json(path)
         if kept["identity"] == identity:
-            console.print(f"going on with the training that began at {kept['name']}")
+            console.print(f"resuming the training that began at {kept['name']}")
             return str(kept["name"])
     except (OSError, ValueError, KeyError, TypeError):
         # None was begun, or it did not get as far as to say so.
@@ -161,7 +158,7 @@ def _poor_classes(target: HeadLabels, shots: int) -> list[str]:
 
 
 def usable_interactions(catalog: Catalog) -> tuple[Interactions | None, str]:
-    """What the scorer can learn from, or None and the reason."""
+    """Return the interactions that the scorer can learn from, or None and the reason."""
     served = "content neighbours will be served"
     tables = (catalog.events, catalog.baskets)
     if all(table is None or table.empty for table in tables):
@@ -263,7 +260,7 @@ def train(catalog: Catalog, settings: Settings, out: Path, features_dir: Path, r
             f"source category: {categories.source_name} ({int(categories.source.sum())} "
             f"products); target: {categories.target_name} ({int(categories.target.sum())})"
         )
-    # What lacks is told before the hours that pictures may take.
+    # Missing data is reported before the hours that pictures may take.
     for line in label_notes(catalog, categories, settings.finetune.target_shots):
         run.tell(line)
     interactions, lack = usable_interactions(catalog)

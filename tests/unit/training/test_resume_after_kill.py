@@ -110,7 +110,7 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(job, tmp_path, said)
     assert "after epoch 2 of 3" in printed
     assert not job.out.exists()
     printed = finish(job, tmp_path)
-    assert "going on with the training that began at" in printed
+    assert "resuming the training that began at" in printed
     assert "fine-tuning on the source category was done before" in printed
     whole = replace(job, out=tmp_path / "whole", state=tmp_path / "fresh")
     run_job(whole, said.console)

@@ -105,9 +105,9 @@ def test_a_run_keeps_its_name_until_it_is_another_one(tmp_path, said):
 
     first = begin("a")
     assert begin("a") == first
-    assert said.text.count("going on with the training that began at") == 1
+    assert said.text.count("resuming the training that began at") == 1
     assert begin("b") != first
-    assert said.text.count("going on") == 1
+    assert said.text.count("resuming") == 1
 
 
 def test_an_error_is_what_the_tracker_is_told(tmp_path, said, mlflow_client):
