@@ -3,6 +3,7 @@ import pytest
 
 from newshelf.catalog.interactions import from_baskets, from_events, read_interactions
 from newshelf.errors import TrainingError
+from tests.unit.evaluation.conftest import Tables
 
 INDEX = {"a": 0, "b": 1, "c": 2, "d": 3}
 
@@ -62,13 +63,13 @@ def test_baskets_of_one_scene_are_one_group_and_those_without_stand_alone():
     assert len(set(groups)) == 3
 
 
-def test_a_catalogue_without_events_is_read_by_its_baskets(tables):
+def test_a_catalogue_without_events_is_read_by_its_baskets():
     items = pd.DataFrame({"id": list("abcd")})
     baskets = pd.DataFrame({"basket_id": ["1", "1"], "item_id": ["b", "d"]})
-    found = read_interactions(tables(items, events([]), baskets))
+    found = read_interactions(Tables(items, events([]), baskets))
     assert lists(found.sequences) == [[1, 3]]
 
 
-def test_a_catalogue_with_neither_says_what_to_add(tables):
+def test_a_catalogue_with_neither_says_what_to_add():
     with pytest.raises(TrainingError, match="events or a baskets table"):
-        read_interactions(tables(pd.DataFrame({"id": ["a"]})))
+        read_interactions(Tables(pd.DataFrame({"id": ["a"]})))

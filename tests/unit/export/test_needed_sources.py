@@ -5,19 +5,19 @@ import pytest
 from export.archive import ROOT, handler_path, needed_sources
 
 
-@pytest.mark.parametrize(("name", "more"), [("encoder", set()), ("recommender", {"knowledge"})])
+@pytest.mark.parametrize(("name", "more"), [("encoder", set()), ("recommender", {"attributes"})])
 def test_only_what_serving_needs_is_carried(name, more):
     assert handler_path(name).is_file()
     sources = needed_sources(name)
     assert all((ROOT / path).is_file() for path in sources)
     handlers = {path for path in sources if path.parts[0] == "handlers"}
-    shared = ("__init__.py", "adapter.py", "worker_output.py", "worker_socket.py")
+    shared = ("__init__.py", "adapter.py", "torchserve_patches.py")
     # No handler imports these: a worker's start does.
-    started = ("stand_in.py", "preloader.py", "worker.py")
+    started = ("launcher.py", "worker_fork.py")
     assert handlers == {Path("handlers", file) for file in (*shared, *started)}
     parts = {path.parts[1] for path in sources if path.parts[0] == "newshelf"}
     assert len(sources) - len(handlers) == sum(path.parts[0] == "newshelf" for path in sources)
-    own = {"__init__.py", "config.py", "errors.py", "files.py", "validated.py"}
+    own = {"__init__.py", "config.py", "errors.py", "files.py"}
     assert parts == {*own, "catalog", "nn", "serving", *more}
 
 
