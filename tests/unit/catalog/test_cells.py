@@ -242,7 +242,7 @@ ANY = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     cells=st.lists(ANY, min_size=1, max_size=4),
     folder=st.just(PictureFolder(Path(__file__).parent)),

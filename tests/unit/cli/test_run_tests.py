@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from newshelf.cli.app import app as cli_checks
+from newshelf.cli import app as command_line
 
 GROUPED = """
 import os
@@ -31,10 +31,10 @@ def test_a_quick_run_keeps_tests_that_share_a_server_in_one_process(
     live = tmp_path / "tests" / "e2e" / "test_live.py"
     live.parent.mkdir(parents=True)
     live.write_text("def test_a_server(): raise AssertionError")
-    monkeypatch.setattr(cli_checks, "ROOT", tmp_path)
+    monkeypatch.setattr(command_line, "ROOT", tmp_path)
     for name in [name for name in os.environ if name.startswith("PYTEST_")]:
         monkeypatch.delenv(name)
-    assert cli_checks.run_tests(["-q", "-p", "no:cacheprovider"], quick=True) == 0
+    assert command_line.run_tests(["-q", "-p", "no:cacheprovider"], quick=True) == 0
     workers = {path.name for path in tmp_path.glob("gw*")}
     assert len(workers) == 1
 
@@ -54,10 +54,10 @@ def test_a_process_that_dies_ends_the_run_and_its_test_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "test_dying.py").write_text(DYING)
-    monkeypatch.setattr(cli_checks, "ROOT", tmp_path)
+    monkeypatch.setattr(command_line, "ROOT", tmp_path)
     for name in [name for name in os.environ if name.startswith("PYTEST_")]:
         monkeypatch.delenv(name)
-    assert cli_checks.run_tests(["-q", "-p", "no:cacheprovider"]) != 0
+    assert command_line.run_tests(["-q", "-p", "no:cacheprovider"]) != 0
     assert "test_one_kills_its_process[1]" in capfd.readouterr().out
 
 
@@ -69,6 +69,6 @@ def test_the_exit_code_is_pytests(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         return 3
 
     monkeypatch.setattr(subprocess, "call", call)
-    assert cli_checks.run_tests(["tests/unit"]) == 3
+    assert command_line.run_tests(["tests/unit"]) == 3
     assert commands[0][:3] == (sys.executable, "-m", "pytest")
     assert commands[0][-1] == "tests/unit"

@@ -14,7 +14,7 @@ from newshelf.serving.runtimes.base import Device
 from newshelf.serving.runtimes.graph import encoder_graph
 from newshelf.serving.runtimes.open import open_runtime
 from newshelf.serving.settings import read_version
-from tests.unit.export.tiny_checkpoint import tiny_spec, write_tiny_checkpoint
+from tests.unit.export.tiny_checkpoint import shared_export
 
 CPU = Device()
 GRAPHS = ("encoder", "projector", "scorer")
@@ -87,10 +87,9 @@ def test_graphs_say_nothing_of_the_machine_that_made_them(exported, suffix):
 
 
 @pytest.mark.parametrize("present", ["image", "text"])
-def test_absent_tower_is_neither_read_nor_in_the_way(tmp_path, present):
-    spec = tiny_spec(image=present == "image", text=present == "text", scorer=False)
-    out = tmp_path / "export"
-    export_model(write_tiny_checkpoint(tmp_path / "checkpoint", spec), out)
+def test_absent_tower_is_neither_read_nor_in_the_way(tmp_path_factory, worker_id, present):
+    _, out = shared_export(tmp_path_factory, worker_id, towers=present)
+    spec = read_spec(out)
     expected = {f"encoder{suffix}" for suffix in SUFFIXES}
     expected |= {"model.json", "version.json", "parity.json"}
     expected |= {"tokenizer.json"} if present == "text" else set()

@@ -18,7 +18,6 @@ from export.index import export_golden
 from export.int8 import PictureRecipe, Recipe, quantise, write_int8
 from export.precision import PRECISION, choose, export_precisions
 from export.quality import draw_products
-from export.run import export_model
 from newshelf.catalog.catalog import read_catalog
 from newshelf.errors import ParityError, SetupError
 from newshelf.files import read_json, write_json
@@ -30,7 +29,7 @@ from newshelf.serving.runtimes.graph import Graph, encoder_graph
 from newshelf.serving.runtimes.open import open_runtime
 from newshelf.serving.runtimes.openvino import OpenVinoRuntime
 from newshelf.serving.settings import ServingSettings
-from tests.unit.export.tiny_checkpoint import IDS, WORDS, tiny_spec, write_tiny_checkpoint
+from tests.unit.export.tiny_checkpoint import IDS, WORDS, shared_export
 
 QUIET = Console(file=io.StringIO())
 JUDGED = 15
@@ -264,11 +263,10 @@ def test_what_does_not_run_is_refused_and_not_an_error(made, tmp_path, catalog):
     assert tried.reasons[0].startswith("does not run: ")
 
 
-def test_without_pictures_the_texts_alone_are_in_int8(tmp_path):
+def test_without_pictures_the_texts_alone_are_in_int8(tmp_path, tmp_path_factory, worker_id):
     catalog = write_pictured_catalog(tmp_path / "shop", pictures=False)
-    checkpoint = write_tiny_checkpoint(tmp_path / "checkpoint", tiny_spec(image=False))
     out = tmp_path / "export"
-    export_model(checkpoint, out)
+    shutil.copytree(shared_export(tmp_path_factory, worker_id, towers="text")[1], out)
     export_precisions(out, catalog, QUIET)
     report = read_json(out / PRECISION)
     assert report["products"] == JUDGED

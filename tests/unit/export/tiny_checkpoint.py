@@ -122,13 +122,23 @@ def write_tiny_checkpoint(folder: Path, spec: ModelSpec | None = None) -> Path:
     return folder
 
 
-def shared_export(tmp_path_factory, worker_id: str) -> tuple[Path, Path]:
-    """The tiny checkpoint and its export, made once for all processes of a test run."""
+def shared_export(
+    tmp_path_factory, worker_id: str, *, towers: str = "image and text"
+) -> tuple[Path, Path]:
+    """A tiny checkpoint and its export, made once for all processes of a test run.
+
+    Args:
+        tmp_path_factory: pytest's.
+        worker_id: pytest-xdist's.
+        towers: "image and text", with scorer and blend, or one of them alone.
+    """
     base = tmp_path_factory.getbasetemp()
-    folder = (base if worker_id == "master" else base.parent) / "tiny"
+    folder = (base if worker_id == "master" else base.parent) / f"tiny {towers}"
+    whole = towers == "image and text"
+    spec = tiny_spec(image="image" in towers, text="text" in towers, scorer=whole, blend=whole)
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
-            write_tiny_checkpoint(folder / "checkpoint", tiny_spec(blend=True))
+            write_tiny_checkpoint(folder / "checkpoint", spec)
         if not (folder / "export").exists():
             export_model(folder / "checkpoint", folder / "export")
     return folder / "checkpoint", folder / "export"

@@ -1,5 +1,7 @@
 """Equal versions are not told apart; a slower one is found."""
 
+import functools
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -16,11 +18,14 @@ def pair(trial, *, slower=1.0, same_arrivals=True, seconds=120, rate=60.0, **fur
     """Two runs whose servers drift, each in its own way, for seconds at a time."""
     made = {"noise": 0.2, "drift": 0.03, **further}
     arrivals = 3 * trial if same_arrivals else None
-    a = queue_record(rate, seconds, seed=3 * trial + 1, arrivals_seed=arrivals, **made)
-    b = queue_record(
+    a = recorded(rate, seconds, seed=3 * trial + 1, arrivals_seed=arrivals, **made)
+    b = recorded(
         rate, seconds, seed=3 * trial + 2, arrivals_seed=arrivals, service_s=0.01 * slower, **made
     )
     return a, b
+
+
+recorded = functools.cache(queue_record)
 
 
 def words(**further):

@@ -71,7 +71,7 @@ def test_earlier_logs_are_numbered_from_the_newest(tmp_path: Path) -> None:
 ROTATE = """
 import os, subprocess, sys
 from newshelf.config import LogSettings
-from newshelf.server.logs import rotate_own
+from newshelf.server.process import rotate_own
 child = "import sys\\nfor n in range({lines}): sys.stderr.write(f'child {{n:06}}\\\\n'.format(n=n))"
 for round in range(3):
     subprocess.run([sys.executable, "-c", child.format(lines=10_000)], check=True)

@@ -7,17 +7,15 @@ _CODE = """
 import io, sys
 import numpy as np
 import newshelf.serving.load
-import newshelf.serving.load_recommender
 import newshelf.serving.runtimes.onnx
 from PIL import Image
 from newshelf.catalog.schema import Product
 from newshelf.nn.spec import AttributeInput, EncoderSpec, FusionSpec, ImageInput
-from newshelf.serving.decode import open_reader
+from newshelf.serving.preprocess import InputBuilder, open_reader
 from newshelf.serving.encode import Encoding, ProductEncoder
-from newshelf.serving.observe import Stages
-from newshelf.serving.preprocess import InputBuilder
+from newshelf.serving.trace import StageTimer
 from newshelf.serving.products import ProductInput
-from newshelf.serving.runtimes import Device
+from newshelf.serving.runtimes.base import Device
 
 image = ImageInput(architecture="any", features=1, size=8, mean=(0, 0, 0), std=(1, 1, 1))
 spec = EncoderSpec(
@@ -36,7 +34,7 @@ encoder = ProductEncoder(
 stream = io.BytesIO()
 Image.new("RGB", (30, 20)).save(stream, "JPEG")
 inputs = [ProductInput(Product(), stream.getvalue(), "")] * 3
-assert all(isinstance(result, Encoding) for result in encoder.encode(inputs, Stages()))
+assert all(isinstance(result, Encoding) for result in encoder.encode(inputs, StageTimer()))
 print(sorted(name for name in sys.modules if name.split(".")[0] in ("torch", "torchvision")))
 """
 

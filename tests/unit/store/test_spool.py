@@ -149,13 +149,14 @@ APPEND = """
 import itertools, os, sys
 from datetime import UTC, datetime
 from pathlib import Path
-from newshelf.rollout.records import Exposure
-from newshelf.rollout.store import Spool, Writes
+from newshelf.store.records import Exposure
+from newshelf.store.spool import Spool
+from newshelf.store.write import WriteBatch
 spool = Spool(Path(sys.argv[1]), 2**26)
 for number in itertools.count():
     answer = Exposure(request_id=f"{os.getpid()}-{number}", unit="u", at=datetime.now(UTC),
         model_version="1", index_version="1", latency_ms=1, items=())
-    spool.write(Writes(exposures=[answer]))
+    spool.write(WriteBatch(exposures=[answer]))
     os.write(1, (answer.request_id + "\\n").encode())
 """
 

@@ -23,8 +23,8 @@ from dataclasses import replace
 from pathlib import Path
 from rich.console import Console
 from newshelf.nn import checkpoint
-from newshelf.transfer import run
-from newshelf.transfer.job import run_job
+from newshelf.training import run
+from newshelf.training.launch import run_job
 
 job, stop_at = pickle.loads(Path(sys.argv[1]).read_bytes()), sys.argv[2]
 
