@@ -246,12 +246,12 @@ def _inline(text: str) -> str:
     return " ".join(text.split())
 
 
-def print_result(result: TaskResult, console: Console) -> None:
+def print_result(result: TaskResult, average: str, console: Console) -> None:
     """Print measure, method, value, ratio to the best baseline, goal and verdict."""
     table = Table(title=escape(result.title), title_justify="left")
     table.add_column("measure")
     table.add_column("method")
-    for name in ("mean ± sd", "ratio"):
+    for name in (f"{average} ± sd", "ratio"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("goal")
     table.add_column("reached")

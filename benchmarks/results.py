@@ -52,6 +52,29 @@ class Row:
         return stdev(self.values) if len(self.values) > 1 else 0.0
 
 
+@dataclass
+class RowBuilder:
+    """Collects values of measures and methods, one per seed."""
+
+    values: dict[tuple[str, str], list[float]] = field(default_factory=dict)
+    baselines: set[str] = field(default_factory=set)
+
+    def add(self, method: str, measured: Mapping[str, float], *, baseline: bool = False) -> None:
+        """Add the values of one seed, by measure."""
+        for measure, value in measured.items():
+            self.values.setdefault((measure, method), []).append(value)
+        if baseline:
+            self.baselines.add(method)
+
+    def rows(self, order: Sequence[str] = ()) -> list[Row]:
+        """Return the rows by measure in ``order``; as they were added when it is empty."""
+        rows = [
+            Row(measure, method, values, method in self.baselines)
+            for (measure, method), values in self.values.items()
+        ]
+        return sorted(rows, key=lambda row: order.index(row.measure)) if order else rows
+
+
 @dataclass(frozen=True)
 class Goal:
     """Goal of the best method of a measure.

@@ -164,7 +164,7 @@ def _measure(
         message = f"{type(error).__name__}: {error}"
         console.print(f"{blank.task} failed: {message}", style="red", markup=False)
         return replace(before, failure=Failure(blank.date, blank.command, message))
-    print_result(result, console)
+    print_result(result, suite.heading.average, console)
     return replace(
         blank,
         result=kept,

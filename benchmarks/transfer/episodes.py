@@ -1,4 +1,4 @@
-"""Episodes of five product types of fashion that no method learned from."""
+"""Episodes of five product types of fashion that no method has seen."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ from newshelf.training.tower_stages import StageSettings, cached_stage_features
 
 WAYS, QUERIES = 5, 15
 _CHOOSING = 100
-"""Episodes of the validation types by which something is chosen."""
+"""Episodes of the validation types for every choice."""
 _SHRINKAGE = (0.3, 0.6, 0.9)
 _PENALTY = (1.0, 10.0, 100.0)
 _SHARPNESS = (5.0, 10.0, 20.0)
@@ -62,7 +62,7 @@ class Method:
     learner: FewShotLearner
     features: Tensor
     choosing: Tensor | None = None
-    """The features for every choice, where ``features`` have learned from the validation types."""
+    """Features for choices, if ``features`` were fitted on the validation types, too."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Types:
 def all_methods(
     image: Tensor, inner: Tensor, text: Tensor, types: Types, run: Run
 ) -> tuple[dict[str, Method], str]:
-    """Every method by name, and what was chosen on the validation types.
+    """Return the methods by name, and the choices made on the validation types.
 
     Args:
         image: ``(R, F)`` float32, frozen features of the pictures.
@@ -104,7 +104,7 @@ def all_methods(
         made = {share: _whiten(features, types.train, share) for share in _SHRINKAGE}
         picked = best([Method(Prototypes(metric="cosine"), rows) for rows in made.values()])
         share = next(s for s, rows in made.items() if rows is picked.features)
-        # Once everything is chosen, the validation types are more types to learn from.
+        # After all choices, the validation types are training data, too.
         return (_whiten(features, _joined(types), share), picked.features), share
 
     white, shrinkage = whitened(root)
@@ -163,7 +163,7 @@ def all_methods(
 
 
 def _mean_of(*methods: Method) -> Method:
-    """Their ensemble, each on its own features."""
+    """Return an ensemble of methods, each on its own features."""
     members, at = [], 0
     for method in methods:
         width = method.features.shape[1]
@@ -175,7 +175,7 @@ def _mean_of(*methods: Method) -> Method:
 
 
 def _joined(types: Types) -> Tensor:
-    """Meta-training and validation types together."""
+    """Return meta-training and validation types together."""
     others = types.validation + int(types.train.max()) + 1
     return torch.where(types.validation >= 0, others, types.train)
 
@@ -187,7 +187,7 @@ def _whiten(features: Tensor, train: Tensor, shrinkage: float, width: int | None
 
 
 def _all_types(unit: Tensor, types: Types, run: Run) -> ResidualAdapter:
-    """An adapter trained to tell the meta-training types apart."""
+    """Return an adapter trained to classify the meta-training types."""
     adapter = ResidualAdapter(unit.shape[1])
     objective = AllTypes(adapter, unit, types.train)
     rows = torch.nonzero(types.train >= 0).flatten()
@@ -207,7 +207,7 @@ def _all_types(unit: Tensor, types: Types, run: Run) -> ResidualAdapter:
 
 
 def _maml(features: Tensor, types: Types, run: Run, kind: str) -> Method:
-    """MAML on whitened features; the epoch is chosen on the validation types."""
+    """Return MAML on whitened features, from its best epoch on the validation types."""
     net = FewShotNet(ResidualAdapter(features.shape[1], hidden=64), WAYS)
     prototypes = kind == "prototypes"
     maml = classification_maml(
@@ -238,14 +238,14 @@ def _maml(features: Tensor, types: Types, run: Run, kind: str) -> Method:
 
 
 def _chosen_by(method: Method, validation: Tensor) -> float:
-    """Accuracy on 5-shot episodes of the validation types."""
+    """Return the accuracy on 5-shot episodes of the validation types."""
     if method.choosing is not None:
         method = Method(method.learner, method.choosing)
     return float(accuracies(method, validation, 5, _CHOOSING).mean())
 
 
 def accuracies(method: Method, labels: Tensor, shots: int, episodes: int) -> np.ndarray:
-    """``(episodes,)``; the same episodes for every method."""
+    """Return ``(episodes,)`` accuracies; episodes are the same for every method."""
     sampler = EpisodeSampler(labels, ways=WAYS, shots=shots, queries=QUERIES)
     generator = torch.Generator().manual_seed(shots)
     found = np.empty(episodes)
@@ -260,12 +260,12 @@ def accuracies(method: Method, labels: Tensor, shots: int, episodes: int) -> np.
 _SHOTS = (1, 2, 5, 10, 20)
 _EPISODES = {1: 600, 5: 600}
 _FEWER_EPISODES = 100
-"""At the other shots, which are only drawn."""
+"""Episodes at other shots, which are only in the figure."""
 _MIN_ROWS = _SHOTS[-1] + QUERIES
 _MAX_ROWS = 120
-"""Of a type, so that watches (2,542) do not outweigh the rest, and few pictures are read."""
+"""Most products of a type: there are 2,542 watches."""
 _STAGES = StageSettings(stages=(-3,), grids=(1, 2), sizes=(144,))
-"""Of the whole picture, which has 60 × 80 pixels; the pooled features see its middle alone."""
+"""Stages of the whole picture of 60 × 80 pixels; pooled features see only its middle."""
 _GOAL_SHOTS = 5
 _DRAWN = (
     "prototypes by cosine, frozen features",
@@ -274,12 +274,12 @@ _DRAWN = (
     "linear probe, whitened",
     "mean of both whitened probes and MAML",
 )
-"""More lines could not be told apart; the table has all."""
+"""Lines of the figure; the table has all methods."""
 _TEST, _VALIDATION = 20, 12
 
 
 def run(context: TransferContext) -> TaskResult:
-    """Accuracy of each method over shots, on types held out."""
+    """Measure the accuracy of each method over shots, on held-out types."""
     catalog = context.catalog("fashion")
     table = context.backbone(catalog).table
     labels, names = _labels(catalog, table.image_present)
@@ -294,7 +294,7 @@ def run(context: TransferContext) -> TaskResult:
             image, inner, text, types, Run(seed, context.console, quiet=True)
         )
         chosen.append(said)
-        # A method can have several names; it is measured once.
+        # A method with several names is measured once.
         found: dict[tuple[int, int], np.ndarray] = {}
         for name, method in methods.items():
             for shots in _SHOTS:
@@ -386,7 +386,7 @@ def _notes(
 
 
 def _inner(context: TransferContext, catalog: Catalog, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """At most ``_MAX_ROWS`` rows of each type, ``(R,)``, and inner stages' features of them."""
+    """Return at most ``_MAX_ROWS`` rows of each type, ``(R,)``, and features of inner stages."""
     classes = range(int(labels.max()) + 1)
     wanted = torch.cat([torch.nonzero(labels == at).flatten()[:_MAX_ROWS] for at in classes])
     spec, tower = load_image_tower(context.settings.image or ImageTowerSettings())
@@ -400,7 +400,7 @@ def _inner(context: TransferContext, catalog: Catalog, labels: Tensor) -> tuple[
 
 
 def _labels(catalog: Catalog, present: Tensor) -> tuple[Tensor, list[str]]:
-    """Class of each row, by the last level of its type; -1 for what is too rare."""
+    """Return the class of each row by the last level of its type; -1 for rare types."""
     levels = [category_levels(product.product_type) for product in catalog.products()]
     leaves = [level[-1] if level else "" for level in levels]
     seen = Counter(leaf for leaf, there in zip(leaves, present.tolist(), strict=True) if there)
@@ -424,7 +424,7 @@ def _split(labels: Tensor, classes: int, seed: int) -> Types:
 
 
 def _without_setting(name: str) -> str:
-    """The panel's title says it."""
+    """Return a name without the setting, which is the panel's title."""
     return name.removesuffix(f", {TOGETHER}").removesuffix(f", {WITH_TITLE}")
 
 

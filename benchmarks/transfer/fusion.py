@@ -1,4 +1,4 @@
-"""Kinds of fusion: what an absent picture or text costs, and whole rankings."""
+"""Kinds of fusion: the cost of an absent picture or text, and whole rankings."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.results import Row, TaskResult
+from benchmarks.results import Row, RowBuilder, TaskResult
 from benchmarks.transfer import bundles, home
 from benchmarks.transfer.command import TransferContext
 from benchmarks.transfer.ranking import Measure, by_fusion, merged, rows_of
@@ -27,7 +27,7 @@ from newshelf.training.run import Run
 _KINDS: tuple[FusionKind, ...] = ("attention", "early", "late")
 _DROPOUT = 0.2
 _NEW = 0.2
-"""Share of the products that fine-tuning does not see."""
+"""Share of products that fine-tuning does not see."""
 _K = 10
 _BASELINE = "features side by side"
 
@@ -40,11 +40,11 @@ with half of the products, drawn by the seed, without picture or text. No room i
 
 
 def run(context: TransferContext) -> TaskResult:
-    """Three kinds, with and without modality dropout, beside features side by side."""
+    """Compare three kinds, with and without modality dropout, with concatenated features."""
     catalog = context.catalog("home")
     backbone = context.backbone(catalog)
     rooms = _rooms(catalog)
-    values: dict[tuple[str, str], list[float]] = {}
+    rows = RowBuilder()
     for seed in context.seeds:
         generator = torch.Generator().manual_seed(seed)
         new = torch.rand(len(backbone.table), generator=generator) < _NEW
@@ -66,17 +66,12 @@ def run(context: TransferContext) -> TaskResult:
                 measured[f"neighbours kept without {part}"] = _kept(complete, lacking, new)
                 mixed = torch.where(poor.unsqueeze(1), lacking, complete)
                 measured[f"rooms, half without {part}: Recall@10"] = _recall(mixed, rooms)
-            for measure, value in measured.items():
-                values.setdefault((measure, method), []).append(value)
-    rows = [
-        Row(measure, method, found, baseline=method == _BASELINE)
-        for (measure, method), found in sorted(values.items(), key=lambda one: one[0][0])
-    ]
+            rows.add(method, measured, baseline=method == _BASELINE)
     return TaskResult(
         "fusion",
         "Fusion: what an absent picture or text costs",
         _PROTOCOL,
-        rows,
+        rows.rows(sorted(measured)),
         notes=(
             "All kinds start from the towers' principal components side by side, so before "
             "fine-tuning they rank alike; what differs is what fine-tuning adds.",
@@ -93,7 +88,7 @@ def _tuned(
     seen: Tensor,
     seed: int,
 ) -> Encoder:
-    """A fusion of ``kind``, fine-tuned on the products that are ``seen``."""
+    """Return an encoder with a fusion of ``kind``, fine-tuned on the ``seen`` products."""
     settings = context.settings.finetune
     labels = head_labels(catalog, choose_categories(catalog, settings.source))
     rows = torch.nonzero(seen).flatten()
@@ -126,7 +121,7 @@ def _rows(table: FeatureTable, rows: Tensor) -> FeatureTable:
 
 
 def _without(table: FeatureTable, part: str, hidden: Tensor) -> FeatureTable:
-    """``table`` with the picture or text of the ``hidden (N,)`` rows absent."""
+    """Return ``table`` without the picture or text of the ``hidden (N,)`` rows."""
     if part == "picture":
         shown = table.image_present & ~hidden
         return replace(table, image=table.image * shown.unsqueeze(1), image_present=shown)
@@ -135,7 +130,7 @@ def _without(table: FeatureTable, part: str, hidden: Tensor) -> FeatureTable:
 
 
 def _kept(complete: Tensor, partial: Tensor, new: Tensor) -> float:
-    """Mean share of each new product's nearest ten that its partial embedding has, too."""
+    """Return the mean share of each new product's nearest ten that its partial embedding keeps."""
     asked = torch.nonzero(new).flatten()
     nearest = []
     for vectors in (complete, partial):
@@ -152,7 +147,7 @@ def _rooms(catalog: Catalog) -> list[np.ndarray[tuple[int], np.dtype[np.int64]]]
 
 
 def _recall(vectors: Tensor, rooms: list[np.ndarray[tuple[int], np.dtype[np.int64]]]) -> float:
-    """Recall@10 of each room's items, each left out once."""
+    """Return Recall@10 of the rooms' items, each left out once."""
     hits, asked = 0, 0
     for room in rooms:
         items = torch.from_numpy(room)
@@ -166,7 +161,7 @@ def _recall(vectors: Tensor, rooms: list[np.ndarray[tuple[int], np.dtype[np.int6
 
 
 def run_ranking(context: TransferContext) -> TaskResult:
-    """Train newshelf with each kind on both data sets."""
+    """Train the whole ranking with each kind on both data sets."""
     rooms, shoppers = merged(context, "home"), merged(context, "bundles")
     home_splits = home.splits_of(rooms, context.seeds)
     hidden = {"jewellery": bundles.splits_of(shoppers, context.seeds)}

@@ -1,4 +1,4 @@
-"""Rooms: which product completes one, among products most of which were in no room before."""
+"""Rooms: which product completes one; most products were in no room before."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -39,7 +39,7 @@ MEASURES = (
 
 
 def run(context: TransferContext) -> TaskResult:
-    """Leave each item of a kept-back room out once."""
+    """Rank the catalogue for rooms with one item left out."""
     source = merged(context, "home")
     rooms = _rooms(source)
     splits = splits_of(source, context.seeds)
@@ -81,7 +81,7 @@ def run(context: TransferContext) -> TaskResult:
 
 
 def splits_of(source: Merged, seeds: Sequence[int]) -> dict[str, list[Split]]:
-    """Per seed, by name: all left-out items, the cold ones, and these by what is known of them."""
+    """Return splits by name, one per seed: all left-out items, cold ones, and groups of these."""
     rooms = _rooms(source)
     designs, titles = _families(source.catalog.items)
     splits: dict[str, list[Split]] = {name: [] for name in ("all", "cold", *_GROUPS)}
@@ -104,7 +104,7 @@ def _rooms(source: Merged) -> Interactions:
 
 
 def _families(items: pd.DataFrame) -> tuple[IntArray, IntArray]:
-    """``(items,)`` each: the number of its design (title and description), and of its title."""
+    """Return ``(items,)`` numbers of designs (title and description) and of titles."""
     text = items[["title", "description"]].fillna("")
     text = text.apply(lambda column: column.str.casefold().str.split().str.join(" "))
     designs = text.groupby(["title", "description"]).ngroup().to_numpy(np.int64)
@@ -112,15 +112,15 @@ def _families(items: pd.DataFrame) -> tuple[IntArray, IntArray]:
 
 
 def _unknown(family: IntArray, split: Split) -> BoolArray:
-    """``(items,)``: whose family has no item in a training room."""
+    """Return ``(items,)``: whether the family has no item in a training room."""
     found: BoolArray = ~np.isin(family, family[np.concatenate(split.train)])
     return found
 
 
 def _held(source: Merged, rooms: Interactions, seed: int) -> BoolArray:
-    """``(rooms,)``: those that are tested."""
+    """Return ``(rooms,)``: whether the room is tested."""
     if source.has_kept_back and source.catalog.baskets is not None:
-        # Rooms are numbered in the order in which the table names them first.
+        # Rooms are numbered in the order of their first row.
         names = source.catalog.baskets["basket_id"]
         late = names[source.kept_back_baskets].unique()
         held: BoolArray = np.isin(names.unique(), late)
@@ -131,7 +131,7 @@ def _held(source: Merged, rooms: Interactions, seed: int) -> BoolArray:
 
 
 def _splits(rooms: Interactions, held: BoolArray) -> tuple[Split, Split]:
-    """All cases, and those that ask for an item of no training room; one training."""
+    """Return the splits of all cases and of cold items, with the same training."""
     train = [room for room, is_held in zip(rooms.sequences, held, strict=True) if not is_held]
     known = np.zeros(rooms.n_items, dtype=np.bool_)
     known[np.concatenate(train)] = True

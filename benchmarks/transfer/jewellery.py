@@ -1,4 +1,4 @@
-"""Fashion → jewellery: five kinds from few pictures, by tuning the tower or reading its inside."""
+"""Fashion → jewellery: five kinds from few pictures, by tuning or by inner stages of a tower."""
 
 import copy
 import hashlib
@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from benchmarks.results import Goal, Row, TaskResult
+from benchmarks.results import Goal, RowBuilder, TaskResult
 from benchmarks.transfer.command import TransferContext
 from newshelf.catalog.catalog import Catalog
 from newshelf.catalog.schema import category_levels
@@ -47,16 +47,16 @@ SOURCE = TowerSettings(
     validation=0.1,
 )
 _RICH = 30
-"""Products that make a type of fashion worth learning."""
+"""Smallest number of products of a type that is learned."""
 _PER_TYPE = 60
 _PER_RELATIVE = 420
-"""Of the types of the target's own kind, which are what matters here."""
+"""Most products of a type that is related to the target."""
 _RELATIVES = "Jewellery"
 _SEED = 0
 
 
 def source_tower(context: TransferContext, spec: ImageInput, tower: ImageTower) -> ImageTower:
-    """A copy of ``tower``, tuned on fashion; kept under ``context.work`` by its settings."""
+    """Return a copy of ``tower`` tuned on fashion, cached in ``context.work`` by its settings."""
     chosen = [SOURCE.model_dump(mode="json"), _RICH, _PER_TYPE, _PER_RELATIVE, _SEED]
     key = hashlib.sha256(json.dumps([spec.architecture, *chosen]).encode()).hexdigest()[:16]
     path = context.work / "jewellery" / f"fashion-tower-{key}.safetensors"
@@ -83,7 +83,7 @@ def source_tower(context: TransferContext, spec: ImageInput, tower: ImageTower) 
 
 
 def _draw_source(catalog: Catalog) -> list[int]:
-    """Some rows of each type, more of the target's relatives."""
+    """Return some rows of each type, more of those related to the target."""
     by_type: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for row, kind in enumerate(catalog.items["product_type"]):
         by_type[category_levels(kind)].append(row)
@@ -101,11 +101,11 @@ _CURVE: tuple[int | None, ...] = (1, 2, 5, 10, 20, 50, None)
 _GOALS = {5: 0.86, 20: 0.92, None: 0.965}
 _TEST_SHARE = 0.3
 _DEVELOPMENT = 0.25
-"""Share of each class by which everything is chosen; no seed tests on it."""
+"""Share of each class for all choices; no seed tests on it."""
 _DRAWS = 3
-"""Of the shots, for every choice."""
+"""Draws of the shots for every choice."""
 _SIZE = 224
-"""Pixels the pictures are kept at; each method reads them at its own size."""
+"""Pixels of the stored pictures; each method reads them at its own size."""
 
 _FROZEN = "linear probe, frozen features"
 _INNER = "heads-only, inner stages"
@@ -144,7 +144,7 @@ _WAYS: dict[int | None, dict[str, dict[str, Any]]] = {
     },
     None: {_LAST: {}},
 }
-"""By shots. With all pictures the other ways would cost minutes each."""
+"""Shots → ways of tuning. With all pictures the others would take minutes each."""
 _NOTES = (
     "The options, and the tuned tower's other settings, come from earlier looks at the learning "
     "part of one seed, part of which other seeds test on; which option is used does not.",
@@ -158,21 +158,21 @@ _NOTES = (
 
 @dataclass(frozen=True)
 class _Shelf:
-    """All pictures: first those of ``data``, then those kept back."""
+    """All pictures: first those of ``data``, then the held-out ones."""
 
     pictures: PictureSet
     target: Tensor
     """``(n,)`` int64."""
     classes: tuple[str, ...]
     kept_back: Tensor
-    """``(n,)`` bool: the test set; none when nothing was kept back."""
+    """``(n,)`` bool: the held-out test set, if there is one."""
     development: Tensor
     """``(n,)`` bool: never tested on."""
     features: dict[str, Tensor]
     """``(n, F)`` float32 by method."""
 
     def split(self, seed: int) -> tuple[Tensor, Tensor]:
-        """Positions that may be learned from, and those tested on."""
+        """Return the rows to learn from and the rows to test on."""
         if self.kept_back.any():
             return torch.nonzero(~self.kept_back).flatten(), torch.nonzero(self.kept_back).flatten()
         generator = np.random.default_rng(seed)
@@ -184,7 +184,7 @@ class _Shelf:
         return torch.tensor(np.flatnonzero(~test)), torch.tensor(np.flatnonzero(test))
 
     def draw(self, pool: Tensor, shots: int | None, seed: int) -> Tensor:
-        """``shots`` of each class from ``pool``; all of it for None."""
+        """Return ``shots`` rows of each class from ``pool``; all rows for None."""
         if shots is None:
             return pool
         generator = np.random.default_rng((seed, shots))
@@ -194,20 +194,20 @@ class _Shelf:
 
 @dataclass(frozen=True)
 class _Choice:
-    """What was best on the development pictures."""
+    """Best options on the development pictures."""
 
     stages: StageSettings
     tuned: TowerSettings
     judged: Mapping[int | None, str]
-    """Method by shots."""
+    """Shots → method."""
     said: str
 
 
 def run(context: TransferContext) -> TaskResult:
-    """Every way of learning five kinds of jewellery from pictures."""
+    """Compare ways of learning five kinds of jewellery from few pictures."""
     spec, tower = load_image_tower(ImageTowerSettings())
     shelf, choice = _shelf(context, spec, tower)
-    values: dict[tuple[str, str], list[float]] = defaultdict(list)
+    rows = RowBuilder()
     curves: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for seed in context.seeds:
         pool, test = shelf.split(seed)
@@ -225,15 +225,12 @@ def run(context: TransferContext) -> TaskResult:
                 right = float((scores.argmax(dim=1) == shelf.target[test]).float().mean())
                 curves[name][len(train)].append(right)
                 if shots in _SHOTS:
-                    values[_measure(shots), name].append(right)
+                    rows.add(name, {_measure(shots): right}, baseline=name == _FROZEN)
     return TaskResult(
         task="jewellery",
         title="Fine-tuning: fashion → jewellery",
         protocol=_protocol(shelf),
-        rows=[
-            Row(measure, name, accuracies, baseline=name == _FROZEN)
-            for (measure, name), accuracies in values.items()
-        ],
+        rows=rows.rows(),
         goals=[
             Goal(_measure(shots), least, method=choice.judged[shots])
             for shots, least in _GOALS.items()
@@ -244,7 +241,7 @@ def run(context: TransferContext) -> TaskResult:
 
 
 def _shelf(context: TransferContext, spec: ImageInput, tower: ImageTower) -> tuple[_Shelf, _Choice]:
-    """Read everything once, and choose on the development pictures."""
+    """Read all pictures, and choose options on the development pictures."""
     data, kept = context.catalog("jewellery"), context.kept_back_catalog("jewellery")
     catalogs = [data] if kept is None else [data, kept]
     read = [read_pictures(c, range(len(c.items)), _SIZE, context.console) for c in catalogs]
@@ -267,7 +264,7 @@ def _shelf(context: TransferContext, spec: ImageInput, tower: ImageTower) -> tup
 
 
 def _drawn(target: Tensor, among: Tensor, share: float) -> Tensor:
-    """``(n,)`` bool: a share of each class of the rows ``among``, the same for all seeds."""
+    """Return ``(n,)`` bool: a share of each class of the rows ``among``, the same for all seeds."""
     generator = np.random.default_rng(0)
     drawn = torch.zeros_like(among)
     for value in target.unique().tolist():
@@ -277,7 +274,7 @@ def _drawn(target: Tensor, among: Tensor, share: float) -> Tensor:
 
 
 def _smaller(stages: StageSettings) -> StageSettings:
-    """For the tower that was tuned on small pictures."""
+    """Return the stages with the sizes of the tower that was tuned on small pictures."""
     return stages.model_copy(update={"sizes": _SOURCE_SIZES})
 
 
@@ -288,7 +285,7 @@ def _choose(
     tower: ImageTower,
     fashion: ImageTower,
 ) -> _Choice:
-    """Learn from one half of the development pictures, and ask for the other."""
+    """Choose options: learn from one half of the development pictures, test on the other."""
     rows = torch.nonzero(shelf.development).flatten()
     pictures = PictureSet(shelf.pictures.rows[rows], shelf.pictures.pixels[rows])
     target = shelf.target[rows]
@@ -300,7 +297,7 @@ def _choose(
     quiet = Run(0, context.console, quiet=True)
 
     def mean(score: Callable[[Tensor], Tensor], shots: int | None) -> float:
-        """Accuracy of ``score(training rows)``, over some draws of the shots."""
+        """Return the mean accuracy of ``score(training rows)`` over draws of the shots."""
         draws = range(1 if shots is None else _DRAWS)
         found = [score(part.draw(pool, shots, draw)).argmax(dim=1) for draw in draws]
         return float(np.mean([(one == target[asked]).float().mean() for one in found]))
@@ -360,7 +357,7 @@ def _kind(catalog: Catalog, row: int) -> str:
 
 
 def _probe(shelf: _Shelf, name: str, train: Tensor, test: Tensor, seed: int) -> Tensor:
-    """Log-probabilities of a logistic regression, its strength from the shots."""
+    """Return log-probabilities of a logistic regression, regularised by cross-validation."""
     features = shelf.features[name]
     probe = fit_probe(features[train], shelf.target[train], shelf.classes, seed=seed)
     return probe.logits(features[test]).log_softmax(dim=1)
@@ -375,7 +372,7 @@ def _tune(
     test: Tensor,
     run: Run,
 ) -> Tensor:
-    """Log-probabilities of a copy of ``tower``, tuned on ``train``."""
+    """Return log-probabilities of a copy of ``tower`` tuned on ``train``."""
     tuned = tune_tower(
         "jewellery",
         copy.deepcopy(tower),
@@ -412,7 +409,7 @@ def _protocol(shelf: _Shelf) -> str:
 
 
 def _figure(path: Path, curves: Mapping[str, Mapping[int, Sequence[float]]]) -> Path:
-    """Accuracy over the labelled pictures, a line per method with its spread over the seeds."""
+    """Draw accuracy over labelled pictures, a line per method with its spread over seeds."""
     lines = {
         name: Line(
             x=sorted(curve),

@@ -37,28 +37,28 @@ from newshelf.training.run import Run
 CATEGORIES, TEST, VALIDATION = 40, 10, 6
 SUPPORT, CANDIDATES, K = 20, 64, 10
 CASES = 200
-"""Shoppers of a category that are asked at most."""
+"""Most tested shoppers of a category."""
 _HISTORY = 20
 _FEWEST_ITEMS, _FEWEST_SHOPPERS = 30, 150
-"""Clusters below are no category."""
+"""Smaller clusters are left out."""
 
 
 @dataclass(frozen=True)
 class New:
-    """A category held out."""
+    """A held-out category."""
 
     events: CategoryEvents
     adapt: IntArray
-    """Events that may be adapted to."""
+    """Events to adapt to."""
     asked: Events
     """The first event of each of the other shoppers, against all the category's products."""
     cases: list[Case]
-    """What each of them took, parallel to ``asked``."""
+    """Their purchases, parallel to ``asked``."""
 
 
 @dataclass(frozen=True)
 class World:
-    """The categories of a seed."""
+    """Categories of a seed."""
 
     embeddings: Tensor
     train: list[CategoryEvents]
@@ -68,17 +68,17 @@ class World:
 
 @dataclass(frozen=True)
 class Shoppers:
-    """What each shopper took, oldest first, and when."""
+    """Purchases of each shopper and their times, oldest first."""
 
     sequences: list[IntArray]
     timestamps: list[IntArray]
 
 
 def read_shoppers(catalog: Catalog) -> Shoppers:
-    """The sequences of a catalogue's events.
+    """Return the sequences of a catalogue's events.
 
     Raises:
-        TrainingError: it has none.
+        TrainingError: it has no events.
     """
     if catalog.events is None:
         raise TrainingError(f"{catalog.folder} has no events to adapt to")
@@ -91,7 +91,7 @@ def read_shoppers(catalog: Catalog) -> Shoppers:
 
 
 def make_world(embeddings: Tensor, category: IntArray, shoppers: Shoppers, seed: int) -> World:
-    """Hold categories out; see the protocol of the task ``maml``."""
+    """Return held-out and training categories; see the protocol of the task ``maml``."""
     rng = np.random.default_rng(seed)
     order = rng.permutation(_usable(category, shoppers))
     new, validation = order[:TEST], order[TEST : TEST + VALIDATION]
@@ -120,7 +120,7 @@ def make_world(embeddings: Tensor, category: IntArray, shoppers: Shoppers, seed:
 
 
 def _usable(category: IntArray, shoppers: Shoppers) -> list[int]:
-    """Categories with enough products to rank and shoppers to adapt to and to ask."""
+    """Return the categories with enough products and shoppers."""
     visits = np.zeros(CATEGORIES, dtype=np.int64)
     for sequence in shoppers.sequences:
         visits[np.unique(category[sequence])] += 1
@@ -144,7 +144,7 @@ def _held_out(embeddings: Tensor, events: CategoryEvents, rng: np.random.Generat
 
 
 def ndcg_after(held: New, predict: Predict) -> float:
-    """Mean over the shoppers asked; all products of the category are ranked."""
+    """Return the mean NDCG over the tested shoppers; all products of the category are ranked."""
     part = held.asked
     with torch.no_grad():
         scores = predict(part.history, part.mask, part.candidates).numpy()
@@ -152,14 +152,14 @@ def ndcg_after(held: New, predict: Predict) -> float:
 
 
 def ndcg_of_scores(scores: FloatArray, held: New) -> float:
-    """Mean NDCG@K of ``(cases, products)`` scores."""
+    """Return the mean NDCG@K of ``(cases, products)`` scores."""
     size = len(held.events.items)
     top = top_items(scores, K, tie_order(size))
     return float(ndcg(hits(top, held.cases, size), held.cases, K).mean())
 
 
 def support_events(held: New, draw: int) -> IntArray:
-    """Numbers of the events to adapt to, one each of different shoppers."""
+    """Return indices of the events to adapt to, one per shopper."""
     rng = np.random.default_rng(draw)
     order = rng.permutation(held.adapt)
     _, first = np.unique(held.events.shopper[order], return_index=True)
@@ -167,19 +167,19 @@ def support_events(held: New, draw: int) -> IntArray:
 
 
 COMPARED = 20
-"""The general model's steps, whose NDCG is to be reached."""
+"""Steps of the general model, whose NDCG is the target."""
 INNER, DRAWS = 2, 2
 TILT = 2.0
-"""Of the popularity in meta-training's tasks."""
+"""Tilt of the popularity in the tasks of meta-training."""
 _QUERIES = 20
 _RATES = (0.003, 0.01, 0.03, 0.1, 0.3)
-"""Of fine-tuning; the best on the validation categories is taken."""
+"""Learning rates of fine-tuning; the validation categories choose one."""
 
 
 def ndcg_curve(
     world: World, categories: Sequence[New], maml: Maml, steps: Sequence[int]
 ) -> list[float]:
-    """NDCG after each of ``steps``, mean over categories and draws of the 20 events."""
+    """Return NDCG after each of ``steps``, averaged over categories and draws of 20 events."""
     found = []
     for held in categories:
         for draw in range(DRAWS):
@@ -193,7 +193,7 @@ def ndcg_curve(
 
 
 def general_model(world: World, scratch: CategoryScorer, run: Run) -> CategoryScorer:
-    """Trained on the events of the learned categories alike, from a copy of ``scratch`` on."""
+    """Return a copy of ``scratch`` trained on the events of all training categories."""
     general = copy.deepcopy(scratch)
     joint = JointEvents(general)
     fit(
@@ -210,7 +210,7 @@ def general_model(world: World, scratch: CategoryScorer, run: Run) -> CategorySc
 
 
 def tuned(world: World, model: CategoryScorer, *, steps: int) -> Maml:
-    """Gradient descent from ``model``, at the rate that validates best after ``steps``."""
+    """Return gradient descent from ``model`` at the best rate after ``steps``."""
 
     def reached(rate: float) -> float:
         maml = Maml(model, event_loss, steps=steps, rate=rate)
@@ -220,14 +220,14 @@ def tuned(world: World, model: CategoryScorer, *, steps: int) -> Maml:
 
 
 def best_rates(world: World, model: CategoryScorer, steps: Sequence[int]) -> dict[int, Maml]:
-    """Gradient descent from ``model``, for each number of steps at the rate that validates best."""
+    """Return gradient descent from ``model`` at the best rate for each number of steps."""
     runs = [Maml(model, event_loss, steps=max(steps), rate=rate) for rate in _RATES]
     curves = [ndcg_curve(world, world.validation, maml, steps) for maml in runs]
     return {step: runs[int(np.argmax([c[at] for c in curves]))] for at, step in enumerate(steps)}
 
 
 def meta_trained(world: World, start: Maml, run: Run, *, first_order: bool) -> Maml:
-    """MAML from a general model and the rate at which few steps are best, with learned rates."""
+    """Return MAML with learned rates, from a general model and its best rate for few steps."""
     maml = Maml(
         copy.deepcopy(start.model),
         event_loss,
@@ -275,7 +275,7 @@ _FEWER = f"steps to the general model's NDCG after {COMPARED}"
 
 
 def run(context: TransferContext) -> TaskResult:
-    """Measure NDCG over the steps of adapting to categories never seen."""
+    """Measure NDCG over the steps of adapting to new categories."""
     catalog = context.catalog("retail")
     embeddings = F.normalize(context.backbone(catalog).table.text, dim=1)
     category = KMeans(CATEGORIES, n_init=4, random_state=0).fit_predict(embeddings.numpy())
@@ -334,7 +334,7 @@ def _popularity(categories: Sequence[New]) -> float:
 def _measure(
     world: World, seed: int, context: TransferContext
 ) -> tuple[dict[str, list[float]], dict[str, float]]:
-    """NDCG over ``_STEPS`` by method, and the rates that were chosen."""
+    """Return NDCG over ``_STEPS`` by method, and the chosen rates."""
     run = Run(seed, context.console, quiet=True)
     torch.manual_seed(seed)
     scratch = CategoryScorer(SiameseScorer(_SPEC, world.embeddings.shape[1]))
@@ -358,7 +358,7 @@ def _measure(
 
 
 def _steps_to(curve: Sequence[float], wanted: float) -> float:
-    """The first of ``_STEPS`` that reaches ``wanted``; the last one where none does."""
+    """Return the first of ``_STEPS`` that reaches ``wanted``, or the last one."""
     reached = [step for step, value in zip(_STEPS, curve, strict=True) if value >= wanted]
     return float(reached[0] if reached else _STEPS[-1])
 
@@ -378,7 +378,7 @@ def _rows(curves: Mapping[str, list[list[float]]]) -> list[Row]:
 
 
 def _steps_by_seed(curves: Mapping[str, list[list[float]]], method: str) -> list[float]:
-    """Steps of ``method`` to the NDCG of the general model after ``COMPARED``."""
+    """Return the steps of ``method`` to the general model's NDCG after ``COMPARED``."""
     at = _STEPS.index(COMPARED)
     pairs = zip(curves[method], curves[_GENERAL], strict=True)
     return [_steps_to(curve, general[at]) for curve, general in pairs]

@@ -1,4 +1,4 @@
-"""Office-Caltech-10: ten kinds of things in four domains, each adapted to each other one."""
+"""Office-Caltech-10: ten classes in four domains, each adapted to each other one."""
 
 from collections import defaultdict
 from itertools import permutations, product
@@ -34,12 +34,12 @@ _MAPPED = ("amazon", "webcam")
 _GOAL = 0.965
 _VIEWED = ", views"
 _VIEWS = (View(224, mirrored=True), View(288))
-"""Beside the plain one, which is in the features of the catalogue."""
+"""Views in addition to the plain one, which is in the catalogue's features."""
 _SETTINGS = AdaptSettings()
 _VIEW_METHODS = ("source-only", DEFAULT)
 _DRAWN = {method_name("source-only"), method_name(DEFAULT)}
 _WORSE = 0.005
-"""Below the probe by more than this, a method is said to hurt."""
+"""A method hurts if it is below the probe by more than this."""
 _PROTOCOL = """All labelled pictures of one domain, all pictures of another without labels
 (transductive, as published), accuracy on the latter; mean of the 12 ordered pairs of
 amazon (a), caltech10 (c), dslr (d) and webcam (w). All methods read frozen features of the
@@ -52,7 +52,7 @@ pictures chose anything."""
 
 
 def run(context: TransferContext) -> TaskResult:
-    """Every method on every pair."""
+    """Compare every method on every pair of domains."""
     catalog = context.catalog(_DATA)
     target = torch.tensor(pd.Categorical(catalog.items["product_type"]).codes.copy()).long()
     classes = sorted(catalog.items["product_type"].unique())
@@ -132,7 +132,7 @@ def run(context: TransferContext) -> TaskResult:
 
 
 def _viewed(context: TransferContext, catalog: Catalog, plain: Tensor) -> Tensor:
-    """``(N, F)``: the directions of a picture's views, summed so that each size counts alike."""
+    """Return ``(N, F)`` sums of the views' directions, with equal weights of the sizes."""
     spec, tower = load_image_tower(context.settings.image or ImageTowerSettings())
     pictures = read_pictures(catalog, range(len(plain)), spec.size, context.console)
     mirror, large = view_features(
@@ -159,7 +159,7 @@ def _note(
 
 
 def _notes(table: dict[str, dict[str, float]]) -> list[str]:
-    """Where each method hurts, beside the probe; and what else was tried."""
+    """Return notes: where each method hurts compared with the probe, and other attempts."""
     notes = []
     for name, by_pair in table.items():
         worse = [

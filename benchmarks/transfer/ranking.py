@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from benchmarks.results import Row
+from benchmarks.results import Row, RowBuilder
 from benchmarks.transfer.command import TransferContext
 from newshelf.catalog.catalog import Catalog
 from newshelf.evaluation.baselines import default_baselines
@@ -27,7 +27,7 @@ from newshelf.training.siamese import score_all
 
 @dataclass(frozen=True, eq=False)
 class Merged:
-    """All items; events and baskets of both parts, and which rows were kept back."""
+    """A data set with its held-out part, and which rows are held out."""
 
     catalog: Catalog
     kept_back_events: BoolArray
@@ -38,7 +38,7 @@ class Merged:
 
 
 def merged(context: TransferContext, name: str) -> Merged:
-    """``data/NAME``, and ``kept-back/NAME`` where there is one: its unknown items come last."""
+    """Return ``data/NAME`` merged with ``kept-back/NAME``, if any; new items come last."""
     catalog = context.catalog(name)
     other = context.kept_back_catalog(name)
     if other is None:
@@ -60,7 +60,7 @@ def merged(context: TransferContext, name: str) -> Merged:
 def _joined(
     first: pd.DataFrame | None, second: pd.DataFrame | None
 ) -> tuple[pd.DataFrame | None, BoolArray]:
-    """Both tables in one, and which rows are the second's."""
+    """Return both tables in one, and which rows are from the second."""
     parts = [part for part in (first, second) if part is not None]
     if not parts:
         return None, np.zeros(0, dtype=np.bool_)
@@ -71,12 +71,12 @@ def _joined(
 
 
 _SMALL_RIDGE = 2.0
-"""A second EASE, for data of few baskets, so that the baseline is not held back by its λ."""
+"""λ of a second EASE, for data of few baskets."""
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One number of one split."""
+    """A metric of one split."""
 
     name: str
     split: str
@@ -85,21 +85,21 @@ class Measure:
 
 @dataclass(frozen=True)
 class ScorerRanker:
-    """The Siamese scorer alone, without the signals beside it."""
+    """The Siamese scorer without other signals."""
 
     ranking: Ranking
     embeddings: Tensor
     name: str = "Siamese scorer alone"
 
     def scores(self, histories: Sequence[IntArray]) -> FloatArray:
-        """``(len(histories), N)`` float32."""
+        """Return ``(len(histories), N)`` float32."""
         return score_all(self.ranking.scorer, self.embeddings, histories)
 
 
 def embedded(context: TransferContext, catalog: Catalog, seed: int) -> tuple[Tensor, FloatArray]:
-    """Fine-tuned embeddings ``(N, 512)``, as ``train`` makes them, and the frozen features.
+    """Return ``(N, 512)`` embeddings fine-tuned as ``train`` does, and the frozen features.
 
-    Neither looks at events or baskets.
+    Neither depends on events or baskets.
     """
     labels = head_labels(catalog, choose_categories(catalog, "auto"))
     settings = context.settings.model_copy(update={"seed": seed})
@@ -129,14 +129,14 @@ def rankers(
     features: FloatArray,
     seed: int,
 ) -> tuple[list[Ranker], tuple[ScorerRanker, BlendRanker]]:
-    """Baselines, and what Newshelf trains: the scorer alone and the whole ranking."""
+    """Return the baselines, and Newshelf's scorer and whole ranking."""
     baselines = [*default_baselines(split, catalog, features, seed), Ease(split, _SMALL_RIDGE)]
     ranking = _trained(context, split, embeddings, seed)
     return baselines, (ScorerRanker(ranking, embeddings), BlendRanker(ranking, embeddings))
 
 
 def by_fusion(context: TransferContext, catalog: Catalog, split: Split, seed: int) -> list[Ranker]:
-    """The whole ranking with each kind of fusion, named after it."""
+    """Return the whole ranking with each kind of fusion, named after it."""
     found: list[Ranker] = []
     for kind in get_args(FusionKind):
         fusion = context.settings.fusion
@@ -164,7 +164,7 @@ def rows_of(
     fitted: Sequence[tuple[Sequence[Ranker], Sequence[Ranker]]],
     k: int,
 ) -> list[Row]:
-    """A row per measure and ranker.
+    """Return a row per measure and ranker.
 
     Args:
         measures: what to report.
@@ -172,20 +172,12 @@ def rows_of(
         fitted: the rankers of each seed, in one order.
         k: the cut-off of the measures.
     """
-    found: dict[tuple[str, str], list[float]] = {}
-    baseline: dict[str, bool] = {}
+    rows = RowBuilder()
     for number, (simple, own) in enumerate(fitted):
         for ranker in (*simple, *own):
-            baseline[ranker.name] = ranker in simple
             metrics = {
                 name: evaluate(ranker, parts[number], (k,)) for name, parts in splits.items()
             }
-            for measure in measures:
-                value = measure.of(metrics[measure.split])
-                found.setdefault((measure.name, ranker.name), []).append(value)
-    return [
-        Row(measure, method, values, baseline=baseline[method])
-        for (measure, method), values in sorted(
-            found.items(), key=lambda entry: [m.name for m in measures].index(entry[0][0])
-        )
-    ]
+            measured = {one.name: one.of(metrics[one.split]) for one in measures}
+            rows.add(ranker.name, measured, baseline=ranker in simple)
+    return rows.rows([measure.name for measure in measures])

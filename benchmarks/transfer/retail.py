@@ -21,20 +21,20 @@ from newshelf.training.signal_weights import fit_blend, make_signals
 
 @dataclass(frozen=True)
 class Asked:
-    """Every item by how many cases ask for it, the same for all shoppers."""
+    """Ranks items by their number of cases, the same for all shoppers: an oracle."""
 
     split: Split
     name: str = "what will be asked for"
 
     def scores(self, histories: Sequence[IntArray]) -> FloatArray:
-        """``(len(histories), N)`` float32."""
+        """Return ``(len(histories), N)`` float32."""
         asked = np.concatenate([case.relevant for case in self.split.cases])
         counts = np.bincount(asked, minlength=self.split.n_items).astype(np.float32)
         return np.tile(counts, (len(histories), 1))
 
 
 def weighed_by_answers(served: BlendRanker, split: Split, settings: BlendSettings) -> BlendRanker:
-    """The ranking with the signals' weights fitted on the cases that it is tested on.
+    """Return the ranking with weights of the signals fitted on the test cases: an oracle.
 
     Args:
         served: trained on ``split.train``.
@@ -57,7 +57,7 @@ def weighed_by_answers(served: BlendRanker, split: Split, settings: BlendSetting
 
 _K = 20
 _TESTED_S = 38 * 86_400
-"""As long as the part that is kept back."""
+"""Length of the held-out part."""
 
 _TRIED = (
     "The rest was looked at without the scorer (early fusion, seed 0), which changes little: on "
@@ -93,7 +93,7 @@ _OTHER = (
 
 
 def run(context: TransferContext) -> TaskResult:
-    """Train before one moment, ask for the purchases after it."""
+    """Train on the purchases before a cut, and test on those after it."""
     source = merged(context, "retail")
     interactions = read_interactions(source.catalog)
     cut = _cut(source)
@@ -163,7 +163,7 @@ def _cut(source: Merged) -> int:
 
 
 def _splits(interactions: Interactions, cut: int) -> tuple[Split, Split]:
-    """All items, and only those first bought after the cut; one training."""
+    """Return the splits of all items and of those first bought after the cut."""
     train, stamps, cases = cut_at(interactions, cut)
     every = np.ones(interactions.n_items, dtype=np.bool_)
     known = np.zeros(interactions.n_items, dtype=np.bool_)

@@ -33,11 +33,11 @@ Scores = Mapping[str, SpanScore]
 
 @dataclass(frozen=True)
 class ChineseResult:
-    """What was measured."""
+    """Result on the Chinese titles."""
 
     rows: Sequence[Row]
     by_type: Mapping[str, Scores]
-    """Of the first seed and all test titles: method → label → score."""
+    """Method → label → score, of the first seed and all test titles."""
     trained_on: int
     tested_on: int
     seen: int
@@ -45,7 +45,7 @@ class ChineseResult:
 
 
 def measure_chinese(context: TransferContext) -> ChineseResult:
-    """Train on the training titles, with one tagger per seed, and score exact spans."""
+    """Train a tagger per seed on the training titles, and score exact spans."""
     train, test = _titles(context)
     known = {tagged.title for tagged in train}
     gazetteer = Gazetteer.learn(train)
@@ -112,7 +112,7 @@ def _by_label(
 COLOR, TYPE = "fashion, colour from the title", "fashion, type from the title"
 CALIBRATION = "fashion, colour: how far confidences are off"
 _LEAST = 0.6
-"""What serving asks for."""
+"""Smallest confidence in serving."""
 _LEARNED_SHARE = 0.5
 _RATES = ("precision", "recall", "F1")
 _RIDGE = 1.0
@@ -127,7 +127,7 @@ Read = Callable[[Texts], Values]
 
 @dataclass(frozen=True)
 class _Task:
-    """One attribute: what is right, and who says what."""
+    """One attribute: truth, and the values found by each method."""
 
     measure: str
     truth: Sequence[Values]
@@ -140,7 +140,7 @@ class _Task:
 def measure_english(context: TransferContext) -> list[Row]:
     """Learn words on one half of the products and read the titles of the other.
 
-    The halves are drawn anew for each seed; with a kept-back part, that is read instead.
+    Each seed draws halves; a held-out part replaces the second one.
     """
     catalog = context.catalog("fashion")
     kept = context.kept_back_catalog("fashion")
@@ -229,7 +229,7 @@ def _off(sure: Sequence[Sure], truth: Sequence[Values]) -> float:
 
 
 def _type(lexicon: Lexicon, text: Texts, types: Values) -> Values:
-    """The surest of the types that products state; a wider one would not be the answer."""
+    """Return the most confident of the types that products state."""
     found = [
         mention
         for mention in lexicon.find(text.title)
@@ -244,7 +244,7 @@ def _inside(title: str, colours: Values, lexicon: Lexicon) -> Values:
 
 
 def _leaf(title: str, leaves: Mapping[str, str]) -> Values:
-    # Without the plural's s, which titles seldom have.
+    # Without the plural's s, which is rare in titles.
     found = [name for name in leaves if name.removesuffix("s") in title.lower()]
     return {leaves[max(found, key=len)]} if found else set()
 
@@ -260,7 +260,7 @@ def _features(context: TransferContext, catalog: Catalog) -> NDArray[np.float32]
 def _heads(
     texts: Sequence[Texts], features: NDArray[np.float32], learn: NDArray[np.bool_], seed: int
 ) -> dict[str, list[Sure]]:
-    """A linear head on the frozen towers' features; a fifth of its products calibrate it."""
+    """Train a linear head on frozen features, calibrated on a fifth of its products."""
     lexicon = packaged_lexicon()
     named = [text.stated.get("color", ("",))[0] for text in texts]
     colours = np.array([lexicon.canonical("color", value) if value else "" for value in named])
@@ -312,7 +312,7 @@ def _rows(runs: Sequence[Sequence[_Task]]) -> list[Row]:
 
 
 def _rates(said: Sequence[Values], truth: Sequence[Values]) -> tuple[float, float, float]:
-    """Micro-averaged over the products that state the attribute."""
+    """Return micro-averages over the products that state the attribute."""
     pairs = [(set(one), set(other)) for one, other in zip(said, truth, strict=True) if other]
     right = sum(len(one & other) for one, other in pairs)
     found, wanted = sum(len(one) for one, _ in pairs), sum(len(other) for _, other in pairs)
@@ -321,7 +321,7 @@ def _rates(said: Sequence[Values], truth: Sequence[Values]) -> tuple[float, floa
 
 
 def run(context: TransferContext) -> TaskResult:
-    """Measure both languages; draw the F1 of each kind of span."""
+    """Measure both languages, and draw the F1 of each kind of span."""
     chinese = measure_chinese(context)
     rows = [*chinese.rows, *measure_english(context), *_coverage(context)]
     figure = context.figures / "titles.png"
@@ -364,7 +364,7 @@ _NOTES = (
 
 
 def _coverage(context: TransferContext) -> list[Row]:
-    """How many of the demo store's products have something known, by attribute."""
+    """Return rows with the share of the demo store's products with each attribute."""
     texts = catalog_texts(context.catalog("demo-store"))
     lexicon = learn_lexicon(texts)
     read = {

@@ -1,4 +1,4 @@
-"""Studio pictures of fashion → photographs that people took of their clothes."""
+"""Studio pictures of fashion → people's photographs of their clothes."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -47,8 +47,8 @@ TARGET_CLASSES: dict[str, tuple[str, ...]] = {
     "top": ("Top", "Blouse"),
     "undershirt": ("Undershirt",),
 }
-"""The same in ``clothing-wild``. Fashion files polos under Tshirts; of blazers it has 8, of
-long sleeves and bodies none, so these three are left out."""
+"""Shared class → types of ``clothing-wild``. In fashion, polos are Tshirts; blazers (8), long
+sleeves and bodies (none) are left out."""
 
 _ACCURACY = "accuracy"
 _F1 = "macro-F1"
@@ -59,13 +59,13 @@ _SAME = method_name("source-only")
 _GOAL = 0.5
 _TEST = 0.4
 _DEVELOPMENT = 0.25
-"""Share of the photographs by which settings and method are chosen; no seed tests on them."""
+"""Share of photographs for choices of settings and method; no seed tests on them."""
 _LENGTHS = (15, 30, 60)
-"""Epochs that are compared there."""
+"""Epochs compared on them."""
 
 
 def run(context: TransferContext) -> TaskResult:
-    """Every method, between what the source alone and the target's own labels give."""
+    """Compare every method with the source alone and with the target's own labels."""
     studio, wild = context.catalog("fashion"), context.catalog("clothing-wild")
     ours, our_class = _shared(studio, SOURCE_CLASSES)
     theirs, their_class = _shared(wild, TARGET_CLASSES)
@@ -138,7 +138,7 @@ def run(context: TransferContext) -> TaskResult:
 
 
 def _shared(catalog: Catalog, classes: Mapping[str, tuple[str, ...]]) -> tuple[Tensor, Tensor]:
-    """Rows of the shared classes, ``(n,)``, and the class of each, ``(n,)`` int64."""
+    """Return the rows of the shared classes, ``(n,)``, and their classes, ``(n,)`` int64."""
     number = {name: at for at, names in enumerate(classes.values()) for name in names}
     rows, target = [], []
     for row, product in enumerate(catalog.products()):
@@ -152,14 +152,14 @@ def _shared(catalog: Catalog, classes: Mapping[str, tuple[str, ...]]) -> tuple[T
 
 
 def _parts(target: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows for choices, the same for every seed; rows to adapt to, these among them; test rows."""
+    """Return rows for choices (the same for every seed), rows to adapt to, and test rows."""
     development, rest = _split(target, torch.arange(len(target)), 1 - _DEVELOPMENT, 0)
     learn, test = _split(target, rest, _TEST, seed)
     return development, torch.cat([development, learn]), test
 
 
 def _split(target: Tensor, rows: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """``rows`` in two parts, each class alike; ``share`` of them in the second."""
+    """Return ``rows`` in two stratified parts, with ``share`` of them in the second."""
     first, second = train_test_split(
         rows.numpy(), test_size=share, stratify=target[rows].tolist(), random_state=seed
     )
@@ -169,9 +169,9 @@ def _split(target: Tensor, rows: Tensor, share: float, seed: int) -> tuple[Tenso
 def _choose(
     context: TransferContext, source: Labelled, features: Tensor, target: Tensor
 ) -> tuple[str, str]:
-    """The best method on the development photographs, and what was compared there.
+    """Return the best method on the development photographs, and a note.
 
-    The labels of half of them are asked for; the other half is what is adapted to.
+    Half of them are adapted to, without labels; the other half is the test.
     """
     unlabelled, asked = _split(target, torch.arange(len(target)), 0.5, 0)
 
@@ -205,7 +205,7 @@ def _choose(
 
 
 def _rows(values: Mapping[str, Mapping[str, list[float]]]) -> list[Row]:
-    """The ceiling is said in the notes: it is neither a baseline nor a method."""
+    """Return the rows without the ceiling, which is neither a baseline nor a method."""
     return [
         Row(measure, name, found, baseline=name in {_PROBE, _SAME})
         for measure, by_name in values.items()

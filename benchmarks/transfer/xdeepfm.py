@@ -1,8 +1,6 @@
 """xDeepFM: checked against DeepCTR-Torch, and as a ranker compared with EASE."""
 
-from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -24,7 +22,7 @@ from benchmarks.methods.ctr.train import (
     train_xdeepfm,
 )
 from benchmarks.methods.ctr.xdeepfm import XDeepFM, XDeepFMRanker
-from benchmarks.results import Goal, Row, TaskResult
+from benchmarks.results import Goal, RowBuilder, TaskResult
 from benchmarks.transfer.command import TransferContext
 from benchmarks.transfer.deepctr import PeerResult, copy_weights, peer_python, run_peer
 from newshelf.catalog.catalog import Catalog
@@ -37,26 +35,26 @@ from newshelf.evaluation.types import Case, IntArray, Ranker, Split
 from newshelf.training.run import Run
 
 _TEST_SHARE = 0.15
-"""Of the events, the latest, when nothing was kept back."""
+"""Share of the latest events for the test, without a held-out part."""
 
 
 @dataclass(frozen=True, eq=False)
 class Shop:
-    """A catalogue with all its events, and the moment that parts training from test."""
+    """A catalogue with its events, and the time between training and test."""
 
     catalog: Catalog
     interactions: Interactions
     timestamps: list[IntArray]
     cut: int
-    """Epoch seconds; the first of the test."""
+    """Epoch seconds of the first test event."""
 
     @property
     def day(self) -> str:
-        """Of the cut."""
+        """Day of the cut."""
         return f"{datetime.fromtimestamp(self.cut, UTC):%d %B %Y}"
 
     def training(self) -> tuple[list[IntArray], list[IntArray]]:
-        """Every sequence before the cut, possibly empty, and its times."""
+        """Return every sequence before the cut, possibly empty, and its times."""
         past = [times < self.cut for times in self.timestamps]
         return (
             [row[kept] for row, kept in zip(self.interactions.sequences, past, strict=True)],
@@ -65,7 +63,7 @@ class Shop:
 
 
 def read_shop(context: TransferContext, name: str) -> Shop:
-    """The data set; what was kept back of it is the test when it is there.
+    """Return the data set; its held-out part, if any, is the test.
 
     Raises:
         TrainingError: it has no events.
@@ -89,11 +87,11 @@ def read_shop(context: TransferContext, name: str) -> Shop:
 
 
 def time_case_split(shop: Shop, max_cases: int, seed: int) -> Split:
-    """Train before the cut; asked for what users with a past came to after it for the first time.
+    """Return a split: training before the cut, cases are users' first purchases of items after it.
 
     Args:
         shop: see there.
-        max_cases: cases beyond it are left out at random: a click model scores every pair anew.
+        max_cases: others are left out at random, since a click model scores every pair.
         seed: of that choice.
     """
     train, times = shop.training()
@@ -116,7 +114,7 @@ def time_case_split(shop: Shop, max_cases: int, seed: int) -> Split:
 def labelled_rows(
     shop: Shop, train_rows: int, test_rows: int, max_history: int, seed: int
 ) -> tuple[Impressions, Impressions, int]:
-    """First purchases with label 1, each beside a sampled item that the user did not take.
+    """Return first purchases with label 1, each with a sampled item that the user did not take.
 
     A row's history is what came before it, after the cut too; the model learns from nothing
     after it. Users and items that first came after the cut are unknown to it.
@@ -162,7 +160,7 @@ _CHECKED = XDeepFMSettings(
     user_dropout=0.0,
     item_dropout=0.0,
 )
-"""Of both libraries: what each has by default, but for sizes, and no regularisation."""
+"""Settings of both libraries: their defaults except sizes, without regularisation."""
 _RANKED = XDeepFMSettings(
     width=16,
     cin=(16,),
@@ -176,33 +174,11 @@ _RANKED = XDeepFMSettings(
 _RANKED_FIELDS = ("item", "price", "history", "embedding", "history_embedding")
 
 
-@dataclass
-class _Rows:
-    """Values by (measure, method), one per seed, in the order they were first met."""
-
-    values: dict[tuple[str, str], list[float]] = field(default_factory=lambda: defaultdict(list))
-    baselines: set[str] = field(default_factory=set)
-
-    def add(self, method: str, measured: Mapping[str, float], *, baseline: bool = False) -> None:
-        for measure, value in measured.items():
-            self.values[measure, method].append(value)
-        if baseline:
-            self.baselines.add(method)
-
-    def rows(self) -> list[Row]:
-        return [
-            Row(measure, method, values, method in self.baselines)
-            for (measure, method), values in sorted(
-                self.values.items(), key=lambda entry: _MEASURES.index(entry[0][0])
-            )
-        ]
-
-
 def run(context: TransferContext) -> TaskResult:
-    """Both comparisons, on retail."""
+    """Run both comparisons on retail."""
     shop = read_shop(context, "retail")
     python = peer_python(context.work, context.console)
-    rows = _Rows()
+    rows = RowBuilder()
     notes: list[str] = []
     for seed in context.seeds:
         _check(context, shop, seed, python, rows, notes)
@@ -211,7 +187,7 @@ def run(context: TransferContext) -> TaskResult:
         task="xdeepfm",
         title="xDeepFM, checked against a library and as a ranker (retail)",
         protocol=_protocol(shop),
-        rows=rows.rows(),
+        rows=rows.rows(_MEASURES),
         goals=[Goal(_DIFFERENCE, _LIMIT)],
         notes=notes,
         percent=False,
@@ -220,9 +196,14 @@ def run(context: TransferContext) -> TaskResult:
 
 
 def _check(
-    context: TransferContext, shop: Shop, seed: int, python: Path, rows: _Rows, notes: list[str]
+    context: TransferContext,
+    shop: Shop,
+    seed: int,
+    python: Path,
+    rows: RowBuilder,
+    notes: list[str],
 ) -> None:
-    """Our probabilities and the peer's for the same rows."""
+    """Compare our probabilities and the peer's for the same rows."""
     train, test, users = labelled_rows(shop, _TRAIN_ROWS, _TEST_ROWS, _HISTORY, seed)
     known = np.unique(train.item[train.label == 1])
     table = field_table(shop.catalog, known, users=users)
@@ -242,8 +223,8 @@ def _check(
         notes.append(_same_weights(result, found, table, test))
 
 
-def _rank(context: TransferContext, shop: Shop, rows: _Rows) -> None:
-    """Whole rankings of the catalogue by both losses."""
+def _rank(context: TransferContext, shop: Shop, rows: RowBuilder) -> None:
+    """Rank the whole catalogue with both losses."""
     backbone = context.backbone(shop.catalog)
     with torch.inference_mode():
         embeddings = backbone.encoder.fuse(
@@ -251,7 +232,7 @@ def _rank(context: TransferContext, shop: Shop, rows: _Rows) -> None:
         )
     split = time_case_split(shop, _CASES, context.settings.seed)
     for name, ranker in (("popularity", Popularity(split)), ("EASE", Ease(split))):
-        # They know no chance: one value for all seeds.
+        # They are deterministic: one value for all seeds.
         for _ in context.seeds:
             rows.add(name, _ranking(ranker, split), baseline=True)
     known = np.unique(np.concatenate(split.train))
@@ -297,7 +278,7 @@ def _calibration(probability: NDArray[np.floating], rows: Impressions) -> dict[s
 def _same_weights(
     result: XDeepFMResult, found: PeerResult, table: FieldTable, test: Impressions
 ) -> str:
-    """Whether the two networks are the same function, whatever their training."""
+    """Return a note on whether both networks compute the same function."""
     twin = XDeepFM(result.model.spec).eval()
     copy_weights(found.weights, twin)
     distance = np.abs(expit(predict(twin, table, test)) - found.probability).max()

@@ -170,7 +170,7 @@ def test_jewellery_chooses_on_the_development_pictures(monkeypatch):
     target = torch.arange(1200) % 5
     everything = torch.ones(1200, dtype=torch.bool)
     development = _drawn(target, everything, _DEVELOPMENT)
-    pictures = jewellery.Pictures(torch.arange(1200), torch.arange(1200))
+    pictures = jewellery.PictureSet(torch.arange(1200), torch.arange(1200))
     shelf = _Shelf(pictures, target, tuple("abcde"), ~everything, development, {})
     good = jewellery._STAGES[1]
     asked = []
