@@ -1,5 +1,6 @@
-"""The other generator's search, and how its requests are made like the first one's."""
+"""The search by wrk, its requests, and the rate that queueing gives."""
 
+import math
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -7,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.loadtest import greatest_rate, traffic_of
+from benchmarks.loadtest import greatest_rate, known_rate, traffic_of
 from benchmarks.serve.wrk import Load, Request, load
 from loadtest.options import LoadOptions, LoadTarget, make_plan
+from newshelf.tuning.slo import LatencyLimit
 from tests.unit.loadtest.made_records import made_record, made_second
 
 
@@ -78,3 +80,21 @@ def test_connections_that_pause_send_the_rate_that_is_asked_for(tmp_path):
     gaps = sorted(b - a for a, b in zip(server.moments, server.moments[1:], strict=False))
     # Of exponential gaps the median is 0.69 times the mean; of even ones they are the same.
     assert gaps[len(gaps) // 2] < 0.85 * sum(gaps) / len(gaps)
+
+
+def waiting_at_most(t_ms: float, rate: float, service_ms: float) -> float:
+    """P(W ≤ t) of M/D/1 (Erlang 1909), with rate in requests/s."""
+    per_ms = rate / 1e3
+    terms = (
+        (per_ms * (k * service_ms - t_ms)) ** k
+        / math.factorial(k)
+        * math.exp(-per_ms * (k * service_ms - t_ms))
+        for k in range(int(t_ms // service_ms) + 1)
+    )
+    return (1 - per_ms * service_ms) * sum(terms)
+
+
+@pytest.mark.parametrize(("service_ms", "most_ms"), [(20.0, 100.0), (10.0, 50.0), (10.0, 25.0)])
+def test_at_the_greatest_rate_one_in_a_hundred_is_later_than_the_limit(service_ms, most_ms):
+    rate = known_rate(service_ms, LatencyLimit(99, most_ms))
+    assert waiting_at_most(most_ms - service_ms, rate, service_ms) == pytest.approx(0.99, abs=5e-4)
