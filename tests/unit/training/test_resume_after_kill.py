@@ -103,7 +103,7 @@ def weights(folder: Path) -> dict[str, bytes]:
 
 
 def test_killed_again_and_again_it_ends_with_the_same_bytes(job, tmp_path, said):
-    assert "going on" not in kill_at(job, tmp_path, "source 2")
+    assert "resuming" not in kill_at(job, tmp_path, "source 2")
     assert not job.out.exists()
     # Half a checkpoint is written, and is none.
     printed = kill_at(job, tmp_path, "encoder.safetensors")
