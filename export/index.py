@@ -26,7 +26,8 @@ from newshelf.serving.golden import write_golden
 from newshelf.serving.index import IndexKnowledge, IndexManifest
 from newshelf.serving.index_write import write_index
 from newshelf.serving.item_table import INDEX_COLUMNS
-from newshelf.serving.load import open_encoder, open_scorer
+from newshelf.serving.load import open_encoder
+from newshelf.serving.load_recommender import open_scorer
 from newshelf.serving.runtimes.base import Device
 from newshelf.serving.search.build import ANN_ITEMS
 from newshelf.serving.settings import ServingSettings

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from handlers.adapter import Adapter
-from newshelf.serving.load import load_recommender_predictor
+from newshelf.serving.load_recommender import load_recommender_predictor
 from newshelf.serving.protocol import Predictor
 
 

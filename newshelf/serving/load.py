@@ -34,15 +34,13 @@ from newshelf.nn.inputs import Tokenizer
 from newshelf.nn.spec import EncoderSpec, ModelSpec, read_spec
 from newshelf.serving.encode import EncodingCache, ProductEncoder
 from newshelf.serving.encoder_predictor import EncoderPredictor
-from newshelf.serving.golden import check_golden_embeddings, check_golden_scores
-from newshelf.serving.index import load_index
+from newshelf.serving.golden import check_golden_embeddings
 from newshelf.serving.preprocess import InputBuilder, open_reader
 from newshelf.serving.protocol import Answer, Predictor, RawRequest
-from newshelf.serving.recommender_predictor import RecommenderPredictor
-from newshelf.serving.runtimes.base import Device, ScorerGraphs
-from newshelf.serving.runtimes.graph import encoder_graph, projector_graph, scorer_graph
+from newshelf.serving.runtimes.base import Device
+from newshelf.serving.runtimes.graph import encoder_graph
 from newshelf.serving.runtimes.open import open_runtime
-from newshelf.serving.settings import INDEX, TOKENIZER, ServingSettings, read_version
+from newshelf.serving.settings import TOKENIZER, ServingSettings, read_version
 from newshelf.serving.trace import Observer
 
 _LOG = logging.getLogger(__name__)
@@ -196,67 +194,3 @@ def pictures_at_once(settings: ServingSettings) -> int:
         return min(settings.max_forward_pictures, settings.max_forward_batch)
     overlap = settings.decode_threads > 1 and len(os.sched_getaffinity(0)) > settings.threads
     return min(4, settings.max_forward_batch) if overlap else settings.max_forward_batch
-
-
-def load_recommender_predictor(
-    directory: Path,
-    *,
-    device: Device | None = None,
-    settings: ServingSettings | None = None,
-    observer: Observer | None = None,
-) -> RecommenderPredictor:
-    """Load encoder, scorer and index, and answer one request. See ``load_encoder_predictor``.
-
-    Raises:
-        SetupError: a file is missing or damaged, or golden products are answered otherwise than
-            where the model was exported.
-        VersionMismatch: the index was made by another encoder.
-    """
-    settings = settings or ServingSettings()
-    device = device or Device()
-    spec = read_spec(directory)
-    version = read_version(directory)
-    encoder = open_encoder(directory, spec, device, settings)
-    scorer = open_scorer(directory, spec, device, settings)
-    check_golden_embeddings(directory, encoder, settings, device)
-    if scorer is not None:
-        check_golden_scores(directory, scorer, settings, device)
-    predictor = RecommenderPredictor(
-        encoder,
-        scorer,
-        load_index(
-            directory / INDEX, encoder_version=version, min_confidence=settings.min_confidence
-        ),
-        model_version=version,
-        limits=settings.limits,
-        retrieve=settings.retrieve,
-        observer=observer,
-    )
-    most = settings.limits.max_history
-    batches = warm_up_products(spec.encoder, min(settings.batch_size, pictures_at_once(settings)))
-    warm_up(predictor, [[{"history": products[:most]}] for products in batches])
-    return predictor
-
-
-def open_scorer(
-    directory: Path, spec: ModelSpec, device: Device, settings: ServingSettings
-) -> ScorerGraphs | None:
-    """The scorer's graphs; None for a model without one.
-
-    Raises:
-        SetupError: a file is missing or damaged.
-    """
-    if spec.scorer is None:
-        return None
-    projector, scorer = (
-        open_runtime(
-            settings.runtime,
-            directory,
-            graph,
-            device,
-            settings.threads,
-            provider=settings.provider,
-        )
-        for graph in (projector_graph(), scorer_graph())
-    )
-    return ScorerGraphs(projector, scorer, spec.scorer.max_history)

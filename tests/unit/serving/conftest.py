@@ -31,12 +31,8 @@ from newshelf.nn.spec import (
 )
 from newshelf.serving.golden import write_golden
 from newshelf.serving.index_write import write_index
-from newshelf.serving.load import (
-    load_encoder_predictor,
-    load_recommender_predictor,
-    open_encoder,
-    open_scorer,
-)
+from newshelf.serving.load import load_encoder_predictor, open_encoder
+from newshelf.serving.load_recommender import load_recommender_predictor, open_scorer
 from newshelf.serving.protocol import RawRequest
 from newshelf.serving.runtimes.base import Device
 from newshelf.serving.runtimes.graph import encoder_graph

@@ -12,7 +12,8 @@ import torch
 
 from newshelf.errors import SetupError
 from newshelf.serving.golden import check_golden_embeddings, write_golden
-from newshelf.serving.load import load_encoder_predictor, load_recommender_predictor, open_encoder
+from newshelf.serving.load import load_encoder_predictor, open_encoder
+from newshelf.serving.load_recommender import load_recommender_predictor
 from newshelf.serving.runtimes.base import Device
 from tests.unit.serving.conftest import save_graphs
 

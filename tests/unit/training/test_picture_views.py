@@ -8,7 +8,7 @@ from torch.nn.functional import normalize
 from newshelf.errors import TrainingError
 from newshelf.nn.encoder import ImageTower
 from newshelf.nn.spec import ImageInput
-from newshelf.training import picture_data as module
+from newshelf.training import tower_stages as module
 from newshelf.training.picture_data import read_pictures
 from newshelf.training.tower_stages import StageSettings, View, cached_stage_features, view_features
 

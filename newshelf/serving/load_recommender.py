@@ -1,0 +1,81 @@
+"""The recommender's predictor, from an unpacked archive.
+
+It is apart from ``load``, so that the worker and archive of an encoder go without its libraries.
+"""
+
+from pathlib import Path
+
+from newshelf.nn.spec import ModelSpec, read_spec
+from newshelf.serving.golden import check_golden_embeddings, check_golden_scores
+from newshelf.serving.index import load_index
+from newshelf.serving.load import open_encoder, pictures_at_once, warm_up, warm_up_products
+from newshelf.serving.recommender_predictor import RecommenderPredictor
+from newshelf.serving.runtimes.base import Device, ScorerGraphs
+from newshelf.serving.runtimes.graph import projector_graph, scorer_graph
+from newshelf.serving.runtimes.open import open_runtime
+from newshelf.serving.settings import INDEX, ServingSettings, read_version
+from newshelf.serving.trace import Observer
+
+
+def load_recommender_predictor(
+    directory: Path,
+    *,
+    device: Device | None = None,
+    settings: ServingSettings | None = None,
+    observer: Observer | None = None,
+) -> RecommenderPredictor:
+    """Load encoder, scorer and index, and answer one request. See ``load_encoder_predictor``.
+
+    Raises:
+        SetupError: a file is missing or damaged, or golden products are answered otherwise than
+            where the model was exported.
+        VersionMismatch: the index was made by another encoder.
+    """
+    settings = settings or ServingSettings()
+    device = device or Device()
+    spec = read_spec(directory)
+    version = read_version(directory)
+    encoder = open_encoder(directory, spec, device, settings)
+    scorer = open_scorer(directory, spec, device, settings)
+    check_golden_embeddings(directory, encoder, settings, device)
+    if scorer is not None:
+        check_golden_scores(directory, scorer, settings, device)
+    predictor = RecommenderPredictor(
+        encoder,
+        scorer,
+        load_index(
+            directory / INDEX, encoder_version=version, min_confidence=settings.min_confidence
+        ),
+        model_version=version,
+        limits=settings.limits,
+        retrieve=settings.retrieve,
+        observer=observer,
+    )
+    most = settings.limits.max_history
+    batches = warm_up_products(spec.encoder, min(settings.batch_size, pictures_at_once(settings)))
+    warm_up(predictor, [[{"history": products[:most]}] for products in batches])
+    return predictor
+
+
+def open_scorer(
+    directory: Path, spec: ModelSpec, device: Device, settings: ServingSettings
+) -> ScorerGraphs | None:
+    """The scorer's graphs; None for a model without one.
+
+    Raises:
+        SetupError: a file is missing or damaged.
+    """
+    if spec.scorer is None:
+        return None
+    projector, scorer = (
+        open_runtime(
+            settings.runtime,
+            directory,
+            graph,
+            device,
+            settings.threads,
+            provider=settings.provider,
+        )
+        for graph in (projector_graph(), scorer_graph())
+    )
+    return ScorerGraphs(projector, scorer, spec.scorer.max_history)
