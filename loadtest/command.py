@@ -1,4 +1,4 @@
-"""The jobs of ``./run loadtest``: each returns the exit code."""
+"""Commands of ``./run loadtest``; each returns the exit code."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -32,17 +32,17 @@ from newshelf.tuning.slo import SloSet, read_slo
 
 _SLO = ROOT / "loadtest" / "slo.yaml"
 _ERRORS = 0.001
-"""Share of requests that may fail, where the limits say nothing of it."""
+"""Default limit of the error rate in a rate search."""
 
 
 def run_scenario(scenario: str, options: LoadOptions, console: Console) -> int:
-    """Run a load of one shape, report it, and hold it against the limits.
+    """Run a load of one shape, report it and check it against the limits.
 
     Returns:
-        0 when the limits are kept, 1 when not.
+        0 if the limits are met, else 1.
 
     Raises:
-        SetupError: something is not right, which is told before any load.
+        SetupError: the run cannot start.
     """
     limits = _limits(options)
     target = _target(options)
@@ -56,17 +56,17 @@ def run_scenario(scenario: str, options: LoadOptions, console: Console) -> int:
 
 
 def run_saturate(options: LoadOptions, resolution: float, console: Console) -> int:
-    """RateSearch the greatest Poisson rate that keeps the limit, and report it.
+    """Search for the greatest Poisson rate that meets the limit, and report it.
 
     Returns:
-        0 when there is one, 1 when not.
+        0 if there is one, else 1.
 
     Raises:
         SetupError: as for ``run_scenario``.
     """
     goal = _goal(_limits(options))
     if options.clients is not None:
-        raise SettingsError("saturate sends a Poisson load: --clients does not go with it")
+        raise SettingsError("saturate sends a Poisson load and takes no --clients")
     target = _target(options)
     plan = make_plan(replace(options, seconds=options.seconds or SECONDS["saturate"]), target,
                      "steady")  # fmt: skip
@@ -75,18 +75,18 @@ def run_saturate(options: LoadOptions, resolution: float, console: Console) -> i
     runs: list[RunRecord] = []
 
     def measure(rate: float, seconds: float) -> RunRecord:
-        # Other arrivals each time: what is found must not hang on one of them.
+        # Different arrivals each time, so that the result does not depend on one set.
         again = replace(plan, rate=rate, seconds=seconds, seed=plan.seed + len(runs))
         runs.append(_run(again, target, command, console))
         if runs[-1].settings.get("interrupted"):
-            # A run that was ended early is a report of its own, but no answer to a search.
+            # An interrupted run says nothing about its rate.
             raise KeyboardInterrupt
         return runs[-1]
 
-    def tell(trial: Trial) -> None:
+    def report_trial(trial: Trial) -> None:
         console.print(trial_text(trial, goal), markup=False)
 
-    found = saturate(measure, goal, search, tell)
+    found = saturate(measure, goal, search, report_trial)
     report = write_saturation(found, runs[-1], _folder(options, target, "saturate"))
     print_saturation(found, console)
     console.print(f"report: {report}", markup=False)
@@ -94,13 +94,13 @@ def run_saturate(options: LoadOptions, resolution: float, console: Console) -> i
 
 
 def compare_runs(first: Path, second: Path, out: Path | None, console: Console) -> int:
-    """Say whether the second run, B, is better or worse than the first one, A.
+    """Report whether the second run, B, is better or worse than the first, A.
 
     Returns:
-        0, or 1 when it is worse.
+        1 if it is worse, else 0.
 
     Raises:
-        SettingsError: a file is no record, or the runs cannot be compared.
+        SettingsError: a file is not a record, or the runs cannot be compared.
     """
     a, b = read_record(first), read_record(second)
     found = compare(a, b)
@@ -112,13 +112,13 @@ def compare_runs(first: Path, second: Path, out: Path | None, console: Console) 
 
 
 def report_again(path: Path, slo: str | None, out: Path | None, console: Console) -> int:
-    """Report a kept record anew, and hold it against limits.
+    """Report a record again and check it against limits.
 
     Returns:
-        0 when the limits are kept, 1 when not.
+        0 if the limits are met, else 1.
 
     Raises:
-        SettingsError: the file is no record, or the limits cannot be read.
+        SettingsError: the file is not a record, or the limits cannot be read.
     """
     record = read_record(path)
     limits = None if slo is None else read_slo(slo, {*KINDS, *record.kinds()})
@@ -142,7 +142,7 @@ def _limits(options: LoadOptions) -> SloSet:
 def _goal(limits: SloSet) -> RateGoal:
     if not limits.every.latencies:
         raise SettingsError(
-            "saturate needs a latency that all requests keep: --slo p99=100ms, or a file with "
+            "saturate needs a latency limit for all requests: --slo p99=100ms, or a file with "
             "all.p99_ms"
         )
     errors = limits.every.error_rate
@@ -157,9 +157,9 @@ def _run(plan: LoadPlan, target: LoadTarget, command: str, console: Console) -> 
     probe = None if target.state is None else TorchServeProbe(target.state)
     with (
         nullcontext() if probe is None else ServerWatch(probe) as watch,
-        _progress(plan, console) as told,
+        _progress(plan, console) as progress,
     ):
-        record = run_load(plan, command=command, progress=told)
+        record = run_load(plan, command=command, progress=progress)
     if watch is None:
         return record
     samples = watch.samples(record.started_at.timestamp(), record.seconds)
@@ -168,11 +168,11 @@ def _run(plan: LoadPlan, target: LoadTarget, command: str, console: Console) -> 
 
 @contextmanager
 def _progress(plan: LoadPlan, console: Console) -> Iterator[Callable[[LoadProgress], None]]:
-    """A line that tells how far it is, while the terminal can show one."""
+    """Show the progress in one line of the terminal."""
     what = f"{plan.rate:g}/s" if plan.rate is not None else f"{plan.clients} clients"
-    with console.status(f"{plan.scenario}, {what}: the requests are drawn …") as status:
+    with console.status(f"{plan.scenario}, {what}: drawing requests …") as status:
 
-        def tell(now: LoadProgress) -> None:
+        def show(now: LoadProgress) -> None:
             if now.at_s < 0:
                 status.update(f"{plan.scenario}, {what}: warming up")
                 return
@@ -183,4 +183,4 @@ def _progress(plan: LoadPlan, console: Console) -> Iterator[Callable[[LoadProgre
                 f"{now.right} answered{bad}"
             )
 
-        yield tell
+        yield show

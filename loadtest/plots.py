@@ -49,7 +49,7 @@ def draw_throughput(timeline: Timeline, found: Sequence[Incident], path: Path) -
     sent = [one.intended - one.dropped for one in seconds]
     _plot_seconds(axes, sent, "sent", COLOURS[4], 2.0)
     _plot_seconds(axes, [one.answered for one in seconds], "answered right", COLOURS[0])
-    axes.set_ylim(bottom=0)
+    _start_at_zero(axes)
     _save_with_legend(figure, axes, path)
 
 
@@ -171,7 +171,7 @@ def draw_batches(record: RunRecord, path: Path) -> None:
              for one in record.server if one.batch_sizes]  # fmt: skip
     line.plot(*zip(*means, strict=True), color=COLOURS[0], linewidth=1.4)
     _run_axes(line, record.seconds, (), "mean requests in a batch")
-    line.set_ylim(bottom=0)
+    _start_at_zero(line)
     save(figure, path)
 
 
@@ -183,7 +183,7 @@ def draw_queue(record: RunRecord, found: Sequence[Incident], path: Path) -> None
     axes.plot([one.at_s for one in record.server], values, color=COLOURS[0], linewidth=1.4,
               marker=".")  # fmt: skip
     _run_axes(axes, record.seconds, found, "mean time in queue, ms")
-    axes.set_ylim(bottom=0)
+    _start_at_zero(axes)
     save(figure, path)
 
 
@@ -207,7 +207,7 @@ def draw_workers(record: RunRecord, found: Sequence[Incident], path: Path) -> No
                       linewidth=1.4, marker=".", markersize=3)  # fmt: skip
     for axes, label in ((memory, "memory, MiB"), (cpu, "CPU, % of a core")):
         _run_axes(axes, record.seconds, found, label)
-        axes.set_ylim(bottom=0)
+        _start_at_zero(axes)
     figure.legend(*memory.get_legend_handles_labels(), loc="outside upper left", ncols=4,
                   frameon=False, fontsize=9)  # fmt: skip
     save(figure, path)
@@ -259,6 +259,11 @@ def _run_axes(axes: Axes, seconds: float, found: Sequence[Incident], label: str)
     axes.set_xlabel("seconds since the start")
     axes.set_ylabel(label)
     quiet_axes(axes)
+
+
+def _start_at_zero(axes: Axes) -> None:
+    # A constant line has no margin of its own.
+    axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
 
 
 def _over_run(timeline: Timeline, found: Sequence[Incident], label: str) -> tuple[Figure, Axes]:

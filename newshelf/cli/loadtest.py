@@ -16,62 +16,70 @@ loadtest = typer.Typer(
     cls=Refusing,
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="Load a running server, and hold it against limits.\n\n"
-    "Exit code 0: the limits are kept; 1: they are not; 2: told before any load, something is "
-    "not right.",
+    help="Load-test a running server against SLOs.\n\n"
+    "Exit code 0: the limits are met; 1: they are not; 2: the test cannot start.",
 )
 
 Rate = Annotated[
     float | None,
-    typer.Option(metavar="N", help="Open loop: requests/s, Poisson.", show_default="10"),
+    typer.Option(metavar="N", help="Open loop: requests/s, Poisson arrivals.", show_default="10"),
 ]
 Clients = Annotated[
     int | None,
-    typer.Option(metavar="N", help="Closed loop instead: clients that wait for their answers."),
+    typer.Option(metavar="N", help="Closed loop instead: clients that wait for their responses."),
 ]
 Think = Annotated[
     float | None,
-    typer.Option(metavar="S", help="With --clients: mean pause after an answer.", show_default="0"),
+    typer.Option(
+        metavar="S", help="With --clients: mean pause after a response.", show_default="0"
+    ),
 ]
 Seconds = Annotated[
     float | None,
-    typer.Option(metavar="S", help="Measured.", show_default="30; ramp, spike and saturate 60; "
-                 "day 300; soak 600"),
+    typer.Option(metavar="S", help="Measured time.",
+                 show_default="30; ramp, spike and saturate 60; day 300; soak 600"),
 ]  # fmt: skip
 WarmUp = Annotated[
-    float | None, typer.Option("--warm-up", metavar="S", help="Before that.", show_default="5")
+    float | None,
+    typer.Option(
+        "--warm-up", metavar="S", help="Warm-up before the measurement.", show_default="5"
+    ),
 ]
 Processes = Annotated[
-    int | None, typer.Option(metavar="N", help="That share the load.", show_default="1")
+    int | None, typer.Option(metavar="N", help="Processes that share the load.", show_default="1")
 ]
 Seed = Annotated[
     int | None,
-    typer.Option(metavar="N", help="Equal seeds send the same requests.", show_default="7"),
+    typer.Option(
+        metavar="N", help="Equal seeds send the same requests at the same times.", show_default="7"
+    ),
 ]
 Timeout = Annotated[
-    float | None, typer.Option(metavar="S", help="How long an answer is waited for.",
+    float | None, typer.Option(metavar="S", help="Timeout of a response.",
                                show_default="30")
 ]  # fmt: skip
 MaxInFlight = Annotated[
     int | None,
-    typer.Option(metavar="N", help="Arrivals beyond so many that wait are dropped, and counted.",
+    typer.Option(metavar="N", help="Maximum requests in flight; excess arrivals are dropped and "
+                 "counted.",
                  show_default="1000"),
 ]  # fmt: skip
 Mix = Annotated[
     str | None,
     typer.Option(
-        metavar="KIND=WEIGHT,…", help="What is sent: 'recommend history=10,encode both=1'."
+        metavar="KIND=WEIGHT,…",
+        help="Weights of the kinds of request: 'recommend history=10,encode both=1'.",
     ),
 ]
 Traffic = Annotated[
     list[str] | None,
     typer.Option(metavar="NAME=VALUE", help="cold_share=0.2, popularity=events, bad_share=0 …; "
-                 "repeat it."),
+                 "repeatable."),
 ]  # fmt: skip
 Shape = Annotated[
     list[str] | None,
     typer.Option(metavar="NAME=VALUE", help="ramp: start; spike: height, begin, end; day: trough, "
-                 "days; repeat it."),
+                 "days; repeatable."),
 ]  # fmt: skip
 Slo = Annotated[
     str | None,
@@ -80,30 +88,30 @@ Slo = Annotated[
 ]  # fmt: skip
 Out = Annotated[
     Path | None,
-    typer.Option("--out", metavar="DIR", help="Takes record.json, report.html and plots.",
+    typer.Option("--out", metavar="DIR", help="Folder for record.json, report.html and plots.",
                  show_default="loadtest/NAME-TIME in the workspace"),
 ]  # fmt: skip
 Catalog = Annotated[
     Path | None,
-    typer.Option("--catalog", metavar="DIR", help="Which server, when several run; with --host, "
-                 "what the requests are drawn from."),
+    typer.Option("--catalog", metavar="DIR", help="Which server, if several run; with --host, "
+                 "the folder that requests are drawn from."),
 ]  # fmt: skip
 Host = Annotated[
     str | None,
-    typer.Option(metavar="URL", help="A server of another machine.", show_default="the one that "
+    typer.Option(metavar="URL", help="A server on another machine.", show_default="the one that "
                  "runs here"),
 ]  # fmt: skip
 Token = Annotated[
     str | None,
-    typer.Option(metavar="TOKEN", envvar="NEWSHELF_TOKEN", help="Of --host, or instead of the "
+    typer.Option(metavar="TOKEN", envvar="NEWSHELF_TOKEN", help="Token of --host; replaces the "
                  "running server's own."),
 ]  # fmt: skip
 
 _SCENARIOS = {
-    "steady": "The same rate all the time.",
-    "ramp": "From a tenth of the rate straight up to it.",
-    "spike": "The rate, four times as much for a while, and the rate again.",
-    "soak": "The same rate for a long time: looks for what leaks or tires.",
+    "steady": "Constant rate.",
+    "ramp": "Linear increase from a tenth of the rate.",
+    "spike": "The rate, a spike of four times the rate, and the rate again.",
+    "soak": "Constant rate for a long time, to find leaks and slow degradation.",
     "day": "Night, noon, night.",
 }
 
@@ -150,7 +158,8 @@ for _name, _what in _SCENARIOS.items():
 def saturate(
     rate: Rate = None,
     resolution: Annotated[
-        float, typer.Option(metavar="SHARE", help="How finely the rate is searched.")
+        float,
+        typer.Option(metavar="SHARE", help="Precision of the search, as a share of the rate."),
     ] = 0.03,
     seconds: Seconds = None,
     warm_up: WarmUp = None,
@@ -167,7 +176,7 @@ def saturate(
     host: Host = None,
     token: Token = None,
 ) -> None:
-    """Search the greatest Poisson rate that keeps a latency, from --rate on.
+    """Search for the greatest Poisson rate that meets a latency limit, starting at --rate.
 
     Example: `./run loadtest saturate --slo p99=200ms --seconds 30`
     """
@@ -185,14 +194,16 @@ def saturate(
 @loadtest.command()
 def compare(
     first: Annotated[Path, typer.Argument(metavar="A.json", help="The record of a run.")],
-    second: Annotated[Path, typer.Argument(metavar="B.json", help="Of another version's.")],
+    second: Annotated[
+        Path, typer.Argument(metavar="B.json", help="The record of another version.")
+    ],
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Takes report.html.")
+        Path | None, typer.Option("--out", metavar="DIR", help="Folder for report.html.")
     ] = None,
 ) -> None:
-    """Say whether B is better or worse than A, or whether they are not told apart.
+    """Report whether run B is better or worse than run A.
 
-    Exit code 1 when it is worse.
+    Exit code 1 if it is worse.
 
     Example: `./run loadtest compare old/record.json new/record.json --out compared`
     """
@@ -210,10 +221,10 @@ def report(
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="DIR", show_default="the record's own",
-                     help="Takes record.json, report.html and plots."),
+                     help="Folder for record.json, report.html and plots."),
     ] = None,
 ) -> None:  # fmt: skip
-    """Report a kept run anew, such as one of Locust, and hold it against limits.
+    """Report a recorded run again, such as one of Locust, and check it against limits.
 
     Example: `./run loadtest report record.json --slo p99=200ms --out report`
     """
@@ -223,7 +234,7 @@ def report(
 
 
 def _end(job: "Callable[[Console], int]") -> None:
-    """Do the job and end with its exit code."""
+    """Run the job and exit with its code."""
     from newshelf.cli.console import make_console
 
     raise typer.Exit(job(make_console()))
