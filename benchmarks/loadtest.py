@@ -64,7 +64,7 @@ def greatest_rate(
     """Bisect the rate at which p99 passes ``most_ms``, around ``first``.
 
     Args:
-        measure: sends so many requests/s; None when answers were wrong or missing.
+        measure: sends that many requests/s; None if answers were wrong or missing.
         first: where it is expected, requests/s.
         most_ms: the limit of p99.
 

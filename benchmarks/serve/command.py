@@ -70,7 +70,7 @@ _REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 _PEERS = ("fastapi", "litserve", "ray", "bentoml", "onnxruntime")
 
 _INTRODUCTION = """\
-What serving reaches on the machine below, beside what a user would pick instead. Every server \
+What serving reaches on the machine below, compared with its alternatives. Every server \
 is started in turn, on the same cores as the client, which is wrk (written in C, one thread, \
 each connection sends its next request when the last is answered). Contenders take turns, A B C, \
 A B C, so that whatever else the machine does meets them all; a figure is the median of the \

@@ -119,10 +119,10 @@ def make(real: FloatArray, rows: int, work: Path) -> Made:
                 save_file(kept, aside / "search.safetensors")
             found = None if manifest is None else manifest.model_dump(mode="json")
             write_json(aside / "made.json", {"search": found, "build_s": took})
-    told = read_json(folder / "made.json")
-    search = told["search"]
+    stored = read_json(folder / "made.json")
+    search = stored["search"]
     manifest = None if search is None else SearchManifest.model_validate(search)
-    return Made(matrix, folder, manifest, float(told["build_s"]))
+    return Made(matrix, folder, manifest, float(stored["build_s"]))
 
 
 def codes_path(made: Made) -> Path:
@@ -299,12 +299,12 @@ def _exact(made: Made, queries: FloatArray, rounds: int) -> tuple[list[float], s
             times.append(found.percentile(50))
             ratios.append(times[-1] / limits[-1])
     gigabytes = codes_path(made).stat().st_size / 1e9
-    told = (
+    note = (
         f"Exact: {np.median(times):.1f} ms where reading the {gigabytes:.2f} GB of int8 codes "
         f"takes {np.median(limits):.1f} ms ({gigabytes / np.median(limits) * 1e3:.1f} GB/s); "
         f"all {len(queries)} answers of each round are those of float32 products with every row."
     )
-    return ratios, told
+    return ratios, note
 
 
 def _require_equal(

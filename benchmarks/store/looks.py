@@ -8,8 +8,8 @@ from pathlib import Path
 
 from benchmarks.results import Goal, Row, TaskResult
 from benchmarks.store.command import StoreContext
-from benchmarks.store.gateway import made_answer
 from benchmarks.store.postgres import Postgres
+from benchmarks.store.writer import made_answer
 from newshelf.store.records import Exposure, Feedback
 from newshelf.store.store import EventStore
 from newshelf.store.write import WriteBatch

@@ -18,8 +18,8 @@ from benchmarks.report import markdown_table
 from benchmarks.results import Goal, Row, TaskResult
 from benchmarks.serve.cpu import Others
 from benchmarks.store.command import StoreContext
-from benchmarks.store.gateway import GatewayLoad, Waits
 from benchmarks.store.postgres import Postgres
+from benchmarks.store.writer import GatewayLoad, Waits
 from newshelf.errors import SetupError
 from newshelf.pipeline.workspace import ROOT
 
@@ -174,7 +174,7 @@ def _measure(contender: _Contender, context: StoreContext, number: int) -> _Turn
 
 def _start(plan: GatewayLoad) -> "subprocess.Popen[str]":
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "benchmarks.store.gateway"],
+        [sys.executable, "-P", "-m", "benchmarks.store.writer"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

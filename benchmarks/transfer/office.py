@@ -59,7 +59,7 @@ def run(context: TransferContext) -> TaskResult:
     domain = catalog.items["domain"].to_numpy()
     of = {name: torch.from_numpy(domain == name).nonzero()[:, 0] for name in sorted(set(domain))}
     plain = context.backbone(catalog).table.image
-    told = {
+    inputs = {
         "": (plain, METHODS),
         _VIEWED: (_viewed(context, catalog, plain), _VIEW_METHODS),
     }
@@ -67,7 +67,7 @@ def run(context: TransferContext) -> TaskResult:
     pairs: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     maps: dict[str, tuple[Tensor, Tensor]] = {}
 
-    for (suffix, (features, runs)), (ours, theirs) in product(told.items(), permutations(of, 2)):
+    for (suffix, (features, runs)), (ours, theirs) in product(inputs.items(), permutations(of, 2)):
         pair = f"{ours[0]}→{theirs[0]}"
         source = Labelled(features[of[ours]], target[of[ours]])
         unlabelled = Unlabelled(features[of[theirs]])

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from benchmarks.__main__ import app
 from benchmarks.results import Row, TaskResult
 from benchmarks.store import command, writes
-from benchmarks.store.gateway import GatewayLoad, Waits
 from benchmarks.store.postgres import Postgres
+from benchmarks.store.writer import GatewayLoad, Waits
 from benchmarks.store.writes import sync_ms
 from newshelf.errors import SetupError
 from newshelf.store.store import EventStore
