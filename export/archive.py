@@ -21,16 +21,15 @@ from rich.console import Console
 import newshelf
 from export.precision import PRECISION, choose
 from export.run import PARITY
-from newshelf.config import ArchiveSettings, ModelServingSettings, Settings
+from newshelf.config import ArchiveSettings, ModelServingSettings, Precision, RuntimeKind, Settings
 from newshelf.errors import ParityError, SetupError, VersionMismatch
 from newshelf.files import read_json
 from newshelf.nn.spec import SPEC_FILE, ModelSpec, read_spec
-from newshelf.serving.runtimes.base import Kind, Precision
+from newshelf.serving.model_config import MODEL_CONFIG
 from newshelf.serving.runtimes.graph import graph_files, projector_graph, scorer_graph
 from newshelf.serving.settings import (
     GOLDEN,
     INDEX,
-    MODEL_CONFIG,
     TOKENIZER,
     VERSION,
     ServingSettings,
@@ -86,40 +85,29 @@ def _source(module: str) -> Path:
 
 
 _HEAD = """\
-# Written by `./run archive` from the [archive] section of the settings.
+# Generated from the [archive] sections of the settings: change those, and archive again.
 # The first keys are TorchServe's: maxBatchDelay in milliseconds, responseTimeout in
 # seconds. `serving` and `limits` are read by newshelf.serving.settings.
 """
 
 
 def model_config(settings: ArchiveSettings, model: ModelServingSettings) -> str:
-    """The file's text, with every key of ours written out.
+    """Return the text of ``model-config.yaml``, with every key written out.
 
     Without ``deviceType``, TorchServe gives a worker a GPU when there is one; what computes
     on one kind of device alone says so.
 
     Args:
         settings: of all archives, with runtime and precision decided.
-        model: of this one. ``threads = 0`` and ``decode_threads = 0`` stay so: where the archive
-            serves, they divide that machine's cores among the model's workers.
+        model: of this archive. ``threads = 0`` and ``decode_threads = 0`` are kept: they divide
+            the serving machine's cores among the model's workers.
 
     Raises:
         SetupError: runtime or precision is ``auto``.
     """
     if settings.runtime == "auto" or settings.precision == "auto":
         raise SetupError("[archive] runtime and precision are not decided: see export.precision")
-    serving = ServingSettings(
-        runtime=settings.runtime,
-        precision=settings.precision,
-        provider=settings.provider,
-        # Of workers that share the cores, whoever serves knows how many threads each has.
-        preload=model.preload and model.threads <= 1,
-        batch_size=model.batch_size,
-        cache_bytes=model.cache_bytes,
-        limits=settings.limits,
-    ).model_dump(mode="json")
-    serving |= {"threads": model.threads, "decode_threads": model.decode_threads}
-    limits = serving.pop("limits")
+    decided = settings.model_dump(include={"runtime", "precision", "provider"})
     table = {
         "minWorkers": model.workers,
         "maxWorkers": model.workers,
@@ -128,8 +116,8 @@ def model_config(settings: ArchiveSettings, model: ModelServingSettings) -> str:
         "responseTimeout": model.response_timeout_s,
         "jobQueueSize": model.queue_size,
         **_device_type(settings),
-        "serving": serving,
-        "limits": limits,
+        "serving": decided | model.model_dump(include=set(ServingSettings.model_fields)),
+        "limits": settings.limits.model_dump(),
     }
     return _HEAD + yaml.safe_dump(table, sort_keys=False)
 
@@ -205,7 +193,12 @@ def archive(
 
 
 def _models(
-    spec: ModelSpec, settings: Settings, runtime: Kind, precision: Precision, *, has_report: bool
+    spec: ModelSpec,
+    settings: Settings,
+    runtime: RuntimeKind,
+    precision: Precision,
+    *,
+    has_report: bool,
 ) -> list[_Model]:
     encoder, *weights = graph_files(_ENCODER, runtime, precision)
     common = [SPEC_FILE, VERSION, PARITY, GOLDEN, *weights]

@@ -17,8 +17,9 @@ from export.quality import (
     failures,
     measure_quality,
 )
+from newshelf.config import Precision, RuntimeKind
 from newshelf.errors import SetupError
-from newshelf.serving.runtimes.base import Device, Kind, Precision, Runtime
+from newshelf.serving.runtimes.base import Device, Runtime
 from newshelf.serving.runtimes.graph import encoder_graph, graph_file
 from newshelf.serving.runtimes.onnx import OnnxRuntime
 from newshelf.serving.runtimes.open import open_runtime
@@ -34,7 +35,7 @@ Outputs = dict[str, dict[str, NDArray[Any]]]
 class Candidate:
     """One way to serve the encoder."""
 
-    runtime: Kind
+    runtime: RuntimeKind
     precision: Precision
     gpu: bool = False
     """Made for a GPU: here only its quality is measured, on the CPU."""

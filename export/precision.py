@@ -33,11 +33,11 @@ from export.quality import (
     draw_products,
 )
 from newshelf.catalog.catalog import Catalog
+from newshelf.config import Precision, RuntimeKind
 from newshelf.errors import ParityError, SetupError
 from newshelf.files import read_json, write_json
 from newshelf.nn.spec import read_spec
 from newshelf.report.tables import print_figures
-from newshelf.serving.runtimes.base import Kind, Precision
 from newshelf.serving.runtimes.graph import graph_files
 from newshelf.serving.settings import TOKENIZER, read_version
 
@@ -86,11 +86,11 @@ def export_precisions(export_dir: Path, catalog: Catalog, console: Console | Non
 
 def choose(
     export_dir: Path,
-    runtime: Kind | Literal["auto"],
+    runtime: RuntimeKind | Literal["auto"],
     precision: Precision | Literal["auto"],
     *,
     gpu: bool = False,
-) -> tuple[Kind, Precision]:
+) -> tuple[RuntimeKind, Precision]:
     """Runtime and precision for an archive.
 
     ``auto`` takes the fastest that passed on the CPU of the export; with a GPU, float16 by
@@ -128,7 +128,7 @@ def choose(
     best = _fastest(asked)
     if best is None:
         raise ParityError(_refusal(runtime, precision, asked, rows))
-    return cast(Kind, best["runtime"]), cast(Precision, best["precision"])
+    return cast(RuntimeKind, best["runtime"]), cast(Precision, best["precision"])
 
 
 def print_precisions(report: Mapping[str, Any], console: Console) -> None:

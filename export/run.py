@@ -29,12 +29,13 @@ from export.parity import (
     unit_vectors,
     worst,
 )
+from newshelf.config import RuntimeKind
 from newshelf.files import directory_aside, write_json
 from newshelf.nn.checkpoint import Checkpoint, load_checkpoint
 from newshelf.nn.encoder import Encoder
 from newshelf.nn.scorer import SiameseScorer
 from newshelf.nn.spec import SPEC_FILE, ScorerSpec
-from newshelf.serving.runtimes.base import Device, Kind, Runtime
+from newshelf.serving.runtimes.base import Device, Runtime
 from newshelf.serving.runtimes.graph import encoder_graph, projector_graph, scorer_graph
 from newshelf.serving.runtimes.open import open_runtime
 from newshelf.serving.settings import TOKENIZER, write_version
@@ -88,7 +89,7 @@ def _scorer(scorer: SiameseScorer, spec: ScorerSpec) -> Subject:
 
 
 PARITY = "parity.json"
-_KINDS: tuple[Kind, ...] = ("torchscript", "onnxruntime", "openvino")
+_KINDS: tuple[RuntimeKind, ...] = ("torchscript", "onnxruntime", "openvino")
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import yaml
 from ts.metrics.metric_type_enum import MetricTypes
 
 from handlers.torchserve_patches import read_in_blocks, write_metrics_at_once
+from newshelf.serving.model_config import read_model_config
 from newshelf.serving.protocol import Predictor, RawRequest, predict_isolated
 from newshelf.serving.runtimes.base import choose_device
-from newshelf.serving.settings import MODEL_CONFIG, ServingSettings
+from newshelf.serving.settings import ServingSettings
 from newshelf.serving.trace import SPANS_HEADER, RecordingObserver, wants_trace, write_trace
 
 
@@ -37,9 +37,8 @@ class Adapter(ABC):
     @classmethod
     def preload(cls, directory: Path) -> None:
         """Load an unpacked archive onto the CPU, for the workers that are forked from here."""
-        text = (directory / MODEL_CONFIG).read_text(encoding="utf-8")
         loaded = cls()
-        loaded._open(directory, None, yaml.safe_load(text))
+        loaded._open(directory, None, read_model_config(directory))
         cls._preloaded = loaded
 
     def initialize(self, context: Any) -> None:

@@ -22,14 +22,10 @@ import socket
 import sys
 from collections.abc import Sequence
 
-import yaml
+from newshelf.serving.model_config import preloads, read_model_config
 
 _SOCKET = ".preloader"
 """In the unpacked archive, which only this user can read; next to it is a lock."""
-_CONFIG = "model-config.yaml"
-"""As in ``newshelf.serving.settings``: a process that only waits imports nothing of newshelf."""
-_GPU = "/dev/nvidia0"
-"""Where there is one, TorchServe gives it to the workers, unless the model is for the CPU."""
 _MESSAGE = 65_536
 _CONNECTED_S = 30.0
 """As TorchServe's worker waits for its frontend."""
@@ -46,7 +42,7 @@ def stand_in(archive: str, command: Sequence[str]) -> None:
     Returns:
         Only where this process must be the worker itself.
     """
-    if not _preloads(archive) or "unix" not in command:
+    if not preloads(read_model_config(archive)) or "unix" not in command:
         return
     connection = _accept(command[command.index("--sock-name") + 1])
     try:
@@ -61,17 +57,6 @@ def stand_in(archive: str, command: Sequence[str]) -> None:
     # Nothing, where the preloader has ended before the worker.
     code = worker.recv(1)
     os._exit(code[0] if code else 1)
-
-
-def _preloads(archive: str) -> bool:
-    with open(os.path.join(archive, _CONFIG), encoding="utf-8") as file:  # noqa: PTH118, PTH123
-        config = yaml.safe_load(file) or {}
-    on_cpu = config.get("deviceType") == "cpu" or not os.path.exists(_GPU)  # noqa: PTH110
-    serving = config.get("serving") or {}
-    # Divided as in newshelf.serving.settings.
-    share = len(os.sched_getaffinity(0)) // (config.get("maxWorkers") or 1)
-    threads = serving.get("threads", 1) or max(1, share)
-    return on_cpu and threads == 1 and bool(serving.get("preload"))
 
 
 def _accept(name: str) -> socket.socket:

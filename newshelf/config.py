@@ -160,38 +160,62 @@ class EvaluationSettings(_Section):
     """Share of the items held out whole for the item-cold split."""
 
 
-class ModelServingSettings(_Section):
-    """One model's section of its archive's ``model-config.yaml``."""
+class WorkerSettings(_Section):
+    """The workers of one model: the section ``serving`` of its archive's ``model-config.yaml``."""
 
     batch_size: Annotated[int, Field(ge=1, le=256)] = 8
-    max_batch_delay_ms: Annotated[int, Field(ge=1, le=1000)] = 1
-    """At least 1: TorchServe reads 0 as 100 ms. A lone request waits it in full, and under load
-    batches fill while the workers are busy."""
-    workers: Positive = 1
+    """Maximum number of requests in a batch; a worker warms up for that many pictures."""
     threads: Annotated[int, Field(ge=0)] = 0
     """Intra-op threads per worker; 0 divides the cores among the workers."""
-    preload: bool = True
-    """Load the model once, and fork the workers from the process that has it, where each computes
-    with one thread on the CPU: a further worker then takes little memory, and starts at once."""
     decode_threads: Annotated[int, Field(ge=0)] = 0
-    """That decode pictures, per worker; 0 divides the cores among the workers. With one, a worker
-    decodes and computes by turns; with more, it decodes several pictures at a time, and while it
-    computes where the arithmetic leaves a core idle."""
+    """Picture decoding threads per worker; 0 divides the cores among the workers. With one, a
+    worker alternates between decoding and computing; with more, it decodes several pictures at
+    once, and during a forward pass if a core is free."""
+    preload: bool = True
+    """Load the model once, and fork the workers from that process, if they compute on the CPU with
+    one thread each: an additional worker then takes little memory, and starts at once."""
+    max_forward_batch: Positive = 64
+    """Maximum number of products in a forward pass of the encoder."""
+    max_forward_pictures: Annotated[int, Field(ge=0)] = 0
+    """Maximum number of pictures in a forward pass of the encoder; with several decoding threads,
+    the next ones are decoded during it. 0 means 4 if a core is free for decoding, else all."""
     cache_bytes: Annotated[int, Field(ge=0)] = 64 * 1024 * 1024
-    """What the embeddings of earlier requests may take, per worker; 0 keeps none."""
+    """Memory per worker for embeddings of earlier requests; 0 disables the cache."""
+
+
+class RetrievalSettings(_Section):
+    """The items that the recommender's workers rank."""
+
+    retrieve: Positive = 400
+    """Number of items that reach the scorer if a request names no candidates."""
+    min_confidence: Fraction = 0.6
+    """Minimum confidence of inferred attributes, for filters and explanations."""
+
+
+class ModelServingSettings(WorkerSettings):
+    """How TorchServe serves one model: its ``model-config.yaml``."""
+
+    max_batch_delay_ms: Annotated[int, Field(ge=1, le=1000)] = 1
+    """At least 1: TorchServe reads 0 as 100 ms. A lone request waits the full time; under load,
+    batches fill while the workers are busy."""
+    workers: Positive = 1
     response_timeout_s: Positive = 30
     queue_size: Positive = 64
 
 
+class RecommenderServingSettings(ModelServingSettings, RetrievalSettings):
+    """How TorchServe serves the recommender."""
+
+
 class IndexSettings(_Section):
-    """How the index of the items is searched."""
+    """Nearest-neighbour search over the items."""
 
     ann_items: Positive = 100_000
-    """With more items the search is approximate; exact otherwise."""
+    """Maximum number of items for exact search; above it, search is approximate."""
 
 
 class Limits(_Section):
-    """How much one request may ask for: safe by default, and the same in gateway and workers."""
+    """Limits of one request, the same in the gateway and the workers."""
 
     max_body_bytes: Positive = 8_000_000
     """All parts of one request to a model: a picture of ``max_picture_bytes`` in base64 fits."""
@@ -200,7 +224,7 @@ class Limits(_Section):
     max_pixels: Positive = 40_000_000
     """Width times height of one picture, read from its header before it is decoded."""
     max_request_pixels: Positive = 80_000_000
-    """The same of all pictures of a request together."""
+    """The sum over all pictures of a request."""
     max_text_chars: Positive = 10_000
     """Each text field of a product."""
     max_instances: Positive = 64
@@ -209,20 +233,25 @@ class Limits(_Section):
     max_candidates: Positive = 1_000
     max_k: Positive = 100
     timeout_ms: Positive = 10_000
-    """From a request's arrival to its answer, unless it names a shorter time."""
+    """From a request's arrival to its answer, unless the request gives a shorter time."""
+
+
+RuntimeKind = Literal["onnxruntime", "torchscript", "openvino"]
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
+Provider = Literal["cuda", "tensorrt"]
+"""ONNX Runtime's provider on a GPU."""
 
 
 class ArchiveSettings(_Section):
-    """What is archived, and how it is served."""
+    """Contents of the archives, and how they are served."""
 
-    runtime: Literal["auto", "onnxruntime", "openvino", "torchscript"] = "auto"
-    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
-    """Of the encoder's arithmetic. ``auto`` takes the fastest runtime and precision that passed
-    the gate on the CPU of the export; what is named is a demand."""
-    provider: Literal["cuda", "tensorrt"] = "cuda"
-    """By what ONNX Runtime computes on a GPU."""
+    runtime: Literal["auto"] | RuntimeKind = "auto"
+    precision: Literal["auto"] | Precision = "auto"
+    """Precision of the encoder. ``auto`` selects the fastest runtime and precision that passed
+    the gate on the exporting machine's CPU; a named one that did not pass is an error."""
+    provider: Provider = "cuda"
     encoder: ModelServingSettings = ModelServingSettings()
-    recommender: ModelServingSettings = ModelServingSettings()
+    recommender: RecommenderServingSettings = RecommenderServingSettings()
     limits: Limits = Limits()
 
 

@@ -19,9 +19,9 @@ from benchmarks.serve.rounds import Measured, PictureLoad, Turn, details, run_ro
 from benchmarks.serve.stock import Stock
 from benchmarks.serve.torchserve import Layout, newshelf_encoder, served_by, unpacked
 from benchmarks.serve.wrk import Load
+from newshelf.config import Precision, RuntimeKind
 from newshelf.serving.load import load_encoder_predictor
 from newshelf.serving.protocol import RawRequest
-from newshelf.serving.runtimes.base import Kind, Precision
 from newshelf.serving.runtimes.graph import graph_file
 from newshelf.serving.settings import ServingSettings
 
@@ -225,7 +225,7 @@ def peers_of(model: Model, archive: Path, context: ServeContext) -> list[Peer]:
     return list({peer.name: peer for peer in peers}.values())
 
 
-def _exported(model: Model, runtime: Kind, precision: Precision) -> bool:
+def _exported(model: Model, runtime: RuntimeKind, precision: Precision) -> bool:
     return (model.workspace.export / graph_file("encoder", runtime, precision)).is_file()
 
 

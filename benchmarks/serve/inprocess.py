@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from benchmarks.results import BenchmarkError
 from newshelf.pipeline.workspace import ROOT
 from newshelf.serving.load import load_encoder_predictor
+from newshelf.serving.model_config import read_model_config
 from newshelf.serving.protocol import Predictor, RawRequest
-from newshelf.serving.settings import MODEL_CONFIG, ServingSettings
+from newshelf.serving.settings import ServingSettings
 
 _TIMEOUT_S = 300
 
@@ -118,7 +118,7 @@ _WARM_UP_S = 2.0
 def _work(plan: dict[str, Any]) -> None:
     """Load, print ``ready``, wait for a line, then call until the time is over."""
     directory = Path(plan["directory"])
-    config = yaml.safe_load((directory / MODEL_CONFIG).read_text(encoding="utf-8"))
+    config = read_model_config(directory)
     config["serving"] |= {"threads": plan["threads"], "decode_threads": plan["decode_threads"]}
     predictor = load_encoder_predictor(
         directory, settings=ServingSettings.from_model_config(config)

@@ -18,7 +18,7 @@ import yaml
 from benchmarks.results import BenchmarkError
 from benchmarks.serve.contender import JPEG, Endpoint
 from benchmarks.serve.models import Model
-from newshelf.config import Settings
+from newshelf.config import Precision, RuntimeKind, Settings
 from newshelf.files import directory_aside
 from newshelf.pipeline.workspace import ROOT
 from newshelf.server.ports import free_ports
@@ -26,8 +26,7 @@ from newshelf.server.process import is_running
 from newshelf.server.properties import archives, read_properties
 from newshelf.server.state import ServerState, read_keys
 from newshelf.server.torchserve import ServerPlan, start
-from newshelf.serving.runtimes.base import Kind, Precision
-from newshelf.serving.settings import MODEL_CONFIG
+from newshelf.serving.model_config import MODEL_CONFIG
 
 _BUILDER = "benchmarks.serve.build_models"
 _START_S = 60.0
@@ -115,7 +114,7 @@ def unpacked(mar: Path) -> Path:
     return folder
 
 
-def served_by(folder: Path) -> tuple[Kind, Precision]:
+def served_by(folder: Path) -> tuple[RuntimeKind, Precision]:
     """Return runtime and precision of an unpacked archive."""
     text = (folder / MODEL_CONFIG).read_text(encoding="utf-8")
     serving = yaml.safe_load(text)["serving"]

@@ -13,13 +13,13 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from newshelf.config import Limits
+from newshelf.config import Limits, Precision
 from newshelf.errors import NewshelfError, SetupError
 from newshelf.files import read_json, write_json
 from newshelf.serving.encode import Encoding, ProductEncoder
 from newshelf.serving.products import parse_products
 from newshelf.serving.protocol import RawRequest
-from newshelf.serving.runtimes.base import Device, Precision, ScorerGraphs
+from newshelf.serving.runtimes.base import Device, ScorerGraphs
 from newshelf.serving.settings import GOLDEN, ServingSettings
 from newshelf.serving.trace import StageTimer
 

@@ -25,7 +25,7 @@ from newshelf.server.ports import free_ports
 from newshelf.server.process import is_running
 from newshelf.server.state import ServerState, read_state
 from newshelf.server.torchserve import ServerPlan, start, wait_until_ready
-from newshelf.serving.settings import MODEL_CONFIG
+from newshelf.serving.model_config import MODEL_CONFIG
 from newshelf.tuning.load import ModelName
 from newshelf.tuning.points import Arithmetic, Point, with_point
 

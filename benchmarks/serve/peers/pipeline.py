@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from newshelf.config import Precision, RuntimeKind
 from newshelf.nn.inputs import prepare_picture
 from newshelf.nn.spec import ATTRIBUTE_COLUMNS, read_spec
-from newshelf.serving.runtimes.base import Device, Kind, Precision
+from newshelf.serving.runtimes.base import Device
 from newshelf.serving.runtimes.graph import encoder_graph
 from newshelf.serving.runtimes.open import open_runtime
 
@@ -28,7 +29,7 @@ class PeerPlan:
 
     directory: str
     """An export."""
-    runtime: Kind
+    runtime: RuntimeKind
     precision: Precision
     port: int
     workers: int

@@ -14,10 +14,6 @@ if TYPE_CHECKING:
 
 
 Array: TypeAlias = "NDArray[Any] | torch.Tensor"
-Kind = Literal["onnxruntime", "torchscript", "openvino"]
-Precision = Literal["fp32", "bf16", "fp16", "int8"]
-Provider = Literal["cuda", "tensorrt"]
-"""By what ONNX Runtime computes on a GPU."""
 
 
 class Runtime(Protocol):

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from newshelf.config import Precision, RuntimeKind
 from newshelf.nn.spec import HEADS, EncoderSpec
-from newshelf.serving.runtimes.base import Kind, Precision
 
 IMAGE_FEATURES = "image_features"
 """What a quantised encoder calls the output of its image tower."""
@@ -35,7 +35,7 @@ def scorer_graph() -> Graph:
     return Graph("scorer", ("history", "history_mask", "candidates"), ("scores", "attention"))
 
 
-_SUFFIXES: dict[Kind, tuple[str, ...]] = {
+_SUFFIXES: dict[RuntimeKind, tuple[str, ...]] = {
     "torchscript": (".pt",),
     "onnxruntime": (".onnx",),
     "openvino": (".xml", ".bin"),
@@ -43,12 +43,12 @@ _SUFFIXES: dict[Kind, tuple[str, ...]] = {
 """What a graph's files end in, the one that is opened first."""
 
 
-def graph_file(name: str, kind: Kind, precision: Precision = "fp32") -> str:
+def graph_file(name: str, kind: RuntimeKind, precision: Precision = "fp32") -> str:
     """The file by which graph ``name`` is opened for a runtime and a precision."""
     return graph_files(name, kind, precision)[0]
 
 
-def graph_files(name: str, kind: Kind, precision: Precision = "fp32") -> tuple[str, ...]:
+def graph_files(name: str, kind: RuntimeKind, precision: Precision = "fp32") -> tuple[str, ...]:
     """All files of graph ``name`` for a runtime and a precision; OpenVINO's weights are apart.
 
     OpenVINO and TensorRT compute in bfloat16 from the float32 file, so there is none of

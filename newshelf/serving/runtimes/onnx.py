@@ -8,8 +8,9 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from newshelf.config import Precision, Provider
 from newshelf.errors import SetupError, WeightsError
-from newshelf.serving.runtimes.base import Array, Device, Precision, Provider
+from newshelf.serving.runtimes.base import Array, Device
 from newshelf.serving.runtimes.graph import Graph
 
 if TYPE_CHECKING:

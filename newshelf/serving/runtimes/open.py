@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from newshelf.config import Precision, Provider, RuntimeKind
 from newshelf.errors import SetupError, WeightsError
-from newshelf.serving.runtimes.base import Device, Kind, Precision, Provider, Runtime
+from newshelf.serving.runtimes.base import Device, Runtime
 from newshelf.serving.runtimes.graph import Graph, graph_files
 
 _PRECISIONS: dict[tuple[str, str], tuple[Precision, ...]] = {
@@ -18,7 +19,7 @@ _PRECISIONS: dict[tuple[str, str], tuple[Precision, ...]] = {
 
 
 def open_runtime(
-    kind: Kind,
+    kind: RuntimeKind,
     directory: Path,
     graph: Graph,
     device: Device,
@@ -59,7 +60,7 @@ def open_runtime(
     return OnnxRuntime(path, graph, device, threads, precision=precision, provider=provider)
 
 
-def _check(kind: Kind, device: Device, precision: Precision, provider: Provider) -> None:
+def _check(kind: RuntimeKind, device: Device, precision: Precision, provider: Provider) -> None:
     name: str = kind
     if kind == "onnxruntime" and device.kind == "cuda":
         name = f"{kind} {provider}"

@@ -10,8 +10,9 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
+from newshelf.config import Precision
 from newshelf.errors import WeightsError
-from newshelf.serving.runtimes.base import Array, Precision
+from newshelf.serving.runtimes.base import Array
 from newshelf.serving.runtimes.graph import IMAGE_FEATURES, Graph
 
 

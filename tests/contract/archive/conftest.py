@@ -10,7 +10,7 @@ import pytest
 from export.archive import archive
 from export.index import build_index, export_golden
 from newshelf.catalog.catalog import read_catalog
-from newshelf.config import ArchiveSettings, ModelServingSettings, Settings
+from newshelf.config import ArchiveSettings, RecommenderServingSettings, Settings
 from tests.unit.export.tiny_checkpoint import IDS, WORDS, shared_export
 
 DRIVER = Path(__file__).with_name("drive.py")
@@ -46,7 +46,7 @@ def unpacked(tmp_path_factory, export_dir):
             settings = Settings(
                 archive=ArchiveSettings(
                     runtime=runtime,
-                    recommender=ModelServingSettings(threads=1, batch_size=3),
+                    recommender=RecommenderServingSettings(threads=1, batch_size=3),
                 )
             )
             for path in archive(export_dir, settings, made[runtime] / "store"):

@@ -307,7 +307,7 @@ def test_a_model_that_cannot_be_preloaded_is_loaded_by_the_worker_which_tells_wh
     assert "it cannot be preloaded" in process.stderr.read()
 
 
-@pytest.mark.parametrize("serving", ["{threads: 0, preload: true}"])
+@pytest.mark.parametrize("serving", ["{threads: 0, preload: true}", "{}"])
 def test_threads_are_shared_out_where_the_archive_serves(start, archive, serving):
     configure(archive, serving)
     with (archive / "model-config.yaml").open("a") as config:
@@ -319,7 +319,7 @@ def test_threads_are_shared_out_where_the_archive_serves(start, archive, serving
 
 @pytest.mark.parametrize(
     "serving",
-    ["{threads: 1}", "{threads: 1, preload: false}", "{threads: 2, preload: true}"],
+    ["{threads: 1, preload: false}", "{threads: 2, preload: true}"],
 )
 def test_without_preload_every_worker_loads_its_own(start, archive, serving):
     configure(archive, serving)

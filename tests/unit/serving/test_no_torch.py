@@ -7,15 +7,16 @@ _CODE = """
 import io, sys
 import numpy as np
 import newshelf.serving.load
+import newshelf.serving.load_recommender
 import newshelf.serving.runtimes.onnx
 from PIL import Image
 from newshelf.catalog.schema import Product
 from newshelf.nn.spec import AttributeInput, EncoderSpec, FusionSpec, ImageInput
-from newshelf.serving.preprocess import InputBuilder, open_reader
 from newshelf.serving.encode import Encoding, ProductEncoder
-from newshelf.serving.trace import StageTimer
+from newshelf.serving.preprocess import InputBuilder, open_reader
 from newshelf.serving.products import ProductInput
 from newshelf.serving.runtimes.base import Device
+from newshelf.serving.trace import StageTimer
 
 image = ImageInput(architecture="any", features=1, size=8, mean=(0, 0, 0), std=(1, 1, 1))
 spec = EncoderSpec(

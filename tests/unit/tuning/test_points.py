@@ -1,6 +1,11 @@
 import pytest
 
-from newshelf.config import ArchiveSettings, ModelServingSettings, Settings
+from newshelf.config import (
+    ArchiveSettings,
+    ModelServingSettings,
+    RecommenderServingSettings,
+    Settings,
+)
 from newshelf.errors import SettingsError
 from newshelf.tuning.points import Space, layouts, with_point
 from tests.unit.tuning.conftest import MakePoint
@@ -30,7 +35,7 @@ def test_a_point_changes_what_is_tuned_and_nothing_else(point: MakePoint) -> Non
         seed=3,
         archive=ArchiveSettings(
             encoder=ModelServingSettings(queue_size=99, workers=7),
-            recommender=ModelServingSettings(workers=5),
+            recommender=RecommenderServingSettings(workers=5),
         ),
     )
     tuned = with_point(own, "encoder", point(workers=2, threads=3, batch=4, delay=9))

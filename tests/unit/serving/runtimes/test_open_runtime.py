@@ -24,7 +24,9 @@ RUN_WITHOUT_TORCH = """
 import sys
 from pathlib import Path
 import numpy as np
-from newshelf.serving.runtimes import Device, Graph, open_runtime
+from newshelf.serving.runtimes.base import Device
+from newshelf.serving.runtimes.graph import Graph
+from newshelf.serving.runtimes.open import open_runtime
 
 graph = Graph("tiny", ("left", "right", "mask", "index", "unused"), ("sum", "count"))
 runtime = open_runtime(sys.argv[1], Path(sys.argv[2]), graph, Device(), 1)

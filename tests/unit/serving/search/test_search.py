@@ -3,8 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from newshelf.serving.search import exact as plain
-from newshelf.serving.search import exact as proof
+from newshelf.serving.search import base, exact
 from newshelf.serving.search.ann import AnnSearch, Lists
 from newshelf.serving.search.base import PlainSearch, top_products, top_rows
 from newshelf.serving.search.build import build_search
@@ -48,9 +47,9 @@ def assert_nearest(found, matrix, query, allowed, limit):
 @pytest.fixture(autouse=True)
 def _few_are_many(monkeypatch):
     """Scan codes where so few rows would be gathered instead, and doubt the first answer."""
-    monkeypatch.setattr(plain, "_FEW_ROWS", 0)
-    monkeypatch.setattr(plain, "_FEW_SHARE", 0)
-    monkeypatch.setattr(proof, "_FIRST", 4)
+    monkeypatch.setattr(base, "_FEW_ROWS", 0)
+    monkeypatch.setattr(base, "_FEW_SHARE", 0)
+    monkeypatch.setattr(exact, "_FIRST", 4)
 
 
 @pytest.fixture
