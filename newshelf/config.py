@@ -245,8 +245,8 @@ Provider = Literal["cuda", "tensorrt"]
 class ArchiveSettings(_Section):
     """Contents of the archives, and how they are served."""
 
-    runtime: Literal["auto"] | RuntimeKind = "auto"
-    precision: Literal["auto"] | Precision = "auto"
+    runtime: Literal["auto", RuntimeKind] = "auto"
+    precision: Literal["auto", Precision] = "auto"
     """Precision of the encoder. ``auto`` selects the fastest runtime and precision that passed
     the gate on the exporting machine's CPU; a named one that did not pass is an error."""
     provider: Provider = "cuda"

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from benchmarks.serve.contender import JPEG, Endpoint, as_is, read_embedding, running
 from benchmarks.serve.peers.pipeline import VARIABLE, PeerPlan
+from newshelf.config import Precision, RuntimeKind
 from newshelf.pipeline.workspace import ROOT
 from newshelf.server.ports import HOST, free_ports
-from newshelf.serving.runtimes.base import Kind, Precision
 
 _MODULE = "benchmarks.serve.peers"
 _BOUNDARY = "newshelf-benchmark"
@@ -38,7 +38,7 @@ class Served:
 
     directory: Path
     """An export: graphs and preprocessing."""
-    runtime: Kind
+    runtime: RuntimeKind
     precision: Precision
 
 

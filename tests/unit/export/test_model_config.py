@@ -4,8 +4,9 @@ import pytest
 import yaml
 
 from export.archive import model_config
-from newshelf.config import ArchiveSettings, ModelServingSettings
+from newshelf.config import ArchiveSettings, ModelServingSettings, RetrievalSettings, load_settings
 from newshelf.errors import SetupError
+from newshelf.serving.model_config import preloads
 from newshelf.serving.settings import ServingSettings
 
 
@@ -39,9 +40,45 @@ def test_serving_reads_back_what_was_written(settings):
     assert read == ServingSettings(
         runtime="torchscript", threads=2, decode_threads=5, batch_size=16
     )
-    # Written out, so that an operator sees what there is to change.
+    # Every key is written out: another version of the code may have other defaults.
     assert set(table["limits"]) == set(type(read.limits).model_fields)
-    assert set(table["serving"]) == set(ServingSettings.model_fields) - {"limits"}
+    retrieval = set(RetrievalSettings.model_fields)
+    assert set(table["serving"]) == set(ServingSettings.model_fields) - {"limits"} - retrieval
+
+
+def test_every_setting_reaches_the_workers(tmp_path):
+    path = tmp_path / "newshelf.toml"
+    path.write_text(
+        """\
+[archive]
+runtime = "onnxruntime"
+precision = "fp32"
+[archive.recommender]
+retrieve = 77
+min_confidence = 0.9
+max_forward_batch = 5
+max_forward_pictures = 3
+cache_bytes = 0
+preload = false
+[archive.limits]
+max_k = 9
+"""
+    )
+    settings = load_settings(path).archive
+    table = yaml.safe_load(model_config(settings, settings.recommender))
+    read = ServingSettings.from_model_config(table)
+    assert read.limits.max_k == 9
+    assert (
+        read.model_dump(exclude_unset=True).items()
+        >= {
+            "retrieve": 77,
+            "min_confidence": 0.9,
+            "max_forward_batch": 5,
+            "max_forward_pictures": 3,
+            "cache_bytes": 0,
+            "preload": False,
+        }.items()
+    )
 
 
 @pytest.mark.parametrize(("cores", "workers", "threads"), [(8, 1, 8), (8, 3, 2), (2, 4, 1)])
@@ -57,14 +94,16 @@ def test_cores_are_divided_among_workers(monkeypatch, cores, workers, threads):
 
 
 @pytest.mark.parametrize(
-    ("threads", "wanted", "preload"),
+    ("threads", "wanted", "forked"),
     [(1, True, True), (0, True, True), (2, True, False), (1, False, False)],
 )
-def test_workers_of_one_thread_are_forked_unless_that_is_not_wanted(threads, wanted, preload):
+def test_workers_of_one_thread_are_forked_unless_preload_is_off(
+    monkeypatch, threads, wanted, forked
+):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     model = ModelServingSettings(workers=2, threads=threads, preload=wanted)
-    settings = ArchiveSettings(runtime="onnxruntime", precision="fp32")
-    table = yaml.safe_load(model_config(settings, model))
-    assert table["serving"]["preload"] is preload
+    settings = ArchiveSettings(runtime="openvino", precision="fp32")
+    assert preloads(yaml.safe_load(model_config(settings, model))) is forked
 
 
 @pytest.mark.parametrize(
