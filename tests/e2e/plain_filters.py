@@ -10,7 +10,7 @@ import pandas as pd
 from newshelf.catalog.schema import split_values
 
 SURE = 0.6
-"""``serving.min_confidence``: what is known with less does not count."""
+"""``archive.recommender.min_confidence``: attributes below it do not count."""
 IN_STOCK = ["in_stock", "preorder", "backorder"]
 
 Said = dict[tuple[str, str], set[str]]
