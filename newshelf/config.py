@@ -1,4 +1,4 @@
-"""The settings of a run, read once from a TOML file; unknown keys are refused."""
+"""Settings, read from a TOML file; unknown keys are refused. docs/settings.md explains each."""
 
 import tomllib
 from pathlib import Path
@@ -25,18 +25,18 @@ class SampleSettings(_Section):
 
 
 class ImageTowerSettings(_Section):
-    """Where the image tower comes from."""
+    """The image tower."""
 
     architecture: str = "tf_efficientnet_lite0"
-    """A timm model name; torchvision calls the tensors of ``resnet50`` the same."""
+    """A timm model name; torchvision's ``resnet50`` has the same tensor names."""
     weights: str = "packaged"
-    """``packaged``, a path to a ``state_dict`` (.pt, .pth, .safetensors), or ``hub``."""
+    """``packaged``, ``hub``, or the path of a ``state_dict`` (.pt, .pth, .safetensors)."""
     size: Positive = 224
     crop: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
 class TextTowerSettings(_Section):
-    """Where the text tower comes from."""
+    """The text tower."""
 
     weights: str = "packaged"
     """``packaged``, a folder with a transformers model, or a hub name."""
@@ -52,100 +52,100 @@ class AttributeSettings(_Section):
 
 
 class FusionSettings(_Section):
-    """How picture, text and attributes become one embedding."""
+    """Fusion of picture, text and attributes into one embedding."""
 
     kind: Literal["early", "late", "attention"] = "attention"
     modality_dropout: Annotated[float, Field(ge=0, le=0.5)] = 0.2
-    """Share of the products whose picture is hidden in a step of fine-tuning, and of those
-    whose text is; never both of one."""
+    """Share of products whose picture is masked in a step of fine-tuning, and share of those
+    whose text is; never both of one product."""
 
 
 class FinetuneSettings(_Section):
-    """Fine-tuning on the source category, then a new head on the target category."""
+    """Fine-tuning on the source category, then training a new head on the target category."""
 
     source: str = "auto"
-    """First level of ``product_type`` to learn from; ``auto`` takes the richest."""
+    """First level of ``product_type`` to learn from; ``auto`` takes the largest."""
     epochs: Positive = 12
     batch_size: Positive = 128
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     target_shots: Positive = 20
-    """Labelled products per class that the target head may see."""
+    """Labelled products per class for the target's head."""
     target_epochs: Positive = 60
     l2_sp: Annotated[float, Field(ge=0)] = 0.0
-    """Weight of the squared distance to the weights that fine-tuning starts from."""
+    """Weight of the squared distance to the initial weights."""
     class_balance: Fraction = 0.0
-    """0 lets each label count as much as any other, 1 each class."""
+    """0 weighs all labels equally, 1 all classes."""
     patience: Annotated[int, Field(ge=0)] = 0
-    """Stop after so many epochs without a better validation; 0 never does."""
+    """Epochs without a better validation after which training stops; 0 never stops."""
 
 
 class TowerTuningSettings(_Section):
-    """Tuning of the image tower on the source category's pictures."""
+    """Fine-tuning of the image tower on the source category's pictures."""
 
     mode: Literal["heads-only", "last-stage", "full"] = "heads-only"
-    """``heads-only`` leaves the tower as it is; ``last-stage`` tunes what works at its lowest
-    resolution, ``full`` all of it, thawed stage by stage."""
+    """``heads-only`` freezes the tower; ``last-stage`` tunes its lowest-resolution stage,
+    ``full`` all stages with gradual unfreezing."""
     size: Annotated[int, Field(ge=32)] = 160
-    """Height and width in pixels while tuning."""
+    """Picture height and width in pixels during tuning."""
     epochs: Positive = 6
     learning_rate: Annotated[float, Field(gt=0)] = 3e-4
     l2_sp: Annotated[float, Field(ge=0)] = 1e-2
-    """λ of the distance to the weights that the tower came with; 0 lets go."""
+    """λ of the distance to the pretrained weights; 0 disables it."""
     balance: Literal["sampler", "weights", "none"] = "sampler"
     augment: bool = True
     bf16: bool = True
-    """Forward in bfloat16; the weights stay float32."""
+    """Forward pass in bfloat16; weights stay float32."""
 
 
 class KnowledgeSettings(_Section):
-    """What is written down about the products."""
+    """Attributes of the products."""
 
     tagger_data: Path | None = None
-    """Titles with marked spans, one JSON object a line; a tagger of titles is trained on them."""
+    """Titles with marked spans, one JSON object per line, on which a tagger is trained."""
 
 
 class BlendSettings(_Section):
-    """The signals beside the scorer, and how their weights are found."""
+    """Signals that are added to the scorer, and the fit of their weights."""
 
     enabled: bool = True
     """False ranks by the scorer alone."""
     half_life_days: Annotated[float, Field(gt=0)] = 60.0
-    """What was taken so long ago counts half in the links."""
+    """Half-life of an interaction in the links."""
     ridge: Annotated[float, Field(gt=0)] = 2.0
     """λ of the links, in units of an item's mean weight."""
     linked_items: Positive = 8000
-    """At most so many items, the most frequent, are linked directly."""
+    """Number of most frequent items that are linked directly."""
     links_per_item: Positive = 200
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """Share of the training on which the weights are fitted."""
+    """Share of the training data on which the weights are fitted."""
     dropped_items: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share of the items that lose their behaviour while the weights are fitted."""
+    """Share of items whose behaviour is dropped while the weights are fitted."""
     max_cases: Positive = 1000
 
 
 class ScorerSettings(_Section):
-    """The Siamese scorer, trained contrastively, and what is blended with it."""
+    """The Siamese scorer, trained contrastively, and the signals blended with it."""
 
     width: Positive = 128
     epochs: Positive = 12
     max_steps: Positive = 500
-    """Batches in all, whatever the number of events: what the training may cost."""
+    """Maximum number of batches, regardless of the number of events; bounds the training time."""
     batch_size: Positive = 256
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     max_history: Positive = 50
     temperature: Annotated[float, Field(gt=0)] = 0.07
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     hard_negatives: Annotated[int, Field(ge=0, le=50)] = 1
-    """Items like the positive that each positive adds to the negatives."""
+    """Neighbours of each positive that are used as negatives."""
     blend: BlendSettings = BlendSettings()
 
 
 class TrackingSettings(_Section):
-    """Where the losses and accuracies of a training go."""
+    """Destination of training losses and accuracies."""
 
     kind: Literal["tensorboard", "mlflow", "none"] = "tensorboard"
     folder: str = ""
-    """Empty is the workspace's ``runs``."""
+    """Empty: the workspace's ``runs``."""
     uri: str = ""
     """An MLflow server (``http://…``) instead of a folder."""
 
@@ -155,9 +155,9 @@ class EvaluationSettings(_Section):
 
     k: tuple[Positive, ...] = (10, 20)
     test_fraction: Fraction = 0.2
-    """The latest share of the events, or the share of baskets, kept for testing."""
+    """Latest share of the events, or share of baskets, held out for testing."""
     cold_fraction: Fraction = 0.15
-    """Share of the items held out whole for the item-cold split."""
+    """Share of items held out entirely for the cold split."""
 
 
 class WorkerSettings(_Section):
@@ -256,98 +256,100 @@ class ArchiveSettings(_Section):
 
 
 class GatewaySettings(_Section):
-    """The HTTP API that a shop's front end calls."""
+    """HTTP API for a shop's front end."""
 
     enabled: bool = True
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
     processes: Positive = 1
     max_connections: Annotated[int, Field(ge=2)] = 8_192
-    """Open sockets of each process, as far as its limit of open files allows. One that waits
-    makes room for a new one."""
+    """Open sockets per process, within its limit of open files. The longest-idle one is closed
+    for a new one."""
     max_connections_per_peer: Annotated[int, Field(ge=0)] = 0
-    """The same from one address; 0 takes half of ``max_connections``."""
+    """Open sockets per address; 0 means half of ``max_connections``."""
     max_requests: Positive = 2_000
-    """Under way at once in each process."""
+    """Maximum number of requests in progress per process."""
     max_head_bytes: Annotated[int, Field(ge=1_024)] = 16_384
-    """Of a request line and its headers."""
+    """Size of the request line and headers."""
     receive_timeout_s: Annotated[float, Field(gt=0)] = 10.0
-    """In which a head must be whole, a refused request's body, and the next part of an answer
-    be read."""
+    """Seconds within which headers must be complete, the rest of a refused request's body arrive,
+    and the next part of an answer be read."""
     keep_alive_s: Annotated[float, Field(gt=0)] = 75.0
-    """How long a connection may wait for its next request: longer than a balancer keeps it."""
+    """Seconds that a connection is kept for its next request; longer than a load balancer's
+    idle timeout."""
     worker_start_s: Annotated[float, Field(gt=0)] = 300.0
-    """In which a process must serve, or it is killed and replaced."""
+    """Seconds within which a process must serve, or it is killed and replaced."""
     worker_silence_s: Annotated[float, Field(gt=0)] = 60.0
-    """Without a sign of life, after which a process that serves is killed and replaced."""
+    """Seconds without a heartbeat after which a serving process is killed and replaced."""
     connections: Positive = 64
-    """To TorchServe, of each process; as many more requests may wait for one."""
+    """Connections to TorchServe per model version and process; the same number of requests may
+    wait for one."""
     max_body_bytes: Positive = 6_553_500
     timeout_ms: Positive = 1_000
-    """Of a request that names no deadline."""
+    """For requests without a deadline."""
     max_timeout_ms: Positive = 10_000
-    """The furthest deadline that a request may name."""
+    """Later deadlines are reduced to it."""
     retry_share: Fraction = 0.1
-    """Of the requests that may be sent a second time."""
+    """Share of requests that may be sent to TorchServe a second time."""
     breaker_share: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """Of the last requests to a model version that have to fail for it to be left alone."""
+    """A model version gets no requests after this share of its last requests failed."""
     breaker_requests: Positive = 20
-    """How many those last requests are."""
+    """Number of those last requests."""
     breaker_open_s: Annotated[float, Field(gt=0)] = 5.0
-    """For how long it is left alone, before one request tries it again."""
+    """Seconds after which one request tries the version again."""
     shadow_requests: Positive = 32
-    """Copies for a shadowed model that may be under way at once; further ones are dropped."""
+    """Maximum number of shadow requests in progress; further ones are dropped."""
     max_value: Annotated[float, Field(gt=0)] = 1e9
-    """Of a purchase, in the shop's currency; a larger one is a mistake, and refused."""
+    """Maximum value of a purchase, in the shop's currency; a larger one is refused."""
     record: Literal["required", "best_effort"] = "required"
-    """``required`` answers only what was recorded; ``best_effort`` answers anyway."""
+    """``required`` sends only answers that are in the event store; ``best_effort`` sends all."""
     log_requests: bool = True
     traces: Literal["none", "console", "otlp"] = "none"
 
 
 class LogSettings(_Section):
-    """The logs of the processes that ``./run serve`` starts."""
+    """Logs of the processes that ``./run serve`` starts."""
 
     max_bytes: Annotated[int, Field(ge=100_000)] = 10_000_000
-    """Of one file; then the next begins."""
+    """Size of one file; then a new one begins."""
     kept: Positive = 5
-    """Older files of each log, of earlier starts, too."""
+    """Number of older files per log, including those of earlier starts."""
 
 
 class StoreSettings(_Section):
-    """Where exposures, feedback and rollouts are kept."""
+    """Storage of exposures, feedback and rollouts."""
 
     url: str = ""
-    """``postgresql+psycopg://…`` or ``sqlite:///FILE``; empty is SQLite in the workspace."""
+    """``postgresql+psycopg://…`` or ``sqlite:///FILE``; empty: SQLite in the workspace."""
     spool: str = ""
-    """The file that keeps what the store cannot take; empty is the workspace's."""
+    """File for rows that the store cannot take; empty: in the workspace."""
     spool_max_bytes: Annotated[int, Field(ge=0)] = 256 * 2**20
-    """Of that file; 0 does without it."""
+    """Maximum size of that file; 0 disables the spool."""
 
 
 class RolloutSettings(_Section):
-    """The controller, which looks at rollouts and moves them on."""
+    """The rollout controller."""
 
     tick_s: Annotated[float, Field(gt=0)] = 10.0
-    """Between two looks."""
+    """Seconds between two looks at the data."""
     look_s: Annotated[float, Field(ge=0)] = 60.0
-    """Between two looks that are kept for the report; changes always are."""
+    """Seconds between two looks stored for the report; changes always are."""
     failed_looks: Positive = 30
-    """In a row, after which a rollout that cannot be decided is paused."""
+    """Number of consecutive failed looks after which a rollout is paused."""
     lease_s: Annotated[float, Field(ge=5)] = 30.0
-    """Another controller takes over from one that was silent for so long."""
+    """Seconds without a sign of life after which another controller takes over."""
     load_s: Annotated[float, Field(gt=0)] = 300.0
-    """In which a challenger must load and answer."""
+    """Seconds within which a challenger must load and answer."""
     covariate_days: Annotated[float, Field(gt=0)] = 14.0
-    """The window before a rollout, by which shoppers are told apart (CUPED)."""
+    """Days before a rollout whose behaviour adjusts the metrics (CUPED)."""
 
 
 class Settings(_Section):
-    """The whole file. Every section and key may be left out."""
+    """The whole file. Every section and key is optional."""
 
     seed: int = 7
     threads: Annotated[int, Field(ge=0)] = 0
-    """Torch threads for training; 0 takes every core."""
+    """Torch's threads in training; 0 uses every core."""
     sample: SampleSettings = SampleSettings()
     image: ImageTowerSettings | None = ImageTowerSettings()
     text: TextTowerSettings | None = TextTowerSettings()
@@ -362,7 +364,7 @@ class Settings(_Section):
     index: IndexSettings = IndexSettings()
     archive: ArchiveSettings = ArchiveSettings()
     stall_s: Annotated[float, Field(gt=0)] = 180.0
-    """Of a server that starts, without progress, after which ``./run serve`` gives up."""
+    """Seconds without progress after which ``./run serve`` gives up on a starting server."""
     gateway: GatewaySettings = GatewaySettings()
     logs: LogSettings = LogSettings()
     store: StoreSettings = StoreSettings()
@@ -373,7 +375,7 @@ def load_settings(path: Path) -> Settings:
     """Read a settings file.
 
     Raises:
-        SettingsError: with the file, the key and the reason.
+        SettingsError: names file, key and reason.
     """
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))

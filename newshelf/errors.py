@@ -1,4 +1,4 @@
-"""Every error that Newshelf raises on purpose, each with its HTTP meaning.
+"""Tree of the errors that Newshelf raises on purpose, with their HTTP status and code.
 
 ::
 
@@ -7,15 +7,15 @@
     │   ├── NotJson          400  not_json
     │   ├── InvalidField     422  invalid_field
     │   ├── TooLarge         413  too_large           bytes, pixels, instances
-    │   ├── BadPicture       422  bad_picture         not a picture, or a broken one
+    │   ├── BadPicture       422  bad_picture         not a picture, or a damaged one
     │   ├── UnsupportedMedia 415  unsupported_media
     │   ├── UnknownItem      404  unknown_item
-    │   ├── Unauthorized     401  unauthorized        no key, an unknown or an expired one
+    │   ├── Unauthorized     401  unauthorized        no key, or an unknown or expired one
     │   ├── NotFound         404  not_found           no such path
     │   ├── MethodNotAllowed 405  method_not_allowed
-    │   ├── RequestTimeout   408  request_timeout     the request was not whole in time
+    │   ├── RequestTimeout   408  request_timeout     the request was incomplete in time
     │   ├── HeadTooLarge     431  head_too_large
-    │   ├── UnknownRequest   404  unknown_request     feedback on an answer that nobody got
+    │   ├── UnknownRequest   404  unknown_request     feedback on an answer that was not given
     │   ├── Conflict         409  conflict            another event has this id
     │   └── RateLimited      429  rate_limited
     ├── Unavailable          503  unavailable
@@ -32,15 +32,15 @@
         ├── RolloutError     500  cannot_roll_out
         └── EvidenceError    500  too_little_evidence
 
-A message says what was wrong and what to do about it. ``field`` is the path of
-the offending part of a request (``history[2].image``), or None.
+A message says what is wrong and how to fix it. ``field`` is the path of the invalid part of a
+request (``history[2].image``), or None.
 """
 
 from typing import Any, ClassVar
 
 
 class NewshelfError(Exception):
-    """Base of the tree; a client gets ``http_status`` and ``code``."""
+    """Base of the tree; clients receive ``http_status`` and ``code``."""
 
     http_status: ClassVar[int] = 500
     code: ClassVar[str] = "internal"
@@ -51,19 +51,19 @@ class NewshelfError(Exception):
         self.field = field
 
     def body(self) -> dict[str, Any]:
-        """The JSON body of the answer: ``code``, ``message`` and ``field``."""
+        """Return the JSON body of the response: ``code``, ``message`` and ``field``."""
         return {"code": self.code, "message": self.message, "field": self.field}
 
 
 class RequestError(NewshelfError):
-    """The request cannot be answered as it was sent."""
+    """The request is not valid."""
 
     http_status = 400
     code = "bad_request"
 
 
 class NotJson(RequestError):
-    """The body does not parse as JSON."""
+    """The body is not JSON."""
 
     code = "not_json"
 
@@ -83,14 +83,14 @@ class TooLarge(RequestError):
 
 
 class BadPicture(RequestError):
-    """The bytes are no picture, or a truncated or damaged one."""
+    """The bytes are not a picture, or a truncated or damaged one."""
 
     http_status = 422
     code = "bad_picture"
 
 
 class UnsupportedMedia(RequestError):
-    """A content type, or a picture format, that is not served."""
+    """The content type or picture format is not supported."""
 
     http_status = 415
     code = "unsupported_media"
@@ -118,28 +118,28 @@ class NotFound(RequestError):
 
 
 class MethodNotAllowed(RequestError):
-    """The path is served, but not by this method."""
+    """The path does not support this method."""
 
     http_status = 405
     code = "method_not_allowed"
 
 
 class RequestTimeout(RequestError):
-    """The request did not come in whole in time."""
+    """The request did not arrive completely in time."""
 
     http_status = 408
     code = "request_timeout"
 
 
 class HeadTooLarge(RequestError):
-    """More bytes or headers before the body than the gateway reads."""
+    """The request line and headers are too large, or too many."""
 
     http_status = 431
     code = "head_too_large"
 
 
 class UnknownRequest(RequestError):
-    """Feedback names an answer, or a product in it, that was never given."""
+    """Feedback names an answer that was never given, or a product that is not in it."""
 
     http_status = 404
     code = "unknown_request"
@@ -153,12 +153,12 @@ class Conflict(RequestError):
 
 
 class RateLimited(RequestError):
-    """More requests or events than the key may send."""
+    """The key's rate limit is exceeded."""
 
     http_status = 429
     code = "rate_limited"
     retry_after_s: float = 1.0
-    """When the next one may be sent."""
+    """Seconds until the next one may be sent."""
 
 
 class Unavailable(NewshelfError):
@@ -169,14 +169,14 @@ class Unavailable(NewshelfError):
 
 
 class DeadlineExceeded(Unavailable):
-    """The request's deadline passed before its turn came."""
+    """The request's deadline passed before it was answered."""
 
     http_status = 504
     code = "deadline_exceeded"
 
 
 class SetupError(NewshelfError):
-    """Something the operator prepares (files, settings, weights) is not right."""
+    """Files, settings or weights are missing or not valid."""
 
     code = "setup"
 
@@ -200,13 +200,13 @@ class WeightsError(SetupError):
 
 
 class TrainingError(SetupError):
-    """There is not enough, or not the right, data to train on."""
+    """The data is not sufficient or suitable for training."""
 
     code = "cannot_train"
 
 
 class ParityError(SetupError):
-    """An exported model does not compute what the eager model computes."""
+    """An exported model's output differs from that of the eager model."""
 
     code = "parity_failed"
 
@@ -224,18 +224,18 @@ class ServerError(SetupError):
 
 
 class PlanError(SetupError):
-    """A rollout's plan has an unknown key, a bad value, or steps that go down."""
+    """A rollout's plan has an unknown key, a bad value, or decreasing steps."""
 
     code = "bad_plan"
 
 
 class RolloutError(SetupError):
-    """A command does not fit what the rollout is doing."""
+    """A command is not allowed in the rollout's phase."""
 
     code = "cannot_roll_out"
 
 
 class EvidenceError(SetupError):
-    """An estimate was asked for that the data do not carry."""
+    """The data is not sufficient for an estimate."""
 
     code = "too_little_evidence"

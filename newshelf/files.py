@@ -1,7 +1,4 @@
-"""Write aside and rename: a killed process leaves either the old or the new.
-
-What pydantic checks: JSON files of one model, and what is wrong with a value, in a line.
-"""
+"""Files and folders that are replaced atomically, and JSON files that pydantic checks."""
 
 import json
 import os
@@ -19,9 +16,9 @@ from newshelf.errors import SettingsError
 
 @contextmanager
 def write_aside(path: Path, *, mode: int = 0o644) -> Iterator[Path]:
-    """Yield a temporary path next to ``path``; rename it onto ``path`` on success.
+    """Yield a temporary path in the same folder; rename it to ``path`` on success.
 
-    Until then only its owner can read it; then ``mode`` says who can.
+    Only its owner can read it until then; ``mode`` applies afterwards.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -37,11 +34,11 @@ def write_aside(path: Path, *, mode: int = 0o644) -> Iterator[Path]:
 
 @contextmanager
 def directory_aside(path: Path) -> Iterator[Path]:
-    """Yield an empty directory next to ``path`` that replaces ``path`` on success.
+    """Yield an empty directory in the same folder; it replaces ``path`` on success.
 
-    A directory cannot be renamed onto a full one, so the old one is renamed first. A
-    process killed between the two renames leaves the old one under ``.NAME.old``, and
-    no ``path``: the next run finds nothing and builds it again, never a mixture.
+    A directory cannot be renamed onto a non-empty one, so the old one is renamed first. If the
+    process is killed in between, the old one is left as ``.NAME.old`` and there is no ``path``:
+    readers find nothing, never a mixture.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
@@ -59,19 +56,19 @@ def directory_aside(path: Path) -> Iterator[Path]:
 
 
 def read_json(path: Path) -> Any:
-    """Parse a UTF-8 JSON file."""
+    """Read a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as indented JSON, aside and renamed."""
+    """Replace ``path`` atomically by ``value`` as indented JSON."""
     with write_aside(path) as aside:
         text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
         aside.write_text(text + "\n", encoding="utf-8")
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write ``text`` in UTF-8, aside and renamed; its owner alone can read it."""
+    """Replace ``path`` atomically by ``text``, readable by its owner only."""
     with write_aside(path, mode=0o600) as aside:
         aside.write_text(text, encoding="utf-8")
 
@@ -80,11 +77,11 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 
 def problems(error: ValidationError, whole: str = "") -> str:
-    """``place: reason`` of everything that was found, without the values: one may be a secret.
+    """Return all problems as ``place: reason``, without values, which may be secrets.
 
     Args:
         error: of pydantic.
-        whole: what the place is called when nothing in it, but all of it, is wrong.
+        whole: place of a problem that concerns the whole value.
     """
     found = []
     for one in error.errors(include_url=False, include_input=False):
@@ -93,20 +90,20 @@ def problems(error: ValidationError, whole: str = "") -> str:
     return "; ".join(found)
 
 
-def read_model(path: Path, model: type[_Model], what: str) -> _Model:
+def read_model(path: Path, model: type[_Model], kind: str) -> _Model:
     """Read a JSON file of ``model``.
 
     Args:
         path: the file.
-        model: what it holds.
-        what: what such a file is called: "plan of a gateway".
+        model: type of its content.
+        kind: of the file, in words, such as "plan of a gateway".
 
     Raises:
-        SettingsError: it cannot be read, or is no such thing; with file, place and reason.
+        SettingsError: the file cannot be read or is not valid; with file, place and reason.
     """
     try:
         return model.model_validate_json(path.read_bytes())
     except OSError as error:
-        raise SettingsError(f"{path}, a {what}, cannot be read: {error.strerror}") from error
+        raise SettingsError(f"{path}, a {kind}, cannot be read: {error.strerror}") from error
     except ValidationError as error:
-        raise SettingsError(f"{path} is no {what}: {problems(error, 'the file')}") from error
+        raise SettingsError(f"{path} is no {kind}: {problems(error, 'the file')}") from error
