@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from newshelf.cli.app import VerbGroup
+from newshelf.cli.options import RootGroup
 
 app = typer.Typer(
-    cls=VerbGroup,
+    cls=RootGroup,
     add_completion=False,
     pretty_exceptions_enable=False,
     no_args_is_help=True,

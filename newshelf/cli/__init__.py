@@ -1,1 +1,1 @@
-"""The command line: one Typer app, a file for each group of verbs."""
+"""Command line: one Typer app, a module per group of verbs."""

@@ -1,32 +1,33 @@
-"""What the command line prints: tables, and lines to try next."""
+"""Terminal output of the verbs: tables, and commands to try next."""
 
 import json
 import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from newshelf.pipeline.demo import Demo
-from newshelf.server.client import Client
 from newshelf.server.process import is_running
 from newshelf.server.state import ServerState, read_keys
 
+if TYPE_CHECKING:
+    from newshelf.pipeline.demo import Demo
+
 _SHOWN_NUMBERS = 6
 _WIDTH = 160
-"""Characters, of what is written into a file or another program."""
+"""Characters per line in a file or a pipe."""
 _READ_KEY = r"""sed -n '/"inference"/,/}/s/.*"key": "\(.*\)".*/\1/p'"""
 
 
 def make_console() -> Console:
-    """Standard output; plain when it is not a terminal, and as wide as tables need it."""
+    """Return a console of standard output; wide and plain unless that is a terminal."""
     console = Console(highlight=False, soft_wrap=True)
     if not console.is_terminal and "COLUMNS" not in os.environ:
-        # Rich would take 80: a log has no edge.
+        # Rich would wrap tables at 80.
         console.width = _WIDTH
     return console
 
@@ -34,7 +35,7 @@ def make_console() -> Console:
 def show_recommendation(
     console: Console, answer: Mapping[str, Any], titles: Mapping[str, str], heading: str
 ) -> None:
-    """A table: rank, product, score, source."""
+    """Print a table of rank, product, score and source."""
     table = Table(title=escape(heading), title_justify="left")
     table.add_column("rank", justify="right")
     table.add_column("product")
@@ -52,7 +53,7 @@ def show_recommendation(
 
 
 def show_embedding(console: Console, answer: Mapping[str, Any]) -> None:
-    """The labels, and the first numbers of each embedding."""
+    """Print the labels and the first numbers of each embedding."""
     for product in answer.get("predictions", [answer]):
         if "embedding" not in product:
             console.print_json(json.dumps(product))
@@ -64,8 +65,8 @@ def show_embedding(console: Console, answer: Mapping[str, Any]) -> None:
     console.print(f"model {answer.get('model_version', '?')}")
 
 
-def show_what_next(console: Console, state: ServerState, demo: Demo, key: Path) -> None:
-    """Lines to paste; ``key`` is the file of the gateway's key for this machine."""
+def show_next_steps(console: Console, state: ServerState, demo: "Demo", key: Path) -> None:
+    """Print commands to paste; ``key`` is the file of the gateway's local key."""
     url = state.inference_url
     body = json.dumps({"history": demo.history, "k": 5}, ensure_ascii=False)
     console.print("\n[bold]Try next:[/]\n")
@@ -74,7 +75,7 @@ def show_what_next(console: Console, state: ServerState, demo: Demo, key: Path) 
         console.print()
     auth = '-H "Authorization: Bearer $TOKEN"'
     lines = [
-        "# TorchServe itself. The token changes with every start, and expires after a day:",
+        "# TorchServe itself. The token changes with every start and expires after a day:",
         f"TOKEN=$({_READ_KEY} {_quoted(str(state.key_file))})",
         f"curl -s {auth} -H 'Content-Type: application/json' \\\n"
         f"  -d {_quoted(body)} {url}/predictions/recommender",
@@ -84,26 +85,28 @@ def show_what_next(console: Console, state: ServerState, demo: Demo, key: Path) 
     ]
     if demo.picture is not None:
         lines.append(
-            f"curl -s {auth} -H 'Content-Type: {_media(demo)}' \\\n"
+            f"curl -s {auth} -H 'Content-Type: {_media_type(demo)}' \\\n"
             f"  --data-binary @{_quoted(str(demo.picture))} {url}/predictions/encoder"
         )
     lines.append(f"curl -s {state.metrics_url}")
     console.print("\n".join(lines), markup=False)
 
 
-def _gateway_lines(url: str, demo: Demo, key: Path) -> list[str]:
+def _gateway_lines(url: str, demo: "Demo", key: Path) -> list[str]:
     body = json.dumps({"unit": "visitor-1", "history": demo.history, "k": 5}, ensure_ascii=False)
     return [
-        "# What a shop's front end calls:",
-        f"KEY=$(cat {_quoted(str(key))})" if key.exists() else "KEY=…  # of ./run keys add NAME",
+        "# As a shop's front end calls it:",
+        f"KEY=$(cat {_quoted(str(key))})" if key.exists() else "KEY=…  # from ./run keys add NAME",
         "curl -s -H \"Authorization: Bearer $KEY\" -H 'Content-Type: application/json' \\\n"
         f"  -d {_quoted(body)} {url}/v1/recommend",
-        f"# All it can do: {url}/docs",
+        f"# All endpoints: {url}/docs",
     ]
 
 
 def show_servers(console: Console, states: Sequence[ServerState]) -> None:
-    """What runs, and how its workers are."""
+    """Print addresses, processes and workers of running servers."""
+    from newshelf.server.client import Client
+
     for state in states:
         started = datetime.fromtimestamp(state.process.create_time).astimezone()
         expires = read_keys(state.key_file).inference.expires
@@ -121,7 +124,7 @@ def show_servers(console: Console, states: Sequence[ServerState]) -> None:
             console.print(f"  token       until {expires.astimezone():%Y-%m-%d %H:%M:%S}")
         with Client(state) as client:
             for model in state.models:
-                # A rollout loads a second one beside the default.
+                # A rollout loads a second version.
                 for version in client.describe(model, "all"):
                     console.print(f"  {model:<11} {version['modelUrl']}: {_workers(version)}")
 
@@ -132,7 +135,7 @@ def _workers(version: Mapping[str, Any]) -> str:
     return f"{ready} of {len(workers)} workers ready, batches of up to {version['batchSize']}"
 
 
-def _media(demo: Demo) -> str:
+def _media_type(demo: "Demo") -> str:
     suffix = demo.picture.suffix.lower() if demo.picture else ""
     return {".png": "image/png", ".webp": "image/webp"}.get(suffix, "image/jpeg")
 

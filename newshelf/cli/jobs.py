@@ -1,7 +1,6 @@
-"""The work behind the pipeline's stages: the one place where newshelf reaches for ``export``.
+"""Work behind the pipeline's stages; the only module of newshelf that imports ``export``.
 
-Everything heavy is imported when its job is done, so that a start which finds all current
-imports no torch.
+Each job imports its libraries itself, so that a start with up-to-date artifacts loads no torch.
 """
 
 from pathlib import Path
@@ -19,12 +18,12 @@ if TYPE_CHECKING:
 
 
 def make_jobs(console: Console, *, strict: bool = False, processes: int = 1) -> Jobs:
-    """The real jobs.
+    """Return the jobs of the stages.
 
     Args:
-        console: where they show their progress.
+        console: shows their progress.
         strict: refuse a catalogue with bad rows instead of leaving them out.
-        processes: how many train.
+        processes: number of training processes.
     """
 
     def sample(settings: Settings, out: Path) -> None:
@@ -47,7 +46,7 @@ def make_jobs(console: Console, *, strict: bool = False, processes: int = 1) -> 
             features=workspace.features,
             state=workspace.training,
             runs=workspace.runs,
-            # Several processes see other batches, so their run is another one.
+            # The batches depend on the number of processes.
             identity=f"{inputs} by {processes}",
             strict=strict,
         )
@@ -88,7 +87,7 @@ def make_jobs(console: Console, *, strict: bool = False, processes: int = 1) -> 
 
 
 def make_tools(workspace: Workspace) -> "Tools":
-    """What the tuner needs of the export of ``workspace``."""
+    """Return what the tuner needs of ``export``, applied to the export of ``workspace``."""
     from export.archive import archive as run
     from export.archive import model_config as text
     from newshelf.tuning.server import Tools

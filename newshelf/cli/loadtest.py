@@ -1,4 +1,4 @@
-"""``loadtest``: load on a running server, whose code is in ``loadtest`` and not in newshelf."""
+"""``loadtest``: options and verbs of the load tests, whose code is in ``loadtest/``."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,39 +6,38 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from newshelf.cli.options import Refusing, WorkspaceOption
+from newshelf.cli.options import WorkspaceOption, verb_group
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
-loadtest = typer.Typer(
-    cls=Refusing,
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-    help="Load-test a running server against SLOs.\n\n"
+loadtest = verb_group(
+    "Load-test a running server against SLOs.\n\n"
     "Exit code 0: the limits are met; 1: they are not; 2: the test cannot start.",
+    refuses=True,
 )
 
 Rate = Annotated[
     float | None,
-    typer.Option(metavar="N", help="Open loop: requests/s, Poisson arrivals.", show_default="10"),
+    typer.Option(metavar="N", help="Open loop: requests/s, Poisson.", show_default="10"),
 ]
 Clients = Annotated[
     int | None,
-    typer.Option(metavar="N", help="Closed loop instead: clients that wait for their responses."),
+    typer.Option(metavar="N", help="Closed loop instead: concurrent clients."),
 ]
 Think = Annotated[
     float | None,
-    typer.Option(
-        metavar="S", help="With --clients: mean pause after a response.", show_default="0"
-    ),
+    typer.Option(metavar="S", help="With --clients: mean pause after an answer.", show_default="0"),
 ]
 Seconds = Annotated[
     float | None,
-    typer.Option(metavar="S", help="Measured time.",
-                 show_default="30; ramp, spike and saturate 60; day 300; soak 600"),
-]  # fmt: skip
+    typer.Option(
+        metavar="S",
+        help="Length of the measurement.",
+        show_default="30; ramp, spike and saturate 60; day 300; soak 600",
+    ),
+]
 WarmUp = Annotated[
     float | None,
     typer.Option(
@@ -55,15 +54,16 @@ Seed = Annotated[
     ),
 ]
 Timeout = Annotated[
-    float | None, typer.Option(metavar="S", help="Timeout of a response.",
-                               show_default="30")
-]  # fmt: skip
+    float | None, typer.Option(metavar="S", help="Timeout of a response.", show_default="30")
+]
 MaxInFlight = Annotated[
     int | None,
-    typer.Option(metavar="N", help="Maximum requests in flight; excess arrivals are dropped and "
-                 "counted.",
-                 show_default="1000"),
-]  # fmt: skip
+    typer.Option(
+        metavar="N",
+        help="Maximum requests in flight; excess arrivals are dropped and counted.",
+        show_default="1000",
+    ),
+]
 Mix = Annotated[
     str | None,
     typer.Option(
@@ -73,46 +73,58 @@ Mix = Annotated[
 ]
 Traffic = Annotated[
     list[str] | None,
-    typer.Option(metavar="NAME=VALUE", help="cold_share=0.2, popularity=events, bad_share=0 …; "
-                 "repeatable."),
-]  # fmt: skip
+    typer.Option(
+        metavar="NAME=VALUE", help="cold_share=0.2, popularity=events, bad_share=0 …; repeatable."
+    ),
+]
 Shape = Annotated[
     list[str] | None,
-    typer.Option(metavar="NAME=VALUE", help="ramp: start; spike: height, begin, end; day: trough, "
-                 "days; repeatable."),
-]  # fmt: skip
+    typer.Option(
+        metavar="NAME=VALUE",
+        help="ramp: start; spike: height, begin, end; day: trough, days; repeatable.",
+    ),
+]
+_SLO_HELP = "Limits (YAML), or p99=50ms,errors=0.1%."
 Slo = Annotated[
     str | None,
-    typer.Option(metavar="FILE", help="Limits (YAML), or p99=50ms,errors=0.1%.",
-                 show_default="loadtest/slo.yaml"),
-]  # fmt: skip
+    typer.Option(metavar="FILE", help=_SLO_HELP, show_default="loadtest/slo.yaml"),
+]
+_OUT_HELP = "Folder of record.json, report.html and plots."
 Out = Annotated[
     Path | None,
-    typer.Option("--out", metavar="DIR", help="Folder for record.json, report.html and plots.",
-                 show_default="loadtest/NAME-TIME in the workspace"),
-]  # fmt: skip
+    typer.Option(
+        "--out", metavar="DIR", help=_OUT_HELP, show_default="loadtest/NAME-TIME in the workspace"
+    ),
+]
 Catalog = Annotated[
     Path | None,
-    typer.Option("--catalog", metavar="DIR", help="Which server, if several run; with --host, "
-                 "the folder that requests are drawn from."),
-]  # fmt: skip
+    typer.Option(
+        "--catalog",
+        metavar="DIR",
+        help="Selects a server if several run; with --host, the requests are drawn from it.",
+    ),
+]
 Host = Annotated[
     str | None,
-    typer.Option(metavar="URL", help="A server on another machine.", show_default="the one that "
-                 "runs here"),
-]  # fmt: skip
+    typer.Option(
+        metavar="URL", help="Server on another machine.", show_default="the running server"
+    ),
+]
 Token = Annotated[
     str | None,
-    typer.Option(metavar="TOKEN", envvar="NEWSHELF_TOKEN", help="Token of --host; replaces the "
-                 "running server's own."),
-]  # fmt: skip
+    typer.Option(
+        metavar="TOKEN",
+        envvar="NEWSHELF_TOKEN",
+        help="Token of --host; otherwise that of the running server.",
+    ),
+]
 
 _SCENARIOS = {
     "steady": "Constant rate.",
-    "ramp": "Linear increase from a tenth of the rate.",
+    "ramp": "Linear increase from a tenth of the rate to the rate.",
     "spike": "The rate, a spike of four times the rate, and the rate again.",
-    "soak": "Constant rate for a long time, to find leaks and slow degradation.",
-    "day": "Night, noon, night.",
+    "soak": "Constant rate for a long time, to find leaks and slowdowns.",
+    "day": "Rate of a day: low at night, high at noon.",
 }
 
 
@@ -145,12 +157,12 @@ def _scenario(
         mix, traffic or (), shape or (), slo, out, catalog, workspace, host, token,
     )  # fmt: skip
     name = context.command.name or ""
-    _end(lambda console: run_scenario(name, options, console))
+    _run(lambda console: run_scenario(name, options, console))
 
 
-for _name, _what in _SCENARIOS.items():
+for _name, _about in _SCENARIOS.items():
     loadtest.command(
-        _name, help=f"{_what}\n\nExample: `./run loadtest {_name} --rate 20 --slo p99=200ms`"
+        _name, help=f"{_about}\n\nExample: `./run loadtest {_name} --rate 20 --slo p99=200ms`"
     )(_scenario)
 
 
@@ -176,7 +188,7 @@ def saturate(
     host: Host = None,
     token: Token = None,
 ) -> None:
-    """Search for the greatest Poisson rate that meets a latency limit, starting at --rate.
+    """Find the highest Poisson rate that meets a latency limit, starting from --rate.
 
     Example: `./run loadtest saturate --slo p99=200ms --seconds 30`
     """
@@ -188,20 +200,18 @@ def saturate(
         timeout=timeout, max_in_flight=max_in_flight, mix=mix, traffic=traffic or (), slo=slo,
         out=out, catalog=catalog, workspace=workspace, host=host, token=token,
     )  # fmt: skip
-    _end(lambda console: run_saturate(options, resolution, console))
+    _run(lambda console: run_saturate(options, resolution, console))
 
 
 @loadtest.command()
 def compare(
-    first: Annotated[Path, typer.Argument(metavar="A.json", help="The record of a run.")],
-    second: Annotated[
-        Path, typer.Argument(metavar="B.json", help="The record of another version.")
-    ],
+    first: Annotated[Path, typer.Argument(metavar="A.json", help="Record of a run.")],
+    second: Annotated[Path, typer.Argument(metavar="B.json", help="Record of another version.")],
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Folder for report.html.")
+        Path | None, typer.Option("--out", metavar="DIR", help="Folder of report.html.")
     ] = None,
 ) -> None:
-    """Report whether run B is better or worse than run A.
+    """Test whether B is better or worse than A.
 
     Exit code 1 if it is worse.
 
@@ -209,32 +219,29 @@ def compare(
     """
     from loadtest.command import compare_runs
 
-    _end(lambda console: compare_runs(first, second, out, console))
+    _run(lambda console: compare_runs(first, second, out, console))
 
 
 @loadtest.command()
 def report(
-    record: Annotated[Path, typer.Argument(metavar="RECORD.json", help="The record of a run.")],
-    slo: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Limits (YAML), or p99=50ms,errors=0.1%.")
-    ] = None,
+    record: Annotated[Path, typer.Argument(metavar="RECORD.json", help="Record of a run.")],
+    slo: Annotated[str | None, typer.Option(metavar="FILE", help=_SLO_HELP)] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="DIR", show_default="the record's own",
-                     help="Folder for record.json, report.html and plots."),
+        typer.Option("--out", metavar="DIR", show_default="the record's", help=_OUT_HELP),
     ] = None,
-) -> None:  # fmt: skip
-    """Report a recorded run again, such as one of Locust, and check it against limits.
+) -> None:
+    """Write the report of a recorded run, such as one of Locust, and check its limits.
 
     Example: `./run loadtest report record.json --slo p99=200ms --out report`
     """
     from loadtest.command import report_again
 
-    _end(lambda console: report_again(record, slo, out, console))
+    _run(lambda console: report_again(record, slo, out, console))
 
 
-def _end(job: "Callable[[Console], int]") -> None:
-    """Run the job and exit with its code."""
+def _run(job: "Callable[[Console], int]") -> None:
+    """Run the job and exit with the code that it returns."""
     from newshelf.cli.console import make_console
 
     raise typer.Exit(job(make_console()))

@@ -1,22 +1,20 @@
-"""Options that several verbs share.
-
-Verbs that tell "no" from "could not": a refusal has an exit code of its own.
-"""
+"""Options that several verbs share, and groups of verbs with their exit codes."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
 
 from newshelf.errors import NewshelfError
+from newshelf.server.process import interruptible
 
 CatalogOption = Annotated[
     Path | None,
     typer.Option(
         "--catalog",
         metavar="DIR|FILE",
-        help="A catalogue, or a shop's export; without it, the drawn sample.",
+        help="A catalogue or a shop's export; default: the drawn sample.",
         show_default=False,
     ),
 ]
@@ -34,31 +32,34 @@ WorkspaceOption = Annotated[
     typer.Option(
         "--workspace",
         metavar="DIR",
-        help="Where the artifacts go.",
+        help="Folder of the artifacts.",
         show_default=".newshelf/NAME",
     ),
 ]
 StoreOption = Annotated[
     Path | None,
     typer.Option(
-        "--model-store", metavar="DIR", help="Where the archives go.", show_default="model_store"
+        "--model-store", metavar="DIR", help="Folder of the archives.", show_default="model_store"
     ),
 ]
 StrictOption = Annotated[
     bool, typer.Option("--strict", help="Refuse a catalogue that has a bad row.")
 ]
-KOption = Annotated[int, typer.Option("-k", help="How many products.")]
 RuntimeOption = Annotated[
     str | None,
-    typer.Option(help="auto, onnxruntime, openvino or torchscript, whatever the settings say."),
+    typer.Option(help="auto, onnxruntime, openvino or torchscript; overrides the settings."),
+]
+ModelOption = Annotated[Literal["encoder", "recommender"], typer.Option(help="Model under load.")]
+ConcurrencyOption = Annotated[
+    int,
+    typer.Option("--clients", min=1, help="Concurrent clients, each of which awaits its answer."),
 ]
 
 
-_REFUSED = 2
+class VerbGroup(TyperGroup):
+    """Prints an expected error in one line and exits with 1; ``--debug`` raises it."""
 
-
-class Refusing(TyperGroup):
-    """Ends with 2 when something is not right, so that nothing was done or changed."""
+    exit_code = 1
 
     def invoke(self, ctx: Any) -> Any:
         """See ``click.Command``."""
@@ -68,18 +69,37 @@ class Refusing(TyperGroup):
             if ctx.find_root().params.get("debug"):
                 raise
             typer.echo(f"error: {error.message}", err=True)
-            raise typer.Exit(_REFUSED) from error
+            raise typer.Exit(self.exit_code) from error
 
 
-def refusing_group(about: str) -> typer.Typer:
-    """Verbs that change something, or refuse.
+class RootGroup(VerbGroup):
+    """Unwinds on SIGTERM and SIGHUP as on Ctrl-C, and then exits with 130."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """See ``click.Command``."""
+        try:
+            with interruptible():
+                return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+
+
+class RefusingGroup(VerbGroup):
+    """Exits with 2 after an expected error: nothing was done, so it is no verdict."""
+
+    exit_code = 2
+
+
+def verb_group(about: str, *, refuses: bool = False) -> typer.Typer:
+    """Return a group of verbs.
 
     Args:
-        about: what they are for, in a sentence.
+        about: help text, in Markdown.
+        refuses: exit with 2 instead of 1 after an expected error.
     """
     return typer.Typer(
-        cls=Refusing,
+        cls=RefusingGroup if refuses else VerbGroup,
         no_args_is_help=True,
         rich_markup_mode="markdown",
-        help=f"{about} Exit code 2: refused, and nothing was changed.",
+        help=about,
     )

@@ -1,32 +1,36 @@
-"""The verbs that make something: sample, train, evaluate, export, archive.
-
-``catalog``: what is read of a shop's catalogue and what is lost, without training on it.
-"""
+"""Verbs that make an artifact: sample, train, evaluate, export, archive; ``catalog check``."""
 
 import json
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import ValidationError
 
-from newshelf.cli.console import make_console
-from newshelf.cli.jobs import make_jobs
+from newshelf.cli.options import (
+    CatalogOption,
+    RuntimeOption,
+    SettingsOption,
+    StoreOption,
+    StrictOption,
+    WorkspaceOption,
+    verb_group,
+)
 from newshelf.config import ArchiveSettings, Settings, load_settings
-from newshelf.errors import SettingsError, SetupError
-from newshelf.evaluation.compare_reports import compare_reports
-from newshelf.evaluation.terminal import print_pairs, print_report
+from newshelf.errors import CatalogError, SettingsError, SetupError
 from newshelf.files import directory_aside, read_json
-from newshelf.pipeline.stages import bring_up_to_date, plan_stages
 from newshelf.pipeline.workspace import ROOT, Workspace, open_workspace
+
+if TYPE_CHECKING:
+    from newshelf.pipeline.stages import StageName
 
 
 def settings_from(path: Path | None, runtime: str | None = None) -> Settings:
-    """Read the settings; ``runtime`` stands in for the archive's.
+    """Read the settings; ``runtime`` replaces that of the archive.
 
     Raises:
-        SettingsError: the file or the runtime is not right.
+        SettingsError: the file or the runtime is not valid.
     """
     settings = load_settings(path or ROOT / "configs" / "packaged.toml")
     if runtime is None:
@@ -42,14 +46,25 @@ def settings_from(path: Path | None, runtime: str | None = None) -> Settings:
     return settings.model_copy(update={"archive": archive})
 
 
-def draw(out: Path, seed: int) -> None:
-    """Draw the sample catalogue into ``out``.
+def sample(
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="New folder, instead of the workspace's."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="With --out: each seed draws another shop.")] = 7,
+    settings: SettingsOption = None,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Draw the sample catalogue: jewellery, clothing, home goods, and their shoppers.
 
-    Raises:
-        SetupError: there is something in ``out``.
+    Example: `./run sample --out /tmp/shop --seed 3`
     """
+    from newshelf.cli.console import make_console
     from newshelf.sample.build import draw_sample
 
+    if out is None:
+        _bring_up_to("sample", None, settings, workspace)
+        return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise SetupError(f"--out {out} exists and is not an empty folder")
     with directory_aside(out.resolve()) as aside:
@@ -57,8 +72,83 @@ def draw(out: Path, seed: int) -> None:
     make_console().print(f"drawn into {out}; ./run serve --catalog {out} serves it", markup=False)
 
 
-def update(
-    last: str,
+def train(
+    catalog: CatalogOption = None,
+    settings: SettingsOption = None,
+    workspace: WorkspaceOption = None,
+    strict: StrictOption = False,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Training processes on this machine (torchrun).")
+    ] = 1,
+) -> None:
+    """Train the encoder and the scorer on a catalogue.
+
+    Resumes an interrupted training run.
+
+    Example: `./run train --catalog shop --settings configs/production.toml`
+    """
+    _bring_up_to("train", catalog, settings, workspace, strict=strict, processes=processes)
+
+
+def evaluate(
+    catalog: CatalogOption = None,
+    settings: SettingsOption = None,
+    workspace: WorkspaceOption = None,
+    compare: Annotated[
+        Path | None,
+        typer.Option(
+            "--compare",
+            metavar="DIR",
+            help="Report of another model: tests which of the two is better.",
+        ),
+    ] = None,
+) -> None:
+    """Compare the trained model with baselines, on known and on new products.
+
+    Prints the tables; the workspace keeps report.html, report.md and report.json.
+
+    Example: `./run evaluate --catalog shop --compare reports/last-month`
+    """
+    from newshelf.cli.console import make_console
+    from newshelf.evaluation.compare_reports import compare_reports
+    from newshelf.evaluation.terminal import print_pairs, print_report
+
+    opened = _bring_up_to("evaluate", catalog, settings, workspace)
+    console = make_console()
+    print_report(read_json(opened.evaluation / "report.json"), console)
+    if compare is not None:
+        print_pairs(compare_reports(opened.evaluation, compare), console)
+    console.print(f"with all figures: {opened.evaluation / 'report.html'}", markup=False)
+
+
+def export(
+    catalog: CatalogOption = None,
+    settings: SettingsOption = None,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Export the model to TorchScript and ONNX, and check that both compute the same.
+
+    Example: `./run export`
+    """
+    _bring_up_to("export", catalog, settings, workspace)
+
+
+def archive(
+    catalog: CatalogOption = None,
+    settings: SettingsOption = None,
+    workspace: WorkspaceOption = None,
+    model_store: StoreOption = None,
+    runtime: RuntimeOption = None,
+) -> None:
+    """Pack the exported models into archives for TorchServe.
+
+    Example: `./run archive --runtime torchscript`
+    """
+    _bring_up_to("archive", catalog, settings, workspace, model_store=model_store, runtime=runtime)
+
+
+def _bring_up_to(
+    last: "StageName",
     catalog: Path | None,
     settings: Path | None,
     workspace: Path | None,
@@ -68,11 +158,15 @@ def update(
     strict: bool = False,
     processes: int = 1,
 ) -> Workspace:
-    """Bring the stages up to ``last`` up to date.
+    """Rebuild the stale stages up to ``last``.
 
     Raises:
         SetupError: torchrun started this, several times over.
     """
+    from newshelf.cli.console import make_console
+    from newshelf.cli.jobs import make_jobs
+    from newshelf.pipeline.stages import bring_up_to_date, plan_stages
+
     if "TORCHELASTIC_RUN_ID" in os.environ:
         raise SetupError(
             "torchrun would run every stage in each process: use ./run train --processes N, or "
@@ -90,33 +184,12 @@ def update(
     return opened
 
 
-def evaluate(
-    catalog: Path | None,
-    settings: Path | None,
-    workspace: Path | None,
-    compare: Path | None = None,
-) -> None:
-    """Bring the evaluation up to date and print its report, and how another one stands to it.
-
-    Raises:
-        SetupError: ``compare`` holds no report of the same cases.
-    """
-    opened = update("evaluate", catalog, settings, workspace)
-    console = make_console()
-    print_report(read_json(opened.evaluation / "report.json"), console)
-    if compare is not None:
-        print_pairs(compare_reports(opened.evaluation, compare), console)
-    console.print(f"with all figures: {opened.evaluation / 'report.html'}", markup=False)
-
-
-catalog = typer.Typer(
-    no_args_is_help=True, rich_markup_mode="markdown", help="Check and convert a catalogue."
-)
+catalog = verb_group("Check and convert a catalogue.")
 
 
 @catalog.callback()
 def _group() -> None:
-    """Keep ``check`` a verb of its own."""
+    """Keep ``check`` a verb of its own: Typer merges a single command into its group."""
 
 
 @catalog.command()
@@ -133,19 +206,18 @@ def check(
         typer.Option(
             "--out",
             metavar="DIR",
-            help="Write what was read into this new folder as a canonical catalogue.",
+            help="Write the rows that were kept into this new folder, as a canonical catalogue.",
         ),
     ] = None,
 ) -> None:
-    """Read a catalogue and report what is lost and why; nothing is trained.
+    """Read a catalogue and report what is lost and why; trains nothing.
 
-    Exit code 0: all was read. 1: rows or cells were lost. 2: the command was wrong.
+    Exit code 0: everything was read; 1: rows or cells were lost; 2: wrong usage.
 
     Example: `./run catalog check shop --out canonical`
     """
     from newshelf.catalog.catalog import read_catalog, write_catalog
     from newshelf.cli.console import make_console
-    from newshelf.errors import CatalogError, SetupError
 
     try:
         read = read_catalog(path)

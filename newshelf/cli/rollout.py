@@ -1,37 +1,28 @@
-"""``rollout``: a new version of the recommender, from shadow to everybody, or back.
+"""``rollout``: a new version of the recommender; ``events``: what shoppers were shown and did."""
 
-Which controller, and so which event store, a verb means.
-
-``events``: what shoppers were shown and did, for training, and for as long as it is wanted.
-"""
-
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from newshelf.cli.options import CatalogOption, WorkspaceOption, refusing_group
+from newshelf.cli.options import CatalogOption, WorkspaceOption, verb_group
+from newshelf.pipeline.workspace import only_server, open_workspace
 
 if TYPE_CHECKING:
     from newshelf.rollout.operations import Command
 
+_REFUSED = "Exit code 2: refused; nothing was changed."
 
-def controller_of(catalog: Path | None, workspace: Path | None) -> Path:
-    """The file of a controller: of the only server that runs, unless one is named."""
-    from newshelf.pipeline.workspace import only_server, open_workspace
-
-    if catalog is None and workspace is None:
-        return only_server(None, None).directory.parent / "rollout" / "controller.json"
-    return open_workspace(catalog, override=workspace).controller
-
-
-rollout = refusing_group(
-    "Compare a new version with the one that is served, and let the better one win."
+rollout = verb_group(
+    f"Compare a new version with the one that is served, and promote the better. {_REFUSED}",
+    refuses=True,
 )
+events = verb_group(f"Exposures and feedback of shoppers. {_REFUSED}", refuses=True)
 
 NameArgument = Annotated[
     str | None,
-    typer.Argument(metavar="NAME", help="Of the rollout.", show_default="the last one"),
+    typer.Argument(metavar="NAME", help="Name of the rollout.", show_default="the last one"),
 ]
 
 
@@ -39,12 +30,13 @@ NameArgument = Annotated[
 def start(
     plan: Annotated[Path, typer.Argument(metavar="PLAN.yaml", help="See configs/rollout.yaml.")],
     name: Annotated[
-        str | None, typer.Option("--name", help="Of the rollout.", show_default="the file's")
+        str | None,
+        typer.Option("--name", help="Name of the rollout.", show_default="that of the file"),
     ] = None,
     catalog: CatalogOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Begin a rollout: the challenger is loaded, checked, sent copies, then shown to a few.
+    """Start a rollout: load and check the challenger, shadow requests, then ramp it up.
 
     Example: `./run rollout start configs/rollout.yaml --name spring`
     """
@@ -53,18 +45,18 @@ def start(
     from newshelf.rollout.plan import load_plan
 
     planned = load_plan(plan)
-    with open_rollouts(controller_of(catalog, workspace)) as rollouts:
+    with open_rollouts(_controller_plan(catalog, workspace)) as rollouts:
         state = rollouts.start(planned, name or plan.stem)
     console = make_console()
     console.print(f"{state.rollout}: {planned.control} against {planned.challenger}", markup=False)
-    console.print("The challenger is loaded and checked first; ./run rollout status tells more.")
+    console.print("The challenger is loaded and checked first; see ./run rollout status.")
 
 
 @rollout.command()
 def status(
     name: NameArgument = None, catalog: CatalogOption = None, workspace: WorkspaceOption = None
 ) -> None:
-    """Tell phase, step, share, figures with their intervals, guardrails and reason.
+    """Show phase, step, share, metrics with their intervals, guardrails and reason.
 
     Example: `./run rollout status`
     """
@@ -72,7 +64,7 @@ def status(
     from newshelf.rollout.operations import open_rollouts
     from newshelf.rollout.tables import show_rollout
 
-    with open_rollouts(controller_of(catalog, workspace)) as rollouts:
+    with open_rollouts(_controller_plan(catalog, workspace)) as rollouts:
         show_rollout(make_console(), rollouts.row(name), rollouts.last_look(name))
 
 
@@ -80,55 +72,55 @@ def status(
 def pause(
     name: NameArgument = None, catalog: CatalogOption = None, workspace: WorkspaceOption = None
 ) -> None:
-    """Stay at the step: shoppers keep what they see, and what is harmful is still ended.
+    """Stay at the current step; guardrails still end a harmful challenger.
 
     Example: `./run rollout pause`
     """
-    _give("pause", name, catalog, workspace)
+    _change("pause", name, catalog, workspace)
 
 
 @rollout.command()
 def resume(
     name: NameArgument = None, catalog: CatalogOption = None, workspace: WorkspaceOption = None
 ) -> None:
-    """Go on where it was paused; the signals that paused it are taken as seen.
+    """Resume a paused rollout and acknowledge the signals that paused it.
 
     Example: `./run rollout resume`
     """
-    _give("resume", name, catalog, workspace)
+    _change("resume", name, catalog, workspace)
 
 
 @rollout.command()
 def promote(
     name: NameArgument = None, catalog: CatalogOption = None, workspace: WorkspaceOption = None
 ) -> None:
-    """Let the challenger answer everybody, without waiting for the figures.
+    """Serve the challenger to everybody, without waiting for a decision.
 
     Example: `./run rollout promote`
     """
-    _give("promote", name, catalog, workspace)
+    _change("promote", name, catalog, workspace)
 
 
 @rollout.command()
 def abort(
     name: NameArgument = None, catalog: CatalogOption = None, workspace: WorkspaceOption = None
 ) -> None:
-    """End a rollout that is under way: control answers everybody.
+    """End a running rollout: control answers everybody.
 
     Example: `./run rollout abort`
     """
-    _give("abort", name, catalog, workspace)
+    _change("abort", name, catalog, workspace)
 
 
 @rollout.command()
 def rollback(
     name: NameArgument = None, catalog: CatalogOption = None, workspace: WorkspaceOption = None
 ) -> None:
-    """Go back to control, also after the challenger was promoted.
+    """Return to control, even after the challenger was promoted.
 
     Example: `./run rollout rollback`
     """
-    _give("abort", name, catalog, workspace)
+    _change("abort", name, catalog, workspace)
 
 
 @rollout.command()
@@ -136,12 +128,14 @@ def report(
     name: NameArgument = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FILE", help="The page.", show_default="in the workspace"),
+        typer.Option(
+            "--out", metavar="FILE", help="File of the page.", show_default="in the workspace"
+        ),
     ] = None,
     catalog: CatalogOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Write one HTML page: what happened, why, and every figure over time.
+    """Write an HTML page: what happened, why, and every metric over time.
 
     Example: `./run rollout report --out spring.html`
     """
@@ -149,7 +143,7 @@ def report(
     from newshelf.rollout.operations import open_rollouts
     from newshelf.rollout.report import write_report
 
-    plan_file = controller_of(catalog, workspace)
+    plan_file = _controller_plan(catalog, workspace)
     with open_rollouts(plan_file) as rollouts:
         row = rollouts.row(name)
         path = out or plan_file.parent / f"{row.name}.html"
@@ -157,29 +151,33 @@ def report(
     make_console().print(str(path), markup=False)
 
 
-def _give(
-    wanted: "Command", name: str | None, catalog: Path | None, workspace: Path | None
+def _controller_plan(catalog: Path | None, workspace: Path | None) -> Path:
+    """Return the plan file of a controller: of the only running server, unless one is named."""
+    if catalog is None and workspace is None:
+        workspace = only_server(None, None).directory.parent
+    return open_workspace(catalog, override=workspace).controller
+
+
+def _change(
+    command: "Command", name: str | None, catalog: Path | None, workspace: Path | None
 ) -> None:
     from newshelf.cli.console import make_console
     from newshelf.rollout.operations import open_rollouts
 
-    with open_rollouts(controller_of(catalog, workspace)) as rollouts:
-        state = rollouts.change(name, wanted)
+    with open_rollouts(_controller_plan(catalog, workspace)) as rollouts:
+        state = rollouts.change(name, command)
     make_console().print(f"{state.rollout}: {state.phase}, {state.reason}", markup=False)
-
-
-events = refusing_group("What shoppers were shown and did.")
 
 
 @events.command()
 def export(
     path: Annotated[
-        Path, typer.Argument(metavar="FILE", help="Named .parquet, .csv or .tsv; replaced.")
+        Path, typer.Argument(metavar="FILE", help="A .parquet, .csv or .tsv file; is replaced.")
     ],
     catalog: CatalogOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Write what shoppers did as a catalogue's events: the next training learns from it.
+    """Write feedback as a catalogue's events, to train on.
 
     Example: `./run events export shop/events.parquet`
     """
@@ -188,7 +186,7 @@ def export(
 
     console = make_console()
     with (
-        open_rollouts(controller_of(catalog, workspace)) as rollouts,
+        open_rollouts(_controller_plan(catalog, workspace)) as rollouts,
         console.status("writing the events …"),
     ):
         written = rollouts.store.export_events(path)
@@ -199,41 +197,42 @@ def export(
 def prune(
     keep_days: Annotated[
         float,
-        typer.Option(min=2, max=36500, help="How long answers and events are kept.", metavar="N"),
+        typer.Option(min=2, max=36500, help="Age in days up to which both are kept.", metavar="N"),
     ],
     force: Annotated[
-        bool, typer.Option("--force", help="Also if the machine's clock may be wrong.")
+        bool, typer.Option("--force", help="Even if the machine's clock may be wrong.")
     ] = False,
     catalog: CatalogOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Remove older answers and events, also while it is served; rollouts and reports stay.
+    """Delete old exposures and feedback, also while serving; keep rollouts and reports.
 
     Example: `./run events prune --keep-days 180`
     """
-    from datetime import UTC, datetime, timedelta
-
     from newshelf.cli.console import make_console
     from newshelf.rollout.operations import open_rollouts, prune_events
 
     console = make_console()
     before = datetime.now(UTC) - timedelta(days=keep_days)
     with (
-        open_rollouts(controller_of(catalog, workspace)) as rollouts,
-        console.status("removing …") as shown,
+        open_rollouts(_controller_plan(catalog, workspace)) as rollouts,
+        console.status("deleting …") as progress,
     ):
         removed = 0
 
-        def tell(rows: int) -> None:
+        def report_progress(rows: int) -> None:
             nonlocal removed
             removed += rows
-            shown.update(f"removed {removed:,} rows …")
+            progress.update(f"deleted {removed:,} rows …")
 
-        covariate_days = rollouts.plan.settings.covariate_days
         pruned = prune_events(
-            rollouts.store, before, covariate_days=covariate_days, force=force, on_removed=tell
+            rollouts.store,
+            before,
+            covariate_days=rollouts.plan.settings.covariate_days,
+            force=force,
+            on_removed=report_progress,
         )
     console.print(
-        f"removed what was before {before:%Y-%m-%d %H:%M} UTC: {pruned.exposures:,} answers, "
+        f"deleted what was older than {before:%Y-%m-%d %H:%M} UTC: {pruned.exposures:,} answers, "
         f"{pruned.feedback:,} events, {pruned.shadow_answers:,} shadow answers"
     )

@@ -1,46 +1,60 @@
-"""The verbs around a running server: serve, stop, status, recommend, encode.
+"""Verbs of the running server: serve, stop, status, recommend, encode; and ``keys``."""
 
-``keys``: who may call the gateway.
-"""
-
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from newshelf.catalog.catalog import read_catalog
-from newshelf.cli.console import (
-    make_console,
-    show_embedding,
-    show_recommendation,
-    show_servers,
-    show_what_next,
+from newshelf.cli.options import (
+    CatalogOption,
+    RuntimeOption,
+    SettingsOption,
+    StoreOption,
+    StrictOption,
+    WorkspaceOption,
+    verb_group,
 )
-from newshelf.cli.jobs import make_jobs
-from newshelf.cli.options import CatalogOption, WorkspaceOption, refusing_group
 from newshelf.cli.pipeline import settings_from
-from newshelf.errors import SetupError
-from newshelf.interrupts import uninterrupted
-from newshelf.pipeline.demo import Demo, pick_demo
-from newshelf.pipeline.serve import first_key, stay
-from newshelf.pipeline.serve import serve as bring_up
+from newshelf.errors import SettingsError, SetupError
 from newshelf.pipeline.workspace import only_server, open_workspace, servers
-from newshelf.server.client import Client
 from newshelf.server.ports import Ports, free_port, free_ports
+from newshelf.server.process import uninterrupted
+
+if TYPE_CHECKING:
+    from newshelf.gateway.keys import KeyFile
+    from newshelf.pipeline.demo import Demo
 
 
 def serve(
-    catalog: Path | None,
-    settings: Path | None,
-    workspace: Path | None,
-    model_store: Path | None,
-    *,
-    port: int | None,
-    runtime: str | None,
-    detach: bool,
-    strict: bool,
+    catalog: CatalogOption = None,
+    settings: SettingsOption = None,
+    workspace: WorkspaceOption = None,
+    model_store: StoreOption = None,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            help="First of six ports; 0 takes any free ones.",
+            show_default="8080 and so on, and 8000 for the gateway",
+        ),
+    ] = None,
+    runtime: RuntimeOption = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Return when it serves; ./run stop stops it.")
+    ] = False,
+    strict: StrictOption = False,
 ) -> None:
-    """Serve until interrupted; with ``detach``, return when it is ready."""
+    """Serve recommendations until Ctrl-C, and make whatever that needs.
+
+    Reuses up-to-date artifacts; rebuilds stale ones and says why.
+
+    Example: `./run serve --catalog shop --port 9080 --detach`
+    """
+    from newshelf.cli.console import make_console, show_next_steps, show_recommendation
+    from newshelf.cli.jobs import make_jobs
+    from newshelf.pipeline.serve import first_key, stay
+    from newshelf.pipeline.serve import serve as bring_up
+
     console = make_console()
     opened = open_workspace(catalog, override=workspace, model_store=model_store)
     ports, gateway_port = _ports(port)
@@ -52,25 +66,30 @@ def serve(
         ports=ports,
         gateway_port=gateway_port,
     )
-    stays = False
+    keeps_running = False
     try:
         show_recommendation(console, served.answer, served.demo.titles, _heading(served.demo))
-        show_what_next(console, served.state, served.demo, first_key(opened))
+        show_next_steps(console, served.state, served.demo, first_key(opened))
         if detach:
-            console.print("\nIt goes on; ./run stop ends it.")
-            stays = True
+            console.print("\nIt keeps running; ./run stop stops it.")
+            keeps_running = True
             return
         console.print("\nCtrl-C ends it.")
         stay(served.state)
     finally:
-        if not stays:
+        if not keeps_running:
             with uninterrupted():
                 console.print("stopping the gateway, TorchServe and its workers …")
                 served.state.end()
 
 
-def stop(catalog: Path | None, workspace: Path | None) -> None:
-    """End what runs."""
+def stop(catalog: CatalogOption = None, workspace: WorkspaceOption = None) -> None:
+    """Stop the running servers: all of them, or that of a catalogue.
+
+    Example: `./run stop`
+    """
+    from newshelf.cli.console import make_console
+
     console = make_console()
     found = servers(catalog, workspace)
     for state in found:
@@ -80,8 +99,13 @@ def stop(catalog: Path | None, workspace: Path | None) -> None:
         console.print("no server is running")
 
 
-def status(catalog: Path | None, workspace: Path | None) -> None:
-    """Tell what runs."""
+def status(catalog: CatalogOption = None, workspace: WorkspaceOption = None) -> None:
+    """Show what is served, where, and its workers; exit code 1 if nothing is.
+
+    Example: `./run status`
+    """
+    from newshelf.cli.console import make_console, show_servers
+
     console = make_console()
     found = servers(catalog, workspace)
     show_servers(console, found)
@@ -91,21 +115,47 @@ def status(catalog: Path | None, workspace: Path | None) -> None:
 
 
 def recommend(
-    history: list[str], k: int, user: str | None, catalog: Path | None, workspace: Path | None
+    history: Annotated[
+        list[str] | None,
+        typer.Option("--history", metavar="ID", help="Product id, the oldest first; repeatable."),
+    ] = None,
+    k: Annotated[int, typer.Option("-k", help="Number of products.")] = 10,
+    user: Annotated[str | None, typer.Option(metavar="ID", help="The shopper's id.")] = None,
+    catalog: CatalogOption = None,
+    workspace: WorkspaceOption = None,
 ) -> None:
-    """Ask for products and print them with their titles."""
+    """Ask the running server for products that go with a history.
+
+    Example: `./run recommend --history ring-7 --history scarf-12 -k 5`
+    """
+    from newshelf.catalog.catalog import read_catalog
+    from newshelf.cli.console import make_console, show_recommendation
+    from newshelf.pipeline.demo import pick_demo
+    from newshelf.server.client import Client
+
     state = only_server(catalog, workspace)
     further = {} if user is None else {"user_id": user}
     with Client(state) as client:
-        answer = client.recommend(history=history, k=k, **further)
+        answer = client.recommend(history=history or [], k=k, **further)
     titles = pick_demo(read_catalog(Path(state.catalog))).titles
     show_recommendation(make_console(), answer, titles, f"From {state.inference_url}:")
 
 
 def encode(
-    title: str | None, image: Path | None, catalog: Path | None, workspace: Path | None
+    title: Annotated[str | None, typer.Option(help="The product's title.")] = None,
+    image: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Its picture: JPEG, PNG or WebP.")
+    ] = None,
+    catalog: CatalogOption = None,
+    workspace: WorkspaceOption = None,
 ) -> None:
-    """Ask for an embedding and print its beginning."""
+    """Ask the running server for a product's embedding and labels.
+
+    Example: `./run encode --title "jade bracelet" --image bracelet.jpg`
+    """
+    from newshelf.cli.console import make_console, show_embedding
+    from newshelf.server.client import Client
+
     if title is None and image is None:
         raise SetupError("give --title, --image, or both")
     try:
@@ -118,7 +168,7 @@ def encode(
 
 
 def _ports(first: int | None) -> tuple[Ports | None, int | None]:
-    """TorchServe's ports and the gateway's; None takes those of the settings."""
+    """Return the ports of TorchServe and of the gateway; None is what the settings say."""
     if first is None:
         return None, None
     if first == 0:
@@ -126,68 +176,58 @@ def _ports(first: int | None) -> tuple[Ports | None, int | None]:
     return Ports.starting_at(first), first + 5
 
 
-def _heading(demo: Demo) -> str:
+def _heading(demo: "Demo") -> str:
     names = ", ".join(demo.titles.get(identity, identity) for identity in demo.history)
-    return f"For {demo.whose}, who has {names}:"
+    return f"For {demo.owner}, who has {names}:"
 
 
-keys = refusing_group("The keys by which shops call the gateway.")
+keys = verb_group(
+    "Keys of the gateway's clients. Exit code 2: refused; nothing was changed.", refuses=True
+)
 
-_NAME = typer.Argument(metavar="NAME", help="Letters, digits, dots, dashes, underscores.")
+NameArgument = Annotated[
+    str, typer.Argument(metavar="NAME", help="Letters, digits, dots, dashes, underscores.")
+]
 
 
 @keys.command()
 def add(
-    name: Annotated[str, _NAME],
+    name: NameArgument,
     rate: Annotated[
-        float, typer.Option(help="Requests each second that it may send to each process.")
+        float, typer.Option(help="Requests per second that each gateway process accepts.")
     ] = 100.0,
     days: Annotated[
-        float | None,
-        typer.Option(help="Until it expires.", show_default="never"),
+        float | None, typer.Option(help="Days until it expires.", show_default="never")
     ] = None,
     catalog: CatalogOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Make a key and print it. It is shown only now: the file keeps its hash.
+    """Create a key and print it; the file keeps only its hash.
 
     Example: `./run keys add shop-frontend --rate 200 --days 365`
     """
-    from datetime import UTC, datetime, timedelta
-
-    from newshelf.errors import SettingsError
-    from newshelf.gateway.keys import KeyFile
-    from newshelf.pipeline.workspace import open_workspace
-
     now = datetime.now(UTC)
     try:
         expires = None if days is None else now + timedelta(days=days)
     except (OverflowError, ValueError) as error:
         raise SettingsError(f"--days {days} is no number of days") from error
-    file = KeyFile(open_workspace(catalog, override=workspace).api_keys)
+    file = _key_file(catalog, workspace)
     typer.echo(file.add(name, now=now, expires=expires, rate_per_s=rate))
 
 
 @keys.command("list")
 def list_keys(catalog: CatalogOption = None, workspace: WorkspaceOption = None) -> None:
-    """Show the keys: names, rates, and until when.
+    """List the keys with their rates and expiry dates.
 
     Example: `./run keys list`
     """
-    from datetime import UTC, datetime
-
     from rich.table import Table
 
     from newshelf.cli.console import make_console
-    from newshelf.gateway.keys import KeyFile
-    from newshelf.pipeline.workspace import open_workspace
 
-    file = KeyFile(open_workspace(catalog, override=workspace).api_keys)
     now = datetime.now(UTC)
-    table = Table()
-    for column in ("name", "created", "expires", "requests/s"):
-        table.add_column(column)
-    for key in file.read():
+    table = Table("name", "created", "expires", "requests/s")
+    for key in _key_file(catalog, workspace).read():
         expires = "never" if key.expires is None else f"{key.expires:%Y-%m-%d %H:%M}"
         ended = " (expired)" if key.expired(now) else ""
         table.add_row(
@@ -198,16 +238,19 @@ def list_keys(catalog: CatalogOption = None, workspace: WorkspaceOption = None) 
 
 @keys.command()
 def revoke(
-    name: Annotated[str, _NAME],
+    name: NameArgument,
     catalog: CatalogOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Forget a key; a running gateway refuses it within two seconds.
+    """Delete a key; a running gateway refuses it within two seconds.
 
     Example: `./run keys revoke shop-frontend`
     """
-    from newshelf.gateway.keys import KeyFile
-    from newshelf.pipeline.workspace import open_workspace
-
-    KeyFile(open_workspace(catalog, override=workspace).api_keys).revoke(name)
+    _key_file(catalog, workspace).revoke(name)
     typer.echo(f"{name} is revoked")
+
+
+def _key_file(catalog: Path | None, workspace: Path | None) -> "KeyFile":
+    from newshelf.gateway.keys import KeyFile
+
+    return KeyFile(open_workspace(catalog, override=workspace).api_keys)

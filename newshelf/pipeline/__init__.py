@@ -1,1 +1,1 @@
-"""The stages from catalogue to archive, and what makes each one stale."""
+"""Stages from a catalogue to archives, and the start of a server."""

@@ -1,25 +1,21 @@
-"""From a catalogue to a server that answers: what ``./run serve`` does.
+"""``./run serve``: brings the stages up to date, then starts TorchServe, gateway and controller.
 
-Puts the gateway before a running TorchServe.
-
-Starts the controller of rollouts behind a gateway, and says what a start serves.
+How each process starts is in ``newshelf.server``; this module decides what they serve.
 """
 
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from newshelf.catalog.catalog import read_catalog
 from newshelf.config import Settings
 from newshelf.errors import ServerError
 from newshelf.files import write_private
 from newshelf.gateway.fallback import write_popular
 from newshelf.gateway.keys import KeyFile
-from newshelf.pipeline.demo import Demo, pick_demo
 from newshelf.pipeline.stages import Jobs, archive_paths, bring_up_to_date, plan_stages
 from newshelf.pipeline.workspace import ROOT, Workspace
 from newshelf.rollout.versions import PromotedFile
@@ -27,135 +23,122 @@ from newshelf.server.client import Client
 from newshelf.server.controller import ControllerPlan, start_controller
 from newshelf.server.gateway import GatewayPlan, start_gateway, wait_for_gateway
 from newshelf.server.ports import Ports
-from newshelf.server.process import is_running, stop_session
+from newshelf.server.process import is_running
 from newshelf.server.properties import archives
 from newshelf.server.state import ServerState, running_state
 from newshelf.server.torchserve import ServerPlan, start, wait_until_ready
 
+if TYPE_CHECKING:
+    from newshelf.pipeline.demo import Demo
+
 LOCAL_KEY = "local"
 _LOCAL_RATE_PER_S = 1_000.0
 _ITEMS = ("index", "items.json")
+_MODEL = "recommender"
+_CHECK_K = 5
+_POLL_S = 0.5
 
 
-def add_gateway(
-    state: ServerState,
+@dataclass(frozen=True)
+class Served:
+    """A running server and its first recommendation."""
+
+    state: ServerState
+    demo: "Demo"
+    answer: dict[str, Any]
+
+
+def serve(
     workspace: Workspace,
     settings: Settings,
+    jobs: Jobs,
     console: Console,
     *,
-    port: int | None = None,
-) -> ServerState:
-    """Start the gateway and wait until it answers.
+    ports: Ports | None = None,
+    gateway_port: int | None = None,
+    k: int = 10,
+) -> Served:
+    """Bring the stages up to date and start a server that answers.
+
+    Starts TorchServe and waits until both models answer; then, if the settings enable the
+    gateway, starts it and the controller of rollouts.
 
     Args:
-        state: of the server behind it, which is ready.
-        workspace: has the index, the keys and the event store.
-        settings: of the gateway and the store.
-        console: where it is told.
-        port: instead of the settings'.
-
-    Returns:
-        The state with the gateway, written down.
+        workspace: the workspace to serve.
+        settings: of training, serving and the gateway.
+        jobs: do the work of the stages.
+        console: shows the progress.
+        ports: of TorchServe; None uses those of config.properties.
+        gateway_port: None uses that of the settings.
+        k: number of products in the first recommendation.
 
     Raises:
-        ServerError: the port is taken, or it did not become ready; then it is ended.
-        SettingsError: the keys cannot be read.
+        ServerError: it did not become ready; everything that was started is stopped.
     """
-    gateway = settings.gateway
-    if port is not None:
-        gateway = gateway.model_copy(update={"port": port})
-    popular = state.directory / "popular.json"
-    write_popular(workspace.export.joinpath(*_ITEMS), popular)
-    first_key(workspace)
-    plan = GatewayPlan(
-        settings=gateway,
-        logs=settings.logs,
-        limits=settings.archive.limits,
-        inference_url=state.inference_url,
-        management_url=state.management_url,
-        torchserve_keys=state.key_file,
-        api_keys=workspace.api_keys,
-        popular=popular,
-        store_url=workspace.store_url(settings),
-        spool=Path(settings.store.spool or workspace.gateway / "spool.db").absolute(),
-        spool_max_bytes=settings.store.spool_max_bytes,
-    )
-    started = start_gateway(plan, root=ROOT, directory=state.directory)
-    try:
-        with_gateway = replace(state, gateway=started)
-        # Before anything can go wrong: whoever ends the server has to find both.
-        with_gateway.save()
-        wait_for_gateway(started, timeout_s=settings.stall_s, on_wait=console.print)
-    except BaseException:
-        stop_session(started.process)
-        raise
-    console.print(f"[green]✓[/] the gateway answers at {started.url}")
-    return with_gateway
+    _refuse_second(workspace)
+    with workspace.locked(console):
+        _refuse_second(workspace)
+        built = bring_up_to_date(plan_stages(workspace, settings, jobs).up_to("archive"), console)
+        state = start(
+            ServerPlan(
+                root=ROOT,
+                directory=workspace.server,
+                model_store=workspace.model_store,
+                models=served_archives(workspace, console),
+                catalog=str(workspace.catalog),
+                ports=ports,
+                logs=settings.logs,
+            )
+        )
+        try:
+            # Imports pandas, and takes its time while TorchServe starts.
+            demo = _read_demo(workspace, console, summary="train" not in built)
+            answer = _first_answer(state, demo, console, k, settings.stall_s)
+            if settings.gateway.enabled:
+                gateway_plan = plan_gateway(state, workspace, settings, port=gateway_port)
+                gateway = start_gateway(gateway_plan, root=ROOT, directory=state.directory)
+                # Saved before it is awaited, so that any terminal can stop it.
+                state = replace(state, gateway=gateway)
+                state.save()
+                wait_for_gateway(gateway, timeout_s=settings.stall_s, on_wait=console.print)
+                console.print(f"[green]✓[/] the gateway answers at {gateway.url}")
+                controller = start_controller(
+                    plan_controller(state, workspace, settings, demo),
+                    root=ROOT,
+                    directory=state.directory,
+                    plan_file=workspace.controller,
+                )
+                state = replace(state, controller=controller)
+                state.save()
+            return Served(state, demo, answer)
+        except BaseException:
+            state.end()
+            raise
 
 
-def first_key(workspace: Workspace) -> Path:
-    """Where the key for this machine is; made when there is no key at all.
+def stay(state: ServerState) -> None:
+    """Block until an exception: an interruption, or a server that ended.
 
-    The gateway keeps its hash only; this private file is for whoever tries the gateway here.
+    Raises:
+        ServerError: TorchServe or the gateway ended by itself.
     """
-    path = workspace.gateway / f"{LOCAL_KEY}.key"
-    keys = KeyFile(workspace.api_keys)
-    if not keys.read():
-        now = datetime.now(UTC)
-        secret = keys.add(LOCAL_KEY, now=now, expires=None, rate_per_s=_LOCAL_RATE_PER_S)
-        write_private(path, secret + "\n")
-    return path
-
-
-_MODEL = "recommender"
-_QUESTION_K = 5
-
-
-def add_controller(
-    state: ServerState, workspace: Workspace, settings: Settings, demo: Demo
-) -> ServerState:
-    """Start the controller.
-
-    Args:
-        state: of the servers, which answer.
-        workspace: keeps the rollouts' files.
-        settings: of the controller, the gateway and the store.
-        demo: what every version is asked before shoppers are.
-
-    Returns:
-        The state with the controller, written down.
-    """
-    plan = ControllerPlan(
-        settings=settings.rollout,
-        logs=settings.logs,
-        store_url=workspace.store_url(settings),
-        torchserve=state.directory,
-        model_store=workspace.model_store,
-        promoted=workspace.promoted,
-        question={"history": demo.history, "k": _QUESTION_K},
-        longest_request_s=settings.gateway.max_timeout_ms / 1000,
-    )
-    process = start_controller(
-        plan, root=ROOT, directory=state.directory, plan_file=workspace.controller
-    )
-    try:
-        started = replace(state, controller=process)
-        started.save()
-    except BaseException:
-        stop_session(process)
-        raise
-    return started
+    while is_running(state.process):
+        gateway = state.gateway
+        if gateway is not None and not is_running(gateway.process):
+            raise ServerError(f"the gateway ended by itself; its log is {gateway.log}")
+        time.sleep(_POLL_S)
+    raise ServerError(f"TorchServe ended by itself; its log is {state.log}")
 
 
 def served_archives(workspace: Workspace, console: Console) -> dict[str, Path]:
-    """The archive of each model: what a rollout has promoted, or else the workspace's own.
+    """Return the archive of each model: the promoted one, or else the workspace's own.
 
     Args:
-        workspace: whose archives are made.
-        console: told when the two differ.
+        workspace: its archives are up to date.
+        console: says so if the promoted archive is not the workspace's.
 
     Raises:
-        ServerError: what was promoted is not in the model store.
+        ServerError: the promoted archive is not in the model store.
     """
     own = archives(archive_paths(workspace.archive))
     promoted = PromotedFile(workspace.promoted).read()
@@ -177,102 +160,106 @@ def served_archives(workspace: Workspace, console: Console) -> dict[str, Path]:
     return own | {_MODEL: path}
 
 
-@dataclass(frozen=True)
-class Served:
-    """A running server, and its first recommendation."""
-
-    state: ServerState
-    demo: Demo
-    answer: dict[str, Any]
-
-
-def serve(
-    workspace: Workspace,
-    settings: Settings,
-    jobs: Jobs,
-    console: Console,
-    *,
-    ports: Ports | None = None,
-    gateway_port: int | None = None,
-    k: int = 10,
-) -> Served:
-    """Bring every stage up to date, start TorchServe, wait until both models answer; then
-    the gateway and the controller of rollouts, if the settings want them.
+def plan_gateway(
+    state: ServerState, workspace: Workspace, settings: Settings, *, port: int | None = None
+) -> GatewayPlan:
+    """Return the plan of a gateway in front of ``state``; create its files if they are missing.
 
     Args:
-        workspace: whose models.
-        settings: of training, serving and the gateway.
-        jobs: do the stages' work.
-        console: where the progress is shown.
-        ports: of TorchServe; None takes those of config.properties.
-        gateway_port: None takes the settings'.
-        k: products of the first recommendation.
+        state: TorchServe.
+        workspace: has the index, the keys and the event store.
+        settings: of the gateway, the limits and the store.
+        port: replaces that of the settings.
 
     Raises:
-        ServerError: it did not become ready; whatever had been started is ended.
+        SettingsError: the keys cannot be read.
     """
-    _refuse_second(workspace)
-    with workspace.locked(console):
-        _refuse_second(workspace)
-        made = bring_up_to_date(plan_stages(workspace, settings, jobs).up_to("archive"), console)
-        catalog = read_catalog(workspace.catalog)
-        if "train" not in made:  # which has printed it
-            console.print(catalog.report.summary(console.width), markup=False)
-        demo = pick_demo(catalog)
-        state = start(
-            ServerPlan(
-                root=ROOT,
-                directory=workspace.server,
-                model_store=workspace.model_store,
-                models=served_archives(workspace, console),
-                catalog=str(workspace.catalog),
-                ports=ports,
-                logs=settings.logs,
-            )
-        )
-        try:
-            answer = _first_answer(state, demo, console, k, settings.stall_s)
-            if settings.gateway.enabled:
-                state = add_gateway(state, workspace, settings, console, port=gateway_port)
-                state = add_controller(state, workspace, settings, demo)
-            return Served(state, demo, answer)
-        except BaseException:
-            state.end()
-            raise
+    gateway = settings.gateway
+    if port is not None:
+        gateway = gateway.model_copy(update={"port": port})
+    popular = state.directory / "popular.json"
+    write_popular(workspace.export.joinpath(*_ITEMS), popular)
+    first_key(workspace)
+    return GatewayPlan(
+        settings=gateway,
+        logs=settings.logs,
+        limits=settings.archive.limits,
+        inference_url=state.inference_url,
+        management_url=state.management_url,
+        torchserve_keys=state.key_file,
+        api_keys=workspace.api_keys,
+        popular=popular,
+        store_url=workspace.store_url(settings),
+        spool=Path(settings.store.spool or workspace.gateway / "spool.db").absolute(),
+        spool_max_bytes=settings.store.spool_max_bytes,
+    )
 
 
-def stay(state: ServerState) -> None:
-    """Return only by an exception: an interruption, or that a server ended by itself.
+def plan_controller(
+    state: ServerState, workspace: Workspace, settings: Settings, demo: "Demo"
+) -> ControllerPlan:
+    """Return the plan of a controller of rollouts for ``state``.
 
-    Raises:
-        ServerError: TorchServe or the gateway ended by itself.
+    Args:
+        state: TorchServe.
+        workspace: has the model store and the files of rollouts.
+        settings: of the controller, the gateway and the store.
+        demo: its history is sent to every version before shoppers are.
     """
-    while is_running(state.process):
-        gateway = state.gateway
-        if gateway is not None and not is_running(gateway.process):
-            raise ServerError(f"the gateway ended by itself; its log is {gateway.log}")
-        time.sleep(0.5)
-    raise ServerError(f"TorchServe ended by itself; its log is {state.log}")
+    return ControllerPlan(
+        settings=settings.rollout,
+        logs=settings.logs,
+        store_url=workspace.store_url(settings),
+        torchserve=state.directory,
+        model_store=workspace.model_store,
+        promoted=workspace.promoted,
+        question={"history": demo.history, "k": _CHECK_K},
+        longest_request_s=settings.gateway.max_timeout_ms / 1000,
+    )
+
+
+def first_key(workspace: Workspace) -> Path:
+    """Return the private file of the local key; create the key if there is none at all.
+
+    The gateway keeps only the key's hash; the file is for trying out the gateway here.
+    """
+    path = workspace.gateway / f"{LOCAL_KEY}.key"
+    keys = KeyFile(workspace.api_keys)
+    if not keys.read():
+        now = datetime.now(UTC)
+        secret = keys.add(LOCAL_KEY, now=now, expires=None, rate_per_s=_LOCAL_RATE_PER_S)
+        write_private(path, secret + "\n")
+    return path
 
 
 def _refuse_second(workspace: Workspace) -> None:
     running = running_state(workspace.server)
     if running is not None:
         raise ServerError(
-            f"already serving {running.catalog} at {running.inference_url}; ./run status tells "
-            "more, ./run stop ends it"
+            f"already serving {running.catalog} at {running.inference_url}; ./run status shows "
+            "more, ./run stop stops it"
         )
 
 
+def _read_demo(workspace: Workspace, console: Console, *, summary: bool) -> "Demo":
+    from newshelf.catalog.catalog import read_catalog  # noqa: PLC0415 - imports pandas
+    from newshelf.pipeline.demo import pick_demo  # noqa: PLC0415
+
+    catalog = read_catalog(workspace.catalog)
+    if summary:
+        console.print(catalog.report.summary(console.width), markup=False)
+    return pick_demo(catalog)
+
+
 def _first_answer(
-    state: ServerState, demo: Demo, console: Console, k: int, stall_s: float
+    state: ServerState, demo: "Demo", console: Console, k: int, stall_s: float
 ) -> dict[str, Any]:
-    def tell(model: str, seconds: float) -> None:
+    def report(model: str, seconds: float) -> None:
         console.print(f"[green]✓[/] {model} answers after {seconds:.1f} s")
 
-    with console.status("TorchServe starts, and its workers load their models …"):
+    with console.status("TorchServe starts and its workers load their models …"):
         wait_until_ready(
-            state, demo.questions(), timeout_s=stall_s, on_ready=tell, on_wait=console.print
+            state, demo.requests(), timeout_s=stall_s, on_ready=report, on_wait=console.print
         )
     with Client(state) as client:
         return client.recommend(history=demo.history, k=k)

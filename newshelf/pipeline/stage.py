@@ -1,6 +1,6 @@
-"""One stage: what it is made from, whether that changed, and making it anew.
+"""A stage: a folder of outputs with a stamp of its inputs, and its rebuild when they change.
 
-What a stage was made from, part by part, so that a reason can name what changed.
+Inputs are recorded part by part, so that the reason of a rebuild names what changed.
 """
 
 import ast
@@ -18,17 +18,17 @@ from newshelf.errors import SetupError
 from newshelf.files import directory_aside, read_json, write_json
 
 Component = Mapping[str, str]
-"""Parts and their values or digests, such as ``{"items.parquet": "#3f…"}``."""
+"""Parts with their values or digests, such as ``{"items.parquet": "#3f…"}``."""
 
 DIGEST = "#"
-"""What a digest starts with, to tell it from a value that a reader understands."""
+"""Prefix of a digest, to tell it from a readable value."""
 
 _TABLES = ("items", "events", "baskets")
 _PICTURES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 
 
 def catalog_files(catalog: Path) -> Component:
-    """Tables by their bytes; pictures, which are many, by path, size and time of change."""
+    """Return digests of the tables' bytes, and of the paths, sizes and mtimes of pictures."""
     found = (find_table(catalog, table) for table in _TABLES)
     parts = {path.name: file_digest(path) for path in found if path is not None}
     folder = catalog.parent if catalog.is_file() else catalog
@@ -40,14 +40,14 @@ def catalog_files(catalog: Path) -> Component:
 
 
 def files_by_stat(path: Path) -> Component:
-    """A file, or every file of a folder, by size and time of change; empty when absent."""
+    """Return size and mtime of a file, or of every file of a folder; empty if absent."""
     if path.is_file():
         return {str(path): _stat(path)}
     return {str(inner): _stat(inner) for inner in sorted(path.rglob("*")) if inner.is_file()}
 
 
 def settings_values(table: Mapping[str, object], prefix: str = "") -> dict[str, str]:
-    """Nested settings as ``{"finetune.epochs": "12"}``."""
+    """Return nested settings as ``{"finetune.epochs": "12"}``."""
     flat: dict[str, str] = {}
     for key, value in table.items():
         if isinstance(value, Mapping):
@@ -58,12 +58,12 @@ def settings_values(table: Mapping[str, object], prefix: str = "") -> dict[str, 
 
 
 def sources(root: Path, patterns: Iterable[str]) -> Component:
-    """Files that match the glob ``patterns``: Python by its code alone, others by their bytes.
+    """Return digests of the files that match the glob ``patterns``.
 
-    Comments, docstrings and layout do not count: they compute nothing.
+    Python counts by its syntax tree: comments, docstrings and layout compute nothing.
 
     Raises:
-        SetupError: a pattern matches nothing (it names code that has moved).
+        SetupError: a pattern matches nothing, because code has moved.
     """
     found: dict[str, str] = {}
     for pattern in patterns:
@@ -78,18 +78,18 @@ def sources(root: Path, patterns: Iterable[str]) -> Component:
 
 
 def libraries(names: Iterable[str]) -> Component:
-    """Installed versions."""
+    """Return the installed versions."""
     return {name: version(name) for name in names}
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, shortened."""
+    """Return the shortened SHA-256 of a file's bytes."""
     with path.open("rb") as opened:
         return _short(hashlib.file_digest(opened, "sha256"))
 
 
 def inputs_digest(inputs: Mapping[str, Component]) -> str:
-    """One digest of everything a stage is made from."""
+    """Return one digest of all inputs of a stage."""
     plain = json.dumps({name: dict(parts) for name, parts in inputs.items()}, sort_keys=True)
     return _short(hashlib.sha256(plain.encode()))
 
@@ -129,24 +129,24 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class Stage:
-    """A step whose whole output is one folder, besides files it leaves elsewhere."""
+    """A step whose output is a folder, and possibly files outside it."""
 
     name: str
     directory: Path
     inputs: Callable[[], Inputs]
-    """Looked at when the stage's turn has come: an earlier stage may make them."""
+    """Called when it is the stage's turn, since earlier stages may make the inputs."""
     build: Callable[[Path], None]
-    """Writes the output into the empty folder that it is given."""
+    """Writes the output into an empty folder."""
     volatile: frozenset[str] = frozenset()
-    """Files that differ from run to run and mean nothing to later stages."""
-    elsewhere: Callable[[Path], list[Path]] | None = None
-    """Files outside ``directory`` that belong to the output, read from the folder."""
+    """Files that differ between equal runs and do not matter to later stages."""
+    outside: Callable[[Path], list[Path]] | None = None
+    """Returns the output's files outside ``directory``, given the folder."""
     scratch: Path | None = None
-    """A folder where ``build`` keeps what it would go on from; removed when it is done."""
+    """Folder of what ``build`` needs to resume; removed when it is done."""
 
 
 def why_stale(stage: Stage) -> str | None:
-    """Why ``stage`` must be made (again); None when what is there is current."""
+    """Return why ``stage`` must be built; None if it is up to date."""
     stamp = _read_stamp(stage.directory)
     if stamp is None:
         return "not made yet"
@@ -155,16 +155,15 @@ def why_stale(stage: Stage) -> str | None:
     return _difference(stamp["inputs"], stage.inputs())
 
 
-def make(stage: Stage) -> None:
-    """Build ``stage`` aside and put it in place with its stamp.
+def build(stage: Stage) -> None:
+    """Build ``stage`` in a temporary folder and rename it into place, stamp included.
 
-    A process killed meanwhile leaves the old output or none, never a mixture: the stamp
-    lies inside the folder, which is renamed into place as a whole.
+    If the process is killed, the old output or none is left, never a mixture.
     """
     inputs = stage.inputs()
     _clear_leftovers(stage.directory)
-    if stage.elsewhere is not None:
-        # Files elsewhere are replaced one by one, so the old stamp must not vouch for them.
+    if stage.outside is not None:
+        # Files outside are replaced one by one, so the old stamp must not cover them.
         (stage.directory / STAMP).unlink(missing_ok=True)
     with directory_aside(stage.directory) as aside:
         stage.build(aside)
@@ -181,14 +180,14 @@ def make(stage: Stage) -> None:
 
 
 def _clear_leftovers(directory: Path) -> None:
-    """Remove what a killed run left aside; the workspace's lock keeps others' runs out."""
+    """Remove the temporary folders of killed runs; the workspace is locked."""
     for left in directory.parent.glob(f".{directory.name}.*"):
         if left.is_dir():
             shutil.rmtree(left)
 
 
 def output_id(stage: Stage) -> str:
-    """A digest of what the stage made: equal outputs of two runs have equal ids."""
+    """Return a digest of the stage's output; equal outputs have equal ids."""
     stamp = _read_stamp(stage.directory)
     return "" if stamp is None else str(stamp["id"])
 
@@ -198,8 +197,8 @@ def _read_stamp(directory: Path) -> dict[str, Any] | None:
         stamp = read_json(directory / STAMP)
     except (FileNotFoundError, ValueError):
         return None
-    current = isinstance(stamp, dict) and stamp.get("format") == _FORMAT
-    return stamp if current else None
+    is_valid = isinstance(stamp, dict) and stamp.get("format") == _FORMAT
+    return stamp if is_valid else None
 
 
 def _outputs(stage: Stage, directory: Path) -> dict[str, str]:
@@ -208,7 +207,7 @@ def _outputs(stage: Stage, directory: Path) -> dict[str, str]:
         for path in sorted(directory.rglob("*"))
         if path.is_file() and path.name != STAMP
     }
-    for path in stage.elsewhere(directory) if stage.elsewhere is not None else ():
+    for path in stage.outside(directory) if stage.outside is not None else ():
         # Another workspace may have written a file of the same name and size.
         exists = path.is_file()
         outputs[str(path)] = f"{path.stat().st_size}:{path.stat().st_mtime_ns}" if exists else ""

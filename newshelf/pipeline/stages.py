@@ -1,12 +1,10 @@
-"""The stages from a catalogue to its archives, and what each depends on.
-
-Bring stages up to date, telling what is done, and why.
-"""
+"""The stages from a catalogue to its archives, what each depends on, and their update."""
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 from rich.markup import escape
@@ -17,11 +15,11 @@ from newshelf.pipeline.stage import (
     Component,
     Inputs,
     Stage,
+    build,
     catalog_files,
     files_by_stat,
     inputs_digest,
     libraries,
-    make,
     output_id,
     settings_values,
     sources,
@@ -29,11 +27,20 @@ from newshelf.pipeline.stage import (
 )
 from newshelf.pipeline.workspace import ROOT, Workspace
 
+StageName = Literal["sample", "train", "evaluate", "export", "archive"]
+
 _ARCHIVES = "archives.json"
+SHARED_CODE = (
+    "newshelf/config.py",
+    "newshelf/errors.py",
+    "newshelf/files.py",
+)
+"""Inputs of the archive only, which contains them: they decide no number, and the values of
+settings are compared separately."""
 _CATALOG = ("newshelf/catalog/*.py",)
 _NN = ("newshelf/nn/**/*.py",)
 _ATTRIBUTES = ("newshelf/attributes/*.py", "newshelf/attributes/vocabulary.tsv")
-CODE: dict[str, tuple[str, ...]] = {
+CODE: dict[StageName, tuple[str, ...]] = {
     "sample": ("newshelf/sample/**/*.py", "newshelf/catalog/schema.py"),
     "train": (
         *_CATALOG,
@@ -41,7 +48,6 @@ CODE: dict[str, tuple[str, ...]] = {
         *_ATTRIBUTES,
         "newshelf/training/**/*.py",
         "newshelf/evaluation/item_to_item.py",
-        "newshelf/catalog/interactions.py",
         "newshelf/evaluation/types.py",
     ),
     "evaluate": (
@@ -54,13 +60,8 @@ CODE: dict[str, tuple[str, ...]] = {
     ),
     "export": (*_CATALOG, *_NN, *_ATTRIBUTES, "newshelf/serving/**/*.py", "export/**/*.py"),
     "archive": (
-        "newshelf/catalog/__init__.py",
-        "newshelf/catalog/clean.py",
-        "newshelf/catalog/picture_kind.py",
-        "newshelf/catalog/schema.py",
-        "newshelf/config.py",
-        "newshelf/errors.py",
-        "newshelf/files.py",
+        *_CATALOG,
+        *SHARED_CODE,
         "newshelf/report/tables.py",
         *_NN,
         *_ATTRIBUTES,
@@ -69,17 +70,9 @@ CODE: dict[str, tuple[str, ...]] = {
         "export/**/*.py",
     ),
 }
-"""The sources of each stage, as globs; a test compares them with the real imports."""
+"""Sources of each stage, as globs; a test compares them with the actual imports."""
 
-SHARED_CODE = (
-    "newshelf/config.py",
-    "newshelf/errors.py",
-    "newshelf/files.py",
-)
-"""Left out of all but the archive, which carries them: they decide no number, and the
-settings' values are compared by themselves."""
-
-_LIBRARIES: dict[str, tuple[str, ...]] = {
+_LIBRARIES: dict[StageName, tuple[str, ...]] = {
     "sample": ("numpy", "pillow"),
     "train": (
         "torch",
@@ -111,90 +104,91 @@ _LIBRARIES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Jobs:
-    """The work itself. Each writes into the folder that comes last."""
+    """The work of each stage; each writes into the folder that is the last argument."""
 
     sample: Callable[[Settings, Path], None]
     train: Callable[[Workspace, Settings, str, Path], None]
-    """The text is the digest of the inputs: what was kept of a training under another one
-    is not gone on with."""
+    """The text is the digest of the inputs; a run with other inputs is not resumed."""
     evaluate: Callable[[Workspace, Settings, Path], None]
     export: Callable[[Workspace, Settings, Path], None]
     archive: Callable[[Workspace, Settings], list[Path]]
-    """Returns the archives that it wrote to the model store."""
+    """Writes archives into the model store and returns their paths."""
 
 
 @dataclass(frozen=True)
 class Stages:
-    """Every stage of one workspace."""
+    """The stages of a workspace."""
 
     sample: Stage | None
-    """None for a user's own catalogue."""
+    """None for a user's catalogue."""
     train: Stage
     evaluate: Stage
     export: Stage
     archive: Stage
 
-    def up_to(self, last: str) -> list[Stage]:
-        """The stages that lead to ``last``, in order; ``evaluate`` is a branch of its own."""
+    def up_to(self, last: StageName) -> list[Stage]:
+        """Return the stages that lead to ``last``, in order; ``evaluate`` is a branch."""
         trunk = [stage for stage in (self.sample, self.train) if stage is not None]
-        ways = {
+        paths: dict[StageName, list[Stage]] = {
             "sample": trunk[:-1],
             "train": trunk,
             "evaluate": [*trunk, self.evaluate],
             "export": [*trunk, self.export],
             "archive": [*trunk, self.export, self.archive],
         }
-        return ways[last]
+        return paths[last]
 
 
 def plan_stages(
     workspace: Workspace, settings: Settings, jobs: Jobs, *, root: Path = ROOT
 ) -> Stages:
-    """Lay out the stages of ``workspace``; nothing is looked at or made yet.
+    """Return the stages of ``workspace``, without looking at files or building anything.
 
     Args:
-        workspace: whose stages.
-        settings: decide what is made; each stage depends on its own sections only.
+        workspace: folders of the stages.
+        settings: each stage depends on its own sections only.
         jobs: do the work.
-        root: the folder of the sources.
+        root: folder of the sources.
     """
-    look = _Inputs(workspace, settings, root)
+    inputs = _StageInputs(workspace, settings, root)
     train = Stage(
         "train",
         workspace.checkpoint,
-        look.train,
-        lambda out: jobs.train(workspace, settings, inputs_digest(look.train()), out),
+        inputs.train,
+        lambda out: jobs.train(workspace, settings, inputs_digest(inputs.train()), out),
         volatile=frozenset({"training.json"}),
         scratch=workspace.training,
     )
     evaluate = Stage(
         "evaluate",
         workspace.evaluation,
-        lambda: look.evaluate(train),
+        lambda: inputs.evaluate(train),
         lambda out: jobs.evaluate(workspace, settings, out),
     )
     export = Stage(
         "export",
         workspace.export,
-        lambda: look.export(train),
+        lambda: inputs.export(train),
         lambda out: jobs.export(workspace, settings, out),
     )
     archive = Stage(
         "archive",
         workspace.archive,
-        lambda: look.archive(export),
+        lambda: inputs.archive(export),
         lambda out: write_json(
             out / _ARCHIVES, [str(path) for path in jobs.archive(workspace, settings)]
         ),
-        elsewhere=archive_paths,
+        outside=archive_paths,
     )
-    sample = Stage("sample", workspace.catalog, look.sample, lambda out: jobs.sample(settings, out))
+    sample = Stage(
+        "sample", workspace.catalog, inputs.sample, lambda out: jobs.sample(settings, out)
+    )
     return Stages(sample if workspace.is_sample else None, train, evaluate, export, archive)
 
 
 @dataclass(frozen=True)
-class _Inputs:
-    """Looks at what each stage depends on."""
+class _StageInputs:
+    """Reads the inputs of each stage."""
 
     workspace: Workspace
     settings: Settings
@@ -253,7 +247,7 @@ class _Inputs:
             "libraries": libraries(_LIBRARIES["archive"]),
         }
 
-    def _code(self, stage: str) -> Component:
+    def _code(self, stage: StageName) -> Component:
         return sources(self.root, CODE[stage])
 
     def _sections(self, *names: str) -> Component:
@@ -269,18 +263,18 @@ class _Inputs:
 
 
 def archive_paths(directory: Path) -> list[Path]:
-    """The archives that the archive stage's output in ``directory`` names."""
+    """Return the archives listed in ``directory``, the archive stage's output."""
     path = directory / _ARCHIVES
     return [Path(name) for name in read_json(path)] if path.is_file() else []
 
 
 def bring_up_to_date(stages: Sequence[Stage], console: Console) -> list[str]:
-    """Make each stage whose inputs changed; what is current is reused.
+    """Build each stale stage, and print why.
 
     Returns:
-        The names of the stages that were made.
+        The names of the stages that were built.
     """
-    made = []
+    built = []
     for stage in stages:
         reason = why_stale(stage)
         if reason is None:
@@ -288,7 +282,7 @@ def bring_up_to_date(stages: Sequence[Stage], console: Console) -> list[str]:
             continue
         console.print(f"[yellow]…[/] {stage.name}: {escape(reason)}")
         started = time.monotonic()
-        make(stage)
+        build(stage)
         console.print(f"[green]✓[/] {stage.name}: done in {time.monotonic() - started:.1f} s")
-        made.append(stage.name)
-    return made
+        built.append(stage.name)
+    return built

@@ -1,7 +1,4 @@
-"""Where the artifacts of one catalogue live, and the lock that keeps runs apart.
-
-Which server a verb without further words means.
-"""
+"""Folders of a catalogue's artifacts, their lock, and the servers that run from them."""
 
 import hashlib
 import re
@@ -28,7 +25,7 @@ class Workspace:
 
     root: Path
     catalog: Path
-    """The catalogue itself: the user's, or the drawn sample inside ``root``."""
+    """The user's catalogue, or the drawn sample inside ``root``."""
     is_sample: bool
     model_store: Path = ROOT / "model_store"
 
@@ -39,12 +36,12 @@ class Workspace:
 
     @property
     def training(self) -> Path:
-        """What is kept of a training until its checkpoint is written, to go on after a kill."""
+        """State of a training run until its checkpoint is written, to resume it."""
         return self.root / "training"
 
     @property
     def runs(self) -> Path:
-        """Losses and accuracies of trainings, for TensorBoard or MLflow."""
+        """Losses and accuracies of training runs, for TensorBoard or MLflow."""
         return self.root / "runs"
 
     @property
@@ -64,7 +61,7 @@ class Workspace:
 
     @property
     def archive(self) -> Path:
-        """Which archives of the model store are this workspace's."""
+        """Names of this workspace's archives in the model store."""
         return self.root / "archive"
 
     @property
@@ -74,7 +71,7 @@ class Workspace:
 
     @property
     def gateway(self) -> Path:
-        """The gateway's keys, and the event store where it is SQLite: kept between starts."""
+        """The gateway's keys, and the event store if it is SQLite; kept between starts."""
         return self.root / "gateway"
 
     @property
@@ -84,32 +81,32 @@ class Workspace:
 
     @property
     def rollout(self) -> Path:
-        """What rollouts leave here: the controller's plan, and what was promoted."""
+        """Files of rollouts: the controller's plan, the promoted version, reports."""
         return self.root / "rollout"
 
     @property
     def controller(self) -> Path:
-        """Where the controller and the verbs find what they work on."""
+        """Plan file of the controller, which the verbs read too."""
         return self.rollout / "controller.json"
 
     @property
     def promoted(self) -> Path:
-        """Which version a rollout has promoted."""
+        """File of the promoted version."""
         return self.rollout / "promoted.json"
 
     def store_url(self, settings: Settings) -> str:
-        """Where the event store is."""
+        """Return the URL of the event store."""
         return settings.store.url or f"sqlite:///{self.gateway / 'events.db'}"
 
     @contextmanager
     def locked(self, console: Console) -> Iterator[None]:
-        """Keep other runs out of this workspace, waiting for one that is at work."""
+        """Lock this workspace; wait for another run that holds the lock."""
         self.root.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.root / ".lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            console.print(f"waiting for another run that works in {self.root} …")
+            console.print(f"waiting for another run in {self.root} …")
             lock.acquire()
         try:
             yield
@@ -124,16 +121,16 @@ def open_workspace(
     model_store: Path | None = None,
     home: Path = WORKSPACES,
 ) -> Workspace:
-    """The workspace of ``catalog``, or of the drawn sample when it is None.
+    """Return the workspace of ``catalog``, or of the drawn sample if it is None.
 
     Args:
         catalog: a folder in the catalogue format, or a file of items.
         override: use this folder instead of one under ``home``.
-        model_store: where archives go; None is the repository's.
+        model_store: folder of the archives; None is that of the repository.
         home: the folder of all workspaces.
 
     Raises:
-        SetupError: ``catalog`` is not there.
+        SetupError: ``catalog`` does not exist.
     """
     store = (model_store or ROOT / "model_store").resolve()
     if catalog is None:
@@ -152,7 +149,7 @@ def _name(folder: Path) -> str:
 
 
 def servers(catalog: Path | None, workspace: Path | None) -> list[ServerState]:
-    """The running servers: the one of ``catalog`` or ``workspace``, or else all of them."""
+    """Return the running server of ``catalog`` or ``workspace``; all if both are None."""
     if catalog is None and workspace is None:
         return find_running(WORKSPACES)
     state = running_state(open_workspace(catalog, override=workspace).server)
@@ -160,7 +157,7 @@ def servers(catalog: Path | None, workspace: Path | None) -> list[ServerState]:
 
 
 def only_server(catalog: Path | None, workspace: Path | None) -> ServerState:
-    """The one that runs.
+    """Return the only running server.
 
     Raises:
         ServerError: none runs, or several do.
@@ -170,5 +167,5 @@ def only_server(catalog: Path | None, workspace: Path | None) -> ServerState:
         raise ServerError("no server is running; ./run serve --detach starts one")
     if len(found) > 1:
         catalogs = ", ".join(state.catalog for state in found)
-        raise ServerError(f"several servers run ({catalogs}); say which with --catalog")
+        raise ServerError(f"several servers run ({catalogs}); select one with --catalog")
     return found[0]

@@ -1,1 +1,1 @@
-"""Starting, watching and stopping TorchServe."""
+"""Processes of a running server: TorchServe, the gateway, the controller of rollouts."""

@@ -1,7 +1,4 @@
-"""A client of a running server: it carries the token, and renews one that has expired.
-
-The key file that TorchServe writes into its working directory (mode 600).
-"""
+"""Client of a running TorchServe: predictions, models and metrics, with its tokens."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -16,7 +13,7 @@ from newshelf.server.state import Key, ServerState, read_keys
 
 
 class Client:
-    """Talks to one server's inference and management ports.
+    """Calls the inference and management APIs of a server; renews expired tokens.
 
     Example::
 
@@ -27,7 +24,7 @@ class Client:
     def __init__(self, state: ServerState, *, timeout_s: float = 30.0) -> None:
         self._state = state
         self._timeout_s = timeout_s
-        # The server is on this machine: no proxy of the environment stands between.
+        # The server runs on this machine: proxies of the environment do not apply.
         self._http = httpx.Client(timeout=timeout_s, trust_env=False)
 
     def __enter__(self) -> Self:
@@ -53,17 +50,17 @@ class Client:
         token: str | None = None,
         version: str | None = None,
     ) -> httpx.Response:
-        """``POST /predictions/{model}``, whatever the answer's status.
+        """Send ``POST /predictions/{model}`` and return the response, whatever its status.
 
-        ``json``, ``content`` (with ``content_type``) or ``files`` and ``data`` is the
-        body; ``token`` stands in for the key file's, ``version`` for the default one.
+        The body is ``json``, ``content`` (with ``content_type``), or ``files`` and ``data``.
+        ``token`` replaces that of the key file, ``version`` the default version.
         """
         key = Key(token, None) if token is not None else self._inference_key()
         headers = key.header()
         if content_type is not None:
             headers["Content-Type"] = content_type
         return self._http.post(
-            f"{self._state.inference_url}/predictions/{_named(model, version)}",
+            f"{self._state.inference_url}/predictions/{_path(model, version)}",
             json=json,
             content=content,
             files=files,
@@ -72,7 +69,7 @@ class Client:
         )
 
     def encode(self, product: Mapping[str, Any], image: bytes | None = None) -> dict[str, Any]:
-        """Embed one product; ``image`` is a JPEG, PNG or WebP file's bytes.
+        """Embed one product; ``image`` holds the bytes of a JPEG, PNG or WebP file.
 
         Raises:
             ServerError: with the server's code and message.
@@ -84,7 +81,7 @@ class Client:
         return _answer(self.predict("encoder", files=files, data=data))
 
     def recommend(self, *, history: Sequence[str], k: int, **further: Any) -> dict[str, Any]:
-        """Ask for ``k`` products; ``further`` are the request's other fields.
+        """Recommend ``k`` products; ``further`` holds other fields of the request.
 
         Raises:
             ServerError: with the server's code and message.
@@ -93,16 +90,16 @@ class Client:
         return _answer(self.predict("recommender", json=body))
 
     def describe(self, model: str, version: str | None = None) -> list[dict[str, Any]]:
-        """What TorchServe tells of a model: versions, workers, batch size.
+        """Return TorchServe's description of a model: versions, workers, batch size.
 
         Args:
             model: its name.
-            version: one of those that are loaded, or ``all``; None is the default one.
+            version: a loaded version, or ``all``; None is the default version.
 
         Raises:
             ServerError: with TorchServe's reason.
         """
-        path = f"/models/{_named(model, version)}"
+        path = f"/models/{_path(model, version)}"
         response = self._manage("GET", path, {}, self._timeout_s)
         described: list[dict[str, Any]] = response.json()
         return described
@@ -110,16 +107,16 @@ class Client:
     def register(
         self, model: str, archive: str, workers: int, *, timeout_s: float, wait: bool = True
     ) -> None:
-        """Load an archive of the model store, beside the versions that are loaded already.
+        """Load an archive of the model store, in addition to the loaded versions.
 
-        Only a server with ``enable_model_api`` allows it.
+        Requires a server with ``enable_model_api``.
 
         Args:
             model: its name.
             archive: its file name.
-            workers: how many processes.
-            timeout_s: of the answer.
-            wait: return when the workers have loaded it; otherwise when they have begun.
+            workers: number of processes.
+            timeout_s: of the request.
+            wait: until the workers have loaded it.
 
         Raises:
             ServerError: with TorchServe's reason.
@@ -137,29 +134,29 @@ class Client:
         )
 
     def unregister(self, model: str, *, timeout_s: float, version: str | None = None) -> None:
-        """End the workers of a version, or of the only one, and forget it. See ``register``.
+        """Unload a version, or the only one, and end its workers. See ``register``.
 
         Raises:
-            ServerError: with TorchServe's reason; the default version is only forgotten when
-                it is the last.
+            ServerError: with TorchServe's reason; the default version can be unloaded only as
+                the last one.
         """
-        self._manage("DELETE", f"/models/{_named(model, version)}", {}, timeout_s)
+        self._manage("DELETE", f"/models/{_path(model, version)}", {}, timeout_s)
 
     def set_default(self, model: str, version: str) -> None:
-        """Let a loaded version answer the requests that name none, from this moment on.
+        """Make a loaded version answer requests that name none, with immediate effect.
 
         Raises:
             ServerError: with TorchServe's reason.
         """
-        path = f"/models/{_named(model, version)}/set-default"
+        path = f"/models/{_path(model, version)}/set-default"
         self._manage("PUT", path, {}, self._timeout_s)
 
     def authorization(self) -> dict[str, str]:
-        """The header that predictions need, for a client of another kind."""
+        """Return the header that predictions need, for other clients."""
         return self._inference_key().header()
 
     def metrics(self) -> str:
-        """The Prometheus page."""
+        """Return the Prometheus page."""
         return self._http.get(self._state.metrics_url).raise_for_status().text
 
     def _manage(
@@ -199,7 +196,7 @@ class Client:
         return renewed
 
 
-def _named(model: str, version: str | None) -> str:
+def _path(model: str, version: str | None) -> str:
     return model if version is None else f"{model}/{quote(version, safe='')}"
 
 

@@ -1,7 +1,4 @@
-"""The controller of rollouts as a process.
-
-What a rollout's controller is started with, and where the verbs find what it works on.
-"""
+"""The process of the controller of rollouts: its plan file, which the verbs read too; its start."""
 
 import os
 import sys
@@ -14,66 +11,64 @@ from newshelf.errors import SettingsError
 from newshelf.files import read_model, write_private
 from newshelf.server.process import ProcessRef, start_session
 
+_LOG = "controller.log"
+
 
 class ControllerPlan(BaseModel):
-    """Settings, and where everything is."""
+    """Settings of a controller, and the files and folders that it uses."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     settings: RolloutSettings
     logs: LogSettings = LogSettings()
     store_url: str
-    """Of the event store."""
+    """URL of the event store."""
     torchserve: Path
     """TorchServe's working directory."""
     model_store: Path
-    """Where archives are loaded from."""
     promoted: Path
-    """See ``newshelf.rollout.versions``."""
+    """File of the promoted version; see ``newshelf.rollout.versions``."""
     question: dict[str, object]
-    """A request to which every version of the recommender must answer with products."""
+    """A request that every version of the recommender must answer with products."""
     longest_request_s: float
-    """After which no gateway waits for an answer any more."""
+    """Seconds after which no gateway awaits an answer any more."""
 
 
 def write_controller_plan(path: Path, plan: ControllerPlan) -> None:
-    """Write it; its owner alone can read it, since the store's URL may hold a password."""
+    """Write a plan, readable by its owner only: the store's URL may hold a password."""
     write_private(path, plan.model_dump_json(indent=2) + "\n")
 
 
 def read_controller_plan(path: Path) -> ControllerPlan:
-    """Read what ``write_controller_plan`` wrote.
+    """Read a plan.
 
     Raises:
-        SettingsError: it cannot be read, or is no plan.
+        SettingsError: the file cannot be read or is not a plan.
     """
     if not path.exists():
         raise SettingsError(
-            f"there are no rollouts here: {path} is missing. ./run serve starts a gateway and "
-            "what rolls out behind it; --catalog or --workspace says which"
+            f"there are no rollouts here: {path} is missing. ./run serve starts the gateway and "
+            "the controller; --catalog or --workspace selects a server"
         )
     return read_model(path, ControllerPlan, "plan of a controller")
-
-
-_LOG = "controller.log"
 
 
 def start_controller(
     plan: ControllerPlan, *, root: Path, directory: Path, plan_file: Path
 ) -> ProcessRef:
-    """Start it; it looks at rollouts until it is ended.
+    """Start the controller.
 
     Args:
-        plan: settings and places.
+        plan: written to ``plan_file``.
         root: the repository.
-        directory: the server's, for its log.
-        plan_file: where the plan is kept; the verbs read it too.
+        directory: the server's working directory, for the log.
+        plan_file: read by the process and by the verbs.
     """
     write_controller_plan(plan_file, plan)
     return start_session(
         [sys.executable, "-P", "-m", "newshelf.rollout", plan_file],
         cwd=directory,
-        # Sums over a few thousand shoppers: threads would only wait for each other.
+        # Its products are small: threads would only wait for each other.
         env={"OPENBLAS_NUM_THREADS": "1", **os.environ, "PYTHONPATH": str(root)},
         log=directory / _LOG,
         kept=plan.logs.kept,

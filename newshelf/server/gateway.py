@@ -1,13 +1,8 @@
-"""The gateway as a process: its start, and whether it answers.
-
-What one gateway is started with: written by who starts it, read by each of its processes.
-"""
+"""The gateway's process: the plan file that it reads, its start, and its readiness."""
 
 import os
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -20,75 +15,64 @@ from newshelf.files import read_model, write_private
 from newshelf.server.ports import require_port
 from newshelf.server.process import (
     OnWait,
-    ProcessRef,
     StartupProgress,
-    ends_of,
     is_running,
+    last_lines,
     start_session,
 )
+from newshelf.server.state import GatewayState
+
+_PLAN, _LOG = "gateway.json", "gateway.log"
+_PAUSE_S = 0.5
 
 
 class GatewayPlan(BaseModel):
-    """Settings, and where everything is."""
+    """Settings of one gateway, and the files and addresses that it uses."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     settings: GatewaySettings
     logs: LogSettings = LogSettings()
     limits: Limits = Limits()
-    """Of one request, as the archives have them."""
+    """Limits of one request, as in the archives."""
     inference_url: Annotated[str, Field(pattern=r"^http://[^/]+$")]
-    """TorchServe's."""
+    """Of TorchServe."""
     management_url: Annotated[str, Field(pattern=r"^http://[^/]+$")] | None = None
-    """To renew the token; None does not renew it."""
+    """Of TorchServe, to renew the token; None does not renew it."""
     torchserve_keys: Path | None = None
-    """TorchServe's key file; None where it asks for no token."""
+    """TorchServe's key file; None if TorchServe asks for no token."""
     api_keys: Path
-    """The file of the gateway's own keys."""
+    """File of the gateway's own keys."""
     popular: Path
-    """See ``newshelf.gateway.fallback``."""
+    """Most popular items; see ``newshelf.gateway.fallback``."""
     store_url: str
-    """Of the event store."""
+    """URL of the event store."""
     spool: Path | None = None
-    """The file that keeps what the event store cannot take; None does without."""
+    """Buffers records while the event store is unavailable; None disables it."""
     spool_max_bytes: int = 256 * 2**20
 
 
 def write_plan(path: Path, plan: GatewayPlan) -> None:
-    """Write it; its owner alone can read it, since the store's URL may hold a password."""
+    """Write a plan, readable by its owner only: the store's URL may hold a password."""
     write_private(path, plan.model_dump_json(indent=2) + "\n")
 
 
 def read_plan(path: Path) -> GatewayPlan:
-    """Read what ``write_plan`` wrote, or what somebody wrote by hand.
+    """Read a plan.
 
     Raises:
-        SettingsError: it cannot be read, or is no plan.
+        SettingsError: the file cannot be read or is not a plan.
     """
     return read_model(path, GatewayPlan, "plan of a gateway")
 
 
-_PLAN, _LOG = "gateway.json", "gateway.log"
-_PAUSE_S = 0.5
-
-
-@dataclass(frozen=True)
-class GatewayState:
-    """One started gateway: its supervisor, which ends its processes."""
-
-    process: ProcessRef
-    url: str
-    log: str
-    """The file of its output."""
-
-
 def start_gateway(plan: GatewayPlan, *, root: Path, directory: Path) -> GatewayState:
-    """Start the gateway's processes; they do not answer yet.
+    """Start the gateway's processes, without waiting until they answer.
 
     Args:
-        plan: settings and places; kept in ``directory``.
+        plan: written into ``directory``.
         root: the repository.
-        directory: the server's.
+        directory: the server's working directory.
 
     Raises:
         ServerError: the port is taken.
@@ -100,7 +84,7 @@ def start_gateway(plan: GatewayPlan, *, root: Path, directory: Path) -> GatewayS
     process = start_session(
         [sys.executable, "-P", "-m", "newshelf.gateway.main", path],
         cwd=directory,
-        env=_environment(os.environ, root),
+        env={**os.environ, "PYTHONPATH": str(root)},
         log=log,
         kept=plan.logs.kept,
     )
@@ -111,35 +95,32 @@ def start_gateway(plan: GatewayPlan, *, root: Path, directory: Path) -> GatewayS
 def wait_for_gateway(
     state: GatewayState, *, timeout_s: float = 180.0, on_wait: OnWait = lambda _text: None
 ) -> None:
-    """Wait until it answers, and the models behind it do.
+    """Wait until the gateway and the models behind it answer.
 
     Args:
         state: the gateway.
-        timeout_s: how long it may make no progress.
-        on_wait: told now and then that it still waits.
+        timeout_s: seconds without progress after which it has failed.
+        on_wait: called now and then.
 
     Raises:
-        ServerError: it ended, or makes no progress; with the end of its log.
+        ServerError: it ended or makes no progress; with the end of its log.
     """
     progress = StartupProgress(state.process, "the gateway", timeout_s, on_wait)
-    said = "nothing"
+    last_answer = "nothing"
     with httpx.Client(base_url=state.url, timeout=10.0, trust_env=False) as http:
         while is_running(state.process):
             try:
                 response = http.get("/readyz?strict")
             except httpx.TransportError as error:
-                said = repr(error)
+                last_answer = repr(error)
             else:
                 if response.status_code == httpx.codes.OK:
                     return
-                said = response.text
+                last_answer = response.text
             if progress.failed():
                 raise ServerError(
-                    f"the gateway is not ready and says: {said}\n{ends_of(Path(state.log))}"
+                    f"the gateway is not ready and answers: {last_answer}\n"
+                    + last_lines(Path(state.log))
                 )
             time.sleep(_PAUSE_S)
-    raise ServerError(f"the gateway ended while it started\n{ends_of(Path(state.log))}")
-
-
-def _environment(environ: Mapping[str, str], root: Path) -> dict[str, str]:
-    return {**environ, "PYTHONPATH": str(root)}
+    raise ServerError(f"the gateway ended while it started\n{last_lines(Path(state.log))}")

@@ -1,4 +1,4 @@
-"""TorchServe's five ports, and one for what stands before it."""
+"""Ports of TorchServe and of the gateway."""
 
 import socket
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ _LAST = 65535
 
 @dataclass(frozen=True)
 class Ports:
-    """All on the loopback address."""
+    """TorchServe's five ports, on the loopback address."""
 
     inference: int = 8080
     management: int = 8081
@@ -23,21 +23,19 @@ class Ports:
 
     @classmethod
     def starting_at(cls, first: int) -> "Ports":
-        """``first`` for inference, and the next four for the others; the one after them is
-        the gateway's.
-        """
+        """Return ``first`` and the next four; the one after them is the gateway's."""
         if not 1 <= first <= _LAST - 5:
             raise ServerError(f"--port must lie between 1 and {_LAST - 5} (or be 0), not {first}")
         return cls(*range(first, first + 5))
 
     def named(self) -> Iterator[tuple[str, int]]:
-        """Pairs such as ``("management", 8081)``."""
+        """Yield pairs such as ``("management", 8081)``."""
         for field in fields(self):
             yield field.name, getattr(self, field.name)
 
 
 def free_ports() -> Ports:
-    """Five ports that nothing listens on now."""
+    """Return five ports that nothing listens on."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in fields(Ports)]
         for opened in sockets:
@@ -46,7 +44,7 @@ def free_ports() -> Ports:
 
 
 def free_port() -> int:
-    """One more port that nothing listens on now."""
+    """Return a port that nothing listens on."""
     with socket.socket() as opened:
         opened.bind((HOST, 0))
         port: int = opened.getsockname()[1]
@@ -54,15 +52,15 @@ def free_port() -> int:
 
 
 def busy_ports(ports: Ports) -> list[tuple[str, int]]:
-    """Those of ``ports`` that cannot be bound."""
+    """Return name and number of the ports that cannot be bound."""
     return [(name, port) for name, port in ports.named() if not _can_bind(HOST, port)]
 
 
 def require_free(ports: Ports) -> None:
-    """Refuse to start on a port that is taken.
+    """Check that the ports can be bound.
 
     Raises:
-        ServerError: with each port, what it is for, and how to choose others.
+        ServerError: names each port in use, its purpose, and how to choose others.
     """
     busy = busy_ports(ports)
     if busy:
@@ -74,21 +72,22 @@ def require_free(ports: Ports) -> None:
 
 
 def require_port(host: str, port: int, purpose: str) -> None:
-    """Refuse a single port that is taken, or an address that is not this machine's.
+    """Check that a single port can be bound at this address.
 
     Raises:
-        ServerError: with what it is for.
+        ServerError: with its purpose.
     """
     if not _can_bind(host, port):
         raise ServerError(
-            f"cannot listen on {host}:{port} ({purpose}): it is in use, or no address of this "
-            "machine. Choose another with --port N (takes N to N+5) or --port 0 (any free ones)"
+            f"cannot listen on {host}:{port} ({purpose}): it is in use, or not an address of "
+            "this machine. Choose another with --port N (takes N to N+5) or --port 0 (any free "
+            "ones)"
         )
 
 
 def _can_bind(host: str, port: int) -> bool:
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        # As the server itself does it: a port whose last user has just gone is free.
+        # As the server itself does, so that a port that was closed just now counts as free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))

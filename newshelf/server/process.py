@@ -1,12 +1,8 @@
-"""Starting a process with its descendants, and ending exactly those.
+"""Processes of a server: start, stop, signals, log files, progress of a start.
 
-The process gets a session of its own and a random mark in its environment, which its
-descendants inherit. Ending goes by both: a process id that the system has given to
-someone else since then is left alone.
-
-Whether started processes still get on, however slow the machine is.
-
-Logs of started processes: those of earlier starts are kept, and none grows without end.
+A started process leads a session of its own and carries a random mark in its environment, which
+its descendants inherit. Stopping goes by both, so that a process id which the system has reused
+is left alone.
 """
 
 import os
@@ -14,94 +10,40 @@ import shutil
 import signal
 import stat
 import subprocess
+import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 import psutil
 
 from newshelf.config import LogSettings
 from newshelf.errors import ServerError
 
-LOG = "NEWSHELF_LOG"
-"""The environment variable that tells a started process where its output goes."""
-_STANDARD_ERROR = 2
-_LAST_LINES = 25
-
-
-def read_log(log: Path) -> str:
-    """Its text; empty where it is missing."""
-    try:
-        return log.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return ""
-
-
-def ends_of(*logs: Path) -> str:
-    """The last lines of each, for an error's message."""
-    said: list[str] = []
-    for log in logs:
-        lines = read_log(log).splitlines()[-_LAST_LINES:] or ["(empty)"]
-        said += [f"the end of {log}:", *(f"  {line}" for line in lines)]
-    return "\n".join(said)
-
-
-def keep_earlier(log: Path, kept: int, newest: Path | None = None) -> None:
-    """Make room for a new ``log``: the last one is ``log.1``, the one before ``log.2``.
-
-    Args:
-        log: the file; nothing happens where it is missing.
-        kept: older files that stay.
-        newest: becomes ``log.1`` instead of ``log`` itself.
-    """
-    newest = newest or log
-    if not newest.exists():
-        return
-    for number in range(kept - 1, 0, -1):
-        older = log.with_name(f"{log.name}.{number}")
-        if older.exists():
-            older.replace(log.with_name(f"{log.name}.{number + 1}"))
-    newest.replace(log.with_name(f"{log.name}.1"))
-
-
-def rotate_own(settings: LogSettings) -> None:
-    """Keep the file that this process and its children append to below its largest size.
-
-    The file is copied and then emptied, since the children cannot be told of another one: a line
-    that is written at that very moment may be lost. Output that is no such file is left alone.
-    """
-    try:
-        info, path = os.fstat(_STANDARD_ERROR), Path(os.environ.get(LOG, ""))
-        if not stat.S_ISREG(info.st_mode) or info.st_size < settings.max_bytes:
-            return
-        if not path.is_file() or path.stat().st_ino != info.st_ino:
-            return
-        copy = path.with_name(f"{path.name}.copy")
-        shutil.copyfile(path, copy)
-        os.truncate(path, 0)
-        keep_earlier(path, settings.kept, copy)
-    except OSError:
-        # A full disk, or the like: the next call tries again.
-        return
-
-
 MARK = "NEWSHELF_SESSION"
+"""Environment variable with the mark of the session."""
+LOG = "NEWSHELF_LOG"
+"""Environment variable with the log file of the process."""
 _KILLED_S = 5.0
 _ROUNDS = 3
 _POLL_S = 0.02
 _CLOCK_SLACK_S = 0.02
-"""psutil computes a process's start from clock ticks of 10 ms."""
+"""psutil computes the start of a process from clock ticks of 10 ms."""
+_STANDARD_ERROR = 2
+_LAST_LINES = 25
 
 
 @dataclass(frozen=True)
 class ProcessRef:
-    """A process that was started here, told apart from a later one with the same id."""
+    """A started process; its start time tells it from a later process with the same id."""
 
     pid: int
     create_time: float
-    """Seconds since the epoch, as psutil gives it."""
+    """Seconds since the epoch, from psutil."""
     mark: str
 
 
@@ -113,17 +55,17 @@ def start_session(
     log: Path,
     kept: int = 0,
 ) -> ProcessRef:
-    """Start ``command`` in a new session, without input, its output appended to ``log``.
+    """Start ``command`` in a new session, without input, and append its output to ``log``.
 
     Args:
-        command: the program and its arguments.
-        cwd: where it runs.
-        env: its environment.
-        log: the file; see ``newshelf.server.process``.
-        kept: logs of earlier starts that are kept; 0 appends to the last one.
+        command: program and arguments.
+        cwd: working directory.
+        env: environment.
+        log: the log file.
+        kept: number of earlier logs to keep; 0 appends to the last one.
     """
     if kept:
-        keep_earlier(log, kept)
+        rotate_log(log, kept)
     mark = uuid.uuid4().hex
     with log.open("ab") as output:
         process = subprocess.Popen(
@@ -134,7 +76,7 @@ def start_session(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            # What it writes, its key file above all, is private from the first byte on.
+            # Its files, above all its key file, are private from the first byte on.
             umask=0o077,
         )
     ref = ProcessRef(process.pid, psutil.Process(process.pid).create_time(), mark)
@@ -144,12 +86,12 @@ def start_session(
 
 
 def is_running(ref: ProcessRef) -> bool:
-    """Whether the process itself runs; one that has ended and waits to be reaped does not."""
+    """Whether the process itself runs; a zombie does not."""
     return _leader(ref) is not None
 
 
 def members(ref: ProcessRef) -> list[psutil.Process]:
-    """The process, when it runs, and its descendants that still run, orphans too."""
+    """Return the process, if it runs, and its running descendants, orphans included."""
     leader = _leader(ref)
     found = [] if leader is None else [leader]
     return found + [
@@ -160,17 +102,17 @@ def members(ref: ProcessRef) -> list[psutil.Process]:
 
 
 def stop_session(ref: ProcessRef, *, grace_s: float = 20.0, orphans_s: float = 2.0) -> None:
-    """Ask the process to end, wait, then end what is left of its session.
+    """Ask the process to end, wait, then kill what is left of its session.
 
-    Descendants are not asked first: the process that started them ends them in order.
+    Descendants are not asked: the process that started them ends them in order.
 
     Args:
         ref: the process.
-        grace_s: how long it may take to end when asked.
-        orphans_s: how long its descendants may take to notice that it is gone.
+        grace_s: seconds that it may take to end.
+        orphans_s: seconds that its descendants may take after that.
 
     Raises:
-        ServerError: a process does not even end when it is killed.
+        ServerError: a process survives being killed.
     """
     leader = _leader(ref)
     if leader is not None:
@@ -181,7 +123,7 @@ def stop_session(ref: ProcessRef, *, grace_s: float = 20.0, orphans_s: float = 2
         for process in left:
             _signal(process, signal.SIGKILL)
         _wait(left, _KILLED_S)
-        # Whatever was started between the look and the signal.
+        # Includes processes started between listing and killing.
         left = members(ref)
         if not left:
             break
@@ -193,8 +135,7 @@ def stop_session(ref: ProcessRef, *, grace_s: float = 20.0, orphans_s: float = 2
 def _wait(processes: list[psutil.Process], timeout_s: float) -> list[psutil.Process]:
     """Wait until the processes have ended; return those that have not.
 
-    psutil's own wait also waits for an orphan to be reaped, which is init's affair and may
-    take its time.
+    psutil's own wait also waits until init has reaped an orphan.
     """
     end = time.monotonic() + timeout_s
     left = [process for process in processes if _alive(process)]
@@ -205,7 +146,7 @@ def _wait(processes: list[psutil.Process], timeout_s: float) -> list[psutil.Proc
 
 
 def _reap(ref: ProcessRef) -> None:
-    """Take the ended process off the table when it was this process that started it."""
+    """Reap the ended process if it is a child of this one."""
     try:
         os.waitpid(ref.pid, os.WNOHANG)
     except ChildProcessError:
@@ -226,7 +167,7 @@ def _belongs(process: psutil.Process, ref: ProcessRef) -> bool:
         in_session = os.getsid(process.pid) == ref.pid
         return in_session and _alive(process) and process.environ().get(MARK) == ref.mark
     except (psutil.Error, OSError):
-        # Gone meanwhile, or another user's: in neither case one of ours.
+        # It has ended, or belongs to another user.
         return False
 
 
@@ -244,52 +185,155 @@ def _signal(process: psutil.Process, number: signal.Signals) -> None:
         return
 
 
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let SIGTERM, and SIGHUP of a closed terminal, raise KeyboardInterrupt.
+
+    The program then cleans up as after Ctrl-C. An ignored signal (``nohup``) stays ignored.
+    """
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number, handler in before.items():
+        if handler != signal.SIG_IGN:
+            signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ignore SIGINT, SIGTERM and SIGHUP, so that a clean-up is completed.
+
+    Otherwise a second Ctrl-C would leave running what the first one was about to stop. Does
+    nothing outside the main thread, which alone handles signals.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, _ignore) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _ignore(_number: int, _frame: FrameType | None) -> None:
+    # Processes started meanwhile would inherit SIG_IGN.
+    return
+
+
+def read_log(log: Path) -> str:
+    """Return the text of a log; empty if the file is missing."""
+    try:
+        return log.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
+def last_lines(*logs: Path) -> str:
+    """Return the last lines of each log, for an error message."""
+    text: list[str] = []
+    for log in logs:
+        lines = read_log(log).splitlines()[-_LAST_LINES:] or ["(empty)"]
+        text += [f"the end of {log}:", *(f"  {line}" for line in lines)]
+    return "\n".join(text)
+
+
+def rotate_log(log: Path, kept: int, newest: Path | None = None) -> None:
+    """Make room for a new ``log``: rename the last one to ``log.1``, that before to ``log.2``.
+
+    Args:
+        log: the file; does nothing if it is missing.
+        kept: number of earlier files to keep.
+        newest: becomes ``log.1`` instead of ``log`` itself.
+    """
+    newest = newest or log
+    if not newest.exists():
+        return
+    for number in range(kept - 1, 0, -1):
+        older = log.with_name(f"{log.name}.{number}")
+        if older.exists():
+            older.replace(log.with_name(f"{log.name}.{number + 1}"))
+    newest.replace(log.with_name(f"{log.name}.1"))
+
+
+def rotate_own(settings: LogSettings) -> None:
+    """Keep the log of this process and its children below its maximum size.
+
+    Copies the file and then empties it, since the children keep it open: a line written in
+    between may be lost. Does nothing if standard error is not that file.
+    """
+    try:
+        info, path = os.fstat(_STANDARD_ERROR), Path(os.environ.get(LOG, ""))
+        if not stat.S_ISREG(info.st_mode) or info.st_size < settings.max_bytes:
+            return
+        if not path.is_file() or path.stat().st_ino != info.st_ino:
+            return
+        copy = path.with_name(f"{path.name}.copy")
+        shutil.copyfile(path, copy)
+        os.truncate(path, 0)
+        rotate_log(path, settings.kept, copy)
+    except OSError:
+        # For example a full disk: the next call tries again.
+        return
+
+
 OnWait = Callable[[str], None]
-"""Told now and then what a start waits for."""
+"""Receives a line now and then while a start is awaited."""
 _CHECK_EVERY_S = 1.0
-_TELL_S = 15.0
+_REPORT_EVERY_S = 15.0
 _LEAST_SHARE, _LEAST_S = 0.02, 1.0
-"""Of the limit: what idles, and answers a question now and then, uses less of a processor."""
+"""CPU time that counts as progress, as a share of the limit and in seconds: more than that of
+an idle process which answers a health check now and then."""
 
 
 class StartupProgress:
-    """Watches the processor time of a session that starts.
+    """Watches the CPU time of a session that starts, so that slow machines get more time.
 
     Args:
-        process: the session's.
-        what: it waits for, in words.
-        limit_s: without progress, after which the start has failed.
-        on_wait: told about every quarter of a minute.
+        process: leader of the session.
+        awaited: what is awaited, in words.
+        limit_s: seconds without progress after which the start has failed.
+        on_wait: called about every 15 seconds.
     """
 
-    def __init__(self, process: ProcessRef, what: str, limit_s: float, on_wait: OnWait) -> None:
+    def __init__(self, process: ProcessRef, awaited: str, limit_s: float, on_wait: OnWait) -> None:
         self._process = process
-        self._what = what
+        self._awaited = awaited
         self._limit_s = limit_s
         self._on_wait = on_wait
-        self._began_s = self._moved_s = self._told_s = time.monotonic()
-        self._looked_s = -_CHECK_EVERY_S
-        self._spent_s = 0.0
+        self._began_s = self._progress_s = self._reported_s = time.monotonic()
+        self._checked_s = -_CHECK_EVERY_S
+        self._cpu_s = 0.0
 
     def failed(self) -> bool:
-        """Look, and say whether it stands still for too long; cheap to be called often."""
+        """Whether there was no progress for too long; cheap enough to be called often."""
         now_s = time.monotonic()
-        if now_s - self._looked_s >= _CHECK_EVERY_S:
-            self._looked_s = now_s
-            spent_s = sum(map(_spent_s, members(self._process)))
-            # Less, when a process has ended: that is a change as well.
-            if abs(spent_s - self._spent_s) >= max(_LEAST_S, _LEAST_SHARE * self._limit_s):
-                self._spent_s, self._moved_s = spent_s, now_s
-            if now_s - self._told_s >= _TELL_S:
-                self._told_s = now_s
+        if now_s - self._checked_s >= _CHECK_EVERY_S:
+            self._checked_s = now_s
+            cpu_s = sum(map(_cpu_s, members(self._process)))
+            # The sum falls if a process has ended, which is progress as well.
+            if abs(cpu_s - self._cpu_s) >= max(_LEAST_S, _LEAST_SHARE * self._limit_s):
+                self._cpu_s, self._progress_s = cpu_s, now_s
+            if now_s - self._reported_s >= _REPORT_EVERY_S:
+                self._reported_s = now_s
                 self._on_wait(
-                    f"waiting for {self._what}: {now_s - self._began_s:.0f} s, "
-                    f"{spent_s:.0f} s of processor time"
+                    f"waiting for {self._awaited}: {now_s - self._began_s:.0f} s, "
+                    f"{cpu_s:.0f} s of CPU time"
                 )
-        return now_s - self._moved_s >= self._limit_s
+        return now_s - self._progress_s >= self._limit_s
 
 
-def _spent_s(process: psutil.Process) -> float:
+def _cpu_s(process: psutil.Process) -> float:
     try:
         times = process.cpu_times()
     except psutil.Error:

@@ -1,4 +1,4 @@
-"""TorchServe's properties: the repository's file, and what is added for one start."""
+"""TorchServe's properties: the repository's file, and the final ones of a start."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,10 +10,10 @@ _PATHS = ("model_store", "metrics_config")
 
 
 def read_properties(path: Path) -> dict[str, str]:
-    """``key=value`` lines; comments and empty lines are left out.
+    """Read ``key=value`` lines, without comments and empty lines.
 
     Raises:
-        ServerError: the file is missing, or a line has no ``=``, or a key comes twice.
+        ServerError: the file is missing, a line has no ``=``, or a key occurs twice.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -39,15 +39,17 @@ def final_properties(
     model_store: Path,
     models: Mapping[str, Path],
 ) -> dict[str, str]:
-    """What one start of TorchServe reads.
+    """Return the properties of one start of TorchServe.
 
     Args:
         base: the repository's properties.
-        root: the folder that their relative paths start from.
-        ports: instead of those in ``base``; None keeps them.
-        model_store: the folder with the archives.
-        models: the archive of each model. Named one by one, each model has one version,
-            and so it is certain which is the default.
+        root: the folder of their relative paths.
+        ports: replace those in ``base``; None keeps them.
+        model_store: folder of the archives.
+        models: archive of each model; one version each, so that the default is certain.
+
+    Raises:
+        ServerError: an archive is not in ``model_store``.
     """
     for name, archive in models.items():
         if archive.parent != model_store or not archive.is_file():
@@ -64,7 +66,7 @@ def final_properties(
 
 
 def ports_of(properties: Mapping[str, str]) -> Ports:
-    """The ports that ``properties`` name."""
+    """Return the ports in ``properties``."""
     default = Ports()
     try:
         return Ports(
@@ -79,13 +81,13 @@ def ports_of(properties: Mapping[str, str]) -> Ports:
 
 
 def write_properties(path: Path, properties: Mapping[str, str]) -> None:
-    """Write what Java reads back as the same strings."""
+    """Write the properties so that Java reads back the same strings."""
     lines = [f"{key}={_escaped(value)}\n" for key, value in properties.items()]
     path.write_text("".join(lines), encoding="ascii")
 
 
 def archives(models: Sequence[Path]) -> dict[str, Path]:
-    """Model names of archives called ``NAME-VERSION.mar``."""
+    """Return the archives, which are called ``NAME-VERSION.mar``, by model name."""
     return {path.stem.partition("-")[0]: path for path in models}
 
 

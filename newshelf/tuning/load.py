@@ -1,6 +1,6 @@
-"""Sends a load by a process of its own (``loadtest.closed_loop``) and reads what it measured.
+"""Closed load on a server: requests drawn from a catalogue, sent by ``loadtest.closed_loop``.
 
-Requests to a model, drawn from the catalogue that it was trained on.
+The clients run as a separate program, so that their work is not mistaken for the server's.
 """
 
 import base64
@@ -26,7 +26,7 @@ _NS_PER_MS = 1e6
 
 @dataclass(frozen=True)
 class LoadRequest:
-    """One ``POST``."""
+    """A ``POST`` request."""
 
     path: str
     content_type: str
@@ -35,44 +35,44 @@ class LoadRequest:
 
 @dataclass(frozen=True)
 class Exchange:
-    """One request that was answered with 200; moments are nanoseconds since the epoch."""
+    """A request that was answered with 200; times are nanoseconds since the epoch."""
 
     client: int
     sent_ns: int
     head_ns: int
-    """The answer's head was read."""
+    """The head of the response was read."""
     end_ns: int
     header: str | None
-    """Of the answer: the one that was asked for."""
+    """The kept header of the response."""
 
 
 @dataclass(frozen=True, eq=False)
 class LoadResult:
-    """What was measured."""
+    """Latencies and failures of a load."""
 
     measured_s: float
     latencies_ms: NDArray[np.float64]
-    """Of each request that was answered with 200."""
+    """Of the requests that were answered with 200."""
     failures: Mapping[str, int]
     """By status or kind of error."""
     client_cpu_s: float
-    """What the clients themselves computed meanwhile."""
+    """CPU time of the clients."""
     exchanges: Sequence[Exchange] = field(default=())
 
     @property
     def per_second(self) -> float:
-        """Requests answered with 200 in a second."""
+        """Requests per second that were answered with 200."""
         return len(self.latencies_ms) / self.measured_s if self.measured_s > 0 else 0.0
 
     @property
     def failed_share(self) -> float:
-        """Of all requests, between 0 and 1; 1 when none was answered."""
+        """Share of failed requests, between 0 and 1; 1 if none was answered."""
         failed = sum(self.failures.values())
         total = failed + len(self.latencies_ms)
         return failed / total if total else 1.0
 
     def percentile_ms(self, percent: float) -> float:
-        """The smallest latency that ``percent`` of them do not exceed; infinite without any."""
+        """Return the lowest latency that ``percent`` do not exceed; infinite without any."""
         if not len(self.latencies_ms):
             return float("inf")
         return float(np.percentile(self.latencies_ms, percent, method="inverted_cdf"))
@@ -89,20 +89,20 @@ def run_load(
     warm_up_s: float = 0.0,
     kept_header: str | None = None,
 ) -> LoadResult:
-    """Send ``requests`` in turns from ``clients``, each of which waits for its answer.
+    """Send ``requests`` in turn from ``clients``, each of which awaits its answer.
 
     Args:
         url: ``http://HOST:PORT``.
-        headers: sent with each, such as the token.
+        headers: of each request, such as the token.
         requests: at least one.
-        clients: how many send at a time.
-        seconds: how long; or else
-        count: how many requests in all.
-        warm_up_s: under the same load before that, not measured.
-        kept_header: keep every exchange, with this header of its answer.
+        clients: number of concurrent clients.
+        seconds: length of the measurement; or else
+        count: number of requests.
+        warm_up_s: seconds under the same load before the measurement.
+        kept_header: keep every exchange, with this header of its response.
 
     Raises:
-        ServerError: the load could not be sent at all.
+        ServerError: the load could not be sent.
     """
     plan = {
         "url": url,
@@ -121,7 +121,7 @@ def run_load(
         "warm_up_s": warm_up_s,
         "kept_header": kept_header,
     }
-    # By standard input: the token in the headers is for no list of processes.
+    # By standard input: arguments, and so the token, would show in the list of processes.
     done = subprocess.run(
         [sys.executable, "-P", "-m", _PROGRAM],
         input=json.dumps(plan),
@@ -154,15 +154,15 @@ _K = 10
 def draw_requests(
     model: ModelName, catalog: Catalog, count: int, *, seed: int = 7
 ) -> list[LoadRequest]:
-    """Draw ``count`` requests, no two of which are equal.
+    """Draw ``count`` distinct requests.
 
-    The encoder is sent products as they would be put up, with title and picture; the
-    recommender histories of 1 to 20 ids.
+    Products with title and picture for the encoder, histories of 1 to 20 ids for the
+    recommender.
 
     Args:
-        model: whom they are for.
-        catalog: what they are drawn from.
-        count: how many.
+        model: receives the requests.
+        catalog: source of products and ids.
+        count: number of requests.
         seed: equal seeds draw equal requests.
 
     Raises:
@@ -194,14 +194,14 @@ def _has_content(catalog: Catalog, row: int) -> bool:
 
 
 def _product(catalog: Catalog, row: int, drawn: random.Random) -> dict[str, Any]:
-    """A product that no worker has kept the embedding of."""
+    """Return a product whose embedding no worker has cached."""
     product: dict[str, Any] = {}
     title = catalog.items["title"].iloc[row]
     if isinstance(title, str):
         product["title"] = f"{title} {drawn.randrange(10**9)}"
     path = catalog.image_path(row)
     if path is not None:
-        # Picture formats end by themselves: what follows is not decoded.
+        # Decoders ignore what follows the end of a picture.
         picture = path.read_bytes() + drawn.randbytes(8)
         product["image"] = base64.b64encode(picture).decode("ascii")
     return product

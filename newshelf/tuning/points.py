@@ -1,6 +1,6 @@
-"""The settings that are tuned, and which of their values are tried.
+"""Points: the settings that are tuned, and which of their values are tried.
 
-Which runtimes and precisions may be tried: those that passed the export's gate.
+Runtimes and precisions are those that passed the export's gate and are installed.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from newshelf.tuning.load import ModelName
 
 @dataclass(frozen=True, order=True)
 class Arithmetic:
-    """What computes, and in which numbers."""
+    """A runtime and the precision that it computes in."""
 
     runtime: str
     precision: str
@@ -30,11 +30,11 @@ class Arithmetic:
 
 @dataclass(frozen=True, order=True)
 class Computing:
-    """The processes, and the arithmetic of each."""
+    """Number of workers, and threads and arithmetic of each."""
 
     workers: int
     threads: int
-    """Of one worker."""
+    """Per worker."""
     arithmetic: Arithmetic
 
     def __str__(self) -> str:
@@ -43,7 +43,7 @@ class Computing:
 
 @dataclass(frozen=True, order=True)
 class Point:
-    """One set of settings to measure."""
+    """A set of settings to measure."""
 
     computing: Computing
     batch_size: int
@@ -54,8 +54,8 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Space:
-    """What is tried: every computing, each with every batch size and delay.
+class SearchSpace:
+    """Points to try: every computing with every batch size and delay.
 
     Raises:
         SettingsError: a list is empty.
@@ -72,27 +72,27 @@ class Space:
             raise SettingsError("nothing to tune: each of the lists needs a value")
 
     def middle(self, computing: Computing) -> Point:
-        """The point that stands for ``computing`` while computings are compared."""
+        """Return the point that represents ``computing`` when computings are compared."""
         batch_sizes, delays = self.batch_sizes, self.delays_ms
         return Point(computing, batch_sizes[len(batch_sizes) // 2], delays[(len(delays) - 1) // 2])
 
     def size(self) -> int:
-        """Points in all, were none left out."""
+        """Return the number of points."""
         return len(self.computing) * len(self.batch_sizes) * len(self.delays_ms)
 
 
 def layouts(
     cores: int, workers: Sequence[int] | None = None, threads: Sequence[int] | None = None
 ) -> list[tuple[int, int]]:
-    """Workers and the threads of each, few workers first.
+    """Return pairs of workers and threads per worker, few workers first.
 
-    Without choices of your own: 1, 2, 4, … workers that share the cores, and one worker more
-    than there are cores, which computes while another reads its next batch.
+    By default 1, 2, 4, … workers that share the cores, and one worker more than cores, which
+    computes while another reads its next batch.
 
     Args:
-        cores: that the server may use.
-        workers: those to try, instead.
-        threads: those to try with each number of workers, instead of the share of the cores.
+        cores: available to the server.
+        workers: numbers of workers to try.
+        threads: numbers of threads to try with each; None divides the cores.
     """
     if workers is None:
         workers = [2**power for power in range(cores.bit_length()) if 2**power < cores]
@@ -101,10 +101,10 @@ def layouts(
 
 
 def with_point(settings: Settings, model: ModelName, point: Point) -> Settings:
-    """``settings`` with the archive section that serves ``model`` as ``point`` says.
+    """Return ``settings`` that serve ``model`` as ``point`` says.
 
     Raises:
-        SettingsError: a value that the settings do not take.
+        SettingsError: the settings refuse a value.
     """
     computing = point.computing
     archive = settings.archive.model_dump(exclude_unset=True)
@@ -128,18 +128,18 @@ def with_point(settings: Settings, model: ModelName, point: Point) -> Settings:
 _REPORT = "precision.json"
 _FULL = "fp32"
 _GPU_TOOL = "nvidia-smi"
-"""Comes with the driver of a GPU."""
+"""Part of the driver of a GPU."""
 _LIBRARIES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "torchscript": "torch"}
 
 
 def candidates(export: Path) -> list[Arithmetic]:
-    """What passed the gate and is installed; without a report on it, float32 alone.
+    """Return what passed the gate and is installed; without a gate report, only float32.
 
     Args:
-        export: the folder of the export.
+        export: folder of the export.
 
     Raises:
-        SettingsError: the report is not one of this version.
+        SettingsError: the report has another format.
     """
     path = export / _REPORT
     if path.is_file():
@@ -149,10 +149,10 @@ def candidates(export: Path) -> list[Arithmetic]:
     return [one for one in found if find_spec(_LIBRARIES[one.runtime]) is not None]
 
 
-def chosen(
+def select(
     found: Sequence[Arithmetic], runtimes: Sequence[str] | None, precisions: Sequence[str] | None
 ) -> list[Arithmetic]:
-    """Those of ``found`` that were asked for; None asks for all.
+    """Return those of ``found`` with the given runtimes and precisions; None allows all.
 
     Raises:
         SettingsError: none is left.

@@ -1,18 +1,12 @@
-"""Profiles a running server: sends requests that ask for their spans, and keeps both ends.
+"""Profile of a running server: where requests spend their time, as a table and as a trace.
 
-One request's way, on one clock: client, server, worker, and back.
+Requests ask the workers for their spans, so that client and worker times are put together on
+one clock; the wait in TorchServe's queue comes from TorchServe's own counters.
 
-TorchServe's own count of how long requests waited in its queue.
-
-Where the time of many requests went, as a table.
-
-Journeys in the Trace Event Format, which https://ui.perfetto.dev and chrome://tracing open.
-
-One process holds the clients, a track for each; a client sends one request at a time, so a
-track's requests follow one another. Every worker is a process with a track of batches. Arrows
-lead from a request to its batch.
-
-The format: "Trace Event Format", Google, 2016. Times are microseconds.
+The trace is in the Trace Event Format (Google, 2016), which https://ui.perfetto.dev and
+chrome://tracing open; times are microseconds. One process has a track per client, whose
+requests follow one another; each worker is a process with a track of batches. Arrows lead from
+a request to its batch.
 """
 
 import re
@@ -40,33 +34,33 @@ from newshelf.tuning.load import (
 
 
 @dataclass(frozen=True)
-class Journey:
-    """Moments are nanoseconds since the epoch, in the order in which they are named."""
+class RequestTimeline:
+    """Times of a request, in nanoseconds since the epoch and in chronological order."""
 
     client: int
     sent_ns: int
     batch: BatchTrace
-    """Its ``start_ns`` and ``end_ns`` lie in between."""
+    """The batch in the worker."""
     end_ns: int
-    """The answer was read."""
+    """The response was read."""
 
     @property
     def total_ns(self) -> int:
-        """As the client sees it."""
+        """Latency of the client."""
         return self.end_ns - self.sent_ns
 
     @property
-    def there_ns(self) -> int:
-        """Until a worker began: sockets, TorchServe's frontend and its queue."""
+    def to_worker_ns(self) -> int:
+        """Time until the worker began: sockets, TorchServe's frontend and its queue."""
         return self.batch.start_ns - self.sent_ns
 
     @property
-    def back_ns(self) -> int:
-        """From the worker's last line to the client's last byte."""
+    def to_client_ns(self) -> int:
+        """Time from the handler's end to the last byte that the client reads."""
         return self.end_ns - self.batch.end_ns
 
     def stages_ns(self) -> dict[Stage, int]:
-        """The time of the whole batch in each stage."""
+        """Return the time of the whole batch in each stage."""
         sums = dict.fromkeys(STAGES, 0)
         for span in self.batch.spans:
             sums[span.stage] += span.end_ns - span.start_ns
@@ -74,24 +68,24 @@ class Journey:
 
     @property
     def between_ns(self) -> int:
-        """In the handler, and in none of its stages."""
+        """Time in the handler, outside its stages."""
         return self.batch.end_ns - self.batch.start_ns - sum(self.stages_ns().values())
 
 
-def journeys(exchanges: Sequence[Exchange]) -> list[Journey]:
-    """Read what the workers told in the answers' headers.
+def read_timelines(exchanges: Sequence[Exchange]) -> list[RequestTimeline]:
+    """Read the workers' spans from the headers of responses.
 
     Raises:
-        ServerError: an answer carried no trace, or none that this version reads.
+        ServerError: a response has no spans, or spans of another format.
     """
-    return [_journey(exchange) for exchange in exchanges]
+    return [_timeline(exchange) for exchange in exchanges]
 
 
-def _journey(exchange: Exchange) -> Journey:
+def _timeline(exchange: Exchange) -> RequestTimeline:
     if exchange.header is None:
         raise ServerError(
-            "the server tells no spans: its archives are of an older Newshelf, or something "
-            "between drops the header; ./run serve makes new ones"
+            "the server returns no spans: its archives are of an older Newshelf (./run serve makes "
+            "new ones), or a proxy drops the header"
         )
     try:
         batch = read_trace(exchange.header)
@@ -99,35 +93,35 @@ def _journey(exchange: Exchange) -> Journey:
         raise ServerError(f"the server's spans cannot be read: {error}") from error
     if not exchange.sent_ns <= batch.start_ns <= batch.end_ns <= exchange.end_ns:
         raise ServerError(
-            "the worker's clock is not the client's: profile from the machine of the server, "
-            "and not while its clock is being set"
+            "the worker's clock is not the client's: profile on the server's machine, and not "
+            "while its clock is adjusted"
         )
-    return Journey(exchange.client, exchange.sent_ns, batch, exchange.end_ns)
+    return RequestTimeline(exchange.client, exchange.sent_ns, batch, exchange.end_ns)
 
 
 _SAMPLE = re.compile(r"^(ts_\w+)\{(.*)\} (\S+)$", flags=re.MULTILINE)
 _QUEUE, _REQUESTS = "ts_queue_latency_microseconds", "ts_inference_requests_total"
-_LOOKS, _PAUSE_S = 20, 0.1
+_ATTEMPTS, _PAUSE_S = 20, 0.1
 
 
 @dataclass(frozen=True)
 class QueueCount:
-    """Since the server's start."""
+    """TorchServe's queue counters, since the server's start."""
 
     requests: float
     waited_ms: float
-    """Of all of them together, until they were put into a batch."""
+    """Total wait of all requests until their batch."""
 
     def since(self, before: "QueueCount") -> float | None:
-        """Mean milliseconds of one request since then; None without one."""
+        """Return the mean wait of the requests since then, in ms; None without requests."""
         requests = self.requests - before.requests
         return (self.waited_ms - before.waited_ms) / requests if requests > 0 else None
 
 
 def read_queue(client: Client, model: str) -> QueueCount:
-    """Read the counters when they have settled: TorchServe counts after it has answered."""
+    """Read the counters once they are stable: TorchServe counts after it has answered."""
     before = _read(client.metrics(), model)
-    for _ in range(_LOOKS):
+    for _ in range(_ATTEMPTS):
         time.sleep(_PAUSE_S)
         now = _read(client.metrics(), model)
         if now == before:
@@ -144,43 +138,50 @@ def _read(page: str, model: str) -> QueueCount:
     return QueueCount(sums[_REQUESTS], sums[_QUEUE] / 1e3)
 
 
-_FEWEST_WARM_UP = 20
+_LEAST_WARM_UP = 20
 
 
 @dataclass(frozen=True, eq=False)
 class Profile:
-    """What was measured."""
+    """Measured times of many requests."""
 
     model: ModelName
     clients: int
     load: LoadResult
-    journeys: Sequence[Journey]
+    requests: Sequence[RequestTimeline]
     queue_ms: float | None
-    """Mean wait in TorchServe's queue, by its own count; None when it counted nothing."""
+    """Mean wait in TorchServe's queue, by its own counters; None if they counted nothing."""
 
     @property
     def batch_size(self) -> float:
-        """Of the batch that a request was in, on average."""
-        return sum(one.batch.size for one in self.journeys) / len(self.journeys)
+        """Mean size of the batch of a request."""
+        return sum(one.batch.size for one in self.requests) / len(self.requests)
 
 
 def profile(
     state: ServerState, catalog: Catalog, model: ModelName, *, requests: int, clients: int
 ) -> Profile:
-    """Send ``requests`` from ``clients`` at a time, after a warm-up that is not kept.
+    """Send requests from concurrent clients, after a warm-up.
+
+    Args:
+        state: the server.
+        catalog: source of the requests.
+        model: receives the requests.
+        requests: number of measured requests.
+        clients: number of concurrent clients.
 
     Raises:
-        ServerError: a request failed, or the server tells no spans.
+        ServerError: a request failed, or the server returns no spans.
     """
-    # One draw for both, so that the warm-up fills no cache with what is measured.
-    warm_up = max(_FEWEST_WARM_UP, clients, requests // 10)
+    # One draw for both: the warm-up must not fill a cache with measured requests.
+    warm_up = max(_LEAST_WARM_UP, clients, requests // 10)
     drawn = draw_requests(model, catalog, warm_up + requests)
     with Client(state) as client:
         _send(client, state, drawn[:warm_up], clients)
         before = read_queue(client, model)
         load = _send(client, state, drawn[warm_up:], clients)
         queue_ms = read_queue(client, model).since(before)
-    return Profile(model, clients, load, journeys(load.exchanges), queue_ms)
+    return Profile(model, clients, load, read_timelines(load.exchanges), queue_ms)
 
 
 def _send(
@@ -196,18 +197,18 @@ def _send(
     )
     if load.failures:
         raise ServerError(
-            f"of {len(requests)} requests, some failed ({_told(load)}): with fewer --clients "
-            f"the queue is not full; the server's log is {state.model_log}"
+            f"of {len(requests)} requests, some failed ({_failures(load)}): the queue may be "
+            f"full, so try fewer --clients; the server's log is {state.model_log}"
         )
     return load
 
 
-def _told(load: LoadResult) -> str:
+def _failures(load: LoadResult) -> str:
     return ", ".join(f"{kind}: {number}" for kind, number in load.failures.items())
 
 
 _NS_PER_MS = 1e6
-_WORDS: dict[Stage, str] = {
+_LABELS: dict[Stage, str] = {
     "parse": "parse the requests",
     "decode": "decode pictures",
     "preprocess": "preprocess",
@@ -218,32 +219,32 @@ _WORDS: dict[Stage, str] = {
 
 @dataclass(frozen=True)
 class BreakdownRow:
-    """One part of the way. The shares of the rows that are not ``within`` add up to 1."""
+    """A part of the latency. The shares of rows that are not ``within`` add up to 1."""
 
     name: str
     mean_ms: float
     share: float
-    """Of the mean of the whole."""
+    """Share of the mean latency."""
     median_ms: float | None = None
     p99_ms: float | None = None
-    """None where only a mean is known."""
+    """None if only a mean is known."""
     within: bool = False
-    """A part of the row above."""
+    """Whether it is part of the last row that is not."""
 
 
-def break_down(journeys: Sequence[Journey], queue_ms: float | None) -> list[BreakdownRow]:
-    """The parts in their order, and last the whole.
+def break_down(requests: Sequence[RequestTimeline], queue_ms: float | None) -> list[BreakdownRow]:
+    """Return the parts of the latency in chronological order, and the total.
 
-    A request waits for all of its batch, so the stages count with the batch's time.
+    A request waits for its whole batch, so each stage counts with the batch's time.
 
     Args:
-        journeys: at least one.
-        queue_ms: the mean wait in TorchServe's queue; None when it is not known.
+        requests: at least one.
+        queue_ms: mean wait in TorchServe's queue; None if unknown.
     """
-    total_ms = _milliseconds(journeys, lambda one: one.total_ns).mean()
+    total_ms = _milliseconds(requests, lambda one: one.total_ns).mean()
 
-    def row(name: str, part: Callable[[Journey], int]) -> BreakdownRow:
-        values = _milliseconds(journeys, part)
+    def row(name: str, part: Callable[[RequestTimeline], int]) -> BreakdownRow:
+        values = _milliseconds(requests, part)
         return BreakdownRow(
             name,
             float(values.mean()),
@@ -252,23 +253,23 @@ def break_down(journeys: Sequence[Journey], queue_ms: float | None) -> list[Brea
             float(np.percentile(values, 99, method="inverted_cdf")),
         )
 
-    there = row("to the worker", lambda one: one.there_ns)
-    rows = [there]
+    to_worker = row("to the worker", lambda one: one.to_worker_ns)
+    rows = [to_worker]
     if queue_ms is not None:
-        socket_ms = there.mean_ms - queue_ms
+        socket_ms = to_worker.mean_ms - queue_ms
         rows.append(
             BreakdownRow("socket and frontend", socket_ms, socket_ms / total_ms, within=True)
         )
         rows.append(BreakdownRow("TorchServe's queue", queue_ms, queue_ms / total_ms, within=True))
-    rows += [row(_WORDS[stage], _stage(stage)) for stage in STAGES]
+    rows += [row(_LABELS[stage], _stage(stage)) for stage in STAGES]
     rows.append(row("between the stages", lambda one: one.between_ns))
-    rows.append(row("back to the client", lambda one: one.back_ns))
+    rows.append(row("back to the client", lambda one: one.to_client_ns))
     rows.append(row("whole request", lambda one: one.total_ns))
     return rows
 
 
 def breakdown_table(rows: Sequence[BreakdownRow], title: str) -> Table:
-    """For a terminal."""
+    """Return the rows as a table for a terminal."""
     table = Table(title=title, title_justify="left")
     table.add_column("where")
     for heading in ("mean ms", "median ms", "p99 ms", "share"):
@@ -278,9 +279,9 @@ def breakdown_table(rows: Sequence[BreakdownRow], title: str) -> Table:
             table.add_section()
         table.add_row(
             f"  {row.name}" if row.within else row.name,
-            _shown(row.mean_ms),
-            _shown(row.median_ms),
-            _shown(row.p99_ms),
+            _formatted(row.mean_ms),
+            _formatted(row.median_ms),
+            _formatted(row.p99_ms),
             f"{row.share:.1%}",
             style="dim" if row.within else None,
         )
@@ -288,49 +289,48 @@ def breakdown_table(rows: Sequence[BreakdownRow], title: str) -> Table:
 
 
 def _milliseconds(
-    journeys: Sequence[Journey], part: Callable[[Journey], int]
+    requests: Sequence[RequestTimeline], part: Callable[[RequestTimeline], int]
 ) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
-    return np.array([part(one) for one in journeys], dtype=np.float64) / _NS_PER_MS
+    return np.array([part(one) for one in requests], dtype=np.float64) / _NS_PER_MS
 
 
-def _stage(stage: Stage) -> Callable[[Journey], int]:
+def _stage(stage: Stage) -> Callable[[RequestTimeline], int]:
     return lambda one: one.stages_ns()[stage]
 
 
-def _shown(milliseconds: float | None) -> str:
+def _formatted(milliseconds: float | None) -> str:
     return "" if milliseconds is None else f"{milliseconds:.3f}"
 
 
 _CLIENTS = 1
-"""Stands for the clients' process, which has ended by then; no worker is process 1. Perfetto
-takes 0 for the idle task."""
+"""Process id of the clients in the trace. No worker has 1; Perfetto reads 0 as the idle task."""
 _BATCHES = 1
 
 Event = dict[str, Any]
 
 
-def trace_document(journeys: Sequence[Journey], model: str) -> dict[str, Any]:
-    """The whole file, for ``json.dump``. Time starts with the first request."""
-    base_ns = min((one.sent_ns for one in journeys), default=0)
-    batches = {(one.batch.worker, one.batch.start_ns): one.batch for one in journeys}
+def trace_document(requests: Sequence[RequestTimeline], model: str) -> dict[str, Any]:
+    """Return the trace, for ``json.dump``. Time starts with the first request."""
+    base_ns = min((one.sent_ns for one in requests), default=0)
+    batches = {(one.batch.worker, one.batch.start_ns): one.batch for one in requests}
     events = [
-        *_names(journeys, model),
-        *(event for at, one in enumerate(journeys) for event in _request(at, one, model, base_ns)),
+        *_names(requests, model),
+        *(event for at, one in enumerate(requests) for event in _request(at, one, model, base_ns)),
         *(event for batch in batches.values() for event in _batch(batch, base_ns)),
     ]
     return {"traceEvents": events, "displayTimeUnit": "ms"}
 
 
-def _names(journeys: Sequence[Journey], model: str) -> Iterator[Event]:
+def _names(requests: Sequence[RequestTimeline], model: str) -> Iterator[Event]:
     yield _name("process_name", _CLIENTS, _track(0), "clients")
-    for client in sorted({one.client for one in journeys}):
+    for client in sorted({one.client for one in requests}):
         yield _name("thread_name", _CLIENTS, _track(client), f"client {client + 1}")
-    for worker in sorted({one.batch.worker for one in journeys}):
+    for worker in sorted({one.batch.worker for one in requests}):
         yield _name("process_name", worker, _BATCHES, f"{model} worker {worker}")
         yield _name("thread_name", worker, _BATCHES, "batches")
 
 
-def _request(number: int, one: Journey, model: str, base_ns: int) -> Iterator[Event]:
+def _request(number: int, one: RequestTimeline, model: str, base_ns: int) -> Iterator[Event]:
     def part(name: str, start_ns: int, end_ns: int, **args: object) -> Event:
         return _slice(name, _CLIENTS, track, start_ns - base_ns, end_ns - start_ns, args)
 

@@ -1,7 +1,4 @@
-"""What a tuning found: a table, and the files that serve by it.
-
-The frontier as a picture: throughput against latency.
-"""
+"""Results of a tuning run: a table, a plot of the Pareto frontier, and settings to serve with."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,33 +18,33 @@ from newshelf.tuning.tune import PointLoad
 
 _BLUE, _ORANGE, _GREEN = COLOURS[:3]
 _ROOM = 1.08
-"""Between the fastest point and the right edge."""
+"""Factor between the fastest point and the right edge."""
 
 
 def draw_frontier(
     runs: Sequence[PointMeasurement], best: PointMeasurement, slo: Slo, path: Path, title: str
 ) -> None:
-    """Write a PNG with every point that answered; the longest run of each counts.
+    """Plot throughput against latency of every point that answered, as a PNG.
 
     Args:
-        runs: what was measured.
-        best: one of them, which is marked.
+        runs: the longest run of each point.
+        best: the run to mark.
         slo: its strictest latency is drawn as a line.
         path: of the PNG.
-        title: above the picture.
+        title: above the plot.
     """
     figure = new_figure(9.0, 5.5)
     axes = figure.add_subplot()
     answered = [run for run in runs if run.per_second > 0]
     full = max(run.seconds for run in answered)
     short = [run for run in answered if run.seconds < full]
-    axes.scatter(*_places(short), color=MUTED, s=22, label="left after a short run", zorder=2)
+    axes.scatter(*_places(short), color=MUTED, s=22, label="short run only", zorder=2)
     finalists = [run for run in answered if run.seconds >= full]
-    axes.scatter(*_places(finalists), color=_BLUE, s=36, label=f"run for {full:g} s", zorder=3)
-    axes.plot(*_places(frontier(answered)), color=_BLUE, alpha=0.4, label="none is better in both")
+    axes.scatter(*_places(finalists), color=_BLUE, s=36, label=f"run of {full:g} s", zorder=3)
+    axes.plot(*_places(frontier(answered)), color=_BLUE, alpha=0.4, label="Pareto frontier")
     limit = slo.strictest
-    axes.axhline(limit.most_ms, color=_ORANGE, linestyle="--", label=f"objective: {limit}")
-    word = "chosen" if best.meets else "nearest, none keeps the objective"
+    axes.axhline(limit.most_ms, color=_ORANGE, linestyle="--", label=f"SLO: {limit}")
+    word = "chosen" if best.meets else "nearest; none meets the SLO"
     label = f"{word}:\n{best.point}".replace(", batch", ",\nbatch")
     axes.scatter(*_places([best]), color=_GREEN, marker="*", s=260, label=label, zorder=4)
     axes.set_xlabel("requests per second")
@@ -67,41 +64,41 @@ def _places(runs: Sequence[PointMeasurement]) -> tuple[list[float], list[float]]
 
 
 @dataclass(frozen=True)
-class Written:
-    """The files of a tuning."""
+class WrittenFiles:
+    """Files of a tuning run."""
 
     results: Path
     """Every run, as JSON."""
     plot: Path
     settings: Path | None = None
-    """Settings (TOML) with the best point; None when it does not keep the objective."""
+    """Settings (TOML) with the best point; None if it does not meet the SLO."""
     model_config: Path | None = None
-    """The ``model-config.yaml`` that they make; likewise."""
+    """The ``model-config.yaml`` of these settings; None likewise."""
 
 
 def frontier_table(found: SearchResult, slo: Slo) -> Table:
-    """Points that no other beats in both throughput and latency, and the best of them."""
+    """Return a table of the Pareto frontier and the best point."""
     percent = f"p{slo.strictest.percent:g} ms"
-    table = Table(title=f"The frontier, and what keeps {slo}", title_justify="left")
+    table = Table(title=f"Pareto frontier for {slo}", title_justify="left")
     table.add_column("workers × threads")
     for heading in ("batch", "delay ms", "requests/s", percent, "run s"):
         table.add_column(heading, justify="right")
     table.add_column("")
-    shown = {run.point: run for run in [*frontier(found.runs), found.best]}
-    for run in sorted(shown.values(), key=PointMeasurement.rank):
+    rows = {run.point: run for run in [*frontier(found.runs), found.best]}
+    for run in sorted(rows.values(), key=PointMeasurement.rank):
         table.add_row(*_cells(run), _verdict(run, found.best))
     return table
 
 
 def settings_text(settings: Settings, found: SearchResult, load: PointLoad, slo: Slo) -> str:
-    """``settings`` with the best point, as TOML for ``--settings``."""
+    """Return ``settings`` with the best point, as TOML for ``--settings``."""
     best = found.best
     tuned = with_point(settings, load.model, best.point)
     head = (
         f"# Written by `./run tune` for the {load.model}: {best.per_second:.0f} requests/s and "
         f"p{slo.strictest.percent:g} {best.latency_ms:.1f} ms\n"
         f"# with {load.clients} clients on the machine that it ran on, for {slo}.\n"
-        "# Elsewhere, tune again. All else is as in the settings that were tuned.\n"
+        "# Tune again on another machine. Other settings are unchanged.\n"
     )
     return head + _toml(tuned.model_dump(mode="json", exclude_unset=True))
 
@@ -113,16 +110,16 @@ def write_report(
     slo: Slo,
     model_config: str,
     settings_path: Path,
-) -> Written:
-    """Write the settings, and beside them the YAML, the plot and the results.
+) -> WrittenFiles:
+    """Write the settings, and next to them the YAML, the plot and the results.
 
     Args:
-        found: by the search.
-        settings: those that were tuned.
-        load: that each point was put under.
-        slo: what was to be kept.
-        model_config: the text of the best point's ``model-config.yaml``.
-        settings_path: where the settings go; the others have its name and other endings.
+        found: result of the search.
+        settings: base of every point.
+        load: on each point.
+        slo: limits to meet.
+        model_config: the best point's ``model-config.yaml``.
+        settings_path: of the settings; the other files differ in the suffix.
     """
     plot, results = settings_path.with_suffix(".png"), settings_path.with_suffix(".json")
     title = f"{load.model}, {load.clients} clients"
@@ -130,7 +127,7 @@ def write_report(
         draw_frontier(found.runs, found.best, slo, aside, title)
     write_json(results, _results(found, load, slo))
     if not found.best.meets:
-        return Written(results, plot)
+        return WrittenFiles(results, plot)
     config = settings_path.with_suffix(".model-config.yaml")
     for path, text in (
         (settings_path, settings_text(settings, found, load, slo)),
@@ -138,7 +135,7 @@ def write_report(
     ):
         with write_aside(path) as aside:
             aside.write_text(text, encoding="utf-8")
-    return Written(results, plot, settings_path, config)
+    return WrittenFiles(results, plot, settings_path, config)
 
 
 def _cells(run: PointMeasurement) -> list[str]:
@@ -154,7 +151,7 @@ def _cells(run: PointMeasurement) -> list[str]:
 
 def _verdict(run: PointMeasurement, best: PointMeasurement) -> str:
     if run.meets:
-        return "chosen" if run.point == best.point else "kept"
+        return "chosen" if run.point == best.point else "meets it"
     nearest = "nearest: " if run.point == best.point else ""
     return nearest + "; ".join(run.missed)
 
@@ -184,7 +181,7 @@ def _results(found: SearchResult, load: PointLoad, slo: Slo) -> dict[str, Any]:
 
 
 def _toml(table: Mapping[str, Any], name: str = "") -> str:
-    """Nested tables of plain values; a JSON string, number, boolean or list is TOML too."""
+    """Return nested tables as TOML; JSON strings, numbers, booleans and lists are TOML too."""
     values = {key: value for key, value in table.items() if not isinstance(value, Mapping)}
     lines = [f"\n[{name}]"] if name and values else []
     lines += [f"{key} = {json.dumps(value)}" for key, value in values.items()]

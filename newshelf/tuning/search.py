@@ -1,13 +1,11 @@
-"""Finds the best point with few runs, most of them short.
+"""Search for the best point with few runs, most of them short.
 
-1. Every computing (workers, threads, runtime, precision) with one middle batch size and delay.
-2. The best of them, with the other batch sizes and delays, small ones first; where
-   a step to the next larger one made it worse, larger ones still are not run.
-3. Successive halving: the better half is run again, twice as long, until the last few have
-   been run for the full time. (Jamieson & Talwalkar, 2016: Non-stochastic Best Arm
-   Identification and Hyperparameter Optimization.)
-
-What a point was measured to do, and which of two is better.
+1. Run every computing (workers, threads, runtime, precision) with a medium batch size and delay.
+2. Run the best of them with the other batch sizes and delays, small ones first; if a step to
+   the next larger one is worse, skip the still larger ones.
+3. Successive halving: run the better half again, twice as long, until the last few have run for
+   the full time. (Jamieson & Talwalkar, 2016: Non-stochastic Best Arm Identification and
+   Hyperparameter Optimization.)
 """
 
 import math
@@ -15,40 +13,40 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from newshelf.tuning.load import LoadResult
-from newshelf.tuning.points import Computing, Point, Space
+from newshelf.tuning.points import Computing, Point, SearchSpace
 from newshelf.tuning.slo import Slo
 
 
 @dataclass(frozen=True)
 class PointMeasurement:
-    """One run of load on one point."""
+    """Result of a load on a point."""
 
     point: Point
     seconds: float
-    """How long it was measured."""
+    """Length of the measurement."""
     per_second: float
-    """Requests answered with 200."""
+    """Requests that were answered with 200."""
     latency_ms: float
-    """At the objective's highest percentile; infinite when nothing was answered."""
+    """At the SLO's highest percentile; infinite if nothing was answered."""
     missed: tuple[str, ...]
-    """What of the objective was not kept, in words."""
+    """Exceeded limits of the SLO, in words."""
     client_share: float = 0.0
-    """Of one core, that the load's clients used themselves."""
+    """Share of a core that the clients used."""
 
     @property
     def meets(self) -> bool:
-        """Whether all of the objective was kept."""
+        """Whether the SLO was met."""
         return not self.missed
 
     def rank(self) -> tuple[bool, float, float]:
-        """Sorts what meets the objective first, by throughput; then the rest, by latency."""
+        """Return a sort key: what meets the SLO by throughput, then the rest by latency."""
         by_throughput = (-self.per_second, self.latency_ms)
         by_latency = (self.latency_ms, -self.per_second)
         return (not self.meets, *(by_throughput if self.meets else by_latency))
 
 
-def measured(point: Point, seconds: float, load: LoadResult, slo: Slo) -> PointMeasurement:
-    """Judge ``load``, which was sent to ``point`` for ``seconds``, by ``slo``."""
+def judge(point: Point, seconds: float, load: LoadResult, slo: Slo) -> PointMeasurement:
+    """Check ``load``, which was sent to ``point`` for ``seconds``, against ``slo``."""
     return PointMeasurement(
         point=point,
         seconds=seconds,
@@ -60,12 +58,12 @@ def measured(point: Point, seconds: float, load: LoadResult, slo: Slo) -> PointM
 
 
 def dominates(left: PointMeasurement, right: PointMeasurement, margin: float = 0.0) -> bool:
-    """Whether ``left`` is nowhere worse than ``right``, and better by ``margin`` somewhere.
+    """Whether ``left`` is no worse than ``right``, and better in throughput or latency.
 
     Args:
-        left: throughput and latency of one point.
-        right: those of another.
-        margin: share by which one of the two must be better, so that noise decides nothing.
+        left: a run.
+        right: another run.
+        margin: share by which one of the two must be better, to disregard noise.
     """
     nowhere_worse = left.per_second >= right.per_second and left.latency_ms <= right.latency_ms
     more = left.per_second > right.per_second * (1 + margin)
@@ -74,7 +72,7 @@ def dominates(left: PointMeasurement, right: PointMeasurement, margin: float = 0
 
 
 def frontier(runs: Sequence[PointMeasurement], margin: float = 0.0) -> list[PointMeasurement]:
-    """Those that no other dominates, and that answered at all; least throughput first."""
+    """Return the runs that no other dominates, without failed ones, by throughput."""
     kept = [run for run in runs if run.per_second > 0 and not _dominated(run, runs, margin)]
     return sorted(kept, key=lambda run: (run.per_second, -run.latency_ms))
 
@@ -84,50 +82,50 @@ def _dominated(run: PointMeasurement, runs: Iterable[PointMeasurement], margin: 
 
 
 Measure = Callable[[Point, float], PointMeasurement]
-"""Runs a point for so many seconds."""
+"""Runs a point for a number of seconds."""
 
 _MARGIN = 0.1
-"""Short runs of one point differ by about as much."""
+"""Short runs of a point differ by about as much."""
 _SHORT = 4
-"""The first runs take this part of the full time."""
+"""The first runs take this fraction of the full time."""
 _KEPT_COMPUTINGS, _FEWEST_COMPUTINGS = 3, 2
-"""The second is kept whatever it did: one short run is no proof."""
+"""The second best is always kept: a short run is weak evidence."""
 _FINALISTS = 4
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """All that was measured, and the best of it."""
+    """All runs, and the best of them."""
 
     runs: list[PointMeasurement]
     """The longest run of each point, in the order in which the points were first run."""
     best: PointMeasurement
-    """Of those that were run for the full time."""
+    """Of those with the full time."""
     total: int
-    """Points that there are."""
+    """Number of points in the space."""
 
     @property
     def skipped(self) -> int:
-        """Points that were not run at all."""
+        """Number of points that were not run."""
         return self.total - len(self.runs)
 
 
-def search(space: Space, measure: Measure, seconds: float) -> SearchResult:
-    """Look for the point with the most throughput that keeps the objective.
+def search(space: SearchSpace, measure: Measure, seconds: float) -> SearchResult:
+    """Search for the highest-throughput point that meets the SLO.
 
-    When none keeps it, the one with the lowest latency is the best.
+    If none meets it, the one with the lowest latency is the best.
 
     Args:
-        space: what is tried.
+        space: the points.
         measure: runs a point.
-        seconds: the full time of one run.
+        seconds: full time of a run.
     """
     return _Search(space, measure, seconds).found()
 
 
 @dataclass
 class _Search:
-    space: Space
+    space: SearchSpace
     measure: Measure
     seconds: float
     runs: dict[Point, PointMeasurement] = field(default_factory=dict)
@@ -139,7 +137,7 @@ class _Search:
         for computing in _computings(compared):
             self._walk(computing, short_s)
         finalists = self._halve(list(self.runs.values()), short_s)
-        # A short run may have promised too much: then the next ones get their chance.
+        # A short run may have been too optimistic: then the next ones get a full run.
         while not any(run.meets for run in finalists) and (left := self._promising()):
             finalists = [self._run(run.point, self.seconds) for run in _best(left, _FINALISTS)]
         full = [run for run in self.runs.values() if run.seconds >= self.seconds]
@@ -153,17 +151,17 @@ class _Search:
         return known
 
     def _walk(self, computing: Computing, seconds: float) -> None:
-        """Run the batch sizes and delays of ``computing``, as far as they may still gain."""
+        """Run the batch sizes and delays of ``computing``, as far as they may help."""
         rows, columns = len(self.space.batch_sizes), len(self.space.delays_ms)
         ended: set[tuple[int, int]] = set()
         grid: dict[tuple[int, int], PointMeasurement] = {}
         for row in range(rows):
             for column in range(columns):
                 at, left, up = (row, column), (row, column - 1), (row - 1, column)
-                # A batch of one waits for nobody: its delays are all alike.
-                alike = self.space.batch_sizes[row] == 1 and column > 0
-                if alike or left in ended or up in ended:
-                    if not alike:
+                # A batch of one waits for no request, so all delays are equal.
+                equal = self.space.batch_sizes[row] == 1 and column > 0
+                if equal or left in ended or up in ended:
+                    if not equal:
                         ended.add(at)
                     continue
                 point = Point(computing, self.space.batch_sizes[row], self.space.delays_ms[column])
@@ -173,13 +171,13 @@ class _Search:
                     ended.add(at)
 
     def _promising(self) -> list[PointMeasurement]:
-        """What kept the objective in a short run, and has had no full one."""
+        """Return the runs that met the SLO in a short run and have no full one."""
         return [run for run in self.runs.values() if run.meets and run.seconds < self.seconds]
 
     def _halve(
         self, runs: Sequence[PointMeasurement], seconds: float
     ) -> Sequence[PointMeasurement]:
-        """The last few, each run for the full time."""
+        """Return the last few, each with a full run."""
         while seconds < self.seconds:
             is_last = len(runs) <= _FINALISTS or seconds * 2 >= self.seconds
             seconds = self.seconds if is_last else seconds * 2
@@ -189,19 +187,19 @@ class _Search:
 
 
 def _computings(runs: Sequence[PointMeasurement]) -> list[Computing]:
-    """Those worth a look at their batch sizes and delays, the best first."""
+    """Return those whose batch sizes and delays are tried, the best first."""
     undominated = len(frontier(runs, _MARGIN))
     kept = min(_KEPT_COMPUTINGS, max(_FEWEST_COMPUTINGS, undominated))
     return [run.point.computing for run in _best(runs, kept)]
 
 
 def _best(runs: Sequence[PointMeasurement], number: int) -> list[PointMeasurement]:
-    """``number`` of them at most: those that none clearly dominates before the others."""
+    """Return at most ``number`` runs, the clearly undominated ones first."""
     undominated = set(map(id, frontier(runs, _MARGIN)))
     return sorted(runs, key=lambda run: (id(run) not in undominated, run.rank()))[:number]
 
 
 def _worse(now: PointMeasurement, before: PointMeasurement) -> bool:
-    """Whether the step from ``before`` to ``now`` says that a larger one will not do."""
+    """Whether the step from ``before`` to ``now`` rules out larger steps."""
     later = not now.meets and now.latency_ms > before.latency_ms * (1 + _MARGIN)
     return later or dominates(before, now, _MARGIN)

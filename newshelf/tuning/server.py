@@ -1,9 +1,7 @@
-"""A TorchServe of the tuner's own: on loopback, with tokens, one point at a time.
+"""The tuner's TorchServe, and an archive for each point.
 
-One server runs through all points, so that each is measured with the frontend's code already
-compiled, as in a server that has run for a while.
-
-An archive for each point: the graphs of its arithmetic, and its own configuration.
+One server serves all points in turn, so that each is measured with a frontend whose code is
+already compiled, as in a server that has run for a while.
 """
 
 import shutil
@@ -38,22 +36,22 @@ class PointServer:
     """Serves one archive after the other.
 
     Args:
-        folder: for its logs, keys and archives; its content is removed.
-        catalog: what it serves, for those who look which servers run.
+        folder: for logs, keys and archives; its content is deleted.
+        catalog: recorded in the server's state.
 
     Example::
 
-        with server.serving("encoder", archive, workers=2, question={"title": "ring"}) as state:
+        with server.serving("encoder", archive, workers=2, request={"title": "ring"}) as state:
             ...
     """
 
     def __init__(self, folder: Path, catalog: Path) -> None:
         self._folder = folder
         self.store = folder / "store"
-        """Where the archives must lie."""
+        """Folder of the archives."""
         self._directory = folder / "server"
         self._catalog = catalog
-        # One that a killed tuning has left.
+        # Of a tuner that was killed.
         self._state = read_state(self._directory)
         self.end()
         shutil.rmtree(folder, ignore_errors=True)
@@ -61,9 +59,9 @@ class PointServer:
 
     @contextmanager
     def serving(
-        self, model: str, archive: Path, *, workers: int, question: dict[str, object]
+        self, model: str, archive: Path, *, workers: int, request: dict[str, object]
     ) -> Iterator[ServerState]:
-        """Load ``archive``, wait until it answers ``question``, and unload it in the end.
+        """Load ``archive``, wait until it answers ``request``, and unload it afterwards.
 
         Raises:
             ServerError: it cannot be loaded, or does not answer.
@@ -72,23 +70,23 @@ class PointServer:
         with Client(state) as client:
             try:
                 client.register(model, archive.name, workers, timeout_s=_LOAD_S)
-                wait_until_ready(state, {model: question}, timeout_s=_START_S)
+                wait_until_ready(state, {model: request}, timeout_s=_START_S)
                 yield state
             except BaseException:
-                # Whatever it is busy with (a worker that cannot load is tried again and
-                # again), the next point starts with a new server.
+                # It may be busy, for example restarting a worker that cannot load: the next
+                # point gets a new server.
                 self.end()
                 raise
             client.unregister(model, timeout_s=_START_S)
 
     def end(self) -> None:
-        """Stop the server, if it runs."""
+        """Stop the server if it runs."""
         if self._state is not None:
             self._state.end()
             self._state = None
 
     def remove(self) -> None:
-        """Stop it and remove its folder."""
+        """Stop the server and delete its folder."""
         self.end()
         shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -110,7 +108,7 @@ class PointServer:
 
 
 def _wait(state: ServerState) -> None:
-    """Until the management port answers; the key file is written before that."""
+    """Wait until the management port answers; the key file is written before that."""
     end = time.monotonic() + _START_S
     while time.monotonic() < end:
         if not is_running(state.process):
@@ -128,30 +126,30 @@ def _wait(state: ServerState) -> None:
 
 @dataclass(frozen=True)
 class Tools:
-    """What the export can do, which is not imported here."""
+    """Functions of ``export``, which newshelf does not import."""
 
     archive: Callable[[Settings, Path], list[Path]]
-    """Writes an archive of each model into the folder."""
+    """Writes an archive of each model into a folder."""
     model_config: Callable[[Settings, ModelName], str]
-    """The text of the ``model-config.yaml`` that the settings make for a model."""
+    """Returns the ``model-config.yaml`` of a model, for these settings."""
 
 
 @dataclass
 class PointArchives:
-    """Makes archives of one model; the graphs are packed once per arithmetic."""
+    """Makes archives of a model; packs the graphs once per arithmetic."""
 
     model: ModelName
     settings: Settings
     tools: Tools
     folder: Path
-    """Takes the archives; exists."""
+    """An existing folder."""
     _packed: dict[Arithmetic, Path] = field(default_factory=dict)
 
     def make(self, point: Point) -> Path:
-        """Write the archive of ``point``; the caller removes it.
+        """Write the archive of ``point``; the caller deletes it.
 
         Raises:
-            SetupError: the export lacks what the point needs, or settings refuse it.
+            SetupError: the export lacks what the point needs, or the settings refuse it.
         """
         settings = with_point(self.settings, self.model, point)
         path = self.folder / f"{self.model}-point.mar"
@@ -170,7 +168,7 @@ class PointArchives:
 
 
 def _without_cache(config: str) -> str:
-    """The load repeats itself, and must not be answered from what was kept of it."""
+    """Return the configuration without cache: the load repeats, and must be computed."""
     table = yaml.safe_load(config)
     if "cache_bytes" in table["serving"]:
         table["serving"]["cache_bytes"] = 0

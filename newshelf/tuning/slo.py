@@ -216,7 +216,7 @@ def read_slo(text: str, kinds: Collection[str]) -> SloSet:
     return _from_table(table, path, kinds)
 
 
-class _Section(BaseModel):
+class _LimitsSection(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     p50_ms: Annotated[float | None, Field(gt=0, allow_inf_nan=False)] = None
@@ -231,18 +231,18 @@ class _Section(BaseModel):
         return Slo(latencies, self.error_rate, self.throughput)
 
 
-class _File(BaseModel):
+class _SloFile(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    all: _Section = _Section()
-    kinds: dict[str, _Section] = {}
+    all: _LimitsSection = _LimitsSection()
+    kinds: dict[str, _LimitsSection] = {}
 
 
 def _from_table(table: Any, path: Path, kinds: Collection[str]) -> SloSet:
     if not isinstance(table, dict):
         raise SettingsError(f"{path} must have the sections 'all' and 'kinds', or one of them")
     try:
-        file = _File.model_validate(table)
+        file = _SloFile.model_validate(table)
     except ValidationError as error:
         raise SettingsError(f"{path}, {_problem(error)}") from error
     for kind in file.kinds:
@@ -254,7 +254,7 @@ def _from_table(table: Any, path: Path, kinds: Collection[str]) -> SloSet:
     found = SloSet(file.all.slo(), {kind: part.slo() for kind, part in file.kinds.items()})
     scoped = {ALL: found.every, **{f"kinds.{kind}": one for kind, one in found.kinds.items()}}
     if not any(one != Slo() for one in scoped.values()):
-        raise SettingsError(f"{path} sets no limit; the limits are {_names(_Section)}")
+        raise SettingsError(f"{path} sets no limit; the limits are {_names(_LimitsSection)}")
     for scope, slo in scoped.items():
         _check_order(slo, f"{path}, {scope}")
     return found
@@ -265,7 +265,7 @@ def _problem(error: ValidationError) -> str:
     place = ".".join(map(str, first["loc"]))
     if first["type"] == "extra_forbidden":
         *above, name = first["loc"]
-        allowed = _names(_Section if above else _File)
+        allowed = _names(_LimitsSection if above else _SloFile)
         where = ".".join(map(str, above)) or "top level"
         return f"{where}: unknown field {name!r}; allowed are {allowed}"
     return f"{place}: {first['msg'][:1].lower()}{first['msg'][1:]}, not {first['input']!r}"

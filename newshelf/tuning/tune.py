@@ -1,4 +1,4 @@
-"""Tunes one model on this machine: every point is served by a real TorchServe under load."""
+"""``./run tune``: serves each point with TorchServe, under load, and searches for the best."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,65 +13,65 @@ from newshelf.pipeline.demo import pick_demo
 from newshelf.pipeline.workspace import Workspace
 from newshelf.server.client import Client
 from newshelf.tuning.load import LoadRequest, ModelName, draw_requests, run_load
-from newshelf.tuning.points import Point, Space
-from newshelf.tuning.search import PointMeasurement, SearchResult, measured, search
+from newshelf.tuning.points import Point, SearchSpace
+from newshelf.tuning.search import PointMeasurement, SearchResult, judge, search
 from newshelf.tuning.server import PointArchives, PointServer, Tools
 from newshelf.tuning.slo import Slo
 
 _FOLDER = "tuning"
 _DISTINCT = 200
 _WARM_UP = 0.5
-"""Of the time that is measured; at least a second."""
+"""As a share of the measurement; at least a second."""
 
 
 @dataclass(frozen=True)
 class PointLoad:
-    """What each point is put under."""
+    """The load on each point."""
 
     model: ModelName
     clients: int
     seconds: float
-    """Of a full run."""
+    """Length of a full run."""
 
 
 def tune(
     workspace: Workspace,
     settings: Settings,
-    space: Space,
+    space: SearchSpace,
     load: PointLoad,
     slo: Slo,
     tools: Tools,
     console: Console,
 ) -> SearchResult:
-    """Search ``space``, telling what is measured.
+    """Search ``space`` and print each run.
 
     Args:
-        workspace: its export is served; what is written lies in its folder ``tuning``.
-        settings: all but what is tuned stays as they say.
-        space: what is tried.
-        load: how.
-        slo: what must be kept.
+        workspace: its export is served; files go to its folder ``tuning``.
+        settings: base of every point.
+        space: the points.
+        load: on each point.
+        slo: limits to meet.
         tools: make the archives.
-        console: gets a line per run.
+        console: shows a line per run.
 
     Raises:
-        SettingsError: more clients than the queue takes.
+        SettingsError: there are more clients than places in the queue.
         ServerError: no point could be served.
     """
     queue = getattr(settings.archive, load.model).queue_size
     if load.clients > queue:
         raise SettingsError(
             f"--clients {load.clients} is more than archive.{load.model}.queue_size ({queue}), "
-            "which answers 503 to the rest: raise the one or lower the other"
+            "beyond which requests get 503: raise the queue size, or use fewer clients"
         )
     catalog = read_catalog(workspace.catalog)
     requests = draw_requests(load.model, catalog, _DISTINCT)
-    question = pick_demo(catalog).questions()[load.model]
+    request = pick_demo(catalog).requests()[load.model]
     server = PointServer(workspace.root / _FOLDER / ".work", workspace.catalog)
     archives = PointArchives(load.model, settings, tools, server.store)
     try:
-        runner = _Runner(server, archives, question, requests, load, slo)
-        found = search(space, _telling(runner.measure, slo, console), load.seconds)
+        runner = _Runner(server, archives, request, requests, load, slo)
+        found = search(space, _reporting(runner.measure, slo, console), load.seconds)
     finally:
         server.remove()
     if not found.best.per_second:
@@ -81,17 +81,18 @@ def tune(
 
 @dataclass(frozen=True)
 class _Runner:
-    """Puts a point under load."""
+    """Serves a point and puts it under load."""
 
     server: PointServer
     archives: PointArchives
-    question: dict[str, object]
+    request: dict[str, object]
+    """Checks that the model answers."""
     requests: list[LoadRequest]
     load: PointLoad
     slo: Slo
 
     def measure(self, point: Point, seconds: float) -> PointMeasurement:
-        """One that cannot be served, for lack of memory or a provider, is a bad point."""
+        """Run a point; one that cannot be served (no memory, no provider) counts as failed."""
         archive: Path | None = None
         try:
             archive = self.archives.make(point)
@@ -105,7 +106,7 @@ class _Runner:
     def _run(self, point: Point, archive: Path, seconds: float) -> PointMeasurement:
         model, workers = self.load.model, point.computing.workers
         with (
-            self.server.serving(model, archive, workers=workers, question=self.question) as state,
+            self.server.serving(model, archive, workers=workers, request=self.request) as state,
             Client(state) as client,
         ):
             sent = run_load(
@@ -116,15 +117,15 @@ class _Runner:
                 seconds=seconds,
                 warm_up_s=max(1.0, seconds * _WARM_UP),
             )
-        return measured(point, seconds, sent, self.slo)
+        return judge(point, seconds, sent, self.slo)
 
 
-def _telling(
+def _reporting(
     measure: Callable[[Point, float], PointMeasurement], slo: Slo, console: Console
 ) -> Callable[[Point, float], PointMeasurement]:
     percent = f"p{slo.strictest.percent:g}"
 
-    def told(point: Point, seconds: float) -> PointMeasurement:
+    def run_and_print(point: Point, seconds: float) -> PointMeasurement:
         with console.status(f"{point}, {seconds:g} s …"):
             run = measure(point, seconds)
         if run.per_second:
@@ -137,4 +138,4 @@ def _telling(
             console.print(reason, markup=False)
         return run
 
-    return told
+    return run_and_print

@@ -78,7 +78,7 @@ def own(workspace: Workspace, tmp_path: Path) -> Iterator[OwnServer]:
         ports=free_ports(),
         properties={"disable_token_authorization": "true"},
     )
-    server = OwnServer(plan, pick_demo(read_catalog(workspace.catalog)).questions())
+    server = OwnServer(plan, pick_demo(read_catalog(workspace.catalog)).requests())
     server.start()
     yield server
     server.state.end()

@@ -14,7 +14,7 @@ from newshelf.config import Settings, load_settings
 from newshelf.files import read_json
 from newshelf.pipeline.workspace import Workspace
 from newshelf.tuning.load import ModelName
-from newshelf.tuning.points import Arithmetic, Computing, Space
+from newshelf.tuning.points import Arithmetic, Computing, SearchSpace
 from newshelf.tuning.slo import parse_slo
 from newshelf.tuning.tune import PointLoad, tune
 
@@ -72,7 +72,7 @@ def test_an_objective_that_none_keeps_writes_no_settings(
     words = ("--slo", "p99=10us", "--batch", "4", "--delay", "1")
     code, output = run(workspace, settings_file, out, *words)
     assert code == 1, output
-    assert "No point keeps the objective" in output
+    assert "No point meets the SLO" in output
     assert not out.exists()
     assert read_json(tmp_path / "tuned.json")["runs"][0]["missed"]
     check_nothing_is_left(workspace)
@@ -92,7 +92,7 @@ def test_a_point_that_cannot_be_served_is_left_out(workspace: Workspace) -> None
     found = tune(
         workspace,
         Settings(),
-        Space((ONE,), (1, 2), (1,)),
+        SearchSpace((ONE,), (1, 2), (1,)),
         PointLoad("recommender", 2, 1.0),
         parse_slo("p99=60s"),
         replace(tools, model_config=model_config),

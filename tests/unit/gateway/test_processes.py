@@ -23,13 +23,13 @@ from newshelf.gateway.keys import KeyFile
 from newshelf.gateway.main import main
 from newshelf.server.gateway import (
     GatewayPlan,
-    GatewayState,
     start_gateway,
     wait_for_gateway,
     write_plan,
 )
 from newshelf.server.ports import free_port
 from newshelf.server.process import is_running, members, stop_session
+from newshelf.server.state import GatewayState
 from newshelf.store.store import EventStore
 from tests.unit.gateway.fake_torchserve import FakeTorchServe, status
 

@@ -30,9 +30,9 @@ def test_the_last_shopper_with_enough_products(tmp_path: Path) -> None:
         },
     )
     demo = pick_demo(read_catalog(tmp_path))
-    assert (demo.history, demo.whose) == (["b", "c", "d"], "shopper v")
+    assert (demo.history, demo.owner) == (["b", "c", "d"], "shopper v")
     assert demo.titles["b"] == "B"
-    assert demo.questions()["recommender"] == {"history": ["b", "c", "d"], "k": 1}
+    assert demo.requests()["recommender"] == {"history": ["b", "c", "d"], "k": 1}
 
 
 def test_a_basket_when_there_are_no_events(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_a_basket_when_there_are_no_events(tmp_path: Path) -> None:
         baskets={"basket_id": ["1", "1", "2"], "item_id": ["c", "d", "a"]},
     )
     demo = pick_demo(read_catalog(tmp_path))
-    assert (demo.history, demo.whose) == (["c", "d"], "basket 1")
+    assert (demo.history, demo.owner) == (["c", "d"], "basket 1")
 
 
 def test_the_first_products_when_nothing_was_ever_done(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from newshelf.config import Settings
-from newshelf.pipeline.stage import Stage, make, output_id, why_stale
+from newshelf.pipeline.stage import Stage, build, output_id, why_stale
 from newshelf.pipeline.stages import CODE, SHARED_CODE, archive_paths, bring_up_to_date
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -115,7 +115,7 @@ def test_weights_at_a_local_path_are_part_of_what_a_model_is_made_from(
 @pytest.mark.parametrize(
     ("source", "made"),
     [
-        ("newshelf/transfer/part/code.py", ["train"]),
+        ("newshelf/training/part/code.py", ["train"]),
         ("newshelf/serving/part/code.py", ["export", "archive"]),
         ("handlers/code.py", ["archive"]),
         ("newshelf/errors.py", ["archive"]),
@@ -151,7 +151,7 @@ def test_another_version_of_a_library_is_the_reason(
 def test_an_equal_result_leaves_later_stages_alone(shop: Shop) -> None:
     update(shop)
     before = output_id(stage(shop, "train"))
-    (shop.root / "newshelf" / "transfer" / "part" / "code.py").write_text("OTHER = 1\n")
+    (shop.root / "newshelf" / "training" / "part" / "code.py").write_text("OTHER = 1\n")
     made, _ = update(shop)
     # training.json differs from run to run, and does not count.
     assert (made, output_id(stage(shop, "train"))) == (["train"], before)
@@ -190,7 +190,7 @@ def test_a_failed_stage_leaves_the_old_output(shop: Shop) -> None:
 
     broken = Stage("train", old.directory, old.inputs, fail)
     with pytest.raises(KeyboardInterrupt):
-        make(broken)
+        build(broken)
     assert why_stale(old) is None
     assert sorted(
         path.name for path in shop.workspace.root.iterdir() if "checkpoint" in path.name
@@ -215,7 +215,7 @@ def test_what_is_kept_of_a_training_goes_when_its_checkpoint_is_there(shop: Shop
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        make(replace(train, build=broken_off))
+        build(replace(train, build=broken_off))
     assert kept.read_bytes() == b"epoch 5"
     update(shop)
     assert not shop.workspace.training.exists()
@@ -240,7 +240,7 @@ def test_a_failed_archive_vouches_for_nothing(shop: Shop) -> None:
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        make(Stage("archive", old.directory, old.inputs, fail, elsewhere=archive_paths))
+        build(Stage("archive", old.directory, old.inputs, fail, outside=archive_paths))
     assert why_stale(old) == "not made yet"
 
 

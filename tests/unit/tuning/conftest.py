@@ -1,16 +1,20 @@
-"""Points, and loads of them without a server."""
+"""Points, runs and timelines without a server."""
 
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 
+from newshelf.serving.trace import BatchTrace, TraceSpan
 from newshelf.tuning.load import LoadResult
 from newshelf.tuning.points import Arithmetic, Computing, Point
+from newshelf.tuning.profile import RequestTimeline
 from newshelf.tuning.search import PointMeasurement
 
 MakePoint = Callable[..., Point]
 MakeRun = Callable[..., PointMeasurement]
+MakeTimeline = Callable[..., RequestTimeline]
+MS = 1_000_000
 
 
 def load(latencies_ms: list[float], failures: dict[str, int] | None = None) -> LoadResult:
@@ -41,5 +45,23 @@ def run(point: MakePoint) -> MakeRun:
         return PointMeasurement(
             point(**of), 1.0, per_second, latency_ms, ("p99 is too long",) if missed else ()
         )
+
+    return make
+
+
+@pytest.fixture
+def timeline() -> MakeTimeline:
+    """2 ms there, a batch of 10 ms, 1 ms back."""
+
+    def make(client: int = 0, sent_ms: int = 0, size: int = 1, worker: int = 77) -> RequestTimeline:
+        start = (sent_ms + 2) * MS
+        spans = (
+            TraceSpan("parse", start, start + MS),
+            TraceSpan("decode", start + MS, start + 3 * MS),
+            TraceSpan("inference", start + 4 * MS, start + 8 * MS),
+            TraceSpan("postprocess", start + 9 * MS, start + 10 * MS),
+        )
+        batch = BatchTrace(worker, size, start, start + 10 * MS, spans)
+        return RequestTimeline(client, sent_ms * MS, batch, start + 11 * MS)
 
     return make

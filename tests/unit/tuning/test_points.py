@@ -1,3 +1,7 @@
+"""Points to try, and the runtimes and precisions that may be tried."""
+
+from pathlib import Path
+
 import pytest
 
 from newshelf.config import (
@@ -7,7 +11,8 @@ from newshelf.config import (
     Settings,
 )
 from newshelf.errors import SettingsError
-from newshelf.tuning.points import Space, layouts, with_point
+from newshelf.files import write_json
+from newshelf.tuning.points import Arithmetic, SearchSpace, candidates, layouts, select, with_point
 from tests.unit.tuning.conftest import MakePoint
 
 
@@ -59,12 +64,64 @@ def test_a_value_that_the_settings_refuse_is_named(point: MakePoint) -> None:
 
 def test_the_middle_stands_for_a_computing(point: MakePoint) -> None:
     computing = point().computing
-    space = Space((computing,), (1, 4, 8, 16), (1, 3, 10))
+    space = SearchSpace((computing,), (1, 4, 8, 16), (1, 3, 10))
     assert space.middle(computing) == point(batch=8, delay=3)
     assert space.size() == 12
-    assert Space((computing,), (2,), (1,)).middle(computing) == point(batch=2, delay=1)
+    assert SearchSpace((computing,), (2,), (1,)).middle(computing) == point(batch=2, delay=1)
 
 
 def test_a_space_without_values_is_refused(point: MakePoint) -> None:
     with pytest.raises(SettingsError, match="nothing to tune"):
-        Space((point().computing,), (), (1,))
+        SearchSpace((point().computing,), (), (1,))
+
+
+FP32 = Arithmetic("onnxruntime", "fp32")
+INT8 = Arithmetic("onnxruntime", "int8")
+
+
+def test_without_a_report_only_full_precision_is_tried(tmp_path: Path) -> None:
+    found = candidates(tmp_path)
+    assert FP32 in found
+    assert {one.precision for one in found} == {"fp32"}
+
+
+def test_only_what_passed_the_gate_is_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = [
+        {"runtime": "onnxruntime", "precision": "fp32", "passed": True, "cosine": 1.0},
+        {"runtime": "onnxruntime", "precision": "int8", "passed": False, "cosine": 0.951},
+        {"runtime": "torchscript", "precision": "fp32", "passed": True},
+    ]
+    on_a_gpu = [{"runtime": "onnxruntime", "precision": "fp16", "passed": True}]
+    write_json(tmp_path / "precision.json", {"candidates": measured, "on_a_gpu": on_a_gpu})
+    monkeypatch.setattr("newshelf.tuning.points.which", lambda _: None)
+    on_the_cpu = [FP32, Arithmetic("torchscript", "fp32")]
+    assert candidates(tmp_path) == on_the_cpu
+    monkeypatch.setattr("newshelf.tuning.points.which", lambda _: "/usr/bin/nvidia-smi")
+    assert candidates(tmp_path) == [*on_the_cpu, Arithmetic("onnxruntime", "fp16")]
+
+
+def test_a_runtime_that_is_not_installed_is_not_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("newshelf.tuning.points.find_spec", lambda name: name == "torch" or None)
+    assert candidates(tmp_path) == [Arithmetic("torchscript", "fp32")]
+
+
+def test_what_was_asked_for_is_chosen() -> None:
+    script = Arithmetic("torchscript", "fp32")
+    assert select([FP32, INT8, script], None, None) == [FP32, INT8, script]
+    assert select([FP32, INT8, script], ["onnxruntime"], None) == [FP32, INT8]
+    assert select([FP32, INT8, script], None, ["int8"]) == [INT8]
+
+
+def test_nothing_left_says_what_there_was() -> None:
+    with pytest.raises(SettingsError, match="onnxruntime fp32, onnxruntime int8"):
+        select([FP32, INT8], ["openvino"], None)
+
+
+def test_a_damaged_report_is_named(tmp_path: Path) -> None:
+    write_json(tmp_path / "precision.json", {"nonsense": 1})
+    with pytest.raises(SettingsError, match=r"precision\.json cannot be read"):
+        candidates(tmp_path)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from newshelf.interrupts import interruptible, uninterrupted
+from newshelf.server.process import interruptible, uninterrupted
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 CODE = """
 import time
-from newshelf.interrupts import interruptible, uninterrupted
+from newshelf.server.process import interruptible, uninterrupted
 try:
     with interruptible():
         print("ready", flush=True)
