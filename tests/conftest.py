@@ -1,7 +1,9 @@
 """What every test process starts from."""
 
 import signal
+from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # A shell starts what it puts into the background with Ctrl-C ignored, and children inherit
@@ -15,6 +17,42 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 # A busy machine breaks every limit of time, and the code is none the worse for it.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+
+E2E = Path(__file__).parent / "e2e"
+LIVE = ("torchserve", "readme", "rollouts", "servers")
+"""Groups of e2e tests, those first that take longest; those without one share a server."""
+
+
+# Before pytest-xdist looks at the groups.
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep tests that share a server or a module's fixture in one process; start with the
+    longest groups.
+    """
+    for item in items:
+        if E2E in item.path.parents:
+            item.add_marker(pytest.mark.e2e)
+            own = LIVE[0]
+        elif shares_a_fixture(item):
+            own = item.path.stem
+        else:
+            continue
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(own))
+    items.sort(key=rank)
+
+
+def shares_a_fixture(item: pytest.Item) -> bool:
+    made: dict[str, tuple[pytest.FixtureDef[object], ...]] = item._fixtureinfo.name2fixturedefs
+    return any(one.scope == "module" for defined in made.values() for one in defined)
+
+
+def rank(item: pytest.Item) -> int:
+    """Live servers come before everything else."""
+    group = item.get_closest_marker("xdist_group")
+    live = group is not None and group.args[0] in LIVE
+    return LIVE.index(group.args[0]) if live else len(LIVE)
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

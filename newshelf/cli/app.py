@@ -109,11 +109,14 @@ def run_tests(arguments: Sequence[str], *, quick: bool = False) -> int:
     """
     # Two processes with a thread per core each would only wait for each other.
     env = {"OMP_NUM_THREADS": "1", **os.environ}
-    # Without restarts a process that dies ends the run: pytest-xdist 3.8.0 would replace it
-    # and then wait forever for the tests of the dead one.
-    options: tuple[str, ...] = ("-n", "2", "--dist", "loadgroup", "--max-worker-restart", "0")
+    # Groups run in the order of tests/conftest.py, the longest first. Without restarts a process
+    # that dies ends the run: pytest-xdist 3.8.0 would replace it and then wait forever for the
+    # tests of the dead one.
+    options = [
+        "-n", "2", "--dist", "loadgroup", "--no-loadscope-reorder", "--max-worker-restart", "0",
+    ]  # fmt: skip
     if quick:
-        options += ("--ignore", "tests/e2e")
+        options += ["--ignore", "tests/e2e"]
     command = ("pytest", *options, *arguments)
     return subprocess.call([sys.executable, "-m", *command], cwd=ROOT, env=env)
 

@@ -1,9 +1,9 @@
-"""A real TorchServe with small but truly trained models, shared by every e2e test.
+"""Small but truly trained models, and a real TorchServe that most e2e tests share.
 
-Those that share it are one group, so that one pytest process builds and starts it once.
+Tests of one group run in one process: those of the shared server, those that roll versions out,
+those that start servers of their own. The model is trained once for all processes.
 """
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from filelock import FileLock
 from rich.console import Console
 
 from newshelf.catalog.catalog import Catalog, read_catalog
@@ -18,14 +19,13 @@ from newshelf.cli.jobs import make_jobs
 from newshelf.cli.pipeline import settings_from
 from newshelf.nn.checkpoint import load_checkpoint
 from newshelf.pipeline.serve import Served, serve
+from newshelf.pipeline.stages import bring_up_to_date, plan_stages
 from newshelf.pipeline.workspace import Workspace, open_workspace
 from newshelf.sample.build import draw_sample
 from newshelf.server.client import Client
 from newshelf.server.ports import free_port, free_ports
 from newshelf.server.state import read_keys
 from tests.e2e.rollouts import pack_versions
-
-HERE = Path(__file__).parent
 
 SETTINGS = """
 [finetune]
@@ -48,16 +48,6 @@ max_batch_delay_ms = 50
 """
 
 
-# Before pytest-xdist looks at the groups.
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.e2e)
-            if item.get_closest_marker("xdist_group") is None:
-                item.add_marker(pytest.mark.xdist_group("torchserve"))
-
-
 @pytest.fixture(scope="session")
 def settings_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Little training, batches that wait long enough to be filled on purpose, and float32, so
@@ -69,10 +59,19 @@ def settings_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A folder of all processes of the test run."""
+    own = tmp_path_factory.getbasetemp()
+    return own if worker_id == "master" else own.parent
+
+
+@pytest.fixture(scope="session")
+def shop(shared: Path) -> Path:
     """A small drawn catalogue."""
-    folder = tmp_path_factory.mktemp("catalogs") / "shop"
-    draw_sample(folder, products=120, shoppers=80)
+    folder = shared / "shop"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            draw_sample(folder, products=120, shoppers=80)
     return folder
 
 
@@ -82,17 +81,40 @@ def catalog(shop: Path) -> Catalog:
 
 
 @pytest.fixture(scope="session")
-def served(
-    shop: Path, settings_file: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Workspace, Served]]:
-    """The whole way once, by the code behind ``./run serve``, on free ports."""
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        # The processes of one run share this folder: a second one must not come here.
-        (tmp_path_factory.getbasetemp().parent / "served-by-one-process").mkdir()
-    home = tmp_path_factory.mktemp("served")
-    workspace = open_workspace(shop, override=home / "workspace", model_store=home / "store")
+def trained(shop: Path, settings_file: Path, shared: Path) -> Workspace:
+    """Trained, exported and archived by the first process that needs it; do not change it."""
+    workspace = open_workspace(shop, override=shared / "trained", model_store=shared / "store")
     console = Console(stderr=True)
-    result = serve(
+    stages = plan_stages(workspace, settings_from(settings_file), make_jobs(console))
+    with FileLock(f"{workspace.root}.lock"):
+        bring_up_to_date(stages.up_to("archive"), console)
+    return workspace
+
+
+@pytest.fixture(scope="session")
+def workspace(trained: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """This process's copy, with everything that was made."""
+    root = tmp_path_factory.mktemp("served") / "workspace"
+    return copy_of(trained, root, trained.model_store)
+
+
+def copy_of(source: Workspace, root: Path, model_store: Path) -> Workspace:
+    shutil.copytree(source.root, root)
+    return open_workspace(source.catalog, override=root, model_store=model_store)
+
+
+@pytest.fixture(scope="session")
+def server(
+    workspace: Workspace, settings_file: Path, shared: Path, worker_id: str
+) -> Iterator[Served]:
+    """The running server and its first answer, by the code behind ``./run serve``, on free
+    ports; do not end it.
+    """
+    if worker_id != "master":
+        # A second process must not come here.
+        (shared / "served-by-one-process").mkdir()
+    console = Console(stderr=True)
+    served = serve(
         workspace,
         settings_from(settings_file),
         make_jobs(console),
@@ -100,20 +122,8 @@ def served(
         ports=free_ports(),
         gateway_port=free_port(),
     )
-    yield workspace, result
-    result.state.end()
-
-
-@pytest.fixture(scope="session")
-def workspace(served: tuple[Workspace, Served]) -> Workspace:
-    """Everything that was made on the way."""
-    return served[0]
-
-
-@pytest.fixture(scope="session")
-def server(served: tuple[Workspace, Served]) -> Served:
-    """The running server and its first answer; do not end it."""
-    return served[1]
+    yield served
+    served.state.end()
 
 
 @pytest.fixture(scope="session")
@@ -141,20 +151,14 @@ def embeddings(workspace: Workspace) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="session")
 def packed(
-    workspace: Workspace, settings_file: Path, tmp_path_factory: pytest.TempPathFactory
+    trained: Workspace, settings_file: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Workspace:
     """The same trained model, and in the model store versions to roll out."""
     folder = tmp_path_factory.mktemp("versions")
-    return pack_versions(workspace, settings_from(settings_file), folder)
+    return pack_versions(trained, settings_from(settings_file), folder)
 
 
 @pytest.fixture
-def copy_workspace(workspace: Workspace, tmp_path: Path) -> Callable[[], Workspace]:
-    """A workspace of its own with the same trained and exported model, without a server."""
-
-    def copy() -> Workspace:
-        root = tmp_path / "workspace"
-        shutil.copytree(workspace.root, root, ignore=shutil.ignore_patterns("server", ".lock"))
-        return open_workspace(workspace.catalog, override=root, model_store=tmp_path / "store")
-
-    return copy
+def copy_workspace(trained: Workspace, tmp_path: Path) -> Callable[[], Workspace]:
+    """Copies the trained and exported model to a workspace with an empty model store."""
+    return lambda: copy_of(trained, tmp_path / "workspace", tmp_path / "store")

@@ -25,6 +25,8 @@ from newshelf.server.properties import archives
 from newshelf.server.state import ServerState
 from newshelf.server.torchserve import ServerPlan, start, wait_until_ready
 
+pytestmark = pytest.mark.xdist_group("servers")
+
 RATE = 20
 CALM_S = 8.0
 STOPPED_S = 7.0

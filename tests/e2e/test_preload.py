@@ -26,6 +26,8 @@ from newshelf.server.torchserve import ServerPlan, start, wait_until_ready
 from newshelf.serving.trace import SPANS_HEADER, TRACE_HEADER
 from tests.e2e.products import base64_of, picture_of, product_of
 
+pytestmark = pytest.mark.xdist_group("servers")
+
 RUNTIMES = ("openvino", "onnxruntime", "torchscript")
 QUESTIONS: dict[str, dict[str, object]] = {
     "encoder": {"title": "A ring of green jade"},

@@ -17,6 +17,8 @@ from newshelf.pipeline.workspace import Workspace
 from newshelf.rollout.versions import PromotedFile, TorchServeVersions
 from tests.e2e.rollouts import Shop, check_record, open_shop, plan_of
 
+pytestmark = pytest.mark.xdist_group("rollouts")
+
 SHADOW = {
     "min_seconds": 3,
     "max_seconds": 120,

@@ -17,6 +17,8 @@ from newshelf.server.client import Client
 from newshelf.server.process import ProcessRef
 from tests.e2e.rollouts import Shop, check_record, open_shop, plan_of
 
+pytestmark = pytest.mark.xdist_group("rollouts")
+
 DATABASE = "shop"
 APART_S = 3.0
 """Between two kills."""

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import psutil
+import pytest
 import yaml
 from rich.console import Console
 from typer.testing import CliRunner
@@ -17,6 +18,8 @@ from newshelf.tuning.load import ModelName
 from newshelf.tuning.points import Arithmetic, Computing, SearchSpace
 from newshelf.tuning.slo import parse_slo
 from newshelf.tuning.tune import PointLoad, tune
+
+pytestmark = pytest.mark.xdist_group("servers")
 
 ONE = Computing(1, 1, Arithmetic("onnxruntime", "fp32"))
 
