@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -76,17 +77,17 @@ def show_next_steps(console: Console, state: ServerState, demo: "Demo", key: Pat
     auth = '-H "Authorization: Bearer $TOKEN"'
     lines = [
         "# TorchServe itself. The token changes with every start and expires after a day:",
-        f"TOKEN=$({_READ_KEY} {_quoted(str(state.key_file))})",
+        f"TOKEN=$({_READ_KEY} {shlex.quote(str(state.key_file))})",
         f"curl -s {auth} -H 'Content-Type: application/json' \\\n"
-        f"  -d {_quoted(body)} {url}/predictions/recommender",
+        f"  -d {shlex.quote(body)} {url}/predictions/recommender",
         f"curl -s {auth} -H 'Content-Type: application/json' \\\n"
-        f"  -d {_quoted(json.dumps({'title': 'silver ring with a small jade'}))} "
+        f"  -d {shlex.quote(json.dumps({'title': 'silver ring with a small jade'}))} "
         f"{url}/predictions/encoder",
     ]
     if demo.picture is not None:
         lines.append(
             f"curl -s {auth} -H 'Content-Type: {_media_type(demo)}' \\\n"
-            f"  --data-binary @{_quoted(str(demo.picture))} {url}/predictions/encoder"
+            f"  --data-binary @{shlex.quote(str(demo.picture))} {url}/predictions/encoder"
         )
     lines.append(f"curl -s {state.metrics_url}")
     console.print("\n".join(lines), markup=False)
@@ -96,17 +97,17 @@ def _gateway_lines(url: str, demo: "Demo", key: Path) -> list[str]:
     body = json.dumps({"unit": "visitor-1", "history": demo.history, "k": 5}, ensure_ascii=False)
     return [
         "# As a shop's front end calls it:",
-        f"KEY=$(cat {_quoted(str(key))})" if key.exists() else "KEY=…  # from ./run keys add NAME",
+        f"KEY=$(cat {shlex.quote(str(key))})"
+        if key.exists()
+        else "KEY=…  # from ./run keys add NAME",
         "curl -s -H \"Authorization: Bearer $KEY\" -H 'Content-Type: application/json' \\\n"
-        f"  -d {_quoted(body)} {url}/v1/recommend",
+        f"  -d {shlex.quote(body)} {url}/v1/recommend",
         f"# All endpoints: {url}/docs",
     ]
 
 
 def show_servers(console: Console, states: Sequence[ServerState]) -> None:
     """Print addresses, processes and workers of running servers."""
-    from newshelf.server.client import Client
-
     for state in states:
         started = datetime.fromtimestamp(state.process.create_time).astimezone()
         expires = read_keys(state.key_file).inference.expires
@@ -122,11 +123,17 @@ def show_servers(console: Console, states: Sequence[ServerState]) -> None:
         console.print(f"  process     {state.process.pid}, since {started:%Y-%m-%d %H:%M:%S}")
         if expires is not None:
             console.print(f"  token       until {expires.astimezone():%Y-%m-%d %H:%M:%S}")
-        with Client(state) as client:
-            for model in state.models:
-                # A rollout loads a second version.
-                for version in client.describe(model, "all"):
-                    console.print(f"  {model:<11} {version['modelUrl']}: {_workers(version)}")
+        _show_workers(console, state)
+
+
+def _show_workers(console: Console, state: ServerState) -> None:
+    from newshelf.server.client import Client
+
+    with Client(state) as client:
+        for model in state.models:
+            # A rollout loads a second version.
+            for version in client.describe(model, "all"):
+                console.print(f"  {model:<11} {version['modelUrl']}: {_workers(version)}")
 
 
 def _workers(version: Mapping[str, Any]) -> str:
@@ -138,7 +145,3 @@ def _workers(version: Mapping[str, Any]) -> str:
 def _media_type(demo: "Demo") -> str:
     suffix = demo.picture.suffix.lower() if demo.picture else ""
     return {".png": "image/png", ".webp": "image/webp"}.get(suffix, "image/jpeg")
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "'\\''") + "'"

@@ -86,7 +86,7 @@ def start_session(
 
 
 def is_running(ref: ProcessRef) -> bool:
-    """Whether the process itself runs; a zombie does not."""
+    """Return whether the process itself runs; a zombie does not."""
     return _leader(ref) is not None
 
 
@@ -316,7 +316,7 @@ class StartupProgress:
         self._cpu_s = 0.0
 
     def failed(self) -> bool:
-        """Whether there was no progress for too long; cheap enough to be called often."""
+        """Return whether there was no progress for too long; cheap enough to be called often."""
         now_s = time.monotonic()
         if now_s - self._checked_s >= _CHECK_EVERY_S:
             self._checked_s = now_s

@@ -27,7 +27,7 @@ class Key:
     """With its time zone; None for the API key, which does not expire."""
 
     def expired(self, now: datetime) -> bool:
-        """Whether TorchServe refuses it at ``now``."""
+        """Return whether TorchServe refuses it at ``now``."""
         return self.expires is not None and self.expires <= now
 
     def header(self) -> dict[str, str]:

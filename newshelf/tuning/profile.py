@@ -229,7 +229,7 @@ class BreakdownRow:
     p99_ms: float | None = None
     """None if only a mean is known."""
     within: bool = False
-    """Whether it is part of the last row that is not."""
+    """Return whether it is part of the last row that is not."""
 
 
 def break_down(requests: Sequence[RequestTimeline], queue_ms: float | None) -> list[BreakdownRow]:

@@ -35,7 +35,7 @@ class PointMeasurement:
 
     @property
     def meets(self) -> bool:
-        """Whether the SLO was met."""
+        """True if the SLO was met."""
         return not self.missed
 
     def rank(self) -> tuple[bool, float, float]:
@@ -58,7 +58,7 @@ def judge(point: Point, seconds: float, load: LoadResult, slo: Slo) -> PointMeas
 
 
 def dominates(left: PointMeasurement, right: PointMeasurement, margin: float = 0.0) -> bool:
-    """Whether ``left`` is no worse than ``right``, and better in throughput or latency.
+    """Return whether ``left`` is no worse than ``right``, and better in throughput or latency.
 
     Args:
         left: a run.
@@ -200,6 +200,6 @@ def _best(runs: Sequence[PointMeasurement], number: int) -> list[PointMeasuremen
 
 
 def _worse(now: PointMeasurement, before: PointMeasurement) -> bool:
-    """Whether the step from ``before`` to ``now`` rules out larger steps."""
+    """Return whether the step from ``before`` to ``now`` rules out larger steps."""
     later = not now.meets and now.latency_ms > before.latency_ms * (1 + _MARGIN)
     return later or dominates(before, now, _MARGIN)

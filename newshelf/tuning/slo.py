@@ -125,7 +125,7 @@ class SloVerdict:
 
     @property
     def kept(self) -> bool:
-        """Whether the limit holds; one for requests that were not sent does."""
+        """True if the limit holds; one for requests that were not sent does."""
         if self.measured is None:
             return True
         if self.name == "throughput":
