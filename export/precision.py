@@ -37,7 +37,7 @@ from newshelf.config import Precision, RuntimeKind
 from newshelf.errors import ParityError, SetupError
 from newshelf.files import read_json, write_json
 from newshelf.nn.spec import read_spec
-from newshelf.report.tables import print_figures
+from newshelf.report.tables import ReportTable, print_table
 from newshelf.serving.runtimes.graph import graph_files
 from newshelf.serving.settings import TOKENIZER, read_version
 
@@ -134,14 +134,14 @@ def choose(
 def print_precisions(report: Mapping[str, Any], console: Console) -> None:
     """``precision.json`` as a table; the worst view of each candidate."""
     rows = _rows(report)
-    print_figures(
-        console,
+    table = ReportTable(
+        f"encoder, {report['products']} products on {report['cores']} cores, 8 at a time",
         _COLUMNS,
         [_cells(row) for row in rows],
-        heading=f"encoder, {report['products']} products on {report['cores']} cores, 8 at a time",
-        left=(0, 1, len(_COLUMNS) - 1),
-        dim=[at for at, row in enumerate(rows) if row["reasons"]],
+        text_columns=(1, len(_COLUMNS) - 1),
+        dim_rows=[at for at, row in enumerate(rows) if row["reasons"]],
     )
+    print_table(table, console)
 
 
 def _try_all(export_dir: Path, products: Products, calibrating: Products) -> list[Tried]:

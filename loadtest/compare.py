@@ -24,10 +24,11 @@ from scipy import stats
 
 from loadtest.plots import draw_percentile_curves
 from loadtest.record import RunRecord
-from loadtest.report import PLOTS, milliseconds, print_table, write_page
+from loadtest.report import PLOTS, milliseconds, write_page
 from loadtest.timeline import Timeline, Totals
 from newshelf.errors import SettingsError
-from newshelf.report.page import Cell, Page, Picture, ReportTable, Section
+from newshelf.report.page import Page, Picture, Section
+from newshelf.report.tables import ReportTable, print_table
 
 MIN_BLOCKS = 8
 _MOST_BLOCKS = 30
@@ -377,7 +378,7 @@ def _table(heading: str, differences: tuple[Difference, ...], note: str) -> Repo
     return ReportTable(heading, header, [_row(one) for one in differences], note=note)
 
 
-def _row(one: Difference) -> list[Cell]:
+def _row(one: Difference) -> list[str]:
     change, interval = "–", "–"
     if one.change is not None and one.interval is not None:
         change = f"{one.change:+.2%}"
@@ -385,7 +386,7 @@ def _row(one: Difference) -> list[Cell]:
     shown = [_figure(one, value) for value in (one.a, one.b)]
     name = f"{one.metric}, {one.unit}" if one.unit else one.metric
     p_value = f"{one.p_value:.3f}" if one.p_value >= 0.001 else "< 0.001"  # noqa: PLR2004
-    return [Cell(text) for text in (name, *shown, change, interval, p_value, one.word)]
+    return [name, *shown, change, interval, p_value, one.word]
 
 
 def _figure(one: Difference, value: float) -> str:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from loadtest.incidents import Incident
 from loadtest.record import RunRecord, ServerSample
 from loadtest.timeline import Latencies, Timeline, Totals
-from newshelf.report.plots import COLOURS, MUTED, new_figure, save
+from newshelf.report.plots import COLOURS, MUTED, legend_right, log_y, new_figure, save, style_axes
 from newshelf.tuning.slo import LatencyLimit
 
 _WIDTH, _HEIGHT = 9.6, 3.4
@@ -37,7 +37,7 @@ def draw_latency(timeline: Timeline, found: Sequence[Incident], path: Path) -> N
     for name, value, colour in _LATENCY_LINES:
         line = [value(one.latency) if one.answered else np.nan for one in seconds]
         _plot_seconds(axes, line, name, colour)
-    log_ms(axes)
+    log_y(axes)
     _save_with_legend(figure, axes, path)
 
 
@@ -110,10 +110,10 @@ def draw_percentile_curves(curves: Mapping[str, Totals], path: Path) -> None:
     axes.set_xticks([1 / (1 - share) for share in marks], [f"{100 * share:.5g}" for share in marks])
     axes.minorticks_off()
     axes.set_xlim(1, rarest * 1.05)
-    log_ms(axes)
+    log_y(axes)
     axes.set_xlabel("percentile")
     axes.set_ylabel("latency, ms")
-    quiet_axes(axes)
+    style_axes(axes)
     _save_with_legend(figure, axes, path)
 
 
@@ -146,8 +146,8 @@ def draw_rates(
     axes.set_xlabel("right responses per second")
     axes.set_ylabel(f"p{limit.percent:g}, ms")
     axes.set_xlim(left=0)
-    log_ms(axes)
-    quiet_axes(axes)
+    log_y(axes)
+    style_axes(axes)
     _save_with_legend(figure, axes, path)
 
 
@@ -166,7 +166,7 @@ def draw_batches(record: RunRecord, path: Path) -> None:
     bars.bar_label(drawn, padding=2, fontsize=9)
     bars.set_xlabel("requests in a batch")
     bars.set_ylabel("batches")
-    quiet_axes(bars)
+    style_axes(bars)
     means = [(one.at_s, one.batched / sum(one.batch_sizes.values()))
              for one in record.server if one.batch_sizes]  # fmt: skip
     line.plot(*zip(*means, strict=True), color=COLOURS[0], linewidth=1.4)
@@ -233,22 +233,6 @@ def all_batches(samples: Sequence[ServerSample]) -> Mapping[int, int]:
     return found
 
 
-def log_ms(axes: Axes) -> None:
-    """Set a logarithmic y axis of milliseconds with plain numbers."""
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter("{x:g}")
-    low, high = axes.get_ylim()
-    # Within a factor of 30, powers of ten alone are too few marks.
-    axes.yaxis.set_minor_formatter("{x:g}" if high / low < 30 else "")  # noqa: PLR2004
-
-
-def quiet_axes(axes: Axes) -> None:
-    """Leave two spines and a faint grid."""
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="#e6e8ec", linewidth=0.8)
-    axes.set_axisbelow(True)
-
-
 def _run_axes(axes: Axes, seconds: float, found: Sequence[Incident], label: str) -> None:
     for number, one in enumerate(found):
         axes.axvspan(
@@ -258,7 +242,7 @@ def _run_axes(axes: Axes, seconds: float, found: Sequence[Incident], label: str)
     axes.set_xlim(0, seconds)
     axes.set_xlabel("seconds since the start")
     axes.set_ylabel(label)
-    quiet_axes(axes)
+    style_axes(axes)
 
 
 def _start_at_zero(axes: Axes) -> None:
@@ -283,6 +267,5 @@ def _plot_seconds(
 
 
 def _save_with_legend(figure: Figure, axes: Axes, path: Path) -> None:
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    legend_right(axes)
     save(figure, path)

@@ -19,9 +19,8 @@ from loadtest.plots import (
 )
 from loadtest.record import RunRecord, decoded, write_record
 from loadtest.timeline import Latencies, Timeline, Totals
-from newshelf.files import write_aside
-from newshelf.report.page import Cell, Page, Picture, ReportTable, Section, to_html
-from newshelf.report.tables import print_figures
+from newshelf.report.page import Page, Picture, Section, write_html
+from newshelf.report.tables import Cell, ReportTable, print_table
 from newshelf.tuning.slo import ALL, SloSet, SloVerdict
 
 PLOTS = "plots"
@@ -104,8 +103,7 @@ def write_page(page: Page, folder: Path) -> Path:
         Its path.
     """
     path = folder / _REPORT
-    with write_aside(path) as aside:
-        aside.write_text(to_html(page, folder / PLOTS), encoding="utf-8")
+    write_html(page, path, folder / PLOTS)
     return path
 
 
@@ -124,16 +122,6 @@ def print_run(run: CheckedRun, console: Console) -> None:
         if not one.kept:
             console.print(f"✗ {one}", markup=False)
     console.print(run.sentence(), markup=False)
-
-
-def print_table(table: ReportTable, console: Console) -> None:
-    """Print a table; small print follows its figure in brackets."""
-    rows = [
-        [f"{cell.text} ({cell.interval})" if cell.interval else cell.text for cell in row]
-        for row in table.rows
-    ]
-    optional = [at for at, name in enumerate(table.header) if name in _OPTIONAL_COLUMNS]
-    print_figures(console, table.header, rows, heading=table.heading, further=optional)
 
 
 def run_facts(record: RunRecord) -> list[str]:
@@ -252,7 +240,7 @@ def _generator(run: CheckedRun) -> Section:
     }
     settings = {name: str(value) for name, value in record.settings.items()}
     tables = [
-        ReportTable(heading, header, [[Cell(name), Cell(value)] for name, value in rows.items()])
+        ReportTable(heading, header, list(rows.items()))
         for heading, header, rows in (
             ("Self-check of the generator", ("", ""), figures),
             ("Settings", ("setting", "value"), settings),
@@ -272,37 +260,38 @@ def _kinds_table(timeline: Timeline) -> ReportTable:
         "Requests and latencies (ms)",
         header,
         rows,
-        model=len(rows) - 1,
+        main_row=len(rows) - 1,
+        optional_columns=[at for at, name in enumerate(header) if name in _OPTIONAL_COLUMNS],
         note="Latency of right responses, from the intended start of a request to the last byte; "
         "per second: right responses. From sending: what a closed-loop test would report. "
         "Failed: errors, and requests never sent. Late: sent late by the generator.",
     )
 
 
-def _kind_row(name: str, total: Totals) -> list[Cell]:
+def _kind_row(name: str, total: Totals) -> list[Cell | str]:
     latency = total.latency
     return [
-        Cell(name),
-        Cell(f"{total.intended:,}"),
-        Cell(f"{total.throughput:.1f}"),
-        *(Cell(milliseconds(value)) for value in latency.percentiles_ms(_PERCENTS)),
-        Cell(milliseconds(latency.max_ms)),
-        Cell(milliseconds(latency.mean_ms)),
-        Cell(milliseconds(total.service.percentile_ms(99))),
+        name,
+        f"{total.intended:,}",
+        f"{total.throughput:.1f}",
+        *(milliseconds(value) for value in latency.percentiles_ms(_PERCENTS)),
+        milliseconds(latency.max_ms),
+        milliseconds(latency.mean_ms),
+        milliseconds(total.service.percentile_ms(99)),
         Cell(f"{total.failed:,}", f"{total.error_rate:.2%}" if total.failed else ""),
-        Cell(f"{total.late:,}"),
+        f"{total.late:,}",
     ]
 
 
 def _limits_table(verdicts: Sequence[SloVerdict]) -> ReportTable:
     rows = [
         [
-            Cell(one.scope),
-            Cell(one.metric),
-            Cell(_in_unit(one.name, one.limit)),
-            Cell("not sent" if one.measured is None else _in_unit(one.name, one.measured)),
-            Cell(_excess(one)),
-            Cell("not tested" if one.measured is None else "met" if one.kept else "BROKEN"),
+            one.scope,
+            one.metric,
+            _in_unit(one.name, one.limit),
+            "not sent" if one.measured is None else _in_unit(one.name, one.measured),
+            _excess(one),
+            "not tested" if one.measured is None else "met" if one.kept else "BROKEN",
         ]
         for one in verdicts
     ]
@@ -315,20 +304,20 @@ def _errors_table(timeline: Timeline) -> ReportTable:
     totals = [timeline.total(kind) for kind in kinds]
     whole = timeline.total()
     rows = [
-        [Cell(name), *(Cell(str(one.errors.get(name, 0))) for one in totals), Cell(str(count))]
+        [name, *(str(one.errors.get(name, 0)) for one in totals), str(count)]
         for name, count in whole.errors.items()
     ]
     if whole.dropped:
-        dropped = [Cell(str(one.dropped)) for one in totals]
-        rows.append([Cell("never sent"), *dropped, Cell(str(whole.dropped))])
+        dropped = [str(one.dropped) for one in totals]
+        rows.append(["never sent", *dropped, str(whole.dropped)])
     return ReportTable("Failed requests", ["error", *kinds, ALL], rows)
 
 
 def _incidents_table(found: Sequence[Incident]) -> ReportTable:
-    rows = [
+    rows: list[list[Cell | str]] = [
         [
-            Cell(_period(one)),
-            Cell("–" if one.recovery_s is None else f"{one.recovery_s} s"),
+            _period(one),
+            "–" if one.recovery_s is None else f"{one.recovery_s} s",
             Cell(str(one.lost), _errors(one)),
             Cell(str(one.delayed), f"at most {milliseconds(one.worst_ms)} ms"
                  if one.delayed else ""),
@@ -347,7 +336,7 @@ def _incidents_table(found: Sequence[Incident]) -> ReportTable:
 
 def _signs_table(found: Sequence[Incident]) -> ReportTable:
     rows = [
-        [Cell(_period(one) if number == 0 else ""), Cell(sign)]
+        [_period(one) if number == 0 else "", sign]
         for one in found
         for number, sign in enumerate(one.signs)
     ]

@@ -23,7 +23,6 @@ from loadtest.report import (
     PLOTS,
     check_run,
     milliseconds,
-    print_table,
     run_facts,
     run_sections,
     write_page,
@@ -31,7 +30,8 @@ from loadtest.report import (
 from loadtest.timeline import Timeline
 from newshelf.errors import SettingsError
 from newshelf.files import write_json
-from newshelf.report.page import Cell, Page, Picture, ReportTable, Section
+from newshelf.report.page import Page, Picture, Section
+from newshelf.report.tables import Cell, ReportTable, print_table
 from newshelf.tuning.slo import LatencyLimit, Slo, SloSet
 
 Measure = Callable[[float, float], RunRecord]
@@ -340,13 +340,13 @@ def write_saturation(found: Saturation, last: RunRecord, folder: Path) -> Path:
 
 def _table(found: Saturation) -> ReportTable:
     percent = f"p{found.goal.latency.percent:g} ms"
-    rows = [
+    rows: list[list[Cell | str]] = [
         [
-            Cell(one.purpose),
-            Cell(f"{one.rate:.1f}"),
-            Cell(f"{one.throughput:.1f}"),
-            Cell(milliseconds(one.latency_ms)),
-            Cell(f"{one.error_rate:.2%}"),
+            one.purpose,
+            f"{one.rate:.1f}",
+            f"{one.throughput:.1f}",
+            milliseconds(one.latency_ms),
+            f"{one.error_rate:.2%}",
             Cell("met" if one.kept else "not met", one.generator),
         ]
         for one in found.trials

@@ -25,7 +25,7 @@ from newshelf.config import GatewaySettings
 from newshelf.gateway.fallback import write_popular
 from newshelf.gateway.keys import KeyFile
 from newshelf.pipeline.workspace import ROOT
-from newshelf.report.tables import print_figures
+from newshelf.report.tables import ReportTable, print_table
 from newshelf.server.gateway import GatewayPlan, write_plan
 from newshelf.server.ports import free_port
 
@@ -73,8 +73,8 @@ def run(cores: tuple[int, int], *, rounds: int, seconds: float, console: Console
             for one in _round(Path(folder), cores[0], seconds):
                 found.setdefault(one.name, []).append(one)
     best = [_best(several) for several in found.values()]
-    print_figures(
-        console,
+    table = ReportTable(
+        "",
         ("", "p50 ms", "added", "p99 ms", "requests/s", "CPU µs"),
         [
             (
@@ -88,6 +88,7 @@ def run(cores: tuple[int, int], *, rounds: int, seconds: float, console: Console
             for one in best
         ],
     )
+    print_table(table, console)
 
 
 def _round(folder: Path, core: int, seconds: float) -> Iterator[GatewayLatency]:

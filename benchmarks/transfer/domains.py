@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from benchmarks.results import Row
-from newshelf.evaluation.illustrate import project
+from newshelf.evaluation.plots import project
 from newshelf.report.plots import MUTED, new_figure, save
 
 _BETTER, _MARKERS = "#d9622b", ("o", "x")

@@ -110,8 +110,8 @@ def evaluate(
     Example: `./run evaluate --catalog shop --compare reports/last-month`
     """
     from newshelf.cli.console import make_console
-    from newshelf.evaluation.compare_reports import compare_reports
-    from newshelf.evaluation.terminal import print_pairs, print_report
+    from newshelf.evaluation.compare_reports import compare_reports, print_pairs
+    from newshelf.evaluation.report import print_report
 
     opened = _bring_up_to("evaluate", catalog, settings, workspace)
     console = make_console()

@@ -1,7 +1,4 @@
-"""Two kept reports of the same questions: which model is the better one.
-
-What each case of a report was worth: ``cases.npz``, for paired tests later.
-"""
+"""Paired comparison of two evaluation reports, from each case's metrics in ``cases.npz``."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -12,20 +9,22 @@ from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
+from rich.console import Console
 
 from newshelf.errors import SetupError
 from newshelf.evaluation.significance import PairedTest, paired_test
 from newshelf.evaluation.types import FloatArray, IntArray, Metrics, Split
 from newshelf.files import read_json, write_aside
+from newshelf.report.tables import ReportTable, print_table
 
 CASES_FILE = "cases.npz"
 FORMAT = 2
-"""Of ``report.json`` and this file, which belong together."""
+"""Of ``report.json`` and ``cases.npz``, which belong together."""
 
 
 @dataclass(frozen=True, eq=False)
-class KeptCases:
-    """One split: each ranker's metrics per case."""
+class CaseMetrics:
+    """Each ranker's metrics per case of one split."""
 
     groups: IntArray
     metrics: Mapping[str, Mapping[str, FloatArray]]
@@ -33,7 +32,7 @@ class KeptCases:
 
 
 def case_digest(split: Split) -> str:
-    """Equal for equal questions: the same histories, answers and ranked items."""
+    """Return a digest of all histories, answers and ranked items."""
     digest = hashlib.sha256()
     digest.update(np.packbits(split.candidates).tobytes())
     for case in split.cases:
@@ -42,8 +41,8 @@ def case_digest(split: Split) -> str:
     return digest.hexdigest()[:16]
 
 
-def keep_cases(rows: Sequence[Metrics], path: Path) -> None:
-    """Write every metric of every ranker and split per case, aside and renamed."""
+def write_cases(rows: Sequence[Metrics], path: Path) -> None:
+    """Write every metric of every ranker and split per case, atomically."""
     arrays: dict[str, npt.NDArray[np.generic]] = {}
     for row in rows:
         arrays[f"{row.split}/groups"] = row.groups
@@ -53,8 +52,8 @@ def keep_cases(rows: Sequence[Metrics], path: Path) -> None:
         np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
-def read_cases(path: Path) -> dict[str, KeptCases]:
-    """By split.
+def read_cases(path: Path) -> dict[str, CaseMetrics]:
+    """Read the metrics per case of each split.
 
     Raises:
         OSError: the file cannot be read.
@@ -70,31 +69,31 @@ def read_cases(path: Path) -> dict[str, KeptCases]:
                 metrics.setdefault(split, {}).setdefault(ranker, {})[metric] = kept[name]
             else:
                 groups[split] = kept[name]
-    return {split: KeptCases(groups[split], metrics.get(split, {})) for split in groups}
+    return {split: CaseMetrics(groups[split], metrics.get(split, {})) for split in groups}
 
 
 @dataclass(frozen=True)
 class PairedSplit:
-    """The models of two reports on one split."""
+    """Tests of the models of two reports on one split."""
 
     split: str
     ours: str
-    """The ranker's name and the model's version, as is ``theirs``."""
+    """Name of the ranker and version of the model."""
     theirs: str
     tests: Mapping[str, PairedTest]
     """By metric, at the first cut-off."""
 
 
 def compare_reports(ours: Path, theirs: Path) -> list[PairedSplit]:
-    """Paired tests of the models of two reports, split by split.
+    """Test the models of two reports against each other on every split with the same cases.
 
     Args:
-        ours: a report's folder.
-        theirs: another's, or its ``report.json``.
+        ours: folder of a report.
+        theirs: folder of another report, or its ``report.json``.
 
     Raises:
-        SetupError: a report is missing or of another format, has no model, or they share
-            no split in which they were asked the same.
+        SetupError: a report is missing, has another format or no model, or the reports have no
+            split with the same cases.
     """
     mine, other = _read(ours), _read(theirs)
     found = []
@@ -115,13 +114,13 @@ def compare_reports(ours: Path, theirs: Path) -> list[PairedSplit]:
 
 
 @dataclass(frozen=True, eq=False)
-class _Kept:
+class _Report:
     version: str
     splits: list[dict[str, Any]]
-    cases: Mapping[str, KeptCases]
+    cases: Mapping[str, CaseMetrics]
 
 
-def _read(given: Path) -> _Kept:
+def _read(given: Path) -> _Report:
     folder = given.parent if given.name == "report.json" else given
     try:
         report = read_json(folder / "report.json")
@@ -133,11 +132,11 @@ def _read(given: Path) -> _Kept:
         ) from error
     if report.get("format") != FORMAT:
         raise SetupError(f"{folder}/report.json is of another format: run ./run evaluate again")
-    return _Kept(str(report["model_version"]), report["splits"], cases)
+    return _Report(str(report["model_version"]), report["splits"], cases)
 
 
 def _paired(
-    mine: _Kept, other: _Kept, split: Mapping[str, Any], match: Mapping[str, Any]
+    mine: _Report, other: _Report, split: Mapping[str, Any], match: Mapping[str, Any]
 ) -> PairedSplit:
     name, k = split["name"], split["k"][0]
     first = mine.cases[name].metrics[split["model"]]
@@ -153,3 +152,29 @@ def _paired(
             if metric in first and metric in second
         },
     )
+
+
+def print_pairs(pairs: Sequence[PairedSplit], console: Console) -> None:
+    """Print a table per split: both models, their difference with its interval, p and verdict."""
+    header = ("metric", "this", "other", "difference", "95 %", "p", "this is")
+    for pair in pairs:
+        rows = [
+            (
+                metric,
+                f"{test.first:.4f}",
+                f"{test.second:.4f}",
+                f"{test.difference:+.4f}",
+                "–" if test.interval is None else "{:+.4f} to {:+.4f}".format(*test.interval),
+                f"{test.p_value:.4f}",
+                test.verdict,
+            )
+            for metric, test in pair.tests.items()
+        ]
+        print_table(ReportTable(pair.split, header, rows, text_columns=[6]), console)
+        groups = next(iter(pair.tests.values())).groups
+        console.print(
+            f"this: {pair.ours}; other: {pair.theirs}; {groups} independent groups of cases",
+            style="dim",
+            markup=False,
+        )
+        console.print()

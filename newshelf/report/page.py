@@ -1,7 +1,7 @@
-"""The structure of a report, and its rendering to HTML and Markdown.
+"""Report pages: their structure, and their rendering as HTML and Markdown.
 
-The HTML page is self-contained: pictures are embedded, and it needs no network. The Markdown
-page links its pictures.
+An HTML page is self-contained: its pictures are embedded, and it loads nothing from the network.
+A Markdown page links its pictures.
 """
 
 from base64 import b64encode
@@ -11,29 +11,8 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-
-@dataclass(frozen=True)
-class Cell:
-    """A figure, and its interval in small print."""
-
-    text: str
-    interval: str = ""
-
-
-@dataclass(frozen=True)
-class ReportTable:
-    """A heading, column names, and rows whose first cell is a name."""
-
-    heading: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
-    model: int | None = None
-    """Index of the model's row."""
-    best: int | None = None
-    """Index of the best baseline's row."""
-    note: str = ""
-    words: frozenset[int] = frozenset()
-    """Columns that hold text, which begins at the left and may break; from 0."""
+from newshelf.files import write_aside
+from newshelf.report.tables import Cell, ReportTable
 
 
 @dataclass(frozen=True)
@@ -46,7 +25,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with what belongs to it."""
+    """A heading with its text, tables and pictures."""
 
     title: str
     text: str = ""
@@ -57,24 +36,25 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """The whole report."""
+    """A whole report."""
 
     title: str
     facts: Sequence[str]
-    """Date, model, seed and versions."""
+    """Date, model, seed, versions and the like."""
     pictures: Sequence[Picture]
     sections: Sequence[Section]
 
 
-def to_html(page: Page, folder: Path) -> str:
-    """Return the text of ``report.html``.
+def write_html(page: Page, path: Path, pictures: Path) -> None:
+    """Write the page as HTML, atomically.
 
     Args:
-        page: what to show.
-        folder: where its pictures are; they are embedded.
+        page: the report.
+        path: of the HTML file.
+        pictures: folder of the page's pictures.
 
     Raises:
-        FileNotFoundError: a picture is not there.
+        FileNotFoundError: a picture is missing.
     """
     environment = Environment(
         loader=PackageLoader("newshelf.report"),
@@ -83,16 +63,18 @@ def to_html(page: Page, folder: Path) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["embedded"] = lambda file: _embedded(folder / file)
-    return environment.get_template("report.html").render(page=page)
+    environment.filters["embedded"] = lambda file: _embedded(pictures / file)
+    text = environment.get_template("report.html").render(page=page)
+    with write_aside(path) as aside:
+        aside.write_text(text, encoding="utf-8")
 
 
 def _embedded(path: Path) -> str:
     return f"data:image/png;base64,{b64encode(path.read_bytes()).decode()}"
 
 
-def to_markdown(page: Page) -> str:
-    """Return the text of ``report.md``."""
+def write_markdown(page: Page, path: Path) -> None:
+    """Write the page as Markdown, atomically; its pictures are in the same folder."""
     lines = [f"# {page.title}", "", " · ".join(page.facts), ""]
     lines += _pictures(page.pictures)
     for section in page.sections:
@@ -102,7 +84,8 @@ def to_markdown(page: Page) -> str:
         for table in section.tables:
             lines += _table(table)
         lines += _pictures(section.pictures)
-    return "\n".join(lines).rstrip() + "\n"
+    with write_aside(path) as aside:
+        aside.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
 
 
 def _pictures(pictures: Sequence[Picture]) -> list[str]:
@@ -111,17 +94,16 @@ def _pictures(pictures: Sequence[Picture]) -> list[str]:
 
 def _table(table: ReportTable) -> list[str]:
     lines = [f"### {table.heading}", "", _row(table.header)]
-    lines.append(_row(["---"] + ["--:"] * (len(table.header) - 1)))
-    for number, row in enumerate(table.rows):
-        cells = [_cell(cell, bold=number == table.model) for cell in row]
-        lines.append(_row(cells))
+    is_text = [at == 0 or at in table.text_columns for at in range(len(table.header))]
+    lines.append(_row(["---" if text else "--:" for text in is_text]))
+    for number, row in enumerate(table.cells):
+        lines.append(_row([_cell(cell, bold=number == table.main_row) for cell in row]))
     return [*lines, "", *([table.note, ""] if table.note else [])]
 
 
 def _cell(cell: Cell, *, bold: bool) -> str:
     text = cell.text.replace("|", "\\|")
-    text = f"**{text}**" if bold else text
-    return f"{text} ({cell.interval})" if cell.interval else text
+    return str(Cell(f"**{text}**" if bold else text, cell.interval))
 
 
 def _row(cells: Sequence[str]) -> str:

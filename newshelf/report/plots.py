@@ -1,16 +1,7 @@
-"""Figures without pyplot: no global state, no display, none left open.
+"""Plots as PNG files: lines, bars, confusion matrices, maps of embeddings, neighbours of items.
 
-Lines over steps, epochs or shots, with a band for their spread.
-
-NDCG per ranker and split, as bars.
-
-A confusion matrix: which class was taken for which.
-
-A 2-D map of embeddings: PCA, then t-SNE (van der Maaten & Hinton 2008).
-
-Pictures of items and of their nearest neighbours: people would rather look than read.
-
-Plots for reports and benchmarks: one kind of picture per module, each written as PNG.
+Figures are made without pyplot: no global state, no display, no figure left open. Plots that only
+one report has are drawn there, with :func:`new_figure`, :func:`style_axes` and :func:`save`.
 """
 
 import math
@@ -46,22 +37,46 @@ COLOURS = (
 )
 MUTED = "#c3c8d0"
 _DPI = 120
+_LABELLED_RANGE = 30
+"""Axes that span less label their minor ticks too: powers of ten alone are too few."""
 
 
 def new_figure(width_in: float, height_in: float) -> Figure:
-    """An empty figure whose labels are given the room that they need."""
+    """Return an empty figure that makes room for its labels."""
     figure = Figure(figsize=(width_in, height_in), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
+def style_axes(axes: Axes) -> None:
+    """Leave two spines, and a faint horizontal grid below the data."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#e6e8ec", linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def legend_right(axes: Axes) -> None:
+    """Put the legend to the right of the axes, if anything is labelled."""
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
+def log_y(axes: Axes) -> None:
+    """Make the y axis logarithmic, with plain numbers. Call after plotting."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:g}")
+    low, high = axes.get_ylim()
+    axes.yaxis.set_minor_formatter("{x:g}" if high / low < _LABELLED_RANGE else "")
+
+
 def save(figure: Figure, path: Path) -> None:
-    """Write a PNG, whatever the name ends in."""
+    """Write a PNG, whatever the file's suffix."""
     figure.savefig(path, format="png", dpi=_DPI)
 
 
 _PER_ROW = 3
 _MARKED = 30
+"""Points of a line up to which each gets a marker."""
 
 
 @dataclass(frozen=True)
@@ -69,13 +84,13 @@ class Line:
     """One line of a panel.
 
     Raises:
-        ValueError: no point, or lengths that differ.
+        ValueError: it has no point, or the lengths differ.
     """
 
     x: Sequence[float]
     y: Sequence[float]
     spread: Sequence[float] | None = None
-    """Half of the height of the band around ``y``, such as the standard deviation."""
+    """Half the height of the band around ``y``, such as a standard deviation."""
 
     def __post_init__(self) -> None:
         lengths = {len(self.x), len(self.y), len(self.y if self.spread is None else self.spread)}
@@ -92,20 +107,20 @@ def draw_lines(
     percent: bool = False,
     log_x: bool = False,
 ) -> None:
-    """Write a PNG: a panel per title, each with its own scale, and a line per name.
+    """Write a PNG with a panel per title, each with its own scale, and a line per name.
 
-    The names stand in each panel, or once below where they are the same in all of them.
+    Each panel has a legend; if all panels have the same lines, there is one below them.
 
     Args:
-        panels: title → name → line; the same name has the same colour in every panel.
+        panels: title → name → line; a name has the same colour in every panel.
         path: of the PNG.
-        xlabel: what x counts. Whole numbers are assumed.
-        ylabel: what y measures.
-        percent: y is a fraction, shown as percent.
-        log_x: for shots or steps that double.
+        xlabel: label of x, which takes whole numbers.
+        ylabel: label of y.
+        percent: y is a fraction, labelled as percent.
+        log_x: for numbers of shots or steps that double.
 
     Raises:
-        ValueError: without a panel.
+        ValueError: there is no panel.
     """
     if not panels:
         raise ValueError("there is no panel to draw")
@@ -119,12 +134,11 @@ def draw_lines(
         panel.set_visible(False)
     for panel, (title, lines) in zip(axes, panels.items(), strict=False):
         for name, line in lines.items():
-            _draw(panel, name, line, COLOURS[names.index(name) % len(COLOURS)])
+            _draw_line(panel, name, line, COLOURS[names.index(name) % len(COLOURS)])
         panel.set_title(title, fontsize=11)
         panel.set_xlabel(xlabel)
         panel.set_ylabel(ylabel)
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.grid(axis="y", color="#e6e8ec", linewidth=0.8)
+        style_axes(panel)
         if log_x:
             _mark_shots(panel, lines)
         else:
@@ -134,14 +148,14 @@ def draw_lines(
         if len(lines) > 1 and not shared:
             panel.legend(frameon=False, fontsize=9)
     if shared and len(names) > 1:
-        _name_below(figure, axes[0], 2 * columns)
+        _legend_below(figure, axes[0], 2 * columns)
     save(figure, path)
 
 
-def _name_below(figure: Figure, panel: Axes, most: int) -> None:
-    """Name the lines of ``panel`` in rows of at most ``most``, as long as each other."""
+def _legend_below(figure: Figure, panel: Axes, max_columns: int) -> None:
+    """Name the lines of ``panel`` below all panels, in rows of about equal length."""
     lines = panel.get_lines()
-    rows = math.ceil(len(lines) / most)
+    rows = math.ceil(len(lines) / max_columns)
     figure.legend(
         handles=lines,
         loc="outside lower center",
@@ -151,7 +165,7 @@ def _name_below(figure: Figure, panel: Axes, most: int) -> None:
     )
 
 
-def _draw(panel: Axes, name: str, line: Line, colour: str) -> None:
+def _draw_line(panel: Axes, name: str, line: Line, colour: str) -> None:
     mark = "o" if len(line.x) <= _MARKED else ""
     panel.plot(line.x, line.y, color=colour, label=name, marker=mark, markersize=3.5)
     if line.spread is not None:
@@ -166,35 +180,97 @@ def _mark_shots(panel: Axes, lines: Mapping[str, Line]) -> None:
     panel.minorticks_off()
 
 
-_MOST = 20
-_LIGHT = 0.55
-_LONGEST = 28
+@dataclass(frozen=True)
+class Bar:
+    """One bar of a panel."""
+
+    name: str
+    value: float
+    interval: tuple[float, float]
+    colour: str = MUTED
+
+
+@dataclass(frozen=True)
+class BarPanel:
+    """Horizontal bars on one scale."""
+
+    title: str
+    xlabel: str
+    bars: Sequence[Bar]
+    """From top to bottom."""
+
+
+def draw_bars(panels: Sequence[BarPanel], path: Path, title: str) -> None:
+    """Write a PNG with the panels side by side, each with its own scale.
+
+    Args:
+        panels: at least one.
+        path: of the PNG.
+        title: above the panels.
+
+    Raises:
+        ValueError: there is no panel.
+    """
+    if not panels:
+        raise ValueError("there is no panel to draw")
+    rows = max(len(panel.bars) for panel in panels)
+    figure = new_figure(3.0 + 3.2 * len(panels), 1.4 + 0.38 * rows)
+    first = [bar.name for bar in panels[0].bars]
+    for place, panel in enumerate(panels):
+        axes = figure.add_subplot(1, len(panels), place + 1)
+        bars = panel.bars
+        names = [bar.name for bar in bars]
+        values = np.array([bar.value for bar in bars])
+        low, high = np.array([bar.interval for bar in bars]).T
+        drawn = axes.barh(
+            names,
+            values,
+            # A percentile interval need not contain the mean; a whisker has no negative length.
+            xerr=np.maximum([values - low, high - values], 0),
+            error_kw={"ecolor": "#444444", "elinewidth": 1, "capsize": 2},
+            color=[bar.colour for bar in bars],
+        )
+        axes.bar_label(drawn, fmt="%.3f", padding=4, fontsize=9)
+        axes.invert_yaxis()
+        if place and names == first:
+            axes.tick_params(labelleft=False)
+        axes.set_xlim(0, max(float(high.max()) * 1.22, 1e-3))
+        axes.set_title(panel.title, fontsize=11)
+        axes.set_xlabel(panel.xlabel)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title, fontsize=13)
+    save(figure, path)
+
+
+_MAX_CLASSES = 20
+_LIGHT_TEXT_FROM = 0.55
+_MAX_CLASS_NAME = 28
 
 
 def draw_confusion(confusion: IntArray, classes: Sequence[str], path: Path, title: str) -> None:
-    """Write a PNG: rows are true classes, columns predicted ones, shade is the row's share.
+    """Write a PNG: rows are true classes, columns predicted ones, shades shares of the row.
 
-    Of more than 20 classes, those 20 are shown that were mistaken most often, among each
-    other; the title says so.
+    Of more than 20 classes, only the 20 with the most mistakes are drawn; the title says so.
 
     Args:
         confusion: (C, C) counts.
         classes: (C,) names.
         path: of the PNG.
-        title: above.
+        title: above the matrix.
 
     Raises:
-        ValueError: the shape does not fit the classes.
+        ValueError: the shape does not match the classes.
     """
     count = len(classes)
     if confusion.shape != (count, count):
         raise ValueError(f"a matrix {confusion.shape} for {count} classes")
-    if count > _MOST:
+    if count > _MAX_CLASSES:
         mistakes = confusion.sum(axis=0) + confusion.sum(axis=1) - 2 * np.diag(confusion)
-        worst = np.sort(np.argsort(-mistakes, kind="stable")[:_MOST])
-        title = f"{title}: the {_MOST} of {count} classes mistaken most"
+        worst = np.sort(np.argsort(-mistakes, kind="stable")[:_MAX_CLASSES])
+        title = f"{title}: the {_MAX_CLASSES} of {count} classes mistaken most"
         confusion, classes = confusion[np.ix_(worst, worst)], [classes[row] for row in worst]
-        count = _MOST
+        count = _MAX_CLASSES
     share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     side = 2.2 + 0.42 * count
     figure = new_figure(max(side + 1.2, 5.0), max(side, 4.0))
@@ -206,7 +282,7 @@ def draw_confusion(confusion: IntArray, classes: Sequence[str], path: Path, titl
     panel.set_xlabel("predicted")
     panel.set_ylabel("true")
     for row, column in np.argwhere(confusion > 0):
-        colour = "white" if share[row, column] > _LIGHT else "#333333"
+        colour = "white" if share[row, column] > _LIGHT_TEXT_FROM else "#333333"
         panel.text(
             column, row, str(confusion[row, column]),
             ha="center", va="center", fontsize=8, color=colour,
@@ -216,7 +292,7 @@ def draw_confusion(confusion: IntArray, classes: Sequence[str], path: Path, titl
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= _LONGEST else "…" + name[1 - _LONGEST :]
+    return name if len(name) <= _MAX_CLASS_NAME else "…" + name[1 - _MAX_CLASS_NAME :]
 
 
 _OTHER = "other"
@@ -225,11 +301,11 @@ _OTHER = "other"
 def draw_map(
     panels: Mapping[str, FloatArray], labels: Sequence[str], path: Path, title: str = ""
 ) -> None:
-    """Write a PNG with the maps side by side, one point per item.
+    """Write a PNG with 2-D maps side by side, one point per item.
 
     Args:
-        panels: title → (N, 2) places from :func:`project`, the same items in each.
-        labels: (N,) what colours a point; all but the most frequent become "other".
+        panels: title → (N, 2) places, of the same items in each.
+        labels: (N,) classes, which give the colours; rare ones become "other".
         path: of the PNG.
         title: above the panels.
 
@@ -261,7 +337,7 @@ def draw_map(
 
 
 def _colours(labels: Sequence[str]) -> "tuple[np.ndarray, dict[str, str]]":
-    """The label that each point is shown with, and the colours; "other" comes first, below."""
+    """Return each point's label, and label → colour; "other" is first, and drawn below."""
     frequent = [label for label, _ in Counter(labels).most_common(len(COLOURS))]
     shown = np.array([label if label in frequent else _OTHER for label in labels])
     colours = dict(zip(sorted(frequent), COLOURS, strict=False))
@@ -278,27 +354,27 @@ class Tile:
     """One item of a row."""
 
     picture: Path | None
-    """None, or a file that cannot be read, leaves an empty tile with the caption."""
+    """The tile is empty if this is None or cannot be read."""
     caption: str
     same: bool = False
-    """Framed in green: of the query's own kind."""
+    """Of the same class as the query: framed in green."""
 
 
 @dataclass(frozen=True)
 class NeighbourRow:
-    """A query and what is nearest to it."""
+    """A query and its neighbours, nearest first."""
 
     name: str
-    """At the left, such as ``before``."""
+    """To the left of the row, such as ``before``."""
     query: Tile
     neighbours: Sequence[Tile]
 
 
 def draw_neighbours(rows: Sequence[NeighbourRow], path: Path) -> None:
-    """Write a PNG with a row per query: the query, then its neighbours, nearest first.
+    """Write a PNG with a row of tiles per query: the query, then its neighbours.
 
     Raises:
-        ValueError: without a row.
+        ValueError: there is no row.
     """
     if not rows:
         raise ValueError("there is no row to draw")
@@ -319,10 +395,10 @@ def draw_neighbours(rows: Sequence[NeighbourRow], path: Path) -> None:
         if number and row.query != rows[number - 1].query:
             draw.line([(0, top - 6), (width, top - 6)], fill=_OTHER_FRAME)
         draw.text((10, top + _SIDE // 2 - 8), row.name, fill=_INK, font=_font(14, bold=True))
-        _put(canvas, draw, row.query, _LEFT, top, _INK)
+        _draw_tile(canvas, draw, row.query, _LEFT, top, _INK)
         for place, tile in enumerate(row.neighbours):
             frame = _SAME_FRAME if tile.same else _OTHER_FRAME
-            _put(canvas, draw, tile, _column(place), top, frame)
+            _draw_tile(canvas, draw, tile, _column(place), top, frame)
     canvas.save(path, format="PNG", optimize=True)
 
 
@@ -330,7 +406,7 @@ def _column(place: int) -> int:
     return _LEFT + (place + 1) * (_SIDE + _GAP) + 2 * _GAP
 
 
-def _put(
+def _draw_tile(
     canvas: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, left: int, top: int, frame: str
 ) -> None:
     inner = _SIDE - 2 * _FRAME
@@ -357,7 +433,7 @@ def _open(path: Path | None, side: int) -> Image.Image | None:
 
 
 def _two_lines(text: str, draw: ImageDraw.ImageDraw) -> list[str]:
-    """The words that fit below a tile; the second line ends in … when there are more."""
+    """Return the text in at most two lines that fit below a tile, shortened with "…"."""
     lines: list[str] = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
@@ -380,6 +456,6 @@ def _cut(line: str, draw: ImageDraw.ImageDraw) -> str:
 
 
 def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
-    # Matplotlib brings its own font, so the picture is the same on every machine.
+    # Matplotlib's own font, so that pictures are the same on every machine.
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name, size)

@@ -1,6 +1,7 @@
-"""Tables of figures for a terminal of any width."""
+"""Tables of figures, for pages and for terminals of any width."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 from rich import box
 from rich.console import Console
@@ -11,65 +12,86 @@ from rich.table import Table
 _ANY_WIDTH = 10_000
 
 
-def print_figures(
-    console: Console,
-    header: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    *,
-    heading: str = "",
-    left: Collection[int] = (0,),
-    further: Collection[int] = (),
-    dim: Collection[int] = (),
-) -> None:
-    """Print a table in which no figure is cut, however narrow the terminal is.
+@dataclass(frozen=True)
+class Cell:
+    """A figure with its interval, or other small print."""
 
-    Where it does not fit, the columns that say less are left out, and so are the lines between
-    the others, and cells break at their spaces; where that is not enough, the table runs over
-    the edge.
+    text: str
+    interval: str = ""
 
-    Args:
-        console: where to.
-        header: the columns' names.
-        rows: plain text, a cell for each column.
-        heading: above the table.
-        left: columns of words, which begin at the left; from 0.
-        further: columns to leave out first.
-        dim: rows that count for less; from 0.
+    def __str__(self) -> str:
+        """Return the figure, followed by its small print in brackets."""
+        return f"{self.text} ({self.interval})" if self.interval else self.text
+
+
+@dataclass(frozen=True)
+class ReportTable:
+    """A heading, column names, and rows whose first cell is a name. Indices start at 0."""
+
+    heading: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[Cell | str]]
+    main_row: int | None = None
+    """Highlighted: the model, or the total."""
+    reference_row: int | None = None
+    """Highlighted in a second colour: the best baseline."""
+    dim_rows: Collection[int] = ()
+    """Printed fainter in a terminal."""
+    text_columns: Collection[int] = ()
+    """Left-aligned, and wrapped on a page; the first column is left-aligned anyway."""
+    optional_columns: Collection[int] = ()
+    """Left out first in a narrow terminal."""
+    note: str = ""
+    """Below the table on a page."""
+
+    @property
+    def cells(self) -> list[list[Cell]]:
+        """All rows, with plain text as cells too."""
+        return [
+            [Cell(cell) if isinstance(cell, str) else cell for cell in row] for row in self.rows
+        ]
+
+
+def print_table(table: ReportTable, console: Console) -> None:
+    """Print a table without cutting any figure, however narrow the terminal is.
+
+    In a terminal that is too narrow, optional columns and the lines between the others are left
+    out, and cells wrap at spaces; if that is not enough, the table exceeds the width.
     """
-    whole = range(len(header))
-    table = _table(header, rows, heading, left, dim, whole)
-    if _measured(console, table).maximum > console.width:
-        kept = [at for at in whole if at not in further]
-        table = _table(header, rows, heading, left, dim, kept)
-        table.box = box.SIMPLE_HEAD
-        least = _measured(console, table).minimum
+    columns = range(len(table.header))
+    printed = _rich_table(table, columns)
+    if _measured(console, printed).maximum > console.width:
+        printed = _rich_table(table, [at for at in columns if at not in table.optional_columns])
+        printed.box = box.SIMPLE_HEAD
+        least = _measured(console, printed).minimum
         if least > console.width:
-            table.width = least
-    console.print(table, crop=False)
+            printed.width = least
+    console.print(printed, crop=False)
 
 
-def _table(
-    header: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    heading: str,
-    left: Collection[int],
-    dim: Collection[int],
-    shown: Sequence[int],
-) -> Table:
-    table = Table(title=escape(heading) or None, title_justify="left")
-    for at in shown:
-        words = " ".join([header[at], *(row[at] for row in rows)]).split()
-        # Rich itself would make a column of any width, and cut what it holds.
-        table.add_column(
-            escape(header[at]),
-            justify="left" if at in left else "right",
+def _rich_table(table: ReportTable, columns: Sequence[int]) -> Table:
+    printed = Table(title=escape(table.heading) or None, title_justify="left")
+    rows = [[str(cell) for cell in row] for row in table.rows]
+    for at in columns:
+        words = " ".join([table.header[at], *(row[at] for row in rows)]).split()
+        # Without a minimum, rich shrinks a column to any width and cuts its content.
+        printed.add_column(
+            escape(table.header[at]),
+            justify="left" if at == 0 or at in table.text_columns else "right",
             min_width=max(map(len, words), default=0),
         )
     for number, row in enumerate(rows):
-        table.add_row(*(escape(row[at]) for at in shown), style="dim" if number in dim else None)
-    return table
+        printed.add_row(*(escape(row[at]) for at in columns), style=_style(table, number))
+    return printed
+
+
+def _style(table: ReportTable, row: int) -> str | None:
+    if row == table.main_row:
+        return "bold"
+    if row == table.reference_row:
+        return "green"
+    return "dim" if row in table.dim_rows else None
 
 
 def _measured(console: Console, table: Table) -> Measurement:
-    options = console.options.update(width=_ANY_WIDTH)
-    return Measurement.get(console, options, table)
+    return Measurement.get(console, console.options.update(width=_ANY_WIDTH), table)

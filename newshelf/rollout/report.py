@@ -11,9 +11,9 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 
-from newshelf.files import write_aside
-from newshelf.report.page import Cell, Page, Picture, ReportTable, Section, to_html
-from newshelf.report.plots import COLOURS, MUTED, new_figure, save
+from newshelf.report.page import Page, Picture, Section, write_html
+from newshelf.report.plots import COLOURS, MUTED, legend_right, new_figure, save, style_axes
+from newshelf.report.tables import ReportTable
 from newshelf.rollout.analysis import Analysis
 from newshelf.rollout.findings import MOST_TOLD
 from newshelf.rollout.history import Moment, RolloutHistory, Stretch, read_history
@@ -79,7 +79,7 @@ def draw_shares(stretches: Sequence[Stretch], path: Path) -> None:
     axes.set_xlabel(f"{unit} since the start")
     axes.set_ylabel("share of the units")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    legend_right(axes)
     save(figure, path)
 
 
@@ -148,9 +148,8 @@ def draw_metric(
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:+.2f}" if points else f"{value:+.0%}")
     axes.set_xlabel(f"{unit} since the first shopper saw the challenger")
     axes.set_ylabel("distance from one half" if points else "challenger over control")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="#e6e8ec", linewidth=0.8)
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    style_axes(axes)
+    legend_right(axes)
     save(figure, path)
     return True
 
@@ -199,9 +198,7 @@ def write_report(store: EventStore, row: RolloutRow, path: Path) -> None:
     history = read_history(store, row)
     with tempfile.TemporaryDirectory(prefix="newshelf-report-") as folder:
         page = _page(row, history, Path(folder))
-        text = to_html(page, Path(folder))
-    with write_aside(path) as aside:
-        aside.write_text(text, encoding="utf-8")
+        write_html(page, path, Path(folder))
 
 
 def _page(row: RolloutRow, history: RolloutHistory, folder: Path) -> Page:
@@ -246,16 +243,16 @@ def _timeline(history: RolloutHistory, folder: Path) -> Section:
     )
     rows = [
         [
-            Cell(one.title),
-            Cell(_time(one.begins)),
-            Cell(_span(one.ends - one.begins)),
-            Cell(f"{100 * one.challenger:.3g} %"),
-            Cell(one.note),
+            one.title,
+            _time(one.begins),
+            _span(one.ends - one.begins),
+            f"{100 * one.challenger:.3g} %",
+            one.note,
         ]
         for one in history.stretches
     ]
     header = ("step", "began", "lasted", "challenger", "why it began")
-    table = ReportTable("Steps", header, rows, words=frozenset({4}))
+    table = ReportTable("Steps", header, rows, text_columns=[4])
     return Section("Timeline", tables=[table], pictures=[Picture(file, caption)])
 
 
@@ -304,7 +301,7 @@ def _guardrails(history: RolloutHistory, last: Analysis | None) -> Section:
 
 def _copies(history: RolloutHistory) -> Section:
     seen = {} if history.shadow is None else history.shadow.shadow
-    rows = [[Cell(name.replace("_", " ")), Cell(f"{value:.4g}")] for name, value in seen.items()]
+    rows = [[name.replace("_", " "), f"{value:.4g}"] for name, value in seen.items()]
     text = "What the challenger answered to copies, before any shopper saw it."
     return Section("Shadow", text=text, tables=[ReportTable("At its end", ("", "value"), rows)])
 
@@ -320,8 +317,8 @@ def _signals(last: Analysis) -> Section:
 def _plan(plan: Plan) -> Section:
     # Who tests is nobody's business.
     given = plan.model_dump(mode="json", exclude={"overrides"}, exclude_none=True)
-    rows = [[Cell(name), Cell(text)] for name, text in _fields("", given)]
-    table = ReportTable("As it was given", ("field", "value"), rows, words=frozenset({1}))
+    rows = [[name, text] for name, text in _fields("", given)]
+    table = ReportTable("As it was given", ("field", "value"), rows, text_columns=[1])
     return Section("Plan", tables=[table])
 
 
@@ -338,7 +335,7 @@ def _fields(name: str, value: object) -> Iterator[tuple[str, str]]:
 
 
 def _table(heading: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> ReportTable:
-    return ReportTable(heading, header, [[Cell(text) for text in row] for row in rows])
+    return ReportTable(heading, header, rows, text_columns=[len(header) - 1])
 
 
 def _span(span: timedelta) -> str:

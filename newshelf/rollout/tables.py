@@ -10,7 +10,7 @@ from datetime import datetime
 from rich.console import Console
 from rich.markup import escape
 
-from newshelf.report.tables import print_figures
+from newshelf.report.tables import ReportTable, print_table
 from newshelf.rollout.analysis import Analysis
 from newshelf.rollout.findings import percent
 from newshelf.rollout.guardrails import GuardrailResult
@@ -164,4 +164,4 @@ def _share(row: RolloutRow, plan: Plan, state: RolloutState) -> str:
 
 def _table(console: Console, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     if rows:
-        print_figures(console, header, rows, left=(0, len(header) - 1))
+        print_table(ReportTable("", header, rows, text_columns=[len(header) - 1]), console)

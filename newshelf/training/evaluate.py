@@ -17,7 +17,7 @@ from newshelf.config import Settings
 from newshelf.evaluation.classification import FewShot, few_shot
 from newshelf.evaluation.evaluate import compare_all
 from newshelf.evaluation.funnel import funnel
-from newshelf.evaluation.illustrate import Gallery, draw_model
+from newshelf.evaluation.plots import Gallery, draw_model
 from newshelf.evaluation.report import EvaluationReport, write_report
 from newshelf.evaluation.splits import default_splits
 from newshelf.evaluation.types import Ranker, Split

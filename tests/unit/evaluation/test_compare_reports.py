@@ -6,10 +6,9 @@ import pytest
 from rich.console import Console
 
 from newshelf.errors import SetupError
-from newshelf.evaluation.compare_reports import compare_reports
+from newshelf.evaluation.compare_reports import compare_reports, print_pairs
 from newshelf.evaluation.evaluate import compare
 from newshelf.evaluation.report import EvaluationReport, write_report
-from newshelf.evaluation.terminal import print_pairs
 
 
 class Noisy:

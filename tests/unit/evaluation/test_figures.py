@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from newshelf.evaluation.illustrate import project
-from newshelf.evaluation.report import learning_curves
+from newshelf.evaluation.plots import learning_curves, project
 from newshelf.report.plots import (
     Line,
     NeighbourRow,

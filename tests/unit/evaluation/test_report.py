@@ -11,8 +11,8 @@ from newshelf.evaluation.classification import few_shot
 from newshelf.evaluation.compare_reports import read_cases
 from newshelf.evaluation.evaluate import Comparison
 from newshelf.evaluation.funnel import funnel
-from newshelf.evaluation.report import EvaluationReport, draw_bars, write_report
-from newshelf.evaluation.terminal import print_report
+from newshelf.evaluation.plots import draw_comparisons
+from newshelf.evaluation.report import EvaluationReport, print_report, write_report
 from newshelf.evaluation.types import Metrics
 from newshelf.report.page import Picture
 
@@ -81,7 +81,7 @@ def test_the_page_needs_no_other_file_and_no_network(tmp_path):
     assert "Asked for [everything] | &lt;later&gt;." in page
     assert "A &lt;map&gt;" in page
     assert "No curves." in page
-    assert '<tr class="model">' in page
+    assert '<tr class="main">' in page
     assert '<span class="interval">0.2500 – 0.3600</span>' in page
 
 
@@ -184,12 +184,12 @@ def test_baselines_that_find_nothing_give_no_ratio():
 
 
 def test_the_plot_is_a_picture_that_grows_with_the_splits(tmp_path):
-    draw_bars([comparison()], tmp_path / "one.png", "shop")
-    draw_bars([comparison(), comparison(model=None)], tmp_path / "two.png", "shop")
+    draw_comparisons([comparison()], tmp_path / "one.png", "shop")
+    draw_comparisons([comparison(), comparison(model=None)], tmp_path / "two.png", "shop")
     widths = [Image.open(tmp_path / name).width for name in ("one.png", "two.png")]
     assert widths[1] > 1.4 * widths[0]
 
 
 def test_nothing_to_draw_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match="no split"):
-        draw_bars([], tmp_path / "none.png", "shop")
+    with pytest.raises(ValueError, match="no panel"):
+        draw_comparisons([], tmp_path / "none.png", "shop")

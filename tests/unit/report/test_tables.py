@@ -6,19 +6,19 @@ import pytest
 from rich.console import Console
 
 from newshelf.cli.console import make_console
-from newshelf.report.tables import print_figures
+from newshelf.report.tables import ReportTable, print_table
 
 HEADER = ("kind", "per second", "p50", "p90", "p99", "failed")
 ROWS = (
     ("recommend candidates", "1,123.3", "407", "503", "1,675", "203 (19.89%)"),
     ("[all]", "2,052.7", "54.3", "88.1", "1,749", "0"),
 )
-FURTHER = (3,)
+OPTIONAL = (3,)
 
 
 def printed(width: int) -> str:
     console = Console(file=io.StringIO(), width=width)
-    print_figures(console, HEADER, ROWS, heading="Requests [ms]", further=FURTHER)
+    print_table(ReportTable("Requests [ms]", HEADER, ROWS, optional_columns=OPTIONAL), console)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -38,7 +38,7 @@ def test_a_narrow_terminal_is_told_less_and_nothing_cut(width: int) -> None:
     for row in (HEADER, *ROWS):
         for at, cell in enumerate(row):
             for word in cell.split():
-                assert (word in shown.split()) == (at not in FURTHER), word
+                assert (word in shown.split()) == (at not in OPTIONAL), word
     longest = max(map(len, shown.splitlines()))
     assert longest <= max(width, 56)
 
@@ -47,7 +47,8 @@ def test_a_log_is_as_wide_as_its_tables(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
-    print_figures(make_console(), HEADER * 2, [row * 2 for row in ROWS], further=FURTHER)
+    rows = [row * 2 for row in ROWS]
+    print_table(ReportTable("", HEADER * 2, rows, optional_columns=OPTIONAL), make_console())
     shown = capsys.readouterr().out
     assert shown.count("503") == len(ROWS)
     assert "recommend candidates" in shown

@@ -1,0 +1,289 @@
+"""Plots of an evaluation: NDCG per split, and embeddings before and after training."""
+
+import textwrap
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+
+from newshelf.evaluation.classification import FewShot
+from newshelf.evaluation.evaluate import Comparison
+from newshelf.evaluation.types import FloatArray, IntArray
+from newshelf.report.page import Picture
+from newshelf.report.plots import (
+    MUTED,
+    Bar,
+    BarPanel,
+    Line,
+    NeighbourRow,
+    Tile,
+    draw_bars,
+    draw_confusion,
+    draw_lines,
+    draw_map,
+    draw_neighbours,
+)
+
+_MAP_POINTS = 1200
+"""A t-SNE of 1,200 points takes seconds; of 2,000, three times as long."""
+_MAX_PROJECTED = 2000
+_PCA_COMPONENTS = 50
+_PERPLEXITY = 30.0
+_MIN_PROJECTED = 4
+_QUERIES = 4
+_NEIGHBOURS = 6
+_MIN_GALLERY = 8
+"""Products, for a map and neighbours."""
+_SERIES = ("loss", "validation")
+_MIN_EPOCHS = 2
+_BEST_COLOUR, _MODEL_COLOUR = "#5b7fa6", "#d9622b"
+"""Those of the report's tables."""
+
+
+def draw_comparisons(comparisons: Sequence[Comparison], path: Path, title: str) -> None:
+    """Write a PNG with NDCG at the first cut-off: a panel per split, a bar per ranker.
+
+    Bars have 95 % intervals. The model is orange, the best baseline blue, the others grey.
+
+    Raises:
+        ValueError: there is no comparison.
+    """
+    panels = [
+        BarPanel(f"{one.split} ({one.cases} cases)", f"NDCG@{one.k[0]}", _bars(one))
+        for one in comparisons
+    ]
+    draw_bars(panels, path, title)
+
+
+def _bars(comparison: Comparison) -> list[Bar]:
+    k = comparison.k[0]
+    colours = {id(comparison.best_baseline): _BEST_COLOUR, id(comparison.model): _MODEL_COLOUR}
+    return [
+        Bar(
+            row.ranker,
+            row.ndcg[k],
+            row.intervals.get(f"NDCG@{k}", (row.ndcg[k], row.ndcg[k])),
+            colours.get(id(row), MUTED),
+        )
+        for row in comparison.rows
+    ]
+
+
+@dataclass(frozen=True, eq=False)
+class Gallery:
+    """N products with their embeddings before and after training."""
+
+    titles: Sequence[str]
+    pictures: Sequence[Path | None]
+    kinds: Sequence[tuple[str, ...]]
+    """Levels of the product type; empty without one."""
+    before: FloatArray
+    """(N, D) features of the frozen towers."""
+    after: FloatArray
+    """(N, E) embeddings of the model."""
+    new: "np.ndarray[tuple[int], np.dtype[np.bool_]]"
+    """(N,) True for products of categories that the model was not trained on."""
+
+
+def draw_model(
+    gallery: Gallery, training: Mapping[str, Any], shots: FewShot | None, folder: Path, seed: int
+) -> list[Picture]:
+    """Draw learning curves, few-shot accuracy, map and neighbours, as far as data allow.
+
+    Args:
+        gallery: the products.
+        training: a checkpoint's ``training.json``.
+        shots: accuracy over shots, if measured.
+        folder: existing folder for the PNGs.
+        seed: of the map and of the choice of queries.
+
+    Returns:
+        The pictures that were drawn.
+    """
+    pictures: list[Picture] = []
+    if curves := learning_curves(training):
+        draw_lines(curves, folder / "learning.png", xlabel="epoch", ylabel="mean of the epoch")
+        pictures.append(Picture("learning.png", "Learning curves: means over each epoch"))
+    if shots is not None:
+        pictures += _draw_shots(shots, folder)
+    if len(gallery.titles) >= _MIN_GALLERY:
+        pictures += [_draw_map(gallery, folder, seed), _draw_neighbours(gallery, folder, seed)]
+    return pictures
+
+
+def learning_curves(training: Mapping[str, Any]) -> dict[str, dict[str, Line]]:
+    """Return the curves of a ``training.json``: training loop → name → line over epochs.
+
+    Training methods record different keys, so every list of numbers (or of records of numbers)
+    whose key contains "loss" or "validation" is a curve, at any depth. Curves of one epoch are
+    left out.
+    """
+    panels: dict[str, dict[str, Line]] = {}
+    for title, name, values in _curves(training, ()):
+        epochs = [float(epoch) for epoch in range(1, len(values) + 1)]
+        panels.setdefault(title, {})[name] = Line(epochs, values)
+    return panels
+
+
+def _curves(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, str, list[float]]]:
+    """Yield (title, name, values) of each curve below ``value``."""
+    if isinstance(value, Mapping):
+        named = str(value["name"]) if isinstance(value.get("name"), str) else None
+        for key, inner in value.items():
+            yield from _curves(inner, (*path[:-1], named, key) if named else (*path, str(key)))
+    elif isinstance(value, list) and path and any(word in path[-1] for word in _SERIES):
+        yield from _series(value, path)
+    elif isinstance(value, list):
+        for number, inner in enumerate(value, start=1):
+            yield from _curves(inner, (*path[:-1], f"{path[-1]} {number}") if path else path)
+
+
+def _series(values: list[Any], path: tuple[str, ...]) -> Iterator[tuple[str, str, list[float]]]:
+    title, name = _names(path)
+    if len(values) < _MIN_EPOCHS:
+        return
+    if all(_is_number(value) for value in values):
+        yield title, name, [float(value) for value in values]
+    elif all(isinstance(value, Mapping) for value in values):
+        for key in dict.fromkeys(key for value in values for key in value):
+            column = [value.get(key) for value in values]
+            if all(_is_number(value) for value in column):
+                yield title, str(key), [float(value) for value in column]
+
+
+def _names(path: Sequence[str]) -> tuple[str, str]:
+    """Return title and name: ``("scorer_losses",)`` → scorer, loss."""
+    *outer, last = path
+    word = "validation" if "validation" in last else "loss"
+    start = last.replace("losses", "").replace(word, "").strip("_ ").replace("_", " ")
+    title = " ".join([part.replace("_", " ") for part in outer] + ([start] if start else []))
+    return title or "training", word
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _draw_shots(shots: FewShot, folder: Path) -> list[Picture]:
+    lines = {
+        name: Line(shots.shots, shots.means(name).tolist(), shots.spreads(name).tolist())
+        for name in shots.accuracy
+    }
+    draw_lines(
+        {f"{len(shots.classes)} product types": lines},
+        folder / "shots.png",
+        xlabel="labelled products per type",
+        ylabel="accuracy",
+        percent=True,
+        log_x=True,
+    )
+    name, last = list(shots.last.items())[-1]
+    draw_confusion(
+        last.confusion,
+        shots.classes,
+        folder / "confusion.png",
+        f"{name}, {shots.shots[-1]} labels per type",
+    )
+    return [
+        Picture("shots.png", "Accuracy of a linear probe over the number of labels per type"),
+        Picture("confusion.png", "Confusion matrix with the most labels per type"),
+    ]
+
+
+def _draw_map(gallery: Gallery, folder: Path, seed: int) -> Picture:
+    chosen = np.arange(len(gallery.titles))
+    if len(chosen) > _MAP_POINTS:
+        chosen = np.sort(np.random.default_rng(seed).choice(chosen, _MAP_POINTS, replace=False))
+    labels = _map_labels([gallery.kinds[row] for row in chosen.tolist()])
+    panels = {
+        "before: the towers' features": project(gallery.before[chosen], seed),
+        "after: the model's embeddings": project(gallery.after[chosen], seed),
+    }
+    draw_map(panels, labels, folder / "map.png")
+    return Picture(
+        "map.png",
+        f"{len(chosen)} products by t-SNE, before and after training; neighbours are similar, "
+        "distances between groups mean little",
+    )
+
+
+def _map_labels(kinds: Sequence[tuple[str, ...]]) -> list[str]:
+    """Return the first level of each kind, or the last if all share the first."""
+    tops = Counter(kind[0] for kind in kinds if kind)
+    level = 0 if len(tops) > 1 else -1
+    return [textwrap.shorten(kind[level], 24, placeholder="…") if kind else "no type"
+            for kind in kinds]  # fmt: skip
+
+
+def _draw_neighbours(gallery: Gallery, folder: Path, seed: int) -> Picture:
+    rows = []
+    for query in _queries(gallery, seed):
+        for name, vectors in (("before", gallery.before), ("after", gallery.after)):
+            near = _nearest(vectors, query)
+            tiles = [_tile(gallery, row, query) for row in near]
+            rows.append(NeighbourRow(name, _tile(gallery, query, query), tiles))
+    draw_neighbours(rows, folder / "neighbours.png")
+    return Picture(
+        "neighbours.png", "Products and their nearest neighbours, before and after training"
+    )
+
+
+def _queries(gallery: Gallery, seed: int) -> list[int]:
+    """Choose products of different kinds: with pictures first, then new ones, then frequent."""
+    order = np.random.default_rng(seed).permutation(len(gallery.titles))
+    last = [kind[-1:] for kind in gallery.kinds]
+    sizes = Counter(gallery.kinds)
+
+    def priority(row: int) -> tuple[bool, bool, bool]:
+        is_rare = sizes[gallery.kinds[row]] <= _NEIGHBOURS
+        return gallery.pictures[row] is None, not gallery.new[row], is_rare
+
+    by_priority = sorted(order.tolist(), key=priority)
+    seen: set[tuple[str, ...]] = set()
+    first: list[int] = []
+    again: list[int] = []
+    for row in by_priority:
+        (again if last[row] in seen else first).append(row)
+        seen.add(last[row])
+    return (first + again)[:_QUERIES]
+
+
+def _nearest(vectors: FloatArray, query: int) -> IntArray:
+    """Return the rows with the highest cosine to the query, without the query."""
+    norms = np.linalg.norm(vectors, axis=1)
+    cosine = vectors @ vectors[query] / np.maximum(norms * norms[query], 1e-12)
+    cosine[query] = -np.inf
+    near: IntArray = np.argsort(-cosine, kind="stable")[:_NEIGHBOURS].astype(np.int64)
+    return near
+
+
+def _tile(gallery: Gallery, row: int, query: int) -> Tile:
+    same = bool(gallery.kinds[row]) and gallery.kinds[row] == gallery.kinds[query]
+    return Tile(gallery.pictures[row], gallery.titles[row], same)
+
+
+def project(embeddings: FloatArray, seed: int = 0) -> FloatArray:
+    """Project (N, D) embeddings to (N, 2): PCA, then t-SNE (van der Maaten & Hinton 2008).
+
+    Neighbours stay neighbours; distances between groups mean little.
+
+    Args:
+        embeddings: finite, of 4 to 2,000 items.
+        seed: of both steps.
+
+    Raises:
+        ValueError: there are too few or too many items.
+    """
+    if not _MIN_PROJECTED <= len(embeddings) <= _MAX_PROJECTED:
+        raise ValueError(f"{len(embeddings)} items: a map has {_MIN_PROJECTED} to {_MAX_PROJECTED}")
+    components = min(_PCA_COMPONENTS, *embeddings.shape)
+    reduced = PCA(components, random_state=seed).fit_transform(embeddings.astype(np.float64))
+    perplexity = min(_PERPLEXITY, (len(embeddings) - 1) / 3)
+    tsne = TSNE(perplexity=perplexity, init="pca", random_state=seed, n_jobs=1)
+    places: FloatArray = tsne.fit_transform(reduced).astype(np.float32)
+    return places
