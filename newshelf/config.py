@@ -193,7 +193,7 @@ class RetrievalSettings(_Section):
 
 
 class ModelServingSettings(WorkerSettings):
-    """How TorchServe serves one model: its ``model-config.yaml``."""
+    """Serving of one model by TorchServe: its ``model-config.yaml``."""
 
     max_batch_delay_ms: Annotated[int, Field(ge=1, le=1000)] = 1
     """At least 1: TorchServe reads 0 as 100 ms. A lone request waits the full time; under load,
@@ -204,7 +204,7 @@ class ModelServingSettings(WorkerSettings):
 
 
 class RecommenderServingSettings(ModelServingSettings, RetrievalSettings):
-    """How TorchServe serves the recommender."""
+    """Serving of the recommender by TorchServe."""
 
 
 class IndexSettings(_Section):
