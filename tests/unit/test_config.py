@@ -80,13 +80,13 @@ def test_all_wrong_keys_are_named_at_once(write):
         assert name in caught.value.message
 
 
-def test_what_is_not_toml_is_refused_with_its_place(write):
+def test_invalid_toml_is_refused_with_its_place(write):
     with pytest.raises(SettingsError, match=r"mine\.toml is not TOML: .*line 2"):
         load_settings(write("seed = 1\n[scorer\n"))
 
 
 @pytest.mark.parametrize("data", [b"\xff\xfe\x00", b"title = '\xe9'"])
-def test_what_is_not_utf8_is_refused(tmp_path, data):
+def test_text_that_is_not_utf8_is_refused(tmp_path, data):
     path = tmp_path / "mine.toml"
     path.write_bytes(data)
     with pytest.raises(SettingsError, match=r"mine\.toml is not"):

@@ -81,7 +81,7 @@ def test_status_and_stop_without_a_server(tmp_path: Path) -> None:
     assert (code, "no server is running" in output) == (0, True)
 
 
-def test_recommend_without_a_server_says_how_to_start_one(tmp_path: Path) -> None:
+def test_recommend_without_a_server_names_the_command_that_starts_one(tmp_path: Path) -> None:
     code, output = run("recommend", "--history", "a", "--workspace", str(tmp_path))
     assert (code, "./run serve --detach" in output) == (1, True)
 

@@ -61,7 +61,7 @@ def test_names_that_were_mapped_are_listed(shop: Path) -> None:
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
-def test_what_is_lost_ends_with_1_and_fits_the_terminal(shop: Path, width: int) -> None:
+def test_lost_rows_exit_with_1_and_the_report_fits_the_terminal(shop: Path, width: int) -> None:
     with (shop / "events.csv").open("a") as events:
         events.write("u3,b-2,juggle,1735689600\n" * 40 + "u3,x9,view,noon\n")
     code, output = run(shop, width=width)
@@ -127,7 +127,7 @@ def test_own_columns_of_any_type_are_written(shop: Path, tmp_path: Path) -> None
     assert read_catalog(tmp_path / "out").items["odd"].tolist()[:2] == ["1", "a"]
 
 
-def test_what_cannot_be_written_leaves_nothing(shop: Path, tmp_path: Path) -> None:
+def test_a_failed_copy_leaves_no_files(shop: Path, tmp_path: Path) -> None:
     catalog = read_catalog(shop)
     catalog.image_path(0).unlink()
     with pytest.raises(SetupError, match="cannot write"):

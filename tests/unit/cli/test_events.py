@@ -60,25 +60,25 @@ def left(url: str) -> list[str]:
 
 def test_export_writes_the_catalogues_events(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "events.parquet"
-    code, said = run("export", path)
-    assert code == 0, said
-    assert said == f"3 events → {path}"
+    code, output = run("export", path)
+    assert code == 0, output
+    assert output == f"3 events → {path}"
     table = pd.read_parquet(path)
     assert table["user_id"].tolist() == ["ann"] * 3
     assert table["item_id"].tolist() == ["ring"] * 3
 
 
 def test_another_format_is_refused(run: Run, tmp_path: Path) -> None:
-    code, said = run("export", tmp_path / "events.json")
+    code, output = run("export", tmp_path / "events.json")
     assert code == 2
-    assert ".parquet" in said
+    assert ".parquet" in output
     assert not (tmp_path / "events.json").exists()
 
 
-def test_prune_removes_what_is_older(run: Run, url: str) -> None:
-    code, said = run("prune", "--keep-days", "30")
-    assert code == 0, said
-    assert "1 answers, 1 events, 0 shadow answers" in said
+def test_prune_removes_older_rows(run: Run, url: str) -> None:
+    code, output = run("prune", "--keep-days", "30")
+    assert code == 0, output
+    assert "1 answers, 1 events, 0 shadow answers" in output
     assert left(url) == ["10", "1"]
 
 
@@ -89,9 +89,9 @@ def test_a_clock_that_may_be_ahead_removes_nothing(run: Run, url: str) -> None:
         kept = next(iter(store.exposures()))
         store.prune(datetime.now(UTC))
         store.add_exposures([kept])
-    code, said = run("prune", "--keep-days", "5")
+    code, output = run("prune", "--keep-days", "5")
     assert code == 2
-    assert f"the newest answer is of {kept.at:%Y-%m-%d}" in said
+    assert f"the newest answer is of {kept.at:%Y-%m-%d}" in output
     with EventStore.open(url) as store:
         assert list(store.exposures()) == [kept]
     assert run("prune", "--keep-days", "5", "--force")[0] == 0
@@ -99,19 +99,19 @@ def test_a_clock_that_may_be_ahead_removes_nothing(run: Run, url: str) -> None:
 
 
 @pytest.mark.parametrize("days", ["1", "0", "-3", "nan", "1e9"])
-def test_a_span_that_makes_no_sense_is_refused(run: Run, url: str, days: str) -> None:
+def test_an_invalid_age_is_refused(run: Run, url: str, days: str) -> None:
     code, _ = run("prune", "--keep-days", days)
     assert code == 2
     assert left(url) == ["100", "10", "1"]
 
 
-def test_what_a_rollout_is_judged_by_stays_until_it_is_over(run: Run, url: str) -> None:
+def test_rows_of_a_rollout_are_kept_until_it_is_over(run: Run, url: str) -> None:
     plan, state = load_plan(PLAN), draft("spring", "salt", datetime.now(UTC))
     with EventStore.open(url) as store:
         store.create_rollout("spring", plan.model_dump_json(), state.model_dump_json(), None)
-    code, said = run("prune", "--keep-days", "5")
+    code, output = run("prune", "--keep-days", "5")
     assert code == 2
-    assert "rollout spring" in said
+    assert "rollout spring" in output
     assert left(url) == ["100", "10", "1"]
     # What is older than the fortnight before it is nobody's.
     assert run("prune", "--keep-days", "30")[0] == 0

@@ -25,10 +25,10 @@ def run(workspace: Workspace, *words: str) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-def test_a_key_is_told_once_listed_without_it_and_revoked(workspace: Workspace) -> None:
-    code, told = run(workspace, "add", "shop", "--rate", "20", "--days", "7")
+def test_a_key_is_printed_once_listed_without_its_secret_and_revoked(workspace: Workspace) -> None:
+    code, printed = run(workspace, "add", "shop", "--rate", "20", "--days", "7")
     assert code == 0
-    secret = told.strip()
+    secret = printed.strip()
     ring = KeyRing(KeyFile(workspace.api_keys).read())
     found = ring.find(secret)
     assert found is not None
@@ -57,7 +57,7 @@ def test_a_key_is_told_once_listed_without_it_and_revoked(workspace: Workspace) 
         (("revoke", "nobody"), "no key called 'nobody'"),
     ],
 )
-def test_what_is_wrong_is_said_and_nothing_changed(
+def test_a_refused_command_says_why_and_changes_nothing(
     workspace: Workspace, words: tuple[str, ...], said: str
 ) -> None:
     code, output = run(workspace, *words)

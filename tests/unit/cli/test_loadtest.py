@@ -74,7 +74,7 @@ def test_the_document_names_every_kind_and_scenario() -> None:
     assert all(f"`{name}`" in DOC for name in (*KINDS, *SCENARIOS))
 
 
-def test_what_is_not_right_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+def test_an_error_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     code, output = run("report", str(tmp_path / "none.json"))
     assert (code, output.count("\n")) == (2, 1)
     assert output.startswith("error: ")

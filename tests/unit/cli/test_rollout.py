@@ -61,7 +61,7 @@ def changed(example: Path, tmp_path: Path, **fields: object) -> Path:
         ({}, "TorchServe is not running"),
     ],
 )
-def test_a_plan_that_cannot_be_followed_begins_nothing(
+def test_an_invalid_plan_starts_nothing(
     run: Run, example: Path, tmp_path: Path, url: str, fields: dict[str, object], message: str
 ) -> None:
     code, output = run("start", changed(example, tmp_path, **fields))
@@ -71,28 +71,26 @@ def test_a_plan_that_cannot_be_followed_begins_nothing(
 
 
 @pytest.mark.parametrize("name", ["../up", "two words", "", "x" * 65])
-def test_a_name_that_is_no_file_name_is_refused(run: Run, example: Path, name: str) -> None:
+def test_a_name_that_is_not_a_file_name_is_refused(run: Run, example: Path, name: str) -> None:
     code, output = run("start", example, "--name", name or "-")
     assert code == 2
     assert "name for a rollout" in output
 
 
-def test_without_a_rollout_every_verb_says_how_to_begin(run: Run) -> None:
+def test_without_a_rollout_every_verb_names_the_start_command(run: Run) -> None:
     for verb in ("status", "pause", "resume", "promote", "abort", "rollback", "report"):
         code, output = run(verb)
         assert code == 2, verb
         assert "./run rollout start PLAN.yaml" in output
 
 
-def test_where_nothing_was_ever_served_there_are_no_rollouts(tmp_path: Path) -> None:
+def test_without_a_controller_there_are_no_rollouts(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["rollout", "status", "--workspace", str(tmp_path)])
     assert done.exit_code == 2
     assert "no rollouts" in done.output
 
 
-def test_commands_that_do_not_fit_are_refused_and_those_that_do_are_kept(
-    run: Run, planned: str, url: str
-) -> None:
+def test_commands_are_refused_or_stored_by_phase(run: Run, planned: str, url: str) -> None:
     for verb in ("pause", "resume", "promote"):
         code, output = run(verb, planned)
         assert code == 2
@@ -109,7 +107,7 @@ def test_commands_that_do_not_fit_are_refused_and_those_that_do_are_kept(
     assert "no rollout autumn; there is spring" in output
 
 
-def test_the_report_goes_where_it_is_told(run: Run, planned: str, tmp_path: Path) -> None:
+def test_the_report_is_written_to_the_given_file(run: Run, planned: str, tmp_path: Path) -> None:
     out = tmp_path / "page.html"
     assert run("report", planned, "--out", out)[0] == 0
     assert "<h1>Rollout spring</h1>" in out.read_text()

@@ -31,22 +31,22 @@ def served(workspace: Workspace) -> tuple[dict[str, str], str]:
     return {name: path.name for name, path in found.items()}, console.export_text()
 
 
-def test_without_a_promotion_it_is_the_workspaces_own(workspace: Workspace) -> None:
+def test_without_a_promotion_the_workspaces_archives_are_served(workspace: Workspace) -> None:
     own = {"encoder": "encoder-own.mar", "recommender": "recommender-own.mar"}
     assert served(workspace) == (own, "")
     PromotedFile(workspace.promoted).promote("own", "spring", "1")
     assert served(workspace) == (own, "")
 
 
-def test_what_was_promoted_is_served_and_told(workspace: Workspace) -> None:
+def test_a_promoted_archive_is_served_and_printed(workspace: Workspace) -> None:
     PromotedFile(workspace.promoted).promote("2", "spring", "own")
-    found, told = served(workspace)
+    found, printed = served(workspace)
     assert found == {"encoder": "encoder-own.mar", "recommender": "recommender-2.mar"}
-    assert "recommender-2.mar, which rollout spring" in told
-    assert "recommender-own.mar" in told
+    assert "recommender-2.mar, which rollout spring" in printed
+    assert "recommender-own.mar" in printed
 
 
-def test_a_promoted_archive_that_is_gone_is_not_replaced_in_silence(workspace: Workspace) -> None:
+def test_a_missing_promoted_archive_is_an_error(workspace: Workspace) -> None:
     PromotedFile(workspace.promoted).promote("3", "spring", "own")
     with pytest.raises(ServerError, match=r"spring promoted version 3"):
         served(workspace)

@@ -33,7 +33,7 @@ def stage(shop: Shop, name: str) -> Stage:
     return found
 
 
-def test_everything_is_made_once_and_then_reused(shop: Shop) -> None:
+def test_stages_are_built_once_and_reused(shop: Shop) -> None:
     made, printed = update(shop)
     assert made == shop.done == ALL
     assert "train: not made yet" in printed
@@ -87,7 +87,7 @@ def test_files_that_are_no_part_of_the_catalogue_do_not_count(shop: Shop) -> Non
     assert update(shop)[0] == []
 
 
-def test_a_changed_setting_is_told_with_both_values(shop: Shop) -> None:
+def test_the_reason_names_both_values_of_a_changed_setting(shop: Shop) -> None:
     update(shop)
     shop.settings = Settings.model_validate({"finetune": {"epochs": 3}})
     assert why_stale(stage(shop, "train")) == "settings changed (finetune.epochs: 12 → 3)"
@@ -101,9 +101,7 @@ def test_a_stage_depends_on_its_own_settings_only(shop: Shop) -> None:
     assert "settings changed (archive.runtime: auto → torchscript)" in printed
 
 
-def test_weights_at_a_local_path_are_part_of_what_a_model_is_made_from(
-    shop: Shop, tmp_path: Path
-) -> None:
+def test_weights_at_a_local_path_are_inputs(shop: Shop, tmp_path: Path) -> None:
     weights = tmp_path / "resnet50.pth"
     weights.write_bytes(b"1")
     shop.settings = Settings.model_validate({"image": {"weights": str(weights)}})
@@ -121,7 +119,7 @@ def test_weights_at_a_local_path_are_part_of_what_a_model_is_made_from(
         ("newshelf/errors.py", ["archive"]),
     ],
 )
-def test_changed_code_makes_only_what_depends_on_it(
+def test_changed_code_rebuilds_only_its_dependents(
     shop: Shop, source: str, made: list[str]
 ) -> None:
     update(shop)
@@ -148,7 +146,7 @@ def test_another_version_of_a_library_is_the_reason(
     assert "→ torch-model-archiver 99" in reason
 
 
-def test_an_equal_result_leaves_later_stages_alone(shop: Shop) -> None:
+def test_an_equal_output_leaves_later_stages_alone(shop: Shop) -> None:
     update(shop)
     before = output_id(stage(shop, "train"))
     (shop.root / "newshelf" / "training" / "part" / "code.py").write_text("OTHER = 1\n")
@@ -157,7 +155,7 @@ def test_an_equal_result_leaves_later_stages_alone(shop: Shop) -> None:
     assert (made, output_id(stage(shop, "train"))) == (["train"], before)
 
 
-def test_another_model_makes_all_that_follows(shop: Shop) -> None:
+def test_another_model_rebuilds_all_later_stages(shop: Shop) -> None:
     update(shop)
     shop.settings = Settings.model_validate({"finetune": {"epochs": 3}})
     _, printed = update(shop)
@@ -166,14 +164,14 @@ def test_another_model_makes_all_that_follows(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize("file", ["checkpoint/encoder.safetensors", "export/index/index.json"])
-def test_a_removed_output_is_made_again(shop: Shop, file: str) -> None:
+def test_a_removed_output_is_rebuilt(shop: Shop, file: str) -> None:
     update(shop)
     (shop.workspace.root / file).unlink()
     assert "its files were changed or removed" in update(shop)[1]
     assert (shop.workspace.root / file).is_file()
 
 
-def test_an_archive_that_another_workspace_overwrote_is_made_again(shop: Shop) -> None:
+def test_an_overwritten_archive_is_rebuilt(shop: Shop) -> None:
     update(shop)
     (archive,) = archive_paths(shop.workspace.archive)
     os.utime(archive, ns=(1, 1))
@@ -197,7 +195,7 @@ def test_a_failed_stage_leaves_the_old_output(shop: Shop) -> None:
     ) == ["checkpoint"]
 
 
-def test_what_a_killed_run_left_aside_is_cleared(shop: Shop) -> None:
+def test_temporary_folders_of_a_killed_run_are_removed(shop: Shop) -> None:
     for left in (".checkpoint.x1y2", ".checkpoint.old"):
         (shop.workspace.root / left).mkdir(parents=True)
         (shop.workspace.root / left / "encoder.safetensors").write_bytes(b"half")
@@ -205,7 +203,7 @@ def test_what_a_killed_run_left_aside_is_cleared(shop: Shop) -> None:
     assert [path.name for path in shop.workspace.root.glob(".*")] == []
 
 
-def test_what_is_kept_of_a_training_goes_when_its_checkpoint_is_there(shop: Shop) -> None:
+def test_training_state_is_removed_with_the_checkpoint_written(shop: Shop) -> None:
     kept = shop.workspace.training / "source.pt"
     train = stage(shop, "train")
 
@@ -221,7 +219,7 @@ def test_what_is_kept_of_a_training_goes_when_its_checkpoint_is_there(shop: Shop
     assert not shop.workspace.training.exists()
 
 
-def test_a_trainings_identity_follows_its_inputs_and_nothing_else(shop: Shop) -> None:
+def test_the_identity_of_a_training_run_depends_on_its_inputs_only(shop: Shop) -> None:
     update(shop)
     (shop.workspace.checkpoint / "encoder.safetensors").unlink()
     shop.settings = Settings.model_validate({"tracking": {"kind": "none"}})
@@ -232,7 +230,7 @@ def test_a_trainings_identity_follows_its_inputs_and_nothing_else(shop: Shop) ->
     assert first == again != other
 
 
-def test_a_failed_archive_vouches_for_nothing(shop: Shop) -> None:
+def test_a_failed_archive_leaves_no_stamp(shop: Shop) -> None:
     update(shop)
     old = stage(shop, "archive")
 

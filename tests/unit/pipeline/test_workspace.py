@@ -80,9 +80,9 @@ def test_a_second_run_waits_for_the_first(tmp_path: Path) -> None:
     assert holder.stdin is not None
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
-    told = _Printed(holder)
-    with open_workspace(None, override=tmp_path).locked(Console(file=told, width=200)):
-        assert "waiting for another run" in told.getvalue()
+    printed = _Printed(holder)
+    with open_workspace(None, override=tmp_path).locked(Console(file=printed, width=200)):
+        assert "waiting for another run" in printed.getvalue()
         assert holder.wait() == 0
 
 

@@ -26,7 +26,7 @@ finally:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_a_signal_unwinds_the_program_and_the_next_ones_do_not_stop_that(
+def test_a_signal_unwinds_the_program_and_further_ones_do_not_stop_that(
     number: signal.Signals,
 ) -> None:
     process = subprocess.Popen(
@@ -46,14 +46,14 @@ def test_a_signal_unwinds_the_program_and_the_next_ones_do_not_stop_that(
     assert process.communicate("\n")[0] == "cleaned up\n"
 
 
-def test_handlers_are_put_back() -> None:
+def test_handlers_are_restored() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with interruptible():
         assert signal.getsignal(signal.SIGTERM) != before
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_what_is_not_to_be_interrupted_puts_handlers_back() -> None:
+def test_ignoring_signals_restores_their_handlers() -> None:
     before = signal.getsignal(signal.SIGINT)
     with uninterrupted(), uninterrupted():
         signal.raise_signal(signal.SIGINT)

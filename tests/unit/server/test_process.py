@@ -60,14 +60,14 @@ def gone(process: psutil.Process) -> bool:
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
-def test_a_started_process_leads_a_session_of_its_own(tmp_path: Path, trees: list[Tree]) -> None:
+def test_a_started_process_leads_a_new_session(tmp_path: Path, trees: list[Tree]) -> None:
     trees.append(tree := Tree(tmp_path))
     assert is_running(tree.ref)
     assert os.getsid(tree.ref.pid) == tree.ref.pid != os.getsid(0)
     assert {process.pid for process in members(tree.ref)} == {tree.ref.pid, tree.child.pid}
 
 
-def test_what_a_started_process_writes_is_private_at_once(tmp_path: Path) -> None:
+def test_files_of_a_started_process_are_private_at_once(tmp_path: Path) -> None:
     code = "open('key_file.json', 'w').write('{}')"
     ref = start_session(
         [sys.executable, "-c", code], cwd=tmp_path, env=os.environ, log=tmp_path / "log"

@@ -71,7 +71,7 @@ def with_gateway(state: ServerState, folder: Path) -> ServerState:
     return changed
 
 
-def test_the_gateway_is_written_down_and_ended_with_the_server(
+def test_the_gateway_is_saved_and_stopped_with_the_server(
     start_fake: Start, tmp_path: Path
 ) -> None:
     state = with_gateway(start_fake(), tmp_path)
@@ -83,7 +83,7 @@ def test_the_gateway_is_written_down_and_ended_with_the_server(
     assert read_state(state.directory) is None
 
 
-def test_a_gateway_whose_server_is_gone_is_cleared_away(start_fake: Start, tmp_path: Path) -> None:
+def test_a_gateway_of_a_dead_server_is_stopped(start_fake: Start, tmp_path: Path) -> None:
     state = with_gateway(start_fake(), tmp_path)
     assert state.gateway is not None
     stop_session(state.process)
@@ -98,7 +98,7 @@ def test_a_state_from_before_there_were_gateways_is_read(start_fake: Start) -> N
     assert read_state(state.directory) == state
 
 
-def test_the_controller_is_written_down_and_ended_with_the_server(
+def test_the_controller_is_saved_and_stopped_with_the_server(
     start_fake: Start, tmp_path: Path
 ) -> None:
     process = start_session(

@@ -16,7 +16,7 @@ from newshelf.server.torchserve import ServerPlan, find_java, start, wait_until_
 
 Start = Callable[..., ServerState]
 
-QUESTIONS: dict[str, dict[str, object]] = {
+REQUESTS: dict[str, dict[str, object]] = {
     "encoder": {"title": "a ring"},
     "recommender": {"history": ["a"], "k": 1},
 }
@@ -27,7 +27,7 @@ def gone(process: psutil.Process) -> bool:
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
-def told(state: ServerState) -> dict[str, dict[str, str]]:
+def startup_line(state: ServerState) -> dict[str, dict[str, str]]:
     line = next(line for line in state.log.read_text().splitlines() if line.startswith("{"))
     parsed: dict[str, dict[str, str]] = json.loads(line)
     return parsed
@@ -36,9 +36,9 @@ def told(state: ServerState) -> dict[str, dict[str, str]]:
 def test_ready_when_both_models_answer_and_ended_without_a_trace(start_fake: Start) -> None:
     state = start_fake(slow_s=0.3)
     ready: list[str] = []
-    wait_until_ready(state, QUESTIONS, on_ready=lambda model, _seconds: ready.append(model))
+    wait_until_ready(state, REQUESTS, on_ready=lambda model, _seconds: ready.append(model))
     assert ready == ["encoder", "recommender"]
-    worker = psutil.Process(int(str(told(state)["worker"])))
+    worker = psutil.Process(int(str(startup_line(state)["worker"])))
     state.end()
     assert not psutil.pid_exists(state.process.pid)
     assert gone(worker)
@@ -54,7 +54,7 @@ def test_logs_of_an_earlier_start_are_kept(start_fake: Start, tmp_path: Path) ->
         # Deaths of another start say nothing of this one.
         log.write_text("Backend worker process died\n" * 5)
     state = start_fake()
-    wait_until_ready(state, QUESTIONS)
+    wait_until_ready(state, REQUESTS)
     assert [log.with_name(f"{log.name}.1").read_text().count("died") for log in logs] == [5, 5]
     assert "died" not in state.log.read_text()
 
@@ -66,8 +66,8 @@ def test_workers_inherit_no_python_path_and_no_overrides(
     monkeypatch.setenv("TS_CONFIG_FILE", "/elsewhere")
     monkeypatch.setenv("KEPT", "yes")
     state = start_fake()
-    wait_until_ready(state, QUESTIONS)
-    environ = told(state)["environ"]
+    wait_until_ready(state, REQUESTS)
+    environ = startup_line(state)["environ"]
     assert "PYTHONPATH" not in environ
     assert "TS_CONFIG_FILE" not in environ
     assert environ["KEPT"] == "yes"
@@ -76,7 +76,7 @@ def test_workers_inherit_no_python_path_and_no_overrides(
 
 def test_the_working_directory_with_the_key_file_is_private(start_fake: Start) -> None:
     state = start_fake()
-    wait_until_ready(state, QUESTIONS)
+    wait_until_ready(state, REQUESTS)
     assert stat.S_IMODE(state.directory.stat().st_mode) == 0o700
     assert stat.S_IMODE(state.key_file.stat().st_mode) == 0o600
     assert stat.S_IMODE(state.temp.stat().st_mode) == 0o700
@@ -85,36 +85,36 @@ def test_the_working_directory_with_the_key_file_is_private(start_fake: Start) -
 def test_a_crash_while_starting_shows_the_end_of_the_log(start_fake: Start) -> None:
     state = start_fake(crash=True)
     with pytest.raises(ServerError, match=r"ended while it started(.|\n)*made up"):
-        wait_until_ready(state, QUESTIONS)
+        wait_until_ready(state, REQUESTS)
 
 
-def test_a_worker_that_keeps_dying_is_not_waited_for(start_fake: Start) -> None:
+def test_a_worker_that_keeps_dying_fails_the_start(start_fake: Start) -> None:
     state = start_fake(worker_dies=True, answers={"encoder": 503})
     with pytest.raises(ServerError, match=r"cannot load its model(.|\n)*ImportError"):
-        wait_until_ready(state, QUESTIONS)
+        wait_until_ready(state, REQUESTS)
 
 
-def test_waiting_has_an_end(start_fake: Start) -> None:
+def test_a_start_without_progress_fails(start_fake: Start) -> None:
     state = start_fake(answers={"recommender": 503})
     with pytest.raises(ServerError, match=r"recommender did not answer.*within 1 s"):
-        wait_until_ready(state, QUESTIONS, timeout_s=1)
+        wait_until_ready(state, REQUESTS, timeout_s=1)
 
 
-def test_a_refused_question_is_reported(start_fake: Start) -> None:
+def test_a_refused_request_is_reported(start_fake: Start) -> None:
     state = start_fake(answers={"recommender": 422})
     with pytest.raises(ServerError, match="recommender refused"):
-        wait_until_ready(state, QUESTIONS)
+        wait_until_ready(state, REQUESTS)
 
 
 def test_an_expired_token_is_renewed(start_fake: Start) -> None:
     state = start_fake(lifetime_s=-1)
-    wait_until_ready(state, QUESTIONS)
+    wait_until_ready(state, REQUESTS)
     assert "inference-2" in state.key_file.read_text()
 
 
 def test_the_clients_calls(start_fake: Start) -> None:
     state = start_fake(answers={"broken": 422})
-    wait_until_ready(state, QUESTIONS)
+    wait_until_ready(state, REQUESTS)
     with Client(state) as client:
         assert json.loads(client.recommend(history=["a"], k=3, user_id="u")["body"]) == {
             "history": ["a"],
@@ -131,14 +131,14 @@ def test_the_clients_calls(start_fake: Start) -> None:
 
 def test_a_servers_refusal_carries_code_message_and_field(start_fake: Start) -> None:
     state = start_fake(answers={"recommender": 422})
-    wait_until_ready(state, {"encoder": QUESTIONS["encoder"]})
+    wait_until_ready(state, {"encoder": REQUESTS["encoder"]})
     with Client(state) as client, pytest.raises(ServerError, match=r"422 bad: no .*history\[0\]"):
         client.recommend(history=["?"], k=1)
 
 
 def test_a_refused_registration_tells_the_reason(start_fake: Start) -> None:
     state = start_fake()
-    wait_until_ready(state, QUESTIONS)
+    wait_until_ready(state, REQUESTS)
     with Client(state) as client:
         assert client.authorization() == {"Authorization": "Bearer inference-1"}
         with pytest.raises(ServerError, match=r"refused POST /models: .*failed"):
@@ -169,10 +169,10 @@ def test_the_state_is_found_again_and_remains_of_a_dead_server_are_cleared(
     start_fake: Start, plan: ServerPlan
 ) -> None:
     state = start_fake()
-    wait_until_ready(state, QUESTIONS)
+    wait_until_ready(state, REQUESTS)
     assert running_state(plan.directory) == state
     assert state in find_running(plan.directory.parent.parent)
-    worker = psutil.Process(int(str(told(state)["worker"])))
+    worker = psutil.Process(int(str(startup_line(state)["worker"])))
     psutil.Process(state.process.pid).kill()
     while is_running(state.process):
         time.sleep(0.01)

@@ -24,7 +24,7 @@ def result(latencies: list[float], failures: dict[str, int] | None = None) -> Lo
     return LoadResult(2.0, np.array(latencies), failures or {}, 0.1)
 
 
-def test_a_load_is_sent_by_a_process_of_its_own() -> None:
+def test_a_separate_process_sends_the_load() -> None:
     with noop_server() as url:
         sent = run_load(url, {"A": "b"}, [POST], clients=3, count=30, kept_header="content-type")
     assert len(sent.latencies_ms) == 30
@@ -41,7 +41,7 @@ def test_a_plan_that_cannot_be_run_is_an_error() -> None:
 
 
 @given(st.lists(st.floats(0.01, 1000), min_size=1, max_size=300), st.floats(1, 100))
-def test_a_percentile_is_the_smallest_latency_that_so_many_do_not_exceed(
+def test_a_percentile_is_the_lowest_latency_that_the_share_does_not_exceed(
     latencies: list[float], percent: float
 ) -> None:
     value = result(latencies).percentile_ms(percent)

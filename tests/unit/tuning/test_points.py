@@ -29,13 +29,13 @@ def test_workers_share_the_cores(cores: int, expected: list[tuple[int, int]]) ->
     assert layouts(cores) == expected
 
 
-def test_ones_own_layouts() -> None:
+def test_given_workers_and_threads() -> None:
     assert layouts(8, [2]) == [(2, 4)]
     assert layouts(8, [2, 3], [1, 4]) == [(2, 1), (2, 4), (3, 1), (3, 4)]
     assert layouts(2, None, [5]) == [(1, 5), (2, 5), (3, 5)]
 
 
-def test_a_point_changes_what_is_tuned_and_nothing_else(point: MakePoint) -> None:
+def test_a_point_changes_only_the_tuned_settings(point: MakePoint) -> None:
     own = Settings(
         seed=3,
         archive=ArchiveSettings(
@@ -62,7 +62,7 @@ def test_a_value_that_the_settings_refuse_is_named(point: MakePoint) -> None:
         with_point(Settings(), "encoder", point(runtime="tvm"))
 
 
-def test_the_middle_stands_for_a_computing(point: MakePoint) -> None:
+def test_the_middle_represents_a_computing(point: MakePoint) -> None:
     computing = point().computing
     space = SearchSpace((computing,), (1, 4, 8, 16), (1, 3, 10))
     assert space.middle(computing) == point(batch=8, delay=3)
@@ -109,14 +109,14 @@ def test_a_runtime_that_is_not_installed_is_not_tried(
     assert candidates(tmp_path) == [Arithmetic("torchscript", "fp32")]
 
 
-def test_what_was_asked_for_is_chosen() -> None:
+def test_runtimes_and_precisions_are_selected() -> None:
     script = Arithmetic("torchscript", "fp32")
     assert select([FP32, INT8, script], None, None) == [FP32, INT8, script]
     assert select([FP32, INT8, script], ["onnxruntime"], None) == [FP32, INT8]
     assert select([FP32, INT8, script], None, ["int8"]) == [INT8]
 
 
-def test_nothing_left_says_what_there_was() -> None:
+def test_an_empty_selection_names_the_candidates() -> None:
     with pytest.raises(SettingsError, match="onnxruntime fp32, onnxruntime int8"):
         select([FP32, INT8], ["openvino"], None)
 

@@ -27,7 +27,7 @@ def told() -> str:
     return write_trace(9, 3, 1000, [TraceSpan("inference", 2000, 5000)])
 
 
-def test_both_ends_are_put_together() -> None:
+def test_client_and_worker_times_are_combined() -> None:
     [one] = read_timelines([Exchange(4, 0, 2**62, 2**62, told())])
     assert (one.client, one.batch.worker, one.batch.size) == (4, 9, 3)
     assert one.stages_ns()["inference"] == 3000
@@ -47,7 +47,7 @@ def test_both_ends_are_put_together() -> None:
     ],
     ids=["none", "other", "clock"],
 )
-def test_what_cannot_be_put_together_says_why(header: str | None, end: int, reason: str) -> None:
+def test_inconsistent_times_are_an_error(header: str | None, end: int, reason: str) -> None:
     with pytest.raises(ServerError, match=reason):
         read_timelines([Exchange(0, 0, end, end, header)])
 
@@ -83,11 +83,11 @@ def test_a_server_that_counted_nothing_says_nothing() -> None:
     assert nothing.since(nothing) is None
 
 
-def test_the_mean_is_of_what_came_between() -> None:
+def test_the_mean_wait_is_of_the_requests_in_between() -> None:
     assert QueueCount(30, 70.0).since(QueueCount(10, 10.0)) == 3.0
 
 
-def test_the_parts_add_up_to_the_whole(timeline: MakeTimeline) -> None:
+def test_the_parts_add_up_to_the_total(timeline: MakeTimeline) -> None:
     rows = break_down([timeline(sent_ms=at) for at in range(5)], queue_ms=1.5)
     parts = {row.name: row.mean_ms for row in rows}
     assert parts == {
@@ -109,11 +109,11 @@ def test_the_parts_add_up_to_the_whole(timeline: MakeTimeline) -> None:
     assert all(row.median_ms == row.p99_ms == row.mean_ms for row in top)
 
 
-def test_without_the_servers_count_nothing_is_said_of_the_queue(timeline: MakeTimeline) -> None:
+def test_without_counters_the_table_omits_the_queue(timeline: MakeTimeline) -> None:
     assert not [row for row in break_down([timeline()], None) if row.within]
 
 
-def test_the_table_says_all_of_it(timeline: MakeTimeline) -> None:
+def test_the_table_shows_every_part(timeline: MakeTimeline) -> None:
     console = Console(width=80, record=True)
     console.print(breakdown_table(break_down([timeline()], 1.5), "1 request"))
     text = console.export_text()

@@ -81,7 +81,7 @@ def test_all_files_are_written_and_the_plot_is_a_picture(
     assert results["runs"][1]["missed"] == ["p99 is too long"]
 
 
-def test_nothing_to_serve_by_is_written_when_none_keeps_the_objective(
+def test_no_settings_are_written_if_none_meets_the_slo(
     run: MakeRun, own: Settings, tmp_path: Path
 ) -> None:
     nearest = run(10, 90, missed=True)

@@ -54,7 +54,7 @@ def plain(point: Point) -> tuple[float, float]:
     return per_second, 8000 / per_second + point.delay_ms + point.batch_size
 
 
-def test_the_best_that_keeps_the_objective_is_found_with_few_of_the_points() -> None:
+def test_the_best_that_meets_the_slo_is_found_with_few_points() -> None:
     machine = Machine(plain, most_ms=60)
     found = search(SPACE, machine, FULL_S)
     best = found.best.point
@@ -75,7 +75,7 @@ def test_no_run_is_repeated_and_few_are_long() -> None:
     assert {seconds for _, seconds in machine.runs} <= {2.0, 4.0, 8.0}
 
 
-def test_the_objective_is_worth_more_than_throughput() -> None:
+def test_the_slo_takes_precedence_over_throughput() -> None:
     def batches_cost_time(point: Point) -> tuple[float, float]:
         return 100.0 + 10 * point.batch_size, 5.0 * point.batch_size
 
@@ -83,7 +83,7 @@ def test_the_objective_is_worth_more_than_throughput() -> None:
     assert (found.best.meets, found.best.point.batch_size) == (True, 8)
 
 
-def test_when_none_keeps_it_the_soonest_is_the_nearest() -> None:
+def test_if_none_meets_the_slo_the_lowest_latency_is_best() -> None:
     found = search(SPACE, Machine(plain, most_ms=1), FULL_S)
     assert not found.best.meets
     assert found.best.latency_ms == min(run.latency_ms for run in found.runs)
@@ -164,7 +164,7 @@ runs = st.lists(
 
 
 @given(runs)
-def test_the_frontier_is_what_a_naive_look_at_all_pairs_leaves(
+def test_the_frontier_equals_a_comparison_of_all_pairs(
     all_runs: list[PointMeasurement],
 ) -> None:
     def better(a: PointMeasurement, b: PointMeasurement) -> bool:
@@ -197,7 +197,7 @@ def test_noise_dominates_nothing(run: MakeRun) -> None:
     assert not dominates(run(100, 10), run(100, 10))
 
 
-def test_who_keeps_the_objective_ranks_by_throughput_the_rest_by_latency(run: MakeRun) -> None:
+def test_runs_that_meet_the_slo_rank_by_throughput_others_by_latency(run: MakeRun) -> None:
     order = [run(90, 40), run(80, 10), run(70, 55, missed=True), run(200, 60, missed=True)]
     assert sorted([order[at] for at in (2, 0, 3, 1)], key=PointMeasurement.rank) == order
 

@@ -23,7 +23,7 @@ def test_latencies_in_any_unit_and_order_and_a_share_of_errors() -> None:
     ),
     st.integers(0, 1000),
 )
-def test_what_it_prints_it_reads(limits: dict[float, int], errors: int) -> None:
+def test_an_slo_reads_its_own_text(limits: dict[float, int], errors: int) -> None:
     rising = zip(sorted(limits), sorted(limits.values()), strict=True)
     slo = Slo(tuple(LatencyLimit(percent, ms) for percent, ms in rising), errors / 1000)
     read = parse_slo(str(slo))
@@ -52,13 +52,13 @@ def test_what_it_prints_it_reads(limits: dict[float, int], errors: int) -> None:
         ("p99=5ms,", "has no '='"),
     ],
 )
-def test_what_cannot_be_read_says_which_part_and_how(text: str, reason: str) -> None:
+def test_an_unreadable_slo_names_the_part_and_the_format(text: str, reason: str) -> None:
     with pytest.raises(SettingsError, match="--slo") as raised:
         parse_slo(text)
     assert reason in raised.value.message
 
 
-def test_what_is_exceeded_is_told_in_words() -> None:
+def test_exceeded_limits_are_listed_in_words() -> None:
     slo = parse_slo("p50=10ms,p99=50ms,errors=10%")
     assert slo.missed(load([10.0] * 98 + [50.0] * 2)) == []
     assert slo.missed(load([10.0] * 98 + [51.0] * 2)) == ["p99 is 51.0 ms"]
@@ -72,7 +72,7 @@ def test_without_a_share_no_request_may_fail() -> None:
     assert parse_slo("p99=1s").missed(load([1.0] * 9999, {"503": 1})) != []
 
 
-def test_silence_keeps_no_objective() -> None:
+def test_no_answer_meets_no_slo() -> None:
     assert len(parse_slo("p99=1s").missed(load([]))) == 2
 
 
@@ -128,7 +128,7 @@ def test_the_short_form_is_that_of_tune() -> None:
         ("all: {p99_ms", "is not YAML"),
     ],
 )
-def test_what_is_refused_names_file_place_and_what_is_allowed(
+def test_a_refused_file_names_the_place_and_what_is_allowed(
     tmp_path: Path, text: str, told: str
 ) -> None:
     with pytest.raises(SettingsError) as raised:
