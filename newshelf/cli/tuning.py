@@ -81,6 +81,7 @@ def tune(
     from newshelf.cli.console import make_console
     from newshelf.cli.jobs import make_jobs, make_tools
     from newshelf.pipeline.stages import bring_up_to_date, plan_stages
+    from newshelf.report.tables import print_table
     from newshelf.tuning.points import with_point
     from newshelf.tuning.report import frontier_table, write_report
     from newshelf.tuning.slo import parse_slo
@@ -98,7 +99,7 @@ def tune(
         tools = make_tools(opened)
         found = run(opened, base, space, load, limits, tools, console)
     console.print(f"{len(found.runs)} of {found.total} points were run")
-    console.print(frontier_table(found, limits))
+    print_table(frontier_table(found, limits), console)
     config = tools.model_config(with_point(base, model, found.best.point), model)
     path = out or opened.root / "tuning" / f"{model}.toml"
     written = write_report(found, base, load, limits, config, path)
@@ -214,11 +215,12 @@ def profile(
 
 
 def _show(profile: "Profile", path: Path, console: "Console") -> None:
+    from newshelf.report.tables import print_table
     from newshelf.tuning.profile import break_down, breakdown_table, trace_document
 
     load = profile.load
     title = f"{len(profile.requests)} requests to the {profile.model}, {profile.clients} at a time"
-    console.print(breakdown_table(break_down(profile.requests, profile.queue_ms), title))
+    print_table(breakdown_table(break_down(profile.requests, profile.queue_ms), title), console)
     console.print(
         f"{load.per_second:.0f} requests/s in batches of {profile.batch_size:.1f}; the clients "
         f"themselves took {load.client_cpu_s / load.measured_s:.0%} of a core"

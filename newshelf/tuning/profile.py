@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
 from newshelf.catalog.catalog import Catalog
 from newshelf.errors import ServerError
+from newshelf.report.tables import ReportTable
 from newshelf.server.client import Client
 from newshelf.server.state import ServerState
 from newshelf.serving.trace import SPANS_HEADER, STAGES, TRACE_HEADER, BatchTrace, Stage, read_trace
@@ -268,24 +268,24 @@ def break_down(requests: Sequence[RequestTimeline], queue_ms: float | None) -> l
     return rows
 
 
-def breakdown_table(rows: Sequence[BreakdownRow], title: str) -> Table:
-    """Return the rows as a table for a terminal."""
-    table = Table(title=title, title_justify="left")
-    table.add_column("where")
-    for heading in ("mean ms", "median ms", "p99 ms", "share"):
-        table.add_column(heading, justify="right")
-    for row in rows:
-        if row is rows[-1]:
-            table.add_section()
-        table.add_row(
-            f"  {row.name}" if row.within else row.name,
-            _formatted(row.mean_ms),
-            _formatted(row.median_ms),
-            _formatted(row.p99_ms),
-            f"{row.share:.1%}",
-            style="dim" if row.within else None,
-        )
-    return table
+def breakdown_table(rows: Sequence[BreakdownRow], title: str) -> ReportTable:
+    """Return the rows as a table, whose last row is the whole request."""
+    return ReportTable(
+        title,
+        ("where", "mean ms", "median ms", "p99 ms", "share"),
+        [
+            (
+                f"  {row.name}" if row.within else row.name,
+                _formatted(row.mean_ms),
+                _formatted(row.median_ms),
+                _formatted(row.p99_ms),
+                f"{row.share:.1%}",
+            )
+            for row in rows
+        ],
+        main_row=len(rows) - 1,
+        dim_rows=[at for at, row in enumerate(rows) if row.within],
+    )
 
 
 def _milliseconds(

@@ -6,11 +6,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from newshelf.config import Settings
 from newshelf.files import write_aside, write_json
-from newshelf.report.plots import COLOURS, MUTED, new_figure, save
+from newshelf.report.plots import COLOURS, MUTED, legend_right, log_y, new_figure, save, style_axes
+from newshelf.report.tables import ReportTable
 from newshelf.tuning.points import with_point
 from newshelf.tuning.search import PointMeasurement, SearchResult, frontier
 from newshelf.tuning.slo import Slo
@@ -50,12 +49,10 @@ def draw_frontier(
     axes.set_xlabel("requests per second")
     axes.set_ylabel(f"p{limit.percent:g} in milliseconds")
     axes.set_xlim(0, max(run.per_second for run in answered) * _ROOM)
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter("{x:g}")
     axes.set_title(title, loc="left")
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    log_y(axes)
+    style_axes(axes)
+    legend_right(axes)
     save(figure, path)
 
 
@@ -76,18 +73,17 @@ class WrittenFiles:
     """The ``model-config.yaml`` of these settings; None likewise."""
 
 
-def frontier_table(found: SearchResult, slo: Slo) -> Table:
+def frontier_table(found: SearchResult, slo: Slo) -> ReportTable:
     """Return a table of the Pareto frontier and the best point."""
     percent = f"p{slo.strictest.percent:g} ms"
-    table = Table(title=f"Pareto frontier for {slo}", title_justify="left")
-    table.add_column("workers × threads")
-    for heading in ("batch", "delay ms", "requests/s", percent, "run s"):
-        table.add_column(heading, justify="right")
-    table.add_column("")
-    rows = {run.point: run for run in [*frontier(found.runs), found.best]}
-    for run in sorted(rows.values(), key=PointMeasurement.rank):
-        table.add_row(*_cells(run), _verdict(run, found.best))
-    return table
+    header = ("workers × threads", "batch", "delay ms", "requests/s", percent, "run s", "")
+    runs = {run.point: run for run in [*frontier(found.runs), found.best]}
+    rows = [
+        [*_cells(run), _verdict(run, found.best)]
+        for run in sorted(runs.values(), key=PointMeasurement.rank)
+    ]
+    last = len(header) - 1
+    return ReportTable(f"Pareto frontier for {slo}", header, rows, text_columns=[last])
 
 
 def settings_text(settings: Settings, found: SearchResult, load: PointLoad, slo: Slo) -> str:

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from newshelf.errors import ServerError
+from newshelf.report.tables import print_table
 from newshelf.server.client import Client
 from newshelf.serving.trace import TraceSpan, write_trace
 from newshelf.tuning.load import Exchange
@@ -115,7 +116,7 @@ def test_without_counters_the_table_omits_the_queue(timeline: MakeTimeline) -> N
 
 def test_the_table_shows_every_part(timeline: MakeTimeline) -> None:
     console = Console(width=80, record=True)
-    console.print(breakdown_table(break_down([timeline()], 1.5), "1 request"))
+    print_table(breakdown_table(break_down([timeline()], 1.5), "1 request"), console)
     text = console.export_text()
     assert "1 request" in text
     line = next(line for line in text.splitlines() if "inference" in line)

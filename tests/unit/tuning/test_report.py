@@ -7,6 +7,7 @@ from rich.console import Console
 
 from newshelf.config import ModelServingSettings, Settings, load_settings
 from newshelf.files import read_json
+from newshelf.report.tables import print_table
 from newshelf.tuning.report import frontier_table, settings_text, write_report
 from newshelf.tuning.search import SearchResult
 from newshelf.tuning.slo import parse_slo
@@ -95,7 +96,7 @@ def test_no_settings_are_written_if_none_meets_the_slo(
 
 def test_the_table_shows_the_frontier_and_the_choice(found: SearchResult) -> None:
     console = Console(width=100, record=True)
-    console.print(frontier_table(found, SLO))
+    print_table(frontier_table(found, SLO), console)
     lines = console.export_text().splitlines()
     [chosen] = [line for line in lines if "chosen" in line]
     assert "1 × 2 onnxruntime fp32" in chosen
