@@ -188,7 +188,7 @@ def gateway(
 
 
 class Simulation(StrEnum):
-    """What ``./run bench rollout`` simulates."""
+    """A simulation of ``./run bench rollout``."""
 
     DECISIONS = "decisions"
     SEQUENCES = "sequences"

@@ -133,8 +133,8 @@ def confirm_rate(
 ) -> int:
     """Compare the rate found by ``./run loadtest saturate`` with wrk's; print both.
 
-    wrk sends the same kinds of request to the same server from so many connections that pause at
-    random that its arrivals are nearly a Poisson process.
+    wrk sends the same kinds of request to the same server from many connections that pause at
+    random, so that its arrivals are nearly a Poisson process.
 
     Args:
         folder: the output of ``saturate``.

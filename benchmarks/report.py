@@ -215,7 +215,7 @@ def _result_lines(result: TaskResult, heading: Heading) -> list[str]:
 
 
 def _is_behind(group: RowGroup) -> bool:
-    """Whether the best baseline is ahead of every method."""
+    """Return True when the best baseline is ahead of every method."""
     if group.baseline is None or group.method is None:
         return False
     gain = group.method.middle - group.baseline.middle

@@ -159,7 +159,7 @@ def _measure(
         kept = replace(result, figures=_linked(result, report.parent))
     except Exception as error:
         if not isinstance(error, NewshelfError):
-            # A defect of the task: its author needs the traceback.
+            # An internal error of the task: its author needs the traceback.
             console.print_exception()
         message = f"{type(error).__name__}: {error}"
         console.print(f"{blank.task} failed: {message}", style="red", markup=False)

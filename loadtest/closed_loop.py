@@ -78,7 +78,7 @@ class ClosedLoopPlan:
 
 @dataclass
 class ClosedLoopResult:
-    """What was measured."""
+    """Measurements of one load."""
 
     measured_s: float = 0.0
     answered: int = 0

@@ -103,7 +103,7 @@ class Sender:
         """Return the earliest intended start that may still be recorded; None before the first.
 
         Raises:
-            Exception: a defect made a request impossible to send.
+            Exception: an internal error made a request impossible to send.
         """
         if self._defect is not None:
             raise self._defect
@@ -131,7 +131,7 @@ class Sender:
         connection = self._idle.pop() if self._idle else HttpConnection(self._address)
         try:
             outcome = self._exchange(connection, request, intended_ns, number)
-        except BaseException:  # The greenlet is killed, or a defect.
+        except BaseException:  # The greenlet is killed, or an internal error.
             connection.close()
             raise
         finally:

@@ -51,7 +51,7 @@ def measure_open(rate: float, seconds: float = _OPEN_SECONDS, processes: int = 1
 
 
 class Delivered:
-    """How much of a rate was delivered."""
+    """Share of a rate that was delivered."""
 
     def __init__(self, record: RunRecord) -> None:
         lateness = decoded(record.generator.lateness)

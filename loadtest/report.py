@@ -48,7 +48,7 @@ class CheckedRun:
 
     @property
     def kept(self) -> bool:
-        """Whether every limit is met."""
+        """Return True when every limit is met."""
         return all(one.kept for one in self.verdicts)
 
     def sentence(self) -> str:

@@ -1,4 +1,4 @@
-"""What the gateway adds to a request: a gateway on one core, a stub behind it on another.
+"""The gateway's overhead per request: a gateway on one core, a stub behind it on another.
 
 Measures the gateway with the event store (SQLite) and without: latency of a lone client,
 throughput of 16 clients, and the gateway's CPU time per request, which is the most telling

@@ -129,7 +129,7 @@ def silent(rollouts: int) -> Iterator[DecisionCase]:
     yield DecisionCase(
         "interleaving, 5,000 shoppers: nobody clicks the challenger's products",
         "rolled back",
-        "undecided for ever",
+        "undecided forever",
         _most(ends),
     )
 
@@ -230,7 +230,7 @@ def heavy(rollouts: int) -> Iterator[DecisionCase]:
     yield DecisionCase(
         "+24 % clicks, and a monitor with 120,000 answers in the challenger",
         "promoting",
-        "undecided for ever: −88.7 % (−100 % to +7.9·10²⁸ %)",
+        "undecided forever: −88.7 % (−100 % to +7.9·10²⁸ %)",
         f"{_most(ends)}: {effect:+.1%} ({low:+.1%} to {high:+.1%})",
     )
     ends = Counter()
@@ -242,7 +242,7 @@ def heavy(rollouts: int) -> Iterator[DecisionCase]:
     yield DecisionCase(
         "−32 % revenue, and one order that is 10,000 times too large in the challenger",
         "rolled back",
-        "undecided for ever",
+        "undecided forever",
         _most(ends),
     )
 

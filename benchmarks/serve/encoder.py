@@ -157,12 +157,12 @@ def best_peer(found: Mapping[str, Measured], peers: Sequence[str]) -> str:
     return max(peers, key=lambda name: float(np.median(found[name].values(CLIENTS))))
 
 
-_STOCK = "beside the stock handler, requests/s"
-_LOOPED = "beside the same pipeline in process, pictures/s"
-_PEERED = "beside the peers, requests/s"
-_P99 = "p99 beside the best peer's, ms"
-_P50 = "one client: p50 beside a call in process, ms"
-_SIZED = "1200×900 beside 400×300, requests/s"
+_STOCK = "compared with the stock handler, requests/s"
+_LOOPED = "compared with the same pipeline in process, pictures/s"
+_PEERED = "compared with the peers, requests/s"
+_P99 = "p99 compared with the best peer's, ms"
+_P50 = "one client: p50 compared with a call in process, ms"
+_SIZED = "1200×900 compared with 400×300, requests/s"
 
 
 def _rows(

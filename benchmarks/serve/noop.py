@@ -114,7 +114,7 @@ def run(context: ServeContext) -> TaskResult:
         protocol=(
             "The same requests and answers of the same size, and no work between: what is left "
             "is HTTP, the queue, the socket to the worker and the worker's loop. Each lever is "
-            f"set alone, beside {_CONFIG}."
+            f"set alone, next to {_CONFIG}."
         ),
         rows=[
             Row(measure, name, found[name].values(clients, value), name == _BASE, robust=True)

@@ -102,7 +102,7 @@ def run(context: StoreContext) -> TaskResult:
         protocol=(
             f"{context.per_second:g} answers per second with ten products each, at random "
             f"moments (exponential gaps), for {context.seconds:g} s after {_WARM_UP_S:g} s of "
-            f"warm-up. The event loop computes {context.busy_us:g} µs for each of them besides, "
+            f"warm-up. The event loop computes {context.busy_us:g} µs for each, "
             "as a gateway does. A wait is from the call of `GroupCommit.exposure` to its return. "
             f"*{_NOTHING}* is the same load, event loop and thread with a store that keeps "
             "nothing: what the machine adds by itself."

@@ -72,7 +72,7 @@ _TRIED = (
     "more than noise; first the change of Recall@20, then of NDCG@20: price (+.0005 and +.0012; "
     "-.0076 and -.0037), price of new items alone (+.0008 and +.0006; -.0130 and -.0045), "
     "popularity of 7 days (-.0010 and -.0009; none), popularity that a ridge regression on the "
-    "embedding expects (-.0006 and -.0008; -.0002 and +.0203), lookalikes' popularity of 7 days "
+    "embedding expects (-.0006 and -.0008; -.0002 and +.0203), neighbours' popularity of 7 days "
     "(-.0007 and -.0006; -.0009 and -.0037), and its trend, 14 days against 90 (-.0007 and "
     "+.0019; +.0062 and +.0003), or both as two signals (-.0015 and +.0020; +.0063 and +.0093), "
     "and a history whose items count half after 40 later ones (-.0007 and +.0019; -.0134 and "

@@ -76,7 +76,7 @@ def adapt(
         source: all labelled rows.
         target: all unlabelled rows, of the same width.
         run: seed, state to resume from.
-        method: a name of ``METHODS``, or what makes a loss of one's own.
+        method: a name of ``METHODS``, or a function that makes your own loss.
         settings: sizes and optimiser.
         name: of the loop within the run.
         projection: ``Projection.of`` these domains, where several methods share it; None

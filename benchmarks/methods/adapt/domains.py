@@ -27,7 +27,7 @@ class Unlabelled:
 
 
 def check_domains(source: Labelled, target: Unlabelled) -> int:
-    """Whether a classifier can be adapted from ``source`` to ``target``.
+    """Raise when a classifier cannot be adapted from ``source`` to ``target``.
 
     Returns:
         K, the number of classes: the highest label plus one.

@@ -19,7 +19,7 @@ from benchmarks.methods.adapt.network import AdaptationNetwork, Discriminator, r
 class AdaptationLoss(nn.Module, ABC):
     """A method: what is minimised on a labelled and an unlabelled batch.
 
-    A method holds the shared network, and whatever it needs beside it (a discriminator, a
+    A method holds the shared network, and anything else it needs (a discriminator, a
     residual layer), as submodules: all are trained.
     """
 

@@ -178,7 +178,7 @@ class FieldTable:
         return np.isin(self.names, _ITEM_SIDE)
 
     def inputs(self, rows: Impressions) -> Inputs:
-        """What the network takes, for ``B`` rows."""
+        """Inputs of the network for ``B`` rows."""
         size = len(rows)
         categories = [self._category(name, rows) for name in self._named("category")]
         # An item of the history that has no number is no more than an empty place.
@@ -306,10 +306,10 @@ def _check_embeddings(embeddings: Tensor | None, catalog: Catalog) -> None:
 def _attributes(
     catalog: Catalog, known: IntArray, price_bins: int
 ) -> tuple[dict[str, IntArray], dict[str, int]]:
-    """Columns with a value in the training, numbered anew, and the sizes of their tables."""
+    """Columns with a value in the training, renumbered, and the sizes of their tables."""
     products = catalog.products()
     prices = [price for row in known if (price := products[row].price) is not None]
-    # So many buckets that two values of one shop hardly meet.
+    # Enough buckets that two values of one shop rarely collide.
     spec = AttributeInput(buckets=1 << 24, price_edges=price_edges(prices, price_bins))
     hashed = np.array([attribute_row(product, spec) for product in products], dtype=np.int64)
     columns, sizes = {}, {}

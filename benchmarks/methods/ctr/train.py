@@ -127,9 +127,9 @@ class XDeepFMSettings:
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
     negatives: int = 2
-    """Sampled for each positive, anew in every epoch."""
+    """Sampled for each positive again in every epoch."""
     max_rows: int | None = None
-    """Positives (or labelled rows) of an epoch, drawn anew for each; None takes all."""
+    """Positives (or labelled rows) of an epoch, drawn again for each; None takes all."""
     user_dropout: float = 0.1
     """Share of the rows whose user is read as unknown; likewise for the item."""
     item_dropout: float = 0.1
@@ -190,7 +190,7 @@ def train_xdeepfm(
     )
 
     def auc() -> float:
-        assert validation is not None  # noqa: S101 - told to mypy; only called with one
+        assert validation is not None  # noqa: S101 - for mypy; only called with one
         return float(roc_auc_score(validation.label, predict(model, table, validation)))
 
     history = fit(

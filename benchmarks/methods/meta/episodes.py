@@ -67,7 +67,7 @@ class EpisodeSampler:
 
     @property
     def classes(self) -> int:
-        """How many classes are large enough to be drawn."""
+        """Return the number of classes that are large enough to be drawn."""
         return len(self._rows)
 
     def draw(self, generator: torch.Generator) -> Episode:
@@ -135,7 +135,7 @@ class FewShotNet(nn.Module):
         super().__init__()
         self.adapter = adapter
         self.head = nn.Linear(adapter.up.out_features, ways)
-        # Every class starts alike: which one is called 0 is drawn anew in every episode.
+        # Every class starts alike: which one is called 0 is drawn in every episode.
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 

@@ -236,7 +236,7 @@ def event_part(
     if not (torch.isfinite(part.history).all() and torch.isfinite(part.candidates).all()):
         raise TrainingError(
             "embeddings of the category's products or histories are no numbers: encode the "
-            "catalogue anew"
+            "catalogue again"
         )
     return part
 

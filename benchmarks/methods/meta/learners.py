@@ -44,7 +44,7 @@ class FewShotLearner(Protocol):
 
     @property
     def name(self) -> str:
-        """What a report calls it."""
+        """Its name in reports."""
         ...
 
     def adapt(self, support: Tensor, labels: Tensor) -> Classifier:
@@ -106,7 +106,7 @@ def _check_finite(features: Tensor, what: str) -> None:
     if len(bad):
         raise TrainingError(
             f"row {int(bad[0])} of {what} has features that are no numbers ({len(bad)} such "
-            "rows): leave them out, or compute their features anew"
+            "rows): leave them out, or compute their features again"
         )
 
 
