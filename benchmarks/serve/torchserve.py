@@ -25,7 +25,7 @@ from newshelf.server.ports import free_ports
 from newshelf.server.process import is_running
 from newshelf.server.properties import archives, read_properties
 from newshelf.server.state import ServerState, read_keys
-from newshelf.server.torchserve import ServerPlan, start
+from newshelf.server.torchserve import TorchServePlan, start_torchserve
 from newshelf.serving.model_config import MODEL_CONFIG
 
 _BUILDER = "benchmarks.serve.build_models"
@@ -150,7 +150,9 @@ def serve_archives(
     root = variant_root(folder / "root", properties) if properties else ROOT
     store = next(iter(models.values())).parent
     directory = folder / "server"
-    state = start(ServerPlan(root, directory, store, models, "benchmark", free_ports()))
+    state = start_torchserve(
+        TorchServePlan(root, directory, store, models, "benchmark", free_ports())
+    )
     try:
         end = time.monotonic() + _START_S
         while not state.key_file.exists() or state.key_file.stat().st_size == 0:

@@ -26,7 +26,7 @@ from newshelf.server.ports import Ports
 from newshelf.server.process import is_running
 from newshelf.server.properties import archives
 from newshelf.server.state import ServerState, running_state
-from newshelf.server.torchserve import ServerPlan, start, wait_until_ready
+from newshelf.server.torchserve import TorchServePlan, start_torchserve, wait_until_ready
 
 if TYPE_CHECKING:
     from newshelf.pipeline.demo import Demo
@@ -79,8 +79,8 @@ def serve(
     with workspace.locked(console):
         _refuse_second(workspace)
         built = bring_up_to_date(plan_stages(workspace, settings, jobs).up_to("archive"), console)
-        state = start(
-            ServerPlan(
+        state = start_torchserve(
+            TorchServePlan(
                 root=ROOT,
                 directory=workspace.server,
                 model_store=workspace.model_store,

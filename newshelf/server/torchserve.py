@@ -58,7 +58,7 @@ _KEPT_OUT = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")
 
 
 @dataclass(frozen=True)
-class ServerPlan:
+class TorchServePlan:
     """Files, models and properties of a start."""
 
     root: Path
@@ -76,7 +76,7 @@ class ServerPlan:
     logs: LogSettings = field(default_factory=LogSettings)
 
 
-def start(plan: ServerPlan) -> ServerState:
+def start_torchserve(plan: TorchServePlan) -> ServerState:
     """Start TorchServe and save its state, without waiting until it is ready.
 
     Does not use ``torchserve --start``, which keeps one process id file per machine: a second
@@ -135,7 +135,7 @@ def _prepare(directory: Path, kept: int) -> Path:
 
 
 def _command(
-    plan: ServerPlan, properties: Mapping[str, str], directory: Path, temp: Path
+    plan: TorchServePlan, properties: Mapping[str, str], directory: Path, temp: Path
 ) -> list[str]:
     home = _torchserve_home()
     log_config = (plan.root / "deploy" / "torchserve" / "log4j2.xml").resolve()

@@ -22,7 +22,7 @@ from newshelf.server.client import Client
 from newshelf.server.ports import free_ports
 from newshelf.server.process import is_running
 from newshelf.server.state import ServerState, read_state
-from newshelf.server.torchserve import ServerPlan, start, wait_until_ready
+from newshelf.server.torchserve import TorchServePlan, start_torchserve, wait_until_ready
 from newshelf.serving.model_config import MODEL_CONFIG
 from newshelf.tuning.load import ModelName
 from newshelf.tuning.points import Arithmetic, Point, with_point
@@ -93,8 +93,8 @@ class PointServer:
     def _running(self) -> ServerState:
         if self._state is None or not is_running(self._state.process):
             self.end()
-            self._state = start(
-                ServerPlan(
+            self._state = start_torchserve(
+                TorchServePlan(
                     root=ROOT,
                     directory=self._directory,
                     model_store=self.store,

@@ -23,7 +23,7 @@ from newshelf.pipeline.workspace import ROOT, Workspace
 from newshelf.server.ports import free_ports
 from newshelf.server.properties import archives
 from newshelf.server.state import ServerState
-from newshelf.server.torchserve import ServerPlan, start, wait_until_ready
+from newshelf.server.torchserve import TorchServePlan, start_torchserve, wait_until_ready
 
 pytestmark = pytest.mark.xdist_group("servers")
 
@@ -39,12 +39,12 @@ LONGEST_S = 600
 class OwnServer:
     """A server of this test, without tokens: a new one would come with every start."""
 
-    plan: ServerPlan
+    plan: TorchServePlan
     questions: dict[str, dict[str, object]]
     state: ServerState = field(init=False)
 
     def start(self) -> None:
-        self.state = start(self.plan)
+        self.state = start_torchserve(self.plan)
         key = {"key": "unused"}
         write_json(self.state.key_file, {"inference": key, "management": key, "API": key})
         self.state.key_file.chmod(0o600)
@@ -71,7 +71,7 @@ class OwnServer:
 
 @pytest.fixture
 def own(workspace: Workspace, tmp_path: Path) -> Iterator[OwnServer]:
-    plan = ServerPlan(
+    plan = TorchServePlan(
         root=ROOT,
         directory=tmp_path / "server",
         model_store=workspace.model_store,

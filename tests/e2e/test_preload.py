@@ -22,7 +22,7 @@ from newshelf.server.client import Client
 from newshelf.server.ports import free_ports
 from newshelf.server.process import members
 from newshelf.server.state import ServerState, read_keys
-from newshelf.server.torchserve import ServerPlan, start, wait_until_ready
+from newshelf.server.torchserve import TorchServePlan, start_torchserve, wait_until_ready
 from newshelf.serving.trace import SPANS_HEADER, TRACE_HEADER
 from tests.e2e.products import base64_of, picture_of, product_of
 
@@ -56,8 +56,8 @@ def forked(
     settings = two_workers(settings_from(settings_file, request.param))
     paths = archive(workspace.export, settings, home / "store")
     models = {path.name.partition("-")[0]: path for path in paths}
-    plan = ServerPlan(ROOT, home / "server", home / "store", models, "shop", free_ports())
-    state = start(plan)
+    plan = TorchServePlan(ROOT, home / "server", home / "store", models, "shop", free_ports())
+    state = start_torchserve(plan)
     try:
         wait_until_ready(state, QUESTIONS)
         assert len(members(state.process)) >= 11, (

@@ -10,7 +10,7 @@ import pytest
 
 from newshelf.server.ports import free_ports
 from newshelf.server.state import ServerState
-from newshelf.server.torchserve import ServerPlan, start
+from newshelf.server.torchserve import TorchServePlan, start_torchserve
 
 ROOT = Path(__file__).resolve().parents[3]
 FAKE = Path(__file__).with_name("fake_torchserve.py")
@@ -29,14 +29,14 @@ def fake_java(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def plan(tmp_path: Path, fake_java: Path) -> ServerPlan:
+def plan(tmp_path: Path, fake_java: Path) -> TorchServePlan:
     store = tmp_path / "store"
     store.mkdir()
     models = {name: store / f"{name}-abc.mar" for name in ("encoder", "recommender")}
     for archive in models.values():
         archive.touch()
     (store / "behaviour.json").write_text("{}")
-    return ServerPlan(
+    return TorchServePlan(
         root=ROOT,
         directory=tmp_path / "server",
         model_store=store,
@@ -47,12 +47,12 @@ def plan(tmp_path: Path, fake_java: Path) -> ServerPlan:
 
 
 @pytest.fixture
-def start_fake(plan: ServerPlan) -> Iterator[Start]:
+def start_fake(plan: TorchServePlan) -> Iterator[Start]:
     started: list[ServerState] = []
 
     def run(**behaviour: object) -> ServerState:
         (plan.model_store / "behaviour.json").write_text(json.dumps(behaviour))
-        started.append(start(plan))
+        started.append(start_torchserve(plan))
         return started[-1]
 
     yield run

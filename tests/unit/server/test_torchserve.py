@@ -12,7 +12,7 @@ from newshelf.errors import ServerError
 from newshelf.server.client import Client
 from newshelf.server.process import is_running
 from newshelf.server.state import ServerState, find_running, read_state, running_state
-from newshelf.server.torchserve import ServerPlan, find_java, start, wait_until_ready
+from newshelf.server.torchserve import TorchServePlan, find_java, start_torchserve, wait_until_ready
 
 Start = Callable[..., ServerState]
 
@@ -146,15 +146,15 @@ def test_a_refused_registration_tells_the_reason(start_fake: Start) -> None:
 
 
 def test_a_second_server_in_the_same_directory_is_refused(
-    start_fake: Start, plan: ServerPlan
+    start_fake: Start, plan: TorchServePlan
 ) -> None:
     start_fake()
     with pytest.raises(ServerError, match="already running"):
-        start(plan)
+        start_torchserve(plan)
 
 
 def test_a_taken_port_is_refused_before_anything_starts(
-    start_fake: Start, plan: ServerPlan
+    start_fake: Start, plan: TorchServePlan
 ) -> None:
     assert plan.ports is not None
     with socket.socket() as taken:
@@ -166,7 +166,7 @@ def test_a_taken_port_is_refused_before_anything_starts(
 
 
 def test_the_state_is_found_again_and_remains_of_a_dead_server_are_cleared(
-    start_fake: Start, plan: ServerPlan
+    start_fake: Start, plan: TorchServePlan
 ) -> None:
     state = start_fake()
     wait_until_ready(state, REQUESTS)
@@ -181,7 +181,7 @@ def test_the_state_is_found_again_and_remains_of_a_dead_server_are_cleared(
     assert not state.key_file.exists()
 
 
-def test_a_damaged_state_says_which_file_to_remove(plan: ServerPlan) -> None:
+def test_a_damaged_state_says_which_file_to_remove(plan: TorchServePlan) -> None:
     plan.directory.mkdir()
     (plan.directory / "state.json").write_text("{}")
     with pytest.raises(ServerError, match=r"state\.json is damaged"):
