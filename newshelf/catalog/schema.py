@@ -156,6 +156,11 @@ def category_levels(product_type: str | None) -> tuple[str, ...]:
     return tuple(level for part in product_type.split(">") if (level := part.strip()))
 
 
+def category_path(product_type: str | None) -> tuple[str, ...]:
+    """Return the levels in lower case: ``"Home >Beds"`` → ``("home", "beds")``."""
+    return tuple(level.lower() for level in category_levels(product_type))
+
+
 def split_values(value: str | None) -> tuple[str, ...]:
     """Several values in one cell, lower-cased: ``"White,pine"`` → ``("white", "pine")``."""
     if not value:

@@ -1,14 +1,14 @@
-"""The routes.
+"""HTTP routes of the gateway.
 
-FastAPI's description of routes, without what it does around each request.
-
-The guard answers errors, and the routes take a body's bytes: dependencies, exit stacks,
-telemetry and exception handlers would cost as much as all else that a request needs.
+They use FastAPI's routing and description only. The middleware answers errors, and the routes read
+a body's bytes: FastAPI's dependencies, exit stacks, telemetry and exception handlers would cost as
+much as everything else that a request needs.
 """
 
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -46,10 +46,10 @@ from newshelf.gateway.schemas import (
     RolloutOut,
     RolloutsOut,
     SimilarIn,
-    parse_encode,
-    parse_feedback,
-    parse_recommend,
-    parse_similar,
+    parse_encode_body,
+    parse_feedback_body,
+    parse_recommend_body,
+    parse_similar_body,
 )
 from newshelf.gateway.state import AppState
 from newshelf.gateway.upstream import Reply
@@ -62,7 +62,7 @@ from newshelf.serving.schemas import (
 
 
 class PlainRoute(APIRoute):
-    """Documented like any other; its function makes the response from the request."""
+    """A documented route whose function takes the request and returns the response."""
 
     def __init__(self, path: str, endpoint: Any, **options: Any) -> None:
         super().__init__(path, endpoint, **options)
@@ -75,7 +75,7 @@ class PlainRoute(APIRoute):
 
 
 class PlainApp(FastAPI):
-    """Has hot routes only, and leaves every error to whoever calls it."""
+    """An application of plain routes, which lets every error reach its caller."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -101,7 +101,7 @@ ROUTES = (
     _DESCRIPTION,
 )
 _LARGE = 64 * 1024
-"""Bytes of a body that is parsed in a thread, next to the event loop."""
+"""Bodies with more bytes are parsed in a thread."""
 _REFUSED = errors_of(
     RequestError, NotJson, InvalidField, TooLarge, UnsupportedMedia, Unauthorized, RateLimited
 )
@@ -110,11 +110,11 @@ _NOT_NOW = errors_of(Unavailable, DeadlineExceeded)
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
-def make_app(parts: Callable[[], AppState], lifespan: Lifespan) -> FastAPI:
-    """The application, without what ``Guard`` does for every request.
+def make_app(state_of: Callable[[], AppState], lifespan: Lifespan) -> FastAPI:
+    """Return the application, without its middleware.
 
     Args:
-        parts: what the routes use, once ``lifespan`` has begun.
+        state_of: returns what the routes use, once ``lifespan`` has begun.
         lifespan: opens and closes it.
     """
     app = PlainApp(
@@ -127,14 +127,14 @@ def make_app(parts: Callable[[], AppState], lifespan: Lifespan) -> FastAPI:
         redoc_url=None,
     )
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]
-    _add_recommending(app, parts)
-    _add_feedback(app, parts)
-    _add_watching(app, parts)
+    _add_recommendations(app, state_of)
+    _add_feedback(app, state_of)
+    _add_monitoring(app, state_of)
     add_docs_page(app, _DESCRIPTION)
     return app
 
 
-def _add_recommending(app: FastAPI, parts: Callable[[], AppState]) -> None:
+def _add_recommendations(app: FastAPI, state_of: Callable[[], AppState]) -> None:
     @app.post(
         "/v1/recommend",
         response_model=RecommendOut,
@@ -142,9 +142,10 @@ def _add_recommending(app: FastAPI, parts: Callable[[], AppState]) -> None:
         openapi_extra=body_of(RecommendIn),
     )
     async def recommend(request: Request) -> Response:
-        """Products for a shopper, by what is in the history."""
-        asked = parse_recommend(await _body(request), _content_type(request))
-        return _response(await parts().recommender.answer(asked, _call(request)))
+        """Recommend products to a shopper, by the history."""
+        state = state_of()
+        query = parse_recommend_body(await _body(request), _content_type(request), state.limits)
+        return _response(await state.recommender.answer(query, _context(request)))
 
     @app.post(
         "/v1/similar",
@@ -153,9 +154,10 @@ def _add_recommending(app: FastAPI, parts: Callable[[], AppState]) -> None:
         openapi_extra=body_of(SimilarIn),
     )
     async def similar(request: Request) -> Response:
-        """Products that go with one product."""
-        asked = parse_similar(await _body(request), _content_type(request))
-        return _response(await parts().recommender.answer(asked, _call(request)))
+        """Recommend products similar to a product."""
+        state = state_of()
+        query = parse_similar_body(await _body(request), _content_type(request), state.limits)
+        return _response(await state.recommender.answer(query, _context(request)))
 
     @app.post(
         "/v1/encode",
@@ -164,16 +166,16 @@ def _add_recommending(app: FastAPI, parts: Callable[[], AppState]) -> None:
         openapi_extra=body_of(EncoderProduct, EncoderInstances),
     )
     async def encode(request: Request) -> Response:
-        """The embedding and labels of a product: as JSON, a form, or a bare picture."""
-        call, found = _call(request), parts()
-        args = await _body(request), _content_type(request), found.limits
-        large = len(args[0]) > _LARGE
-        body = await asyncio.to_thread(parse_encode, *args) if large else parse_encode(*args)
-        call.source = "model"
-        return _response(await found.models.ask("encoder", "", body, call.deadline))
+        """Return embedding and labels of a product, sent as JSON, a form, or a bare picture."""
+        context, state = _context(request), state_of()
+        sent = await _body(request)
+        parse = partial(parse_encode_body, sent, _content_type(request), state.limits)
+        body = await asyncio.to_thread(parse) if len(sent) > _LARGE else parse()
+        context.source = "model"
+        return _response(await state.models.ask("encoder", "", body, context.deadline))
 
 
-def _add_feedback(app: FastAPI, parts: Callable[[], AppState]) -> None:
+def _add_feedback(app: FastAPI, state_of: Callable[[], AppState]) -> None:
     @app.post(
         "/v1/feedback",
         response_model=FeedbackOut,
@@ -182,22 +184,22 @@ def _add_feedback(app: FastAPI, parts: Callable[[], AppState]) -> None:
         openapi_extra=body_of(FeedbackIn, FeedbackEvent),
     )
     async def feedback(request: Request) -> Response:
-        """What shoppers did with products. Sending an event again is safe."""
-        body, found = await _body(request), parts()
-        events = parse_feedback(body, _content_type(request), max_value=found.max_value)
-        found.access.count_events(_call(request).key, len(events))
-        return _response(await take_feedback(events, found.recorder, found.metrics))
+        """Record what shoppers did with products. Sending an event again is safe."""
+        body, state = await _body(request), state_of()
+        events = parse_feedback_body(body, _content_type(request), max_value=state.max_value)
+        state.access.count_events(_context(request).key, len(events))
+        return _response(await take_feedback(events, state.recorder, state.metrics))
 
 
-def _add_watching(app: FastAPI, parts: Callable[[], AppState]) -> None:
+def _add_monitoring(app: FastAPI, state_of: Callable[[], AppState]) -> None:
     @app.get(
         "/v1/rollouts",
         response_model=RolloutsOut,
         responses=errors_of(Unauthorized, RateLimited),
     )
     async def rollouts(_request: Request) -> Response:
-        """The rollouts that are served now."""
-        router = parts().router
+        """Return the current rollouts."""
+        router = state_of().router
         fields = RolloutOut.model_fields
         return _json(
             RolloutsOut(
@@ -211,7 +213,7 @@ def _add_watching(app: FastAPI, parts: Callable[[], AppState]) -> None:
 
     @app.get("/healthz", response_model=Alive)
     async def healthz(_request: Request) -> Response:
-        """Whether the process lives. Needs no key."""
+        """Return 200 while the process runs. Needs no key."""
         return _json(Alive())
 
     @app.get(
@@ -221,37 +223,37 @@ def _add_watching(app: FastAPI, parts: Callable[[], AppState]) -> None:
         responses=errors_of(Unavailable),
     )
     async def readyz(request: Request) -> Response:
-        """Whether shoppers get an answer; with ``?strict``, from every model. Needs no key."""
-        found = parts()
-        missing = await found.readiness.missing(_call(request).deadline)
-        unanswered = "recommender" in missing and not len(found.recommender.fallback)
+        """Return 200 if shoppers get answers; with ``?strict``, if all models answer. No key."""
+        state = state_of()
+        missing = await state.readiness.missing(_context(request).deadline)
+        unanswered = "recommender" in missing and not len(state.recommender.fallback)
         if missing and (unanswered or "strict" in request.query_params):
             raise Unavailable("; ".join(f"{model}: {why}" for model, why in missing.items()))
-        return _json(Ready(missing=missing, spooled=found.readiness.spooled()))
+        return _json(Ready(missing=missing, spooled=state.readiness.spooled()))
 
     @app.get("/metrics", response_class=Response, responses=errors_of(Unauthorized))
     async def metrics(_request: Request) -> Response:
-        """For Prometheus: the numbers of every process behind this port."""
-        found = parts()
-        found.look()
-        return Response(found.metrics.page(), media_type=found.metrics.content_type)
+        """Return Prometheus metrics of all processes behind this port."""
+        state = state_of()
+        state.update_gauges()
+        return Response(state.metrics.page(), media_type=state.metrics.content_type)
 
 
-def _call(request: Request) -> RequestContext:
-    call: RequestContext = request.scope[SCOPE]
-    return call
+def _context(request: Request) -> RequestContext:
+    context: RequestContext = request.scope[SCOPE]
+    return context
 
 
 async def _body(request: Request) -> bytes:
-    """The whole body, without the generator that ``request.body`` makes for each."""
-    parts: list[bytes] = []
+    """Return the whole body, without the generator of ``request.body``."""
+    chunks: list[bytes] = []
     while True:
         message = await request.receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
-        parts.append(message["body"])
+        chunks.append(message["body"])
         if not message["more_body"]:
-            return b"".join(parts)
+            return b"".join(chunks)
 
 
 def _content_type(request: Request) -> str:

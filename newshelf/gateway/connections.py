@@ -1,8 +1,8 @@
-"""The sockets of one process: uvicorn's HTTP protocol, with limits on what a peer may hold.
+"""Client connections of one process: uvicorn's HTTP protocol, with limits per peer and in time.
 
-A connection is *busy* from a request's head to the end of its answer, and *waits* otherwise.
-When there are too many, the one that has waited longest makes room for the new one, so idle
-sockets keep nobody out; a busy one is never closed for another.
+A connection is *busy* from a request's headers to the end of its answer, and *waits* otherwise.
+If there are too many, the one that has waited longest is closed for the new one; a busy one never
+is.
 """
 
 import re
@@ -21,22 +21,22 @@ from newshelf.errors import HeadTooLarge, NewshelfError, RequestError, RequestTi
 from newshelf.gateway.context import SCOPE, RequestContext
 
 _OTHER_FILES = 512
-"""Descriptors of a process that are no clients' connections: the model's, the store's, files."""
+"""File descriptors for everything but clients: TorchServe, the store, files."""
 _MAX_HEADERS = 100
 _MAX_PIPELINED = 16
 _UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
-"""HTTP/2 as Java's client offers it with a first request: the parser would end before its body."""
+"""Java's client offers HTTP/2 with its first request: the parser would stop before the body."""
 _LINGER_S = 2.0
-"""After a refusal the peer is still read from: closed at once, it might not see the answer."""
+"""Time to read from a refused peer: if closed at once, it may not see the answer."""
 
 
 class Connections:
-    """The open connections of one process.
+    """Open connections of one process.
 
-    Raises the number of files that this process, and those it starts, may open.
+    Raises the limit of open files of this process and its children.
 
     Args:
-        settings: how many connections there may be, and how long each may take.
+        settings: maximum number of connections, and their timeouts.
     """
 
     def __init__(self, settings: GatewaySettings) -> None:
@@ -51,10 +51,10 @@ class Connections:
         self._open: Counter[str] = Counter()
         self._count = 0
         self.waiting: dict[LimitedHttp, None] = {}
-        """The one that has waited longest first."""
+        """The one that has waited longest comes first."""
 
     def join(self, new: "LimitedHttp") -> bool:
-        """Count a new connection; whether there was, or could be made, room for it."""
+        """Add a connection; return whether there was room, or could be made."""
         if self._open[new.peer] >= self._most_per_peer:
             longest = next((one for one in self.waiting if one.peer == new.peer), None)
         elif self._count >= self._most:
@@ -71,7 +71,7 @@ class Connections:
         return True
 
     def leave(self, one: "LimitedHttp") -> None:
-        """Forget a connection that ``join`` counted."""
+        """Remove a connection that ``join`` added."""
         self.waiting.pop(one, None)
         self._open[one.peer] -= 1
         self._count -= 1
@@ -94,18 +94,18 @@ class LimitedHttp(HttpToolsProtocol):
         self.peer = ""
         self._joined = self._refused = False
         self._running: MutableMapping[str, Any] | None = None
-        """The scope of the request that is being answered: the connection is busy."""
+        """Scope of the request in progress: the connection is busy."""
         self._bare = 0
-        """Bytes since a head, or a part of a body, was whole."""
+        """Bytes since the last complete head or part of a body."""
         self._why: NewshelfError = RequestError("the request is not HTTP/1.1")
         self._timer: TimerHandle | None = None
 
     def abort(self) -> None:
-        """End this connection at once."""
+        """Close this connection at once."""
         self._leave()
         self.transport.abort()
 
-    # What asyncio calls.
+    # Called by asyncio.
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         """See ``asyncio.Protocol``."""
@@ -114,8 +114,8 @@ class LimitedHttp(HttpToolsProtocol):
         self._joined = self._connections.join(self)
         self._watch(progress=True)
         if not self._joined:
-            self._refuse(Unavailable("too many requests are under way; try again"))
-            # Not counted, so not kept to linger.
+            self._refuse(Unavailable("too many requests in progress; try again"))
+            # Not counted, so it must not linger.
             transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -123,8 +123,8 @@ class LimitedHttp(HttpToolsProtocol):
         super().connection_lost(exc)
         self._leave()
         if self._running is not None and SCOPE in self._running:
-            call: RequestContext = self._running[SCOPE]
-            call.hang_up()
+            context: RequestContext = self._running[SCOPE]
+            context.hang_up()
 
     def data_received(self, data: bytes) -> None:
         """See ``asyncio.Protocol``."""
@@ -137,12 +137,12 @@ class LimitedHttp(HttpToolsProtocol):
                 part = _UPGRADE.sub(b"\r\nx-not-served:", head) + blank + rest
             super().data_received(part)
             if self._bare >= most:
-                self._refuse(HeadTooLarge(f"the head has {most} bytes or more"))
+                self._refuse(HeadTooLarge(f"request line and headers have {most} bytes or more"))
         if not self._refused:
             self._watch(progress=self.scope is not scope or self.cycle is not cycle)
 
     def pause_writing(self) -> None:
-        """See ``asyncio.Protocol``: the peer does not read its answer."""
+        """See ``asyncio.Protocol``; the peer does not read its answer."""
         super().pause_writing()
         self._watch(progress=True)
 
@@ -151,12 +151,12 @@ class LimitedHttp(HttpToolsProtocol):
         super().resume_writing()
         self._watch(progress=True)
 
-    # What the parser calls. Raised errors end in ``send_400_response``.
+    # Called by the parser. Raised errors lead to ``send_400_response``.
 
     def on_headers_complete(self) -> None:
-        """A head is whole."""
+        """Handle complete headers."""
         if len(self.headers) > _MAX_HEADERS:
-            self._why = HeadTooLarge(f"the head has more than {_MAX_HEADERS} headers")
+            self._why = HeadTooLarge(f"there are more than {_MAX_HEADERS} headers")
             raise self._why
         if len(self.pipeline) >= _MAX_PIPELINED:
             raise RequestError(f"more than {_MAX_PIPELINED} requests wait for their answers")
@@ -164,22 +164,22 @@ class LimitedHttp(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """Part of a body."""
+        """Handle part of a body."""
         self._bare = 0
         super().on_body(body)
 
-    # What uvicorn calls.
+    # Called by uvicorn.
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002
-        """Refuse what the parser did not take."""
+        """Refuse a request that the parser rejected."""
         self._refuse(self._why)
 
     def timeout_keep_alive_handler(self) -> None:
-        """End a connection that has waited too long, even if its last answer was not read."""
+        """Close a connection that has waited too long, even if its last answer was not read."""
         self.transport.abort()
 
     def on_response_complete(self) -> None:
-        """An answer has been written; the next request may be waiting already."""
+        """Handle the end of an answer; the next request may already wait."""
         self._running = None
         if self._joined:
             self._connections.waiting[self] = None
@@ -191,32 +191,32 @@ class LimitedHttp(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def _watch(self, *, progress: bool) -> None:
-        """Limit the time of what the peer has to do next; again from zero after ``progress``."""
+        """Limit the time of the peer's next step; ``progress`` restarts the timer."""
         idle = self._running is None and self.timeout_keep_alive_task is None
         coming = self._in_head() or (self.cycle is not None and self.cycle.more_body)
         if not (coming or idle or self.flow.write_paused):
-            self._time(None)
+            self._set_timer(None)
         elif progress or self._timer is None:
-            self._time(self._settings.receive_timeout_s)
+            self._set_timer(self._settings.receive_timeout_s)
 
     def _in_head(self) -> bool:
-        """Whether a request has begun to come whose cycle has not begun."""
+        """Return whether a request is arriving whose cycle has not begun."""
         return self.scope is not None and (self.cycle is None or self.cycle.scope is not self.scope)
 
     def _too_slow(self) -> None:
         if self._running is not None and not self.flow.write_paused:
-            # Its body comes slowly; the request's own deadline judges that.
+            # A slow body: the request's own deadline applies.
             self._watch(progress=True)
         elif self._in_head() and not self._refused:
             limit_s = self._settings.receive_timeout_s
-            self._refuse(RequestTimeout(f"the head was not whole after {limit_s:g} s"))
+            self._refuse(RequestTimeout(f"the headers were not complete after {limit_s:g} s"))
         else:
             self.transport.abort()
 
     def _refuse(self, error: NewshelfError) -> None:
-        """Answer with an error and end the connection."""
+        """Answer with an error and close the connection."""
         if self._running is not None:
-            # Its answer would be taken for the one that is under way.
+            # It would be taken for the answer in progress.
             self.transport.abort()
             return
         self._refused = True
@@ -228,15 +228,15 @@ class LimitedHttp(HttpToolsProtocol):
         )
         self.transport.write(STATUS_LINE[error.http_status] + head + body)
         self.transport.write_eof()
-        self._time(_LINGER_S)
+        self._set_timer(_LINGER_S)
 
     def _leave(self) -> None:
-        self._time(None)
+        self._set_timer(None)
         if self._joined:
             self._joined = False
             self._connections.leave(self)
 
-    def _time(self, limit_s: float | None) -> None:
+    def _set_timer(self, limit_s: float | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
         late = self._too_slow
@@ -244,7 +244,7 @@ class LimitedHttp(HttpToolsProtocol):
 
 
 def _peer(client: tuple[str, int] | None) -> str:
-    """An address; of IPv6 its first half, since a host may have all of the other."""
+    """Return the address; of IPv6 the first half, since a host may have the whole other half."""
     address = ip_address(client[0].partition("%")[0]) if client else None
     if isinstance(address, IPv6Address) and address.ipv4_mapped is None:
         return str(ip_network((address, 64), strict=False))

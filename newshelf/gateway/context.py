@@ -1,7 +1,4 @@
-"""One request on its way through the gateway: what belongs to it, and what is told of it.
-
-The moment after which nobody waits for an answer.
-"""
+"""The context of one request in the gateway: its id, deadline, caller and outcome."""
 
 import asyncio
 import time
@@ -9,88 +6,66 @@ from dataclasses import dataclass
 from typing import Any
 
 from newshelf.errors import DeadlineExceeded
-from newshelf.serving.deadline import read_timeout
+from newshelf.serving.deadline import Deadline, timeout_ms
 from newshelf.serving.protocol import OLD_DEADLINE_HEADER, TIMEOUT_HEADER
 
 _HEADERS = {TIMEOUT_HEADER.encode(), OLD_DEADLINE_HEADER.encode()}
 
 
-@dataclass(frozen=True, slots=True)
-class Deadline:
-    """One moment."""
-
-    loop_s: float
-    """Of ``time.monotonic``, by which event loops count."""
-
-    def left_s(self) -> float:
-        """Until then; negative afterwards."""
-        return self.loop_s - time.monotonic()
-
-    def earlier(self, by_s: float) -> "Deadline":
-        """The moment ``by_s`` before."""
-        return Deadline(self.loop_s - by_s)
-
-    @classmethod
-    def after(cls, timeout_ms: float) -> "Deadline":
-        """The moment ``timeout_ms`` from now."""
-        return cls(time.monotonic() + timeout_ms / 1000)
-
-
-def deadline_of(headers: dict[bytes, bytes], *, timeout_ms: int, max_timeout_ms: int) -> Deadline:
-    """When a request has to be answered.
+def deadline_of(headers: dict[bytes, bytes], *, default_ms: int, max_ms: int) -> Deadline:
+    """Return the deadline of a request that arrives now.
 
     Args:
-        headers: of the request, perhaps with ``TIMEOUT_HEADER``.
-        timeout_ms: from now, for a request without it.
-        max_timeout_ms: a later moment is brought forward to this one.
+        headers: of the request; may have ``TIMEOUT_HEADER``.
+        default_ms: the timeout without it.
+        max_ms: replaces a longer timeout.
 
     Raises:
-        InvalidField: it is no number.
+        InvalidField: the header is not a number.
         DeadlineExceeded: no time is left.
     """
     if _HEADERS.isdisjoint(headers):
-        return Deadline.after(timeout_ms)
-    left_ms = read_timeout(
-        {name.decode(): text.decode("latin-1") for name, text in headers.items()}
-    )
+        return Deadline.after(default_ms)
+    named = {name.decode("latin-1"): text.decode("latin-1") for name, text in headers.items()}
+    left_ms = timeout_ms(named, default_ms, max_ms)
     if left_ms == 0:
         raise DeadlineExceeded("no time was left when the request came")
-    return Deadline.after(timeout_ms if left_ms is None else min(left_ms, max_timeout_ms))
+    return Deadline.after(left_ms)
 
 
 SCOPE = "newshelf.call"
-"""Where it is found in the request's ASGI scope."""
+"""Key of the context in the request's ASGI scope."""
 
 
 @dataclass(slots=True)
 class RequestContext:
-    """Filled while the request is worked on."""
+    """Filled while the request is processed."""
 
     request_id: str
     started_s: float
     """Of ``time.perf_counter``."""
     deadline: Deadline
     key: str | None = None
-    """The name of the caller's key."""
+    """Name of the caller's key."""
     status: int = 500
     source: str | None = None
     """``model`` or ``fallback``."""
     reason: str | None = None
-    """Why it was not the model."""
+    """Why the model did not answer."""
     version: str | None = None
-    """Of the model that answered, or should have."""
+    """Version of the model that answered, or should have."""
     task: "asyncio.Task[Any] | None" = None
-    """Answers the request."""
+    """The task that answers the request."""
     gone: bool = False
-    """Whether the client hung up."""
+    """Whether the client has disconnected."""
 
     def hang_up(self) -> None:
-        """Stop working: nobody waits for the answer."""
+        """Cancel the task: nobody waits for the answer."""
         self.gone = True
         if self.task is not None:
             self.task.cancel()
 
     @property
     def spent_ms(self) -> float:
-        """Since it came."""
+        """Milliseconds since the request arrived."""
         return (time.perf_counter() - self.started_s) * 1000

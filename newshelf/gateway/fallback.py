@@ -16,7 +16,7 @@ from typing import Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from newshelf.catalog.schema import category_levels, split_values
+from newshelf.catalog.schema import category_path, split_values
 from newshelf.errors import SettingsError
 from newshelf.files import read_json, write_aside
 from newshelf.serving.schemas import EncoderProduct, Filters, RecommendRequest
@@ -207,7 +207,7 @@ def _ids(refs: Iterable[str | EncoderProduct]) -> Iterator[str]:
 def _known(item: PopularItem) -> _Known:
     return _Known(
         item,
-        _path(item.product_type),
+        category_path(item.product_type),
         frozenset(split_values(item.color)),
         frozenset(split_values(item.material)),
     )
@@ -219,12 +219,8 @@ def _inline(product: EncoderProduct) -> _Known:
     return _known(PopularItem(share=0.0, **columns_sent))
 
 
-def _path(product_type: str | None) -> CategoryPath:
-    return tuple(level.lower() for level in category_levels(product_type))
-
-
 def _paths(product_types: Iterable[str]) -> frozenset[CategoryPath]:
-    return frozenset(path for path in map(_path, product_types) if path)
+    return frozenset(path for path in map(category_path, product_types) if path)
 
 
 def _is_below(path: CategoryPath, categories: frozenset[CategoryPath]) -> bool:

@@ -1,6 +1,5 @@
-"""What every request passes, whatever its route: one plain ASGI function around the app.
-
-Request id, key and rate, size and time; then headers, metrics and log of the answer.
+"""ASGI middleware of all routes: request id, key, rate, size and deadline; then the answer's
+headers, metrics and log line.
 """
 
 import asyncio
@@ -28,10 +27,11 @@ from newshelf.errors import (
     Unauthorized,
     Unavailable,
 )
-from newshelf.gateway.context import SCOPE, Deadline, RequestContext, deadline_of
+from newshelf.gateway.context import SCOPE, RequestContext, deadline_of
 from newshelf.gateway.keys import KeyAccess
 from newshelf.gateway.observability import GatewayMetrics, RequestLog, Spans
 from newshelf.gateway.openapi import DOCS, DOCS_FILES
+from newshelf.serving.deadline import Deadline
 from newshelf.serving.envelope import refuse_coding
 
 _LOG = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ _OPEN_TO_ALL = _PROBES | {DOCS, "/openapi.json"}
 _FILES_OPEN_TO_ALL = DOCS_FILES + "/"
 _ID_BITS = 128
 _HUNG_UP = 499
-"""As nginx logs it: no fault of ours, and no answer."""
+"""nginx's code for a client that disconnected."""
 _HEADERS = [
     (b"cache-control", b"no-store"),
     (b"x-content-type-options", b"nosniff"),
@@ -50,7 +50,7 @@ _HEADERS = [
     (b"x-frame-options", b"DENY"),
 ]
 _CLOSED = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
-# Swagger UI sets styles and starts itself within the page.
+# Swagger UI has inline scripts and styles.
 _FOR_DOCS = (
     b"content-security-policy",
     b"default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
@@ -68,14 +68,14 @@ class Middleware:
     """Wraps an ASGI application.
 
     Args:
-        app: answers what passes.
+        app: answers the admitted requests.
         access: checks keys.
         metrics: count every answer.
-        spans: one around each request.
-        log: told of each request.
+        spans: one per request.
+        log: a line per request.
         settings: limits.
-        routes: the paths that are served; others are told as ``other``, since metrics must
-            not grow with what strangers make up.
+        routes: the served paths; metrics name others ``other``, so that unknown paths cannot
+            grow them.
     """
 
     def __init__(
@@ -96,9 +96,9 @@ class Middleware:
         self._log = log
         self._settings = settings
         self._routes = frozenset(routes)
-        # Names, not secrets: asking the system for each would cost more than the rest of one.
+        # Request ids are no secrets; asking the system for each would cost more than its request.
         self._random = random.Random(secrets.randbits(_ID_BITS))  # noqa: S311
-        self._under_way = 0
+        self._in_progress = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; see the ASGI specification."""
@@ -109,52 +109,52 @@ class Middleware:
             await send({"type": "websocket.close", "code": 1002})
             return
         headers = dict(scope["headers"])
-        call = RequestContext(
+        context = RequestContext(
             f"{self._random.getrandbits(_ID_BITS):032x}",
             time.perf_counter(),
             Deadline.after(self._settings.timeout_ms),
             task=asyncio.current_task(),
         )
-        scope[SCOPE] = call
+        scope[SCOPE] = context
         route = scope["path"] if scope["path"] in self._routes else "other"
-        answer = _Answer(send, call, _FOR_DOCS if route == DOCS else _CLOSED)
-        self._under_way += 1
+        answer = _Answer(send, context, _FOR_DOCS if route == DOCS else _CLOSED)
+        self._in_progress += 1
         with self._spans.request(route, headers.get(_TRACE_PARENT)):
             try:
-                self._admit(scope, headers, call)
-                body = _Body(receive, self._settings.max_body_bytes, call)
-                # Where GET is answered, so is HEAD; uvicorn leaves the body out.
+                self._admit(scope, headers, context)
+                body = _Body(receive, self._settings.max_body_bytes, context)
+                # HEAD is answered like GET; uvicorn omits the body.
                 as_get = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
                 await self._app(as_get, body.receive, answer.send)
             except (asyncio.CancelledError, ClientDisconnect) as error:
-                if isinstance(error, asyncio.CancelledError) and not call.gone:
+                if isinstance(error, asyncio.CancelledError) and not context.gone:
                     raise
-                call.status, call.reason = _HUNG_UP, "client_hung_up"
+                context.status, context.reason = _HUNG_UP, "client_hung_up"
             except NewshelfError as error:
                 await answer.refuse(error)
             except HTTPException as error:
                 await answer.refuse(_no_route(scope, error))
             except Exception:
-                _LOG.exception("request %s met a defect", call.request_id)
+                _LOG.exception("internal error in request %s", context.request_id)
                 await answer.refuse(
-                    NewshelfError(f"a defect; the log tells more of request {call.request_id}")
+                    NewshelfError(f"internal error; see the log for request {context.request_id}")
                 )
             finally:
-                self._under_way -= 1
-            self._spans.note(request_id=call.request_id, status=call.status)
-        self._metrics.request(route, call.status, call.spent_ms / 1000)
-        self._log.tell(call, scope["method"], route)
+                self._in_progress -= 1
+            self._spans.note(request_id=context.request_id, status=context.status)
+        self._metrics.request(route, context.status, context.spent_ms / 1000)
+        self._log.request(context, scope["method"], route)
 
-    def _admit(self, scope: Scope, headers: dict[bytes, bytes], call: RequestContext) -> None:
+    def _admit(self, scope: Scope, headers: dict[bytes, bytes], context: RequestContext) -> None:
         path = scope["path"]
-        if self._under_way > self._settings.max_requests and path not in _PROBES:
-            raise Unavailable("too many requests are under way; try again")
+        if self._in_progress > self._settings.max_requests and path not in _PROBES:
+            raise Unavailable("too many requests in progress; try again")
         if path not in _OPEN_TO_ALL and not path.startswith(_FILES_OPEN_TO_ALL):
-            call.key = self._access.admit(headers.get(b"authorization"))
-        call.deadline = deadline_of(
+            context.key = self._access.admit(headers.get(b"authorization"))
+        context.deadline = deadline_of(
             headers,
-            timeout_ms=self._settings.timeout_ms,
-            max_timeout_ms=self._settings.max_timeout_ms,
+            default_ms=self._settings.timeout_ms,
+            max_ms=self._settings.max_timeout_ms,
         )
         if (coding := headers.get(b"content-encoding")) is not None:
             refuse_coding(coding.decode("latin-1"))
@@ -164,28 +164,28 @@ class Middleware:
 
 
 class _Body:
-    """Reads a body as long as it is neither too large nor too slow."""
+    """Reads a body, and refuses one that is too large or too slow."""
 
-    def __init__(self, receive: Receive, max_bytes: int, call: RequestContext) -> None:
+    def __init__(self, receive: Receive, max_bytes: int, context: RequestContext) -> None:
         self._receive = receive
         self._left = self._max = max_bytes
-        self._call = call
+        self._context = context
         self._ended = self._late = False
 
     async def receive(self) -> Message:
         """See the ASGI specification."""
         if self._ended:
-            # Waits for the client to go; that has no limit.
+            # This waits for the client to disconnect, without a limit.
             return await self._receive()
-        # Not asyncio.timeout, which costs several microseconds of each request.
+        # asyncio.timeout costs several microseconds per request.
         loop = asyncio.get_running_loop()
-        timer = loop.call_at(self._call.deadline.loop_s, self._give_up)
+        timer = loop.call_at(self._context.deadline.loop_s, self._give_up)
         try:
             message = await self._receive()
         except asyncio.CancelledError:
             if not self._late:
                 raise
-            raise RequestTimeout("the request's body did not come in time") from None
+            raise RequestTimeout("the request's body did not arrive in time") from None
         finally:
             timer.cancel()
         self._left -= len(message.get("body", b""))
@@ -196,16 +196,16 @@ class _Body:
 
     def _give_up(self) -> None:
         self._late = True
-        if self._call.task is not None:
-            self._call.task.cancel()
+        if self._context.task is not None:
+            self._context.task.cancel()
 
 
 class _Answer:
-    """Adds to an answer's head what all have."""
+    """Adds the common headers to an answer."""
 
-    def __init__(self, send: Send, call: RequestContext, policy: tuple[bytes, bytes]) -> None:
+    def __init__(self, send: Send, context: RequestContext, policy: tuple[bytes, bytes]) -> None:
         self._send = send
-        self._call = call
+        self._context = context
         self._policy = policy
         self._began = False
 
@@ -213,16 +213,16 @@ class _Answer:
         """See the ASGI specification."""
         if message["type"] == "http.response.start":
             self._began = True
-            self._call.status = message["status"]
-            request_id = (b"x-request-id", self._call.request_id.encode())
+            self._context.status = message["status"]
+            request_id = (b"x-request-id", self._context.request_id.encode())
             message["headers"] = [*message["headers"], request_id, self._policy, *_HEADERS]
         await self._send(message)
 
     async def refuse(self, error: NewshelfError) -> None:
-        """Answer with an error, unless an answer has begun: then the connection breaks."""
-        self._call.reason = error.code
+        """Answer with an error; if an answer has begun, raise it to break the connection."""
+        self._context.reason = error.code
         if self._began:
-            self._call.status = error.http_status
+            self._context.status = error.http_status
             raise error
         body = orjson.dumps(error.body())
         headers = [
@@ -241,7 +241,7 @@ class _Answer:
 
 def _no_route(scope: Scope, error: HTTPException) -> NewshelfError:
     kind = _NO_ROUTE.get(error.status_code, RequestError)
-    return kind(f"{scope['method']} {scope['path'][:100]}: {error.detail}; /docs tells what is")
+    return kind(f"{scope['method']} {scope['path'][:100]}: {error.detail}; see /docs")
 
 
 def _too_large(max_bytes: int) -> TooLarge:

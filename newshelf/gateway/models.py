@@ -18,8 +18,8 @@ import orjson
 
 from newshelf.config import GatewaySettings
 from newshelf.errors import DeadlineExceeded, NewshelfError, RequestError, TooLarge, Unavailable
-from newshelf.gateway.context import Deadline
 from newshelf.gateway.upstream import Reply, Tokens, Upstream, refused
+from newshelf.serving.deadline import Deadline
 
 
 class BreakerState(enum.Enum):

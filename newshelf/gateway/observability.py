@@ -1,16 +1,13 @@
-"""The log: one JSON object in each line of standard error.
+"""Log, Prometheus metrics and OpenTelemetry traces of the gateway.
 
-No line holds a unit, a product, a body or a key; a request is told by its id.
+The log is one JSON object per line on standard error. Log lines and spans contain no unit, product,
+body or key; a request is identified by its id.
 
-What Prometheus is told of the gateway.
+Several processes share one page of metrics: each writes into files of one folder, which
+prometheus-client adds up (its multiprocess mode, which ``newshelf.gateway.main`` turns on).
 
-Several processes share one page: each writes its numbers into files of one folder, which
-prometheus-client adds up (its multiprocess mode, switched on by ``serve``).
-
-OpenTelemetry traces, where the settings ask for them.
-
-One span for each request, with those of the model and of the record inside; a
-``traceparent`` of the caller is gone on with. Spans hold no unit and no product.
+Traces have one span per request, with those of the model and of the record inside, and continue a
+caller's ``traceparent``.
 """
 
 import asyncio
@@ -44,14 +41,14 @@ from newshelf.gateway.models import BreakerState
 
 _SERVER_ERROR = 500
 _TOGETHER_S = 0.05
-"""A write costs more than a line."""
+"""Lines of this time are written together, since a write costs more than a line."""
 
 
 class JsonLines(logging.Formatter):
-    """``at``, ``level``, ``event`` and ``logger``, with the ``trace`` of a defect."""
+    """Formats records as JSON: ``at``, ``level``, ``event``, ``logger``, ``trace``."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line."""
+        """Return one line."""
         line: dict[str, object] = {
             "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -64,22 +61,22 @@ class JsonLines(logging.Formatter):
 
 
 def set_up_log() -> None:
-    """Send what this process logs to standard error."""
+    """Send this process's log to standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
-    # Tells of each look at an unchanged schema.
+    # It logs each check of an unchanged schema.
     logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 class RequestLog:
-    """A line about each answered request; those of a moment are written together.
+    """Logs one line per request.
 
     Args:
-        out: where to.
-        everything: also those that were answered without a fault of ours.
+        out: the destination.
+        everything: log all requests, not only those with a server error.
     """
 
     def __init__(self, out: TextIO, *, everything: bool) -> None:
@@ -87,31 +84,31 @@ class RequestLog:
         self._everything = everything
         self._lines: list[bytes] = []
 
-    def tell(self, call: RequestContext, method: str, route: str) -> None:
-        """One request; to be called within a running event loop."""
-        failed = call.status >= _SERVER_ERROR
+    def request(self, context: RequestContext, method: str, route: str) -> None:
+        """Log one request; requires a running event loop."""
+        failed = context.status >= _SERVER_ERROR
         if not (failed or self._everything):
             return
         line = {
             "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "level": "error" if failed else "info",
             "event": "request",
-            "request_id": call.request_id,
+            "request_id": context.request_id,
             "method": method,
             "route": route,
-            "status": call.status,
-            "duration_ms": round(call.spent_ms, 3),
-            "key": call.key,
-            "source": call.source,
-            "version": call.version,
-            "reason": call.reason,
+            "status": context.status,
+            "duration_ms": round(context.spent_ms, 3),
+            "key": context.key,
+            "source": context.source,
+            "version": context.version,
+            "reason": context.reason,
         }
         self._lines.append(orjson.dumps(line))
         if len(self._lines) == 1:
             asyncio.get_running_loop().call_later(_TOGETHER_S, self.flush)
 
     def flush(self) -> None:
-        """Write what is there."""
+        """Write the pending lines."""
         if self._lines:
             lines, self._lines = self._lines, []
             self._out.write(b"\n".join([*lines, b""]).decode())
@@ -119,18 +116,18 @@ class RequestLog:
 
 
 MULTIPROCESS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-"""The environment variable that prometheus-client reads."""
+"""Environment variable that prometheus-client reads."""
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _STATES = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerState.OPEN: 2}
 
 
 class GatewayMetrics:
-    """The numbers of one process."""
+    """Metrics of one process."""
 
     content_type = CONTENT_TYPE_LATEST
 
     def __init__(self) -> None:
-        # Of its own, so that several gateways can live in one process.
+        # Not the default registry, so that tests can run several gateways in one process.
         self._registry = CollectorRegistry()
         registry = self._registry
         self._requests = Counter(
@@ -141,67 +138,67 @@ class GatewayMetrics:
         )
         self._seconds = Histogram(
             "newshelf_gateway_request_seconds",
-            "From a request's head to its whole answer.",
+            "Time from a request's headers to the end of its answer.",
             ["route"],
             buckets=_SECONDS,
             registry=registry,
         )
         self.model_seconds = Histogram(
             "newshelf_gateway_model_seconds",
-            "Waiting for a recommender.",
+            "Time of the recommender's answer.",
             buckets=_SECONDS,
             registry=registry,
         )
         self.record_seconds = Histogram(
             "newshelf_gateway_record_seconds",
-            "Waiting until an answer was written down.",
+            "Time to record an answer.",
             buckets=_SECONDS,
             registry=registry,
         )
         self._fallbacks = Counter(
             "newshelf_gateway_fallbacks",
-            "Answered without a model.",
+            "Answers without a model.",
             ["reason"],
             registry=registry,
         )
         self.unrecorded = Counter(
             "newshelf_gateway_unrecorded",
-            "Answers that could not be written down.",
+            "Answers that could not be recorded.",
             registry=registry,
         )
         self._feedback = Counter(
             "newshelf_gateway_feedback",
-            "Events of feedback.",
+            "Feedback events.",
             ["outcome"],
             registry=registry,
         )
         self._shadow = Counter(
             "newshelf_gateway_shadow",
-            "Copies for a shadowed model.",
+            "Shadow requests.",
             ["outcome"],
             registry=registry,
         )
         self._breaker = Gauge(
             "newshelf_gateway_breaker",
-            "0 closed, 1 half-open, 2 open: the version is left alone.",
+            "State of the circuit breaker: 0 closed, 1 half-open, 2 open.",
             ["model", "version"],
             multiprocess_mode="livemax",
             registry=registry,
         )
         self._record = Gauge(
             "newshelf_gateway_record",
-            "0 in the event store, 1 in the spool, 2 refused.",
+            "Where answers are recorded: 0 event store, 1 spool, 2 nowhere.",
             multiprocess_mode="livemax",
             registry=registry,
         )
         self._splits_age = Gauge(
             "newshelf_gateway_rollouts_age_seconds",
-            "Since the rollouts were read from the store.",
+            "Time since the rollouts were read from the store.",
             multiprocess_mode="livemax",
             registry=registry,
         )
 
-        # Finding them by their labels costs more than counting.
+        # Finding a metric by its labels costs more than counting.
         self._children: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
 
     def request(self, route: str, status: int, seconds: float) -> None:
@@ -215,33 +212,33 @@ class GatewayMetrics:
         histogram.observe(seconds)
 
     def fallback(self, reason: str) -> None:
-        """Count one answer without a model; ``reason`` is an error's code."""
+        """Count one answer without a model; ``reason`` is an error code."""
         self._fallbacks.labels(reason).inc()
 
     def feedback(self, outcome: str) -> None:
-        """Count one event; ``outcome`` as it is answered."""
+        """Count one event, by the ``outcome`` in its answer."""
         self._feedback.labels(outcome).inc()
 
     def shadow(self, outcome: str) -> None:
-        """Count one copy: ``answered``, ``failed`` or ``dropped``."""
+        """Count one shadow request: ``answered``, ``failed`` or ``dropped``."""
         self._shadow.labels(outcome).inc()
 
-    def look(
+    def set_gauges(
         self, breakers: dict[tuple[str, str], BreakerState], rollouts_age_s: float, record: int
     ) -> None:
-        """Note what is not counted but looked at."""
+        """Set the gauges."""
         for (model, version), state in breakers.items():
             self._breaker.labels(model, version or "default").set(_STATES[state])
         self._splits_age.set(rollouts_age_s)
         self._record.set(record)
 
     def page(self) -> bytes:
-        """What ``GET /metrics`` answers."""
+        """Return the page of ``GET /metrics``."""
         if MULTIPROCESS_FOLDER not in os.environ:
             return generate_latest(self._registry)
-        together = CollectorRegistry()
-        multiprocess.MultiProcessCollector(together)  # type: ignore[no-untyped-call]
-        return generate_latest(together)
+        merged = CollectorRegistry()
+        multiprocess.MultiProcessCollector(merged)  # type: ignore[no-untyped-call]
+        return generate_latest(merged)
 
 
 _OTLP = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
@@ -249,28 +246,28 @@ _NOTHING: AbstractContextManager[None] = nullcontext()
 
 
 class Spans:
-    """Makes no spans; costs next to nothing."""
+    """Makes no spans."""
 
     def request(self, route: str, parent: bytes | None) -> AbstractContextManager[Any]:  # noqa: ARG002
-        """Around a whole request; ``parent`` is its header ``traceparent``."""
+        """Return a span of a whole request; ``parent`` is its header ``traceparent``."""
         return _NOTHING
 
     def span(self, name: str) -> AbstractContextManager[Any]:  # noqa: ARG002
-        """Around a part of it."""
+        """Return a span of a part of the request."""
         return _NOTHING
 
     def note(self, **attributes: str | int) -> None:
-        """Add to the request's span."""
+        """Add attributes to the request's span."""
 
     def close(self) -> None:
-        """Send what is left."""
+        """Send the remaining spans."""
 
 
 NO_SPANS = Spans()
 
 
 def make_spans(kind: Literal["none", "console", "otlp"]) -> Spans:
-    """What the setting ``gateway.traces`` asks for.
+    """Return the spans that the setting ``gateway.traces`` names.
 
     Raises:
         SettingsError: the exporter is not installed.
@@ -307,7 +304,7 @@ class _OpenTelemetry(Spans):
 
 def _exporter(kind: Literal["console", "otlp"]) -> SpanExporter:
     if kind == "console":
-        # One span in one line, beside the log's lines.
+        # One span per line, next to the log's lines.
         return ConsoleSpanExporter(
             out=sys.stderr, formatter=lambda span: (span.to_json(indent=None) or "") + "\n"
         )

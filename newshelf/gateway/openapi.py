@@ -1,9 +1,7 @@
-"""``/openapi.json``: FastAPI's, with the bodies that are read without it.
+"""The API's description: ``/openapi.json``, and ``/docs`` with Swagger UI.
 
-The hot routes take the body's bytes and check them once, with Newshelf's own messages; what
-they accept is described here from the same models.
-
-``/docs``: Swagger UI, from this server alone. A page of a gateway loads nothing from outside.
+The routes read a body's bytes and check them with Newshelf's own messages, so FastAPI does not know
+their schemas; they are added here from the same models. The page loads nothing from other servers.
 """
 
 from importlib.resources import files
@@ -26,27 +24,27 @@ _REF = "#/components/schemas/{model}"
 
 
 def body_of(*models: type[BaseModel]) -> dict[str, Any]:
-    """The ``requestBody`` of a route that takes any of ``models`` as JSON."""
+    """Return the ``requestBody`` of a route that takes any of ``models`` as JSON."""
     refs = [{"$ref": _REF.format(model=model.__name__)} for model in models]
     schema = refs[0] if len(refs) == 1 else {"anyOf": refs}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
 def errors_of(*errors: type[NewshelfError]) -> dict[int | str, dict[str, Any]]:
-    """The ``responses`` of a route that may answer with any of ``errors``."""
-    told: dict[int | str, dict[str, Any]] = {}
+    """Return the ``responses`` of a route that may answer with any of ``errors``."""
+    responses: dict[int | str, dict[str, Any]] = {}
     for error in errors:
-        codes = told.get(error.http_status, {}).get("description", "")
+        codes = responses.get(error.http_status, {}).get("description", "")
         described = f"`{error.code}`: {(error.__doc__ or '').splitlines()[0]}"
-        told[error.http_status] = {
+        responses[error.http_status] = {
             "model": ErrorBody,
             "description": f"{codes}; {described}" if codes else described,
         }
-    return told
+    return responses
 
 
 def describe(app: FastAPI) -> dict[str, Any]:
-    """The whole description of ``app``, which keeps it."""
+    """Return the description of ``app``, which caches it."""
     if not app.openapi_schema:
         schema = get_openapi(
             title=app.title, version=app.version, description=app.description, routes=app.routes
@@ -64,11 +62,11 @@ def describe(app: FastAPI) -> dict[str, Any]:
 
 DOCS = "/docs"
 DOCS_FILES = "/docs-files"
-"""Under it are the page's script, style and icon."""
+"""Path of the page's script, style and icon."""
 
 
 def add_docs_page(app: FastAPI, described_at: str) -> None:
-    """Serve the page and what it needs.
+    """Add the page and its files.
 
     Args:
         app: gets the routes.

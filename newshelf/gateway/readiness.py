@@ -1,4 +1,4 @@
-"""Readiness: whether both models answer a prediction and answers are recorded."""
+"""Readiness: both models answer a prediction, and answers can be recorded."""
 
 import asyncio
 import time
@@ -7,26 +7,24 @@ import orjson
 
 from newshelf.catalog.schema import ENCODABLE
 from newshelf.errors import NewshelfError, Unavailable
-from newshelf.gateway.context import Deadline
 from newshelf.gateway.models import ModelName, Models
 from newshelf.gateway.record import WatchedRecorder
+from newshelf.serving.deadline import Deadline
 
-_QUESTIONS: dict[ModelName, bytes] = {
+_REQUESTS: dict[ModelName, bytes] = {
     "encoder": orjson.dumps(ENCODABLE),
     "recommender": b'{"k":1}',
 }
-
-
 _OK = 200
 _KEPT_S = 1.0
 
 
 class Readiness:
-    """Asks both models, at most once a second, whoever wants to know.
+    """Sends both models a request, at most once a second.
 
     Args:
-        models: asked for their default versions.
-        recorder: asked, too; None where answers need no record.
+        models: their default versions are tried.
+        recorder: of answers; None if they need not be recorded.
     """
 
     def __init__(self, models: Models, recorder: WatchedRecorder | None) -> None:
@@ -34,19 +32,19 @@ class Readiness:
         self._recorder = recorder
         self._until_s = 0.0
         self._missing: dict[str, str] = {}
-        self._asking = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     async def missing(self, deadline: Deadline) -> dict[str, str]:
-        """The models that do not answer, each with the reason; asked unless it was just now."""
-        async with self._asking:
+        """Return the models that do not answer, each with the reason."""
+        async with self._lock:
             if time.monotonic() >= self._until_s:
-                reasons = await asyncio.gather(*(self._ask(m, deadline) for m in _QUESTIONS))
-                self._missing = {m: why for m, why in zip(_QUESTIONS, reasons, strict=True) if why}
+                reasons = await asyncio.gather(*(self._ask(m, deadline) for m in _REQUESTS))
+                self._missing = {m: why for m, why in zip(_REQUESTS, reasons, strict=True) if why}
                 self._until_s = time.monotonic() + _KEPT_S
         return self._missing
 
     def spooled(self) -> str | None:
-        """Why answers wait in the spool; None where they do not.
+        """Return why answers wait in the spool; None if they do not.
 
         Raises:
             Unavailable: nothing can be recorded.
@@ -59,7 +57,7 @@ class Readiness:
 
     async def _ask(self, model: ModelName, deadline: Deadline) -> str | None:
         try:
-            reply = await self._models.ask(model, "", _QUESTIONS[model], deadline)
+            reply = await self._models.ask(model, "", _REQUESTS[model], deadline)
         except NewshelfError as error:
             return error.message
         return None if reply.status == _OK else f"answered {reply.status}"

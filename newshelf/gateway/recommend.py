@@ -24,7 +24,7 @@ from pydantic import ValidationError
 
 from newshelf.errors import DeadlineExceeded, NewshelfError, Unavailable
 from newshelf.files import problems
-from newshelf.gateway.context import Deadline, RequestContext
+from newshelf.gateway.context import RequestContext
 from newshelf.gateway.fallback import Fallback, FallbackItem
 from newshelf.gateway.models import Models
 from newshelf.gateway.observability import GatewayMetrics, Spans
@@ -33,6 +33,7 @@ from newshelf.gateway.routing import Routed, Router
 from newshelf.gateway.schemas import RecommendQuery
 from newshelf.gateway.upstream import Reply
 from newshelf.rollout.interleaving import team_draft
+from newshelf.serving.deadline import Deadline
 from newshelf.store.aggregates import ShadowAnswer
 from newshelf.store.records import Exposure
 

@@ -27,14 +27,8 @@ from newshelf.errors import InvalidField, RequestError, TooLarge, UnsupportedMed
 from newshelf.serving.envelope import FormBody, form_fields, open_envelope, read_json
 from newshelf.serving.products import parse_products
 from newshelf.serving.protocol import RawRequest
-from newshelf.serving.schemas import (
-    Filters,
-    RecommendedItem,
-    RecommendRequest,
-    Ref,
-    seen_as_ids,
-    validate,
-)
+from newshelf.serving.requests import check_k, check_recommend
+from newshelf.serving.schemas import RecommendedItem, RecommendRequest, Ref, Selection, validate
 from newshelf.store.records import Feedback, FeedbackType, Outcome
 
 _MAX_EVENTS = 1_000
@@ -55,25 +49,25 @@ def _only_text(value: object) -> object:
 
 
 class RecommendIn(RecommendRequest):
-    """What to recommend, to whom, and what to leave out."""
+    """A request for recommendations to a shopper."""
 
     unit: Id
     """The shopper, or the visitor without a name: your own id. Who has the same unit sees the
     same variant of a running rollout."""
 
 
-class SimilarIn(BaseModel):
-    """Products like a given one."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
+class _SimilarTo(BaseModel):
     unit: Id
     item: Ref
-    k: Annotated[int, Field(ge=1)] = 10
-    filters: Filters = Filters()
-    exclude: Annotated[list[Id], Field(fail_fast=True)] = []
-    diversity: Annotated[float, Field(ge=0, le=1)] = 0.0
-    explain: bool = False
+
+
+class SimilarIn(Selection, _SimilarTo):
+    """A request for products similar to a given one."""
+
+    def as_recommend(self) -> RecommendRequest:
+        """Return the same as a request with a history of one product."""
+        fields = {name: getattr(self, name) for name in Selection.model_fields}
+        return RecommendRequest.model_construct(history=[self.item], **fields)
 
 
 class FeedbackEvent(BaseModel):
@@ -122,38 +116,33 @@ class RecommendQuery:
     """What the model is sent: all but the unit."""
 
 
-def parse_recommend(body: bytes, content_type: str) -> RecommendQuery:
+def parse_recommend_body(body: bytes, content_type: str, limits: Limits) -> RecommendQuery:
     """Check the body of ``/v1/recommend``.
 
     Raises:
-        RequestError: what is wrong, and with which field.
+        RequestError: the first problem, with its field.
     """
     table = _table(body, content_type)
-    for name in ("history", "candidates"):
-        if name in table:
-            table[name] = seen_as_ids(table[name])
-    request = validate(RecommendIn, table)
-    # The model needs neither, and what it does not know it cannot tell.
+    request = check_recommend(table, limits, RecommendIn)
+    # The model needs neither, and cannot reveal what it does not know.
     sent = {name: table[name] for name in table if name not in {"unit", "user_id"}}
-    return RecommendQuery(
-        request.unit, request, orjson.dumps(sent, option=orjson.OPT_PASSTHROUGH_DATACLASS)
-    )
+    return RecommendQuery(request.unit, request, orjson.dumps(sent))
 
 
-def parse_similar(body: bytes, content_type: str) -> RecommendQuery:
-    """Check the body of ``/v1/similar``, which asks for a history of one product.
+def parse_similar_body(body: bytes, content_type: str, limits: Limits) -> RecommendQuery:
+    """Check the body of ``/v1/similar``: a request with a history of one product.
 
     Raises:
-        RequestError: what is wrong, and with which field.
+        RequestError: the first problem, with its field.
     """
     table = _table(body, content_type)
-    request = validate(SimilarIn, table)
+    request = check_k(validate(SimilarIn, table), limits)
     sent = {name: table[name] for name in table if name not in {"unit", "item"}}
     sent["history"] = [table["item"]]
-    return RecommendQuery(request.unit, validate(RecommendRequest, sent), orjson.dumps(sent))
+    return RecommendQuery(request.unit, request.as_recommend(), orjson.dumps(sent))
 
 
-def parse_encode(body: bytes, content_type: str, limits: Limits) -> bytes:
+def parse_encode_body(body: bytes, content_type: str, limits: Limits) -> bytes:
     """Check the body of ``/v1/encode``: JSON, a form, or a bare picture.
 
     Returns:
@@ -194,7 +183,7 @@ def _form_parts(body: bytes, content_type: str) -> dict[str, bytes | bytearray]:
     return parts
 
 
-def parse_feedback(
+def parse_feedback_body(
     body: bytes, content_type: str, now: datetime | None = None, *, max_value: float = math.inf
 ) -> list[Feedback | InvalidEvent]:
     """Check the body of ``/v1/feedback``.

@@ -1,4 +1,4 @@
-"""The state of one gateway process: its models, router, recorder and keys, opened as one."""
+"""The state of one gateway process: models, router, recorder, keys and metrics."""
 
 import asyncio
 import contextlib
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from newshelf.config import Limits
 from newshelf.errors import ServerError
-from newshelf.gateway.context import Deadline
 from newshelf.gateway.fallback import Fallback, read_popular
 from newshelf.gateway.keys import KeyAccess
 from newshelf.gateway.models import Models
@@ -20,12 +19,13 @@ from newshelf.gateway.record import Assign, ReadSplits, WatchedRecorder
 from newshelf.gateway.routing import Router
 from newshelf.gateway.upstream import Tokens, Upstream
 from newshelf.server.gateway import GatewayPlan
+from newshelf.serving.deadline import Deadline
 
 _LOG = logging.getLogger(__name__)
 
 
-async def _keep_up(router: Router, access: KeyAccess, tokens: Tokens) -> None:
-    """Each second: what the store, the keys and the token's clock say now."""
+async def _refresh(router: Router, access: KeyAccess, tokens: Tokens) -> None:
+    """Refresh rollouts, keys and TorchServe's token once a second."""
     while True:
         await asyncio.sleep(_EACH_S)
         try:
@@ -34,8 +34,8 @@ async def _keep_up(router: Router, access: KeyAccess, tokens: Tokens) -> None:
             if tokens.stale():
                 await tokens.refresh(Deadline.after(_EACH_S * 1000))
         except Exception:
-            # Whatever it was, the next look comes: without one, revoked keys would go on.
-            _LOG.exception("a look at store, keys and token failed")
+            # Go on after any error: otherwise revoked keys would stay valid.
+            _LOG.exception("the refresh of rollouts, keys and token failed")
 
 
 async def _end(task: "asyncio.Task[None]") -> None:
@@ -49,7 +49,7 @@ _EACH_S = 1.0
 
 @dataclass(frozen=True)
 class AppState:
-    """Used by the routes."""
+    """What the routes use."""
 
     models: Models
     router: Router
@@ -62,11 +62,11 @@ class AppState:
     max_value: float
     """Of a purchase."""
 
-    def look(self) -> None:
-        """Note the state of what is not counted."""
+    def update_gauges(self) -> None:
+        """Set the metrics that are gauges."""
         recorder = self.recorder
         record = 2 if recorder.refused else 1 if recorder.away else 0
-        self.metrics.look(self.models.states(), self.router.age_s, record)
+        self.metrics.set_gauges(self.models.states(), self.router.age_s, record)
 
 
 @asynccontextmanager
@@ -80,16 +80,16 @@ async def open_state(
     read_splits: ReadSplits,
     assign: Assign,
 ) -> AsyncIterator[AppState]:
-    """Everything between the routes and the world.
+    """Open the state of a process, and close it at the end.
 
     Args:
-        plan: settings and places.
-        access: its keys are read again when their file changes.
+        plan: settings and paths.
+        access: the keys; they are read again when their file changes.
         metrics: of this process.
         spans: of this process; closed at the end.
         recorder: the event store.
-        read_splits: tells the rollouts; asked each second.
-        assign: says where a unit belongs.
+        read_splits: reads the rollouts; called once a second.
+        assign: assigns a unit to a variant.
 
     Raises:
         SettingsError: a file is missing or damaged.
@@ -104,7 +104,7 @@ async def open_state(
         try:
             tokens.read()
         except ServerError as error:
-            # TorchServe may come later: until then the fallback answers.
+            # TorchServe may start later: the fallback answers until then.
             _LOG.warning("TorchServe's token: %s", error.message)
         models = Models(plan.inference_url, tokens, settings)
         stack.push_async_callback(models.close)
@@ -129,8 +129,8 @@ async def open_state(
             spans=spans,
             record_required=required,
         )
-        beside = asyncio.create_task(_keep_up(router, access, tokens))
-        stack.push_async_callback(_end, beside)
+        refreshing = asyncio.create_task(_refresh(router, access, tokens))
+        stack.push_async_callback(_end, refreshing)
         yield AppState(
             models=models,
             router=router,

@@ -23,9 +23,8 @@ from urllib.parse import urlsplit
 import httptools
 
 from newshelf.errors import DeadlineExceeded, ServerError, Unavailable
-from newshelf.gateway.context import Deadline
 from newshelf.server.state import Key, Keys, read_keys
-from newshelf.serving.deadline import sent_now
+from newshelf.serving.deadline import Deadline, sent_now
 from newshelf.serving.protocol import SENT_HEADER, TIMEOUT_HEADER
 
 _MAX_BODY_BYTES = 16 * 1024 * 1024

@@ -1,4 +1,4 @@
-"""The ASGI application of one gateway process, wrapped in its middleware."""
+"""The ASGI application of one gateway process, with its middleware."""
 
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -21,17 +21,17 @@ OpenStore = Callable[[GatewayPlan], AbstractAsyncContextManager[tuple[WatchedRec
 
 @asynccontextmanager
 async def open_store(plan: GatewayPlan) -> AsyncIterator[tuple[WatchedRecorder, ReadSplits]]:
-    """The event store: what writes to it, and what reads the rollouts."""
+    """Open the event store: its recorder, and a function that reads the rollouts."""
     with EventStore.connect(plan.store_url) as store:
         async with open_record(store, spool_of(plan)) as record:
             yield record, store.splits
 
 
 def make_worker(plan: GatewayPlan, *, store: OpenStore = open_store) -> Middleware:
-    """What uvicorn serves in each process.
+    """Return the application that uvicorn serves in each process.
 
     Args:
-        plan: settings and places.
+        plan: settings and paths.
         store: opens the event store.
 
     Raises:
@@ -56,9 +56,9 @@ def make_worker(plan: GatewayPlan, *, store: OpenStore = open_store) -> Middlewa
                 recorder=recorder,
                 read_splits=read_splits,
                 assign=assign,
-            ) as parts,
+            ) as state,
         ):
-            opened.append(parts)
+            opened.append(state)
             yield
         log.flush()
 

@@ -1,12 +1,14 @@
-"""The moment after which nobody waits for an answer, by the clock that only goes forward.
+"""Deadlines of requests, in the gateway and in the workers, by the monotonic clock.
 
-What travels is the time that is left. What a request waits between two processes of one machine
-(in TorchServe's queue) counts, too: they share a monotonic clock, which the sender names.
+A header carries the milliseconds that are left. The time that a request waits between two
+processes of one machine (in TorchServe's queue) counts, too: they share a monotonic clock, which
+the sender names.
 """
 
 import re
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -14,28 +16,44 @@ from newshelf.errors import DeadlineExceeded, InvalidField
 from newshelf.serving.protocol import OLD_DEADLINE_HEADER, SENT_HEADER, TIMEOUT_HEADER, RawRequest
 
 _MILLISECONDS = re.compile(r"[0-9]{1,12}")
-"""Fewer than the milliseconds since 1970 have."""
+"""Fewer digits than the milliseconds since 1970 have."""
 _BOOT, _TIME = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/time")
 
 
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """The moment after which nobody waits for an answer."""
+
+    loop_s: float
+    """Of ``time.monotonic``, which event loops use as well."""
+
+    def left_s(self) -> float:
+        """Return the seconds until the deadline; negative after it."""
+        return self.loop_s - time.monotonic()
+
+    def earlier(self, by_s: float) -> "Deadline":
+        """Return the deadline ``by_s`` seconds before this one."""
+        return Deadline(self.loop_s - by_s)
+
+    @classmethod
+    def after(cls, timeout_ms: float) -> "Deadline":
+        """Return the deadline in ``timeout_ms``."""
+        return cls(time.monotonic() + timeout_ms / 1000)
+
+
 def check_deadline(request: RawRequest, max_timeout_ms: int) -> float:
-    """Refuse a request that waited for too long in the queue.
+    """Return a request's deadline, of ``time.monotonic``, and refuse one that waited too long.
 
     Args:
-        request: perhaps with a time that it names.
-        max_timeout_ms: from its arrival, for one that names none, or a longer one.
-
-    Returns:
-        When it has to be answered, of ``time.monotonic``, for ``refuse_late``.
+        request: its headers may give a timeout.
+        max_timeout_ms: from its arrival, if it gives none, or a longer one.
 
     Raises:
-        DeadlineExceeded: its time is over.
-        InvalidField: the header is no number.
+        DeadlineExceeded: the deadline has passed.
+        InvalidField: the header is not a number.
     """
-    timeout_ms = read_timeout(request.headers)
-    left_ms = max_timeout_ms if timeout_ms is None else min(timeout_ms, max_timeout_ms)
+    left_s = timeout_ms(request.headers, max_timeout_ms, max_timeout_ms) / 1000
     clock, _, at_ms = request.headers.get(SENT_HEADER, "").partition(" ")
-    left_s = left_ms / 1000
     if clock and clock == _clock() and _MILLISECONDS.fullmatch(at_ms):
         left_s -= max(0.0, request.arrived_s - int(at_ms) / 1000)
     deadline_s = request.arrived_s + left_s
@@ -43,33 +61,37 @@ def check_deadline(request: RawRequest, max_timeout_ms: int) -> float:
     return deadline_s
 
 
-def read_timeout(headers: Mapping[str, str]) -> int | None:
-    """The milliseconds that ``TIMEOUT_HEADER`` names; None without one.
+def timeout_ms(headers: Mapping[str, str], default_ms: int, max_ms: int) -> int:
+    """Return the milliseconds of ``TIMEOUT_HEADER``, at most ``max_ms``.
+
+    Args:
+        headers: with lower-case names.
+        default_ms: without the header.
+        max_ms: replaces a larger value.
 
     Raises:
-        InvalidField: it is no number, or there is an ``OLD_DEADLINE_HEADER``.
+        InvalidField: it is not a number, or there is an ``OLD_DEADLINE_HEADER``.
     """
     if OLD_DEADLINE_HEADER in headers:
         raise InvalidField(
-            f"moments of a clock are not read: send the milliseconds that are left in "
-            f"{TIMEOUT_HEADER}",
+            f"clock times are not read: send the milliseconds that are left in {TIMEOUT_HEADER}",
             field=OLD_DEADLINE_HEADER,
         )
     text = headers.get(TIMEOUT_HEADER)
     if text is None:
-        return None
+        return default_ms
     if not _MILLISECONDS.fullmatch(text.strip()):
         raise InvalidField(f"{text[:40]!r} is no number of milliseconds", field=TIMEOUT_HEADER)
-    return int(text)
+    return min(int(text), max_ms)
 
 
 def sent_now() -> str:
-    """The value of ``SENT_HEADER`` for a request that is sent now."""
+    """Return the value of ``SENT_HEADER`` for a request that is sent now."""
     return f"{_clock()} {int(time.monotonic() * 1000)}"
 
 
 def refuse_late(deadline_s: float | None) -> None:
-    """Check once more, before something that costs.
+    """Check the deadline again, before expensive work.
 
     Args:
         deadline_s: of ``time.monotonic``; None for none.
@@ -85,7 +107,7 @@ def refuse_late(deadline_s: float | None) -> None:
 
 @cache
 def _clock() -> str:
-    """Names this machine's monotonic clock; empty where it cannot be told from others."""
+    """Return a name of this machine's monotonic clock; empty if it has none."""
     try:
         return f"{_BOOT.read_text().strip()}.{_TIME.stat().st_ino}"
     except OSError:

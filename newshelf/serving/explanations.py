@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from newshelf.attributes.lexicon import Lexicon
-from newshelf.catalog.schema import category_levels, split_values
+from newshelf.catalog.schema import category_levels, category_path, split_values
 
 _WORDINGS = {"material": "same material {}", "color": "same colour {}", "style": "same {} style"}
 _AT_MOST = 2
@@ -41,9 +41,9 @@ def like_history(item: Facts, liked: Facts, lexicon: Lexicon | None = None) -> s
 
 def popular_in(product_type: str | None, categories: Sequence[str]) -> str:
     """``popular in Jewellery > Rings``: the first of ``categories`` that the type is in."""
-    levels = _levels(product_type)
+    levels = category_path(product_type)
     for category in categories:
-        wanted = _levels(category)
+        wanted = category_path(category)
         if levels[: len(wanted)] == wanted:
             return f"popular in {' > '.join(category_levels(category))}"
     return popular()
@@ -87,8 +87,8 @@ def _common_type(item: Facts, liked: Facts) -> str | None:
     if item.product_type and liked.product_type:
         same = category_levels(item.product_type) == category_levels(liked.product_type)
         return item.product_type if same else None
-    others = [_levels(value) for value in _types(liked)]
-    shared = [value for value in _types(item) if _levels(value) in others]
+    others = [category_path(value) for value in _types(liked)]
+    shared = [value for value in _types(item) if category_path(value) in others]
     return max(shared, key=lambda value: len(category_levels(value)), default=None)
 
 
@@ -101,7 +101,3 @@ def _common_brand(item: Facts, liked: Facts) -> str | None:
 
 def _types(item: Facts) -> Sequence[str]:
     return [item.product_type] if item.product_type else item.known.get("product_type", ())
-
-
-def _levels(product_type: str | None) -> list[str]:
-    return [level.lower() for level in category_levels(product_type)]

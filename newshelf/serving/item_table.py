@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from newshelf.attributes.facts import Texts, implied, merge, statements
 from newshelf.attributes.lexicon import Lexicon
-from newshelf.catalog.schema import Product, category_levels, split_values
+from newshelf.catalog.schema import Product, category_path, split_values
 
 Values = Mapping[int, Sequence[str]]
 
@@ -247,11 +247,11 @@ class ItemTable:
 
 def type_path(product_type: str) -> str:
     """``"Home >Beds"`` → ``"home > beds"``, so that two spellings of a path are equal."""
-    return " > ".join(level.lower() for level in category_levels(product_type))
+    return " > ".join(category_path(product_type))
 
 
 def _paths(product_type: str | None) -> list[str]:
-    levels = [level.lower() for level in category_levels(product_type)]
+    levels = category_path(product_type)
     return [" > ".join(levels[: depth + 1]) for depth in range(len(levels))]
 
 

@@ -1,12 +1,8 @@
-"""Opens a request's envelope: JSON, a form with a picture, or a bare picture.
-
-A request to the recommender, parsed and within the limits.
-
-A picture as it came, before it is decoded: as text within JSON, or as bytes.
-"""
+"""Parsing and checking of requests for recommendations, in the gateway and in the workers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from newshelf.config import Limits
 from newshelf.errors import InvalidField, TooLarge, UnsupportedMedia
@@ -19,29 +15,64 @@ from newshelf.serving.schemas import (
     Ids,
     RecommendRequest,
     Ref,
+    Selection,
     seen_as_ids,
     validate,
 )
 
-_LISTS = ("history", "candidates")
+_Request = TypeVar("_Request", bound=RecommendRequest)
+_Selection = TypeVar("_Selection", bound=Selection)
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedRequest:
-    """What is asked. A reference is an id, or a product to be encoded."""
+    """A checked request. A reference is an id, or a product to encode."""
 
     request: RecommendRequest
     history: Sequence[str | ProductInput]
     candidates: Sequence[str | ProductInput] | None
     inline: Sequence[ProductInput]
-    """The products to be encoded: those of the history, then the candidates."""
+    """The products to encode: those of the history, then the candidates."""
     request_id: str
     deadline_s: float | None = None
     """Of ``time.monotonic``."""
 
 
+def check_recommend(body: object, limits: Limits, schema: type[_Request]) -> _Request:
+    """Check the parsed JSON of a request against a schema and the limits.
+
+    The workers also check its inline products; see ``parse_recommend``.
+
+    Args:
+        body: its lists of ids are replaced by clean ones.
+        limits: of one request.
+        schema: ``RecommendRequest``, or one with more fields.
+
+    Raises:
+        RequestError: the first problem, with its field.
+    """
+    if isinstance(body, dict):
+        # Before the schema looks at each of a million references.
+        _check_counts(body, limits)
+        for name in ("history", "candidates"):
+            if name in body:
+                body[name] = seen_as_ids(body[name])
+    return check_k(validate(schema, body), limits)
+
+
+def check_k(request: _Selection, limits: Limits) -> _Selection:
+    """Return the request.
+
+    Raises:
+        InvalidField: it asks for too many products.
+    """
+    if request.k > limits.max_k:
+        raise InvalidField(f"k is {request.k}; at most {limits.max_k} is answered", field="k")
+    return request
+
+
 def parse_recommend(raw: RawRequest, limits: Limits) -> ParsedRequest:
-    """Parse and check one request.
+    """Parse and check a request to a worker.
 
     Raises:
         RequestError: it is refused, see ``newshelf.errors``.
@@ -51,10 +82,7 @@ def parse_recommend(raw: RawRequest, limits: Limits) -> ParsedRequest:
     envelope = open_envelope(raw, limits)
     if isinstance(envelope, FormBody):
         raise UnsupportedMedia("recommendations are asked for in application/json")
-    _check_counts(envelope.value, limits)
-    request = validate(RecommendRequest, _seen(envelope.value))
-    if request.k > limits.max_k:
-        raise InvalidField(f"k is {request.k}; at most {limits.max_k} is answered", field="k")
+    request = check_recommend(envelope.value, limits, RecommendRequest)
     history = _refs(request.history, limits, "history", deadline_s)
     candidates = None
     if request.candidates is not None:
@@ -75,37 +103,25 @@ def parse_recommend(raw: RawRequest, limits: Limits) -> ParsedRequest:
     return ParsedRequest(request, history, candidates, inline, raw.request_id, deadline_s)
 
 
-def _check_counts(body: object, limits: Limits) -> None:
-    # Before the schema looks at each of a million references.
-    if _count(body, "history") > limits.max_history:
+def _check_counts(body: dict[str, object], limits: Limits) -> None:
+    if (count := _count(body.get("history"))) > limits.max_history:
+        raise TooLarge(f"{count} items; send the {limits.max_history} most recent", field="history")
+    if (count := _count(body.get("candidates"))) > limits.max_candidates:
         raise TooLarge(
-            f"{_count(body, 'history')} items; send the {limits.max_history} most recent",
-            field="history",
-        )
-    if _count(body, "candidates") > limits.max_candidates:
-        raise TooLarge(
-            f"{_count(body, 'candidates')} candidates; at most {limits.max_candidates} are "
+            f"{count} candidates; at most {limits.max_candidates} are "
             "ranked: leave them out to rank the whole index, or use filters",
             field="candidates",
         )
 
 
-def _count(body: object, name: str) -> int:
-    value = body.get(name) if isinstance(body, dict) else None
+def _count(value: object) -> int:
     return len(value) if isinstance(value, list) else 0
-
-
-def _seen(body: object) -> object:
-    """The same with its lists of ids known as such."""
-    if not isinstance(body, dict):
-        return body
-    return {**body, **{name: seen_as_ids(body[name]) for name in _LISTS if name in body}}
 
 
 def _refs(
     refs: Sequence[Ref], limits: Limits, name: str, deadline_s: float
 ) -> Sequence[str | ProductInput]:
-    """Each product checked; the very same list where there are only ids."""
+    """Check each product; return the same list if it holds only ids."""
     if isinstance(refs, Ids):
         return refs
     return [_ref(ref, limits, f"{name}[{i}]", deadline_s) for i, ref in enumerate(refs)]

@@ -135,20 +135,27 @@ class Filters(_Request):
     """Epoch seconds, itself not included."""
 
 
-class RecommendRequest(_Request):
-    """What to recommend, to whom, and what to leave out."""
+class Selection(_Request):
+    """The fields that every request for a ranking has."""
 
-    user_id: str | None = None
-    """Accepted and not used: the history says all."""
-    history: Annotated[_Refs, _IdsAtOnce] = []
-    """Oldest first."""
-    candidates: Annotated[_Refs, Field(min_length=1), _IdsAtOnce] | None = None
-    """Rank these only; without it, the whole index."""
     k: Annotated[int, Field(ge=1)] = 10
     filters: Filters = Filters()
     exclude: Annotated[list[Id], Field(fail_fast=True)] = []
     diversity: Annotated[float, Field(ge=0, le=1)] = 0.0
     explain: bool = False
+
+
+class _References(_Request):
+    user_id: str | None = None
+    """Accepted and not used; the history is enough."""
+    history: Annotated[_Refs, _IdsAtOnce] = []
+    """Oldest first."""
+    candidates: Annotated[_Refs, Field(min_length=1), _IdsAtOnce] | None = None
+    """Rank these only; without it, the whole index."""
+
+
+class RecommendRequest(Selection, _References):
+    """A request for recommendations."""
 
 
 class Label(_Answer):

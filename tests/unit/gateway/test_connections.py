@@ -337,5 +337,5 @@ def test_a_client_that_hangs_up_is_no_fault_of_ours_and_its_work_ends(
     while 'status="499"} 2.0' not in (page := gateway.http.get("/metrics").text):
         time.sleep(0.02)
     assert 'status="500"' not in page
-    assert "defect" not in caplog.text
+    assert "internal error" not in caplog.text
     assert gateway.recommend().json()["source"] == "model"

@@ -13,7 +13,7 @@ from PIL import Image
 
 from newshelf.config import Limits
 from newshelf.errors import RequestError
-from newshelf.gateway.schemas import parse_encode
+from newshelf.gateway.schemas import parse_encode_body
 from tests.unit.gateway.conftest import Gateway, StartGateway
 from tests.unit.gateway.fake_torchserve import FakeTorchServe, status
 
@@ -115,7 +115,7 @@ def test_malformed_forms_are_their_senders_alone(
 )
 def test_a_form_is_told_what_is_wrong_with_it(name: str, field: str | None, said: str) -> None:
     with pytest.raises(RequestError, match=said) as refused:
-        parse_encode(MALFORMED[name], FORM, LIMITS)
+        parse_encode_body(MALFORMED[name], FORM, LIMITS)
     assert refused.value.field == field
 
 
@@ -166,7 +166,7 @@ BODIES = st.lists(PARTS | st.binary(max_size=40), max_size=6).map(lambda parts: 
 def test_any_form_is_read_or_refused(body: bytes, content_type: str) -> None:
     refused: RequestError | None = None
     try:
-        sent = parse_encode(body, content_type, LIMITS)
+        sent = parse_encode_body(body, content_type, LIMITS)
     except RequestError as error:
         refused = error
     if refused is None:

@@ -122,7 +122,7 @@ def test_a_body_that_never_ends_is_given_up(start_gateway: StartGateway) -> None
         )
         answer = opened.recv(65536)
     assert answer.startswith(b"HTTP/1.1 408")
-    assert b"did not come in time" in answer
+    assert b"did not arrive in time" in answer
 
 
 @pytest.mark.parametrize("text", ["soon", "1e3", "-5", "", "1795963008336"])
@@ -218,7 +218,7 @@ def test_a_defect_is_a_500_that_tells_nothing_but_where_to_look(
     def defect(*_: object) -> None:
         raise ZeroDivisionError("secret detail")
 
-    monkeypatch.setattr("newshelf.gateway.app.parse_recommend", defect)
+    monkeypatch.setattr("newshelf.gateway.app.parse_recommend_body", defect)
     gateway = start_gateway()
     response = gateway.recommend()
     assert (response.status_code, response.json()["code"]) == (500, "internal")

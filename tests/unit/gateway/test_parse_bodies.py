@@ -1,6 +1,7 @@
 """Any body at all: either it is understood, or it is told what is wrong with it."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import orjson
@@ -9,8 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from newshelf.catalog.schema import clean_id
+from newshelf.config import Limits
 from newshelf.errors import InvalidField, NotJson, RequestError, UnsupportedMedia
-from newshelf.gateway.schemas import RecommendQuery, parse_feedback, parse_recommend, parse_similar
+from newshelf.gateway.schemas import (
+    RecommendQuery,
+    parse_feedback_body,
+    parse_recommend_body,
+    parse_similar_body,
+)
+from newshelf.serving.schemas import RecommendRequest
 from newshelf.store.records import Feedback
 
 JSON = st.recursive(
@@ -25,7 +33,12 @@ FIELDS = st.sampled_from(
         "events",
     ]
 )  # fmt: skip
-PARSERS: list[Callable[[bytes, str], Any]] = [parse_recommend, parse_similar, parse_feedback]
+LIMITS = Limits()
+PARSERS: list[Callable[[bytes, str], Any]] = [
+    partial(parse_recommend_body, limits=LIMITS),
+    partial(parse_similar_body, limits=LIMITS),
+    parse_feedback_body,
+]
 
 
 @pytest.mark.parametrize("parse", PARSERS)
@@ -61,7 +74,7 @@ def test_what_is_asked_reaches_the_model_with_clean_ids(
     unit: str, history: list[str], k: int
 ) -> None:
     body = orjson.dumps({"unit": unit, "history": history, "k": k})
-    asked = parse_recommend(body, "application/json; charset=utf-8")
+    asked = parse_recommend_body(body, "application/json; charset=utf-8", LIMITS)
     assert asked.unit == clean_id(unit)
     assert orjson.loads(asked.body) == {"history": [*map(clean_id, history)], "k": k}
 
@@ -73,10 +86,12 @@ def test_ids_meet_those_of_the_catalogue() -> None:
         "item_id": "bague-e\u0301 ",
         "unit": "\ufeffu",
     }
-    [read] = parse_feedback(orjson.dumps(event), "application/json")
+    [read] = parse_feedback_body(orjson.dumps(event), "application/json")
     assert (read.event_id, read.item_id, read.unit) == ("e1", "bague-\xe9", "u")
-    asked = parse_recommend(
-        orjson.dumps({"unit": "u\xa0", "history": ["bague-e\u0301", " 7"], "exclude": ["8 "]}), ""
+    asked = parse_recommend_body(
+        orjson.dumps({"unit": "u\xa0", "history": ["bague-e\u0301", " 7"], "exclude": ["8 "]}),
+        "",
+        LIMITS,
     )
     assert (asked.unit, asked.request.history) == ("u", ["bague-\xe9", "7"])
     assert asked.request.exclude == ["8"]
@@ -97,30 +112,42 @@ def test_ids_meet_those_of_the_catalogue() -> None:
         ({"unit": "u", "k": 0}, "k", "greater than or equal to 1"),
         ({"unit": "u", "filters": {"price": {"min": -1}}}, "filters.price.min", "greater"),
         ({"unit": "u", "diversity": 2}, "diversity", "less than or equal to 1"),
+        ({"unit": "u", "k": LIMITS.max_k + 1}, "k", "at most"),
+        ({"unit": "u", "history": ["a"] * (LIMITS.max_history + 1)}, "history", "most recent"),
     ],
 )
 def test_what_is_wrong_is_named(body: dict[str, Any], field: str, said: str) -> None:
-    with pytest.raises(InvalidField, match=said) as caught:
-        parse_recommend(orjson.dumps(body), "application/json")
+    with pytest.raises(RequestError, match=said) as caught:
+        parse_recommend_body(orjson.dumps(body), "application/json", LIMITS)
     assert caught.value.field == field
 
 
 def test_a_body_of_another_kind() -> None:
     with pytest.raises(UnsupportedMedia, match="application/json"):
-        parse_recommend(b"unit=u", "application/x-www-form-urlencoded")
+        parse_recommend_body(b"unit=u", "application/x-www-form-urlencoded", LIMITS)
     with pytest.raises(NotJson, match="empty"):
-        parse_recommend(b"", "")
+        parse_recommend_body(b"", "", LIMITS)
     with pytest.raises(NotJson) as caught:
-        parse_recommend(b'{"unit": "ada"', "application/json")
+        parse_recommend_body(b'{"unit": "ada"', "application/json", LIMITS)
     assert "ada" not in caught.value.message
     with pytest.raises(InvalidField, match="JSON object"):
-        parse_recommend(b"[]", "application/json")
+        parse_recommend_body(b"[]", "application/json", LIMITS)
 
 
 def test_similar_names_its_own_fields() -> None:
     with pytest.raises(InvalidField) as caught:
-        parse_similar(b'{"unit": "u"}', "application/json")
+        parse_similar_body(b'{"unit": "u"}', "application/json", LIMITS)
     assert caught.value.field == "item"
     with pytest.raises(InvalidField) as caught:
-        parse_similar(b'{"unit": "u", "item": {"title": 3}}', "application/json")
+        parse_similar_body(b'{"unit": "u", "item": {"title": 3}}', "application/json", LIMITS)
     assert caught.value.field == "item.title"
+    with pytest.raises(InvalidField) as caught:
+        parse_similar_body(b'{"unit": "u", "item": "a", "k": 101}', "application/json", LIMITS)
+    assert caught.value.field == "k"
+
+
+def test_similar_is_a_history_of_one_product() -> None:
+    body = b'{"unit": "u", "item": "a", "k": 3, "filters": {"brand": "b"}}'
+    query = parse_similar_body(body, "application/json", LIMITS)
+    assert orjson.loads(query.body) == {"history": ["a"], "k": 3, "filters": {"brand": "b"}}
+    assert query.request == RecommendRequest.model_validate(orjson.loads(query.body))

@@ -4,17 +4,18 @@ import asyncio
 
 import pytest
 
-from newshelf.config import GatewaySettings
+from newshelf.config import GatewaySettings, Limits
 from newshelf.errors import DeadlineExceeded, Unavailable
-from newshelf.gateway.context import Deadline, RequestContext
+from newshelf.gateway.context import RequestContext
 from newshelf.gateway.fallback import Fallback, PopularItem
 from newshelf.gateway.models import Models
 from newshelf.gateway.observability import NO_SPANS, GatewayMetrics
 from newshelf.gateway.recommend import RecommendService, ShadowTraffic
 from newshelf.gateway.routing import Router
-from newshelf.gateway.schemas import parse_recommend
+from newshelf.gateway.schemas import parse_recommend_body
 from newshelf.gateway.upstream import Reply, Tokens
 from newshelf.rollout.assignment import assign
+from newshelf.serving.deadline import Deadline
 from newshelf.store.aggregates import ShadowAnswer
 from newshelf.store.records import Exposure, TrafficSplit
 from tests.unit.gateway.fake_torchserve import FakeTorchServe, late
@@ -61,7 +62,7 @@ def recommender(
 
 
 async def ask(one: RecommendService, timeout_ms: float = 20_000) -> Reply:
-    asked = parse_recommend(b'{"unit": "u"}', "application/json")
+    asked = parse_recommend_body(b'{"unit": "u"}', "application/json", Limits())
     return await one.answer(asked, RequestContext("r1", 0.0, Deadline.after(timeout_ms)))
 
 

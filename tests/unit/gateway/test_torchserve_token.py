@@ -10,9 +10,9 @@ import pytest
 
 from newshelf.config import GatewaySettings
 from newshelf.errors import Unavailable
-from newshelf.gateway.context import Deadline
 from newshelf.gateway.models import Models
 from newshelf.gateway.upstream import Tokens, Upstream
+from newshelf.serving.deadline import Deadline
 from tests.unit.gateway.fake_torchserve import Asked, FakeTorchServe
 
 

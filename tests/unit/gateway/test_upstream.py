@@ -7,8 +7,8 @@ from typing import TypeVar
 import pytest
 
 from newshelf.errors import DeadlineExceeded, Unavailable
-from newshelf.gateway.context import Deadline
 from newshelf.gateway.upstream import Reply, RetryBudget, Upstream
+from newshelf.serving.deadline import Deadline
 from tests.unit.gateway.fake_torchserve import FakeTorchServe, broken, closed, late, raw
 
 T = TypeVar("T")
