@@ -11,8 +11,7 @@ from pathlib import Path
 from newshelf.gateway.main import run
 from newshelf.gateway.record import ReadSplits, WatchedRecorder
 from newshelf.server.gateway import GatewayPlan, read_plan
-from newshelf.store.aggregates import ShadowAnswer
-from newshelf.store.records import Exposure, Feedback, Outcome
+from newshelf.store.records import Exposure, Feedback, FeedbackOutcome, ShadowAnswer
 
 
 class _Nowhere:
@@ -22,7 +21,7 @@ class _Nowhere:
     async def exposure(self, exposure: Exposure) -> None:
         """Drop it."""
 
-    async def feedback(self, feedback: Sequence[Feedback]) -> list[Outcome]:
+    async def feedback(self, feedback: Sequence[Feedback]) -> list[FeedbackOutcome]:
         return ["stored"] * len(feedback)
 
     async def shadow(self, answer: ShadowAnswer) -> None:

@@ -33,6 +33,7 @@ from newshelf.store.records import (
     VariantHealth,
 )
 from newshelf.store.store import EventStore
+from newshelf.store.write import WriteBatch
 
 _OUT = ROOT / "docs" / "benchmarks" / "rollout.md"
 _EXAMPLE = ROOT / "configs" / "rollout.yaml"
@@ -168,8 +169,8 @@ def unheard(_rollouts: int) -> Iterator[DecisionCase]:
         answers = [_answer(number, began) for number in range(40_000)]
         clicks = [_click(one) for one in answers if one.variant == "default"]
         for start in range(0, len(answers), 1000):
-            store.add_exposures(answers[start : start + 1000])
-            store.add_feedback(clicks[start : start + 1000])
+            store.write(WriteBatch(exposures=answers[start : start + 1000]))
+            store.write(WriteBatch(feedback=clicks[start : start + 1000]))
         state = _ramp(0).model_copy(update={"since": began})
         started_s = time.perf_counter()
         seen = observe_rollout(

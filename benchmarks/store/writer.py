@@ -15,7 +15,7 @@ import uvloop
 
 from newshelf.errors import Unavailable
 from newshelf.store.group_commit import GroupCommit
-from newshelf.store.records import ExposedItem, Exposure, Outcome
+from newshelf.store.records import ExposedItem, Exposure, FeedbackOutcome
 from newshelf.store.store import EventStore
 from newshelf.store.write import WriteBatch
 
@@ -54,13 +54,17 @@ class Waits:
 class _Nothing:
     """A store that keeps nothing."""
 
-    def write(self, writes: WriteBatch) -> list[Outcome]:
+    def write(self, writes: WriteBatch) -> list[FeedbackOutcome]:
         return ["stored" for _ in writes.feedback]
 
 
 async def _run(plan: GatewayLoad) -> Waits:
     store = None if plan.url is None else EventStore.open(plan.url)
-    group = GroupCommit(_Nothing()) if store is None else GroupCommit(store, lanes=store.lanes())
+    group = (
+        GroupCommit(_Nothing())
+        if store is None
+        else GroupCommit(store, connections=store.async_connections())
+    )
     chance = random.Random(plan.seed)  # noqa: S311 - reproducible, nothing is secret
     answers = [
         made_answer(chance) for _ in range(int((plan.warm_up_s + plan.seconds) * plan.per_second))

@@ -65,7 +65,7 @@ def status(
     from newshelf.rollout.tables import show_rollout
 
     with open_rollouts(_controller_plan(catalog, workspace)) as rollouts:
-        show_rollout(make_console(), rollouts.row(name), rollouts.last_look(name))
+        show_rollout(make_console(), rollouts.row(name), rollouts.last_snapshot(name))
 
 
 @rollout.command()
@@ -183,13 +183,14 @@ def export(
     """
     from newshelf.cli.console import make_console
     from newshelf.rollout.operations import open_rollouts
+    from newshelf.store.export import write_events
 
     console = make_console()
     with (
         open_rollouts(_controller_plan(catalog, workspace)) as rollouts,
         console.status("writing the events …"),
     ):
-        written = rollouts.store.export_events(path)
+        written = write_events(rollouts.store.feedback(), path)
     console.print(f"{written:,} events → {path}", markup=False)
 
 

@@ -34,8 +34,7 @@ from newshelf.gateway.schemas import RecommendQuery
 from newshelf.gateway.upstream import Reply
 from newshelf.rollout.interleaving import team_draft
 from newshelf.serving.deadline import Deadline
-from newshelf.store.aggregates import ShadowAnswer
-from newshelf.store.records import Exposure
+from newshelf.store.records import Exposure, ShadowAnswer
 
 _NEEDED = ("items", "model_version", "index_version")
 

@@ -22,13 +22,19 @@ from newshelf.gateway.observability import GatewayMetrics
 from newshelf.gateway.schemas import InvalidEvent
 from newshelf.gateway.upstream import Reply
 from newshelf.server.gateway import GatewayPlan
-from newshelf.store.aggregates import ShadowAnswer
 from newshelf.store.group_commit import GroupCommit
-from newshelf.store.records import Assigned, Exposure, Feedback, Outcome, TrafficSplit
+from newshelf.store.records import (
+    Assignment,
+    Exposure,
+    Feedback,
+    FeedbackOutcome,
+    ShadowAnswer,
+    TrafficSplit,
+)
 from newshelf.store.spool import Spool
 from newshelf.store.store import EventStore
 
-Assign = Callable[[TrafficSplit, str], Assigned]
+Assign = Callable[[TrafficSplit, str], Assignment]
 """Where a unit belongs; the same in every process."""
 
 ReadSplits = Callable[[], Sequence[TrafficSplit]]
@@ -50,7 +56,7 @@ class ExposureRecorder(Protocol):
 class FeedbackRecorder(Protocol):
     """Writes down what shoppers did."""
 
-    async def feedback(self, feedback: Sequence[Feedback]) -> list[Outcome]:
+    async def feedback(self, feedback: Sequence[Feedback]) -> list[FeedbackOutcome]:
         """Keep events, and say of each what became of it.
 
         Raises:
@@ -128,7 +134,7 @@ class Record:
         """See ``ports.ExposureRecorder``."""
         await self._keep(lambda to: to.exposure(exposure), behind=False)
 
-    async def feedback(self, feedback: Sequence[Feedback]) -> list[Outcome]:
+    async def feedback(self, feedback: Sequence[Feedback]) -> list[FeedbackOutcome]:
         """See ``ports.FeedbackRecorder``."""
         return await self._keep(lambda to: to.feedback(feedback), behind=self._holds_answers())
 
@@ -186,8 +192,8 @@ class Record:
                     self.refused = None
             # Random: PostgreSQL would compress anything else to nothing.
             holder = os.urandom(_PROBE_BYTES).hex()
-            self._store.acquire_lease(_PROBE, holder, 0)
-            self._store.release_lease(_PROBE, holder)
+            self._store.leases.acquire(_PROBE, holder, 0)
+            self._store.leases.release(_PROBE, holder)
             _LOG.warning("the event store takes rows again")
             self.away = None
         self.refused = None
@@ -207,7 +213,7 @@ def spool_of(plan: GatewayPlan) -> Spool | None:
 async def open_record(store: EventStore, spool: Spool | None) -> AsyncIterator[Record]:
     """What the gateway records with, tended until the end."""
     wait_s = _WAIT_S if spool is None else _WAIT_WITH_SPOOL_S
-    commits = GroupCommit(store, max_wait_s=wait_s, lanes=store.lanes())
+    commits = GroupCommit(store, max_wait_s=wait_s, connections=store.async_connections())
     spooling = None if spool is None else GroupCommit(spool, retries=False)
     record = Record(store, commits, spool, spooling)
     tending = asyncio.create_task(record.tend())
@@ -222,7 +228,7 @@ async def open_record(store: EventStore, spool: Spool | None) -> AsyncIterator[R
             await spooling.close()
 
 
-_REFUSED: dict[Outcome, tuple[type[RequestError], str, str]] = {
+_REFUSED: dict[FeedbackOutcome, tuple[type[RequestError], str, str]] = {
     "conflict": (
         Conflict,
         "event_id",

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from newshelf.gateway.record import Assign, ReadSplits
-from newshelf.store.records import Assigned, TrafficSplit
+from newshelf.store.records import Assignment, TrafficSplit
 
 _LOG = logging.getLogger(__name__)
-_OUTSIDE = Assigned("default", "", bucket=0, counted=False, propensity=1.0)
+_OUTSIDE = Assignment("default", "", bucket=0, counted=False, propensity=1.0)
 """Without a rollout: TorchServe's default version answers."""
 
 
@@ -18,7 +18,7 @@ _OUTSIDE = Assigned("default", "", bucket=0, counted=False, propensity=1.0)
 class Routed:
     """Where one request goes."""
 
-    assigned: Assigned
+    assigned: Assignment
     split: TrafficSplit | None
     """None when no rollout is served."""
 

@@ -29,7 +29,7 @@ from newshelf.serving.products import parse_products
 from newshelf.serving.protocol import RawRequest
 from newshelf.serving.requests import check_k, check_recommend
 from newshelf.serving.schemas import RecommendedItem, RecommendRequest, Ref, Selection, validate
-from newshelf.store.records import Feedback, FeedbackType, Outcome
+from newshelf.store.records import Feedback, FeedbackOutcome, FeedbackType
 
 _MAX_EVENTS = 1_000
 _MAX_PARTS = 100
@@ -284,7 +284,7 @@ class EventResult(_Answer):
 
     event_id: str | None
     """None where the event has no valid one."""
-    outcome: Outcome | Literal["invalid"]
+    outcome: FeedbackOutcome | Literal["invalid"]
     code: str | None = None
     """Of the error, where the event was not kept; left out otherwise."""
     message: str | None = None

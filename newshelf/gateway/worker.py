@@ -24,7 +24,7 @@ async def open_store(plan: GatewayPlan) -> AsyncIterator[tuple[WatchedRecorder, 
     """Open the event store: its recorder, and a function that reads the rollouts."""
     with EventStore.connect(plan.store_url) as store:
         async with open_record(store, spool_of(plan)) as record:
-            yield record, store.splits
+            yield record, store.rollouts.splits
 
 
 def make_worker(plan: GatewayPlan, *, store: OpenStore = open_store) -> Middleware:

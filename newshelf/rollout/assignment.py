@@ -15,7 +15,7 @@ import secrets
 from hashlib import blake2b
 from typing import Literal
 
-from newshelf.store.records import BUCKETS, Assigned, TrafficSplit
+from newshelf.store.records import BUCKETS, Assignment, TrafficSplit
 
 HOLDOUT_SALT = "newshelf holdout"
 _SALT_BYTES = 16
@@ -36,7 +36,7 @@ def bucket_of(salt: str, unit: str) -> int:
     return int.from_bytes(digest, "little") % BUCKETS
 
 
-def assign(split: TrafficSplit, unit: str) -> Assigned:
+def assign(split: TrafficSplit, unit: str) -> Assignment:
     """Where a unit belongs.
 
     Args:
@@ -51,7 +51,7 @@ def assign(split: TrafficSplit, unit: str) -> Assigned:
     override = split.overrides.get(unit)
     if override is not None:
         version = split.challenger if override == "challenger" else split.control
-        return Assigned(override, version, bucket, counted=False, propensity=1.0)
+        return Assignment(override, version, bucket, counted=False, propensity=1.0)
     taken = 0 if split.shadow else round(split.share * BUCKETS)
     held_out = round(split.holdout * BUCKETS)
     inside = taken / BUCKETS * (1 - held_out / BUCKETS)
@@ -60,7 +60,7 @@ def assign(split: TrafficSplit, unit: str) -> Assigned:
             variant: Literal["interleaved", "challenger"] = (
                 "interleaved" if split.interleave else "challenger"
             )
-            return Assigned(variant, split.challenger, bucket, counted=True, propensity=inside)
+            return Assignment(variant, split.challenger, bucket, counted=True, propensity=inside)
         if bucket >= BUCKETS - taken:
-            return Assigned("control", split.control, bucket, counted=True, propensity=inside)
-    return Assigned("default", split.control, bucket, counted=False, propensity=1 - 2 * inside)
+            return Assignment("control", split.control, bucket, counted=True, propensity=inside)
+    return Assignment("default", split.control, bucket, counted=False, propensity=1 - 2 * inside)

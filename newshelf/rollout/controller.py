@@ -15,9 +15,12 @@ Gathers what a decision looks at.
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
+
+from sqlalchemy.engine import Connection
 
 from newshelf.errors import NewshelfError, RolloutError, ServerError, Unavailable
 from newshelf.rollout.decide import decide, next_state, pause
@@ -26,8 +29,14 @@ from newshelf.rollout.history import Snapshot, snapshot_of
 from newshelf.rollout.operations import command
 from newshelf.rollout.plan import Plan
 from newshelf.rollout.state import OVER, RolloutState, split_of
-from newshelf.rollout.versions import PromotedFile, Versions
-from newshelf.store.records import Observation
+from newshelf.rollout.versions import ModelVersions, PromotedFile
+from newshelf.store.aggregates import (
+    summarise_shadow,
+    team_credits,
+    unit_totals,
+    variant_health,
+)
+from newshelf.store.records import Observation, UnitTotals
 from newshelf.store.rollouts import RolloutRow
 from newshelf.store.store import EventStore
 
@@ -35,18 +44,18 @@ _WARM_UP_REQUESTS = 20
 
 
 @dataclass(frozen=True)
-class Ending:
+class FinalVersions:
     """Which version answers everybody when a rollout ends as it stands, and which none."""
 
     winner: str
     loser: str
 
 
-def versions_of(plan: Plan, state: RolloutState) -> Ending:
+def versions_of(plan: Plan, state: RolloutState) -> FinalVersions:
     """The challenger wins by being promoted, and control otherwise."""
     if state.phase == "promoted":
-        return Ending(plan.challenger, plan.control)
-    return Ending(plan.control, plan.challenger)
+        return FinalVersions(plan.challenger, plan.control)
+    return FinalVersions(plan.control, plan.challenger)
 
 
 class VersionActions:
@@ -62,7 +71,7 @@ class VersionActions:
     """
 
     def __init__(
-        self, versions: Versions, promoted: PromotedFile, hold: Callable[[], None]
+        self, versions: ModelVersions, promoted: PromotedFile, hold: Callable[[], None]
     ) -> None:
         self._versions = versions
         self._promoted = promoted
@@ -145,36 +154,45 @@ def observe_rollout(
     before_window_s: float,
     versions_ready: bool,
 ) -> Observation:
-    """What came of a rollout so far.
+    """Return what a decision on a rollout is based on.
 
     Args:
         store: holds the records.
         plan: of the rollout.
-        state: where it stands; what is counted by step is counted from its ``since`` on.
+        state: of the rollout; health is counted from its ``since`` on.
         now: with its time zone.
-        before_window_s: of the covariates, see ``EventStore.observe``.
+        before_window_s: window of the covariates, before the rollout's first exposure.
         versions_ready: whether both versions answer.
     """
     name = state.rollout
-    seen = store.observe(name, step_since=state.since, before_window_s=before_window_s)
-    return Observation(
-        seconds_in_step=(now - state.since).total_seconds(),
-        totals=seen.totals,
-        health=seen.health,
-        double_exposed=seen.double_exposed,
-        shadow=_shadow(store, plan, state) if state.serving == "shadow" else {},
-        versions_ready=versions_ready,
-        credits=store.credits(name) if plan.interleaving else {},
-    )
+    with store.database.reading() as connection:
+        totals = unit_totals(connection, name, before_window_s=before_window_s)
+        return Observation(
+            seconds_in_step=(now - state.since).total_seconds(),
+            totals=totals,
+            health={
+                variant: variant_health(connection, name, variant, since=state.since)
+                for variant in totals
+            },
+            double_exposed=_double_exposed(totals),
+            shadow=_shadow(connection, plan, state) if state.serving == "shadow" else {},
+            versions_ready=versions_ready,
+            credits=team_credits(connection, name) if plan.interleaving else {},
+        )
 
 
-def _shadow(store: EventStore, plan: Plan, state: RolloutState) -> dict[str, float]:
-    seen, latencies_ms = store.shadow(state.rollout, since=state.since)
-    if seen:
-        low_ms = lowest_p99(latencies_ms, round(seen["requests"]), level_of(plan))
+def _double_exposed(totals: Mapping[str, UnitTotals]) -> int:
+    others = [one.units for variant, one in totals.items() if variant != "control"]
+    return len(set(totals["control"].units).intersection(chain.from_iterable(others)))
+
+
+def _shadow(connection: Connection, plan: Plan, state: RolloutState) -> dict[str, float]:
+    summary, latencies_ms = summarise_shadow(connection, state.rollout, state.since)
+    if summary:
+        low_ms = lowest_p99(latencies_ms, round(summary["requests"]), level_of(plan))
         if math.isfinite(low_ms):
-            seen["p99_low_ms"] = low_ms
-    return seen
+            summary["p99_low_ms"] = low_ms
+    return summary
 
 
 _LOG = logging.getLogger(__name__)
@@ -223,7 +241,7 @@ class Controller:
     def __init__(
         self,
         store: EventStore,
-        versions: Versions,
+        versions: ModelVersions,
         promoted: PromotedFile,
         timing: Timing,
         *,
@@ -248,7 +266,7 @@ class Controller:
         Raises:
             Unavailable: the store does not answer.
         """
-        for row in self._store.rollouts():
+        for row in self._store.rollouts.all():
             if (row.name, row.revision) in self._settled:
                 continue
             try:
@@ -266,7 +284,7 @@ class Controller:
             ServerError: TorchServe does not do what it is asked; nothing was decided.
             Unavailable: the store does not answer, or the lease was lost.
         """
-        if not self._store.acquire_lease(name, self._holder, self._timing.lease_s):
+        if not self._store.leases.acquire(name, self._holder, self._timing.lease_s):
             return
         turn = self._read(name)
         match turn.state.phase:
@@ -281,11 +299,11 @@ class Controller:
 
     def release(self) -> None:
         """Give all leases back, so that another controller may act at once."""
-        for row in self._store.rollouts():
-            self._store.release_lease(row.name, self._holder)
+        for row in self._store.rollouts.all():
+            self._store.leases.release(row.name, self._holder)
 
     def _read(self, name: str) -> _Turn:
-        row = self._store.rollout(name)
+        row = self._store.rollouts.get(name)
         acting = VersionActions(self._versions, self._promoted, lambda: self._hold(name))
         return _Turn(row, *_parsed(row), acting)
 
@@ -364,7 +382,7 @@ class Controller:
 
     def _settle(self, turn: _Turn) -> None:
         """The winner of the rollout that ended last answers; losers go when they are idle."""
-        rows = self._store.rollouts()
+        rows = self._store.rollouts.all()
         if turn.row.name == _decider(rows).name:
             turn.acting.settle(turn.plan, turn.state)
         if not self._is_drained(turn.state):
@@ -396,16 +414,16 @@ class Controller:
     def _seconds_in(self, state: RolloutState) -> float:
         return (self._clock() - state.since).total_seconds()
 
-    def _keep(self, state: RolloutState, look: Snapshot, *, at_once: bool) -> None:
+    def _keep(self, state: RolloutState, snapshot: Snapshot, *, at_once: bool) -> None:
         now, last = self._clock(), self._kept_at.get(state.rollout)
         if at_once or last is None or (now - last).total_seconds() >= self._timing.look_s:
-            self._store.add_look(state.rollout, look.model_dump_json())
+            self._store.rollouts.add_snapshot(state.rollout, snapshot.model_dump_json())
             self._kept_at[state.rollout] = now
 
     def _write(self, turn: _Turn, changed: RolloutState) -> None:
         name = turn.row.name
         self._hold(name)
-        written = self._store.replace_state(
+        written = self._store.rollouts.replace_state(
             name,
             turn.row.revision,
             changed.model_dump_json(),
@@ -417,7 +435,7 @@ class Controller:
             _LOG.info("rollout %s: %s: %s", name, changed.phase, changed.reason)
 
     def _hold(self, name: str) -> None:
-        if not self._store.acquire_lease(name, self._holder, self._timing.lease_s):
+        if not self._store.leases.acquire(name, self._holder, self._timing.lease_s):
             raise Unavailable(f"another controller acts on {name}")
 
 

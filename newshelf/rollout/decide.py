@@ -30,7 +30,7 @@ from newshelf.rollout.plan import Plan, ShadowPlan
 from newshelf.rollout.state import Phase, RolloutState
 from newshelf.store.records import Observation
 
-Outcome = Literal["waiting", "success", "failure", "inconclusive", "no_data"]
+DecisionOutcome = Literal["waiting", "success", "failure", "inconclusive", "no_data"]
 """``waiting``: too early to tell. ``inconclusive``: the time is over, and the data do not tell.
 ``no_data``: nothing came in, so something is broken that is not the challenger. The last two
 pause: neither is a reason to go on, nor to go back."""
@@ -40,7 +40,7 @@ pause: neither is a reason to go on, nor to go back."""
 class Decision:
     """Where the rollout goes, and why."""
 
-    outcome: Outcome
+    outcome: DecisionOutcome
     phase: Phase
     step: int
     reason: str
@@ -67,7 +67,7 @@ def roll_back(state: RolloutState, reason: str, analysis: Analysis | None = None
 
 
 def pause(
-    outcome: Outcome,
+    outcome: DecisionOutcome,
     state: RolloutState,
     reason: str,
     analysis: Analysis | None = None,

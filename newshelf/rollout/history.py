@@ -11,11 +11,11 @@ from itertools import pairwise
 from pydantic import BaseModel, ConfigDict
 
 from newshelf.rollout.analysis import Analysis
-from newshelf.rollout.decide import Decision, Outcome
+from newshelf.rollout.decide import Decision, DecisionOutcome
 from newshelf.rollout.plan import Plan
 from newshelf.rollout.state import Phase, RolloutState
 from newshelf.store.records import Observation
-from newshelf.store.rollouts import JournalEntry, KeptLook, RolloutRow
+from newshelf.store.rollouts import JournalEntry, RolloutRow, SnapshotRow
 from newshelf.store.store import EventStore
 
 
@@ -29,7 +29,7 @@ class Snapshot(BaseModel):
     phase: Phase
     """As it was when it was looked at."""
     step: int
-    outcome: Outcome
+    outcome: DecisionOutcome
     reason: str
     analysis: Analysis | None = None
     shadow: Mapping[str, float] = {}
@@ -50,17 +50,17 @@ def snapshot_of(state: RolloutState, observation: Observation, decision: Decisio
     )
 
 
-def read_snapshot(kept: KeptLook) -> tuple[datetime, Snapshot]:
+def read_snapshot(row: SnapshotRow) -> tuple[datetime, Snapshot]:
     """When it was, and what was seen."""
-    return kept.at, Snapshot.model_validate_json(kept.look)
+    return row.at, Snapshot.model_validate_json(row.snapshot)
 
 
-_MOST_LOOKS = 600
-"""As many as a picture can show."""
+_MOST_SNAPSHOTS = 600
+"""As many as a chart can show."""
 
 
 @dataclass(frozen=True)
-class Stretch:
+class Period:
     """From one change to the next."""
 
     begins: datetime
@@ -79,7 +79,7 @@ class Stretch:
 
 
 @dataclass(frozen=True)
-class Moment:
+class AnalysisPoint:
     """A look that analysed something."""
 
     at: datetime
@@ -92,8 +92,8 @@ class RolloutHistory:
 
     plan: Plan
     state: RolloutState
-    stretches: Sequence[Stretch]
-    moments: Sequence[Moment]
+    periods: Sequence[Period]
+    analyses: Sequence[AnalysisPoint]
     shadow: Snapshot | None
     """The last look at copies; None without a shadow phase."""
 
@@ -105,29 +105,33 @@ def read_history(store: EventStore, row: RolloutRow) -> RolloutHistory:
         store: holds journal and looks.
         row: of the rollout.
     """
-    looks = [read_snapshot(kept) for kept in store.looks(row.name, most=_MOST_LOOKS)]
+    snapshots = [
+        read_snapshot(one) for one in store.rollouts.snapshots(row.name, most=_MOST_SNAPSHOTS)
+    ]
     plan = Plan.model_validate_json(row.plan)
-    journal = store.journal(row.name)
-    last = max([row.updated_at, *(at for at, _ in looks)])
+    journal = store.rollouts.journal(row.name)
+    last = max([row.updated_at, *(at for at, _ in snapshots)])
     return RolloutHistory(
         plan=plan,
         state=RolloutState.model_validate_json(row.state),
-        stretches=_stretches(plan, journal, last),
-        moments=[Moment(at, look.analysis) for at, look in looks if look.analysis is not None],
-        shadow=next((look for _, look in reversed(looks) if look.shadow), None),
+        periods=_periods(plan, journal, last),
+        analyses=[
+            AnalysisPoint(at, one.analysis) for at, one in snapshots if one.analysis is not None
+        ],
+        shadow=next((one for _, one in reversed(snapshots) if one.shadow), None),
     )
 
 
-def _stretches(plan: Plan, journal: Sequence[JournalEntry], last: datetime) -> list[Stretch]:
+def _periods(plan: Plan, journal: Sequence[JournalEntry], last: datetime) -> list[Period]:
     ends = [after.at for _, after in pairwise(journal)] + [last]
-    return [_stretch(plan, entry, end) for entry, end in zip(journal, ends, strict=True)]
+    return [_period(plan, entry, end) for entry, end in zip(journal, ends, strict=True)]
 
 
-def _stretch(plan: Plan, entry: JournalEntry, end: datetime) -> Stretch:
+def _period(plan: Plan, entry: JournalEntry, end: datetime) -> Period:
     state = RolloutState.model_validate_json(entry.state)
     inside = 0.0 if entry.split is None else entry.split.share * (1 - entry.split.holdout)
     control, challenger = inside, 1.0 if state.phase == "promoted" else inside
-    return Stretch(
+    return Period(
         begins=entry.at,
         ends=max(end, entry.at),
         title=_title(plan, state),

@@ -17,7 +17,7 @@ _OTHER: dict[Team, Team] = {"control": "challenger", "challenger": "control"}
 
 
 @dataclass(frozen=True)
-class Drafted:
+class DraftedItem:
     """One product of the interleaved answer."""
 
     item_id: str
@@ -79,7 +79,7 @@ class _Draft:
 
 def team_draft(
     control: Sequence[str], challenger: Sequence[str], k: int, random: Random
-) -> list[Drafted]:
+) -> list[DraftedItem]:
     """Interleave two rankings.
 
     Args:
@@ -97,7 +97,7 @@ def team_draft(
     for at_position in propensities:
         team = random.choice(draft.pickers(state))
         item, state = draft.pick(state, team)
-        drafted.append(Drafted(item, team, at_position[item]))
+        drafted.append(DraftedItem(item, team, at_position[item]))
     return drafted
 
 
@@ -133,7 +133,7 @@ def _propensities(draft: _Draft, k: int) -> list[dict[str, float]]:
     return positions
 
 
-def credit(drafted: Iterable[Drafted], clicked: Collection[str]) -> dict[Team, int]:
+def credit(drafted: Iterable[DraftedItem], clicked: Collection[str]) -> dict[Team, int]:
     """Clicked products by the team that drafted them."""
     counts = Counter(one.team for one in drafted if one.item_id in clicked)
     return {team: counts[team] for team in _OTHER}

@@ -22,9 +22,9 @@ from newshelf.rollout.assignment import new_salt
 from newshelf.rollout.history import Snapshot, read_snapshot
 from newshelf.rollout.plan import Plan
 from newshelf.rollout.state import OVER, Phase, RolloutState, draft, split_of
-from newshelf.rollout.versions import TorchServeVersions, Versions, find_archive
+from newshelf.rollout.versions import ModelVersions, TorchServeVersions, find_archive
 from newshelf.server.controller import ControllerPlan, read_controller_plan
-from newshelf.store.prune import Pruned
+from newshelf.store.prune import PruneCounts, clock_doubt, prune
 from newshelf.store.rollouts import RolloutRow
 from newshelf.store.store import EventStore
 
@@ -36,7 +36,7 @@ _LEASE_S = 30.0
 
 def start_rollout(
     store: EventStore,
-    versions: Versions,
+    versions: ModelVersions,
     model_store: Path,
     plan: Plan,
     name: str,
@@ -73,19 +73,19 @@ def start_rollout(
             f"compared with what shoppers see now. Write control: {served!r}"
         )
     # Two starts at once would each see no other.
-    if not store.acquire_lease(_LEASE, name, _LEASE_S):
+    if not store.leases.acquire(_LEASE, name, _LEASE_S):
         raise RolloutError("another rollout is being started; try again")
     try:
         _refuse_second(store)
         state = draft(name, new_salt(), clock())
-        store.create_rollout(name, plan.model_dump_json(), state.model_dump_json(), None)
+        store.rollouts.create(name, plan.model_dump_json(), state.model_dump_json(), None)
     finally:
-        store.release_lease(_LEASE, name)
+        store.leases.release(_LEASE, name)
     return state
 
 
 def _refuse_second(store: EventStore) -> None:
-    for row in store.rollouts():
+    for row in store.rollouts.all():
         state = RolloutState.model_validate_json(row.state)
         if state.phase not in OVER:
             raise RolloutError(
@@ -198,14 +198,14 @@ def change_rollout(
         SettingsError: there is no such rollout.
     """
     for _ in range(_ATTEMPTS):
-        row = store.rollout(name)
+        row = store.rollouts.get(name)
         plan = Plan.model_validate_json(row.plan)
         state = RolloutState.model_validate_json(row.state)
         changed = command(wanted, plan, state, clock())
         if state.phase == "promoted":
             _refuse_below(store, name, plan.challenger)
         split = split_of(plan, changed)
-        if store.replace_state(
+        if store.rollouts.replace_state(
             name, row.revision, changed.model_dump_json(), split, changed.reason
         ):
             return changed
@@ -214,7 +214,7 @@ def change_rollout(
 
 def _refuse_below(store: EventStore, name: str, promoted: str) -> None:
     """Going back takes away the control of those that were begun afterwards."""
-    rows = store.rollouts()
+    rows = store.rollouts.all()
     later = rows[[row.name for row in rows].index(name) + 1 :]
     for row in later:
         phase = RolloutState.model_validate_json(row.state).phase
@@ -251,16 +251,16 @@ class Rollouts:
             SettingsError: there is none.
         """
         if name is not None:
-            return self.store.rollout(name)
-        rows = self.store.rollouts()
+            return self.store.rollouts.get(name)
+        rows = self.store.rollouts.all()
         if not rows:
             raise SettingsError("there was no rollout yet; ./run rollout start PLAN.yaml")
         return rows[-1]
 
-    def last_look(self, name: str | None) -> tuple[datetime, Snapshot] | None:
+    def last_snapshot(self, name: str | None) -> tuple[datetime, Snapshot] | None:
         """What the controller saw last; None before its first look."""
-        kept = self.store.last_look(self.row(name).name)
-        return None if kept is None else read_snapshot(kept)
+        row = self.store.rollouts.last_snapshot(self.row(name).name)
+        return None if row is None else read_snapshot(row)
 
 
 @contextmanager
@@ -289,7 +289,7 @@ def prune_events(
     covariate_days: float,
     force: bool = False,
     on_removed: Callable[[int], None],
-) -> Pruned:
+) -> PruneCounts:
     """Remove what happened before a moment. Rollouts, their journal and looks are kept.
 
     Args:
@@ -303,17 +303,17 @@ def prune_events(
         RolloutError: a rollout under way needs some of it; nothing was removed.
         SetupError: the clock may have jumped ahead; nothing was removed.
     """
-    doubt = None if force else store.clock_doubt(before, datetime.now(UTC))
+    doubt = None if force else clock_doubt(store.database, before, datetime.now(UTC))
     if doubt is not None:
         raise SetupError(
             f"nothing is removed before {before:%Y-%m-%d %H:%M} UTC: {doubt}. If this machine's "
             "clock is right, give --force"
         )
-    for row in store.rollouts():
+    for row in store.rollouts.all():
         needed = row.created_at - timedelta(days=covariate_days)
         if RolloutState.model_validate_json(row.state).phase not in OVER and before > needed:
             raise RolloutError(
                 f"rollout {row.name} is judged by what happened since {needed:%Y-%m-%d %H:%M} UTC: "
                 "keep it until the rollout is over"
             )
-    return store.prune(before, on_removed)
+    return prune(store.database, before, on_removed)

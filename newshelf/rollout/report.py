@@ -16,7 +16,7 @@ from newshelf.report.plots import COLOURS, MUTED, legend_right, new_figure, save
 from newshelf.report.tables import ReportTable
 from newshelf.rollout.analysis import Analysis
 from newshelf.rollout.findings import MOST_TOLD
-from newshelf.rollout.history import Moment, RolloutHistory, Stretch, read_history
+from newshelf.rollout.history import AnalysisPoint, Period, RolloutHistory, read_history
 from newshelf.rollout.metric_results import MetricResult
 from newshelf.rollout.plan import Plan
 from newshelf.rollout.state import PHASES
@@ -42,22 +42,22 @@ _UNITS = ((2 * 86400.0, 86400.0, "days"), (2 * 3600.0, 3600.0, "hours"), (120.0,
 """From how many seconds on, how many seconds, and what it is called."""
 
 
-def draw_shares(stretches: Sequence[Stretch], path: Path) -> None:
+def draw_shares(periods: Sequence[Period], path: Path) -> None:
     """Write a PNG: the share of the units of each variant over time.
 
     Args:
-        stretches: of the whole rollout, in order.
+        periods: of the whole rollout, in order.
         path: of the PNG.
     """
-    start = stretches[0].begins
-    scale_s, unit = _time_unit((stretches[-1].ends - start).total_seconds())
-    times = [(one.begins - start).total_seconds() / scale_s for one in stretches]
-    times.append((stretches[-1].ends - start).total_seconds() / scale_s)
+    start = periods[0].begins
+    scale_s, unit = _time_unit((periods[-1].ends - start).total_seconds())
+    times = [(one.begins - start).total_seconds() / scale_s for one in periods]
+    times.append((periods[-1].ends - start).total_seconds() / scale_s)
     figure = new_figure(_WIDTH_IN, 3.4)
     axes = figure.add_subplot()
-    # The last stretch is drawn to its end.
+    # The last period is drawn to its end.
     control, challenger, default = (
-        [getattr(one, name) for one in (*stretches, stretches[-1])]
+        [getattr(one, name) for one in (*periods, periods[-1])]
         for name in ("control", "challenger", "default")
     )
     axes.stackplot(
@@ -70,7 +70,7 @@ def draw_shares(stretches: Sequence[Stretch], path: Path) -> None:
         colors=[_CHALLENGER, MUTED, _CONTROL],
         alpha=0.85,
     )
-    for time, one in zip(times, stretches, strict=False):
+    for time, one in zip(times, periods, strict=False):
         axes.axvline(time, color="white", linewidth=0.8)
         _title(axes, one, time, times[-1] * scale_s)
     axes.set_xlim(0, max(times[-1], 1e-9))
@@ -84,29 +84,29 @@ def draw_shares(stretches: Sequence[Stretch], path: Path) -> None:
 
 
 def draw_metric(
-    name: str, moments: Sequence[Moment], stretches: Sequence[Stretch], path: Path
+    name: str, analyses: Sequence[AnalysisPoint], periods: Sequence[Period], path: Path
 ) -> bool:
     """Write a PNG: the effect with its confidence sequence at every look that knew it.
 
     Args:
         name: of the success metric.
-        moments: looks with an analysis, in order.
-        stretches: of the whole rollout, whose beginnings are marked.
+        analyses: looks with an analysis, in order.
+        periods: of the whole rollout, whose beginnings are marked.
         path: of the PNG.
 
     Returns:
         False when no look knew it: nothing was written.
     """
-    if not moments:
+    if not analyses:
         return False
     # From the first request that was split on: before it there is nothing to know.
-    start = next((one.begins for one in stretches if one.control), stretches[0].begins)
-    end_s = (moments[-1].at - start).total_seconds()
+    start = next((one.begins for one in periods if one.control), periods[0].begins)
+    end_s = (analyses[-1].at - start).total_seconds()
     scale_s, unit = _time_unit(end_s)
     known = [
-        (_since(start, moment.at, scale_s), result)
-        for moment in moments
-        for result in moment.analysis.metrics
+        (_since(start, point.at, scale_s), result)
+        for point in analyses
+        for result in point.analysis.metrics
         if result.metric == name and math.isfinite(result.effect)
     ]
     if not known:
@@ -138,7 +138,7 @@ def draw_metric(
         axes.plot(times, [only.effect], "o", color=_CHALLENGER)
     axes.axhline(0, color="#444b57", linewidth=1)
     axes.set_xlim(0, max(end_s / scale_s, 1e-9))
-    for one in stretches:
+    for one in periods:
         time = _since(start, one.begins, scale_s)
         if 0 <= time < end_s / scale_s:
             axes.axvline(time, color="#9aa1ad", linewidth=0.9, linestyle=":")
@@ -154,11 +154,11 @@ def draw_metric(
     return True
 
 
-def _title(axes: Axes, stretch: Stretch, time: float, span_s: float) -> None:
+def _title(axes: Axes, period: Period, time: float, span_s: float) -> None:
     """Above its beginning, unless it is too short for it in a picture of ``span_s``."""
-    if (stretch.ends - stretch.begins).total_seconds() > span_s / _TITLES:
+    if (period.ends - period.begins).total_seconds() > span_s / _TITLES:
         axes.text(
-            time, 1.02, f" {stretch.title}", fontsize=9, va="bottom",
+            time, 1.02, f" {period.title}", fontsize=9, va="bottom",
             transform=axes.get_xaxis_transform(),
         )  # fmt: skip
 
@@ -203,7 +203,7 @@ def write_report(store: EventStore, row: RolloutRow, path: Path) -> None:
 
 def _page(row: RolloutRow, history: RolloutHistory, folder: Path) -> Page:
     plan = history.plan
-    last = history.moments[-1].analysis if history.moments else None
+    last = history.analyses[-1].analysis if history.analyses else None
     sections = [
         _decision(history),
         _timeline(history, folder),
@@ -217,7 +217,7 @@ def _page(row: RolloutRow, history: RolloutHistory, folder: Path) -> Page:
         f"control {plan.control}",
         f"challenger {plan.challenger}",
         f"from {_time(row.created_at)}",
-        f"to {_time(history.stretches[-1].ends)}",
+        f"to {_time(history.periods[-1].ends)}",
     ]
     return Page(f"Rollout {row.name}", facts, [], sections)
 
@@ -236,7 +236,7 @@ def _decision(history: RolloutHistory) -> Section:
 
 def _timeline(history: RolloutHistory, folder: Path) -> Section:
     file = "shares.png"
-    draw_shares(history.stretches, folder / file)
+    draw_shares(history.periods, folder / file)
     caption = (
         "Share of the units of each variant. As many are control as see the challenger; the "
         "others are answered by control's version, and not counted."
@@ -249,7 +249,7 @@ def _timeline(history: RolloutHistory, folder: Path) -> Section:
             f"{100 * one.challenger:.3g} %",
             one.note,
         ]
-        for one in history.stretches
+        for one in history.periods
     ]
     header = ("step", "began", "lasted", "challenger", "why it began")
     table = ReportTable("Steps", header, rows, text_columns=[4])
@@ -260,7 +260,7 @@ def _metrics(history: RolloutHistory, last: Analysis | None, folder: Path) -> Se
     pictures = []
     for place, success in enumerate(history.plan.success):
         file = f"metric-{place}.png"
-        if draw_metric(success.metric, history.moments, history.stretches, folder / file):
+        if draw_metric(success.metric, history.analyses, history.periods, folder / file):
             caption = (
                 f"{success.metric}: the challenger's effect, and the sequence that holds the "
                 f"truth at every look at once with a probability of {1 - history.plan.alpha:.0%}. "
@@ -285,7 +285,7 @@ def _guardrails(history: RolloutHistory, last: Analysis | None) -> Section:
     if last is None:
         return Section("Guardrails", text=_NOT_YET)
     broken = next(
-        (one for one in history.moments if any(each.failed for each in one.analysis.guardrails)),
+        (one for one in history.analyses if any(each.failed for each in one.analysis.guardrails)),
         None,
     )
     verdict = "" if broken is None else f"The first broke at {_time(broken.at)}."

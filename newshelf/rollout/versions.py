@@ -1,4 +1,4 @@
-"""Versions of the recommender in TorchServe, by its management API.
+"""ModelVersions of the recommender in TorchServe, by its management API.
 
 Every method may be called again after a crash: what is done already is left as it is.
 
@@ -36,7 +36,7 @@ _PATIENCE, _PAUSE_S = 5, 0.2
 _BUSY = (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE)
 
 
-class Versions(Protocol):
+class ModelVersions(Protocol):
     """What a rollout needs of the model server. Every method may raise ``ServerError``."""
 
     def default(self) -> str:
@@ -90,7 +90,7 @@ def find_archive(model_store: Path, version: str) -> Path:
 
 
 class TorchServeVersions:
-    """Versions of one running TorchServe.
+    """ModelVersions of one running TorchServe.
 
     Args:
         directory: its working directory, with its state and keys.
@@ -105,17 +105,17 @@ class TorchServeVersions:
         self._index_versions: dict[str, str] = {}
 
     def default(self) -> str:
-        """See ``Versions``."""
+        """See ``ModelVersions``."""
         with self._client() as client:
             return str(client.describe(MODEL)[0]["modelVersion"])
 
     def loaded(self) -> Set[str]:
-        """See ``Versions``."""
+        """See ``ModelVersions``."""
         with self._client() as client:
             return {str(one["modelVersion"]) for one in client.describe(MODEL, "all")}
 
     def load(self, version: str) -> None:
-        """See ``Versions``.
+        """See ``ModelVersions``.
 
         Raises:
             RolloutError: its archive is not in the model store.
@@ -131,7 +131,7 @@ class TorchServeVersions:
             )
 
     def obstacle(self, version: str, *, requests: int = 1) -> str | None:
-        """See ``Versions``."""
+        """See ``ModelVersions``."""
         with self._client() as client:
             try:
                 (told,) = client.describe(MODEL, version)
@@ -145,13 +145,13 @@ class TorchServeVersions:
             return next((wrong for wrong in answers if wrong), None)
 
     def set_default(self, version: str) -> None:
-        """See ``Versions``."""
+        """See ``ModelVersions``."""
         if self.default() != version:
             with self._client() as client:
                 client.set_default(MODEL, version)
 
     def unload(self, version: str) -> None:
-        """See ``Versions``."""
+        """See ``ModelVersions``."""
         if version in self.loaded():
             with self._client() as client:
                 client.unregister(MODEL, version=version, timeout_s=_TIMEOUT_S)
@@ -200,7 +200,7 @@ class TorchServeVersions:
         return state
 
 
-class Promoted(BaseModel):
+class PromotedVersion(BaseModel):
     """What is served instead of the workspace's own."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -223,14 +223,14 @@ class PromotedFile:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def read(self) -> Promoted | None:
+    def read(self) -> PromotedVersion | None:
         """What is promoted; None when nothing is.
 
         Raises:
             ServerError: the file is damaged.
         """
         try:
-            return Promoted.model_validate_json(self.path.read_bytes())
+            return PromotedVersion.model_validate_json(self.path.read_bytes())
         except FileNotFoundError:
             return None
         except (OSError, ValidationError) as error:
@@ -243,13 +243,13 @@ class PromotedFile:
         """Let the next starts serve ``version``. Done again, it changes nothing."""
         now = self.read()
         if now is None or (now.version, now.rollout) != (version, rollout):
-            self._write(Promoted(version=version, rollout=rollout, before=before))
+            self._write(PromotedVersion(version=version, rollout=rollout, before=before))
 
     def take_back(self, rollout: str) -> None:
         """Undo what ``rollout`` promoted; nothing, when that was not the last, or is undone."""
         now = self.read()
         if now is not None and now.rollout == rollout and now.before is not None:
-            self._write(Promoted(version=now.before, rollout=rollout))
+            self._write(PromotedVersion(version=now.before, rollout=rollout))
 
-    def _write(self, promoted: Promoted) -> None:
+    def _write(self, promoted: PromotedVersion) -> None:
         write_json(self.path, promoted.model_dump(mode="json"))

@@ -1,1 +1,1 @@
-"""The event store: what was shown to whom, what came of it, and how rollouts stand."""
+"""The event store: exposures, feedback and the state of rollouts, in SQLite or PostgreSQL."""

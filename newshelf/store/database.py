@@ -1,12 +1,7 @@
-"""Opens a database: SQLite with the settings that many writing processes need, or PostgreSQL.
+"""The event store's database: connections, migrations, and checkpoints of SQLite.
 
-Brings a database to the schema of this code, with Alembic.
-
-Copies SQLite's write-ahead log back into the database, beside the writers.
-
-SQLite does it within the commit that fills the log, which then waits for the disk: tens of
-milliseconds, in a request's way. Here a thread copies all the time, which stops nobody, so that
-little is left when the log begins anew, for which writers have to stand still.
+SQLite is opened with the settings that many writing processes need; PostgreSQL with timeouts for
+a network that fails silently. Alembic migrates both.
 """
 
 import logging
@@ -34,21 +29,20 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from newshelf.errors import SettingsError, Unavailable
 
 _BUSY_TIMEOUT_S = 5.0
-"""How long a writer of SQLite waits for another process's transaction."""
+"""Maximum wait of a SQLite writer for another process's transaction."""
 _LOCKED_PAUSE_S = 0.01
 _NO_RESET: dict[str, Any] = {"pool_reset_on_return": None}
-"""Single statements leave no transaction behind that would have to be rolled back."""
+"""For single statements, which leave no transaction to roll back."""
 _POSTGRESQL = {
     "connect_timeout": 5,
-    # Of a network that swallows everything: a connection on which what was sent is not
-    # acknowledged, or which is silent and gives no sign of life, fails after some 15 s. The
-    # system alone would hold on to it for a quarter of an hour.
+    # A connection on which nothing is acknowledged, or whose peer is silent, fails after some
+    # 15 s. The system's default is a quarter of an hour.
     "tcp_user_timeout": 15_000,
     "keepalives_idle": 5,
     "keepalives_interval": 5,
     "keepalives_count": 2,
 }
-"""libpq's parameters; seconds, but milliseconds for ``tcp_user_timeout``."""
+"""libpq's parameters, in seconds; ``tcp_user_timeout`` in milliseconds."""
 _FORMS = "sqlite:///FILE or postgresql+psycopg://USER:PASSWORD@HOST/DATABASE"
 
 
@@ -59,10 +53,10 @@ class Database:
         """Connect lazily.
 
         Args:
-            url: as ``EventStore.open`` takes it.
+            url: see ``EventStore.open``.
 
         Raises:
-            SettingsError: it is no URL, or of a database that is not supported.
+            SettingsError: the URL is invalid or of an unsupported database.
         """
         parsed = _parsed(url)
         if parsed.get_backend_name() == "sqlite":
@@ -73,18 +67,18 @@ class Database:
 
     @property
     def sqlite_file(self) -> Path | None:
-        """The database's file; None of PostgreSQL."""
+        """The database's file; None for PostgreSQL."""
         is_sqlite = self._engine.dialect.name == "sqlite"
         return Path(self._engine.url.database or "") if is_sqlite else None
 
     @property
     def dialect(self) -> Dialect:
-        """SQLAlchemy's."""
+        """The SQLAlchemy dialect."""
         return self._engine.dialect
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """One transaction that sees one state of the database.
+        """Open a transaction that sees one state of the database.
 
         Raises:
             Unavailable: the database does not answer.
@@ -96,34 +90,33 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """One transaction, committed at the end.
+        """Open a transaction that is committed at the end.
 
         Raises:
-            Unavailable: the database does not answer, or is locked for too long.
+            Unavailable: the database does not answer or stays locked.
         """
         with self._unavailable(), self._writer.begin() as connection:
             yield connection
 
     def write_once(self, sql: str, values: Sequence[Any]) -> None:
-        """Execute one statement, which is a transaction by itself.
+        """Execute one statement as a transaction of its own.
 
-        It goes past SQLAlchemy, and takes one step of SQLite, or one message to PostgreSQL and
-        one back, where a transaction takes three: at each of them, and whenever this thread has
-        Python's lock for long, a busy event loop keeps the writer waiting.
+        It bypasses SQLAlchemy and takes one step of SQLite, or one round trip to PostgreSQL, where
+        a transaction takes three. At each step the writer waits for the GIL of a busy event loop.
 
         Args:
-            sql: with the driver's own placeholders.
-            values: for them.
+            sql: with the driver's placeholders.
+            values: of the placeholders.
 
         Raises:
-            Unavailable: the database does not answer, or is locked for too long.
+            Unavailable: the database does not answer or stays locked.
         """
         with self._unavailable():
             connection = self._quick.raw_connection()
             try:
                 connection.cursor().execute(sql, values)
             except self.dialect.loaded_dbapi.Error as error:
-                # Whatever state it is in: the next one is new.
+                # Its state is unknown, so the pool opens a new one.
                 connection.invalidate()
                 of_driver = self.dialect.loaded_dbapi.Error
                 raise DBAPIError.instance(sql, None, error, of_driver) from error
@@ -131,12 +124,12 @@ class Database:
                 connection.close()
 
     async def connect_async(self) -> psycopg.AsyncConnection[Any]:
-        """A connection to PostgreSQL for an event loop; each statement is a transaction.
+        """Return an autocommit connection to PostgreSQL for an event loop.
 
         Raises:
             psycopg.Error: the server does not answer.
         """
-        # The first is an empty text, for drivers that must have one.
+        # The first element is for drivers that take a connection string.
         _, options = self.dialect.create_connect_args(self._engine.url)
         return await psycopg.AsyncConnection.connect(
             autocommit=True, **options, **_connect_options(self._engine.url)
@@ -152,9 +145,9 @@ class Database:
         try:
             yield
         except (DataError, IntegrityError):
-            # The values are at fault, not the database.
+            # Invalid values, not an unavailable database.
             raise
-        # The driver's own: of a connection that is opened past SQLAlchemy.
+        # The driver's error: of a connection opened without SQLAlchemy.
         except (DBAPIError, PoolTimeout, self.dialect.loaded_dbapi.Error) as error:
             cause = error.orig if isinstance(error, DBAPIError) else error
             where = self._engine.url.render_as_string(hide_password=True)
@@ -167,7 +160,7 @@ def _postgresql(url: URL, **options: Any) -> Engine:
 
 
 def _connect_options(url: URL) -> dict[str, Any]:
-    # A setting of the URL's own wins.
+    # The URL's settings take precedence.
     return {name: value for name, value in _POSTGRESQL.items() if name not in url.query}
 
 
@@ -175,7 +168,7 @@ def _parsed(text: str) -> URL:
     try:
         url = make_url(text)
     except ArgumentError as error:
-        # The text is not repeated: it may hold a password.
+        # Do not repeat the text: it may hold a password.
         raise SettingsError(f"the event store's URL cannot be read: give {_FORMS}") from error
     if url.drivername in {"postgresql", "postgresql+psycopg"}:
         return url.set(drivername="postgresql+psycopg")
@@ -190,17 +183,17 @@ def _parsed(text: str) -> URL:
 
 
 def _sqlite(url: URL) -> tuple[Engine, Engine, Engine]:
-    """For reading, for writing, and for single statements."""
+    """Return engines for reading, for writing, and for single statements."""
     path = Path(url.database or "").absolute()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # What shoppers did is nobody else's; the WAL's files take over the mode.
+        # Private: it holds what shoppers did. The WAL's files take over the mode.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     except OSError as error:
         raise SettingsError(f"cannot open the event store {path}: {error.strerror}") from error
     at = url.set(database=str(path))
-    # Immediate: a transaction that first reads, and then finds that another has written, would
-    # fail at once, however long it is ready to wait.
+    # Immediate: a transaction that reads first and then finds another's write fails at once,
+    # whatever its timeout.
     return (
         _sqlite_engine(at, "BEGIN"),
         _sqlite_engine(at, "BEGIN IMMEDIATE"),
@@ -218,19 +211,18 @@ def _sqlite_engine(url: URL, begin: str | None = None, **options: Any) -> Engine
 
 
 def _set_up(connection: sqlite3.Connection, _record: Any) -> None:
-    # The driver would begin transactions by itself, and late.
+    # The driver would begin transactions implicitly, and too late.
     connection.isolation_level = None
-    # Built into SQLite only with an option of its compilation.
+    # SQLite has ln only with a compile-time option.
     connection.create_function("ln", 1, log, deterministic=True)
     connection.create_function("crc32", 1, lambda text: crc32(text.encode()), deterministic=True)
     use_log(connection)
     for pragma in (
-        # A commit is in the system's cache: a killed process loses nothing. A power cut may
-        # lose the last commits, and damages nothing.
+        # A commit is in the system's cache: a killed process loses nothing, and a power cut at
+        # most the last commits.
         "synchronous = NORMAL",
         "foreign_keys = ON",
-        # A commit that happens to be the thousandth would wait for the disk: Checkpoints
-        # does it beside.
+        # Every thousandth commit would wait for the disk; a thread of Checkpoints does it.
         "wal_autocheckpoint = 0",
         "cache_size = -65536",
         "mmap_size = 268435456",
@@ -239,14 +231,13 @@ def _set_up(connection: sqlite3.Connection, _record: Any) -> None:
 
 
 def use_log(connection: sqlite3.Connection) -> None:
-    """Switch to the write-ahead log; SQLite itself does not wait here for another process."""
+    """Switch to the write-ahead log; SQLite's busy timeout does not apply here."""
     end_s = monotonic() + _BUSY_TIMEOUT_S
     while True:
         try:
             connection.execute("PRAGMA journal_mode = WAL").close()
         except sqlite3.OperationalError as error:
-            # The lowest byte: the others say of what kind the lock is. A file that cannot be
-            # written will not become so by waiting.
+            # The lowest byte; the others say which kind of lock it is.
             locked = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
             if not locked or monotonic() > end_s:
                 raise
@@ -257,16 +248,16 @@ def use_log(connection: sqlite3.Connection) -> None:
 
 _SCRIPTS = Path(__file__).with_name("migrations")
 _LOCK = 0x6E657773
-"""Any number that no other program of the same database takes for its advisory lock."""
+"""Advisory lock number; no other program of the database may use it."""
 
 
 def migrate(database: Database) -> None:
-    """Run the migrations that are missing, in one transaction.
+    """Run the missing migrations in one transaction.
 
-    Processes that start at once wait for each other.
+    Processes that start at the same time wait for each other.
 
     Raises:
-        SettingsError: the server cannot be reached, or the schema is newer than this code.
+        SettingsError: the server is unreachable, or the schema is newer than this code.
     """
     try:
         with database.writing() as connection:
@@ -278,7 +269,7 @@ def migrate(database: Database) -> None:
 
 
 def downgrade(database: Database, revision: str) -> None:
-    """Go back to ``revision``, or to ``base``: an empty database."""
+    """Migrate back to ``revision``, or to ``base``, an empty database."""
     with database.writing() as connection:
         _lock(connection)
         command.downgrade(_config(connection), revision)
@@ -292,7 +283,7 @@ def _config(connection: Connection) -> Config:
 
 
 def _lock(connection: Connection) -> None:
-    """SQLite's transaction holds the only write lock anyway."""
+    """Take PostgreSQL's advisory lock; SQLite's transaction holds the write lock already."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
 
@@ -309,16 +300,21 @@ def _refuse_newer(connection: Connection) -> None:
 
 _LOG = logging.getLogger(__name__)
 _PAUSE_S = 0.1
-"""The less there is to copy, the shorter the disk is kept from the writers."""
+"""Short, so that each copy is small and blocks writers' disk access briefly."""
 _LEAST_BYTES = 4 * 2**20
-"""Smaller logs are let alone."""
+"""Smaller logs are not copied."""
 _MOST_BYTES = 128 * 2**20
-"""From which size on the log begins anew, in the same file: truncating it would take longer."""
+"""Size from which the log restarts in the same file; truncating it would take longer."""
 _TRIES = 5
 
 
 class Checkpoints:
-    """A thread that looks after the log of one file."""
+    """A thread that copies SQLite's write-ahead log back into the database.
+
+    By itself SQLite copies within the commit that fills the log, which delays a request by tens of
+    milliseconds. The thread copies all the time, without blocking anybody, so that little is left
+    when the log restarts, which blocks writers.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -340,12 +336,12 @@ class Checkpoints:
                 try:
                     self._copy()
                 except sqlite3.Error as error:
-                    # The disk is full, or the like: the log waits.
+                    # For example a full disk; the log waits.
                     _LOG.warning("the event store's log was not copied back: %s", error)
                 copied = now
 
     def _state(self) -> tuple[int, int]:
-        """Size and last change of the log."""
+        """Return size and time of the last change of the log."""
         try:
             found = self._log.stat()
         except FileNotFoundError:
@@ -353,7 +349,7 @@ class Checkpoints:
         return found.st_size, found.st_mtime_ns
 
     def _copy(self) -> None:
-        # No waiting: whoever waits for readers to end keeps writers from beginning.
+        # No timeout: waiting for readers would block writers.
         connection = sqlite3.connect(self._path, isolation_level=None, timeout=0)
         try:
             (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
@@ -361,7 +357,7 @@ class Checkpoints:
             if pages * page_bytes < _MOST_BYTES:
                 return
             for _ in range(_TRIES):
-                # Once more, of what came meanwhile: the less is left, the shorter is the stop.
+                # Copy once more what came meanwhile: the less is left, the shorter the block.
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
                 busy, *_ = connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
                 if not busy:

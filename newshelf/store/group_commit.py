@@ -1,13 +1,9 @@
-"""Many requests, few commits: rows that arrive while one commit is under way share the next.
+"""Group commit: rows that arrive during one commit share the next.
 
-No timer: a lone row is committed at once, and the busier the gateway, the larger the groups.
-Where the database has lanes, answers take them, and the thread has what they could not store.
-
-A connection of the event loop's own, on which answers are stored without a thread.
-
-A thread that writes has to get Python's lock back after each step of the driver, from an event
-loop that is busy with requests; and while PostgreSQL waits for the disk, the next answers wait
-for that thread. A few lanes side by side wait for neither: PostgreSQL commits them together.
+There is no timer: a lone row is committed at once, and a busier gateway forms larger groups.
+A thread commits the groups. To PostgreSQL answers also go by a few connections of the event loop:
+a writing thread would wait for the GIL after each step of the driver and for the disk at each
+commit, while PostgreSQL commits parallel connections together.
 """
 
 import asyncio
@@ -22,9 +18,8 @@ from typing import Any, Protocol
 import psycopg
 
 from newshelf.errors import Unavailable
-from newshelf.store.aggregates import ShadowAnswer
 from newshelf.store.database import Database
-from newshelf.store.records import Exposure, Feedback, Outcome
+from newshelf.store.records import Exposure, Feedback, FeedbackOutcome, ShadowAnswer
 from newshelf.store.rows import MOST_ROWS
 from newshelf.store.write import WriteBatch, exposures_statement
 
@@ -32,7 +27,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class AsyncConnection:
-    """One connection to PostgreSQL, opened when it is needed; used by one task at a time."""
+    """A connection to PostgreSQL, opened when needed; for one task at a time."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -42,8 +37,8 @@ class AsyncConnection:
         """Try once to store at most ``MOST_ROWS`` answers, all or none.
 
         Returns:
-            Whether they are stored. If not, for whatever reason, they may be there nevertheless,
-            when only the answer to the commit was lost: storing them again is safe.
+            Whether they are stored. After False they may be stored too, if only the reply to the
+            commit was lost: storing them again is safe.
         """
         try:
             statement = exposures_statement(self._database.dialect, answers)
@@ -51,14 +46,14 @@ class AsyncConnection:
                 self._connection = await self._database.connect_async()
             await self._connection.execute(*statement)
         except Exception as error:
-            _LOG.info("%d answers take the other way: %s", len(answers), error)
-            # Whatever state it is in: the next one is new.
+            _LOG.info("%d answers go to the writer thread: %s", len(answers), error)
+            # Its state is unknown, so the next write opens a new one.
             await self.close()
             return False
         return True
 
     async def close(self) -> None:
-        """Close the connection; it is opened again when it is needed."""
+        """Close the connection until the next write."""
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()
@@ -66,35 +61,35 @@ class AsyncConnection:
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 1.0
 _MOST_EVENTS = 16
-"""Of one commit: the answers that come meanwhile wait for it."""
+"""Of one commit, which delays the answers that arrive meanwhile."""
 
 
 class Store(Protocol):
-    """What is written to: an ``EventStore``, or a ``Spool``."""
+    """Target of the commits: an ``EventStore`` or a ``Spool``."""
 
-    def write(self, writes: WriteBatch) -> list[Outcome]:
+    def write(self, batch: WriteBatch) -> list[FeedbackOutcome]:
         """See ``EventStore.write``."""
 
 
 @dataclass(eq=False)
 class _Waiting:
-    """One caller, and what it wants to have written."""
+    """A caller and its rows."""
 
-    writes: WriteBatch
-    future: "asyncio.Future[list[Outcome]]"
+    batch: WriteBatch
+    future: "asyncio.Future[list[FeedbackOutcome]]"
     expires_s: float
     """By the monotonic clock."""
     timer: asyncio.TimerHandle | None = None
 
 
 class GroupCommit:
-    """The event loop's side of the store. One per process.
+    """Writes rows for an event loop; one per process.
 
-    Answers go by an idle lane, where there are lanes; its thread writes all else, and what a
-    lane could not store. A call returns when its rows are committed. While the database does
-    not answer, the thread tries again and again; a caller that has waited for too long gets
-    ``Unavailable``, and its rows are tried no more (they may be there, if only the answer to
-    the commit was lost: sending them again is safe).
+    Answers go by an idle connection, if there are connections; the thread writes the rest and
+    what a connection could not store. A call returns when its rows are committed. While the
+    database does not answer, the thread retries; a caller that waits too long gets
+    ``Unavailable``, and its rows are dropped (they may be stored, if only the reply to the
+    commit was lost: sending them again is safe).
     """
 
     def __init__(
@@ -104,18 +99,18 @@ class GroupCommit:
         max_rows: int = 1000,
         max_waiting: int = 20_000,
         max_wait_s: float = 2.0,
-        lanes: Sequence[AsyncConnection] = (),
+        connections: Sequence[AsyncConnection] = (),
         retries: bool = True,
     ) -> None:
-        """Start the thread; to be called within a running event loop.
+        """Start the thread; call this in a running event loop.
 
         Args:
-            store: where to.
-            max_rows: callers whose rows share one commit at most.
-            max_waiting: callers that wait at once; more get ``Unavailable`` immediately.
-            max_wait_s: how long a caller waits.
-            lanes: of the store; closed with this.
-            retries: try again while the store is away, instead of failing at once.
+            store: target of the commits.
+            max_rows: maximum callers whose rows share one commit.
+            max_waiting: maximum callers that wait; further ones get ``Unavailable`` at once.
+            max_wait_s: maximum time that a caller waits.
+            connections: of the store; closed by ``close``.
+            retries: retry while the store is unavailable, instead of failing at once.
         """
         self._store = store
         self._max_rows = max_rows
@@ -124,18 +119,18 @@ class GroupCommit:
         self._retries = retries
         self._loop = asyncio.get_running_loop()
         self._queue: deque[_Waiting] = deque()
-        """The thread's: answers, and copies of the shadow."""
+        """For the thread: answers and shadow answers."""
         self._feedback: deque[_Waiting] = deque()
-        """The thread's, after the answers."""
+        """For the thread, after the answers."""
         self._answers: deque[_Waiting] = deque()
-        """The lanes'."""
-        self._lanes = lanes
-        self._idle = list(lanes)
+        """For the connections."""
+        self._connections = connections
+        self._idle = list(connections)
         self._busy: set[asyncio.Task[None]] = set()
         self._work = threading.Event()
         self._closing = self._closed = False
         self._failed: str | None = None
-        """Why the last attempt failed."""
+        """Reason of the last failure."""
         self._thread = threading.Thread(target=self._run, name="group-commit", daemon=True)
         self._thread.start()
 
@@ -144,71 +139,70 @@ class GroupCommit:
 
         Raises:
             InvalidField: a value that the database cannot hold.
-            Unavailable: the database did not answer in time, or too many wait.
+            Unavailable: the database did not answer in time, or too many callers wait.
         """
         await self._enqueue(WriteBatch(exposures=(exposure,)))
 
-    async def feedback(self, feedback: Sequence[Feedback]) -> list[Outcome]:
-        """Store events, a few at a time; errors as of ``exposure``, and then some may be stored.
+    async def feedback(self, feedback: Sequence[Feedback]) -> list[FeedbackOutcome]:
+        """Store events, a few per commit; raises as ``exposure`` does, and some may be stored.
 
         Returns:
-            What became of each. An event whose commit's answer was lost is told as a
-            duplicate, of itself.
+            The outcome of each. An event whose commit's reply was lost is a duplicate of itself.
         """
-        outcomes: list[Outcome] = []
+        outcomes: list[FeedbackOutcome] = []
         for start in range(0, len(feedback), _MOST_EVENTS):
             part = tuple(feedback[start : start + _MOST_EVENTS])
             outcomes += await self._enqueue(WriteBatch(feedback=part))
         return outcomes
 
     async def shadow(self, answer: ShadowAnswer) -> None:
-        """Store what the challenger answered to a copy; errors as of ``exposure``."""
+        """Store a shadow answer; raises as ``exposure`` does."""
         await self._enqueue(WriteBatch(shadow=(answer,)))
 
     async def close(self) -> None:
-        """Write what waits, and end lanes and thread. Calls after it get ``Unavailable``."""
+        """Write what waits and end the thread. Later calls get ``Unavailable``."""
         self._closing = True
         await asyncio.gather(*self._busy)
-        for lane in self._lanes:
-            await lane.close()
+        for connection in self._connections:
+            await connection.close()
         self._closed = True
         self._work.set()
         await asyncio.to_thread(self._thread.join)
 
-    def _enqueue(self, writes: WriteBatch) -> "asyncio.Future[list[Outcome]]":
+    def _enqueue(self, batch: WriteBatch) -> "asyncio.Future[list[FeedbackOutcome]]":
         waits = len(self._queue) + len(self._feedback) + len(self._answers)
         if self._closing or waits >= self._max_waiting:
             reason = "is being closed" if self._closing else "has too many rows to write"
             raise Unavailable(f"the event store {reason}")
-        waiting = _Waiting(writes, self._loop.create_future(), monotonic() + self._max_wait_s)
-        waiting.timer = self._loop.call_later(self._max_wait_s, self._give_up, waiting)
-        if self._lanes and writes.is_one_statement:
+        waiting = _Waiting(batch, self._loop.create_future(), monotonic() + self._max_wait_s)
+        waiting.timer = self._loop.call_later(self._max_wait_s, self._expire, waiting)
+        if self._connections and batch.is_one_statement:
             self._answers.append(waiting)
-            self._start_lane()
-        elif writes.feedback:
+            self._start_connection()
+        elif batch.feedback:
             self._feedback.append(waiting)
             self._work.set()
         else:
             self._to_thread([waiting])
         return waiting.future
 
-    def _start_lane(self) -> None:
+    def _start_connection(self) -> None:
         if self._idle:
             task = self._loop.create_task(self._drive(self._idle.pop()))
             self._busy.add(task)
             task.add_done_callback(self._busy.discard)
 
-    async def _drive(self, lane: AsyncConnection) -> None:
-        """Store answers by a lane until none wait."""
+    async def _drive(self, connection: AsyncConnection) -> None:
+        """Store answers by one connection until none wait."""
         try:
             while taken := _take(self._answers, MOST_ROWS):
                 group = _in_time(taken)
-                if not group or await lane.write(_together(group).exposures):
-                    _tell(group, [])
+                if not group or await connection.write(_merge(group).exposures):
+                    _resolve(group, [])
                 else:
                     self._to_thread(group)
         finally:
-            self._idle.append(lane)
+            self._idle.append(connection)
 
     def _to_thread(self, group: Sequence[_Waiting]) -> None:
         self._queue.extend(group)
@@ -225,11 +219,11 @@ class GroupCommit:
                 return
 
     def _commit(self, group: list[_Waiting]) -> None:
-        """Write a group, as often as it takes."""
+        """Write a group, with retries."""
         pause_s = _FIRST_PAUSE_S
         while group := _in_time(group):
             try:
-                self._answer(group, self._store.write(_together(group)))
+                self._answer(group, self._store.write(_merge(group)))
                 self._failed = None
             except Unavailable as error:
                 self._failed = error.message
@@ -247,7 +241,7 @@ class GroupCommit:
                 return
 
     def _divide(self, group: list[_Waiting], error: Exception) -> None:
-        """Find the row that cannot be written, so that only its caller is told so."""
+        """Write both halves, so that only the caller of a bad row gets the error."""
         if len(group) == 1:
             self._loop.call_soon_threadsafe(_fail, group[0], error)
             return
@@ -255,12 +249,12 @@ class GroupCommit:
         self._commit(group[:middle])
         self._commit(group[middle:])
 
-    def _give_up(self, one: _Waiting) -> None:
-        said = self._failed or "the event store did not answer in time: try again"
-        _fail(one, Unavailable(said))
+    def _expire(self, one: _Waiting) -> None:
+        reason = self._failed or "the event store did not answer in time: try again"
+        _fail(one, Unavailable(reason))
 
-    def _answer(self, group: list[_Waiting], outcomes: list[Outcome]) -> None:
-        self._loop.call_soon_threadsafe(_tell, group, outcomes)
+    def _answer(self, group: list[_Waiting], outcomes: list[FeedbackOutcome]) -> None:
+        self._loop.call_soon_threadsafe(_resolve, group, outcomes)
 
 
 def _take(queue: deque[_Waiting], most: int) -> list[_Waiting]:
@@ -270,28 +264,28 @@ def _take(queue: deque[_Waiting], most: int) -> list[_Waiting]:
 def _take_events(queue: deque[_Waiting]) -> list[_Waiting]:
     taken: list[_Waiting] = []
     events = 0
-    while queue and (events := events + len(queue[0].writes.feedback)) <= _MOST_EVENTS:
+    while queue and (events := events + len(queue[0].batch.feedback)) <= _MOST_EVENTS:
         taken.append(queue.popleft())
     return taken
 
 
 def _in_time(group: Sequence[_Waiting]) -> list[_Waiting]:
-    """Those whose callers still wait."""
+    """Return those whose callers still wait."""
     return [one for one in group if monotonic() < one.expires_s]
 
 
-def _together(group: Sequence[_Waiting]) -> WriteBatch:
+def _merge(group: Sequence[_Waiting]) -> WriteBatch:
     return WriteBatch(
-        exposures=[row for one in group for row in one.writes.exposures],
-        feedback=[row for one in group for row in one.writes.feedback],
-        shadow=[row for one in group for row in one.writes.shadow],
+        exposures=[row for one in group for row in one.batch.exposures],
+        feedback=[row for one in group for row in one.batch.feedback],
+        shadow=[row for one in group for row in one.batch.shadow],
     )
 
 
-def _tell(group: Sequence[_Waiting], outcomes: Sequence[Outcome]) -> None:
+def _resolve(group: Sequence[_Waiting], outcomes: Sequence[FeedbackOutcome]) -> None:
     start = 0
     for one in group:
-        end = start + len(one.writes.feedback)
+        end = start + len(one.batch.feedback)
         if not one.future.done():
             one.future.set_result(list(outcomes[start:end]))
         _stop(one)

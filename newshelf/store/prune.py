@@ -1,46 +1,47 @@
-"""Removes old rows a few at a time, so that the gateways' writes pass in between."""
+"""Pruning: removal of old rows in small transactions, between the gateways' writes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import pairwise
 from time import sleep
 
 from sqlalchemy import Table, delete, func, select
 
 from newshelf.store.database import Database
-from newshelf.store.rows import from_us
+from newshelf.store.rows import from_us, to_us
 from newshelf.store.schema import exposures, feedback, shadow_answers
 
 _ROWS = 1000
-"""Of one transaction: on SQLite no gateway writes meanwhile."""
+"""Rows of one transaction, during which no gateway can write to SQLite."""
 _PAUSE_S = 0.02
 _DAY_US = 86_400_000_000
 _SAMPLES = 1000
 _MOST_GAP_US = 7 * _DAY_US
-"""Between two samples of that many: a shop that is open has no such week."""
+"""Largest gap between two samples: an open shop has an answer in every week."""
 _LEAST_REACH = 0.1
-"""Of the time that is to be kept: how far what stays must reach back."""
+"""Least age of the oldest row that stays, as a share of the retention time."""
 
 
 @dataclass(frozen=True)
-class Pruned:
-    """Rows that were removed."""
+class PruneCounts:
+    """Number of removed rows by table."""
 
     exposures: int
     feedback: int
     shadow_answers: int
 
 
-def clock_doubt(database: Database, before_us: int, now_us: int) -> str | None:
-    """Why the clock may have jumped ahead, so that ``before_us`` is younger than it seems.
+def clock_doubt(database: Database, before: datetime, now: datetime) -> str | None:
+    """Return why the clock may have jumped ahead, so that pruning would remove recent rows.
 
-    Answers are stored in the order in which they happen; a thousand of them, at equal distances,
-    tell whether they lead up to the clock's time.
+    Answers are stored in the order in which they happen; the times of a thousand of them, evenly
+    spaced, must lead up to ``now``.
 
     Returns:
-        The reason in words; None where all is well, or nothing would be removed.
+        The reason in words; None without doubt, or if nothing would be removed.
     """
-    answer = exposures.c
+    answer, before_us, now_us = exposures.c, to_us(before), to_us(now)
     with database.reading() as connection:
         first, last = connection.execute(select(func.min(answer.id), func.max(answer.id))).one()
         if first is None:
@@ -50,7 +51,7 @@ def clock_doubt(database: Database, before_us: int, now_us: int) -> str | None:
             connection.scalar(query.where(answer.id >= number))
             for number in range(first, last + 1, max(1, (last - first) // _SAMPLES))
         ]
-    # What a clock that was ahead has stamped is later than now, and tells nothing.
+    # Rows that a wrong clock stamped are later than now and prove nothing.
     times = [at_us for at_us in found if at_us is not None and at_us <= now_us]
     stays = [at_us for at_us in times if at_us >= before_us]
     if len(stays) == len(times):
@@ -68,30 +69,32 @@ def clock_doubt(database: Database, before_us: int, now_us: int) -> str | None:
 
 
 def prune(
-    database: Database, before_us: int, now_us: int, on_removed: Callable[[int], None]
-) -> Pruned:
-    """Remove what happened before a moment.
+    database: Database, before: datetime, on_removed: Callable[[int], None] = lambda _rows: None
+) -> PruneCounts:
+    """Remove answers and events before a moment, also while others write.
+
+    An old row that was stored after newer ones may stay until the next call. Rows later than now
+    were stamped by a wrong clock; they go with the rows stored after them.
 
     Args:
-        database: also while others write to it.
-        before_us: microseconds since 1970, UTC.
-        now_us: rows that are later were stamped by a wrong clock, and go with those that were
-            stored after them.
-        on_removed: told how many rows each transaction has removed.
+        database: of the event store.
+        before: with its time zone.
+        on_removed: called with the number of rows that each transaction removed.
     """
+    before_us, now_us = to_us(before), to_us(datetime.now(UTC))
 
     def remove(table: Table) -> int:
         removed = last = 0
         waiting: list[int] = []
         while True:
-            # By id: that is by and large the order in time, of which there is no index.
+            # By id, which is roughly the order in time; there is no index of times.
             page = select(table.c.id, table.c.at_us).where(table.c.id > last)
             with database.reading() as connection:
                 rows = connection.execute(page.order_by(table.c.id).limit(_ROWS)).all()
             old = [row.id for row in rows if row.at_us < before_us]
             ahead = [row.id for row in rows if row.at_us > now_us]
             if not old and not ahead:
-                # What is older and comes later, a later call finds: events may be sent late.
+                # A later call finds older rows that come later: events may be sent late.
                 return removed
             waiting += ahead
             newest = old[-1] if old else 0
@@ -106,8 +109,8 @@ def prune(
                 sleep(_PAUSE_S)
             last = rows[-1].id
 
-    # Events first: one whose answer is gone could not be explained.
-    return Pruned(
+    # Events first: an event must not outlive its answer.
+    return PruneCounts(
         feedback=remove(feedback),
         shadow_answers=remove(shadow_answers),
         exposures=remove(exposures),

@@ -1,13 +1,7 @@
-"""What is written down of every answer, and of what shoppers did with it.
+"""Records of the event store: what callers write to it and what it sums up for them.
 
-A *unit* is whom variants are assigned to: a shopper, or a visitor without a name. It is the
-front end's own id; nothing else about the person is kept.
-
-What came of a rollout so far, as the analysis needs it and the store sums it up.
-
-How units are split between the versions, as the gateway reads it from the store.
-
-What became of an event that a front end sent.
+A *unit* is whom variants are assigned to: a shopper, or an anonymous visitor. It is the front
+end's own id; nothing else about the person is stored.
 """
 
 import math
@@ -22,31 +16,32 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from newshelf.catalog.schema import Id
 
+Floats = NDArray[np.float64]
 FeedbackType = Literal["view", "click", "cart", "purchase"]
 Variant = Literal["default", "control", "challenger", "interleaved"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 
 
-class _Row(BaseModel):
-    # A score may be infinite: as null, which is JSON's, it could not be read back.
+class _Record(BaseModel):
+    # A score may be infinite: JSON's null could not be read back.
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
 
-class ExposedItem(_Row):
-    """One product that was shown."""
+class ExposedItem(_Record):
+    """One product of an answer."""
 
     item_id: Id
     position: int = Field(ge=1)
-    """From 1, the first."""
+    """From 1."""
     score: float
     source: str
     """``model``, ``similar``, ``category`` or ``popular``."""
     propensity: float = Field(gt=0, le=1)
-    """The probability with which this product was put at this position, given what was known
-    before the unit was assigned. Off-policy estimates divide by it."""
+    """Probability of this product at this position, before the unit was assigned. Off-policy
+    estimates divide by it."""
 
 
-class Exposure(_Row):
+class Exposure(_Record):
     """One answered request."""
 
     request_id: Id
@@ -56,158 +51,52 @@ class Exposure(_Row):
     rollout: str | None = None
     """None when no rollout was running."""
     variant: Variant = "default"
-    """``default``: served by the old version, and not in the experiment."""
+    """``default``: served by the old version, outside the experiment."""
     model_version: str
     index_version: str
     fallback: bool = False
     """Answered without the model."""
     status: int = 200
-    """As the shopper's front end was answered."""
+    """HTTP status of the gateway's answer."""
     latency_ms: float = Field(ge=0)
     items: tuple[ExposedItem, ...]
 
 
-class Feedback(_Row):
-    """Something that a shopper did with a product."""
+class Feedback(_Record):
+    """One action of a shopper on a product."""
 
     event_id: Id
-    """The front end's; the same event sent twice is kept once."""
+    """The front end's; an event that is sent twice is stored once."""
     event_type: FeedbackType
     item_id: Id
     at: datetime
     request_id: Id | None = None
-    """Of the answer that showed it. Without one it is joined to the unit's last exposure of the
-    product within the window."""
+    """Of the answer that showed the product. Without it the event is joined to the unit's last
+    exposure of the product within the window."""
     unit: Id | None = None
     value: float | None = Field(default=None, ge=0)
-    """Revenue, in the shop's currency; of a purchase."""
+    """Revenue of a purchase, in the shop's currency."""
 
 
-Floats = NDArray[np.float64]
-
-MOST_LATENCIES = 20_000
-"""In a sample, on average: enough for a p99 to within a tenth of a per cent of the ranks."""
-
-
-def halvings(requests: int) -> int:
-    """How often a sample of that number of latencies has been halved."""
-    return max(0, math.ceil(math.log2(max(requests, 1) / MOST_LATENCIES)))
-
-
-@dataclass(frozen=True, eq=False)
-class UnitTotals:
-    """Counted units of one variant, one row each, and what they did.
-
-    Arrays are ``(units,) float64``. The unit is what was randomised, so it is also what is
-    counted: requests of one shopper are not independent of each other.
-    """
-
-    requests: Floats
-    """Answers that showed something."""
-    shown: Floats
-    """Products in them."""
-    clicks: Floats
-    """Shown products that were clicked, each once per answer."""
-    purchases: Floats
-    revenue: Floats
-    ndcg: Floats
-    """Sum over the unit's answers with a click of the NDCG of the clicked positions."""
-    ndcg_requests: Floats
-    """Answers with a click."""
-    before: Mapping[str, Floats]
-    """The same names, summed over a window before the rollout began: covariates of CUPED.
-    Zero for units that were not seen then."""
-    units: Sequence[str] = ()
-    """Their ids, in the order of the rows."""
-
-    def __len__(self) -> int:
-        return len(self.requests)
-
-
-@dataclass(frozen=True, eq=False)
-class VariantHealth:
-    """How one variant served."""
-
-    requests: int
-    errors: int
-    """Answered with a status of 500 or more, or not by this variant's model at all."""
-    fallbacks: int
-    """Answered without the model."""
-    empty: int
-    """Answered with no product."""
-    latencies_ms: Floats
-    """``(requests,)``, or a uniform sample of them, halved ``halvings(requests)`` times."""
-    items: Mapping[str, int]
-    """How often each product was shown."""
-    units: int
-    """Different units that were seen."""
-
-
-@dataclass(frozen=True, eq=False)
-class Observation:
-    """All that a decision looks at."""
-
-    seconds_in_step: float
-    totals: Mapping[str, UnitTotals]
-    """By variant: ``control`` and ``challenger``; since the rollout's first exposure."""
-    health: Mapping[str, VariantHealth]
-    """By variant; of the current step only, so that a mended fault does not count for ever."""
-    double_exposed: int
-    """Units that were seen in two variants: assignment is broken."""
-    shadow: Mapping[str, float]
-    """Of the shadow phase: ``requests``, ``errors``, ``overlap`` (mean share of equal products
-    in the top k), ``score_drift`` (mean absolute difference of scores, in standard deviations
-    of control's), ``p99_ms``, and ``p99_low_ms``, which the true p99 is at least, at every look
-    (absent while little is known). Empty otherwise."""
-    versions_ready: bool
-    """Whether both versions answer a request for readiness."""
-    credits: Mapping[str, Floats] = field(default_factory=dict)
-    """Of interleaved answers, by team (``control``, ``challenger``): ``(units,)`` clicked
-    products that the team had drafted. Empty otherwise."""
-
-
-BUCKETS = 10_000
-
-
-class TrafficSplit(BaseModel):
-    """One running rollout, as far as serving it goes."""
+class ShadowAnswer(BaseModel):
+    """The challenger's answer to a copied request, compared with control's."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    rollout: str
-    salt: str
-    """Another one for each rollout, so that two of them are independent."""
-    control: str
-    """Version of the recommender that is served to control and to those outside."""
-    challenger: str
-    share: float = Field(ge=0, le=0.5)
-    """Of the units that see the challenger; as many are control. Growing it only adds units."""
-    holdout: float = Field(default=0.0, ge=0, lt=1)
-    """Of the units that are never in a rollout, by a salt of their own."""
-    shadow: bool = False
-    """Copy requests to the challenger, and answer from control."""
-    interleave: bool = False
-    """Units of the challenger's share see both rankings, drafted by teams."""
-    overrides: Mapping[str, Literal["control", "challenger"]] = {}
-    """Testers' units. They are not counted in the analysis."""
+    rollout: str = Field(min_length=1, max_length=200)
+    request_id: Id
+    at: datetime
+    latency_ms: float = Field(ge=0)
+    """Until the challenger answered, failed, or was cancelled."""
+    error: bool = False
+    overlap: float | None = Field(default=None, ge=0, le=1)
+    """Share of control's products that the challenger shows too; None after an error."""
+    score_drift: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """Mean absolute score difference of the products that both show, in standard deviations of
+    control's scores of this answer; None without such products or without deviation."""
 
 
-@dataclass(frozen=True)
-class Assigned:
-    """Where one unit belongs."""
-
-    variant: Literal["default", "control", "challenger", "interleaved"]
-    version: str
-    """Of the recommender that answers it."""
-    bucket: int
-    """0 to ``BUCKETS`` − 1."""
-    counted: bool
-    """Whether it is part of the experiment."""
-    propensity: float
-    """The probability of this variant, before the unit was known."""
-
-
-Outcome = Literal[
+FeedbackOutcome = Literal[
     "stored",
     "duplicate",
     "unjoined",
@@ -217,12 +106,165 @@ Outcome = Literal[
     "unknown_item",
     "before_answer",
 ]
-"""``stored``: with the answer that showed the product. ``duplicate``: the event is there
-already, nothing was changed. ``unjoined``: kept for training, but no answer showed the product
-to the unit within the window, so no rollout counts it. ``spooled``: kept on this
-machine until the store is back, and joined then. Not kept: ``conflict`` (another
-event has this id), ``unknown_request`` (there is no such answer, or the event names neither a
-request nor a unit), ``unknown_item`` (the answer did not show the product) and
-``before_answer`` (the event happened longer before the answer than the window)."""
+"""Result of storing one event.
 
-OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+- ``stored``: with the answer that showed the product.
+- ``duplicate``: the event is there already; nothing changes.
+- ``unjoined``: stored for training, but no answer showed the product to the unit within the
+  window, so no rollout counts it.
+- ``spooled``: stored on this machine until the event store is back, and joined then.
+
+Refused: ``conflict`` (another event has this id), ``unknown_request`` (no such answer, or neither
+request nor unit is given), ``unknown_item`` (the answer did not show the product) and
+``before_answer`` (earlier than the answer by more than the window).
+"""
+
+FEEDBACK_OUTCOMES: tuple[FeedbackOutcome, ...] = get_args(FeedbackOutcome)
+
+
+@dataclass(frozen=True)
+class StoredFeedback:
+    """An event with the answer it is joined to."""
+
+    event_id: str
+    event_type: str
+    item_id: str
+    at: datetime
+    unit: str
+    value: float | None
+    request_id: str | None
+    """None, like the next four, when no answer showed the product."""
+    rollout: str | None
+    variant: str | None
+    position: int | None
+    """Of the product in the answer, from 1."""
+    source: str | None
+    """Of the product in the answer."""
+
+
+BUCKETS = 10_000
+
+
+class TrafficSplit(BaseModel):
+    """The split of one running rollout, as the gateway serves it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rollout: str
+    salt: str
+    """Unique to the rollout, so that two rollouts are independent."""
+    control: str
+    """Version of the recommender for control and for units outside the experiment."""
+    challenger: str
+    share: float = Field(ge=0, le=0.5)
+    """Of the units that see the challenger; control has the same share. A larger share only adds
+    units."""
+    holdout: float = Field(default=0.0, ge=0, lt=1)
+    """Of the units that are in no rollout, by a separate constant salt."""
+    shadow: bool = False
+    """Copy requests to the challenger and answer from control."""
+    interleave: bool = False
+    """Units of the challenger's share see both rankings, team-drafted."""
+    overrides: Mapping[str, Literal["control", "challenger"]] = {}
+    """Testers' units; the analysis leaves them out."""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Variant and version of one unit."""
+
+    variant: Variant
+    version: str
+    """Of the recommender."""
+    bucket: int
+    """0 to ``BUCKETS`` − 1."""
+    counted: bool
+    """Whether the unit is part of the experiment."""
+    propensity: float
+    """Probability of this variant before the unit was known."""
+
+
+MOST_LATENCIES = 20_000
+"""Mean size of a latency sample: places a p99 to within 0.1 % of the ranks."""
+
+
+def halvings(requests: int) -> int:
+    """Return how many times a sample of this many latencies has been halved."""
+    return max(0, math.ceil(math.log2(max(requests, 1) / MOST_LATENCIES)))
+
+
+@dataclass(frozen=True, eq=False)
+class UnitTotals:
+    """Counts of one variant, one row per unit.
+
+    Arrays are ``(units,) float64``. Units are randomised, so units are counted: requests of one
+    shopper are not independent.
+    """
+
+    requests: Floats
+    """Answers with at least one product."""
+    shown: Floats
+    """Products in them."""
+    clicks: Floats
+    """Clicked products, each once per answer."""
+    purchases: Floats
+    revenue: Floats
+    ndcg: Floats
+    """NDCG of the clicked positions, summed over the unit's answers with a click."""
+    ndcg_requests: Floats
+    """Answers with a click."""
+    before: Mapping[str, Floats]
+    """The same counts, summed over a window before the rollout: covariates of CUPED. Zero for
+    units that were not seen then."""
+    units: Sequence[str] = ()
+    """Unit ids, in the order of the rows."""
+
+    def __len__(self) -> int:
+        return len(self.requests)
+
+
+@dataclass(frozen=True, eq=False)
+class VariantHealth:
+    """Service quality of one variant."""
+
+    requests: int
+    errors: int
+    """Answers with a status of 500 or more, or by the fallback."""
+    fallbacks: int
+    """Answers without the model."""
+    empty: int
+    """Answers without a product."""
+    latencies_ms: Floats
+    """``(requests,)``, or a uniform sample of them, halved ``halvings(requests)`` times."""
+    items: Mapping[str, int]
+    """Product → number of times it was shown."""
+    units: int
+    """Distinct units."""
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """Everything a decision is based on.
+
+    Testers' units (the overrides of the rollout's splits) are left out.
+    """
+
+    seconds_in_step: float
+    totals: Mapping[str, UnitTotals]
+    """By variant, since the rollout's first exposure: ``control`` and ``challenger`` always,
+    ``interleaved`` if it was served."""
+    health: Mapping[str, VariantHealth]
+    """By variant, of the current step only, so that a fixed fault stops counting."""
+    double_exposed: int
+    """Units seen as control and as challenger or interleaved: assignment is broken. (A unit may
+    move from interleaved to challenger; both are the challenger's share.)"""
+    shadow: Mapping[str, float]
+    """Summary of the shadow phase: ``requests``, ``errors``, ``overlap`` (mean share of equal
+    products in the top k), ``score_drift`` (mean absolute score difference, in standard
+    deviations of control's), ``p99_ms``, and ``p99_low_ms``, a lower bound of the true p99 that
+    holds at every look (absent while too little is known). Empty outside the phase."""
+    versions_ready: bool
+    """Whether both versions answer a readiness request."""
+    credits: Mapping[str, Floats] = field(default_factory=dict)
+    """By team (``control``, ``challenger``) of interleaved answers: ``(units,)`` clicked products
+    that the team drafted. Empty without interleaving."""

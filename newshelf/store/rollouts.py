@@ -1,10 +1,6 @@
-"""The rollouts, as their controller keeps them: plan, state, split, and a journal of changes.
+"""Rollouts in the event store: plan, state, split, journal and snapshots; and leases.
 
-Leases: of several controllers one acts, and a dead one's turn runs out.
-
-All times are the database's, so clocks of the controllers' machines need not agree.
-
-What the controller saw at each look, kept so that the report can show how it came.
+All times are the database's, so the clocks of the controllers' machines need not agree.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,60 +14,27 @@ from sqlalchemy.engine import Connection
 
 from newshelf.errors import SettingsError
 from newshelf.store import schema
+from newshelf.store.database import Database
 from newshelf.store.records import TrafficSplit
 from newshelf.store.rows import from_us, insert_new, now_us, span_us
 from newshelf.store.schema import leases, looks
 
 
-def acquire(connection: Connection, name: str, holder: str, ttl_s: float) -> bool:
-    """Take, or prolong, the lease ``name`` for ``ttl_s`` seconds from now.
-
-    Returns:
-        False when another holds it.
-    """
-    make = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    new = make(leases).values(
-        name=name, holder=holder, expires_us=now_us() + literal(span_us(ttl_s))
-    )
-    taken = new.on_conflict_do_update(
-        index_elements=[leases.c.name],
-        set_={"holder": new.excluded.holder, "expires_us": new.excluded.expires_us},
-        where=(leases.c.holder == new.excluded.holder) | (leases.c.expires_us <= now_us()),
-    ).returning(leases.c.holder)
-    return connection.execute(taken).first() is not None
-
-
-def holds(connection: Connection, name: str, holder: str) -> bool:
-    """Whether the lease is ``holder``'s; nobody else gets it before this transaction ends."""
-    query = (
-        select(leases.c.name)
-        .where(leases.c.name == name, leases.c.holder == holder, leases.c.expires_us > now_us())
-        .with_for_update()
-    )
-    return connection.execute(query).first() is not None
-
-
-def release(connection: Connection, name: str, holder: str) -> None:
-    """Give the lease back, if it is still ``holder``'s."""
-    connection.execute(delete(leases).where(leases.c.name == name, leases.c.holder == holder))
-
-
 @dataclass(frozen=True)
 class RolloutRow:
-    """One rollout as it is now."""
+    """The current version of one rollout."""
 
     name: str
     plan: str
-    """As it was given; the store does not read it."""
+    """JSON of the plan; the store does not read it."""
     state: str
-    """The controller's; the store does not read it."""
+    """JSON of the controller's state; the store does not read it."""
     split: TrafficSplit | None
-    """None when nothing is split: not begun, or over."""
+    """None before the start and after the end."""
     revision: int
     """From 1; each change adds one."""
     created_at: datetime
     updated_at: datetime
-    """Both by the database's clock."""
 
 
 @dataclass(frozen=True)
@@ -81,71 +44,225 @@ class JournalEntry:
     rollout: str
     revision: int
     at: datetime
-    """By the database's clock."""
     state: str
     split: TrafficSplit | None
     note: str
-    """Why, in words."""
+    """The reason, in words."""
 
 
-def create_rollout(
-    connection: Connection, name: str, plan: str, state: str, split: TrafficSplit | None
-) -> None:
-    """Write down a new rollout, with its first line in the journal.
+@dataclass(frozen=True)
+class SnapshotRow:
+    """One look of the controller at a rollout; never edited."""
 
-    Raises:
-        SettingsError: there is one of this name, or the split is of another.
-    """
-    content = _content(name, state, split)
-    now = _next_moment(connection)
-    columns = ("name", "plan", "state", "split", "revision", "created_us", "updated_us")
-    row = (name, plan, content["state"], content["split"], 1, now, now)
-    if not insert_new(connection, schema.rollouts, columns, [row], returning="name"):
-        raise SettingsError(
-            f"there is a rollout {name} already: give the new one another name", field="name"
+    at: datetime
+    snapshot: str
+    """JSON; the store does not read it."""
+
+
+class RolloutRepository:
+    """Reads and changes rollouts. Each method is one transaction."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def create(self, name: str, plan: str, state: str, split: TrafficSplit | None) -> None:
+        """Store a new rollout at revision 1, with the first entry of its journal.
+
+        Raises:
+            SettingsError: a rollout of this name exists, or the split is of another rollout.
+        """
+        content = _content(name, state, split)
+        with self._database.writing() as connection:
+            now = _next_time(connection)
+            columns = ("name", "plan", "state", "split", "revision", "created_us", "updated_us")
+            row = (name, plan, content["state"], content["split"], 1, now, now)
+            if not insert_new(connection, schema.rollouts, columns, [row], returning="name"):
+                raise SettingsError(
+                    f"there is a rollout {name} already: give the new one another name",
+                    field="name",
+                )
+            _add_entry(connection, name, 1, content, "created")
+
+    def get(self, name: str) -> RolloutRow:
+        """Return one rollout.
+
+        Raises:
+            SettingsError: there is no rollout of this name.
+        """
+        with self._database.reading() as connection:
+            return _get(connection, name)
+
+    def all(self) -> list[RolloutRow]:
+        """Return all rollouts, oldest first."""
+        table = schema.rollouts
+        query = select(table).order_by(table.c.created_us, table.c.name)
+        with self._database.reading() as connection:
+            return [_rollout(row) for row in connection.execute(query)]
+
+    def splits(self) -> list[TrafficSplit]:
+        """Return the splits of running rollouts, oldest first."""
+        table = schema.rollouts
+        query = (
+            select(table.c.split)
+            .where(table.c.split.is_not(None))
+            .order_by(table.c.created_us, table.c.name)
         )
-    _note(connection, name, 1, content, "created")
+        with self._database.reading() as connection:
+            return [TrafficSplit.model_validate_json(text) for text in connection.scalars(query)]
+
+    def replace_state(
+        self,
+        name: str,
+        revision: int,
+        state: str,
+        split: TrafficSplit | None,
+        note: str,
+        *,
+        holder: str | None = None,
+    ) -> bool:
+        """Change state and split and add a journal entry, if the rollout has not changed since.
+
+        Args:
+            name: of the rollout.
+            revision: of the row that the change was decided on.
+            state: the new state.
+            split: the new split.
+            note: the reason, in words.
+            holder: if given, require that this controller still holds the lease ``name``.
+
+        Returns:
+            False, with nothing changed, when the rollout has another revision or does not exist,
+            or the lease is not ``holder``'s.
+
+        Raises:
+            SettingsError: the split is of another rollout.
+        """
+        content = _content(name, state, split)
+        with self._database.writing() as connection:
+            if holder is not None and not _holds_lease(connection, name, holder):
+                return False
+            changed = connection.execute(
+                update(schema.rollouts)
+                .where(schema.rollouts.c.name == name, schema.rollouts.c.revision == revision)
+                .values(**content, revision=revision + 1, updated_us=now_us())
+            )
+            if changed.rowcount == 0:
+                return False
+            _add_entry(connection, name, revision + 1, content, note)
+        return True
+
+    def journal(self, name: str) -> list[JournalEntry]:
+        """Return all changes of a rollout, oldest first.
+
+        Raises:
+            SettingsError: there is no rollout of this name.
+        """
+        table = schema.journal
+        query = select(table).where(table.c.rollout == name).order_by(table.c.revision)
+        with self._database.reading() as connection:
+            _get(connection, name)
+            return [
+                JournalEntry(
+                    rollout=row.rollout,
+                    revision=row.revision,
+                    at=from_us(row.at_us),
+                    state=row.state,
+                    split=_split(row.split),
+                    note=row.note,
+                )
+                for row in connection.execute(query)
+            ]
+
+    def add_snapshot(self, name: str, snapshot: str) -> None:
+        """Store a snapshot of a rollout."""
+        with self._database.writing() as connection:
+            connection.execute(insert(looks).values(rollout=name, at_us=now_us(), look=snapshot))
+
+    def snapshots(self, name: str, *, most: int) -> list[SnapshotRow]:
+        """Return a rollout's snapshots, oldest first: all, or at most ``most``, evenly spaced.
+
+        The last snapshot is always among them.
+        """
+        numbered = (
+            select(
+                looks.c.at_us,
+                looks.c.look,
+                func.row_number().over(order_by=looks.c.id.desc()).label("place"),
+            )
+            .where(looks.c.rollout == name)
+            .subquery()
+        )
+        with self._database.reading() as connection:
+            count = connection.scalar(select(func.count()).select_from(numbered)) or 0
+            step = -(-count // most) or 1
+            query = (
+                select(numbered.c.at_us, numbered.c.look)
+                .where((numbered.c.place - 1) % step == 0)
+                .order_by(numbered.c.place.desc())
+            )
+            return _snapshots(connection.execute(query).all())
+
+    def last_snapshot(self, name: str) -> SnapshotRow | None:
+        """Return a rollout's newest snapshot; None before the first."""
+        query = (
+            select(looks.c.at_us, looks.c.look)
+            .where(looks.c.rollout == name)
+            .order_by(looks.c.id.desc())
+            .limit(1)
+        )
+        with self._database.reading() as connection:
+            rows = _snapshots(connection.execute(query).all())
+        return rows[0] if rows else None
 
 
-def _next_moment(connection: Connection) -> int:
-    """Now, or just after the youngest rollout: SQLite's clock counts milliseconds, any clock may
-    be set back, and the order of creation must be told by either.
-    """
-    youngest = select(func.coalesce(func.max(schema.rollouts.c.created_us), 0)).scalar_subquery()
-    now, last = connection.execute(select(now_us(), youngest)).one()
-    return max(int(now), int(last) + 1)
+class Leases:
+    """Named leases: one process acts at a time, and a dead holder's lease expires."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def acquire(self, name: str, holder: str, ttl_s: float) -> bool:
+        """Take or prolong a lease for ``ttl_s`` seconds by the database's clock.
+
+        Args:
+            name: of the lease, such as a rollout's name.
+            holder: unique to each process.
+            ttl_s: time until the lease expires unless it is prolonged.
+
+        Returns:
+            False when another process holds it.
+        """
+        with self._database.writing() as connection:
+            make = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+            new = make(leases).values(
+                name=name, holder=holder, expires_us=now_us() + literal(span_us(ttl_s))
+            )
+            taken = new.on_conflict_do_update(
+                index_elements=[leases.c.name],
+                set_={"holder": new.excluded.holder, "expires_us": new.excluded.expires_us},
+                where=(leases.c.holder == new.excluded.holder) | (leases.c.expires_us <= now_us()),
+            ).returning(leases.c.holder)
+            return connection.execute(taken).first() is not None
+
+    def release(self, name: str, holder: str) -> None:
+        """Release a lease if ``holder`` still has it."""
+        with self._database.writing() as connection:
+            connection.execute(
+                delete(leases).where(leases.c.name == name, leases.c.holder == holder)
+            )
 
 
-def replace_state(
-    connection: Connection,
-    name: str,
-    revision: int,
-    state: str,
-    split: TrafficSplit | None,
-    note: str,
-    holder: str | None,
-) -> bool:
-    """Change a rollout if it still has ``revision``; see ``EventStore.replace_state``."""
-    if holder is not None and not holds(connection, name, holder):
-        return False
-    content = _content(name, state, split)
-    changed = connection.execute(
-        update(schema.rollouts)
-        .where(schema.rollouts.c.name == name, schema.rollouts.c.revision == revision)
-        .values(**content, revision=revision + 1, updated_us=now_us())
+def _holds_lease(connection: Connection, name: str, holder: str) -> bool:
+    """Return whether the lease is ``holder``'s, and lock it until the transaction ends."""
+    query = (
+        select(leases.c.name)
+        .where(leases.c.name == name, leases.c.holder == holder, leases.c.expires_us > now_us())
+        .with_for_update()
     )
-    if changed.rowcount == 0:
-        return False
-    _note(connection, name, revision + 1, content, note)
-    return True
+    return connection.execute(query).first() is not None
 
 
-def read_rollout(connection: Connection, name: str) -> RolloutRow:
-    """One rollout.
-
-    Raises:
-        SettingsError: there is none of this name.
-    """
+def _get(connection: Connection, name: str) -> RolloutRow:
     table = schema.rollouts
     row = connection.execute(select(table).where(table.c.name == name)).first()
     if row is None:
@@ -157,44 +274,15 @@ def read_rollout(connection: Connection, name: str) -> RolloutRow:
     return _rollout(row)
 
 
-def read_rollouts(connection: Connection) -> list[RolloutRow]:
-    """All of them, oldest first."""
-    table = schema.rollouts
-    query = select(table).order_by(table.c.created_us, table.c.name)
-    return [_rollout(row) for row in connection.execute(query)]
+def _next_time(connection: Connection) -> int:
+    """Return now, or the microsecond after the newest rollout's creation.
 
-
-def read_splits(connection: Connection) -> list[TrafficSplit]:
-    """Of the rollouts that are being served, oldest first."""
-    table = schema.rollouts
-    query = (
-        select(table.c.split)
-        .where(table.c.split.is_not(None))
-        .order_by(table.c.created_us, table.c.name)
-    )
-    return [TrafficSplit.model_validate_json(text) for text in connection.scalars(query)]
-
-
-def read_journal(connection: Connection, name: str) -> list[JournalEntry]:
-    """All changes of one rollout, oldest first.
-
-    Raises:
-        SettingsError: there is none of this name.
+    SQLite's clock counts milliseconds and any clock may be set back, but times of creation must
+    tell the order.
     """
-    read_rollout(connection, name)
-    table = schema.journal
-    query = select(table).where(table.c.rollout == name).order_by(table.c.revision)
-    return [
-        JournalEntry(
-            rollout=row.rollout,
-            revision=row.revision,
-            at=from_us(row.at_us),
-            state=row.state,
-            split=_split(row.split),
-            note=row.note,
-        )
-        for row in connection.execute(query)
-    ]
+    newest = select(func.coalesce(func.max(schema.rollouts.c.created_us), 0)).scalar_subquery()
+    now, last = connection.execute(select(now_us(), newest)).one()
+    return max(int(now), int(last) + 1)
 
 
 def _content(name: str, state: str, split: TrafficSplit | None) -> dict[str, str | None]:
@@ -203,7 +291,7 @@ def _content(name: str, state: str, split: TrafficSplit | None) -> dict[str, str
     return {"state": state, "split": None if split is None else split.model_dump_json()}
 
 
-def _note(
+def _add_entry(
     connection: Connection,
     name: str,
     revision: int,
@@ -233,56 +321,5 @@ def _split(text: str | None) -> TrafficSplit | None:
     return None if text is None else TrafficSplit.model_validate_json(text)
 
 
-@dataclass(frozen=True)
-class KeptLook:
-    """One look; never edited."""
-
-    at: datetime
-    """By the database's clock."""
-    look: str
-    """The controller's; the store does not read it."""
-
-
-def add_look(connection: Connection, rollout: str, look: str) -> None:
-    """Keep one more."""
-    connection.execute(insert(looks).values(rollout=rollout, at_us=now_us(), look=look))
-
-
-def read_looks(connection: Connection, rollout: str, most: int) -> list[KeptLook]:
-    """Of one rollout, oldest first: all of them, or ``most`` at equal distances.
-
-    The last one is always among them.
-    """
-    numbered = (
-        select(
-            looks.c.at_us,
-            looks.c.look,
-            func.row_number().over(order_by=looks.c.id.desc()).label("place"),
-        )
-        .where(looks.c.rollout == rollout)
-        .subquery()
-    )
-    count = connection.scalar(select(func.count()).select_from(numbered)) or 0
-    every = -(-count // most) or 1
-    query = (
-        select(numbered.c.at_us, numbered.c.look)
-        .where((numbered.c.place - 1) % every == 0)
-        .order_by(numbered.c.place.desc())
-    )
-    return _kept(connection.execute(query).all())
-
-
-def last_look(connection: Connection, rollout: str) -> KeptLook | None:
-    """The newest; None before the first."""
-    query = (
-        select(looks.c.at_us, looks.c.look)
-        .where(looks.c.rollout == rollout)
-        .order_by(looks.c.id.desc())
-        .limit(1)
-    )
-    kept = _kept(connection.execute(query).all())
-    return kept[0] if kept else None
-
-
-def _kept(rows: Sequence[tuple[int, str]]) -> list[KeptLook]:
-    return [KeptLook(from_us(at_us), look) for at_us, look in rows]
+def _snapshots(rows: Sequence[Any]) -> list[SnapshotRow]:
+    return [SnapshotRow(from_us(at_us), snapshot) for at_us, snapshot in rows]

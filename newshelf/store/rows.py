@@ -1,12 +1,8 @@
-"""Records ↔ rows of the tables.
+"""Rows of the tables: conversion from and to records, times, and bulk inserts.
 
-Moments as the tables hold them, and the database's own clock.
-
-Many rows in few statements, each kept once.
-
-Every statement that runs costs a hand-over of Python's lock, for which a busy event loop may
-keep the writer waiting: so up to 64 rows are one statement. There are few texts of statements,
-and both drivers keep them prepared.
+Each statement hands over the GIL, and a busy event loop may delay a writer that waits for it. So
+one statement inserts up to 64 rows; there are few distinct statements, and both drivers keep
+them prepared.
 """
 
 import math
@@ -24,30 +20,34 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-from newshelf.store.records import ExposedItem, Exposure
+from newshelf.store.records import (
+    ExposedItem,
+    Exposure,
+    ShadowAnswer,
+)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
 def to_us(moment: datetime) -> int:
-    """Microseconds since 1970, UTC. A moment without a time zone is taken as UTC."""
+    """Return microseconds since 1970, UTC. A time without a time zone is UTC."""
     aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
     return (aware - _EPOCH) // _MICROSECOND
 
 
 def from_us(microseconds: int) -> datetime:
-    """The moment, in UTC."""
+    """Return the time in UTC."""
     return _EPOCH + timedelta(microseconds=microseconds)
 
 
 def span_us(span_s: float) -> int:
-    """Seconds → whole microseconds."""
+    """Return seconds in whole microseconds."""
     return round(span_s * 1e6)
 
 
 class now_us(FunctionElement[int]):  # noqa: N801 - reads like the SQL function that it is
-    """The database's clock in microseconds since 1970: one clock for all controllers."""
+    """The database's clock in microseconds since 1970: one clock for all processes."""
 
     type = BigInteger()
     inherit_cache = True
@@ -61,7 +61,7 @@ def _sqlite(_element: now_us, _compiler: Any, **_: Any) -> str:
 
 @compiles(now_us, "postgresql")
 def _postgresql(_element: now_us, _compiler: Any, **_: Any) -> str:
-    # Not now(): that is the moment at which the transaction began.
+    # Not now(), which is the start of the transaction.
     return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)"
 
 
@@ -79,11 +79,11 @@ EXPOSURE_COLUMNS = (
     "shown",
     "ranking",
 )
-"""The order of ``exposure_row``."""
+"""Columns in the order of ``exposure_row``."""
 
 
 def exposure_row(answer: Exposure) -> tuple[Any, ...]:
-    """The values of ``EXPOSURE_COLUMNS``."""
+    """Return the values of ``EXPOSURE_COLUMNS``."""
     return (
         answer.request_id,
         answer.unit,
@@ -101,7 +101,7 @@ def exposure_row(answer: Exposure) -> tuple[Any, ...]:
 
 
 def exposure(row: Any) -> Exposure:
-    """The record of a row that has ``EXPOSURE_COLUMNS`` as attributes."""
+    """Return the record of a row with ``EXPOSURE_COLUMNS`` as attributes."""
     return Exposure(
         request_id=row.request_id,
         unit=row.unit,
@@ -117,10 +117,34 @@ def exposure(row: Any) -> Exposure:
     )
 
 
-def ranking_text(items: Sequence[ExposedItem]) -> str:
-    """``[[item_id, position, score, source, propensity], …]`` as JSON.
+SHADOW_COLUMNS = (
+    "rollout",
+    "request_id",
+    "at_us",
+    "latency_ms",
+    "error",
+    "overlap",
+    "score_drift",
+)
 
-    JSON has no infinities: a score that is not finite is null, and read back as NaN.
+
+def shadow_row(answer: ShadowAnswer) -> tuple[object, ...]:
+    """Return the values of ``SHADOW_COLUMNS``."""
+    return (
+        answer.rollout,
+        answer.request_id,
+        to_us(answer.at),
+        answer.latency_ms,
+        answer.error,
+        answer.overlap,
+        answer.score_drift,
+    )
+
+
+def ranking_text(items: Sequence[ExposedItem]) -> str:
+    """Return ``[[item_id, position, score, source, propensity], …]`` as JSON.
+
+    A score that is not finite becomes null and is read back as NaN.
     """
     return orjson.dumps(
         [(item.item_id, item.position, item.score, item.source, item.propensity) for item in items]
@@ -128,7 +152,7 @@ def ranking_text(items: Sequence[ExposedItem]) -> str:
 
 
 def ranking_from(text: str) -> tuple[ExposedItem, ...]:
-    """What ``ranking_text`` wrote."""
+    """Return the items of ``ranking_text``."""
     return tuple(
         ExposedItem(
             item_id=item_id,
@@ -142,20 +166,20 @@ def ranking_from(text: str) -> tuple[ExposedItem, ...]:
 
 
 def item_key(item_id: str) -> str:
-    """What stands in ``ranking_text`` where the product was shown, and nowhere else.
+    """Return the text that is in ``ranking_text`` exactly where the product was shown.
 
-    Within a JSON string a quote has a backslash before it, so no source or id can hold it.
+    JSON escapes quotes within strings, so no source or id can contain it.
     """
     return f"[{orjson.dumps(item_id).decode()},"
 
 
 MOST_ROWS = 64
-"""That one statement inserts."""
+"""Maximum rows of one insert statement."""
 _BY_PLACE: dict[str, Dialect] = {
     "sqlite": sqlite.dialect(paramstyle="qmark"),
     "postgresql": PGDialect_psycopg(paramstyle="format"),  # type: ignore[no-untyped-call]
 }
-"""SQLAlchemy itself would name the values of PostgreSQL."""
+"""Dialects with positional parameters; SQLAlchemy's default names those of PostgreSQL."""
 
 
 def insert_new(
@@ -166,18 +190,18 @@ def insert_new(
     *,
     returning: str | None = None,
 ) -> list[Any]:
-    """Insert the rows whose unique columns are not there yet.
+    """Insert the rows whose unique columns are new.
 
     Args:
         connection: in a transaction.
-        table: where to.
-        columns: their names.
-        rows: their values, in the same order. Give them in the order of a unique column, so
-            that two transactions never wait for each other.
+        table: target.
+        columns: names of the columns.
+        rows: values in the order of the columns. Sort them by a unique column, so that two
+            transactions never wait for each other.
         returning: a column.
 
     Returns:
-        Its values, of the rows that were inserted; nothing when no column is asked for.
+        Values of ``returning`` in the inserted rows; empty without ``returning``.
     """
     returned: list[Any] = []
     for start in range(0, len(rows), MOST_ROWS):
@@ -196,10 +220,9 @@ def insert_statement(
     rows: Sequence[tuple[Any, ...]],
     returning: str | None = None,
 ) -> tuple[str, tuple[Any, ...]]:
-    """One statement for ``MOST_ROWS`` at most; arguments as of ``insert_new``.
+    """Return SQL with the driver's placeholders, and their values.
 
-    Returns:
-        SQL with the driver's placeholders, and the values for them.
+    Arguments are those of ``insert_new``, with at most ``MOST_ROWS`` rows.
     """
     sql = _statement(dialect.name, table, tuple(columns), len(rows), returning)
     return sql, tuple(chain.from_iterable(rows))
@@ -209,21 +232,21 @@ def insert_statement(
 def _statement(
     database: str, table: Table, columns: tuple[str, ...], rows: int, returning: str | None
 ) -> str:
-    before, row, after = _parts(database, table, columns, returning)
+    before, row, after = _compiled(database, table, columns, returning)
     return before + ", ".join([row] * rows) + after
 
 
 @lru_cache
-def _parts(
+def _compiled(
     database: str, table: Table, columns: tuple[str, ...], returning: str | None
 ) -> tuple[str, str, str]:
-    """What stands before, for, and after the values of a row.
+    """Return the SQL before, for, and after the values of a row.
 
-    SQLAlchemy would write many rows too, but takes milliseconds for a text, and there is one for
-    each number of rows: just the first burst, which brings new numbers, would wait for them.
+    SQLAlchemy takes milliseconds to compile each number of rows, which would delay the first
+    burst of requests.
     """
     make = postgresql.insert if database == "postgresql" else sqlite.insert
-    # The values are not in the text, only their places.
+    # The text has placeholders, not values.
     statement = make(table).values(dict.fromkeys(columns, "")).on_conflict_do_nothing()
     dialect = _BY_PLACE[database]
     text = str(

@@ -1,7 +1,7 @@
-"""The event store's tables. Times are microseconds since 1970, UTC, so that both databases
-compare them alike.
+"""Tables of the event store.
 
-A change here needs a migration in ``migrations/versions``; a test compares the two.
+Times are microseconds since 1970, UTC, so that both databases compare them alike. A change here
+needs a migration in ``migrations/versions``; a test compares the two.
 """
 
 from sqlalchemy import (
@@ -27,7 +27,7 @@ METADATA = MetaData(
     }
 )
 
-# SQLite numbers rows by itself only in a column of the type INTEGER.
+# SQLite generates ids only for a column of type INTEGER.
 _Number = BigInteger().with_variant(Integer(), "sqlite")
 
 exposures = Table(
@@ -63,7 +63,7 @@ feedback = Table(
     Column("at_us", BigInteger, nullable=False),
     Column("unit", Text, nullable=False),
     Column("value", Double),
-    # The rest is the exposure's: absent when no answer showed the product.
+    # From the exposure; null when no answer showed the product.
     Column("request_id", Text),
     Column("rollout", Text),
     Column("variant", Text),
@@ -79,7 +79,7 @@ rollouts = Table(
     Column("name", Text, primary_key=True),
     Column("plan", Text, nullable=False),
     Column("state", Text, nullable=False),
-    # JSON of a Split; absent when the gateway has nothing to split.
+    # JSON of a TrafficSplit; null before the start and after the end.
     Column("split", Text),
     Column("revision", Integer, nullable=False),
     Column("created_us", BigInteger, nullable=False),

@@ -1,7 +1,7 @@
-"""Keeps writes on this machine while the event store cannot take them.
+"""The spool: a local file for rows that the event store cannot take now.
 
-One SQLite file that all processes of a gateway share: a commit that was cut off is undone by
-SQLite itself, and what a dead process left is replayed by any other.
+All processes of a gateway share one SQLite file: SQLite undoes an interrupted commit, and any
+process replays the rows of a dead one.
 """
 
 import logging
@@ -15,9 +15,8 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
 from newshelf.errors import InvalidField, Unavailable
-from newshelf.store.aggregates import ShadowAnswer
 from newshelf.store.database import use_log
-from newshelf.store.records import Exposure, Feedback, Outcome
+from newshelf.store.records import Exposure, Feedback, FeedbackOutcome, ShadowAnswer
 from newshelf.store.write import WriteBatch
 
 _LOG = logging.getLogger(__name__)
@@ -26,26 +25,26 @@ _KINDS: dict[str, type[BaseModel]] = {
     "shadow": ShadowAnswer,
     "feedback": Feedback,
 }
-"""Fields of ``Writes``, in the order of their replay: answers before what names them."""
+"""Fields of ``WriteBatch`` in the order of replay: answers before events that name them."""
 _ROWS = 100
-"""Of one replay."""
+"""Rows of one replay."""
 _PAGE_BYTES = 4096
 _BUSY_S = 5.0
-_KEPT: frozenset[Outcome] = frozenset({"stored", "duplicate", "unjoined"})
+_KEPT: frozenset[FeedbackOutcome] = frozenset({"stored", "duplicate", "unjoined"})
 _TABLE = """
 CREATE TABLE IF NOT EXISTS spool (id INTEGER PRIMARY KEY, kind TEXT NOT NULL, body TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS spool_kind ON spool (kind, id);
 """
 
-Write = Callable[[WriteBatch], list[Outcome]]
+Write = Callable[[WriteBatch], list[FeedbackOutcome]]
 
 
 class Spool:
-    """The file of one gateway, for every thread and process.
+    """The spool of one gateway, for every thread and process.
 
     Args:
-        path: of the file, made when it is needed; best on another disk than the event store.
-        max_bytes: of the file.
+        path: of the file, created when needed; best on another disk than the event store.
+        max_bytes: maximum size of the file.
     """
 
     def __init__(self, path: Path, max_bytes: int) -> None:
@@ -54,7 +53,7 @@ class Spool:
         self._local = threading.local()
 
     def check(self) -> None:
-        """Set a damaged file aside, so that a new one is made; for one process, at its start.
+        """Rename a damaged file, so that a new one is created; call it once, at the start.
 
         Raises:
             Unavailable: the file cannot be opened.
@@ -78,23 +77,23 @@ class Spool:
         for suffix in ("-wal", "-shm"):
             self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
 
-    def write(self, writes: WriteBatch) -> list[Outcome]:
-        """Append all of it and wait for the disk, or append nothing.
+    def write(self, batch: WriteBatch) -> list[FeedbackOutcome]:
+        """Append the whole batch and wait for the disk, or append nothing.
 
         Raises:
             Unavailable: the file is full, or cannot be written.
         """
-        rows = [(kind, row.model_dump_json()) for kind in _KINDS for row in getattr(writes, kind)]
+        rows = [(kind, row.model_dump_json()) for kind in _KINDS for row in getattr(batch, kind)]
         self._change("INSERT INTO spool (kind, body) VALUES (?, ?)", rows)
-        return ["spooled"] * len(writes.feedback)
+        return ["spooled"] * len(batch.feedback)
 
     def probe(self) -> None:
-        """Write and remove a row; errors as of ``write``."""
+        """Write and remove a row; raises as ``write`` does."""
         self._change("INSERT INTO spool (kind, body) VALUES ('probe', ?)", [("x" * _PAGE_BYTES,)])
         self._change("DELETE FROM spool WHERE kind = ?", [("probe",)])
 
     def holds(self, *kinds: str) -> bool:
-        """Whether rows of any of these kinds, or of all, wait for their replay.
+        """Return whether rows of these kinds, or of any kind, wait for replay.
 
         Raises:
             Unavailable: the file cannot be read.
@@ -104,16 +103,16 @@ class Spool:
         return any(self._rows(kind, 1) for kind in kinds or _KINDS)
 
     def replay(self, write: Write) -> bool:
-        """Write the oldest rows to the store, and remove them; one process at a time does.
+        """Write the oldest rows to the store and remove them, in one process at a time.
 
-        Writing rows again changes nothing in the store, so whoever is killed in between has the
-        next one repeat it. A row that the store cannot hold stays, and is not tried again.
+        Writing a row twice changes nothing in the store, so the next process repeats what a
+        killed one left. A row that the store cannot hold stays and is not tried again.
 
         Returns:
-            Whether rows were written, so that there may be more.
+            Whether rows were written, so that more may wait.
 
         Raises:
-            Unavailable: the store does not take them: they stay.
+            Unavailable: the store does not take the rows; they stay.
         """
         try:
             with FileLock(self._path.with_name(f"{self._path.name}.lock"), timeout=0):
@@ -167,11 +166,11 @@ class Spool:
             raise self._unusable(error) from error
 
     def _connection(self) -> sqlite3.Connection:
-        """This thread's."""
+        """Return this thread's connection."""
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            # What shoppers did is nobody else's.
+            # Private: it holds what shoppers did.
             self._path.touch(0o600)
             connection = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None)
             # A commit returns when the disk has it.

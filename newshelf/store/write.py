@@ -1,8 +1,6 @@
-"""Writes answers and events, each once.
+"""Writing answers, shadow answers and feedback, each once.
 
-What a transaction of the gateway writes.
-
-Finds the answer that showed the product of an event.
+An event is joined here to the answer that showed its product.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -17,16 +15,17 @@ from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy.sql.functions import func
 
 from newshelf.store import schema
-from newshelf.store.aggregates import SHADOW_COLUMNS, ShadowAnswer, shadow_row
 from newshelf.store.database import Database
-from newshelf.store.records import Exposure, Feedback, Outcome
+from newshelf.store.records import Exposure, Feedback, FeedbackOutcome, ShadowAnswer
 from newshelf.store.rows import (
     EXPOSURE_COLUMNS,
     MOST_ROWS,
+    SHADOW_COLUMNS,
     exposure_row,
     insert_new,
     insert_statement,
     item_key,
+    shadow_row,
     to_us,
 )
 from newshelf.store.schema import exposures
@@ -34,16 +33,16 @@ from newshelf.store.schema import exposures
 
 @dataclass(frozen=True)
 class WriteBatch:
-    """What one transaction writes."""
+    """Rows that are written together."""
 
     exposures: Sequence[Exposure] = ()
     feedback: Sequence[Feedback] = ()
-    """May name the requests of ``exposures``."""
+    """May name requests of ``exposures``."""
     shadow: Sequence[ShadowAnswer] = ()
 
     @property
     def is_one_statement(self) -> bool:
-        """Whether one statement writes it: the most of what a gateway writes."""
+        """Whether one statement writes the batch, as for most of a gateway's batches."""
         return not self.feedback and not self.shadow and 0 < len(self.exposures) <= MOST_ROWS
 
 
@@ -57,24 +56,24 @@ _ANSWER = (
 )
 _MOST_IDS = 500
 _MOST_ANSWERS = 200
-"""The last of a unit, among which a product is looked for: more than a shopper has in a day. A
-robot has thousands, and others would wait while all of them are searched."""
+"""Last answers of a unit that are searched for a product: more than a shopper gets in a day. A
+robot gets thousands, and searching them all would delay others."""
 
 
 @dataclass(frozen=True)
-class Joined:
-    """An event, and where its product was shown."""
+class JoinedEvent:
+    """An event and the exposure of its product."""
 
     event: Feedback
-    outcome: Outcome
-    """As if no other process stored the same event."""
+    outcome: FeedbackOutcome
+    """If no other process stores the same event."""
     answer: Any = None
-    """The exposure's row, of an event that is ``stored``."""
+    """Row of the exposure, if the outcome is ``stored``."""
     shown: tuple[int, str] | None = None
     """Position and source of the product in that answer."""
 
     def row(self) -> tuple[Any, ...]:
-        """The values of the table's columns, from ``event_id`` to ``source``."""
+        """Return the values of ``_FEEDBACK_COLUMNS``."""
         event, answer, shown = self.event, self.answer, self.shown
         kept = (event.event_id, event.event_type, event.item_id, to_us(event.at))
         if answer is None or shown is None:
@@ -82,14 +81,14 @@ class Joined:
         seen = (answer.request_id, answer.rollout, answer.variant, *shown)
         return (*kept, answer.unit, event.value, *seen)
 
-    def is_as(self, row: Sequence[Any]) -> bool:
-        """Whether the event says what a stored row says.
+    def equals(self, row: Sequence[Any]) -> bool:
+        """Return whether a stored row is this event.
 
-        The time is not compared: whoever sends an event again may stamp it again.
+        Times are not compared: a client that sends an event again may stamp it again.
         """
         event = self.event
         _, event_type, item_id, _, unit, value, request_id, *_ = row
-        # An event that names its answer may name any unit: the answer's is stored.
+        # An event with a request id may name any unit: the answer's unit is stored.
         given, kept = (
             (event.unit, unit) if event.request_id is None else (event.request_id, request_id)
         )
@@ -97,22 +96,22 @@ class Joined:
         return same == (event_type, item_id, value, kept)
 
 
-def join(connection: Connection, events: Sequence[Feedback], window_us: int) -> list[Joined]:
-    """Join each event by its request, or to its unit's last exposure of the product.
+def join(connection: Connection, events: Sequence[Feedback], window_us: int) -> list[JoinedEvent]:
+    """Join each event to its request, or to its unit's last exposure of the product.
 
     Args:
         connection: in a transaction.
         events: in the order of the result.
-        window_us: an event without a request is joined to exposures from ``at - window`` to
-            ``at``, both included; one with a request may be as much earlier than its answer,
-            since clocks differ.
+        window_us: an event without a request id is joined to exposures from ``at - window`` to
+            ``at``, inclusive; one with a request id may be earlier than its answer by the same
+            time, since clocks differ.
     """
     answers = _answers(connection, {event.request_id for event in events if event.request_id})
     return [_join(connection, event, answers, window_us) for event in events]
 
 
-def batched(values: Collection[str]) -> Iterator[list[str]]:
-    """Parts that are small enough for one ``IN``."""
+def _batched(values: Collection[str]) -> Iterator[list[str]]:
+    """Yield parts that fit into one ``IN``."""
     ordered = sorted(values)
     for start in range(0, len(ordered), _MOST_IDS):
         yield ordered[start : start + _MOST_IDS]
@@ -120,7 +119,7 @@ def batched(values: Collection[str]) -> Iterator[list[str]]:
 
 def _answers(connection: Connection, requests: Collection[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for part in batched(requests):
+    for part in _batched(requests):
         rows = connection.execute(select(*_ANSWER).where(exposures.c.request_id.in_(part)))
         found |= {row.request_id: row for row in rows}
     return found
@@ -128,21 +127,21 @@ def _answers(connection: Connection, requests: Collection[str]) -> dict[str, Any
 
 def _join(
     connection: Connection, event: Feedback, answers: Mapping[str, Any], window_us: int
-) -> Joined:
+) -> JoinedEvent:
     if event.request_id is not None:
         answer = answers.get(event.request_id)
         if answer is None:
-            return Joined(event, "unknown_request")
+            return JoinedEvent(event, "unknown_request")
         if to_us(event.at) < answer.at_us - window_us:
-            return Joined(event, "before_answer")
+            return JoinedEvent(event, "before_answer")
         shown = _shown(answer, event.item_id)
-        return Joined(event, "stored" if shown else "unknown_item", answer, shown)
+        return JoinedEvent(event, "stored" if shown else "unknown_item", answer, shown)
     if event.unit is None:
-        return Joined(event, "unknown_request")
+        return JoinedEvent(event, "unknown_request")
     answer = _last(connection, event.unit, event.item_id, to_us(event.at), window_us)
     if answer is None:
-        return Joined(event, "unjoined")
-    return Joined(event, "stored", answer, _shown(answer, event.item_id))
+        return JoinedEvent(event, "unjoined")
+    return JoinedEvent(event, "stored", answer, _shown(answer, event.item_id))
 
 
 def _last(connection: Connection, unit: str, item_id: str, at_us: int, window_us: int) -> Any:
@@ -164,13 +163,13 @@ def _last(connection: Connection, unit: str, item_id: str, at_us: int, window_us
 
 
 def _position(connection: Connection, text: str) -> ColumnElement[int]:
-    """Where ``text`` begins in the ranking, from 1; 0 when it is not there."""
+    """Return the place of ``text`` in the ranking, from 1; 0 if it is absent."""
     find = func.instr if connection.dialect.name == "sqlite" else func.strpos
     return find(exposures.c.ranking, text)
 
 
 def _shown(answer: Any, item_id: str) -> tuple[int, str] | None:
-    # Searched first: a ranking may have a thousand products, a batch of events a thousand rankings.
+    # Search before parsing: a batch may have a thousand rankings of a thousand products.
     if item_key(item_id) not in answer.ranking:
         return None
     ranking = orjson.loads(answer.ranking)
@@ -190,23 +189,23 @@ _FEEDBACK_COLUMNS = (
     "position",
     "source",
 )
-_KEPT: frozenset[Outcome] = frozenset({"stored", "unjoined"})
+_KEPT: frozenset[FeedbackOutcome] = frozenset({"stored", "unjoined"})
 
 
 def write_exposures(connection: Connection, answers: Sequence[Exposure]) -> None:
-    """Insert the answers whose request is not there yet."""
+    """Insert the answers whose request id is new."""
     insert_new(connection, schema.exposures, EXPOSURE_COLUMNS, _rows(answers))
 
 
 def write_exposures_once(database: Database, answers: Sequence[Exposure]) -> None:
-    """The same of a few answers, and nothing else, in a transaction of their own."""
+    """Insert at most ``MOST_ROWS`` answers in a transaction of their own."""
     database.write_once(*exposures_statement(database.dialect, answers))
 
 
 def exposures_statement(
     dialect: Dialect, answers: Sequence[Exposure]
 ) -> tuple[str, tuple[Any, ...]]:
-    """One statement for ``MOST_ROWS`` answers at most: SQL for the driver, and its values."""
+    """Return the SQL and values that insert at most ``MOST_ROWS`` answers."""
     return insert_statement(dialect, schema.exposures, EXPOSURE_COLUMNS, _rows(answers))
 
 
@@ -215,18 +214,20 @@ def _rows(answers: Sequence[Exposure]) -> list[tuple[Any, ...]]:
 
 
 def write_shadow(connection: Connection, answers: Sequence[ShadowAnswer]) -> None:
-    """Insert the challenger's answers that are not there yet."""
+    """Insert the shadow answers that are new."""
     rows = sorted((shadow_row(answer) for answer in answers), key=itemgetter(0, 1))
     insert_new(connection, schema.shadow_answers, SHADOW_COLUMNS, rows)
 
 
-def write_feedback(database: Database, events: Sequence[Feedback], window_us: int) -> list[Outcome]:
-    """Join the events, and insert those that are new.
+def write_feedback(
+    database: Database, events: Sequence[Feedback], window_us: int
+) -> list[FeedbackOutcome]:
+    """Join the events and insert those that are new.
 
-    SQLite has one lock for all who write: events are joined before it is taken.
+    Events are joined before the write transaction: SQLite has one lock for all writers.
 
     Returns:
-        What became of each.
+        The outcome of each event.
     """
     if not events:
         return []
@@ -241,22 +242,22 @@ def write_feedback(database: Database, events: Sequence[Feedback], window_us: in
                 connection, schema.feedback, _FEEDBACK_COLUMNS, rows, returning="event_id"
             )
             if lost := new.keys() - set(inserted):
-                # Another process has stored them since.
+                # Another process has stored them meanwhile.
                 outcomes, _ = _outcomes(joined, stored | _stored(connection, lost))
     return outcomes
 
 
 def _outcomes(
-    joined: Sequence[Joined], stored: Mapping[str, tuple[Any, ...]]
-) -> tuple[list[Outcome], dict[str, tuple[Any, ...]]]:
-    """What becomes of each event, and the new rows, by their ids."""
+    joined: Sequence[JoinedEvent], stored: Mapping[str, tuple[Any, ...]]
+) -> tuple[list[FeedbackOutcome], dict[str, tuple[Any, ...]]]:
+    """Return the outcome of each event, and the new rows by event id."""
     new: dict[str, tuple[Any, ...]] = {}
-    outcomes: list[Outcome] = []
+    outcomes: list[FeedbackOutcome] = []
     for one in joined:
         event_id = one.event.event_id
         earlier = stored.get(event_id) or new.get(event_id)
         if earlier is not None:
-            outcomes.append("duplicate" if one.is_as(earlier) else "conflict")
+            outcomes.append("duplicate" if one.equals(earlier) else "conflict")
             continue
         outcomes.append(one.outcome)
         if one.outcome in _KEPT:
@@ -267,7 +268,7 @@ def _outcomes(
 def _stored(connection: Connection, event_ids: Collection[str]) -> dict[str, tuple[Any, ...]]:
     columns = [schema.feedback.c[name] for name in _FEEDBACK_COLUMNS]
     found: dict[str, tuple[Any, ...]] = {}
-    for part in batched(event_ids):
+    for part in _batched(event_ids):
         rows = connection.execute(select(*columns).where(schema.feedback.c.event_id.in_(part)))
         found |= {row.event_id: tuple(row) for row in rows}
     return found

@@ -108,10 +108,10 @@ class Shop:
 
     def rollout(self, name: str) -> RolloutState:
         try:
-            row = self.store.rollout(name)
+            row = self.store.rollouts.get(name)
         except Unavailable:
             # A test cut all connections of the database, and so this one's too.
-            row = self.store.rollout(name)
+            row = self.store.rollouts.get(name)
         return RolloutState.model_validate_json(row.state)
 
     def wait_for(self, name: str, *phases: str, step: int = 0) -> RolloutState:
@@ -129,7 +129,9 @@ class Shop:
 
     def told(self, name: str) -> list[str]:
         """Phases and steps of the journal, in order."""
-        states = [RolloutState.model_validate_json(one.state) for one in self.store.journal(name)]
+        states = [
+            RolloutState.model_validate_json(one.state) for one in self.store.rollouts.journal(name)
+        ]
         return [f"ramp {one.step}" if one.phase == "ramp" else one.phase for one in states]
 
 

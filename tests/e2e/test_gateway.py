@@ -16,6 +16,7 @@ from newshelf.pipeline.serve import Served
 from newshelf.pipeline.workspace import Workspace
 from newshelf.server.client import Client
 from newshelf.server.process import members
+from newshelf.store.export import write_events
 from newshelf.store.store import EventStore
 from tests.e2e.products import base64_of, saved
 
@@ -90,7 +91,7 @@ def test_from_a_recommendation_to_what_training_reads(
     for source in shop.iterdir():
         if not source.name.startswith("events"):
             (grown / source.name).symlink_to(source)
-    assert store.export_events(grown / "events.parquet") >= 1
+    assert write_events(store.feedback(), grown / "events.parquet") >= 1
     events = read_catalog(grown).events
     assert events is not None
     mine = events[(events["user_id"] == "shopper-1") & (events["item_id"] == bought)]

@@ -94,7 +94,7 @@ def test_a_bad_version_is_rolled_back_by_what_is_wrong_with_it(
     assert shoppers.failed == []
     check_record(live.store, shoppers, challenger)
     assert versions(live).default() == live.own
-    assert live.store.splits() == []
+    assert live.store.rollouts.splits() == []
 
 
 def test_interleaving_finds_the_worse_ranking_in_answers_made_of_both(live: Shop) -> None:
@@ -120,7 +120,7 @@ def test_interleaving_finds_the_worse_ranking_in_answers_made_of_both(live: Shop
 
 
 def test_what_does_not_fit_is_refused_and_changes_nothing(live: Shop, tmp_path: Path) -> None:
-    before = [(row.name, row.revision) for row in live.store.rollouts()]
+    before = [(row.name, row.revision) for row in live.store.rollouts.all()]
     for plan, message in (
         (plan_of(live.own, "missing"), "version missing is not in the model store"),
         (plan_of("worse", live.own), f"control is worse, but {live.own} is served"),
@@ -132,7 +132,7 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(live: Shop, tmp_path: 
         assert message in " ".join(live.run("start", str(path), code=2).split())
     live.run("resume", "better", code=2)
     live.run("status", "unheard-of", code=2)
-    assert [(row.name, row.revision) for row in live.store.rollouts()] == before
+    assert [(row.name, row.revision) for row in live.store.rollouts.all()] == before
 
 
 def test_one_command_goes_back_and_what_lost_is_unloaded(live: Shop) -> None:

@@ -8,8 +8,10 @@ import pytest
 
 from newshelf.rollout.plan import load_plan
 from newshelf.rollout.state import draft
+from newshelf.store.prune import prune
 from newshelf.store.records import ExposedItem, Exposure, Feedback
 from newshelf.store.store import EventStore
+from newshelf.store.write import WriteBatch
 from tests.unit.cli.verbs import Run, verbs_of
 
 PLAN = Path(__file__).resolve().parents[3] / "configs" / "rollout.yaml"
@@ -32,23 +34,25 @@ def bought(url: str) -> None:
         for days in (100, 10, 1):
             at = datetime.now(UTC) - timedelta(days=days)
             item = ExposedItem(item_id="ring", position=1, score=1, source="model", propensity=1)
-            store.add_exposures(
-                [
-                    Exposure(
-                        request_id=f"{days}",
-                        unit="ann",
-                        at=at,
-                        model_version="1",
-                        index_version="1",
-                        latency_ms=1,
-                        items=(item,),
-                    )
-                ]
+            store.write(
+                WriteBatch(
+                    exposures=[
+                        Exposure(
+                            request_id=f"{days}",
+                            unit="ann",
+                            at=at,
+                            model_version="1",
+                            index_version="1",
+                            latency_ms=1,
+                            items=(item,),
+                        )
+                    ]
+                )
             )
             click = Feedback(
                 event_id=f"{days}", event_type="click", item_id="ring", at=at, request_id=f"{days}"
             )
-            assert store.add_feedback([click]) == ["stored"]
+            assert store.write(WriteBatch(feedback=[click])) == ["stored"]
 
 
 def left(url: str) -> list[str]:
@@ -85,10 +89,10 @@ def test_prune_removes_older_rows(run: Run, url: str) -> None:
 def test_a_clock_that_may_be_ahead_removes_nothing(run: Run, url: str) -> None:
     with EventStore.open(url) as store:
         # As if the clock had been put forward by 10 days since the last answer.
-        store.prune(datetime.now(UTC) - timedelta(days=20))
+        prune(store.database, datetime.now(UTC) - timedelta(days=20))
         kept = next(iter(store.exposures()))
-        store.prune(datetime.now(UTC))
-        store.add_exposures([kept])
+        prune(store.database, datetime.now(UTC))
+        store.write(WriteBatch(exposures=[kept]))
     code, output = run("prune", "--keep-days", "5")
     assert code == 2
     assert f"the newest answer is of {kept.at:%Y-%m-%d}" in output
@@ -108,7 +112,7 @@ def test_an_invalid_age_is_refused(run: Run, url: str, days: str) -> None:
 def test_rows_of_a_rollout_are_kept_until_it_is_over(run: Run, url: str) -> None:
     plan, state = load_plan(PLAN), draft("spring", "salt", datetime.now(UTC))
     with EventStore.open(url) as store:
-        store.create_rollout("spring", plan.model_dump_json(), state.model_dump_json(), None)
+        store.rollouts.create("spring", plan.model_dump_json(), state.model_dump_json(), None)
     code, output = run("prune", "--keep-days", "5")
     assert code == 2
     assert "rollout spring" in output
@@ -117,6 +121,6 @@ def test_rows_of_a_rollout_are_kept_until_it_is_over(run: Run, url: str) -> None
     assert run("prune", "--keep-days", "30")[0] == 0
     over = state.model_copy(update={"phase": "aborted"})
     with EventStore.open(url) as store:
-        assert store.replace_state("spring", 1, over.model_dump_json(), None, "ended")
+        assert store.rollouts.replace_state("spring", 1, over.model_dump_json(), None, "ended")
     assert run("prune", "--keep-days", "5")[0] == 0
     assert left(url) == ["1"]

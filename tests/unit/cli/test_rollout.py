@@ -40,7 +40,7 @@ def planned(example: Path, url: str) -> str:
     plan = load_plan(example)
     state = draft("spring", "salt", datetime.now(UTC))
     with EventStore.open(url) as store:
-        store.create_rollout("spring", plan.model_dump_json(), state.model_dump_json(), None)
+        store.rollouts.create("spring", plan.model_dump_json(), state.model_dump_json(), None)
     return "spring"
 
 
@@ -67,7 +67,7 @@ def test_an_invalid_plan_starts_nothing(
     code, output = run("start", changed(example, tmp_path, **fields))
     assert (code, message in output) == (2, True), output
     with EventStore.open(url) as store:
-        assert store.rollouts() == []
+        assert store.rollouts.all() == []
 
 
 @pytest.mark.parametrize("name", ["../up", "two words", "", "x" * 65])
@@ -97,7 +97,7 @@ def test_commands_are_refused_or_stored_by_phase(run: Run, planned: str, url: st
         assert "spring: it is draft" in output
     assert run("abort")[0] == 0
     with EventStore.open(url) as store:
-        state = RolloutState.model_validate_json(store.rollout("spring").state)
+        state = RolloutState.model_validate_json(store.rollouts.get("spring").state)
     assert (state.phase, state.reason) == ("aborted", "aborted by hand")
     code, output = run("status", planned)
     assert code == 0

@@ -105,7 +105,7 @@ def start_gateway(plan: GatewayPlan) -> Iterator[StartGateway]:
             secret = keys.add("tests", now=now, expires=None, rate_per_s=10_000)
             store = stack.enter_context(EventStore.open(plan.store_url))
             for split in splits:
-                store.create_rollout(split.rollout, "{}", "{}", split)
+                store.rollouts.create(split.rollout, "{}", "{}", split)
             url = stack.enter_context(_serving(changed))
             http = stack.enter_context(
                 httpx.Client(

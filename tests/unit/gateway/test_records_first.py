@@ -16,8 +16,7 @@ from newshelf.gateway.schemas import parse_recommend_body
 from newshelf.gateway.upstream import Reply, Tokens
 from newshelf.rollout.assignment import assign
 from newshelf.serving.deadline import Deadline
-from newshelf.store.aggregates import ShadowAnswer
-from newshelf.store.records import Exposure, TrafficSplit
+from newshelf.store.records import Exposure, ShadowAnswer, TrafficSplit
 from tests.unit.gateway.fake_torchserve import FakeTorchServe, late
 
 

@@ -11,6 +11,7 @@ from newshelf.rollout.interleaving import draft_propensities
 from newshelf.store.records import TrafficSplit
 from tests.unit.gateway.conftest import Gateway, StartGateway
 from tests.unit.gateway.fake_torchserve import ALIVE, FakeTorchServe, late, status
+from tests.unit.store.helpers import shadow_summary
 
 SPLIT = TrafficSplit(rollout="spring", salt="s1", control="old", challenger="new", share=0.25)
 
@@ -67,9 +68,9 @@ def test_a_dead_challenger_is_the_fallbacks_and_controls_units_notice_nothing(
 
 def test_a_rollout_that_changes_is_followed_while_it_runs(start_gateway: StartGateway) -> None:
     gateway = start_gateway((SPLIT,))
-    row = gateway.store.rollout("spring")
+    row = gateway.store.rollouts.get("spring")
     wider = SPLIT.model_copy(update={"share": 0.5})
-    assert gateway.store.replace_state("spring", row.revision, "{}", wider, "ramp")
+    assert gateway.store.rollouts.replace_state("spring", row.revision, "{}", wider, "ramp")
     while gateway.http.get("/v1/rollouts").json()["rollouts"][0]["share"] == 0.25:
         threading.Event().wait(0.05)
     (told,) = gateway.http.get("/v1/rollouts").json()["rollouts"]
@@ -82,8 +83,8 @@ def test_a_rollout_that_changes_is_followed_while_it_runs(start_gateway: StartGa
         "shadow": False,
         "interleave": False,
     }
-    row = gateway.store.rollout("spring")
-    assert gateway.store.replace_state("spring", row.revision, "{}", None, "over")
+    row = gateway.store.rollouts.get("spring")
+    assert gateway.store.rollouts.replace_state("spring", row.revision, "{}", None, "over")
     while gateway.http.get("/v1/rollouts").json()["rollouts"]:
         threading.Event().wait(0.05)
     gateway.recommend("u1")
@@ -95,7 +96,7 @@ SHADOW = SPLIT.model_copy(update={"shadow": True, "share": 0.0})
 
 def shadow_answers(gateway: Gateway, count: int) -> dict[str, float]:
     since = gateway.exposures()[0].at
-    while (found := gateway.store.shadow("spring", since=since)[0]).get("requests", 0) < count:
+    while (found := shadow_summary(gateway.store, since=since)[0]).get("requests", 0) < count:
         threading.Event().wait(0.02)
     return found
 

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.store.postgres import Postgres
 from newshelf.store.records import ExposedItem, Exposure, Feedback, TrafficSplit
 from newshelf.store.store import EventStore
-from tests.unit.store.moments import START
+from tests.unit.store.helpers import START
 
 DATABASES = [
     "sqlite",

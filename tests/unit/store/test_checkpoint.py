@@ -8,6 +8,7 @@ import pytest
 
 from newshelf.store import database as checkpoint
 from newshelf.store.store import EventStore
+from newshelf.store.write import WriteBatch
 
 MOST_BYTES = 200_000
 
@@ -37,7 +38,7 @@ def test_the_log_begins_anew_under_two_writers(folder: Path, exposure) -> None:
             def write() -> bool:
                 nonlocal written, largest
                 for writer in (store, other):
-                    writer.add_exposures([exposure("ring")])
+                    writer.write(WriteBatch(exposures=[exposure("ring")]))
                     written += 1
                 largest = max(largest, log.stat().st_size)
                 # A commit takes some pages of 4 KiB.
@@ -54,13 +55,13 @@ def test_a_long_look_keeps_no_writer_waiting(folder: Path, exposure) -> None:
     url = f"sqlite:///{folder}/events.db"
     log = folder / "events.db-wal"
     with EventStore.open(url) as store, EventStore.open(url) as other:
-        with other._database.reading() as connection:
+        with other.database.reading() as connection:
             seen = connection.exec_driver_sql("SELECT count(*) FROM exposures")
             assert seen.scalar() == 0
             waits = []
             while log.stat().st_size < 5 * MOST_BYTES:
                 began = time.monotonic()
-                store.add_exposures([exposure("ring")])
+                store.write(WriteBatch(exposures=[exposure("ring")]))
                 waits.append(time.monotonic() - began)
             # Who waits for the reader does so with the writers' lock in its hand, five seconds
             # each time: then it is only now and then that a write comes through.

@@ -3,6 +3,7 @@
 import math
 import sqlite3
 import stat
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,9 @@ from newshelf.errors import InvalidField
 from newshelf.store.records import ExposedItem
 from newshelf.store.rows import item_key, ranking_from, ranking_text
 from newshelf.store.store import EventStore
+from newshelf.store.write import WriteBatch
+from tests.unit.store.conftest import MakeExposure
+from tests.unit.store.helpers import START
 
 
 def test_what_was_stored_is_read_back(store: EventStore, exposure) -> None:
@@ -22,7 +26,7 @@ def test_what_was_stored_is_read_back(store: EventStore, exposure) -> None:
         exposure(status=503),
         exposure('a"b', "naïve ❤", "\\", unit="'; DROP TABLE exposures; --"),
     ]
-    store.add_exposures(kept)
+    store.write(WriteBatch(exposures=kept))
     assert list(store.exposures()) == kept
     assert list(store.exposures("spring")) == kept[:1]
 
@@ -30,8 +34,8 @@ def test_what_was_stored_is_read_back(store: EventStore, exposure) -> None:
 def test_a_request_is_kept_once_and_as_it_was_first(store: EventStore, exposure) -> None:
     first = exposure("ring", request_id="one")
     again = exposure("vase", request_id="one", rollout="spring")
-    store.add_exposures([first, again])
-    store.add_exposures([again, exposure(request_id="two")])
+    store.write(WriteBatch(exposures=[first, again]))
+    store.write(WriteBatch(exposures=[again, exposure(request_id="two")]))
     assert [one.request_id for one in store.exposures()] == ["one", "two"]
     assert next(store.exposures()) == first
 
@@ -39,14 +43,14 @@ def test_a_request_is_kept_once_and_as_it_was_first(store: EventStore, exposure)
 @pytest.mark.parametrize("number", [1, 63, 64, 65, 200])
 def test_any_number_of_rows_is_one_write(store: EventStore, exposure, number: int) -> None:
     kept = [exposure("ring", request_id=f"{n:04}") for n in range(number)]
-    store.add_exposures(kept)
+    store.write(WriteBatch(exposures=kept))
     assert list(store.exposures()) == kept
 
 
 def test_more_than_a_page_is_read(store: EventStore, exposure, monkeypatch) -> None:
-    monkeypatch.setattr("newshelf.store.export._PAGE_ROWS", 3)
+    monkeypatch.setattr("newshelf.store.store._PAGE_ROWS", 3)
     for number in range(7):
-        store.add_exposures([exposure("ring", request_id=str(number))])
+        store.write(WriteBatch(exposures=[exposure("ring", request_id=str(number))]))
     assert [one.request_id for one in store.exposures()] == list("0123456")
 
 
@@ -54,7 +58,9 @@ def test_a_value_that_the_database_cannot_hold_is_refused_and_nothing_is_kept(
     store: EventStore, exposure
 ) -> None:
     with pytest.raises(InvalidField, match="cannot hold"):
-        store.add_exposures([exposure("ring"), exposure(status=2**70), exposure("vase")])
+        store.write(
+            WriteBatch(exposures=[exposure("ring"), exposure(status=2**70), exposure("vase")])
+        )
     assert list(store.exposures()) == []
 
 
@@ -84,7 +90,7 @@ def test_an_id_without_a_meaning_to_one_of_the_databases_is_no_id(exposure) -> N
 
 def test_only_its_owner_may_read_sqlites_files(tmp_path: Path, exposure) -> None:
     with EventStore.open(f"sqlite:///{tmp_path}/deep/events.db") as store:
-        store.add_exposures([exposure("ring")])
+        store.write(WriteBatch(exposures=[exposure("ring")]))
         modes = {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "deep").iterdir()}
     assert modes == {0o600}
 
@@ -92,8 +98,22 @@ def test_only_its_owner_may_read_sqlites_files(tmp_path: Path, exposure) -> None
 def test_sqlite_writes_ahead_and_does_not_wait_for_the_disk(tmp_path: Path) -> None:
     with (
         EventStore.open(f"sqlite:///{tmp_path}/events.db") as store,
-        store._database.reading() as connection,
+        store.database.reading() as connection,
     ):
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 1
     journal = sqlite3.connect(tmp_path / "events.db").execute("PRAGMA journal_mode").fetchone()
     assert journal == ("wal",)
+
+
+def test_the_last_answer_of_a_split(store: EventStore, exposure: MakeExposure) -> None:
+    assert store.last_answer_at("spring") is None
+    store.write(
+        WriteBatch(
+            exposures=[
+                exposure("ring", at_s=50, rollout="spring", variant="control"),
+                exposure("ring", at_s=30, rollout="spring", variant="default"),
+                exposure("ring", at_s=90),
+            ]
+        )
+    )
+    assert store.last_answer_at("spring") == START + timedelta(seconds=50)

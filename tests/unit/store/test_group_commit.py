@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from newshelf.errors import InvalidField, Unavailable
-from newshelf.store.aggregates import ShadowAnswer
 from newshelf.store.group_commit import GroupCommit
+from newshelf.store.records import ShadowAnswer
 from newshelf.store.store import EventStore
 from newshelf.store.write import WriteBatch
+from tests.unit.store.helpers import shadow_summary
 
 
 class Gate:
@@ -290,7 +291,7 @@ def test_shadow_answers_go_the_same_way(store: EventStore, exposure) -> None:
         await group.close()
 
     run(main)
-    assert store.shadow("spring", since=answer.at)[0]["requests"] == 1
+    assert shadow_summary(store, since=answer.at)[0]["requests"] == 1
 
 
 def test_gateways_that_share_a_file_wait_for_each_other(tmp_path: Path, exposure) -> None:

@@ -9,46 +9,46 @@ LONG_S = 600.0
 
 
 def test_a_lease_is_one_controllers(store: EventStore) -> None:
-    assert store.acquire_lease("spring", "a", LONG_S)
-    assert not store.acquire_lease("spring", "b", LONG_S)
-    assert store.acquire_lease("spring", "a", LONG_S)
-    assert store.acquire_lease("autumn", "b", LONG_S)
+    assert store.leases.acquire("spring", "a", LONG_S)
+    assert not store.leases.acquire("spring", "b", LONG_S)
+    assert store.leases.acquire("spring", "a", LONG_S)
+    assert store.leases.acquire("autumn", "b", LONG_S)
 
 
 def test_a_lease_is_given_back_by_its_holder_alone(store: EventStore) -> None:
-    store.acquire_lease("spring", "a", LONG_S)
-    store.release_lease("spring", "b")
-    assert not store.acquire_lease("spring", "b", LONG_S)
-    store.release_lease("spring", "a")
-    assert store.acquire_lease("spring", "b", LONG_S)
+    store.leases.acquire("spring", "a", LONG_S)
+    store.leases.release("spring", "b")
+    assert not store.leases.acquire("spring", "b", LONG_S)
+    store.leases.release("spring", "a")
+    assert store.leases.acquire("spring", "b", LONG_S)
 
 
 def test_a_dead_controllers_lease_runs_out(store: EventStore) -> None:
-    assert store.acquire_lease("spring", "a", 0.2)
+    assert store.leases.acquire("spring", "a", 0.2)
     deadline = time.monotonic() + 60
-    while not store.acquire_lease("spring", "b", LONG_S):
+    while not store.leases.acquire("spring", "b", LONG_S):
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    assert not store.acquire_lease("spring", "a", LONG_S)
+    assert not store.leases.acquire("spring", "a", LONG_S)
 
 
 def test_a_prolonged_lease_lasts(store: EventStore) -> None:
-    assert store.acquire_lease("spring", "a", 0.05)
-    assert store.acquire_lease("spring", "a", LONG_S)
+    assert store.leases.acquire("spring", "a", 0.05)
+    assert store.leases.acquire("spring", "a", LONG_S)
     time.sleep(0.1)
-    assert not store.acquire_lease("spring", "b", LONG_S)
+    assert not store.leases.acquire("spring", "b", LONG_S)
 
 
 def test_without_its_lease_a_controller_changes_nothing(store: EventStore) -> None:
-    store.create_rollout("spring", "", "0", None)
-    assert not store.replace_state("spring", 1, "1", None, "", holder="a")
-    store.acquire_lease("spring", "a", 0.01)
+    store.rollouts.create("spring", "", "0", None)
+    assert not store.rollouts.replace_state("spring", 1, "1", None, "", holder="a")
+    store.leases.acquire("spring", "a", 0.01)
     time.sleep(0.05)
-    assert not store.replace_state("spring", 1, "1", None, "", holder="a")
-    store.acquire_lease("spring", "b", LONG_S)
-    assert not store.replace_state("spring", 1, "1", None, "", holder="a")
-    assert store.rollout("spring").state == "0"
-    assert store.replace_state("spring", 1, "1", None, "", holder="b")
+    assert not store.rollouts.replace_state("spring", 1, "1", None, "", holder="a")
+    store.leases.acquire("spring", "b", LONG_S)
+    assert not store.rollouts.replace_state("spring", 1, "1", None, "", holder="a")
+    assert store.rollouts.get("spring").state == "0"
+    assert store.rollouts.replace_state("spring", 1, "1", None, "", holder="b")
 
 
 def test_of_controllers_that_ask_at_once_one_gets_it(url: str, store: EventStore) -> None:
@@ -59,7 +59,7 @@ def test_of_controllers_that_ask_at_once_one_gets_it(url: str, store: EventStore
         with EventStore.open(url) as mine:
             for number in range(rounds):
                 start.wait()
-                if mine.acquire_lease(f"lease {number}", me, LONG_S):
+                if mine.leases.acquire(f"lease {number}", me, LONG_S):
                     taken.append(number)
 
     threads = [threading.Thread(target=ask, args=(me,)) for me in "abc"]

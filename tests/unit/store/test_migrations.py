@@ -11,6 +11,7 @@ from newshelf.errors import SettingsError
 from newshelf.store.database import Database, downgrade, migrate
 from newshelf.store.schema import METADATA
 from newshelf.store.store import EventStore
+from newshelf.store.write import WriteBatch
 
 
 @pytest.fixture
@@ -42,14 +43,14 @@ def test_down_to_nothing_and_up_again(database: Database, url: str, exposure) ->
     downgrade(database, "base")
     assert tables(database) == set()
     with EventStore.open(url) as store:
-        store.add_exposures([exposure("ring")])
+        store.write(WriteBatch(exposures=[exposure("ring")]))
         assert len(list(store.exposures())) == 1
 
 
 def test_a_store_that_is_up_to_date_keeps_its_rows(url: str, exposure) -> None:
     kept = exposure("ring")
     with EventStore.open(url) as store:
-        store.add_exposures([kept])
+        store.write(WriteBatch(exposures=[kept]))
     with EventStore.open(url) as store:
         assert list(store.exposures()) == [kept]
 
@@ -61,7 +62,7 @@ def test_processes_may_start_at_once(url: str, exposure) -> None:
         start.wait()
         try:
             with EventStore.open(url) as store:
-                store.add_exposures([exposure("ring", request_id=str(number))])
+                store.write(WriteBatch(exposures=[exposure("ring", request_id=str(number))]))
         except Exception as error:
             failures.append(error)
 

@@ -13,6 +13,7 @@ import pytest
 from benchmarks.store.postgres import Postgres
 from newshelf.errors import SettingsError, Unavailable
 from newshelf.store.store import EventStore
+from newshelf.store.write import WriteBatch
 
 
 @pytest.mark.parametrize(
@@ -62,11 +63,11 @@ def test_a_locked_store_is_unavailable(tmp_path: Path, exposure, monkeypatch) ->
     monkeypatch.setattr("newshelf.store.database._BUSY_TIMEOUT_S", 0.05)
     url = f"sqlite:///{tmp_path}/events.db"
     with EventStore.open(url) as store, EventStore.open(url) as other:
-        with other._database.writing(), pytest.raises(Unavailable, match="locked"):
-            store.add_exposures([exposure("ring")])
+        with other.database.writing(), pytest.raises(Unavailable, match="locked"):
+            store.write(WriteBatch(exposures=[exposure("ring")]))
         # Reading goes on, and so does writing when the other is done.
         assert list(store.exposures()) == []
-        store.add_exposures([exposure("ring")])
+        store.write(WriteBatch(exposures=[exposure("ring")]))
 
 
 def test_files_are_private_whatever_the_mask_says(tmp_path: Path) -> None:
@@ -84,21 +85,21 @@ def test_a_store_whose_server_has_gone_is_unavailable_and_comes_back_with_it(
 ) -> None:
     # Not the server that the other tests share.
     with Postgres(["fsync=off"]) as server, EventStore.open(server.url()) as store:
-        store.add_exposures([exposure("ring", request_id="before")])
+        store.write(WriteBatch(exposures=[exposure("ring", request_id="before")]))
         server.stop()
         # The first finds its connection broken, the others make none; each way of writing.
         for _ in range(2):
             with pytest.raises(Unavailable, match="cannot be used"):
-                store.add_exposures([exposure("ring")])
+                store.write(WriteBatch(exposures=[exposure("ring")]))
             with pytest.raises(Unavailable, match="cannot be used"):
-                store.add_feedback([feedback("ring", request_id="before")])
+                store.write(WriteBatch(feedback=[feedback("ring", request_id="before")]))
             with pytest.raises(Unavailable, match="cannot be used"):
-                store.splits()
+                store.rollouts.splits()
         server.start()
         with contextlib.suppress(Unavailable):
-            store.splits()
-        assert store.splits() == []
-        store.add_exposures([exposure("ring", request_id="after")])
+            store.rollouts.splits()
+        assert store.rollouts.splits() == []
+        store.write(WriteBatch(exposures=[exposure("ring", request_id="after")]))
         assert [one.request_id for one in store.exposures()] == ["before", "after"]
 
 
@@ -127,6 +128,6 @@ def test_a_new_file_that_another_process_writes_is_waited_for(tmp_path: Path) ->
     free = threading.Timer(0.3, lambda: other.execute("COMMIT"))
     free.start()
     with EventStore.open(f"sqlite:///{path}") as store:
-        assert store.splits() == []
+        assert store.rollouts.splits() == []
     free.join()
     other.close()

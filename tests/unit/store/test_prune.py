@@ -6,11 +6,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from newshelf.store.aggregates import ShadowAnswer
-from newshelf.store.prune import Pruned
-from newshelf.store.records import Exposure, Feedback
+from newshelf.store.prune import PruneCounts, clock_doubt, prune
+from newshelf.store.records import Exposure, Feedback, ShadowAnswer
 from newshelf.store.store import EventStore
-from tests.unit.store.moments import START
+from newshelf.store.write import WriteBatch
+from tests.unit.store.helpers import START, shadow_summary
 
 MakeExposure = Callable[..., Exposure]
 
@@ -27,34 +27,47 @@ def at(second: float) -> datetime:
 def test_what_was_before_goes_and_the_rest_stays(
     store: EventStore, exposure: MakeExposure, feedback: Callable[..., Feedback]
 ) -> None:
-    store.add_exposures([exposure("ring", request_id=f"{n:02}", at_s=n) for n in range(40)])
-    store.add_feedback(
-        [feedback("ring", request_id=f"{n:02}", event_id=f"e{n:02}", at_s=n) for n in range(40)]
+    store.write(
+        WriteBatch(exposures=[exposure("ring", request_id=f"{n:02}", at_s=n) for n in range(40)])
     )
-    store.add_shadow(
-        [
-            ShadowAnswer(
-                rollout="spring", request_id=f"{n:02}", at=at(n), latency_ms=1, overlap=0.5
-            )
-            for n in range(40)
-        ]
+    store.write(
+        WriteBatch(
+            feedback=[
+                feedback("ring", request_id=f"{n:02}", event_id=f"e{n:02}", at_s=n)
+                for n in range(40)
+            ]
+        )
+    )
+    store.write(
+        WriteBatch(
+            shadow=[
+                ShadowAnswer(
+                    rollout="spring", request_id=f"{n:02}", at=at(n), latency_ms=1, overlap=0.5
+                )
+                for n in range(40)
+            ]
+        )
     )
     told: list[int] = []
-    assert store.prune(at(25), told.append) == Pruned(exposures=25, feedback=25, shadow_answers=25)
+    assert prune(store.database, at(25), told.append) == PruneCounts(
+        exposures=25, feedback=25, shadow_answers=25
+    )
     assert sum(told) == 75
     # In several transactions.
     assert max(told) <= 7
     left = [f"{n:02}" for n in range(25, 40)]
     assert sorted(one.request_id for one in store.exposures()) == left
     assert sorted(one.event_id for one in store.feedback()) == [f"e{name}" for name in left]
-    assert store.shadow("spring", since=START)[0]["requests"] == 15
-    assert store.prune(at(25)) == Pruned(exposures=0, feedback=0, shadow_answers=0)
+    assert shadow_summary(store)[0]["requests"] == 15
+    assert prune(store.database, at(25)) == PruneCounts(exposures=0, feedback=0, shadow_answers=0)
 
 
 def test_an_old_row_among_young_ones_goes_alone(store: EventStore, exposure: MakeExposure) -> None:
     seconds = [0, 90, 1, 91, 92, 2]
-    store.add_exposures([exposure("ring", request_id=f"{s:02}", at_s=s) for s in seconds])
-    assert store.prune(at(50)).exposures == 3
+    store.write(
+        WriteBatch(exposures=[exposure("ring", request_id=f"{s:02}", at_s=s) for s in seconds])
+    )
+    assert prune(store.database, at(50)).exposures == 3
     assert sorted(one.request_id for one in store.exposures()) == ["90", "91", "92"]
 
 
@@ -66,11 +79,16 @@ def test_what_a_clock_that_was_ahead_has_stamped_goes_in_its_turn(
 ) -> None:
     ahead_s = 5000 * DAY_S
     order = [*range(10), *(ahead_s + n for n in range(20)), *range(10, 40), ahead_s + 99]
-    store.add_exposures(
-        [exposure("ring", request_id=f"{n:03}", at_s=second) for n, second in enumerate(order)]
+    store.write(
+        WriteBatch(
+            exposures=[
+                exposure("ring", request_id=f"{n:03}", at_s=second)
+                for n, second in enumerate(order)
+            ]
+        )
     )
     # More of them than a transaction removes stand before old ones, and end nothing.
-    assert store.prune(at(20)).exposures == 10 + 20 + 10
+    assert prune(store.database, at(20)).exposures == 10 + 20 + 10
     assert [one.request_id for one in store.exposures()] == [f"{n:03}" for n in range(40, 61)]
 
 
@@ -100,26 +118,33 @@ def test_a_clock_that_jumped_is_doubted(
     keep_days: float,
     said: str | None,
 ) -> None:
-    store.add_exposures(
-        [exposure("ring", request_id=f"{n:05}", at_s=day * DAY_S) for n, day in enumerate(days)]
+    store.write(
+        WriteBatch(
+            exposures=[
+                exposure("ring", request_id=f"{n:05}", at_s=day * DAY_S)
+                for n, day in enumerate(days)
+            ]
+        )
     )
     newest = max((day for day in days if day < 5000), default=0)
     now = at(newest * DAY_S + 60)
-    doubt = store.clock_doubt(now - timedelta(days=keep_days), now)
+    doubt = clock_doubt(store.database, now - timedelta(days=keep_days), now)
     assert (doubt is None) if said is None else (doubt is not None and said in doubt)
 
 
 def test_answers_are_stored_while_old_ones_go(store: EventStore, exposure: MakeExposure) -> None:
-    store.add_exposures([exposure("ring", request_id=f"old-{n}", at_s=n) for n in range(300)])
+    store.write(
+        WriteBatch(exposures=[exposure("ring", request_id=f"old-{n}", at_s=n) for n in range(300)])
+    )
     young = [exposure("ring", request_id=f"young-{n}", at=datetime.now(UTC)) for n in range(100)]
 
     def write() -> None:
         for one in young:
-            store.add_exposures([one])
+            store.write(WriteBatch(exposures=[one]))
 
     writer = threading.Thread(target=write)
     writer.start()
-    removed = store.prune(datetime.now(UTC) - timedelta(days=2))
+    removed = prune(store.database, datetime.now(UTC) - timedelta(days=2))
     writer.join()
     assert removed.exposures == 300
     assert sorted(one.request_id for one in store.exposures()) == sorted(

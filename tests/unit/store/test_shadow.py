@@ -6,10 +6,11 @@ import pytest
 from pydantic import ValidationError
 
 from newshelf.rollout.controller import observe_rollout
-from newshelf.store.aggregates import ShadowAnswer
+from newshelf.store.records import ShadowAnswer
 from newshelf.store.store import EventStore
+from newshelf.store.write import WriteBatch
 from tests.unit.rollout.conftest import plan, state
-from tests.unit.store.moments import START
+from tests.unit.store.helpers import START, shadow_summary
 
 
 def answer(number: int, **values: object) -> ShadowAnswer:
@@ -20,8 +21,8 @@ def answer(number: int, **values: object) -> ShadowAnswer:
 def test_the_summary(store: EventStore) -> None:
     good = [answer(n, overlap=0.5 + 0.5 * (n % 2), score_drift=0.2) for n in range(100)]
     bad = [answer(n, error=True) for n in range(100, 104)]
-    store.add_shadow([*good, *bad, answer(0, rollout="autumn", overlap=0)])
-    summary, latencies_ms = store.shadow("spring", since=START)
+    store.write(WriteBatch(shadow=[*good, *bad, answer(0, rollout="autumn", overlap=0)]))
+    summary, latencies_ms = shadow_summary(store)
     assert sorted(latencies_ms) == list(range(104))
     p99_ms = summary.pop("p99_ms")
     assert summary == pytest.approx(
@@ -31,25 +32,25 @@ def test_the_summary(store: EventStore) -> None:
 
 
 def test_only_what_came_since_is_summed_up(store: EventStore) -> None:
-    store.add_shadow([answer(n, overlap=0.5) for n in range(10)])
-    summary, latencies_ms = store.shadow("spring", since=START + timedelta(seconds=8))
+    store.write(WriteBatch(shadow=[answer(n, overlap=0.5) for n in range(10)]))
+    summary, latencies_ms = shadow_summary(store, since=START + timedelta(seconds=8))
     assert (summary["requests"], summary["errors"]) == (2, 0)
     assert sorted(latencies_ms) == [8, 9]
-    summary, latencies_ms = store.shadow("spring", since=START + timedelta(seconds=11))
+    summary, latencies_ms = shadow_summary(store, since=START + timedelta(seconds=11))
     assert summary == {}
     assert len(latencies_ms) == 0
 
 
 def test_what_no_answer_has_is_left_out(store: EventStore) -> None:
-    store.add_shadow([answer(1, error=True)])
-    summary, _ = store.shadow("spring", since=START)
+    store.write(WriteBatch(shadow=[answer(1, error=True)]))
+    summary, _ = shadow_summary(store)
     assert summary == {"requests": 1, "errors": 1, "p99_ms": 1}
 
 
 def test_a_copy_is_kept_once(store: EventStore) -> None:
-    store.add_shadow([answer(1, overlap=0.5), answer(1, overlap=1.0)])
-    store.add_shadow([answer(1, error=True)])
-    summary, _ = store.shadow("spring", since=START)
+    store.write(WriteBatch(shadow=[answer(1, overlap=0.5), answer(1, overlap=1.0)]))
+    store.write(WriteBatch(shadow=[answer(1, error=True)]))
+    summary, _ = shadow_summary(store)
     assert (summary["requests"], summary["overlap"], summary["errors"]) == (1, 0.5, 0)
 
 
@@ -66,7 +67,9 @@ def test_the_p99_that_is_judged_is_the_lowest_that_it_can_be(
     store: EventStore, slow: int, told: float | None
 ) -> None:
     """Three slow copies of 200 are far above one in a hundred, but it may be chance."""
-    store.add_shadow([answer(n, latency_ms=500 if n < slow else 50) for n in range(200)])
+    store.write(
+        WriteBatch(shadow=[answer(n, latency_ms=500 if n < slow else 50) for n in range(200)])
+    )
     seen = observe_rollout(
         store,
         plan(),

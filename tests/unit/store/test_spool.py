@@ -13,11 +13,11 @@ import pytest
 
 from newshelf.errors import InvalidField, Unavailable
 from newshelf.pipeline.workspace import ROOT
-from newshelf.store.aggregates import ShadowAnswer
-from newshelf.store.records import ExposedItem, Exposure, Feedback, Outcome
+from newshelf.store.records import ExposedItem, Exposure, Feedback, FeedbackOutcome, ShadowAnswer
 from newshelf.store.spool import Spool
 from newshelf.store.store import EventStore
 from newshelf.store.write import WriteBatch
+from tests.unit.store.helpers import shadow_summary
 
 MakeExposure = Callable[..., Exposure]
 MakeFeedback = Callable[..., Feedback]
@@ -63,7 +63,7 @@ def test_what_is_replayed_is_what_was_written_each_once(
     assert {one.event_id: one.request_id for one in store.feedback()} == {
         one.event_id: one.request_id for one in events
     }
-    assert store.shadow("r", since=answers[0].at)[0]["requests"] == 1
+    assert shadow_summary(store, since=answers[0].at, rollout="r")[0]["requests"] == 1
 
 
 def test_what_the_store_does_not_take_stays(
@@ -71,14 +71,14 @@ def test_what_the_store_does_not_take_stays(
 ) -> None:
     spool.write(WriteBatch(exposures=[exposure("ring", request_id="r")]))
 
-    def away(_writes: WriteBatch) -> list[Outcome]:
+    def away(_writes: WriteBatch) -> list[FeedbackOutcome]:
         raise Unavailable("away")
 
     with pytest.raises(Unavailable, match="away"):
         spool.replay(away)
     assert spool.holds("exposures")
 
-    def lost(writes: WriteBatch) -> list[Outcome]:
+    def lost(writes: WriteBatch) -> list[FeedbackOutcome]:
         store.write(writes)
         raise Unavailable("the answer to the commit was lost")
 

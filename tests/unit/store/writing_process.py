@@ -46,7 +46,7 @@ async def client(group: GroupCommit, name: str) -> None:
 
 async def main(url: str, name: str) -> None:
     store = EventStore.open(url)
-    group = GroupCommit(store, max_wait_s=600, lanes=store.lanes())
+    group = GroupCommit(store, max_wait_s=600, connections=store.async_connections())
     await asyncio.gather(*(client(group, f"{name}-{one}") for one in range(CLIENTS)))
 
 

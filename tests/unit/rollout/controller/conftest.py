@@ -14,9 +14,9 @@ from newshelf.rollout.operations import start_rollout
 from newshelf.rollout.plan import Plan
 from newshelf.rollout.state import RolloutState
 from newshelf.rollout.versions import PromotedFile
-from newshelf.store.aggregates import ShadowAnswer
-from newshelf.store.records import ExposedItem, Exposure, Feedback
+from newshelf.store.records import ExposedItem, Exposure, Feedback, ShadowAnswer
 from newshelf.store.store import EventStore
+from newshelf.store.write import WriteBatch
 from tests.unit.rollout.controller.fake_versions import FakeVersions
 
 NAME = "better-ranking"
@@ -61,12 +61,14 @@ class World:
 
     @property
     def state(self) -> RolloutState:
-        return RolloutState.model_validate_json(self.store.rollout(NAME).state)
+        return RolloutState.model_validate_json(self.store.rollouts.get(NAME).state)
 
     @property
     def phases(self) -> list[str]:
         """All that the journal tells, each phase once in a row."""
-        told = [RolloutState.model_validate_json(one.state) for one in self.store.journal(NAME)]
+        told = [
+            RolloutState.model_validate_json(one.state) for one in self.store.rollouts.journal(NAME)
+        ]
         names = [f"{one.phase} {one.step}" if one.phase == "ramp" else one.phase for one in told]
         return [name for place, name in enumerate(names) if place == 0 or names[place - 1] != name]
 
@@ -89,7 +91,7 @@ class World:
         """Shoppers come, and a gateway answers and records them as the store's split says."""
         behaviour = {"ctr": 0.8, "error": 0.0, "latency_ms": 20.0} | challenger
         exposures, clicks, copies = [], [], []
-        (split,) = self.store.splits() or [None]
+        (split,) = self.store.rollouts.splits() or [None]
         for unit in range(units):
             answer = self._answer(f"unit-{unit}", split, behaviour)
             exposures.append(answer)
@@ -98,9 +100,9 @@ class World:
                 clicks.append(_click(answer))
             if split is not None and split.shadow:
                 copies.append(self._copy(answer, behaviour))
-        self.store.add_exposures(exposures)
-        self.store.add_feedback(clicks)
-        self.store.add_shadow(copies)
+        self.store.write(WriteBatch(exposures=exposures))
+        self.store.write(WriteBatch(feedback=clicks))
+        self.store.write(WriteBatch(shadow=copies))
 
     def _answer(self, unit: str, split: object, behaviour: dict[str, float]) -> Exposure:
         self.answers += 1

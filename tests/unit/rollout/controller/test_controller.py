@@ -6,8 +6,9 @@ from newshelf.errors import RolloutError, ServerError
 from newshelf.rollout.history import read_snapshot
 from newshelf.rollout.operations import change_rollout, start_rollout
 from newshelf.rollout.plan import SuccessMetric
-from newshelf.rollout.versions import Promoted
+from newshelf.rollout.versions import PromotedVersion
 from newshelf.store.records import Feedback
+from newshelf.store.write import WriteBatch
 from tests.unit.rollout.controller.conftest import NAME, World
 
 
@@ -30,11 +31,11 @@ def test_a_better_challenger_goes_all_the_way(world: World) -> None:
         "draft", "shadow", "ramp 0", "ramp 1", "promoting", "promoted",
     ]  # fmt: skip
     assert world.versions.default() == "2"
-    assert world.store.splits() == []
+    assert world.store.rollouts.splits() == []
     # Asked for long before a shopper was.
     assert world.versions.asked[0] == ("2", 20)
     promoted = world.promoted.read()
-    assert promoted == Promoted(version="2", rollout=NAME, before="1")
+    assert promoted == PromotedVersion(version="2", rollout=NAME, before="1")
     # The old version finishes what it has begun.
     assert world.versions.loaded() == {"1", "2"}
     controller = world.controller()
@@ -54,7 +55,7 @@ def test_nothing_is_sent_to_a_challenger_that_has_not_answered(world: World) -> 
         world.pass_time(15)
         controller.tick(NAME)
         assert world.state.phase == "draft"
-        assert world.store.splits() == []
+        assert world.store.rollouts.splits() == []
     world.pass_time(30)
     controller.tick(NAME)
     assert world.state.phase == "aborted"
@@ -81,7 +82,7 @@ def test_a_bad_challenger_is_rolled_back_with_the_reason(
     assert reason in world.state.reason
     assert world.versions.default() == "1"
     assert world.promoted.read() is None
-    assert world.store.splits() == []
+    assert world.store.rollouts.splits() == []
     world.pass_time(30)
     world.controller().tick(NAME)
     assert world.versions.loaded() == {"1"}
@@ -113,11 +114,11 @@ def test_the_loser_stays_while_a_gateway_still_asks_it(world: World) -> None:
     change_rollout(world.store, NAME, "abort", clock=world.clock)
     controller = world.controller()
     # A gateway that could not read the store for a while goes on splitting.
-    last = world.store.journal(NAME)[-2].split
+    last = world.store.rollouts.journal(NAME)[-2].split
     for _ in range(4):
         world.pass_time(15)
         late = world._answer("unit-1", last, {"ctr": 0, "error": 0, "latency_ms": 1})
-        world.store.add_exposures([late])
+        world.store.write(WriteBatch(exposures=[late]))
         controller.tick(NAME)
         assert "2" in world.versions.loaded()
     world.pass_time(21)
@@ -235,13 +236,13 @@ def test_one_event_switches_no_guardrail_off(world: World) -> None:
     world.start()
     go_on(world, "ramp")
     world.shop()
-    world.store.add_feedback(
+    world.store.write(WriteBatch(feedback=[
         Feedback(
             event_id=f"giant-{place}", event_type="purchase", item_id="item-1", at=world.now,
             request_id=answer.request_id, value=1e308,
         )
         for place, answer in enumerate(world.store.exposures(NAME))
-    )  # fmt: skip
+    ]))  # fmt: skip
     go_on(world, "rolled_back", error=0.5)
     assert "error_rate" in world.state.reason
 
@@ -249,7 +250,7 @@ def test_one_event_switches_no_guardrail_off(world: World) -> None:
 def test_what_was_seen_is_kept_for_the_report(world: World) -> None:
     world.start()
     go_on(world, "promoted")
-    looks = [read_snapshot(kept)[1] for kept in world.store.looks(NAME, most=100)]
+    looks = [read_snapshot(kept)[1] for kept in world.store.rollouts.snapshots(NAME, most=100)]
     assert {look.phase for look in looks} == {"shadow", "ramp", "promoting"}
     assert looks[-1].outcome == "success"
     analysis = looks[-1].analysis
@@ -287,7 +288,7 @@ def test_a_version_that_is_not_there_changes_nothing(
     world.plan = world.plan.model_copy(update=versions)
     with pytest.raises(RolloutError, match=reason):
         world.start()
-    assert world.store.rollouts() == []
+    assert world.store.rollouts.all() == []
     assert world.versions.done == []
 
 
@@ -295,7 +296,7 @@ def test_one_rollout_at_a_time(world: World) -> None:
     world.start()
     with pytest.raises(RolloutError, match=f"{NAME} is under way"):
         world.start()
-    assert len(world.store.rollouts()) == 1
+    assert len(world.store.rollouts.all()) == 1
 
 
 def test_an_older_promotion_is_taken_back_for_good(world: World) -> None:

@@ -11,7 +11,7 @@ from newshelf.errors import Unavailable
 from newshelf.rollout.controller import Controller
 from newshelf.rollout.operations import Command, change_rollout
 from newshelf.rollout.versions import PromotedFile
-from newshelf.store.store import EventStore
+from newshelf.store.rollouts import RolloutRepository
 from tests.unit.rollout.controller.conftest import NAME, World
 from tests.unit.rollout.controller.fake_versions import Killed
 
@@ -25,8 +25,8 @@ class Mortal:
         self.count = 0
         self.kill_at = kill_at
         for owner, name in (
-            (EventStore, "replace_state"),
-            (EventStore, "add_look"),
+            (RolloutRepository, "replace_state"),
+            (RolloutRepository, "add_snapshot"),
             (PromotedFile, "_write"),
             (type(world.versions), "load"),
             (type(world.versions), "set_default"),
@@ -71,14 +71,14 @@ def drive(world: World, scenario: "Scenario") -> int:
         world.pass_time(6)
         if not tick(controller):
             # As if its lease had run out meanwhile.
-            world.store.release_lease(NAME, str(number))
+            world.store.leases.release(NAME, str(number))
             number += 1
             controller = world.controller(str(number))
         shoppers_are_answered(world)
         is_over = world.state.phase == scenario.ends and not commands
         if is_over and len(world.versions.loaded()) == 1:
             return number
-    last = world.store.last_look(NAME)
+    last = world.store.rollouts.last_snapshot(NAME)
     pytest.fail(f"{world.state.phase}: {world.state.reason}; {world.versions.done}; {last}")
 
 
@@ -86,7 +86,7 @@ def shoppers_are_answered(world: World) -> None:
     """Whatever was killed, what the split and the default name is loaded."""
     loaded = world.versions.loaded()
     assert world.versions.default() in loaded
-    for split in world.store.splits():
+    for split in world.store.rollouts.splits():
         assert {split.control, split.challenger} <= loaded
 
 
@@ -154,7 +154,7 @@ def test_a_promotion_that_was_broken_off_and_is_then_stopped_is_undone(
         patch.setattr(world.store, "replace_state", killed)
         assert not tick(controller)
     # The gateways go by the split, which names control.
-    assert (world.versions.default(), world.store.splits()[0].control) == ("2", "1")
+    assert (world.versions.default(), world.store.rollouts.splits()[0].control) == ("2", "1")
     change_rollout(world.store, NAME, wanted, clock=world.clock)
     time.sleep(LEASE_S * 2)
     world.controller("next").tick(NAME)
@@ -187,7 +187,7 @@ def test_two_controllers_at_once_act_once(world: World) -> None:
         world.pass_time(6)
     assert not failures
     assert world.phases == ["draft", "shadow", "ramp 0", "ramp 1", "promoting", "promoted"]
-    revisions = [entry.revision for entry in world.store.journal(NAME)]
+    revisions = [entry.revision for entry in world.store.rollouts.journal(NAME)]
     assert revisions == list(range(1, len(revisions) + 1))
     for change in ("load 2", "default 2"):
         assert world.versions.done.count(change) == 1
@@ -216,13 +216,13 @@ def test_a_persons_command_wins_over_a_decision_made_meanwhile(world: World) -> 
     controller.tick(NAME)
     world.shop()
     world.pass_time(6)
-    real = world.store.add_look
+    real = world.store.rollouts.add_snapshot
 
-    def abort_meanwhile(name: str, look: str) -> None:
-        real(name, look)
+    def abort_meanwhile(name: str, snapshot: str) -> None:
+        real(name, snapshot)
         change_rollout(world.store, NAME, "abort", clock=world.clock)
 
-    world.store.add_look = abort_meanwhile  # type: ignore[method-assign]
+    world.store.rollouts.add_snapshot = abort_meanwhile  # type: ignore[method-assign]
     controller.tick(NAME)
     assert world.state.phase == "aborted"
-    assert world.store.splits() == []
+    assert world.store.rollouts.splits() == []

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from newshelf.errors import ServerError
-from newshelf.rollout.versions import Promoted, PromotedFile
+from newshelf.rollout.versions import PromotedFile, PromotedVersion
 
 
 @pytest.fixture
@@ -22,21 +22,21 @@ def test_nothing_is_promoted_at_first(file: PromotedFile) -> None:
 def test_promoted_twice_is_promoted_once(file: PromotedFile) -> None:
     file.promote("2", "spring", "1")
     file.promote("2", "spring", "2")
-    assert file.read() == Promoted(version="2", rollout="spring", before="1")
+    assert file.read() == PromotedVersion(version="2", rollout="spring", before="1")
 
 
 def test_taken_back_it_is_the_version_before_for_good(file: PromotedFile) -> None:
     file.promote("2", "spring", "1")
     for _ in range(2):
         file.take_back("spring")
-        assert file.read() == Promoted(version="1", rollout="spring")
+        assert file.read() == PromotedVersion(version="1", rollout="spring")
 
 
 def test_another_rollouts_promotion_is_left_alone(file: PromotedFile) -> None:
     file.promote("2", "spring", "1")
     file.promote("3", "autumn", "2")
     file.take_back("spring")
-    assert file.read() == Promoted(version="3", rollout="autumn", before="2")
+    assert file.read() == PromotedVersion(version="3", rollout="autumn", before="2")
 
 
 def test_a_damaged_file_says_what_to_do(file: PromotedFile) -> None:

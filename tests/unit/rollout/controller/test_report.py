@@ -13,6 +13,7 @@ from newshelf.rollout.history import read_history, read_snapshot
 from newshelf.rollout.operations import change_rollout
 from newshelf.rollout.report import write_report
 from newshelf.rollout.tables import show_rollout
+from newshelf.store.write import WriteBatch
 from tests.unit.rollout.controller.conftest import NAME, World
 
 
@@ -29,15 +30,15 @@ def words(page: str) -> str:
 
 
 def page_of(world: World, path: Path) -> str:
-    write_report(world.store, world.store.rollout(NAME), path)
+    write_report(world.store, world.store.rollouts.get(NAME), path)
     return path.read_text()
 
 
 def status_of(world: World) -> str:
     console = Console(record=True, width=160)
-    kept = world.store.last_look(NAME)
+    kept = world.store.rollouts.last_snapshot(NAME)
     look = None if kept is None else read_snapshot(kept)
-    show_rollout(console, world.store.rollout(NAME), look)
+    show_rollout(console, world.store.rollouts.get(NAME), look)
     return console.export_text()
 
 
@@ -92,12 +93,12 @@ def test_a_rollout_that_has_only_been_planned_has_a_page_too(world: World, tmp_p
 def test_the_history_has_no_gap_and_its_shares_add_up(world: World) -> None:
     world.start()
     go(world, 9)
-    stretches = read_history(world.store, world.store.rollout(NAME)).stretches
-    for before, after in pairwise(stretches):
+    periods = read_history(world.store, world.store.rollouts.get(NAME)).periods
+    for before, after in pairwise(periods):
         assert before.ends == after.begins
-    for one in stretches:
+    for one in periods:
         assert one.control + one.challenger + one.default == pytest.approx(1)
-    assert [one.challenger for one in stretches] == pytest.approx([0, 0, 0.1, 0.5, 0.5, 1])
+    assert [one.challenger for one in periods] == pytest.approx([0, 0, 0.1, 0.5, 0.5, 1])
 
 
 def test_status_tells_phase_step_share_intervals_guardrails_and_reason(world: World) -> None:
@@ -133,9 +134,11 @@ def test_who_has_too_many_answers_is_named(world: World, tmp_path: Path) -> None
     """A monitor asks all day; ordinary shoppers are never named."""
     world.start()
     go(world, 3)
-    (split,) = world.store.splits()
+    (split,) = world.store.rollouts.splits()
     quiet = {"ctr": 0, "error": 0, "latency_ms": 1}
-    world.store.add_exposures([world._answer("[Monitor]-1", split, quiet) for _ in range(900)])
+    world.store.write(
+        WriteBatch(exposures=[world._answer("[Monitor]-1", split, quiet) for _ in range(900)])
+    )
     go(world, 1)
     told = words(page_of(world, tmp_path / "page.html"))
     for text in (told, status_of(world)):
@@ -147,7 +150,7 @@ def test_who_has_too_many_answers_is_named(world: World, tmp_path: Path) -> None
 def test_what_an_earlier_version_has_seen_is_still_shown(world: World, tmp_path: Path) -> None:
     world.start()
     go(world, 3)
-    kept = world.store.last_look(NAME)
+    kept = world.store.rollouts.last_snapshot(NAME)
     assert kept is not None
     look = json.loads(kept.look)
     (ctr,) = look["analysis"]["metrics"]
@@ -156,7 +159,7 @@ def test_what_an_earlier_version_has_seen_is_still_shown(world: World, tmp_path:
     del look["analysis"]["heavy_units"]
     ctr |= {"silent": False, "verdict": "unknown", "effect": "NaN", "low": "-Infinity"}
     look["analysis"]["sample_ratio"]["chi_square_p"] = 0.3
-    world.store.add_look(NAME, json.dumps(look))
+    world.store.rollouts.add_snapshot(NAME, json.dumps(look))
     assert "unknown" in status_of(world)
     told = words(page_of(world, tmp_path / "page.html"))
     assert "inf" not in told.replace("information", "")

@@ -13,21 +13,34 @@ import sqlalchemy
 
 from newshelf.rollout.controller import observe_rollout
 from newshelf.rollout.decide import decide
-from newshelf.store.aggregates import Observed
-from newshelf.store.export import StoredFeedback
-from newshelf.store.records import Exposure, UnitTotals, halvings
+from newshelf.store.aggregates import team_credits
+from newshelf.store.records import (
+    Exposure,
+    Floats,
+    Observation,
+    StoredFeedback,
+    UnitTotals,
+    halvings,
+)
 from newshelf.store.store import EventStore
+from newshelf.store.write import WriteBatch
 from tests.unit.rollout.conftest import plan, state
-from tests.unit.store.moments import START
+from tests.unit.store.conftest import MakeExposure, MakeFeedback
+from tests.unit.store.helpers import START
 
 NAMES = ("requests", "shown", "clicks", "purchases", "revenue", "ndcg", "ndcg_requests")
 STEP_S, BEFORE_S = 500.0, 300.0
 Rows = list[tuple[float, ...]]
 
 
-def observe(store: EventStore, *, step_s: float = STEP_S, before_s: float = BEFORE_S) -> Observed:
-    since = START + timedelta(seconds=step_s)
-    return store.observe("spring", step_since=since, before_window_s=before_s)
+def observe(
+    store: EventStore, *, step_s: float = STEP_S, before_s: float = BEFORE_S
+) -> Observation:
+    now = since = START + timedelta(seconds=step_s)
+    ramp = state("ramp", rollout="spring", since=since)
+    return observe_rollout(
+        store, plan(), ramp, now=now, before_window_s=before_s, versions_ready=True
+    )
 
 
 def rows(totals: UnitTotals) -> Rows:
@@ -90,8 +103,8 @@ def naive_rows(store: EventStore, variant: str) -> Rows:
 def busy(store: EventStore, exposure, feedback, split) -> EventStore:
     """A rollout after 400 seconds without one, and another beside it."""
     chance = random.Random(3)
-    store.create_rollout("spring", "", "", split())
-    store.create_rollout("autumn", "", "", split("autumn"))
+    store.rollouts.create("spring", "", "", split())
+    store.rollouts.create("autumn", "", "", split("autumn"))
     products = [f"p{number}" for number in range(9)]
     answers = []
     for second in range(0, 1000, 2):
@@ -109,7 +122,7 @@ def busy(store: EventStore, exposure, feedback, split) -> EventStore:
                 latency_ms=chance.random() * 50,
             )
         )
-    store.add_exposures(answers)
+    store.write(WriteBatch(exposures=answers))
     events = []
     for answer in answers:
         for _ in range(chance.randrange(4) if answer.items else 0):
@@ -119,7 +132,9 @@ def busy(store: EventStore, exposure, feedback, split) -> EventStore:
             item = chance.choice(answer.items).item_id
             event = feedback(item, kind, request_id=answer.request_id, value=value)
             events.append(event.model_copy(update={"at": later}))
-    store.add_feedback([*events, feedback("p1", "purchase", unit="control 1", value=1e6)])
+    store.write(
+        WriteBatch(feedback=[*events, feedback("p1", "purchase", unit="control 1", value=1e6)])
+    )
     return store
 
 
@@ -171,23 +186,27 @@ def test_a_unit_in_two_variants_is_told(
     store: EventStore, exposure, variants: list[str], double: int
 ) -> None:
     for variant in variants:
-        store.add_exposures([exposure("ring", rollout="spring", variant=variant)])
-    store.add_exposures([exposure("ring", rollout="autumn", variant="challenger", unit="bob")])
+        store.write(WriteBatch(exposures=[exposure("ring", rollout="spring", variant=variant)]))
+    store.write(
+        WriteBatch(exposures=[exposure("ring", rollout="autumn", variant="challenger", unit="bob")])
+    )
     assert observe(store).double_exposed == double
 
 
 def test_testers_are_not_counted_even_when_the_rollout_is_over(
     store: EventStore, exposure, feedback, split
 ) -> None:
-    store.create_rollout("spring", "", "", split(overrides={"tester": "challenger"}))
-    store.replace_state("spring", 1, "", split(overrides={"other": "control"}), "")
-    store.replace_state("spring", 2, "", None, "over")
+    store.rollouts.create("spring", "", "", split(overrides={"tester": "challenger"}))
+    store.rollouts.replace_state("spring", 1, "", split(overrides={"other": "control"}), "")
+    store.rollouts.replace_state("spring", 2, "", None, "over")
     shown = {
         unit: exposure("ring", rollout="spring", variant="challenger", unit=unit)
         for unit in ("tester", "other", "ann")
     }
-    store.add_exposures(list(shown.values()))
-    store.add_feedback([feedback("ring", request_id=one.request_id) for one in shown.values()])
+    store.write(WriteBatch(exposures=list(shown.values())))
+    store.write(
+        WriteBatch(feedback=[feedback("ring", request_id=one.request_id) for one in shown.values()])
+    )
     seen = observe(store, step_s=0)
     assert len(seen.totals["challenger"]) == 1
     assert seen.totals["challenger"].clicks.sum() == 1
@@ -206,12 +225,14 @@ def test_testers_are_not_counted_even_when_the_rollout_is_over(
 def test_the_ndcg_of_clicks(
     store: EventStore, exposure, feedback, positions: list[int], ndcg: float
 ) -> None:
-    store.create_rollout("spring", "", "", None)
+    store.rollouts.create("spring", "", "", None)
     answer = exposure("a", "b", "c", "d", rollout="spring", variant="control")
-    store.add_exposures([answer])
+    store.write(WriteBatch(exposures=[answer]))
     # Twice each: a product counts once.
     items = [answer.items[position - 1].item_id for position in positions] * 2
-    store.add_feedback([feedback(item, request_id=answer.request_id) for item in items])
+    store.write(
+        WriteBatch(feedback=[feedback(item, request_id=answer.request_id) for item in items])
+    )
     totals = observe(store).totals["control"]
     assert totals.ndcg == pytest.approx([ndcg])
     assert totals.ndcg_requests.tolist() == [1]
@@ -222,11 +243,11 @@ def test_values_that_no_purchase_has_do_not_spoil_the_sum(
     store: EventStore, exposure, feedback
 ) -> None:
     """Stored before there was a limit: two of them are more than a float holds."""
-    store.create_rollout("spring", "", "", None)
+    store.rollouts.create("spring", "", "", None)
     shown = [exposure("ring", rollout="spring", variant="control", unit=u) for u in "ab"]
-    store.add_exposures(shown)
+    store.write(WriteBatch(exposures=shown))
     giants = [feedback("ring", "purchase", unit="a", value=1.7e308) for _ in range(3)]
-    store.add_feedback([*giants, feedback("ring", "purchase", unit="b", value=20.0)])
+    store.write(WriteBatch(feedback=[*giants, feedback("ring", "purchase", unit="b", value=20.0)]))
     totals = observe(store).totals["control"]
     revenue = dict(zip(totals.units, totals.revenue, strict=True))
     assert revenue["b"] == 20
@@ -239,11 +260,13 @@ def test_a_sample_of_the_latencies_grows_until_it_is_halved(
     monkeypatch.setattr("newshelf.store.records.MOST_LATENCIES", 50)
     samples: dict[int, list[set[float]]] = {}
     for first in range(0, 1000, 20):
-        store.add_exposures(
-            [
-                exposure("ring", rollout="spring", variant="control", latency_ms=n, at_s=600)
-                for n in range(first, first + 20)
-            ]
+        store.write(
+            WriteBatch(
+                exposures=[
+                    exposure("ring", rollout="spring", variant="control", latency_ms=n, at_s=600)
+                    for n in range(first, first + 20)
+                ]
+            )
         )
         look, again = (observe(store).health["control"] for _ in range(2))
         assert look.latencies_ms.tolist() == again.latencies_ms.tolist()
@@ -263,7 +286,7 @@ def test_a_sample_of_the_latencies_grows_until_it_is_halved(
 @pytest.fixture
 def one_per_cent(store: EventStore, exposure, feedback, split) -> EventStore:
     """A step of 1 %, in which only those outside of the experiment click and buy."""
-    store.create_rollout("spring", "", "", split())
+    store.rollouts.create("spring", "", "", split())
     share = {3: "control", 53: "challenger"}
     answers = [
         exposure(
@@ -273,13 +296,15 @@ def one_per_cent(store: EventStore, exposure, feedback, split) -> EventStore:
         for number in range(4000)
     ]  # fmt: skip
     outside = [one for one in answers if one.variant == "default"]
-    store.add_exposures(answers)
-    store.add_feedback(
-        [
-            feedback("ring", kind, request_id=one.request_id, value=5.0)
-            for one in outside
-            for kind in ("click", "purchase")
-        ]
+    store.write(WriteBatch(exposures=answers))
+    store.write(
+        WriteBatch(
+            feedback=[
+                feedback("ring", kind, request_id=one.request_id, value=5.0)
+                for one in outside
+                for kind in ("click", "purchase")
+            ]
+        )
     )
     return store
 
@@ -305,11 +330,11 @@ def test_feedback_that_is_missing_in_both_variants_pauses(one_per_cent: EventSto
 
 def test_a_look_reads_nothing_of_those_outside(one_per_cent: EventStore) -> None:
     """By the database's own plan for each statement."""
-    engine, statements = one_per_cent._database._engine, []
+    engine, statements = one_per_cent.database._engine, []
     is_sqlite = engine.dialect.name == "sqlite"
     if not is_sqlite:
         # As its autovacuum does.
-        with one_per_cent._database.writing() as connection:
+        with one_per_cent.database.writing() as connection:
             connection.execute(sqlalchemy.text("ANALYZE"))
     sqlalchemy.event.listen(
         engine, "before_cursor_execute", lambda *call: statements.append(call[2:4])
@@ -321,9 +346,45 @@ def test_a_look_reads_nothing_of_those_outside(one_per_cent: EventStore) -> None
     # Covariates are read by unit.
     looked = [one for one in statements if by_rollout.search(one[0]) and "BETWEEN" not in one[0]]
     assert len(looked) > 10
-    with one_per_cent._database.reading() as connection:
+    with one_per_cent.database.reading() as connection:
         for sql, values in looked:
             rows = connection.exec_driver_sql(f"{explain} {sql}", values)
             told = "\n".join(str(row[-1]) for row in rows)
             assert re.search(r"(SEARCH|Index Cond).*rollout ?= ?.*variant ?= ?", told), told
             assert not re.search(r"Seq Scan|SCAN (exposures|feedback)", told), told
+
+
+def _credits(store: EventStore) -> dict[str, Floats]:
+    with store.database.reading() as connection:
+        return team_credits(connection, "spring")
+
+
+def test_clicks_are_credited_to_the_team_that_drafted(
+    store: EventStore, exposure: MakeExposure, feedback: MakeFeedback
+) -> None:
+    assert _credits(store) == {}
+    teams = {"ring": "control/model", "scarf": "challenger/model", "lamp": "challenger/similar"}
+    answers = []
+    for unit in ("ann", "bob", "cid"):
+        for _ in range(2):
+            answer = exposure(*teams, unit=unit, rollout="spring", variant="interleaved")
+            items = tuple(
+                item.model_copy(update={"source": teams[item.item_id]}) for item in answer.items
+            )
+            answers.append(answer.model_copy(update={"items": items}))
+    store.write(WriteBatch(exposures=answers))
+    clicked = [
+        (0, "ring"), (0, "scarf"), (0, "scarf"), (1, "lamp"), (2, "ring"), (3, "ring"),
+    ]  # fmt: skip
+    store.write(
+        WriteBatch(
+            feedback=[
+                feedback(item, unit=answers[at].unit, request_id=answers[at].request_id)
+                for at, item in clicked
+            ]
+        )
+    )
+    found = _credits(store)
+    # Twice on the same product of one answer is once; who did not click is not there.
+    assert found["control"].tolist() == [1, 2]
+    assert found["challenger"].tolist() == [2, 0]

@@ -38,7 +38,7 @@ def stored(store: EventStore) -> list[str]:
     return sorted(one.request_id for one in store.exposures())
 
 
-def end_lanes(url: str) -> int:
+def end_connections(url: str) -> int:
     """End every connection that last inserted an answer, as a failing server does."""
     with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
         ended = connection.execute(
@@ -56,7 +56,7 @@ def end_lanes(url: str) -> int:
 
 def test_sqlite_has_none(tmp_path: Path) -> None:
     with EventStore.open(f"sqlite:///{tmp_path}/events.db") as store:
-        assert store.lanes() == []
+        assert store.async_connections() == []
 
 
 @only_postgresql
@@ -64,7 +64,7 @@ def test_an_answer_is_stored_when_the_call_returns(
     url: str, store: EventStore, by_thread: list[str], exposure: Callable[..., Exposure]
 ) -> None:
     async def main() -> None:
-        group = GroupCommit(store, lanes=store.lanes())
+        group = GroupCommit(store, connections=store.async_connections())
         with EventStore.open(url) as other:
             for number in range(5):
                 await group.exposure(exposure("ring", request_id=str(number)))
@@ -82,7 +82,7 @@ def test_more_than_there_are_lanes_share_statements(
     names = sorted(f"{number:03}" for number in range(300))
 
     async def main() -> None:
-        group = GroupCommit(store, lanes=store.lanes())
+        group = GroupCommit(store, connections=store.async_connections())
         # Each twice: it is kept once.
         await asyncio.gather(
             *(group.exposure(exposure("ring", request_id=name)) for name in names + names)
@@ -99,7 +99,7 @@ def test_an_answer_that_cannot_be_stored_fails_alone(
     store: EventStore, exposure: Callable[..., Exposure]
 ) -> None:
     async def main() -> list[object]:
-        group = GroupCommit(store, lanes=store.lanes())
+        group = GroupCommit(store, connections=store.async_connections())
         answers = [exposure("ring", status=2**70 if number == 6 else 200) for number in range(40)]
         heard = await asyncio.gather(*map(group.exposure, answers), return_exceptions=True)
         await group.close()
@@ -116,10 +116,10 @@ def test_when_connections_end_the_thread_stores_and_lanes_are_opened_again(
     url: str, store: EventStore, by_thread: list[str], exposure: Callable[..., Exposure]
 ) -> None:
     async def main() -> None:
-        lanes = store.lanes()[:1]
-        group = GroupCommit(store, lanes=lanes)
+        connections = store.async_connections()[:1]
+        group = GroupCommit(store, connections=connections)
         await group.exposure(exposure("ring", request_id="before"))
-        assert await asyncio.to_thread(end_lanes, url) == 1
+        assert await asyncio.to_thread(end_connections, url) == 1
         await group.exposure(exposure("ring", request_id="ended"))
         await group.exposure(exposure("ring", request_id="after"))
         await group.close()
@@ -134,7 +134,7 @@ def test_closing_writes_what_waits_and_takes_no_more(
     url: str, store: EventStore, exposure: Callable[..., Exposure]
 ) -> None:
     async def main() -> None:
-        group = GroupCommit(store, lanes=store.lanes())
+        group = GroupCommit(store, connections=store.async_connections())
         tasks = [asyncio.create_task(group.exposure(exposure("ring"))) for _ in range(200)]
         await asyncio.sleep(0)
         closing = asyncio.create_task(group.close())
@@ -147,7 +147,7 @@ def test_closing_writes_what_waits_and_takes_no_more(
     asyncio.run(main())
     assert len(stored(store)) == 200
     # Its connections are closed, too.
-    assert end_lanes(url) == 0
+    assert end_connections(url) == 0
 
 
 @only_postgresql
@@ -157,7 +157,7 @@ def test_a_dead_network_is_given_up_unless_the_url_says_when(
 ) -> None:
     database = Database(url + ("&" if "?" in url else "?") + query if query else url)
 
-    async def by_lane() -> dict[str, str]:
+    async def by_connection() -> dict[str, str]:
         connection = await database.connect_async()
         async with connection:
             return connection.info.get_parameters()
@@ -165,6 +165,6 @@ def test_a_dead_network_is_given_up_unless_the_url_says_when(
     with database.reading() as connection:
         by_thread = connection.connection.driver_connection.info.get_parameters()
     database.close()
-    for found in (by_thread, asyncio.run(by_lane())):
+    for found in (by_thread, asyncio.run(by_connection())):
         assert found["tcp_user_timeout"] == expected
         assert found["keepalives_idle"] == "5"
