@@ -4,27 +4,23 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from newshelf.errors import SettingsError
-from newshelf.files import problems
+from newshelf.files import StrictModel, problems
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class SampleSettings(_Section):
+class SampleSettings(StrictModel):
     """The drawn sample shop."""
 
     products: Annotated[int, Field(ge=60)] = 1300
     shoppers: Positive = 1100
 
 
-class ImageTowerSettings(_Section):
+class ImageTowerSettings(StrictModel):
     """The image tower."""
 
     architecture: str = "tf_efficientnet_lite0"
@@ -35,7 +31,7 @@ class ImageTowerSettings(_Section):
     crop: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
-class TextTowerSettings(_Section):
+class TextTowerSettings(StrictModel):
     """The text tower."""
 
     weights: str = "packaged"
@@ -43,7 +39,7 @@ class TextTowerSettings(_Section):
     max_tokens: Annotated[int, Field(ge=8, le=512)] = 64
 
 
-class AttributeSettings(_Section):
+class AttributeSettings(StrictModel):
     """The attribute tower."""
 
     buckets: Positive = 4096
@@ -51,7 +47,7 @@ class AttributeSettings(_Section):
     price_bins: Positive = 16
 
 
-class FusionSettings(_Section):
+class FusionSettings(StrictModel):
     """Fusion of picture, text and attributes into one embedding."""
 
     kind: Literal["early", "late", "attention"] = "attention"
@@ -60,7 +56,7 @@ class FusionSettings(_Section):
     whose text is; never both of one product."""
 
 
-class FinetuneSettings(_Section):
+class FinetuneSettings(StrictModel):
     """Fine-tuning on the source category, then training a new head on the target category."""
 
     source: str = "auto"
@@ -79,7 +75,7 @@ class FinetuneSettings(_Section):
     """Epochs without a better validation after which training stops; 0 never stops."""
 
 
-class TowerTuningSettings(_Section):
+class TowerTuningSettings(StrictModel):
     """Fine-tuning of the image tower on the source category's pictures."""
 
     mode: Literal["heads-only", "last-stage", "full"] = "heads-only"
@@ -97,14 +93,14 @@ class TowerTuningSettings(_Section):
     """Forward pass in bfloat16; weights stay float32."""
 
 
-class KnowledgeSettings(_Section):
+class KnowledgeSettings(StrictModel):
     """Attributes of the products."""
 
     tagger_data: Path | None = None
     """Titles with marked spans, one JSON object per line, on which a tagger is trained."""
 
 
-class BlendSettings(_Section):
+class BlendSettings(StrictModel):
     """Signals that are added to the scorer, and the fit of their weights."""
 
     enabled: bool = True
@@ -123,7 +119,7 @@ class BlendSettings(_Section):
     max_cases: Positive = 1000
 
 
-class ScorerSettings(_Section):
+class ScorerSettings(StrictModel):
     """The Siamese scorer, trained contrastively, and the signals blended with it."""
 
     width: Positive = 128
@@ -140,7 +136,7 @@ class ScorerSettings(_Section):
     blend: BlendSettings = BlendSettings()
 
 
-class TrackingSettings(_Section):
+class TrackingSettings(StrictModel):
     """Destination of training losses and accuracies."""
 
     kind: Literal["tensorboard", "mlflow", "none"] = "tensorboard"
@@ -150,7 +146,7 @@ class TrackingSettings(_Section):
     """An MLflow server (``http://…``) instead of a folder."""
 
 
-class EvaluationSettings(_Section):
+class EvaluationSettings(StrictModel):
     """Splits and cut-offs of ``evaluate``."""
 
     k: tuple[Positive, ...] = (10, 20)
@@ -160,7 +156,7 @@ class EvaluationSettings(_Section):
     """Share of items held out entirely for the cold split."""
 
 
-class WorkerSettings(_Section):
+class WorkerSettings(StrictModel):
     """The workers of one model: the section ``serving`` of its archive's ``model-config.yaml``."""
 
     batch_size: Annotated[int, Field(ge=1, le=256)] = 8
@@ -183,7 +179,7 @@ class WorkerSettings(_Section):
     """Memory per worker for embeddings of earlier requests; 0 disables the cache."""
 
 
-class RetrievalSettings(_Section):
+class RetrievalSettings(StrictModel):
     """The items that the recommender's workers rank."""
 
     retrieve: Positive = 400
@@ -207,14 +203,14 @@ class RecommenderServingSettings(ModelServingSettings, RetrievalSettings):
     """Serving of the recommender by TorchServe."""
 
 
-class IndexSettings(_Section):
+class IndexSettings(StrictModel):
     """Nearest-neighbour search over the items."""
 
     ann_items: Positive = 100_000
     """Maximum number of items for exact search; above it, search is approximate."""
 
 
-class Limits(_Section):
+class Limits(StrictModel):
     """Limits of one request, the same in the gateway and the workers."""
 
     max_body_bytes: Positive = 8_000_000
@@ -242,7 +238,7 @@ Provider = Literal["cuda", "tensorrt"]
 """ONNX Runtime's provider on a GPU."""
 
 
-class ArchiveSettings(_Section):
+class ArchiveSettings(StrictModel):
     """Contents of the archives, and how they are served."""
 
     runtime: Literal["auto", RuntimeKind] = "auto"
@@ -255,7 +251,7 @@ class ArchiveSettings(_Section):
     limits: Limits = Limits()
 
 
-class GatewaySettings(_Section):
+class GatewaySettings(StrictModel):
     """HTTP API for a shop's front end."""
 
     enabled: bool = True
@@ -307,7 +303,7 @@ class GatewaySettings(_Section):
     traces: Literal["none", "console", "otlp"] = "none"
 
 
-class LogSettings(_Section):
+class LogSettings(StrictModel):
     """Logs of the processes that ``./run serve`` starts."""
 
     max_bytes: Annotated[int, Field(ge=100_000)] = 10_000_000
@@ -316,7 +312,7 @@ class LogSettings(_Section):
     """Number of older files per log, including those of earlier starts."""
 
 
-class StoreSettings(_Section):
+class StoreSettings(StrictModel):
     """Storage of exposures, feedback and rollouts."""
 
     url: str = ""
@@ -327,7 +323,7 @@ class StoreSettings(_Section):
     """Maximum size of that file; 0 disables the spool."""
 
 
-class RolloutSettings(_Section):
+class RolloutSettings(StrictModel):
     """The rollout controller."""
 
     tick_s: Annotated[float, Field(gt=0)] = 10.0
@@ -344,7 +340,7 @@ class RolloutSettings(_Section):
     """Days before a rollout whose behaviour adjusts the metrics (CUPED)."""
 
 
-class Settings(_Section):
+class Settings(StrictModel):
     """The whole file. Every section and key is optional."""
 
     seed: int = 7

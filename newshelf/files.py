@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from newshelf.errors import SettingsError
 
@@ -71,6 +71,12 @@ def write_private(path: Path, text: str) -> None:
     """Replace ``path`` atomically by ``text``, readable by its owner only."""
     with write_aside(path, mode=0o600) as aside:
         aside.write_text(text, encoding="utf-8")
+
+
+class StrictModel(BaseModel):
+    """Base of settings and plans: immutable, without unknown fields, with finite numbers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 _Model = TypeVar("_Model", bound=BaseModel)

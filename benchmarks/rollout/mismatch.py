@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from newshelf.rollout.sequential import MISMATCH_P, log_evidence
+from newshelf.rollout.sequential import MISMATCH_P, mismatch_log_evidence
 
 Counts = NDArray[np.int64]
 
@@ -71,7 +71,7 @@ def simulate_mismatches(
             control.come(random, 0.0)
             challenger.come(random, returning)
             for place, name in enumerate(("of_stage", "since_began")):
-                evidence = log_evidence(getattr(control, name), getattr(challenger, name))
+                evidence = mismatch_log_evidence(getattr(control, name), getattr(challenger, name))
                 found[place] |= evidence > -math.log(MISMATCH_P)
     return Mismatches(*(float(one.mean()) for one in found))
 

@@ -1,1 +1,1 @@
-"""A/B rollout of a model version: who sees which, what came of it, and what is done then."""
+"""Rollouts: plans, assignment, statistics, decisions and the controller."""

@@ -1,9 +1,7 @@
-"""All figures that a decision stands on, in one place: the report shows the same.
+"""The analysis of a rollout: every figure that decisions use and reports show.
 
-What the variants show: coverage and diversity, compared at equal size.
-
-More answers show more products. The larger variant is therefore thinned to the size of the
-smaller one, on paper: rarefaction.
+Coverage and diversity are compared at equal size (rarefaction), because more answers show more
+products.
 """
 
 import math
@@ -23,27 +21,27 @@ from newshelf.store.records import Observation, UnitTotals, VariantHealth
 
 @dataclass(frozen=True)
 class CatalogExposure:
-    """What one variant shows."""
+    """Coverage and diversity of one variant."""
 
     coverage: float
-    """Expected number of different products in a sample of the size compared at."""
+    """Expected number of distinct products in a sample of the common size."""
     diversity: float
     """Effective number of products, exp(entropy)."""
 
 
 def catalog_exposure(items: Mapping[str, int], size: int) -> CatalogExposure:
-    """Describe a variant.
+    """Return coverage and diversity of a variant.
 
     Args:
-        items: how often each product was shown; not empty.
-        size: products shown, at which variants are compared; at most the sum of ``items``.
+        items: product → number of times it was shown; not empty.
+        size: common sample size, in shown products; at most the sum of ``items``.
     """
     counts = np.fromiter((count for count in items.values() if count), dtype=np.float64)
     return CatalogExposure(rarefied_items(counts, size), effective_items(counts))
 
 
 def rarefied_items(counts: NDArray[np.float64], size: int) -> float:
-    """Different products that a sample of ``size`` without replacement has on average.
+    """Return the expected number of distinct products in a sample without replacement.
 
     Hurlbert (1971), with N = Σ counts::
 
@@ -62,9 +60,9 @@ def rarefied_items(counts: NDArray[np.float64], size: int) -> float:
 
 
 def effective_items(counts: NDArray[np.float64]) -> float:
-    """exp(-Σ p·ln p), p = counts / Σ counts: Hill's number of order 1 (Hill 1973; Jost 2006).
+    """Return exp(-Σ p·ln p), p = counts / Σ counts: Hill number of order 1.
 
-    As many products, shown alike, would be as diverse.
+    The number of equally shown products with the same entropy (Hill 1973; Jost 2006).
     """
     p = counts / counts.sum()
     return float(np.exp(-(p * np.log(p)).sum()))
@@ -73,7 +71,7 @@ def effective_items(counts: NDArray[np.float64]) -> float:
 _HEAVY_SHARE = 0.01
 """Of a variant's answers."""
 _HEAVY_TIMES = 10
-"""As many answers as the average unit: of 200 shoppers, some have a hundredth without a fault."""
+"""Multiple of the average unit: with 200 shoppers, some have 1 % of the answers by chance."""
 _MOST_NAMED = 10
 
 _NOTHING = VariantHealth(
@@ -87,7 +85,7 @@ class SignalResult:
 
     metric: str
     control: float
-    """Products; nan while too few were shown."""
+    """Products; NaN while too few were shown."""
     challenger: float
     least_of_control: float
     raised: bool
@@ -95,7 +93,7 @@ class SignalResult:
 
 @dataclass(frozen=True)
 class HeavyUnit:
-    """A unit with too many answers to be a shopper."""
+    """A unit with too many answers for a shopper."""
 
     unit: str
     variant: str
@@ -105,7 +103,7 @@ class HeavyUnit:
 
 @dataclass(frozen=True)
 class Analysis:
-    """One look at a running rollout."""
+    """Results of one look at a running rollout."""
 
     metrics: Sequence[MetricResult]
     guardrails: Sequence[GuardrailResult]
@@ -113,35 +111,35 @@ class Analysis:
     sample_ratio: SampleRatio
     double_exposed: int
     control_requests: int
-    """Of the current step, as are the next three."""
+    """In the current step, like the next three."""
     challenger_requests: int
     control_units: int
     challenger_units: int
     heavy_units: Sequence[HeavyUnit] = ()
-    """Of the whole rollout, the heaviest first."""
+    """In the whole rollout, heaviest first."""
 
     @property
     def requests(self) -> int:
-        """Of the variant that had fewer."""
+        """Requests of the smaller variant."""
         return min(self.control_requests, self.challenger_requests)
 
     @property
     def units(self) -> int:
-        """Of the variant that had fewer."""
+        """Units of the smaller variant."""
         return min(self.control_units, self.challenger_units)
 
 
 def analyse(plan: Plan, observation: Observation) -> Analysis:
-    """Everything that the plan asks to be looked at.
+    """Evaluate everything in the plan.
 
     Args:
         plan: of the rollout.
-        observation: of a step of the ramp, or of the promotion.
+        observation: in a step of the ramp or in the promotion.
     """
     control = observation.health.get("control", _NOTHING)
     other = "interleaved" if plan.interleaving else "challenger"
     challenger = observation.health.get(other, _NOTHING)
-    # First, so that nothing which was sent as feedback can come before them.
+    # First, so that no feedback can prevent them from being checked.
     guardrails = check_guardrails(plan, control, challenger)
     return Analysis(
         metrics=measure_all(plan, observation),

@@ -1,14 +1,12 @@
-"""Which variant a unit sees: a pure function of the split and the unit's name.
+"""Assignment of units to variants: a pure function of split and unit.
 
-A unit is hashed with the rollout's salt into one of 10,000 buckets. The challenger takes
-buckets from 0 upwards and control from the top downwards, as many. A ramp therefore only adds
-units to either, and nobody ever changes sides. Nothing is remembered, so every replica of the
-gateway says the same.
+A unit is hashed with the rollout's salt into one of 10,000 buckets. The challenger takes buckets
+from 0 upwards, control the same number from the top downwards. So a ramp only adds units, no unit
+changes sides, and every replica of the gateway gives the same answer without shared state.
 
-A salt for each rollout makes rollouts independent of each other; without one, the same
-shoppers would be the first to see every new model (Kohavi et al. 2020, Trustworthy Online
-Controlled Experiments, ch. 4). The holdout has a salt that never changes, so that it stays
-the same shoppers.
+A salt per rollout makes rollouts independent; otherwise the same shoppers would be the first to
+see every new model (Kohavi et al. 2020, Trustworthy Online Controlled Experiments, ch. 4). The
+holdout's salt is constant, so that it keeps its shoppers.
 """
 
 import secrets
@@ -20,32 +18,31 @@ from newshelf.store.records import BUCKETS, Assignment, TrafficSplit
 HOLDOUT_SALT = "newshelf holdout"
 _SALT_BYTES = 16
 _HASH_BYTES = 8
-"""2^64 is so much more than 10,000 that no bucket is likelier by more than 1 in 10^15."""
+"""64 bits: bucket probabilities differ by less than 1 in 10^15."""
 
 
 def new_salt() -> str:
-    """A salt that no other rollout has: 128 random bits, as 32 hexadecimal digits."""
+    """Return 128 random bits as 32 hexadecimal digits."""
     return secrets.token_hex(_SALT_BYTES)
 
 
 def bucket_of(salt: str, unit: str) -> int:
-    """The bucket of a unit, from 0 to ``BUCKETS`` − 1: BLAKE2b (RFC 7693) of both."""
+    """Return the bucket of a unit, 0 to ``BUCKETS`` − 1, by BLAKE2b (RFC 7693)."""
     text = f"{len(salt)}:{salt}{unit}"
-    # Ids come as JSON, which can hold halves of surrogate pairs.
+    # JSON ids may contain lone surrogates.
     digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_HASH_BYTES).digest()
     return int.from_bytes(digest, "little") % BUCKETS
 
 
 def assign(split: TrafficSplit, unit: str) -> Assignment:
-    """Where a unit belongs.
+    """Assign a unit to a variant.
 
     Args:
-        split: what the store says now.
+        split: of the running rollout.
         unit: the front end's id of the shopper or visitor.
 
     Returns:
-        Variant, version, bucket, whether it counts, and the probability of the variant. A
-        tester's variant has the probability 1: no chance was in it.
+        The assignment. A tester's variant is fixed, so its propensity is 1.
     """
     bucket = bucket_of(split.salt, unit)
     override = split.overrides.get(unit)

@@ -1,15 +1,8 @@
-"""The controller: looks at a rollout, decides, and lets TorchServe follow.
+"""The controller: observes rollouts, decides, and makes TorchServe follow.
 
-What is to be is written down, and what is follows at every look. A controller that is killed
-anywhere leaves a written state, and whoever comes next goes on from it. One lease per rollout
-lets one controller act, and a change is only written while the lease is held and nobody has
-changed the rollout meanwhile.
-
-Makes TorchServe follow a rollout, and only while the lease is held.
-
-Each step may be done again: what is so already is left as it is.
-
-Gathers what a decision looks at.
+The event store holds the desired state, and every look moves TorchServe towards it, so a killed
+controller's successor continues from the stored state. A lease per rollout lets one controller
+act; a change is written only while the lease is held and the rollout has not changed meanwhile.
 """
 
 import logging
@@ -45,29 +38,29 @@ _WARM_UP_REQUESTS = 20
 
 @dataclass(frozen=True)
 class FinalVersions:
-    """Which version answers everybody when a rollout ends as it stands, and which none."""
+    """The versions that stay and go when a rollout ends in its current state."""
 
     winner: str
     loser: str
 
 
-def versions_of(plan: Plan, state: RolloutState) -> FinalVersions:
-    """The challenger wins by being promoted, and control otherwise."""
+def final_versions(plan: Plan, state: RolloutState) -> FinalVersions:
+    """Return the challenger as the winner of a promotion, control otherwise."""
     if state.phase == "promoted":
         return FinalVersions(plan.challenger, plan.control)
     return FinalVersions(plan.control, plan.challenger)
 
 
 class VersionActions:
-    """The hands of one controller, for one rollout.
+    """Idempotent actions on the model server for one rollout, while its lease is held.
 
-    Every method may raise ``ServerError`` when TorchServe does not do it, ``RolloutError`` when
-    an archive is gone, and what ``hold`` raises.
+    Every method may raise ``ServerError`` when TorchServe refuses, ``RolloutError`` when an archive
+    is missing, and the errors of ``hold``.
 
     Args:
         versions: the model server.
-        promoted: what the next start serves.
-        hold: prolongs the lease; raises when another controller has it.
+        promoted: file of the version that the next start serves.
+        hold: prolongs the lease; raises if another controller has it.
     """
 
     def __init__(
@@ -78,42 +71,42 @@ class VersionActions:
         self._hold = hold
 
     def prepare(self, plan: Plan) -> str | None:
-        """Load the challenger, warm it up and check it. Returns what is still missing."""
+        """Load, warm up and check the challenger. Return what is missing, or None."""
         self._load(plan.challenger)
         return self._versions.obstacle(plan.challenger, requests=_WARM_UP_REQUESTS)
 
     def keep_running(self, plan: Plan, state: RolloutState) -> str | None:
-        """Load what is missing, as after a restart, and ask both versions.
+        """Load missing versions, as after a restart, and send requests to both.
 
         Returns:
-            Why they are not ready; None when both answer.
+            Why they are not ready; None if both answer.
         """
         for version in (plan.control, plan.challenger):
             self._load(version)
         if state.phase != "promoting":
-            # A promotion may have been broken off after the default was changed.
-            self._answer_by_control(plan, state)
+            # A promotion may have been interrupted after the default changed.
+            self._set_control(plan, state)
         requests = _WARM_UP_REQUESTS if state.phase == "promoting" else 1
         return self._versions.obstacle(plan.control) or self._versions.obstacle(
             plan.challenger, requests=requests
         )
 
     def promote(self, plan: Plan, state: RolloutState) -> None:
-        """Let the challenger answer what names no version, now and after a restart."""
+        """Make the challenger the default version, now and after a restart."""
         self._set_default(plan.challenger)
         self._hold()
         self._promoted.promote(plan.challenger, state.rollout, plan.control)
 
-    def go_back(self, plan: Plan, state: RolloutState) -> str | None:
-        """The same for control, once it answers. Returns what is still missing."""
+    def restore_control(self, plan: Plan, state: RolloutState) -> str | None:
+        """Make control the default version once it answers. Return what is missing, or None."""
         self._load(plan.control)
         if obstacle := self._versions.obstacle(plan.control):
             return obstacle
-        self._answer_by_control(plan, state)
+        self._set_control(plan, state)
         return None
 
     def settle(self, plan: Plan, state: RolloutState) -> None:
-        """Let the winner answer, whatever a crash has left.
+        """Make the winner the default version, whatever a crash has left.
 
         Raises:
             ServerError: it does not answer yet.
@@ -121,15 +114,15 @@ class VersionActions:
         if state.phase == "promoted":
             self._load(plan.challenger)
             self.promote(plan, state)
-        elif obstacle := self.go_back(plan, state):
+        elif obstacle := self.restore_control(plan, state):
             raise ServerError(obstacle)
 
     def unload(self, version: str) -> None:
-        """Forget a version; its requests must be done."""
+        """Unload a version; its requests must be complete."""
         self._hold()
         self._versions.unload(version)
 
-    def _answer_by_control(self, plan: Plan, state: RolloutState) -> None:
+    def _set_control(self, plan: Plan, state: RolloutState) -> None:
         self._set_default(plan.control)
         self._hold()
         self._promoted.take_back(state.rollout)
@@ -200,42 +193,42 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Timing:
-    """How long things take, in seconds."""
+    """Durations in seconds."""
 
     lease_s: float
-    """After which another controller may act in the place of one that is silent."""
+    """After which another controller may replace a silent one."""
     drain_s: float
-    """From the end of a split until no answer of it can be under way any more."""
+    """From the end of a split until none of its answers can be in progress."""
     load_s: float
-    """In which a version must have loaded and answered."""
+    """Maximum time until a version has loaded and answers."""
     covariates_s: float
-    """The window before a rollout, in which covariates are measured."""
+    """Window of the covariates before a rollout."""
     look_s: float
-    """Between two looks that are kept for the report."""
+    """Between two snapshots for the report."""
     failed_looks: int = 30
-    """Looks in a row that fail before a rollout is paused: nobody watches it any more."""
+    """Consecutive failed looks before a rollout is paused."""
 
 
 @dataclass(frozen=True)
-class _Turn:
-    """One rollout as it was read, and what may be done with it."""
+class _Look:
+    """One rollout as it was read, and the actions on its versions."""
 
     row: RolloutRow
     plan: Plan
     state: RolloutState
-    acting: VersionActions
+    actions: VersionActions
 
 
 class Controller:
-    """Acts on rollouts; one per process.
+    """Observes rollouts and acts on them; one per process.
 
     Args:
-        store: keeps rollouts and records.
+        store: the event store.
         versions: the model server.
-        promoted: what the next start serves.
-        timing: how long things take.
-        holder: of leases; another one for each controller.
-        clock: the time now, with its time zone.
+        promoted: file of the version that the next start serves.
+        timing: durations.
+        holder: of the leases; unique to each controller.
+        clock: returns the current time with its time zone.
     """
 
     def __init__(
@@ -259,9 +252,9 @@ class Controller:
         self._failed: Counter[str] = Counter()
 
     def tick_all(self) -> None:
-        """Look at every rollout, but for those that are over and leave nothing to do.
+        """Look at every rollout, except those that are over and fully settled.
 
-        What goes wrong with one is told, and tried again at the next look.
+        Errors of one rollout are logged, and the next look tries again.
 
         Raises:
             Unavailable: the store does not answer.
@@ -280,52 +273,52 @@ class Controller:
         """Look at one rollout, unless another controller has its lease.
 
         Raises:
-            RolloutError: an archive is gone.
-            ServerError: TorchServe does not do what it is asked; nothing was decided.
-            Unavailable: the store does not answer, or the lease was lost.
+            RolloutError: an archive is missing.
+            ServerError: TorchServe refuses; nothing was decided.
+            Unavailable: the store does not answer, or the lease is lost.
         """
         if not self._store.leases.acquire(name, self._holder, self._timing.lease_s):
             return
-        turn = self._read(name)
-        match turn.state.phase:
+        look = self._read(name)
+        match look.state.phase:
             case "draft":
-                self._prepare(turn)
+                self._prepare(look)
             case "shadow" | "ramp" | "paused" | "promoting":
-                self._run(turn)
+                self._run(look)
             case "rolling_back":
-                self._go_back(turn)
+                self._roll_back(look)
             case "promoted" | "rolled_back" | "aborted":
-                self._settle(turn)
+                self._settle(look)
 
     def release(self) -> None:
-        """Give all leases back, so that another controller may act at once."""
+        """Release all leases, so that another controller may act at once."""
         for row in self._store.rollouts.all():
             self._store.leases.release(row.name, self._holder)
 
-    def _read(self, name: str) -> _Turn:
+    def _read(self, name: str) -> _Look:
         row = self._store.rollouts.get(name)
-        acting = VersionActions(self._versions, self._promoted, lambda: self._hold(name))
-        return _Turn(row, *_parsed(row), acting)
+        actions = VersionActions(self._versions, self._promoted, lambda: self._hold(name))
+        return _Look(row, *_parsed(row), actions)
 
-    def _prepare(self, turn: _Turn) -> None:
-        """Nothing is sent to the challenger before it has answered."""
-        plan, state = turn.plan, turn.state
+    def _prepare(self, look: _Look) -> None:
+        """Start the rollout once the challenger answers; abort it if that takes too long."""
+        plan, state = look.plan, look.state
         try:
-            obstacle = turn.acting.prepare(plan)
+            obstacle = look.actions.prepare(plan)
         except (RolloutError, ServerError) as error:
             obstacle = error.message
         if obstacle is None:
-            self._write(turn, command("start", plan, state, self._clock()))
+            self._write(look, command("start", plan, state, self._clock()))
         elif self._seconds_in(state) <= self._timing.load_s:
             _LOG.info("rollout %s: %s", state.rollout, obstacle)
         else:
             aborted = command("abort", plan, state, self._clock())
             reason = f"the challenger could not be made ready: {obstacle}"
-            self._write(turn, aborted.model_copy(update={"reason": reason}))
+            self._write(look, aborted.model_copy(update={"reason": reason}))
 
-    def _run(self, turn: _Turn) -> None:
-        plan, state = turn.plan, turn.state
-        ready = self._both_ready(turn)
+    def _run(self, look: _Look) -> None:
+        plan, state = look.plan, look.state
+        ready = self._both_ready(look)
         now = self._clock()
         try:
             observation = observe_rollout(
@@ -338,7 +331,7 @@ class Controller:
             )
             decision = decide(plan, state, observation)
         except Exception as error:
-            self._pause_unwatched(turn, error)
+            self._pause_unobserved(look, error)
             raise
         del self._failed[state.rollout]
         changed = next_state(state, decision, now)
@@ -346,15 +339,15 @@ class Controller:
         if changed == state:
             return
         if changed.phase == "promoted":
-            # Before it is written: until then the split names the versions, so no shopper is
-            # answered by the default one, and whoever comes after a crash here does it again or
-            # undoes it. After it, shoppers would see the old version until somebody came.
-            turn.acting.promote(plan, state)
-        self._write(turn, changed)
+            # Before the state is written: until then the split names the versions, so the default
+            # answers no shopper, and after a crash the next controller repeats or undoes this.
+            # In the other order, shoppers would see the old version after a crash.
+            look.actions.promote(plan, state)
+        self._write(look, changed)
 
-    def _pause_unwatched(self, turn: _Turn, error: Exception) -> None:
-        """Pause after too many looks without a decision: no guardrail was judged in them."""
-        state = turn.state
+    def _pause_unobserved(self, look: _Look, error: Exception) -> None:
+        """Pause after too many failed looks: no guardrail was checked in them."""
+        state = look.state
         self._failed[state.rollout] += 1
         looks = self._failed[state.rollout]
         if looks < self._timing.failed_looks or state.phase == "paused":
@@ -363,49 +356,49 @@ class Controller:
         reason = (
             f"{looks} looks in a row could not be decided, so nobody watches the guardrails: {why}"
         )
-        self._write(turn, next_state(state, pause("no_data", state, reason), self._clock()))
+        self._write(look, next_state(state, pause("no_data", state, reason), self._clock()))
 
-    def _both_ready(self, turn: _Turn) -> bool:
+    def _both_ready(self, look: _Look) -> bool:
         try:
-            obstacle = turn.acting.keep_running(turn.plan, turn.state)
+            obstacle = look.actions.keep_running(look.plan, look.state)
         except (RolloutError, ServerError) as error:
             obstacle = error.message
         if obstacle is not None:
-            _LOG.warning("rollout %s: %s", turn.state.rollout, obstacle)
+            _LOG.warning("rollout %s: %s", look.state.rollout, obstacle)
         return obstacle is None
 
-    def _go_back(self, turn: _Turn) -> None:
-        # Written afterwards: "rolled_back" says that control answers everybody.
-        if obstacle := turn.acting.go_back(turn.plan, turn.state):
+    def _roll_back(self, look: _Look) -> None:
+        # Written afterwards: "rolled_back" means that control answers everybody.
+        if obstacle := look.actions.restore_control(look.plan, look.state):
             raise ServerError(obstacle)
-        self._write(turn, _rolled_back(turn.state, self._clock()))
+        self._write(look, _rolled_back(look.state, self._clock()))
 
-    def _settle(self, turn: _Turn) -> None:
-        """The winner of the rollout that ended last answers; losers go when they are idle."""
+    def _settle(self, look: _Look) -> None:
+        """Let the last winner answer, and unload the loser once it is drained."""
         rows = self._store.rollouts.all()
-        if turn.row.name == _decider(rows).name:
-            turn.acting.settle(turn.plan, turn.state)
-        if not self._is_drained(turn.state):
+        if look.row.name == _decider(rows).name:
+            look.actions.settle(look.plan, look.state)
+        if not self._is_drained(look.state):
             return
-        loser = versions_of(turn.plan, turn.state).loser
-        if loser not in self._needed(rows, besides=turn.row.name):
-            turn.acting.unload(loser)
-        self._settled.add((turn.row.name, turn.row.revision))
+        loser = final_versions(look.plan, look.state).loser
+        if loser not in self._needed(rows, except_for=look.row.name):
+            look.actions.unload(loser)
+        self._settled.add((look.row.name, look.row.revision))
 
-    def _needed(self, rows: Sequence[RolloutRow], besides: str) -> set[str]:
-        """The versions that rollouts serve, or may be answering by."""
+    def _needed(self, rows: Sequence[RolloutRow], except_for: str) -> set[str]:
+        """Return the versions that other rollouts serve or may still answer with."""
         needed = set()
         for row in rows:
             plan, state = _parsed(row)
-            outcome = versions_of(plan, state)
+            outcome = final_versions(plan, state)
             if row is _decider(rows):
                 needed.add(outcome.winner)
-            if row.name != besides and (state.phase not in OVER or not self._is_drained(state)):
+            if row.name != except_for and (state.phase not in OVER or not self._is_drained(state)):
                 needed |= {outcome.winner, outcome.loser}
         return needed
 
     def _is_drained(self, state: RolloutState) -> bool:
-        """Whether every gateway has stopped splitting, and what it had asked is answered."""
+        """Return whether every gateway has stopped splitting and has its answers."""
         if self._seconds_in(state) < self._timing.drain_s:
             return False
         last = self._store.last_answer_at(state.rollout)
@@ -420,14 +413,14 @@ class Controller:
             self._store.rollouts.add_snapshot(state.rollout, snapshot.model_dump_json())
             self._kept_at[state.rollout] = now
 
-    def _write(self, turn: _Turn, changed: RolloutState) -> None:
-        name = turn.row.name
+    def _write(self, look: _Look, changed: RolloutState) -> None:
+        name = look.row.name
         self._hold(name)
         written = self._store.rollouts.replace_state(
             name,
-            turn.row.revision,
+            look.row.revision,
             changed.model_dump_json(),
-            split_of(turn.plan, changed),
+            split_of(look.plan, changed),
             changed.reason,
             holder=self._holder,
         )
@@ -445,7 +438,7 @@ def _parsed(row: RolloutRow) -> tuple[Plan, RolloutState]:
 
 
 def _decider(rows: Sequence[RolloutRow]) -> RolloutRow:
-    """The rollout that changed last: an older one may have been taken back since."""
+    """Return the rollout that changed last: an older one may have been rolled back since."""
     return max(rows, key=lambda row: (row.updated_at, row.created_at))
 
 

@@ -1,11 +1,7 @@
-"""What to do next: a pure function of plan, state and observation.
+"""The decision on a rollout: a pure function of plan, state and observation.
 
-Reading what was observed, acting on the decision and keeping the state are elsewhere. Asked
-twice with the same three, it answers the same.
-
-What a decision is.
-
-The decision while the challenger is only sent copies.
+Reading observations, acting on decisions and storing states are the controller's. Equal arguments
+give equal decisions.
 """
 
 import math
@@ -18,7 +14,7 @@ from newshelf.rollout.analysis import Analysis, analyse
 from newshelf.rollout.findings import (
     below_control,
     broken,
-    described,
+    describe,
     limit_broken,
     missing_feedback,
     suspicious,
@@ -31,38 +27,38 @@ from newshelf.rollout.state import Phase, RolloutState
 from newshelf.store.records import Observation
 
 DecisionOutcome = Literal["waiting", "success", "failure", "inconclusive", "no_data"]
-"""``waiting``: too early to tell. ``inconclusive``: the time is over, and the data do not tell.
-``no_data``: nothing came in, so something is broken that is not the challenger. The last two
-pause: neither is a reason to go on, nor to go back."""
+"""``waiting``: too early. ``inconclusive``: the time is over and the data do not decide.
+``no_data``: no data arrived, so something other than the challenger is broken. The last two pause
+the rollout: neither is a reason to advance or to roll back."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Where the rollout goes, and why."""
+    """The next phase and step of a rollout, and the reason."""
 
     outcome: DecisionOutcome
     phase: Phase
     step: int
     reason: str
-    """For people: figures included."""
+    """For people, with figures."""
     analysis: Analysis | None = None
-    """What it stands on; None where nothing was to be analysed."""
+    """Basis of the decision; None where nothing was analysed."""
     raised: tuple[str, ...] = ()
-    """Signals that paused it, or metrics that were worse."""
+    """Signals that paused the rollout, or metrics that were worse."""
 
 
 def stay(state: RolloutState, reason: str, analysis: Analysis | None = None) -> Decision:
-    """Nothing changes."""
+    """Return the decision to wait."""
     return Decision("waiting", state.phase, state.step, reason, analysis)
 
 
-def go(phase: Phase, step: int, reason: str, analysis: Analysis | None = None) -> Decision:
-    """What was looked at succeeded."""
+def advance(phase: Phase, step: int, reason: str, analysis: Analysis | None = None) -> Decision:
+    """Return the decision to advance to a phase and step."""
     return Decision("success", phase, step, reason, analysis)
 
 
 def roll_back(state: RolloutState, reason: str, analysis: Analysis | None = None) -> Decision:
-    """The challenger failed, or the experiment is broken."""
+    """Return the decision to roll back: a failure, or a broken experiment."""
     return Decision("failure", "rolling_back", state.step, reason, analysis)
 
 
@@ -73,12 +69,12 @@ def pause(
     analysis: Analysis | None = None,
     raised: Sequence[str] = (),
 ) -> Decision:
-    """A person is needed."""
+    """Return the decision to pause until a person decides."""
     return Decision(outcome, "paused", state.step, reason, analysis, tuple(raised))
 
 
 def shadow_failure(plan: Plan, observation: Observation) -> str | None:
-    """Why the challenger must not see a shopper, or None."""
+    """Return why the challenger must not get traffic; None if it may."""
     shadow, seen = plan.shadow, observation.shadow
     requests = round(seen.get("requests", 0))
     if shadow is None or not requests:
@@ -99,7 +95,10 @@ def shadow_failure(plan: Plan, observation: Observation) -> str | None:
 
 
 def decide_shadow(plan: Plan, state: RolloutState, observation: Observation) -> Decision:
-    """Roll back on errors and slowness, pause on other answers, go on after time and number."""
+    """Decide in the shadow phase.
+
+    Errors and latency roll back; different answers pause; enough time and copies advance.
+    """
     shadow = plan.shadow
     if shadow is None:
         return pause("no_data", state, "the plan has no shadow phase, but the rollout is in it")
@@ -111,7 +110,7 @@ def decide_shadow(plan: Plan, state: RolloutState, observation: Observation) -> 
 def _wait_for_copies(
     shadow: ShadowPlan, state: RolloutState, observation: Observation
 ) -> Decision | None:
-    """Stay while there is too little to compare; pause when the time is over."""
+    """Wait while there are too few copies to compare; pause when the time is over."""
     if observation.seconds_in_step < shadow.min_seconds:
         return stay(state, "in shadow: the minimum time is not over")
     requests = round(observation.shadow.get("requests", 0))
@@ -123,7 +122,7 @@ def _wait_for_copies(
     elif not observation.versions_ready:
         obstacle = "a version does not answer"
     elif "p99_ms" not in state.accepted and observation.shadow["p99_ms"] > shadow.most_p99_ms:
-        # Surely above, it would be a failure; but no shopper should find out.
+        # Significantly above the limit would be a failure. No shopper should find out.
         p99_ms, raised = observation.shadow["p99_ms"], ("p99_ms",)
         obstacle = f"p99_ms of {p99_ms:.1f} ms is above {shadow.most_p99_ms:g} ms, not surely"
     else:
@@ -143,13 +142,13 @@ def _compare(shadow: ShadowPlan, state: RolloutState, observation: Observation) 
     if different:
         return pause("inconclusive", state, "; ".join(different.values()), raised=[*different])
     requests = round(observation.shadow["requests"])
-    return go("ramp", 0, f"in shadow: {requests} copies were answered within the limits")
+    return advance("ramp", 0, f"in shadow: {requests} copies were answered within the limits")
 
 
 def _different(shadow: ShadowPlan, seen: Mapping[str, float]) -> dict[str, str]:
-    """Other answers are no fault, but somebody should look at them first."""
+    """Return differences from control that a person should check: they are no failure."""
     found = {}
-    # Absent where no answer could be compared: nothing was shown, or all scores were equal.
+    # Absent where no answer could be compared: no products, or equal scores.
     overlap, drift = seen.get("overlap", 1.0), seen.get("score_drift", 0.0)
     if overlap < shadow.least_overlap:
         found["overlap"] = (
@@ -162,12 +161,12 @@ def _different(shadow: ShadowPlan, seen: Mapping[str, float]) -> dict[str, str]:
 
 
 def decide(plan: Plan, state: RolloutState, observation: Observation) -> Decision:
-    """Where the rollout goes from here.
+    """Decide on a rollout.
 
     Args:
-        plan: what was asked for.
-        state: where it stands.
-        observation: what came of it so far.
+        plan: of the rollout.
+        state: its current state.
+        observation: the data so far.
     """
     match state.phase:
         case "shadow":
@@ -179,17 +178,17 @@ def decide(plan: Plan, state: RolloutState, observation: Observation) -> Decisio
         case "paused":
             return _paused(plan, state, observation)
         case "rolling_back":
-            # Control has every unit from the moment on at which this phase began.
+            # Control has had every unit since this phase began.
             return Decision("failure", "rolled_back", state.step, state.reason)
         case "draft" | "promoted" | "rolled_back" | "aborted":
             return stay(state, state.reason)
 
 
 def next_state(state: RolloutState, decision: Decision, at: datetime) -> RolloutState:
-    """The state after a decision; the same one if nothing changes.
+    """Return the state after a decision; the same object if nothing changes.
 
     Args:
-        state: from which the decision was made.
+        state: on which the decision was made.
         decision: of :func:`decide`.
         at: now, with its time zone.
     """
@@ -209,16 +208,16 @@ def next_state(state: RolloutState, decision: Decision, at: datetime) -> Rollout
 
 
 def _failure(analysis: Analysis) -> str | None:
-    """What sends every unit back to control, the guardrails first."""
-    harm = "; ".join(map(described, worse(analysis)))
+    """Return why to roll back, guardrails first; None without a reason."""
+    harm = "; ".join(map(describe, worse(analysis)))
     return _unacceptable(analysis) or harm or None
 
 
 def _unacceptable(analysis: Analysis) -> str | None:
-    """What no person can accept, unlike a metric that is worse.
+    """Return a reason that no person can accept, unlike a worse metric; None without one.
 
-    A broken assignment is such a thing, too. The challenger may be fine, but nobody can tell any
-    more, and control is what was served before.
+    It includes a broken assignment: the challenger may be fine, but the data cannot show it, and
+    control was served before.
     """
     return limit_broken(analysis) or broken(analysis)
 
@@ -233,7 +232,7 @@ def _ramp(plan: Plan, state: RolloutState, observation: Observation) -> Decision
 
 
 def _stop(state: RolloutState, analysis: Analysis) -> Decision | None:
-    """What is acted on at once, however young the step is."""
+    """Roll back or pause at once, whatever the age of the step."""
     if failure := _failure(analysis):
         return roll_back(state, failure, analysis)
     raised = [one for one in analysis.signals if one.raised and one.metric not in state.accepted]
@@ -241,16 +240,16 @@ def _stop(state: RolloutState, analysis: Analysis) -> Decision | None:
         names = [one.metric for one in raised]
         return pause("inconclusive", state, below_control(raised), analysis, names)
     if silent := suspicious(analysis):
-        return pause("no_data", state, "; ".join(map(described, silent)), analysis)
+        return pause("no_data", state, "; ".join(map(describe, silent)), analysis)
     return None
 
 
 def _wait(
     plan: Plan, state: RolloutState, observation: Observation, analysis: Analysis
 ) -> Decision | None:
-    """Stay while the step is not done; pause when its time is over."""
+    """Wait while the step is not complete; pause when its time is over."""
     step = plan.ramp[state.step]
-    at = f"at {step.percent:g} %"
+    at = f"at {step.label}"
     if observation.seconds_in_step < step.min_seconds:
         return stay(state, f"{at}: the minimum time is not over", analysis)
     if missing := _missing(analysis, step.min_units):
@@ -264,11 +263,11 @@ def _wait(
 
 
 def _advance(plan: Plan, state: RolloutState, analysis: Analysis) -> Decision:
-    found = "; ".join(map(described, analysis.metrics))
+    found = "; ".join(map(describe, analysis.metrics))
     if _is_last(plan, state):
-        return go("promoting", state.step, found, analysis)
-    done = f"at {plan.ramp[state.step].percent:g} %: no harm ({found})"
-    return go("ramp", state.step + 1, done, analysis)
+        return advance("promoting", state.step, found, analysis)
+    done = f"at {plan.ramp[state.step].label}: no harm ({found})"
+    return advance("ramp", state.step + 1, done, analysis)
 
 
 def _is_last(plan: Plan, state: RolloutState) -> bool:
@@ -276,7 +275,7 @@ def _is_last(plan: Plan, state: RolloutState) -> bool:
 
 
 def _missing(analysis: Analysis, min_units: int) -> str | None:
-    """Whether data do not come in at all, although they had the time to."""
+    """Return which data are missing altogether; None if all arrive."""
     if not analysis.requests:
         variants = {
             "control": analysis.control_requests,
@@ -292,7 +291,7 @@ def _missing(analysis: Analysis, min_units: int) -> str | None:
 def _obstacle(
     plan: Plan, state: RolloutState, observation: Observation, analysis: Analysis
 ) -> str | None:
-    """Why the step is not done yet, or None."""
+    """Return why the step is not complete; None if it is."""
     min_units = plan.ramp[state.step].min_units
     if analysis.units < min_units:
         return f"{analysis.units} of {min_units} units in the smaller variant"
@@ -301,17 +300,17 @@ def _obstacle(
     is_open = unclear(analysis)
     if _is_last(plan, state):
         is_open = [one for one in analysis.metrics if one.verdict != "better"]
-    return "; ".join(map(described, is_open)) or None
+    return "; ".join(map(describe, is_open)) or None
 
 
 def _promoting(plan: Plan, state: RolloutState, observation: Observation) -> Decision:
-    """Go on, or halt: rolling back would put everybody on what may be no healthier."""
+    """Promote or pause; a rollback would move everybody to a version that may be no healthier."""
     promotion = plan.promotion
     analysis = analyse(plan, observation)
     if failure := _unacceptable(analysis):
         return pause("failure", state, f"while promoting: {failure}", analysis)
     if harm := [one for one in worse(analysis) if one.metric not in state.accepted]:
-        reason = f"while promoting: {'; '.join(map(described, harm))}"
+        reason = f"while promoting: {'; '.join(map(describe, harm))}"
         return pause("failure", state, reason, analysis, [one.metric for one in harm])
     if observation.seconds_in_step < promotion.min_seconds:
         return stay(state, "promoting: the minimum time is not over", analysis)
@@ -320,11 +319,11 @@ def _promoting(plan: Plan, state: RolloutState, observation: Observation) -> Dec
             return stay(state, "promoting: a version does not answer yet", analysis)
         reason = "while promoting: a version did not answer when the time was over"
         return pause("inconclusive", state, reason, analysis)
-    return go("promoted", state.step, state.reason, analysis)
+    return advance("promoted", state.step, state.reason, analysis)
 
 
 def _paused(plan: Plan, state: RolloutState, observation: Observation) -> Decision:
-    """Shoppers still see the challenger, so what would send them back still does."""
+    """Roll back as in the interrupted phase: shoppers still see the challenger."""
     if state.resumes_to == "shadow":
         failure = shadow_failure(plan, observation)
         return roll_back(state, failure) if failure else stay(state, state.reason)

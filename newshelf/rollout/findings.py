@@ -1,17 +1,19 @@
-"""Findings in words: what was measured, and what would have been allowed."""
+"""Findings of an analysis in words: measured values and limits."""
 
+import math
 from collections.abc import Sequence
 
 from newshelf.rollout.analysis import Analysis, SignalResult
 from newshelf.rollout.guardrails import GuardrailResult
 from newshelf.rollout.metric_results import MetricResult
 
-MOST_TOLD = 10.0
-"""Eleven times as much: an interval that is wider says that nothing is known yet."""
+MAX_EFFECT = 10.0
+"""Largest effect that is printed (+1000 %): a wider interval means that nothing is known yet."""
+UNKNOWN = "–"
 
 
 def broken(analysis: Analysis) -> str | None:
-    """Why the experiment itself cannot be believed, or None."""
+    """Return why the experiment is invalid; None if it is valid."""
     if analysis.double_exposed:
         return (
             f"double exposure: {analysis.double_exposed} units were seen in two variants, "
@@ -27,18 +29,18 @@ def broken(analysis: Analysis) -> str | None:
 
 
 def limit_broken(analysis: Analysis) -> str | None:
-    """Which guardrails are broken, or None."""
+    """Return the broken guardrails in words; None if all hold."""
     failed = [_guardrail(one) for one in analysis.guardrails if one.failed]
     return "; ".join(failed) or None
 
 
 def worse(analysis: Analysis) -> list[MetricResult]:
-    """The success metrics that are shown to be worse."""
+    """Return the success metrics that are significantly worse."""
     return [one for one in analysis.metrics if one.verdict == "worse"]
 
 
-def described(result: MetricResult) -> str:
-    """A metric with its confidence sequence, or with what was counted."""
+def describe(result: MetricResult) -> str:
+    """Return a metric with its confidence sequence or its counts."""
     if result.reason:
         return f"{result.metric}: {result.reason}, {result.verdict}"
     unit = "points of the clicks" if result.metric == "preference" else "%"
@@ -47,23 +49,23 @@ def described(result: MetricResult) -> str:
 
 
 def percent(effect: float) -> str:
-    """An effect without its unit; beyond ``MOST_TOLD`` nobody needs the number."""
-    most = 100 * MOST_TOLD
-    return f"{100 * effect:+.1f}" if effect <= MOST_TOLD else f"above +{most:g}"
+    """Return an effect in per cent without the unit, capped at ``MAX_EFFECT``."""
+    most = 100 * MAX_EFFECT
+    return f"{100 * effect:+.1f}" if effect <= MAX_EFFECT else f"above +{most:g}"
 
 
 def unclear(analysis: Analysis) -> list[MetricResult]:
-    """The success metrics of which it cannot be said that they show no harm."""
+    """Return the success metrics for which harm cannot be excluded."""
     return [one for one in analysis.metrics if one.verdict == "unknown" or one.silence]
 
 
 def suspicious(analysis: Analysis) -> list[MetricResult]:
-    """The success metrics that are silent in one variant, and not because it is worse."""
+    """Return the success metrics that are silent in a variant, but not because it is worse."""
     return [one for one in analysis.metrics if one.verdict == "unknown" and one.silence]
 
 
 def below_control(raised: Sequence[SignalResult]) -> str:
-    """Signals that fell below their limit."""
+    """Return the triggered signals in words."""
     return "; ".join(
         f"{one.metric}: {one.challenger:.0f} products where control has {one.control:.0f}, "
         f"below {one.least_of_control:.0%} of it"
@@ -72,20 +74,27 @@ def below_control(raised: Sequence[SignalResult]) -> str:
 
 
 def missing_feedback(analysis: Analysis) -> str | None:
-    """The success metrics that nobody did anything for, in either variant; or None."""
+    """Return the success metrics without feedback in either variant; None if all have some."""
     names = [one.metric for one in analysis.metrics if one.silence == "both"]
     if not names:
         return None
     return f"no feedback for {', '.join(names)} in either variant: is it sent?"
 
 
+def guardrail_value(metric: str, value: float) -> str:
+    """Return a guardrail's value with its unit: milliseconds or per cent."""
+    if metric == "p99_ms":
+        return format_number(value, ".1f") + " ms"
+    return format_number(value, ".2%")
+
+
+def format_number(value: float, form: str) -> str:
+    """Return a number by a format specification; ``UNKNOWN`` if it is not finite."""
+    return format(value, form) if math.isfinite(value) else UNKNOWN
+
+
 def _guardrail(one: GuardrailResult) -> str:
-    if one.metric == "p99_ms":
-        measured, low, allowed = (
-            f"{value:.1f} ms" for value in (one.challenger, one.low, one.allowed)
-        )
-    else:
-        measured, low, allowed = (
-            f"{value:.2%}" for value in (one.challenger, one.low, one.allowed)
-        )
+    measured, low, allowed = (
+        guardrail_value(one.metric, value) for value in (one.challenger, one.low, one.allowed)
+    )
     return f"{one.metric}: {measured} (at least {low}), allowed is {allowed}"

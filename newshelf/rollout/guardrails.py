@@ -1,10 +1,9 @@
-"""Guardrails: limits on how the challenger serves. One that is broken rolls back.
+"""Guardrails: limits on the challenger's service quality. A broken one rolls back.
 
-They are looked at every minute, so each is a sequential test (``shares``, ``quantiles``): a
-challenger that keeps all limits is rolled back by one with a probability of at most the plan's
-``guardrail_alpha``, over the whole rollout, if requests are independent of each other. The level
-is shared alike by guardrails and stages (Bonferroni), because a stage is counted from its own
-beginning.
+They are checked at every look, so each is a sequential test: a challenger within all limits is
+ever rolled back by one with a probability of at most the plan's ``guardrail_alpha``, if requests
+are independent. The level is divided equally among guardrails and stages (Bonferroni), because
+each stage is counted from its own start.
 """
 
 import math
@@ -29,25 +28,24 @@ _P99 = 0.99
 
 @dataclass(frozen=True)
 class GuardrailResult:
-    """One limit, and what is known of it. Shares are between 0 and 1, latencies in ms."""
+    """One limit and its test. Shares are between 0 and 1, latencies in ms."""
 
     metric: str
     kind: str
     """``most``, ``above_control`` or ``times_control``."""
     limit: float
     control: float
-    """As measured; nan without a request."""
+    """As measured; NaN without a request."""
     challenger: float
     low: float
-    """The challenger's is at least this, at every look; -inf or 0 while little is known."""
+    """Lower bound of the challenger's value at every look; -inf or 0 while little is known."""
     allowed: float
-    """The largest that is still within the limit: of a relative one, by the highest that
-    control's can be."""
+    """Largest value within the limit; of a relative limit, by the upper bound of control's."""
     failed: bool
 
 
 def level_of(plan: Plan) -> float:
-    """The level of each single test; in the shadow there are two."""
+    """Return the level of each test; the shadow phase has two."""
     shadowed = plan.shadow is not None
     tests = max(len(plan.guardrails), 2 * shadowed)
     return plan.guardrail_alpha / ((len(plan.ramp) + 1 + shadowed) * tests)
@@ -56,7 +54,7 @@ def level_of(plan: Plan) -> float:
 def check_guardrails(
     plan: Plan, control: VariantHealth, challenger: VariantHealth
 ) -> Sequence[GuardrailResult]:
-    """Test every limit of the plan, in its order."""
+    """Test every guardrail of the plan, in its order."""
     alpha = level_of(plan)
     return [
         (_latency if one.metric == "p99_ms" else _share)(one, control, challenger, alpha)
@@ -65,16 +63,16 @@ def check_guardrails(
 
 
 def share_exceeds(k: int, n: int, most: float, alpha: float) -> bool:
-    """Whether k of n refute that the share is at most ``most``, looked at however often."""
+    """Return whether k of n refute, at every look, that the share is at most ``most``."""
     return k > most * n and float(log_evidence_above(k, n, most)) >= math.log(1 / alpha)
 
 
 def lowest_p99(latencies_ms: Floats, requests: int, alpha: float) -> float:
-    """At most the true p99 at every look, but for a probability of ``alpha``; -inf at first.
+    """Return a lower bound of the true p99 at every look, at the level ``alpha``; -inf at first.
 
     Args:
-        latencies_ms: ``(requests,)``, or a sample of them as ``halvings`` says.
-        requests: answered so far.
+        latencies_ms: ``(requests,)``, or a sample of them, halved ``halvings(requests)`` times.
+        requests: number of answers so far.
         alpha: of this test.
     """
     return lower_quantile(latencies_ms, _P99, level_when_halved(alpha, halvings(requests)))
@@ -137,7 +135,7 @@ def _latency(
 
 
 def _latencies(health: VariantHealth) -> Floats:
-    """In ms; what is not a number counts as an answer that never came."""
+    """Return latencies in ms; NaN counts as an answer that never came."""
     return np.nan_to_num(health.latencies_ms, nan=math.inf, posinf=math.inf)
 
 

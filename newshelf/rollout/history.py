@@ -1,7 +1,4 @@
-"""What happened in a rollout, from its journal and the looks that were kept.
-
-One look at a rollout, as it is kept for status and report.
-"""
+"""The history of a rollout: snapshots of single looks, and the whole course for the report."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,14 +17,14 @@ from newshelf.store.store import EventStore
 
 
 class Snapshot(BaseModel):
-    """What was seen, and what was decided."""
+    """Observation and decision of one look, stored for status and report."""
 
-    # Intervals that know nothing yet are infinite, which plain JSON cannot say. Looks of earlier
-    # versions have other fields, and are still shown.
+    # Unknown intervals are infinite, which plain JSON cannot express. Snapshots of earlier versions
+    # have other fields and must stay readable.
     model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="strings")
 
     phase: Phase
-    """As it was when it was looked at."""
+    """At the look, before the decision."""
     step: int
     outcome: DecisionOutcome
     reason: str
@@ -38,7 +35,7 @@ class Snapshot(BaseModel):
 
 
 def snapshot_of(state: RolloutState, observation: Observation, decision: Decision) -> Snapshot:
-    """What is kept of one decision."""
+    """Return the snapshot of a look."""
     return Snapshot(
         phase=state.phase,
         step=state.step,
@@ -51,7 +48,7 @@ def snapshot_of(state: RolloutState, observation: Observation, decision: Decisio
 
 
 def read_snapshot(row: SnapshotRow) -> tuple[datetime, Snapshot]:
-    """When it was, and what was seen."""
+    """Return time and content of a stored snapshot."""
     return row.at, Snapshot.model_validate_json(row.snapshot)
 
 
@@ -61,26 +58,26 @@ _MOST_SNAPSHOTS = 600
 
 @dataclass(frozen=True)
 class Period:
-    """From one change to the next."""
+    """The time from one change of the state to the next."""
 
     begins: datetime
     ends: datetime
-    """Of the last one: the last look, or the moment of its beginning."""
+    """Of the last period: the last snapshot, or its own start."""
     title: str
-    """Phase, and step of a ramp."""
+    """Phase, or share of a step of the ramp."""
     note: str
-    """Why it began."""
+    """Reason of the change."""
     control: float
-    """Share of the units that are counted as control's, of 1."""
+    """Share of the units that count as control, of 1."""
     challenger: float
-    """Share of the units that it answers."""
+    """Share of the units that see the challenger."""
     default: float
-    """The others: answered by control's version, and not counted."""
+    """Share of the other units: served control's version, not counted."""
 
 
 @dataclass(frozen=True)
 class AnalysisPoint:
-    """A look that analysed something."""
+    """The analysis of one look."""
 
     at: datetime
     analysis: Analysis
@@ -88,21 +85,21 @@ class AnalysisPoint:
 
 @dataclass(frozen=True)
 class RolloutHistory:
-    """The whole rollout."""
+    """The course of a rollout."""
 
     plan: Plan
     state: RolloutState
     periods: Sequence[Period]
     analyses: Sequence[AnalysisPoint]
     shadow: Snapshot | None
-    """The last look at copies; None without a shadow phase."""
+    """Last snapshot of the shadow phase; None without one."""
 
 
 def read_history(store: EventStore, row: RolloutRow) -> RolloutHistory:
-    """Read it.
+    """Read the history of a rollout.
 
     Args:
-        store: holds journal and looks.
+        store: holds journal and snapshots.
         row: of the rollout.
     """
     snapshots = [
@@ -144,5 +141,5 @@ def _period(plan: Plan, entry: JournalEntry, end: datetime) -> Period:
 
 def _title(plan: Plan, state: RolloutState) -> str:
     if state.phase == "ramp":
-        return f"{plan.ramp[state.step].percent:g} %"
+        return plan.ramp[state.step].label
     return state.phase.replace("_", " ")

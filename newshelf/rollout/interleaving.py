@@ -1,9 +1,9 @@
-"""Team-draft interleaving: both rankings in one answer, and clicks say which is liked better.
+"""Team-draft interleaving: both rankings in one answer; clicks show which is preferred.
 
 Radlinski, Kurup & Joachims (2008), "How does clickthrough data reflect retrieval quality?",
-algorithm 2. Two captains pick in turns the best product that is left of their ranking; a coin
-says who begins each round. A shopper compares the rankings directly, which needs far fewer
-shoppers than a split.
+algorithm 2. Two teams pick in turns the best remaining product of their ranking; a coin decides
+who begins each round. A shopper compares the rankings directly, which needs far fewer shoppers
+than a split.
 """
 
 from collections import Counter, defaultdict
@@ -23,19 +23,20 @@ class DraftedItem:
     item_id: str
     team: Team
     propensity: float
-    """The probability of this product at this position, over all ways the coins may fall."""
+    """Probability of this product at this position, over all coin tosses."""
 
 
 @dataclass(frozen=True)
 class _State:
-    """What is picked is the first ``control`` of one ranking and the first ``challenger`` of the
-    other: a captain always takes the first that is left. So few states are possible.
+    """The state of a draft: each team has picked or skipped a prefix of its ranking.
+
+    A team always takes its first remaining product, so there are few states.
     """
 
     control: int
     challenger: int
     ahead: Team | None = None
-    """The team that has one more; it waits."""
+    """Team with one more pick; the other is next."""
 
 
 class _Draft:
@@ -48,16 +49,16 @@ class _Draft:
                 raise ValueError(f"the ranking of {team} has a product twice: {list(ranking)}")
 
     def pickers(self, state: _State) -> list[Team]:
-        """Who may pick now, each as likely; none when both rankings are used up."""
-        asked: list[Team] = (
+        """Return the teams that may pick now, equally likely; empty at the end of both rankings."""
+        turn: list[Team] = (
             ["control", "challenger"] if state.ahead is None else [_OTHER[state.ahead]]
         )
-        able = [team for team in asked if self._left(state, team)]
-        # A captain without a product left lets the other one go on alone.
+        able = [team for team in turn if self._left(state, team)]
+        # A team without remaining products leaves the picks to the other.
         return able or [team for team in _OTHER if self._left(state, team)]
 
     def pick(self, state: _State, team: Team) -> tuple[str, _State]:
-        """The product that a captain takes, and what is left then."""
+        """Return the product that a team picks, and the next state."""
         item = self._rankings[team][getattr(state, team)]
         ahead = None if state.ahead == _OTHER[team] else team
         control = self._past_picked("control", state.control, state.challenger, item)
@@ -68,7 +69,7 @@ class _Draft:
         return bool(getattr(state, team) < len(self._rankings[team]))
 
     def _past_picked(self, team: Team, place: int, other_place: int, item: str) -> int:
-        """The first place from ``place`` on whose product neither captain has."""
+        """Return the first place from ``place`` on whose product neither team has picked."""
         ranking, others = self._rankings[team], self._places[_OTHER[team]]
         while place < len(ranking) and (
             ranking[place] == item or others.get(ranking[place], other_place) < other_place
@@ -83,13 +84,13 @@ def team_draft(
     """Interleave two rankings.
 
     Args:
-        control: products, the best first, each once.
+        control: distinct products, best first.
         challenger: likewise.
-        k: products of the answer; fewer when both rankings have fewer.
-        random: of the coins. Seeded with the request's id, a repeated request is answered alike.
+        k: products of the answer, or fewer if both rankings have fewer.
+        random: for the coins. Seed it with the request id, so that a retry gets the same answer.
 
     Raises:
-        ValueError: a ranking has a product twice.
+        ValueError: a ranking has a duplicate.
     """
     draft = _Draft(control, challenger)
     propensities = _propensities(draft, k)
@@ -104,12 +105,13 @@ def team_draft(
 def draft_propensities(
     control: Sequence[str], challenger: Sequence[str], k: int
 ) -> list[dict[str, float]]:
-    """By position, the first first: product → probability that the draft puts it there.
+    """Return by position: product → probability that the draft puts it there.
 
-    Exact, by following all coins at once: after p picks there are at most (p + 1)² states.
+    The result is exact: all coin tosses are followed at once, with at most (p + 1)² states after
+    p picks.
 
     Raises:
-        ValueError: a ranking has a product twice.
+        ValueError: a ranking has a duplicate.
     """
     return _propensities(_Draft(control, challenger), k)
 
@@ -134,6 +136,6 @@ def _propensities(draft: _Draft, k: int) -> list[dict[str, float]]:
 
 
 def credit(drafted: Iterable[DraftedItem], clicked: Collection[str]) -> dict[Team, int]:
-    """Clicked products by the team that drafted them."""
+    """Return the number of clicked products by team."""
     counts = Counter(one.team for one in drafted if one.item_id in clicked)
     return {team: counts[team] for team in _OTHER}

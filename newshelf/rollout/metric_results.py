@@ -1,13 +1,12 @@
-"""One success metric at one look: what is known of it, and what that says.
+"""Verdicts on success metrics.
 
-A metric is judged by its confidence sequence. Where fewer than ``LEAST_ACTIVE_UNITS`` of a variant
-did it, units are counted instead. Control is as large as the challenger and assignment is a coin,
-so of the units that did it each is the challenger's with a probability of one half, if the
-versions are equal. That is tested exactly, at every look (``shares``): a challenger that nobody
-clicks in is worse, though a ratio to zero has no interval. Nothing is assumed of what a unit does,
-or how often; only that units are assigned independently of each other.
+A metric is judged by its confidence sequence. With fewer than ``LEAST_ACTIVE_UNITS`` converting
+units in a variant, units are counted instead: control is as large as the challenger, so if the
+versions are equal, each converting unit is the challenger's with a probability of one half. That
+is tested exactly at every look, and shows that a challenger without clicks is worse, although a
+ratio to zero has no interval. The test assumes only that units are assigned independently.
 
-``alpha`` is shared by both tests: ``COUNTS_SHARE`` of it for the counts, either way.
+The level is divided between the tests: ``COUNTS_SHARE`` of it for the counts.
 """
 
 import math
@@ -34,44 +33,44 @@ Verdict = Literal["better", "worse", "undecided", "unknown"]
 Silence = Literal["", "control", "challenger", "both"]
 
 COUNTS_SHARE = 0.1
-"""Of a metric's alpha. Evidence from counts doubles with each unit, so a small share costs three
-units, and the sequence keeps nearly all of its power."""
+"""Of a metric's alpha. Evidence from counts doubles with each unit, so the small share costs three
+units, and the sequence keeps nearly all its power."""
 
 
 @dataclass(frozen=True)
 class MetricResult:
-    """A metric in both variants."""
+    """Result of one success metric at one look."""
 
     metric: str
     direction: str
     control: float
-    """The metric there, after capping and CUPED; nan while unknown. Of ``preference``, 1/2."""
+    """The metric in control, after capping and CUPED; NaN while unknown. ``preference``: 1/2."""
     challenger: float
     effect: float
-    """challenger / control - 1; of ``preference``, its distance from 1/2. nan while unknown."""
+    """challenger / control - 1; ``preference``: distance from 1/2. NaN while unknown."""
     low: float
-    """Lower end of the confidence sequence of the effect."""
+    """Lower end of the effect's confidence sequence."""
     high: float
     p: float
-    """Anytime-valid, of "no effect"; 1 while unknown."""
+    """Anytime-valid p-value of "no effect"; 1 while unknown."""
     verdict: Verdict
-    """``better`` when the sequence lies above the margin (below it, for a decrease), ``worse``
-    when it lies on the other side, or the counts do; ``unknown`` where it cannot be computed."""
+    """``better`` if the sequence lies above the margin (below it, for a decrease), ``worse`` if it
+    or the counts lie on the other side; ``unknown`` if it cannot be computed."""
     information: float
     """1 / variance, so far."""
     planned_information: float
-    """At which the minimum effect is found with the planned power."""
+    """Information at which the minimum effect is found with the planned power."""
     silence: Silence = ""
-    """The variants in which nobody did it."""
+    """Variants without a converting unit."""
     reason: str = ""
-    """In words, what was counted, or why nothing is known; empty where there is an interval."""
+    """Counts, or why nothing is known, in words; empty if there is an interval."""
     capped: int = 0
-    """Units that count for no more than the plan's ``cap_quantile``."""
+    """Units that are capped at the plan's ``cap_quantile``."""
 
 
 @dataclass(frozen=True)
 class _Counts:
-    """Units that did it, of all."""
+    """Converting units and all units."""
 
     control: int
     control_units: int
@@ -79,12 +78,12 @@ class _Counts:
     challenger_units: int
     silence: Silence
     few: bool
-    """Whether they are too few for an interval."""
+    """Whether there are too few for an interval."""
 
 
 @dataclass(frozen=True)
 class _Estimate:
-    """``value`` is on the scale on which it is nearly normal, and 0 means no effect."""
+    """Estimate of an effect; ``value`` is nearly normal, and 0 without an effect."""
 
     control: float
     challenger: float
@@ -95,7 +94,7 @@ class _Estimate:
 
 
 def measure_all(plan: Plan, observation: Observation) -> list[MetricResult]:
-    """Every success metric of the plan, in its order; one that cannot be computed is unknown."""
+    """Return the results of the plan's success metrics, in its order."""
     alpha = plan.alpha / len(plan.success)
     return [_measure(one, plan, observation, alpha) for one in plan.success]
 
@@ -125,7 +124,7 @@ def _measure(
         p = p_value(value, variance, information, tuned_at=planned, alpha=alpha)
         if not (math.isfinite(width) and math.isfinite(information)):
             raise ValueError("the units are nearly all alike")
-    # Whatever was sent as feedback, the guardrails must be judged.
+    # No feedback may prevent the guardrails from being checked.
     except (ArithmeticError, ValueError) as error:
         reason = f"it cannot be computed: {error}"
         return _without_interval(success, counts, planned, "unknown", reason)
@@ -150,7 +149,7 @@ def _measure(
 def _by_counts(
     success: SuccessMetric, counts: _Counts, alpha: float, planned: float
 ) -> MetricResult:
-    """Compare the units that did it, of which each is the challenger's by a coin."""
+    """Compare converting units, each of which is the challenger's with probability one half."""
     did = counts.control + counts.challenger
     margin = success.margin
     if success.metric == "preference":
@@ -167,7 +166,7 @@ def _by_counts(
         f"the challenger, {counts.control} of {counts.control_units} for control"
     )
     verdict: Verdict = "undecided"
-    # Silence is harm in the challenger alone, and only where more is better.
+    # Silence is harm only in the challenger alone, and only if more is better.
     if counts.silence == "control" or (counts.silence and falling):
         if max(fewer, more) >= threshold:
             verdict = "unknown"
@@ -214,7 +213,7 @@ _DID = {
 
 @dataclass(frozen=True)
 class _Scale:
-    """How effects are reported, how they are computed, and from what."""
+    """Conversion between reported effects and the scale of the test; estimate and counts."""
 
     inward: Callable[[float], float]
     outward: Callable[[float], float]
@@ -267,7 +266,7 @@ def _credits(_: SuccessMetric, seen: Observation, cap_quantile: float) -> _Estim
 
 
 def _preferring(_: SuccessMetric, seen: Observation) -> _Counts:
-    """Shoppers with more clicks for one team: equal rankings win each by a coin."""
+    """Count shoppers with more clicks for one team: equal rankings win half of them each."""
     if not seen.credits:
         return _Counts(0, 0, 0, 0, "both", few=True)
     won, lost = seen.credits["challenger"], seen.credits["control"]

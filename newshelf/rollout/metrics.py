@@ -1,30 +1,17 @@
-"""What is compared between variants: one metric per file, each from the totals of units.
+"""Metrics of a rollout and the estimate of their effect.
 
-A metric: the sum of one thing over the sum of another, or per unit.
+A metric is a ratio of sums over units. Three corrections are applied to a pair of variants:
 
-Click-through rate: clicked products of the shown ones.
+*Capping.* Each unit counts for at most a quantile of the units of both variants: a winsorised
+mean (Dixon 1960; Tukey 1962). A monitor that sends requests all day, anonymous visitors under
+one id, or an order in cents instead of euros would otherwise have more weight than thousands of
+shoppers. Both variants have the same cap, so equal variants stay equal.
 
-Conversion rate: purchases for each answer.
+*Delta method.* The variance of a ratio of sums, since denominators vary too.
 
-Not for each click, as it is often defined: a version that earns more clicks would lower that
-share with every shopper whom it wins, and be called worse for it.
-
-Online NDCG: how far up in the answers the clicks are.
-
-Answers without a click say nothing about order, and are left out. A version that earns clicks
-where there were none changes which answers count; read it beside the click-through rate.
-
-Revenue for each unit, those that bought nothing included.
-
-The delta method: variances of ratios, from the moments of what they are made of.
-
-All functions take any shape, one element per variant, rollout or look.
-
-CUPED: what is known of a unit from before the rollout takes its noise out.
-
-Deng, Xu, Kohavi & Walker (2013), "Improving the sensitivity of online controlled experiments by
-utilizing pre-experiment data". A ratio is first made linear, one number per unit (Deng et al.
-2018; Budylin et al. 2018)::
+*CUPED* (Deng, Xu, Kohavi & Walker 2013, "Improving the sensitivity of online controlled
+experiments by utilizing pre-experiment data"). A ratio is first made linear, one number per unit
+(Deng et al. 2018; Budylin et al. 2018)::
 
     R = Σ t / Σ b,   ℓ_i = (t_i - R·b_i) / mean(b),   Var(R) = Var(ℓ)/n
 
@@ -32,27 +19,14 @@ Then, with the covariates x and θ of the least squares of ℓ on x within the v
 
     R' = R - θ·(mean_variant(x) - mean_both(x)),   Var(R') = Var(ℓ - θ·x)/n
 
-x was measured before anybody was assigned, so it differs between variants by chance alone, and
-R' is as unbiased as R. Without covariates R' is R.
+x is measured before assignment, so it differs between variants by chance alone, and R' is as
+unbiased as R. Without covariates R' is R. With little data the shift may be as large as R itself;
+effects are ratios, and a mean near zero has none, so R is not adjusted if R' is below half of R
+or above twice R.
 
-Where little is known, the shift may be as large as R itself. Effects are judged as a ratio, and
-of a mean near zero there is none, so R is left as it is where R' is below half of it, or above
-twice.
-
-Caps what one unit counts for, so that no single one decides a metric.
-
-A monitor that asks all day, everybody who is not logged in under one id, or one order in cents
-instead of euros has more weight than thousands of shoppers, and a variance that hides every
-effect. So each unit counts for at most as much as a quantile of the units has, pooled over both
-variants: a winsorised mean (Dixon 1960; Tukey 1962), as experimentation platforms cap by
-percentile. Both variants have the same cap, so equal variants stay equal.
-
-One metric in both variants: the relative lift, and how well it is known.
-
-Which ranking shoppers click in when both are interleaved: the challenger's share of clicks.
-
-Radlinski, Kurup & Joachims (2008) credit a click to the team that drafted the product. Clicks
-of one shopper resemble each other, so shoppers, not answers, are what is counted::
+*Preference* is the metric of interleaved answers: the challenger's share of clicks. A click is
+credited to the team that drafted the product (Radlinski, Kurup & Joachims 2008). Clicks of one
+shopper are correlated, so shoppers are counted::
 
     preference = Σ c_challenger / Σ (c_challenger + c_control),   1/2 for equal rankings
 
@@ -68,9 +42,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from newshelf.rollout.off_policy import effective_sample_size
-from newshelf.store.records import UnitTotals
+from newshelf.store.records import Floats, UnitTotals
 
-Floats = NDArray[np.float64]
 Count = Literal["requests", "shown", "clicks", "purchases", "revenue", "ndcg", "ndcg_requests"]
 """A column of ``UnitTotals``."""
 
@@ -82,10 +55,10 @@ class Metric:
     name: str
     numerator: Count
     denominator: Count | None
-    """None divides by the number of units: a mean."""
+    """None: the number of units."""
 
     def columns(self, totals: UnitTotals) -> tuple[Floats, Floats]:
-        """Numerator and denominator, ``(units,)`` each."""
+        """Return numerator and denominator, ``(units,)`` each."""
         top: Floats = getattr(totals, self.numerator)
         bottom = (
             np.ones(len(totals)) if self.denominator is None else getattr(totals, self.denominator)
@@ -93,8 +66,8 @@ class Metric:
         return top, bottom
 
     def covariates(self, totals: UnitTotals) -> Floats:
-        """``(units, covariates)``: the same counts before the rollout, and whether the unit was
-        known then, since a zero of a new shopper is another zero.
+        """Return ``(units, covariates)``: the counts before the rollout, and whether the unit was
+        known then, since a new shopper's zero is different.
         """
         names = [name for name in (self.numerator, self.denominator) if name is not None]
         before = [totals.before[name] for name in names if name in totals.before]
@@ -104,19 +77,24 @@ class Metric:
 
 
 CTR = Metric("ctr", numerator="clicks", denominator="shown")
-"""Σ clicks / Σ shown products."""
+"""Click-through rate: Σ clicks / Σ shown products."""
 
 
 CVR = Metric("cvr", numerator="purchases", denominator="requests")
-"""Σ purchases / Σ answers that showed something."""
+"""Conversion rate: Σ purchases / Σ answers with a product.
+
+Not per click, as it is often defined: a version that earns more clicks would appear worse."""
 
 
 NDCG = Metric("ndcg", numerator="ndcg", denominator="ndcg_requests")
-"""Σ NDCG of the clicked positions / Σ answers with a click."""
+"""Σ NDCG of the clicked positions / Σ answers with a click.
+
+Answers without a click say nothing about order. A version that earns additional clicks changes
+which answers count; read it together with the click-through rate."""
 
 
 REVENUE_PER_UNIT = Metric("revenue_per_unit", numerator="revenue", denominator=None)
-"""Σ revenue / units, in the shop's currency."""
+"""Σ revenue / units, in the shop's currency, including units without a purchase."""
 
 
 Number = TypeVar("Number", float, NDArray[np.float64])
@@ -125,10 +103,10 @@ Number = TypeVar("Number", float, NDArray[np.float64])
 def ratio_variance(
     top: Number, bottom: Number, top_var: Number, bottom_var: Number, covariance: Number
 ) -> Number:
-    """Variance of one unit's part in Σ top / Σ bottom; divide it by the units.
+    """Return the variance of one unit's part in Σ top / Σ bottom; divide it by the units.
 
-    Units are independent, but the products shown to one of them are not, so the denominator
-    varies too (Deng, Knoblich & Lu 2018, arXiv:1803.06336, eq. 4)::
+    Units are independent, but the products shown to one unit are not, so the denominator varies
+    too (delta method; Deng, Knoblich & Lu 2018, arXiv:1803.06336, eq. 4). Any shape::
 
         σ_t²/μ_b² - 2·μ_t·σ_tb/μ_b³ + μ_t²·σ_b²/μ_b⁴
 
@@ -137,7 +115,7 @@ def ratio_variance(
         bottom: mean of the denominator, μ_b, not 0.
         top_var: variance of the numerator, σ_t².
         bottom_var: variance of the denominator, σ_b².
-        covariance: of both, σ_tb.
+        covariance: σ_tb.
     """
     return top_var / bottom**2 - 2 * top * covariance / bottom**3 + top**2 * bottom_var / bottom**4
 
@@ -145,18 +123,17 @@ def ratio_variance(
 def log_lift(
     control: Number, control_var: Number, challenger: Number, challenger_var: Number
 ) -> tuple[Number, Number]:
-    """Logarithm of challenger / control, and its variance.
+    """Return the logarithm of challenger / control and its variance. Any shape.
 
     ::
 
         ln(b/a),   Var(a)/a² + Var(b)/b²
 
     GrowthBook's interval of the relative lift b/a - 1 has the variance Var(b)/a² +
-    Var(a)·b²/a⁴, which is (b/a)² times this one: a challenger that is low by chance seems to be
-    known better than one that is high. Looked at often, with few and skewed purchases, that
-    called 8 % of equal challengers worse, and 30 % where it was begun with a handful of buyers.
-    The logarithm treats both alike (Katz et al. 1978), and its limits make a lift of less than
-    -100 % impossible.
+    Var(a)·b²/a⁴, which is (b/a)² times this one, so a challenger that is low by chance seems to be
+    known better than one that is high. With frequent looks and few, skewed purchases that called
+    8 % of equal challengers worse, and 30 % when it began with a handful of buyers. The logarithm
+    is symmetric (Katz et al. 1978), and a lift of less than -100 % is impossible.
 
     Args:
         control: a, the metric in control, above 0.
@@ -174,7 +151,7 @@ _LEAST_KEPT = 0.5
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One variant: numerator, denominator ``(units,)`` and covariates ``(units, c)``."""
+    """Numerator, denominator ``(units,)`` and covariates ``(units, c)`` of one variant."""
 
     top: Floats
     bottom: Floats
@@ -182,10 +159,10 @@ class Sample:
 
 
 def adjusted_ratios(control: Sample, challenger: Sample) -> list[tuple[float, float]]:
-    """Adjusted ratio and its variance (squared standard error): of control, then challenger.
+    """Return adjusted ratio and variance (squared standard error) of control and challenger.
 
     Args:
-        control: at least two units, whose denominators do not sum up to 0.
+        control: at least two units, with a sum of denominators other than 0.
         challenger: likewise, with the same covariates.
     """
     samples = (control, challenger)
@@ -215,7 +192,7 @@ def _shifted(
 
 
 def _theta(covariates: list[Floats], linear: list[Floats]) -> Floats:
-    """(c,) least squares within the variants; 0 for covariates that do not vary."""
+    """Return ``(c,)`` least squares within the variants; 0 for constant covariates."""
     x = np.concatenate([one - one.mean(axis=0) for one in covariates])
     y = np.concatenate([one - one.mean() for one in linear])
     if x.shape[1] == 0:
@@ -223,30 +200,30 @@ def _theta(covariates: list[Floats], linear: list[Floats]) -> Floats:
     scale = x.std(axis=0)
     varies = scale > 0
     theta = np.zeros(x.shape[1])
-    # Counts and revenue differ by magnitudes, so columns are scaled before they are solved for.
+    # Counts and revenue differ by orders of magnitude, so columns are scaled first.
     solved, *_ = np.linalg.lstsq(x[:, varies] / scale[varies], y, rcond=None)
     theta[varies] = solved / scale[varies]
     return theta
 
 
 _MOST_OF_ACTIVE = 0.05
-"""Of the units that have any. Where hardly anybody buys, the 99.9 % quantile of all units is the
-purchase of an ordinary buyer, or none at all."""
+"""Of the active units. If hardly anybody buys, the 99.9 % quantile of all units is an ordinary
+purchase, or none at all."""
 
 
 def cap_of(values: Floats, quantile: float) -> float:
-    """The most that a unit counts for.
+    """Return the cap of a unit's value.
 
     Args:
         values: ``(units,)`` of all variants together, not negative.
-        quantile: share of the units that keep what they have; 1 caps none.
+        quantile: share of the units that are not capped; 1 caps none.
 
     Returns:
-        A value such that the share above it is ``1 - quantile``, and at least one unit, but no
-        more than a twentieth of those that have any.
+        A value with a share of ``1 - quantile`` above it, and at least one unit, but no more than
+        a twentieth of the active units.
 
     Raises:
-        ValueError: a value is not a number.
+        ValueError: a value is NaN.
     """
     if np.isnan(values).any():
         raise ValueError("a unit's count is not a number")
@@ -260,9 +237,9 @@ def cap_of(values: Floats, quantile: float) -> float:
 
 
 def capped(samples: Sequence[Sample], quantile: float) -> tuple[list[Sample], int]:
-    """Cap both variants' units alike.
+    """Cap the units of all variants at the same values.
 
-    A unit whose denominator is above the cap keeps its ratio: its numerator shrinks along. Then
+    A unit whose denominator is above the cap keeps its ratio: its numerator shrinks too. Then
     numerators and covariates are capped.
 
     Args:
@@ -270,13 +247,13 @@ def capped(samples: Sequence[Sample], quantile: float) -> tuple[list[Sample], in
         quantile: see :func:`cap_of`.
 
     Returns:
-        The samples, and how many units were capped.
+        The samples and the number of capped units.
 
     Raises:
-        ValueError: a value is not a number.
+        ValueError: a value is NaN.
     """
     most_bottom = cap_of(np.concatenate([one.bottom for one in samples]), quantile)
-    # A mean's denominators are all 1, and are never above their cap.
+    # A mean's denominators are all 1, never above their cap.
     heavy = [one.bottom > most_bottom for one in samples]
     tops = [
         np.where(over, one.top / np.maximum(one.bottom, 1e-300) * most_bottom, one.top)
@@ -302,35 +279,35 @@ def capped(samples: Sequence[Sample], quantile: float) -> tuple[list[Sample], in
 
 
 LEAST_ACTIVE_UNITS = 30
-"""Of each variant, whose numerator is not 0. A sum of fewer is not yet near a normal, on which
-all intervals here rest; fewer are compared by their number (``results``)."""
+"""In each variant, with a numerator other than 0. A sum of fewer is not near a normal, which all
+intervals here assume; fewer are compared by their number (``metric_results``)."""
 
 
 @dataclass(frozen=True)
 class Lift:
-    """How much more the challenger has, and the variance of that."""
+    """Lift of the challenger over control, and its variance."""
 
     control: float
-    """The metric there, after capping and CUPED."""
+    """The metric in control, after capping and CUPED."""
     challenger: float
     log: float
     """ln(challenger / control)."""
     variance: float
     """Squared standard error of ``log``."""
     effective_units: float
-    """Of the variant with fewer: equal units that would say as much (Kish). A ratio that is one
-    unit's has hardly any spread: it looks certain, and is not."""
+    """Effective sample size of the smaller variant (Kish). A ratio dominated by one unit has
+    hardly any spread, and only looks certain."""
     capped: int = 0
-    """Units that count for less than they have."""
+    """Number of capped units."""
 
     @property
     def relative(self) -> float:
-        """Challenger / control - 1; inf where that is more than a float holds."""
+        """Challenger / control - 1; inf beyond the range of a float."""
         return relative(self.log)
 
 
 def relative(log: float) -> float:
-    """A lift from its logarithm; inf where it is more than a float holds."""
+    """Return a lift from its logarithm; inf beyond the range of a float."""
     try:
         return math.expm1(log)
     except OverflowError:
@@ -340,20 +317,20 @@ def relative(log: float) -> float:
 def compare(
     metric: Metric, control: UnitTotals, challenger: UnitTotals, *, cap_quantile: float = 1.0
 ) -> Lift | None:
-    """The lift of ``challenger`` over ``control``; None while too little is known.
+    """Return the lift of ``challenger`` over ``control``.
 
     Args:
-        metric: what is compared.
+        metric: to compare.
         control: its units.
         challenger: its units.
-        cap_quantile: see ``capping.cap_of``.
+        cap_quantile: see :func:`cap_of`.
 
     Returns:
         None with fewer than ``LEAST_ACTIVE_UNITS`` active units, without variance, or with sums
         that are too large.
 
     Raises:
-        ValueError: a count is not a number.
+        ValueError: a count is NaN.
     """
     samples = [_sample(metric, totals) for totals in (control, challenger)]
     if any((sample.top != 0).sum() < LEAST_ACTIVE_UNITS for sample in samples):
@@ -377,24 +354,24 @@ def _sample(metric: Metric, totals: UnitTotals) -> Sample:
 
 
 METRICS = {metric.name: metric for metric in (CTR, CVR, REVENUE_PER_UNIT, NDCG)}
-"""By the name that a plan gives them."""
+"""By the name in a plan."""
 
 
 def preference(
     by_team: Mapping[str, NDArray[np.float64]], *, cap_quantile: float = 1.0
 ) -> tuple[float, float] | None:
-    """The challenger's share of the credits, and its variance.
+    """Return the challenger's share of the credits, and its variance.
 
     Args:
-        by_team: ``(units,)`` clicked products that it had drafted.
-        cap_quantile: see ``capping.cap_of``; of the clicks of one shopper.
+        by_team: ``(units,)`` clicked products that each team drafted.
+        cap_quantile: see :func:`cap_of`; of the clicks of one shopper.
 
     Returns:
         None with fewer than ``LEAST_ACTIVE_UNITS`` shoppers who clicked, without variance, or
-        with numbers that are too large.
+        with counts that are too large.
 
     Raises:
-        ValueError: a number of clicks is not a number.
+        ValueError: a count is NaN.
     """
     if not by_team:
         return None
@@ -406,7 +383,7 @@ def preference(
     with np.errstate(all="ignore"):
         most = cap_of(clicked, cap_quantile)
         heavy = clicked > most
-        # The share of one's clicks stays: capping the challenger's alone would favour control.
+        # Each shopper's share stays: capping the challenger's clicks alone would favour control.
         won = np.where(heavy, won / np.maximum(clicked, 1) * most, won)
         clicked = np.minimum(clicked, most)
         moments = np.cov(won, clicked)

@@ -1,20 +1,19 @@
-"""What a version would have earned, from the record of another one: off-policy estimates.
+"""Off-policy estimates: the reward of a new version from exposures of another one.
 
-Each row is one shown product: what it earned (r), the probability with which it was put there
-(p, the record's propensity), and the probability with which the new version would have put it
-there (π). With w = π / p, over n rows::
+Each row is one shown product with its reward r, its propensity p (probability of this product at
+this position) and its probability π under the new version. With w = π / p, over n rows::
 
     IPS    1/n · Σ w·r                               Horvitz & Thompson 1952
     SNIPS  Σ w·r / Σ w                               Swaminathan & Joachims 2015
     DR     1/n · Σ q(π) + w·(r - q)                  Dudík, Langford & Li 2011 (arXiv:1103.4601)
 
-q is a model's guess of what the shown product earns, q(π) of what the new version's choice
-would. DR is unbiased if either p or q is right; here p is known, so q only makes it steadier.
+q is a model's estimate of the shown product's reward, q(π) of the reward of the new version's
+choice. DR is unbiased if p or q is right; here p is known, so q only reduces the variance.
 
-A deterministic ranker has no propensities but 0 and 1, and then no row says anything about
-another choice. Exposures of a rollout (a coin between two versions) or of interleaving do.
-Rows are weighted item by item at their positions, as in Li et al. 2018 (arXiv:1804.10488): what
-the other positions show is taken to have no influence.
+A deterministic ranker has only propensities 0 and 1, and its rows carry no information about other
+choices. Exposures of a rollout (two versions by chance) or of interleaving do. Rows are weighted
+by item and position, as in Li et al. 2018 (arXiv:1804.10488): other positions are assumed to have
+no influence.
 """
 
 from dataclasses import dataclass
@@ -25,22 +24,22 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from newshelf.errors import EvidenceError
+from newshelf.store.records import Floats
 
-Floats = NDArray[np.float64]
 Estimator = Literal["ips", "snips", "doubly_robust"]
 
 
 @dataclass(frozen=True, eq=False)
 class LoggedRows:
-    """Shown products of the record, ``(rows,)`` each."""
+    """Shown products, ``(rows,)`` each."""
 
     reward: Floats
     propensity: Floats
     """In (0, 1]."""
     target: Floats
-    """π: the new version's probability of the same product at the same position, in [0, 1]."""
+    """π: probability of the same product at the same position under the new version, in [0, 1]."""
     unit: NDArray[np.int64]
-    """Number of the shopper: rows of one shopper are not independent."""
+    """Index of the shopper: rows of one shopper are not independent."""
 
     def __post_init__(self) -> None:
         lengths = {len(self.reward), len(self.propensity), len(self.target), len(self.unit)}
@@ -54,32 +53,32 @@ class LoggedRows:
 
 @dataclass(frozen=True, eq=False)
 class RewardModel:
-    """What a model expects, fitted on *other* rows, ``(rows,)`` each."""
+    """Expected rewards of a model fitted on *other* rows, ``(rows,)`` each."""
 
     shown: Floats
-    """q: of the product that was shown."""
+    """q: of the shown product."""
     target: Floats
-    """q(π): of what the new version would show there, averaged over its choices."""
+    """q(π): mean over the new version's choices at this position."""
 
 
 @dataclass(frozen=True)
 class OffPolicyEstimate:
-    """The mean reward of a shown product, had the new version chosen."""
+    """Mean reward of a shown product under the new version."""
 
     estimator: Estimator
     value: float
     low: float
-    """End of a confidence interval for one look, by shopper."""
+    """Lower end of a confidence interval for one look, clustered by shopper."""
     high: float
     effective_rows: float
     """Kish's effective sample size of the weights."""
     mean_weight: float
-    """Near 1 when the record covers what the new version would show; below 1, it shows products
-    that the old one never did, of which nothing is known."""
+    """Near 1 if the exposures cover the new version's choices; well below 1, it would show
+    products that were never shown."""
 
 
 def effective_sample_size(weights: Floats) -> float:
-    """(Σ w)² / Σ w²: as many equal weights would say as much (Kish 1965, sec. 11.7)."""
+    """Return (Σ w)² / Σ w², the effective sample size (Kish 1965, sec. 11.7)."""
     squares = float((weights**2).sum())
     return float(weights.sum()) ** 2 / squares if squares else 0.0
 
@@ -92,18 +91,18 @@ def estimate(
     alpha: float = 0.05,
     least_effective_rows: float = 100.0,
 ) -> OffPolicyEstimate:
-    """Estimate what the new version would earn for each shown product.
+    """Estimate the mean reward of a shown product under the new version.
 
     Args:
-        rows: of the record.
-        estimator: ``snips`` when in doubt; ``doubly_robust`` needs a model.
+        rows: logged exposures.
+        estimator: ``snips`` by default; ``doubly_robust`` needs a model.
         model: of the reward.
-        alpha: of the interval, which is for one look.
-        least_effective_rows: with fewer, nothing is said.
+        alpha: of the interval, for one look.
+        least_effective_rows: minimum effective sample size.
 
     Raises:
-        EvidenceError: the versions differ so much that the record says little of the new one.
-        ValueError: ``doubly_robust`` without a model, or columns that do not fit.
+        EvidenceError: the versions differ too much for an estimate.
+        ValueError: ``doubly_robust`` without a model, or columns of different lengths.
     """
     weights = rows.target / rows.propensity
     effective = effective_sample_size(weights)
@@ -128,7 +127,7 @@ def estimate(
 def _evaluate(
     rows: LoggedRows, weights: Floats, estimator: Estimator, model: RewardModel | None
 ) -> tuple[float, Floats]:
-    """The value, and each row's influence on it, whose mean is 0: ``(rows,)``."""
+    """Return the value and its influence function by row, ``(rows,)``, with mean 0."""
     if estimator == "ips":
         parts = weights * rows.reward
     elif estimator == "snips":
@@ -144,7 +143,7 @@ def _evaluate(
 
 
 def _clustered_error(influence: Floats, unit: NDArray[np.int64]) -> float:
-    """Standard error of the mean, when rows of one shopper move together.
+    """Return the standard error of the mean, clustered by shopper.
 
     ::
 

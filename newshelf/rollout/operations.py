@@ -1,12 +1,6 @@
-"""The rollouts of one controller, for those who look and command.
+"""Operations of people on rollouts: start, pause, resume, promote, abort, status and pruning.
 
-Begins a rollout, or refuses it with nothing changed.
-
-A person's command on a rollout, written down if it fits.
-
-What a person may do with a rollout, as pure steps from state to state.
-
-Removes old answers and events, but none by which a rollout is still judged.
+An operation only changes the stored state; the controller acts on it at its next look.
 """
 
 import re
@@ -29,7 +23,7 @@ from newshelf.store.rollouts import RolloutRow
 from newshelf.store.store import EventStore
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-"""It is part of file names and of pages."""
+"""Names are part of file names and pages."""
 _LEASE = "start of a rollout"
 _LEASE_S = 30.0
 
@@ -43,21 +37,21 @@ def start_rollout(
     *,
     clock: Callable[[], datetime],
 ) -> RolloutState:
-    """Write down a new rollout; a controller then loads the challenger, checks it and goes on.
+    """Store a new rollout. The controller then loads and checks the challenger and proceeds.
 
     Args:
-        store: keeps it.
+        store: the event store.
         versions: the model server, which must serve the plan's control.
-        model_store: must hold the challenger's archive.
-        plan: what to do.
-        name: another one than any before.
-        clock: the time now, with its time zone.
+        model_store: folder that must hold the challenger's archive.
+        plan: of the rollout.
+        name: a new name.
+        clock: returns the current time with its time zone.
 
     Raises:
-        RolloutError: the name cannot be used, a version is not there, control is not what is
-            served, or another rollout is under way.
+        RolloutError: the name is invalid, a version is missing, control is not being served, or
+            another rollout is in progress.
         ServerError: the model server does not answer.
-        SettingsError: there is a rollout of this name.
+        SettingsError: a rollout of this name exists.
     """
     if not _NAME.fullmatch(name):
         raise RolloutError(
@@ -72,7 +66,7 @@ def start_rollout(
             f"the plan's control is {plan.control}, but {served} is served: a challenger is "
             f"compared with what shoppers see now. Write control: {served!r}"
         )
-    # Two starts at once would each see no other.
+    # Without the lease, two concurrent starts would not see each other.
     if not store.leases.acquire(_LEASE, name, _LEASE_S):
         raise RolloutError("another rollout is being started; try again")
     try:
@@ -104,20 +98,20 @@ _ALLOWED: Mapping[Command, tuple[Phase, ...]] = {
     "promote": ("ramp", "paused"),
     "abort": ("draft", "shadow", "ramp", "paused", "promoting", "promoted"),
 }
-"""In which phases each can be given."""
+"""Phases in which each command is allowed."""
 
 
 def command(name: Command, plan: Plan, state: RolloutState, at: datetime) -> RolloutState:
-    """The state after a command.
+    """Return the state after a command.
 
     Args:
-        name: what a person wants.
-        plan: of this rollout.
-        state: where it stands.
+        name: the command.
+        plan: of the rollout.
+        state: its current state.
         at: now, with its time zone.
 
     Raises:
-        RolloutError: the command does not fit the phase.
+        RolloutError: the command is not allowed in this phase.
     """
     allowed = _ALLOWED[name]
     from_shadow = name == "promote" and state.serving == "shadow"
@@ -127,14 +121,10 @@ def command(name: Command, plan: Plan, state: RolloutState, at: datetime) -> Rol
             if from_shadow
             else f"{name} is for {', '.join(allowed)}"
         )
-        raise RolloutError(f"cannot {name} {state.rollout}: it is {_doing(state)}; {hint}")
+        raise RolloutError(f"cannot {name} {state.rollout}: it is {state.label}; {hint}")
     change = COMMANDS[name](plan, state)
     quiet = {"resumes_to": None, "raised": ()}
     return state.model_copy(update=quiet | change | {"since": at, "revision": state.revision + 1})
-
-
-def _doing(state: RolloutState) -> str:
-    return f"paused in {state.resumes_to}" if state.phase == "paused" else state.phase
 
 
 def _start(plan: Plan, _: RolloutState) -> _Change:
@@ -160,7 +150,7 @@ def _accepting(state: RolloutState, more: Sequence[str]) -> tuple[str, ...]:
 
 
 def _abort(_: Plan, state: RolloutState) -> _Change:
-    # The default version has changed already, so it has to be changed back.
+    # The default version has changed already and must be changed back.
     phase = "rolling_back" if state.phase == "promoted" else "aborted"
     return {"phase": phase, "reason": "aborted by hand"}
 
@@ -172,7 +162,7 @@ COMMANDS: Mapping[Command, Callable[[Plan, RolloutState], _Change]] = {
     "promote": _promote,
     "abort": _abort,
 }
-"""What each changes."""
+"""Changes of the state by command."""
 
 
 _ATTEMPTS = 5
@@ -181,19 +171,19 @@ _ATTEMPTS = 5
 def change_rollout(
     store: EventStore, name: str, wanted: Command, *, clock: Callable[[], datetime]
 ) -> RolloutState:
-    """Give a command; the controller acts on it at its next look.
+    """Apply a command; the controller acts on it at its next look.
 
     Args:
-        store: keeps the rollout.
+        store: the event store.
         name: of the rollout.
-        wanted: what a person wants.
-        clock: the time now, with its time zone.
+        wanted: the command.
+        clock: returns the current time with its time zone.
 
     Returns:
         The new state.
 
     Raises:
-        RolloutError: the command does not fit, another rollout stands on this one, or the
+        RolloutError: the command is not allowed, a later rollout depends on this one, or the
             rollout keeps changing.
         SettingsError: there is no such rollout.
     """
@@ -203,7 +193,7 @@ def change_rollout(
         state = RolloutState.model_validate_json(row.state)
         changed = command(wanted, plan, state, clock())
         if state.phase == "promoted":
-            _refuse_below(store, name, plan.challenger)
+            _refuse_with_dependants(store, name, plan.challenger)
         split = split_of(plan, changed)
         if store.rollouts.replace_state(
             name, row.revision, changed.model_dump_json(), split, changed.reason
@@ -212,8 +202,8 @@ def change_rollout(
     raise RolloutError(f"rollout {name} keeps changing; try again")
 
 
-def _refuse_below(store: EventStore, name: str, promoted: str) -> None:
-    """Going back takes away the control of those that were begun afterwards."""
+def _refuse_with_dependants(store: EventStore, name: str, promoted: str) -> None:
+    """Refuse a rollback that would remove the control of later rollouts."""
     rows = store.rollouts.all()
     later = rows[[row.name for row in rows].index(name) + 1 :]
     for row in later:
@@ -229,26 +219,26 @@ def _refuse_below(store: EventStore, name: str, promoted: str) -> None:
 
 @dataclass(frozen=True)
 class Rollouts:
-    """What the verbs do. A name of None means the last rollout."""
+    """Operations of the command line. The name None selects the last rollout."""
 
     store: EventStore
     plan: ControllerPlan
 
     def start(self, plan: Plan, name: str) -> RolloutState:
         """See ``start_rollout``."""
-        there = self.plan
-        versions = TorchServeVersions(there.torchserve, there.model_store, there.question)
-        return start_rollout(self.store, versions, there.model_store, plan, name, clock=_now)
+        paths = self.plan
+        versions = TorchServeVersions(paths.torchserve, paths.model_store, paths.question)
+        return start_rollout(self.store, versions, paths.model_store, plan, name, clock=_now)
 
     def change(self, name: str | None, wanted: Command) -> RolloutState:
         """See ``change_rollout``."""
         return change_rollout(self.store, self.row(name).name, wanted, clock=_now)
 
     def row(self, name: str | None) -> RolloutRow:
-        """One rollout.
+        """Return one rollout.
 
         Raises:
-            SettingsError: there is none.
+            SettingsError: there is no such rollout.
         """
         if name is not None:
             return self.store.rollouts.get(name)
@@ -258,14 +248,14 @@ class Rollouts:
         return rows[-1]
 
     def last_snapshot(self, name: str | None) -> tuple[datetime, Snapshot] | None:
-        """What the controller saw last; None before its first look."""
+        """Return time and content of the last snapshot; None before the first."""
         row = self.store.rollouts.last_snapshot(self.row(name).name)
         return None if row is None else read_snapshot(row)
 
 
 @contextmanager
 def open_rollouts(plan_file: Path) -> Iterator[Rollouts]:
-    """Open what a controller works on.
+    """Open a controller's event store.
 
     Args:
         plan_file: of the controller.
@@ -290,17 +280,17 @@ def prune_events(
     force: bool = False,
     on_removed: Callable[[int], None],
 ) -> PruneCounts:
-    """Remove what happened before a moment. Rollouts, their journal and looks are kept.
+    """Remove answers and events before a moment; rollouts, journals and snapshots stay.
 
     Args:
         store: also while gateways write to it.
         before: with its time zone.
-        covariate_days: how long before a rollout its shoppers are looked at.
-        force: also if the clock may be wrong.
-        on_removed: told how many rows each transaction has removed.
+        covariate_days: window before a rollout that its covariates need.
+        force: remove also if the clock may be wrong.
+        on_removed: called with the number of rows that each transaction removed.
 
     Raises:
-        RolloutError: a rollout under way needs some of it; nothing was removed.
+        RolloutError: a rollout in progress needs some of the rows; nothing was removed.
         SetupError: the clock may have jumped ahead; nothing was removed.
     """
     doubt = None if force else clock_doubt(store.database, before, datetime.now(UTC))

@@ -1,11 +1,8 @@
-"""The plan of a rollout: what is compared, in which steps, and what ends it.
+"""The plan of a rollout and its YAML reader.
 
-``docs/rollout.md`` has every field in a table, ``configs/rollout.yaml`` an example.
-
-Reads a plan from YAML; what is wrong is reported with file, line, field and what is written.
-
-Values are taken as they are written, and the plan says which of them are numbers. YAML's own
-types would read 1:30 as 90, yes as true, and the version 1.10 as 1.1.
+``docs/rollout.md`` has a table of all fields, ``configs/rollout.yaml`` an example. Errors name
+file, line, field and value. Values are taken as written and converted by the fields' types: YAML's
+own types would read 1:30 as 90, yes as true, and the version 1.10 as 1.1.
 """
 
 from collections import Counter
@@ -16,10 +13,11 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from newshelf.errors import PlanError
+from newshelf.files import StrictModel
 
 Version = Annotated[str, Field(min_length=1, max_length=64)]
 Seconds = Annotated[float, Field(ge=0)]
@@ -31,22 +29,18 @@ GuardrailName = Literal["error_rate", "p99_ms", "empty_share", "fallback_share"]
 Item = TypeVar("Item")
 
 
-def _some(items: tuple[Item, ...]) -> tuple[Item, ...]:
-    # min_length would complain of an empty list as well when an item of it is wrong.
+def _not_empty(items: tuple[Item, ...]) -> tuple[Item, ...]:
+    # min_length would also complain of an empty list if an item is invalid.
     if not items:
         raise ValueError("give at least one")
     return items
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class _Timed(_Section):
+class _Timed(StrictModel):
     min_seconds: Seconds
-    """Not left earlier, but by a failure."""
+    """Minimum duration, except on failure."""
     max_seconds: Seconds
-    """Afterwards it is inconclusive, and a person decides."""
+    """Afterwards the phase is inconclusive, and a person decides."""
 
     @model_validator(mode="after")
     def _check_times(self) -> "_Timed":
@@ -58,13 +52,13 @@ class _Timed(_Section):
 
 
 class ShadowPlan(_Timed):
-    """Before any shopper sees the challenger: it is sent copies, and its answers are compared."""
+    """The shadow phase: the challenger gets copies of requests, and its answers are compared."""
 
     min_requests: Annotated[int, Field(ge=1)]
     most_error_share: Annotated[float, Field(ge=0, lt=1)]
-    """Of the copies; more rolls back."""
+    """Of the copies; a larger share rolls back."""
     most_p99_ms: Annotated[float, Field(gt=0)]
-    """Surely more rolls back."""
+    """Significantly more rolls back."""
     least_overlap: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Mean share of equal products in the top k; less pauses."""
     most_score_drift: Annotated[float, Field(gt=0)] | None = None
@@ -77,10 +71,15 @@ class Step(_Timed):
     percent: Annotated[float, Field(gt=0, le=50)]
     """Of the units that see the challenger; as many are control."""
     min_units: Annotated[int, Field(ge=1)]
-    """In each variant, seen in this step."""
+    """In each variant, in this step."""
+
+    @property
+    def label(self) -> str:
+        """The share, for people."""
+        return f"{self.percent:g} %"
 
 
-def _going_up(steps: tuple[Step, ...]) -> tuple[Step, ...]:
+def _increasing(steps: tuple[Step, ...]) -> tuple[Step, ...]:
     for number, (before, after) in enumerate(pairwise(steps), start=2):
         if after.percent <= before.percent:
             raise ValueError(
@@ -90,17 +89,17 @@ def _going_up(steps: tuple[Step, ...]) -> tuple[Step, ...]:
     return steps
 
 
-class SuccessMetric(_Section):
-    """What the challenger must be better at."""
+class SuccessMetric(StrictModel):
+    """A metric in which the challenger must be better."""
 
     metric: SuccessName
     direction: Literal["increase", "decrease"] = "increase"
-    """Which way is better."""
+    """The better direction."""
     minimum_effect: Annotated[float, Field(ge=1e-6, lt=10)]
-    """The smallest relative change worth finding (0.1: by a tenth); of ``preference``, how far
-    the challenger's share of the clicks is from one half. The intervals are tuned to it."""
+    """Smallest relative change worth detecting (0.1: 10 %); of ``preference``, the distance of the
+    challenger's share of clicks from one half. Intervals are tuned to it."""
     margin: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
-    """A challenger that is worse by less than this still succeeds (0: it must be better)."""
+    """Non-inferiority margin: a challenger that is worse by less succeeds (0: must be better)."""
 
     @model_validator(mode="after")
     def _check_effect(self) -> "SuccessMetric":
@@ -113,27 +112,27 @@ class SuccessMetric(_Section):
         return self
 
 
-class Guardrail(_Section):
-    """A limit that rolls back. Exactly one of the three says which."""
+class Guardrail(StrictModel):
+    """A limit that rolls back; exactly one of the three kinds is given."""
 
     metric: GuardrailName
     most: Annotated[float, Field(ge=0)] | None = None
-    """The challenger's own: a share, or milliseconds."""
+    """Maximum of the challenger's own value: a share, or milliseconds."""
     above_control: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """Of a share: how far the challenger's may be above control's."""
+    """Maximum difference of the challenger's share from control's."""
     times_control: Annotated[float, Field(ge=1)] | None = None
-    """Of p99_ms: how many times control's it may be."""
+    """Maximum p99_ms as a multiple of control's."""
 
     @property
     def kind(self) -> Literal["most", "above_control", "times_control"]:
-        """Which of the three is given."""
+        """The kind that is given."""
         if self.most is not None:
             return "most"
         return "above_control" if self.above_control is not None else "times_control"
 
     @property
     def limit(self) -> float:
-        """Its value."""
+        """The value of the given kind."""
         return float(getattr(self, self.kind))
 
     @model_validator(mode="after")
@@ -153,53 +152,53 @@ class Guardrail(_Section):
         return self
 
 
-class Signal(_Section):
-    """What only pauses: a person should look."""
+class Signal(StrictModel):
+    """A condition that only pauses: a person should look."""
 
     metric: Literal["coverage", "diversity"]
     least_of_control: Annotated[float, Field(gt=0, le=1)]
-    """The challenger's, as a share of control's."""
+    """Minimum of the challenger's value as a share of control's."""
     min_shown: Annotated[int, Field(ge=1)] = 1000
-    """Products shown by each variant, before it is looked at."""
+    """Products shown by each variant before the signal is tested."""
 
 
 class Promotion(_Timed):
-    """After the last step: the challenger is made ready to answer everybody."""
+    """The phase after the last step, in which the challenger is prepared for all traffic."""
 
     min_seconds: Seconds = 0.0
     max_seconds: Seconds = 900.0
 
 
-class Plan(_Section):
-    """The whole file."""
+class Plan(StrictModel):
+    """A plan file."""
 
     control: Version
-    """Version of the recommender that is served now."""
+    """Version of the recommender that is being served."""
     challenger: Version
     """Version that may replace it."""
     shadow: ShadowPlan | None = None
-    ramp: Annotated[tuple[Step, ...], AfterValidator(_some), AfterValidator(_going_up)]
+    ramp: Annotated[tuple[Step, ...], AfterValidator(_not_empty), AfterValidator(_increasing)]
     promotion: Promotion = Promotion()
-    success: Annotated[tuple[SuccessMetric, ...], AfterValidator(_some)]
-    guardrails: Annotated[tuple[Guardrail, ...], AfterValidator(_some)]
+    success: Annotated[tuple[SuccessMetric, ...], AfterValidator(_not_empty)]
+    guardrails: Annotated[tuple[Guardrail, ...], AfterValidator(_not_empty)]
     signals: tuple[Signal, ...] = ()
     interleaving: bool = False
-    """Units of the challenger's share see both rankings, drafted by teams."""
+    """Units of the challenger's share see both rankings, team-drafted."""
     alpha: Level = 0.05
-    """The probability that an equal challenger is ever called better or worse; shared by the
+    """Probability that an equal challenger is ever called better or worse; divided among the
     success metrics."""
     guardrail_alpha: Level = 0.05
-    """The probability that a challenger within all limits is ever rolled back by one, if
-    requests are independent of each other; shared by guardrails and steps."""
+    """Probability that a challenger within all limits is ever rolled back by one, if requests are
+    independent; divided among guardrails and steps."""
     cap_quantile: Annotated[float, Field(gt=0.5, le=1)] = 0.999
-    """A unit counts for at most as much as this share of the units of both variants has; 1 caps
+    """Quantile of the units of both variants at which a unit's values are capped; 1 caps
     nothing."""
     power: Annotated[float, Field(gt=0.5, lt=1)] = 0.8
-    """The probability of finding the minimum effect with the units that are planned for."""
+    """Probability of detecting the minimum effect with the planned units."""
     holdout: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
-    """Share of the units that are in no rollout."""
+    """Share of the units outside all rollouts."""
     overrides: Mapping[str, Literal["control", "challenger"]] = {}
-    """Testers' units, which are not counted."""
+    """Testers' units; they are not counted."""
 
     @model_validator(mode="after")
     def _check_versions(self) -> "Plan":
@@ -208,7 +207,7 @@ class Plan(_Section):
         return self
 
     @model_validator(mode="after")
-    def _check_twice(self) -> "Plan":
+    def _check_duplicates(self) -> "Plan":
         named = [
             *(one.metric for one in self.success),
             *(f"{one.metric}.{one.kind}" for one in self.guardrails),
@@ -256,7 +255,7 @@ def parse_plan(text: str, name: str = "plan") -> Plan:
 
     Args:
         text: YAML.
-        name: what messages call it.
+        name: of the plan in messages.
 
     Raises:
         PlanError: with name, line, field and reason.
@@ -274,7 +273,7 @@ def parse_plan(text: str, name: str = "plan") -> Plan:
 
 @dataclass(frozen=True)
 class _Source:
-    """What is written in a file."""
+    """Text and name of a plan."""
 
     text: str
     name: str
@@ -298,7 +297,7 @@ class _Source:
         return plan
 
     def _values(self, node: yaml.Node, known: dict[int, object]) -> object:
-        """Texts, lists and mappings; each node once, however often it is referred to."""
+        """Return strings, lists and mappings; each node once, even with many aliases."""
         if id(node) in known:
             return known[id(node)]
         if node.tag not in yaml.SafeLoader.yaml_constructors:
@@ -316,7 +315,7 @@ class _Source:
         return known.setdefault(id(node), found)
 
     def _check_keys(self, node: yaml.MappingNode) -> None:
-        """YAML lets the last of two equal keys win, and lets a list be a key; a plan must not."""
+        """Refuse duplicate keys and keys that are no text, which YAML allows."""
         seen: set[str] = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode) or not key.value.isprintable():
@@ -330,12 +329,12 @@ class _Source:
         return f"{self.name}:{node.start_mark.line + 1}: "
 
     def _written(self, node: yaml.Node) -> str:
-        """As the file has it, in one line, and not at length."""
+        """Return the source of a node in one line, shortened."""
         return " ".join(self.text[node.start_mark.index : node.end_mark.index].split())[:80]
 
 
 def _texts(root: yaml.MappingNode) -> Iterator[tuple[str, yaml.Node]]:
-    """Versions and units without quotes that YAML does not take for text, by field."""
+    """Yield field and node of unquoted versions and units that YAML does not read as text."""
     for key, value in root.value:
         nodes = [value] if key.value in _TEXTS else []
         if key.value == "overrides" and isinstance(value, yaml.MappingNode):
@@ -366,7 +365,7 @@ def _field(place: Place) -> str:
 
 
 def _nearest(node: yaml.Node, place: Place) -> tuple[yaml.Node, bool]:
-    """What is at a place, or the nearest around it that is there; and which of the two."""
+    """Return the node at a place and True, or the nearest enclosing node and False."""
     for part in place:
         values: list[yaml.Node] = []
         if isinstance(node, yaml.SequenceNode) and isinstance(part, int):

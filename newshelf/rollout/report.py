@@ -1,7 +1,4 @@
-"""A rollout as one HTML page that needs nothing else.
-
-The pictures of a rollout's report.
-"""
+"""The report of a rollout: one self-contained HTML page with charts."""
 
 import math
 import tempfile
@@ -15,7 +12,7 @@ from newshelf.report.page import Page, Picture, Section, write_html
 from newshelf.report.plots import COLOURS, MUTED, legend_right, new_figure, save, style_axes
 from newshelf.report.tables import ReportTable
 from newshelf.rollout.analysis import Analysis
-from newshelf.rollout.findings import MOST_TOLD
+from newshelf.rollout.findings import MAX_EFFECT
 from newshelf.rollout.history import AnalysisPoint, Period, RolloutHistory, read_history
 from newshelf.rollout.metric_results import MetricResult
 from newshelf.rollout.plan import Plan
@@ -35,15 +32,15 @@ from newshelf.store.store import EventStore
 _CONTROL, _CHALLENGER = COLOURS[0], COLOURS[1]
 _WIDTH_IN = 9.5
 _ROOM = 1.25
-"""Of the picture's height to what is known at the end."""
+"""Height of the chart, relative to the last known interval."""
 _TITLES = 12
-"""That have room side by side."""
+"""Maximum number of titles next to each other."""
 _UNITS = ((2 * 86400.0, 86400.0, "days"), (2 * 3600.0, 3600.0, "hours"), (120.0, 60.0, "minutes"))
-"""From how many seconds on, how many seconds, and what it is called."""
+"""Least span in seconds, seconds per unit, and name of the unit."""
 
 
 def draw_shares(periods: Sequence[Period], path: Path) -> None:
-    """Write a PNG: the share of the units of each variant over time.
+    """Write a PNG of the share of each variant over time.
 
     Args:
         periods: of the whole rollout, in order.
@@ -86,20 +83,20 @@ def draw_shares(periods: Sequence[Period], path: Path) -> None:
 def draw_metric(
     name: str, analyses: Sequence[AnalysisPoint], periods: Sequence[Period], path: Path
 ) -> bool:
-    """Write a PNG: the effect with its confidence sequence at every look that knew it.
+    """Write a PNG of the effect with its confidence sequence over time.
 
     Args:
         name: of the success metric.
-        analyses: looks with an analysis, in order.
-        periods: of the whole rollout, whose beginnings are marked.
+        analyses: in order.
+        periods: of the whole rollout; their starts are marked.
         path: of the PNG.
 
     Returns:
-        False when no look knew it: nothing was written.
+        False, with nothing written, if no analysis has an estimate.
     """
     if not analyses:
         return False
-    # From the first request that was split on: before it there is nothing to know.
+    # From the start of the split; before it there is no data.
     start = next((one.begins for one in periods if one.control), periods[0].begins)
     end_s = (analyses[-1].at - start).total_seconds()
     scale_s, unit = _time_unit(end_s)
@@ -118,7 +115,7 @@ def draw_metric(
     axes.fill_between(
         times,
         [one.low for one in results],
-        [min(one.high, 2 * MOST_TOLD) for one in results],
+        [min(one.high, 2 * MAX_EFFECT) for one in results],
         color=_CHALLENGER,
         alpha=0.18,
         linewidth=0,
@@ -130,7 +127,7 @@ def draw_metric(
         axes.vlines(
             times,
             only.low,
-            min(only.high, 2 * MOST_TOLD),
+            min(only.high, 2 * MAX_EFFECT),
             color=_CHALLENGER,
             alpha=0.4,
             linewidth=4,
@@ -155,7 +152,7 @@ def draw_metric(
 
 
 def _title(axes: Axes, period: Period, time: float, span_s: float) -> None:
-    """Above its beginning, unless it is too short for it in a picture of ``span_s``."""
+    """Write a period's title above its start if it fits into a chart of ``span_s``."""
     if (period.ends - period.begins).total_seconds() > span_s / _TITLES:
         axes.text(
             time, 1.02, f" {period.title}", fontsize=9, va="bottom",
@@ -164,11 +161,11 @@ def _title(axes: Axes, period: Period, time: float, span_s: float) -> None:
 
 
 def _focus(axes: Axes, results: Sequence[MetricResult]) -> None:
-    """The first looks know next to nothing; what was known in the middle sets the scale."""
+    """Scale the axis by the later half of the results: the first intervals are very wide."""
     middle = results[len(results) // 2 :]
     bounds = [value for one in middle for value in (one.low, one.high) if math.isfinite(value)]
     bounds += [one.effect for one in results] + [0.0]
-    low, high = min(bounds), min(max(bounds), MOST_TOLD)
+    low, high = min(bounds), min(max(bounds), MAX_EFFECT)
     centre, half = (low + high) / 2, max((high - low) / 2, 1e-6) * _ROOM
     axes.set_ylim(centre - half, centre + half)
 
@@ -188,10 +185,10 @@ _NOT_YET = "The controller has not analysed anything yet."
 
 
 def write_report(store: EventStore, row: RolloutRow, path: Path) -> None:
-    """Write the page, aside and renamed.
+    """Write the page, atomically.
 
     Args:
-        store: holds journal and looks.
+        store: holds journal and snapshots.
         row: of the rollout.
         path: of the page.
     """
@@ -224,9 +221,7 @@ def _page(row: RolloutRow, history: RolloutHistory, folder: Path) -> Page:
 
 def _decision(history: RolloutHistory) -> Section:
     state = history.state
-    phase = state.phase.replace("_", " ")
-    if state.resumes_to is not None:
-        phase += f" in {state.resumes_to}"
+    phase = state.label.replace("_", " ")
     return Section(
         "Decision",
         text=PHASES[state.phase],
@@ -315,7 +310,7 @@ def _signals(last: Analysis) -> Section:
 
 
 def _plan(plan: Plan) -> Section:
-    # Who tests is nobody's business.
+    # Testers' ids are private.
     given = plan.model_dump(mode="json", exclude={"overrides"}, exclude_none=True)
     rows = [[name, text] for name, text in _fields("", given)]
     table = ReportTable("As it was given", ("field", "value"), rows, text_columns=[1])
@@ -323,7 +318,7 @@ def _plan(plan: Plan) -> Section:
 
 
 def _fields(name: str, value: object) -> Iterator[tuple[str, str]]:
-    """Fields within fields, such as ``ramp[0].percent``, with their values."""
+    """Yield paths such as ``ramp[0].percent`` with their values."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from _fields(f"{name}.{key}".removeprefix("."), inner)

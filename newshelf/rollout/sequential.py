@@ -1,71 +1,55 @@
-"""Confidence sequences: intervals that hold at every look at once, however often one looks.
+"""Sequential tests: intervals and p-values that are valid at every look at once.
 
-The asymptotic confidence sequence of Waudby-Smith, Arbour, Sinha, Kennedy & Ramdas (2021, 2024,
-arXiv:2103.06476, eq. 9; Robbins' normal mixture), in the form in which GrowthBook publishes its
-sequential tests. For an estimate with variance V (the squared standard error) after ``n``::
+*Effects.* The asymptotic confidence sequence of Waudby-Smith, Arbour, Sinha, Kennedy & Ramdas
+(2021, 2024, arXiv:2103.06476, eq. 9; Robbins' normal mixture), as GrowthBook publishes it. For an
+estimate with variance V (the squared standard error) after ``n``::
 
     estimate ± √V · √( 2 · (n·ρ² + 1) / (n·ρ²) · ln( √(n·ρ² + 1) / α ) )
     ρ² = ( -2·ln α + ln(1 - 2·ln α) ) / N*
 
-At N* the sequence is tightest; it is valid everywhere. GrowthBook counts units as ``n``. Only
-the ratio n / N* matters, so any clock does that runs with 1 / V. We let the *information* 1 / V
-be the clock: shoppers come back, and an analysis that is looked at while nobody new arrives
-still learns, which a count of units would not see (information as the clock of group-sequential
-trials: Lan & Zucker 1993; Jennison & Turnbull 2000, ch. 11).
+The sequence is tightest at N* and valid everywhere. GrowthBook counts units as ``n``. Only the
+ratio n / N* matters, so any clock works that is proportional to 1 / V. The clock here is the
+*information* 1 / V: returning shoppers add information without adding units (information as the
+clock of group-sequential trials: Lan & Zucker 1993; Jennison & Turnbull 2000, ch. 11).
 
-Confidence sequences of a quantile (p99 of the latencies), valid at every look.
-
-Whether a latency exceeds the true quantile is a coin with a known side, so the sequential test
-of a share tells which values the quantile may have (Howard & Ramdas 2022, "Sequential
-estimation of quantiles with applications to A/B testing and best-arm identification",
-arXiv:1906.09712). Of the distribution nothing is assumed, but values are taken to be
-independent of each other. That has a price: an upper end needs enough values that the quantile
-would hardly have stayed unseen, about 1,000 for a p99.
-
-A sample that has grown too large is halved, and its half then grows. Each half is tested by
-itself, at its own part of the level: 9/10 before the first halving, and 1/10 · 1/(h·(h+1))
-after the one with number h. The parts sum up to 1, so the level holds over all of them.
-
-Sequential tests of a share (errors, empty answers): exact for independent requests, and
-valid at every look.
-
-Against "the share is at most s₀" we bet on every larger share alike (Robbins' mixture;
-Howard, Ramdas, McAuliffe & Sekhon 2021, arXiv:1810.08240, sec. 3, with a uniform prior cut at
-s₀). After k of n::
+*Shares* (errors, empty answers). The test is exact for independent requests. Against "the share is
+at most s₀" it bets on every larger share alike (Robbins' mixture; Howard, Ramdas, McAuliffe &
+Sekhon 2021, arXiv:1810.08240, sec. 3, with a uniform prior cut at s₀). After k of n::
 
     M = 1/(1 - s₀) · ∫_{s₀}^1 θ^k (1-θ)^(n-k) dθ  /  ( s₀^k (1-s₀)^(n-k) )
 
 While the share is at most s₀, M is a nonnegative supermartingale that starts at 1, so the
-probability that it *ever* reaches 1/α is at most α (Ville 1939). Nothing is assumed to be
-normal, so an error rate near 0 is tested as well as any other. What is assumed: that each
-request has it with the same probability or less, whatever came before. Failures in bursts, such
-as an outage of minutes, look like more evidence than they are.
+probability that it *ever* reaches 1/α is at most α (Ville 1939). Nothing is assumed to be normal,
+so an error rate near 0 is tested as well as any other. The assumption is that each request fails
+with the same probability or less, whatever came before: bursts of failures, such as an outage of
+minutes, look like more evidence than they are.
 
-Sample-ratio mismatch: both variants were to get as many units, and did not.
+*Quantiles* (p99 of the latencies). Whether a latency exceeds the true quantile is a coin with a
+known probability, so the test of a share tells which values the quantile may have (Howard &
+Ramdas 2022, "Sequential estimation of quantiles with applications to A/B testing and best-arm
+identification", arXiv:1906.09712). No distribution is assumed, but values are taken to be
+independent. The price: an upper end needs enough values that the quantile would hardly be unseen,
+about 1,000 for a p99. A sample that has grown too large is halved, and the half grows again. Each
+half is tested at its own part of the level: 9/10 before the first halving, and
+1/10 · 1/(h·(h+1)) after halving h. The parts sum to 1, so the level holds over all of them.
 
-Then units were lost on the way (crashes, redirects, broken logging), hardly ever at random, and
-no metric can be believed (Fabijan et al. 2019, "Diagnosing sample ratio mismatch in online
-controlled experiments").
-
-A unit counts once, when it is first seen in a variant since the rollout began. Nothing that the
-challenger does can change that moment, so a challenger whose shoppers come back more often is
-no mismatch. A ``Split`` gives both variants the same number of buckets in every step, so each
-first appearance is a fair coin, also of units that a wider step has added, and one test covers
-the whole rollout.
-
-The chi-square test is meant for one look. What stops a rollout is looked at every minute, and is
-therefore a sequential test of the same question (Lindon & Malek 2022, "Anytime-valid inference
-for multinomial count data", arXiv:2011.03567): the mixture over ratios that are drawn from a
-Beta(c, c), here with c = 1 or c = 100 by a coin::
+*Sample-ratio mismatch*: the variants should have the same number of units and do not. Then units
+were lost (crashes, redirects, broken logging), hardly ever at random, and no metric is valid
+(Fabijan et al. 2019, "Diagnosing sample ratio mismatch in online controlled experiments"). A unit
+counts once, when it is first seen in a variant. The challenger cannot change that moment, so
+shoppers who return more often are no mismatch. A ``TrafficSplit`` gives both variants the same
+number of buckets in every step, so each first appearance is a fair coin, also after a wider step,
+and one test covers the whole rollout. The chi-square test is for one look; this is the sequential
+test of the same question (Lindon & Malek 2022, "Anytime-valid inference for multinomial count
+data", arXiv:2011.03567), the mixture over ratios from a Beta(c, c), with c = 1 or c = 100 by a
+coin::
 
     Λ = mean over c of  B(c + a, c + b) / B(c, c) / (1/2)^(a+b),   p = min(1, 1/Λ)
 
-It falls below .001, at whatever look, in at most 1 of 1,000 sound rollouts.
+It falls below .001, at any look, in at most 1 of 1,000 sound rollouts.
 
-How much must be seen to find an effect, when one may look at every moment.
-
-Looking at every moment costs: at 5 % and a power of 80 % about twice the units that a test
-with a single look needs.
+*Planning*: at a level of 5 % and a power of 80 %, looking at every moment needs about twice the
+units of a test with a single look.
 """
 
 import math
@@ -79,27 +63,29 @@ from scipy.optimize import brentq
 from scipy.special import betaincc, betaln, logsumexp, xlog1py, xlogy
 from scipy.stats import norm
 
+from newshelf.store.records import Floats
+
 Number = TypeVar("Number", float, NDArray[np.float64])
 
 
 def tuning_rho(tuned_at: float, alpha: float) -> float:
-    """ρ, which makes the sequence tightest at ``tuned_at`` (arXiv:2103.06476, eq. 161).
+    """Return the ρ whose sequence is tightest at ``tuned_at`` (arXiv:2103.06476, eq. 161).
 
     Args:
         tuned_at: N*, in the unit of the clock.
-        alpha: the share of sequences that may ever miss the truth.
+        alpha: probability that a sequence ever misses the truth.
     """
     return float(np.sqrt((-2 * np.log(alpha) + np.log(1 - 2 * np.log(alpha))) / tuned_at))
 
 
 def half_width(variance: Number, n: Number, *, tuned_at: float, alpha: float) -> Number:
-    """Half of the width of a two-sided 1 - α confidence sequence.
+    """Return half of the width of a two-sided 1 - α confidence sequence.
 
     Args:
         variance: of the estimate (its squared standard error), any shape.
         n: the clock, in any unit that grows as 1 / variance; the same shape.
         tuned_at: N*, in the unit of ``n``.
-        alpha: the share of sequences that may ever miss the truth.
+        alpha: probability that a sequence ever misses the truth.
     """
     grown = n * tuning_rho(tuned_at, alpha) ** 2
     width: Number = np.sqrt(variance * 2 * (grown + 1) / grown * np.log(np.sqrt(grown + 1) / alpha))
@@ -109,13 +95,13 @@ def half_width(variance: Number, n: Number, *, tuned_at: float, alpha: float) ->
 def p_value(
     estimate: Number, variance: Number, n: Number, *, tuned_at: float, alpha: float
 ) -> Number:
-    """Anytime-valid p of "the truth is 0": the least α' whose sequence leaves 0 out.
+    """Return the anytime-valid p of "the truth is 0": the least α' whose sequence excludes 0.
 
     ``1 / e`` with the mixture's e-value, ρ as for ``alpha``::
 
         e = exp( z²/2 · n·ρ² / (n·ρ² + 1) ) / √(n·ρ² + 1),   z² = estimate² / variance
 
-    It is below ``alpha`` exactly when the sequence of :func:`half_width` leaves 0 out.
+    It is below ``alpha`` exactly when the sequence of :func:`half_width` excludes 0.
     """
     grown = n * tuning_rho(tuned_at, alpha) ** 2
     log_e = estimate**2 / variance / 2 * grown / (grown + 1) - np.log(grown + 1) / 2
@@ -123,21 +109,18 @@ def p_value(
     return p
 
 
-Floats = NDArray[np.float64]
-
-
 def log_evidence_above(k: ArrayLike, n: ArrayLike, share: ArrayLike) -> Floats:
-    """Ln M against "the true share is at most ``share``"; above ln(1/α) it is refuted.
+    """Return ln M against "the true share is at most ``share``"; above ln(1/α) it is refuted.
 
     Args:
-        k: how many had it, any shape.
-        n: of how many.
-        share: s₀, between 0 and 1, both excluded.
+        k: successes, any shape.
+        n: trials.
+        share: s₀, between 0 and 1, exclusive.
     """
     k, n, share = (np.asarray(each, dtype=np.float64) for each in (k, n, share))
     missed = n - k
     with np.errstate(divide="ignore"):
-        # 0 where the data lie far below: no evidence at all.
+        # 0 where the data lie far below: no evidence.
         log_mass = np.log(betaincc(k + 1, missed + 1, share))
     found: Floats = (
         log_mass
@@ -150,12 +133,12 @@ def log_evidence_above(k: ArrayLike, n: ArrayLike, share: ArrayLike) -> Floats:
 
 
 def log_evidence_below(k: ArrayLike, n: ArrayLike, share: ArrayLike) -> Floats:
-    """Ln M against "the true share is at least ``share``"."""
+    """Return ln M against "the true share is at least ``share``"."""
     return log_evidence_above(np.subtract(n, k), n, np.subtract(1.0, share))
 
 
 def lower_bound(k: int, n: int, alpha: float) -> float:
-    """Below the true share at every look, but for a probability of ``alpha``."""
+    """Return a lower bound of the true share at every look, at the level ``alpha``."""
     if k == 0:
         return 0.0
     threshold = math.log(1 / alpha)
@@ -163,8 +146,8 @@ def lower_bound(k: int, n: int, alpha: float) -> float:
     def over(share: float) -> float:
         return float(log_evidence_above(k, n, share)) - threshold
 
-    # From the estimate downwards the evidence grows without end. With k = n it need not start
-    # below the threshold, but the bound then lies below 1 all the same.
+    # Below the estimate the evidence grows without bound. With k = n it may start above the
+    # threshold, but the bound is then below 1 too.
     top = min(k / n, 1 - 1e-12)
     if over(top) >= 0:
         return top
@@ -176,20 +159,20 @@ def lower_bound(k: int, n: int, alpha: float) -> float:
 
 
 def upper_bound(k: int, n: int, alpha: float) -> float:
-    """Above the true share at every look, but for a probability of ``alpha``."""
+    """Return an upper bound of the true share at every look, at the level ``alpha``."""
     return 1 - lower_bound(n - k, n, alpha)
 
 
 def level_when_halved(alpha: float, halved: int) -> float:
-    """The part of ``alpha`` for a sample that was halved that often."""
+    """Return the part of ``alpha`` for a sample that was halved ``halved`` times."""
     return alpha * (0.1 / (halved * (halved + 1)) if halved else 0.9)
 
 
 def lower_quantile(values: Floats, quantile: float, alpha: float) -> float:
-    """At most the true quantile at every look, but for a probability of ``alpha``.
+    """Return a lower bound of the true quantile at every look, at the level ``alpha``.
 
     Args:
-        values: (n,) in any order; a uniform sample that grows by appending.
+        values: ``(n,)`` in any order; a uniform sample that grows by appending.
         quantile: between 0 and 1; 0.99 for p99.
         alpha: of this side alone.
 
@@ -197,8 +180,8 @@ def lower_quantile(values: Floats, quantile: float, alpha: float) -> float:
         In the unit of the values; -inf while there are too few.
     """
     n, share, threshold = len(values), 1 - quantile, math.log(1 / alpha)
-    # The quantile is exceeded with a probability of at most 1 - quantile. A value that is
-    # exceeded so often that this is refuted lies below it. More is stronger evidence.
+    # The quantile is exceeded with a probability of at most 1 - quantile. A value that is exceeded
+    # so often that this is refuted lies below the quantile.
     usual = math.ceil(share * n)
     fewest = usual + bisect_left(
         range(usual, n + 1),
@@ -211,7 +194,7 @@ def lower_quantile(values: Floats, quantile: float, alpha: float) -> float:
 
 
 def upper_quantile(values: Floats, quantile: float, alpha: float) -> float:
-    """At least the true quantile at every look; inf while there are too few values."""
+    """Return an upper bound of the true quantile at every look; inf with too few values."""
     n, share, threshold = len(values), 1 - quantile, math.log(1 / alpha)
     usual = math.floor(share * n)
     most = (
@@ -229,38 +212,38 @@ def upper_quantile(values: Floats, quantile: float, alpha: float) -> float:
 
 MISMATCH_P = 0.001
 _CONCENTRATIONS = np.array([1.0, 100.0])
-"""c: 100 finds what happens most, losses of some per cent (standard deviation of the ratio 3.5
-points); 1 finds a variant that nobody reaches after a dozen units."""
+"""c: 100 detects the usual losses of some per cent (standard deviation of the ratio 3.5 points);
+1 detects a variant without traffic after a dozen units."""
 
 
 @dataclass(frozen=True)
 class SampleRatio:
-    """Units of both variants, and whether they can be the halves of one crowd."""
+    """Units of both variants, and the test of equal shares."""
 
     control: int
     challenger: int
     sequential_p: float
-    """Of the test that may be repeated."""
+    """Of the sequential test."""
 
     @property
     def mismatch(self) -> bool:
-        """Whether assignment, or the record of it, is broken."""
+        """Whether assignment or its record is broken."""
         return self.sequential_p < MISMATCH_P
 
 
 def sample_ratio(control: int, challenger: int) -> SampleRatio:
-    """Test whether both got the same share of the units.
+    """Test whether both variants got the same share of the units.
 
     Args:
-        control: units that were seen in it since the rollout began.
+        control: distinct units since the start of the rollout.
         challenger: likewise.
     """
-    p = math.exp(min(-float(log_evidence(control, challenger)), 0.0))
+    p = math.exp(min(-float(mismatch_log_evidence(control, challenger)), 0.0))
     return SampleRatio(control, challenger, p)
 
 
-def log_evidence(control: ArrayLike, challenger: ArrayLike) -> NDArray[np.float64]:
-    """Ln Λ against equal shares, any shape; above -ln p it is a mismatch at the level p."""
+def mismatch_log_evidence(control: ArrayLike, challenger: ArrayLike) -> NDArray[np.float64]:
+    """Return ln Λ against equal shares, any shape; above -ln p it is a mismatch at level p."""
     a, b = (np.asarray(each, dtype=np.float64)[..., None] for each in (control, challenger))
     c = _CONCENTRATIONS
     each = betaln(c + a, c + b) - betaln(c, c) + (a + b) * math.log(2)
@@ -269,36 +252,35 @@ def log_evidence(control: ArrayLike, challenger: ArrayLike) -> NDArray[np.float6
 
 
 def needed_information(effect: float, *, alpha: float, power: float) -> float:
-    """1 / variance at which a confidence sequence that is tuned to that moment finds ``effect``.
+    """Return the information (1 / variance) at which a sequence tuned to it finds ``effect``.
 
     With c the half-width there, in standard errors::
 
         I = ( (c + z_power) / δ )²
 
-    It counts the last look only. Earlier looks add to the power, so the plan errs on the safe
-    side.
+    Only the last look counts. Earlier looks add power, so the plan is conservative.
 
     Args:
         effect: δ, in the unit of the estimate: ln(1.1) for a lift of 10 %.
         alpha: of the confidence sequence.
-        power: the probability of finding it by then.
+        power: probability of finding it by then.
     """
     tightest = half_width(1.0, 1.0, tuned_at=1.0, alpha=alpha)
     return float((tightest + norm.ppf(power)) / effect) ** 2
 
 
 def needed_units(effect: float, *, relative_variance: float, alpha: float, power: float) -> int:
-    """Units in *each* variant until a relative lift of ``effect`` is found.
+    """Return the units in *each* variant that a relative lift of ``effect`` needs.
 
-    The variance of ln(b/a) after n units in each, when both vary alike::
+    The variance of ln(b/a) after n units in each, with equal variance in both::
 
         2·v/n,   v = variance of one unit / mean²
 
     Args:
         effect: δ, the relative lift (0.1 for +10 %).
-        relative_variance: v of one unit; (1 - p) / p for a share p of one yes or no each.
+        relative_variance: v of one unit; (1 - p) / p for a binary metric with mean p.
         alpha: of the confidence sequence.
-        power: the probability of finding it by then.
+        power: probability of finding it by then.
     """
     information = needed_information(math.log1p(effect), alpha=alpha, power=power)
     return math.ceil(2 * relative_variance * information)

@@ -1,4 +1,4 @@
-"""Where a rollout stands: small, frozen, and all that is kept between two decisions."""
+"""The state of a rollout: everything that is stored between two decisions."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -32,19 +32,19 @@ PHASES: Mapping[Phase, str] = {
     "rolled_back": "Control answers everybody again; the reason says why.",
     "aborted": "Control answers everybody; a person ended the rollout.",
 }
-"""What each phase means."""
+"""Meaning of each phase."""
 
 RUNNING: tuple[Phase, ...] = ("shadow", "ramp", "paused", "promoting")
-"""The phases in which requests are copied or split."""
+"""Phases in which requests are copied or split."""
 
 OVER: tuple[Phase, ...] = ("promoted", "rolled_back", "aborted")
-"""The phases that nothing but a command ends."""
+"""Final phases, which only a command ends."""
 
 Resumable = Literal["shadow", "ramp", "promoting"]
 
 
 class RolloutState(BaseModel):
-    """One rollout at one moment."""
+    """The state of one rollout."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -57,37 +57,41 @@ class RolloutState(BaseModel):
     since: AwareDatetime
     """When phase or step began, or was resumed."""
     reason: str
-    """Why it is in this phase, for people."""
+    """Reason of this phase, for people."""
     revision: Annotated[int, Field(ge=0)] = 0
-    """One more with each change. Who writes a change names the revision it was made from, so
-    that two controllers cannot both act."""
+    """Increased by each change. A change is written with the revision it was made from, so that
+    two controllers cannot both act."""
     resumes_to: Resumable | None = None
-    """Of a paused rollout: what it was doing."""
+    """Interrupted phase of a paused rollout."""
     raised: tuple[str, ...] = ()
-    """Of a paused rollout: the signals that paused it, or the metrics that were worse."""
+    """Signals that paused a rollout, or metrics that were worse."""
     accepted: tuple[str, ...] = ()
-    """Signals and metrics that a person has resumed or promoted in spite of; they do not pause
-    again."""
+    """Signals and metrics that a person has acknowledged; they do not pause again."""
 
     @property
     def serving(self) -> Phase:
-        """The phase that decides what shoppers see: of a paused one, what it was doing."""
+        """The phase that shoppers see: the interrupted one of a paused rollout."""
         return self.resumes_to or self.phase
+
+    @property
+    def label(self) -> str:
+        """The phase for people, with the interrupted one."""
+        return self.phase if self.resumes_to is None else f"{self.phase} in {self.resumes_to}"
 
 
 def draft(rollout: str, salt: str, at: datetime) -> RolloutState:
-    """A rollout that has not begun.
+    """Return the state of a new rollout.
 
     Args:
-        rollout: its name, another one than any before.
-        salt: from ``assignment.new_salt``.
+        rollout: a new name.
+        salt: of ``assignment.new_salt``.
         at: now, with its time zone.
     """
     return RolloutState(rollout=rollout, salt=salt, phase="draft", since=at, reason="planned")
 
 
 def split_of(plan: Plan, state: RolloutState) -> TrafficSplit | None:
-    """What the gateway does in this state; None when one version answers everybody."""
+    """Return the traffic split in a state; None if one version answers everybody."""
     if state.phase not in RUNNING:
         return None
     shadow = state.serving == "shadow"

@@ -1,7 +1,4 @@
-"""An analysis in words, by table: shared by the terminal and the page.
-
-Where a rollout stands, in a terminal.
-"""
+"""Tables of an analysis, for terminal and report, and the status of a rollout in a terminal."""
 
 import math
 from collections.abc import Sequence
@@ -12,8 +9,7 @@ from rich.markup import escape
 
 from newshelf.report.tables import ReportTable, print_table
 from newshelf.rollout.analysis import Analysis
-from newshelf.rollout.findings import percent
-from newshelf.rollout.guardrails import GuardrailResult
+from newshelf.rollout.findings import UNKNOWN, format_number, guardrail_value, percent
 from newshelf.rollout.history import Snapshot
 from newshelf.rollout.metric_results import MetricResult
 from newshelf.rollout.plan import Plan
@@ -25,24 +21,23 @@ Rows = Sequence[Sequence[str]]
 METRIC_HEADER = ("metric", "control", "challenger", "effect", "interval", "p", "information", "")
 GUARDRAIL_HEADER = ("guardrail", "control", "challenger", "at least", "allowed", "")
 SIGNAL_HEADER = ("signal", "control", "challenger", "allowed", "")
-_UNKNOWN = "–"
 _LEAST_P = 0.0001
 
 
 def metric_rows(analysis: Analysis) -> Rows:
-    """Per success metric: both variants, the effect with its confidence sequence, the verdict."""
+    """Return a row per success metric: variants, effect with confidence sequence, verdict."""
     return [_metric(one) for one in analysis.metrics]
 
 
 def guardrail_rows(analysis: Analysis) -> Rows:
-    """Per guardrail: both variants, what the challenger's is at least, and what is allowed."""
+    """Return a row per guardrail: variants, lower bound of the challenger's value, limit."""
     return [
         (
             f"{one.metric} ({one.kind.replace('_', ' ')})",
-            _measure(one, one.control),
-            _measure(one, one.challenger),
-            _measure(one, one.low),
-            _measure(one, one.allowed),
+            *(
+                guardrail_value(one.metric, value)
+                for value in (one.control, one.challenger, one.low, one.allowed)
+            ),
             "broken" if one.failed else "kept",
         )
         for one in analysis.guardrails
@@ -50,12 +45,12 @@ def guardrail_rows(analysis: Analysis) -> Rows:
 
 
 def signal_rows(analysis: Analysis) -> Rows:
-    """Per signal: products shown by both variants."""
+    """Return a row per signal: products shown by the variants."""
     return [
         (
             one.metric,
-            _number(one.control, ".0f"),
-            _number(one.challenger, ".0f"),
+            format_number(one.control, ".0f"),
+            format_number(one.challenger, ".0f"),
             f"{one.least_of_control:.0%} of control",
             "raised" if one.raised else "quiet",
         )
@@ -64,7 +59,7 @@ def signal_rows(analysis: Analysis) -> Rows:
 
 
 def check_lines(analysis: Analysis) -> Sequence[str]:
-    """Whether the experiment itself can be believed."""
+    """Return the checks of the experiment itself, in words."""
     ratio = analysis.sample_ratio
     believed = "a mismatch" if ratio.mismatch else "as it should be"
     return (
@@ -85,11 +80,11 @@ def check_lines(analysis: Analysis) -> Sequence[str]:
 
 def _metric(one: MetricResult) -> Sequence[str]:
     effect, low, high = (_effect(one, value) for value in (one.effect, one.low, one.high))
-    interval = one.reason or (_UNKNOWN if math.isnan(one.effect) else f"{low} … {high}")
+    interval = one.reason or (UNKNOWN if math.isnan(one.effect) else f"{low} … {high}")
     return (
         one.metric,
-        _number(one.control, ".4g"),
-        _number(one.challenger, ".4g"),
+        format_number(one.control, ".4g"),
+        format_number(one.challenger, ".4g"),
         effect,
         interval,
         f"{one.p:.4f}" if one.p >= _LEAST_P else f"< {_LEAST_P}",
@@ -100,38 +95,30 @@ def _metric(one: MetricResult) -> Sequence[str]:
 
 def _effect(one: MetricResult, value: float) -> str:
     if math.isnan(value):
-        return _UNKNOWN
+        return UNKNOWN
     return f"{value:+.3f}" if one.metric == "preference" else f"{percent(value)}%"
 
 
-def _measure(one: GuardrailResult, value: float) -> str:
-    return _number(value, ".1f") + " ms" if one.metric == "p99_ms" else _number(value, ".2%")
-
-
-def _number(value: float, form: str) -> str:
-    return format(value, form) if math.isfinite(value) else _UNKNOWN
-
-
-def show_rollout(console: Console, row: RolloutRow, look: tuple[datetime, Snapshot] | None) -> None:
-    """Print it.
+def show_rollout(console: Console, row: RolloutRow, last: tuple[datetime, Snapshot] | None) -> None:
+    """Print the status of a rollout.
 
     Args:
-        console: where to.
-        row: of the store.
-        look: the controller's last one.
+        console: target.
+        row: of the event store.
+        last: time and content of the last snapshot.
     """
     plan = Plan.model_validate_json(row.plan)
     state = RolloutState.model_validate_json(row.state)
-    console.print(f"[bold]{escape(row.name)}[/]: {_phase(state)}")
+    console.print(f"[bold]{escape(row.name)}[/]: {state.label}")
     console.print(f"  {PHASES[state.phase]}")
     console.print(f"  control {plan.control}, challenger {plan.challenger}", markup=False)
     console.print(f"  since {state.since.astimezone():%Y-%m-%d %H:%M:%S}: ", end="")
     console.print(state.reason, markup=False)
     console.print(f"  {_share(row, plan, state)}")
-    if look is None:
+    if last is None:
         console.print("  the controller has not looked at it yet")
         return
-    at, seen = look
+    at, seen = last
     console.print(f"  seen at {at.astimezone():%H:%M:%S}: {seen.outcome}, ", end="")
     console.print(seen.reason, markup=False)
     if not seen.versions_ready:
@@ -145,10 +132,6 @@ def show_rollout(console: Console, row: RolloutRow, look: tuple[datetime, Snapsh
         _table(console, SIGNAL_HEADER, signal_rows(seen.analysis))
         for line in check_lines(seen.analysis):
             console.print(f"  {line}", markup=False)
-
-
-def _phase(state: RolloutState) -> str:
-    return f"paused in {state.resumes_to}" if state.phase == "paused" else state.phase
 
 
 def _share(row: RolloutRow, plan: Plan, state: RolloutState) -> str:

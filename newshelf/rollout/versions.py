@@ -1,11 +1,8 @@
-"""ModelVersions of the recommender in TorchServe, by its management API.
+"""Versions of the recommender: loading by TorchServe's management API, and the promoted version.
 
-Every method may be called again after a crash: what is done already is left as it is.
-
-Which version of the recommender a rollout has promoted, so that a restart serves it too.
-
-A small file in the workspace. Without it, what the workspace itself has made is served. Once a
-rollout has promoted something, only rollouts change what is served.
+Every method is idempotent, so that it may be repeated after a crash. The promoted version is a
+file in the workspace that survives a restart. Without it the workspace's own build is served;
+after the first promotion only rollouts change what is served.
 """
 
 import json
@@ -30,56 +27,56 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _INDEX = "index/index.json"
 _TIMEOUT_S = 10.0
 _LOAD_TIMEOUT_S = 20.0
-"""Until TorchServe has unpacked an archive; its workers load it afterwards."""
+"""For TorchServe to unpack an archive; its workers load it afterwards."""
 _PATIENCE, _PAUSE_S = 5, 0.2
-"""A queue that is full now has room soon."""
+"""Retries of a request that a full queue refused."""
 _BUSY = (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE)
 
 
 class ModelVersions(Protocol):
-    """What a rollout needs of the model server. Every method may raise ``ServerError``."""
+    """Operations on the model server. Every method may raise ``ServerError``."""
 
     def default(self) -> str:
-        """The version that answers requests which name none."""
+        """Return the version that answers requests without a version."""
         ...
 
     def loaded(self) -> Set[str]:
-        """The versions that are loaded, ready or not."""
+        """Return the loaded versions, ready or not."""
         ...
 
     def load(self, version: str) -> None:
-        """Begin to load a version beside the default one, with as many workers."""
+        """Start to load a version next to the default one, with the same number of workers."""
         ...
 
     def obstacle(self, version: str, *, requests: int = 1) -> str | None:
-        """Ask a version real requests.
+        """Send real requests to a version.
 
         Args:
-            version: one that is loaded.
-            requests: how many in turn; the first ones of a new version warm it up.
+            version: a loaded version.
+            requests: number of requests in sequence; the first ones warm up a new version.
 
         Returns:
-            Why it is not ready to answer shoppers; None when it is.
+            Why the version is not ready for traffic; None if it is.
         """
         ...
 
     def set_default(self, version: str) -> None:
-        """Let a version answer the requests that name none, from this moment on."""
+        """Let a version answer requests without a version from now on."""
         ...
 
     def unload(self, version: str) -> None:
-        """Forget a version that is not the default one. Its requests must be done."""
+        """Unload a version that is not the default. Its requests must be complete."""
         ...
 
 
 def find_archive(model_store: Path, version: str) -> Path:
-    """The archive of a version of the recommender.
+    """Return the archive of a version of the recommender.
 
     Raises:
-        RolloutError: there is none.
+        RolloutError: there is no archive.
     """
     path = model_store / f"{MODEL}-{version}.mar"
-    # A version is part of file names and addresses.
+    # Versions are part of file names and URLs.
     if _NAME.fullmatch(version) and path.is_file():
         return path
     there = sorted(one.stem.removeprefix(f"{MODEL}-") for one in model_store.glob(f"{MODEL}-*.mar"))
@@ -134,11 +131,11 @@ class TorchServeVersions:
         """See ``ModelVersions``."""
         with self._client() as client:
             try:
-                (told,) = client.describe(MODEL, version)
+                (status,) = client.describe(MODEL, version)
             except ServerError:
                 return f"{version} is not loaded"
-            ready = [one for one in told["workers"] if one["status"] == "READY"]
-            # A worker that has just been killed is being replaced; the others answer.
+            ready = [one for one in status["workers"] if one["status"] == "READY"]
+            # TorchServe replaces a killed worker; the others answer.
             if not ready:
                 return f"no worker of {version} is ready"
             answers = (self._wrong(client, version) for _ in range(requests))
@@ -157,7 +154,7 @@ class TorchServeVersions:
                 client.unregister(MODEL, version=version, timeout_s=_TIMEOUT_S)
 
     def _wrong(self, client: Client, version: str) -> str | None:
-        """What is wrong with one answer."""
+        """Send one request. Return why the answer is wrong, or None."""
         try:
             response = client.predict(MODEL, json=self._question, version=version)
             for _ in range(_PATIENCE):
@@ -179,7 +176,7 @@ class TorchServeVersions:
         return None
 
     def _index_version(self, version: str) -> str:
-        """As the archive says, which the answers must agree with."""
+        """Return the index version of the archive, which answers must have."""
         if version not in self._index_versions:
             path = find_archive(self._model_store, version)
             try:
@@ -201,30 +198,30 @@ class TorchServeVersions:
 
 
 class PromotedVersion(BaseModel):
-    """What is served instead of the workspace's own."""
+    """The version that is served instead of the workspace's own build."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: str
     """Of the recommender."""
     rollout: str
-    """That decided it."""
+    """The rollout that promoted it."""
     before: str | None = None
-    """The version that it replaced; None after going back to that one."""
+    """The version it replaced; None after a rollback to that one."""
 
 
 class PromotedFile:
-    """The file; written aside and renamed.
+    """The file of the promoted version, written atomically.
 
     Args:
-        path: where it is.
+        path: of the file.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def read(self) -> PromotedVersion | None:
-        """What is promoted; None when nothing is.
+        """Return the promoted version; None without one.
 
         Raises:
             ServerError: the file is damaged.
@@ -240,13 +237,13 @@ class PromotedFile:
             ) from error
 
     def promote(self, version: str, rollout: str, before: str) -> None:
-        """Let the next starts serve ``version``. Done again, it changes nothing."""
+        """Let the next starts serve ``version``."""
         now = self.read()
         if now is None or (now.version, now.rollout) != (version, rollout):
             self._write(PromotedVersion(version=version, rollout=rollout, before=before))
 
     def take_back(self, rollout: str) -> None:
-        """Undo what ``rollout`` promoted; nothing, when that was not the last, or is undone."""
+        """Undo the promotion by ``rollout``, if it is the last and not undone yet."""
         now = self.read()
         if now is not None and now.rollout == rollout and now.before is not None:
             self._write(PromotedVersion(version=now.before, rollout=rollout))

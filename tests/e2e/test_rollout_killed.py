@@ -62,7 +62,7 @@ def test_whatever_is_killed_during_a_ramp_nothing_acknowledged_is_lost(
 
     def kill_controller() -> None:
         assert live.state.controller is not None
-        kill(child(live.state.controller, "newshelf.rollout.run"))
+        kill(child(live.state.controller, "--child"))
 
     def kill_worker() -> None:
         with Client(live.state) as client:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from newshelf.rollout.decide import decide, next_state
-from newshelf.rollout.findings import described
+from newshelf.rollout.findings import describe
 from newshelf.rollout.metric_results import measure_all
 from newshelf.rollout.operations import command
 from newshelf.rollout.tables import metric_rows
@@ -361,7 +361,7 @@ def test_a_robot_hides_no_effect_and_is_named() -> None:
 def test_no_absurd_number_is_printed() -> None:
     (ctr,) = measure_all(PLAN, observation())
     wide = replace(ctr, effect=-0.887, low=-1.0, high=7.9e26)
-    assert described(wide).startswith("ctr: -88.7 % (-100.0 to above +1000), ")
+    assert describe(wide).startswith("ctr: -88.7 % (-100.0 to above +1000), ")
     tell = Mock(metrics=[replace(wide, high=math.inf)])
     assert metric_rows(tell)[0][4] == "-100.0% … above +1000%"
 

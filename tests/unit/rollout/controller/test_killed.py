@@ -151,7 +151,7 @@ def test_a_promotion_that_was_broken_off_and_is_then_stopped_is_undone(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(world.store, "replace_state", killed)
+        patch.setattr(world.store.rollouts, "replace_state", killed)
         assert not tick(controller)
     # The gateways go by the split, which names control.
     assert (world.versions.default(), world.store.rollouts.splits()[0].control) == ("2", "1")

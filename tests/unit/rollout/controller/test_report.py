@@ -150,16 +150,16 @@ def test_who_has_too_many_answers_is_named(world: World, tmp_path: Path) -> None
 def test_what_an_earlier_version_has_seen_is_still_shown(world: World, tmp_path: Path) -> None:
     world.start()
     go(world, 3)
-    kept = world.store.rollouts.last_snapshot(NAME)
-    assert kept is not None
-    look = json.loads(kept.look)
-    (ctr,) = look["analysis"]["metrics"]
+    row = world.store.rollouts.last_snapshot(NAME)
+    assert row is not None
+    snapshot = json.loads(row.snapshot)
+    (ctr,) = snapshot["analysis"]["metrics"]
     for name in ("silence", "reason", "capped"):
         del ctr[name]
-    del look["analysis"]["heavy_units"]
+    del snapshot["analysis"]["heavy_units"]
     ctr |= {"silent": False, "verdict": "unknown", "effect": "NaN", "low": "-Infinity"}
-    look["analysis"]["sample_ratio"]["chi_square_p"] = 0.3
-    world.store.rollouts.add_snapshot(NAME, json.dumps(look))
+    snapshot["analysis"]["sample_ratio"]["chi_square_p"] = 0.3
+    world.store.rollouts.add_snapshot(NAME, json.dumps(snapshot))
     assert "unknown" in status_of(world)
     told = words(page_of(world, tmp_path / "page.html"))
     assert "inf" not in told.replace("information", "")
