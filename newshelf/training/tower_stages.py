@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from rich.progress import track
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from newshelf.errors import TrainingError
-from newshelf.files import write_aside
+from newshelf.files import StrictModel, write_aside
 from newshelf.nn.encoder import ImageTower
 from newshelf.nn.spec import ImageInput
 from newshelf.training.picture_data import (
@@ -40,11 +40,7 @@ TuneMode = Literal["heads-only", "last-stage", "full"]
 Positive = Annotated[int, Field(gt=0)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class TowerSettings(_Section):
+class TowerSettings(StrictModel):
     """Fine-tuning of the image tower."""
 
     mode: TuneMode = "last-stage"
@@ -84,7 +80,7 @@ class TowerSettings(_Section):
     bf16: bool = True
 
 
-class StageSettings(_Section):
+class StageSettings(StrictModel):
     """Features from inner stages of the frozen tower."""
 
     stages: Annotated[tuple[int, ...], Field(min_length=1)] = (-4, -3)
