@@ -296,7 +296,7 @@ def _limits_table(verdicts: Sequence[SloVerdict]) -> ReportTable:
         for one in verdicts
     ]
     header = ("requests", "metric", "limit", "measured", "excess", "verdict")
-    return ReportTable("Limits", header, rows)
+    return ReportTable("Limits", header, rows, text_columns=[1])
 
 
 def _errors_table(timeline: Timeline) -> ReportTable:
@@ -340,7 +340,7 @@ def _signs_table(found: Sequence[Incident]) -> ReportTable:
         for one in found
         for number, sign in enumerate(one.signs)
     ]
-    return ReportTable("Signs of incidents", ("when", "what"), rows)
+    return ReportTable("Signs of incidents", ("when", "what"), rows, text_columns=[1])
 
 
 def _period(one: Incident) -> str:

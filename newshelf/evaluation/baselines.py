@@ -1,14 +1,7 @@
-"""Baselines that a model must beat, each fitted by its constructor.
+"""Baselines that a model must beat: random, popularity, popularity in category, content.
 
-Histories as sparse matrices, and how often items were met.
-
-The same best sellers for everyone.
-
-Random scores: what a ranker reaches that knows nothing.
-
-The best sellers of the categories that the history is about.
-
-The nearest items, by what they look like and what is written about them.
+Each is fitted by its constructor. Baselines of co-occurrence are in
+:mod:`newshelf.evaluation.item_to_item`; :func:`default_baselines` makes all of them.
 """
 
 from collections.abc import Sequence
@@ -34,11 +27,11 @@ RECENT_DAYS = 60.0
 
 
 class Popularity:
-    """score(i) = training sequences with i, all or those of the last days of the training.
+    """Best sellers: score(i) = number of training sequences with i in the last days of training.
 
     Args:
-        split: whose training is counted.
-        days: what is recent; None, or a training without timestamps, counts all of it.
+        split: whose training data are counted.
+        days: length of the period; all training data are counted if None or without timestamps.
     """
 
     def __init__(self, split: Split, days: float | None = RECENT_DAYS) -> None:
@@ -48,12 +41,12 @@ class Popularity:
         self._scores = counts.astype(np.float32)
 
     def scores(self, histories: Sequence[IntArray]) -> FloatArray:
-        """(B, n_items) float32, every row the same."""
+        """Return (B, n_items) float32, every row the same."""
         return np.tile(self._scores, (len(histories), 1))
 
 
 class Random:
-    """Uniform scores, drawn from the seed and the history, so that batches do not matter."""
+    """Uniform scores, drawn from seed and history, so that they do not depend on the batch."""
 
     name = "random"
 
@@ -62,7 +55,7 @@ class Random:
         self._seed = seed
 
     def scores(self, histories: Sequence[IntArray]) -> FloatArray:
-        """(B, n_items) float32 in 0..1."""
+        """Return (B, n_items) float32 in 0..1."""
         rows = [
             np.random.default_rng([self._seed, *history]).random(self._n_items, dtype=np.float32)
             for history in histories
@@ -74,24 +67,23 @@ _NO_AFFINITY = 1e-6
 
 
 class CategoryPopularity:
-    """Popularity, weighted by how much of the history is in the item's category.
+    """Popularity, weighted by the share of the history in the item's category.
 
     ::
 
         score(i) = affinity(i) · (count(i) + mean count of i's leaf category)
         affinity(i) = Σ_level share of the history with i's category at that level
 
-    ``count`` is that of :class:`Popularity`. The mean lets an item that nobody has met yet
-    inherit from its category; without it this baseline would say nothing of cold items.
-    Items of other categories follow after, by popularity.
+    ``count`` is that of :class:`Popularity`. Through the mean, a cold item inherits from its
+    category. Items of other categories follow, by popularity.
 
     Args:
-        split: whose training is counted.
+        split: whose training data are counted.
         product_types: (n_items,) paths with `` > `` between levels; None where absent.
-        days: what is recent.
+        days: length of the period that is counted.
 
     Raises:
-        ValueError: when there is not one product type per item.
+        ValueError: there is not one product type per item.
     """
 
     name = "popularity in category"
@@ -111,7 +103,7 @@ class CategoryPopularity:
         self._counts: npt.NDArray[np.float64] = counts + inherited
 
     def scores(self, histories: Sequence[IntArray]) -> FloatArray:
-        """(B, n_items) float32."""
+        """Return (B, n_items) float32."""
         histories_matrix = incidence(histories, len(self._counts))
         affinity = np.full((len(histories), len(self._counts)), _NO_AFFINITY)
         for codes in self._levels:
@@ -123,7 +115,7 @@ class CategoryPopularity:
 
 
 def _level_codes(product_types: Sequence[str | None]) -> list[IntArray]:
-    """Per level, (n_items,) numbers of the path down to it; -1 where a path ends before."""
+    """Return for each level (n_items,) codes of the paths down to it; -1 for shorter paths."""
     paths = [category_levels(kind) for kind in product_types]
     depth = max((len(path) for path in paths), default=0)
     return [
@@ -133,7 +125,7 @@ def _level_codes(product_types: Sequence[str | None]) -> list[IntArray]:
 
 
 def _codes(paths: Sequence[tuple[str, ...]]) -> IntArray:
-    """Number equal paths alike; -1 for the empty one."""
+    """Return a number per distinct path; -1 for the empty one."""
     numbers: dict[tuple[str, ...], int] = {}
     return np.array(
         [numbers.setdefault(path, len(numbers)) if path else -1 for path in paths], dtype=np.int64
@@ -148,11 +140,11 @@ def _one_hot(codes: IntArray) -> FloatArray:
 
 Pooling = Literal["mean", "max", "kernel"]
 _MAX_SIMILARITIES = 32_000_000
-"""Similarities held at once: 128 MB of float32."""
+"""Similarities in memory at once: 128 MB of float32."""
 
 
 class ContentNeighbours:
-    """Cosine similarity of an item's features to those of the history.
+    """Cosine similarity of the items' features to those of the history.
 
     ::
 
@@ -160,17 +152,17 @@ class ContentNeighbours:
         max     score(i) = max_{j in h} cos(i, j)
         kernel  score(i) = Σ_{j in h} exp(cos(i, j) / temperature)
 
-    The kernel lies between the two. Which is the strongest depends on the catalogue, so all
-    three are rows of the report. Items without features have the similarity 0 to all.
+    The kernel lies between mean and maximum. The strongest depends on the catalogue, so the
+    report has all three. Items without features have the similarity 0 to all others.
 
     Args:
-        split: whose items are ranked; nothing of its training is used.
-        features: (n_items, D) float32; normalised here.
-        pooling: how the similarities to a history become one score.
+        split: whose items are ranked; its training data are not used.
+        features: (n_items, D) float32, not normalised.
+        pooling: of the similarities to a history.
         temperature: of the kernel.
 
     Raises:
-        ValueError: when there is not one row of finite features per item.
+        ValueError: there is not one row of finite features per item.
     """
 
     def __init__(
@@ -187,11 +179,11 @@ class ContentNeighbours:
 
     @property
     def name(self) -> str:
-        """``content (mean)`` and so on."""
+        """Return ``content (mean)``, ``content (max)`` or ``content (kernel)``."""
         return f"content ({self._pooling})"
 
     def scores(self, histories: Sequence[IntArray]) -> FloatArray:
-        """(B, n_items) float32; zeros for an empty history."""
+        """Return (B, n_items) float32; zeros for an empty history."""
         if self._pooling == "mean":
             means = [self._features[history].sum(0) / max(len(history), 1) for history in histories]
             return np.asarray(np.stack(means) @ self._features.T, dtype=np.float32)
@@ -203,13 +195,13 @@ class ContentNeighbours:
             )
         similar = self._features[items] @ self._features.T
         if self._pooling == "kernel":
-            # Divided by its largest value, which changes no ranking and keeps sums small.
+            # Divided by the largest value: the ranking is the same, and sums stay small.
             similar = np.exp((similar - 1) / self._temperature)
         rows = [self._pool(similar[np.searchsorted(items, history)]) for history in histories]
         return np.stack(rows)
 
     def _pool(self, similar: FloatArray) -> FloatArray:
-        """(H, n_items) → (n_items,)."""
+        """Pool (H, n_items) similarities to (n_items,)."""
         if not len(similar):
             return np.zeros(similar.shape[1], dtype=np.float32)
         pooled: FloatArray = similar.sum(0) if self._pooling == "kernel" else similar.max(0)
@@ -219,16 +211,15 @@ class ContentNeighbours:
 def default_baselines(
     split: Split, catalog: CatalogTables, features: FloatArray | None = None, seed: int = 0
 ) -> list[Ranker]:
-    """All baselines that the data allow, fitted on the split's training.
+    """Return all baselines that the data allow, fitted on the split's training data.
 
-    Popularity in category needs a product type, what goes by recency needs timestamps,
-    content features, and EASE at most ``MAX_ITEMS`` items with training interactions; what
-    lacks its data is left out.
+    Popularity in category needs product types, baselines with recency need timestamps, content
+    baselines need features, and item-kNN and EASE at most ``MAX_ITEMS`` items.
 
     Args:
-        split: its training.
+        split: for its training data.
         catalog: for ``items.product_type``.
-        features: (n_items, D) float32, the frozen features of the items; None for none.
+        features: (n_items, D) float32 of the frozen towers, or None.
         seed: of the random baseline.
     """
     kinds = [kind if isinstance(kind, str) else None for kind in catalog.items["product_type"]]

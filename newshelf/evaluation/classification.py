@@ -1,7 +1,4 @@
-"""Quality of a classifier: accuracy, macro-F1 and the confusion matrix.
-
-Accuracy over shots: how many labels a new category needs, on given features.
-"""
+"""Quality of classifiers: accuracy, macro-F1, confusion matrix, and few-shot linear probes."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -19,11 +16,11 @@ _RESAMPLES = 1000
 
 @dataclass(frozen=True, eq=False)
 class Classification:
-    """Figures of one classifier on one test set."""
+    """Metrics of one classifier on one test set."""
 
     accuracy: float
     macro_f1: float
-    """The mean over the classes that are in the test set."""
+    """Mean over the classes of the test set."""
     accuracy_interval: Interval
     macro_f1_interval: Interval
     """95 %, by bootstrap over the cases."""
@@ -39,14 +36,14 @@ def classify_report(
     *,
     seed: int = 0,
 ) -> Classification:
-    """Measure predictions.
+    """Return accuracy, macro-F1 and confusion matrix with intervals.
 
     ::
 
         accuracy = right / all
         macro-F1 = mean over classes of 2·TP / (2·TP + FP + FN)
 
-    The intervals resample the cells of the confusion matrix, which is the bootstrap over
+    Intervals resample the cells of the confusion matrix, which equals the bootstrap over
     independent cases.
 
     Args:
@@ -56,7 +53,7 @@ def classify_report(
         seed: of the resamples.
 
     Raises:
-        ValueError: no case, lengths that differ, or a number out of range.
+        ValueError: there is no case, lengths differ, or a number is out of range.
     """
     true, found = np.asarray(truth, dtype=np.int64), np.asarray(predicted, dtype=np.int64)
     if not len(true) == len(found) > 0:
@@ -82,7 +79,7 @@ def classify_report(
 def _of_matrices(
     drawn: npt.NDArray[np.int64],
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Accuracy and macro-F1 of (R, C, C) confusion matrices, (R,) each."""
+    """Return accuracy and macro-F1 of (R, C, C) confusion matrices, (R,) each."""
     right = np.diagonal(drawn, axis1=1, axis2=2).astype(np.float64)
     rows, columns = drawn.sum(axis=2), drawn.sum(axis=1)
     per_class = 2 * right / np.maximum(rows + columns, 1)
@@ -100,29 +97,29 @@ SHOTS = (1, 2, 5, 10, 20)
 _MIN_PER_CLASS = 6
 _MAX_TEST = 50
 _INVERSE_PENALTY = 30.0
-"""Unit vectors ask for large weights."""
+"""Large, as unit vectors need large weights."""
 
 
 @dataclass(frozen=True, eq=False)
 class FewShot:
-    """Linear probes on several features of the same items."""
+    """Accuracy of linear probes on several features of the same items."""
 
     shots: tuple[int, ...]
     classes: tuple[str, ...]
     tested: int
     accuracy: Mapping[str, FloatArray]
-    """(shots, repeats) by the features' name, as is ``macro_f1``."""
+    """Name of the features → (shots, repeats), as in ``macro_f1``."""
     macro_f1: Mapping[str, FloatArray]
     last: Mapping[str, Classification]
-    """With the most shots, of the first repeat."""
+    """With the most shots, in the first repeat."""
 
     def means(self, name: str) -> npt.NDArray[np.float64]:
-        """(shots,) mean accuracy over the repeats."""
+        """Return (shots,) mean accuracy over the repeats."""
         found: npt.NDArray[np.float64] = self.accuracy[name].mean(axis=1, dtype=np.float64)
         return found
 
     def spreads(self, name: str) -> npt.NDArray[np.float64]:
-        """(shots,) standard deviation over the repeats."""
+        """Return (shots,) standard deviation over the repeats."""
         found: npt.NDArray[np.float64] = self.accuracy[name].std(axis=1, dtype=np.float64)
         return found
 
@@ -135,21 +132,20 @@ def few_shot(
     repeats: int = 3,
     seed: int = 0,
 ) -> FewShot | None:
-    """Logistic regression on a few labelled items per class, tested on others.
+    """Fit logistic regressions on a few labelled items per class, and test them on others.
 
-    Half of each class, at most 50 items, is tested on, always the same; the shots are drawn
-    from the other half, again for each repeat and equally for all features. A class that has
-    fewer items than shots gives all that it has.
+    Half of each class, at most 50 items, is the test set. The shots are drawn from the other half
+    in each repeat, the same for all features. A class with fewer items than shots gives all.
 
     Args:
-        features: name → (N, D) float32, finite; compared on the same draws.
-        labels: (N,) class names; None is left out, as are classes of under 6 items.
-        shots: labels per class; what no class has is left out.
+        features: name → (N, D) float32, finite.
+        labels: (N,) class names; items without one and classes of under 6 items are left out.
+        shots: labels per class; numbers that no class has are left out.
         repeats: draws of the shots.
         seed: of test set and draws.
 
     Returns:
-        None when fewer than two classes are left.
+        None if fewer than two classes are left.
     """
     kept = {
         name: rows
@@ -168,15 +164,15 @@ def few_shot(
         pools.append(mixed[held:])
     tested, true = np.concatenate(test), np.concatenate(truth)
     largest = max(len(pool) for pool in pools)
-    asked = tuple(count for count in shots if count <= largest) or (largest,)
+    counts = tuple(count for count in shots if count <= largest) or (largest,)
     unit = {name: _unit(rows) for name, rows in features.items()}
-    shape = (len(asked), repeats)
+    shape = (len(counts), repeats)
     accuracy = {name: np.zeros(shape, dtype=np.float32) for name in unit}
     macro_f1 = {name: np.zeros(shape, dtype=np.float32) for name in unit}
     last: dict[str, Classification] = {}
     for repeat in range(repeats):
         order = [generator.permutation(pool) for pool in pools]
-        for place, count in enumerate(asked):
+        for place, count in enumerate(counts):
             rows = np.concatenate([pool[:count] for pool in order])
             known = np.concatenate([np.full(len(p[:count]), n) for n, p in enumerate(order)])
             for name, vectors in unit.items():
@@ -186,13 +182,13 @@ def few_shot(
                 macro_f1[name][place, repeat] = measured.macro_f1
                 if repeat == 0:
                     last[name] = measured
-    return FewShot(asked, tuple(kept), len(tested), accuracy, macro_f1, last)
+    return FewShot(counts, tuple(kept), len(tested), accuracy, macro_f1, last)
 
 
 def _probe(vectors: FloatArray, rows: IntArray, known: IntArray, tested: IntArray) -> IntArray:
     probe = LogisticRegression(C=_INVERSE_PENALTY, max_iter=500)
     with warnings.catch_warnings():
-        # One label per class is what is asked for here, not a sign of a regression.
+        # One label per class is intended here; sklearn suspects a regression.
         warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
         probe.fit(vectors[rows], known)
     found: IntArray = probe.predict(vectors[tested]).astype(np.int64)

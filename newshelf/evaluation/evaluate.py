@@ -1,8 +1,4 @@
-"""Evaluation of rankers on splits, and comparison of the model with the best baseline.
-
-Every case of a split is ranked in full. ``compare_all`` evaluates all splits of a catalogue and
-trains once per training set.
-"""
+"""Evaluation of rankers on splits by full ranking, and comparison with the best baseline."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +14,7 @@ from newshelf.evaluation.compare_reports import case_digest
 from newshelf.evaluation.metrics import (
     ItemPopularity,
     best_rank,
-    covered,
+    coverage,
     exposures,
     gini,
     hit_rate,
@@ -52,21 +48,21 @@ from newshelf.evaluation.types import (
 
 @dataclass(frozen=True)
 class Comparison:
-    """All rankers on the same cases of one split.
+    """Metrics of all rankers on the same cases of one split.
 
     Raises:
-        ValueError: without a baseline.
+        ValueError: there is no baseline.
     """
 
     split: str
     description: str
     k: tuple[int, ...]
     items: int
-    """Items that were ranked."""
+    """Number of candidates."""
     baselines: tuple[Metrics, ...]
     model: Metrics | None = None
     questions: str = ""
-    """Equal in two reports that asked the same, so that their cases can be paired."""
+    """Digest of the cases: equal in two reports whose cases can be paired."""
 
     def __post_init__(self) -> None:
         if not self.baselines:
@@ -74,24 +70,24 @@ class Comparison:
 
     @property
     def rows(self) -> tuple[Metrics, ...]:
-        """Baselines in their order, then the model."""
+        """Return the baselines in order, then the model."""
         return self.baselines if self.model is None else (*self.baselines, self.model)
 
     @property
     def cases(self) -> int:
-        """Number of cases; the same for all rows."""
+        """Return the number of cases, which is the same for all rows."""
         return self.baselines[0].cases
 
     @property
     def best_baseline(self) -> Metrics:
-        """The baseline with the highest NDCG at the first cut-off."""
+        """Return the baseline with the highest NDCG at the first cut-off."""
         return max(self.baselines, key=lambda row: row.ndcg[self.k[0]])
 
     @property
     def ratio(self) -> float | None:
-        """NDCG of the model / NDCG of the best baseline, at the first cut-off.
+        """Return NDCG of the model / NDCG of the best baseline, at the first cut-off.
 
-        None without a model, or when no baseline found anything.
+        None without a model, or if no baseline found anything.
         """
         best = self.best_baseline.ndcg[self.k[0]]
         if self.model is None or best == 0:
@@ -99,10 +95,10 @@ class Comparison:
         return self.model.ndcg[self.k[0]] / best
 
     def ratio_interval(self, seed: int = 0) -> Interval | None:
-        """95 % interval of :attr:`ratio`, by paired bootstrap over the groups of cases.
+        """Return the 95 % interval of :attr:`ratio`, by paired bootstrap over groups of cases.
 
-        It tells how much the ratio owes to these cases, not to the seed of the training. The
-        best baseline is not chosen again in each resample. None with too few groups.
+        It covers the sampling of cases, not the randomness of training. The best baseline is the
+        same in all resamples. None with too few groups.
         """
         groups = self.best_baseline.groups
         if self.model is None or self.ratio is None or groups.max() + 1 < MIN_GROUPS:
@@ -116,10 +112,10 @@ class Comparison:
         return float(low), float(high)
 
     def test(self, metric: str | None = None) -> PairedTest | None:
-        """The model against the best baseline; None without a model.
+        """Return the paired test of the model and the best baseline; None without a model.
 
         Args:
-            metric: such as ``Recall@10``; None is NDCG at the first cut-off.
+            metric: such as ``Recall@10``; None for NDCG at the first cut-off.
         """
         if self.model is None:
             return None
@@ -130,24 +126,22 @@ class Comparison:
 
 
 BATCH = 256
-"""Histories scored at once; with 20,000 items, their scores are 20 MB."""
+"""Histories scored at once: 20 MB of scores for 20,000 items."""
 
 
 def evaluate(
     ranker: Ranker, split: Split, k: Sequence[int] = (10, 20), *, batch: int = BATCH
 ) -> Metrics:
-    """Rank all candidates for every case and measure the lists.
-
-    Items of a case's history are not ranked. Intervals take the cases of one group together.
+    """Rank all candidates for every case, without the items of its history, and measure the lists.
 
     Args:
-        ranker: fitted on ``split.train`` and nothing later.
-        split: the cases, and what is ranked.
+        ranker: fitted on ``split.train``.
+        split: the cases and candidates.
         k: cut-offs, each ≥ 1.
-        batch: histories scored at once; bounds the memory, changes no result.
+        batch: histories scored at once; bounds the memory, does not change results.
 
     Raises:
-        ValueError: when the split has no case, or the scores have NaN or a wrong shape.
+        ValueError: the split has no case, or scores have NaN or a wrong shape.
     """
     if not split.cases:
         raise ValueError(f"split {split.name} has no case")
@@ -167,7 +161,7 @@ def evaluate(
     found = mean_intervals(np.stack(list(per_case.values())), groups)
     intervals = dict(zip(per_case, found, strict=True)) if found else {}
     values = {name: float(column.mean()) for name, column in per_case.items()}
-    for name, statistic in (("Coverage", covered), ("Gini", gini)):
+    for name, statistic in (("Coverage", coverage), ("Gini", gini)):
         for cutoff in k:
             shown = tops[:, :cutoff]
             counted = exposures(shown, split.n_items)[split.candidates]
@@ -201,7 +195,7 @@ def evaluate(
 def _ranked(
     ranker: Ranker, split: Split, k: int, batch: int
 ) -> tuple[IntArray, BoolArray, npt.NDArray[np.float64]]:
-    """(C, K) the first K of each list and where they are right; (C,) 1 / rank of the first."""
+    """Return (C, K) the first K of each list, (C, K) hits, and (C,) the reciprocal rank."""
     order = tie_order(split.n_items)
     tops, hit, reciprocal = [], [], []
     for start in range(0, len(split.cases), batch):
@@ -222,14 +216,14 @@ def compare(
     model: Ranker | None = None,
     console: Console | None = None,
 ) -> Comparison:
-    """Evaluate all baselines, and the model when there is one, on the same cases.
+    """Evaluate all baselines, and the model if there is one, on the same cases.
 
     Args:
         baselines: at least one, fitted on ``split.train``.
         split: the cases.
-        k: cut-offs; the first one decides which baseline is the best, by NDCG.
-        model: what is compared with the best baseline.
-        console: where the progress is shown; None is standard error.
+        k: cut-offs; NDCG at the first one selects the best baseline.
+        model: to compare with the best baseline.
+        console: for the progress bar; None for standard error.
     """
     rankers = [*baselines] if model is None else [*baselines, model]
     rows = []
@@ -262,22 +256,22 @@ def compare_all(
 ) -> list[Comparison]:
     """Compare the model with the default baselines on every split.
 
-    Splits that share their ``train`` list (``cold`` and ``cold-among-new``) share the fitted
-    baselines and the fitted model.
+    Splits that share their ``train`` list (``cold`` and ``cold-among-new``) share fitted
+    baselines and model.
 
     Args:
-        splits: as :func:`newshelf.evaluation.splits.default_splits` gives them.
+        splits: from :func:`newshelf.evaluation.splits.default_splits`.
         catalog: for the baselines.
         k: cut-offs.
-        features: (n_items, D) float32 for the content baselines; None leaves them out.
-        fit_model: fits the model on ``split.train`` alone; called once per distinct training.
+        features: (n_items, D) float32 for the content baselines; None to omit them.
+        fit_model: fits the model on ``split.train``; called once per training list.
         seed: of the random baseline.
-        console: where the progress is shown; None is standard error.
+        console: for the progress bar; None for standard error.
     """
     fitted: dict[int, tuple[list[Ranker], Ranker | None]] = {}
     comparisons = []
     for split in splits:
-        # The splits keep their lists alive, so an identity is not given away twice.
+        # The splits keep their lists alive, so an id is not reused.
         if id(split.train) not in fitted:
             baselines = default_baselines(split, catalog, features, seed)
             fitted[id(split.train)] = baselines, fit_model(split) if fit_model else None

@@ -1,12 +1,12 @@
-"""CTR and CVR from events: how far shoppers came, in all, per category and per item.
+"""CTR and CVR from events, in total, by category and by item.
 
 ::
 
     CTR = clicks / views
-    CVR = purchases / clicks, or purchases / views where clicks are not recorded
+    CVR = purchases / clicks, or purchases / views if clicks are not recorded
 
-Each with Wilson's interval (1927), which holds for few events too. It takes events as
-independent; those of one shopper are not quite, so read it as a little too narrow.
+Each has Wilson's interval (1927), which holds for few events too. It assumes independent events;
+those of one shopper are not quite independent, so it is slightly too narrow.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ _UNTYPED = "(no type)"
 
 @dataclass(frozen=True)
 class Rate:
-    """A share of events that were followed by others."""
+    """A share of events, with its interval."""
 
     value: float
     interval: Interval
@@ -34,7 +34,7 @@ class Rate:
 
 @dataclass(frozen=True)
 class FunnelRow:
-    """Events of one category or item, and their rates."""
+    """Events and rates of one category or item."""
 
     name: str
     views: int
@@ -42,24 +42,24 @@ class FunnelRow:
     carts: int
     purchases: int
     ctr: Rate | None
-    """None where it is unknown."""
+    """None if unknown, as is ``cvr``."""
     cvr: Rate | None
 
 
 @dataclass(frozen=True)
 class Funnel:
-    """The whole shop first, then its parts, those with the most events first."""
+    """The whole shop, and its categories or items by number of events."""
 
     total: FunnelRow
     rows: Sequence[FunnelRow]
     cvr_base: EventType | None
-    """What purchases are divided by; None when there is nothing."""
+    """Event that purchases are divided by; None if there is none."""
     missing: Sequence[str]
-    """What cannot be computed, and why; one sentence each."""
+    """Rates that cannot be computed and why, one sentence each."""
 
 
 def funnel(events: pd.DataFrame, items: pd.DataFrame, by: str = "category") -> Funnel:
-    """Count the steps and divide.
+    """Return the events and rates by category or item.
 
     Args:
         events: ``item_id`` and ``event_type``.
@@ -67,10 +67,10 @@ def funnel(events: pd.DataFrame, items: pd.DataFrame, by: str = "category") -> F
         by: ``category`` (the first level of the product type) or ``item``.
 
     Raises:
-        ValueError: for another ``by``, or without an event.
+        ValueError: ``by`` is invalid, or there is no event.
     """
     if by not in ("category", "item"):
-        raise ValueError(f"a funnel by {by}: it is by category or by item")
+        raise ValueError(f"a funnel is by category or by item, not by {by}")
     if events.empty:
         raise ValueError("a funnel needs events")
     keys = events["item_id"] if by == "item" else _categories(events["item_id"], items)
@@ -79,7 +79,7 @@ def funnel(events: pd.DataFrame, items: pd.DataFrame, by: str = "category") -> F
     counts = counts.loc[counts.sum(axis=1).sort_values(ascending=False, kind="stable").index]
     totals = counts.sum()
     base = _base(totals)
-    # A shop that records no click has no CTR of 0; it has none.
+    # If a shop does not record clicks, CTR is unknown, not 0.
     clicked = bool(totals[EventType.VIEW] and totals[EventType.CLICK])
     return Funnel(
         total=_row(_ALL, totals, base, clicked=clicked),
@@ -117,7 +117,7 @@ def _row(
 
 
 def _rate(part: int, whole: int) -> Rate | None:
-    """None when there is no whole, or when it is smaller than its part: then it is not one."""
+    """Return part / whole, or None if the whole is 0 or smaller than its part."""
     if whole == 0 or part > whole:
         return None
     interval = stats.binomtest(part, whole).proportion_ci(method="wilson")
@@ -126,23 +126,23 @@ def _rate(part: int, whole: int) -> Rate | None:
 
 def _missing(totals: "pd.Series[int]", base: EventType | None) -> list[str]:
     views, clicks, _, purchases = (int(totals[step]) for step in _STEPS)
-    said = []
+    notes = []
     if not views or not clicks:
         absent = " and no ".join(
             name for name, count in (("views", views), ("clicks", clicks)) if not count
         )
-        said.append(f"CTR needs views and clicks; there are no {absent}.")
+        notes.append(f"CTR needs views and clicks; there are no {absent}.")
     elif clicks > views:
-        said.append(
+        notes.append(
             f"CTR: {clicks} clicks on {views} views; not every view that was clicked is recorded."
         )
     if not purchases:
-        said.append("CVR needs purchases; there are none.")
+        notes.append("CVR needs purchases; there are none.")
     elif base is None:
-        said.append(
+        notes.append(
             "CVR needs at least as many clicks or views as purchases; there are "
             f"{clicks} clicks and {views} views for {purchases} purchases."
         )
     elif base is EventType.VIEW:
-        said.append("CVR is purchases per view, as there are too few clicks.")
-    return said
+        notes.append("CVR is purchases per view, as there are too few clicks.")
+    return notes

@@ -1,10 +1,7 @@
-"""Item-kNN: what was met together with the items of the history.
+"""Item-to-item baselines from co-occurrence in training sequences: item-kNN and EASE.
 
-Item-kNN with what similar items taught: co-occurrence smoothed by content.
-
-EASE: a linear item-to-item model in closed form (Steck, WWW 2019, arXiv:1905.03375).
-
-The item-to-item weights of EASE in closed form (Steck, WWW 2019, arXiv:1905.03375).
+Item-kNN also exists smoothed by content, EASE (Steck, WWW 2019, arXiv:1905.03375) also with
+recency.
 """
 
 from collections.abc import Sequence
@@ -21,7 +18,7 @@ _DAY_S = 86_400
 
 
 def incidence(histories: Sequence[IntArray], n_items: int) -> sparse.csr_matrix:
-    """(B, n_items) float32, 1 where the history has the item, however often."""
+    """Return (B, n_items) float32, 1 where the history contains the item."""
     columns = [np.unique(history) for history in histories]
     pointers = np.concatenate([[0], np.cumsum([len(row) for row in columns])])
     flat = np.concatenate([np.empty(0, dtype=np.int64), *columns])
@@ -32,9 +29,9 @@ def incidence(histories: Sequence[IntArray], n_items: int) -> sparse.csr_matrix:
 def recency_weighted(
     histories: Sequence[IntArray], n_items: int, half_life: float
 ) -> sparse.csr_matrix:
-    """(B, n_items) float32, 2^(-age / half_life) where the history has the item.
+    """Return (B, n_items) float32, 2^(-age / half_life) where the history contains the item.
 
-    The age of an item is how many other items came after it for the last time.
+    An item's age is the number of distinct items after its last occurrence.
     """
     rows = []
     for history in histories:
@@ -48,10 +45,10 @@ def recency_weighted(
 
 
 def recent_counts(split: Split, days: float) -> npt.NDArray[np.float64]:
-    """(n_items,) training sequences that met the item in the last ``days`` of training.
+    """Return (n_items,) numbers of training sequences with the item in the last ``days``.
 
-    Items of equal count are told apart by their count over all time, which adds less than 1.
-    Without timestamps, all time is all there is.
+    Ties are broken by the count over all time, which adds less than 1. Without timestamps, all
+    training data are counted.
     """
     total = _counts(split.train, split.n_items)
     stamps = split.train_timestamps
@@ -70,23 +67,23 @@ def _counts(sequences: Sequence[IntArray], n_items: int) -> npt.NDArray[np.float
 
 
 _ROWS = 1024
-"""Rows of the similarity that are dense at once; with 20,000 items, 160 MB."""
+"""Rows of a similarity matrix that are dense at once: 160 MB for 20,000 items."""
 
 
 class ItemKnn:
-    """Cosine of the items' training sequences, the nearest neighbours alone.
+    """Cosine of the items' training sequences, of the nearest neighbours only.
 
     ::
 
-        sim(i, j) = c_ij / (√(c_i c_j) + shrinkage)      0 unless j is near to i
+        sim(i, j) = c_ij / (√(c_i c_j) + shrinkage)      0 unless j is a neighbour of i
         score(j)  = Σ_{i in h} sim(i, j)
 
-    c_i and c_ij count the training sequences with i, and with both. The shrinkage lets pairs
-    that met once by chance count little (Sarwar et al. 2001; Deshpande & Karypis 2004).
+    c_i and c_ij count the training sequences with i, and with both. The shrinkage reduces the
+    weight of rare pairs (Sarwar et al. 2001; Deshpande & Karypis 2004).
 
     Args:
-        split: whose training is counted.
-        neighbours: that each item keeps.
+        split: whose training data are counted.
+        neighbours: per item.
         shrinkage: in sequences.
     """
 
@@ -96,14 +93,14 @@ class ItemKnn:
         self._similar = co_occurrence(split, neighbours, shrinkage)
 
     def scores(self, histories: Sequence[IntArray]) -> FloatArray:
-        """(B, n_items) float32."""
-        asked = incidence(histories, self._similar.shape[0])
-        scores: FloatArray = (asked @ self._similar).toarray().astype(np.float32)
+        """Return (B, n_items) float32."""
+        known = incidence(histories, self._similar.shape[0])
+        scores: FloatArray = (known @ self._similar).toarray().astype(np.float32)
         return scores
 
 
 def co_occurrence(split: Split, neighbours: int, shrinkage: float) -> sparse.csr_matrix:
-    """(n_items, n_items) float32, row i with sim(i, j) of its nearest neighbours j ≠ i."""
+    """Return (n_items, n_items) float32: row i has sim(i, j) of its nearest neighbours j ≠ i."""
     met = incidence(split.train, split.n_items)
     counts = np.asarray(met.sum(axis=0), dtype=np.float64).ravel()
     columns = met.T.tocsr()
@@ -119,7 +116,7 @@ def co_occurrence(split: Split, neighbours: int, shrinkage: float) -> sparse.csr
 
 
 def _nearest(similar: npt.NDArray[np.float64], neighbours: int) -> npt.NDArray[np.float64]:
-    """All but the largest of each row set to 0, in place."""
+    """Set all but the largest of each row to 0, in place."""
     if neighbours < similar.shape[1]:
         far = np.argpartition(-similar, neighbours, axis=1)[:, neighbours:]
         np.put_along_axis(similar, far, 0, axis=1)
@@ -127,7 +124,7 @@ def _nearest(similar: npt.NDArray[np.float64], neighbours: int) -> npt.NDArray[n
 
 
 class SmoothedKnn:
-    """Co-occurrence passed on between items that look and read alike.
+    """Item-kNN whose co-occurrence is shared between items of similar content.
 
     ::
 
@@ -135,19 +132,19 @@ class SmoothedKnn:
         score = x_history A C Aᵀ,   C item-kNN's similarities
 
     W (n_items, n_items) gives each item's ``neighbours`` nearest in content their softmax
-    weights, exp(cos / temperature) / Σ. An item that was never met has no row in C; through A
-    it takes part with the rows of its neighbours, as history and as candidate.
+    weights, exp(cos / temperature) / Σ. A cold item has no row in C; through A it uses the
+    rows of its neighbours, both in a history and as a candidate.
 
     Args:
-        split: whose training is counted.
-        features: (n_items, D) float32; items without features pass nothing on.
-        mix: how much of an item is its neighbours', in 0..1.
-        neighbours: in content.
+        split: whose training data are counted.
+        features: (n_items, D) float32; zeros for items without features.
+        mix: weight of the neighbours, in 0..1.
+        neighbours: per item, in content.
         temperature: of the softmax.
         shrinkage: of the co-occurrence, in sequences.
 
     Raises:
-        ValueError: when there is not one row of finite features per item.
+        ValueError: there is not one row of finite features per item.
     """
 
     name = "item-kNN, smoothed by content"
@@ -167,13 +164,13 @@ class SmoothedKnn:
             raise ValueError("features have NaN or infinite values")
         spread = _content_weights(features, neighbours, temperature)
         own = sparse.identity(split.n_items, dtype=np.float32, format="csr")
-        self._pass_on = ((1 - mix) * own + mix * spread).tocsr()
+        self._smoothing = ((1 - mix) * own + mix * spread).tocsr()
         self._similar = co_occurrence(split, split.n_items, shrinkage)
 
     def scores(self, histories: Sequence[IntArray]) -> FloatArray:
-        """(B, n_items) float32."""
-        asked = incidence(histories, self._similar.shape[0]) @ self._pass_on
-        found = (asked @ self._similar) @ self._pass_on.T
+        """Return (B, n_items) float32."""
+        known = incidence(histories, self._similar.shape[0]) @ self._smoothing
+        found = (known @ self._similar) @ self._smoothing.T
         scores: FloatArray = found.toarray().astype(np.float32)
         return scores
 
@@ -181,7 +178,7 @@ class SmoothedKnn:
 def _content_weights(
     features: FloatArray, neighbours: int, temperature: float
 ) -> sparse.csr_matrix:
-    """(n_items, n_items) rows of softmax weights over the nearest others; 0 without features."""
+    """Return (n_items, n_items) softmax weights of each item's nearest others in content."""
     norms = np.linalg.norm(features.astype(np.float64), axis=1, keepdims=True)
     unit = (features / np.maximum(norms, 1e-12)).astype(np.float32)
     empty = norms.ravel() == 0
@@ -204,24 +201,24 @@ def _content_weights(
 
 
 def ease_weights(gram: npt.NDArray[np.float64], ridge: float) -> FloatArray:
-    """Ridge regression of each item on all the others, itself forbidden.
+    """Return the item-to-item weights of EASE in closed form.
 
     ::
 
         P = (XᵀX + λI)⁻¹,  B_ij = -P_ij / P_jj (i ≠ j),  B_ii = 0
 
     Args:
-        gram: XᵀX, (items, items); it is overwritten.
+        gram: XᵀX, (items, items); overwritten.
         ridge: λ.
 
     Returns:
         B, (items, items) float32.
 
     Raises:
-        TrainingError: λ is too small for the matrix to be inverted.
+        TrainingError: λ is too small to invert the matrix.
     """
     gram[np.diag_indices_from(gram)] += ridge
-    # LAPACK overwrites in place only what is in Fortran's order, as a transpose is.
+    # LAPACK overwrites in place only matrices in Fortran order, such as a transpose.
     factor, info = lapack.dpotrf(gram.T, lower=1, overwrite_a=1)
     if info == 0:
         inverse, info = lapack.dpotri(factor, lower=1, overwrite_c=1)
@@ -235,30 +232,29 @@ def ease_weights(gram: npt.NDArray[np.float64], ridge: float) -> FloatArray:
 
 
 MAX_ITEMS = 20_000
-"""Items with training interactions; the matrix has 8 bytes for each pair: 3.2 GB."""
+"""With training interactions. A matrix of all pairs in float64 then has 3.2 GB."""
 
 HALF_LIFE = 40.0
-"""Of 5 to 80, the best on the last weeks of a gift shop's training; histories are of dozens."""
+"""Items. The best of 5 to 80 on the last weeks of a gift shop's training data."""
 
 
 class Ease:
-    """Ridge regression of each item on all the others, itself forbidden.
+    """EASE: ridge regression of each item on all others.
 
     ::
 
         min_B ||X - X B||² + λ ||B||²  with diag(B) = 0
         P = (XᵀX + λI)⁻¹,  B_ij = -P_ij / P_jj (i ≠ j),  score = x_history B
 
-    X is the (sequences, items) incidence of the training, in float64. Items without training
-    interactions score 0, so EASE knows nothing of cold items.
+    X is the (sequences, items) incidence of the training data, in float64. Cold items score 0.
 
     Args:
-        split: whose training is X.
+        split: whose training data are X.
         ridge: λ.
-        max_items: more items with interactions are refused.
+        max_items: maximum number of items with interactions.
 
     Raises:
-        TrainingError: for too many items.
+        TrainingError: there are more items with interactions.
     """
 
     def __init__(self, split: Split, ridge: float = 250.0, max_items: int = MAX_ITEMS) -> None:
@@ -275,29 +271,28 @@ class Ease:
         self._weights = ease_weights((warm.T @ warm).toarray(), ridge)
 
     def scores(self, histories: Sequence[IntArray]) -> FloatArray:
-        """(B, n_items) float32."""
+        """Return (B, n_items) float32."""
         return self.weighted(incidence(histories, self.n_items))
 
     def weighted(self, histories: sparse.csr_matrix) -> FloatArray:
-        """(B, n_items) float32, for histories as weights (B, n_items) of their items."""
+        """Return (B, n_items) float32 for histories given as weights (B, n_items) of items."""
         scores = np.zeros((histories.shape[0], self.n_items), dtype=np.float32)
         scores[:, self._warm] = histories[:, self._warm] @ self._weights
         return scores
 
 
 class RecentEase:
-    """EASE asked with a history in which what is older counts less.
+    """EASE in which older items of a history count less.
 
     ::
 
         score = w B,   w_i = 2^(-age(i) / half_life)
 
-    The age of an item is how many other items of the history came after it. Histories must
-    be in order of time.
+    An item's age is the number of other items after it. Histories must be in order of time.
 
     Args:
-        ease: fitted; its matrix is shared.
-        half_life: items after which another one counts half.
+        ease: the fitted model, whose weights are shared.
+        half_life: age at which an item counts half.
     """
 
     name = "EASE with recency"
@@ -307,6 +302,6 @@ class RecentEase:
         self._half_life = half_life
 
     def scores(self, histories: Sequence[IntArray]) -> FloatArray:
-        """(B, n_items) float32."""
+        """Return (B, n_items) float32."""
         weights = recency_weighted(histories, self._ease.n_items, self._half_life)
         return self._ease.weighted(weights)

@@ -1,13 +1,11 @@
-"""Recall, NDCG, hit rate and MRR by full ranking, for a batch of cases at once.
+"""Metrics of rankings, for a batch of cases at once.
 
-All are computed from the ranking of every candidate; nothing is sampled. Items of equal
-score are ranked in one fixed random order of the items, the same for every ranker and
-case: the order of the catalogue may tell something (new items last, best sellers first),
-this order cannot.
+Accuracy (recall, NDCG, hit rate, MRR) is computed from the ranking of every candidate, without
+sampling. Items of equal score are ranked in one random order that is fixed for all rankers and
+cases; the order of the catalogue would leak information (new items last, best sellers first).
 
-What the lists show, whatever was right: novelty, popularity bias and how even they are.
-
-All of it is counted over the first K of each list. ``popularity`` is that of the training::
+Novelty, popularity bias, coverage and Gini describe the first K of each list, right or not.
+Popularity is counted in the training data::
 
     φ(i) = training sequences with i / training sequences
 """
@@ -23,15 +21,14 @@ _TIE_SEED = 20_240_229
 
 
 def tie_order(n_items: int) -> IntArray:
-    """(n_items,) the fixed order in which items of equal score are ranked."""
+    """Return (n_items,) the fixed order of items of equal score."""
     return np.random.default_rng(_TIE_SEED).permutation(n_items).astype(np.int64)
 
 
 def mask_scores(scores: FloatArray, cases: Sequence[Case], candidates: BoolArray) -> FloatArray:
-    """A copy with -inf where an item is no candidate, or in the case's history.
+    """Return a copy with -inf where an item is no candidate, or in the case's history.
 
-    A ranker's own infinities become the largest finite values, so that -inf says only
-    "not ranked".
+    Infinite scores become the largest finite values, so that -inf only means "not ranked".
 
     Args:
         scores: (B, n_items) float32, higher is better.
@@ -39,13 +36,13 @@ def mask_scores(scores: FloatArray, cases: Sequence[Case], candidates: BoolArray
         candidates: (n_items,) True where an item is ranked.
 
     Raises:
-        ValueError: for NaN, or when the shape is not (B, n_items).
+        ValueError: scores contain NaN, or their shape is not (B, n_items).
     """
     expected = (len(cases), len(candidates))
     if scores.shape != expected:
         raise ValueError(f"scores have the shape {scores.shape}, expected {expected}")
     if np.isnan(scores).any():
-        raise ValueError("scores contain NaN, which has no place in a ranking")
+        raise ValueError("scores contain NaN")
     masked = np.nan_to_num(scores.astype(np.float32))
     masked[:, ~candidates] = -np.inf
     rows = np.repeat(np.arange(len(cases)), [len(case.history) for case in cases])
@@ -54,11 +51,11 @@ def mask_scores(scores: FloatArray, cases: Sequence[Case], candidates: BoolArray
 
 
 def top_items(masked: FloatArray, k: int, order: IntArray) -> IntArray:
-    """The first K of each ranking.
+    """Return the first K of each ranking.
 
     Args:
         masked: (B, n_items) from :func:`mask_scores`.
-        k: the cut-off; at most n_items are returned.
+        k: cut-off.
         order: from :func:`tie_order`.
 
     Returns:
@@ -66,7 +63,7 @@ def top_items(masked: FloatArray, k: int, order: IntArray) -> IntArray:
     """
     k = min(k, masked.shape[1])
     ordered = masked[:, order]
-    # argpartition alone would pick any of the items that tie at the border.
+    # argpartition would pick any of the items that tie at the cut-off.
     border = np.partition(ordered, -k, axis=1)[:, -k, None]
     above = ordered > border
     level = ordered == border
@@ -82,9 +79,9 @@ def top_items(masked: FloatArray, k: int, order: IntArray) -> IntArray:
 
 
 def best_rank(masked: FloatArray, cases: Sequence[Case], order: IntArray) -> IntArray:
-    """(B,) 1-based rank, among all candidates, of the best placed relevant item.
+    """Return (B,) the 1-based rank of the best placed relevant item among all candidates.
 
-    The mean of its reciprocal is MRR, over the whole ranking::
+    The mean of its reciprocal is MRR over the whole ranking::
 
         MRR = 1/|cases| · Σ_case 1 / min { rank(i) : i relevant }
     """
@@ -101,21 +98,21 @@ def best_rank(masked: FloatArray, cases: Sequence[Case], order: IntArray) -> Int
 
 
 def _first(row: FloatArray, case: Case, place: IntArray) -> int:
-    """Return the first relevant item: by score, then by the order of ties."""
+    """Return the place of the first relevant item, by score, then by the order of ties."""
     return int(np.lexsort((place[case.relevant], -row[case.relevant]))[0])
 
 
 def hits(top: IntArray, cases: Sequence[Case], n_items: int) -> BoolArray:
-    """(B, K) True where the item at that rank is relevant."""
+    """Return (B, K) True where the item at that rank is relevant."""
     rows = np.repeat(np.arange(len(cases)), [len(case.relevant) for case in cases])
     truth = rows * n_items + np.concatenate([case.relevant for case in cases])
-    asked = np.arange(len(cases))[:, None] * n_items + top
-    found: BoolArray = np.isin(asked, truth) & (top >= 0)
+    listed = np.arange(len(cases))[:, None] * n_items + top
+    found: BoolArray = np.isin(listed, truth) & (top >= 0)
     return found
 
 
 def recall(hit: BoolArray, cases: Sequence[Case], k: int) -> npt.NDArray[np.float64]:
-    """(B,) the share of the relevant items that is among the first K.
+    """Return (B,) the share of the relevant items among the first K.
 
     ::
 
@@ -126,7 +123,7 @@ def recall(hit: BoolArray, cases: Sequence[Case], k: int) -> npt.NDArray[np.floa
 
 
 def hit_rate(hit: BoolArray, k: int) -> npt.NDArray[np.float64]:
-    """(B,) 1 where any relevant item is among the first K, else 0.
+    """Return (B,) 1 where any relevant item is among the first K, else 0.
 
     ::
 
@@ -137,7 +134,7 @@ def hit_rate(hit: BoolArray, k: int) -> npt.NDArray[np.float64]:
 
 
 def ndcg(hit: BoolArray, cases: Sequence[Case], k: int) -> npt.NDArray[np.float64]:
-    """(B,) normalised discounted cumulative gain, each relevant item having the gain 1.
+    """Return (B,) normalised discounted cumulative gain, with gain 1 per relevant item.
 
     ::
 
@@ -157,11 +154,11 @@ def _relevant(cases: Sequence[Case]) -> IntArray:
 
 
 _HEAD = 0.1
-"""The share of the items that is the head, by training sequences."""
+"""Share of the items in the head."""
 
 
 class ItemPopularity:
-    """φ of every item, and what a list of items says by it.
+    """Popularity φ of every item, and metrics of lists that derive from it.
 
     Args:
         train: sequences of item indices.
@@ -172,15 +169,15 @@ class ItemPopularity:
         counts = _sequences_with(train, n_items)
         self.share: FloatArray = (counts / max(len(train), 1)).astype(np.float32)
         """(n_items,) φ, in 0..1."""
-        # One more sequence, that has them all: an item that nobody met has finite surprise.
+        # Counts are one higher, so that a cold item has finite self-information.
         self.bits: FloatArray = -np.log2((counts + 1) / (len(train) + 1)).astype(np.float32)
-        """(n_items,) self-information of the item, -log2 φ(i), each count one higher."""
+        """(n_items,) self-information, -log2 φ(i)."""
         head = np.argsort(-counts, kind="stable")[: max(round(_HEAD * n_items), 1)]
         self.head: BoolArray = np.isin(np.arange(n_items), head)
-        """(n_items,) True for the tenth of the items with the most training sequences."""
+        """(n_items,) True for the most popular tenth of the items."""
 
     def novelty(self, top: IntArray) -> npt.NDArray[np.float64]:
-        """(B,) mean self-information of the listed items, in bits.
+        """Return (B,) mean self-information of the listed items, in bits.
 
         ::
 
@@ -191,19 +188,19 @@ class ItemPopularity:
         return _listed_mean(self.bits, top)
 
     def average(self, top: IntArray) -> npt.NDArray[np.float64]:
-        """(B,) average recommendation popularity, ARP@K = 1/K · Σ_{i in top K} φ(i).
+        """Return (B,) average recommendation popularity, ARP@K = 1/K · Σ_{i in top K} φ(i).
 
         Abdollahpouri et al. 2019 (arXiv:1901.07555), with shares in place of counts.
         """
         return _listed_mean(self.share, top)
 
     def head_share(self, top: IntArray) -> npt.NDArray[np.float64]:
-        """(B,) share of the list that is of the head; 1 - APLT of the same paper."""
+        """Return (B,) the share of listed items in the head; 1 - APLT of the same paper."""
         return _listed_mean(self.head.astype(np.float32), top)
 
 
 def _sequences_with(train: Sequence[IntArray], n_items: int) -> npt.NDArray[np.float64]:
-    """(n_items,) training sequences with the item, however often each has it."""
+    """Return (n_items,) numbers of training sequences with the item."""
     counts = np.zeros(n_items)
     for sequence in train:
         counts[np.unique(sequence)] += 1
@@ -211,11 +208,11 @@ def _sequences_with(train: Sequence[IntArray], n_items: int) -> npt.NDArray[np.f
 
 
 def _listed_mean(values: FloatArray, top: IntArray) -> npt.NDArray[np.float64]:
-    """(B,) mean of ``values`` over each list.
+    """Return (B,) the mean of ``values`` over each list; 0 for an empty list.
 
     Args:
         values: (n_items,).
-        top: (B, K) item indices, -1 for an empty place; a list without items has the mean 0.
+        top: (B, K) item indices, -1 for an empty place.
     """
     listed = top >= 0
     sums = np.where(listed, values[top], 0).sum(axis=1, dtype=np.float64)
@@ -224,16 +221,20 @@ def _listed_mean(values: FloatArray, top: IntArray) -> npt.NDArray[np.float64]:
 
 
 def exposures(top: IntArray, n_items: int) -> npt.NDArray[np.float64]:
-    """(n_items,) how often each item is listed in ``top`` (B, K)."""
+    """Return (n_items,) how often each item is listed in ``top`` (B, K)."""
     return np.bincount(top[top >= 0], minlength=n_items).astype(np.float64)
 
 
-def covered(shown: npt.NDArray[np.float64]) -> float:
-    """Coverage: the share of the ranked items (n,) that is in any list."""
-    return float((shown > 0).mean())
+def coverage(exposure: npt.NDArray[np.float64]) -> float:
+    """Return the share of the ranked items that is in any list.
+
+    Args:
+        exposure: (n,) how often each ranked item is listed.
+    """
+    return float((exposure > 0).mean())
 
 
-def gini(shown: npt.NDArray[np.float64]) -> float:
+def gini(exposure: npt.NDArray[np.float64]) -> float:
     """Return the Gini index of exposure: 0 if all items are shown equally, near 1 if few are.
 
     ::
@@ -241,9 +242,9 @@ def gini(shown: npt.NDArray[np.float64]) -> float:
         Gini = Σ_j (2j - n - 1) · e_j / (n · Σ_j e_j),   e_1 ≤ … ≤ e_n
 
     Args:
-        shown: (n,) how often each ranked item was listed, not all 0.
+        exposure: (n,) how often each ranked item is listed, not all 0.
     """
-    ordered = np.sort(shown)
+    ordered = np.sort(exposure)
     n = len(ordered)
     weights = 2 * np.arange(1, n + 1) - n - 1
     return float(weights @ ordered / (n * ordered.sum()))

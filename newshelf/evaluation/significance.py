@@ -1,18 +1,10 @@
-"""Confidence intervals for means over cases that come in groups (cluster bootstrap).
+"""Confidence intervals of metrics, and a paired test of two models on the same cases.
 
-Cases of one scene or one shopper resemble each other. Groups, not cases, are therefore
-resampled, with all their cases (Davison & Hinkley 1997, ch. 3.8; Field & Welsh 2007).
-
-Confidence intervals for what belongs to all cases together, such as coverage.
-
-A bootstrap would mislead here: a resample holds 63 % of the cases, and fewer cases always
-cover less. The delete-a-group jackknife leaves out little (Kott 2001)::
-
-    variance = (B - 1)/B · Σ_b (θ_b - mean θ)²
-
-θ_b is the statistic without the b-th of B random blocks of groups.
-
-Whether two models really differ on the same cases.
+Cases of one scene or one shopper resemble each other. Means over cases therefore have intervals
+from a cluster bootstrap, which resamples whole groups of cases (Davison & Hinkley 1997, ch. 3.8;
+Field & Welsh 2007). Statistics of all lists together, such as coverage, have intervals from the
+delete-a-group jackknife (Kott 2001): a bootstrap resample has 63 % of the distinct cases, and
+fewer cases always cover less.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,11 +21,11 @@ from newshelf.evaluation.types import BoolArray, Case, FloatArray, IntArray, Int
 _RESAMPLES = 1000
 LEVEL = 0.95
 MIN_GROUPS = 5
-"""Of fewer groups, hardly any resample differs: an interval would only seem to be one."""
+"""Resamples of fewer groups hardly differ, so an interval would mean nothing."""
 
 
 def case_groups(cases: Sequence[Case]) -> IntArray:
-    """(cases,) numbers 0..G-1; cases without a group get one each."""
+    """Return (cases,) group numbers 0..G-1; cases without a group get one each."""
     named = np.unique([case.group for case in cases if case.group is not None])
     groups = np.empty(len(cases), dtype=np.int64)
     alone = len(named)
@@ -47,18 +39,18 @@ def case_groups(cases: Sequence[Case]) -> IntArray:
 
 
 def group_sums(values: npt.NDArray[np.float64], groups: IntArray) -> npt.NDArray[np.float64]:
-    """(M, C) values of the cases → (M, G) sums over each group."""
+    """Return (M, G) sums over each group of (M, C) values of cases."""
     n_groups = int(groups.max()) + 1
     return np.stack([np.bincount(groups, weights=row, minlength=n_groups) for row in values])
 
 
 @lru_cache(maxsize=2)
 def draws(n_groups: int, resamples: int = _RESAMPLES, seed: int = 0) -> FloatArray:
-    """(resamples, n_groups) float32: how often each group is in each resample."""
+    """Return (resamples, n_groups) float32: how often each group is in each resample."""
     generator = np.random.default_rng(seed)
     drawn = generator.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=resamples)
     frozen = drawn.astype(np.float32)
-    # Shared by all who ask for the same numbers.
+    # The cache shares it.
     frozen.flags.writeable = False
     return frozen
 
@@ -66,7 +58,7 @@ def draws(n_groups: int, resamples: int = _RESAMPLES, seed: int = 0) -> FloatArr
 def mean_intervals(
     values: npt.NDArray[np.float64], groups: IntArray, *, level: float = LEVEL, seed: int = 0
 ) -> list[Interval] | None:
-    """Percentile intervals of the means over the cases, all from the same resamples.
+    """Return percentile intervals of means over cases, all from the same resamples.
 
     Args:
         values: (M, C) a row per metric.
@@ -101,18 +93,24 @@ def exposure_interval(
     level: float = LEVEL,
     seed: int = 0,
 ) -> Interval | None:
-    """Interval of a statistic of how often each item was listed.
+    """Return the jackknife interval of a statistic of how often each item is listed.
+
+    ::
+
+        variance = (B - 1)/B · Σ_b (θ_b - mean θ)²
+
+    θ_b is the statistic without the b-th of B random blocks of groups.
 
     Args:
         top: (C, K) item indices, -1 for an empty place.
         groups: (C,) numbers 0..G-1 of the cases.
         candidates: (n_items,) True where an item is ranked.
-        statistic: within 0..1, of how often each of those was listed.
+        statistic: of how often each candidate is listed; within 0..1.
         level: of confidence.
         seed: of the blocks.
 
     Returns:
-        θ ± t · standard error, cut to 0..1; None with fewer than ``MIN_GROUPS`` groups.
+        θ ± t · standard error, clipped to 0..1; None with fewer than ``MIN_GROUPS`` groups.
     """
     n_items = len(candidates)
     n_groups = int(groups.max()) + 1
@@ -140,11 +138,11 @@ Verdict = Literal["better", "worse", "not told apart"]
 
 @dataclass(frozen=True)
 class PairedTest:
-    """The first model against the second, on one metric."""
+    """Comparison of two models on one metric."""
 
     first: float
     second: float
-    """Means over the cases."""
+    """Means over the cases, as is ``first``."""
     interval: Interval | None
     """95 % interval of ``first - second``; None with too few groups."""
     p_value: float
@@ -158,7 +156,7 @@ class PairedTest:
 
     @property
     def verdict(self) -> Verdict:
-        """Return the verdict at ``ALPHA``; too few groups never tell two models apart."""
+        """Return the verdict on the first model at ``ALPHA``, "not told apart" for few groups."""
         if self.p_value >= ALPHA or self.groups < MIN_GROUPS:
             return "not told apart"
         return "better" if self.difference > 0 else "worse"
@@ -172,22 +170,21 @@ def paired_test(
     permutations: int = _PERMUTATIONS,
     seed: int = 0,
 ) -> PairedTest:
-    """Two-sided randomisation test and bootstrap interval of the mean difference.
+    """Return a two-sided randomisation test and a bootstrap interval of the mean difference.
 
-    Were the models alike, each group's sum of differences D_g could as well have the other
-    sign (Fisher 1935; for rankings, Smucker et al. 2007)::
+    Under the null hypothesis, each group's sum of differences D_g has a random sign (Fisher 1935;
+    for rankings, Smucker et al. 2007)::
 
         p = (1 + #{ |Σ_g ± D_g| ≥ |Σ_g D_g| }) / (1 + permutations)
 
-    It says whether another sample of cases would tell the two apart, not whether another
-    training of them would.
+    The test covers the sampling of cases, not the randomness of training.
 
     Args:
         first: (C,) a metric per case.
-        second: (C,) the same of the other model, same cases in the same order.
+        second: (C,) the same of the other model, in the same order.
         groups: (C,) numbers 0..G-1; cases of one group change sign together.
-        permutations: random changes of sign.
-        seed: of them, and of the interval.
+        permutations: number of random changes of sign.
+        seed: of the changes of sign and of the interval.
 
     Raises:
         ValueError: the arrays do not have the same length, or are empty.
@@ -197,7 +194,7 @@ def paired_test(
     gap = (first.astype(np.float64) - second.astype(np.float64))[None, :]
     sums = group_sums(gap, groups)[0]
     generator = np.random.default_rng(seed)
-    # Sums of float32 metrics: what differs by rounding alone is as far out.
+    # A tolerance for the rounding of float32 metrics.
     observed = abs(sums.sum()) - 1e-9 * np.abs(sums).sum()
     as_far = 0
     for start in range(0, permutations, _AT_ONCE):

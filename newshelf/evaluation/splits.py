@@ -1,12 +1,8 @@
-"""Train on what was known, ask for what came after; see ``docs/evaluation.md``.
+"""Splits of interactions into training data and cases; see ``docs/evaluation.md``.
 
-Three protocols: by time, by whole items within time (item-cold), and by whole groups of
-baskets. None of them lets a random share of single interactions go to the test side: that
-flatters, because what is asked for was all but taught.
-
-Which items are held out whole, and which cases ask for them.
-
-Baskets without time: whole groups are kept back, each item is left out once.
+There are three protocols: by time, by whole items within time (item-cold), and by whole groups
+of baskets, of which each item is left out once. None of them holds out single interactions at
+random, which would leak the answers into the training data.
 """
 
 from dataclasses import dataclass
@@ -27,7 +23,7 @@ from newshelf.errors import TrainingError
 from newshelf.evaluation.types import BoolArray, Case, IntArray, Split
 
 MIN_CASES = 200
-"""Fewer cases after the cut, and those before it are asked for too."""
+"""Cold cases after the cut; with fewer, cases before it are used too."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +32,7 @@ class ColdCases:
 
     cases: list[Case]
     after_cut: bool
-    """True when all that is asked for happened after the training ended."""
+    """Whether all relevant interactions happened after the training data end."""
 
 
 def choose_cold_items(
@@ -47,21 +43,20 @@ def choose_cold_items(
 ) -> BoolArray:
     """Hold out a share of the items that have interactions, evenly over the strata.
 
-    Items in random order within their stratum are laid end to end, and every
-    1/fraction-th is taken from a random start: each stratum gives its share, to one item.
-    Items without an interaction are never chosen, as nothing is known to be right for them.
+    A systematic sample: of the items sorted by stratum, in random order within each, every
+    1/fraction-th is taken from a random start. Items without interactions are never chosen.
 
     Args:
-        interactions: whose items are chosen.
+        interactions: of the items.
         fraction: within 0..1, both excluded.
         seed: of order and start.
         strata: (n_items,) labels, or None for one stratum.
 
     Returns:
-        (n_items,) True where held out; at least one, and never all.
+        (n_items,) True where held out: at least one item, and never all.
 
     Raises:
-        TrainingError: when fewer than two items have interactions, or for a bad fraction.
+        TrainingError: fewer than two items have interactions, or the fraction is invalid.
     """
     if not 0 < fraction < 1:
         raise TrainingError(f"evaluation.cold_fraction is {fraction}: it must be within 0..1")
@@ -82,13 +77,12 @@ def choose_cold_items(
 def cold_cases(
     interactions: Interactions, cut: int, cold: BoolArray, min_cases: int = MIN_CASES
 ) -> ColdCases:
-    """One case per user who has warm items before cold ones.
+    """Return one case per user who has warm items before cold ones.
 
-    First choice: history is the user's warm items before the cut, relevant are the cold
-    items at or after it. When that gives fewer than ``min_cases``, time is cut per user
-    instead: relevant are all cold items from the first one on that has a warm item before
-    the cut and before itself; history is those warm items. Either way, a history is
-    strictly earlier than everything it is asked for, and holds training items only.
+    The history holds the user's warm items before the cut, relevant are the cold items at or
+    after it. If that gives fewer than ``min_cases``, time is cut per user: at the first cold item
+    with a warm item before it, or at the common cut if that is earlier. Either way, a history is
+    strictly earlier than the relevant items and holds training items only.
     """
     after = _cases(interactions, cut, cold, own_cut=False)
     if len(after) >= min_cases:
@@ -107,8 +101,8 @@ def _cases(interactions: Interactions, cut: int, cold: BoolArray, *, own_cut: bo
         moment = cut
         if own_cut:
             warm = times[~is_cold]
-            asked = times[is_cold & (times > warm[0])] if len(warm) else times[:0]
-            moment = min(cut, int(asked[0])) if len(asked) else cut
+            later = times[is_cold & (times > warm[0])] if len(warm) else times[:0]
+            moment = min(cut, int(later[0])) if len(later) else cut
         history = sequence[~is_cold & (times < moment)]
         relevant = np.unique(sequence[is_cold & (times >= moment)])
         if len(history) and len(relevant):
@@ -117,24 +111,24 @@ def _cases(interactions: Interactions, cut: int, cold: BoolArray, *, own_cut: bo
 
 
 MAX_CASES = 2000
-"""More cases change the second digit of a metric little and cost full rankings."""
+"""More cases hardly change the second digit of a metric, and each costs a full ranking."""
 
 
 def basket_split(
     interactions: Interactions, test_fraction: float, seed: int, *, max_cases: int = MAX_CASES
 ) -> list[Split]:
-    """Keep whole groups of baskets back; leave out each item of theirs once.
+    """Hold out whole groups of baskets, and leave out each of their items once.
 
     Returns:
-        ``baskets`` (all cases) and, when there is such a case, ``baskets-cold``: the item
-        left out is in no training basket.
+        ``baskets`` (all cases) and, if there are any, ``baskets-cold`` (cases whose item is in no
+        training basket).
 
     Raises:
-        TrainingError: with fewer than two groups, or when no basket kept back has two items.
+        TrainingError: there are fewer than two groups, or no held-out basket has two items.
     """
-    kept_back = _groups_kept_back(interactions.groups, test_fraction, seed)
-    train = [row for row, back in zip(interactions.sequences, kept_back, strict=True) if not back]
-    baskets = np.flatnonzero(kept_back)
+    held_out = _held_out_groups(interactions.groups, test_fraction, seed)
+    train = [row for row, back in zip(interactions.sequences, held_out, strict=True) if not back]
+    baskets = np.flatnonzero(held_out)
     cases = [
         case
         for row in baskets
@@ -164,8 +158,8 @@ def basket_split(
     return splits
 
 
-def _groups_kept_back(groups: IntArray, test_fraction: float, seed: int) -> BoolArray:
-    """Whole groups, drawn until they hold the share of the baskets that is asked for."""
+def _held_out_groups(groups: IntArray, test_fraction: float, seed: int) -> BoolArray:
+    """Return (baskets,) True for random whole groups with the given share of the baskets."""
     if not 0 < test_fraction < 1:
         raise TrainingError(f"evaluation.test_fraction is {test_fraction}: it must be within 0..1")
     names, sizes = np.unique(groups, return_counts=True)
@@ -188,7 +182,7 @@ def _leave_one_out(basket: IntArray, group: int) -> list[Case]:
 
 
 def capped(cases: list[Case], limit: int, seed: int) -> tuple[list[Case], str]:
-    """At most ``limit`` cases, sampled by seed, and the sentence that says so."""
+    """Return at most ``limit`` cases, sampled if there are more, and a sentence about it."""
     if len(cases) <= limit:
         return cases, f"{len(cases)} cases."
     chosen = np.sort(np.random.default_rng(seed).choice(len(cases), limit, replace=False))
@@ -196,18 +190,17 @@ def capped(cases: list[Case], limit: int, seed: int) -> tuple[list[Case], str]:
 
 
 MIN_EVENT_CASES = 30
-"""Fewer cases from events, and baskets are evaluated on instead where there are some."""
+"""Cases from events; with fewer, baskets are used instead if there are any."""
 
 
 def default_splits(catalog: CatalogTables, settings: EvaluationSettings, seed: int) -> list[Split]:
-    """The splits of ``evaluate``: which ones depends on what the catalogue has.
+    """Return the splits of ``./run evaluate``, as the data of the catalogue allow.
 
-    Events give ``time``, ``cold`` and ``cold-among-new``. Baskets give ``baskets`` and, when
-    a kept-back basket holds an item of no training basket, ``baskets-cold``; they are used
-    when there are no events, or when the events give fewer than ``MIN_EVENT_CASES`` cases.
+    Events give ``time``, ``cold`` and ``cold-among-new``. Without events, or if they give fewer
+    than ``MIN_EVENT_CASES`` cases, baskets give ``baskets`` and possibly ``baskets-cold``.
 
     Raises:
-        TrainingError: when the data are too few for them; the message says what is missing.
+        TrainingError: there are too few data; the message says what is missing.
     """
     interactions = read_interactions(catalog)
     if interactions.timestamps is None:
@@ -247,13 +240,13 @@ def time_split(
     *,
     max_cases: int = MAX_CASES,
 ) -> Split:
-    """Train on everything before one moment, ask for what each user came to after it.
+    """Train on everything before one moment, and test on each user's new items after it.
 
-    Cases are the users with training interactions; relevant are the distinct items after
-    the cut that the user had not met before it.
+    Cases are the users with training interactions; relevant are their distinct items after the
+    cut that are not among those before it.
 
     Raises:
-        TrainingError: for baskets, for events of one single moment, or without a case.
+        TrainingError: the interactions are baskets or all of one moment, or there is no case.
     """
     stamps = _timestamps(interactions)
     cut = _cut(stamps, test_fraction)
@@ -286,7 +279,7 @@ def cut_at(
         cut: epoch seconds.
 
     Returns:
-        Training sequences and their times, of users who were there before; and the cases.
+        Training sequences, their times, and the cases, of users with interactions before it.
     """
     train, train_stamps, cases = [], [], []
     for sequence, times in zip(interactions.sequences, _timestamps(interactions), strict=True):
@@ -310,25 +303,24 @@ def cold_split(
     strata: "np.ndarray[tuple[int], np.dtype[np.str_]] | None" = None,
     max_cases: int = MAX_CASES,
 ) -> list[Split]:
-    """Hold whole items out: none of their interactions is in training or in a history.
+    """Hold out whole items: none of their interactions is in the training data or a history.
 
-    Training is cut by time as well. How the cases are found is described in
-    :func:`newshelf.evaluation.splits.cold_cases`.
+    The training data are cut by time as well; :func:`cold_cases` describes the cases.
 
     Args:
         interactions: of users, with time.
         cold_fraction: share of the items with interactions that is held out.
         test_fraction: share of the events after the cut.
-        seed: of the choice of items and of the sample of cases.
+        seed: of the choice of items and the sample of cases.
         strata: (n_items,) labels; each gives about the same share of its items.
-        max_cases: cases beyond it are sampled.
+        max_cases: more cases are sampled.
 
     Returns:
-        ``cold`` (all items ranked) and ``cold-among-new`` (only the held-out items ranked),
-        with the same training and the same cases.
+        ``cold`` (all items ranked) and ``cold-among-new`` (only the held-out items ranked), with
+        the same training data and cases.
 
     Raises:
-        TrainingError: as :func:`time_split`, or when the held-out items give no case.
+        TrainingError: as for :func:`time_split`, or the held-out items give no case.
     """
     stamps = _timestamps(interactions)
     cut = _cut(stamps, test_fraction)
@@ -362,7 +354,7 @@ def _timestamps(interactions: Interactions) -> list[IntArray]:
 
 
 def _cut(stamps: list[IntArray], test_fraction: float) -> int:
-    """The moment from which on events are kept back; both sides get some."""
+    """Return the moment from which events are held out; both sides get some."""
     if not 0 < test_fraction < 1:
         raise TrainingError(f"evaluation.test_fraction is {test_fraction}: it must be within 0..1")
     every = np.concatenate(stamps)
@@ -381,7 +373,7 @@ def _cut(stamps: list[IntArray], test_fraction: float) -> int:
 def _training(
     interactions: Interactions, stamps: list[IntArray], cut: int, cold: BoolArray
 ) -> tuple[list[IntArray], list[IntArray]]:
-    """The sequences before the cut without the cold items, and their times."""
+    """Return the sequences before the cut without the cold items, and their times."""
     train, train_stamps = [], []
     for sequence, times in zip(interactions.sequences, stamps, strict=True):
         keep = (times < cut) & ~cold[sequence]

@@ -1,7 +1,4 @@
-"""The values that splits, rankers and reports share.
-
-An item index is a row of ``catalog.items``. This module imports nothing of Newshelf.
-"""
+"""Types that splits, rankers and reports share. An item index is a row of ``catalog.items``."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +16,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One question put to a ranker, and its right answers."""
+    """A history, and the items that a ranker should find for it."""
 
     history: IntArray
     """(H,) distinct item indices, oldest first; H ≥ 1. Never ranked."""
@@ -27,30 +24,30 @@ class Case:
     """(R,) distinct item indices to be found; R ≥ 1, none of them in ``history``."""
     group: int | None = None
     """Cases of one group (a scene, a shopper) depend on each other, so intervals and tests
-    take them together; None is a group of its own."""
+    resample them together; None is a separate group."""
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """The training data of a split, and its cases.
+    """Training data and test cases.
 
     Raises:
-        ValueError: when a case has no history or no relevant item, when a relevant item
-            is in its history or may not be ranked, or when the lists do not fit together.
+        ValueError: a case has no history or no relevant item, a relevant item is in its history
+            or no candidate, or lengths differ.
     """
 
     name: str
-    """Short and unique among the splits of one report: ``time``, ``cold``, …"""
+    """Unique in a report: ``time``, ``cold``, …"""
     train: list[IntArray]
-    """One sequence (oldest first) or basket each; training interactions only. Splits that
-    share their training share this very list, so that a model is trained once for both."""
+    """Sequences (oldest first) or baskets. Splits with the same training data share this list
+    object, so that a model is trained once for both."""
     cases: list[Case]
     candidates: BoolArray
     """(n_items,) True where an item is ranked."""
     description: str
-    """How it was made, in one or two sentences for the report."""
+    """The protocol in one or two sentences, for the report."""
     train_timestamps: list[IntArray] | None = None
-    """Epoch seconds, parallel to ``train``; None when the data have no time."""
+    """Epoch seconds, parallel to ``train``; None for data without time."""
 
     def __post_init__(self) -> None:
         if self.train_timestamps is not None and [len(row) for row in self.train] != [
@@ -72,7 +69,7 @@ class Split:
 
 
 class Ranker(Protocol):
-    """Anything that scores the whole catalogue for a history."""
+    """A model that scores all items for a history."""
 
     @property
     def name(self) -> str:
@@ -86,18 +83,17 @@ class Ranker(Protocol):
             histories: B arrays of item indices, oldest first.
 
         Returns:
-            (B, n_items) float32 without NaN. Items of the history and items that may not
-            be ranked are taken out by the caller.
+            (B, n_items) float32 without NaN. The caller masks the history and items that are no
+            candidates.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """The metrics of one ranker on one split.
+    """Metrics of one ranker on one split, by cut-off K except MRR.
 
-    Recall, NDCG, hit rate, MRR, novelty, popularity and head share are means over the
-    cases; coverage and Gini belong to all the lists together. By cut-off K, except MRR.
+    Coverage and Gini describe all lists together; the others are means over the cases.
     """
 
     ranker: str
@@ -115,10 +111,10 @@ class Metrics:
     head_share: Mapping[int, float] = field(default_factory=dict)
     gini: Mapping[int, float] = field(default_factory=dict)
     intervals: Mapping[str, Interval] = field(default_factory=dict)
-    """95 %, by metric (``NDCG@10``); those of too few groups are left out."""
+    """95 %, by metric (``NDCG@10``); absent with too few groups."""
     per_case: Mapping[str, FloatArray] = field(repr=False, compare=False, default_factory=dict)
     """(cases,) by metric, for paired comparisons."""
     groups: IntArray = field(
         repr=False, compare=False, default_factory=lambda: np.empty(0, dtype=np.int64)
     )
-    """(cases,) which of them depend on each other."""
+    """(cases,) group numbers."""

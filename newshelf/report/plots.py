@@ -36,6 +36,7 @@ COLOURS = (
     "#222222",
 )
 MUTED = "#c3c8d0"
+_GRID = "#e6e8ec"
 _DPI = 120
 _LABELLED_RANGE = 30
 """Axes that span less label their minor ticks too: powers of ten alone are too few."""
@@ -51,7 +52,7 @@ def new_figure(width_in: float, height_in: float) -> Figure:
 def style_axes(axes: Axes) -> None:
     """Leave two spines, and a faint horizontal grid below the data."""
     axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="#e6e8ec", linewidth=0.8)
+    axes.grid(axis="y", color=_GRID, linewidth=0.8)
     axes.set_axisbelow(True)
 
 
@@ -66,7 +67,11 @@ def log_y(axes: Axes) -> None:
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter("{x:g}")
     low, high = axes.get_ylim()
-    axes.yaxis.set_minor_formatter("{x:g}" if high / low < _LABELLED_RANGE else "")
+    if high / low < _LABELLED_RANGE:
+        axes.yaxis.set_minor_formatter("{x:g}")
+        axes.grid(axis="y", which="minor", color=_GRID, linewidth=0.8)
+    else:
+        axes.yaxis.set_minor_formatter("")
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from newshelf.evaluation.evaluate import evaluate
-from newshelf.evaluation.metrics import ItemPopularity, covered, exposures, gini
+from newshelf.evaluation.metrics import ItemPopularity, coverage, exposures, gini
 
 TRAIN = [np.array(row) for row in ([0, 1, 0], [0, 2], [0], [1])]
 
@@ -52,7 +52,7 @@ def test_gini_of_equal_and_of_single_exposure():
 def test_exposures_leave_empty_places_out():
     shown = exposures(np.array([[1, 2], [1, -1]]), 4)
     assert shown.tolist() == [0, 2, 1, 0]
-    assert covered(shown) == 0.5
+    assert coverage(shown) == 0.5
 
 
 class Given:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from newshelf.evaluation.metrics import covered
+from newshelf.evaluation.metrics import coverage
 from newshelf.evaluation.significance import (
     case_groups,
     draws,
@@ -62,7 +62,7 @@ def test_groups_of_unequal_size_weigh_by_their_cases():
 def test_few_groups_have_no_interval():
     assert mean_intervals(np.ones((1, 12)), np.repeat(np.arange(4), 3)) is None
     top = np.zeros((4, 1), dtype=np.int64)
-    assert exposure_interval(top, np.arange(4), np.ones(3, dtype=bool), covered) is None
+    assert exposure_interval(top, np.arange(4), np.ones(3, dtype=bool), coverage) is None
 
 
 def test_draws_are_shared_and_cannot_be_changed():
@@ -90,7 +90,7 @@ def test_the_jackknife_of_a_share_is_its_standard_error():
 def test_the_interval_of_coverage_holds_its_value():
     # A bootstrap's would lie below it.
     top = np.random.default_rng(4).integers(0, 300, size=(200, 2))
-    low, high = exposure_interval(top, np.arange(200), np.ones(300, dtype=bool), covered)
+    low, high = exposure_interval(top, np.arange(200), np.ones(300, dtype=bool), coverage)
     assert low < len(np.unique(top)) / 300 < high
 
 
