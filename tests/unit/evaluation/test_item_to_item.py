@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from newshelf.errors import TrainingError
 from newshelf.evaluation.item_to_item import Ease, ItemKnn, RecentEase, SmoothedKnn
 
 
@@ -9,7 +10,7 @@ def drawn(seed, n_items=12, n_rows=30):
     return [generator.choice(n_items - 2, size=4, replace=False).tolist() for _ in range(n_rows)]
 
 
-def naive(rows, n_items, neighbours, shrinkage):
+def naive_similarities(rows, n_items, neighbours, shrinkage):
     """sim(i, j), pair by pair."""
     sets = [set(row) for row in rows]
     similar = np.zeros((n_items, n_items))
@@ -31,7 +32,7 @@ def test_scores_equal_the_sum_over_the_pairs(make_split, neighbours, shrinkage):
     found = ItemKnn(make_split(rows, 12), neighbours, shrinkage).scores(
         [np.array([0, 5]), np.array([11])]
     )
-    similar = naive(rows, 12, neighbours, shrinkage)
+    similar = naive_similarities(rows, 12, neighbours, shrinkage)
     np.testing.assert_allclose(found, [similar[[0, 5]].sum(0), np.zeros(12)], atol=1e-6)
 
 
@@ -60,7 +61,7 @@ def naive_smoothed(rows, features, mix, neighbours, temperature, shrinkage):
         if features[i].any():
             spread[i, near] = weights / weights.sum()
     passed = (1 - mix) * np.eye(n) + mix * spread
-    return passed @ naive(rows, n, n, shrinkage) @ passed.T
+    return passed @ naive_similarities(rows, n, n, shrinkage) @ passed.T
 
 
 def test_smoothing_equals_the_product_of_the_matrices(make_split):
@@ -104,3 +105,48 @@ def test_without_forgetting_it_is_ease(make_split):
     asked = [np.array([4, 1, 8])]
     found = RecentEase(ease, half_life=1e9).scores(asked)
     np.testing.assert_allclose(found, ease.scores(asked), atol=1e-6)
+
+
+def naive_weights(rows, n_items, ridge):
+    """B by the constrained regression of each column on the others, solved one by one."""
+    x = np.zeros((len(rows), n_items))
+    for number, row in enumerate(rows):
+        x[number, row] = 1
+    weights = np.zeros((n_items, n_items))
+    for item in range(n_items):
+        others = np.delete(np.arange(n_items), item)
+        gram = x[:, others].T @ x[:, others] + ridge * np.eye(n_items - 1)
+        weights[others, item] = np.linalg.solve(gram, x[:, others].T @ x[:, item])
+    return weights
+
+
+def test_closed_form_equals_the_regression_of_each_item(make_split):
+    generator = np.random.default_rng(1)
+    rows = [generator.choice(9, size=4, replace=False).tolist() for _ in range(30)]
+    ranker = Ease(make_split(rows, 11), ridge=3.0)  # items 9 and 10 were met by nobody
+    scores = ranker.scores([np.array([0, 5]), np.array([10, 2])])
+    weights = naive_weights(rows, 11, 3.0)
+    np.testing.assert_allclose(scores, [weights[[0, 5]].sum(0), weights[2]], atol=1e-5)
+    assert (scores[:, 9:] == 0).all()
+
+
+def test_ease_by_hand(make_split):
+    # XᵀX + I = [[3, 2], [2, 3]], P = [[.6, -.4], [-.4, .6]], B = [[0, 2/3], [2/3, 0]].
+    ranker = Ease(make_split([[0, 1], [1, 0]], 2), ridge=1.0)
+    np.testing.assert_allclose(ranker.scores([np.array([0])]), [[0, 2 / 3]], atol=1e-6)
+
+
+def test_a_repeated_item_counts_once(make_split):
+    once = Ease(make_split([[0, 1], [1, 2]], 3)).scores([np.array([1])])
+    often = Ease(make_split([[0, 1, 0], [1, 2]], 3)).scores([np.array([1, 1])])
+    np.testing.assert_array_equal(once, often)
+
+
+def test_too_many_items_are_refused(make_split):
+    with pytest.raises(TrainingError, match=r"3 items .* at most 2"):
+        Ease(make_split([[0, 1, 2]], 5), max_items=2)
+
+
+def test_a_ridge_that_leaves_the_matrix_singular_is_refused(make_split):
+    with pytest.raises(TrainingError, match="larger λ"):
+        Ease(make_split([[0, 1]], 2), ridge=0.0)
