@@ -1,16 +1,19 @@
 """The load generator's output, and what is refused as a result."""
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from lupa.luajit21 import LuaRuntime
 
 from benchmarks.results import BenchmarkError
-from benchmarks.serve.wrk import Request, load, parse_wrk, require_wrk
+from benchmarks.serve.wrk import Request, parse_wrk, require_wrk
+from newshelf.pipeline.workspace import ROOT
 
+SCRIPT = ROOT / "benchmarks" / "serve" / "wrk.lua"
 FOUND = {
     "requests": 1000,
     "duration_us": 2_000_000,
@@ -73,75 +76,102 @@ def test_a_header_that_would_split_the_request_is_refused(value, tmp_path):
         Request("/", tmp_path, {"X": value}).line()
 
 
-class Server(ThreadingHTTPServer):
-    """Answers with what it is given for each body, and keeps what it was sent."""
+RUN_SCRIPT = """
+function(script, read, format, threads)
+  wrk = {format = format}
+  lines = {}
+  print = function(line) table.insert(lines, line) end
+  io.open = function(path)
+    return {read = function() return read(path) end, close = function() end}
+  end
+  assert(loadstring(script))()
+  for _ = 1, threads do setup({get = function(_, name) return _G[name] end}) end
+  return _G
+end
+"""
 
-    daemon_threads = True
 
-    def __init__(self, answers):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.answers, self.seen = answers, []
+class Script:
+    """``wrk.lua`` in one thread of the Lua that wrk has, with wrk's part played by the test."""
 
-    def handle_error(self, request, client_address):
-        """The load ends in the middle of requests."""
+    def __init__(self, table, least_bytes=1, pause_ms=0.0):
+        lua = LuaRuntime(encoding=None)
+        self.sent = []
+        self.lua = lua.eval(RUN_SCRIPT)(
+            SCRIPT.read_bytes(), lambda path: Path(path.decode()).read_bytes(), self.format, 1
+        )
+        self.table = lua.table_from
+        arguments = [str(table).encode(), b"%d" % least_bytes, b"%f" % pause_ms]
+        self.lua.init(self.table(arguments))
 
+    def format(self, method, path, headers, body):
+        """Keep a request where wrk would make its bytes."""
+        self.sent.append((method, path, dict(headers.items()), body))
+        return len(self.sent)
 
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+    def next_request(self):
+        return self.sent[self.lua.request() - 1]
 
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.seen.append((self.path, self.headers["Authorization"], body))
-        status, answer = self.server.answers(body)
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-
-    def log_message(self, *_):
-        pass
+    def result(self):
+        """Let one thread end; return what the script prints."""
+        errors = self.table({b"connect": 0, b"read": 0, b"write": 0, b"timeout": 0})
+        counts = {b"requests": 3, b"duration": 1_000_000, b"bytes": 9, b"errors": errors}
+        times = {b"mean": 1.0, b"stdev": 0.0, b"max": 2.0, b"percentile": lambda *_: 1}
+        self.lua.done(self.table(counts), self.table(times), None)
+        return self.lua.lines[1].decode()
 
 
 @pytest.fixture
-def ask(tmp_path):
-    """Load a server that answers with a function of the body; return load and server."""
+def script(tmp_path):
+    """Load the script with a POST request for each body."""
 
-    def run(answers, bodies, **options):
-        server = Server(answers)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        requests = []
+    def start(bodies, **options):
+        lines = []
         for number, body in enumerate(bodies):
             path = tmp_path / f"{number}.bin"
             path.write_bytes(body)
-            requests.append(Request(f"/at/{number}", path, {"Authorization": "Bearer x: y"}))
-        try:
-            url = f"http://127.0.0.1:{server.server_port}"
-            return load(url, requests, clients=2, seconds=1, **options), server
-        finally:
-            server.shutdown()
-            server.server_close()
+            lines.append(Request(f"/at/{number}", path, {"Authorization": "Bearer x: y"}).line())
+        table = tmp_path / "requests.tsv"
+        table.write_text("".join(f"{line}\n" for line in lines))
+        return Script(table, **options)
 
-    return run
+    return start
 
 
-def test_every_request_is_sent_in_turn_as_it_is(ask):
+def test_every_request_is_sent_in_turn_as_it_is(script):
     bodies = [b"\xff\xd8\x00picture\r\n\x00", b"second", b""]
-    found, server = ask(lambda body: (200, body + b"!"), bodies)
-    assert found.requests > 3
-    assert found.per_second > 0
-    assert {seen[2] for seen in server.seen} == set(bodies)
-    assert {seen[0] for seen in server.seen} == {"/at/0", "/at/1", "/at/2"}
-    assert {seen[1] for seen in server.seen} == {"Bearer x: y"}
-    counts = [sum(seen[2] == body for seen in server.seen) for body in bodies]
-    # Two connections, each cut off in the middle of a turn at most.
-    assert max(counts) - min(counts) <= 3
+    wrk = script(bodies)
+    headers = {b"Authorization": b"Bearer x: y"}
+    turn = [(b"POST", b"/at/%d" % number, headers, body) for number, body in enumerate(bodies)]
+    assert [wrk.next_request() for _ in range(7)] == [*turn, *turn, turn[0]]
 
 
-def test_a_status_other_than_200_is_found(ask):
-    with pytest.raises(BenchmarkError, match="other_status"):
-        ask(lambda body: (503 if body == b"b" else 200, b"answer"), [b"a", b"b"])
+def test_right_answers_are_a_result(script):
+    wrk = script([b"a"], least_bytes=3)
+    for body in (b"abc", b"abcd", b"abc"):
+        wrk.lua.response(200, None, body)
+    assert parse_wrk(wrk.result(), clients=1).per_second == 3
 
 
-def test_a_short_answer_is_found(ask):
-    with pytest.raises(BenchmarkError, match="short"):
-        ask(lambda body: (200, body), [b"x" * 100, b"y"], least_bytes=50)
+def test_a_status_other_than_200_is_found(script):
+    wrk = script([b"a", b"b"])
+    wrk.lua.response(200, None, b"answer")
+    wrk.lua.response(503, None, b"answer")
+    with pytest.raises(BenchmarkError, match="other_status 1"):
+        parse_wrk(wrk.result(), clients=1)
+
+
+def test_a_short_answer_is_found(script):
+    wrk = script([b"x"], least_bytes=50)
+    wrk.lua.response(200, None, b"y" * 49)
+    wrk.lua.response(200, None, b"y" * 50)
+    with pytest.raises(BenchmarkError, match="short 1"):
+        parse_wrk(wrk.result(), clients=1)
+
+
+def test_pauses_are_exponential(script):
+    wrk = script([b"a"], pause_ms=200.0)
+    pauses = np.array([wrk.lua.delay() for _ in range(20_000)])
+    assert pauses.min() >= 0
+    assert pauses.mean() == pytest.approx(200, rel=0.05)
+    assert pauses.std() == pytest.approx(200, rel=0.05)
