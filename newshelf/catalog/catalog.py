@@ -1,4 +1,4 @@
-"""A catalogue that passed its checks, and the one way to get it."""
+"""A checked catalogue: reading it from a folder, and writing it in canonical form."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -10,10 +10,10 @@ import pandas as pd
 
 from newshelf.catalog.checks import CheckedTable, check_baskets, check_events, check_items
 from newshelf.catalog.columns import parse_id, parse_text
-from newshelf.catalog.find import EXTENSIONS, find_table
 from newshelf.catalog.read import read_table
 from newshelf.catalog.report import CatalogReport
 from newshelf.catalog.schema import Product
+from newshelf.catalog.table_files import EXTENSIONS, find_table
 from newshelf.errors import CatalogError, SetupError
 from newshelf.files import directory_aside
 
@@ -22,28 +22,28 @@ _PRODUCT_FIELDS = tuple(Product.model_fields)
 
 @dataclass(frozen=True, eq=False)
 class Catalog:
-    """Items, and what people did with them; all references hold."""
+    """Items with their events and baskets. All references are valid."""
 
     folder: Path
-    """Where ``image_link`` starts."""
+    """Base of ``image_link``."""
     name: str
-    """The own name of the folder or file."""
+    """Name of the folder or file."""
     items: pd.DataFrame
-    """One row per product, numbered from 0: all of ``ITEM_COLUMNS`` (texts ``str`` or None,
-    ``price`` float64, ``created_at`` Int64), then the shop's own columns."""
+    """One row per product, numbered from 0: all ``ITEM_COLUMNS`` (texts ``str`` or None, ``price``
+    float64, ``created_at`` Int64), then other columns of the file."""
     events: pd.DataFrame | None
-    """``EVENT_COLUMNS`` and the shop's own, oldest first; None when there are none."""
+    """``EVENT_COLUMNS`` and other columns, oldest first; None without events."""
     baskets: pd.DataFrame | None
-    """``BASKET_COLUMNS`` and the shop's own; None when there are none."""
+    """``BASKET_COLUMNS`` and other columns; None without baskets."""
     report: CatalogReport
 
     @cached_property
     def item_index(self) -> Mapping[str, int]:
-        """Id → row of ``items``."""
+        """Return id → row of ``items``."""
         return {item_id: row for row, item_id in enumerate(self.items["id"])}
 
     def products(self) -> list[Product]:
-        """The items as the encoder sees them, in the order of ``items``."""
+        """Return the items as the encoder reads them, in the order of ``items``."""
         frame = self.items[list(_PRODUCT_FIELDS)].astype(object)
         frame = frame.where(frame.notna(), None)
         return [
@@ -52,7 +52,7 @@ class Catalog:
         ]
 
     def image_path(self, row: int) -> Path | None:
-        """The picture of the item in ``row``, or None when it has none."""
+        """Return the path of the picture of the item in ``row``, or None."""
         link = self.items["image_link"].iloc[row]
         return None if link is None else self.folder / link
 
@@ -61,14 +61,14 @@ def read_catalog(folder: Path, *, strict: bool = False) -> Catalog:
     """Read and check the catalogue in ``folder``.
 
     Args:
-        folder: holds ``items`` and perhaps ``events`` and ``baskets``, in any of
-            ``EXTENSIONS``, and the pictures; or a file of items alone, such as a shop's export.
-        strict: refuse a catalogue with any problem; otherwise bad rows are left out and
-            ``Catalog.report`` has them all.
+        folder: has ``items``, optionally ``events`` and ``baskets``, in any of ``EXTENSIONS``, and
+            the pictures; or a file of items only, such as a shop's export.
+        strict: refuse a catalogue with any problem; otherwise bad rows are left out and listed in
+            ``Catalog.report``.
 
     Raises:
-        CatalogError: a file is missing, unreadable or lacks a column; nothing is left of
-            the items; or, if strict, any row has a problem.
+        CatalogError: a file is missing, unreadable or lacks a column; no item is usable; or, if
+            strict, any row has a problem.
     """
     source = Path(folder)
     items_table = _open(source, "items")
@@ -90,18 +90,17 @@ def read_catalog(folder: Path, *, strict: bool = False) -> Catalog:
 
 
 def write_catalog(catalog: Catalog, folder: Path) -> None:
-    """Write a catalogue in our own columns and words, with copies of its pictures.
+    """Write a catalogue with canonical columns and words as Parquet, and copy its pictures.
 
-    Parquet holds ids, numbers and absent cells exactly: read again, it is the same catalogue,
-    without a problem. What the tables hold further is written, too; cells that are neither
-    text nor number, as text. A process that is killed leaves no folder.
+    Reading it returns the same catalogue without problems. Other columns are written too; cells
+    that are neither text nor number, as text. The folder appears atomically.
 
     Args:
-        catalog: as it was read.
+        catalog: to write.
         folder: must not exist, or be empty.
 
     Raises:
-        SetupError: there is something in ``folder``, or it cannot be written.
+        SetupError: ``folder`` is not empty or cannot be written.
     """
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -148,6 +147,8 @@ def _report(checked: Sequence[tuple[CheckedTable, pd.DataFrame]]) -> CatalogRepo
 
 def _refuse(folder: Path, items: pd.DataFrame, report: CatalogReport, strict: bool) -> None:
     if strict and report.problems:
-        raise CatalogError(f"{folder} was refused, as strict asks.\n{report.summary()}")
+        raise CatalogError(
+            f"{folder} is refused in strict mode, as it has problems.\n{report.summary()}"
+        )
     if items.empty:
         raise CatalogError(f"{folder} has no usable item.\n{report.summary()}")

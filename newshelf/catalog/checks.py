@@ -1,9 +1,4 @@
-"""A table on its way through the checks: which rows are out, and why.
-
-The checks of the items table.
-
-The checks of the events and baskets tables.
-"""
+"""Checks of the items, events and baskets tables: bad rows are left out, problems collected."""
 
 import difflib
 from collections.abc import Callable, Iterable, Sequence
@@ -32,14 +27,14 @@ from newshelf.catalog.table import RawTable
 from newshelf.errors import CatalogError
 
 Reason = str | Callable[[Any], str]
-"""The whole of it, or a function of the cell."""
+"""The reason, or a function of the cell that returns it."""
 
 _NEAR = 0.75
-"""Similarity from which on an unknown column is taken for a misspelt one."""
+"""Similarity above which an unknown column counts as misspelt."""
 
 
 class CheckedTable:
-    """Collects the problems of one table, and which of its rows they leave out."""
+    """A table under check: its problems, and the rows that they leave out."""
 
     def __init__(self, table: RawTable) -> None:
         self.file = table.file
@@ -52,22 +47,22 @@ class CheckedTable:
         self._bad = np.zeros(len(table.rows), dtype=bool)
 
     def reject(self, where: Any, field: str, reason: Reason) -> None:
-        """Leave out the rows under the mask ``where`` and report each."""
+        """Leave out the rows of the mask ``where`` and report each."""
         mask = np.asarray(where, dtype=bool)
         self._report(mask, field, reason, "row")
         self._bad |= mask
 
     def lose(self, where: Any, field: str, reason: Reason) -> None:
-        """Report the cells under the mask as left out; their rows stay."""
+        """Report the cells of the mask as left out; their rows stay."""
         self._report(np.asarray(where, dtype=bool), field, reason, "cell")
 
     def read(self, field: str, parsed: Parsed, *, required: bool = False) -> pd.Series:
-        """Return a parsed column and report what could not be read of it.
+        """Return the values of a parsed column and report its unreadable cells.
 
         Args:
             field: the column.
             parsed: its values and reasons.
-            required: leave out the row of a cell that is absent or could not be read.
+            required: leave out rows whose cell is absent or unreadable.
         """
         unread = parsed.reasons.notna().to_numpy()
         reasons = iter(parsed.reasons[unread].tolist())
@@ -89,28 +84,28 @@ class CheckedTable:
             self._problems.append(Problem(self.file, row, field, text, lost))
 
     def kept(self, columns: dict[str, pd.Series]) -> pd.DataFrame:
-        """The rows that passed, numbered from 0: ``columns`` first, then all others."""
+        """Return the rows that passed, numbered from 0: ``columns`` first, then all others."""
         others = {name: self.frame[name] for name in self.frame if name not in columns}
         frame = pd.DataFrame({**columns, **others})
         return frame[~self._bad].reset_index(drop=True)
 
     def problems(self) -> list[Problem]:
-        """In the order of the rows."""
+        """Return the problems in the order of rows."""
         return sorted(self._problems, key=lambda problem: problem.row or 0)
 
     def require(self, names: Iterable[str]) -> None:
-        """Refuse a table that lacks one of the columns.
+        """Check that the table has all of the columns.
 
         Raises:
-            CatalogError: with the columns found and the nearest name.
+            CatalogError: it lacks one; the message has the columns found and the nearest name.
         """
         found = [str(name) for name in self.frame.columns]
         for name in names:
             if name not in found:
                 raise CatalogError(f"{self.file} has no column {name!r}; {_advice(name, found)}")
 
-    def look_for_misspelt(self, known: Iterable[str]) -> None:
-        """Note the columns that are kept as they are but nearly have a known name."""
+    def note_misspelt(self, known: Iterable[str]) -> None:
+        """Note the unknown columns whose names resemble known ones."""
         free = [name for name in known if name not in self.frame]
         for column in map(str, self.frame.columns):
             near = difflib.get_close_matches(column.lower(), free, n=1, cutoff=_NEAR)
@@ -135,7 +130,7 @@ def _advice(name: str, found: list[str]) -> str:
 
 
 def listed(values: Iterable[str]) -> str:
-    """``"a, b or c"``."""
+    """Return ``"a, b or c"``."""
     *most, last = values
     return f"{', '.join(most)} or {last}"
 
@@ -143,18 +138,18 @@ def listed(values: Iterable[str]) -> str:
 _TEXTS = ("title", "description", "product_type", "brand", "color", "material", "size")
 
 _STYLE = "style"
-"""No column of the schema, but read as a text where a shop has it."""
+"""Not in the schema, but read as text if the file has it."""
 
 
 def check_items(table: CheckedTable, folder: Path) -> pd.DataFrame:
-    """Check every item and report what is wrong to ``table``.
+    """Check every item and report problems to ``table``.
 
     Returns:
-        All of ``ITEM_COLUMNS``, then the others. Texts are ``str`` or None (object),
-        ``price`` float64 with NaN, ``created_at`` Int64 with NA.
+        All ``ITEM_COLUMNS``, then the others. Texts are ``str`` or None (object), ``price`` is
+        float64 with NaN, ``created_at`` Int64 with NA.
 
     Raises:
-        CatalogError: a column that cannot be missing is missing.
+        CatalogError: a required column is missing.
     """
     table.require(["id"])
     if "title" not in table.frame and "image_link" not in table.frame:
@@ -162,7 +157,7 @@ def check_items(table: CheckedTable, folder: Path) -> pd.DataFrame:
             f"{table.file} has neither a column 'title' nor 'image_link'; it has"
             f" {', '.join(map(str, table.frame.columns))}"
         )
-    table.look_for_misspelt(ITEM_COLUMNS)
+    table.note_misspelt(ITEM_COLUMNS)
     for name in ITEM_COLUMNS:
         if name not in table.frame:
             table.frame[name] = None
@@ -183,7 +178,7 @@ def check_items(table: CheckedTable, folder: Path) -> pd.DataFrame:
 
 
 def _read_text(column: pd.Series) -> pd.Series:
-    """As ``parse_text``, cleaned; what is markup alone is absent."""
+    """Return cleaned text; cells with only markup are absent."""
     text = parse_text(column).map(clean_text, na_action="ignore")
     return text.where(text != "")
 
@@ -207,8 +202,8 @@ def _check_pictures(
     table.reject(links.isna() & untitled, "title", "there is neither a title nor an image_link")
     found, reasons = parse_distinct(links, pictures.find, "str")
     lost = reasons.notna()
-    told = iter(reasons[lost & ~untitled].tolist())
-    table.lose(lost & ~untitled, "image_link", lambda _: next(told))
+    explained = iter(reasons[lost & ~untitled].tolist())
+    table.lose(lost & ~untitled, "image_link", lambda _: next(explained))
     without = iter(reasons[lost & untitled].tolist())
     table.reject(lost & untitled, "image_link", lambda _: f"{next(without)}, and there is no title")
     return found
@@ -223,8 +218,8 @@ def check_events(table: CheckedTable, known: pd.Series, left_out: pd.Series) -> 
         left_out: the ids of the items that are in their file but not kept.
 
     Returns:
-        ``EVENT_COLUMNS`` (``str`` and int64), then the others, sorted by timestamp;
-        events of the same second stay in the order of the file.
+        ``EVENT_COLUMNS`` (``str`` and int64), then the others, sorted by timestamp; events of one
+        second keep the order of the file.
 
     Raises:
         CatalogError: a required column is missing.
@@ -264,7 +259,7 @@ def _event_type(cell: str) -> tuple[str | None, str | None]:
 def _ids(
     table: CheckedTable, names: Sequence[str], known: pd.Series, left_out: pd.Series
 ) -> dict[str, pd.Series]:
-    """Read the columns of ids and check that the items are there."""
+    """Read the columns of ids and check that the items exist."""
     ids = {name: table.read(name, parse_id(table.frame[name]), required=True) for name in names}
     unknown = ids["item_id"].notna() & ~ids["item_id"].isin(known)
     if not unknown.any():
@@ -291,5 +286,5 @@ def _ids(
 
 
 def _loose(one: str) -> str:
-    """An id without what spreadsheets and databases change: leading zeros, ``.0``, and case."""
+    """Return an id without leading zeros, ``.0`` and case, which spreadsheets change."""
     return one.casefold().removesuffix(".0").lstrip("0")

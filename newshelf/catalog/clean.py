@@ -1,7 +1,7 @@
-"""Text as a shopper reads it: without markup, escapes, control and zero-width characters.
+"""Cleaning of product texts: removes markup, escapes, control and zero-width characters.
 
-One function for training and serving. It is no parser of HTML: what looks like markup goes,
-what does not stays, and each character is looked at a bounded number of times.
+Training and serving share it. It is no HTML parser: whatever looks like markup is removed, in
+time linear in the length of the text.
 """
 
 import html
@@ -10,15 +10,15 @@ import unicodedata
 from html.entities import html5
 
 _PASSES = 4
-"""How often markup may come out of escapes, or out of what other markup parted."""
+"""Maximum nesting of markup in escapes, or in text that other markup separates."""
 _LONGEST_WORD = 1_000
-"""Characters of what is brought into NFC."""
+"""Words above this length are not normalised to NFC."""
 
 _WITHIN_WORDS = (
     "a abbr acronym b bdi bdo big cite code data del dfn em font i ins kbd label mark q s samp "
     "small span strike strong sub sup time tt u var wbr"
 )
-"""Elements within a word: ``m<sup>2</sup>`` is ``m2``. All others separate words."""
+"""Elements within words: ``m<sup>2</sup>`` is ``m2``. All others separate words."""
 _BETWEEN_WORDS = (
     "address area article aside audio base blockquote body br button canvas caption center col "
     "colgroup dd details dialog dir div dl dt embed fieldset figcaption figure footer form frame "
@@ -30,7 +30,7 @@ _BETWEEN_WORDS = (
 _INLINE = frozenset(_WITHIN_WORDS.split())
 _ELEMENTS = _INLINE.union(_BETWEEN_WORDS.split())
 _SIGNS = ("<", "&", "[", "]]>", "{{", "data:", "DATA:", "Data:")
-"""A text without any of them has no markup: looking for them costs next to nothing."""
+"""Texts without any of them have no markup; a cheap check."""
 _MARKUP = re.compile(
     r"""<!--(?:-?>|.*?(?:--!?>|\Z))
     | <(?P<hidden>script|style)\b[^>]*+(?:>.*?(?:</(?P=hidden)\b[^>]*+>?|\Z)|\Z)
@@ -56,28 +56,28 @@ _ENTITY = re.compile(
 _UNSEEN = re.compile(
     "[\0-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e"
     "\u2060-\u206f\ufeff\ufff9-\uffff\ud800-\udfff\ufdd0-\ufdef]"
-    # Joiners shape emoji, Persian and Indic words; after ASCII they shape nothing.
+    # Joiners matter in emoji, Persian and Indic words, not after ASCII.
     "|(?<![^\0-\x7f])[\u200c\u200d]+"
 )
 
 
 def clean_text(text: str) -> str:
-    """Return ``text`` as it reads on a shop's page, on one line and in NFC.
+    """Return ``text`` as a shop's page shows it, on one line and in NFC.
 
-    Removed are tags, comments, declarations, the contents of scripts and styles, shortcodes
+    Removes tags, comments, declarations, the contents of scripts and styles, shortcodes
     (``[vc_row]``, ``[b]…[/b]``), directives (``{{widget …}}``), ``data:`` URLs, and control and
-    zero-width characters. Entities become their characters, however often they are escaped;
-    markup that appears by that is removed, too. ``a < b``, ``5<10``, ``<3`` and ``<XL>`` are
-    text: a tag has a name that HTML knows, or an attribute, or is closed.
+    zero-width characters. Entities become their characters, even if escaped several times; markup
+    that results is removed too. ``a < b``, ``5<10``, ``<3`` and ``<XL>`` are text: a tag has an
+    HTML element's name or an attribute, or is closed.
 
-    The result is a fixed point: cleaned again, it stays as it is.
+    The function is idempotent.
     """
     for _ in range(_PASSES):
         cleaned = _cleaned_once(text)
         if cleaned == text:
             return text
         text = cleaned
-    # Nothing but an attack is nested this deep: all that could be markup goes.
+    # Only an attack is nested this deep: remove every character of markup.
     text = re.sub(r"[][<>&{}:]", " ", text)
     for _ in range(_PASSES):
         text = _cleaned_once(text)
@@ -107,7 +107,7 @@ def _without_markup(match: re.Match[str], closed: set[str]) -> str:
         if match["end"]:
             is_tag = is_tag or name in _ELEMENTS or rest.endswith("/")
         elif not is_tag or name not in _ELEMENTS:
-            # A text that was cut may end within a tag; ``5 <b`` does not.
+            # A truncated text may end within a tag; ``5 <b`` does not.
             is_tag = False
         return found if not is_tag else "" if name in _INLINE else " "
     if (code := match["code"]) is not None:

@@ -1,14 +1,11 @@
-"""Cells as shops write them → the types of the schema; each parser says what is wrong.
+"""Parsers of columns: text, ids, availability, times and prices.
 
-A parser takes one column and returns its values, with a reason for each cell that is there
-but cannot be read. No cell of any type makes one raise. Everything runs on whole columns or
-on their distinct cells: a shop's events are many.
+A parser returns the values of a column, and a reason for each cell that it cannot read. It never
+raises, and works on whole columns or distinct cells, since events are many.
 
-Prices as people write them → amounts of one currency.
-
-A cell is read where it can mean one amount only. ``1,299`` and ``1.299`` cannot say what
-their mark is; where other cells of the column show one decimal mark, and only one, it
-decides. ``$``, ``¥`` and ``kr`` stand for the most frequent currency that has them.
+A price is read only if it means one amount. In ``1,299`` and ``1.299`` the mark is ambiguous; the
+decimal mark of other cells of the column decides, if they agree. ``$``, ``¥`` and ``kr`` stand
+for the most frequent currency that uses them.
 """
 
 import math
@@ -25,13 +22,13 @@ import pandas as pd
 from newshelf.catalog.schema import Availability, clean_id, clean_ids
 
 BEFORE_SHOPS = 631_152_000
-"""Epoch second of the year 1990: earlier times among later ones are mistakes."""
+"""Epoch second of the year 1990; earlier times among later ones are errors."""
 _LATEST_SECOND = 4_102_444_800
 """Of the year 2100."""
 _UNITS = ((10**17, 10**9), (10**14, 10**6), (10**11, 10**3))
-"""From which number on a time is in nano-, micro- or milliseconds, and how many make a second."""
+"""Least number for nano-, micro- and milliseconds, and the units in a second."""
 _DAYS = (19_900_101, 20_991_231)
-"""First and last of the days that are written as numbers: 20250131."""
+"""First and last day written as a number, such as 20250131."""
 _DAY_FIRST = r"(\d{1,2})\.(\d{1,2})\.(\d{4})\b"
 _EITHER_ORDER = re.compile(r"\d{1,2}[/-]\d{1,2}[/-]\d{2,4}\b")
 
@@ -54,19 +51,19 @@ _STOCK = {word: str(kind) for kind, words in _STOCK_WORDS.items() for word in wo
 
 
 class Parsed(NamedTuple):
-    """A column's values, and what cannot be read of it."""
+    """Values of a column, and reasons for its unreadable cells."""
 
     values: pd.Series
-    """Absent where the cell is absent or cannot be read."""
+    """Absent if the cell is absent or unreadable."""
     reasons: pd.Series
-    """``object``: what to say after the cell (``is negative``); absent where nothing is."""
+    """``object``: predicate of the cell (``is negative``); absent for readable cells."""
 
 
 def parse_text(column: pd.Series) -> pd.Series:
-    """Any column → ``str`` dtype, with NaN where absent; blank cells are absent.
+    """Return any column as ``str`` dtype, with NaN for absent and blank cells.
 
-    An id that went through a float column (``123.0``) comes back as it was (``123``). Bytes
-    that are not UTF-8, and halves of surrogate pairs, are written as escapes.
+    An id in a float column (``123.0``) becomes an integer (``123``). Invalid UTF-8 and lone
+    surrogates become escapes.
     """
     if pd.api.types.is_float_dtype(column.dtype):
         column = column.astype(object)
@@ -79,7 +76,7 @@ def parse_text(column: pd.Series) -> pd.Series:
 def _cell_text(cell: Any) -> str | None:
     if isinstance(cell, bytes):
         return cell.decode("utf-8", "backslashreplace")
-    if isinstance(cell, Decimal):  # pandas cannot ask a signalling NaN
+    if isinstance(cell, Decimal):  # pd.isna raises for a signalling NaN
         return None if cell.is_nan() else str(cell)
     if pd.api.types.is_scalar(cell) and pd.isna(cell):
         return None
@@ -89,7 +86,7 @@ def _cell_text(cell: Any) -> str | None:
 
 
 def typed_number(cell: Any) -> float:
-    """Return a cell that is a number, not text, as float; NaN for all else."""
+    """Return a cell of numeric type as float; NaN for all others."""
     if isinstance(cell, bool | np.bool_) or not isinstance(cell, int | float | Decimal | np.number):
         return math.nan
     try:
@@ -105,7 +102,7 @@ def parse_distinct(
 
     Args:
         text: ``str`` dtype, NaN where absent.
-        parse: a cell → its value (None where there is none) and the reason.
+        parse: returns a cell's value (None if absent) and the reason.
         dtype: of the values.
     """
     codes, cells = pd.factorize(text)
@@ -119,7 +116,7 @@ def parse_distinct(
 
 
 def parse_id(column: pd.Series) -> Parsed:
-    """Ids → ``str`` dtype in the form of ``clean_id``."""
+    """Parse ids as ``str`` dtype in the form of ``clean_id``."""
     text = parse_text(column)
     cells = pd.unique(text.dropna()).tolist()
     try:
@@ -142,7 +139,7 @@ def _no_reasons(column: pd.Series) -> pd.Series:
 
 
 def parse_availability(column: pd.Series) -> Parsed:
-    """Stock words, flags and quantities → the words of ``Availability`` (``str`` dtype)."""
+    """Parse stock words, flags and quantities as values of ``Availability`` (``str`` dtype)."""
     return parse_distinct(parse_text(column), _availability, "str")
 
 
@@ -159,11 +156,11 @@ def _availability(cell: str) -> tuple[str | None, str | None]:
 
 
 def parse_seconds(column: pd.Series) -> Parsed:
-    """Times → Int64 epoch seconds, NA where absent; a fraction of a second is dropped.
+    """Parse times as Int64 epoch seconds, NA if absent; fractions of a second are dropped.
 
-    Read are epoch seconds, and milli-, micro- and nanoseconds, which are recognised by their size;
-    ISO 8601 and its likes with the year first; ``31.1.2025``; and columns of dates and
-    timestamps. What has no time zone is UTC.
+    Accepts epoch seconds, milli-, micro- and nanoseconds, detected by their size; ISO 8601 and
+    similar formats with the year first; ``31.1.2025``; and columns of dates and timestamps. Times
+    without zone are UTC.
     """
     if pd.api.types.is_datetime64_any_dtype(column.dtype):
         seconds, present = _since_epoch(column), column.notna()
@@ -175,7 +172,7 @@ def parse_seconds(column: pd.Series) -> Parsed:
         plain = text.str.isdecimal().astype("boolean").fillna(False).astype(bool)
         seconds = pd.Series(np.nan, index=text.index)
         if (rest := text[present & ~plain]).size:
-            # pandas would read "now" and "today", too.
+            # pandas would read "now" and "today" too.
             dated = rest.where(rest.str[:1].str.isdigit())
             moments = pd.to_datetime(dated, format="ISO8601", utc=True, errors="coerce")
             odd = rest[moments.isna()]
@@ -190,18 +187,18 @@ def parse_seconds(column: pd.Series) -> Parsed:
         early = seconds < BEFORE_SHOPS
     late = seconds >= _LATEST_SECOND
     reasons = _no_reasons(column)
-    say = "give epoch seconds, such as 1735689600, or ISO 8601, such as 2025-01-01T00:00:00Z"
+    advice = "give epoch seconds, such as 1735689600, or ISO 8601, such as 2025-01-01T00:00:00Z"
     if (unread := present & seconds.isna()).any():
-        reasons[unread] = f"is not a time: {say}"
+        reasons[unread] = f"is not a time: {advice}"
         swapped = unread & column.map(lambda cell: bool(_EITHER_ORDER.match(str(cell).strip())))
         reasons[swapped] = "could have its day or its month first: write 2025-01-31"
-    reasons[present & early] = f"is too early for a shop: {say}"
-    reasons[present & late] = f"is after the year 2099: {say}"
+    reasons[present & early] = f"is too early for a shop: {advice}"
+    reasons[present & late] = f"is after the year 2099: {advice}"
     return Parsed(np.floor(seconds.where(reasons.isna())).astype("Int64"), reasons)
 
 
 def _number_seconds(numbers: pd.Series) -> pd.Series:
-    """Numbers in one of four units, or all of them days, → epoch seconds (float64)."""
+    """Convert numbers in four units, or days such as 20250131, to epoch seconds (float64)."""
     present = numbers.dropna()
     if len(present) and present.between(*_DAYS).all() and (present % 1 == 0).all():
         days = pd.to_datetime(
@@ -226,7 +223,7 @@ def _odd_time(cell: str) -> tuple[float | None, None]:
 
 def _since_epoch(moments: pd.Series) -> pd.Series:
     zoned = pd.to_datetime(moments, utc=True)
-    # Not in nanoseconds, as arithmetic with a Timestamp would be: those end in 2262.
+    # In seconds: the nanoseconds of a Timestamp end in 2262.
     seconds = zoned.dt.tz_localize(None).to_numpy("datetime64[s]").astype("float64")
     return pd.Series(seconds, index=moments.index).where(zoned.notna())
 
@@ -243,7 +240,7 @@ _ISO_4217 = (
 """As of 2025."""
 _CODES = frozenset(_ISO_4217.split())
 _WHOLE = ("JPY", "KRW", "VND", "CLP", "ISK", "PYG", "XAF", "XOF", "XPF")
-"""Currencies without a smaller unit: their prices have no decimals."""
+"""Currencies without decimals."""
 _SYMBOLS = {
     "€": "EUR", "£": "GBP", "₹": "INR", "rs": "INR", "₩": "KRW", "₽": "RUB", "₺": "TRY",
     "₫": "VND", "₴": "UAH", "฿": "THB", "₪": "ILS", "₱": "PHP", "₦": "NGN", "₸": "KZT",
@@ -272,21 +269,21 @@ _NUMBER = {
     )
     for mark, other in ((".", ","), (",", r"\."))
 }
-"""Decimal mark → a number with it, in groups of three or, as in India, of two."""
+"""Decimal mark → pattern of numbers, with groups of three digits or, as in India, of two."""
 _LONGEST = 60
 _MOST = 1e12
-"""No product costs more, in any currency."""
+"""Maximum price in any currency."""
 
 
 class _Price(NamedTuple):
     amounts: dict[str, float]
-    """Decimal mark → the amount that the cell then means; what it cannot be is left out."""
+    """Decimal mark → amount, without impossible marks."""
     codes: tuple[str, ...]
-    """Currencies that the cell can be in, the likeliest first; empty where it names none."""
+    """Possible currencies, the likeliest first; empty if the cell names none."""
 
 
 def parse_price(column: pd.Series) -> Parsed:
-    """Prices → float64, NaN where absent, unclear, negative, or in another currency than most."""
+    """Parse prices as float64, NaN if absent, ambiguous, negative or in a minority currency."""
     if column.dtype.kind in "iuf":
         amounts, reasons = column.astype("float64"), pd.Series(None, column.index, dtype=object)
     else:
@@ -309,7 +306,7 @@ def _parse_texts(text: pd.Series) -> Parsed:
     for cell, price in prices.items():
         if len(price.codes) == 1:
             frequent[price.codes[0]] += counts[cell]
-    # max() takes the first of equals, which is the likeliest.
+    # max() returns the first of equals, which is the likeliest.
     likely = {
         cell: max(p.codes, key=lambda c: frequent[c]) for cell, p in prices.items() if p.codes
     }
@@ -337,7 +334,7 @@ def _parse_texts(text: pd.Series) -> Parsed:
 
 
 def _read(cell: str) -> _Price | None:
-    """Take one cell apart; None where it is not one amount."""
+    """Parse one cell; return None if it is not one amount."""
     text = " ".join(cell.translate(_PLAIN).translate(_MINUS).split())
     match = _CELL.fullmatch(text) if len(text) <= _LONGEST else None
     if match is None:
@@ -356,7 +353,7 @@ def _read(cell: str) -> _Price | None:
 
 
 def _currencies(word: str) -> tuple[str, ...] | None:
-    """Codes of what stands next to the number; None where it is no currency."""
+    """Return the codes of the text next to a number; None if it is no currency."""
     word = word.strip(" .")
     if not word:
         return ()
@@ -367,7 +364,7 @@ def _currencies(word: str) -> tuple[str, ...] | None:
 
 
 def _amounts(number: str, exponent: str) -> dict[str, float]:
-    """Return the number for each decimal mark that it can have."""
+    """Return the amount for each possible decimal mark."""
     found = {}
     for mark, pattern in _NUMBER.items():
         if match := pattern.fullmatch(number):

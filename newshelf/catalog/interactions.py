@@ -1,4 +1,4 @@
-"""From a catalogue's tables to sequences of item indices."""
+"""Interactions of a catalogue as sequences of item indices, from events or baskets."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,47 +14,47 @@ IntArray = npt.NDArray[np.int64]
 
 
 class CatalogTables(Protocol):
-    """The part of ``newshelf.catalog.Catalog`` that is read here."""
+    """Tables of a :class:`newshelf.catalog.catalog.Catalog`."""
 
     @property
     def items(self) -> pd.DataFrame:
-        """One row per item, a RangeIndex."""
+        """Return one row per item, with a RangeIndex."""
         ...
 
     @property
     def events(self) -> pd.DataFrame | None:
-        """EVENT_COLUMNS, or None."""
+        """Return ``EVENT_COLUMNS``, or None."""
         ...
 
     @property
     def baskets(self) -> pd.DataFrame | None:
-        """BASKET_COLUMNS, or None."""
+        """Return ``BASKET_COLUMNS``, or None."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Interactions:
-    """Users' histories, or baskets without order."""
+    """Histories of users, or baskets without order."""
 
     n_items: int
     sequences: list[IntArray]
-    """One per user, oldest first; or one per basket, distinct items. None is empty."""
+    """One per user, oldest first, or one per basket, of distinct items; not empty."""
     timestamps: list[IntArray] | None
     """Epoch seconds, ascending, parallel to ``sequences``; None for baskets."""
     groups: IntArray
-    """(len(sequences),) sequences of one group must not be torn apart by a split."""
+    """(len(sequences),) group numbers; splits keep the sequences of one group together."""
 
     @property
     def size(self) -> int:
-        """Number of interactions."""
+        """Return the number of interactions."""
         return sum(len(sequence) for sequence in self.sequences)
 
 
 def read_interactions(catalog: CatalogTables) -> Interactions:
-    """The catalogue's events, or its baskets when it has no event.
+    """Return the catalogue's events, or its baskets if it has no events.
 
     Raises:
-        TrainingError: when it has neither.
+        TrainingError: it has neither.
     """
     if catalog.events is not None and len(catalog.events):
         return from_events(catalog.events, _index(catalog.items))
@@ -68,17 +68,17 @@ def read_interactions(catalog: CatalogTables) -> Interactions:
 
 
 def basket_interactions(catalog: CatalogTables) -> Interactions | None:
-    """The catalogue's baskets, or None when it has none."""
+    """Return the catalogue's baskets, or None."""
     if catalog.baskets is None or not len(catalog.baskets):
         return None
     return from_baskets(catalog.baskets, _index(catalog.items))
 
 
 def from_events(events: pd.DataFrame, item_index: Mapping[str, int]) -> Interactions:
-    """One sequence per user, in the order of time; every event type counts alike.
+    """Return one sequence per user in the order of time, of all event types.
 
-    Events of one second keep the order of the table. An item that follows itself (a view,
-    then a purchase) is kept once, at its first time. Events of unknown items are left out.
+    Events of one second keep the order of the table. Repeats of an item in a row (a view, then a
+    purchase) count once, at the first time. Events of unknown items are left out.
     """
     item, known = _positions(events["item_id"], item_index)
     stamps = events["timestamp"].to_numpy(dtype=np.int64)[known]
@@ -98,10 +98,10 @@ def from_events(events: pd.DataFrame, item_index: Mapping[str, int]) -> Interact
 
 
 def from_baskets(baskets: pd.DataFrame, item_index: Mapping[str, int]) -> Interactions:
-    """One sequence per basket; grouped by ``scene_id`` where the table has it.
+    """Return one sequence per basket, grouped by ``scene_id`` if the table has it.
 
-    Pictures of one scene show the same things, so a split that separates them would ask for
-    what it has taught. A basket without a scene is its own group.
+    Pictures of one scene show the same items, so a split between them would leak. A basket
+    without a scene is a separate group.
     """
     item, known = _positions(baskets["item_id"], item_index)
     frame = pd.DataFrame({"basket": baskets["basket_id"].to_numpy()[known], "item": item})
@@ -125,7 +125,7 @@ def from_baskets(baskets: pd.DataFrame, item_index: Mapping[str, int]) -> Intera
 
 
 def latest(sequence: IntArray) -> IntArray:
-    """Each item once, at its last place: ``[3, 5, 3]`` → ``[5, 3]``."""
+    """Return each item once, at its last place: ``[3, 5, 3]`` → ``[5, 3]``."""
     _, places = np.unique(sequence[::-1], return_index=True)
     return sequence[::-1][np.sort(places)][::-1].copy()
 
@@ -137,14 +137,14 @@ def _index(items: pd.DataFrame) -> dict[str, int]:
 def _positions(
     identifiers: "pd.Series[str]", item_index: Mapping[str, int]
 ) -> tuple[IntArray, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
-    """Rows of the known identifiers, and which are known."""
+    """Return the rows of the known identifiers, and a mask of these."""
     rows = identifiers.map(item_index)
     known = rows.notna().to_numpy()
     return rows[known].to_numpy(dtype=np.int64), known
 
 
 def _runs(values: IntArray, codes: IntArray) -> list[IntArray]:
-    """Cut ``values`` wherever ``codes`` (grouped) changes."""
+    """Split ``values`` where the grouped ``codes`` change."""
     if len(values) == 0:
         return []
     return list(np.split(values, np.flatnonzero(np.diff(codes)) + 1))

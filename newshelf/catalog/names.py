@@ -1,4 +1,7 @@
-"""Names and words of shop systems → ours, and their exports' rows → one row a product."""
+"""Mapping of shop systems' columns, event names and exports to the canonical ones.
+
+Exports of Shopify and WooCommerce have several rows a product; they are folded into one.
+"""
 
 import re
 from collections.abc import Callable, Iterable
@@ -38,9 +41,9 @@ _ALIASES = {
     },
     "baskets": {"basket_id": "order_id transaction_id", "item_id": "product_id"},
 }
-"""Shopify, WooCommerce, Merchant, Amazon Personalize and GA4: for each of ours, best first."""
+"""Names in Shopify, WooCommerce, Merchant, Amazon Personalize and GA4, best first."""
 _FILLED = frozenset({"description", "user_id"})
-"""Where the next alias fills what is blank in the first."""
+"""Columns whose blank cells are filled from the next alias."""
 _EVENT_WORDS = {
     EventType.VIEW: "view_item viewed product_view product_viewed detail_page_view view_content",
     EventType.CLICK: "select_item clicked product_clicked",
@@ -59,14 +62,14 @@ _IDS = ("id", "item_id", "user_id", "basket_id")
 _SINGLE = frozenset({*_IDS, "event_type", "timestamp", "price", "availability", "created_at"})
 _SEPARATORS = {"product_type": " > ", "categories": " > ", "title": " ", "description": " "}
 _ROUNDED = r"[+-]?\d[.,]\d+[eE]\+\d+"
-"""An id as a spreadsheet shows a long number."""
+"""A long id as spreadsheets show it."""
 _EXACT_FLOAT = 2**53
 _OPTIONS = {"color": "color", "colour": "color", "size": "size", "material": "material"}
 _NOT_FOR_SALE = ("draft", "archived", "unlisted", "false", "0", "-1")
 
 
 def _key(name: str) -> str:
-    """A column's or an event's name without its spelling: ``g:Image Link`` → ``image_link``."""
+    """Return the normalised name of a column or event: ``g:Image Link`` → ``image_link``."""
     plain = re.sub(r"[\s\-]+", "_", name.strip("\ufeff\u00a0 \t\r\n\"'").casefold())
     return plain.removeprefix("g:")
 
@@ -77,11 +80,11 @@ def is_known(name: str) -> bool:
 
 
 def join_values(name: str, cell: Any) -> str | None:
-    """Write a cell that may be nested as text: a list's values are joined.
+    """Return a cell that may be nested as text; the values of a list are joined.
 
     Raises:
-        ValueError: why the column ``name`` cannot be read; without the cell, which may be
-            a picture.
+        ValueError: the column ``name`` cannot be read; the message does not have the cell, which
+            may be a picture.
     """
     if cell is None or isinstance(cell, str):
         return cell
@@ -105,7 +108,7 @@ def join_values(name: str, cell: Any) -> str | None:
 
 
 def apply_names(table: RawTable, kind: str) -> RawTable:
-    """Give a table of ``kind`` our names and words; what is unknown stays as it is.
+    """Map the columns and words of a table of ``kind`` to canonical ones; keep unknown ones.
 
     Raises:
         CatalogError: two columns are spellings of one name.
@@ -163,7 +166,7 @@ def _event_words(table: RawTable) -> RawTable:
 
 
 def _without_rounded_ids(table: RawTable) -> RawTable:
-    """Leave out rows whose id a float or a spreadsheet has rounded: several ids became one."""
+    """Leave out rows whose id a float or spreadsheet rounded: several ids became one."""
     kept = np.ones(len(table.frame), dtype=bool)
     problems = []
     for name in table.frame.columns.intersection(_IDS):
@@ -187,7 +190,7 @@ def _without_rounded_ids(table: RawTable) -> RawTable:
 
 
 def _shopify(table: RawTable, columns: dict[str, str]) -> RawTable:
-    """One row a variant or further picture → one a product; a handle's rows belong together."""
+    """Fold rows of variants and further pictures into one row per handle."""
     frame, cells = _cells(table, columns)
     ids = frame["id"]
     stock = cells("variant_inventory_qty", "inventory_quantity")
@@ -208,12 +211,12 @@ def _shopify(table: RawTable, columns: dict[str, str]) -> RawTable:
         (cells(f"option{n}_name").groupby(ids).transform("first"), cells(f"option{n}_value"))
         for n in (1, 2, 3)
     ]
-    shown = (cells("status"), cells("published", "published_on_online_store"))
-    return _fold(table, "Shopify", frame, ids, options, shown)
+    published = (cells("status"), cells("published", "published_on_online_store"))
+    return _fold(table, "Shopify", frame, ids, options, published)
 
 
 def _woocommerce(table: RawTable, columns: dict[str, str]) -> RawTable:
-    """Variations → what their products lack; they are no products of their own."""
+    """Fold variations into their products, whose blank cells they fill."""
     frame, cells = _cells(table, columns)
     variation = cells("type").str.contains("variation").fillna(False).astype(bool)
     parent, sku = cells("parent"), cells("sku")
@@ -234,7 +237,7 @@ def _woocommerce(table: RawTable, columns: dict[str, str]) -> RawTable:
 def _cells(
     table: RawTable, columns: dict[str, str]
 ) -> tuple[pd.DataFrame, Callable[..., pd.Series]]:
-    """The frame with blanks as NaN, and its columns by key, all NaN where there is none."""
+    """Return the frame with blanks as NaN, and a lookup of columns, all NaN if absent."""
     frame = table.frame.astype("str")
     frame = frame.where(frame.apply(_present))
 
@@ -251,13 +254,19 @@ def _fold(
     frame: pd.DataFrame,
     ids: pd.Series,
     options: Iterable[tuple[pd.Series, pd.Series]],
-    shown: Iterable[pd.Series],
+    published: Iterable[pd.Series],
     order: Any = slice(None),
 ) -> RawTable:
-    """Make one row per id: of each column the first cell that is there, in ``order``.
+    """Return one row per id with the first non-blank cell of each column, in ``order``.
 
-    ``options`` are names and values of attributes, of which colours, sizes and materials are
-    collected; ``shown`` are columns that may say that a product is not published.
+    Args:
+        table: the raw table.
+        system: name of the shop system.
+        frame: the table's cells with blanks as NaN.
+        ids: per row.
+        options: names and values of attributes; colours, sizes and materials are collected.
+        published: columns that tell whether a product is for sale.
+        order: of the rows.
     """
     mapped = dict.fromkeys(table.mapped)
     for names, values in options:
@@ -267,11 +276,11 @@ def _fold(
             new = ids.map(values[rows].groupby(ids[rows]).agg(_distinct))
             mapped[Mapped(f"{values.name}: {names[kinds == ours].iloc[0]}", ours)] = None
             frame[ours] = frame[ours].fillna(new) if ours in frame else new
-    hidden = np.any([words.str.lower().isin(_NOT_FOR_SALE) for words in shown], axis=0)
+    hidden = np.any([words.str.lower().isin(_NOT_FOR_SALE) for words in published], axis=0)
     bad = table.rows[ids.isna()].tolist()
     lost = [Problem(table.file, row, "id", f"no product of the {system} export") for row in bad]
     frame = frame.assign(id=ids, _row=table.rows, _hidden=hidden).iloc[order]
-    links = frame.get("image_link", frame["id"])  # as many as products, where there are none
+    links = frame.get("image_link", frame["id"])  # without pictures, one per product
     further = links.groupby(frame["id"]).nunique().clip(lower=1).sub(1).sum()
     frame = frame.groupby("id", sort=False, as_index=False).first()
     if (hidden := frame["_hidden"].astype(bool)).any():

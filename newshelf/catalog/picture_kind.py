@@ -1,10 +1,10 @@
-"""The kind of a file that should be a picture, by its first bytes: names end as they please."""
+"""Detection of a picture file's format by its first bytes."""
 
 import re
 
 READ_KINDS = ("JPEG", "PNG", "WebP", "GIF")
 _FIRST = 1_000
-"""Bytes that are looked at: SVG and HTML may begin with comments."""
+"""Bytes to inspect; SVG and HTML may begin with comments."""
 _KINDS = {
     "JPEG": rb"\xff\xd8\xff",
     "PNG": rb"\x89PNG\r\n\x1a\n",
@@ -33,9 +33,9 @@ _PATTERNS = {kind: re.compile(pattern, re.DOTALL) for kind, pattern in _KINDS.it
 
 
 def picture_kind(data: bytes | bytearray | memoryview) -> str | None:
-    """Return the name of what ``data`` begins like, if it is no text of another kind.
+    """Return the format of ``data``, or None if it is unknown.
 
-    Only ``READ_KINDS`` are read; the others are named, for the error.
+    Only ``READ_KINDS`` can be read; the others are for error messages.
     """
     first = bytes(data[:_FIRST])
     return next((kind for kind, pattern in _PATTERNS.items() if pattern.match(first)), None)

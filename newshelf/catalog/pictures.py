@@ -1,4 +1,4 @@
-"""Find the picture that an image link names, inside the catalogue's folder only."""
+"""Resolution of image links to picture files within the catalogue's folder."""
 
 import contextlib
 import os
@@ -17,14 +17,11 @@ _URL = re.compile(r"(?:[a-z][a-z0-9+.-]+:)?//", re.IGNORECASE)
 _DRIVE = re.compile(r"[a-z]:[\\/]", re.IGNORECASE)
 _RELATIVE = "must be a path relative to the catalogue's folder, without '..'"
 _LISTED_FOLDERS = 20
-"""Folders that are searched for a file of the same name."""
+"""Folders to search for a file of the same name."""
 
 
 class PictureFolder:
-    """The catalogue's folder, in which many links are looked up.
-
-    Directories are resolved and listed once each: a catalogue has many pictures in few of them.
-    """
+    """Lookup of links in the catalogue's folder; resolves and lists each directory once."""
 
     def __init__(self, folder: Path) -> None:
         self._root = folder.resolve()
@@ -34,21 +31,21 @@ class PictureFolder:
     def find(self, link: str) -> tuple[str | None, str | None]:
         """Find the file that ``link`` names.
 
-        A link with backslashes, in another case or Unicode form, or written as a URL's path
-        (``%20``, ``?v=1``, a slash in front) is found where one file alone fits.
+        A link with backslashes, other case or Unicode form, or written as a URL's path (``%20``,
+        ``?v=1``, a leading slash) is found if exactly one file matches.
 
         Returns:
             The file's path relative to the folder, or the reason why there is none.
         """
         plain = not link.startswith("/") and ".." not in link and "\0" not in link
-        if plain and os.path.lexists(f"{self._root}/{link}"):  # as nearly all are
+        if plain and os.path.lexists(f"{self._root}/{link}"):  # the usual case
             reason = self._problem(PurePosixPath(link))
             return (None, f"{quoted(link)} {reason}") if reason else (link, None)
         paths = [PurePosixPath(spelling) for spelling in _spellings(link)]
         if reason := _refused(link, paths):
             return None, reason
         for path in paths:
-            found = self._fitting(path)
+            found = self._matching(path)
             if len(found) > 1:
                 names = " or ".join(map(quoted, found[:2]))
                 return None, f"{quoted(link)} could be {names}: write it as the file is called"
@@ -59,8 +56,8 @@ class PictureFolder:
             return None, f"{quoted(link)} {_RELATIVE}"
         return None, f"there is no file {quoted(link)} in the catalogue's folder{self._hint(link)}"
 
-    def _fitting(self, path: PurePosixPath) -> list[str]:
-        """Paths that differ from ``path`` in Unicode form, or else in case, too."""
+    def _matching(self, path: PurePosixPath) -> list[str]:
+        """Return paths that differ from ``path`` in Unicode form only, else those in case too."""
         found = [""] if not path.is_absolute() else []
         for part in path.parts:
             found = [
@@ -88,12 +85,12 @@ class PictureFolder:
         return None if status.st_size else "is an empty file"
 
     def _hint(self, link: str) -> str:
-        """Return the file that may be meant: in another folder, or with another extension."""
+        """Suggest a file in another folder or with another extension."""
         first = re.split(r"[,;|]", link)[0]
         if first != link and (found := self.find(first)[0]):
             return f": it names several; give one, such as {quoted(found)}"
         path = PurePosixPath(_spellings(link)[-1])
-        folders = [*self._fitting(path.parent), "", *self._folders()]
+        folders = [*self._matching(path.parent), "", *self._folders()]
         for by_stem in (False, True):
             for folder in folders:
                 names = self._names(folder, by_stem=by_stem)
@@ -106,7 +103,7 @@ class PictureFolder:
         return [name for name in inside if (self._root / name).is_dir()][:_LISTED_FOLDERS]
 
     def _list_names(self, folder: str, *, by_stem: bool = False) -> dict[str, list[str]]:
-        """Folded name → the names in ``folder`` that are folded to it."""
+        """Return folded name → names in ``folder``."""
         found: dict[str, list[str]] = {}
         if self._resolved(PurePosixPath(folder)).is_relative_to(self._root):
             with contextlib.suppress(OSError):

@@ -1,10 +1,6 @@
-"""Read one table of a catalogue, nothing decided yet about its cells.
+"""Reading of a table file as raw cells: format detection by content, and Parquet.
 
-What a file is, its bytes say; its name only says which table it is.
-
-A table of a catalogue as it stands in its file, before any cell is checked.
-
-Tables in Parquet: every Arrow type as cells that keep what the file has.
+Text formats are in :mod:`newshelf.catalog.text`.
 """
 
 import gzip
@@ -34,14 +30,14 @@ _NULLABLE = {
     pa.bool_(): pd.BooleanDtype(),
     **{pa.type_for_alias(name.lower()): pd.api.types.pandas_dtype(name) for name in _INTEGERS},
 }
-"""Types that pandas would turn into floats or objects because of one missing value."""
+"""Types that pandas would convert to floats or objects for one missing value."""
 
 
 def read_parquet(file: str, handle: BinaryIO) -> RawTable:
-    """Read a Parquet file; a column that cannot be read is left out and reported.
+    """Read a Parquet file; unreadable columns are left out and reported.
 
-    Integers, with or without missing values, stay integers; decimals and UUIDs become text,
-    dates midnight UTC, lists of values one text.
+    Integers stay integers even with missing values; decimals, UUIDs and lists become text, dates
+    midnight UTC.
 
     Raises:
         CatalogError: it is no Parquet file, or has a column twice.
@@ -49,8 +45,7 @@ def read_parquet(file: str, handle: BinaryIO) -> RawTable:
     columns: dict[str, pd.Series] = {}
     problems = []
     try:
-        # A handle, not the path: pyarrow would read partition columns out of a path
-        # such as shop=1/items.parquet.
+        # A handle, since pyarrow reads partition columns from paths such as shop=1/items.parquet.
         table = pq.read_table(handle)
         names = table.column_names
         refuse_repeated(file, names)
@@ -73,7 +68,7 @@ def _series(name: str, column: pa.ChunkedArray) -> pd.Series:
         return _series(name, column.cast(kind.value_type))
     if isinstance(kind, pa.BaseExtensionType):
         return _series(name, column.cast(kind.storage_type))
-    if kinds.is_struct(kind) and "path" in kind.names:  # a picture as Hugging Face has it
+    if kinds.is_struct(kind) and "path" in kind.names:  # a picture of Hugging Face datasets
         paths = [chunk.field("path") for chunk in column.chunks]
         return _series(name, pa.chunked_array(paths, kind.field("path").type))
     if kinds.is_nested(kind):
@@ -114,19 +109,18 @@ _KINDS = {
     b"7z\xbc\xaf": "a 7z archive: unpack it",
     _GZIP: "compressed twice: unpack it",
 }
-"""First bytes of what is not read → what it is, and what to do."""
+"""First bytes of unsupported formats → name and advice."""
 _IDS = {"id", "user_id", "item_id", "basket_id"}
 _LEAST_UNPACKED = 2**28
 _MOST_GROWTH = 100
-"""Bytes that a gzip file may unpack to, and how many times its own size where that is more."""
+"""A gzip file may unpack to these bytes, or to this multiple of its size if that is more."""
 
 
 def read_table(path: Path, kind: str) -> RawTable:
-    """Read a file of ``items``, ``events`` or ``baskets`` and give its columns our names.
+    """Read a file of ``items``, ``events`` or ``baskets`` with canonical column names.
 
     Raises:
-        CatalogError: when the file as a whole cannot be read: empty, no table, of an
-            unknown encoding, or a column is repeated.
+        CatalogError: the file is empty, no table or of unknown encoding, or repeats a column.
     """
     try:
         with path.open("rb") as handle:
@@ -171,7 +165,7 @@ def _read_text(path: Path, text: str) -> RawTable:
     delimiter = "\t" if ends and ends[-1] in {".tsv", ".txt"} else ","
     table = read_delimited(path.name, text, delimiter)
     for column in _IDS & set(table.frame):
-        # Our own export guards ids. A quick look first: hardly a file has such a cell.
+        # `./run export` guards ids. Few files have such a cell, so a quick check first.
         if table.frame[column].str.startswith("'").any():
             table.frame[column] = table.frame[column].map(unguard_formula)
     return table

@@ -1,4 +1,4 @@
-"""Problems of a catalogue with their places, and the number of rows kept."""
+"""Report of a catalogue's checks: problems with their places, and numbers of rows."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u206
 
 
 def quoted(cell: object) -> str:
-    """Return a cell as a report shows it: in quotes, shortened, control characters escaped."""
+    """Return a cell in quotes, shortened, with control characters escaped."""
     text = cell if isinstance(cell, str) else str(cell)
     shown = repr(text[:_LONGEST_CELL])
     return shown if len(text) <= _LONGEST_CELL else f"{shown[:-1]}…{shown[-1]}"
@@ -25,19 +25,19 @@ def quoted(cell: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong in one place."""
+    """A problem of one cell, row or file."""
 
     file: str
     """File name inside the catalogue's folder."""
     row: int | None
-    """As the user sees it: the line (header included) of a text file, counted from 1;
-    the row of a parquet file, counted from 1. None when it concerns the whole file."""
+    """Counted from 1: the line of a text file (with header), or the row of a Parquet file. None for
+    the whole file."""
     field: str | None
-    """Column name; None when it concerns the whole row."""
+    """Name of the column; None for the whole row."""
     reason: str
-    """It begins with the cell, in quotes, where that says more."""
+    """Begins with the cell in quotes where useful."""
     lost: Literal["row", "cell"] = "row"
-    """What is left out: the whole row, or this cell."""
+    """Whether the row or only the cell is left out."""
 
     def __str__(self) -> str:
         place = self.file if self.row is None else f"{self.file} row {self.row}"
@@ -46,7 +46,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """All problems of one file and column that have one reason, whatever the cells hold."""
+    """Problems of one file and column with the same reason, regardless of the cells."""
 
     first: Problem
     rows: Sequence[int | None]
@@ -66,20 +66,20 @@ class Group:
 
 @dataclass(frozen=True)
 class CatalogReport:
-    """Every problem of a catalogue, in the order of files and rows."""
+    """All problems of a catalogue, in the order of files and rows."""
 
     problems: tuple[Problem, ...] = ()
     rows_read: Mapping[str, int] = field(default_factory=dict)
-    """Rows in each file, by file name."""
+    """File name → rows in the file."""
     rows_kept: Mapping[str, int] = field(default_factory=dict)
-    """Rows of each file that the catalogue holds, by file name."""
+    """File name → rows in the catalogue."""
     notes: tuple[str, ...] = ()
-    """Advice that is no problem: what was assumed, a column whose name is nearly one of ours."""
+    """Advice: assumptions, and columns whose names resemble known ones."""
     mapped: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
-    """By file name: a shop's own name of a column or event, and ours that it is read as."""
+    """File name → pairs of the file's and the canonical name of a column or event."""
 
     def groups(self) -> list[Group]:
-        """The problems by file, column and reason: of each file the most frequent first."""
+        """Return the problems by file, column and reason; the most frequent of each file first."""
         rows: dict[tuple[object, ...], list[int | None]] = {}
         first: dict[tuple[object, ...], Problem] = {}
         for problem in self.problems:
@@ -92,7 +92,7 @@ class CatalogReport:
         return sorted(groups, key=lambda group: (files.index(group.first.file), -len(group.rows)))
 
     def unusable(self) -> list[str]:
-        """A line for each file that has rows, but none that can be used, with the main reason."""
+        """Return a line with the main reason for each file whose rows are all unusable."""
         first = {group.first.file: group for group in reversed(self.groups())}
         return [
             f"{file}: {read:,} rows read, none usable"
@@ -102,10 +102,10 @@ class CatalogReport:
         ]
 
     def summary(self, width: int | None = None) -> str:
-        """Counts per file, names that were mapped, kinds of problems, and notes: lines of text.
+        """Return counts per file, mapped names, kinds of problems and notes as lines of text.
 
         Args:
-            width: where lines are broken, in characters; None breaks none.
+            width: characters to wrap lines at; None for no wrapping.
         """
         lines = self._lines()
         if width is not None:
@@ -132,7 +132,7 @@ class CatalogReport:
         yield from (f"note: {note}" for note in self.notes)
 
     def as_json(self) -> dict[str, Any]:
-        """The same as data; of each kind of problem the first rows."""
+        """Return the summary as JSON data, with the first rows of each kind of problem."""
         return {
             "files": {
                 file: {

@@ -1,8 +1,7 @@
-"""Products, events and baskets: the column names, the rule for ids, and one product as a value.
+"""Schema of products, events and baskets: columns, ids, enumerations, and a product as a value.
 
-Item columns follow Google Merchant's product data; event columns follow Amazon
-Personalize's interactions. This module imports neither pandas nor torch, so that the
-serving archives can carry it.
+Item columns follow Google Merchant's product data, event columns Amazon Personalize's
+interactions. Serving archives contain this module, so it imports neither pandas nor torch.
 """
 
 import re
@@ -32,7 +31,7 @@ BASKET_COLUMNS = ("basket_id", "item_id")
 
 MAX_ID_CHARS = 200
 _INVISIBLE = "\u180e\u200b\u200e\u200f\u2060\ufeff"
-"""Characters without width that come along when text is copied; Unicode counts none as blank."""
+"""Zero-width characters, which copied text has and Unicode does not count as blank."""
 
 
 def trim(text: str) -> str:
@@ -46,7 +45,7 @@ def trim(text: str) -> str:
 
 
 def clean_id(text: str) -> str:
-    """Return an id in the one form that catalogue, requests and event store compare.
+    """Return an id in the form that catalogue, requests and event store compare.
 
     Raises:
         ValueError: it is blank, too long, or has a control character.
@@ -56,17 +55,17 @@ def clean_id(text: str) -> str:
         raise ValueError("must not be blank")
     if len(cleaned) > MAX_ID_CHARS:
         raise ValueError(f"must have at most {MAX_ID_CHARS} characters")
-    # isprintable() first: it is one pass in C, and true of nearly all ids.
+    # isprintable() is fast, and true of nearly all ids.
     if not cleaned.isprintable() and any(unicodedata.category(c) == "Cc" for c in cleaned):
         raise ValueError("must have no control characters")
     return cleaned
 
 
 def clean_ids(ids: Sequence[str]) -> list[str]:
-    """Return ``clean_id`` of each; cheap where all are plain ASCII.
+    """Return ``clean_id`` of each; fast if all are plain ASCII.
 
     Raises:
-        ValueError: one of them is no id.
+        ValueError: one of them is invalid.
     """
     joined = "".join(ids)
     plain = joined.isascii() and " " not in joined and joined.isprintable()
@@ -84,7 +83,7 @@ Id = Annotated[
 
 
 class EventType(StrEnum):
-    """Types of events, weakest first."""
+    """Types of events, weakest signal first."""
 
     VIEW = "view"
     CLICK = "click"
@@ -94,7 +93,7 @@ class EventType(StrEnum):
 
 
 class Availability(StrEnum):
-    """Availability of a product; only ``out_of_stock`` hides it from answers."""
+    """Availability of a product; only ``out_of_stock`` hides it from responses."""
 
     IN_STOCK = "in_stock"
     OUT_OF_STOCK = "out_of_stock"
@@ -103,10 +102,10 @@ class Availability(StrEnum):
 
 
 class Product(BaseModel):
-    """A product as the encoder sees it, without its picture. Absent fields are None.
+    """A product as the encoder reads it, without its picture. Absent fields are None.
 
-    Its texts are clean already (``newshelf.catalog.clean``): the catalogue's when they are read,
-    a request's when it is checked.
+    Its texts are cleaned (``newshelf.catalog.clean``) when a catalogue is read or a request
+    validated.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -122,7 +121,7 @@ class Product(BaseModel):
     price: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
 
     def text(self) -> str:
-        """Title and description, as the text tower reads them; empty when both are absent."""
+        """Return title and description for the text tower; empty if both are absent."""
         parts = (part.strip() for part in (self.title, self.description) if part)
         return ". ".join(part for part in parts if part)
 
@@ -131,12 +130,12 @@ _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 
 def guard_formula(cell: str) -> str:
-    """Put an apostrophe before what a spreadsheet would execute when it opens a text file."""
+    """Return a cell with an apostrophe before text that spreadsheets would execute."""
     return f"'{cell}" if _FORMULA.match(cell) else cell
 
 
 def unguard_formula(cell: str) -> str:
-    """Take the apostrophe of ``guard_formula`` away again."""
+    """Return a cell without the apostrophe of ``guard_formula``."""
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell, 1) else cell
 
 
@@ -145,12 +144,11 @@ ENCODABLE = {
     "brand": "ready?",
     "image": "R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7",
 }
-"""A product that every encoder can encode, whatever its towers are and can read: a question to
-learn whether it answers."""
+"""A product that every encoder can encode, for readiness checks."""
 
 
 def category_levels(product_type: str | None) -> tuple[str, ...]:
-    """``"Home > Beds"`` → ``("Home", "Beds")``."""
+    """Return the levels: ``"Home > Beds"`` → ``("Home", "Beds")``."""
     if not product_type:
         return ()
     return tuple(level for part in product_type.split(">") if (level := part.strip()))
@@ -162,7 +160,7 @@ def category_path(product_type: str | None) -> tuple[str, ...]:
 
 
 def split_values(value: str | None) -> tuple[str, ...]:
-    """Several values in one cell, lower-cased: ``"White,pine"`` → ``("white", "pine")``."""
+    """Return the values of a cell in lower case: ``"White,pine"`` → ``("white", "pine")``."""
     if not value:
         return ()
     parts = value.lower().replace("/", ",").replace(";", ",").split(",")

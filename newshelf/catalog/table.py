@@ -1,4 +1,4 @@
-"""A table of a catalogue as it stands in its file, before any cell is checked."""
+"""A raw table of a catalogue, before its cells are checked."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,29 +13,29 @@ from newshelf.errors import CatalogError
 
 
 class Mapped(NamedTuple):
-    """A shop's own name that is read as one of ours."""
+    """A name in the file, and the canonical name that it is read as."""
 
     found: str
     """The file's column (``Variant Price``), or column and word (``event_name: view_item``)."""
     ours: str
-    """Our column (``price``) or word (``view``)."""
+    """Canonical column (``price``) or word (``view``)."""
 
 
 @dataclass(frozen=True)
 class RawTable:
-    """A table as it stands in its file. Cells of a text file are ``str``, empty for absent."""
+    """A table as in its file. Cells of a text file are ``str``, empty for absent."""
 
     file: str
     frame: pd.DataFrame
     rows: npt.NDArray[np.int64]
-    """``(len(frame),)``: the row number that the user sees."""
+    """(len(frame),) row numbers for messages."""
     rows_read: int
     problems: tuple[Problem, ...] = field(default=())
-    """Records that could not become rows, and cells or columns that were lost in reading."""
+    """Unreadable records, cells and columns."""
     mapped: tuple[Mapped, ...] = field(default=())
-    """In the order of the file; what already has our name is not listed."""
+    """In the order of the file, without columns that have canonical names."""
     notes: tuple[str, ...] = field(default=())
-    """What was assumed in reading, such as the encoding: advice, no problem."""
+    """Assumptions, such as the encoding."""
 
 
 def make_table(
@@ -45,14 +45,14 @@ def make_table(
     problems: Sequence[Problem] = (),
     notes: Sequence[str] = (),
 ) -> RawTable:
-    """Build a table of text cells; a cell that is no Unicode text is emptied and reported."""
+    """Return a table of text cells; cells that are not valid Unicode are emptied and reported."""
     refuse_repeated(file, [name for name, _ in columns])
     found, frame = list(problems), {}
     for name, cells in columns:
         series = pd.Series(list(cells), dtype=object)
         try:
             frame[name] = series.astype("str")
-        except UnicodeEncodeError:  # a lone surrogate: a byte or half a character that is no text
+        except UnicodeEncodeError:  # a lone surrogate: an undecodable byte
             bad = series.map(lambda cell: cell and cell != cell.encode(errors="replace").decode())
             places = np.flatnonzero(bad.fillna(False)).tolist()
             reason = "the cell has bytes that are not in the file's encoding"
@@ -70,7 +70,7 @@ def make_table(
 
 
 def refuse_repeated(file: str, names: Sequence[str]) -> None:
-    """Raise CatalogError when a column's name is there more than once."""
+    """Raise CatalogError if the name of a column is repeated."""
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         listed = ", ".join(map(repr, repeated))
         raise CatalogError(f"{file} has the column {listed} more than once: keep one of each")

@@ -1,8 +1,7 @@
-"""Tables in text: its encoding, and records of delimited text, JSON lines and XML feeds.
+"""Tables in text: detection of encodings, delimited text, JSON lines and XML feeds.
 
-Delimited text is parsed with the standard library's ``csv``, which knows the line on which
-each record began; a report that names the wrong row after the first quoted line break
-would be worse than none.
+Delimited text is parsed with the standard library's ``csv``, which knows the line of each record,
+so that reports name the right row even after quoted line breaks.
 """
 
 import codecs
@@ -34,17 +33,17 @@ _LEGACY = (
     *(f"windows-125{page}" for page in range(9)),
     *("mac-roman", "cp850", "cp866", "koi8-r", "gb18030", "big5", "cp932", "euc-jp", "cp949"),
 )
-"""What spreadsheets and shop systems write that is not Unicode."""
+"""Legacy encodings that spreadsheets and shop systems write."""
 _UNLIKELY = re.compile(
     "[\x80-\x9f]|[A-Za-z][\u0370-\u06ff]|[\u0370-\u06ff][A-Za-z]"  # two scripts in one word
 )
 _SAMPLE = 50_000
 _MARGIN = 1.1
-"""How many times more probable than another reading the best one must be."""
+"""Factor by which the best guess must be more probable than others."""
 _DELIMITERS = (",", ";", "\t", "|")
 _SEP_LINE = re.compile(r'\s*"?sep=(.)"?\s*', re.IGNORECASE)
 _LONGEST = 10_000
-"""Lines that one record may span: more is a quote that was never closed."""
+"""Maximum lines of a record; a longer one has an unclosed quote."""
 _PROLOG = re.compile(r"(?:\s|<!--.*?-->|<\?.*?\?>)*", re.DOTALL)
 _RUNNING_TEXT = frozenset({"title", "description", "summary", "content"})
 
@@ -52,10 +51,10 @@ _RUNNING_TEXT = frozenset({"title", "description", "summary", "content"})
 def decode(file: str, data: bytes) -> tuple[str, str | None]:
     """Return the text without byte order marks, and the encoding unless it is UTF-8.
 
-    Bytes that are damaged in text that is otherwise UTF-8 become lone surrogates.
+    Invalid bytes in text that is otherwise UTF-8 become lone surrogates.
 
     Raises:
-        CatalogError: the encoding is ambiguous: its candidates are named.
+        CatalogError: the encoding is ambiguous; the message has its candidates.
     """
     encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), "utf-8")
     if declared := re.match(rb"\s*<\?xml[^>]*?encoding=[\"']([\w.-]+)", data):
@@ -76,7 +75,7 @@ def _decode_legacy(file: str, data: bytes) -> tuple[str, str]:
     damaged = re.findall("[\udc80-\udcff]", text)
     if len(re.findall("[\u0080-\ud7ff\ue000-\U0010ffff]", text)) > 4 * len(damaged):
         return text, "utf-8"
-    # Lines in plain ASCII say nothing, and there may be millions of them.
+    # Lines in ASCII do not help, and there may be millions.
     sample = b"".join(line for line in io.BytesIO(data) if not line.isascii())[:_SAMPLE]
     found: dict[str, str] = {}
     best = 0.0
@@ -101,7 +100,7 @@ def _decode_legacy(file: str, data: bytes) -> tuple[str, str]:
 
 
 def read_delimited(file: str, text: str, default: str) -> RawTable:
-    """Read CSV, TSV and the like, whatever the delimiter; ``default`` where nothing tells.
+    """Read CSV, TSV and similar text; use the delimiter ``default`` if it cannot be detected.
 
     Raises:
         CatalogError: there is no header, or it is no text.
@@ -110,8 +109,8 @@ def read_delimited(file: str, text: str, default: str) -> RawTable:
     first = next((place for place, line in enumerate(lines) if line.strip()), None)
     if first is None:
         raise CatalogError(f"{file} holds blank lines only: it needs at least a header")
-    said = _SEP_LINE.fullmatch(lines[first])
-    first += bool(said)
+    separator_line = _SEP_LINE.fullmatch(lines[first])
+    first += bool(separator_line)
     if first == len(lines) or "\0" in lines[first]:
         raise CatalogError(f"{file} has no header, or is no text")
 
@@ -120,19 +119,19 @@ def read_delimited(file: str, text: str, default: str) -> RawTable:
         plain = (name.encode(errors="replace").decode() for name in next(reader))
         return [name.strip("\ufeff\u00a0 \t") for name in plain], reader.line_num
 
-    def merit(delimiter: str) -> tuple[int, bool, int]:
+    def rank(delimiter: str) -> tuple[int, bool, int]:
         names = header(delimiter)[0]
         known = sum(map(is_known, names))
         return known, delimiter == default and len(names) > 1, len(names)
 
-    delimiter = said[1] if said else max((default, *_DELIMITERS), key=merit)
+    delimiter = separator_line[1] if separator_line else max((default, *_DELIMITERS), key=rank)
     names, length = header(delimiter)
     quoted = lines[first].startswith('"') and lines[first].rstrip().endswith('"')
     records, starts, bad = _records(
         lines, first + length, delimiter, len(names), trust_quotes=quoted or delimiter != "\t"
     )
     while starts and not lines[starts[-1] - 1].strip(f"{delimiter} \r\n"):
-        records.pop(), starts.pop()  # delimiters alone, as spreadsheets end
+        records.pop(), starts.pop()  # trailing rows of delimiters, as spreadsheets write
     problems = [Problem(file, line, None, reason) for line, reason in bad]
     cells = zip(*records, strict=True) if records else [()] * len(names)
     columns = list(zip(names, cells, strict=True))
@@ -149,10 +148,10 @@ def read_delimited(file: str, text: str, default: str) -> RawTable:
 def _records(
     lines: list[str], start: int, delimiter: str, width: int, *, trust_quotes: bool
 ) -> tuple[list[list[str]], list[int], list[tuple[int, str]]]:
-    """Records of ``width`` fields, the lines where they begin, and bad records with why.
+    """Return records of ``width`` fields, their first lines, and bad records with reasons.
 
-    Where the rules of CSV give no record of that width, or where a quote of a TSV spans lines
-    that are records, a line stands alone: a stray quote costs one row.
+    If CSV rules give no record of that width, or a quote in a TSV spans lines that are records,
+    the line is parsed alone, so that a stray quote costs one row.
     """
     records: list[list[str]] = []
     starts: list[int] = []
@@ -178,11 +177,11 @@ def _records(
                 start = at
             else:
                 break
-            broken = any(len(_alone(line, delimiter)) == width for line in lines[start + 1 : at])
+            broken = any(len(_fields(line, delimiter)) == width for line in lines[start + 1 : at])
         except csv.Error:
             broken = True
         if broken:
-            record, at = _alone(lines[start], delimiter), start + 1
+            record, at = _fields(lines[start], delimiter), start + 1
         if not any(record[width:]):
             record = record[:width]
         if len(record) != width:
@@ -196,8 +195,8 @@ def _records(
     return records, starts, bad
 
 
-def _alone(line: str, delimiter: str) -> list[str]:
-    """The fields of one line, where a quote is text unless its pair encloses the field."""
+def _fields(line: str, delimiter: str) -> list[str]:
+    """Return the fields of one line; quotes are text unless a pair encloses the field."""
     fields = line.rstrip("\r\n").split(delimiter)
     pairs = (re.fullmatch('"((?:[^"]|"")*)"', field) for field in fields)
     return [
@@ -207,7 +206,7 @@ def _alone(line: str, delimiter: str) -> list[str]:
 
 
 def read_json(file: str, text: str) -> RawTable:
-    """Read one object a line, or an array of objects. Numbers stay as they are written.
+    """Read one object a line, or an array of objects. Numbers keep their spelling.
 
     Raises:
         CatalogError: nothing in it is an object.
@@ -233,7 +232,7 @@ def read_json(file: str, text: str) -> RawTable:
 
 
 def _parse_json(text: str) -> Any:
-    """The value; None where there is none, and "" for a blank line."""
+    """Return the value, None for invalid JSON, and "" for a blank line."""
     try:
         return text.strip() and json.loads(
             text, parse_int=str, parse_float=str, parse_constant=lambda _: None
@@ -243,11 +242,11 @@ def _parse_json(text: str) -> Any:
 
 
 def read_feed(file: str, text: str) -> RawTable:
-    """Read a Merchant feed, RSS or Atom; its rows are its items, counted from 1.
+    """Read a Merchant feed, RSS or Atom; rows are its items, counted from 1.
 
     Raises:
-        CatalogError: it is no such feed, is broken, or declares a document type, since
-            entities could be made to grow without bound.
+        CatalogError: it is no such feed, is broken, or has a DTD, whose entities could grow
+            without bound.
     """
     prolog = _PROLOG.match(text)
     body = text[prolog.end() if prolog else 0 :]
@@ -273,7 +272,7 @@ def read_feed(file: str, text: str) -> RawTable:
 
 def _feed_item(item: ET.Element) -> dict[str, str]:
     record: dict[str, str] = {}
-    # g:id and g:title come before the id and title that feeds have for their pages.
+    # g:id and g:title take precedence over the id and title of the page.
     for child in sorted(item, key=lambda child: "base.google.com" not in str(child.tag)):
         name = _local(child.tag)
         if not len(child) or name in _RUNNING_TEXT:  # others: shipping, taxes

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from newshelf.catalog.find import find_table
+from newshelf.catalog.table_files import find_table
 from newshelf.errors import SetupError
 from newshelf.files import directory_aside, read_json, write_json
 

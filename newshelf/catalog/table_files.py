@@ -1,21 +1,20 @@
-"""Find a catalogue's tables by name; loads no table reader."""
+"""Lookup of a catalogue's table files by name, without a table reader."""
 
 from pathlib import Path
 
 from newshelf.errors import CatalogError
 
 EXTENSIONS = (".parquet", ".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json", ".xml")
-"""What a table's file may end in, each with or without ``.gz``."""
+"""Extensions of table files, each with or without ``.gz``."""
 _NOT_READ = (".xlsx", ".xlsm", ".xls", ".ods", ".zip", ".html", ".feather", ".arrow", ".orc",
     ".avro", ".db", ".sqlite", ".bz2", ".xz", ".zst", ".7z", ".rar", ".pdf")  # fmt: skip
 
 
 def find_table(folder: Path, name: str) -> Path | None:
-    """The file of table ``name`` in whatever case, or None; a file by itself holds items.
+    """Return the file of table ``name`` in any case, or None; a single file has items.
 
     Raises:
-        CatalogError: when there are two, since either could be the stale one; or only
-            something that is not read, such as a spreadsheet or a folder of parts.
+        CatalogError: there are two, or only a folder of Parquet parts.
     """
     if not folder.is_dir():
         return folder if name == "items" and folder.is_file() else None
