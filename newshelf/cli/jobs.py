@@ -14,7 +14,7 @@ from newshelf.pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
     from newshelf.tuning.load import ModelName
-    from newshelf.tuning.server import Tools
+    from newshelf.tuning.server import ExportTools
 
 
 def make_jobs(console: Console, *, strict: bool = False, processes: int = 1) -> Jobs:
@@ -86,11 +86,11 @@ def make_jobs(console: Console, *, strict: bool = False, processes: int = 1) -> 
     return Jobs(sample, train, evaluate, export, archive)
 
 
-def make_tools(workspace: Workspace) -> "Tools":
+def make_tools(workspace: Workspace) -> "ExportTools":
     """Return what the tuner needs of ``export``, applied to the export of ``workspace``."""
     from export.archive import archive as run
     from export.archive import model_config as text
-    from newshelf.tuning.server import Tools
+    from newshelf.tuning.server import ExportTools
 
     def archive(settings: Settings, store: Path) -> list[Path]:
         return run(workspace.export, settings, store)
@@ -98,4 +98,4 @@ def make_tools(workspace: Workspace) -> "Tools":
     def model_config(settings: Settings, model: "ModelName") -> str:
         return text(settings.archive, getattr(settings.archive, model))
 
-    return Tools(archive, model_config)
+    return ExportTools(archive, model_config)

@@ -20,7 +20,7 @@ from newshelf.errors import ServerError
 from newshelf.pipeline.workspace import ROOT
 from newshelf.server.client import Client
 from newshelf.server.ports import free_ports
-from newshelf.server.process import is_running
+from newshelf.server.process import is_running, last_lines
 from newshelf.server.state import ServerState, read_state
 from newshelf.server.torchserve import TorchServePlan, start_torchserve, wait_until_ready
 from newshelf.serving.model_config import MODEL_CONFIG
@@ -119,13 +119,13 @@ def _wait(state: ServerState) -> None:
             time.sleep(_PAUSE_S)
             continue
         return
-    log = state.log.read_text(encoding="utf-8", errors="replace")[-2000:]
+    log = last_lines(state.log)
     state.end()
-    raise ServerError(f"TorchServe did not start; the end of its log:\n{log}")
+    raise ServerError(f"TorchServe did not start\n{log}")
 
 
 @dataclass(frozen=True)
-class Tools:
+class ExportTools:
     """Functions of ``export``, which newshelf does not import."""
 
     archive: Callable[[Settings, Path], list[Path]]
@@ -140,7 +140,7 @@ class PointArchives:
 
     model: ModelName
     settings: Settings
-    tools: Tools
+    tools: ExportTools
     folder: Path
     """An existing folder."""
     _packed: dict[Arithmetic, Path] = field(default_factory=dict)

@@ -15,7 +15,7 @@ from newshelf.server.client import Client
 from newshelf.tuning.load import LoadRequest, ModelName, draw_requests, run_load
 from newshelf.tuning.points import Point, SearchSpace
 from newshelf.tuning.search import PointMeasurement, SearchResult, judge, search
-from newshelf.tuning.server import PointArchives, PointServer, Tools
+from newshelf.tuning.server import ExportTools, PointArchives, PointServer
 from newshelf.tuning.slo import Slo
 
 _FOLDER = "tuning"
@@ -40,7 +40,7 @@ def tune(
     space: SearchSpace,
     load: PointLoad,
     slo: Slo,
-    tools: Tools,
+    tools: ExportTools,
     console: Console,
 ) -> SearchResult:
     """Search ``space`` and print each run.

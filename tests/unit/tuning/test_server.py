@@ -7,7 +7,7 @@ import yaml
 
 from newshelf.config import Settings
 from newshelf.tuning.load import ModelName
-from newshelf.tuning.server import PointArchives, Tools
+from newshelf.tuning.server import ExportTools, PointArchives
 from tests.unit.tuning.conftest import MakePoint
 
 
@@ -18,7 +18,7 @@ def packed() -> list[str]:
 
 
 @pytest.fixture
-def tools(packed: list[str]) -> Tools:
+def tools(packed: list[str]) -> ExportTools:
     def archive(settings: Settings, store: Path) -> list[Path]:
         packed.append(settings.archive.runtime)
         store.mkdir()
@@ -34,7 +34,7 @@ def tools(packed: list[str]) -> Tools:
         own = getattr(settings.archive, model)
         return yaml.safe_dump({"batchSize": own.batch_size, "serving": {"cache_bytes": 7}})
 
-    return Tools(archive, model_config)
+    return ExportTools(archive, model_config)
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def contents() -> Callable[[Path], dict[str, str]]:
 
 
 def test_a_points_archive_differs_in_its_configuration_alone(
-    tmp_path: Path, tools: Tools, point: MakePoint, contents: Callable[[Path], dict[str, str]]
+    tmp_path: Path, tools: ExportTools, point: MakePoint, contents: Callable[[Path], dict[str, str]]
 ) -> None:
     archives = PointArchives("recommender", Settings(), tools, tmp_path)
     inside = contents(archives.make(point(batch=4)))
@@ -61,7 +61,7 @@ def test_a_points_archive_differs_in_its_configuration_alone(
 
 def test_graphs_are_packed_once_per_arithmetic(
     tmp_path: Path,
-    tools: Tools,
+    tools: ExportTools,
     packed: list[str],
     point: MakePoint,
     contents: Callable[[Path], dict[str, str]],
@@ -76,7 +76,7 @@ def test_graphs_are_packed_once_per_arithmetic(
 
 
 def test_no_load_is_answered_from_a_cache(
-    tmp_path: Path, tools: Tools, point: MakePoint, contents: Callable[[Path], dict[str, str]]
+    tmp_path: Path, tools: ExportTools, point: MakePoint, contents: Callable[[Path], dict[str, str]]
 ) -> None:
     archives = PointArchives("encoder", Settings(), tools, tmp_path)
     config = contents(archives.make(point()))["model-config.yaml"]
