@@ -132,7 +132,7 @@ def _look(controller: "Controller") -> float:
     try:
         controller.tick_all()
     except Unavailable as error:
-        _LOG.warning("waits: %s", error.message)
+        _LOG.warning("the next look tries again: %s", error.message)
     return time.monotonic() - started_s
 
 

@@ -247,7 +247,7 @@ class Controller:
         self._timing = timing
         self._holder = holder
         self._clock = clock
-        self._kept_at: dict[str, datetime] = {}
+        self._snapshot_at: dict[str, datetime] = {}
         self._settled: set[tuple[str, int]] = set()
         self._failed: Counter[str] = Counter()
 
@@ -265,9 +265,9 @@ class Controller:
             try:
                 self.tick(row.name)
             except (RolloutError, ServerError, Unavailable) as error:
-                _LOG.warning("rollout %s waits: %s", row.name, error.message)
+                _LOG.warning("rollout %s: the next look tries again: %s", row.name, error.message)
             except Exception:
-                _LOG.exception("rollout %s could not be looked at", row.name)
+                _LOG.exception("rollout %s: the look failed", row.name)
 
     def tick(self, name: str) -> None:
         """Look at one rollout, unless another controller has its lease.
@@ -335,7 +335,9 @@ class Controller:
             raise
         del self._failed[state.rollout]
         changed = next_state(state, decision, now)
-        self._keep(state, snapshot_of(state, observation, decision), at_once=changed != state)
+        self._add_snapshot(
+            state, snapshot_of(state, observation, decision), at_once=changed != state
+        )
         if changed == state:
             return
         if changed.phase == "promoted":
@@ -407,11 +409,11 @@ class Controller:
     def _seconds_in(self, state: RolloutState) -> float:
         return (self._clock() - state.since).total_seconds()
 
-    def _keep(self, state: RolloutState, snapshot: Snapshot, *, at_once: bool) -> None:
-        now, last = self._clock(), self._kept_at.get(state.rollout)
+    def _add_snapshot(self, state: RolloutState, snapshot: Snapshot, *, at_once: bool) -> None:
+        now, last = self._clock(), self._snapshot_at.get(state.rollout)
         if at_once or last is None or (now - last).total_seconds() >= self._timing.look_s:
             self._store.rollouts.add_snapshot(state.rollout, snapshot.model_dump_json())
-            self._kept_at[state.rollout] = now
+            self._snapshot_at[state.rollout] = now
 
     def _write(self, look: _Look, changed: RolloutState) -> None:
         name = look.row.name

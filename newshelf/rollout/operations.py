@@ -83,7 +83,7 @@ def _refuse_second(store: EventStore) -> None:
         state = RolloutState.model_validate_json(row.state)
         if state.phase not in OVER:
             raise RolloutError(
-                f"rollout {row.name} is under way ({state.phase}): its control must not change "
+                f"rollout {row.name} is in progress ({state.phase}): its control must not change "
                 "meanwhile; wait for it, or ./run rollout abort it"
             )
 

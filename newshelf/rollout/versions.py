@@ -87,7 +87,7 @@ def find_archive(model_store: Path, version: str) -> Path:
 
 
 class TorchServeVersions:
-    """ModelVersions of one running TorchServe.
+    """Versions in one running TorchServe.
 
     Args:
         directory: its working directory, with its state and keys.

@@ -294,7 +294,7 @@ def test_a_version_that_is_not_there_changes_nothing(
 
 def test_one_rollout_at_a_time(world: World) -> None:
     world.start()
-    with pytest.raises(RolloutError, match=f"{NAME} is under way"):
+    with pytest.raises(RolloutError, match=f"{NAME} is in progress"):
         world.start()
     assert len(world.store.rollouts.all()) == 1
 
