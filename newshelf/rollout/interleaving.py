@@ -6,8 +6,8 @@ who begins each round. A shopper compares the rankings directly, which needs far
 than a split.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Literal
@@ -133,9 +133,3 @@ def _propensities(draft: _Draft, k: int) -> list[dict[str, float]]:
         positions.append(dict(at_position))
         states = following
     return positions
-
-
-def credit(drafted: Iterable[DraftedItem], clicked: Collection[str]) -> dict[Team, int]:
-    """Return the number of clicked products by team."""
-    counts = Counter(one.team for one in drafted if one.item_id in clicked)
-    return {team: counts[team] for team in _OTHER}

@@ -119,8 +119,6 @@ request nor unit is given), ``unknown_item`` (the answer did not show the produc
 ``before_answer`` (earlier than the answer by more than the window).
 """
 
-FEEDBACK_OUTCOMES: tuple[FeedbackOutcome, ...] = get_args(FeedbackOutcome)
-
 
 @dataclass(frozen=True)
 class StoredFeedback:

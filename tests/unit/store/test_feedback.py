@@ -1,11 +1,12 @@
 """An event belongs to the answer that showed its product."""
 
 import threading
+from typing import get_args
 
 import pytest
 
 from newshelf.store import write as join_module
-from newshelf.store.records import FEEDBACK_OUTCOMES
+from newshelf.store.records import FeedbackOutcome
 from newshelf.store.store import EventStore
 from newshelf.store.write import WriteBatch
 
@@ -34,7 +35,7 @@ def test_every_outcome(store: EventStore, exposure, feedback) -> None:
         "conflict",
         "before_answer",
     ]
-    assert set(outcomes) == set(FEEDBACK_OUTCOMES) - {"spooled"}
+    assert set(outcomes) == set(get_args(FeedbackOutcome)) - {"spooled"}
 
 
 def test_what_is_kept_of_a_joined_event(store: EventStore, exposure, feedback) -> None:
