@@ -14,7 +14,7 @@ from benchmarks.results import Row, TaskResult
 from benchmarks.transfer.command import TransferContext
 from newshelf.attributes.build import catalog_texts
 from newshelf.attributes.facts import Texts
-from newshelf.attributes.learn import HeadReading, head_facts, learn_lexicon
+from newshelf.attributes.learn import HeadPredictions, head_facts, learn_lexicon
 from newshelf.attributes.lexicon import Lexicon, packaged_lexicon
 from newshelf.attributes.title_features import Gazetteer, Span, TaggedTitle, read_tagged
 from newshelf.attributes.title_tagger import SpanScore, span_scores, train_tagger
@@ -271,7 +271,7 @@ def _heads(
     number = {value: at for at, value in enumerate(model.classes_)}
     target = np.full(len(texts), -1)
     target[held] = [number.get(value, -1) for value in colours[held]]
-    reading = HeadReading(
+    reading = HeadPredictions(
         "color",
         list(model.classes_),
         model.decision_function(features).astype(np.float32),
@@ -282,7 +282,7 @@ def _heads(
     return {_MODEL: _facts(reading, tested)}
 
 
-def _facts(reading: HeadReading, tested: NDArray[np.int64]) -> list[Sure]:
+def _facts(reading: HeadPredictions, tested: NDArray[np.int64]) -> list[Sure]:
     ids = [str(row) for row in range(len(reading.logits))]
     said = {fact.item_id: fact for fact in head_facts(ids, reading, 0.0)}
     return [{said[str(row)].value: said[str(row)].confidence} for row in tested]

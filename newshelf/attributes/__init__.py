@@ -1,12 +1,12 @@
-"""Facts about products: type, colour, material, brand and style.
+"""Attributes of products (type, colour, material, brand, style), from columns, texts and models.
 
 ::
 
     columns ──────────────────────┐
-    titles, descriptions ─ lexicon ├─► facts ─► knowledge.parquet ─► index: filters, reasons
+    titles, descriptions ─ lexicon ├─► facts ─► knowledge.parquet ─► index: filters, explanations
     titles ─ tagger (optional) ────┤
     encoder's heads ───────────────┘
 
-``lexicon`` and ``phrases`` are what serving reads; they load no torch, and the archives
-carry them. The others are for training.
+Serving and its archives use ``lexicon`` and ``facts``, which do not import torch; the other
+modules are for training.
 """

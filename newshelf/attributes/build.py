@@ -1,17 +1,13 @@
-"""A catalogue to a table of what is known of each product.
+"""Building, writing and reading the facts about a catalogue's products.
 
-The file that holds what is known of a catalogue's products.
-
-``knowledge.parquet``::
+``knowledge.parquet`` has one row per fact::
 
     item_id      the product
     attribute    product_type, brand, color, material, style; from a tagger also model, other
-    value        one name for what is the same: 红色 and red are "red"
+    value        canonical: 红色 and red are "red"
     source       stated, title, description, tagger, "picture+text model", implied
     confidence   0 … 1
-    start, end   where it is said: characters of the title or description; null otherwise
-
-From a tagger's spans to statements: product, brand, model, and the rest by its words.
+    start, end   characters of the title or description; null for other sources
 """
 
 from collections import Counter
@@ -25,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from newshelf.attributes.facts import Fact, FactSource, Texts, implied, merge, statements
-from newshelf.attributes.learn import HeadReading, head_facts, learn_lexicon
+from newshelf.attributes.learn import HeadPredictions, head_facts, learn_lexicon
 from newshelf.attributes.lexicon import ATTRIBUTES, Lexicon
 from newshelf.attributes.title_tagger import TitleTagger
 from newshelf.catalog.catalog import Catalog
@@ -49,7 +45,7 @@ _NOT_NULL = ("item_id", "attribute", "value", "source", "confidence")
 
 
 def write_facts(facts: Sequence[Fact], path: Path) -> None:
-    """Write the table, aside and renamed."""
+    """Write the table atomically."""
     columns = list(zip(*facts, strict=True)) or [()] * len(_SCHEMA)
     arrays = [
         pa.array(column, type=field.type) for column, field in zip(columns, _SCHEMA, strict=True)
@@ -61,12 +57,9 @@ def write_facts(facts: Sequence[Fact], path: Path) -> None:
 def read_facts(path: Path) -> pa.Table:
     """Read and check the table.
 
-    Returns:
-        A table with the columns above.
-
     Raises:
-        CatalogError: it is missing or damaged, a column is missing or of another type, a
-            cell is empty, or a confidence is out of range.
+        CatalogError: the file is missing or damaged, a column is missing or of another type, a
+            cell is empty, a source is unknown, or a confidence is out of range.
     """
     try:
         table = pq.read_table(path)
@@ -77,7 +70,7 @@ def read_facts(path: Path) -> pa.Table:
         if found != column.type:
             raise CatalogError(
                 f"{path}: the column {column.name!r} is {found or 'missing'} instead of "
-                f"{column.type}: build the knowledge again"
+                f"{column.type}: train again"
             )
     for name in _NOT_NULL:
         if table.column(name).null_count:
@@ -89,7 +82,7 @@ def read_facts(path: Path) -> pa.Table:
 def _check_ranges(table: pa.Table, path: Path) -> None:
     confidence = table.column("confidence")
     inside = pc.and_(pc.greater_equal(confidence, 0.0), pc.less_equal(confidence, 1.0))
-    # NaN compares false, and an empty table has nothing out of range.
+    # NaN compares false; the index is -1 if all are in range.
     row = pc.index(inside, value=False).as_py()
     if row >= 0:
         raise CatalogError(
@@ -102,14 +95,14 @@ def _check_ranges(table: pa.Table, path: Path) -> None:
 
 
 _ATTRIBUTES = {"HCCX": "product_type", "HPPX": "brand", "XH": "model", "MISC": "other"}
-"""Labels of the public Chinese shop titles; other labels are taken for attributes' names."""
+"""Labels of the public Chinese shop titles; other labels are names of attributes."""
 
 
 def tagged_facts(item: str, title: str, tagger: TitleTagger, lexicon: Lexicon) -> Iterator[Fact]:
     """Yield the facts that the tagger finds in a title.
 
-    A span that is neither product, brand nor model is left to the lexicon, which knows
-    colours, materials and styles; what it does not know is kept as ``other``.
+    Spans other than product, brand and model are ``other``, unless the lexicon finds a fact in
+    them.
     """
     for (start, end, label), confidence in tagger.find(title):
         attribute = _ATTRIBUTES.get(label, label)
@@ -120,8 +113,8 @@ def tagged_facts(item: str, title: str, tagger: TitleTagger, lexicon: Lexicon) -
         yield Fact(item, attribute, value, "tagger", min(confidence, 1.0), start, end)
 
 
-_LEAST = 0.3
-"""Statements below this confidence are not kept."""
+_MIN_CONFIDENCE = 0.3
+"""Facts below this confidence are dropped."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +125,7 @@ class Knowledge:
     facts: Sequence[Fact]
 
     def counts(self) -> Mapping[tuple[str, FactSource], int]:
-        """Statements by attribute and source."""
+        """Return the number of facts by attribute and source."""
         return Counter((fact.attribute, fact.source) for fact in self.facts)
 
 
@@ -140,20 +133,19 @@ def build_knowledge(
     catalog: Catalog,
     out: Path,
     *,
-    heads: Sequence[HeadReading] = (),
+    heads: Sequence[HeadPredictions] = (),
     tagger: TitleTagger | None = None,
 ) -> Knowledge:
-    """Collect what columns, texts and the encoder say of every product, and write it.
+    """Collect and write the facts from columns, texts and the encoder for every product.
 
     Args:
-        catalog: its titles, descriptions and stated columns; a column ``style`` of the
-            shop's own is read too.
-        out: a folder, replaced as a whole: ``knowledge.parquet`` and ``lexicon.json``.
-        heads: logits of the encoder's heads, rows in the catalogue's order.
-        tagger: for titles, where one was trained.
+        catalog: for its titles, descriptions and columns, including a column ``style``.
+        out: folder for ``knowledge.parquet`` and ``lexicon.json``; replaced atomically.
+        heads: logits of the encoder's heads, with rows in the catalogue's order.
+        tagger: for titles, if one was trained.
 
     Raises:
-        ValueError: a head speaks of another number of products.
+        ValueError: a head has another number of products.
     """
     texts = catalog_texts(catalog)
     lexicon = learn_lexicon(texts)
@@ -161,8 +153,8 @@ def build_knowledge(
     for head in heads:
         if len(head.logits) != len(ids):
             raise ValueError(
-                f"the head {head.attribute} speaks of {len(head.logits)} products, and the "
-                f"catalogue has {len(ids)}"
+                f"the head {head.attribute} has {len(head.logits)} products, and the "
+                f"catalogue {len(ids)}"
             )
     facts = [
         fact
@@ -170,9 +162,9 @@ def build_knowledge(
         for fact in _facts_of(item, text, lexicon, tagger)
     ]
     for head in heads:
-        facts += [_canonical(fact, lexicon) for fact in head_facts(ids, head, _LEAST)]
+        facts += [_canonical(fact, lexicon) for fact in head_facts(ids, head, _MIN_CONFIDENCE)]
     facts += [wider for fact in facts for wider in implied(fact, lexicon)]
-    knowledge = Knowledge(lexicon, [f for f in merge(facts) if f.confidence >= _LEAST])
+    knowledge = Knowledge(lexicon, [f for f in merge(facts) if f.confidence >= _MIN_CONFIDENCE])
     with directory_aside(out) as folder:
         write_facts(knowledge.facts, folder / FACTS_FILE)
         lexicon.write(folder / LEXICON_FILE)
@@ -180,7 +172,7 @@ def build_knowledge(
 
 
 def catalog_texts(catalog: Catalog) -> list[Texts]:
-    """Each product's texts and stated values, in the catalogue's order."""
+    """Return each product's texts and stated values, in the catalogue's order."""
     names = ["title", "description", *(name for name in ATTRIBUTES if name in catalog.items)]
     frame = catalog.items[names].astype(object)
     frame = frame.where(frame.notna(), None)

@@ -1,6 +1,6 @@
-"""Facts about products, and how those of several sources are combined.
+"""Facts about products: extraction from fields and texts, and merging of several sources.
 
-What a product's own fields and texts say of it. Read by training and by serving.
+Training and serving share this module.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,14 +13,14 @@ from newshelf.catalog.schema import category_levels, split_values
 FactSource = Literal["stated", "title", "description", "tagger", "picture+text model", "implied"]
 
 SINGLE_VALUED = ("product_type", "brand")
-"""A product has one of each, so another value contradicts a stated one."""
+"""Attributes with one value per product, so that other values contradict a stated one."""
 
 _DOUBT = 0.5
-"""What is left of the confidence in a value that contradicts a stated one."""
+"""Factor of the confidence in a value that contradicts a stated one."""
 
 
 class Fact(NamedTuple):
-    """One statement on one product; the columns of ``knowledge.parquet``."""
+    """A fact about a product; the columns of ``knowledge.parquet``."""
 
     item_id: str
     attribute: str
@@ -32,14 +32,13 @@ class Fact(NamedTuple):
 
 
 def merge(facts: Iterable[Fact]) -> list[Fact]:
-    """One row per product, attribute and value: the most confident source's.
+    """Return one fact per product, attribute and value, from the most confident source.
 
-    Values that contradict each other are kept, each in its own row; where an attribute has
-    one value only and it is stated, the confidence in any other is halved, unless the two
-    are levels of one path.
+    Contradicting values are kept. If a single-valued attribute is stated, the confidence in other
+    values is halved, unless both are levels of one path.
 
     Returns:
-        Product by product as they came, the surest first within an attribute.
+        The facts in the order of products, by decreasing confidence within an attribute.
     """
     best: dict[tuple[str, str, str], Fact] = {}
     for fact in facts:
@@ -67,14 +66,14 @@ def _doubted(fact: Fact, stated: str | None) -> Fact:
 
 
 _IMPLIED = 0.95
-"""What is left of the confidence in a value when it implies a wider one."""
+"""Factor of the confidence per step from a value to a broader one."""
 _DESCRIBED = 0.85
-"""The same for what a description says: it speaks of more than the product itself."""
+"""Factor for descriptions, which mention more than the product itself."""
 
 
 @dataclass(frozen=True)
 class Texts:
-    """A product's texts and the values that are stated, by attribute."""
+    """A product's texts and its stated values by attribute."""
 
     title: str
     description: str = ""
@@ -82,8 +81,8 @@ class Texts:
 
     @classmethod
     def of(cls, row: Mapping[str, str | None]) -> "Texts":
-        """From a product's fields by name; a field may be None or absent."""
-        stated = {name: said_values(name, row.get(name)) for name in ATTRIBUTES}
+        """Return the texts of a product's fields by name; fields may be None or absent."""
+        stated = {name: stated_values(name, row.get(name)) for name in ATTRIBUTES}
         return cls(
             title=row.get("title") or "",
             description=row.get("description") or "",
@@ -91,8 +90,8 @@ class Texts:
         )
 
 
-def said_values(attribute: str, cell: str | None) -> list[str]:
-    """The values of one cell: several colours, materials or styles, one type or brand."""
+def stated_values(attribute: str, cell: str | None) -> list[str]:
+    """Return the values of a cell: several colours, materials or styles, one type or brand."""
     if cell is None or not cell.strip():
         return []
     if attribute == "product_type":
@@ -103,7 +102,7 @@ def said_values(attribute: str, cell: str | None) -> list[str]:
 
 
 def statements(item: str, texts: Texts, lexicon: Lexicon) -> Iterator[Fact]:
-    """Yield the facts from fields, title and description, in no particular order."""
+    """Yield the facts from fields, title and description."""
     for attribute, values in texts.stated.items():
         for value in values:
             yield Fact(item, attribute, lexicon.canonical(attribute, value), "stated", 1.0)
@@ -111,13 +110,13 @@ def statements(item: str, texts: Texts, lexicon: Lexicon) -> Iterator[Fact]:
         ("title", texts.title, 1.0),
         ("description", texts.description, _DESCRIBED),
     )
-    for source, text, trust in sources:
+    for source, text, factor in sources:
         for start, end, attribute, value, confidence in lexicon.find(text):
-            yield Fact(item, attribute, value, source, confidence * trust, start, end)
+            yield Fact(item, attribute, value, source, confidence * factor, start, end)
 
 
 def implied(fact: Fact, lexicon: Lexicon) -> Iterator[Fact]:
-    """The wider values that a statement implies, a little less certain at each step."""
+    """Yield the broader values that a fact implies, with less confidence at each step."""
     for steps, value in enumerate(lexicon.implied(fact.attribute, fact.value), start=1):
         confidence = fact.confidence * _IMPLIED**steps
         yield Fact(fact.item_id, fact.attribute, value, "implied", confidence)

@@ -1,24 +1,18 @@
-"""Meanings of the words in a catalogue's texts, with their confidences.
+"""Learning of a lexicon from a catalogue, and calibrated facts from the encoder's heads.
 
-Every stated value is a word to look for, in addition to the packaged ones. A word's confidence is
-how often it is right where that can be checked, drawn towards what was believed before:
+The lexicon has the packaged words and every stated value. A word's confidence is the share of
+products for which it is right, among those that state the attribute and have the word in a text,
+smoothed with a prior::
 
     (right + m · prior) / (found + m),   m = 4
 
-over the products that state the attribute and have the word in a text.
+Phrases are exceptions (``Red Tape`` is a brand) if a word next to the same neighbour is frequent
+and mostly wrong.
 
-Phrases in which a word does not say what it says elsewhere: ``Red Tape`` is a brand.
+Probabilities of heads are calibrated by temperature scaling (Guo et al., "On Calibration of
+Modern Neural Networks", ICML 2017)::
 
-Found by counting: where a word stands next to the same neighbour often enough, and is mostly
-wrong there, the two together become a phrase of their own, with the confidence of that.
-
-From a classifier's logits to statements with a probability that can be trusted.
-
-Temperature scaling (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017):
-
-    p = softmax(z / T),   T minimises - Σ log p[target] over rows not learned from
-
-What the encoder's heads say of a catalogue, made ready for the knowledge table.
+    p = softmax(z / T),   T minimises - Σ log p[target] over held-out rows
 """
 
 from collections import Counter
@@ -51,13 +45,13 @@ from newshelf.nn.spec import HeadName
 _OFTEN = 6
 _MOSTLY_WRONG = 0.3
 _LEAST_MENTION_CONFIDENCE = 0.5
-"""Words that are right more rarely everywhere need no exception."""
+"""Words with less confidence need no exception."""
 
 Key = tuple[str, ...]
 
 
-class _Place(NamedTuple):
-    """A word next to a neighbour, and one of its meanings."""
+class _Context(NamedTuple):
+    """A phrase with a neighbouring word, and one of its meanings."""
 
     together: Key
     phrase: Key
@@ -68,17 +62,16 @@ class _Place(NamedTuple):
 def find_exceptions(
     texts: Sequence[tuple[str, Mapping[str, Collection[str]]]], lexicon: Lexicon
 ) -> list[Word]:
-    """Longer phrases that say less than a word in them.
+    """Return phrases in which a word does not have its usual meaning.
 
     Args:
-        texts: each with the folded values that are right, by attribute; an attribute that
-            is absent cannot be checked.
-        lexicon: the words, with confidences already counted.
+        texts: each with the folded correct values by attribute; absent attributes are not checked.
+        lexicon: words with learned confidences.
     """
-    found: Counter[_Place] = Counter()
-    right: Counter[_Place] = Counter()
+    found: Counter[_Context] = Counter()
+    right: Counter[_Context] = Counter()
     for text, said in texts:
-        for place in _places(text, lexicon, said):
+        for place in _contexts(text, lexicon, said):
             found[place] += 1
             right[place] += fold(place.value) in said[place.attribute]
     wrong = {
@@ -89,12 +82,14 @@ def find_exceptions(
     return list(_words(wrong, lexicon))
 
 
-def _places(text: str, lexicon: Lexicon, said: Mapping[str, Collection[str]]) -> Iterator[_Place]:
+def _contexts(
+    text: str, lexicon: Lexicon, said: Mapping[str, Collection[str]]
+) -> Iterator[_Context]:
     tokens = tokens_of(text)
     starts = {token.start: at for at, token in enumerate(tokens)}
     ends = {token.end: at for at, token in enumerate(tokens)}
     mentions = lexicon.find(text)
-    # Two values side by side (black and white) are two values, not an exception.
+    # Two neighbouring values (black and white) are no exception.
     taken = {
         (mention.attribute, at)
         for mention in mentions
@@ -105,47 +100,47 @@ def _places(text: str, lexicon: Lexicon, said: Mapping[str, Collection[str]]) ->
             continue
         first, last = starts[mention.start], ends[mention.end]
         phrase = tuple(token.key for token in tokens[first : last + 1])
-        for beside in (first - 1, last + 1):
-            if 0 <= beside < len(tokens) and (mention.attribute, beside) not in taken:
-                neighbour = (tokens[beside].key,)
-                key = neighbour + phrase if beside < first else phrase + neighbour
-                yield _Place(key, phrase, mention.attribute, mention.value)
+        for place in (first - 1, last + 1):
+            if 0 <= place < len(tokens) and (mention.attribute, place) not in taken:
+                neighbour = (tokens[place].key,)
+                key = neighbour + phrase if place < first else phrase + neighbour
+                yield _Context(key, phrase, mention.attribute, mention.value)
 
 
-def _words(wrong: Mapping[_Place, float], lexicon: Lexicon) -> Iterator[Word]:
+def _words(wrong: Mapping[_Context, float], lexicon: Lexicon) -> Iterator[Word]:
     meanings: dict[Key, list[Word]] = {}
     for word in lexicon.words:
         if word.in_text:
             meanings.setdefault(phrase_key(word.phrase), []).append(word)
     for place in wrong:
         text = " ".join(place.together)
-        # A phrase that is known already has been counted, and must be found as it is written.
+        # Known phrases have been counted already; others must be found as written.
         if place.together in meanings or phrase_key(text) != place.together:
             continue
         yield Word(text, NOTHING, "", 1.0)
         for word in meanings[place.phrase]:
             share = wrong.get(
-                _Place(place.together, place.phrase, word.attribute, word.value), word.confidence
+                _Context(place.together, place.phrase, word.attribute, word.value), word.confidence
             )
             yield word._replace(phrase=text, confidence=round(share, 4))
 
 
 _STATED_PRIOR = 0.6
-"""That a value's own name in a text speaks of the product, before it was counted."""
+"""Prior confidence of a value's name in a text."""
 _HEAD_PRIOR = 0.2
-"""The same for the last word of a type, which often belongs to several."""
+"""Prior confidence of the last word of a type, which several types often share."""
 _WEIGHT = 4.0
 _LEAST = 0.05
-"""Words that are right more rarely are not kept."""
+"""Words below this confidence are dropped."""
 _LEAST_LETTERS = 2
 
 
 def learn_lexicon(products: Sequence[Texts], base: Lexicon | None = None) -> Lexicon:
-    """The packaged words and those of the catalogue, with confidences counted on it.
+    """Return the words of ``base`` and of the catalogue, with confidences learned on it.
 
     Args:
         products: of one catalogue.
-        base: words known before; the packaged ones by default.
+        base: the packaged lexicon if None.
     """
     base = base or packaged_lexicon()
     words = _without_repeats([*base.words, *_stated_words(products, base)])
@@ -171,7 +166,7 @@ def _accepted(lexicon: Lexicon, product: Texts) -> dict[str, set[str]]:
 
 
 def accepted_values(lexicon: Lexicon, attribute: str, values: Iterable[str]) -> set[str]:
-    """Stated values, folded, with all that they imply; of a type, all levels."""
+    """Return the folded stated values with all that they imply; for types, all levels."""
     accepted: set[str] = set()
     for value in values:
         if attribute == "product_type":
@@ -235,7 +230,7 @@ def _is_word(phrase: str) -> bool:
 
 
 def _without_repeats(words: Iterable[Word]) -> list[Word]:
-    """The first of each phrase and meaning; what is looked for before what is not."""
+    """Return the first word of each phrase and meaning, preferring those found in texts."""
     kept: dict[tuple[str, str, tuple[str, ...], bool], Word] = {}
     for word in words:
         key = (word.attribute, word.value, phrase_key(word.phrase))
@@ -243,12 +238,12 @@ def _without_repeats(words: Iterable[Word]) -> list[Word]:
     return [word for key, word in kept.items() if word.in_text or (*key[:3], True) not in kept]
 
 
-_HOTTEST = 20.0
+_MAX_TEMPERATURE = 20.0
 UNLABELLED = -1
 
 
 @dataclass(frozen=True)
-class HeadReading:
+class HeadPredictions:
     """Predictions of one encoder head for a catalogue's ``N`` products."""
 
     attribute: str
@@ -257,32 +252,31 @@ class HeadReading:
     logits: NDArray[np.float32]
     """``(N, len(classes))``."""
     held_out: NDArray[np.int64]
-    """``(N,)``: the right class of products that the head did not learn from, -1 elsewhere.
-    The temperature is fitted on them; without any, it is 1."""
-    speaks_of: NDArray[np.bool_]
-    """``(N,)``: the products that the head was made for. A head knows no other class than
-    its own, and would name one for any product."""
+    """``(N,)``: the true class of held-out products, -1 elsewhere. The temperature is fitted on
+    them; without any, it is 1."""
+    applies_to: NDArray[np.bool_]
+    """``(N,)``: products that the head is for; it predicts one of its classes for any product."""
 
     def __post_init__(self) -> None:
         rows, width = self.logits.shape
-        if width != len(self.classes) or len(self.held_out) != rows or len(self.speaks_of) != rows:
+        if width != len(self.classes) or len(self.held_out) != rows or len(self.applies_to) != rows:
             raise ValueError(
                 f"the head {self.attribute}: logits {self.logits.shape} for {len(self.classes)} "
-                f"classes, {len(self.held_out)} targets and {len(self.speaks_of)} products"
+                f"classes, {len(self.held_out)} targets and {len(self.applies_to)} products"
             )
         if not np.isfinite(self.logits).all():
             raise ValueError(f"the head {self.attribute} has logits that are not finite")
 
 
 def fit_temperature(logits: NDArray[np.float32], target: NDArray[np.int64]) -> float:
-    """The temperature that makes the probabilities fit.
+    """Return the temperature that minimises the log loss.
 
     Args:
         logits: ``(N, C)``.
-        target: ``(N,)``, -1 for rows to leave out.
+        target: ``(N,)`` classes, -1 for rows to ignore.
 
     Returns:
-        Between 1/20 and 20; 1 when there is no row to fit.
+        Between 1/20 and 20; 1 without rows to fit.
     """
     rows = target != UNLABELLED
     if not rows.any():
@@ -293,20 +287,22 @@ def fit_temperature(logits: NDArray[np.float32], target: NDArray[np.int64]) -> f
         log_p = log_softmax(scores / np.exp(log_temperature), axis=1)
         return -float(log_p[np.arange(len(right)), right].mean())
 
-    bound = float(np.log(_HOTTEST))
+    bound = float(np.log(_MAX_TEMPERATURE))
     return float(np.exp(minimize_scalar(loss, bounds=(-bound, bound), method="bounded").x))
 
 
-def head_facts(ids: Sequence[str], reading: HeadReading, least: float) -> Iterator[Fact]:
-    """The likeliest class of each product, where its probability is at least ``least``."""
-    temperature = fit_temperature(reading.logits, reading.held_out)
-    probability = softmax(reading.logits.astype(np.float64) / temperature, axis=1)
+def head_facts(
+    ids: Sequence[str], predictions: HeadPredictions, min_confidence: float
+) -> Iterator[Fact]:
+    """Yield the likeliest class of each product, if its probability is high enough."""
+    temperature = fit_temperature(predictions.logits, predictions.held_out)
+    probability = softmax(predictions.logits.astype(np.float64) / temperature, axis=1)
     best = probability.argmax(axis=1)
-    for row in np.flatnonzero(reading.speaks_of).tolist():
+    for row in np.flatnonzero(predictions.applies_to).tolist():
         confidence = float(probability[row, best[row]])
-        if confidence >= least:
-            value = reading.classes[best[row]]
-            yield Fact(ids[row], reading.attribute, value, "picture+text model", confidence)
+        if confidence >= min_confidence:
+            value = predictions.classes[best[row]]
+            yield Fact(ids[row], predictions.attribute, value, "picture+text model", confidence)
 
 
 _ATTRIBUTES: dict[HeadName, str] = {
@@ -317,37 +313,36 @@ _ATTRIBUTES: dict[HeadName, str] = {
 }
 
 
-def encoder_readings(
+def encoder_predictions(
     encoder: Encoder,
     embeddings: Tensor,
     held_out: Mapping[HeadName, Tensor],
-    speaks_of: Mapping[HeadName, Tensor],
-) -> list[HeadReading]:
-    """Logits of every head for every product.
+    applies_to: Mapping[HeadName, Tensor],
+) -> list[HeadPredictions]:
+    """Return the logits of every head for every product.
 
     Args:
         encoder: trained.
-        embeddings: ``(N, 512)``, the encoder's own, in the catalogue's order.
-        held_out: by head, ``(N,)`` int64: the class of products that the head did not learn
-            from, -1 elsewhere; a head that is absent is not calibrated.
-        speaks_of: by head, ``(N,)`` bool: the products that it may name; a head that is
-            absent names all. For the two heads of types, give each its own category and
-            the products without a type.
+        embeddings: ``(N, 512)`` of the encoder, in the catalogue's order.
+        held_out: head → ``(N,)`` int64: true class of held-out products, -1 elsewhere; absent
+            heads are not calibrated.
+        applies_to: head → ``(N,)`` bool: products that it is for; absent heads are for all. The
+            two heads of types are for their category and for products without a type.
     """
     count = len(embeddings)
-    nobody = torch.full((count,), UNLABELLED, dtype=torch.int64)
-    everybody = torch.ones(count, dtype=torch.bool)
-    readings: list[HeadReading] = []
+    none = torch.full((count,), UNLABELLED, dtype=torch.int64)
+    all_products = torch.ones(count, dtype=torch.bool)
+    predictions: list[HeadPredictions] = []
     for head in encoder.head_names:
         with torch.inference_mode():
             logits = encoder.heads[head](embeddings).float().cpu().numpy()
-        readings.append(
-            HeadReading(
+        predictions.append(
+            HeadPredictions(
                 attribute=_ATTRIBUTES[head],
                 classes=encoder.spec.labels[head],
                 logits=logits.astype(np.float32),
-                held_out=held_out.get(head, nobody).cpu().numpy(),
-                speaks_of=speaks_of.get(head, everybody).cpu().numpy(),
+                held_out=held_out.get(head, none).cpu().numpy(),
+                applies_to=applies_to.get(head, all_products).cpu().numpy(),
             )
         )
-    return readings
+    return predictions

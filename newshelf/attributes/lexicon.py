@@ -1,14 +1,10 @@
-"""Words and their phrases in a text: latin words as a whole, Chinese ones by character.
+"""Lexicon of words and phrases for attributes: ``红色`` and ``scarlet`` mean red.
 
-A latin word is folded to lower case and its singular, so that ``Rings`` is ``ring``; a
-letter before a hyphen belongs to its word, so that ``T-Shirts`` is ``tshirt``. Words of one
-phrase may be parted by spaces, hyphens or apostrophes, never by a comma or a stop.
-
-What words say of a product: ``红色`` and ``scarlet`` that it is red.
-
-Read by serving, so it loads neither torch nor a table reader.
-
-The packaged words for colours, materials and styles, in English and Chinese.
+Chinese text has a token per character, Latin text a token per word, folded to lower case and
+singular: ``Rings`` is ``ring``, ``T-Shirts`` is ``tshirt``. Spaces, hyphens and apostrophes may
+separate the words of a phrase; commas and stops may not. The packaged lexicon has colours,
+materials and styles in English and Chinese. Serving uses this module, so it imports neither torch
+nor a table reader.
 """
 
 import json
@@ -29,16 +25,16 @@ _TOKEN = re.compile(
 )
 _GLUE = re.compile(r"[\s\-–‐'’&]{0,3}")
 _SHORT = 3
-"""Words up to this length are taken for singular: ``gas``, ``bus``."""
+"""Words up to this length count as singular: ``gas``, ``bus``."""
 
 _PLURAL_ONLY = frozenset({"glasses"})
-"""Words whose singular is another thing."""
+"""Words whose singular has another meaning."""
 
 Entry = TypeVar("Entry")
 
 
 class Token(NamedTuple):
-    """``text[start:end]`` and what it is looked up by."""
+    """``text[start:end]`` and its key."""
 
     start: int
     end: int
@@ -46,7 +42,7 @@ class Token(NamedTuple):
 
 
 class PhraseMatch(NamedTuple, Generic[Entry]):
-    """A phrase of the book at ``text[start:end]``; tokens ``first`` to ``last``."""
+    """A known phrase at ``text[start:end]``, tokens ``first`` to ``last``."""
 
     start: int
     end: int
@@ -56,7 +52,7 @@ class PhraseMatch(NamedTuple, Generic[Entry]):
 
 
 def tokens_of(text: str) -> list[Token]:
-    """The words of a text, in order."""
+    """Return the tokens of a text, in order."""
     return [
         Token(match.start(), match.end(), _folded(match.group())) for match in _TOKEN.finditer(text)
     ]
@@ -83,11 +79,11 @@ class PhraseBook(Generic[Entry]):
         self._lengths = {word: sorted(found, reverse=True) for word, found in lengths.items()}
 
     def find(self, text: str, tokens: Sequence[Token]) -> list[PhraseMatch[Entry]]:
-        """From left to right the longest known phrase, none overlapping another.
+        """Return the longest known phrases from left to right, without overlaps.
 
         Args:
             text: any text.
-            tokens: its ``tokens_of``.
+            tokens: of the text, from ``tokens_of``.
         """
         found: list[PhraseMatch[Entry]] = []
         at = 0
@@ -132,35 +128,35 @@ def _folded(word: str) -> str:
 
 
 ATTRIBUTES = ("product_type", "brand", "color", "material", "style")
-"""What is known of products, and can be filtered by."""
+"""Attributes that can be filtered by."""
 
 NOTHING = "-"
-"""The attribute of phrases that say none of what their words would: ``olive oil``."""
+"""Attribute of phrases without the meaning of their words: ``olive oil``."""
 
-_DENIED_BY_WORD_BEFORE = frozenset(
+_NEGATED_BY_WORD_BEFORE = frozenset(
     {"no", "not", "non", "without", "never", "sans", "imitation", "fake", "faux", "无", "非", "不"}
     | {"免", "仿"}
 )
-_DENIED_BY_WORD_AFTER = frozenset(
+_NEGATED_BY_WORD_AFTER = frozenset(
     {"free", "look", "effect", "like", "tone", "plated", "imitation"} | {"backdrop", "background"}
 )
 _FORMAT = 1
 
 
 class Word(NamedTuple):
-    """A word or phrase, and one thing it says."""
+    """A word or phrase with one meaning."""
 
     phrase: str
     attribute: str
     value: str
     confidence: float
-    """That a product is so when its text has the phrase."""
+    """Probability that a product with the phrase in a text has the value."""
     in_text: bool = True
-    """False for a word that is understood in a filter only."""
+    """False for words that only filters accept."""
 
 
 class Mention(NamedTuple):
-    """``text[start:end]`` says that the product's ``attribute`` is ``value``."""
+    """``text[start:end]`` means that ``attribute`` is ``value``."""
 
     start: int
     end: int
@@ -171,11 +167,11 @@ class Mention(NamedTuple):
 
 @dataclass(frozen=True)
 class Lexicon:
-    """Words with their meanings."""
+    """Words and phrases with their meanings."""
 
     words: Sequence[Word]
     broader: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """Attribute → value → the wider value that it implies: ``navy`` is ``blue``."""
+    """Attribute → value → the broader value that it implies: ``navy`` → ``blue``."""
 
     @cached_property
     def _book(self) -> PhraseBook[list[Word]]:
@@ -188,7 +184,7 @@ class Lexicon:
     @cached_property
     def _values(self) -> Mapping[tuple[str, tuple[str, ...]], str]:
         values: dict[tuple[str, tuple[str, ...]], str] = {}
-        # A value's own name wins over a word that merely hints at it; so does the surer word.
+        # The name of a value takes precedence over other words, then the confident word.
         ordered = sorted(self.words, key=lambda word: (fold(word.phrase) != word.value, -word[3]))
         for word in ordered:
             values.setdefault((word.attribute, phrase_key(word.phrase)), word.value)
@@ -197,24 +193,24 @@ class Lexicon:
     def find(self, text: str) -> list[Mention]:
         """Return the facts in a text, in order, without negated ones (``without leather``).
 
-        Of overlapping phrases the longest counts: ``faux leather`` is not leather, and
-        ``rose gold`` neither a rose nor gold. One phrase may say several things.
+        Of overlapping phrases the longest counts: ``faux leather`` is not leather, ``rose gold``
+        neither a rose nor gold. A phrase may have several meanings.
         """
         tokens = tokens_of(text)
         found = self._book.find(text, tokens)
-        return list(_mentions(match for match in found if not _denied(text, tokens, match)))
+        return list(_mentions(match for match in found if not _negated(text, tokens, match)))
 
     def canonical(self, attribute: str, value: str) -> str:
-        """The one name of a value: ``"Navy Blue"`` → ``"navy"``; unknown ones are folded.
+        """Return the canonical value: ``"Navy Blue"`` → ``"navy"``; fold unknown ones.
 
-        Types and brands keep their own spelling.
+        Types and brands keep their spelling.
         """
         if attribute in ("product_type", "brand"):
             return value.strip()
         return self._values.get((attribute, phrase_key(value)), fold(value))
 
     def implied(self, attribute: str, value: str) -> list[str]:
-        """All wider values, nearest first: ``"navy"`` → ``["blue"]``."""
+        """Return all broader values, nearest first: ``"navy"`` → ``["blue"]``."""
         wider = self.broader.get(attribute, {})
         chain: list[str] = []
         while (value := wider.get(value, "")) and value not in chain:
@@ -222,7 +218,7 @@ class Lexicon:
         return chain
 
     def write(self, path: Path) -> None:
-        """Write as JSON, aside and renamed."""
+        """Write as JSON, atomically."""
         with write_aside(path) as aside:
             body = {
                 "format": _FORMAT,
@@ -238,10 +234,10 @@ def fold(value: str) -> str:
 
 
 def read_lexicon(path: Path) -> Lexicon:
-    """Read what ``Lexicon.write`` wrote.
+    """Read a file of ``Lexicon.write``.
 
     Raises:
-        WeightsError: it is missing, damaged or of another format.
+        WeightsError: the file is missing, damaged or of another format.
     """
     try:
         body = read_json(path)
@@ -265,13 +261,13 @@ def _mentions(found: Iterable[PhraseMatch[list[Word]]]) -> Iterable[Mention]:
             yield Mention(match.start, match.end, *word[1:4])
 
 
-def _denied(text: str, tokens: Sequence[Token], match: PhraseMatch[list[Word]]) -> bool:
+def _negated(text: str, tokens: Sequence[Token], match: PhraseMatch[list[Word]]) -> bool:
     before = tokens[match.first - 1] if match.first else None
-    if before and before.key in _DENIED_BY_WORD_BEFORE and _near(text, before.end, match.start):
+    if before and before.key in _NEGATED_BY_WORD_BEFORE and _near(text, before.end, match.start):
         return True
     after = tokens[match.last + 1] if match.last + 1 < len(tokens) else None
     return bool(
-        after and after.key in _DENIED_BY_WORD_AFTER and _near(text, match.end, after.start)
+        after and after.key in _NEGATED_BY_WORD_AFTER and _near(text, match.end, after.start)
     )
 
 
@@ -282,12 +278,12 @@ def _near(text: str, end: int, start: int) -> bool:
 _FILE = "vocabulary.tsv"
 _CELLS = 4
 PACKAGED_CONFIDENCE = 0.8
-"""Of a packaged word, before a catalogue was seen; measured, see the benchmark ``titles``."""
+"""Prior confidence of a packaged word, measured by the benchmark ``titles``."""
 
 
 @cache
 def packaged_lexicon() -> Lexicon:
-    """The words of ``vocabulary.tsv``."""
+    """Return the lexicon of ``vocabulary.tsv``."""
     text = (files("newshelf.attributes") / _FILE).read_text(encoding="utf-8")
     words: list[Word] = []
     broader: dict[str, dict[str, str]] = {}
@@ -301,7 +297,7 @@ def packaged_lexicon() -> Lexicon:
         if wider:
             broader.setdefault(attribute, {})[value] = wider
         if value:
-            # Understood by its own name even where that is not looked for in texts.
+            # Filters accept its name, even if texts are not searched for it.
             words.append(Word(value, attribute, value, PACKAGED_CONFIDENCE, in_text=False))
         for phrase in phrases.split("|"):
             words.append(

@@ -1,19 +1,13 @@
-"""Features of each character of a title, as the names of the active ones.
+"""Tagged titles, and the features of their characters for the tagger.
 
-What unlabelled titles tell of where words begin and end, without a dictionary.
-
-Cohesion of two neighbouring characters, as pointwise mutual information, and the
-branching entropy of what follows and precedes a pair (Harris 1955; Jin & Tanaka-Ishii,
-"Unsupervised Segmentation of Chinese Text by Use of Branching Entropy", ACL 2006):
+Features come from a gazetteer of names in tagged titles, which alone is the baseline of a tagger,
+and from statistics of unlabelled titles: the cohesion of two neighbouring characters as pointwise
+mutual information, and the branching entropy after and before a pair (Harris 1955; Jin &
+Tanaka-Ishii, "Unsupervised Segmentation of Chinese Text by Use of Branching Entropy", ACL 2006)::
 
     pmi(a, b) = log p(ab) / (p(a) p(b)),   h(ab) = - Σ_c p(c | ab) log p(c | ab)
 
-A low cohesion or a high entropy hints at a boundary.
-
-Names known from tagged titles, found again by longest match.
-
-Alone it is the plain baseline of a tagger; as features it tells the tagger what it has
-seen before.
+A low cohesion or a high entropy indicates the boundary of a word.
 """
 
 import json
@@ -48,7 +42,7 @@ class TaggedTitle:
 
 
 def span_problem(title: str, spans: Sequence[Span]) -> str | None:
-    """Return why the spans cannot belong to the title, or None if they can."""
+    """Return why the spans are invalid for the title, or None."""
     end = 0
     for span in spans:
         where = f"span {span.start}…{span.end} ({span.label})"
@@ -65,11 +59,10 @@ def span_problem(title: str, spans: Sequence[Span]) -> str | None:
 def read_tagged(path: Path) -> list[TaggedTitle]:
     """Read ``{"title": …, "entities": [[start, end, label], …]}``, one object per line.
 
-    Spans may come in any order. A title without text has nothing to learn from and is
-    refused, as is everything else that would teach a tagger something wrong.
+    Spans may be in any order.
 
     Raises:
-        TrainingError: with the file, the line and the reason.
+        TrainingError: the file or a line is invalid; the message has file, line and reason.
     """
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
@@ -115,7 +108,7 @@ def _spans(entities: Iterable[object]) -> Iterable[Span]:
 
 @dataclass(frozen=True)
 class CharacterStatistics:
-    """Statistics of pairs of characters, in whole steps fit to be a feature."""
+    """Statistics of pairs of characters, rounded for use as features."""
 
     cohesion: dict[str, int]
     """Pair → rounded PMI in nats."""
@@ -126,7 +119,7 @@ class CharacterStatistics:
 
     @classmethod
     def learn(cls, titles: Sequence[str]) -> "CharacterStatistics":
-        """Count each title once."""
+        """Return the statistics of titles, each counted once."""
         single: Counter[str] = Counter()
         double: Counter[str] = Counter()
         after: dict[str, Counter[str]] = defaultdict(Counter)
@@ -163,20 +156,19 @@ class Match(NamedTuple):
     end: int
     label: str
     share: float
-    """Of the name's occurrences in the titles it was learned from, how many were tagged
-    with ``label``."""
+    """Share of the name's occurrences in training titles that are tagged with ``label``."""
 
 
 @dataclass(frozen=True)
 class Gazetteer:
-    """Names with the label they mostly have, and how often text that reads so is one."""
+    """Names with their most frequent label and its share of the occurrences."""
 
     names: dict[str, tuple[str, float]]
     longest: int
 
     @classmethod
     def learn(cls, titles: Sequence[TaggedTitle]) -> "Gazetteer":
-        """All names of the titles' spans; latin letters in lower case."""
+        """Return the names of the titles' spans, in lower case."""
         labels: dict[str, Counter[str]] = defaultdict(Counter)
         for tagged in titles:
             for span in tagged.spans:
@@ -192,7 +184,7 @@ class Gazetteer:
                 if text[start:end] in labels
             )
         names = {
-            # Lower-casing can change a text's length, and then the name is not seen again.
+            # Lower case can change the length of a text, so that the name is not found.
             name: (label, count / max(seen[name], count))
             for name, counts in labels.items()
             for label, count in [_most_common(counts)]
@@ -200,7 +192,7 @@ class Gazetteer:
         return cls(names, longest)
 
     def all_matches(self, title: str) -> list[Match]:
-        """Every known name in the title, overlapping or not."""
+        """Return every known name in the title, with overlaps."""
         text = title.lower()
         if len(text) != len(title):
             return []
@@ -212,21 +204,21 @@ class Gazetteer:
         ]
 
     def longest_matches(self, title: str, least_share: float = 0.0) -> list[Match]:
-        """From left to right the longest known name, none overlapping another.
+        """Return the longest known names from left to right, without overlaps.
 
         Args:
             title: any text.
-            least_share: names that are tagged more rarely are not known.
+            least_share: names with a smaller share are ignored.
         """
         ends: dict[int, Match] = {}
         for match in self.all_matches(title):
             if match.share >= least_share:
-                # The ends of one start come in increasing order.
+                # The ends of one start are in increasing order.
                 ends[match.start] = match
         return list(_from_left(ends.get(at) for at in range(len(title))))
 
     def tag(self, title: str, least_share: float = 0.0) -> list[Span]:
-        """The longest matches, as spans."""
+        """Return the longest matches as spans."""
         return [Span(*match[:3]) for match in self.longest_matches(title, least_share)]
 
 
@@ -239,25 +231,25 @@ def _from_left(matches: Iterable[Match | None]) -> Iterable[Match]:
 
 
 def _most_common(counts: Counter[str]) -> tuple[str, int]:
-    # Ties go by the alphabet, whatever order the titles came in.
+    # Ties are broken alphabetically, independent of the order of titles.
     return min(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
 _LONG = 6
-"""Names of more characters than this are one length."""
+"""Longer names count as this length."""
 _SHARES = (0.2, 0.4, 0.6, 0.8, 0.95)
 _PAD = "□"
 
 
 @dataclass(frozen=True)
 class TitleFeatures:
-    """Characters around, kinds of characters, known names, cohesion and place."""
+    """Features of characters: neighbours, kinds, known names, cohesion and place."""
 
     gazetteer: Gazetteer
     statistics: CharacterStatistics
 
     def of(self, title: str) -> list[list[str]]:
-        """For each of the title's ``n`` characters, its features."""
+        """Return the names of the active features of each character."""
         text = title.lower()
         if len(text) != len(title):
             text = title
@@ -316,7 +308,7 @@ def _around(padded: str, at: int) -> list[str]:
 
 
 def _mark_runs(title: str, rows: list[list[str]]) -> None:
-    """A run of latin letters and digits is one word: its text, shape and the place in it."""
+    """Add text, shape and place for each run of Latin letters and digits."""
     start = 0
     while start < len(title):
         end = start
@@ -350,5 +342,5 @@ def _kind(character: str) -> str:
 
 
 def places(start: int, end: int) -> Sequence[str]:
-    """``B I … E``, or ``S`` for one character."""
+    """Return ``B I … E``, or ``S`` for one character."""
     return [_place(at, start, end) for at in range(start, end)]

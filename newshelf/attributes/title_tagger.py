@@ -1,4 +1,4 @@
-"""A conditional random field that marks product, brand, model and so on in titles.
+"""A conditional random field that tags product, brand, model and so on in titles.
 
 Linear chain over characters (Lafferty, McCallum & Pereira, ICML 2001), trained with
 L-BFGS by CRFsuite (Okazaki 2007):
@@ -6,19 +6,7 @@ L-BFGS by CRFsuite (Okazaki 2007):
     p(y | x) ∝ exp Σ_t ( w · f(y_t, x, t) + v[y_{t-1}, y_t] ),
     minimise - Σ log p(y | x) + c1 |w|₁ + c2 |w|²
 
-Each character has one of the tags B, I, E, S of a label, or O.
-
-Titles with marked spans: what a tagger learns from, and what it gives back.
-
-How many spans are found exactly: micro-averaged precision, recall and F1.
-
-    P = found / predicted,  R = found / true,  F1 = 2 · found / (predicted + true)
-
-A span is found when start, end and label all agree (the CoNLL measure).
-
-A trained tagger on disk, and from a user's own tagged titles.
-
-A folder::
+Each character has one of the tags B, I, E, S of a label, or O. The folder of a tagger has::
 
     tagger.crfsuite   CRFsuite's model
     tagger.json       format, the model's SHA-256, known names, statistics of characters
@@ -54,29 +42,28 @@ _FEWEST_TITLES = 20
 
 @dataclass(frozen=True, slots=True)
 class TaggerOptions:
-    """Training settings of a tagger, chosen on a held-out part of the training titles."""
+    """Training settings of a tagger. Defaults were chosen on held-out training titles."""
 
     l1: float = 0.05
     l2: float = 0.05
     iterations: int = 120
     folds: int = 5
-    """Parts for which the known names come from the other parts, so that the tagger does
-    not learn to trust names more than it may on a new title."""
+    """Each fold takes known names from the other folds, as new titles have unknown names."""
 
 
 class FoundSpan(NamedTuple):
-    """A span and how likely it is."""
+    """A span and its probability."""
 
     span: Span
     confidence: float
-    """The least of its characters' marginal probabilities."""
+    """Minimum of the marginal probabilities of its characters."""
 
 
 class TitleTagger:
-    """Marks spans in titles; made by ``train_tagger``.
+    """Tags spans in titles; made by ``train_tagger``.
 
     Args:
-        model: CRFsuite's own format.
+        model: in CRFsuite's format.
         features: as in training.
     """
 
@@ -87,7 +74,7 @@ class TitleTagger:
         self._tagger.open_inmemory(model)
 
     def find(self, title: str) -> list[FoundSpan]:
-        """The spans of the likeliest tags, in order: inside the title, none overlapping."""
+        """Return the spans of the likeliest tags, in order and without overlaps."""
         if not title:
             return []
         self._tagger.set(pycrfsuite.ItemSequence(self.features.of(title)))
@@ -101,7 +88,7 @@ class TitleTagger:
         ]
 
     def tag(self, title: str) -> list[Span]:
-        """The spans alone."""
+        """Return the spans without confidences."""
         return [found.span for found in self.find(title)]
 
 
@@ -111,13 +98,13 @@ def train_tagger(
     """Train a tagger.
 
     Args:
-        titles: the more, the better; a few thousand for a good one.
-        seed: deals titles into folds; equal titles come into the same.
-        scratch: an existing folder for CRFsuite, which writes to a file only.
-        options: how.
+        titles: a good tagger needs a few thousand.
+        seed: of the folds; equal titles are in one fold.
+        scratch: existing folder for the file that CRFsuite writes.
+        options: training settings; defaults if None.
 
     Raises:
-        TrainingError: too few titles, or nothing to tell apart.
+        TrainingError: there are too few titles, or no spans to tell apart.
     """
     options = options or TaggerOptions()
     _check(titles)
@@ -142,7 +129,7 @@ def train_tagger(
 
 
 def tags_of(tagged: TaggedTitle) -> list[str]:
-    """``B-…``, ``I-…``, ``E-…``, ``S-…`` or ``O`` for each character."""
+    """Return ``B-…``, ``I-…``, ``E-…``, ``S-…`` or ``O`` for each character."""
     tags = [_OUTSIDE] * len(tagged.title)
     for start, end, label in tagged.spans:
         tags[start:end] = [f"{place}-{label}" for place in places(start, end)]
@@ -150,21 +137,21 @@ def tags_of(tagged: TaggedTitle) -> list[str]:
 
 
 def spans_of(tags: Sequence[str]) -> list[Span]:
-    """The spans of any tags, well-formed or not: a span goes on as long as its label does."""
+    """Return the spans of tags, well-formed or not: a span extends as far as its label."""
     spans: list[Span] = []
     start = 0
     for at, tag in enumerate(tags):
         if tag == _OUTSIDE:
             continue
         place, label = tag.split("-", 1)
-        begins = place in "BS" or at == 0 or not _goes_on(tags[at - 1], label)
+        begins = place in "BS" or at == 0 or not _continues(tags[at - 1], label)
         start = at if begins else start
         if place in "ES" or at + 1 == len(tags) or not _follows(tags[at + 1], label):
             spans.append(Span(start, at + 1, label))
     return spans
 
 
-def _goes_on(tag: str, label: str) -> bool:
+def _continues(tag: str, label: str) -> bool:
     return tag in (f"B-{label}", f"I-{label}")
 
 
@@ -204,7 +191,7 @@ def _bounds(tagged: TaggedTitle) -> list[tuple[int, int]]:
 
 
 class SpanScore(NamedTuple):
-    """Counts of spans; the rates are 0 where there is nothing to divide by."""
+    """Counts of spans, which are found if start, end and label agree (the CoNLL measure)."""
 
     found: int
     predicted: int
@@ -212,17 +199,17 @@ class SpanScore(NamedTuple):
 
     @property
     def precision(self) -> float:
-        """Share of the predicted spans that are right."""
+        """Return found / predicted, or 0."""
         return self.found / self.predicted if self.predicted else 0.0
 
     @property
     def recall(self) -> float:
-        """Share of the true spans that are found."""
+        """Return found / true, or 0."""
         return self.found / self.true if self.true else 0.0
 
     @property
     def f1(self) -> float:
-        """Harmonic mean of precision and recall."""
+        """Return 2 · found / (predicted + true), or 0."""
         total = self.predicted + self.true
         return 2 * self.found / total if total else 0.0
 
@@ -230,10 +217,10 @@ class SpanScore(NamedTuple):
 def span_scores(
     predicted: Sequence[Sequence[Span]], true: Sequence[Sequence[Span]]
 ) -> dict[str, SpanScore]:
-    """Scores of all titles together: under ``""`` of all labels, then of each label.
+    """Return micro-averaged scores of all titles: of all labels (``""``), then of each label.
 
     Raises:
-        ValueError: the two have not the same number of titles.
+        ValueError: the numbers of titles differ.
     """
     found: Counter[str] = Counter()
     guesses: Counter[str] = Counter()
@@ -251,10 +238,10 @@ def span_scores(
     return {label: SpanScore(found[label], guesses[label], truths[label]) for label in labels}
 
 
-_MODEL, _REST = "tagger.crfsuite", "tagger.json"
+_MODEL, _METADATA = "tagger.crfsuite", "tagger.json"
 
 
-class _Rest(BaseModel):
+class _Metadata(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=False)
 
     format: Literal[1] = 1
@@ -270,7 +257,7 @@ def tagger_from_titles(path: Path, seed: int, options: TaggerOptions | None = No
     """Train a tagger on a file of tagged titles, see ``read_tagged``.
 
     Raises:
-        TrainingError: with file, line and reason; or there is too little to learn from.
+        TrainingError: a line is invalid, or there are too few titles.
     """
     titles = read_tagged(path)
     with tempfile.TemporaryDirectory() as scratch:
@@ -278,9 +265,9 @@ def tagger_from_titles(path: Path, seed: int, options: TaggerOptions | None = No
 
 
 def write_tagger(tagger: TitleTagger, folder: Path) -> None:
-    """Write a tagger, aside and renamed."""
+    """Write a tagger atomically."""
     features = tagger.features
-    rest = _Rest(
+    metadata = _Metadata(
         sha256=hashlib.sha256(tagger.model).hexdigest(),
         names=features.gazetteer.names,
         longest=features.gazetteer.longest,
@@ -290,22 +277,24 @@ def write_tagger(tagger: TitleTagger, folder: Path) -> None:
     )
     with directory_aside(folder) as aside:
         (aside / _MODEL).write_bytes(tagger.model)
-        write_json(aside / _REST, rest.model_dump())
+        write_json(aside / _METADATA, metadata.model_dump())
 
 
 def read_tagger(folder: Path) -> TitleTagger:
-    """Read what ``write_tagger`` wrote.
+    """Read a folder of ``write_tagger``.
 
     Raises:
-        WeightsError: a file is missing or damaged, or the two do not belong together.
+        WeightsError: a file is missing or damaged, or model and hash do not match.
     """
     try:
         model = (folder / _MODEL).read_bytes()
-        rest = _Rest.model_validate(read_json(folder / _REST))
+        metadata = _Metadata.model_validate(read_json(folder / _METADATA))
     except (OSError, ValueError, ValidationError) as error:
         raise WeightsError(f"the tagger {folder} cannot be read: {error}") from error
-    # CRFsuite trusts its file, and may crash on a damaged one.
-    if hashlib.sha256(model).hexdigest() != rest.sha256:
+    # CRFsuite may crash on a damaged file.
+    if hashlib.sha256(model).hexdigest() != metadata.sha256:
         raise WeightsError(f"the tagger {folder}: {_MODEL} is not the one that was written")
-    statistics = CharacterStatistics(rest.cohesion, rest.after, rest.before)
-    return TitleTagger(model, TitleFeatures(Gazetteer(rest.names, rest.longest), statistics))
+    statistics = CharacterStatistics(metadata.cohesion, metadata.after, metadata.before)
+    return TitleTagger(
+        model, TitleFeatures(Gazetteer(metadata.names, metadata.longest), statistics)
+    )

@@ -18,7 +18,7 @@ from rich.console import Console
 from torch import Tensor
 
 from newshelf.attributes.build import Knowledge, build_knowledge
-from newshelf.attributes.learn import encoder_readings
+from newshelf.attributes.learn import encoder_predictions
 from newshelf.attributes.title_tagger import TitleTagger, tagger_from_titles
 from newshelf.catalog.catalog import Catalog
 from newshelf.catalog.interactions import Interactions, read_interactions
@@ -210,11 +210,11 @@ def write_knowledge(
         out: replaced as a whole.
     """
     stated = tuple(sorted({column for columns in STATED_BY.values() for column in columns}))
-    readings = encoder_readings(
+    readings = encoder_predictions(
         backbone.encoder,
         embed(backbone.encoder, backbone.table, hidden=stated),
         {head: _unseen(head, label, settings) for head, label in labels.items()},
-        _speaks_of(categories),
+        _applies_to(categories),
     )
     return build_knowledge(catalog, out, heads=readings, tagger=tagger)
 
@@ -230,7 +230,7 @@ def _unseen(head: HeadName, label: HeadLabels, settings: Settings) -> Tensor:
     return unseen
 
 
-def _speaks_of(categories: Categories | None) -> dict[HeadName, Tensor]:
+def _applies_to(categories: Categories | None) -> dict[HeadName, Tensor]:
     """A head of types speaks of its own category, and of products without a type."""
     if categories is None:
         return {}

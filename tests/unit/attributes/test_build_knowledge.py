@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from newshelf.attributes.build import build_knowledge, read_facts
-from newshelf.attributes.learn import HeadReading
+from newshelf.attributes.learn import HeadPredictions
 from newshelf.attributes.lexicon import read_lexicon
 from newshelf.attributes.title_features import Span
 from newshelf.catalog.catalog import read_catalog
@@ -67,13 +67,13 @@ def test_spans_are_where_it_is_said(catalog, tmp_path):
     }
 
 
-def head(rows=4) -> HeadReading:
-    return HeadReading(
+def head(rows=4) -> HeadPredictions:
+    return HeadPredictions(
         attribute="color",
         classes=("grey", "navy blue"),
         logits=np.array([[0, 0], [5, 0], [0, 0], [0, 9]], dtype=np.float32)[:rows],
         held_out=np.full(rows, -1),
-        speaks_of=np.ones(rows, dtype=bool),
+        applies_to=np.ones(rows, dtype=bool),
     )
 
 

@@ -2,7 +2,12 @@ import numpy as np
 import pytest
 import torch
 
-from newshelf.attributes.learn import HeadReading, encoder_readings, fit_temperature, head_facts
+from newshelf.attributes.learn import (
+    HeadPredictions,
+    encoder_predictions,
+    fit_temperature,
+    head_facts,
+)
 from newshelf.nn.encoder import Encoder
 from newshelf.nn.spec import AttributeInput, EncoderSpec, FusionSpec
 
@@ -32,20 +37,20 @@ def test_rows_without_a_target_do_not_count():
     assert fit_temperature(logits, np.full(len(target), -1)) == 1.0
 
 
-def reading(**changed) -> HeadReading:
+def reading(**changed) -> HeadPredictions:
     values = {
         "attribute": "color",
         "classes": ("green", "red"),
         "logits": np.array([[4, 0], [0, 0.1], [0, 5], [9, 0]], dtype=np.float32),
         "held_out": np.full(4, -1),
-        "speaks_of": np.array([True, True, True, False]),
+        "applies_to": np.array([True, True, True, False]),
         **changed,
     }
-    return HeadReading(**values)
+    return HeadPredictions(**values)
 
 
 def test_what_the_head_is_sure_of_is_said():
-    facts = list(head_facts(["a", "b", "c", "d"], reading(), least=0.6))
+    facts = list(head_facts(["a", "b", "c", "d"], reading(), min_confidence=0.6))
     assert [(fact.item_id, fact.value) for fact in facts] == [("a", "green"), ("c", "red")]
     assert facts[0].confidence == pytest.approx(1 / (1 + np.exp(-4)))
     assert {fact.source for fact in facts} == {"picture+text model"}
@@ -55,7 +60,7 @@ def test_a_reading_must_fit_together():
     for changed in (
         {"classes": ("green",)},
         {"held_out": np.full(3, -1)},
-        {"speaks_of": np.ones(3, dtype=bool)},
+        {"applies_to": np.ones(3, dtype=bool)},
     ):
         with pytest.raises(ValueError, match="the head color"):
             reading(**changed)
@@ -75,7 +80,7 @@ def test_the_encoders_heads_are_read():
     )
     encoder = Encoder(spec).eval()
     embeddings = torch.randn(5, 8)
-    kinds, colors = encoder_readings(
+    kinds, colors = encoder_predictions(
         encoder,
         embeddings,
         {"color": torch.tensor([0, -1, 2, -1, 1])},
@@ -86,6 +91,6 @@ def test_the_encoders_heads_are_read():
     expected = embeddings @ encoder.heads["color"].weight.T + encoder.heads["color"].bias
     np.testing.assert_allclose(colors.logits, expected.detach().numpy(), rtol=1e-5, atol=1e-6)
     assert colors.held_out.tolist() == [0, -1, 2, -1, 1]
-    assert colors.speaks_of.all()
+    assert colors.applies_to.all()
     assert (kinds.held_out == -1).all()
     assert {fact.item_id for fact in head_facts(list("abcde"), kinds, 0.0)} == {"a", "c", "d"}

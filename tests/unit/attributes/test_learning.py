@@ -1,6 +1,6 @@
 import pytest
 
-from newshelf.attributes.facts import Texts, said_values
+from newshelf.attributes.facts import Texts, stated_values
 from newshelf.attributes.learn import accepted_values, learn_lexicon
 from newshelf.attributes.lexicon import Lexicon, packaged_lexicon
 
@@ -98,7 +98,7 @@ def test_a_catalogue_that_states_nothing_leaves_the_packaged_words():
     ],
 )
 def test_the_values_of_a_cell(attribute, cell, values):
-    assert said_values(attribute, cell) == values
+    assert stated_values(attribute, cell) == values
 
 
 def test_accepted_values_are_folded_and_widened():
