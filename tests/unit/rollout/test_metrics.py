@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from newshelf.rollout import metrics as preference
 from newshelf.rollout.metric_results import measure_all
 from newshelf.rollout.metrics import (
     LEAST_ACTIVE_UNITS,
@@ -17,6 +16,7 @@ from newshelf.rollout.metrics import (
     cap_of,
     compare,
     log_lift,
+    preference,
     ratio_variance,
 )
 from newshelf.store.records import UnitTotals
