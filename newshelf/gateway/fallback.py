@@ -1,9 +1,8 @@
-"""An answer without a model: what is popular, in the category that is asked about first.
+"""Answers without a model: the popular products, first those of the request's category; and the
+file of popular products.
 
-Filters, exclusions and candidates are obeyed as far as the products' columns tell; what a
-model would know beyond them (a style, the colour in a picture) is not known here.
-
-The file of popular products, by which the gateway answers when no model does.
+Filters, exclusions and candidates apply to the products' columns only; attributes that a worker
+infers from texts and pictures are not available here.
 """
 
 from collections import Counter
@@ -23,17 +22,17 @@ from newshelf.serving.schemas import EncoderProduct, Filters, RecommendRequest
 
 _MOST_POPULAR = 5_000
 _PER_CATEGORY = 20
-"""Kept besides, so that a rare category has an answer of its own."""
+"""Most popular products of each category, in addition."""
 
 
 class PopularItem(BaseModel):
-    """One product, with the columns that filters look at."""
+    """One product, with the columns of the filters."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str
     share: float
-    """Of all interactions."""
+    """Share of all interactions."""
     product_type: str | None = None
     brand: str | None = None
     color: str | None = None
@@ -44,14 +43,14 @@ class PopularItem(BaseModel):
 
 
 def write_popular(items: Path, out: Path) -> int:
-    """Take the most popular products of an index.
+    """Write the most popular products of an index.
 
     Args:
         items: ``items.json`` of the index: columns, with ``popularity``.
-        out: replaced as a whole.
+        out: replaced atomically.
 
     Returns:
-        How many products were written, the most popular first.
+        The number of products, which are written by decreasing popularity.
 
     Raises:
         SettingsError: there is no such index.
@@ -62,7 +61,7 @@ def write_popular(items: Path, out: Path) -> int:
         raise SettingsError(f"cannot read {items}: {error.strerror}; export the model") from error
     popularity = [_number(value) for value in columns["popularity"]]
     total = sum(popularity) or 1.0
-    # Among equals, as the index has them.
+    # Ties keep the order of the index.
     order = sorted(range(len(popularity)), key=lambda row: -popularity[row])
     kept = _kept(order, columns["product_type"])
     names = [name for name in PopularItem.model_fields if name != "share"]
@@ -86,11 +85,11 @@ def read_popular(path: Path) -> list[PopularItem]:
     except OSError as error:
         raise SettingsError(f"cannot read the popular products {path}: {error.strerror}") from error
     except (orjson.JSONDecodeError, ValidationError, TypeError) as error:
-        raise SettingsError(f"{path} is no file of popular products: {error}") from error
+        raise SettingsError(f"{path} is not a file of popular products: {error}") from error
 
 
 def _kept(order: Sequence[int], categories: Sequence[object]) -> list[int]:
-    """Those of ``order`` that are among the first of all, or of their category."""
+    """Return the rows of ``order`` that are among the first of all, or of their category."""
     seen: Counter[object] = Counter()
     kept = []
     for rank, row in enumerate(order):
@@ -117,7 +116,7 @@ class FallbackItem:
 
     id: str
     score: float
-    """Its share of all interactions."""
+    """Share of all interactions."""
     source: Literal["popular_in_category", "popular"]
 
 
@@ -148,13 +147,13 @@ class Fallback:
         return len(self._items)
 
     def recommend(self, request: RecommendRequest) -> list[FallbackItem]:
-        """At most ``k`` products, and at most 100: those of the category, then others."""
+        """Return at most ``k`` products, and at most 100: those of the category, then others."""
         k = min(request.k, _MAX_K)
         allowed = _passes(request.filters)
         left_out = {*_ids(request.history), *request.exclude}
 
         def fresh(among: Iterable[_Known]) -> Iterator[_Known]:
-            # Only so many are looked at: this runs while much is asked.
+            # Bounded, since this runs under load.
             for known in islice(among, _MAX_LOOKED_AT):
                 if known.item.id not in left_out and allowed(known):
                     left_out.add(known.item.id)
@@ -178,7 +177,7 @@ class Fallback:
         return sorted({row for category in categories for row in self._below.get(category, ())})
 
     def _candidates(self, refs: Sequence[str | EncoderProduct]) -> list[_Known]:
-        """Those that are known, or sent whole; the most popular first."""
+        """Return the known and the inline candidates by decreasing popularity."""
         inline = {ref.id: ref for ref in refs if isinstance(ref, EncoderProduct) and ref.id}
         known = [
             _inline(inline[name]) if name in inline else self._items[self._row[name]]
@@ -188,7 +187,7 @@ class Fallback:
         return sorted(known, key=lambda one: -one.item.share)
 
     def _categories(self, request: RecommendRequest) -> frozenset[CategoryPath]:
-        """Those that are filtered by; else those of the history."""
+        """Return the categories of the filter, or else of the history."""
         if request.filters.product_type is not None:
             return _paths(request.filters.product_type)
         rows = (self._row.get(ref) for ref in request.history if isinstance(ref, str))
@@ -228,7 +227,7 @@ def _is_below(path: CategoryPath, categories: frozenset[CategoryPath]) -> bool:
 
 
 def _passes(filters: Filters) -> Callable[[_Known], bool]:
-    """Whether one product passes; only the filters that are given are looked at."""
+    """Return a function that tells whether a product passes the given filters."""
     tests: list[Callable[[_Known], bool]] = [_stock(filters)]
     if filters.product_type is not None:
         categories = _paths(filters.product_type)
@@ -243,7 +242,7 @@ def _passes(filters: Filters) -> Callable[[_Known], bool]:
         materials = _lowered(filters.material)
         tests.append(lambda known: not known.materials.isdisjoint(materials))
     if filters.style is not None:
-        # No column says it.
+        # There is no such column.
         tests.append(lambda _: False)
     if filters.price is not None:
         low, high = filters.price.min or 0.0, filters.price.max

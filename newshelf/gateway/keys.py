@@ -1,12 +1,8 @@
-"""API keys: who may call the gateway, until when, and how often.
+"""API keys of the gateway: the key file, and each process's check of keys and rates.
 
-A key is 256 random bits, so its plain SHA-256 is kept: nobody can guess one and check it
-against the file, which is what slow hashes defend words against, and they would cost more
-than the request. The file is private (mode 600) and holds no key.
-
-Who may call, and how often: the key file as one process sees it.
-
-A token bucket: so many requests each second, and some at once.
+A key is 256 random bits, so its plain SHA-256 is stored: nobody can guess a key and check it
+against the file. Slow hashes protect guessable passwords, and would cost more than a request. The
+file is private (mode 600) and contains no key.
 """
 
 import hashlib
@@ -32,7 +28,7 @@ _OTHERS = 0o077
 
 
 class ApiKey(BaseModel):
-    """One key, as it is kept."""
+    """One key, as stored."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -41,10 +37,10 @@ class ApiKey(BaseModel):
     created: AwareDatetime
     expires: AwareDatetime | None = None
     rate_per_s: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    """Requests each second, of each process of the gateway."""
+    """Requests per second and gateway process."""
 
     def expired(self, now: datetime) -> bool:
-        """Whether it is refused at ``now`` (with a time zone)."""
+        """Return whether it is expired at ``now`` (with a time zone)."""
         return self.expires is not None and self.expires <= now
 
 
@@ -55,38 +51,38 @@ class _File(BaseModel):
 
 
 class KeyRing:
-    """Finds the entry of a key that a request carries."""
+    """Finds the entry of a request's key."""
 
     def __init__(self, keys: tuple[ApiKey, ...]) -> None:
         self._keys = {key.sha256: key for key in keys}
         self._named = {key.name: key for key in keys}
 
     def find(self, secret: str) -> ApiKey | None:
-        """The entry of ``secret``, expired or not; None when there is none."""
+        """Return the entry of ``secret``, expired or not; None if there is none."""
         digest = _digest(secret)
-        # The look-up's time tells of a digest, from which no key follows; the comparison
-        # tells nothing at all.
+        # The look-up's time may reveal a digest, from which no key follows; the comparison takes
+        # constant time.
         found = self._keys.get(digest)
         if found is not None and hmac.compare_digest(found.sha256, digest):
             return found
         return None
 
     def named(self, name: str | None) -> ApiKey | None:
-        """The key of this name, if there is one."""
+        """Return the key of this name; None if there is none."""
         return self._named.get(name) if name is not None else None
 
 
 class KeyFile:
-    """The file of the keys; made when the first one is added."""
+    """The key file; created with the first key."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def read(self) -> tuple[ApiKey, ...]:
-        """All keys, expired ones too; none when there is no file.
+        """Return all keys, also expired ones; none if there is no file.
 
         Raises:
-            SettingsError: it is damaged, or open to other users.
+            SettingsError: it is damaged, or readable by other users.
         """
         try:
             if self.path.stat().st_mode & _OTHERS:
@@ -98,7 +94,7 @@ class KeyFile:
         return read_model(self.path, _File, "file of keys").keys
 
     def stamp(self) -> tuple[int, int]:
-        """Changes whenever the file does."""
+        """Return a value that changes with the file."""
         try:
             status = self.path.stat()
         except FileNotFoundError:
@@ -106,13 +102,13 @@ class KeyFile:
         return (status.st_mtime_ns, status.st_ino)
 
     def add(self, name: str, *, now: datetime, expires: datetime | None, rate_per_s: float) -> str:
-        """Make a key, and keep its hash.
+        """Create a key, and store its hash.
 
         Returns:
-            The key itself, which is told only now.
+            The key itself, which is not stored.
 
         Raises:
-            SettingsError: there is a key of this name, or a value is not allowed.
+            SettingsError: the name is taken, or a value is invalid.
         """
         secret = _PREFIX + secrets.token_urlsafe(_BYTES)
         if expires is not None and expires <= now:
@@ -137,7 +133,7 @@ class KeyFile:
         return secret
 
     def revoke(self, name: str) -> None:
-        """Forget a key; gateways refuse it within two seconds.
+        """Remove a key; gateways refuse it within two seconds.
 
         Raises:
             SettingsError: there is no key of this name.
@@ -165,12 +161,12 @@ def _digest(secret: str) -> str:
 
 
 class TokenBucket:
-    """Fills evenly, and holds what ``burst`` requests take.
+    """A token bucket.
 
     Args:
-        rate_per_s: tokens that come each second.
-        burst: tokens that it holds at most, and at the beginning.
-        now_s: any clock that only goes on, the same in every call.
+        rate_per_s: tokens added per second.
+        burst: maximum and initial number of tokens.
+        now_s: of a monotonic clock, the same in every call.
     """
 
     def __init__(self, rate_per_s: float, burst: float, now_s: float) -> None:
@@ -180,10 +176,10 @@ class TokenBucket:
         self._at_s = now_s
 
     def take(self, now_s: float, tokens: int = 1) -> float:
-        """Take tokens if there is one: more than there are become a debt, which is paid first.
+        """Take tokens if there is at least one; the number may become negative.
 
         Returns:
-            0 when they were taken; else the seconds until there is one.
+            0 if they were taken, else the seconds until there is one.
         """
         came = (now_s - self._at_s) * self._rate_per_s
         self._tokens = min(self._burst, self._tokens + came)
@@ -199,9 +195,9 @@ _BEARER = b"bearer "
 
 
 class KeyAccess:
-    """Checks the key of each request, and counts it.
+    """Checks the key and the rate of each request, in one process.
 
-    The rate is of this process: of several behind one port, each allows it.
+    Each of several processes behind one port allows the full rate.
     """
 
     def __init__(self, file: KeyFile) -> None:
@@ -214,10 +210,10 @@ class KeyAccess:
         self._stamp = file.stamp()
         self._ring = KeyRing(file.read())
         self._buckets: dict[tuple[str, str], TokenBucket] = {}
-        """By a key's hash, and what is counted."""
+        """By the key's hash, and ``requests`` or ``events``."""
 
     def refresh(self) -> None:
-        """Read the file again if it has changed: keys that were revoked stop to work."""
+        """Read the file again if it has changed."""
         stamp = self._file.stamp()
         if stamp == self._stamp:
             return
@@ -232,7 +228,7 @@ class KeyAccess:
         self._buckets = {what: one for what, one in self._buckets.items() if what[0] in known}
 
     def admit(self, authorization: bytes | None) -> str:
-        """Let one request pass.
+        """Admit one request.
 
         Args:
             authorization: the header.
@@ -241,7 +237,7 @@ class KeyAccess:
             The key's name.
 
         Raises:
-            Unauthorized: no key, or none that is valid now.
+            Unauthorized: there is no valid key.
             RateLimited: too many requests.
         """
         if authorization is None or authorization[: len(_BEARER)].lower() != _BEARER:
@@ -255,10 +251,10 @@ class KeyAccess:
         return key.name
 
     def count_events(self, name: str | None, number: int) -> None:
-        """Count events of feedback, apart from requests: at the key's rate, too.
+        """Count feedback events, at the key's rate, separately from requests.
 
         Raises:
-            RateLimited: too many events; a batch passes whole, and the next ones wait for it.
+            RateLimited: too many events; a batch is admitted whole, and delays the next ones.
         """
         key = self._ring.named(name)
         if key is not None:

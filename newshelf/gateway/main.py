@@ -1,10 +1,7 @@
-"""Runs the gateway: ``python -m newshelf.gateway.main PLAN``.
+"""The gateway's program: ``python -m newshelf.gateway.main PLAN``.
 
-One supervisor and as many processes as the settings say. They share one listening
-socket, so that what waits to be accepted outlives a process that is killed; the supervisor
-starts another in its place.
-
-uvicorn's supervisor, with patience for slow machines, and a log of what it does.
+A supervisor and as many processes as the settings say. They share one listening socket, so
+connections that wait to be accepted survive a killed process; the supervisor replaces it.
 """
 
 import logging
@@ -42,7 +39,7 @@ _LONGEST_PAUSE_S = 30.0
 
 @dataclass
 class _Life:
-    """What is known of one process; times are of ``time.monotonic``."""
+    """State of one process; times are of ``time.monotonic``."""
 
     started_s: float = field(default_factory=time.monotonic)
     heard_s: float = field(default_factory=time.monotonic)
@@ -52,15 +49,15 @@ class _Life:
 
 
 class Supervisor(Multiprocess):
-    """Replaces processes that end, are silent for too long, or do not come up.
+    """Replaces processes that end, send no heartbeat, or do not start in time.
 
-    uvicorn's own waits five seconds for an answer and then kills, also a process that still
-    imports; this one waits for none while it looks after the others.
+    uvicorn's own waits five seconds for an answer and then kills the process, also one that is
+    still importing; this one never waits for one process while it supervises the others.
 
     Args:
         config: of uvicorn.
         sockets: on which the processes listen.
-        settings: how long they may take.
+        settings: timeouts.
         each: called about twice a second.
     """
 
@@ -71,7 +68,7 @@ class Supervisor(Multiprocess):
         settings: GatewaySettings,
         each: Callable[[], None],
     ) -> None:
-        # Of a process that SIGHUP has started.
+        # Applies to processes that SIGHUP starts.
         config.timeout_worker_healthcheck = int(settings.worker_start_s)
         super().__init__(config, sockets)
         self._settings = settings
@@ -79,7 +76,7 @@ class Supervisor(Multiprocess):
         self._lives: dict[Process, _Life] = {}
         self._pause_s = 0.0
         self._served = False
-        """Whether any process ever did."""
+        """Whether any process has served."""
 
     def keep_subprocess_alive(self) -> None:
         """See ``Multiprocess.run``, which calls it about twice a second."""
@@ -92,15 +89,15 @@ class Supervisor(Multiprocess):
             self._lives[process] = life
             if process not in lives:
                 _LOG.info("process %s starts", process.pid)
-            self._look(process, life)
+            self._check(process, life)
             if not life.ended or time.monotonic() - life.heard_s < self._pause_s:
                 continue
-            # One that cannot start would otherwise be started without end.
+            # Increasing pauses, for a process that cannot start.
             self._pause_s = min(max(1.0, 2 * self._pause_s), _LONGEST_PAUSE_S)
             self.processes[index] = Process(self.config, self.sockets)
             self.processes[index].start()
 
-    def _look(self, process: Process, life: _Life) -> None:
+    def _check(self, process: Process, life: _Life) -> None:
         if life.ended:
             return
         now_s = time.monotonic()
@@ -108,7 +105,7 @@ class Supervisor(Multiprocess):
         if process.process.is_alive():
             self._hear(process, life, now_s)
             if life.serves and now_s - life.heard_s > self._settings.worker_silence_s:
-                reason = f"it gave no sign of life for {now_s - life.heard_s:.0f} s"
+                reason = f"no heartbeat for {now_s - life.heard_s:.0f} s"
             elif not life.serves and now_s - life.started_s > self._settings.worker_start_s:
                 reason = f"it did not serve within {now_s - life.started_s:.0f} s"
             if reason is None:
@@ -123,7 +120,7 @@ class Supervisor(Multiprocess):
             self.should_exit.set()
 
     def _hear(self, process: Process, life: _Life, now_s: float) -> None:
-        """Read what has been answered, and ask again; never wait."""
+        """Read answers to pings, and send the next one; never wait."""
         connection = process.parent_conn
         try:
             while connection.poll(0):
@@ -138,7 +135,7 @@ class Supervisor(Multiprocess):
                 connection.send(b"ping")
                 life.asked = True
         except (OSError, EOFError):
-            # It ends just now: the next look finds it so.
+            # It is ending; the next check notices.
             return
 
 
@@ -159,14 +156,14 @@ def run(plan: GatewayPlan, worker: Callable[[GatewayPlan], object] | None = None
     """Serve until SIGTERM or SIGINT; SIGHUP replaces the processes one by one.
 
     Args:
-        plan: settings and places.
-        worker: makes the ASGI application in each process, and can be pickled; None makes
-            the gateway's.
+        plan: settings and paths.
+        worker: makes the ASGI application in each process, and can be pickled; the gateway's by
+            default.
     """
     settings = plan.settings
     set_up_log()
     with tempfile.TemporaryDirectory(prefix="newshelf-metrics-") as folder:
-        # Read by prometheus-client when the processes import it.
+        # prometheus-client reads it on import.
         os.environ[_METRICS] = folder
         config = uvicorn.Config(
             partial(worker or _worker, plan),
@@ -181,7 +178,7 @@ def run(plan: GatewayPlan, worker: Callable[[GatewayPlan], object] | None = None
 
 
 def uvicorn_options(settings: GatewaySettings) -> dict[str, Any]:
-    """How uvicorn serves HTTP, wherever it listens."""
+    """Return uvicorn's options for HTTP."""
     return {
         "loop": "uvloop",
         "http": partial(LimitedHttp, connections=Connections(settings)),
@@ -198,13 +195,13 @@ def uvicorn_options(settings: GatewaySettings) -> dict[str, Any]:
 
 
 def main(arguments: list[str]) -> int:
-    """The program; returns its exit code."""
+    """Run the program, and return its exit code."""
     if len(arguments) != 1:
         print("usage: python -m newshelf.gateway.main PLAN", file=sys.stderr)
         return 2
     try:
         plan = read_plan(Path(arguments[0]))
-        # Once, here, with a message: a process could only die of it.
+        # Here, with a message: a process could only end.
         _check(plan)
     except NewshelfError as error:
         print(f"error: {error.message}", file=sys.stderr)
@@ -214,7 +211,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _worker(plan: GatewayPlan) -> object:
-    # Metrics look for their folder when they are imported.
+    # prometheus-client looks for its folder on import.
     from newshelf.gateway.worker import make_worker  # noqa: PLC0415
 
     set_up_log()

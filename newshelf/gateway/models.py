@@ -1,11 +1,7 @@
-"""Asks one version of a model, and leaves a version alone that keeps failing.
+"""Predictions of a model version, behind a circuit breaker per version.
 
-A circuit breaker: a model version that fails is left alone for a while.
-
-States as in Nygard, Release It! (2007): *closed* lets requests through, *open* none, and
-*half-open* one, whose outcome closes or opens it again.
-
-Whether the models answer, of which a prediction is the only proof, and answers are recorded.
+States of the breaker as in Nygard, Release It! (2007): *closed* lets requests through, *open* none,
+and *half-open* one, whose outcome closes or opens it again.
 """
 
 import asyncio
@@ -23,7 +19,7 @@ from newshelf.serving.deadline import Deadline
 
 
 class BreakerState(enum.Enum):
-    """Whether requests pass."""
+    """State of a circuit breaker."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -31,12 +27,12 @@ class BreakerState(enum.Enum):
 
 
 class Breaker:
-    """Of one model version.
+    """The circuit breaker of one model version.
 
     Args:
-        share: of the last requests that have to fail.
-        requests: how many those are; with fewer it never opens.
-        open_s: for how long it stays open.
+        share: opens when this share of the last requests failed.
+        requests: number of the last requests; with fewer it never opens.
+        open_s: seconds until one request is tried.
     """
 
     def __init__(self, share: float, requests: int, open_s: float) -> None:
@@ -49,7 +45,7 @@ class Breaker:
         self.state = BreakerState.CLOSED
 
     def allow(self, now_s: float) -> bool:
-        """Whether a request may be sent; each that may must be told the outcome of."""
+        """Return whether a request may be sent; its outcome must then be reported."""
         if self.state is BreakerState.CLOSED:
             return True
         if self.state is BreakerState.OPEN and now_s >= self._until_s:
@@ -61,7 +57,7 @@ class Breaker:
         return False
 
     def succeeded(self) -> None:
-        """The version answered."""
+        """Report that the version answered."""
         if self.state is BreakerState.HALF_OPEN:
             self._failed.clear()
             self.state = BreakerState.CLOSED
@@ -69,7 +65,7 @@ class Breaker:
             self._failed.append(False)
 
     def failed(self, now_s: float) -> None:
-        """It did not, or not in time."""
+        """Report that it did not answer, or not in time."""
         if self.state is BreakerState.HALF_OPEN:
             self._open(now_s)
         elif self.state is BreakerState.CLOSED:
@@ -79,7 +75,7 @@ class Breaker:
                 self._open(now_s)
 
     def forgotten(self) -> None:
-        """Nobody waited for the outcome: it says nothing of the version."""
+        """Report that the outcome is unknown."""
         self._probing = False
 
     def _open(self, now_s: float) -> None:
@@ -98,9 +94,9 @@ _SERVER_ERROR = 500
 
 @dataclass(frozen=True, slots=True)
 class _Version:
-    """What belongs to one version of one model.
+    """One version of one model.
 
-    Its own connections, too: a slow challenger must not take those of control.
+    It has its own connections: a slow challenger must not take those of control.
     """
 
     path: str
@@ -113,7 +109,7 @@ class Models:
 
     Args:
         url: TorchServe's inference address.
-        tokens: give the header that it asks for.
+        tokens: of TorchServe.
         settings: connections, retries and breakers.
     """
 
@@ -124,61 +120,61 @@ class Models:
         self._versions: dict[tuple[str, str], _Version] = {}
 
     async def ask(self, model: ModelName, version: str, body: bytes, deadline: Deadline) -> Reply:
-        """Ask for a prediction.
+        """Request a prediction.
 
         Args:
             model: its name.
             version: empty for TorchServe's default.
             body: JSON.
-            deadline: passed on, and kept.
+            deadline: also sent to TorchServe.
 
         Returns:
-            200, or a 4xx with Newshelf's body: the client's to mend.
+            200, or a 4xx with Newshelf's body: a client error.
 
         Raises:
-            Unavailable: the version is dead, overloaded, left alone, or gave no answer.
-            DeadlineExceeded: it was too late.
+            Unavailable: the version is down, overloaded, failing (breaker open), or did not answer.
+            DeadlineExceeded: there was no answer in time.
         """
-        asked = self._versions.get((model, version)) or self._open(model, version)
+        served = self._versions.get((model, version)) or self._open(model, version)
         loop = asyncio.get_running_loop()
-        given_s = deadline.loop_s - loop.time()
-        if given_s <= 0:
+        left_s = deadline.loop_s - loop.time()
+        if left_s <= 0:
             raise DeadlineExceeded("the deadline passed before the model could be asked")
-        if not asked.breaker.allow(loop.time()):
-            raise Unavailable(f"{model} {version} keeps failing and is left alone for a while")
+        if not served.breaker.allow(loop.time()):
+            raise Unavailable(f"{model} {version} keeps failing; its circuit breaker is open")
         try:
-            reply = _judged(await self._post(asked, body, deadline))
+            reply = _checked(await self._post(served, body, deadline))
         except DeadlineExceeded:
-            # A client in a hurry says nothing of the model.
-            if given_s * 1000 < self._settings.timeout_ms / 2:
-                asked.breaker.forgotten()
+            # A short timeout of the client says nothing about the model.
+            if left_s * 1000 < self._settings.timeout_ms / 2:
+                served.breaker.forgotten()
             else:
-                asked.breaker.failed(loop.time())
+                served.breaker.failed(loop.time())
             raise
-        except _Defect:
-            # One request met it, in a worker that lives.
-            asked.breaker.succeeded()
+        except _InternalError:
+            # One request failed, in a worker that runs.
+            served.breaker.succeeded()
             raise
         except Unavailable:
-            asked.breaker.failed(loop.time())
+            served.breaker.failed(loop.time())
             raise
         except BaseException:
-            asked.breaker.forgotten()
+            served.breaker.forgotten()
             raise
-        asked.breaker.succeeded()
+        served.breaker.succeeded()
         return reply
 
     def states(self) -> dict[tuple[str, str], BreakerState]:
-        """Model and version of each that was asked, and whether it is left alone."""
+        """Return the breaker's state of each model and version that was used."""
         return {name: one.breaker.state for name, one in self._versions.items()}
 
     @property
     def retries(self) -> int:
-        """Requests that were sent again, so far."""
+        """Number of requests that were sent a second time."""
         return sum(one.upstream.retries for one in self._versions.values())
 
     async def close(self) -> None:
-        """End every connection."""
+        """Close every connection."""
         for one in self._versions.values():
             await one.upstream.close()
 
@@ -192,26 +188,26 @@ class Models:
         self._versions[model, version] = opened
         return opened
 
-    async def _post(self, asked: _Version, body: bytes, deadline: Deadline) -> Reply:
+    async def _post(self, served: _Version, body: bytes, deadline: Deadline) -> Reply:
         header = self._tokens.header
-        reply = await asked.upstream.post(asked.path, body, header, deadline)
+        reply = await served.upstream.post(served.path, body, header, deadline)
         if not refused(reply):
             return reply
         await self._tokens.refresh(deadline)
         header = self._tokens.header
-        return await asked.upstream.post(asked.path, body, header, deadline)
+        return await served.upstream.post(served.path, body, header, deadline)
 
 
-class _Defect(Unavailable):
-    """A worker's own 500."""
+class _InternalError(Unavailable):
+    """A worker's 500."""
 
 
-def _judged(reply: Reply) -> Reply:
-    """The reply itself, where it is an answer or the client's fault.
+def _checked(reply: Reply) -> Reply:
+    """Return the reply if it is an answer or a client error.
 
     Raises:
-        Unavailable | DeadlineExceeded: it is the server's.
-        RequestError: TorchServe's frontend refused the request; it, too, is the client's.
+        Unavailable | DeadlineExceeded: a server error.
+        RequestError: TorchServe's frontend refused the request, also a client error.
     """
     status = reply.status
     if status == _OK:
@@ -229,12 +225,12 @@ def _judged(reply: Reply) -> Reply:
     if is_clients and not refused(reply):
         raise RequestError(f"the model server refused the request ({status}): {said[1]}")
     if said[0] == NewshelfError.code:
-        raise _Defect(f"the model met a defect: {said[1]}")
+        raise _InternalError(f"internal error of the model: {said[1]}")
     raise Unavailable(f"the model server answered {status}: {said[1] or 'no reason given'}")
 
 
 def _code_and_message(body: bytes) -> tuple[str | None, str]:
-    """Newshelf's code, None in an answer of TorchServe's own (a number); and the message."""
+    """Return the code (None in TorchServe's own errors, where it is a number) and the message."""
     try:
         table = orjson.loads(body)
     except orjson.JSONDecodeError:

@@ -1,12 +1,5 @@
-"""Answers a request for recommendations: by the unit's model, or else by what is popular.
-
-What is shown to a shopper, whoever ranked it.
-
-The record of one answer.
-
-One answer from two rankings, for rollouts that compare by interleaving.
-
-Copies requests to the challenger of a shadowed rollout; no answer waits for it.
+"""Answers to requests for recommendations: by the model of the unit's variant, by two interleaved
+models, or by the fallback; with the exposure of each, and shadow requests to a challenger.
 """
 
 import asyncio
@@ -49,22 +42,22 @@ class RankedResponse:
     index_version: str
     ignored: Sequence[str] = ()
     propensities: Sequence[float] | None = None
-    """Of each item at its position; None when the variant's probability says all."""
+    """Probability of each item at its position; None if only the variant is random."""
     sources: Sequence[str] | None = None
-    """Of each item, for the record; None when the items say all."""
+    """Source of each item, for the record; None for that of the items."""
     fallback: bool = False
 
 
 def read_ranked(body: bytes) -> RankedResponse:
-    """What a recommender answered.
+    """Parse a recommender's answer.
 
     Raises:
-        Unavailable: it is no answer of a recommender.
+        Unavailable: it is not an answer of a recommender.
     """
     try:
         table = orjson.loads(body)
         items, model_version, index_version = (table[name] for name in _NEEDED)
-        # Their types are checked when the record is made of them.
+        # The exposure checks their types.
         seen = {item["id"]: (item["score"], item["source"]) for item in items}
     except (orjson.JSONDecodeError, KeyError, TypeError) as error:
         raise Unavailable(f"the model's answer cannot be read: {error!r}") from None
@@ -74,36 +67,38 @@ def read_ranked(body: bytes) -> RankedResponse:
 
 
 def ranked_without_model(items: Sequence[FallbackItem], version: str) -> RankedResponse:
-    """What is popular, in the place of what ``version`` should have answered."""
+    """Return the fallback's answer, in place of that of ``version``."""
     rows = [{"id": item.id, "score": item.score, "source": item.source} for item in items]
     return RankedResponse(rows, model_version=version, index_version="", fallback=True)
 
 
-def exposure_of(unit: str, routed: Routed, shown: RankedResponse, call: RequestContext) -> Exposure:
-    """What is written down of an answer, before it leaves.
+def exposure_of(
+    unit: str, routed: Routed, ranked: RankedResponse, context: RequestContext
+) -> Exposure:
+    """Return the exposure of an answer.
 
-    A tester's answer names no rollout, so that no analysis counts it.
+    A tester's exposure names no rollout, so that no analysis counts it.
 
     Raises:
-        ValidationError: the answer has a value that no record has.
+        ValidationError: a value of the answer is invalid.
     """
     assigned, split = routed.assigned, routed.split
     in_rollout = split is not None and (assigned.counted or assigned.variant == "default")
-    count = len(shown.items)
-    # An interleaved answer has its own probabilities, beside that of being interleaved.
-    drawn = shown.propensities or [1.0] * count
-    sources = shown.sources or [item["source"] for item in shown.items]
+    count = len(ranked.items)
+    # An interleaved answer has probabilities of its own, in addition to the variant's.
+    drawn = ranked.propensities or [1.0] * count
+    sources = ranked.sources or [item["source"] for item in ranked.items]
     return Exposure.model_validate(
         {
-            "request_id": call.request_id,
+            "request_id": context.request_id,
             "unit": unit,
             "at": datetime.now(UTC),
             "rollout": split.rollout if split is not None and in_rollout else None,
             "variant": assigned.variant,
-            "model_version": shown.model_version,
-            "index_version": shown.index_version,
-            "fallback": shown.fallback,
-            "latency_ms": call.spent_ms,
+            "model_version": ranked.model_version,
+            "index_version": ranked.index_version,
+            "fallback": ranked.fallback,
+            "latency_ms": context.spent_ms,
             "items": [
                 {
                     "item_id": item["id"],
@@ -113,7 +108,7 @@ def exposure_of(unit: str, routed: Routed, shown: RankedResponse, call: RequestC
                     "propensity": assigned.propensity * drawn[position - 1],
                 }
                 for position, (item, source) in enumerate(
-                    zip(shown.items, sources, strict=True), start=1
+                    zip(ranked.items, sources, strict=True), start=1
                 )
             ],
         }
@@ -123,22 +118,22 @@ def exposure_of(unit: str, routed: Routed, shown: RankedResponse, call: RequestC
 def interleaved(
     control: RankedResponse, challenger: RankedResponse, k: int, request_id: str
 ) -> RankedResponse:
-    """Let both draft (see ``newshelf.rollout.interleaving``).
+    """Interleave two answers by team draft (see ``newshelf.rollout.interleaving``).
 
     Args:
         control: the answer of the old version.
         challenger: the answer of the new one.
-        k: products of the answer.
-        request_id: decides the coins.
+        k: number of products of the answer.
+        request_id: seeds the coin flips.
 
     Returns:
-        The drafted products, each as its team ranked it. ``sources`` name the team as well,
-        so that a click can be credited: ``challenger/model``.
+        The drafted products, each as its team ranked it. ``sources`` also name the team, so that
+        a click can be credited: ``challenger/model``.
     """
     answers = {"control": control, "challenger": challenger}
     by_team = {team: {item["id"]: item for item in one.items} for team, one in answers.items()}
     rankings = list(by_team["control"]), list(by_team["challenger"])
-    # The same request is drafted alike wherever it is answered.
+    # The same request gets the same draft in every process.
     drafted = team_draft(*rankings, k, Random(request_id))  # noqa: S311 - a draw, no secret
     items = [by_team[one.team][one.item_id] for one in drafted]
     unknown = {*control.ignored, *challenger.ignored}
@@ -157,14 +152,14 @@ _OK = 200
 
 
 class ShadowTraffic:
-    """One per process.
+    """Copies requests to the challenger of a shadow rollout; no answer waits for it.
 
     Args:
-        models: asked for the copies.
-        recorder: keeps how they compare.
-        metrics: count them.
+        models: answer the copies.
+        recorder: of the comparisons.
+        metrics: count the copies.
         timeout_ms: of one copy.
-        at_once: copies under way; further ones are dropped and counted.
+        at_once: maximum number of copies in progress; others are dropped and counted.
     """
 
     def __init__(
@@ -181,27 +176,27 @@ class ShadowTraffic:
         self._metrics = metrics
         self._timeout_ms = timeout_ms
         self._at_once = at_once
-        # Kept, or a task that nobody waits for may be collected while it runs.
+        # A task without a reference may be garbage-collected while it runs.
         self._tasks: set[asyncio.Task[None]] = set()
 
     def copy(
-        self, asked: RecommendQuery, routed: Routed, shown: RankedResponse, call: RequestContext
+        self, query: RecommendQuery, routed: Routed, ranked: RankedResponse, context: RequestContext
     ) -> None:
-        """Send a copy, if there is a challenger in the shadow and control itself answered."""
+        """Send a copy, if there is a shadow rollout and control answered."""
         split = routed.split
-        if split is None or not split.shadow or shown.fallback:
+        if split is None or not split.shadow or ranked.fallback:
             return
         if len(self._tasks) >= self._at_once:
             self._metrics.shadow("dropped")
             return
         task = asyncio.create_task(
-            self._compare(split.rollout, split.challenger, asked.body, shown, call.request_id)
+            self._compare(split.rollout, split.challenger, query.body, ranked, context.request_id)
         )
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """Wait for the copies that are under way."""
+        """Wait for the copies in progress."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _compare(
@@ -212,10 +207,10 @@ class ShadowTraffic:
         try:
             deadline = Deadline.after(self._timeout_ms)
             reply = await self._models.ask("recommender", challenger, body, deadline)
-            # Control answered this very request, so a 4xx is the challenger's error.
+            # Control answered this request, so a 4xx is the challenger's error.
             by_challenger = read_ranked(reply.body) if reply.status == _OK else None
         except NewshelfError as error:
-            _LOG.debug("the shadowed model did not answer: %s", error.message)
+            _LOG.debug("the shadow model did not answer: %s", error.message)
         latency_ms = (time.perf_counter() - started_s) * 1000
         self._metrics.shadow("failed" if by_challenger is None else "answered")
         answer = ShadowAnswer(
@@ -230,11 +225,11 @@ class ShadowTraffic:
         try:
             await self._recorder.shadow(answer)
         except Unavailable as error:
-            _LOG.warning("a shadowed answer was not recorded: %s", error.message)
+            _LOG.warning("a shadow answer was not recorded: %s", error.message)
 
 
 def _overlap(control: RankedResponse, challenger: RankedResponse) -> float | None:
-    """The share of control's products that the challenger shows too."""
+    """Return the share of control's products that the challenger also has."""
     wanted = {item["id"] for item in control.items}
     if not wanted:
         return None
@@ -242,8 +237,8 @@ def _overlap(control: RankedResponse, challenger: RankedResponse) -> float | Non
 
 
 def _score_drift(control: RankedResponse, challenger: RankedResponse) -> float | None:
-    """Mean absolute difference of the scores of products that both show, in standard
-    deviations of control's; of the model's own scores, since no others can be compared.
+    """Return the mean absolute difference of the model's scores of common products, in standard
+    deviations of control's.
     """
     ours, theirs = _scores(control.items), _scores(challenger.items)
     both = ours.keys() & theirs.keys()
@@ -258,12 +253,12 @@ def _scores(items: Any) -> Mapping[str, float]:
 
 
 _RESERVE_SHARE, _RESERVE_MAX_S = 0.1, 0.05
-"""Of the time that there is, kept back from the model for the fallback and the record."""
+"""Share of the remaining time that is reserved for the fallback and the record."""
 
 
 @dataclass(frozen=True)
 class RecommendService:
-    """One per process."""
+    """Answers requests and records the answers."""
 
     models: Models
     router: Router
@@ -273,83 +268,83 @@ class RecommendService:
     metrics: GatewayMetrics
     spans: Spans
     record_required: bool
-    """Whether an answer that could not be recorded is refused."""
+    """Refuse an answer that could not be recorded."""
 
-    async def answer(self, asked: RecommendQuery, call: RequestContext) -> Reply:
+    async def answer(self, query: RecommendQuery, context: RequestContext) -> Reply:
         """Answer, record, and only then return.
 
         Args:
-            asked: the request.
-            call: its way through the gateway; what is to be told of it is noted there.
+            query: the request.
+            context: of the request; source, reason and version are set.
 
         Returns:
-            200, or the model's 4xx: the client's to mend.
+            200, or the model's 4xx: a client error.
 
         Raises:
-            DeadlineExceeded: nobody waits any more.
+            DeadlineExceeded: the deadline has passed.
             Unavailable: the answer could not be recorded.
         """
-        routed = self.router.route(asked.unit)
-        call.version = routed.assigned.version
-        found = await self._find(asked, routed, call)
+        routed = self.router.route(query.unit)
+        context.version = routed.assigned.version
+        found = await self._find(query, routed, context)
         if isinstance(found, Reply):
             return found
-        shown, exposure = found
-        call.source = "fallback" if shown.fallback else "model"
+        ranked, exposure = found
+        context.source = "fallback" if ranked.fallback else "model"
         await self._record(exposure)
-        self.shadow.copy(asked, routed, shown, call)
-        return Reply(_OK, "application/json", _body(shown, call))
+        self.shadow.copy(query, routed, ranked, context)
+        return Reply(_OK, "application/json", _body(ranked, context))
 
     async def _find(
-        self, asked: RecommendQuery, routed: Routed, call: RequestContext
+        self, query: RecommendQuery, routed: Routed, context: RequestContext
     ) -> tuple[RankedResponse, Exposure] | Reply:
-        """What to show and what to write down of it; the model's 4xx otherwise."""
+        """Return the answer and its exposure, or the model's 4xx."""
         try:
-            shown = await self._by_model(asked, routed, call)
-            if isinstance(shown, Reply):
-                return shown
-            return shown, _recordable(asked, routed, shown, call)
+            ranked = await self._by_model(query, routed, context)
+            if isinstance(ranked, Reply):
+                return ranked
+            return ranked, _recordable(query, routed, ranked, context)
         except Unavailable as error:
-            if call.deadline.left_s() <= 0:
+            if context.deadline.left_s() <= 0:
                 raise DeadlineExceeded("there was no answer before the deadline") from error
-            call.reason = error.message
+            context.reason = error.message
             self.metrics.fallback(error.code)
-        items = self.fallback.recommend(asked.request)
-        shown = ranked_without_model(items, routed.assigned.version)
-        return shown, exposure_of(asked.unit, routed, shown, call)
+        items = self.fallback.recommend(query.request)
+        ranked = ranked_without_model(items, routed.assigned.version)
+        return ranked, exposure_of(query.unit, routed, ranked, context)
 
     async def _by_model(
-        self, asked: RecommendQuery, routed: Routed, call: RequestContext
+        self, query: RecommendQuery, routed: Routed, context: RequestContext
     ) -> RankedResponse | Reply:
-        """What the unit's model shows; both models, where they are interleaved."""
+        """Return the answer of the unit's model, or of both models, interleaved."""
         versions = [routed.assigned.version]
         if routed.assigned.variant == "interleaved" and routed.split is not None:
             versions = [routed.split.control, routed.split.challenger]
-        reserve_s = min(_RESERVE_MAX_S, _RESERVE_SHARE * call.deadline.left_s())
-        deadline = call.deadline.earlier(reserve_s)
+        reserve_s = min(_RESERVE_MAX_S, _RESERVE_SHARE * context.deadline.left_s())
+        deadline = context.deadline.earlier(reserve_s)
         with self.spans.span("model"), self.metrics.model_seconds.time():
-            replies = await self._ask(asked, versions, deadline)
+            replies = await self._ask(query, versions, deadline)
         for reply in replies:
             if reply.status != _OK:
                 return reply
         first, *second = [read_ranked(reply.body) for reply in replies]
         if not second:
             return first
-        return interleaved(first, second[0], asked.request.k, call.request_id)
+        return interleaved(first, second[0], query.request.k, context.request_id)
 
     async def _ask(
-        self, asked: RecommendQuery, versions: Sequence[str], deadline: Deadline
+        self, query: RecommendQuery, versions: Sequence[str], deadline: Deadline
     ) -> Sequence[Reply]:
         if len(versions) == 1:
-            return [await self.models.ask("recommender", versions[0], asked.body, deadline)]
+            return [await self.models.ask("recommender", versions[0], query.body, deadline)]
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
-                    group.create_task(self.models.ask("recommender", version, asked.body, deadline))
+                    group.create_task(self.models.ask("recommender", version, query.body, deadline))
                     for version in versions
                 ]
         except* NewshelfError as failed:
-            # One of them is enough to say why; the other has been cancelled.
+            # The other task has been cancelled.
             raise failed.exceptions[0] from None
         return [task.result() for task in tasks]
 
@@ -364,20 +359,20 @@ class RecommendService:
 
 
 def _recordable(
-    asked: RecommendQuery, routed: Routed, shown: RankedResponse, call: RequestContext
+    query: RecommendQuery, routed: Routed, ranked: RankedResponse, context: RequestContext
 ) -> Exposure:
     try:
-        return exposure_of(asked.unit, routed, shown, call)
+        return exposure_of(query.unit, routed, ranked, context)
     except ValidationError as error:
-        raise Unavailable(f"the model's answer is not whole: {problems(error)}") from None
+        raise Unavailable(f"the model's answer is incomplete: {problems(error)}") from None
 
 
-def _body(shown: RankedResponse, call: RequestContext) -> bytes:
+def _body(ranked: RankedResponse, context: RequestContext) -> bytes:
     answer: dict[str, object] = {
-        "items": shown.items,
-        "source": call.source,
-        "request_id": call.request_id,
+        "items": ranked.items,
+        "source": context.source,
+        "request_id": context.request_id,
     }
-    if shown.ignored:
-        answer["ignored"] = shown.ignored
+    if ranked.ignored:
+        answer["ignored"] = ranked.ignored
     return orjson.dumps(answer)

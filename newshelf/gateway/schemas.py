@@ -1,7 +1,4 @@
-"""The bodies of requests, checked; what the model needs of them, put together.
-
-What the gateway answers, as data: the shapes that ``/openapi.json`` tells of.
-"""
+"""Schemas of the gateway's requests and answers, and parsing of request bodies."""
 
 import math
 from dataclasses import dataclass
@@ -33,16 +30,16 @@ from newshelf.store.records import Feedback, FeedbackOutcome, FeedbackType
 
 _MAX_EVENTS = 1_000
 _MAX_PARTS = 100
-"""Of a form; a product has a tenth of it."""
+"""Maximum number of a form's parts; a product has a tenth of it."""
 _AHEAD = timedelta(minutes=5)
-"""Clocks differ; a day ahead is a mistake."""
+"""Tolerance for clocks that differ."""
 _OLDEST = timedelta(days=366)
-"""Before it are the moments of clocks that were never set: the years 1, 1970, 2000."""
+"""Older times come from clocks that were never set: the years 1, 1970, 2000."""
 _ID: TypeAdapter[str] = TypeAdapter(Id)
 
 
 def _only_text(value: object) -> object:
-    """Refuse what pydantic takes for seconds or milliseconds since 1970."""
+    """Refuse values that pydantic reads as seconds or milliseconds since 1970."""
     if value is None or (isinstance(value, str) and "-" in value[1:]):
         return value
     raise ValueError("must be ISO 8601 with a time zone, such as 2026-03-01T12:00:00Z")
@@ -52,8 +49,8 @@ class RecommendIn(RecommendRequest):
     """A request for recommendations to a shopper."""
 
     unit: Id
-    """The shopper, or the visitor without a name: your own id. Who has the same unit sees the
-    same variant of a running rollout."""
+    """Your own id of the shopper or anonymous visitor. The same unit gets the same variant of a
+    running rollout."""
 
 
 class _SimilarTo(BaseModel):
@@ -71,26 +68,26 @@ class SimilarIn(Selection, _SimilarTo):
 
 
 class FeedbackEvent(BaseModel):
-    """Something that a shopper did with a product."""
+    """An action of a shopper on a product."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     event_id: Id
-    """Your own; the same event sent twice is kept once."""
+    """Your own id; an event that is sent twice is stored once."""
     event_type: FeedbackType
     item_id: Id
     at: Annotated[AwareDatetime | None, BeforeValidator(_only_text)] = None
-    """ISO 8601 with a time zone, at most a year ago; now, if it is left out."""
+    """ISO 8601 with a time zone, at most a year ago; now by default."""
     request_id: Id | None = None
-    """Of the answer that showed the product."""
+    """Id of the answer that showed the product."""
     unit: Id | None = None
-    """Without a request_id: the unit's last answer that showed the product is found."""
+    """Without a request_id: selects the unit's last answer that showed the product."""
     value: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    """Of a purchase, in the shop's currency."""
+    """Value of a purchase, in the shop's currency."""
 
 
 class FeedbackIn(BaseModel):
-    """Several events. One may be sent without the list around it."""
+    """Several events. A single one may be sent without the list."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -99,21 +96,21 @@ class FeedbackIn(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class InvalidEvent:
-    """An event among several that is refused by itself."""
+    """An invalid event among several."""
 
     event_id: str | None
-    """None where it has no valid one."""
+    """None if it has no valid one."""
     error: InvalidField
 
 
 @dataclass(frozen=True, slots=True)
 class RecommendQuery:
-    """A request for recommendations."""
+    """A checked request for recommendations, and the body for the model."""
 
     unit: str
     request: RecommendRequest
     body: bytes
-    """What the model is sent: all but the unit."""
+    """JSON for the model: the request without the unit."""
 
 
 def parse_recommend_body(body: bytes, content_type: str, limits: Limits) -> RecommendQuery:
@@ -143,13 +140,10 @@ def parse_similar_body(body: bytes, content_type: str, limits: Limits) -> Recomm
 
 
 def parse_encode_body(body: bytes, content_type: str, limits: Limits) -> bytes:
-    """Check the body of ``/v1/encode``: JSON, a form, or a bare picture.
-
-    Returns:
-        The same as JSON.
+    """Check the body of ``/v1/encode`` (JSON, a form, or a bare picture), and return it as JSON.
 
     Raises:
-        RequestError: what is wrong, and with which field.
+        RequestError: the first problem, with its field.
     """
     raw = RawRequest(_form_parts(body, content_type), content_type)
     parse_products(raw, limits)
@@ -163,7 +157,7 @@ def parse_encode_body(body: bytes, content_type: str, limits: Limits) -> bytes:
 
 
 def _form_parts(body: bytes, content_type: str) -> dict[str, bytes | bytearray]:
-    """The parts of a form; a body of another kind as ``body``."""
+    """Return the parts of a form; another body as the part ``body``."""
     media, options = parse_options_header(content_type)
     boundary = options.get("boundary")
     if media != "multipart/form-data" or not boundary:
@@ -191,11 +185,11 @@ def parse_feedback_body(
     Args:
         body: JSON.
         content_type: of the body.
-        now: instead of the clock's time.
-        max_value: the largest plausible value of a purchase.
+        now: the current time by default.
+        max_value: maximum value of a purchase.
 
     Raises:
-        RequestError: what is wrong with the only event, or with the list of events.
+        RequestError: of the only event, or of the list of events.
     """
     table = _table(body, content_type)
     now = now or datetime.now(UTC)
@@ -206,13 +200,13 @@ def parse_feedback_body(
         raise TooLarge(f"{len(events)} events; send at most {_MAX_EVENTS} at once", field="events")
     if not isinstance(events, list) or not events or len(table) > 1:
         events = validate(FeedbackIn, table).events
-    read: list[Feedback | InvalidEvent] = []
+    parsed: list[Feedback | InvalidEvent] = []
     for index, event in enumerate(events):
         try:
-            read.append(_event(event, f"events[{index}]", now, max_value))
+            parsed.append(_event(event, f"events[{index}]", now, max_value))
         except InvalidField as error:
-            read.append(InvalidEvent(_id_of(event), error))
-    return read
+            parsed.append(InvalidEvent(_id_of(event), error))
+    return parsed
 
 
 def _id_of(event: object) -> str | None:
@@ -239,9 +233,9 @@ def _event(table: object, at: str, now: datetime, max_value: float) -> Feedback:
             field=f"{at}value",
         )
     if event.at is not None and event.at > now + _AHEAD:
-        raise InvalidField("this moment has not come yet", field=f"{at}at")
+        raise InvalidField("this time is in the future", field=f"{at}at")
     if event.at is not None and event.at < now - _OLDEST:
-        raise InvalidField("this moment is more than a year ago", field=f"{at}at")
+        raise InvalidField("this time is more than a year ago", field=f"{at}at")
     return Feedback(
         event_id=event.event_id,
         event_type=event.event_type,
@@ -272,21 +266,21 @@ class RecommendOut(_Answer):
 
     items: list[RecommendedItem]
     source: Literal["model", "fallback"]
-    """``fallback``: the model did not answer, and this is what is popular."""
+    """``fallback``: the model did not answer, and these are popular products."""
     request_id: str
-    """To be sent back with what the shopper does."""
+    """To be sent with feedback on these products."""
     ignored: list[str] = []
-    """Ids of history or candidates that the index does not know; left out when empty."""
+    """Ids of history or candidates that are not in the index; omitted if empty."""
 
 
 class EventResult(_Answer):
-    """What became of one event."""
+    """The outcome of one event."""
 
     event_id: str | None
-    """None where the event has no valid one."""
+    """None if the event has no valid one."""
     outcome: FeedbackOutcome | Literal["invalid"]
     code: str | None = None
-    """Of the error, where the event was not kept; left out otherwise."""
+    """Code of the error if the event was not stored; omitted otherwise."""
     message: str | None = None
     field: str | None = None
 
@@ -295,42 +289,42 @@ class FeedbackOut(_Answer):
     """One entry for each event, in the same order."""
 
     accepted: int
-    """Those that are kept, now or since before."""
+    """Number of events that are stored, including those that were stored before."""
     results: list[EventResult]
 
 
 class RolloutOut(_Answer):
-    """A rollout that is served."""
+    """A current rollout."""
 
     rollout: str
     control: str
     challenger: str
     share: Annotated[float, Field(ge=0, le=0.5)]
-    """Of the units that see the challenger; as many are control."""
+    """Share of the units in the challenger, and in control."""
     holdout: float
     shadow: bool
     interleave: bool
 
 
 class RolloutsOut(_Answer):
-    """The rollouts that this process serves."""
+    """The current rollouts of this process."""
 
     rollouts: list[RolloutOut]
     age_s: float
-    """Since they were read from the store."""
+    """Seconds since they were read from the store."""
 
 
 class Alive(_Answer):
-    """The process answers."""
+    """The process runs."""
 
     status: Literal["alive"] = "alive"
 
 
 class Ready(_Answer):
-    """Shoppers get an answer, from the model or from what is popular, and it is recorded."""
+    """Shoppers get answers, from the model or the fallback, and they are recorded."""
 
     status: Literal["ready"] = "ready"
     missing: dict[str, str]
-    """Models that do not answer, with the reason."""
+    """Models that do not answer, each with the reason."""
     spooled: str | None = None
-    """Why answers wait in the spool for the event store; left out while they do not."""
+    """Why answers wait in the spool for the event store; omitted if they do not."""

@@ -1,15 +1,13 @@
-"""Asks TorchServe: kept connections, a deadline for each request, few and safe retries.
+"""HTTP client for TorchServe: kept connections, a deadline per request, few and safe retries; and
+TorchServe's inference token.
 
-One connection to TorchServe: HTTP/1.1, one request at a time, kept open.
+A connection has one request at a time, which httptools parses. A general client's redirects,
+cookies, proxies and content codings would cost more than the rest of the gateway's work on a
+request.
 
-httptools parses; what a general client does besides (redirects, cookies, proxies, content
-codings) costs more here than the rest of the gateway's work on a request.
-
-TorchServe's inference token: read from its key file, renewed before it expires.
-
-A renewed token ends the old one, and several processes share the file; so whoever is
-refused reads the file again first, and asks for a new token only when the file's own has
-expired.
+The token is read from TorchServe's key file, and renewed before it expires. A new token ends the
+old one, and several processes share the file: a process whose token is refused first reads the file
+again, and requests a new token only if the file's has expired.
 """
 
 import asyncio
@@ -28,7 +26,7 @@ from newshelf.serving.deadline import Deadline, sent_now
 from newshelf.serving.protocol import SENT_HEADER, TIMEOUT_HEADER
 
 _MAX_BODY_BYTES = 16 * 1024 * 1024
-"""Above what TorchServe sends (``max_response_size``); who sends more is no TorchServe."""
+"""More than TorchServe sends (``max_response_size``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +39,16 @@ class Reply:
 
 
 class ConnectionLost(Exception):
-    """The connection ended, or what came is no HTTP."""
+    """The connection ended, or the answer is not HTTP."""
 
     def __init__(self, reason: str, *, began: bool) -> None:
         super().__init__(reason)
         self.began = began
-        """Whether a byte of the answer had come, so that the request must not be repeated."""
+        """Whether a byte of the answer has arrived; the request must then not be repeated."""
 
 
 class Connection(asyncio.Protocol):
-    """A connection; ``usable`` says whether another request may be sent."""
+    """One connection; ``usable`` tells whether another request may be sent."""
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
@@ -58,33 +56,33 @@ class Connection(asyncio.Protocol):
         self._parser: httptools.HttpResponseParser | None = None
         self._began = False
         self._content_type = ""
-        self._parts: list[bytes] = []
+        self._chunks: list[bytes] = []
         self._size = 0
         self.usable = False
 
     def send(self, request: bytes) -> "asyncio.Future[Reply]":
-        """Send a whole request.
+        """Send a complete request.
 
         Returns:
-            Its answer; or ``ConnectionLost`` as its exception.
+            Its answer, or ``ConnectionLost`` as the exception.
         """
         if self._transport is None or self._waiter is not None:
-            raise RuntimeError("not connected, or a request is under way")
+            raise RuntimeError("not connected, or a request is in progress")
         self._parser = httptools.HttpResponseParser(self)
         self._began = False
         self._content_type = ""
-        self._parts, self._size = [], 0
+        self._chunks, self._size = [], 0
         self._waiter = asyncio.get_running_loop().create_future()
         self._transport.write(request)
         return self._waiter
 
     def close(self) -> None:
-        """End it at once, whatever is under way."""
+        """Close it at once."""
         self.usable = False
         if self._transport is not None:
             self._transport.abort()
 
-    # What asyncio calls.
+    # Called by asyncio.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See ``asyncio.Protocol``."""
@@ -99,33 +97,33 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """See ``asyncio.Protocol``."""
         if self._waiter is None or self._parser is None:
-            # An answer that nobody asked for.
+            # An answer without a request.
             self.close()
             return
         self._began = True
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
-            self._fail(f"the answer is no HTTP: {error}")
+            self._fail(f"the answer is not HTTP: {error}")
             self.close()
 
-    # What httptools calls.
+    # Called by httptools.
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header."""
+        """Handle a header."""
         if name.lower() == b"content-type":
             self._content_type = value.decode("latin-1")
 
     def on_body(self, body: bytes) -> None:
-        """One part of the body."""
-        self._parts.append(body)
+        """Handle a part of the body."""
+        self._chunks.append(body)
         self._size += len(body)
         if self._size > _MAX_BODY_BYTES:
             self._fail(f"the answer has more than {_MAX_BODY_BYTES} bytes")
             self.close()
 
     def on_message_complete(self) -> None:
-        """The answer is whole."""
+        """Handle the end of the answer."""
         parser, waiter = self._parser, self._waiter
         if parser is None or waiter is None:
             return
@@ -133,7 +131,7 @@ class Connection(asyncio.Protocol):
         if not parser.should_keep_alive():
             self.close()
         if not waiter.done():
-            body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+            body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
             waiter.set_result(Reply(parser.get_status_code(), self._content_type, body))
 
     def _fail(self, reason: str) -> None:
@@ -143,7 +141,7 @@ class Connection(asyncio.Protocol):
 
 
 class RetryBudget:
-    """Retries may be a share of the requests, so that they cannot bring down who is weak.
+    """Limits retries to a share of the requests, so that they cannot overload a weak server.
 
     After "Addressing Cascading Failures" in Beyer et al., Site Reliability Engineering (2016).
     """
@@ -158,7 +156,7 @@ class RetryBudget:
         self._tokens = min(self._burst, self._tokens + self._share)
 
     def take(self) -> bool:
-        """Whether one may be sent again."""
+        """Take one retry; return whether there was one."""
         if self._tokens < 1:
             return False
         self._tokens -= 1
@@ -166,12 +164,12 @@ class RetryBudget:
 
 
 class Upstream:
-    """Connections to one server, opened as they are needed and kept.
+    """Connections to one server, opened on demand and kept.
 
     Args:
         url: ``http://HOST:PORT``.
-        connections: at most; as many more requests wait for one, further ones are refused.
-        retry_share: of the requests that may be sent twice, beside a few at once.
+        connections: maximum number; as many requests may wait for one, others are refused.
+        retry_share: share of the requests that may be sent twice, after an initial burst.
     """
 
     def __init__(self, url: str, *, connections: int, retry_share: float) -> None:
@@ -184,17 +182,17 @@ class Upstream:
         self._open = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self.retries = 0
-        """How many requests were sent again."""
+        """Number of requests that were sent a second time."""
 
     async def post(self, path: str, body: bytes, authorization: str, deadline: Deadline) -> Reply:
-        """``POST`` JSON for a prediction, again if it was certainly not answered.
+        """``POST`` JSON for a prediction; retry if it was certainly not answered.
 
-        Predictions change nothing, so a request may be repeated as long as no byte of its
-        answer has come: the connection was refused, or a kept one had been closed.
+        Predictions change nothing, so a request may be repeated until a byte of its answer has
+        arrived: the connection was refused, or a kept one had been closed.
 
         Raises:
             DeadlineExceeded: there was no answer in time.
-            Unavailable: no connection, or it broke.
+            Unavailable: there was no connection, or it was lost.
         """
         head = (
             f"POST {path} HTTP/1.1\r\nHost: {self._netloc}\r\n"
@@ -210,7 +208,7 @@ class Upstream:
         return await self._exchange(head.encode("latin-1"), deadline)
 
     async def close(self) -> None:
-        """End the kept connections."""
+        """Close the kept connections."""
         while self._idle:
             self._idle.pop().close()
 
@@ -230,14 +228,14 @@ class Upstream:
         except TimeoutError as error:
             raise DeadlineExceeded("the model did not answer before the deadline") from error
         except (ConnectionLost, OSError) as error:
-            raise Unavailable(f"the model server cannot be asked: {error}") from error
+            raise Unavailable(f"the model server cannot be reached: {error}") from error
 
     async def _once(self, request: bytes) -> Reply:
         connection = await self._acquire()
         try:
             return await connection.send(request)
         except BaseException:
-            # Late, cancelled or broken: the answer may still come, and belongs to nobody.
+            # Late, cancelled or lost: an answer may still arrive, which belongs to no request.
             connection.close()
             raise
         finally:
@@ -246,7 +244,7 @@ class Upstream:
     async def _acquire(self) -> Connection:
         while True:
             while self._idle:
-                # The one used last: it is the least likely to have been closed meanwhile.
+                # The last used one: it is the least likely to have been closed since.
                 connection = self._idle.pop()
                 if connection.usable:
                     return connection
@@ -277,7 +275,7 @@ class Upstream:
             if turn in self._waiting:
                 self._waiting.remove(turn)
             else:
-                # Its turn had come: the next one's, then.
+                # Pass its turn on.
                 self._wake()
             raise
 
@@ -301,17 +299,16 @@ _OK = 200
 
 
 def refused(reply: Reply) -> bool:
-    """Whether TorchServe refused the token, and so did nothing."""
+    """Return whether TorchServe refused the token, and so did nothing."""
     return 400 <= reply.status < 404 and b"InvalidKeyException" in reply.body  # noqa: PLR2004
 
 
 class Tokens:
-    """The header that predictions need.
+    """The authorization header of predictions.
 
     Args:
-        key_file: None where TorchServe asks for no token.
-        management: where new tokens are asked for; None renews nothing, and reads what
-            somebody else wrote.
+        key_file: None if TorchServe requires no token.
+        management: issues new tokens; None renews none, and reads those of another process.
     """
 
     def __init__(self, key_file: Path | None, management: Upstream | None) -> None:
@@ -320,25 +317,25 @@ class Tokens:
         self._key: Key | None = None
         self._renewing = asyncio.Lock()
         self.header = ""
-        """A whole header line, or nothing."""
+        """A complete header line, or empty."""
 
     def read(self) -> None:
-        """Take the token of the key file.
+        """Read the token from the key file.
 
         Raises:
             ServerError: it cannot be read.
         """
         if self._key_file is not None:
-            self._take(read_keys(self._key_file))
+            self._use(read_keys(self._key_file))
 
     async def refresh(self, deadline: Deadline) -> None:
-        """After a refusal, or when the time has come: read the file, and renew what expired.
+        """Read the file, and renew an expired token.
 
         Raises:
             Unavailable: there is no new token.
         """
         if self._key_file is None:
-            raise Unavailable("TorchServe asks for a token, and no key file is named")
+            raise Unavailable("TorchServe requires a token, and no key file is named")
         async with self._renewing:
             try:
                 keys = read_keys(self._key_file)
@@ -347,17 +344,17 @@ class Tokens:
                     reply = await self._management.get("/token?type=inference", line, deadline)
                     if reply.status != _OK:
                         raise Unavailable("TorchServe's token expired and was not renewed")
-                    # The new one is in the file; the answer has no body.
+                    # TorchServe writes the new one into the file; the answer has no body.
                     keys = read_keys(self._key_file)
             except ServerError as error:
                 raise Unavailable(error.message) from error
-            self._take(keys)
+            self._use(keys)
 
     def stale(self) -> bool:
-        """Whether the token expires so soon that it should be renewed."""
+        """Return whether the token expires soon."""
         return self._key is not None and _expired(self._key)
 
-    def _take(self, keys: Keys) -> None:
+    def _use(self, keys: Keys) -> None:
         self._key = keys.inference
         self.header = _line(keys.inference)
 

@@ -196,7 +196,7 @@ def test_the_supervisor_says_what_it_kills_and_what_died(two: GatewayPlan, tmp_p
             time.sleep(0.05)
         found = workers(state)
         found[0].suspend()
-        wait_for(f"process {found[0].pid} is killed: it gave no sign of life")
+        wait_for(f"process {found[0].pid} is killed: no heartbeat")
         found[1].kill()
         wait_for(f"process {found[1].pid} ended with SIGKILL")
         # Both are replaced.

@@ -87,7 +87,7 @@ def test_closed_before_a_byte_is_tried_once_more(torchserve: FakeTorchServe) -> 
 
 def test_closed_twice_is_given_up(torchserve: FakeTorchServe) -> None:
     torchserve.always = closed
-    with pytest.raises(Unavailable, match="cannot be asked"):
+    with pytest.raises(Unavailable, match="cannot be reached"):
         run(torchserve, post)
     assert len(torchserve.asked) == 2
 
@@ -101,7 +101,7 @@ def test_an_answer_that_has_begun_is_not_asked_for_again(torchserve: FakeTorchSe
 
 def test_a_refused_connection_is_unavailable(torchserve: FakeTorchServe) -> None:
     torchserve.stop()
-    with pytest.raises(Unavailable, match="cannot be asked"):
+    with pytest.raises(Unavailable, match="cannot be reached"):
         run(torchserve, post)
 
 
