@@ -1,1 +1,1 @@
-"""One thin TorchServe adapter per model."""
+"""TorchServe adapters, one per model, and the start of their workers."""

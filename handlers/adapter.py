@@ -1,4 +1,4 @@
-"""Base class of the handlers: requests in, one status and one JSON body per request out."""
+"""The base class of the handlers: a batch of requests in, one status and JSON body each out."""
 
 import os
 import time

@@ -1,16 +1,16 @@
-"""The process that TorchServe starts, where a model is loaded once for all of its workers::
+"""The launcher: the process that TorchServe starts as a worker, if a model is loaded once for all::
 
-    TorchServe --starts--> stand-in --asks--> preloader --forks--> worker
+    TorchServe --starts--> launcher --asks--> preloader --forks--> worker
          ^------------------ the worker's socket ------------------->^
 
-A stand-in accepts TorchServe's connection at once. TorchServe waits two minutes for that,
-whatever ``startupTimeout`` is, and only then begins to count it. The first stand-in starts the
-preloader, which loads the model, answers the warm-up and then waits. Every stand-in hands it
-TorchServe's command line, the connection and its own output, and gets a worker, in milliseconds
-and with the loaded model's memory shared. From then on it only waits: it ends with its worker's
-exit code when the worker ends, and the worker ends with it, so TorchServe deals with one process.
+A launcher accepts TorchServe's connection at once. TorchServe waits two minutes for that, whatever
+``startupTimeout`` is, and only then begins to count it. The first launcher starts the preloader,
+which loads the model, answers the warm-up and then waits. Every launcher sends it TorchServe's
+command line, the connection and its own output, and gets a worker within milliseconds, which shares
+the loaded model's memory. Then it waits: it ends with its worker's exit code when the worker ends,
+and the worker ends with it, so TorchServe deals with one process.
 
-Where anything of this fails, the process goes on as the worker itself, and loads the model.
+If any of this fails, the process continues as the worker itself, and loads the model.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ _CONNECTED_S = 30.0
 _ENDED = '"the preloader has ended"'
 
 
-def stand_in(archive: str, command: Sequence[str]) -> None:
+def launch(archive: str, command: Sequence[str]) -> None:
     """Let the preloader fork this worker, and end with it.
 
     Args:
@@ -106,7 +106,7 @@ def _preloader(archive: str) -> socket.socket:
     """A connection to the archive's preloader, which is started when none runs."""
     path = os.path.join(archive, _SOCKET)  # noqa: PTH118
     connection = socket.socket(socket.AF_UNIX)
-    # One stand-in at a time: the others find what the first one started.
+    # One launcher at a time: the others find what the first one started.
     with open(f"{path}.lock", "w", encoding="ascii") as lock:  # noqa: PTH123
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:

@@ -54,6 +54,6 @@ def _worker_command() -> Sequence[str]:
 
 
 if command := _worker_command():
-    from handlers.launcher import stand_in
+    from handlers.launcher import launch
 
-    stand_in(os.path.dirname(os.path.abspath(__file__)), command)  # noqa: PTH100, PTH120
+    launch(os.path.dirname(os.path.abspath(__file__)), command)  # noqa: PTH100, PTH120

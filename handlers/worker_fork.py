@@ -1,10 +1,8 @@
-"""Loads a model once, and forks its workers; see ``handlers.launcher``.
+"""The preloader, which loads a model once and forks its workers; see ``handlers.launcher``.
 
-A fork has the parent's memory, page by page until one of both writes to it, and of its threads
-only the one that forked. So each worker computes with one thread, its own, and makes what other
-threads it needs (those that decode) after the fork.
-
-TorchServe's worker for a connection that is already open; see ``handlers.launcher``.
+A fork shares the parent's memory, page by page until either writes to it, and has only the thread
+that forked. So each worker computes with one thread, its own, and starts decoding threads after the
+fork.
 """
 
 import contextlib
@@ -29,7 +27,7 @@ from handlers.adapter import Adapter
 
 
 def be_worker(command: Sequence[str], connection: socket.socket) -> NoReturn:
-    """Serve one connection of TorchServe's frontend in this process, and end it.
+    """Serve one connection of TorchServe's frontend in this process, then end the process.
 
     Args:
         command: the worker's script and its arguments, as TorchServe gave them.
@@ -61,10 +59,8 @@ def be_worker(command: Sequence[str], connection: socket.socket) -> NoReturn:
         os._exit(1)
 
 
-# It imports TorchServe's worker, which is so loaded before the forks.
-
 _IDLE_S = 10.0
-"""Without a worker for so long, its model is not served any more."""
+"""Seconds without a worker after which the model is no longer served."""
 _ASKED_S = 5.0
 _MESSAGE = 65_536
 _ARCHIVE = Path(__file__).resolve().parents[1]
@@ -75,7 +71,7 @@ def main(listening: int, server: int) -> None:
     """Load the model of the archive that this file lies in; fork workers until none is left.
 
     Args:
-        listening: descriptor of the socket on which stand-ins ask.
+        listening: descriptor of the socket on which launchers ask.
         server: descriptor that is readable when TorchServe has ended.
     """
     logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.INFO)
@@ -109,7 +105,7 @@ def _preload() -> None:
 def _write_to_own_log() -> None:
     """Write to ``preloader.log`` in the folder of TorchServe's logs from here on.
 
-    The output so far is the first stand-in's, which TorchServe reads until its last holder
+    The output so far is the first launcher's, which TorchServe reads until its last holder
     closes it.
     """
     folder = Path(os.environ.get("LOG_LOCATION") or _ARCHIVE)
@@ -124,8 +120,8 @@ def _write_to_own_log() -> None:
 @dataclass(frozen=True, slots=True)
 class _Worker:
     process: int
-    stand_in: int
-    """Descriptor by which its stand-in learns the exit code."""
+    launcher: int
+    """Descriptor by which its launcher learns the exit code."""
 
 
 class _Preloader:
@@ -148,7 +144,7 @@ class _Preloader:
                 self._bury(ended)
             if self._asked.fileno() in ready:
                 self._answer()
-        # From here on a stand-in starts another preloader; those that came before get a worker.
+        # From here on a launcher starts another preloader; those that came before get a worker.
         Path(self._asked.getsockname()).unlink(missing_ok=True)
         self._asked.setblocking(False)
         while self._answer():
@@ -164,13 +160,13 @@ class _Preloader:
             # Ended by a signal, encoded as shells do: SIGKILL is 137.
             code = 128 - code
             _LOG.warning("%s: worker %d was ended: %d", _ARCHIVE, worker.process, code)
-        # The stand-in may be gone, too.
+        # The launcher may be gone, too.
         with contextlib.suppress(OSError):
-            os.write(worker.stand_in, bytes([code]))
-        os.close(worker.stand_in)
+            os.write(worker.launcher, bytes([code]))
+        os.close(worker.launcher)
 
     def _answer(self) -> bool:
-        """Fork the worker that one stand-in asks for; whether one was there."""
+        """Fork the worker that one launcher asks for; whether one was there."""
         try:
             connection, _ = self._asked.accept()
         except BlockingIOError:
@@ -183,7 +179,7 @@ class _Preloader:
             except (OSError, ValueError) as error:
                 refusal = str(error)
                 _LOG.warning("%s: no worker was forked: %s", _ARCHIVE, refusal)
-            # A stand-in that did not wait for the answer is gone, and with it the worker.
+            # A launcher that did not wait for the answer is gone, and with it the worker.
             with contextlib.suppress(OSError):
                 connection.sendall(json.dumps(refusal).encode())
         return True
@@ -192,48 +188,48 @@ class _Preloader:
         message, given, _, _ = socket.recv_fds(connection, _MESSAGE, 4)
         try:
             command: list[str] = json.loads(message)
-            output, errors, stand_in, frontend = given
+            output, errors, launcher, frontend = given
             process = os.fork()
             if process == 0:
                 self._close_all()
                 connection.close()
-                _become_worker(command, output, errors, stand_in, frontend)
+                _become_worker(command, output, errors, launcher, frontend)
             ended = os.pidfd_open(process)
-            self._workers[ended] = _Worker(process, os.dup(stand_in))
+            self._workers[ended] = _Worker(process, os.dup(launcher))
             self._events.register(ended, selectors.EVENT_READ)
         finally:
             for descriptor in given:
                 os.close(descriptor)
 
     def _close_all(self) -> None:
-        """Close, in a fork, what is the preloader's: a stand-in waits for its last holder."""
+        """Close, in a fork, what is the preloader's: a launcher waits for its last holder."""
         self._events.close()
         self._asked.close()
         for worker in self._workers.values():
-            os.close(worker.stand_in)
+            os.close(worker.launcher)
 
 
 def _become_worker(
-    command: list[str], output: int, errors: int, stand_in: int, frontend: int
+    command: list[str], output: int, errors: int, launcher: int, frontend: int
 ) -> NoReturn:
     """Run TorchServe's worker in this process, which is a fork, and end."""
     try:
         os.dup2(output, 1)
         os.dup2(errors, 2)
-        _end_with(stand_in)
+        _end_with(launcher)
         be_worker(command, socket.socket(fileno=frontend))
     finally:
         os._exit(1)
 
 
-def _end_with(stand_in: int) -> None:
-    """Let the kernel end this process when the stand-in ends, whatever either is busy with."""
-    fcntl.fcntl(stand_in, fcntl.F_SETOWN, os.getpid())
-    flags = fcntl.fcntl(stand_in, fcntl.F_GETFL)
+def _end_with(launcher: int) -> None:
+    """Let the kernel end this process when the launcher ends, whatever either is busy with."""
+    fcntl.fcntl(launcher, fcntl.F_SETOWN, os.getpid())
+    flags = fcntl.fcntl(launcher, fcntl.F_GETFL)
     # SIGIO, which ends a process that does not handle it. Nothing is ever sent on this socket.
-    fcntl.fcntl(stand_in, fcntl.F_SETFL, flags | os.O_ASYNC | os.O_NONBLOCK)
+    fcntl.fcntl(launcher, fcntl.F_SETFL, flags | os.O_ASYNC | os.O_NONBLOCK)
     try:
-        os.read(stand_in, 1)
+        os.read(launcher, 1)
     except BlockingIOError:
         return
     # It had ended before the kernel was asked to tell.

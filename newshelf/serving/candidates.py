@@ -1,7 +1,4 @@
-"""What one request may be answered with: the index and the candidates it brought along.
-
-Which items a request lets through, as a mask over a table.
-"""
+"""Candidates and history of one request as vectors and columns, and masks of the filters."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

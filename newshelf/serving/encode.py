@@ -1,18 +1,12 @@
-"""Products to embeddings and labels: the one way in which serving calls the encoder.
+"""Encoding of products to embeddings and labels, with batching of forward passes and a cache.
 
-What the encoder says of a product, read from its graph's outputs.
-
-Which products share a forward of the encoder.
-
-A forward pads its texts to the longest of them, so one long description among short titles
-makes all of them cost as much. It also has a cost of its own, whatever it holds. Texts of
-like length are put together where that saves more than a further forward costs::
+A forward pass pads its texts to the longest, so one long description makes all as expensive. It
+also has a fixed cost. Texts of similar length therefore share a forward pass where that saves more
+than an additional pass costs::
 
     cost(forward) = rows with a text x longest text + FORWARD        in tokens
 
-Rows without a picture go first: their forward runs while the pictures are decoded.
-
-Embeddings of what was encoded before, kept by content and bounded in bytes.
+Rows without a picture go first: their forward pass runs while the pictures are decoded.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Requests to the encoder and their answers."""
+"""Predictions of the encoder for a batch of requests."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Why an item is recommended, in a sentence that a shopper can read."""
+"""Explanations of recommended items, as sentences for shoppers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

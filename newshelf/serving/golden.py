@@ -1,7 +1,7 @@
-"""Golden products: what the exporting machine answered, compared where the archive is loaded.
+"""Golden products: their embeddings and scores at export, compared when an archive is loaded.
 
-An archive moves: another processor, runtime or precision may compute something else without
-an error. int8 weights of 8 bits, for one, overflow silently on processors without VNNI.
+Another processor, runtime or precision may compute different values without an error: for example,
+8-bit weights overflow on processors without VNNI.
 """
 
 import platform

@@ -1,34 +1,20 @@
-"""The items that can be recommended, with their vectors, and the search among them.
+"""The index: the items that can be recommended, with their vectors and the search over them.
 
-``index_format`` says what an index's folder holds.
-
-The files of an index and its manifest.
-
-::
+Files of an index's folder::
 
     index.json           format, encoder_version, index_version, items, embedding, vector, …
     items.json           INDEX_COLUMNS: ``{column: [value of each item]}``
     vectors.safetensors  embeddings (N, 512) float32; vectors (N, P) float32 with a scorer
-    embeddings.faiss     the same as int8, and how they are searched; absent where the
-    vectors.faiss        float32 are few enough to be searched as they are
-    search.safetensors   what belongs to those two
-    blend.safetensors    the signals beside the scorer; absent where it ranks alone
-    knowledge.json       what is known beyond the columns, see ``known``; absent without it
-    lexicon.json         the words by which that was found
+    embeddings.faiss     the same as int8, for search; absent if the float32 rows are few enough
+    vectors.faiss        to be searched directly
+    search.safetensors   arrays that belong to those two
+    blend.safetensors    the signals added to the scorer; absent if it ranks alone
+    knowledge.json       inferred attributes: ``[row, attribute, value, confidence]`` each
+    lexicon.json         the words by which they were inferred (``newshelf.attributes.lexicon``)
 
-Embeddings and vectors are rows of unit length, in the order of the items. They and the
-searches are mapped into memory, so the workers of one machine share them. The items are
-JSON, since a library that reads tables would take more of each worker than they do.
-
-The two files of an index that say what is known of its items beyond the columns.
-
-``knowledge.json`` is a list of statements ``[row, attribute, value, confidence]``.
-``lexicon.json`` is ``newshelf.attributes.lexicon``'s.
-
-Arrays of a safetensors file, mapped into memory instead of read.
-
-The library's own reader for NumPy copies what it reads; processes that map a file share its
-pages. The header says where each array lies: https://github.com/huggingface/safetensors.
+Embeddings and vectors are rows of unit length, in the order of the items. They and the search files
+are memory-mapped, so the workers of one machine share them. The items are JSON, since a library
+that reads tables would take more memory per worker than they do.
 """
 
 import json

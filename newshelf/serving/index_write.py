@@ -1,4 +1,4 @@
-"""Writing an index; ``index_format`` says what its folder holds. Called by ``export``."""
+"""Writing of an index, for the export; ``newshelf.serving.index`` describes its files."""
 
 import hashlib
 from collections.abc import Mapping

@@ -1,12 +1,4 @@
-"""What is known of the items that can be recommended, column by column.
-
-What is known of items beyond their columns, and how a text is read for it.
-
-In an index::
-
-    knowledge.json  row, attribute, value, confidence: one statement each
-    lexicon.json    the words by which filters and inline products are understood
-"""
+"""The items' columns and inferred attributes, with posting lists for filters."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""A predictor from an unpacked archive, warmed up.
+"""Loading of the encoder's predictor from an unpacked archive, with a warm-up.
 
 The directory holds, at its root::
 
@@ -7,13 +7,6 @@ The directory holds, at its root::
     encoder.onnx | encoder.<precision>.onnx | encoder.pt | encoder.xml encoder.bin | …
     projector.* scorer.*                            only with a scorer
     index/                                          the recommender only
-
-The recommender's predictor from an unpacked archive; ``load`` says what that holds.
-
-Apart from the encoder's, so that an encoder's worker and archive do without the libraries of
-index and signals: they take each process some 10 MB.
-
-What a predictor computes before its first request, so that no request is the slow one.
 """
 
 import base64

@@ -1,9 +1,7 @@
-"""Products to the encoder's inputs, as numpy arrays.
+"""Inputs of the encoder: texts and attributes as arrays, and pictures by a reader.
 
-Pictures to the encoder's input, behind one function; what fails is a value.
-
-On the CPU a pool of threads decodes, each into its row of one array. On a GPU a batch is
-decoded there. Which of the two it is, only ``open_reader`` knows.
+On the CPU, a pool of threads decodes pictures, each into its row of one array; on a GPU, they are
+decoded there as a batch.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""From a request to products that can be encoded, each checked on its own."""
+"""Products of a request, checked one by one, with their pictures decoded from base64."""
 
 import io
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
-"""What a predictor is given and what it gives back; no torch, no model server.
+"""The interface of predictors, free of torch and TorchServe: ``RawRequest`` in, ``Answer`` out.
 
-Keeps a defect that one request meets from its batch-mates and from the worker.
+``predict_isolated`` limits an internal error to the request that causes it.
 """
 
 import logging

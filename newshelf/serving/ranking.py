@@ -1,8 +1,6 @@
-"""Rankings of a shelf: by the scorer, by likeness to the history, by popularity.
+"""Rankings by the model, by similarity to the history and by popularity, and the final selection.
 
-Maximal marginal relevance: good items that do not repeat each other.
-
-Fills an answer from ordered rankings: model → similar → popular in category → popular.
+An answer is filled from them in this order: model, similar, popular in category, popular.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence

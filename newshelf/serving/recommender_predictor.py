@@ -1,4 +1,4 @@
-"""Requests to the recommender and their answers."""
+"""Predictions of the recommender for a batch of requests."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial

@@ -1,4 +1,4 @@
-"""From references to vectors: what the index knows, what was encoded, what is ignored."""
+"""Resolution of a request's references: ids to index rows, inline products to their embeddings."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,4 @@
-"""Requests and answers of the two models, as data. Imports no torch.
-
-From pydantic's errors to one ``InvalidField`` that tells the client what to mend.
-"""
+"""Schemas of the requests to both models and of their answers, and validation, without torch."""
 
 import difflib
 from collections.abc import Iterable

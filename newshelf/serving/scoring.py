@@ -1,7 +1,4 @@
-"""The scorer for the rows of a batch: by its graph, or by its formula in NumPy.
-
-The signals beside the scorer, for one request; see ``newshelf.nn.blend``.
-"""
+"""Scores of a batch: by the scorer's graph or its NumPy formula, blended with the other signals."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,12 +1,8 @@
-"""When a batch was at work, told in a header to whoever asked for it.
+"""Measurements of a batch: stage times, counts, batch size, and spans on request.
 
-A request with ``TRACE_HEADER`` gets ``SPANS_HEADER`` in its answer: one line of JSON with
-the moments at which each stage of its batch began and ended. They are given as time since
-the epoch, so that a client on the same machine can lay them beside its own.
-
-What a predictor tells about its work: stage times, batch size, counts.
-
-``METRICS`` is the list that the model server's metrics file must declare.
+A request with ``TRACE_HEADER`` gets ``SPANS_HEADER`` in its answer: one line of JSON with the start
+and end of each stage of its batch, in time since the epoch, which a client on the same machine can
+compare with its own. ``METRICS`` lists what TorchServe's metrics file must declare.
 """
 
 import time

@@ -139,20 +139,20 @@ def test_recommendations_come_too(forked: ServerState, catalog: Catalog) -> None
     assert len(workers_of(forked, "recommender")) == 2
 
 
-@pytest.mark.parametrize("what", ["worker", "stand-in"])
+@pytest.mark.parametrize("what", ["worker", "launcher"])
 def test_a_killed_worker_is_replaced_by_another_fork(
     forked: ServerState, catalog: Catalog, what: str
 ) -> None:
     before = workers_of(forked, "encoder")
     victim = min(before)
     preloader = psutil.Process(victim).ppid()
-    stand_ins = [
+    launchers = [
         process.pid
         for process in members(forked.process)
         if any(word.endswith("model_service_worker.py") for word in process.cmdline())
     ]
-    assert len(stand_ins) == 4
-    killed = victim if what == "worker" else min(stand_ins)
+    assert len(launchers) == 4
+    killed = victim if what == "worker" else min(launchers)
     os.kill(killed, signal.SIGKILL)
     everyone = before | workers_of(forked, "recommender")
     wait_for(

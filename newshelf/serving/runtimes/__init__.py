@@ -1,5 +1,4 @@
-"""Runs an exported graph by TorchScript, ONNX Runtime or OpenVINO; the caller cannot tell which.
+"""Runtimes of exported graphs: TorchScript, ONNX Runtime and OpenVINO.
 
-``open_runtime`` imports the library of the runtime that it opens and no other: a worker on
-the CPU, with ONNX Runtime or OpenVINO, loads no torch.
+On the CPU, ONNX Runtime and OpenVINO do not load torch.
 """

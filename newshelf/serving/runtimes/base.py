@@ -1,7 +1,4 @@
-"""What every runtime is: named arrays in, named arrays out.
-
-Where a worker computes, said without torch.
-"""
+"""The interface of runtimes (named arrays in, named arrays out), and the device of a worker."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A graph's file, opened by the runtime that was asked for, and by no other."""
+"""Opening of a graph's file by the chosen runtime."""
 
 from pathlib import Path
 

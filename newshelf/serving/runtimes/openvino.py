@@ -1,4 +1,4 @@
-"""OpenVINO's own files, on the CPU."""
+"""OpenVINO's files, on the CPU."""
 
 from collections.abc import Mapping
 from functools import cache

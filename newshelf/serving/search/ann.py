@@ -1,16 +1,13 @@
-"""Approximate search in the lists of an inverted file that are nearest to the query.
+"""Approximate search in the lists of an inverted file whose centroids are nearest to the query.
 
-Every row lies in the list of the centroid that is nearest to it. The lists are visited in
-the order of their centroids' products with the query, until they hold a *budget* of rows,
-which was tuned for a recall when the file was built. Under a filter that one row in ten
-passes, the nearest 100 are among the nearest 1,000 of all, so the budget is that of 1,000;
-a filter that goes against the query is found out (``lists``), and more is compared. Where
-fewer than one row in forty passes, all lists are scanned, which is faster than to choose among
-them, and exact. So a filter never leaves fewer rows than were asked for where so many exist.
+Each row is in the list of its nearest centroid. Lists are visited by decreasing product of centroid
+and query, until they hold a *budget* of rows, which is tuned for a recall when the file is built.
+Under a filter that one row in ten passes, the nearest 100 are among the nearest 1,000 of all, so
+the budget is that of 1,000; a filter that is unrelated to the query is detected, and more rows are
+compared. If fewer than one row in forty passes, all lists are scanned, which is exact and faster
+than choosing. So a filter never leaves fewer rows than requested if enough exist.
 
 Jégou, Douze and Schmid, Product quantization for nearest neighbor search, 2011 (IVF).
-
-Which lists of an inverted file a query visits.
 """
 
 from collections.abc import Mapping

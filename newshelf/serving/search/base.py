@@ -1,9 +1,4 @@
-"""What every search offers.
-
-What an index's manifest says of a search.
-
-The highest of a few or of many scores.
-"""
+"""The interface of searches, exact search by float32 products, and selection of the best scores."""
 
 from dataclasses import dataclass
 from typing import Annotated, Protocol

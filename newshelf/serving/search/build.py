@@ -1,7 +1,4 @@
-"""Writing what a search needs beside its matrix.
-
-How many rows an approximate search has to compare for the recall that it owes.
-"""
+"""Building of a search's files, and tuning of approximate search for a recall."""
 
 from collections.abc import Sequence
 from pathlib import Path

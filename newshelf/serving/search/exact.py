@@ -1,10 +1,4 @@
-"""Exact search in a quarter of the bytes: int8 first, float32 for what is left.
-
-Float32 products with the matrix itself.
-
-Many queries against a matrix, block by block: one pass over memory for all of them.
-
-Rows and queries as int8, and how wrong their products can be.
+"""Exact search in a quarter of the bytes: int8 codes first, then float32 products of what is left.
 
 Row ``x`` and query ``q`` become whole numbers of at most 127, ``c`` and ``p``::
 
@@ -20,8 +14,6 @@ the largest number, which decides the step, is small. Then::
 so a row whose product ``s t (p · c)`` is below another's by more than twice the bound cannot
 be the nearer one. ``p · c`` itself is exact: it is a whole number below 2²⁴ for any width up
 to 1040, and float32 holds those.
-
-The true nearest rows from approximate scores, proven.
 """
 
 from collections.abc import Callable, Iterator, Mapping

@@ -1,7 +1,4 @@
-"""The calls of faiss that scan int8 codes, over all rows or over some lists.
-
-The searches that need faiss.
-"""
+"""Calls of faiss that scan int8 codes, over all rows or some lists."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A search from what ``build_search`` wrote."""
+"""Opening of a search that ``build_search`` wrote."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -180,7 +180,7 @@ def test_workers_are_forks_of_the_one_process_that_has_loaded(start, archive):
     assert one.stderr.readline() == "on standard error\n"
 
 
-def test_a_worker_ends_with_its_stand_in_and_no_other(start):
+def test_a_worker_ends_with_its_launcher_and_no_other(start):
     one, two = start(), start()
     (first, _), (second, _) = told(one), told(two)
     one.kill()
@@ -190,7 +190,7 @@ def test_a_worker_ends_with_its_stand_in_and_no_other(start):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, 137), (signal.SIGTERM, 143)])
-def test_a_stand_in_ends_with_its_workers_exit_code(start, number, code):
+def test_a_launcher_ends_with_its_workers_exit_code(start, number, code):
     process, other = start(), start()
     worker, _ = told(process)
     told(other)
@@ -199,7 +199,7 @@ def test_a_stand_in_ends_with_its_workers_exit_code(start, number, code):
     assert other.poll() is None
 
 
-def test_without_its_preloader_a_stand_in_still_ends_with_its_worker(start):
+def test_without_its_preloader_a_launcher_still_ends_with_its_worker(start):
     process = start()
     worker, _ = told(process)
     psutil.Process(worker["pid"]).parent().kill()
@@ -226,7 +226,7 @@ def test_what_goes_wrong_after_loading_is_in_the_preloaders_log(start, archive):
     wait_until(lambda: f"{worker['pid']} was ended: 137" in log.read_text())
 
 
-def test_a_worker_that_ends_by_itself_ends_its_stand_in_and_the_next_is_not_loaded_anew(start):
+def test_a_worker_that_ends_by_itself_ends_its_launcher_and_the_next_is_not_loaded_again(start):
     ended = start(model="ends")
     worker, _ = told(ended)
     assert ended.wait(ALIVE_S) == 1
@@ -235,7 +235,7 @@ def test_a_worker_that_ends_by_itself_ends_its_stand_in_and_the_next_is_not_load
     assert "loading" not in before
 
 
-def test_a_stopped_worker_ends_with_its_stand_in_all_the_same(start):
+def test_a_stopped_worker_ends_with_its_launcher_all_the_same(start):
     process = start()
     worker, _ = told(process)
     os.kill(worker["pid"], signal.SIGSTOP)
@@ -268,7 +268,7 @@ def test_without_its_preloader_a_worker_goes_on_and_the_next_gets_a_new_one(star
     assert follower["loaded"][0] not in (preloader.pid, follower["pid"])
 
 
-def test_the_preloader_ends_with_the_server_that_started_its_first_stand_in(archive):
+def test_the_preloader_ends_with_the_server_that_started_its_first_launcher(archive):
     name = f"{archive.parent}/worker.9"
     words = " ".join(command(archive, name))
     server = subprocess.Popen(
