@@ -23,6 +23,7 @@ from benchmarks.methods.meta.maml import EpisodeMaml, MamlLearner, classificatio
 from benchmarks.methods.meta.whitening import fit_whitening
 from benchmarks.results import Goal, Row, TaskResult
 from benchmarks.transfer.command import TransferContext
+from benchmarks.transfer.tower_features import cached_stage_features
 from newshelf.catalog.catalog import Catalog
 from newshelf.catalog.schema import category_levels
 from newshelf.config import ImageTowerSettings
@@ -31,7 +32,7 @@ from newshelf.report.plots import Line, draw_lines
 from newshelf.training.loop import fit
 from newshelf.training.picture_data import read_pictures
 from newshelf.training.run import Run
-from newshelf.training.tower_stages import StageSettings, cached_stage_features
+from newshelf.training.tower_stages import StageSettings
 
 WAYS, QUERIES = 5, 15
 _CHOOSING = 100

@@ -27,10 +27,10 @@ from newshelf.nn.spec import ImageInput
 from newshelf.nn.weights import load_image_tower
 from newshelf.report.plots import Line, draw_lines
 from newshelf.training.picture_data import PictureSet, read_pictures
-from newshelf.training.probe import fit_probe, geometric_mean
+from newshelf.training.probe import fit_probe
 from newshelf.training.run import Run
-from newshelf.training.tower_stages import StageSettings, TowerSettings, stage_features
-from newshelf.training.tower_tuning import tune_tower
+from newshelf.training.tower_stages import StageSettings, stage_features
+from newshelf.training.tower_tuning import TowerSettings, tune_tower
 
 SOURCE = TowerSettings(
     mode="last-stage",
@@ -361,6 +361,23 @@ def _probe(shelf: _Shelf, name: str, train: Tensor, test: Tensor, seed: int) -> 
     features = shelf.features[name]
     probe = fit_probe(features[train], shelf.target[train], shelf.classes, seed=seed)
     return probe.logits(features[test]).log_softmax(dim=1)
+
+
+def geometric_mean(logits: Sequence[Tensor]) -> Tensor:
+    """Log-probabilities of the classifiers' normalised geometric mean.
+
+    ``log p(c) = 1/K · Σ_k log softmax(logits_k)_c - log Z``, a logarithmic opinion pool
+    (Genest and Zidek, 1986). A probe of the frozen tower and a tuned tower err on different
+    pictures, so their mean errs on fewer.
+
+    Args:
+        logits: K of ``(n, classes)`` each.
+
+    Returns:
+        ``(n, classes)``; the exponentials of a row sum to 1.
+    """
+    each = torch.stack([one.float().log_softmax(dim=1) for one in logits])
+    return each.mean(dim=0).log_softmax(dim=1)
 
 
 def _tune(

@@ -20,12 +20,12 @@ from benchmarks.transfer.domains import (
     linear_probe,
     method_name,
 )
+from benchmarks.transfer.tower_features import View, view_features
 from newshelf.catalog.catalog import Catalog
 from newshelf.config import ImageTowerSettings
 from newshelf.nn.weights import load_image_tower
 from newshelf.training.picture_data import read_pictures
 from newshelf.training.run import Run
-from newshelf.training.tower_stages import View, view_features
 
 _DATA = "office-caltech10"
 _MEASURE = "accuracy, mean of the 12 pairs"

@@ -133,3 +133,48 @@ def _encode(values: Sequence[str]) -> HeadLabels:
     number = {value: index for index, value in enumerate(classes)}
     target = [number.get(value, UNLABELLED) for value in values]
     return HeadLabels(classes, torch.tensor(target, dtype=torch.int64))
+
+
+_COLUMNS = {
+    "source_type": "product_type",
+    "target_type": "product_type of the target",
+    "color": "color",
+    "material": "material",
+}
+
+
+def label_notes(catalog: Catalog, categories: Categories | None, shots: int) -> list[str]:
+    """Return a line per head that cannot be trained, and one on classes with few labels.
+
+    Args:
+        catalog: N products.
+        categories: None without product types.
+        shots: labels per class that the target's head can use.
+    """
+    labels = all_labels(catalog, categories)
+    notes = [
+        f"{_COLUMNS[head]}: all labelled products are {label.classes[0]!r}, and one class is "
+        f"nothing to tell apart: no head is trained on it; name at least two, of "
+        f"{MIN_PER_CLASS} products each"
+        for head, label in labels.items()
+        if len(label.classes) == 1
+    ]
+    if not head_labels(catalog, categories):
+        notes.append(
+            "no column has two classes to learn from: the embedding stays what the towers see, "
+            "and no labels are predicted; product_type, color or material would teach it"
+        )
+    target = labels.get("target_type")
+    if target is None or len(target.classes) <= 1:
+        return notes
+    counts = Counter(value for value in target.target.tolist() if value >= 0)
+    left = {target.classes[value]: n - test_size(n) for value, n in counts.items()}
+    few = {name: count for name, count in left.items() if count < shots}
+    if few:
+        fewest = min(few, key=lambda name: (few[name], name))
+        notes.append(
+            f"product_type of the target: {len(few)} of {len(left)} classes have fewer labelled "
+            f"products to learn from than [finetune] target_shots = {shots}; the fewest, "
+            f"{few[fewest]}, has {fewest!r}: those are used"
+        )
+    return notes

@@ -34,7 +34,8 @@ from newshelf.catalog.catalog import read_catalog
 from newshelf.config import Settings, load_settings
 from newshelf.errors import NewshelfError, TrainingError
 from newshelf.training.distributed import is_first
-from newshelf.training.train import start_run, train
+from newshelf.training.run import start_run
+from newshelf.training.train import train
 
 
 @dataclass(frozen=True)

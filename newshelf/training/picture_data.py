@@ -1,19 +1,7 @@
-"""Pictures of a catalogue in memory, each checked before anything is trained.
-
-One picture seen in several ways, and what a frozen tower makes of each.
-
-A mirrored or enlarged picture shows the same thing: learn from every view, and average what
-is said about them (Krizhevsky et al., 2012, averaged ten crops). Each view costs a pass of
-the tower, and no training of it.
-
-What may differ between two pictures of one product: frame, side, turn, light.
-
-Which pictures are learned from, in what order, and how much each class counts.
-"""
+"""Pictures as training data: decoding, augmentation, validation split and class balance."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from rich.console import Console
@@ -41,7 +29,7 @@ class PictureSet:
         return len(self.rows)
 
     def take(self, index: Tensor) -> "PictureSet":
-        """Some of them, by position ``(m,)`` int64."""
+        """Return the pictures at the positions ``index (m,)`` int64."""
         return PictureSet(self.rows[index], self.pixels[index])
 
 
@@ -51,25 +39,24 @@ def read_pictures(
     size: int,
     console: Console,
     *,
-    damaged: Literal["skip", "refuse"] = "skip",
     whole: bool = False,
 ) -> PictureSet:
     """Decode the pictures of ``rows`` as serving does: centre square, resized.
 
-    Everything is decoded here, so that no damaged file is met in the middle of an epoch.
+    Damaged pictures are left out and printed. All decoding happens here, so that no epoch meets
+    a damaged file.
 
     Args:
-        catalog: where they are; rows without a picture are left out.
-        rows: of its items.
+        catalog: its pictures.
+        rows: of its items; those without a picture are left out.
         size: height and width in pixels.
-        console: prints the files that are left out.
-        damaged: ``skip`` leaves damaged pictures out, ``refuse`` raises on them.
+        console: prints the damaged files.
         whole: squeeze the whole picture into the square instead of cutting the centre out.
 
     Raises:
-        TrainingError: a damaged picture under ``refuse``, naming each file; or none is left.
+        TrainingError: no picture can be read.
     """
-    # What only decodes does not read mean and deviation.
+    # Decoding alone does not read mean and standard deviation.
     plain = ImageInput(architecture="none", features=1, size=size, mean=(0, 0, 0), std=(1, 1, 1))
     kept: list[int] = []
     pixels: list[Tensor] = []
@@ -85,20 +72,15 @@ def read_pictures(
             continue
         pixels.append(torch.tensor(square).permute(2, 0, 1))
         kept.append(row)
-    if bad and damaged == "refuse":
-        raise TrainingError(f"{_listed(bad)}\nrepair or remove these files, or let them be skipped")
     if bad:
-        console.print(f"[yellow]left out of training[/] {_listed(bad)}")
+        more = [f"and {len(bad) - _SHOWN} more"] if len(bad) > _SHOWN else []
+        lines = "\n".join([*bad[:_SHOWN], *more])
+        console.print(f"[yellow]left out of training[/] {lines}")
     if not kept:
         raise TrainingError(
             f"none of the {len(rows)} products of {catalog.folder} has a picture that can be read"
         )
     return PictureSet(torch.tensor(kept), torch.stack(pixels))
-
-
-def _listed(bad: Sequence[str]) -> str:
-    more = f"\nand {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
-    return "\n".join(bad[:_SHOWN]) + more
 
 
 _SCALE = (0.6, 1.0)
@@ -108,15 +90,9 @@ _LIGHT = 0.2
 
 
 def augment_pictures(pixels: Tensor) -> Tensor:
-    """Change each picture on its own: crop, flip, turn (white beyond the edge), light.
+    """Randomly crop, flip, rotate and light each picture, ``(n, 3, size, size)`` uint8.
 
-    The randomness is torch's global generator, which the training loop seeds each epoch.
-
-    Args:
-        pixels: ``(n, 3, size, size)`` uint8.
-
-    Returns:
-        The same shape and type.
+    Draws from torch's global generator, which the training loop seeds each epoch.
     """
     change = v2.Compose(
         [
@@ -137,39 +113,35 @@ def augment_pictures(pixels: Tensor) -> Tensor:
 _MIN_TO_HOLD_OUT = 10
 
 
-def require_shots(target: Tensor, classes: tuple[str, ...], shots: int = 1) -> None:
-    """Refuse labels nothing can be learned from.
-
-    Args:
-        target: ``(n,)`` int64, each a class.
-        classes: their names.
-        shots: labelled products each class must have.
+def require_classes(target: Tensor, classes: tuple[str, ...]) -> None:
+    """Refuse labels ``target (n,)`` int64 that no classifier can learn from.
 
     Raises:
-        TrainingError: fewer than two classes, or a class with fewer than ``shots`` products.
+        TrainingError: fewer than two classes, or a class without a product.
     """
     if len(classes) <= 1:
         have = f"only {classes[0]!r}" if classes else "none"
         raise TrainingError(f"classifying needs two classes at least; the labels name {have}")
     counts = torch.bincount(target, minlength=len(classes)).tolist()
-    few = [f"{name} has {n}" for name, n in zip(classes, counts, strict=True) if n < shots]
-    if few:
+    empty = [name for name, count in zip(classes, counts, strict=True) if not count]
+    if empty:
         raise TrainingError(
-            f"{shots} labelled products of each class are needed, but {', '.join(few)}: "
-            "label more, ask for fewer shots, or leave the class out"
+            f"no product is labelled {', '.join(empty)}: label some, or leave the class out"
         )
 
 
-def hold_out(target: Tensor, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Positions to learn from and to validate on; none of the latter when classes are small.
+def split_validation(
+    target: Tensor, share: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Return positions to train and to validate on; none of the latter if a class is small.
 
     Args:
         target: ``(n,)`` int64.
-        share: of each class.
-        generator: decides which.
+        share: of each class, for validation.
+        generator: draws the positions.
 
     Returns:
-        Two int64 tensors of positions, without overlap.
+        Two disjoint int64 tensors of positions.
     """
     everything = torch.arange(len(target))
     counts = torch.bincount(target)
@@ -184,10 +156,10 @@ def hold_out(target: Tensor, share: float, generator: torch.Generator) -> tuple[
 
 
 def epoch_rows(target: Tensor, balanced: bool, generator: torch.Generator) -> Tensor:
-    """``(n,)`` positions of one epoch, shuffled.
+    """Return the ``(n,)`` shuffled positions of one epoch.
 
-    Balanced, every class is drawn alike: the rows of each are gone through again and again
-    in random order until it has its share, so none is drawn twice before all were once.
+    If ``balanced``, each class has an equal share: its rows repeat in random order, and none is
+    drawn twice before all are drawn once.
     """
     rows = len(target)
     if not balanced:
@@ -206,7 +178,7 @@ def epoch_rows(target: Tensor, balanced: bool, generator: torch.Generator) -> Te
 
 
 def class_weights(target: Tensor, classes: int) -> Tensor:
-    """``(classes,)`` float32: n / (classes · n_c), mean 1 over the n rows; 0 for no row."""
+    """``(classes,)`` float32: n / (classes · n_c), of mean 1 over the n rows; 0 without rows."""
     counts = torch.bincount(target, minlength=classes).float()
     weights = len(target) / (classes * counts.clamp(min=1))
     return weights * (counts > 0)

@@ -1,7 +1,4 @@
-"""A linear head on frozen features: logistic regression, its strength from the shots alone.
-
-Two classifiers as one: what only one of them is sure of counts less than what both say.
-"""
+"""Linear probe of frozen features: logistic regression with a cross-validated penalty."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,10 +11,11 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 from torch import Tensor
 
 from newshelf.errors import TrainingError
-from newshelf.training.picture_data import require_shots
+from newshelf.training.picture_data import require_classes
 
 STRENGTHS = (1.0, 10.0, 100.0, 1000.0)
 """Inverse weights of the penalty that cross-validation chooses from."""
+_DEFAULT_STRENGTH = 100.0
 _FOLDS = 5
 _MIN_FOR_FOLDS = 10
 _STEPS = 400
@@ -32,7 +30,7 @@ class Probe:
     bias: Tensor
     """``(classes,)`` float32."""
     strength: float
-    """The C that was chosen."""
+    """The chosen C."""
 
     def logits(self, features: Tensor) -> Tensor:
         """``(n, features)`` → ``(n, classes)``."""
@@ -49,32 +47,25 @@ def fit_probe(
     classes: tuple[str, ...],
     *,
     seed: int,
-    shots: int = 1,
     strengths: Sequence[float] = STRENGTHS,
-    balance: bool = False,
-    default: float = 100.0,
 ) -> Probe:
     """Minimise ``½ ||W||² + C · Σ cross-entropy``.
 
-    C is chosen by stratified 5-fold cross-validation over the given rows when every class
-    has ten of them; below that the folds say more about the draw than about C, and
-    ``default`` is taken.
+    C is chosen by stratified 5-fold cross-validation if every class has ten rows. With fewer,
+    the folds depend on the draw more than on C, and C is 100.
 
     Args:
         features: ``(n, features)`` float32, blocks of unit length.
         target: ``(n,)`` int64.
         classes: names of the classes.
         seed: of the folds.
-        shots: rows each class must have.
-        strengths: values of C to choose from; a single one is taken as it is.
-        balance: weigh each class's loss by the inverse of its rows.
-        default: C for few rows.
+        strengths: values of C to choose from; a single one is used as it is.
 
     Raises:
-        TrainingError: fewer than two classes, too few rows of one, or features that are not
-            numbers.
+        TrainingError: fewer than two classes, a class without rows, or features that are not
+            finite.
     """
-    require_shots(target, classes, shots)
+    require_classes(target, classes)
     broken = torch.nonzero(~torch.isfinite(features).all(dim=1)).flatten().tolist()
     if broken:
         raise TrainingError(
@@ -83,13 +74,12 @@ def fit_probe(
             "features again without bf16"
         )
     x, y = features.numpy(), target.numpy()
-    weighting = "balanced" if balance else None
-    strength = default
+    strength = _DEFAULT_STRENGTH
     if len(strengths) == 1:
         strength = strengths[0]
     elif np.bincount(y).min() >= _MIN_FOR_FOLDS:
-        strength = _choose(x, y, strengths, weighting, seed)
-    model = LogisticRegression(C=strength, max_iter=_STEPS, class_weight=weighting).fit(x, y)
+        strength = _choose(x, y, strengths, seed)
+    model = LogisticRegression(C=strength, max_iter=_STEPS).fit(x, y)
     weight, bias = model.coef_, model.intercept_
     if len(weight) < len(classes):
         # scikit-learn keeps one row for two classes: the second against the first.
@@ -101,33 +91,15 @@ def _choose(
     x: npt.NDArray[np.float32],
     y: npt.NDArray[np.int64],
     strengths: Sequence[float],
-    weighting: str | None,
     seed: int,
 ) -> float:
     folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed)
     means = []
     for strength in strengths:
-        model = LogisticRegression(C=strength, max_iter=_STEPS, class_weight=weighting)
+        model = LogisticRegression(C=strength, max_iter=_STEPS)
         means.append(cross_val_score(model, x, y, cv=folds, scoring="neg_log_loss").mean())
     return strengths[int(np.argmax(means))]
 
 
 def _float(values: npt.NDArray[np.float64]) -> Tensor:
     return torch.tensor(values, dtype=torch.float32)
-
-
-def geometric_mean(logits: Sequence[Tensor]) -> Tensor:
-    """Log-probabilities of the classifiers' normalised geometric mean.
-
-    ``log p(c) = 1/K · Σ_k log softmax(logits_k)_c - log Z``, a logarithmic opinion pool
-    (Genest and Zidek, 1986). A probe of the frozen tower and a tuned tower err on different
-    pictures, so their mean errs on fewer.
-
-    Args:
-        logits: K of ``(n, classes)`` each.
-
-    Returns:
-        ``(n, classes)``; the exponentials of a row sum to 1.
-    """
-    each = torch.stack([one.float().log_softmax(dim=1) for one in logits])
-    return each.mean(dim=0).log_softmax(dim=1)

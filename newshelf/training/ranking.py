@@ -1,9 +1,9 @@
-"""The served ranking: the Siamese scorer and the signals, trained together.
+"""Training of the served ranking: the Siamese scorer and the weighted signals.
 
-Phase 1 cuts a part off the training, trains a scorer and makes the signals without it,
-and fits the weights on it. Phase 2 trains the scorer and computes the signals again from
-everything, under the weights of phase 1: a signal that has seen the answers would be
-trusted too much.
+Phase 1 holds a part of the data out, trains a scorer and computes the signals without it, and
+fits the signals' weights on it. Phase 2 trains the scorer and computes the signals from all
+data, with the weights of phase 1: weights fitted on data that a signal has seen would be too
+large.
 """
 
 from collections.abc import Sequence
@@ -25,9 +25,9 @@ from newshelf.training.signals import hold_out
 
 IntArray = npt.NDArray[np.int64]
 
-_ONE_MOMENT = 0.5
-_SHORTER = 2
-"""Phase 1's scorer takes this part of the steps: its answers only weigh signals."""
+_SINGLE_VISIT_SHARE = 0.5
+_PHASE_1_DIVISOR = 2
+"""Phase 1's scorer takes this fraction of epochs and steps: it only serves to fit weights."""
 
 
 @dataclass(frozen=True)
@@ -46,26 +46,26 @@ def train_ranking(
     settings: ScorerSettings,
     run: Run,
 ) -> Ranking:
-    """Both phases.
+    """Train scorer and blend in both phases.
 
     Args:
         embeddings: ``(N, 512)`` float32 of unit length.
         sequences: item rows: one array per shopper, oldest first, or per basket.
-        timestamps: epoch seconds, parallel; None for baskets. Where most shoppers came
-            once only, there is no order to learn, and they are read as baskets.
+        timestamps: epoch seconds, parallel; None for baskets. If most shoppers came only
+            once, there is no order to learn, and their sequences are read as baskets.
         settings: of scorer and blend.
         run: seed, kept progress, console.
 
     Raises:
         TrainingError: no sequence has two different items, or a loss is not finite.
     """
-    if timestamps is not None and _of_one_moment(timestamps):
-        # A basket has an item once, however often a shopper looked at it.
+    if timestamps is not None and _mostly_single_visits(timestamps):
+        # A basket has an item once, however often a shopper viewed it.
         sequences, timestamps = [latest(sequence) for sequence in sequences], None
     ordered = timestamps is not None
     fitted = None
     if settings.blend.enabled and sequences:
-        fitted = _fit(embeddings, sequences, timestamps, settings, run)
+        fitted = _fit_weights(embeddings, sequences, timestamps, settings, run)
     result = train_scorer(
         embeddings, sequences, ordered=ordered, settings=settings, run=run, name="scorer"
     )
@@ -77,14 +77,14 @@ def train_ranking(
     return Ranking(result.scorer, blend, result.losses)
 
 
-def _fit(
+def _fit_weights(
     embeddings: Tensor,
     sequences: Sequence[IntArray],
     timestamps: Sequence[IntArray] | None,
     settings: ScorerSettings,
     run: Run,
 ) -> tuple[dict[str, float], float] | None:
-    """Phase 1; None when too few cases can be cut off."""
+    """Return weights and intercept of phase 1; None with too few cases."""
     generator = np.random.default_rng(run.seed)
     held = hold_out(
         sequences,
@@ -103,8 +103,8 @@ def _fit(
         return None
     shorter = settings.model_copy(
         update={
-            "epochs": max(1, settings.epochs // _SHORTER),
-            "max_steps": max(1, settings.max_steps // _SHORTER),
+            "epochs": max(1, settings.epochs // _PHASE_1_DIVISOR),
+            "max_steps": max(1, settings.max_steps // _PHASE_1_DIVISOR),
         }
     )
     scorer = train_scorer(
@@ -117,18 +117,18 @@ def _fit(
     ).scorer
     siamese = score_all(scorer, embeddings, [case.history for case in held.cases])
     signals = make_signals(embeddings, held.sequences, held.timestamps, settings.blend)
-    met = np.unique(np.concatenate(sequences))
-    return fit_blend(signals, held.cases, siamese, met, generator)
+    known = np.unique(np.concatenate(sequences))
+    return fit_blend(signals, held.cases, siamese, known, generator)
 
 
-def _of_one_moment(timestamps: Sequence[IntArray]) -> bool:
+def _mostly_single_visits(timestamps: Sequence[IntArray]) -> bool:
     once = sum(len(np.unique(times)) == 1 for times in timestamps)
-    return once > _ONE_MOMENT * len(timestamps)
+    return once > _SINGLE_VISIT_SHARE * len(timestamps)
 
 
 @dataclass(frozen=True)
 class BlendRanker:
-    """The ranking over a whole catalogue, as evaluation asks for it."""
+    """Scores of the whole catalogue, for evaluation."""
 
     ranking: Ranking
     embeddings: Tensor

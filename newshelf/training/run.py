@@ -1,55 +1,50 @@
 """Context of a training run: seed, saved progress, console, and tracking of its losses.
 
 Losses and metrics go to TensorBoard, MLflow, or nowhere; each library is imported only if it is
-used. MLflow's telemetry is turned off, and its store is a folder unless a server is named, so
-nothing leaves the machine without a setting.
+used. MLflow's telemetry is disabled and its store is a folder unless a server is named, so
+nothing leaves the machine by default.
 """
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from importlib import import_module
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from rich.console import Console
 from torch import Tensor
 
-from newshelf.config import TrackingSettings
+from newshelf.config import Settings, TrackingSettings
 from newshelf.errors import SettingsError
-from newshelf.files import write_aside
+from newshelf.files import read_json, write_aside, write_json
 from newshelf.training.distributed import agreed, is_first
 
 _EXPERIMENT = "newshelf"
 _NAME_TAG = "newshelf.run"
+_STARTED = "started.json"
+_LABELS = {
+    "source": "fine-tuning on the source category",
+    "target": "head of the target category",
+}
 
 
-class Tracker(Protocol):
-    """Takes scalars while a run goes on."""
+class Tracker:
+    """Records scalars of a run; this base class discards them."""
 
     def log(self, name: str, step: int, values: Mapping[str, float]) -> None:
         """Record ``values`` of the loop ``name`` after epoch ``step``, counted from 0."""
-        ...
 
     def close(self, *, failed: bool = False) -> None:
-        """Flush what is not written yet; the run is over."""
-        ...
+        """Write what is pending, and record how the run ended."""
 
 
-class NoTracker:
-    """Keeps nothing."""
-
-    def log(self, name: str, step: int, values: Mapping[str, float]) -> None:
-        """Do nothing."""
-
-    def close(self, *, failed: bool = False) -> None:
-        """Do nothing."""
-
-
-class TensorBoard:
+class TensorBoard(Tracker):
     """Event files in ``folder``; ``tensorboard --logdir`` of its parent shows all runs."""
 
     def __init__(self, folder: Path, settings: Mapping[str, object]) -> None:
@@ -59,27 +54,27 @@ class TensorBoard:
         self._writer.add_text("settings", f"```json\n{text}\n```")
 
     def log(self, name: str, step: int, values: Mapping[str, float]) -> None:
-        """One scalar ``name/key`` for each value."""
+        """Write one scalar ``name/key`` per value."""
         for key, value in values.items():
             self._writer.add_scalar(f"{name}/{key}", value, step)
-        # A run that is killed has written what it logged.
+        # So that a killed run has written what it logged.
         self._writer.flush()
 
     def close(self, *, failed: bool = False) -> None:
-        """Say how it ended, and close the event file."""
+        """Record how the run ended, and close the event file."""
         self._writer.add_text("end", "failed" if failed else "finished")
         self._writer.close()
 
 
-class MLflow:
-    """A run of the experiment ``newshelf``; one of the same name is continued.
+class MLflow(Tracker):
+    """A run of the experiment ``newshelf``; a run of the same name is continued.
 
-    The light client knows folders, servers and SQLAlchemy's databases.
+    The light client supports folders, servers and SQLAlchemy's databases.
     """
 
     def __init__(self, uri: str, name: str, settings: Mapping[str, object]) -> None:
         os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-        # Without this MLflow refuses folders, which get no new features.
+        # Otherwise MLflow refuses folders, which get no new features.
         os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"
         mlflow: Any = import_module("mlflow")
         try:
@@ -104,7 +99,7 @@ class MLflow:
             ) from error
 
     def log(self, name: str, step: int, values: Mapping[str, float]) -> None:
-        """One metric ``name/key`` for each value."""
+        """Write one metric ``name/key`` per value."""
         for key, value in values.items():
             self._client.log_metric(self._run, f"{name}/{key}", value, step=step)
 
@@ -116,13 +111,13 @@ class MLflow:
 def make_tracker(
     settings: TrackingSettings, runs: Path, name: str, values: Mapping[str, object]
 ) -> Tracker:
-    """The tracker that the settings ask for.
+    """Return the tracker for ``settings``.
 
     Args:
         settings: ``[tracking]``.
-        runs: the folder where they name none.
+        runs: the default folder.
         name: of this run.
-        values: its settings, recorded with it.
+        values: the run's settings, which are recorded.
 
     Raises:
         SettingsError: MLflow cannot use the folder or the server.
@@ -132,7 +127,7 @@ def make_tracker(
         return TensorBoard(folder / name, values)
     if settings.kind == "mlflow":
         return MLflow(settings.uri or folder.as_uri(), name, values)
-    return NoTracker()
+    return Tracker()
 
 
 @dataclass(frozen=True)
@@ -148,25 +143,22 @@ class LoopCheckpoint:
 
 @dataclass(frozen=True)
 class Run:
-    """Passed to every loop of one training.
-
-    ``state`` is a folder for this run alone; its progress is used only if it was saved under
-    the same ``identity`` (data, settings and code), so a changed run starts from scratch.
-    """
+    """Context of all loops of one training run."""
 
     seed: int
     console: Console = field(default_factory=lambda: Console(stderr=True))
     state: Path | None = None
-    """None keeps no progress."""
+    """The folder of this run's progress; None saves none."""
     identity: str = ""
-    tracker: Tracker = field(default_factory=NoTracker)
+    """Of data, settings and code. Progress saved under another identity is not used."""
+    tracker: Tracker = field(default_factory=Tracker)
     quiet: bool = False
-    """Show no progress bar, as for the many small loops of an experiment."""
+    """Print nothing, for the many small loops of an experiment."""
     labels: dict[str, str] = field(default_factory=dict)
-    """What the progress bar says, by the loop's name."""
+    """Progress bar labels by the loop's name."""
 
     def label(self, name: str) -> str:
-        """The progress bar's words."""
+        """Return the label of the progress bar."""
         return self.labels.get(name, f"training {name}")
 
     def tell(self, line: str) -> None:
@@ -175,9 +167,9 @@ class Run:
             self.console.print(line, markup=False)
 
     def load(self, name: str) -> LoopCheckpoint | None:
-        """Return the progress saved under ``name``, or None if nothing fits.
+        """Return the progress of the loop ``name``, or None without usable progress.
 
-        The first process reads, and tells the others.
+        The first process reads it for all.
         """
         progress: LoopCheckpoint | None = agreed(self._read(name) if is_first() else None)
         return progress
@@ -196,7 +188,7 @@ class Run:
         return LoopCheckpoint(**kept)
 
     def save(self, name: str, progress: LoopCheckpoint) -> None:
-        """Keep it, written aside and renamed; with several processes, the first one does."""
+        """Save the progress of the loop ``name`` atomically, in the first process."""
         path = self._path(name)
         if path is None or not is_first():
             return
@@ -206,3 +198,55 @@ class Run:
 
     def _path(self, name: str) -> Path | None:
         return None if self.state is None else self.state / f"{name}.pt"
+
+
+@contextmanager
+def start_run(
+    settings: Settings, console: Console, *, state: Path, identity: str, runs: Path
+) -> Iterator[Run]:
+    """Start or resume a run; its tracker is closed at the end, as failed after an error.
+
+    Args:
+        settings: seed and ``[tracking]``.
+        console: for progress.
+        state: the folder of the run's progress.
+        identity: of everything that affects the result.
+        runs: the trackers' default folder.
+    """
+    name = agreed(_run_name(state, identity, console) if is_first() else None)
+    tracker = Tracker()
+    if is_first():
+        tracker = make_tracker(settings.tracking, runs, name, _flat(settings))
+    failed = True
+    try:
+        yield Run(settings.seed, console, state, identity, tracker, labels=_LABELS)
+        failed = False
+    finally:
+        tracker.close(failed=failed)
+
+
+def _run_name(state: Path, identity: str, console: Console) -> str:
+    """Return the name of the interrupted run in ``state``, or a new one."""
+    path = state / _STARTED
+    try:
+        kept = read_json(path)
+        if kept["identity"] == identity:
+            console.print(f"resuming the training that began at {kept['name']}")
+            return str(kept["name"])
+    except (OSError, ValueError, KeyError, TypeError):
+        # No run was started, or its file is incomplete.
+        pass
+    name = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    write_json(path, {"identity": identity, "name": name})
+    return name
+
+
+def _flat(settings: Settings) -> dict[str, object]:
+    """Return the settings of training as ``section.key``."""
+    flat: dict[str, object] = {}
+    for key, value in settings.model_dump(mode="json").items():
+        if not isinstance(value, dict):
+            flat[key] = value
+        elif key not in {"archive", "sample"}:
+            flat |= {f"{key}.{name}": inner for name, inner in value.items()}
+    return flat

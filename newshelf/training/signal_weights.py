@@ -1,19 +1,17 @@
-r"""Every signal of a catalogue, the fit of their weights, and the blend that is served.
-
-The weights of the signals: a conditional logit over the shelf.
+r"""Signals of a catalogue and the fit of their weights, a conditional logit over its items.
 
 ::
 
-    P(c | h) = exp(w · x(h, c)) / Σ_{a ∈ shelf \ h} exp(w · x(h, a))
+    P(c | h) = exp(w · x(h, c)) / Σ_{a ∉ h} exp(w · x(h, a))
     max_w  mean over cases  1/|relevant| Σ_{c ∈ relevant} log P(c | h)  -  ||w||² / cases
 
 McFadden, "Conditional logit analysis of qualitative choice behavior", 1974. ``x`` are the
-signals, each standardised while fitting; the last term is a normal prior on their weights,
-so that few cases move them little. On a large shelf the sum runs over the relevant
-items and a uniform draw of the others, whose terms are multiplied by what the draw left out:
-an estimate of the whole sum by importance sampling (Bengio & Senécal, AISTATS 2003).
+signals, standardised while fitting; the last term is a normal prior on their weights, so that
+few cases move them little. In a large catalogue the sum runs over the relevant items and a
+uniform sample of the others, whose terms are multiplied by the inverse of the sampled share: an
+estimate of the whole sum by importance sampling (Bengio & Senécal, AISTATS 2003).
 
-The scale is then set so that a score is the log-odds of the item being taken (Platt, 1999).
+The scale is then set so that a score is the log-odds of an interaction (Platt, 1999).
 """
 
 import math
@@ -32,13 +30,25 @@ from newshelf.errors import TrainingError
 from newshelf.evaluation.types import Case
 from newshelf.nn.blend import LINKS, Blend, content_signal
 from newshelf.nn.spec import BlendSpec
-from newshelf.training.signals import Taken, content_neighbours, direct_links, popularity_features
+from newshelf.training.signals import (
+    content_neighbours,
+    direct_links,
+    incidence_matrix,
+    popularity_features,
+)
 
 FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
 
+MIN_CASES = 30
+"""Fewer cases say too little about a dozen weights."""
+_MAX_ITEMS = 4096
+"""Items in the likelihood's sum; of a larger catalogue, a uniform sample."""
+_CASES_AT_ONCE = 128
 _PRIOR = 1.0
 _STEPS = 60
-_SAME = 1e-5
+_CONSTANT = 1e-5
+"""Standard deviation relative to the mean, below which a signal is constant."""
 
 
 def fit_weights(
@@ -47,17 +57,17 @@ def fit_weights(
     ranked: npt.NDArray[np.bool_],
     correction: FloatArray,
 ) -> FloatArray:
-    """The signals' weights.
+    """Return the signals' weights.
 
     Args:
         signals: ``(cases, C, S)``, finite.
-        relevant: ``(cases, C)``: what was taken; each case has one at least.
-        ranked: ``(cases, C)``: what could have been taken.
+        relevant: ``(cases, C)``: the items of the interactions, at least one per case.
+        ranked: ``(cases, C)``: the items that the case could have.
         correction: ``(cases, C)`` or broadcastable: added to the logits, the logarithm of
-            how many items one drawn item stands for.
+            the number of items that one sampled item represents.
 
     Returns:
-        ``(S,)`` float32, for the signals as they are given.
+        ``(S,)`` float32, for the signals before standardisation.
 
     Raises:
         TrainingError: no case, or a signal that is not finite.
@@ -68,19 +78,19 @@ def fit_weights(
         raise TrainingError("a signal is not finite")
     x = torch.from_numpy(signals)
     mean, scale = x.mean(dim=(0, 1)), x.std(dim=(0, 1))
-    # A signal that is the same for all tells nothing: divided by infinity, its weight is 0.
-    scale = scale.masked_fill(scale <= _SAME * mean.abs(), math.inf)
-    # What is added to all items alike changes no probability, but costs float32 its digits.
+    # A constant signal is divided by infinity, so its weight is 0.
+    scale = scale.masked_fill(scale <= _CONSTANT * mean.abs(), math.inf)
+    # An addend of all items changes no probability, but costs float32 precision.
     x = (x - mean).div_(scale)
     share = torch.from_numpy(relevant / relevant.sum(axis=1, keepdims=True)).float()
-    closed = ~torch.from_numpy(ranked)
+    masked = ~torch.from_numpy(ranked)
     offset = torch.from_numpy(correction)
     weights = torch.zeros(x.shape[2], requires_grad=True)
     optimizer = torch.optim.LBFGS([weights], max_iter=_STEPS, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        logits = (x @ weights + offset).masked_fill(closed, -1e9)
+        logits = (x @ weights + offset).masked_fill(masked, -1e9)
         # The line search compares losses that differ by less than float32 can tell.
         loss = -(share * logits.log_softmax(dim=1, dtype=torch.float64)).sum(dim=1).mean()
         loss = loss + _PRIOR / len(x) * weights.square().sum()
@@ -94,21 +104,21 @@ def fit_weights(
 
 def calibrate(
     scores: Sequence[FloatArray],
-    taken: Sequence[npt.NDArray[np.bool_]],
+    relevant: Sequence[npt.NDArray[np.bool_]],
     counts: Sequence[FloatArray],
 ) -> tuple[float, float]:
-    """Slope > 0 and intercept that turn scores into log-odds of being taken.
+    """Return slope > 0 and intercept that turn scores into log-odds.
 
     Args:
         scores: per case, ``(C,)``.
-        taken: per case, ``(C,)``.
-        counts: per case, ``(C,)``: how many items an entry stands for.
+        relevant: per case, ``(C,)``.
+        counts: per case, ``(C,)``: number of items that an entry represents.
 
     Returns:
-        ``(slope, intercept)`` of the logistic regression of ``taken`` on ``scores``.
+        ``(slope, intercept)`` of the logistic regression of ``relevant`` on ``scores``.
     """
     x = torch.from_numpy(np.concatenate(scores)).double()
-    y = torch.from_numpy(np.concatenate(taken)).double()
+    y = torch.from_numpy(np.concatenate(relevant)).double()
     counted = torch.from_numpy(np.concatenate(counts)).double()
     mean, deviation = x.mean(), x.std().clamp(min=1e-9)
     base = torch.log((y * counted).sum() / ((1 - y) * counted).sum())
@@ -129,23 +139,14 @@ def calibrate(
     return slope, offset - slope * float(mean)
 
 
-IntArray = npt.NDArray[np.int64]
-
-MIN_CASES = 30
-"""Fewer cases say too little about a dozen weights."""
-_MAX_ITEMS = 4096
-"""Items over which the likelihood is summed; of a larger shelf, a uniform draw."""
-_CASES_AT_ONCE = 128
-
-
 @dataclass(frozen=True, eq=False)
 class Signals:
-    """The signals from behaviour and content, before they are weighted."""
+    """Signals from behaviour and content, before weighting."""
 
     links: sparse.csr_array
-    """``(N, N)`` float32: what was taken together."""
+    """``(N, N)`` float32: co-occurrence."""
     neighbours: sparse.csr_array
-    """``(N, N)`` float32: similarity, each row's sum 1."""
+    """``(N, N)`` float32: similarity; each row sums to 1."""
     unpersonal: dict[str, FloatArray]
     """``(N,)`` float32 each."""
     embeddings: FloatArray
@@ -153,7 +154,7 @@ class Signals:
     temperature: float
 
     def weighed(self, weights: dict[str, float], intercept: float = 0.0) -> Blend:
-        """The blend under these weights, by signal."""
+        """Return the blend with these weights by signal."""
         prior = np.full(len(self.embeddings), intercept, dtype=np.float32)
         for name, feature in self.unpersonal.items():
             prior += np.float32(weights[name]) * feature
@@ -163,13 +164,13 @@ class Signals:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All signals, in the order of :meth:`table`'s last axis."""
+        """Names of all signals, in the order of :meth:`table`'s last axis."""
         return ("siamese", "content", *LINKS, *self.unpersonal)
 
     def table(
         self, histories: Sequence[IntArray], siamese: FloatArray, columns: IntArray
     ) -> FloatArray:
-        """``(B, C, S)`` float32: every signal for some items.
+        """Return every signal for some items, ``(B, C, S)`` float32.
 
         Args:
             histories: B arrays of item rows, none empty.
@@ -202,7 +203,7 @@ def make_signals(
     timestamps: Sequence[IntArray] | None,
     settings: BlendSettings,
 ) -> Signals:
-    """From the training interactions alone.
+    """Compute the signals from training interactions.
 
     Args:
         embeddings: ``(N, D)`` float32 of unit length.
@@ -211,10 +212,10 @@ def make_signals(
         settings: ridge, half-life and sizes.
     """
     neighbours = content_neighbours(embeddings)
-    taken = Taken.of(sequences, timestamps, len(embeddings), settings.half_life_days)
+    incidence = incidence_matrix(sequences, timestamps, len(embeddings), settings.half_life_days)
     return Signals(
         links=direct_links(
-            taken,
+            incidence,
             ridge=settings.ridge,
             max_items=settings.linked_items,
             per_item=settings.links_per_item,
@@ -230,33 +231,32 @@ def fit_blend(
     signals: Signals,
     cases: Sequence[Case],
     siamese: FloatArray,
-    met: IntArray,
+    known: IntArray,
     generator: np.random.Generator,
 ) -> tuple[dict[str, float], float]:
-    """Weights by signal, and the intercept, on the scale of log-odds.
+    """Return weights by signal, and the intercept, on the scale of log-odds.
 
-    An item that nobody ever met is not known to be disliked, so it is no alternative: else
-    the weights would learn that what is new is not taken. Those that stand for the new ones
-    are the items that lost their behaviour.
+    Items without any interaction are no alternatives: otherwise the weights would learn that new
+    items are never taken. The items that lost their interactions represent the new ones.
 
     Args:
-        signals: made without the cases.
+        signals: computed without the cases.
         cases: at least :data:`MIN_CASES`.
         siamese: ``(cases, N)``, of a scorer trained without the cases.
-        met: rows of the items with an interaction in the training, cases included.
-        generator: draws the items that the likelihood is summed over.
+        known: rows of the items with an interaction, cases included.
+        generator: samples the items of the likelihood's sum.
 
     Raises:
-        TrainingError: see ``newshelf.training.signal_weights``.
+        TrainingError: see ``fit_weights``.
     """
-    columns, stands_for = _columns(cases, met, generator)
+    columns, counts = _columns(cases, known, generator)
     table = signals.table([case.history for case in cases], siamese, columns)
     relevant = np.stack([np.isin(columns, case.relevant) for case in cases])
     ranked = np.stack([~np.isin(columns, case.history) for case in cases])
-    correction = np.where(relevant, 0, np.log(stands_for)).astype(np.float32)
+    correction = np.where(relevant, 0, np.log(counts)).astype(np.float32)
     weights = fit_weights(table, relevant, ranked, correction)
     scores = table @ weights
-    counted = np.where(relevant, 1, stands_for)
+    counted = np.where(relevant, 1, counts)
     slope, intercept = calibrate(
         [row[keep] for row, keep in zip(scores, ranked, strict=True)],
         [row[keep] for row, keep in zip(relevant, ranked, strict=True)],
@@ -267,15 +267,15 @@ def fit_blend(
 
 
 def _columns(
-    cases: Sequence[Case], met: IntArray, generator: np.random.Generator
+    cases: Sequence[Case], known: IntArray, generator: np.random.Generator
 ) -> tuple[IntArray, FloatArray]:
-    """The items that are summed over, and how many others each stands for."""
-    if len(met) <= _MAX_ITEMS:
-        return met, np.ones(len(met), dtype=np.float32)
-    wanted = np.unique(np.concatenate([case.relevant for case in cases]))
-    others = np.setdiff1d(met, wanted)
-    drawn = generator.choice(others, min(len(others), _MAX_ITEMS), replace=False)
-    columns = np.concatenate([wanted, drawn])
-    stands_for = np.ones(len(columns), dtype=np.float32)
-    stands_for[len(wanted) :] = len(others) / max(1, len(drawn))
-    return columns, stands_for
+    """Return the items of the sum, and the number of items that each represents."""
+    if len(known) <= _MAX_ITEMS:
+        return known, np.ones(len(known), dtype=np.float32)
+    relevant = np.unique(np.concatenate([case.relevant for case in cases]))
+    others = np.setdiff1d(known, relevant)
+    sampled = generator.choice(others, min(len(others), _MAX_ITEMS), replace=False)
+    columns = np.concatenate([relevant, sampled])
+    counts = np.ones(len(columns), dtype=np.float32)
+    counts[len(relevant) :] = len(others) / max(1, len(sampled))
+    return columns, counts

@@ -32,64 +32,59 @@ IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
 
 _DAY_S = 86_400
+_WINDOWS_DAYS = (14, 30, 90)
+_BLOCK = 2048
+_COPY_ITEMS = 3
+_COPY_SHARE = 0.75
+"""Minimum number of shared items of near-duplicate baskets, and their share of the smaller."""
 
 
-@dataclass(frozen=True, eq=False)
-class Taken:
-    """The training interactions as an incidence matrix."""
+def incidence_matrix(
+    sequences: Sequence[IntArray],
+    timestamps: Sequence[IntArray] | None,
+    n_items: int,
+    half_life_days: float,
+) -> sparse.csr_array:
+    """Return the interactions as ``(sequences, n_items)`` float64 weights in 0..1.
 
-    weights: sparse.csr_array
-    """``(sequences, N)`` float64 in 0..1: 1 when taken just now, fading with age."""
-    last: IntArray | None
-    """``(sequences,)`` the last moment of each in epoch seconds; None without time."""
-
-    @classmethod
-    def of(
-        cls,
-        sequences: Sequence[IntArray],
-        timestamps: Sequence[IntArray] | None,
-        n_items: int,
-        half_life_days: float,
-    ) -> "Taken":
-        """Of an item met again, the latest time counts."""
-        rows = np.repeat(np.arange(len(sequences)), [len(s) for s in sequences])
-        items = np.concatenate([np.empty(0, dtype=np.int64), *sequences])
-        weights = np.ones(len(items))
-        last = None
-        if timestamps is not None:
-            stamps = np.concatenate([np.empty(0, dtype=np.int64), *timestamps])
-            age_days = (stamps.max(initial=0) - stamps) / _DAY_S
-            weights = 0.5 ** (age_days / half_life_days)
-            last = np.array([row.max() for row in timestamps], dtype=np.int64)
-        order = np.lexsort((-weights, items, rows))
-        rows, items, weights = rows[order], items[order], weights[order]
-        first = np.ones(len(items), dtype=np.bool_)
-        first[1:] = (rows[1:] != rows[:-1]) | (items[1:] != items[:-1])
-        shape = (len(sequences), n_items)
-        return cls(
-            sparse.csr_array((weights[first], (rows[first], items[first])), shape=shape), last
-        )
+    The weight is 1 for the latest interaction of all and halves every ``half_life_days``. Of
+    repeated interactions with an item, the latest counts.
+    """
+    rows = np.repeat(np.arange(len(sequences)), [len(s) for s in sequences])
+    items = np.concatenate([np.empty(0, dtype=np.int64), *sequences])
+    weights = np.ones(len(items))
+    if timestamps is not None:
+        stamps = np.concatenate([np.empty(0, dtype=np.int64), *timestamps])
+        age_days = (stamps.max(initial=0) - stamps) / _DAY_S
+        weights = 0.5 ** (age_days / half_life_days)
+    order = np.lexsort((-weights, items, rows))
+    rows, items, weights = rows[order], items[order], weights[order]
+    first = np.ones(len(items), dtype=np.bool_)
+    first[1:] = (rows[1:] != rows[:-1]) | (items[1:] != items[:-1])
+    shape = (len(sequences), n_items)
+    return sparse.csr_array((weights[first], (rows[first], items[first])), shape=shape)
 
 
-def direct_links(taken: Taken, *, ridge: float, max_items: int, per_item: int) -> sparse.csr_array:
-    """EASE's weights among the items with interactions.
+def direct_links(
+    incidence: sparse.csr_array, *, ridge: float, max_items: int, per_item: int
+) -> sparse.csr_array:
+    """Return EASE's weights among the items with interactions.
 
-    The entries of ``X`` are the square roots of the faded weights, so that ``XᵀX`` has
+    The entries of ``X`` are the square roots of the incidence weights, so that ``XᵀX`` has
     the weights themselves on its diagonal.
 
     Args:
-        taken: the training.
+        incidence: from ``incidence_matrix``.
         ridge: λ in units of the mean of that diagonal, so that one value fits shops
             with many interactions per item and with few.
-        max_items: the most frequent items that take part: the matrix that is inverted
-            has this many rows.
-        per_item: entries of a row that are kept, by absolute value.
+        max_items: number of the most frequent items to link, the size of the matrix to invert.
+        per_item: number of entries per row to keep, the largest by absolute value.
 
     Returns:
         ``(N, N)`` float32.
     """
-    matrix = taken.weights.sqrt().tocsc()
-    frequency = np.asarray(taken.weights.sum(axis=0)).ravel()
+    matrix = incidence.sqrt().tocsc()
+    frequency = np.asarray(incidence.sum(axis=0)).ravel()
     among = np.sort(np.argsort(-frequency, kind="stable")[:max_items])
     among = among[frequency[among] > 0]
     size = len(frequency)
@@ -106,7 +101,7 @@ def direct_links(taken: Taken, *, ridge: float, max_items: int, per_item: int) -
 
 
 def _strongest(matrix: sparse.csr_array, count: int) -> sparse.csr_array:
-    """The ``count`` entries of each row with the largest absolute values."""
+    """Keep the ``count`` entries of each row with the largest absolute values."""
     matrix.sum_duplicates()
     data, indices, pointers = [], [], [0]
     for start, end in zip(matrix.indptr[:-1], matrix.indptr[1:], strict=True):
@@ -126,17 +121,14 @@ def _strongest(matrix: sparse.csr_array, count: int) -> sparse.csr_array:
     return sparse.csr_array(flat, shape=matrix.shape)
 
 
-_BLOCK = 2048
-
-
 def content_neighbours(embeddings: Tensor) -> sparse.csr_array:
-    """Each item's nearest items by content, itself left out; see ``nearest_shares``.
+    """Return each item's nearest other items by content; see ``nearest_shares``.
 
     Args:
         embeddings: ``(N, D)`` float32 of unit length.
 
     Returns:
-        ``(N, N)`` float32; each row sums to 1, or is empty where there is one item alone.
+        ``(N, N)`` float32; each row sums to 1, or is empty if there is only one item.
     """
     vectors = embeddings.numpy()
     size = len(vectors)
@@ -152,20 +144,17 @@ def content_neighbours(embeddings: Tensor) -> sparse.csr_array:
     return sparse.csr_array((shares.ravel(), columns.ravel(), pointers), shape=(size, size))
 
 
-_WINDOWS_DAYS = (14, 30, 90)
-
-
 def popularity_features(
     sequences: Sequence[IntArray],
     timestamps: Sequence[IntArray] | None,
     neighbours: sparse.csr_array,
 ) -> dict[str, FloatArray]:
-    """Popularity of each item, of its neighbours, its age, and whether it is new.
+    """Return popularity of each item and of its neighbours, its age, and whether it is new.
 
-    With time: ``log(1 + shoppers)`` in the last 14, 30 and 90 days (a trend is their
-    difference), and ``log(1 + days since it was first taken)``. Without: all of them.
-    A new item has 0 everywhere, and ``new`` = 1, whose weight makes up for it;
-    ``popularity_alike`` is the popularity of what it resembles.
+    With timestamps: ``log(1 + shoppers)`` of the last 14, 30 and 90 days (a trend is their
+    difference), and ``log(1 + days since the first interaction)``. Without: ``log(1 + baskets)``.
+    A new item has 0 everywhere and ``new`` = 1, whose weight makes up for it.
+    ``popularity_alike`` is the popularity of the item's neighbours.
 
     Args:
         sequences: item rows, one array per shopper or basket.
@@ -199,19 +188,14 @@ def popularity_features(
 
 
 def _shoppers(items: IntArray, owner: IntArray, size: int) -> FloatArray:
-    """``(N,)``: how many different sequences have the item."""
+    """``(N,)``: number of different sequences with the item."""
     pairs = np.unique(np.stack([items, owner]), axis=1)
     return np.bincount(pairs[0], minlength=size).astype(np.float32)
 
 
-_COPY_ITEMS = 3
-_COPY_SHARE = 0.75
-"""Minimum number of shared items of near-duplicate baskets, and their share of the smaller."""
-
-
 @dataclass(frozen=True, eq=False)
 class Holdout:
-    """Training data for the signals, and the cases that their weights are fitted on."""
+    """Training data for the signals, and the cases to fit their weights on."""
 
     sequences: list[IntArray]
     timestamps: list[IntArray] | None
@@ -228,25 +212,25 @@ def hold_out(
     max_cases: int,
     generator: np.random.Generator,
 ) -> Holdout:
-    """Cut off the cases.
+    """Split the interactions into training data and cases.
 
     Args:
         sequences: item rows; one array per shopper, oldest first, or per basket.
         timestamps: epoch seconds, parallel; None for baskets.
         n_items: of the catalogue.
-        fraction: share of the events, or of the baskets, that is cut off.
-        dropped: share of the items with behaviour that lose it.
-        max_cases: a random part of more cases is kept.
-        generator: decides.
+        fraction: share of the events, or of the baskets, for the cases.
+        dropped: share of the items with interactions that lose them.
+        max_cases: a larger number of cases is sampled down to this.
+        generator: draws items, baskets and cases.
     """
     known = np.unique(np.concatenate([np.empty(0, dtype=np.int64), *sequences]))
-    lost = np.zeros(n_items, dtype=np.bool_)
-    lost[generator.choice(known, int(dropped * len(known)), replace=False)] = True
+    without = np.zeros(n_items, dtype=np.bool_)
+    without[generator.choice(known, int(dropped * len(known)), replace=False)] = True
     if timestamps is None:
-        past, cases = _by_basket(sequences, lost, n_items, fraction, generator)
+        past, cases = _by_basket(sequences, without, n_items, fraction, generator)
         stamps = None
     else:
-        past, stamps, cases = _by_time(sequences, timestamps, lost, fraction)
+        past, stamps, cases = _by_time(sequences, timestamps, without, fraction)
     if len(cases) > max_cases:
         picked = np.sort(generator.choice(len(cases), max_cases, replace=False))
         cases = [cases[number] for number in picked]
@@ -256,14 +240,14 @@ def hold_out(
 def _by_time(
     sequences: Sequence[IntArray],
     timestamps: Sequence[IntArray],
-    lost: npt.NDArray[np.bool_],
+    without: npt.NDArray[np.bool_],
     fraction: float,
 ) -> tuple[list[IntArray], list[IntArray], list[Case]]:
     cut = np.quantile(np.concatenate(timestamps), 1 - fraction, method="higher")
     past, stamps, cases = [], [], []
     for sequence, times in zip(sequences, timestamps, strict=True):
         before = times < cut
-        kept = before & ~lost[sequence]
+        kept = before & ~without[sequence]
         if not kept.any():
             continue
         past.append(sequence[kept])
@@ -276,31 +260,31 @@ def _by_time(
 
 def _by_basket(
     sequences: Sequence[IntArray],
-    lost: npt.NDArray[np.bool_],
+    without: npt.NDArray[np.bool_],
     n_items: int,
     fraction: float,
     generator: np.random.Generator,
 ) -> tuple[list[IntArray], list[Case]]:
-    groups = _near_copies(sequences, n_items)
+    groups = _near_duplicates(sequences, n_items)
     names = generator.permutation(np.unique(groups))
     held = np.isin(groups, names[: max(1, int(fraction * len(names)))])
     past, cases = [], []
     for sequence, is_held in zip(sequences, held, strict=True):
         if not is_held:
-            kept = sequence[~lost[sequence]]
+            kept = sequence[~without[sequence]]
             if len(kept):
                 past.append(kept)
             continue
         for place, item in enumerate(sequence):
             history = np.delete(sequence, place)
-            history = history[~lost[history]]
+            history = history[~without[history]]
             if len(history):
                 cases.append(Case(history, np.array([item])))
     return past, cases
 
 
-def _near_copies(sequences: Sequence[IntArray], n_items: int) -> IntArray:
-    """``(len(sequences),)``: the number of the group of near copies each belongs to."""
+def _near_duplicates(sequences: Sequence[IntArray], n_items: int) -> IntArray:
+    """``(len(sequences),)``: the number of each basket's group of near-duplicates."""
     sizes = np.array([len(s) for s in sequences])
     rows = np.repeat(np.arange(len(sequences)), sizes)
     ones = np.ones(len(rows), dtype=np.float32)

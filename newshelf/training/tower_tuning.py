@@ -1,6 +1,6 @@
-"""Tune the image tower on a few labelled pictures, starting from what a source taught it.
+"""Tuning of the image tower on a few labelled pictures, starting from its source weights.
 
-    source classifier → freeze → new head → thaw stage by stage, each slower than the next
+    source weights → frozen tower, new head → thaw stage by stage, earlier stages slower
 
 after ULMFiT (Howard and Ruder, 2018). The new head starts as a linear probe of the frozen
 features, so that the first steps do not undo what the tower knows (LP-FT, Kumar et al.,
@@ -8,91 +8,203 @@ ICLR 2022). The loss of a batch is::
 
     CE(head(tower(picture)), class)  +  λ · ||w - w_source||²
 
-The second term is L2-SP (Li et al., 2018); λ = 0 leaves it out. Normalisation keeps the
-source's statistics: those of a batch of a few products are noise.
-
-The same function trains the source classifier: its source is then what the tower came with.
-
-What may be chosen when the image tower is tuned.
-
-What tuning minimises: the classes of the target, near to the weights of the source.
-
-L2-SP: stay near to the weights one started from.
-
-How fast, and from which epoch on, each stage learns (Howard and Ruder, ULMFiT, 2018).
-
-Tuning of the image tower itself, before anything is learned on top of it.
-
-Fine-tuning of the image tower itself, from a rich category to a poor one.
-
-``newshelf.training.finetune`` learns on cached features of frozen towers. Here the tower
-learns too: read the pictures, tune the tower on them, or read features from its inner
-stages and leave it as it is.
+The second term is L2-SP (Li et al., 2018). Batch normalisation keeps the source's statistics:
+those of a batch of a few products are noise. ``newshelf.training.finetune`` learns on cached
+features of frozen towers; this module changes the tower before these features are computed.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
+from rich.progress import track
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.optimizer import Optimizer
 
 from newshelf.catalog.catalog import Catalog
-from newshelf.config import Settings
+from newshelf.config import Positive, Settings, TowerTuningSettings
 from newshelf.nn.encoder import Encoder, ImageTower
 from newshelf.nn.spec import ImageInput
 from newshelf.training.labels import UNLABELLED, HeadLabels
 from newshelf.training.loop import LossHistory, Objective, fit
 from newshelf.training.picture_data import (
     PictureSet,
+    augment_pictures,
     class_weights,
     epoch_rows,
-    hold_out,
     read_pictures,
-    require_shots,
+    require_classes,
+    split_validation,
 )
 from newshelf.training.probe import fit_probe
 from newshelf.training.run import Run
 from newshelf.training.tower_stages import (
-    Activations,
     PyramidPool,
-    StageFeatures,
     StageSettings,
-    TowerSettings,
     TowerStages,
-    Trunk,
     normalise_pixels,
+    stage_features,
 )
+
+_BATCH = 32
+_PREDICT_BATCH = 64
+_WARM_UP = 0.1
+"""Share of the steps in which the learning rate rises."""
+_RATE_RATIO = 32.0
+"""Largest learning rate relative to the smallest."""
+_PROBE_STRENGTH = 100.0
+"""Inverse penalty of the probe that the head starts from."""
+
+
+class TowerSettings(TowerTuningSettings):
+    """All settings of the tuning; ``[tower]`` has the inherited ones, with its own defaults."""
+
+    mode: Literal["heads-only", "last-stage", "full"] = "last-stage"
+    stage: int = -3
+    """The head reads this stage of the tower, counted like a Python index; -1 is its pooled
+    output. For classes that ImageNet lacks, a stage before the last carries more."""
+    grids: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1, 3)
+    """As in ``StageSettings``."""
+    epochs: Positive = 20
+    batch_size: Positive = 32
+    head_rate: Annotated[float, Field(gt=0)] = 3.0
+    """Learning rate of the head relative to that of the last stage."""
+    decay: Annotated[float, Field(ge=1)] = 2.6
+    """Ratio of the learning rates of a stage and the one before it."""
+    thaw_epochs: Annotated[float, Field(ge=0)] = 1.0
+    """Epochs after which one more stage is thawed; 0 thaws all of the mode at once."""
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    """Of the head, which has no source weights."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    views: Positive = 6
+    """Number of augmented views per picture that ``last-stage`` computes in advance."""
+    validation: Annotated[float, Field(ge=0, lt=1)] = 0.15
+    """Share of each class for early stopping; unused if a class has fewer than ten pictures."""
+    patience: Positive = 6
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Inputs of the trainable part of the tower for n pictures."""
+
+    plain: Tensor
+    """``(n, …)``: without augmentation; uint8 pixels if nothing is frozen."""
+    views: Tensor
+    """``(views, n, …)``: augmented; empty if they are computed in every epoch."""
+    spec: ImageInput
+    augment: bool
+    bf16: bool
+
+    def training_inputs(self, rows: Tensor) -> Tensor:
+        """``(len(rows), …)`` float32: one view of each, drawn by torch's global generator."""
+        if len(self.views):
+            drawn = torch.randint(len(self.views), (len(rows),))
+            return self.views[drawn, rows].float()
+        if self.plain.dtype == torch.uint8 and self.augment:
+            return normalise_pixels(augment_pictures(self.plain[rows]), self.spec)
+        return self.plain_inputs(rows)
+
+    def plain_inputs(self, rows: Tensor) -> Tensor:
+        """``(len(rows), …)`` float32, without augmentation."""
+        if self.plain.dtype == torch.uint8:
+            return normalise_pixels(self.plain[rows], self.spec)
+        return self.plain[rows].float()
+
+    @torch.no_grad()
+    def plain_features(self, tail: nn.Module) -> Tensor:
+        """``(n, features)`` float32 through the rest of the tower."""
+        chunks = []
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+            for rows in torch.arange(len(self.plain)).split(_BATCH):
+                chunks.append(tail(self.plain_inputs(rows)).float())
+        return torch.cat(chunks)
+
+
+class Trunk:
+    """The frozen first stages of a tower.
+
+    ``settings.views`` augmented views of each picture pass them once and are kept in half
+    precision. Without frozen stages, pictures are augmented in every epoch.
+    """
+
+    def __init__(
+        self, stages: Sequence[nn.Module], spec: ImageInput, settings: TowerSettings
+    ) -> None:
+        self._stages = nn.Sequential(*stages)
+        self._spec = spec
+        self._settings = settings
+
+    def read(self, pixels: Tensor, learn: Tensor, run: Run) -> Activations:
+        """Return the activations of ``pixels``.
+
+        Args:
+            pixels: ``(n, 3, S, S)`` uint8, resized to the tuning's size where it differs.
+            learn: positions of the training pictures, which get views.
+            run: seed and console.
+        """
+        settings, spec = self._settings, self._spec
+        pixels = _resize(pixels, spec.size)
+        if not len(self._stages):
+            return Activations(pixels, pixels[:0], spec, settings.augment, settings.bf16)
+        self._stages.requires_grad_(False)
+        plain = self._run(pixels, run, "pictures")
+        views = plain[:0]
+        if settings.augment:
+            generator = torch.get_rng_state()
+            torch.manual_seed(run.seed)
+            augmented = []
+            for number in range(1, settings.views + 1):
+                view = torch.zeros_like(plain)
+                view[learn] = self._run(pixels[learn], run, f"view {number}", augment=True)
+                augmented.append(view)
+            views = torch.stack(augmented)
+            torch.set_rng_state(generator)
+        return Activations(plain, views, spec, settings.augment, settings.bf16)
+
+    @torch.no_grad()
+    def _run(self, pixels: Tensor, run: Run, label: str, *, augment: bool = False) -> Tensor:
+        outputs = []
+        with torch.autocast("cpu", torch.bfloat16, enabled=self._settings.bf16):
+            for chunk in track(
+                pixels.split(_BATCH), label, console=run.console, disable=run.quiet, transient=True
+            ):
+                changed = augment_pictures(chunk) if augment else chunk
+                outputs.append(self._stages(normalise_pixels(changed, self._spec)).half())
+        return torch.cat(outputs)
+
+
+def _resize(pixels: Tensor, size: int) -> Tensor:
+    if pixels.shape[-1] == size:
+        return pixels
+    resized = F.interpolate(pixels.float(), size=(size, size), mode="bilinear", antialias=True)
+    return resized.round().clamp(0, 255).to(torch.uint8)
 
 
 class SourceDistance(nn.Module):
     """``Σ ||w - w_source||²`` over the given parameters (Li et al., ICML 2018).
 
-    Added to a loss as ``λ · distance``. Weight decay pulls to zero, where nothing is known;
-    this pulls to what the source taught. ``w_source`` is a copy made here, kept in the
-    state so that a resumed run pulls to the same place.
+    Weight decay pulls to zero; this pulls to the source weights. ``w_source`` is a copy in the
+    module's state, so that a resumed run pulls to the same weights.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
         super().__init__()
-        # In a tuple: the parameters belong to the tower, and must not be listed twice.
+        # In a tuple: the parameters belong to the tower and must not be registered twice.
         self._now = tuple(parameters)
         for at, parameter in enumerate(self._now):
             self.register_buffer(f"source_{at}", parameter.detach().clone())
 
     def forward(self) -> Tensor:
-        """Scalar, of those that are being trained; 0 without any."""
+        """Return the distance of the trainable parameters, a scalar; 0 without any."""
         total = torch.zeros(())
         for at, parameter in enumerate(self._now):
             if parameter.requires_grad:
                 total = total + (parameter - self.get_buffer(f"source_{at}")).square().sum()
         return total
-
-
-_PREDICT_BATCH = 64
 
 
 class TowerObjective(Objective):
@@ -126,7 +238,7 @@ class TowerObjective(Objective):
         self._settings = settings
 
     def train(self, mode: bool = True) -> "TowerObjective":
-        """As usual, but normalisation keeps the source's statistics."""
+        """Set the mode; batch normalisation keeps the source's statistics."""
         super().train(mode)
         for module in self.tail.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -135,7 +247,7 @@ class TowerObjective(Objective):
 
     def forward(self, batch: Tensor) -> dict[str, Tensor]:
         """``batch (B,)`` int64 → ``loss``, ``classes`` and, with λ > 0, ``distance``."""
-        logits = self.head(self.tail(self._activations.learned_from(batch)))
+        logits = self.head(self.tail(self._activations.training_inputs(batch)))
         smoothing = self._settings.label_smoothing
         classes = F.cross_entropy(
             logits.float(), self._target[batch], self._weights, label_smoothing=smoothing
@@ -148,27 +260,23 @@ class TowerObjective(Objective):
 
     @torch.no_grad()
     def mean_recall(self, rows: Tensor) -> float:
-        """Over the classes, the share of their ``rows`` that is recognised."""
+        """Return the recall on ``rows``, averaged over the classes."""
         predicted = torch.cat(
             [
-                self.head(self.tail(self._activations.tested_on(chunk))).argmax(dim=1)
+                self.head(self.tail(self._activations.plain_inputs(chunk))).argmax(dim=1)
                 for chunk in rows.split(_PREDICT_BATCH)
             ]
         )
-        right = (predicted == self._target[rows]).float()
-        values = self._target[rows].unique()
-        recalls = [right[self._target[rows] == value].mean() for value in values]
+        truth = self._target[rows]
+        correct = (predicted == truth).float()
+        recalls = [correct[truth == value].mean() for value in truth.unique()]
         return float(torch.stack(recalls).mean())
-
-
-_CUT = 0.1
-_RATIO = 32.0
 
 
 def rate_groups(
     stages: Sequence[nn.Module], head: nn.Module, rate: float, decay: float, head_rate: float
 ) -> list[dict[str, Any]]:
-    """Optimizer groups: stage i of n learns with ``rate / decay^(n - 1 - i)``."""
+    """Return optimizer groups: stage i of n learns with ``rate / decay^(n - 1 - i)``."""
     last = len(stages) - 1
     groups: list[dict[str, Any]] = [
         {"params": [*stage.parameters()], "lr": rate / decay ** (last - at), "weight_decay": 0.0}
@@ -181,32 +289,27 @@ def rate_groups(
 
 
 def thaw(stages: Sequence[nn.Module], epoch: int, epochs_each: float) -> None:
-    """Freeze all but the last ``epoch / epochs_each`` stages: in epoch 0 the head is alone."""
-    learning = len(stages) if epochs_each == 0 else int(epoch / epochs_each)
-    frozen = len(stages) - learning
+    """Freeze all but the last ``epoch / epochs_each`` stages: all of them in epoch 0."""
+    thawed = len(stages) if epochs_each == 0 else int(epoch / epochs_each)
+    frozen = len(stages) - thawed
     for at, stage in enumerate(stages):
         stage.requires_grad_(at >= frozen)
 
 
 def slanted_triangular(optimizer: Optimizer, steps: int) -> LambdaLR:
-    """Up over the first tenth of the steps, then down in a line to a 32nd.
+    """Return a schedule: linear rise over the first tenth of the steps, then linear decay.
 
     With ``T`` steps, ``c = 0.1 T`` and ``p = t/c`` before ``c``, ``1 - (t-c)/(T-c)`` after::
 
         rate(t) = rate · (1 + p · (32 - 1)) / 32
     """
-    cut = max(1, int(steps * _CUT))
+    cut = max(1, int(steps * _WARM_UP))
 
     def factor(step: int) -> float:
         share = step / cut if step < cut else 1 - (step - cut) / max(1, steps - cut)
-        return (1 + max(0.0, share) * (_RATIO - 1)) / _RATIO
+        return (1 + max(0.0, share) * (_RATE_RATIO - 1)) / _RATE_RATIO
 
     return LambdaLR(optimizer, factor)
-
-
-_BATCH = 32
-_START = 100.0
-"""Inverse penalty of the probe that the head starts from."""
 
 
 @dataclass(frozen=True)
@@ -214,30 +317,21 @@ class TunedTower:
     """A tower and the head that was tuned with it."""
 
     tower: ImageTower
-    reader: StageFeatures
-    """Shares the tower's stages; to the features the head reads."""
+    stage: StageSettings
+    """The features that the head reads."""
     head: nn.Linear
     """``(n, features)`` → ``(n, classes)``."""
     classes: tuple[str, ...]
     spec: ImageInput
-    """Of the tower as tuned: its input size is that of the tuning."""
+    """Input of the tuned tower, with the size used for tuning."""
     history: LossHistory
-    """``validation`` is the mean recall of the classes held out; empty without."""
-
-    @torch.inference_mode()
-    def features(self, pixels: Tensor, *, bf16: bool = True) -> Tensor:
-        """``(n, 3, S, S)`` uint8 → ``(n, features)`` float32, what the head reads."""
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            chunks = [
-                self.reader(normalise_pixels(chunk, self.spec, self.spec.size)).float()
-                for chunk in pixels.split(_BATCH)
-            ]
-        return torch.cat(chunks)
+    """``validation`` is the mean recall on held-out pictures; empty without any."""
 
     @torch.inference_mode()
     def logits(self, pixels: Tensor, *, bf16: bool = True) -> Tensor:
         """``(n, 3, S, S)`` uint8 → ``(n, classes)`` float32."""
-        logits: Tensor = self.head(self.features(pixels, bf16=bf16))
+        stage = self.stage.model_copy(update={"bf16": bf16})
+        logits: Tensor = self.head(stage_features(self.tower, self.spec, pixels, stage))
         return logits
 
 
@@ -250,42 +344,39 @@ def tune_tower(
     classes: tuple[str, ...],
     settings: TowerSettings,
     run: Run,
-    *,
-    shots: int = 1,
 ) -> TunedTower:
-    """Train a new head on ``tower``, and the tower with it; ``tower`` is changed in place.
+    """Train a new head on ``tower``, and the tower with it; ``tower`` changes in place.
 
     Args:
         name: of the loop, unique within ``run``.
         tower: with the source's weights.
         spec: of the tower.
-        pictures: n of them, checked and decoded.
+        pictures: n decoded pictures.
         target: ``(n,)`` int64, the class of each.
         classes: their names.
         settings: mode, rates, λ.
         run: seed, state to resume from, console.
-        shots: labelled products each class must have.
 
     Raises:
-        TrainingError: one class only, a class with fewer than ``shots`` pictures, features
-            that are not numbers, or a loss that becomes so.
+        TrainingError: fewer than two classes, a class without pictures, or features or a loss
+            that are not finite.
     """
-    require_shots(target, classes, shots)
+    require_classes(target, classes)
     generator = torch.Generator().manual_seed(run.seed)
-    learn, held = hold_out(target, settings.validation, generator)
+    learn, held = split_validation(target, settings.validation, generator)
     tower.eval().to(memory_format=torch.channels_last)
     stages = TowerStages(tower)
     stop = stages.position(settings.stage) + 1
     first = {
         "heads-only": stop,
-        "last-stage": min(stages.last(settings.size), stop - 1),
+        "last-stage": min(stages.lowest_resolution(settings.size), stop - 1),
         "full": 0,
     }[settings.mode]
     tuned = stages.modules[first:stop]
     at_size = spec.model_copy(update={"size": settings.size})
     activations = Trunk(stages.modules[:first], at_size, settings).read(pictures.pixels, learn, run)
     tail = nn.Sequential(*tuned, PyramidPool(settings.grids))
-    head = _start(activations.plain_features(tail)[learn], target[learn], classes, run)
+    head = _initial_head(activations.plain_features(tail)[learn], target[learn], classes, run)
     weights = class_weights(target[learn], len(classes))
     objective = TowerObjective(
         activations,
@@ -320,14 +411,15 @@ def tune_tower(
     )
     tower.requires_grad_(False)
     head.requires_grad_(False)
-    read = StageSettings(stages=(settings.stage,), grids=settings.grids)
-    reader = StageFeatures(tower, read).eval()
-    return TunedTower(tower.eval(), reader, head.eval(), classes, at_size, history)
+    stage = StageSettings(stages=(settings.stage,), grids=settings.grids, sizes=(settings.size,))
+    return TunedTower(tower.eval(), stage, head.eval(), classes, at_size, history)
 
 
-def _start(features: Tensor, target: Tensor, classes: tuple[str, ...], run: Run) -> nn.Linear:
-    """Return a probe of the untuned tower's features, as the initial head."""
-    probe = fit_probe(features, target, classes, seed=run.seed, strengths=(_START,))
+def _initial_head(
+    features: Tensor, target: Tensor, classes: tuple[str, ...], run: Run
+) -> nn.Linear:
+    """Return a probe of the untuned tower's features as the head."""
+    probe = fit_probe(features, target, classes, seed=run.seed, strengths=(_PROBE_STRENGTH,))
     head = nn.Linear(features.shape[1], len(classes))
     with torch.no_grad():
         head.weight.copy_(probe.weight)
@@ -338,16 +430,15 @@ def _start(features: Tensor, target: Tensor, classes: tuple[str, ...], run: Run)
 def tower_tuning(
     catalog: Catalog, labels: HeadLabels | None, settings: Settings, run: Run
 ) -> Callable[[Encoder], None] | None:
-    """Return the function that tunes the loaded towers, or None to leave them as they are.
+    """Return a function that tunes the loaded towers, or None to leave them as they are.
 
     Args:
         catalog: its pictures.
-        labels: of the source category; without them there is nothing to tune on.
+        labels: of the source category.
         settings: ``[tower]``.
         run: seed and kept progress.
     """
-    mode = settings.tower.mode
-    if mode == "heads-only":
+    if settings.tower.mode == "heads-only":
         return None
     if labels is None:
         run.tell("no source types to tune the image tower on: it stays as it is")
@@ -358,17 +449,14 @@ def tower_tuning(
         if tower is None or spec is None:
             run.tell("no picture to tune the image tower on")
             return
-        size = settings.tower.size
         labelled = torch.nonzero(labels.target != UNLABELLED).flatten()
         rows = [int(row) for row in labelled if catalog.image_path(int(row)) is not None]
-        pictures = read_pictures(catalog, rows, size, run.console)
-        # The embedding is made of the pooled output, so that is what must tell types apart.
-        tuned = TowerSettings(
-            mode=mode, stage=-1, grids=(1,), **settings.tower.model_dump(exclude={"mode"})
-        )
+        pictures = read_pictures(catalog, rows, settings.tower.size, run.console)
+        # The embedding reads the pooled output, so the tuning does, too.
+        tuning = TowerSettings(stage=-1, grids=(1,), **settings.tower.model_dump())
         target = labels.target[pictures.rows]
         classes, compact = torch.unique(target, return_inverse=True)
         names = tuple(labels.classes[int(value)] for value in classes)
-        tune_tower("tower", tower, spec, pictures, compact, names, tuned, run)
+        tune_tower("tower", tower, spec, pictures, compact, names, tuning, run)
 
     return tune

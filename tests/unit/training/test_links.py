@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from newshelf.nn.blend import Blend
 from newshelf.nn.spec import BlendSpec
-from newshelf.training.signals import Taken, _strongest, content_neighbours, direct_links
+from newshelf.training.signals import _strongest, content_neighbours, direct_links, incidence_matrix
 
 DAY = 86_400
 ITEMS, NEW = 24, 4
@@ -22,8 +22,8 @@ NEIGHBOURS = content_neighbours(
 )
 
 
-def taken(timestamps=None, half_life_days: float = 60, sequences=SEQUENCES) -> Taken:
-    return Taken.of(sequences, timestamps, ITEMS, half_life_days)
+def taken(timestamps=None, half_life_days: float = 60, sequences=SEQUENCES):
+    return incidence_matrix(sequences, timestamps, ITEMS, half_life_days)
 
 
 def ease(incidence: np.ndarray, ridge: float) -> np.ndarray:
@@ -58,16 +58,15 @@ def test_older_entries_fade_by_half_each_half_life():
     found = taken(stamps, 20, sequences)
     # Item 0 counts from when it was met last, 60 days before the end: three half-lives.
     expected = {(0, 0): 0.5**3, (0, 1): 0.5**3.5, (1, 2): 1.0}
-    dense = found.weights.toarray()
+    dense = found.toarray()
     assert {place: dense[place] for place in expected} == pytest.approx(expected)
-    assert found.weights.nnz == 3
-    assert found.last.tolist() == [40 * DAY, 100 * DAY]
+    assert found.nnz == 3
 
 
 def test_faded_links_are_ease_of_the_roots_of_the_weights():
     stamps = [np.arange(len(s)) * 5 * DAY + 3 * DAY * at for at, s in enumerate(SEQUENCES)]
     found = taken(stamps, 30)
-    roots = np.sqrt(found.weights.toarray())[:, : ITEMS - NEW]
+    roots = np.sqrt(found.toarray())[:, : ITEMS - NEW]
     assert roots.min() == 0
     assert 0 < roots[roots > 0].min() < 0.9
     mean = (roots**2).sum(axis=0).mean()

@@ -2,8 +2,8 @@
 
 import pytest
 
-from newshelf.training.labels import choose_categories
-from newshelf.training.train import label_notes, usable_interactions
+from newshelf.training.labels import choose_categories, label_notes
+from newshelf.training.train import usable_interactions
 from tests.unit.training.conftest import shop_events, shop_items, typed
 
 

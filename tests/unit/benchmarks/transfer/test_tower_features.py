@@ -1,16 +1,14 @@
-"""Views of a picture, their cache, and the squeezed picture."""
+"""Views of a picture, and the cache of stage features."""
 
 import pytest
 import torch
-from PIL import Image
 from torch.nn.functional import normalize
 
-from newshelf.errors import TrainingError
+from benchmarks.transfer import tower_features as module
+from benchmarks.transfer.tower_features import View, cached_stage_features, view_features
 from newshelf.nn.encoder import ImageTower
 from newshelf.nn.spec import ImageInput
-from newshelf.training import tower_stages as module
-from newshelf.training.picture_data import read_pictures
-from newshelf.training.tower_stages import StageSettings, View, cached_stage_features, view_features
+from newshelf.training.tower_stages import StageSettings
 
 HALF = (0.5, 0.5, 0.5)
 SPEC = ImageInput(architecture="test_resnet", features=96, size=32, mean=HALF, std=HALF)
@@ -38,11 +36,6 @@ def test_each_view_is_the_towers_direction_for_it(tower, pixels, tmp_path):
     assert not torch.allclose(got[0], got[1], atol=1e-3)
 
 
-def test_no_view_is_refused(tower, pixels, tmp_path):
-    with pytest.raises(TrainingError, match="of no view"):
-        view_features(tower, SPEC, pixels, [], tmp_path)
-
-
 def test_what_is_known_is_not_computed_again(tower, pixels, tmp_path, monkeypatch):
     first = cached_stage_features(tower, SPEC, pixels, POOLED, tmp_path)
     calls = []
@@ -57,7 +50,7 @@ def test_what_is_known_is_not_computed_again(tower, pixels, tmp_path, monkeypatc
     assert not calls
 
 
-def test_other_pixels_weights_or_settings_are_computed_anew(tower, pixels, tmp_path):
+def test_other_pixels_weights_or_settings_are_computed_again(tower, pixels, tmp_path):
     def count() -> int:
         return len(list(tmp_path.glob("*.safetensors")))
 
@@ -70,16 +63,3 @@ def test_other_pixels_weights_or_settings_are_computed_anew(tower, pixels, tmp_p
     torch.manual_seed(1)
     cached_stage_features(ImageTower(SPEC).eval(), SPEC, pixels, POOLED, tmp_path)
     assert count() == 4
-
-
-def test_a_whole_picture_keeps_its_edges(write_catalog, tmp_path, said):
-    tall = Image.new("RGB", (30, 60), (0, 0, 200))
-    tall.paste((200, 0, 0), (0, 0, 30, 10))
-    (tmp_path / "shop").mkdir()
-    tall.save(tmp_path / "shop" / "tall.png")
-    shop = write_catalog(items=[{"id": "a", "title": "x", "image_link": "tall.png"}])
-    centre = read_pictures(shop, [0], 24, said.console).pixels[0]
-    whole = read_pictures(shop, [0], 24, said.console, whole=True).pixels[0]
-    assert whole.shape == centre.shape == (3, 24, 24)
-    assert whole[0, 0].min() > 150
-    assert centre[0].max() < 50

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from newshelf.training.probe import geometric_mean
+from benchmarks.transfer.jewellery import geometric_mean
 
 
 def test_it_is_the_normalised_geometric_mean_of_the_probabilities():

@@ -1,4 +1,4 @@
-"""Reading pictures up front, and what happens to damaged ones."""
+"""Decoding, augmentation, validation split and class balance of pictures."""
 
 import pytest
 import torch
@@ -7,7 +7,13 @@ from PIL import Image
 from newshelf.errors import TrainingError
 from newshelf.nn.inputs import decode_picture, prepare_pictures
 from newshelf.nn.spec import ImageInput
-from newshelf.training.picture_data import augment_pictures, read_pictures
+from newshelf.training.picture_data import (
+    augment_pictures,
+    class_weights,
+    epoch_rows,
+    read_pictures,
+    split_validation,
+)
 
 
 @pytest.fixture
@@ -37,11 +43,6 @@ def test_a_damaged_picture_is_left_out_and_named(shop, said):
     assert "2.jpg: the picture is damaged" in said.text
 
 
-def test_a_damaged_picture_is_refused_by_name(shop, said):
-    with pytest.raises(TrainingError, match=r"2\.jpg: the picture is damaged"):
-        read_pictures(shop, range(5), 16, said.console, damaged="refuse")
-
-
 def test_no_picture_at_all_is_refused(shop, said):
     with pytest.raises(TrainingError, match="none of the 2 products"):
         read_pictures(shop, [2, 4], 16, said.console)
@@ -62,3 +63,49 @@ def test_corners_that_a_turn_leaves_bare_are_white():
     torch.manual_seed(0)
     turned = augment_pictures(torch.full((8, 3, 24, 24), 255, dtype=torch.uint8))
     assert (turned.float().flatten(1).std(dim=1) == 0).all()
+
+
+def test_a_whole_picture_keeps_its_edges(write_catalog, tmp_path, said):
+    tall = Image.new("RGB", (30, 60), (0, 0, 200))
+    tall.paste((200, 0, 0), (0, 0, 30, 10))
+    (tmp_path / "shop").mkdir()
+    tall.save(tmp_path / "shop" / "tall.png")
+    shop = write_catalog(items=[{"id": "a", "title": "x", "image_link": "tall.png"}])
+    centre = read_pictures(shop, [0], 24, said.console).pixels[0]
+    whole = read_pictures(shop, [0], 24, said.console, whole=True).pixels[0]
+    assert whole.shape == centre.shape == (3, 24, 24)
+    assert whole[0, 0].min() > 150
+    assert centre[0].max() < 50
+
+
+TARGET = torch.tensor([0] * 40 + [1] * 10 + [2] * 10)
+
+
+def test_a_balanced_epoch_draws_each_class_alike_and_each_row_before_any_twice():
+    rows = epoch_rows(TARGET, True, torch.Generator().manual_seed(0))
+    assert torch.bincount(TARGET[rows]).tolist() == [20, 20, 20]
+    times = torch.bincount(rows, minlength=60)
+    assert times[:40].max() == 1
+    assert times[40:].tolist() == [2] * 20
+
+
+def test_an_unbalanced_epoch_is_every_row_once():
+    rows = epoch_rows(TARGET, False, torch.Generator().manual_seed(0))
+    assert sorted(rows.tolist()) == list(range(60))
+    assert rows.tolist() != list(range(60))
+
+
+def test_a_share_of_each_class_is_held_out():
+    learn, held = split_validation(TARGET, 0.2, torch.Generator().manual_seed(0))
+    assert torch.bincount(TARGET[held]).tolist() == [8, 2, 2]
+    assert sorted(torch.cat([learn, held]).tolist()) == list(range(60))
+
+
+def test_nothing_is_held_out_of_a_few_shots():
+    learn, held = split_validation(torch.tensor([0] * 40 + [1] * 9), 0.2, torch.Generator())
+    assert (len(learn), len(held)) == (49, 0)
+
+
+def test_class_weights_average_to_one_over_the_rows():
+    weights = class_weights(TARGET, 4)
+    torch.testing.assert_close(weights, torch.tensor([60 / 160, 60 / 40, 60 / 40, 0.0]))
