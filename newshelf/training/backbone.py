@@ -1,4 +1,4 @@
-"""An encoder with its towers filled, and the features of a catalogue from it."""
+"""The encoder on trained towers before fine-tuning, with the features of a catalogue."""
 
 import os
 import tempfile
@@ -26,14 +26,14 @@ from newshelf.training.distributed import first_alone, group_size
 from newshelf.training.features import FeatureTable, feature_table
 from newshelf.training.finetune import warm_start
 
-_POOR = 0.5
-"""Share of unknown tokens from which on a text is named: each stands for a whole word, a known
-word for one token or more, so at least half of the words are lost."""
+_MOSTLY_UNKNOWN = 0.5
+"""Share of unknown tokens above which a text is counted as poor: an unknown token is a whole
+word, a known word has one or more, so at least half of the words are lost."""
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """The untrained encoder on trained towers, the catalogue's features, the tokenizer."""
+    """The encoder before fine-tuning, the catalogue's features, and the tokenizer."""
 
     encoder: Encoder
     table: FeatureTable
@@ -41,14 +41,14 @@ class Backbone:
 
 
 def set_up_torch(settings: Settings) -> None:
-    """Compute with ``settings.threads`` cores, or all, and add up in the same order each time.
+    """Use ``settings.threads`` threads, or all cores, and deterministic algorithms.
 
-    Several processes divide all cores among them.
+    Several processes share the cores.
     """
     shared = max(1, (os.cpu_count() or 1) // group_size())
     torch.set_num_threads(settings.threads or shared)
-    # Threads that add gradients of one row add them in the order in which they get to it. Where
-    # an operation knows no other way, as some on a GPU do, PyTorch warns.
+    # Otherwise threads add the gradients of one row in any order. PyTorch warns about operations
+    # without a deterministic implementation, such as some on GPUs.
     torch.use_deterministic_algorithms(mode=True, warn_only=True)
 
 
@@ -61,21 +61,21 @@ def build_backbone(
     *,
     tune_towers: Callable[[Encoder], None] | None = None,
 ) -> Backbone:
-    """Load the towers that both the settings and the catalogue have a use for.
+    """Load the configured towers that the catalogue has data for, and compute their features.
 
-    A tower for pictures is left out where no product has one: it would learn nothing, and
-    cost every served archive its size. Likewise for texts that it can read.
+    Without any picture there is no image tower, which would only add its size to every archive;
+    likewise for texts that the text tower can read.
 
     Args:
         catalog: N products.
-        settings: which towers, and the sizes of what is on top of them.
+        settings: towers, attributes and fusion.
         labels: class names of each head.
-        features_dir: a folder where features are cached.
-        console: where the progress is shown.
-        tune_towers: changes the loaded towers in place, before their features are computed.
+        features_dir: the folder of cached features.
+        console: for progress.
+        tune_towers: changes the loaded towers in place before their features are computed.
 
     Raises:
-        TrainingError: neither pictures nor texts are left.
+        TrainingError: the catalogue has neither pictures nor readable texts.
         WeightsError: see ``newshelf.nn.weights``.
     """
     torch.manual_seed(settings.seed)
@@ -96,7 +96,7 @@ def build_backbone(
             labels=labels,
         )
     ).eval()
-    # The trained towers take the places of the empty ones.
+    # The trained towers replace the empty ones.
     encoder.image_tower = image_tower
     encoder.text_tower = text.tower if text else None
     if tune_towers is not None:
@@ -119,14 +119,15 @@ def _attribute_input(catalog: Catalog, settings: Settings) -> AttributeInput:
 def _readable_text(
     catalog: Catalog, settings: Settings, console: Console
 ) -> tuple[LoadedText, Tokenizer] | tuple[None, None]:
-    """The text tower, if it can read any text; says how much of them it cannot."""
+    """Return text tower and tokenizer, if any text is readable; reports unreadable texts."""
     texts = [text for product in catalog.products() if (text := product.text())]
     if settings.text is None or not texts:
         return None, None
     loaded = load_text_tower(settings.text)
     tokenizer = _tokenizer(loaded)
     shares = np.array(tokenizer.unknown_shares(texts))
-    absent, poor = int((shares == 1).sum()), int(((shares >= _POOR) & (shares < 1)).sum())
+    absent = int((shares == 1).sum())
+    poor = int(((shares >= _MOSTLY_UNKNOWN) & (shares < 1)).sum())
     if absent or poor:
         console.print(
             f"[yellow]the text tower cannot read[/] {absent:,} of {len(texts):,} texts "

@@ -1,7 +1,7 @@
-"""Several processes that train one model: what each of them does, and what they agree on.
+"""Primitives of training with several processes: ranks, shared batches, sums and broadcasts.
 
-``torchrun`` starts the processes; all of them run the same code. Without a group there is
-one process, and everything here is a step aside.
+``torchrun`` starts the processes, which all run the same code. Without a process group there is
+one process.
 """
 
 import gc
@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 def rank() -> int:
-    """This process's number, from 0."""
+    """Return this process's number, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
@@ -27,13 +27,13 @@ def group_size() -> int:
 
 
 def is_first() -> bool:
-    """Return whether this process is the one that writes and prints."""
+    """Return whether this process writes and prints."""
     return rank() == 0
 
 
 @contextmanager
 def first_alone() -> Iterator[None]:
-    """Let the first process do the block by itself, then the others, who find it cached."""
+    """Run the block in the first process, then in the others, which find its results cached."""
     if not is_first():
         dist.barrier()
     yield
@@ -42,19 +42,19 @@ def first_alone() -> Iterator[None]:
 
 
 def share(batches: Iterable[Any]) -> Iterator[tuple[Any, int]]:
-    """This process's batches, and how many the processes take together in that step.
+    """Yield this process's batches, and the number of batches in each step of all processes.
 
-    All take the same number of steps, or the last gradient would be waited for in vain:
-    where too few batches are left, some are taken twice.
+    All processes take the same number of steps, since they wait for each other's gradients. If
+    too few batches are left, some are taken twice.
     """
     size, number = group_size(), rank()
-    every = iter(batches)
-    while taken := list(islice(every, size)):
+    remaining = iter(batches)
+    while taken := list(islice(remaining, size)):
         yield taken[number % len(taken)], len(taken)
 
 
 def summed(values: Mapping[str, float]) -> dict[str, float]:
-    """The sums over all processes by name; a name may be missing in some."""
+    """Return the sums over all processes by name; some may lack a name."""
     if group_size() == 1:
         return dict(values)
     gathered: list[Mapping[str, float]] = [{}] * group_size()
@@ -74,7 +74,7 @@ def agreed(value: Any) -> Any:
 
 @torch.no_grad()
 def same_buffers(module: nn.Module) -> None:
-    """Give all processes the first one's buffers, such as running means."""
+    """Copy the first process's buffers, such as running means, to all."""
     if group_size() > 1:
         for buffer in module.buffers():
             dist.broadcast(buffer, src=0)
@@ -83,8 +83,8 @@ def same_buffers(module: nn.Module) -> None:
 class Parallel:
     """An objective whose gradients are averaged over the processes.
 
-    DistributedDataParallel only knows the parameters that asked for a gradient when it was
-    built, so it is built again when layers were frozen or thawed.
+    DistributedDataParallel handles the parameters that required a gradient when it was built,
+    so it is rebuilt when layers are frozen or thawed.
     """
 
     def __init__(self, objective: nn.Module) -> None:
@@ -98,7 +98,7 @@ class Parallel:
             return self._objective
         trained = [name for name, p in self._objective.named_parameters() if p.requires_grad]
         if self._wrapped is None or trained != self._trained:
-            # The old one's hooks sit on the parameters until it is gone.
+            # The old wrapper's hooks stay on the parameters until it is collected.
             self._wrapped = None
             gc.collect()
             self._wrapped = DistributedDataParallel(

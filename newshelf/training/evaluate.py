@@ -1,7 +1,7 @@
-"""Evaluation of the trained model on held-out data: rankings, few-shot accuracy and pictures.
+"""Evaluation of the trained model: rankings on held-out data, few-shot accuracy and plots.
 
-The encoder never sees events, so it is used as it is. The served scorer was trained on all of
-them, so each split trains another one on its training part.
+The encoder never sees events, so each split uses it as it is. The served scorer was trained on
+all events, so each split trains its own on its training part.
 """
 
 from dataclasses import dataclass
@@ -34,12 +34,12 @@ from newshelf.training.run import Run
 
 @dataclass(frozen=True, eq=False)
 class Portrait:
-    """A model seen from outside."""
+    """Few-shot accuracy and plots of a model."""
 
     shots: FewShot | None
     pictures: list[Picture]
     notes: list[str]
-    """What could not be shown, and why."""
+    """What is missing, and why."""
 
 
 def portray(
@@ -50,18 +50,18 @@ def portray(
     embeddings: Tensor,
     folder: Path,
 ) -> Portrait:
-    """Probe the target's types, and draw curves, map and neighbours into ``folder``.
+    """Measure few-shot accuracy on the target's types, and draw plots into ``folder``.
 
-    Only products that the encoder was not fine-tuned on are probed: of the others it has
-    seen the labels.
+    Few-shot accuracy uses only products that the encoder was not fine-tuned on, since it has
+    seen the labels of the others.
 
     Args:
         catalog: N products.
-        settings: which of them were the source.
+        settings: the source category.
         checkpoint: the model.
         table: N rows of the frozen towers' features.
         embeddings: ``(N, 512)`` float32 of the model.
-        folder: exists; gets the pictures.
+        folder: an existing folder.
     """
     kinds = [category_levels(product.product_type) for product in catalog.products()]
     categories = choose_categories(catalog, settings.finetune.source)
@@ -75,7 +75,7 @@ def portray(
         [" > ".join(kinds[row]) or None for row in new],
         seed=settings.seed,
     )
-    shelf = Gallery(
+    gallery = Gallery(
         titles=[str(t) if isinstance(t, str) else "" for t in catalog.items["title"]],
         pictures=[catalog.image_path(row) for row in range(len(kinds))],
         kinds=kinds,
@@ -90,7 +90,7 @@ def portray(
             "No accuracy over shots: it needs two product types, each of six products or "
             "more, that the encoder was not fine-tuned on."
         )
-    pictures = draw_model(shelf, training, shots, folder, settings.seed)
+    pictures = draw_model(gallery, training, shots, folder, settings.seed)
     return Portrait(shots, pictures, notes)
 
 

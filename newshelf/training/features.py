@@ -1,8 +1,7 @@
-"""The frozen towers' features of a catalogue, computed once and cached.
+"""Features of a catalogue from the frozen towers, cached by content.
 
-The cache is keyed by content: a picture by its bytes, a text by its characters. A
-product that is added or changed costs only itself. Changed tower weights or input
-settings give another cache.
+The keys are digests of a picture's bytes and of a text, so only new or changed products are
+computed. Each combination of tower weights and input settings has its own cache file.
 """
 
 import hashlib
@@ -30,15 +29,15 @@ from newshelf.nn.spec import ImageInput, TextInput
 
 _BATCH = 32
 _SHOWN = 10
-_KEEP_EVERY_S = 30.0
-"""How much work a killed run may lose."""
+_SAVE_EVERY_S = 30.0
+"""Maximum work that a killed run loses."""
 
 
 @dataclass(frozen=True)
 class FeatureTable:
     """Features of the N products of a catalogue, in its order.
 
-    ``image (N, F_i)`` and ``text (N, F_t)`` float32, zeros where absent;
+    ``image (N, F_i)`` and ``text (N, F_t)`` float32, zeros if absent;
     ``image_present`` and ``text_present (N,)`` bool; ``attributes (N, 9)`` int64.
     """
 
@@ -52,7 +51,7 @@ class FeatureTable:
         return len(self.attributes)
 
     def rows(self, index: Tensor) -> tuple[Features, Tensor]:
-        """Return the inputs of ``Encoder.fuse`` for some rows."""
+        """Return the inputs of ``Encoder.fuse`` for the rows ``index``."""
         features = (
             self.image[index],
             self.image_present[index],
@@ -62,7 +61,7 @@ class FeatureTable:
         return features, self.attributes[index]
 
     def content(self) -> np.ndarray:
-        """``(N, F_i + F_t)`` float32: each modality of unit length, zeros where absent."""
+        """Return ``(N, F_i + F_t)`` float32: each modality of unit length, zeros if absent."""
         parts = [nn.functional.normalize(part, dim=1) for part in (self.image, self.text)]
         return torch.cat(parts, dim=1).numpy()
 
@@ -74,22 +73,21 @@ def feature_table(
     cache: Path,
     console: Console,
 ) -> FeatureTable:
-    """Run ``encoder``'s towers over what ``cache`` does not know yet.
+    """Return the features of all products; computes those that ``cache`` lacks.
 
     Args:
         catalog: N products.
-        encoder: its towers; what has no tower is absent from the table, of width 1.
+        encoder: its towers; a modality without a tower is absent, of width 1.
         tokenizer: of the text tower; None without one.
         cache: a folder.
-        console: where the progress is shown.
+        console: for progress and damaged pictures.
 
     Raises:
-        TrainingError: a tower's numbers are not finite.
+        TrainingError: a tower's features are not finite.
     """
     rows = len(catalog.items)
     spec = encoder.spec
-    nothing = torch.zeros(rows, 1), torch.zeros(rows, dtype=torch.bool)
-    image = text = nothing
+    image = text = torch.zeros(rows, 1), torch.zeros(rows, dtype=torch.bool)
     if spec.image is not None and encoder.image_tower is not None:
         image = _image_features(catalog, spec.image, encoder.image_tower, cache, console)
     if spec.text is not None and encoder.text_tower is not None and tokenizer is not None:
@@ -101,7 +99,7 @@ def feature_table(
 def _image_features(
     catalog: Catalog, spec: ImageInput, tower: ImageTower, cache: Path, console: Console
 ) -> tuple[Tensor, Tensor]:
-    """``(N, features)`` float32 and ``(N,)`` bool: the pictures that could be decoded."""
+    """Return ``(N, features)`` float32, and a ``(N,)`` mask of readable pictures."""
     paths = [catalog.image_path(row) for row in range(len(catalog.items))]
     known = {row: path for row, path in enumerate(paths) if path is not None}
     damaged: list[str] = []
@@ -131,7 +129,7 @@ def _image_features(
         return dict(zip(pictures, features, strict=True))
 
     store = _Store(cache, _identity(spec, tower))
-    # Depthwise convolutions take half the time on a CPU this way.
+    # Depthwise convolutions on a CPU take half the time in this format.
     tower.to(memory_format=torch.channels_last)
     found = store.fill(sorted(by_key), compute, "pictures", console)
     for line in damaged[:_SHOWN]:
@@ -149,10 +147,12 @@ def _text_features(
     cache: Path,
     console: Console,
 ) -> tuple[Tensor, Tensor]:
-    """``(N, features)`` float32 and ``(N,)`` bool: the products with a text that can be read."""
+    """Return ``(N, features)`` float32, and a ``(N,)`` mask of readable texts."""
     texts = [product.text() for product in catalog.products()]
-    read = [bool(text and ids) for text, ids in zip(texts, tokenizer.tokens(texts), strict=True)]
-    keys = {row: _digest(texts[row].encode()) for row in range(len(texts)) if read[row]}
+    readable = [
+        bool(text and ids) for text, ids in zip(texts, tokenizer.tokens(texts), strict=True)
+    ]
+    keys = {row: _digest(texts[row].encode()) for row in range(len(texts)) if readable[row]}
     by_key = {key: texts[row] for row, key in keys.items()}
 
     def compute(missing: Sequence[str]) -> dict[str, Tensor]:
@@ -162,7 +162,7 @@ def _text_features(
         return dict(zip(missing, features, strict=True))
 
     store = _Store(cache, _identity(spec, tower, tokenizer.digest))
-    # Texts of similar length share a batch, so that little of it is padding.
+    # Texts of similar length share a batch, which reduces padding.
     ordered = sorted(by_key, key=lambda key: (len(by_key[key]), key))
     found = store.fill(ordered, compute, "texts", console)
     return _table(keys, found, len(texts), spec.features)
@@ -178,22 +178,22 @@ class _Store:
         self,
         keys: Sequence[str],
         compute: Callable[[Sequence[str]], dict[str, Tensor]],
-        what: str,
+        label: str,
         console: Console,
     ) -> dict[str, Tensor]:
-        """The rows of ``keys``: those on disk, and the missing ones computed and kept."""
+        """Return the rows of ``keys``; computes and saves those that are not on disk."""
         rows = self._read()
         missing = [key for key in keys if key not in rows]
         if not missing:
             return rows
         chunks = [missing[start : start + _BATCH] for start in range(0, len(missing), _BATCH)]
         with torch.inference_mode():
-            kept = time.monotonic()
-            for chunk in track(chunks, f"features of {len(missing)} {what}", console=console):
+            saved = time.monotonic()
+            for chunk in track(chunks, f"features of {len(missing)} {label}", console=console):
                 rows |= compute(chunk)
-                if time.monotonic() - kept > _KEEP_EVERY_S:
+                if time.monotonic() - saved > _SAVE_EVERY_S:
                     self._write(rows)
-                    kept = time.monotonic()
+                    saved = time.monotonic()
         self._write({key: rows[key] for key in keys if key in rows})
         return rows
 
@@ -226,14 +226,14 @@ def _table(
 
 
 def _refuse_not_finite(section: str, features: Tensor, names: Sequence[str]) -> None:
-    """Stop at the first batch, not after an epoch whose loss is no number."""
+    """Raise on the first batch with features that are not finite, naming the product."""
     bad = ~torch.isfinite(features).all(dim=1)
     if bad.any():
         first = names[int(bad.nonzero()[0])]
         raise TrainingError(
-            f"{section} the tower's features of {first} are not finite numbers ({int(bad.sum())} "
-            f"of {len(names)} in the batch): when it is all of them its weights are damaged, "
-            "otherwise take what is named out of the catalogue"
+            f"{section} the tower's features of {first} are not finite ({int(bad.sum())} of "
+            f"{len(names)} in the batch): if it is all of them, the tower's weights are damaged; "
+            "otherwise remove the named product from the catalogue"
         )
 
 
@@ -241,9 +241,10 @@ def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:24]
 
 
-def _identity(spec: BaseModel, tower: nn.Module, reader: str = "") -> str:
+def _identity(spec: BaseModel, tower: nn.Module, tokenizer: str = "") -> str:
+    """Return a digest of input settings, weights and tokenizer."""
     plain = json.dumps(spec.model_dump(mode="json"), sort_keys=True)
-    digest = hashlib.sha256((plain + reader).encode())
+    digest = hashlib.sha256((plain + tokenizer).encode())
     for name, tensor in tower.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.contiguous().numpy().tobytes())

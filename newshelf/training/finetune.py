@@ -1,43 +1,26 @@
 """Fine-tuning on the source category, then a new head for the target's few labels.
 
-Stage 1 trains fusion, attribute tower and the heads ``source_type``, ``color`` and
-``material`` on the source category; the towers stay frozen, so their cached features are
-all that is needed. The loss of a batch is::
+The fusion starts from the frozen towers' principal components (``warm_start``).
+
+Stage 1 trains fusion, attribute tower and the heads ``source_type``, ``color`` and ``material``
+on cached features of the frozen towers. The loss of a batch is::
 
     Σ_heads CE(head, label)  +  w · (1 - cos(embedding, start))
 
-``start`` is the product's embedding before fine-tuning, from all its modalities. Classes
-alone would pull everything onto a few directions, and what no label names (style, cut,
-motif) would be gone; the second term keeps it, needs no labels, and is taken over the
-whole catalogue. With modalities dropped it also teaches to stand in for what is absent.
-It is L2-SP (Li et al., 2018) on the outputs instead of the weights.
+``start`` is the product's embedding before fine-tuning, from all its modalities. Class labels
+alone would collapse the embedding onto a few directions and erase what they do not name (style,
+cut, motif). The second term prevents this: L2-SP (Li et al., 2018) on outputs instead of weights,
+taken over the whole catalogue, since it needs no labels. With dropped modalities it also teaches
+the encoder to compensate for absent ones.
 
-A head must not read its own answer: the columns that state it are hidden from half of
-the rows, and only those count for its loss. Whole modalities are dropped at random, so
-that an absent picture or text costs little at serving time (Neverova et al., ModDrop,
-2015).
+A head must not read its own answer: the columns that state it are masked in half of the rows, and
+only those rows count for its loss. Whole modalities are dropped at random, so that an absent
+picture or text costs little in serving (Neverova et al., ModDrop, 2015).
 
-Further terms are off by default: λ · ||w - w_start||² over the fusion's and the attribute
-tower's weights (L2-SP itself), and class weights n_c^-β, scaled to a mean of 1 over the
-labelled rows, which let rare classes count more.
+Two terms are off by default: λ · ||w - w_start||² over the weights of fusion and attribute tower
+(L2-SP itself), and class weights n_c^-β, scaled to a mean of 1 over the labelled rows.
 
-Stage 2 freezes all that and trains ``target_type`` alone.
-
-What fine-tuning hides from the encoder, so that it neither copies nor relies on it.
-
-Start the fusion from what the towers already know.
-
-A fusion that starts at random has to relearn, from a few thousand products, what the
-frozen towers tell apart. Started this way it begins as their principal components side by
-side, and fine-tuning moves it from there:
-
-- each tower's input layer projects onto the leading principal components of its features,
-  in coordinates that no other tower uses, scaled to a mean squared length of 1;
-- what adds to that (attention, feed-forward, gates) begins at zero, and the way to the
-  embedding as the identity.
-
-The idea is that of a residual branch that starts as a no-op (Zhang et al., Fixup, 2019)
-on a data-dependent first layer (Krähenbühl et al., 2016).
+Stage 2 freezes everything else and trains ``target_type``.
 """
 
 from dataclasses import dataclass
@@ -56,8 +39,15 @@ from newshelf.training.labels import UNLABELLED, HeadLabels, few_shots
 from newshelf.training.loop import Objective, fit
 from newshelf.training.run import Run
 
-_HIDE_STATED = 0.5
-_HIDE_OTHERS = 0.2
+_MASK_STATED = 0.5
+_MASK_OTHERS = 0.2
+_MODALITY_DROPOUT = 0.2
+_HELD_OUT = 0.1
+_PRESERVE_WEIGHT = 20.0
+_HEAD_RATE = 20.0
+"""Learning rate of the heads relative to the rest: unit vectors need large weights."""
+_ATTRIBUTES_LENGTH = 0.3
+"""Initial length of the attributes' token relative to a tower's."""
 
 STATED_BY: dict[HeadName, tuple[str, ...]] = {
     "source_type": ("top_type", "product_type"),
@@ -67,34 +57,34 @@ STATED_BY: dict[HeadName, tuple[str, ...]] = {
 """The columns that state each head's answer."""
 
 
-def hide_columns(
+def mask_columns(
     attributes: Tensor, heads: list[HeadName]
 ) -> tuple[Tensor, dict[HeadName, Tensor]]:
-    """Hide each head's columns from half of the rows; say from which, ``(B,)`` bool.
+    """Mask each head's columns in half of the rows; return those rows, ``(B,)`` bool per head.
 
-    Only those rows may count for that head's loss: the others show the answer.
+    Only these rows may count for that head's loss.
     """
-    shown = attributes.clone()
-    hidden = {}
+    masked = attributes.clone()
+    rows_of = {}
     for head in heads:
-        rows = torch.rand(len(attributes)) < _HIDE_STATED
-        hidden[head] = rows
-        shown[:, columns(STATED_BY[head])] *= ~rows.unsqueeze(1)
-    # What no head states (brand, size, price) is hidden now and then, not to be relied on.
-    others = torch.rand(len(attributes), 1) < _HIDE_OTHERS
+        rows = torch.rand(len(attributes)) < _MASK_STATED
+        rows_of[head] = rows
+        masked[:, _columns(STATED_BY[head])] *= ~rows.unsqueeze(1)
+    # Brand, size and price are masked in some rows, so that the encoder does not rely on them.
+    others = torch.rand(len(attributes), 1) < _MASK_OTHERS
     stated = {column for head in heads for column in STATED_BY[head]}
     rest = tuple(column for column in ATTRIBUTE_COLUMNS if column not in stated)
-    shown[:, columns(rest)] *= ~others
-    return shown, hidden
+    masked[:, _columns(rest)] *= ~others
+    return masked, rows_of
 
 
-def columns(names: tuple[str, ...]) -> list[int]:
+def _columns(names: tuple[str, ...]) -> list[int]:
     """Return the indices of the named columns in an attribute row."""
     return [ATTRIBUTE_COLUMNS.index(name) for name in names]
 
 
 def drop_modalities(features: Features, rate: float) -> Features:
-    """Hide the picture of a share ``rate`` of the rows, and the text of another; never both.
+    """Mask the picture in a share ``rate`` of the rows, and the text in another; never both.
 
     ModDrop (Neverova et al., 2015), by row.
     """
@@ -105,16 +95,9 @@ def drop_modalities(features: Features, rate: float) -> Features:
     return image, image_present & ~drop_image, text, text_present & ~drop_text
 
 
-_MODALITY_DROPOUT = 0.2
-_HELD_OUT = 0.1
-_PRESERVE_WEIGHT = 20.0
-_HEAD_RATE = 20.0
-"""How much faster the heads learn: unit vectors ask for large weights."""
-
-
 @dataclass(frozen=True)
 class FinetuneResult:
-    """Mean loss of each epoch, and the accuracy on labelled products not learned from."""
+    """Mean loss of each epoch, and accuracy by head on held-out labelled products."""
 
     losses: list[float]
     accuracy: dict[str, float]
@@ -137,10 +120,10 @@ def train_source(
     """
     heads = [head for head in STATED_BY if head in labels]
     held = held_out(len(table))
-    # Of its own, so that stopping early does not flatter what is reported.
-    watched = _drawn(len(table), seed=1) & ~held if settings.patience else torch.zeros_like(held)
-    targets = {h: labels[h].target.masked_fill(held | watched, UNLABELLED) for h in heads}
-    objective = _Source(encoder, table, targets, settings, modality_dropout)
+    # Disjoint from the test rows, so that early stopping does not bias the reported accuracy.
+    validated = _tenth(len(table), seed=1) & ~held if settings.patience else torch.zeros_like(held)
+    targets = {h: labels[h].target.masked_fill(held | validated, UNLABELLED) for h in heads}
+    objective = _SourceObjective(encoder, table, targets, settings, modality_dropout)
     rate = settings.learning_rate
     groups: list[dict[str, Any]] = [{"params": [*objective.backbone.parameters()]}]
     groups += [{"params": [*encoder.heads[head].parameters()]} for head in heads]
@@ -152,9 +135,9 @@ def train_source(
     )
 
     def validation() -> float:
-        rows = torch.nonzero(watched).flatten()
+        rows = torch.nonzero(validated).flatten()
         truth = {head: labels[head].target for head in heads}
-        return -float(objective.losses_of(rows, truth)["loss"])
+        return -float(objective.validation_losses(rows, truth)["loss"])
 
     history = fit(
         "source",
@@ -166,7 +149,7 @@ def train_source(
         run,
         epochs=settings.epochs,
         schedule=schedule,
-        validate=validation if watched.any() else None,
+        validate=validation if validated.any() else None,
         patience=settings.patience or None,
     )
     accuracy: dict[str, float] = {}
@@ -193,14 +176,14 @@ def train_target_head(
     """
     generator = np.random.default_rng(run.seed)
     train, test = few_shots(labels.target, settings.target_shots, generator)
-    embeddings = embed(encoder, table, hidden=STATED_BY["source_type"])
+    embeddings = embed(encoder, table, masked=STATED_BY["source_type"])
     head = cast(nn.Linear, encoder.heads["target_type"])
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
     weight = _class_weights(labels.target[train], len(labels.classes), settings.class_balance)
     history = fit(
         "target",
-        _Head(head, embeddings, labels.target, weight),
+        _HeadObjective(head, embeddings, labels.target, weight),
         lambda _epoch, _generator: [train],
         torch.optim.AdamW(head.parameters(), lr=0.05, weight_decay=0.01),
         run,
@@ -210,7 +193,7 @@ def train_target_head(
     return FinetuneResult(history.loss, {"target_type": accuracy}, {"target_type": len(test)})
 
 
-class _Source(Objective):
+class _SourceObjective(Objective):
     """Stage 1's losses of some rows of the table."""
 
     def __init__(
@@ -222,7 +205,7 @@ class _Source(Objective):
         modality_dropout: float,
     ) -> None:
         super().__init__()
-        # The frozen towers stay outside: what is kept of a run is what is trained.
+        # Without the frozen towers: saved progress has trained weights only.
         self.backbone = nn.ModuleList([encoder.fusion, encoder.attribute_tower])
         self.heads = nn.ModuleDict({head: encoder.heads[head] for head in targets})
         self._fuse = encoder.fuse
@@ -240,26 +223,26 @@ class _Source(Objective):
     def forward(self, batch: Tensor) -> dict[str, Tensor]:
         """``batch (B,)`` int64 row numbers."""
         features, attributes = self._table.rows(batch)
-        attributes, hidden = hide_columns(attributes, [*self._targets])
+        attributes, masked = mask_columns(attributes, [*self._targets])
         targets = {
-            head: target[batch].masked_fill(~hidden[head], UNLABELLED)
+            head: target[batch].masked_fill(~masked[head], UNLABELLED)
             for head, target in self._targets.items()
         }
         dropped = drop_modalities(features, self._modality_dropout)
         losses = self._losses(self._fuse(dropped, attributes), batch, targets)
         if self._l2_sp:
-            moved = zip(self.backbone.parameters(), self._start_weights, strict=True)
-            distance = torch.stack([(now - start).square().sum() for now, start in moved]).sum()
+            pairs = zip(self.backbone.parameters(), self._start_weights, strict=True)
+            distance = torch.stack([(now - start).square().sum() for now, start in pairs]).sum()
             losses["loss"] = losses["loss"] + self._l2_sp * distance
             losses["distance"] = distance.detach()
         return losses
 
-    def losses_of(self, rows: Tensor, truth: dict[HeadName, Tensor]) -> dict[str, Tensor]:
-        """Without chance: every stated column hidden, every modality shown."""
+    def validation_losses(self, rows: Tensor, truth: dict[HeadName, Tensor]) -> dict[str, Tensor]:
+        """Return losses without randomness: all stated columns masked, all modalities present."""
         features, attributes = self._table.rows(rows)
         attributes = attributes.clone()
         for head in truth:
-            attributes[:, columns(STATED_BY[head])] = 0
+            attributes[:, _columns(STATED_BY[head])] = 0
         targets = {head: target[rows] for head, target in truth.items()}
         return self._losses(self._fuse(features, attributes), rows, targets)
 
@@ -284,8 +267,8 @@ class _Source(Objective):
         return cast(nn.Linear, self.heads[head]).out_features
 
 
-class _Head(Objective):
-    """Stage 2's loss: cross-entropy of a linear head on embeddings that do not change."""
+class _HeadObjective(Objective):
+    """Stage 2's loss: cross-entropy of a linear head on fixed embeddings."""
 
     def __init__(self, head: nn.Linear, embeddings: Tensor, target: Tensor, weight: Tensor) -> None:
         super().__init__()
@@ -301,25 +284,25 @@ class _Head(Objective):
 
 
 @torch.no_grad()
-def embed(encoder: Encoder, table: FeatureTable, hidden: tuple[str, ...] = ()) -> Tensor:
-    """``(N, 512)`` float32: every product's embedding, some attribute columns hidden."""
+def embed(encoder: Encoder, table: FeatureTable, masked: tuple[str, ...] = ()) -> Tensor:
+    """Return the embeddings ``(N, 512)`` float32, with the named attribute columns masked."""
     encoder.eval()
     chunks = []
     for rows in torch.arange(len(table)).split(1024):
         features, attributes = table.rows(rows)
         attributes = attributes.clone()
-        attributes[:, columns(hidden)] = 0
+        attributes[:, _columns(masked)] = 0
         chunks.append(encoder.fuse(features, attributes))
     return torch.cat(chunks)
 
 
 def held_out(rows: int) -> Tensor:
-    """``(rows,)`` bool: products whose labels are only tested on in stage 1."""
-    return _drawn(rows, seed=0)
+    """Return ``(rows,)`` bool: products that stage 1 tests its heads on."""
+    return _tenth(rows, seed=0)
 
 
-def _drawn(rows: int, seed: int) -> Tensor:
-    """A tenth of the rows, ``(N,)`` bool."""
+def _tenth(rows: int, seed: int) -> Tensor:
+    """Return a random tenth of the rows, ``(rows,)`` bool."""
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(rows, generator=generator) < _HELD_OUT
 
@@ -337,20 +320,24 @@ def _accuracy(
     encoder: Encoder, table: FeatureTable, head: HeadName, target: Tensor, rows: Tensor
 ) -> float:
     stated = STATED_BY["source_type" if head == "target_type" else head]
-    predicted = encoder.heads[head](embed(encoder, table, hidden=stated)[rows]).argmax(dim=1)
+    predicted = encoder.heads[head](embed(encoder, table, masked=stated)[rows]).argmax(dim=1)
     return float((predicted == target[rows]).float().mean())
-
-
-_ATTRIBUTES_LENGTH = 0.3
-"""Length of the attributes' token at the start, relative to 1 for a tower's."""
 
 
 @torch.no_grad()
 def warm_start(encoder: Encoder, table: FeatureTable) -> None:
-    """Set the fusion's weights from the features of the catalogue, in place."""
+    """Set the fusion's weights from the features of the catalogue, in place.
+
+    A random fusion would have to relearn what the frozen towers separate. This one starts as
+    their concatenated principal components: each tower's input layer projects onto the leading
+    components of its features, in coordinates that no other tower uses, scaled to a mean squared
+    length of 1. Attention, feed-forward and gates start at zero and the output layer as the
+    identity: a residual branch that starts as a no-op (Zhang et al., Fixup, 2019) on a
+    data-dependent first layer (Krähenbühl et al., 2016).
+    """
     fusion = encoder.fusion
     width = encoder.spec.fusion.width
-    # The order of the fusion's inputs: attributes, then the towers that there are.
+    # In the order of the fusion's inputs: attributes, then the present towers.
     towers = [
         (rows, present)
         for rows, present, spec in (
@@ -363,7 +350,7 @@ def warm_start(encoder: Encoder, table: FeatureTable) -> None:
     start = 0
     for position, ((rows, present), share) in enumerate(zip(towers, shares, strict=True), 1):
         block = cast(nn.Sequential, fusion.inputs[position])
-        # Pictures that are all damaged leave nothing to take components of.
+        # If all pictures are damaged, there are no components.
         if present.any():
             _principal(block, rows[present], start, share)
         start += share
@@ -376,22 +363,22 @@ def warm_start(encoder: Encoder, table: FeatureTable) -> None:
 
 
 def _sum_of_inputs(fusion: Fusion, width: int) -> None:
-    """Let ``fusion`` begin as the normalised sum of its input layers' results."""
+    """Initialise ``fusion`` as the normalised sum of its input layers."""
     match fusion:
         case AttentionFusion():
-            _silence(fusion.mix, fusion.feed_forward[-1])
+            _zero(fusion.mix, fusion.feed_forward[-1])
             _identity(fusion.output)
         case LateFusion():
-            _silence(*(cast(nn.Sequential, block)[-1] for block in fusion.feed_forward))
-            _silence(*(cast(nn.Sequential, gate)[-1] for gate in fusion.gates))
+            _zero(*(cast(nn.Sequential, block)[-1] for block in fusion.feed_forward))
+            _zero(*(cast(nn.Sequential, gate)[-1] for gate in fusion.gates))
             _identity(fusion.output)
         case EarlyFusion():
-            _silence(fusion.feed_forward[-1], fusion.direct)
+            _zero(fusion.feed_forward[-1], fusion.direct)
             for at in range(len(fusion.inputs)):
                 nn.init.eye_(fusion.direct.weight[:, at * width : (at + 1) * width])
 
 
-def _silence(*layers: nn.Module) -> None:
+def _zero(*layers: nn.Module) -> None:
     for layer in layers:
         nn.init.zeros_(cast(nn.Linear, layer).weight)
         nn.init.zeros_(cast(nn.Linear, layer).bias)
@@ -403,7 +390,7 @@ def _identity(layer: nn.Linear) -> None:
 
 
 def _shares(features: list[int], width: int) -> list[int]:
-    """Coordinates of each tower: in proportion to the square roots of their widths."""
+    """Return the number of coordinates per tower, proportional to the roots of their widths."""
     roots = [size**0.5 for size in features]
     return [
         min(size, int(width * root / sum(roots)))
@@ -412,7 +399,7 @@ def _shares(features: list[int], width: int) -> list[int]:
 
 
 def _principal(block: nn.Sequential, rows: Tensor, start: int, share: int) -> None:
-    """Let ``block`` (norm, linear) put ``share`` principal components at ``start``."""
+    """Make ``block`` (norm, linear) project onto ``share`` principal components at ``start``."""
     norm, linear = cast(nn.LayerNorm, block[0]), cast(nn.Linear, block[1])
     normed = norm(rows)
     mean = normed.mean(dim=0)

@@ -1,12 +1,10 @@
-r"""A training by several processes, through torchrun's launcher.
+r"""Training jobs, run by one process or by several through torchrun's launcher.
 
-On one machine ``./run train --processes 2`` does it. On several, start this module on each
-with torchrun; all of them need the same catalogue, and the first one writes::
+On one machine use ``./run train --processes 2``. On several machines, start this module on each
+with torchrun; all need the same catalogue, and the first one writes the checkpoint::
 
     torchrun --nnodes 2 --nproc-per-node 2 --rdzv-backend c10d --rdzv-endpoint HOST:29400 \
         -m newshelf.training.launch --catalog shop --settings configs/packaged.toml --out model
-
-A training as it is handed to one or several processes.
 """
 
 import argparse
@@ -40,20 +38,20 @@ from newshelf.training.train import train
 
 @dataclass(frozen=True)
 class TrainJob:
-    """Paths and settings of a training run; it can be sent to another process."""
+    """Paths and settings of a training run, picklable for other processes."""
 
     catalog: Path
     settings: Settings
     out: Path
-    """The checkpoint."""
+    """The checkpoint's folder."""
     features: Path
     """Cached features."""
     state: Path
     """Saved progress, from which a run is resumed."""
     runs: Path
-    """Where trackers write unless the settings name another place."""
+    """The trackers' default folder."""
     identity: str
-    """Of everything the result depends on; what was kept under another one is not used."""
+    """Of everything that affects the result; progress of another identity is not used."""
     strict: bool = False
 
 
@@ -62,8 +60,8 @@ def run_job(job: TrainJob, console: Console) -> None:
 
     Raises:
         CatalogError: the catalogue cannot be used.
-        SettingsError: the tracker cannot.
-        TrainingError: there is not enough, or not the right, data.
+        SettingsError: the tracker cannot be used.
+        TrainingError: there is not enough data, or a loss is not finite.
         WeightsError: a tower's weights cannot be used.
     """
     catalog = read_catalog(job.catalog, strict=job.strict)
@@ -75,14 +73,14 @@ def run_job(job: TrainJob, console: Console) -> None:
 
 
 _PATIENCE = timedelta(days=2)
-"""The others wait while the first process computes a catalogue's features."""
+"""Timeout of the processes that wait while the first one computes features."""
 
 
 def launch(job: TrainJob, processes: int, console: Console) -> None:
-    """Train by ``processes`` processes of this machine; 1 is this one.
+    """Train with ``processes`` processes of this machine; 1 is this process.
 
     Raises:
-        TrainingError: a process failed; what it said is the message.
+        TrainingError: a process failed, with its message.
         NewshelfError: as ``run_job``, with one process.
     """
     if processes == 1:
@@ -103,7 +101,7 @@ def launch(job: TrainJob, processes: int, console: Console) -> None:
     try:
         elastic_launch(config, _work)(job)
     except ChildFailedError as error:
-        raise TrainingError(_said(error)) from error
+        raise TrainingError(_message(error)) from error
     except SignalException as error:
         raise KeyboardInterrupt from error
 
@@ -116,7 +114,7 @@ def _work(job: TrainJob) -> None:
 
 @contextmanager
 def _group() -> Iterator[None]:
-    """Join the others: gloo for tensors on the CPU, NCCL for those on GPUs."""
+    """Join the process group: gloo for tensors on the CPU, NCCL for those on GPUs."""
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
@@ -127,32 +125,32 @@ def _group() -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def _said(error: ChildFailedError) -> str:
-    """The message of the process that failed first."""
+def _message(error: ChildFailedError) -> str:
+    """Return the message of the process that failed first."""
     rank, failure = error.get_first_failure()
     message: Any = failure.message
     if isinstance(message, dict):
         message = message.get("message", message)
-    kind, _, said = str(message).partition(": ")
-    ours = {cls.__name__ for cls in _family(NewshelfError)}
-    return said if kind in ours else f"process {rank} failed: {message}"
+    kind, _, text = str(message).partition(": ")
+    ours = {cls.__name__ for cls in _with_subclasses(NewshelfError)}
+    return text if kind in ours else f"process {rank} failed: {message}"
 
 
-def _family(cls: type[Exception]) -> list[type[Exception]]:
-    return [cls, *(one for child in cls.__subclasses__() for one in _family(child))]
+def _with_subclasses(cls: type[Exception]) -> list[type[Exception]]:
+    return [cls, *(found for child in cls.__subclasses__() for found in _with_subclasses(child))]
 
 
 def _silence_launcher() -> None:
-    """Silence the launcher: ``_said`` reports errors once, without stack traces."""
+    """Silence the launcher: ``_message`` reports errors once, without stack traces."""
     for name in list(logging.root.manager.loggerDict):
         if name.startswith(("torch.distributed.elastic", "torch.multiprocessing")):
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-    # The processes inherit it: a remark on unused parameters, which come and go here.
+    # Inherited by the processes; silences a warning about unused parameters.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 
 def _identity(catalog: Path, settings: Settings) -> str:
-    """Of tables, pictures, settings and the number of processes; code is the user's to watch."""
+    """Return a digest of catalogue, settings and number of processes; code is not included."""
     digest = hashlib.sha256(settings.model_dump_json().encode())
     digest.update(os.environ["WORLD_SIZE"].encode())
     for path in sorted(catalog.rglob("*")):
@@ -169,21 +167,21 @@ def _main() -> None:
     parser.add_argument("--catalog", type=Path, required=True)
     parser.add_argument("--settings", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    asked = parser.parse_args()
-    out: Path = asked.out.resolve()
+    arguments = parser.parse_args()
+    out: Path = arguments.out.resolve()
     if "RANK" not in os.environ:
-        parser.error("torchrun starts this; by itself it is ./run train")
+        parser.error("start this with torchrun, or use ./run train")
     work = out.with_name(f"{out.name}.work")
     try:
-        settings = load_settings(asked.settings)
+        settings = load_settings(arguments.settings)
         job = TrainJob(
-            catalog=asked.catalog,
+            catalog=arguments.catalog,
             settings=settings,
             out=out,
             features=work / "features",
             state=work / "training",
             runs=work / "runs",
-            identity=_identity(asked.catalog, settings),
+            identity=_identity(arguments.catalog, settings),
         )
         _work(job)
         if os.environ["RANK"] == "0":

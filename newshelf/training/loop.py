@@ -1,11 +1,8 @@
-"""The one training loop: epochs that seed themselves, resume after a kill, and share work.
+"""The training loop: resuming, early stopping, bf16, tracking and several processes.
 
-What is learned is an ``Objective``: a module whose ``forward`` takes a batch and returns
-its losses by name, ``loss`` among them. Every method of this package is one, so that
-resuming, early stopping, bf16, tracking and several processes are written once.
-
-Each epoch is seeded by (seed, name, epoch). A run that was killed therefore goes on, from
-the last epoch that was kept, exactly as if nothing had happened.
+It minimises an ``Objective``, a module whose ``forward`` takes a batch and returns its losses by
+name, ``loss`` among them. Each epoch is seeded by (seed, name, epoch), so an interrupted run
+resumes after its last saved epoch and ends with the same weights as an uninterrupted one.
 """
 
 import hashlib
@@ -35,15 +32,15 @@ from newshelf.training.run import LoopCheckpoint, Run
 Batches = Callable[[int, torch.Generator], Iterable[Any]]
 """(epoch, generator) → that epoch's batches; all their randomness comes from the generator.
 
-Every process goes through all of them and computes its share, so a batch is best a handful
-of row numbers, and what is costly is done in the objective.
+Every process iterates over all of them and computes its share, so a batch is best a few row
+numbers, and the objective does the costly work.
 """
 
 Schedule = torch.optim.lr_scheduler.LRScheduler
 
 
 class Objective(nn.Module, ABC):
-    """Objective that a loop minimises; its parameters with a gradient are trained."""
+    """Module that a loop minimises; its parameters with a gradient are trained."""
 
     @abstractmethod
     def forward(self, batch: Any) -> dict[str, Tensor]:
@@ -52,18 +49,18 @@ class Objective(nn.Module, ABC):
 
 @dataclass
 class LossHistory:
-    """Losses and validations, one entry per epoch."""
+    """Losses and validation results, one entry per epoch."""
 
     losses: list[dict[str, float]] = field(default_factory=list)
-    """Means over the batches of an epoch, by name."""
+    """Means over an epoch's batches, by name."""
     validation: list[float] = field(default_factory=list)
     """Higher is better; empty without validation."""
     best_epoch: int = -1
-    """Whose weights were kept; the last one without validation."""
+    """The epoch of the final weights; the last one without validation."""
 
     @property
     def loss(self) -> list[float]:
-        """The minimised loss alone."""
+        """The minimised loss of each epoch."""
         return [losses["loss"] for losses in self.losses]
 
 
@@ -80,27 +77,25 @@ def fit(
     validate: Callable[[], float] | None = None,
     patience: int | None = None,
     bf16: bool = False,
-    clip_norm: float | None = None,
 ) -> LossHistory:
-    """Minimise ``objective`` in place; resumes what ``run`` kept under ``name``.
+    """Minimise ``objective`` in place; resumes the progress that ``run`` saved under ``name``.
 
     Args:
         name: unique within the run, such as ``source`` or ``scorer``.
-        objective: in ``train`` mode during the steps, in ``eval`` mode after.
-        batches: of one epoch. With n processes, each takes every n-th batch, and their
-            gradients are averaged: a step then learns from n batches.
+        objective: in ``train`` mode during the steps, in ``eval`` mode afterwards.
+        batches: of one epoch. With n processes, each takes every n-th batch and the gradients
+            are averaged, so a step learns from n batches.
         optimizer: over the objective's parameters.
         run: seed, state to resume from, tracker, console.
-        epochs: at most.
-        schedule: advanced once for each batch, whichever process took it; it has the same
-            length whatever the number of processes.
+        epochs: maximum number.
+        schedule: advanced once per batch of all processes, so its length does not depend on
+            their number.
         before_epoch: called with the epoch's number, to thaw layers or set a weight; called again
-            for each past epoch when a run is resumed, so it must only depend on the number.
-        validate: after each epoch, in ``eval`` mode, by the first process; higher is
+            for each past epoch when a run is resumed, so it must depend on the number only.
+        validate: called by the first process after each epoch, in ``eval`` mode; higher is
             better. The weights of the best epoch are restored at the end.
-        patience: maximum number of epochs without a better validation.
+        patience: maximum number of epochs without improvement.
         bf16: forward and loss under bfloat16 autocast; weights and gradients stay float32.
-        clip_norm: largest norm of the gradient.
 
     Raises:
         TrainingError: a loss or validation is not finite, or an epoch has no batch.
@@ -128,7 +123,7 @@ def fit(
         transient=run.quiet,
         disable=run.quiet,
     ):
-        # Walked through, so that the bar begins where the run was interrupted.
+        # Iterated over, so that the bar starts where the run was interrupted.
         if epoch < first:
             continue
         if _stopped(history, patience):
@@ -144,7 +139,6 @@ def fit(
             optimizer,
             schedule,
             bf16,
-            clip_norm,
         )
         same_buffers(objective)
         objective.eval()
@@ -159,11 +153,18 @@ def fit(
                 history.best_epoch = epoch
             history.validation.append(logged["validation"])
         run.tracker.log(name, epoch, logged)
-        run.save(name, _progress(objective, optimizer, schedule, history, best))
+        progress = LoopCheckpoint(
+            weights=objective.state_dict(),
+            optimizer=optimizer.state_dict(),
+            schedule=schedule.state_dict() if schedule is not None else {},
+            history=vars(history),
+            best=best,
+        )
+        run.save(name, progress)
     if best:
         objective.load_state_dict(best)
     objective.eval()
-    # What is drawn next must not depend on how much of this loop was resumed.
+    # Later random draws must not depend on how much of this loop was resumed.
     _seeded(run.seed, name, epochs)
     return history
 
@@ -175,9 +176,8 @@ def _epoch(
     optimizer: torch.optim.Optimizer,
     schedule: Schedule | None,
     bf16: bool,
-    clip_norm: float | None,
 ) -> dict[str, float]:
-    """Means of the losses over the steps of all processes."""
+    """Run one epoch; return the mean losses over the steps of all processes."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     device = parameters[0].device.type
     sums: dict[str, float] = {}
@@ -193,8 +193,6 @@ def _epoch(
                 "for rows that are not numbers"
             )
         loss.backward()
-        if clip_norm is not None:
-            nn.utils.clip_grad_norm_(parameters, clip_norm)
         optimizer.step()
         if schedule is not None:
             for _ in range(taken):
@@ -211,7 +209,7 @@ def _epoch(
 
 @torch.no_grad()
 def _validated(name: str, epoch: int, validate: Callable[[], float]) -> float:
-    """The first process's measure; one that another process computed may differ in a digit."""
+    """Return the first process's result; another process's may differ in the last digit."""
     value = float(agreed(validate() if is_first() else None))
     if not math.isfinite(value):
         raise TrainingError(f"{name}, epoch {epoch + 1}: the validation became {value}")
@@ -230,22 +228,6 @@ def _seeded(seed: int, name: str, epoch: int) -> torch.Generator:
     number = int.from_bytes(digest[:7])
     torch.manual_seed(number + rank())
     return torch.Generator().manual_seed(number)
-
-
-def _progress(
-    objective: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    schedule: Schedule | None,
-    history: LossHistory,
-    best: dict[str, Tensor],
-) -> LoopCheckpoint:
-    return LoopCheckpoint(
-        weights=objective.state_dict(),
-        optimizer=optimizer.state_dict(),
-        schedule=schedule.state_dict() if schedule is not None else {},
-        history=vars(history),
-        best=best,
-    )
 
 
 def _restore(

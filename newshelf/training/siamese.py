@@ -1,18 +1,17 @@
-"""The Siamese scorer, trained contrastively on what people took together.
+"""Contrastive training of the Siamese scorer on shoppers' sequences or baskets.
 
-For a shopper's history ``H``, the item ``p`` taken next, and a set of negatives ``N``
-(InfoNCE, van den Oord et al., 2018)::
+For a shopper's history ``H``, the next item ``p`` and a set of negatives ``N`` (InfoNCE, van den
+Oord et al., 2018)::
 
     loss = -log  exp(s(H,p)) / (exp(s(H,p)) + Σ_{n∈N} exp(s(H,n) - log π(n)))
     π(n) = 1 - Π(1 - p(n))    over the draws of the batch
 
-``N`` has the other positives of the batch, a uniform draw, and hard negatives: items similar to
+``N`` has the other positives of the batch, a uniform sample, and hard negatives: items similar to
 the positives. An item counts once however often it is drawn, so each is weighted by the inverse
 of its inclusion probability ``π`` (Horvitz & Thompson, 1952): the sum's expectation is that over
-all items which the shopper did not take. The expected count, which corrects a sum over draws
-(Bengio & Senécal, 2008; Yi et al., 2019), would remove popular items from a sum over a set.
-Only items with a training interaction are ever negatives: a new item is not known to be
-disliked.
+all items without an interaction of the shopper. The expected count, which corrects a sum over
+draws (Bengio & Senécal, 2008; Yi et al., 2019), would remove popular items from a sum over a set.
+Negatives are always items with a training interaction: nothing is known about new ones.
 """
 
 import math
@@ -60,12 +59,11 @@ def train_scorer(
 
     Args:
         embeddings: of the whole catalogue, unit length.
-        sequences: rows of ``embeddings`` that went together: one array per shopper
-            (oldest first) or per basket.
-        ordered: whether only what came before is a history (shoppers), or everything
-            else is (baskets).
+        sequences: rows of ``embeddings``: one array per shopper (oldest first) or per basket.
+        ordered: whether a history is what came before (shoppers), or everything else
+            (baskets).
         settings: width, epochs, learning rate and so on.
-        run: seed, kept progress, tracker and console.
+        run: seed, saved progress, tracker and console.
         name: of the loop within the run.
 
     Raises:
@@ -115,9 +113,9 @@ class _Batch:
     target: Tensor
     negatives: Tensor
     log_inclusion: Tensor
-    """``(B, C)``: log of the chance that a batch with the row's own place has the candidate."""
-    forbidden: Tensor
-    """``(B, C)`` bool: a candidate that the row's own shopper took."""
+    """``(B, C)``: log probability that a batch with the row's own place has the candidate."""
+    masked: Tensor
+    """``(B, C)`` bool: candidates in the row's own sequence."""
 
 
 class _Contrast(Objective):
@@ -126,16 +124,16 @@ class _Contrast(Objective):
     def __init__(self, scorer: SiameseScorer, embeddings: Tensor) -> None:
         super().__init__()
         self.scorer = scorer
-        # Not saved with the progress: it is large, and passed in again.
+        # Not saved with the progress, because it is large.
         self.register_buffer("embeddings", embeddings, persistent=False)
 
     def forward(self, batch: _Batch) -> dict[str, Tensor]:
-        """The loss of a batch."""
+        """Return the loss of a batch."""
         return {"loss": _loss(self.scorer, cast(Tensor, self.embeddings), batch)}
 
 
 class _Sampler:
-    """Draws (history, next item, negatives) from the sequences."""
+    """Samples (history, next item, negatives) from the sequences."""
 
     def __init__(
         self,
@@ -158,11 +156,11 @@ class _Sampler:
         ]
         self._batches = -(-len(self._places) // settings.batch_size)
         self._known = np.unique(np.concatenate(self._sequences))
-        # Without hard negatives the nearest items have no weight, and are not searched.
+        # Without hard negatives the nearest items have no weight.
         hard = settings.hard_negatives
-        self._hard = _likest(embeddings, self._known) if hard else self._known[:, None]
+        self._hard = _nearest(embeddings, self._known) if hard else self._known[:, None]
         targets = [self._sequences[number][place] for number, place in self._places]
-        # Of each item, the places that have it as target, or among the nearest of theirs.
+        # For each item, the number of places with it as target, or among their target's nearest.
         self._targets = np.bincount(targets, minlength=len(embeddings))
         self._near_targets = np.zeros(len(embeddings))
         np.add.at(self._near_targets, self._hard, self._targets[self._known, None])
@@ -170,39 +168,37 @@ class _Sampler:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches until every place was seen once, or an epoch's share of ``max_steps``."""
+        """Batches of one pass over all places, or an epoch's share of ``max_steps``."""
         return max(1, min(self._batches, self._settings.max_steps // self._settings.epochs))
 
     def batches(self, epoch: int, generator: torch.Generator) -> Iterator[_Batch]:
-        """An epoch's batches; over the epochs, every place comes about equally often."""
+        """Yield an epoch's batches; over the epochs, all places are used about equally often."""
         rng = np.random.default_rng(generator.initial_seed())
-        shuffled = np.random.default_rng(self._cycle(epoch)).permutation(len(self._places))
-        # Of equal size, so that each place counts as much as any other.
+        # The number of complete passes over all places before the epoch.
+        cycle = epoch * self.steps_per_epoch // self._batches
+        shuffled = np.random.default_rng(cycle).permutation(len(self._places))
+        # Of equal size, so that all places have equal weight.
         parts = np.array_split(shuffled, self._batches)
         first = epoch * self.steps_per_epoch % self._batches
         for number in range(first, first + self.steps_per_epoch):
             yield self._batch(parts[number % self._batches], rng)
-
-    def _cycle(self, epoch: int) -> int:
-        """Return the number of passes over all places before the epoch."""
-        return epoch * self.steps_per_epoch // self._batches
 
     def _batch(self, numbers: IntArray, rng: np.random.Generator) -> _Batch:
         picked = [self._places[number] for number in numbers]
         target = torch.tensor([int(self._sequences[n][place]) for n, place in picked])
         rows = [torch.from_numpy(self._history(n, place, rng)) for n, place in picked]
         history, mask = _pad(rows)
-        likest = self._hard[np.searchsorted(self._known, target.numpy())]
+        nearest = self._hard[np.searchsorted(self._known, target.numpy())]
         uniform = rng.choice(self._known, _UNIFORM_NEGATIVES)
-        columns = rng.integers(likest.shape[1], size=(len(likest), self._settings.hard_negatives))
-        hard = np.take_along_axis(likest, columns, axis=1).ravel()
+        columns = rng.integers(nearest.shape[1], size=(len(nearest), self._settings.hard_negatives))
+        hard = np.take_along_axis(nearest, columns, axis=1).ravel()
         negatives = torch.unique(torch.cat([target, *map(torch.from_numpy, (uniform, hard))]))
-        forbidden = self._forbidden([n for n, _ in picked], negatives)
-        log_inclusion = self._log_inclusion(torch.from_numpy(likest), negatives)
-        return _Batch(history, mask, target, negatives, log_inclusion, forbidden)
+        masked = self._masked([n for n, _ in picked], negatives)
+        log_inclusion = self._log_inclusion(torch.from_numpy(nearest), negatives)
+        return _Batch(history, mask, target, negatives, log_inclusion, masked)
 
-    def _log_inclusion(self, likest: Tensor, negatives: Tensor) -> Tensor:
-        """``(B, C)`` float32: log π of ``negatives (C,)`` for rows with ``likest (B, m)``.
+    def _log_inclusion(self, nearest: Tensor, negatives: Tensor) -> Tensor:
+        """``(B, C)`` float32: log π of ``negatives (C,)`` for rows with ``nearest (B, m)``.
 
         ::
 
@@ -215,15 +211,15 @@ class _Sampler:
         ``h = 1 - (1 - 1/m)^hard_negatives``. Both bounds of the hypergeometric ``X`` are
         binomial (Hoeffding, 1963); for ``h = 0`` all is exact.
         """
-        columns = torch.searchsorted(negatives, likest).clamp(max=len(negatives) - 1)
-        own = torch.zeros(len(likest), len(negatives), dtype=torch.float64)
-        own.scatter_add_(1, columns, (negatives[columns] == likest).double())
-        places, drawn = len(self._places) - 1, len(likest) - 1
+        columns = torch.searchsorted(negatives, nearest).clamp(max=len(negatives) - 1)
+        own = torch.zeros(len(nearest), len(negatives), dtype=torch.float64)
+        own.scatter_add_(1, columns, (negatives[columns] == nearest).double())
+        places, drawn = len(self._places) - 1, len(nearest) - 1
         targets = torch.from_numpy(self._targets)[negatives].double().clamp(max=places)
         left = torch.lgamma(places - targets + 1) - torch.lgamma(places - targets - drawn + 1)
         every = math.lgamma(places + 1) - math.lgamma(places - drawn + 1)
         missed = left - every + _UNIFORM_NEGATIVES * math.log1p(-1 / len(self._known))
-        hit = 1 - (1 - 1 / likest.shape[1]) ** self._settings.hard_negatives
+        hit = 1 - (1 - 1 / nearest.shape[1]) ** self._settings.hard_negatives
         near = torch.from_numpy(self._near_targets)[negatives] - own
         places_left = (places - targets).clamp(min=1)
         by_place = torch.special.xlog1py(near, -hit * (drawn / places_left).clamp(max=1))
@@ -240,7 +236,7 @@ class _Sampler:
         others = np.delete(sequence, place)
         return rng.permutation(others)[:longest]
 
-    def _forbidden(self, numbers: list[int], negatives: Tensor) -> Tensor:
+    def _masked(self, numbers: list[int], negatives: Tensor) -> Tensor:
         columns = {item: column for column, item in enumerate(negatives.tolist())}
         mask = torch.zeros(len(numbers), len(negatives), dtype=torch.bool)
         for row, number in enumerate(numbers):
@@ -253,7 +249,7 @@ def _loss(scorer: SiameseScorer, embeddings: Tensor, batch: _Batch) -> Tensor:
     used, places = torch.unique(
         torch.cat([batch.history.flatten(), batch.negatives]), return_inverse=True
     )
-    # Every item is projected once, however many rows it is in.
+    # Each item is projected once, whatever the number of its rows.
     vectors = scorer.project(embeddings[used])
     split = batch.history.numel()
     history = vectors[places[:split]].view(*batch.history.shape, -1)
@@ -261,14 +257,14 @@ def _loss(scorer: SiameseScorer, embeddings: Tensor, batch: _Batch) -> Tensor:
     scores, _ = scorer.score(history, batch.mask, candidates)
     column = torch.searchsorted(batch.negatives, batch.target).unsqueeze(1)
     positive = scores.gather(1, column)
-    corrected = (scores - batch.log_inclusion).masked_fill(batch.forbidden, float("-inf"))
+    corrected = (scores - batch.log_inclusion).masked_fill(batch.masked, float("-inf"))
     logits = torch.cat([positive, corrected], dim=1)
     loss: Tensor = (logits.logsumexp(dim=1) - positive.squeeze(1)).mean()
     return loss
 
 
-def _likest(embeddings: Tensor, known: IntArray) -> IntArray:
-    """``(known, m)``: of each known item, the known items that are the most like it."""
+def _nearest(embeddings: Tensor, known: IntArray) -> IntArray:
+    """``(known, m)``: the known items nearest to each known item."""
     among = embeddings[torch.from_numpy(known)]
     count = min(_HARD_AMONG, len(known) - 1)
     rows = []
@@ -276,12 +272,12 @@ def _likest(embeddings: Tensor, known: IntArray) -> IntArray:
         part = among[start : start + 2048] @ among.T
         part[torch.arange(len(part)), start + torch.arange(len(part))] = -1
         rows.append(part.topk(count, dim=1).indices)
-    likest: IntArray = known[torch.cat(rows).numpy()]
-    return likest
+    nearest: IntArray = known[torch.cat(rows).numpy()]
+    return nearest
 
 
 def _pad(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """``(B, longest)`` int64, padded with 0, and its bool mask."""
+    """Return ``(B, longest)`` int64, padded with 0, and its bool mask."""
     padded = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
     lengths = torch.tensor([len(row) for row in rows])
     return padded, torch.arange(padded.shape[1]) < lengths.unsqueeze(1)

@@ -83,7 +83,7 @@ def _write_facts(
     stated = tuple(sorted({column for columns in STATED_BY.values() for column in columns}))
     readings = encoder_predictions(
         backbone.encoder,
-        embed(backbone.encoder, backbone.table, hidden=stated),
+        embed(backbone.encoder, backbone.table, masked=stated),
         {head: _test_labels(head, label, settings) for head, label in labels.items()},
         _products_of_heads(categories),
     )

@@ -10,13 +10,10 @@ import pytest
 import torch
 from PIL import Image
 from rich.console import Console
-from torch import Tensor
 
 from newshelf.catalog.catalog import Catalog, read_catalog
 from newshelf.config import FinetuneSettings, ScorerSettings, Settings
 from tests.unit.nn.tiny_towers import save_image_tower, save_text_tower
-from tests.unit.training.few_shot import WAYS, WIDTH
-from tests.unit.training.synthetic import clusters
 
 COLORS = {"green": (40, 160, 60), "red": (200, 30, 40)}
 MATERIALS = {"Rings": "jade", "Lamps": "gold", "Shirts": "linen"}
@@ -114,13 +111,6 @@ def tiny_settings(tmp_path_factory) -> Settings:
         finetune=FinetuneSettings(epochs=3, batch_size=16, target_epochs=20),
         scorer=ScorerSettings(width=16, epochs=3, batch_size=32),
     )
-
-
-@pytest.fixture
-def support() -> tuple[Tensor, Tensor]:
-    """Four rows of each class of a few-shot problem, and their classes."""
-    labels = torch.arange(WAYS).repeat(4)
-    return clusters(labels, WIDTH, 0.3, seed=2), labels
 
 
 @pytest.fixture(autouse=True)

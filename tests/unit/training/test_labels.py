@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from newshelf.errors import TrainingError
-from newshelf.training.labels import choose_categories, few_shots, head_labels
+from newshelf.training.labels import choose_categories, few_shots, head_labels, label_notes
 from tests.unit.training.conftest import typed
 
 
@@ -80,3 +80,35 @@ def test_few_shots_follow_their_generator():
     first, again, other = (few_shots(target, 5, np.random.default_rng(s))[0] for s in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+def notes(catalog, shots=20):
+    return label_notes(catalog, choose_categories(catalog, "auto"), shots)
+
+
+def test_one_class_only(write_catalog):
+    (one, none) = notes(write_catalog(items=typed(*["Home > Lamps"] * 20)))
+    assert one.startswith("product_type: all labelled products are 'Home > Lamps', and one class")
+    assert "at least two" in one
+    assert none.startswith("no column has two classes to learn from")
+
+
+def test_no_class_at_all(write_catalog):
+    (none,) = notes(write_catalog(items=typed(None, None, None)))
+    assert none.startswith("no column has two classes to learn from")
+
+
+def test_enough_of_everything_needs_no_word(write_catalog):
+    assert (
+        notes(write_catalog(items=typed(*["A > x", "A > y"] * 8, *["B > v", "B > w"] * 6)), 4) == []
+    )
+
+
+def test_fewer_labels_than_shots(write_catalog):
+    types = ["A > x", "A > y"] * 40 + ["B > v"] * 4 + ["B > w"] * 9 + ["B > u"] * 40
+    (line,) = notes(write_catalog(items=typed(*types)), shots=10)
+    # A quarter of each is tested on: 3 of 4, 7 of 9 and 30 of 40 are left.
+    assert line.startswith(
+        "product_type of the target: 2 of 3 classes have fewer labelled products to learn from "
+        "than [finetune] target_shots = 10; the fewest, 3, has 'B > v'"
+    )

@@ -225,23 +225,6 @@ def test_batches_are_asked_for_one_at_a_time(said):
     assert len(alive) == 6
 
 
-def test_the_norm_of_the_gradient_is_clipped(said):
-    objective = Regression()
-    norms = []
-
-    class Watching(torch.optim.SGD):
-        def step(self, closure=None):
-            grads = [p.grad for p in objective.parameters()]
-            norms.append(float(torch.stack([g.norm() for g in grads]).norm()))
-            return super().step(closure)
-
-    fit(
-        "demo", objective, batches, Watching(objective.parameters(), lr=0.01),
-        Run(3, said.console), epochs=1, clip_norm=0.1,
-    )  # fmt: skip
-    assert max(norms) == pytest.approx(0.1, rel=1e-3)
-
-
 def test_bf16_computes_so_and_keeps_its_weights(said):
     objective = Regression()
     kinds = set()

@@ -13,7 +13,7 @@ from newshelf.training.evaluate import evaluate_checkpoint
 from newshelf.training.features import feature_table
 from newshelf.training.finetune import embed
 from newshelf.training.run import Run
-from newshelf.training.train import train
+from newshelf.training.train import train, usable_interactions
 from tests.unit.training.conftest import shop_events, shop_items
 
 
@@ -199,3 +199,48 @@ def test_a_tower_that_can_read_no_text_is_left_out(write_catalog, run, tmp_path,
     loaded = run(write_catalog(items=items))
     assert loaded.spec.encoder.text is None
     assert "cannot read 48 of 48 texts (100%)" in said.text
+
+
+def test_no_events_and_no_baskets(write_catalog):
+    found, line = usable_interactions(write_catalog(items=shop_items()))
+    assert found is None
+    assert line.startswith("no events and no baskets")
+
+
+def test_events_of_which_none_is_usable_say_why(write_catalog):
+    events = [
+        {"user_id": f"u{at}", "item_id": "i001", "event_type": "juggle", "timestamp": 1000}
+        for at in range(300)
+    ]
+    found, line = usable_interactions(write_catalog(items=shop_items(), events=events))
+    assert found is None
+    assert "300 rows read, none usable: event_type: 300 rows left out" in line
+    assert "'juggle'" in line
+    assert line.endswith("content neighbours will be served")
+
+
+def test_one_basket_only(write_catalog):
+    baskets = [{"basket_id": "b", "item_id": f"i{at:03}"} for at in range(5)]
+    found, line = usable_interactions(write_catalog(items=shop_items(), baskets=baskets))
+    assert found is None
+    assert line.startswith("1 of 1 baskets have two different products, and the scorer needs at")
+    assert line.endswith("content neighbours will be served; bring more baskets")
+
+
+def test_shoppers_who_took_one_product_each(write_catalog):
+    events = [
+        {"user_id": f"u{at}", "item_id": f"i{at:03}", "event_type": "view", "timestamp": 1000 + at}
+        for at in range(20)
+    ]
+    found, line = usable_interactions(write_catalog(items=shop_items(), events=events))
+    assert found is None
+    assert line.startswith("0 of 20 shoppers have two different products")
+
+
+@pytest.mark.parametrize("users", [2, 40])
+def test_enough_events_are_used(write_catalog, users):
+    found, line = usable_interactions(
+        write_catalog(items=shop_items(), events=shop_events(users=users))
+    )
+    assert line == ""
+    assert len(found.sequences) == users

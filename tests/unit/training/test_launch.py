@@ -1,16 +1,20 @@
-"""torchrun's launcher, with two real processes on one machine."""
+"""Launching a training job in one process, and in two through torchrun."""
 
+import contextlib
 import json
 from dataclasses import replace
 
 import pytest
 import torch
+from rich.console import Console
 from typer.testing import CliRunner
 
 from newshelf.cli.app import app
+from newshelf.config import Settings
 from newshelf.errors import TrainingError
 from newshelf.nn.checkpoint import load_checkpoint
-from newshelf.training.launch import TrainJob, _identity, launch
+from newshelf.training import launch as jobs
+from newshelf.training.launch import TrainJob, _identity, launch, run_job
 from tests.unit.training.conftest import shop_events, shop_items
 
 
@@ -75,3 +79,23 @@ def test_a_run_under_torchrun_is_another_one_with_other_data_settings_or_process
 
 def test_processes_are_at_least_one():
     assert CliRunner().invoke(app, ["train", "--processes", "0"]).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("items", "said"),
+    [
+        ("id,title,colr\n1,Ring,red\n", "note: items.csv: the column 'colr' is kept as it is"),
+        ("id,title,price\n1,Ring,cheap\n", "price: 1 cell left out, row 2: 'cheap'"),
+        ("id,title\n1,Ring\n", "items.csv: 1 rows read, 1 kept"),
+    ],
+)
+def test_notes_and_problems_are_printed(tmp_path, monkeypatch, items, said):
+    monkeypatch.setattr(jobs, "start_run", lambda *args, **kwargs: contextlib.nullcontext())
+    monkeypatch.setattr(jobs, "train", lambda *args, **kwargs: None)
+    (tmp_path / "items.csv").write_text(items)
+    console = Console(width=200, record=True)
+    run_job(
+        TrainJob(tmp_path, Settings(), *(tmp_path / name for name in "abcd"), identity="one"),
+        console,
+    )
+    assert said in console.export_text()

@@ -16,7 +16,7 @@ from benchmarks.methods.meta.learners import (
 )
 from benchmarks.methods.meta.whitening import fit_whitening
 from newshelf.errors import TrainingError
-from tests.unit.training.few_shot import WAYS, WIDTH, accuracy, maml_learner, noisy_types
+from tests.unit.benchmarks.methods.few_shot import WAYS, WIDTH, accuracy, maml_learner, noisy_types
 from tests.unit.training.synthetic import clusters
 
 LEARNERS = {

@@ -1,0 +1,14 @@
+import pytest
+import torch
+from torch import Tensor
+
+from tests.unit.benchmarks.methods.few_shot import WAYS, WIDTH
+from tests.unit.training.conftest import keep_threads, said, write_catalog  # noqa: F401
+from tests.unit.training.synthetic import clusters
+
+
+@pytest.fixture
+def support() -> tuple[Tensor, Tensor]:
+    """Four rows of each class of a few-shot problem, and their classes."""
+    labels = torch.arange(WAYS).repeat(4)
+    return clusters(labels, WIDTH, 0.3, seed=2), labels
