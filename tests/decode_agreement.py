@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from newshelf.nn.inputs import decode_picture, prepare_pictures, upright_picture
+from newshelf.nn.inputs import decode_picture, decode_rgb, prepare_pictures
 from newshelf.nn.spec import ImageInput
 
 __all__ = ["DecodeAgreement", "decode_agreement"]
@@ -53,10 +53,10 @@ def _whole(data: bytes, spec: ImageInput) -> NDArray[np.uint8]:
 def _by_torch(pictures: Sequence[bytes], spec: ImageInput) -> NDArray[np.float32]:
     import torch  # noqa: PLC0415
 
-    from newshelf.nn.gpu_inputs import normalise_pictures, resize_pictures  # noqa: PLC0415
+    from newshelf.nn.gpu_inputs import crop_and_resize, normalise_pictures  # noqa: PLC0415
 
-    decoded = [torch.tensor(np.asarray(upright_picture(data))) for data in pictures]
-    squares = resize_pictures([pixels.permute(2, 0, 1) for pixels in decoded], spec)
+    decoded = [torch.tensor(np.asarray(decode_rgb(data))).permute(2, 0, 1) for data in pictures]
+    squares = torch.stack([crop_and_resize(picture, spec) for picture in decoded])
     return normalise_pictures(squares, spec).numpy()
 
 

@@ -1,4 +1,4 @@
-"""The signals added to the Siamese scorer's score, and their weights.
+"""Signals added to the Siamese scorer's score, their weights, and bounds of the content signal.
 
 For a history ``h`` and an item ``c``, on the scale of log-odds::
 
@@ -6,29 +6,25 @@ For a history ``h`` and an item ``c``, on the scale of log-odds::
                   + Σ_links w_link · log(ε + max(0, Σ_{i∈h} L_ic))  + prior_c
 
     direct    L = B
-    similar   L = B Kᵀ       the candidate stands for its neighbours
-    likewise  L = K B Kᵀ     the history's items do too
+    similar   L = B Kᵀ       the candidate is represented by its neighbours
+    likewise  L = K B Kᵀ     so are the history's items
 
-``B`` are sparse item-to-item weights from what was taken together (``newshelf.training.
-signals`` makes them), ``K`` each item's shares in its nearest neighbours by content. A new
-item has no column in ``B``; through ``similar`` and ``likewise`` it is linked as its
-neighbours are, and its ``direct`` is its ``similar``: what is unknown is taken to behave
-like what it resembles. ``prior`` gathers all that does not depend on the history. The form
-is a conditional logit (McFadden, 1974): the weights are those under which the items that
-were taken are the likeliest of the shelf.
+``B`` are sparse item-to-item co-occurrence weights (``newshelf.training.signals``), ``K`` each
+item's shares in its nearest neighbours by content. A new item has no column in ``B``; ``similar``
+and ``likewise`` link it as its neighbours are linked, and its ``direct`` is its ``similar``.
+``prior`` is the sum of all terms that do not depend on the history. The form is a conditional
+logit (McFadden, 1974): the weights maximise the likelihood of the observed interactions. All
+arrays are NumPy's, since they are looked up and not trained on a device.
 
-Everything is held in NumPy: it is looked up, not trained by gradient on a device.
-
-Bounds of the content signal from a few directions, to compute it in full for fewer items.
-
-Rotate the embeddings onto the directions in which they differ most, and split each into a
-head of ``R`` numbers and a tail. For unit vectors (Cauchy-Schwarz)::
+``ContentBound`` bounds the content signal to compute it in full for fewer items. It rotates the
+embeddings onto the directions of largest variance, and splits each into a head of ``R`` numbers
+and a tail. For unit vectors (Cauchy-Schwarz)::
 
     |cos(i, c) - head_i · head_c| ≤ ‖tail_i‖ ‖tail_c‖
 
-and a log-sum-exp moves by no more than the largest of its terms does, so the content signal of
-the heads is right within ``max_i ‖tail_i‖ ‖tail_c‖ / τ``. An item whose upper bound is below
-the k-th largest lower bound is not among the first k.
+A log-sum-exp changes by at most the largest change of its terms, so the content signal of the
+heads is exact within ``max_i ‖tail_i‖ ‖tail_c‖ / τ``. An item whose upper bound is below the k-th
+largest lower bound is not among the first k.
 """
 
 from collections.abc import Mapping, Sequence
@@ -54,11 +50,18 @@ BLEND_FILE = "blend.safetensors"
 LINKS = ("direct", "similar", "likewise")
 NEAREST = 20
 _NEAREST_TEMPERATURE = 0.05
+_HEAD_WIDTH = 64
+_SAMPLE = 4096
+_MAX_TAIL = 0.1
+"""Maximum mean squared length of a tail; with longer ones the bounds are useless."""
+_MAX_NUMBERS = 16_000_000
+"""64 MB of heads per worker."""
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
 class Linked:
-    """The summed links of a batch of histories, before they reach the neighbours."""
+    """The summed links of a batch of histories, before propagation to similar candidates."""
 
     direct: FloatArray
     """``(B, N)``: history times B."""
@@ -89,7 +92,7 @@ class Blend:
         return without
 
     def history(self, rows: Sequence[IntArray]) -> sparse.csr_array:
-        """``(B, N)`` float32: 1 for each distinct item of a history."""
+        """Return ``(B, N)`` float32: 1 for each distinct item of a history."""
         columns = [np.unique(row) for row in rows]
         pointers = np.concatenate([[0], np.cumsum([len(row) for row in columns])])
         flat = np.concatenate([np.empty(0, dtype=np.int64), *columns])
@@ -97,24 +100,24 @@ class Blend:
         return sparse.csr_array((ones, flat, pointers), shape=(len(rows), len(self)))
 
     def linked(self, history: sparse.csr_array) -> Linked:
-        """Follow the links.
+        """Return the summed links.
 
         Args:
-            history: ``(B, N)``, as :meth:`history` gives it; an unseen product stands for
-                its nearest items, each with its share.
+            history: ``(B, N)``, from :meth:`history`; an unseen product is represented by its
+                nearest items, each with its share.
         """
         alike = history @ self.neighbours
         return Linked((history @ self.links).toarray(), (alike @ self.links).toarray())
 
     def links_signals(self, linked: Linked) -> dict[str, FloatArray]:
-        """``log(ε + max(0, sum))`` by link, ``(B, N)`` float32 each."""
+        """Return ``log(ε + max(0, sum))`` by link, ``(B, N)`` float32 each."""
         signals = self.unseen_signals(linked, self.neighbours)
         known = ~self.unlinked
         signals["direct"][:, known] = self._signal(linked.direct[:, known])
         return signals
 
     def unseen_signals(self, linked: Linked, shares: sparse.csr_array) -> dict[str, FloatArray]:
-        """The same for items that are known by their neighbours alone, ``(B, M)`` each.
+        """Return the same for items that only have neighbours, ``(B, M)`` each.
 
         Args:
             linked: of the histories.
@@ -125,7 +128,7 @@ class Blend:
         return {"direct": similar.copy(), "similar": similar, "likewise": likewise}
 
     def unpersonal(self, signals: Mapping[str, FloatArray], prior: FloatArray) -> FloatArray:
-        """All but the parts that are computed from vectors, ``(B, M)`` float32.
+        """Return prior plus weighted links, ``(B, M)`` float32.
 
         Args:
             signals: by link, ``(B, M)``.
@@ -141,7 +144,7 @@ class Blend:
         return signal
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
-        """Return the tensors to store, by name: the prior, and both matrices as compressed rows."""
+        """Return the tensors to store by name: the prior, and both matrices as compressed rows."""
         arrays: dict[str, npt.NDArray[np.generic]] = {"prior": self.prior}
         for name, matrix in (("links", self.links), ("neighbours", self.neighbours)):
             arrays[f"{name}.indptr"] = matrix.indptr.astype(np.int64)
@@ -155,10 +158,10 @@ class Blend:
 
     @classmethod
     def load(cls, folder: Path, spec: BlendSpec) -> "Blend":
-        """Read it back.
+        """Read ``blend.safetensors``.
 
         Raises:
-            WeightsError: the file is missing, damaged, or not of this spec.
+            WeightsError: the file is missing or damaged.
         """
         path = folder / BLEND_FILE
         try:
@@ -171,7 +174,7 @@ class Blend:
 
 
 def content_signal(cosines: FloatArray, temperature: float) -> FloatArray:
-    """``log Σ_i exp((cos(i, c) - 1) / τ)`` over the history.
+    """Return ``log Σ_i exp((cos(i, c) - 1) / τ)`` over the history.
 
     Args:
         cosines: ``(H, C)`` of the history's items to the candidates; H ≥ 1.
@@ -181,8 +184,7 @@ def content_signal(cosines: FloatArray, temperature: float) -> FloatArray:
         ``(C,)`` float32.
     """
     scaled = cosines * np.float32(1 / temperature)
-    # Of the exponents that cosines can give: where float32 holds them all, no column needs
-    # its maximum taken off.
+    # If float32 holds the exponents of all cosines, no maximum is subtracted.
     top = np.float32(0)
     if 2 / temperature > SAFE_EXPONENT:
         top = scaled.max(axis=0)
@@ -196,7 +198,7 @@ def content_signal(cosines: FloatArray, temperature: float) -> FloatArray:
 def nearest_shares(
     rows: FloatArray, vectors: FloatArray, *, skip_from: int | None = None
 ) -> tuple[IntArray, FloatArray]:
-    """Each row's nearest items by content, and how much it has of each.
+    """Return each row's nearest items by content, and its shares in them.
 
     ::
 
@@ -233,26 +235,17 @@ def _matrix(
     return matrix
 
 
-_WIDTH = 64
-_SAMPLE = 4096
-_MOST_TAIL = 0.1
-"""Mean squared length of a tail; with longer ones the bounds tell nothing apart."""
-_MOST_NUMBERS = 16_000_000
-"""64 MB of heads, which each worker has for itself."""
-_ROUNDING = 1e-6
-
-
 class ContentBound:
-    """Heads and lengths of tails of ``N`` embeddings.
+    """Heads and tail lengths of ``N`` embeddings.
 
     Args:
         embeddings: ``(N, D)`` float32 of unit length.
         width: R, the numbers of a head.
     """
 
-    def __init__(self, embeddings: FloatArray, width: int = _WIDTH) -> None:
+    def __init__(self, embeddings: FloatArray, width: int = _HEAD_WIDTH) -> None:
         sample = embeddings[:: max(1, len(embeddings) // _SAMPLE)]
-        # In increasing order of what they explain.
+        # In increasing order of explained variance.
         _, directions = np.linalg.eigh(sample.T.astype(np.float64) @ sample)
         self._head: FloatArray = embeddings @ directions[:, -width:].astype(np.float32)
         left = 1 - np.einsum("nr,nr->n", self._head, self._head)
@@ -260,17 +253,17 @@ class ContentBound:
 
     @classmethod
     def of(cls, embeddings: FloatArray) -> Self | None:
-        """None where it would save nothing, or take too much memory."""
-        width = min(_WIDTH, embeddings.shape[1] // 4)
-        if width == 0 or len(embeddings) * width > _MOST_NUMBERS:
+        """Return None if it would save nothing or take too much memory."""
+        width = min(_HEAD_WIDTH, embeddings.shape[1] // 4)
+        if width == 0 or len(embeddings) * width > _MAX_NUMBERS:
             return None
         found = cls(embeddings, width)
-        return found if float((found._tail**2).mean()) <= _MOST_TAIL else None
+        return found if float((found._tail**2).mean()) <= _MAX_TAIL else None
 
     def content(
         self, history: IntArray, candidates: IntArray, temperature: float
     ) -> tuple[FloatArray, FloatArray]:
-        """The signal of the heads and how far it may be off, ``(C,)`` float32 each.
+        """Return the signal of the heads and its maximum error, ``(C,)`` float32 each.
 
         Args:
             history: rows, at least one.

@@ -5,12 +5,12 @@
     model.json                ModelSpec
     encoder.safetensors       every tower, fusion and heads
     scorer.safetensors        only with a scorer
-    blend.safetensors         the signals added to it, unless there were too few cases
+    blend.safetensors         signals and their weights, unless there were too few cases
     tokenizer.json            only with a text tower
     embeddings.safetensors    ``embeddings`` (N, 512) float32
     ids.json                  the N product ids, in the same order
     training.json             losses, accuracies and duration of the run
-    knowledge/                what is known of the products (newshelf.attributes)
+    knowledge/                facts about the products (newshelf.attributes)
 
 The version is the SHA-256 of spec, weights and tokenizer, cut to 12 hex digits.
 """
@@ -20,7 +20,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -46,13 +45,13 @@ class Checkpoint:
     encoder: Encoder
     scorer: SiameseScorer | None
     blend: Blend | None
-    """None without a scorer, or with too few cases to weigh the signals on."""
+    """None without a scorer, or with too few cases to fit the signals' weights."""
 
     def embeddings(self) -> tuple[list[str], Tensor]:
-        """Product ids, and their embeddings ``(N, 512)`` float32.
+        """Return product ids, and their embeddings ``(N, 512)`` float32.
 
         Raises:
-            WeightsError: a file is missing or damaged, or they do not belong together.
+            WeightsError: a file is missing or damaged, or their lengths differ.
         """
         path = self.directory / "embeddings.safetensors"
         try:
@@ -77,7 +76,7 @@ def save_checkpoint(
     embeddings: Tensor,
     training: Mapping[str, object],
 ) -> None:
-    """Write everything aside, then rename it to ``out``."""
+    """Write the checkpoint atomically, replacing ``out``."""
     with directory_aside(out) as folder:
         write_json(folder / SPEC_FILE, spec.model_dump(mode="json"))
         _save(encoder, folder / "encoder.safetensors")
@@ -93,13 +92,16 @@ def save_checkpoint(
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
-    """Build the model that ``folder`` describes and fill it.
+    """Return the model in ``folder``.
 
     Raises:
         WeightsError: a file is missing, damaged, or of another format.
     """
     spec = read_spec(folder)
-    encoder = _build(spec)
+    try:
+        encoder = Encoder(spec.encoder)
+    except (RuntimeError, ValueError) as error:
+        raise WeightsError(f"{SPEC_FILE} names a tower that cannot be built: {error}") from error
     _load(encoder, folder / "encoder.safetensors")
     scorer = None
     if spec.scorer is not None:
@@ -107,13 +109,6 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         _load(scorer, folder / "scorer.safetensors")
     blend = Blend.load(folder, spec.blend) if spec.blend is not None else None
     return Checkpoint(folder, _version(folder), spec, encoder, scorer, blend)
-
-
-def _build(spec: ModelSpec) -> Encoder:
-    try:
-        return Encoder(spec.encoder)
-    except (RuntimeError, ValueError) as error:
-        raise WeightsError(f"{SPEC_FILE} names a tower that cannot be built: {error}") from error
 
 
 def _save(module: nn.Module, path: Path) -> None:
@@ -125,8 +120,7 @@ def _load(module: nn.Module, path: Path) -> None:
         module.load_state_dict(load_file(path))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise WeightsError(f"{path} cannot be loaded: {error}") from error
-    module.eval()
-    torch.nn.Module.requires_grad_(module, False)
+    module.eval().requires_grad_(False)
 
 
 def _version(folder: Path) -> str:

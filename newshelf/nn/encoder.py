@@ -1,20 +1,11 @@
 """The encoder: a product's picture, text and attributes to one embedding and labels.
 
-The three towers: pictures, texts, attributes, each to one feature vector per row.
+Three towers compute one feature vector per modality. A fusion makes one embedding of them, in
+which absent modalities are masked; ``[fusion] kind`` selects it::
 
-One embedding from what is known of a product; what is absent is masked.
-
-Three kinds, chosen by ``[fusion] kind``::
-
-    early       what the modalities say is put side by side, and a network reads all of it
-    late        each modality has its own embedding, and a gate weighs those that are there
-    attention   a learned query attends to the modalities that are there
-
-Early fusion: the modalities side by side, then one network over all of them.
-
-Late fusion: an embedding from each modality, then a gate that weighs them.
-
-Attention fusion: one vector from the modalities that are present.
+    early       one network over the concatenated modalities
+    late        an embedding per modality, weighted by a gate over the present ones
+    attention   a learned query attends to the present modalities
 """
 
 from typing import Any
@@ -48,15 +39,13 @@ class ImageTower(nn.Module):
         self.backbone = timm.create_model(spec.architecture, pretrained=False, num_classes=0)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Pooled features."""
+        """Return the pooled features."""
         features: Tensor = self.backbone(image)
         return features
 
 
 class TextTower(nn.Module):
-    """A transformer encoder, its last layer averaged over the real tokens.
-
-    Mean pooling as in Sentence-BERT (Reimers and Gurevych, 2019).
+    """A transformer encoder with mean pooling, as in Sentence-BERT (Reimers and Gurevych, 2019).
 
     Shape: ``input_ids`` and ``attention_mask`` ``(N, T)`` int64 → ``(N, features)``.
     """
@@ -64,15 +53,15 @@ class TextTower(nn.Module):
     def __init__(self, spec: TextInput) -> None:
         super().__init__()
         config = AutoConfig.for_model(**dict[str, Any](spec.architecture))
-        # No loss is computed here, but a tracer that reads every attribute asks for one, and
-        # transformers warns where there is none.
+        # No loss is computed, but a tracer reads every attribute, and transformers warns if this
+        # one is missing.
         config.loss_type = "ForMaskedLM"
-        # Eager attention is plain tensor arithmetic: both exporters keep its sizes dynamic.
+        # Both exporters keep the sizes of eager attention dynamic.
         from_config: Any = AutoModel.from_config
         self.backbone = from_config(config, attn_implementation="eager")
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Masked mean of the last hidden states."""
+        """Return the masked mean of the last hidden states."""
         hidden = self.backbone(
             input_ids=input_ids, attention_mask=attention_mask, return_dict=True
         ).last_hidden_state
@@ -82,7 +71,7 @@ class TextTower(nn.Module):
 
 
 class AttributeTower(nn.Module):
-    """One embedding table per column, side by side.
+    """One embedding per column, concatenated.
 
     Shape: ``(B, len(ATTRIBUTE_COLUMNS))`` int64, 0 for absent →
     ``(B, len(ATTRIBUTE_COLUMNS) * width)``, zeros for absent.
@@ -95,29 +84,28 @@ class AttributeTower(nn.Module):
         columns = len(ATTRIBUTE_COLUMNS)
         self.features = columns * spec.width
         self.table = nn.Embedding(columns * spec.buckets, spec.width)
-        # Small, so that a value first seen in serving says almost nothing.
+        # Small, so that a value first seen in serving has almost no effect.
         nn.init.normal_(self.table.weight, std=0.02)
         self.register_buffer("offsets", torch.arange(columns) * spec.buckets, persistent=False)
 
     def forward(self, attributes: Tensor) -> Tensor:
-        """Embeddings of the present values."""
+        """Return the embeddings of the present values."""
         present = (attributes > 0).unsqueeze(-1)
         rows: Tensor = self.table(attributes + self.offsets) * present
         return rows.flatten(1)
 
 
 class EarlyFusion(nn.Module):
-    """Projected features are concatenated, and a perceptron reads them together.
+    """One perceptron over the concatenated projected features.
 
-    With ``t_m`` the projection of modality ``m``, or zeros where it is absent, and ``p``
-    the bits that say which are present::
+    With ``t_m`` the projection of modality ``m``, zeros if it is absent, and ``p`` the presence
+    bits::
 
         c = [t_1 … t_M, p]
         embedding = normalise(A c + B gelu(C norm(c)))
 
-    The first layer sees all modalities at once, so any two may interact (Baltrušaitis et
-    al., Multimodal machine learning, 2019); what is absent is a zero it must learn about,
-    which is why the bits are there.
+    The first layer reads all modalities, so any two may interact (Baltrušaitis et al.,
+    Multimodal machine learning, 2019). The bits distinguish absent features from zeros.
 
     Shape: ``features`` one ``(B, width_m)`` per modality, ``present`` ``(B, modalities)``
     bool → ``(B, embedding)`` float32 of unit length.
@@ -140,7 +128,7 @@ class EarlyFusion(nn.Module):
         )
 
     def forward(self, features: list[Tensor], present: Tensor) -> Tensor:
-        """The fused embedding."""
+        """Return the fused embedding."""
         has = present.to(features[0].dtype)
         tokens = torch.stack(
             [module(rows) for module, rows in zip(self.inputs, features, strict=True)], dim=1
@@ -150,17 +138,17 @@ class EarlyFusion(nn.Module):
 
 
 class LateFusion(nn.Module):
-    """Each modality is embedded by itself; a gate weighs the embeddings that are there.
+    """An embedding per modality, weighted by a gate over the present ones.
 
     With ``t_m`` the projection of modality ``m`` (Gated Multimodal Unit, Arevalo et al.,
-    2017, with a softmax over what is present)::
+    2017, with a softmax over the present modalities)::
 
         e_m = O (t_m + F_m(t_m))
         g   = softmax over the present m of  w_m · norm(t_m) + b_m
         embedding = normalise(Σ_m g_m e_m)
 
-    A modality never sees another one, so each embedding stands on its own when the others
-    are absent. Where all are, a learned vector stands in.
+    Each embedding depends on its own modality only. If all modalities are absent, a learned
+    vector takes their place.
 
     Shape: ``features`` one ``(B, width_m)`` per modality, ``present`` ``(B, modalities)``
     bool → ``(B, embedding)`` float32 of unit length.
@@ -189,13 +177,13 @@ class LateFusion(nn.Module):
         self.output = nn.Linear(width, embedding)
 
     def forward(self, features: list[Tensor], present: Tensor) -> Tensor:
-        """The fused embedding."""
+        """Return the fused embedding."""
         own, gates = [], []
         for at, rows in enumerate(features):
             token = self.inputs[at](rows)
             own.append(token + self.feed_forward[at](token))
             gates.append(self.gates[at](token))
-        # Very negative instead of minus infinity, which would divide 0 by 0 where all is absent.
+        # Finite, because minus infinity would divide 0 by 0 if all modalities are absent.
         logits = torch.cat(gates, dim=1).masked_fill(~present, -1e4)
         weights = logits.softmax(dim=1) * present
         mixed = (weights.unsqueeze(-1) * torch.stack(own, dim=1)).sum(dim=1)
@@ -206,10 +194,9 @@ class LateFusion(nn.Module):
 class AttentionFusion(nn.Module):
     """A learned query attends to one token per modality; absent ones are masked.
 
-    A learned token joins the modalities and is never masked, so a row in which
-    everything is absent still has a finite embedding. The attention is multi-head
-    scaled dot-product (Vaswani et al., 2017), its result added to the mean of the
-    present tokens, then a feed-forward block and L2 normalisation.
+    An additional learned token is never masked, so a row without any modality has a finite
+    embedding. Multi-head scaled dot-product attention (Vaswani et al., 2017) is added to the mean
+    of the present tokens, followed by a feed-forward block and L2 normalisation.
 
     Shape: ``features`` one ``(B, width_m)`` per modality, ``present`` ``(B, modalities)``
     bool → ``(B, embedding)`` float32 of unit length.
@@ -238,7 +225,7 @@ class AttentionFusion(nn.Module):
         self.output = nn.Linear(width, embedding)
 
     def forward(self, features: list[Tensor], present: Tensor) -> Tensor:
-        """The fused embedding."""
+        """Return the fused embedding."""
         batch = present.shape[0]
         tokens = torch.stack(
             [module(rows) for module, rows in zip(self.inputs, features, strict=True)], dim=1
@@ -270,22 +257,11 @@ class AttentionFusion(nn.Module):
 
 Fusion = AttentionFusion | EarlyFusion | LateFusion
 
-_KINDS: dict[str, type[AttentionFusion] | type[EarlyFusion] | type[LateFusion]] = {
+FUSIONS: dict[str, type[AttentionFusion] | type[EarlyFusion] | type[LateFusion]] = {
     "attention": AttentionFusion,
     "early": EarlyFusion,
     "late": LateFusion,
 }
-
-
-def build_fusion(spec: FusionSpec, widths: list[int], embedding: int) -> Fusion:
-    """A fusion with random weights.
-
-    Args:
-        spec: its kind and sizes.
-        widths: of the features of each modality.
-        embedding: width of the result.
-    """
-    return _KINDS[spec.kind](spec, widths, embedding)
 
 
 Features = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -295,10 +271,9 @@ Features = tuple[Tensor, Tensor, Tensor, Tensor]
 class Encoder(nn.Module):
     """Product → ``(512,)`` float32 of unit length, and logits for each head.
 
-    Pictures and texts come compactly: only rows that have one, with the batch row each
-    belongs to. The towers thus do no work for what is absent. ``image_row`` and
-    ``text_row`` may hold the value ``B`` (one past the last row) for padding, so that
-    neither input is ever empty.
+    Pictures and texts are compact: only those that exist, each with its row of the batch, so the
+    towers do no work for absent ones. ``image_row`` and ``text_row`` may be ``B`` (one past the
+    last row) for padding, so that neither input is ever empty.
     """
 
     def __init__(self, spec: EncoderSpec) -> None:
@@ -309,7 +284,7 @@ class Encoder(nn.Module):
         self.attribute_tower = AttributeTower(spec.attributes)
         widths = [self.attribute_tower.features]
         widths += [tower.features for tower in (spec.image, spec.text) if tower]
-        self.fusion = build_fusion(spec.fusion, widths, spec.embedding)
+        self.fusion = FUSIONS[spec.fusion.kind](spec.fusion, widths, spec.embedding)
         self.heads = nn.ModuleDict(
             {head: nn.Linear(spec.embedding, len(spec.labels[head])) for head in self.head_names}
         )
@@ -357,10 +332,10 @@ class Encoder(nn.Module):
         return (embedding, *(self.heads[head](embedding) for head in self.head_names))
 
     def fuse(self, features: Features, attributes: Tensor) -> Tensor:
-        """The embedding from the towers' features, as cached for training.
+        """Return the embedding of cached features of the towers.
 
         Args:
-            features: see ``Features``; those of an absent tower are ignored.
+            features: those of an absent tower are ignored.
             attributes: ``(B, 9)`` int64.
 
         Returns:
@@ -387,7 +362,7 @@ def _to_batch(rows: Tensor, row: Tensor, batch: int) -> tuple[Tensor, Tensor]:
     """Scatter ``(N, F)`` to ``(batch, F)`` and a ``(batch,)`` bool of what is present."""
     width = rows.shape[1]
     index = row.unsqueeze(1).expand(-1, width)
-    # One row more than the batch takes the padding, and is cut off.
+    # One additional row takes the padding, and is cut off.
     spread = rows.new_zeros((batch + 1, width)).scatter(0, index, rows)
     present = rows.new_zeros((batch + 1,)).scatter(0, row, torch.ones_like(rows[:, 0]))
     return spread[:batch], present[:batch] > 0

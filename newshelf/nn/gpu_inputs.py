@@ -1,8 +1,7 @@
-"""Pictures on a GPU: JPEGs decoded there in batches (nvJPEG), then cropped and resized there.
+"""Decoding, cropping and resizing of pictures on a GPU (nvJPEG), in batches.
 
-Imports torch, and is imported only where a GPU is. What the GPU does not decode as a person
-sees it (other formats, four-colour or damaged JPEGs, and whatever its decoder refuses) is
-decoded on the CPU, one by one.
+Imports torch, and is imported only with a GPU. The CPU decodes what the GPU does not decode
+correctly: other formats, CMYK or damaged JPEGs, and whatever its decoder refuses.
 """
 
 import io
@@ -21,10 +20,10 @@ from newshelf.nn.inputs import MAX_PIXELS, centre_box, decode_picture
 from newshelf.nn.spec import ImageInput
 
 _LOG = logging.getLogger(__name__)
-_PIXELS_AT_A_TIME = 64_000_000
-"""Of the JPEGs of one call to the GPU's decoder: three bytes each in its memory."""
+_MAX_BATCH_PIXELS = 64_000_000
+"""Pixels per call of the GPU's decoder; each takes three bytes of its memory."""
 _END = b"\xff\xd9"
-"""A JPEG's last two bytes; without them it was cut off, which the GPU may not notice."""
+"""Last two bytes of a complete JPEG; the GPU may not notice if they are missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,24 +43,24 @@ def decode_on_gpu(
     *,
     max_pixels: int = MAX_PIXELS,
 ) -> tuple[Tensor, dict[int, RequestError]]:
-    """Decode, turn upright, crop, resize and normalise on ``device``.
+    """Decode, orient, crop, resize and normalise on ``device``.
 
     Args:
         pictures: the bytes of N pictures of any accepted format.
         spec: the tower's size, crop, mean and standard deviation.
         device: a CUDA device.
-        max_pixels: of one picture; those with more are refused by their header.
+        max_pixels: maximum of one picture, checked by its header.
 
     Returns:
-        ``(N, 3, size, size)`` float32 on ``device``, and why some could not be decoded, by
-        position; their rows hold nothing of meaning.
+        ``(N, 3, size, size)`` float32 on ``device``, and errors by position; the rows of failed
+        pictures are undefined.
     """
     squares = torch.zeros((len(pictures), 3, spec.size, spec.size), device=device)
     done: set[int] = set()
-    for jpegs in _in_turns(pictures, max_pixels):
-        # None when the GPU refused them; else as many as were given.
+    for jpegs in _jpeg_batches(pictures, max_pixels):
+        # Empty if the GPU refused the batch.
         for jpeg, picture in zip(jpegs, _decoded(jpegs, device), strict=False):
-            [squares[jpeg.at]] = resize_pictures([_turned(picture, jpeg.orientation)], spec)
+            squares[jpeg.at] = crop_and_resize(_oriented(picture, jpeg.orientation), spec)
             done.add(jpeg.at)
     failed: dict[int, RequestError] = {}
     for at in range(len(pictures)):
@@ -72,7 +71,7 @@ def decode_on_gpu(
         except RequestError as error:
             failed[at] = error
         except Exception:
-            # Decoders fail in many ways on hostile bytes; none of them is worth a batch.
+            # Decoders raise many exceptions on hostile bytes; none may fail the batch.
             _LOG.warning("a picture could not be decoded", exc_info=True)
             failed[at] = BadPicture("the picture cannot be decoded")
         else:
@@ -80,20 +79,12 @@ def decode_on_gpu(
     return normalise_pictures(squares, spec), failed
 
 
-def resize_pictures(pictures: Sequence[Tensor], spec: ImageInput) -> Tensor:
-    """Cut the centre square out and resize it, where the pictures are.
-
-    Args:
-        pictures: ``(3, height, width)`` uint8 each, at least one, of any size.
-        spec: the tower's size and crop.
+def crop_and_resize(picture: Tensor, spec: ImageInput) -> Tensor:
+    """Crop the centre square of a ``(3, height, width)`` uint8 picture and resize it.
 
     Returns:
-        ``(len(pictures), 3, size, size)`` float32 in 0 … 255.
+        ``(3, size, size)`` float32 in 0 … 255, on the picture's device.
     """
-    return torch.stack([_crop_and_resize(picture, spec) for picture in pictures])
-
-
-def _crop_and_resize(picture: Tensor, spec: ImageInput) -> Tensor:
     left, top, right, bottom = centre_box(picture.shape[2], picture.shape[1], spec.crop)
     square = picture[:, top:bottom, left:right].float()
     if right - left == spec.size:
@@ -111,23 +102,23 @@ def normalise_pictures(squares: Tensor, spec: ImageInput) -> Tensor:
     return (squares / 255.0 - mean) / std
 
 
-def _in_turns(pictures: Sequence[bytes | bytearray], max_pixels: int) -> Iterator[list[_Jpeg]]:
-    """Yield the pictures that the GPU can decode, in groups that fit into its memory."""
-    turn: list[_Jpeg] = []
+def _jpeg_batches(pictures: Sequence[bytes | bytearray], max_pixels: int) -> Iterator[list[_Jpeg]]:
+    """Yield the pictures that the GPU can decode, in batches that fit into its memory."""
+    batch: list[_Jpeg] = []
     for at, data in enumerate(pictures):
         jpeg = _as_jpeg(at, data)
         if jpeg is None or jpeg.pixels > max_pixels:
             continue
-        if turn and sum(item.pixels for item in turn) + jpeg.pixels > _PIXELS_AT_A_TIME:
-            yield turn
-            turn = []
-        turn.append(jpeg)
-    if turn:
-        yield turn
+        if batch and sum(item.pixels for item in batch) + jpeg.pixels > _MAX_BATCH_PIXELS:
+            yield batch
+            batch = []
+        batch.append(jpeg)
+    if batch:
+        yield batch
 
 
 def _as_jpeg(at: int, data: bytes | bytearray) -> _Jpeg | None:
-    """Return the header's content, or None if the GPU cannot decode the picture reliably."""
+    """Read a JPEG's header; return None if the GPU cannot decode the picture reliably."""
     if bytes(data[-2:]) != _END:
         return None
     try:
@@ -137,15 +128,15 @@ def _as_jpeg(at: int, data: bytes | bytearray) -> _Jpeg | None:
             width, height = picture.size
             orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:
-        # Whatever is wrong with it, the CPU's decoder will say it better.
+        # The CPU's decoder has the better error messages.
         _LOG.debug("a picture is left to the CPU", exc_info=True)
         return None
     return _Jpeg(at, data, width * height, orientation if orientation in range(1, 9) else 1)
 
 
 def _decoded(jpegs: Sequence[_Jpeg], device: torch.device) -> list[Tensor]:
-    """``(3, height, width)`` uint8 each on ``device``; none when the decoder refuses one."""
-    # bytearray: torch warns of buffers that it must not write to.
+    """Return ``(3, height, width)`` uint8 pictures; an empty list if the decoder refuses one."""
+    # A bytearray, because torch warns about read-only buffers.
     data = [torch.frombuffer(bytearray(jpeg.data), dtype=torch.uint8) for jpeg in jpegs]
     try:
         return list(decode_jpeg(data, mode=ImageReadMode.RGB, device=device))
@@ -154,8 +145,8 @@ def _decoded(jpegs: Sequence[_Jpeg], device: torch.device) -> list[Tensor]:
         return []
 
 
-def _turned(picture: Tensor, orientation: int) -> Tensor:
-    """``(3, height, width)`` as EXIF's ``orientation`` says that it is to be seen."""
+def _oriented(picture: Tensor, orientation: int) -> Tensor:
+    """Return a ``(3, height, width)`` picture oriented by EXIF's ``orientation``."""
     if orientation in (5, 6, 7, 8):
         picture = picture.transpose(1, 2)
     if orientation in (2, 3, 6, 7):

@@ -1,20 +1,14 @@
-"""Pictures: from bytes to the image tower's input. One code for training and serving.
+"""A product's picture, text and attributes as the encoder's inputs; no torch.
 
-Decoding and normalising release the GIL, so threads run them in parallel; the
-resize between them, .1 to .3 ms, holds it. On a GPU ``newshelf.nn.gpu_inputs`` does the same;
-``tests.decode_agreement`` compares the two.
+Training and serving share this code. Decoding and normalising a picture release the GIL, so
+threads run them in parallel; the resize between them, .1 to .3 ms, holds it. On a GPU
+``newshelf.nn.gpu_inputs`` does the same.
 
-Bytes of a picture to its pixels as a person sees them; no torch.
+A text that the tokenizer cannot read counts as absent: to an English vocabulary a Thai text is
+only ``[UNK]``, and all products of a Thai shop would have the same text.
 
-Titles and descriptions as token ids; no torch.
-
-A text that the tokenizer cannot read is none: Thai, for one, is but ``[UNK]`` to an English
-vocabulary, and all products of a Thai shop would have the same text.
-
-Hashed categories and a binned price.
-
-Feature hashing (Weinberger et al., 2009): a value's bucket follows from the value alone,
-so a brand that was never seen in training needs no vocabulary.
+Attributes are hashed (Weinberger et al., 2009): a bucket depends on the value alone, so a brand
+that training has never seen needs no vocabulary.
 """
 
 import hashlib
@@ -48,32 +42,31 @@ _TAILS = (
     b"",
     b"".join(bytes([*range(254, 0, -1), 0xFF, marker]) for marker in range(0xD0, 0xD8)),
 )
-"""What may follow where a JPEG was cut, without and with restart markers: none of it is seen in
-a picture that is whole."""
+"""Endings for a JPEG without end marker, without and with restart markers. Neither is visible if
+the picture is complete."""
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 
-# Pillow warns of damaged metadata, and of sizes for which the cap below is the stricter
-# judge: lines that any client could fill a server's log with. Said once, here, since
-# warnings.catch_warnings is not safe in the threads that decode.
+# Any client could fill a server's log with Pillow's warnings about metadata and sizes. Filtered
+# here, because warnings.catch_warnings is not safe in decoding threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def upright_picture(
+def decode_rgb(
     data: bytes | bytearray | memoryview,
     *,
     max_pixels: int = MAX_PIXELS,
     least_side: int | None = None,
 ) -> Image.Image:
-    """Decode a picture as a person sees it.
+    """Decode a picture to RGB, oriented by its EXIF data.
 
-    The first frame of an animation, turned as its EXIF orientation says, laid on white
-    where it is transparent, in RGB whatever its colour space or depth.
+    Of an animation, the first frame. Transparent pixels become white. Any colour space and depth
+    is converted.
 
     Args:
         data: the bytes of a JPEG, PNG, WebP or GIF.
-        max_pixels: refused above, before any pixel is decoded.
-        least_side: a JPEG may be decoded at a half, a quarter or an eighth of its size, as
-            long as its short side keeps at least this many pixels.
+        max_pixels: maximum, checked before any pixel is decoded.
+        least_side: allows decoding a JPEG at a half, a quarter or an eighth of its size, if the
+            short side keeps at least this number of pixels.
 
     Raises:
         BadPicture: not a picture of a known format, or a damaged one.
@@ -110,10 +103,10 @@ def _decoded(
 def _without_end(
     data: bytes | bytearray | memoryview, max_pixels: int, least_side: int | None
 ) -> Image.Image | None:
-    """A JPEG that lacks its end marker and nothing else; None for anything else.
+    """Decode a JPEG that lacks nothing but its end marker; return None for any other data.
 
-    The decoder fills up what is missing, without a word. So it is given two different tails:
-    where they show, a part of the picture is missing.
+    The decoder fills missing parts silently. So two different endings are decoded: if the results
+    differ, a part of the picture is missing.
     """
     cut = bytes(data).rstrip(b"\xff")
     header = cut.rfind(_SCAN) + len(_SCAN)
@@ -139,7 +132,7 @@ def _check_pixels(size: tuple[int, int], max_pixels: int) -> None:
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
-    # In place, and converted only where that changes something: each would copy the pixels.
+    # In place, and converted only if necessary: each step would copy the pixels.
     ImageOps.exif_transpose(picture, in_place=True)
     if picture.mode in _SIXTEEN_BIT:
         # convert("RGB") would clip everything above 255 to white.
@@ -153,13 +146,13 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
     return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
-_SPARE = 1.5
-"""A JPEG decoded at a fraction of its size keeps this many times the pixels that are wanted.
-Mean cosine of the packaged tower's features to those of whole pictures, home and jewellery:
-0.97 to 0.993 with 1, 0.995 to 0.999 with 1.5, 0.999 with 2."""
+_OVERSAMPLING = 1.5
+"""Minimum side of a JPEG decoded at a fraction of its size, relative to the side that is needed.
+Mean cosine of the packaged tower's features to those of whole pictures, home and jewellery: 0.97
+to 0.993 with 1, 0.995 to 0.999 with 1.5, 0.999 with 2."""
 _BILINEAR = ResizeOptions(resize_alg=ResizeAlg.convolution(FilterType.bilinear))
-"""Pillow's bilinear filter within a level of 255, by the processor's vector instructions: a fifth
-of Pillow's time. As wide as what one new pixel covers: it antialiases."""
+"""Pillow's antialiasing bilinear filter within one level of 255, with vector instructions: a fifth
+of Pillow's time."""
 
 
 def decode_picture(
@@ -170,17 +163,16 @@ def decode_picture(
     scaled: bool = True,
     whole: bool = False,
 ) -> NDArray[np.uint8]:
-    """Decode a picture, cut its centre square out and resize that.
+    """Decode a picture, crop its centre square and resize it.
 
-    The crop comes before the resize: the result is the same, and a picture of 1 × 10⁷
-    pixels never grows.
+    The crop comes first: the result is the same, and a picture of 1 × 10⁷ pixels never grows.
 
     Args:
         data: the bytes of a JPEG, PNG, WebP or GIF.
         spec: the tower's size and crop.
-        max_pixels: refused above, before any pixel is decoded.
-        scaled: let a large JPEG be decoded at a fraction of its size.
-        whole: squeeze the whole picture into the square instead of cutting the centre out.
+        max_pixels: maximum, checked before any pixel is decoded.
+        scaled: allow decoding a large JPEG at a fraction of its size.
+        whole: squeeze the whole picture into the square instead of cropping it.
 
     Returns:
         ``(size, size, 3)`` uint8.
@@ -189,10 +181,10 @@ def decode_picture(
         BadPicture: not a picture of a known format, or a damaged one.
         TooLarge: more than ``max_pixels``.
     """
-    least = math.ceil(_SPARE * spec.size / spec.crop) if scaled else None
-    picture = upright_picture(data, max_pixels=max_pixels, least_side=least)
+    least = math.ceil(_OVERSAMPLING * spec.size / spec.crop) if scaled else None
+    picture = decode_rgb(data, max_pixels=max_pixels, least_side=least)
     if not whole:
-        # Not resize's own box: beyond that, the filter would still see the picture.
+        # Cropped here, because the filter of a resize with a box reads pixels outside of it.
         picture = picture.crop(centre_box(picture.width, picture.height, spec.crop))
     resized = Image.new("RGB", (spec.size, spec.size))
     Resizer().resize_pil(picture, resized, _BILINEAR)
@@ -207,11 +199,11 @@ def normalise_picture(
     Args:
         pixels: from ``decode_picture``.
         spec: the tower's mean and standard deviation.
-        out: ``(3, size, size)`` float32, which is written.
+        out: ``(3, size, size)`` float32, filled in place.
     """
     std = np.array(spec.std, dtype=np.float32).reshape(3, 1, 1)
     mean = np.array(spec.mean, dtype=np.float32).reshape(3, 1, 1)
-    # By channel first, while a level is one byte and not four.
+    # Transposed first, while a pixel's level is one byte instead of four.
     levels = np.ascontiguousarray(pixels.transpose(2, 0, 1))
     np.multiply(levels, 1 / (255 * std), out=out)
     np.subtract(out, mean / std, out=out)
@@ -244,7 +236,7 @@ def prepare_pictures(
 
 
 def centre_box(width: int, height: int, crop: float) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom of the centre square, ``crop`` of the short side long."""
+    """Return left, top, right and bottom of the centre square, ``crop`` of the short side."""
     side = max(1, round(min(height, width) * crop))
     left, top = (width - side) // 2, (height - side) // 2
     return left, top, left + side, top + side
@@ -256,11 +248,11 @@ class Tokenizer:
     def __init__(self, path: Path, max_tokens: int, pad_token_id: int = 0) -> None:
         data = path.read_bytes()
         self.digest = hashlib.sha256(data).hexdigest()
-        """SHA-256 of the file: texts are cached by what reads them."""
+        """SHA-256 of the file, part of the identity of cached text features."""
         self._pad_token_id = pad_token_id
         self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
         self._tokenizer.enable_truncation(max_tokens)
-        # The file may ask for a fixed length, which would cost every short title.
+        # The file may set a fixed length, which would cost time for every short title.
         self._tokenizer.no_padding()
         model = orjson.loads(data)["model"]
         name = model.get("unk_token")
@@ -268,23 +260,23 @@ class Tokenizer:
         self._special = frozenset(self._encode([""])[0])
 
     def tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text, not padded; none of a text that cannot be read.
+        """Return the token ids of each text, not padded; an empty list for an unreadable text.
 
-        An empty text gives the special tokens alone.
+        An empty text gives the special tokens.
         """
         rows = self._encode(texts)
         return [[] if self._unknown_share(row) == 1 else row for row in rows]
 
     def unknown_shares(self, texts: Sequence[str]) -> list[float]:
-        """Share of each text's tokens that the vocabulary lacks; 1 for one that cannot be read.
+        """Return the share of each text's tokens that are unknown; 1 for an unreadable text.
 
-        Signs and digits between unknown words do not tell products apart: unless a known token
-        has a letter, the text cannot be read. A text without unknown tokens always can.
+        Punctuation and digits between unknown words do not distinguish products: a text is
+        unreadable unless a known token has a letter. A text without unknown tokens is readable.
         """
         return [self._unknown_share(row) for row in self._encode(texts)]
 
     def batch(self, texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Tokenize in one call and pad to the longest of at least one text, each readable."""
+        """Tokenize at least one text, all readable, and pad to the longest."""
         return pad_tokens(self.tokens(texts), self._pad_token_id)
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
@@ -306,11 +298,11 @@ class Tokenizer:
 def pad_tokens(
     rows: Sequence[Sequence[int]], pad_token_id: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Lay rows of token ids side by side.
+    """Pad rows of token ids to the longest.
 
     Args:
-        rows: at least one, each from ``Tokenizer.tokens``.
-        pad_token_id: fills the shorter ones up.
+        rows: at least one, from ``Tokenizer.tokens``.
+        pad_token_id: fills the shorter rows.
 
     Returns:
         ``input_ids`` and ``attention_mask``, each ``(len(rows), longest)`` int64.
@@ -324,10 +316,9 @@ def pad_tokens(
 
 
 def attribute_row(product: Product, spec: AttributeInput) -> list[int]:
-    """One row of the ``attributes`` input, in the order of ``ATTRIBUTE_COLUMNS``.
+    """Return one row of the ``attributes`` input, in the order of ``ATTRIBUTE_COLUMNS``.
 
-    Returns:
-        Bucket numbers in ``1 … buckets - 1``; 0 where the product has no such attribute.
+    Bucket numbers are in ``1 … buckets - 1``, 0 for an absent attribute.
     """
     levels = category_levels(product.product_type)
     colors = split_values(product.color)
@@ -348,7 +339,7 @@ def attribute_row(product: Product, spec: AttributeInput) -> list[int]:
 
 
 def price_edges(prices: Sequence[float], bins: int) -> tuple[float, ...]:
-    """Edges that split the known prices into at most ``bins`` bins of equal count."""
+    """Return edges that split the known prices into at most ``bins`` bins of equal count."""
     known = np.asarray(prices, dtype=np.float64)
     known = known[np.isfinite(known)]
     if known.size == 0:

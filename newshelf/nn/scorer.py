@@ -1,4 +1,4 @@
-"""The Siamese scorer: how well a candidate fits a shopper's history."""
+"""The Siamese scorer of candidates against a shopper's history."""
 
 import math
 
@@ -10,7 +10,7 @@ from newshelf.nn.spec import ScorerSpec
 
 
 class Projector(nn.Module):
-    """The projection that history and candidates share.
+    """The shared projection of history and candidates.
 
     Shape: ``(N, embedding)`` → ``(N, width)`` of unit length.
     """
@@ -32,7 +32,7 @@ class Projector(nn.Module):
 
 
 class HistoryScorer(nn.Module):
-    """Pools the history with attention to the candidate, and compares the two.
+    """Pools the history with attention to the candidate, and compares it with the candidate.
 
     For a candidate ``c`` and history ``h_1 … h_H`` of unit vectors::
 
@@ -54,21 +54,21 @@ class HistoryScorer(nn.Module):
         """Score every candidate of a row against the row's history.
 
         Args:
-            history: ``(B, H, width)`` float32, unit vectors; masked ones may hold anything.
-            history_mask: ``(B, H)`` bool, True where an item is.
+            history: ``(B, H, width)`` float32, unit vectors; masked ones may be anything.
+            history_mask: ``(B, H)`` bool, True for items.
             candidates: ``(B, C, width)`` float32, unit vectors.
 
         Returns:
             ``scores (B, C)``, unbounded, higher is better, 0 for an empty history; and
-            ``attention (B, C, H)``, how much each history item counted.
+            ``attention (B, C, H)``, the weights of the history items.
         """
         mask = history_mask.unsqueeze(1).to(history.dtype)
-        # Whatever a masked place holds, it is read as 0.
+        # Masked places count as 0 whatever they hold.
         similarity = (candidates @ history.transpose(1, 2)).masked_fill(
             ~history_mask.unsqueeze(1), 0.0
         )
         logits = similarity * self.log_sharpness.exp()
-        # A finite floor, and a product with the mask, keep an empty history free of NaN.
+        # A finite floor and a product with the mask avoid NaN for an empty history.
         attention = (logits + (mask - 1.0) * 1e4).softmax(dim=-1) * mask
         attended = (attention * similarity).sum(dim=-1)
         mean = similarity.sum(dim=-1) / mask.sum(dim=-1).clamp(min=1.0)
@@ -78,7 +78,7 @@ class HistoryScorer(nn.Module):
 
 
 class SiameseScorer(nn.Module):
-    """Projector and history scorer together, as they are trained."""
+    """Projector and history scorer, trained together."""
 
     def __init__(self, spec: ScorerSpec, embedding: int, temperature: float = 0.07) -> None:
         super().__init__()
@@ -88,7 +88,6 @@ class SiameseScorer(nn.Module):
 
     def forward(self, history: Tensor, history_mask: Tensor, candidates: Tensor) -> Tensor:
         """``(B, H, 512)``, ``(B, H)`` bool and ``(B, C, 512)`` → ``(B, C)`` scores."""
-        scores: Tensor = self.score(self.project(history), history_mask, self.project(candidates))[
-            0
-        ]
+        scores: Tensor
+        scores, _ = self.score(self.project(history), history_mask, self.project(candidates))
         return scores

@@ -1,8 +1,8 @@
-"""Description of a trained model, which export and serving read.
+"""Description of a trained model for export and serving; no torch.
 
-``ModelSpec`` is written to ``model.json`` next to the weights and archived with the
-exported graphs; it holds everything needed to turn a product into the encoder's input
-tensors and to name its outputs. It imports no torch.
+``ModelSpec`` is written to ``model.json`` next to the weights and archived with the exported
+graphs. It has everything needed to turn a product into the encoder's inputs and to name its
+outputs.
 """
 
 from pathlib import Path
@@ -38,7 +38,7 @@ class _Spec(BaseModel):
 
 
 class ImageInput(_Spec):
-    """The image tower and how a picture is prepared for it."""
+    """The image tower and its input."""
 
     architecture: str
     """A timm model name."""
@@ -47,16 +47,16 @@ class ImageInput(_Spec):
     size: int = 224
     """Height and width of the input in pixels."""
     crop: float = 1.0
-    """The short side is resized to ``size / crop`` pixels before the centre crop."""
+    """Side of the centre crop relative to the picture's short side."""
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
 
 class TextInput(_Spec):
-    """The text tower (BERT family) and how a text is prepared for it."""
+    """The text tower (BERT family) and its input."""
 
     architecture: dict[str, object]
-    """The transformers configuration, as ``config.to_dict()`` gives it."""
+    """The transformers configuration, from ``config.to_dict()``."""
     features: int
     max_tokens: int = 64
     pad_token_id: int = 0
@@ -83,7 +83,7 @@ class FusionSpec(_Spec):
 
 
 class EncoderSpec(_Spec):
-    """The backbone. A tower that is None is absent, and its input is ignored."""
+    """The encoder. A tower that is None is absent, and its input is ignored."""
 
     image: ImageInput | None
     text: TextInput | None
@@ -107,7 +107,7 @@ class ScorerSpec(_Spec):
 
 
 class BlendSpec(_Spec):
-    """The signals added to the scorer; see ``newshelf.nn.blend``."""
+    """Signals added to the scorer's score; see ``newshelf.nn.blend``."""
 
     weights: dict[str, float]
     """By signal: ``siamese``, ``content``, and one per link."""
@@ -118,7 +118,7 @@ class BlendSpec(_Spec):
 
 
 class ModelSpec(_Spec):
-    """One trained unit: encoder, scorer (None without events or baskets) and versions."""
+    """Encoder, and scorer (None without events or baskets)."""
 
     format: Literal[2] = 2
     catalog_name: str
@@ -129,10 +129,10 @@ class ModelSpec(_Spec):
 
 
 def read_spec(directory: Path) -> ModelSpec:
-    """Read the description of a checkpoint, an export or an unpacked archive.
+    """Return the description of a checkpoint, an export or an unpacked archive.
 
     Raises:
-        WeightsError: it is missing, or of another format.
+        WeightsError: it is missing, or has another format.
     """
     path = directory / SPEC_FILE
     try:

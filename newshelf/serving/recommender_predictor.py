@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from newshelf.config import Limits
 from newshelf.errors import NewshelfError, VersionMismatch
 from newshelf.nn.blend import ContentBound
-from newshelf.nn.blend_lookup import BlendLookup, PairSums
+from newshelf.nn.blend_lookup import BlendLookup
+from newshelf.nn.numpy_scorer import PairSums
 from newshelf.serving.deadline import refuse_late
 from newshelf.serving.encode import Encoding, ProductEncoder
 from newshelf.serving.explanations import like_history, popular, popular_in

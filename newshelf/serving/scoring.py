@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from newshelf.errors import VersionMismatch
 from newshelf.nn.blend import ContentBound, content_signal, nearest_shares
-from newshelf.nn.blend_lookup import BlendLookup, LinkSums, PairSums
-from newshelf.nn.numpy_scorer import Pooling
+from newshelf.nn.blend_lookup import BlendLookup, LinkSums
+from newshelf.nn.numpy_scorer import PairSums, Pooling
 from newshelf.nn.spec import BlendSpec
 from newshelf.serving.resolve import Resolved
 from newshelf.serving.runtimes.base import Runtime

