@@ -210,7 +210,7 @@ def test_features_that_are_no_numbers_are_refused_by_name(
 
 
 def test_a_kill_loses_the_last_half_minute_only(catalog, encoder, table_of, monkeypatch):
-    monkeypatch.setattr(features, "_KEEP_EVERY_S", -1.0)
+    monkeypatch.setattr(features, "_SAVE_EVERY_S", -1.0)
     calls = []
 
     def die(_module, _inputs):
