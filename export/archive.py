@@ -1,9 +1,4 @@
-"""Archives for TorchServe: one per model, with its graphs, index and code.
-
-The part of Newshelf that a handler needs, and that an archive therefore carries.
-
-``model-config.yaml``: how TorchServe runs one model, and our own sections.
-"""
+"""Archives for TorchServe: one per model, with graphs, index, handler, code and settings."""
 
 import os
 import subprocess

@@ -1,11 +1,4 @@
-"""A module as a TorchScript file, which runs on whatever device it is loaded to.
-
-A module as one ONNX file with dynamic sizes.
-
-An ONNX file as OpenVINO's own two: the graph, and its weights to be mapped.
-
-The encoder in float16, for a GPU.
-"""
+"""Writers of graphs: TorchScript, ONNX with dynamic sizes, OpenVINO's format, and float16."""
 
 import logging
 import warnings

@@ -1,7 +1,4 @@
-"""The index of a catalogue: what can be recommended, and how much it is asked for.
-
-Golden products: drawn from the catalogue, with what the float32 graphs answer to them.
-"""
+"""The index of a catalogue, and its golden products with the float32 graphs' outputs."""
 
 import base64
 import io

@@ -1,15 +1,9 @@
-"""The encoder with its towers in int8.
+"""The encoder with its towers in int8, as much and as finely as passes the quality limits.
 
-The towers in int8: as much of each, and as finely, as passes the gate on this processor.
-
-Without VNNI a processor adds the products of two pairs of bytes in 16 bits, which may not hold
-them: weights of 8 bits then give wrong sums, of 7 bits right ones. What rounding costs in
-pictures comes from the first convolution above all, and from the depthwise ones, a small part of
-the arithmetic: they are the first to go back to float32.
-
-The image tower in int8.
-
-The text tower in int8: its linear layers.
+Without VNNI a processor adds the products of two pairs of bytes in 16 bits, which 8-bit weights
+overflow and 7-bit weights do not. Most of the rounding error in pictures comes from the first
+convolution and the depthwise ones, a small part of the arithmetic: they are the first to stay in
+float32. Of the text tower, the linear layers are quantised.
 """
 
 import shutil

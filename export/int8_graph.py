@@ -1,25 +1,14 @@
-"""Static int8 of a part of a graph, by ONNX Runtime's quantiser.
+"""Operations on ONNX graphs for int8: subgraphs, static quantisation, smoothing, bias correction.
 
-What a few wide channels make coarse is moved from activations into weights.
+Smoothing (Xiao et al., "SmoothQuant", 2023, equation 4). In a transformer some channels are a
+hundred times wider than others, and one range for all leaves the narrow ones few levels. Dividing
+each channel by a factor and multiplying the rows of the weights that read it by the same changes
+nothing in float32 and evens the channels out: ``s_j = max|X_j|^α / max|W_j|^(1 - α)``.
 
-In a transformer some channels are a hundred times wider than the others, and one range for all
-leaves the others a few levels. Dividing each channel by a factor, and multiplying the rows of
-the weights that read it by the same, changes nothing in float32, and evens the channels out.
-
-Xiao et al., "SmoothQuant" (2023), equation 4: ``s_j = max|X_j|^α / max|W_j|^(1 - α)``.
-
-What rounding shifts in the mean of each channel, put back into the biases.
-
-Rounded weights and ranges that cut something off move the mean of what a convolution answers,
-and the layers after it add up the shifts. Moved back one convolution after the other, the mean
-of each channel is float32's again, and most of the error is gone.
-
-Nagel, van Baalen, Blankevoort and Welling, "Data-Free Quantization Through Weight Equalization
-and Bias Correction" (2019), section 4.2: the empirical form.
-
-A part of an ONNX graph as a model of its own.
-
-The towers' parts of an exported encoder: what it computes from one modality alone.
+Bias correction (Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias
+Correction", 2019, section 4.2, the empirical form). Rounded weights and clipped ranges shift the
+mean of each channel of a convolution's output, and later layers add up the shifts. Correcting one
+convolution after the other restores float32's means.
 """
 
 import logging

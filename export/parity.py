@@ -1,8 +1,7 @@
-"""The gate: an exported graph computes what the eager model computes, or is not exported.
+"""The parity gate: an exported graph must compute what the eager model computes.
 
-The inputs on which every exported graph must agree with the eager model.
-
-Made-up inputs for the graphs: the same on every machine, and shaped like real ones.
+The inputs are synthetic, the same on every machine, and cover every combination of absent
+modalities and each dynamic size.
 """
 
 import math

@@ -1,7 +1,4 @@
-"""The precisions of the encoder: made, measured, and kept where they pass the gate.
-
-Runtime and precision together, tried on products: speed and quality of each.
-"""
+"""Precisions of the encoder: written, measured, and kept if they pass the quality limits."""
 
 import os
 import platform

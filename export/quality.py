@@ -1,6 +1,6 @@
-"""Distance of a cheaper encoder from the float32 one, and its limits.
+"""Quality of a cheaper encoder compared with the float32 one, on products of the catalogue.
 
-Products of a catalogue as the encoder reads them, whole and one modality at a time.
+Products are encoded as a whole and one modality at a time.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,4 @@
-"""Export a checkpoint: graphs in both formats, proven equal to the eager model.
-
-What is exported of a checkpoint: each module with its names, example and test cases.
-"""
+"""Export of a checkpoint: graphs in all formats, each checked against the eager model."""
 
 import shutil
 import time
