@@ -211,7 +211,7 @@ def spool_of(plan: GatewayPlan) -> Spool | None:
 
 @asynccontextmanager
 async def open_record(store: EventStore, spool: Spool | None) -> AsyncIterator[Record]:
-    """What the gateway records with, tended until the end."""
+    """Open the gateway's recorder; close it at the end."""
     wait_s = _WAIT_S if spool is None else _WAIT_WITH_SPOOL_S
     commits = GroupCommit(store, max_wait_s=wait_s, connections=store.async_connections())
     spooling = None if spool is None else GroupCommit(spool, retries=False)

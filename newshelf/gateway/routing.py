@@ -1,4 +1,4 @@
-"""Which variant answers a unit, by the rollouts that are served now."""
+"""Routing of a unit to a variant, by the rollouts that are served now."""
 
 import asyncio
 import logging
@@ -16,7 +16,7 @@ _OUTSIDE = Assignment("default", "", bucket=0, counted=False, propensity=1.0)
 
 @dataclass(frozen=True, slots=True)
 class Routed:
-    """Where one request goes."""
+    """The target of one request."""
 
     assigned: Assignment
     split: TrafficSplit | None
@@ -43,7 +43,7 @@ class Router:
         return time.monotonic() - self._read_s
 
     async def refresh(self) -> None:
-        """Read the store once; what fails is told and tried again later."""
+        """Read the store once; failures are logged and tried again later."""
         try:
             # The store may block, and requests must not wait for it.
             self.current = await asyncio.to_thread(self._read)
@@ -57,7 +57,7 @@ class Router:
         self._read_s = time.monotonic()
 
     def route(self, unit: str) -> Routed:
-        """Where the requests of ``unit`` go.
+        """Return the target of the requests of ``unit``.
 
         Of several rollouts the first one counts that the unit takes part in.
         """

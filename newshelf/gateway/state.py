@@ -49,7 +49,7 @@ _EACH_S = 1.0
 
 @dataclass(frozen=True)
 class AppState:
-    """What the routes use."""
+    """Everything the routes use."""
 
     models: Models
     router: Router

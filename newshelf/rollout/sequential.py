@@ -227,7 +227,7 @@ class SampleRatio:
 
     @property
     def mismatch(self) -> bool:
-        """Whether assignment or its record is broken."""
+        """Return True when assignment or its record is broken."""
         return self.sequential_p < MISMATCH_P
 
 

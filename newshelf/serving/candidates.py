@@ -60,7 +60,7 @@ class EncodedHistory:
 
     @cached_property
     def facts(self) -> Sequence[Facts]:
-        """What a reason may name of each."""
+        """The facts of each that an explanation may name."""
         table = self.index.table
         return [
             product_facts(self.inline[at].product, table.known.reader)
@@ -101,7 +101,7 @@ class CandidateSet:
 
     @property
     def listed(self) -> bool:
-        """Whether the request named its candidates."""
+        """Return True when the request named its candidates."""
         return self.named is not None
 
     @cached_property
@@ -119,7 +119,7 @@ class CandidateSet:
         return table.id[row]
 
     def facts(self, position: int) -> Facts:
-        """What a reason may name."""
+        """Return the facts that an explanation may name."""
         table, row = self._at(position)
         return row_facts(table, row)
 
@@ -150,7 +150,7 @@ class CandidateSet:
 
 
 def row_facts(table: ItemTable, row: int) -> Facts:
-    """What a reason may name of a table's row."""
+    """Return the facts of a table's row that an explanation may name."""
     return Facts(
         table.id[row],
         table.title[row],
@@ -163,7 +163,7 @@ def row_facts(table: ItemTable, row: int) -> Facts:
 
 
 def product_facts(product: Product, reader: TextReader) -> Facts:
-    """What a reason may name of a product."""
+    """Return the facts of a product that an explanation may name."""
     return Facts(
         product.id,
         product.title,

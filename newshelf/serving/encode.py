@@ -31,7 +31,7 @@ from newshelf.serving.trace import CACHE_HITS, CACHE_MISSES, UNREAD_TEXTS, Stage
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """What the encoder says of one product."""
+    """The encoder's output for one product."""
 
     embedding: NDArray[np.float32]
     """``(512,)``, of unit length."""
@@ -124,7 +124,7 @@ def _split(rows: Sequence[int], lengths: Sequence[int], most: int) -> list[list[
 
 _KEY_BYTES = 16
 _ENTRY_BYTES = 1_500
-"""About what an entry takes beside its embedding: key, labels and the cache's own tables."""
+"""Approximate size of an entry without its embedding: key, labels and the cache's own tables."""
 
 
 def content_key(content: Content, picture: bytes | bytearray | None) -> bytes:
@@ -155,7 +155,7 @@ class EncodingCache:
         self._lock = threading.Lock()
 
     def get(self, key: bytes) -> Encoding | None:
-        """What was kept under ``content_key``."""
+        """Return the entry of ``content_key``."""
         with self._lock:
             found: Encoding | None = self._kept.get(key)
             return found
@@ -173,7 +173,7 @@ class EncodingCache:
 
     @property
     def nbytes(self) -> int:
-        """What it takes now."""
+        """Return the current size."""
         return int(self._kept.currsize)
 
 

@@ -49,7 +49,7 @@ def open_envelope(request: RawRequest, limits: Limits) -> JsonBody | FormBody:
 
     The content type decides; without one (or with ``application/octet-stream``), the
     first bytes do. A plain body stands alone: TorchServe passes no query parameters on, so
-    a part beside it comes from a server that does, and is refused.
+    another part comes from a server that does, and is refused.
 
     Raises:
         TooLarge: more bytes than ``limits.max_body_bytes``.
@@ -134,7 +134,7 @@ def read_json(body: bytes | bytearray, content_type: str) -> object:
 
 
 def _another_charset(body: bytes | bytearray) -> str | None:
-    """What to say of a body that is not in UTF-8."""
+    """Return the message for a body that is not in UTF-8."""
     found = json.detect_encoding(body)
     if found.startswith(("utf-16", "utf-32")):
         return f"the body is in {found[:6].upper()}; send JSON in UTF-8"

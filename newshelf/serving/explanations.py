@@ -13,7 +13,7 @@ _AT_MOST = 2
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a reason may name of an item."""
+    """The facts of an item that an explanation may name."""
 
     id: str | None
     title: str | None

@@ -65,7 +65,7 @@ class IndexManifest(BaseModel):
     pooling: Pooling | None = None
     """The scorer's learned numbers; without them, its graph is asked."""
     blend: BlendSpec | None = None
-    """Weights of the signals beside the scorer."""
+    """Weights of the signals added to the scorer."""
     knowledge: int | None = None
     """Rows of ``knowledge.json``; None in an index that was made without any. Such an index
     knows what its columns state."""
@@ -181,7 +181,7 @@ class ItemIndex:
     vector_search: Search | None
     """Among ``vectors``."""
     blend: Blend | None = None
-    """The signals beside the scorer; None where it ranks alone."""
+    """The signals added to the scorer; None where it ranks alone."""
 
     def __len__(self) -> int:
         return len(self.table)

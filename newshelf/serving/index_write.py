@@ -47,11 +47,11 @@ def write_index(
         items: a frame with ``INDEX_COLUMNS`` (others are left out); ids unique.
         embeddings: ``(N, 512)`` float32 of unit length, in the frame's order.
         vectors: the projected embeddings, ``(N, P)`` float32; None without a scorer.
-        blend: the signals beside the scorer, of the same items.
+        blend: the signals added to the scorer, of the same items.
         knowledge: what is known of the items beyond the columns.
         pooling: the scorer's learned numbers, with its vectors.
         ann_items: with more items, the search is approximate.
-        compressed_bytes: vectors of at most so many bytes are searched as they are.
+        compressed_bytes: vectors up to this size are searched as they are.
 
     Raises:
         ValueError: ids repeat, or the rows do not match.

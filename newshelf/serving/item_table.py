@@ -24,7 +24,7 @@ class TextReader:
     """Statements below this confidence do not count."""
 
     def read(self, products: Sequence[Product]) -> "KnownValues":
-        """What the products' texts and fields say, with all that it implies."""
+        """Return what the products' texts and fields say, with all that it implies."""
         rows = (
             (row, attribute, value, confidence)
             for row, product in enumerate(products)

@@ -110,7 +110,7 @@ def load_encoder_predictor(
         directory: see the module.
         device: the CPU by default.
         settings: runtime, threads and limits.
-        observer: is told the stages' times, the warm-up's too.
+        observer: receives the stages' times, the warm-up's too.
 
     Raises:
         SetupError: a file is missing or damaged, the files do not belong together, or golden
@@ -175,7 +175,7 @@ def open_encoder(
 
 
 def pictures_at_once(settings: ServingSettings) -> int:
-    """How many share a forward at most.
+    """Return the maximum number that share a forward.
 
     Small forwards let the next pictures be decoded meanwhile; large ones are better where no
     thread or no core is left for that.

@@ -25,7 +25,7 @@ from newshelf.serving.runtimes.base import Array, Device
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """All that the encoder reads of a product beside its picture."""
+    """All that the encoder reads of a product except its picture."""
 
     text: str
     """Title and description; empty without either, or without a text tower."""
@@ -53,7 +53,7 @@ class InputBuilder:
         self._no_text = tokenizer.tokens([""])[0] if tokenizer else [1]
 
     def content(self, product: Product) -> Content:
-        """What the encoder will read of ``product``."""
+        """Return the parts of ``product`` that the encoder reads."""
         text = "" if self._tokenizer is None else product.text()
         return Content(text, tuple(attribute_row(product, self._spec.attributes)))
 
@@ -117,7 +117,7 @@ _CHECKED_ONLY = ImageInput(
 
 @dataclass(frozen=True, slots=True)
 class DecodedPictures:
-    """What became of N pictures."""
+    """The results of N pictures."""
 
     images: Array
     """``(N, 3, size, size)`` float32; the rows of failed ones hold nothing of meaning."""
@@ -157,9 +157,9 @@ class CpuReader:
     """Decodes in threads, which Pillow and numpy let run side by side.
 
     One picture, or all of them with one thread, are decoded by whoever waits for them. Where
-    workers keep every core busy, a thread that decodes beside the arithmetic only takes turns
-    with it, and small forwards for its sake are lost: by turns and with all eight pictures in one
-    forward, two workers on two cores computed 4 % more of 400 × 300, and 8 % more of 1200 × 900.
+    workers keep every core busy, a thread that decodes next to the arithmetic only alternates
+    with it, and small forwards for its sake are lost: alternately, with all eight pictures in
+    one forward, two workers on two cores computed 4 % more of 400 × 300, and 8 % more of 1200 × 900.
 
     Args:
         spec: the image tower's input.

@@ -166,7 +166,7 @@ def check_product(
         product: as the client sent it, perhaps with a picture in base64.
         limits: of one request.
         at: its path within the request.
-        picture: the bytes of its picture, where they came beside the product.
+        picture: the bytes of its picture, where they came next to the product.
         deadline_s: of the request.
 
     Raises:

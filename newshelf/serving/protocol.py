@@ -70,7 +70,7 @@ class Predictor(Protocol):
     """Answers a batch of requests, one answer per row and in the same order.
 
     A request that cannot be answered gets its own 4xx; it never raises for its
-    batch-mates. What does raise is a defect, see ``newshelf.serving.protocol``.
+    batch-mates. An exception is an internal error, see ``predict_isolated``.
     """
 
     def predict(self, rows: Sequence[RawRequest]) -> list[Answer]:
@@ -120,5 +120,5 @@ def predict_isolated(predictor: Predictor, rows: Sequence[RawRequest]) -> list[A
 
 def _internal(row: RawRequest) -> Answer:
     return error_answer(
-        NewshelfError(f"unexpected error; the server's log tells more under {row.request_id!r}")
+        NewshelfError(f"internal error; see the server's log for request {row.request_id!r}")
     )

@@ -55,7 +55,7 @@ class _Found:
 
 @dataclass(frozen=True)
 class ModelRanker:
-    """Ranks by the scorer and by the signals beside it.
+    """Ranks by the scorer and by the signals added to it.
 
     Args:
         scorer: its graph, for an index that does not hold the pooling's numbers.
@@ -75,7 +75,7 @@ class ModelRanker:
         """Retrieve from the index, then score.
 
         Retrieval takes the ``retrieve`` allowed items nearest to the mean of the projected
-        history, and as many by what the signals beside the scorer say; candidates that the
+        history, and as many by the signals added to the scorer; candidates that the
         request names are all scored.
 
         Returns:
@@ -159,7 +159,7 @@ def rank_by_popularity(
 
 
 def categories_of(row: Resolved) -> list[str]:
-    """What the request filters by, or else what the history is made of."""
+    """Return the categories that the request filters by, or else those the history is made of."""
     if row.request.filters.product_type is not None:
         return list(row.request.filters.product_type)
     types = (facts.product_type for facts in row.history.facts)
@@ -266,7 +266,7 @@ def fill(
 
 
 def _fresh(ranked: Ranked, picked: Sequence[Picked]) -> NDArray[np.int64]:
-    """Where in the ranking there is an item that was not picked before."""
+    """Return the next position in the ranking whose item was not picked before."""
     if not picked:
         return np.arange(len(ranked.positions))
     return np.flatnonzero(~np.isin(ranked.positions, [item.position for item in picked]))

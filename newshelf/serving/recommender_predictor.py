@@ -29,12 +29,12 @@ class RecommenderPredictor:
 
     Args:
         encoder: encodes products that the index does not know.
-        scorer: None for a model without one; answers then come from likeness.
+        scorer: None for a model without one; answers then come from similarity.
         index: what can be recommended.
         model_version: the encoder's, which must be the index's too.
         limits: what one request may ask for.
         retrieve: items that reach the scorer.
-        observer: is told the stages' times.
+        observer: receives the stages' times.
 
     Raises:
         VersionMismatch: the index is another encoder's, lacks the scorer's vectors, or has

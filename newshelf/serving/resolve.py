@@ -214,7 +214,7 @@ def _increasing(rows: IntArray) -> IntArray:
 
 
 def _places(rows: IntArray, wanted: IntArray) -> IntArray:
-    """Where among distinct rows in increasing order those are that are wanted."""
+    """Return the positions, among distinct rows in increasing order, of those that are wanted."""
     places = rows.searchsorted(wanted)
     there = places < len(rows)
     places = places[there]

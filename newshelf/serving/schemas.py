@@ -174,7 +174,7 @@ class EncoderAnswer(_Answer):
 
 
 class ErrorBody(_Answer):
-    """Why a request, or one of its instances, was not answered."""
+    """The reason why a request, or one of its instances, was not answered."""
 
     code: str
     message: str
@@ -264,21 +264,21 @@ def validate(model: type[Model], value: object, at: str = "") -> Model:
 
 
 def _refuse_many_fields(value: object, at: str) -> None:
-    """Refuse objects of so many fields that a list of the unknown ones would take seconds."""
+    """Refuse objects with too many fields: a list of the unknown ones would take seconds."""
     level = [value]
     # No request nests objects deeper than this; the schema refuses those that do.
     for _ in range(_MAX_DEPTH):
         for item in level:
             if isinstance(item, dict) and len(item) > _MAX_FIELDS:
                 raise InvalidField(
-                    f"an object with {len(item)} fields; none of a request has so many",
+                    f"an object with {len(item)} fields; no object of a request has that many",
                     field=at or None,
                 )
         level = [inner for item in level for inner in _nesting(item)]
 
 
 def _nesting(item: object) -> Iterable[object]:
-    """What is inside, where objects or arrays are among it."""
+    """Return the contents, where objects or arrays are among them."""
     if not isinstance(item, dict | list) or isinstance(item, Ids):
         return ()
     inner = item.values() if isinstance(item, dict) else item

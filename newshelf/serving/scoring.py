@@ -141,7 +141,7 @@ _MARGIN = 2e-4
 
 
 def link_sums(row: Resolved, links: BlendLookup) -> LinkSums:
-    """What the whole history is linked to, not only what the scorer reads.
+    """Return the links of the whole history, not only of what the scorer reads.
 
     A product that the index does not know stands for its nearest items, each with its share.
     """
@@ -154,7 +154,7 @@ def link_sums(row: Resolved, links: BlendLookup) -> LinkSums:
 def unpersonal_at(
     row: Resolved, links: BlendLookup, sums: LinkSums, positions: IntArray
 ) -> FloatArray:
-    """What links and prior say of some positions of the row's shelf, ``(len(positions),)``.
+    """Return the score from links and prior at some positions, ``(len(positions),)``.
 
     Args:
         row: the request.
@@ -176,7 +176,7 @@ def blended(
     row: Resolved,
     spec: BlendSpec,
     positions: IntArray,
-    beside: FloatArray,
+    rest: FloatArray,
     pairs: PairSums | None = None,
 ) -> FloatArray:
     """The blended scores of some positions, ``(len(positions),)``, as log-odds.
@@ -185,7 +185,7 @@ def blended(
         row: the request, with a history.
         spec: the weights.
         positions: of the row's shelf.
-        beside: all of the score but the content, ``(len(positions),)``.
+        rest: all of the score but the content, ``(len(positions),)``.
         pairs: the index's.
     """
     if pairs is not None and _only_index(row) and pairs.worthwhile(len(positions)):
@@ -194,21 +194,21 @@ def blended(
         # This side first: the product's many rows are then what is read in order.
         cosines = row.shelf.embeddings(positions) @ _whole_history(row).T
         content = content_signal(cosines.T, spec.temperature)
-    scores: FloatArray = beside + np.float32(spec.weights["content"]) * content
+    scores: FloatArray = rest + np.float32(spec.weights["content"]) * content
     return scores
 
 
 def promising(
-    row: Resolved, spec: BlendSpec, bound: ContentBound, positions: IntArray, beside: FloatArray
+    row: Resolved, spec: BlendSpec, bound: ContentBound, positions: IntArray, rest: FloatArray
 ) -> IntArray | None:
-    """Which of some positions may be among the first ``k``, whatever their content says.
+    """Return those positions that may be among the first ``k``, whatever their content.
 
     Args:
         row: the request, with a history.
         spec: the weights.
         bound: of the row's index.
         positions: of the row's shelf, in increasing order.
-        beside: all of the score but the content, ``(len(positions),)``.
+        rest: all of the score but the content, ``(len(positions),)``.
 
     Returns:
         Places among ``positions``, in increasing order; None where all have to be scored.
@@ -218,14 +218,14 @@ def promising(
     if row.request.diversity or not _only_index(row) or len(positions) <= _WORTH * count:
         return None
     content, off = bound.content(row.history.rows, positions, spec.temperature)
-    middle, reach = beside + weight * content, abs(weight) * off
+    middle, reach = rest + weight * content, abs(weight) * off
     least = np.partition(middle - reach, -count)[-count]
     # What is not finite compares false, and is left to the full score.
     return np.flatnonzero(~(middle + reach < least - _MARGIN))
 
 
 def _only_index(row: Resolved) -> bool:
-    """Whether the index knows the whole history and every candidate."""
+    """Return True when the index knows the whole history and every candidate."""
     return not len(row.history.unseen) and not len(row.shelf.extras.embeddings)
 
 

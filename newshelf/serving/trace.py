@@ -162,7 +162,7 @@ class StageTimer:
 TRACE_HEADER = "x-newshelf-trace"
 SPANS_HEADER = "x-newshelf-spans"
 _CLOSE_NS = 20_000
-"""Two spans of one stage with less than this between them are told as one: a batch of many
+"""Two spans of one stage with less than this between them are reported as one: a batch of many
 pictures would else have hundreds."""
 
 
@@ -181,7 +181,7 @@ class BatchTrace:
 
 
 def wants_trace(headers: Mapping[str, object]) -> bool:
-    """Whether a request asks for its spans; header names are matched in any case."""
+    """Return True when a request asks for its spans; header names are matched in any case."""
     return any(name.lower() == TRACE_HEADER for name in headers)
 
 

@@ -42,7 +42,7 @@ class WriteBatch:
 
     @property
     def is_one_statement(self) -> bool:
-        """Whether one statement writes the batch, as for most of a gateway's batches."""
+        """Return True when one statement writes the batch, as for most of a gateway's batches."""
         return not self.feedback and not self.shadow and 0 < len(self.exposures) <= MOST_ROWS
 
 

@@ -97,19 +97,9 @@ def findings(path: str) -> list[str]:
     return found
 
 
-def unconverted(path: str) -> bool:
-    return any(path == entry or path.startswith(entry) for entry in STYLE["unconverted"])
-
-
-@pytest.mark.parametrize("path", [path for path in sources() if not unconverted(path)])
+@pytest.mark.parametrize("path", sources())
 def test_words_and_openings_are_standard(path: str) -> None:
     assert findings(path) == []
-
-
-@pytest.mark.parametrize("entry", STYLE["unconverted"])
-def test_a_converted_path_leaves_the_list(entry: str) -> None:
-    paths = [path for path in sources() if path.startswith(entry)]
-    assert any(findings(path) for path in paths), f"remove {entry} from docs/prose.toml"
 
 
 @pytest.mark.parametrize(

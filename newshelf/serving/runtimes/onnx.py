@@ -129,7 +129,7 @@ def _providers(
         "device_id": device.index,
         "trt_fp16_enable": precision == "fp16",
         "trt_bf16_enable": precision == "bf16",
-        # Building takes minutes; kept beside the graph, it is done once.
+        # Building takes minutes; kept next to the graph, it is done once.
         "trt_engine_cache_enable": True,
         "trt_engine_cache_path": str(path.parent / "tensorrt"),
         "trt_timing_cache_enable": True,
@@ -142,7 +142,7 @@ def _cuda_options(device: Device) -> dict[str, Any]:
     return {
         "device_id": device.index,
         "arena_extend_strategy": "kSameAsRequested",
-        # Searching anew for each batch size would stall requests.
+        # Searching again for each batch size would stall requests.
         "cudnn_conv_algo_search": "HEURISTIC",
     }
 

@@ -20,14 +20,14 @@ class OpenVinoRuntime:
     """A graph, compiled for this CPU.
 
     The weights are mapped from their file, where all processes share them; what OpenVINO lays
-    out anew for its kernels is each process's own.
+    out again for its kernels is each process's own.
 
     A quantised image tower is compiled apart from the rest. Together with what follows it,
     OpenVINO 2026.4 gets another result (cosine 0.971 instead of 0.998, and as little in
     float32 on the quantised graph); apart, the same as ONNX Runtime.
 
     Args:
-        path: the ``.xml`` file, with the weights beside it.
+        path: the ``.xml`` file, with the weights next to it.
         graph: its inputs and outputs.
         threads: of one call.
         precision: ``bf16`` and ``int8`` compute in bfloat16 what is not quantised, where the
@@ -83,7 +83,7 @@ class _Part:
         request = self._request()
         try:
             request.infer(given, share_inputs=True)
-            # A request's outputs are written anew by its next run.
+            # A request's outputs are overwritten by its next run.
             return {name: np.array(request.get_tensor(name).data) for name in self._outputs}
         finally:
             self._idle.put(request)

@@ -34,7 +34,7 @@ from newshelf.serving.search.exact import Codes, Tensors, _codes, proven_nearest
 from newshelf.serving.search.faiss_scan import ListScan, read_faiss
 
 _ADVERSE_SHARE = 0.9
-"""A filter goes against the query when less than so much of its share of all rows passes in
+"""A filter goes against the query when less than this part of its share of all rows passes in
 the lists that are nearest."""
 
 
@@ -111,22 +111,22 @@ class Lists:
 
     @cached_property
     def _starts(self) -> IntArray:
-        """Where each list begins in ``members``."""
+        """Return the start of each list in ``members``."""
         return np.cumsum(self.sizes) - self.sizes
 
 
 def _stop(reached: IntArray, budget: int) -> int:
-    """How many lists to visit; ``reached`` counts the rows up to each."""
+    """Return the number of lists to visit; ``reached`` counts the rows up to each."""
     return min(int(np.searchsorted(reached, budget)) + 1, len(reached))
 
 
 _COMPARED = 2
-"""So many times the rows asked for are compared in float32."""
+"""Factor of the rows asked for that are compared in float32."""
 _RARE = 0.025
 """Where a filter lets no larger share pass, all lists are scanned. Of a million rows, 1 % passing:
 11 ms instead of 22, and 2 %: 13 ms instead of 18; 5 %: 20 instead of 11."""
 _ADVERSE_FILTER_BUDGETS = 8
-"""So many budgets of passing rows are compared under a filter that goes against the query."""
+"""Budgets of passing rows that are compared under a filter that goes against the query."""
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,10 @@ class Search(Protocol):
         Args:
             query: ``(D,)`` float32.
             allowed: ``(N,)`` bool.
-            limit: at most so many.
+            limit: maximum number of rows.
 
         Returns:
-            Row numbers in increasing order; exactly ``limit`` where so many are allowed, and
+            Row numbers in increasing order; exactly ``limit`` where that many are allowed, and
             all that are allowed otherwise.
         """
 
@@ -34,7 +34,7 @@ class Search(Protocol):
         Args:
             queries: ``(B, D)`` float32.
             allowed: ``(B, N)`` bool.
-            limit: at most so many for each.
+            limit: maximum number for each.
         """
 
 
@@ -75,7 +75,7 @@ def top_rows(scores: FloatArray, allowed: Mask, limit: int) -> IntArray:
     Args:
         scores: ``(N,)`` float32.
         allowed: ``(N,)`` bool.
-        limit: at most so many.
+        limit: maximum number of rows.
     """
     rows = np.flatnonzero(allowed)
     return best_rows(rows, scores[rows], limit)
@@ -87,7 +87,7 @@ def best_rows(rows: IntArray, scores: FloatArray, limit: int) -> IntArray:
     Args:
         rows: ``(M,)``, without repetition.
         scores: ``(M,)``, of each of them.
-        limit: at most so many.
+        limit: maximum number of rows.
     """
     if len(rows) <= limit:
         return np.sort(rows)
@@ -100,7 +100,7 @@ its products with a hundred queries to stay in the cache."""
 
 
 _SLACK = 8
-"""A query's candidates are cut to ``limit`` when there are so many times more."""
+"""A query's candidates are cut to ``limit`` when they exceed it by this factor."""
 
 
 @dataclass
@@ -136,7 +136,7 @@ def top_products(
     Args:
         matrix: ``(N, D)`` float32.
         queries: ``(B, D)`` float32.
-        limit: at most so many for each.
+        limit: maximum number for each.
         allowed: ``(B, N)`` bool; None allows all.
 
     Returns:
@@ -158,7 +158,7 @@ def top_products(
 
 
 MANY = 16
-"""From so many queries on, a matrix product is faster than as many products with vectors."""
+"""From this number of queries on, a matrix product is faster than as many products with vectors."""
 
 
 _FEW_ROWS = 3072
@@ -169,12 +169,12 @@ _FEW_SHARE = 0.01
 
 
 def few(passing: int, rows: int, limit: int) -> bool:
-    """Whether float32 products of the rows that pass beat a scan of all codes.
+    """Return True when float32 products of the rows that pass beat a scan of all codes.
 
     Args:
         passing: allowed rows.
         rows: of the matrix.
-        limit: so many are asked for.
+        limit: the number asked for.
     """
     return passing <= max(limit, _FEW_ROWS, _FEW_SHARE * rows)
 

@@ -108,10 +108,10 @@ def build_search(
         folder: where ``NAME.faiss`` is written.
         name: the matrix's.
         ann_items: with more rows, the search is approximate.
-        compressed_bytes: a matrix of at most so many bytes is searched as it is.
+        compressed_bytes: a matrix up to this size is searched as it is.
 
     Returns:
-        What ``open_search`` needs besides; None and nothing where the matrix is enough.
+        What ``open_search`` needs in addition; None and nothing where the matrix is enough.
     """
     many = len(matrix) > ann_items
     if not many and matrix.nbytes <= compressed_bytes:

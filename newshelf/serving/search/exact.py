@@ -60,7 +60,7 @@ class QueryCode:
 
 @dataclass(frozen=True)
 class Codes:
-    """How a matrix was made int8."""
+    """The coding of a matrix in int8."""
 
     rotation: FloatArray
     """R transposed, ``(D, D)``."""
@@ -123,7 +123,7 @@ def _blocks(matrix: FloatArray) -> Iterator[FloatArray]:
 
 
 Scan = Callable[[QueryCode, int], tuple[FloatArray, IntArray]]
-"""The products of codes and the rows of the best so many, the best first."""
+"""Products of codes, and rows, of the best N, the best first."""
 
 _FIRST = 512
 _MORE = 4
@@ -139,8 +139,8 @@ def proven_nearest(
         query: ``(D,)`` float32.
         code: the same as int8.
         scan: gives the best by code.
-        limit: so many are asked for; fewer than ``among``.
-        among: so many rows the scan can give.
+        limit: the number asked for; fewer than ``among``.
+        among: the number of rows the scan can give.
 
     Returns:
         ``(limit,)`` row numbers in increasing order.

@@ -1,4 +1,4 @@
-"""What the controller saw at each look, for the report."""
+"""The snapshots of the controller at each look, for the report."""
 
 import sqlalchemy as sa
 from alembic import op
