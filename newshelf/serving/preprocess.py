@@ -159,7 +159,8 @@ class CpuReader:
     One picture, or all of them with one thread, are decoded by whoever waits for them. Where
     workers keep every core busy, a thread that decodes next to the arithmetic only alternates
     with it, and small forwards for its sake are lost: alternately, with all eight pictures in
-    one forward, two workers on two cores computed 4 % more of 400 × 300, and 8 % more of 1200 × 900.
+    one forward, two workers on two cores computed 4 % more of 400 × 300 pixels, and 8 % more of
+    1200 × 900.
 
     Args:
         spec: the image tower's input.
