@@ -15,6 +15,7 @@ import pytest
 from newshelf.cli.pipeline import settings_from
 from newshelf.pipeline.workspace import Workspace
 from newshelf.rollout.versions import PromotedFile, TorchServeVersions
+from newshelf.store.aggregates import team_credits
 from tests.e2e.rollouts import Shop, check_record, open_shop, plan_of
 
 pytestmark = pytest.mark.xdist_group("rollouts")
@@ -114,7 +115,8 @@ def test_interleaving_finds_the_worse_ranking_in_answers_made_of_both(live: Shop
     assert 0.4 < teams["challenger"] / teams.total() < 0.6
     assert all(0 < item.propensity <= 1 for item in drafted)
     assert any(item.propensity < 1 for item in drafted)
-    clicks = live.store.credits("drafted")
+    with live.store.database.reading() as connection:
+        clicks = team_credits(connection, "drafted")
     assert clicks["control"].sum() > clicks["challenger"].sum()
     assert versions(live).default() == live.own
 

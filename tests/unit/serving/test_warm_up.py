@@ -3,8 +3,7 @@
 import pytest
 
 from newshelf.config import Limits
-from newshelf.serving import load
-from newshelf.serving import load as load_recommender
+from newshelf.serving import load, load_recommender
 from newshelf.serving.load import load_encoder_predictor
 from newshelf.serving.load_recommender import load_recommender_predictor
 
