@@ -41,7 +41,7 @@ class Ranked:
     source: Source
     positions: IntArray
     scores: NDArray[np.float64]
-    because: IntArray | None = None
+    explained_by: IntArray | None = None
     """For each, the history item that counted most; None when none did, or nobody asked."""
 
 
@@ -94,67 +94,73 @@ class ModelRanker:
         if not len(row.history):
             return _Found(np.zeros(0, dtype=np.int64), None)
         sums = None if self.links is None else link_sums(row, self.links)
-        if row.shelf.named is not None:
+        if row.candidate_set.named is not None:
             if self.links is None or sums is None:
-                return _Found(row.shelf.named, None)
-            return _Found(row.shelf.named, unpersonal_at(row, self.links, sums, row.shelf.named))
+                return _Found(row.candidate_set.named, None)
+            return _Found(
+                row.candidate_set.named,
+                unpersonal_at(row, self.links, sums, row.candidate_set.named),
+            )
         nearest = self._nearest(row)
         if self.links is None or sums is None:
             return _Found(nearest, None)
-        beside = self.links.everywhere(sums)
+        rest = self.links.everywhere(sums)
         limit = max(self.retrieve, row.request.k)
-        positions = np.union1d(nearest, top_rows(beside, row.shelf.allowed, limit))
-        return _Found(positions, beside[positions])
+        positions = np.union1d(nearest, top_rows(rest, row.candidate_set.allowed, limit))
+        return _Found(positions, rest[positions])
 
     def _nearest(self, row: Resolved) -> IntArray:
-        vectors, search = row.history.vectors, row.shelf.index.vector_search
+        vectors, search = row.history.vectors, row.candidate_set.index.vector_search
         if vectors is None or search is None:
             raise ValueError("an index without a scorer has no projected vectors")
         return _nearest(row, search, _unit_mean(vectors), self.retrieve)
 
     def _ranked(self, row: Resolved, found: _Found, scored: Scored) -> Ranked:
-        blend = row.shelf.index.blend
+        blend = row.candidate_set.index.blend
         if blend is None or found.unpersonal is None:
-            return _finite(found.positions, scored.scores, scored.because)
-        spec, positions, because = blend.spec, found.positions, scored.because
-        beside = found.unpersonal + np.float32(spec.weights["siamese"]) * scored.scores
+            return _finite(found.positions, scored.scores, scored.explained_by)
+        spec, positions, explained_by = blend.spec, found.positions, scored.explained_by
+        rest = found.unpersonal + np.float32(spec.weights["siamese"]) * scored.scores
         if self.bound is not None:
-            kept = promising(row, spec, self.bound, positions, beside)
+            kept = promising(row, spec, self.bound, positions, rest)
             if kept is not None:
-                positions, beside = positions[kept], beside[kept]
-                because = None if because is None else because[kept]
-        return _finite(positions, blended(row, spec, positions, beside, self.pairs), because)
+                positions, rest = positions[kept], rest[kept]
+                explained_by = None if explained_by is None else explained_by[kept]
+        return _finite(positions, blended(row, spec, positions, rest, self.pairs), explained_by)
 
 
-def _finite(positions: IntArray, values: FloatArray, because: IntArray | None) -> Ranked:
+def _finite(positions: IntArray, values: FloatArray, explained_by: IntArray | None) -> Ranked:
     finite = np.isfinite(values)
     if not finite.all():
         positions, values = positions[finite], values[finite]
-        because = None if because is None else because[finite]
-    return Ranked("model", positions, _rounded(values), because)
+        explained_by = None if explained_by is None else explained_by[finite]
+    return Ranked("model", positions, _rounded(values), explained_by)
 
 
-def rank_by_likeness(row: Resolved, limit: int) -> Ranked | None:
+def rank_by_similarity(row: Resolved, limit: int) -> Ranked | None:
     """Cosine of the embedding to the mean of the history's; None without history."""
     if not len(row.history):
         return None
     query = _unit_mean(row.history.embeddings)
-    positions = _nearest(row, row.shelf.index.embedding_search, query, limit)
-    embeddings = row.shelf.embeddings(positions)
-    because = (embeddings @ row.history.embeddings.T).argmax(axis=1)
-    return Ranked("similar", positions, _rounded(embeddings @ query), because)
+    positions = _nearest(row, row.candidate_set.index.embedding_search, query, limit)
+    embeddings = row.candidate_set.embeddings(positions)
+    explained_by = (embeddings @ row.history.embeddings.T).argmax(axis=1)
+    return Ranked("similar", positions, _rounded(embeddings @ query), explained_by)
 
 
 def rank_by_popularity(
     row: Resolved, limit: int, categories: Sequence[str] | None = None
 ) -> Ranked:
     """Share of all interactions, among all that is allowed or within categories."""
-    shelf = row.shelf
-    among = shelf.allowed
+    candidate_set = row.candidate_set
+    among = candidate_set.allowed
     if categories is not None:
-        tables = [shelf.index.table, *([shelf.extras.table] if shelf.listed else [])]
+        tables = [
+            candidate_set.index.table,
+            *([candidate_set.extras.table] if candidate_set.listed else []),
+        ]
         among = among & np.concatenate([in_categories(table, categories) for table in tables])
-    positions, shares = shelf.popular(among, limit)
+    positions, shares = candidate_set.popular(among, limit)
     return Ranked("popular" if categories is None else "popular_in_category", positions, shares)
 
 
@@ -167,10 +173,10 @@ def categories_of(row: Resolved) -> list[str]:
 
 
 def _nearest(row: Resolved, search: Search, query: FloatArray, limit: int) -> IntArray:
-    if row.shelf.named is not None:
-        return row.shelf.named
+    if row.candidate_set.named is not None:
+        return row.candidate_set.named
     # Only named candidates are brought along, so here every position is an index row.
-    return search.nearest(query, row.shelf.allowed, max(limit, row.request.k))
+    return search.nearest(query, row.candidate_set.allowed, max(limit, row.request.k))
 
 
 def _unit_mean(vectors: FloatArray) -> FloatArray:
@@ -201,7 +207,7 @@ def diversify(
         relevance: ``(C,)``, higher is better, finite.
         embeddings: ``(C, D)`` float32, of unit length.
         k: how many to choose; all of them when fewer.
-        diversity: 0 (relevance alone) … 1 (unlikeness alone).
+        diversity: 0 (relevance alone) … 1 (dissimilarity alone).
 
     Returns:
         ``(min(k, C),)`` positions, in the order of choice; ties go to the first.
@@ -212,10 +218,10 @@ def diversify(
     span = relevance.max() - relevance.min()
     scaled = (relevance - relevance.min()) / span if span > 0 else np.zeros(count)
     chosen = [int(np.argmax(relevance))]
-    likeness = np.full(count, -np.inf)
+    similarity = np.full(count, -np.inf)
     while len(chosen) < min(k, count):
-        likeness = np.maximum(likeness, embeddings @ embeddings[chosen[-1]])
-        marginal = (1 - diversity) * scaled - diversity * likeness
+        similarity = np.maximum(similarity, embeddings @ embeddings[chosen[-1]])
+        marginal = (1 - diversity) * scaled - diversity * similarity
         marginal[chosen] = -np.inf
         chosen.append(int(np.argmax(marginal)))
     return np.array(chosen, dtype=np.int64)
@@ -228,7 +234,7 @@ class Picked:
     position: int
     score: float
     source: Source
-    because: int | None
+    explained_by: int | None
     """The history item that counted most."""
 
 
@@ -238,11 +244,13 @@ def pick(row: Resolved, by_model: Ranked | None, retrieve: int) -> list[Picked]:
     limit = max(retrieve, request.k)
     rankings: list[Callable[[], Ranked | None]] = [
         lambda: by_model,
-        partial(rank_by_likeness, row, limit),
+        partial(rank_by_similarity, row, limit),
         partial(_popular_in_category, row, limit),
         partial(rank_by_popularity, row, limit),
     ]
-    return fill(row.shelf, (make() for make in rankings), k=request.k, diversity=request.diversity)
+    return fill(
+        row.candidate_set, (make() for make in rankings), k=request.k, diversity=request.diversity
+    )
 
 
 def _popular_in_category(row: Resolved, limit: int) -> Ranked | None:
@@ -251,14 +259,14 @@ def _popular_in_category(row: Resolved, limit: int) -> Ranked | None:
 
 
 def fill(
-    shelf: CandidateSet, rankings: Iterable[Ranked | None], *, k: int, diversity: float
+    candidate_set: CandidateSet, rankings: Iterable[Ranked | None], *, k: int, diversity: float
 ) -> list[Picked]:
     """Take the best of each ranking in turn, no item twice, until there are ``k``."""
     picked: list[Picked] = []
     for ranked in rankings:
         if ranked is not None:
             fresh = _fresh(ranked, picked)
-            order = _order(shelf, ranked, fresh, k - len(picked), diversity)
+            order = _order(candidate_set, ranked, fresh, k - len(picked), diversity)
             picked.extend(_items(ranked, order))
         if len(picked) >= k:
             break
@@ -273,13 +281,17 @@ def _fresh(ranked: Ranked, picked: Sequence[Picked]) -> NDArray[np.int64]:
 
 
 def _order(
-    shelf: CandidateSet, ranked: Ranked, fresh: NDArray[np.int64], count: int, diversity: float
+    candidate_set: CandidateSet,
+    ranked: Ranked,
+    fresh: NDArray[np.int64],
+    count: int,
+    diversity: float,
 ) -> NDArray[np.int64]:
     scores, positions = ranked.scores[fresh], ranked.positions[fresh]
     if diversity == 0:
         best = _best(scores, positions, count)
     else:
-        best = diversify(scores, shelf.embeddings(positions), count, diversity)
+        best = diversify(scores, candidate_set.embeddings(positions), count, diversity)
     return fresh[best]
 
 
@@ -296,9 +308,9 @@ def _best(
 
 
 def _items(ranked: Ranked, order: NDArray[np.int64]) -> Iterator[Picked]:
-    because: list[int | None] = [None] * len(order)
-    if ranked.because is not None:
-        because = ranked.because[order].tolist()
+    explained_by: list[int | None] = [None] * len(order)
+    if ranked.explained_by is not None:
+        explained_by = ranked.explained_by[order].tolist()
     chosen = ranked.positions[order].tolist(), ranked.scores[order].tolist()
-    for position, score, counted in zip(*chosen, because, strict=True):
+    for position, score, counted in zip(*chosen, explained_by, strict=True):
         yield Picked(position, score, ranked.source, counted)

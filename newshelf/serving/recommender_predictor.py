@@ -187,7 +187,7 @@ def _ranker(index: ItemIndex) -> partial[ModelRanker]:
 
 def _item(row: Resolved, item: Picked) -> dict[str, object]:
     entry: dict[str, object] = {
-        "id": row.shelf.id(item.position),
+        "id": row.candidate_set.id(item.position),
         "score": item.score,
         "source": item.source,
     }
@@ -197,10 +197,10 @@ def _item(row: Resolved, item: Picked) -> dict[str, object]:
 
 
 def _reason(row: Resolved, item: Picked) -> str:
-    facts = row.shelf.facts(item.position)
-    if item.because is not None:
-        lexicon = row.shelf.index.table.known.reader.lexicon
-        return like_history(facts, row.history.facts[item.because], lexicon)
+    facts = row.candidate_set.facts(item.position)
+    if item.explained_by is not None:
+        lexicon = row.candidate_set.index.table.known.reader.lexicon
+        return like_history(facts, row.history.facts[item.explained_by], lexicon)
     if item.source == "popular_in_category":
         return popular_in(facts.product_type, categories_of(row))
     return popular()

@@ -39,7 +39,7 @@ class Resolved:
 
     request: RecommendRequest
     history: EncodedHistory
-    shelf: CandidateSet
+    candidate_set: CandidateSet
     ignored: Sequence[str]
     """Ids of history or candidates that the index does not know."""
 
@@ -67,7 +67,7 @@ def resolve(
     return Resolved(
         request=asked.request,
         history=_history(history, encoded, index, max_history),
-        shelf=_shelf(asked, history, candidates, encoded, index),
+        candidate_set=_candidate_set(asked, history, candidates, encoded, index),
         ignored=list(dict.fromkeys([*history.unknown(), *candidates.unknown()])),
     )
 
@@ -129,7 +129,7 @@ def _inline(ref: str | ProductInput, encoded: Mapping[str, Encoded]) -> InlineCa
     return InlineCandidate(ref.product, found.embedding, found.vector)
 
 
-def _shelf(
+def _candidate_set(
     asked: ParsedRequest,
     history: _Side,
     candidates: _Side,

@@ -28,7 +28,7 @@ class Scored:
 
     scores: FloatArray
     """``(C,)``."""
-    because: IntArray | None
+    explained_by: IntArray | None
     """``(C,)``: the history item that counted most; None where nobody asked to explain."""
 
 
@@ -45,7 +45,7 @@ def score_histories(
     """
     if not rows:
         return []
-    pooling = rows[0][0].shelf.index.manifest.pooling
+    pooling = rows[0][0].candidate_set.index.manifest.pooling
     if pooling is None:
         return _by_graph(rows, scorer)
     return [
@@ -89,28 +89,28 @@ def check_pooling(pooling: Pooling, scorer: Runtime, width: int) -> None:
 
 def _by_pairs(row: Resolved, positions: IntArray, pairs: PairSums) -> bool:
     # Sums do not tell which history item counted most.
-    only_index = not row.history.inline and not len(row.shelf.extras.embeddings)
+    only_index = not row.history.inline and not len(row.candidate_set.extras.embeddings)
     return only_index and not row.request.explain and pairs.worthwhile(len(positions))
 
 
 def _by_formula(row: Resolved, positions: IntArray, pooling: Pooling) -> Scored:
-    similarity = pooling.similarity(_vectors(row), row.shelf.vectors(positions))
-    because = pooling.counted_most(similarity) if row.request.explain else None
-    return Scored(pooling.scores(similarity), because)
+    similarity = pooling.similarity(_vectors(row), row.candidate_set.vectors(positions))
+    explained_by = pooling.counted_most(similarity) if row.request.explain else None
+    return Scored(pooling.scores(similarity), explained_by)
 
 
 def _by_graph(rows: Sequence[tuple[Resolved, IntArray]], scorer: Runtime) -> list[Scored]:
     outputs = scorer.run(_padded(rows))
-    because = outputs["attention"].argmax(axis=2)
+    explained_by = outputs["attention"].argmax(axis=2)
     return [
-        Scored(outputs["scores"][at, : len(positions)], because[at, : len(positions)])
+        Scored(outputs["scores"][at, : len(positions)], explained_by[at, : len(positions)])
         for at, (_, positions) in enumerate(rows)
     ]
 
 
 def _padded(rows: Sequence[tuple[Resolved, IntArray]]) -> dict[str, NDArray[Any]]:
     histories = [_vectors(row) for row, _ in rows]
-    candidates = [row.shelf.vectors(positions) for row, positions in rows]
+    candidates = [row.candidate_set.vectors(positions) for row, positions in rows]
     lengths = np.array([len(history) for history in histories])
     mask = np.arange(lengths.max())[None, :] < lengths[:, None]
     return {
@@ -148,7 +148,9 @@ def link_sums(row: Resolved, links: BlendLookup) -> LinkSums:
     unseen = row.history.unseen
     if not len(unseen):
         return links.sums(row.history.rows)
-    return links.sums(row.history.rows, [nearest_shares(unseen, row.shelf.index.embeddings)])
+    return links.sums(
+        row.history.rows, [nearest_shares(unseen, row.candidate_set.index.embeddings)]
+    )
 
 
 def unpersonal_at(
@@ -162,12 +164,12 @@ def unpersonal_at(
         sums: the history's.
         positions: in increasing order, so that what was brought along comes last.
     """
-    brought = row.shelf.extras.embeddings
+    brought = row.candidate_set.extras.embeddings
     if not len(brought):
         return links.unpersonal(sums, positions)
     known = int(np.searchsorted(positions, len(links)))
     extras = brought[positions[known:] - len(links)]
-    nearest, shares = nearest_shares(extras, row.shelf.index.embeddings)
+    nearest, shares = nearest_shares(extras, row.candidate_set.index.embeddings)
     indexed = links.unpersonal(sums, positions[:known])
     return np.concatenate([indexed, links.outside(sums, nearest, shares)])
 
@@ -192,7 +194,7 @@ def blended(
         content = pairs.content(row.history.rows, positions)
     else:
         # This side first: the product's many rows are then what is read in order.
-        cosines = row.shelf.embeddings(positions) @ _whole_history(row).T
+        cosines = row.candidate_set.embeddings(positions) @ _whole_history(row).T
         content = content_signal(cosines.T, spec.temperature)
     scores: FloatArray = rest + np.float32(spec.weights["content"]) * content
     return scores
@@ -226,10 +228,10 @@ def promising(
 
 def _only_index(row: Resolved) -> bool:
     """Return True when the index knows the whole history and every candidate."""
-    return not len(row.history.unseen) and not len(row.shelf.extras.embeddings)
+    return not len(row.history.unseen) and not len(row.candidate_set.extras.embeddings)
 
 
 def _whole_history(row: Resolved) -> FloatArray:
     """``(H, 512)``: as the weights were fitted, not only what the scorer reads."""
-    known = row.shelf.index.embeddings.take(row.history.rows, axis=0)
+    known = row.candidate_set.index.embeddings.take(row.history.rows, axis=0)
     return np.concatenate([known, row.history.unseen]) if len(row.history.unseen) else known

@@ -64,8 +64,8 @@ def _queries(matrix: FloatArray) -> FloatArray:
     means = []
     for at, (row, found) in enumerate(zip(rows, near, strict=True)):
         others = found if at % 2 else np.arange(len(matrix))
-        beside = rng.choice(others, rng.integers(_LONGEST))
-        means.append(matrix[[row, *beside]].mean(axis=0))
+        rest = rng.choice(others, rng.integers(_LONGEST))
+        means.append(matrix[[row, *rest]].mean(axis=0))
     lengths = np.linalg.norm(means, axis=1, keepdims=True)
     unit: FloatArray = np.stack(means) / np.maximum(lengths, 1e-12)
     return unit

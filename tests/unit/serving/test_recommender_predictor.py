@@ -228,7 +228,7 @@ def test_filters_that_leave_nothing_answer_an_empty_list(recommender, post):
 
 
 def test_diversity_spreads_the_answer(recommender, index, post):
-    def likeness(answer) -> float:
+    def similarity(answer) -> float:
         rows = [index.table.row_of[item] for item in ids(answer)]
         cosines = index.embeddings[rows] @ index.embeddings[rows].T
         return float(cosines[np.triu_indices(len(rows), 1)].mean())
@@ -236,7 +236,7 @@ def test_diversity_spreads_the_answer(recommender, index, post):
     bodies = [{"history": ["i00"], "k": 5, "diversity": value} for value in (0, 1)]
     plain, spread = (answer for _, answer in post(recommender, *bodies))
     assert ids(plain)[0] == ids(spread)[0]
-    assert likeness(spread) < likeness(plain)
+    assert similarity(spread) < similarity(plain)
 
 
 def test_a_reason_names_the_item_that_counted_and_what_is_shared(recommender, post, frame):

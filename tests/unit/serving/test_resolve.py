@@ -70,7 +70,7 @@ def test_what_may_be_answered(index, history, candidates, exclude, given_filters
         with pytest.raises(UnknownItem):
             resolve(asked, encoded_of(asked), index, 4)
         return
-    shelf = resolve(asked, encoded_of(asked), index, 4).shelf
+    candidate_set = resolve(asked, encoded_of(asked), index, 4).candidate_set
     passed = allowed_mask(index.table, asked.request.filters)
     expected = []
     for item in named - hidden:
@@ -81,11 +81,11 @@ def test_what_may_be_answered(index, history, candidates, exclude, given_filters
             fits = passed[index.table.row_of[item]]
         if fits:
             expected.append(item)
-    positions = np.flatnonzero(shelf.allowed)
-    assert sorted(shelf.id(position) for position in positions) == sorted(expected)
-    assert shelf.listed == (candidates is not None)
-    if shelf.named is not None:
-        assert shelf.named.tolist() == positions.tolist()
+    positions = np.flatnonzero(candidate_set.allowed)
+    assert sorted(candidate_set.id(position) for position in positions) == sorted(expected)
+    assert candidate_set.listed == (candidates is not None)
+    if candidate_set.named is not None:
+        assert candidate_set.named.tolist() == positions.tolist()
 
 
 @QUICK
