@@ -125,12 +125,12 @@ def _search_space(
 ) -> "SearchSpace":
     from newshelf.tuning.points import Computing, SearchSpace, candidates, layouts, select
 
-    arithmetics = select(candidates(workspace.export), _names(runtime), _names(precision))
+    precisions = select(candidates(workspace.export), _names(runtime), _names(precision))
     pairs = layouts(
         len(os.sched_getaffinity(0)), _numbers("workers", workers), _numbers("threads", threads)
     )
     return SearchSpace(
-        tuple(Computing(w, t, arithmetic) for arithmetic in arithmetics for w, t in pairs),
+        tuple(Computing(w, t, arithmetic) for arithmetic in precisions for w, t in pairs),
         tuple(_numbers("batch", batch) or ()),
         tuple(_numbers("delay", delay) or ()),
     )
