@@ -60,6 +60,12 @@ class Exposure(_Record):
     """HTTP status of the gateway's answer."""
     latency_ms: float = Field(ge=0)
     items: tuple[ExposedItem, ...]
+    placement: str | None = None
+    """Where on the shop's pages the answer is shown."""
+    kind: str | None = None
+    """Which of the kinds of recommendations it is; None for the default."""
+    rules: Mapping[str, tuple[int, ...]] = {}
+    """Rule → positions of the products that it touched."""
 
 
 class Feedback(_Record):

@@ -78,6 +78,9 @@ EXPOSURE_COLUMNS = (
     "latency_ms",
     "shown",
     "ranking",
+    "placement",
+    "kind",
+    "rules",
 )
 """Columns in the order of ``exposure_row``."""
 
@@ -97,6 +100,9 @@ def exposure_row(answer: Exposure) -> tuple[Any, ...]:
         answer.latency_ms,
         len(answer.items),
         ranking_text(answer.items),
+        answer.placement,
+        answer.kind,
+        orjson.dumps(answer.rules).decode() if answer.rules else None,
     )
 
 
@@ -114,6 +120,9 @@ def exposure(row: Any) -> Exposure:
         status=row.status,
         latency_ms=row.latency_ms,
         items=ranking_from(row.ranking),
+        placement=row.placement,
+        kind=row.kind,
+        rules=orjson.loads(row.rules) if row.rules else {},
     )
 
 

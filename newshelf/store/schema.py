@@ -12,6 +12,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     Text,
@@ -48,6 +49,10 @@ exposures = Table(
     # One row per answer, not per product: a tenth of the rows on the hot path.
     # JSON: [[item_id, position, score, source, propensity], …]
     Column("ranking", Text, nullable=False),
+    Column("placement", Text),
+    Column("kind", Text),
+    # JSON: {rule: [position, …]}; null when no rule touched the answer.
+    Column("rules", Text),
     Index(None, "unit", "at_us"),
     # At a step of 1 %, 98 of 100 answers are the default variant's, which no analysis reads.
     Index(None, "rollout", "variant", "at_us"),
@@ -130,4 +135,73 @@ shadow_answers = Table(
     Column("score_drift", Double),
     UniqueConstraint("rollout", "request_id"),
     Index(None, "rollout", "at_us"),
+)
+
+items = Table(
+    "items",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("revision", Integer, nullable=False),
+    # Place in the order of all changes; 0 for a product that the first base index was made with.
+    Column("seq", BigInteger, nullable=False),
+    # JSON of the product's columns, canonical and others, without its picture.
+    Column("body", Text, nullable=False),
+    # sha256:HEX, in ``pictures``, or file:/PATH, in a catalogue of this host.
+    Column("picture", Text),
+    Column("deleted", Boolean, nullable=False),
+    Column("updated_us", BigInteger, nullable=False),
+    Index(None, "seq"),
+)
+
+pictures = Table(
+    "pictures",
+    METADATA,
+    Column("sha256", Text, primary_key=True),
+    Column("bytes", LargeBinary, nullable=False),
+)
+
+# Vectors of a product's revision, made by the encoder of a model version.
+encoded = Table(
+    "encoded",
+    METADATA,
+    Column("version", Text, primary_key=True),
+    Column("item_id", Text, primary_key=True),
+    Column("revision", Integer, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    # SHA-256 of all that the encoder reads, so that a change of stock needs no encoding.
+    Column("inputs", Text, nullable=False),
+    # float32; null when the product could not be encoded.
+    Column("embedding", LargeBinary),
+    Column("vector", LargeBinary),
+    # Why its picture, or the whole product, could not be encoded.
+    Column("problem", Text),
+    Index(None, "version", "seq"),
+)
+
+# Up to which change a host's workers know the products, by model version.
+shelves = Table(
+    "shelves",
+    METADATA,
+    Column("host", Text, primary_key=True),
+    Column("version", Text, primary_key=True),
+    Column("seq", BigInteger, nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+)
+
+# A visitor who logged in: what ``visitor`` did is ``unit``'s.
+unit_merges = Table(
+    "unit_merges",
+    METADATA,
+    Column("visitor", Text, primary_key=True),
+    Column("unit", Text, nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+    Index(None, "unit"),
+)
+
+# SHA-256 of the ids of erased units, whose late events are refused.
+erased_units = Table(
+    "erased_units",
+    METADATA,
+    Column("digest", Text, primary_key=True),
+    Column("at_us", BigInteger, nullable=False),
 )
