@@ -150,6 +150,8 @@ items = Table(
     Column("picture", Text),
     Column("deleted", Boolean, nullable=False),
     Column("updated_us", BigInteger, nullable=False),
+    # SHA-256 of what the encoder read of it in the catalogue; null for a product that came later.
+    Column("seeded", Text),
     Index(None, "seq"),
 )
 

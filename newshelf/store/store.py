@@ -12,6 +12,7 @@ from newshelf.errors import InvalidField
 from newshelf.store import schema
 from newshelf.store.database import Checkpoints, Database, migrate
 from newshelf.store.group_commit import AsyncConnection
+from newshelf.store.items import ItemRepository
 from newshelf.store.records import VARIANTS, Exposure, FeedbackOutcome, StoredFeedback
 from newshelf.store.rollouts import Leases, RolloutRepository
 from newshelf.store.rows import exposure, from_us
@@ -40,12 +41,14 @@ class EventStore:
         database: for queries of other modules, such as ``aggregates`` and ``prune``.
         rollouts: plans, states, journals and snapshots.
         leases: mutual exclusion of processes.
+        items: live products, their changes and vectors.
     """
 
     def __init__(self, database: Database, window: timedelta) -> None:
         self.database = database
         self.rollouts = RolloutRepository(database)
         self.leases = Leases(database)
+        self.items = ItemRepository(database)
         self._window_us = window // timedelta(microseconds=1)
         path = database.sqlite_file
         self._checkpoints = None if path is None else Checkpoints(path)
