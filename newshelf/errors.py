@@ -11,6 +11,7 @@
     │   ├── UnsupportedMedia 415  unsupported_media
     │   ├── UnknownItem      404  unknown_item
     │   ├── Unauthorized     401  unauthorized        no key, or an unknown or expired one
+    │   ├── Forbidden        403  forbidden           the key lacks the route's scope
     │   ├── NotFound         404  not_found           no such path
     │   ├── MethodNotAllowed 405  method_not_allowed
     │   ├── RequestTimeout   408  request_timeout     the request was incomplete in time
@@ -108,6 +109,13 @@ class Unauthorized(RequestError):
 
     http_status = 401
     code = "unauthorized"
+
+
+class Forbidden(RequestError):
+    """The key does not have the scope that the route needs."""
+
+    http_status = 403
+    code = "forbidden"
 
 
 class NotFound(RequestError):

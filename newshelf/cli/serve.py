@@ -199,25 +199,34 @@ def add(
     days: Annotated[
         float | None, typer.Option(help="Days until it expires.", show_default="never")
     ] = None,
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="read, feedback, items or admin; repeatable.", show_default="read and feedback"
+        ),
+    ] = None,
     catalog: CatalogOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Create a key and print it; the file keeps only its hash.
 
-    Example: `./run keys add shop-frontend --rate 200 --days 365`
+    Example: `./run keys add stock-system --scope items --days 365`
     """
     now = datetime.now(UTC)
     try:
         expires = None if days is None else now + timedelta(days=days)
     except (OverflowError, ValueError) as error:
         raise SettingsError(f"--days {days} is no number of days") from error
+    from newshelf.gateway.keys import DEFAULT_SCOPES
+
     file = _key_file(catalog, workspace)
-    typer.echo(file.add(name, now=now, expires=expires, rate_per_s=rate))
+    scopes = scope or DEFAULT_SCOPES
+    typer.echo(file.add(name, now=now, expires=expires, rate_per_s=rate, scopes=scopes))
 
 
 @keys.command("list")
 def list_keys(catalog: CatalogOption = None, workspace: WorkspaceOption = None) -> None:
-    """List the keys with their rates and expiry dates.
+    """List the keys with their rates, scopes and expiry dates.
 
     Example: `./run keys list`
     """
@@ -226,12 +235,16 @@ def list_keys(catalog: CatalogOption = None, workspace: WorkspaceOption = None) 
     from newshelf.cli.console import make_console
 
     now = datetime.now(UTC)
-    table = Table("name", "created", "expires", "requests/s")
+    table = Table("name", "created", "expires", "requests/s", "scopes")
     for key in _key_file(catalog, workspace).read():
         expires = "never" if key.expires is None else f"{key.expires:%Y-%m-%d %H:%M}"
         ended = " (expired)" if key.expired(now) else ""
         table.add_row(
-            key.name, f"{key.created:%Y-%m-%d %H:%M}", expires + ended, f"{key.rate_per_s:g}"
+            key.name,
+            f"{key.created:%Y-%m-%d %H:%M}",
+            expires + ended,
+            f"{key.rate_per_s:g}",
+            ", ".join(key.scopes),
         )
     make_console().print(table)
 

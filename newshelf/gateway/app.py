@@ -21,6 +21,7 @@ from newshelf.errors import (
     BadPicture,
     Conflict,
     DeadlineExceeded,
+    Forbidden,
     InvalidField,
     NotJson,
     RateLimited,
@@ -103,7 +104,14 @@ ROUTES = (
 _LARGE = 64 * 1024
 """Bodies with more bytes are parsed in a thread."""
 _REFUSED = errors_of(
-    RequestError, NotJson, InvalidField, TooLarge, UnsupportedMedia, Unauthorized, RateLimited
+    RequestError,
+    NotJson,
+    InvalidField,
+    TooLarge,
+    UnsupportedMedia,
+    Unauthorized,
+    Forbidden,
+    RateLimited,
 )
 _NOT_NOW = errors_of(Unavailable, DeadlineExceeded)
 
@@ -187,7 +195,7 @@ def _add_feedback(app: FastAPI, state_of: Callable[[], AppState]) -> None:
         """Record what shoppers did with products. Sending an event again is safe."""
         body, state = await _body(request), state_of()
         events = parse_feedback_body(body, _content_type(request), max_value=state.max_value)
-        state.access.count_events(_context(request).key, len(events))
+        state.access.count(_context(request).key, "events", len(events))
         return _response(await take_feedback(events, state.recorder, state.metrics))
 
 
@@ -195,7 +203,7 @@ def _add_monitoring(app: FastAPI, state_of: Callable[[], AppState]) -> None:
     @app.get(
         "/v1/rollouts",
         response_model=RolloutsOut,
-        responses=errors_of(Unauthorized, RateLimited),
+        responses=errors_of(Unauthorized, Forbidden, RateLimited),
     )
     async def rollouts(_request: Request) -> Response:
         """Return the current rollouts."""
@@ -231,7 +239,7 @@ def _add_monitoring(app: FastAPI, state_of: Callable[[], AppState]) -> None:
             raise Unavailable("; ".join(f"{model}: {why}" for model, why in missing.items()))
         return _json(Ready(missing=missing, spooled=state.readiness.spooled()))
 
-    @app.get("/metrics", response_class=Response, responses=errors_of(Unauthorized))
+    @app.get("/metrics", response_class=Response, responses=errors_of(Unauthorized, Forbidden))
     async def metrics(_request: Request) -> Response:
         """Return Prometheus metrics of all processes behind this port."""
         state = state_of()

@@ -10,21 +10,34 @@ import hmac
 import logging
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, get_args
 
 from filelock import FileLock
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from newshelf.errors import RateLimited, SettingsError, Unauthorized
+from newshelf.errors import Forbidden, RateLimited, SettingsError, Unauthorized
 from newshelf.files import problems, read_model, write_private
 
 _PREFIX = "nsk_"
 _BYTES = 32
 _OTHERS = 0o077
+
+Scope = Literal["read", "feedback", "items", "admin"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+DEFAULT_SCOPES: tuple[Scope, ...] = ("read", "feedback")
+"""Scopes of a key for a shop's front end, and of every key in a file without scopes."""
+_BY_PATH: dict[str, Scope] = {"feedback": "feedback", "items": "items", "units": "admin"}
+"""By the first part of a path after ``/v1/``."""
+
+
+def scope_of(path: str) -> Scope:
+    """Return the scope that a path needs: ``read``, unless it changes something."""
+    _, version, group, *_ = (*path.split("/", 3), "", "")
+    return _BY_PATH.get(group, "read") if version == "v1" else "read"
 
 
 class ApiKey(BaseModel):
@@ -38,6 +51,7 @@ class ApiKey(BaseModel):
     expires: AwareDatetime | None = None
     rate_per_s: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     """Requests per second and gateway process."""
+    scopes: Annotated[tuple[Scope, ...], Field(min_length=1)] = DEFAULT_SCOPES
 
     def expired(self, now: datetime) -> bool:
         """Return whether it is expired at ``now`` (with a time zone)."""
@@ -101,7 +115,15 @@ class KeyFile:
             return (0, 0)
         return (status.st_mtime_ns, status.st_ino)
 
-    def add(self, name: str, *, now: datetime, expires: datetime | None, rate_per_s: float) -> str:
+    def add(
+        self,
+        name: str,
+        *,
+        now: datetime,
+        expires: datetime | None,
+        rate_per_s: float,
+        scopes: Sequence[str] = DEFAULT_SCOPES,
+    ) -> str:
         """Create a key, and store its hash.
 
         Returns:
@@ -114,12 +136,15 @@ class KeyFile:
         if expires is not None and expires <= now:
             raise SettingsError(f"the key {name!r} would be expired already at {expires}")
         try:
-            key = ApiKey(
-                name=name,
-                sha256=_digest(secret),
-                created=now,
-                expires=expires,
-                rate_per_s=rate_per_s,
+            key = ApiKey.model_validate(
+                {
+                    "name": name,
+                    "sha256": _digest(secret),
+                    "created": now,
+                    "expires": expires,
+                    "rate_per_s": rate_per_s,
+                    "scopes": scopes,
+                }
             )
         except ValidationError as error:
             raise SettingsError(f"key {problems(error)}") from error
@@ -210,7 +235,7 @@ class KeyAccess:
         self._stamp = file.stamp()
         self._ring = KeyRing(file.read())
         self._buckets: dict[tuple[str, str], TokenBucket] = {}
-        """By the key's hash, and ``requests`` or ``events``."""
+        """By the key's hash, and ``requests``, ``events`` or ``items``."""
 
     def refresh(self) -> None:
         """Read the file again if it has changed."""
@@ -227,17 +252,19 @@ class KeyAccess:
         known = {key.sha256 for key in keys}
         self._buckets = {what: one for what, one in self._buckets.items() if what[0] in known}
 
-    def admit(self, authorization: bytes | None) -> str:
+    def admit(self, authorization: bytes | None, path: str) -> str:
         """Admit one request.
 
         Args:
             authorization: the header.
+            path: of the request.
 
         Returns:
             The key's name.
 
         Raises:
             Unauthorized: there is no valid key.
+            Forbidden: the key does not have the path's scope.
             RateLimited: too many requests.
         """
         if authorization is None or authorization[: len(_BEARER)].lower() != _BEARER:
@@ -247,18 +274,24 @@ class KeyAccess:
             raise Unauthorized("this key is not known; ./run keys list shows those that are")
         if key.expired(datetime.now(UTC)):
             raise Unauthorized(f"the key {key.name!r} expired at {key.expires:%Y-%m-%d %H:%M} UTC")
+        scope = scope_of(path)
+        if scope not in key.scopes:
+            raise Forbidden(
+                f"the key {key.name!r} does not have the scope {scope!r}, which this needs; "
+                f"./run keys add NAME --scope {scope} makes one that has"
+            )
         self._count(key, "requests", 1)
         return key.name
 
-    def count_events(self, name: str | None, number: int) -> None:
-        """Count feedback events, at the key's rate, separately from requests.
+    def count(self, name: str | None, what: Literal["events", "items"], number: int) -> None:
+        """Count what one request brings, at the key's rate, separately from requests.
 
         Raises:
-            RateLimited: too many events; a batch is admitted whole, and delays the next ones.
+            RateLimited: too many; a batch is admitted whole, and delays the next ones.
         """
         key = self._ring.named(name)
         if key is not None:
-            self._count(key, "events", number)
+            self._count(key, what, number)
 
     def _count(self, key: ApiKey, what: str, number: int) -> None:
         now_s = time.monotonic()

@@ -150,7 +150,7 @@ class Middleware:
         if self._in_progress > self._settings.max_requests and path not in _PROBES:
             raise Unavailable("too many requests in progress; try again")
         if path not in _OPEN_TO_ALL and not path.startswith(_FILES_OPEN_TO_ALL):
-            context.key = self._access.admit(headers.get(b"authorization"))
+            context.key = self._access.admit(headers.get(b"authorization"), path)
         context.deadline = deadline_of(
             headers,
             default_ms=self._settings.timeout_ms,

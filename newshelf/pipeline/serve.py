@@ -15,7 +15,7 @@ from newshelf.config import Settings
 from newshelf.errors import ServerError
 from newshelf.files import write_private
 from newshelf.gateway.fallback import write_popular
-from newshelf.gateway.keys import KeyFile
+from newshelf.gateway.keys import SCOPES, KeyFile
 from newshelf.pipeline.stages import Jobs, archive_paths, bring_up_to_date, plan_stages
 from newshelf.pipeline.workspace import ROOT, Workspace
 from newshelf.rollout.versions import PromotedFile
@@ -227,7 +227,9 @@ def first_key(workspace: Workspace) -> Path:
     keys = KeyFile(workspace.api_keys)
     if not keys.read():
         now = datetime.now(UTC)
-        secret = keys.add(LOCAL_KEY, now=now, expires=None, rate_per_s=_LOCAL_RATE_PER_S)
+        secret = keys.add(
+            LOCAL_KEY, now=now, expires=None, rate_per_s=_LOCAL_RATE_PER_S, scopes=SCOPES
+        )
         write_private(path, secret + "\n")
     return path
 

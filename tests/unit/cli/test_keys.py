@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from newshelf.cli.app import app
-from newshelf.gateway.keys import KeyFile, KeyRing
+from newshelf.gateway.keys import SCOPES, KeyFile, KeyRing
 from newshelf.pipeline.serve import first_key
 from newshelf.pipeline.workspace import Workspace
 
@@ -26,7 +26,7 @@ def run(workspace: Workspace, *words: str) -> tuple[int, str]:
 
 
 def test_a_key_is_printed_once_listed_without_its_secret_and_revoked(workspace: Workspace) -> None:
-    code, printed = run(workspace, "add", "shop", "--rate", "20", "--days", "7")
+    code, printed = run(workspace, "add", "shop", "--rate", "20", "--days", "7", "--scope", "items")
     assert code == 0
     secret = printed.strip()
     ring = KeyRing(KeyFile(workspace.api_keys).read())
@@ -34,11 +34,13 @@ def test_a_key_is_printed_once_listed_without_its_secret_and_revoked(workspace: 
     assert found is not None
     assert found.expires is not None
     assert (found.expires - found.created).days == 7
+    assert found.scopes == ("items",)
 
     code, listed = run(workspace, "list")
     assert code == 0
     assert "shop" in listed
     assert "20" in listed
+    assert "items" in listed
     assert secret not in listed
     assert found.sha256 not in listed
 
@@ -52,6 +54,7 @@ def test_a_key_is_printed_once_listed_without_its_secret_and_revoked(workspace: 
         (("add", "with space"), "name"),
         (("add", "shop", "--rate", "0"), "rate_per_s"),
         (("add", "shop", "--days", "0"), "expired already"),
+        (("add", "shop", "--scope", "write"), "scopes"),
         (("add", "shop", "--days", "1e99"), "no number of days"),
         (("add", "shop", "--days", "nan"), "no number of days"),
         (("revoke", "nobody"), "no key called 'nobody'"),
@@ -81,6 +84,7 @@ def test_the_first_start_makes_a_key_for_this_machine_and_no_second_one(
     found = KeyRing(KeyFile(workspace.api_keys).read()).find(secret)
     assert found is not None
     assert found.name == "local"
+    assert found.scopes == SCOPES
     assert first_key(workspace) == path
     assert path.read_text().strip() == secret
 

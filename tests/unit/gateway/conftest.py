@@ -16,7 +16,7 @@ import uvicorn
 
 from newshelf.config import GatewaySettings
 from newshelf.gateway.fallback import write_popular
-from newshelf.gateway.keys import KeyFile
+from newshelf.gateway.keys import SCOPES, KeyFile
 from newshelf.gateway.main import uvicorn_options
 from newshelf.gateway.worker import make_worker
 from newshelf.server.gateway import GatewayPlan
@@ -102,7 +102,7 @@ def start_gateway(plan: GatewayPlan) -> Iterator[StartGateway]:
             )
             keys = KeyFile(plan.api_keys)
             now = datetime.now(UTC)
-            secret = keys.add("tests", now=now, expires=None, rate_per_s=10_000)
+            secret = keys.add("tests", now=now, expires=None, rate_per_s=10_000, scopes=SCOPES)
             store = stack.enter_context(EventStore.open(plan.store_url))
             for split in splits:
                 store.rollouts.create(split.rollout, "{}", "{}", split)

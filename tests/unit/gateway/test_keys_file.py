@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from newshelf.errors import SettingsError
-from newshelf.gateway.keys import KeyFile, KeyRing, TokenBucket
+from newshelf.errors import Forbidden, SettingsError
+from newshelf.gateway.keys import SCOPES, KeyAccess, KeyFile, KeyRing, Scope, TokenBucket
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -63,6 +63,8 @@ def test_what_cannot_be_a_key_is_refused_and_changes_nothing(file: KeyFile) -> N
         ({"rate_per_s": 0}, "rate_per_s"),
         ({"rate_per_s": float("inf")}, "rate_per_s"),
         ({"expires": NOW}, "expired already"),
+        ({"scopes": ()}, "scopes"),
+        ({"scopes": ("write",)}, "scopes"),
     ):
         with pytest.raises(SettingsError, match=said):
             add(file, **{"name": "new", **options})  # type: ignore[arg-type]
@@ -99,6 +101,45 @@ def test_no_file_is_no_keys(file: KeyFile) -> None:
 def test_the_file_is_json_that_a_person_can_read(file: KeyFile) -> None:
     add(file, "shop")
     assert json.loads(file.path.read_text())["keys"][0]["name"] == "shop"
+
+
+def test_a_key_of_an_earlier_version_reads_and_takes_feedback(file: KeyFile) -> None:
+    secret = add(file)
+    table = json.loads(file.path.read_text())
+    del table["keys"][0]["scopes"]
+    file.path.write_text(json.dumps(table))
+    (key,) = file.read()
+    assert key.scopes == ("read", "feedback")
+    access = KeyAccess(file)
+    header = f"Bearer {secret}".encode()
+    assert access.admit(header, "/v1/recommend") == "shop"
+    assert access.admit(header, "/v1/feedback") == "shop"
+    with pytest.raises(Forbidden, match="'items'"):
+        access.admit(header, "/v1/items/a")
+
+
+@pytest.mark.parametrize(
+    ("path", "scope"),
+    [
+        ("/v1/recommend", "read"),
+        ("/metrics", "read"),
+        ("/", "read"),
+        ("/v1/feedback", "feedback"),
+        ("/v1/items", "items"),
+        ("/v1/items/a/b", "items"),
+        ("/v1/units/ann", "admin"),
+        ("/v1/units/merge", "admin"),
+    ],
+)
+def test_a_key_with_one_scope_may_do_what_it_names(file: KeyFile, path: str, scope: Scope) -> None:
+    for name in SCOPES:
+        secret = add(file, name, scopes=(name,))
+        header = f"Bearer {secret}".encode()
+        if name == scope:
+            assert KeyAccess(file).admit(header, path) == name
+        else:
+            with pytest.raises(Forbidden, match=scope):
+                KeyAccess(file).admit(header, path)
 
 
 def test_a_bucket_gives_its_burst_at_once_and_then_its_rate() -> None:
