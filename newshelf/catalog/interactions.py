@@ -2,34 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from newshelf.catalog.catalog import Catalog
 from newshelf.errors import TrainingError
 
 IntArray = npt.NDArray[np.int64]
-
-
-class CatalogTables(Protocol):
-    """Tables of a :class:`newshelf.catalog.catalog.Catalog`."""
-
-    @property
-    def items(self) -> pd.DataFrame:
-        """Return one row per item, with a RangeIndex."""
-        ...
-
-    @property
-    def events(self) -> pd.DataFrame | None:
-        """Return ``EVENT_COLUMNS``, or None."""
-        ...
-
-    @property
-    def baskets(self) -> pd.DataFrame | None:
-        """Return ``BASKET_COLUMNS``, or None."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +31,7 @@ class Interactions:
         return sum(len(sequence) for sequence in self.sequences)
 
 
-def read_interactions(catalog: CatalogTables) -> Interactions:
+def read_interactions(catalog: Catalog) -> Interactions:
     """Return the catalogue's events, or its baskets if it has no events.
 
     Raises:
@@ -67,7 +48,7 @@ def read_interactions(catalog: CatalogTables) -> Interactions:
     )
 
 
-def basket_interactions(catalog: CatalogTables) -> Interactions | None:
+def basket_interactions(catalog: Catalog) -> Interactions | None:
     """Return the catalogue's baskets, or None."""
     if catalog.baskets is None or not len(catalog.baskets):
         return None

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from newshelf.catalog.interactions import CatalogTables
+from newshelf.catalog.catalog import Catalog
 from newshelf.catalog.schema import category_levels
 from newshelf.evaluation.item_to_item import (
     MAX_ITEMS,
@@ -209,7 +209,7 @@ class ContentNeighbours:
 
 
 def default_baselines(
-    split: Split, catalog: CatalogTables, features: FloatArray | None = None, seed: int = 0
+    split: Split, catalog: Catalog, features: FloatArray | None = None, seed: int = 0
 ) -> list[Ranker]:
     """Return all baselines that the data allow, fitted on the split's training data.
 

@@ -1,4 +1,4 @@
-"""Quality of classifiers: accuracy, macro-F1, confusion matrix, and few-shot linear probes."""
+"""Few-shot linear probes of features: accuracy, macro-F1 and confusion matrix."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -9,89 +9,7 @@ import numpy.typing as npt
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
-from newshelf.evaluation.types import FloatArray, IntArray, Interval
-
-_RESAMPLES = 1000
-
-
-@dataclass(frozen=True, eq=False)
-class Classification:
-    """Metrics of one classifier on one test set."""
-
-    accuracy: float
-    macro_f1: float
-    """Mean over the classes of the test set."""
-    accuracy_interval: Interval
-    macro_f1_interval: Interval
-    """95 %, by bootstrap over the cases."""
-    confusion: IntArray
-    """(C, C) counts, rows are the true classes."""
-    cases: int
-
-
-def classify_report(
-    truth: Sequence[int] | IntArray,
-    predicted: Sequence[int] | IntArray,
-    classes: int,
-    *,
-    seed: int = 0,
-) -> Classification:
-    """Return accuracy, macro-F1 and confusion matrix with intervals.
-
-    ::
-
-        accuracy = right / all
-        macro-F1 = mean over classes of 2·TP / (2·TP + FP + FN)
-
-    Intervals resample the cells of the confusion matrix, which equals the bootstrap over
-    independent cases.
-
-    Args:
-        truth: (N,) class numbers.
-        predicted: (N,) class numbers.
-        classes: C; every number is below it.
-        seed: of the resamples.
-
-    Raises:
-        ValueError: there is no case, lengths differ, or a number is out of range.
-    """
-    true, found = np.asarray(truth, dtype=np.int64), np.asarray(predicted, dtype=np.int64)
-    if not len(true) == len(found) > 0:
-        raise ValueError(f"{len(true)} true classes and {len(found)} predicted ones")
-    if min(true.min(), found.min()) < 0 or max(true.max(), found.max()) >= classes:
-        raise ValueError(f"class numbers must be within 0..{classes - 1}")
-    present = np.unique(true)
-    confusion = confusion_matrix(true, found, labels=np.arange(classes))
-    drawn = np.random.default_rng(seed).multinomial(
-        len(true), confusion.ravel() / len(true), size=_RESAMPLES
-    )
-    accuracies, scores = _of_matrices(drawn.reshape(-1, classes, classes))
-    return Classification(
-        accuracy=float(accuracy_score(true, found)),
-        macro_f1=float(f1_score(true, found, labels=present, average="macro", zero_division=0)),
-        accuracy_interval=_interval(accuracies),
-        macro_f1_interval=_interval(scores),
-        confusion=confusion.astype(np.int64),
-        cases=len(true),
-    )
-
-
-def _of_matrices(
-    drawn: npt.NDArray[np.int64],
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return accuracy and macro-F1 of (R, C, C) confusion matrices, (R,) each."""
-    right = np.diagonal(drawn, axis1=1, axis2=2).astype(np.float64)
-    rows, columns = drawn.sum(axis=2), drawn.sum(axis=1)
-    per_class = 2 * right / np.maximum(rows + columns, 1)
-    present = rows > 0
-    macro = np.where(present, per_class, 0).sum(axis=1) / present.sum(axis=1)
-    return right.sum(axis=1) / rows.sum(axis=1), macro
-
-
-def _interval(values: npt.NDArray[np.float64]) -> Interval:
-    low, high = np.quantile(values, [0.025, 0.975])
-    return float(low), float(high)
-
+from newshelf.evaluation.types import FloatArray, IntArray
 
 SHOTS = (1, 2, 5, 10, 20)
 _MIN_PER_CLASS = 6
@@ -110,8 +28,8 @@ class FewShot:
     accuracy: Mapping[str, FloatArray]
     """Name of the features → (shots, repeats), as in ``macro_f1``."""
     macro_f1: Mapping[str, FloatArray]
-    last: Mapping[str, Classification]
-    """With the most shots, in the first repeat."""
+    confusion: Mapping[str, IntArray]
+    """(C, C) counts with the most shots, in the first repeat; rows are the true classes."""
 
     def means(self, name: str) -> npt.NDArray[np.float64]:
         """Return (shots,) mean accuracy over the repeats."""
@@ -169,7 +87,7 @@ def few_shot(
     shape = (len(counts), repeats)
     accuracy = {name: np.zeros(shape, dtype=np.float32) for name in unit}
     macro_f1 = {name: np.zeros(shape, dtype=np.float32) for name in unit}
-    last: dict[str, Classification] = {}
+    confusion: dict[str, IntArray] = {}
     for repeat in range(repeats):
         order = [generator.permutation(pool) for pool in pools]
         for place, count in enumerate(counts):
@@ -177,12 +95,11 @@ def few_shot(
             known = np.concatenate([np.full(len(p[:count]), n) for n, p in enumerate(order)])
             for name, vectors in unit.items():
                 found = _probe(vectors, rows, known, tested)
-                measured = classify_report(true, found, len(kept), seed=seed)
-                accuracy[name][place, repeat] = measured.accuracy
-                macro_f1[name][place, repeat] = measured.macro_f1
+                accuracy[name][place, repeat] = accuracy_score(true, found)
+                macro_f1[name][place, repeat] = f1_score(true, found, average="macro")
                 if repeat == 0:
-                    last[name] = measured
-    return FewShot(counts, tuple(kept), len(tested), accuracy, macro_f1, last)
+                    confusion[name] = confusion_matrix(true, found).astype(np.int64)
+    return FewShot(counts, tuple(kept), len(tested), accuracy, macro_f1, confusion)
 
 
 def _probe(vectors: FloatArray, rows: IntArray, known: IntArray, tested: IntArray) -> IntArray:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.progress import Progress
 
-from newshelf.catalog.interactions import CatalogTables
+from newshelf.catalog.catalog import Catalog
 from newshelf.evaluation.baselines import default_baselines
 from newshelf.evaluation.compare_reports import case_digest
 from newshelf.evaluation.metrics import (
@@ -246,7 +246,7 @@ def compare(
 
 def compare_all(
     splits: Sequence[Split],
-    catalog: CatalogTables,
+    catalog: Catalog,
     *,
     k: Sequence[int] = (10, 20),
     features: FloatArray | None = None,

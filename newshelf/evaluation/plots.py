@@ -2,7 +2,7 @@
 
 import textwrap
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,6 @@ _QUERIES = 4
 _NEIGHBOURS = 6
 _MIN_GALLERY = 8
 """Products, for a map and neighbours."""
-_SERIES = ("loss", "validation")
 _MIN_EPOCHS = 2
 _BEST_COLOUR, _MODEL_COLOUR = "#5b7fa6", "#d9622b"
 """Those of the report's tables."""
@@ -117,56 +116,20 @@ def draw_model(
 
 
 def learning_curves(training: Mapping[str, Any]) -> dict[str, dict[str, Line]]:
-    """Return the curves of a ``training.json``: training loop → name → line over epochs.
+    """Return the losses of a ``training.json``: training loop → ``loss`` → line over epochs.
 
-    Training methods record different keys, so every list of numbers (or of records of numbers)
-    whose key contains "loss" or "validation" is a curve, at any depth. Curves of one epoch are
-    left out.
+    Loops of one epoch are left out.
     """
-    panels: dict[str, dict[str, Line]] = {}
-    for title, name, values in _curves(training, ()):
-        epochs = [float(epoch) for epoch in range(1, len(values) + 1)]
-        panels.setdefault(title, {})[name] = Line(epochs, values)
-    return panels
-
-
-def _curves(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, str, list[float]]]:
-    """Yield (title, name, values) of each curve below ``value``."""
-    if isinstance(value, Mapping):
-        named = str(value["name"]) if isinstance(value.get("name"), str) else None
-        for key, inner in value.items():
-            yield from _curves(inner, (*path[:-1], named, key) if named else (*path, str(key)))
-    elif isinstance(value, list) and path and any(word in path[-1] for word in _SERIES):
-        yield from _series(value, path)
-    elif isinstance(value, list):
-        for number, inner in enumerate(value, start=1):
-            yield from _curves(inner, (*path[:-1], f"{path[-1]} {number}") if path else path)
-
-
-def _series(values: list[Any], path: tuple[str, ...]) -> Iterator[tuple[str, str, list[float]]]:
-    title, name = _names(path)
-    if len(values) < _MIN_EPOCHS:
-        return
-    if all(_is_number(value) for value in values):
-        yield title, name, [float(value) for value in values]
-    elif all(isinstance(value, Mapping) for value in values):
-        for key in dict.fromkeys(key for value in values for key in value):
-            column = [value.get(key) for value in values]
-            if all(_is_number(value) for value in column):
-                yield title, str(key), [float(value) for value in column]
-
-
-def _names(path: Sequence[str]) -> tuple[str, str]:
-    """Return title and name: ``("scorer_losses",)`` → scorer, loss."""
-    *outer, last = path
-    word = "validation" if "validation" in last else "loss"
-    start = last.replace("losses", "").replace(word, "").strip("_ ").replace("_", " ")
-    title = " ".join([part.replace("_", " ") for part in outer] + ([start] if start else []))
-    return title or "training", word
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    losses = {
+        f"finetune {number}": stage["losses"]
+        for number, stage in enumerate(training.get("finetune", ()), start=1)
+    }
+    losses["scorer"] = training.get("scorer_losses", ())
+    return {
+        title: {"loss": Line(range(1, len(values) + 1), values)}
+        for title, values in losses.items()
+        if len(values) >= _MIN_EPOCHS
+    }
 
 
 def _draw_shots(shots: FewShot, folder: Path) -> list[Picture]:
@@ -182,9 +145,9 @@ def _draw_shots(shots: FewShot, folder: Path) -> list[Picture]:
         percent=True,
         log_x=True,
     )
-    name, last = list(shots.last.items())[-1]
+    name, confusion = list(shots.confusion.items())[-1]
     draw_confusion(
-        last.confusion,
+        confusion,
         shots.classes,
         folder / "confusion.png",
         f"{name}, {shots.shots[-1]} labels per type",

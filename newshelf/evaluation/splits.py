@@ -5,13 +5,14 @@ of baskets, of which each item is left out once. None of them holds out single i
 random, which would leak the answers into the training data.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
 
+from newshelf.catalog.catalog import Catalog
 from newshelf.catalog.interactions import (
-    CatalogTables,
     Interactions,
     basket_interactions,
     latest,
@@ -193,7 +194,7 @@ MIN_EVENT_CASES = 30
 """Cases from events; with fewer, baskets are used instead if there are any."""
 
 
-def default_splits(catalog: CatalogTables, settings: EvaluationSettings, seed: int) -> list[Split]:
+def default_splits(catalog: Catalog, settings: EvaluationSettings, seed: int) -> list[Split]:
     """Return the splits of ``./run evaluate``, as the data of the catalogue allow.
 
     Events give ``time``, ``cold`` and ``cold-among-new``. Without events, or if they give fewer
@@ -218,7 +219,7 @@ def default_splits(catalog: CatalogTables, settings: EvaluationSettings, seed: i
 
 
 def _event_splits(
-    catalog: CatalogTables, interactions: Interactions, settings: EvaluationSettings, seed: int
+    catalog: Catalog, interactions: Interactions, settings: EvaluationSettings, seed: int
 ) -> list[Split]:
     levels = (
         category_levels(value if isinstance(value, str) else None)
@@ -250,7 +251,7 @@ def time_split(
     """
     stamps = _timestamps(interactions)
     cut = _cut(stamps, test_fraction)
-    train, train_stamps, cases = cut_at(interactions, cut)
+    train, train_stamps, cases = cut_at(interactions.sequences, stamps, cut)
     if not cases:
         raise TrainingError(
             f"no user came back for another item after {_day(cut)}, so nothing can be asked: "
@@ -270,27 +271,33 @@ def time_split(
 
 
 def cut_at(
-    interactions: Interactions, cut: int
+    sequences: Sequence[IntArray],
+    timestamps: Sequence[IntArray],
+    cut: float,
+    left_out: BoolArray | None = None,
 ) -> tuple[list[IntArray], list[IntArray], list[Case]]:
-    """Return the interactions before a moment, and each user's new items after it.
+    """Return the interactions before a moment, and each user's new items from it on.
 
     Args:
-        interactions: of users, with time.
+        sequences: of users, oldest first.
+        timestamps: epoch seconds, parallel.
         cut: epoch seconds.
+        left_out: ``(n_items,)`` True for items without interactions in training data and histories.
 
     Returns:
-        Training sequences, their times, and the cases, of users with interactions before it.
+        Training sequences, their times, and the cases, of users with interactions before the cut.
     """
     train, train_stamps, cases = [], [], []
-    for sequence, times in zip(interactions.sequences, _timestamps(interactions), strict=True):
+    for sequence, times in zip(sequences, timestamps, strict=True):
         past = times < cut
-        if not past.any():
+        kept = past if left_out is None else past & ~left_out[sequence]
+        if not kept.any():
             continue
-        train.append(sequence[past])
-        train_stamps.append(times[past])
+        train.append(sequence[kept])
+        train_stamps.append(times[kept])
         relevant = np.setdiff1d(sequence[~past], sequence[past])
         if len(relevant):
-            cases.append(Case(latest(sequence[past]), relevant))
+            cases.append(Case(latest(sequence[kept]), relevant))
     return train, train_stamps, cases
 
 
@@ -325,7 +332,7 @@ def cold_split(
     stamps = _timestamps(interactions)
     cut = _cut(stamps, test_fraction)
     cold = choose_cold_items(interactions, cold_fraction, seed, strata)
-    train, train_stamps = _training(interactions, stamps, cut, cold)
+    train, train_stamps, _ = cut_at(interactions.sequences, stamps, cut, cold)
     found = cold_cases(interactions, cut, cold)
     if not found.cases or not train:
         raise TrainingError(
@@ -368,19 +375,6 @@ def _cut(stamps: list[IntArray], test_fraction: float) -> int:
             "timestamp is the time of the event in epoch seconds"
         )
     return int(later.min())
-
-
-def _training(
-    interactions: Interactions, stamps: list[IntArray], cut: int, cold: BoolArray
-) -> tuple[list[IntArray], list[IntArray]]:
-    """Return the sequences before the cut without the cold items, and their times."""
-    train, train_stamps = [], []
-    for sequence, times in zip(interactions.sequences, stamps, strict=True):
-        keep = (times < cut) & ~cold[sequence]
-        if keep.any():
-            train.append(sequence[keep])
-            train_stamps.append(times[keep])
-    return train, train_stamps
 
 
 def _cold_description(cold: BoolArray, cut: int, found: ColdCases) -> str:

@@ -48,6 +48,7 @@ CODE: dict[StageName, tuple[str, ...]] = {
         *_ATTRIBUTES,
         "newshelf/training/**/*.py",
         "newshelf/evaluation/item_to_item.py",
+        "newshelf/evaluation/splits.py",
         "newshelf/evaluation/types.py",
     ),
     "evaluate": (

@@ -23,8 +23,8 @@ import numpy.typing as npt
 from scipy import sparse
 from torch import Tensor
 
-from newshelf.catalog.interactions import latest
 from newshelf.evaluation.item_to_item import ease_weights
+from newshelf.evaluation.splits import cut_at
 from newshelf.evaluation.types import Case
 from newshelf.nn.blend import nearest_shares
 
@@ -230,32 +230,12 @@ def hold_out(
         past, cases = _by_basket(sequences, without, n_items, fraction, generator)
         stamps = None
     else:
-        past, stamps, cases = _by_time(sequences, timestamps, without, fraction)
+        cut = np.quantile(np.concatenate(timestamps), 1 - fraction, method="higher")
+        past, stamps, cases = cut_at(sequences, timestamps, float(cut), without)
     if len(cases) > max_cases:
         picked = np.sort(generator.choice(len(cases), max_cases, replace=False))
         cases = [cases[number] for number in picked]
     return Holdout(past, stamps, cases)
-
-
-def _by_time(
-    sequences: Sequence[IntArray],
-    timestamps: Sequence[IntArray],
-    without: npt.NDArray[np.bool_],
-    fraction: float,
-) -> tuple[list[IntArray], list[IntArray], list[Case]]:
-    cut = np.quantile(np.concatenate(timestamps), 1 - fraction, method="higher")
-    past, stamps, cases = [], [], []
-    for sequence, times in zip(sequences, timestamps, strict=True):
-        before = times < cut
-        kept = before & ~without[sequence]
-        if not kept.any():
-            continue
-        past.append(sequence[kept])
-        stamps.append(times[kept])
-        relevant = np.setdiff1d(sequence[~before], sequence[before])
-        if len(relevant):
-            cases.append(Case(latest(sequence[kept]), relevant))
-    return past, stamps, cases
 
 
 def _by_basket(
