@@ -19,6 +19,16 @@ settings.register_profile("untimed", deadline=None, suppress_health_check=[Healt
 settings.load_profile("untimed")
 
 
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An event store in SQLite without rows, to copy: the migrations take longer than most tests."""
+    from newshelf.store.store import EventStore
+
+    path = tmp_path_factory.mktemp("store") / "events.db"
+    EventStore.open(f"sqlite:///{path}").close()
+    return path
+
+
 E2E = Path(__file__).parent / "e2e"
 LIVE = ("torchserve", "readme", "rollouts", "servers")
 """Groups of e2e tests, those first that take longest; those without one share a server."""

@@ -69,7 +69,8 @@ class Postgres:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
+        # At once: its files go too.
+        self.stop(signal.SIGQUIT)
         shutil.rmtree(self.folder)
 
     @property
@@ -127,7 +128,7 @@ class Postgres:
             time.sleep(0.05)
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
-        """Stop the server; SIGINT closes connections, SIGKILL allows no clean-up."""
+        """Stop the server; SIGINT writes all data, SIGQUIT none, SIGKILL allows no clean-up."""
         if self._process is not None:
             self._process.send_signal(how)
             self._process.wait()

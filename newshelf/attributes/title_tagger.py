@@ -190,69 +190,6 @@ def _bounds(tagged: TaggedTitle) -> list[tuple[int, int]]:
     return [(span.start, span.end) for span in tagged.spans]
 
 
-class SpanScore(NamedTuple):
-    """Counts of spans, which are found if start, end and label agree (the CoNLL measure)."""
-
-    found: int
-    predicted: int
-    true: int
-
-    @property
-    def precision(self) -> float:
-        """Return found / predicted, or 0."""
-        return self.found / self.predicted if self.predicted else 0.0
-
-    @property
-    def recall(self) -> float:
-        """Return found / true, or 0."""
-        return self.found / self.true if self.true else 0.0
-
-    @property
-    def f1(self) -> float:
-        """Return 2 · found / (predicted + true), or 0."""
-        total = self.predicted + self.true
-        return 2 * self.found / total if total else 0.0
-
-
-def span_scores(
-    predicted: Sequence[Sequence[Span]], true: Sequence[Sequence[Span]]
-) -> dict[str, SpanScore]:
-    """Return micro-averaged scores of all titles: of all labels (``""``), then of each label.
-
-    Raises:
-        ValueError: the numbers of titles differ.
-    """
-    found: Counter[str] = Counter()
-    guesses: Counter[str] = Counter()
-    truths: Counter[str] = Counter()
-    for guess, truth in zip(predicted, true, strict=True):
-        for counter, spans in (
-            (guesses, set(guess)),
-            (truths, set(truth)),
-            (found, set(guess) & set(truth)),
-        ):
-            for span in spans:
-                counter[span.label] += 1
-                counter[""] += 1
-    labels = ["", *sorted((guesses | truths).keys() - {""})]
-    return {label: SpanScore(found[label], guesses[label], truths[label]) for label in labels}
-
-
-_MODEL, _METADATA = "tagger.crfsuite", "tagger.json"
-
-
-class _Metadata(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=False)
-
-    format: Literal[1] = 1
-    sha256: str
-    names: dict[str, tuple[str, float]]
-    longest: int
-    cohesion: dict[str, int]
-    after: dict[str, int]
-    before: dict[str, int]
-
-
 def tagger_from_titles(path: Path, seed: int, options: TaggerOptions | None = None) -> TitleTagger:
     """Train a tagger on a file of tagged titles, see ``read_tagged``.
 
@@ -262,39 +199,3 @@ def tagger_from_titles(path: Path, seed: int, options: TaggerOptions | None = No
     titles = read_tagged(path)
     with tempfile.TemporaryDirectory() as scratch:
         return train_tagger(titles, seed, Path(scratch), options)
-
-
-def write_tagger(tagger: TitleTagger, folder: Path) -> None:
-    """Write a tagger atomically."""
-    features = tagger.features
-    metadata = _Metadata(
-        sha256=hashlib.sha256(tagger.model).hexdigest(),
-        names=features.gazetteer.names,
-        longest=features.gazetteer.longest,
-        cohesion=features.statistics.cohesion,
-        after=features.statistics.after,
-        before=features.statistics.before,
-    )
-    with directory_aside(folder) as aside:
-        (aside / _MODEL).write_bytes(tagger.model)
-        write_json(aside / _METADATA, metadata.model_dump())
-
-
-def read_tagger(folder: Path) -> TitleTagger:
-    """Read a folder of ``write_tagger``.
-
-    Raises:
-        WeightsError: a file is missing or damaged, or model and hash do not match.
-    """
-    try:
-        model = (folder / _MODEL).read_bytes()
-        metadata = _Metadata.model_validate(read_json(folder / _METADATA))
-    except (OSError, ValueError, ValidationError) as error:
-        raise WeightsError(f"the tagger {folder} cannot be read: {error}") from error
-    # CRFsuite may crash on a damaged file.
-    if hashlib.sha256(model).hexdigest() != metadata.sha256:
-        raise WeightsError(f"the tagger {folder}: {_MODEL} is not the one that was written")
-    statistics = CharacterStatistics(metadata.cohesion, metadata.after, metadata.before)
-    return TitleTagger(
-        model, TitleFeatures(Gazetteer(metadata.names, metadata.longest), statistics)
-    )

@@ -2,14 +2,17 @@
 
 import itertools
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine, text
 
 from benchmarks.store.postgres import Postgres
 from newshelf.store.records import ExposedItem, Exposure, Feedback, TrafficSplit
+from newshelf.store.schema import METADATA
 from newshelf.store.store import EventStore
 from tests.unit.store.helpers import START
 
@@ -30,9 +33,38 @@ def postgres() -> Iterator[Postgres]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def migrated(postgres: Postgres) -> str:
+    """The URL of a database with the schema, which tests use in turn."""
+    url = postgres.create_database("migrated")
+    EventStore.open(url).close()
+    return url
+
+
 @pytest.fixture(params=DATABASES)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Of an empty database of its own."""
+    """Of a database without rows."""
+    if request.param == "sqlite":
+        shutil.copyfile(request.getfixturevalue("empty_store"), tmp_path / "events.db")
+        return f"sqlite:///{tmp_path}/events.db"
+    found: str = request.getfixturevalue("migrated")
+    engine = create_engine(found)
+    with engine.begin() as connection:
+        # What the test before has left open would hold its locks.
+        connection.execute(
+            text(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        )
+        connection.execute(text(f"TRUNCATE {', '.join(METADATA.tables)} RESTART IDENTITY"))
+    engine.dispose()
+    return found
+
+
+@pytest.fixture(params=DATABASES)
+def bare_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Of a database of its own, without tables."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/events.db"
     name = re.sub(r"\W+", "_", f"t_{tmp_path.parent.name}_{tmp_path.name}".lower())

@@ -15,6 +15,11 @@ from newshelf.store.write import WriteBatch
 
 
 @pytest.fixture
+def url(bare_url: str) -> str:
+    return bare_url
+
+
+@pytest.fixture
 def database(url: str):
     found = Database(url)
     yield found
