@@ -1,9 +1,11 @@
 """Attributes from titles: spans in Chinese ones, colours and types from English ones."""
 
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +19,7 @@ from newshelf.attributes.facts import Texts
 from newshelf.attributes.learn import HeadPredictions, head_facts, learn_lexicon
 from newshelf.attributes.lexicon import Lexicon, packaged_lexicon
 from newshelf.attributes.title_features import Gazetteer, Span, TaggedTitle, read_tagged
-from newshelf.attributes.title_tagger import SpanScore, span_scores, train_tagger
+from newshelf.attributes.title_tagger import train_tagger
 from newshelf.catalog.catalog import Catalog
 from newshelf.report.plots import COLOURS, MUTED, new_figure, save
 
@@ -26,6 +28,55 @@ UNSEEN = "Chinese titles that are not among the training titles, span F1"
 LABELS = {"HCCX": "product", "HPPX": "brand", "XH": "model", "MISC": "other"}
 _TAGGER = "CRF"
 _SETS = {ALL: False, UNSEEN: True}
+
+
+class SpanScore(NamedTuple):
+    """Counts of spans, which are found if start, end and label agree (the CoNLL measure)."""
+
+    found: int
+    predicted: int
+    true: int
+
+    @property
+    def precision(self) -> float:
+        """Return found / predicted, or 0."""
+        return self.found / self.predicted if self.predicted else 0.0
+
+    @property
+    def recall(self) -> float:
+        """Return found / true, or 0."""
+        return self.found / self.true if self.true else 0.0
+
+    @property
+    def f1(self) -> float:
+        """Return 2 · found / (predicted + true), or 0."""
+        total = self.predicted + self.true
+        return 2 * self.found / total if total else 0.0
+
+
+def span_scores(
+    predicted: Sequence[Sequence[Span]], true: Sequence[Sequence[Span]]
+) -> dict[str, SpanScore]:
+    """Return micro-averaged scores of all titles: of all labels (``""``), then of each label.
+
+    Raises:
+        ValueError: the numbers of titles differ.
+    """
+    found: Counter[str] = Counter()
+    guesses: Counter[str] = Counter()
+    truths: Counter[str] = Counter()
+    for guess, truth in zip(predicted, true, strict=True):
+        for counter, spans in (
+            (guesses, set(guess)),
+            (truths, set(truth)),
+            (found, set(guess) & set(truth)),
+        ):
+            for span in spans:
+                counter[span.label] += 1
+                counter[""] += 1
+    labels = ["", *sorted((guesses | truths).keys() - {""})]
+    return {label: SpanScore(found[label], guesses[label], truths[label]) for label in labels}
+
 
 Tag = Callable[[str], list[Span]]
 Scores = Mapping[str, SpanScore]

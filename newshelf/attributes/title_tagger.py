@@ -6,23 +6,17 @@ L-BFGS by CRFsuite (Okazaki 2007):
     p(y | x) ∝ exp Σ_t ( w · f(y_t, x, t) + v[y_{t-1}, y_t] ),
     minimise - Σ log p(y | x) + c1 |w|₁ + c2 |w|²
 
-Each character has one of the tags B, I, E, S of a label, or O. The folder of a tagger has::
-
-    tagger.crfsuite   CRFsuite's model
-    tagger.json       format, the model's SHA-256, known names, statistics of characters
+Each character has one of the tags B, I, E, S of a label, or O.
 """
 
-import hashlib
 import tempfile
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pycrfsuite
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from newshelf.attributes.title_features import (
     CharacterStatistics,
@@ -33,8 +27,7 @@ from newshelf.attributes.title_features import (
     places,
     read_tagged,
 )
-from newshelf.errors import TrainingError, WeightsError
-from newshelf.files import directory_aside, read_json, write_json
+from newshelf.errors import TrainingError
 
 _OUTSIDE = "O"
 _FEWEST_TITLES = 20

@@ -10,15 +10,12 @@ from newshelf.attributes.title_features import Span, TaggedTitle, span_problem
 from newshelf.attributes.title_tagger import (
     TaggerOptions,
     TitleTagger,
-    read_tagger,
-    span_scores,
     spans_of,
     tagger_from_titles,
     tags_of,
     train_tagger,
-    write_tagger,
 )
-from newshelf.errors import TrainingError, WeightsError
+from newshelf.errors import TrainingError
 
 # Most brands come once or twice, so that it is their place that tells them.
 BRANDS = ["小米", "KATO", *(chr(0x4E10 + 7 * at) + chr(0x5E10 + 5 * at) for at in range(12))]
@@ -110,31 +107,6 @@ def test_tags_and_spans_are_the_same_thing(gaps):
     assert spans_of(tags_of(TaggedTitle("字" * at, tuple(spans)))) == spans
 
 
-def test_a_tagger_is_written_and_read(tagger, tmp_path):
-    write_tagger(tagger, tmp_path / "tagger")
-    again = read_tagger(tmp_path / "tagger")
-    for title in ("小米新款白色帽子", "KATO床", ""):
-        assert again.find(title) == tagger.find(title)
-
-
-@pytest.mark.parametrize(
-    ("name", "body"),
-    [
-        ("tagger.crfsuite", b"lCRF nonsense"),
-        ("tagger.crfsuite", None),
-        ("tagger.json", b"{"),
-        ("tagger.json", b'{"format": 2}'),
-        ("tagger.json", None),
-    ],
-)
-def test_a_damaged_tagger_is_refused(tagger, tmp_path, name, body):
-    write_tagger(tagger, tmp_path / "tagger")
-    path = tmp_path / "tagger" / name
-    path.unlink() if body is None else path.write_bytes(body)
-    with pytest.raises(WeightsError, match="the tagger"):
-        read_tagger(tmp_path / "tagger")
-
-
 def test_a_users_own_titles_train_one(tmp_path):
     lines = [{"title": item.title, "entities": item.spans} for item in titles()]
     path = tmp_path / "own.jsonl"
@@ -175,34 +147,3 @@ def test_one_class_can_be_learned(tmp_path):
     ]
     tagger = train_tagger(one, 0, tmp_path, TaggerOptions(iterations=30))
     assert tagger.tag("小米新款白色帽子") == [Span(6, 8, "HCCX")]
-
-
-def test_only_exact_spans_with_their_label_are_found():
-    true = [[Span(0, 2, "A"), Span(3, 5, "B")], [Span(0, 1, "A")], []]
-    predicted = [
-        [Span(0, 2, "A"), Span(3, 4, "B")],
-        [Span(0, 1, "B")],
-        [Span(2, 3, "A")],
-    ]
-    scores = span_scores(predicted, true)
-    assert scores[""] == (1, 4, 3)
-    assert scores["A"] == (1, 2, 2)
-    assert scores["B"] == (0, 2, 1)
-    assert scores[""].precision == 1 / 4
-    assert scores[""].recall == 1 / 3
-    assert scores[""].f1 == pytest.approx(2 * (1 / 4) * (1 / 3) / (1 / 4 + 1 / 3))
-
-
-def test_nothing_to_find_and_nothing_found_is_zero():
-    score = span_scores([[]], [[]])[""]
-    assert (score.precision, score.recall, score.f1) == (0, 0, 0)
-
-
-def test_a_span_said_twice_counts_once():
-    scores = span_scores([[Span(0, 1, "A"), Span(0, 1, "A")]], [[Span(0, 1, "A")]])
-    assert scores["A"] == (1, 1, 1)
-
-
-def test_the_titles_must_be_as_many():
-    with pytest.raises(ValueError, match="zip"):
-        span_scores([[]], [[], []])

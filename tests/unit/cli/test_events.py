@@ -1,5 +1,6 @@
 """The verbs of events: exported for training, removed when they are old."""
 
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,7 +19,8 @@ PLAN = Path(__file__).resolve().parents[3] / "configs" / "rollout.yaml"
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
+def url(tmp_path: Path, empty_store: Path) -> str:
+    shutil.copyfile(empty_store, tmp_path / "events.db")
     return f"sqlite:///{tmp_path}/events.db"
 
 

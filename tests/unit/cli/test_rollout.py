@@ -1,5 +1,6 @@
 """The verbs of rollouts, where there is no model server: what is refused changes nothing."""
 
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,7 +18,8 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
+def url(tmp_path: Path, empty_store: Path) -> str:
+    shutil.copyfile(empty_store, tmp_path / "events.db")
     return f"sqlite:///{tmp_path}/events.db"
 
 

@@ -1,6 +1,7 @@
 """A gateway that listens on a real port, before a fake TorchServe and a real event store."""
 
 import json
+import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -82,7 +83,10 @@ _PATIENT = {"log_requests": False, "timeout_ms": 5000}
 
 
 @pytest.fixture
-def plan(tmp_path: Path, popular: Path, torchserve: FakeTorchServe) -> GatewayPlan:
+def plan(
+    tmp_path: Path, popular: Path, torchserve: FakeTorchServe, empty_store: Path
+) -> GatewayPlan:
+    shutil.copyfile(empty_store, tmp_path / "events.db")
     return GatewayPlan(
         settings=GatewaySettings(),
         inference_url=torchserve.url,

@@ -1,5 +1,6 @@
 """A small world: the real store, a model server that obeys, shoppers, and a clock."""
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -153,7 +154,8 @@ def _click(answer: Exposure) -> Feedback:
 
 
 @pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path) -> Iterator[World]:
+    shutil.copyfile(empty_store, tmp_path / "events.db")
     # The same shoppers see the challenger first in every run.
     monkeypatch.setattr("newshelf.rollout.operations.new_salt", lambda: "salt")
     for version in ("1", "2"):
