@@ -69,6 +69,8 @@ class FinetuneSettings(StrictModel):
     target_epochs: Positive = 60
     l2_sp: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the squared distance to the initial weights."""
+    align: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the loss that aligns a product's picture with its text."""
     class_balance: Fraction = 0.0
     """0 weighs all labels equally, 1 all classes."""
     patience: Annotated[int, Field(ge=0)] = 0

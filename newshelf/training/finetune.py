@@ -17,6 +17,12 @@ A head must not read its own answer: the columns that state it are masked in hal
 only those rows count for its loss. Whole modalities are dropped at random, so that an absent
 picture or text costs little in serving (Neverova et al., ModDrop, 2015).
 
+The picture and the text of a product are aligned, so that a sentence finds a product that has no
+title. With ``p`` and ``t`` the embeddings of a batch's products from nothing but their picture, and
+from nothing but their text, a·(CE(p tᵀ / τ) + CE(t pᵀ / τ)) / 2 is added, where each product's own
+pair is the answer and the others are the negatives (InfoNCE, van den Oord et al., 2018; both ways
+as in CLIP, Radford et al., 2021).
+
 Two terms are off by default: λ · ||w - w_start||² over the weights of fusion and attribute tower
 (L2-SP itself), and class weights n_c^-β, scaled to a mean of 1 over the labelled rows.
 
@@ -46,6 +52,7 @@ _HELD_OUT = 0.1
 _PRESERVE_WEIGHT = 20.0
 _HEAD_RATE = 20.0
 """Learning rate of the heads relative to the rest: unit vectors need large weights."""
+_ALIGN_TEMPERATURE = 0.07
 _ATTRIBUTES_LENGTH = 0.3
 """Initial length of the attributes' token relative to a tower's."""
 
@@ -93,6 +100,15 @@ def drop_modalities(features: Features, rate: float) -> Features:
     drop_image = (draw < rate) & text_present
     drop_text = (draw > 1 - rate) & image_present
     return image, image_present & ~drop_image, text, text_present & ~drop_text
+
+
+def alignment_loss(
+    first: Tensor, second: Tensor, temperature: float = _ALIGN_TEMPERATURE
+) -> Tensor:
+    """Return the symmetric InfoNCE loss between two views ``(B, D)`` of unit length; a scalar."""
+    logits = first @ second.T / temperature
+    own = torch.arange(len(first))
+    return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
 
 
 @dataclass(frozen=True)
@@ -214,6 +230,7 @@ class _SourceObjective(Objective):
         self._start = embed(encoder, table)
         self._start_weights = [p.detach().clone() for p in self.backbone.parameters()]
         self._l2_sp = settings.l2_sp
+        self._align = settings.align
         self._modality_dropout = modality_dropout
         self._weights = {
             head: _class_weights(target, self._classes(head), settings.class_balance)
@@ -235,7 +252,21 @@ class _SourceObjective(Objective):
             distance = torch.stack([(now - start).square().sum() for now, start in pairs]).sum()
             losses["loss"] = losses["loss"] + self._l2_sp * distance
             losses["distance"] = distance.detach()
+        complete = features[1] & features[3]
+        if self._align and complete.sum() > 1:
+            apart = alignment_loss(*self._views(self._table.rows(batch[complete])))
+            losses["loss"] = losses["loss"] + self._align * apart
+            losses["apart"] = apart.detach()
         return losses
+
+    def _views(self, inputs: tuple[Features, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the embeddings ``(B, 512)`` of the pictures alone and of the texts alone."""
+        (image, image_present, text, text_present), attributes = inputs
+        nothing, unknown = torch.zeros_like(image_present), torch.zeros_like(attributes)
+        return (
+            self._fuse((image, image_present, text, nothing), unknown),
+            self._fuse((image, nothing, text, text_present), unknown),
+        )
 
     def validation_losses(self, rows: Tensor, truth: dict[HeadName, Tensor]) -> dict[str, Tensor]:
         """Return losses without randomness: all stated columns masked, all modalities present."""

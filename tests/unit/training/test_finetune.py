@@ -13,6 +13,7 @@ from newshelf.nn.spec import ATTRIBUTE_COLUMNS
 from newshelf.training import finetune
 from newshelf.training.features import FeatureTable
 from newshelf.training.finetune import (
+    alignment_loss,
     drop_modalities,
     embed,
     mask_columns,
@@ -204,6 +205,47 @@ def test_l2_sp_holds_the_weights_near_their_start(world, run):
         moved[weight] = sum(float((after[name] - value).square().sum()) for name, value in parts)
         assert len(result.losses) == SETTINGS.epochs
     assert moved[10.0] < 0.2 * moved[0.0]
+
+
+def test_the_alignment_loss_is_symmetric_and_least_for_equal_views():
+    torch.manual_seed(0)
+    first, second = (F.normalize(torch.randn(16, 8), dim=1) for _ in range(2))
+    loss = alignment_loss(first, second)
+    torch.testing.assert_close(loss, alignment_loss(second, first))
+    assert alignment_loss(first, first) < loss < alignment_loss(first, -first)
+    one = torch.eye(2)
+    expected = torch.log1p(torch.exp(torch.tensor(-1 / 0.5)))
+    torch.testing.assert_close(alignment_loss(one, one, temperature=0.5), expected)
+
+
+def test_the_alignment_loss_has_the_right_gradient():
+    torch.manual_seed(0)
+    views = [torch.randn(5, 4, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+    assert torch.autograd.gradcheck(alignment_loss, views)
+
+
+def test_an_aligned_text_finds_the_picture_of_its_product(run):
+    """Pictures and texts say the same in different coordinates."""
+    torch.manual_seed(0)
+    said = torch.randn(ROWS, 16)
+    image = said @ torch.randn(16, IMAGE) + 4 * torch.randn(ROWS, IMAGE)
+    table = table_of(image, said @ torch.randn(16, TEXT) + 4 * torch.randn(ROWS, TEXT))
+    found = {}
+    for weight in (0.0, 1.0):
+        encoder = encoder_of({})
+        warm_start(encoder, table)
+        settings = SETTINGS.model_copy(update={"align": weight})
+        result = train_source(encoder, table, {}, settings, run)
+        assert result.losses[-1] < result.losses[0]
+        rows = torch.nonzero(table.image_present & table.text_present).flatten()
+        (image, image_present, text, text_present), attributes = table.rows(rows)
+        absent = torch.zeros_like(image_present)
+        with torch.no_grad():
+            pictures = encoder.fuse((image, image_present, text, absent), attributes)
+            texts = encoder.fuse((image, absent, text, text_present), attributes)
+        nearest = (texts @ pictures.T).argmax(dim=1)
+        found[weight] = float((nearest == torch.arange(len(rows))).float().mean())
+    assert found[1.0] > 1.3 * found[0.0]
 
 
 def test_class_weights_follow_the_formula():

@@ -1,0 +1,161 @@
+"""Sentences of searches: prices and attributes that become filters, and fused rankings."""
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from newshelf.attributes.lexicon import Lexicon, Word, packaged_lexicon
+from newshelf.serving.query import RELAXED, fuse, read_filters, read_price, with_read
+from newshelf.serving.schemas import Filters, PriceRange
+
+TYPES = (
+    Word("Rings", "product_type", "Jewellery > Rings", 0.96),
+    Word("项链", "product_type", "Jewellery > Necklaces", 0.9),
+    Word("Desks", "product_type", "Home > Desks", 0.9),
+    Word("silver", "material", "silver", 0.7),
+    Word("silver", "color", "silver", 0.1),
+    Word("walnut", "material", "walnut", 0.9),
+    Word("gold", "material", "gold", 0.4),
+)
+_OTHERS = [
+    word for word in packaged_lexicon().words if word.phrase not in {"silver", "walnut", "gold"}
+]
+LEXICON = Lexicon((*TYPES, *_OTHERS), packaged_lexicon().broader)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "left", "low", "high"),
+    [
+        ("blue ring under 50", "blue ring", None, 50),
+        ("rings below $49.99 in blue", "rings in blue", None, 49.99),
+        ("walnut desk less than 1,200", "walnut desk", None, 1200),
+        ("lamp up to 49,99 €", "lamp", None, 49.99),
+        ("over £20 scarf", "scarf", 20, None),
+        ("sofa, at least 300 euros", "sofa,", 300, None),
+        ("rings between 20 and 50", "rings", 20, 50),
+        ("rings from $20 to $50", "rings", 20, 50),
+        ("rings $50-20", "rings", 20, 50),
+        ("ring under $50 in blue", "ring in blue", None, 50),
+        ("ring under 50 in blue", "ring in blue", None, 50),
+        ("mug <= 15", "mug", None, 15),
+        ("红色 项链 200元以下", "红色 项链", None, 200),
+        ("项链 100到200元", "项链", 100, 200),
+        ("项链 ￥１００以上", "项链", 100, None),
+        ("UNDER 50 Ring", "Ring", None, 50),
+        ("under 50", "", None, 50),
+    ],
+)
+def test_a_price_phrase_is_read_and_taken_out(sentence, left, low, high):
+    assert read_price(sentence) == (left, PriceRange(min=low, max=high))
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "rug under 50 cm",
+        "whisky over 18 years",
+        "shoes 36-40",
+        "ssd over 512gb",
+        "toys from 2 to 4",
+        "under armour 50",
+        "wool at least 80%",
+        "1920 to 1940 poster",
+        "watch under 42mm",
+        "thunder 50",
+    ],
+)
+def test_a_number_that_is_no_price_stays(sentence):
+    assert read_price(sentence) == (sentence, None)
+
+
+@given(st.text(max_size=60))
+def test_any_sentence_is_read(sentence):
+    left, price = read_price(sentence)
+    assert left == " ".join(left.split())
+    assert price is None or price.min is not None or price.max is not None
+
+
+@pytest.mark.parametrize(
+    ("sentence", "wanted"),
+    [
+        ("blue ring", {"color": ["blue"], "product_type": ["Jewellery > Rings"]}),
+        ("Rings in Navy Blue", {"color": ["navy"], "product_type": ["Jewellery > Rings"]}),
+        ("红色 项链", {"color": ["red"], "product_type": ["Jewellery > Necklaces"]}),
+        ("红色项链", {"color": ["red"], "product_type": ["Jewellery > Necklaces"]}),
+        ("walnut desks", {"material": ["walnut"], "product_type": ["Home > Desks"]}),
+        ("silver ring", {"material": ["silver"], "product_type": ["Jewellery > Rings"]}),
+        ("gold ring", {"product_type": ["Jewellery > Rings"]}),
+        ("red or blue", {"color": ["red", "blue"]}),
+        ("ring, not blue", {"product_type": ["Jewellery > Rings"]}),
+        ("minimal ring", {"style": ["minimal"], "product_type": ["Jewellery > Rings"]}),
+        ("something nice", {}),
+    ],
+)
+def test_attributes_of_a_sentence_become_filters(sentence, wanted):
+    assert read_filters(sentence, LEXICON, 0.6).model_dump(exclude_none=True) == wanted
+
+
+def test_the_prices_words_are_no_attributes():
+    found = read_filters("walnut desk below 200", LEXICON, 0.6)
+    assert found.price == PriceRange(max=200)
+    assert found.material == ["walnut"]
+    assert found.model_fields_set == {"material", "product_type", "price"}
+
+
+def test_a_given_filter_replaces_the_sentences_and_stays():
+    given = Filters(color=["red"], brand=["Acme"])
+    read = read_filters("minimal blue ring under 50", LEXICON, 0.6)
+    steps = list(with_read(given, read))
+    assert [dropped for _, _, dropped in steps] == [
+        [],
+        ["style"],
+        ["style", "price"],
+        ["style", "price", "product_type"],
+    ]
+    assert all(both.color == ["red"] and both.brand == ["Acme"] for both, _, _ in steps)
+    assert all(own.color is None for _, own, _ in steps)
+    assert steps[-1][0] == given
+
+
+def test_without_attributes_there_is_one_step():
+    assert list(with_read(Filters(), Filters())) == [(Filters(), Filters(), [])]
+
+
+def test_filters_are_dropped_in_the_told_order():
+    read = read_filters("minimal blue walnut ring under 50", LEXICON, 0.6)
+    *_, (_, own, dropped) = with_read(Filters(), read)
+    assert tuple(dropped) == RELAXED
+    assert own.model_dump(exclude_none=True) == {}
+
+
+def test_the_first_of_all_rankings_scores_one():
+    first = np.array([3, 1]), np.array([3, 2])
+    positions, scores = fuse([(1.0, first[0]), (2.0, first[1])])
+    assert positions.tolist() == [1, 2, 3]
+    assert scores[2] == pytest.approx(1)
+    assert scores[1] > scores[0], "the second ranking weighs more"
+
+
+def test_nothing_is_fused_to_nothing():
+    positions, scores = fuse([])
+    assert len(positions) == len(scores) == 0
+
+
+_Ranking = st.lists(st.integers(0, 30), unique=True).map(lambda own: np.array(own, dtype=np.int64))
+
+
+@given(st.lists(st.tuples(st.floats(0.1, 3), _Ranking), max_size=3))
+def test_a_product_that_is_ahead_everywhere_is_ahead(rankings):
+    positions, scores = fuse(rankings)
+    lists = [ranked.tolist() for _, ranked in rankings]
+    for (one, high), (other, low) in permutations(zip(positions.tolist(), scores, strict=True), 2):
+        if all(_ahead(one, other, ranked) for ranked in lists):
+            assert high > low
+    assert all(0 < score <= 1 + 1e-9 for score in scores)
+
+
+def _ahead(one: int, other: int, ranked: list[int]) -> bool:
+    return one in ranked and (other not in ranked or ranked.index(one) < ranked.index(other))
