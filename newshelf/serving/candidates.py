@@ -1,4 +1,17 @@
-"""Candidates and history of one request as vectors and columns, and masks of the filters."""
+"""Candidates and history of one request as vectors and columns, and masks of the filters.
+
+``CandidateSet`` is what a ranker works on. A candidate is a *position* (``newshelf.serving.live``):
+a row of the base index, of a segment, or a product that the request brought along. ``allowed`` says
+which may be answered; ``positions`` turns them into embeddings, vectors and links, and a condition
+of one table into a mask of all::
+
+    positions = np.flatnonzero(candidate_set.allowed)
+    candidate_set.positions.embeddings(positions)                       # (C, 512)
+    cheap = candidate_set.mask(lambda table: table.price < 50)          # (len(allowed),) bool
+    table, row = candidate_set.positions.at(7)                          # columns of one position
+
+What may not be answered is taken out of ``allowed`` or ``named`` before; see ``resolve``.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,8 +23,8 @@ from numpy.typing import NDArray
 from newshelf.attributes.lexicon import ATTRIBUTES
 from newshelf.catalog.schema import Product
 from newshelf.serving.explanations import Facts
-from newshelf.serving.index import ItemIndex
 from newshelf.serving.item_table import ItemTable, KnownValues, Postings, TextReader, type_path
+from newshelf.serving.live import LiveIndex, Positions
 from newshelf.serving.schemas import Filters
 
 FloatArray = NDArray[np.float32]
@@ -31,27 +44,16 @@ class InlineCandidate:
 
 
 @dataclass(frozen=True)
-class InlineCandidates:
-    """Candidates that the request brought along, encoded: ``E`` of them, perhaps none."""
-
-    table: ItemTable
-    embeddings: FloatArray
-    """``(E, 512)``."""
-    vectors: FloatArray | None
-    """``(E, P)``; None without a scorer."""
-
-
-@dataclass(frozen=True)
 class EncodedHistory:
     """The most recent items that the encoder knows, oldest first: ``H``, perhaps none."""
 
-    index: ItemIndex
+    live: LiveIndex
     recent: IntArray
-    """``(H,)``: rows of the index."""
+    """``(H,)``: positions."""
     inline: Mapping[int, InlineCandidate]
     """Places of ``recent`` with a product that the request brought along."""
     rows: IntArray
-    """The index's rows of the whole history, older items too: distinct, in increasing order."""
+    """Positions of the whole history, older items too: distinct, in increasing order."""
     unseen: FloatArray
     """``(U, 512)``: embeddings of the history's products that the index does not know."""
 
@@ -61,28 +63,26 @@ class EncodedHistory:
     @cached_property
     def facts(self) -> Sequence[Facts]:
         """The facts of each that an explanation may name."""
-        table = self.index.table
+        reader = self.live.base.table.known.reader
         return [
-            product_facts(self.inline[at].product, table.known.reader)
+            product_facts(self.inline[at].product, reader)
             if at in self.inline
-            else row_facts(table, row)
-            for at, row in enumerate(self.recent.tolist())
+            else row_facts(*self.live.positions.at(position))
+            for at, position in enumerate(self.recent.tolist())
         ]
 
     @cached_property
     def embeddings(self) -> FloatArray:
         """``(H, 512)``."""
-        rows = self.index.embeddings.take(self.recent, axis=0)
+        rows = self.live.positions.embeddings(self.recent)
         for at, item in self.inline.items():
             rows[at] = item.embedding
         return rows
 
     @cached_property
-    def vectors(self) -> FloatArray | None:
-        """``(H, P)``; None without a scorer."""
-        if self.index.vectors is None:
-            return None
-        rows = self.index.vectors.take(self.recent, axis=0)
+    def vectors(self) -> FloatArray:
+        """``(H, P)``; only with a scorer."""
+        rows = self.live.positions.vectors(self.recent)
         for at, item in self.inline.items():
             rows[at] = item.vector
         return rows
@@ -90,14 +90,16 @@ class EncodedHistory:
 
 @dataclass(frozen=True)
 class CandidateSet:
-    """Positions ``0 … N - 1`` are the index's rows, ``N … N + E - 1`` the extras'."""
+    """What one request may be answered with."""
 
-    index: ItemIndex
-    extras: InlineCandidates
+    live: LiveIndex
+    """``P`` products."""
+    positions: Positions
+    """Of ``live``, and from ``P`` on of the products that the request brought along."""
     named: IntArray | None
     """What may be answered, in increasing order, where the request named its candidates."""
     unnamed: Mask | None
-    """``(N,)``: what may be answered where it named none."""
+    """``(P,)``: what may be answered where it named none."""
 
     @property
     def listed(self) -> bool:
@@ -106,47 +108,25 @@ class CandidateSet:
 
     @cached_property
     def allowed(self) -> Mask:
-        """``(N + E,)``: what may be answered, after candidates, filters and exclusions."""
+        """``(len(positions),)``: what may be answered, after candidates, filters and exclusions."""
         if self.named is None:
-            return np.ones(len(self.index), np.bool_) if self.unnamed is None else self.unnamed
-        mask = np.zeros(len(self.index) + len(self.extras.table), dtype=np.bool_)
+            return self.live.alive if self.unnamed is None else self.unnamed
+        mask = np.zeros(len(self.positions), dtype=np.bool_)
         mask[self.named] = True
         return mask
 
+    def mask(self, of: Callable[[ItemTable], Mask]) -> Mask:
+        """Return a condition of all positions, from that of one table: ``(len(positions),)``."""
+        return self.positions.mask(of)
+
     def id(self, position: int) -> str:
         """The item's id."""
-        table, row = self._at(position)
+        table, row = self.positions.at(position)
         return table.id[row]
 
     def facts(self, position: int) -> Facts:
         """Return the facts that an explanation may name."""
-        table, row = self._at(position)
-        return row_facts(table, row)
-
-    def embeddings(self, positions: IntArray) -> FloatArray:
-        """``(len(positions), 512)``."""
-        return _gather(self.index.embeddings, self.extras.embeddings, positions)
-
-    def vectors(self, positions: IntArray) -> FloatArray:
-        """``(len(positions), P)``; only with a scorer."""
-        if self.index.vectors is None or self.extras.vectors is None:
-            raise ValueError("an index without a scorer has no projected vectors")
-        return _gather(self.index.vectors, self.extras.vectors, positions)
-
-    def popular(self, among: Mask, limit: int) -> tuple[IntArray, NDArray[np.float64]]:
-        """The most popular of ``among`` ``(N + E,)``: positions, and shares of all interest."""
-        popularity, order = self.index.table.popularity, self.index.table.popular_first
-        if len(self.extras.table):
-            order = np.concatenate([order, np.arange(len(self.index), len(among))])
-            popularity = np.concatenate([popularity, self.extras.table.popularity])
-        positions = order[among[order]][:limit]
-        return positions, popularity[positions] / self.index.table.interest
-
-    def _at(self, position: int) -> tuple[ItemTable, int]:
-        count = len(self.index)
-        if position < count:
-            return self.index.table, position
-        return self.extras.table, position - count
+        return row_facts(*self.positions.at(position))
 
 
 def row_facts(table: ItemTable, row: int) -> Facts:
@@ -179,32 +159,19 @@ def _known(values: KnownValues, row: int) -> dict[str, Sequence[str]]:
     return {attribute: found for attribute in ATTRIBUTES if (found := values.of(attribute, row))}
 
 
-def _gather(indexed: FloatArray, extra: FloatArray, positions: IntArray) -> FloatArray:
-    count = len(indexed)
-    if len(extra) == 0:
-        return indexed.take(positions, axis=0)
-    rows = np.empty((len(positions), indexed.shape[1]), dtype=np.float32)
-    known = positions < count
-    rows[known] = indexed[positions[known]]
-    rows[~known] = extra[positions[~known] - count]
-    return rows
-
-
-def allowed_mask(table: ItemTable, filters: Filters, rows: IntArray | None = None) -> Mask:
-    """The items that pass every filter.
+def allowed_mask(table: ItemTable, filters: Filters) -> Mask:
+    """The items of a table that pass every filter: ``(len(table),)`` bool, the caller's own.
 
     Without a filter on ``availability``, items that are out of stock do not pass.
-
-    Args:
-        table: the items.
-        filters: all have to be passed.
-        rows: ask of these only; of all by default.
-
-    Returns:
-        ``(len(table),)`` or ``(len(rows),)`` bool, the caller's own.
     """
-    mask = _mask(table, filters) if filters.model_fields_set else table.in_stock
-    return mask.copy() if rows is None else mask[rows]
+    return _mask(table, filters) if filters.model_fields_set else table.in_stock.copy()
+
+
+def allowed_positions(live: LiveIndex, filters: Filters) -> Mask:
+    """The positions that are alive and pass every filter: ``(P,)`` bool, the caller's own."""
+    if not filters.model_fields_set:
+        return live.in_stock.copy()
+    return live.mask(lambda table: _mask(table, filters))
 
 
 def _mask(table: ItemTable, filters: Filters) -> Mask:

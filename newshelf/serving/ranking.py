@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from newshelf.nn.blend import ContentBound
-from newshelf.nn.blend_lookup import BlendLookup
+from newshelf.nn.blend_lookup import BlendLookup, LinkSums
 from newshelf.nn.numpy_scorer import PairSums
 from newshelf.serving.candidates import CandidateSet, in_categories
 from newshelf.serving.resolve import Resolved
@@ -25,7 +25,7 @@ from newshelf.serving.scoring import (
     score_histories,
     unpersonal_at,
 )
-from newshelf.serving.search.base import Search, top_rows
+from newshelf.serving.search.base import Search, best_rows, top_rows
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
@@ -36,7 +36,7 @@ _DECIMALS = 4
 
 @dataclass(frozen=True)
 class Ranked:
-    """Positions of a shelf with their scores, in any order."""
+    """Positions with their scores, in any order."""
 
     source: Source
     positions: IntArray
@@ -59,9 +59,9 @@ class ModelRanker:
 
     Args:
         scorer: its graph, for an index that does not hold the pooling's numbers.
-        links: the index's signals; None where the scorer ranks alone.
-        bound: of the index's embeddings; None where it would not help.
-        pairs: of the index's items; None where they are too many.
+        links: the archive's signals; None where the scorer ranks alone.
+        bound: of the archive's embeddings; None where it would not help.
+        pairs: of the archive's items; None where they are too many.
         retrieve: items that are retrieved for a request that names no candidates.
     """
 
@@ -94,29 +94,44 @@ class ModelRanker:
         if not len(row.history):
             return _Found(np.zeros(0, dtype=np.int64), None)
         sums = None if self.links is None else link_sums(row, self.links)
-        if row.candidate_set.named is not None:
-            if self.links is None or sums is None:
-                return _Found(row.candidate_set.named, None)
-            return _Found(
-                row.candidate_set.named,
-                unpersonal_at(row, self.links, sums, row.candidate_set.named),
-            )
-        nearest = self._nearest(row)
+        positions = row.candidate_set.named
+        if positions is None:
+            positions = self._nearest(row)
+            if self.links is not None and sums is not None:
+                return self._with_linked(row, self.links, sums, positions)
         if self.links is None or sums is None:
-            return _Found(nearest, None)
-        rest = self.links.everywhere(sums)
+            return _Found(positions, None)
+        return _Found(positions, unpersonal_at(row, self.links, sums, positions))
+
+    def _with_linked(
+        self, row: Resolved, links: BlendLookup, sums: LinkSums, nearest: IntArray
+    ) -> _Found:
+        """Add what links and prior alone recommend."""
+        live, allowed = row.candidate_set.live, row.candidate_set.allowed
         limit = max(self.retrieve, row.request.k)
-        positions = np.union1d(nearest, top_rows(rest, row.candidate_set.allowed, limit))
-        return _Found(positions, rest[positions])
+        everywhere = links.everywhere(sums)
+        rows = top_rows(everywhere, live.archive_mask(allowed), limit)
+        if live.is_archive:
+            positions = np.union1d(nearest, rows)
+            return _Found(positions, everywhere[positions])
+        linked = live.of_archive(rows)
+        new = live.new[allowed[live.new]]
+        if len(new):
+            of_new = links.outside(sums, *live.positions.neighbours(new))
+            scores = np.concatenate([everywhere[rows], of_new])
+            linked = best_rows(np.concatenate([linked, new]), scores, limit)
+        positions = np.union1d(nearest, linked)
+        return _Found(positions, unpersonal_at(row, links, sums, positions))
 
     def _nearest(self, row: Resolved) -> IntArray:
-        vectors, search = row.history.vectors, row.candidate_set.index.vector_search
-        if vectors is None or search is None:
+        search = row.candidate_set.live.base.vector_search
+        if search is None:
             raise ValueError("an index without a scorer has no projected vectors")
-        return _nearest(row, search, _unit_mean(vectors), self.retrieve)
+        query = _unit_mean(row.history.vectors)
+        return _nearest(row, search, query, self.retrieve, projected=True)
 
     def _ranked(self, row: Resolved, found: _Found, scored: Scored) -> Ranked:
-        blend = row.candidate_set.index.blend
+        blend = row.candidate_set.live.archive.blend
         if blend is None or found.unpersonal is None:
             return _finite(found.positions, scored.scores, scored.explained_by)
         spec, positions, explained_by = blend.spec, found.positions, scored.explained_by
@@ -142,8 +157,9 @@ def rank_by_similarity(row: Resolved, limit: int) -> Ranked | None:
     if not len(row.history):
         return None
     query = _unit_mean(row.history.embeddings)
-    positions = _nearest(row, row.candidate_set.index.embedding_search, query, limit)
-    embeddings = row.candidate_set.embeddings(positions)
+    search = row.candidate_set.live.base.embedding_search
+    positions = _nearest(row, search, query, limit, projected=False)
+    embeddings = row.candidate_set.positions.embeddings(positions)
     explained_by = (embeddings @ row.history.embeddings.T).argmax(axis=1)
     return Ranked("similar", positions, _rounded(embeddings @ query), explained_by)
 
@@ -155,12 +171,8 @@ def rank_by_popularity(
     candidate_set = row.candidate_set
     among = candidate_set.allowed
     if categories is not None:
-        tables = [
-            candidate_set.index.table,
-            *([candidate_set.extras.table] if candidate_set.listed else []),
-        ]
-        among = among & np.concatenate([in_categories(table, categories) for table in tables])
-    positions, shares = candidate_set.popular(among, limit)
+        among = among & candidate_set.mask(lambda table: in_categories(table, categories))
+    positions, shares = candidate_set.live.popular(among, limit)
     return Ranked("popular" if categories is None else "popular_in_category", positions, shares)
 
 
@@ -172,11 +184,15 @@ def categories_of(row: Resolved) -> list[str]:
     return list(dict.fromkeys(value for value in types if value))
 
 
-def _nearest(row: Resolved, search: Search, query: FloatArray, limit: int) -> IntArray:
-    if row.candidate_set.named is not None:
-        return row.candidate_set.named
-    # Only named candidates are brought along, so here every position is an index row.
-    return search.nearest(query, row.candidate_set.allowed, max(limit, row.request.k))
+def _nearest(
+    row: Resolved, search: Search, query: FloatArray, limit: int, *, projected: bool
+) -> IntArray:
+    candidate_set = row.candidate_set
+    if candidate_set.named is not None:
+        return candidate_set.named
+    return candidate_set.live.nearest(
+        search, query, candidate_set.allowed, max(limit, row.request.k), projected=projected
+    )
 
 
 def _unit_mean(vectors: FloatArray) -> FloatArray:
@@ -291,7 +307,7 @@ def _order(
     if diversity == 0:
         best = _best(scores, positions, count)
     else:
-        best = diversify(scores, candidate_set.embeddings(positions), count, diversity)
+        best = diversify(scores, candidate_set.positions.embeddings(positions), count, diversity)
     return fresh[best]
 
 

@@ -15,6 +15,7 @@ from newshelf.serving.deadline import refuse_late
 from newshelf.serving.encode import Encoding, ProductEncoder
 from newshelf.serving.explanations import like_history, popular, popular_in
 from newshelf.serving.index import ItemIndex
+from newshelf.serving.live import LiveIndex
 from newshelf.serving.protocol import Answer, RawRequest, error_answer, json_answer
 from newshelf.serving.ranking import ModelRanker, Picked, Ranked, categories_of, pick
 from newshelf.serving.requests import ParsedRequest, parse_recommend
@@ -30,7 +31,7 @@ class RecommenderPredictor:
     Args:
         encoder: encodes products that the index does not know.
         scorer: None for a model without one; answers then come from similarity.
-        index: what can be recommended.
+        index: the archive's: what can be recommended.
         model_version: the encoder's, which must be the index's too.
         limits: what one request may ask for.
         retrieve: items that reach the scorer.
@@ -64,13 +65,18 @@ class RecommenderPredictor:
             check_pooling(index.manifest.pooling, scorer.scorer, index.vectors.shape[1])
         self._encoder = encoder
         self.scorer = scorer
-        self.index = index
+        self.live = LiveIndex.of(index)
         self._ranker = partial(_ranker(index), retrieve=retrieve)
         self._model_version = model_version
         self._limits = limits
         self._retrieve = retrieve
         self._observer = observer or Silent()
         self._max_history = scorer.max_history if scorer else limits.max_history
+
+    @property
+    def index(self) -> ItemIndex:
+        """The archive's."""
+        return self.live.archive
 
     def over(self, index: ItemIndex) -> "RecommenderPredictor":
         """The same models over another index of the same encoder."""
@@ -86,13 +92,15 @@ class RecommenderPredictor:
 
     def predict(self, rows: Sequence[RawRequest]) -> list[Answer]:
         """See ``newshelf.serving.protocol.Predictor``."""
+        live = self.live
         stages = StageTimer()
         with stages.measure("parse"):
             parsed = [self._parse(row) for row in rows]
         encoded = self._encode(parsed, stages)
         with stages.measure("postprocess"):
             resolved = [
-                self._resolve(row, products) for row, products in zip(parsed, encoded, strict=True)
+                self._resolve(row, products, live)
+                for row, products in zip(parsed, encoded, strict=True)
             ]
         ready = [row for row in resolved if isinstance(row, Resolved)]
         ranked = iter(self._rank(ready, stages))
@@ -139,7 +147,10 @@ class RecommenderPredictor:
         ]
 
     def _resolve(
-        self, row: ParsedRequest | NewshelfError, products: Mapping[str, Encoded | NewshelfError]
+        self,
+        row: ParsedRequest | NewshelfError,
+        products: Mapping[str, Encoded | NewshelfError],
+        live: LiveIndex,
     ) -> Resolved | NewshelfError:
         if isinstance(row, NewshelfError):
             return row
@@ -150,7 +161,7 @@ class RecommenderPredictor:
             good[at] = result
         try:
             refuse_late(row.deadline_s)
-            return resolve(row, good, self.index, self._max_history)
+            return resolve(row, good, live, self._max_history)
         except NewshelfError as error:
             return error
 
@@ -165,7 +176,7 @@ class RecommenderPredictor:
         body: dict[str, object] = {
             "items": [_item(row, item) for item in picked],
             "model_version": self._model_version,
-            "index_version": self.index.manifest.index_version,
+            "index_version": row.candidate_set.live.version,
             "request_id": request_id,
         }
         if row.ignored:
@@ -199,7 +210,7 @@ def _item(row: Resolved, item: Picked) -> dict[str, object]:
 def _reason(row: Resolved, item: Picked) -> str:
     facts = row.candidate_set.facts(item.position)
     if item.explained_by is not None:
-        lexicon = row.candidate_set.index.table.known.reader.lexicon
+        lexicon = row.candidate_set.live.base.table.known.reader.lexicon
         return like_history(facts, row.history.facts[item.explained_by], lexicon)
     if item.source == "popular_in_category":
         return popular_in(facts.product_type, categories_of(row))

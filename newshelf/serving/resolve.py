@@ -1,22 +1,22 @@
-"""Resolution of a request's references: ids to index rows, inline products to their embeddings."""
+"""Resolution of a request's references: ids to positions, inline products to their embeddings."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from newshelf.errors import UnknownItem
+from newshelf.nn.blend import nearest_shares
 from newshelf.serving.candidates import (
     CandidateSet,
     EncodedHistory,
     InlineCandidate,
-    InlineCandidates,
     allowed_mask,
+    allowed_positions,
 )
-from newshelf.serving.index import ItemIndex
 from newshelf.serving.item_table import ItemTable
+from newshelf.serving.live import Block, LinkRows, LiveIndex, Positions
 from newshelf.serving.products import ProductInput
 from newshelf.serving.requests import ParsedRequest
 from newshelf.serving.schemas import RecommendRequest
@@ -45,7 +45,7 @@ class Resolved:
 
 
 def resolve(
-    asked: ParsedRequest, encoded: Mapping[str, Encoded], index: ItemIndex, max_history: int
+    asked: ParsedRequest, encoded: Mapping[str, Encoded], live: LiveIndex, max_history: int
 ) -> Resolved:
     """Look up every reference.
 
@@ -55,19 +55,19 @@ def resolve(
     Args:
         asked: the parsed request.
         encoded: by path (``history[2]``), each of ``asked.inline``.
-        index: where ids are looked up.
+        live: where ids are looked up.
         max_history: how many of the most recent items count.
 
     Raises:
         UnknownItem: candidates were named, and not one of them is known.
     """
     plain = not asked.inline
-    history = _Side.of(asked.history, index, plain)
-    candidates = _Side.of(asked.candidates or (), index, plain)
+    history = _Side.of(asked.history, live, plain)
+    candidates = _Side.of(asked.candidates or (), live, plain)
     return Resolved(
         request=asked.request,
-        history=_history(history, encoded, index, max_history),
-        candidate_set=_candidate_set(asked, history, candidates, encoded, index),
+        history=_history(history, encoded, live, max_history),
+        candidate_set=_candidate_set(asked, history, candidates, encoded, live),
         ignored=list(dict.fromkeys([*history.unknown(), *candidates.unknown()])),
     )
 
@@ -78,17 +78,17 @@ class _Side:
 
     refs: Sequence[str | ProductInput]
     rows: IntArray
-    """For each, the row of its id; -1 for an id that the index does not know, or none."""
+    """For each, the position of its id; -1 for an id that the index does not know, or none."""
     plain: bool
     """Whether the request has ids only."""
 
     @classmethod
-    def of(cls, refs: Sequence[str | ProductInput], index: ItemIndex, plain: bool) -> "_Side":
+    def of(cls, refs: Sequence[str | ProductInput], live: LiveIndex, plain: bool) -> "_Side":
         ids = refs if plain else [_id(ref) for ref in refs]
-        return cls(refs, index.table.rows(ids), plain)  # type: ignore[arg-type]
+        return cls(refs, live.rows(ids), plain)  # type: ignore[arg-type]
 
     def known(self) -> IntArray:
-        """The rows, of inline products too: distinct, in increasing order."""
+        """The positions, of inline products too: distinct, in increasing order."""
         return _increasing(self.rows)
 
     def unknown(self) -> list[str]:
@@ -98,7 +98,7 @@ class _Side:
 
 
 def _history(
-    side: _Side, encoded: Mapping[str, Encoded], index: ItemIndex, max_history: int
+    side: _Side, encoded: Mapping[str, Encoded], live: LiveIndex, max_history: int
 ) -> EncodedHistory:
     rows, inline = side.rows[side.rows >= 0], {}
     unseen: list[FloatArray] = []
@@ -114,11 +114,11 @@ def _history(
         recent = enumerate(items[-max_history:])
         inline = {at: item for at, (_, item) in recent if item is not None}
     return EncodedHistory(
-        index,
+        live,
         rows[-max_history:],
         inline,
         side.known(),
-        np.array(unseen, dtype=np.float32).reshape(-1, index.embeddings.shape[1]),
+        np.array(unseen, dtype=np.float32).reshape(-1, live.archive.embeddings.shape[1]),
     )
 
 
@@ -134,16 +134,15 @@ def _candidate_set(
     history: _Side,
     candidates: _Side,
     encoded: Mapping[str, Encoded],
-    index: ItemIndex,
+    live: LiveIndex,
 ) -> CandidateSet:
     seen = history.rows
     if asked.request.exclude:
-        seen = np.concatenate([seen, index.table.rows(asked.request.exclude)])
-    seen, filters = seen[seen >= 0], asked.request.filters
+        seen = np.concatenate([seen, live.rows(asked.request.exclude)])
+    mask = allowed_positions(live, asked.request.filters)
+    mask[seen[seen >= 0]] = False
     if asked.candidates is None:
-        mask = allowed_mask(index.table, filters)
-        mask[seen] = False
-        return CandidateSet(index, _extras([], encoded, index), None, mask)
+        return CandidateSet(live, live.positions, None, mask)
     brought: list[ProductInput] = []
     if candidates.plain:
         rows = candidates.known()
@@ -151,40 +150,33 @@ def _candidate_set(
         rows, brought = _first_of_each_id(candidates)
     if not len(rows) and not brought:
         raise UnknownItem("the index knows none of the candidates", field="candidates")
-    allowed = allowed_mask(index.table, filters, rows)
-    allowed[_places(rows, seen)] = False
-    rows = rows[allowed]
-    extras = _extras(brought, encoded, index)
-    if brought:
-        passed = allowed_mask(extras.table, filters)
-        for ref in (*map(_id, asked.history), *asked.request.exclude):
-            if ref is not None and (row := extras.table.row_of.get(ref)) is not None:
-                passed[row] = False
-        rows = np.concatenate([rows, len(index) + np.flatnonzero(passed)])
-    return CandidateSet(index, extras, rows, None)
-
-
-def _extras(
-    brought: Sequence[ProductInput], encoded: Mapping[str, Encoded], index: ItemIndex
-) -> InlineCandidates:
-    width = None if index.vectors is None else index.vectors.shape[1]
+    rows = rows[mask[rows]]
     if not brought:
-        return _no_extras(index.embeddings.shape[1], width)
-    found = [encoded[ref.at] for ref in brought]
-    vectors = [item.vector for item in found if item.vector is not None]
-    return InlineCandidates(
-        ItemTable.from_products([ref.product for ref in brought], index.table.known.reader),
-        np.stack([item.embedding for item in found]),
-        None if width is None else np.stack(vectors),
+        return CandidateSet(live, live.positions, rows, None)
+    table = ItemTable.from_products([ref.product for ref in brought], live.base.table.known.reader)
+    passed = allowed_mask(table, asked.request.filters)
+    for ref in (*map(_id, asked.history), *asked.request.exclude):
+        if ref is not None and (row := table.row_of.get(ref)) is not None:
+            passed[row] = False
+    return CandidateSet(
+        live,
+        _with_inline(live, table, [encoded[ref.at] for ref in brought]),
+        np.concatenate([rows, len(live) + np.flatnonzero(passed)]),
+        None,
     )
 
 
-@cache
-def _no_extras(embedding: int, vector: int | None) -> InlineCandidates:
-    return InlineCandidates(
-        ItemTable.from_products([]),
-        np.zeros((0, embedding), dtype=np.float32),
-        None if vector is None else np.zeros((0, vector), dtype=np.float32),
+def _with_inline(live: LiveIndex, table: ItemTable, encoded: Sequence[Encoded]) -> Positions:
+    vectors = [item.vector for item in encoded if item.vector is not None]
+    embeddings = np.stack([item.embedding for item in encoded])
+    archive = live.archive.embeddings
+    return live.positions.plus(
+        Block(
+            (table,),
+            embeddings,
+            np.stack(vectors) if vectors else None,
+            lambda: LinkRows.of_new(*nearest_shares(embeddings, archive)),
+        )
     )
 
 
@@ -211,15 +203,6 @@ def _increasing(rows: IntArray) -> IntArray:
     first = ordered >= 0
     first[1:] &= ordered[1:] != ordered[:-1]
     return ordered[first]
-
-
-def _places(rows: IntArray, wanted: IntArray) -> IntArray:
-    """Return the positions, among distinct rows in increasing order, of those that are wanted."""
-    places = rows.searchsorted(wanted)
-    there = places < len(rows)
-    places = places[there]
-    found: IntArray = places[rows[places] == wanted[there]]
-    return found
 
 
 def _id(ref: str | ProductInput) -> str | None:

@@ -1,6 +1,6 @@
 """Scores of a batch: by the scorer's graph or its NumPy formula, blended with the other signals."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,25 +35,20 @@ class Scored:
 def score_histories(
     rows: Sequence[tuple[Resolved, IntArray]], scorer: Runtime, pairs: PairSums | None = None
 ) -> list[Scored]:
-    """Score positions of each row's shelf against the row's history.
+    """Score candidates of each row against the row's history.
 
     Args:
-        rows: of one index; each with a history and some positions.
+        rows: of one model; each with a history and some positions.
         scorer: the graph, which is asked once for all rows, if the index does not hold the
             pooling's numbers.
-        pairs: the index's.
+        pairs: the archive's.
     """
     if not rows:
         return []
-    pooling = rows[0][0].candidate_set.index.manifest.pooling
+    pooling = rows[0][0].candidate_set.live.archive.manifest.pooling
     if pooling is None:
         return _by_graph(rows, scorer)
-    return [
-        Scored(pairs.scores(row.history.recent, positions), None)
-        if pairs is not None and _by_pairs(row, positions, pairs)
-        else _by_formula(row, positions, pooling)
-        for row, positions in rows
-    ]
+    return [_by_formula(row, positions, pooling, pairs) for row, positions in rows]
 
 
 def check_pooling(pooling: Pooling, scorer: Runtime, width: int) -> None:
@@ -87,16 +82,60 @@ def check_pooling(pooling: Pooling, scorer: Runtime, width: int) -> None:
         )
 
 
-def _by_pairs(row: Resolved, positions: IntArray, pairs: PairSums) -> bool:
+def _by_formula(
+    row: Resolved, positions: IntArray, pooling: Pooling, pairs: PairSums | None
+) -> Scored:
+    def similarity(positions: IntArray) -> FloatArray:
+        vectors = row.candidate_set.positions.vectors(positions)
+        return pooling.similarity(row.history.vectors, vectors)
+
     # Sums do not tell which history item counted most.
-    only_index = not row.history.inline and not len(row.candidate_set.extras.embeddings)
-    return only_index and not row.request.explain and pairs.worthwhile(len(positions))
+    if row.request.explain:
+        compared = similarity(positions)
+        return Scored(pooling.scores(compared), pooling.counted_most(compared))
+    if pairs is None or row.history.inline:
+        return Scored(pooling.scores(similarity(positions)), None)
+    scores = _by_terms(
+        row,
+        row.history.recent,
+        positions,
+        pairs,
+        pairs.scores,
+        lambda positions: pooling.scores(similarity(positions)),
+    )
+    return Scored(scores, None)
 
 
-def _by_formula(row: Resolved, positions: IntArray, pooling: Pooling) -> Scored:
-    similarity = pooling.similarity(_vectors(row), row.candidate_set.vectors(positions))
-    explained_by = pooling.counted_most(similarity) if row.request.explain else None
-    return Scored(pooling.scores(similarity), explained_by)
+def _by_terms(
+    row: Resolved,
+    history: IntArray,
+    positions: IntArray,
+    pairs: PairSums,
+    sums: Callable[[IntArray, IntArray], FloatArray],
+    computed: Callable[[IntArray], FloatArray],
+) -> FloatArray:
+    """Sum up precomputed terms where there are some, and compute the rest: ``(C,)``.
+
+    Args:
+        row: the request.
+        history: positions of its history.
+        positions: ``(C,)`` candidates.
+        pairs: the precomputed terms, of the archive's items.
+        sums: of rows of the archive: the history's, and candidates.
+        computed: of positions.
+    """
+    history = row.history.live.positions.unchanged(history)
+    rows = row.candidate_set.positions.unchanged(positions)
+    known = rows >= 0
+    count = int(np.count_nonzero(known))
+    if (history < 0).any() or not pairs.worthwhile(count):
+        return computed(positions)
+    if count == len(positions):
+        return sums(history, rows)
+    scores = np.empty(len(positions), dtype=np.float32)
+    scores[known] = sums(history, rows[known])
+    scores[~known] = computed(positions[~known])
+    return scores
 
 
 def _by_graph(rows: Sequence[tuple[Resolved, IntArray]], scorer: Runtime) -> list[Scored]:
@@ -109,8 +148,8 @@ def _by_graph(rows: Sequence[tuple[Resolved, IntArray]], scorer: Runtime) -> lis
 
 
 def _padded(rows: Sequence[tuple[Resolved, IntArray]]) -> dict[str, NDArray[Any]]:
-    histories = [_vectors(row) for row, _ in rows]
-    candidates = [row.candidate_set.vectors(positions) for row, positions in rows]
+    histories = [row.history.vectors for row, _ in rows]
+    candidates = [row.candidate_set.positions.vectors(positions) for row, positions in rows]
     lengths = np.array([len(history) for history in histories])
     mask = np.arange(lengths.max())[None, :] < lengths[:, None]
     return {
@@ -118,12 +157,6 @@ def _padded(rows: Sequence[tuple[Resolved, IntArray]]) -> dict[str, NDArray[Any]
         "history_mask": mask,
         "candidates": _stack_padded(candidates),
     }
-
-
-def _vectors(row: Resolved) -> FloatArray:
-    if row.history.vectors is None:
-        raise ValueError("an index without a scorer has no projected vectors")
-    return row.history.vectors
 
 
 def _stack_padded(arrays: Sequence[FloatArray]) -> FloatArray:
@@ -143,14 +176,16 @@ _MARGIN = 2e-4
 def link_sums(row: Resolved, links: BlendLookup) -> LinkSums:
     """Return the links of the whole history, not only of what the scorer reads.
 
-    A product that the index does not know stands for its nearest items, each with its share.
+    A product that the archive does not know stands for its nearest items, each with its share.
     """
-    unseen = row.history.unseen
-    if not len(unseen):
-        return links.sums(row.history.rows)
-    return links.sums(
-        row.history.rows, [nearest_shares(unseen, row.candidate_set.index.embeddings)]
-    )
+    live, unseen = row.history.live, row.history.unseen
+    origin = live.positions.origin(row.history.rows)
+    nearest = []
+    if (new := row.history.rows[origin < 0]).size:
+        nearest.append(live.positions.neighbours(new))
+    if len(unseen):
+        nearest.append(nearest_shares(unseen, live.archive.embeddings))
+    return links.sums(origin[origin >= 0], nearest)
 
 
 def unpersonal_at(
@@ -160,18 +195,19 @@ def unpersonal_at(
 
     Args:
         row: the request.
-        links: of the row's index.
+        links: the archive's.
         sums: the history's.
-        positions: in increasing order, so that what was brought along comes last.
+        positions: of the row's candidates.
     """
-    brought = row.candidate_set.extras.embeddings
-    if not len(brought):
-        return links.unpersonal(sums, positions)
-    known = int(np.searchsorted(positions, len(links)))
-    extras = brought[positions[known:] - len(links)]
-    nearest, shares = nearest_shares(extras, row.candidate_set.index.embeddings)
-    indexed = links.unpersonal(sums, positions[:known])
-    return np.concatenate([indexed, links.outside(sums, nearest, shares)])
+    places = row.candidate_set.positions
+    origin = places.origin(positions)
+    known = origin >= 0
+    if known.all():
+        return links.unpersonal(sums, origin)
+    scores = np.empty(len(positions), dtype=np.float32)
+    scores[known] = links.unpersonal(sums, origin[known])
+    scores[~known] = links.outside(sums, *places.neighbours(positions[~known]))
+    return scores
 
 
 def blended(
@@ -186,16 +222,20 @@ def blended(
     Args:
         row: the request, with a history.
         spec: the weights.
-        positions: of the row's shelf.
+        positions: of the row's candidates.
         rest: all of the score but the content, ``(len(positions),)``.
-        pairs: the index's.
+        pairs: the archive's.
     """
-    if pairs is not None and _only_index(row) and pairs.worthwhile(len(positions)):
-        content = pairs.content(row.history.rows, positions)
-    else:
+
+    def computed(positions: IntArray) -> FloatArray:
         # This side first: the product's many rows are then what is read in order.
-        cosines = row.candidate_set.embeddings(positions) @ _whole_history(row).T
-        content = content_signal(cosines.T, spec.temperature)
+        embeddings = row.candidate_set.positions.embeddings(positions)
+        return content_signal((embeddings @ _whole_history(row).T).T, spec.temperature)
+
+    if pairs is None or len(row.history.unseen):
+        content = computed(positions)
+    else:
+        content = _by_terms(row, row.history.rows, positions, pairs, pairs.content, computed)
     scores: FloatArray = rest + np.float32(spec.weights["content"]) * content
     return scores
 
@@ -208,30 +248,32 @@ def promising(
     Args:
         row: the request, with a history.
         spec: the weights.
-        bound: of the row's index.
-        positions: of the row's shelf, in increasing order.
+        bound: of the archive's items; what it does not know may be.
+        positions: of the row's candidates, in increasing order.
         rest: all of the score but the content, ``(len(positions),)``.
 
     Returns:
         Places among ``positions``, in increasing order; None where all have to be scored.
     """
     count, weight = row.request.k, spec.weights["content"]
+    history = row.history.live.positions.unchanged(row.history.rows)
     # Diversity weighs a score against the least of them all.
-    if row.request.diversity or not _only_index(row) or len(positions) <= _WORTH * count:
+    if row.request.diversity or len(row.history.unseen) or (history < 0).any():
         return None
-    content, off = bound.content(row.history.rows, positions, spec.temperature)
-    middle, reach = rest + weight * content, abs(weight) * off
+    rows = row.candidate_set.positions.unchanged(positions)
+    known = np.flatnonzero(rows >= 0)
+    if len(known) <= _WORTH * count:
+        return None
+    content, off = bound.content(history, rows[known], spec.temperature)
+    middle, reach = rest[known] + weight * content, abs(weight) * off
     least = np.partition(middle - reach, -count)[-count]
+    kept = np.ones(len(positions), dtype=np.bool_)
     # What is not finite compares false, and is left to the full score.
-    return np.flatnonzero(~(middle + reach < least - _MARGIN))
-
-
-def _only_index(row: Resolved) -> bool:
-    """Return True when the index knows the whole history and every candidate."""
-    return not len(row.history.unseen) and not len(row.candidate_set.extras.embeddings)
+    kept[known] = ~(middle + reach < least - _MARGIN)
+    return np.flatnonzero(kept)
 
 
 def _whole_history(row: Resolved) -> FloatArray:
     """``(H, 512)``: as the weights were fitted, not only what the scorer reads."""
-    known = row.candidate_set.index.embeddings.take(row.history.rows, axis=0)
+    known = row.history.live.positions.embeddings(row.history.rows)
     return np.concatenate([known, row.history.unseen]) if len(row.history.unseen) else known

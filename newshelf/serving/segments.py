@@ -131,7 +131,7 @@ class SegmentShape:
 class Segment:
     """``R`` products that were put, and ids that were removed."""
 
-    columns: Mapping[str, Sequence[object]]
+    columns: Mapping[str, Sequence[Any]]
     """``INDEX_COLUMNS``; ids unique. ``popularity`` is that of the base's row, 0 for a new id."""
     extras: Sequence[Mapping[str, object]]
     """``(R,)``: further columns of each."""

@@ -11,6 +11,7 @@ from newshelf.config import Limits
 from newshelf.errors import UnknownItem
 from newshelf.serving.candidates import allowed_mask
 from newshelf.serving.index import load_index
+from newshelf.serving.live import LiveIndex
 from newshelf.serving.protocol import RawRequest
 from newshelf.serving.ranking import _best
 from newshelf.serving.requests import parse_recommend
@@ -68,9 +69,9 @@ def test_what_may_be_answered(index, history, candidates, exclude, given_filters
     named = {item for item, ref in first.items() if isinstance(ref, dict) or item < "i30"}
     if not named:
         with pytest.raises(UnknownItem):
-            resolve(asked, encoded_of(asked), index, 4)
+            resolve(asked, encoded_of(asked), LiveIndex.of(index), 4)
         return
-    candidate_set = resolve(asked, encoded_of(asked), index, 4).candidate_set
+    candidate_set = resolve(asked, encoded_of(asked), LiveIndex.of(index), 4).candidate_set
     passed = allowed_mask(index.table, asked.request.filters)
     expected = []
     for item in named - hidden:
@@ -93,7 +94,7 @@ def test_what_may_be_answered(index, history, candidates, exclude, given_filters
 def test_a_history(index, history):
     asked = asked_of(history=history)
     encoded = encoded_of(asked)
-    found = resolve(asked, encoded, index, 4).history
+    found = resolve(asked, encoded, LiveIndex.of(index), 4).history
     recent, rows, unseen = [], set(), []
     inline = iter(asked.inline)
     for ref in history:

@@ -1,0 +1,459 @@
+"""The index as it is now: a base, and what has changed since.
+
+Every product has a *position*::
+
+    0 … N - 1    rows of the base index
+    N … P - 1    rows of the segments, in order: the delta
+    P …          products that a request brought along
+
+A row that a later one replaced, or that was removed, keeps its position and is never ``alive``.
+``Positions`` turns positions into columns, masks, embeddings, vectors and links; whoever ranks or
+filters goes through it and need not know where a product comes from.
+
+What was computed for the archive's index stays valid whatever changes: a product refers to the row
+of that index whose links it has (``origin``), or else to the rows that it is nearest to, and to the
+row whose precomputed terms it shares (``unchanged``). So a ranking over base and delta is the one
+over the index that both are folded into.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from newshelf.nn.blend import NEAREST
+from newshelf.serving.index import ItemIndex
+from newshelf.serving.item_table import INDEX_COLUMNS, ItemTable, KnownValues
+from newshelf.serving.search.base import Search, best_rows
+from newshelf.serving.segments import Current, Segment, SegmentShape
+
+FloatArray = NDArray[np.float32]
+IntArray = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class LinkRows:
+    """Rows of the archive's index that ``R`` products refer to."""
+
+    origin: IntArray
+    """``(R,)``: with the same id, whose links and prior they have; -1 for a new product."""
+    unchanged: IntArray
+    """``(R,)``: with the same embedding and vector, too; otherwise -1."""
+    nearest: IntArray
+    """``(R, m)``: nearest by content, whose links a new product takes."""
+    shares: FloatArray
+    """``(R, m)``: of these."""
+
+    @classmethod
+    def of_archive(cls, index: ItemIndex) -> "LinkRows":
+        """Return those of the archive's own products."""
+        rows, none = np.arange(len(index)), np.zeros((0, nearest_count(index)))
+        return cls(rows, rows, none.astype(np.int64), none.astype(np.float32))
+
+    @classmethod
+    def of_new(cls, nearest: IntArray, shares: FloatArray) -> "LinkRows":
+        """Return those of products that the archive does not know."""
+        none = np.full(len(nearest), -1)
+        return cls(none, none, nearest, shares)
+
+
+def nearest_count(index: ItemIndex) -> int:
+    """Return the number of neighbours of a new product; 0 for an index without links."""
+    return 0 if index.blend is None else min(NEAREST, len(index))
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """``R`` products at consecutive positions."""
+
+    tables: tuple[ItemTable, ...]
+    """Their columns, in order; each of some of the rows."""
+    embeddings: FloatArray
+    """``(R, 512)``, of unit length."""
+    vectors: FloatArray | None
+    """``(R, P)``; None without a scorer."""
+    find_links: Callable[[], LinkRows]
+    """Called when links are first asked for."""
+
+    @cached_property
+    def links(self) -> LinkRows:
+        """The rows of the archive that they refer to."""
+        return self.find_links()
+
+    def __len__(self) -> int:
+        return len(self.embeddings)
+
+
+@dataclass(frozen=True, eq=False)
+class Positions:
+    """Products of several blocks under one numbering."""
+
+    blocks: tuple[Block, ...]
+
+    def __len__(self) -> int:
+        return self.starts[-1]
+
+    @cached_property
+    def starts(self) -> list[int]:
+        """The first position of each block, and the number of positions."""
+        return [0, *accumulate(map(len, self.blocks))]
+
+    @cached_property
+    def tables(self) -> list[tuple[int, ItemTable]]:
+        """All tables in order, each with the position of its first row."""
+        tables = [table for block in self.blocks for table in block.tables]
+        starts = [0, *accumulate(map(len, tables))]
+        return list(zip(starts, tables, strict=False))
+
+    def plus(self, block: Block) -> "Positions":
+        """Return these, followed by the products of another block."""
+        return Positions((*self.blocks, block)) if len(block) else self
+
+    def at(self, position: int) -> tuple[ItemTable, int]:
+        """Return the table and row of a position."""
+        start, table = self.tables[0]
+        if position >= len(table):
+            start, table = next(found for found in self.tables[::-1] if found[0] <= position)
+        return table, position - start
+
+    def mask(self, of: Callable[[ItemTable], Mask]) -> Mask:
+        """Return a condition of all positions, from that of one table: ``(len(self),)``.
+
+        Rows that are not alive are included.
+        """
+        masks = [of(table) for _, table in self.tables]
+        return masks[0] if len(masks) == 1 else np.concatenate(masks)
+
+    def embeddings(self, positions: IntArray) -> FloatArray:
+        """``(len(positions), 512)``."""
+        return self._take(lambda block: block.embeddings, positions)
+
+    def vectors(self, positions: IntArray) -> FloatArray:
+        """``(len(positions), P)``; only with a scorer."""
+        return self._take(_vectors, positions)
+
+    def origin(self, positions: IntArray) -> IntArray:
+        """``(len(positions),)``: see ``LinkRows``."""
+        return self._take(lambda block: block.links.origin, positions)
+
+    def unchanged(self, positions: IntArray) -> IntArray:
+        """``(len(positions),)``: see ``LinkRows``."""
+        return self._take(lambda block: block.links.unchanged, positions)
+
+    def neighbours(self, positions: IntArray) -> tuple[IntArray, FloatArray]:
+        """``(len(positions), m)`` each; only of positions without an origin."""
+        return (
+            self._take(lambda block: block.links.nearest, positions),
+            self._take(lambda block: block.links.shares, positions),
+        )
+
+    def _take(self, of: Callable[[Block], NDArray[Any]], positions: IntArray) -> NDArray[Any]:
+        first = of(self.blocks[0])
+        if len(self.blocks) == 1:
+            return first.take(positions, axis=0)
+        taken = np.empty((len(positions), *first.shape[1:]), dtype=first.dtype)
+        for start, block in zip(self.starts, self.blocks, strict=False):
+            here = np.flatnonzero((positions >= start) & (positions < start + len(block)))
+            taken[here] = of(block)[positions[here] - start]
+        return taken
+
+
+def _vectors(block: Block) -> FloatArray:
+    if block.vectors is None:
+        raise ValueError("an index without a scorer has no projected vectors")
+    return block.vectors
+
+
+@dataclass(frozen=True, eq=False)
+class LiveIndex:
+    """What can be recommended now. It does not change: a publication makes another one."""
+
+    archive: ItemIndex
+    """What the model was exported with: its links, neighbours and precomputed terms."""
+    base: ItemIndex
+    """The archive's, or one that segments were folded into."""
+    positions: Positions
+    """Of base and delta."""
+    place: Mapping[str, int]
+    """Position of each id that the delta has; -1 where it was removed."""
+    alive: Mask
+    """``(P,)``: rows that no later one replaced, of products that were not removed."""
+    in_stock: Mask
+    """``(P,)``: those of them that are not out of stock."""
+    places: IntArray
+    """``(T,)``: the base's row that has the links of each of the archive's; -1 where none has."""
+    current: Current | None = None
+    """The publication; None for an archive by itself."""
+    rooms: "tuple[_Room | None, ...]" = ()
+    """What holds the arrays of the delta."""
+
+    @classmethod
+    def of(cls, archive: ItemIndex) -> "LiveIndex":
+        """Return an archive's index without changes."""
+        return cls.over(archive, archive, archive.table, LinkRows.of_archive(archive))
+
+    @classmethod
+    def over(
+        cls, archive: ItemIndex, base: ItemIndex, table: ItemTable, links: LinkRows
+    ) -> "LiveIndex":
+        """Return a base without segments.
+
+        Args:
+            archive: what ``links`` refers to.
+            base: its searches, embeddings and vectors.
+            table: its columns, with the popularity of now.
+            links: of its products.
+        """
+        block = Block((table,), base.embeddings, base.vectors, lambda: links)
+        alive = np.ones(len(base), dtype=np.bool_)
+        places = np.full(len(archive), -1)
+        rows = np.flatnonzero(links.origin >= 0)
+        places[links.origin[rows]] = rows
+        return cls(archive, base, Positions((block,)), {}, alive, table.in_stock, places)
+
+    def __len__(self) -> int:
+        return len(self.alive)
+
+    @property
+    def version(self) -> str:
+        """The base's version, and the last change: ``ab12cd34ef56+1234``."""
+        version = self.base.manifest.index_version
+        return version if self.current is None else f"{version}+{self.current.seq}"
+
+    @property
+    def shape(self) -> SegmentShape:
+        """Sizes of its segments."""
+        vectors = self.archive.vectors
+        return SegmentShape(
+            embedding=self.archive.embeddings.shape[1],
+            vector=None if vectors is None else vectors.shape[1],
+            trained=len(self.archive),
+            nearest=nearest_count(self.archive),
+        )
+
+    @property
+    def is_archive(self) -> bool:
+        """Return True where positions are the rows of the archive's index."""
+        return self.base is self.archive and len(self.positions.blocks) == 1
+
+    def rows(self, ids: Collection[str | None]) -> IntArray:
+        """Return the position of each id, ``(len(ids),)``; -1 for one that is not there."""
+        found = self.base.table.rows(ids)
+        if not self.place:
+            return found
+        places = map(self.place.get, ids, found.tolist())  # type: ignore[arg-type]
+        return np.fromiter(places, dtype=np.int64, count=len(ids))
+
+    def mask(self, of: Callable[[ItemTable], Mask]) -> Mask:
+        """Return a condition of all that is alive, from that of one table: ``(P,)``, new."""
+        mask = self.positions.mask(of)
+        return mask if self.is_archive else mask & self.alive
+
+    def nearest(
+        self, search: Search, query: FloatArray, allowed: Mask, limit: int, *, projected: bool
+    ) -> IntArray:
+        """Return the allowed positions with the largest inner products, in increasing order.
+
+        Args:
+            search: the base's, among embeddings or projected vectors.
+            query: an embedding, or a projected vector.
+            allowed: ``(P,)``.
+            limit: maximum number.
+            projected: whether vectors are compared, not embeddings.
+        """
+        count = len(self.base)
+        found = search.nearest(query, allowed[:count], limit)
+        fresh = np.flatnonzero(allowed[count:])
+        if not len(fresh):
+            return found
+        base, delta = (
+            _vectors(block) if projected else block.embeddings for block in self.positions.blocks
+        )
+        scores = np.concatenate([base.take(found, axis=0) @ query, (delta @ query)[fresh]])
+        return best_rows(np.concatenate([found, count + fresh]), scores, limit)
+
+    @cached_property
+    def new(self) -> IntArray:
+        """Positions of products that the archive does not know, in increasing order."""
+        parts = [
+            start + np.flatnonzero(block.links.origin < 0)
+            for start, block in zip(self.positions.starts, self.positions.blocks, strict=False)
+        ]
+        new: IntArray = np.concatenate(parts)
+        return new[self.alive[new]]
+
+    def archive_mask(self, allowed: Mask) -> Mask:
+        """Return a mask of positions, ``(P,)``, as one of the archive's rows, ``(T,)``."""
+        if self.is_archive:
+            return allowed
+        mask: Mask = allowed.take(self.places) & (self.places >= 0)
+        origin, moved = self._moved
+        mask[origin[allowed[moved]]] = True
+        return mask
+
+    def of_archive(self, rows: IntArray) -> IntArray:
+        """Return the positions that have the links of rows that ``archive_mask`` allows."""
+        if self.is_archive:
+            return rows
+        positions = self.places.take(rows)
+        origin, moved = self._moved
+        if len(origin):
+            at = np.minimum(origin.searchsorted(rows), len(origin) - 1)
+            there = origin[at] == rows
+            positions[there] = moved[at[there]]
+        return positions
+
+    @cached_property
+    def _moved(self) -> tuple[IntArray, IntArray]:
+        """Rows of the archive, in increasing order, whose links the delta has; positions."""
+        if len(self.positions.blocks) == 1:
+            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+        start, origin = len(self.base), self.positions.blocks[1].links.origin
+        rows = np.flatnonzero(self.alive[start:] & (origin >= 0))
+        order = rows[np.argsort(origin[rows])]
+        return origin[order], start + order
+
+    def popular(self, among: Mask, limit: int) -> tuple[IntArray, NDArray[np.float64]]:
+        """Return the most popular positions, and their shares of all interest.
+
+        Args:
+            among: ``(P,)`` or longer, with products that a request brought along.
+            limit: maximum number.
+        """
+        table = self.positions.tables[0][1]
+        order, count = table.popular_first, len(table)
+        positions = order[among[order]][:limit]
+        if self.is_archive and len(among) == count:
+            return positions, table.popularity[positions] / table.interest
+        beyond = count + np.flatnonzero(among[count:])
+        positions = np.concatenate([positions, beyond])
+        brought = np.zeros(max(0, len(among) - len(self)))
+        popularity = np.concatenate([self._popularity, brought])[positions]
+        best = np.argsort(-popularity, kind="stable")[:limit]
+        return positions[best], popularity[best] / self._interest
+
+    @cached_property
+    def _popularity(self) -> NDArray[np.float64]:
+        return np.concatenate([table.popularity for _, table in self.positions.tables])
+
+    @cached_property
+    def _interest(self) -> float:
+        """All interactions with all that is alive; at least 1."""
+        return max(float(self._popularity[self.alive].sum()), 1.0)
+
+    def plus(self, segment: Segment, popularity: Mapping[str, float]) -> "LiveIndex":
+        """Return the index with a further segment.
+
+        Args:
+            segment: of this version.
+            popularity: interactions to add, by id.
+        """
+        removed = self.rows(segment.removed)
+        killed = [self.rows(segment.columns["id"]), removed]
+        table = segment_table(segment, self.base.table.known, popularity)
+        start = len(self)
+        put = {item: start + row for row, item in enumerate(table.id)}
+        gone = dict.fromkeys(
+            item for item, row in zip(segment.removed, removed.tolist(), strict=True) if row >= 0
+        )
+        place = {**self.place, **dict.fromkeys(gone, -1), **put}
+        alive = np.concatenate([self.alive, np.ones(len(table), dtype=np.bool_)])
+        in_stock = np.concatenate([self.in_stock, table.in_stock])
+        for rows in killed:
+            alive[rows[rows >= 0]] = False
+            in_stock[rows[rows >= 0]] = False
+        arrays = [segment.embeddings, segment.vectors, *_arrays(self._links_of(segment))]
+        rooms = self.rooms or (None,) * len(arrays)
+        count = start - len(self.base)
+        rooms = tuple(_extended(*pair, count) for pair in zip(rooms, arrays, strict=True))
+        return replace(
+            self,
+            positions=self._positions(table, rooms, count + len(table)),
+            place=place,
+            alive=alive,
+            in_stock=in_stock,
+            rooms=rooms,
+        )
+
+    def _positions(
+        self, table: ItemTable, rooms: "tuple[_Room | None, ...]", count: int
+    ) -> Positions:
+        base, *delta = self.positions.blocks
+        if not len(table):
+            return self.positions
+        arrays: list[Any] = [None if room is None else room.data[:count] for room in rooms]
+        links = LinkRows(*arrays[2:])
+        tables = (*delta[0].tables, table) if delta else (table,)
+        return Positions((base, Block(tables, arrays[0], arrays[1], lambda: links)))
+
+    def _links_of(self, segment: Segment) -> LinkRows:
+        """Return the segment's, with those rows that encoding did not change."""
+        origin, archive = segment.origin, self.archive
+        same = origin >= 0
+        known = origin[same]
+        same[same] = (segment.embeddings[same] == archive.embeddings[known]).all(axis=1)
+        if segment.vectors is not None and archive.vectors is not None:
+            known = origin[same]
+            same[same] = (segment.vectors[same] == archive.vectors[known]).all(axis=1)
+        return LinkRows(origin, np.where(same, origin, -1), segment.nearest, segment.shares)
+
+
+def _arrays(links: LinkRows) -> tuple[NDArray[Any], ...]:
+    return links.origin, links.unchanged, links.nearest, links.shares
+
+
+@dataclass(eq=False)
+class _Room:
+    """An array with space for further rows, so that adding some does not copy all before."""
+
+    data: NDArray[Any]
+    used: int
+
+
+_ROWS = 1024
+"""The least space."""
+
+
+def _extended(room: _Room | None, rows: NDArray[Any] | None, count: int) -> _Room | None:
+    """Return room that holds the first ``count`` rows of a room, and further ones.
+
+    What a room's ``used`` rows hold never changes: readers have views of them.
+    """
+    if rows is None:
+        return None
+    end = count + len(rows)
+    if room is None or room.used != count or end > len(room.data):
+        data = np.empty((max(2 * end, _ROWS), *rows.shape[1:]), dtype=rows.dtype)
+        if room is not None:
+            data[:count] = room.data[:count]
+        room = _Room(data, count)
+    room.data[count:end] = rows
+    room.used = end
+    return room
+
+
+def segment_table(
+    segment: Segment, known: KnownValues, popularity: Mapping[str, float]
+) -> ItemTable:
+    """Return the columns of a segment's products.
+
+    Args:
+        segment: the products.
+        known: of the base: what reads their texts.
+        popularity: interactions to add, by id.
+    """
+    columns = dict(segment.columns)
+    names = dict.fromkeys(name for extra in segment.extras for name in extra)
+    for name in names:
+        if name not in INDEX_COLUMNS:
+            columns[name] = [extra.get(name) for extra in segment.extras]
+    columns["popularity"] = [
+        count + popularity.get(item, 0.0)
+        for item, count in zip(segment.columns["id"], segment.columns["popularity"], strict=True)
+    ]
+    return ItemTable.from_columns(columns, KnownValues.from_rows(segment.knowledge, known.reader))
