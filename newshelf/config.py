@@ -297,6 +297,10 @@ class GatewaySettings(StrictModel):
     """Seconds after which one request tries the version again."""
     shadow_requests: Positive = 32
     """Maximum number of shadow requests in progress; further ones are dropped."""
+    placements: str = ""
+    """File of placements; empty: the repository's ``configs/placements.toml``."""
+    cursor_s: Annotated[float, Field(gt=0)] = 3_600.0
+    """Seconds for which the cursor of a feed is valid."""
     max_value: Annotated[float, Field(gt=0)] = 1e9
     """Maximum value of a purchase, in the shop's currency; a larger one is refused."""
     record: Literal["required", "best_effort"] = "required"

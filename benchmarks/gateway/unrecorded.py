@@ -27,6 +27,9 @@ class _Nowhere:
     async def shadow(self, answer: ShadowAnswer) -> None:
         """Drop it."""
 
+    async def shown(self, _request_ids: Sequence[str]) -> list[str]:
+        return []
+
 
 @asynccontextmanager
 async def _no_store(_plan: GatewayPlan) -> AsyncIterator[tuple[WatchedRecorder, ReadSplits]]:

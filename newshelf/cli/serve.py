@@ -1,5 +1,6 @@
 """Verbs of the running server: serve, stop, status, recommend, encode; and ``keys``."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,6 +25,7 @@ from newshelf.server.process import uninterrupted
 if TYPE_CHECKING:
     from newshelf.gateway.keys import KeyFile
     from newshelf.pipeline.demo import Demo
+    from newshelf.server.state import ServerState
 
 
 def serve(
@@ -119,26 +121,94 @@ def recommend(
         list[str] | None,
         typer.Option("--history", metavar="ID", help="Product id, the oldest first; repeatable."),
     ] = None,
-    k: Annotated[int, typer.Option("-k", help="Number of products.")] = 10,
+    k: Annotated[
+        int | None,
+        typer.Option("-k", help="Number of products.", show_default="10, or the placement's"),
+    ] = None,
     user: Annotated[str | None, typer.Option(metavar="ID", help="The shopper's id.")] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="Kind of recommendation, such as similar or new.")
+    ] = None,
+    batch: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Ask for each of these units (text, CSV or Parquet)."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Of --batch.", show_default="BATCH-recommended.parquet"),
+    ] = None,
+    placement: Annotated[
+        str | None, typer.Option(help="Placement of the requests of --batch.")
+    ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Key of --batch.", show_default="the local key"),
+    ] = None,
+    clients: Annotated[int, typer.Option(min=1, help="Requests in progress of --batch.")] = 8,
     catalog: CatalogOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Ask the running server for products that go with a history.
+    """Ask the running server for products that go with a history, or for those of many units.
 
     Example: `./run recommend --history ring-7 --history scarf-12 -k 5`
+
+    Example: `./run recommend --batch units.csv --placement email`
     """
+    given = {"kind": kind, "placement": placement}
+    fields: dict[str, object] = {name: value for name, value in given.items() if value is not None}
+    if batch is not None:
+        state = only_server(catalog, workspace)
+        key = key or state.directory.parent / "gateway" / "local.key"
+        asked = fields if k is None else {**fields, "k": k}
+        _recommend_batch(batch, out, asked, state, key, clients)
+        return
     from newshelf.catalog.catalog import read_catalog
     from newshelf.cli.console import make_console, show_recommendation
     from newshelf.pipeline.demo import pick_demo
     from newshelf.server.client import Client
 
     state = only_server(catalog, workspace)
-    further = {} if user is None else {"user_id": user}
+    if user is not None:
+        fields["user_id"] = user
     with Client(state) as client:
-        answer = client.recommend(history=history or [], k=k, **further)
+        answer = client.recommend(history=history or [], k=10 if k is None else k, **fields)
     titles = pick_demo(read_catalog(Path(state.catalog))).titles
     show_recommendation(make_console(), answer, titles, f"From {state.inference_url}:")
+
+
+def _recommend_batch(
+    batch: Path,
+    out: Path | None,
+    fields: Mapping[str, object],
+    state: "ServerState",
+    key: Path,
+    clients: int,
+) -> None:
+    from newshelf.cli.batch import read_units, recommend_all
+    from newshelf.cli.console import make_console
+
+    if state.gateway is None:
+        raise SetupError("a batch is asked of the gateway, which does not run (gateway.enabled)")
+    try:
+        secret = key.read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as error:
+        raise SetupError(f"the key {key} cannot be read: {error}; give --key FILE") from error
+    console = make_console()
+    out = out or batch.with_name(f"{batch.stem}-recommended.parquet")
+    report = recommend_all(
+        read_units(batch),
+        fields,
+        out,
+        url=state.gateway.url,
+        key=secret,
+        clients=clients,
+        console=console,
+    )
+    answered = report.units - len(report.failed)
+    console.print(f"{report.rows} rows of {answered} units are in {out}", markup=False)
+    if report.failed:
+        console.print(f"{len(report.failed)} units failed; {out}.failed.csv has the reasons")
+        raise typer.Exit(1)
 
 
 def encode(

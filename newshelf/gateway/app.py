@@ -152,7 +152,8 @@ def _add_recommendations(app: FastAPI, state_of: Callable[[], AppState]) -> None
     async def recommend(request: Request) -> Response:
         """Recommend products to a shopper, by the history."""
         state = state_of()
-        query = parse_recommend_body(await _body(request), _content_type(request), state.limits)
+        sent, content_type = await _body(request), _content_type(request)
+        query = parse_recommend_body(sent, content_type, state.limits, state.placements)
         return _response(await state.recommender.answer(query, _context(request)))
 
     @app.post(
@@ -164,7 +165,8 @@ def _add_recommendations(app: FastAPI, state_of: Callable[[], AppState]) -> None
     async def similar(request: Request) -> Response:
         """Recommend products similar to a product."""
         state = state_of()
-        query = parse_similar_body(await _body(request), _content_type(request), state.limits)
+        sent, content_type = await _body(request), _content_type(request)
+        query = parse_similar_body(sent, content_type, state.limits, state.placements)
         return _response(await state.recommender.answer(query, _context(request)))
 
     @app.post(

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal
 
 import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -18,11 +17,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from newshelf.catalog.schema import category_path, split_values
 from newshelf.errors import SettingsError
 from newshelf.files import read_json, write_aside
-from newshelf.serving.schemas import EncoderProduct, Filters, RecommendRequest
+from newshelf.serving.schemas import EncoderProduct, Filters, RecommendRequest, Source
 
 _MOST_POPULAR = 5_000
 _PER_CATEGORY = 20
 """Most popular products of each category, in addition."""
+_NEWEST = 500
+"""Newest products, in addition."""
 
 
 class PopularItem(BaseModel):
@@ -63,7 +64,10 @@ def write_popular(items: Path, out: Path) -> int:
     total = sum(popularity) or 1.0
     # Ties keep the order of the index.
     order = sorted(range(len(popularity)), key=lambda row: -popularity[row])
-    kept = _kept(order, columns["product_type"])
+    created = [_number(value) for value in columns["created_at"]]
+    dated = [row for row, value in enumerate(columns["created_at"]) if value is not None]
+    newest = set(sorted(dated, key=lambda row: -created[row])[:_NEWEST])
+    kept = _kept(order, columns["product_type"], newest)
     names = [name for name in PopularItem.model_fields if name != "share"]
     rows = [
         {name: columns[name][row] for name in names} | {"share": popularity[row] / total}
@@ -88,13 +92,13 @@ def read_popular(path: Path) -> list[PopularItem]:
         raise SettingsError(f"{path} is not a file of popular products: {error}") from error
 
 
-def _kept(order: Sequence[int], categories: Sequence[object]) -> list[int]:
-    """Return the rows of ``order`` that are among the first of all, or of their category."""
+def _kept(order: Sequence[int], categories: Sequence[object], newest: set[int]) -> list[int]:
+    """Return the rows of ``order`` that are new, or among the first of all or their category."""
     seen: Counter[object] = Counter()
     kept = []
     for rank, row in enumerate(order):
         seen[categories[row]] += 1
-        if rank < _MOST_POPULAR or seen[categories[row]] <= _PER_CATEGORY:
+        if rank < _MOST_POPULAR or seen[categories[row]] <= _PER_CATEGORY or row in newest:
             kept.append(row)
     return kept
 
@@ -117,7 +121,7 @@ class FallbackItem:
     id: str
     score: float
     """Share of all interactions."""
-    source: Literal["popular_in_category", "popular"]
+    source: Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +143,7 @@ class Fallback:
         self._items = [_known(item) for item in items]
         self._row = {known.item.id: row for row, known in enumerate(self._items)}
         self._below: dict[CategoryPath, list[int]] = {}
+        self._newest = _newest(self._items)
         for row, known in enumerate(self._items):
             for depth in range(1, len(known.path) + 1):
                 self._below.setdefault(known.path[:depth], []).append(row)
@@ -147,7 +152,11 @@ class Fallback:
         return len(self._items)
 
     def recommend(self, request: RecommendRequest) -> list[FallbackItem]:
-        """Return at most ``k`` products, and at most 100: those of the category, then others."""
+        """Return at most ``k`` products, and at most 100.
+
+        ``new`` gets the newest, ``buy_again`` the candidates in their order; all other kinds get
+        popular products, except for ``popular`` and ``trending`` first those of the category.
+        """
         k = min(request.k, _MAX_K)
         allowed = _passes(request.filters)
         left_out = {*_ids(request.history), *request.exclude}
@@ -159,19 +168,32 @@ class Fallback:
                     left_out.add(known.item.id)
                     yield known
 
-        categories = self._categories(request)
-        if request.candidates is None:
-            among: Sequence[_Known] = self._items
-            in_category = [self._items[row] for row in self._rows(categories)]
-        else:
-            among = self._candidates(request.candidates)
-            in_category = [known for known in among if _is_below(known.path, categories)]
-        first = list(islice(fresh(in_category), k))
-        then = islice(fresh(among), k - len(first))
-        return [
-            *(FallbackItem(k.item.id, k.item.share, "popular_in_category") for k in first),
-            *(FallbackItem(k.item.id, k.item.share, "popular") for k in then),
-        ]
+        items: list[FallbackItem] = []
+        for source, among in self._rankings(request):
+            found = islice(fresh(among), k - len(items))
+            items += [FallbackItem(known.item.id, known.item.share, source) for known in found]
+        return items
+
+    def _rankings(self, request: RecommendRequest) -> Iterator[tuple[Source, Sequence[_Known]]]:
+        """Yield the kind's ranking, as far as there is one, then the popular products."""
+        named = request.candidates
+        among = self._items if named is None else self._candidates(named)
+        if request.kind == "buy_again":
+            order = {name: place for place, name in enumerate(_ids(named or ()))}
+            bought = [known for known in among if known.item.id in order]
+            yield "buy_again", sorted(bought, key=lambda known: order[known.item.id])
+            return
+        if request.kind == "new":
+            yield "new", self._newest if named is None else _newest(among)
+        elif request.kind not in {"popular", "trending"}:
+            categories = self._categories(request)
+            yield (
+                "popular_in_category",
+                [self._items[row] for row in self._rows(categories)]
+                if named is None
+                else [known for known in among if _is_below(known.path, categories)],
+            )
+        yield "popular", among
 
     def _rows(self, categories: frozenset[CategoryPath]) -> list[int]:
         return sorted({row for category in categories for row in self._below.get(category, ())})
@@ -210,6 +232,11 @@ def _known(item: PopularItem) -> _Known:
         frozenset(split_values(item.color)),
         frozenset(split_values(item.material)),
     )
+
+
+def _newest(among: Sequence[_Known]) -> list[_Known]:
+    dated = [known for known in among if known.item.created_at is not None]
+    return sorted(dated, key=lambda known: -(known.item.created_at or 0))
 
 
 def _inline(product: EncoderProduct) -> _Known:

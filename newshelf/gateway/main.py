@@ -25,9 +25,11 @@ from uvicorn.supervisors.multiprocess import Process
 from newshelf.config import GatewaySettings
 from newshelf.errors import NewshelfError
 from newshelf.gateway.connections import Connections, LimitedHttp
+from newshelf.gateway.cursor import cursor_key
 from newshelf.gateway.fallback import read_popular
 from newshelf.gateway.keys import KeyFile
 from newshelf.gateway.observability import make_spans, set_up_log
+from newshelf.gateway.placements import Placements
 from newshelf.gateway.record import spool_of
 from newshelf.server.gateway import GatewayPlan, read_plan
 from newshelf.server.process import rotate_own
@@ -220,6 +222,8 @@ def _worker(plan: GatewayPlan) -> object:
 
 def _check(plan: GatewayPlan) -> None:
     KeyFile(plan.api_keys).read()
+    Placements(plan.placements, plan.limits.max_k)
+    cursor_key(plan.cursor_key)
     read_popular(plan.popular)
     make_spans(plan.settings.traces).close()
     EventStore.open(plan.store_url).close()

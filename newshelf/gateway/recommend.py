@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from newshelf.errors import DeadlineExceeded, NewshelfError, Unavailable
 from newshelf.files import problems
 from newshelf.gateway.context import RequestContext
+from newshelf.gateway.cursor import Cursors
 from newshelf.gateway.fallback import Fallback, FallbackItem
 from newshelf.gateway.models import Models
 from newshelf.gateway.observability import GatewayMetrics, Spans
@@ -73,7 +74,7 @@ def ranked_without_model(items: Sequence[FallbackItem], version: str) -> RankedR
 
 
 def exposure_of(
-    unit: str, routed: Routed, ranked: RankedResponse, context: RequestContext
+    query: RecommendQuery, routed: Routed, ranked: RankedResponse, context: RequestContext
 ) -> Exposure:
     """Return the exposure of an answer.
 
@@ -91,7 +92,9 @@ def exposure_of(
     return Exposure.model_validate(
         {
             "request_id": context.request_id,
-            "unit": unit,
+            "unit": query.unit,
+            "placement": query.request.placement,
+            "kind": None if query.request.kind == "for_you" else query.request.kind,
             "at": datetime.now(UTC),
             "rollout": split.rollout if split is not None and in_rollout else None,
             "variant": assigned.variant,
@@ -267,6 +270,7 @@ class RecommendService:
     shadow: ShadowTraffic
     metrics: GatewayMetrics
     spans: Spans
+    cursors: Cursors
     record_required: bool
     """Refuse an answer that could not be recorded."""
 
@@ -281,9 +285,12 @@ class RecommendService:
             200, or the model's 4xx: a client error.
 
         Raises:
+            InvalidField: the cursor is refused.
             DeadlineExceeded: the deadline has passed.
             Unavailable: the answer could not be recorded.
         """
+        page = await self.cursors.page(query)
+        query = page.query
         routed = self.router.route(query.unit)
         context.version = routed.assigned.version
         found = await self._find(query, routed, context)
@@ -291,9 +298,11 @@ class RecommendService:
             return found
         ranked, exposure = found
         context.source = "fallback" if ranked.fallback else "model"
-        await self._record(exposure)
+        recorded = await self._record(exposure)
         self.shadow.copy(query, routed, ranked, context)
-        return Reply(_OK, "application/json", _body(ranked, context))
+        more = recorded and len(ranked.items) >= query.request.k
+        cursor = self.cursors.following(page, context.request_id) if more else None
+        return Reply(_OK, "application/json", _body(ranked, context, cursor))
 
     async def _find(
         self, query: RecommendQuery, routed: Routed, context: RequestContext
@@ -311,7 +320,7 @@ class RecommendService:
             self.metrics.fallback(error.code)
         items = self.fallback.recommend(query.request)
         ranked = ranked_without_model(items, routed.assigned.version)
-        return ranked, exposure_of(query.unit, routed, ranked, context)
+        return ranked, exposure_of(query, routed, ranked, context)
 
     async def _by_model(
         self, query: RecommendQuery, routed: Routed, context: RequestContext
@@ -348,7 +357,7 @@ class RecommendService:
             raise failed.exceptions[0] from None
         return [task.result() for task in tasks]
 
-    async def _record(self, exposure: Exposure) -> None:
+    async def _record(self, exposure: Exposure) -> bool:
         try:
             with self.spans.span("record"), self.metrics.record_seconds.time():
                 await self.recorder.exposure(exposure)
@@ -356,18 +365,20 @@ class RecommendService:
             self.metrics.unrecorded.inc()
             if self.record_required:
                 raise
+            return False
+        return True
 
 
 def _recordable(
     query: RecommendQuery, routed: Routed, ranked: RankedResponse, context: RequestContext
 ) -> Exposure:
     try:
-        return exposure_of(query.unit, routed, ranked, context)
+        return exposure_of(query, routed, ranked, context)
     except ValidationError as error:
         raise Unavailable(f"the model's answer is incomplete: {problems(error)}") from None
 
 
-def _body(ranked: RankedResponse, context: RequestContext) -> bytes:
+def _body(ranked: RankedResponse, context: RequestContext, cursor: str | None) -> bytes:
     answer: dict[str, object] = {
         "items": ranked.items,
         "source": context.source,
@@ -375,4 +386,6 @@ def _body(ranked: RankedResponse, context: RequestContext) -> bytes:
     }
     if ranked.ignored:
         answer["ignored"] = ranked.ignored
+    if cursor is not None:
+        answer["cursor"] = cursor
     return orjson.dumps(answer)

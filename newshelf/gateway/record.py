@@ -18,6 +18,7 @@ from typing import Protocol, TypeVar
 import orjson
 
 from newshelf.errors import Conflict, InvalidField, RequestError, Unavailable, UnknownRequest
+from newshelf.gateway.cursor import ShownProducts
 from newshelf.gateway.observability import GatewayMetrics
 from newshelf.gateway.schemas import InvalidEvent
 from newshelf.gateway.upstream import Reply
@@ -81,7 +82,7 @@ class Recorder(ExposureRecorder, FeedbackRecorder, ShadowRecorder, Protocol):
     """All of them: the event store, or what keeps rows for it."""
 
 
-class WatchedRecorder(Recorder, Protocol):
+class WatchedRecorder(Recorder, ShownProducts, Protocol):
     """One that knows how it stands."""
 
     away: str | None
@@ -141,6 +142,17 @@ class Record:
     async def shadow(self, answer: ShadowAnswer) -> None:
         """See ``ports.ShadowRecorder``."""
         await self._keep(lambda to: to.shadow(answer), behind=False)
+
+    async def shown(self, request_ids: Sequence[str]) -> list[str]:
+        """See ``ShownProducts``."""
+        if self.away is not None:
+            raise Unavailable(f"earlier answers cannot be read: {self.away}")
+        rankings = await asyncio.to_thread(self._store.rankings, request_ids)
+        if len(rankings) < len(request_ids):
+            if self._holds_answers():
+                raise Unavailable("an earlier answer waits in the spool; try again")
+            raise UnknownRequest("an earlier answer is not in the event store")
+        return [item.item_id for ranking in rankings for item in ranking]
 
     async def _keep(self, write: Callable[[Recorder], Awaitable[_Kept]], *, behind: bool) -> _Kept:
         if self.away is None and not behind:

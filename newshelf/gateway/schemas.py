@@ -1,7 +1,8 @@
 """Schemas of the gateway's requests and answers, and parsing of request bodies."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 
@@ -21,14 +22,23 @@ from pydantic import (
 from newshelf.catalog.schema import Id
 from newshelf.config import Limits
 from newshelf.errors import InvalidField, RequestError, TooLarge, UnsupportedMedia
+from newshelf.gateway.placements import NO_PLACEMENTS, Placements
 from newshelf.serving.envelope import FormBody, form_fields, open_envelope, read_json
 from newshelf.serving.products import parse_products
 from newshelf.serving.protocol import RawRequest
 from newshelf.serving.requests import check_k, check_recommend
-from newshelf.serving.schemas import RecommendedItem, RecommendRequest, Ref, Selection, validate
+from newshelf.serving.schemas import (
+    STARTING_KINDS,
+    RecommendedItem,
+    RecommendRequest,
+    Ref,
+    Selection,
+    validate,
+)
 from newshelf.store.records import Feedback, FeedbackOutcome, FeedbackType
 
 _MAX_EVENTS = 1_000
+_MAX_ITEMS = 100
 _MAX_PARTS = 100
 """Maximum number of a form's parts; a product has a tenth of it."""
 _AHEAD = timedelta(minutes=5)
@@ -51,6 +61,10 @@ class RecommendIn(RecommendRequest):
     unit: Id
     """Your own id of the shopper or anonymous visitor. The same unit gets the same variant of a
     running rollout."""
+    items: Annotated[list[Ref], Field(min_length=1, max_length=_MAX_ITEMS)] | None = None
+    """The products that ``similar``, ``bought_together`` and ``cart`` start from."""
+    cursor: str | None = None
+    """The last answer's, for its next page; empty for the first page of a feed."""
 
 
 class _SimilarTo(BaseModel):
@@ -64,7 +78,7 @@ class SimilarIn(Selection, _SimilarTo):
     def as_recommend(self) -> RecommendRequest:
         """Return the same as a request with a history of one product."""
         fields = {name: getattr(self, name) for name in Selection.model_fields}
-        return RecommendRequest.model_construct(history=[self.item], **fields)
+        return RecommendRequest.model_construct(history=[self.item], kind="similar", **fields)
 
 
 class FeedbackEvent(BaseModel):
@@ -105,38 +119,66 @@ class InvalidEvent:
 
 @dataclass(frozen=True, slots=True)
 class RecommendQuery:
-    """A checked request for recommendations, and the body for the model."""
+    """A checked request for recommendations."""
 
     unit: str
     request: RecommendRequest
-    body: bytes
-    """JSON for the model: the request without the unit."""
+    sent: Mapping[str, object]
+    """The same as JSON for the model, without the unit."""
+    cursor: str | None = None
+    """None: the answer has no next page."""
+
+    @property
+    def body(self) -> bytes:
+        """Return the request to the model."""
+        return orjson.dumps(self.sent)
+
+    def replaced(self, **fields: object) -> "RecommendQuery":
+        """Return the query with other fields of the request, which must be valid."""
+        request = self.request.model_copy(update=fields)
+        return replace(self, request=request, sent={**self.sent, **fields})
 
 
-def parse_recommend_body(body: bytes, content_type: str, limits: Limits) -> RecommendQuery:
+_NOT_SENT = {"unit", "user_id", "items", "item", "cursor"}
+"""What the model does not need, and cannot reveal."""
+
+
+def parse_recommend_body(
+    body: bytes, content_type: str, limits: Limits, placements: Placements = NO_PLACEMENTS
+) -> RecommendQuery:
     """Check the body of ``/v1/recommend``.
 
     Raises:
         RequestError: the first problem, with its field.
     """
-    table = _table(body, content_type)
+    table = placements.completed(_table(body, content_type))
     request = check_recommend(table, limits, RecommendIn)
-    # The model needs neither, and cannot reveal what it does not know.
-    sent = {name: table[name] for name in table if name not in {"unit", "user_id"}}
-    return RecommendQuery(request.unit, request, orjson.dumps(sent))
+    sent = {name: table[name] for name in table if name not in _NOT_SENT}
+    query = RecommendQuery(request.unit, request, sent, request.cursor)
+    starts = request.kind in STARTING_KINDS
+    if request.items is not None and not starts:
+        raise InvalidField(f"{request.kind!r} starts from no products", field="items")
+    if request.items is not None:
+        sent["history"] = table["items"]
+        return replace(query, request=request.model_copy(update={"history": request.items}))
+    if starts and not request.history:
+        raise InvalidField(f"{request.kind!r} needs the products it starts from", field="items")
+    return query
 
 
-def parse_similar_body(body: bytes, content_type: str, limits: Limits) -> RecommendQuery:
-    """Check the body of ``/v1/similar``: a request with a history of one product.
+def parse_similar_body(
+    body: bytes, content_type: str, limits: Limits, placements: Placements = NO_PLACEMENTS
+) -> RecommendQuery:
+    """Check the body of ``/v1/similar``: the kind ``similar`` with one product.
 
     Raises:
         RequestError: the first problem, with its field.
     """
-    table = _table(body, content_type)
+    table = placements.completed(_table(body, content_type), without=("kind", "cursor"))
     request = check_k(validate(SimilarIn, table), limits)
-    sent = {name: table[name] for name in table if name not in {"unit", "item"}}
-    sent["history"] = [table["item"]]
-    return RecommendQuery(request.unit, request.as_recommend(), orjson.dumps(sent))
+    sent = {name: table[name] for name in table if name not in _NOT_SENT}
+    sent |= {"kind": "similar", "history": [table["item"]]}
+    return RecommendQuery(request.unit, request.as_recommend(), sent)
 
 
 def parse_encode_body(body: bytes, content_type: str, limits: Limits) -> bytes:
@@ -271,6 +313,8 @@ class RecommendOut(_Answer):
     """To be sent with feedback on these products."""
     ignored: list[str] = []
     """Ids of history or candidates that are not in the index; omitted if empty."""
+    cursor: str | None = None
+    """Of a feed, to be sent for the next page; omitted after the last one."""
 
 
 class EventResult(_Answer):

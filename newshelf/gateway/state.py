@@ -9,10 +9,12 @@ from dataclasses import dataclass
 
 from newshelf.config import Limits
 from newshelf.errors import ServerError
+from newshelf.gateway.cursor import Cursors, cursor_key
 from newshelf.gateway.fallback import Fallback, read_popular
 from newshelf.gateway.keys import KeyAccess
 from newshelf.gateway.models import Models
 from newshelf.gateway.observability import GatewayMetrics, Spans
+from newshelf.gateway.placements import Placements
 from newshelf.gateway.readiness import Readiness
 from newshelf.gateway.recommend import RecommendService, ShadowTraffic
 from newshelf.gateway.record import Assign, ReadSplits, WatchedRecorder
@@ -24,18 +26,21 @@ from newshelf.serving.deadline import Deadline
 _LOG = logging.getLogger(__name__)
 
 
-async def _refresh(router: Router, access: KeyAccess, tokens: Tokens) -> None:
-    """Refresh rollouts, keys and TorchServe's token once a second."""
+async def _refresh(
+    router: Router, access: KeyAccess, placements: Placements, tokens: Tokens
+) -> None:
+    """Refresh rollouts, keys, placements and TorchServe's token once a second."""
     while True:
         await asyncio.sleep(_EACH_S)
         try:
             await router.refresh()
             access.refresh()
+            placements.refresh()
             if tokens.stale():
                 await tokens.refresh(Deadline.after(_EACH_S * 1000))
         except Exception:
             # Go on after any error: otherwise revoked keys would stay valid.
-            _LOG.exception("the refresh of rollouts, keys and token failed")
+            _LOG.exception("the refresh of rollouts, keys, placements and token failed")
 
 
 async def _end(task: "asyncio.Task[None]") -> None:
@@ -59,6 +64,7 @@ class AppState:
     readiness: Readiness
     metrics: GatewayMetrics
     limits: Limits
+    placements: Placements
     max_value: float
     """Of a purchase."""
 
@@ -118,6 +124,7 @@ async def open_state(
             at_once=settings.shadow_requests,
         )
         stack.push_async_callback(shadow.close)
+        placements = Placements(plan.placements, plan.limits.max_k)
         required = settings.record == "required"
         recommender = RecommendService(
             models=models,
@@ -127,9 +134,10 @@ async def open_state(
             shadow=shadow,
             metrics=metrics,
             spans=spans,
+            cursors=Cursors(cursor_key(plan.cursor_key), settings.cursor_s, recorder),
             record_required=required,
         )
-        refreshing = asyncio.create_task(_refresh(router, access, tokens))
+        refreshing = asyncio.create_task(_refresh(router, access, placements, tokens))
         stack.push_async_callback(_end, refreshing)
         yield AppState(
             models=models,
@@ -140,5 +148,6 @@ async def open_state(
             readiness=Readiness(models, recorder if required else None),
             metrics=metrics,
             limits=plan.limits,
+            placements=placements,
             max_value=settings.max_value,
         )

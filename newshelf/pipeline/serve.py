@@ -188,6 +188,7 @@ def plan_gateway(
         management_url=state.management_url,
         torchserve_keys=state.key_file,
         api_keys=workspace.api_keys,
+        placements=Path(gateway.placements or ROOT / "configs" / "placements.toml").absolute(),
         popular=popular,
         store_url=workspace.store_url(settings),
         spool=Path(settings.store.spool or workspace.gateway / "spool.db").absolute(),

@@ -43,6 +43,8 @@ class GatewayPlan(BaseModel):
     """TorchServe's key file; None if TorchServe asks for no token."""
     api_keys: Path
     """File of the gateway's own keys."""
+    placements: Path | None = None
+    """See ``newshelf.gateway.placements``; None for no placements."""
     popular: Path
     """Most popular items; see ``newshelf.gateway.fallback``."""
     store_url: str
@@ -50,6 +52,11 @@ class GatewayPlan(BaseModel):
     spool: Path | None = None
     """Buffers records while the event store is unavailable; None disables it."""
     spool_max_bytes: int = 256 * 2**20
+
+    @property
+    def cursor_key(self) -> Path:
+        """File of the key that signs cursors."""
+        return self.api_keys.with_name("cursor.key")
 
 
 def write_plan(path: Path, plan: GatewayPlan) -> None:

@@ -132,9 +132,19 @@ class Filters(_Request):
     """Epoch seconds, itself not included."""
 
 
+Kind = Literal[
+    "for_you", "similar", "bought_together", "cart", "trending", "popular", "new", "buy_again"
+]
+"""Which products are recommended; see ``newshelf.serving.kinds``."""
+STARTING_KINDS: frozenset[Kind] = frozenset({"similar", "bought_together", "cart"})
+"""Kinds that start from given products: to a worker, those are the history."""
+
+
 class Selection(_Request):
     """The fields that every request for a ranking has."""
 
+    placement: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    """Name of the place where the answer is shown; its rules apply."""
     k: Annotated[int, Field(ge=1)] = 10
     filters: Filters = Filters()
     exclude: Annotated[list[Id], Field(fail_fast=True)] = []
@@ -153,6 +163,8 @@ class _References(_Request):
 
 class RecommendRequest(Selection, _References):
     """A request for recommendations."""
+
+    kind: Kind = "for_you"
 
 
 class Label(_Answer):
@@ -200,8 +212,18 @@ class InstancesAnswer(_Answer):
     model_version: str
 
 
-Source = Literal["model", "similar", "popular_in_category", "popular"]
-"""Which ranking an item came from, best first."""
+Source = Literal[
+    "model",
+    "similar",
+    "bought_together",
+    "cart",
+    "trending",
+    "new",
+    "buy_again",
+    "popular_in_category",
+    "popular",
+]
+"""Which ranking an item came from."""
 
 
 class RecommendedItem(_Answer):

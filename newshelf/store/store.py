@@ -1,6 +1,6 @@
 """The event store: exposures, feedback, shadow answers and rollouts in one database."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Self
 
@@ -13,9 +13,15 @@ from newshelf.store import schema
 from newshelf.store.database import Checkpoints, Database, migrate
 from newshelf.store.group_commit import AsyncConnection
 from newshelf.store.items import ItemRepository
-from newshelf.store.records import VARIANTS, Exposure, FeedbackOutcome, StoredFeedback
+from newshelf.store.records import (
+    VARIANTS,
+    ExposedItem,
+    Exposure,
+    FeedbackOutcome,
+    StoredFeedback,
+)
 from newshelf.store.rollouts import Leases, RolloutRepository
-from newshelf.store.rows import exposure, from_us
+from newshelf.store.rows import exposure, from_us, ranking_from
 from newshelf.store.write import (
     WriteBatch,
     write_exposures,
@@ -133,6 +139,13 @@ class EventStore:
     def exposures(self, rollout: str | None = None) -> Iterator[Exposure]:
         """Yield all answers, or those of one rollout, in the order they were stored."""
         return map(exposure, self._rows(schema.exposures, rollout))
+
+    def rankings(self, request_ids: Sequence[str]) -> list[tuple[ExposedItem, ...]]:
+        """Return the products of those answers that are stored, in any order."""
+        answer = schema.exposures.c
+        query = select(answer.ranking).where(answer.request_id.in_(request_ids))
+        with self.database.reading() as connection:
+            return [ranking_from(text) for text in connection.scalars(query)]
 
     def feedback(self, rollout: str | None = None) -> Iterator[StoredFeedback]:
         """Yield all events, or those of one rollout, in the order they were stored."""

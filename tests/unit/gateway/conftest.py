@@ -101,9 +101,9 @@ def start_gateway(plan: GatewayPlan) -> Iterator[StartGateway]:
     with ExitStack() as stack:
 
         def start(splits: tuple[TrafficSplit, ...] = (), **settings: Any) -> Gateway:
-            changed = plan.model_copy(
-                update={"settings": GatewaySettings.model_validate({**_PATIENT, **settings})}
-            )
+            made = GatewaySettings.model_validate({**_PATIENT, **settings})
+            placements = Path(made.placements) if made.placements else None
+            changed = plan.model_copy(update={"settings": made, "placements": placements})
             keys = KeyFile(plan.api_keys)
             now = datetime.now(UTC)
             secret = keys.add("tests", now=now, expires=None, rate_per_s=10_000, scopes=SCOPES)

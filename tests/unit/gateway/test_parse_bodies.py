@@ -30,8 +30,8 @@ JSON = st.recursive(
 FIELDS = st.sampled_from(
     [
         "unit", "history", "candidates", "k", "filters", "exclude", "diversity", "explain",
-        "item", "user_id", "event_id", "event_type", "item_id", "at", "request_id", "value",
-        "events",
+        "kind", "placement", "items", "cursor", "item", "user_id", "event_id", "event_type",
+        "item_id", "at", "request_id", "value", "events",
     ]
 )  # fmt: skip
 LIMITS = Limits()
@@ -147,8 +147,13 @@ def test_similar_names_its_own_fields() -> None:
     assert caught.value.field == "k"
 
 
-def test_similar_is_a_history_of_one_product() -> None:
+def test_similar_is_a_kind_that_starts_from_one_product() -> None:
     body = b'{"unit": "u", "item": "a", "k": 3, "filters": {"brand": "b"}}'
     query = parse_similar_body(body, "application/json", LIMITS)
-    assert orjson.loads(query.body) == {"history": ["a"], "k": 3, "filters": {"brand": "b"}}
+    assert orjson.loads(query.body) == {
+        "kind": "similar",
+        "history": ["a"],
+        "k": 3,
+        "filters": {"brand": "b"},
+    }
     assert query.request == RecommendRequest.model_validate(orjson.loads(query.body))

@@ -72,7 +72,12 @@ def test_similar_asks_with_a_history_of_one_product(
     response = gateway.http.post("/v1/similar", json=body)
     assert len(RecommendOut.model_validate(response.json()).items) == 4
     (asked,) = torchserve.asked
-    assert orjson.loads(asked.body) == {"history": ["item-009"], "k": 4, "exclude": ["item-001"]}
+    assert orjson.loads(asked.body) == {
+        "kind": "similar",
+        "history": ["item-009"],
+        "k": 4,
+        "exclude": ["item-001"],
+    }
     assert gateway.exposures()[0].request_id == response.json()["request_id"]
 
 

@@ -1,12 +1,14 @@
 """An answer leaves when it is written down, and not before."""
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
 from newshelf.config import GatewaySettings, Limits
 from newshelf.errors import DeadlineExceeded, Unavailable
 from newshelf.gateway.context import RequestContext
+from newshelf.gateway.cursor import Cursors
 from newshelf.gateway.fallback import Fallback, PopularItem
 from newshelf.gateway.models import Models
 from newshelf.gateway.observability import NO_SPANS, GatewayMetrics
@@ -42,6 +44,9 @@ class Recorder:
         await self.may_write.wait()
         self.exposures.append(exposure)
 
+    async def shown(self, request_ids: Sequence[str]) -> list[str]:
+        return []
+
 
 def recommender(
     torchserve: FakeTorchServe, recorder: Recorder, *, required: bool = True
@@ -56,6 +61,7 @@ def recommender(
         shadow=ShadowTraffic(models, NothingCopied(), metrics, timeout_ms=1000, at_once=1),
         metrics=metrics,
         spans=NO_SPANS,
+        cursors=Cursors(b"key", 60, recorder),
         record_required=required,
     )
 

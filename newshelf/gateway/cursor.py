@@ -1,0 +1,152 @@
+"""Cursors of feeds: signed texts that name the answers of the earlier pages.
+
+A next page leaves out what those answers showed, however the shelf has changed. The event store
+holds that, so a cursor has 16 bytes per answer; the products themselves may take 200 bytes each.
+In base64::
+
+    issued (4, seconds) | digest of the unit (8) | of the request (8) | request ids (16 each) |
+    HMAC-SHA256 of all that (16)
+"""
+
+import hashlib
+import hmac
+import secrets
+import time
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import orjson
+from filelock import FileLock
+
+from newshelf.errors import InvalidField, SettingsError, UnknownRequest
+from newshelf.files import write_private
+from newshelf.gateway.schemas import RecommendQuery
+
+_TIME, _DIGEST, _ID, _SIGNATURE = 4, 8, 16, 16
+_IDS_FROM = _TIME + 2 * _DIGEST
+_MAX_PAGES = 50
+"""A cursor has at most 1.2 kB."""
+_KEY_BYTES = 32
+
+
+class ShownProducts(Protocol):
+    """Reads recorded answers."""
+
+    async def shown(self, request_ids: Sequence[str]) -> list[str]:
+        """Return the products of these answers.
+
+        Raises:
+            UnknownRequest: one of them is not in the event store.
+            Unavailable: the event store does not answer, or an answer waits in the spool.
+        """
+        ...
+
+
+def cursor_key(path: Path) -> bytes:
+    """Return the key of the signatures; create its file if it is missing.
+
+    Raises:
+        SettingsError: the file cannot be read or written, or is damaged.
+    """
+    try:
+        with FileLock(path.with_name(f".{path.name}.lock")):
+            if not path.exists():
+                write_private(path, secrets.token_hex(_KEY_BYTES) + "\n")
+        key = bytes.fromhex(path.read_text(encoding="ascii"))
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"the cursors' key {path}: {error}; remove a damaged one") from error
+    if len(key) != _KEY_BYTES:
+        raise SettingsError(f"{path} is no key of {_KEY_BYTES} bytes: remove it")
+    return key
+
+
+@dataclass(frozen=True, slots=True)
+class FeedPage:
+    """A query without the products of the earlier pages."""
+
+    query: RecommendQuery
+    earlier: bytes = b""
+    """Request ids of those pages."""
+
+
+class Cursors:
+    """Issues cursors, and reads them.
+
+    Args:
+        key: of the signatures, the same in every process.
+        lifetime_s: seconds after which a cursor is refused.
+        record: has the earlier answers.
+    """
+
+    def __init__(self, key: bytes, lifetime_s: float, record: ShownProducts) -> None:
+        self._key = key
+        self._lifetime_s = lifetime_s
+        self._record = record
+
+    async def page(self, query: RecommendQuery) -> FeedPage:
+        """Return the page that a query asks for.
+
+        Raises:
+            InvalidField: its cursor is not of this gateway, has expired, or is of another unit,
+                placement, kind or filters.
+            Unavailable: see ``ShownProducts``.
+        """
+        if not query.cursor:
+            return FeedPage(query)
+        earlier = self._read(query, query.cursor)
+        ids = [earlier[at : at + _ID].hex() for at in range(0, len(earlier), _ID)]
+        try:
+            shown = await self._record.shown(ids)
+        except UnknownRequest as error:
+            raise _refused("its earlier answers are not in the event store any more") from error
+        return FeedPage(query.replaced(exclude=[*query.request.exclude, *shown]), earlier)
+
+    def following(self, page: FeedPage, request_id: str) -> str | None:
+        """Return the cursor of the next page; None without a feed, and after the last page.
+
+        Args:
+            page: that was answered.
+            request_id: of the answer, which is in the event store.
+        """
+        if page.query.cursor is None:
+            return None
+        ids = page.earlier + bytes.fromhex(request_id)
+        if len(ids) > _MAX_PAGES * _ID:
+            return None
+        signed = int(time.time()).to_bytes(_TIME) + _digests(page.query) + ids
+        return urlsafe_b64encode(signed + self._signature(signed)).rstrip(b"=").decode()
+
+    def _read(self, query: RecommendQuery, cursor: str) -> bytes:
+        try:
+            found = urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4))
+        except ValueError:
+            found = b""
+        signed, signature = found[:-_SIGNATURE], found[-_SIGNATURE:]
+        if not hmac.compare_digest(signature, self._signature(signed)):
+            raise _refused("it was not issued by this gateway")
+        unit, asked = _digests(query)[:_DIGEST], _digests(query)[_DIGEST:]
+        if signed[_TIME : _TIME + _DIGEST] != unit:
+            raise _refused("it is another unit's")
+        if signed[_TIME + _DIGEST : _IDS_FROM] != asked:
+            raise _refused("it is of another placement, kind or filters")
+        if time.time() - int.from_bytes(signed[:_TIME]) > self._lifetime_s:
+            raise _refused(f"it is older than {self._lifetime_s:g} s (gateway.cursor_s)")
+        return signed[_IDS_FROM:]
+
+    def _signature(self, signed: bytes) -> bytes:
+        return hmac.digest(self._key, signed, hashlib.sha256)[:_SIGNATURE]
+
+
+def _refused(reason: str) -> InvalidField:
+    return InvalidField(f"{reason}; start again with an empty cursor", field="cursor")
+
+
+def _digests(query: RecommendQuery) -> bytes:
+    request = query.request
+    filters = request.filters.model_dump(exclude_none=True)
+    asked = orjson.dumps([request.placement, request.kind, filters])
+    parts = (query.unit.encode(), asked)
+    return b"".join(hashlib.sha256(part).digest()[:_DIGEST] for part in parts)
