@@ -12,6 +12,7 @@ from newshelf.nn.blend import ContentBound
 from newshelf.nn.numpy_scorer import Pooling
 from newshelf.nn.spec import BlendSpec
 from newshelf.serving.index import load_index
+from newshelf.serving.live import LiveIndex
 from newshelf.serving.protocol import RawRequest
 from newshelf.serving.ranking import ModelRanker
 from newshelf.serving.recommender_predictor import RecommenderPredictor
@@ -112,7 +113,7 @@ def test_the_graph_is_given_padded_arrays(index):
         parse_recommend(RawRequest({"body": body}, "application/json"), Limits())
         for body in (b'{"history": ["i00"], "k": 3}', b'{"history": ["i01", "i02", "i03"]}')
     ]
-    rows = [resolve(item, {}, index, 4) for item in asked]
+    rows = [resolve(item, {}, LiveIndex.of(index), 4) for item in asked]
     with pytest.raises(InterruptedError):
         ModelRanker(Looking(), None, None, None, 12).rank(rows)
 
