@@ -102,6 +102,7 @@ def exposure_of(
             "index_version": ranked.index_version,
             "fallback": ranked.fallback,
             "latency_ms": context.spent_ms,
+            "rules": _positions_by_rule(ranked.items),
             "items": [
                 {
                     "item_id": item["id"],
@@ -118,6 +119,14 @@ def exposure_of(
     )
 
 
+def _positions_by_rule(items: Sequence[Mapping[str, Any]]) -> Mapping[str, Sequence[int]]:
+    touched: dict[str, list[int]] = {}
+    for position, item in enumerate(items, start=1):
+        for rule in item.get("rules", ()):
+            touched.setdefault(rule, []).append(position)
+    return touched
+
+
 def interleaved(
     control: RankedResponse, challenger: RankedResponse, k: int, request_id: str
 ) -> RankedResponse:
@@ -130,23 +139,33 @@ def interleaved(
         request_id: seeds the coin flips.
 
     Returns:
-        The drafted products, each as its team ranked it. ``sources`` also name the team, so that
-        a click can be credited: ``challenger/model``.
+        The drafted products, each as its team ranked it, around those that a rule pins in both
+        answers. ``sources`` also name the team, so that a click can be credited:
+        ``challenger/model``.
     """
     answers = {"control": control, "challenger": challenger}
     by_team = {team: {item["id"]: item for item in one.items} for team, one in answers.items()}
-    rankings = list(by_team["control"]), list(by_team["challenger"])
+    # What both have at one position by a rule is no team's choice, and earns no team a click.
+    pins = {
+        place: one
+        for place, (one, other) in enumerate(zip(control.items, challenger.items, strict=False))
+        if one["source"] == other["source"] == "pinned" and one["id"] == other["id"]
+    }
+    pinned = {item["id"] for item in pins.values()}
+    ours, theirs = ([item for item in by_team[team] if item not in pinned] for team in answers)
     # The same request gets the same draft in every process.
-    drafted = team_draft(*rankings, k, Random(request_id))  # noqa: S311 - a draw, no secret
-    items = [by_team[one.team][one.item_id] for one in drafted]
+    drafted = team_draft(ours, theirs, k - len(pins), Random(request_id))  # noqa: S311 - no secret
+    rows = [(by_team[one.team][one.item_id], one.propensity, f"{one.team}/") for one in drafted]
+    for place, item in sorted(pins.items()):
+        rows.insert(place, (item, 1.0, ""))
     unknown = {*control.ignored, *challenger.ignored}
     return RankedResponse(
-        items,
+        [item for item, _, _ in rows],
         challenger.model_version,
         challenger.index_version,
         ignored=sorted(unknown),
-        propensities=[one.propensity for one in drafted],
-        sources=[f"{one.team}/{item['source']}" for one, item in zip(drafted, items, strict=True)],
+        propensities=[propensity for _, propensity, _ in rows],
+        sources=[f"{team}{item['source']}" for item, _, team in rows],
     )
 
 

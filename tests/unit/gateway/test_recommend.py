@@ -1,0 +1,78 @@
+"""Interleaved answers with products that rules pin, and the positions that rules touched."""
+
+from collections import Counter
+
+import pytest
+
+from newshelf.gateway.recommend import RankedResponse, interleaved
+from newshelf.rollout.interleaving import draft_propensities
+
+DRAFTS = 4000
+
+
+def ranked(*ids: str, pinned: tuple[str, ...] = ()) -> RankedResponse:
+    items = [
+        {"id": one, "score": 0.0, "source": "pinned", "rules": ["lamp"]}
+        if one in pinned
+        else {"id": one, "score": 1.0, "source": "model"}
+        for one in ids
+    ]
+    return RankedResponse(items, "v", "i")
+
+
+def drafts(control: RankedResponse, challenger: RankedResponse, k: int) -> list[RankedResponse]:
+    return [interleaved(control, challenger, k, f"request {at}") for at in range(DRAFTS)]
+
+
+def ids(answer: RankedResponse) -> list[str]:
+    return [item["id"] for item in answer.items]
+
+
+def test_what_a_rule_pins_in_both_answers_stays_and_is_no_team_s() -> None:
+    control = ranked("a", "b", "P", "c", "d", pinned=("P",))
+    challenger = ranked("c", "a", "P", "e", "b", pinned=("P",))
+    answers = drafts(control, challenger, 5)
+    assert {ids(one)[2] for one in answers} == {"P"}
+    assert {one.sources[2] for one in answers} == {"pinned"}
+    assert {one.propensities[2] for one in answers} == {1.0}
+    assert {len(ids(one)) for one in answers} == {5}
+    # The rest is the draft of both rankings without it.
+    expected = draft_propensities(["a", "b", "c", "d"], ["c", "a", "e", "b"], 4)
+    for place, of_place in zip((0, 1, 3, 4), expected, strict=True):
+        shown = Counter(ids(one)[place] for one in answers)
+        stated = {ids(one)[place]: one.propensities[place] for one in answers}
+        assert stated == of_place
+        for item, probability in of_place.items():
+            assert shown[item] / DRAFTS == pytest.approx(probability, abs=0.04)
+
+
+def test_teams_pick_as_often_with_a_pin_as_without() -> None:
+    control = ranked("P", "a", "b", "c", pinned=("P",))
+    challenger = ranked("P", "x", "y", "z", pinned=("P",))
+    teams = Counter(
+        source.partition("/")[0] for one in drafts(control, challenger, 4) for source in one.sources
+    )
+    assert teams["pinned"] == DRAFTS
+    assert teams["control"] == pytest.approx(teams["challenger"], rel=0.05)
+
+
+def test_a_pin_of_one_version_alone_is_its_team_s_choice() -> None:
+    control = ranked("a", "P", "b", pinned=("P",))
+    challenger = ranked("a", "b", "c")
+    by_place = {place: ids(one)[place] for one in drafts(control, challenger, 3) for place in (0,)}
+    assert by_place == {0: "a"}
+    sources = {
+        source
+        for one in drafts(control, challenger, 3)
+        for source in one.sources
+        if "pin" in source
+    }
+    assert sources == {"control/pinned"}
+
+
+def test_pins_beyond_a_short_draft_follow_it() -> None:
+    answer = interleaved(
+        ranked("a", "P", "Q", pinned=("P", "Q")), ranked("a", "P", "Q", pinned=("P", "Q")), 5, "r"
+    )
+    assert ids(answer) == ["a", "P", "Q"]
+    assert answer.propensities == [1.0, 1.0, 1.0]
