@@ -346,6 +346,20 @@ class RolloutSettings(StrictModel):
     """Days before a rollout whose behaviour adjusts the metrics (CUPED)."""
 
 
+class ShelfSettings(StrictModel):
+    """The process that publishes changed products to the workers."""
+
+    enabled: bool = True
+    poll_ms: Annotated[int, Field(ge=10, le=10_000)] = 50
+    """Pause between two looks at the store."""
+    fold_rows: Positive = 5_000
+    """Changed products above which they are folded into a new base index."""
+    half_life_hours: Annotated[float, Field(gt=0)] = 72.0
+    """Time in which a live event loses half its weight in the products' popularity."""
+    lease_s: Annotated[float, Field(ge=5)] = 15.0
+    """Seconds without a sign of life after which another host encodes."""
+
+
 class Settings(StrictModel):
     """The whole file. Every section and key is optional."""
 
@@ -371,6 +385,7 @@ class Settings(StrictModel):
     logs: LogSettings = LogSettings()
     store: StoreSettings = StoreSettings()
     rollout: RolloutSettings = RolloutSettings()
+    shelf: ShelfSettings = ShelfSettings()
 
 
 def load_settings(path: Path) -> Settings:

@@ -28,12 +28,14 @@ class TextReader:
         rows = (
             (row, attribute, value, confidence)
             for row, product in enumerate(products)
-            for attribute, value, confidence in self._statements(product)
+            for attribute, value, confidence in self.statements(
+                product.model_dump(exclude={"price"})
+            )
         )
         return KnownValues.from_rows(rows, self)
 
-    def _statements(self, product: Product) -> Iterable[tuple[str, str, float]]:
-        fields = product.model_dump(exclude={"price"})
+    def statements(self, fields: Mapping[str, str | None]) -> Sequence[tuple[str, str, float]]:
+        """Return attribute, value and confidence of all that a product's texts say."""
         facts = list(statements("", Texts.of(fields), self.lexicon))
         facts += [wider for fact in facts for wider in implied(fact, self.lexicon)]
         return [(fact.attribute, fact.value, fact.confidence) for fact in merge(facts)]

@@ -97,7 +97,8 @@ class WordIndex:
 
     def _add_seeded(self, writer: IndexWriter, repository: ItemRepository) -> None:
         searcher = Index.open(str(self.folder)).searcher()
-        missing = [one for one in repository.seeded_ids() if not searcher.doc_freq("id", one)]
+        seeded = repository.ids(unchanged=True)
+        missing = [one for one in seeded if not searcher.doc_freq("id", one)]
         for start in range(0, len(missing), _BATCH):
             _index(writer, repository.get(missing[start : start + _BATCH]).values())
         self._commit(writer, self._seq)

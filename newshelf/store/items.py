@@ -37,8 +37,6 @@ _LARGEST = 2**53
 _LOCK = 0x6E657774
 """Advisory lock of the writers of products."""
 _TEXTS = ("title", "description", "product_type", "brand", "color", "material", "size")
-_ENCODED_FIELDS = (*_TEXTS, "price")
-"""What the encoder reads, besides the picture."""
 _MAX_IDS = 1_000
 """Ids in one query."""
 _SILENT_S = 60.0
@@ -116,7 +114,7 @@ class StoredItem:
 
     @property
     def inputs(self) -> str:
-        """Return the SHA-256 of all that the encoder reads of it."""
+        """Return the SHA-256 of texts and picture: all that the encoder reads but the price."""
         return _inputs(self.columns, self.picture)
 
 
@@ -129,7 +127,7 @@ class EncodedItem:
     seq: int
     """The product's, when it was encoded."""
     inputs: str
-    """``StoredItem.inputs`` of what was encoded."""
+    """Digest of all that the encoder read."""
     embedding: NDArray[np.float32] | None
     """``(512,)`` float32; None when the product could not be encoded."""
     vector: NDArray[np.float32] | None
@@ -237,10 +235,17 @@ class ItemRepository:
         with self._database.reading() as connection:
             return _last_seq(connection)
 
-    def seeded_ids(self) -> list[str]:
-        """Return the ids of products that have not changed since they were seeded."""
+    def ids(self, *, unchanged: bool = False) -> list[str]:
+        """Return the ids of all products, or of those that have not changed since seeding."""
+        query = select(items.c.id)
         with self._database.reading() as connection:
-            return list(connection.scalars(select(items.c.id).where(items.c.seq == 0)))
+            return list(connection.scalars(query.where(items.c.seq == 0) if unchanged else query))
+
+    def count_after(self, seq: int) -> int:
+        """Return the number of products that changed after ``seq``."""
+        query = select(func.count()).select_from(items).where(items.c.seq > seq)
+        with self._database.reading() as connection:
+            return connection.scalar(query) or 0
 
     def seed(self, writes: Iterable[ItemWrite]) -> int:
         """Store the products of a catalogue whose ids are absent, as no change.
@@ -363,7 +368,7 @@ class ItemRepository:
         return [
             ItemState(
                 version,
-                encoded=item.seq == 0
+                encoded=seq >= item.seq
                 or item.deleted
                 or (version in vectors and vectors[version].seq >= item.seq),
                 visible=seq >= item.seq,
@@ -493,7 +498,7 @@ def _reference(picture: Path | None) -> str | None:
 
 
 def _inputs(columns: ItemColumns, picture: str | None) -> str:
-    values = [getattr(columns, name) for name in _ENCODED_FIELDS]
+    values = [getattr(columns, name) for name in _TEXTS]
     return hashlib.sha256(orjson.dumps([*values, picture])).hexdigest()
 
 

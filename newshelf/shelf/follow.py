@@ -1,0 +1,296 @@
+"""Following of the store's changes: what is ready is published, the rest encoded first."""
+
+import logging
+import shutil
+import threading
+import time
+from collections.abc import Callable, Set
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+from newshelf.errors import BadPicture, NewshelfError, ServerError, Unavailable
+from newshelf.rollout.versions import TorchServeVersions, find_archive
+from newshelf.server.shelf import ShelfPlan
+from newshelf.shelf.model import ShelfModel, unpack
+from newshelf.shelf.popularity import LivePopularity
+from newshelf.shelf.publish import Fold, Publisher
+from newshelf.store.items import EncodedItem, ItemRepository, StoredItem
+from newshelf.store.store import EventStore
+
+_LOG = logging.getLogger(__name__)
+_LEASE = "shelf"
+"""Of the host that encodes."""
+_VERSIONS_S, _POPULARITY_S, _PUBLISHED_S = 2.0, 5.0, 10.0
+_RETRY_S = 30.0
+"""Before a version that could not be loaded is tried again."""
+_PAUSE_S = 1.0
+"""After an error."""
+_PAGE, _ENCODED_AT_ONCE, _PICTURES_AT_ONCE = 1_000, 64, 8
+"""Changes that are read together, and products and pictures that are encoded together: a change
+that needs no encoding waits for so many others at most."""
+_ARCHIVES = ".archives"
+
+Ready = tuple[StoredItem, EncodedItem | None]
+
+
+class VersionShelf:
+    """Publishes the store's changes to the workers of one model version.
+
+    Args:
+        store: the products.
+        model: encoder and trained index of the version.
+        publisher: of the version's folder.
+        host: name of this host.
+        max_picture_bytes: larger pictures of a catalogue are not read.
+    """
+
+    def __init__(
+        self,
+        store: ItemRepository,
+        model: ShelfModel,
+        publisher: Publisher,
+        *,
+        host: str,
+        max_picture_bytes: int,
+    ) -> None:
+        self._store = store
+        self._model = model
+        self._host = host
+        self._max_picture_bytes = max_picture_bytes
+        self.publisher = publisher
+        self._seen = publisher.current.seq
+        seeded = store.ids(unchanged=True)
+        absent = model.index.table.rows(seeded) < 0
+        # In order of their changes; 0 for seeded products that this version was not trained on.
+        self._waiting = {item: 0 for item, is_new in zip(seeded, absent, strict=True) if is_new}
+        self._published_s = -_PUBLISHED_S
+
+    def step(self, *, encodes: bool) -> bool:
+        """Publish what is ready, then encode and publish some of the rest.
+
+        Args:
+            encodes: False where another host does.
+
+        Returns:
+            Whether more can be done at once.
+        """
+        version = self._model.version
+        changed = self._store.encoded(version, self._seen, _PAGE)
+        if changed:
+            self._seen = changed[-1][0].seq
+        self._publish([one for item, found in changed if (one := self._ready(item, found))])
+        encoded = self._step_waiting(encodes=encodes)
+        if time.monotonic() - self._published_s > _PUBLISHED_S:
+            self._record()
+        return len(changed) == _PAGE or bool(encoded and self._waiting)
+
+    def _step_waiting(self, *, encodes: bool) -> int:
+        """Publish the oldest waiting products; return their number."""
+        if not self._waiting:
+            return 0
+        oldest = [*islice(self._waiting, _ENCODED_AT_ONCE)]
+        ready, work, pictures = [], [], 0
+        for item, found in self._store.encoded(self._model.version, ids=oldest):
+            if one := self._ready(item, found):
+                ready.append(one)
+            elif encodes and pictures < _PICTURES_AT_ONCE:
+                pictures += item.picture is not None
+                work.append(item)
+        vectors = self._model.encode(work, self._picture) if work else []
+        self._store.put_encoded(self._model.version, vectors)
+        ready += zip(work, vectors, strict=True)
+        for item, _ in ready:
+            self._waiting.pop(item.id, None)
+        self._publish(ready)
+        return len(ready)
+
+    def _ready(self, item: StoredItem, found: EncodedItem | None) -> Ready | None:
+        """Return a product that can be published; note one that cannot as waiting."""
+        vectors = None if item.deleted else self._model.known_vectors(item, found)
+        if item.deleted or vectors is not None:
+            self._waiting.pop(item.id, None)
+            return item, vectors
+        self._waiting[item.id] = item.seq
+        return None
+
+    def _publish(self, ready: list[Ready]) -> None:
+        if not ready:
+            return
+        puts = [
+            (item, found)
+            for item, found in ready
+            if found is not None and found.embedding is not None
+        ]
+        removed = {item.id for item, _ in ready} - {item.id for item, _ in puts}
+        behind = [seq - 1 for seq in self._waiting.values() if seq]
+        seq = min(behind, default=self._seen)
+        self.publisher.add(self._model.segment(puts, sorted(removed)), seq)
+        self._record()
+
+    def _record(self) -> None:
+        self._store.published(self._host, self._model.version, self.publisher.current.seq)
+        self._published_s = time.monotonic()
+
+    def _picture(self, reference: str) -> bytes:
+        kind, _, place = reference.partition(":")
+        if kind == "sha256":
+            stored = self._store.picture(place)
+            if stored is None:
+                raise BadPicture("the picture is not in the store any more")
+            return stored
+        try:
+            if Path(place).stat().st_size > self._max_picture_bytes:
+                raise BadPicture(f"{place} has more than {self._max_picture_bytes} bytes")
+            return Path(place).read_bytes()
+        except OSError as error:
+            raise BadPicture(f"{place} cannot be read: {error.strerror}") from error
+
+
+class Follower:
+    """Keeps the shelf of every version that TorchServe serves.
+
+    Args:
+        store: the event store.
+        plan: folders and settings.
+        host: name of this host.
+        holder: of the lease; unique to each process.
+        fold: makes a new base; None never folds.
+    """
+
+    def __init__(
+        self,
+        store: EventStore,
+        plan: ShelfPlan,
+        *,
+        host: str,
+        holder: str,
+        fold: Fold | None = None,
+    ) -> None:
+        self._store = store
+        self._plan = plan
+        self._host = host
+        self._holder = holder
+        self._fold = fold
+        self._versions = TorchServeVersions(plan.torchserve, plan.model_store, {})
+        self._popularity = LivePopularity(store.database, plan.settings.half_life_hours)
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="shelf")
+        self._opening: dict[str, Future[ShelfModel]] = {}
+        self._shelves: dict[str, VersionShelf] = {}
+        self._due: dict[str, float] = {}
+        self._encodes = False
+
+    def run(self, ended: threading.Event) -> None:
+        """Follow until ``ended`` is set."""
+        pause_s = 0.0
+        while not ended.wait(pause_s):
+            pause_s = 0.0 if self._tick() else self._plan.settings.poll_ms / 1000
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        if self._encodes:
+            self._store.leases.release(_LEASE, self._holder)
+
+    def _tick(self) -> bool:
+        try:
+            self._every("versions", _VERSIONS_S, self._refresh)
+            self._every("lease", self._plan.settings.lease_s / 3, self._take_lease)
+            busy = False
+            for version, shelf in self._shelves.items():
+                if self._due.get(version, 0) <= time.monotonic():
+                    busy |= self._step(version, shelf)
+            self._every("popularity", _POPULARITY_S, self._publish_popularity)
+        except Unavailable as error:
+            _LOG.warning("the next look tries again: %s", error.message)
+            time.sleep(_PAUSE_S)
+            return False
+        return busy
+
+    def _every(self, name: str, period_s: float, act: Callable[[], None]) -> None:
+        if self._due.get(name, 0) <= time.monotonic():
+            act()
+            self._due[name] = time.monotonic() + period_s
+
+    def _step(self, version: str, shelf: VersionShelf) -> bool:
+        try:
+            busy = shelf.step(encodes=self._encodes)
+            shelf.publisher.fold_if_large()
+        except Unavailable:
+            raise
+        except Exception:
+            # The other versions are followed meanwhile.
+            _LOG.exception("%s: its shelf is not kept", version)
+            self._due[version] = time.monotonic() + _PAUSE_S
+            return False
+        return busy
+
+    def _take_lease(self) -> None:
+        before = self._encodes
+        self._encodes = self._store.leases.acquire(
+            _LEASE, self._holder, self._plan.settings.lease_s
+        )
+        if self._encodes != before:
+            _LOG.info("this host %s", "encodes" if self._encodes else "only publishes")
+
+    def _refresh(self) -> None:
+        """Open the shelves of versions that are served now, and close those of others."""
+        try:
+            loaded = self._versions.loaded()
+        except ServerError as error:
+            _LOG.warning("the versions are not known: %s", error.message)
+            return
+        for version in self._shelves.keys() - loaded:
+            del self._shelves[version]
+            _LOG.info("%s is not served any more", version)
+        for version in loaded - self._shelves.keys():
+            if version not in self._opening and self._due.get(version, 0) <= time.monotonic():
+                self._opening[version] = self._executor.submit(self._open, version)
+        for version in [one for one, opening in self._opening.items() if opening.done()]:
+            self._opened(version, self._opening.pop(version))
+        for shelf in self._shelves.values():
+            shelf.publisher.clean()
+        if loaded:
+            self._remove_old(loaded)
+
+    def _open(self, version: str) -> ShelfModel:
+        archive = find_archive(self._plan.model_store, version)
+        model = ShelfModel(unpack(archive, self._plan.folder / _ARCHIVES / version))
+        model.open_encoder()
+        return model
+
+    def _opened(self, version: str, opening: Future[ShelfModel]) -> None:
+        if error := opening.exception():
+            reason = error.message if isinstance(error, NewshelfError) else repr(error)
+            _LOG.error("%s has no shelf: %s", version, reason)
+            self._due[version] = time.monotonic() + _RETRY_S
+            return
+        model = opening.result()
+        settings = self._plan.settings
+        publisher = Publisher(
+            self._plan.folder / version,
+            model.shape,
+            fold=self._fold,
+            executor=self._executor,
+            fold_rows=settings.fold_rows,
+        )
+        self._shelves[version] = VersionShelf(
+            self._store.items,
+            model,
+            publisher,
+            host=self._host,
+            max_picture_bytes=self._plan.max_picture_bytes,
+        )
+        _LOG.info("%s: published up to change %d", version, publisher.current.seq)
+
+    def _publish_popularity(self) -> None:
+        interactions = self._popularity.update()
+        for shelf in self._shelves.values():
+            shelf.publisher.set_popularity(interactions)
+
+    def _remove_old(self, loaded: Set[str]) -> None:
+        """Remove what is kept of versions whose archive is gone."""
+        for kept in (self._plan.folder, self._plan.folder / _ARCHIVES):
+            for path in kept.iterdir() if kept.is_dir() else ():
+                name = path.name
+                there = (self._plan.model_store / f"recommender-{name}.mar").is_file()
+                if path.is_dir() and not name.startswith(".") and name not in loaded and not there:
+                    shutil.rmtree(path, ignore_errors=True)
+                    self._store.items.forget_version(name)

@@ -1,0 +1,261 @@
+"""One model version in the shelf process: its encoder and the index of its archive."""
+
+import logging
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from newshelf.errors import NewshelfError, SetupError
+from newshelf.files import directory_aside
+from newshelf.nn.blend import NEAREST, nearest_shares
+from newshelf.nn.inputs import attribute_row
+from newshelf.nn.spec import read_spec
+from newshelf.serving.encode import Encoding, ProductEncoder
+from newshelf.serving.golden import check_golden_embeddings, check_golden_scores
+from newshelf.serving.index import ItemIndex, load_index
+from newshelf.serving.item_table import INDEX_COLUMNS
+from newshelf.serving.load import open_encoder
+from newshelf.serving.load_recommender import open_scorer
+from newshelf.serving.model_config import read_model_config
+from newshelf.serving.products import ProductInput
+from newshelf.serving.runtimes.base import Device, ScorerGraphs
+from newshelf.serving.segments import Segment, SegmentShape
+from newshelf.serving.settings import INDEX, ServingSettings, read_version
+from newshelf.serving.trace import StageTimer
+from newshelf.store.items import EncodedItem, StoredItem
+
+_LOG = logging.getLogger(__name__)
+_CODE = ("newshelf/", "MAR-INF/")
+"""Members of an archive that this process does not read: it runs its own code."""
+
+FloatArray = NDArray[np.float32]
+PictureOf = Callable[[str], bytes]
+"""Returns the bytes of a picture reference, or raises ``NewshelfError``."""
+
+
+def unpack(archive: Path, folder: Path) -> Path:
+    """Unpack an archive into ``folder``, unless that exists.
+
+    Raises:
+        SetupError: the archive is missing or damaged.
+    """
+    if not folder.is_dir():
+        try:
+            with zipfile.ZipFile(archive) as packed, directory_aside(folder) as aside:
+                names = [name for name in packed.namelist() if not name.startswith(_CODE)]
+                packed.extractall(aside, names)
+        except (OSError, zipfile.BadZipFile) as error:
+            raise SetupError(f"{archive} cannot be unpacked: {error}") from error
+    return folder
+
+
+class ShelfModel:
+    """Encoder and trained index of a model version.
+
+    Args:
+        directory: the unpacked archive.
+
+    Raises:
+        SetupError: a file is missing, damaged or of another format.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._spec = read_spec(directory)
+        config = read_model_config(directory)
+        # Nothing is encoded twice here, so there is nothing to cache.
+        self._settings = ServingSettings.from_model_config(config).model_copy(
+            update={"cache_bytes": 0, "threads": 1, "decode_threads": 1}
+        )
+        self.version = read_version(directory)
+        self.index: ItemIndex = load_index(
+            directory / INDEX,
+            encoder_version=self.version,
+            min_confidence=self._settings.min_confidence,
+        )
+
+    @property
+    def shape(self) -> SegmentShape:
+        """Return the sizes of this version's segments."""
+        manifest = self.index.manifest
+        nearest = 0 if self.index.blend is None else min(NEAREST, manifest.items)
+        return SegmentShape(manifest.embedding, manifest.vector, manifest.items, nearest)
+
+    @cached_property
+    def _graphs(self) -> tuple[ProductEncoder, ScorerGraphs | None]:
+        """Return encoder and scorer, checked as workers check them."""
+        directory, settings, device = self._directory, self._settings, Device()
+        encoder = open_encoder(directory, self._spec, device, settings)
+        check_golden_embeddings(directory, encoder, settings, device)
+        scorer = open_scorer(directory, self._spec, device, settings)
+        if scorer is not None:
+            check_golden_scores(directory, scorer, settings, device)
+        return encoder, scorer
+
+    def open_encoder(self) -> None:
+        """Load the encoder now instead of with the first product.
+
+        Raises:
+            SetupError: it answers otherwise than where it was exported.
+        """
+        _ = self._graphs
+
+    def reads(self, item: StoredItem) -> str:
+        """Return a digest of all that the encoder reads of a product: prices only by bin."""
+        return f"{item.inputs}:{attribute_row(item.columns, self._spec.encoder.attributes)[-1]}"
+
+    def known_vectors(self, item: StoredItem, encoded: EncodedItem | None) -> EncodedItem | None:
+        """Return the vectors of a product that needs no encoding: the same was encoded before.
+
+        Args:
+            item: the product.
+            encoded: what the store has of it.
+        """
+        reads = self.reads(item)
+        if encoded is not None and encoded.inputs == reads:
+            return encoded
+        (row,) = self.index.table.rows([item.id])
+        if item.inputs != item.seeded or row < 0:
+            return None
+        price = float(self.index.table.price[row])
+        trained = item.columns.model_copy(update={"price": None if np.isnan(price) else price})
+        if self.reads(replace(item, columns=trained)) != reads:
+            return None
+        vectors = self.index.vectors
+        return EncodedItem(
+            item.id,
+            item.revision,
+            item.seq,
+            reads,
+            self.index.embeddings[row],
+            None if vectors is None else vectors[row],
+        )
+
+    def encode(self, items: Sequence[StoredItem], picture_of: PictureOf) -> list[EncodedItem]:
+        """Encode products; one that cannot be encoded gets its problem and no vectors.
+
+        A product whose picture is missing or damaged is encoded by its text, if it has any.
+        """
+        inputs, problems = [], []
+        for item in items:
+            picture, problem = _picture(item, picture_of)
+            inputs.append(ProductInput(item.columns, picture, ""))
+            problems.append(problem)
+        results = self._encode(inputs)
+        again = [
+            at
+            for at, result in enumerate(results)
+            if isinstance(result, NewshelfError) and inputs[at].picture and items[at].columns.text()
+        ]
+        for at, result in zip(
+            again, self._encode([replace(inputs[at], picture=None) for at in again]), strict=True
+        ):
+            problems[at], results[at] = str(results[at]), result
+        return self._with_vectors(items, results, problems)
+
+    def _encode(self, inputs: Sequence[ProductInput]) -> list[Encoding | NewshelfError]:
+        encoder, _ = self._graphs
+        try:
+            return encoder.encode(inputs, StageTimer())
+        except Exception:
+            if len(inputs) == 1:
+                _LOG.exception("a product could not be encoded")
+                return [NewshelfError("internal error; see the shelf's log")]
+        # Only the product that the code fails for gets an error.
+        return [result for one in inputs for result in self._encode([one])]
+
+    def _with_vectors(
+        self,
+        items: Sequence[StoredItem],
+        results: Sequence[Encoding | NewshelfError],
+        problems: Sequence[str | None],
+    ) -> list[EncodedItem]:
+        embeddings = [one.embedding for one in results if isinstance(one, Encoding)]
+        _, scorer = self._graphs
+        vectors = iter(
+            [None] * len(embeddings)
+            if scorer is None or not embeddings
+            else scorer.projector.run({"embedding": np.stack(embeddings)})["vector"]
+        )
+        rows = []
+        for item, result, problem in zip(items, results, problems, strict=True):
+            row = EncodedItem(item.id, item.revision, item.seq, self.reads(item), None, None)
+            if isinstance(result, Encoding):
+                row = replace(
+                    row, embedding=result.embedding, vector=next(vectors), problem=problem
+                )
+            else:
+                row = replace(row, problem=problem or result.message)
+            rows.append(row)
+        return rows
+
+    def segment(
+        self, puts: Sequence[tuple[StoredItem, EncodedItem]], removed: Sequence[str]
+    ) -> Segment:
+        """Return the segment of products with their vectors, and of ids that are removed."""
+        items = [item for item, _ in puts]
+        table, rows = self.index.table, self.index.table.rows([item.id for item in items])
+        popularity = [float(table.popularity[row]) if row >= 0 else 0.0 for row in rows]
+        columns = {
+            name: [getattr(item.columns, name) for item in items]
+            for name in INDEX_COLUMNS
+            if name != "popularity"
+        }
+        embeddings = _stacked([one.embedding for _, one in puts], self.shape.embedding)
+        nearest, shares = self._neighbours(embeddings, rows < 0)
+        return Segment(
+            columns={**columns, "popularity": popularity},
+            extras=[item.columns.attributes for item in items],
+            knowledge=[
+                (row, *said)
+                for row, item in enumerate(items)
+                for said in table.known.reader.statements(_texts(item))
+            ],
+            embeddings=embeddings,
+            vectors=None
+            if self.shape.vector is None
+            else _stacked([one.vector for _, one in puts], self.shape.vector),
+            origin=rows,
+            nearest=nearest,
+            shares=shares,
+            removed=list(removed),
+        )
+
+    def _neighbours(
+        self, embeddings: FloatArray, new: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.int64], FloatArray]:
+        """Return the nearest trained rows and shares of new products; 0 for the others."""
+        count = (len(embeddings), self.shape.nearest)
+        nearest, shares = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.float32)
+        if new.any() and self.shape.nearest:
+            nearest[new], shares[new] = nearest_shares(embeddings[new], self.index.embeddings)
+        return nearest, shares
+
+
+def _texts(item: StoredItem) -> dict[str, str | None]:
+    """Return the fields that attributes are inferred from."""
+    columns, style = item.columns, item.columns.attributes.get("style")
+    texts = columns.model_dump(exclude={"price", "created_at", "attributes"})
+    return {**texts, "style": style if isinstance(style, str) else None}
+
+
+def _picture(item: StoredItem, picture_of: PictureOf) -> tuple[bytes | None, str | None]:
+    if item.picture is None:
+        return None, None
+    try:
+        return picture_of(item.picture), None
+    except NewshelfError as error:
+        return None, error.message
+
+
+def _stacked(rows: Sequence[FloatArray | None], width: int) -> FloatArray:
+    """Return ``(len(rows), width)`` float32."""
+    stacked = np.zeros((len(rows), width), dtype=np.float32)
+    for place, row in enumerate(rows):
+        stacked[place] = row
+    return stacked

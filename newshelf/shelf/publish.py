@@ -1,0 +1,200 @@
+"""Publishing of a model version's shelf: segments, their merging and folding, and clean-up.
+
+``CURRENT`` is the only truth of what is published. Files are written before it names them, and
+removed after it has not named them for a while, so a process may be killed at any step.
+"""
+
+import logging
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, Future
+from pathlib import Path
+
+import numpy as np
+
+from newshelf.errors import WeightsError
+from newshelf.serving.item_table import INDEX_COLUMNS
+from newshelf.serving.segments import (
+    Current,
+    Segment,
+    SegmentShape,
+    read_current,
+    read_segment,
+    segment_path,
+    write_current,
+    write_popularity,
+    write_segment,
+)
+
+_LOG = logging.getLogger(__name__)
+_GRACE_S = 60.0
+"""Time for workers to load files that ``CURRENT`` has ceased to name."""
+_MERGE = 2
+"""A segment is merged into a new one unless it has this many times the changes."""
+
+Fold = Callable[[Path, Current, str], None]
+"""Writes a base index of this name from what is current in a folder."""
+
+
+class Publisher:
+    """Writes the shelf of one model version. One process at a time may use its folder.
+
+    Args:
+        folder: of the version.
+        shape: of its segments.
+        fold: makes a new base; None never does.
+        executor: runs ``fold``.
+        fold_rows: changes above which segments are folded.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        shape: SegmentShape,
+        *,
+        fold: Fold | None,
+        executor: Executor,
+        fold_rows: int,
+    ) -> None:
+        self._folder = folder
+        self._shape = shape
+        self._fold = fold
+        self._executor = executor
+        self._fold_rows = fold_rows
+        self._folding: tuple[str, int, Future[None]] | None = None
+        self._unnamed_since: dict[Path, float] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+        self.current, self._changes = self._read()
+
+    def _read(self) -> tuple[Current, dict[str, int]]:
+        """Return what is current and the number of changes per segment.
+
+        A damaged shelf is begun again; all of it is in the store.
+        """
+        try:
+            current = read_current(self._folder) or Current(seq=0)
+            if current.base and not (self._folder / current.base).is_dir():
+                raise WeightsError(f"the base {self._folder / current.base} is missing")
+            changes = {
+                name: _changes(read_segment(self._folder, name, self._shape))
+                for name in current.segments
+            }
+        except WeightsError as error:
+            _LOG.error("the shelf is published anew: %s", error.message)
+            return Current(seq=0), {}
+        return current, changes
+
+    def add(self, segment: Segment, seq: int) -> None:
+        """Publish a segment, merged with earlier ones of its size.
+
+        Args:
+            segment: the changes.
+            seq: all changes of the store up to it are published with it.
+        """
+        names = list(self.current.segments)
+        fixed = 0 if self._folding is None else self._folding[1]
+        while len(names) > fixed and self._changes[names[-1]] < _MERGE * _changes(segment):
+            earlier = read_segment(self._folder, names.pop(), self._shape)
+            segment = merge_segments(earlier, segment)
+        name = f"seg-{seq}-{uuid.uuid4().hex[:8]}"
+        write_segment(self._folder, name, segment, self._shape)
+        self._changes[name] = _changes(segment)
+        self._replace(seq=max(seq, self.current.seq), segments=(*names, name))
+
+    def set_popularity(self, interactions: Mapping[str, float]) -> None:
+        """Publish interactions to add to the products' popularity."""
+        name = write_popularity(self._folder, interactions) if interactions else None
+        if name != self.current.popularity:
+            self._replace(popularity=name)
+
+    def fold_if_large(self) -> None:
+        """Begin to fold a large delta, or publish the base that is ready."""
+        if self._folding is not None:
+            name, count, done = self._folding
+            if not done.done():
+                return
+            self._folding = None
+            if error := done.exception():
+                _LOG.error("%s could not be made: %r", self._folder / name, error)
+                # Not again at once: twice as many changes must come.
+                self._fold_rows *= 2
+                return
+            self._replace(base=name, segments=self.current.segments[count:])
+            _LOG.info("%s: folded %d segments into %s", self._folder.name, count, name)
+        elif (
+            self._fold
+            and sum(self._changes[name] for name in self.current.segments) > self._fold_rows
+        ):
+            number = max(self.current.seq, 1 + max((0, *map(_number, self._bases()))))
+            name = f"base-{number}"
+            done = self._executor.submit(self._fold, self._folder, self.current, name)
+            self._folding = name, len(self.current.segments), done
+
+    def clean(self) -> None:
+        """Remove files that are not current any more, except the last two bases."""
+        kept = {self._folder / name for name in ("CURRENT", self.current.base) if name}
+        kept |= {segment_path(self._folder, name) for name in self.current.segments}
+        kept |= {
+            self._folder / name for name in (self.current.popularity, self.current.rules) if name
+        }
+        kept |= {*sorted(self._bases(), key=_number)[-2:]}
+        if self._folding is not None:
+            # Its temporary folder is named after it.
+            kept |= {*self._folder.glob(f".{self._folding[0]}*")}
+        unnamed = {*self._folder.iterdir()} - kept
+        now_s = time.monotonic()
+        self._unnamed_since = {path: self._unnamed_since.get(path, now_s) for path in unnamed}
+        for path, since_s in self._unnamed_since.items():
+            if now_s - since_s > _GRACE_S:
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
+
+    def _bases(self) -> list[Path]:
+        return [*self._folder.glob("base-*")]
+
+    def _replace(self, **changed: object) -> None:
+        current = Current.model_validate({**self.current.model_dump(), **changed})
+        write_current(self._folder, current)
+        self.current = current
+        self._changes = {name: self._changes[name] for name in current.segments}
+
+
+def merge_segments(first: Segment, second: Segment) -> Segment:
+    """Return one segment that changes an index as ``first`` and then ``second`` do."""
+    replaced = {*second.columns["id"], *second.removed}
+    kept = [row for row, item in enumerate(first.columns["id"]) if item not in replaced]
+    place = {row: new for new, row in enumerate(kept)}
+    returned = {*second.columns["id"]}
+    vectors = None
+    if first.vectors is not None and second.vectors is not None:
+        vectors = np.concatenate([first.vectors[kept], second.vectors])
+    return Segment(
+        columns={
+            name: [*(first.columns[name][row] for row in kept), *second.columns[name]]
+            for name in INDEX_COLUMNS
+        },
+        extras=[*(first.extras[row] for row in kept), *second.extras],
+        knowledge=[
+            *((place[fact[0]], *fact[1:]) for fact in first.knowledge if fact[0] in place),
+            *((fact[0] + len(kept), *fact[1:]) for fact in second.knowledge),
+        ],
+        embeddings=np.concatenate([first.embeddings[kept], second.embeddings]),
+        vectors=vectors,
+        origin=np.concatenate([first.origin[kept], second.origin]),
+        nearest=np.concatenate([first.nearest[kept], second.nearest]),
+        shares=np.concatenate([first.shares[kept], second.shares]),
+        removed=sorted({*first.removed, *second.removed} - returned),
+    )
+
+
+def _changes(segment: Segment) -> int:
+    return len(segment) + len(segment.removed)
+
+
+def _number(base: Path) -> int:
+    number = base.name.partition("-")[2]
+    return int(number) if number.isdigit() else 0

@@ -1,0 +1,172 @@
+"""Following of the store's changes."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from newshelf.shelf import follow
+from newshelf.shelf.follow import VersionShelf
+from newshelf.shelf.model import ShelfModel
+from newshelf.shelf.publish import Publisher
+from newshelf.store.store import EventStore
+from tests.unit.shelf.helpers import product, published
+
+
+def open_shelf(
+    store: EventStore, model: ShelfModel, folder: Path, host: str = "here", **values: int
+) -> VersionShelf:
+    publisher = Publisher(
+        folder, model.shape, fold=None, executor=ThreadPoolExecutor(), fold_rows=100
+    )
+    given = {"max_picture_bytes": 1_000_000, **values}
+    return VersionShelf(store.items, model, publisher, host=host, **given)
+
+
+def run(shelf: VersionShelf, *, encodes: bool = True) -> None:
+    """Step until nothing is left to do."""
+    while shelf.step(encodes=encodes):
+        pass
+
+
+def ids(folder: Path, model: ShelfModel) -> set[str]:
+    return {*published(folder, model.shape)[0]}
+
+
+def test_changes_are_published_and_recorded(store: EventStore, model: ShelfModel, tmp_path) -> None:
+    store.items.put([product("ring", price=3), product("lamp", title="red lamp")])
+    store.items.delete("lamp")
+    shelf = open_shelf(store, model, tmp_path)
+    run(shelf)
+    products, removed = published(tmp_path, model.shape)
+    assert {item: row["price"] for item, row in products.items()} == {"ring": 3}
+    assert removed == {"lamp"}
+    (state,) = store.items.states("ring")
+    assert (state.version, state.encoded, state.visible) == (model.version, True, True)
+    assert shelf.publisher.current.seq == store.items.last_seq() == 3
+
+
+def test_nothing_is_written_without_a_change(
+    store: EventStore, model: ShelfModel, tmp_path
+) -> None:
+    shelf = open_shelf(store, model, tmp_path)
+    run(shelf)
+    assert [*tmp_path.glob("seg-*")] == []
+    store.items.put([product("ring")])
+    run(shelf)
+    before = shelf.publisher.current
+    store.items.put([product("ring")])
+    run(shelf)
+    assert shelf.publisher.current == before
+
+
+def test_a_change_of_stock_overtakes_products_that_wait(
+    store: EventStore, model: ShelfModel, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "_ENCODED_AT_ONCE", 2)
+    store.items.put([product("known")])
+    shelf = open_shelf(store, model, tmp_path)
+    run(shelf)
+    store.items.put([product(f"new-{number}") for number in range(6)])
+    store.items.patch("known", {"availability": "out_of_stock"})
+    assert shelf.step(encodes=True)
+    products = published(tmp_path, model.shape)[0]
+    assert products["known"]["availability"] == "out_of_stock"
+    assert {*products} == {"known", "new-0", "new-1"}
+    # What is published is not yet all up to the last change.
+    assert shelf.publisher.current.seq == 3
+    again = open_shelf(store, model, tmp_path)
+    run(again)
+    assert ids(tmp_path, model) == {"known", *(f"new-{number}" for number in range(6))}
+    assert again.publisher.current.seq == store.items.last_seq()
+
+
+def test_a_product_that_cannot_be_encoded_is_not_shown(
+    store: EventStore, model: ShelfModel, tmp_path
+) -> None:
+    store.items.put([product("ring"), product("lamp")])
+    shelf = open_shelf(store, model, tmp_path)
+    run(shelf)
+    store.items.patch("ring", {"title": None}, b"no picture")
+    run(shelf)
+    assert ids(tmp_path, model) == {"lamp"}
+    (state,) = store.items.states("ring")
+    assert state.visible
+    assert state.problem is not None
+
+
+def test_pictures_come_from_the_store_and_from_files(
+    store: EventStore, model: ShelfModel, tmp_path, picture
+) -> None:
+    file, large = tmp_path / "ring.png", tmp_path / "large.png"
+    file.write_bytes(picture())
+    large.write_bytes(picture() + b" " * 10_000)
+    items = [
+        product("stored", picture()),
+        product("file", file),
+        product("large", large),
+        product("missing", tmp_path / "missing.png"),
+    ]
+    store.items.put(items)
+    run(open_shelf(store, model, tmp_path / "shelf", max_picture_bytes=5_000))
+    problems = {item.columns.id: store.items.states(item.columns.id)[0].problem for item in items}
+    assert {item for item, problem in problems.items() if problem} == {"large", "missing"}
+    assert ids(tmp_path / "shelf", model) == {*problems}
+
+
+def test_one_host_encodes_and_all_publish(store: EventStore, model: ShelfModel, tmp_path) -> None:
+    folders = [tmp_path / "a", tmp_path / "b"]
+    first, second = (open_shelf(store, model, path, host=path.name) for path in folders)
+    store.items.put([product("ring")])
+    run(second, encodes=False)
+    assert ids(folders[1], model) == set()
+    run(first)
+    assert not store.items.states("ring")[0].visible
+    run(second, encodes=False)
+    assert ids(folders[1], model) == {"ring"}
+    assert store.items.states("ring")[0].visible
+
+
+def test_seeded_products_are_published_if_the_version_lacks_them(
+    store: EventStore, model: ShelfModel, tmp_path
+) -> None:
+    store.items.seed([product("i03"), product("later")])
+    run(open_shelf(store, model, tmp_path))
+    assert ids(tmp_path, model) == {"later"}
+
+
+PRODUCTS = st.sampled_from(["a", "b", "c", "i03"])
+CHANGE = st.one_of(
+    st.tuples(st.just("put"), PRODUCTS, st.sampled_from([1.0, 2.0, 99.0])),
+    st.tuples(st.just("delete"), PRODUCTS, st.none()),
+    st.tuples(st.just("step"), st.none(), st.none()),
+    st.tuples(st.just("restart"), st.none(), st.none()),
+)
+
+
+@given(changes=st.lists(CHANGE, max_size=14))
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+def test_the_shelf_is_the_store_whenever_it_is_restarted(
+    tmp_path_factory: pytest.TempPathFactory, model: ShelfModel, changes
+) -> None:
+    folder = tmp_path_factory.mktemp("shelf")
+    with EventStore.open(f"sqlite:///{folder}/events.db") as store:
+        shelf = open_shelf(store, model, folder / "shelf")
+        for change, item, price in changes:
+            if change == "put":
+                store.items.put([product(item, price=price)])
+            elif change == "delete" and store.items.get([item]):
+                store.items.delete(item)
+            elif change == "step":
+                shelf.step(encodes=True)
+            elif change == "restart":
+                shelf = open_shelf(store, model, folder / "shelf")
+        run(shelf)
+        products, removed = published(folder / "shelf", model.shape)
+        stored = store.items.get(["a", "b", "c", "i03"]).values()
+        assert {item: row["price"] for item, row in products.items()} == {
+            one.id: one.columns.price for one in stored if not one.deleted
+        }
+        assert removed == {one.id for one in stored if one.deleted}

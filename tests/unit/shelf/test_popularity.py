@@ -1,0 +1,64 @@
+"""Popularity by live feedback."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from newshelf.shelf import popularity
+from newshelf.shelf.popularity import LivePopularity
+from newshelf.store.records import Feedback
+from newshelf.store.store import EventStore
+from newshelf.store.write import WriteBatch
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds since the epoch, which a test may change."""
+    seconds = [NOW.timestamp()]
+    monkeypatch.setattr(popularity.time, "time", lambda: seconds[0])
+    return seconds
+
+
+def write(store: EventStore, *events: tuple[str, float]) -> None:
+    """Store clicks on products, each so many hours ago."""
+    count = len([*store.feedback()])
+    clicks = [
+        Feedback(
+            event_id=f"e{count + number}",
+            event_type="click",
+            item_id=item,
+            at=NOW - timedelta(hours=hours),
+            unit="ann",
+        )
+        for number, (item, hours) in enumerate(events)
+    ]
+    store.write(WriteBatch(feedback=clicks))
+
+
+def test_events_lose_half_their_weight_per_half_life(store: EventStore, clock) -> None:
+    write(store, ("old", 48), ("ring", 24), ("ring", 0), ("lamp", 0), ("ancient", 24 * 30))
+    live = LivePopularity(store.database, half_life_hours=24)
+    assert live.update() == {"old": 0.25, "ring": 1.5, "lamp": 1}
+    clock[0] += 24 * 3600
+    assert live.update() == {"old": 0.125, "ring": 0.75, "lamp": 0.5}
+
+
+def test_only_new_events_are_added(store: EventStore, clock) -> None:
+    live = LivePopularity(store.database, half_life_hours=24)
+    assert live.update() == {}
+    write(store, ("ring", 0))
+    assert live.update() == {"ring": 1}
+    assert live.update() == {"ring": 1}
+    write(store, ("ring", 0), ("lamp", 0))
+    assert live.update() == {"ring": 2, "lamp": 1}
+
+
+def test_old_events_are_skipped_and_forgotten(store: EventStore, clock) -> None:
+    write(store, *((f"old-{number}", 500 - number) for number in range(9)), ("ring", 1))
+    assert LivePopularity(store.database, half_life_hours=2).update() == {"ring": 0.707}
+    live = LivePopularity(store.database, half_life_hours=2)
+    live.update()
+    clock[0] += 100 * 3600
+    assert live.update() == {}
