@@ -1,4 +1,4 @@
-"""Candidates and history of one request as vectors and columns, and masks of the filters.
+"""Candidates and history of one request as vectors and columns.
 
 ``CandidateSet`` is what a ranker works on. A candidate is a *position* (``newshelf.serving.live``):
 a row of the base index, of a segment, or a product that the request brought along. ``allowed`` says
@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from newshelf.attributes.lexicon import ATTRIBUTES
 from newshelf.catalog.schema import Product
 from newshelf.serving.explanations import Facts
-from newshelf.serving.item_table import ItemTable, KnownValues, Postings, TextReader, type_path
+from newshelf.serving.filters import allowed_mask
+from newshelf.serving.item_table import ItemTable, KnownValues, TextReader
 from newshelf.serving.live import LiveIndex, Positions
 from newshelf.serving.schemas import Filters
 
@@ -159,72 +160,8 @@ def _known(values: KnownValues, row: int) -> dict[str, Sequence[str]]:
     return {attribute: found for attribute in ATTRIBUTES if (found := values.of(attribute, row))}
 
 
-def allowed_mask(table: ItemTable, filters: Filters) -> Mask:
-    """The items of a table that pass every filter: ``(len(table),)`` bool, the caller's own.
-
-    Without a filter on ``availability``, items that are out of stock do not pass.
-    """
-    return _mask(table, filters) if filters.model_fields_set else table.in_stock.copy()
-
-
 def allowed_positions(live: LiveIndex, filters: Filters) -> Mask:
     """The positions that are alive and pass every filter: ``(P,)`` bool, the caller's own."""
     if not filters.model_fields_set:
         return live.in_stock.copy()
-    return live.mask(lambda table: _mask(table, filters))
-
-
-def _mask(table: ItemTable, filters: Filters) -> Mask:
-    if filters.availability is None:
-        mask = table.in_stock.copy()
-    else:
-        mask = _any_of(table, table.by_availability, filters.availability)
-    for attribute, wanted, postings in (
-        ("brand", filters.brand, table.by_brand),
-        ("color", filters.color, table.by_color),
-        ("material", filters.material, table.by_material),
-        ("style", filters.style, table.by_style),
-    ):
-        if wanted is not None:
-            names = [name for value in wanted for name in _names(table, attribute, value)]
-            mask &= _any_of(table, postings, names)
-    if filters.product_type is not None:
-        mask &= in_categories(table, filters.product_type)
-    if filters.price is not None:
-        low = -np.inf if filters.price.min is None else filters.price.min
-        high = np.inf if filters.price.max is None else filters.price.max
-        # NaN compares false, so an item without a price is in no range.
-        mask &= (table.price >= low) & (table.price <= high)
-    if filters.created_after is not None:
-        mask &= table.created_at > _clipped(filters.created_after)
-    return mask
-
-
-def in_categories(table: ItemTable, product_types: Sequence[str]) -> Mask:
-    """The items of any of these categories, or below them: ``(len(table),)`` bool."""
-    return _any_of(table, table.by_type, product_types, key=type_path)
-
-
-def _names(table: ItemTable, attribute: str, value: str) -> tuple[str, str]:
-    """A filter's value as it was written, and under the name that it is known by."""
-    return value.strip().lower(), table.known.asked(attribute, value).lower()
-
-
-def _any_of(
-    table: ItemTable,
-    postings: Postings,
-    wanted: Sequence[str],
-    key: Callable[[str], str] = str,
-) -> Mask:
-    mask = np.zeros(len(table), dtype=np.bool_)
-    for value in wanted:
-        rows = postings.get(key(value))
-        if rows is not None:
-            mask[rows] = True
-    return mask
-
-
-def _clipped(seconds: int) -> int:
-    # JSON's numbers are unbounded; the column's are not.
-    bounds = np.iinfo(np.int64)
-    return max(bounds.min, min(bounds.max - 1, seconds))
+    return live.mask(lambda table: allowed_mask(table, filters))

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from newshelf.nn.blend import ContentBound
 from newshelf.nn.blend_lookup import BlendLookup, LinkSums
 from newshelf.nn.numpy_scorer import PairSums
-from newshelf.serving.candidates import CandidateSet, in_categories
+from newshelf.serving.candidates import CandidateSet
+from newshelf.serving.filters import in_categories
 from newshelf.serving.resolve import Resolved
 from newshelf.serving.runtimes.base import Runtime
 from newshelf.serving.schemas import Source

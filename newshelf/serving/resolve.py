@@ -12,9 +12,9 @@ from newshelf.serving.candidates import (
     CandidateSet,
     EncodedHistory,
     InlineCandidate,
-    allowed_mask,
     allowed_positions,
 )
+from newshelf.serving.filters import allowed_mask
 from newshelf.serving.item_table import ItemTable
 from newshelf.serving.live import Block, LinkRows, LiveIndex, Positions
 from newshelf.serving.products import ProductInput

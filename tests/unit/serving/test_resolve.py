@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from newshelf.config import Limits
 from newshelf.errors import UnknownItem
-from newshelf.serving.candidates import allowed_mask
+from newshelf.serving.filters import allowed_mask
 from newshelf.serving.index import load_index
 from newshelf.serving.live import LiveIndex
 from newshelf.serving.protocol import RawRequest
