@@ -17,7 +17,8 @@
     │   ├── RequestTimeout   408  request_timeout     the request was incomplete in time
     │   ├── HeadTooLarge     431  head_too_large
     │   ├── UnknownRequest   404  unknown_request     feedback on an answer that was not given
-    │   ├── Conflict         409  conflict            another event has this id
+    │   ├── Conflict         409  conflict            another event's id, or a second merge
+    │   ├── ErasedUnit       410  erased_unit         everything about this unit has been erased
     │   └── RateLimited      429  rate_limited
     ├── Unavailable          503  unavailable
     │   └── DeadlineExceeded 504  deadline_exceeded
@@ -154,10 +155,17 @@ class UnknownRequest(RequestError):
 
 
 class Conflict(RequestError):
-    """Feedback has the id of another event."""
+    """Feedback has the id of another event, or a merge contradicts an earlier one."""
 
     http_status = 409
     code = "conflict"
+
+
+class ErasedUnit(RequestError):
+    """Everything about the unit has been erased; nothing more is kept."""
+
+    http_status = 410
+    code = "erased_unit"
 
 
 class RateLimited(RequestError):

@@ -21,6 +21,7 @@ from newshelf.errors import (
     BadPicture,
     Conflict,
     DeadlineExceeded,
+    ErasedUnit,
     Forbidden,
     InvalidField,
     NotJson,
@@ -190,7 +191,7 @@ def _add_feedback(app: FastAPI, state_of: Callable[[], AppState]) -> None:
         "/v1/feedback",
         response_model=FeedbackOut,
         response_model_exclude_none=True,
-        responses={**_REFUSED, **errors_of(UnknownRequest, Conflict), **_NOT_NOW},
+        responses={**_REFUSED, **errors_of(UnknownRequest, Conflict, ErasedUnit), **_NOT_NOW},
         openapi_extra=body_of(FeedbackIn, FeedbackEvent),
     )
     async def feedback(request: Request) -> Response:

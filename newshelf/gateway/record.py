@@ -17,7 +17,14 @@ from typing import Protocol, TypeVar
 
 import orjson
 
-from newshelf.errors import Conflict, InvalidField, RequestError, Unavailable, UnknownRequest
+from newshelf.errors import (
+    Conflict,
+    ErasedUnit,
+    InvalidField,
+    RequestError,
+    Unavailable,
+    UnknownRequest,
+)
 from newshelf.gateway.cursor import ShownProducts
 from newshelf.gateway.observability import GatewayMetrics
 from newshelf.gateway.schemas import InvalidEvent
@@ -185,7 +192,7 @@ class Record:
         self.away = reason
 
     async def tend(self) -> None:
-        """Try a store that is away, and replay the spool, once a second."""
+        """Once a second, try a store that is away, read who was erased, and replay the spool."""
         while True:
             await asyncio.sleep(_EACH_S)
             try:
@@ -209,6 +216,8 @@ class Record:
             _LOG.warning("the event store takes rows again")
             self.away = None
         self.refused = None
+        # For the event loop, which must not wait for the store.
+        self._store.units.erased((), max_age_s=0)
         while self._spool is not None and self._spool.holds():
             if not self._spool.replay(self._store.write):
                 return
@@ -258,6 +267,7 @@ _REFUSED: dict[FeedbackOutcome, tuple[type[RequestError], str, str]] = {
         "at",
         "this moment is more than a day before the answer with this request_id",
     ),
+    "erased": (ErasedUnit, "unit", "everything about this unit has been erased"),
 }
 """Error, field and reason of the outcomes that are the sender's mistake; the event is not kept."""
 

@@ -98,8 +98,8 @@ class Database:
         with self._unavailable(), self._writer.begin() as connection:
             yield connection
 
-    def write_once(self, sql: str, values: Sequence[Any]) -> None:
-        """Execute one statement as a transaction of its own.
+    def execute_once(self, sql: str, values: Sequence[Any]) -> list[Any]:
+        """Execute one statement as a transaction of its own, and return its rows.
 
         It bypasses SQLAlchemy and takes one step of SQLite, or one round trip to PostgreSQL, where
         a transaction takes three. At each step the writer waits for the GIL of a busy event loop.
@@ -114,7 +114,9 @@ class Database:
         with self._unavailable():
             connection = self._quick.raw_connection()
             try:
-                connection.cursor().execute(sql, values)
+                cursor = connection.cursor()
+                cursor.execute(sql, values)
+                return list(cursor.fetchall()) if cursor.description else []
             except self.dialect.loaded_dbapi.Error as error:
                 # Its state is unknown, so the pool opens a new one.
                 connection.invalidate()
@@ -134,6 +136,19 @@ class Database:
         return await psycopg.AsyncConnection.connect(
             autocommit=True, **options, **_connect_options(self._engine.url)
         )
+
+    def truncate_log(self) -> None:
+        """Empty SQLite's log, which holds earlier states of rows; PostgreSQL keeps its own.
+
+        Raises:
+            Unavailable: others read or write all the time.
+        """
+        for _ in range(_TRIES if self.sqlite_file else 0):
+            ((busy, *_),) = self.execute_once("PRAGMA wal_checkpoint(TRUNCATE)", ())
+            if not busy:
+                return
+        if self.sqlite_file:
+            raise Unavailable("the log of the event store is in use; try again")
 
     def close(self) -> None:
         """Close all connections."""
@@ -222,6 +237,8 @@ def _set_up(connection: sqlite3.Connection, _record: Any) -> None:
         # most the last commits.
         "synchronous = NORMAL",
         "foreign_keys = ON",
+        # Nothing of a deleted row stays in the file.
+        "secure_delete = ON",
         # Every thousandth commit would wait for the disk; a thread of Checkpoints does it.
         "wal_autocheckpoint = 0",
         "cache_size = -65536",

@@ -8,6 +8,7 @@ commit, while PostgreSQL commits parallel connections together.
 
 import asyncio
 import logging
+import math
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -21,16 +22,23 @@ from newshelf.errors import Unavailable
 from newshelf.store.database import Database
 from newshelf.store.records import Exposure, Feedback, FeedbackOutcome, ShadowAnswer
 from newshelf.store.rows import MOST_ROWS
+from newshelf.store.units import UnitRepository
 from newshelf.store.write import WriteBatch, exposures_statement
 
 _LOG = logging.getLogger(__name__)
 
 
 class AsyncConnection:
-    """A connection to PostgreSQL, opened when needed; for one task at a time."""
+    """A connection to PostgreSQL, opened when needed; for one task at a time.
 
-    def __init__(self, database: Database) -> None:
+    Args:
+        database: PostgreSQL.
+        units: answers to erased ones are dropped.
+    """
+
+    def __init__(self, database: Database, units: UnitRepository) -> None:
         self._database = database
+        self._units = units
         self._connection: psycopg.AsyncConnection[Any] | None = None
 
     async def write(self, answers: Sequence[Exposure]) -> bool:
@@ -40,6 +48,11 @@ class AsyncConnection:
             Whether they are stored. After False they may be stored too, if only the reply to the
             commit was lost: storing them again is safe.
         """
+        # A thread reads the tombstones: the event loop must not wait.
+        erased = self._units.erased((one.unit for one in answers), max_age_s=math.inf)
+        answers = [one for one in answers if one.unit not in erased]
+        if not answers:
+            return True
         try:
             statement = exposures_statement(self._database.dialect, answers)
             if self._connection is None:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from newshelf.catalog.schema import Id
 
 Floats = NDArray[np.float64]
-FeedbackType = Literal["view", "click", "cart", "purchase"]
+FeedbackType = Literal["view", "click", "favourite", "cart", "purchase"]
 Variant = Literal["default", "control", "challenger", "interleaved"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 
@@ -111,6 +111,7 @@ FeedbackOutcome = Literal[
     "unknown_request",
     "unknown_item",
     "before_answer",
+    "erased",
 ]
 """Result of storing one event.
 
@@ -122,7 +123,7 @@ FeedbackOutcome = Literal[
 
 Refused: ``conflict`` (another event has this id), ``unknown_request`` (no such answer, or neither
 request nor unit is given), ``unknown_item`` (the answer did not show the product) and
-``before_answer`` (earlier than the answer by more than the window).
+``before_answer`` (earlier than the answer by more than the window) and ``erased`` (the unit is).
 """
 
 

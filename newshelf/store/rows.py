@@ -24,6 +24,7 @@ from newshelf.store.records import (
     ExposedItem,
     Exposure,
     ShadowAnswer,
+    StoredFeedback,
 )
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -124,6 +125,15 @@ def exposure(row: Any) -> Exposure:
         kind=row.kind,
         rules=orjson.loads(row.rules) if row.rules else {},
     )
+
+
+_STORED_COLUMNS = tuple(StoredFeedback.__dataclass_fields__)
+
+
+def stored_feedback(row: Any) -> StoredFeedback:
+    """Return the record of a row of ``feedback``."""
+    values = {**row._mapping, "at": from_us(row.at_us)}
+    return StoredFeedback(**{name: values[name] for name in _STORED_COLUMNS})
 
 
 SHADOW_COLUMNS = (

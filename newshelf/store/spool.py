@@ -8,6 +8,7 @@ import logging
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ _ROWS = 100
 """Rows of one replay."""
 _PAGE_BYTES = 4096
 _BUSY_S = 5.0
-_KEPT: frozenset[FeedbackOutcome] = frozenset({"stored", "duplicate", "unjoined"})
+_EXPECTED: frozenset[FeedbackOutcome] = frozenset({"stored", "duplicate", "unjoined", "erased"})
 _TABLE = """
 CREATE TABLE IF NOT EXISTS spool (id INTEGER PRIMARY KEY, kind TEXT NOT NULL, body TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS spool_kind ON spool (kind, id);
@@ -119,6 +120,7 @@ class Spool:
                 for kind in _KINDS:
                     if rows := self._rows(kind, _ROWS):
                         self._replay(kind, rows, write)
+                        self._truncate_log()
                         return True
         except Timeout:
             pass
@@ -140,8 +142,14 @@ class Spool:
             self._replay(kind, rows[middle:], write)
             return
         self._change("DELETE FROM spool WHERE id = ?", [(number,) for number, _ in rows])
-        if lost := [outcome for outcome in outcomes if outcome not in _KEPT]:
+        if lost := [outcome for outcome in outcomes if outcome not in _EXPECTED]:
             _LOG.warning("of %d spooled events %d are not kept: %s", len(rows), len(lost), lost)
+
+    def _truncate_log(self) -> None:
+        """Empty the log, which holds removed rows, once no row is left to remove."""
+        if not self.holds():
+            with suppress(sqlite3.OperationalError):
+                self._connection().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
     def _rows(self, kind: str, most: int) -> list[Any]:
         query = "SELECT id, body FROM spool WHERE kind = ? ORDER BY id LIMIT ?"
@@ -176,6 +184,7 @@ class Spool:
             # A commit returns when the disk has it.
             use_log(connection)
             connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA secure_delete = ON")
             connection.execute(f"PRAGMA max_page_count = {self._pages}")
             connection.executescript(_TABLE)
             self._local.connection = connection

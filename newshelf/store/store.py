@@ -21,7 +21,8 @@ from newshelf.store.records import (
     StoredFeedback,
 )
 from newshelf.store.rollouts import Leases, RolloutRepository
-from newshelf.store.rows import exposure, from_us, ranking_from
+from newshelf.store.rows import exposure, from_us, ranking_from, stored_feedback
+from newshelf.store.units import UnitRepository
 from newshelf.store.write import (
     WriteBatch,
     write_exposures,
@@ -47,6 +48,7 @@ class EventStore:
         database: for queries of other modules, such as ``aggregates`` and ``prune``.
         rollouts: plans, states, journals and snapshots.
         leases: mutual exclusion of processes.
+        units: histories, merges and erasure.
         items: live products, their changes and vectors.
     """
 
@@ -54,6 +56,7 @@ class EventStore:
         self.database = database
         self.rollouts = RolloutRepository(database)
         self.leases = Leases(database)
+        self.units = UnitRepository(database)
         self.items = ItemRepository(database)
         self._window_us = window // timedelta(microseconds=1)
         path = database.sqlite_file
@@ -107,14 +110,15 @@ class EventStore:
         """
         if self.database.sqlite_file:
             return []
-        return [AsyncConnection(self.database) for _ in range(_ASYNC_CONNECTIONS)]
+        return [AsyncConnection(self.database, self.units) for _ in range(_ASYNC_CONNECTIONS)]
 
     def write(self, batch: WriteBatch) -> list[FeedbackOutcome]:
         """Store answers, then feedback; rows that exist stay as they are.
 
         Answers are stored once by request id, events once by event id. An event is joined to the
         answer it names, or to its unit's last exposure of the product within the window. Answers
-        and feedback are two transactions; after an error, writing the batch again is safe.
+        and feedback are two transactions; after an error, writing the batch again is safe. Rows of
+        erased units are dropped.
 
         Returns:
             The outcome of each event.
@@ -123,6 +127,19 @@ class EventStore:
             InvalidField: a value that the database cannot hold.
             Unavailable: the database does not answer.
         """
+        named = {row.unit for row in batch.exposures} | {row.unit for row in batch.feedback}
+        erased = self.units.erased(named)
+        if not erased:
+            return self._write(batch)
+        kept = WriteBatch(
+            exposures=[row for row in batch.exposures if row.unit not in erased],
+            feedback=[row for row in batch.feedback if row.unit not in erased],
+            shadow=batch.shadow,
+        )
+        outcomes = iter(self._write(kept))
+        return ["erased" if row.unit in erased else next(outcomes) for row in batch.feedback]
+
+    def _write(self, batch: WriteBatch) -> list[FeedbackOutcome]:
         try:
             if batch.is_one_statement:
                 write_exposures_once(self.database, batch.exposures)
@@ -149,10 +166,7 @@ class EventStore:
 
     def feedback(self, rollout: str | None = None) -> Iterator[StoredFeedback]:
         """Yield all events, or those of one rollout, in the order they were stored."""
-        for row in self._rows(schema.feedback, rollout):
-            values = {**row._mapping, "at": from_us(row.at_us)}
-            names = StoredFeedback.__dataclass_fields__
-            yield StoredFeedback(**{name: values[name] for name in names})
+        return map(stored_feedback, self._rows(schema.feedback, rollout))
 
     def last_answer_at(self, rollout: str) -> datetime | None:
         """Return the time of a rollout's last answer; None before its first."""

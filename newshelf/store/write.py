@@ -199,7 +199,7 @@ def write_exposures(connection: Connection, answers: Sequence[Exposure]) -> None
 
 def write_exposures_once(database: Database, answers: Sequence[Exposure]) -> None:
     """Insert at most ``MOST_ROWS`` answers in a transaction of their own."""
-    database.write_once(*exposures_statement(database.dialect, answers))
+    database.execute_once(*exposures_statement(database.dialect, answers))
 
 
 def exposures_statement(

@@ -124,6 +124,26 @@ def test_the_number_of_an_order_is_no_id_of_its_lines(start_gateway: StartGatewa
     assert counted in gateway.http.get("/metrics").text
 
 
+def test_an_erased_units_late_event_is_refused_and_its_neighbours_are_kept(
+    start_gateway: StartGateway,
+) -> None:
+    gateway = start_gateway()
+    gateway.store.units.erase("u1", settle_s=0)
+    late = event(event_id="late", event_type="favourite", item_id="item-001", unit="u1")
+    kept = event(event_id="kept", event_type="favourite", item_id="item-001", unit="u2")
+    both = gateway.http.post("/v1/feedback", json={"events": [late, kept]})
+    assert (both.status_code, both.json()["accepted"]) == (200, 1)
+    refused, stored = FeedbackOut.model_validate(both.json()).results
+    assert (refused.code, refused.field) == ("erased_unit", "events[0].unit")
+    assert stored.outcome == "unjoined"
+    alone = gateway.http.post("/v1/feedback", json=late)
+    assert (alone.status_code, alone.json()["field"]) == (410, "unit")
+    # The shopper still gets an answer, which is not recorded.
+    assert gateway.recommend("u1", history=["item-001"]).status_code == 200
+    assert gateway.exposures() == []
+    assert [one.unit for one in gateway.store.feedback()] == ["u2"]
+
+
 NEVER_SET = [
     "0001-01-01T00:00:00+01:00",
     "0001-01-01T00:00:00Z",

@@ -35,7 +35,7 @@ def test_every_outcome(store: EventStore, exposure, feedback) -> None:
         "conflict",
         "before_answer",
     ]
-    assert set(outcomes) == set(get_args(FeedbackOutcome)) - {"spooled"}
+    assert set(outcomes) == set(get_args(FeedbackOutcome)) - {"spooled", "erased"}
 
 
 def test_what_is_kept_of_a_joined_event(store: EventStore, exposure, feedback) -> None:
