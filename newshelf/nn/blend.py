@@ -109,6 +109,23 @@ class Blend:
         alike = history @ self.neighbours
         return Linked((history @ self.links).toarray(), (alike @ self.links).toarray())
 
+    def followed(self, rows: IntArray, weights: FloatArray) -> tuple[IntArray, FloatArray]:
+        """Return the items that some items are linked with, and their summed links, above 0.
+
+        Args:
+            rows: of the given items, perhaps repeated.
+            weights: ``(len(rows),)`` of these. An item without links has its neighbours'.
+        """
+        given = sparse.csr_array(
+            (weights, (np.zeros(len(rows), dtype=np.int64), rows)), shape=(1, len(self))
+        )
+        bare = np.diff(self.links.indptr)[given.indices] == 0
+        alone = given.copy()
+        alone.data = np.where(bare, given.data, 0).astype(np.float32)
+        summed = ((given + alone @ self.neighbours) @ self.links).tocoo()
+        linked = summed.data > 0
+        return summed.coords[1][linked].astype(np.int64), summed.data[linked]
+
     def links_signals(self, linked: Linked) -> dict[str, FloatArray]:
         """Return ``log(ε + max(0, sum))`` by link, ``(B, N)`` float32 each."""
         signals = self.unseen_signals(linked, self.neighbours)
@@ -224,6 +241,31 @@ def nearest_shares(
     shares = np.exp((best - best.max(axis=1, keepdims=True)) / _NEAREST_TEMPERATURE)
     shares /= shares.sum(axis=1, keepdims=True)
     return top, shares.astype(np.float32)
+
+
+def popularity_growth(
+    recent: npt.NDArray[np.float64],
+    earlier: npt.NDArray[np.float64],
+    *,
+    earlier_total: float,
+    items: int,
+) -> npt.NDArray[np.float64]:
+    """Return how far recent interactions exceed the expected ones, in standard deviations.
+
+    ::
+
+        expected = Σ recent · (earlier + 1) / (Σ earlier + items)
+        growth = (recent - expected) / √(expected + 1)
+
+    Args:
+        recent: ``(R,)``, of all items that have any.
+        earlier: ``(R,)``, of the same items.
+        earlier_total: of all items.
+        items: number of all items.
+    """
+    expected = recent.sum() * (earlier + 1) / (earlier_total + items)
+    growth: npt.NDArray[np.float64] = (recent - expected) / np.sqrt(expected + 1)
+    return growth
 
 
 def _matrix(

@@ -183,6 +183,13 @@ class ItemTable:
         return np.argsort(-self.popularity, kind="stable")
 
     @cached_property
+    def newest_first(self) -> IntArray:
+        """Rows with a date, the newest first; equals in the table's order."""
+        order = np.argsort(-self.created_at, kind="stable")
+        newest: IntArray = order[self.created_at[order] > _NEVER]
+        return newest
+
+    @cached_property
     def by_type(self) -> Postings:
         """Rows by ``type_path`` of each level and all levels above it."""
         return self._postings("product_type", map(_paths, self.product_type), _paths)

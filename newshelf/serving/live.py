@@ -17,7 +17,7 @@ over the index that both are folded into.
 """
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
 from typing import Any
@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from newshelf.nn.blend import NEAREST
+from newshelf.nn.blend import NEAREST, popularity_growth
 from newshelf.serving.index import ItemIndex
 from newshelf.serving.item_table import INDEX_COLUMNS, ItemTable, KnownValues
 from newshelf.serving.search.base import Search, best_rows
@@ -187,6 +187,8 @@ class LiveIndex:
     """``(P,)``: those of them that are not out of stock."""
     places: IntArray
     """``(T,)``: the base's row that has the links of each of the archive's; -1 where none has."""
+    added: Mapping[str, float] = field(default_factory=dict)
+    """Recent interactions by id, which the tables' popularity has on top of the archive's."""
     current: Current | None = None
     """The publication; None for an archive by itself."""
     rooms: "tuple[_Room | None, ...]" = ()
@@ -345,6 +347,22 @@ class LiveIndex:
     def _interest(self) -> float:
         """All interactions with all that is alive; at least 1."""
         return max(float(self._popularity[self.alive].sum()), 1.0)
+
+    @cached_property
+    def growth(self) -> tuple[IntArray, NDArray[np.float64]]:
+        """Positions with growing popularity, in increasing order, and ``popularity_growth``."""
+        recent = np.array(list(self.added.values()), dtype=np.float64)
+        positions = self.rows(list(self.added))
+        order = np.argsort(positions)[np.count_nonzero(positions < 0) :]
+        positions, recent = positions[order], recent[order]
+        earlier = self._popularity[positions] - recent
+        growth = popularity_growth(
+            recent,
+            earlier,
+            earlier_total=self._interest - float(recent.sum()),
+            items=int(np.count_nonzero(self.alive)),
+        )
+        return positions[growth > 0], growth[growth > 0].round(4)
 
     def plus(self, segment: Segment, popularity: Mapping[str, float]) -> "LiveIndex":
         """Return the index with a further segment.

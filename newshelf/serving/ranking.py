@@ -1,11 +1,10 @@
 """Rankings by the model, by similarity to the history and by popularity, and the final selection.
 
-An answer is filled from them in this order: model, similar, popular in category, popular.
+``newshelf.serving.kinds`` chooses the rankings that fill an answer.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -150,7 +149,7 @@ def _finite(positions: IntArray, values: FloatArray, explained_by: IntArray | No
     if not finite.all():
         positions, values = positions[finite], values[finite]
         explained_by = None if explained_by is None else explained_by[finite]
-    return Ranked("model", positions, _rounded(values), explained_by)
+    return Ranked("model", positions, rounded(values), explained_by)
 
 
 def rank_by_similarity(row: Resolved, limit: int) -> Ranked | None:
@@ -162,7 +161,7 @@ def rank_by_similarity(row: Resolved, limit: int) -> Ranked | None:
     positions = _nearest(row, search, query, limit, projected=False)
     embeddings = row.candidate_set.positions.embeddings(positions)
     explained_by = (embeddings @ row.history.embeddings.T).argmax(axis=1)
-    return Ranked("similar", positions, _rounded(embeddings @ query), explained_by)
+    return Ranked("similar", positions, rounded(embeddings @ query), explained_by)
 
 
 def rank_by_popularity(
@@ -203,7 +202,8 @@ def _unit_mean(vectors: FloatArray) -> FloatArray:
     return unit
 
 
-def _rounded(scores: FloatArray) -> NDArray[np.float64]:
+def rounded(scores: FloatArray) -> NDArray[np.float64]:
+    """Return scores that are equal in every runtime."""
     return scores.astype(np.float64).round(_DECIMALS)
 
 
@@ -253,26 +253,6 @@ class Picked:
     source: Source
     explained_by: int | None
     """The history item that counted most."""
-
-
-def pick(row: Resolved, by_model: Ranked | None, retrieve: int) -> list[Picked]:
-    """Choose at most ``k`` items; a later ranking is made only when the earlier ran out."""
-    request = row.request
-    limit = max(retrieve, request.k)
-    rankings: list[Callable[[], Ranked | None]] = [
-        lambda: by_model,
-        partial(rank_by_similarity, row, limit),
-        partial(_popular_in_category, row, limit),
-        partial(rank_by_popularity, row, limit),
-    ]
-    return fill(
-        row.candidate_set, (make() for make in rankings), k=request.k, diversity=request.diversity
-    )
-
-
-def _popular_in_category(row: Resolved, limit: int) -> Ranked | None:
-    categories = categories_of(row)
-    return rank_by_popularity(row, limit, categories) if categories else None
 
 
 def fill(

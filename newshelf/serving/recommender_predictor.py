@@ -15,9 +15,10 @@ from newshelf.serving.deadline import refuse_late
 from newshelf.serving.encode import Encoding, ProductEncoder
 from newshelf.serving.explanations import like_history, popular, popular_in
 from newshelf.serving.index import ItemIndex
+from newshelf.serving.kinds import REASONS, for_model, pick
 from newshelf.serving.live import LiveIndex
 from newshelf.serving.protocol import Answer, RawRequest, error_answer, json_answer
-from newshelf.serving.ranking import ModelRanker, Picked, Ranked, categories_of, pick
+from newshelf.serving.ranking import ModelRanker, Picked, Ranked, categories_of
 from newshelf.serving.requests import ParsedRequest, parse_recommend
 from newshelf.serving.resolve import Encoded, Resolved, resolve
 from newshelf.serving.runtimes.base import ScorerGraphs
@@ -169,7 +170,11 @@ class RecommenderPredictor:
         if self.scorer is None:
             return [None] * len(rows)
         with stages.measure("inference"):
-            return self._ranker(self.scorer.scorer).rank(rows)
+            asked = [for_model(row) for row in rows]
+            ranked = iter(
+                self._ranker(self.scorer.scorer).rank([row for row in asked if row is not None])
+            )
+            return [None if row is None else next(ranked) for row in asked]
 
     def _answer(self, row: Resolved, by_model: Ranked | None, request_id: str) -> Answer:
         picked = pick(row, by_model, self._retrieve)
@@ -214,4 +219,4 @@ def _reason(row: Resolved, item: Picked) -> str:
         return like_history(facts, row.history.facts[item.explained_by], lexicon)
     if item.source == "popular_in_category":
         return popular_in(facts.product_type, categories_of(row))
-    return popular()
+    return REASONS.get(item.source) or popular()

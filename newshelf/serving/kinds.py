@@ -1,0 +1,189 @@
+"""Kinds of recommendations: the rankings that fill an answer of each, in order.
+
+==================  ==========================================================================
+``for_you``         model, similar, popular in category, popular
+``similar``         nearest by content to the given products, then popular ones
+``bought_together`` linked with the given products by co-occurrence, then as ``similar``
+``cart``            the model's among products of other types than the given ones have
+``trending``        more interactions of late than their popularity leads to expect, then popular
+``popular``         popular, whatever the category
+``new``             the newest, in the model's order if there is a history, then popular
+``buy_again``       the named candidates in their order, and nothing else
+==================  ==========================================================================
+
+The given products are the request's history.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from newshelf.nn.blend import nearest_shares
+from newshelf.serving.candidates import in_categories
+from newshelf.serving.ranking import (
+    Picked,
+    Ranked,
+    categories_of,
+    fill,
+    rank_by_popularity,
+    rank_by_similarity,
+    rounded,
+)
+from newshelf.serving.resolve import Resolved
+from newshelf.serving.schemas import Kind, Source
+
+IntArray = NDArray[np.int64]
+
+_NEWEST = 100
+"""Number of products that count as new."""
+REASONS: Mapping[Source, str] = {
+    "bought_together": "often bought together",
+    "cart": "goes with your cart",
+    "trending": "in demand right now",
+    "new": "new in the shop",
+    "buy_again": "you bought it before",
+}
+"""Explanations of items for which no product of the history counted most."""
+
+
+def for_model(row: Resolved) -> Resolved | None:
+    """Return the request whose candidates the model ranks; None where it ranks nothing."""
+    match row.request.kind:
+        case "for_you":
+            return row
+        case "cart":
+            return _of_other_types(row)
+        case "new":
+            return _among(row, np.sort(newest(row, max(_NEWEST, row.request.k))[0]))
+        case _:
+            return None
+
+
+def pick(row: Resolved, by_model: Ranked | None, retrieve: int) -> list[Picked]:
+    """Choose at most ``k`` items; a later ranking is made only when the earlier ones ran out.
+
+    Args:
+        row: the request.
+        by_model: the ranking of ``for_model``; None without a scorer or a history.
+        retrieve: items of a ranking.
+    """
+    request = row.request
+    rankings = _RANKINGS[request.kind](row, by_model, max(retrieve, request.k))
+    return fill(row.candidate_set, rankings, k=request.k, diversity=request.diversity)
+
+
+Rankings = Iterator[Ranked | None]
+
+
+def _for_you(row: Resolved, by_model: Ranked | None, limit: int) -> Rankings:
+    yield by_model
+    yield from _similar(row, None, limit)
+
+
+def _similar(row: Resolved, _by_model: Ranked | None, limit: int) -> Rankings:
+    yield rank_by_similarity(row, limit)
+    if categories := categories_of(row):
+        yield rank_by_popularity(row, limit, categories)
+    yield rank_by_popularity(row, limit)
+
+
+def _bought_together(row: Resolved, _by_model: Ranked | None, limit: int) -> Rankings:
+    yield rank_by_links(row)
+    yield from _similar(row, None, limit)
+
+
+def _cart(row: Resolved, by_model: Ranked | None, limit: int) -> Rankings:
+    others = _of_other_types(row)
+    ranked = by_model or rank_by_links(others) or rank_by_similarity(others, limit)
+    yield ranked and replace(ranked, source="cart")
+    yield rank_by_popularity(others, limit)
+
+
+def _trending(row: Resolved, _by_model: Ranked | None, limit: int) -> Rankings:
+    positions, growth = row.candidate_set.live.growth
+    allowed = row.candidate_set.allowed[positions]
+    yield Ranked("trending", positions[allowed], growth[allowed])
+    yield rank_by_popularity(row, limit)
+
+
+def _popular(row: Resolved, _by_model: Ranked | None, limit: int) -> Rankings:
+    yield rank_by_popularity(row, limit)
+
+
+def _new(row: Resolved, by_model: Ranked | None, limit: int) -> Rankings:
+    ranked = by_model or Ranked("new", *newest(row, limit))
+    yield replace(ranked, source="new")
+    yield rank_by_popularity(row, limit)
+
+
+def _buy_again(row: Resolved, _by_model: Ranked | None, _limit: int) -> Rankings:
+    named = row.candidate_set.named
+    positions = np.zeros(0, dtype=np.int64) if named is None else named
+    places = {str(ref): place for place, ref in enumerate(row.request.candidates or ())}
+    ids = map(row.candidate_set.id, positions.tolist())
+    order = [places.get(item, len(places)) for item in ids]
+    yield Ranked("buy_again", positions, 1 / (1 + np.array(order, dtype=np.float64)))
+
+
+_RANKINGS: Mapping[Kind, Callable[[Resolved, Ranked | None, int], Rankings]] = {
+    "for_you": _for_you,
+    "similar": _similar,
+    "bought_together": _bought_together,
+    "cart": _cart,
+    "trending": _trending,
+    "popular": _popular,
+    "new": _new,
+    "buy_again": _buy_again,
+}
+
+
+def rank_by_links(row: Resolved) -> Ranked | None:
+    """Rank by the summed co-occurrence links of the history; a new product has its neighbours'.
+
+    None without a history or links.
+    """
+    history, live = row.history, row.candidate_set.live
+    blend = live.archive.blend
+    if blend is None or not len(history):
+        return None
+    origin = live.positions.origin(history.rows)
+    given = [(origin[origin >= 0], np.ones(int((origin >= 0).sum()), dtype=np.float32))]
+    if (new := history.rows[origin < 0]).size:
+        given.append(live.positions.neighbours(new))
+    if len(history.unseen):
+        given.append(nearest_shares(history.unseen, live.archive.embeddings))
+    rows, weights = (
+        np.concatenate([part.ravel() for part in parts]) for parts in zip(*given, strict=True)
+    )
+    linked, sums = blend.followed(rows, weights)
+    positions = live.of_archive(linked)
+    shown = (positions >= 0) & row.candidate_set.allowed[positions]
+    return Ranked("bought_together", positions[shown], rounded(sums[shown]))
+
+
+def newest(row: Resolved, limit: int) -> tuple[IntArray, NDArray[np.float64]]:
+    """Return the newest positions with a date, at most ``limit``, and their dates (epoch)."""
+    candidate_set, found, dates = row.candidate_set, [], []
+    for start, table in candidate_set.positions.tables:
+        rows = table.newest_first
+        rows = rows[candidate_set.allowed[start + rows]][:limit]
+        found.append(start + rows)
+        dates.append(table.created_at[rows])
+    positions, created = np.concatenate(found), np.concatenate(dates)
+    best = np.lexsort((positions, -created))[:limit]
+    return positions[best], created[best].astype(np.float64)
+
+
+def _of_other_types(row: Resolved) -> Resolved:
+    types = [facts.product_type for facts in row.history.facts if facts.product_type]
+    if not types:
+        return row
+    other = ~row.candidate_set.mask(partial(in_categories, product_types=types))
+    return _among(row, np.flatnonzero(row.candidate_set.allowed & other))
+
+
+def _among(row: Resolved, positions: IntArray) -> Resolved:
+    return replace(row, candidate_set=replace(row.candidate_set, named=positions, unnamed=None))
