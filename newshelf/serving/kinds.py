@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from newshelf.nn.blend import nearest_shares
-from newshelf.serving.candidates import in_categories
+from newshelf.serving.filters import in_categories
 from newshelf.serving.ranking import (
     Picked,
     Ranked,
