@@ -14,6 +14,7 @@ from PIL import Image
 from newshelf.attributes.build import FACTS_FILE, LEXICON_FILE, read_facts
 from newshelf.attributes.lexicon import ATTRIBUTES, read_lexicon
 from newshelf.catalog.catalog import Catalog
+from newshelf.catalog.schema import ITEM_COLUMNS
 from newshelf.errors import RequestError, VersionMismatch
 from newshelf.nn.checkpoint import KNOWLEDGE_FOLDER, Checkpoint, load_checkpoint
 from newshelf.nn.inputs import decode_picture
@@ -62,7 +63,7 @@ def build_index(
     return write_index(
         out,
         encoder_version=checkpoint.version,
-        items=items.loc[:, list(INDEX_COLUMNS)],
+        items=items.drop(columns=[*(set(ITEM_COLUMNS) - set(INDEX_COLUMNS))]),
         embeddings=embeddings.numpy(),
         vectors=_vectors(checkpoint, embeddings),
         blend=checkpoint.blend,

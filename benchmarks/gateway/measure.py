@@ -173,9 +173,7 @@ def _plan(folder: Path, url: str) -> tuple[GatewayPlan, str]:
     columns: dict[str, list[Any]] = {name: [None] * _ITEMS for name in _NO_COLUMNS}
     columns["id"] = [f"NS{number:05}" for number in range(_ITEMS)]
     columns["popularity"] = [float(number) for number in range(_ITEMS)]
-    items = folder / "items.json"
-    items.write_text(json.dumps(columns))
-    write_popular(items, folder / "popular.json")
+    write_popular(columns, folder / "popular.json")
     keys = KeyFile(folder / "keys.json")
     key = keys.add("bench", now=datetime.now(UTC), expires=None, rate_per_s=1e6)
     return GatewayPlan(

@@ -31,7 +31,7 @@ from newshelf.nn.blend import Blend, content_signal
 from newshelf.pipeline.workspace import ROOT
 from newshelf.report.plots import Line, draw_lines
 from newshelf.server.state import read_keys
-from newshelf.serving.item_table import KnownValues
+from newshelf.serving.item_table import INDEX_COLUMNS, ItemTable
 from newshelf.serving.load_recommender import load_recommender_predictor
 from newshelf.serving.protocol import RawRequest
 from newshelf.serving.recommender_predictor import RecommenderPredictor
@@ -56,23 +56,14 @@ def larger(predictor: RecommenderPredictor, items: int, seed: int = 7) -> Recomm
     if predictor.scorer is None:
         raise SetupError("this workspace's model has no scorer, so there is nothing to measure")
     vectors = predictor.scorer.projector.run({"embedding": embeddings})["vector"]
-    columns = {
-        name: [getattr(index.table, name)[row] for row in original]
-        for name in ("title", "product_type", "brand", "color", "material", "availability")
+    columns: dict[str, list[object]] = {
+        name: [index.table.column(name)[row] for row in original.tolist()] for name in INDEX_COLUMNS
     }
-    table = replace(
-        index.table,
-        id=[f"item{row}" for row in range(items)],
-        price=index.table.price[original],
-        created_at=index.table.created_at[original],
-        popularity=index.table.popularity[original],
-        known=KnownValues(),
-        **columns,
-    )
+    columns["id"] = [f"item{row}" for row in range(items)]
     made = replace(
         index,
         manifest=index.manifest.model_copy(update={"items": items}),
-        table=table,
+        table=ItemTable.from_columns(columns),
         embeddings=embeddings,
         vectors=vectors,
         embedding_search=_searched(embeddings),

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from newshelf.catalog.schema import category_path, split_values
 from newshelf.errors import SettingsError
-from newshelf.files import read_json, write_aside
+from newshelf.files import write_aside
 from newshelf.serving.schemas import EncoderProduct, Filters, RecommendRequest, Source
 
 _MOST_POPULAR = 5_000
@@ -43,23 +43,16 @@ class PopularItem(BaseModel):
     created_at: int | None = None
 
 
-def write_popular(items: Path, out: Path) -> int:
+def write_popular(columns: Mapping[str, Sequence[object]], out: Path) -> int:
     """Write the most popular products of an index.
 
     Args:
-        items: ``items.json`` of the index: columns, with ``popularity``.
+        columns: of the index (``newshelf.serving.index.read_columns``).
         out: replaced atomically.
 
     Returns:
         The number of products, which are written by decreasing popularity.
-
-    Raises:
-        SettingsError: there is no such index.
     """
-    try:
-        columns: Mapping[str, list[object]] = read_json(items)
-    except OSError as error:
-        raise SettingsError(f"cannot read {items}: {error.strerror}; export the model") from error
     popularity = [_number(value) for value in columns["popularity"]]
     total = sum(popularity) or 1.0
     # Ties keep the order of the index.

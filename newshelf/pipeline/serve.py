@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 LOCAL_KEY = "local"
 _LOCAL_RATE_PER_S = 1_000.0
-_ITEMS = ("index", "items.json")
 _MODEL = "recommender"
 _CHECK_K = 5
 _POLL_S = 0.5
@@ -178,7 +177,7 @@ def plan_gateway(
     if port is not None:
         gateway = gateway.model_copy(update={"port": port})
     popular = state.directory / "popular.json"
-    write_popular(workspace.export.joinpath(*_ITEMS), popular)
+    write_popular(_index_columns(workspace), popular)
     first_key(workspace)
     return GatewayPlan(
         settings=gateway,
@@ -242,6 +241,12 @@ def _refuse_second(workspace: Workspace) -> None:
             f"already serving {running.catalog} at {running.inference_url}; ./run status shows "
             "more, ./run stop stops it"
         )
+
+
+def _index_columns(workspace: Workspace) -> dict[str, list[object]]:
+    from newshelf.serving.index import read_columns  # noqa: PLC0415 - imports scipy
+
+    return read_columns(workspace.export / "index")
 
 
 def _read_demo(workspace: Workspace, console: Console, *, summary: bool) -> "Demo":

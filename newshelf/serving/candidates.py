@@ -20,7 +20,6 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from newshelf.attributes.lexicon import ATTRIBUTES
 from newshelf.catalog.schema import Product
 from newshelf.serving.explanations import Facts
 from newshelf.serving.filters import allowed_mask
@@ -156,8 +155,8 @@ def product_facts(product: Product, reader: TextReader) -> Facts:
     )
 
 
-def _known(values: KnownValues, row: int) -> dict[str, Sequence[str]]:
-    return {attribute: found for attribute in ATTRIBUTES if (found := values.of(attribute, row))}
+def _known(values: KnownValues, row: int) -> Mapping[str, Sequence[str]]:
+    return values.at(row)
 
 
 def allowed_positions(live: LiveIndex, filters: Filters) -> Mask:

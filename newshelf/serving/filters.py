@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from newshelf.serving.item_table import ItemTable, Postings, type_path
+from newshelf.serving.columns import Postings
+from newshelf.serving.item_table import ItemTable, type_path
 from newshelf.serving.schemas import Filters
 
 Mask = NDArray[np.bool_]

@@ -3,18 +3,16 @@
 Files of an index's folder::
 
     index.json           format, encoder_version, index_version, items, embedding, vector, …
-    items.json           INDEX_COLUMNS: ``{column: [value of each item]}``
+    items.safetensors    columns, ids and posting lists (``ItemTable.arrays``)
     vectors.safetensors  embeddings (N, 512) float32; vectors (N, P) float32 with a scorer
     embeddings.faiss     the same as int8, for search; absent if the float32 rows are few enough
     vectors.faiss        to be searched directly
     search.safetensors   arrays that belong to those two
     blend.safetensors    the signals added to the scorer; absent if it ranks alone
-    knowledge.json       inferred attributes: ``[row, attribute, value, confidence]`` each
-    lexicon.json         the words by which they were inferred (``newshelf.attributes.lexicon``)
+    lexicon.json         the words by which attributes are known (``newshelf.attributes.lexicon``)
 
-Embeddings and vectors are rows of unit length, in the order of the items. They and the search files
-are memory-mapped, so the workers of one machine share them. The items are JSON, since a library
-that reads tables would take more memory per worker than they do.
+Embeddings and vectors are rows of unit length, in the order of the items. All but the two JSON
+files are memory-mapped, so the workers of one machine share them.
 """
 
 import json
@@ -25,9 +23,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from newshelf.attributes.lexicon import Lexicon, read_lexicon
@@ -36,12 +33,12 @@ from newshelf.files import read_json
 from newshelf.nn.blend import Blend
 from newshelf.nn.numpy_scorer import Pooling
 from newshelf.nn.spec import BlendSpec
-from newshelf.serving.item_table import INDEX_COLUMNS, ItemTable, KnownValues, TextReader
+from newshelf.serving.item_table import INDEX_COLUMNS, NEVER, ItemTable, TextReader
 from newshelf.serving.search.base import Search, SearchManifest
 from newshelf.serving.search.open import open_search
 
-FORMAT = 2
-MANIFEST, ITEMS = "index.json", "items.json"
+FORMAT = 3
+MANIFEST, ITEMS, LEXICON = "index.json", "items.safetensors", "lexicon.json"
 VECTORS, SEARCH = "vectors.safetensors", "search.safetensors"
 
 
@@ -50,7 +47,7 @@ class IndexManifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: Literal[2] = 2
+    format: Literal[3] = 3
     encoder_version: str
     """The model version whose encoder made the embeddings."""
     index_version: str
@@ -67,8 +64,10 @@ class IndexManifest(BaseModel):
     blend: BlendSpec | None = None
     """Weights of the signals added to the scorer."""
     knowledge: int | None = None
-    """Rows of ``knowledge.json``; None in an index that was made without any. Such an index
+    """Statements beyond the columns; None in an index that was made without any. Such an index
     knows what its columns state."""
+    extras: tuple[str, ...] = ()
+    """The catalogue's further columns."""
 
 
 def read_manifest(directory: Path) -> IndexManifest:
@@ -86,10 +85,6 @@ def read_manifest(directory: Path) -> IndexManifest:
             f"{FORMAT}: export it again"
         )
     return IndexManifest.model_validate(found)
-
-
-_STATEMENTS, _LEXICON = "knowledge.json", "lexicon.json"
-_ROWS = TypeAdapter(list[tuple[int, str, str, float]])
 
 
 @dataclass(frozen=True)
@@ -113,25 +108,16 @@ class IndexKnowledge:
             if not 0 <= row < items:
                 raise ValueError(f"{attribute} {value!r} is said of row {row} of {items} items")
 
-    def write(self, folder: Path) -> None:
-        """Write both files into an index's folder."""
-        (folder / _STATEMENTS).write_bytes(orjson.dumps(list(self.rows)))
-        self.lexicon.write(folder / _LEXICON)
-
-    @classmethod
-    def load(cls, folder: Path) -> "IndexKnowledge":
-        """Read both files.
-
-        Raises:
-            WeightsError: the lexicon is missing or damaged.
-            OSError | ValueError: the statements are.
-        """
-        rows = _ROWS.validate_json((folder / _STATEMENTS).read_bytes())
-        return cls(rows, read_lexicon(folder / _LEXICON))
-
 
 _LENGTH_BYTES = 8
-_TYPES = {"F32": np.float32, "I32": np.int32, "I64": np.int64}
+_TYPES: Mapping[str, type[np.generic]] = {
+    "F32": np.float32,
+    "F64": np.float64,
+    "I32": np.int32,
+    "I64": np.int64,
+    "U8": np.uint8,
+    "U32": np.uint32,
+}
 
 
 def map_tensors(path: Path) -> dict[str, NDArray[Any]]:
@@ -140,7 +126,7 @@ def map_tensors(path: Path) -> dict[str, NDArray[Any]]:
     Raises:
         OSError: it is missing.
         SafetensorError: it is damaged.
-        ValueError: it holds a type that is not float32, int32 or int64.
+        ValueError: it holds a type that no index has.
     """
     # The library sees that the header is sound and that the file ends where it says.
     with safe_open(path, framework="numpy"):
@@ -207,14 +193,13 @@ def load_index(directory: Path, *, encoder_version: str, min_confidence: float =
                 f"the index {directory} was made by encoder {manifest.encoder_version}, but "
                 f"this is encoder {encoder_version}: export both from one checkpoint"
             )
-        columns = _read_columns(directory / ITEMS)
+        table = _load_table(directory, manifest, min_confidence)
         tensors = map_tensors(directory / VECTORS)
         kept = map_tensors(directory / SEARCH) if manifest.search else {}
-        known = _load_known(directory, manifest, min_confidence)
-    except (OSError, ValidationError, ValueError, SafetensorError) as error:
+    except (OSError, ValidationError, ValueError, KeyError, SafetensorError) as error:
         raise WeightsError(f"the index {directory} cannot be loaded: {error}") from error
     blend = None if manifest.blend is None else Blend.load(directory, manifest.blend)
-    _check_shapes(directory, manifest, len(columns["id"]), tensors, blend)
+    _check_shapes(directory, manifest, table, tensors, blend)
     vectors = tensors.get("vectors")
 
     def search(name: Literal["embeddings", "vectors"]) -> Search:
@@ -223,7 +208,7 @@ def load_index(directory: Path, *, encoder_version: str, min_confidence: float =
 
     return ItemIndex(
         manifest,
-        ItemTable.from_columns(columns, known),
+        table,
         tensors["embeddings"],
         vectors,
         search("embeddings"),
@@ -232,20 +217,49 @@ def load_index(directory: Path, *, encoder_version: str, min_confidence: float =
     )
 
 
-def _read_columns(path: Path) -> dict[str, Sequence[object]]:
-    columns = orjson.loads(path.read_bytes())
-    if not isinstance(columns, dict) or set(columns) != set(INDEX_COLUMNS):
-        raise ValueError(f"{path.name} does not have the columns {', '.join(INDEX_COLUMNS)}")
-    if len({len(values) for values in columns.values()}) != 1:
-        raise ValueError(f"the columns of {path.name} differ in length")
-    return columns
+def read_columns(directory: Path) -> dict[str, list[object]]:
+    """Read ``INDEX_COLUMNS`` and further columns of an index, with None where a value is absent.
+
+    Raises:
+        VersionMismatch: another Newshelf wrote it.
+        WeightsError: it is missing or damaged.
+    """
+    try:
+        table = _load_table(directory, read_manifest(directory), 1.0)
+    except (OSError, ValidationError, ValueError, KeyError, SafetensorError) as error:
+        raise WeightsError(f"the index {directory} cannot be read: {error}") from error
+    return {name: _plain(table.column(name)) for name in (*INDEX_COLUMNS, *table.extras)}
+
+
+def _plain(column: Sequence[str | None] | NDArray[Any]) -> list[object]:
+    if not isinstance(column, np.ndarray):
+        return list(column)
+    absent = column == NEVER if column.dtype == np.int64 else np.isnan(column)
+    return [None if gone else value for value, gone in zip(column.tolist(), absent, strict=True)]
+
+
+def _load_table(directory: Path, manifest: IndexManifest, least: float) -> ItemTable:
+    reader = TextReader()
+    if manifest.knowledge is not None:
+        reader = TextReader(read_lexicon(directory / LEXICON), least)
+    table = ItemTable.stored(map_tensors(directory / ITEMS), manifest.extras, reader)
+    if len(table) != manifest.items or len(table.known.row) != (manifest.knowledge or 0):
+        raise VersionMismatch(
+            f"the index {directory} holds {len(table)} items and {len(table.known.row)} statements "
+            f"where its manifest says {manifest.items} and {manifest.knowledge}: export it again"
+        )
+    return table
 
 
 def _check_shapes(
-    directory: Path, manifest: IndexManifest, items: int, tensors: Tensors, blend: Blend | None
+    directory: Path,
+    manifest: IndexManifest,
+    table: ItemTable,
+    tensors: Tensors,
+    blend: Blend | None,
 ) -> None:
     found = (
-        items,
+        len(table),
         {name: tensor.shape for name, tensor in tensors.items()},
         None if blend is None else len(blend),
     )
@@ -258,16 +272,3 @@ def _check_shapes(
             f"the index {directory} holds {found} (items, vectors, signals) where its "
             f"manifest says {wanted}: export it again"
         )
-
-
-def _load_known(directory: Path, manifest: IndexManifest, least: float) -> KnownValues | None:
-    if manifest.knowledge is None:
-        return None
-    knowledge = IndexKnowledge.load(directory)
-    if len(knowledge) != manifest.knowledge:
-        raise VersionMismatch(
-            f"the index {directory} holds {len(knowledge)} statements where its manifest says "
-            f"{manifest.knowledge}: export it again"
-        )
-    knowledge.check(manifest.items)
-    return KnownValues.from_rows(knowledge.rows, TextReader(knowledge.lexicon, least))

@@ -5,22 +5,31 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import orjson
 import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
+from pandas.api.types import is_bool_dtype, is_numeric_dtype
 from safetensors.numpy import save_file
 
+from newshelf.catalog.columns import parse_text
 from newshelf.files import directory_aside, write_json
 from newshelf.nn.blend import Blend
 from newshelf.nn.numpy_scorer import Pooling
-from newshelf.serving.index import ITEMS, MANIFEST, SEARCH, VECTORS, IndexKnowledge, IndexManifest
-from newshelf.serving.item_table import INDEX_COLUMNS
+from newshelf.serving.columns import Arrays
+from newshelf.serving.index import (
+    ITEMS,
+    LEXICON,
+    MANIFEST,
+    SEARCH,
+    VECTORS,
+    IndexKnowledge,
+    IndexManifest,
+)
+from newshelf.serving.item_table import INDEX_COLUMNS, ItemTable, KnownValues, TextReader
 from newshelf.serving.search.base import SearchManifest
 from newshelf.serving.search.build import ANN_ITEMS, COMPRESSED_BYTES, build_search
 
 FloatArray = NDArray[np.float32]
-Columns = Mapping[str, list[object]]
 
 _TYPES = {"price": pa.float64(), "created_at": pa.int64(), "popularity": pa.float64()}
 _SCHEMA = pa.schema([(name, _TYPES.get(name, pa.string())) for name in INDEX_COLUMNS])
@@ -44,7 +53,7 @@ def write_index(
     Args:
         directory: replaced as a whole.
         encoder_version: the checkpoint's version.
-        items: a frame with ``INDEX_COLUMNS`` (others are left out); ids unique.
+        items: a frame with ``INDEX_COLUMNS``, and any further ones, which are kept; ids unique.
         embeddings: ``(N, 512)`` float32 of unit length, in the frame's order.
         vectors: the projected embeddings, ``(N, P)`` float32; None without a scorer.
         blend: the signals added to the scorer, of the same items.
@@ -56,22 +65,23 @@ def write_index(
     Raises:
         ValueError: ids repeat, or the rows do not match.
     """
-    columns = _columns(items)
     tensors = {"embeddings": np.ascontiguousarray(embeddings, dtype=np.float32)}
     if vectors is not None:
         tensors["vectors"] = np.ascontiguousarray(vectors, dtype=np.float32)
     _check(items, tensors, blend, knowledge)
+    table = _table(items, knowledge)
+    arrays = {name: np.ascontiguousarray(array) for name, array in table.arrays().items()}
     with directory_aside(directory) as folder:
-        (folder / ITEMS).write_bytes(orjson.dumps(columns))
+        save_file(arrays, folder / ITEMS)
         save_file(tensors, folder / VECTORS)
         search = _write_searches(tensors, folder, ann_items, compressed_bytes)
         if blend is not None:
             blend.save(folder)
         if knowledge is not None:
-            knowledge.write(folder)
+            knowledge.lexicon.write(folder / LEXICON)
         manifest = IndexManifest(
             encoder_version=encoder_version,
-            index_version=_version(columns, tensors, search, blend, knowledge),
+            index_version=_version(arrays, tensors, search, blend, knowledge),
             items=len(items),
             embedding=embeddings.shape[1],
             vector=None if vectors is None else vectors.shape[1],
@@ -79,18 +89,28 @@ def write_index(
             pooling=pooling,
             blend=None if blend is None else blend.spec,
             knowledge=None if knowledge is None else len(knowledge),
+            extras=tuple(table.extras),
         )
         write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
     return manifest
 
 
-def _columns(items: pd.DataFrame) -> Columns:
+def _table(items: pd.DataFrame, knowledge: IndexKnowledge | None) -> ItemTable:
     """Plain values, with None where one is absent."""
     table = pa.Table.from_pandas(
         items.loc[:, list(INDEX_COLUMNS)], schema=_SCHEMA, preserve_index=False
     )
-    columns: Columns = table.to_pydict()
-    return columns
+    columns: dict[str, list[object]] = table.to_pydict()
+    for name in items.columns.difference(INDEX_COLUMNS, sort=False):
+        cells = items[name]
+        if is_bool_dtype(cells.dtype) or not is_numeric_dtype(cells.dtype):
+            cells = parse_text(cells)
+        cells = cells.astype(object)
+        columns[str(name)] = cells.where(cells.notna(), None).tolist()
+    if knowledge is None:
+        return ItemTable.from_columns(columns)
+    reader = TextReader(knowledge.lexicon)
+    return ItemTable.from_columns(columns, KnownValues.from_rows(knowledge.rows, reader))
 
 
 def _check(
@@ -128,15 +148,16 @@ def _write_searches(
 
 
 def _version(
-    columns: Columns,
+    arrays: Arrays,
     tensors: Mapping[str, FloatArray],
     search: Mapping[str, SearchManifest],
     blend: Blend | None,
     knowledge: IndexKnowledge | None,
 ) -> str:
-    digest = hashlib.sha256(orjson.dumps(columns))
-    for tensor in tensors.values():
-        digest.update(tensor.data)
+    digest = hashlib.sha256()
+    for name, array in {**arrays, **tensors}.items():
+        digest.update(name.encode())
+        digest.update(array.data)
     for manifest in search.values():
         digest.update(manifest.model_dump_json().encode())
     if blend is not None:
@@ -144,5 +165,5 @@ def _version(
         for array in blend.arrays().values():
             digest.update(array.tobytes())
     if knowledge is not None:
-        digest.update(repr(knowledge).encode())
+        digest.update(repr(knowledge.lexicon).encode())
     return digest.hexdigest()[:12]

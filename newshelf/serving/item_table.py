@@ -1,9 +1,10 @@
 """The items' columns and inferred attributes, with posting lists for filters."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Sized
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import repeat
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +12,17 @@ from numpy.typing import NDArray
 from newshelf.attributes.facts import Texts, implied, merge, statements
 from newshelf.attributes.lexicon import Lexicon
 from newshelf.catalog.schema import Product, category_path, split_values
-
-Values = Mapping[int, Sequence[str]]
+from newshelf.serving.columns import (
+    Arrays,
+    Column,
+    IdHashes,
+    Postings,
+    Stated,
+    Strings,
+    TextColumn,
+    build_postings,
+    typed_column,
+)
 
 
 @dataclass(frozen=True)
@@ -41,40 +51,100 @@ class TextReader:
         return [(fact.attribute, fact.value, fact.confidence) for fact in merge(facts)]
 
 
-@dataclass(frozen=True)
-class KnownValues:
-    """Values by attribute and row, the surest first."""
+_BETWEEN = "\n"
+"""Separates attribute and value where both are one text."""
 
-    values: Mapping[str, Values] = field(default_factory=dict)
+
+@dataclass(frozen=True, eq=False)
+class KnownValues:
+    """Statements about items, in the order of their rows, and of one row the surest first."""
+
+    row: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, dtype=np.int32))
+    """``(S,)``: of the item."""
+    code: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, dtype=np.int32))
+    """``(S,)``: place in ``meanings``."""
+    sure: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
+    """``(S,)``: confidence."""
+    meanings: Sequence[str] = ()
+    """Attribute and value."""
     reader: TextReader = field(default_factory=TextReader)
+    """Of the same catalogue. What is less certain than it asks for does not count."""
 
     @classmethod
     def from_rows(
         cls, rows: Iterable[tuple[int, str, str, float]], reader: TextReader
     ) -> "KnownValues":
-        """Keep what is as certain as the reader asks for.
+        """Order statements.
 
         Args:
             rows: row of the item, attribute, value, confidence.
             reader: of the same catalogue.
         """
-        values: dict[str, dict[int, list[str]]] = {}
-        for row, attribute, value, confidence in sorted(rows, key=lambda item: -item[3]):
-            if confidence >= reader.least:
-                values.setdefault(attribute, {}).setdefault(row, []).append(value)
-        return cls(values, reader)
+        code_of: dict[str, int] = {}
+        found = [
+            (row, code_of.setdefault(f"{attribute}{_BETWEEN}{value}", len(code_of)), sure)
+            for row, attribute, value, sure in rows
+        ]
+        if not found:
+            return cls(reader=reader)
+        row, code, sure = map(np.array, zip(*found, strict=True))
+        order = np.lexsort((-sure, row))
+        return cls(
+            row[order].astype(np.int32),
+            code[order].astype(np.int32),
+            sure[order].astype(np.float32),
+            list(code_of),
+            reader,
+        )
 
-    def rows(self, attribute: str) -> Values:
-        """Row → its values of ``attribute``; rows without any are absent."""
-        return self.values.get(attribute, {})
+    def at(self, row: int) -> dict[str, list[str]]:
+        """The values of one row by attribute, the surest first."""
+        # Of the column's type, or else all of it would be converted.
+        start, end = np.searchsorted(self.row, np.array([row, row + 1], dtype=np.int32))
+        end = start + np.count_nonzero(self.sure[start:end] >= np.float32(self.reader.least))
+        values: dict[str, list[str]] = {}
+        for code in self.code[start:end].tolist():
+            attribute, value = self.meanings[code].split(_BETWEEN, 1)
+            values.setdefault(attribute, []).append(value)
+        return values
 
     def of(self, attribute: str, row: int) -> Sequence[str]:
         """The values of one row."""
-        return self.rows(attribute).get(row, ())
+        return self.at(row).get(attribute, ())
 
     def asked(self, attribute: str, value: str) -> str:
         """The name under which a filter's value is known: ``红色`` → ``red``."""
         return self.reader.lexicon.canonical(attribute, value)
+
+    def statements(self) -> list[tuple[int, str, str, float]]:
+        """Return all rows, as ``from_rows`` takes them."""
+        meanings = [meaning.split(_BETWEEN, 1) for meaning in self.meanings]
+        columns = zip(self.row.tolist(), self.code.tolist(), self.sure.tolist(), strict=True)
+        return [(row, *meanings[code], sure) for row, code, sure in columns]
+
+    def stated(self, attribute: str, keys_of: Callable[[str], Collection[str]]) -> Stated:
+        """Return the values of one attribute, with their keys."""
+        start = f"{attribute}{_BETWEEN}"
+        keys = [
+            keys_of(meaning.removeprefix(start)) if meaning.startswith(start) else ()
+            for meaning in self.meanings
+        ]
+        return Stated(self.row, self.code, self.sure, keys)
+
+    def arrays(self, name: str) -> Arrays:
+        """Return the arrays to store."""
+        return {
+            f"{name}.row": self.row,
+            f"{name}.code": self.code,
+            f"{name}.sure": self.sure,
+            **Strings.of(self.meanings).arrays(name),
+        }
+
+    @classmethod
+    def stored(cls, arrays: Arrays, name: str, reader: TextReader) -> "KnownValues":
+        """Return what ``arrays`` stored."""
+        row, code, sure = (arrays[f"{name}.{part}"] for part in ("row", "code", "sure"))
+        return cls(row, code, sure, Strings.stored(arrays, name), reader)
 
 
 INDEX_COLUMNS = (
@@ -90,18 +160,32 @@ INDEX_COLUMNS = (
     "created_at",
     "popularity",
 )
-"""Columns of ``items.json``, in order. All but ``id`` and ``popularity`` may be null."""
+"""Columns of every index, in order. All but ``id`` and ``popularity`` may be absent."""
 
-_NEVER = np.iinfo(np.int64).min
+TEXT_COLUMNS = ("title", "product_type", "brand", "color", "material", "size", "availability")
+
+NEVER = np.iinfo(np.int64).min
+"""``created_at`` of an item that does not say."""
 _NOW = np.iinfo(np.int64).max
+_DICTIONARY_IDS = 50_000
+"""Up to this number, a dictionary of ids takes little memory, and is the quickest."""
 
 IntArray = NDArray[np.int64]
-Postings = Mapping[str, IntArray]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ItemTable:
-    """``N`` items. Rows are positions in every column."""
+    """``N`` items. Rows are positions in every column.
+
+    An index's table is mapped: its columns decode a cell when it is read, its posting lists and
+    the hashes of its ids are stored. A table of a few thousand items, such as a request's products
+    or a delta, is built by ``from_columns`` or ``from_products``, and computes the same when it is
+    first asked for. Whoever reads a table uses the columns below (``table.brand[row]``),
+    ``column(name)`` for any of them by name, ``rows(ids)``, the postings ``by_…``, ``in_stock``,
+    ``popular_first`` and ``interest``; both kinds give the same. Tables do not change:
+    ``with_popularity`` returns another one, and so does ``dataclasses.replace``, which forgets what
+    was stored.
+    """
 
     id: Sequence[str]
     title: Sequence[str | None]
@@ -109,6 +193,7 @@ class ItemTable:
     brand: Sequence[str | None]
     color: Sequence[str | None]
     material: Sequence[str | None]
+    size: Sequence[str | None]
     availability: Sequence[str | None]
     price: NDArray[np.float64]
     """NaN where absent."""
@@ -118,23 +203,36 @@ class ItemTable:
     """Interactions with the item; 0 for a new one."""
     known: KnownValues = field(default_factory=KnownValues)
     """What is known beyond the columns."""
+    extras: Mapping[str, Column] = field(default_factory=dict)
+    """The catalogue's further columns."""
 
     @classmethod
     def from_columns(
         cls, columns: Mapping[str, Sequence[object]], known: KnownValues | None = None
     ) -> "ItemTable":
-        """Build from ``INDEX_COLUMNS``, with None where a value is absent."""
+        """Build from ``INDEX_COLUMNS`` and further ones, with None where a value is absent.
+
+        Texts may be left out; then they are absent.
+        """
+        count = len(columns["id"])
         texts = {
             name: [None if value is None else str(value) for value in columns[name]]
-            for name in ("title", "product_type", "brand", "color", "material", "availability")
+            if name in columns
+            else [None] * count
+            for name in TEXT_COLUMNS
         }
-        created_at = [_NEVER if value is None else value for value in columns["created_at"]]
+        created_at = [NEVER if value is None else value for value in columns["created_at"]]
         return cls(
             id=[str(value) for value in columns["id"]],
             price=np.array(columns["price"], dtype=np.float64),
             created_at=np.array(created_at, dtype=np.int64),
             popularity=np.nan_to_num(np.array(columns["popularity"], dtype=np.float64)),
             known=known or KnownValues(),
+            extras={
+                name: typed_column(cells)
+                for name, cells in columns.items()
+                if name not in INDEX_COLUMNS
+            },
             **texts,
         )
 
@@ -150,29 +248,46 @@ class ItemTable:
         """
         columns: dict[str, Sequence[object]] = {
             name: [getattr(product, name) for product in products]
-            for name in ("id", "title", "product_type", "brand", "color", "material", "price")
+            for name in (
+                "id",
+                "title",
+                "product_type",
+                "brand",
+                "color",
+                "material",
+                "size",
+                "price",
+            )
         }
         count = len(products)
         return cls.from_columns(
-            {
-                **columns,
-                "availability": [None] * count,
-                "created_at": [_NOW] * count,
-                "popularity": [0.0] * count,
-            },
+            {**columns, "created_at": [_NOW] * count, "popularity": [0.0] * count},
             (reader or TextReader()).read(products),
         )
 
     def __len__(self) -> int:
         return len(self.id)
 
+    def column(self, name: str) -> Column | IntArray | Sequence[str | None]:
+        """A column by its name, further ones too.
+
+        Raises:
+            KeyError: there is none.
+        """
+        column: Column | IntArray | Sequence[str | None] = (
+            getattr(self, name) if name in INDEX_COLUMNS else self.extras[name]
+        )
+        return column
+
     @cached_property
     def row_of(self) -> Mapping[str, int]:
-        """Row by id."""
+        """Row by id; of many items use ``rows``."""
         return {item: row for row, item in enumerate(self.id)}
 
     def rows(self, ids: Collection[str | None]) -> IntArray:
         """The row of each id, ``(len(ids),)``; -1 where the table has none."""
+        if self._hashes is not None:
+            return self._hashes.rows(ids)
         # A lookup in C for each id; a loop in Python takes several times as long.
         found = map(self.row_of.get, ids, repeat(-1))  # type: ignore[arg-type]
         return np.fromiter(found, dtype=np.int64, count=len(ids))
@@ -181,6 +296,58 @@ class ItemTable:
     def popular_first(self) -> IntArray:
         """All rows, the most popular first; equals in the table's order."""
         return np.argsort(-self.popularity, kind="stable")
+
+    def with_popularity(self, popularity: NDArray[np.float64]) -> "ItemTable":
+        """Return the same items, of another popularity ``(N,)``."""
+        table = replace(self, popularity=popularity)
+        kept = vars(self).keys() - vars(table).keys() - {"popular_first", "interest"}
+        vars(table).update({name: vars(self)[name] for name in kept})
+        return table
+
+    def arrays(self) -> Arrays:
+        """Return the arrays to store, with what is looked up and not computed."""
+        ids = Strings.of(self.id)
+        arrays = {**ids.arrays("id"), **IdHashes.of(ids).arrays(), **self.known.arrays("known")}
+        columns = {
+            **{name: getattr(self, name) for name in TEXT_COLUMNS},
+            **{f"extra.{at}": column for at, column in enumerate(self.extras.values())},
+        }
+        for name, column in columns.items():
+            if isinstance(column, np.ndarray):
+                arrays[name] = column
+            else:
+                arrays.update(TextColumn.of(column).arrays(name))
+        for name in _POSTINGS:
+            arrays.update(getattr(self, name).arrays(name))
+        return arrays | {name: getattr(self, name) for name in _NUMBERS}
+
+    @classmethod
+    def stored(cls, arrays: Arrays, extras: Sequence[str], reader: TextReader) -> "ItemTable":
+        """Return what ``arrays`` stored.
+
+        Raises:
+            ValueError: the columns differ in length.
+        """
+        texts: dict[str, Any] = {name: TextColumn.stored(arrays, name) for name in TEXT_COLUMNS}
+        further: dict[str, Column] = {}
+        for at, name in enumerate(extras):
+            key = f"extra.{at}"
+            further[name] = arrays[key] if key in arrays else TextColumn.stored(arrays, key)
+        ids = Strings.stored(arrays, "id")
+        numbers: dict[str, Any] = {name: arrays[name] for name in _NUMBERS}
+        columns: list[Sized] = [*texts.values(), *further.values(), *numbers.values()]
+        if any(len(column) != len(ids) for column in columns):
+            raise ValueError("the items' columns differ in length")
+        popular_first = numbers.pop("popular_first")
+        known = KnownValues.stored(arrays, "known", reader)
+        table = cls(id=ids, known=known, extras=further, **texts, **numbers)
+        vars(table).update(
+            {name: Postings.stored(arrays, name, reader.least) for name in _POSTINGS},
+            popular_first=popular_first,
+        )
+        if len(ids) > _DICTIONARY_IDS:
+            vars(table)["_hashes"] = IdHashes(ids, arrays["id.hashes"], arrays["id.rows"])
+        return table
 
     @cached_property
     def newest_first(self) -> IntArray:
@@ -192,39 +359,40 @@ class ItemTable:
     @cached_property
     def by_type(self) -> Postings:
         """Rows by ``type_path`` of each level and all levels above it."""
-        return self._postings("product_type", map(_paths, self.product_type), _paths)
+        return self._postings("product_type")
 
     @cached_property
     def by_brand(self) -> Postings:
         """Rows by brand, lower-cased."""
-        brands = ([_folded(value)] if value else [] for value in self.brand)
-        return self._postings("brand", brands)
+        return self._postings("brand")
 
     @cached_property
     def by_color(self) -> Postings:
         """Rows by each colour of the cell, and by the whole cell."""
-        return self._postings("color", map(_values, self.color))
+        return self._postings("color")
 
     @cached_property
     def by_material(self) -> Postings:
         """Rows by each material of the cell, and by the whole cell."""
-        return self._postings("material", map(_values, self.material))
+        return self._postings("material")
 
     @cached_property
     def by_style(self) -> Postings:
         """Rows by each style that is known."""
-        return self._postings("style", ([] for _ in self.id))
+        return self._postings("style")
 
     @cached_property
     def by_availability(self) -> Postings:
         """Rows by availability; what does not say is in stock."""
-        return _postings([value or "in_stock"] for value in self.availability)
+        return self._postings("availability")
 
     @cached_property
     def in_stock(self) -> NDArray[np.bool_]:
         """``(N,)``: all but what is out of stock."""
         mask = np.ones(len(self), dtype=np.bool_)
-        mask[self.by_availability.get("out_of_stock", [])] = False
+        gone = self.by_availability.get("out_of_stock")
+        if gone is not None:
+            mask[gone] = False
         return mask
 
     @cached_property
@@ -232,18 +400,23 @@ class ItemTable:
         """All interactions with all items; at least 1."""
         return max(float(self.popularity.sum()), 1.0)
 
-    def _postings(
-        self,
-        attribute: str,
-        stated: Iterable[Iterable[str]],
-        keys: Callable[[str], Iterable[str]] = lambda value: [_folded(value)],
-    ) -> Postings:
+    @cached_property
+    def _hashes(self) -> IdHashes | None:
+        return None
+
+    def _postings(self, attribute: str) -> Postings:
         """Rows by what their column states, and by what is known beyond it."""
-        known = self.known.rows(attribute)
-        return _postings(
-            {*cell, *(key for value in known.get(row, ()) for key in keys(value))}
-            for row, cell in enumerate(stated)
-        )
+        keys_of, known_keys_of = _KEYS[attribute]
+        cells = getattr(self, attribute) if attribute in TEXT_COLUMNS else []
+        stated = [
+            Stated.of_cells(cells, keys_of),
+            self.known.stated(attribute, known_keys_of),
+        ]
+        return build_postings(stated, self.known.reader.least)
+
+
+_NUMBERS = ("price", "created_at", "popularity", "popular_first")
+_POSTINGS = ("by_type", "by_brand", "by_color", "by_material", "by_style", "by_availability")
 
 
 def type_path(product_type: str) -> str:
@@ -257,16 +430,28 @@ def _paths(product_type: str | None) -> list[str]:
 
 
 def _values(cell: str | None) -> set[str]:
-    return {*split_values(cell), _folded(cell)} if cell else set()
+    return {*split_values(cell), *_folded(cell)}
 
 
-def _folded(value: str) -> str:
-    return value.strip().lower()
+def _folded(value: str | None) -> tuple[str, ...]:
+    return (value.strip().lower(),) if value else ()
 
 
-def _postings(keys_of_rows: Iterable[Iterable[str]]) -> Postings:
-    rows: dict[str, list[int]] = {}
-    for row, keys in enumerate(keys_of_rows):
-        for key in keys:
-            rows.setdefault(key, []).append(row)
-    return {key: np.array(found, dtype=np.int64) for key, found in rows.items()}
+def _stock(value: str | None) -> tuple[str]:
+    return (value or "in_stock",)
+
+
+def _none(_: str | None) -> tuple[str, ...]:
+    return ()
+
+
+_Keys = Callable[[str | None], Collection[str]]
+_KEYS: Mapping[str, tuple[_Keys, _Keys]] = {
+    "product_type": (_paths, _paths),
+    "brand": (_folded, _folded),
+    "color": (_values, _folded),
+    "material": (_values, _folded),
+    "style": (_none, _folded),
+    "availability": (_stock, _none),
+}
+"""By attribute: the keys of a cell, and of a value that is known beyond it."""

@@ -10,6 +10,7 @@ from safetensors.numpy import load_file
 
 from newshelf.files import read_json
 from newshelf.nn.checkpoint import load_checkpoint
+from newshelf.serving.index import read_columns
 
 NEAREST = 20
 """So many items stand for one that the index does not know."""
@@ -44,7 +45,7 @@ def parts_of_scores(
     spec = read_json(index / "index.json")["blend"]
     arrays = load_file(index / "blend.safetensors")
     vectors = load_file(index / "vectors.safetensors")
-    ids = read_json(index / "items.json")["id"]
+    ids = read_columns(index)["id"]
     more = np.array(list((brought or {}).values()), dtype=np.float32).reshape(-1, 512)
     rows = np.concatenate([vectors["embeddings"], more])
     embeddings, everything = vectors["embeddings"].astype(float), rows.astype(float)

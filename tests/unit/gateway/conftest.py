@@ -1,6 +1,5 @@
 """A gateway that listens on a real port, before a fake TorchServe and a real event store."""
 
-import json
 import shutil
 import socket
 import threading
@@ -46,9 +45,7 @@ def popular(tmp_path: Path) -> Path:
         "created_at": [1_700_000_000 + row if row % 2 else None for row in range(count)],
         "popularity": [float(row) for row in range(count)],
     }
-    items = tmp_path / "items.json"
-    items.write_text(json.dumps(columns))
-    write_popular(items, tmp_path / "popular.json")
+    write_popular(columns, tmp_path / "popular.json")
     return tmp_path / "popular.json"
 
 

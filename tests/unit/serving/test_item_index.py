@@ -4,12 +4,14 @@ import sys
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from newshelf.errors import VersionMismatch, WeightsError
 from newshelf.nn.blend import Blend
 from newshelf.nn.spec import BlendSpec
-from newshelf.serving.index import load_index
+from newshelf.serving.index import load_index, read_columns
 from newshelf.serving.index_write import write_index
+from newshelf.serving.item_table import INDEX_COLUMNS
 from newshelf.serving.search.ann import AnnSearch
 from newshelf.serving.search.base import PlainSearch, top_rows
 from newshelf.serving.search.exact import Int8Search
@@ -147,16 +149,16 @@ def test_files_of_two_indexes_are_not_mixed(written, frame, unit_rows):
     other, _ = written(
         "other", items=frame[:20], embeddings=unit_rows(20, 16), vectors=unit_rows(20, 4)
     )
-    (other / "items.json").replace(folder / "items.json")
+    (other / "items.safetensors").replace(folder / "items.safetensors")
     with pytest.raises(VersionMismatch, match="manifest says"):
         load_index(folder, encoder_version="e" * 12)
 
 
 def test_a_manifest_of_another_format_is_refused(written):
     folder, manifest = written()
-    text = json.dumps({**manifest.model_dump(), "format": 1})
+    text = json.dumps({**manifest.model_dump(), "format": 2})
     (folder / "index.json").write_text(text)
-    with pytest.raises(VersionMismatch, match=r"format 1.*reads format 2: export it again"):
+    with pytest.raises(VersionMismatch, match=r"format 2.*reads format 3: export it again"):
         load_index(folder, encoder_version="e" * 12)
 
 
@@ -207,7 +209,7 @@ def test_the_search_follows_from_the_number_of_items(written, unit_rows, options
 def test_a_small_index_has_no_files_of_a_search(written):
     folder, _ = written()
     names = {path.name for path in folder.iterdir()}
-    assert names == {"index.json", "items.json", "vectors.safetensors"}
+    assert names == {"index.json", "items.safetensors", "vectors.safetensors"}
 
 
 def test_what_belongs_to_a_search_must_be_there(written):
@@ -217,12 +219,50 @@ def test_what_belongs_to_a_search_must_be_there(written):
         load_index(folder, encoder_version="e" * 12)
 
 
-@pytest.mark.parametrize("text", ["{}", "[]", '{"id": [1]}', "nonsense"])
-def test_items_that_are_no_columns_are_told(written, text):
+@pytest.mark.parametrize("damage", ["missing", "cut", "other arrays", "short column"])
+def test_items_that_are_no_columns_are_told(written, damage):
     folder, _ = written()
-    (folder / "items.json").write_text(text)
+    path = folder / "items.safetensors"
+    arrays, data = load_file(path), path.read_bytes()
+    path.unlink()
+    if damage == "cut":
+        path.write_bytes(data[:-8])
+    elif damage == "other arrays":
+        save_file({"id.offsets": np.arange(31)}, path)
+    elif damage == "short column":
+        save_file({**arrays, "price": arrays["price"][1:].copy()}, path)
     with pytest.raises(WeightsError, match="cannot be loaded"):
         load_index(folder, encoder_version="e" * 12)
+    with pytest.raises(WeightsError, match="cannot be read"):
+        read_columns(folder)
+
+
+def test_columns_are_read_alone(written, frame):
+    further = frame.assign(
+        season=["winter", None, "夏"] * 10,
+        rating=[4.5, None, 3] * 10,
+        weight=["1.5", None, "2"] * 10,
+        code=["007", "12", None] * 10,
+        organic=[True, False, True] * 10,
+        tags=[np.array(["a", "b"]), None, "c"] * 10,
+    )
+    folder, manifest = written(items=further)
+    assert set(manifest.extras) == {"season", "rating", "weight", "code", "organic", "tags"}
+    columns = read_columns(folder)
+    for name in INDEX_COLUMNS:
+        cells = frame[name].astype(object)
+        assert columns[name] == cells.where(cells.notna(), None).tolist()
+    assert columns["season"] == ["winter", None, "夏"] * 10
+    assert columns["rating"] == [4.5, None, 3] * 10
+    assert columns["weight"] == [1.5, None, 2] * 10
+    assert columns["code"] == ["007", "12", None] * 10
+    assert columns["organic"] == ["True", "False", "True"] * 10
+    assert columns["tags"][1:3] == [None, "c"]
+    table = load_index(folder, encoder_version="e" * 12).table
+    assert table.column("season")[2] == "夏"
+    assert np.isnan(table.column("weight")[1])
+    with pytest.raises(KeyError):
+        table.column("description")
 
 
 def test_loading_an_index_needs_no_table_reader_and_no_torch(written):

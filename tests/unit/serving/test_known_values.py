@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from newshelf.attributes.lexicon import Lexicon, packaged_lexicon
+from newshelf.attributes.lexicon import packaged_lexicon
 from newshelf.catalog.schema import Product
 from newshelf.errors import VersionMismatch, WeightsError
 from newshelf.serving.candidates import product_facts, row_facts
@@ -139,7 +139,7 @@ def test_an_index_made_before_there_was_knowledge_knows_its_columns(written):
     assert index.manifest.knowledge is None
     assert passed(index.table, style="minimal") == []
     assert passed(index.table, color="yellow")
-    assert not (folder / "knowledge.json").exists()
+    assert not (folder / "lexicon.json").exists()
 
 
 def test_knowledge_is_part_of_the_version(written):
@@ -169,14 +169,18 @@ def test_missing_or_mixed_files_are_told(written):
     (folder / "lexicon.json").unlink()
     with pytest.raises(WeightsError, match=r"lexicon\.json"):
         load_index(folder, encoder_version="e" * 12)
+    folder, _ = written(STATEMENTS[:3])
+    items = (folder / "items.safetensors").read_bytes()
     folder, _ = written()
-    (folder / "knowledge.json").write_bytes(b"nonsense")
-    with pytest.raises(WeightsError, match="cannot be loaded"):
+    (folder / "items.safetensors").write_bytes(items)
+    with pytest.raises(VersionMismatch, match="3 statements where its manifest says 30 and 8"):
         load_index(folder, encoder_version="e" * 12)
-    folder, _ = written()
-    IndexKnowledge(STATEMENTS[:3], Lexicon(())).write(folder)
-    with pytest.raises(VersionMismatch, match="3 statements where its manifest says 8"):
-        load_index(folder, encoder_version="e" * 12)
+
+
+def test_statements_are_kept_for_the_next_index(table):
+    assert [(*one[:3], round(one[3], 6)) for one in table.known.statements()] == sorted(
+        STATEMENTS, key=lambda one: (one[0], -one[3])
+    )
 
 
 def test_values_come_surest_first():

@@ -319,7 +319,7 @@ def test_popularity_is_stable_among_equals(index):
 
 def test_markup_is_neither_a_filters_hit_nor_a_reason(recommender, index, post):
     reader = TextReader(packaged_lexicon(), 0.6)
-    known = replace(index.table, known=KnownValues({}, reader))
+    known = replace(index.table, known=KnownValues(reader=reader))
     predictor = recommender.over(replace(index, table=known))
     walnut = {
         "id": "walnut",
