@@ -319,7 +319,7 @@ class ItemTable:
                 arrays.update(TextColumn.of(column).arrays(name))
         for name in _POSTINGS:
             arrays.update(getattr(self, name).arrays(name))
-        return arrays | {name: getattr(self, name) for name in _NUMBERS}
+        return arrays | {name: getattr(self, name) for name in (*_NUMBERS, *_ORDERS)}
 
     @classmethod
     def stored(cls, arrays: Arrays, extras: Sequence[str], reader: TextReader) -> "ItemTable":
@@ -338,12 +338,11 @@ class ItemTable:
         columns: list[Sized] = [*texts.values(), *further.values(), *numbers.values()]
         if any(len(column) != len(ids) for column in columns):
             raise ValueError("the items' columns differ in length")
-        popular_first = numbers.pop("popular_first")
         known = KnownValues.stored(arrays, "known", reader)
         table = cls(id=ids, known=known, extras=further, **texts, **numbers)
         vars(table).update(
             {name: Postings.stored(arrays, name, reader.least) for name in _POSTINGS},
-            popular_first=popular_first,
+            **{name: arrays[name] for name in _ORDERS},
         )
         if len(ids) > _DICTIONARY_IDS:
             vars(table)["_hashes"] = IdHashes(ids, arrays["id.hashes"], arrays["id.rows"])
@@ -353,7 +352,7 @@ class ItemTable:
     def newest_first(self) -> IntArray:
         """Rows with a date, the newest first; equals in the table's order."""
         order = np.argsort(-self.created_at, kind="stable")
-        newest: IntArray = order[self.created_at[order] > _NEVER]
+        newest: IntArray = order[self.created_at[order] > NEVER]
         return newest
 
     @cached_property
@@ -415,7 +414,8 @@ class ItemTable:
         return build_postings(stated, self.known.reader.least)
 
 
-_NUMBERS = ("price", "created_at", "popularity", "popular_first")
+_NUMBERS = ("price", "created_at", "popularity")
+_ORDERS = ("popular_first", "newest_first")
 _POSTINGS = ("by_type", "by_brand", "by_color", "by_material", "by_style", "by_availability")
 
 

@@ -29,7 +29,7 @@ def tables(draw):
         "title": draw(rows),
         "availability": draw(rows),
         "price": draw(st.lists(st.none() | st.floats(0, 9), min_size=count, max_size=count)),
-        "created_at": [None] * count,
+        "created_at": draw(st.lists(st.none() | st.integers(0, 9), min_size=count, max_size=count)),
         "popularity": draw(st.lists(st.floats(0, 9), min_size=count, max_size=count)),
         "season": draw(rows),
     }
@@ -109,7 +109,8 @@ def test_a_stored_table_is_the_one_that_was_built(drawn):
     for name in columns:
         first, second = table.column(name), again.column(name)
         np.testing.assert_array_equal(first, second, strict=isinstance(first, np.ndarray))
-    assert again.popular_first.tolist() == table.popular_first.tolist()
+    for name in ("popular_first", "newest_first"):
+        assert getattr(again, name).tolist() == getattr(table, name).tolist()
     for row in range(len(table)):
         assert again.known.at(row) == table.known.at(row)
         for attribute in ATTRIBUTES:
