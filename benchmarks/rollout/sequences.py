@@ -4,6 +4,7 @@ Users come in turns to control and challenger, each with answers and a taste of 
 sums are kept, so that a thousand rollouts of ten thousand users take seconds.
 """
 
+import math
 import timeit
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from newshelf.pipeline.workspace import ROOT
 from newshelf.report.plots import Line, draw_lines
 from newshelf.rollout.assignment import assign, new_salt
 from newshelf.rollout.metrics import LEAST_ACTIVE_UNITS, log_lift, ratio_variance
-from newshelf.rollout.sequential import half_width, needed_information, needed_units
+from newshelf.rollout.sequential import half_width, needed_information
 from newshelf.store.records import TrafficSplit
 
 Floats = NDArray[np.float64]
@@ -55,6 +56,23 @@ class Looks:
         """Return where the 95 % interval for a single look excludes it."""
         found: Bools = (np.abs(self.log) > _ONE_LOOK_Z * np.sqrt(self.variance)) & self.enough
         return found
+
+
+def needed_units(effect: float, *, relative_variance: float, alpha: float, power: float) -> int:
+    """Return the units in *each* variant that a relative lift of ``effect`` needs.
+
+    The variance of ln(b/a) after n units in each, with equal variance in both::
+
+        2·v/n,   v = variance of one unit / mean²
+
+    Args:
+        effect: δ, the relative lift (0.1 for +10 %).
+        relative_variance: v of one unit; (1 - p) / p for a binary metric with mean p.
+        alpha: of the confidence sequence.
+        power: probability of finding it by then.
+    """
+    information = needed_information(math.log1p(effect), alpha=alpha, power=power)
+    return math.ceil(2 * relative_variance * information)
 
 
 def clicks_of(rate: float) -> Draw:

@@ -31,40 +31,29 @@ _REST = 4.0
 def run_controller(plan: ControllerPlan) -> None:
     """Run a controller until SIGTERM or SIGINT.
 
-    Args:
-        plan: settings and paths.
-
     Raises:
         SettingsError: the event store cannot be opened.
     """
     # The supervisor does without them.
-    from newshelf.rollout.controller import Controller, Timing  # noqa: PLC0415
+    from newshelf.rollout.controller import Controller  # noqa: PLC0415
     from newshelf.rollout.versions import PromotedFile, TorchServeVersions  # noqa: PLC0415
     from newshelf.store.store import EventStore  # noqa: PLC0415
 
     ended = until_signalled()
-    settings = plan.settings
-    timing = Timing(
-        lease_s=settings.lease_s,
-        drain_s=plan.longest_request_s + _POLL_S,
-        load_s=settings.load_s,
-        covariates_s=settings.covariate_days * 24 * 3600,
-        look_s=settings.look_s,
-        failed_looks=settings.failed_looks,
-    )
     with EventStore.open(plan.store_url) as store:
         controller = Controller(
             store,
             TorchServeVersions(plan.torchserve, plan.model_store, plan.question),
             PromotedFile(plan.promoted),
-            timing,
+            plan.settings,
+            drain_s=plan.longest_request_s + _POLL_S,
             holder=f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}",
             clock=lambda: datetime.now(UTC),
         )
-        _LOG.info("looks every %g s", settings.tick_s)
+        _LOG.info("looks every %g s", plan.settings.tick_s)
         pause_s = 0.0
         while not ended.wait(pause_s):
-            pause_s = max(settings.tick_s, _REST * _look(controller))
+            pause_s = max(plan.settings.tick_s, _REST * _look(controller))
         try:
             controller.release()
         except Unavailable as error:

@@ -130,12 +130,7 @@ class Analysis:
 
 
 def analyse(plan: Plan, observation: Observation) -> Analysis:
-    """Evaluate everything in the plan.
-
-    Args:
-        plan: of the rollout.
-        observation: in a step of the ramp or in the promotion.
-    """
+    """Evaluate everything in the plan of a rollout in a step of the ramp or in the promotion."""
     control = observation.health.get("control", _NOTHING)
     other = "interleaved" if plan.interleaving else "challenger"
     challenger = observation.health.get(other, _NOTHING)

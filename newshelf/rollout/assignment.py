@@ -35,14 +35,9 @@ def bucket_of(salt: str, unit: str) -> int:
 
 
 def assign(split: TrafficSplit, unit: str) -> Assignment:
-    """Assign a unit to a variant.
+    """Assign a unit, a shopper or visitor by the front end's id, to a variant.
 
-    Args:
-        split: of the running rollout.
-        unit: the front end's id of the shopper or visitor.
-
-    Returns:
-        The assignment. A tester's variant is fixed, so its propensity is 1.
+    A tester's variant is fixed, so its propensity is 1.
     """
     bucket = bucket_of(split.salt, unit)
     override = split.overrides.get(unit)

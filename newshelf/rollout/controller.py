@@ -15,6 +15,7 @@ from itertools import chain
 
 from sqlalchemy.engine import Connection
 
+from newshelf.config import RolloutSettings
 from newshelf.errors import NewshelfError, RolloutError, ServerError, Unavailable
 from newshelf.rollout.decide import decide, next_state, pause
 from newshelf.rollout.guardrails import level_of, lowest_p99
@@ -22,7 +23,7 @@ from newshelf.rollout.history import Snapshot, snapshot_of
 from newshelf.rollout.operations import command
 from newshelf.rollout.plan import Plan
 from newshelf.rollout.state import OVER, RolloutState, split_of
-from newshelf.rollout.versions import ModelVersions, PromotedFile
+from newshelf.rollout.versions import PromotedFile, TorchServeVersions
 from newshelf.store.aggregates import (
     summarise_shadow,
     team_credits,
@@ -34,6 +35,7 @@ from newshelf.store.rollouts import RolloutRow
 from newshelf.store.store import EventStore
 
 _WARM_UP_REQUESTS = 20
+_DAY_S = 86_400
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class VersionActions:
     """
 
     def __init__(
-        self, versions: ModelVersions, promoted: PromotedFile, hold: Callable[[], None]
+        self, versions: TorchServeVersions, promoted: PromotedFile, hold: Callable[[], None]
     ) -> None:
         self._versions = versions
         self._promoted = promoted
@@ -192,24 +194,6 @@ _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Timing:
-    """Durations in seconds."""
-
-    lease_s: float
-    """After which another controller may replace a silent one."""
-    drain_s: float
-    """From the end of a split until none of its answers can be in progress."""
-    load_s: float
-    """Maximum time until a version has loaded and answers."""
-    covariates_s: float
-    """Window of the covariates before a rollout."""
-    look_s: float
-    """Between two snapshots for the report."""
-    failed_looks: int = 30
-    """Consecutive failed looks before a rollout is paused."""
-
-
-@dataclass(frozen=True)
 class _Look:
     """One rollout as it was read, and the actions on its versions."""
 
@@ -226,7 +210,8 @@ class Controller:
         store: the event store.
         versions: the model server.
         promoted: file of the version that the next start serves.
-        timing: durations.
+        settings: durations of leases, loads and looks.
+        drain_s: seconds from the end of a split until none of its answers can be in progress.
         holder: of the leases; unique to each controller.
         clock: returns the current time with its time zone.
     """
@@ -234,17 +219,19 @@ class Controller:
     def __init__(
         self,
         store: EventStore,
-        versions: ModelVersions,
+        versions: TorchServeVersions,
         promoted: PromotedFile,
-        timing: Timing,
+        settings: RolloutSettings,
         *,
+        drain_s: float,
         holder: str,
         clock: Callable[[], datetime],
     ) -> None:
         self._store = store
         self._versions = versions
         self._promoted = promoted
-        self._timing = timing
+        self._settings = settings
+        self._drain_s = drain_s
         self._holder = holder
         self._clock = clock
         self._snapshot_at: dict[str, datetime] = {}
@@ -277,7 +264,7 @@ class Controller:
             ServerError: TorchServe refuses; nothing was decided.
             Unavailable: the store does not answer, or the lease is lost.
         """
-        if not self._store.leases.acquire(name, self._holder, self._timing.lease_s):
+        if not self._store.leases.acquire(name, self._holder, self._settings.lease_s):
             return
         look = self._read(name)
         match look.state.phase:
@@ -309,7 +296,7 @@ class Controller:
             obstacle = error.message
         if obstacle is None:
             self._write(look, command("start", plan, state, self._clock()))
-        elif self._seconds_in(state) <= self._timing.load_s:
+        elif self._seconds_in(state) <= self._settings.load_s:
             _LOG.info("rollout %s: %s", state.rollout, obstacle)
         else:
             aborted = command("abort", plan, state, self._clock())
@@ -326,7 +313,7 @@ class Controller:
                 plan,
                 state,
                 now=now,
-                before_window_s=self._timing.covariates_s,
+                before_window_s=self._settings.covariate_days * _DAY_S,
                 versions_ready=ready,
             )
             decision = decide(plan, state, observation)
@@ -352,7 +339,7 @@ class Controller:
         state = look.state
         self._failed[state.rollout] += 1
         looks = self._failed[state.rollout]
-        if looks < self._timing.failed_looks or state.phase == "paused":
+        if looks < self._settings.failed_looks or state.phase == "paused":
             return
         why = error.message if isinstance(error, NewshelfError) else repr(error)
         reason = (
@@ -401,17 +388,17 @@ class Controller:
 
     def _is_drained(self, state: RolloutState) -> bool:
         """Return whether every gateway has stopped splitting and has its answers."""
-        if self._seconds_in(state) < self._timing.drain_s:
+        if self._seconds_in(state) < self._drain_s:
             return False
         last = self._store.last_answer_at(state.rollout)
-        return last is None or (self._clock() - last).total_seconds() >= self._timing.drain_s
+        return last is None or (self._clock() - last).total_seconds() >= self._drain_s
 
     def _seconds_in(self, state: RolloutState) -> float:
         return (self._clock() - state.since).total_seconds()
 
     def _add_snapshot(self, state: RolloutState, snapshot: Snapshot, *, at_once: bool) -> None:
         now, last = self._clock(), self._snapshot_at.get(state.rollout)
-        if at_once or last is None or (now - last).total_seconds() >= self._timing.look_s:
+        if at_once or last is None or (now - last).total_seconds() >= self._settings.look_s:
             self._store.rollouts.add_snapshot(state.rollout, snapshot.model_dump_json())
             self._snapshot_at[state.rollout] = now
 
@@ -430,7 +417,7 @@ class Controller:
             _LOG.info("rollout %s: %s: %s", name, changed.phase, changed.reason)
 
     def _hold(self, name: str) -> None:
-        if not self._store.leases.acquire(name, self._holder, self._timing.lease_s):
+        if not self._store.leases.acquire(name, self._holder, self._settings.lease_s):
             raise Unavailable(f"another controller acts on {name}")
 
 

@@ -161,13 +161,7 @@ def _different(shadow: ShadowPlan, seen: Mapping[str, float]) -> dict[str, str]:
 
 
 def decide(plan: Plan, state: RolloutState, observation: Observation) -> Decision:
-    """Decide on a rollout.
-
-    Args:
-        plan: of the rollout.
-        state: its current state.
-        observation: the data so far.
-    """
+    """Decide on a rollout in its current state by the data so far."""
     match state.phase:
         case "shadow":
             return decide_shadow(plan, state, observation)
@@ -185,13 +179,7 @@ def decide(plan: Plan, state: RolloutState, observation: Observation) -> Decisio
 
 
 def next_state(state: RolloutState, decision: Decision, at: datetime) -> RolloutState:
-    """Return the state after a decision; the same object if nothing changes.
-
-    Args:
-        state: on which the decision was made.
-        decision: of :func:`decide`.
-        at: now, with its time zone.
-    """
+    """Return the state after a decision at ``at``; the same object if nothing changes."""
     if (decision.phase, decision.step) == (state.phase, state.step):
         return state
     return state.model_copy(

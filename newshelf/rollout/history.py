@@ -96,12 +96,7 @@ class RolloutHistory:
 
 
 def read_history(store: EventStore, row: RolloutRow) -> RolloutHistory:
-    """Read the history of a rollout.
-
-    Args:
-        store: holds journal and snapshots.
-        row: of the rollout.
-    """
+    """Read the history of a rollout from journal and snapshots."""
     snapshots = [
         read_snapshot(one) for one in store.rollouts.snapshots(row.name, most=_MOST_SNAPSHOTS)
     ]

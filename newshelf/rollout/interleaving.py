@@ -93,9 +93,8 @@ def team_draft(
         ValueError: a ranking has a duplicate.
     """
     draft = _Draft(control, challenger)
-    propensities = _propensities(draft, k)
     state, drafted = _State(0, 0), []
-    for at_position in propensities:
+    for at_position in draft_propensities(control, challenger, k):
         team = random.choice(draft.pickers(state))
         item, state = draft.pick(state, team)
         drafted.append(DraftedItem(item, team, at_position[item]))
@@ -113,10 +112,7 @@ def draft_propensities(
     Raises:
         ValueError: a ranking has a duplicate.
     """
-    return _propensities(_Draft(control, challenger), k)
-
-
-def _propensities(draft: _Draft, k: int) -> list[dict[str, float]]:
+    draft = _Draft(control, challenger)
     states: dict[_State, float] = {_State(0, 0): 1.0}
     positions: list[dict[str, float]] = []
     for _ in range(k):

@@ -14,17 +14,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 from newshelf.rollout.metrics import (
     LEAST_ACTIVE_UNITS,
     METRICS,
-    cap_of,
+    Effect,
     compare,
     preference,
     relative,
 )
-from newshelf.rollout.off_policy import effective_sample_size
 from newshelf.rollout.plan import Plan, SuccessMetric
 from newshelf.rollout.sequential import half_width, log_evidence_above, needed_information, p_value
 from newshelf.store.records import Observation
@@ -79,18 +76,6 @@ class _Counts:
     silence: Silence
     few: bool
     """Whether there are too few for an interval."""
-
-
-@dataclass(frozen=True)
-class _Estimate:
-    """Estimate of an effect; ``value`` is nearly normal, and 0 without an effect."""
-
-    control: float
-    challenger: float
-    value: float
-    variance: float
-    effective_units: float
-    capped: int = 0
 
 
 def measure_all(plan: Plan, observation: Observation) -> list[MetricResult]:
@@ -217,25 +202,15 @@ class _Scale:
 
     inward: Callable[[float], float]
     outward: Callable[[float], float]
-    estimate: Callable[[SuccessMetric, Observation, float], _Estimate | None]
+    estimate: Callable[[SuccessMetric, Observation, float], Effect | None]
     counts: Callable[[SuccessMetric, Observation], _Counts]
 
 
-def _lift(success: SuccessMetric, seen: Observation, cap_quantile: float) -> _Estimate | None:
+def _lift(success: SuccessMetric, seen: Observation, cap_quantile: float) -> Effect | None:
     if not {"control", "challenger"} <= seen.totals.keys():
         return None
     control, challenger = seen.totals["control"], seen.totals["challenger"]
-    lift = compare(METRICS[success.metric], control, challenger, cap_quantile=cap_quantile)
-    if lift is None:
-        return None
-    return _Estimate(
-        lift.control,
-        lift.challenger,
-        lift.log,
-        lift.variance,
-        lift.effective_units,
-        lift.capped,
-    )
+    return compare(METRICS[success.metric], control, challenger, cap_quantile=cap_quantile)
 
 
 def _active(success: SuccessMetric, seen: Observation) -> _Counts:
@@ -255,14 +230,8 @@ def _silence(control: bool, challenger: bool) -> Silence:
     return "control" if challenger else "both"
 
 
-def _credits(_: SuccessMetric, seen: Observation, cap_quantile: float) -> _Estimate | None:
-    found = preference(seen.credits, cap_quantile=cap_quantile)
-    if found is None:
-        return None
-    share, variance = found
-    clicked = seen.credits["challenger"] + seen.credits["control"]
-    effective = effective_sample_size(np.minimum(clicked, cap_of(clicked, cap_quantile)))
-    return _Estimate(0.5, share, share - 0.5, variance, effective)
+def _credits(_: SuccessMetric, seen: Observation, cap_quantile: float) -> Effect | None:
+    return preference(seen.credits, cap_quantile=cap_quantile)
 
 
 def _preferring(_: SuccessMetric, seen: Observation) -> _Counts:

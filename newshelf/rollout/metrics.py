@@ -106,16 +106,11 @@ def ratio_variance(
     """Return the variance of one unit's part in Σ top / Σ bottom; divide it by the units.
 
     Units are independent, but the products shown to one unit are not, so the denominator varies
-    too (delta method; Deng, Knoblich & Lu 2018, arXiv:1803.06336, eq. 4). Any shape::
+    too (delta method; Deng, Knoblich & Lu 2018, arXiv:1803.06336, eq. 4). With the means and
+    variances over the units of numerator t and denominator b, and their covariance σ_tb, of any
+    shape::
 
         σ_t²/μ_b² - 2·μ_t·σ_tb/μ_b³ + μ_t²·σ_b²/μ_b⁴
-
-    Args:
-        top: mean of the numerator over the units, μ_t.
-        bottom: mean of the denominator, μ_b, not 0.
-        top_var: variance of the numerator, σ_t².
-        bottom_var: variance of the denominator, σ_b².
-        covariance: σ_tb.
     """
     return top_var / bottom**2 - 2 * top * covariance / bottom**3 + top**2 * bottom_var / bottom**4
 
@@ -123,9 +118,9 @@ def ratio_variance(
 def log_lift(
     control: Number, control_var: Number, challenger: Number, challenger_var: Number
 ) -> tuple[Number, Number]:
-    """Return the logarithm of challenger / control and its variance. Any shape.
+    """Return the logarithm of challenger / control and its variance.
 
-    ::
+    With control a and challenger b above 0, and their squared standard errors, of any shape::
 
         ln(b/a),   Var(a)/a² + Var(b)/b²
 
@@ -134,12 +129,6 @@ def log_lift(
     known better than one that is high. With frequent looks and few, skewed purchases that called
     8 % of equal challengers worse, and 30 % when it began with a handful of buyers. The logarithm
     is symmetric (Katz et al. 1978), and a lift of less than -100 % is impossible.
-
-    Args:
-        control: a, the metric in control, above 0.
-        control_var: squared standard error of a.
-        challenger: b, above 0.
-        challenger_var: squared standard error of b.
     """
     variance = control_var / control**2 + challenger_var / challenger**2
     return np.log(challenger / control), variance
@@ -161,9 +150,7 @@ class Sample:
 def adjusted_ratios(control: Sample, challenger: Sample) -> list[tuple[float, float]]:
     """Return adjusted ratio and variance (squared standard error) of control and challenger.
 
-    Args:
-        control: at least two units, with a sum of denominators other than 0.
-        challenger: likewise, with the same covariates.
+    Both have the same covariates, at least two units, and denominators with a sum other than 0.
     """
     samples = (control, challenger)
     ratios = [float(sample.top.sum() / sample.bottom.sum()) for sample in samples]
@@ -284,26 +271,21 @@ intervals here assume; fewer are compared by their number (``metric_results``)."
 
 
 @dataclass(frozen=True)
-class Lift:
-    """Lift of the challenger over control, and its variance."""
+class Effect:
+    """The challenger's effect; ``value`` is nearly normal, and 0 without an effect."""
 
     control: float
-    """The metric in control, after capping and CUPED."""
+    """The metric in control, after capping and CUPED; ``preference``: 1/2."""
     challenger: float
-    log: float
-    """ln(challenger / control)."""
+    value: float
+    """ln(challenger / control); ``preference``: challenger - control."""
     variance: float
-    """Squared standard error of ``log``."""
+    """Squared standard error of ``value``."""
     effective_units: float
     """Effective sample size of the smaller variant (Kish). A ratio dominated by one unit has
     hardly any spread, and only looks certain."""
     capped: int = 0
     """Number of capped units."""
-
-    @property
-    def relative(self) -> float:
-        """Challenger / control - 1; inf beyond the range of a float."""
-        return relative(self.log)
 
 
 def relative(log: float) -> float:
@@ -316,7 +298,7 @@ def relative(log: float) -> float:
 
 def compare(
     metric: Metric, control: UnitTotals, challenger: UnitTotals, *, cap_quantile: float = 1.0
-) -> Lift | None:
+) -> Effect | None:
     """Return the lift of ``challenger`` over ``control``.
 
     Args:
@@ -345,7 +327,7 @@ def compare(
             return None
         weights = [column for sample in samples for column in (sample.top, sample.bottom)]
         effective = min(map(effective_sample_size, weights))
-    return Lift(a, b, float(log), float(variance), effective, number)
+    return Effect(a, b, float(log), float(variance), effective, number)
 
 
 def _sample(metric: Metric, totals: UnitTotals) -> Sample:
@@ -359,8 +341,8 @@ METRICS = {metric.name: metric for metric in (CTR, CVR, REVENUE_PER_UNIT, NDCG)}
 
 def preference(
     by_team: Mapping[str, NDArray[np.float64]], *, cap_quantile: float = 1.0
-) -> tuple[float, float] | None:
-    """Return the challenger's share of the credits, and its variance.
+) -> Effect | None:
+    """Return the effect on the challenger's share of the credits.
 
     Args:
         by_team: ``(units,)`` clicked products that each team drafted.
@@ -395,4 +377,7 @@ def preference(
             float(moments[0, 1]),
         ) / len(won)
         share = float(won.sum() / clicked.sum())
-    return (share, variance) if 0 < variance < math.inf and 0 <= share <= 1 else None
+        effective = effective_sample_size(clicked)
+    if not (0 < variance < math.inf and 0 <= share <= 1):
+        return None
+    return Effect(0.5, share, share - 0.5, variance, effective)

@@ -16,7 +16,7 @@ from newshelf.rollout.assignment import new_salt
 from newshelf.rollout.history import Snapshot, read_snapshot
 from newshelf.rollout.plan import Plan
 from newshelf.rollout.state import OVER, Phase, RolloutState, draft, split_of
-from newshelf.rollout.versions import ModelVersions, TorchServeVersions, find_archive
+from newshelf.rollout.versions import TorchServeVersions, find_archive
 from newshelf.server.controller import ControllerPlan, read_controller_plan
 from newshelf.store.prune import PruneCounts, clock_doubt, prune
 from newshelf.store.rollouts import RolloutRow
@@ -30,7 +30,7 @@ _LEASE_S = 30.0
 
 def start_rollout(
     store: EventStore,
-    versions: ModelVersions,
+    versions: TorchServeVersions,
     model_store: Path,
     plan: Plan,
     name: str,
@@ -102,13 +102,7 @@ _ALLOWED: Mapping[Command, tuple[Phase, ...]] = {
 
 
 def command(name: Command, plan: Plan, state: RolloutState, at: datetime) -> RolloutState:
-    """Return the state after a command.
-
-    Args:
-        name: the command.
-        plan: of the rollout.
-        state: its current state.
-        at: now, with its time zone.
+    """Return the state after a command, which begins at ``at``.
 
     Raises:
         RolloutError: the command is not allowed in this phase.
@@ -171,13 +165,7 @@ _ATTEMPTS = 5
 def change_rollout(
     store: EventStore, name: str, wanted: Command, *, clock: Callable[[], datetime]
 ) -> RolloutState:
-    """Apply a command; the controller acts on it at its next look.
-
-    Args:
-        store: the event store.
-        name: of the rollout.
-        wanted: the command.
-        clock: returns the current time with its time zone.
+    """Apply a command and return the new state; the controller acts on it at its next look.
 
     Returns:
         The new state.
@@ -255,10 +243,7 @@ class Rollouts:
 
 @contextmanager
 def open_rollouts(plan_file: Path) -> Iterator[Rollouts]:
-    """Open a controller's event store.
-
-    Args:
-        plan_file: of the controller.
+    """Open the event store of a controller by its plan file.
 
     Raises:
         SettingsError: there is no controller, or its store cannot be opened.

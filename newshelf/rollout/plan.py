@@ -251,11 +251,7 @@ def load_plan(path: Path) -> Plan:
 
 
 def parse_plan(text: str, name: str = "plan") -> Plan:
-    """Read a plan's text.
-
-    Args:
-        text: YAML.
-        name: of the plan in messages.
+    """Read the YAML of a plan, which messages call ``name``.
 
     Raises:
         PlanError: with name, line, field and reason.

@@ -40,12 +40,7 @@ _UNITS = ((2 * 86400.0, 86400.0, "days"), (2 * 3600.0, 3600.0, "hours"), (120.0,
 
 
 def draw_shares(periods: Sequence[Period], path: Path) -> None:
-    """Write a PNG of the share of each variant over time.
-
-    Args:
-        periods: of the whole rollout, in order.
-        path: of the PNG.
-    """
+    """Write a PNG of the share of each variant over a whole rollout."""
     start = periods[0].begins
     scale_s, unit = _time_unit((periods[-1].ends - start).total_seconds())
     times = [(one.begins - start).total_seconds() / scale_s for one in periods]
@@ -185,13 +180,7 @@ _NOT_YET = "The controller has not analysed anything yet."
 
 
 def write_report(store: EventStore, row: RolloutRow, path: Path) -> None:
-    """Write the page, atomically.
-
-    Args:
-        store: holds journal and snapshots.
-        row: of the rollout.
-        path: of the page.
-    """
+    """Write the page of a rollout, atomically."""
     history = read_history(store, row)
     with tempfile.TemporaryDirectory(prefix="newshelf-report-") as folder:
         page = _page(row, history, Path(folder))

@@ -69,12 +69,7 @@ Number = TypeVar("Number", float, NDArray[np.float64])
 
 
 def tuning_rho(tuned_at: float, alpha: float) -> float:
-    """Return the ρ whose sequence is tightest at ``tuned_at`` (arXiv:2103.06476, eq. 161).
-
-    Args:
-        tuned_at: N*, in the unit of the clock.
-        alpha: probability that a sequence ever misses the truth.
-    """
+    """Return the ρ whose sequence is tightest at ``tuned_at`` (arXiv:2103.06476, eq. 161)."""
     return float(np.sqrt((-2 * np.log(alpha) + np.log(1 - 2 * np.log(alpha))) / tuned_at))
 
 
@@ -232,12 +227,7 @@ class SampleRatio:
 
 
 def sample_ratio(control: int, challenger: int) -> SampleRatio:
-    """Test whether both variants got the same share of the units.
-
-    Args:
-        control: distinct units since the start of the rollout.
-        challenger: likewise.
-    """
+    """Test whether both variants got the same share of the distinct units of a whole rollout."""
     p = math.exp(min(-float(mismatch_log_evidence(control, challenger)), 0.0))
     return SampleRatio(control, challenger, p)
 
@@ -267,20 +257,3 @@ def needed_information(effect: float, *, alpha: float, power: float) -> float:
     """
     tightest = half_width(1.0, 1.0, tuned_at=1.0, alpha=alpha)
     return float((tightest + norm.ppf(power)) / effect) ** 2
-
-
-def needed_units(effect: float, *, relative_variance: float, alpha: float, power: float) -> int:
-    """Return the units in *each* variant that a relative lift of ``effect`` needs.
-
-    The variance of ln(b/a) after n units in each, with equal variance in both::
-
-        2·v/n,   v = variance of one unit / mean²
-
-    Args:
-        effect: δ, the relative lift (0.1 for +10 %).
-        relative_variance: v of one unit; (1 - p) / p for a binary metric with mean p.
-        alpha: of the confidence sequence.
-        power: probability of finding it by then.
-    """
-    information = needed_information(math.log1p(effect), alpha=alpha, power=power)
-    return math.ceil(2 * relative_variance * information)

@@ -100,13 +100,7 @@ def _effect(one: MetricResult, value: float) -> str:
 
 
 def show_rollout(console: Console, row: RolloutRow, last: tuple[datetime, Snapshot] | None) -> None:
-    """Print the status of a rollout.
-
-    Args:
-        console: target.
-        row: of the event store.
-        last: time and content of the last snapshot.
-    """
+    """Print the status of a rollout and its last snapshot with its time."""
     plan = Plan.model_validate_json(row.plan)
     state = RolloutState.model_validate_json(row.state)
     console.print(f"[bold]{escape(row.name)}[/]: {state.label}")

@@ -161,7 +161,7 @@ def test_shoppers_preference_is_found(better: float, sign: int) -> None:
     won = clicks(better, 2000, seed=5)
     found = preference(won)
     assert found is not None
-    share, variance = found
+    share, variance = found.challenger, found.variance
     planned = needed_information(0.1, alpha=0.05, power=0.8)
     width = half_width(variance, 1 / variance, tuned_at=planned, alpha=0.05)
     assert (share - width > 0.5) == (sign > 0)
@@ -180,7 +180,8 @@ def test_equal_rankings_are_called_different_in_at_most_a_twentieth_of_the_rollo
     for run in range(runs):
         for n in range(100, looks * 100 + 1, 100):
             sides = won[run, :n].astype(float), (clicked - won)[run, :n].astype(float)
-            share, variance = preference(dict(zip(("challenger", "control"), sides, strict=True)))
+            effect = preference(dict(zip(("challenger", "control"), sides, strict=True)))
+            variance = effect.variance
             width = half_width(variance, 1 / variance, tuned_at=planned, alpha=0.05)
-            found[run] |= abs(share - 0.5) > width
+            found[run] |= abs(effect.value) > width
     assert found.mean() <= 0.05

@@ -18,6 +18,7 @@ from newshelf.rollout.metrics import (
     log_lift,
     preference,
     ratio_variance,
+    relative,
 )
 from newshelf.store.records import UnitTotals
 from tests.unit.rollout.conftest import observation, plan, totals
@@ -153,7 +154,7 @@ def test_each_metric_against_a_naive_loop(name: str) -> None:
     lift = compare(METRICS[name], control, challenger)
     assert lift is not None
     assert (lift.control, lift.challenger) == pytest.approx(naive)
-    assert lift.relative == pytest.approx(naive[1] / naive[0] - 1)
+    assert relative(lift.value) == pytest.approx(naive[1] / naive[0] - 1)
 
 
 def test_what_shoppers_did_before_makes_the_click_through_rate_steadier() -> None:
@@ -226,11 +227,11 @@ def test_preference_is_a_share_of_the_clicks(seed: int) -> None:
     found = preference(won)
     assert found is not None
     clicked = sum(one.sum() for one in won.values())
-    assert found[0] == pytest.approx(won["challenger"].sum() / clicked)
+    assert found.challenger == pytest.approx(won["challenger"].sum() / clicked)
     swapped = preference({"control": won["challenger"], "challenger": won["control"]})
     assert swapped is not None
-    assert swapped[0] == pytest.approx(1 - found[0])
-    assert swapped[1] == pytest.approx(found[1])
+    assert swapped.challenger == pytest.approx(1 - found.challenger)
+    assert swapped.variance == pytest.approx(found.variance)
 
 
 def test_preference_needs_shoppers_who_click() -> None:

@@ -165,6 +165,7 @@ def test_values_may_be_referred_to() -> None:
         ("a: *b\n", "p is not YAML"),
         ("a: \x00", "p is not YAML"),
     ],
+    ids=lambda value: value[:40],
 )
 def test_odd_yaml_is_an_error_and_no_traceback(text: str, told: str) -> None:
     with pytest.raises(PlanError) as raised:

@@ -19,7 +19,6 @@ from newshelf.rollout.sequential import (
     lower_quantile,
     mismatch_log_evidence,
     needed_information,
-    needed_units,
     p_value,
     sample_ratio,
     tuning_rho,
@@ -108,13 +107,6 @@ def test_the_planned_power_is_kept_at_the_planned_information() -> None:
 def test_looking_always_costs_about_twice_the_units() -> None:
     needed = needed_information(0.1, alpha=0.05, power=0.8)
     assert needed / fixed_information(0.1) == pytest.approx(1.91, abs=0.01)
-
-
-def test_needed_units_of_a_yes_or_no() -> None:
-    """By hand: ln(1.1) with twice (1-p)/p of variance per unit."""
-    needed = needed_units(0.1, relative_variance=0.9 / 0.1, alpha=0.05, power=0.8)
-    by_hand = 18 * ((3.0353 + 0.84162) / math.log(1.1)) ** 2
-    assert needed == pytest.approx(by_hand, rel=1e-4)
 
 
 @given(st.integers(0, 60), st.integers(0, 60), st.floats(0.01, 0.9))

@@ -1,14 +1,25 @@
 """Thousands of simulated rollouts, looked at every 100 users, through the code that decides."""
 
+import math
+
 import numpy as np
 import pytest
 
 from benchmarks.rollout.decisions import called_different
-from benchmarks.rollout.sequences import ALPHA, LOOK, POWER, Looks, clicks_of, revenue_of, simulate
+from benchmarks.rollout.sequences import (
+    ALPHA,
+    LOOK,
+    POWER,
+    Looks,
+    clicks_of,
+    needed_units,
+    revenue_of,
+    simulate,
+)
 from benchmarks.rollout.worlds import WORLDS
 from newshelf.rollout.decide import decide
 from newshelf.rollout.metrics import log_lift, ratio_variance
-from newshelf.rollout.sequential import half_width, needed_information, needed_units
+from newshelf.rollout.sequential import half_width, needed_information
 from newshelf.store.records import Observation, UnitTotals
 from tests.unit.rollout.conftest import COUNTS, observation, plan, state, totals
 
@@ -58,6 +69,13 @@ def test_the_relative_lift_without_its_logarithm_calls_low_challengers_worse_too
     found = (np.abs(relative) > width) & looks.enough
     assert found.any(axis=1).mean() > ALPHA
     assert (found & (relative > 0)).any(axis=1).mean() < 0.01
+
+
+def test_needed_units_of_a_yes_or_no() -> None:
+    """By hand: ln(1.1) with twice (1-p)/p of variance per unit."""
+    needed = needed_units(0.1, relative_variance=0.9 / 0.1, alpha=0.05, power=0.8)
+    by_hand = 18 * ((3.0353 + 0.84162) / math.log(1.1)) ** 2
+    assert needed == pytest.approx(by_hand, rel=1e-4)
 
 
 def test_ten_per_cent_more_clicks_are_found_with_the_planned_power() -> None:

@@ -9,8 +9,9 @@ from random import Random
 
 import pytest
 
+from newshelf.config import RolloutSettings
 from newshelf.rollout.assignment import assign
-from newshelf.rollout.controller import Controller, Timing
+from newshelf.rollout.controller import Controller
 from newshelf.rollout.operations import start_rollout
 from newshelf.rollout.plan import Plan
 from newshelf.rollout.state import RolloutState
@@ -80,9 +81,17 @@ class World:
         start_rollout(self.store, self.versions, self.folder, self.plan, NAME, clock=self.clock)
 
     def controller(self, holder: str = "first", lease_s: float = 30.0) -> Controller:
-        timing = Timing(lease_s=lease_s, drain_s=20, load_s=60, covariates_s=86400, look_s=0)
+        settings = RolloutSettings(load_s=60, covariate_days=1, look_s=0)
+        # A test does not wait as long as the shortest lease that is allowed.
+        settings = settings.model_copy(update={"lease_s": lease_s})
         return Controller(
-            self.store, self.versions, self.promoted, timing, holder=holder, clock=self.clock
+            self.store,
+            self.versions,
+            self.promoted,
+            settings,
+            drain_s=20,
+            holder=holder,
+            clock=self.clock,
         )
 
     def pass_time(self, seconds: float) -> None:
