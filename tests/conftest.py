@@ -1,6 +1,11 @@
 """What every test process starts from."""
 
+import os
 import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +22,34 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 # A busy machine breaks every limit of time, and the code is none the worse for it.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+
+_RUN = "NEWSHELF_TEST_RUN"
+_END_CHILDREN = f"""
+import sys
+sys.stdin.read()
+import psutil
+for process in psutil.process_iter():
+    try:
+        if process.environ().get("{_RUN}") == sys.argv[1]:
+            process.kill()
+    except psutil.Error:
+        pass
+"""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def children_end_with_the_run() -> Iterator[None]:
+    """Kill what the tests have started and not ended, also if this process is killed.
+
+    Servers start in sessions of their own. Another process waits for the end of this one, which
+    closes the pipe between them.
+    """
+    mark = uuid.uuid4().hex
+    command = [sys.executable, "-c", _END_CHILDREN, mark]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True):
+        os.environ[_RUN] = mark
+        yield
 
 
 @pytest.fixture(scope="session")
