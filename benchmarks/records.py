@@ -113,7 +113,7 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Record:
+class BenchmarkRecord:
     """Last result of one task. A failed run leaves the earlier result in place."""
 
     task: str
@@ -131,7 +131,7 @@ class Record:
     """Of the last run, when it failed."""
 
 
-def write_record(record: Record, folder: Path) -> None:
+def write_record(record: BenchmarkRecord, folder: Path) -> None:
     """Write ``TASK.json`` atomically."""
     table = asdict(record)
     if record.result is not None:
@@ -141,7 +141,7 @@ def write_record(record: Record, folder: Path) -> None:
     write_json(folder / f"{record.task}.json", table)
 
 
-def read_records(folder: Path, tasks: Iterable[str]) -> dict[str, Record]:
+def read_records(folder: Path, tasks: Iterable[str]) -> dict[str, BenchmarkRecord]:
     """Return the records of ``tasks``, in their order; tasks without a file are left out.
 
     Raises:
@@ -161,10 +161,10 @@ def read_records(folder: Path, tasks: Iterable[str]) -> dict[str, Record]:
     return records
 
 
-def _record(table: dict[str, Any]) -> Record:
+def _record(table: dict[str, Any]) -> BenchmarkRecord:
     failure, result = table.pop("failure"), table.pop("result")
     table["seeds"] = tuple(table["seeds"])
-    return Record(
+    return BenchmarkRecord(
         **table,
         result=None if result is None else _result(result),
         failure=None if failure is None else Failure(**failure),

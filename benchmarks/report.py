@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from benchmarks.records import Record
+from benchmarks.records import BenchmarkRecord
 from benchmarks.results import Row, RowGroup, TaskResult, Verdict, judge, ratio, row_groups
 from newshelf.files import write_aside
 
@@ -81,18 +81,18 @@ class Heading:
         """Return the revision of a task."""
         return self.revisions.get(task, 1)
 
-    def is_outdated(self, record: Record) -> bool:
+    def is_outdated(self, record: BenchmarkRecord) -> bool:
         """Return whether the task was changed after the record's result."""
         return record.result is not None and record.revision < self.revision(record.task)
 
 
-def write_report(records: Mapping[str, Record], out: Path, heading: Heading) -> None:
+def write_report(records: Mapping[str, BenchmarkRecord], out: Path, heading: Heading) -> None:
     """Write the report atomically; figures are linked relative to it."""
     with write_aside(out) as aside:
         aside.write_text(render(records, heading), encoding="utf-8")
 
 
-def render(records: Mapping[str, Record], heading: Heading) -> str:
+def render(records: Mapping[str, BenchmarkRecord], heading: Heading) -> str:
     """Return the whole report; figures are linked as the records hold them.
 
     Args:
@@ -107,7 +107,7 @@ def render(records: Mapping[str, Record], heading: Heading) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _summary(records: Mapping[str, Record], heading: Heading) -> list[str]:
+def _summary(records: Mapping[str, BenchmarkRecord], heading: Heading) -> list[str]:
     rows = [
         line
         for record in records.values()
@@ -147,7 +147,7 @@ def _goal_rows(result: TaskResult, *, outdated: bool) -> list[list[str]]:
     return rows
 
 
-def _environments(records: Mapping[str, Record]) -> list[str]:
+def _environments(records: Mapping[str, BenchmarkRecord]) -> list[str]:
     """Distinct environments, with the tasks that ran in each."""
     found: dict[str, list[str]] = {}
     for record in records.values():
@@ -158,7 +158,7 @@ def _environments(records: Mapping[str, Record]) -> list[str]:
     return ["## Measured with", "", *lines, ""] if lines else []
 
 
-def _section(record: Record, heading: Heading) -> list[str]:
+def _section(record: BenchmarkRecord, heading: Heading) -> list[str]:
     result = record.result
     lines = [f'<a id="{record.task}"></a>', ""]
     lines += [f"## {result.title if result else record.task}", ""]

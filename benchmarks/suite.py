@@ -11,8 +11,8 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.records import (
+    BenchmarkRecord,
     Failure,
-    Record,
     hardware,
     now,
     read_records,
@@ -130,8 +130,8 @@ def run_suite(
     failed = []
     for number, task in enumerate(tasks, start=1):
         console.rule(f"{task} ({number} of {len(tasks)})", align="left")
-        before = read_records(folder, [task]).get(task, Record(task))
-        blank = Record(
+        before = read_records(folder, [task]).get(task, BenchmarkRecord(task))
+        blank = BenchmarkRecord(
             task=task,
             date=now(),
             command=command,
@@ -150,8 +150,13 @@ def run_suite(
 
 
 def _measure(
-    suite: Suite, blank: Record, before: Record, context: Any, report: Path, console: Console
-) -> Record:
+    suite: Suite,
+    blank: BenchmarkRecord,
+    before: BenchmarkRecord,
+    context: Any,
+    report: Path,
+    console: Console,
+) -> BenchmarkRecord:
     """Return ``blank`` with the task's result, or ``before`` with its failure."""
     started = time.monotonic()
     try:

@@ -3,7 +3,7 @@
 Locust has the users, the web page and the distribution over machines; the engine sends the
 requests, and its recorder keeps their latencies without rounding.
 
-``Encoder``, ``Recommender``, ``Mix`` or ``OpenLoop`` can be named on the command line; the
+``EncoderUser``, ``RecommenderUser``, ``Mix`` or ``OpenLoop`` can be named on the command line; the
 default is ``Mix``, or ``OpenLoop`` with a ``--rate``. The exit code is 2 if there is nothing to
 test, and 1 if a request failed or a limit was exceeded.
 """
@@ -88,7 +88,7 @@ class _User(User):
         self.sender.send(_Process.requests.next(kind))
 
 
-class Encoder(_User):
+class EncoderUser(_User):
     """A shop that adds products."""
 
     kinds = ("encode picture", "encode text", "encode both")
@@ -113,7 +113,7 @@ class Encoder(_User):
         self.request("encode both")
 
 
-class Recommender(_User):
+class RecommenderUser(_User):
     """Shoppers."""
 
     kinds = ("recommend history", "recommend unseen", "recommend candidates")

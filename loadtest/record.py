@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from hdrh.histogram import HdrHistogram
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
-from newshelf.files import read_model, write_aside
+from newshelf.files import StrictModel, read_model, write_aside
 
 _LOWEST_US = 1
 _HIGHEST_US = 10 * 60 * 1_000_000
@@ -58,11 +58,7 @@ def _checked(text: str) -> str:
 HistogramText = Annotated[str, AfterValidator(_checked)]
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class KindSecond(_Record):
+class KindSecond(StrictModel):
     """Requests of one kind that were meant to start in one second of the run."""
 
     second: int = Field(ge=0)
@@ -83,7 +79,7 @@ class KindSecond(_Record):
     """Likewise from the time of sending: the latency that a closed-loop test reports."""
 
 
-class WorkerSample(_Record):
+class WorkerSample(StrictModel):
     """One worker process of the server at one time."""
 
     model: str
@@ -97,7 +93,7 @@ class WorkerSample(_Record):
     """Of one core, since the previous sample."""
 
 
-class ServerSample(_Record):
+class ServerSample(StrictModel):
     """Metrics of the server at one time."""
 
     at_s: float
@@ -113,7 +109,7 @@ class ServerSample(_Record):
     workers: tuple[WorkerSample, ...] = ()
 
 
-class Generator(_Record):
+class Generator(StrictModel):
     """Metrics of the load generator itself."""
 
     processes: int = Field(ge=1)
@@ -125,7 +121,7 @@ class Generator(_Record):
     """Why the generator, not the server, was the limit; empty if it was not."""
 
 
-class RunRecord(_Record):
+class RunRecord(StrictModel):
     """Record of one run."""
 
     format: Literal[1] = 1

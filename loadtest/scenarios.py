@@ -13,13 +13,13 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from loadtest.http_client import address_of
 from loadtest.traffic import TrafficSettings
 from newshelf.errors import SettingsError
-from newshelf.files import problems
+from newshelf.files import StrictModel, problems
 
 _BLOCK = 1024
 
@@ -39,9 +39,7 @@ class RandomStream(IntEnum):
     THINKING = 3
 
 
-class _Shape(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class _Shape(StrictModel):
     @property
     def peak(self) -> float:
         """The largest factor."""

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from newshelf.files import StrictModel
 
 AskedKind = Literal[
     "encode picture",
@@ -33,10 +35,8 @@ _SHOP: Mapping[AskedKind, float] = {
 }
 
 
-class TrafficSettings(BaseModel):
+class TrafficSettings(StrictModel):
     """Shoppers who browse, and a shop that adds new products now and then."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     mix: Mapping[AskedKind, Weight] = _SHOP
     """Weights of the kinds; a kind without a weight is not sent."""

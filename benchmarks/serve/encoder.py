@@ -14,7 +14,7 @@ from benchmarks.results import BenchmarkError, Goal, Row, TaskResult
 from benchmarks.serve.command import ServeContext
 from benchmarks.serve.inprocess import Loop, run_in_process
 from benchmarks.serve.models import LARGE, SMALL, Model, Size, make_model, make_pictures
-from benchmarks.serve.peer import Peer, PeerLayout, Served
+from benchmarks.serve.peer import Peer, PeerLayout, ServedModel
 from benchmarks.serve.rounds import Measured, PictureLoad, Turn, details, run_rounds, server_turn
 from benchmarks.serve.stock import Stock
 from benchmarks.serve.torchserve import Layout, newshelf_encoder, served_by, unpacked
@@ -217,7 +217,7 @@ def peers_of(model: Model, archive: Path, context: ServeContext) -> list[Peer]:
     """Return the peers with the runtime and precision of Newshelf's unpacked ``archive``."""
     python = peers_python(context.work, context.console)
     runtime, precision = served_by(archive)
-    usual = Served(model.workspace.export, runtime, precision)
+    usual = ServedModel(model.workspace.export, runtime, precision)
     # Both runtimes read the same files; int8 only if it passed the gate with this runtime, too.
     quantised = precision == "int8" and _exported(model, "onnxruntime", "int8")
     plain = replace(usual, runtime="onnxruntime", precision="int8" if quantised else "fp32")

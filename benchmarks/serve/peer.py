@@ -33,7 +33,7 @@ _QUIET = {
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedModel:
     """The model that all contenders serve."""
 
     directory: Path
@@ -72,7 +72,7 @@ class Peer:
 
     given: PeerLayout
     python: Path
-    served: Served
+    served: ServedModel
     work: Path
 
     @property

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema
+
+from newshelf.files import StrictModel
 
 ITEM_COLUMNS = (
     "id",
@@ -101,14 +103,14 @@ class Availability(StrEnum):
     BACKORDER = "backorder"
 
 
-class Product(BaseModel):
+class Product(StrictModel):
     """A product as the encoder reads it, without its picture. Absent fields are None.
 
     Its texts are cleaned (``newshelf.catalog.clean``) when a catalogue is read or a request
     validated.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(strict=True)
 
     id: Id | None = None
     title: str | None = None

@@ -21,11 +21,12 @@ from typing import Annotated, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from newshelf.files import StrictModel
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 SAFE_EXPONENT = 80.0
 """``exp(-80)`` is still a normal float32."""
@@ -35,15 +36,13 @@ _MIN_PAIR_CANDIDATES = 20
 """With fewer candidates than one in this number of items, computing the terms costs less."""
 
 
-class Pooling(BaseModel):
+class Pooling(StrictModel):
     """The learned numbers of a ``HistoryScorer``."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    sharpness: Annotated[Finite, Field(gt=0)]
-    weight: Finite
+    sharpness: Annotated[float, Field(gt=0)]
+    weight: float
     """0 … 1: weight of attention relative to the plain mean."""
-    scale: Annotated[Finite, Field(gt=0)]
+    scale: Annotated[float, Field(gt=0)]
 
     def similarity(self, history: FloatArray, candidates: FloatArray) -> FloatArray:
         """``(H, P)`` and ``(C, P)`` of unit rows → ``(C, H)``."""

@@ -8,10 +8,10 @@ outputs.
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from newshelf.errors import WeightsError
-from newshelf.files import read_json
+from newshelf.files import StrictModel, read_json
 
 SPEC_FILE = "model.json"
 
@@ -33,11 +33,7 @@ ATTRIBUTE_COLUMNS = (
 """Columns of the ``attributes`` input, in order; 0 stands for absent in each."""
 
 
-class _Spec(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ImageInput(_Spec):
+class ImageInput(StrictModel):
     """The image tower and its input."""
 
     architecture: str
@@ -52,7 +48,7 @@ class ImageInput(_Spec):
     std: tuple[float, float, float]
 
 
-class TextInput(_Spec):
+class TextInput(StrictModel):
     """The text tower (BERT family) and its input."""
 
     architecture: dict[str, object]
@@ -62,7 +58,7 @@ class TextInput(_Spec):
     pad_token_id: int = 0
 
 
-class AttributeInput(_Spec):
+class AttributeInput(StrictModel):
     """Hashed categories and a binned price."""
 
     buckets: int = 4096
@@ -73,7 +69,7 @@ class AttributeInput(_Spec):
     """Increasing bin edges, in the catalogue's currency."""
 
 
-class FusionSpec(_Spec):
+class FusionSpec(StrictModel):
     """Settings of the fusion of the towers' features."""
 
     kind: FusionKind = "attention"
@@ -82,7 +78,7 @@ class FusionSpec(_Spec):
     dropout: float = 0.1
 
 
-class EncoderSpec(_Spec):
+class EncoderSpec(StrictModel):
     """The encoder. A tower that is None is absent, and its input is ignored."""
 
     image: ImageInput | None
@@ -95,7 +91,7 @@ class EncoderSpec(_Spec):
     """Class names of each head; a head without classes is left out."""
 
 
-class ScorerSpec(_Spec):
+class ScorerSpec(StrictModel):
     """The Siamese scorer."""
 
     width: int = 128
@@ -106,7 +102,7 @@ class ScorerSpec(_Spec):
     """The most recent items of a history that are read."""
 
 
-class BlendSpec(_Spec):
+class BlendSpec(StrictModel):
     """Signals added to the scorer's score; see ``newshelf.nn.blend``."""
 
     weights: dict[str, float]
@@ -117,7 +113,7 @@ class BlendSpec(_Spec):
     """τ of the content signal."""
 
 
-class ModelSpec(_Spec):
+class ModelSpec(StrictModel):
     """Encoder, and scorer (None without events or baskets)."""
 
     format: Literal[2] = 2

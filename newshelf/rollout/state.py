@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, Field
 
+from newshelf.files import StrictModel
 from newshelf.rollout.plan import Plan
 from newshelf.store.records import TrafficSplit
 
@@ -43,10 +44,8 @@ OVER: tuple[Phase, ...] = ("promoted", "rolled_back", "aborted")
 Resumable = Literal["shadow", "ramp", "promoting"]
 
 
-class RolloutState(BaseModel):
+class RolloutState(StrictModel):
     """The state of one rollout."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     rollout: str
     salt: str
@@ -80,13 +79,7 @@ class RolloutState(BaseModel):
 
 
 def draft(rollout: str, salt: str, at: datetime) -> RolloutState:
-    """Return the state of a new rollout.
-
-    Args:
-        rollout: a new name.
-        salt: of ``assignment.new_salt``.
-        at: now, with its time zone.
-    """
+    """Return the state of a new rollout, with a salt of ``assignment.new_salt``."""
     return RolloutState(rollout=rollout, salt=salt, phase="draft", since=at, reason="planned")
 
 

@@ -9,15 +9,16 @@ import json
 import re
 import time
 from collections.abc import Mapping, Set
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from zipfile import BadZipFile, ZipFile
 
 import httpx
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from newshelf.errors import RolloutError, ServerError
-from newshelf.files import write_json
+from newshelf.files import StrictModel, write_json
 from newshelf.server.client import Client
 from newshelf.server.process import is_running
 from newshelf.server.state import ServerState, read_state
@@ -31,42 +32,6 @@ _LOAD_TIMEOUT_S = 20.0
 _PATIENCE, _PAUSE_S = 5, 0.2
 """Retries of a request that a full queue refused."""
 _BUSY = (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE)
-
-
-class ModelVersions(Protocol):
-    """Operations on the model server. Every method may raise ``ServerError``."""
-
-    def default(self) -> str:
-        """Return the version that answers requests without a version."""
-        ...
-
-    def loaded(self) -> Set[str]:
-        """Return the loaded versions, ready or not."""
-        ...
-
-    def load(self, version: str) -> None:
-        """Start to load a version next to the default one, with the same number of workers."""
-        ...
-
-    def obstacle(self, version: str, *, requests: int = 1) -> str | None:
-        """Send real requests to a version.
-
-        Args:
-            version: a loaded version.
-            requests: number of requests in sequence; the first ones warm up a new version.
-
-        Returns:
-            Why the version is not ready for traffic; None if it is.
-        """
-        ...
-
-    def set_default(self, version: str) -> None:
-        """Let a version answer requests without a version from now on."""
-        ...
-
-    def unload(self, version: str) -> None:
-        """Unload a version that is not the default. Its requests must be complete."""
-        ...
 
 
 def find_archive(model_store: Path, version: str) -> Path:
@@ -87,7 +52,7 @@ def find_archive(model_store: Path, version: str) -> Path:
 
 
 class TorchServeVersions:
-    """Versions in one running TorchServe.
+    """Versions in one running TorchServe. Every method may raise ``ServerError``.
 
     Args:
         directory: its working directory, with its state and keys.
@@ -102,21 +67,20 @@ class TorchServeVersions:
         self._index_versions: dict[str, str] = {}
 
     def default(self) -> str:
-        """See ``ModelVersions``."""
+        """Return the version that answers requests without a version."""
         with self._client() as client:
             return str(client.describe(MODEL)[0]["modelVersion"])
 
     def loaded(self) -> Set[str]:
-        """See ``ModelVersions``."""
+        """Return the loaded versions, ready or not."""
         with self._client() as client:
             return {str(one["modelVersion"]) for one in client.describe(MODEL, "all")}
 
     def load(self, version: str) -> None:
-        """See ``ModelVersions``.
+        """Start to load a version next to the default one, with the same number of workers.
 
         Raises:
             RolloutError: its archive is not in the model store.
-            ServerError: TorchServe does not take it.
         """
         archive = find_archive(self._model_store, version)
         if version in self.loaded():
@@ -128,7 +92,11 @@ class TorchServeVersions:
             )
 
     def obstacle(self, version: str, *, requests: int = 1) -> str | None:
-        """See ``ModelVersions``."""
+        """Send real requests, of which the first warm up a new version.
+
+        Returns:
+            Why the version is not ready for traffic; None if it is.
+        """
         with self._client() as client:
             try:
                 (status,) = client.describe(MODEL, version)
@@ -142,13 +110,13 @@ class TorchServeVersions:
             return next((wrong for wrong in answers if wrong), None)
 
     def set_default(self, version: str) -> None:
-        """See ``ModelVersions``."""
+        """Let a version answer requests without a version from now on."""
         if self.default() != version:
             with self._client() as client:
                 client.set_default(MODEL, version)
 
     def unload(self, version: str) -> None:
-        """See ``ModelVersions``."""
+        """Unload a version that is not the default. Its requests must be complete."""
         if version in self.loaded():
             with self._client() as client:
                 client.unregister(MODEL, version=version, timeout_s=_TIMEOUT_S)
@@ -197,10 +165,8 @@ class TorchServeVersions:
         return state
 
 
-class PromotedVersion(BaseModel):
+class PromotedVersion(StrictModel):
     """The version that is served instead of the workspace's own build."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: str
     """Of the recommender."""
@@ -210,15 +176,11 @@ class PromotedVersion(BaseModel):
     """The version it replaced; None after a rollback to that one."""
 
 
+@dataclass(frozen=True)
 class PromotedFile:
-    """The file of the promoted version, written atomically.
+    """The file of the promoted version, written atomically."""
 
-    Args:
-        path: of the file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    path: Path
 
     def read(self) -> PromotedVersion | None:
         """Return the promoted version; None without one.

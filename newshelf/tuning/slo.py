@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from newshelf.errors import SettingsError
+from newshelf.files import StrictModel
 from newshelf.tuning.load import LoadResult
 
 ALL = "all"
@@ -216,8 +217,8 @@ def read_slo(text: str, kinds: Collection[str]) -> SloSet:
     return _from_table(table, path, kinds)
 
 
-class _LimitsSection(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+class _LimitsSection(StrictModel):
+    model_config = ConfigDict(strict=True)
 
     p50_ms: Annotated[float | None, Field(gt=0, allow_inf_nan=False)] = None
     p95_ms: Annotated[float | None, Field(gt=0, allow_inf_nan=False)] = None
@@ -231,11 +232,11 @@ class _LimitsSection(BaseModel):
         return Slo(latencies, self.error_rate, self.throughput)
 
 
-class _SloFile(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+class _SloFile(StrictModel):
+    model_config = ConfigDict(strict=True)
 
     all: _LimitsSection = _LimitsSection()
-    kinds: dict[str, _LimitsSection] = {}
+    kinds: Mapping[str, _LimitsSection] = {}
 
 
 def _from_table(table: Any, path: Path, kinds: Collection[str]) -> SloSet:

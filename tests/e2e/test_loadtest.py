@@ -49,7 +49,9 @@ def answered(record: RunRecord) -> int:
 
 
 def test_every_user_is_answered(workspace: Workspace, server: Served, tmp_path: Path) -> None:
-    done = locust(workspace, tmp_path, "Encoder", "Recommender", "-u", "6", "-r", "6", "-t", "10s")
+    done = locust(
+        workspace, tmp_path, "EncoderUser", "RecommenderUser", "-u", "6", "-r", "6", "-t", "10s"
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     found = requests_and_failures(tmp_path)
     assert {"encode both", "recommend history"} <= set(found)

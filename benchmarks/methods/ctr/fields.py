@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, PositiveInt
+from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -15,6 +15,7 @@ from benchmarks.methods.ctr.impressions import Impressions
 from newshelf.catalog.catalog import Catalog
 from newshelf.errors import TrainingError
 from newshelf.evaluation.types import BoolArray, IntArray
+from newshelf.files import StrictModel
 from newshelf.nn.inputs import attribute_row, price_edges
 from newshelf.nn.spec import ATTRIBUTE_COLUMNS, AttributeInput
 
@@ -45,15 +46,13 @@ class Vocabulary:
         return np.array([self._rows.get(value, 0) for value in values], dtype=np.int64)
 
 
-class Field(BaseModel):
+class Field(StrictModel):
     """One field of a row.
 
     A ``category`` holds one value, a ``bag`` any number of them, both as numbers of a table
     with ``size`` rows; ``dense`` holds ``size`` floats, such as a product's embedding.
     Value 0 of a category is the unknown one; in a bag, 0 is an empty place.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     kind: Literal["category", "bag", "dense"]

@@ -5,13 +5,14 @@ from typing import Annotated, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, PositiveInt, model_validator
 from pydantic import Field as Bounded
+from pydantic import PositiveInt, model_validator
 from torch import Tensor, nn
 
 from benchmarks.methods.ctr.fields import Field, FieldEmbedding, FieldTable
 from benchmarks.methods.ctr.impressions import Impressions
 from newshelf.evaluation.types import FloatArray, IntArray
+from newshelf.files import StrictModel
 
 Activation = Literal["identity", "relu"]
 
@@ -85,10 +86,8 @@ class CIN(nn.Module):
         return torch.cat(pooled, dim=1)
 
 
-class XDeepFMSpec(BaseModel):
+class XDeepFMSpec(StrictModel):
     """The network's shape."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     fields: Annotated[tuple[Field, ...], Bounded(min_length=1)]
     width: PositiveInt = 16

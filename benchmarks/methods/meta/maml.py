@@ -205,7 +205,7 @@ class Maml(Objective):
 # classes; plain MAML for the number it was trained with.
 
 
-class Labelled(NamedTuple):
+class EpisodePart(NamedTuple):
     """``features (R, F)`` and their ``labels (R,)`` int64; ``(T, …)`` for T tasks."""
 
     features: Tensor
@@ -252,8 +252,8 @@ class EpisodeMaml(Objective):
 
     def forward(self, batch: Episode) -> dict[str, Tensor]:
         """The meta-loss of T stacked episodes."""
-        support = Labelled(self.features[batch.support], batch.support_labels)
-        queries = Labelled(self.features[batch.queries], batch.query_labels)
+        support = EpisodePart(self.features[batch.support], batch.support_labels)
+        queries = EpisodePart(self.features[batch.queries], batch.query_labels)
         losses: dict[str, Tensor] = self.maml((support, queries))
         return losses
 
@@ -284,7 +284,7 @@ class MamlLearner:
                 "meta-train with as many, or use prototypes"
             )
         rows = self.embed(support) if self.embed is not None else support
-        parameters = self.maml.adapt(Labelled(rows, labels), self.steps)
+        parameters = self.maml.adapt(EpisodePart(rows, labels), self.steps)
         return AdaptedNet(self.maml, parameters, self.embed, support.shape[1])
 
 
@@ -306,7 +306,7 @@ class AdaptedNet:
         return self.maml.predict(self.parameters, rows)
 
 
-def _loss(predict: Predict, part: Labelled) -> Tensor:
+def _loss(predict: Predict, part: EpisodePart) -> Tensor:
     return F.cross_entropy(predict(part.features), part.labels)
 
 
