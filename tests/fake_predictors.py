@@ -109,6 +109,8 @@ class FakeRecommenderPredictor:
             "index_version": self._index_version,
             "request_id": row.request_id,
         }
+        if asked.request.search is not None:
+            body["understood"] = {"filters": {"color": ["blue"]}}
         return json_answer({**body, "ignored": ignored} if ignored else body)
 
     def _candidates(self, asked: ParsedRequest) -> tuple[list[str], list[str]]:

@@ -28,6 +28,7 @@ TASKS: dict[str, str] = {
     "maml": "benchmarks.transfer.maml:run",
     "xdeepfm": "benchmarks.transfer.xdeepfm:run",
     "titles": "benchmarks.transfer.titles:run",
+    "alignment": "benchmarks.transfer.alignment:run",
 }
 REVISIONS = {
     "jewellery": 2,

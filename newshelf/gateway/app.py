@@ -53,6 +53,7 @@ from newshelf.gateway.schemas import (
     parse_recommend_body,
     parse_similar_body,
 )
+from newshelf.gateway.search import SearchIn, SearchOut, parse_search_body, with_hits
 from newshelf.gateway.state import AppState
 from newshelf.gateway.upstream import Reply
 from newshelf.serving.schemas import (
@@ -93,6 +94,7 @@ _DESCRIPTION = "/openapi.json"
 ROUTES = (
     "/v1/recommend",
     "/v1/similar",
+    "/v1/search",
     "/v1/encode",
     "/v1/feedback",
     "/v1/rollouts",
@@ -168,6 +170,21 @@ def _add_recommendations(app: FastAPI, state_of: Callable[[], AppState]) -> None
         state = state_of()
         sent, content_type = await _body(request), _content_type(request)
         query = parse_similar_body(sent, content_type, state.limits, state.placements)
+        return _response(await state.recommender.answer(query, _context(request)))
+
+    @app.post(
+        "/v1/search",
+        response_model=SearchOut,
+        responses={**_REFUSED, **errors_of(InvalidField, BadPicture), **_NOT_NOW},
+        openapi_extra=body_of(SearchIn),
+    )
+    async def search(request: Request) -> Response:
+        """Find products by a sentence, a picture, or both, sent as JSON or a form."""
+        state = state_of()
+        sent, content_type = await _body(request), _content_type(request)
+        parse = partial(parse_search_body, sent, content_type, state.limits, state.placements)
+        query = await asyncio.to_thread(parse) if len(sent) > _LARGE else parse()
+        query = await with_hits(query, state.words)
         return _response(await state.recommender.answer(query, _context(request)))
 
     @app.post(

@@ -24,7 +24,6 @@ from filelock import FileLock
 from newshelf.errors import InvalidField, SettingsError, UnknownRequest
 from newshelf.files import write_private
 from newshelf.gateway.schemas import RecommendQuery
-from newshelf.store.units import Interaction
 
 _TIME, _DIGEST, _ID, _SIGNATURE = 4, 8, 16, 16
 _IDS_FROM = _TIME + 2 * _DIGEST
@@ -33,8 +32,8 @@ _MAX_PAGES = 50
 _KEY_BYTES = 32
 
 
-class UnitReader(Protocol):
-    """Reads what units were shown, and what they did."""
+class ShownProducts(Protocol):
+    """Reads recorded answers."""
 
     async def shown(self, request_ids: Sequence[str]) -> list[str]:
         """Return the products of these answers.
@@ -42,14 +41,6 @@ class UnitReader(Protocol):
         Raises:
             UnknownRequest: one of them is not in the event store.
             Unavailable: the event store does not answer, or an answer waits in the spool.
-        """
-        ...
-
-    async def history(self, unit: str, limit: int) -> list[Interaction]:
-        """Return a unit's last interactions, the newest first.
-
-        Raises:
-            Unavailable: the event store does not answer.
         """
         ...
 
@@ -90,7 +81,7 @@ class Cursors:
         record: has the earlier answers.
     """
 
-    def __init__(self, key: bytes, lifetime_s: float, record: UnitReader) -> None:
+    def __init__(self, key: bytes, lifetime_s: float, record: ShownProducts) -> None:
         self._key = key
         self._lifetime_s = lifetime_s
         self._record = record
@@ -100,8 +91,8 @@ class Cursors:
 
         Raises:
             InvalidField: its cursor is not of this gateway, has expired, or is of another unit,
-                placement, kind or filters.
-            Unavailable: see ``UnitReader``.
+                placement, kind, filters or search.
+            Unavailable: see ``ShownProducts``.
         """
         if not query.cursor:
             return FeedPage(query)
@@ -140,7 +131,7 @@ class Cursors:
         if signed[_TIME : _TIME + _DIGEST] != unit:
             raise _refused("it is another unit's")
         if signed[_TIME + _DIGEST : _IDS_FROM] != asked:
-            raise _refused("it is of another placement, kind or filters")
+            raise _refused("it is of another placement, kind, filters or search")
         if time.time() - int.from_bytes(signed[:_TIME]) > self._lifetime_s:
             raise _refused(f"it is older than {self._lifetime_s:g} s (gateway.cursor_s)")
         return signed[_IDS_FROM:]
@@ -156,6 +147,7 @@ def _refused(reason: str) -> InvalidField:
 def _digests(query: RecommendQuery) -> bytes:
     request = query.request
     filters = request.filters.model_dump(exclude_none=True)
-    asked = orjson.dumps([request.placement, request.kind, filters])
+    search = request.search and [request.search.text, request.search.image]
+    asked = orjson.dumps([request.placement, request.kind, filters, search])
     parts = (query.unit.encode(), asked)
     return b"".join(hashlib.sha256(part).digest()[:_DIGEST] for part in parts)

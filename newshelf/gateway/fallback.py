@@ -147,8 +147,9 @@ class Fallback:
     def recommend(self, request: RecommendRequest) -> list[FallbackItem]:
         """Return at most ``k`` products, and at most 100.
 
-        ``new`` gets the newest, ``buy_again`` the candidates in their order; all other kinds get
-        popular products, except for ``popular`` and ``trending`` first those of the category.
+        A search gets what its words find, ``new`` the newest, ``buy_again`` the candidates in
+        their order; all other kinds get popular products, except for ``popular`` and
+        ``trending`` first those of the category.
         """
         k = min(request.k, _MAX_K)
         allowed = _passes(request.filters)
@@ -169,6 +170,10 @@ class Fallback:
 
     def _rankings(self, request: RecommendRequest) -> Iterator[tuple[Source, Sequence[_Known]]]:
         """Yield the kind's ranking, as far as there is one, then the popular products."""
+        if request.search is not None:
+            hits = request.search.hits
+            yield "search", [self._items[self._row[one]] for one in hits if one in self._row]
+            return
         named = request.candidates
         among = self._items if named is None else self._candidates(named)
         if request.kind == "buy_again":

@@ -17,9 +17,18 @@ from pydantic.json_schema import models_json_schema
 
 from newshelf.errors import NewshelfError
 from newshelf.gateway.schemas import FeedbackEvent, FeedbackIn, RecommendIn, SimilarIn
+from newshelf.gateway.search import SearchIn
 from newshelf.serving.schemas import EncoderInstances, EncoderProduct, ErrorBody
 
-_BODIES = (RecommendIn, SimilarIn, FeedbackIn, FeedbackEvent, EncoderProduct, EncoderInstances)
+_BODIES = (
+    RecommendIn,
+    SimilarIn,
+    SearchIn,
+    FeedbackIn,
+    FeedbackEvent,
+    EncoderProduct,
+    EncoderInstances,
+)
 _REF = "#/components/schemas/{model}"
 
 

@@ -59,8 +59,11 @@ class Router:
     def route(self, unit: str) -> Routed:
         """Return the target of the requests of ``unit``.
 
-        Of several rollouts the first one counts that the unit takes part in.
+        Of several rollouts the first one counts that the unit takes part in. Without a unit, the
+        version that serves outside of rollouts answers.
         """
+        if not unit:
+            return Routed(_OUTSIDE, None)
         outside: Routed | None = None
         for split in self.current:
             routed = Routed(self._assign(split, unit), split)

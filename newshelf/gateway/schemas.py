@@ -122,6 +122,7 @@ class RecommendQuery:
     """A checked request for recommendations."""
 
     unit: str
+    """Empty for a search of nobody known."""
     request: RecommendRequest
     sent: Mapping[str, object]
     """The same as JSON for the model, without the unit."""
@@ -136,7 +137,11 @@ class RecommendQuery:
     def replaced(self, **fields: object) -> "RecommendQuery":
         """Return the query with other fields of the request, which must be valid."""
         request = self.request.model_copy(update=fields)
-        return replace(self, request=request, sent={**self.sent, **fields})
+        sent = {
+            name: value.model_dump(exclude_none=True) if isinstance(value, BaseModel) else value
+            for name, value in fields.items()
+        }
+        return replace(self, request=request, sent={**self.sent, **sent})
 
 
 _NOT_SENT = {"unit", "user_id", "items", "item", "cursor"}
@@ -153,6 +158,8 @@ def parse_recommend_body(
     """
     table = placements.completed(_table(body, content_type))
     request = check_recommend(table, limits, RecommendIn)
+    if request.search is not None:
+        raise InvalidField("a search goes to /v1/search", field="search")
     sent = {name: table[name] for name in table if name not in _NOT_SENT}
     query = RecommendQuery(request.unit, request, sent, request.cursor)
     starts = request.kind in STARTING_KINDS
@@ -187,7 +194,7 @@ def parse_encode_body(body: bytes, content_type: str, limits: Limits) -> bytes:
     Raises:
         RequestError: the first problem, with its field.
     """
-    raw = RawRequest(_form_parts(body, content_type), content_type)
+    raw = RawRequest(form_parts(body, content_type), content_type)
     parse_products(raw, limits)
     envelope = open_envelope(raw, limits)
     if not isinstance(envelope, FormBody):
@@ -198,7 +205,7 @@ def parse_encode_body(body: bytes, content_type: str, limits: Limits) -> bytes:
     return orjson.dumps(fields)
 
 
-def _form_parts(body: bytes, content_type: str) -> dict[str, bytes | bytearray]:
+def form_parts(body: bytes, content_type: str) -> dict[str, bytes | bytearray]:
     """Return the parts of a form; another body as the part ``body``."""
     media, options = parse_options_header(content_type)
     boundary = options.get("boundary")

@@ -22,6 +22,7 @@ from newshelf.gateway.routing import Router
 from newshelf.gateway.upstream import Tokens, Upstream
 from newshelf.server.gateway import GatewayPlan
 from newshelf.serving.deadline import Deadline
+from newshelf.shelf.words import WordIndex
 
 _LOG = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ class AppState:
     metrics: GatewayMetrics
     limits: Limits
     placements: Placements
+    words: WordIndex | None
     max_value: float
     """Of a purchase."""
 
@@ -135,7 +137,6 @@ async def open_state(
             metrics=metrics,
             spans=spans,
             cursors=Cursors(cursor_key(plan.cursor_key), settings.cursor_s, recorder),
-            units=recorder,
             record_required=required,
         )
         refreshing = asyncio.create_task(_refresh(router, access, placements, tokens))
@@ -150,5 +151,6 @@ async def open_state(
             metrics=metrics,
             limits=plan.limits,
             placements=placements,
+            words=WordIndex(plan.words) if plan.words else None,
             max_value=settings.max_value,
         )

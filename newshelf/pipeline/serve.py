@@ -27,6 +27,7 @@ from newshelf.server.process import is_running
 from newshelf.server.properties import archives
 from newshelf.server.state import ServerState, running_state
 from newshelf.server.torchserve import TorchServePlan, start_torchserve, wait_until_ready
+from newshelf.shelf.words import WORDS_FOLDER
 
 if TYPE_CHECKING:
     from newshelf.pipeline.demo import Demo
@@ -188,6 +189,7 @@ def plan_gateway(
         torchserve_keys=state.key_file,
         api_keys=workspace.api_keys,
         placements=Path(gateway.placements or ROOT / "configs" / "placements.toml").absolute(),
+        words=workspace.root / "shelf" / WORDS_FOLDER,
         popular=popular,
         store_url=workspace.store_url(settings),
         spool=Path(settings.store.spool or workspace.gateway / "spool.db").absolute(),

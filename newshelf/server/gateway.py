@@ -45,6 +45,8 @@ class GatewayPlan(BaseModel):
     """File of the gateway's own keys."""
     placements: Path | None = None
     """See ``newshelf.gateway.placements``; None for no placements."""
+    words: Path | None = None
+    """Index of the products' words (``newshelf.shelf.words``); None searches by embedding only."""
     popular: Path
     """Most popular items; see ``newshelf.gateway.fallback``."""
     store_url: str

@@ -4,9 +4,6 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
 from newshelf.attributes.lexicon import Lexicon, Mention
 from newshelf.serving.schemas import Filters, PriceRange
 
@@ -52,7 +49,7 @@ def read_price(sentence: str) -> tuple[str, PriceRange | None]:
     ``under``, ``below``, ``over``, ``between … and …``, and their kind, in English and Chinese;
     both ends belong to the range. Numbers with a unit of measurement are no prices.
     """
-    text = unicodedata.normalize("NFKC", sentence)
+    text = " ".join(unicodedata.normalize("NFKC", sentence).split())
     for pattern, needs_sign in zip(_PRICES, _NEEDS_SIGN, strict=True):
         for found in pattern.finditer(text):
             groups = {name: value for name, value in found.groupdict().items() if value}
@@ -64,7 +61,7 @@ def read_price(sentence: str) -> tuple[str, PriceRange | None]:
                 low, high = high, low
             left = f"{text[: found.start()]} {text[found.end() :]}"
             return " ".join(left.split()), PriceRange(min=low, max=high)
-    return " ".join(text.split()), None
+    return text, None
 
 
 def _number(digits: str) -> float:
@@ -123,31 +120,3 @@ def with_read(given: Filters, read: Filters) -> Iterator[tuple[Filters, Filters,
             del own[name]
             dropped.append(name)
             yield given.model_copy(update=own), Filters.model_construct(**own), [*dropped]
-
-
-_RANK = 60
-"""Constant of the reciprocal ranks; the larger, the less the first ranks stand out."""
-
-IntArray = NDArray[np.int64]
-
-
-def fuse(
-    rankings: Sequence[tuple[float, IntArray]],
-) -> tuple[IntArray, NDArray[np.float64]]:
-    """Fuse rankings by weighted reciprocal ranks (Cormack et al., SIGIR 2009).
-
-    A product's score is ``Σ w / (60 + rank)`` over the rankings that have it, divided by what the
-    first of all of them would get.
-
-    Args:
-        rankings: weight, and distinct positions, best first.
-
-    Returns:
-        All positions in increasing order, and their scores, at most 1.
-    """
-    positions = np.unique(np.concatenate([np.zeros(0, np.int64), *(own for _, own in rankings)]))
-    scores = np.zeros(len(positions))
-    for weight, ranked in rankings:
-        scores[positions.searchsorted(ranked)] += weight / (_RANK + 1 + np.arange(len(ranked)))
-    total = sum(weight for weight, _ in rankings)
-    return positions, scores * (_RANK + 1) / total if total else scores

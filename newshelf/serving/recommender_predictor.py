@@ -14,6 +14,7 @@ from newshelf.nn.numpy_scorer import PairSums
 from newshelf.serving.deadline import refuse_late
 from newshelf.serving.encode import Encoding, ProductEncoder
 from newshelf.serving.explanations import like_history, popular, popular_in
+from newshelf.serving.found import Found, is_unread_sentence, pick_found, resolve_search
 from newshelf.serving.index import ItemIndex
 from newshelf.serving.kinds import REASONS, for_model, pick
 from newshelf.serving.live import LiveIndex
@@ -157,11 +158,14 @@ class RecommenderPredictor:
             return row
         good: dict[str, Encoded] = {}
         for at, result in products.items():
-            if isinstance(result, NewshelfError):
+            if isinstance(result, Encoded):
+                good[at] = result
+            elif not is_unread_sentence(row, at, result):
                 return result
-            good[at] = result
         try:
             refuse_late(row.deadline_s)
+            if row.request.search is not None:
+                return resolve_search(row, good, live, self._max_history, self._retrieve)
             return resolve(row, good, live, self._max_history)
         except NewshelfError as error:
             return error
@@ -177,7 +181,10 @@ class RecommenderPredictor:
             return [None if row is None else next(ranked) for row in asked]
 
     def _answer(self, row: Resolved, by_model: Ranked | None, request_id: str) -> Answer:
-        picked = pick(row, by_model, self._retrieve)
+        if isinstance(row, Found):
+            picked = pick_found(row, by_model)
+        else:
+            picked = pick(row, by_model, self._retrieve)
         body: dict[str, object] = {
             "items": [_item(row, item) for item in picked],
             "model_version": self._model_version,
@@ -186,6 +193,8 @@ class RecommenderPredictor:
         }
         if row.ignored:
             body["ignored"] = row.ignored
+        if isinstance(row, Found):
+            body["understood"] = row.understood()
         return json_answer(body)
 
 

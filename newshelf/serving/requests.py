@@ -2,26 +2,35 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
+from newshelf.catalog.clean import clean_text
 from newshelf.config import Limits
 from newshelf.errors import InvalidField, TooLarge, UnsupportedMedia
 from newshelf.serving.deadline import check_deadline
 from newshelf.serving.envelope import FormBody, open_envelope
 from newshelf.serving.products import ProductInput, check_pixels, check_product
 from newshelf.serving.protocol import RawRequest
+from newshelf.serving.query import read_price
 from newshelf.serving.schemas import (
     EncoderProduct,
     Ids,
     RecommendRequest,
     Ref,
-    Selection,
+    SearchQuery,
     seen_as_ids,
     validate,
 )
 
 _Request = TypeVar("_Request", bound=RecommendRequest)
-_Selection = TypeVar("_Selection", bound=Selection)
+
+
+class _WithK(Protocol):
+    @property
+    def k(self) -> int: ...
+
+
+_Selection = TypeVar("_Selection", bound=_WithK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +41,12 @@ class ParsedRequest:
     history: Sequence[str | ProductInput]
     candidates: Sequence[str | ProductInput] | None
     inline: Sequence[ProductInput]
-    """The products to encode: those of the history, then the candidates."""
+    """The products to encode: those of the history, then the candidates, then ``query``."""
     request_id: str
     deadline_s: float | None = None
     """Of ``time.monotonic``."""
+    query: ProductInput | None = None
+    """Sentence and picture that are searched for, as a product."""
 
 
 def check_recommend(body: object, limits: Limits, schema: type[_Request]) -> _Request:
@@ -94,13 +105,32 @@ def parse_recommend(raw: RawRequest, limits: Limits) -> ParsedRequest:
         for ref in refs or ()
         if isinstance(ref, ProductInput)
     ]
+    query = searched_product(request.search, limits, deadline_s)
+    inline += [] if query is None else [query]
     if len(inline) > limits.max_instances:
         raise TooLarge(
             f"{len(inline)} inline products; at most {limits.max_instances} are "
             "accepted: refer to products of the index by id"
         )
     check_pixels(inline, limits)
-    return ParsedRequest(request, history, candidates, inline, raw.request_id, deadline_s)
+    return ParsedRequest(request, history, candidates, inline, raw.request_id, deadline_s, query)
+
+
+def searched_product(
+    search: SearchQuery | None, limits: Limits, deadline_s: float | None = None
+) -> ProductInput | None:
+    """Return what is searched for as a product; None without a picture and words.
+
+    Raises:
+        RequestError: it is refused, see ``check_product``.
+    """
+    if search is None:
+        return None
+    text, _ = read_price(clean_text(search.text or ""))
+    if not text and search.image is None:
+        return None
+    product = EncoderProduct(title=text or None, image=search.image)
+    return check_product(product, limits, deadline_s=deadline_s)
 
 
 def _check_counts(body: dict[str, object], limits: Limits) -> None:

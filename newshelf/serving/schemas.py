@@ -161,10 +161,22 @@ class _References(_Request):
     """Rank these only; without it, the whole index."""
 
 
+class SearchQuery(_Request):
+    """What is searched for: a sentence, a picture, or both."""
+
+    text: str | None = None
+    image: str | None = None
+    """As of a product."""
+    hits: list[Id] = []
+    """Products whose texts match the sentence, best first."""
+
+
 class RecommendRequest(Selection, _References):
     """A request for recommendations."""
 
     kind: Kind = "for_you"
+    search: SearchQuery | None = None
+    """Search instead; the history then only reranks what is found."""
 
 
 class Label(_Answer):
@@ -220,6 +232,7 @@ Source = Literal[
     "trending",
     "new",
     "buy_again",
+    "search",
     "popular_in_category",
     "popular",
 ]
@@ -237,6 +250,15 @@ class RecommendedItem(_Answer):
     """Only when the request asks to explain."""
 
 
+class Understood(_Answer):
+    """How a sentence was read."""
+
+    filters: Filters
+    """Filters that the sentence states, and that the answer's products pass."""
+    relaxed: list[str] = []
+    """Further filters of it that no product passed, and that were dropped; omitted if empty."""
+
+
 class RecommendAnswer(_Answer):
     """At most ``k`` products, best first."""
 
@@ -246,6 +268,8 @@ class RecommendAnswer(_Answer):
     request_id: str
     ignored: list[str] = []
     """Ids of history or candidates that the index does not know; left out when empty."""
+    understood: Understood | None = None
+    """Of a search with a sentence."""
 
 
 Model = TypeVar("Model", bound=BaseModel)

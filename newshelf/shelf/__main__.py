@@ -3,6 +3,7 @@
 import os
 import socket
 import sys
+import threading
 import uuid
 from pathlib import Path
 
@@ -27,6 +28,7 @@ def run_shelf(plan: ShelfPlan) -> None:
     """
     # The supervisor does without them.
     from newshelf.shelf.follow import Follower  # noqa: PLC0415
+    from newshelf.shelf.words import WORDS_FOLDER, keep_words  # noqa: PLC0415
     from newshelf.store.store import EventStore  # noqa: PLC0415
 
     ended = until_signalled()
@@ -39,6 +41,9 @@ def run_shelf(plan: ShelfPlan) -> None:
             FileLock(plan.folder / ".lock", timeout=_LOCK_S),
             EventStore.open(plan.store_url) as store,
         ):
+            # Its commits wait for the disk; the workers' segments must not.
+            followed = plan.folder / WORDS_FOLDER, store.items, ended, plan.settings.poll_ms / 1000
+            threading.Thread(target=keep_words, args=followed, daemon=True).start()
             Follower(store, plan, host=host, holder=holder).run(ended)
     except Timeout as error:
         raise ServerError(f"another process writes the shelf {plan.folder}") from error

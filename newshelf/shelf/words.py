@@ -6,6 +6,7 @@ A product is deleted and added by its id, so following a change again after a cr
 
 import logging
 import shutil
+import threading
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +17,8 @@ from newshelf.attributes.lexicon import tokens_of
 from newshelf.files import write_aside
 from newshelf.store.items import ItemColumns, ItemRepository, StoredItem
 
+WORDS_FOLDER = ".words"
+"""In the shelf's folder."""
 _LOG = logging.getLogger(__name__)
 _WEIGHTS = {"title": 3.0, "facts": 2.0, "rest": 1.0}
 """Fields with the weights of their matches."""
@@ -24,6 +27,7 @@ _FOLLOWED = "followed-1"
 """File of the last change; its number is the format's, so that another one is built again."""
 _HEAP_BYTES = 50_000_000
 _BATCH = 1_000
+_RETRY_S = 1.0
 _MAX_TERMS = 64
 """Terms of a sentence that are searched for."""
 _ONE_ERROR, _TWO_ERRORS = 4, 8
@@ -119,6 +123,20 @@ class WordIndex:
         except (OSError, ValueError):
             return None
         return self._searcher
+
+
+def keep_words(
+    folder: Path, repository: ItemRepository, ended: threading.Event, pause_s: float
+) -> None:
+    """Follow the store until ``ended`` is set; log errors and try again."""
+    words = WordIndex(folder)
+    while not ended.wait(pause_s):
+        try:
+            words.follow(repository)
+        except Exception:
+            _LOG.exception("the index of words does not follow; it is opened again")
+            words = WordIndex(folder)
+            ended.wait(_RETRY_S)
 
 
 def _index(writer: IndexWriter, products: Iterable[StoredItem]) -> None:

@@ -19,7 +19,6 @@ from newshelf.gateway.upstream import Reply, Tokens
 from newshelf.rollout.assignment import assign
 from newshelf.serving.deadline import Deadline
 from newshelf.store.records import Exposure, ShadowAnswer, TrafficSplit
-from newshelf.store.units import Interaction
 from tests.unit.gateway.fake_torchserve import FakeTorchServe, late
 
 
@@ -48,9 +47,6 @@ class Recorder:
     async def shown(self, request_ids: Sequence[str]) -> list[str]:
         return []
 
-    async def history(self, unit: str, limit: int) -> list[Interaction]:
-        return []
-
 
 def recommender(
     torchserve: FakeTorchServe, recorder: Recorder, *, required: bool = True
@@ -66,7 +62,6 @@ def recommender(
         metrics=metrics,
         spans=NO_SPANS,
         cursors=Cursors(b"key", 60, recorder),
-        units=recorder,
         record_required=required,
     )
 

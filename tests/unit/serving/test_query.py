@@ -1,14 +1,11 @@
 """Sentences of searches: prices and attributes that become filters, and fused rankings."""
 
-from itertools import permutations
-
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from newshelf.attributes.lexicon import Lexicon, Word, packaged_lexicon
-from newshelf.serving.query import RELAXED, fuse, read_filters, read_price, with_read
+from newshelf.serving.query import RELAXED, read_filters, read_price, with_read
 from newshelf.serving.schemas import Filters, PriceRange
 
 TYPES = (
@@ -129,33 +126,3 @@ def test_filters_are_dropped_in_the_told_order():
     *_, (_, own, dropped) = with_read(Filters(), read)
     assert tuple(dropped) == RELAXED
     assert own.model_dump(exclude_none=True) == {}
-
-
-def test_the_first_of_all_rankings_scores_one():
-    first = np.array([3, 1]), np.array([3, 2])
-    positions, scores = fuse([(1.0, first[0]), (2.0, first[1])])
-    assert positions.tolist() == [1, 2, 3]
-    assert scores[2] == pytest.approx(1)
-    assert scores[1] > scores[0], "the second ranking weighs more"
-
-
-def test_nothing_is_fused_to_nothing():
-    positions, scores = fuse([])
-    assert len(positions) == len(scores) == 0
-
-
-_Ranking = st.lists(st.integers(0, 30), unique=True).map(lambda own: np.array(own, dtype=np.int64))
-
-
-@given(st.lists(st.tuples(st.floats(0.1, 3), _Ranking), max_size=3))
-def test_a_product_that_is_ahead_everywhere_is_ahead(rankings):
-    positions, scores = fuse(rankings)
-    lists = [ranked.tolist() for _, ranked in rankings]
-    for (one, high), (other, low) in permutations(zip(positions.tolist(), scores, strict=True), 2):
-        if all(_ahead(one, other, ranked) for ranked in lists):
-            assert high > low
-    assert all(0 < score <= 1 + 1e-9 for score in scores)
-
-
-def _ahead(one: int, other: int, ranked: list[int]) -> bool:
-    return one in ranked and (other not in ranked or ranked.index(one) < ranked.index(other))
