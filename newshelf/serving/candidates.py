@@ -25,6 +25,7 @@ from newshelf.serving.explanations import Facts
 from newshelf.serving.filters import allowed_mask
 from newshelf.serving.item_table import ItemTable, KnownValues, TextReader
 from newshelf.serving.live import LiveIndex, Positions
+from newshelf.serving.rule_masks import ActiveRules
 from newshelf.serving.schemas import Filters
 
 FloatArray = NDArray[np.float32]
@@ -100,6 +101,8 @@ class CandidateSet:
     """What may be answered, in increasing order, where the request named its candidates."""
     unnamed: Mask | None
     """``(P,)``: what may be answered where it named none."""
+    rules: ActiveRules | None = None
+    """Those that apply to the request; what they hide may not be answered."""
 
     @property
     def listed(self) -> bool:
@@ -114,6 +117,10 @@ class CandidateSet:
         mask = np.zeros(len(self.positions), dtype=np.bool_)
         mask[self.named] = True
         return mask
+
+    def in_stock(self, position: int) -> bool:
+        """Return False for what is out of stock; what a request brought along is not."""
+        return position >= len(self.live) or bool(self.live.in_stock[position])
 
     def mask(self, of: Callable[[ItemTable], Mask]) -> Mask:
         """Return a condition of all positions, from that of one table: ``(len(positions),)``."""

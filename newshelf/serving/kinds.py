@@ -45,6 +45,7 @@ REASONS: Mapping[Source, str] = {
     "trending": "in demand right now",
     "new": "new in the shop",
     "buy_again": "you bought it before",
+    "pinned": "chosen by the shop",
 }
 """Explanations of items for which no product of the history counted most."""
 

@@ -28,6 +28,8 @@ from numpy.typing import NDArray
 from newshelf.nn.blend import NEAREST, popularity_growth
 from newshelf.serving.index import ItemIndex
 from newshelf.serving.item_table import INDEX_COLUMNS, ItemTable, KnownValues
+from newshelf.serving.rule_masks import CompiledRules
+from newshelf.serving.rules import RuleSet
 from newshelf.serving.search.base import Search, best_rows
 from newshelf.serving.segments import Current, Segment, SegmentShape
 
@@ -191,6 +193,8 @@ class LiveIndex:
     """Recent interactions by id, which the tables' popularity has on top of the archive's."""
     current: Current | None = None
     """The publication; None for an archive by itself."""
+    rules: CompiledRules | None = None
+    """For these products."""
     rooms: "tuple[_Room | None, ...]" = ()
     """What holds the arrays of the delta."""
 
@@ -242,6 +246,11 @@ class LiveIndex:
     def is_archive(self) -> bool:
         """Return True where positions are the rows of the archive's index."""
         return self.base is self.archive and len(self.positions.blocks) == 1
+
+    def with_rules(self, rules: RuleSet, before: CompiledRules | None = None) -> "LiveIndex":
+        """Return the index with rules; see ``CompiledRules``."""
+        tables = [table for _, table in self.positions.tables]
+        return replace(self, rules=CompiledRules(rules, tables, before))
 
     def rows(self, ids: Collection[str | None]) -> IntArray:
         """Return the position of each id, ``(len(ids),)``; -1 for one that is not there."""

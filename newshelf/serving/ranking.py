@@ -15,6 +15,7 @@ from newshelf.nn.numpy_scorer import PairSums
 from newshelf.serving.candidates import CandidateSet
 from newshelf.serving.filters import in_categories
 from newshelf.serving.resolve import Resolved
+from newshelf.serving.rule_masks import ActiveRules
 from newshelf.serving.runtimes.base import Runtime
 from newshelf.serving.schemas import Source
 from newshelf.serving.scoring import (
@@ -253,12 +254,17 @@ class Picked:
     source: Source
     explained_by: int | None
     """The history item that counted most."""
+    pinned_by: str | None = None
+    """The rule that put it there."""
 
 
 def fill(
     candidate_set: CandidateSet, rankings: Iterable[Ranked | None], *, k: int, diversity: float
 ) -> list[Picked]:
-    """Take the best of each ranking in turn, no item twice, until there are ``k``."""
+    """Take the best of each ranking in turn, no item twice, until there are ``k``.
+
+    Rules change the order within each ranking, and then pin products.
+    """
     picked: list[Picked] = []
     for ranked in rankings:
         if ranked is not None:
@@ -267,7 +273,26 @@ def fill(
             picked.extend(_items(ranked, order))
         if len(picked) >= k:
             break
-    return picked
+    rules = candidate_set.rules
+    return picked if rules is None else _with_pins(candidate_set, rules, picked, k)
+
+
+def _with_pins(
+    candidate_set: CandidateSet, rules: ActiveRules, picked: Sequence[Picked], k: int
+) -> list[Picked]:
+    """Put pinned products in their places, each once, if they may be answered and are in stock."""
+    pins: dict[int, Picked] = {}
+    pinned: set[int] = set()
+    answered = [item.position for item in picked]
+    for place, rule, choices in rules.pinned(answered, candidate_set.allowed, k):
+        able = (at for at in choices if at not in pinned and candidate_set.in_stock(at))
+        if (position := next(able, None)) is not None:
+            pinned.add(position)
+            pins[place] = Picked(position, 0.0, "pinned", None, rule)
+    items = [item for item in picked if item.position not in pinned]
+    for place, item in pins.items():
+        items.insert(place, item)
+    return items[:k]
 
 
 def _fresh(ranked: Ranked, picked: Sequence[Picked]) -> NDArray[np.int64]:
@@ -285,6 +310,11 @@ def _order(
     diversity: float,
 ) -> NDArray[np.int64]:
     scores, positions = ranked.scores[fresh], ranked.positions[fresh]
+    rules = candidate_set.rules
+    places = None if rules is None else rules.places(scores, positions)
+    if places is not None:
+        # Diversity weighs the score of the place, as it would without rules.
+        scores = np.sort(scores)[::-1][places] if diversity else -places.astype(np.float64)
     if diversity == 0:
         best = _best(scores, positions, count)
     else:

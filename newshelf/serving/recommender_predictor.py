@@ -186,7 +186,7 @@ class RecommenderPredictor:
         else:
             picked = pick(row, by_model, self._retrieve)
         body: dict[str, object] = {
-            "items": [_item(row, item) for item in picked],
+            "items": _items(row, picked),
             "model_version": self._model_version,
             "index_version": row.candidate_set.live.version,
             "request_id": request_id,
@@ -208,6 +208,18 @@ def _ranker(index: ItemIndex) -> partial[ModelRanker]:
     # Where the content of all pairs is kept, nothing is gained by a bound.
     bound = ContentBound.of(index.embeddings) if pairs is None else None
     return partial(ModelRanker, links=BlendLookup(blend), bound=bound, pairs=pairs)
+
+
+def _items(row: Resolved, picked: Sequence[Picked]) -> list[dict[str, object]]:
+    items, rules = [_item(row, item) for item in picked], row.candidate_set.rules
+    if rules is not None:
+        moved_by = rules.names([item.position for item in picked])
+        for entry, item, names in zip(items, picked, moved_by, strict=True):
+            if item.pinned_by is not None:
+                names.append(item.pinned_by)
+            if names:
+                entry["rules"] = names
+    return items
 
 
 def _item(row: Resolved, item: Picked) -> dict[str, object]:

@@ -1,5 +1,6 @@
 """Resolution of a request's references: ids to positions, inline products to their embeddings."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -141,8 +142,12 @@ def _candidate_set(
         seen = np.concatenate([seen, live.rows(asked.request.exclude)])
     mask = allowed_positions(live, asked.request.filters)
     mask[seen[seen >= 0]] = False
+    placement = asked.request.placement
+    rules = None if live.rules is None else live.rules.active(placement, time.time())
+    if rules is not None:
+        mask[rules.hidden] = False
     if asked.candidates is None:
-        return CandidateSet(live, live.positions, None, mask)
+        return CandidateSet(live, live.positions, None, mask, rules)
     brought: list[ProductInput] = []
     if candidates.plain:
         rows = candidates.known()
@@ -152,17 +157,21 @@ def _candidate_set(
         raise UnknownItem("the index knows none of the candidates", field="candidates")
     rows = rows[mask[rows]]
     if not brought:
-        return CandidateSet(live, live.positions, rows, None)
+        return CandidateSet(live, live.positions, rows, None, rules)
     table = ItemTable.from_products([ref.product for ref in brought], live.base.table.known.reader)
     passed = allowed_mask(table, asked.request.filters)
     for ref in (*map(_id, asked.history), *asked.request.exclude):
         if ref is not None and (row := table.row_of.get(ref)) is not None:
             passed[row] = False
+    if rules is not None:
+        rules = rules.with_inline(table)
+        passed &= ~rules.hides(len(live) + np.arange(len(table)))
     return CandidateSet(
         live,
         _with_inline(live, table, [encoded[ref.at] for ref in brought]),
         np.concatenate([rows, len(live) + np.flatnonzero(passed)]),
         None,
+        rules,
     )
 
 

@@ -235,8 +235,9 @@ Source = Literal[
     "search",
     "popular_in_category",
     "popular",
+    "pinned",
 ]
-"""Which ranking an item came from."""
+"""Which ranking an item came from, or that a rule put it there."""
 
 
 class RecommendedItem(_Answer):
@@ -244,10 +245,12 @@ class RecommendedItem(_Answer):
 
     id: str
     score: float
-    """Comparable within one source only."""
+    """Comparable within one source only, before boosts; 0 for a pinned product."""
     source: Source
     reason: str | None = None
     """Only when the request asks to explain."""
+    rules: list[str] = []
+    """Rules that boosted, buried or pinned it; left out when empty."""
 
 
 class Understood(_Answer):

@@ -257,8 +257,11 @@ def promising(
     """
     count, weight = row.request.k, spec.weights["content"]
     history = row.history.live.positions.unchanged(row.history.rows)
-    # Diversity weighs a score against the least of them all.
-    if row.request.diversity or len(row.history.unseen) or (history < 0).any():
+    rules = row.candidate_set.rules
+    # Diversity weighs a score against the least of them all; boosts raise any.
+    if row.request.diversity or (rules is not None and rules.moves):
+        return None
+    if len(row.history.unseen) or (history < 0).any():
         return None
     rows = row.candidate_set.positions.unchanged(positions)
     known = np.flatnonzero(rows >= 0)
