@@ -138,11 +138,8 @@ def build_knowledge(
 ) -> Knowledge:
     """Collect and write the facts from columns, texts and the encoder for every product.
 
-    Args:
-        catalog: for its titles, descriptions and columns, including a column ``style``.
-        out: folder for ``knowledge.parquet`` and ``lexicon.json``; replaced atomically.
-        heads: logits of the encoder's heads, with rows in the catalogue's order.
-        tagger: for titles, if one was trained.
+    The catalogue may have a column ``style``. ``out`` is replaced atomically. Rows of the heads are
+    in the catalogue's order.
 
     Raises:
         ValueError: a head has another number of products.

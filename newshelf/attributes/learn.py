@@ -64,9 +64,7 @@ def find_exceptions(
 ) -> list[Word]:
     """Return phrases in which a word does not have its usual meaning.
 
-    Args:
-        texts: each with the folded correct values by attribute; absent attributes are not checked.
-        lexicon: words with learned confidences.
+    ``texts`` come with the folded correct values by attribute; absent attributes are not checked.
     """
     found: Counter[_Context] = Counter()
     right: Counter[_Context] = Counter()
@@ -138,9 +136,7 @@ _LEAST_LETTERS = 2
 def learn_lexicon(products: Sequence[Texts], base: Lexicon | None = None) -> Lexicon:
     """Return the words of ``base`` and of the catalogue, with confidences learned on it.
 
-    Args:
-        products: of one catalogue.
-        base: the packaged lexicon if None.
+    ``base`` is the packaged lexicon if None.
     """
     base = base or packaged_lexicon()
     words = _without_repeats([*base.words, *_stated_words(products, base)])
@@ -271,9 +267,7 @@ class HeadPredictions:
 def fit_temperature(logits: NDArray[np.float32], target: NDArray[np.int64]) -> float:
     """Return the temperature that minimises the log loss.
 
-    Args:
-        logits: ``(N, C)``.
-        target: ``(N,)`` classes, -1 for rows to ignore.
+    ``logits`` are ``(N, C)``; ``target`` ``(N,)`` is -1 for rows to ignore.
 
     Returns:
         Between 1/20 and 20; 1 without rows to fit.

@@ -66,8 +66,7 @@ def phrase_key(phrase: str) -> tuple[str, ...]:
 class PhraseBook(Generic[Entry]):
     """Finds known phrases in texts.
 
-    Args:
-        entries: by ``phrase_key``; the empty key is never found.
+    Entries are by ``phrase_key``; the empty key is never found.
     """
 
     def __init__(self, entries: Mapping[tuple[str, ...], Entry]) -> None:
@@ -79,12 +78,7 @@ class PhraseBook(Generic[Entry]):
         self._lengths = {word: sorted(found, reverse=True) for word, found in lengths.items()}
 
     def find(self, text: str, tokens: Sequence[Token]) -> list[PhraseMatch[Entry]]:
-        """Return the longest known phrases from left to right, without overlaps.
-
-        Args:
-            text: any text.
-            tokens: of the text, from ``tokens_of``.
-        """
+        """Return the longest known phrases from left to right, without overlaps."""
         found: list[PhraseMatch[Entry]] = []
         at = 0
         while at < len(tokens):

@@ -206,9 +206,7 @@ class Gazetteer:
     def longest_matches(self, title: str, least_share: float = 0.0) -> list[Match]:
         """Return the longest known names from left to right, without overlaps.
 
-        Args:
-            title: any text.
-            least_share: names with a smaller share are ignored.
+        Names with a smaller share than ``least_share`` are ignored.
         """
         ends: dict[int, Match] = {}
         for match in self.all_matches(title):

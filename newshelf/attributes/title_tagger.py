@@ -53,12 +53,7 @@ class FoundSpan(NamedTuple):
 
 
 class TitleTagger:
-    """Tags spans in titles; made by ``train_tagger``.
-
-    Args:
-        model: in CRFsuite's format.
-        features: as in training.
-    """
+    """Tags spans in titles; made by ``train_tagger``."""
 
     def __init__(self, model: bytes, features: TitleFeatures) -> None:
         self.model = model
@@ -90,11 +85,8 @@ def train_tagger(
 ) -> TitleTagger:
     """Train a tagger.
 
-    Args:
-        titles: a good tagger needs a few thousand.
-        seed: of the folds; equal titles are in one fold.
-        scratch: existing folder for the file that CRFsuite writes.
-        options: training settings; defaults if None.
+    Equal titles are in one fold; ``seed`` draws the folds. CRFsuite writes its file into
+    ``scratch``.
 
     Raises:
         TrainingError: there are too few titles, or no spans to tell apart.

@@ -95,9 +95,7 @@ def write_catalog(catalog: Catalog, folder: Path) -> None:
     Reading it returns the same catalogue without problems. Other columns are written too; cells
     that are neither text nor number, as text. The folder appears atomically.
 
-    Args:
-        catalog: to write.
-        folder: must not exist, or be empty.
+    ``folder`` must not exist, or be empty.
 
     Raises:
         SetupError: ``folder`` is not empty or cannot be written.

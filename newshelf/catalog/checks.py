@@ -59,10 +59,7 @@ class CheckedTable:
     def read(self, field: str, parsed: Parsed, *, required: bool = False) -> pd.Series:
         """Return the values of a parsed column and report its unreadable cells.
 
-        Args:
-            field: the column.
-            parsed: its values and reasons.
-            required: leave out rows whose cell is absent or unreadable.
+        If ``required``, rows whose cell is absent or unreadable are left out.
         """
         unread = parsed.reasons.notna().to_numpy()
         reasons = iter(parsed.reasons[unread].tolist())
@@ -212,10 +209,8 @@ def _check_pictures(
 def check_events(table: CheckedTable, known: pd.Series, left_out: pd.Series) -> pd.DataFrame:
     """Check every event and report what is wrong to ``table``.
 
-    Args:
-        table: the events as read.
-        known: the ids of the items that are kept.
-        left_out: the ids of the items that are in their file but not kept.
+    ``known`` are the ids of the items that are kept, ``left_out`` those of the others in their
+    file.
 
     Returns:
         ``EVENT_COLUMNS`` (``str`` and int64), then the others, sorted by timestamp; events of one

@@ -100,10 +100,7 @@ def parse_distinct(
 ) -> Parsed:
     """Apply ``parse`` to each distinct cell of a column of text.
 
-    Args:
-        text: ``str`` dtype, NaN where absent.
-        parse: returns a cell's value (None if absent) and the reason.
-        dtype: of the values.
+    ``parse`` returns a cell's value (None if absent) and the reason.
     """
     codes, cells = pd.factorize(text)
     found = [*map(parse, cells.tolist()), (None, None)]

@@ -259,14 +259,8 @@ def _fold(
 ) -> RawTable:
     """Return one row per id with the first non-blank cell of each column, in ``order``.
 
-    Args:
-        table: the raw table.
-        system: name of the shop system.
-        frame: the table's cells with blanks as NaN.
-        ids: per row.
-        options: names and values of attributes; colours, sizes and materials are collected.
-        published: columns that tell whether a product is for sale.
-        order: of the rows.
+    Blanks of ``frame`` are NaN. Colours, sizes and materials are collected from ``options``, pairs
+    of names and values; ``published`` columns tell whether a product is for sale.
     """
     mapped = dict.fromkeys(table.mapped)
     for names, values in options:

@@ -104,8 +104,7 @@ class CatalogReport:
     def summary(self, width: int | None = None) -> str:
         """Return counts per file, mapped names, kinds of problems and notes as lines of text.
 
-        Args:
-            width: characters to wrap lines at; None for no wrapping.
+        Lines are wrapped at ``width`` characters, if it is given.
         """
         lines = self._lines()
         if width is not None:

@@ -98,15 +98,7 @@ CHECKS: dict[str, tuple[str, ...]] = {
 
 
 def run_tests(arguments: Sequence[str], *, quick: bool = False) -> int:
-    """Run pytest in two processes; tests that share a server run in the same one.
-
-    Args:
-        arguments: passed to pytest.
-        quick: leave out the end-to-end tests.
-
-    Returns:
-        pytest's exit code.
-    """
+    """Run pytest in two processes, and return its exit code; a shared server has one process."""
     # Two processes with a thread per core each would only wait for each other.
     env = {"OMP_NUM_THREADS": "1", **os.environ}
     # Groups run in the order of tests/conftest.py, the longest first. Without restarts a process

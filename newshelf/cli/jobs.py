@@ -20,10 +20,7 @@ if TYPE_CHECKING:
 def make_jobs(console: Console, *, strict: bool = False, processes: int = 1) -> Jobs:
     """Return the jobs of the stages.
 
-    Args:
-        console: shows their progress.
-        strict: refuse a catalogue with bad rows instead of leaving them out.
-        processes: number of training processes.
+    ``strict`` refuses a catalogue with bad rows instead of leaving them out.
     """
 
     def sample(settings: Settings, out: Path) -> None:

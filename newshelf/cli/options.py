@@ -93,9 +93,7 @@ class RefusingGroup(VerbGroup):
 def verb_group(about: str, *, refuses: bool = False) -> typer.Typer:
     """Return a group of verbs.
 
-    Args:
-        about: help text, in Markdown.
-        refuses: exit with 2 instead of 1 after an expected error.
+    One that ``refuses`` exits with 2 instead of 1 after an expected error.
     """
     return typer.Typer(
         cls=RefusingGroup if refuses else VerbGroup,

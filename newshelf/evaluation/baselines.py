@@ -29,9 +29,7 @@ RECENT_DAYS = 60.0
 class Popularity:
     """Best sellers: score(i) = number of training sequences with i in the last days of training.
 
-    Args:
-        split: whose training data are counted.
-        days: length of the period; all training data are counted if None or without timestamps.
+    All training data are counted if ``days`` is None, or without timestamps.
     """
 
     def __init__(self, split: Split, days: float | None = RECENT_DAYS) -> None:
@@ -77,10 +75,7 @@ class CategoryPopularity:
     ``count`` is that of :class:`Popularity`. Through the mean, a cold item inherits from its
     category. Items of other categories follow, by popularity.
 
-    Args:
-        split: whose training data are counted.
-        product_types: (n_items,) paths with `` > `` between levels; None where absent.
-        days: length of the period that is counted.
+    ``product_types`` (n_items,) are paths with `` > `` between levels; None where absent.
 
     Raises:
         ValueError: there is not one product type per item.
@@ -155,11 +150,7 @@ class ContentNeighbours:
     The kernel lies between mean and maximum. The strongest depends on the catalogue, so the
     report has all three. Items without features have the similarity 0 to all others.
 
-    Args:
-        split: whose items are ranked; its training data are not used.
-        features: (n_items, D) float32, not normalised.
-        pooling: of the similarities to a history.
-        temperature: of the kernel.
+    ``features`` (n_items, D) float32 need not be normalised.
 
     Raises:
         ValueError: there is not one row of finite features per item.
@@ -216,11 +207,7 @@ def default_baselines(
     Popularity in category needs product types, baselines with recency need timestamps, content
     baselines need features, and item-kNN and EASE at most ``MAX_ITEMS`` items.
 
-    Args:
-        split: for its training data.
-        catalog: for ``items.product_type``.
-        features: (n_items, D) float32 of the frozen towers, or None.
-        seed: of the random baseline.
+    ``features`` (n_items, D) float32 are those of the frozen towers.
     """
     kinds = [kind if isinstance(kind, str) else None for kind in catalog.items["product_type"]]
     ordered = bool(split.train_timestamps)

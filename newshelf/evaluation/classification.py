@@ -55,12 +55,8 @@ def few_shot(
     Half of each class, at most 50 items, is the test set. The shots are drawn from the other half
     in each repeat, the same for all features. A class with fewer items than shots gives all.
 
-    Args:
-        features: name → (N, D) float32, finite.
-        labels: (N,) class names; items without one and classes of under 6 items are left out.
-        shots: labels per class; numbers that no class has are left out.
-        repeats: draws of the shots.
-        seed: of test set and draws.
+    Items without a label and classes of under 6 items are left out, and so are numbers of shots
+    that no class has. ``features`` are (N, D) float32 by name, ``labels`` (N,).
 
     Returns:
         None if fewer than two classes are left.

@@ -87,9 +87,7 @@ class PairedSplit:
 def compare_reports(ours: Path, theirs: Path) -> list[PairedSplit]:
     """Test the models of two reports against each other on every split with the same cases.
 
-    Args:
-        ours: folder of a report.
-        theirs: folder of another report, or its ``report.json``.
+    Each is the folder of a report, or its ``report.json``.
 
     Raises:
         SetupError: a report is missing, has another format or no model, or the reports have no

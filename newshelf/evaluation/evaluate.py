@@ -114,8 +114,7 @@ class Comparison:
     def test(self, metric: str | None = None) -> PairedTest | None:
         """Return the paired test of the model and the best baseline; None without a model.
 
-        Args:
-            metric: such as ``Recall@10``; None for NDCG at the first cut-off.
+        ``metric`` is such as ``Recall@10``; None is NDCG at the first cut-off.
         """
         if self.model is None:
             return None
@@ -134,11 +133,7 @@ def evaluate(
 ) -> Metrics:
     """Rank all candidates for every case, without the items of its history, and measure the lists.
 
-    Args:
-        ranker: fitted on ``split.train``.
-        split: the cases and candidates.
-        k: cut-offs, each ≥ 1.
-        batch: histories scored at once; bounds the memory, does not change results.
+    ``batch`` bounds the memory and does not change results. The cut-offs ``k`` are at least 1.
 
     Raises:
         ValueError: the split has no case, or scores have NaN or a wrong shape.
@@ -218,12 +213,8 @@ def compare(
 ) -> Comparison:
     """Evaluate all baselines, and the model if there is one, on the same cases.
 
-    Args:
-        baselines: at least one, fitted on ``split.train``.
-        split: the cases.
-        k: cut-offs; NDCG at the first one selects the best baseline.
-        model: to compare with the best baseline.
-        console: for the progress bar; None for standard error.
+    NDCG at the first cut-off ``k`` selects the best baseline. All rankers are fitted on
+    ``split.train``.
     """
     rankers = [*baselines] if model is None else [*baselines, model]
     rows = []
@@ -259,14 +250,8 @@ def compare_all(
     Splits that share their ``train`` list (``cold`` and ``cold-among-new``) share fitted
     baselines and model.
 
-    Args:
-        splits: from :func:`newshelf.evaluation.splits.default_splits`.
-        catalog: for the baselines.
-        k: cut-offs.
-        features: (n_items, D) float32 for the content baselines; None to omit them.
-        fit_model: fits the model on ``split.train``; called once per training list.
-        seed: of the random baseline.
-        console: for the progress bar; None for standard error.
+    ``fit_model`` is called once per training list. Without ``features`` (n_items, D) float32, there
+    are no content baselines.
     """
     fitted: dict[int, tuple[list[Ranker], Ranker | None]] = {}
     comparisons = []

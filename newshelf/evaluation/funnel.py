@@ -59,12 +59,7 @@ class Funnel:
 
 
 def funnel(events: pd.DataFrame, items: pd.DataFrame, by: str = "category") -> Funnel:
-    """Return the events and rates by category or item.
-
-    Args:
-        events: ``item_id`` and ``event_type``.
-        items: ``id`` and ``product_type``.
-        by: ``category`` (the first level of the product type) or ``item``.
+    """Return the events and rates by category (the first level of the type) or item.
 
     Raises:
         ValueError: ``by`` is invalid, or there is no event.

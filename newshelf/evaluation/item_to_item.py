@@ -80,11 +80,6 @@ class ItemKnn:
 
     c_i and c_ij count the training sequences with i, and with both. The shrinkage reduces the
     weight of rare pairs (Sarwar et al. 2001; Deshpande & Karypis 2004).
-
-    Args:
-        split: whose training data are counted.
-        neighbours: per item.
-        shrinkage: in sequences.
     """
 
     name = "item-kNN"
@@ -135,13 +130,7 @@ class SmoothedKnn:
     weights, exp(cos / temperature) / Σ. A cold item has no row in C; through A it uses the
     rows of its neighbours, both in a history and as a candidate.
 
-    Args:
-        split: whose training data are counted.
-        features: (n_items, D) float32; zeros for items without features.
-        mix: weight of the neighbours, in 0..1.
-        neighbours: per item, in content.
-        temperature: of the softmax.
-        shrinkage: of the co-occurrence, in sequences.
+    ``features`` (n_items, D) float32 are zeros for items without features.
 
     Raises:
         ValueError: there is not one row of finite features per item.
@@ -248,10 +237,7 @@ class Ease:
 
     X is the (sequences, items) incidence of the training data, in float64. Cold items score 0.
 
-    Args:
-        split: whose training data are X.
-        ridge: λ.
-        max_items: maximum number of items with interactions.
+    ``ridge`` is λ.
 
     Raises:
         TrainingError: there are more items with interactions.
@@ -289,10 +275,6 @@ class RecentEase:
         score = w B,   w_i = 2^(-age(i) / half_life)
 
     An item's age is the number of other items after it. Histories must be in order of time.
-
-    Args:
-        ease: the fitted model, whose weights are shared.
-        half_life: age at which an item counts half.
     """
 
     name = "EASE with recency"

@@ -30,10 +30,7 @@ def mask_scores(scores: FloatArray, cases: Sequence[Case], candidates: BoolArray
 
     Infinite scores become the largest finite values, so that -inf only means "not ranked".
 
-    Args:
-        scores: (B, n_items) float32, higher is better.
-        cases: B cases.
-        candidates: (n_items,) True where an item is ranked.
+    ``scores`` are (B, n_items) float32, ``candidates`` (n_items,).
 
     Raises:
         ValueError: scores contain NaN, or their shape is not (B, n_items).
@@ -53,10 +50,7 @@ def mask_scores(scores: FloatArray, cases: Sequence[Case], candidates: BoolArray
 def top_items(masked: FloatArray, k: int, order: IntArray) -> IntArray:
     """Return the first K of each ranking.
 
-    Args:
-        masked: (B, n_items) from :func:`mask_scores`.
-        k: cut-off.
-        order: from :func:`tie_order`.
+    ``masked`` (B, n_items) is from :func:`mask_scores`, ``order`` from :func:`tie_order`.
 
     Returns:
         (B, min(K, n_items)) item indices, best first; -1 where fewer items are ranked.
@@ -158,12 +152,7 @@ _HEAD = 0.1
 
 
 class ItemPopularity:
-    """Popularity φ of every item, and metrics of lists that derive from it.
-
-    Args:
-        train: sequences of item indices.
-        n_items: of the catalogue.
-    """
+    """Popularity φ of every item, and metrics of lists that derive from it."""
 
     def __init__(self, train: Sequence[IntArray], n_items: int) -> None:
         counts = _sequences_with(train, n_items)
@@ -210,9 +199,7 @@ def _sequences_with(train: Sequence[IntArray], n_items: int) -> npt.NDArray[np.f
 def _listed_mean(values: FloatArray, top: IntArray) -> npt.NDArray[np.float64]:
     """Return (B,) the mean of ``values`` over each list; 0 for an empty list.
 
-    Args:
-        values: (n_items,).
-        top: (B, K) item indices, -1 for an empty place.
+    ``values`` are (n_items,), ``top`` (B, K) item indices, -1 for an empty place.
     """
     listed = top >= 0
     sums = np.where(listed, values[top], 0).sum(axis=1, dtype=np.float64)
@@ -226,11 +213,7 @@ def exposures(top: IntArray, n_items: int) -> npt.NDArray[np.float64]:
 
 
 def coverage(exposure: npt.NDArray[np.float64]) -> float:
-    """Return the share of the ranked items that is in any list.
-
-    Args:
-        exposure: (n,) how often each ranked item is listed.
-    """
+    """Return the share of the ranked items (n,) that is in any list."""
     return float((exposure > 0).mean())
 
 
@@ -241,8 +224,7 @@ def gini(exposure: npt.NDArray[np.float64]) -> float:
 
         Gini = Σ_j (2j - n - 1) · e_j / (n · Σ_j e_j),   e_1 ≤ … ≤ e_n
 
-    Args:
-        exposure: (n,) how often each ranked item is listed, not all 0.
+    ``exposure`` (n,) is how often each ranked item is listed, not all 0.
     """
     ordered = np.sort(exposure)
     n = len(ordered)

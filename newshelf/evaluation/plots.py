@@ -92,14 +92,9 @@ class Gallery:
 def draw_model(
     gallery: Gallery, training: Mapping[str, Any], shots: FewShot | None, folder: Path, seed: int
 ) -> list[Picture]:
-    """Draw learning curves, few-shot accuracy, map and neighbours, as far as data allow.
+    """Draw what data allow: learning curves, few-shot accuracy, map and neighbours.
 
-    Args:
-        gallery: the products.
-        training: a checkpoint's ``training.json``.
-        shots: accuracy over shots, if measured.
-        folder: existing folder for the PNGs.
-        seed: of the map and of the choice of queries.
+    ``training`` is a checkpoint's ``training.json``; ``folder`` exists.
 
     Returns:
         The pictures that were drawn.
@@ -234,10 +229,6 @@ def project(embeddings: FloatArray, seed: int = 0) -> FloatArray:
     """Project (N, D) embeddings to (N, 2): PCA, then t-SNE (van der Maaten & Hinton 2008).
 
     Neighbours stay neighbours; distances between groups mean little.
-
-    Args:
-        embeddings: finite, of 4 to 2,000 items.
-        seed: of both steps.
 
     Raises:
         ValueError: there are too few or too many items.

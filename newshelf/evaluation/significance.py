@@ -60,11 +60,7 @@ def mean_intervals(
 ) -> list[Interval] | None:
     """Return percentile intervals of means over cases, all from the same resamples.
 
-    Args:
-        values: (M, C) a row per metric.
-        groups: (C,) numbers 0..G-1.
-        level: of confidence.
-        seed: of the resamples.
+    ``values`` (M, C) have a row per metric; ``groups`` (C,) are numbers 0..G-1.
 
     Returns:
         M intervals; None with fewer than ``MIN_GROUPS`` groups.
@@ -101,13 +97,8 @@ def exposure_interval(
 
     θ_b is the statistic without the b-th of B random blocks of groups.
 
-    Args:
-        top: (C, K) item indices, -1 for an empty place.
-        groups: (C,) numbers 0..G-1 of the cases.
-        candidates: (n_items,) True where an item is ranked.
-        statistic: of how often each candidate is listed; within 0..1.
-        level: of confidence.
-        seed: of the blocks.
+    ``top`` are (C, K) item indices, -1 for an empty place; ``groups`` (C,) numbers 0..G-1. The
+    statistic is within 0..1.
 
     Returns:
         θ ± t · standard error, clipped to 0..1; None with fewer than ``MIN_GROUPS`` groups.
@@ -179,12 +170,8 @@ def paired_test(
 
     The test covers the sampling of cases, not the randomness of training.
 
-    Args:
-        first: (C,) a metric per case.
-        second: (C,) the same of the other model, in the same order.
-        groups: (C,) numbers 0..G-1; cases of one group change sign together.
-        permutations: number of random changes of sign.
-        seed: of the changes of sign and of the interval.
+    ``first`` and ``second`` (C,) are one metric of the same cases; ``groups`` (C,) are numbers
+    0..G-1.
 
     Raises:
         ValueError: the arrays do not have the same length, or are empty.

@@ -47,11 +47,7 @@ def choose_cold_items(
     A systematic sample: of the items sorted by stratum, in random order within each, every
     1/fraction-th is taken from a random start. Items without interactions are never chosen.
 
-    Args:
-        interactions: of the items.
-        fraction: within 0..1, both excluded.
-        seed: of order and start.
-        strata: (n_items,) labels, or None for one stratum.
+    ``strata`` (n_items,) are labels; None is one stratum.
 
     Returns:
         (n_items,) True where held out: at least one item, and never all.
@@ -314,13 +310,8 @@ def cold_split(
 
     The training data are cut by time as well; :func:`cold_cases` describes the cases.
 
-    Args:
-        interactions: of users, with time.
-        cold_fraction: share of the items with interactions that is held out.
-        test_fraction: share of the events after the cut.
-        seed: of the choice of items and the sample of cases.
-        strata: (n_items,) labels; each gives about the same share of its items.
-        max_cases: more cases are sampled.
+    ``strata`` (n_items,) are labels; each gives about the same share of its items. Of more than
+    ``max_cases`` cases, a sample is taken.
 
     Returns:
         ``cold`` (all items ranked) and ``cold-among-new`` (only the held-out items ranked), with

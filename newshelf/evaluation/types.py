@@ -79,8 +79,7 @@ class Ranker(Protocol):
     def scores(self, histories: Sequence[IntArray]) -> FloatArray:
         """Score every item for each history, higher is better.
 
-        Args:
-            histories: B arrays of item indices, oldest first.
+        ``histories`` are B arrays of item indices, oldest first.
 
         Returns:
             (B, n_items) float32 without NaN. The caller masks the history and items that are no

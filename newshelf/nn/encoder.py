@@ -332,14 +332,9 @@ class Encoder(nn.Module):
         return (embedding, *(self.heads[head](embedding) for head in self.head_names))
 
     def fuse(self, features: Features, attributes: Tensor) -> Tensor:
-        """Return the embedding of cached features of the towers.
+        """Return the embeddings ``(B, 512)``, of unit length, of cached features of the towers.
 
-        Args:
-            features: those of an absent tower are ignored.
-            attributes: ``(B, 9)`` int64.
-
-        Returns:
-            ``(B, 512)`` float32 of unit length.
+        Features of an absent tower are ignored. ``attributes`` are ``(B, 9)`` int64.
         """
         image, image_present, text, text_present = features
         rows, present = [], []

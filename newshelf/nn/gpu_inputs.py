@@ -45,11 +45,8 @@ def decode_on_gpu(
 ) -> tuple[Tensor, dict[int, RequestError]]:
     """Decode, orient, crop, resize and normalise on ``device``.
 
-    Args:
-        pictures: the bytes of N pictures of any accepted format.
-        spec: the tower's size, crop, mean and standard deviation.
-        device: a CUDA device.
-        max_pixels: maximum of one picture, checked by its header.
+    The N pictures have any accepted format, and at most ``max_pixels`` by their header. ``device``
+    is a CUDA device.
 
     Returns:
         ``(N, 3, size, size)`` float32 on ``device``, and errors by position; the rows of failed

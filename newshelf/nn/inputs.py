@@ -62,11 +62,9 @@ def decode_rgb(
     Of an animation, the first frame. Transparent pixels become white. Any colour space and depth
     is converted.
 
-    Args:
-        data: the bytes of a JPEG, PNG, WebP or GIF.
-        max_pixels: maximum, checked before any pixel is decoded.
-        least_side: allows decoding a JPEG at a half, a quarter or an eighth of its size, if the
-            short side keeps at least this number of pixels.
+    ``max_pixels`` are checked before any pixel is decoded. ``least_side`` allows decoding a JPEG at
+    a half, a quarter or an eighth of its size, if the short side keeps at least this number of
+    pixels.
 
     Raises:
         BadPicture: not a picture of a known format, or a damaged one.
@@ -167,12 +165,8 @@ def decode_picture(
 
     The crop comes first: the result is the same, and a picture of 1 × 10⁷ pixels never grows.
 
-    Args:
-        data: the bytes of a JPEG, PNG, WebP or GIF.
-        spec: the tower's size and crop.
-        max_pixels: maximum, checked before any pixel is decoded.
-        scaled: allow decoding a large JPEG at a fraction of its size.
-        whole: squeeze the whole picture into the square instead of cropping it.
+    ``max_pixels`` are checked before any pixel is decoded. ``scaled`` allows decoding a large JPEG
+    at a fraction of its size. ``whole`` squeezes the whole picture into the square instead.
 
     Returns:
         ``(size, size, 3)`` uint8.
@@ -196,10 +190,7 @@ def normalise_picture(
 ) -> None:
     """``(size, size, 3)`` uint8 → ``(pixels / 255 - mean) / std``, ``(3, size, size)``.
 
-    Args:
-        pixels: from ``decode_picture``.
-        spec: the tower's mean and standard deviation.
-        out: ``(3, size, size)`` float32, filled in place.
+    ``out`` ``(3, size, size)`` float32 is filled in place.
     """
     std = np.array(spec.std, dtype=np.float32).reshape(3, 1, 1)
     mean = np.array(spec.mean, dtype=np.float32).reshape(3, 1, 1)
@@ -298,14 +289,9 @@ class Tokenizer:
 def pad_tokens(
     rows: Sequence[Sequence[int]], pad_token_id: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Pad rows of token ids to the longest.
+    """Pad at least one row of ``Tokenizer.tokens`` to the longest.
 
-    Args:
-        rows: at least one, from ``Tokenizer.tokens``.
-        pad_token_id: fills the shorter rows.
-
-    Returns:
-        ``input_ids`` and ``attention_mask``, each ``(len(rows), longest)`` int64.
+    ``input_ids`` and ``attention_mask`` are ``(len(rows), longest)`` int64.
     """
     lengths = np.fromiter((len(row) for row in rows), dtype=np.int64, count=len(rows))
     attention_mask = np.arange(lengths.max()) < lengths[:, None]

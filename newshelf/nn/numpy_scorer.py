@@ -82,11 +82,8 @@ class Pooling(StrictModel):
 class PairSums:
     """Terms of scorer and content signal for all pairs of ``N`` items.
 
-    Args:
-        embeddings: ``(N, D)`` float32 of unit length.
-        vectors: ``(N, P)`` float32 of unit length, the projected embeddings.
-        pooling: the scorer's numbers.
-        temperature: τ of the content signal.
+    ``embeddings`` ``(N, D)`` and ``vectors`` ``(N, P)``, the projected ones, are float32 of unit
+    length.
     """
 
     def __init__(
@@ -124,9 +121,8 @@ class PairSums:
     def scores(self, history: IntArray, candidates: IntArray) -> FloatArray:
         """Return what :meth:`Pooling.scores` gives, ``(C,)`` float32.
 
-        Args:
-            history: ``(H,)`` rows with H ≥ 1, each as often as it counts.
-            candidates: ``(C,)`` rows.
+        ``history`` ``(H,)`` are rows with H ≥ 1, each as often as it counts; ``candidates`` are
+        ``(C,)`` rows.
         """
         ones = np.ones(len(history), dtype=np.float32)
         summed = ones @ self._attended.take(history, axis=0).reshape(len(history), -1)
@@ -138,9 +134,7 @@ class PairSums:
     def content(self, history: IntArray, candidates: IntArray) -> FloatArray:
         """Return what :func:`newshelf.nn.blend.content_signal` gives, ``(C,)`` float32.
 
-        Args:
-            history: ``(H,)`` distinct rows with H ≥ 1.
-            candidates: ``(C,)`` rows.
+        ``history`` ``(H,)`` are distinct rows with H ≥ 1; ``candidates`` are ``(C,)`` rows.
         """
         ones = np.ones(len(history), dtype=np.float32)
         signal: FloatArray = np.log((ones @ self._near.take(history, axis=0)).take(candidates))

@@ -63,14 +63,8 @@ def serve(
     Starts TorchServe and waits until both models answer; then, if the settings enable the
     gateway, starts it and the controller of rollouts.
 
-    Args:
-        workspace: the workspace to serve.
-        settings: of training, serving and the gateway.
-        jobs: do the work of the stages.
-        console: shows the progress.
-        ports: of TorchServe; None uses those of config.properties.
-        gateway_port: None uses that of the settings.
-        k: number of products in the first recommendation.
+    Without ``ports``, those of config.properties are used; without ``gateway_port``, that of the
+    settings.
 
     Raises:
         ServerError: it did not become ready; everything that was started is stopped.
@@ -133,10 +127,6 @@ def stay(state: ServerState) -> None:
 def served_archives(workspace: Workspace, console: Console) -> dict[str, Path]:
     """Return the archive of each model: the promoted one, or else the workspace's own.
 
-    Args:
-        workspace: its archives are up to date.
-        console: says so if the promoted archive is not the workspace's.
-
     Raises:
         ServerError: the promoted archive is not in the model store.
     """
@@ -164,12 +154,6 @@ def plan_gateway(
     state: ServerState, workspace: Workspace, settings: Settings, *, port: int | None = None
 ) -> GatewayPlan:
     """Return the plan of a gateway in front of ``state``; create its files if they are missing.
-
-    Args:
-        state: TorchServe.
-        workspace: has the index, the keys and the event store.
-        settings: of the gateway, the limits and the store.
-        port: replaces that of the settings.
 
     Raises:
         SettingsError: the keys cannot be read.
@@ -202,11 +186,7 @@ def plan_controller(
 ) -> ControllerPlan:
     """Return the plan of a controller of rollouts for ``state``.
 
-    Args:
-        state: TorchServe.
-        workspace: has the model store and the files of rollouts.
-        settings: of the controller, the gateway and the store.
-        demo: its history is sent to every version before shoppers are.
+    The history of ``demo`` is sent to every version before shoppers are.
     """
     return ControllerPlan(
         settings=settings.rollout,

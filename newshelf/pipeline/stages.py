@@ -145,11 +145,7 @@ def plan_stages(
 ) -> Stages:
     """Return the stages of ``workspace``, without looking at files or building anything.
 
-    Args:
-        workspace: folders of the stages.
-        settings: each stage depends on its own sections only.
-        jobs: do the work.
-        root: folder of the sources.
+    Each stage depends on its own sections of the settings only. ``root`` has the sources.
     """
     inputs = _StageInputs(workspace, settings, root)
     train = Stage(

@@ -123,11 +123,7 @@ def open_workspace(
 ) -> Workspace:
     """Return the workspace of ``catalog``, or of the drawn sample if it is None.
 
-    Args:
-        catalog: a folder in the catalogue format, or a file of items.
-        override: use this folder instead of one under ``home``.
-        model_store: folder of the archives; None is that of the repository.
-        home: the folder of all workspaces.
+    ``override`` is used instead of a folder under ``home``.
 
     Raises:
         SetupError: ``catalog`` does not exist.

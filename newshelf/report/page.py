@@ -46,12 +46,7 @@ class Page:
 
 
 def write_html(page: Page, path: Path, pictures: Path) -> None:
-    """Write the page as HTML, atomically.
-
-    Args:
-        page: the report.
-        path: of the HTML file.
-        pictures: folder of the page's pictures.
+    """Write the page as HTML, atomically; its pictures are in the folder ``pictures``.
 
     Raises:
         FileNotFoundError: a picture is missing.

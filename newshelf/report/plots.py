@@ -116,13 +116,8 @@ def draw_lines(
 
     Each panel has a legend; if all panels have the same lines, there is one below them.
 
-    Args:
-        panels: title → name → line; a name has the same colour in every panel.
-        path: of the PNG.
-        xlabel: label of x, which takes whole numbers.
-        ylabel: label of y.
-        percent: y is a fraction, labelled as percent.
-        log_x: for numbers of shots or steps that double.
+    A name has the same colour in every panel. x takes whole numbers, on a logarithmic axis for
+    numbers of shots that double; y may be a fraction, labelled as percent.
 
     Raises:
         ValueError: there is no panel.
@@ -208,11 +203,6 @@ class BarPanel:
 def draw_bars(panels: Sequence[BarPanel], path: Path, title: str) -> None:
     """Write a PNG with the panels side by side, each with its own scale.
 
-    Args:
-        panels: at least one.
-        path: of the PNG.
-        title: above the panels.
-
     Raises:
         ValueError: there is no panel.
     """
@@ -258,11 +248,7 @@ def draw_confusion(confusion: IntArray, classes: Sequence[str], path: Path, titl
 
     Of more than 20 classes, only the 20 with the most mistakes are drawn; the title says so.
 
-    Args:
-        confusion: (C, C) counts.
-        classes: (C,) names.
-        path: of the PNG.
-        title: above the matrix.
+    ``confusion`` has (C, C) counts.
 
     Raises:
         ValueError: the shape does not match the classes.
@@ -308,11 +294,8 @@ def draw_map(
 ) -> None:
     """Write a PNG with 2-D maps side by side, one point per item.
 
-    Args:
-        panels: title → (N, 2) places, of the same items in each.
-        labels: (N,) classes, which give the colours; rare ones become "other".
-        path: of the PNG.
-        title: above the panels.
+    Each panel has (N, 2) places of the same items. ``labels`` (N,) give the colours; rare ones
+    become "other".
 
     Raises:
         ValueError: the lengths differ, or there is no panel.

@@ -29,12 +29,6 @@ def draw_sample(folder: Path, *, seed: int = 7, products: int = 1300, shoppers: 
     The same arguments give the same bytes in the same environment. ``folder`` is replaced
     as a whole when everything is drawn, and left alone when that fails.
 
-    Args:
-        folder: where the catalogue goes.
-        seed: decides products, pictures, words and shoppers.
-        products: number of products; at least 60, so that each type has some.
-        shoppers: number of simulated shoppers.
-
     Raises:
         SettingsError: fewer than 60 products, or no shopper.
     """

@@ -55,13 +55,7 @@ def write(
 ) -> tuple[str, str]:
     """Compose a title and a description.
 
-    Args:
-        style: one of the styles.
-        color: a name in ``COLORS``.
-        material: a name in ``MATERIALS``.
-        noun: the name of the product type.
-        metal: the metal that holds the stone of a piece of jewellery.
-        rng: decides what is mentioned.
+    ``metal`` holds the stone of a piece of jewellery; None for other products.
     """
     color_word = pick(rng, COLORS[color].words)
     material_word = pick(rng, MATERIALS[material].words)

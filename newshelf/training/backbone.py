@@ -66,13 +66,8 @@ def build_backbone(
     Without any picture there is no image tower, which would only add its size to every archive;
     likewise for texts that the text tower can read.
 
-    Args:
-        catalog: N products.
-        settings: towers, attributes and fusion.
-        labels: class names of each head.
-        features_dir: the folder of cached features.
-        console: for progress.
-        tune_towers: changes the loaded towers in place before their features are computed.
+    ``labels`` are the class names of each head. ``tune_towers`` changes the loaded towers in place
+    before their features are computed.
 
     Raises:
         TrainingError: the catalogue has neither pictures nor readable texts.

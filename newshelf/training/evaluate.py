@@ -55,13 +55,8 @@ def portray(
     Few-shot accuracy uses only products that the encoder was not fine-tuned on, since it has
     seen the labels of the others.
 
-    Args:
-        catalog: N products.
-        settings: the source category.
-        checkpoint: the model.
-        table: N rows of the frozen towers' features.
-        embeddings: ``(N, 512)`` float32 of the model.
-        folder: an existing folder.
+    ``table`` has the features of the frozen towers, ``embeddings`` are ``(N, 512)`` float32 of the
+    model.
     """
     kinds = [category_levels(product.product_type) for product in catalog.products()]
     categories = choose_categories(catalog, settings.finetune.source)

@@ -75,12 +75,7 @@ def feature_table(
 ) -> FeatureTable:
     """Return the features of all products; computes those that ``cache`` lacks.
 
-    Args:
-        catalog: N products.
-        encoder: its towers; a modality without a tower is absent, of width 1.
-        tokenizer: of the text tower; None without one.
-        cache: a folder.
-        console: for progress and damaged pictures.
+    A modality without a tower is absent, of width 1.
 
     Raises:
         TrainingError: a tower's features are not finite.

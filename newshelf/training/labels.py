@@ -97,15 +97,10 @@ def test_size(rows: int) -> int:
 
 
 def few_shots(target: Tensor, shots: int, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Rows to learn from and rows to test on: a quarter of each class is tested.
+    """Return rows to learn from and rows to test on: a quarter of each class is tested.
 
-    Args:
-        target: ``(N,)`` int64, -1 for unlabelled.
-        shots: at most this many rows of a class are learned from.
-        generator: decides which.
-
-    Returns:
-        Two ``(n,)`` int64 tensors of row numbers, without overlap.
+    ``target`` is ``(N,)`` int64, -1 for unlabelled. At most ``shots`` rows of a class are learned
+    from.
     """
     train: list[int] = []
     test: list[int] = []
@@ -146,10 +141,7 @@ _COLUMNS = {
 def label_notes(catalog: Catalog, categories: Categories | None, shots: int) -> list[str]:
     """Return a line per head that cannot be trained, and one on classes with few labels.
 
-    Args:
-        catalog: N products.
-        categories: None without product types.
-        shots: labels per class that the target's head can use.
+    ``shots`` is the number of labels per class that the target's head can use.
     """
     labels = all_labels(catalog, categories)
     notes = [

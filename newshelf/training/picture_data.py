@@ -46,12 +46,8 @@ def read_pictures(
     Damaged pictures are left out and printed. All decoding happens here, so that no epoch meets
     a damaged file.
 
-    Args:
-        catalog: its pictures.
-        rows: of its items; those without a picture are left out.
-        size: height and width in pixels.
-        console: prints the damaged files.
-        whole: squeeze the whole picture into the square instead of cutting the centre out.
+    Rows without a picture are left out. ``whole`` squeezes the whole picture into the square
+    instead.
 
     Raises:
         TrainingError: no picture can be read.
@@ -135,13 +131,7 @@ def split_validation(
 ) -> tuple[Tensor, Tensor]:
     """Return positions to train and to validate on; none of the latter if a class is small.
 
-    Args:
-        target: ``(n,)`` int64.
-        share: of each class, for validation.
-        generator: draws the positions.
-
-    Returns:
-        Two disjoint int64 tensors of positions.
+    ``target`` is ``(n,)`` int64; ``share`` is that of each class for validation.
     """
     everything = torch.arange(len(target))
     counts = torch.bincount(target)

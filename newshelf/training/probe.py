@@ -54,12 +54,8 @@ def fit_probe(
     C is chosen by stratified 5-fold cross-validation if every class has ten rows. With fewer,
     the folds depend on the draw more than on C, and C is 100.
 
-    Args:
-        features: ``(n, features)`` float32, blocks of unit length.
-        target: ``(n,)`` int64.
-        classes: names of the classes.
-        seed: of the folds.
-        strengths: values of C to choose from; a single one is used as it is.
+    ``features`` are ``(n, features)`` float32 in blocks of unit length, ``target`` ``(n,)`` int64.
+    A single one of ``strengths`` is used as it is.
 
     Raises:
         TrainingError: fewer than two classes, a class without rows, or features that are not

@@ -48,13 +48,9 @@ def train_ranking(
 ) -> Ranking:
     """Train scorer and blend in both phases.
 
-    Args:
-        embeddings: ``(N, 512)`` float32 of unit length.
-        sequences: item rows: one array per shopper, oldest first, or per basket.
-        timestamps: epoch seconds, parallel; None for baskets. If most shoppers came only
-            once, there is no order to learn, and their sequences are read as baskets.
-        settings: of scorer and blend.
-        run: seed, kept progress, console.
+    ``embeddings`` are ``(N, 512)`` float32 of unit length, ``sequences`` item rows of shoppers,
+    oldest first, or of baskets, which have no ``timestamps`` (epoch seconds). If most shoppers came
+    only once, there is no order to learn, and their sequences are read as baskets.
 
     Raises:
         TrainingError: no sequence has two different items, or a loss is not finite.

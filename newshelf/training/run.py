@@ -113,11 +113,7 @@ def make_tracker(
 ) -> Tracker:
     """Return the tracker for ``settings``.
 
-    Args:
-        settings: ``[tracking]``.
-        runs: the default folder.
-        name: of this run.
-        values: the run's settings, which are recorded.
+    ``runs`` is the default folder; ``values`` are recorded.
 
     Raises:
         SettingsError: MLflow cannot use the folder or the server.
@@ -206,12 +202,8 @@ def start_run(
 ) -> Iterator[Run]:
     """Start or resume a run; its tracker is closed at the end, as failed after an error.
 
-    Args:
-        settings: seed and ``[tracking]``.
-        console: for progress.
-        state: the folder of the run's progress.
-        identity: of everything that affects the result.
-        runs: the trackers' default folder.
+    ``identity`` is that of everything that affects the result; ``runs`` is the trackers' default
+    folder.
     """
     name = agreed(_run_name(state, identity, console) if is_first() else None)
     tracker = Tracker()

@@ -57,14 +57,9 @@ def train_scorer(
 ) -> ScorerResult:
     """Train on the frozen ``embeddings (N, 512)``.
 
-    Args:
-        embeddings: of the whole catalogue, unit length.
-        sequences: rows of ``embeddings``: one array per shopper (oldest first) or per basket.
-        ordered: whether a history is what came before (shoppers), or everything else
-            (baskets).
-        settings: width, epochs, learning rate and so on.
-        run: seed, saved progress, tracker and console.
-        name: of the loop within the run.
+    ``embeddings`` are those of the whole catalogue, of unit length; ``sequences`` are their rows. A
+    history is what came before if they are ``ordered``, as those of shoppers, and everything else
+    in baskets.
 
     Raises:
         TrainingError: no sequence has two different items, or the loss diverges.

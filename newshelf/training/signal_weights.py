@@ -107,15 +107,10 @@ def calibrate(
     relevant: Sequence[npt.NDArray[np.bool_]],
     counts: Sequence[FloatArray],
 ) -> tuple[float, float]:
-    """Return slope > 0 and intercept that turn scores into log-odds.
+    """Return slope > 0 and intercept that turn scores into log-odds, by logistic regression.
 
-    Args:
-        scores: per case, ``(C,)``.
-        relevant: per case, ``(C,)``.
-        counts: per case, ``(C,)``: number of items that an entry represents.
-
-    Returns:
-        ``(slope, intercept)`` of the logistic regression of ``relevant`` on ``scores``.
+    Each argument has ``(C,)`` per case; ``counts`` are the numbers of items that an entry
+    represents.
     """
     x = torch.from_numpy(np.concatenate(scores)).double()
     y = torch.from_numpy(np.concatenate(relevant)).double()
@@ -172,10 +167,8 @@ class Signals:
     ) -> FloatArray:
         """Return every signal for some items, ``(B, C, S)`` float32.
 
-        Args:
-            histories: B arrays of item rows, none empty.
-            siamese: ``(B, N)``.
-            columns: ``(C,)`` item rows.
+        ``histories`` are B arrays of item rows, none empty; ``siamese`` is ``(B, N)``, ``columns``
+        ``(C,)`` item rows.
         """
         blank = self.weighed(dict.fromkeys(self.names, 0.0))
         rows = []
@@ -205,11 +198,8 @@ def make_signals(
 ) -> Signals:
     """Compute the signals from training interactions.
 
-    Args:
-        embeddings: ``(N, D)`` float32 of unit length.
-        sequences: item rows; one array per shopper or basket.
-        timestamps: epoch seconds, parallel; None for baskets.
-        settings: ridge, half-life and sizes.
+    ``embeddings`` are ``(N, D)`` float32 of unit length; ``timestamps`` are epoch seconds, None for
+    baskets.
     """
     neighbours = content_neighbours(embeddings)
     incidence = incidence_matrix(sequences, timestamps, len(embeddings), settings.half_life_days)
@@ -239,12 +229,8 @@ def fit_blend(
     Items without any interaction are no alternatives: otherwise the weights would learn that new
     items are never taken. The items that lost their interactions represent the new ones.
 
-    Args:
-        signals: computed without the cases.
-        cases: at least :data:`MIN_CASES`.
-        siamese: ``(cases, N)``, of a scorer trained without the cases.
-        known: rows of the items with an interaction, cases included.
-        generator: samples the items of the likelihood's sum.
+    Signals and ``siamese`` ``(cases, N)`` are made without the cases, of which there are at least
+    :data:`MIN_CASES`. ``known`` are the rows of the items with an interaction, cases included.
 
     Raises:
         TrainingError: see ``fit_weights``.

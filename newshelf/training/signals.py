@@ -122,13 +122,9 @@ def _strongest(matrix: sparse.csr_array, count: int) -> sparse.csr_array:
 
 
 def content_neighbours(embeddings: Tensor) -> sparse.csr_array:
-    """Return each item's nearest other items by content; see ``nearest_shares``.
+    """Return ``(N, N)`` float32: each item's nearest others by content; see ``nearest_shares``.
 
-    Args:
-        embeddings: ``(N, D)`` float32 of unit length.
-
-    Returns:
-        ``(N, N)`` float32; each row sums to 1, or is empty if there is only one item.
+    Each row sums to 1, or is empty if there is only one item. ``embeddings`` are of unit length.
     """
     vectors = embeddings.numpy()
     size = len(vectors)
@@ -149,20 +145,15 @@ def popularity_features(
     timestamps: Sequence[IntArray] | None,
     neighbours: sparse.csr_array,
 ) -> dict[str, FloatArray]:
-    """Return popularity of each item and of its neighbours, its age, and whether it is new.
+    """Return, by name, ``(N,)`` float32 popularity, its neighbours', age, and whether it is new.
 
     With timestamps: ``log(1 + shoppers)`` of the last 14, 30 and 90 days (a trend is their
     difference), and ``log(1 + days since the first interaction)``. Without: ``log(1 + baskets)``.
     A new item has 0 everywhere and ``new`` = 1, whose weight makes up for it.
     ``popularity_alike`` is the popularity of the item's neighbours.
 
-    Args:
-        sequences: item rows, one array per shopper or basket.
-        timestamps: epoch seconds, parallel; None for baskets.
-        neighbours: ``(N, N)``, row-stochastic.
-
-    Returns:
-        By name, ``(N,)`` float32 each.
+    ``timestamps`` are epoch seconds, None for baskets; ``neighbours`` is ``(N, N)``,
+    row-stochastic.
     """
     size = neighbours.shape[0]
     items = np.concatenate([np.empty(0, dtype=np.int64), *sequences])
@@ -214,14 +205,9 @@ def hold_out(
 ) -> Holdout:
     """Split the interactions into training data and cases.
 
-    Args:
-        sequences: item rows; one array per shopper, oldest first, or per basket.
-        timestamps: epoch seconds, parallel; None for baskets.
-        n_items: of the catalogue.
-        fraction: share of the events, or of the baskets, for the cases.
-        dropped: share of the items with interactions that lose them.
-        max_cases: a larger number of cases is sampled down to this.
-        generator: draws items, baskets and cases.
+    The cases take a ``fraction`` of the events (``timestamps`` are epoch seconds) or of the
+    baskets, and of them at most ``max_cases`` are sampled. A share ``dropped`` of the items with
+    interactions loses them.
     """
     known = np.unique(np.concatenate([np.empty(0, dtype=np.int64), *sequences]))
     without = np.zeros(n_items, dtype=np.bool_)

@@ -131,11 +131,8 @@ def stage_features(
 ) -> Tensor:
     """Return pooled maps of the stages at each size, concatenated.
 
-    Args:
-        tower: put into ``eval`` mode; its weights do not change.
-        spec: its mean and standard deviation.
-        pixels: ``(n, 3, S, S)`` uint8.
-        settings: stages, grids and sizes.
+    ``pixels`` are ``(n, 3, S, S)`` uint8. The tower is put into ``eval`` mode; its weights do not
+    change.
 
     Returns:
         ``(n, sizes · Σ channels · Σ grid²)`` float32, in blocks of unit length.

@@ -141,10 +141,8 @@ class Trunk:
     def read(self, pixels: Tensor, learn: Tensor, run: Run) -> Activations:
         """Return the activations of ``pixels``.
 
-        Args:
-            pixels: ``(n, 3, S, S)`` uint8, resized to the tuning's size where it differs.
-            learn: positions of the training pictures, which get views.
-            run: seed and console.
+        ``pixels`` ``(n, 3, S, S)`` uint8 are resized to the tuning's size; those at the positions
+        ``learn`` get views.
         """
         settings, spec = self._settings, self._spec
         pixels = _resize(pixels, spec.size)
@@ -210,13 +208,8 @@ class SourceDistance(nn.Module):
 class TowerObjective(Objective):
     """``CE(head(tail(x)), class) + λ · ||w - w_source||²`` over a batch of positions.
 
-    Args:
-        activations: of n pictures.
-        tail: the part of the tower that is trained.
-        head: from its pooled features to classes.
-        target: ``(n,)`` int64.
-        weights: ``(classes,)`` float32, how much each class counts.
-        settings: λ and label smoothing.
+    ``head`` leads from the pooled features of ``tail`` to classes; ``target`` is ``(n,)`` int64,
+    ``weights`` ``(classes,)`` float32.
     """
 
     def __init__(
@@ -347,15 +340,7 @@ def tune_tower(
 ) -> TunedTower:
     """Train a new head on ``tower``, and the tower with it; ``tower`` changes in place.
 
-    Args:
-        name: of the loop, unique within ``run``.
-        tower: with the source's weights.
-        spec: of the tower.
-        pictures: n decoded pictures.
-        target: ``(n,)`` int64, the class of each.
-        classes: their names.
-        settings: mode, rates, λ.
-        run: seed, state to resume from, console.
+    ``name`` is unique within ``run``; ``target`` is the class ``(n,)`` int64 of each picture.
 
     Raises:
         TrainingError: fewer than two classes, a class without pictures, or features or a loss
@@ -432,11 +417,7 @@ def tower_tuning(
 ) -> Callable[[Encoder], None] | None:
     """Return a function that tunes the loaded towers, or None to leave them as they are.
 
-    Args:
-        catalog: its pictures.
-        labels: of the source category.
-        settings: ``[tower]``.
-        run: seed and kept progress.
+    ``labels`` are those of the source category.
     """
     if settings.tower.mode == "heads-only":
         return None

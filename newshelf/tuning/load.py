@@ -91,15 +91,8 @@ def run_load(
 ) -> LoadResult:
     """Send ``requests`` in turn from ``clients``, each of which awaits its answer.
 
-    Args:
-        url: ``http://HOST:PORT``.
-        headers: of each request, such as the token.
-        requests: at least one.
-        clients: number of concurrent clients.
-        seconds: length of the measurement; or else
-        count: number of requests.
-        warm_up_s: seconds under the same load before the measurement.
-        kept_header: keep every exchange, with this header of its response.
+    Either for ``seconds`` or for a ``count`` of requests, after ``warm_up_s`` of the same load.
+    ``kept_header`` keeps every exchange, with this header of its response.
 
     Raises:
         ServerError: the load could not be sent.
@@ -158,12 +151,6 @@ def draw_requests(
 
     Products with title and picture for the encoder, histories of 1 to 20 ids for the
     recommender.
-
-    Args:
-        model: receives the requests.
-        catalog: source of products and ids.
-        count: number of requests.
-        seed: equal seeds draw equal requests.
 
     Raises:
         CatalogError: no product has a title or a picture.

@@ -89,10 +89,7 @@ def layouts(
     By default 1, 2, 4, … workers that share the cores, and one worker more than cores, which
     computes while another reads its next batch.
 
-    Args:
-        cores: available to the server.
-        workers: numbers of workers to try.
-        threads: numbers of threads to try with each; None divides the cores.
+    Only the given numbers of workers and threads are tried, if any; None divides the cores.
     """
     if workers is None:
         workers = [2**power for power in range(cores.bit_length()) if 2**power < cores]
@@ -134,9 +131,6 @@ _LIBRARIES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "torchscript
 
 def candidates(export: Path) -> list[Arithmetic]:
     """Return what passed the gate and is installed; without a gate report, only float32.
-
-    Args:
-        export: folder of the export.
 
     Raises:
         SettingsError: the report has another format.

@@ -163,13 +163,6 @@ def profile(
 ) -> Profile:
     """Send requests from concurrent clients, after a warm-up.
 
-    Args:
-        state: the server.
-        catalog: source of the requests.
-        model: receives the requests.
-        requests: number of measured requests.
-        clients: number of concurrent clients.
-
     Raises:
         ServerError: a request failed, or the server returns no spans.
     """
@@ -237,9 +230,7 @@ def break_down(requests: Sequence[RequestTimeline], queue_ms: float | None) -> l
 
     A request waits for its whole batch, so each stage counts with the batch's time.
 
-    Args:
-        requests: at least one.
-        queue_ms: mean wait in TorchServe's queue; None if unknown.
+    ``queue_ms`` is the mean wait in TorchServe's queue; None if unknown.
     """
     total_ms = _milliseconds(requests, lambda one: one.total_ns).mean()
 

@@ -25,12 +25,7 @@ def draw_frontier(
 ) -> None:
     """Plot throughput against latency of every point that answered, as a PNG.
 
-    Args:
-        runs: the longest run of each point.
-        best: the run to mark.
-        slo: its strictest latency is drawn as a line.
-        path: of the PNG.
-        title: above the plot.
+    ``runs`` are the longest of each point; ``best`` is marked.
     """
     figure = new_figure(9.0, 5.5)
     axes = figure.add_subplot()
@@ -109,13 +104,7 @@ def write_report(
 ) -> WrittenFiles:
     """Write the settings, and next to them the YAML, the plot and the results.
 
-    Args:
-        found: result of the search.
-        settings: base of every point.
-        load: on each point.
-        slo: limits to meet.
-        model_config: the best point's ``model-config.yaml``.
-        settings_path: of the settings; the other files differ in the suffix.
+    The other files differ from ``settings_path`` in the suffix.
     """
     plot, results = settings_path.with_suffix(".png"), settings_path.with_suffix(".json")
     title = f"{load.model}, {load.clients} clients"

@@ -60,10 +60,7 @@ def judge(point: Point, seconds: float, load: LoadResult, slo: Slo) -> PointMeas
 def dominates(left: PointMeasurement, right: PointMeasurement, margin: float = 0.0) -> bool:
     """Return whether ``left`` is no worse than ``right``, and better in throughput or latency.
 
-    Args:
-        left: a run.
-        right: another run.
-        margin: share by which one of the two must be better, to disregard noise.
+    To disregard noise, one of the two must be better by a share of ``margin``.
     """
     nowhere_worse = left.per_second >= right.per_second and left.latency_ms <= right.latency_ms
     more = left.per_second > right.per_second * (1 + margin)
@@ -115,10 +112,7 @@ def search(space: SearchSpace, measure: Measure, seconds: float) -> SearchResult
 
     If none meets it, the one with the lowest latency is the best.
 
-    Args:
-        space: the points.
-        measure: runs a point.
-        seconds: full time of a run.
+    A full run takes ``seconds``.
     """
     return _Search(space, measure, seconds).found()
 

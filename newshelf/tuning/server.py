@@ -35,9 +35,7 @@ _PAUSE_S = 0.1
 class PointServer:
     """Serves one archive after the other.
 
-    Args:
-        folder: for logs, keys and archives; its content is deleted.
-        catalog: recorded in the server's state.
+    The content of ``folder``, which is for logs, keys and archives, is deleted.
 
     Example::
 

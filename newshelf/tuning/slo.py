@@ -75,11 +75,8 @@ class Slo:
     ) -> "list[SloVerdict]":
         """Check measured values against each limit.
 
-        Args:
-            scope: ``all``, or a kind of request.
-            percentile_ms: a percentile of the latencies; None if no such request was sent.
-            error_rate: share of failed requests.
-            throughput: right responses per second.
+        ``percentile_ms`` is None if no such request was sent; ``throughput`` is right responses per
+        second.
         """
         limits: list[tuple[str, float, float]] = []
         measure = percentile_ms or (lambda _percent: 0.0)
@@ -195,9 +192,7 @@ def parse_slo(text: str) -> Slo:
 def read_slo(text: str, kinds: Collection[str]) -> SloSet:
     """Read a YAML file, or the short form, whose limits are for all requests.
 
-    Args:
-        text: a path, or limits such as ``p99=50ms,errors=0.1%``.
-        kinds: the kinds of request that may have limits.
+    Only ``kinds`` of request may have limits.
 
     Raises:
         SettingsError: it cannot be read; names the place and what is allowed there.

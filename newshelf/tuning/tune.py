@@ -45,15 +45,6 @@ def tune(
 ) -> SearchResult:
     """Search ``space`` and print each run.
 
-    Args:
-        workspace: its export is served; files go to its folder ``tuning``.
-        settings: base of every point.
-        space: the points.
-        load: on each point.
-        slo: limits to meet.
-        tools: make the archives.
-        console: shows a line per run.
-
     Raises:
         SettingsError: there are more clients than places in the queue.
         ServerError: no point could be served.
