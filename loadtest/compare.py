@@ -105,10 +105,7 @@ def mean_difference(
     neighbours, corrected for its bias in short series (von Storch & Zwiers, *Statistical
     Analysis in Climate Research*, ch. 6.6; Kendall 1954).
 
-    Args:
-        differences: (blocks,) one per block, in order.
-        level: confidence, such as 0.99.
-        trimmed: share at either end, below 0.5.
+    ``differences`` are in order of the blocks; the share ``trimmed`` at either end is below 0.5.
 
     Returns:
         None with fewer than ``MIN_BLOCKS``.

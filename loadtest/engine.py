@@ -81,11 +81,9 @@ class Sender:
         self._defect: Exception | None = None
 
     def offer(self, request: Rendered, intended_ns: int) -> None:
-        """Send ``request`` without waiting; drop it if too many requests are in flight.
+        """Send ``request``, with its head, without waiting; drop it if too many are in flight.
 
-        Args:
-            request: with its HTTP head.
-            intended_ns: when it was meant to start, by ``time.monotonic_ns``.
+        It was meant to start at ``intended_ns`` of ``time.monotonic_ns``.
         """
         if len(self._in_flight) >= self._max_in_flight:
             self._latest_ns = intended_ns
@@ -175,10 +173,7 @@ class Sender:
 def open_loop(arrivals_s: Iterable[float], start_ns: int, offer: Callable[[int], None]) -> None:
     """Offer a request at each arrival, overdue ones at once.
 
-    Args:
-        arrivals_s: ascending, in seconds since the start.
-        start_ns: the start, by ``time.monotonic_ns``.
-        offer: sends a request that was meant to start at this time; does not wait.
+    ``arrivals_s`` are ascending, since the start by ``time.monotonic_ns``. ``offer`` does not wait.
     """
     overdue = 0
     for arrival_s in arrivals_s:
@@ -203,12 +198,9 @@ def closed_loop(
 ) -> None:
     """Run clients, each of which sends its next request after the response to its last.
 
-    Args:
-        clients: their numbers.
-        send: sends the next request of a client; None ends the client.
-        think_s: mean pause between a response and the next request, exponential.
-        seed: of the pauses.
-        end_ns: by ``time.monotonic_ns``; no request starts later.
+    ``send`` returns None to end a client. Pauses between a response and the next request are
+    exponential, with a mean of ``think_s``. No request starts after ``end_ns`` of
+    ``time.monotonic_ns``.
     """
     running = [
         gevent.spawn(_client, number, send, think_s, np.random.default_rng((*seed, number)), end_ns)

@@ -64,8 +64,7 @@ class LoadProcess:
     def run(self, start_ns: int) -> None:
         """Send everything, warm-up included, and wait for the last response.
 
-        Args:
-            start_ns: when the measurement starts, by ``time.monotonic_ns``.
+        The measurement starts at ``start_ns`` of ``time.monotonic_ns``.
         """
         plan = self._plan
         self._start_ns = start_ns

@@ -104,12 +104,7 @@ def check_server(
 ) -> dict[str, str]:
     """Send the first good request of each kind, so that a mistake is reported once.
 
-    Args:
-        url: ``http://HOST:PORT``.
-        headers: sent with each request, such as the token.
-        requests: requests of the run, without their HTTP head.
-        number: makes fresh requests fresh.
-        timeout_s: for each response.
+    Requests have no HTTP head yet; ``number`` makes fresh ones fresh.
 
     Returns:
         The version of each model, where the response has it.

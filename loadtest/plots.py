@@ -83,9 +83,7 @@ def draw_percentile_curves(curves: Mapping[str, Totals], path: Path) -> None:
 
     The scale is 1 / (1 - q): each step to the right is a request ten times as rare.
 
-    Args:
-        curves: by name; one called ``all`` is drawn in black.
-        path: of the PNG.
+    A curve called ``all`` is drawn in black.
     """
     figure = new_figure(_WIDTH, 3.8)
     axes = figure.add_subplot()
@@ -125,12 +123,8 @@ def draw_rates(
 ) -> None:
     """Write a PNG: throughput against latency, one point per run, and the limit.
 
-    Args:
-        runs: (right responses per second, latency in ms) of those within the limit, by name,
-            then of the others.
-        limit: drawn as a line.
-        rate: the greatest rate that was found, drawn as a line.
-        path: of the PNG.
+    ``runs`` are (right responses per second, latency in ms) of those within the limit, by name,
+    then of the others.
     """
     figure = new_figure(_WIDTH, 4.2)
     axes = figure.add_subplot()

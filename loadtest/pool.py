@@ -189,8 +189,7 @@ def _drawn_sessions(
 def replayed_sessions(events: pd.DataFrame) -> list[list[str]]:
     """Return the items of each session, ordered by the start of the session.
 
-    Args:
-        events: ``user_id``, ``item_id`` and ``timestamp`` (epoch seconds), oldest first.
+    ``timestamp`` of the events is in epoch seconds, oldest first.
     """
     by_user = events.sort_values(["user_id", "timestamp"], kind="stable")
     changes = by_user["user_id"].ne(by_user["user_id"].shift())
@@ -204,11 +203,6 @@ def replayed_sessions(events: pd.DataFrame) -> list[list[str]]:
 
 def draw_pool(folder: Path, traffic: TrafficSettings, seed: Sequence[int]) -> list[Rendered]:
     """Draw the requests of a run from the catalogue in ``folder``.
-
-    Args:
-        folder: in the catalogue format.
-        traffic: what is sent.
-        seed: equal seeds draw equal requests.
 
     Returns:
         As many as the settings say, or as fit into their memory limit.

@@ -201,9 +201,7 @@ class LoadRecorder:
     def generator(self, cpu_percent: Sequence[float], seconds: float) -> Generator:
         """Describe the load's own side.
 
-        Args:
-            cpu_percent: of one core, of each process.
-            seconds: length of the measurement.
+        ``cpu_percent`` is that of one core, of each process.
         """
         busiest = max(cpu_percent)
         limited = why_limited(
@@ -251,11 +249,8 @@ def why_limited(
 ) -> str:
     """Say why the generator, not the server, limited the run; return "" if it did not.
 
-    Args:
-        cpu_percent: of one core, of the busiest process.
-        lateness: of every request sent, in microseconds.
-        late_after_ms: accepted 99th percentile of the lateness.
-        sent_in_time: share of the requests that were sent before the run ended.
+    ``cpu_percent`` is that of the busiest process, of one core; ``lateness`` of every request sent,
+    in microseconds.
     """
     p99_ms = lateness.get_value_at_percentile(99) / _US_PER_MS if lateness.total_count else 0.0
     reasons = []

@@ -45,15 +45,8 @@ def run_load(
     Ctrl-C ends it early: the record holds what was measured until then, and its settings say
     ``interrupted``.
 
-    Args:
-        plan: what to do.
-        command: how to repeat it, for the record.
-        progress: called about once a second.
-        started: called before the warm-up, with the time of ``time.monotonic`` at which the
-            measurement starts.
-
-    Returns:
-        What the load's side saw; ``server`` is empty.
+    ``started`` is called before the warm-up, with the time of ``time.monotonic`` at which the
+    measurement starts; ``progress`` about once a second.
 
     Raises:
         CatalogError: the catalogue lacks what the traffic needs.

@@ -136,11 +136,7 @@ def saturate(
 ) -> Saturation:
     """Search for the greatest rate that meets ``goal``.
 
-    Args:
-        measure: runs a load.
-        goal: limits of a run.
-        search: settings of the search.
-        report: called with each run as it ends.
+    ``report`` is called with each run as it ends.
     """
     return _Searcher(measure, goal, search, report).run()
 

@@ -46,13 +46,9 @@ class _Shape(StrictModel):
         return 1.0
 
     def factor(self, at: _Times) -> _Times:
-        """Return the factors of the plan's rate.
+        """Return the factors of the plan's rate, ``(n,)`` between 0 and ``peak``.
 
-        Args:
-            at: times ``(n,)`` as shares of the run, between 0 (start) and 1 (end).
-
-        Returns:
-            ``(n,)``, each between 0 and ``peak``.
+        ``at`` are times as shares of the run, between 0 (start) and 1 (end).
         """
         return np.ones_like(at)
 
@@ -140,11 +136,8 @@ def poisson_arrivals(
     Poisson processes by thinning*, 1979). Independent processes add up: ``n`` of them with
     ``rate / n`` each are one of ``rate``.
 
-    Args:
-        shape: how the rate changes over the run.
-        rate: requests/s where the shape's factor is 1.
-        seconds: length of the run.
-        random: equal states draw equal arrivals.
+    ``rate`` is the requests/s where the shape's factor is 1. Equal states of ``random`` draw equal
+    arrivals.
 
     Yields:
         Seconds since the start, ascending, each below ``seconds``. They are drawn in blocks,

@@ -46,11 +46,7 @@ def noop_server() -> AbstractContextManager[str]:
 
 
 def known_server(**options: object) -> AbstractContextManager[str]:
-    """Run a server with a known service time; the context's value is its URL.
-
-    Args:
-        options: its options, such as ``service_ms=20``.
-    """
+    """Run a server with a known service time (``service_ms=20``); the value is its URL."""
     words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
     return _server_process("known", *words)
 

@@ -32,9 +32,8 @@ class CatalogExposure:
 def catalog_exposure(items: Mapping[str, int], size: int) -> CatalogExposure:
     """Return coverage and diversity of a variant.
 
-    Args:
-        items: product → number of times it was shown; not empty.
-        size: common sample size, in shown products; at most the sum of ``items``.
+    ``items`` are the numbers of times that products were shown; ``size`` is the common sample size,
+    at most their sum.
     """
     counts = np.fromiter((count for count in items.values() if count), dtype=np.float64)
     return CatalogExposure(rarefied_items(counts, size), effective_items(counts))

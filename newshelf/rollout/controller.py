@@ -59,10 +59,7 @@ class VersionActions:
     Every method may raise ``ServerError`` when TorchServe refuses, ``RolloutError`` when an archive
     is missing, and the errors of ``hold``.
 
-    Args:
-        versions: the model server.
-        promoted: file of the version that the next start serves.
-        hold: prolongs the lease; raises if another controller has it.
+    ``hold`` prolongs the lease, and raises if another controller has it.
     """
 
     def __init__(
@@ -151,13 +148,8 @@ def observe_rollout(
 ) -> Observation:
     """Return what a decision on a rollout is based on.
 
-    Args:
-        store: holds the records.
-        plan: of the rollout.
-        state: of the rollout; health is counted from its ``since`` on.
-        now: with its time zone.
-        before_window_s: window of the covariates, before the rollout's first exposure.
-        versions_ready: whether both versions answer.
+    Health is counted from ``state.since`` on, covariates in a window before the rollout's first
+    exposure.
     """
     name = state.rollout
     with store.database.reading() as connection:
@@ -206,14 +198,8 @@ class _Look:
 class Controller:
     """Observes rollouts and acts on them; one per process.
 
-    Args:
-        store: the event store.
-        versions: the model server.
-        promoted: file of the version that the next start serves.
-        settings: durations of leases, loads and looks.
-        drain_s: seconds from the end of a split until none of its answers can be in progress.
-        holder: of the leases; unique to each controller.
-        clock: returns the current time with its time zone.
+    ``drain_s`` are the seconds from the end of a split until none of its answers can be in
+    progress. ``holder`` of the leases is unique to each controller.
     """
 
     def __init__(

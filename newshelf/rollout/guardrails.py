@@ -70,10 +70,7 @@ def share_exceeds(k: int, n: int, most: float, alpha: float) -> bool:
 def lowest_p99(latencies_ms: Floats, requests: int, alpha: float) -> float:
     """Return a lower bound of the true p99 at every look, at the level ``alpha``; -inf at first.
 
-    Args:
-        latencies_ms: ``(requests,)``, or a sample of them, halved ``halvings(requests)`` times.
-        requests: number of answers so far.
-        alpha: of this test.
+    ``latencies_ms`` is ``(requests,)``, or a sample of them, halved ``halvings(requests)`` times.
     """
     return lower_quantile(latencies_ms, _P99, level_when_halved(alpha, halvings(requests)))
 

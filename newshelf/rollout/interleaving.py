@@ -83,11 +83,8 @@ def team_draft(
 ) -> list[DraftedItem]:
     """Interleave two rankings.
 
-    Args:
-        control: distinct products, best first.
-        challenger: likewise.
-        k: products of the answer, or fewer if both rankings have fewer.
-        random: for the coins. Seed it with the request id, so that a retry gets the same answer.
+    Both are distinct products, best first. Seed ``random`` with the request id, so that a retry
+    gets the same answer.
 
     Raises:
         ValueError: a ranking has a duplicate.

@@ -201,9 +201,8 @@ purchase, or none at all."""
 def cap_of(values: Floats, quantile: float) -> float:
     """Return the cap of a unit's value.
 
-    Args:
-        values: ``(units,)`` of all variants together, not negative.
-        quantile: share of the units that are not capped; 1 caps none.
+    ``values`` ``(units,)`` are those of all variants together, not negative; a share of
+    ``quantile`` is not capped, and 1 caps none.
 
     Returns:
         A value with a share of ``1 - quantile`` above it, and at least one unit, but no more than
@@ -224,17 +223,10 @@ def cap_of(values: Floats, quantile: float) -> float:
 
 
 def capped(samples: Sequence[Sample], quantile: float) -> tuple[list[Sample], int]:
-    """Cap the units of all variants at the same values.
+    """Cap the units of all variants at the same values; return them and how many are capped.
 
     A unit whose denominator is above the cap keeps its ratio: its numerator shrinks too. Then
     numerators and covariates are capped.
-
-    Args:
-        samples: of all variants.
-        quantile: see :func:`cap_of`.
-
-    Returns:
-        The samples and the number of capped units.
 
     Raises:
         ValueError: a value is NaN.
@@ -301,12 +293,6 @@ def compare(
 ) -> Effect | None:
     """Return the lift of ``challenger`` over ``control``.
 
-    Args:
-        metric: to compare.
-        control: its units.
-        challenger: its units.
-        cap_quantile: see :func:`cap_of`.
-
     Returns:
         None with fewer than ``LEAST_ACTIVE_UNITS`` active units, without variance, or with sums
         that are too large.
@@ -344,9 +330,8 @@ def preference(
 ) -> Effect | None:
     """Return the effect on the challenger's share of the credits.
 
-    Args:
-        by_team: ``(units,)`` clicked products that each team drafted.
-        cap_quantile: see :func:`cap_of`; of the clicks of one shopper.
+    ``by_team`` are ``(units,)`` clicked products that each team drafted; the clicks of one shopper
+    are capped.
 
     Returns:
         None with fewer than ``LEAST_ACTIVE_UNITS`` shoppers who clicked, without variance, or

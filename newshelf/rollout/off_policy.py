@@ -93,12 +93,7 @@ def estimate(
 ) -> OffPolicyEstimate:
     """Estimate the mean reward of a shown product under the new version.
 
-    Args:
-        rows: logged exposures.
-        estimator: ``snips`` by default; ``doubly_robust`` needs a model.
-        model: of the reward.
-        alpha: of the interval, for one look.
-        least_effective_rows: minimum effective sample size.
+    ``doubly_robust`` needs a model of the reward.
 
     Raises:
         EvidenceError: the versions differ too much for an estimate.

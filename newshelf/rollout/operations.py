@@ -39,14 +39,6 @@ def start_rollout(
 ) -> RolloutState:
     """Store a new rollout. The controller then loads and checks the challenger and proceeds.
 
-    Args:
-        store: the event store.
-        versions: the model server, which must serve the plan's control.
-        model_store: folder that must hold the challenger's archive.
-        plan: of the rollout.
-        name: a new name.
-        clock: returns the current time with its time zone.
-
     Raises:
         RolloutError: the name is invalid, a version is missing, control is not being served, or
             another rollout is in progress.
@@ -267,12 +259,9 @@ def prune_events(
 ) -> PruneCounts:
     """Remove answers and events before a moment; rollouts, journals and snapshots stay.
 
-    Args:
-        store: also while gateways write to it.
-        before: with its time zone.
-        covariate_days: window before a rollout that its covariates need.
-        force: remove also if the clock may be wrong.
-        on_removed: called with the number of rows that each transaction removed.
+    A rollout in progress needs its own rows and those of ``covariate_days`` before it. ``force``
+    removes also if the clock may be wrong. ``on_removed`` is called with the number of rows that
+    each transaction removed.
 
     Raises:
         RolloutError: a rollout in progress needs some of the rows; nothing was removed.

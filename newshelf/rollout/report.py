@@ -80,14 +80,8 @@ def draw_metric(
 ) -> bool:
     """Write a PNG of the effect with its confidence sequence over time.
 
-    Args:
-        name: of the success metric.
-        analyses: in order.
-        periods: of the whole rollout; their starts are marked.
-        path: of the PNG.
-
-    Returns:
-        False, with nothing written, if no analysis has an estimate.
+    Starts of periods are marked. If no analysis has an estimate, False is returned and nothing
+    written.
     """
     if not analyses:
         return False

@@ -76,11 +76,8 @@ def tuning_rho(tuned_at: float, alpha: float) -> float:
 def half_width(variance: Number, n: Number, *, tuned_at: float, alpha: float) -> Number:
     """Return half of the width of a two-sided 1 - α confidence sequence.
 
-    Args:
-        variance: of the estimate (its squared standard error), any shape.
-        n: the clock, in any unit that grows as 1 / variance; the same shape.
-        tuned_at: N*, in the unit of ``n``.
-        alpha: probability that a sequence ever misses the truth.
+    ``variance`` is the squared standard error of the estimate, of any shape; the clock ``n`` has
+    any unit that grows as 1 / variance, and so has N*, ``tuned_at``.
     """
     grown = n * tuning_rho(tuned_at, alpha) ** 2
     width: Number = np.sqrt(variance * 2 * (grown + 1) / grown * np.log(np.sqrt(grown + 1) / alpha))
@@ -107,10 +104,7 @@ def p_value(
 def log_evidence_above(k: ArrayLike, n: ArrayLike, share: ArrayLike) -> Floats:
     """Return ln M against "the true share is at most ``share``"; above ln(1/α) it is refuted.
 
-    Args:
-        k: successes, any shape.
-        n: trials.
-        share: s₀, between 0 and 1, exclusive.
+    ``k`` of ``n`` trials are successes, of any shape; the share s₀ is between 0 and 1, exclusive.
     """
     k, n, share = (np.asarray(each, dtype=np.float64) for each in (k, n, share))
     missed = n - k
@@ -166,13 +160,8 @@ def level_when_halved(alpha: float, halved: int) -> float:
 def lower_quantile(values: Floats, quantile: float, alpha: float) -> float:
     """Return a lower bound of the true quantile at every look, at the level ``alpha``.
 
-    Args:
-        values: ``(n,)`` in any order; a uniform sample that grows by appending.
-        quantile: between 0 and 1; 0.99 for p99.
-        alpha: of this side alone.
-
-    Returns:
-        In the unit of the values; -inf while there are too few.
+    It is -inf while there are too few ``values`` ``(n,)``, a uniform sample that grows by
+    appending.
     """
     n, share, threshold = len(values), 1 - quantile, math.log(1 / alpha)
     # The quantile is exceeded with a probability of at most 1 - quantile. A value that is exceeded
@@ -250,10 +239,7 @@ def needed_information(effect: float, *, alpha: float, power: float) -> float:
 
     Only the last look counts. Earlier looks add power, so the plan is conservative.
 
-    Args:
-        effect: δ, in the unit of the estimate: ln(1.1) for a lift of 10 %.
-        alpha: of the confidence sequence.
-        power: probability of finding it by then.
+    ``effect`` is δ, in the unit of the estimate: ln(1.1) for a lift of 10 %.
     """
     tightest = half_width(1.0, 1.0, tuned_at=1.0, alpha=alpha)
     return float((tightest + norm.ppf(power)) / effect) ** 2

@@ -54,10 +54,7 @@ def find_archive(model_store: Path, version: str) -> Path:
 class TorchServeVersions:
     """Versions in one running TorchServe. Every method may raise ``ServerError``.
 
-    Args:
-        directory: its working directory, with its state and keys.
-        model_store: the folder of its archives.
-        question: a request that every version must answer with products.
+    ``directory`` has the state and the keys. Every version must answer ``question`` with products.
     """
 
     def __init__(self, directory: Path, model_store: Path, question: Mapping[str, object]) -> None:
