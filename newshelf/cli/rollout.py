@@ -1,5 +1,6 @@
 """``rollout``: a new version of the recommender; ``events``: what shoppers were shown and did."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -68,59 +69,33 @@ def status(
         show_rollout(make_console(), rollouts.row(name), rollouts.last_snapshot(name))
 
 
-@rollout.command()
-def pause(
-    name: NameArgument = None, catalog: CatalogOption = None, workspace: WorkspaceOption = None
+_CHANGES: "Mapping[str, tuple[Command, str]]" = {
+    "pause": ("pause", "Stay at the current step; guardrails still end a harmful challenger."),
+    "resume": ("resume", "Resume a paused rollout and acknowledge the signals that paused it."),
+    "promote": ("promote", "Serve the challenger to everybody, without waiting for a decision."),
+    "abort": ("abort", "End a running rollout: control answers everybody."),
+    "rollback": ("abort", "Return to control, even after the challenger was promoted."),
+}
+"""Verb → command and help."""
+
+
+def _change(
+    context: typer.Context,
+    name: NameArgument = None,
+    catalog: CatalogOption = None,
+    workspace: WorkspaceOption = None,
 ) -> None:
-    """Stay at the current step; guardrails still end a harmful challenger.
+    from newshelf.cli.console import make_console
+    from newshelf.rollout.operations import open_rollouts
 
-    Example: `./run rollout pause`
-    """
-    _change("pause", name, catalog, workspace)
-
-
-@rollout.command()
-def resume(
-    name: NameArgument = None, catalog: CatalogOption = None, workspace: WorkspaceOption = None
-) -> None:
-    """Resume a paused rollout and acknowledge the signals that paused it.
-
-    Example: `./run rollout resume`
-    """
-    _change("resume", name, catalog, workspace)
+    command, _ = _CHANGES[context.command.name or ""]
+    with open_rollouts(_controller_plan(catalog, workspace)) as rollouts:
+        state = rollouts.change(name, command)
+    make_console().print(f"{state.rollout}: {state.phase}, {state.reason}", markup=False)
 
 
-@rollout.command()
-def promote(
-    name: NameArgument = None, catalog: CatalogOption = None, workspace: WorkspaceOption = None
-) -> None:
-    """Serve the challenger to everybody, without waiting for a decision.
-
-    Example: `./run rollout promote`
-    """
-    _change("promote", name, catalog, workspace)
-
-
-@rollout.command()
-def abort(
-    name: NameArgument = None, catalog: CatalogOption = None, workspace: WorkspaceOption = None
-) -> None:
-    """End a running rollout: control answers everybody.
-
-    Example: `./run rollout abort`
-    """
-    _change("abort", name, catalog, workspace)
-
-
-@rollout.command()
-def rollback(
-    name: NameArgument = None, catalog: CatalogOption = None, workspace: WorkspaceOption = None
-) -> None:
-    """Return to control, even after the challenger was promoted.
-
-    Example: `./run rollout rollback`
-    """
-    _change("abort", name, catalog, workspace)
+for _verb, (_, _about) in _CHANGES.items():
+    rollout.command(_verb, help=f"{_about}\n\nExample: `./run rollout {_verb}`")(_change)
 
 
 @rollout.command()
@@ -156,17 +131,6 @@ def _controller_plan(catalog: Path | None, workspace: Path | None) -> Path:
     if catalog is None and workspace is None:
         workspace = only_server(None, None).directory.parent
     return open_workspace(catalog, override=workspace).controller
-
-
-def _change(
-    command: "Command", name: str | None, catalog: Path | None, workspace: Path | None
-) -> None:
-    from newshelf.cli.console import make_console
-    from newshelf.rollout.operations import open_rollouts
-
-    with open_rollouts(_controller_plan(catalog, workspace)) as rollouts:
-        state = rollouts.change(name, command)
-    make_console().print(f"{state.rollout}: {state.phase}, {state.reason}", markup=False)
 
 
 @events.command()

@@ -101,6 +101,7 @@ _LIBRARIES: dict[StageName, tuple[str, ...]] = {
     ),
     "archive": ("torch-model-archiver",),
 }
+_LIBRARIES["evaluate"] = _LIBRARIES["train"]
 
 
 @dataclass(frozen=True)
@@ -192,64 +193,48 @@ class _StageInputs:
     root: Path
 
     def sample(self) -> Inputs:
-        return {
-            "settings": self._sections("seed", "sample"),
-            "code": self._code("sample"),
-            "libraries": libraries(_LIBRARIES["sample"]),
-        }
+        return self._of("sample", "seed", "sample")
 
     def train(self) -> Inputs:
-        return {
-            "the catalogue": catalog_files(self.workspace.catalog),
-            "settings": self._sections(
-                "seed",
-                "image",
-                "text",
-                "attributes",
-                "fusion",
-                "tower",
-                "finetune",
-                "scorer",
-                "knowledge",
-            ),
-            "weights": self._local_weights(),
-            "code": self._code("train"),
-            "libraries": libraries(_LIBRARIES["train"]),
-        }
+        sections = (
+            "seed",
+            "image",
+            "text",
+            "attributes",
+            "fusion",
+            "tower",
+            "finetune",
+            "scorer",
+            "knowledge",
+        )
+        inputs = self._of("train", *sections)
+        return {**self._catalogue(), "weights": self._local_weights(), **inputs}
 
     def evaluate(self, train: Stage) -> Inputs:
-        return {
-            "the trained model": {"checkpoint": output_id(train)},
-            "the catalogue": catalog_files(self.workspace.catalog),
-            "settings": self._sections("seed", "finetune", "scorer", "evaluation"),
-            "code": self._code("evaluate"),
-            "libraries": libraries(_LIBRARIES["train"]),
-        }
+        inputs = self._of("evaluate", "seed", "finetune", "scorer", "evaluation")
+        return {**_model(train), **self._catalogue(), **inputs}
 
     def export(self, train: Stage) -> Inputs:
-        return {
-            "the trained model": {"checkpoint": output_id(train)},
-            "the catalogue": catalog_files(self.workspace.catalog),
-            "settings": self._sections("index"),
-            "code": self._code("export"),
-            "libraries": libraries(_LIBRARIES["export"]),
-        }
+        return {**_model(train), **self._catalogue(), **self._of("export", "index")}
 
     def archive(self, export: Stage) -> Inputs:
         return {
             "the export": {"graphs and index": output_id(export)},
             "the model store": {"folder": str(self.workspace.model_store.resolve())},
-            "settings": self._sections("archive"),
-            "code": self._code("archive"),
-            "libraries": libraries(_LIBRARIES["archive"]),
+            **self._of("archive", "archive"),
         }
 
-    def _code(self, stage: StageName) -> Component:
-        return sources(self.root, CODE[stage])
-
-    def _sections(self, *names: str) -> Component:
+    def _of(self, stage: StageName, *sections: str) -> Inputs:
+        """Return the sections of the settings, the code and the libraries."""
         table = self.settings.model_dump(mode="json")
-        return settings_values({name: table[name] for name in names})
+        return {
+            "settings": settings_values({name: table[name] for name in sections}),
+            "code": sources(self.root, CODE[stage]),
+            "libraries": libraries(_LIBRARIES[stage]),
+        }
+
+    def _catalogue(self) -> Inputs:
+        return {"the catalogue": catalog_files(self.workspace.catalog)}
 
     def _local_weights(self) -> Component:
         towers = (self.settings.image, self.settings.text)
@@ -257,6 +242,10 @@ class _StageInputs:
         if self.settings.knowledge.tagger_data is not None:
             paths.append(self.settings.knowledge.tagger_data)
         return {part: value for path in paths for part, value in files_by_stat(path).items()}
+
+
+def _model(train: Stage) -> Inputs:
+    return {"the trained model": {"checkpoint": output_id(train)}}
 
 
 def archive_paths(directory: Path) -> list[Path]:
