@@ -12,6 +12,7 @@ from newshelf.gateway.main import run
 from newshelf.gateway.record import ReadSplits, WatchedRecorder
 from newshelf.server.gateway import GatewayPlan, read_plan
 from newshelf.store.records import Exposure, Feedback, FeedbackOutcome, ShadowAnswer
+from newshelf.store.units import Interaction
 
 
 class _Nowhere:
@@ -28,6 +29,9 @@ class _Nowhere:
         """Drop it."""
 
     async def shown(self, _request_ids: Sequence[str]) -> list[str]:
+        return []
+
+    async def history(self, _unit: str, _limit: int) -> list[Interaction]:
         return []
 
 

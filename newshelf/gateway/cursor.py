@@ -24,6 +24,7 @@ from filelock import FileLock
 from newshelf.errors import InvalidField, SettingsError, UnknownRequest
 from newshelf.files import write_private
 from newshelf.gateway.schemas import RecommendQuery
+from newshelf.store.units import Interaction
 
 _TIME, _DIGEST, _ID, _SIGNATURE = 4, 8, 16, 16
 _IDS_FROM = _TIME + 2 * _DIGEST
@@ -32,8 +33,8 @@ _MAX_PAGES = 50
 _KEY_BYTES = 32
 
 
-class ShownProducts(Protocol):
-    """Reads recorded answers."""
+class UnitReader(Protocol):
+    """Reads what units were shown, and what they did."""
 
     async def shown(self, request_ids: Sequence[str]) -> list[str]:
         """Return the products of these answers.
@@ -41,6 +42,14 @@ class ShownProducts(Protocol):
         Raises:
             UnknownRequest: one of them is not in the event store.
             Unavailable: the event store does not answer, or an answer waits in the spool.
+        """
+        ...
+
+    async def history(self, unit: str, limit: int) -> list[Interaction]:
+        """Return a unit's last interactions, the newest first.
+
+        Raises:
+            Unavailable: the event store does not answer.
         """
         ...
 
@@ -81,7 +90,7 @@ class Cursors:
         record: has the earlier answers.
     """
 
-    def __init__(self, key: bytes, lifetime_s: float, record: ShownProducts) -> None:
+    def __init__(self, key: bytes, lifetime_s: float, record: UnitReader) -> None:
         self._key = key
         self._lifetime_s = lifetime_s
         self._record = record
@@ -92,7 +101,7 @@ class Cursors:
         Raises:
             InvalidField: its cursor is not of this gateway, has expired, or is of another unit,
                 placement, kind, filters or search.
-            Unavailable: see ``ShownProducts``.
+            Unavailable: see ``UnitReader``.
         """
         if not query.cursor:
             return FeedPage(query)

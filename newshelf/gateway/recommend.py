@@ -15,10 +15,10 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
-from newshelf.errors import DeadlineExceeded, NewshelfError, Unavailable
+from newshelf.errors import DeadlineExceeded, NewshelfError, Unavailable, UnknownItem
 from newshelf.files import problems
 from newshelf.gateway.context import RequestContext
-from newshelf.gateway.cursor import Cursors
+from newshelf.gateway.cursor import Cursors, UnitReader
 from newshelf.gateway.fallback import Fallback, FallbackItem
 from newshelf.gateway.models import Models
 from newshelf.gateway.observability import GatewayMetrics, Spans
@@ -30,6 +30,7 @@ from newshelf.rollout.interleaving import team_draft
 from newshelf.serving.deadline import Deadline
 from newshelf.serving.schemas import RecommendRequest
 from newshelf.store.records import Exposure, ShadowAnswer
+from newshelf.store.units import Interaction
 
 _NEEDED = ("items", "model_version", "index_version")
 
@@ -291,6 +292,23 @@ def _scores(items: Any) -> Mapping[str, float]:
     return {item["id"]: item["score"] for item in items if item["source"] == "model"}
 
 
+_MOST_INTERACTIONS, _MOST_PURCHASES = 1_000, 200
+_HALF_LIFE_US = 60 * 86_400 * 1_000_000
+
+
+def purchases(done: Sequence[Interaction], now_us: int) -> list[str]:
+    """Return the purchased products by number of purchases and time since, the best first.
+
+    A purchase counts 1, and half of that after 60 days.
+    """
+    weights: dict[str, float] = {}
+    for one in done:
+        if one.event_type == "purchase":
+            weight = 2.0 ** ((one.at_us - now_us) / _HALF_LIFE_US)
+            weights[one.item_id] = weights.get(one.item_id, 0.0) + weight
+    return sorted(weights, key=lambda item: -weights[item])
+
+
 _RESERVE_SHARE, _RESERVE_MAX_S = 0.1, 0.05
 """Share of the remaining time that is reserved for the fallback and the record."""
 
@@ -307,6 +325,7 @@ class RecommendService:
     metrics: GatewayMetrics
     spans: Spans
     cursors: Cursors
+    units: UnitReader
     record_required: bool
     """Refuse an answer that could not be recorded."""
 
@@ -327,6 +346,8 @@ class RecommendService:
         """
         page = await self.cursors.page(query)
         query = page.query
+        if query.request.kind == "buy_again":
+            query = await self._with_purchases(query)
         routed = self.router.route(query.unit)
         context.version = routed.assigned.version
         found = await self._find(query, routed, context)
@@ -335,7 +356,8 @@ class RecommendService:
         ranked, exposure = found
         context.source = "fallback" if ranked.fallback else "model"
         recorded = await self._record(exposure)
-        self.shadow.copy(query, routed, ranked, context)
+        if ranked.items:
+            self.shadow.copy(query, routed, ranked, context)
         more = recorded and len(ranked.items) >= query.request.k
         cursor = self.cursors.following(page, context.request_id) if more else None
         return Reply(_OK, "application/json", _body(ranked, context, cursor))
@@ -344,10 +366,15 @@ class RecommendService:
         self, query: RecommendQuery, routed: Routed, context: RequestContext
     ) -> tuple[RankedResponse, Exposure] | Reply:
         """Return the answer and its exposure, or the model's 4xx."""
+        nothing = RankedResponse((), routed.assigned.version, "")
+        if query.request.candidates == []:
+            return nothing, exposure_of(query, routed, nothing, context)
         try:
             ranked = await self._by_model(query, routed, context)
             if isinstance(ranked, Reply):
-                return ranked
+                if query.request.kind != "buy_again" or ranked.status != UnknownItem.http_status:
+                    return ranked
+                ranked = nothing
             return ranked, _recordable(query, routed, ranked, context)
         except Unavailable as error:
             if context.deadline.left_s() <= 0:
@@ -357,6 +384,14 @@ class RecommendService:
         items = self.fallback.recommend(query.request)
         ranked = ranked_without_model(items, routed.assigned.version)
         return ranked, exposure_of(query, routed, ranked, context)
+
+    async def _with_purchases(self, query: RecommendQuery) -> RecommendQuery:
+        """Return the query with the unit's purchases as its candidates, the best first."""
+        done = await self.units.history(query.unit, _MOST_INTERACTIONS)
+        bought = purchases(done, time.time_ns() // 1000)
+        named = query.request.candidates
+        wanted = bought if named is None else [item for item in bought if item in named]
+        return query.replaced(candidates=wanted[:_MOST_PURCHASES], history=[])
 
     async def _by_model(
         self, query: RecommendQuery, routed: Routed, context: RequestContext

@@ -25,7 +25,7 @@ from newshelf.errors import (
     Unavailable,
     UnknownRequest,
 )
-from newshelf.gateway.cursor import ShownProducts
+from newshelf.gateway.cursor import UnitReader
 from newshelf.gateway.observability import GatewayMetrics
 from newshelf.gateway.schemas import InvalidEvent
 from newshelf.gateway.upstream import Reply
@@ -41,6 +41,7 @@ from newshelf.store.records import (
 )
 from newshelf.store.spool import Spool
 from newshelf.store.store import EventStore
+from newshelf.store.units import Interaction
 
 Assign = Callable[[TrafficSplit, str], Assignment]
 """Where a unit belongs; the same in every process."""
@@ -89,7 +90,7 @@ class Recorder(ExposureRecorder, FeedbackRecorder, ShadowRecorder, Protocol):
     """All of them: the event store, or what keeps rows for it."""
 
 
-class WatchedRecorder(Recorder, ShownProducts, Protocol):
+class WatchedRecorder(Recorder, UnitReader, Protocol):
     """One that knows how it stands."""
 
     away: str | None
@@ -151,7 +152,7 @@ class Record:
         await self._keep(lambda to: to.shadow(answer), behind=False)
 
     async def shown(self, request_ids: Sequence[str]) -> list[str]:
-        """See ``ShownProducts``."""
+        """See ``UnitReader``."""
         if self.away is not None:
             raise Unavailable(f"earlier answers cannot be read: {self.away}")
         rankings = await asyncio.to_thread(self._store.rankings, request_ids)
@@ -160,6 +161,10 @@ class Record:
                 raise Unavailable("an earlier answer waits in the spool; try again")
             raise UnknownRequest("an earlier answer is not in the event store")
         return [item.item_id for ranking in rankings for item in ranking]
+
+    async def history(self, unit: str, limit: int) -> list[Interaction]:
+        """See ``UnitReader``."""
+        return await self._store.units.read_history(unit, limit)
 
     async def _keep(self, write: Callable[[Recorder], Awaitable[_Kept]], *, behind: bool) -> _Kept:
         if self.away is None and not behind:

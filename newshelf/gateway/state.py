@@ -137,6 +137,7 @@ async def open_state(
             metrics=metrics,
             spans=spans,
             cursors=Cursors(cursor_key(plan.cursor_key), settings.cursor_s, recorder),
+            units=recorder,
             record_required=required,
         )
         refreshing = asyncio.create_task(_refresh(router, access, placements, tokens))

@@ -13,6 +13,7 @@ from newshelf.config import Limits
 from newshelf.errors import InvalidField, SettingsError
 from newshelf.gateway.cursor import Cursors, FeedPage, cursor_key
 from newshelf.gateway.schemas import parse_recommend_body
+from newshelf.store.units import Interaction
 from tests.fake_predictors import FAKE_IDS
 from tests.unit.gateway.conftest import Gateway, StartGateway
 from tests.unit.gateway.fake_torchserve import FakeTorchServe, status
@@ -117,6 +118,9 @@ def test_a_cursor_whose_answers_are_gone_is_refused(start_gateway: StartGateway)
 
 class Nothing:
     async def shown(self, request_ids: object) -> list[str]:
+        raise AssertionError
+
+    async def history(self, unit: str, limit: int) -> list[Interaction]:
         raise AssertionError
 
 

@@ -120,3 +120,49 @@ def test_a_missing_or_damaged_file_says_so(tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text('[{"id": 3}]')
     with pytest.raises(SettingsError, match="popular products"):
         read_popular(tmp_path / "bad.json")
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        # The newest with a date; every second one has none.
+        ({"kind": "new"}, [("item-197", "new"), ("item-195", "new"), ("item-193", "new")]),
+        (
+            {"kind": "new", "candidates": ["item-005", "item-100", "item-009"]},
+            [("item-009", "new"), ("item-005", "new"), ("item-100", "popular")],
+        ),
+        (
+            {"kind": "popular", "history": ["item-197"]},
+            [("item-198", "popular"), ("item-196", "popular"), ("item-195", "popular")],
+        ),
+        (
+            {"kind": "trending", "k": 1, "filters": {"brand": "Acme"}},
+            [("item-197", "popular")],
+        ),
+        ({"kind": "cart", "history": ["item-197"], "k": 1}, [("item-194", "popular_in_category")]),
+        ({"kind": "buy_again"}, []),
+        (
+            {"kind": "buy_again", "candidates": ["item-007", "nobody", "item-150"]},
+            [("item-007", "buy_again"), ("item-150", "buy_again")],
+        ),
+    ],
+)
+def test_a_kind_without_the_model_says_what_it_is(
+    fallback: Fallback, fields: dict[str, Any], expected: list[tuple[str, str]]
+) -> None:
+    request = RecommendRequest.model_validate({"k": 3, **fields})
+    assert [(item.id, item.source) for item in fallback.recommend(request)] == expected
+
+
+def test_the_file_keeps_the_newest_too(tmp_path: Path) -> None:
+    count = 6_000
+    columns: dict[str, list[Any]] = {
+        name: [None] * count for name in ("brand", "color", "material", "price", "availability")
+    }
+    columns["id"] = [f"i{row}" for row in range(count)]
+    columns["product_type"] = ["usual"] * count
+    columns["popularity"] = [float(row) for row in range(count)]
+    columns["created_at"] = [count - row if row < 30 else None for row in range(count)]
+    assert write_popular(columns, tmp_path / "popular.json") == 5_030
+    items = Fallback(read_popular(tmp_path / "popular.json"))
+    assert ids(items, kind="new") == ["i0", "i1", "i2"]

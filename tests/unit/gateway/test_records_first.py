@@ -19,6 +19,7 @@ from newshelf.gateway.upstream import Reply, Tokens
 from newshelf.rollout.assignment import assign
 from newshelf.serving.deadline import Deadline
 from newshelf.store.records import Exposure, ShadowAnswer, TrafficSplit
+from newshelf.store.units import Interaction
 from tests.unit.gateway.fake_torchserve import FakeTorchServe, late
 
 
@@ -47,6 +48,9 @@ class Recorder:
     async def shown(self, request_ids: Sequence[str]) -> list[str]:
         return []
 
+    async def history(self, unit: str, limit: int) -> list[Interaction]:
+        return []
+
 
 def recommender(
     torchserve: FakeTorchServe, recorder: Recorder, *, required: bool = True
@@ -62,6 +66,7 @@ def recommender(
         metrics=metrics,
         spans=NO_SPANS,
         cursors=Cursors(b"key", 60, recorder),
+        units=recorder,
         record_required=required,
     )
 
