@@ -253,6 +253,24 @@ class ArchiveSettings(StrictModel):
     limits: Limits = Limits()
 
 
+Weight = Annotated[float, Field(ge=0)]
+
+
+class HistorySettings(StrictModel):
+    """Histories from the event store, for requests that bring none."""
+
+    items: Annotated[int, Field(ge=0, le=200)] = 50
+    """Maximum number of products; 0 answers such requests without a history."""
+    half_life_days: Annotated[float, Field(gt=0)] = 30.0
+    """Age at which an interaction counts half."""
+    view: Weight = 1.0
+    """Weight of an event of this type, as of the next four; 0 leaves the type out."""
+    click: Weight = 2.0
+    favourite: Weight = 3.0
+    cart: Weight = 4.0
+    purchase: Weight = 5.0
+
+
 class GatewaySettings(StrictModel):
     """HTTP API for a shop's front end."""
 
@@ -283,6 +301,8 @@ class GatewaySettings(StrictModel):
     """Connections to TorchServe per model version and process; the same number of requests may
     wait for one."""
     max_body_bytes: Positive = 6_553_500
+    max_items_body_bytes: Positive = 64_000_000
+    """Bodies of ``/v1/items``, with the pictures of up to 1,000 products."""
     timeout_ms: Positive = 1_000
     """For requests without a deadline."""
     max_timeout_ms: Positive = 10_000
@@ -305,6 +325,7 @@ class GatewaySettings(StrictModel):
     """Maximum value of a purchase, in the shop's currency; a larger one is refused."""
     record: Literal["required", "best_effort"] = "required"
     """``required`` sends only answers that are in the event store; ``best_effort`` sends all."""
+    history: HistorySettings = HistorySettings()
     log_requests: bool = True
     traces: Literal["none", "console", "otlp"] = "none"
 
@@ -327,6 +348,10 @@ class StoreSettings(StrictModel):
     """File for rows that the store cannot take; empty: in the workspace."""
     spool_max_bytes: Annotated[int, Field(ge=0)] = 256 * 2**20
     """Maximum size of that file; 0 disables the spool."""
+    pseudonyms: bool = False
+    """Store a keyed hash in place of each unit's id."""
+    pseudonym_key: str = ""
+    """File of the key; empty: in the workspace, created at the first start."""
 
 
 class RolloutSettings(StrictModel):

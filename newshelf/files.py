@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -9,9 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from newshelf.errors import SettingsError
+
+_KEY_BYTES = 32
 
 
 @contextmanager
@@ -71,6 +75,24 @@ def write_private(path: Path, text: str) -> None:
     """Replace ``path`` atomically by ``text``, readable by its owner only."""
     with write_aside(path, mode=0o600) as aside:
         aside.write_text(text, encoding="utf-8")
+
+
+def secret_key(path: Path) -> bytes:
+    """Return the 32 bytes of a key; create its file if it is missing.
+
+    Raises:
+        SettingsError: the file cannot be read or written, or is damaged.
+    """
+    try:
+        with FileLock(path.with_name(f".{path.name}.lock")):
+            if not path.exists():
+                write_private(path, secrets.token_hex(_KEY_BYTES) + "\n")
+        key = bytes.fromhex(path.read_text(encoding="ascii"))
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"the key {path} cannot be used: {error}") from error
+    if len(key) != _KEY_BYTES:
+        raise SettingsError(f"{path} is no key of {_KEY_BYTES} bytes")
+    return key
 
 
 class StrictModel(BaseModel):

@@ -9,9 +9,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from newshelf.gateway.main import run
-from newshelf.gateway.record import ReadSplits, WatchedRecorder
+from newshelf.gateway.record import WatchedRecorder
 from newshelf.server.gateway import GatewayPlan, read_plan
 from newshelf.store.records import Exposure, Feedback, FeedbackOutcome, ShadowAnswer
+from newshelf.store.store import EventStore
 from newshelf.store.units import Interaction
 
 
@@ -36,8 +37,9 @@ class _Nowhere:
 
 
 @asynccontextmanager
-async def _no_store(_plan: GatewayPlan) -> AsyncIterator[tuple[WatchedRecorder, ReadSplits]]:
-    yield _Nowhere(), lambda: ()
+async def _no_store(plan: GatewayPlan) -> AsyncIterator[tuple[WatchedRecorder, EventStore]]:
+    with EventStore.connect(plan.store_url) as store:
+        yield _Nowhere(), store
 
 
 def worker(plan: GatewayPlan) -> object:

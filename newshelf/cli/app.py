@@ -14,6 +14,7 @@ from newshelf.cli.items import items
 from newshelf.cli.loadtest import loadtest
 from newshelf.cli.options import RootGroup
 from newshelf.cli.rollout import events, rollout
+from newshelf.cli.units import units
 from newshelf.pipeline.workspace import ROOT
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ app.add_typer(serve.keys, name="keys")
 app.add_typer(items, name="items")
 app.add_typer(rollout, name="rollout")
 app.add_typer(events, name="events")
+app.add_typer(units, name="units")
 
 
 @app.callback()

@@ -14,28 +14,31 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
-from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from newshelf.errors import (
     BadPicture,
     Conflict,
-    DeadlineExceeded,
     ErasedUnit,
     Forbidden,
     InvalidField,
-    NotJson,
     RateLimited,
-    RequestError,
-    TooLarge,
     Unauthorized,
     Unavailable,
     UnknownItem,
     UnknownRequest,
-    UnsupportedMedia,
 )
-from newshelf.gateway.context import SCOPE, RequestContext
-from newshelf.gateway.openapi import DOCS, add_docs_page, body_of, describe, errors_of
+from newshelf.gateway.context import content_type_of, context_of, read_body
+from newshelf.gateway.histories import stored_event
+from newshelf.gateway.openapi import (
+    DOCS,
+    NOT_NOW,
+    REFUSED,
+    add_docs_page,
+    body_of,
+    describe,
+    errors_of,
+)
 from newshelf.gateway.record import take_feedback
 from newshelf.gateway.schemas import (
     Alive,
@@ -55,6 +58,7 @@ from newshelf.gateway.schemas import (
 )
 from newshelf.gateway.search import SearchIn, SearchOut, parse_search_body, with_hits
 from newshelf.gateway.state import AppState
+from newshelf.gateway.units import add_units_routes
 from newshelf.gateway.upstream import Reply
 from newshelf.serving.schemas import (
     EncoderAnswer,
@@ -62,6 +66,7 @@ from newshelf.serving.schemas import (
     EncoderProduct,
     InstancesAnswer,
 )
+from newshelf.store.records import Feedback
 
 
 class PlainRoute(APIRoute):
@@ -97,6 +102,8 @@ ROUTES = (
     "/v1/search",
     "/v1/encode",
     "/v1/feedback",
+    "/v1/units/merge",
+    "/v1/units/{unit}",
     "/v1/rollouts",
     "/healthz",
     "/readyz",
@@ -106,18 +113,6 @@ ROUTES = (
 )
 _LARGE = 64 * 1024
 """Bodies with more bytes are parsed in a thread."""
-_REFUSED = errors_of(
-    RequestError,
-    NotJson,
-    InvalidField,
-    TooLarge,
-    UnsupportedMedia,
-    Unauthorized,
-    Forbidden,
-    RateLimited,
-)
-_NOT_NOW = errors_of(Unavailable, DeadlineExceeded)
-
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
@@ -140,6 +135,7 @@ def make_app(state_of: Callable[[], AppState], lifespan: Lifespan) -> FastAPI:
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     _add_recommendations(app, state_of)
     _add_feedback(app, state_of)
+    add_units_routes(app, state_of)
     _add_monitoring(app, state_of)
     add_docs_page(app, _DESCRIPTION)
     return app
@@ -149,55 +145,55 @@ def _add_recommendations(app: FastAPI, state_of: Callable[[], AppState]) -> None
     @app.post(
         "/v1/recommend",
         response_model=RecommendOut,
-        responses={**_REFUSED, **errors_of(UnknownItem), **_NOT_NOW},
+        responses={**REFUSED, **errors_of(UnknownItem), **NOT_NOW},
         openapi_extra=body_of(RecommendIn),
     )
     async def recommend(request: Request) -> Response:
         """Recommend products to a shopper, by the history."""
         state = state_of()
-        sent, content_type = await _body(request), _content_type(request)
+        sent, content_type = await read_body(request), content_type_of(request)
         query = parse_recommend_body(sent, content_type, state.limits, state.placements)
-        return _response(await state.recommender.answer(query, _context(request)))
+        return _response(await state.recommender.answer(query, context_of(request)))
 
     @app.post(
         "/v1/similar",
         response_model=RecommendOut,
-        responses={**_REFUSED, **_NOT_NOW},
+        responses={**REFUSED, **NOT_NOW},
         openapi_extra=body_of(SimilarIn),
     )
     async def similar(request: Request) -> Response:
         """Recommend products similar to a product."""
         state = state_of()
-        sent, content_type = await _body(request), _content_type(request)
+        sent, content_type = await read_body(request), content_type_of(request)
         query = parse_similar_body(sent, content_type, state.limits, state.placements)
-        return _response(await state.recommender.answer(query, _context(request)))
+        return _response(await state.recommender.answer(query, context_of(request)))
 
     @app.post(
         "/v1/search",
         response_model=SearchOut,
-        responses={**_REFUSED, **errors_of(InvalidField, BadPicture), **_NOT_NOW},
+        responses={**REFUSED, **errors_of(InvalidField, BadPicture), **NOT_NOW},
         openapi_extra=body_of(SearchIn),
     )
     async def search(request: Request) -> Response:
         """Find products by a sentence, a picture, or both, sent as JSON or a form."""
         state = state_of()
-        sent, content_type = await _body(request), _content_type(request)
+        sent, content_type = await read_body(request), content_type_of(request)
         parse = partial(parse_search_body, sent, content_type, state.limits, state.placements)
         query = await asyncio.to_thread(parse) if len(sent) > _LARGE else parse()
         query = await with_hits(query, state.words)
-        return _response(await state.recommender.answer(query, _context(request)))
+        return _response(await state.recommender.answer(query, context_of(request)))
 
     @app.post(
         "/v1/encode",
         response_model=EncoderAnswer | InstancesAnswer,
-        responses={**_REFUSED, **errors_of(InvalidField, BadPicture), **_NOT_NOW},
+        responses={**REFUSED, **errors_of(InvalidField, BadPicture), **NOT_NOW},
         openapi_extra=body_of(EncoderProduct, EncoderInstances),
     )
     async def encode(request: Request) -> Response:
         """Return embedding and labels of a product, sent as JSON, a form, or a bare picture."""
-        context, state = _context(request), state_of()
-        sent = await _body(request)
-        parse = partial(parse_encode_body, sent, _content_type(request), state.limits)
+        context, state = context_of(request), state_of()
+        sent = await read_body(request)
+        parse = partial(parse_encode_body, sent, content_type_of(request), state.limits)
         body = await asyncio.to_thread(parse) if len(sent) > _LARGE else parse()
         context.source = "model"
         return _response(await state.models.ask("encoder", "", body, context.deadline))
@@ -208,15 +204,18 @@ def _add_feedback(app: FastAPI, state_of: Callable[[], AppState]) -> None:
         "/v1/feedback",
         response_model=FeedbackOut,
         response_model_exclude_none=True,
-        responses={**_REFUSED, **errors_of(UnknownRequest, Conflict, ErasedUnit), **_NOT_NOW},
+        responses={**REFUSED, **errors_of(UnknownRequest, Conflict, ErasedUnit), **NOT_NOW},
         openapi_extra=body_of(FeedbackIn, FeedbackEvent),
     )
     async def feedback(request: Request) -> Response:
         """Record what shoppers did with products. Sending an event again is safe."""
-        body, state = await _body(request), state_of()
-        events = parse_feedback_body(body, _content_type(request), max_value=state.max_value)
-        state.access.count(_context(request).key, "events", len(events))
-        return _response(await take_feedback(events, state.recorder, state.metrics))
+        body, state = await read_body(request), state_of()
+        parsed = parse_feedback_body(body, content_type_of(request), max_value=state.max_value)
+        events = [stored_event(event, state.pseudonym) for event in parsed]
+        state.access.count(context_of(request).key, "events", len(events))
+        reply = await take_feedback(events, state.recorder, state.metrics)
+        state.histories.drop(event.unit for event in events if isinstance(event, Feedback))
+        return _response(reply)
 
 
 def _add_monitoring(app: FastAPI, state_of: Callable[[], AppState]) -> None:
@@ -253,7 +252,7 @@ def _add_monitoring(app: FastAPI, state_of: Callable[[], AppState]) -> None:
     async def readyz(request: Request) -> Response:
         """Return 200 if shoppers get answers; with ``?strict``, if all models answer. No key."""
         state = state_of()
-        missing = await state.readiness.missing(_context(request).deadline)
+        missing = await state.readiness.missing(context_of(request).deadline)
         unanswered = "recommender" in missing and not len(state.recommender.fallback)
         if missing and (unanswered or "strict" in request.query_params):
             raise Unavailable("; ".join(f"{model}: {why}" for model, why in missing.items()))
@@ -265,27 +264,6 @@ def _add_monitoring(app: FastAPI, state_of: Callable[[], AppState]) -> None:
         state = state_of()
         state.update_gauges()
         return Response(state.metrics.page(), media_type=state.metrics.content_type)
-
-
-def _context(request: Request) -> RequestContext:
-    context: RequestContext = request.scope[SCOPE]
-    return context
-
-
-async def _body(request: Request) -> bytes:
-    """Return the whole body, without the generator of ``request.body``."""
-    chunks: list[bytes] = []
-    while True:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        chunks.append(message["body"])
-        if not message["more_body"]:
-            return b"".join(chunks)
-
-
-def _content_type(request: Request) -> str:
-    return request.headers.get("content-type", "")
 
 
 def _json(answer: BaseModel) -> Response:

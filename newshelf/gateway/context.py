@@ -5,6 +5,8 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from starlette.requests import ClientDisconnect, Request
+
 from newshelf.errors import DeadlineExceeded
 from newshelf.serving.deadline import Deadline, timeout_ms
 from newshelf.serving.protocol import OLD_DEADLINE_HEADER, TIMEOUT_HEADER
@@ -69,3 +71,26 @@ class RequestContext:
     def spent_ms(self) -> float:
         """Milliseconds since the request arrived."""
         return (time.perf_counter() - self.started_s) * 1000
+
+
+def context_of(request: Request) -> RequestContext:
+    """Return the context that the middleware made."""
+    context: RequestContext = request.scope[SCOPE]
+    return context
+
+
+async def read_body(request: Request) -> bytes:
+    """Return the whole body, without the generator of ``request.body``."""
+    chunks: list[bytes] = []
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunks.append(message["body"])
+        if not message["more_body"]:
+            return b"".join(chunks)
+
+
+def content_type_of(request: Request) -> str:
+    """Return the header; empty if it is absent."""
+    return request.headers.get("content-type", "")

@@ -10,19 +10,15 @@ In base64::
 
 import hashlib
 import hmac
-import secrets
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import orjson
-from filelock import FileLock
 
-from newshelf.errors import InvalidField, SettingsError, UnknownRequest
-from newshelf.files import write_private
+from newshelf.errors import InvalidField, UnknownRequest
 from newshelf.gateway.schemas import RecommendQuery
 from newshelf.store.units import Interaction
 
@@ -30,7 +26,6 @@ _TIME, _DIGEST, _ID, _SIGNATURE = 4, 8, 16, 16
 _IDS_FROM = _TIME + 2 * _DIGEST
 _MAX_PAGES = 50
 """A cursor has at most 1.2 kB."""
-_KEY_BYTES = 32
 
 
 class UnitReader(Protocol):
@@ -52,24 +47,6 @@ class UnitReader(Protocol):
             Unavailable: the event store does not answer.
         """
         ...
-
-
-def cursor_key(path: Path) -> bytes:
-    """Return the key of the signatures; create its file if it is missing.
-
-    Raises:
-        SettingsError: the file cannot be read or written, or is damaged.
-    """
-    try:
-        with FileLock(path.with_name(f".{path.name}.lock")):
-            if not path.exists():
-                write_private(path, secrets.token_hex(_KEY_BYTES) + "\n")
-        key = bytes.fromhex(path.read_text(encoding="ascii"))
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"the cursors' key {path}: {error}; remove a damaged one") from error
-    if len(key) != _KEY_BYTES:
-        raise SettingsError(f"{path} is no key of {_KEY_BYTES} bytes: remove it")
-    return key
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,8 @@ from uvicorn.supervisors.multiprocess import Process
 
 from newshelf.config import GatewaySettings
 from newshelf.errors import NewshelfError
+from newshelf.files import secret_key
 from newshelf.gateway.connections import Connections, LimitedHttp
-from newshelf.gateway.cursor import cursor_key
 from newshelf.gateway.fallback import read_popular
 from newshelf.gateway.keys import KeyFile
 from newshelf.gateway.observability import make_spans, set_up_log
@@ -223,7 +223,9 @@ def _worker(plan: GatewayPlan) -> object:
 def _check(plan: GatewayPlan) -> None:
     KeyFile(plan.api_keys).read()
     Placements(plan.placements, plan.limits.max_k)
-    cursor_key(plan.cursor_key)
+    secret_key(plan.cursor_key)
+    if plan.pseudonym_key is not None:
+        secret_key(plan.pseudonym_key)
     read_popular(plan.popular)
     make_spans(plan.settings.traces).close()
     EventStore.open(plan.store_url).close()

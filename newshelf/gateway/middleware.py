@@ -116,7 +116,7 @@ class Middleware:
             task=asyncio.current_task(),
         )
         scope[SCOPE] = context
-        route = scope["path"] if scope["path"] in self._routes else "other"
+        route = self._route(scope["path"])
         answer = _Answer(send, context, _FOR_DOCS if route == DOCS else _CLOSED)
         self._in_progress += 1
         with self._spans.request(route, headers.get(_TRACE_PARENT)):
@@ -144,6 +144,13 @@ class Middleware:
             self._spans.note(request_id=context.request_id, status=context.status)
         self._metrics.request(route, context.status, context.spent_ms / 1000)
         self._log.request(context, scope["method"], route)
+
+    def _route(self, path: str) -> str:
+        """Return the served path, with a name in braces for an id at its end, or ``other``."""
+        if path in self._routes:
+            return path
+        prefix = path[: path.find("/", len("/v1/")) + 1]
+        return next((route for route in self._routes if route.startswith(prefix + "{")), "other")
 
     def _admit(self, scope: Scope, headers: dict[bytes, bytes], context: RequestContext) -> None:
         path = scope["path"]

@@ -172,6 +172,12 @@ class GatewayMetrics:
             ["outcome"],
             registry=registry,
         )
+        self._histories = Counter(
+            "newshelf_gateway_histories",
+            "Histories of units, of requests that bring none.",
+            ["source"],
+            registry=registry,
+        )
         self._shadow = Counter(
             "newshelf_gateway_shadow",
             "Shadow requests.",
@@ -218,6 +224,10 @@ class GatewayMetrics:
     def feedback(self, outcome: str) -> None:
         """Count one event, by the ``outcome`` in its answer."""
         self._feedback.labels(outcome).inc()
+
+    def history(self, source: str) -> None:
+        """Count one history: of the ``cache``, the ``store``, or ``unavailable``."""
+        self._histories.labels(source).inc()
 
     def shadow(self, outcome: str) -> None:
         """Count one shadow request: ``answered``, ``failed`` or ``dropped``."""

@@ -15,25 +15,28 @@ from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from newshelf.errors import NewshelfError
-from newshelf.gateway.schemas import FeedbackEvent, FeedbackIn, RecommendIn, SimilarIn
-from newshelf.gateway.search import SearchIn
-from newshelf.serving.schemas import EncoderInstances, EncoderProduct, ErrorBody
-
-_BODIES = (
-    RecommendIn,
-    SimilarIn,
-    SearchIn,
-    FeedbackIn,
-    FeedbackEvent,
-    EncoderProduct,
-    EncoderInstances,
+from newshelf.errors import (
+    DeadlineExceeded,
+    Forbidden,
+    InvalidField,
+    NewshelfError,
+    NotJson,
+    RateLimited,
+    RequestError,
+    TooLarge,
+    Unauthorized,
+    Unavailable,
+    UnsupportedMedia,
 )
+from newshelf.serving.schemas import ErrorBody
+
+_BODIES: dict[str, type[BaseModel]] = {}
 _REF = "#/components/schemas/{model}"
 
 
 def body_of(*models: type[BaseModel]) -> dict[str, Any]:
     """Return the ``requestBody`` of a route that takes any of ``models`` as JSON."""
+    _BODIES.update({model.__name__: model for model in models})
     refs = [{"$ref": _REF.format(model=model.__name__)} for model in models]
     schema = refs[0] if len(refs) == 1 else {"anyOf": refs}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
@@ -52,6 +55,19 @@ def errors_of(*errors: type[NewshelfError]) -> dict[int | str, dict[str, Any]]:
     return responses
 
 
+REFUSED = errors_of(
+    RequestError,
+    NotJson,
+    InvalidField,
+    TooLarge,
+    UnsupportedMedia,
+    Unauthorized,
+    Forbidden,
+    RateLimited,
+)
+NOT_NOW = errors_of(Unavailable, DeadlineExceeded)
+
+
 def describe(app: FastAPI) -> dict[str, Any]:
     """Return the description of ``app``, which caches it."""
     if not app.openapi_schema:
@@ -59,7 +75,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
             title=app.title, version=app.version, description=app.description, routes=app.routes
         )
         _, bodies = models_json_schema(
-            [(model, "validation") for model in _BODIES], ref_template=_REF
+            [(model, "validation") for model in _BODIES.values()], ref_template=_REF
         )
         components = schema.setdefault("components", {})
         components["schemas"] = {**bodies["$defs"], **components.get("schemas", {})}

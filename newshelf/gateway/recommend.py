@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from random import Random
 from statistics import pstdev
@@ -20,6 +20,7 @@ from newshelf.files import problems
 from newshelf.gateway.context import RequestContext
 from newshelf.gateway.cursor import Cursors, UnitReader
 from newshelf.gateway.fallback import Fallback, FallbackItem
+from newshelf.gateway.histories import Histories, Pseudonym
 from newshelf.gateway.models import Models
 from newshelf.gateway.observability import GatewayMetrics, Spans
 from newshelf.gateway.record import ExposureRecorder, ShadowRecorder
@@ -326,6 +327,8 @@ class RecommendService:
     spans: Spans
     cursors: Cursors
     units: UnitReader
+    histories: Histories
+    pseudonym: Pseudonym
     record_required: bool
     """Refuse an answer that could not be recorded."""
 
@@ -344,10 +347,12 @@ class RecommendService:
             DeadlineExceeded: the deadline has passed.
             Unavailable: the answer could not be recorded.
         """
-        page = await self.cursors.page(query)
+        page = await self.cursors.page(replace(query, unit=self.pseudonym(query.unit)))
         query = page.query
         if query.request.kind == "buy_again":
             query = await self._with_purchases(query)
+        asked = query
+        query = await self.histories.filled(asked)
         routed = self.router.route(query.unit)
         context.version = routed.assigned.version
         found = await self._find(query, routed, context)
@@ -360,6 +365,10 @@ class RecommendService:
             self.shadow.copy(query, routed, ranked, context)
         more = recorded and len(ranked.items) >= query.request.k
         cursor = self.cursors.following(page, context.request_id) if more else None
+        if query is not asked:
+            # The client did not name the products of this history.
+            unknown = set(ranked.ignored).difference(query.request.history)
+            ranked = replace(ranked, ignored=sorted(unknown))
         return Reply(_OK, "application/json", _body(ranked, context, cursor))
 
     async def _find(

@@ -164,6 +164,8 @@ class Record:
 
     async def history(self, unit: str, limit: int) -> list[Interaction]:
         """See ``UnitReader``."""
+        if self.away is not None:
+            raise Unavailable(f"histories cannot be read: {self.away}")
         return await self._store.units.read_history(unit, limit)
 
     async def _keep(self, write: Callable[[Recorder], Awaitable[_Kept]], *, behind: bool) -> _Kept:

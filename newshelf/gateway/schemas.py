@@ -156,7 +156,7 @@ def parse_recommend_body(
     Raises:
         RequestError: the first problem, with its field.
     """
-    table = placements.completed(_table(body, content_type))
+    table = placements.completed(read_table(body, content_type))
     request = check_recommend(table, limits, RecommendIn)
     if request.search is not None:
         raise InvalidField("a search goes to /v1/search", field="search")
@@ -181,7 +181,7 @@ def parse_similar_body(
     Raises:
         RequestError: the first problem, with its field.
     """
-    table = placements.completed(_table(body, content_type), without=("kind", "cursor"))
+    table = placements.completed(read_table(body, content_type), without=("kind", "cursor"))
     request = check_k(validate(SimilarIn, table), limits)
     sent = {name: table[name] for name in table if name not in _NOT_SENT}
     sent |= {"kind": "similar", "history": [table["item"]]}
@@ -240,7 +240,7 @@ def parse_feedback_body(
     Raises:
         RequestError: of the only event, or of the list of events.
     """
-    table = _table(body, content_type)
+    table = read_table(body, content_type)
     now = now or datetime.now(UTC)
     if "events" not in table:
         return [_event(table, "", now, max_value)]
@@ -296,7 +296,12 @@ def _event(table: object, at: str, now: datetime, max_value: float) -> Feedback:
     )
 
 
-def _table(body: bytes, content_type: str) -> dict[str, object]:
+def read_table(body: bytes, content_type: str) -> dict[str, object]:
+    """Return the object of a JSON body.
+
+    Raises:
+        RequestError: it is no JSON object.
+    """
     media = content_type.partition(";")[0].strip().lower()
     if media not in {"", "application/json"} and not media.endswith("+json"):
         raise UnsupportedMedia(f"content type {media[:100]!r} is not served; send application/json")

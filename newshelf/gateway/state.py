@@ -9,20 +9,23 @@ from dataclasses import dataclass
 
 from newshelf.config import Limits
 from newshelf.errors import ServerError
-from newshelf.gateway.cursor import Cursors, cursor_key
+from newshelf.files import secret_key
+from newshelf.gateway.cursor import Cursors
 from newshelf.gateway.fallback import Fallback, read_popular
+from newshelf.gateway.histories import Histories, Pseudonym, pseudonyms
 from newshelf.gateway.keys import KeyAccess
 from newshelf.gateway.models import Models
 from newshelf.gateway.observability import GatewayMetrics, Spans
 from newshelf.gateway.placements import Placements
 from newshelf.gateway.readiness import Readiness
 from newshelf.gateway.recommend import RecommendService, ShadowTraffic
-from newshelf.gateway.record import Assign, ReadSplits, WatchedRecorder
+from newshelf.gateway.record import Assign, WatchedRecorder
 from newshelf.gateway.routing import Router
 from newshelf.gateway.upstream import Tokens, Upstream
 from newshelf.server.gateway import GatewayPlan
 from newshelf.serving.deadline import Deadline
 from newshelf.shelf.words import WordIndex
+from newshelf.store.store import EventStore
 
 _LOG = logging.getLogger(__name__)
 
@@ -62,6 +65,9 @@ class AppState:
     recommender: RecommendService
     access: KeyAccess
     recorder: WatchedRecorder
+    store: EventStore
+    histories: Histories
+    pseudonym: Pseudonym
     readiness: Readiness
     metrics: GatewayMetrics
     limits: Limits
@@ -85,7 +91,7 @@ async def open_state(
     metrics: GatewayMetrics,
     spans: Spans,
     recorder: WatchedRecorder,
-    read_splits: ReadSplits,
+    store: EventStore,
     assign: Assign,
 ) -> AsyncIterator[AppState]:
     """Open the state of a process, and close it at the end.
@@ -95,8 +101,8 @@ async def open_state(
         access: the keys; they are read again when their file changes.
         metrics: of this process.
         spans: of this process; closed at the end.
-        recorder: the event store.
-        read_splits: reads the rollouts; called once a second.
+        recorder: writes to the event store, or keeps rows for it.
+        store: the event store.
         assign: assigns a unit to a variant.
 
     Raises:
@@ -116,7 +122,7 @@ async def open_state(
             _LOG.warning("TorchServe's token: %s", error.message)
         models = Models(plan.inference_url, tokens, settings)
         stack.push_async_callback(models.close)
-        router = Router(read_splits, assign)
+        router = Router(store.rollouts.splits, assign)
         await router.refresh()
         shadow = ShadowTraffic(
             models,
@@ -127,6 +133,8 @@ async def open_state(
         )
         stack.push_async_callback(shadow.close)
         placements = Placements(plan.placements, plan.limits.max_k)
+        pseudonym = pseudonyms(plan.pseudonym_key)
+        histories = Histories(recorder, settings.history, metrics)
         required = settings.record == "required"
         recommender = RecommendService(
             models=models,
@@ -136,7 +144,9 @@ async def open_state(
             shadow=shadow,
             metrics=metrics,
             spans=spans,
-            cursors=Cursors(cursor_key(plan.cursor_key), settings.cursor_s, recorder),
+            histories=histories,
+            pseudonym=pseudonym,
+            cursors=Cursors(secret_key(plan.cursor_key), settings.cursor_s, recorder),
             units=recorder,
             record_required=required,
         )
@@ -148,6 +158,9 @@ async def open_state(
             recommender=recommender,
             access=access,
             recorder=recorder,
+            store=store,
+            histories=histories,
+            pseudonym=pseudonym,
             readiness=Readiness(models, recorder if required else None),
             metrics=metrics,
             limits=plan.limits,

@@ -10,21 +10,22 @@ from newshelf.gateway.app import ROUTES, make_app
 from newshelf.gateway.keys import KeyAccess, KeyFile
 from newshelf.gateway.middleware import Middleware
 from newshelf.gateway.observability import GatewayMetrics, RequestLog, make_spans
-from newshelf.gateway.record import ReadSplits, WatchedRecorder, open_record, spool_of
+from newshelf.gateway.record import WatchedRecorder, open_record, spool_of
 from newshelf.gateway.state import AppState, open_state
 from newshelf.rollout.assignment import assign
 from newshelf.server.gateway import GatewayPlan
 from newshelf.store.store import EventStore
 
-OpenStore = Callable[[GatewayPlan], AbstractAsyncContextManager[tuple[WatchedRecorder, ReadSplits]]]
+OpenStore = Callable[[GatewayPlan], AbstractAsyncContextManager[tuple[WatchedRecorder, EventStore]]]
 
 
 @asynccontextmanager
-async def open_store(plan: GatewayPlan) -> AsyncIterator[tuple[WatchedRecorder, ReadSplits]]:
-    """Open the event store: its recorder, and a function that reads the rollouts."""
+async def open_store(plan: GatewayPlan) -> AsyncIterator[tuple[WatchedRecorder, EventStore]]:
+    """Open the event store and its recorder."""
     with EventStore.connect(plan.store_url) as store:
         async with open_record(store, spool_of(plan)) as record:
-            yield record, store.rollouts.splits
+            yield record, store
+            await store.units.disconnect()
 
 
 def make_worker(plan: GatewayPlan, *, store: OpenStore = open_store) -> Middleware:
@@ -47,14 +48,14 @@ def make_worker(plan: GatewayPlan, *, store: OpenStore = open_store) -> Middlewa
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         async with (
-            store(plan) as (recorder, read_splits),
+            store(plan) as (recorder, opened_store),
             open_state(
                 plan,
                 access=access,
                 metrics=metrics,
                 spans=spans,
                 recorder=recorder,
-                read_splits=read_splits,
+                store=opened_store,
                 assign=assign,
             ) as state,
         ):

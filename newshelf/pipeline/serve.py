@@ -190,6 +190,7 @@ def plan_gateway(
         words=workspace.root / "shelf" / WORDS_FOLDER,
         popular=popular,
         store_url=workspace.store_url(settings),
+        pseudonym_key=workspace.pseudonym_key(settings),
         spool=Path(settings.store.spool or workspace.gateway / "spool.db").absolute(),
         spool_max_bytes=settings.store.spool_max_bytes,
     )

@@ -80,6 +80,11 @@ class Workspace:
         return self.gateway / "keys.json"
 
     @property
+    def gateway_plan(self) -> Path:
+        """Plan file of the gateway, which verbs read too."""
+        return self.server / "gateway.json"
+
+    @property
     def rollout(self) -> Path:
         """Files of rollouts: the controller's plan, the promoted version, reports."""
         return self.root / "rollout"
@@ -107,6 +112,12 @@ class Workspace:
     def store_url(self, settings: Settings) -> str:
         """Return the URL of the event store."""
         return settings.store.url or f"sqlite:///{self.gateway / 'events.db'}"
+
+    def pseudonym_key(self, settings: Settings) -> Path | None:
+        """Return the key file of units' pseudonyms, if the settings want them."""
+        if not settings.store.pseudonyms:
+            return None
+        return Path(settings.store.pseudonym_key or self.gateway / "pseudonym.key").absolute()
 
     @contextmanager
     def locked(self, console: Console) -> Iterator[None]:

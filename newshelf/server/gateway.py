@@ -51,6 +51,8 @@ class GatewayPlan(BaseModel):
     """Most popular items; see ``newshelf.gateway.fallback``."""
     store_url: str
     """URL of the event store."""
+    pseudonym_key: Path | None = None
+    """File of the key of units' pseudonyms; None stores their ids."""
     spool: Path | None = None
     """Buffers records while the event store is unavailable; None disables it."""
     spool_max_bytes: int = 256 * 2**20

@@ -12,6 +12,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from operator import itemgetter
 from typing import Any
 
 import psycopg
@@ -39,7 +40,7 @@ _LOCK = 0x6E657775
 
 @dataclass(frozen=True, slots=True)
 class Interaction:
-    """What a unit did with a product."""
+    """An event of a unit with a product."""
 
     item_id: str
     event_type: str
@@ -235,18 +236,18 @@ _HISTORY = """WITH RECURSIVE visitors (id) AS (
     FROM unit_merges AS merged JOIN visitors ON merged.unit = visitors.id
 )
 SELECT * FROM (
-    SELECT item_id, event_type, at_us FROM feedback WHERE unit = ? ORDER BY at_us DESC LIMIT ?
+    SELECT item_id, event_type, at_us, id FROM feedback
+    WHERE unit = ? ORDER BY at_us DESC, id DESC LIMIT ?
 ) AS own
 UNION ALL SELECT * FROM (
-    SELECT item_id, event_type, at_us FROM feedback
-    WHERE unit IN (SELECT id FROM visitors) ORDER BY at_us DESC LIMIT ?
+    SELECT item_id, event_type, at_us, id FROM feedback
+    WHERE unit IN (SELECT id FROM visitors) ORDER BY at_us DESC, id DESC LIMIT ?
 ) AS earlier"""
 
 
 def _interactions(rows: Iterable[Any], limit: int) -> list[Interaction]:
-    found = [Interaction(*row) for row in rows]
-    found.sort(key=lambda one: one.at_us, reverse=True)
-    return found[:limit]
+    newest_first = sorted(rows, key=itemgetter(2, 3), reverse=True)
+    return [Interaction(*row[:3]) for row in newest_first[:limit]]
 
 
 def _digest(unit: str) -> str:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from newshelf.files import directory_aside, read_json, write_aside, write_json
+from newshelf.errors import SettingsError
+from newshelf.files import directory_aside, read_json, secret_key, write_aside, write_json
 
 
 class Died(Exception):
@@ -120,3 +121,14 @@ def test_json_that_cannot_be_written_leaves_the_old(tmp_path):
         write_json(path, {"a": object()})
     assert json.loads(path.read_text()) == {"a": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_key_is_made_once_and_private(tmp_path: Path) -> None:
+    path = tmp_path / "cursor.key"
+    key = secret_key(path)
+    assert len(key) == 32
+    assert secret_key(path) == key
+    assert path.stat().st_mode & 0o077 == 0
+    path.write_text("abcd")
+    with pytest.raises(SettingsError, match=r"cursor\.key"):
+        secret_key(path)

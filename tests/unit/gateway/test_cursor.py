@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from newshelf.config import Limits
-from newshelf.errors import InvalidField, SettingsError
-from newshelf.gateway.cursor import Cursors, FeedPage, cursor_key
+from newshelf.errors import InvalidField
+from newshelf.gateway.cursor import Cursors, FeedPage
 from newshelf.gateway.schemas import parse_recommend_body
 from newshelf.store.units import Interaction
 from tests.fake_predictors import FAKE_IDS
@@ -147,14 +147,3 @@ def test_no_bit_of_a_cursor_can_be_changed(at: int, bit: int) -> None:
     changed[at % len(changed)] ^= 1 << bit
     with pytest.raises(InvalidField):
         CURSORS._read(QUERY, urlsafe_b64encode(changed).decode())
-
-
-def test_the_key_is_made_once_and_private(tmp_path: Path) -> None:
-    path = tmp_path / "cursor.key"
-    key = cursor_key(path)
-    assert len(key) == 32
-    assert cursor_key(path) == key
-    assert path.stat().st_mode & 0o077 == 0
-    path.write_text("abcd")
-    with pytest.raises(SettingsError, match=r"cursor\.key"):
-        cursor_key(path)

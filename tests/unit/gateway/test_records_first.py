@@ -5,11 +5,12 @@ from collections.abc import Sequence
 
 import pytest
 
-from newshelf.config import GatewaySettings, Limits
+from newshelf.config import GatewaySettings, HistorySettings, Limits
 from newshelf.errors import DeadlineExceeded, Unavailable
 from newshelf.gateway.context import RequestContext
 from newshelf.gateway.cursor import Cursors
 from newshelf.gateway.fallback import Fallback, PopularItem
+from newshelf.gateway.histories import Histories, pseudonyms
 from newshelf.gateway.models import Models
 from newshelf.gateway.observability import NO_SPANS, GatewayMetrics
 from newshelf.gateway.recommend import RecommendService, ShadowTraffic
@@ -67,6 +68,8 @@ def recommender(
         spans=NO_SPANS,
         cursors=Cursors(b"key", 60, recorder),
         units=recorder,
+        histories=Histories(recorder, HistorySettings(items=0), metrics),
+        pseudonym=pseudonyms(None),
         record_required=required,
     )
 

@@ -1,0 +1,134 @@
+"""Units as the event store knows them: their pseudonyms, and histories for requests without one."""
+
+import hashlib
+import hmac
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from newshelf.config import HistorySettings
+from newshelf.errors import Unavailable
+from newshelf.files import secret_key
+from newshelf.gateway.cursor import UnitReader
+from newshelf.gateway.observability import GatewayMetrics
+from newshelf.gateway.schemas import InvalidEvent, RecommendQuery
+from newshelf.serving.schemas import Ids
+from newshelf.store.records import Feedback
+from newshelf.store.units import Interaction
+
+_LOG = logging.getLogger(__name__)
+_VALID_S = 0.5
+"""Other processes' feedback is seen after that time."""
+_MOST_UNITS = 10_000
+_READ_PER_ITEM = 4
+"""Interactions that are read for each product of a history: a product may have several."""
+_DAY_US = 86_400_000_000
+
+
+Pseudonym = Callable[[str], str]
+"""The id under which a unit is stored."""
+
+
+def pseudonyms(key: Path | None) -> Pseudonym:
+    """Return the function that replaces ids of units by HMAC-SHA256, or without a key keeps them.
+
+    Raises:
+        SettingsError: the key's file cannot be used.
+    """
+    if key is None:
+        return lambda unit: unit
+    secret = secret_key(key)
+    # A search of nobody known has no unit.
+    return lambda unit: unit and hmac.digest(secret, unit.encode(), hashlib.sha256).hex()
+
+
+def stored_event(event: Feedback | InvalidEvent, pseudonym: Pseudonym) -> Feedback | InvalidEvent:
+    """Return an event of the unit's pseudonym."""
+    if isinstance(event, InvalidEvent) or event.unit is None:
+        return event
+    return event.model_copy(update={"unit": pseudonym(event.unit)})
+
+
+class Histories:
+    """Reads histories from the event store, and keeps them for half a second.
+
+    Args:
+        reader: of the event store.
+        settings: weights and number of products.
+        metrics: count where histories came from.
+    """
+
+    def __init__(
+        self,
+        reader: UnitReader,
+        settings: HistorySettings,
+        metrics: GatewayMetrics,
+    ) -> None:
+        self._reader = reader
+        self._settings = settings
+        self._metrics = metrics
+        self._kept: dict[str, tuple[float, Sequence[str]]] = {}
+        self._missing = False
+
+    async def filled(self, query: RecommendQuery) -> RecommendQuery:
+        """Return the query with its unit's history, unless it has one, be it empty."""
+        if "history" in query.sent or not query.unit or not self._settings.items:
+            return query
+        history = await self.of(query.unit)
+        return query.replaced(history=Ids(history)) if history else query
+
+    async def of(self, unit: str) -> Sequence[str]:
+        """Return a unit's products, oldest first; none while the store is away."""
+        now_s = time.monotonic()
+        valid_s, history = self._kept.get(unit, (0.0, ()))
+        if now_s < valid_s:
+            self._metrics.history("cache")
+            return history
+        limit = _READ_PER_ITEM * self._settings.items
+        try:
+            history = weighed(await self._reader.history(unit, limit), self._settings)
+        except Unavailable as error:
+            if not self._missing:
+                _LOG.warning("shoppers are answered without their histories: %s", error.message)
+            self._missing = True
+            self._metrics.history("unavailable")
+            return ()
+        self._missing = False
+        self._metrics.history("store")
+        self._kept.pop(unit, None)
+        self._kept[unit] = now_s + _VALID_S, history
+        if len(self._kept) > _MOST_UNITS:
+            # The one that was read first.
+            del self._kept[next(iter(self._kept))]
+        return history
+
+    def drop(self, units: Iterable[str | None]) -> None:
+        """Read the histories of these units again."""
+        for unit in units:
+            self._kept.pop(unit or "", None)
+
+
+def weighed(interactions: Sequence[Interaction], settings: HistorySettings) -> list[str]:
+    """Return the products with the largest weights, by their last interaction, oldest first.
+
+    A product's weight is the sum over its interactions::
+
+        weight(type) · 2^(−age / half-life)
+
+    Ages are counted from the newest interaction. A type with weight 0 is left out.
+
+    Args:
+        interactions: newest first.
+        settings: weights, half-life and number of products.
+    """
+    half_life_us = settings.half_life_days * _DAY_US
+    weights: dict[str, float] = defaultdict(float)
+    for one in interactions:
+        if weight := getattr(settings, one.event_type):
+            age_us = interactions[0].at_us - one.at_us
+            weights[one.item_id] += weight * 2.0 ** (-age_us / half_life_us)
+    # Both sorts are stable: of equal weights, the newer interaction counts.
+    chosen = set(sorted(weights, key=lambda item: -weights[item])[: settings.items])
+    return [item for item in reversed(weights) if item in chosen]
