@@ -14,6 +14,7 @@ from newshelf.evaluation.classification import FewShot
 from newshelf.evaluation.compare_reports import CASES_FILE, FORMAT, write_cases
 from newshelf.evaluation.evaluate import Comparison
 from newshelf.evaluation.funnel import Funnel, FunnelRow, Rate
+from newshelf.evaluation.kinds import KindResult
 from newshelf.evaluation.plots import draw_comparisons
 from newshelf.evaluation.types import Interval, Metrics
 from newshelf.files import write_aside, write_json
@@ -59,6 +60,7 @@ class EvaluationReport:
     comparisons: Sequence[Comparison]
     model_version: str | None = None
     funnel: Funnel | None = None
+    kinds: Sequence[KindResult] = ()
     shots: FewShot | None = None
     pictures: Sequence[Picture] = ()
     """Already drawn, in the report's folder."""
@@ -80,6 +82,7 @@ class EvaluationReport:
             "versions": self.versions,
             "splits": [_split_json(comparison) for comparison in self.comparisons],
             "funnel": None if self.funnel is None else asdict(self.funnel),
+            "kinds": [asdict(result) for result in self.kinds],
             "few_shot": None if self.shots is None else _shots_json(self.shots),
             "notes": list(self.notes),
         }
@@ -95,6 +98,9 @@ class EvaluationReport:
             )
             for comparison in self.comparisons
         ]
+        if self.kinds:
+            text = "Each kind of recommendations and its best baseline, by NDCG@10."
+            sections.append(Section("Kinds", text, tables=[_kinds_table(self.kinds)]))
         if self.funnel is not None:
             sections.append(Section("Clicks and purchases", tables=[_funnel_table(self.funnel)]))
         if self.shots is not None:
@@ -226,6 +232,23 @@ def _table(
 def _cell(value: float, interval: Interval | None, form: str) -> Cell:
     ends = "" if interval is None else f"{interval[0]:{form}} – {interval[1]:{form}}"
     return Cell(f"{value:{form}}", ends)
+
+
+def _kinds_table(kinds: Sequence[KindResult]) -> ReportTable:
+    rows: list[list[Cell | str]] = [
+        [
+            one.kind,
+            one.task,
+            str(one.cases),
+            _cell(one.ndcg, one.interval, ".4f"),
+            one.baseline,
+            _cell(one.baseline_ndcg, one.baseline_interval, ".4f"),
+            one.verdict,
+        ]
+        for one in kinds
+    ]
+    header = ("kind", "asked", "cases", "NDCG@10", "baseline", "its NDCG@10", "paired test")
+    return ReportTable("Kinds of recommendations", header, rows, text_columns=(1, 4, 6))
 
 
 def _few_shot_table(shots: FewShot) -> ReportTable:

@@ -26,7 +26,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from newshelf.nn.blend import NEAREST, popularity_growth
-from newshelf.nn.rows import first_allowed
 from newshelf.serving.index import ItemIndex
 from newshelf.serving.item_table import INDEX_COLUMNS, ItemTable, KnownValues
 from newshelf.serving.rule_masks import CompiledRules
@@ -339,7 +338,7 @@ class LiveIndex:
         """
         table = self.positions.tables[0][1]
         order, count = table.popular_first, len(table)
-        positions = first_allowed(order, among, limit)
+        positions = order[among[order]][:limit]
         if self.is_archive and len(among) == count:
             return positions, table.popularity[positions] / table.interest
         beyond = count + np.flatnonzero(among[count:])

@@ -138,7 +138,7 @@ class EncodedItem:
 
 @dataclass(frozen=True)
 class ItemState:
-    """Progress of a model version with a product's last change."""
+    """How far a model version is with a product's last change."""
 
     version: str
     encoded: bool

@@ -17,6 +17,7 @@ from newshelf.config import Settings
 from newshelf.evaluation.classification import FewShot, few_shot
 from newshelf.evaluation.evaluate import compare_all
 from newshelf.evaluation.funnel import funnel
+from newshelf.evaluation.kinds import evaluate_kinds
 from newshelf.evaluation.plots import Gallery, draw_model
 from newshelf.evaluation.report import EvaluationReport, write_report
 from newshelf.evaluation.splits import default_splits
@@ -113,11 +114,14 @@ def evaluate_checkpoint(
     run = Run(seed=settings.seed, console=console)
     splits = default_splits(catalog, settings.evaluation, settings.seed)
 
+    fitted: dict[str, BlendRanker] = {}
+
     def fit_model(split: Split) -> Ranker:
         ranking = train_ranking(
             embeddings, split.train, split.train_timestamps, settings.scorer, run
         )
-        return BlendRanker(ranking, embeddings)
+        fitted[split.name] = BlendRanker(ranking, embeddings)
+        return fitted[split.name]
 
     comparisons = compare_all(
         splits,
@@ -136,6 +140,13 @@ def evaluate_checkpoint(
             seed=settings.seed,
             comparisons=comparisons,
             model_version=checkpoint.version,
+            kinds=evaluate_kinds(
+                splits[0],
+                catalog,
+                model=fitted[splits[0].name],
+                blend=fitted[splits[0].name].ranking.blend,
+                embeddings=embeddings.numpy(),
+            ),
             funnel=None if catalog.events is None else funnel(catalog.events, catalog.items),
             shots=portrait.shots,
             pictures=portrait.pictures,
