@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from newshelf.cli import pipeline, serve, tuning
+from newshelf.cli.items import items
 from newshelf.cli.loadtest import loadtest
 from newshelf.cli.options import RootGroup
 from newshelf.cli.rollout import events, rollout
@@ -49,6 +50,7 @@ for _verb in (
 app.add_typer(pipeline.catalog, name="catalog")
 app.add_typer(loadtest, name="loadtest")
 app.add_typer(serve.keys, name="keys")
+app.add_typer(items, name="items")
 app.add_typer(rollout, name="rollout")
 app.add_typer(events, name="events")
 app.add_typer(units, name="units")

@@ -12,7 +12,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from newshelf.errors import Unavailable
+from newshelf.files import read_model
 from newshelf.server.process import is_running
+from newshelf.server.shelf import LOG as SHELF_LOG
+from newshelf.server.shelf import ShelfPlan
 from newshelf.server.state import ServerState, read_keys
 
 if TYPE_CHECKING:
@@ -115,6 +119,10 @@ def show_servers(console: Console, states: Sequence[ServerState]) -> None:
         if state.controller is not None:
             running = "runs" if is_running(state.controller) else "ended: restart the server"
             console.print(f"  rollouts    {running}  (log in {state.directory}/controller.log)")
+        if state.shelf is not None:
+            running = "runs" if is_running(state.shelf) else "ended: restart the server"
+            console.print(f"  shelf       {running}  (log in {state.directory}/{SHELF_LOG})")
+            _show_shelf(console, state)
         if state.gateway is not None:
             console.print(f"  gateway     {state.gateway.url}  (log in {state.gateway.log})")
         console.print(f"  inference   {state.inference_url}  (token in {state.key_file})")
@@ -124,6 +132,26 @@ def show_servers(console: Console, states: Sequence[ServerState]) -> None:
         if expires is not None:
             console.print(f"  token       until {expires.astimezone():%Y-%m-%d %H:%M:%S}")
         _show_workers(console, state)
+
+
+def _show_shelf(console: Console, state: ServerState) -> None:
+    """Print how far the workers of each host are with the store's changes."""
+    from newshelf.store.store import EventStore
+
+    plan = read_model(state.directory.parent / "shelf.json", ShelfPlan, "plan of a shelf")
+    try:
+        with EventStore.connect(plan.store_url) as store:
+            last, hosts = store.items.last_seq(), store.items.hosts()
+            waiting = [store.items.count_after(host.seq) for host in hosts]
+    except Unavailable as error:
+        console.print(f"              {error.message}", markup=False)
+        return
+    for host, count in zip(hosts, waiting, strict=True):
+        console.print(
+            f"              {host.version} on {host.host}: change {host.seq:,} of {last:,}"
+            f" published, {count:,} products waiting",
+            markup=False,
+        )
 
 
 def _show_workers(console: Console, state: ServerState) -> None:

@@ -27,11 +27,11 @@ heads is exact within ``max_i ‖tail_i‖ ‖tail_c‖ / τ``. An item whose up
 largest lower bound is not among the first k.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +45,7 @@ from newshelf.nn.spec import BlendSpec
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
+Arrays = Mapping[str, npt.NDArray[Any]]
 
 BLEND_FILE = "blend.safetensors"
 LINKS = ("direct", "similar", "likewise")
@@ -174,15 +175,22 @@ class Blend:
         save_file(self.arrays(), folder / BLEND_FILE)
 
     @classmethod
-    def load(cls, folder: Path, spec: BlendSpec) -> "Blend":
+    def load(
+        cls, folder: Path, spec: BlendSpec, read: Callable[[Path], Arrays] = load_file
+    ) -> "Blend":
         """Read ``blend.safetensors``.
+
+        Args:
+            folder: holds it.
+            spec: the weights.
+            read: reads or maps its arrays.
 
         Raises:
             WeightsError: the file is missing or damaged.
         """
         path = folder / BLEND_FILE
         try:
-            arrays = load_file(path)
+            arrays = read(path)
             size = len(arrays["prior"])
             links, neighbours = (_matrix(arrays, name, size) for name in ("links", "neighbours"))
         except (OSError, SafetensorError, KeyError, ValueError) as error:
@@ -268,10 +276,11 @@ def popularity_growth(
     return growth
 
 
-def _matrix(
-    arrays: Mapping[str, npt.NDArray[np.generic]], name: str, size: int
-) -> sparse.csr_array:
-    parts = (arrays[f"{name}.values"], arrays[f"{name}.indices"], arrays[f"{name}.indptr"])
+def _matrix(arrays: Arrays, name: str, size: int) -> sparse.csr_array:
+    indices = arrays[f"{name}.indices"]
+    # Of one type, or else scipy copies the indices.
+    pointers = arrays[f"{name}.indptr"].astype(indices.dtype)
+    parts = (arrays[f"{name}.values"], indices, pointers)
     matrix = sparse.csr_array(parts, shape=(size, size))
     matrix.check_format()
     return matrix

@@ -4,17 +4,24 @@
 links of the history's items are summed once over the items that have links (at most
 ``linked_items`` and their targets), and read at the candidates' neighbours. The cost depends on
 history and candidates, not on the catalogue.
+
+So does that of finding the best candidates in a large catalogue (``best``). They are looked for
+among the linked items with the largest sums of their own, the items with the largest prior, and
+those that have a place with large sums among their neighbours; for that, an index lists the items
+of each place. Only these are scored. A filter that few items pass leaves so few that all are.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from newshelf.nn.blend import LINKS, Blend
+from newshelf.nn.blend import LINKS, Arrays, Blend
+from newshelf.nn.rows import first_allowed, ragged
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -22,6 +29,14 @@ PlaceArray = npt.NDArray[np.int32]
 
 _DENSE_NUMBERS = 8_000_000
 """Maximum size (32 MB) for which the sums over the history's neighbours are precomputed."""
+_FEW = 8_192
+"""Up to this number, all that may be answered are scored."""
+_LOOKED_AT = 32_768
+"""Entries of lists that are read, of the places with the largest sums first."""
+_MOST_OFTEN = 8
+"""Under a filter, at most this many times as many."""
+_SCORED = 4
+"""Factor of the items asked for that are scored, from the lists and from the linked items each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,10 +52,14 @@ class BlendLookup:
 
     Args:
         blend: links and prior of ``N`` items.
+        stored: what ``lists`` returned for it; without, all are scored for the best.
         dense_numbers: size up to which ``K B`` is kept as a dense matrix.
     """
 
-    def __init__(self, blend: Blend, dense_numbers: int = _DENSE_NUMBERS) -> None:
+    def __init__(
+        self, blend: Blend, stored: Arrays | None = None, dense_numbers: int = _DENSE_NUMBERS
+    ) -> None:
+        self.stored = stored
         self._floor = blend.spec.floor
         weights = [blend.spec.weights[name] for name in LINKS]
         self._link_weights = np.array(weights, dtype=np.float32)
@@ -49,6 +68,7 @@ class BlendLookup:
         sources = np.diff(blend.links.indptr) > 0
         linked = np.flatnonzero(sources | self._known)
         self._size = len(linked)
+        self._linked = linked
         self._place = np.full(len(blend), self._size, dtype=np.int32)
         self._place[linked] = np.arange(self._size, dtype=np.int32)
         among = sparse.csr_array(blend.links[linked][:, linked])
@@ -57,7 +77,7 @@ class BlendLookup:
         self._links = _unpadded(self._targets, self._weights, self._size + 1)
         columns, self._shares = _padded(blend.neighbours, rows=len(blend))
         # A padded neighbour has share 0, whatever its column.
-        self._columns = self._place[columns]
+        self._columns = self._place[columns] if stored is None else stored["places"]
         dense = len(blend) * self._size <= dense_numbers
         self._likewise = (blend.neighbours @ blend.links[:, linked]).toarray() if dense else None
 
@@ -102,6 +122,84 @@ class BlendLookup:
         direct = np.where(self._known, sums.direct[self._place], similar)
         return self._weighed(self._prior, direct, similar, likewise)
 
+    def lists(self) -> Arrays:
+        """Return what ``best`` reads: the items of each place, the best first."""
+        direct, similar, likewise = self._link_weights
+        weight = similar + likewise + np.where(self._known, 0, direct)
+        rows, columns = np.nonzero((self._columns < self._size) & (self._shares > 0))
+        gain = np.maximum(weight, 0)[rows] * np.log(self._shares[rows, columns])
+        places, worth = self._columns[rows, columns], self._prior[rows] + gain
+        order = np.lexsort((-worth, places))
+        return {
+            "places": self._columns,
+            "starts": np.searchsorted(places[order], np.arange(self._size + 1)),
+            "items": rows[order].astype(np.int32),
+            "worth": worth[order].astype(np.float32),
+            "by_prior": np.argsort(-self._prior, kind="stable").astype(np.int32),
+        }
+
+    def best(
+        self, sums: LinkSums, allowed: npt.NDArray[np.bool_], limit: int
+    ) -> tuple[IntArray, FloatArray]:
+        """Return the allowed items with the largest prior plus links, and these.
+
+        They are the best of those that are scored, which may miss some.
+
+        Args:
+            sums: of the history.
+            allowed: ``(N,)``.
+            limit: maximum number.
+
+        Returns:
+            Rows in increasing order, and what ``unpersonal`` gives for them.
+        """
+        count = int(np.count_nonzero(allowed))
+        rows = np.flatnonzero(allowed) if count <= _FEW else self._promising(sums, allowed, limit)
+        scores = self.unpersonal(sums, rows)
+        if len(rows) > limit:
+            kept = np.sort(np.argpartition(-scores, limit)[:limit])
+            rows, scores = rows[kept], scores[kept]
+        return rows, scores
+
+    def _promising(self, sums: LinkSums, allowed: npt.NDArray[np.bool_], limit: int) -> IntArray:
+        """Return the allowed rows that are scored, in increasing order."""
+        if self.stored is None:
+            raise ValueError("these links have no lists")
+        direct, similar, likewise = self._link_weights
+        own, alike = (
+            np.log1p(np.maximum(one[:-1], 0) / np.float32(self._floor))
+            for one in (sums.direct, sums.likewise)
+        )
+        linked = self._linked[allowed[self._linked]]
+        worth = direct * own[self._place[linked]] + self._prior[linked]
+        at, worth_listed = self._listed((direct + similar) * own + likewise * alike, allowed)
+        return np.unique(
+            np.concatenate(
+                [
+                    _largest(linked, worth, _SCORED * limit),
+                    _largest(at, worth_listed, _SCORED * limit),
+                    first_allowed(self.stored["by_prior"], allowed, limit),
+                ]
+            )
+        ).astype(np.int64)
+
+    def _listed(
+        self, value: FloatArray, allowed: npt.NDArray[np.bool_]
+    ) -> tuple[PlaceArray, FloatArray]:
+        """Return allowed items of the places of most value ``(M,)``, and what they are worth."""
+        stored: Arrays = self.stored or {}
+        places = np.flatnonzero(value > 0)
+        places = places[np.argsort(-value[places])]
+        starts = stored["starts"][places]
+        lengths = stored["starts"][places + 1] - starts
+        often = min(len(allowed) / np.count_nonzero(allowed), _MOST_OFTEN)
+        before = np.cumsum(lengths) - lengths
+        kept = before < often * _LOOKED_AT
+        which, at = ragged(starts[kept], lengths[kept])
+        items, worth = stored["items"][at], stored["worth"][at] + value[places[which]]
+        passed = allowed[items]
+        return items[passed], worth[passed]
+
     def outside(self, sums: LinkSums, nearest: IntArray, shares: FloatArray) -> FloatArray:
         """Return the same for products that are not in the index.
 
@@ -144,6 +242,10 @@ class BlendLookup:
         return total
 
 
+def _largest(rows: npt.NDArray[Any], worth: FloatArray, limit: int) -> npt.NDArray[Any]:
+    return rows if len(rows) <= limit else rows[np.argpartition(-worth, limit)[:limit]]
+
+
 def _shared(
     sums: LinkSums, columns: PlaceArray | IntArray, shares: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
@@ -177,6 +279,8 @@ def _padded(matrix: sparse.csr_array, rows: int) -> tuple[PlaceArray, FloatArray
     lengths = np.zeros(rows, dtype=np.int64)
     lengths[: matrix.shape[0]] = np.diff(matrix.indptr)
     width = max(1, int(lengths.max(initial=0)))
+    if len(lengths) and lengths.min() == width:
+        return matrix.indices.reshape(rows, width), matrix.data.reshape(rows, width)
     filled = np.arange(width) < lengths[:, None]
     columns = np.zeros(filled.shape, dtype=np.int32)
     values = np.zeros(filled.shape, dtype=np.float32)

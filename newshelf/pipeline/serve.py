@@ -1,4 +1,4 @@
-"""``./run serve``: brings the stages up to date, then starts TorchServe, gateway and controller.
+"""``./run serve``: brings the stages up to date, then starts TorchServe and what belongs to it.
 
 How each process starts is in ``newshelf.server``; this module decides what they serve.
 """
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from newshelf.config import Settings
-from newshelf.errors import ServerError
+from newshelf.errors import ServerError, SettingsError, Unavailable
 from newshelf.files import write_private
 from newshelf.gateway.fallback import write_popular
 from newshelf.gateway.keys import SCOPES, KeyFile
@@ -25,11 +25,14 @@ from newshelf.server.gateway import GatewayPlan, start_gateway, wait_for_gateway
 from newshelf.server.ports import Ports
 from newshelf.server.process import is_running
 from newshelf.server.properties import archives
+from newshelf.server.shelf import ShelfPlan, start_shelf
 from newshelf.server.state import ServerState, running_state
 from newshelf.server.torchserve import TorchServePlan, start_torchserve, wait_until_ready
 from newshelf.shelf.words import WORDS_FOLDER
+from newshelf.store.items import ItemWrite
 
 if TYPE_CHECKING:
+    from newshelf.catalog.catalog import Catalog
     from newshelf.pipeline.demo import Demo
 
 LOCAL_KEY = "local"
@@ -61,7 +64,7 @@ def serve(
     """Bring the stages up to date and start a server that answers.
 
     Starts TorchServe and waits until both models answer; then, if the settings enable the
-    gateway, starts it and the controller of rollouts.
+    gateway, starts it, the controller of rollouts and the live shelf.
 
     Without ``ports``, those of config.properties are used; without ``gateway_port``, that of the
     settings.
@@ -82,11 +85,12 @@ def serve(
                 catalog=str(workspace.catalog),
                 ports=ports,
                 logs=settings.logs,
+                shelf=workspace.shelf if has_shelf(settings) else None,
             )
         )
         try:
             # Imports pandas, and takes its time while TorchServe starts.
-            demo = _read_demo(workspace, console, summary="train" not in built)
+            catalog, demo = _read_demo(workspace, console, summary="train" not in built)
             answer = _first_answer(state, demo, console, k, settings.stall_s)
             if settings.gateway.enabled:
                 gateway_plan = plan_gateway(state, workspace, settings, port=gateway_port)
@@ -103,6 +107,16 @@ def serve(
                     plan_file=workspace.controller,
                 )
                 state = replace(state, controller=controller)
+                state.save()
+            if has_shelf(settings):
+                seed_products(catalog, workspace.store_url(settings), console)
+                shelf = start_shelf(
+                    plan_shelf(state, workspace, settings),
+                    root=ROOT,
+                    directory=state.directory,
+                    plan_file=workspace.shelf_plan,
+                )
+                state = replace(state, shelf=shelf)
                 state.save()
             return Served(state, demo, answer)
         except BaseException:
@@ -201,6 +215,42 @@ def plan_controller(
     )
 
 
+def has_shelf(settings: Settings) -> bool:
+    """Return whether products can be changed while they are served."""
+    return settings.gateway.enabled and settings.shelf.enabled
+
+
+def plan_shelf(state: ServerState, workspace: Workspace, settings: Settings) -> ShelfPlan:
+    """Return the plan of the process that publishes changed products to ``state``'s workers."""
+    return ShelfPlan(
+        settings=settings.shelf,
+        logs=settings.logs,
+        store_url=workspace.store_url(settings),
+        torchserve=state.directory,
+        model_store=workspace.model_store,
+        folder=workspace.shelf,
+        max_picture_bytes=settings.archive.limits.max_picture_bytes,
+    )
+
+
+def seed_products(catalog: "Catalog", store_url: str, console: Console) -> None:
+    """Store the catalogue's products that the store does not know yet."""
+    from newshelf.shelf.catalog_items import catalog_items  # noqa: PLC0415 - imports pandas
+    from newshelf.store.store import EventStore  # noqa: PLC0415
+
+    try:
+        with EventStore.open(store_url) as store:
+            known = {*store.items.ids()}
+            found = catalog_items(catalog, skip=known)
+            added = store.items.seed(one for one in found if isinstance(one, ItemWrite))
+    except (SettingsError, Unavailable) as error:
+        # The gateway answers without the store, too.
+        console.print(f"the products were not stored: {error.message}", markup=False)
+        return
+    if added:
+        console.print(f"[green]✓[/] {added:,} products of the catalogue can be changed live")
+
+
 def first_key(workspace: Workspace) -> Path:
     """Return the private file of the local key; create the key if there is none at all.
 
@@ -232,14 +282,16 @@ def _index_columns(workspace: Workspace) -> dict[str, list[object]]:
     return read_columns(workspace.export / "index")
 
 
-def _read_demo(workspace: Workspace, console: Console, *, summary: bool) -> "Demo":
+def _read_demo(
+    workspace: Workspace, console: Console, *, summary: bool
+) -> tuple["Catalog", "Demo"]:
     from newshelf.catalog.catalog import read_catalog  # noqa: PLC0415 - imports pandas
     from newshelf.pipeline.demo import pick_demo  # noqa: PLC0415
 
     catalog = read_catalog(workspace.catalog)
     if summary:
         console.print(catalog.report.summary(console.width), markup=False)
-    return pick_demo(catalog)
+    return catalog, pick_demo(catalog)
 
 
 def _first_answer(

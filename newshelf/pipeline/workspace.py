@@ -99,6 +99,16 @@ class Workspace:
         """File of the promoted version."""
         return self.rollout / "promoted.json"
 
+    @property
+    def shelf(self) -> Path:
+        """Shelves of the model versions, which the workers read."""
+        return self.root / "shelf"
+
+    @property
+    def shelf_plan(self) -> Path:
+        """Plan file of the shelf process, which the verbs read too."""
+        return self.root / "shelf.json"
+
     def store_url(self, settings: Settings) -> str:
         """Return the URL of the event store."""
         return settings.store.url or f"sqlite:///{self.gateway / 'events.db'}"

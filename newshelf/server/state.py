@@ -103,6 +103,8 @@ class ServerState:
     gateway: GatewayState | None = None
     controller: ProcessRef | None = None
     """Controller of rollouts; None without a gateway."""
+    shelf: ProcessRef | None = None
+    """Publishes changed products; None without a gateway, or if it is disabled."""
 
     @property
     def inference_url(self) -> str:
@@ -148,8 +150,9 @@ class ServerState:
             if self.gateway is not None:
                 # First, while its last requests still have a model.
                 stop_session(self.gateway.process)
-            if self.controller is not None:
-                stop_session(self.controller)
+            for process in (self.controller, self.shelf):
+                if process is not None:
+                    stop_session(process)
             stop_session(self.process)
             self.key_file.unlink(missing_ok=True)
             if self.temp.name.startswith(TEMP_PREFIX) and self.temp.parent == _temp_root():
@@ -175,6 +178,7 @@ def read_state(directory: Path) -> ServerState | None:
             catalog=str(table["catalog"]),
             gateway=_gateway(table.get("gateway")),
             controller=_process(table.get("controller")),
+            shelf=_process(table.get("shelf")),
         )
     except FileNotFoundError:
         return None

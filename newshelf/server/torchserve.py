@@ -55,6 +55,8 @@ def find_java(environ: Mapping[str, str] = os.environ) -> Path:
 _MAIN = "org.pytorch.serve.ModelServer"
 _KEPT_OUT = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")
 """Removed from the environment: workers must import the archive's newshelf."""
+SHELF = "NEWSHELF_SHELF"
+"""Environment variable with the folder of the live shelf (``newshelf.serving.segments``)."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ class TorchServePlan:
     properties: Mapping[str, str] = field(default_factory=dict)
     """Override those of config.properties."""
     logs: LogSettings = field(default_factory=LogSettings)
+    shelf: Path | None = None
+    """Folder of the live shelf, for the workers; None serves the archives alone."""
 
 
 def start_torchserve(plan: TorchServePlan) -> ServerState:
@@ -107,7 +111,7 @@ def start_torchserve(plan: TorchServePlan) -> ServerState:
     process = start_session(
         _command(plan, properties, directory, temp),
         cwd=directory,
-        env=_environment(os.environ, directory),
+        env=_environment(os.environ, directory, plan.shelf),
         log=directory / "torchserve.log",
         kept=plan.logs.kept,
     )
@@ -170,15 +174,17 @@ def _torchserve_home() -> Path:
     return Path(spec.origin).resolve().parents[1]
 
 
-def _environment(environ: Mapping[str, str], directory: Path) -> dict[str, str]:
+def _environment(environ: Mapping[str, str], directory: Path, shelf: Path | None) -> dict[str, str]:
     kept = {
         name: value
         for name, value in environ.items()
         # TS_CONFIG_FILE and others would override the properties.
-        if name not in _KEPT_OUT and not name.startswith("TS_")
+        if name not in (*_KEPT_OUT, SHELF) and not name.startswith("TS_")
     }
     logs = str(directory / "logs")
     own = {"LOG_LOCATION": logs, "METRICS_LOCATION": logs}
+    if shelf is not None:
+        own[SHELF] = str(shelf)
     # NumPy's products in a worker are small: threads that spin between them would occupy the
     # cores of other workers.
     return {"OPENBLAS_NUM_THREADS": "1"} | kept | own

@@ -15,6 +15,8 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from newshelf.nn.rows import ragged
+
 IntArray = NDArray[np.int64]
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -202,13 +204,6 @@ def _equal(
     unlike = known.data[places] != wanted.data[others]
     equal[equal] = np.bincount(which, unlike, minlength=len(at)) == 0
     return equal
-
-
-def ragged(starts: IntArray, lengths: IntArray) -> tuple[IntArray, IntArray]:
-    """Return which range each place belongs to, and the places of all ranges in turn."""
-    which = np.repeat(np.arange(len(lengths)), lengths)
-    before = np.cumsum(lengths) - lengths
-    return which, np.arange(len(which)) + np.repeat(starts - before, lengths)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ Files of an index's folder::
     vectors.faiss        to be searched directly
     search.safetensors   arrays that belong to those two
     blend.safetensors    the signals added to the scorer; absent if it ranks alone
+    linked.safetensors   lists by which their best items are found; absent if all are scored
     lexicon.json         the words by which attributes are known (``newshelf.attributes.lexicon``)
 
 Embeddings and vectors are rows of unit length, in the order of the items. All but the two JSON
@@ -40,6 +41,7 @@ from newshelf.serving.search.open import open_search
 FORMAT = 3
 MANIFEST, ITEMS, LEXICON = "index.json", "items.safetensors", "lexicon.json"
 VECTORS, SEARCH = "vectors.safetensors", "search.safetensors"
+LINKED = "linked.safetensors"
 
 
 class IndexManifest(BaseModel):
@@ -63,6 +65,8 @@ class IndexManifest(BaseModel):
     """The scorer's learned numbers; without them, its graph is asked."""
     blend: BlendSpec | None = None
     """Weights of the signals added to the scorer."""
+    linked: bool = False
+    """Whether ``linked.safetensors`` is there."""
     knowledge: int | None = None
     """Statements beyond the columns; None in an index that was made without any. Such an index
     knows what its columns state."""
@@ -168,6 +172,8 @@ class ItemIndex:
     """Among ``vectors``."""
     blend: Blend | None = None
     """The signals added to the scorer; None where it ranks alone."""
+    linked: Tensors | None = None
+    """Lists for ``BlendLookup.best``; None where the items are few enough to score all."""
 
     def __len__(self) -> int:
         return len(self.table)
@@ -196,9 +202,12 @@ def load_index(directory: Path, *, encoder_version: str, min_confidence: float =
         table = _load_table(directory, manifest, min_confidence)
         tensors = map_tensors(directory / VECTORS)
         kept = map_tensors(directory / SEARCH) if manifest.search else {}
+        linked = map_tensors(directory / LINKED) if manifest.linked else None
+        if linked is not None and len(linked["places"]) != manifest.items:
+            raise VersionMismatch(f"{directory / LINKED} is of another index: export it again")
     except (OSError, ValidationError, ValueError, KeyError, SafetensorError) as error:
         raise WeightsError(f"the index {directory} cannot be loaded: {error}") from error
-    blend = None if manifest.blend is None else Blend.load(directory, manifest.blend)
+    blend = None if manifest.blend is None else Blend.load(directory, manifest.blend, map_tensors)
     _check_shapes(directory, manifest, table, tensors, blend)
     vectors = tensors.get("vectors")
 
@@ -214,6 +223,7 @@ def load_index(directory: Path, *, encoder_version: str, min_confidence: float =
         search("embeddings"),
         None if vectors is None else search("vectors"),
         blend,
+        linked,
     )
 
 

@@ -14,11 +14,13 @@ from safetensors.numpy import save_file
 from newshelf.catalog.columns import parse_text
 from newshelf.files import directory_aside, write_json
 from newshelf.nn.blend import Blend
+from newshelf.nn.blend_lookup import BlendLookup
 from newshelf.nn.numpy_scorer import Pooling
 from newshelf.serving.columns import Arrays
 from newshelf.serving.index import (
     ITEMS,
     LEXICON,
+    LINKED,
     MANIFEST,
     SEARCH,
     VECTORS,
@@ -59,7 +61,7 @@ def write_index(
         blend: the signals added to the scorer, of the same items.
         knowledge: what is known of the items beyond the columns.
         pooling: the scorer's learned numbers, with its vectors.
-        ann_items: with more items, the search is approximate.
+        ann_items: with more items, searches are approximate.
         compressed_bytes: vectors up to this size are searched as they are.
 
     Raises:
@@ -75,8 +77,11 @@ def write_index(
         save_file(arrays, folder / ITEMS)
         save_file(tensors, folder / VECTORS)
         search = _write_searches(tensors, folder, ann_items, compressed_bytes)
+        linked = blend is not None and len(items) > ann_items
         if blend is not None:
             blend.save(folder)
+        if blend is not None and linked:
+            save_file(dict(BlendLookup(blend).lists()), folder / LINKED)
         if knowledge is not None:
             knowledge.lexicon.write(folder / LEXICON)
         manifest = IndexManifest(
@@ -88,6 +93,7 @@ def write_index(
             search=search,
             pooling=pooling,
             blend=None if blend is None else blend.spec,
+            linked=linked,
             knowledge=None if knowledge is None else len(knowledge),
             extras=tuple(table.extras),
         )

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from newshelf.nn.blend import nearest_shares
+from newshelf.nn.rows import first_allowed
 from newshelf.serving.filters import in_categories
 from newshelf.serving.ranking import (
     Picked,
@@ -169,8 +170,8 @@ def newest(row: Resolved, limit: int) -> tuple[IntArray, NDArray[np.float64]]:
     """Return the newest positions with a date, at most ``limit``, and their dates (epoch)."""
     candidate_set, found, dates = row.candidate_set, [], []
     for start, table in candidate_set.positions.tables:
-        rows = table.newest_first
-        rows = rows[candidate_set.allowed[start + rows]][:limit]
+        allowed = candidate_set.allowed[start : start + len(table)]
+        rows = first_allowed(table.newest_first, allowed, limit)
         found.append(start + rows)
         dates.append(table.created_at[rows])
     positions, created = np.concatenate(found), np.concatenate(dates)

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from newshelf.nn.blend import NEAREST, popularity_growth
+from newshelf.nn.rows import first_allowed
 from newshelf.serving.index import ItemIndex
 from newshelf.serving.item_table import INDEX_COLUMNS, ItemTable, KnownValues
 from newshelf.serving.rule_masks import CompiledRules
@@ -338,7 +339,7 @@ class LiveIndex:
         """
         table = self.positions.tables[0][1]
         order, count = table.popular_first, len(table)
-        positions = order[among[order]][:limit]
+        positions = first_allowed(order, among, limit)
         if self.is_archive and len(among) == count:
             return positions, table.popularity[positions] / table.interest
         beyond = count + np.flatnonzero(among[count:])

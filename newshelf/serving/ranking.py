@@ -110,16 +110,24 @@ class ModelRanker:
         """Add what links and prior alone recommend."""
         live, allowed = row.candidate_set.live, row.candidate_set.allowed
         limit = max(self.retrieve, row.request.k)
-        everywhere = links.everywhere(sums)
-        rows = top_rows(everywhere, live.archive_mask(allowed), limit)
+        among, everywhere = live.archive_mask(allowed), None
+        if links.stored is None:
+            everywhere = links.everywhere(sums)
+            rows = top_rows(everywhere, among, limit)
+            of_rows = everywhere[rows]
+        else:
+            rows, of_rows = links.best(sums, among, limit)
         if live.is_archive:
             positions = np.union1d(nearest, rows)
-            return _Found(positions, everywhere[positions])
+            unpersonal = (
+                links.unpersonal(sums, positions) if everywhere is None else everywhere[positions]
+            )
+            return _Found(positions, unpersonal)
         linked = live.of_archive(rows)
         new = live.new[allowed[live.new]]
         if len(new):
             of_new = links.outside(sums, *live.positions.neighbours(new))
-            scores = np.concatenate([everywhere[rows], of_new])
+            scores = np.concatenate([of_rows, of_new])
             linked = best_rows(np.concatenate([linked, new]), scores, limit)
         positions = np.union1d(nearest, linked)
         return _Found(positions, unpersonal_at(row, links, sums, positions))

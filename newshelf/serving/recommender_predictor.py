@@ -207,7 +207,7 @@ def _ranker(index: ItemIndex) -> partial[ModelRanker]:
     pairs = PairSums.of(index.embeddings, index.vectors, pooling, temperature)
     # Where the content of all pairs is kept, nothing is gained by a bound.
     bound = ContentBound.of(index.embeddings) if pairs is None else None
-    return partial(ModelRanker, links=BlendLookup(blend), bound=bound, pairs=pairs)
+    return partial(ModelRanker, links=BlendLookup(blend, index.linked), bound=bound, pairs=pairs)
 
 
 def _items(row: Resolved, picked: Sequence[Picked]) -> list[dict[str, object]]:

@@ -27,8 +27,8 @@ _RETRY_S = 30.0
 _PAUSE_S = 1.0
 """After an error."""
 _PAGE, _ENCODED_AT_ONCE, _PICTURES_AT_ONCE = 1_000, 64, 8
-"""Changes that are read together, and products and pictures that are encoded together: a change
-that needs no encoding waits for so many others at most."""
+"""Changes read together, and products and pictures encoded together: the longest wait of a change
+that needs no encoding."""
 _ARCHIVES = ".archives"
 
 Ready = tuple[StoredItem, EncodedItem | None]
@@ -59,6 +59,9 @@ class VersionShelf:
         self._host = host
         self._max_picture_bytes = max_picture_bytes
         self.publisher = publisher
+        if publisher.current.seq > store.last_seq():
+            _LOG.warning("%s: this is another store: the shelf is published again", model.version)
+            publisher.begin_again()
         self._seen = publisher.current.seq
         seeded = store.ids(unchanged=True)
         absent = model.index.table.rows(seeded) < 0

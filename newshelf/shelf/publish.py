@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -31,11 +32,12 @@ from newshelf.serving.segments import (
 _LOG = logging.getLogger(__name__)
 _GRACE_S = 60.0
 """Time for workers to load files that ``CURRENT`` has ceased to name."""
-_MERGE = 2
-"""A segment is merged into a new one unless it has this many times the changes."""
+_MOST_SEGMENTS = 32
+"""With more of them, the last ones are merged: those with at most twice the changes of all later
+ones."""
 
-Fold = Callable[[Path, Current, str], None]
-"""Writes a base index of this name from what is current in a folder."""
+Fold = Callable[[Path, Current], object]
+"""Writes ``base-SEQ`` of what is current in a folder."""
 
 
 class Publisher:
@@ -63,7 +65,7 @@ class Publisher:
         self._fold = fold
         self._executor = executor
         self._fold_rows = fold_rows
-        self._folding: tuple[str, int, Future[None]] | None = None
+        self._folding: tuple[str, int, Future[object]] | None = None
         self._unnamed_since: dict[Path, float] = {}
         folder.mkdir(parents=True, exist_ok=True)
         self.current, self._changes = self._read()
@@ -82,26 +84,48 @@ class Publisher:
                 for name in current.segments
             }
         except WeightsError as error:
-            _LOG.error("the shelf is published anew: %s", error.message)
+            _LOG.error("the shelf is published again: %s", error.message)
             return Current(seq=0), {}
         return current, changes
 
+    def begin_again(self) -> None:
+        """Forget what is published; ``CURRENT`` stays until the next change."""
+        self.current, self._changes = Current(seq=0), {}
+
     def add(self, segment: Segment, seq: int) -> None:
-        """Publish a segment, merged with earlier ones of its size.
+        """Publish a segment. Earlier ones are merged if they have become many.
+
+        A name says of which publications a segment is, ``seg-FIRST-LAST-…``: a worker that knows
+        ``LAST`` need not read a merged segment.
 
         Args:
             segment: the changes.
             seq: all changes of the store up to it are published with it.
         """
-        names = list(self.current.segments)
+        names = self._merged([*self.current.segments])
+        last = _publications(names[-1])[1] if names else 0
+        number = max(last + 1, time.time_ns() // 1000)
+        names.append(self._write(segment, number, number))
+        self._replace(seq=max(seq, self.current.seq), segments=names)
+
+    def _merged(self, names: list[str]) -> list[str]:
         fixed = 0 if self._folding is None else self._folding[1]
-        while len(names) > fixed and self._changes[names[-1]] < _MERGE * _changes(segment):
-            earlier = read_segment(self._folder, names.pop(), self._shape)
-            segment = merge_segments(earlier, segment)
-        name = f"seg-{seq}-{uuid.uuid4().hex[:8]}"
+        if len(names) - fixed < _MOST_SEGMENTS:
+            return names
+        small = [names.pop()]
+        changes = self._changes[small[0]]
+        while len(names) > fixed and self._changes[names[-1]] <= 2 * changes:
+            changes += self._changes[names[-1]]
+            small.insert(0, names.pop())
+        segments = [read_segment(self._folder, name, self._shape) for name in small]
+        first, last = _publications(small[0])[0], _publications(small[-1])[1]
+        return [*names, self._write(reduce(merge_segments, segments), first, last)]
+
+    def _write(self, segment: Segment, first: int, last: int) -> str:
+        name = f"seg-{first}-{last}-{uuid.uuid4().hex[:8]}"
         write_segment(self._folder, name, segment, self._shape)
         self._changes[name] = _changes(segment)
-        self._replace(seq=max(seq, self.current.seq), segments=(*names, name))
+        return name
 
     def set_popularity(self, interactions: Mapping[str, float]) -> None:
         """Publish interactions to add to the products' popularity."""
@@ -128,9 +152,9 @@ class Publisher:
             and sum(self._changes[name] for name in self.current.segments) > self._fold_rows
         ):
             number = max(self.current.seq, 1 + max((0, *map(_number, self._bases()))))
-            name = f"base-{number}"
-            done = self._executor.submit(self._fold, self._folder, self.current, name)
-            self._folding = name, len(self.current.segments), done
+            folded = self.current.model_copy(update={"seq": number})
+            done = self._executor.submit(self._fold, self._folder, folded)
+            self._folding = f"base-{number}", len(folded.segments), done
 
     def clean(self) -> None:
         """Remove files that are not current any more, except the last two bases."""
@@ -189,6 +213,12 @@ def merge_segments(first: Segment, second: Segment) -> Segment:
         shares=np.concatenate([first.shares[kept], second.shares]),
         removed=sorted({*first.removed, *second.removed} - returned),
     )
+
+
+def _publications(name: str) -> tuple[int, int]:
+    """Return the first and last publication of a segment."""
+    _, first, last, _ = name.split("-")
+    return int(first), int(last)
 
 
 def _changes(segment: Segment) -> int:

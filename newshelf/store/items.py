@@ -138,7 +138,7 @@ class EncodedItem:
 
 @dataclass(frozen=True)
 class ItemState:
-    """How far a model version is with a product's last change."""
+    """Progress of a model version with a product's last change."""
 
     version: str
     encoded: bool

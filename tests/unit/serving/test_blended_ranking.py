@@ -9,6 +9,7 @@ import torch
 from scipy import sparse
 
 from newshelf.nn.blend import NEAREST, Blend
+from newshelf.nn.blend_lookup import BlendLookup
 from newshelf.nn.spec import BlendSpec
 from newshelf.serving.index import load_index
 from newshelf.serving.recommender_predictor import RecommenderPredictor
@@ -43,6 +44,17 @@ def serve(recommender, settings):
         )
 
     return build
+
+
+@pytest.mark.parametrize("filters", [{}, {"brand": "aurora"}])
+@pytest.mark.parametrize("history", HISTORIES)
+def test_lists_of_links_change_no_answer_where_few_are_scored(serve, index, post, filters, history):
+    lists = replace(index, linked=BlendLookup(index.blend).lists())
+    body = {"history": history, "k": 5, "filters": filters}
+    for retrieve in (5, 30):
+        [(_, plain)] = post(serve(index, retrieve), body)
+        [(_, other)] = post(serve(lists, retrieve), body)
+        assert other["items"] == plain["items"]
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from safetensors.numpy import load_file, save_file
 
 from newshelf.errors import VersionMismatch, WeightsError
 from newshelf.nn.blend import Blend
+from newshelf.nn.blend_lookup import BlendLookup
 from newshelf.nn.spec import BlendSpec
 from newshelf.serving.index import load_index, read_columns
 from newshelf.serving.index_write import write_index
@@ -67,6 +68,25 @@ def test_the_signals_beside_the_scorer_are_optional(written):
     folder, manifest = written("alone")
     assert manifest.blend is None
     assert load_index(folder, encoder_version="e" * 12).blend is None
+
+
+def test_lists_of_links_are_for_many_items(written):
+    folder, manifest = written(blend=blend_of(), ann_items=20)
+    assert manifest.linked
+    linked = load_index(folder, encoder_version="e" * 12).linked
+    expected = BlendLookup(blend_of()).lists()
+    assert linked.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(linked[name], array)
+    few, manifest = written("few", blend=blend_of())
+    assert not manifest.linked
+    assert load_index(few, encoder_version="e" * 12).linked is None
+    save_file({**expected, "places": expected["places"][1:].copy()}, folder / "linked.safetensors")
+    with pytest.raises(VersionMismatch, match="of another index"):
+        load_index(folder, encoder_version="e" * 12)
+    (folder / "linked.safetensors").unlink()
+    with pytest.raises(WeightsError, match="cannot be loaded"):
+        load_index(folder, encoder_version="e" * 12)
 
 
 def test_the_version_follows_from_the_signals_and_their_weights(written):

@@ -137,6 +137,15 @@ def test_seeded_products_are_published_if_the_version_lacks_them(
     assert ids(tmp_path, model) == {"later"}
 
 
+def test_another_store_is_published_anew(store: EventStore, model: ShelfModel, tmp_path) -> None:
+    store.items.put([product("ring"), product("lamp")])
+    run(open_shelf(store, model, tmp_path / "shelf"))
+    with EventStore.open(f"sqlite:///{tmp_path}/other.db") as other:
+        other.items.put([product("shirt")])
+        run(open_shelf(other, model, tmp_path / "shelf"))
+    assert ids(tmp_path / "shelf", model) == {"shirt"}
+
+
 PRODUCTS = st.sampled_from(["a", "b", "c", "i03"])
 CHANGE = st.one_of(
     st.tuples(st.just("put"), PRODUCTS, st.sampled_from([1.0, 2.0, 99.0])),

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from newshelf.serving.item_table import INDEX_COLUMNS
-from newshelf.serving.segments import Current, Segment, SegmentShape, read_current
+from newshelf.serving.segments import Current, Segment, SegmentShape, read_current, read_segment
 from newshelf.shelf import publish
 from newshelf.shelf.publish import Publisher, merge_segments
 from tests.unit.shelf.helpers import published
@@ -34,6 +34,11 @@ def segment(puts: dict[str, float], removed: list[str] | None = None) -> Segment
         shares=np.tile(prices[:, None], 3),
         removed=removed or [],
     )
+
+
+def segment_changes(writer: Publisher) -> set[object]:
+    last = read_segment(writer._folder, writer.current.segments[-1], SHAPE)
+    return {*last.columns["id"], *last.removed}
 
 
 class Later(Executor):
@@ -71,12 +76,21 @@ CHANGES = st.lists(
 
 
 @given(changes=CHANGES)
-def test_merged_segments_change_an_index_as_all_of_them(tmp_path_factory, changes) -> None:
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_merged_segments_change_an_index_as_all_of_them(
+    tmp_path_factory, monkeypatch, changes
+) -> None:
     folder = tmp_path_factory.mktemp("shelf")
+    monkeypatch.setattr(publish, "_MOST_SEGMENTS", 3)
     writer, expected, gone = publisher(folder), {}, set()
+    numbers = [0]
     for seq, (puts, ids) in enumerate(changes, start=1):
         removed = ids - puts.keys()
         writer.add(segment(puts, sorted(removed)), seq)
+        # A worker that knows all but the last segment finds only the changes in it.
+        numbers.append(int(writer.current.segments[-1].split("-")[1]))
+        assert numbers[-2] < numbers[-1]
+        assert segment_changes(writer) == {*puts, *removed}
         expected = {**expected, **puts}
         for item in removed:
             expected.pop(item, None)
@@ -86,7 +100,6 @@ def test_merged_segments_change_an_index_as_all_of_them(tmp_path_factory, change
     assert gone <= removals
     reopened = publisher(folder)
     assert reopened.current == writer.current
-    # Sizes grow at least twofold, so there are few segments.
     assert len(writer.current.segments) <= 5
 
 
@@ -103,12 +116,14 @@ def test_every_part_of_a_row_follows_it_through_a_merge() -> None:
     assert merged.removed == ["a"]
 
 
-def test_a_large_delta_is_folded_while_changes_go_on(tmp_path: Path) -> None:
+def test_a_large_delta_is_folded_while_changes_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     executor = Later()
 
-    def fold(folder: Path, current: Current, name: str) -> None:
+    def fold(folder: Path, current: Current) -> None:
         assert len(current.segments) == 1
-        (folder / name).mkdir()
+        (folder / f"base-{current.seq}").mkdir()
 
     writer = publisher(tmp_path, fold, executor)
     writer.fold_if_large()
@@ -116,7 +131,8 @@ def test_a_large_delta_is_folded_while_changes_go_on(tmp_path: Path) -> None:
     writer.add(segment(dict.fromkeys("abcdef", 1.0)), 6)
     writer.fold_if_large()
     folded = writer.current.segments
-    # A change as large as all others is not merged with what is being folded.
+    # What is being folded is not merged.
+    monkeypatch.setattr(publish, "_MOST_SEGMENTS", 1)
     writer.add(segment(dict.fromkeys("abcdef", 2.0)), 12)
     writer.fold_if_large()
     assert writer.current.segments[:1] == folded

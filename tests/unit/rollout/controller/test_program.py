@@ -73,7 +73,7 @@ def test_a_killed_controller_is_replaced_and_both_end_when_asked(
     wait_for(lambda: None if is_running(running) else second)
     assert members(running) == []
     log = (tmp_path / "controller.log").read_text()
-    assert "the controller ended with -9" in log
+    assert "newshelf.rollout ended with -9" in log
     assert "Traceback" not in log
 
 
