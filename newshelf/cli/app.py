@@ -12,8 +12,10 @@ import typer
 from newshelf.cli import pipeline, serve, tuning
 from newshelf.cli.items import items
 from newshelf.cli.loadtest import loadtest
+from newshelf.cli.offpolicy import offpolicy
 from newshelf.cli.options import RootGroup
 from newshelf.cli.rollout import events, rollout
+from newshelf.cli.rules import rules
 from newshelf.cli.units import units
 from newshelf.pipeline.workspace import ROOT
 
@@ -44,6 +46,7 @@ for _verb in (
     serve.encode,
     tuning.profile,
     tuning.tune,
+    offpolicy,
 ):
     app.command()(_verb)
 
@@ -54,6 +57,7 @@ app.add_typer(items, name="items")
 app.add_typer(rollout, name="rollout")
 app.add_typer(events, name="events")
 app.add_typer(units, name="units")
+app.add_typer(rules, name="rules")
 
 
 @app.callback()

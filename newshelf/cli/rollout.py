@@ -46,7 +46,7 @@ def start(
     from newshelf.rollout.plan import load_plan
 
     planned = load_plan(plan)
-    with open_rollouts(_controller_plan(catalog, workspace)) as rollouts:
+    with open_rollouts(controller_plan(catalog, workspace)) as rollouts:
         state = rollouts.start(planned, name or plan.stem)
     console = make_console()
     console.print(f"{state.rollout}: {planned.control} against {planned.challenger}", markup=False)
@@ -65,7 +65,7 @@ def status(
     from newshelf.rollout.operations import open_rollouts
     from newshelf.rollout.tables import show_rollout
 
-    with open_rollouts(_controller_plan(catalog, workspace)) as rollouts:
+    with open_rollouts(controller_plan(catalog, workspace)) as rollouts:
         show_rollout(make_console(), rollouts.row(name), rollouts.last_snapshot(name))
 
 
@@ -89,7 +89,7 @@ def _change(
     from newshelf.rollout.operations import open_rollouts
 
     command, _ = _CHANGES[context.command.name or ""]
-    with open_rollouts(_controller_plan(catalog, workspace)) as rollouts:
+    with open_rollouts(controller_plan(catalog, workspace)) as rollouts:
         state = rollouts.change(name, command)
     make_console().print(f"{state.rollout}: {state.phase}, {state.reason}", markup=False)
 
@@ -118,7 +118,7 @@ def report(
     from newshelf.rollout.operations import open_rollouts
     from newshelf.rollout.report import write_report
 
-    plan_file = _controller_plan(catalog, workspace)
+    plan_file = controller_plan(catalog, workspace)
     with open_rollouts(plan_file) as rollouts:
         row = rollouts.row(name)
         path = out or plan_file.parent / f"{row.name}.html"
@@ -126,7 +126,7 @@ def report(
     make_console().print(str(path), markup=False)
 
 
-def _controller_plan(catalog: Path | None, workspace: Path | None) -> Path:
+def controller_plan(catalog: Path | None, workspace: Path | None) -> Path:
     """Return the plan file of a controller: of the only running server, unless one is named."""
     if catalog is None and workspace is None:
         workspace = only_server(None, None).directory.parent
@@ -151,7 +151,7 @@ def export(
 
     console = make_console()
     with (
-        open_rollouts(_controller_plan(catalog, workspace)) as rollouts,
+        open_rollouts(controller_plan(catalog, workspace)) as rollouts,
         console.status("writing the events …"),
     ):
         written = write_events(rollouts.store.feedback(), path)
@@ -180,7 +180,7 @@ def prune(
     console = make_console()
     before = datetime.now(UTC) - timedelta(days=keep_days)
     with (
-        open_rollouts(_controller_plan(catalog, workspace)) as rollouts,
+        open_rollouts(controller_plan(catalog, workspace)) as rollouts,
         console.status("deleting …") as progress,
     ):
         removed = 0

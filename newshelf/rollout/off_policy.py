@@ -16,6 +16,7 @@ by item and position, as in Li et al. 2018 (arXiv:1804.10488): other positions a
 no influence.
 """
 
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from newshelf.errors import EvidenceError
-from newshelf.store.records import Floats
+from newshelf.store.records import Exposure, Floats
 
 Estimator = Literal["ips", "snips", "doubly_robust"]
 
@@ -49,6 +50,51 @@ class LoggedRows:
             raise ValueError("a propensity is above 0 and at most 1")
         if not ((self.target >= 0) & (self.target <= 1)).all():
             raise ValueError("a target probability is between 0 and 1")
+
+
+def drawn_answers(exposures: Iterable[Exposure]) -> list[Exposure]:
+    """Return the answers that a draft of two versions put together for a shopper.
+
+    Others carry no information: their order was certain once the unit was assigned.
+
+    Raises:
+        EvidenceError: there are none.
+    """
+    drawn = [
+        one
+        for one in exposures
+        if one.variant == "interleaved" and not one.fallback and one.kind is None and one.items
+    ]
+    if not drawn:
+        raise EvidenceError(
+            "no recorded answer had its products drawn by chance, and only these tell what another "
+            "version would have earned: start a rollout with `interleaving: true`"
+        )
+    return drawn
+
+
+def shown_products(
+    answers: Iterable[tuple[Exposure, Sequence[str]]], rewarded: Set[tuple[str, str]]
+) -> LoggedRows:
+    """Return the products of drawn answers, for a version that ranks without chance.
+
+    Args:
+        answers: each with the ids that the version would have shown, best first.
+        rewarded: request id and item id of each product that earned the reward.
+    """
+    units: dict[str, int] = {}
+    rows = [
+        (
+            (answer.request_id, item.item_id) in rewarded,
+            item.propensity,
+            item.item_id in ranking[item.position - 1 : item.position],
+            units.setdefault(answer.unit, len(units)),
+        )
+        for answer, ranking in answers
+        for item in answer.items
+    ]
+    reward, propensity, target, unit = map(np.array, zip(*rows, strict=True))
+    return LoggedRows(reward.astype(np.float64), propensity, target.astype(np.float64), unit)
 
 
 @dataclass(frozen=True, eq=False)

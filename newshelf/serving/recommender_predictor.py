@@ -1,6 +1,7 @@
 """Predictions of the recommender for a batch of requests."""
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from functools import partial
 
 import numpy as np
@@ -22,6 +23,7 @@ from newshelf.serving.protocol import Answer, RawRequest, error_answer, json_ans
 from newshelf.serving.ranking import ModelRanker, Picked, Ranked, categories_of
 from newshelf.serving.requests import ParsedRequest, parse_recommend
 from newshelf.serving.resolve import Encoded, Resolved, resolve
+from newshelf.serving.rules import RuleSet
 from newshelf.serving.runtimes.base import ScorerGraphs
 from newshelf.serving.scoring import check_pooling
 from newshelf.serving.trace import Observer, Silent, StageTimer
@@ -91,6 +93,12 @@ class RecommenderPredictor:
             retrieve=self._retrieve,
             observer=self._observer,
         )
+
+    def with_rules(self, rules: RuleSet) -> "RecommenderPredictor":
+        """The same models and products with other rules, whatever is published."""
+        ruled = copy(self)
+        ruled.live = self.live.with_rules(rules)
+        return ruled
 
     def predict(self, rows: Sequence[RawRequest]) -> list[Answer]:
         """See ``newshelf.serving.protocol.Predictor``."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from newshelf.serving.columns import TextColumn
 from newshelf.serving.filters import in_categories, with_values
 from newshelf.serving.item_table import INDEX_COLUMNS, ItemTable, type_path
-from newshelf.serving.rules import Condition, Rule, RuleSet
+from newshelf.serving.rules import ColumnKind, Condition, Rule, RuleSet
 
 Mask = NDArray[np.bool_]
 IntArray = NDArray[np.int64]
@@ -26,6 +26,14 @@ _MOST_CHOICES = 1000
 """Products of a pin that are tried in one answer."""
 _POSTED = ("brand", "color", "material", "style", "availability")
 """Columns whose values are looked up as filters look them up."""
+
+
+def further_columns(table: ItemTable) -> dict[str, ColumnKind]:
+    """Return the kinds of an index's further columns, for ``read_rules``."""
+    return {
+        name: "number" if isinstance(column, np.ndarray) else "text"
+        for name, column in table.extras.items()
+    }
 
 
 def matches(
@@ -175,6 +183,10 @@ class CompiledRules:
         for masks in self.masks:
             masks.bits(int(time.time()) // _HOUR_S)
 
+    def positions(self, rule: int, now_s: float) -> IntArray:
+        """Return the positions that a rule matches, wherever it applies."""
+        return _positions(self.masks, (rule,), int(now_s) // _HOUR_S)
+
     def active(self, placement: str | None, now_s: float) -> "ActiveRules | None":
         """Return the rules for a placement and a time; None without any."""
         chosen = tuple(at for at, rule in enumerate(self.rules) if rule.applies(placement, now_s))
@@ -243,7 +255,7 @@ class ActiveRules:
 
     @property
     def moves(self) -> bool:
-        """Whether products are boosted or buried."""
+        """True if products are boosted or buried."""
         return bool(self._moving)
 
     def pinned(
@@ -304,9 +316,11 @@ class ActiveRules:
         return positions[np.argsort(-popularity[positions], kind="stable")]
 
     def _positions(self, rules: Sequence[int]) -> IntArray:
-        starts = accumulate((len(one.table) for one in self._masks), initial=0)
-        parts = [
-            start + one.rows(tuple(rules), self._hour)
-            for start, one in zip(starts, self._masks, strict=False)
-        ]
-        return np.concatenate([np.zeros(0, dtype=np.int64), *parts])
+        return _positions(self._masks, tuple(rules), self._hour)
+
+
+def _positions(masks: Sequence[RuleMasks], rules: tuple[int, ...], hour: int) -> IntArray:
+    """Return the positions that at least one of ``rules`` matches, in increasing order."""
+    starts = accumulate((len(one.table) for one in masks), initial=0)
+    parts = [start + one.rows(rules, hour) for start, one in zip(starts, masks, strict=False)]
+    return np.concatenate([np.zeros(0, dtype=np.int64), *parts])

@@ -85,13 +85,13 @@ class Condition(StrictModel):
 
     @property
     def varies(self) -> bool:
-        """Whether time or interactions change what it matches."""
+        """True if time or interactions change what it matches."""
         varies = self.column in {"created_at", "popularity"}
         return varies or any(part.varies for _, part in self.parts)
 
 
 class Rule(StrictModel):
-    """What happens to the products that a condition matches, where and when."""
+    """A change to answers, for the products that a condition matches."""
 
     model_config = ConfigDict(serialize_by_alias=True)
 

@@ -31,9 +31,10 @@ def ask(recommender, post):
     """Answers of a worker with rules; ``live`` replaces the archive's index."""
 
     def answer(rules: RuleSet, *, live: LiveIndex | None = None, **request: Any) -> dict[str, Any]:
-        ruled = recommender.over(recommender.index)
-        ruled.live = (live or ruled.live).with_rules(rules)
-        [(status, found)] = post(ruled, {"history": ["i00"], "k": 6, **request})
+        over = recommender if live is None else recommender.over(recommender.index)
+        if live is not None:
+            over.live = live
+        [(status, found)] = post(over.with_rules(rules), {"history": ["i00"], "k": 6, **request})
         assert status == 200, found
         return found
 
