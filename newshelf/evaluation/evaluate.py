@@ -94,7 +94,7 @@ class Comparison:
             return None
         return self.model.ndcg[self.k[0]] / best
 
-    def ratio_interval(self, seed: int = 0) -> Interval | None:
+    def ratio_interval(self) -> Interval | None:
         """Return the 95 % interval of :attr:`ratio`, by paired bootstrap over groups of cases.
 
         It covers the sampling of cases, not the randomness of training. The best baseline is the
@@ -106,7 +106,7 @@ class Comparison:
         name = f"NDCG@{self.k[0]}"
         pair = np.stack([self.model.per_case[name], self.best_baseline.per_case[name]])
         sums = group_sums(pair.astype(np.float64), groups)
-        model, baseline = sums @ draws(sums.shape[1], seed=seed).T
+        model, baseline = sums @ draws(sums.shape[1]).T
         found = baseline > 0
         low, high = np.quantile(model[found] / baseline[found], [0.025, 0.975])
         return float(low), float(high)

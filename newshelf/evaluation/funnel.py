@@ -34,7 +34,7 @@ class Rate:
 
 @dataclass(frozen=True)
 class FunnelRow:
-    """Events and rates of one category or item."""
+    """Events and rates of one category."""
 
     name: str
     views: int
@@ -48,7 +48,7 @@ class FunnelRow:
 
 @dataclass(frozen=True)
 class Funnel:
-    """The whole shop, and its categories or items by number of events."""
+    """The whole shop, and its categories by number of events."""
 
     total: FunnelRow
     rows: Sequence[FunnelRow]
@@ -58,17 +58,15 @@ class Funnel:
     """Rates that cannot be computed and why, one sentence each."""
 
 
-def funnel(events: pd.DataFrame, items: pd.DataFrame, by: str = "category") -> Funnel:
-    """Return the events and rates by category (the first level of the type) or item.
+def funnel(events: pd.DataFrame, items: pd.DataFrame) -> Funnel:
+    """Return the events and rates by category, the first level of the product type.
 
     Raises:
-        ValueError: ``by`` is invalid, or there is no event.
+        ValueError: there is no event.
     """
-    if by not in ("category", "item"):
-        raise ValueError(f"a funnel is by category or by item, not by {by}")
     if events.empty:
         raise ValueError("a funnel needs events")
-    keys = events["item_id"] if by == "item" else _categories(events["item_id"], items)
+    keys = _categories(events["item_id"], items)
     counts = pd.crosstab(keys.to_numpy(), events["event_type"].astype(str).to_numpy())
     counts = counts.reindex(columns=[str(step) for step in _STEPS], fill_value=0)
     counts = counts.loc[counts.sum(axis=1).sort_values(ascending=False, kind="stable").index]

@@ -56,7 +56,7 @@ def draws(n_groups: int, resamples: int = _RESAMPLES, seed: int = 0) -> FloatArr
 
 
 def mean_intervals(
-    values: npt.NDArray[np.float64], groups: IntArray, *, level: float = LEVEL, seed: int = 0
+    values: npt.NDArray[np.float64], groups: IntArray, *, seed: int = 0
 ) -> list[Interval] | None:
     """Return percentile intervals of means over cases, all from the same resamples.
 
@@ -71,7 +71,7 @@ def mean_intervals(
     drawn = draws(n_groups, seed=seed)
     sizes = np.bincount(groups, minlength=n_groups)
     means = group_sums(values, groups) @ drawn.T / (drawn @ sizes)
-    tails = [(1 - level) / 2, (1 + level) / 2]
+    tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
     low, high = np.quantile(means, tails, axis=1)
     return [(float(a), float(b)) for a, b in zip(low, high, strict=True)]
 
@@ -85,9 +85,6 @@ def exposure_interval(
     groups: IntArray,
     candidates: BoolArray,
     statistic: _Statistic,
-    *,
-    level: float = LEVEL,
-    seed: int = 0,
 ) -> Interval | None:
     """Return the jackknife interval of a statistic of how often each item is listed.
 
@@ -108,7 +105,7 @@ def exposure_interval(
     blocks = min(_BLOCKS, n_groups)
     if blocks < MIN_GROUPS:
         return None
-    block_of = np.random.default_rng(seed).permutation(n_groups) % blocks
+    block_of = np.random.default_rng(0).permutation(n_groups) % blocks
     listed = top >= 0
     rows = np.broadcast_to(block_of[groups][:, None], top.shape)[listed]
     shown = np.bincount(rows * n_items + top[listed], minlength=blocks * n_items)
@@ -116,7 +113,7 @@ def exposure_interval(
     every = by_block.sum(axis=0)
     without = np.array([statistic(every - block) for block in by_block])
     error = np.sqrt((blocks - 1) / blocks * np.square(without - without.mean()).sum())
-    reach = float(stats.t.ppf((1 + level) / 2, blocks - 1) * error)
+    reach = float(stats.t.ppf((1 + LEVEL) / 2, blocks - 1) * error)
     value = statistic(every)
     return max(value - reach, 0.0), min(value + reach, 1.0)
 

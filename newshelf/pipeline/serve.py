@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 LOCAL_KEY = "local"
 _LOCAL_RATE_PER_S = 1_000.0
 _MODEL = "recommender"
-_CHECK_K = 5
+_FIRST_K, _CHECK_K = 10, 5
 _POLL_S = 0.5
 
 
@@ -59,7 +59,6 @@ def serve(
     *,
     ports: Ports | None = None,
     gateway_port: int | None = None,
-    k: int = 10,
 ) -> Served:
     """Bring the stages up to date and start a server that answers.
 
@@ -91,7 +90,7 @@ def serve(
         try:
             # Imports pandas, and takes its time while TorchServe starts.
             catalog, demo = _read_demo(workspace, console, summary="train" not in built)
-            answer = _first_answer(state, demo, console, k, settings.stall_s)
+            answer = _first_answer(state, demo, console, settings.stall_s)
             if settings.gateway.enabled:
                 gateway_plan = plan_gateway(state, workspace, settings, port=gateway_port)
                 gateway = start_gateway(gateway_plan, root=ROOT, directory=state.directory)
@@ -295,7 +294,7 @@ def _read_demo(
 
 
 def _first_answer(
-    state: ServerState, demo: "Demo", console: Console, k: int, stall_s: float
+    state: ServerState, demo: "Demo", console: Console, stall_s: float
 ) -> dict[str, Any]:
     def report(model: str, seconds: float) -> None:
         console.print(f"[green]✓[/] {model} answers after {seconds:.1f} s")
@@ -305,4 +304,4 @@ def _first_answer(
             state, demo.requests(), timeout_s=stall_s, on_ready=report, on_wait=console.print
         )
     with Client(state) as client:
-        return client.recommend(history=demo.history, k=k)
+        return client.recommend(history=demo.history, k=_FIRST_K)

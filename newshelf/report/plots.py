@@ -289,9 +289,7 @@ def _short(name: str) -> str:
 _OTHER = "other"
 
 
-def draw_map(
-    panels: Mapping[str, FloatArray], labels: Sequence[str], path: Path, title: str = ""
-) -> None:
+def draw_map(panels: Mapping[str, FloatArray], labels: Sequence[str], path: Path) -> None:
     """Write a PNG with 2-D maps side by side, one point per item.
 
     Each panel has (N, 2) places of the same items. ``labels`` (N,) give the colours; rare ones
@@ -319,8 +317,6 @@ def draw_map(
     figure.legend(
         handles, names, loc="outside right center", frameon=False, fontsize=9, markerscale=2.5
     )
-    if title:
-        figure.suptitle(title, fontsize=13)
     save(figure, path)
 
 

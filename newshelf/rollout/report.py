@@ -17,15 +17,7 @@ from newshelf.rollout.history import AnalysisPoint, Period, RolloutHistory, read
 from newshelf.rollout.metric_results import MetricResult
 from newshelf.rollout.plan import Plan
 from newshelf.rollout.state import PHASES
-from newshelf.rollout.tables import (
-    GUARDRAIL_HEADER,
-    METRIC_HEADER,
-    SIGNAL_HEADER,
-    check_lines,
-    guardrail_rows,
-    metric_rows,
-    signal_rows,
-)
+from newshelf.rollout.tables import check_lines, guardrail_table, metric_table, signal_table
 from newshelf.store.rollouts import RolloutRow
 from newshelf.store.store import EventStore
 
@@ -250,7 +242,7 @@ def _metrics(history: RolloutHistory, last: Analysis | None, folder: Path) -> Se
     share = history.plan.cap_quantile
     capped = f" A unit counts for at most what {100 * share:g} % of all units have."
     capped = "" if share == 1 else capped
-    table = _table("At the last look", METRIC_HEADER, metric_rows(last))
+    table = metric_table("At the last look", last)
     return Section(
         "Metrics",
         text=" ".join(f"{line[0].upper()}{line[1:]}." for line in check_lines(last)) + capped,
@@ -273,7 +265,7 @@ def _guardrails(history: RolloutHistory, last: Analysis | None) -> Section:
     )
     shown = last if broken is None else broken.analysis
     heading = "At the last look" if broken is None else "When it broke"
-    table = _table(heading, GUARDRAIL_HEADER, guardrail_rows(shown))
+    table = guardrail_table(heading, shown)
     return Section("Guardrails", text=text, tables=[table], verdict=verdict)
 
 
@@ -285,7 +277,7 @@ def _copies(history: RolloutHistory) -> Section:
 
 
 def _signals(last: Analysis) -> Section:
-    table = _table("At the last look", SIGNAL_HEADER, signal_rows(last))
+    table = signal_table("At the last look", last)
     text = (
         "Products that both variants show, at equal size. A signal pauses, and rolls nothing back."
     )
@@ -310,10 +302,6 @@ def _fields(name: str, value: object) -> Iterator[tuple[str, str]]:
             yield from _fields(f"{name}[{place}]", inner)
     else:
         yield name, f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _table(heading: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> ReportTable:
-    return ReportTable(heading, header, rows, text_columns=[len(header) - 1])
 
 
 def _span(span: timedelta) -> str:

@@ -16,22 +16,18 @@ from newshelf.rollout.plan import Plan
 from newshelf.rollout.state import PHASES, RolloutState
 from newshelf.store.rollouts import RolloutRow
 
-Rows = Sequence[Sequence[str]]
-
-METRIC_HEADER = ("metric", "control", "challenger", "effect", "interval", "p", "information", "")
-GUARDRAIL_HEADER = ("guardrail", "control", "challenger", "at least", "allowed", "")
-SIGNAL_HEADER = ("signal", "control", "challenger", "allowed", "")
 _LEAST_P = 0.0001
 
 
-def metric_rows(analysis: Analysis) -> Rows:
+def metric_table(heading: str, analysis: Analysis) -> ReportTable:
     """Return a row per success metric: variants, effect with confidence sequence, verdict."""
-    return [_metric(one) for one in analysis.metrics]
+    header = ("metric", "control", "challenger", "effect", "interval", "p", "information", "")
+    return _table(heading, header, [_metric(one) for one in analysis.metrics])
 
 
-def guardrail_rows(analysis: Analysis) -> Rows:
+def guardrail_table(heading: str, analysis: Analysis) -> ReportTable:
     """Return a row per guardrail: variants, lower bound of the challenger's value, limit."""
-    return [
+    rows = [
         (
             f"{one.metric} ({one.kind.replace('_', ' ')})",
             *(
@@ -42,11 +38,13 @@ def guardrail_rows(analysis: Analysis) -> Rows:
         )
         for one in analysis.guardrails
     ]
+    header = ("guardrail", "control", "challenger", "at least", "allowed", "")
+    return _table(heading, header, rows)
 
 
-def signal_rows(analysis: Analysis) -> Rows:
+def signal_table(heading: str, analysis: Analysis) -> ReportTable:
     """Return a row per signal: products shown by the variants."""
-    return [
+    rows = [
         (
             one.metric,
             format_number(one.control, ".0f"),
@@ -56,6 +54,7 @@ def signal_rows(analysis: Analysis) -> Rows:
         )
         for one in analysis.signals
     ]
+    return _table(heading, ("signal", "control", "challenger", "allowed", ""), rows)
 
 
 def check_lines(analysis: Analysis) -> Sequence[str]:
@@ -121,9 +120,10 @@ def show_rollout(console: Console, row: RolloutRow, last: tuple[datetime, Snapsh
         shown = ", ".join(f"{name} {value:.4g}" for name, value in seen.shadow.items())
         console.print(f"  copies: {shown}")
     if seen.analysis is not None:
-        _table(console, METRIC_HEADER, metric_rows(seen.analysis))
-        _table(console, GUARDRAIL_HEADER, guardrail_rows(seen.analysis))
-        _table(console, SIGNAL_HEADER, signal_rows(seen.analysis))
+        for make in (metric_table, guardrail_table, signal_table):
+            table = make("", seen.analysis)
+            if table.rows:
+                print_table(table, console)
         for line in check_lines(seen.analysis):
             console.print(f"  {line}", markup=False)
 
@@ -139,6 +139,5 @@ def _share(row: RolloutRow, plan: Plan, state: RolloutState) -> str:
     )
 
 
-def _table(console: Console, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    if rows:
-        print_table(ReportTable("", header, rows, text_columns=[len(header) - 1]), console)
+def _table(heading: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> ReportTable:
+    return ReportTable(heading, header, rows, text_columns=[len(header) - 1])

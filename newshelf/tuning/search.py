@@ -101,11 +101,6 @@ class SearchResult:
     total: int
     """Number of points in the space."""
 
-    @property
-    def skipped(self) -> int:
-        """Number of points that were not run."""
-        return self.total - len(self.runs)
-
 
 def search(space: SearchSpace, measure: Measure, seconds: float) -> SearchResult:
     """Search for the highest-throughput point that meets the SLO.

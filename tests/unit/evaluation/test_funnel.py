@@ -43,11 +43,6 @@ def test_nothing_clicked_of_what_was_seen_is_a_rate_of_0():
     assert found.rows[1].cvr is None
 
 
-def test_by_item():
-    found = funnel(events(a_view=3, b_view=5), ITEMS, by="item")
-    assert [(row.name, row.views) for row in found.rows] == [("b", 5), ("a", 3)]
-
-
 def test_purchases_alone_give_no_rate_and_say_why():
     found = funnel(events(a_purchase=9), ITEMS)
     assert (found.total.ctr, found.total.cvr, found.cvr_base) == (None, None, None)
@@ -73,8 +68,6 @@ def test_more_clicks_than_views_are_no_rate():
     assert found.missing[1].startswith("CVR needs purchases")
 
 
-def test_other_groupings_and_no_events_are_refused():
-    with pytest.raises(ValueError, match="by brand"):
-        funnel(events(a_view=1), ITEMS, by="brand")
+def test_no_events_are_refused():
     with pytest.raises(ValueError, match="needs events"):
         funnel(events(), ITEMS)

@@ -11,7 +11,7 @@ from newshelf.rollout.decide import decide, next_state
 from newshelf.rollout.findings import describe
 from newshelf.rollout.metric_results import measure_all
 from newshelf.rollout.operations import command
-from newshelf.rollout.tables import metric_rows
+from newshelf.rollout.tables import metric_table
 from newshelf.store.records import Observation
 from tests.unit.rollout.conftest import (
     AT,
@@ -363,7 +363,7 @@ def test_no_absurd_number_is_printed() -> None:
     wide = replace(ctr, effect=-0.887, low=-1.0, high=7.9e26)
     assert describe(wide).startswith("ctr: -88.7 % (-100.0 to above +1000), ")
     tell = Mock(metrics=[replace(wide, high=math.inf)])
-    assert metric_rows(tell)[0][4] == "-100.0% … above +1000%"
+    assert metric_table("", tell).rows[0][4] == "-100.0% … above +1000%"
 
 
 def test_robots_do_not_decide_while_there_are_few_shoppers() -> None:

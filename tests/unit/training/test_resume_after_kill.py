@@ -1,54 +1,49 @@
 """A real process, killed in the middle of a training, and another that goes on."""
 
+import multiprocessing
 import os
-import pickle
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from newshelf.config import Settings
+from newshelf.nn import checkpoint
 from newshelf.nn.checkpoint import load_checkpoint
 from newshelf.training.launch import TrainJob, run_job
+from newshelf.training.run import LoopCheckpoint, Run
 from tests.unit.training.conftest import shop_events, shop_items
 
-ROOT = Path(__file__).resolve().parents[3]
-SLOW = """
-import pickle, sys, time
-from dataclasses import replace
-from pathlib import Path
-from rich.console import Console
-from newshelf.nn import checkpoint
-from newshelf.training import run
-from newshelf.training.launch import run_job
+# Forked from a process that has loaded the libraries, which takes longer than the trainings.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["newshelf.training.launch"])
 
-job, stop_at = pickle.loads(Path(sys.argv[1]).read_bytes()), sys.argv[2]
 
-def pause(where):
-    if where == stop_at:
-        Path(sys.argv[1] + ".there").touch()
-        time.sleep(600)
+def train_slowly(job: TrainJob, folder: Path, stop_at: str) -> None:
+    """Train, and wait for the end at one place; what is printed goes to a file."""
+    save_run, save_module = Run.save, checkpoint._save
+    saved: dict[str, int] = {}
 
-keep, save = run.Run.save, checkpoint._save
-count = {}
+    def pause(where: str) -> None:
+        if where == stop_at:
+            (folder / "there").touch()
+            time.sleep(600)
 
-def keeping(self, name, progress):
-    keep(self, name, progress)
-    count[name] = count.get(name, 0) + 1
-    pause(f"{name} {count[name]}")
+    def keeping(self: Run, name: str, progress: LoopCheckpoint) -> None:
+        save_run(self, name, progress)
+        saved[name] = saved.get(name, 0) + 1
+        pause(f"{name} {saved[name]}")
 
-def saving(module, path):
-    save(module, path)
-    pause(path.name)
+    def saving(module: object, path: Path) -> None:
+        save_module(module, path)
+        pause(path.name)
 
-run.Run.save = keeping
-checkpoint._save = saving
-run_job(job, Console(width=200))
-"""
+    Run.save, checkpoint._save = keeping, saving
+    with (folder / "printed").open("w") as file:
+        run_job(job, Console(width=200, file=file))
 
 
 @pytest.fixture
@@ -66,35 +61,29 @@ def job(write_catalog, tmp_path, tiny_settings) -> TrainJob:
     )
 
 
-def start(job: TrainJob, folder: Path, stop_at: str) -> subprocess.Popen[str]:
-    path = folder / "job.pickle"
-    path.write_bytes(pickle.dumps(job))
-    path.with_name("job.pickle.there").unlink(missing_ok=True)
-    return subprocess.Popen(
-        [sys.executable, "-c", SLOW, str(path), stop_at],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+def start(job: TrainJob, folder: Path, stop_at: str) -> multiprocessing.Process:
+    (folder / "there").unlink(missing_ok=True)
+    process = PROCESSES.Process(target=train_slowly, args=(job, folder, stop_at))
+    process.start()
+    return process
 
 
 def kill_at(job: TrainJob, folder: Path, stop_at: str) -> str:
     """What it printed until then."""
     process = start(job, folder, stop_at)
-    until = time.monotonic() + 120
-    while not (folder / "job.pickle.there").exists():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < until
+    while not (folder / "there").exists():
+        assert process.is_alive()
         time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    return process.communicate()[0]
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    return (folder / "printed").read_text()
 
 
 def finish(job: TrainJob, folder: Path) -> str:
     process = start(job, folder, "nowhere")
-    printed = process.communicate(timeout=120)[0]
-    assert process.returncode == 0, printed
+    process.join()
+    printed = (folder / "printed").read_text()
+    assert process.exitcode == 0, printed
     return printed
 
 
