@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_score
 from torch import Tensor
 
 from benchmarks.results import Goal, RowBuilder, TaskResult
@@ -27,11 +29,19 @@ from newshelf.nn.spec import ImageInput
 from newshelf.nn.weights import load_image_tower
 from newshelf.report.plots import Line, draw_lines
 from newshelf.training.picture_data import PictureSet, read_pictures
-from newshelf.training.probe import fit_probe
 from newshelf.training.run import Run
 from newshelf.training.tower_stages import StageSettings, stage_features
-from newshelf.training.tower_tuning import TowerSettings, tune_tower
+from newshelf.training.tower_tuning import (
+    PROBE_STEPS,
+    PROBE_STRENGTH,
+    TowerSettings,
+    linear_probe,
+    tune_tower,
+)
 
+STRENGTHS = (1.0, 10.0, 100.0, 1000.0)
+"""Inverse weights of the probe's penalty that cross-validation chooses from."""
+_MIN_FOR_FOLDS = 10
 SOURCE = TowerSettings(
     mode="last-stage",
     stage=-3,
@@ -358,9 +368,35 @@ def _kind(catalog: Catalog, row: int) -> str:
 
 def _probe(shelf: _Shelf, name: str, train: Tensor, test: Tensor, seed: int) -> Tensor:
     """Return log-probabilities of a logistic regression, regularised by cross-validation."""
-    features = shelf.features[name]
-    probe = fit_probe(features[train], shelf.target[train], shelf.classes, seed=seed)
-    return probe.logits(features[test]).log_softmax(dim=1)
+    features, target = shelf.features[name], shelf.target[train]
+    strength = choose_strength(features[train], target, seed)
+    with torch.inference_mode():
+        head = linear_probe(features[train], target, shelf.classes, strength)
+        logits: Tensor = head(features[test])
+    return logits.log_softmax(dim=1)
+
+
+def choose_strength(
+    features: Tensor, target: Tensor, seed: int, strengths: Sequence[float] = STRENGTHS
+) -> float:
+    """Return the best C by stratified 5-fold cross-validation, if every class has ten rows.
+
+    With fewer, the folds depend on the draw more than on C, and C is ``PROBE_STRENGTH``.
+    """
+    if torch.bincount(target).min() < _MIN_FOR_FOLDS:
+        return PROBE_STRENGTH
+    folds = StratifiedKFold(5, shuffle=True, random_state=seed)
+    means = [
+        cross_val_score(
+            LogisticRegression(C=strength, max_iter=PROBE_STEPS),
+            features.numpy(),
+            target.numpy(),
+            cv=folds,
+            scoring="neg_log_loss",
+        ).mean()
+        for strength in strengths
+    ]
+    return strengths[int(np.argmax(means))]
 
 
 def geometric_mean(logits: Sequence[Tensor]) -> Tensor:

@@ -17,9 +17,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from rich.progress import track
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
@@ -27,6 +29,7 @@ from torch.optim.optimizer import Optimizer
 
 from newshelf.catalog.catalog import Catalog
 from newshelf.config import Positive, Settings, TowerTuningSettings
+from newshelf.errors import TrainingError
 from newshelf.nn.encoder import Encoder, ImageTower
 from newshelf.nn.spec import ImageInput
 from newshelf.training.labels import UNLABELLED, HeadLabels
@@ -40,7 +43,6 @@ from newshelf.training.picture_data import (
     require_classes,
     split_validation,
 )
-from newshelf.training.probe import fit_probe
 from newshelf.training.run import Run
 from newshelf.training.tower_stages import (
     PyramidPool,
@@ -56,8 +58,8 @@ _WARM_UP = 0.1
 """Share of the steps in which the learning rate rises."""
 _RATE_RATIO = 32.0
 """Largest learning rate relative to the smallest."""
-_PROBE_STRENGTH = 100.0
-"""Inverse penalty of the probe that the head starts from."""
+PROBE_STRENGTH, PROBE_STEPS = 100.0, 400
+"""Inverse penalty of the probe that the head starts from, and its maximum number of steps."""
 
 
 class TowerSettings(TowerTuningSettings):
@@ -361,7 +363,7 @@ def tune_tower(
     at_size = spec.model_copy(update={"size": settings.size})
     activations = Trunk(stages.modules[:first], at_size, settings).read(pictures.pixels, learn, run)
     tail = nn.Sequential(*tuned, PyramidPool(settings.grids))
-    head = _initial_head(activations.plain_features(tail)[learn], target[learn], classes, run)
+    head = linear_probe(activations.plain_features(tail)[learn], target[learn], classes)
     weights = class_weights(target[learn], len(classes))
     objective = TowerObjective(
         activations,
@@ -400,15 +402,35 @@ def tune_tower(
     return TunedTower(tower.eval(), stage, head.eval(), classes, at_size, history)
 
 
-def _initial_head(
-    features: Tensor, target: Tensor, classes: tuple[str, ...], run: Run
+def linear_probe(
+    features: Tensor, target: Tensor, classes: tuple[str, ...], strength: float = PROBE_STRENGTH
 ) -> nn.Linear:
-    """Return a probe of the untuned tower's features as the head."""
-    probe = fit_probe(features, target, classes, seed=run.seed, strengths=(_PROBE_STRENGTH,))
+    """Minimise ``½ ||W||² + C · Σ cross-entropy``, with C the ``strength``.
+
+    ``features`` are ``(n, features)`` float32 in blocks of unit length, ``target`` ``(n,)`` int64.
+
+    Raises:
+        TrainingError: fewer than two classes, a class without rows, or features that are not
+            finite.
+    """
+    require_classes(target, classes)
+    broken = torch.nonzero(~torch.isfinite(features).all(dim=1)).flatten().tolist()
+    if broken:
+        raise TrainingError(
+            f"the features of {len(broken)} of {len(features)} products are not numbers (rows "
+            f"{', '.join(map(str, broken[:5]))} …): look at their pictures, or compute the "
+            "features again without bf16"
+        )
+    model = LogisticRegression(C=strength, max_iter=PROBE_STEPS)
+    model.fit(features.numpy(), target.numpy())
+    weight, bias = model.coef_, model.intercept_
+    if len(weight) < len(classes):
+        # scikit-learn keeps one row for two classes: the second against the first.
+        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
     head = nn.Linear(features.shape[1], len(classes))
     with torch.no_grad():
-        head.weight.copy_(probe.weight)
-        head.bias.copy_(probe.bias)
+        head.weight.copy_(torch.from_numpy(weight))
+        head.bias.copy_(torch.from_numpy(bias))
     return head
 
 

@@ -3,10 +3,12 @@
 import copy
 import io
 
+import numpy as np
 import pytest
 import timm
 import torch
 from rich.console import Console
+from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from newshelf.errors import TrainingError
@@ -17,6 +19,7 @@ from newshelf.training.run import Run
 from newshelf.training.tower_tuning import (
     SourceDistance,
     TowerSettings,
+    linear_probe,
     rate_groups,
     slanted_triangular,
     thaw,
@@ -251,3 +254,21 @@ def test_the_source_is_kept_with_the_state_and_no_parameter_twice():
     distance = SourceDistance(layer.parameters())
     assert list(distance.parameters()) == []
     assert {tuple(value.shape) for value in distance.state_dict().values()} == {(2, 3), (2,)}
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_probe_is_scikit_learns(classes):
+    generator = torch.Generator().manual_seed(0)
+    target = torch.arange(30) % classes
+    features = torch.randn(30, 5, generator=generator) + target.unsqueeze(1)
+    head = linear_probe(features, target, tuple("abc"[:classes]), 10.0)
+    theirs = LogisticRegression(C=10.0, max_iter=400).fit(features.numpy(), target.numpy())
+    ours = head(features).softmax(dim=1).detach().numpy()
+    np.testing.assert_allclose(ours, theirs.predict_proba(features.numpy()), atol=1e-5)
+
+
+def test_features_that_are_not_numbers_are_refused_by_row():
+    features = torch.ones(6, 2)
+    features[4, 1] = float("nan")
+    with pytest.raises(TrainingError, match=r"1 of 6 products .*rows 4"):
+        linear_probe(features, torch.tensor([0, 1] * 3), ("a", "b"))
