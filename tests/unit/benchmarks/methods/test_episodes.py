@@ -14,7 +14,7 @@ from benchmarks.methods.meta.episodes import (
     ResidualAdapter,
 )
 from benchmarks.methods.meta.learners import Prototypes
-from benchmarks.methods.meta.maml import EpisodeMaml, Labelled, MamlLearner, classification_maml
+from benchmarks.methods.meta.maml import EpisodeMaml, EpisodePart, MamlLearner, classification_maml
 from newshelf.errors import TrainingError
 from newshelf.training.loop import fit
 from newshelf.training.run import Run
@@ -26,7 +26,7 @@ EPOCHS = {"maml": 6, "protomaml": 4, "episodes": 6, "all types": 16}
 def test_protomaml_is_a_prototypical_network_before_its_first_step(support):
     rows, labels = support
     learner = maml_learner(prototypes=True)
-    first = next(learner.maml.trajectory(Labelled(rows, labels)))
+    first = next(learner.maml.trajectory(EpisodePart(rows, labels)))
     got = learner.maml.predict(first, rows).log_softmax(dim=1)
     expected = Prototypes(learner.maml.model.adapter).adapt(rows, labels).scores(rows)
     torch.testing.assert_close(got, expected.log_softmax(dim=1), atol=1e-4, rtol=1e-4)

@@ -16,7 +16,7 @@ from benchmarks.results import BenchmarkError, Goal, Row, TaskResult
 from benchmarks.serve.command import TASKS
 from benchmarks.serve.cpu import Others
 from benchmarks.serve.memory import proportional_bytes, require_unshared
-from benchmarks.serve.peer import Peer, PeerLayout, Served
+from benchmarks.serve.peer import Peer, PeerLayout, ServedModel
 from benchmarks.suite import Suite
 
 
@@ -153,7 +153,7 @@ def test_every_task_has_a_module_that_runs_it():
     [("onnxruntime", "FastAPI + ONNX Runtime"), ("openvino", "FastAPI + OpenVINO")],
 )
 def test_a_peer_names_what_it_runs_by(runtime, name, tmp_path):
-    served = Served(tmp_path, runtime, "int8")
+    served = ServedModel(tmp_path, runtime, "int8")
     peer = Peer(PeerLayout("FastAPI", 2, 1), tmp_path, served, tmp_path)
     assert peer.name == name
     assert peer.layout == f"2 × 1 threads, no batching, {runtime} int8"
