@@ -53,9 +53,10 @@ def make_environment(folder: Path, wanted: str, install: Sequence[str], console:
         return python
     console.print(f"setting up {folder} (once) …", markup=False)
     shutil.rmtree(folder, ignore_errors=True)
-    _done([sys.executable, "-m", "venv", str(folder)])
-    pip = [str(python), "-I", "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
-    _done([*pip, *install])
+    # This environment's pip installs into it: to set up another takes seconds.
+    _done([sys.executable, "-m", "venv", "--without-pip", str(folder)])
+    pip = [sys.executable, "-I", "-m", "pip", "--python", str(python), "install"]
+    _done([*pip, "--disable-pip-version-check", "--quiet", *install])
     # Otherwise gigabytes are written to the disk while the first contender is timed.
     os.sync()
     stamp.write_text(wanted, encoding="utf-8")
