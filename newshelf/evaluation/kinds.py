@@ -91,8 +91,7 @@ def evaluate_kinds(
          [_other_types(popular, codes), *(_other_types(ranker, codes) for ranker in knn)], other),
     ]  # fmt: skip
     if blend is not None:
-        linked = _Scores("links", lambda histories: _followed(blend, histories))
-        together = _before(linked, similar)
+        together = _before(_linked(blend, model), similar)
         asked.append(("bought_together", f"one product → {wanted}", together, [popular, *knn], one))
     if by_time:
         task, cases = "nothing → next products of all shoppers", split.cases
@@ -151,12 +150,18 @@ def _other_types(ranker: Ranker, codes: IntArray) -> Ranker:
     return _Scores(ranker.name, scores)
 
 
-def _followed(blend: Blend, histories: Sequence[IntArray]) -> FloatArray:
-    scores = np.zeros((len(histories), len(blend)), dtype=np.float32)
-    for row, history in enumerate(histories):
-        items, sums = blend.followed(history, np.ones(len(history), dtype=np.float32))
-        scores[row, items] = sums
-    return scores
+def _linked(blend: Blend, model: Ranker) -> Ranker:
+    """Rank the products that are linked with the history by the model."""
+
+    def scores(histories: Sequence[IntArray]) -> FloatArray:
+        ranked = model.scores(histories)
+        found = np.zeros_like(ranked)
+        for row, history in enumerate(histories):
+            items, _ = blend.followed(history, np.ones(len(history), dtype=np.float32))
+            found[row, items] = ranked[row, items] - ranked[row].min() + 1
+        return found
+
+    return _Scores("bought together", scores)
 
 
 def _growing(split: Split) -> Ranker:

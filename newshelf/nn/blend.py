@@ -120,7 +120,7 @@ class Blend:
         given = sparse.csr_array(
             (weights, (np.zeros(len(rows), dtype=np.int64), rows)), shape=(1, len(self))
         )
-        bare = np.diff(self.links.indptr)[given.indices] == 0
+        bare = self.links.indptr[given.indices] == self.links.indptr[given.indices + 1]
         alone = given.copy()
         alone.data = np.where(bare, given.data, 0).astype(np.float32)
         summed = ((given + alone @ self.neighbours) @ self.links).tocoo()

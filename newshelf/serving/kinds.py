@@ -3,7 +3,7 @@
 ==================  ==========================================================================
 ``for_you``         model, similar, popular in category, popular
 ``similar``         nearest by content to the given products, then popular ones
-``bought_together`` linked with the given products by co-occurrence, then as ``similar``
+``bought_together`` those linked with the given products, in the model's order, then as ``similar``
 ``cart``            the model's among products of other types than the given ones have
 ``trending``        more interactions of late than their popularity leads to expect, then popular
 ``popular``         popular, whatever the category
@@ -56,6 +56,9 @@ def for_model(row: Resolved) -> Resolved | None:
     match row.request.kind:
         case "for_you":
             return row
+        case "bought_together":
+            linked = rank_by_links(row)
+            return None if linked is None else _among(row, np.sort(linked.positions))
         case "cart":
             return _of_other_types(row)
         case "new":
@@ -92,16 +95,21 @@ def _similar(row: Resolved, _by_model: Ranked | None, limit: int) -> Rankings:
     yield rank_by_popularity(row, limit)
 
 
-def _bought_together(row: Resolved, _by_model: Ranked | None, limit: int) -> Rankings:
-    yield rank_by_links(row)
+def _bought_together(row: Resolved, by_model: Ranked | None, limit: int) -> Rankings:
+    yield _named("bought_together", by_model or rank_by_links(row))
     yield from _similar(row, None, limit)
 
 
 def _cart(row: Resolved, by_model: Ranked | None, limit: int) -> Rankings:
     others = _of_other_types(row)
     ranked = by_model or rank_by_links(others) or rank_by_similarity(others, limit)
-    yield ranked and replace(ranked, source="cart")
+    yield _named("cart", ranked)
     yield rank_by_popularity(others, limit)
+
+
+def _named(source: Source, ranked: Ranked | None) -> Ranked | None:
+    """Return the ranking under its kind's name, which explains its items too."""
+    return ranked and replace(ranked, source=source, explained_by=None)
 
 
 def _trending(row: Resolved, _by_model: Ranked | None, limit: int) -> Rankings:
@@ -117,7 +125,7 @@ def _popular(row: Resolved, _by_model: Ranked | None, limit: int) -> Rankings:
 
 def _new(row: Resolved, by_model: Ranked | None, limit: int) -> Rankings:
     ranked = by_model or Ranked("new", *newest(row, limit))
-    yield replace(ranked, source="new")
+    yield _named("new", ranked)
     yield rank_by_popularity(row, limit)
 
 

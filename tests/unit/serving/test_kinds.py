@@ -90,18 +90,20 @@ def test_similar_is_nearest_by_content(ask, index):
     assert set(sources(answer)) == {"similar"}
 
 
-def test_bought_together_follows_links_and_then_content(ask):
-    answer = ask("bought_together", history=["i00"])
-    assert answer[:2] == [("i06", "bought_together"), ("i03", "bought_together")]
-    assert set(sources(answer[2:])) == {"similar"}
-    assert "i01" not in answer[:2]
-    # 0.5 + 0.6 is above 0.9.
-    assert numbers(ask("bought_together", history=["i00", "i07"]))[:3] == [3, 6, 12]
+@pytest.mark.parametrize(
+    ("history", "linked"),
+    # i02 has no links, and i00 for its neighbour.
+    [(["i00"], [3, 6]), (["i00", "i07"], [3, 6, 12]), (["i02"], [3, 6])],
+)
+def test_bought_together_is_linked_in_the_models_order_and_then_content(ask, history, linked):
+    answer = ask("bought_together", history=history)
+    count = len(linked)
+    assert sources(answer) == ["bought_together"] * count + ["similar"] * (5 - count)
+    by_model = numbers(ask("for_you", history=history, k=30))
+    assert numbers(answer)[:count] == [number for number in by_model if number in linked]
 
 
-def test_a_product_without_links_has_those_of_its_neighbour(ask, index):
-    assert numbers(ask("bought_together", history=["i02"]))[:2] == [6, 3]
-    # One that the index does not know stands for its nearest ones.
+def test_an_inline_product_has_the_links_of_its_neighbours(ask):
     inline = {"id": "new", "title": "jade ring"}
     assert len(ask("bought_together", history=[inline])) == 5
 
@@ -211,7 +213,7 @@ def test_an_explanation_names_the_kind(predictor, post):
     answers = post(predictor, *({**body, "k": 1, "explain": True} for body in bodies))
     reasons = [answer["items"][0]["reason"] for _, answer in answers]
     assert reasons[:3] == ["often bought together", "new in the shop", "you bought it before"]
-    assert reasons[3].startswith("like ‘")
+    assert reasons[3] == "goes with your cart"
     assert reasons[4] == "popular with other shoppers"
 
 
