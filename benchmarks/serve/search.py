@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import faiss
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
@@ -22,7 +23,7 @@ from newshelf.files import directory_aside, read_json, write_json
 from newshelf.report.plots import Line, draw_lines
 from newshelf.serving.index import map_tensors
 from newshelf.serving.search.ann import AnnSearch
-from newshelf.serving.search.base import Search, SearchManifest, top_products
+from newshelf.serving.search.base import Search, SearchManifest
 from newshelf.serving.search.build import build_search
 from newshelf.serving.search.open import open_search
 
@@ -182,8 +183,10 @@ def timed(
 
 def truth(matrix: FloatArray, queries: FloatArray, allowed: Mask, limit: int) -> list[IntArray]:
     """Return the nearest of all products by float32."""
-    masks = np.broadcast_to(allowed, (len(queries), len(allowed)))
-    return top_products(matrix, queries, limit, masks)
+    rows = np.flatnonzero(allowed)
+    metric = faiss.METRIC_INNER_PRODUCT
+    _, found = faiss.knn(queries, matrix[rows], min(limit, len(rows)), metric=metric)
+    return [rows[one] for one in found]
 
 
 def recall(answers: Sequence[IntArray], true: Sequence[IntArray]) -> float:

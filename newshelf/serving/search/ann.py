@@ -168,10 +168,6 @@ class AnnSearch:
             count,
         )
 
-    def nearest_many(self, queries: FloatArray, allowed: Mask, limit: int) -> list[IntArray]:
-        """See ``Search``."""
-        return [self.nearest(*pair, limit) for pair in zip(queries, allowed, strict=True)]
-
     def budget(self, limit: int) -> int:
         """Rows to compare for ``limit``: as tuned for it or for the next larger one."""
         for tuned in sorted(self.budgets):

@@ -28,15 +28,6 @@ class Search(Protocol):
             all that are allowed otherwise.
         """
 
-    def nearest_many(self, queries: FloatArray, allowed: Mask, limit: int) -> list[IntArray]:
-        """``nearest`` of several queries.
-
-        Args:
-            queries: ``(B, D)`` float32.
-            allowed: ``(B, N)`` bool.
-            limit: maximum number for each.
-        """
-
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -94,76 +85,7 @@ def best_rows(rows: IntArray, scores: FloatArray, limit: int) -> IntArray:
     return np.sort(rows[np.argpartition(-scores, limit)[:limit]])
 
 
-_BLOCK_ROWS = 8192
-"""Rows of one matrix product: long enough to run at the processor's speed, short enough for
-its products with a hundred queries to stay in the cache."""
-
-
-_SLACK = 8
-"""A query's candidates are cut to ``limit`` when they exceed it by this factor."""
-
-
-@dataclass
-class _Best:
-    """The best rows of one query so far."""
-
-    limit: int
-    rows: IntArray
-    scores: FloatArray
-    least: float = -np.inf
-    """What a further row must reach."""
-
-    def add(self, rows: IntArray, scores: FloatArray) -> None:
-        """Take the rows along; forget what has fallen out when there are too many."""
-        self.rows = np.concatenate([self.rows, rows])
-        self.scores = np.concatenate([self.scores, scores])
-        if len(self.rows) > _SLACK * self.limit:
-            self.cut()
-
-    def cut(self) -> None:
-        """Keep the best ``limit``."""
-        if len(self.rows) > self.limit > 0:
-            kept = np.argpartition(-self.scores, self.limit - 1)[: self.limit]
-            self.rows, self.scores = self.rows[kept], self.scores[kept]
-            self.least = float(self.scores.min())
-
-
-def top_products(
-    matrix: FloatArray, queries: FloatArray, limit: int, allowed: Mask | None = None
-) -> list[IntArray]:
-    """The rows with the largest inner products with each query; exact.
-
-    Args:
-        matrix: ``(N, D)`` float32.
-        queries: ``(B, D)`` float32.
-        limit: maximum number for each.
-        allowed: ``(B, N)`` bool; None allows all.
-
-    Returns:
-        For each query its row numbers in increasing order.
-    """
-    found = [
-        _Best(max(limit, 1), np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))
-        for _ in queries
-    ]
-    for start in range(0, len(matrix), _BLOCK_ROWS):
-        scores = queries @ matrix[start : start + _BLOCK_ROWS].T
-        for row, best in enumerate(found):
-            good = scores[row] >= best.least
-            if allowed is not None:
-                good &= allowed[row, start : start + _BLOCK_ROWS]
-            at = np.flatnonzero(good)
-            best.add(start + at, scores[row, at])
-    return [best_rows(best.rows, best.scores, limit) for best in found]
-
-
-MANY = 16
-"""From this number of queries on, a matrix product is faster than as many products with vectors."""
-
-
 _FEW_ROWS = 3072
-
-
 _FEW_SHARE = 0.01
 """Gathering so few rows costs less than passing over the codes of all others."""
 
@@ -195,9 +117,3 @@ class PlainSearch:
         if len(rows) * 2 > len(self.matrix):
             return best_rows(rows, (self.matrix @ query)[rows], limit)
         return best_rows(rows, self.matrix[rows] @ query, limit)
-
-    def nearest_many(self, queries: FloatArray, allowed: Mask, limit: int) -> list[IntArray]:
-        """See ``Search``."""
-        if len(queries) >= MANY:
-            return top_products(self.matrix, queries, limit, allowed)
-        return [self.nearest(*pair, limit) for pair in zip(queries, allowed, strict=True)]

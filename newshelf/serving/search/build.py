@@ -14,7 +14,6 @@ from newshelf.serving.search.base import (
     IntArray,
     SearchManifest,
     codes_file,
-    top_products,
 )
 from newshelf.serving.search.exact import Codes, int8_blocks, measure_codes
 from newshelf.serving.search.faiss_scan import INT8
@@ -50,7 +49,7 @@ def tune_budgets(matrix: FloatArray, lists: Lists) -> dict[int, int]:
     return {limit: _budget(_truth(matrix, queries, limit), before, list_of) for limit in limits}
 
 
-def _budget(truth: Sequence[IntArray], before: Sequence[IntArray], list_of: IntArray) -> int:
+def _budget(truth: IntArray, before: Sequence[IntArray], list_of: IntArray) -> int:
     needed = [rows[list_of[found]] for found, rows in zip(truth, before, strict=True)]
     # A list is visited while the budget is not reached, so one row more than come before it.
     return int(np.quantile(np.concatenate(needed), RECALL, method="higher")) + 1
@@ -71,8 +70,11 @@ def _queries(matrix: FloatArray) -> FloatArray:
     return unit
 
 
-def _truth(matrix: FloatArray, queries: FloatArray, limit: int) -> list[IntArray]:
-    return top_products(matrix, np.ascontiguousarray(queries), limit)
+def _truth(matrix: FloatArray, queries: FloatArray, limit: int) -> IntArray:
+    """Return the rows with the largest inner products with each query, ``(B, limit)``."""
+    asked = np.ascontiguousarray(queries)
+    rows: IntArray = faiss.knn(asked, matrix, limit, metric=faiss.METRIC_INNER_PRODUCT)[1]
+    return np.sort(rows, axis=1)
 
 
 ANN_ITEMS = 100_000

@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 
 from newshelf.errors import WeightsError
 from newshelf.serving.search.base import (
-    MANY,
     FloatArray,
     IntArray,
     Mask,
@@ -35,7 +34,6 @@ from newshelf.serving.search.base import (
     SearchManifest,
     best_rows,
     few,
-    top_products,
 )
 from newshelf.serving.search.faiss_scan import FlatScan, read_faiss
 
@@ -182,12 +180,6 @@ class Int8Search:
             limit,
             count,
         )
-
-    def nearest_many(self, queries: FloatArray, allowed: Mask, limit: int) -> list[IntArray]:
-        """See ``Search``."""
-        if len(queries) >= MANY:
-            return top_products(self.matrix, queries, limit, allowed)
-        return [self.nearest(*pair, limit) for pair in zip(queries, allowed, strict=True)]
 
 
 Tensors = Mapping[str, NDArray[Any]]
