@@ -30,6 +30,7 @@ from newshelf.errors import (
 )
 from newshelf.gateway.context import content_type_of, context_of, read_body
 from newshelf.gateway.histories import stored_event
+from newshelf.gateway.items import add_items_routes
 from newshelf.gateway.openapi import (
     DOCS,
     NOT_NOW,
@@ -102,6 +103,8 @@ ROUTES = (
     "/v1/search",
     "/v1/encode",
     "/v1/feedback",
+    "/v1/items",
+    "/v1/items/{id}",
     "/v1/units/merge",
     "/v1/units/{unit}",
     "/v1/rollouts",
@@ -135,6 +138,7 @@ def make_app(state_of: Callable[[], AppState], lifespan: Lifespan) -> FastAPI:
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     _add_recommendations(app, state_of)
     _add_feedback(app, state_of)
+    add_items_routes(app, state_of)
     add_units_routes(app, state_of)
     _add_monitoring(app, state_of)
     add_docs_page(app, _DESCRIPTION)

@@ -28,7 +28,7 @@ from newshelf.errors import (
     Unavailable,
 )
 from newshelf.gateway.context import SCOPE, RequestContext, deadline_of
-from newshelf.gateway.keys import KeyAccess
+from newshelf.gateway.keys import KeyAccess, scope_of
 from newshelf.gateway.observability import GatewayMetrics, RequestLog, Spans
 from newshelf.gateway.openapi import DOCS, DOCS_FILES
 from newshelf.serving.deadline import Deadline
@@ -122,7 +122,7 @@ class Middleware:
         with self._spans.request(route, headers.get(_TRACE_PARENT)):
             try:
                 self._admit(scope, headers, context)
-                body = _Body(receive, self._settings.max_body_bytes, context)
+                body = _Body(receive, self._max_bytes(scope["path"]), context)
                 # HEAD is answered like GET; uvicorn omits the body.
                 as_get = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
                 await self._app(as_get, body.receive, answer.send)
@@ -158,16 +158,24 @@ class Middleware:
             raise Unavailable("too many requests in progress; try again")
         if path not in _OPEN_TO_ALL and not path.startswith(_FILES_OPEN_TO_ALL):
             context.key = self._access.admit(headers.get(b"authorization"), path)
+        max_bytes = self._max_bytes(path)
+        # Changes of the shop and of units wait for the store, and for large bodies.
+        patient = scope_of(path) in {"items", "admin"}
         context.deadline = deadline_of(
             headers,
-            default_ms=self._settings.timeout_ms,
+            default_ms=self._settings.max_timeout_ms if patient else self._settings.timeout_ms,
             max_ms=self._settings.max_timeout_ms,
         )
         if (coding := headers.get(b"content-encoding")) is not None:
             refuse_coding(coding.decode("latin-1"))
         length = headers.get(b"content-length")
-        if length is not None and int(length) > self._settings.max_body_bytes:
-            raise _too_large(self._settings.max_body_bytes)
+        if length is not None and int(length) > max_bytes:
+            raise _too_large(max_bytes)
+
+    def _max_bytes(self, path: str) -> int:
+        settings = self._settings
+        items = scope_of(path) == "items"
+        return settings.max_items_body_bytes if items else settings.max_body_bytes
 
 
 class _Body:

@@ -205,7 +205,9 @@ def parse_encode_body(body: bytes, content_type: str, limits: Limits) -> bytes:
     return orjson.dumps(fields)
 
 
-def form_parts(body: bytes, content_type: str) -> dict[str, bytes | bytearray]:
+def form_parts(
+    body: bytes, content_type: str, *, max_parts: int = _MAX_PARTS
+) -> dict[str, bytes | bytearray]:
     """Return the parts of a form; another body as the part ``body``."""
     media, options = parse_options_header(content_type)
     boundary = options.get("boundary")
@@ -214,7 +216,7 @@ def form_parts(body: bytes, content_type: str) -> dict[str, bytes | bytearray]:
     parts: dict[str, bytes | bytearray] = {}
     part = bytearray()
     try:
-        with PushMultipartParser(boundary, max_segment_count=_MAX_PARTS) as parser:
+        with PushMultipartParser(boundary, max_segment_count=max_parts) as parser:
             for event in parser.parse(body):
                 if isinstance(event, MultipartSegment):
                     repeated = f"[{len(parts)}]" if event.name in parts else ""
