@@ -2,10 +2,14 @@
 
 from collections import Counter
 
+import orjson
 import pytest
 
 from newshelf.gateway.recommend import RankedResponse, interleaved
+from newshelf.gateway.schemas import RecommendOut
 from newshelf.rollout.interleaving import draft_propensities
+from tests.unit.gateway.conftest import StartGateway
+from tests.unit.gateway.fake_torchserve import FakeTorchServe, status
 
 DRAFTS = 4000
 
@@ -76,3 +80,21 @@ def test_pins_beyond_a_short_draft_follow_it() -> None:
     )
     assert ids(answer) == ["a", "P", "Q"]
     assert answer.propensities == [1.0, 1.0, 1.0]
+
+
+def test_an_answer_s_rules_are_passed_on_and_recorded_by_position(
+    start_gateway: StartGateway, torchserve: FakeTorchServe
+) -> None:
+    rules = [["sale"], ["sale", "lamp"], []]
+    items = [
+        {"id": one, "score": 0.5, "source": "model", **({"rules": names} if names else {})}
+        for one, names in zip(("a", "b", "c"), rules, strict=True)
+    ]
+    body = {"items": items, "model_version": "m", "index_version": "i"}
+    torchserve.always = status(200, orjson.dumps(body))
+    gateway = start_gateway()
+    answer = RecommendOut.model_validate(gateway.recommend("shopper").json())
+    assert [item.rules for item in answer.items] == rules
+    (exposure,) = gateway.exposures()
+    assert exposure.rules == {"sale": (1, 2), "lamp": (2,)}
+    assert {item.propensity for item in exposure.items} == {1.0}
