@@ -1,9 +1,12 @@
 """Alignment of pictures and texts: sentences that find products by nothing but their pictures."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from statistics import fmean
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,8 +22,8 @@ from newshelf.training.finetune import FinetuneResult, embed, train_source, warm
 from newshelf.training.labels import HeadLabels, choose_categories, head_labels
 from newshelf.training.run import Run
 
-_WEIGHTS = (0.0, 0.1, 0.3, 1.0, 3.0)
-_PRODUCTS = 6_000
+_WEIGHTS = (0.0, 0.3, 1.0, 3.0)
+_PRODUCTS = 3_000
 _TESTED = 0.2
 _K = 10
 _SIZE = 128
@@ -123,8 +126,14 @@ class _Task:
 def _one_per_title(catalog: Catalog) -> Catalog:
     items = catalog.items
     first = items["title"].notna() & ~items["title"].str.lower().duplicated()
-    drawn = items[first].sample(_PRODUCTS, random_state=0).sort_index()
-    return replace(catalog, items=drawn.reset_index(drop=True))
+    rows = [row for row in np.flatnonzero(first).tolist() if catalog.image_path(row) is not None]
+    # Digests draw the same products everywhere.
+    rows.sort(key=lambda row: _digest(catalog.image_path(row)))
+    return replace(catalog, items=items.iloc[sorted(rows[:_PRODUCTS])].reset_index(drop=True))
+
+
+def _digest(path: Path | None) -> str:
+    return "" if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _drawn(rows: Tensor, seed: int) -> tuple[Tensor, Tensor]:
