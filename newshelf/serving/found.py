@@ -17,7 +17,7 @@ from newshelf.serving.schemas import Filters, SearchQuery
 
 IntArray = NDArray[np.int64]
 
-_WORDS, _NEAR, _PERSONAL = 1.0, 1.0, 0.3
+_WORDS, _NEAR, _PERSONAL = 1.0, 0.5, 0.3
 """Weights of the rankings by words, by embedding and by the history."""
 _DECIMALS = 6
 
