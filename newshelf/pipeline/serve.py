@@ -186,7 +186,7 @@ def plan_gateway(
         torchserve_keys=state.key_file,
         api_keys=workspace.api_keys,
         placements=Path(gateway.placements or ROOT / "configs" / "placements.toml").absolute(),
-        words=workspace.root / "shelf" / WORDS_FOLDER,
+        words=workspace.shelf / WORDS_FOLDER,
         popular=popular,
         store_url=workspace.store_url(settings),
         pseudonym_key=workspace.pseudonym_key(settings),

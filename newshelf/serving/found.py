@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from newshelf.errors import InvalidField, NewshelfError
-from newshelf.serving.candidates import CandidateSet
 from newshelf.serving.live import LiveIndex
 from newshelf.serving.query import read_filters, with_read
 from newshelf.serving.ranking import Picked, Ranked, fill, rank_by_similarity
@@ -84,7 +83,7 @@ def resolve_search(
     return Found(
         passing.request,
         history.history,
-        CandidateSet(live, live.positions, named, None),
+        replace(passing.candidate_set, named=named, unnamed=None),
         history.ignored,
         read,
         relaxed,
