@@ -187,6 +187,26 @@ def gateway(
     run((chosen[0], chosen[1]), rounds=rounds, seconds=seconds, console=make_console())
 
 
+@app.command()
+def shelf(
+    only: Only = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Repetitions in fresh processes.")] = 3,
+    out: Out = None,
+) -> None:
+    """Measure recommendations from a million products.
+
+    Draws the catalogue and builds its index if it is missing (4 GB, about ten minutes on two
+    cores). Prints figure and goal, and writes the report. Exit code 1 when a task failed; a goal
+    that was not reached is a result.
+
+    Example: `./run bench shelf --only scale`
+    """
+    from benchmarks.shelf.command import run
+    from newshelf.cli.console import make_console
+
+    raise typer.Exit(run(only or (), rounds=rounds, out=out, console=make_console()))
+
+
 class Simulation(StrEnum):
     """A simulation of ``./run bench rollout``."""
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from newshelf.nn.blend import LINKS, Arrays, Blend
-from newshelf.nn.rows import first_allowed, ragged
+from newshelf.nn.rows import distinct, first_allowed, ragged
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -31,7 +31,7 @@ _DENSE_NUMBERS = 8_000_000
 """Maximum size (32 MB) for which the sums over the history's neighbours are precomputed."""
 _FEW = 8_192
 """Up to this number, all that may be answered are scored."""
-_LOOKED_AT = 32_768
+_LOOKED_AT = 16_384
 """Entries of lists that are read, of the places with the largest sums first."""
 _MOST_OFTEN = 8
 """Under a filter, at most this many times as many."""
@@ -173,7 +173,7 @@ class BlendLookup:
         linked = self._linked[allowed[self._linked]]
         worth = direct * own[self._place[linked]] + self._prior[linked]
         at, worth_listed = self._listed((direct + similar) * own + likewise * alike, allowed)
-        return np.unique(
+        return distinct(
             np.concatenate(
                 [
                     _largest(linked, worth, _SCORED * limit),

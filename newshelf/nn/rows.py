@@ -8,6 +8,14 @@ import numpy.typing as npt
 IntArray = npt.NDArray[np.int64]
 
 
+def distinct(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return each row once, in increasing order; quicker than ``np.unique`` for some thousands."""
+    ordered = np.sort(rows)
+    first = np.ones(len(ordered), dtype=np.bool_)
+    first[1:] = ordered[1:] != ordered[:-1]
+    return ordered[first]
+
+
 def first_allowed(order: npt.NDArray[Any], allowed: npt.NDArray[np.bool_], limit: int) -> IntArray:
     """Return the first rows of an order that are allowed, at most ``limit``.
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from newshelf.nn.blend import ContentBound
 from newshelf.nn.blend_lookup import BlendLookup, LinkSums
 from newshelf.nn.numpy_scorer import PairSums
+from newshelf.nn.rows import distinct
 from newshelf.serving.candidates import CandidateSet
 from newshelf.serving.filters import in_categories
 from newshelf.serving.resolve import Resolved
@@ -118,7 +119,7 @@ class ModelRanker:
         else:
             rows, of_rows = links.best(sums, among, limit)
         if live.is_archive:
-            positions = np.union1d(nearest, rows)
+            positions = distinct(np.concatenate([nearest, rows]))
             unpersonal = (
                 links.unpersonal(sums, positions) if everywhere is None else everywhere[positions]
             )
@@ -129,7 +130,7 @@ class ModelRanker:
             of_new = links.outside(sums, *live.positions.neighbours(new))
             scores = np.concatenate([of_rows, of_new])
             linked = best_rows(np.concatenate([linked, new]), scores, limit)
-        positions = np.union1d(nearest, linked)
+        positions = distinct(np.concatenate([nearest, linked]))
         return _Found(positions, unpersonal_at(row, links, sums, positions))
 
     def _nearest(self, row: Resolved) -> IntArray:

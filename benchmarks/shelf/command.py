@@ -1,0 +1,51 @@
+"""`./run bench shelf`: tasks, context and command."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks.records import versions
+from benchmarks.report import Heading
+from benchmarks.suite import Suite, run_suite
+
+TASKS: dict[str, str] = {"scale": "benchmarks.shelf.scale:run"}
+
+_INTRODUCTION = """\
+What the live shelf costs on the machine below. A figure is the median of the rounds ± their \
+standard deviation."""
+
+
+@dataclass(frozen=True)
+class ShelfContext:
+    """Argument of every task."""
+
+    work: Path
+    """A folder for drawn catalogues and servers."""
+    rounds: int
+    """Repetitions, each in fresh processes."""
+    console: Console
+
+
+def run(only: Sequence[str], *, rounds: int, out: Path | None, console: Console) -> int:
+    """Run the tasks and write the report; see ``benchmarks.suite``.
+
+    Returns:
+        0, or 1 when a task failed.
+
+    Raises:
+        SettingsError: an unknown task.
+    """
+    heading = Heading("The live shelf", _INTRODUCTION, repeated="round", average="median")
+    suite = Suite("shelf", TASKS, heading, lambda: versions("numpy", "scipy", "faiss-cpu"))
+    tasks, report = suite.chosen(only), suite.report(out)
+    return run_suite(
+        suite,
+        tasks,
+        ShelfContext(suite.work(), rounds, console),
+        report=report,
+        command=suite.command(only, report, rounds=rounds),
+        seeds=range(1, rounds + 1),
+        console=console,
+    )
