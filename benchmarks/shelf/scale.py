@@ -47,11 +47,11 @@ _FILTERS: Mapping[str, Mapping[str, Any]] = {
 }
 _FIRST = {"product_type": "Shop > D3", "material": "oak", "style": "classic", "color": "navy"}
 
-_P50 = "recommendation, no candidates named: p50, ms"
-_P99 = "recommendation, no candidates named: p99, ms"
-_SLOWEST = "recommendation under the slowest filter: p50, ms"
-_FIRST_MS = "first filtered request, ms"
-_LOAD = "load of index and links, s"
+_P50 = "recommendation, no candidates named: p50, ms of processor time"
+_P99 = "recommendation, no candidates named: p99, ms of processor time"
+_SLOWEST = "recommendation under the slowest filter: p50, ms of processor time"
+_FIRST_MS = "first filtered request, ms of processor time"
+_LOAD = "load of index and links, s of processor time"
 _PRIVATE = "memory of a worker that no other shares, MB"
 _RECALL = "best 400 by links and prior: recall"
 

@@ -66,7 +66,7 @@ class IndexManifest(BaseModel):
     blend: BlendSpec | None = None
     """Weights of the signals added to the scorer."""
     linked: bool = False
-    """Whether ``linked.safetensors`` is there."""
+    """True if ``linked.safetensors`` is there."""
     knowledge: int | None = None
     """Statements beyond the columns; None in an index that was made without any. Such an index
     knows what its columns state."""

@@ -192,7 +192,10 @@ def _of_other_types(row: Resolved) -> Resolved:
     if not types:
         return row
     other = ~row.candidate_set.mask(partial(in_categories, product_types=types))
-    return _among(row, np.flatnonzero(row.candidate_set.allowed & other))
+    other &= row.candidate_set.allowed
+    if row.candidate_set.named is None:
+        return replace(row, candidate_set=replace(row.candidate_set, unnamed=other))
+    return _among(row, np.flatnonzero(other))
 
 
 def _among(row: Resolved, positions: IntArray) -> Resolved:
