@@ -18,11 +18,7 @@ _STAMP = "installed.txt"
 def required_python(variable: str, folder: Path, requirements: Path, console: Console) -> Path:
     """Return an interpreter with the packages of a requirements file.
 
-    Args:
-        variable: an environment variable that may name another interpreter.
-        folder: of the environment that is created otherwise.
-        requirements: with pinned versions.
-        console: receives a message when the environment is created.
+    ``variable`` may name another interpreter; otherwise the environment is made in ``folder``.
 
     Raises:
         SetupError: the named interpreter is missing, or the packages cannot be installed.
@@ -39,11 +35,7 @@ def required_python(variable: str, folder: Path, requirements: Path, console: Co
 def make_environment(folder: Path, wanted: str, install: Sequence[str], console: Console) -> Path:
     """Return the interpreter of an environment; create it if it is missing or outdated.
 
-    Args:
-        folder: of the environment.
-        wanted: a text that identifies its packages.
-        install: arguments of ``pip install``.
-        console: receives a message when the environment is created.
+    ``wanted`` identifies the packages; ``install`` are arguments of ``pip install``.
 
     Raises:
         SetupError: the packages cannot be installed.

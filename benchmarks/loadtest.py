@@ -63,13 +63,8 @@ def greatest_rate(
 ) -> WrkRate | None:
     """Bisect the rate at which p99 passes ``most_ms``, around ``first``.
 
-    Args:
-        measure: sends that many requests/s; None if answers were wrong or missing.
-        first: where it is expected, requests/s.
-        most_ms: the limit of p99.
-
-    Returns:
-        The greatest rate that kept it; None when not even a quarter of ``first`` does.
+    ``measure`` returns None if answers were wrong or missing. None is returned if not even a
+    quarter of ``first`` keeps the limit.
     """
     low, high = first / 4, first * 2
     best = _kept(measure, low, most_ms)

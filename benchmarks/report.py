@@ -93,12 +93,7 @@ def write_report(records: Mapping[str, BenchmarkRecord], out: Path, heading: Hea
 
 
 def render(records: Mapping[str, BenchmarkRecord], heading: Heading) -> str:
-    """Return the whole report; figures are linked as the records hold them.
-
-    Args:
-        records: by task, in the order of the sections.
-        heading: its title and wording.
-    """
+    """Return the whole report; figures are linked as the records hold them."""
     lines = [f"# {heading.title}", "", heading.introduction, ""]
     lines += _summary(records, heading)
     lines += _environments(records)

@@ -109,17 +109,7 @@ def run_suite(
     A task that fails does not stop the others. The report is rendered after every task, from
     the last result of each.
 
-    Args:
-        suite: the benchmark.
-        tasks: from ``Suite.chosen``.
-        context: the argument of every task.
-        report: from ``Suite.report``.
-        command: from ``Suite.command``.
-        seeds: one per repetition.
-        console: receives the tables.
-
-    Returns:
-        0, or 1 when a task failed.
+    There is one of ``seeds`` per repetition. 1 is returned if a task failed.
 
     Raises:
         SettingsError: a file in the folder of results is not a result of this benchmark.

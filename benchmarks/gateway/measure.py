@@ -57,11 +57,7 @@ def run(cores: tuple[int, int], *, rounds: int, seconds: float, console: Console
 
     The best, since other work on the machine only ever takes away.
 
-    Args:
-        cores: the gateway's, and that of stub and client.
-        rounds: turns of each server.
-        seconds: length of one load.
-        console: receives the table.
+    ``cores`` are the gateway's, and that of stub and client.
 
     Raises:
         BenchmarkError: wrk is not installed, or a server failed.

@@ -48,12 +48,7 @@ def simulate_samples(
 ) -> Slow:
     """Simulate looks at one variant for a week.
 
-    Args:
-        requests: that it answers.
-        looks: at equal distances.
-        slow: share of the answers above the limit; 0.01 is a p99 just within it.
-        rollouts: that are simulated.
-        seed: of all chances.
+    A share ``slow`` of the answers is above the limit; 0.01 is a p99 just within it.
     """
     random = np.random.default_rng(seed)
     last = halvings(requests)
@@ -90,12 +85,8 @@ def simulate_shadow(
 ) -> Slow:
     """Simulate looks at the copies of a shadow.
 
-    Args:
-        relative: the challenger's true p99, as a multiple of the limit.
-        copies: that it answers.
-        looks: at equal distances; those at fewer than 1,000 copies are left out.
-        rollouts: that are simulated.
-        seed: of all chances.
+    ``relative`` is the challenger's true p99 as a multiple of the limit. Looks at fewer than 1,000
+    copies are left out.
     """
     random = np.random.default_rng(seed)
     slow = float(norm.sf(norm.ppf(_P99) - math.log(relative) / _SPREAD))

@@ -48,12 +48,8 @@ def simulate_mismatches(
 ) -> Mismatches:
     """Run rollouts through all ``STAGES``.
 
-    Args:
-        units: on each side at the end.
-        returning: how much more often those come who have seen the challenger (0.1: by a tenth).
-        lost: share of the challenger's units that are never seen.
-        rollouts: that are simulated.
-        seed: of all chances.
+    ``returning`` is how much more often those come who have seen the challenger (0.1: by a tenth),
+    ``lost`` the share of its units that are never seen.
     """
     random = np.random.default_rng(seed)
     left = random.multinomial(2 * units, _CROWD, size=rollouts)

@@ -65,11 +65,8 @@ def needed_units(effect: float, *, relative_variance: float, alpha: float, power
 
         2·v/n,   v = variance of one unit / mean²
 
-    Args:
-        effect: δ, the relative lift (0.1 for +10 %).
-        relative_variance: v of one unit; (1 - p) / p for a binary metric with mean p.
-        alpha: of the confidence sequence.
-        power: probability of finding it by then.
+    ``effect`` is δ, the relative lift (0.1 for +10 %), ``relative_variance`` v of one unit; (1 - p)
+    / p for a binary metric with mean p.
     """
     information = needed_information(math.log1p(effect), alpha=alpha, power=power)
     return math.ceil(2 * relative_variance * information)

@@ -89,19 +89,10 @@ def run(
     out: Path | None,
     console: Console,
 ) -> int:
-    """Run the tasks and write the report; see ``benchmarks.suite``.
+    """Run the tasks (all without ``only``) and write the report; see ``benchmarks.suite``.
 
-    Args:
-        only: tasks to run; all when empty.
-        rounds: turns of each contender.
-        seconds: length of one load.
-        cores: those that servers and client share; None takes the first two.
-        data: a catalogue with pictures.
-        out: the report.
-        console: receives progress and tables.
-
-    Returns:
-        0, or 1 when a task failed.
+    ``cores`` are those that servers and client share; None takes the first two. 1 is returned if a
+    task failed.
 
     Raises:
         SettingsError: an unknown task, core or folder.

@@ -59,11 +59,7 @@ def run_in_process(
 ) -> LoopResult:
     """Call the encoder's predictor for ``seconds`` in each process.
 
-    Args:
-        directory: an unpacked archive.
-        pictures: JPEG files, sent in turn.
-        loop: the layout.
-        seconds: duration after a warm-up of one call per picture, at most 2 s.
+    A warm-up of one call per picture, at most 2 s, comes first.
 
     Raises:
         BenchmarkError: a process failed, or an answer was not 200.

@@ -40,11 +40,6 @@ _GRAIN = 5.0
 def make_pictures(work: Path, size: Size, catalog: Path | None) -> list[Path]:
     """Return ``_SENT`` pictures of ``size`` (width, height); write them if they are missing.
 
-    Args:
-        work: the benchmark's folder.
-        size: in pixels.
-        catalog: the source of the pictures; None draws a shop.
-
     Raises:
         BenchmarkError: the catalogue has too few pictures.
     """
@@ -63,10 +58,6 @@ def small_catalog(work: Path, catalog: Path | None) -> Path:
 
     It suffices to train, calibrate and gate the encoders: the towers are trained already, and a
     forward takes as long whatever was learned on top of them.
-
-    Args:
-        work: the benchmark's folder.
-        catalog: its products are sampled; None draws a shop.
 
     Raises:
         BenchmarkError: it has too few pictures.

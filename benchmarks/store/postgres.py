@@ -30,11 +30,7 @@ class Postgres:
     """A server that ends with its ``with`` block and removes its files."""
 
     def __init__(self, settings: Sequence[str] = ()) -> None:
-        """Create the database's files; the ``with`` block starts the server.
-
-        Args:
-            settings: such as ``fsync=off``.
-        """
+        """Create the database's files; the ``with`` block starts the server with the settings."""
         self._settings = settings
         self._process: subprocess.Popen[bytes] | None = None
         self._uid: int | None = None

@@ -116,19 +116,9 @@ def run(
     settings: Settings,
     console: Console,
 ) -> int:
-    """Run the tasks and write the report; see ``benchmarks.suite``.
+    """Run the tasks (all without ``only``) and write the report; see ``benchmarks.suite``.
 
-    Args:
-        only: tasks to run; all when empty.
-        seeds: repetitions of each training.
-        data: a folder of catalogues; None looks next to the repository.
-        kept_back: a folder like ``data`` with the held-out parts.
-        out: the report.
-        settings: of every training.
-        console: receives progress and tables.
-
-    Returns:
-        0, or 1 when a task failed.
+    ``kept_back`` is a folder like ``data`` with the held-out parts. 1 is returned if a task failed.
 
     Raises:
         SettingsError: an unknown task, or a folder that does not exist.

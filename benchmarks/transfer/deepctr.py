@@ -52,14 +52,8 @@ def run_peer(
 ) -> PeerResult:
     """Train DeepCTR-Torch's xDeepFM on the same rows with the same settings.
 
-    Args:
-        python: with ``benchmarks/requirements.txt`` installed.
-        work: folder of the two files that are exchanged.
-        table: categories and the history; the peer has no dense fields.
-        train: rows with labels.
-        test: rows to predict.
-        settings: of both.
-        seed: of the peer.
+    ``python`` has ``benchmarks/requirements.txt`` installed; ``work`` is the folder of the two
+    files that are exchanged. The peer has no dense fields.
 
     Raises:
         SettingsError: the script failed; with the end of its output.

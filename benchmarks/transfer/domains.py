@@ -83,12 +83,8 @@ def draw_domains(
 ) -> None:
     """Draw t-SNE maps side by side, coloured by class, marked by domain.
 
-    Args:
-        panels: title → the source's and the target's embeddings, ``(N, H)`` and ``(M, H)``.
-        labels: their classes, for the colours alone.
-        classes: names.
-        domains: names of source and target.
-        path: PNG.
+    ``panels`` have the source's and the target's embeddings, ``(N, H)`` and ``(M, H)``; ``labels``
+    give the colours alone.
     """
     chosen = [
         torch.linspace(0, len(label) - 1, min(_PER_DOMAIN, len(label))).long() for label in labels

@@ -80,12 +80,7 @@ def all_methods(
 ) -> tuple[dict[str, Method], str]:
     """Return the methods by name, and the choices made on the validation types.
 
-    Args:
-        image: ``(R, F)`` float32, frozen features of the pictures.
-        inner: ``(R, I)`` float32, of inner stages of the same tower.
-        text: ``(R, G)`` float32, frozen features of the titles.
-        types: the parts of a seed.
-        run: of that seed.
+    All are ``(R, …)`` float32: frozen features of pictures and titles, and of inner stages.
     """
     # The power transform of PT-MAP (Hu et al., 2021): pooled activations are skewed.
     root = image.clamp(min=0).sqrt()

@@ -406,11 +406,7 @@ def geometric_mean(logits: Sequence[Tensor]) -> Tensor:
     (Genest and Zidek, 1986). A probe of the frozen tower and a tuned tower err on different
     pictures, so their mean errs on fewer.
 
-    Args:
-        logits: K of ``(n, classes)`` each.
-
-    Returns:
-        ``(n, classes)``; the exponentials of a row sum to 1.
+    ``logits`` are K of ``(n, classes)`` each, as is the result; the exponentials of a row sum to 1.
     """
     each = torch.stack([one.float().log_softmax(dim=1) for one in logits])
     return each.mean(dim=0).log_softmax(dim=1)

@@ -166,11 +166,8 @@ def rows_of(
 ) -> list[Row]:
     """Return a row per measure and ranker.
 
-    Args:
-        measures: what to report.
-        splits: by name, one split per seed.
-        fitted: the rankers of each seed, in one order.
-        k: the cut-off of the measures.
+    ``splits`` has one split per seed by name; ``fitted`` are the rankers of each seed, in one
+    order.
     """
     rows = RowBuilder()
     for number, (simple, own) in enumerate(fitted):

@@ -34,13 +34,7 @@ class Asked:
 
 
 def weighed_by_answers(served: BlendRanker, split: Split, settings: BlendSettings) -> BlendRanker:
-    """Return the ranking with weights of the signals fitted on the test cases: an oracle.
-
-    Args:
-        served: trained on ``split.train``.
-        split: all items are ranked in it.
-        settings: that ``served`` was trained with.
-    """
+    """Return the ranking with weights of the signals fitted on the test cases: an oracle."""
     histories = [case.history for case in split.cases]
     signals = make_signals(served.embeddings, split.train, split.train_timestamps, settings)
     relevant = [case.relevant for case in split.cases]

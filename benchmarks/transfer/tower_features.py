@@ -36,12 +36,7 @@ def view_features(
 ) -> Tensor:
     """Return the tower's features of each view: ``(views, n, features)`` float32, of unit length.
 
-    Args:
-        tower: its pooled output is read; put into ``eval`` mode.
-        spec: its mean and standard deviation.
-        pixels: ``(n, 3, S, S)`` uint8.
-        views: at least one.
-        cache: a folder; see :func:`cached_stage_features`.
+    ``pixels`` are ``(n, 3, S, S)`` uint8. The tower is put into ``eval`` mode.
     """
     features = []
     for size, mirrored in views:

@@ -89,10 +89,8 @@ def read_shop(context: TransferContext, name: str) -> Shop:
 def time_case_split(shop: Shop, max_cases: int, seed: int) -> Split:
     """Return a split: training before the cut, cases are users' first purchases of items after it.
 
-    Args:
-        shop: see there.
-        max_cases: others are left out at random, since a click model scores every pair.
-        seed: of that choice.
+    Of more than ``max_cases`` cases, others are left out at random, since a click model scores
+    every pair.
     """
     train, times = shop.training()
     cases = []

@@ -230,9 +230,7 @@ def class_confusion(logits: Tensor, temperature: float = _TEMPERATURE) -> Tensor
     more. C_jk says how much probability classes j and k have on the same rows; each class
     counts alike however many rows it has, so the domains' class shares may differ.
 
-    Args:
-        logits: ``(B, K)``.
-        temperature: T; above 1 keeps sure rows from hiding the others.
+    ``logits`` are ``(B, K)``; T above 1 keeps sure rows from hiding the others.
     """
     scaled = logits / temperature
     probability = scaled.softmax(dim=1)

@@ -73,9 +73,7 @@ def reverse_gradient(features: Tensor, scale: float) -> Tensor:
     Put between features and a domain discriminator: it learns to tell the domains apart,
     while the features learn to be told apart less.
 
-    Args:
-        features: of any shape.
-        scale: λ ≥ 0; 0 stops the gradient.
+    ``scale`` is λ ≥ 0; 0 stops the gradient.
     """
     reversed_features: Tensor = _Reversal.apply(features, scale)
     return reversed_features

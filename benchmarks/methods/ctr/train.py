@@ -28,9 +28,7 @@ def pairwise_loss(positive: Tensor, negative: Tensor) -> Tensor:
 
         loss = - mean_{b,n} log σ(s⁺_b - s⁻_bn)
 
-    Args:
-        positive: ``(B,)`` scores of what was taken.
-        negative: ``(B, n)`` scores of what was not, by the same askers.
+    ``positive`` ``(B,)`` are scores of what was taken, ``negative`` ``(B, n)`` of what was not.
     """
     return -F.logsigmoid(positive.unsqueeze(1) - negative).mean()
 
@@ -97,10 +95,7 @@ def calibration_error(
 
         ECE = Σ_b |b| / N · | mean label in b - mean probability in b |
 
-    Args:
-        probability: (N,) in 0..1.
-        label: (N,) 0 or 1.
-        bins: of 0..1; an empty one counts nothing.
+    ``probability`` is (N,) in 0..1, ``label`` (N,) 0 or 1; an empty bin counts nothing.
     """
     place = np.minimum((probability * bins).astype(np.int64), bins - 1)
     gap = np.bincount(place, label.astype(np.float64) - probability, minlength=bins)

@@ -192,10 +192,7 @@ class AllTypes(Objective):
 class EpisodePrototypes(Objective):
     """Prototypical episodes on an adapter, trained in place.
 
-    Args:
-        adapter: from :class:`AllTypes`, or a fresh one.
-        features: ``(R, F)`` float32; episodes hold its row numbers.
-        ways: N.
+    ``features`` are ``(R, F)`` float32; episodes hold their row numbers.
     """
 
     features: Tensor

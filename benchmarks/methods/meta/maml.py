@@ -53,12 +53,8 @@ def inner_steps(
 ) -> Iterator[Parameters]:
     """Gradient descent on ``loss``; yields the parameters after each of the steps.
 
-    Args:
-        loss: of one task's support.
-        parameters: where it starts.
-        rates: α by name; parameters without one stay as they are.
-        steps: how many.
-        first_order: let no derivative pass through the gradients.
+    ``rates`` are α by name; parameters without one stay as they are. With ``first_order`` no
+    derivative passes through the gradients.
     """
     for _ in range(steps):
         slopes = grad(loss)(parameters)
@@ -238,9 +234,7 @@ def classification_maml(
 class EpisodeMaml(Objective):
     """Feeds episodes of a feature table to MAML.
 
-    Args:
-        maml: from :func:`classification_maml`.
-        features: ``(R, F)`` float32; episodes hold its row numbers.
+    ``features`` are ``(R, F)`` float32; episodes hold their row numbers.
     """
 
     features: Tensor
