@@ -6,6 +6,7 @@ from typing import Any
 from handlers.adapter import Adapter
 from newshelf.serving.load_recommender import load_recommender_predictor
 from newshelf.serving.protocol import Predictor
+from newshelf.serving.recommender_predictor import RecommenderPredictor
 
 
 class RecommenderHandler(Adapter):
@@ -14,3 +15,9 @@ class RecommenderHandler(Adapter):
     def load(self, directory: Path, **options: Any) -> Predictor:
         """Load encoder, scorer and index."""
         return load_recommender_predictor(directory, **options)
+
+    def initialize(self, context: Any) -> None:
+        """Load, then follow the live shelf in a thread of this very process."""
+        super().initialize(context)
+        if isinstance(self.predictor, RecommenderPredictor):
+            self.predictor.follow()

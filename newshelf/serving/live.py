@@ -16,7 +16,8 @@ row whose precomputed terms it shares (``unchanged``). So a ranking over base an
 over the index that both are folded into.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
@@ -27,8 +28,9 @@ from numpy.typing import NDArray
 
 from newshelf.nn.blend import NEAREST, popularity_growth
 from newshelf.nn.rows import first_allowed
+from newshelf.serving.columns import Column, TextColumn, typed_column
 from newshelf.serving.index import ItemIndex
-from newshelf.serving.item_table import INDEX_COLUMNS, ItemTable, KnownValues
+from newshelf.serving.item_table import ItemTable, KnownValues
 from newshelf.serving.rule_masks import CompiledRules
 from newshelf.serving.rules import RuleSet
 from newshelf.serving.search.base import Search, best_rows
@@ -72,10 +74,9 @@ def nearest_count(index: ItemIndex) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """``R`` products at consecutive positions."""
+    """``R`` products at consecutive positions: a base, a segment, or those of a request."""
 
-    tables: tuple[ItemTable, ...]
-    """Their columns, in order; each of some of the rows."""
+    table: ItemTable
     embeddings: FloatArray
     """``(R, 512)``, of unit length."""
     vectors: FloatArray | None
@@ -87,6 +88,11 @@ class Block:
     def links(self) -> LinkRows:
         """The rows of the archive that they refer to."""
         return self.find_links()
+
+    @cached_property
+    def new(self) -> IntArray:
+        """Rows without an origin, in increasing order."""
+        return np.flatnonzero(self.links.origin < 0)
 
     def __len__(self) -> int:
         return len(self.embeddings)
@@ -109,9 +115,12 @@ class Positions:
     @cached_property
     def tables(self) -> list[tuple[int, ItemTable]]:
         """All tables in order, each with the position of its first row."""
-        tables = [table for block in self.blocks for table in block.tables]
-        starts = [0, *accumulate(map(len, tables))]
-        return list(zip(starts, tables, strict=False))
+        return [(start, block.table) for start, block in self.placed]
+
+    @cached_property
+    def placed(self) -> list[tuple[int, Block]]:
+        """All blocks, each with its first position."""
+        return list(zip(self.starts, self.blocks, strict=False))
 
     def plus(self, block: Block) -> "Positions":
         """Return these, followed by the products of another block."""
@@ -119,10 +128,8 @@ class Positions:
 
     def at(self, position: int) -> tuple[ItemTable, int]:
         """Return the table and row of a position."""
-        start, table = self.tables[0]
-        if position >= len(table):
-            start, table = next(found for found in self.tables[::-1] if found[0] <= position)
-        return table, position - start
+        start, block = self.placed[bisect_right(self.starts, position) - 1]
+        return block.table, position - start
 
     def mask(self, of: Callable[[ItemTable], Mask]) -> Mask:
         """Return a condition of all positions, from that of one table: ``(len(self),)``.
@@ -160,9 +167,18 @@ class Positions:
         if len(self.blocks) == 1:
             return first.take(positions, axis=0)
         taken = np.empty((len(positions), *first.shape[1:]), dtype=first.dtype)
-        for start, block in zip(self.starts, self.blocks, strict=False):
-            here = np.flatnonzero((positions >= start) & (positions < start + len(block)))
-            taken[here] = of(block)[positions[here] - start]
+        order = None
+        if len(positions) > 1 and (positions[1:] < positions[:-1]).any():
+            order = np.argsort(positions)
+            positions = positions[order]
+        # Rows of a block follow each other; most requests touch few blocks.
+        bounds = positions.searchsorted(self.starts).tolist()
+        for (start, block), begin, end in zip(self.placed, bounds[:-1], bounds[1:], strict=True):
+            if begin < end:
+                rows = positions[begin:end] - start
+                of(block).take(rows, axis=0, out=taken[begin:end], mode="clip")
+        if order is not None:
+            taken[order] = taken.copy()
         return taken
 
 
@@ -196,32 +212,43 @@ class LiveIndex:
     """The publication; None for an archive by itself."""
     rules: CompiledRules | None = None
     """For these products."""
-    rooms: "tuple[_Room | None, ...]" = ()
-    """What holds the arrays of the delta."""
+    parent: "LiveIndex | None" = None
+    """The index before its last segment."""
 
     @classmethod
     def of(cls, archive: ItemIndex) -> "LiveIndex":
         """Return an archive's index without changes."""
-        return cls.over(archive, archive, archive.table, LinkRows.of_archive(archive))
+        return cls.over(archive, archive, LinkRows.of_archive(archive))
 
     @classmethod
     def over(
-        cls, archive: ItemIndex, base: ItemIndex, table: ItemTable, links: LinkRows
+        cls,
+        archive: ItemIndex,
+        base: ItemIndex,
+        links: LinkRows,
+        added: Mapping[str, float] | None = None,
     ) -> "LiveIndex":
         """Return a base without segments.
 
         Args:
             archive: what ``links`` refers to.
-            base: its searches, embeddings and vectors.
-            table: its columns, with the popularity of now.
+            base: the archive, or a folded one.
             links: of its products.
+            added: recent interactions, by id.
         """
-        block = Block((table,), base.embeddings, base.vectors, lambda: links)
+        table, added = base.table, added or {}
+        if added:
+            popularity = np.array(table.popularity)
+            rows = table.rows(added)
+            recent = np.fromiter(added.values(), np.float64, len(rows))
+            popularity[rows[rows >= 0]] += recent[rows >= 0]
+            table = table.with_popularity(popularity)
+        block = Block(table, base.embeddings, base.vectors, lambda: links)
         alive = np.ones(len(base), dtype=np.bool_)
         places = np.full(len(archive), -1)
         rows = np.flatnonzero(links.origin >= 0)
         places[links.origin[rows]] = rows
-        return cls(archive, base, Positions((block,)), {}, alive, table.in_stock, places)
+        return cls(archive, base, Positions((block,)), {}, alive, table.in_stock, places, added)
 
     def __len__(self) -> int:
         return len(self.alive)
@@ -283,20 +310,19 @@ class LiveIndex:
         fresh = np.flatnonzero(allowed[count:])
         if not len(fresh):
             return found
-        base, delta = (
+        base, *delta = (
             _vectors(block) if projected else block.embeddings for block in self.positions.blocks
         )
-        scores = np.concatenate([base.take(found, axis=0) @ query, (delta @ query)[fresh]])
+        of_delta = np.concatenate([rows @ query for rows in delta])[fresh]
+        scores = np.concatenate([base.take(found, axis=0) @ query, of_delta])
         return best_rows(np.concatenate([found, count + fresh]), scores, limit)
 
     @cached_property
     def new(self) -> IntArray:
         """Positions of products that the archive does not know, in increasing order."""
-        parts = [
-            start + np.flatnonzero(block.links.origin < 0)
-            for start, block in zip(self.positions.starts, self.positions.blocks, strict=False)
-        ]
-        new: IntArray = np.concatenate(parts)
+        new: IntArray = np.concatenate(
+            [start + block.new for start, block in self.positions.placed]
+        )
         return new[self.alive[new]]
 
     def archive_mask(self, allowed: Mask) -> Mask:
@@ -323,9 +349,9 @@ class LiveIndex:
     @cached_property
     def _moved(self) -> tuple[IntArray, IntArray]:
         """Rows of the archive, in increasing order, whose links the delta has; positions."""
-        if len(self.positions.blocks) == 1:
-            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-        start, origin = len(self.base), self.positions.blocks[1].links.origin
+        none = np.zeros(0, dtype=np.int64)
+        origin = np.concatenate([none, *(one.links.origin for one in self.positions.blocks[1:])])
+        start = len(self.base)
         rows = np.flatnonzero(self.alive[start:] & (origin >= 0))
         order = rows[np.argsort(origin[rows])]
         return origin[order], start + order
@@ -374,50 +400,39 @@ class LiveIndex:
         )
         return positions[growth > 0], growth[growth > 0].round(4)
 
-    def plus(self, segment: Segment, popularity: Mapping[str, float]) -> "LiveIndex":
+    def prepare(self) -> None:
+        """Compute what requests would otherwise wait for."""
+        _ = self.new, self._moved, self.positions.tables
+
+    def plus(self, name: str, segment: Segment) -> "LiveIndex":
         """Return the index with a further segment.
 
         Args:
+            name: of the segment.
             segment: of this version.
-            popularity: interactions to add, by id.
         """
-        removed = self.rows(segment.removed)
-        killed = [self.rows(segment.columns["id"]), removed]
-        table = segment_table(segment, self.base.table.known, popularity)
-        start = len(self)
-        put = {item: start + row for row, item in enumerate(table.id)}
-        gone = dict.fromkeys(
-            item for item, row in zip(segment.removed, removed.tolist(), strict=True) if row >= 0
-        )
-        place = {**self.place, **dict.fromkeys(gone, -1), **put}
+        table = segment_table(segment, self.base.table, self.added)
+        removed = self.rows(segment.removed).tolist()
+        gone = [item for item, row in zip(segment.removed, removed, strict=True) if row >= 0]
+        killed = self.rows([*table.id, *gone])
+        killed = killed[killed >= 0]
+        put = {item: len(self) + row for row, item in enumerate(table.id)}
         alive = np.concatenate([self.alive, np.ones(len(table), dtype=np.bool_)])
         in_stock = np.concatenate([self.in_stock, table.in_stock])
-        for rows in killed:
-            alive[rows[rows >= 0]] = False
-            in_stock[rows[rows >= 0]] = False
-        arrays = [segment.embeddings, segment.vectors, *_arrays(self._links_of(segment))]
-        rooms = self.rooms or (None,) * len(arrays)
-        count = start - len(self.base)
-        rooms = tuple(_extended(*pair, count) for pair in zip(rooms, arrays, strict=True))
+        alive[killed] = in_stock[killed] = False
+        links = self._links_of(segment)
+        current = self.current or Current(seq=0)
         return replace(
             self,
-            positions=self._positions(table, rooms, count + len(table)),
-            place=place,
+            positions=self.positions.plus(
+                Block(table, segment.embeddings, segment.vectors, lambda: links)
+            ),
+            place={**self.place, **dict.fromkeys(gone, -1), **put},
             alive=alive,
             in_stock=in_stock,
-            rooms=rooms,
+            current=current.model_copy(update={"segments": (*current.segments, name)}),
+            parent=self,
         )
-
-    def _positions(
-        self, table: ItemTable, rooms: "tuple[_Room | None, ...]", count: int
-    ) -> Positions:
-        base, *delta = self.positions.blocks
-        if not len(table):
-            return self.positions
-        arrays: list[Any] = [None if room is None else room.data[:count] for room in rooms]
-        links = LinkRows(*arrays[2:])
-        tables = (*delta[0].tables, table) if delta else (table,)
-        return Positions((base, Block(tables, arrays[0], arrays[1], lambda: links)))
 
     def _links_of(self, segment: Segment) -> LinkRows:
         """Return the segment's, with those rows that encoding did not change."""
@@ -431,57 +446,36 @@ class LiveIndex:
         return LinkRows(origin, np.where(same, origin, -1), segment.nearest, segment.shares)
 
 
-def _arrays(links: LinkRows) -> tuple[NDArray[Any], ...]:
-    return links.origin, links.unchanged, links.nearest, links.shares
-
-
-@dataclass(eq=False)
-class _Room:
-    """An array with space for further rows, so that adding some does not copy all before."""
-
-    data: NDArray[Any]
-    used: int
-
-
-_ROWS = 1024
-"""The least space."""
-
-
-def _extended(room: _Room | None, rows: NDArray[Any] | None, count: int) -> _Room | None:
-    """Return room that holds the first ``count`` rows of a room, and further ones.
-
-    What a room's ``used`` rows hold never changes: readers have views of them.
-    """
-    if rows is None:
-        return None
-    end = count + len(rows)
-    if room is None or room.used != count or end > len(room.data):
-        data = np.empty((max(2 * end, _ROWS), *rows.shape[1:]), dtype=rows.dtype)
-        if room is not None:
-            data[:count] = room.data[:count]
-        room = _Room(data, count)
-    room.data[count:end] = rows
-    room.used = end
-    return room
-
-
-def segment_table(
-    segment: Segment, known: KnownValues, popularity: Mapping[str, float]
-) -> ItemTable:
-    """Return the columns of a segment's products.
+def segment_table(segment: Segment, base: ItemTable, popularity: Mapping[str, float]) -> ItemTable:
+    """Return the columns of a segment's products, of the same types as those of the base.
 
     Args:
         segment: the products.
-        known: of the base: what reads their texts.
+        base: the table that the segment adds to.
         popularity: interactions to add, by id.
     """
-    columns = dict(segment.columns)
-    names = dict.fromkeys(name for extra in segment.extras for name in extra)
-    for name in names:
-        if name not in INDEX_COLUMNS:
-            columns[name] = [extra.get(name) for extra in segment.extras]
-    columns["popularity"] = [
+    total = [
         count + popularity.get(item, 0.0)
         for item, count in zip(segment.columns["id"], segment.columns["popularity"], strict=True)
     ]
-    return ItemTable.from_columns(columns, KnownValues.from_rows(segment.knowledge, known.reader))
+    table = ItemTable.from_columns(
+        {**segment.columns, "popularity": total},
+        KnownValues.from_rows(segment.knowledge, base.known.reader),
+    )
+    names = dict.fromkeys([*base.extras, *(name for row in segment.extras for name in row)])
+    extras = {
+        name: _alike(base.extras.get(name), [row.get(name) for row in segment.extras])
+        for name in names
+    }
+    return replace(table, extras=extras)
+
+
+def _alike(column: Column | None, cells: Sequence[object]) -> Column:
+    """Return cells as a column of the same type as another one, absent where they cannot be."""
+    typed = typed_column(cells)
+    if isinstance(column, np.ndarray) and not isinstance(typed, np.ndarray):
+        ones = [typed_column([cell]) for cell in cells]
+        return np.array([one[0] if isinstance(one, np.ndarray) else np.nan for one in ones])
+    if column is not None and not isinstance(column, np.ndarray) and isinstance(typed, np.ndarray):
+        return TextColumn.of([None if cell in (None, "") else str(cell) for cell in cells])
+    return typed

@@ -4,17 +4,21 @@ A module of its own: the encoder's workers and archive do without scipy, the ind
 about 10 MB per process.
 """
 
+import os
 from pathlib import Path
 
 from newshelf.nn.spec import ModelSpec, read_spec
 from newshelf.serving.golden import check_golden_embeddings, check_golden_scores
-from newshelf.serving.index import load_index
+from newshelf.serving.index import ItemIndex, load_index
+from newshelf.serving.live import LiveIndex
 from newshelf.serving.load import open_encoder, pictures_at_once, warm_up, warm_up_products
 from newshelf.serving.recommender_predictor import RecommenderPredictor
 from newshelf.serving.runtimes.base import Device, ScorerGraphs
 from newshelf.serving.runtimes.graph import projector_graph, scorer_graph
 from newshelf.serving.runtimes.open import open_runtime
+from newshelf.serving.segments import SHELF_VARIABLE
 from newshelf.serving.settings import INDEX, ServingSettings, read_version
+from newshelf.serving.shelf_reader import ShelfReader
 from newshelf.serving.trace import Observer
 
 
@@ -41,21 +45,34 @@ def load_recommender_predictor(
     check_golden_embeddings(directory, encoder, settings, device)
     if scorer is not None:
         check_golden_scores(directory, scorer, settings, device)
+    index = load_index(
+        directory / INDEX, encoder_version=version, min_confidence=settings.min_confidence
+    )
     predictor = RecommenderPredictor(
         encoder,
         scorer,
-        load_index(
-            directory / INDEX, encoder_version=version, min_confidence=settings.min_confidence
-        ),
+        index,
         model_version=version,
         limits=settings.limits,
         retrieve=settings.retrieve,
         observer=observer,
+        shelf=_open_shelf(index, version, settings),
     )
     most = settings.limits.max_history
     batches = warm_up_products(spec.encoder, min(settings.batch_size, pictures_at_once(settings)))
     warm_up(predictor, [[{"history": products[:most]}] for products in batches])
     return predictor
+
+
+def _open_shelf(index: ItemIndex, version: str, settings: ServingSettings) -> ShelfReader | None:
+    """What has changed up to now; None where there is no live shelf."""
+    folder = os.environ.get(SHELF_VARIABLE)
+    if not folder:
+        return None
+    archive = LiveIndex.of(index)
+    shelf = ShelfReader(Path(folder) / version, archive, min_confidence=settings.min_confidence)
+    shelf.read()
+    return shelf
 
 
 def open_scorer(

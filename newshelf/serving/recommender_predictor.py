@@ -26,6 +26,7 @@ from newshelf.serving.resolve import Encoded, Resolved, resolve
 from newshelf.serving.rules import RuleSet
 from newshelf.serving.runtimes.base import ScorerGraphs
 from newshelf.serving.scoring import check_pooling
+from newshelf.serving.shelf_reader import ShelfReader
 from newshelf.serving.trace import Observer, Silent, StageTimer
 
 
@@ -40,6 +41,7 @@ class RecommenderPredictor:
         limits: what one request may ask for.
         retrieve: items that reach the scorer.
         observer: receives the stages' times.
+        shelf: what has changed since the archive; None answers from the archive alone.
 
     Raises:
         VersionMismatch: the index is another encoder's, lacks the scorer's vectors, or has
@@ -56,6 +58,7 @@ class RecommenderPredictor:
         limits: Limits,
         retrieve: int,
         observer: Observer | None = None,
+        shelf: ShelfReader | None = None,
     ) -> None:
         if index.manifest.encoder_version != model_version:
             raise VersionMismatch(
@@ -69,7 +72,8 @@ class RecommenderPredictor:
             check_pooling(index.manifest.pooling, scorer.scorer, index.vectors.shape[1])
         self._encoder = encoder
         self.scorer = scorer
-        self.live = LiveIndex.of(index)
+        self._live = LiveIndex.of(index)
+        self._shelf = shelf
         self._ranker = partial(_ranker(index), retrieve=retrieve)
         self._model_version = model_version
         self._limits = limits
@@ -80,7 +84,22 @@ class RecommenderPredictor:
     @property
     def index(self) -> ItemIndex:
         """The archive's."""
-        return self.live.archive
+        return self._live.archive
+
+    @property
+    def live(self) -> LiveIndex:
+        """What is answered from now."""
+        return self._live if self._shelf is None else self._shelf.live
+
+    @live.setter
+    def live(self, live: LiveIndex) -> None:
+        """Answer from this, whatever is published."""
+        self._live, self._shelf = live, None
+
+    def follow(self) -> None:
+        """Follow the shelf, if there is one; in a process that is forked, after the fork."""
+        if self._shelf is not None:
+            self._shelf.follow()
 
     def over(self, index: ItemIndex) -> "RecommenderPredictor":
         """The same models over another index of the same encoder."""

@@ -181,7 +181,7 @@ def _with_inline(live: LiveIndex, table: ItemTable, encoded: Sequence[Encoded]) 
     archive = live.archive.embeddings
     return live.positions.plus(
         Block(
-            (table,),
+            table,
             embeddings,
             np.stack(vectors) if vectors else None,
             lambda: LinkRows.of_new(*nearest_shares(embeddings, archive)),

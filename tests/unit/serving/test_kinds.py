@@ -181,10 +181,10 @@ def test_trending_is_growth_and_then_popularity(ask, predictor, frame):
     added = {top: 2.0, "i00": 9.0, "i13": 4.0, "i11": 30.0, "gone": 99.0}
     base = live.positions.blocks[0]
     now = replace(
-        base.tables[0],
-        popularity=base.tables[0].popularity + [added.get(item, 0.0) for item in base.tables[0].id],
+        base.table,
+        popularity=base.table.popularity + [added.get(item, 0.0) for item in base.table.id],
     )
-    positions = replace(live.positions, blocks=(replace(base, tables=(now,)),))
+    positions = replace(live.positions, blocks=(replace(base, table=now),))
     predictor.live = replace(live, positions=positions, added=added)
     try:
         answer = ask("trending")

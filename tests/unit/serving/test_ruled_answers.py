@@ -167,6 +167,7 @@ def arriving(live: LiveIndex, unit_rows: Any, rows: Sequence[Mapping[str, Any]])
     count, columns = len(rows), {name: [row.get(name) for row in rows] for name in INDEX_COLUMNS}
     shape = live.shape
     return live.plus(
+        "seg-1",
         Segment(
             columns={**columns, "popularity": [0.0] * count},
             extras=[row.get("extras", {}) for row in rows],
@@ -178,7 +179,6 @@ def arriving(live: LiveIndex, unit_rows: Any, rows: Sequence[Mapping[str, Any]])
             shares=np.full((count, shape.nearest), 1 / NEAREST, dtype=np.float32),
             removed=[],
         ),
-        {},
     )
 
 

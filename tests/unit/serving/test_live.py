@@ -1,0 +1,368 @@
+"""Rankings over base and delta are those over the index that both are folded into."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from newshelf.config import Limits
+from newshelf.nn.blend import ContentBound, nearest_shares
+from newshelf.nn.spec import BlendSpec
+from newshelf.serving.fold import fold
+from newshelf.serving.index import IndexManifest, ItemIndex
+from newshelf.serving.item_table import INDEX_COLUMNS, ItemTable, KnownValues, TextReader
+from newshelf.serving.live import LiveIndex, nearest_count, segment_table
+from newshelf.serving.protocol import RawRequest
+from newshelf.serving.recommender_predictor import RecommenderPredictor
+from newshelf.serving.search.base import PlainSearch
+from newshelf.serving.segments import (
+    Current,
+    Segment,
+    write_current,
+    write_popularity,
+    write_segment,
+)
+from newshelf.serving.shelf_reader import ShelfReader, open_live
+from tests.fake_models import POOLING, WIDTH, FakeEncoder, fake_scorer, project, unit_rows
+from tests.unit.export.tiny_checkpoint import BLEND_WEIGHTS, tiny_blend
+
+VERSION = "0123456789ab"
+TYPES = ["Jewellery > Rings", "Clothing > Shirts", "Home > Lamps", None]
+BRANDS = ["Aurora", "Fjord", None]
+IDS = [f"i{number:02}" for number in range(40)]
+READER = TextReader(least=0.6)
+
+
+@dataclass(frozen=True)
+class Change:
+    """A product that is put, or removed."""
+
+    item: str
+    removed: bool = False
+    encoded: bool = True
+    """With another embedding than the archive's; always, for a new product."""
+    price: float | None = 5.0
+    stock: str | None = "in_stock"
+    kind: int = 0
+    style: str | None = None
+    popularity: float = 0.0
+    seed: int = field(default=0)
+
+
+def archive_of(items: int, mode: str, seed: int) -> ItemIndex:
+    rng = np.random.default_rng(seed)
+    columns = {
+        name: [None] * items
+        for name in ("title", "color", "material", "size", "created_at", "availability")
+    } | {
+        "id": IDS[:items],
+        "product_type": [TYPES[at] for at in rng.integers(0, 4, items)],
+        "brand": [BRANDS[at] for at in rng.integers(0, 3, items)],
+        "price": rng.integers(0, 9, items).astype(float).tolist(),
+        # Equals, so that ties are broken by position.
+        "popularity": rng.integers(0, 4, items).astype(float).tolist(),
+        "season": [f"season {at}" for at in rng.integers(0, 2, items)],
+    }
+    facts = [(int(row), "style", "minimal", 0.9) for row in rng.integers(0, items, 3)]
+    embeddings = unit_rows(items, seed)
+    vectors = project(embeddings)
+    blend = tiny_blend(BlendSpec(weights=BLEND_WEIGHTS), items) if mode != "no links" else None
+    manifest = IndexManifest(
+        encoder_version=VERSION,
+        index_version="0" * 12,
+        items=items,
+        embedding=WIDTH,
+        vector=vectors.shape[1],
+        pooling=None if mode == "graph" else POOLING,
+        blend=None if blend is None else blend.spec,
+        knowledge=len(facts),
+        extras=("season",),
+    )
+    table = ItemTable.from_columns(columns, KnownValues.from_rows(facts, READER))
+    return ItemIndex(
+        manifest,
+        table,
+        embeddings,
+        vectors,
+        PlainSearch(embeddings),
+        PlainSearch(vectors),
+        blend,
+    )
+
+
+def segment_of(archive: ItemIndex, changes: Sequence[Change]) -> Segment:
+    """The last change of each id, in order."""
+    last = {change.item: change for change in changes}
+    kept = [change for change in changes if last[change.item] is change]
+    put = [change for change in kept if not change.removed]
+    origin = archive.table.rows([change.item for change in put])
+    embeddings = np.zeros((len(put), WIDTH), dtype=np.float32)
+    for at, (change, row) in enumerate(zip(put, origin.tolist(), strict=True)):
+        fresh = change.encoded or row < 0
+        embeddings[at] = unit_rows(1, 1000 + change.seed)[0] if fresh else archive.embeddings[row]
+    vectors = project(embeddings)
+    for at, row in enumerate(origin.tolist()):
+        if row >= 0 and not put[at].encoded:
+            vectors[at] = archive.vectors[row]
+    nearest = np.zeros((len(put), 0), dtype=np.int64)
+    shares = nearest.astype(np.float32)
+    if nearest_count(archive) and put:
+        nearest, shares = nearest_shares(embeddings, archive.embeddings)
+    columns = {name: [None] * len(put) for name in INDEX_COLUMNS} | {
+        "id": [change.item for change in put],
+        "title": [f"{change.item} now" for change in put],
+        "product_type": [TYPES[change.kind] for change in put],
+        "brand": [BRANDS[change.kind % 3] for change in put],
+        "price": [change.price for change in put],
+        "availability": [change.stock for change in put],
+        "popularity": [change.popularity for change in put],
+    }
+    return Segment(
+        columns=columns,
+        extras=[{"season": f"season {change.kind}"} if change.kind else {} for change in put],
+        knowledge=[(at, "style", put[at].style, 0.8) for at in range(len(put)) if put[at].style],
+        embeddings=embeddings,
+        vectors=vectors,
+        origin=origin,
+        nearest=nearest.reshape(len(put), nearest_count(archive)),
+        shares=shares.reshape(len(put), nearest_count(archive)),
+        removed=[change.item for change in kept if change.removed],
+    )
+
+
+def publish(
+    folder: Path, archive: ItemIndex, cuts: Sequence[Sequence[Change]], current: Current
+) -> Current:
+    """Write a segment for each cut, and CURRENT."""
+    for changes in cuts:
+        current = current.model_copy(
+            update={
+                "seq": current.seq + len(changes),
+                "segments": (*current.segments, f"seg-{current.seq}-{len(current.segments)}"),
+            }
+        )
+        shape = LiveIndex.of(archive).shape
+        write_segment(folder, current.segments[-1], segment_of(archive, changes), shape)
+    write_current(folder, current)
+    return current
+
+
+def predictor_over(archive: ItemIndex, live: LiveIndex, mode: str) -> RecommenderPredictor:
+    reader = ShelfReader(Path("nowhere"), live)
+    predictor = RecommenderPredictor(
+        FakeEncoder(),
+        fake_scorer(),
+        archive,
+        model_version=VERSION,
+        limits=Limits(),
+        retrieve=6,
+        shelf=reader,
+    )
+    if mode in ("formula", "bound"):
+        bound = ContentBound(archive.embeddings, 12) if mode == "bound" else None
+        predictor._ranker = partial(predictor._ranker, pairs=None, bound=bound)
+    return predictor
+
+
+def answers(predictor: RecommenderPredictor, bodies: Sequence[dict]) -> list[dict]:
+    rows = [
+        RawRequest({"body": json.dumps(body).encode()}, "application/json", f"{at}")
+        for at, body in enumerate(bodies)
+    ]
+    found = []
+    for answer in predictor.predict(rows):
+        body = json.loads(answer.body)
+        body.pop("index_version", None)
+        found.append({"status": answer.status, **body})
+    return found
+
+
+ids = st.sampled_from(IDS)
+changes = st.builds(
+    Change,
+    item=ids,
+    removed=st.sampled_from([False, False, False, True]),
+    encoded=st.booleans(),
+    price=st.none() | st.sampled_from([0.0, 2.0, 5.5, 8.0]),
+    stock=st.sampled_from([None, "in_stock", "out_of_stock", "preorder"]),
+    kind=st.integers(0, 3),
+    style=st.none() | st.sampled_from(["minimal", "boho"]),
+    popularity=st.sampled_from([0.0, 1.0, 2.5]),
+)
+products = st.builds(
+    lambda item, title, kind: {"id": item, "title": title, "product_type": TYPES[kind]},
+    st.sampled_from([*IDS[::5], "inline"]),
+    st.sampled_from(["jade ring", "linen shirt"]),
+    st.integers(0, 2),
+)
+refs = st.lists(ids | products, max_size=6)
+requests = st.fixed_dictionaries(
+    {"history": refs, "k": st.integers(1, 12)},
+    optional={
+        "candidates": st.lists(ids | products, min_size=1, max_size=12),
+        "exclude": st.lists(ids, max_size=4),
+        "diversity": st.sampled_from([0.0, 0.3]),
+        "explain": st.booleans(),
+        "filters": st.fixed_dictionaries(
+            {},
+            optional={
+                "product_type": st.sampled_from(["Jewellery", "Clothing > Shirts"]),
+                "brand": st.sampled_from(["aurora", "Fjord"]),
+                "style": st.sampled_from(["minimal", "boho"]),
+                "price": st.just({"min": 1, "max": 6}),
+                "availability": st.sampled_from(["in_stock", "out_of_stock", "preorder"]),
+            },
+        ),
+    },
+)
+cuts = st.lists(st.lists(changes, min_size=1, max_size=5), min_size=1, max_size=5)
+
+
+def numbered(cuts: Sequence[Sequence[Change]]) -> list[list[Change]]:
+    """Every change with an embedding of its own."""
+    count = iter(range(10_000))
+    return [[replace(change, seed=next(count)) for change in cut] for cut in cuts]
+
+
+def expected_ids(archive: ItemIndex, cuts: Sequence[Sequence[Change]]) -> list[str]:
+    """What is on the shelf, in order, as a loop over the changes finds it."""
+    order = dict.fromkeys(archive.table.id)
+    for change in (change for cut in cuts for change in cut):
+        order.pop(change.item, None)
+        if not change.removed:
+            order[change.item] = None
+    return list(order)
+
+
+@settings(max_examples=40, derandomize=True)
+@given(
+    mode=st.sampled_from(["pairs", "formula", "bound", "graph", "no links"]),
+    items=st.integers(2, 30),
+    seed=st.integers(0, 5),
+    cuts=cuts,
+    folded_at=st.integers(0, 5),
+    popularity=st.dictionaries(ids, st.sampled_from([0.5, 1.0, 3.0]), max_size=5),
+    bodies=st.lists(requests, min_size=4, max_size=8),
+)
+def test_a_delta_ranks_as_the_index_it_is_folded_into(
+    mode, items, seed, cuts, folded_at, popularity, bodies
+):
+    archive, cuts = archive_of(items, mode, seed), numbered(cuts)
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        old = LiveIndex.of(archive)
+        start = Current(seq=0, popularity=write_popularity(folder, popularity))
+        current = publish(folder, archive, cuts, start)
+        live = open_live(folder, current, old)
+        ordered = expected_ids(archive, cuts)
+        places = [live.positions.at(position) for position in np.flatnonzero(live.alive)]
+        assert [table.id[row] for table, row in places] == ordered
+        wanted = answers(predictor_over(archive, live, mode), bodies)
+        # From the first segments, then further ones, as a worker does that runs through it.
+        read = open_live(folder, publish(folder, archive, cuts[:2], start), old)
+        read = open_live(folder, current, read)
+        assert answers(predictor_over(archive, read, mode), bodies) == wanted
+        # One part of the segments is folded, then the rest.
+        part = publish(folder, archive, cuts[:folded_at], start)
+        fold(folder, part, f"base-{part.seq}", old)
+        rest = Current(seq=part.seq, base=f"base-{part.seq}", popularity=start.popularity)
+        rest = publish(folder, archive, cuts[folded_at:], rest)
+        over_part = open_live(folder, rest, old)
+        assert answers(predictor_over(archive, over_part, mode), bodies) == wanted
+        fold(folder, rest, "base-1000", old)
+        whole = rest.model_copy(update={"base": "base-1000", "segments": ()})
+        folded = open_live(folder, whole, read)
+        assert list(folded.base.table.id) == ordered
+        assert answers(predictor_over(archive, folded, mode), bodies) == wanted
+
+
+@settings(max_examples=10, derandomize=True)
+@given(cuts=cuts, bodies=st.lists(requests, min_size=4, max_size=6))
+def test_precomputed_terms_give_what_the_formula_gives(cuts, bodies):
+    """Also for products that were encoded again, which have no such terms."""
+    archive = archive_of(20, "pairs", 1)
+    with TemporaryDirectory() as name:
+        current = publish(Path(name), archive, numbered(cuts), Current(seq=0))
+        live = open_live(Path(name), current, LiveIndex.of(archive))
+        found = [
+            answers(predictor_over(archive, live, mode), [{**body, "k": 40} for body in bodies])
+            for mode in ("pairs", "bound", "formula")
+        ]
+    for given_answers in found[:2]:
+        for one, other in zip(given_answers, found[2], strict=True):
+            scores = [
+                {item["id"]: item["score"] for item in answer.get("items", [])}
+                for answer in (one, other)
+            ]
+            assert scores[0] == pytest.approx(scores[1], abs=2e-4)
+
+
+def test_a_new_product_has_the_links_of_its_neighbours(tmp_path):
+    """The copy of a product, under another id, ranks like it."""
+    archive = archive_of(20, "formula", 2)
+    cut = [Change("i30", kind=1, seed=7), Change("i31", kind=1, seed=7)]
+    current = publish(tmp_path, archive, [cut], Current(seq=0))
+    predictor = predictor_over(
+        archive, open_live(tmp_path, current, LiveIndex.of(archive)), "formula"
+    )
+    inline = {"id": "inline", "title": "jade ring"}
+    bodies = [
+        {"history": ["i03"], "candidates": ["i30", "i31", "i05"]},
+        {"history": ["i30"], "candidates": ["i05", "i06"]},
+        {"history": ["i31"], "candidates": ["i05", "i06"]},
+        {"history": ["i30", inline], "candidates": ["i31", inline]},
+    ]
+    ranked, one, other, mixed = answers(predictor, bodies)
+    scores = {item["id"]: item["score"] for item in ranked["items"]}
+    assert scores["i30"] == scores["i31"]
+    assert one["items"] == other["items"]
+    assert [item["id"] for item in mixed["items"]] == ["i31"]
+
+
+def test_what_is_gone_is_unknown_everywhere(tmp_path):
+    archive = archive_of(10, "pairs", 3)
+    cuts = [[Change("i02"), Change("i30")], [Change("i02", removed=True)], [Change("i30")]]
+    current = publish(tmp_path, archive, [*cuts, [Change("i30", removed=True)]], Current(seq=0))
+    predictor = predictor_over(archive, open_live(tmp_path, current, LiveIndex.of(archive)), "x")
+    [history, named, only, whole] = answers(
+        predictor,
+        [
+            {"history": ["i02", "i30", "i03"], "k": 3},
+            {"history": ["i03"], "candidates": ["i02", "i30", "i04"]},
+            {"history": ["i03"], "candidates": ["i02", "i30"]},
+            {"history": [], "k": 40},
+        ],
+    )
+    assert history["ignored"] == named["ignored"] == ["i02", "i30"]
+    assert [item["id"] for item in named["items"]] == ["i04"]
+    assert only["status"] == 404
+    assert {item["id"] for item in whole["items"]} == {*IDS[:10]} - {"i02"}
+
+
+def test_further_columns_keep_the_types_of_the_base(tmp_path):
+    archive = archive_of(4, "pairs", 0)
+    table = ItemTable.from_columns(
+        {
+            **{name: [None] * 4 for name in INDEX_COLUMNS},
+            "id": IDS[:4],
+            "price": [1.0] * 4,
+            "popularity": [0.0] * 4,
+            "pack": [1, 2, None, 4],
+            "code": ["a", "b", None, "7"],
+        }
+    )
+    changed = replace(
+        segment_of(archive, [Change("i00"), Change("i30")]),
+        extras=[{"pack": "many", "code": 12}, {"pack": "3", "fresh": "yes"}],
+    )
+    found = segment_table(changed, table, {}).extras
+    assert found["pack"].tolist() == pytest.approx([np.nan, 3.0], nan_ok=True)
+    assert list(found["code"]) == ["12", None]
+    assert list(found["fresh"]) == [None, "yes"]
