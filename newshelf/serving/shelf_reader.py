@@ -53,12 +53,12 @@ def open_live(
     known = live.current.segments if live.current else ()
     for name in current.segments[len(known) :]:
         live = live.plus(name, read_segment(folder, name, live.shape))
-    live = replace(live, current=current)
+    live = replace(live, current=current, rules=None)
+    if current.rules is not None:
+        rules = read_model(folder / current.rules, RuleSet, "file of rules")
+        live = live.with_rules(rules, old.rules)
     live.prepare()
-    if current.rules is None:
-        return live
-    rules = read_model(folder / current.rules, RuleSet, "file of rules")
-    return live.with_rules(rules, old.rules)
+    return live
 
 
 def _begins(live: LiveIndex, current: Current) -> bool:

@@ -9,6 +9,7 @@ from newshelf.errors import VersionMismatch, WeightsError
 from newshelf.serving import shelf_reader
 from newshelf.serving.fold import fold
 from newshelf.serving.live import LiveIndex
+from newshelf.serving.rules import RuleSet
 from newshelf.serving.segments import (
     CURRENT,
     Current,
@@ -81,6 +82,44 @@ def test_popularity_is_added(reader, tmp_path, archive):
     assert [item["id"] for item in answer["items"]] == ["i30", "i05"]
     total = archive.table.popularity.sum() + 151.5
     assert answer["items"][0]["score"] == pytest.approx(101 / total)
+
+
+def hiding(folder, *ids: str) -> str:
+    """Writes a rule that hides products, as the shelf process does."""
+    when = {"column": "id", "in": list(ids)}
+    rules = RuleSet.model_validate({"rule": [{"name": "a", "action": "hide", "when": when}]})
+    name = f"rules-{len(ids)}.json"
+    (folder / name).write_text(rules.model_dump_json())
+    return name
+
+
+def test_rules_apply_from_their_publication_on_until_they_are_gone(reader, tmp_path, archive):
+    folder = tmp_path / "shelf"
+    current = publish(folder, archive, [[Change("i30")]], Current(seq=0))
+    rules = hiding(folder, "i05", "i31")
+    write_current(folder, current.model_copy(update={"rules": rules}))
+
+    def absent() -> list[str]:
+        reader.read()
+        predictor = predictor_over(archive, reader.live, "pairs")
+        [answer] = answers(predictor, [{"history": [], "k": 20}])
+        return sorted({"i05", "i30", "i31"} - {item["id"] for item in answer["items"]})
+
+    assert absent() == ["i05", "i31"]
+    masks = reader.live.rules.masks
+    # A product that arrives is matched, and no other again.
+    publish(folder, archive, [[Change("i31")]], current.model_copy(update={"rules": rules}))
+    assert absent() == ["i05", "i31"]
+    assert reader.live.rules.masks[:-1] == masks
+    now = reader.live.current
+    write_current(folder, now.model_copy(update={"rules": hiding(folder, "i30")}))
+    assert absent() == ["i30"]
+    write_current(folder, now.model_copy(update={"rules": None}))
+    assert absent() == []
+    (folder / "rules-9.json").write_text("{")
+    write_current(folder, now.model_copy(update={"rules": "rules-9.json"}))
+    assert not reader.read()
+    assert absent() == []
 
 
 @pytest.mark.parametrize("damage", ["current", "segment", "missing", "base", "popularity"])
