@@ -329,7 +329,10 @@ class LiveIndex:
         """Return a mask of positions, ``(P,)``, as one of the archive's rows, ``(T,)``."""
         if self.is_archive:
             return allowed
-        mask: Mask = allowed.take(self.places) & (self.places >= 0)
+        if self.base is self.archive:
+            mask = allowed[: len(self.archive)].copy()
+        else:
+            mask = allowed.take(self.places) & (self.places >= 0)
         origin, moved = self._moved
         mask[origin[allowed[moved]]] = True
         return mask
