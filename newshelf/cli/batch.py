@@ -1,18 +1,18 @@
 """Recommendations for many units, asked of a running gateway and written to one Parquet file."""
 
-import asyncio
 import csv
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pandas as pd
 import pyarrow as pa
 from pyarrow import parquet
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import track
 
 from newshelf.errors import SetupError
 from newshelf.files import write_aside
@@ -27,8 +27,9 @@ _SCHEMA = pa.schema(
         "request_id": pa.string(),
     }
 )
-_UNITS_PER_GROUP = 2_000
-"""Units of one row group, all in memory."""
+_CLIENTS, _PENDING = 8, 1_000
+_ROWS = 50_000
+"""Rows of one group of the file, all in memory."""
 _TRIES = 5
 _PAUSE_S = 0.5
 _TRY_AGAIN = {429, 503, 504}
@@ -36,21 +37,11 @@ _TRY_AGAIN = {429, 503, 504}
 
 @dataclass(frozen=True)
 class FailedUnit:
-    """A unit without an answer."""
+    """A unit without an answer; the status is 0 if the gateway did not answer."""
 
     unit: str
     status: int
-    """Of the last answer; 0 if there was none."""
     message: str
-
-
-@dataclass
-class BatchReport:
-    """Outcome of a batch."""
-
-    units: int = 0
-    rows: int = 0
-    failed: list[FailedUnit] = field(default_factory=list)
 
 
 def read_units(path: Path) -> list[str]:
@@ -90,107 +81,88 @@ def recommend_all(
     *,
     url: str,
     key: str,
-    clients: int,
     console: Console,
-) -> BatchReport:
+) -> list[FailedUnit]:
     """Ask for every unit, and write the answers in the order of the units.
 
-    A busy gateway is asked again, up to five times. ``OUT.failed.csv`` lists the units that got
-    no answer.
+    A busy gateway is asked again, up to five times.
 
     Args:
         units: distinct.
         fields: of every request, such as ``placement`` and ``k``.
-        out: a Parquet file, replaced when it is complete.
+        out: a Parquet file, replaced when it is complete; ``OUT.failed.csv`` lists the units that
+            got no answer.
         url: of the gateway.
         key: of the gateway.
-        clients: number of requests in progress.
         console: shows the progress.
+
+    Returns:
+        The units that got no answer.
     """
-    report = BatchReport()
-
-    async def ask_all(writer: parquet.ParquetWriter, progress: Progress) -> None:
-        limits = httpx.Limits(max_connections=clients, max_keepalive_connections=clients)
-        headers = {"Authorization": f"Bearer {key}"}
-        task = progress.add_task("recommendations", total=len(units))
-        async with httpx.AsyncClient(
-            base_url=url, headers=headers, limits=limits, timeout=60, trust_env=False
-        ) as http:
-            turn = asyncio.Semaphore(clients)
-
-            async def ask(unit: str) -> list[dict[str, Any]] | FailedUnit:
-                async with turn:
-                    answer = await _ask(http, {**fields, "unit": unit})
-                progress.advance(task)
-                return answer
-
-            for start in range(0, len(units), _UNITS_PER_GROUP):
-                group = units[start : start + _UNITS_PER_GROUP]
-                answers = await asyncio.gather(*map(ask, group))
-                report.units += len(group)
-                report.failed += [one for one in answers if isinstance(one, FailedUnit)]
-                rows = [row for one in answers if not isinstance(one, FailedUnit) for row in one]
-                report.rows += len(rows)
-                writer.write_table(pa.Table.from_pylist(rows, _SCHEMA))
-
+    failed: list[FailedUnit] = []
+    rows: list[dict[str, object]] = []
     with (
         write_aside(out) as aside,
-        Progress(console=console, transient=True) as progress,
+        httpx.Client(
+            base_url=url,
+            headers={"Authorization": f"Bearer {key}"},
+            timeout=60,
+            trust_env=False,
+        ) as http,
+        ThreadPoolExecutor(_CLIENTS) as pool,
         parquet.ParquetWriter(aside, _SCHEMA) as writer,
     ):
-        asyncio.run(ask_all(writer, progress))
-    _write_failed(out.with_name(f"{out.name}.failed.csv"), report.failed)
-    return report
+        answers = (
+            answer
+            for start in range(0, len(units), _PENDING)
+            for answer in pool.map(
+                lambda unit: _ask(http, {**fields, "unit": unit}), units[start : start + _PENDING]
+            )
+        )
+        for answer in track(answers, "recommendations", len(units), console=console):
+            if isinstance(answer, FailedUnit):
+                failed.append(answer)
+                continue
+            rows += answer
+            if len(rows) >= _ROWS:
+                writer.write_table(pa.Table.from_pylist(rows, _SCHEMA))
+                rows.clear()
+        writer.write_table(pa.Table.from_pylist(rows, _SCHEMA))
+    with (
+        write_aside(out.with_name(f"{out.name}.failed.csv")) as aside,
+        aside.open("w", encoding="utf-8", newline="") as file,
+    ):
+        lines = csv.writer(file)
+        lines.writerow(["unit", "status", "message"])
+        lines.writerows((one.unit, one.status, one.message) for one in failed)
+    return failed
 
 
-async def _ask(
-    http: httpx.AsyncClient, body: Mapping[str, object]
-) -> list[dict[str, Any]] | FailedUnit:
+def _ask(http: httpx.Client, body: Mapping[str, object]) -> list[dict[str, object]] | FailedUnit:
     unit, status, message = str(body["unit"]), 0, ""
     for attempt in range(_TRIES):
         pause_s = _PAUSE_S * 2**attempt
         try:
-            response = await http.post("/v1/recommend", json=body)
+            response = http.post("/v1/recommend", json=body)
         except httpx.TransportError as error:
             message = repr(error)
         else:
-            if response.status_code == httpx.codes.OK:
-                return _rows(unit, response.json())
-            status, message = response.status_code, _reason(response)
+            status, message = response.status_code, response.text[:500]
+            if status == httpx.codes.OK:
+                answer = response.json()
+                return [
+                    {
+                        "unit": unit,
+                        "position": position,
+                        "item_id": item["id"],
+                        "score": item["score"],
+                        "source": item["source"],
+                        "request_id": answer["request_id"],
+                    }
+                    for position, item in enumerate(answer["items"], start=1)
+                ]
             if status not in _TRY_AGAIN:
                 break
             pause_s = float(response.headers.get("retry-after", pause_s))
-        await asyncio.sleep(pause_s)
+        time.sleep(pause_s)
     return FailedUnit(unit, status, message)
-
-
-def _rows(unit: str, answer: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [
-        {
-            "unit": unit,
-            "position": position,
-            "item_id": item["id"],
-            "score": item["score"],
-            "source": item["source"],
-            "request_id": answer["request_id"],
-        }
-        for position, item in enumerate(answer["items"], start=1)
-    ]
-
-
-def _reason(response: httpx.Response) -> str:
-    try:
-        body = response.json()
-        return f"{body['code']}: {body['message']} (field {body.get('field')})"
-    except (ValueError, KeyError, TypeError):
-        return response.text[:200]
-
-
-def _write_failed(path: Path, failed: Sequence[FailedUnit]) -> None:
-    if not failed:
-        path.unlink(missing_ok=True)
-        return
-    with write_aside(path) as aside, aside.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["unit", "status", "message"])
-        writer.writerows((one.unit, one.status, one.message) for one in failed)

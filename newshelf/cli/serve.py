@@ -126,9 +126,6 @@ def recommend(
         typer.Option("-k", help="Number of products.", show_default="10, or the placement's"),
     ] = None,
     user: Annotated[str | None, typer.Option(metavar="ID", help="The shopper's id.")] = None,
-    kind: Annotated[
-        str | None, typer.Option(help="Kind of recommendation, such as similar or new.")
-    ] = None,
     batch: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Ask for each of these units (text, CSV or Parquet)."),
@@ -144,7 +141,6 @@ def recommend(
         Path | None,
         typer.Option(metavar="FILE", help="Key of --batch.", show_default="the local key"),
     ] = None,
-    clients: Annotated[int, typer.Option(min=1, help="Requests in progress of --batch.")] = 8,
     catalog: CatalogOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
@@ -154,24 +150,20 @@ def recommend(
 
     Example: `./run recommend --batch units.csv --placement email`
     """
-    given = {"kind": kind, "placement": placement}
-    fields: dict[str, object] = {name: value for name, value in given.items() if value is not None}
+    state = only_server(catalog, workspace)
     if batch is not None:
-        state = only_server(catalog, workspace)
-        key = key or state.directory.parent / "gateway" / "local.key"
-        asked = fields if k is None else {**fields, "k": k}
-        _recommend_batch(batch, out, asked, state, key, clients)
+        fields = {"k": k, "placement": placement}
+        asked = {name: value for name, value in fields.items() if value is not None}
+        _recommend_batch(batch, out, asked, state, key)
         return
     from newshelf.catalog.catalog import read_catalog
     from newshelf.cli.console import make_console, show_recommendation
     from newshelf.pipeline.demo import pick_demo
     from newshelf.server.client import Client
 
-    state = only_server(catalog, workspace)
-    if user is not None:
-        fields["user_id"] = user
+    further = {} if user is None else {"user_id": user}
     with Client(state) as client:
-        answer = client.recommend(history=history or [], k=10 if k is None else k, **fields)
+        answer = client.recommend(history=history or [], k=10 if k is None else k, **further)
     titles = pick_demo(read_catalog(Path(state.catalog))).titles
     show_recommendation(make_console(), answer, titles, f"From {state.inference_url}:")
 
@@ -181,33 +173,24 @@ def _recommend_batch(
     out: Path | None,
     fields: Mapping[str, object],
     state: "ServerState",
-    key: Path,
-    clients: int,
+    key: Path | None,
 ) -> None:
     from newshelf.cli.batch import read_units, recommend_all
     from newshelf.cli.console import make_console
 
     if state.gateway is None:
         raise SetupError("a batch is asked of the gateway, which does not run (gateway.enabled)")
+    key = key or state.directory.parent / "gateway" / "local.key"
     try:
         secret = key.read_text(encoding="ascii").strip()
     except (OSError, ValueError) as error:
         raise SetupError(f"the key {key} cannot be read: {error}; give --key FILE") from error
-    console = make_console()
+    console, units = make_console(), read_units(batch)
     out = out or batch.with_name(f"{batch.stem}-recommended.parquet")
-    report = recommend_all(
-        read_units(batch),
-        fields,
-        out,
-        url=state.gateway.url,
-        key=secret,
-        clients=clients,
-        console=console,
-    )
-    answered = report.units - len(report.failed)
-    console.print(f"{report.rows} rows of {answered} units are in {out}", markup=False)
-    if report.failed:
-        console.print(f"{len(report.failed)} units failed; {out}.failed.csv has the reasons")
+    failed = recommend_all(units, fields, out, url=state.gateway.url, key=secret, console=console)
+    console.print(f"{len(units) - len(failed)} of {len(units)} units are in {out}", markup=False)
+    if failed:
+        console.print(f"{out}.failed.csv has the reasons of the others", markup=False)
         raise typer.Exit(1)
 
 
