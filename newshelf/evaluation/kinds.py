@@ -16,8 +16,7 @@ from newshelf.catalog.schema import EventType
 from newshelf.evaluation.baselines import CategoryPopularity, ContentNeighbours, Popularity
 from newshelf.evaluation.evaluate import compare
 from newshelf.evaluation.item_to_item import MAX_ITEMS, ItemKnn, recent_counts
-from newshelf.evaluation.metrics import hits, ndcg
-from newshelf.evaluation.significance import case_groups, mean_intervals, paired_test
+from newshelf.evaluation.significance import mean_intervals, paired_test
 from newshelf.evaluation.types import Case, FloatArray, IntArray, Interval, Ranker, Split
 from newshelf.nn.blend import Blend, popularity_growth
 
@@ -74,6 +73,7 @@ def evaluate_kinds(
         embeddings: ``(n_items, D)`` float32 of the model, of unit length.
     """
     by_time = split.train_timestamps is not None
+    cut_s = max((int(times[-1]) for times in split.train_timestamps or ()), default=0)
     popular, similar = Popularity(split, days=None), ContentNeighbours(split, embeddings, "mean")
     types = [kind if isinstance(kind, str) else "" for kind in catalog.items["product_type"]]
     codes = np.unique(types, return_inverse=True)[1]
@@ -95,7 +95,7 @@ def evaluate_kinds(
         asked.append(("bought_together", f"one product → {wanted}", together, [popular, *knn], one))
     if by_time:
         task, cases = "nothing → next products of all shoppers", split.cases
-        growing, new = _growing(split), _newest(split, catalog, model)
+        growing, new = _growing(split), _newest(catalog.items, cut_s, model)
         asked += [
             ("trending", task, _before(growing, popular), [popular], cases),
             ("popular", task, popular, [Popularity(split)], cases),
@@ -106,7 +106,7 @@ def evaluate_kinds(
         for kind, task, ranker, baselines, cases in asked
         if len(cases) >= _MIN_CASES
     ]
-    again = None if catalog.events is None or not by_time else _buy_again(split, catalog)
+    again = None if catalog.events is None or not by_time else _buy_again(catalog.events, cut_s)
     return results if again is None else [*results, again]
 
 
@@ -171,69 +171,59 @@ def _growing(split: Split) -> Ranker:
         recent, earlier, earlier_total=float(earlier.sum()), items=split.n_items
     )
     growth[recent == 0] = 0
-    return _everyone("trending", growth)
+    row = growth.astype(np.float32)
+    return _Scores("trending", lambda histories: np.tile(row, (len(histories), 1)))
 
 
-def _everyone(name: str, scores: npt.NDArray[np.float64]) -> Ranker:
-    return _Scores(name, lambda histories: np.tile(scores.astype(np.float32), (len(histories), 1)))
-
-
-def _newest(split: Split, catalog: Catalog, model: Ranker) -> Ranker:
+def _newest(items: pd.DataFrame, cut_s: int, model: Ranker) -> Ranker:
     """Rank the newest products of the training's end by the model."""
-    created = pd.to_numeric(catalog.items["created_at"]).to_numpy(dtype=np.float64, na_value=np.nan)
-    created[~(created <= _cut_s(split))] = -np.inf
-    newest = np.argsort(-created, kind="stable")[:_NEWEST]
-    newest = newest[np.isfinite(created[newest])]
+    created = pd.to_numeric(items["created_at"]).astype("Float64")
+    newest = created[created <= cut_s].nlargest(_NEWEST).index.to_numpy()
 
     def scores(histories: Sequence[IntArray]) -> FloatArray:
-        found = np.zeros((len(histories), split.n_items), dtype=np.float32)
-        ranked = model.scores(histories)[:, newest]
-        found[:, newest] = ranked - ranked.min(initial=0) + 1
+        ranked = model.scores(histories)
+        found = np.zeros_like(ranked)
+        found[:, newest] = ranked[:, newest] - ranked.min() + 1
         return found
 
     return _Scores("new", scores)
 
 
-def _cut_s(split: Split) -> int:
-    return max(int(times[-1]) for times in split.train_timestamps or [np.zeros(1, np.int64)])
-
-
-def _buy_again(split: Split, catalog: Catalog) -> KindResult | None:
-    """Ask for the products that shoppers purchased before and after the training's end."""
-    events, cut_s = catalog.events, _cut_s(split)
-    if events is None:
-        return None
+def _buy_again(events: pd.DataFrame, cut_s: int) -> KindResult | None:
+    """Ask for the purchased products that shoppers purchase again after the training's end."""
     bought = events[events["event_type"].astype(str) == EventType.PURCHASE]
-    item = bought["item_id"].map({name: row for row, name in enumerate(catalog.items["id"])})
-    bought = bought.assign(item=item).dropna(subset="item").astype({"item": np.int64})
-    early = bought["timestamp"] <= cut_s
-    cases, ranked = [], []
-    later = bought[~early].groupby("user_id")["item"].unique()
-    for user, before in bought[early].groupby("user_id"):
-        again = np.intersect1d(later.get(user, ()), before["item"]).astype(np.int64)
-        if len(again):
-            age_days = (cut_s - before["timestamp"]) / _DAY_S
-            weights = before.assign(weight=2.0 ** (-age_days / _HALF_LIFE_DAYS)).groupby("item")
-            cases.append(Case(again, again))
-            ranked.append((weights["weight"].sum(), weights["timestamp"].max()))
-    if len(cases) < _MIN_CASES:
-        return None
-    both = np.stack([_ndcg_of(lists, cases, split.n_items) for lists in zip(*ranked, strict=True)])
-    groups = case_groups(cases)
-    ours, theirs = mean_intervals(both, groups) or (None, None)
-    kind, baseline = both.mean(axis=1).tolist()
-    test = paired_test(both[0].astype(np.float32), both[1].astype(np.float32), groups)
-    task = "purchases → purchases of the same products"
-    return KindResult(
-        "buy_again", task, len(cases), kind, ours, "most recent", baseline, theirs, test.verdict
+    early = bought[bought["timestamp"] <= cut_s]
+    later = bought[bought["timestamp"] > cut_s]
+    age_days = (cut_s - early["timestamp"]) / _DAY_S
+    known = early.assign(weight=2.0 ** (-age_days / _HALF_LIFE_DAYS)).groupby(
+        ["user_id", "item_id"]
     )
+    table = known.agg({"weight": "sum", "timestamp": "max"})
+    table["again"] = table.index.isin(pd.MultiIndex.from_frame(later[["user_id", "item_id"]]))
+    by_user = table.groupby("user_id")
+    wanted = by_user["again"].sum()
+    if (wanted > 0).sum() < _MIN_CASES:
+        return None
+    gains = 1 / np.log2(np.arange(2, K + 2))
+    ideal = np.cumsum(gains)[wanted.clip(1, K) - 1]
 
+    def ndcg(column: str) -> npt.NDArray[np.float64]:
+        rank = by_user[column].rank(ascending=False, method="first").to_numpy().astype(np.int64)
+        gain = np.where(table["again"] & (rank <= K), gains[np.minimum(rank, K) - 1], 0)
+        of_users = pd.Series(gain, table.index).groupby("user_id").sum() / ideal
+        return of_users.to_numpy(dtype=np.float64)[wanted > 0]
 
-def _ndcg_of(
-    scores: Sequence["pd.Series[float]"], cases: Sequence[Case], n_items: int
-) -> npt.NDArray[np.float64]:
-    top = np.full((len(cases), K), -1, dtype=np.int64)
-    for row, of_case in enumerate(scores):
-        best = of_case.sort_values(ascending=False, kind="stable").index[:K]
-        top[row, : len(best)] = best
-    return ndcg(hits(top, cases, n_items), cases, K)
+    ours, theirs = ndcg("weight"), ndcg("timestamp")
+    groups = np.arange(len(ours))
+    both = mean_intervals(np.stack([ours, theirs]), groups)
+    return KindResult(
+        "buy_again",
+        "purchases → purchases of the same products",
+        len(ours),
+        float(ours.mean()),
+        None if both is None else both[0],
+        "most recent",
+        float(theirs.mean()),
+        None if both is None else both[1],
+        paired_test(ours.astype(np.float32), theirs.astype(np.float32), groups).verdict,
+    )
