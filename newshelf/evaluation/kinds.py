@@ -210,8 +210,8 @@ def _buy_again(events: pd.DataFrame, cut_s: int) -> KindResult | None:
     def ndcg(column: str) -> npt.NDArray[np.float64]:
         rank = by_user[column].rank(ascending=False, method="first").to_numpy().astype(np.int64)
         gain = np.where(table["again"] & (rank <= K), gains[np.minimum(rank, K) - 1], 0)
-        of_users = pd.Series(gain, table.index).groupby("user_id").sum() / ideal
-        return of_users.to_numpy(dtype=np.float64)[wanted > 0]
+        summed = pd.Series(gain, table.index).groupby("user_id").sum().to_numpy(dtype=np.float64)
+        return np.asarray((summed / ideal)[wanted > 0], dtype=np.float64)
 
     ours, theirs = ndcg("weight"), ndcg("timestamp")
     groups = np.arange(len(ours))

@@ -135,7 +135,7 @@ class Filters(_Request):
 Kind = Literal[
     "for_you", "similar", "bought_together", "cart", "trending", "popular", "new", "buy_again"
 ]
-"""Which products are recommended; see ``newshelf.serving.kinds``."""
+"""Kinds of recommendations; see ``newshelf.serving.kinds``."""
 STARTING_KINDS: frozenset[Kind] = frozenset({"similar", "bought_together", "cart"})
 """Kinds that start from given products: to a worker, those are the history."""
 
