@@ -228,6 +228,7 @@ def plan_shelf(state: ServerState, workspace: Workspace, settings: Settings) -> 
         torchserve=state.directory,
         model_store=workspace.model_store,
         folder=workspace.shelf,
+        rules=ROOT / "configs" / "rules.toml",
         max_picture_bytes=settings.archive.limits.max_picture_bytes,
     )
 

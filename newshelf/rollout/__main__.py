@@ -11,12 +11,11 @@ import sys
 import time
 import uuid
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from newshelf.errors import NewshelfError, Unavailable
+from newshelf.errors import Unavailable
 from newshelf.server.controller import ControllerPlan, read_controller_plan
-from newshelf.server.supervise import CHILD, log_to_stderr, supervise, until_signalled
+from newshelf.server.supervise import run_supervised, until_signalled
 
 if TYPE_CHECKING:
     from newshelf.rollout.controller import Controller
@@ -60,26 +59,6 @@ def run_controller(plan: ControllerPlan) -> None:
             _LOG.warning("the leases will expire: %s", error.message)
 
 
-def main(arguments: list[str]) -> int:
-    """Run the program; return its exit code."""
-    is_child = arguments[1:] == [CHILD]
-    if len(arguments) != 1 + is_child:
-        print("usage: python -m newshelf.rollout PLAN", file=sys.stderr)
-        return 2
-    path = Path(arguments[0])
-    try:
-        plan = read_controller_plan(path)
-        if is_child:
-            log_to_stderr()
-            run_controller(plan)
-        else:
-            supervise("newshelf.rollout", path, plan.logs)
-    except NewshelfError as error:
-        print(f"error: {error.message}", file=sys.stderr)
-        return 2
-    return 0
-
-
 def _look(controller: "Controller") -> float:
     """Look at all rollouts and return the seconds it took; the next look retries after errors."""
     started_s = time.monotonic()
@@ -91,4 +70,4 @@ def _look(controller: "Controller") -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_supervised("newshelf.rollout", read_controller_plan, run_controller))

@@ -8,13 +8,53 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from newshelf.config import LogSettings
+from newshelf.errors import NewshelfError
 from newshelf.server.process import rotate_own
 
-CHILD = "--child"
+_CHILD = "--child"
 _LOOK_S, _PAUSE_S = 0.2, 1.0
+
+
+class _Plan(Protocol):
+    @property
+    def logs(self) -> LogSettings: ...
+
+
+_AnyPlan = TypeVar("_AnyPlan", bound=_Plan)
+
+
+def run_supervised(
+    module: str, read: Callable[[Path], _AnyPlan], work: Callable[[_AnyPlan], None]
+) -> int:
+    """Run the program ``python -m MODULE PLAN``; return its exit code.
+
+    Args:
+        module: name of the program.
+        read: reads the plan.
+        work: the child's, until SIGTERM or SIGINT.
+    """
+    arguments = sys.argv[1:]
+    is_child = arguments[1:] == [_CHILD]
+    if len(arguments) != 1 + is_child:
+        print(f"usage: python -m {module} PLAN", file=sys.stderr)
+        return 2
+    path = Path(arguments[0])
+    try:
+        plan = read(path)
+        if is_child:
+            log_to_stderr()
+            work(plan)
+        else:
+            supervise(module, path, plan.logs)
+    except NewshelfError as error:
+        print(f"error: {error.message}", file=sys.stderr)
+        return 2
+    return 0
 
 
 def supervise(module: str, plan: Path, logs: LogSettings) -> None:
@@ -26,7 +66,7 @@ def supervise(module: str, plan: Path, logs: LogSettings) -> None:
         logs: limits of its log.
     """
     ended = until_signalled()
-    command = [sys.executable, "-P", "-m", module, str(plan), CHILD]
+    command = [sys.executable, "-P", "-m", module, str(plan), _CHILD]
     while not ended.is_set():
         child = subprocess.Popen(command)
         while child.poll() is None and not ended.wait(_LOOK_S):

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from newshelf.errors import NewshelfError, ServerError
+from newshelf.errors import ServerError
 from newshelf.files import read_model
 from newshelf.server.shelf import ShelfPlan
-from newshelf.server.supervise import CHILD, log_to_stderr, supervise, until_signalled
+from newshelf.server.supervise import run_supervised, until_signalled
 
 _NICE = 5
 """Workers that answer have the cores first."""
@@ -49,28 +49,17 @@ def run_shelf(plan: ShelfPlan) -> None:
         raise ServerError(f"another process writes the shelf {plan.folder}") from error
 
 
-def main(arguments: list[str]) -> int:
-    """Run the program; return its exit code."""
-    is_child = arguments[1:] == [CHILD]
-    if len(arguments) != 1 + is_child:
-        print("usage: python -m newshelf.shelf PLAN", file=sys.stderr)
-        return 2
-    path = Path(arguments[0])
-    try:
-        plan = read_model(path, ShelfPlan, "plan of a shelf")
-        if is_child:
-            log_to_stderr()
-            run_shelf(plan)
-        else:
-            supervise("newshelf.shelf", path, plan.logs)
-    except NewshelfError as error:
-        print(f"error: {error.message}", file=sys.stderr)
-        return 2
-    return 0
+def read_plan(path: Path) -> ShelfPlan:
+    """Read the plan file.
+
+    Raises:
+        SettingsError: it cannot be read or is not a plan.
+    """
+    return read_model(path, ShelfPlan, "plan of a shelf")
 
 
 if __name__ == "__main__":
-    code = main(sys.argv[1:])
+    code = run_supervised("newshelf.shelf", read_plan, run_shelf)
     sys.stderr.flush()
     # A fold in progress is not awaited: it is repeated after the next start.
     os._exit(code)

@@ -4,24 +4,28 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Callable, Set
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Set
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from itertools import islice
 from pathlib import Path
 
-from newshelf.errors import BadPicture, NewshelfError, ServerError, Unavailable
+from newshelf.errors import BadPicture, NewshelfError, ServerError, SettingsError, Unavailable
 from newshelf.rollout.versions import TorchServeVersions, find_archive
 from newshelf.server.shelf import ShelfPlan
+from newshelf.serving.rule_masks import further_columns
+from newshelf.serving.rules import ColumnKind, read_rules
 from newshelf.shelf.model import ShelfModel, unpack
 from newshelf.shelf.popularity import LivePopularity
-from newshelf.shelf.publish import Fold, Publisher
+from newshelf.shelf.publish import Publisher
 from newshelf.store.items import EncodedItem, ItemRepository, StoredItem
 from newshelf.store.store import EventStore
 
 _LOG = logging.getLogger(__name__)
 _LEASE = "shelf"
 """Of the host that encodes."""
-_VERSIONS_S, _POPULARITY_S, _PUBLISHED_S = 2.0, 5.0, 10.0
+_VERSIONS_S, _RULES_S, _POPULARITY_S, _PUBLISHED_S = 2.0, 1.0, 10.0, 10.0
+_PICTURES_S = 3_600.0
+"""Between two removals of pictures that no product has any more."""
 _RETRY_S = 30.0
 """Before a version that could not be loaded is tried again."""
 _PAUSE_S = 1.0
@@ -29,6 +33,8 @@ _PAUSE_S = 1.0
 _PAGE, _ENCODED_AT_ONCE, _PICTURES_AT_ONCE = 1_000, 64, 8
 """Changes read together, and products and pictures encoded together: the longest wait of a change
 that needs no encoding."""
+_ENCODING_S = 0.02
+"""Longest wait for the encoder between two looks at the store."""
 _ARCHIVES = ".archives"
 
 Ready = tuple[StoredItem, EncodedItem | None]
@@ -41,6 +47,7 @@ class VersionShelf:
         store: the products.
         model: encoder and trained index of the version.
         publisher: of the version's folder.
+        encoder: encodes in another thread, so that stock and prices are published meanwhile.
         host: name of this host.
         max_picture_bytes: larger pictures of a catalogue are not read.
     """
@@ -51,6 +58,7 @@ class VersionShelf:
         model: ShelfModel,
         publisher: Publisher,
         *,
+        encoder: Executor,
         host: str,
         max_picture_bytes: int,
     ) -> None:
@@ -58,15 +66,22 @@ class VersionShelf:
         self._model = model
         self._host = host
         self._max_picture_bytes = max_picture_bytes
+        self._encoder = encoder
         self.publisher = publisher
-        if publisher.current.seq > store.last_seq():
-            _LOG.warning("%s: this is another store: the shelf is published again", model.version)
-            publisher.begin_again()
-        self._seen = publisher.current.seq
-        seeded = store.ids(unchanged=True)
-        absent = model.index.table.rows(seeded) < 0
+        self.restart()
+
+    def restart(self) -> None:
+        """Continue from what is published, as after a start."""
+        self.publisher.reload()
+        if self.publisher.current.seq > self._store.last_seq():
+            _LOG.warning("%s: another store: all is published again", self._model.version)
+            self.publisher.begin_again()
+        self._seen = self.publisher.current.seq
+        seeded = self._store.ids(unchanged=True)
+        absent = self._model.index.table.rows(seeded) < 0
         # In order of their changes; 0 for seeded products that this version was not trained on.
         self._waiting = {item: 0 for item, is_new in zip(seeded, absent, strict=True) if is_new}
+        self._encoding: tuple[list[StoredItem], Future[list[EncodedItem]]] | None = None
         self._published_s = -_PUBLISHED_S
 
     def step(self, *, encodes: bool) -> bool:
@@ -83,30 +98,49 @@ class VersionShelf:
         if changed:
             self._seen = changed[-1][0].seq
         self._publish([one for item, found in changed if (one := self._ready(item, found))])
-        encoded = self._step_waiting(encodes=encodes)
+        goes_on = self._step_waiting(encodes=encodes)
         if time.monotonic() - self._published_s > _PUBLISHED_S:
             self._record()
-        return len(changed) == _PAGE or bool(encoded and self._waiting)
+        return len(changed) == _PAGE or goes_on
 
-    def _step_waiting(self, *, encodes: bool) -> int:
-        """Publish the oldest waiting products; return their number."""
-        if not self._waiting:
-            return 0
-        oldest = [*islice(self._waiting, _ENCODED_AT_ONCE)]
-        ready, work, pictures = [], [], 0
-        for item, found in self._store.encoded(self._model.version, ids=oldest):
+    def _step_waiting(self, *, encodes: bool) -> bool:
+        """Publish products that were encoded, while the next ones are; return False if idle."""
+        work, vectors = list[StoredItem](), list[EncodedItem]()
+        if self._encoding is not None:
+            work, encoding = self._encoding
+            wait([encoding], timeout=_ENCODING_S)
+            if not encoding.done():
+                return True
+            self._encoding, vectors = None, encoding.result()
+        ready = self._encode_next({item.id for item in work}, encodes=encodes)
+        self._store.put_encoded(self._model.version, vectors)
+        for item, found in zip(work, vectors, strict=True):
+            # It may have changed meanwhile.
+            if self._waiting.get(item.id) == item.seq:
+                del self._waiting[item.id]
+                ready.append((item, found))
+        self._publish(ready)
+        return bool(work or ready or self._encoding)
+
+    def _encode_next(self, done: Set[str], *, encodes: bool) -> list[Ready]:
+        """Begin to encode the oldest waiting products; return those that need no encoding."""
+        oldest = [*islice((one for one in self._waiting if one not in done), _ENCODED_AT_ONCE)]
+        ready, work, pictures = list[Ready](), list[StoredItem](), 0
+        for item, found in self._store.encoded(self._model.version, ids=oldest) if oldest else ():
             if one := self._ready(item, found):
                 ready.append(one)
             elif encodes and pictures < _PICTURES_AT_ONCE:
                 pictures += item.picture is not None
                 work.append(item)
-        vectors = self._model.encode(work, self._picture) if work else []
-        self._store.put_encoded(self._model.version, vectors)
-        ready += zip(work, vectors, strict=True)
-        for item, _ in ready:
-            self._waiting.pop(item.id, None)
-        self._publish(ready)
-        return len(ready)
+        if work:
+            encoding = self._encoder.submit(self._model.encode, work, self._picture)
+            self._encoding = work, encoding
+        return ready
+
+    @property
+    def further_columns(self) -> Mapping[str, ColumnKind]:
+        """Return the columns beyond the canonical ones that rules may name."""
+        return further_columns(self._model.index.table)
 
     def _ready(self, item: StoredItem, found: EncodedItem | None) -> Ready | None:
         """Return a product that can be published; note one that cannot as waiting."""
@@ -158,29 +192,22 @@ class Follower:
         plan: folders and settings.
         host: name of this host.
         holder: of the lease; unique to each process.
-        fold: makes a new base; None never folds.
     """
 
-    def __init__(
-        self,
-        store: EventStore,
-        plan: ShelfPlan,
-        *,
-        host: str,
-        holder: str,
-        fold: Fold | None = None,
-    ) -> None:
+    def __init__(self, store: EventStore, plan: ShelfPlan, *, host: str, holder: str) -> None:
         self._store = store
         self._plan = plan
         self._host = host
         self._holder = holder
-        self._fold = fold
         self._versions = TorchServeVersions(plan.torchserve, plan.model_store, {})
         self._popularity = LivePopularity(store.database, plan.settings.half_life_hours)
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="shelf")
+        self._encoder = ThreadPoolExecutor(max_workers=1, thread_name_prefix="encoder")
         self._opening: dict[str, Future[ShelfModel]] = {}
         self._shelves: dict[str, VersionShelf] = {}
         self._due: dict[str, float] = {}
+        self._rules: dict[str, int] = {}
+        self._failed: set[str] = set()
         self._encodes = False
 
     def run(self, ended: threading.Event) -> None:
@@ -200,6 +227,9 @@ class Follower:
             for version, shelf in self._shelves.items():
                 if self._due.get(version, 0) <= time.monotonic():
                     busy |= self._step(version, shelf)
+            self._every("rules", _RULES_S, self._publish_rules)
+            if self._encodes:
+                self._every("pictures", _PICTURES_S, self._store.items.remove_unused_pictures)
             self._every("popularity", _POPULARITY_S, self._publish_popularity)
         except Unavailable as error:
             _LOG.warning("the next look tries again: %s", error.message)
@@ -207,20 +237,26 @@ class Follower:
             return False
         return busy
 
-    def _every(self, name: str, period_s: float, act: Callable[[], None]) -> None:
+    def _every(self, name: str, period_s: float, act: Callable[[], object]) -> None:
         if self._due.get(name, 0) <= time.monotonic():
             act()
             self._due[name] = time.monotonic() + period_s
 
     def _step(self, version: str, shelf: VersionShelf) -> bool:
+        if version in self._failed:
+            # What is in memory may not be published.
+            shelf.restart()
+            self._failed.discard(version)
         try:
             busy = shelf.step(encodes=self._encodes)
-            shelf.publisher.fold_if_large()
+            shelf.publisher.fold_if_large(waits=busy)
         except Unavailable:
+            self._failed.add(version)
             raise
         except Exception:
             # The other versions are followed meanwhile.
             _LOG.exception("%s: its shelf is not kept", version)
+            self._failed.add(version)
             self._due[version] = time.monotonic() + _PAUSE_S
             return False
         return busy
@@ -242,6 +278,7 @@ class Follower:
             return
         for version in self._shelves.keys() - loaded:
             del self._shelves[version]
+            self._rules.pop(version, None)
             _LOG.info("%s is not served any more", version)
         for version in loaded - self._shelves.keys():
             if version not in self._opening and self._due.get(version, 0) <= time.monotonic():
@@ -270,7 +307,7 @@ class Follower:
         publisher = Publisher(
             self._plan.folder / version,
             model.shape,
-            fold=self._fold,
+            fold=model.fold,
             executor=self._executor,
             fold_rows=settings.fold_rows,
         )
@@ -278,6 +315,7 @@ class Follower:
             self._store.items,
             model,
             publisher,
+            encoder=self._encoder,
             host=self._host,
             max_picture_bytes=self._plan.max_picture_bytes,
         )
@@ -287,6 +325,22 @@ class Follower:
         interactions = self._popularity.update()
         for shelf in self._shelves.values():
             shelf.publisher.set_popularity(interactions)
+
+    def _publish_rules(self) -> None:
+        """Publish the rules where they have changed; invalid ones change nothing."""
+        path = self._plan.rules
+        for version, shelf in self._shelves.items():
+            changed_ns = path.stat().st_mtime_ns if path is not None and path.is_file() else 0
+            if self._rules.get(version) == changed_ns:
+                continue
+            self._rules[version] = changed_ns
+            try:
+                found = read_rules(path, shelf.further_columns) if path and changed_ns else None
+            except SettingsError as error:
+                _LOG.error("%s: the rules stay as they were: %s", version, error.message)
+                continue
+            shelf.publisher.set_rules(found)
+            _LOG.info("%s: %d rules", version, len(found.rules) if found else 0)
 
     def _remove_old(self, loaded: Set[str]) -> None:
         """Remove what is kept of versions whose archive is gone."""

@@ -16,15 +16,17 @@ from newshelf.nn.blend import NEAREST, nearest_shares
 from newshelf.nn.inputs import attribute_row
 from newshelf.nn.spec import read_spec
 from newshelf.serving.encode import Encoding, ProductEncoder
+from newshelf.serving.fold import fold
 from newshelf.serving.golden import check_golden_embeddings, check_golden_scores
 from newshelf.serving.index import ItemIndex, load_index
 from newshelf.serving.item_table import INDEX_COLUMNS
+from newshelf.serving.live import LiveIndex
 from newshelf.serving.load import open_encoder
 from newshelf.serving.load_recommender import open_scorer
 from newshelf.serving.model_config import read_model_config
 from newshelf.serving.products import ProductInput
 from newshelf.serving.runtimes.base import Device, ScorerGraphs
-from newshelf.serving.segments import Segment, SegmentShape
+from newshelf.serving.segments import Current, Segment, SegmentShape
 from newshelf.serving.settings import INDEX, ServingSettings, read_version
 from newshelf.serving.trace import StageTimer
 from newshelf.store.items import EncodedItem, StoredItem
@@ -225,6 +227,10 @@ class ShelfModel:
             shares=shares,
             removed=list(removed),
         )
+
+    def fold(self, folder: Path, current: Current, name: str) -> None:
+        """Write a new base index of what is current in the version's folder."""
+        fold(folder, current, name, LiveIndex.of(self.index))
 
     def _neighbours(
         self, embeddings: FloatArray, new: NDArray[np.bool_]

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 
 from newshelf.store.database import Database
 from newshelf.store.schema import feedback
@@ -28,7 +28,7 @@ class LivePopularity:
         self._half_life = half_life_hours
         self._hour = int(time.time()) // 3600
         self._counts: dict[str, float] = {}
-        self._last: int | None = None
+        self._last = 0
 
     def update(self) -> Mapping[str, float]:
         """Read new events; return the decayed number of events by product id.
@@ -45,41 +45,20 @@ class LivePopularity:
                 if (kept := count * factor) >= _LEAST
             }
             self._hour = hour
-        if self._last is None:
-            self._last = self._first()
+        since_us = int((self._hour - _HALF_LIVES * self._half_life) * _HOUR_US)
         while True:
             query = select(feedback.c.id, feedback.c.item_id, feedback.c.at_us)
-            query = query.where(feedback.c.id > self._last).order_by(feedback.c.id).limit(_PAGE)
+            query = query.where(feedback.c.id > self._last, feedback.c.at_us >= since_us)
+            query = query.order_by(feedback.c.id).limit(_PAGE)
             with self._database.reading() as connection:
                 rows = connection.execute(query).all()
             for row in rows:
-                age = max(0, self._hour - row.at_us // _HOUR_US)
-                if age <= _HALF_LIVES * self._half_life:
-                    self._counts[row.item_id] = self._counts.get(row.item_id, 0) + self._weight(age)
+                weight = self._weight(max(0, self._hour - row.at_us // _HOUR_US))
+                self._counts[row.item_id] = self._counts.get(row.item_id, 0) + weight
             if rows:
                 self._last = rows[-1].id
             if len(rows) < _PAGE:
                 return {item: round(count, 3) for item, count in self._counts.items()}
-
-    def _first(self) -> int:
-        """Return the id after which events are recent; events are stored in order of time."""
-        since_us = int((time.time() - _HALF_LIVES * self._half_life * 3600) * 1e6)
-        with self._database.reading() as connection:
-            last = connection.scalar(select(func.max(feedback.c.id))) or 0
-            low, high = 0, last
-            while low < high:
-                middle = (low + high) // 2
-                at_us = connection.scalar(
-                    select(feedback.c.at_us)
-                    .where(feedback.c.id > middle)
-                    .order_by(feedback.c.id)
-                    .limit(1)
-                )
-                if at_us is not None and at_us < since_us:
-                    low = middle + 1
-                else:
-                    high = middle
-        return low
 
     def _weight(self, hours: float) -> float:
         return float(2.0 ** (-hours / self._half_life))

@@ -4,6 +4,7 @@
 removed after it has not named them for a while, so a process may be killed at any step.
 """
 
+import hashlib
 import logging
 import shutil
 import time
@@ -16,7 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from newshelf.errors import WeightsError
+from newshelf.files import write_aside
 from newshelf.serving.item_table import INDEX_COLUMNS
+from newshelf.serving.rules import RuleSet
 from newshelf.serving.segments import (
     Current,
     Segment,
@@ -36,8 +39,8 @@ _MOST_SEGMENTS = 32
 """With more of them, the last ones are merged: those with at most twice the changes of all later
 ones."""
 
-Fold = Callable[[Path, Current], object]
-"""Writes ``base-SEQ`` of what is current in a folder."""
+Fold = Callable[[Path, Current, str], object]
+"""Writes a base index of this name from what is current in a folder."""
 
 
 class Publisher:
@@ -46,7 +49,7 @@ class Publisher:
     Args:
         folder: of the version.
         shape: of its segments.
-        fold: makes a new base; None never does.
+        fold: makes a new base.
         executor: runs ``fold``.
         fold_rows: changes above which segments are folded.
     """
@@ -56,7 +59,7 @@ class Publisher:
         folder: Path,
         shape: SegmentShape,
         *,
-        fold: Fold | None,
+        fold: Fold,
         executor: Executor,
         fold_rows: int,
     ) -> None:
@@ -68,6 +71,10 @@ class Publisher:
         self._folding: tuple[str, int, Future[object]] | None = None
         self._unnamed_since: dict[Path, float] = {}
         folder.mkdir(parents=True, exist_ok=True)
+        self.reload()
+
+    def reload(self) -> None:
+        """Read what is current."""
         self.current, self._changes = self._read()
 
     def _read(self) -> tuple[Current, dict[str, int]]:
@@ -95,18 +102,13 @@ class Publisher:
     def add(self, segment: Segment, seq: int) -> None:
         """Publish a segment. Earlier ones are merged if they have become many.
 
-        A name says of which publications a segment is, ``seg-FIRST-LAST-…``: a worker that knows
-        ``LAST`` need not read a merged segment.
-
         Args:
             segment: the changes.
             seq: all changes of the store up to it are published with it.
         """
+        seq = max(seq, self.current.seq)
         names = self._merged([*self.current.segments])
-        last = _publications(names[-1])[1] if names else 0
-        number = max(last + 1, time.time_ns() // 1000)
-        names.append(self._write(segment, number, number))
-        self._replace(seq=max(seq, self.current.seq), segments=names)
+        self._replace(seq=seq, segments=[*names, self._write(segment, seq)])
 
     def _merged(self, names: list[str]) -> list[str]:
         fixed = 0 if self._folding is None else self._folding[1]
@@ -118,11 +120,10 @@ class Publisher:
             changes += self._changes[names[-1]]
             small.insert(0, names.pop())
         segments = [read_segment(self._folder, name, self._shape) for name in small]
-        first, last = _publications(small[0])[0], _publications(small[-1])[1]
-        return [*names, self._write(reduce(merge_segments, segments), first, last)]
+        return [*names, self._write(reduce(merge_segments, segments), self.current.seq)]
 
-    def _write(self, segment: Segment, first: int, last: int) -> str:
-        name = f"seg-{first}-{last}-{uuid.uuid4().hex[:8]}"
+    def _write(self, segment: Segment, seq: int) -> str:
+        name = f"seg-{seq}-{uuid.uuid4().hex[:8]}"
         write_segment(self._folder, name, segment, self._shape)
         self._changes[name] = _changes(segment)
         return name
@@ -133,8 +134,24 @@ class Publisher:
         if name != self.current.popularity:
             self._replace(popularity=name)
 
-    def fold_if_large(self) -> None:
-        """Begin to fold a large delta, or publish the base that is ready."""
+    def set_rules(self, rules: RuleSet | None) -> None:
+        """Publish merchandising rules; None for none."""
+        name = None
+        if rules is not None and rules.rules:
+            text = rules.model_dump_json()
+            name = f"rules-{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
+            if name != self.current.rules:
+                with write_aside(self._folder / name) as aside:
+                    aside.write_text(text, encoding="utf-8")
+        if name != self.current.rules:
+            self._replace(rules=name)
+
+    def fold_if_large(self, *, waits: bool = False) -> None:
+        """Begin to fold a large delta, or publish the base that is ready.
+
+        Args:
+            waits: only begin if the delta is ten times as large: more changes follow at once.
+        """
         if self._folding is not None:
             name, count, done = self._folding
             if not done.done():
@@ -147,14 +164,15 @@ class Publisher:
                 return
             self._replace(base=name, segments=self.current.segments[count:])
             _LOG.info("%s: folded %d segments into %s", self._folder.name, count, name)
-        elif (
-            self._fold
-            and sum(self._changes[name] for name in self.current.segments) > self._fold_rows
-        ):
+        elif self._delta > self._fold_rows * (10 if waits else 1):
             number = max(self.current.seq, 1 + max((0, *map(_number, self._bases()))))
-            folded = self.current.model_copy(update={"seq": number})
-            done = self._executor.submit(self._fold, self._folder, folded)
-            self._folding = f"base-{number}", len(folded.segments), done
+            name = f"base-{number}"
+            done = self._executor.submit(self._fold, self._folder, self.current, name)
+            self._folding = name, len(self.current.segments), done
+
+    @property
+    def _delta(self) -> int:
+        return sum(self._changes[name] for name in self.current.segments)
 
     def clean(self) -> None:
         """Remove files that are not current any more, except the last two bases."""
@@ -213,12 +231,6 @@ def merge_segments(first: Segment, second: Segment) -> Segment:
         shares=np.concatenate([first.shares[kept], second.shares]),
         removed=sorted({*first.removed, *second.removed} - returned),
     )
-
-
-def _publications(name: str) -> tuple[int, int]:
-    """Return the first and last publication of a segment."""
-    _, first, last, _ = name.split("-")
-    return int(first), int(last)
 
 
 def _changes(segment: Segment) -> int:

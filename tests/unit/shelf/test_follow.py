@@ -2,12 +2,16 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import Mock
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from newshelf.shelf import follow
+from newshelf.serving.live import LiveIndex
+from newshelf.serving.shelf_reader import open_live
+from newshelf.shelf import follow, publish
 from newshelf.shelf.follow import VersionShelf
 from newshelf.shelf.model import ShelfModel
 from newshelf.shelf.publish import Publisher
@@ -16,13 +20,19 @@ from tests.unit.shelf.helpers import product, published
 
 
 def open_shelf(
-    store: EventStore, model: ShelfModel, folder: Path, host: str = "here", **values: int
+    store: EventStore,
+    model: ShelfModel,
+    folder: Path,
+    host: str = "here",
+    fold_rows: int = 100,
+    **values: int,
 ) -> VersionShelf:
     publisher = Publisher(
-        folder, model.shape, fold=None, executor=ThreadPoolExecutor(), fold_rows=100
+        folder, model.shape, fold=model.fold, executor=ThreadPoolExecutor(1), fold_rows=fold_rows
     )
+    encoder = ThreadPoolExecutor(1)
     given = {"max_picture_bytes": 1_000_000, **values}
-    return VersionShelf(store.items, model, publisher, host=host, **given)
+    return VersionShelf(store.items, model, publisher, encoder=encoder, host=host, **given)
 
 
 def run(shelf: VersionShelf, *, encodes: bool = True) -> None:
@@ -71,7 +81,8 @@ def test_a_change_of_stock_overtakes_products_that_wait(
     run(shelf)
     store.items.put([product(f"new-{number}") for number in range(6)])
     store.items.patch("known", {"availability": "out_of_stock"})
-    assert shelf.step(encodes=True)
+    while "new-1" not in ids(tmp_path, model):
+        shelf.step(encodes=True)
     products = published(tmp_path, model.shape)[0]
     assert products["known"]["availability"] == "out_of_stock"
     assert {*products} == {"known", "new-0", "new-1"}
@@ -144,6 +155,53 @@ def test_another_store_is_published_anew(store: EventStore, model: ShelfModel, t
         other.items.put([product("shirt")])
         run(open_shelf(other, model, tmp_path / "shelf"))
     assert ids(tmp_path / "shelf", model) == {"shirt"}
+
+
+def test_a_folded_shelf_goes_on(store: EventStore, model: ShelfModel, tmp_path) -> None:
+    shelf = open_shelf(store, model, tmp_path, fold_rows=3)
+    store.items.put([product(f"new-{number}") for number in range(4)])
+    store.items.put([product("i03", price=1)])
+    run(shelf)
+    shelf.publisher.fold_if_large()
+    _, _, folding = shelf.publisher._folding
+    assert folding.exception() is None
+    store.items.delete("new-0")
+    run(shelf)
+    shelf.publisher.fold_if_large()
+    current = shelf.publisher.current
+    assert (current.base, len(current.segments)) == ("base-5", 1)
+    live = open_live(tmp_path, current, LiveIndex.of(model.index))
+    rows = np.flatnonzero(live.alive).tolist()
+    ids = {table.id[row] for table, row in map(live.positions.at, rows)}
+    assert ids == {*(f"i{number:02}" for number in range(30)), "new-1", "new-2", "new-3"}
+
+
+def test_what_could_not_be_written_is_published_after_a_restart(
+    store: EventStore, model: ShelfModel, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf = open_shelf(store, model, tmp_path)
+    store.items.put([product("ring")])
+    with monkeypatch.context() as broken:
+        broken.setattr(publish, "write_segment", Mock(side_effect=OSError("the disk is full")))
+        with pytest.raises(OSError, match="full"):
+            run(shelf)
+    shelf.restart()
+    run(shelf)
+    assert ids(tmp_path, model) == {"ring"}
+
+
+def test_a_product_that_changes_while_it_is_encoded_is_not_set_back(
+    store: EventStore, model: ShelfModel, tmp_path
+) -> None:
+    shelf = open_shelf(store, model, tmp_path)
+    store.items.put([product("ring"), product("lamp")])
+    shelf.step(encodes=True)
+    store.items.delete("ring")
+    store.items.put([product("lamp", title="gold lamp")])
+    run(shelf)
+    products, removed = published(tmp_path, model.shape)
+    assert {item: row["title"] for item, row in products.items()} == {"lamp": "gold lamp"}
+    assert removed == {"ring"}
 
 
 PRODUCTS = st.sampled_from(["a", "b", "c", "i03"])

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from newshelf.serving.item_table import INDEX_COLUMNS
+from newshelf.serving.rules import RuleSet, read_rules
 from newshelf.serving.segments import Current, Segment, SegmentShape, read_current, read_segment
 from newshelf.shelf import publish
 from newshelf.shelf.publish import Publisher, merge_segments
@@ -60,7 +61,11 @@ class Later(Executor):
             future.set_exception(error)
 
 
-def publisher(folder: Path, fold=None, executor=None, fold_rows: int = 5) -> Publisher:
+def no_fold(*_: object) -> None:
+    raise AssertionError
+
+
+def publisher(folder: Path, fold=no_fold, executor=None, fold_rows: int = 5) -> Publisher:
     return Publisher(folder, SHAPE, fold=fold, executor=executor or Later(), fold_rows=fold_rows)
 
 
@@ -83,13 +88,10 @@ def test_merged_segments_change_an_index_as_all_of_them(
     folder = tmp_path_factory.mktemp("shelf")
     monkeypatch.setattr(publish, "_MOST_SEGMENTS", 3)
     writer, expected, gone = publisher(folder), {}, set()
-    numbers = [0]
     for seq, (puts, ids) in enumerate(changes, start=1):
         removed = ids - puts.keys()
         writer.add(segment(puts, sorted(removed)), seq)
-        # A worker that knows all but the last segment finds only the changes in it.
-        numbers.append(int(writer.current.segments[-1].split("-")[1]))
-        assert numbers[-2] < numbers[-1]
+        # A worker that knows all but the last segment reads only the changes in it.
         assert segment_changes(writer) == {*puts, *removed}
         expected = {**expected, **puts}
         for item in removed:
@@ -121,9 +123,9 @@ def test_a_large_delta_is_folded_while_changes_go_on(
 ) -> None:
     executor = Later()
 
-    def fold(folder: Path, current: Current) -> None:
+    def fold(folder: Path, current: Current, name: str) -> None:
         assert len(current.segments) == 1
-        (folder / f"base-{current.seq}").mkdir()
+        (folder / name).mkdir()
 
     writer = publisher(tmp_path, fold, executor)
     writer.fold_if_large()
@@ -190,6 +192,21 @@ def test_a_damaged_shelf_is_begun_again(tmp_path: Path, what: str) -> None:
         (path,) = tmp_path.glob("CURRENT" if what == "CURRENT" else "seg-*")
         path.write_bytes(b"damaged")
     assert publisher(tmp_path).current == Current(seq=0)
+
+
+def test_rules_are_published_until_there_are_none(tmp_path: Path) -> None:
+    file = tmp_path / "rules.toml"
+    file.write_text('[[rule]]\nname = "sale"\naction = "hide"\nwhen = {column = "price", max = 5}')
+    rules = read_rules(file)
+    writer = publisher(tmp_path / "shelf")
+    writer.set_rules(rules)
+    name = read_current(tmp_path / "shelf").rules
+    text = (tmp_path / "shelf" / name).read_bytes()
+    assert RuleSet.model_validate_json(text) == rules
+    writer.add(segment({"a": 1}), 1)
+    assert read_current(tmp_path / "shelf").rules == name
+    writer.set_rules(None)
+    assert read_current(tmp_path / "shelf").rules is None
 
 
 def test_popularity_is_named_only_when_there_is_any(tmp_path: Path) -> None:

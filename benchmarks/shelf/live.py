@@ -1,0 +1,290 @@
+"""The live shelf of a running server: delay and loss of changes, latency with a delta, imports.
+
+Needs a server that serves a catalogue with a gateway, and its workspace. Everything that it adds
+is deleted at the end; the killed processes are replaced by those that supervise them.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import httpx
+import numpy as np
+import psutil
+from rich.console import Console
+
+from newshelf.errors import ServerError
+from newshelf.files import read_model
+from newshelf.pipeline.workspace import only_server
+from newshelf.report.tables import ReportTable, print_table
+from newshelf.server.client import Client
+from newshelf.server.process import members
+from newshelf.server.shelf import ShelfPlan
+from newshelf.server.state import ServerState
+from newshelf.shelf.model import ShelfModel
+from newshelf.store.items import ItemColumns, ItemRepository, ItemWrite
+from newshelf.store.store import EventStore
+
+_PER_S, _CHANGES_PER_S = 50.0, 20.0
+_KILLS = 50
+_DELTA = 5_000
+_POLL_S = 0.005
+_PATIENCE_S = 120.0
+_WORDS = ("jade", "gold", "linen", "ring", "shirt", "lamp", "green", "red", "small", "long")
+
+_Process = TypeVar("_Process")
+
+
+@dataclass
+class Shop:
+    """A running server, its store, and a client of each."""
+
+    state: ServerState
+    store: EventStore
+    client: Client
+    plan: ShelfPlan
+    key: str
+    picture: bytes
+    made: list[str] = field(default_factory=list)
+
+    @property
+    def items(self) -> ItemRepository:
+        """Return the products."""
+        return self.store.items
+
+    def product(self, name: str, **fields: object) -> ItemColumns:
+        """Return a new product, which is deleted at the end."""
+        self.made.append(name)
+        words = [_WORDS[at] for at in _chance(len(self.made)).choice(len(_WORDS), 4)]
+        return ItemColumns.model_validate({"id": name, "title": " ".join(words), **fields})
+
+    def shows(self, item_id: str, price: float | None = None) -> bool:
+        """Return whether the worker that answers knows the product, at this price."""
+        filters = {} if price is None else {"price": {"min": price, "max": price}}
+        with suppress(httpx.TransportError):
+            body = {"candidates": [item_id], "k": 1, "filters": filters}
+            response = self.client.predict("recommender", json=body)
+            if response.status_code == httpx.codes.OK:
+                return any(item["id"] == item_id for item in response.json()["items"])
+        return False
+
+    def delay_s(self, item_id: str, price: float | None = None) -> float:
+        """Return the time from now, when a change is committed, until a worker answers with it."""
+        start_s = time.monotonic()
+        while not self.shows(item_id, price):
+            if time.monotonic() - start_s > _PATIENCE_S:
+                raise TimeoutError("a change did not become visible")
+            time.sleep(_POLL_S)
+        return time.monotonic() - start_s
+
+
+def run(
+    only: Path | None, console: Console, *, rounds: int = 100, seconds: float = 30, imported: int
+) -> None:
+    """Measure a running server and print the figures with their goals.
+
+    Args:
+        only: its workspace; None for the only server.
+        console: receives the table.
+        rounds: changes of each kind whose delay is measured.
+        seconds: length of each load for the latency.
+        imported: products of the import.
+    """
+    rows: list[tuple[str, str, str]] = []
+    with _shop(only) as shop:
+        with _load(shop, _PER_S) as latencies:
+            rows += _delays(shop, rounds)
+        rows.append(("p99 of /v1/recommend meanwhile", f"{_p99(latencies):.1f} ms", ""))
+        rows.append(_latency_with_delta(shop, seconds))
+        rows.append(_lost(shop))
+        rows.append(_import(shop, imported))
+    table = ReportTable("", ("figure", "measured", "goal"), rows, text_columns=(1, 2))
+    print_table(table, console)
+
+
+@contextmanager
+def _shop(workspace: Path | None) -> Iterator[Shop]:
+    state = only_server(None, workspace)
+    home = state.directory.parent
+    plan = read_model(home / "shelf.json", ShelfPlan, "plan of a shelf")
+    key = (home / "gateway" / "local.key").read_text().strip()
+    picture = next(path for path in Path(state.catalog).rglob("*.jpg"))
+    with EventStore.open(plan.store_url) as store, Client(state) as client:
+        shop = Shop(state, store, client, plan, key, picture.read_bytes())
+        try:
+            yield shop
+        finally:
+            for name in shop.items.get(shop.made):
+                shop.items.delete(name)
+
+
+@contextmanager
+def _load(shop: Shop, per_s: float) -> Iterator[list[float]]:
+    """Ask for recommendations at a steady rate; yield the latencies in milliseconds."""
+    ended = threading.Event()
+    latencies: list[float] = []
+    known = [item.id for item in shop.items.page(limit=1_000)]
+    headers = {"Authorization": f"Bearer {shop.key}"}
+    url = f"{_running(shop.state.gateway).url}/v1/recommend"
+    clients = 8
+
+    def ask(number: int) -> None:
+        chance = _chance(number)
+        with httpx.Client(headers=headers, trust_env=False, timeout=10) as http:
+            due_s = time.monotonic() + number / per_s
+            while not ended.wait(max(0.0, due_s - time.monotonic())):
+                history = [known[at] for at in chance.choice(len(known), 5, replace=False)]
+                body = {"unit": f"u{chance.random()}", "history": history, "k": 10}
+                with suppress(httpx.TransportError):
+                    http.post(url, json=body)
+                    # From when it was due: a queue before a slow answer counts.
+                    latencies.append((time.monotonic() - due_s) * 1000)
+                due_s += clients / per_s
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(clients)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield latencies
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+
+
+def _delays(shop: Shop, rounds: int) -> Iterator[tuple[str, str, str]]:
+    """Measure new texts, prices and pictures."""
+    text, price, pictured = [], [], []
+    for number in range(rounds):
+        name, cost = f"bench-{time.time_ns()}", 1000.0 + number
+        shop.items.put([ItemWrite(shop.product(name, price=1))])
+        text.append(shop.delay_s(name))
+        shop.items.patch(name, {"price": cost})
+        price.append(shop.delay_s(name, cost))
+        # Further bytes at the end make another picture of it.
+        picture = shop.picture + number.to_bytes(4, "big")
+        shop.items.put([ItemWrite(shop.product(f"{name}-p"), picture)])
+        pictured.append(shop.delay_s(f"{name}-p"))
+    for what, delays, goal in (
+        ("text", text, 1),
+        ("price", price, 1),
+        ("picture", pictured, 2),
+    ):
+        found = f"p50 {np.median(delays):.2f} s, p99 {np.quantile(delays, 0.99):.2f} s"
+        yield f"acknowledged → answered, {what}", found, f"p99 ≤ {goal} s"
+
+
+def _latency_with_delta(shop: Shop, seconds: float) -> tuple[str, str, str]:
+    with _load(shop, _PER_S) as before:
+        time.sleep(seconds)
+    name = f"bench-delta-{time.time_ns()}"
+    columns = [shop.product(f"{name}-{number}") for number in range(_DELTA - 100)]
+    for start in range(0, len(columns), 500):
+        shop.items.put([ItemWrite(one) for one in columns[start : start + 500]])
+    _wait_visible(shop)
+    ended = threading.Event()
+
+    def change() -> None:
+        number = 0
+        while not ended.wait(1 / _CHANGES_PER_S):
+            number += 1
+            shop.items.patch(f"{name}-{number % 500}", {"price": float(number)})
+
+    changes = threading.Thread(target=change)
+    with _load(shop, _PER_S) as after:
+        changes.start()
+        time.sleep(seconds)
+        ended.set()
+        changes.join()
+    found = (
+        f"{_p99(after):.1f} ms, without {_p99(before):.1f} ms ({_p99(after) / _p99(before):.2f} ×)"
+    )
+    return f"p99 of /v1/recommend, delta of {_DELTA:,}, 20 changes/s", found, "≤ 1.1 ×"
+
+
+def _lost(shop: Shop) -> tuple[str, str, str]:
+    """Kill processes one after the other, and count the changes that were lost."""
+    chance = _chance(3)
+    prices: dict[str, float] = {}
+    for number in range(_KILLS):
+        while not (found := _killable(shop.state)):
+            time.sleep(_POLL_S)
+        with suppress(ProcessLookupError):
+            os.kill(found[chance.integers(len(found))].pid, signal.SIGKILL)
+        for turn in range(3):
+            name = f"bench-kill-{number}-{turn}"
+            prices[name] = 10.0 + number
+            shop.items.put([ItemWrite(shop.product(name, price=prices[name]))])
+            time.sleep(chance.random() / 2)
+    _wait_visible(shop)
+    deadline_s = time.monotonic() + _PATIENCE_S
+    missing = {*prices}
+    while missing and time.monotonic() < deadline_s:
+        missing = {name for name in missing if not shop.shows(name, prices[name])}
+    return f"lost changes, {_KILLS} kill -9", f"{len(missing)} of {len(prices)}", "0"
+
+
+def _killable(state: ServerState) -> list[psutil.Process]:
+    """Return a gateway process, the shelf's child and a worker of the recommender."""
+    supervisors = (_running(state.gateway).process, _running(state.shelf))
+    found = [one for each in supervisors for one in members(each) if one.pid != each.pid]
+    with Client(state) as client, suppress(Exception):
+        for version in client.describe("recommender", "all"):
+            found += [psutil.Process(int(worker["pid"])) for worker in version["workers"]]
+    return found
+
+
+def _import(shop: Shop, count: int) -> tuple[str, str, str]:
+    archives = sorted((shop.plan.folder / ".archives").iterdir())
+    model = ShelfModel(archives[-1])
+    name = f"bench-import-{time.time_ns()}"
+    columns = [shop.product(f"{name}-{number}") for number in range(count)]
+    sample = shop.items.put([ItemWrite(one) for one in columns[:256]])
+    model.encode(sample[:64], lambda _: b"")
+    start_s = time.monotonic()
+    for start in range(0, len(sample), 64):
+        model.encode(sample[start : start + 64], lambda _: b"")
+    alone = len(sample) / (time.monotonic() - start_s)
+    _wait_visible(shop)
+    start_s = time.monotonic()
+    for start in range(256, count, 500):
+        shop.items.put([ItemWrite(one) for one in columns[start : start + 500]])
+    _wait_visible(shop)
+    rate = (count - 256) / (time.monotonic() - start_s)
+    found = f"{rate:.0f}/s, encoder alone {alone:.0f}/s ({rate / alone:.2f} ×)"
+    return f"import of {count:,} texts", found, "≥ .9 × the encoder"
+
+
+def _wait_visible(shop: Shop) -> None:
+    """Wait until every change is published."""
+    last = shop.items.last_seq()
+    deadline_s = time.monotonic() + 10 * _PATIENCE_S
+    while any(one.seq < last for one in shop.items.hosts()) or not shop.items.hosts():
+        if time.monotonic() > deadline_s:
+            raise TimeoutError("changes were not published")
+        time.sleep(0.05)
+
+
+def _running(process: _Process | None) -> _Process:
+    """Return a part of the server.
+
+    Raises:
+        ServerError: it was started without.
+    """
+    if process is None:
+        raise ServerError("this server has no gateway or no live shelf")
+    return process
+
+
+def _chance(seed: int) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def _p99(latencies: list[float]) -> float:
+    return float(np.quantile(latencies, 0.99))
