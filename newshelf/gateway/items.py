@@ -209,7 +209,7 @@ def _columns(fields: dict[str, Any], at: str) -> ItemColumns:
         cause = error.__cause__
         where = cause.errors()[0]["loc"] if isinstance(cause, ValidationError) else ()
         if len(where) > 1 and where[0] == "attributes":
-            # pydantic's path goes on with the types that a value may have.
+            # pydantic's path continues with the types that a value may have.
             raise InvalidField(
                 f"{where[1]!r} is no column, so it is kept as an attribute, whose name has up to "
                 "100 characters and whose value is a text or a number",

@@ -145,3 +145,31 @@ def test_forms_and_pictures_are_what_the_model_is_sent_as_json(shop_http: httpx.
         for _ in range(20):
             assert 400 <= shop_http.post("/v1/encode", **request).status_code < 500
     assert shop_http.get("/readyz?strict").json() == {"status": "ready", "missing": {}}
+
+
+def test_a_units_events_are_its_history_until_it_is_erased(
+    shop_http: httpx.Client, store: EventStore, history: list[str], client: Client
+) -> None:
+    events = [
+        {
+            "event_id": f"history-{item}",
+            "event_type": "favourite",
+            "item_id": item,
+            "unit": "cookie",
+        }
+        for item in history
+    ]
+    for event in events:
+        assert shop_http.post("/v1/feedback", json=event).json()["accepted"] == 1
+    merged = shop_http.post("/v1/units/merge", json={"visitor": "cookie", "unit": "account"})
+    assert merged.status_code == 200
+    known = recommend(shop_http, unit="account", k=5)
+    direct = client.recommend(history=history, k=5)
+    assert [item.id for item in known.items] == [item["id"] for item in direct["items"]]
+    assert shop_http.get("/v1/units/account").json()["visitors"] == ["cookie"]
+    erased = shop_http.delete("/v1/units/account").json()
+    assert erased == {"visitors": 1, "exposures": 1, "feedback": len(history)}
+    late = shop_http.post("/v1/feedback", json={**events[0], "event_id": "late"})
+    assert (late.status_code, late.json()["field"]) == (410, "unit")
+    assert "account" not in {one.unit for one in store.exposures()}
+    assert recommend(shop_http, unit="account", k=5).source == "model"

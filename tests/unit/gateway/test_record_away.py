@@ -1,6 +1,7 @@
 """While the event store takes no rows, answers wait in a spool, and are replayed."""
 
 import asyncio
+import json
 import resource
 import sqlite3
 import time
@@ -19,6 +20,7 @@ from newshelf.server.gateway import GatewayPlan
 from newshelf.store.spool import Spool
 from newshelf.store.store import EventStore
 from tests.unit.gateway.conftest import Gateway, StartGateway
+from tests.unit.gateway.fake_torchserve import FakeTorchServe
 
 
 @pytest.fixture
@@ -172,7 +174,10 @@ def test_feedback_waits_for_answers_that_another_process_spooled(
 
 
 def test_postgresql_is_stopped_and_started_again(
-    start_gateway: StartGateway, plan: GatewayPlan, monkeypatch: pytest.MonkeyPatch
+    start_gateway: StartGateway,
+    plan: GatewayPlan,
+    monkeypatch: pytest.MonkeyPatch,
+    torchserve: FakeTorchServe,
 ) -> None:
     with Postgres(["fsync=off"]) as server:
         monkeypatch.setitem(plan.__dict__, "store_url", server.create_database("away"))
@@ -185,11 +190,17 @@ def test_postgresql_is_stopped_and_started_again(
         assert heard.json()["results"][0]["outcome"] == "spooled"
         assert readiness(gateway).json()["spooled"]
         server.start()
+        # They were answered without their histories.
+        page = gateway.http.get("/metrics").text
+        assert 'newshelf_gateway_histories_total{source="unavailable"}' in page
         until(lambda: _count(gateway) == (11, 1))
         assert {one.request_id for one in gateway.exposures()} == {
             answer.json()["request_id"] for answer in asked
         }
         until(lambda: readiness(gateway).json() == {"status": "ready", "missing": {}})
+        assert gateway.recommend("u4", k=1).status_code == 200
+        clicked = asked[5].json()["items"][0]["id"]
+        assert json.loads(torchserve.asked[-1].body)["history"] == [clicked]
 
 
 def _count(gateway: Gateway) -> tuple[int, int]:
