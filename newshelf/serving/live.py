@@ -325,6 +325,11 @@ class LiveIndex:
         )
         return new[self.alive[new]]
 
+    @cached_property
+    def neighbours_of_new(self) -> tuple[IntArray, FloatArray]:
+        """See ``Positions.neighbours``; of all ``new`` ones."""
+        return self.positions.neighbours(self.new)
+
     def archive_mask(self, allowed: Mask) -> Mask:
         """Return a mask of positions, ``(P,)``, as one of the archive's rows, ``(T,)``."""
         if self.is_archive:
@@ -405,7 +410,7 @@ class LiveIndex:
 
     def prepare(self) -> None:
         """Compute what requests would otherwise wait for."""
-        _ = self.new, self._moved, self.positions.tables
+        _ = self.neighbours_of_new, self._moved, self.positions.tables
 
     def plus(self, name: str, segment: Segment) -> "LiveIndex":
         """Return the index with a further segment.

@@ -125,11 +125,11 @@ class ModelRanker:
             )
             return _Found(positions, unpersonal)
         linked = live.of_archive(rows)
-        new = live.new[allowed[live.new]]
-        if len(new):
-            of_new = links.outside(sums, *live.positions.neighbours(new))
+        if len(live.new):
+            shown = allowed[live.new]
+            of_new = links.outside(sums, *live.neighbours_of_new)[shown]
             scores = np.concatenate([of_rows, of_new])
-            linked = best_rows(np.concatenate([linked, new]), scores, limit)
+            linked = best_rows(np.concatenate([linked, live.new[shown]]), scores, limit)
         positions = distinct(np.concatenate([nearest, linked]))
         return _Found(positions, unpersonal_at(row, links, sums, positions))
 
