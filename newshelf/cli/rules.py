@@ -14,7 +14,7 @@ import typer
 from newshelf.cli.options import CatalogOption, SettingsOption, WorkspaceOption, verb_group
 from newshelf.cli.pipeline import settings_from
 from newshelf.errors import SetupError
-from newshelf.pipeline.workspace import ROOT, open_workspace
+from newshelf.pipeline.workspace import ROOT, Workspace, open_workspace
 
 if TYPE_CHECKING:
     from newshelf.serving.recommender_predictor import RecommenderPredictor
@@ -43,7 +43,7 @@ def check(
     from newshelf.report.tables import ReportTable, print_table
 
     console = make_console()
-    with open_recommender(served_recommender(catalog, workspace)) as recommender:
+    with _served(open_workspace(catalog, override=workspace)) as recommender:
         found = rules_for(recommender, file)
         live, now_s = recommender.with_rules(found).live, time.time()
         counts = [
@@ -88,9 +88,9 @@ def preview(
 
     chosen = settings_from(settings, None)
     ids = [one for one in history.split(",") if one]
+    opened = open_workspace(catalog, override=workspace)
     if unit is not None:
-        url = open_workspace(catalog, override=workspace).store_url(chosen)
-        with EventStore.open(url) as store:
+        with EventStore.open(opened.store_url(chosen)) as store:
             newest_first = [one.item_id for one in store.units.history(unit, _MAX_HISTORY)]
         ids = [*dict.fromkeys(newest_first)][::-1]
     places = Path(chosen.gateway.placements or ROOT / "configs" / "placements.toml")
@@ -98,7 +98,7 @@ def preview(
         {"history": ids} if placement is None else {"history": ids, "placement": placement}
     )
     request.pop("cursor", None)
-    with open_recommender(served_recommender(catalog, workspace)) as recommender:
+    with _served(opened) as recommender:
         found = rules_for(recommender, file)
         before, after = (_items(recommender.with_rules(one), request) for one in (RuleSet(), found))
         titles = {item["id"]: _title(recommender, item["id"]) for item in (*before, *after)}
@@ -162,16 +162,23 @@ def rules_for(recommender: "RecommenderPredictor", file: Path) -> "RuleSet":
     return read_rules(file, further_columns(recommender.live.base.table))
 
 
-def served_recommender(catalog: Path | None, workspace: Path | None) -> Path:
-    """Return the archive that is served, or would be."""
+@contextmanager
+def _served(workspace: Workspace) -> Iterator["RecommenderPredictor"]:
+    """Load the archive that is served, or would be, with the products of now."""
     from newshelf.cli.console import make_console
     from newshelf.pipeline.serve import served_archives
     from newshelf.pipeline.stages import archive_paths
+    from newshelf.serving.shelf_reader import ShelfReader
 
-    opened = open_workspace(catalog, override=workspace)
-    if not archive_paths(opened.archive):
-        raise SetupError(f"{opened.root} has no archives yet; ./run archive makes them")
-    return served_archives(opened, make_console())["recommender"]
+    if not archive_paths(workspace.archive):
+        raise SetupError(f"{workspace.root} has no archives yet; ./run archive makes them")
+    archive = served_archives(workspace, make_console())["recommender"]
+    with open_recommender(archive) as recommender:
+        version = recommender.index.manifest.encoder_version
+        shelf = ShelfReader(workspace.shelf / version, recommender.live)
+        shelf.read()
+        recommender.live = shelf.live
+        yield recommender
 
 
 @contextmanager

@@ -5,12 +5,22 @@ import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from newshelf.serving.item_table import INDEX_COLUMNS
+from newshelf.serving.segments import (
+    Current,
+    Segment,
+    SegmentShape,
+    write_current,
+    write_segment,
+)
 from newshelf.store.records import Feedback
 from newshelf.store.store import EventStore
 from newshelf.store.write import WriteBatch
 from tests.unit.cli.verbs import Run, verbs_of
+from tests.unit.serving.conftest import VERSION
 
 RULES = """
 [[rule]]
@@ -51,6 +61,28 @@ def test_rules_are_checked_and_their_products_counted(run: Run, rules: Path) -> 
     assert "no rings │ hide │ home │ 10" in output
     assert "the lamp │ pin │ all │ 1" in output
     assert "has no mistake" in output
+
+
+def test_products_are_those_of_the_live_shelf(run: Run, rules: Path, tmp_path: Path) -> None:
+    folder, none = tmp_path / "workspace" / "shelf" / VERSION, np.zeros((0, 512), dtype=np.float32)
+    rows = np.zeros(0, dtype=np.int64)
+    gone = Segment(
+        columns={name: [] for name in INDEX_COLUMNS},
+        extras=[],
+        knowledge=[],
+        embeddings=none,
+        vectors=none[:, :16],
+        origin=rows,
+        nearest=rows.reshape(0, 0),
+        shares=none[:, :0],
+        removed=["i00", "i01"],
+    )
+    folder.mkdir(parents=True)
+    write_segment(
+        folder, "seg-1", gone, SegmentShape(embedding=512, vector=16, trained=30, nearest=0)
+    )
+    write_current(folder, Current(seq=2, segments=("seg-1",)))
+    assert "no rings │ hide │ home │ 9" in run("check", rules)[1]
 
 
 def test_a_mistake_is_reported_with_its_line(run: Run, rules: Path) -> None:
