@@ -162,7 +162,7 @@ class _References(_Request):
 
 
 class SearchQuery(_Request):
-    """What is searched for: a sentence, a picture, or both."""
+    """Query of a search: a sentence, a picture, or both."""
 
     text: str | None = None
     image: str | None = None
@@ -237,7 +237,7 @@ Source = Literal[
     "popular",
     "pinned",
 ]
-"""Which ranking an item came from, or that a rule put it there."""
+"""Ranking that an item came from; ``pinned`` if a rule put it there."""
 
 
 class RecommendedItem(_Answer):
