@@ -193,11 +193,11 @@ def shelf(
     rounds: Annotated[int, typer.Option(min=1, help="Repetitions in fresh processes.")] = 3,
     out: Out = None,
 ) -> None:
-    """Measure recommendations from a million products.
+    """Measure recommendations from a million products, and changes of a running server.
 
-    Draws the catalogue and builds its index if it is missing (4 GB, about ten minutes on two
-    cores). Prints figure and goal, and writes the report. Exit code 1 when a task failed; a goal
-    that was not reached is a result.
+    `live` needs a running server (./run serve --detach). `scale` draws the catalogue and builds
+    its index if it is missing (4 GB, about ten minutes on two cores). Prints figure and goal, and
+    writes the report. Exit code 1 when a task failed; a goal that was not reached is a result.
 
     Example: `./run bench shelf --only scale`
     """

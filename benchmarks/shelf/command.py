@@ -10,7 +10,10 @@ from benchmarks.records import versions
 from benchmarks.report import Heading
 from benchmarks.suite import Suite, run_suite
 
-TASKS: dict[str, str] = {"scale": "benchmarks.shelf.scale:run"}
+TASKS: dict[str, str] = {
+    "scale": "benchmarks.shelf.scale:run",
+    "live": "benchmarks.shelf.live:run",
+}
 
 _INTRODUCTION = """\
 What the live shelf costs on the machine below. A figure is the median of the rounds ± their \

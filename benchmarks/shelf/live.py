@@ -1,7 +1,7 @@
 """The live shelf of a running server: delay and loss of changes, latency with a delta, imports.
 
-Needs a server that serves a catalogue with a gateway, and its workspace. Everything that it adds
-is deleted at the end; the killed processes are replaced by those that supervise them.
+Everything that it adds is deleted at the end; killed processes are replaced by those that
+supervise them.
 """
 
 import os
@@ -17,12 +17,12 @@ from typing import TypeVar
 import httpx
 import numpy as np
 import psutil
-from rich.console import Console
 
+from benchmarks.results import Goal, Row, TaskResult
+from benchmarks.shelf.command import ShelfContext
 from newshelf.errors import ServerError
 from newshelf.files import read_model
 from newshelf.pipeline.workspace import only_server
-from newshelf.report.tables import ReportTable, print_table
 from newshelf.server.client import Client
 from newshelf.server.process import members
 from newshelf.server.shelf import ShelfPlan
@@ -34,6 +34,7 @@ from newshelf.store.store import EventStore
 _PER_S, _CHANGES_PER_S = 50.0, 20.0
 _KILLS = 50
 _DELTA = 5_000
+_ROUNDS, _SECONDS, _IMPORTED = 100, 30.0, 20_000
 _POLL_S = 0.005
 _PATIENCE_S = 120.0
 _WORDS = ("jade", "gold", "linen", "ring", "shirt", "lamp", "green", "red", "small", "long")
@@ -84,28 +85,66 @@ class Shop:
         return time.monotonic() - start_s
 
 
-def run(
-    only: Path | None, console: Console, *, rounds: int = 100, seconds: float = 30, imported: int
-) -> None:
-    """Measure a running server and print the figures with their goals.
+_TEXT, _PRICE, _PICTURE = (
+    f"acknowledged → answered, {what}: p99, s" for what in ("text", "price", "picture")
+)
+_MEANWHILE = "/v1/recommend meanwhile: p99, ms"
+_DELTA_TIMES = "p99 of /v1/recommend with a delta, as a multiple of that without"
+_LOST = f"acknowledged changes lost, {_KILLS} kill -9"
+_IMPORT = "import, as a share of the encoder's in-process rate"
 
-    Args:
-        only: its workspace; None for the only server.
-        console: receives the table.
-        rounds: changes of each kind whose delay is measured.
-        seconds: length of each load for the latency.
-        imported: products of the import.
-    """
-    rows: list[tuple[str, str, str]] = []
-    with _shop(only) as shop:
-        with _load(shop, _PER_S) as latencies:
-            rows += _delays(shop, rounds)
-        rows.append(("p99 of /v1/recommend meanwhile", f"{_p99(latencies):.1f} ms", ""))
-        rows.append(_latency_with_delta(shop, seconds))
-        rows.append(_lost(shop))
-        rows.append(_import(shop, imported))
-    table = ReportTable("", ("figure", "measured", "goal"), rows, text_columns=(1, 2))
-    print_table(table, console)
+
+def run(context: ShelfContext) -> TaskResult:
+    """Measure the only running server; a round is a repetition of all."""
+    values: dict[str, list[float]] = {}
+    notes: list[str] = []
+    with _shop(None) as shop:
+        for _ in range(context.rounds):
+            found, note = _round(shop)
+            notes.append(note)
+            for name, value in found.items():
+                values.setdefault(name, []).append(value)
+    return TaskResult(
+        task="live",
+        title="Changes of a running server",
+        protocol=(
+            f"A served catalogue under {_PER_S:.0f} recommendations/s. A change is a commit to the "
+            "store; it has arrived when a worker answers with it, asked every 5 ms: "
+            f"{_ROUNDS} new texts, prices and pictures, one after the other. Latencies count from "
+            f"when a request was due, {_SECONDS:.0f} s each. The delta has {_DELTA:,} products and "
+            f"{_CHANGES_PER_S:.0f} changes/s. One of gateway, shelf and worker is killed "
+            f"{_KILLS} times, between three changes each. The import has {_IMPORTED:,} texts of "
+            "four words, without the load."
+        ),
+        rows=[Row(name, "Newshelf", found, robust=True) for name, found in values.items()],
+        goals=[
+            Goal(_TEXT, 1),
+            Goal(_PRICE, 1),
+            Goal(_PICTURE, 2),
+            Goal(_DELTA_TIMES, 1.1),
+            Goal(_LOST, 0),
+            Goal(_IMPORT, 0.9),
+        ],
+        notes=notes,
+        percent=False,
+        lower_is_better=[_TEXT, _PRICE, _PICTURE, _MEANWHILE, _DELTA_TIMES, _LOST],
+    )
+
+
+def _round(shop: Shop) -> tuple[dict[str, float], str]:
+    with _load(shop, _PER_S) as latencies:
+        found = _delays(shop)
+    found[_MEANWHILE] = _p99(latencies)
+    before, after = _latencies(shop)
+    found[_DELTA_TIMES] = after / before
+    found[_LOST] = _lost(shop)
+    rate, alone = _import_rates(shop)
+    found[_IMPORT] = rate / alone
+    note = (
+        f"p99 {after:.1f} ms with and {before:.1f} ms without a delta; {rate:.0f} products/s "
+        f"imported, {alone:.0f}/s by the encoder alone."
+    )
+    return found, note
 
 
 @contextmanager
@@ -158,10 +197,10 @@ def _load(shop: Shop, per_s: float) -> Iterator[list[float]]:
             thread.join()
 
 
-def _delays(shop: Shop, rounds: int) -> Iterator[tuple[str, str, str]]:
-    """Measure new texts, prices and pictures."""
+def _delays(shop: Shop) -> dict[str, float]:
+    """Measure new texts, prices and pictures, p99 in seconds."""
     text, price, pictured = [], [], []
-    for number in range(rounds):
+    for number in range(_ROUNDS):
         name, cost = f"bench-{time.time_ns()}", 1000.0 + number
         shop.items.put([ItemWrite(shop.product(name, price=1))])
         text.append(shop.delay_s(name))
@@ -171,18 +210,13 @@ def _delays(shop: Shop, rounds: int) -> Iterator[tuple[str, str, str]]:
         picture = shop.picture + number.to_bytes(4, "big")
         shop.items.put([ItemWrite(shop.product(f"{name}-p"), picture)])
         pictured.append(shop.delay_s(f"{name}-p"))
-    for what, delays, goal in (
-        ("text", text, 1),
-        ("price", price, 1),
-        ("picture", pictured, 2),
-    ):
-        found = f"p50 {np.median(delays):.2f} s, p99 {np.quantile(delays, 0.99):.2f} s"
-        yield f"acknowledged → answered, {what}", found, f"p99 ≤ {goal} s"
+    return {_TEXT: _p99(text), _PRICE: _p99(price), _PICTURE: _p99(pictured)}
 
 
-def _latency_with_delta(shop: Shop, seconds: float) -> tuple[str, str, str]:
+def _latencies(shop: Shop) -> tuple[float, float]:
+    """Return p99 in milliseconds without and with a delta that changes."""
     with _load(shop, _PER_S) as before:
-        time.sleep(seconds)
+        time.sleep(_SECONDS)
     name = f"bench-delta-{time.time_ns()}"
     columns = [shop.product(f"{name}-{number}") for number in range(_DELTA - 100)]
     for start in range(0, len(columns), 500):
@@ -199,17 +233,14 @@ def _latency_with_delta(shop: Shop, seconds: float) -> tuple[str, str, str]:
     changes = threading.Thread(target=change)
     with _load(shop, _PER_S) as after:
         changes.start()
-        time.sleep(seconds)
+        time.sleep(_SECONDS)
         ended.set()
         changes.join()
-    found = (
-        f"{_p99(after):.1f} ms, without {_p99(before):.1f} ms ({_p99(after) / _p99(before):.2f} ×)"
-    )
-    return f"p99 of /v1/recommend, delta of {_DELTA:,}, 20 changes/s", found, "≤ 1.1 ×"
+    return _p99(before), _p99(after)
 
 
-def _lost(shop: Shop) -> tuple[str, str, str]:
-    """Kill processes one after the other, and count the changes that were lost."""
+def _lost(shop: Shop) -> int:
+    """Kill processes one after the other; return the number of changes that were lost."""
     chance = _chance(3)
     prices: dict[str, float] = {}
     for number in range(_KILLS):
@@ -227,7 +258,7 @@ def _lost(shop: Shop) -> tuple[str, str, str]:
     missing = {*prices}
     while missing and time.monotonic() < deadline_s:
         missing = {name for name in missing if not shop.shows(name, prices[name])}
-    return f"lost changes, {_KILLS} kill -9", f"{len(missing)} of {len(prices)}", "0"
+    return len(missing)
 
 
 def _killable(state: ServerState) -> list[psutil.Process]:
@@ -240,7 +271,9 @@ def _killable(state: ServerState) -> list[psutil.Process]:
     return found
 
 
-def _import(shop: Shop, count: int) -> tuple[str, str, str]:
+def _import_rates(shop: Shop) -> tuple[float, float]:
+    """Return products per second of an import, and of the encoder in this process."""
+    count = _IMPORTED
     archives = sorted((shop.plan.folder / ".archives").iterdir())
     model = ShelfModel(archives[-1])
     name = f"bench-import-{time.time_ns()}"
@@ -257,8 +290,7 @@ def _import(shop: Shop, count: int) -> tuple[str, str, str]:
         shop.items.put([ItemWrite(one) for one in columns[start : start + 500]])
     _wait_visible(shop)
     rate = (count - 256) / (time.monotonic() - start_s)
-    found = f"{rate:.0f}/s, encoder alone {alone:.0f}/s ({rate / alone:.2f} ×)"
-    return f"import of {count:,} texts", found, "≥ .9 × the encoder"
+    return rate, alone
 
 
 def _wait_visible(shop: Shop) -> None:
