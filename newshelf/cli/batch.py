@@ -45,13 +45,7 @@ class FailedUnit:
 
 
 def read_units(path: Path) -> list[str]:
-    """Return the distinct units of a file: a line of text each, or a column of CSV or Parquet.
-
-    The column is ``unit``, ``user_id``, or the only one.
-
-    Raises:
-        SetupError: the file cannot be read, or has no such column or no unit.
-    """
+    """Return the distinct units of a text file, or of the unit column of CSV or Parquet."""
     try:
         if path.suffix == ".parquet":
             table = pd.read_parquet(path)
@@ -83,21 +77,10 @@ def recommend_all(
     key: str,
     console: Console,
 ) -> list[FailedUnit]:
-    """Ask for every unit, and write the answers in the order of the units.
+    """Ask for every unit, write the answers in order, and return the units without an answer.
 
-    A busy gateway is asked again, up to five times.
-
-    Args:
-        units: distinct.
-        fields: of every request, such as ``placement`` and ``k``.
-        out: a Parquet file, replaced when it is complete; ``OUT.failed.csv`` lists the units that
-            got no answer.
-        url: of the gateway.
-        key: of the gateway.
-        console: shows the progress.
-
-    Returns:
-        The units that got no answer.
+    ``out`` is a Parquet file, replaced when it is complete; ``OUT.failed.csv`` lists the units that
+    got no answer. A busy gateway is asked again, up to five times.
     """
     failed: list[FailedUnit] = []
     rows: list[dict[str, object]] = []

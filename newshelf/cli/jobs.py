@@ -18,10 +18,7 @@ if TYPE_CHECKING:
 
 
 def make_jobs(console: Console, *, strict: bool = False, processes: int = 1) -> Jobs:
-    """Return the jobs of the stages.
-
-    ``strict`` refuses a catalogue with bad rows instead of leaving them out.
-    """
+    """Return the jobs of the stages; ``strict`` refuses a catalogue with bad rows."""
 
     def sample(settings: Settings, out: Path) -> None:
         from newshelf.sample.build import draw_sample

@@ -91,10 +91,7 @@ class RefusingGroup(VerbGroup):
 
 
 def verb_group(about: str, *, refuses: bool = False) -> typer.Typer:
-    """Return a group of verbs.
-
-    One that ``refuses`` exits with 2 instead of 1 after an expected error.
-    """
+    """Return a group of verbs; one that ``refuses`` exits with 2 after an expected error."""
     return typer.Typer(
         cls=RefusingGroup if refuses else VerbGroup,
         no_args_is_help=True,

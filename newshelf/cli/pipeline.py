@@ -27,11 +27,7 @@ if TYPE_CHECKING:
 
 
 def settings_from(path: Path | None, runtime: str | None = None) -> Settings:
-    """Read the settings; ``runtime`` replaces that of the archive.
-
-    Raises:
-        SettingsError: the file or the runtime is not valid.
-    """
+    """Read the settings; ``runtime`` replaces that of the archive."""
     settings = load_settings(path or ROOT / "configs" / "packaged.toml")
     if runtime is None:
         return settings
@@ -158,11 +154,6 @@ def _bring_up_to(
     strict: bool = False,
     processes: int = 1,
 ) -> Workspace:
-    """Rebuild the stale stages up to ``last``.
-
-    Raises:
-        SetupError: torchrun started this, several times over.
-    """
     from newshelf.cli.console import make_console
     from newshelf.cli.jobs import make_jobs
     from newshelf.pipeline.stages import bring_up_to_date, plan_stages

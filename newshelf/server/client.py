@@ -15,10 +15,7 @@ from newshelf.server.state import Key, ServerState, read_keys
 class Client:
     """Calls the inference and management APIs of a server; renews expired tokens.
 
-    Example::
-
-        with Client(state) as client:
-            answer = client.recommend(history=["ring-7"], k=5)
+    A refused call raises ``ServerError`` with the server's reason.
     """
 
     def __init__(self, state: ServerState, *, timeout_s: float = 30.0) -> None:
@@ -52,7 +49,6 @@ class Client:
     ) -> httpx.Response:
         """Send ``POST /predictions/{model}`` and return the response, whatever its status.
 
-        The body is ``json``, ``content`` (with ``content_type``), or ``files`` and ``data``.
         ``token`` replaces that of the key file, ``version`` the default version.
         """
         key = Key(token, None) if token is not None else self._inference_key()
@@ -69,11 +65,7 @@ class Client:
         )
 
     def encode(self, product: Mapping[str, Any], image: bytes | None = None) -> dict[str, Any]:
-        """Embed one product; ``image`` holds the bytes of a JPEG, PNG or WebP file.
-
-        Raises:
-            ServerError: with the server's code and message.
-        """
+        """Embed one product; ``image`` holds the bytes of a JPEG, PNG or WebP file."""
         if image is None:
             return _answer(self.predict("encoder", json=product))
         data = {name: str(value) for name, value in product.items()}
@@ -81,24 +73,12 @@ class Client:
         return _answer(self.predict("encoder", files=files, data=data))
 
     def recommend(self, *, history: Sequence[str], k: int, **further: Any) -> dict[str, Any]:
-        """Recommend ``k`` products; ``further`` holds other fields of the request.
-
-        Raises:
-            ServerError: with the server's code and message.
-        """
+        """Recommend ``k`` products; ``further`` holds other fields of the request."""
         body = {"history": list(history), "k": k, **further}
         return _answer(self.predict("recommender", json=body))
 
     def describe(self, model: str, version: str | None = None) -> list[dict[str, Any]]:
-        """Return TorchServe's description of a model: versions, workers, batch size.
-
-        Args:
-            model: its name.
-            version: a loaded version, or ``all``; None is the default version.
-
-        Raises:
-            ServerError: with TorchServe's reason.
-        """
+        """Return TorchServe's description of the default version, another, or ``all``."""
         path = f"/models/{_path(model, version)}"
         response = self._manage("GET", path, {}, self._timeout_s)
         described: list[dict[str, Any]] = response.json()
@@ -107,20 +87,7 @@ class Client:
     def register(
         self, model: str, archive: str, workers: int, *, timeout_s: float, wait: bool = True
     ) -> None:
-        """Load an archive of the model store, in addition to the loaded versions.
-
-        Requires a server with ``enable_model_api``.
-
-        Args:
-            model: its name.
-            archive: its file name.
-            workers: number of processes.
-            timeout_s: of the request.
-            wait: until the workers have loaded it.
-
-        Raises:
-            ServerError: with TorchServe's reason.
-        """
+        """Load an archive of the model store; requires a server with ``enable_model_api``."""
         self._manage(
             "POST",
             "/models",
@@ -134,20 +101,11 @@ class Client:
         )
 
     def unregister(self, model: str, *, timeout_s: float, version: str | None = None) -> None:
-        """Unload a version, or the only one, and end its workers. See ``register``.
-
-        Raises:
-            ServerError: with TorchServe's reason; the default version can be unloaded only as
-                the last one.
-        """
+        """Unload a version and end its workers; the default version only as the last one."""
         self._manage("DELETE", f"/models/{_path(model, version)}", {}, timeout_s)
 
     def set_default(self, model: str, version: str) -> None:
-        """Make a loaded version answer requests that name none, with immediate effect.
-
-        Raises:
-            ServerError: with TorchServe's reason.
-        """
+        """Make a loaded version answer requests that name none, with immediate effect."""
         path = f"/models/{_path(model, version)}/set-default"
         self._manage("PUT", path, {}, self._timeout_s)
 

@@ -40,11 +40,7 @@ def write_controller_plan(path: Path, plan: ControllerPlan) -> None:
 
 
 def read_controller_plan(path: Path) -> ControllerPlan:
-    """Read a plan.
-
-    Raises:
-        SettingsError: the file cannot be read or is not a plan.
-    """
+    """Read a plan."""
     if not path.exists():
         raise SettingsError(
             f"there are no rollouts here: {path} is missing. ./run serve starts the gateway and "
@@ -56,14 +52,7 @@ def read_controller_plan(path: Path) -> ControllerPlan:
 def start_controller(
     plan: ControllerPlan, *, root: Path, directory: Path, plan_file: Path
 ) -> ProcessRef:
-    """Start the controller.
-
-    Args:
-        plan: written to ``plan_file``.
-        root: the repository.
-        directory: the server's working directory, for the log.
-        plan_file: read by the process and by the verbs.
-    """
+    """Start the controller; ``plan_file`` is read by the process and by the verbs."""
     write_controller_plan(plan_file, plan)
     return start_session(
         [sys.executable, "-P", "-m", "newshelf.rollout", plan_file],

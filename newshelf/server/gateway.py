@@ -69,25 +69,12 @@ def write_plan(path: Path, plan: GatewayPlan) -> None:
 
 
 def read_plan(path: Path) -> GatewayPlan:
-    """Read a plan.
-
-    Raises:
-        SettingsError: the file cannot be read or is not a plan.
-    """
+    """Read a plan."""
     return read_model(path, GatewayPlan, "plan of a gateway")
 
 
 def start_gateway(plan: GatewayPlan, *, root: Path, directory: Path) -> GatewayState:
-    """Start the gateway's processes, without waiting until they answer.
-
-    Args:
-        plan: written into ``directory``.
-        root: the repository.
-        directory: the server's working directory.
-
-    Raises:
-        ServerError: the port is taken.
-    """
+    """Start the gateway's processes, without waiting until they answer."""
     settings = plan.settings
     require_port(settings.host, settings.port, "gateway")
     path, log = directory / _PLAN, directory / _LOG
@@ -108,13 +95,8 @@ def wait_for_gateway(
 ) -> None:
     """Wait until the gateway and the models behind it answer.
 
-    Args:
-        state: the gateway.
-        timeout_s: seconds without progress after which it has failed.
-        on_wait: called now and then.
-
-    Raises:
-        ServerError: it ended or makes no progress; with the end of its log.
+    Raises ``ServerError``, with the end of its log, when it ended or made no progress for
+    ``timeout_s``.
     """
     progress = StartupProgress(state.process, "the gateway", timeout_s, on_wait)
     last_answer = "nothing"

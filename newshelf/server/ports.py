@@ -57,11 +57,7 @@ def busy_ports(ports: Ports) -> list[tuple[str, int]]:
 
 
 def require_free(ports: Ports) -> None:
-    """Check that the ports can be bound.
-
-    Raises:
-        ServerError: names each port in use, its purpose, and how to choose others.
-    """
+    """Raise ``ServerError``, naming each port in use, its purpose and how to choose others."""
     busy = busy_ports(ports)
     if busy:
         named = ", ".join(f"{port} ({name.replace('_', ' ')})" for name, port in busy)
@@ -72,11 +68,7 @@ def require_free(ports: Ports) -> None:
 
 
 def require_port(host: str, port: int, purpose: str) -> None:
-    """Check that a single port can be bound at this address.
-
-    Raises:
-        ServerError: with its purpose.
-    """
+    """Raise ``ServerError`` with its purpose if a port cannot be bound at this address."""
     if not _can_bind(host, port):
         raise ServerError(
             f"cannot listen on {host}:{port} ({purpose}): it is in use, or not an address of "

@@ -57,12 +57,7 @@ def start_session(
 ) -> ProcessRef:
     """Start ``command`` in a new session, without input, and append its output to ``log``.
 
-    Args:
-        command: program and arguments.
-        cwd: working directory.
-        env: environment.
-        log: the log file.
-        kept: number of earlier logs to keep; 0 appends to the last one.
+    ``kept`` is the number of earlier logs to keep; 0 appends to the last one.
     """
     if kept:
         rotate_log(log, kept)
@@ -104,15 +99,8 @@ def members(ref: ProcessRef) -> list[psutil.Process]:
 def stop_session(ref: ProcessRef, *, grace_s: float = 20.0, orphans_s: float = 2.0) -> None:
     """Ask the process to end, wait, then kill what is left of its session.
 
-    Descendants are not asked: the process that started them ends them in order.
-
-    Args:
-        ref: the process.
-        grace_s: seconds that it may take to end.
-        orphans_s: seconds that its descendants may take after that.
-
-    Raises:
-        ServerError: a process survives being killed.
+    Descendants are not asked: the process that started them ends them in order, and they get
+    ``orphans_s`` after that. Raises ``ServerError`` if a process survives being killed.
     """
     leader = _leader(ref)
     if leader is not None:
@@ -133,10 +121,7 @@ def stop_session(ref: ProcessRef, *, grace_s: float = 20.0, orphans_s: float = 2
 
 
 def _wait(processes: list[psutil.Process], timeout_s: float) -> list[psutil.Process]:
-    """Wait until the processes have ended; return those that have not.
-
-    psutil's own wait also waits until init has reaped an orphan.
-    """
+    """Return the processes that have not ended; psutil's own wait also waits for init to reap."""
     end = time.monotonic() + timeout_s
     left = [process for process in processes if _alive(process)]
     while left and time.monotonic() < end:
@@ -187,10 +172,7 @@ def _signal(process: psutil.Process, number: signal.Signals) -> None:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Let SIGTERM, and SIGHUP of a closed terminal, raise KeyboardInterrupt.
-
-    The program then cleans up as after Ctrl-C. An ignored signal (``nohup``) stays ignored.
-    """
+    """Let SIGTERM, and SIGHUP unless ignored (``nohup``), raise KeyboardInterrupt."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -209,11 +191,7 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Ignore SIGINT, SIGTERM and SIGHUP, so that a clean-up is completed.
-
-    Otherwise a second Ctrl-C would leave running what the first one was about to stop. Does
-    nothing outside the main thread, which alone handles signals.
-    """
+    """Ignore SIGINT, SIGTERM and SIGHUP in the main thread, so that a clean-up is completed."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -249,12 +227,9 @@ def last_lines(*logs: Path) -> str:
 
 
 def rotate_log(log: Path, kept: int, newest: Path | None = None) -> None:
-    """Make room for a new ``log``: rename the last one to ``log.1``, that before to ``log.2``.
+    """Rename the last log to ``log.1``, that before to ``log.2``, and so on.
 
-    Args:
-        log: the file; does nothing if it is missing.
-        kept: number of earlier files to keep.
-        newest: becomes ``log.1`` instead of ``log`` itself.
+    ``newest`` becomes ``log.1`` instead of ``log`` itself.
     """
     newest = newest or log
     if not newest.exists():
@@ -299,11 +274,7 @@ an idle process which answers a health check now and then."""
 class StartupProgress:
     """Watches the CPU time of a session that starts, so that slow machines get more time.
 
-    Args:
-        process: leader of the session.
-        awaited: what is awaited, in words.
-        limit_s: seconds without progress after which the start has failed.
-        on_wait: called about every 15 seconds.
+    It fails after ``limit_s`` without progress. ``awaited`` says in words what is awaited.
     """
 
     def __init__(self, process: ProcessRef, awaited: str, limit_s: float, on_wait: OnWait) -> None:

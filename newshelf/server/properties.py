@@ -10,11 +10,7 @@ _PATHS = ("model_store", "metrics_config")
 
 
 def read_properties(path: Path) -> dict[str, str]:
-    """Read ``key=value`` lines, without comments and empty lines.
-
-    Raises:
-        ServerError: the file is missing, a line has no ``=``, or a key occurs twice.
-    """
+    """Read ``key=value`` lines, without comments and empty lines."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
@@ -41,15 +37,8 @@ def final_properties(
 ) -> dict[str, str]:
     """Return the properties of one start of TorchServe.
 
-    Args:
-        base: the repository's properties.
-        root: the folder of their relative paths.
-        ports: replace those in ``base``; None keeps them.
-        model_store: folder of the archives.
-        models: archive of each model; one version each, so that the default is certain.
-
-    Raises:
-        ServerError: an archive is not in ``model_store``.
+    ``ports`` replace those in ``base``. Each model has one archive and so one version, so that the
+    default is certain.
     """
     for name, archive in models.items():
         if archive.parent != model_store or not archive.is_file():

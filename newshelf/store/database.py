@@ -1,8 +1,4 @@
-"""The event store's database: connections, migrations, and checkpoints of SQLite.
-
-SQLite is opened with the settings that many writing processes need; PostgreSQL with timeouts for
-a network that fails silently. Alembic migrates both.
-"""
+"""The event store's database: connections, migrations, and checkpoints of SQLite."""
 
 import logging
 import os
@@ -47,17 +43,10 @@ _FORMS = "sqlite:///FILE or postgresql+psycopg://USER:PASSWORD@HOST/DATABASE"
 
 
 class Database:
-    """Connections to one database, for every thread."""
+    """Connections to one database, for every thread; ``Unavailable`` if it does not answer."""
 
     def __init__(self, url: str) -> None:
-        """Connect lazily.
-
-        Args:
-            url: see ``EventStore.open``.
-
-        Raises:
-            SettingsError: the URL is invalid or of an unsupported database.
-        """
+        """Connect lazily; raise ``SettingsError`` for an invalid URL."""
         parsed = _parsed(url)
         if parsed.get_backend_name() == "sqlite":
             self._engine, self._writer, self._quick = _sqlite(parsed)
@@ -78,11 +67,7 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """Open a transaction that sees one state of the database.
-
-        Raises:
-            Unavailable: the database does not answer.
-        """
+        """Open a transaction that sees one state of the database."""
         with self._unavailable(), self._engine.connect() as connection:
             if connection.dialect.name == "postgresql":
                 connection.execution_options(isolation_level="REPEATABLE READ")
@@ -90,26 +75,15 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """Open a transaction that is committed at the end.
-
-        Raises:
-            Unavailable: the database does not answer or stays locked.
-        """
+        """Open a transaction that is committed at the end."""
         with self._unavailable(), self._writer.begin() as connection:
             yield connection
 
     def execute_once(self, sql: str, values: Sequence[Any]) -> list[Any]:
-        """Execute one statement as a transaction of its own, and return its rows.
+        """Execute one statement, with the driver's placeholders, as a transaction of its own.
 
         It bypasses SQLAlchemy and takes one step of SQLite, or one round trip to PostgreSQL, where
         a transaction takes three. At each step the writer waits for the GIL of a busy event loop.
-
-        Args:
-            sql: with the driver's placeholders.
-            values: of the placeholders.
-
-        Raises:
-            Unavailable: the database does not answer or stays locked.
         """
         with self._unavailable():
             connection = self._quick.raw_connection()
@@ -126,11 +100,7 @@ class Database:
                 connection.close()
 
     async def connect_async(self) -> psycopg.AsyncConnection[Any]:
-        """Return an autocommit connection to PostgreSQL for an event loop.
-
-        Raises:
-            psycopg.Error: the server does not answer.
-        """
+        """Return an autocommit connection to PostgreSQL, or raise ``psycopg.Error``."""
         # The first element is for drivers that take a connection string.
         _, options = self.dialect.create_connect_args(self._engine.url)
         return await psycopg.AsyncConnection.connect(
@@ -138,11 +108,7 @@ class Database:
         )
 
     def truncate_log(self) -> None:
-        """Empty SQLite's log, which holds earlier states of rows; PostgreSQL keeps its own.
-
-        Raises:
-            Unavailable: others read or write all the time.
-        """
+        """Empty SQLite's log, which holds earlier states of rows."""
         for _ in range(_TRIES if self.sqlite_file else 0):
             ((busy, *_),) = self.execute_once("PRAGMA wal_checkpoint(TRUNCATE)", ())
             if not busy:
@@ -269,12 +235,9 @@ _LOCK = 0x6E657773
 
 
 def migrate(database: Database) -> None:
-    """Run the missing migrations in one transaction.
+    """Run the missing migrations in one transaction; processes wait for each other.
 
-    Processes that start at the same time wait for each other.
-
-    Raises:
-        SettingsError: the server is unreachable, or the schema is newer than this code.
+    Raises ``SettingsError`` if the server is unreachable, or the schema newer than this code.
     """
     try:
         with database.writing() as connection:

@@ -20,19 +20,7 @@ _SCHEMA = pa.schema(zip(EVENT_COLUMNS, _TYPES, strict=True))
 
 
 def write_events(events: Iterable[StoredFeedback], path: Path) -> int:
-    """Write events to ``path``, atomically.
-
-    Args:
-        events: of the event store.
-        path: ``.parquet``, ``.csv`` or ``.tsv``. Named ``events`` in a catalogue's folder, it is
-            read with the catalogue.
-
-    Returns:
-        The number of events.
-
-    Raises:
-        SettingsError: another suffix.
-    """
+    """Write a ``.parquet``, ``.csv`` or ``.tsv`` file atomically; return the number of events."""
     write = _WRITERS.get(path.suffix)
     if write is None:
         raise SettingsError(f"cannot write events to {path}: name it {' or '.join(_WRITERS)}")

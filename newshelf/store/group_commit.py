@@ -29,12 +29,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class AsyncConnection:
-    """A connection to PostgreSQL, opened when needed; for one task at a time.
-
-    Args:
-        database: PostgreSQL.
-        units: answers to erased ones are dropped.
-    """
+    """A connection to PostgreSQL, opened when needed; for one task at a time."""
 
     def __init__(self, database: Database, units: UnitRepository) -> None:
         self._database = database
@@ -44,9 +39,8 @@ class AsyncConnection:
     async def write(self, answers: Sequence[Exposure]) -> bool:
         """Try once to store at most ``MOST_ROWS`` answers, all or none.
 
-        Returns:
-            Whether they are stored. After False they may be stored too, if only the reply to the
-            commit was lost: storing them again is safe.
+        After False they may be stored too, if only the reply to the commit was lost: storing them
+        again is safe.
         """
         # A thread reads the tombstones: the event loop must not wait.
         erased = self._units.erased((one.unit for one in answers), max_age_s=math.inf)
@@ -98,11 +92,10 @@ class _Waiting:
 class GroupCommit:
     """Writes rows for an event loop; one per process.
 
-    Answers go by an idle connection, if there are connections; the thread writes the rest and
-    what a connection could not store. A call returns when its rows are committed. While the
-    database does not answer, the thread retries; a caller that waits too long gets
-    ``Unavailable``, and its rows are dropped (they may be stored, if only the reply to the
-    commit was lost: sending them again is safe).
+    Answers go by an idle connection, if there are connections; the thread writes the rest and what
+    a connection could not store. A call returns when its rows are committed. While the database
+    does not answer, the thread retries; a caller that waits too long gets ``Unavailable``, and its
+    rows are dropped (if only the reply was lost, they are stored: sending them again is safe).
     """
 
     def __init__(
@@ -117,13 +110,8 @@ class GroupCommit:
     ) -> None:
         """Start the thread; call this in a running event loop.
 
-        Args:
-            store: target of the commits.
-            max_rows: maximum callers whose rows share one commit.
-            max_waiting: maximum callers that wait; further ones get ``Unavailable`` at once.
-            max_wait_s: maximum time that a caller waits.
-            connections: of the store; closed by ``close``.
-            retries: retry while the store is unavailable, instead of failing at once.
+        ``max_rows`` callers' rows share one commit; ``max_waiting`` callers wait ``max_wait_s`` at
+        most. Without ``retries`` an unavailable store fails the callers at once.
         """
         self._store = store
         self._max_rows = max_rows
@@ -148,20 +136,11 @@ class GroupCommit:
         self._thread.start()
 
     async def exposure(self, exposure: Exposure) -> None:
-        """Store one answer.
-
-        Raises:
-            InvalidField: a value that the database cannot hold.
-            Unavailable: the database did not answer in time, or too many callers wait.
-        """
+        """Store one answer; ``InvalidField`` or, when it takes too long, ``Unavailable``."""
         await self._enqueue(WriteBatch(exposures=(exposure,)))
 
     async def feedback(self, feedback: Sequence[Feedback]) -> list[FeedbackOutcome]:
-        """Store events, a few per commit; raises as ``exposure`` does, and some may be stored.
-
-        Returns:
-            The outcome of each. An event whose commit's reply was lost is a duplicate of itself.
-        """
+        """Store events, a few per commit; raises as ``exposure`` does, and some may be stored."""
         outcomes: list[FeedbackOutcome] = []
         for start in range(0, len(feedback), _MOST_EVENTS):
             part = tuple(feedback[start : start + _MOST_EVENTS])

@@ -164,12 +164,7 @@ class ItemRepository:
         self._database = database
 
     def put(self, writes: Sequence[ItemWrite]) -> list[StoredItem]:
-        """Store products as a whole. Equal content is no change: revision and seq stay.
-
-        Raises:
-            InvalidField: a product has neither title, description nor picture; none is stored.
-            Unavailable: the database does not answer.
-        """
+        """Store products as a whole, or none; equal content keeps its revision and seq."""
         if not writes:
             return []
         with self._writing() as change:
@@ -184,16 +179,8 @@ class ItemRepository:
     ) -> StoredItem:
         """Change some fields of a product; ``None`` removes an optional one.
 
-        Args:
-            item_id: of the product.
-            fields: as in ``ItemColumns``; ``attributes`` are merged one by one, and ``image``
-                may only be None, which removes the picture.
-            picture: replaces the picture; None keeps it.
-
-        Raises:
-            UnknownItem: there is no product of this id.
-            InvalidField: a value is invalid, or neither title, description nor picture remain.
-            Unavailable: the database does not answer.
+        ``attributes`` are merged one by one; ``image`` may only be None, which removes the picture.
+        ``picture`` replaces the picture; None keeps it.
         """
         with self._writing() as change:
             change.load([item_id])
@@ -204,12 +191,7 @@ class ItemRepository:
             return change.put(_merged(old.columns, fields), kept)
 
     def delete(self, item_id: str) -> StoredItem:
-        """Delete a product; a deleted one stays as it is.
-
-        Raises:
-            UnknownItem: there never was a product of this id.
-            Unavailable: the database does not answer.
-        """
+        """Delete a product; a deleted one stays as it is."""
         with self._writing() as change:
             change.load([item_id])
             return change.delete(item_id)
@@ -248,12 +230,8 @@ class ItemRepository:
             return connection.scalar(query) or 0
 
     def seed(self, writes: Iterable[ItemWrite]) -> int:
-        """Store the products of a catalogue whose ids are absent, as no change.
-
-        One transaction per 5,000 products.
-
-        Returns:
-            The number of products that were stored.
+        """Store the products of a catalogue whose ids are absent, as no change; return their
+        number.
         """
         added = 0
         remaining = iter(writes)
@@ -311,13 +289,7 @@ class ItemRepository:
     ) -> list[tuple[StoredItem, EncodedItem | None]]:
         """Return products that changed after ``after_seq``, in that order, with their vectors.
 
-        The vectors may be of an earlier change, or None.
-
-        Args:
-            version: of the model.
-            after_seq: number of a change.
-            limit: of the products.
-            ids: return only these products, at most 1,000.
+        The vectors may be of an earlier change, or None. ``ids`` (at most 1,000) selects products.
         """
         same = and_(encoded.c.item_id == items.c.id, encoded.c.version == version)
         query = select(items, *_ENCODED_COLUMNS).select_from(items.outerjoin(encoded, same))
@@ -351,11 +323,7 @@ class ItemRepository:
             connection.execute(delete(shelves).where(shelves.c.version == version))
 
     def states(self, item_id: str) -> list[ItemState]:
-        """Return the state of a product's last change by version that is served.
-
-        Raises:
-            UnknownItem: there never was a product of this id.
-        """
+        """Return the state of a product's last change by version that is served."""
         with self._database.reading() as connection:
             item = _by_id(connection, [item_id]).get(item_id)
             if item is None:
@@ -405,11 +373,6 @@ class _Change:
         self._known |= _by_id(self._connection, ids)
 
     def existing(self, item_id: str) -> StoredItem:
-        """Return a product.
-
-        Raises:
-            UnknownItem: there never was one of this id.
-        """
         if item_id not in self._known:
             raise _unknown(item_id)
         return self._known[item_id]
@@ -597,10 +560,7 @@ def _last_seq(connection: Connection) -> int:
 
 
 def _lock(connection: Connection) -> None:
-    """Let one writer of products commit before the next takes numbers.
-
-    SQLite's transaction holds the file's write lock already.
-    """
+    """Let one writer commit before the next takes numbers; SQLite's transaction does so already."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
 

@@ -33,13 +33,11 @@ class PruneCounts:
 
 
 def clock_doubt(database: Database, before: datetime, now: datetime) -> str | None:
-    """Return why the clock may have jumped ahead, so that pruning would remove recent rows.
+    """Return why the clock may have jumped ahead, so that pruning would remove recent rows; or
+    None.
 
     Answers are stored in the order in which they happen; the times of a thousand of them, evenly
     spaced, must lead up to ``now``.
-
-    Returns:
-        The reason in words; None without doubt, or if nothing would be removed.
     """
     answer, before_us, now_us = exposures.c, to_us(before), to_us(now)
     with database.reading() as connection:
@@ -74,12 +72,8 @@ def prune(
     """Remove answers and events before a moment, also while others write.
 
     An old row that was stored after newer ones may stay until the next call. Rows later than now
-    were stamped by a wrong clock; they go with the rows stored after them.
-
-    Args:
-        database: of the event store.
-        before: with its time zone.
-        on_removed: called with the number of rows that each transaction removed.
+    were stamped by a wrong clock; they go with the rows stored after them. ``on_removed`` gets the
+    number of rows of each transaction.
     """
     before_us, now_us = to_us(before), to_us(datetime.now(UTC))
 

@@ -200,10 +200,8 @@ def halvings(requests: int) -> int:
 
 @dataclass(frozen=True, eq=False)
 class UnitTotals:
-    """Counts of one variant, one row per unit.
-
-    Arrays are ``(units,) float64``. Units are randomised, so units are counted: requests of one
-    shopper are not independent.
+    """Counts of one variant, ``(units,) float64`` each: requests of one shopper are not
+    independent.
     """
 
     requests: Floats
@@ -249,10 +247,7 @@ class VariantHealth:
 
 @dataclass(frozen=True, eq=False)
 class Observation:
-    """Everything a decision is based on.
-
-    Testers' units (the overrides of the rollout's splits) are left out.
-    """
+    """Everything a decision is based on, without testers' units."""
 
     seconds_in_step: float
     totals: Mapping[str, UnitTotals]

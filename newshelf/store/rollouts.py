@@ -66,11 +66,7 @@ class RolloutRepository:
         self._database = database
 
     def create(self, name: str, plan: str, state: str, split: TrafficSplit | None) -> None:
-        """Store a new rollout at revision 1, with the first entry of its journal.
-
-        Raises:
-            SettingsError: a rollout of this name exists, or the split is of another rollout.
-        """
+        """Store a new rollout at revision 1, with the first entry of its journal."""
         content = _content(name, state, split)
         with self._database.writing() as connection:
             now = _next_time(connection)
@@ -84,11 +80,7 @@ class RolloutRepository:
             _add_entry(connection, name, 1, content, "created")
 
     def get(self, name: str) -> RolloutRow:
-        """Return one rollout.
-
-        Raises:
-            SettingsError: there is no rollout of this name.
-        """
+        """Return one rollout."""
         with self._database.reading() as connection:
             return _get(connection, name)
 
@@ -122,20 +114,8 @@ class RolloutRepository:
     ) -> bool:
         """Change state and split and add a journal entry, if the rollout has not changed since.
 
-        Args:
-            name: of the rollout.
-            revision: of the row that the change was decided on.
-            state: the new state.
-            split: the new split.
-            note: the reason, in words.
-            holder: if given, require that this controller still holds the lease ``name``.
-
-        Returns:
-            False, with nothing changed, when the rollout has another revision or does not exist,
-            or the lease is not ``holder``'s.
-
-        Raises:
-            SettingsError: the split is of another rollout.
+        Returns False, with nothing changed, when the rollout has another revision or does not
+        exist, or ``holder`` is given and no longer has the lease ``name``.
         """
         content = _content(name, state, split)
         with self._database.writing() as connection:
@@ -152,11 +132,7 @@ class RolloutRepository:
         return True
 
     def journal(self, name: str) -> list[JournalEntry]:
-        """Return all changes of a rollout, oldest first.
-
-        Raises:
-            SettingsError: there is no rollout of this name.
-        """
+        """Return all changes of a rollout, oldest first."""
         table = schema.journal
         query = select(table).where(table.c.rollout == name).order_by(table.c.revision)
         with self._database.reading() as connection:
@@ -179,9 +155,8 @@ class RolloutRepository:
             connection.execute(insert(looks).values(rollout=name, at_us=now_us(), look=snapshot))
 
     def snapshots(self, name: str, *, most: int) -> list[SnapshotRow]:
-        """Return a rollout's snapshots, oldest first: all, or at most ``most``, evenly spaced.
-
-        The last snapshot is always among them.
+        """Return a rollout's snapshots, oldest first: at most ``most``, evenly spaced, with the
+        last.
         """
         numbered = (
             select(
@@ -222,16 +197,7 @@ class Leases:
         self._database = database
 
     def acquire(self, name: str, holder: str, ttl_s: float) -> bool:
-        """Take or prolong a lease for ``ttl_s`` seconds by the database's clock.
-
-        Args:
-            name: of the lease, such as a rollout's name.
-            holder: unique to each process.
-            ttl_s: time until the lease expires unless it is prolonged.
-
-        Returns:
-            False when another process holds it.
-        """
+        """Take or prolong a lease by the database's clock; False when another holder has it."""
         with self._database.writing() as connection:
             make = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
             new = make(leases).values(
@@ -275,11 +241,7 @@ def _get(connection: Connection, name: str) -> RolloutRow:
 
 
 def _next_time(connection: Connection) -> int:
-    """Return now, or the microsecond after the newest rollout's creation.
-
-    SQLite's clock counts milliseconds and any clock may be set back, but times of creation must
-    tell the order.
-    """
+    """Return now, or the microsecond after the newest rollout's creation: times tell the order."""
     newest = select(func.coalesce(func.max(schema.rollouts.c.created_us), 0)).scalar_subquery()
     now, last = connection.execute(select(now_us(), newest)).one()
     return max(int(now), int(last) + 1)

@@ -161,10 +161,7 @@ def shadow_row(answer: ShadowAnswer) -> tuple[object, ...]:
 
 
 def ranking_text(items: Sequence[ExposedItem]) -> str:
-    """Return ``[[item_id, position, score, source, propensity], …]`` as JSON.
-
-    A score that is not finite becomes null and is read back as NaN.
-    """
+    """Return ``[[item_id, position, score, source, propensity], …]``; null for a NaN score."""
     return orjson.dumps(
         [(item.item_id, item.position, item.score, item.source, item.propensity) for item in items]
     ).decode()
@@ -185,10 +182,7 @@ def ranking_from(text: str) -> tuple[ExposedItem, ...]:
 
 
 def item_key(item_id: str) -> str:
-    """Return the text that is in ``ranking_text`` exactly where the product was shown.
-
-    JSON escapes quotes within strings, so no source or id can contain it.
-    """
+    """Return what ``ranking_text`` has only where the product was shown: JSON escapes quotes."""
     return f"[{orjson.dumps(item_id).decode()},"
 
 
@@ -209,18 +203,9 @@ def insert_new(
     *,
     returning: str | None = None,
 ) -> list[Any]:
-    """Insert the rows whose unique columns are new.
+    """Insert the rows whose unique columns are new; return the inserted values of ``returning``.
 
-    Args:
-        connection: in a transaction.
-        table: target.
-        columns: names of the columns.
-        rows: values in the order of the columns. Sort them by a unique column, so that two
-            transactions never wait for each other.
-        returning: a column.
-
-    Returns:
-        Values of ``returning`` in the inserted rows; empty without ``returning``.
+    Sort the rows by a unique column, so that two transactions never wait for each other.
     """
     returned: list[Any] = []
     for start in range(0, len(rows), MOST_ROWS):
@@ -239,10 +224,7 @@ def insert_statement(
     rows: Sequence[tuple[Any, ...]],
     returning: str | None = None,
 ) -> tuple[str, tuple[Any, ...]]:
-    """Return SQL with the driver's placeholders, and their values.
-
-    Arguments are those of ``insert_new``, with at most ``MOST_ROWS`` rows.
-    """
+    """Return SQL for at most ``MOST_ROWS`` rows, and the values of its placeholders."""
     sql = _statement(dialect.name, table, tuple(columns), len(rows), returning)
     return sql, tuple(chain.from_iterable(rows))
 
@@ -259,11 +241,7 @@ def _statement(
 def _compiled(
     database: str, table: Table, columns: tuple[str, ...], returning: str | None
 ) -> tuple[str, str, str]:
-    """Return the SQL before, for, and after the values of a row.
-
-    SQLAlchemy takes milliseconds to compile each number of rows, which would delay the first
-    burst of requests.
-    """
+    """Return the SQL before, for, and after the values of a row: compiling takes milliseconds."""
     make = postgresql.insert if database == "postgresql" else sqlite.insert
     # The text has placeholders, not values.
     statement = make(table).values(dict.fromkeys(columns, "")).on_conflict_do_nothing()

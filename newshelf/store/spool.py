@@ -41,12 +41,7 @@ Write = Callable[[WriteBatch], list[FeedbackOutcome]]
 
 
 class Spool:
-    """The spool of one gateway, for every thread and process.
-
-    Args:
-        path: of the file, created when needed; best on another disk than the event store.
-        max_bytes: maximum size of the file.
-    """
+    """The spool of one gateway, for every thread and process."""
 
     def __init__(self, path: Path, max_bytes: int) -> None:
         self._path = path
@@ -54,11 +49,7 @@ class Spool:
         self._local = threading.local()
 
     def check(self) -> None:
-        """Rename a damaged file, so that a new one is created; call it once, at the start.
-
-        Raises:
-            Unavailable: the file cannot be opened.
-        """
+        """Rename a damaged file, so that a new one is created; call it once, at the start."""
         if not self._path.exists():
             return
         try:
@@ -79,11 +70,7 @@ class Spool:
             self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
 
     def write(self, batch: WriteBatch) -> list[FeedbackOutcome]:
-        """Append the whole batch and wait for the disk, or append nothing.
-
-        Raises:
-            Unavailable: the file is full, or cannot be written.
-        """
+        """Append the whole batch and wait for the disk, or append nothing."""
         rows = [(kind, row.model_dump_json()) for kind in _KINDS for row in getattr(batch, kind)]
         self._change("INSERT INTO spool (kind, body) VALUES (?, ?)", rows)
         return ["spooled"] * len(batch.feedback)
@@ -94,26 +81,17 @@ class Spool:
         self._change("DELETE FROM spool WHERE kind = ?", [("probe",)])
 
     def holds(self, *kinds: str) -> bool:
-        """Return whether rows of these kinds, or of any kind, wait for replay.
-
-        Raises:
-            Unavailable: the file cannot be read.
-        """
+        """Return whether rows of these kinds, or of any kind, wait for replay."""
         if not self._path.exists():
             return False
         return any(self._rows(kind, 1) for kind in kinds or _KINDS)
 
     def replay(self, write: Write) -> bool:
-        """Write the oldest rows to the store and remove them, in one process at a time.
+        """Write the oldest rows to the store and remove them; return whether more may wait.
 
-        Writing a row twice changes nothing in the store, so the next process repeats what a
-        killed one left. A row that the store cannot hold stays and is not tried again.
-
-        Returns:
-            Whether rows were written, so that more may wait.
-
-        Raises:
-            Unavailable: the store does not take the rows; they stay.
+        One process at a time. Writing a row twice changes nothing in the store, so the next process
+        repeats what a killed one left. A row that the store cannot hold stays and is not tried
+        again.
         """
         try:
             with FileLock(self._path.with_name(f"{self._path.name}.lock"), timeout=0):

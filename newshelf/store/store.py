@@ -41,15 +41,8 @@ class EventStore:
     """One open event store; one object per process, for every thread.
 
     Each method is one transaction, but for the iterators, and raises ``Unavailable`` when the
-    database does not answer; then nothing was changed or, if only the reply to the commit was
-    lost, everything was.
-
-    Attributes:
-        database: for queries of other modules, such as ``aggregates`` and ``prune``.
-        rollouts: plans, states, journals and snapshots.
-        leases: mutual exclusion of processes.
-        units: histories, merges and erasure.
-        items: live products, their changes and vectors.
+    database does not answer; then nothing was changed or, if only the reply to the commit was lost,
+    everything was.
     """
 
     def __init__(self, database: Database, window: timedelta) -> None:
@@ -64,15 +57,9 @@ class EventStore:
 
     @classmethod
     def open(cls, url: str, *, window: timedelta = JOIN_WINDOW) -> Self:
-        """Open a database and migrate it to the current schema.
+        """Open a database and migrate it to the current schema, or raise ``SettingsError``.
 
-        Args:
-            url: ``sqlite:///FILE`` or ``postgresql+psycopg://USER:PASSWORD@HOST/DATABASE``.
-            window: how long after an exposure an event without a request id is joined to it.
-
-        Raises:
-            SettingsError: the URL is invalid, the server does not answer, or the schema is newer
-                than this code.
+        ``window`` is how long after an exposure an event without a request id is joined to it.
         """
         store = cls.connect(url, window=window)
         try:
@@ -84,11 +71,7 @@ class EventStore:
 
     @classmethod
     def connect(cls, url: str, *, window: timedelta = JOIN_WINDOW) -> Self:
-        """Open a database with the current schema, which may be unavailable now.
-
-        Raises:
-            SettingsError: the URL is invalid.
-        """
+        """Open a database with the current schema, which may be unavailable now."""
         return cls(Database(url), window)
 
     def close(self) -> None:
@@ -104,28 +87,18 @@ class EventStore:
         self.close()
 
     def async_connections(self) -> list[AsyncConnection]:
-        """Return connections on which an event loop stores answers itself; it closes them.
-
-        There are none to SQLite, which commits in the caller's thread.
-        """
+        """Return connections for an event loop, which closes them; none to SQLite."""
         if self.database.sqlite_file:
             return []
         return [AsyncConnection(self.database, self.units) for _ in range(_ASYNC_CONNECTIONS)]
 
     def write(self, batch: WriteBatch) -> list[FeedbackOutcome]:
-        """Store answers, then feedback; rows that exist stay as they are.
+        """Store answers, then feedback; return each event's outcome, ``erased`` for erased units.
 
         Answers are stored once by request id, events once by event id. An event is joined to the
         answer it names, or to its unit's last exposure of the product within the window. Answers
-        and feedback are two transactions; after an error, writing the batch again is safe. Rows of
-        erased units are dropped.
-
-        Returns:
-            The outcome of each event.
-
-        Raises:
-            InvalidField: a value that the database cannot hold.
-            Unavailable: the database does not answer.
+        and feedback are two transactions; after an error, writing the batch again is safe. A value
+        that the database cannot hold raises ``InvalidField``.
         """
         named = {row.unit for row in batch.exposures} | {row.unit for row in batch.feedback}
         erased = self.units.erased(named)

@@ -84,24 +84,12 @@ class UnitRepository:
         self._connection: psycopg.AsyncConnection[Any] | None = None
 
     def history(self, unit: str, limit: int) -> list[Interaction]:
-        """Return the last interactions of a unit and of the visitors merged into it.
-
-        Args:
-            unit: its id.
-            limit: of the interactions, and of those that are not the unit's own.
-
-        Returns:
-            The newest first.
-        """
+        """Return the last ``limit`` interactions of a unit and of its visitors, newest first."""
         rows = self._database.execute_once(*self._history(unit, limit))
         return _interactions(rows, limit)
 
     async def read_history(self, unit: str, limit: int) -> list[Interaction]:
-        """Return ``history`` in an event loop, which SQLite blocks for some microseconds.
-
-        Raises:
-            Unavailable: the database does not answer, or too late.
-        """
+        """Return ``history`` in an event loop, which SQLite blocks for some microseconds."""
         if self._database.sqlite_file is not None:
             return self.history(unit, limit)
         sql, values = self._history(unit, limit)
@@ -120,13 +108,7 @@ class UnitRepository:
             await connection.close()
 
     def merge(self, visitor: str, unit: str) -> None:
-        """Let what ``visitor`` did be ``unit``'s; a merge that was done already changes nothing.
-
-        Raises:
-            InvalidField: both are the same.
-            Conflict: the visitor is merged into another unit, or the unit into the visitor.
-            ErasedUnit: one of them is erased.
-        """
+        """Let what ``visitor`` did be ``unit``'s; raise ``Conflict`` if one is merged otherwise."""
         if visitor == unit:
             raise InvalidField("a visitor cannot be merged into itself", field="unit")
         with self._database.writing() as connection:
@@ -166,15 +148,8 @@ class UnitRepository:
     def erase(self, unit: str, *, settle_s: float = _SETTLE_S) -> Erasure:
         """Remove everything about a unit and the visitors merged into it; refuse them from now on.
 
-        Two transactions, with a pause between them; an interrupted call may be repeated. SQLite's
-        file and log hold nothing of the rows afterwards.
-
-        Args:
-            unit: its id.
-            settle_s: seconds until every writer knows that the unit is erased.
-
-        Raises:
-            Unavailable: the database does not answer, or its log is in use.
+        Two transactions, ``settle_s`` apart, until every writer knows; an interrupted call may be
+        repeated. SQLite's file and log hold nothing of the rows afterwards.
         """
         with self._database.writing() as connection:
             _lock(connection)

@@ -1,7 +1,4 @@
-"""Writing answers, shadow answers and feedback, each once.
-
-An event is joined here to the answer that showed its product.
-"""
+"""Writing answers, shadow answers and feedback, each once; events are joined to answers."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -82,10 +79,7 @@ class JoinedEvent:
         return (*kept, answer.unit, event.value, *seen)
 
     def equals(self, row: Sequence[Any]) -> bool:
-        """Return whether a stored row is this event.
-
-        Times are not compared: a client that sends an event again may stamp it again.
-        """
+        """Return whether a stored row is this event, whose repetition may have another time."""
         event = self.event
         _, event_type, item_id, _, unit, value, request_id, *_ = row
         # An event with a request id may name any unit: the answer's unit is stored.
@@ -99,12 +93,8 @@ class JoinedEvent:
 def join(connection: Connection, events: Sequence[Feedback], window_us: int) -> list[JoinedEvent]:
     """Join each event to its request, or to its unit's last exposure of the product.
 
-    Args:
-        connection: in a transaction.
-        events: in the order of the result.
-        window_us: an event without a request id is joined to exposures from ``at - window`` to
-            ``at``, inclusive; one with a request id may be earlier than its answer by the same
-            time, since clocks differ.
+    An event without a request id is joined to exposures from ``at - window`` to ``at``, inclusive;
+    one with a request id may be earlier than its answer by the same time, since clocks differ.
     """
     answers = _answers(connection, {event.request_id for event in events if event.request_id})
     return [_join(connection, event, answers, window_us) for event in events]
@@ -222,12 +212,9 @@ def write_shadow(connection: Connection, answers: Sequence[ShadowAnswer]) -> Non
 def write_feedback(
     database: Database, events: Sequence[Feedback], window_us: int
 ) -> list[FeedbackOutcome]:
-    """Join the events and insert those that are new.
+    """Join the events and insert those that are new; return the outcome of each.
 
     Events are joined before the write transaction: SQLite has one lock for all writers.
-
-    Returns:
-        The outcome of each event.
     """
     if not events:
         return []
