@@ -91,7 +91,7 @@ class EncodedHistory:
 
 @dataclass(frozen=True)
 class CandidateSet:
-    """What one request may be answered with."""
+    """The products that one request may be answered with."""
 
     live: LiveIndex
     """``P`` products."""

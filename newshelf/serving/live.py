@@ -190,7 +190,7 @@ def _vectors(block: Block) -> FloatArray:
 
 @dataclass(frozen=True, eq=False)
 class LiveIndex:
-    """What can be recommended now. It does not change: a publication makes another one."""
+    """The products that can be recommended now. A publication makes another one."""
 
     archive: ItemIndex
     """What the model was exported with: its links, neighbours and precomputed terms."""

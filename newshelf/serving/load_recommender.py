@@ -65,7 +65,7 @@ def load_recommender_predictor(
 
 
 def _open_shelf(index: ItemIndex, version: str, settings: ServingSettings) -> ShelfReader | None:
-    """What has changed up to now; None where there is no live shelf."""
+    """Read the live shelf as it is now; None where there is none."""
     folder = os.environ.get(SHELF_VARIABLE)
     if not folder:
         return None

@@ -88,7 +88,7 @@ class RecommenderPredictor:
 
     @property
     def live(self) -> LiveIndex:
-        """What is answered from now."""
+        """The products of now."""
         return self._live if self._shelf is None else self._shelf.live
 
     @live.setter
