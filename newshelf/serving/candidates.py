@@ -109,6 +109,11 @@ class CandidateSet:
         """Return True when the request named its candidates."""
         return self.named is not None
 
+    @property
+    def is_archive(self) -> bool:
+        """Return True where positions are the rows of the archive's index."""
+        return self.live.is_archive and self.positions is self.live.positions
+
     @cached_property
     def allowed(self) -> Mask:
         """``(len(positions),)``: what may be answered, after candidates, filters and exclusions."""

@@ -124,6 +124,8 @@ def _by_terms(
         sums: of rows of the archive: the history's, and candidates.
         computed: of positions.
     """
+    if row.candidate_set.is_archive and pairs.worthwhile(len(positions)):
+        return sums(history, positions)
     history = row.history.live.positions.unchanged(history)
     rows = row.candidate_set.positions.unchanged(positions)
     known = rows >= 0
@@ -179,6 +181,8 @@ def link_sums(row: Resolved, links: BlendLookup) -> LinkSums:
     A product that the archive does not know stands for its nearest items, each with its share.
     """
     live, unseen = row.history.live, row.history.unseen
+    if live.is_archive and not len(unseen):
+        return links.sums(row.history.rows)
     origin = live.positions.origin(row.history.rows)
     nearest = []
     if (new := row.history.rows[origin < 0]).size:
@@ -199,6 +203,8 @@ def unpersonal_at(
         sums: the history's.
         positions: of the row's candidates.
     """
+    if row.candidate_set.is_archive:
+        return links.unpersonal(sums, positions)
     places = row.candidate_set.positions
     origin = places.origin(positions)
     known = origin >= 0
