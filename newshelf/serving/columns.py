@@ -6,7 +6,7 @@ computed when an index is written, and looked up without reading the items.
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any, Self
@@ -247,54 +247,23 @@ class Postings:
         return cls(Strings.stored(arrays, name), starts, rows, sure, least)
 
 
-@dataclass(frozen=True, eq=False)
-class Stated:
-    """Values of items, with the keys that they are found by."""
+def build_postings(stated: Iterable[tuple[int, Iterable[str], float]], least: float) -> Postings:
+    """Return the rows of each key.
 
-    rows: NDArray[np.int32]
-    """``(S,)``: of items, each as often as it has a value."""
-    codes: NDArray[np.int32]
-    """``(S,)``: places in ``keys``."""
-    sure: NDArray[np.float32]
-    """``(S,)``: confidence."""
-    keys: Sequence[Collection[str]]
-    """The keys of each value."""
-
-    @classmethod
-    def of_cells(
-        cls, cells: Sequence[str | None], keys_of: Callable[[str | None], Collection[str]]
-    ) -> "Stated":
-        """Return what each cell of a column states."""
-        column = TextColumn.of(cells)
-        keys = [*map(keys_of, column.texts), keys_of(None)]
-        # An absent cell is the last value.
-        codes = np.where(column.codes < 0, np.int32(len(keys) - 1), column.codes)
-        rows = np.arange(len(codes), dtype=np.int32)
-        return cls(rows, codes, np.ones(len(codes), dtype=np.float32), keys)
-
-
-def build_postings(stated: Sequence[Stated], least: float) -> Postings:
-    """Return the rows of each key; of a row that has it twice, the surest counts."""
-    keys = sorted({key for one in stated for found in one.keys for key in found})
-    place = {key: at for at, key in enumerate(keys)}
-    entries = [_entries(one, place) for one in stated]
-    of_key, rows, sure = (np.concatenate(parts) for parts in zip(*entries, strict=True))
-    order = np.lexsort((-sure, rows, of_key))
-    of_key, rows, sure = of_key[order], rows[order], sure[order]
-    first = np.ones(len(rows), dtype=np.bool_)
-    first[1:] = (of_key[1:] != of_key[:-1]) | (rows[1:] != rows[:-1])
-    of_key, rows, sure = of_key[first], rows[first], sure[first]
-    order = np.lexsort((-sure, of_key))
-    starts = np.searchsorted(of_key, np.arange(len(keys) + 1))
-    return Postings(keys, starts, rows[order], sure[order], least)
-
-
-def _entries(
-    one: Stated, place: Mapping[str, int]
-) -> tuple[IntArray, NDArray[np.int32], NDArray[np.float32]]:
-    """Return key, row and confidence of each pair of a row and one of its keys."""
-    lengths = np.array([len(found) for found in one.keys], dtype=np.int64)
-    places = [place[key] for found in one.keys for key in found]
-    starts = np.cumsum(lengths) - lengths
-    which, at = ragged(starts[one.codes], lengths[one.codes])
-    return np.array(places, dtype=np.int64)[at], one.rows[which], one.sure[which]
+    Args:
+        stated: row, its keys and their confidence; the surest first. A row may come again.
+        least: see ``Postings``.
+    """
+    found: dict[str, tuple[list[int], list[float]]] = {}
+    for row, keys, sure in stated:
+        for key in keys:
+            of_key = found.setdefault(key, ([], []))
+            of_key[0].append(row)
+            of_key[1].append(sure)
+    rows, confidences = [np.zeros(0, dtype=np.int32)], [np.zeros(0, dtype=np.float32)]
+    for key in sorted(found):
+        first = np.sort(np.unique(found[key][0], return_index=True)[1])
+        rows.append(np.array(found[key][0], dtype=np.int32)[first])
+        confidences.append(np.array(found[key][1], dtype=np.float32)[first])
+    starts = np.cumsum([len(part) for part in rows])
+    return Postings(sorted(found), starts, np.concatenate(rows), np.concatenate(confidences), least)

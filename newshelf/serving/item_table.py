@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from itertools import repeat
+from functools import cache, cached_property, partial
+from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,6 @@ from newshelf.serving.columns import (
     Column,
     IdHashes,
     Postings,
-    Stated,
     Strings,
     TextColumn,
     build_postings,
@@ -51,6 +50,7 @@ class TextReader:
         return [(fact.attribute, fact.value, fact.confidence) for fact in merge(facts)]
 
 
+_nothing: Callable[[], NDArray[Any]] = partial(np.zeros, 0, np.int32)
 _BETWEEN = "\n"
 """Separates attribute and value where both are one text."""
 
@@ -59,11 +59,11 @@ _BETWEEN = "\n"
 class KnownValues:
     """Statements about items, in the order of their rows, and of one row the surest first."""
 
-    row: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, dtype=np.int32))
+    row: NDArray[np.int32] = field(default_factory=_nothing)
     """``(S,)``: of the item."""
-    code: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, dtype=np.int32))
+    code: NDArray[np.int32] = field(default_factory=_nothing)
     """``(S,)``: place in ``meanings``."""
-    sure: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
+    sure: NDArray[np.float32] = field(default_factory=_nothing)
     """``(S,)``: confidence."""
     meanings: Sequence[str] = ()
     """Attribute and value."""
@@ -85,17 +85,10 @@ class KnownValues:
             (row, code_of.setdefault(f"{attribute}{_BETWEEN}{value}", len(code_of)), sure)
             for row, attribute, value, sure in rows
         ]
-        if not found:
-            return cls(reader=reader)
-        row, code, sure = map(np.array, zip(*found, strict=True))
-        order = np.lexsort((-sure, row))
-        return cls(
-            row[order].astype(np.int32),
-            code[order].astype(np.int32),
-            sure[order].astype(np.float32),
-            list(code_of),
-            reader,
-        )
+        found.sort(key=lambda one: (one[0], -one[2]))
+        row, code, sure = zip(*found, strict=True) if found else ((), (), ())
+        rows_of = np.array(row, dtype=np.int32), np.array(code, dtype=np.int32)
+        return cls(*rows_of, np.array(sure, dtype=np.float32), list(code_of), reader)
 
     def at(self, row: int) -> dict[str, list[str]]:
         """The values of one row by attribute, the surest first."""
@@ -121,15 +114,6 @@ class KnownValues:
         meanings = [meaning.split(_BETWEEN, 1) for meaning in self.meanings]
         columns = zip(self.row.tolist(), self.code.tolist(), self.sure.tolist(), strict=True)
         return [(row, *meanings[code], sure) for row, code, sure in columns]
-
-    def stated(self, attribute: str, keys_of: Callable[[str], Collection[str]]) -> Stated:
-        """Return the values of one attribute, with their keys."""
-        start = f"{attribute}{_BETWEEN}"
-        keys = [
-            keys_of(meaning.removeprefix(start)) if meaning.startswith(start) else ()
-            for meaning in self.meanings
-        ]
-        return Stated(self.row, self.code, self.sure, keys)
 
     def arrays(self, name: str) -> Arrays:
         """Return the arrays to store."""
@@ -248,16 +232,8 @@ class ItemTable:
         """
         columns: dict[str, Sequence[object]] = {
             name: [getattr(product, name) for product in products]
-            for name in (
-                "id",
-                "title",
-                "product_type",
-                "brand",
-                "color",
-                "material",
-                "size",
-                "price",
-            )
+            for name in ("id", *TEXT_COLUMNS, "price")
+            if name != "availability"
         }
         count = len(products)
         return cls.from_columns(
@@ -405,13 +381,16 @@ class ItemTable:
 
     def _postings(self, attribute: str) -> Postings:
         """Rows by what their column states, and by what is known beyond it."""
-        keys_of, known_keys_of = _KEYS[attribute]
-        cells = getattr(self, attribute) if attribute in TEXT_COLUMNS else []
-        stated = [
-            Stated.of_cells(cells, keys_of),
-            self.known.stated(attribute, known_keys_of),
+        keys_of, known_keys_of = map(cache, _KEYS[attribute])
+        cells = getattr(self, attribute) if attribute in TEXT_COLUMNS else ()
+        stated = ((row, keys_of(cell), 1.0) for row, cell in enumerate(cells))
+        known = [
+            (row, known_keys_of(value), sure)
+            for row, name, value, sure in self.known.statements()
+            if name == attribute
         ]
-        return build_postings(stated, self.known.reader.least)
+        known.sort(key=lambda one: -one[2])
+        return build_postings(chain(stated, known), self.known.reader.least)
 
 
 _NUMBERS = ("price", "created_at", "popularity")
