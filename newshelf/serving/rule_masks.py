@@ -126,7 +126,7 @@ class RuleMasks:
         self._kept: dict[Condition, Mask] = {}
         self._hour: int | None = None
         self._bits = np.zeros((len(table), -(-len(rules) // 8)), dtype=np.uint8)
-        self._rows: dict[tuple[int, ...], IntArray] = {}
+        self._rows: dict[tuple[int, tuple[int, ...]], IntArray] = {}
 
     def bits(self, hour: int) -> NDArray[np.uint8]:
         """Return ``(len(table), ceil(rules / 8))``; rule 0 is the highest bit of byte 0.
@@ -151,11 +151,13 @@ class RuleMasks:
     def rows(self, rules: tuple[int, ...], hour: int) -> IntArray:
         """Return the rows that at least one of ``rules`` matches, in increasing order."""
         bits = self.bits(hour)
-        if rules not in self._rows:
+        found = self._rows.get((hour, rules))
+        if found is None:
             chosen = np.zeros(len(self._rules), dtype=np.bool_)
             chosen[[*rules]] = True
-            self._rows[rules] = np.flatnonzero((bits & np.packbits(chosen)).any(axis=1))
-        return self._rows[rules]
+            found = np.flatnonzero((bits & np.packbits(chosen)).any(axis=1))
+            self._rows[hour, rules] = found
+        return found
 
 
 class CompiledRules:
