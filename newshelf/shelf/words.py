@@ -27,7 +27,6 @@ _FOLLOWED = "followed-1"
 """File of the last change; its number is the format's, so that another one is built again."""
 _HEAP_BYTES = 50_000_000
 _BATCH = 1_000
-_RETRY_S = 1.0
 _MAX_TERMS = 64
 """Terms of a sentence that are searched for."""
 _ONE_ERROR, _TWO_ERRORS = 4, 8
@@ -126,7 +125,11 @@ class WordIndex:
 
 
 def keep_words(
-    folder: Path, repository: ItemRepository, ended: threading.Event, pause_s: float
+    folder: Path,
+    repository: ItemRepository,
+    ended: threading.Event,
+    pause_s: float,
+    retry_s: float = 1.0,
 ) -> None:
     """Follow the store until ``ended`` is set; log errors and try again."""
     words = WordIndex(folder)
@@ -136,7 +139,7 @@ def keep_words(
         except Exception:
             _LOG.exception("the index of words does not follow; it is opened again")
             words = WordIndex(folder)
-            ended.wait(_RETRY_S)
+            ended.wait(retry_s)
 
 
 def _index(writer: IndexWriter, products: Iterable[StoredItem]) -> None:

@@ -4,12 +4,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from newshelf.shelf.words import WordIndex
+from newshelf.errors import Unavailable
+from newshelf.shelf.words import WordIndex, keep_words
 from newshelf.store.items import ItemColumns, ItemWrite
 from newshelf.store.store import EventStore
 
@@ -152,3 +154,44 @@ def test_a_killed_follower_loses_no_change(tmp_path: Path, store: EventStore) ->
     assert words.follow(store.items) == store.items.last_seq()
     found = words.search("cup", limit=1_000)
     assert sorted(found) == sorted(f"p{n}-{at}" for n in range(4) for at in range(1, 20))
+
+
+def test_a_thread_follows_until_it_is_ended(tmp_path: Path, store: EventStore) -> None:
+    ended, words = threading.Event(), WordIndex(tmp_path / "words")
+    thread = threading.Thread(target=keep_words, args=(words.folder, store.items, ended, 0.01))
+    thread.start()
+    try:
+        put(store, vase={"title": "Vase"})
+        while words.search("vase") != ["vase"]:
+            assert thread.is_alive()
+            ended.wait(0.01)
+    finally:
+        ended.set()
+        thread.join(30)
+    assert not thread.is_alive()
+
+
+def test_a_store_that_is_away_is_followed_later(tmp_path: Path, store: EventStore) -> None:
+    class Away:
+        calls = 0
+
+        def last_seq(self) -> int:
+            Away.calls += 1
+            if Away.calls == 1:
+                raise Unavailable("away")
+            return store.items.last_seq()
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(store.items, name)
+
+    ended, words = threading.Event(), WordIndex(tmp_path / "words")
+    followed = (words.folder, Away(), ended, 0.01, 0.01)
+    thread = threading.Thread(target=keep_words, args=followed)
+    thread.start()
+    try:
+        while words.search("walnut") != ["desk"]:
+            assert thread.is_alive()
+            ended.wait(0.01)
+    finally:
+        ended.set()
+        thread.join(30)
