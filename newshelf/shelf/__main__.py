@@ -42,7 +42,7 @@ def run_shelf(plan: ShelfPlan) -> None:
             EventStore.open(plan.store_url) as store,
         ):
             # Its commits wait for the disk; the workers' segments must not.
-            followed = plan.folder / WORDS_FOLDER, store.items, ended, plan.settings.poll_ms / 1000
+            followed = plan.folder / WORDS_FOLDER, store.items, ended
             threading.Thread(target=keep_words, args=followed, daemon=True).start()
             Follower(store, plan, host=host, holder=holder).run(ended)
     except Timeout as error:

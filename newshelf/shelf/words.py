@@ -128,7 +128,7 @@ def keep_words(
     folder: Path,
     repository: ItemRepository,
     ended: threading.Event,
-    pause_s: float,
+    pause_s: float = 0.3,
     retry_s: float = 1.0,
 ) -> None:
     """Follow the store until ``ended`` is set; log errors and try again."""
