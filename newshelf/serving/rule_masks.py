@@ -151,12 +151,14 @@ class RuleMasks:
     def rows(self, rules: tuple[int, ...], hour: int) -> IntArray:
         """Return the rows that at least one of ``rules`` matches, in increasing order."""
         bits = self.bits(hour)
-        found = self._rows.get((hour, rules))
+        # Without a rule that varies, all hours are alike.
+        key = hour if self._varying else 0, rules
+        found = self._rows.get(key)
         if found is None:
             chosen = np.zeros(len(self._rules), dtype=np.bool_)
             chosen[[*rules]] = True
             found = np.flatnonzero((bits & np.packbits(chosen)).any(axis=1))
-            self._rows[hour, rules] = found
+            self._rows[key] = found
         return found
 
 
