@@ -122,9 +122,7 @@ Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 def make_app(state_of: Callable[[], AppState], lifespan: Lifespan) -> FastAPI:
     """Return the application, without its middleware.
 
-    Args:
-        state_of: returns what the routes use, once ``lifespan`` has begun.
-        lifespan: opens and closes it.
+    ``state_of`` returns what the routes use, once ``lifespan`` has begun.
     """
     app = PlainApp(
         title="Newshelf",

@@ -34,9 +34,6 @@ class Connections:
     """Open connections of one process.
 
     Raises the limit of open files of this process and its children.
-
-    Args:
-        settings: maximum number of connections, and their timeouts.
     """
 
     def __init__(self, settings: GatewaySettings) -> None:
@@ -80,12 +77,7 @@ class Connections:
 
 
 class LimitedHttp(HttpToolsProtocol):
-    """HTTP/1.1 on one connection.
-
-    Args:
-        connections: of this process.
-        options: uvicorn's.
-    """
+    """HTTP/1.1 on one connection."""
 
     def __init__(self, *, connections: Connections, **options: Any) -> None:
         super().__init__(**options)

@@ -15,17 +15,7 @@ _HEADERS = {TIMEOUT_HEADER.encode(), OLD_DEADLINE_HEADER.encode()}
 
 
 def deadline_of(headers: dict[bytes, bytes], *, default_ms: int, max_ms: int) -> Deadline:
-    """Return the deadline of a request that arrives now.
-
-    Args:
-        headers: of the request; may have ``TIMEOUT_HEADER``.
-        default_ms: the timeout without it.
-        max_ms: replaces a longer timeout.
-
-    Raises:
-        InvalidField: the header is not a number.
-        DeadlineExceeded: no time is left.
-    """
+    """Return the deadline of a request that arrives now; see ``timeout_ms``."""
     if _HEADERS.isdisjoint(headers):
         return Deadline.after(default_ms)
     named = {name.decode("latin-1"): text.decode("latin-1") for name, text in headers.items()}

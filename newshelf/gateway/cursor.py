@@ -32,20 +32,11 @@ class UnitReader(Protocol):
     """Reads what units were shown, and what they did."""
 
     async def shown(self, request_ids: Sequence[str]) -> list[str]:
-        """Return the products of these answers.
-
-        Raises:
-            UnknownRequest: one of them is not in the event store.
-            Unavailable: the event store does not answer, or an answer waits in the spool.
-        """
+        """Return the products of these answers; ``UnknownRequest`` if one is not stored."""
         ...
 
     async def history(self, unit: str, limit: int) -> list[Interaction]:
-        """Return a unit's last interactions, the newest first.
-
-        Raises:
-            Unavailable: the event store does not answer.
-        """
+        """Return a unit's last interactions, the newest first."""
         ...
 
 
@@ -61,10 +52,7 @@ class FeedPage:
 class Cursors:
     """Issues cursors, and reads them.
 
-    Args:
-        key: of the signatures, the same in every process.
-        lifetime_s: seconds after which a cursor is refused.
-        record: has the earlier answers.
+    ``key`` is the same in every process; after ``lifetime_s`` seconds a cursor is refused.
     """
 
     def __init__(self, key: bytes, lifetime_s: float, record: UnitReader) -> None:
@@ -75,10 +63,8 @@ class Cursors:
     async def page(self, query: RecommendQuery) -> FeedPage:
         """Return the page that a query asks for.
 
-        Raises:
-            InvalidField: its cursor is not of this gateway, has expired, or is of another unit,
-                placement, kind, filters or search.
-            Unavailable: see ``UnitReader``.
+        Raises ``InvalidField`` if its cursor is not of this gateway, has expired, or is of another
+        unit, placement, kind, filters or search.
         """
         if not query.cursor:
             return FeedPage(query)
@@ -91,12 +77,7 @@ class Cursors:
         return FeedPage(query.replaced(exclude=[*query.request.exclude, *shown]), earlier)
 
     def following(self, page: FeedPage, request_id: str) -> str | None:
-        """Return the cursor of the next page; None without a feed, and after the last page.
-
-        Args:
-            page: that was answered.
-            request_id: of the answer, which is in the event store.
-        """
+        """Return the cursor of the next page; None without a feed, and after the last page."""
         if page.query.cursor is None:
             return None
         ids = page.earlier + bytes.fromhex(request_id)

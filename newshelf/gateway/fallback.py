@@ -44,15 +44,7 @@ class PopularItem(BaseModel):
 
 
 def write_popular(columns: Mapping[str, Sequence[object]], out: Path) -> int:
-    """Write the most popular products of an index.
-
-    Args:
-        columns: of the index (``newshelf.serving.index.read_columns``).
-        out: replaced atomically.
-
-    Returns:
-        The number of products, which are written by decreasing popularity.
-    """
+    """Write the most popular products of an index, atomically; return their number."""
     popularity = [_number(value) for value in columns["popularity"]]
     total = sum(popularity) or 1.0
     # Ties keep the order of the index.
@@ -72,11 +64,7 @@ def write_popular(columns: Mapping[str, Sequence[object]], out: Path) -> int:
 
 
 def read_popular(path: Path) -> list[PopularItem]:
-    """Read what ``write_popular`` wrote.
-
-    Raises:
-        SettingsError: it is missing or damaged.
-    """
+    """Read what ``write_popular`` wrote."""
     try:
         return [PopularItem.model_validate(row) for row in orjson.loads(path.read_bytes())]
     except OSError as error:
@@ -126,11 +114,7 @@ class _Known:
 
 
 class Fallback:
-    """Ranks by popularity.
-
-    Args:
-        items: the most popular first.
-    """
+    """Ranks by popularity; ``items`` have the most popular first."""
 
     def __init__(self, items: Sequence[PopularItem]) -> None:
         self._items = [_known(item) for item in items]
@@ -147,9 +131,9 @@ class Fallback:
     def recommend(self, request: RecommendRequest) -> list[FallbackItem]:
         """Return at most ``k`` products, and at most 100.
 
-        A search gets what its words find, ``new`` the newest, ``buy_again`` the candidates in
-        their order; all other kinds get popular products, except for ``popular`` and
-        ``trending`` first those of the category.
+        A search gets what its words find, ``new`` the newest, ``buy_again`` the candidates in their
+        order; all other kinds get popular products, except for ``popular`` and ``trending`` first
+        those of the category.
         """
         k = min(request.k, _MAX_K)
         allowed = _passes(request.filters)

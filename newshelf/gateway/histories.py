@@ -32,11 +32,7 @@ Pseudonym = Callable[[str], str]
 
 
 def pseudonyms(key: Path | None) -> Pseudonym:
-    """Return the function that replaces ids of units by HMAC-SHA256, or without a key keeps them.
-
-    Raises:
-        SettingsError: the key's file cannot be used.
-    """
+    """Return the function that replaces ids of units by HMAC-SHA256, if there is a key."""
     if key is None:
         return lambda unit: unit
     secret = secret_key(key)
@@ -52,13 +48,7 @@ def stored_event(event: Feedback | InvalidEvent, pseudonym: Pseudonym) -> Feedba
 
 
 class Histories:
-    """Reads histories from the event store, and keeps them for half a second.
-
-    Args:
-        reader: of the event store.
-        settings: weights and number of products.
-        metrics: count where histories came from.
-    """
+    """Reads histories from the event store, and keeps them for half a second."""
 
     def __init__(
         self,
@@ -117,11 +107,7 @@ def weighed(interactions: Sequence[Interaction], settings: HistorySettings) -> l
 
         weight(type) · 2^(−age / half-life)
 
-    Ages are counted from the newest interaction. A type with weight 0 is left out.
-
-    Args:
-        interactions: newest first.
-        settings: weights, half-life and number of products.
+    Ages are counted from the newest interaction, the first. A type with weight 0 is left out.
     """
     half_life_us = settings.half_life_days * _DAY_US
     weights: dict[str, float] = defaultdict(float)

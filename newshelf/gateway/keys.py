@@ -87,17 +87,13 @@ class KeyRing:
 
 
 class KeyFile:
-    """The key file; created with the first key."""
+    """The file of keys; raises ``SettingsError`` if it is damaged or readable by other users."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def read(self) -> tuple[ApiKey, ...]:
-        """Return all keys, also expired ones; none if there is no file.
-
-        Raises:
-            SettingsError: it is damaged, or readable by other users.
-        """
+        """Return all keys, also expired ones; none if there is no file."""
         try:
             if self.path.stat().st_mode & _OTHERS:
                 raise SettingsError(f"{self.path} can be read by other users: chmod 600 it")
@@ -124,14 +120,7 @@ class KeyFile:
         rate_per_s: float,
         scopes: Sequence[str] = DEFAULT_SCOPES,
     ) -> str:
-        """Create a key, and store its hash.
-
-        Returns:
-            The key itself, which is not stored.
-
-        Raises:
-            SettingsError: the name is taken, or a value is invalid.
-        """
+        """Create a key, store its hash, and return the key itself, which is not stored."""
         secret = _PREFIX + secrets.token_urlsafe(_BYTES)
         if expires is not None and expires <= now:
             raise SettingsError(f"the key {name!r} would be expired already at {expires}")
@@ -158,11 +147,7 @@ class KeyFile:
         return secret
 
     def revoke(self, name: str) -> None:
-        """Remove a key; gateways refuse it within two seconds.
-
-        Raises:
-            SettingsError: there is no key of this name.
-        """
+        """Remove a key; gateways refuse it within two seconds."""
         with self._locked():
             keys = self.read()
             left = tuple(key for key in keys if key.name != name)
@@ -186,13 +171,7 @@ def _digest(secret: str) -> str:
 
 
 class TokenBucket:
-    """A token bucket.
-
-    Args:
-        rate_per_s: tokens added per second.
-        burst: maximum and initial number of tokens.
-        now_s: of a monotonic clock, the same in every call.
-    """
+    """A token bucket that begins with ``burst`` tokens, by a monotonic clock."""
 
     def __init__(self, rate_per_s: float, burst: float, now_s: float) -> None:
         self._rate_per_s = rate_per_s
@@ -201,10 +180,8 @@ class TokenBucket:
         self._at_s = now_s
 
     def take(self, now_s: float, tokens: int = 1) -> float:
-        """Take tokens if there is at least one; the number may become negative.
-
-        Returns:
-            0 if they were taken, else the seconds until there is one.
+        """Take tokens if there is one, or return the seconds until then; the number may be
+        negative.
         """
         came = (now_s - self._at_s) * self._rate_per_s
         self._tokens = min(self._burst, self._tokens + came)
@@ -226,11 +203,7 @@ class KeyAccess:
     """
 
     def __init__(self, file: KeyFile) -> None:
-        """Read the keys.
-
-        Raises:
-            SettingsError: they cannot be read.
-        """
+        """Read the keys."""
         self._file = file
         self._stamp = file.stamp()
         self._ring = KeyRing(file.read())
@@ -253,19 +226,10 @@ class KeyAccess:
         self._buckets = {what: one for what, one in self._buckets.items() if what[0] in known}
 
     def admit(self, authorization: bytes | None, path: str) -> str:
-        """Admit one request.
+        """Admit one request by its authorization header; return the key's name.
 
-        Args:
-            authorization: the header.
-            path: of the request.
-
-        Returns:
-            The key's name.
-
-        Raises:
-            Unauthorized: there is no valid key.
-            Forbidden: the key does not have the path's scope.
-            RateLimited: too many requests.
+        Raises ``Unauthorized`` without a valid key, ``Forbidden`` without the path's scope, and
+        ``RateLimited``.
         """
         if authorization is None or authorization[: len(_BEARER)].lower() != _BEARER:
             raise Unauthorized("send a key in the header Authorization: Bearer KEY")
@@ -286,8 +250,7 @@ class KeyAccess:
     def count(self, name: str | None, what: Literal["events", "items"], number: int) -> None:
         """Count what one request brings, at the key's rate, separately from requests.
 
-        Raises:
-            RateLimited: too many; a batch is admitted whole, and delays the next ones.
+        A batch is admitted whole, and delays the next ones, which get ``RateLimited``.
         """
         key = self._ring.named(name)
         if key is not None:

@@ -54,13 +54,8 @@ class Supervisor(Multiprocess):
     """Replaces processes that end, send no heartbeat, or do not start in time.
 
     uvicorn's own waits five seconds for an answer and then kills the process, also one that is
-    still importing; this one never waits for one process while it supervises the others.
-
-    Args:
-        config: of uvicorn.
-        sockets: on which the processes listen.
-        settings: timeouts.
-        each: called about twice a second.
+    still importing; this one never waits for one process while it supervises the others. It calls
+    ``each`` about twice a second.
     """
 
     def __init__(
@@ -157,10 +152,7 @@ _BACKLOG = 1024
 def run(plan: GatewayPlan, worker: Callable[[GatewayPlan], object] | None = None) -> None:
     """Serve until SIGTERM or SIGINT; SIGHUP replaces the processes one by one.
 
-    Args:
-        plan: settings and paths.
-        worker: makes the ASGI application in each process, and can be pickled; the gateway's by
-            default.
+    ``worker`` makes the ASGI application in each process, and can be pickled.
     """
     settings = plan.settings
     set_up_log()

@@ -67,15 +67,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 class Middleware:
     """Wraps an ASGI application.
 
-    Args:
-        app: answers the admitted requests.
-        access: checks keys.
-        metrics: count every answer.
-        spans: one per request.
-        log: a line per request.
-        settings: limits.
-        routes: the served paths; metrics name others ``other``, so that unknown paths cannot
-            grow them.
+    ``routes`` are the served paths; metrics name others ``other``, so that unknown paths cannot
+    grow them.
     """
 
     def __init__(

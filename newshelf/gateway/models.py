@@ -29,10 +29,7 @@ class BreakerState(enum.Enum):
 class Breaker:
     """The circuit breaker of one model version.
 
-    Args:
-        share: opens when this share of the last requests failed.
-        requests: number of the last requests; with fewer it never opens.
-        open_s: seconds until one request is tried.
+    It opens when ``share`` of the last ``requests`` failed, and tries one request after ``open_s``.
     """
 
     def __init__(self, share: float, requests: int, open_s: float) -> None:
@@ -94,10 +91,7 @@ _SERVER_ERROR = 500
 
 @dataclass(frozen=True, slots=True)
 class _Version:
-    """One version of one model.
-
-    It has its own connections: a slow challenger must not take those of control.
-    """
+    """A model version; its own connections keep a slow challenger from taking control's."""
 
     path: str
     upstream: Upstream
@@ -105,13 +99,7 @@ class _Version:
 
 
 class Models:
-    """The models that TorchServe serves.
-
-    Args:
-        url: TorchServe's inference address.
-        tokens: of TorchServe.
-        settings: connections, retries and breakers.
-    """
+    """The models that TorchServe serves."""
 
     def __init__(self, url: str, tokens: Tokens, settings: GatewaySettings) -> None:
         self._url = url
@@ -120,20 +108,10 @@ class Models:
         self._versions: dict[tuple[str, str], _Version] = {}
 
     async def ask(self, model: ModelName, version: str, body: bytes, deadline: Deadline) -> Reply:
-        """Request a prediction.
+        """Request a prediction of a version, by default TorchServe's; return 200 or a client error.
 
-        Args:
-            model: its name.
-            version: empty for TorchServe's default.
-            body: JSON.
-            deadline: also sent to TorchServe.
-
-        Returns:
-            200, or a 4xx with Newshelf's body: a client error.
-
-        Raises:
-            Unavailable: the version is down, overloaded, failing (breaker open), or did not answer.
-            DeadlineExceeded: there was no answer in time.
+        Raises ``Unavailable`` when the version is down, overloaded, failing (breaker open) or did
+        not answer, and ``DeadlineExceeded`` after the deadline, which TorchServe gets too.
         """
         served = self._versions.get((model, version)) or self._open(model, version)
         loop = asyncio.get_running_loop()
@@ -203,12 +181,7 @@ class _InternalError(Unavailable):
 
 
 def _checked(reply: Reply) -> Reply:
-    """Return the reply if it is an answer or a client error.
-
-    Raises:
-        Unavailable | DeadlineExceeded: a server error.
-        RequestError: TorchServe's frontend refused the request, also a client error.
-    """
+    """Return the reply if it is an answer or a client error, or raise its error."""
     status = reply.status
     if status == _OK:
         return reply

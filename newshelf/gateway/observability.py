@@ -72,12 +72,7 @@ def set_up_log() -> None:
 
 
 class RequestLog:
-    """Logs one line per request.
-
-    Args:
-        out: the destination.
-        everything: log all requests, not only those with a server error.
-    """
+    """Logs one line per request: all, or only those with a server error."""
 
     def __init__(self, out: TextIO, *, everything: bool) -> None:
         self._out = out
@@ -277,11 +272,7 @@ NO_SPANS = Spans()
 
 
 def make_spans(kind: Literal["none", "console", "otlp"]) -> Spans:
-    """Return the spans that the setting ``gateway.traces`` names.
-
-    Raises:
-        SettingsError: the exporter is not installed.
-    """
+    """Return the spans that the setting ``gateway.traces`` names."""
     if kind == "none":
         return NO_SPANS
     return _OpenTelemetry(_exporter(kind))

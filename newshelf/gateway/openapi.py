@@ -91,12 +91,7 @@ DOCS_FILES = "/docs-files"
 
 
 def add_docs_page(app: FastAPI, described_at: str) -> None:
-    """Add the page and its files.
-
-    Args:
-        app: gets the routes.
-        described_at: path of its OpenAPI description.
-    """
+    """Add the page and its files."""
     static = files("fastapi_offline") / "static"
     app.mount(DOCS_FILES, StaticFiles(directory=str(static)), name="docs-files")
     page = get_swagger_ui_html(

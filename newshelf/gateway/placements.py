@@ -37,11 +37,7 @@ _SECTIONS: TypeAdapter[dict[str, Placement]] = TypeAdapter(dict[_Name, Placement
 
 
 def read_placements(path: Path, max_k: int) -> dict[str, Placement]:
-    """Read a file of placements.
-
-    Raises:
-        SettingsError: it cannot be read or has a problem; with file, section and key.
-    """
+    """Read a file of placements; ``SettingsError`` names file, section and key."""
     try:
         found = _SECTIONS.validate_python(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
@@ -57,15 +53,7 @@ def read_placements(path: Path, max_k: int) -> dict[str, Placement]:
 
 
 class Placements:
-    """The placements of a running gateway, read again when their file changes.
-
-    Args:
-        path: of the file; None for no placements.
-        max_k: the most products of an answer.
-
-    Raises:
-        SettingsError: see ``read_placements``.
-    """
+    """The placements of a running gateway, read again when their file changes."""
 
     def __init__(self, path: Path | None, max_k: int) -> None:
         self._path = path
@@ -90,13 +78,7 @@ class Placements:
         """Return a request with the fields of its placement that it does not set itself.
 
         Filters are joined by key; a filter that the request sets to null does not apply.
-
-        Args:
-            table: JSON of the request.
-            without: fields of placements that such a request does not have.
-
-        Raises:
-            InvalidField: there is no such placement.
+        ``without`` names fields of placements that such a request does not have.
         """
         name = table.get("placement")
         if name is None:

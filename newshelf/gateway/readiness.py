@@ -20,12 +20,7 @@ _KEPT_S = 1.0
 
 
 class Readiness:
-    """Sends both models a request, at most once a second.
-
-    Args:
-        models: their default versions are tried.
-        recorder: of answers; None if they need not be recorded.
-    """
+    """Sends both models a request, at most once a second."""
 
     def __init__(self, models: Models, recorder: WatchedRecorder | None) -> None:
         self._models = models
@@ -44,11 +39,7 @@ class Readiness:
         return self._missing
 
     def spooled(self) -> str | None:
-        """Return why answers wait in the spool; None if they do not.
-
-        Raises:
-            Unavailable: nothing can be recorded.
-        """
+        """Return why answers wait in the spool; ``Unavailable`` if nothing can be recorded."""
         if self._recorder is None:
             return None
         if self._recorder.refused is not None:

@@ -55,11 +55,7 @@ class RankedResponse:
 
 
 def read_ranked(body: bytes) -> RankedResponse:
-    """Parse a recommender's answer.
-
-    Raises:
-        Unavailable: it is not an answer of a recommender.
-    """
+    """Parse a recommender's answer, or raise ``Unavailable``."""
     try:
         table = orjson.loads(body)
         items, model_version, index_version = (table[name] for name in _NEEDED)
@@ -87,13 +83,7 @@ def ranked_without_model(items: Sequence[FallbackItem], version: str) -> RankedR
 def exposure_of(
     query: RecommendQuery, routed: Routed, ranked: RankedResponse, context: RequestContext
 ) -> Exposure:
-    """Return the exposure of an answer.
-
-    A tester's exposure names no rollout, so that no analysis counts it.
-
-    Raises:
-        ValidationError: a value of the answer is invalid.
-    """
+    """Return the exposure of an answer; a tester's names no rollout, so no analysis counts it."""
     assigned, split = routed.assigned, routed.split
     in_rollout = split is not None and (assigned.counted or assigned.variant == "default")
     count = len(ranked.items)
@@ -150,16 +140,9 @@ def interleaved(
 ) -> RankedResponse:
     """Interleave two answers by team draft (see ``newshelf.rollout.interleaving``).
 
-    Args:
-        control: the answer of the old version.
-        challenger: the answer of the new one.
-        k: number of products of the answer.
-        request_id: seeds the coin flips.
-
-    Returns:
-        The drafted products, each as its team ranked it, around those that a rule pins in both
-        answers. ``sources`` also name the team, so that a click can be credited:
-        ``challenger/model``.
+    Returns ``k`` drafted products, each as its team ranked it, around those that a rule pins in
+    both answers. ``sources`` also name the team, so that a click can be credited:
+    ``challenger/model``. ``request_id`` seeds the coin flips.
     """
     answers = {"control": control, "challenger": challenger}
     by_team = {team: {item["id"]: item for item in one.items} for team, one in answers.items()}
@@ -195,12 +178,7 @@ _OK = 200
 class ShadowTraffic:
     """Copies requests to the challenger of a shadow rollout; no answer waits for it.
 
-    Args:
-        models: answer the copies.
-        recorder: of the comparisons.
-        metrics: count the copies.
-        timeout_ms: of one copy.
-        at_once: maximum number of copies in progress; others are dropped and counted.
+    At most ``at_once`` copies are in progress; others are dropped and counted.
     """
 
     def __init__(
@@ -298,10 +276,7 @@ _HALF_LIFE_US = 60 * 86_400 * 1_000_000
 
 
 def purchases(done: Sequence[Interaction], now_us: int) -> list[str]:
-    """Return the purchased products by number of purchases and time since, the best first.
-
-    A purchase counts 1, and half of that after 60 days.
-    """
+    """Return the purchased products by number of purchases, which halve in 60 days."""
     weights: dict[str, float] = {}
     for one in done:
         if one.event_type == "purchase":
@@ -333,19 +308,10 @@ class RecommendService:
     """Refuse an answer that could not be recorded."""
 
     async def answer(self, query: RecommendQuery, context: RequestContext) -> Reply:
-        """Answer, record, and only then return.
+        """Answer, record, and only then return the model's 200 or 4xx.
 
-        Args:
-            query: the request.
-            context: of the request; source, reason and version are set.
-
-        Returns:
-            200, or the model's 4xx: a client error.
-
-        Raises:
-            InvalidField: the cursor is refused.
-            DeadlineExceeded: the deadline has passed.
-            Unavailable: the answer could not be recorded.
+        Raises ``Unavailable`` if the answer could not be recorded. ``context`` gets source, reason
+        and version.
         """
         page = await self.cursors.page(replace(query, unit=self.pseudonym(query.unit)))
         query = page.query

@@ -54,11 +54,7 @@ class ExposureRecorder(Protocol):
     """Writes answers down."""
 
     async def exposure(self, exposure: Exposure) -> None:
-        """Keep one answer.
-
-        Raises:
-            Unavailable: it could not be written.
-        """
+        """Keep one answer."""
         ...
 
 
@@ -66,11 +62,7 @@ class FeedbackRecorder(Protocol):
     """Writes down what shoppers did."""
 
     async def feedback(self, feedback: Sequence[Feedback]) -> list[FeedbackOutcome]:
-        """Keep events, and say of each what became of it.
-
-        Raises:
-            Unavailable: they could not be written; sending them again is safe.
-        """
+        """Keep events, and say of each what became of it."""
         ...
 
 
@@ -78,11 +70,7 @@ class ShadowRecorder(Protocol):
     """Writes down what a model answered to copies."""
 
     async def shadow(self, answer: ShadowAnswer) -> None:
-        """Keep what a shadowed model answered.
-
-        Raises:
-            Unavailable: it could not be written.
-        """
+        """Keep what a shadowed model answered."""
         ...
 
 
@@ -115,12 +103,6 @@ class Record:
     to the spool. Once a second the store is tried with a row of its own; when it takes that, the
     breaker closes and the spool is replayed. Feedback follows the answers that it may name: it is
     spooled as long as the spool, which other processes write to as well, holds any.
-
-    Args:
-        store: the event store.
-        commits: write to it.
-        spool: None to do without.
-        spooling: writes to the spool.
     """
 
     def __init__(
@@ -282,14 +264,9 @@ _REFUSED: dict[FeedbackOutcome, tuple[type[RequestError], str, str]] = {
 async def take_feedback(
     events: Sequence[Feedback | InvalidEvent], recorder: FeedbackRecorder, metrics: GatewayMetrics
 ) -> Reply:
-    """Keep events, and answer when they are kept.
+    """Keep events, and answer 200 once one is kept, with what became of each.
 
-    Returns:
-        200 as soon as one event was kept, with what became of each.
-
-    Raises:
-        RequestError: not one was kept; of the first.
-        Unavailable: the store is away; sending the same events again is safe.
+    If not one was kept, raises the error of the first.
     """
     valid = [event for event in events if isinstance(event, Feedback)]
     outcomes = iter(await recorder.feedback(valid) if valid else [])

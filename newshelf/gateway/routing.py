@@ -24,12 +24,7 @@ class Routed:
 
 
 class Router:
-    """Keeps what the store said last: a store that is away changes nobody's variant.
-
-    Args:
-        read: asks the store.
-        assign: says where a unit belongs.
-    """
+    """Keeps what the store said last: a store that is away changes nobody's variant."""
 
     def __init__(self, read: ReadSplits, assign: Assign) -> None:
         self._read = read
@@ -57,11 +52,7 @@ class Router:
         self._read_s = time.monotonic()
 
     def route(self, unit: str) -> Routed:
-        """Return the target of the requests of ``unit``.
-
-        Of several rollouts the first one counts that the unit takes part in. Without a unit, the
-        version that serves outside of rollouts answers.
-        """
+        """Return the target of a unit's requests: the first rollout's that it takes part in."""
         if not unit:
             return Routed(_OUTSIDE, None)
         outside: Routed | None = None

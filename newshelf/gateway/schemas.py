@@ -151,11 +151,7 @@ _NOT_SENT = {"unit", "user_id", "items", "item", "cursor"}
 def parse_recommend_body(
     body: bytes, content_type: str, limits: Limits, placements: Placements = NO_PLACEMENTS
 ) -> RecommendQuery:
-    """Check the body of ``/v1/recommend``.
-
-    Raises:
-        RequestError: the first problem, with its field.
-    """
+    """Check the body of ``/v1/recommend``."""
     table = placements.completed(read_table(body, content_type))
     request = check_recommend(table, limits, RecommendIn)
     if request.search is not None:
@@ -176,11 +172,7 @@ def parse_recommend_body(
 def parse_similar_body(
     body: bytes, content_type: str, limits: Limits, placements: Placements = NO_PLACEMENTS
 ) -> RecommendQuery:
-    """Check the body of ``/v1/similar``: the kind ``similar`` with one product.
-
-    Raises:
-        RequestError: the first problem, with its field.
-    """
+    """Check the body of ``/v1/similar``: the kind ``similar`` with one product."""
     table = placements.completed(read_table(body, content_type), without=("kind", "cursor"))
     request = check_k(validate(SimilarIn, table), limits)
     sent = {name: table[name] for name in table if name not in _NOT_SENT}
@@ -189,11 +181,7 @@ def parse_similar_body(
 
 
 def parse_encode_body(body: bytes, content_type: str, limits: Limits) -> bytes:
-    """Check the body of ``/v1/encode`` (JSON, a form, or a bare picture), and return it as JSON.
-
-    Raises:
-        RequestError: the first problem, with its field.
-    """
+    """Check the body of ``/v1/encode`` (JSON, a form, or a picture), and return it as JSON."""
     raw = RawRequest(form_parts(body, content_type), content_type)
     parse_products(raw, limits)
     envelope = open_envelope(raw, limits)
@@ -231,17 +219,7 @@ def form_parts(
 def parse_feedback_body(
     body: bytes, content_type: str, now: datetime | None = None, *, max_value: float = math.inf
 ) -> list[Feedback | InvalidEvent]:
-    """Check the body of ``/v1/feedback``.
-
-    Args:
-        body: JSON.
-        content_type: of the body.
-        now: the current time by default.
-        max_value: maximum value of a purchase.
-
-    Raises:
-        RequestError: of the only event, or of the list of events.
-    """
+    """Check the body of ``/v1/feedback``; ``max_value`` is the maximum value of a purchase."""
     table = read_table(body, content_type)
     now = now or datetime.now(UTC)
     if "events" not in table:
@@ -299,11 +277,7 @@ def _event(table: object, at: str, now: datetime, max_value: float) -> Feedback:
 
 
 def read_table(body: bytes, content_type: str) -> dict[str, object]:
-    """Return the object of a JSON body.
-
-    Raises:
-        RequestError: it is no JSON object.
-    """
+    """Return the object of a JSON body."""
     media = content_type.partition(";")[0].strip().lower()
     if media not in {"", "application/json"} and not media.endswith("+json"):
         raise UnsupportedMedia(f"content type {media[:100]!r} is not served; send application/json")

@@ -60,11 +60,7 @@ class SearchOut(RecommendOut):
 def parse_search_body(
     body: bytes, content_type: str, limits: Limits, placements: Placements
 ) -> RecommendQuery:
-    """Check the body of ``/v1/search``: JSON, a form, or a bare picture.
-
-    Raises:
-        RequestError: the first problem, with its field.
-    """
+    """Check the body of ``/v1/search``: JSON, a form, or a bare picture."""
     envelope = open_envelope(RawRequest(form_parts(body, content_type), content_type), limits)
     table = _form_table(envelope) if isinstance(envelope, FormBody) else envelope.value
     if isinstance(table, dict):

@@ -94,20 +94,7 @@ async def open_state(
     store: EventStore,
     assign: Assign,
 ) -> AsyncIterator[AppState]:
-    """Open the state of a process, and close it at the end.
-
-    Args:
-        plan: settings and paths.
-        access: the keys; they are read again when their file changes.
-        metrics: of this process.
-        spans: of this process; closed at the end.
-        recorder: writes to the event store, or keeps rows for it.
-        store: the event store.
-        assign: assigns a unit to a variant.
-
-    Raises:
-        SettingsError: a file is missing or damaged.
-    """
+    """Open the state of a process, and close it at the end."""
     settings = plan.settings
     async with AsyncExitStack() as stack:
         stack.callback(spans.close)

@@ -61,11 +61,7 @@ class Connection(asyncio.Protocol):
         self.usable = False
 
     def send(self, request: bytes) -> "asyncio.Future[Reply]":
-        """Send a complete request.
-
-        Returns:
-            Its answer, or ``ConnectionLost`` as the exception.
-        """
+        """Send a complete request; return the future of its answer or ``ConnectionLost``."""
         if self._transport is None or self._waiter is not None:
             raise RuntimeError("not connected, or a request is in progress")
         self._parser = httptools.HttpResponseParser(self)
@@ -166,10 +162,8 @@ class RetryBudget:
 class Upstream:
     """Connections to one server, opened on demand and kept.
 
-    Args:
-        url: ``http://HOST:PORT``.
-        connections: maximum number; as many requests may wait for one, others are refused.
-        retry_share: share of the requests that may be sent twice, after an initial burst.
+    As many requests as connections may wait for one. ``retry_share`` of the requests may be sent
+    twice, after an initial burst.
     """
 
     def __init__(self, url: str, *, connections: int, retry_share: float) -> None:
@@ -189,10 +183,6 @@ class Upstream:
 
         Predictions change nothing, so a request may be repeated until a byte of its answer has
         arrived: the connection was refused, or a kept one had been closed.
-
-        Raises:
-            DeadlineExceeded: there was no answer in time.
-            Unavailable: there was no connection, or it was lost.
         """
         head = (
             f"POST {path} HTTP/1.1\r\nHost: {self._netloc}\r\n"
@@ -306,9 +296,7 @@ def refused(reply: Reply) -> bool:
 class Tokens:
     """The authorization header of predictions.
 
-    Args:
-        key_file: None if TorchServe requires no token.
-        management: issues new tokens; None renews none, and reads those of another process.
+    Without ``management`` it renews no token, and reads those of another process.
     """
 
     def __init__(self, key_file: Path | None, management: Upstream | None) -> None:
@@ -320,20 +308,12 @@ class Tokens:
         """A complete header line, or empty."""
 
     def read(self) -> None:
-        """Read the token from the key file.
-
-        Raises:
-            ServerError: it cannot be read.
-        """
+        """Read the token from the key file."""
         if self._key_file is not None:
             self._use(read_keys(self._key_file))
 
     async def refresh(self, deadline: Deadline) -> None:
-        """Read the file, and renew an expired token.
-
-        Raises:
-            Unavailable: there is no new token.
-        """
+        """Read the file, and renew an expired token."""
         if self._key_file is None:
             raise Unavailable("TorchServe requires a token, and no key file is named")
         async with self._renewing:

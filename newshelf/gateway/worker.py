@@ -29,15 +29,7 @@ async def open_store(plan: GatewayPlan) -> AsyncIterator[tuple[WatchedRecorder, 
 
 
 def make_worker(plan: GatewayPlan, *, store: OpenStore = open_store) -> Middleware:
-    """Return the application that uvicorn serves in each process.
-
-    Args:
-        plan: settings and paths.
-        store: opens the event store.
-
-    Raises:
-        SettingsError: the keys cannot be read, or traces cannot be made.
-    """
+    """Return the application that uvicorn serves in each process."""
     settings = plan.settings
     log = RequestLog(sys.stderr, everything=settings.log_requests)
     access = KeyAccess(KeyFile(plan.api_keys))

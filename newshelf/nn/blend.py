@@ -101,21 +101,14 @@ class Blend:
         return sparse.csr_array((ones, flat, pointers), shape=(len(rows), len(self)))
 
     def linked(self, history: sparse.csr_array) -> Linked:
-        """Return the summed links.
-
-        Args:
-            history: ``(B, N)``, from :meth:`history`; an unseen product is represented by its
-                nearest items, each with its share.
-        """
+        """Return the summed links of ``(B, N)`` histories from :meth:`history`."""
         alike = history @ self.neighbours
         return Linked((history @ self.links).toarray(), (alike @ self.links).toarray())
 
     def followed(self, rows: IntArray, weights: FloatArray) -> tuple[IntArray, FloatArray]:
         """Return the items that some items are linked with, and their summed links, above 0.
 
-        Args:
-            rows: of the given items, perhaps repeated.
-            weights: ``(len(rows),)`` of these. An item without links has its neighbours'.
+        ``weights`` are ``(len(rows),)``. An item without links has its neighbours'.
         """
         given = sparse.csr_array(
             (weights, (np.zeros(len(rows), dtype=np.int64), rows)), shape=(1, len(self))
@@ -135,23 +128,13 @@ class Blend:
         return signals
 
     def unseen_signals(self, linked: Linked, shares: sparse.csr_array) -> dict[str, FloatArray]:
-        """Return the same for items that only have neighbours, ``(B, M)`` each.
-
-        Args:
-            linked: of the histories.
-            shares: ``(M, N)``: their shares in the items of the index.
-        """
+        """Return the same, ``(B, M)`` each, for items with ``(M, N)`` shares in others."""
         similar = self._signal((shares @ linked.direct.T).T)
         likewise = self._signal((shares @ linked.likewise.T).T)
         return {"direct": similar.copy(), "similar": similar, "likewise": likewise}
 
     def unpersonal(self, signals: Mapping[str, FloatArray], prior: FloatArray) -> FloatArray:
-        """Return prior plus weighted links, ``(B, M)`` float32.
-
-        Args:
-            signals: by link, ``(B, M)``.
-            prior: ``(M,)``.
-        """
+        """Return prior ``(M,)`` plus weighted links ``(B, M)``, ``(B, M)`` float32."""
         total = np.tile(prior, (len(signals["direct"]), 1))
         for name, values in signals.items():
             total += np.float32(self.spec.weights[name]) * values
@@ -178,16 +161,7 @@ class Blend:
     def load(
         cls, folder: Path, spec: BlendSpec, read: Callable[[Path], Arrays] = load_file
     ) -> "Blend":
-        """Read ``blend.safetensors``.
-
-        Args:
-            folder: holds it.
-            spec: the weights.
-            read: reads or maps its arrays.
-
-        Raises:
-            WeightsError: the file is missing or damaged.
-        """
+        """Read ``blend.safetensors``; ``read`` reads or maps its arrays."""
         path = folder / BLEND_FILE
         try:
             arrays = read(path)
@@ -199,15 +173,7 @@ class Blend:
 
 
 def content_signal(cosines: FloatArray, temperature: float) -> FloatArray:
-    """Return ``log Σ_i exp((cos(i, c) - 1) / τ)`` over the history.
-
-    Args:
-        cosines: ``(H, C)`` of the history's items to the candidates; H ≥ 1.
-        temperature: τ.
-
-    Returns:
-        ``(C,)`` float32.
-    """
+    """Return ``(C,)`` float32 ``log Σ_i exp((cos(i, c) - 1) / τ)`` from ``(H, C)`` cosines."""
     scaled = cosines * np.float32(1 / temperature)
     # If float32 holds the exponents of all cosines, no maximum is subtracted.
     top = np.float32(0)
@@ -287,12 +253,7 @@ def _matrix(arrays: Arrays, name: str, size: int) -> sparse.csr_array:
 
 
 class ContentBound:
-    """Heads and tail lengths of ``N`` embeddings.
-
-    Args:
-        embeddings: ``(N, D)`` float32 of unit length.
-        width: R, the numbers of a head.
-    """
+    """Heads of ``width`` numbers and tail lengths of ``(N, D)`` float32 unit vectors."""
 
     def __init__(self, embeddings: FloatArray, width: int = _HEAD_WIDTH) -> None:
         sample = embeddings[:: max(1, len(embeddings) // _SAMPLE)]
@@ -314,13 +275,7 @@ class ContentBound:
     def content(
         self, history: IntArray, candidates: IntArray, temperature: float
     ) -> tuple[FloatArray, FloatArray]:
-        """Return the signal of the heads and its maximum error, ``(C,)`` float32 each.
-
-        Args:
-            history: rows, at least one.
-            candidates: ``(C,)`` rows.
-            temperature: τ.
-        """
+        """Return the signal of the heads and its maximum error, ``(C,)`` float32 each."""
         heads = self._head.take(history, axis=0)
         cosines = self._head.take(candidates, axis=0) @ heads.T
         reach = self._tail.take(history).max() / np.float32(temperature)

@@ -50,10 +50,8 @@ class LinkSums:
 class BlendLookup:
     """A blend's matrices as padded rows, for lookups.
 
-    Args:
-        blend: links and prior of ``N`` items.
-        stored: what ``lists`` returned for it; without, all are scored for the best.
-        dense_numbers: size up to which ``K B`` is kept as a dense matrix.
+    ``stored`` is what ``lists`` returned for it; without, all are scored for the best. ``K B`` is
+    kept dense up to ``dense_numbers`` in size.
     """
 
     def __init__(
@@ -85,12 +83,10 @@ class BlendLookup:
         return len(self._prior)
 
     def sums(self, rows: IntArray, unseen: Sequence[tuple[IntArray, FloatArray]] = ()) -> LinkSums:
-        """Add up the links of a history.
+        """Add up the links of a history of distinct items.
 
-        Args:
-            rows: its items, distinct.
-            unseen: nearest items and shares (``nearest_shares``) of its products that are not
-                in the index. An item of ``rows`` counts 1, whatever shares it has.
+        ``unseen`` are nearest items and shares (``nearest_shares``) of its products that are not in
+        the index. An item of ``rows`` counts 1, whatever shares it has.
         """
         weights = np.ones(len(rows), dtype=np.float32)
         if unseen:
@@ -141,17 +137,10 @@ class BlendLookup:
     def best(
         self, sums: LinkSums, allowed: npt.NDArray[np.bool_], limit: int
     ) -> tuple[IntArray, FloatArray]:
-        """Return the allowed items with the largest prior plus links, and these.
+        """Return the allowed items with the largest prior plus links, and these; it may miss some.
 
-        They are the best of those that are scored, which may miss some.
-
-        Args:
-            sums: of the history.
-            allowed: ``(N,)``.
-            limit: maximum number.
-
-        Returns:
-            Rows in increasing order, and what ``unpersonal`` gives for them.
+        ``allowed`` is ``(N,)``. Returns rows in increasing order, and what ``unpersonal`` gives for
+        them.
         """
         count = int(np.count_nonzero(allowed))
         rows = np.flatnonzero(allowed) if count <= _FEW else self._promising(sums, allowed, limit)
@@ -201,13 +190,7 @@ class BlendLookup:
         return items[passed], worth[passed]
 
     def outside(self, sums: LinkSums, nearest: IntArray, shares: FloatArray) -> FloatArray:
-        """Return the same for products that are not in the index.
-
-        Args:
-            sums: of the history.
-            nearest: ``(E, m)``: their nearest items.
-            shares: ``(E, m)``: of these.
-        """
+        """Return the same for products outside the index, by ``(E, m)`` nearest and shares."""
         similar, likewise = _shared(sums, self._place[nearest], shares)
         prior = (self._prior[nearest] * shares).sum(axis=1)
         return self._weighed(prior, similar, similar, likewise)

@@ -42,16 +42,7 @@ class Deadline:
 
 
 def check_deadline(request: RawRequest, max_timeout_ms: int) -> float:
-    """Return a request's deadline, of ``time.monotonic``, and refuse one that waited too long.
-
-    Args:
-        request: its headers may give a timeout.
-        max_timeout_ms: from its arrival, if it gives none, or a longer one.
-
-    Raises:
-        DeadlineExceeded: the deadline has passed.
-        InvalidField: the header is not a number.
-    """
+    """Return a request's deadline, of ``time.monotonic``, and refuse one that waited too long."""
     left_s = timeout_ms(request.headers, max_timeout_ms, max_timeout_ms) / 1000
     clock, _, at_ms = request.headers.get(SENT_HEADER, "").partition(" ")
     if clock and clock == _clock() and _MILLISECONDS.fullmatch(at_ms):
@@ -62,15 +53,9 @@ def check_deadline(request: RawRequest, max_timeout_ms: int) -> float:
 
 
 def timeout_ms(headers: Mapping[str, str], default_ms: int, max_ms: int) -> int:
-    """Return the milliseconds of ``TIMEOUT_HEADER``, at most ``max_ms``.
+    """Return the milliseconds of ``TIMEOUT_HEADER``, at most ``max_ms``; names are in lower case.
 
-    Args:
-        headers: with lower-case names.
-        default_ms: without the header.
-        max_ms: replaces a larger value.
-
-    Raises:
-        InvalidField: it is not a number, or there is an ``OLD_DEADLINE_HEADER``.
+    Raises ``InvalidField`` if it is not a number, or there is an ``OLD_DEADLINE_HEADER``.
     """
     if OLD_DEADLINE_HEADER in headers:
         raise InvalidField(
@@ -91,14 +76,7 @@ def sent_now() -> str:
 
 
 def refuse_late(deadline_s: float | None) -> None:
-    """Check the deadline again, before expensive work.
-
-    Args:
-        deadline_s: of ``time.monotonic``; None for none.
-
-    Raises:
-        DeadlineExceeded: it has passed.
-    """
+    """Check the deadline again, before expensive work."""
     if deadline_s is not None and (late_s := time.monotonic() - deadline_s) >= 0:
         raise DeadlineExceeded(
             f"the time was over {late_s * 1000:.0f} ms before the request's turn"

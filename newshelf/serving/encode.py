@@ -80,16 +80,10 @@ FORWARD = 40
 def plan_forwards(
     lengths: Sequence[int], pictured: Sequence[bool], *, max_rows: int, max_pictures: int
 ) -> list[list[int]]:
-    """Split rows into forwards so that the sum of their costs is the least.
+    """Split rows into forwards, lists of rows, so that the sum of their costs is the least.
 
-    Args:
-        lengths: tokens of each row; 0 without a text.
-        pictured: which rows have a picture.
-        max_rows: in one forward.
-        max_pictures: in one forward; fewer let its run overlap with more of the decoding.
-
-    Returns:
-        Row numbers, each in one forward.
+    ``lengths`` are tokens, 0 without a text. A forward has at most ``max_rows`` rows, or
+    ``max_pictures``, whose number lets its run overlap with more of the decoding.
     """
     rows = sorted(range(len(lengths)), key=lambda row: (pictured[row], lengths[row]))
     first_pictured = sum(not has for has in pictured)
@@ -142,11 +136,7 @@ def content_key(content: Content, picture: bytes | bytearray | None) -> bytes:
 
 
 class EncodingCache:
-    """The most recently used encodings; errors are not kept. Safe in several threads.
-
-    Args:
-        max_bytes: what they may take in all.
-    """
+    """The most recently used encodings, without errors; safe in several threads."""
 
     def __init__(self, max_bytes: int) -> None:
         self._kept: cachetools.LRUCache[bytes, Encoding] = cachetools.LRUCache(
@@ -217,14 +207,8 @@ class _Forward:
 class ProductEncoder:
     """Encodes products of any number of requests together.
 
-    Args:
-        spec: the encoder's description.
-        runtime: its graph.
-        builder: makes the graph's inputs.
-        reader: decodes the pictures.
-        max_forward_batch: products in one forward; more are done in turns.
-        max_forward_pictures: pictures in one forward; while it runs, the next are decoded.
-        cache: of what was encoded before; None for none.
+    A forward has at most ``max_forward_batch`` products and ``max_forward_pictures`` pictures;
+    while it runs, the next are decoded.
     """
 
     def __init__(

@@ -47,16 +47,9 @@ class FormBody:
 def open_envelope(request: RawRequest, limits: Limits) -> JsonBody | FormBody:
     """Tell the form of a request and parse it.
 
-    The content type decides; without one (or with ``application/octet-stream``), the
-    first bytes do. A plain body stands alone: TorchServe passes no query parameters on, so
-    another part comes from a server that does, and is refused.
-
-    Raises:
-        TooLarge: more bytes than ``limits.max_body_bytes``.
-        UnsupportedMedia: a content type or coding that is not served.
-        NotJson: the body does not parse as JSON in UTF-8.
-        RequestError: a form whose content type names no boundary.
-        InvalidField: there is a part next to a plain body.
+    The content type decides; without one (or with ``application/octet-stream``), the first bytes
+    do. A plain body stands alone: TorchServe passes no query parameters on, so another part comes
+    from a server that does, and is refused.
     """
     refuse_coding(request.headers.get("content-encoding", ""))
     size = sum(len(part) for part in request.parts.values())
@@ -104,11 +97,7 @@ def _refuse_further(parts: Mapping[str, bytes | bytearray]) -> None:
 
 
 def refuse_coding(coding: str) -> None:
-    """Refuse a body that is compressed.
-
-    Raises:
-        UnsupportedMedia: ``Content-Encoding`` names a coding.
-    """
+    """Refuse a body that is compressed."""
     if coding.strip().lower() not in ("", "identity"):
         raise UnsupportedMedia(
             f"the body's content coding {coding[:40]!r} is not served: send it as it is"
@@ -116,11 +105,7 @@ def refuse_coding(coding: str) -> None:
 
 
 def read_json(body: bytes | bytearray, content_type: str) -> object:
-    """Parse JSON in UTF-8, with or without its byte order mark.
-
-    Raises:
-        NotJson: it is none, or in another character set, which is named.
-    """
+    """Parse JSON in UTF-8, with or without its byte order mark."""
     if not body:
         raise NotJson("the body is empty; send a JSON object")
     declared = _CHARSET.search(content_type) if ";" in content_type else None
@@ -149,12 +134,7 @@ def _another_charset(body: bytes | bytearray) -> str | None:
 
 
 def form_fields(form: FormBody) -> dict[str, object]:
-    """The fields of a product as JSON would give them: a number where the schema wants one.
-
-    Raises:
-        InvalidField: a part is repeated, a picture under another name than ``image``, not text
-            in UTF-8, or no number where one belongs.
-    """
+    """The fields of a product as JSON would give them: a number where the schema wants one."""
     fields: dict[str, object] = {}
     for name, value in form.parts.items():
         first = name.rpartition("[")[0]

@@ -26,13 +26,7 @@ class Facts:
 
 
 def like_history(item: Facts, liked: Facts, lexicon: Lexicon | None = None) -> str:
-    """``like ‘Jade ring’ in your history: same material jade, same minimal style``.
-
-    Args:
-        item: what is recommended.
-        liked: the item of the history that counted most.
-        lexicon: tells that ``Navy Blue`` and ``navy`` are the same, and a kind of blue.
-    """
+    """``like ‘Jade ring’ in your history: same material jade, same minimal style``."""
     name = liked.title or liked.id
     start = f"like ‘{name}’ in your history" if name else "like an item in your history"
     shared = _shared(item, liked, lexicon or Lexicon(()))

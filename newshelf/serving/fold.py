@@ -29,16 +29,6 @@ def fold(
     Links stay those of the archive; ``links.safetensors`` says which each product has. Recommending
     from the new base gives the answers that its parts gave. Popularity is added by ``CURRENT``, so
     the column has what the parts' columns have.
-
-    Args:
-        folder: of the model version, with what ``current`` names.
-        current: the publication.
-        name: ``base-…``, of the new base.
-        archive: the archive's index by itself.
-        ann_items: with more products, the search is approximate.
-
-    Raises:
-        WeightsError: a file is missing or damaged.
     """
     live = open_live(folder, current.model_copy(update={"popularity": None}), archive)
     positions = np.flatnonzero(live.alive)

@@ -55,14 +55,8 @@ def resolve_search(
     """Find what passes the filters of request and sentence.
 
     Filters of the sentence are dropped one by one while nothing passes them
-    (``newshelf.serving.query``). Products of the history may be found again.
-
-    Args:
-        asked: the parsed search.
-        encoded: by path, each of ``asked.inline`` that could be encoded.
-        live: where it is searched.
-        max_history: number of most recent items that count.
-        retrieve: number of products that are found by the embedding.
+    (``newshelf.serving.query``). Products of the history may be found again. ``encoded`` has, by
+    path, each of ``asked.inline`` that could be encoded.
     """
     search = asked.request.search or SearchQuery()
     history = resolve(replace(asked, candidates=None), encoded, live, max_history)
@@ -108,12 +102,7 @@ def _passing(
 
 
 def pick_found(row: Found, by_model: Ranked | None) -> list[Picked]:
-    """Return at most ``k`` products by the fused ranking.
-
-    Args:
-        row: the search.
-        by_model: scores of its candidates for the shopper; None without history or scorer.
-    """
+    """Return at most ``k`` products by the fused ranking and the model's scores, if it has any."""
     personal = by_model or rank_by_similarity(row, row.request.k)
     rankings = [*row.rankings]
     if personal is not None:
@@ -134,13 +123,7 @@ def fuse(
     """Fuse rankings by weighted reciprocal ranks (Cormack et al., SIGIR 2009).
 
     A product's score is ``Σ w / (60 + rank)`` over the rankings that have it, divided by what the
-    first of all of them would get.
-
-    Args:
-        rankings: weight, and distinct positions, best first.
-
-    Returns:
-        All positions in increasing order, and their scores, at most 1.
+    first of all of them would get. Returns all positions in increasing order, and their scores.
     """
     positions = np.unique(np.concatenate([np.zeros(0, np.int64), *(own for _, own in rankings)]))
     scores = np.zeros(len(positions))

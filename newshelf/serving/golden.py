@@ -56,17 +56,9 @@ def write_golden(
     encoder: ProductEncoder,
     scorer: ScorerGraphs | None,
 ) -> None:
-    """Compute embeddings and scores of golden products, and write them into an export.
+    """Compute embeddings and scores of golden products in float32, and write them into an export.
 
-    Args:
-        directory: the export's.
-        requests: bodies of requests to the encoder, one product each; those that the model
-            cannot encode are left out.
-        encoder: in float32.
-        scorer: None for a model without one.
-
-    Raises:
-        SetupError: none of the products can be encoded.
+    Requests for one product each that the model cannot encode are left out.
     """
     encoded = [
         (request, result.embedding)
@@ -85,17 +77,7 @@ def write_golden(
 def check_golden_embeddings(
     directory: Path, encoder: ProductEncoder, settings: ServingSettings, device: Device
 ) -> None:
-    """Compare the embeddings computed here with those of the export.
-
-    Args:
-        directory: the unpacked archive.
-        encoder: as it will serve.
-        settings: runtime and precision, for the limits and the error.
-        device: where it computes, for the error.
-
-    Raises:
-        SetupError: they are further apart than the precision explains; or the file is missing.
-    """
+    """Raise ``SetupError`` if embeddings differ more than the precision explains."""
     golden = _read(directory)
     results = _encode(encoder, golden.requests)
     # A product that is refused here is as wrong as one can be.
@@ -120,11 +102,7 @@ def check_golden_embeddings(
 def check_golden_scores(
     directory: Path, scorer: ScorerGraphs, settings: ServingSettings, device: Device
 ) -> None:
-    """Compare the scores computed here with those of the export.
-
-    Raises:
-        SetupError: they differ by more than ``_SCORE_TOLERANCE``; or the file is missing.
-    """
+    """Raise ``SetupError`` if scores differ by more than ``_SCORE_TOLERANCE``."""
     golden = _read(directory)
     if golden.scores is None:
         raise SetupError(f"{directory / GOLDEN} has no scores, but the model a scorer: {_AGAIN}")

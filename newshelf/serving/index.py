@@ -75,12 +75,7 @@ class IndexManifest(BaseModel):
 
 
 def read_manifest(directory: Path) -> IndexManifest:
-    """``index.json`` of an index.
-
-    Raises:
-        VersionMismatch: an older or newer Newshelf wrote it.
-        OSError | ValueError: it is missing or damaged.
-    """
+    """``index.json`` of an index, or ``VersionMismatch`` if another Newshelf wrote it."""
     found = read_json(directory / MANIFEST)
     written = found.get("format") if isinstance(found, dict) else None
     if isinstance(written, int) and written != FORMAT:
@@ -103,11 +98,7 @@ class IndexKnowledge:
         return len(self.rows)
 
     def check(self, items: int) -> None:
-        """See that every statement is of one of the items.
-
-        Raises:
-            ValueError: one is not.
-        """
+        """Raise ``ValueError`` if a statement is of none of the items."""
         for row, attribute, value, _ in self.rows:
             if not 0 <= row < items:
                 raise ValueError(f"{attribute} {value!r} is said of row {row} of {items} items")
@@ -125,13 +116,7 @@ _TYPES: Mapping[str, type[np.generic]] = {
 
 
 def map_tensors(path: Path) -> dict[str, NDArray[Any]]:
-    """Every array of a file, read-only.
-
-    Raises:
-        OSError: it is missing.
-        SafetensorError: it is damaged.
-        ValueError: it holds a type that no index has.
-    """
+    """Every array of a file, read-only."""
     # The library sees that the header is sound and that the file ends where it says.
     with safe_open(path, framework="numpy"):
         pass
@@ -182,15 +167,8 @@ class ItemIndex:
 def load_index(directory: Path, *, encoder_version: str, min_confidence: float = 0.6) -> ItemIndex:
     """Load an index and check that it belongs to the encoder.
 
-    Args:
-        directory: what ``write_index`` wrote.
-        encoder_version: the encoder's.
-        min_confidence: what is known with less is left out.
-
-    Raises:
-        VersionMismatch: another encoder made it, its files do not belong together, or
-            another Newshelf wrote it.
-        WeightsError: a file is missing or damaged.
+    What is known with less than ``min_confidence`` is left out. Raises ``VersionMismatch`` and
+    ``WeightsError``.
     """
     try:
         manifest = read_manifest(directory)
@@ -228,12 +206,7 @@ def load_index(directory: Path, *, encoder_version: str, min_confidence: float =
 
 
 def read_columns(directory: Path) -> dict[str, list[object]]:
-    """Read ``INDEX_COLUMNS`` and further columns of an index, with None where a value is absent.
-
-    Raises:
-        VersionMismatch: another Newshelf wrote it.
-        WeightsError: it is missing or damaged.
-    """
+    """Read ``INDEX_COLUMNS`` and further columns of an index, with None where a value is absent."""
     try:
         table = _load_table(directory, read_manifest(directory), 1.0)
     except (OSError, ValidationError, ValueError, KeyError, SafetensorError) as error:

@@ -70,10 +70,7 @@ def for_model(row: Resolved) -> Resolved | None:
 def pick(row: Resolved, by_model: Ranked | None, retrieve: int) -> list[Picked]:
     """Choose at most ``k`` items; a later ranking is made only when the earlier ones ran out.
 
-    Args:
-        row: the request.
-        by_model: the ranking of ``for_model``; None without a scorer or a history.
-        retrieve: items of a ranking.
+    ``by_model`` is the ranking of ``for_model``; ``retrieve`` the items of a ranking.
     """
     request = row.request
     rankings = _RANKINGS[request.kind](row, by_model, max(retrieve, request.k))
@@ -151,10 +148,7 @@ _RANKINGS: Mapping[Kind, Callable[[Resolved, Ranked | None, int], Rankings]] = {
 
 
 def rank_by_links(row: Resolved) -> Ranked | None:
-    """Rank by the summed co-occurrence links of the history; a new product has its neighbours'.
-
-    None without a history or links.
-    """
+    """Rank by the history's summed links, or of a new product's neighbours; None without any."""
     history, live = row.history, row.candidate_set.live
     blend = live.archive.blend
     if blend is None or not len(history):

@@ -45,8 +45,7 @@ _TRIED = 8
 def warm_up_products(spec: EncoderSpec, pictures_at_once: int) -> list[list[_Body]]:
     """Batches of products: one of each kind, and each number of pictures that may come at once.
 
-    OpenVINO prepares itself for each number of pictures when it first meets it, which takes
-    15 to 55 ms.
+    OpenVINO prepares itself for each number when it first meets it, which takes 15 to 55 ms.
     """
     # The brand: a tower for another language may know no word of the title.
     title: _Body = {}
@@ -64,11 +63,7 @@ def warm_up_products(spec: EncoderSpec, pictures_at_once: int) -> list[list[_Bod
 
 
 def warm_up(predictor: Predictor, batches: Sequence[Sequence[_Body]]) -> None:
-    """Answer each batch, a request per entry; free what only that took.
-
-    Raises:
-        SetupError: one was not answered with 200.
-    """
+    """Answer each batch, a request per entry; free what only that took."""
     start = time.perf_counter()
     for batch in batches:
         rows = [RawRequest.unhurried(orjson.dumps(body)) for body in batch]
@@ -106,15 +101,7 @@ def load_encoder_predictor(
 ) -> EncoderPredictor:
     """Load the encoder and answer one request of each kind, so that the first is not slow.
 
-    Args:
-        directory: see the module.
-        device: the CPU by default.
-        settings: runtime, threads and limits.
-        observer: receives the stages' times, the warm-up's too.
-
-    Raises:
-        SetupError: a file is missing or damaged, the files do not belong together, or golden
-            products are answered otherwise than where the model was exported.
+    Raises ``SetupError`` also when golden products are answered otherwise than at the export.
     """
     settings = settings or ServingSettings()
     device = device or Device()
@@ -137,11 +124,7 @@ def load_encoder_predictor(
 def open_encoder(
     directory: Path, spec: ModelSpec, device: Device, settings: ServingSettings
 ) -> ProductEncoder:
-    """The encoder with everything that makes its inputs; not warmed up.
-
-    Raises:
-        SetupError: a file is missing or damaged.
-    """
+    """The encoder with everything that makes its inputs; not warmed up."""
     encoder = spec.encoder
     tokenizer = None
     if encoder.text is not None:

@@ -29,13 +29,7 @@ def load_recommender_predictor(
     settings: ServingSettings | None = None,
     observer: Observer | None = None,
 ) -> RecommenderPredictor:
-    """Load encoder, scorer and index, and answer one request. See ``load_encoder_predictor``.
-
-    Raises:
-        SetupError: a file is missing or damaged, or golden products are answered otherwise than
-            where the model was exported.
-        VersionMismatch: the index was made by another encoder.
-    """
+    """Load encoder, scorer and index, and answer one request. See ``load_encoder_predictor``."""
     settings = settings or ServingSettings()
     device = device or Device()
     spec = read_spec(directory)
@@ -78,11 +72,7 @@ def _open_shelf(index: ItemIndex, version: str, settings: ServingSettings) -> Sh
 def open_scorer(
     directory: Path, spec: ModelSpec, device: Device, settings: ServingSettings
 ) -> ScorerGraphs | None:
-    """The scorer's graphs; None for a model without one.
-
-    Raises:
-        SetupError: a file is missing or damaged.
-    """
+    """The scorer's graphs; None for a model without one."""
     if spec.scorer is None:
         return None
     projector, scorer = (

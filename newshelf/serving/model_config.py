@@ -21,20 +21,14 @@ def read_model_config(directory: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def worker_threads(config: Mapping[str, Any], name: str) -> int:
-    """Return the ``threads`` or ``decode_threads`` of one worker; 0 divides this machine's cores.
-
-    The serving machine may have a different number of cores than the exporting one.
-    """
+    """Return ``threads`` or ``decode_threads`` of one worker; 0 divides this machine's cores."""
     threads: int = (config.get("serving") or {}).get(name) or 0
     cores = len(os.sched_getaffinity(0))
     return threads or max(1, cores // (config.get("maxWorkers") or 1))
 
 
 def preloads(config: Mapping[str, Any]) -> bool:
-    """Return whether the workers are forked from a process that has the model loaded.
-
-    A fork has only the thread that forked, so its workers compute on the CPU with one thread each.
-    """
+    """Return whether the workers, with one thread each, are forked from one with the model."""
     wanted = bool((config.get("serving") or {}).get("preload", True))
     on_cpu = config.get("deviceType") == "cpu" or not os.path.exists(_GPU)  # noqa: PTH110
     return wanted and on_cpu and worker_threads(config, "threads") == 1

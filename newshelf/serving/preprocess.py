@@ -36,11 +36,8 @@ class Content:
 class InputBuilder:
     """Builds the six inputs that ``newshelf.nn.encoder.Encoder.forward`` names.
 
-    Args:
-        spec: which towers there are, and what they want.
-        tokenizer: None exactly when there is no text tower.
-        pad_images: give the tower an empty picture where there is none. The runtimes take no
-            picture at all on the CPU, which saves a text most of its time.
+    ``pad_images`` gives the tower an empty picture where there is none. The runtimes take no
+    picture at all on the CPU, which saves a text most of its time.
     """
 
     def __init__(
@@ -71,18 +68,12 @@ class InputBuilder:
         images: "Array | None",
         image_row: Sequence[int],
     ) -> dict[str, Array]:
-        """The encoder's inputs for one forward.
+        """The encoder's inputs by name for one forward of ``B`` rows.
 
-        Args:
-            contents: the ``B`` rows.
-            tokens: of each, from ``tokens``.
-            images: ``(N, 3, size, size)`` float32; None for none.
-            image_row: for each of them its row, in ``0 … B - 1``.
-
-        Returns:
-            Inputs by name; ``images`` stay where they are, the others are numpy arrays. Rows
-            without text or picture are simply not listed. When none has a text, one padding
-            entry of row ``B`` stands in; likewise a picture, where they are padded.
+        ``images`` are ``(N, 3, size, size)`` float32 for the rows ``image_row``; they stay where
+        they are, the others are numpy arrays. Rows without text or picture are simply not listed.
+        When none has a text, one padding entry of row ``B`` stands in; likewise a picture, where
+        they are padded.
         """
         if images is None or not len(image_row) or self._spec.image is None:
             images = self._no_images()
@@ -129,25 +120,14 @@ class Reader(Protocol):
     """Decodes, crops, resizes and normalises."""
 
     def start(self, inputs: Sequence[ProductInput]) -> Callable[[], DecodedPictures]:
-        """Begin with the pictures of ``inputs``, each of which has one.
-
-        Returns:
-            What waits for the result, or decodes only then.
-        """
+        """Begin with the pictures of ``inputs``; return what waits for them, or decodes then."""
         ...
 
 
 def open_reader(
     spec: ImageInput | None, device: Device, *, max_pixels: int, threads: int
 ) -> Reader:
-    """The way to read pictures for ``device``.
-
-    Args:
-        spec: the image tower's input; None checks the pictures only.
-        device: where the encoder runs.
-        max_pixels: of one picture.
-        threads: that decode at a time, on the CPU.
-    """
+    """The way to read pictures for ``device``; without ``spec`` it checks the pictures only."""
     if device.kind == "cuda" and spec is not None:
         return GpuReader(spec, device, max_pixels=max_pixels)
     return CpuReader(spec or _CHECKED_ONLY, max_pixels=max_pixels, threads=threads)
@@ -157,15 +137,10 @@ class CpuReader:
     """Decodes in threads, which Pillow and numpy let run side by side.
 
     One picture, or all of them with one thread, are decoded by whoever waits for them. Where
-    workers keep every core busy, a thread that decodes next to the arithmetic only alternates
-    with it, and small forwards for its sake are lost: alternately, with all eight pictures in
-    one forward, two workers on two cores computed 4 % more of 400 × 300 pixels, and 8 % more of
-    1200 × 900.
-
-    Args:
-        spec: the image tower's input.
-        max_pixels: of one picture.
-        threads: pictures decoded at a time.
+    workers keep every core busy, a thread that decodes next to the arithmetic only alternates with
+    it, and small forwards for its sake are lost: alternately, with all eight pictures in one
+    forward, two workers on two cores computed 4 % more of 400 × 300 pixels, and 8 % more of 1200 ×
+    900.
     """
 
     def __init__(self, spec: ImageInput, *, max_pixels: int, threads: int) -> None:
@@ -210,13 +185,7 @@ class CpuReader:
 
 
 class GpuReader:
-    """Decodes on a GPU; see ``newshelf.nn.gpu_inputs``.
-
-    Args:
-        spec: the image tower's input.
-        device: the GPU.
-        max_pixels: of one picture.
-    """
+    """Decodes on a GPU; see ``newshelf.nn.gpu_inputs``."""
 
     def __init__(self, spec: ImageInput, device: Device, *, max_pixels: int) -> None:
         self._spec = spec

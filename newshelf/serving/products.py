@@ -33,12 +33,7 @@ _MEASURED = tuple(kind.upper() for kind in READ_KINDS)
 
 
 def picture_from_base64(text: str, max_bytes: int) -> bytes:
-    """The bytes of a picture in base64, perhaps with line breaks, perhaps as a ``data:`` URL.
-
-    Raises:
-        TooLarge: more than ``max_bytes``, measured before it is decoded.
-        InvalidField: a URL, or not base64.
-    """
+    """The bytes of a picture in base64, perhaps with line breaks or as a ``data:`` URL."""
     if text[:8].lower().startswith(("http:", "https:")):
         raise InvalidField("URLs are not fetched; send the picture's bytes in base64")
     if text.startswith("data:"):
@@ -58,21 +53,13 @@ def picture_from_base64(text: str, max_bytes: int) -> bytes:
 
 
 def check_size(data: bytes | bytearray, max_bytes: int) -> None:
-    """Refuse a picture of too many bytes.
-
-    Raises:
-        TooLarge: more than ``max_bytes``.
-    """
+    """Refuse a picture of too many bytes."""
     if len(data) > max_bytes:
         raise TooLarge(f"the picture has {len(data)} bytes; at most {max_bytes} are accepted")
 
 
 def refuse_text(data: bytes | bytearray) -> None:
-    """Refuse base64 where the bytes themselves belong.
-
-    Raises:
-        InvalidField: it begins like a picture in base64.
-    """
+    """Refuse base64 where the bytes themselves belong."""
     if data[:16].lstrip().startswith(_TEXT_STARTS):
         raise InvalidField(
             "this is text in base64: send the picture's bytes (curl: -F image=@FILE)"
@@ -109,16 +96,7 @@ class ProductInput:
 def parse_products(
     raw: RawRequest, limits: Limits
 ) -> tuple[Sequence[ProductInput | RequestError], bool]:
-    """The products of a request to the encoder.
-
-    Returns:
-        One entry per product (or why it is refused), and whether the request had
-        ``instances`` and so wants a list.
-
-    Raises:
-        RequestError: the request as a whole is refused.
-        DeadlineExceeded: it came too late.
-    """
+    """Each product, or why it is refused; and whether the request had ``instances``."""
     deadline_s = check_deadline(raw, limits.timeout_ms)
     envelope = open_envelope(raw, limits)
     if isinstance(envelope, FormBody):
@@ -135,9 +113,6 @@ def check_pixels(inputs: Sequence[ProductInput | RequestError], limits: Limits) 
     """Refuse a request whose pictures together would take too long to decode.
 
     A picture that is too large by itself does not count: it is refused and not decoded.
-
-    Raises:
-        TooLarge: more than ``limits.max_request_pixels``.
     """
     pictures = [item.picture for item in inputs if isinstance(item, ProductInput) and item.picture]
     if len(pictures) < 2:  # noqa: PLR2004 - one has a limit of its own
@@ -160,18 +135,8 @@ def check_product(
 ) -> ProductInput:
     """Check what the schema cannot: lengths, and that there is something to encode.
 
-    Lengths are those of the texts as they were sent; what goes on is clean.
-
-    Args:
-        product: as the client sent it, perhaps with a picture in base64.
-        limits: of one request.
-        at: its path within the request.
-        picture: the bytes of its picture, where they came next to the product.
-        deadline_s: of the request.
-
-    Raises:
-        TooLarge: a text field is too long, or the picture has too many bytes.
-        InvalidField: neither title, description nor picture; or the latter is not base64.
+    Lengths are those of the texts as they were sent; what goes on is clean. ``picture`` came next
+    to the product, ``at`` is its path within the request.
     """
     for name in _TEXT_FIELDS:
         value = getattr(product, name)

@@ -44,10 +44,9 @@ class RawRequest:
     def from_http(
         cls, parts: Mapping[str, object], headers: Mapping[str, object], request_id: str
     ) -> "RawRequest":
-        """Build from the parts and headers of a model server.
+        """Build from the parts and headers, in any case, of a model server.
 
-        Header names are matched in any case. A part that the server has already decoded
-        (to text, or from JSON) is turned back into bytes, so that one parser sees all.
+        A part that the server has already decoded (to text, or from JSON) becomes bytes again.
         """
         lowered = {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
         return cls(
@@ -69,8 +68,7 @@ class Answer:
 class Predictor(Protocol):
     """Answers a batch of requests, one answer per row and in the same order.
 
-    A request that cannot be answered gets its own 4xx; it never raises for its
-    batch-mates. An exception is an internal error, see ``predict_isolated``.
+    A request that cannot be answered gets its own 4xx. An exception is an internal error.
     """
 
     def predict(self, rows: Sequence[RawRequest]) -> list[Answer]:
@@ -102,8 +100,8 @@ _LOG = logging.getLogger(__name__)
 def predict_isolated(predictor: Predictor, rows: Sequence[RawRequest]) -> list[Answer]:
     """Answer every row whatever happens.
 
-    When the batch raises, each row is tried alone, so that only the guilty one answers
-    500. The traceback goes to the log with the request's id; the client sees the id.
+    When the batch raises, each row is tried alone, so that only the guilty one answers 500. The
+    traceback goes to the log with the request's id; the client sees the id.
     """
     try:
         answers = predictor.predict(rows)

@@ -75,10 +75,7 @@ def _number(digits: str) -> float:
 def read_filters(sentence: str, lexicon: Lexicon, least: float) -> Filters:
     """Return the filters that a sentence states: price, type, colour, material and style.
 
-    Args:
-        sentence: as the shopper wrote it.
-        lexicon: of the index.
-        least: words below this confidence filter nothing.
+    Words of which the lexicon is less sure than ``least`` filter nothing.
     """
     text, price = read_price(sentence)
     read: dict[str, list[str]] = {}
@@ -101,12 +98,9 @@ def _surest(mentions: Sequence[Mention]) -> Iterator[Mention]:
 
 
 def with_read(given: Filters, read: Filters) -> Iterator[tuple[Filters, Filters, list[str]]]:
-    """Yield the given filters with those of a sentence, relaxed step by step.
+    """Yield the given filters with those of a sentence, relaxed step by step; and what was dropped.
 
     A given filter replaces the sentence's on the same column, and is never relaxed.
-
-    Yields:
-        All filters, those of the sentence among them, and the names of the dropped ones.
     """
     own = {
         name: getattr(read, name)

@@ -33,19 +33,9 @@ from newshelf.serving.trace import Observer, Silent, StageTimer
 class RecommenderPredictor:
     """Histories → ranked items; one forward of each graph for all requests of a batch.
 
-    Args:
-        encoder: encodes products that the index does not know.
-        scorer: None for a model without one; answers then come from similarity.
-        index: the archive's: what can be recommended.
-        model_version: the encoder's, which must be the index's too.
-        limits: what one request may ask for.
-        retrieve: items that reach the scorer.
-        observer: receives the stages' times.
-        shelf: what has changed since the archive; None answers from the archive alone.
-
-    Raises:
-        VersionMismatch: the index is another encoder's, lacks the scorer's vectors, or has
-            another scorer's numbers.
+    Without a scorer answers come from similarity, and without a shelf from the archive alone.
+    Raises ``VersionMismatch`` if the index is another encoder's, lacks the scorer's vectors, or has
+    another scorer's numbers.
     """
 
     def __init__(

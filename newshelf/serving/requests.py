@@ -50,17 +50,9 @@ class ParsedRequest:
 
 
 def check_recommend(body: object, limits: Limits, schema: type[_Request]) -> _Request:
-    """Check the parsed JSON of a request against a schema and the limits.
+    """Check the parsed JSON of a request against a schema and the limits; clean lists of ids.
 
     The workers also check its inline products; see ``parse_recommend``.
-
-    Args:
-        body: its lists of ids are replaced by clean ones.
-        limits: of one request.
-        schema: ``RecommendRequest``, or one with more fields.
-
-    Raises:
-        RequestError: the first problem, with its field.
     """
     if isinstance(body, dict):
         # Before the schema looks at each of a million references.
@@ -72,23 +64,14 @@ def check_recommend(body: object, limits: Limits, schema: type[_Request]) -> _Re
 
 
 def check_k(request: _Selection, limits: Limits) -> _Selection:
-    """Return the request.
-
-    Raises:
-        InvalidField: it asks for too many products.
-    """
+    """Return the request, or refuse it for asking for too many products."""
     if request.k > limits.max_k:
         raise InvalidField(f"k is {request.k}; at most {limits.max_k} is answered", field="k")
     return request
 
 
 def parse_recommend(raw: RawRequest, limits: Limits) -> ParsedRequest:
-    """Parse and check a request to a worker.
-
-    Raises:
-        RequestError: it is refused, see ``newshelf.errors``.
-        DeadlineExceeded: it came too late.
-    """
+    """Parse and check a request to a worker."""
     deadline_s = check_deadline(raw, limits.timeout_ms)
     envelope = open_envelope(raw, limits)
     if isinstance(envelope, FormBody):
@@ -119,11 +102,7 @@ def parse_recommend(raw: RawRequest, limits: Limits) -> ParsedRequest:
 def searched_product(
     search: SearchQuery | None, limits: Limits, deadline_s: float | None = None
 ) -> ProductInput | None:
-    """Return what is searched for as a product; None without a picture and words.
-
-    Raises:
-        RequestError: it is refused, see ``check_product``.
-    """
+    """Return what is searched for as a product; None without a picture and words."""
     if search is None:
         return None
     text, _ = read_price(clean_text(search.text or ""))

@@ -48,19 +48,10 @@ class Resolved:
 def resolve(
     asked: ParsedRequest, encoded: Mapping[str, Encoded], live: LiveIndex, max_history: int
 ) -> Resolved:
-    """Look up every reference.
+    """Look up every reference, with ``encoded`` by path (``history[2]``).
 
-    An id that the index does not know is ignored and listed: a delisted product must not
-    break a shopper's page.
-
-    Args:
-        asked: the parsed request.
-        encoded: by path (``history[2]``), each of ``asked.inline``.
-        live: where ids are looked up.
-        max_history: how many of the most recent items count.
-
-    Raises:
-        UnknownItem: candidates were named, and not one of them is known.
+    An id that the index does not know is ignored and listed: a delisted product must not break a
+    shopper's page. Raises ``UnknownItem`` if candidates were named, and not one of them is known.
     """
     plain = not asked.inline
     history = _Side.of(asked.history, live, plain)

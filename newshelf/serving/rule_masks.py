@@ -41,11 +41,8 @@ def matches(
 ) -> Mask:
     """Return the products that a condition matches: ``(len(table),)``.
 
-    Args:
-        condition: checked by ``read_rules``.
-        table: the products.
-        now_s: seconds since 1970; ages count from it.
-        kept: masks of conditions that do not vary; they are read and added.
+    Ages count from ``now_s``, seconds since 1970. ``kept`` has masks of conditions that do not
+    vary; they are read and added.
     """
     if condition in kept:
         return kept[condition]
@@ -111,12 +108,7 @@ def _folded(text: str) -> str:
 
 
 class RuleMasks:
-    """The products of one table that each rule matches, as bits.
-
-    Args:
-        rules: of a rule set.
-        table: the products.
-    """
+    """The products of one table that each rule matches, as bits."""
 
     def __init__(self, rules: Sequence[Rule], table: ItemTable) -> None:
         self.table = table
@@ -129,11 +121,7 @@ class RuleMasks:
         self._rows: dict[tuple[int, tuple[int, ...]], IntArray] = {}
 
     def bits(self, hour: int) -> NDArray[np.uint8]:
-        """Return ``(len(table), ceil(rules / 8))``; rule 0 is the highest bit of byte 0.
-
-        Args:
-            hour: since 1970. Ages and popularity are compared once an hour.
-        """
+        """Return ``(len(table), ceil(rules / 8))`` of an hour; rule 0 is byte 0's highest bit."""
         first = self._hour is None
         changed: Sequence[int] = range(len(self._rules)) if first else self._varying
         if hour == self._hour or not changed:
@@ -165,10 +153,7 @@ class RuleMasks:
 class CompiledRules:
     """A rule set, and the products of a worker that it matches.
 
-    Args:
-        rules: the rule set.
-        tables: of the index and the segments, in the order of their positions.
-        before: what was compiled before a change of rules or products; what is equal is kept.
+    ``tables`` are in the order of their positions. What was equal ``before`` a change is kept.
     """
 
     def __init__(
@@ -217,13 +202,9 @@ class Pin(NamedTuple):
 
 
 class ActiveRules:
-    """The rules for one placement at one time. Positions are those of the candidates.
+    """The rules for one placement at one time, at places ``chosen`` of the rule set.
 
-    Args:
-        rules: all of the rule set.
-        chosen: places of the active ones in ``rules``.
-        masks: of the index and the segments, in the order of their positions.
-        hour: since 1970.
+    Positions are those of the candidates.
     """
 
     def __init__(
@@ -268,11 +249,6 @@ class ActiveRules:
         """Yield place, rule, and the positions that may be there, the best first.
 
         Those of the answer come first, in its order; then the most popular ones.
-
-        Args:
-            answered: positions of the answer, the best first.
-            allowed: what may be answered.
-            k: number of products of the answer.
         """
         best = np.array(answered, dtype=np.int64)
         for place, rule, positions in sorted(self._pins, key=lambda pin: pin.place):
@@ -282,17 +258,11 @@ class ActiveRules:
                 yield place, self._rules[rule].name, chain(first.tolist(), others.tolist())
 
     def places(self, scores: NDArray[np.float64], positions: IntArray) -> IntArray | None:
-        """Return the place of each product after boosts and buries.
+        """Return ``(C,)`` places, from 0, after boosts and buries; None if no product moves.
 
-        With r the product's rank by score, from 1, products are ordered by r / Π w, over the
-        weights w of its boosts and 1/w of its buries; of equals, the most boosted is first.
-
-        Args:
-            scores: ``(C,)``, higher is better.
-            positions: ``(C,)``; equal scores are ordered by them.
-
-        Returns:
-            ``(C,)``, from 0; None if no product moves.
+        With r the product's rank by score (higher is better, ties by position), from 1, products
+        are ordered by r / Π w, over the weights w of its boosts and 1/w of its buries; of equals,
+        the most boosted is first.
         """
         factors = self._matched(positions, self._moving).astype(np.float64) @ self._log_factors
         if not factors.any():

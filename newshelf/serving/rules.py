@@ -126,14 +126,9 @@ class RuleSet(StrictModel):
 
 
 def read_rules(path: Path, further: Mapping[str, ColumnKind] | None = None) -> RuleSet:
-    """Read and check a file of rules.
+    """Read and check a TOML file of rules; ``SettingsError`` names file, line, rule and field.
 
-    Args:
-        path: TOML.
-        further: the catalogue's columns beyond ``COLUMNS``.
-
-    Raises:
-        SettingsError: it cannot be read, or rules are invalid; with file, line, rule and field.
+    ``further`` are the catalogue's columns beyond ``COLUMNS``.
     """
     try:
         text = path.read_text(encoding="utf-8")

@@ -35,13 +35,9 @@ class Scored:
 def score_histories(
     rows: Sequence[tuple[Resolved, IntArray]], scorer: Runtime, pairs: PairSums | None = None
 ) -> list[Scored]:
-    """Score candidates of each row against the row's history.
+    """Score candidates of each row, with a history and positions, against that history.
 
-    Args:
-        rows: of one model; each with a history and some positions.
-        scorer: the graph, which is asked once for all rows, if the index does not hold the
-            pooling's numbers.
-        pairs: the archive's.
+    The graph is asked once for all rows, if the index does not hold the pooling's numbers.
     """
     if not rows:
         return []
@@ -52,16 +48,7 @@ def score_histories(
 
 
 def check_pooling(pooling: Pooling, scorer: Runtime, width: int) -> None:
-    """Check that the formula gives what the graph gives.
-
-    Args:
-        pooling: the index's.
-        scorer: the archive's graph.
-        width: of a projected vector.
-
-    Raises:
-        VersionMismatch: it does not.
-    """
+    """Check that the formula gives what the graph gives, or raise ``VersionMismatch``."""
     drawn = np.random.default_rng(7).standard_normal((24, width)).astype(np.float32)
     drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
     # Some candidates are in the history, so that attention has something to prefer.
@@ -114,16 +101,7 @@ def _by_terms(
     sums: Callable[[IntArray, IntArray], FloatArray],
     computed: Callable[[IntArray], FloatArray],
 ) -> FloatArray:
-    """Sum up precomputed terms where there are some, and compute the rest: ``(C,)``.
-
-    Args:
-        row: the request.
-        history: positions of its history.
-        positions: ``(C,)`` candidates.
-        pairs: the precomputed terms, of the archive's items.
-        sums: of rows of the archive: the history's, and candidates.
-        computed: of positions.
-    """
+    """Sum up precomputed terms where there are some, and compute the rest: ``(C,)``."""
     if row.candidate_set.is_archive and pairs.worthwhile(len(positions)):
         return sums(history, positions)
     history = row.history.live.positions.unchanged(history)
@@ -176,10 +154,7 @@ _MARGIN = 2e-4
 
 
 def link_sums(row: Resolved, links: BlendLookup) -> LinkSums:
-    """Return the links of the whole history, not only of what the scorer reads.
-
-    A product that the archive does not know stands for its nearest items, each with its share.
-    """
+    """Return the links of the whole history; an unknown product has its nearest items'."""
     live, unseen = row.history.live, row.history.unseen
     if live.is_archive and not len(unseen):
         return links.sums(row.history.rows)
@@ -195,14 +170,7 @@ def link_sums(row: Resolved, links: BlendLookup) -> LinkSums:
 def unpersonal_at(
     row: Resolved, links: BlendLookup, sums: LinkSums, positions: IntArray
 ) -> FloatArray:
-    """Return the score from links and prior at some positions, ``(len(positions),)``.
-
-    Args:
-        row: the request.
-        links: the archive's.
-        sums: the history's.
-        positions: of the row's candidates.
-    """
+    """Return the score from links and prior at some positions, ``(len(positions),)``."""
     if row.candidate_set.is_archive:
         return links.unpersonal(sums, positions)
     places = row.candidate_set.positions
@@ -225,12 +193,7 @@ def blended(
 ) -> FloatArray:
     """The blended scores of some positions, ``(len(positions),)``, as log-odds.
 
-    Args:
-        row: the request, with a history.
-        spec: the weights.
-        positions: of the row's candidates.
-        rest: all of the score but the content, ``(len(positions),)``.
-        pairs: the archive's.
+    ``rest`` is all of the score but the content, of the same shape.
     """
 
     def computed(positions: IntArray) -> FloatArray:
@@ -251,15 +214,8 @@ def promising(
 ) -> IntArray | None:
     """Return those positions that may be among the first ``k``, whatever their content.
 
-    Args:
-        row: the request, with a history.
-        spec: the weights.
-        bound: of the archive's items; what it does not know may be.
-        positions: of the row's candidates, in increasing order.
-        rest: all of the score but the content, ``(len(positions),)``.
-
-    Returns:
-        Places among ``positions``, in increasing order; None where all have to be scored.
+    ``positions`` are in increasing order; ``rest``, of their shape, is all of the score but the
+    content. Returns places among them, in increasing order; None where all have to be scored.
     """
     count, weight = row.request.k, spec.weights["content"]
     history = row.history.live.positions.unchanged(row.history.rows)

@@ -55,11 +55,7 @@ class Current(StrictModel):
 
 
 def read_current(folder: Path) -> Current | None:
-    """Return what is current in a version's folder; None without a shelf.
-
-    Raises:
-        WeightsError: the file is damaged, or of another format.
-    """
+    """Return what is current in a version's folder; None without a shelf."""
     try:
         return Current.model_validate_json((folder / CURRENT).read_bytes())
     except FileNotFoundError:
@@ -71,10 +67,7 @@ def read_current(folder: Path) -> Current | None:
 
 
 def write_current(folder: Path, current: Current) -> None:
-    """Replace ``CURRENT``; on return it survives a loss of power.
-
-    Everything that it names must have been written before.
-    """
+    """Replace ``CURRENT``, whose files are written; on return it survives a loss of power."""
     _write(folder / CURRENT, current.model_dump_json().encode())
 
 
@@ -155,11 +148,7 @@ class Segment:
         return len(self.columns["id"])
 
     def check(self, shape: SegmentShape) -> None:
-        """See that the arrays fit the model version and each other.
-
-        Raises:
-            ValueError: they do not.
-        """
+        """Raise ``ValueError`` if the arrays do not fit the model version and each other."""
         rows = len(self)
         wanted = {
             "embeddings": (rows, shape.embedding),
@@ -204,17 +193,7 @@ def segment_path(folder: Path, name: str) -> Path:
 
 
 def write_segment(folder: Path, name: str, segment: Segment, shape: SegmentShape) -> None:
-    """Write a segment; on return it survives a loss of power.
-
-    Args:
-        folder: of the model version.
-        name: ``seg-…``, of no other segment.
-        segment: the products.
-        shape: of the model version.
-
-    Raises:
-        ValueError: columns or arrays do not fit.
-    """
+    """Write a segment under a new name, ``seg-…``; on return it survives a loss of power."""
     segment.check(shape)
     rows = _Rows.model_validate(
         {
@@ -230,11 +209,7 @@ def write_segment(folder: Path, name: str, segment: Segment, shape: SegmentShape
 
 
 def read_segment(folder: Path, name: str, shape: SegmentShape) -> Segment:
-    """Read a segment and check it.
-
-    Raises:
-        WeightsError: it is missing, damaged, or of another model.
-    """
+    """Read a segment and check it; ``WeightsError`` if it is missing or does not fit."""
     path = segment_path(folder, name)
     try:
         arrays = load_file(path)
@@ -267,11 +242,7 @@ def write_popularity(folder: Path, interactions: Mapping[str, float]) -> str:
 
 
 def read_popularity(folder: Path, name: str) -> dict[str, float]:
-    """Read what ``write_popularity`` wrote.
-
-    Raises:
-        WeightsError: the file is missing or damaged.
-    """
+    """Read what ``write_popularity`` wrote."""
     try:
         return _POPULARITY.validate_json((folder / name).read_bytes())
     except (OSError, ValueError) as error:

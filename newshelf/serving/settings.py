@@ -41,10 +41,7 @@ class ServingSettings(WorkerSettings, RetrievalSettings):
         """Read the sections ``serving`` and ``limits`` of a parsed ``model-config.yaml``.
 
         The other keys are TorchServe's. Thread counts of 0 divide this machine's cores among the
-        ``maxWorkers``.
-
-        Raises:
-            SettingsError: an unknown key or an invalid value in one of the two sections.
+        workers.
         """
         config = config or {}
         section = config.get("serving") or {}
@@ -65,11 +62,7 @@ def write_version(directory: Path, version: str) -> None:
 
 
 def read_version(directory: Path) -> str:
-    """Return the model's version.
-
-    Raises:
-        VersionMismatch: the file is missing, or names no version.
-    """
+    """Return the model's version."""
     path = directory / VERSION
     try:
         version = read_json(path)["model_version"]

@@ -31,16 +31,7 @@ def open_live(
 ) -> LiveIndex:
     """Read what a publication names, and reuse what an earlier one has in common with it.
 
-    Args:
-        folder: of the model version.
-        current: the publication.
-        old: an earlier one, or the archive by itself.
-        min_confidence: inferred attributes with less are left out.
-
-    Raises:
-        WeightsError: a file is missing or damaged.
-        VersionMismatch: another encoder made the base.
-        SettingsError: the rules are damaged.
+    Raises ``WeightsError`` or ``VersionMismatch``, and ``SettingsError`` for damaged rules.
     """
     live: LiveIndex | None = old if old.current is not None else None
     while live is not None and not _begins(live, current):
@@ -111,14 +102,9 @@ _RETRY_S = 5.0
 
 
 class ShelfReader:
-    """Follows the publications of one model version.
+    """Follows the publications of one model version, whose folder need not exist.
 
     ``live`` is always complete: what is new is read in a thread and swapped in.
-
-    Args:
-        folder: of the model version; it need not exist.
-        archive: the archive's index.
-        min_confidence: inferred attributes with less are left out.
     """
 
     def __init__(self, folder: Path, archive: LiveIndex, *, min_confidence: float = 0.6) -> None:
@@ -131,10 +117,7 @@ class ShelfReader:
         self._stopped = threading.Event()
 
     def read(self) -> bool:
-        """Read what is current, if it has changed; return False where that failed.
-
-        A failure is logged once, and the index stays as it was.
-        """
+        """Read what is current, if it has changed; log a failure once and return False."""
         try:
             found = (self._folder / CURRENT).stat()
         except OSError:

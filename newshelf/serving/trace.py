@@ -188,11 +188,7 @@ def wants_trace(headers: Mapping[str, object]) -> bool:
 def write_trace(worker: int, size: int, start_ns: int, spans: Sequence[TraceSpan]) -> str:
     """The value of ``SPANS_HEADER`` for a batch that ends now.
 
-    Args:
-        worker: process id.
-        size: requests in the batch.
-        start_ns: when it began, as ``time.perf_counter_ns`` gives it, like the spans.
-        spans: of its stages, in order.
+    ``start_ns`` and spans are as ``time.perf_counter_ns`` gives them; ``worker`` is a process id.
     """
     end_ns = time.perf_counter_ns()
     # Read once per batch: the two clocks may drift apart over a worker's life.
@@ -211,11 +207,7 @@ def write_trace(worker: int, size: int, start_ns: int, spans: Sequence[TraceSpan
 
 
 def read_trace(value: str) -> BatchTrace:
-    """Parse what ``write_trace`` wrote.
-
-    Raises:
-        ValueError: it is something else.
-    """
+    """Parse what ``write_trace`` wrote, or raise ``ValueError``."""
     try:
         told = orjson.loads(value)
         start_ns = int(told["start_ns"])

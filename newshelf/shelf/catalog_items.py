@@ -20,14 +20,10 @@ _COLUMNS = tuple(name for name in ITEM_COLUMNS if name != "image_link")
 def catalog_items(
     catalog: Catalog, *, skip: Collection[str] = ()
 ) -> Iterator[ItemWrite | tuple[str, str]]:
-    """Yield each product, or its id and why it cannot be stored.
+    """Yield each product but those to ``skip``, or its id and why it cannot be stored.
 
     Texts are cut at 10,000 characters, and at most 50 further columns are kept: no model reads
     more.
-
-    Args:
-        catalog: its pictures stay where they are.
-        skip: ids to leave out.
     """
     further = [name for name in catalog.items if name not in ITEM_COLUMNS]
     rows = np.flatnonzero(~catalog.items["id"].isin([*skip]).to_numpy())
