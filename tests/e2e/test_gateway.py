@@ -58,7 +58,7 @@ def test_it_answers_what_the_model_answers(
     answer = recommend(shop_http, history=history, k=5)
     direct = client.recommend(history=history, k=5)
     assert answer.source == "model"
-    assert [item.model_dump(exclude_none=True) for item in answer.items] == direct["items"]
+    assert [item.model_dump(exclude_defaults=True) for item in answer.items] == direct["items"]
 
 
 def test_from_a_recommendation_to_what_training_reads(
