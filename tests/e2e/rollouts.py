@@ -154,8 +154,8 @@ def check_record(store: EventStore, shoppers: Shoppers, name: str) -> None:
 def pack_versions(trained: Workspace, settings: Settings, folder: Path) -> Workspace:
     """A workspace with the same trained model, and a model store with what may be rolled out.
 
-    Beside the trained version there are ``old`` and ``worse``, which rank the wrong way round,
-    ``slow``, and ``fails``, which do so whenever it is shoppers that ask.
+    Next to the trained version there are ``twin``, its equal, ``old`` and ``worse``, which rank the
+    wrong way round, ``slow``, and ``fails``, which do so whenever it is shoppers that ask.
 
     Args:
         trained: whose export is taken; it is left as it is.
@@ -167,6 +167,7 @@ def pack_versions(trained: Workspace, settings: Settings, folder: Path) -> Works
     stages = plan_stages(workspace, quick(settings), make_jobs(console))
     bring_up_to_date(stages.up_to("archive"), console)
     archive = _recommender(workspace)
+    remake(archive, "twin")
     for version, method in (("slow", SLOW), ("fails", FAILS)):
         remake(archive, version, method=method)
     for version in ("old", "worse"):
@@ -176,30 +177,36 @@ def pack_versions(trained: Workspace, settings: Settings, folder: Path) -> Works
 
 @contextmanager
 def open_shop(
-    packed: Workspace, settings: Settings, folder: Path, *, store_url: str = ""
+    packed: Workspace,
+    settings: Settings,
+    folder: Path,
+    *,
+    served: str = "old",
+    store_url: str = "",
 ) -> Iterator[Shop]:
-    """Serve the version ``old``; the trained one waits in the model store.
+    """Serve a version of the model store; the trained one waits there.
 
     Args:
         packed: from ``pack_versions``; it is left as it is.
         settings: of the training.
         folder: for everything that is written.
+        served: the version; as if an earlier rollout had promoted it.
         store_url: of the event store; SQLite in the workspace by default.
     """
     workspace = _copied(packed, folder, packed.model_store)
     settings = quick(settings, store_url)
     own = _recommender(workspace).stem.removeprefix("recommender-")
-    PromotedFile(workspace.promoted).promote("old", "an earlier rollout", own)
+    PromotedFile(workspace.promoted).promote(served, "an earlier rollout", own)
     console = Console(stderr=True)
-    served = serve(
+    running = serve(
         workspace, settings, make_jobs(console), console,
         ports=free_ports(), gateway_port=free_port(),
     )  # fmt: skip
     try:
         with EventStore.open(workspace.store_url(settings)) as store:
-            yield Shop(workspace, read_catalog(packed.catalog), served.state, store, own, folder)
+            yield Shop(workspace, read_catalog(packed.catalog), running.state, store, own, folder)
     finally:
-        served.state.end()
+        running.state.end()
 
 
 def _copied(source: Workspace, folder: Path, model_store: Path, *leave: str) -> Workspace:
