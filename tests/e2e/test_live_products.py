@@ -146,7 +146,8 @@ def test_a_product_comes_sells_out_goes_and_returns_whatever_is_killed(
 
 def test_a_price_that_changes_is_filtered_by(shop_of_two: Shop, http: httpx.Client) -> None:
     item = str(shop_of_two.catalog.items["id"][5])
-    http.patch(f"/v1/items/{item}", json={"price": 987654.0}).raise_for_status()
+    change = {"price": 987654.0, "availability": "in_stock"}
+    http.patch(f"/v1/items/{item}", json=change).raise_for_status()
 
     def dear() -> list[str]:
         body = {"unit": "anybody", "filters": {"price": {"min": 900_000}}, "k": 5}

@@ -6,12 +6,15 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
-from newshelf.pipeline.workspace import ROOT, open_workspace
+from newshelf.pipeline.workspace import ROOT, open_workspace, servers
 
 SETTINGS = """
 [sample]
@@ -27,11 +30,8 @@ epochs = 3
 """Less of everything; what is done stays the same."""
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = [
-    line
-    for block in re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
-    for line in block.splitlines()
-]
+BLOCKS = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
+COMMANDS = [line for block in BLOCKS for line in block.splitlines()]
 
 pytestmark = pytest.mark.xdist_group("readme")
 
@@ -93,6 +93,49 @@ def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Newcomer]:
     subprocess.run([str(root / "run"), "stop"], cwd=root, check=False)
 
 
+def check_live_product(root: Path) -> None:
+    """Send what the lines about a new product make curl send, and read what is answered."""
+    block = next(one for one in BLOCKS if one.startswith("auth="))
+    (state,) = servers(None, root / ".newshelf" / "sample")
+    assert state.gateway is not None
+    key = (root / ".newshelf" / "sample" / "gateway" / "local.key").read_text().strip()
+    settings, *lines = block.splitlines()
+    assert settings == (
+        'auth="Authorization: Bearer $(cat .newshelf/sample/gateway/local.key)" '
+        "shop=http://127.0.0.1:8000/v1"
+    )
+    put, view, recommend, sell_out, delete = lines
+
+    def say(line: str) -> dict[str, Any]:
+        curl, header, auth, url, *options = shlex.split(line)
+        assert [curl, header, auth] == ["curl", "-sH", "$auth"]
+        given = dict(zip(options[::2], options[1::2], strict=True))
+        response = httpx.request(
+            given.get("-X", "POST"),
+            url.replace("$shop", f"{state.gateway.url}/v1"),  # type: ignore[union-attr]
+            headers={"Authorization": f"Bearer {key}", "Content-Type": "application/json"},
+            content=given.get("--json", ""),
+            timeout=60,
+            trust_env=False,
+        )
+        assert response.status_code == 200, response.text
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    def until_recommended(wanted: bool) -> None:
+        end_s = time.monotonic() + 120
+        while ("new-1" in [one["id"] for one in say(recommend)["items"]]) is not wanted:
+            assert time.monotonic() < end_s, say(recommend)
+            time.sleep(0.2)
+
+    assert say(put)["accepted"] == 1
+    assert say(view)["accepted"] == 1
+    until_recommended(True)
+    assert say(sell_out)["availability"] == "out_of_stock"
+    until_recommended(False)
+    assert say(delete)["deleted"] is True
+
+
 def test_the_two_commands_that_set_everything_up_are_there() -> None:
     assert COMMANDS[0] == "./run serve"
     assert "./run test" in COMMANDS
@@ -113,6 +156,7 @@ def test_a_newcomer_follows_the_readme(newcomer: Newcomer) -> None:
         './run encode --title "silver ring with a small jade"'
     )
     assert "1 of 1 workers ready" in newcomer.run("./run status")
+    check_live_product(newcomer.root)
     assert "whole request" in newcomer.run("./run profile --clients 8")
     assert "stopped" in newcomer.run("./run stop")
     report = newcomer.run("./run evaluate")
