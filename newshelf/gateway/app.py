@@ -57,7 +57,7 @@ from newshelf.gateway.schemas import (
     parse_recommend_body,
     parse_similar_body,
 )
-from newshelf.gateway.search import SearchIn, SearchOut, parse_search_body, with_hits
+from newshelf.gateway.search import SearchBody, SearchOut, parse_search_body, with_hits
 from newshelf.gateway.state import AppState
 from newshelf.gateway.units import add_units_routes
 from newshelf.gateway.upstream import Reply
@@ -174,7 +174,7 @@ def _add_recommendations(app: FastAPI, state_of: Callable[[], AppState]) -> None
         "/v1/search",
         response_model=SearchOut,
         responses={**REFUSED, **errors_of(InvalidField, BadPicture), **NOT_NOW},
-        openapi_extra=body_of(SearchIn),
+        openapi_extra=body_of(SearchBody),
     )
     async def search(request: Request) -> Response:
         """Find products by a sentence, a picture, or both, sent as JSON or a form."""

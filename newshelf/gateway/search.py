@@ -29,7 +29,7 @@ _JSON_PARTS = ("k", "filters", "exclude")
 """Parts of a form that are not text."""
 
 
-class SearchIn(BaseModel):
+class SearchBody(BaseModel):
     """A search. It needs a text, an image, or both; a form may send the image as a file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -65,7 +65,7 @@ def parse_search_body(
     table = _form_table(envelope) if isinstance(envelope, FormBody) else envelope.value
     if isinstance(table, dict):
         table = placements.completed(table, without=("kind", "diversity", "explain"))
-    asked = check_k(validate(SearchIn, table), limits)
+    asked = check_k(validate(SearchBody, table), limits)
     text = asked.text if asked.text and asked.text.strip() else None
     if text is None and asked.image is None:
         raise InvalidField("a search needs a text, an image, or both", field="text")

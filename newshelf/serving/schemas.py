@@ -254,7 +254,7 @@ class RecommendedItem(_Answer):
 
 
 class Understood(_Answer):
-    """How a sentence was read."""
+    """The reading of a sentence."""
 
     filters: Filters
     """Filters that the sentence states, and that the answer's products pass."""
