@@ -241,7 +241,6 @@ def report(
 
 
 def _run(job: "Callable[[Console], int]") -> None:
-    """Run the job and exit with the code that it returns."""
     from newshelf.cli.console import make_console
 
     raise typer.Exit(job(make_console()))

@@ -114,7 +114,6 @@ def preview(
 def _side_by_side(
     before: _Answer, after: _Answer, titles: Mapping[str, str]
 ) -> list[tuple[str, ...]]:
-    """Return a row per place: both products, what became of them, and the rules that did it."""
     old = {item["id"]: place for place, item in enumerate(before)}
     new = {item["id"] for item in after}
     rows: list[tuple[str, ...]] = []

@@ -141,7 +141,6 @@ def _names(text: str | None) -> list[str] | None:
 
 
 def _numbers(option: str, text: str | None) -> Sequence[int] | None:
-    """Return the numbers in increasing order, without duplicates."""
     words = _names(text)
     if words is None:
         return None

@@ -206,7 +206,6 @@ class LimitedHttp(HttpToolsProtocol):
             self.transport.abort()
 
     def _refuse(self, error: NewshelfError) -> None:
-        """Answer with an error and close the connection."""
         if self._running is not None:
             # It would be taken for the answer in progress.
             self.transport.abort()

@@ -166,11 +166,7 @@ def add_items_routes(app: FastAPI, state_of: Callable[[], AppState]) -> None:
 def parse_items_body(
     body: bytes, content_type: str, limits: Limits
 ) -> list[ItemWrite | InvalidItem]:
-    """Check the body of ``POST /v1/items``: JSON, or a form.
-
-    Raises:
-        RequestError: of the request as a whole.
-    """
+    """Check the body of ``POST /v1/items``: JSON, or a form."""
     pictures: dict[str, bytes | bytearray] = {}
     if content_type.lower().startswith("multipart/form-data"):
         pictures = form_parts(body, content_type, max_parts=_MOST + 1)

@@ -203,7 +203,6 @@ class KeyAccess:
     """
 
     def __init__(self, file: KeyFile) -> None:
-        """Read the keys."""
         self._file = file
         self._stamp = file.stamp()
         self._ring = KeyRing(file.read())

@@ -41,8 +41,6 @@ _LONGEST_PAUSE_S = 30.0
 
 @dataclass
 class _Life:
-    """State of one process; times are of ``time.monotonic``."""
-
     started_s: float = field(default_factory=time.monotonic)
     heard_s: float = field(default_factory=time.monotonic)
     asked: bool = False

@@ -94,7 +94,7 @@ class Middleware:
         self._in_progress = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; see the ASGI specification."""
+        """See the ASGI specification."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
@@ -209,8 +209,6 @@ class _Body:
 
 
 class _Answer:
-    """Adds the common headers to an answer."""
-
     def __init__(self, send: Send, context: RequestContext, policy: tuple[bytes, bytes]) -> None:
         self._send = send
         self._context = context

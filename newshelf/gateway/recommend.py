@@ -256,9 +256,7 @@ def _overlap(control: RankedResponse, challenger: RankedResponse) -> float | Non
 
 
 def _score_drift(control: RankedResponse, challenger: RankedResponse) -> float | None:
-    """Return the mean absolute difference of the model's scores of common products, in standard
-    deviations of control's.
-    """
+    """Return common products' mean score difference in standard deviations of control's."""
     ours, theirs = _scores(control.items), _scores(challenger.items)
     both = ours.keys() & theirs.keys()
     deviation = pstdev(ours.values()) if len(ours) > 1 else 0.0

@@ -1,10 +1,6 @@
 """The record: the event store, and while that is away a spool on this machine.
 
-What the gateway asks of others: of the event store, and of whoever assigns units.
-
 A recorder's method returns when what it was given survives the end of this process.
-
-Takes in what shoppers did.
 """
 
 import asyncio

@@ -33,7 +33,6 @@ _LOG = logging.getLogger(__name__)
 async def _refresh(
     router: Router, access: KeyAccess, placements: Placements, tokens: Tokens
 ) -> None:
-    """Refresh rollouts, keys, placements and TorchServe's token once a second."""
     while True:
         await asyncio.sleep(_EACH_S)
         try:

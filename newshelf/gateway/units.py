@@ -64,7 +64,6 @@ def add_units_routes(app: FastAPI, state_of: Callable[[], AppState]) -> None:
 
 
 def _unit(request: Request, state: AppState) -> str:
-    """Return the stored id of the path's unit."""
     try:
         return state.pseudonym(_ID.validate_python(request.path_params["unit"]))
     except ValidationError as error:

@@ -131,7 +131,6 @@ def _wait(processes: list[psutil.Process], timeout_s: float) -> list[psutil.Proc
 
 
 def _reap(ref: ProcessRef) -> None:
-    """Reap the ended process if it is a child of this one."""
     try:
         os.waitpid(ref.pid, os.WNOHANG)
     except ChildProcessError:

@@ -33,10 +33,7 @@ def run_supervised(
 ) -> int:
     """Run the program ``python -m MODULE PLAN``; return its exit code.
 
-    Args:
-        module: name of the program.
-        read: reads the plan.
-        work: the child's, until SIGTERM or SIGINT.
+    ``work`` is the child's, until SIGTERM or SIGINT.
     """
     arguments = sys.argv[1:]
     is_child = arguments[1:] == [_CHILD]
@@ -58,13 +55,7 @@ def run_supervised(
 
 
 def supervise(module: str, plan: Path, logs: LogSettings) -> None:
-    """Keep a child running until SIGTERM or SIGINT.
-
-    Args:
-        module: that the child runs.
-        plan: the file that it reads.
-        logs: limits of its log.
-    """
+    """Keep a child running until SIGTERM or SIGINT."""
     ended = until_signalled()
     command = [sys.executable, "-P", "-m", module, str(plan), _CHILD]
     while not ended.is_set():

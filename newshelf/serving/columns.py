@@ -22,12 +22,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 class Strings(Sequence[str]):
-    """Texts in one array of UTF-8.
-
-    Args:
-        offsets: ``(N + 1,)`` int64: where each begins, and where the last ends.
-        data: uint8.
-    """
+    """Texts in one array of UTF-8, from ``(N + 1,)`` int64 offsets."""
 
     def __init__(self, offsets: IntArray, data: NDArray[np.uint8]) -> None:
         self.offsets, self.data = offsets, data
@@ -145,13 +140,7 @@ def _number(cell: object) -> float | None:
 
 
 class IdHashes:
-    """Rows of ids, found by hash.
-
-    Args:
-        ids: of ``N`` items.
-        hashes: ``(N,)`` uint32, increasing.
-        rows: ``(N,)`` int32: of each hash.
-    """
+    """Rows of ``N`` ids, found by ``(N,)`` uint32 hashes, which increase, with their int32 rows."""
 
     def __init__(self, ids: Strings, hashes: NDArray[np.uint32], rows: NDArray[np.int32]) -> None:
         self._ids, self._hashes, self._rows = ids, hashes, rows
@@ -248,12 +237,7 @@ class Postings:
 
 
 def build_postings(stated: Iterable[tuple[int, Iterable[str], float]], least: float) -> Postings:
-    """Return the rows of each key.
-
-    Args:
-        stated: row, its keys and their confidence; the surest first. A row may come again.
-        least: see ``Postings``.
-    """
+    """Return the rows of each key, from row, keys and confidence, the surest first."""
     found: dict[str, tuple[list[int], list[float]]] = {}
     for row, keys, sure in stated:
         for key in keys:

@@ -67,7 +67,6 @@ def read_outputs(
 
 
 def _likeliest(logits: NDArray[np.float32]) -> tuple[list[float], list[int]]:
-    """Of each row the largest softmax, and where it is."""
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     scores = powers.max(axis=1) / powers.sum(axis=1)
     return scores.tolist(), logits.argmax(axis=1).tolist()
@@ -176,8 +175,6 @@ Result = Encoding | NewshelfError
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """One product to be encoded, for all that are equal to it."""
-
     places: list[int]
     """Their positions among the products."""
     item: ProductInput
@@ -324,7 +321,6 @@ class ProductEncoder:
             yield waiting
 
     def _run(self, forward: _Forward, stages: StageTimer) -> dict[int, Result]:
-        """One forward; the results by position among all products."""
         results: dict[int, Result] = {}
         images: Array | None = None
         if forward.pictured:

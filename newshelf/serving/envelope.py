@@ -119,7 +119,6 @@ def read_json(body: bytes | bytearray, content_type: str) -> object:
 
 
 def _another_charset(body: bytes | bytearray) -> str | None:
-    """Return the message for a body that is not in UTF-8."""
     found = json.detect_encoding(body)
     if found.startswith(("utf-16", "utf-32")):
         return f"the body is in {found[:6].upper()}; send JSON in UTF-8"

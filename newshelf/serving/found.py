@@ -88,7 +88,6 @@ def resolve_search(
 def _passing(
     asked: ParsedRequest, search: SearchQuery, encoded: Mapping[str, Encoded], live: LiveIndex
 ) -> tuple[Resolved, Filters, Sequence[str]]:
-    """Return what passes, the sentence's filters, and those that had to be dropped."""
     reader = live.base.table.known.reader
     stated = read_filters(search.text or "", reader.lexicon, reader.least)
     steps = list(with_read(asked.request.filters, stated))

@@ -40,8 +40,6 @@ _SCORE_TOLERANCE = 0.01
 
 @dataclass(frozen=True)
 class _Golden:
-    """The contents of ``golden.json``, for ``N`` products."""
-
     requests: Sequence[Mapping[str, object]]
     """Bodies of requests to the encoder."""
     embeddings: FloatArray

@@ -52,20 +52,10 @@ def write_index(
 ) -> IndexManifest:
     """Write an index, aside and renamed.
 
-    Args:
-        directory: replaced as a whole.
-        encoder_version: the checkpoint's version.
-        items: a frame with ``INDEX_COLUMNS``, and any further ones, which are kept; ids unique.
-        embeddings: ``(N, 512)`` float32 of unit length, in the frame's order.
-        vectors: the projected embeddings, ``(N, P)`` float32; None without a scorer.
-        blend: the signals added to the scorer, of the same items.
-        knowledge: what is known of the items beyond the columns.
-        pooling: the scorer's learned numbers, with its vectors.
-        ann_items: with more items, searches are approximate.
-        compressed_bytes: vectors up to this size are searched as they are.
-
-    Raises:
-        ValueError: ids repeat, or the rows do not match.
+    ``items`` have ``INDEX_COLUMNS`` and perhaps further ones, with unique ids. In their order are
+    ``embeddings``, ``(N, 512)`` float32 of unit length, and ``vectors``, the projected ones, ``(N,
+    P)`` float32. With more than ``ann_items`` searches are approximate; vectors of up to
+    ``compressed_bytes`` are searched as they are.
     """
     tensors = {"embeddings": np.ascontiguousarray(embeddings, dtype=np.float32)}
     if vectors is not None:

@@ -74,12 +74,7 @@ class KnownValues:
     def from_rows(
         cls, rows: Iterable[tuple[int, str, str, float]], reader: TextReader
     ) -> "KnownValues":
-        """Order statements.
-
-        Args:
-            rows: row of the item, attribute, value, confidence.
-            reader: of the same catalogue.
-        """
+        """Order statements: row of the item, attribute, value, confidence."""
         code_of: dict[str, int] = {}
         found = [
             (row, code_of.setdefault(f"{attribute}{_BETWEEN}{value}", len(code_of)), sure)
@@ -161,14 +156,10 @@ IntArray = NDArray[np.int64]
 class ItemTable:
     """``N`` items. Rows are positions in every column.
 
-    An index's table is mapped: its columns decode a cell when it is read, its posting lists and
-    the hashes of its ids are stored. A table of a few thousand items, such as a request's products
-    or a delta, is built by ``from_columns`` or ``from_products``, and computes the same when it is
-    first asked for. Whoever reads a table uses the columns below (``table.brand[row]``),
-    ``column(name)`` for any of them by name, ``rows(ids)``, the postings ``by_…``, ``in_stock``,
-    ``popular_first`` and ``interest``; both kinds give the same. Tables do not change:
-    ``with_popularity`` returns another one, and so does ``dataclasses.replace``, which forgets what
-    was stored.
+    An index's table is mapped: its columns decode a cell when it is read, its posting lists and the
+    hashes of its ids are stored. A table of a few thousand items, such as a request's products or a
+    delta, is built by ``from_columns`` or ``from_products``, and computes the same when it is first
+    asked for. Tables do not change: ``dataclasses.replace`` forgets what was stored.
     """
 
     id: Sequence[str]
@@ -194,10 +185,7 @@ class ItemTable:
     def from_columns(
         cls, columns: Mapping[str, Sequence[object]], known: KnownValues | None = None
     ) -> "ItemTable":
-        """Build from ``INDEX_COLUMNS`` and further ones, with None where a value is absent.
-
-        Texts may be left out; then they are absent.
-        """
+        """Build from ``INDEX_COLUMNS``, of which texts may be left out, and further ones."""
         count = len(columns["id"])
         texts = {
             name: [None if value is None else str(value) for value in columns[name]]
@@ -224,12 +212,7 @@ class ItemTable:
     def from_products(
         cls, products: Sequence[Product], reader: TextReader | None = None
     ) -> "ItemTable":
-        """Products that a request brought along: in stock, created now, not yet popular.
-
-        Args:
-            products: the products.
-            reader: says what their texts tell; without one, only their fields count.
-        """
+        """Products that a request brought along: in stock, created now, not yet popular."""
         columns: dict[str, Sequence[object]] = {
             name: [getattr(product, name) for product in products]
             for name in ("id", *TEXT_COLUMNS, "price")
@@ -245,11 +228,7 @@ class ItemTable:
         return len(self.id)
 
     def column(self, name: str) -> Column | IntArray | Sequence[str | None]:
-        """A column by its name, further ones too.
-
-        Raises:
-            KeyError: there is none.
-        """
+        """A column by its name, further ones too."""
         column: Column | IntArray | Sequence[str | None] = (
             getattr(self, name) if name in INDEX_COLUMNS else self.extras[name]
         )
@@ -299,11 +278,7 @@ class ItemTable:
 
     @classmethod
     def stored(cls, arrays: Arrays, extras: Sequence[str], reader: TextReader) -> "ItemTable":
-        """Return what ``arrays`` stored.
-
-        Raises:
-            ValueError: the columns differ in length.
-        """
+        """Return what ``arrays`` stored."""
         texts: dict[str, Any] = {name: TextColumn.stored(arrays, name) for name in TEXT_COLUMNS}
         further: dict[str, Column] = {}
         for at, name in enumerate(extras):

@@ -132,10 +132,7 @@ class Positions:
         return block.table, position - start
 
     def mask(self, of: Callable[[ItemTable], Mask]) -> Mask:
-        """Return a condition of all positions, from that of one table: ``(len(self),)``.
-
-        Rows that are not alive are included.
-        """
+        """Return a condition of all positions, dead ones too, from one table's: ``(P,)``."""
         masks = [of(table) for _, table in self.tables]
         return masks[0] if len(masks) == 1 else np.concatenate(masks)
 
@@ -228,14 +225,7 @@ class LiveIndex:
         links: LinkRows,
         added: Mapping[str, float] | None = None,
     ) -> "LiveIndex":
-        """Return a base without segments.
-
-        Args:
-            archive: what ``links`` refers to.
-            base: the archive, or a folded one.
-            links: of its products.
-            added: recent interactions, by id.
-        """
+        """Return a base without segments, with ``links`` to the archive and recent interactions."""
         table, added = base.table, added or {}
         if added:
             popularity = np.array(table.popularity)
@@ -298,12 +288,7 @@ class LiveIndex:
     ) -> IntArray:
         """Return the allowed positions with the largest inner products, in increasing order.
 
-        Args:
-            search: the base's, among embeddings or projected vectors.
-            query: an embedding, or a projected vector.
-            allowed: ``(P,)``.
-            limit: maximum number.
-            projected: whether vectors are compared, not embeddings.
+        ``allowed`` is ``(P,)``; ``projected`` compares vectors, not embeddings.
         """
         count = len(self.base)
         found = search.nearest(query, allowed[:count], limit)
@@ -367,9 +352,7 @@ class LiveIndex:
     def popular(self, among: Mask, limit: int) -> tuple[IntArray, NDArray[np.float64]]:
         """Return the most popular positions, and their shares of all interest.
 
-        Args:
-            among: ``(P,)`` or longer, with products that a request brought along.
-            limit: maximum number.
+        ``among`` is ``(P,)`` or longer, with products that a request brought along.
         """
         table = self.positions.tables[0][1]
         order, count = table.popular_first, len(table)
@@ -413,12 +396,7 @@ class LiveIndex:
         _ = self.neighbours_of_new, self._moved, self.positions.tables
 
     def plus(self, name: str, segment: Segment) -> "LiveIndex":
-        """Return the index with a further segment.
-
-        Args:
-            name: of the segment.
-            segment: of this version.
-        """
+        """Return the index with a further segment."""
         table = segment_table(segment, self.base.table, self.added)
         removed = self.rows(segment.removed).tolist()
         gone = [item for item, row in zip(segment.removed, removed, strict=True) if row >= 0]
@@ -455,13 +433,7 @@ class LiveIndex:
 
 
 def segment_table(segment: Segment, base: ItemTable, popularity: Mapping[str, float]) -> ItemTable:
-    """Return the columns of a segment's products, of the same types as those of the base.
-
-    Args:
-        segment: the products.
-        base: the table that the segment adds to.
-        popularity: interactions to add, by id.
-    """
+    """Return the columns of a segment's products, of the base's types, with added popularity."""
     total = [
         count + popularity.get(item, 0.0)
         for item, count in zip(segment.columns["id"], segment.columns["popularity"], strict=True)

@@ -59,12 +59,9 @@ class _Found:
 class ModelRanker:
     """Ranks by the scorer and by the signals added to it.
 
-    Args:
-        scorer: its graph, for an index that does not hold the pooling's numbers.
-        links: the archive's signals; None where the scorer ranks alone.
-        bound: of the archive's embeddings; None where it would not help.
-        pairs: of the archive's items; None where they are too many.
-        retrieve: items that are retrieved for a request that names no candidates.
+    ``scorer`` is the graph, for an index that does not hold the pooling's numbers; ``links``,
+    ``bound`` and ``pairs`` are of the archive's items. ``retrieve`` items are retrieved for a
+    request that names no candidates.
     """
 
     scorer: Runtime
@@ -74,14 +71,11 @@ class ModelRanker:
     retrieve: int
 
     def rank(self, rows: Sequence[Resolved]) -> list[Ranked | None]:
-        """Retrieve from the index, then score.
+        """Retrieve from the index, then score; None for a row without history or anything allowed.
 
-        Retrieval takes the ``retrieve`` allowed items nearest to the mean of the projected
-        history, and as many by the signals added to the scorer; candidates that the
-        request names are all scored.
-
-        Returns:
-            One ranking per row; None for a row without history, or with nothing allowed.
+        Retrieval takes the ``retrieve`` allowed items nearest to the mean of the projected history,
+        and as many by the signals added to the scorer; candidates that the request names are all
+        scored.
         """
         found = [self._found(row) for row in rows]
         active = [at for at, positions in enumerate(found) if len(positions.positions)]
@@ -222,22 +216,13 @@ def diversify(
 ) -> NDArray[np.int64]:
     """Choose ``k`` items one by one, each relevant yet unlike those already chosen.
 
-    Maximal marginal relevance (Carbonell & Goldstein, SIGIR 1998), with
-    ``λ = 1 - diversity``::
+    Maximal marginal relevance (Carbonell & Goldstein, SIGIR 1998), with ``λ = 1 - diversity``::
 
         next = argmax_i  λ · relevance_i - (1 - λ) · max_{j chosen} cos(i, j)
 
-    Relevance is first stretched to 0 … 1, so that it weighs the same whatever ranking it
-    comes from. The first choice is the most relevant item.
-
-    Args:
-        relevance: ``(C,)``, higher is better, finite.
-        embeddings: ``(C, D)`` float32, of unit length.
-        k: how many to choose; all of them when fewer.
-        diversity: 0 (relevance alone) … 1 (dissimilarity alone).
-
-    Returns:
-        ``(min(k, C),)`` positions, in the order of choice; ties go to the first.
+    Relevance ``(C,)`` is first stretched to 0 … 1, so that it weighs the same whatever ranking it
+    comes from. The first choice is the most relevant item. Embeddings are ``(C, D)`` of unit
+    length. Returns ``(min(k, C),)`` positions, in the order of choice; ties go to the first.
     """
     count = len(relevance)
     if count == 0:

@@ -130,7 +130,6 @@ def _count(value: object) -> int:
 def _refs(
     refs: Sequence[Ref], limits: Limits, name: str, deadline_s: float
 ) -> Sequence[str | ProductInput]:
-    """Check each product; return the same list if it holds only ids."""
     if isinstance(refs, Ids):
         return refs
     return [_ref(ref, limits, f"{name}[{i}]", deadline_s) for i, ref in enumerate(refs)]

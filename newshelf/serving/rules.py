@@ -159,7 +159,6 @@ class _Problem(NamedTuple):
 
 
 def _described(path: Path, text: str, problem: _Problem) -> str:
-    """Return file, line, rule, field and message."""
     if problem.rule is None:
         return f"{path}: {problem.field}: {problem.message}"
     lines = text.splitlines()
@@ -209,7 +208,6 @@ def _problems(rules: Sequence[Rule], columns: Mapping[str, ColumnKind]) -> Itera
 
 
 def _collide(rule: Rule, other: Rule) -> bool:
-    """Return True for two pins of one position."""
     return (
         rule.action == other.action == "pin"
         and rule.position == other.position

@@ -289,15 +289,9 @@ _NAMES = sorted(
 
 
 def validate(model: type[Model], value: object, at: str = "") -> Model:
-    """Check ``value`` against ``model``.
+    """Check ``value`` against a strict model; ``at`` is its path, such as ``instances[2]``.
 
-    Args:
-        model: a strict request model.
-        value: parsed JSON.
-        at: the path of ``value`` within the request, such as ``instances[2]``.
-
-    Raises:
-        InvalidField: the first problem, with its path (``history[2].price``).
+    Raises ``InvalidField`` for the first problem, with its path (``history[2].price``).
     """
     if not isinstance(value, dict):
         raise InvalidField(f"expected a JSON object, not {_kind(value)}", field=at or None)

@@ -88,8 +88,6 @@ class _Columns(StrictModel):
 
 
 class _Rows(StrictModel):
-    """The part of a segment that is JSON."""
-
     columns: _Columns
     extras: list[dict[str, Any]]
     knowledge: list[_Fact]

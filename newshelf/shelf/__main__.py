@@ -20,12 +20,7 @@ _LOCK_S = 10.0
 
 
 def run_shelf(plan: ShelfPlan) -> None:
-    """Follow the store's changes until SIGTERM or SIGINT.
-
-    Raises:
-        SettingsError: the event store cannot be opened.
-        ServerError: another process writes this shelf.
-    """
+    """Follow the store's changes until SIGTERM or SIGINT."""
     # The supervisor does without them.
     from newshelf.shelf.follow import Follower  # noqa: PLC0415
     from newshelf.shelf.words import WORDS_FOLDER, keep_words  # noqa: PLC0415
@@ -50,11 +45,7 @@ def run_shelf(plan: ShelfPlan) -> None:
 
 
 def read_plan(path: Path) -> ShelfPlan:
-    """Read the plan file.
-
-    Raises:
-        SettingsError: it cannot be read or is not a plan.
-    """
+    """Read the plan file."""
     return read_model(path, ShelfPlan, "plan of a shelf")
 
 

@@ -49,7 +49,6 @@ def _picture(catalog: Catalog, row: int) -> Path | None:
 
 
 def _cell(value: Any) -> str | int | float | None:
-    """Return a cell as JSON has it."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float):

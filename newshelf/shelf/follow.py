@@ -43,13 +43,7 @@ Ready = tuple[StoredItem, EncodedItem | None]
 class VersionShelf:
     """Publishes the store's changes to the workers of one model version.
 
-    Args:
-        store: the products.
-        model: encoder and trained index of the version.
-        publisher: of the version's folder.
-        encoder: encodes in another thread, so that stock and prices are published meanwhile.
-        host: name of this host.
-        max_picture_bytes: larger pictures of a catalogue are not read.
+    It encodes in another thread, so that stock and prices are published meanwhile.
     """
 
     def __init__(
@@ -85,13 +79,9 @@ class VersionShelf:
         self._published_s = -_PUBLISHED_S
 
     def step(self, *, encodes: bool) -> bool:
-        """Publish what is ready, then encode and publish some of the rest.
+        """Publish and encode some changes; return whether more can be done at once.
 
-        Args:
-            encodes: False where another host does.
-
-        Returns:
-            Whether more can be done at once.
+        Another host encodes unless ``encodes``.
         """
         version = self._model.version
         changed = self._store.encoded(version, self._seen, _PAGE)
@@ -185,14 +175,7 @@ class VersionShelf:
 
 
 class Follower:
-    """Keeps the shelf of every version that TorchServe serves.
-
-    Args:
-        store: the event store.
-        plan: folders and settings.
-        host: name of this host.
-        holder: of the lease; unique to each process.
-    """
+    """Keeps the shelf of every version that TorchServe serves."""
 
     def __init__(self, store: EventStore, plan: ShelfPlan, *, host: str, holder: str) -> None:
         self._store = store

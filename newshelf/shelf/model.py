@@ -41,11 +41,7 @@ PictureOf = Callable[[str], bytes]
 
 
 def unpack(archive: Path, folder: Path) -> Path:
-    """Unpack an archive into ``folder``, unless that exists.
-
-    Raises:
-        SetupError: the archive is missing or damaged.
-    """
+    """Unpack an archive into ``folder``, unless that exists."""
     if not folder.is_dir():
         try:
             with zipfile.ZipFile(archive) as packed, directory_aside(folder) as aside:
@@ -57,14 +53,7 @@ def unpack(archive: Path, folder: Path) -> Path:
 
 
 class ShelfModel:
-    """Encoder and trained index of a model version.
-
-    Args:
-        directory: the unpacked archive.
-
-    Raises:
-        SetupError: a file is missing, damaged or of another format.
-    """
+    """Encoder and trained index of a model version, from its unpacked archive."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -100,11 +89,7 @@ class ShelfModel:
         return encoder, scorer
 
     def open_encoder(self) -> None:
-        """Load the encoder now instead of with the first product.
-
-        Raises:
-            SetupError: it answers otherwise than where it was exported.
-        """
+        """Load the encoder now instead of with the first product."""
         _ = self._graphs
 
     def reads(self, item: StoredItem) -> str:
@@ -112,12 +97,7 @@ class ShelfModel:
         return f"{item.inputs}:{attribute_row(item.columns, self._spec.encoder.attributes)[-1]}"
 
     def known_vectors(self, item: StoredItem, encoded: EncodedItem | None) -> EncodedItem | None:
-        """Return the vectors of a product that needs no encoding: the same was encoded before.
-
-        Args:
-            item: the product.
-            encoded: what the store has of it.
-        """
+        """Return the vectors of a product that needs no encoding: the same was encoded before."""
         reads = self.reads(item)
         if encoded is not None and encoded.inputs == reads:
             return encoded

@@ -16,12 +16,7 @@ _PAGE = 5_000
 
 
 class LivePopularity:
-    """Sums up events as they are stored, each halved in weight per half-life.
-
-    Args:
-        database: of the event store.
-        half_life_hours: time in which an event loses half its weight.
-    """
+    """Sums up events as they are stored, each halved in weight per half-life."""
 
     def __init__(self, database: Database, half_life_hours: float) -> None:
         self._database = database
@@ -31,11 +26,7 @@ class LivePopularity:
         self._last = 0
 
     def update(self) -> Mapping[str, float]:
-        """Read new events; return the decayed number of events by product id.
-
-        Raises:
-            Unavailable: the database does not answer.
-        """
+        """Read new events; return the decayed number of events by product id."""
         hour = int(time.time()) // 3600
         if hour != self._hour:
             factor = self._weight(hour - self._hour)

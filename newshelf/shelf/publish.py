@@ -46,12 +46,7 @@ Fold = Callable[[Path, Current, str], object]
 class Publisher:
     """Writes the shelf of one model version. One process at a time may use its folder.
 
-    Args:
-        folder: of the version.
-        shape: of its segments.
-        fold: makes a new base.
-        executor: runs ``fold``.
-        fold_rows: changes above which segments are folded.
+    A delta of more than ``fold_rows`` changes is folded.
     """
 
     def __init__(
@@ -78,10 +73,7 @@ class Publisher:
         self.current, self._changes = self._read()
 
     def _read(self) -> tuple[Current, dict[str, int]]:
-        """Return what is current and the number of changes per segment.
-
-        A damaged shelf is begun again; all of it is in the store.
-        """
+        """Return what is current and the changes per segment; begin a damaged shelf again."""
         try:
             current = read_current(self._folder) or Current(seq=0)
             if current.base and not (self._folder / current.base).is_dir():
@@ -100,12 +92,7 @@ class Publisher:
         self.current, self._changes = Current(seq=0), {}
 
     def add(self, segment: Segment, seq: int) -> None:
-        """Publish a segment. Earlier ones are merged if they have become many.
-
-        Args:
-            segment: the changes.
-            seq: all changes of the store up to it are published with it.
-        """
+        """Publish a segment, and all changes up to ``seq``; merge earlier ones if they are many."""
         seq = max(seq, self.current.seq)
         names = self._merged([*self.current.segments])
         self._replace(seq=seq, segments=[*names, self._write(segment, seq)])
@@ -149,8 +136,7 @@ class Publisher:
     def fold_if_large(self, *, waits: bool = False) -> None:
         """Begin to fold a large delta, or publish the base that is ready.
 
-        Args:
-            waits: only begin if the delta is ten times as large: more changes follow at once.
+        While more changes follow at once (``waits``), only one that is ten times as large.
         """
         if self._folding is not None:
             name, count, done = self._folding

@@ -55,9 +55,9 @@ class WordIndex:
         self._opened: tuple[int, int] | None = None
 
     def follow(self, repository: ItemRepository) -> int:
-        """Index all that changed in the store. Return the number of the last change.
+        """Index all that changed in the store, at first also the seeded products that are missing.
 
-        The first call also indexes the seeded products that are missing.
+        Returns the number of the last change.
         """
         writer = self._writer
         if writer is None:

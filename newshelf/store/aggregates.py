@@ -151,7 +151,6 @@ def _sampled_latencies(
 
 
 def _item_counts(connection: Connection, chosen: ColumnElement[bool]) -> dict[str, int]:
-    """Return product → number of times it was shown."""
     products, item_id = _products(connection)
     query = (
         select(item_id, func.count())
@@ -195,7 +194,6 @@ _values = attrgetter(*_NAMES)
 
 
 def _totals(during: Mapping[str, _Sums], before: Mapping[str, _Sums]) -> UnitTotals:
-    """Return arrays with one row for each unit of ``during``."""
     return UnitTotals(
         **_columns(during.values()),
         before=_columns(before.get(unit, _ZERO) for unit in during),

@@ -321,7 +321,6 @@ class Checkpoints:
                 copied = now
 
     def _state(self) -> tuple[int, int]:
-        """Return size and time of the last change of the log."""
         try:
             found = self._log.stat()
         except FileNotFoundError:

@@ -80,8 +80,6 @@ class Store(Protocol):
 
 @dataclass(eq=False)
 class _Waiting:
-    """A caller and its rows."""
-
     batch: WriteBatch
     future: "asyncio.Future[list[FeedbackOutcome]]"
     expires_s: float
@@ -211,7 +209,6 @@ class GroupCommit:
                 return
 
     def _commit(self, group: list[_Waiting]) -> None:
-        """Write a group, with retries."""
         pause_s = _FIRST_PAUSE_S
         while group := _in_time(group):
             try:
@@ -262,7 +259,6 @@ def _take_events(queue: deque[_Waiting]) -> list[_Waiting]:
 
 
 def _in_time(group: Sequence[_Waiting]) -> list[_Waiting]:
-    """Return those whose callers still wait."""
     return [one for one in group if monotonic() < one.expires_s]
 
 

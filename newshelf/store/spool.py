@@ -152,7 +152,6 @@ class Spool:
             raise self._unusable(error) from error
 
     def _connection(self) -> sqlite3.Connection:
-        """Return this thread's connection."""
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)

@@ -252,7 +252,6 @@ def _erased(connection: Connection, units: Collection[str]) -> set[str]:
 
 
 def _rows(connection: Connection, table: Table, units: Sequence[str]) -> Iterator[Any]:
-    """Yield the rows of units in the order they were stored."""
     for start in range(0, len(units), _MOST_UNITS):
         chosen = table.c.unit.in_(units[start : start + _MOST_UNITS])
         yield from connection.execute(select(table).where(chosen).order_by(table.c.id))

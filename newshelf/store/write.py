@@ -101,7 +101,6 @@ def join(connection: Connection, events: Sequence[Feedback], window_us: int) -> 
 
 
 def _batched(values: Collection[str]) -> Iterator[list[str]]:
-    """Yield parts that fit into one ``IN``."""
     ordered = sorted(values)
     for start in range(0, len(ordered), _MOST_IDS):
         yield ordered[start : start + _MOST_IDS]
@@ -237,7 +236,6 @@ def write_feedback(
 def _outcomes(
     joined: Sequence[JoinedEvent], stored: Mapping[str, tuple[Any, ...]]
 ) -> tuple[list[FeedbackOutcome], dict[str, tuple[Any, ...]]]:
-    """Return the outcome of each event, and the new rows by event id."""
     new: dict[str, tuple[Any, ...]] = {}
     outcomes: list[FeedbackOutcome] = []
     for one in joined:
