@@ -245,8 +245,8 @@ class LiveIndex:
 
     @property
     def version(self) -> str:
-        """The base's version, and the last change: ``ab12cd34ef56+1234``."""
-        version = self.base.manifest.index_version
+        """The archive's index, and the last change to it: ``ab12cd34ef56+1234``."""
+        version = self.archive.manifest.index_version
         return version if self.current is None else f"{version}+{self.current.seq}"
 
     @property

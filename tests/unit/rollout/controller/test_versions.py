@@ -161,6 +161,14 @@ def test_a_version_that_would_fail_shoppers_is_not_ready(
     assert re.search(obstacle, found)
 
 
+def test_a_version_whose_products_have_changed_since_its_export_is_ready(
+    versions: TorchServeVersions, fake: FakeServer
+) -> None:
+    fake.workers["2"] = ["READY"]
+    fake.answers["2"] = [(200, answer("2", index_version="index-of-2+1234"))]
+    assert versions.obstacle("2") is None
+
+
 def test_a_version_that_is_not_loaded_is_not_ready(versions: TorchServeVersions) -> None:
     assert versions.obstacle("2") == "2 is not loaded"
 
