@@ -414,11 +414,7 @@ class Settings(StrictModel):
 
 
 def load_settings(path: Path) -> Settings:
-    """Read a settings file.
-
-    Raises:
-        SettingsError: names file, key and reason.
-    """
+    """Read a settings file."""
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

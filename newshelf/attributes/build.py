@@ -55,12 +55,7 @@ def write_facts(facts: Sequence[Fact], path: Path) -> None:
 
 
 def read_facts(path: Path) -> pa.Table:
-    """Read and check the table.
-
-    Raises:
-        CatalogError: the file is missing or damaged, a column is missing or of another type, a
-            cell is empty, a source is unknown, or a confidence is out of range.
-    """
+    """Read and check the table."""
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
@@ -140,9 +135,6 @@ def build_knowledge(
 
     The catalogue may have a column ``style``. ``out`` is replaced atomically. Rows of the heads are
     in the catalogue's order.
-
-    Raises:
-        ValueError: a head has another number of products.
     """
     texts = catalog_texts(catalog)
     lexicon = learn_lexicon(texts)

@@ -228,11 +228,7 @@ def fold(value: str) -> str:
 
 
 def read_lexicon(path: Path) -> Lexicon:
-    """Read a file of ``Lexicon.write``.
-
-    Raises:
-        WeightsError: the file is missing, damaged or of another format.
-    """
+    """Read a file of ``Lexicon.write``."""
     try:
         body = read_json(path)
         if body["format"] != _FORMAT:

@@ -60,9 +60,6 @@ def read_tagged(path: Path) -> list[TaggedTitle]:
     """Read ``{"title": …, "entities": [[start, end, label], …]}``, one object per line.
 
     Spans may be in any order.
-
-    Raises:
-        TrainingError: the file or a line is invalid; the message has file, line and reason.
     """
     try:
         lines = path.read_text(encoding="utf-8").split("\n")

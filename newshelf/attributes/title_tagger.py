@@ -87,9 +87,6 @@ def train_tagger(
 
     Equal titles are in one fold; ``seed`` draws the folds. CRFsuite writes its file into
     ``scratch``.
-
-    Raises:
-        TrainingError: there are too few titles, or no spans to tell apart.
     """
     options = options or TaggerOptions()
     _check(titles)
@@ -176,11 +173,7 @@ def _bounds(tagged: TaggedTitle) -> list[tuple[int, int]]:
 
 
 def tagger_from_titles(path: Path, seed: int, options: TaggerOptions | None = None) -> TitleTagger:
-    """Train a tagger on a file of tagged titles, see ``read_tagged``.
-
-    Raises:
-        TrainingError: a line is invalid, or there are too few titles.
-    """
+    """Train a tagger on a file of tagged titles, see ``read_tagged``."""
     titles = read_tagged(path)
     with tempfile.TemporaryDirectory() as scratch:
         return train_tagger(titles, seed, Path(scratch), options)

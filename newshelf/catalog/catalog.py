@@ -95,10 +95,7 @@ def write_catalog(catalog: Catalog, folder: Path) -> None:
     Reading it returns the same catalogue without problems. Other columns are written too; cells
     that are neither text nor number, as text. The folder appears atomically.
 
-    ``folder`` must not exist, or be empty.
-
-    Raises:
-        SetupError: ``folder`` is not empty or cannot be written.
+    ``folder`` must not exist, or be empty; else a ``SetupError`` is raised.
     """
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

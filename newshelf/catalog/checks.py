@@ -91,11 +91,7 @@ class CheckedTable:
         return sorted(self._problems, key=lambda problem: problem.row or 0)
 
     def require(self, names: Iterable[str]) -> None:
-        """Check that the table has all of the columns.
-
-        Raises:
-            CatalogError: it lacks one; the message has the columns found and the nearest name.
-        """
+        """Check that the table has all of the columns."""
         found = [str(name) for name in self.frame.columns]
         for name in names:
             if name not in found:
@@ -144,9 +140,6 @@ def check_items(table: CheckedTable, folder: Path) -> pd.DataFrame:
     Returns:
         All ``ITEM_COLUMNS``, then the others. Texts are ``str`` or None (object), ``price`` is
         float64 with NaN, ``created_at`` Int64 with NA.
-
-    Raises:
-        CatalogError: a required column is missing.
     """
     table.require(["id"])
     if "title" not in table.frame and "image_link" not in table.frame:
@@ -215,9 +208,6 @@ def check_events(table: CheckedTable, known: pd.Series, left_out: pd.Series) -> 
     Returns:
         ``EVENT_COLUMNS`` (``str`` and int64), then the others, sorted by timestamp; events of one
         second keep the order of the file.
-
-    Raises:
-        CatalogError: a required column is missing.
     """
     table.require(EVENT_COLUMNS)
     ids = _ids(table, ("user_id", "item_id"), known, left_out)

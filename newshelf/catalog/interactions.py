@@ -32,11 +32,7 @@ class Interactions:
 
 
 def read_interactions(catalog: Catalog) -> Interactions:
-    """Return the catalogue's events, or its baskets if it has no events.
-
-    Raises:
-        TrainingError: it has neither.
-    """
+    """Return the catalogue's events, or its baskets if it has no events."""
     if catalog.events is not None and len(catalog.events):
         return from_events(catalog.events, _index(catalog.items))
     baskets = basket_interactions(catalog)

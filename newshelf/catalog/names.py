@@ -108,11 +108,7 @@ def join_values(name: str, cell: Any) -> str | None:
 
 
 def apply_names(table: RawTable, kind: str) -> RawTable:
-    """Map the columns and words of a table of ``kind`` to canonical ones; keep unknown ones.
-
-    Raises:
-        CatalogError: two columns are spellings of one name.
-    """
+    """Map the columns and words of a table of ``kind`` to canonical ones; keep unknown ones."""
     columns = {_key(name): name for name in reversed(table.frame.columns)}
     table = _rename(table, kind, columns)
     keys = columns.keys()

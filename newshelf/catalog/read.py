@@ -117,11 +117,7 @@ _MOST_GROWTH = 100
 
 
 def read_table(path: Path, kind: str) -> RawTable:
-    """Read a file of ``items``, ``events`` or ``baskets`` with canonical column names.
-
-    Raises:
-        CatalogError: the file is empty, no table or of unknown encoding, or repeats a column.
-    """
+    """Read a file of ``items``, ``events`` or ``baskets`` with canonical column names."""
     try:
         with path.open("rb") as handle:
             start = handle.read(4)

@@ -11,11 +11,7 @@ _NOT_READ = (".xlsx", ".xlsm", ".xls", ".ods", ".zip", ".html", ".feather", ".ar
 
 
 def find_table(folder: Path, name: str) -> Path | None:
-    """Return the file of table ``name`` in any case, or None; a single file has items.
-
-    Raises:
-        CatalogError: there are two, or only a folder of Parquet parts.
-    """
+    """Return the file of table ``name`` in any case, or None; a single file has items."""
     if not folder.is_dir():
         return folder if name == "items" and folder.is_file() else None
     inside = [path for path in folder.iterdir() if path.name.lower().startswith(name)]

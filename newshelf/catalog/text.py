@@ -100,11 +100,7 @@ def _decode_legacy(file: str, data: bytes) -> tuple[str, str]:
 
 
 def read_delimited(file: str, text: str, default: str) -> RawTable:
-    """Read CSV, TSV and similar text; use the delimiter ``default`` if it cannot be detected.
-
-    Raises:
-        CatalogError: there is no header, or it is no text.
-    """
+    """Read CSV, TSV and similar text; use the delimiter ``default`` if it cannot be detected."""
     lines = io.StringIO(text, newline="").readlines()
     first = next((place for place, line in enumerate(lines) if line.strip()), None)
     if first is None:
@@ -206,11 +202,7 @@ def _fields(line: str, delimiter: str) -> list[str]:
 
 
 def read_json(file: str, text: str) -> RawTable:
-    """Read one object a line, or an array of objects. Numbers keep their spelling.
-
-    Raises:
-        CatalogError: nothing in it is an object.
-    """
+    """Read one object a line, or an array of objects. Numbers keep their spelling."""
     array = _parse_json(text) if text.lstrip().startswith("[") else None
     lines = array if isinstance(array, list) else map(_parse_json, io.StringIO(text))
     rows: dict[int, dict[str, Any]] = {}

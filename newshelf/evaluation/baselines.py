@@ -76,9 +76,6 @@ class CategoryPopularity:
     category. Items of other categories follow, by popularity.
 
     ``product_types`` (n_items,) are paths with `` > `` between levels; None where absent.
-
-    Raises:
-        ValueError: there is not one product type per item.
     """
 
     name = "popularity in category"
@@ -151,9 +148,6 @@ class ContentNeighbours:
     report has all three. Items without features have the similarity 0 to all others.
 
     ``features`` (n_items, D) float32 need not be normalised.
-
-    Raises:
-        ValueError: there is not one row of finite features per item.
     """
 
     def __init__(

@@ -88,10 +88,6 @@ def compare_reports(ours: Path, theirs: Path) -> list[PairedSplit]:
     """Test the models of two reports against each other on every split with the same cases.
 
     Each is the folder of a report, or its ``report.json``.
-
-    Raises:
-        SetupError: a report is missing, has another format or no model, or the reports have no
-            split with the same cases.
     """
     mine, other = _read(ours), _read(theirs)
     found = []

@@ -48,11 +48,7 @@ from newshelf.evaluation.types import (
 
 @dataclass(frozen=True)
 class Comparison:
-    """Metrics of all rankers on the same cases of one split.
-
-    Raises:
-        ValueError: there is no baseline.
-    """
+    """Metrics of all rankers on the same cases of one split."""
 
     split: str
     description: str
@@ -134,9 +130,6 @@ def evaluate(
     """Rank all candidates for every case, without the items of its history, and measure the lists.
 
     ``batch`` bounds the memory and does not change results. The cut-offs ``k`` are at least 1.
-
-    Raises:
-        ValueError: the split has no case, or scores have NaN or a wrong shape.
     """
     if not split.cases:
         raise ValueError(f"split {split.name} has no case")

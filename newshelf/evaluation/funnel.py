@@ -59,11 +59,7 @@ class Funnel:
 
 
 def funnel(events: pd.DataFrame, items: pd.DataFrame) -> Funnel:
-    """Return the events and rates by category, the first level of the product type.
-
-    Raises:
-        ValueError: there is no event.
-    """
+    """Return the events and rates by category, the first level of the product type."""
     if events.empty:
         raise ValueError("a funnel needs events")
     keys = _categories(events["item_id"], items)

@@ -131,9 +131,6 @@ class SmoothedKnn:
     rows of its neighbours, both in a history and as a candidate.
 
     ``features`` (n_items, D) float32 are zeros for items without features.
-
-    Raises:
-        ValueError: there is not one row of finite features per item.
     """
 
     name = "item-kNN, smoothed by content"
@@ -238,9 +235,6 @@ class Ease:
     X is the (sequences, items) incidence of the training data, in float64. Cold items score 0.
 
     ``ridge`` is λ.
-
-    Raises:
-        TrainingError: there are more items with interactions.
     """
 
     def __init__(self, split: Split, ridge: float = 250.0, max_items: int = MAX_ITEMS) -> None:

@@ -31,9 +31,6 @@ def mask_scores(scores: FloatArray, cases: Sequence[Case], candidates: BoolArray
     Infinite scores become the largest finite values, so that -inf only means "not ranked".
 
     ``scores`` are (B, n_items) float32, ``candidates`` (n_items,).
-
-    Raises:
-        ValueError: scores contain NaN, or their shape is not (B, n_items).
     """
     expected = (len(cases), len(candidates))
     if scores.shape != expected:

@@ -48,9 +48,6 @@ def draw_comparisons(comparisons: Sequence[Comparison], path: Path, title: str) 
     """Write a PNG with NDCG at the first cut-off: a panel per split, a bar per ranker.
 
     Bars have 95 % intervals. The model is orange, the best baseline blue, the others grey.
-
-    Raises:
-        ValueError: there is no comparison.
     """
     panels = [
         BarPanel(f"{one.split} ({one.cases} cases)", f"NDCG@{one.k[0]}", _bars(one))
@@ -229,9 +226,6 @@ def project(embeddings: FloatArray, seed: int = 0) -> FloatArray:
     """Project (N, D) embeddings to (N, 2): PCA, then t-SNE (van der Maaten & Hinton 2008).
 
     Neighbours stay neighbours; distances between groups mean little.
-
-    Raises:
-        ValueError: there are too few or too many items.
     """
     if not _MIN_PROJECTED <= len(embeddings) <= _MAX_PROJECTED:
         raise ValueError(f"{len(embeddings)} items: a map has {_MIN_PROJECTED} to {_MAX_PROJECTED}")

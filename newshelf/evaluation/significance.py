@@ -169,9 +169,6 @@ def paired_test(
 
     ``first`` and ``second`` (C,) are one metric of the same cases; ``groups`` (C,) are numbers
     0..G-1.
-
-    Raises:
-        ValueError: the arrays do not have the same length, or are empty.
     """
     if not len(first) == len(second) == len(groups) > 0:
         raise ValueError(f"{len(first)} and {len(second)} cases with {len(groups)} groups")

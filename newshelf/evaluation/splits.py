@@ -51,9 +51,6 @@ def choose_cold_items(
 
     Returns:
         (n_items,) True where held out: at least one item, and never all.
-
-    Raises:
-        TrainingError: fewer than two items have interactions, or the fraction is invalid.
     """
     if not 0 < fraction < 1:
         raise TrainingError(f"evaluation.cold_fraction is {fraction}: it must be within 0..1")
@@ -119,9 +116,6 @@ def basket_split(
     Returns:
         ``baskets`` (all cases) and, if there are any, ``baskets-cold`` (cases whose item is in no
         training basket).
-
-    Raises:
-        TrainingError: there are fewer than two groups, or no held-out basket has two items.
     """
     held_out = _held_out_groups(interactions.groups, test_fraction, seed)
     train = [row for row, back in zip(interactions.sequences, held_out, strict=True) if not back]
@@ -195,9 +189,6 @@ def default_splits(catalog: Catalog, settings: EvaluationSettings, seed: int) ->
 
     Events give ``time``, ``cold`` and ``cold-among-new``. Without events, or if they give fewer
     than ``MIN_EVENT_CASES`` cases, baskets give ``baskets`` and possibly ``baskets-cold``.
-
-    Raises:
-        TrainingError: there are too few data; the message says what is missing.
     """
     interactions = read_interactions(catalog)
     if interactions.timestamps is None:
@@ -316,9 +307,6 @@ def cold_split(
     Returns:
         ``cold`` (all items ranked) and ``cold-among-new`` (only the held-out items ranked), with
         the same training data and cases.
-
-    Raises:
-        TrainingError: as for :func:`time_split`, or the held-out items give no case.
     """
     stamps = _timestamps(interactions)
     cut = _cut(stamps, test_fraction)

@@ -29,12 +29,7 @@ class Case:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Training data and test cases.
-
-    Raises:
-        ValueError: a case has no history or no relevant item, a relevant item is in its history
-            or no candidate, or lengths differ.
-    """
+    """Training data and test cases."""
 
     name: str
     """Unique in a report: ``time``, ``cold``, …"""

@@ -92,11 +92,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
-    """Return the model in ``folder``.
-
-    Raises:
-        WeightsError: a file is missing, damaged, or of another format.
-    """
+    """Return the model in ``folder``."""
     spec = read_spec(folder)
     try:
         encoder = Encoder(spec.encoder)

@@ -170,10 +170,6 @@ def decode_picture(
 
     Returns:
         ``(size, size, 3)`` uint8.
-
-    Raises:
-        BadPicture: not a picture of a known format, or a damaged one.
-        TooLarge: more than ``max_pixels``.
     """
     least = math.ceil(_OVERSAMPLING * spec.size / spec.crop) if scaled else None
     picture = decode_rgb(data, max_pixels=max_pixels, least_side=least)
@@ -207,12 +203,7 @@ def prepare_picture(
     *,
     max_pixels: int = MAX_PIXELS,
 ) -> None:
-    """``decode_picture``, then ``normalise_picture`` into ``out (3, size, size)`` float32.
-
-    Raises:
-        BadPicture: not a picture of a known format, or a damaged one.
-        TooLarge: more than ``max_pixels``.
-    """
+    """``decode_picture``, then ``normalise_picture`` into ``out (3, size, size)`` float32."""
     normalise_picture(decode_picture(data, spec, max_pixels=max_pixels), spec, out)
 
 

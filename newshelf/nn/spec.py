@@ -125,11 +125,7 @@ class ModelSpec(StrictModel):
 
 
 def read_spec(directory: Path) -> ModelSpec:
-    """Return the description of a checkpoint, an export or an unpacked archive.
-
-    Raises:
-        WeightsError: it is missing, or has another format.
-    """
+    """Return the description of a checkpoint, an export or an unpacked archive."""
     path = directory / SPEC_FILE
     try:
         return ModelSpec.model_validate(read_json(path))

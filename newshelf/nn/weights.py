@@ -42,12 +42,7 @@ class LoadedText:
 
 
 def load_image_tower(settings: ImageTowerSettings) -> tuple[ImageInput, ImageTower]:
-    """Return the image tower with its weights.
-
-    Raises:
-        WeightsError: the architecture is unknown, the file is missing or damaged, or its
-            tensors do not fit the architecture.
-    """
+    """Return the image tower with its weights."""
     name = settings.architecture
     if not timm.is_model(name):
         raise WeightsError(f"[image] architecture: timm has no model called {name!r}")
@@ -79,12 +74,7 @@ def load_image_tower(settings: ImageTowerSettings) -> tuple[ImageInput, ImageTow
 
 
 def load_text_tower(settings: TextTowerSettings) -> LoadedText:
-    """Return the text tower with its weights.
-
-    Raises:
-        WeightsError: the folder lacks a complete model with its tokenizer, or the hub cannot be
-            reached.
-    """
+    """Return the text tower with its weights."""
     source = settings.weights
     if source == "packaged":
         folder = get_model_path()

@@ -67,9 +67,6 @@ def serve(
 
     Without ``ports``, those of config.properties are used; without ``gateway_port``, that of the
     settings.
-
-    Raises:
-        ServerError: it did not become ready; everything that was started is stopped.
     """
     _refuse_second(workspace)
     with workspace.locked(console):
@@ -124,11 +121,7 @@ def serve(
 
 
 def stay(state: ServerState) -> None:
-    """Block until an exception: an interruption, or a server that ended.
-
-    Raises:
-        ServerError: TorchServe or the gateway ended by itself.
-    """
+    """Block until an exception: an interruption, or a server that ended."""
     while is_running(state.process):
         gateway = state.gateway
         if gateway is not None and not is_running(gateway.process):
@@ -138,11 +131,7 @@ def stay(state: ServerState) -> None:
 
 
 def served_archives(workspace: Workspace, console: Console) -> dict[str, Path]:
-    """Return the archive of each model: the promoted one, or else the workspace's own.
-
-    Raises:
-        ServerError: the promoted archive is not in the model store.
-    """
+    """Return the archive of each model: the promoted one, or else the workspace's own."""
     own = archives(archive_paths(workspace.archive))
     promoted = PromotedFile(workspace.promoted).read()
     if promoted is None:
@@ -166,11 +155,7 @@ def served_archives(workspace: Workspace, console: Console) -> dict[str, Path]:
 def plan_gateway(
     state: ServerState, workspace: Workspace, settings: Settings, *, port: int | None = None
 ) -> GatewayPlan:
-    """Return the plan of a gateway in front of ``state``; create its files if they are missing.
-
-    Raises:
-        SettingsError: the keys cannot be read.
-    """
+    """Return the plan of a gateway in front of ``state``; create its files if they are missing."""
     gateway = settings.gateway
     if port is not None:
         gateway = gateway.model_copy(update={"port": port})

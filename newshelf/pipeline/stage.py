@@ -61,9 +61,6 @@ def sources(root: Path, patterns: Iterable[str]) -> Component:
     """Return digests of the files that match the glob ``patterns``.
 
     Python counts by its syntax tree: comments, docstrings and layout compute nothing.
-
-    Raises:
-        SetupError: a pattern matches nothing, because code has moved.
     """
     found: dict[str, str] = {}
     for pattern in patterns:

@@ -145,9 +145,6 @@ def open_workspace(
     """Return the workspace of ``catalog``, or of the drawn sample if it is None.
 
     ``override`` is used instead of a folder under ``home``.
-
-    Raises:
-        SetupError: ``catalog`` does not exist.
     """
     store = (model_store or ROOT / "model_store").resolve()
     if catalog is None:
@@ -174,11 +171,7 @@ def servers(catalog: Path | None, workspace: Path | None) -> list[ServerState]:
 
 
 def only_server(catalog: Path | None, workspace: Path | None) -> ServerState:
-    """Return the only running server.
-
-    Raises:
-        ServerError: none runs, or several do.
-    """
+    """Return the only running server."""
     found = servers(catalog, workspace)
     if not found:
         raise ServerError("no server is running; ./run serve --detach starts one")

@@ -46,11 +46,7 @@ class Page:
 
 
 def write_html(page: Page, path: Path, pictures: Path) -> None:
-    """Write the page as HTML, atomically; its pictures are in the folder ``pictures``.
-
-    Raises:
-        FileNotFoundError: a picture is missing.
-    """
+    """Write the page as HTML, atomically; its pictures are in the folder ``pictures``."""
     environment = Environment(
         loader=PackageLoader("newshelf.report"),
         autoescape=True,

@@ -86,11 +86,7 @@ _MARKED = 30
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a panel.
-
-    Raises:
-        ValueError: it has no point, or the lengths differ.
-    """
+    """One line of a panel."""
 
     x: Sequence[float]
     y: Sequence[float]
@@ -118,9 +114,6 @@ def draw_lines(
 
     A name has the same colour in every panel. x takes whole numbers, on a logarithmic axis for
     numbers of shots that double; y may be a fraction, labelled as percent.
-
-    Raises:
-        ValueError: there is no panel.
     """
     if not panels:
         raise ValueError("there is no panel to draw")
@@ -201,11 +194,7 @@ class BarPanel:
 
 
 def draw_bars(panels: Sequence[BarPanel], path: Path, title: str) -> None:
-    """Write a PNG with the panels side by side, each with its own scale.
-
-    Raises:
-        ValueError: there is no panel.
-    """
+    """Write a PNG with the panels side by side, each with its own scale."""
     if not panels:
         raise ValueError("there is no panel to draw")
     rows = max(len(panel.bars) for panel in panels)
@@ -249,9 +238,6 @@ def draw_confusion(confusion: IntArray, classes: Sequence[str], path: Path, titl
     Of more than 20 classes, only the 20 with the most mistakes are drawn; the title says so.
 
     ``confusion`` has (C, C) counts.
-
-    Raises:
-        ValueError: the shape does not match the classes.
     """
     count = len(classes)
     if confusion.shape != (count, count):
@@ -294,9 +280,6 @@ def draw_map(panels: Mapping[str, FloatArray], labels: Sequence[str], path: Path
 
     Each panel has (N, 2) places of the same items. ``labels`` (N,) give the colours; rare ones
     become "other".
-
-    Raises:
-        ValueError: the lengths differ, or there is no panel.
     """
     if not panels or any(len(places) != len(labels) for places in panels.values()):
         raise ValueError(f"{len(labels)} labels for {[len(p) for p in panels.values()]} places")
@@ -355,11 +338,7 @@ class NeighbourRow:
 
 
 def draw_neighbours(rows: Sequence[NeighbourRow], path: Path) -> None:
-    """Write a PNG with a row of tiles per query: the query, then its neighbours.
-
-    Raises:
-        ValueError: there is no row.
-    """
+    """Write a PNG with a row of tiles per query: the query, then its neighbours."""
     if not rows:
         raise ValueError("there is no row to draw")
     columns = max(len(row.neighbours) for row in rows)

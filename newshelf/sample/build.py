@@ -28,9 +28,6 @@ def draw_sample(folder: Path, *, seed: int = 7, products: int = 1300, shoppers: 
 
     The same arguments give the same bytes in the same environment. ``folder`` is replaced
     as a whole when everything is drawn, and left alone when that fails.
-
-    Raises:
-        SettingsError: fewer than 60 products, or no shopper.
     """
     if products < 60 or shoppers < 1:
         raise SettingsError("the sample needs at least 60 products and 1 shopper")

@@ -93,9 +93,6 @@ def run_load(
 
     Either for ``seconds`` or for a ``count`` of requests, after ``warm_up_s`` of the same load.
     ``kept_header`` keeps every exchange, with this header of its response.
-
-    Raises:
-        ServerError: the load could not be sent.
     """
     plan = {
         "url": url,
@@ -151,9 +148,6 @@ def draw_requests(
 
     Products with title and picture for the encoder, histories of 1 to 20 ids for the
     recommender.
-
-    Raises:
-        CatalogError: no product has a title or a picture.
     """
     drawn = random.Random(seed)  # noqa: S311 - no secret
     if model == "recommender":

@@ -55,11 +55,7 @@ class Point:
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """Points to try: every computing with every batch size and delay.
-
-    Raises:
-        SettingsError: a list is empty.
-    """
+    """Points to try: every computing with every batch size and delay."""
 
     computing: tuple[Computing, ...]
     batch_sizes: tuple[int, ...]
@@ -98,11 +94,7 @@ def layouts(
 
 
 def with_point(settings: Settings, model: ModelName, point: Point) -> Settings:
-    """Return ``settings`` that serve ``model`` as ``point`` says.
-
-    Raises:
-        SettingsError: the settings refuse a value.
-    """
+    """Return ``settings`` that serve ``model`` as ``point`` says."""
     computing = point.computing
     archive = settings.archive.model_dump(exclude_unset=True)
     archive |= {
@@ -130,11 +122,7 @@ _LIBRARIES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "torchscript
 
 
 def candidates(export: Path) -> list[Arithmetic]:
-    """Return what passed the gate and is installed; without a gate report, only float32.
-
-    Raises:
-        SettingsError: the report has another format.
-    """
+    """Return what passed the gate and is installed; without a gate report, only float32."""
     path = export / _REPORT
     if path.is_file():
         found = _passed(path)
@@ -146,11 +134,7 @@ def candidates(export: Path) -> list[Arithmetic]:
 def select(
     found: Sequence[Arithmetic], runtimes: Sequence[str] | None, precisions: Sequence[str] | None
 ) -> list[Arithmetic]:
-    """Return those of ``found`` with the given runtimes and precisions; None allows all.
-
-    Raises:
-        SettingsError: none is left.
-    """
+    """Return those of ``found`` with the given runtimes and precisions; None allows all."""
     kept = [
         one
         for one in found

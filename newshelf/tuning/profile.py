@@ -73,11 +73,7 @@ class RequestTimeline:
 
 
 def read_timelines(exchanges: Sequence[Exchange]) -> list[RequestTimeline]:
-    """Read the workers' spans from the headers of responses.
-
-    Raises:
-        ServerError: a response has no spans, or spans of another format.
-    """
+    """Read the workers' spans from the headers of responses."""
     return [_timeline(exchange) for exchange in exchanges]
 
 
@@ -161,11 +157,7 @@ class Profile:
 def profile(
     state: ServerState, catalog: Catalog, model: ModelName, *, requests: int, clients: int
 ) -> Profile:
-    """Send requests from concurrent clients, after a warm-up.
-
-    Raises:
-        ServerError: a request failed, or the server returns no spans.
-    """
+    """Send requests from concurrent clients, after a warm-up."""
     # One draw for both: the warm-up must not fill a cache with measured requests.
     warm_up = max(_LEAST_WARM_UP, clients, requests // 10)
     drawn = draw_requests(model, catalog, warm_up + requests)

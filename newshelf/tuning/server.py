@@ -144,11 +144,7 @@ class PointArchives:
     _packed: dict[Arithmetic, Path] = field(default_factory=dict)
 
     def make(self, point: Point) -> Path:
-        """Write the archive of ``point``; the caller deletes it.
-
-        Raises:
-            SetupError: the export lacks what the point needs, or the settings refuse it.
-        """
+        """Write the archive of ``point``; the caller deletes it."""
         settings = with_point(self.settings, self.model, point)
         path = self.folder / f"{self.model}-point.mar"
         config = _without_cache(self.tools.model_config(settings, self.model))

@@ -163,9 +163,6 @@ def parse_slo(text: str) -> Slo:
     """Read the short form, such as ``p99=50ms,p50=20ms,errors=0.1%``.
 
     Without ``errors``, no request may fail.
-
-    Raises:
-        SettingsError: names the part that cannot be read, and how to write it.
     """
     limits: dict[float, LatencyLimit] = {}
     error_rate: float | None = None
@@ -193,9 +190,6 @@ def read_slo(text: str, kinds: Collection[str]) -> SloSet:
     """Read a YAML file, or the short form, whose limits are for all requests.
 
     Only ``kinds`` of request may have limits.
-
-    Raises:
-        SettingsError: it cannot be read; names the place and what is allowed there.
     """
     path = Path(text)
     if "=" in text and not path.exists():

@@ -43,12 +43,7 @@ def tune(
     tools: ExportTools,
     console: Console,
 ) -> SearchResult:
-    """Search ``space`` and print each run.
-
-    Raises:
-        SettingsError: there are more clients than places in the queue.
-        ServerError: no point could be served.
-    """
+    """Search ``space`` and print each run."""
     queue = getattr(settings.archive, load.model).queue_size
     if load.clients > queue:
         raise SettingsError(
