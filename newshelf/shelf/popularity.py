@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from newshelf.store.database import Database
 from newshelf.store.schema import feedback
@@ -36,6 +36,11 @@ class LivePopularity:
                 if (kept := count * factor) >= _LEAST
             }
             self._hour = hour
+        with self._database.reading() as connection:
+            newest = connection.scalar(select(func.max(feedback.c.id))) or 0
+        if newest < self._last:
+            # The last events were erased, and SQLite gives their ids away again.
+            self._counts, self._last = {}, 0
         since_us = int((self._hour - _HALF_LIVES * self._half_life) * _HOUR_US)
         while True:
             query = select(feedback.c.id, feedback.c.item_id, feedback.c.at_us)

@@ -62,3 +62,11 @@ def test_old_events_are_skipped_and_forgotten(store: EventStore, clock) -> None:
     live.update()
     clock[0] += 100 * 3600
     assert live.update() == {}
+
+
+def test_events_of_an_erased_unit_count_no_more(store: EventStore, clock) -> None:
+    live = LivePopularity(store.database, half_life_hours=24)
+    write(store, ("ring", 0), ("lamp", 0))
+    assert live.update() == {"ring": 1, "lamp": 1}
+    store.units.erase("ann")
+    assert live.update() == {}
