@@ -241,7 +241,7 @@ def migrate(database: Database) -> None:
     """
     try:
         with database.writing() as connection:
-            _lock(connection)
+            lock(connection, _LOCK)
             _refuse_newer(connection)
             command.upgrade(_config(connection), "head")
     except Unavailable as error:
@@ -251,7 +251,7 @@ def migrate(database: Database) -> None:
 def downgrade(database: Database, revision: str) -> None:
     """Migrate back to ``revision``, or to ``base``, an empty database."""
     with database.writing() as connection:
-        _lock(connection)
+        lock(connection, _LOCK)
         command.downgrade(_config(connection), revision)
 
 
@@ -262,10 +262,10 @@ def _config(connection: Connection) -> Config:
     return config
 
 
-def _lock(connection: Connection) -> None:
-    """Take PostgreSQL's advisory lock; SQLite's transaction holds the write lock already."""
+def lock(connection: Connection, key: int) -> None:
+    """Take an advisory lock of PostgreSQL; SQLite's transaction is the only writer already."""
     if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
 
 
 def _refuse_newer(connection: Connection) -> None:

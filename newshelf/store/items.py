@@ -17,15 +17,14 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, StringConstraints, ValidationError
-from sqlalchemy import Select, Table, and_, delete, func, literal, select, text
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Select, Table, and_, delete, func, literal, select
 from sqlalchemy.engine import Connection
 
 from newshelf.catalog.clean import clean_text
 from newshelf.catalog.schema import ITEM_COLUMNS, Id, Product, trim
 from newshelf.errors import InvalidField, UnknownItem
-from newshelf.store.database import Database
-from newshelf.store.rows import from_us, insert_new, now_us, span_us, to_us
+from newshelf.store.database import Database, lock
+from newshelf.store.rows import from_us, insert_into, insert_new, now_us, span_us, to_us
 from newshelf.store.schema import encoded, items, pictures, shelves
 
 MAX_TEXT_CHARS = 10_000
@@ -35,7 +34,7 @@ _LATEST_SECOND = 4_102_444_800
 _LARGEST = 2**53
 """Integers up to here are the same number in JSON, SQL and Python."""
 _LOCK = 0x6E657774
-"""Advisory lock of the writers of products."""
+"""Lock of the writers of products: one commits before the next takes numbers."""
 _TEXTS = ("title", "description", "product_type", "brand", "color", "material", "size")
 _MAX_IDS = 1_000
 """Ids in one query."""
@@ -230,14 +229,12 @@ class ItemRepository:
             return connection.scalar(query) or 0
 
     def seed(self, writes: Iterable[ItemWrite]) -> int:
-        """Store the products of a catalogue whose ids are absent, as no change; return their
-        number.
-        """
+        """Store products of a catalogue whose ids are absent, as no change; return their number."""
         added = 0
         remaining = iter(writes)
         while batch := list(islice(remaining, _SEED_ROWS)):
             with self._database.writing() as connection:
-                _lock(connection)
+                lock(connection, _LOCK)
                 now = int(connection.execute(select(now_us())).scalar_one())
                 rows = sorted(_seed_row(write, now) for write in batch)
                 added += len(insert_new(connection, items, _SEED_COLUMNS, rows, returning="id"))
@@ -252,7 +249,7 @@ class ItemRepository:
         """Delete the pictures that no product has any more. Return their number."""
         used = select(literal(1)).where(items.c.picture == "sha256:" + pictures.c.sha256)
         with self._database.writing() as connection:
-            _lock(connection)
+            lock(connection, _LOCK)
             return connection.execute(delete(pictures).where(~used.exists())).rowcount
 
     def put_encoded(self, version: str, rows: Sequence[EncodedItem]) -> None:
@@ -260,16 +257,9 @@ class ItemRepository:
         if not rows:
             return
         values = [
-            {
-                "version": version,
-                "item_id": row.item_id,
-                "revision": row.revision,
-                "seq": row.seq,
-                "inputs": row.inputs,
-                "embedding": _bytes(row.embedding),
-                "vector": _bytes(row.vector),
-                "problem": row.problem,
-            }
+            vars(row)
+            | {"version": version}
+            | {name: _bytes(getattr(row, name)) for name in ("embedding", "vector")}
             for row in sorted(rows, key=lambda row: row.item_id)
         ]
         with self._database.writing() as connection:
@@ -352,7 +342,7 @@ class ItemRepository:
     @contextmanager
     def _writing(self) -> Iterator["_Change"]:
         with self._database.writing() as connection:
-            _lock(connection)
+            lock(connection, _LOCK)
             change = _Change(connection)
             yield change
             change.write()
@@ -559,12 +549,5 @@ def _last_seq(connection: Connection) -> int:
     return connection.scalar(select(func.max(items.c.seq))) or 0
 
 
-def _lock(connection: Connection) -> None:
-    """Let one writer commit before the next takes numbers; SQLite's transaction does so already."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
-
-
 def _insert(connection: Connection, table: Table) -> Any:
-    make = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    return make(table)
+    return insert_into(connection.dialect.name, table)

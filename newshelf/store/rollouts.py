@@ -9,14 +9,13 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import delete, func, insert, literal, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from newshelf.errors import SettingsError
 from newshelf.store import schema
 from newshelf.store.database import Database
 from newshelf.store.records import TrafficSplit
-from newshelf.store.rows import from_us, insert_new, now_us, span_us
+from newshelf.store.rows import from_us, insert_into, insert_new, now_us, span_us
 from newshelf.store.schema import leases, looks
 
 
@@ -199,8 +198,7 @@ class Leases:
     def acquire(self, name: str, holder: str, ttl_s: float) -> bool:
         """Take or prolong a lease by the database's clock; False when another holder has it."""
         with self._database.writing() as connection:
-            make = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-            new = make(leases).values(
+            new = insert_into(connection.dialect.name, leases).values(
                 name=name, holder=holder, expires_us=now_us() + literal(span_us(ttl_s))
             )
             taken = new.on_conflict_do_update(

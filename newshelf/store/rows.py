@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 import orjson
@@ -20,12 +21,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-from newshelf.store.records import (
-    ExposedItem,
-    Exposure,
-    ShadowAnswer,
-    StoredFeedback,
-)
+from newshelf.store.records import ExposedItem, Exposure, ShadowAnswer, StoredFeedback
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -66,45 +62,19 @@ def _postgresql(_element: now_us, _compiler: Any, **_: Any) -> str:
     return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)"
 
 
-EXPOSURE_COLUMNS = (
-    "request_id",
-    "unit",
-    "at_us",
-    "rollout",
-    "variant",
-    "model_version",
-    "index_version",
-    "fallback",
-    "status",
-    "latency_ms",
-    "shown",
-    "ranking",
-    "placement",
-    "kind",
-    "rules",
-)
-"""Columns in the order of ``exposure_row``."""
+_SAME = ("rollout", "variant", "model_version", "index_version", "fallback", "status", "latency_ms")
+_SHOWN = ("shown", "ranking", "placement", "kind", "rules")
+EXPOSURE_COLUMNS = ("request_id", "unit", "at_us", *_SAME, *_SHOWN)
+"""Columns in the order of the table."""
+_same = attrgetter(*_SAME)
 
 
 def exposure_row(answer: Exposure) -> tuple[Any, ...]:
     """Return the values of ``EXPOSURE_COLUMNS``."""
-    return (
-        answer.request_id,
-        answer.unit,
-        to_us(answer.at),
-        answer.rollout,
-        answer.variant,
-        answer.model_version,
-        answer.index_version,
-        answer.fallback,
-        answer.status,
-        answer.latency_ms,
-        len(answer.items),
-        ranking_text(answer.items),
-        answer.placement,
-        answer.kind,
-        orjson.dumps(answer.rules).decode() if answer.rules else None,
-    )
+    ranking = len(answer.items), ranking_text(answer.items)
+    rules = orjson.dumps(answer.rules).decode() if answer.rules else None
+    shown = (*ranking, answer.placement, answer.kind, rules)
+    return (answer.request_id, answer.unit, to_us(answer.at), *_same(answer), *shown)
 
 
 def exposure(row: Any) -> Exposure:
@@ -113,13 +83,7 @@ def exposure(row: Any) -> Exposure:
         request_id=row.request_id,
         unit=row.unit,
         at=from_us(row.at_us),
-        rollout=row.rollout,
-        variant=row.variant,
-        model_version=row.model_version,
-        index_version=row.index_version,
-        fallback=row.fallback,
-        status=row.status,
-        latency_ms=row.latency_ms,
+        **dict(zip(_SAME, _same(row), strict=True)),
         items=ranking_from(row.ranking),
         placement=row.placement,
         kind=row.kind,
@@ -136,28 +100,13 @@ def stored_feedback(row: Any) -> StoredFeedback:
     return StoredFeedback(**{name: values[name] for name in _STORED_COLUMNS})
 
 
-SHADOW_COLUMNS = (
-    "rollout",
-    "request_id",
-    "at_us",
-    "latency_ms",
-    "error",
-    "overlap",
-    "score_drift",
-)
+SHADOW_COLUMNS = ("rollout", "request_id", "at_us", "latency_ms", "error", "overlap", "score_drift")
 
 
 def shadow_row(answer: ShadowAnswer) -> tuple[object, ...]:
     """Return the values of ``SHADOW_COLUMNS``."""
-    return (
-        answer.rollout,
-        answer.request_id,
-        to_us(answer.at),
-        answer.latency_ms,
-        answer.error,
-        answer.overlap,
-        answer.score_drift,
-    )
+    values = {**vars(answer), "at_us": to_us(answer.at)}
+    return tuple(values[name] for name in SHADOW_COLUMNS)
 
 
 def ranking_text(items: Sequence[ExposedItem]) -> str:
@@ -184,6 +133,11 @@ def ranking_from(text: str) -> tuple[ExposedItem, ...]:
 def item_key(item_id: str) -> str:
     """Return what ``ranking_text`` has only where the product was shown: JSON escapes quotes."""
     return f"[{orjson.dumps(item_id).decode()},"
+
+
+def insert_into(database: str, table: Table) -> Any:
+    """Return an insert that can be told what to do on a conflict, for a dialect's name."""
+    return postgresql.insert(table) if database == "postgresql" else sqlite.insert(table)
 
 
 MOST_ROWS = 64
@@ -242,9 +196,10 @@ def _compiled(
     database: str, table: Table, columns: tuple[str, ...], returning: str | None
 ) -> tuple[str, str, str]:
     """Return the SQL before, for, and after the values of a row: compiling takes milliseconds."""
-    make = postgresql.insert if database == "postgresql" else sqlite.insert
     # The text has placeholders, not values.
-    statement = make(table).values(dict.fromkeys(columns, "")).on_conflict_do_nothing()
+    statement = (
+        insert_into(database, table).values(dict.fromkeys(columns, "")).on_conflict_do_nothing()
+    )
     dialect = _BY_PLACE[database]
     text = str(
         statement.compile(dialect=dialect)

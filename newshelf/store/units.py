@@ -20,7 +20,7 @@ from sqlalchemy import Table, delete, select, text
 from sqlalchemy.engine import Connection
 
 from newshelf.errors import Conflict, ErasedUnit, InvalidField, Unavailable
-from newshelf.store.database import Database
+from newshelf.store.database import Database, lock
 from newshelf.store.records import Exposure, StoredFeedback
 from newshelf.store.rows import exposure, insert_new, now_us, stored_feedback
 from newshelf.store.schema import erased_units, exposures, feedback, unit_merges
@@ -35,7 +35,7 @@ _READ_TIMEOUT_S = 0.25
 _MOST_UNITS = 500
 """Units in one statement."""
 _LOCK = 0x6E657775
-"""Advisory lock of merges and erasures."""
+"""Lock of merges and erasures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ class UnitRepository:
         if visitor == unit:
             raise InvalidField("a visitor cannot be merged into itself", field="unit")
         with self._database.writing() as connection:
-            _lock(connection)
+            lock(connection, _LOCK)
             gone = _erased(connection, (visitor, unit))
             for field, name in (("visitor", visitor), ("unit", unit)):
                 if _digest(name) in gone:
@@ -152,7 +152,7 @@ class UnitRepository:
         repeated. SQLite's file and log hold nothing of the rows afterwards.
         """
         with self._database.writing() as connection:
-            _lock(connection)
+            lock(connection, _LOCK)
             family = _family(connection, unit)
             at_us = connection.execute(select(now_us())).scalar_one()
             rows = sorted((_digest(name), at_us) for name in family)
@@ -227,12 +227,6 @@ def _interactions(rows: Iterable[Any], limit: int) -> list[Interaction]:
 
 def _digest(unit: str) -> str:
     return hashlib.sha256(unit.encode(errors="surrogatepass")).hexdigest()
-
-
-def _lock(connection: Connection) -> None:
-    """Let merges and erasures wait for each other; SQLite's transaction is the only one."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
 
 
 def _family(connection: Connection, unit: str) -> list[str]:
