@@ -94,11 +94,7 @@ _ATTRIBUTES = {"HCCX": "product_type", "HPPX": "brand", "XH": "model", "MISC": "
 
 
 def tagged_facts(item: str, title: str, tagger: TitleTagger, lexicon: Lexicon) -> Iterator[Fact]:
-    """Yield the facts that the tagger finds in a title.
-
-    Spans other than product, brand and model are ``other``, unless the lexicon finds a fact in
-    them.
-    """
+    """Yield the tagger's facts; of spans of unknown attributes, the lexicon's or ``other``."""
     for (start, end, label), confidence in tagger.find(title):
         attribute = _ATTRIBUTES.get(label, label)
         text = title[start:end]
@@ -133,8 +129,7 @@ def build_knowledge(
 ) -> Knowledge:
     """Collect and write the facts from columns, texts and the encoder for every product.
 
-    The catalogue may have a column ``style``. ``out`` is replaced atomically. Rows of the heads are
-    in the catalogue's order.
+    ``out`` is replaced atomically. Rows of the heads are in the catalogue's order.
     """
     texts = catalog_texts(catalog)
     lexicon = learn_lexicon(texts)

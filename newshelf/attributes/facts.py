@@ -1,7 +1,4 @@
-"""Facts about products: extraction from fields and texts, and merging of several sources.
-
-Training and serving share this module.
-"""
+"""Facts about products: extraction from fields and texts, and merging of several sources."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,11 +31,8 @@ class Fact(NamedTuple):
 def merge(facts: Iterable[Fact]) -> list[Fact]:
     """Return one fact per product, attribute and value, from the most confident source.
 
-    Contradicting values are kept. If a single-valued attribute is stated, the confidence in other
-    values is halved, unless both are levels of one path.
-
-    Returns:
-        The facts in the order of products, by decreasing confidence within an attribute.
+    If a single-valued attribute is stated, the confidence in other values is halved, unless both
+    are levels of one path. Facts are by decreasing confidence within an attribute.
     """
     best: dict[tuple[str, str, str], Fact] = {}
     for fact in facts:

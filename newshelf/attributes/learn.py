@@ -64,7 +64,7 @@ def find_exceptions(
 ) -> list[Word]:
     """Return phrases in which a word does not have its usual meaning.
 
-    ``texts`` come with the folded correct values by attribute; absent attributes are not checked.
+    ``texts`` come with the folded correct values of the attributes that are checked.
     """
     found: Counter[_Context] = Counter()
     right: Counter[_Context] = Counter()
@@ -134,10 +134,7 @@ _LEAST_LETTERS = 2
 
 
 def learn_lexicon(products: Sequence[Texts], base: Lexicon | None = None) -> Lexicon:
-    """Return the words of ``base`` and of the catalogue, with confidences learned on it.
-
-    ``base`` is the packaged lexicon if None.
-    """
+    """Return the words of ``base`` (or the packaged ones) and the catalogue, with confidences."""
     base = base or packaged_lexicon()
     words = _without_repeats([*base.words, *_stated_words(products, base)])
     lexicon = Lexicon(words, base.broader)
@@ -265,12 +262,9 @@ class HeadPredictions:
 
 
 def fit_temperature(logits: NDArray[np.float32], target: NDArray[np.int64]) -> float:
-    """Return the temperature that minimises the log loss.
+    """Return the temperature, 1/20 to 20, that minimises the log loss; 1 without rows to fit.
 
     ``logits`` are ``(N, C)``; ``target`` ``(N,)`` is -1 for rows to ignore.
-
-    Returns:
-        Between 1/20 and 20; 1 without rows to fit.
     """
     rows = target != UNLABELLED
     if not rows.any():
@@ -315,13 +309,9 @@ def encoder_predictions(
 ) -> list[HeadPredictions]:
     """Return the logits of every head for every product.
 
-    Args:
-        encoder: trained.
-        embeddings: ``(N, 512)`` of the encoder, in the catalogue's order.
-        held_out: head → ``(N,)`` int64: true class of held-out products, -1 elsewhere; absent
-            heads are not calibrated.
-        applies_to: head → ``(N,)`` bool: products that it is for; absent heads are for all. The
-            two heads of types are for their category and for products without a type.
+    ``embeddings`` are ``(N, 512)``, in the catalogue's order. ``held_out`` has ``(N,)`` int64, the
+    true class of held-out products and -1 elsewhere; absent heads are not calibrated.
+    ``applies_to`` has ``(N,)`` bool, the products that a head is for; absent heads are for all.
     """
     count = len(embeddings)
     none = torch.full((count,), UNLABELLED, dtype=torch.int64)

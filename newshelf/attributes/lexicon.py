@@ -64,10 +64,7 @@ def phrase_key(phrase: str) -> tuple[str, ...]:
 
 
 class PhraseBook(Generic[Entry]):
-    """Finds known phrases in texts.
-
-    Entries are by ``phrase_key``; the empty key is never found.
-    """
+    """Finds known phrases in texts; entries are by ``phrase_key``."""
 
     def __init__(self, entries: Mapping[tuple[str, ...], Entry]) -> None:
         self._entries = entries
@@ -195,10 +192,7 @@ class Lexicon:
         return list(_mentions(match for match in found if not _negated(text, tokens, match)))
 
     def canonical(self, attribute: str, value: str) -> str:
-        """Return the canonical value: ``"Navy Blue"`` → ``"navy"``; fold unknown ones.
-
-        Types and brands keep their spelling.
-        """
+        """Return ``"navy"`` for ``"Navy Blue"``; fold unknown values, but not types and brands."""
         if attribute in ("product_type", "brand"):
             return value.strip()
         return self._values.get((attribute, phrase_key(value)), fold(value))

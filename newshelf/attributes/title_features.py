@@ -57,10 +57,7 @@ def span_problem(title: str, spans: Sequence[Span]) -> str | None:
 
 
 def read_tagged(path: Path) -> list[TaggedTitle]:
-    """Read ``{"title": …, "entities": [[start, end, label], …]}``, one object per line.
-
-    Spans may be in any order.
-    """
+    """Read ``{"title": …, "entities": [[start, end, label], …]}``, one object per line."""
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except OSError as error:
@@ -201,10 +198,7 @@ class Gazetteer:
         ]
 
     def longest_matches(self, title: str, least_share: float = 0.0) -> list[Match]:
-        """Return the longest known names from left to right, without overlaps.
-
-        Names with a smaller share than ``least_share`` are ignored.
-        """
+        """Return the longest names of at least the share, left to right, without overlaps."""
         ends: dict[int, Match] = {}
         for match in self.all_matches(title):
             if match.share >= least_share:

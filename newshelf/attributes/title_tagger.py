@@ -83,11 +83,7 @@ class TitleTagger:
 def train_tagger(
     titles: Sequence[TaggedTitle], seed: int, scratch: Path, options: TaggerOptions | None = None
 ) -> TitleTagger:
-    """Train a tagger.
-
-    Equal titles are in one fold; ``seed`` draws the folds. CRFsuite writes its file into
-    ``scratch``.
-    """
+    """Train a tagger; ``seed`` draws the folds, and CRFsuite writes its file into ``scratch``."""
     options = options or TaggerOptions()
     _check(titles)
     statistics = CharacterStatistics.learn([tagged.title for tagged in titles])

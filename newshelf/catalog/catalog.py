@@ -58,13 +58,9 @@ class Catalog:
 
 
 def read_catalog(folder: Path, *, strict: bool = False) -> Catalog:
-    """Read and check the catalogue in ``folder``.
+    """Read and check the catalogue in ``folder``, or a file of items only, such as a shop's export.
 
-    Args:
-        folder: has ``items``, optionally ``events`` and ``baskets``, in any of ``EXTENSIONS``, and
-            the pictures; or a file of items only, such as a shop's export.
-        strict: refuse a catalogue with any problem; otherwise bad rows are left out and listed in
-            ``Catalog.report``.
+    Bad rows are left out and listed in ``Catalog.report``, unless ``strict``.
 
     Raises:
         CatalogError: a file is missing, unreadable or lacks a column; no item is usable; or, if
@@ -92,10 +88,10 @@ def read_catalog(folder: Path, *, strict: bool = False) -> Catalog:
 def write_catalog(catalog: Catalog, folder: Path) -> None:
     """Write a catalogue with canonical columns and words as Parquet, and copy its pictures.
 
-    Reading it returns the same catalogue without problems. Other columns are written too; cells
-    that are neither text nor number, as text. The folder appears atomically.
+    Reading it returns the same catalogue without problems. The folder appears atomically.
 
-    ``folder`` must not exist, or be empty; else a ``SetupError`` is raised.
+    Raises:
+        SetupError: ``folder`` is not empty or cannot be written.
     """
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

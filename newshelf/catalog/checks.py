@@ -57,10 +57,7 @@ class CheckedTable:
         self._report(np.asarray(where, dtype=bool), field, reason, "cell")
 
     def read(self, field: str, parsed: Parsed, *, required: bool = False) -> pd.Series:
-        """Return the values of a parsed column and report its unreadable cells.
-
-        If ``required``, rows whose cell is absent or unreadable are left out.
-        """
+        """Return a column's values and report unreadable cells, whose rows go if ``required``."""
         unread = parsed.reasons.notna().to_numpy()
         reasons = iter(parsed.reasons[unread].tolist())
         report = self.reject if required else self.lose
@@ -137,9 +134,8 @@ _STYLE = "style"
 def check_items(table: CheckedTable, folder: Path) -> pd.DataFrame:
     """Check every item and report problems to ``table``.
 
-    Returns:
-        All ``ITEM_COLUMNS``, then the others. Texts are ``str`` or None (object), ``price`` is
-        float64 with NaN, ``created_at`` Int64 with NA.
+    Returns all ``ITEM_COLUMNS``, then the others. Texts are ``str`` or None (object), ``price`` is
+    float64 with NaN, ``created_at`` Int64 with NA.
     """
     table.require(["id"])
     if "title" not in table.frame and "image_link" not in table.frame:
@@ -203,11 +199,7 @@ def check_events(table: CheckedTable, known: pd.Series, left_out: pd.Series) -> 
     """Check every event and report what is wrong to ``table``.
 
     ``known`` are the ids of the items that are kept, ``left_out`` those of the others in their
-    file.
-
-    Returns:
-        ``EVENT_COLUMNS`` (``str`` and int64), then the others, sorted by timestamp; events of one
-        second keep the order of the file.
+    file. Returns ``EVENT_COLUMNS`` (``str`` and int64), then the others, in the order of time.
     """
     table.require(EVENT_COLUMNS)
     ids = _ids(table, ("user_id", "item_id"), known, left_out)
@@ -226,11 +218,7 @@ def check_events(table: CheckedTable, known: pd.Series, left_out: pd.Series) -> 
 
 
 def check_baskets(table: CheckedTable, known: pd.Series, left_out: pd.Series) -> pd.DataFrame:
-    """Check every basket row; arguments and errors as in :func:`check_events`.
-
-    Returns:
-        ``BASKET_COLUMNS`` (``str``), then the others, in the order of the file.
-    """
+    """Check every basket row as ``check_events`` does; the order is that of the file."""
     table.require(BASKET_COLUMNS)
     return table.kept(_ids(table, BASKET_COLUMNS, known, left_out))
 

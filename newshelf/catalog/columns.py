@@ -98,10 +98,7 @@ def typed_number(cell: Any) -> float:
 def parse_distinct(
     text: pd.Series, parse: Callable[[str], tuple[Any, str | None]], dtype: str
 ) -> Parsed:
-    """Apply ``parse`` to each distinct cell of a column of text.
-
-    ``parse`` returns a cell's value (None if absent) and the reason.
-    """
+    """Apply ``parse``, which returns a value or None, and a reason, to each distinct cell."""
     codes, cells = pd.factorize(text)
     found = [*map(parse, cells.tolist()), (None, None)]
     columns = []

@@ -54,8 +54,7 @@ def basket_interactions(catalog: Catalog) -> Interactions | None:
 def from_events(events: pd.DataFrame, item_index: Mapping[str, int]) -> Interactions:
     """Return one sequence per user in the order of time, of all event types.
 
-    Events of one second keep the order of the table. Repeats of an item in a row (a view, then a
-    purchase) count once, at the first time. Events of unknown items are left out.
+    Repeats of an item in a row (a view, then a purchase) count once, at the first time.
     """
     item, known = _positions(events["item_id"], item_index)
     stamps = events["timestamp"].to_numpy(dtype=np.int64)[known]

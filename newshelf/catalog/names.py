@@ -83,8 +83,7 @@ def join_values(name: str, cell: Any) -> str | None:
     """Return a cell that may be nested as text; the values of a list are joined.
 
     Raises:
-        ValueError: the column ``name`` cannot be read; the message does not have the cell, which
-            may be a picture.
+        ValueError: it cannot be read; the message does not have the cell, which may be a picture.
     """
     if cell is None or isinstance(cell, str):
         return cell
@@ -255,8 +254,8 @@ def _fold(
 ) -> RawTable:
     """Return one row per id with the first non-blank cell of each column, in ``order``.
 
-    Blanks of ``frame`` are NaN. Colours, sizes and materials are collected from ``options``, pairs
-    of names and values; ``published`` columns tell whether a product is for sale.
+    Colours, sizes and materials are collected from ``options``, pairs of names and values;
+    ``published`` columns tell whether a product is for sale.
     """
     mapped = dict.fromkeys(table.mapped)
     for names, values in options:

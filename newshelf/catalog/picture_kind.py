@@ -33,9 +33,6 @@ _PATTERNS = {kind: re.compile(pattern, re.DOTALL) for kind, pattern in _KINDS.it
 
 
 def picture_kind(data: bytes | bytearray | memoryview) -> str | None:
-    """Return the format of ``data``, or None if it is unknown.
-
-    Only ``READ_KINDS`` can be read; the others are for error messages.
-    """
+    """Return the format of ``data``; only ``READ_KINDS`` can be read, others are for messages."""
     first = bytes(data[:_FIRST])
     return next((kind for kind, pattern in _PATTERNS.items() if pattern.match(first)), None)

@@ -29,13 +29,10 @@ class PictureFolder:
         self._names = cache(self._list_names)
 
     def find(self, link: str) -> tuple[str | None, str | None]:
-        """Find the file that ``link`` names.
+        """Return the path within the folder of the file that ``link`` names, or the reason of none.
 
         A link with backslashes, other case or Unicode form, or written as a URL's path (``%20``,
         ``?v=1``, a leading slash) is found if exactly one file matches.
-
-        Returns:
-            The file's path relative to the folder, or the reason why there is none.
         """
         plain = not link.startswith("/") and ".." not in link and "\0" not in link
         if plain and os.path.lexists(f"{self._root}/{link}"):  # the usual case

@@ -1,7 +1,4 @@
-"""Reading of a table file as raw cells: format detection by content, and Parquet.
-
-Text formats are in :mod:`newshelf.catalog.text`.
-"""
+"""Reading of a table file as raw cells: format detection by content, and Parquet."""
 
 import gzip
 import io
@@ -38,9 +35,6 @@ def read_parquet(file: str, handle: BinaryIO) -> RawTable:
 
     Integers stay integers even with missing values; decimals, UUIDs and lists become text, dates
     midnight UTC.
-
-    Raises:
-        CatalogError: it is no Parquet file, or has a column twice.
     """
     columns: dict[str, pd.Series] = {}
     problems = []

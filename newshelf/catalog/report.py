@@ -102,10 +102,7 @@ class CatalogReport:
         ]
 
     def summary(self, width: int | None = None) -> str:
-        """Return counts per file, mapped names, kinds of problems and notes as lines of text.
-
-        Lines are wrapped at ``width`` characters, if it is given.
-        """
+        """Return counts per file, mapped names, problems and notes, wrapped at ``width``."""
         lines = self._lines()
         if width is not None:
             wrapper = TextWrapper(

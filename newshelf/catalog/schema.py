@@ -64,11 +64,7 @@ def clean_id(text: str) -> str:
 
 
 def clean_ids(ids: Sequence[str]) -> list[str]:
-    """Return ``clean_id`` of each; fast if all are plain ASCII.
-
-    Raises:
-        ValueError: one of them is invalid.
-    """
+    """Return ``clean_id`` of each; fast if all are plain ASCII."""
     joined = "".join(ids)
     plain = joined.isascii() and " " not in joined and joined.isprintable()
     if plain and all(ids) and max(map(len, ids), default=0) <= MAX_ID_CHARS:
@@ -104,11 +100,7 @@ class Availability(StrEnum):
 
 
 class Product(StrictModel):
-    """A product as the encoder reads it, without its picture. Absent fields are None.
-
-    Its texts are cleaned (``newshelf.catalog.clean``) when a catalogue is read or a request
-    validated.
-    """
+    """A product as the encoder reads it, cleaned, without its picture. Absent fields are None."""
 
     model_config = ConfigDict(strict=True)
 

@@ -52,9 +52,6 @@ def decode(file: str, data: bytes) -> tuple[str, str | None]:
     """Return the text without byte order marks, and the encoding unless it is UTF-8.
 
     Invalid bytes in text that is otherwise UTF-8 become lone surrogates.
-
-    Raises:
-        CatalogError: the encoding is ambiguous; the message has its candidates.
     """
     encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), "utf-8")
     if declared := re.match(rb"\s*<\?xml[^>]*?encoding=[\"']([\w.-]+)", data):
@@ -234,12 +231,7 @@ def _parse_json(text: str) -> Any:
 
 
 def read_feed(file: str, text: str) -> RawTable:
-    """Read a Merchant feed, RSS or Atom; rows are its items, counted from 1.
-
-    Raises:
-        CatalogError: it is no such feed, is broken, or has a DTD, whose entities could grow
-            without bound.
-    """
+    """Read a Merchant feed, RSS or Atom without a DTD; rows are its items, counted from 1."""
     prolog = _PROLOG.match(text)
     body = text[prolog.end() if prolog else 0 :]
     if body[:9].lower() == "<!doctype":

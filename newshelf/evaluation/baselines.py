@@ -1,8 +1,4 @@
-"""Baselines that a model must beat: random, popularity, popularity in category, content.
-
-Each is fitted by its constructor. Baselines of co-occurrence are in
-:mod:`newshelf.evaluation.item_to_item`; :func:`default_baselines` makes all of them.
-"""
+"""Baselines that a model must beat: random, popularity, popularity in category, content."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -29,7 +25,7 @@ RECENT_DAYS = 60.0
 class Popularity:
     """Best sellers: score(i) = number of training sequences with i in the last days of training.
 
-    All training data are counted if ``days`` is None, or without timestamps.
+    All training data count if ``days`` is None, or without timestamps.
     """
 
     def __init__(self, split: Split, days: float | None = RECENT_DAYS) -> None:
@@ -144,10 +140,8 @@ class ContentNeighbours:
         max     score(i) = max_{j in h} cos(i, j)
         kernel  score(i) = Σ_{j in h} exp(cos(i, j) / temperature)
 
-    The kernel lies between mean and maximum. The strongest depends on the catalogue, so the
-    report has all three. Items without features have the similarity 0 to all others.
-
-    ``features`` (n_items, D) float32 need not be normalised.
+    ``features`` (n_items, D) float32 need not be normalised. Items without features have the
+    similarity 0 to all others.
     """
 
     def __init__(
@@ -197,9 +191,6 @@ def default_baselines(
     split: Split, catalog: Catalog, features: FloatArray | None = None, seed: int = 0
 ) -> list[Ranker]:
     """Return all baselines that the data allow, fitted on the split's training data.
-
-    Popularity in category needs product types, baselines with recency need timestamps, content
-    baselines need features, and item-kNN and EASE at most ``MAX_ITEMS`` items.
 
     ``features`` (n_items, D) float32 are those of the frozen towers.
     """

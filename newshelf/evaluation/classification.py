@@ -53,13 +53,10 @@ def few_shot(
     """Fit logistic regressions on a few labelled items per class, and test them on others.
 
     Half of each class, at most 50 items, is the test set. The shots are drawn from the other half
-    in each repeat, the same for all features. A class with fewer items than shots gives all.
+    in each repeat, the same for all features. Items without a label and classes of under 6 items
+    are left out; None if fewer than two classes are left.
 
-    Items without a label and classes of under 6 items are left out, and so are numbers of shots
-    that no class has. ``features`` are (N, D) float32 by name, ``labels`` (N,).
-
-    Returns:
-        None if fewer than two classes are left.
+    ``features`` are (N, D) float32 by name, ``labels`` (N,).
     """
     kept = {
         name: rows

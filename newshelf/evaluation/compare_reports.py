@@ -53,12 +53,7 @@ def write_cases(rows: Sequence[Metrics], path: Path) -> None:
 
 
 def read_cases(path: Path) -> dict[str, CaseMetrics]:
-    """Read the metrics per case of each split.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: it is damaged.
-    """
+    """Read the metrics per case of each split; raise OSError or ValueError if it cannot be read."""
     groups: dict[str, IntArray] = {}
     metrics: dict[str, dict[str, dict[str, FloatArray]]] = {}
     with np.load(path, allow_pickle=False) as kept:
@@ -85,10 +80,7 @@ class PairedSplit:
 
 
 def compare_reports(ours: Path, theirs: Path) -> list[PairedSplit]:
-    """Test the models of two reports against each other on every split with the same cases.
-
-    Each is the folder of a report, or its ``report.json``.
-    """
+    """Test the models of two reports (folders or their JSON) on all splits with the same cases."""
     mine, other = _read(ours), _read(theirs)
     found = []
     by_name = {split["name"]: split for split in other.splits}

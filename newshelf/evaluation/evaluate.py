@@ -81,10 +81,7 @@ class Comparison:
 
     @property
     def ratio(self) -> float | None:
-        """Return NDCG of the model / NDCG of the best baseline, at the first cut-off.
-
-        None without a model, or if no baseline found anything.
-        """
+        """Return NDCG of model / best baseline at the first cut-off; None if there is none."""
         best = self.best_baseline.ndcg[self.k[0]]
         if self.model is None or best == 0:
             return None
@@ -93,8 +90,7 @@ class Comparison:
     def ratio_interval(self) -> Interval | None:
         """Return the 95 % interval of :attr:`ratio`, by paired bootstrap over groups of cases.
 
-        It covers the sampling of cases, not the randomness of training. The best baseline is the
-        same in all resamples. None with too few groups.
+        The best baseline is the same in all resamples. None with too few groups.
         """
         groups = self.best_baseline.groups
         if self.model is None or self.ratio is None or groups.max() + 1 < MIN_GROUPS:
@@ -108,10 +104,7 @@ class Comparison:
         return float(low), float(high)
 
     def test(self, metric: str | None = None) -> PairedTest | None:
-        """Return the paired test of the model and the best baseline; None without a model.
-
-        ``metric`` is such as ``Recall@10``; None is NDCG at the first cut-off.
-        """
+        """Return the paired test of model and best baseline, of NDCG if ``metric`` is None."""
         if self.model is None:
             return None
         name = metric or f"NDCG@{self.k[0]}"
@@ -129,7 +122,7 @@ def evaluate(
 ) -> Metrics:
     """Rank all candidates for every case, without the items of its history, and measure the lists.
 
-    ``batch`` bounds the memory and does not change results. The cut-offs ``k`` are at least 1.
+    ``batch`` bounds the memory and does not change results.
     """
     if not split.cases:
         raise ValueError(f"split {split.name} has no case")
@@ -206,8 +199,7 @@ def compare(
 ) -> Comparison:
     """Evaluate all baselines, and the model if there is one, on the same cases.
 
-    NDCG at the first cut-off ``k`` selects the best baseline. All rankers are fitted on
-    ``split.train``.
+    NDCG at the first cut-off selects the best baseline. All are fitted on ``split.train``.
     """
     rankers = [*baselines] if model is None else [*baselines, model]
     rows = []
@@ -240,11 +232,8 @@ def compare_all(
 ) -> list[Comparison]:
     """Compare the model with the default baselines on every split.
 
-    Splits that share their ``train`` list (``cold`` and ``cold-among-new``) share fitted
-    baselines and model.
-
-    ``fit_model`` is called once per training list. Without ``features`` (n_items, D) float32, there
-    are no content baselines.
+    Splits that share their ``train`` list share fitted baselines and model. Without ``features``
+    (n_items, D) float32, there are no content baselines.
     """
     fitted: dict[int, tuple[list[Ranker], Ranker | None]] = {}
     comparisons = []

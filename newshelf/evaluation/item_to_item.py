@@ -1,8 +1,4 @@
-"""Item-to-item baselines from co-occurrence in training sequences: item-kNN and EASE.
-
-Item-kNN also exists smoothed by content, EASE (Steck, WWW 2019, arXiv:1905.03375) also with
-recency.
-"""
+"""Item-kNN and EASE (Steck, WWW 2019, arXiv:1905.03375) from co-occurrence in training data."""
 
 from collections.abc import Sequence
 
@@ -47,8 +43,7 @@ def recency_weighted(
 def recent_counts(split: Split, days: float) -> npt.NDArray[np.float64]:
     """Return (n_items,) numbers of training sequences with the item in the last ``days``.
 
-    Ties are broken by the count over all time, which adds less than 1. Without timestamps, all
-    training data are counted.
+    Ties are broken by the count over all time, which alone counts without timestamps.
     """
     total = _counts(split.train, split.n_items)
     stamps = split.train_timestamps
@@ -187,22 +182,7 @@ def _content_weights(
 
 
 def ease_weights(gram: npt.NDArray[np.float64], ridge: float) -> FloatArray:
-    """Return the item-to-item weights of EASE in closed form.
-
-    ::
-
-        P = (XᵀX + λI)⁻¹,  B_ij = -P_ij / P_jj (i ≠ j),  B_ii = 0
-
-    Args:
-        gram: XᵀX, (items, items); overwritten.
-        ridge: λ.
-
-    Returns:
-        B, (items, items) float32.
-
-    Raises:
-        TrainingError: λ is too small to invert the matrix.
-    """
+    """Return B (items, items) float32 of :class:`Ease`; XᵀX (items, items) is overwritten."""
     gram[np.diag_indices_from(gram)] += ridge
     # LAPACK overwrites in place only matrices in Fortran order, such as a transpose.
     factor, info = lapack.dpotrf(gram.T, lower=1, overwrite_a=1)
@@ -233,8 +213,6 @@ class Ease:
         P = (XᵀX + λI)⁻¹,  B_ij = -P_ij / P_jj (i ≠ j),  score = x_history B
 
     X is the (sequences, items) incidence of the training data, in float64. Cold items score 0.
-
-    ``ridge`` is λ.
     """
 
     def __init__(self, split: Split, ridge: float = 250.0, max_items: int = MAX_ITEMS) -> None:
@@ -262,13 +240,9 @@ class Ease:
 
 
 class RecentEase:
-    """EASE in which older items of a history count less.
+    """EASE in which older items of a history count less: score = w B, w_i = 2^(-age / half_life).
 
-    ::
-
-        score = w B,   w_i = 2^(-age(i) / half_life)
-
-    An item's age is the number of other items after it. Histories must be in order of time.
+    An item's age is the number of other items after it.
     """
 
     name = "EASE with recency"

@@ -1,8 +1,4 @@
-"""Kinds of recommendations compared with baselines, as far as the catalogue's data permit.
-
-The kinds are asked on the held-out part of the catalogue's first split, with links, popularity and
-model from its training part.
-"""
+"""Kinds of recommendations compared with baselines, on the held-out part of the first split."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -65,12 +61,8 @@ def evaluate_kinds(
 ) -> list[KindResult]:
     """Compare the kinds with their baselines; those with too few cases are left out.
 
-    Args:
-        split: by time, or of baskets.
-        catalog: for product types, dates and events.
-        model: trained on ``split.train``.
-        blend: the model's links; None without.
-        embeddings: ``(n_items, D)`` float32 of the model, of unit length.
+    ``model`` and ``blend`` are trained on ``split.train``; ``embeddings`` are ``(n_items, D)``
+    float32 of the model, of unit length.
     """
     by_time = split.train_timestamps is not None
     cut_s = max((int(times[-1]) for times in split.train_timestamps or ()), default=0)

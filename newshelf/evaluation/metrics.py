@@ -29,7 +29,6 @@ def mask_scores(scores: FloatArray, cases: Sequence[Case], candidates: BoolArray
     """Return a copy with -inf where an item is no candidate, or in the case's history.
 
     Infinite scores become the largest finite values, so that -inf only means "not ranked".
-
     ``scores`` are (B, n_items) float32, ``candidates`` (n_items,).
     """
     expected = (len(cases), len(candidates))
@@ -45,12 +44,9 @@ def mask_scores(scores: FloatArray, cases: Sequence[Case], candidates: BoolArray
 
 
 def top_items(masked: FloatArray, k: int, order: IntArray) -> IntArray:
-    """Return the first K of each ranking.
+    """Return (B, min(K, n_items)) item indices, best first; -1 where fewer items are ranked.
 
     ``masked`` (B, n_items) is from :func:`mask_scores`, ``order`` from :func:`tie_order`.
-
-    Returns:
-        (B, min(K, n_items)) item indices, best first; -1 where fewer items are ranked.
     """
     k = min(k, masked.shape[1])
     ordered = masked[:, order]
@@ -72,9 +68,7 @@ def top_items(masked: FloatArray, k: int, order: IntArray) -> IntArray:
 def best_rank(masked: FloatArray, cases: Sequence[Case], order: IntArray) -> IntArray:
     """Return (B,) the 1-based rank of the best placed relevant item among all candidates.
 
-    The mean of its reciprocal is MRR over the whole ranking::
-
-        MRR = 1/|cases| · Σ_case 1 / min { rank(i) : i relevant }
+    The mean of its reciprocal is MRR over the whole ranking.
     """
     place = np.empty(len(order), dtype=np.int64)
     place[order] = np.arange(len(order))
@@ -103,23 +97,13 @@ def hits(top: IntArray, cases: Sequence[Case], n_items: int) -> BoolArray:
 
 
 def recall(hit: BoolArray, cases: Sequence[Case], k: int) -> npt.NDArray[np.float64]:
-    """Return (B,) the share of the relevant items among the first K.
-
-    ::
-
-        Recall@K = |top K ∩ relevant| / |relevant|
-    """
+    """Return (B,) Recall@K = |top K ∩ relevant| / |relevant|."""
     found: npt.NDArray[np.float64] = hit[:, :k].sum(axis=1) / _relevant(cases)
     return found
 
 
 def hit_rate(hit: BoolArray, k: int) -> npt.NDArray[np.float64]:
-    """Return (B,) 1 where any relevant item is among the first K, else 0.
-
-    ::
-
-        HitRate@K = [|top K ∩ relevant| > 0]
-    """
+    """Return (B,) 1 where any relevant item is among the first K, else 0."""
     found: npt.NDArray[np.float64] = (hit[:, :k].sum(axis=1) > 0).astype(np.float64)
     return found
 
@@ -163,11 +147,7 @@ class ItemPopularity:
         """(n_items,) True for the most popular tenth of the items."""
 
     def novelty(self, top: IntArray) -> npt.NDArray[np.float64]:
-        """Return (B,) mean self-information of the listed items, in bits.
-
-        ::
-
-            Novelty@K = 1/K · Σ_{i in top K} -log2 φ(i)
+        """Return (B,) mean self-information of the listed items, 1/K · Σ -log2 φ(i), in bits.
 
         Zhou et al. 2010 (arXiv:0808.2670); Castells et al. 2011.
         """
@@ -194,10 +174,7 @@ def _sequences_with(train: Sequence[IntArray], n_items: int) -> npt.NDArray[np.f
 
 
 def _listed_mean(values: FloatArray, top: IntArray) -> npt.NDArray[np.float64]:
-    """Return (B,) the mean of ``values`` over each list; 0 for an empty list.
-
-    ``values`` are (n_items,), ``top`` (B, K) item indices, -1 for an empty place.
-    """
+    """Return (B,) the mean of ``values`` (n_items,) over each list (B, K); 0 for an empty list."""
     listed = top >= 0
     sums = np.where(listed, values[top], 0).sum(axis=1, dtype=np.float64)
     means: npt.NDArray[np.float64] = sums / np.maximum(listed.sum(axis=1), 1)

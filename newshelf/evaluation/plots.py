@@ -45,10 +45,7 @@ _BEST_COLOUR, _MODEL_COLOUR = "#5b7fa6", "#d9622b"
 
 
 def draw_comparisons(comparisons: Sequence[Comparison], path: Path, title: str) -> None:
-    """Write a PNG with NDCG at the first cut-off: a panel per split, a bar per ranker.
-
-    Bars have 95 % intervals. The model is orange, the best baseline blue, the others grey.
-    """
+    """Write a PNG with NDCG at the first cut-off: a panel per split, a bar per ranker."""
     panels = [
         BarPanel(f"{one.split} ({one.cases} cases)", f"NDCG@{one.k[0]}", _bars(one))
         for one in comparisons
@@ -92,9 +89,6 @@ def draw_model(
     """Draw what data allow: learning curves, few-shot accuracy, map and neighbours.
 
     ``training`` is a checkpoint's ``training.json``; ``folder`` exists.
-
-    Returns:
-        The pictures that were drawn.
     """
     pictures: list[Picture] = []
     if curves := learning_curves(training):
@@ -108,10 +102,7 @@ def draw_model(
 
 
 def learning_curves(training: Mapping[str, Any]) -> dict[str, dict[str, Line]]:
-    """Return the losses of a ``training.json``: training loop → ``loss`` → line over epochs.
-
-    Loops of one epoch are left out.
-    """
+    """Return the losses of each loop of a ``training.json`` that has several epochs."""
     losses = {
         f"finetune {number}": stage["losses"]
         for number, stage in enumerate(training.get("finetune", ()), start=1)
@@ -223,10 +214,7 @@ def _tile(gallery: Gallery, row: int, query: int) -> Tile:
 
 
 def project(embeddings: FloatArray, seed: int = 0) -> FloatArray:
-    """Project (N, D) embeddings to (N, 2): PCA, then t-SNE (van der Maaten & Hinton 2008).
-
-    Neighbours stay neighbours; distances between groups mean little.
-    """
+    """Project (N, D) embeddings to (N, 2): PCA, then t-SNE (van der Maaten & Hinton 2008)."""
     if not _MIN_PROJECTED <= len(embeddings) <= _MAX_PROJECTED:
         raise ValueError(f"{len(embeddings)} items: a map has {_MIN_PROJECTED} to {_MAX_PROJECTED}")
     components = min(_PCA_COMPONENTS, *embeddings.shape)

@@ -124,10 +124,7 @@ class EvaluationReport:
 
 
 def write_report(report: EvaluationReport, folder: Path) -> None:
-    """Write ``report.json``, ``.md`` and ``.html``, ``cases.npz`` and ``ndcg.png``.
-
-    Each file is written atomically. The report's pictures must be in ``folder``.
-    """
+    """Write ``report.json``, ``.md``, ``.html``, ``cases.npz`` and ``ndcg.png`` into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     with write_aside(folder / _NDCG.file) as aside:
         draw_comparisons(report.comparisons, aside, title=report.catalog)

@@ -60,10 +60,8 @@ def mean_intervals(
 ) -> list[Interval] | None:
     """Return percentile intervals of means over cases, all from the same resamples.
 
-    ``values`` (M, C) have a row per metric; ``groups`` (C,) are numbers 0..G-1.
-
-    Returns:
-        M intervals; None with fewer than ``MIN_GROUPS`` groups.
+    ``values`` (M, C) have a row per metric; ``groups`` (C,) are numbers 0..G-1. None with fewer
+    than ``MIN_GROUPS`` groups.
     """
     n_groups = int(groups.max()) + 1
     if n_groups < MIN_GROUPS:
@@ -86,19 +84,15 @@ def exposure_interval(
     candidates: BoolArray,
     statistic: _Statistic,
 ) -> Interval | None:
-    """Return the jackknife interval of a statistic of how often each item is listed.
+    """Return the jackknife interval of a statistic (0..1) of how often each item is listed.
 
     ::
 
-        variance = (B - 1)/B · Σ_b (θ_b - mean θ)²
+        variance = (B - 1)/B · Σ_b (θ_b - mean θ)²,   interval = θ ± t · standard error
 
-    θ_b is the statistic without the b-th of B random blocks of groups.
-
-    ``top`` are (C, K) item indices, -1 for an empty place; ``groups`` (C,) numbers 0..G-1. The
-    statistic is within 0..1.
-
-    Returns:
-        θ ± t · standard error, clipped to 0..1; None with fewer than ``MIN_GROUPS`` groups.
+    θ_b is the statistic without the b-th of B random blocks of groups. ``top`` are (C, K) item
+    indices, -1 for an empty place; ``groups`` (C,) numbers 0..G-1. None with fewer than
+    ``MIN_GROUPS`` groups.
     """
     n_items = len(candidates)
     n_groups = int(groups.max()) + 1
@@ -165,10 +159,8 @@ def paired_test(
 
         p = (1 + #{ |Σ_g ± D_g| ≥ |Σ_g D_g| }) / (1 + permutations)
 
-    The test covers the sampling of cases, not the randomness of training.
-
     ``first`` and ``second`` (C,) are one metric of the same cases; ``groups`` (C,) are numbers
-    0..G-1.
+    0..G-1. The test covers the sampling of cases, not the randomness of training.
     """
     if not len(first) == len(second) == len(groups) > 0:
         raise ValueError(f"{len(first)} and {len(second)} cases with {len(groups)} groups")

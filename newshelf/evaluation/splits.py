@@ -42,15 +42,10 @@ def choose_cold_items(
     seed: int,
     strata: "np.ndarray[tuple[int], np.dtype[np.str_]] | None" = None,
 ) -> BoolArray:
-    """Hold out a share of the items that have interactions, evenly over the strata.
+    """Return (n_items,) True for the items with interactions to hold out: at least one, never all.
 
     A systematic sample: of the items sorted by stratum, in random order within each, every
-    1/fraction-th is taken from a random start. Items without interactions are never chosen.
-
-    ``strata`` (n_items,) are labels; None is one stratum.
-
-    Returns:
-        (n_items,) True where held out: at least one item, and never all.
+    1/fraction-th is taken from a random start. ``strata`` (n_items,) are labels; None is one.
     """
     if not 0 < fraction < 1:
         raise TrainingError(f"evaluation.cold_fraction is {fraction}: it must be within 0..1")
@@ -113,9 +108,8 @@ def basket_split(
 ) -> list[Split]:
     """Hold out whole groups of baskets, and leave out each of their items once.
 
-    Returns:
-        ``baskets`` (all cases) and, if there are any, ``baskets-cold`` (cases whose item is in no
-        training basket).
+    Returns ``baskets`` (all cases) and, if there are any, ``baskets-cold`` (cases whose item is in
+    no training basket).
     """
     held_out = _held_out_groups(interactions.groups, test_fraction, seed)
     train = [row for row, back in zip(interactions.sequences, held_out, strict=True) if not back]
@@ -185,11 +179,7 @@ MIN_EVENT_CASES = 30
 
 
 def default_splits(catalog: Catalog, settings: EvaluationSettings, seed: int) -> list[Split]:
-    """Return the splits of ``./run evaluate``, as the data of the catalogue allow.
-
-    Events give ``time``, ``cold`` and ``cold-among-new``. Without events, or if they give fewer
-    than ``MIN_EVENT_CASES`` cases, baskets give ``baskets`` and possibly ``baskets-cold``.
-    """
+    """Return the splits of ``./run evaluate``: of events, or of baskets if events are few."""
     interactions = read_interactions(catalog)
     if interactions.timestamps is None:
         return basket_split(interactions, settings.test_fraction, seed)
@@ -230,9 +220,6 @@ def time_split(
 ) -> Split:
     """Train on everything before one moment, and test on each user's new items after it.
 
-    Cases are the users with training interactions; relevant are their distinct items after the
-    cut that are not among those before it.
-
     Raises:
         TrainingError: the interactions are baskets or all of one moment, or there is no case.
     """
@@ -263,16 +250,10 @@ def cut_at(
     cut: float,
     left_out: BoolArray | None = None,
 ) -> tuple[list[IntArray], list[IntArray], list[Case]]:
-    """Return the interactions before a moment, and each user's new items from it on.
+    """Return training sequences before a moment, their times, and cases of each user's new items.
 
-    Args:
-        sequences: of users, oldest first.
-        timestamps: epoch seconds, parallel.
-        cut: epoch seconds.
-        left_out: ``(n_items,)`` True for items without interactions in training data and histories.
-
-    Returns:
-        Training sequences, their times, and the cases, of users with interactions before the cut.
+    ``timestamps`` and ``cut`` are epoch seconds. Items of ``left_out`` ``(n_items,)`` have no
+    interactions in training data and histories.
     """
     train, train_stamps, cases = [], [], []
     for sequence, times in zip(sequences, timestamps, strict=True):
@@ -300,13 +281,10 @@ def cold_split(
     """Hold out whole items: none of their interactions is in the training data or a history.
 
     The training data are cut by time as well; :func:`cold_cases` describes the cases.
+    ``strata`` (n_items,) are labels; each gives about the same share of its items.
 
-    ``strata`` (n_items,) are labels; each gives about the same share of its items. Of more than
-    ``max_cases`` cases, a sample is taken.
-
-    Returns:
-        ``cold`` (all items ranked) and ``cold-among-new`` (only the held-out items ranked), with
-        the same training data and cases.
+    Returns ``cold`` (all items ranked) and ``cold-among-new`` (only the held-out items ranked),
+    with the same training data and cases.
     """
     stamps = _timestamps(interactions)
     cut = _cut(stamps, test_fraction)

@@ -72,13 +72,9 @@ class Ranker(Protocol):
         ...
 
     def scores(self, histories: Sequence[IntArray]) -> FloatArray:
-        """Score every item for each history, higher is better.
+        """Return (B, n_items) float32 without NaN for B histories, oldest first; higher is better.
 
-        ``histories`` are B arrays of item indices, oldest first.
-
-        Returns:
-            (B, n_items) float32 without NaN. The caller masks the history and items that are no
-            candidates.
+        The caller masks the history and items that are no candidates.
         """
         ...
 

@@ -48,11 +48,7 @@ class Checkpoint:
     """None without a scorer, or with too few cases to fit the signals' weights."""
 
     def embeddings(self) -> tuple[list[str], Tensor]:
-        """Return product ids, and their embeddings ``(N, 512)`` float32.
-
-        Raises:
-            WeightsError: a file is missing or damaged, or their lengths differ.
-        """
+        """Return product ids, and their embeddings ``(N, 512)`` float32."""
         path = self.directory / "embeddings.safetensors"
         try:
             ids: list[str] = read_json(self.directory / "ids.json")

@@ -6,6 +6,9 @@ which absent modalities are masked; ``[fusion] kind`` selects it::
     early       one network over the concatenated modalities
     late        an embedding per modality, weighted by a gate over the present ones
     attention   a learned query attends to the present modalities
+
+Shape of a fusion: ``features`` one ``(B, width_m)`` per modality, ``present`` ``(B, modalities)``
+bool → ``(B, embedding)`` float32 of unit length.
 """
 
 from typing import Any
@@ -29,10 +32,7 @@ from newshelf.nn.spec import (
 
 
 class ImageTower(nn.Module):
-    """A timm backbone without its classifier, pooled.
-
-    Shape: ``(N, 3, size, size)`` float32 → ``(N, features)``.
-    """
+    """A pooled timm backbone: ``(N, 3, size, size)`` float32 → ``(N, features)``."""
 
     def __init__(self, spec: ImageInput) -> None:
         super().__init__()
@@ -73,8 +73,7 @@ class TextTower(nn.Module):
 class AttributeTower(nn.Module):
     """One embedding per column, concatenated.
 
-    Shape: ``(B, len(ATTRIBUTE_COLUMNS))`` int64, 0 for absent →
-    ``(B, len(ATTRIBUTE_COLUMNS) * width)``, zeros for absent.
+    Shape: ``(B, columns)`` int64, 0 for absent → ``(B, columns * width)``, zeros for absent.
     """
 
     offsets: Tensor
@@ -104,11 +103,8 @@ class EarlyFusion(nn.Module):
         c = [t_1 … t_M, p]
         embedding = normalise(A c + B gelu(C norm(c)))
 
-    The first layer reads all modalities, so any two may interact (Baltrušaitis et al.,
-    Multimodal machine learning, 2019). The bits distinguish absent features from zeros.
-
-    Shape: ``features`` one ``(B, width_m)`` per modality, ``present`` ``(B, modalities)``
-    bool → ``(B, embedding)`` float32 of unit length.
+    The bits distinguish absent features from zeros (Baltrušaitis et al., Multimodal machine
+    learning, 2019).
     """
 
     def __init__(self, spec: FusionSpec, widths: list[int], embedding: int) -> None:
@@ -147,11 +143,7 @@ class LateFusion(nn.Module):
         g   = softmax over the present m of  w_m · norm(t_m) + b_m
         embedding = normalise(Σ_m g_m e_m)
 
-    Each embedding depends on its own modality only. If all modalities are absent, a learned
-    vector takes their place.
-
-    Shape: ``features`` one ``(B, width_m)`` per modality, ``present`` ``(B, modalities)``
-    bool → ``(B, embedding)`` float32 of unit length.
+    If all modalities are absent, a learned vector takes their place.
     """
 
     def __init__(self, spec: FusionSpec, widths: list[int], embedding: int) -> None:
@@ -197,9 +189,6 @@ class AttentionFusion(nn.Module):
     An additional learned token is never masked, so a row without any modality has a finite
     embedding. Multi-head scaled dot-product attention (Vaswani et al., 2017) is added to the mean
     of the present tokens, followed by a feed-forward block and L2 normalisation.
-
-    Shape: ``features`` one ``(B, width_m)`` per modality, ``present`` ``(B, modalities)``
-    bool → ``(B, embedding)`` float32 of unit length.
     """
 
     def __init__(self, spec: FusionSpec, widths: list[int], embedding: int) -> None:
@@ -332,7 +321,7 @@ class Encoder(nn.Module):
         return (embedding, *(self.heads[head](embedding) for head in self.head_names))
 
     def fuse(self, features: Features, attributes: Tensor) -> Tensor:
-        """Return the embeddings ``(B, 512)``, of unit length, of cached features of the towers.
+        """Return the embeddings ``(B, 512)`` of unit length from the towers' cached features.
 
         Features of an absent tower are ignored. ``attributes`` are ``(B, 9)`` int64.
         """

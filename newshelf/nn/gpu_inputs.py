@@ -43,14 +43,10 @@ def decode_on_gpu(
     *,
     max_pixels: int = MAX_PIXELS,
 ) -> tuple[Tensor, dict[int, RequestError]]:
-    """Decode, orient, crop, resize and normalise on ``device``.
+    """Decode, orient, crop, resize and normalise on ``device``, a CUDA device.
 
-    The N pictures have any accepted format, and at most ``max_pixels`` by their header. ``device``
-    is a CUDA device.
-
-    Returns:
-        ``(N, 3, size, size)`` float32 on ``device``, and errors by position; the rows of failed
-        pictures are undefined.
+    Returns ``(N, 3, size, size)`` float32 on ``device``, and errors by position; the rows of
+    failed pictures are undefined.
     """
     squares = torch.zeros((len(pictures), 3, spec.size, spec.size), device=device)
     done: set[int] = set()
@@ -77,11 +73,7 @@ def decode_on_gpu(
 
 
 def crop_and_resize(picture: Tensor, spec: ImageInput) -> Tensor:
-    """Crop the centre square of a ``(3, height, width)`` uint8 picture and resize it.
-
-    Returns:
-        ``(3, size, size)`` float32 in 0 … 255, on the picture's device.
-    """
+    """Return the centre of ``(3, height, width)`` uint8 as ``(3, size, size)`` float32, 0 … 255."""
     left, top, right, bottom = centre_box(picture.shape[2], picture.shape[1], spec.crop)
     square = picture[:, top:bottom, left:right].float()
     if right - left == spec.size:

@@ -57,10 +57,7 @@ def decode_rgb(
     max_pixels: int = MAX_PIXELS,
     least_side: int | None = None,
 ) -> Image.Image:
-    """Decode a picture to RGB, oriented by its EXIF data.
-
-    Of an animation, the first frame. Transparent pixels become white. Any colour space and depth
-    is converted.
+    """Decode a picture to RGB, oriented by its EXIF data; white where it is transparent.
 
     ``max_pixels`` are checked before any pixel is decoded. ``least_side`` allows decoding a JPEG at
     a half, a quarter or an eighth of its size, if the short side keeps at least this number of
@@ -161,15 +158,11 @@ def decode_picture(
     scaled: bool = True,
     whole: bool = False,
 ) -> NDArray[np.uint8]:
-    """Decode a picture, crop its centre square and resize it.
+    """Return a picture's centre square as ``(size, size, 3)`` uint8; errors are ``decode_rgb``'s.
 
     The crop comes first: the result is the same, and a picture of 1 × 10⁷ pixels never grows.
-
-    ``max_pixels`` are checked before any pixel is decoded. ``scaled`` allows decoding a large JPEG
-    at a fraction of its size. ``whole`` squeezes the whole picture into the square instead.
-
-    Returns:
-        ``(size, size, 3)`` uint8.
+    ``scaled`` allows decoding a large JPEG at a fraction of its size. ``whole`` squeezes the whole
+    picture into the square instead.
     """
     least = math.ceil(_OVERSAMPLING * spec.size / spec.crop) if scaled else None
     picture = decode_rgb(data, max_pixels=max_pixels, least_side=least)
@@ -184,10 +177,7 @@ def decode_picture(
 def normalise_picture(
     pixels: NDArray[np.uint8], spec: ImageInput, out: NDArray[np.float32]
 ) -> None:
-    """``(size, size, 3)`` uint8 → ``(pixels / 255 - mean) / std``, ``(3, size, size)``.
-
-    ``out`` ``(3, size, size)`` float32 is filled in place.
-    """
+    """Write ``(pixels / 255 - mean) / std`` of ``(size, size, 3)`` to ``(3, size, size)``."""
     std = np.array(spec.std, dtype=np.float32).reshape(3, 1, 1)
     mean = np.array(spec.mean, dtype=np.float32).reshape(3, 1, 1)
     # Transposed first, while a pixel's level is one byte instead of four.
@@ -242,18 +232,15 @@ class Tokenizer:
         self._special = frozenset(self._encode([""])[0])
 
     def tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the token ids of each text, not padded; an empty list for an unreadable text.
-
-        An empty text gives the special tokens.
-        """
+        """Return the token ids of each text, not padded; an empty list for an unreadable text."""
         rows = self._encode(texts)
         return [[] if self._unknown_share(row) == 1 else row for row in rows]
 
     def unknown_shares(self, texts: Sequence[str]) -> list[float]:
         """Return the share of each text's tokens that are unknown; 1 for an unreadable text.
 
-        Punctuation and digits between unknown words do not distinguish products: a text is
-        unreadable unless a known token has a letter. A text without unknown tokens is readable.
+        A text with unknown tokens is unreadable unless a known token has a letter: punctuation and
+        digits between unknown words do not distinguish products.
         """
         return [self._unknown_share(row) for row in self._encode(texts)]
 
@@ -280,10 +267,7 @@ class Tokenizer:
 def pad_tokens(
     rows: Sequence[Sequence[int]], pad_token_id: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Pad at least one row of ``Tokenizer.tokens`` to the longest.
-
-    ``input_ids`` and ``attention_mask`` are ``(len(rows), longest)`` int64.
-    """
+    """Return ``input_ids`` and ``attention_mask`` of one row or more, ``(B, longest)`` int64."""
     lengths = np.fromiter((len(row) for row in rows), dtype=np.int64, count=len(rows))
     attention_mask = np.arange(lengths.max()) < lengths[:, None]
     input_ids = np.full(attention_mask.shape, pad_token_id, dtype=np.int64)
@@ -293,10 +277,7 @@ def pad_tokens(
 
 
 def attribute_row(product: Product, spec: AttributeInput) -> list[int]:
-    """Return one row of the ``attributes`` input, in the order of ``ATTRIBUTE_COLUMNS``.
-
-    Bucket numbers are in ``1 … buckets - 1``, 0 for an absent attribute.
-    """
+    """Return bucket numbers, 1 … buckets - 1 or 0 for absent, in ``ATTRIBUTE_COLUMNS``'s order."""
     levels = category_levels(product.product_type)
     colors = split_values(product.color)
     materials = split_values(product.material)

@@ -82,8 +82,7 @@ class Pooling(StrictModel):
 class PairSums:
     """Terms of scorer and content signal for all pairs of ``N`` items.
 
-    ``embeddings`` ``(N, D)`` and ``vectors`` ``(N, P)``, the projected ones, are float32 of unit
-    length.
+    ``embeddings`` ``(N, D)`` and ``vectors`` ``(N, P)``, projected, are float32 of unit length.
     """
 
     def __init__(
@@ -119,11 +118,7 @@ class PairSums:
         return candidates * _MIN_PAIR_CANDIDATES >= len(self._near)
 
     def scores(self, history: IntArray, candidates: IntArray) -> FloatArray:
-        """Return what :meth:`Pooling.scores` gives, ``(C,)`` float32.
-
-        ``history`` ``(H,)`` are rows with H ≥ 1, each as often as it counts; ``candidates`` are
-        ``(C,)`` rows.
-        """
+        """Return what :meth:`Pooling.scores` gives, ``(C,)`` float32, for one row or more."""
         ones = np.ones(len(history), dtype=np.float32)
         summed = ones @ self._attended.take(history, axis=0).reshape(len(history), -1)
         attention, weighted = summed.reshape(2, -1).take(candidates, axis=1)
@@ -132,10 +127,7 @@ class PairSums:
         return self._pooling.pooled(weighted / attention, mean)
 
     def content(self, history: IntArray, candidates: IntArray) -> FloatArray:
-        """Return what :func:`newshelf.nn.blend.content_signal` gives, ``(C,)`` float32.
-
-        ``history`` ``(H,)`` are distinct rows with H ≥ 1; ``candidates`` are ``(C,)`` rows.
-        """
+        """Return what :func:`newshelf.nn.blend.content_signal` gives, for distinct rows."""
         ones = np.ones(len(history), dtype=np.float32)
         signal: FloatArray = np.log((ones @ self._near.take(history, axis=0)).take(candidates))
         return signal

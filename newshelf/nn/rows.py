@@ -17,13 +17,7 @@ def distinct(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def first_allowed(order: npt.NDArray[Any], allowed: npt.NDArray[np.bool_], limit: int) -> IntArray:
-    """Return the first rows of an order that are allowed, at most ``limit``.
-
-    Args:
-        order: rows; those at its end are read only if they are needed.
-        allowed: by row.
-        limit: maximum number.
-    """
+    """Return the first allowed rows of an order, at most ``limit``; the rest is hardly read."""
     found: list[npt.NDArray[Any]] = [np.zeros(0, dtype=np.int64)]
     missing, start, size = limit, 0, 4 * limit
     while missing > 0 and start < len(order):

@@ -10,10 +10,7 @@ from newshelf.nn.spec import ScorerSpec
 
 
 class Projector(nn.Module):
-    """The shared projection of history and candidates.
-
-    Shape: ``(N, embedding)`` → ``(N, width)`` of unit length.
-    """
+    """The shared projection of history and candidates: ``(N, embedding)`` → unit ``(N, width)``."""
 
     def __init__(self, spec: ScorerSpec, embedding: int) -> None:
         super().__init__()

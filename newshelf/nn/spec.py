@@ -1,9 +1,4 @@
-"""Description of a trained model for export and serving; no torch.
-
-``ModelSpec`` is written to ``model.json`` next to the weights and archived with the exported
-graphs. It has everything needed to turn a product into the encoder's inputs and to name its
-outputs.
-"""
+"""Description of a trained model for export and serving (``model.json``); no torch."""
 
 from pathlib import Path
 from typing import Literal

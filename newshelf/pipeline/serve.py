@@ -64,9 +64,6 @@ def serve(
 
     Starts TorchServe and waits until both models answer; then, if the settings enable the
     gateway, starts it, the controller of rollouts and the live shelf.
-
-    Without ``ports``, those of config.properties are used; without ``gateway_port``, that of the
-    settings.
     """
     _refuse_second(workspace)
     with workspace.locked(console):
@@ -183,10 +180,7 @@ def plan_gateway(
 def plan_controller(
     state: ServerState, workspace: Workspace, settings: Settings, demo: "Demo"
 ) -> ControllerPlan:
-    """Return the plan of a controller of rollouts for ``state``.
-
-    The history of ``demo`` is sent to every version before shoppers are.
-    """
+    """Return a controller's plan; ``demo``'s history tries a version before shoppers do."""
     return ControllerPlan(
         settings=settings.rollout,
         logs=settings.logs,
@@ -237,10 +231,7 @@ def seed_products(catalog: "Catalog", store_url: str, console: Console) -> None:
 
 
 def first_key(workspace: Workspace) -> Path:
-    """Return the private file of the local key; create the key if there is none at all.
-
-    The gateway keeps only the key's hash; the file is for trying out the gateway here.
-    """
+    """Return the private file of the local key; create the key if there is none at all."""
     path = workspace.gateway / f"{LOCAL_KEY}.key"
     keys = KeyFile(workspace.api_keys)
     if not keys.read():

@@ -58,10 +58,7 @@ def settings_values(table: Mapping[str, object], prefix: str = "") -> dict[str, 
 
 
 def sources(root: Path, patterns: Iterable[str]) -> Component:
-    """Return digests of the files that match the glob ``patterns``.
-
-    Python counts by its syntax tree: comments, docstrings and layout compute nothing.
-    """
+    """Return digests of the files that match; Python's are without comments and docstrings."""
     found: dict[str, str] = {}
     for pattern in patterns:
         paths = sorted(path for path in root.glob(pattern) if path.is_file())
@@ -153,10 +150,7 @@ def why_stale(stage: Stage) -> str | None:
 
 
 def build(stage: Stage) -> None:
-    """Build ``stage`` in a temporary folder and rename it into place, stamp included.
-
-    If the process is killed, the old output or none is left, never a mixture.
-    """
+    """Build ``stage`` in a temporary folder and rename it into place, stamp included."""
     inputs = stage.inputs()
     _clear_leftovers(stage.directory)
     if stage.outside is not None:

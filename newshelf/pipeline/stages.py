@@ -144,10 +144,7 @@ class Stages:
 def plan_stages(
     workspace: Workspace, settings: Settings, jobs: Jobs, *, root: Path = ROOT
 ) -> Stages:
-    """Return the stages of ``workspace``, without looking at files or building anything.
-
-    Each stage depends on its own sections of the settings only. ``root`` has the sources.
-    """
+    """Return the stages of ``workspace``, each with its own sections of the settings only."""
     inputs = _StageInputs(workspace, settings, root)
     train = Stage(
         "train",
@@ -255,11 +252,7 @@ def archive_paths(directory: Path) -> list[Path]:
 
 
 def bring_up_to_date(stages: Sequence[Stage], console: Console) -> list[str]:
-    """Build each stale stage, and print why.
-
-    Returns:
-        The names of the stages that were built.
-    """
+    """Build each stale stage, print why, and return the names of those that were built."""
     built = []
     for stage in stages:
         reason = why_stale(stage)

@@ -142,10 +142,7 @@ def open_workspace(
     model_store: Path | None = None,
     home: Path = WORKSPACES,
 ) -> Workspace:
-    """Return the workspace of ``catalog``, or of the drawn sample if it is None.
-
-    ``override`` is used instead of a folder under ``home``.
-    """
+    """Return the workspace of ``catalog``, or of the drawn sample: ``override``, or in ``home``."""
     store = (model_store or ROOT / "model_store").resolve()
     if catalog is None:
         root = (override or home / "sample").resolve()

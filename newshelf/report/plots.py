@@ -110,10 +110,8 @@ def draw_lines(
 ) -> None:
     """Write a PNG with a panel per title, each with its own scale, and a line per name.
 
-    Each panel has a legend; if all panels have the same lines, there is one below them.
-
-    A name has the same colour in every panel. x takes whole numbers, on a logarithmic axis for
-    numbers of shots that double; y may be a fraction, labelled as percent.
+    A name has the same colour in every panel; if all panels have the same lines, there is one
+    legend below them. x takes whole numbers; y may be a fraction, labelled as percent.
     """
     if not panels:
         raise ValueError("there is no panel to draw")
@@ -233,11 +231,9 @@ _MAX_CLASS_NAME = 28
 
 
 def draw_confusion(confusion: IntArray, classes: Sequence[str], path: Path, title: str) -> None:
-    """Write a PNG: rows are true classes, columns predicted ones, shades shares of the row.
+    """Write a PNG of (C, C) counts: rows are true classes, columns predicted ones.
 
     Of more than 20 classes, only the 20 with the most mistakes are drawn; the title says so.
-
-    ``confusion`` has (C, C) counts.
     """
     count = len(classes)
     if confusion.shape != (count, count):
@@ -276,11 +272,7 @@ _OTHER = "other"
 
 
 def draw_map(panels: Mapping[str, FloatArray], labels: Sequence[str], path: Path) -> None:
-    """Write a PNG with 2-D maps side by side, one point per item.
-
-    Each panel has (N, 2) places of the same items. ``labels`` (N,) give the colours; rare ones
-    become "other".
-    """
+    """Write a PNG with maps of (N, 2) places side by side; ``labels`` (N,) give the colours."""
     if not panels or any(len(places) != len(labels) for places in panels.values()):
         raise ValueError(f"{len(labels)} labels for {[len(p) for p in panels.values()]} places")
     shown, colours = _colours(labels)

@@ -55,8 +55,7 @@ class ReportTable:
 def print_table(table: ReportTable, console: Console) -> None:
     """Print a table without cutting any figure, however narrow the terminal is.
 
-    In a terminal that is too narrow, optional columns and the lines between the others are left
-    out, and cells wrap at spaces; if that is not enough, the table exceeds the width.
+    If it is too narrow, optional columns and lines are left out, and cells wrap at spaces.
     """
     columns = range(len(table.header))
     printed = _rich_table(table, columns)

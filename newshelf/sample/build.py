@@ -26,8 +26,7 @@ _CHUNK = 16
 def draw_sample(folder: Path, *, seed: int = 7, products: int = 1300, shoppers: int = 1100) -> None:
     """Write the sample: ``items.parquet``, ``events.parquet`` and ``images/``.
 
-    The same arguments give the same bytes in the same environment. ``folder`` is replaced
-    as a whole when everything is drawn, and left alone when that fails.
+    The same arguments give the same bytes in the same environment. ``folder`` is replaced whole.
     """
     if products < 60 or shoppers < 1:
         raise SettingsError("the sample needs at least 60 products and 1 shopper")

@@ -180,10 +180,7 @@ class Look:
         return MATERIALS[self.material].family
 
     def tone(self, tone: Tone) -> RGB:
-        """Return the colour of a name: one of ``tones`` or of Pillow's.
-
-        ``accent-40`` is 40 % darker, ``tan+20`` 20 % lighter.
-        """
+        """Return the colour of a name in ``tones`` or Pillow's; ``tan+20`` is 20 % lighter."""
         if not isinstance(tone, str):
             return tone
         name, sign, percent = re.split("([+-]|$)", tone, maxsplit=1)

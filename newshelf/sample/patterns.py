@@ -12,10 +12,7 @@ Box = tuple[float, float, float, float]
 
 
 def piece(pen: Pen, path: Path, size: float = 1.0, *, plain: bool = False) -> None:
-    """Draw a piece in the product's colour, with the style's pattern and a seam around it.
-
-    ``size`` scales the pattern: 1 suits a garment.
-    """
+    """Draw a piece in the product's colour, with the style's pattern and a seam around it."""
     pen.shape(path, "rgb")
     if pen.look.style != "minimal" and not plain:
         outline = points(path)

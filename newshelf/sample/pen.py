@@ -34,11 +34,7 @@ T = TypeVar("T")
 
 
 class Pen:
-    """Draws the shapes of one product, in units of a 100 × 100 picture.
-
-    What stands on the floor has its shadow below; other products lie flat. Jewellery is drawn
-    larger, less round and without a texture.
-    """
+    """Draws the shapes of one product, in units of a 100 × 100 picture."""
 
     def __init__(self, look: Look, *, floor: bool, jewel: bool) -> None:
         self.look = look
@@ -90,10 +86,7 @@ class Pen:
 
     @contextmanager
     def clipped(self, path: Path) -> Iterator[None]:
-        """Show what is drawn inside only within the polygon, and leave the outline alone.
-
-        Drawing goes to a copy of the polygon's box, so that its cost follows its size.
-        """
+        """Show what is drawn inside only within the polygon, and leave the outline alone."""
         corners = np.reshape(self._place(path), (-1, 2))
         left, top = np.clip(corners.min(axis=0), 0, _EDGE - 1).astype(int).tolist()
         right, bottom = np.clip(corners.max(axis=0) + 2, 1, _EDGE).astype(int).tolist()

@@ -1,8 +1,4 @@
-"""Titles and descriptions of the sample.
-
-A style is never one fixed keyword: each can be expressed in a dozen ways, and a title may
-leave it out, so that reading it takes more than a lookup.
-"""
+"""Titles and descriptions of the sample: each style in a dozen words, or left out of the title."""
 
 import numpy as np
 
@@ -53,10 +49,7 @@ _STYLE_IN_DESCRIPTION, _OTHERS_IN_DESCRIPTION = 0.85, 0.55
 def write(
     style: str, color: str, material: str, noun: str, metal: str | None, rng: np.random.Generator
 ) -> tuple[str, str]:
-    """Compose a title and a description.
-
-    ``metal`` holds the stone of a piece of jewellery; None for other products.
-    """
+    """Compose a title and a description; ``metal`` holds the stone of a piece of jewellery."""
     color_word = pick(rng, COLORS[color].words)
     material_word = pick(rng, MATERIALS[material].words)
     say_color, say_material = rng.random() < _COLOR_IN_TITLE, rng.random() < _MATERIAL_IN_TITLE

@@ -144,11 +144,7 @@ _K = 10
 def draw_requests(
     model: ModelName, catalog: Catalog, count: int, *, seed: int = 7
 ) -> list[LoadRequest]:
-    """Draw ``count`` distinct requests.
-
-    Products with title and picture for the encoder, histories of 1 to 20 ids for the
-    recommender.
-    """
+    """Draw distinct requests: titles with pictures, or histories of 1 to 20 ids."""
     drawn = random.Random(seed)  # noqa: S311 - no secret
     if model == "recommender":
         bodies = [_history(catalog, drawn) for _ in range(count)]

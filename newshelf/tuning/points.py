@@ -1,7 +1,4 @@
-"""Points: the settings that are tuned, and which of their values are tried.
-
-Runtimes and precisions are those that passed the export's gate and are installed.
-"""
+"""Points: the settings that are tuned, and which of their values are tried."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -84,8 +81,6 @@ def layouts(
 
     By default 1, 2, 4, … workers that share the cores, and one worker more than cores, which
     computes while another reads its next batch.
-
-    Only the given numbers of workers and threads are tried, if any; None divides the cores.
     """
     if workers is None:
         workers = [2**power for power in range(cores.bit_length()) if 2**power < cores]

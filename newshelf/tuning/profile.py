@@ -221,8 +221,6 @@ def break_down(requests: Sequence[RequestTimeline], queue_ms: float | None) -> l
     """Return the parts of the latency in chronological order, and the total.
 
     A request waits for its whole batch, so each stage counts with the batch's time.
-
-    ``queue_ms`` is the mean wait in TorchServe's queue; None if unknown.
     """
     total_ms = _milliseconds(requests, lambda one: one.total_ns).mean()
 

@@ -23,10 +23,7 @@ _ROOM = 1.08
 def draw_frontier(
     runs: Sequence[PointMeasurement], best: PointMeasurement, slo: Slo, path: Path, title: str
 ) -> None:
-    """Plot throughput against latency of every point that answered, as a PNG.
-
-    ``runs`` are the longest of each point; ``best`` is marked.
-    """
+    """Plot throughput against latency of every point's longest run as a PNG; mark the best."""
     figure = new_figure(9.0, 5.5)
     axes = figure.add_subplot()
     answered = [run for run in runs if run.per_second > 0]
@@ -102,10 +99,7 @@ def write_report(
     model_config: str,
     settings_path: Path,
 ) -> WrittenFiles:
-    """Write the settings, and next to them the YAML, the plot and the results.
-
-    The other files differ from ``settings_path`` in the suffix.
-    """
+    """Write the settings, and next to them the YAML, the plot and the results."""
     plot, results = settings_path.with_suffix(".png"), settings_path.with_suffix(".json")
     title = f"{load.model}, {load.clients} clients"
     with write_aside(plot) as aside:

@@ -58,10 +58,7 @@ def judge(point: Point, seconds: float, load: LoadResult, slo: Slo) -> PointMeas
 
 
 def dominates(left: PointMeasurement, right: PointMeasurement, margin: float = 0.0) -> bool:
-    """Return whether ``left`` is no worse than ``right``, and better in throughput or latency.
-
-    To disregard noise, one of the two must be better by a share of ``margin``.
-    """
+    """Return whether ``left`` is no worse than ``right``, and one figure better by ``margin``."""
     nowhere_worse = left.per_second >= right.per_second and left.latency_ms <= right.latency_ms
     more = left.per_second > right.per_second * (1 + margin)
     sooner = left.latency_ms < right.latency_ms * (1 - margin)
@@ -103,12 +100,7 @@ class SearchResult:
 
 
 def search(space: SearchSpace, measure: Measure, seconds: float) -> SearchResult:
-    """Search for the highest-throughput point that meets the SLO.
-
-    If none meets it, the one with the lowest latency is the best.
-
-    A full run takes ``seconds``.
-    """
+    """Search for the highest-throughput point that meets the SLO, or else of the lowest latency."""
     return _Search(space, measure, seconds).found()
 
 

@@ -33,15 +33,7 @@ _PAUSE_S = 0.1
 
 
 class PointServer:
-    """Serves one archive after the other.
-
-    The content of ``folder``, which is for logs, keys and archives, is deleted.
-
-    Example::
-
-        with server.serving("encoder", archive, workers=2, request={"title": "ring"}) as state:
-            ...
-    """
+    """Serves one archive after the other; the content of ``folder`` is deleted."""
 
     def __init__(self, folder: Path, catalog: Path) -> None:
         self._folder = folder

@@ -73,11 +73,7 @@ class Slo:
         error_rate: float = 0.0,
         throughput: float = 0.0,
     ) -> "list[SloVerdict]":
-        """Check measured values against each limit.
-
-        ``percentile_ms`` is None if no such request was sent; ``throughput`` is right responses per
-        second.
-        """
+        """Check measured values; ``percentile_ms`` is None if no such request was sent."""
         limits: list[tuple[str, float, float]] = []
         measure = percentile_ms or (lambda _percent: 0.0)
         for limit in self.latencies:
@@ -160,10 +156,7 @@ class SloVerdict:
 
 
 def parse_slo(text: str) -> Slo:
-    """Read the short form, such as ``p99=50ms,p50=20ms,errors=0.1%``.
-
-    Without ``errors``, no request may fail.
-    """
+    """Read the short form, ``p99=50ms,errors=0.1%``; without ``errors``, no request may fail."""
     limits: dict[float, LatencyLimit] = {}
     error_rate: float | None = None
     for part in text.split(","):
@@ -187,10 +180,7 @@ def parse_slo(text: str) -> Slo:
 
 
 def read_slo(text: str, kinds: Collection[str]) -> SloSet:
-    """Read a YAML file, or the short form, whose limits are for all requests.
-
-    Only ``kinds`` of request may have limits.
-    """
+    """Read a YAML file with limits for all requests or ``kinds`` of them, or the short form."""
     path = Path(text)
     if "=" in text and not path.exists():
         return SloSet(parse_slo(text))
