@@ -49,6 +49,7 @@ from newshelf.gateway.schemas import (
     Ready,
     RecommendIn,
     RecommendOut,
+    RecommendQuery,
     RolloutOut,
     RolloutsOut,
     SimilarIn,
@@ -120,10 +121,7 @@ Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
 def make_app(state_of: Callable[[], AppState], lifespan: Lifespan) -> FastAPI:
-    """Return the application, without its middleware.
-
-    ``state_of`` returns what the routes use, once ``lifespan`` has begun.
-    """
+    """Return the application without its middleware; it begins with ``lifespan``."""
     app = PlainApp(
         title="Newshelf",
         version="1",
@@ -144,6 +142,14 @@ def make_app(state_of: Callable[[], AppState], lifespan: Lifespan) -> FastAPI:
 
 
 def _add_recommendations(app: FastAPI, state_of: Callable[[], AppState]) -> None:
+    async def answer(request: Request, parse_body: Callable[..., RecommendQuery]) -> Response:
+        state = state_of()
+        sent, content_type = await read_body(request), content_type_of(request)
+        parse = partial(parse_body, sent, content_type, state.limits, state.placements)
+        query = await asyncio.to_thread(parse) if len(sent) > _LARGE else parse()
+        query = await with_hits(query, state.words)
+        return _response(await state.recommender.answer(query, context_of(request)))
+
     @app.post(
         "/v1/recommend",
         response_model=RecommendOut,
@@ -152,10 +158,7 @@ def _add_recommendations(app: FastAPI, state_of: Callable[[], AppState]) -> None
     )
     async def recommend(request: Request) -> Response:
         """Recommend products to a shopper, by the history."""
-        state = state_of()
-        sent, content_type = await read_body(request), content_type_of(request)
-        query = parse_recommend_body(sent, content_type, state.limits, state.placements)
-        return _response(await state.recommender.answer(query, context_of(request)))
+        return await answer(request, parse_recommend_body)
 
     @app.post(
         "/v1/similar",
@@ -165,10 +168,7 @@ def _add_recommendations(app: FastAPI, state_of: Callable[[], AppState]) -> None
     )
     async def similar(request: Request) -> Response:
         """Recommend products similar to a product."""
-        state = state_of()
-        sent, content_type = await read_body(request), content_type_of(request)
-        query = parse_similar_body(sent, content_type, state.limits, state.placements)
-        return _response(await state.recommender.answer(query, context_of(request)))
+        return await answer(request, parse_similar_body)
 
     @app.post(
         "/v1/search",
@@ -178,12 +178,7 @@ def _add_recommendations(app: FastAPI, state_of: Callable[[], AppState]) -> None
     )
     async def search(request: Request) -> Response:
         """Find products by a sentence, a picture, or both, sent as JSON or a form."""
-        state = state_of()
-        sent, content_type = await read_body(request), content_type_of(request)
-        parse = partial(parse_search_body, sent, content_type, state.limits, state.placements)
-        query = await asyncio.to_thread(parse) if len(sent) > _LARGE else parse()
-        query = await with_hits(query, state.words)
-        return _response(await state.recommender.answer(query, context_of(request)))
+        return await answer(request, parse_search_body)
 
     @app.post(
         "/v1/encode",

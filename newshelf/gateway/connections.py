@@ -31,10 +31,7 @@ _LINGER_S = 2.0
 
 
 class Connections:
-    """Open connections of one process.
-
-    Raises the limit of open files of this process and its children.
-    """
+    """Open connections of one process, whose limit of open files it raises."""
 
     def __init__(self, settings: GatewaySettings) -> None:
         self.settings = settings

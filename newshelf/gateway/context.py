@@ -5,7 +5,9 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 
 from newshelf.errors import DeadlineExceeded
 from newshelf.serving.deadline import Deadline, timeout_ms
@@ -79,6 +81,12 @@ async def read_body(request: Request) -> bytes:
         chunks.append(message["body"])
         if not message["more_body"]:
             return b"".join(chunks)
+
+
+def json_response(value: object) -> Response:
+    """Return an answer; records in ``value`` may be pydantic's."""
+    body = orjson.dumps(value, default=lambda record: record.model_dump())
+    return Response(body, media_type="application/json")
 
 
 def content_type_of(request: Request) -> str:

@@ -50,10 +50,7 @@ class FeedPage:
 
 
 class Cursors:
-    """Issues cursors, and reads them.
-
-    ``key`` is the same in every process; after ``lifetime_s`` seconds a cursor is refused.
-    """
+    """Issues cursors of ``lifetime_s`` seconds, and reads those of every process with the key."""
 
     def __init__(self, key: bytes, lifetime_s: float, record: UnitReader) -> None:
         self._key = key

@@ -9,22 +9,21 @@ from typing import Annotated, Any, Literal
 
 import orjson
 from fastapi import FastAPI, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from newshelf.catalog.picture_kind import READ_KINDS, picture_kind
 from newshelf.catalog.schema import Id
 from newshelf.config import Limits
 from newshelf.errors import BadPicture, InvalidField, NotJson, RequestError, TooLarge, UnknownItem
-from newshelf.gateway.context import content_type_of, context_of, read_body
+from newshelf.gateway.context import content_type_of, context_of, json_response, read_body
 from newshelf.gateway.openapi import NOT_NOW, REFUSED, body_of, errors_of
-from newshelf.gateway.schemas import form_parts, read_table
+from newshelf.gateway.schemas import form_parts, id_of, read_table
 from newshelf.gateway.state import AppState
 from newshelf.serving.products import check_size, picture_from_base64, pixels_of, refuse_text
 from newshelf.serving.schemas import validate
 from newshelf.store.items import ItemColumns, ItemState, ItemWrite, StoredItem
 
 _MOST = 1_000
-_ID: TypeAdapter[str] = TypeAdapter(Id)
 
 
 class ItemIn(ItemColumns):
@@ -116,7 +115,7 @@ def add_items_routes(app: FastAPI, state_of: Callable[[], AppState]) -> None:
         results = [_result(item, stored) for item in parsed]
         if not writes:
             raise next(item.error for item in parsed if isinstance(item, InvalidItem))
-        return _json({"accepted": len(writes), "results": results})
+        return json_response({"accepted": len(writes), "results": results})
 
     @app.get("/v1/items", response_model=ItemsPage, responses={**REFUSED, **NOT_NOW})
     async def page(request: Request) -> Response:
@@ -125,7 +124,7 @@ def add_items_routes(app: FastAPI, state_of: Callable[[], AppState]) -> None:
         wanted = _limit(limit) if limit is not None else 100
         items = await asyncio.to_thread(state_of().store.items.page, after, wanted)
         table: dict[str, object] = {"items": [_shown(item) for item in items]}
-        return _json(table | ({"after": items[-1].id} if len(items) == wanted else {}))
+        return json_response(table | ({"after": items[-1].id} if len(items) == wanted else {}))
 
     @app.get("/v1/items/{id:path}", response_model=ItemOut, responses=unknown)
     async def show(request: Request) -> Response:
@@ -133,7 +132,7 @@ def add_items_routes(app: FastAPI, state_of: Callable[[], AppState]) -> None:
         item_id, items = _id(request), state_of().store.items
         states = await asyncio.to_thread(items.states, item_id)
         found = await asyncio.to_thread(items.get, [item_id])
-        return _json(_shown(found[item_id]) | {"versions": states})
+        return json_response(_shown(found[item_id]) | {"versions": states})
 
     @app.patch(
         "/v1/items/{id:path}",
@@ -153,14 +152,14 @@ def add_items_routes(app: FastAPI, state_of: Callable[[], AppState]) -> None:
             sent = _folded(fields) | ({"image": None} if "image" in fields else {})
             return state.store.items.patch(item_id, sent, picture)
 
-        return _json(_shown(await asyncio.to_thread(change)))
+        return json_response(_shown(await asyncio.to_thread(change)))
 
     @app.delete("/v1/items/{id:path}", response_model=ItemOut, responses=unknown)
     async def delete(request: Request) -> Response:
         """Delete a product; a deleted one stays as it is."""
         item_id, state = _id(request), state_of()
         state.access.count(context_of(request).key, "items", 1)
-        return _json(_shown(await asyncio.to_thread(state.store.items.delete, item_id)))
+        return json_response(_shown(await asyncio.to_thread(state.store.items.delete, item_id)))
 
 
 def parse_items_body(
@@ -178,7 +177,7 @@ def parse_items_body(
     if len(items) > _MOST:
         raise TooLarge(f"{len(items)} products; send at most {_MOST} at once", field="items")
     parsed = [_item(item, f"items[{i}]", limits, pictures) for i, item in enumerate(items)]
-    if unused := pictures.keys() - {_id_of(item) for item in items}:
+    if unused := pictures.keys() - {id_of(item) for item in items}:
         raise InvalidField("this picture's part is named by no product's id", field=min(unused))
     return parsed
 
@@ -194,7 +193,7 @@ def _item(
         if picture is None and not columns.text():
             raise InvalidField("a product needs a title, a description or an image", field=at)
     except RequestError as error:
-        return InvalidItem(_id_of(value), error)
+        return InvalidItem(id_of(value), error)
     return ItemWrite(columns, picture)
 
 
@@ -272,15 +271,8 @@ def _read(body: bytes, content_type: str) -> dict[str, Any]:
         return table
 
 
-def _id_of(value: object) -> str | None:
-    try:
-        return _ID.validate_python(value.get("id") if isinstance(value, dict) else None)
-    except ValidationError:
-        return None
-
-
 def _id(request: Request) -> str:
-    found = _id_of(request.path_params)
+    found = id_of(request.path_params)
     if found is None:
         raise InvalidField("an id has 1 to 200 characters, and no control characters", field="id")
     return found
@@ -303,7 +295,3 @@ def _shown(item: StoredItem) -> dict[str, object]:
     table = {"revision": item.revision, "deleted": item.deleted, "updated_at": item.updated_at}
     picture = item.picture and ("file" if item.picture.startswith("file:") else item.picture)
     return {**columns, **table, **({"picture": picture} if picture else {})}
-
-
-def _json(value: object) -> Response:
-    return Response(orjson.dumps(value), media_type="application/json")

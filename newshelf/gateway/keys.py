@@ -180,9 +180,7 @@ class TokenBucket:
         self._at_s = now_s
 
     def take(self, now_s: float, tokens: int = 1) -> float:
-        """Take tokens if there is one, or return the seconds until then; the number may be
-        negative.
-        """
+        """Take tokens if there is one, even below zero, or return the seconds until then."""
         came = (now_s - self._at_s) * self._rate_per_s
         self._tokens = min(self._burst, self._tokens + came)
         self._at_s = now_s
@@ -197,10 +195,7 @@ _BEARER = b"bearer "
 
 
 class KeyAccess:
-    """Checks the key and the rate of each request, in one process.
-
-    Each of several processes behind one port allows the full rate.
-    """
+    """Checks the key and the rate of each request; each process allows the full rate."""
 
     def __init__(self, file: KeyFile) -> None:
         self._file = file
@@ -247,10 +242,7 @@ class KeyAccess:
         return key.name
 
     def count(self, name: str | None, what: Literal["events", "items"], number: int) -> None:
-        """Count what one request brings, at the key's rate, separately from requests.
-
-        A batch is admitted whole, and delays the next ones, which get ``RateLimited``.
-        """
+        """Count what a request brings at the key's rate; a batch is admitted whole."""
         key = self._ring.named(name)
         if key is not None:
             self._count(key, what, number)

@@ -148,10 +148,7 @@ _BACKLOG = 1024
 
 
 def run(plan: GatewayPlan, worker: Callable[[GatewayPlan], object] | None = None) -> None:
-    """Serve until SIGTERM or SIGINT; SIGHUP replaces the processes one by one.
-
-    ``worker`` makes the ASGI application in each process, and can be pickled.
-    """
+    """Serve until SIGTERM or SIGINT; SIGHUP replaces the processes one by one."""
     settings = plan.settings
     set_up_log()
     with tempfile.TemporaryDirectory(prefix="newshelf-metrics-") as folder:

@@ -65,11 +65,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Middleware:
-    """Wraps an ASGI application.
-
-    ``routes`` are the served paths; metrics name others ``other``, so that unknown paths cannot
-    grow them.
-    """
+    """Wraps an ASGI application; metrics name paths that are not served ``other``."""
 
     def __init__(
         self,

@@ -27,10 +27,7 @@ class BreakerState(enum.Enum):
 
 
 class Breaker:
-    """The circuit breaker of one model version.
-
-    It opens when ``share`` of the last ``requests`` failed, and tries one request after ``open_s``.
-    """
+    """Opens when ``share`` of the last ``requests`` failed; tries one after ``open_s``."""
 
     def __init__(self, share: float, requests: int, open_s: float) -> None:
         self._share = share

@@ -23,7 +23,7 @@ from newshelf.gateway.fallback import Fallback, FallbackItem
 from newshelf.gateway.histories import Histories, Pseudonym
 from newshelf.gateway.models import Models
 from newshelf.gateway.observability import GatewayMetrics, Spans
-from newshelf.gateway.record import ExposureRecorder, ShadowRecorder
+from newshelf.gateway.record import Recorder
 from newshelf.gateway.routing import Routed, Router
 from newshelf.gateway.schemas import RecommendQuery
 from newshelf.gateway.upstream import Reply
@@ -176,15 +176,12 @@ _OK = 200
 
 
 class ShadowTraffic:
-    """Copies requests to the challenger of a shadow rollout; no answer waits for it.
-
-    At most ``at_once`` copies are in progress; others are dropped and counted.
-    """
+    """Copies requests, ``at_once`` at most, to a shadow challenger; no answer waits for it."""
 
     def __init__(
         self,
         models: Models,
-        recorder: ShadowRecorder,
+        recorder: Recorder,
         metrics: GatewayMetrics,
         *,
         timeout_ms: int,
@@ -294,7 +291,7 @@ class RecommendService:
     models: Models
     router: Router
     fallback: Fallback
-    recorder: ExposureRecorder
+    recorder: Recorder
     shadow: ShadowTraffic
     metrics: GatewayMetrics
     spans: Spans

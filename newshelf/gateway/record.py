@@ -46,32 +46,18 @@ ReadSplits = Callable[[], Sequence[TrafficSplit]]
 """The rollouts that are served now. May block."""
 
 
-class ExposureRecorder(Protocol):
-    """Writes answers down."""
+class Recorder(Protocol):
+    """The event store, or what keeps rows for it; each method raises ``Unavailable``."""
 
     async def exposure(self, exposure: Exposure) -> None:
         """Keep one answer."""
-        ...
-
-
-class FeedbackRecorder(Protocol):
-    """Writes down what shoppers did."""
 
     async def feedback(self, feedback: Sequence[Feedback]) -> list[FeedbackOutcome]:
         """Keep events, and say of each what became of it."""
         ...
 
-
-class ShadowRecorder(Protocol):
-    """Writes down what a model answered to copies."""
-
     async def shadow(self, answer: ShadowAnswer) -> None:
         """Keep what a shadowed model answered."""
-        ...
-
-
-class Recorder(ExposureRecorder, FeedbackRecorder, ShadowRecorder, Protocol):
-    """All of them: the event store, or what keeps rows for it."""
 
 
 class WatchedRecorder(Recorder, UnitReader, Protocol):
@@ -113,20 +99,18 @@ class Record:
         self._spool = spool
         self._spooling = spooling
         self.away: str | None = None
-        """Why nothing is written to the event store; None while it is."""
         self.refused: str | None = None
-        """Why nothing can be recorded at all; None while the store or the spool take it."""
 
     async def exposure(self, exposure: Exposure) -> None:
-        """See ``ports.ExposureRecorder``."""
+        """See ``Recorder``."""
         await self._keep(lambda to: to.exposure(exposure), behind=False)
 
     async def feedback(self, feedback: Sequence[Feedback]) -> list[FeedbackOutcome]:
-        """See ``ports.FeedbackRecorder``."""
+        """See ``Recorder``."""
         return await self._keep(lambda to: to.feedback(feedback), behind=self._holds_answers())
 
     async def shadow(self, answer: ShadowAnswer) -> None:
-        """See ``ports.ShadowRecorder``."""
+        """See ``Recorder``."""
         await self._keep(lambda to: to.shadow(answer), behind=False)
 
     async def shown(self, request_ids: Sequence[str]) -> list[str]:
@@ -258,12 +242,9 @@ _REFUSED: dict[FeedbackOutcome, tuple[type[RequestError], str, str]] = {
 
 
 async def take_feedback(
-    events: Sequence[Feedback | InvalidEvent], recorder: FeedbackRecorder, metrics: GatewayMetrics
+    events: Sequence[Feedback | InvalidEvent], recorder: Recorder, metrics: GatewayMetrics
 ) -> Reply:
-    """Keep events, and answer 200 once one is kept, with what became of each.
-
-    If not one was kept, raises the error of the first.
-    """
+    """Keep events, and answer what became of each, or raise the first error if none is kept."""
     valid = [event for event in events if isinstance(event, Feedback)]
     outcomes = iter(await recorder.feedback(valid) if valid else [])
     results: list[dict[str, str | None]] = []

@@ -187,10 +187,15 @@ def parse_encode_body(body: bytes, content_type: str, limits: Limits) -> bytes:
     envelope = open_envelope(raw, limits)
     if not isinstance(envelope, FormBody):
         return body
-    fields = form_fields(envelope)
-    if envelope.image is not None:
-        fields["image"] = pybase64.b64encode(envelope.image).decode()
-    return orjson.dumps(fields)
+    return orjson.dumps(form_table(envelope))
+
+
+def form_table(form: FormBody) -> dict[str, object]:
+    """Return a form's fields as JSON would give them, with the picture in base64."""
+    fields = form_fields(form)
+    if form.image is not None:
+        fields["image"] = pybase64.b64encode(form.image).decode()
+    return fields
 
 
 def form_parts(
@@ -234,13 +239,14 @@ def parse_feedback_body(
         try:
             parsed.append(_event(event, f"events[{index}]", now, max_value))
         except InvalidField as error:
-            parsed.append(InvalidEvent(_id_of(event), error))
+            parsed.append(InvalidEvent(id_of(event, "event_id"), error))
     return parsed
 
 
-def _id_of(event: object) -> str | None:
+def id_of(value: object, field: str = "id") -> str | None:
+    """Return the id in a JSON object, or another field; None if there is no valid one."""
     try:
-        return _ID.validate_python(event.get("event_id") if isinstance(event, dict) else None)
+        return _ID.validate_python(value.get(field) if isinstance(value, dict) else None)
     except ValidationError:
         return None
 

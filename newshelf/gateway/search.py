@@ -4,15 +4,14 @@ import asyncio
 from typing import Annotated
 
 import orjson
-import pybase64
 from pydantic import BaseModel, ConfigDict, Field
 
 from newshelf.catalog.schema import Id
 from newshelf.config import Limits
 from newshelf.errors import InvalidField, TooLarge
 from newshelf.gateway.placements import Placements
-from newshelf.gateway.schemas import RecommendOut, RecommendQuery, form_parts
-from newshelf.serving.envelope import FormBody, form_fields, open_envelope
+from newshelf.gateway.schemas import RecommendOut, RecommendQuery, form_parts, form_table
+from newshelf.serving.envelope import FormBody, open_envelope
 from newshelf.serving.protocol import RawRequest
 from newshelf.serving.query import read_price
 from newshelf.serving.requests import check_k, searched_product
@@ -95,13 +94,11 @@ async def with_hits(query: RecommendQuery, words: WordIndex | None) -> Recommend
 
 
 def _form_table(form: FormBody) -> dict[str, object]:
-    fields = form_fields(form)
+    fields = form_table(form)
     for name in _JSON_PARTS:
         if isinstance(value := fields.get(name), str):
             try:
                 fields[name] = orjson.loads(value)
             except orjson.JSONDecodeError:
                 raise InvalidField("this part of the form must be JSON", field=name) from None
-    if form.image is not None:
-        fields["image"] = pybase64.b64encode(form.image).decode()
     return fields

@@ -3,13 +3,12 @@
 import asyncio
 from collections.abc import Callable
 
-import orjson
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from newshelf.catalog.schema import Id
 from newshelf.errors import Conflict, ErasedUnit, InvalidField
-from newshelf.gateway.context import content_type_of, read_body
+from newshelf.gateway.context import content_type_of, json_response, read_body
 from newshelf.gateway.openapi import NOT_NOW, REFUSED, body_of, errors_of
 from newshelf.gateway.schemas import read_table
 from newshelf.gateway.state import AppState
@@ -45,13 +44,13 @@ def add_units_routes(app: FastAPI, state_of: Callable[[], AppState]) -> None:
         visitor, unit = state.pseudonym(merge.visitor), state.pseudonym(merge.unit)
         await asyncio.to_thread(state.store.units.merge, visitor, unit)
         state.histories.drop([unit])
-        return _json(merge.model_dump())
+        return json_response(merge.model_dump())
 
     @app.get("/v1/units/{unit:path}", response_model=UnitRecord, responses={**REFUSED, **NOT_NOW})
     async def show(request: Request) -> Response:
         """Return everything that is kept about a unit."""
         state = state_of()
-        return _json(await asyncio.to_thread(state.store.units.show, _unit(request, state)))
+        return json_response(await asyncio.to_thread(state.store.units.show, _unit(request, state)))
 
     @app.delete("/v1/units/{unit:path}", response_model=Erasure, responses={**REFUSED, **NOT_NOW})
     async def erase(request: Request) -> Response:
@@ -60,7 +59,7 @@ def add_units_routes(app: FastAPI, state_of: Callable[[], AppState]) -> None:
         unit = _unit(request, state)
         erased = await asyncio.to_thread(state.store.units.erase, unit)
         state.histories.drop([unit])
-        return _json(erased)
+        return json_response(erased)
 
 
 def _unit(request: Request, state: AppState) -> str:
@@ -68,8 +67,3 @@ def _unit(request: Request, state: AppState) -> str:
         return state.pseudonym(_ID.validate_python(request.path_params["unit"]))
     except ValidationError as error:
         raise InvalidField(error.errors()[0]["msg"], field="unit") from None
-
-
-def _json(value: object) -> Response:
-    body = orjson.dumps(value, default=lambda record: record.model_dump())
-    return Response(body, media_type="application/json")

@@ -160,11 +160,7 @@ class RetryBudget:
 
 
 class Upstream:
-    """Connections to one server, opened on demand and kept.
-
-    As many requests as connections may wait for one. ``retry_share`` of the requests may be sent
-    twice, after an initial burst.
-    """
+    """Connections to one server, opened on demand and kept; as many requests may wait for one."""
 
     def __init__(self, url: str, *, connections: int, retry_share: float) -> None:
         address = urlsplit(url)
@@ -294,10 +290,7 @@ def refused(reply: Reply) -> bool:
 
 
 class Tokens:
-    """The authorization header of predictions.
-
-    Without ``management`` it renews no token, and reads those of another process.
-    """
+    """The authorization header of predictions; without ``management`` it renews no token."""
 
     def __init__(self, key_file: Path | None, management: Upstream | None) -> None:
         self._key_file = key_file

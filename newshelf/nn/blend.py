@@ -106,10 +106,7 @@ class Blend:
         return Linked((history @ self.links).toarray(), (alike @ self.links).toarray())
 
     def followed(self, rows: IntArray, weights: FloatArray) -> tuple[IntArray, FloatArray]:
-        """Return the items that some items are linked with, and their summed links, above 0.
-
-        ``weights`` are ``(len(rows),)``. An item without links has its neighbours'.
-        """
+        """Return the items that weighted items, or their neighbours, link to, and the sums."""
         given = sparse.csr_array(
             (weights, (np.zeros(len(rows), dtype=np.int64), rows)), shape=(1, len(self))
         )
@@ -189,20 +186,14 @@ def content_signal(cosines: FloatArray, temperature: float) -> FloatArray:
 def nearest_shares(
     rows: FloatArray, vectors: FloatArray, *, skip_from: int | None = None
 ) -> tuple[IntArray, FloatArray]:
-    """Return each row's nearest items by content, and its shares in them.
+    """Return each row's nearest items by content and its shares in them, ``(B, m)`` each, m ≤ 20.
 
     ::
 
         K_ij = exp(cos(i, j) / 0.05) / Σ_{n ∈ nearest(i)} exp(cos(i, n) / 0.05)
 
-    Args:
-        rows: ``(B, D)`` float32 of unit length.
-        vectors: ``(N, D)`` float32 of unit length.
-        skip_from: the rows are ``vectors[skip_from : skip_from + B]``, and not their own
-            neighbours.
-
-    Returns:
-        Item rows and shares, ``(B, m)`` each, m = 20 or as many as there are.
+    Rows and vectors are ``(B, D)`` and ``(N, D)`` float32 of unit length. With ``skip_from`` the
+    rows are ``vectors[skip_from : skip_from + B]``, and not their own neighbours.
     """
     cosines = rows @ vectors.T
     others = len(vectors)
@@ -231,11 +222,7 @@ def popularity_growth(
         expected = Σ recent · (earlier + 1) / (Σ earlier + items)
         growth = (recent - expected) / √(expected + 1)
 
-    Args:
-        recent: ``(R,)``, of all items that have any.
-        earlier: ``(R,)``, of the same items.
-        earlier_total: of all items.
-        items: number of all items.
+    ``recent`` and ``earlier`` are ``(R,)``, of all items that have recent ones.
     """
     expected = recent.sum() * (earlier + 1) / (earlier_total + items)
     growth: npt.NDArray[np.float64] = (recent - expected) / np.sqrt(expected + 1)

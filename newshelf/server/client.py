@@ -13,10 +13,7 @@ from newshelf.server.state import Key, ServerState, read_keys
 
 
 class Client:
-    """Calls the inference and management APIs of a server; renews expired tokens.
-
-    A refused call raises ``ServerError`` with the server's reason.
-    """
+    """Calls a server's inference and management APIs, or raises ``ServerError``; renews tokens."""
 
     def __init__(self, state: ServerState, *, timeout_s: float = 30.0) -> None:
         self._state = state
@@ -47,10 +44,7 @@ class Client:
         token: str | None = None,
         version: str | None = None,
     ) -> httpx.Response:
-        """Send ``POST /predictions/{model}`` and return the response, whatever its status.
-
-        ``token`` replaces that of the key file, ``version`` the default version.
-        """
+        """Send ``POST /predictions/{model}`` and return the response, whatever its status."""
         key = Key(token, None) if token is not None else self._inference_key()
         headers = key.header()
         if content_type is not None:

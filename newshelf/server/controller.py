@@ -1,26 +1,19 @@
 """The process of the controller of rollouts: its plan file, which the verbs read too; its start."""
 
-import os
-import sys
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
-from newshelf.config import LogSettings, RolloutSettings
+from newshelf.config import RolloutSettings
 from newshelf.errors import SettingsError
-from newshelf.files import read_model, write_private
-from newshelf.server.process import ProcessRef, start_session
+from newshelf.files import read_model
+from newshelf.server.process import ProcessRef, ProgramPlan, start_program
 
 _LOG = "controller.log"
 
 
-class ControllerPlan(BaseModel):
+class ControllerPlan(ProgramPlan):
     """Settings of a controller, and the files and folders that it uses."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     settings: RolloutSettings
-    logs: LogSettings = LogSettings()
     store_url: str
     """URL of the event store."""
     torchserve: Path
@@ -32,11 +25,6 @@ class ControllerPlan(BaseModel):
     """A request that every version of the recommender must answer with products."""
     longest_request_s: float
     """Seconds after which no gateway awaits an answer any more."""
-
-
-def write_controller_plan(path: Path, plan: ControllerPlan) -> None:
-    """Write a plan, readable by its owner only: the store's URL may hold a password."""
-    write_private(path, plan.model_dump_json(indent=2) + "\n")
 
 
 def read_controller_plan(path: Path) -> ControllerPlan:
@@ -53,12 +41,7 @@ def start_controller(
     plan: ControllerPlan, *, root: Path, directory: Path, plan_file: Path
 ) -> ProcessRef:
     """Start the controller; ``plan_file`` is read by the process and by the verbs."""
-    write_controller_plan(plan_file, plan)
-    return start_session(
-        [sys.executable, "-P", "-m", "newshelf.rollout", plan_file],
-        cwd=directory,
-        # Its products are small: threads would only wait for each other.
-        env={"OPENBLAS_NUM_THREADS": "1", **os.environ, "PYTHONPATH": str(root)},
-        log=directory / _LOG,
-        kept=plan.logs.kept,
-    )
+    log = directory / _LOG
+    # Its products are small: threads would only wait for each other.
+    env = {"OPENBLAS_NUM_THREADS": "1"}
+    return start_program("newshelf.rollout", plan, plan_file, root=root, log=log, **env)

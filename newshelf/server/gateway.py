@@ -1,24 +1,23 @@
 """The gateway's process: the plan file that it reads, its start, and its readiness."""
 
-import os
-import sys
 import time
 from pathlib import Path
 from typing import Annotated
 
 import httpx
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from newshelf.config import GatewaySettings, Limits, LogSettings
+from newshelf.config import GatewaySettings, Limits
 from newshelf.errors import ServerError
-from newshelf.files import read_model, write_private
+from newshelf.files import read_model
 from newshelf.server.ports import require_port
 from newshelf.server.process import (
     OnWait,
+    ProgramPlan,
     StartupProgress,
     is_running,
     last_lines,
-    start_session,
+    start_program,
 )
 from newshelf.server.state import GatewayState
 
@@ -26,13 +25,10 @@ _PLAN, _LOG = "gateway.json", "gateway.log"
 _PAUSE_S = 0.5
 
 
-class GatewayPlan(BaseModel):
+class GatewayPlan(ProgramPlan):
     """Settings of one gateway, and the files and addresses that it uses."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     settings: GatewaySettings
-    logs: LogSettings = LogSettings()
     limits: Limits = Limits()
     """Limits of one request, as in the archives."""
     inference_url: Annotated[str, Field(pattern=r"^http://[^/]+$")]
@@ -63,11 +59,6 @@ class GatewayPlan(BaseModel):
         return self.api_keys.with_name("cursor.key")
 
 
-def write_plan(path: Path, plan: GatewayPlan) -> None:
-    """Write a plan, readable by its owner only: the store's URL may hold a password."""
-    write_private(path, plan.model_dump_json(indent=2) + "\n")
-
-
 def read_plan(path: Path) -> GatewayPlan:
     """Read a plan."""
     return read_model(path, GatewayPlan, "plan of a gateway")
@@ -78,14 +69,7 @@ def start_gateway(plan: GatewayPlan, *, root: Path, directory: Path) -> GatewayS
     settings = plan.settings
     require_port(settings.host, settings.port, "gateway")
     path, log = directory / _PLAN, directory / _LOG
-    write_plan(path, plan)
-    process = start_session(
-        [sys.executable, "-P", "-m", "newshelf.gateway.main", path],
-        cwd=directory,
-        env={**os.environ, "PYTHONPATH": str(root)},
-        log=log,
-        kept=plan.logs.kept,
-    )
+    process = start_program("newshelf.gateway.main", plan, path, root=root, log=log)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     return GatewayState(process, f"http://{host}:{settings.port}", str(log))
 
@@ -93,11 +77,7 @@ def start_gateway(plan: GatewayPlan, *, root: Path, directory: Path) -> GatewayS
 def wait_for_gateway(
     state: GatewayState, *, timeout_s: float = 180.0, on_wait: OnWait = lambda _text: None
 ) -> None:
-    """Wait until the gateway and the models behind it answer.
-
-    Raises ``ServerError``, with the end of its log, when it ended or made no progress for
-    ``timeout_s``.
-    """
+    """Wait until the gateway and the models answer, or raise ``ServerError`` with its log."""
     progress = StartupProgress(state.process, "the gateway", timeout_s, on_wait)
     last_answer = "nothing"
     with httpx.Client(base_url=state.url, timeout=10.0, trust_env=False) as http:

@@ -10,6 +10,7 @@ import shutil
 import signal
 import stat
 import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -20,9 +21,11 @@ from pathlib import Path
 from types import FrameType
 
 import psutil
+from pydantic import BaseModel, ConfigDict
 
 from newshelf.config import LogSettings
 from newshelf.errors import ServerError
+from newshelf.files import write_private
 
 MARK = "NEWSHELF_SESSION"
 """Environment variable with the mark of the session."""
@@ -55,10 +58,7 @@ def start_session(
     log: Path,
     kept: int = 0,
 ) -> ProcessRef:
-    """Start ``command`` in a new session, without input, and append its output to ``log``.
-
-    ``kept`` is the number of earlier logs to keep; 0 appends to the last one.
-    """
+    """Start ``command`` in a new session; append its output to ``log``, of which it keeps some."""
     if kept:
         rotate_log(log, kept)
     mark = uuid.uuid4().hex
@@ -78,6 +78,33 @@ def start_session(
     # The process outlives this object on purpose; stop_session reaps it.
     process.returncode = 0
     return ref
+
+
+class ProgramPlan(BaseModel):
+    """What a program of Newshelf reads from its plan file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    logs: LogSettings = LogSettings()
+
+
+def write_plan(path: Path, plan: ProgramPlan) -> None:
+    """Write a plan, readable by its owner only: the store's URL may hold a password."""
+    write_private(path, plan.model_dump_json(indent=2) + "\n")
+
+
+def start_program(
+    module: str, plan: ProgramPlan, plan_file: Path, *, root: Path, log: Path, **env: str
+) -> ProcessRef:
+    """Write the plan, and start ``python -m MODULE PLAN`` in the log's folder."""
+    write_plan(plan_file, plan)
+    return start_session(
+        [sys.executable, "-P", "-m", module, plan_file],
+        cwd=log.parent,
+        env={**env, **os.environ, "PYTHONPATH": str(root)},
+        log=log,
+        kept=plan.logs.kept,
+    )
 
 
 def is_running(ref: ProcessRef) -> bool:
@@ -226,10 +253,7 @@ def last_lines(*logs: Path) -> str:
 
 
 def rotate_log(log: Path, kept: int, newest: Path | None = None) -> None:
-    """Rename the last log to ``log.1``, that before to ``log.2``, and so on.
-
-    ``newest`` becomes ``log.1`` instead of ``log`` itself.
-    """
+    """Rename the last log (or ``newest``) to ``log.1``, that before to ``log.2``, and so on."""
     newest = newest or log
     if not newest.exists():
         return
@@ -271,10 +295,7 @@ an idle process which answers a health check now and then."""
 
 
 class StartupProgress:
-    """Watches the CPU time of a session that starts, so that slow machines get more time.
-
-    It fails after ``limit_s`` without progress. ``awaited`` says in words what is awaited.
-    """
+    """Watches the CPU time of a starting session; it fails after ``limit_s`` without progress."""
 
     def __init__(self, process: ProcessRef, awaited: str, limit_s: float, on_wait: OnWait) -> None:
         self._process = process

@@ -35,11 +35,7 @@ def final_properties(
     model_store: Path,
     models: Mapping[str, Path],
 ) -> dict[str, str]:
-    """Return the properties of one start of TorchServe.
-
-    ``ports`` replace those in ``base``. Each model has one archive and so one version, so that the
-    default is certain.
-    """
+    """Return the properties of one start of TorchServe; each model has one version, the default."""
     for name, archive in models.items():
         if archive.parent != model_store or not archive.is_file():
             raise ServerError(f"the archive of {name} is not in {model_store}: {archive}")

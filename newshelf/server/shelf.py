@@ -1,25 +1,17 @@
 """The process of the live shelf: its plan file, which the verbs read too, and its start."""
 
-import os
-import sys
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
-from newshelf.config import LogSettings, ShelfSettings
-from newshelf.files import write_private
-from newshelf.server.process import ProcessRef, start_session
+from newshelf.config import ShelfSettings
+from newshelf.server.process import ProcessRef, ProgramPlan, start_program
 
 LOG = "shelf.log"
 
 
-class ShelfPlan(BaseModel):
+class ShelfPlan(ProgramPlan):
     """Settings of a shelf process, and the files and folders that it uses."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     settings: ShelfSettings = ShelfSettings()
-    logs: LogSettings = LogSettings()
     store_url: str
     """URL of the event store."""
     torchserve: Path
@@ -33,13 +25,8 @@ class ShelfPlan(BaseModel):
 
 
 def start_shelf(plan: ShelfPlan, *, root: Path, directory: Path, plan_file: Path) -> ProcessRef:
-    """Start the shelf process; the plan is its owner's only, since the URL may hold a password."""
-    write_private(plan_file, plan.model_dump_json(indent=2) + "\n")
-    return start_session(
-        [sys.executable, "-P", "-m", "newshelf.shelf", plan_file],
-        cwd=directory,
-        # Workers have the cores first, and small products need no threads.
-        env={"OPENBLAS_NUM_THREADS": "1", **os.environ, "PYTHONPATH": str(root)},
-        log=directory / LOG,
-        kept=plan.logs.kept,
-    )
+    """Start the shelf process."""
+    log = directory / LOG
+    # Workers have the cores first, and small products need no threads.
+    env = {"OPENBLAS_NUM_THREADS": "1"}
+    return start_program("newshelf.shelf", plan, plan_file, root=root, log=log, **env)

@@ -10,31 +10,23 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from newshelf.config import LogSettings
 from newshelf.errors import NewshelfError
-from newshelf.server.process import rotate_own
+from newshelf.server.process import ProgramPlan, rotate_own
 
 _CHILD = "--child"
 _LOOK_S, _PAUSE_S = 0.2, 1.0
 
 
-class _Plan(Protocol):
-    @property
-    def logs(self) -> LogSettings: ...
-
-
-_AnyPlan = TypeVar("_AnyPlan", bound=_Plan)
+_AnyPlan = TypeVar("_AnyPlan", bound=ProgramPlan)
 
 
 def run_supervised(
     module: str, read: Callable[[Path], _AnyPlan], work: Callable[[_AnyPlan], None]
 ) -> int:
-    """Run the program ``python -m MODULE PLAN``; return its exit code.
-
-    ``work`` is the child's, until SIGTERM or SIGINT.
-    """
+    """Run the program ``python -m MODULE PLAN``; return its exit code."""
     arguments = sys.argv[1:]
     is_child = arguments[1:] == [_CHILD]
     if len(arguments) != 1 + is_child:

@@ -195,11 +195,7 @@ def wait_until_ready(
     on_ready: Callable[[str, float], None] = lambda _model, _seconds: None,
     on_wait: OnWait = lambda _text: None,
 ) -> None:
-    """Send each model its request until it answers with 200.
-
-    Raises ``ServerError``, with the end of the log, when TorchServe ended, a worker keeps dying, a
-    model refused its request, or there was no progress for ``timeout_s``.
-    """
+    """Send each model its request until it answers with 200, or raise ``ServerError``."""
     started = time.monotonic()
     with Client(state, timeout_s=10.0) as client:
         for model, request in requests.items():

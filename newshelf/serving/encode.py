@@ -44,12 +44,7 @@ class Encoding:
 def read_outputs(
     outputs: Mapping[str, NDArray[np.float32]], spec: EncoderSpec
 ) -> list[Encoding | NewshelfError]:
-    """One encoding per row; an error for a row whose embedding is not finite.
-
-    Args:
-        outputs: ``embedding (B, 512)``, and ``<head>_logits (B, classes)`` of each head.
-        spec: the heads' classes.
-    """
+    """One encoding per row of ``(B, 512)``; an error for a row whose embedding is not finite."""
     embeddings = outputs["embedding"]
     finite = np.asarray(np.isfinite(embeddings).all(axis=1))
     labels = [dict[HeadName, tuple[str, float]]() for _ in embeddings]
@@ -202,11 +197,7 @@ class _Forward:
 
 
 class ProductEncoder:
-    """Encodes products of any number of requests together.
-
-    A forward has at most ``max_forward_batch`` products and ``max_forward_pictures`` pictures;
-    while it runs, the next are decoded.
-    """
+    """Encodes products of any requests together; one forward runs while pictures are decoded."""
 
     def __init__(
         self,

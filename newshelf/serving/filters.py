@@ -13,10 +13,7 @@ Mask = NDArray[np.bool_]
 
 
 def allowed_mask(table: ItemTable, filters: Filters) -> Mask:
-    """The items of a table that pass every filter: ``(len(table),)`` bool, the caller's own.
-
-    Without a filter on ``availability``, items that are out of stock do not pass.
-    """
+    """The items that pass every filter and, by default, are in stock: ``(len(table),)``, new."""
     return _mask(table, filters) if filters.model_fields_set else table.in_stock.copy()
 
 
@@ -24,7 +21,7 @@ def _mask(table: ItemTable, filters: Filters) -> Mask:
     if filters.availability is None:
         mask = table.in_stock.copy()
     else:
-        mask = _any_of(table, table.by_availability, filters.availability)
+        mask = _any_of(table, table.by("availability"), filters.availability)
     for attribute in ("brand", "color", "material", "style"):
         wanted = getattr(filters, attribute)
         if wanted is not None:
@@ -43,15 +40,14 @@ def _mask(table: ItemTable, filters: Filters) -> Mask:
 
 def in_categories(table: ItemTable, product_types: Sequence[str]) -> Mask:
     """The items of any of these categories, or below them: ``(len(table),)`` bool."""
-    return _any_of(table, table.by_type, product_types, key=type_path)
+    return _any_of(table, table.by("product_type"), product_types, key=type_path)
 
 
 def with_values(table: ItemTable, attribute: str, values: Sequence[str]) -> Mask:
     """The items with any of these values, as written or as it is known: ``(len(table),)`` bool."""
     asked = table.known.asked
     names = [(value.strip().lower(), asked(attribute, value).lower()) for value in values]
-    postings: Postings = getattr(table, f"by_{attribute}")
-    return _any_of(table, postings, [name for both in names for name in both])
+    return _any_of(table, table.by(attribute), [name for both in names for name in both])
 
 
 def _any_of(

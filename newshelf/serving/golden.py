@@ -54,10 +54,7 @@ def write_golden(
     encoder: ProductEncoder,
     scorer: ScorerGraphs | None,
 ) -> None:
-    """Compute embeddings and scores of golden products in float32, and write them into an export.
-
-    Requests for one product each that the model cannot encode are left out.
-    """
+    """Write golden products' embeddings and scores, but of those that cannot be encoded."""
     encoded = [
         (request, result.embedding)
         for request, result in zip(requests, _encode(encoder, requests), strict=True)

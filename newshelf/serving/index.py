@@ -165,11 +165,7 @@ class ItemIndex:
 
 
 def load_index(directory: Path, *, encoder_version: str, min_confidence: float = 0.6) -> ItemIndex:
-    """Load an index and check that it belongs to the encoder.
-
-    What is known with less than ``min_confidence`` is left out. Raises ``VersionMismatch`` and
-    ``WeightsError``.
-    """
+    """Load an index and check that it belongs to the encoder; leave out what is less sure."""
     try:
         manifest = read_manifest(directory)
         if manifest.encoder_version != encoder_version:

@@ -272,8 +272,8 @@ class ItemTable:
                 arrays[name] = column
             else:
                 arrays.update(TextColumn.of(column).arrays(name))
-        for name in _POSTINGS:
-            arrays.update(getattr(self, name).arrays(name))
+        for name, attribute in _POSTINGS.items():
+            arrays.update(self.by(attribute).arrays(name))
         return arrays | {name: getattr(self, name) for name in (*_NUMBERS, *_ORDERS)}
 
     @classmethod
@@ -291,10 +291,9 @@ class ItemTable:
             raise ValueError("the items' columns differ in length")
         known = KnownValues.stored(arrays, "known", reader)
         table = cls(id=ids, known=known, extras=further, **texts, **numbers)
-        vars(table).update(
-            {name: Postings.stored(arrays, name, reader.least) for name in _POSTINGS},
-            **{name: arrays[name] for name in _ORDERS},
-        )
+        for name, attribute in _POSTINGS.items():
+            table._postings[attribute] = Postings.stored(arrays, name, reader.least)
+        vars(table).update({name: arrays[name] for name in _ORDERS})
         if len(ids) > _DICTIONARY_IDS:
             vars(table)["_hashes"] = IdHashes(ids, arrays["id.hashes"], arrays["id.rows"])
         return table
@@ -306,41 +305,21 @@ class ItemTable:
         newest: IntArray = order[self.created_at[order] > NEVER]
         return newest
 
-    @cached_property
-    def by_type(self) -> Postings:
-        """Rows by ``type_path`` of each level and all levels above it."""
-        return self._postings("product_type")
+    def by(self, attribute: str) -> Postings:
+        """Rows by the keys that ``_KEYS`` has of what a column states, and of what is known."""
+        if attribute not in self._postings:
+            self._postings[attribute] = self._build_postings(attribute)
+        return self._postings[attribute]
 
     @cached_property
-    def by_brand(self) -> Postings:
-        """Rows by brand, lower-cased."""
-        return self._postings("brand")
-
-    @cached_property
-    def by_color(self) -> Postings:
-        """Rows by each colour of the cell, and by the whole cell."""
-        return self._postings("color")
-
-    @cached_property
-    def by_material(self) -> Postings:
-        """Rows by each material of the cell, and by the whole cell."""
-        return self._postings("material")
-
-    @cached_property
-    def by_style(self) -> Postings:
-        """Rows by each style that is known."""
-        return self._postings("style")
-
-    @cached_property
-    def by_availability(self) -> Postings:
-        """Rows by availability; what does not say is in stock."""
-        return self._postings("availability")
+    def _postings(self) -> dict[str, Postings]:
+        return {}
 
     @cached_property
     def in_stock(self) -> NDArray[np.bool_]:
         """``(N,)``: all but what is out of stock."""
         mask = np.ones(len(self), dtype=np.bool_)
-        gone = self.by_availability.get("out_of_stock")
+        gone = self.by("availability").get("out_of_stock")
         if gone is not None:
             mask[gone] = False
         return mask
@@ -354,8 +333,7 @@ class ItemTable:
     def _hashes(self) -> IdHashes | None:
         return None
 
-    def _postings(self, attribute: str) -> Postings:
-        """Rows by what their column states, and by what is known beyond it."""
+    def _build_postings(self, attribute: str) -> Postings:
         keys_of, known_keys_of = map(cache, _KEYS[attribute])
         cells = getattr(self, attribute) if attribute in TEXT_COLUMNS else ()
         stated = ((row, keys_of(cell), 1.0) for row, cell in enumerate(cells))
@@ -370,7 +348,6 @@ class ItemTable:
 
 _NUMBERS = ("price", "created_at", "popularity")
 _ORDERS = ("popular_first", "newest_first")
-_POSTINGS = ("by_type", "by_brand", "by_color", "by_material", "by_style", "by_availability")
 
 
 def type_path(product_type: str) -> str:
@@ -408,4 +385,8 @@ _KEYS: Mapping[str, tuple[_Keys, _Keys]] = {
     "style": (_none, _folded),
     "availability": (_stock, _none),
 }
-"""By attribute: the keys of a cell, and of a value that is known beyond it."""
+"""By attribute: the keys of a cell, and of a value that is known beyond it. A product is found by
+its type's path of each level and by each colour of its cell; what states no availability is in
+stock."""
+_POSTINGS = {f"by_{name.removeprefix('product_')}": name for name in _KEYS}
+"""Name of the stored arrays → attribute."""

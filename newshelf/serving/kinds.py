@@ -68,10 +68,7 @@ def for_model(row: Resolved) -> Resolved | None:
 
 
 def pick(row: Resolved, by_model: Ranked | None, retrieve: int) -> list[Picked]:
-    """Choose at most ``k`` items; a later ranking is made only when the earlier ones ran out.
-
-    ``by_model`` is the ranking of ``for_model``; ``retrieve`` the items of a ranking.
-    """
+    """Choose at most ``k`` items; a later ranking is made only when the earlier ones ran out."""
     request = row.request
     rankings = _RANKINGS[request.kind](row, by_model, max(retrieve, request.k))
     return fill(row.candidate_set, rankings, k=request.k, diversity=request.diversity)

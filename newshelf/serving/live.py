@@ -286,10 +286,7 @@ class LiveIndex:
     def nearest(
         self, search: Search, query: FloatArray, allowed: Mask, limit: int, *, projected: bool
     ) -> IntArray:
-        """Return the allowed positions with the largest inner products, in increasing order.
-
-        ``allowed`` is ``(P,)``; ``projected`` compares vectors, not embeddings.
-        """
+        """Return the allowed positions nearest to an embedding or vector, in increasing order."""
         count = len(self.base)
         found = search.nearest(query, allowed[:count], limit)
         fresh = np.flatnonzero(allowed[count:])
@@ -350,9 +347,8 @@ class LiveIndex:
         return origin[order], start + order
 
     def popular(self, among: Mask, limit: int) -> tuple[IntArray, NDArray[np.float64]]:
-        """Return the most popular positions, and their shares of all interest.
-
-        ``among`` is ``(P,)`` or longer, with products that a request brought along.
+        """Return the most popular of ``among``, ``(P,)`` or longer, and their shares of all
+        interest.
         """
         table = self.positions.tables[0][1]
         order, count = table.popular_first, len(table)

@@ -44,10 +44,7 @@ class RawRequest:
     def from_http(
         cls, parts: Mapping[str, object], headers: Mapping[str, object], request_id: str
     ) -> "RawRequest":
-        """Build from the parts and headers, in any case, of a model server.
-
-        A part that the server has already decoded (to text, or from JSON) becomes bytes again.
-        """
+        """Build from the parts and headers of a model server, which may have decoded parts."""
         lowered = {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
         return cls(
             parts={name: _as_bytes(value) for name, value in parts.items()},
@@ -66,10 +63,7 @@ class Answer:
 
 
 class Predictor(Protocol):
-    """Answers a batch of requests, one answer per row and in the same order.
-
-    A request that cannot be answered gets its own 4xx. An exception is an internal error.
-    """
+    """Answers a batch, one answer per row; a bad request gets its own 4xx."""
 
     def predict(self, rows: Sequence[RawRequest]) -> list[Answer]:
         """Answer every row."""

@@ -73,10 +73,7 @@ def _number(digits: str) -> float:
 
 
 def read_filters(sentence: str, lexicon: Lexicon, least: float) -> Filters:
-    """Return the filters that a sentence states: price, type, colour, material and style.
-
-    Words of which the lexicon is less sure than ``least`` filter nothing.
-    """
+    """Return a sentence's filters: price, and types, colours, materials, styles it is sure of."""
     text, price = read_price(sentence)
     read: dict[str, list[str]] = {}
     for mention in _surest(lexicon.find(text)):
@@ -98,10 +95,7 @@ def _surest(mentions: Sequence[Mention]) -> Iterator[Mention]:
 
 
 def with_read(given: Filters, read: Filters) -> Iterator[tuple[Filters, Filters, list[str]]]:
-    """Yield the given filters with those of a sentence, relaxed step by step; and what was dropped.
-
-    A given filter replaces the sentence's on the same column, and is never relaxed.
-    """
+    """Yield the given filters with the sentence's, relaxed one by one; and what was dropped."""
     own = {
         name: getattr(read, name)
         for name in RELAXED

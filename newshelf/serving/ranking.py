@@ -255,10 +255,7 @@ class Picked:
 def fill(
     candidate_set: CandidateSet, rankings: Iterable[Ranked | None], *, k: int, diversity: float
 ) -> list[Picked]:
-    """Take the best of each ranking in turn, no item twice, until there are ``k``.
-
-    Rules change the order within each ranking, and then pin products.
-    """
+    """Take the best of each ranking in turn, no item twice, until there are ``k``; apply rules."""
     picked: list[Picked] = []
     for ranked in rankings:
         if ranked is not None:

@@ -50,10 +50,7 @@ class ParsedRequest:
 
 
 def check_recommend(body: object, limits: Limits, schema: type[_Request]) -> _Request:
-    """Check the parsed JSON of a request against a schema and the limits; clean lists of ids.
-
-    The workers also check its inline products; see ``parse_recommend``.
-    """
+    """Check a request's JSON against a schema and the limits, but for its inline products."""
     if isinstance(body, dict):
         # Before the schema looks at each of a million references.
         _check_counts(body, limits)

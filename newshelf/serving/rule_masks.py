@@ -151,10 +151,7 @@ class RuleMasks:
 
 
 class CompiledRules:
-    """A rule set, and the products of a worker that it matches.
-
-    ``tables`` are in the order of their positions. What was equal ``before`` a change is kept.
-    """
+    """A rule set and the products that it matches; what was equal ``before`` is kept."""
 
     def __init__(
         self, rules: RuleSet, tables: Sequence[ItemTable], before: "CompiledRules | None" = None
@@ -202,10 +199,7 @@ class Pin(NamedTuple):
 
 
 class ActiveRules:
-    """The rules for one placement at one time, at places ``chosen`` of the rule set.
-
-    Positions are those of the candidates.
-    """
+    """The rules for one placement at one time, over positions of the candidates."""
 
     def __init__(
         self, rules: Sequence[Rule], chosen: Sequence[int], masks: Sequence[RuleMasks], hour: int
@@ -246,10 +240,7 @@ class ActiveRules:
     def pinned(
         self, answered: Sequence[int], allowed: Mask, k: int
     ) -> Iterator[tuple[int, str, Iterator[int]]]:
-        """Yield place, rule, and the positions that may be there, the best first.
-
-        Those of the answer come first, in its order; then the most popular ones.
-        """
+        """Yield place, rule, and the positions that may be there, those of the answer first."""
         best = np.array(answered, dtype=np.int64)
         for place, rule, positions in sorted(self._pins, key=lambda pin: pin.place):
             if place < k:

@@ -126,10 +126,7 @@ class RuleSet(StrictModel):
 
 
 def read_rules(path: Path, further: Mapping[str, ColumnKind] | None = None) -> RuleSet:
-    """Read and check a TOML file of rules; ``SettingsError`` names file, line, rule and field.
-
-    ``further`` are the catalogue's columns beyond ``COLUMNS``.
-    """
+    """Read and check a TOML file of rules; ``SettingsError`` names file, line, rule and field."""
     try:
         text = path.read_text(encoding="utf-8")
         found = RuleSet.model_validate(tomllib.loads(text))

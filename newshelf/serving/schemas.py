@@ -289,10 +289,7 @@ _NAMES = sorted(
 
 
 def validate(model: type[Model], value: object, at: str = "") -> Model:
-    """Check ``value`` against a strict model; ``at`` is its path, such as ``instances[2]``.
-
-    Raises ``InvalidField`` for the first problem, with its path (``history[2].price``).
-    """
+    """Check ``value``, at a path like ``instances[2]``, or raise ``InvalidField`` with its path."""
     if not isinstance(value, dict):
         raise InvalidField(f"expected a JSON object, not {_kind(value)}", field=at or None)
     _refuse_many_fields(value, at)

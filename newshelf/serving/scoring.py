@@ -35,10 +35,7 @@ class Scored:
 def score_histories(
     rows: Sequence[tuple[Resolved, IntArray]], scorer: Runtime, pairs: PairSums | None = None
 ) -> list[Scored]:
-    """Score candidates of each row, with a history and positions, against that history.
-
-    The graph is asked once for all rows, if the index does not hold the pooling's numbers.
-    """
+    """Score each row's candidates against its history; the graph is asked once at most."""
     if not rows:
         return []
     pooling = rows[0][0].candidate_set.live.archive.manifest.pooling
@@ -191,10 +188,7 @@ def blended(
     rest: FloatArray,
     pairs: PairSums | None = None,
 ) -> FloatArray:
-    """The blended scores of some positions, ``(len(positions),)``, as log-odds.
-
-    ``rest`` is all of the score but the content, of the same shape.
-    """
+    """The blended log-odds at ``positions``, from ``rest``, all of the score but the content."""
 
     def computed(positions: IntArray) -> FloatArray:
         # This side first: the product's many rows are then what is read in order.

@@ -29,10 +29,7 @@ LINKS = "links.safetensors"
 def open_live(
     folder: Path, current: Current, old: LiveIndex, *, min_confidence: float = 0.6
 ) -> LiveIndex:
-    """Read what a publication names, and reuse what an earlier one has in common with it.
-
-    Raises ``WeightsError`` or ``VersionMismatch``, and ``SettingsError`` for damaged rules.
-    """
+    """Read what a publication names, and reuse what an earlier one has in common with it."""
     live: LiveIndex | None = old if old.current is not None else None
     while live is not None and not _begins(live, current):
         live = live.parent
@@ -102,10 +99,7 @@ _RETRY_S = 5.0
 
 
 class ShelfReader:
-    """Follows the publications of one model version, whose folder need not exist.
-
-    ``live`` is always complete: what is new is read in a thread and swapped in.
-    """
+    """Follows the publications of one model version; ``live`` is always complete."""
 
     def __init__(self, folder: Path, archive: LiveIndex, *, min_confidence: float = 0.6) -> None:
         self.live = archive

@@ -186,10 +186,7 @@ def wants_trace(headers: Mapping[str, object]) -> bool:
 
 
 def write_trace(worker: int, size: int, start_ns: int, spans: Sequence[TraceSpan]) -> str:
-    """The value of ``SPANS_HEADER`` for a batch that ends now.
-
-    ``start_ns`` and spans are as ``time.perf_counter_ns`` gives them; ``worker`` is a process id.
-    """
+    """The value of ``SPANS_HEADER`` for a batch that ends now; times are ``perf_counter_ns``."""
     end_ns = time.perf_counter_ns()
     # Read once per batch: the two clocks may drift apart over a worker's life.
     epoch_ns = time.time_ns() - end_ns

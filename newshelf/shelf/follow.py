@@ -41,10 +41,7 @@ Ready = tuple[StoredItem, EncodedItem | None]
 
 
 class VersionShelf:
-    """Publishes the store's changes to the workers of one model version.
-
-    It encodes in another thread, so that stock and prices are published meanwhile.
-    """
+    """Publishes the store's changes of one model version, and encodes in another thread."""
 
     def __init__(
         self,
@@ -79,10 +76,7 @@ class VersionShelf:
         self._published_s = -_PUBLISHED_S
 
     def step(self, *, encodes: bool) -> bool:
-        """Publish and encode some changes; return whether more can be done at once.
-
-        Another host encodes unless ``encodes``.
-        """
+        """Publish changes, and encode some; return whether more can be done at once."""
         version = self._model.version
         changed = self._store.encoded(version, self._seen, _PAGE)
         if changed:

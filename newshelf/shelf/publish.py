@@ -44,10 +44,7 @@ Fold = Callable[[Path, Current, str], object]
 
 
 class Publisher:
-    """Writes the shelf of one model version. One process at a time may use its folder.
-
-    A delta of more than ``fold_rows`` changes is folded.
-    """
+    """Writes the shelf of one model version; only one process may use its folder."""
 
     def __init__(
         self,

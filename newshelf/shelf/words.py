@@ -55,10 +55,7 @@ class WordIndex:
         self._opened: tuple[int, int] | None = None
 
     def follow(self, repository: ItemRepository) -> int:
-        """Index all that changed in the store, at first also the seeded products that are missing.
-
-        Returns the number of the last change.
-        """
+        """Index all that changed, at first the seeded products too; return the last change."""
         writer = self._writer
         if writer is None:
             writer = self._writer = self._open(repository.last_seq())

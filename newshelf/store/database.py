@@ -235,10 +235,7 @@ _LOCK = 0x6E657773
 
 
 def migrate(database: Database) -> None:
-    """Run the missing migrations in one transaction; processes wait for each other.
-
-    Raises ``SettingsError`` if the server is unreachable, or the schema newer than this code.
-    """
+    """Run the missing migrations, one process at a time, or raise ``SettingsError``."""
     try:
         with database.writing() as connection:
             lock(connection, _LOCK)

@@ -277,10 +277,7 @@ class ItemRepository:
     def encoded(
         self, version: str, after_seq: int = 0, limit: int = 1_000, *, ids: Sequence[str] = ()
     ) -> list[tuple[StoredItem, EncodedItem | None]]:
-        """Return products that changed after ``after_seq``, in that order, with their vectors.
-
-        The vectors may be of an earlier change, or None. ``ids`` (at most 1,000) selects products.
-        """
+        """Return products that changed after ``after_seq``, or ``ids``, with their last vectors."""
         same = and_(encoded.c.item_id == items.c.id, encoded.c.version == version)
         query = select(items, *_ENCODED_COLUMNS).select_from(items.outerjoin(encoded, same))
         query = query.where(items.c.id.in_(ids) if ids else items.c.seq > after_seq)

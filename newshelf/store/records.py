@@ -200,9 +200,7 @@ def halvings(requests: int) -> int:
 
 @dataclass(frozen=True, eq=False)
 class UnitTotals:
-    """Counts of one variant, ``(units,) float64`` each: requests of one shopper are not
-    independent.
-    """
+    """Counts of one variant, ``(units,)`` each; one unit's requests are not independent."""
 
     requests: Floats
     """Answers with at least one product."""

@@ -154,9 +154,7 @@ class RolloutRepository:
             connection.execute(insert(looks).values(rollout=name, at_us=now_us(), look=snapshot))
 
     def snapshots(self, name: str, *, most: int) -> list[SnapshotRow]:
-        """Return a rollout's snapshots, oldest first: at most ``most``, evenly spaced, with the
-        last.
-        """
+        """Return at most ``most`` snapshots, evenly spaced, oldest first, with the last one."""
         numbered = (
             select(
                 looks.c.at_us,

@@ -57,10 +57,7 @@ class EventStore:
 
     @classmethod
     def open(cls, url: str, *, window: timedelta = JOIN_WINDOW) -> Self:
-        """Open a database and migrate it to the current schema, or raise ``SettingsError``.
-
-        ``window`` is how long after an exposure an event without a request id is joined to it.
-        """
+        """Open a database and migrate it to the current schema, or raise ``SettingsError``."""
         store = cls.connect(url, window=window)
         try:
             migrate(store.database)

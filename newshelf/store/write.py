@@ -211,10 +211,7 @@ def write_shadow(connection: Connection, answers: Sequence[ShadowAnswer]) -> Non
 def write_feedback(
     database: Database, events: Sequence[Feedback], window_us: int
 ) -> list[FeedbackOutcome]:
-    """Join the events and insert those that are new; return the outcome of each.
-
-    Events are joined before the write transaction: SQLite has one lock for all writers.
-    """
+    """Join the events, outside the write transaction, and insert new ones; return outcomes."""
     if not events:
         return []
     with database.reading() as connection:

@@ -7,7 +7,8 @@ from typer.testing import CliRunner
 
 from newshelf.cli.app import app
 from newshelf.config import RolloutSettings
-from newshelf.server.controller import ControllerPlan, write_controller_plan
+from newshelf.server.controller import ControllerPlan
+from newshelf.server.process import write_plan
 
 __all__ = ["Run", "verbs_of"]
 
@@ -18,7 +19,7 @@ Run = Callable[..., tuple[int, str]]
 def verbs_of(group: str, folder: Path, store_url: str) -> Run:
     """Calls ``./run GROUP …`` on a workspace in ``folder``."""
     workspace = folder / "workspace"
-    write_controller_plan(
+    write_plan(
         workspace / "rollout" / "controller.json",
         ControllerPlan(
             settings=RolloutSettings(),

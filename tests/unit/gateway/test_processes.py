@@ -21,14 +21,9 @@ from newshelf.config import GatewaySettings, LogSettings
 from newshelf.errors import ServerError
 from newshelf.gateway.keys import KeyFile
 from newshelf.gateway.main import main
-from newshelf.server.gateway import (
-    GatewayPlan,
-    start_gateway,
-    wait_for_gateway,
-    write_plan,
-)
+from newshelf.server.gateway import GatewayPlan, start_gateway, wait_for_gateway
 from newshelf.server.ports import free_port
-from newshelf.server.process import is_running, members, stop_session
+from newshelf.server.process import is_running, members, stop_session, write_plan
 from newshelf.server.state import GatewayState
 from newshelf.store.store import EventStore
 from tests.unit.gateway.fake_torchserve import FakeTorchServe, status
