@@ -16,6 +16,7 @@ from newshelf.evaluation.item_to_item import (
     SmoothedKnn,
     incidence,
     recent_counts,
+    unit_features,
 )
 from newshelf.evaluation.types import FloatArray, IntArray, Ranker, Split
 
@@ -147,12 +148,7 @@ class ContentNeighbours:
     def __init__(
         self, split: Split, features: FloatArray, pooling: Pooling, temperature: float = 0.1
     ) -> None:
-        if features.ndim != 2 or len(features) != split.n_items:  # noqa: PLR2004
-            raise ValueError(f"features {features.shape} for {split.n_items} items")
-        if not np.isfinite(features).all():
-            raise ValueError("features have NaN or infinite values")
-        norms = np.linalg.norm(features.astype(np.float64), axis=1, keepdims=True)
-        self._features = (features / np.maximum(norms, 1e-12)).astype(np.float32)
+        self._features = unit_features(features, split)
         self._pooling: Pooling = pooling
         self._temperature = temperature
 

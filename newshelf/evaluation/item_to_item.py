@@ -13,17 +13,8 @@ from newshelf.evaluation.types import FloatArray, IntArray, Split
 _DAY_S = 86_400
 
 
-def incidence(histories: Sequence[IntArray], n_items: int) -> sparse.csr_matrix:
-    """Return (B, n_items) float32, 1 where the history contains the item."""
-    columns = [np.unique(history) for history in histories]
-    pointers = np.concatenate([[0], np.cumsum([len(row) for row in columns])])
-    flat = np.concatenate([np.empty(0, dtype=np.int64), *columns])
-    ones = np.ones(len(flat), dtype=np.float32)
-    return sparse.csr_matrix((ones, flat, pointers), shape=(len(histories), n_items))
-
-
-def recency_weighted(
-    histories: Sequence[IntArray], n_items: int, half_life: float
+def incidence(
+    histories: Sequence[IntArray], n_items: int, half_life: float = np.inf
 ) -> sparse.csr_matrix:
     """Return (B, n_items) float32, 2^(-age / half_life) where the history contains the item.
 
@@ -45,17 +36,18 @@ def recent_counts(split: Split, days: float) -> npt.NDArray[np.float64]:
 
     Ties are broken by the count over all time, which alone counts without timestamps.
     """
-    total = _counts(split.train, split.n_items)
+    total = sequence_counts(split.train, split.n_items)
     stamps = split.train_timestamps
     if not stamps:
         return total
     start = max(int(times[-1]) for times in stamps) - days * _DAY_S
     recent = [row[times >= start] for row, times in zip(split.train, stamps, strict=True)]
-    counts: npt.NDArray[np.float64] = _counts(recent, split.n_items) + total / (total.max() + 1)
-    return counts
+    counts: npt.NDArray[np.float64] = sequence_counts(recent, split.n_items)
+    return counts + total / float(total.max() + 1)
 
 
-def _counts(sequences: Sequence[IntArray], n_items: int) -> npt.NDArray[np.float64]:
+def sequence_counts(sequences: Sequence[IntArray], n_items: int) -> npt.NDArray[np.float64]:
+    """Return (n_items,) numbers of sequences with the item."""
     counts = incidence(sequences, n_items).sum(axis=0)
     flat: npt.NDArray[np.float64] = np.asarray(counts, dtype=np.float64).ravel()
     return flat
@@ -139,11 +131,7 @@ class SmoothedKnn:
         temperature: float = 0.1,
         shrinkage: float = 1.0,
     ) -> None:
-        if features.ndim != 2 or len(features) != split.n_items:  # noqa: PLR2004
-            raise ValueError(f"features {features.shape} for {split.n_items} items")
-        if not np.isfinite(features).all():
-            raise ValueError("features have NaN or infinite values")
-        spread = _content_weights(features, neighbours, temperature)
+        spread = _content_weights(unit_features(features, split), neighbours, temperature)
         own = sparse.identity(split.n_items, dtype=np.float32, format="csr")
         self._smoothing = ((1 - mix) * own + mix * spread).tocsr()
         self._similar = co_occurrence(split, split.n_items, shrinkage)
@@ -156,13 +144,20 @@ class SmoothedKnn:
         return scores
 
 
-def _content_weights(
-    features: FloatArray, neighbours: int, temperature: float
-) -> sparse.csr_matrix:
-    """Return (n_items, n_items) softmax weights of each item's nearest others in content."""
+def unit_features(features: FloatArray, split: Split) -> FloatArray:
+    """Return (n_items, D) float32 of unit length; zeros stay zeros."""
+    if features.ndim != 2 or len(features) != split.n_items:  # noqa: PLR2004
+        raise ValueError(f"features {features.shape} for {split.n_items} items")
+    if not np.isfinite(features).all():
+        raise ValueError("features have NaN or infinite values")
     norms = np.linalg.norm(features.astype(np.float64), axis=1, keepdims=True)
-    unit = (features / np.maximum(norms, 1e-12)).astype(np.float32)
-    empty = norms.ravel() == 0
+    unit: FloatArray = (features / np.maximum(norms, 1e-12)).astype(np.float32)
+    return unit
+
+
+def _content_weights(unit: FloatArray, neighbours: int, temperature: float) -> sparse.csr_matrix:
+    """Return (n_items, n_items) softmax weights of each item's nearest others in content."""
+    empty = np.linalg.norm(unit, axis=1) == 0
     count = min(neighbours, len(unit) - 1)
     parts = []
     for start in range(0, len(unit), _ROWS):
@@ -253,5 +248,5 @@ class RecentEase:
 
     def scores(self, histories: Sequence[IntArray]) -> FloatArray:
         """Return (B, n_items) float32."""
-        weights = recency_weighted(histories, self._ease.n_items, self._half_life)
+        weights = incidence(histories, self._ease.n_items, self._half_life)
         return self._ease.weighted(weights)

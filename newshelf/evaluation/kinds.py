@@ -52,12 +52,7 @@ class _Scores:
 
 
 def evaluate_kinds(
-    split: Split,
-    catalog: Catalog,
-    *,
-    model: Ranker,
-    blend: Blend | None,
-    embeddings: FloatArray,
+    split: Split, catalog: Catalog, *, model: Ranker, blend: Blend | None, embeddings: FloatArray
 ) -> list[KindResult]:
     """Compare the kinds with their baselines; those with too few cases are left out.
 

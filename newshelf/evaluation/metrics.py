@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from newshelf.evaluation.item_to_item import sequence_counts
 from newshelf.evaluation.types import BoolArray, Case, FloatArray, IntArray
 
 _TIE_SEED = 20_240_229
@@ -136,7 +137,7 @@ class ItemPopularity:
     """Popularity φ of every item, and metrics of lists that derive from it."""
 
     def __init__(self, train: Sequence[IntArray], n_items: int) -> None:
-        counts = _sequences_with(train, n_items)
+        counts = sequence_counts(train, n_items)
         self.share: FloatArray = (counts / max(len(train), 1)).astype(np.float32)
         """(n_items,) φ, in 0..1."""
         # Counts are one higher, so that a cold item has finite self-information.
@@ -163,14 +164,6 @@ class ItemPopularity:
     def head_share(self, top: IntArray) -> npt.NDArray[np.float64]:
         """Return (B,) the share of listed items in the head; 1 - APLT of the same paper."""
         return _listed_mean(self.head.astype(np.float32), top)
-
-
-def _sequences_with(train: Sequence[IntArray], n_items: int) -> npt.NDArray[np.float64]:
-    """Return (n_items,) numbers of training sequences with the item."""
-    counts = np.zeros(n_items)
-    for sequence in train:
-        counts[np.unique(sequence)] += 1
-    return counts
 
 
 def _listed_mean(values: FloatArray, top: IntArray) -> npt.NDArray[np.float64]:

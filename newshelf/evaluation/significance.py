@@ -79,10 +79,7 @@ _Statistic = Callable[[npt.NDArray[np.float64]], float]
 
 
 def exposure_interval(
-    top: IntArray,
-    groups: IntArray,
-    candidates: BoolArray,
-    statistic: _Statistic,
+    top: IntArray, groups: IntArray, candidates: BoolArray, statistic: _Statistic
 ) -> Interval | None:
     """Return the jackknife interval of a statistic (0..1) of how often each item is listed.
 

@@ -212,11 +212,7 @@ def _event_splits(
 
 
 def time_split(
-    interactions: Interactions,
-    test_fraction: float,
-    seed: int = 0,
-    *,
-    max_cases: int = MAX_CASES,
+    interactions: Interactions, test_fraction: float, seed: int = 0, *, max_cases: int = MAX_CASES
 ) -> Split:
     """Train on everything before one moment, and test on each user's new items after it.
 

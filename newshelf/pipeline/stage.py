@@ -210,7 +210,7 @@ def _identity(stage: Stage, directory: Path) -> str:
     for path in sorted(directory.rglob("*")):
         if path.is_file() and path.name not in stage.volatile:
             digest.update(f"{path.relative_to(directory)}\0{file_digest(path)}\n".encode())
-    return DIGEST + digest.hexdigest()[:16]
+    return _short(digest)
 
 
 def _difference(before: Inputs, now: Inputs) -> str | None:

@@ -30,11 +30,7 @@ from newshelf.pipeline.workspace import ROOT, Workspace
 StageName = Literal["sample", "train", "evaluate", "export", "archive"]
 
 _ARCHIVES = "archives.json"
-SHARED_CODE = (
-    "newshelf/config.py",
-    "newshelf/errors.py",
-    "newshelf/files.py",
-)
+SHARED_CODE = ("newshelf/config.py", "newshelf/errors.py", "newshelf/files.py")
 """Inputs of the archive only, which contains them: they decide no number, and the values of
 settings are compared separately."""
 _CATALOG = ("newshelf/catalog/*.py",)

@@ -19,6 +19,16 @@ ROOT = Path(__file__).resolve().parents[2]
 WORKSPACES = ROOT / ".newshelf"
 
 
+class _Inside:
+    """A path inside a workspace."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __get__(self, workspace: "Workspace", owner: type["Workspace"]) -> Path:
+        return workspace.root / self._path
+
+
 @dataclass(frozen=True)
 class Workspace:
     """The folders of one catalogue's artifacts."""
@@ -29,85 +39,38 @@ class Workspace:
     is_sample: bool
     model_store: Path = ROOT / "model_store"
 
-    @property
-    def features(self) -> Path:
-        """Cached features of frozen towers."""
-        return self.root / "features"
-
-    @property
-    def training(self) -> Path:
-        """State of a training run until its checkpoint is written, to resume it."""
-        return self.root / "training"
-
-    @property
-    def runs(self) -> Path:
-        """Losses and accuracies of training runs, for TensorBoard or MLflow."""
-        return self.root / "runs"
-
-    @property
-    def checkpoint(self) -> Path:
-        """The trained model."""
-        return self.root / "checkpoint"
-
-    @property
-    def evaluation(self) -> Path:
-        """The evaluation's report."""
-        return self.root / "evaluation"
-
-    @property
-    def export(self) -> Path:
-        """The exported graphs and the index."""
-        return self.root / "export"
-
-    @property
-    def archive(self) -> Path:
-        """Names of this workspace's archives in the model store."""
-        return self.root / "archive"
-
-    @property
-    def server(self) -> Path:
-        """TorchServe's working directory."""
-        return self.root / "server"
-
-    @property
-    def gateway(self) -> Path:
-        """The gateway's keys, and the event store if it is SQLite; kept between starts."""
-        return self.root / "gateway"
-
-    @property
-    def api_keys(self) -> Path:
-        """The gateway's keys, hashed."""
-        return self.gateway / "keys.json"
-
-    @property
-    def gateway_plan(self) -> Path:
-        """Plan file of the gateway, which verbs read too."""
-        return self.server / "gateway.json"
-
-    @property
-    def rollout(self) -> Path:
-        """Files of rollouts: the controller's plan, the promoted version, reports."""
-        return self.root / "rollout"
-
-    @property
-    def controller(self) -> Path:
-        """Plan file of the controller, which the verbs read too."""
-        return self.rollout / "controller.json"
-
-    @property
-    def promoted(self) -> Path:
-        """File of the promoted version."""
-        return self.rollout / "promoted.json"
-
-    @property
-    def shelf(self) -> Path:
-        """Shelves of the model versions, which the workers read."""
-        return self.root / "shelf"
-
-    @property
-    def shelf_plan(self) -> Path:
-        """Plan file of the shelf process, which the verbs read too."""
-        return self.root / "shelf.json"
+    features = _Inside("features")
+    """Cached features of frozen towers."""
+    training = _Inside("training")
+    """State of a training run until its checkpoint is written, to resume it."""
+    runs = _Inside("runs")
+    """Losses and accuracies of training runs, for TensorBoard or MLflow."""
+    checkpoint = _Inside("checkpoint")
+    """The trained model."""
+    evaluation = _Inside("evaluation")
+    """The evaluation's report."""
+    export = _Inside("export")
+    """The exported graphs and the index."""
+    archive = _Inside("archive")
+    """Names of this workspace's archives in the model store."""
+    server = _Inside("server")
+    """TorchServe's working directory."""
+    gateway = _Inside("gateway")
+    """The gateway's keys, and the event store if it is SQLite; kept between starts."""
+    api_keys = _Inside("gateway/keys.json")
+    """The gateway's keys, hashed."""
+    gateway_plan = _Inside("server/gateway.json")
+    """Plan file of the gateway, which verbs read too."""
+    rollout = _Inside("rollout")
+    """Files of rollouts: the controller's plan, the promoted version, reports."""
+    controller = _Inside("rollout/controller.json")
+    """Plan file of the controller, which the verbs read too."""
+    promoted = _Inside("rollout/promoted.json")
+    """File of the promoted version."""
+    shelf = _Inside("shelf")
+    """Shelves of the model versions, which the workers read."""
+    shelf_plan = _Inside("shelf.json")
+    """Plan file of the shelf process, which the verbs read too."""
 
     def store_url(self, settings: Settings) -> str:
         """Return the URL of the event store."""
