@@ -84,6 +84,14 @@ def workers_of(state: ServerState, model: str) -> set[int]:
     return {worker["pid"] for worker in version["workers"] if worker["status"] == "READY"}
 
 
+def launchers_of(state: ServerState) -> list[int]:
+    return [
+        process.pid
+        for process in members(state.process)
+        if any(word.endswith("model_service_worker.py") for word in process.cmdline())
+    ]
+
+
 def wait_for(condition: object, what: str) -> None:
     assert callable(condition)
     end = time.monotonic() + PATIENCE_S
@@ -146,13 +154,9 @@ def test_a_killed_worker_is_replaced_by_another_fork(
     before = workers_of(forked, "encoder")
     victim = min(before)
     preloader = psutil.Process(victim).ppid()
-    launchers = [
-        process.pid
-        for process in members(forked.process)
-        if any(word.endswith("model_service_worker.py") for word in process.cmdline())
-    ]
-    assert len(launchers) == 4
-    killed = victim if what == "worker" else min(launchers)
+    # A launcher that was killed before may not be back yet.
+    wait_for(lambda: len(launchers_of(forked)) == 4, "there are not four launchers")
+    killed = victim if what == "worker" else min(launchers_of(forked))
     os.kill(killed, signal.SIGKILL)
     everyone = before | workers_of(forked, "recommender")
     wait_for(
