@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from newshelf.cli.options import CatalogOption, WorkspaceOption, verb_group
-from newshelf.pipeline.workspace import only_server, open_workspace
+from newshelf.cli.options import CatalogOption, WorkspaceOption, served_workspace, verb_group
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -124,9 +123,7 @@ def _plan(catalog: Path | None, workspace: Path | None) -> "ShelfPlan":
     from newshelf.files import read_model
     from newshelf.server.shelf import ShelfPlan
 
-    if catalog is None and workspace is None:
-        workspace = only_server(None, None).directory.parent
-    path = open_workspace(catalog, override=workspace).shelf_plan
+    path = served_workspace(catalog, workspace).shelf_plan
     if not path.exists():
         raise SettingsError(
             f"products cannot be changed here: {path} is missing. ./run serve starts the live "

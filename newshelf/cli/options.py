@@ -7,6 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from newshelf.errors import NewshelfError
+from newshelf.pipeline.workspace import Workspace, only_server, open_workspace
 from newshelf.server.process import interruptible
 
 CatalogOption = Annotated[
@@ -54,6 +55,13 @@ ConcurrencyOption = Annotated[
     int,
     typer.Option("--clients", min=1, help="Concurrent clients, each of which awaits its answer."),
 ]
+
+
+def served_workspace(catalog: Path | None, workspace: Path | None) -> Workspace:
+    """Return a workspace: that of the only running server, unless one is named."""
+    if catalog is None and workspace is None:
+        workspace = only_server(None, None).directory.parent
+    return open_workspace(catalog, override=workspace)
 
 
 class VerbGroup(TyperGroup):

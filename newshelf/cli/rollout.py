@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from newshelf.cli.options import CatalogOption, WorkspaceOption, verb_group
-from newshelf.pipeline.workspace import only_server, open_workspace
+from newshelf.cli.options import CatalogOption, WorkspaceOption, served_workspace, verb_group
 
 if TYPE_CHECKING:
     from newshelf.rollout.operations import Command
@@ -76,7 +75,6 @@ _CHANGES: "Mapping[str, tuple[Command, str]]" = {
     "abort": ("abort", "End a running rollout: control answers everybody."),
     "rollback": ("abort", "Return to control, even after the challenger was promoted."),
 }
-"""Verb → command and help."""
 
 
 def _change(
@@ -127,10 +125,8 @@ def report(
 
 
 def controller_plan(catalog: Path | None, workspace: Path | None) -> Path:
-    """Return the plan file of a controller: of the only running server, unless one is named."""
-    if catalog is None and workspace is None:
-        workspace = only_server(None, None).directory.parent
-    return open_workspace(catalog, override=workspace).controller
+    """Return the plan file of a controller; see ``served_workspace``."""
+    return served_workspace(catalog, workspace).controller
 
 
 @events.command()

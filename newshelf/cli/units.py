@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from newshelf.cli.options import CatalogOption, WorkspaceOption, verb_group
-from newshelf.pipeline.workspace import only_server, open_workspace
+from newshelf.cli.options import CatalogOption, WorkspaceOption, served_workspace, verb_group
 
 if TYPE_CHECKING:
     from newshelf.store.units import UnitRepository
@@ -83,9 +82,7 @@ def _units(
     from newshelf.server.gateway import read_plan
     from newshelf.store.store import EventStore
 
-    if catalog is None and workspace is None:
-        workspace = only_server(None, None).directory.parent
-    plan = read_plan(open_workspace(catalog, override=workspace).gateway_plan)
+    plan = read_plan(served_workspace(catalog, workspace).gateway_plan)
     pseudonym = pseudonyms(plan.pseudonym_key)
     try:
         stored = [pseudonym(clean_id(name)) for name in named]

@@ -49,7 +49,6 @@ class RequestContext:
     version: str | None = None
     """Version of the model that answered, or should have."""
     task: "asyncio.Task[Any] | None" = None
-    """The task that answers the request."""
     gone: bool = False
     """Whether the client has disconnected."""
 

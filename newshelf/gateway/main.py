@@ -71,7 +71,6 @@ class Supervisor(Multiprocess):
         self._lives: dict[Process, _Life] = {}
         self._pause_s = 0.0
         self._served = False
-        """Whether any process has served."""
 
     def keep_subprocess_alive(self) -> None:
         """See ``Multiprocess.run``, which calls it about twice a second."""

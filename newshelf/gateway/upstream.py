@@ -172,7 +172,6 @@ class Upstream:
         self._open = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self.retries = 0
-        """Number of requests that were sent a second time."""
 
     async def post(self, path: str, body: bytes, authorization: str, deadline: Deadline) -> Reply:
         """``POST`` JSON for a prediction; retry if it was certainly not answered.
@@ -298,7 +297,6 @@ class Tokens:
         self._key: Key | None = None
         self._renewing = asyncio.Lock()
         self.header = ""
-        """A complete header line, or empty."""
 
     def read(self) -> None:
         """Read the token from the key file."""

@@ -15,9 +15,7 @@ class ControllerPlan(ProgramPlan):
 
     settings: RolloutSettings
     store_url: str
-    """URL of the event store."""
     torchserve: Path
-    """TorchServe's working directory."""
     model_store: Path
     promoted: Path
     """File of the promoted version; see ``newshelf.rollout.versions``."""

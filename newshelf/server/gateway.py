@@ -32,7 +32,6 @@ class GatewayPlan(ProgramPlan):
     limits: Limits = Limits()
     """Limits of one request, as in the archives."""
     inference_url: Annotated[str, Field(pattern=r"^http://[^/]+$")]
-    """Of TorchServe."""
     management_url: Annotated[str, Field(pattern=r"^http://[^/]+$")] | None = None
     """Of TorchServe, to renew the token; None does not renew it."""
     torchserve_keys: Path | None = None
@@ -46,7 +45,6 @@ class GatewayPlan(ProgramPlan):
     popular: Path
     """Most popular items; see ``newshelf.gateway.fallback``."""
     store_url: str
-    """URL of the event store."""
     pseudonym_key: Path | None = None
     """File of the key of units' pseudonyms; None stores their ids."""
     spool: Path | None = None

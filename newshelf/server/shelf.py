@@ -13,9 +13,7 @@ class ShelfPlan(ProgramPlan):
 
     settings: ShelfSettings = ShelfSettings()
     store_url: str
-    """URL of the event store."""
     torchserve: Path
-    """TorchServe's working directory."""
     model_store: Path
     folder: Path
     """Of all versions' shelves; TorchServe's workers read it."""

@@ -95,7 +95,6 @@ class ServerState:
     models: dict[str, str]
     """File name of each model's archive."""
     catalog: str
-    """Path of the catalogue that the models were trained on."""
     gateway: GatewayState | None = None
     controller: ProcessRef | None = None
     """Controller of rollouts; None without a gateway."""

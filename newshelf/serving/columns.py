@@ -69,7 +69,6 @@ class TextColumn(Sequence[str | None]):
     codes: NDArray[np.int32]
     """``(N,)``: place in ``texts``; -1 where absent."""
     texts: Sequence[str]
-    """The distinct ones."""
 
     @classmethod
     def of(cls, cells: Sequence[str | None]) -> "TextColumn":

@@ -176,7 +176,6 @@ class _Work:
     """The one of them with the latest deadline."""
     content: Content
     key: bytes
-    """Under which the result is kept."""
 
     @property
     def at(self) -> int:

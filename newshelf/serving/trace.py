@@ -171,9 +171,7 @@ class BatchTrace:
     """One batch in one worker; moments are nanoseconds since the epoch."""
 
     worker: int
-    """The worker's process id."""
     size: int
-    """Requests in the batch."""
     start_ns: int
     end_ns: int
     spans: tuple[TraceSpan, ...]

@@ -29,7 +29,6 @@ _PICTURES_S = 3_600.0
 _RETRY_S = 30.0
 """Before a version that could not be loaded is tried again."""
 _PAUSE_S = 1.0
-"""After an error."""
 _PAGE, _ENCODED_AT_ONCE, _PICTURES_AT_ONCE = 1_000, 64, 8
 """Changes read together, and products and pictures encoded together: the longest wait of a change
 that needs no encoding."""

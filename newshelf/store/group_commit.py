@@ -83,7 +83,6 @@ class _Waiting:
     batch: WriteBatch
     future: "asyncio.Future[list[FeedbackOutcome]]"
     expires_s: float
-    """By the monotonic clock."""
     timer: asyncio.TimerHandle | None = None
 
 

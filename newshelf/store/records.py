@@ -32,7 +32,6 @@ class ExposedItem(_Record):
 
     item_id: Id
     position: int = Field(ge=1)
-    """From 1."""
     score: float
     source: str
     """``model``, ``similar``, ``category`` or ``popular``."""
@@ -55,9 +54,7 @@ class Exposure(_Record):
     model_version: str
     index_version: str
     fallback: bool = False
-    """Answered without the model."""
     status: int = 200
-    """HTTP status of the gateway's answer."""
     latency_ms: float = Field(ge=0)
     items: tuple[ExposedItem, ...]
     placement: str | None = None
@@ -142,7 +139,6 @@ class StoredFeedback:
     rollout: str | None
     variant: str | None
     position: int | None
-    """Of the product in the answer, from 1."""
     source: str | None
     """Of the product in the answer."""
 
@@ -180,11 +176,9 @@ class Assignment:
 
     variant: Variant
     version: str
-    """Of the recommender."""
     bucket: int
     """0 to ``BUCKETS`` − 1."""
     counted: bool
-    """Whether the unit is part of the experiment."""
     propensity: float
     """Probability of this variant before the unit was known."""
 
@@ -232,15 +226,12 @@ class VariantHealth:
     errors: int
     """Answers with a status of 500 or more, or by the fallback."""
     fallbacks: int
-    """Answers without the model."""
     empty: int
-    """Answers without a product."""
     latencies_ms: Floats
     """``(requests,)``, or a uniform sample of them, halved ``halvings(requests)`` times."""
     items: Mapping[str, int]
     """Product → number of times it was shown."""
     units: int
-    """Distinct units."""
 
 
 @dataclass(frozen=True, eq=False)

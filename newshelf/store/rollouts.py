@@ -46,7 +46,6 @@ class JournalEntry:
     state: str
     split: TrafficSplit | None
     note: str
-    """The reason, in words."""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,6 @@ _KINDS: dict[str, type[BaseModel]] = {
 }
 """Fields of ``WriteBatch`` in the order of replay: answers before events that name them."""
 _ROWS = 100
-"""Rows of one replay."""
 _PAGE_BYTES = 4096
 _BUSY_S = 5.0
 _EXPECTED: frozenset[FeedbackOutcome] = frozenset({"stored", "duplicate", "unjoined", "erased"})

@@ -33,7 +33,6 @@ _OVERLAP_US = 60_000_000
 """A tombstone may be committed that much later than its time."""
 _READ_TIMEOUT_S = 0.25
 _MOST_UNITS = 500
-"""Units in one statement."""
 _LOCK = 0x6E657775
 """Lock of merges and erasures."""
 
@@ -45,7 +44,6 @@ class Interaction:
     item_id: str
     event_type: str
     at_us: int
-    """Microseconds since 1970."""
 
 
 @dataclass(frozen=True)
