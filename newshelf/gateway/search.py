@@ -15,13 +15,7 @@ from newshelf.serving.envelope import FormBody, open_envelope
 from newshelf.serving.protocol import RawRequest
 from newshelf.serving.query import read_price
 from newshelf.serving.requests import check_k, searched_product
-from newshelf.serving.schemas import (
-    Filters,
-    RecommendRequest,
-    SearchQuery,
-    Understood,
-    validate,
-)
+from newshelf.serving.schemas import Filters, RecommendRequest, SearchQuery, Understood, validate
 from newshelf.shelf.words import WordIndex
 
 _JSON_PARTS = ("k", "filters", "exclude")

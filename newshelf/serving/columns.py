@@ -107,10 +107,7 @@ Column = TextColumn | NDArray[np.float64]
 
 
 def typed_column(cells: Sequence[object]) -> Column:
-    """Return numbers where every cell that is present is one, otherwise texts.
-
-    Text counts as a number if it is one without leading zeros, as in files without types.
-    """
+    """Return numbers if all present cells are some, without leading zeros; otherwise texts."""
     numbers = [_number(cell) for cell in cells]
     if None not in numbers:
         return np.array(numbers, dtype=np.float64)

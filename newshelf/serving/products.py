@@ -16,11 +16,7 @@ from newshelf.errors import InvalidField, RequestError, TooLarge
 from newshelf.serving.deadline import check_deadline
 from newshelf.serving.envelope import FormBody, form_fields, open_envelope
 from newshelf.serving.protocol import RawRequest
-from newshelf.serving.schemas import (
-    EncoderInstances,
-    EncoderProduct,
-    validate,
-)
+from newshelf.serving.schemas import EncoderInstances, EncoderProduct, validate
 
 _BREAKS = "\n\r\t "
 
@@ -110,10 +106,7 @@ def parse_products(
 
 
 def check_pixels(inputs: Sequence[ProductInput | RequestError], limits: Limits) -> None:
-    """Refuse a request whose pictures together would take too long to decode.
-
-    A picture that is too large by itself does not count: it is refused and not decoded.
-    """
+    """Refuse pictures that together take too long to decode; one too large is refused alone."""
     pictures = [item.picture for item in inputs if isinstance(item, ProductInput) and item.picture]
     if len(pictures) < 2:  # noqa: PLR2004 - one has a limit of its own
         return

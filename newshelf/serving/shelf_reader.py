@@ -12,13 +12,7 @@ from newshelf.files import read_model
 from newshelf.serving.index import ItemIndex, load_index, map_tensors
 from newshelf.serving.live import LinkRows, LiveIndex, nearest_count
 from newshelf.serving.rules import RuleSet
-from newshelf.serving.segments import (
-    CURRENT,
-    Current,
-    read_current,
-    read_popularity,
-    read_segment,
-)
+from newshelf.serving.segments import CURRENT, Current, read_current, read_popularity, read_segment
 
 _LOG = logging.getLogger(__name__)
 

@@ -105,11 +105,7 @@ class GroupCommit:
         connections: Sequence[AsyncConnection] = (),
         retries: bool = True,
     ) -> None:
-        """Start the thread; call this in a running event loop.
-
-        ``max_rows`` callers' rows share one commit; ``max_waiting`` callers wait ``max_wait_s`` at
-        most. Without ``retries`` an unavailable store fails the callers at once.
-        """
+        """Start the thread, in a running event loop; ``max_rows`` callers share a commit."""
         self._store = store
         self._max_rows = max_rows
         self._max_waiting = max_waiting

@@ -13,13 +13,7 @@ from newshelf.store import schema
 from newshelf.store.database import Checkpoints, Database, migrate
 from newshelf.store.group_commit import AsyncConnection
 from newshelf.store.items import ItemRepository
-from newshelf.store.records import (
-    VARIANTS,
-    ExposedItem,
-    Exposure,
-    FeedbackOutcome,
-    StoredFeedback,
-)
+from newshelf.store.records import VARIANTS, ExposedItem, Exposure, FeedbackOutcome, StoredFeedback
 from newshelf.store.rollouts import Leases, RolloutRepository
 from newshelf.store.rows import exposure, from_us, ranking_from, stored_feedback
 from newshelf.store.units import UnitRepository

@@ -9,12 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from newshelf.serving.search.ann import Lists
-from newshelf.serving.search.base import (
-    FloatArray,
-    IntArray,
-    SearchManifest,
-    codes_file,
-)
+from newshelf.serving.search.base import FloatArray, IntArray, SearchManifest, codes_file
 from newshelf.serving.search.exact import Codes, int8_blocks, measure_codes
 from newshelf.serving.search.faiss_scan import INT8
 
