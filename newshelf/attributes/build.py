@@ -158,12 +158,7 @@ def build_knowledge(
 def catalog_texts(catalog: Catalog) -> list[Texts]:
     """Return each product's texts and stated values, in the catalogue's order."""
     names = ["title", "description", *(name for name in ATTRIBUTES if name in catalog.items)]
-    frame = catalog.items[names].astype(object)
-    frame = frame.where(frame.notna(), None)
-    return [
-        Texts.of(dict(zip(names, row, strict=True)))
-        for row in frame.itertuples(index=False, name=None)
-    ]
+    return [Texts.of(row) for row in catalog.rows(names)]
 
 
 def _facts_of(

@@ -1,10 +1,11 @@
 """A checked catalogue: reading it from a folder, and writing it in canonical form."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -42,14 +43,15 @@ class Catalog:
         """Return id → row of ``items``."""
         return {item_id: row for row, item_id in enumerate(self.items["id"])}
 
+    def rows(self, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Yield each item's cells of some columns by name, None where absent."""
+        frame = self.items[list(names)].astype(object)
+        for row in frame.where(frame.notna(), None).itertuples(index=False, name=None):
+            yield dict(zip(names, row, strict=True))
+
     def products(self) -> list[Product]:
         """Return the items as the encoder reads them, in the order of ``items``."""
-        frame = self.items[list(_PRODUCT_FIELDS)].astype(object)
-        frame = frame.where(frame.notna(), None)
-        return [
-            Product(**dict(zip(_PRODUCT_FIELDS, row, strict=True)))
-            for row in frame.itertuples(index=False, name=None)
-        ]
+        return [Product(**row) for row in self.rows(_PRODUCT_FIELDS)]
 
     def image_path(self, row: int) -> Path | None:
         """Return the path of the picture of the item in ``row``, or None."""

@@ -94,6 +94,12 @@ class AttributeTower(nn.Module):
         return rows.flatten(1)
 
 
+def _projections(widths: list[int], width: int) -> nn.ModuleList:
+    return nn.ModuleList(
+        nn.Sequential(nn.LayerNorm(size), nn.Linear(size, width)) for size in widths
+    )
+
+
 class EarlyFusion(nn.Module):
     """One perceptron over the concatenated projected features.
 
@@ -111,9 +117,7 @@ class EarlyFusion(nn.Module):
         super().__init__()
         width = spec.width
         joined = len(widths) * width + len(widths)
-        self.inputs = nn.ModuleList(
-            nn.Sequential(nn.LayerNorm(size), nn.Linear(size, width)) for size in widths
-        )
+        self.inputs = _projections(widths, width)
         self.direct = nn.Linear(joined, embedding)
         self.feed_forward = nn.Sequential(
             nn.LayerNorm(joined),
@@ -149,9 +153,7 @@ class LateFusion(nn.Module):
     def __init__(self, spec: FusionSpec, widths: list[int], embedding: int) -> None:
         super().__init__()
         width = spec.width
-        self.inputs = nn.ModuleList(
-            nn.Sequential(nn.LayerNorm(size), nn.Linear(size, width)) for size in widths
-        )
+        self.inputs = _projections(widths, width)
         self.feed_forward = nn.ModuleList(
             nn.Sequential(
                 nn.LayerNorm(width),
@@ -195,9 +197,7 @@ class AttentionFusion(nn.Module):
         super().__init__()
         width = spec.width
         self.heads = spec.heads
-        self.inputs = nn.ModuleList(
-            nn.Sequential(nn.LayerNorm(size), nn.Linear(size, width)) for size in widths
-        )
+        self.inputs = _projections(widths, width)
         self.modality = nn.Parameter(torch.randn(len(widths), width) * 0.02)
         self.nothing = nn.Parameter(torch.randn(width) * 0.02)
         self.query = nn.Parameter(torch.randn(width) * 0.02)

@@ -181,15 +181,12 @@ def _send(
         kept_header=SPANS_HEADER,
     )
     if load.failures:
+        failures = ", ".join(f"{kind}: {number}" for kind, number in load.failures.items())
         raise ServerError(
-            f"of {len(requests)} requests, some failed ({_failures(load)}): the queue may be "
+            f"of {len(requests)} requests, some failed ({failures}): the queue may be "
             f"full, so try fewer --clients; the server's log is {state.model_log}"
         )
     return load
-
-
-def _failures(load: LoadResult) -> str:
-    return ", ".join(f"{kind}: {number}" for kind, number in load.failures.items())
 
 
 _NS_PER_MS = 1e6
