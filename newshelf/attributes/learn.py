@@ -62,10 +62,7 @@ class _Context(NamedTuple):
 def find_exceptions(
     texts: Sequence[tuple[str, Mapping[str, Collection[str]]]], lexicon: Lexicon
 ) -> list[Word]:
-    """Return phrases in which a word does not have its usual meaning.
-
-    ``texts`` come with the folded correct values of the attributes that are checked.
-    """
+    """Return phrases without a word's usual meaning, of texts with their folded right values."""
     found: Counter[_Context] = Counter()
     right: Counter[_Context] = Counter()
     for text, said in texts:

@@ -76,8 +76,7 @@ def from_events(events: pd.DataFrame, item_index: Mapping[str, int]) -> Interact
 def from_baskets(baskets: pd.DataFrame, item_index: Mapping[str, int]) -> Interactions:
     """Return one sequence per basket, grouped by ``scene_id`` if the table has it.
 
-    Pictures of one scene show the same items, so a split between them would leak. A basket
-    without a scene is a separate group.
+    Pictures of one scene show the same items, so a split between them would leak.
     """
     item, known = _positions(baskets["item_id"], item_index)
     frame = pd.DataFrame({"basket": baskets["basket_id"].to_numpy()[known], "item": item})

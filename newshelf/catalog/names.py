@@ -1,7 +1,4 @@
-"""Mapping of shop systems' columns, event names and exports to the canonical ones.
-
-Exports of Shopify and WooCommerce have several rows a product; they are folded into one.
-"""
+"""Mapping of shop systems' columns, event names and exports (several rows a product) to ours."""
 
 import re
 from collections.abc import Callable, Iterable

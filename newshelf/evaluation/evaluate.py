@@ -120,10 +120,7 @@ BATCH = 256
 def evaluate(
     ranker: Ranker, split: Split, k: Sequence[int] = (10, 20), *, batch: int = BATCH
 ) -> Metrics:
-    """Rank all candidates for every case, without the items of its history, and measure the lists.
-
-    ``batch`` bounds the memory and does not change results.
-    """
+    """Rank all candidates for every case, without the items of its history, and measure it."""
     if not split.cases:
         raise ValueError(f"split {split.name} has no case")
     tops, hit, reciprocal = _ranked(ranker, split, max(k), batch)

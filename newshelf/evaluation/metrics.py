@@ -67,10 +67,7 @@ def top_items(masked: FloatArray, k: int, order: IntArray) -> IntArray:
 
 
 def best_rank(masked: FloatArray, cases: Sequence[Case], order: IntArray) -> IntArray:
-    """Return (B,) the 1-based rank of the best placed relevant item among all candidates.
-
-    The mean of its reciprocal is MRR over the whole ranking.
-    """
+    """Return (B,) the 1-based rank of the best placed relevant item; MRR is its mean reciprocal."""
     place = np.empty(len(order), dtype=np.int64)
     place[order] = np.arange(len(order))
     best = np.array(

@@ -86,10 +86,7 @@ class Gallery:
 def draw_model(
     gallery: Gallery, training: Mapping[str, Any], shots: FewShot | None, folder: Path, seed: int
 ) -> list[Picture]:
-    """Draw what data allow: learning curves, few-shot accuracy, map and neighbours.
-
-    ``training`` is a checkpoint's ``training.json``; ``folder`` exists.
-    """
+    """Draw what data and a ``training.json`` allow: curves, few shots, map and neighbours."""
     pictures: list[Picture] = []
     if curves := learning_curves(training):
         draw_lines(curves, folder / "learning.png", xlabel="epoch", ylabel="mean of the epoch")

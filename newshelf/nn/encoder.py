@@ -71,10 +71,7 @@ class TextTower(nn.Module):
 
 
 class AttributeTower(nn.Module):
-    """One embedding per column, concatenated.
-
-    Shape: ``(B, columns)`` int64, 0 for absent → ``(B, columns * width)``, zeros for absent.
-    """
+    """One embedding per column: ``(B, columns)`` int64, 0 for absent → ``(B, columns * width)``."""
 
     offsets: Tensor
 
@@ -321,10 +318,7 @@ class Encoder(nn.Module):
         return (embedding, *(self.heads[head](embedding) for head in self.head_names))
 
     def fuse(self, features: Features, attributes: Tensor) -> Tensor:
-        """Return the embeddings ``(B, 512)`` of unit length from the towers' cached features.
-
-        Features of an absent tower are ignored. ``attributes`` are ``(B, 9)`` int64.
-        """
+        """Return embeddings ``(B, 512)`` of cached features; ``attributes`` are ``(B, 9)``."""
         image, image_present, text, text_present = features
         rows, present = [], []
         if self.image_tower is not None:

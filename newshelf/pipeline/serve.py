@@ -60,11 +60,7 @@ def serve(
     ports: Ports | None = None,
     gateway_port: int | None = None,
 ) -> Served:
-    """Bring the stages up to date and start a server that answers.
-
-    Starts TorchServe and waits until both models answer; then, if the settings enable the
-    gateway, starts it, the controller of rollouts and the live shelf.
-    """
+    """Start TorchServe on up-to-date stages, then the gateway, its controller and the shelf."""
     _refuse_second(workspace)
     with workspace.locked(console):
         _refuse_second(workspace)

@@ -1,7 +1,4 @@
-"""A stage: a folder of outputs with a stamp of its inputs, and its rebuild when they change.
-
-Inputs are recorded part by part, so that the reason of a rebuild names what changed.
-"""
+"""A stage: a folder of outputs with a stamp of its inputs, and its rebuild when they change."""
 
 import ast
 import hashlib

@@ -1,7 +1,6 @@
 """Plots as PNG files: lines, bars, confusion matrices, maps of embeddings, neighbours of items.
 
-Figures are made without pyplot: no global state, no display, no figure left open. Plots that only
-one report has are drawn there, with :func:`new_figure`, :func:`style_axes` and :func:`save`.
+Figures are made without pyplot: no global state, no display, no figure left open.
 """
 
 import math

@@ -53,10 +53,7 @@ class ReportTable:
 
 
 def print_table(table: ReportTable, console: Console) -> None:
-    """Print a table without cutting any figure, however narrow the terminal is.
-
-    If it is too narrow, optional columns and lines are left out, and cells wrap at spaces.
-    """
+    """Print a table without cutting any figure; a narrow terminal gets fewer columns and lines."""
     columns = range(len(table.header))
     printed = _rich_table(table, columns)
     if _measured(console, printed).maximum > console.width:

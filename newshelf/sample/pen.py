@@ -1,7 +1,6 @@
 """A pen that draws a product, lights it, and places it on a studio background.
 
-Shapes are drawn at three times the final size and reduced. Everything soft (relief, folds,
-shadow) is computed at the final size, where blurring is cheap.
+Shapes are drawn at three times the final size; everything soft is computed at the final size.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,7 +1,6 @@
 """The tuner's TorchServe, and an archive for each point.
 
-One server serves all points in turn, so that each is measured with a frontend whose code is
-already compiled, as in a server that has run for a while.
+One server serves all points in turn, so that the frontend's code is already compiled for each.
 """
 
 import shutil

@@ -1,8 +1,6 @@
 """Service-level objectives: limits of latency, error rate and throughput, and their verdicts.
 
-``./run tune`` and ``./run loadtest`` read the short form, ``p99=50ms,errors=0.1%``;
-``./run loadtest`` also reads files such as ``loadtest/slo.yaml``, with limits per kind of
-request.
+The short form is ``p99=50ms,errors=0.1%``; files such as ``loadtest/slo.yaml`` have more.
 """
 
 import re
