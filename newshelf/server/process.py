@@ -81,7 +81,7 @@ def start_session(
 
 
 class ProgramPlan(BaseModel):
-    """What a program of Newshelf reads from its plan file."""
+    """Plan file of a program of Newshelf."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

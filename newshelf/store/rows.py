@@ -136,7 +136,7 @@ def item_key(item_id: str) -> str:
 
 
 def insert_into(database: str, table: Table) -> Any:
-    """Return an insert that can be told what to do on a conflict, for a dialect's name."""
+    """Return an insert that takes a clause for conflicts; ``database`` is a dialect's name."""
     return postgresql.insert(table) if database == "postgresql" else sqlite.insert(table)
 
 
