@@ -1,9 +1,11 @@
 """TorchServe on the wire: a real socket, answers by the fake predictors, and faults on demand."""
 
 import asyncio
+import json
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from newshelf.serving.protocol import RawRequest
 from tests.fake_predictors import FakeEncoderPredictor, FakeRecommenderPredictor
@@ -110,6 +112,11 @@ class FakeTorchServe:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    def last_body(self) -> dict[str, Any]:
+        """The JSON of the last prediction that was asked for."""
+        body: dict[str, Any] = json.loads(self.asked[-1].body)
+        return body
 
     def __enter__(self) -> "FakeTorchServe":
         self._loop = asyncio.new_event_loop()

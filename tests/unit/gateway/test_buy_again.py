@@ -2,7 +2,6 @@
 
 from datetime import UTC, datetime, timedelta
 
-import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -41,18 +40,13 @@ def buy(gateway: Gateway, unit: str = "u") -> None:
     assert answer.json()["accepted"] == len(events)
 
 
-def sent(torchserve: FakeTorchServe) -> dict[str, object]:
-    body: dict[str, object] = orjson.loads(torchserve.asked[-1].body)
-    return body
-
-
 def test_purchases_are_the_candidates_by_count_and_time(
     start_gateway: StartGateway, torchserve: FakeTorchServe
 ) -> None:
     gateway = start_gateway()
     buy(gateway)
     answer = gateway.recommend("u", kind="buy_again", history=["item-001"], k=9)
-    body = sent(torchserve)
+    body = torchserve.last_body()
     assert (body["kind"], body["history"], body["k"]) == ("buy_again", [], 9)
     # 5 and 200 days ago; now; a minute ago; yesterday; 90 days ago.
     assert body["candidates"] == ["item-002", "item-199", "delisted", "item-004", "item-001"]
@@ -66,7 +60,7 @@ def test_named_candidates_are_kept_to(
     gateway = start_gateway()
     buy(gateway)
     gateway.recommend("u", kind="buy_again", candidates=["item-003", "item-001", "item-004"])
-    assert sent(torchserve)["candidates"] == ["item-004", "item-001"]
+    assert torchserve.last_body()["candidates"] == ["item-004", "item-001"]
 
 
 @pytest.mark.parametrize("candidates", [None, ["item-003"]])

@@ -1,9 +1,7 @@
 """A unit alone is enough: its history comes from the event store."""
 
-import json
 import time
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from uuid import uuid4
 
 from hypothesis import given
@@ -36,27 +34,22 @@ def do(gateway: Gateway, unit: str, *items: str, event_type: str = "click") -> N
     assert response.json()["accepted"] == len(items)
 
 
-def sent(torchserve: FakeTorchServe) -> dict[str, Any]:
-    body: dict[str, Any] = json.loads(torchserve.asked[-1].body)
-    return body
-
-
 def test_a_units_last_products_are_its_history_at_once(
     start_gateway: StartGateway, torchserve: FakeTorchServe
 ) -> None:
     gateway = start_gateway()
     assert gateway.recommend("u1").status_code == 200
-    assert "history" not in sent(torchserve)
+    assert "history" not in torchserve.last_body()
     do(gateway, "u1", "item-001", "item-002", event_type="favourite")
     do(gateway, "u2", "item-007")
     answer = gateway.recommend("u1").json()
     assert answer["source"] == "model"
-    assert sent(torchserve)["history"] == ["item-001", "item-002"]
+    assert torchserve.last_body()["history"] == ["item-001", "item-002"]
     do(gateway, "u1", "item-003", "item-001")
     gateway.recommend("u1")
-    assert sent(torchserve)["history"] == ["item-002", "item-003", "item-001"]
+    assert torchserve.last_body()["history"] == ["item-002", "item-003", "item-001"]
     gateway.store.units.merge("u2", "u1")
-    while "item-007" not in sent(torchserve)["history"]:
+    while "item-007" not in torchserve.last_body()["history"]:
         gateway.recommend("u1")
     page = gateway.http.get("/metrics").text
     assert 'newshelf_gateway_histories_total{source="store"}' in page
@@ -69,7 +62,7 @@ def test_a_history_in_the_request_wins_and_an_empty_one_means_none(
     do(gateway, "u1", "item-001")
     for history in (["item-005"], []):
         gateway.recommend("u1", history=history)
-        assert sent(torchserve)["history"] == history
+        assert torchserve.last_body()["history"] == history
 
 
 def test_feedback_to_another_process_is_seen_within_a_second(
@@ -83,7 +76,7 @@ def test_feedback_to_another_process_is_seen_within_a_second(
     )
     gateway.store.write(WriteBatch(feedback=[event]))
     began_s = time.monotonic()
-    while sent(torchserve)["history"] != ["item-001", "item-002"]:
+    while torchserve.last_body()["history"] != ["item-001", "item-002"]:
         gateway.recommend("u1")
         assert time.monotonic() - began_s < 30
 
@@ -94,7 +87,7 @@ def test_products_that_the_client_did_not_name_are_not_told_as_ignored(
     gateway = start_gateway()
     do(gateway, "u1", "delisted", "item-001")
     answer = gateway.recommend("u1", candidates=["item-002", "unknown"]).json()
-    assert sent(torchserve)["history"] == ["delisted", "item-001"]
+    assert torchserve.last_body()["history"] == ["delisted", "item-001"]
     assert answer["ignored"] == ["unknown"]
     named = gateway.recommend("u1", history=["delisted", "item-001"]).json()
     assert named["ignored"] == ["delisted"]
@@ -106,7 +99,7 @@ def test_no_history_is_read_where_the_settings_say_none(
     gateway = start_gateway(history={"items": 0})
     do(gateway, "u1", "item-001")
     gateway.recommend("u1")
-    assert "history" not in sent(torchserve)
+    assert "history" not in torchserve.last_body()
 
 
 SETTINGS = HistorySettings(items=2, half_life_days=1, view=0)

@@ -22,7 +22,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def write(store: EventStore, *events: tuple[str, float]) -> None:
-    """Store clicks on products, each so many hours ago."""
+    """Store clicks: a product, and the hours since its click."""
     count = len([*store.feedback()])
     clicks = [
         Feedback(
