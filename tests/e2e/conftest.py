@@ -25,7 +25,7 @@ from newshelf.sample.build import draw_sample
 from newshelf.server.client import Client
 from newshelf.server.ports import free_port, free_ports
 from newshelf.server.state import read_keys
-from tests.e2e.rollouts import pack_versions
+from tests.e2e.rollouts import link_or_copy, pack_versions
 
 SETTINGS = """
 [finetune]
@@ -99,7 +99,7 @@ def workspace(trained: Workspace, tmp_path_factory: pytest.TempPathFactory) -> W
 
 
 def copy_of(source: Workspace, root: Path, model_store: Path) -> Workspace:
-    shutil.copytree(source.root, root)
+    shutil.copytree(source.root, root, copy_function=link_or_copy)
     return open_workspace(source.catalog, override=root, model_store=model_store)
 
 

@@ -1,6 +1,7 @@
 """A shop whose new models are rolled out: a TorchServe, gateway and controller of its own."""
 
 import json
+import os
 import shutil
 import time
 from collections import Counter
@@ -209,10 +210,18 @@ def open_shop(
         running.state.end()
 
 
+def link_or_copy(source: str, target: str) -> None:
+    """Weights, which nothing changes in place, are linked: they are most of a workspace."""
+    if Path(source).suffix in {".mar", ".onnx", ".pt", ".pt2", ".safetensors"}:
+        os.link(source, target)
+    else:
+        shutil.copy2(source, target)
+
+
 def _copied(source: Workspace, folder: Path, model_store: Path, *leave: str) -> Workspace:
     root = folder / "workspace"
     ignored = shutil.ignore_patterns("server", ".lock", "gateway", "rollout", *leave)
-    shutil.copytree(source.root, root, ignore=ignored)
+    shutil.copytree(source.root, root, ignore=ignored, copy_function=link_or_copy)
     return open_workspace(source.catalog, override=root, model_store=model_store)
 
 

@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from newshelf.pipeline.workspace import ROOT, open_workspace, servers
+from tests.e2e.rollouts import link_or_copy
 
 SETTINGS = """
 [sample]
@@ -171,7 +172,8 @@ def test_a_shop_of_ones_own(newcomer: Newcomer) -> None:
     shutil.copytree(drawn / "sample", shop)
     # The same catalogue was trained on already: what is current is used again.
     own = newcomer.root / ".newshelf" / open_workspace(shop).root.name
-    shutil.copytree(drawn, own, ignore=shutil.ignore_patterns("sample", "server", ".lock"))
+    ignored = shutil.ignore_patterns("sample", "server", ".lock")
+    shutil.copytree(drawn, own, ignore=ignored, copy_function=link_or_copy)
     printed = newcomer.serve_until_ready("./run serve --catalog path/to/shop")
     assert "train: current" in printed
     assert "rank" in printed
