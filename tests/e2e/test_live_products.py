@@ -172,5 +172,11 @@ def test_both_versions_of_a_rollout_know_a_new_product(
         view(http, unit, original)
     for unit in units:
         until(lambda unit=unit: "live-2" in (recommended(http, unit) or ()), f"{unit} gets it")
-    variants = {one.variant for one in shop_of_two.store.exposures("live") if one.unit in units}
-    assert variants == {"control", "challenger"}
+
+    def variants() -> set[str]:
+        # The gateway learns of the ramp at its next look at the store.
+        for unit in units:
+            assert "live-2" in (recommended(http, unit) or ())
+        return {one.variant for one in shop_of_two.store.exposures("live") if one.unit in units}
+
+    until(lambda: variants() == {"control", "challenger"}, "both versions answer")

@@ -9,7 +9,7 @@ from newshelf.gateway.histories import pseudonyms
 from newshelf.server.gateway import GatewayPlan
 from tests.unit.gateway.conftest import StartGateway
 from tests.unit.gateway.fake_torchserve import FakeTorchServe
-from tests.unit.gateway.test_histories import do, sent
+from tests.unit.gateway.test_histories import do
 from tests.unit.gateway.test_units_routes import merge, path
 
 
@@ -26,7 +26,7 @@ def test_with_pseudonyms_no_file_has_the_id_and_all_else_is_the_same(
     do(gateway, visitor, "item-001")
     merge(gateway, visitor, unit)
     shown = gateway.recommend(unit).json()
-    assert sent(torchserve)["history"] == ["item-001"]
+    assert torchserve.last_body()["history"] == ["item-001"]
     click = {
         "event_id": "e",
         "event_type": "click",

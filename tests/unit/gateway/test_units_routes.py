@@ -7,7 +7,7 @@ import pytest
 
 from tests.unit.gateway.conftest import Gateway, StartGateway
 from tests.unit.gateway.fake_torchserve import FakeTorchServe
-from tests.unit.gateway.test_histories import do, sent
+from tests.unit.gateway.test_histories import do
 
 UNITS = ["ann/née Ó", "merge", "50%", "../a?b#c"]
 
@@ -31,7 +31,7 @@ def test_what_is_kept_is_shown_and_erased(
     assert merge(gateway, "cookie", unit).status_code == 200
     assert merge(gateway, "cookie", unit).json() == {"visitor": "cookie", "unit": unit}
     gateway.recommend(unit)
-    assert sent(torchserve)["history"] == ["item-001", "item-003"]
+    assert torchserve.last_body()["history"] == ["item-001", "item-003"]
     shown = gateway.http.get(path(unit)).json()
     assert (shown["unit"], shown["visitors"], shown["erased"]) == (unit, ["cookie"], False)
     assert [one["item_id"] for one in shown["feedback"]] == ["item-001", "item-003"]
@@ -42,7 +42,7 @@ def test_what_is_kept_is_shown_and_erased(
     gone = gateway.http.get(path(unit)).json()
     assert (gone["exposures"], gone["feedback"], gone["erased"]) == ([], [], True)
     assert gateway.recommend(unit).status_code == 200
-    assert "history" not in sent(torchserve)
+    assert "history" not in torchserve.last_body()
     assert gateway.exposures() == []
     page = gateway.http.get("/metrics").text
     assert unit == "merge" or ('route="/v1/units/{unit}"' in page and unit not in page)
