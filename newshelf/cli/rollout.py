@@ -132,26 +132,27 @@ def controller_plan(catalog: Path | None, workspace: Path | None) -> Path:
 @events.command()
 def export(
     path: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A .parquet, .csv or .tsv file; is replaced.")
+        Path,
+        typer.Argument(metavar="FILE", help="A .parquet, .csv or .tsv file; its rows stay."),
     ],
     catalog: CatalogOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Write feedback as a catalogue's events, to train on.
+    """Add feedback to a catalogue's events, to train on; rows that are there stay.
 
     Example: `./run events export shop/events.parquet`
     """
     from newshelf.cli.console import make_console
     from newshelf.rollout.operations import open_rollouts
-    from newshelf.store.export import write_events
+    from newshelf.store.export import recorded_events, write_events
 
     console = make_console()
     with (
         open_rollouts(controller_plan(catalog, workspace)) as rollouts,
         console.status("writing the events …"),
     ):
-        written = write_events(rollouts.store.feedback(), path)
-    console.print(f"{written:,} events → {path}", markup=False)
+        written = write_events(recorded_events(rollouts.store), path)
+    console.print(f"{written:,} new events → {path}", markup=False)
 
 
 @events.command()

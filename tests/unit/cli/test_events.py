@@ -68,10 +68,20 @@ def test_export_writes_the_catalogues_events(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "events.parquet"
     code, output = run("export", path)
     assert code == 0, output
-    assert output == f"3 events → {path}"
+    assert output == f"3 new events → {path}"
     table = pd.read_parquet(path)
     assert table["user_id"].tolist() == ["ann"] * 3
     assert table["item_id"].tolist() == ["ring"] * 3
+    assert run("export", path) == (0, f"0 new events → {path}")
+
+
+def test_a_file_that_cannot_be_added_to_is_refused(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "events.csv"
+    path.write_text("shopper;product\nann;ring\n")
+    code, output = run("export", path)
+    assert code == 2
+    assert "stays as it is" in output
+    assert path.read_text() == "shopper;product\nann;ring\n"
 
 
 def test_another_format_is_refused(run: Run, tmp_path: Path) -> None:
