@@ -9,16 +9,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from newshelf.gateway.main import run
-from newshelf.gateway.record import WatchedRecorder
+from newshelf.gateway.record import Record
 from newshelf.server.gateway import GatewayPlan, read_plan
 from newshelf.store.records import Exposure, Feedback, FeedbackOutcome, ShadowAnswer
 from newshelf.store.store import EventStore
 from newshelf.store.units import Interaction
 
 
-class _Nowhere:
-    away: str | None = None
-    refused: str | None = None
+class _Nowhere(Record):
+    def __init__(self) -> None:
+        self.away = self.refused = None
 
     async def exposure(self, exposure: Exposure) -> None:
         """Drop it."""
@@ -29,15 +29,15 @@ class _Nowhere:
     async def shadow(self, answer: ShadowAnswer) -> None:
         """Drop it."""
 
-    async def shown(self, _request_ids: Sequence[str]) -> list[str]:
+    async def shown(self, request_ids: Sequence[str]) -> list[str]:  # noqa: ARG002
         return []
 
-    async def history(self, _unit: str, _limit: int) -> list[Interaction]:
+    async def history(self, unit: str, limit: int) -> list[Interaction]:  # noqa: ARG002
         return []
 
 
 @asynccontextmanager
-async def _no_store(plan: GatewayPlan) -> AsyncIterator[tuple[WatchedRecorder, EventStore]]:
+async def _no_store(plan: GatewayPlan) -> AsyncIterator[tuple[Record, EventStore]]:
     with EventStore.connect(plan.store_url) as store:
         yield _Nowhere(), store
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
+from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
@@ -145,7 +146,7 @@ def _add_recommendations(app: FastAPI, state_of: Callable[[], AppState]) -> None
     async def answer(request: Request, parse_body: Callable[..., RecommendQuery]) -> Response:
         state = state_of()
         sent, content_type = await read_body(request), content_type_of(request)
-        parse = partial(parse_body, sent, content_type, state.limits, state.placements)
+        parse = partial(parse_body, sent, content_type, state.plan.limits, state.placements)
         query = await asyncio.to_thread(parse) if len(sent) > _LARGE else parse()
         query = await with_hits(query, state.words)
         return _response(await state.recommender.answer(query, context_of(request)))
@@ -190,10 +191,10 @@ def _add_recommendations(app: FastAPI, state_of: Callable[[], AppState]) -> None
         """Return embedding and labels of a product, sent as JSON, a form, or a bare picture."""
         context, state = context_of(request), state_of()
         sent = await read_body(request)
-        parse = partial(parse_encode_body, sent, content_type_of(request), state.limits)
+        parse = partial(parse_encode_body, sent, content_type_of(request), state.plan.limits)
         body = await asyncio.to_thread(parse) if len(sent) > _LARGE else parse()
         context.source = "model"
-        return _response(await state.models.ask("encoder", "", body, context.deadline))
+        return _response(await state.recommender.models.ask("encoder", "", body, context.deadline))
 
 
 def _add_feedback(app: FastAPI, state_of: Callable[[], AppState]) -> None:
@@ -207,11 +208,12 @@ def _add_feedback(app: FastAPI, state_of: Callable[[], AppState]) -> None:
     async def feedback(request: Request) -> Response:
         """Record what shoppers did with products. Sending an event again is safe."""
         body, state = await read_body(request), state_of()
-        parsed = parse_feedback_body(body, content_type_of(request), max_value=state.max_value)
-        events = [stored_event(event, state.pseudonym) for event in parsed]
+        service, max_value = state.recommender, state.plan.settings.max_value
+        parsed = parse_feedback_body(body, content_type_of(request), max_value=max_value)
+        events = [stored_event(event, service.pseudonym) for event in parsed]
         state.access.count(context_of(request).key, "events", len(events))
-        reply = await take_feedback(events, state.recorder, state.metrics)
-        state.histories.drop(event.unit for event in events if isinstance(event, Feedback))
+        reply = await take_feedback(events, service.recorder, service.metrics)
+        service.histories.drop(event.unit for event in events if isinstance(event, Feedback))
         return _response(reply)
 
 
@@ -223,7 +225,7 @@ def _add_monitoring(app: FastAPI, state_of: Callable[[], AppState]) -> None:
     )
     async def rollouts(_request: Request) -> Response:
         """Return the current rollouts."""
-        router = state_of().router
+        router = state_of().recommender.router
         fields = RolloutOut.model_fields
         return _json(
             RolloutsOut(
@@ -258,9 +260,7 @@ def _add_monitoring(app: FastAPI, state_of: Callable[[], AppState]) -> None:
     @app.get("/metrics", response_class=Response, responses=errors_of(Unauthorized, Forbidden))
     async def metrics(_request: Request) -> Response:
         """Return Prometheus metrics of all processes behind this port."""
-        state = state_of()
-        state.update_gauges()
-        return Response(state.metrics.page(), media_type=state.metrics.content_type)
+        return Response(state_of().metrics_page(), media_type=CONTENT_TYPE_LATEST)
 
 
 def _json(answer: BaseModel) -> Response:

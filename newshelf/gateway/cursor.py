@@ -12,32 +12,18 @@ import hashlib
 import hmac
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import orjson
 
 from newshelf.errors import InvalidField, UnknownRequest
+from newshelf.gateway.record import Record
 from newshelf.gateway.schemas import RecommendQuery
-from newshelf.store.units import Interaction
 
 _TIME, _DIGEST, _ID, _SIGNATURE = 4, 8, 16, 16
 _IDS_FROM = _TIME + 2 * _DIGEST
 _MAX_PAGES = 50
 """A cursor has at most 1.2 kB."""
-
-
-class UnitReader(Protocol):
-    """Reads what units were shown, and what they did."""
-
-    async def shown(self, request_ids: Sequence[str]) -> list[str]:
-        """Return the products of these answers; ``UnknownRequest`` if one is not stored."""
-        ...
-
-    async def history(self, unit: str, limit: int) -> list[Interaction]:
-        """Return a unit's last interactions, the newest first."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +38,7 @@ class FeedPage:
 class Cursors:
     """Issues cursors of ``lifetime_s`` seconds, and reads those of every process with the key."""
 
-    def __init__(self, key: bytes, lifetime_s: float, record: UnitReader) -> None:
+    def __init__(self, key: bytes, lifetime_s: float, record: Record) -> None:
         self._key = key
         self._lifetime_s = lifetime_s
         self._record = record

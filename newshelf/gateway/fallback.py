@@ -6,18 +6,20 @@ infers from texts and pictures are not available here.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from newshelf.catalog.schema import category_path, split_values
 from newshelf.errors import SettingsError
 from newshelf.files import write_aside
-from newshelf.serving.schemas import EncoderProduct, Filters, RecommendRequest, Source
+from newshelf.serving.filters import allowed_mask, in_categories
+from newshelf.serving.item_table import ItemTable
+from newshelf.serving.schemas import EncoderProduct, RecommendRequest, Source
 
 _MOST_POPULAR = 5_000
 _PER_CATEGORY = 20
@@ -89,10 +91,6 @@ def _number(value: object) -> float:
 
 
 _MAX_K = 100
-_MAX_LOOKED_AT = 5_000
-_OUT_OF_STOCK = "out_of_stock"
-
-CategoryPath = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,25 +103,14 @@ class FallbackItem:
     source: Source
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    item: PopularItem
-    path: CategoryPath
-    colors: frozenset[str]
-    materials: frozenset[str]
-
-
 class Fallback:
     """Ranks by popularity; ``items`` have the most popular first."""
 
     def __init__(self, items: Sequence[PopularItem]) -> None:
-        self._items = [_known(item) for item in items]
-        self._row = {known.item.id: row for row, known in enumerate(self._items)}
-        self._below: dict[CategoryPath, list[int]] = {}
-        self._newest = _newest(self._items)
-        for row, known in enumerate(self._items):
-            for depth in range(1, len(known.path) + 1):
-                self._below.setdefault(known.path[:depth], []).append(row)
+        self._items = items
+        self._table = _table(items)
+        # Now rather than under load.
+        _ = self._table.in_stock, self._table.newest_first, self._table.by("product_type")
 
     def __len__(self) -> int:
         return len(self._items)
@@ -135,69 +122,66 @@ class Fallback:
         order; all other kinds get popular products, except for ``popular`` and ``trending`` first
         those of the category.
         """
-        k = min(request.k, _MAX_K)
-        allowed = _passes(request.filters)
-        left_out = {*_ids(request.history), *request.exclude}
-
-        def fresh(among: Iterable[_Known]) -> Iterator[_Known]:
-            # Bounded, since this runs under load.
-            for known in islice(among, _MAX_LOOKED_AT):
-                if known.item.id not in left_out and allowed(known):
-                    left_out.add(known.item.id)
-                    yield known
-
+        table, named = self._table, [*dict.fromkeys(_ids(request.candidates or ()))]
+        if any(isinstance(ref, EncoderProduct) for ref in request.candidates or ()):
+            table = self._with_inline(request.candidates or ())
+        left = allowed_mask(table, request.filters)
+        if request.candidates is not None:
+            left &= np.isin(np.arange(len(table)), table.rows(named))
+        seen = table.rows([*_ids(request.history), *request.exclude])
+        left[seen[seen >= 0]] = False
         items: list[FallbackItem] = []
-        for source, among in self._rankings(request):
-            found = islice(fresh(among), k - len(items))
-            items += [FallbackItem(known.item.id, known.item.share, source) for known in found]
+        for source, rows in self._rankings(request, table, named):
+            found = rows[left[rows]][: min(request.k, _MAX_K) - len(items)]
+            left[found] = False
+            scores = table.popularity[found].tolist()
+            items += [
+                FallbackItem(table.id[row], score, source)
+                for row, score in zip(found.tolist(), scores, strict=True)
+            ]
         return items
 
-    def _rankings(self, request: RecommendRequest) -> Iterator[tuple[Source, Sequence[_Known]]]:
-        """Yield the kind's ranking, as far as there is one, then the popular products."""
-        if request.search is not None:
-            hits = request.search.hits
-            yield "search", [self._items[self._row[one]] for one in hits if one in self._row]
-            return
-        named = request.candidates
-        among = self._items if named is None else self._candidates(named)
-        if request.kind == "buy_again":
-            order = {name: place for place, name in enumerate(_ids(named or ()))}
-            bought = [known for known in among if known.item.id in order]
-            yield "buy_again", sorted(bought, key=lambda known: order[known.item.id])
+    def _rankings(
+        self, request: RecommendRequest, table: ItemTable, named: Sequence[str]
+    ) -> Iterator[tuple[Source, NDArray[np.int64]]]:
+        """Yield the rows of the kind's ranking, as far as there is one, then the popular ones."""
+        if request.search is not None or request.kind == "buy_again":
+            search = request.search
+            rows = table.rows(named if search is None else [*dict.fromkeys(search.hits)])
+            yield "buy_again" if search is None else "search", rows[rows >= 0]
             return
         if request.kind == "new":
-            yield "new", self._newest if named is None else _newest(among)
+            yield "new", table.newest_first
         elif request.kind not in {"popular", "trending"}:
-            categories = self._categories(request)
-            yield (
-                "popular_in_category",
-                [self._items[row] for row in self._rows(categories)]
-                if named is None
-                else [known for known in among if _is_below(known.path, categories)],
-            )
-        yield "popular", among
+            inside = in_categories(table, self._categories(request))
+            yield "popular_in_category", np.flatnonzero(inside)
+        yield "popular", np.arange(len(table))
 
-    def _rows(self, categories: frozenset[CategoryPath]) -> list[int]:
-        return sorted({row for category in categories for row in self._below.get(category, ())})
+    def _with_inline(self, refs: Sequence[str | EncoderProduct]) -> ItemTable:
+        """Return the popular products, then those of the request, which replace equal ones."""
+        columns = PopularItem.model_fields.keys() & EncoderProduct.model_fields.keys()
+        sent = {
+            ref.id: PopularItem(share=0.0, **ref.model_dump(include=columns))
+            for ref in refs
+            if isinstance(ref, EncoderProduct) and ref.id
+        }
+        return _table([*(item for item in self._items if item.id not in sent), *sent.values()])
 
-    def _candidates(self, refs: Sequence[str | EncoderProduct]) -> list[_Known]:
-        """Return the known and the inline candidates by decreasing popularity."""
-        inline = {ref.id: ref for ref in refs if isinstance(ref, EncoderProduct) and ref.id}
-        known = [
-            _inline(inline[name]) if name in inline else self._items[self._row[name]]
-            for name in dict.fromkeys(_ids(refs))
-            if name in inline or name in self._row
-        ]
-        return sorted(known, key=lambda one: -one.item.share)
-
-    def _categories(self, request: RecommendRequest) -> frozenset[CategoryPath]:
+    def _categories(self, request: RecommendRequest) -> Sequence[str]:
         """Return the categories of the filter, or else of the history."""
         if request.filters.product_type is not None:
-            return _paths(request.filters.product_type)
-        rows = (self._row.get(ref) for ref in request.history if isinstance(ref, str))
-        paths = {self._items[row].path for row in rows if row is not None}
+            return request.filters.product_type
+        rows = self._table.rows([ref for ref in request.history if isinstance(ref, str)])
+        known = (self._table.product_type[row] for row in rows[rows >= 0].tolist())
         sent = (ref.product_type for ref in request.history if isinstance(ref, EncoderProduct))
-        return frozenset(path for path in paths if path) | _paths(filter(None, sent))
+        return [value for value in (*known, *sent) if value]
+
+
+def _table(items: Sequence[PopularItem]) -> ItemTable:
+    names = {name: name for name in PopularItem.model_fields} | {"share": "popularity"}
+    return ItemTable.from_columns(
+        {column: [getattr(item, name) for item in items] for name, column in names.items()}
+    )
 
 
 def _ids(refs: Iterable[str | EncoderProduct]) -> Iterator[str]:
@@ -205,74 +189,3 @@ def _ids(refs: Iterable[str | EncoderProduct]) -> Iterator[str]:
         identity = ref if isinstance(ref, str) else ref.id
         if identity:
             yield identity
-
-
-def _known(item: PopularItem) -> _Known:
-    return _Known(
-        item,
-        category_path(item.product_type),
-        frozenset(split_values(item.color)),
-        frozenset(split_values(item.material)),
-    )
-
-
-def _newest(among: Sequence[_Known]) -> list[_Known]:
-    dated = [known for known in among if known.item.created_at is not None]
-    return sorted(dated, key=lambda known: -(known.item.created_at or 0))
-
-
-def _inline(product: EncoderProduct) -> _Known:
-    columns = ("id", "product_type", "brand", "color", "material", "price")
-    columns_sent = {name: getattr(product, name) for name in columns}
-    return _known(PopularItem(share=0.0, **columns_sent))
-
-
-def _paths(product_types: Iterable[str]) -> frozenset[CategoryPath]:
-    return frozenset(path for path in map(category_path, product_types) if path)
-
-
-def _is_below(path: CategoryPath, categories: frozenset[CategoryPath]) -> bool:
-    return any(path[:depth] in categories for depth in range(1, len(path) + 1))
-
-
-def _passes(filters: Filters) -> Callable[[_Known], bool]:
-    """Return a function that tells whether a product passes the given filters."""
-    tests: list[Callable[[_Known], bool]] = [_stock(filters)]
-    if filters.product_type is not None:
-        categories = _paths(filters.product_type)
-        tests.append(lambda known: _is_below(known.path, categories))
-    if filters.brand is not None:
-        brands = _lowered(filters.brand)
-        tests.append(lambda known: (known.item.brand or "").strip().lower() in brands)
-    if filters.color is not None:
-        colors = _lowered(filters.color)
-        tests.append(lambda known: not known.colors.isdisjoint(colors))
-    if filters.material is not None:
-        materials = _lowered(filters.material)
-        tests.append(lambda known: not known.materials.isdisjoint(materials))
-    if filters.style is not None:
-        # There is no such column.
-        tests.append(lambda _: False)
-    if filters.price is not None:
-        low, high = filters.price.min or 0.0, filters.price.max
-        tests.append(
-            lambda known: (
-                known.item.price is not None
-                and low <= known.item.price
-                and (high is None or known.item.price <= high)
-            )
-        )
-    if (after := filters.created_after) is not None:
-        tests.append(lambda known: (known.item.created_at or after) > after)
-    return lambda known: all(test(known) for test in tests)
-
-
-def _stock(filters: Filters) -> Callable[[_Known], bool]:
-    if filters.availability is None:
-        return lambda known: known.item.availability != _OUT_OF_STOCK
-    wanted = frozenset(filters.availability)
-    return lambda known: (known.item.availability or "in_stock") in wanted
-
-
-def _lowered(values: Sequence[str]) -> frozenset[str]:
-    return frozenset(value.strip().lower() for value in values)

@@ -11,8 +11,8 @@ from pathlib import Path
 from newshelf.config import HistorySettings
 from newshelf.errors import Unavailable
 from newshelf.files import secret_key
-from newshelf.gateway.cursor import UnitReader
 from newshelf.gateway.observability import GatewayMetrics
+from newshelf.gateway.record import Record
 from newshelf.gateway.schemas import InvalidEvent, RecommendQuery
 from newshelf.serving.schemas import Ids
 from newshelf.store.records import Feedback
@@ -52,11 +52,11 @@ class Histories:
 
     def __init__(
         self,
-        reader: UnitReader,
+        record: Record,
         settings: HistorySettings,
         metrics: GatewayMetrics,
     ) -> None:
-        self._reader = reader
+        self._record = record
         self._settings = settings
         self._metrics = metrics
         self._kept: dict[str, tuple[float, Sequence[str]]] = {}
@@ -74,19 +74,19 @@ class Histories:
         now_s = time.monotonic()
         valid_s, history = self._kept.get(unit, (0.0, ()))
         if now_s < valid_s:
-            self._metrics.history("cache")
+            self._metrics.histories.labels("cache").inc()
             return history
         limit = _READ_PER_ITEM * self._settings.items
         try:
-            history = weighed(await self._reader.history(unit, limit), self._settings)
+            history = weighed(await self._record.history(unit, limit), self._settings)
         except Unavailable as error:
             if not self._missing:
                 _LOG.warning("shoppers are answered without their histories: %s", error.message)
             self._missing = True
-            self._metrics.history("unavailable")
+            self._metrics.histories.labels("unavailable").inc()
             return ()
         self._missing = False
-        self._metrics.history("store")
+        self._metrics.histories.labels("store").inc()
         self._kept.pop(unit, None)
         self._kept[unit] = now_s + _VALID_S, history
         if len(self._kept) > _MOST_UNITS:

@@ -108,7 +108,7 @@ def add_items_routes(app: FastAPI, state_of: Callable[[], AppState]) -> None:
     async def put(request: Request) -> Response:
         """Store up to 1,000 products: JSON, or a form with the part ``items`` and pictures."""
         state, body, kind = state_of(), await read_body(request), content_type_of(request)
-        parsed = await asyncio.to_thread(parse_items_body, body, kind, state.limits)
+        parsed = await asyncio.to_thread(parse_items_body, body, kind, state.plan.limits)
         state.access.count(context_of(request).key, "items", len(parsed))
         writes = [item for item in parsed if isinstance(item, ItemWrite)]
         stored = iter(await asyncio.to_thread(state.store.items.put, writes))
@@ -148,7 +148,7 @@ def add_items_routes(app: FastAPI, state_of: Callable[[], AppState]) -> None:
 
         def change() -> StoredItem:
             fields = _read(body, kind)
-            picture = _picture(fields, state.limits, "image")
+            picture = _picture(fields, state.plan.limits, "image")
             sent = _folded(fields) | ({"image": None} if "image" in fields else {})
             return state.store.items.patch(item_id, sent, picture)
 

@@ -17,6 +17,7 @@ import os
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Literal, TextIO
 
 import orjson
@@ -26,7 +27,6 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExport
 from opentelemetry.trace import SpanKind, get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from prometheus_client import (
-    CONTENT_TYPE_LATEST,
     CollectorRegistry,
     Counter,
     Gauge,
@@ -113,92 +113,59 @@ class RequestLog:
 MULTIPROCESS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """Environment variable that prometheus-client reads."""
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_PREFIX = ("newshelf", "gateway")
 _STATES = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerState.OPEN: 2}
 
 
 class GatewayMetrics:
     """Metrics of one process."""
 
-    content_type = CONTENT_TYPE_LATEST
-
     def __init__(self) -> None:
         # Not the default registry, so that tests can run several gateways in one process.
-        self._registry = CollectorRegistry()
-        registry = self._registry
-        self._requests = Counter(
-            "newshelf_gateway_requests",
-            "Answered requests.",
-            ["route", "status"],
-            registry=registry,
-        )
-        self._seconds = Histogram(
-            "newshelf_gateway_request_seconds",
-            "Time from a request's headers to the end of its answer.",
-            ["route"],
+        registry = self._registry = CollectorRegistry()
+        counter = partial(Counter, namespace=_PREFIX[0], subsystem=_PREFIX[1], registry=registry)
+        seconds = partial(
+            Histogram,
+            namespace=_PREFIX[0],
+            subsystem=_PREFIX[1],
             buckets=_SECONDS,
             registry=registry,
         )
-        self.model_seconds = Histogram(
-            "newshelf_gateway_model_seconds",
-            "Time of the recommender's answer.",
-            buckets=_SECONDS,
+        gauge = partial(
+            Gauge,
+            namespace=_PREFIX[0],
+            subsystem=_PREFIX[1],
+            multiprocess_mode="livemax",
             registry=registry,
         )
-        self.record_seconds = Histogram(
-            "newshelf_gateway_record_seconds",
-            "Time to record an answer.",
-            buckets=_SECONDS,
-            registry=registry,
+        self._requests = counter("requests", "Answered requests.", ["route", "status"])
+        self._seconds = seconds(
+            "request_seconds", "Time from a request's headers to the end of its answer.", ["route"]
         )
-        self._fallbacks = Counter(
-            "newshelf_gateway_fallbacks",
-            "Answers without a model.",
-            ["reason"],
-            registry=registry,
-        )
-        self.unrecorded = Counter(
-            "newshelf_gateway_unrecorded",
-            "Answers that could not be recorded.",
-            registry=registry,
-        )
-        self._feedback = Counter(
-            "newshelf_gateway_feedback",
-            "Feedback events.",
-            ["outcome"],
-            registry=registry,
-        )
-        self._histories = Counter(
-            "newshelf_gateway_histories",
-            "Histories of units, of requests that bring none.",
+        self.model_seconds = seconds("model_seconds", "Time of the recommender's answer.")
+        self.record_seconds = seconds("record_seconds", "Time to record an answer.")
+        self.fallbacks = counter("fallbacks", "Answers without a model, by error code.", ["reason"])
+        self.unrecorded = counter("unrecorded", "Answers that could not be recorded.")
+        self.feedback = counter("feedback", "Feedback events, as answered.", ["outcome"])
+        self.histories = counter(
+            "histories",
+            "Histories of units: of the cache, the store, or unavailable.",
             ["source"],
-            registry=registry,
         )
-        self._shadow = Counter(
-            "newshelf_gateway_shadow",
-            "Shadow requests.",
-            ["outcome"],
-            registry=registry,
+        self.shadow = counter(
+            "shadow", "Shadow requests: answered, failed or dropped.", ["outcome"]
         )
-        self._breaker = Gauge(
-            "newshelf_gateway_breaker",
+        self._breaker = gauge(
+            "breaker",
             "State of the circuit breaker: 0 closed, 1 half-open, 2 open.",
             ["model", "version"],
-            multiprocess_mode="livemax",
-            registry=registry,
         )
-        self._record = Gauge(
-            "newshelf_gateway_record",
-            "Where answers are recorded: 0 event store, 1 spool, 2 nowhere.",
-            multiprocess_mode="livemax",
-            registry=registry,
+        self._record = gauge(
+            "record", "Where answers are recorded: 0 event store, 1 spool, 2 nowhere."
         )
-        self._splits_age = Gauge(
-            "newshelf_gateway_rollouts_age_seconds",
-            "Time since the rollouts were read from the store.",
-            multiprocess_mode="livemax",
-            registry=registry,
+        self._splits_age = gauge(
+            "rollouts_age_seconds", "Time since the rollouts were read from the store."
         )
-
         # Finding a metric by its labels costs more than counting.
         self._children: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
 
@@ -211,22 +178,6 @@ class GatewayMetrics:
         count, histogram = found
         count.inc()
         histogram.observe(seconds)
-
-    def fallback(self, reason: str) -> None:
-        """Count one answer without a model; ``reason`` is an error code."""
-        self._fallbacks.labels(reason).inc()
-
-    def feedback(self, outcome: str) -> None:
-        """Count one event, by the ``outcome`` in its answer."""
-        self._feedback.labels(outcome).inc()
-
-    def history(self, source: str) -> None:
-        """Count one history: of the ``cache``, the ``store``, or ``unavailable``."""
-        self._histories.labels(source).inc()
-
-    def shadow(self, outcome: str) -> None:
-        """Count one shadow request: ``answered``, ``failed`` or ``dropped``."""
-        self._shadow.labels(outcome).inc()
 
     def set_gauges(
         self, breakers: dict[tuple[str, str], BreakerState], rollouts_age_s: float, record: int

@@ -18,12 +18,12 @@ from pydantic import ValidationError
 from newshelf.errors import DeadlineExceeded, NewshelfError, Unavailable, UnknownItem
 from newshelf.files import problems
 from newshelf.gateway.context import RequestContext
-from newshelf.gateway.cursor import Cursors, UnitReader
+from newshelf.gateway.cursor import Cursors
 from newshelf.gateway.fallback import Fallback, FallbackItem
 from newshelf.gateway.histories import Histories, Pseudonym
 from newshelf.gateway.models import Models
 from newshelf.gateway.observability import GatewayMetrics, Spans
-from newshelf.gateway.record import Recorder
+from newshelf.gateway.record import Record
 from newshelf.gateway.routing import Routed, Router
 from newshelf.gateway.schemas import RecommendQuery
 from newshelf.gateway.upstream import Reply
@@ -181,7 +181,7 @@ class ShadowTraffic:
     def __init__(
         self,
         models: Models,
-        recorder: Recorder,
+        recorder: Record,
         metrics: GatewayMetrics,
         *,
         timeout_ms: int,
@@ -203,7 +203,7 @@ class ShadowTraffic:
         if split is None or not split.shadow or ranked.fallback:
             return
         if len(self._tasks) >= self._at_once:
-            self._metrics.shadow("dropped")
+            self._metrics.shadow.labels("dropped").inc()
             return
         task = asyncio.create_task(
             self._compare(split.rollout, split.challenger, query.body, ranked, context.request_id)
@@ -228,7 +228,8 @@ class ShadowTraffic:
         except NewshelfError as error:
             _LOG.debug("the shadow model did not answer: %s", error.message)
         latency_ms = (time.perf_counter() - started_s) * 1000
-        self._metrics.shadow("failed" if by_challenger is None else "answered")
+        outcome = "failed" if by_challenger is None else "answered"
+        self._metrics.shadow.labels(outcome).inc()
         answer = ShadowAnswer(
             rollout=rollout,
             request_id=request_id,
@@ -291,12 +292,11 @@ class RecommendService:
     models: Models
     router: Router
     fallback: Fallback
-    recorder: Recorder
+    recorder: Record
     shadow: ShadowTraffic
     metrics: GatewayMetrics
     spans: Spans
     cursors: Cursors
-    units: UnitReader
     histories: Histories
     pseudonym: Pseudonym
     record_required: bool
@@ -350,14 +350,14 @@ class RecommendService:
             if context.deadline.left_s() <= 0:
                 raise DeadlineExceeded("there was no answer before the deadline") from error
             context.reason = error.message
-            self.metrics.fallback(error.code)
+            self.metrics.fallbacks.labels(error.code).inc()
         items = self.fallback.recommend(query.request)
         ranked = ranked_without_model(items, routed.assigned.version)
         return ranked, exposure_of(query, routed, ranked, context)
 
     async def _with_purchases(self, query: RecommendQuery) -> RecommendQuery:
         """Return the query with the unit's purchases as its candidates, the best first."""
-        done = await self.units.history(query.unit, _MOST_INTERACTIONS)
+        done = await self.recorder.history(query.unit, _MOST_INTERACTIONS)
         bought = purchases(done, time.time_ns() // 1000)
         named = query.request.candidates
         wanted = bought if named is None else [item for item in bought if item in named]

@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import orjson
 
@@ -21,53 +21,20 @@ from newshelf.errors import (
     Unavailable,
     UnknownRequest,
 )
-from newshelf.gateway.cursor import UnitReader
 from newshelf.gateway.observability import GatewayMetrics
 from newshelf.gateway.schemas import InvalidEvent
 from newshelf.gateway.upstream import Reply
 from newshelf.server.gateway import GatewayPlan
 from newshelf.store.group_commit import GroupCommit
 from newshelf.store.records import (
-    Assignment,
     Exposure,
     Feedback,
     FeedbackOutcome,
     ShadowAnswer,
-    TrafficSplit,
 )
 from newshelf.store.spool import Spool
 from newshelf.store.store import EventStore
 from newshelf.store.units import Interaction
-
-Assign = Callable[[TrafficSplit, str], Assignment]
-"""Where a unit belongs; the same in every process."""
-
-ReadSplits = Callable[[], Sequence[TrafficSplit]]
-"""The rollouts that are served now. May block."""
-
-
-class Recorder(Protocol):
-    """The event store, or what keeps rows for it; each method raises ``Unavailable``."""
-
-    async def exposure(self, exposure: Exposure) -> None:
-        """Keep one answer."""
-
-    async def feedback(self, feedback: Sequence[Feedback]) -> list[FeedbackOutcome]:
-        """Keep events, and say of each what became of it."""
-        ...
-
-    async def shadow(self, answer: ShadowAnswer) -> None:
-        """Keep what a shadowed model answered."""
-
-
-class WatchedRecorder(Recorder, UnitReader, Protocol):
-    """One that knows how it stands."""
-
-    away: str | None
-    """Why nothing is written to the event store; None while it is."""
-    refused: str | None
-    """Why nothing can be recorded at all; None while the store or the spool take it."""
-
 
 _LOG = logging.getLogger(__name__)
 _EACH_S = 1.0
@@ -90,31 +57,33 @@ class Record:
     def __init__(
         self,
         store: EventStore,
-        commits: Recorder,
+        commits: GroupCommit,
         spool: Spool | None = None,
-        spooling: Recorder | None = None,
+        spooling: GroupCommit | None = None,
     ) -> None:
         self._store = store
         self._commits = commits
         self._spool = spool
         self._spooling = spooling
         self.away: str | None = None
+        """Why nothing is written to the event store; None while it is."""
         self.refused: str | None = None
+        """Why nothing can be recorded at all; None while the store or the spool take it."""
 
     async def exposure(self, exposure: Exposure) -> None:
-        """See ``Recorder``."""
+        """Keep one answer; raise ``Unavailable`` if that is impossible, as the others do."""
         await self._keep(lambda to: to.exposure(exposure), behind=False)
 
     async def feedback(self, feedback: Sequence[Feedback]) -> list[FeedbackOutcome]:
-        """See ``Recorder``."""
+        """Keep events, and say of each what became of it."""
         return await self._keep(lambda to: to.feedback(feedback), behind=self._holds_answers())
 
     async def shadow(self, answer: ShadowAnswer) -> None:
-        """See ``Recorder``."""
+        """Keep what a shadowed model answered."""
         await self._keep(lambda to: to.shadow(answer), behind=False)
 
     async def shown(self, request_ids: Sequence[str]) -> list[str]:
-        """See ``UnitReader``."""
+        """Return the products of these answers; ``UnknownRequest`` if one is not stored."""
         if self.away is not None:
             raise Unavailable(f"earlier answers cannot be read: {self.away}")
         rankings = await asyncio.to_thread(self._store.rankings, request_ids)
@@ -125,12 +94,14 @@ class Record:
         return [item.item_id for ranking in rankings for item in ranking]
 
     async def history(self, unit: str, limit: int) -> list[Interaction]:
-        """See ``UnitReader``."""
+        """Return a unit's last interactions, the newest first."""
         if self.away is not None:
             raise Unavailable(f"histories cannot be read: {self.away}")
         return await self._store.units.read_history(unit, limit)
 
-    async def _keep(self, write: Callable[[Recorder], Awaitable[_Kept]], *, behind: bool) -> _Kept:
+    async def _keep(
+        self, write: Callable[[GroupCommit], Awaitable[_Kept]], *, behind: bool
+    ) -> _Kept:
         if self.away is None and not behind:
             try:
                 return await write(self._commits)
@@ -242,7 +213,7 @@ _REFUSED: dict[FeedbackOutcome, tuple[type[RequestError], str, str]] = {
 
 
 async def take_feedback(
-    events: Sequence[Feedback | InvalidEvent], recorder: Recorder, metrics: GatewayMetrics
+    events: Sequence[Feedback | InvalidEvent], recorder: Record, metrics: GatewayMetrics
 ) -> Reply:
     """Keep events, and answer what became of each, or raise the first error if none is kept."""
     valid = [event for event in events if isinstance(event, Feedback)]
@@ -259,7 +230,7 @@ async def take_feedback(
                 kind, field, message = _REFUSED[outcome]
                 path = f"events[{index}].{field}" if len(events) > 1 else field
                 error = kind(message, field=path)
-        metrics.feedback(outcome)
+        metrics.feedback.labels(outcome).inc()
         results.append({"event_id": event.event_id, "outcome": outcome})
         if error is not None:
             errors.append(error)

@@ -3,10 +3,10 @@
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from newshelf.gateway.record import Assign, ReadSplits
+from newshelf.rollout.assignment import assign
 from newshelf.store.records import Assignment, TrafficSplit
 
 _LOG = logging.getLogger(__name__)
@@ -26,9 +26,8 @@ class Routed:
 class Router:
     """Keeps what the store said last: a store that is away changes nobody's variant."""
 
-    def __init__(self, read: ReadSplits, assign: Assign) -> None:
+    def __init__(self, read: Callable[[], Sequence[TrafficSplit]]) -> None:
         self._read = read
-        self._assign = assign
         self._read_s = time.monotonic()
         self.current: Sequence[TrafficSplit] = ()
 
@@ -57,7 +56,7 @@ class Router:
             return Routed(_OUTSIDE, None)
         outside: Routed | None = None
         for split in self.current:
-            routed = Routed(self._assign(split, unit), split)
+            routed = Routed(assign(split, unit), split)
             if routed.assigned.variant != "default":
                 return routed
             outside = outside or routed

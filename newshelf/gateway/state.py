@@ -3,23 +3,25 @@
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-from newshelf.config import Limits
-from newshelf.errors import ServerError
+import orjson
+
+from newshelf.catalog.schema import ENCODABLE
+from newshelf.errors import NewshelfError, ServerError, Unavailable
 from newshelf.files import secret_key
 from newshelf.gateway.cursor import Cursors
 from newshelf.gateway.fallback import Fallback, read_popular
-from newshelf.gateway.histories import Histories, Pseudonym, pseudonyms
+from newshelf.gateway.histories import Histories, pseudonyms
 from newshelf.gateway.keys import KeyAccess
-from newshelf.gateway.models import Models
+from newshelf.gateway.models import ModelName, Models
 from newshelf.gateway.observability import GatewayMetrics, Spans
 from newshelf.gateway.placements import Placements
-from newshelf.gateway.readiness import Readiness
 from newshelf.gateway.recommend import RecommendService, ShadowTraffic
-from newshelf.gateway.record import Assign, WatchedRecorder
+from newshelf.gateway.record import Record
 from newshelf.gateway.routing import Router
 from newshelf.gateway.upstream import Tokens, Upstream
 from newshelf.server.gateway import GatewayPlan
@@ -28,6 +30,7 @@ from newshelf.shelf.words import WordIndex
 from newshelf.store.store import EventStore
 
 _LOG = logging.getLogger(__name__)
+_EACH_S = 1.0
 
 
 async def _refresh(
@@ -52,46 +55,77 @@ async def _end(task: "asyncio.Task[None]") -> None:
         await task
 
 
-_EACH_S = 1.0
+_REQUESTS: dict[ModelName, bytes] = {
+    "encoder": orjson.dumps(ENCODABLE),
+    "recommender": b'{"k":1}',
+}
+_OK = 200
+_KEPT_S = 1.0
+
+
+class Readiness:
+    """Sends both models a request, at most once a second."""
+
+    def __init__(self, models: Models, recorder: Record | None) -> None:
+        self._models = models
+        self._recorder = recorder
+        self._until_s = 0.0
+        self._missing: dict[str, str] = {}
+        self._lock = asyncio.Lock()
+
+    async def missing(self, deadline: Deadline) -> dict[str, str]:
+        """Return the models that do not answer, each with the reason."""
+        async with self._lock:
+            if time.monotonic() >= self._until_s:
+                reasons = await asyncio.gather(*(self._ask(m, deadline) for m in _REQUESTS))
+                self._missing = {m: why for m, why in zip(_REQUESTS, reasons, strict=True) if why}
+                self._until_s = time.monotonic() + _KEPT_S
+        return self._missing
+
+    def spooled(self) -> str | None:
+        """Return why answers wait in the spool; ``Unavailable`` if nothing can be recorded."""
+        if self._recorder is None:
+            return None
+        if self._recorder.refused is not None:
+            raise Unavailable(f"nothing can be recorded: {self._recorder.refused}")
+        return self._recorder.away
+
+    async def _ask(self, model: ModelName, deadline: Deadline) -> str | None:
+        try:
+            reply = await self._models.ask(model, "", _REQUESTS[model], deadline)
+        except NewshelfError as error:
+            return error.message
+        return None if reply.status == _OK else f"answered {reply.status}"
 
 
 @dataclass(frozen=True)
 class AppState:
     """Everything the routes use."""
 
-    models: Models
-    router: Router
+    plan: GatewayPlan
     recommender: RecommendService
     access: KeyAccess
-    recorder: WatchedRecorder
     store: EventStore
-    histories: Histories
-    pseudonym: Pseudonym
     readiness: Readiness
-    metrics: GatewayMetrics
-    limits: Limits
     placements: Placements
     words: WordIndex | None
-    max_value: float
-    """Of a purchase."""
 
-    def update_gauges(self) -> None:
-        """Set the metrics that are gauges."""
-        recorder = self.recorder
-        record = 2 if recorder.refused else 1 if recorder.away else 0
-        self.metrics.set_gauges(self.models.states(), self.router.age_s, record)
+    def metrics_page(self) -> bytes:
+        """Set the metrics that are gauges, and return the page of ``GET /metrics``."""
+        service = self.recommender
+        record = 2 if service.recorder.refused else 1 if service.recorder.away else 0
+        service.metrics.set_gauges(service.models.states(), service.router.age_s, record)
+        return service.metrics.page()
 
 
 @asynccontextmanager
 async def open_state(
     plan: GatewayPlan,
-    *,
     access: KeyAccess,
     metrics: GatewayMetrics,
     spans: Spans,
-    recorder: WatchedRecorder,
+    recorder: Record,
     store: EventStore,
-    assign: Assign,
 ) -> AsyncIterator[AppState]:
     """Open the state of a process, and close it at the end."""
     settings = plan.settings
@@ -108,7 +142,7 @@ async def open_state(
             _LOG.warning("TorchServe's token: %s", error.message)
         models = Models(plan.inference_url, tokens, settings)
         stack.push_async_callback(models.close)
-        router = Router(store.rollouts.splits, assign)
+        router = Router(store.rollouts.splits)
         await router.refresh()
         shadow = ShadowTraffic(
             models,
@@ -119,8 +153,6 @@ async def open_state(
         )
         stack.push_async_callback(shadow.close)
         placements = Placements(plan.placements, plan.limits.max_k)
-        pseudonym = pseudonyms(plan.pseudonym_key)
-        histories = Histories(recorder, settings.history, metrics)
         required = settings.record == "required"
         recommender = RecommendService(
             models=models,
@@ -130,27 +162,13 @@ async def open_state(
             shadow=shadow,
             metrics=metrics,
             spans=spans,
-            histories=histories,
-            pseudonym=pseudonym,
+            histories=Histories(recorder, settings.history, metrics),
+            pseudonym=pseudonyms(plan.pseudonym_key),
             cursors=Cursors(secret_key(plan.cursor_key), settings.cursor_s, recorder),
-            units=recorder,
             record_required=required,
         )
         refreshing = asyncio.create_task(_refresh(router, access, placements, tokens))
         stack.push_async_callback(_end, refreshing)
-        yield AppState(
-            models=models,
-            router=router,
-            recommender=recommender,
-            access=access,
-            recorder=recorder,
-            store=store,
-            histories=histories,
-            pseudonym=pseudonym,
-            readiness=Readiness(models, recorder if required else None),
-            metrics=metrics,
-            limits=plan.limits,
-            placements=placements,
-            words=WordIndex(plan.words) if plan.words else None,
-            max_value=settings.max_value,
-        )
+        readiness = Readiness(models, recorder if required else None)
+        words = WordIndex(plan.words) if plan.words else None
+        yield AppState(plan, recommender, access, store, readiness, placements, words)

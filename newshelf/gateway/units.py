@@ -41,9 +41,9 @@ def add_units_routes(app: FastAPI, state_of: Callable[[], AppState]) -> None:
         """Merge a visitor into the unit that has logged in. Merging again changes nothing."""
         state = state_of()
         merge = validate(MergeIn, read_table(await read_body(request), content_type_of(request)))
-        visitor, unit = state.pseudonym(merge.visitor), state.pseudonym(merge.unit)
+        visitor, unit = map(state.recommender.pseudonym, (merge.visitor, merge.unit))
         await asyncio.to_thread(state.store.units.merge, visitor, unit)
-        state.histories.drop([unit])
+        state.recommender.histories.drop([unit])
         return json_response(merge.model_dump())
 
     @app.get("/v1/units/{unit:path}", response_model=UnitRecord, responses={**REFUSED, **NOT_NOW})
@@ -58,12 +58,12 @@ def add_units_routes(app: FastAPI, state_of: Callable[[], AppState]) -> None:
         state = state_of()
         unit = _unit(request, state)
         erased = await asyncio.to_thread(state.store.units.erase, unit)
-        state.histories.drop([unit])
+        state.recommender.histories.drop([unit])
         return json_response(erased)
 
 
 def _unit(request: Request, state: AppState) -> str:
     try:
-        return state.pseudonym(_ID.validate_python(request.path_params["unit"]))
+        return state.recommender.pseudonym(_ID.validate_python(request.path_params["unit"]))
     except ValidationError as error:
         raise InvalidField(error.errors()[0]["msg"], field="unit") from None

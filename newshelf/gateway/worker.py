@@ -10,17 +10,16 @@ from newshelf.gateway.app import ROUTES, make_app
 from newshelf.gateway.keys import KeyAccess, KeyFile
 from newshelf.gateway.middleware import Middleware
 from newshelf.gateway.observability import GatewayMetrics, RequestLog, make_spans
-from newshelf.gateway.record import WatchedRecorder, open_record, spool_of
+from newshelf.gateway.record import Record, open_record, spool_of
 from newshelf.gateway.state import AppState, open_state
-from newshelf.rollout.assignment import assign
 from newshelf.server.gateway import GatewayPlan
 from newshelf.store.store import EventStore
 
-OpenStore = Callable[[GatewayPlan], AbstractAsyncContextManager[tuple[WatchedRecorder, EventStore]]]
+OpenStore = Callable[[GatewayPlan], AbstractAsyncContextManager[tuple[Record, EventStore]]]
 
 
 @asynccontextmanager
-async def open_store(plan: GatewayPlan) -> AsyncIterator[tuple[WatchedRecorder, EventStore]]:
+async def open_store(plan: GatewayPlan) -> AsyncIterator[tuple[Record, EventStore]]:
     """Open the event store and its recorder."""
     with EventStore.connect(plan.store_url) as store:
         async with open_record(store, spool_of(plan)) as record:
@@ -41,15 +40,7 @@ def make_worker(plan: GatewayPlan, *, store: OpenStore = open_store) -> Middlewa
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         async with (
             store(plan) as (recorder, opened_store),
-            open_state(
-                plan,
-                access=access,
-                metrics=metrics,
-                spans=spans,
-                recorder=recorder,
-                store=opened_store,
-                assign=assign,
-            ) as state,
+            open_state(plan, access, metrics, spans, recorder, opened_store) as state,
         ):
             opened.append(state)
             yield

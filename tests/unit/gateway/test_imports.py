@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
-HEAVY = ("torch", "pandas", "pyarrow", "transformers", "onnxruntime", "newshelf.nn")
+HEAVY = ("torch", "pandas", "pyarrow", "transformers", "onnxruntime", "newshelf.nn.encoder")
 
 
 def test_the_gateway_imports_no_model() -> None:

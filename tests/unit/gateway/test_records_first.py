@@ -17,7 +17,6 @@ from newshelf.gateway.recommend import RecommendService, ShadowTraffic
 from newshelf.gateway.routing import Router
 from newshelf.gateway.schemas import parse_recommend_body
 from newshelf.gateway.upstream import Reply, Tokens
-from newshelf.rollout.assignment import assign
 from newshelf.serving.deadline import Deadline
 from newshelf.store.records import Exposure, ShadowAnswer, TrafficSplit
 from newshelf.store.units import Interaction
@@ -60,14 +59,13 @@ def recommender(
     models, metrics = Models(torchserve.url, Tokens(None, None), settings), GatewayMetrics()
     return RecommendService(
         models=models,
-        router=Router(lambda: (), assign),
+        router=Router(lambda: ()),
         fallback=Fallback([PopularItem(id="popular", share=1.0)]),
         recorder=recorder,
         shadow=ShadowTraffic(models, NothingCopied(), metrics, timeout_ms=1000, at_once=1),
         metrics=metrics,
         spans=NO_SPANS,
         cursors=Cursors(b"key", 60, recorder),
-        units=recorder,
         histories=Histories(recorder, HistorySettings(items=0), metrics),
         pseudonym=pseudonyms(None),
         record_required=required,
@@ -131,7 +129,7 @@ def test_a_store_that_is_away_changes_no_variant() -> None:
         return answer
 
     async def main() -> None:
-        router = Router(read, assign)
+        router = Router(read)
         assert router.route("u").split is None
         await router.refresh()
         first = router.route("u")
@@ -149,7 +147,7 @@ def test_of_two_rollouts_the_one_that_a_unit_takes_part_in_decides() -> None:
     other = base.model_copy(update={"rollout": "b", "salt": "b", "challenger": "newer"})
 
     async def main() -> set[tuple[str, str]]:
-        router = Router(lambda: [base, other], assign)
+        router = Router(lambda: [base, other])
         await router.refresh()
         seen = set()
         for number in range(500):
