@@ -26,7 +26,6 @@ from benchmarks.shelf.catalogue import (
 )
 from benchmarks.shelf.command import ShelfContext
 from newshelf.config import Limits
-from newshelf.nn.blend_lookup import BlendLookup
 from newshelf.nn.numpy_scorer import Pooling
 from newshelf.pipeline.workspace import ROOT
 from newshelf.serving.encode import ProductEncoder
@@ -127,9 +126,9 @@ def _answer(
 
 def _recall(index: ItemIndex, asked: Sequence[NDArray[np.int64]]) -> float:
     """Return the share of the best by links and prior, scored for all products, that are found."""
-    if index.blend is None:
+    links = index.links
+    if links is None:
         raise ValueError("the drawn index has links")
-    links = BlendLookup(index.blend, index.linked)
     found = []
     for history in asked:
         sums = links.sums(history)

@@ -47,6 +47,16 @@ class LinkSums:
     likewise: FloatArray
 
 
+@dataclass(frozen=True, eq=False)
+class Newcomers:
+    """``E`` products outside the index."""
+
+    shares: sparse.csr_array
+    """``(E, M + 1)``: in the places of their nearest items."""
+    prior: FloatArray
+    """``(E,)``: the mean of these items', by shares."""
+
+
 class BlendLookup:
     """A blend's matrices as padded rows, for lookups.
 
@@ -189,11 +199,15 @@ class BlendLookup:
         passed = allowed[items]
         return items[passed], worth[passed]
 
-    def outside(self, sums: LinkSums, nearest: IntArray, shares: FloatArray) -> FloatArray:
-        """Return the same for products outside the index, by ``(E, m)`` nearest and shares."""
-        similar, likewise = _shared(sums, self._place[nearest], shares)
-        prior = (self._prior[nearest] * shares).sum(axis=1)
-        return self._weighed(prior, similar, similar, likewise)
+    def newcomers(self, nearest: IntArray, shares: FloatArray) -> "Newcomers":
+        """Return what ``outside`` reads, of products with ``(E, m)`` nearest items and shares."""
+        places = _unpadded(self._place[nearest], shares, self._size + 1)
+        return Newcomers(places, (self._prior[nearest] * shares).sum(axis=1))
+
+    def outside(self, sums: LinkSums, products: "Newcomers") -> FloatArray:
+        """Return prior plus weighted links of products outside the index, ``(E,)`` float32."""
+        similar, likewise = products.shares @ sums.direct, products.shares @ sums.likewise
+        return self._weighed(products.prior, similar, similar, likewise)
 
     @cached_property
     def _neighbours(self) -> sparse.csr_array:

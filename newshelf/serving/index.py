@@ -20,6 +20,7 @@ import json
 import mmap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +33,7 @@ from newshelf.attributes.lexicon import Lexicon, read_lexicon
 from newshelf.errors import VersionMismatch, WeightsError
 from newshelf.files import read_json
 from newshelf.nn.blend import Blend
+from newshelf.nn.blend_lookup import BlendLookup
 from newshelf.nn.numpy_scorer import Pooling
 from newshelf.nn.spec import BlendSpec
 from newshelf.serving.item_table import INDEX_COLUMNS, NEVER, ItemTable, TextReader
@@ -162,6 +164,11 @@ class ItemIndex:
 
     def __len__(self) -> int:
         return len(self.table)
+
+    @cached_property
+    def links(self) -> BlendLookup | None:
+        """Lookups of the blend's links."""
+        return None if self.blend is None else BlendLookup(self.blend, self.linked)
 
 
 def load_index(directory: Path, *, encoder_version: str, min_confidence: float = 0.6) -> ItemIndex:

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from newshelf.nn.blend import NEAREST, popularity_growth
+from newshelf.nn.blend_lookup import Newcomers
 from newshelf.nn.rows import first_allowed
 from newshelf.serving.columns import Column, TextColumn, typed_column
 from newshelf.serving.index import ItemIndex
@@ -308,9 +309,12 @@ class LiveIndex:
         return new[self.alive[new]]
 
     @cached_property
-    def neighbours_of_new(self) -> tuple[IntArray, FloatArray]:
-        """See ``Positions.neighbours``; of all ``new`` ones."""
-        return self.positions.neighbours(self.new)
+    def newcomers(self) -> Newcomers | None:
+        """The links of all ``new`` ones; None without any, and for an archive without links."""
+        links = self.archive.links
+        if links is None or not len(self.new):
+            return None
+        return links.newcomers(*self.positions.neighbours(self.new))
 
     def archive_mask(self, allowed: Mask) -> Mask:
         """Return a mask of positions, ``(P,)``, as one of the archive's rows, ``(T,)``."""
@@ -389,7 +393,7 @@ class LiveIndex:
 
     def prepare(self) -> None:
         """Compute what requests would otherwise wait for."""
-        _ = self.neighbours_of_new, self._moved, self.positions.tables
+        _ = self.newcomers, self._moved, self.positions.tables
 
     def plus(self, name: str, segment: Segment) -> "LiveIndex":
         """Return the index with a further segment."""

@@ -118,14 +118,13 @@ class ModelRanker:
                 links.unpersonal(sums, positions) if everywhere is None else everywhere[positions]
             )
             return _Found(positions, unpersonal)
-        linked = live.of_archive(rows)
-        if len(live.new):
-            shown = allowed[live.new]
-            of_new = links.outside(sums, *live.neighbours_of_new)[shown]
-            scores = np.concatenate([of_rows, of_new])
+        linked, of_new = live.of_archive(rows), None
+        if live.newcomers is not None:
+            of_new, shown = links.outside(sums, live.newcomers), allowed[live.new]
+            scores = np.concatenate([of_rows, of_new[shown]])
             linked = best_rows(np.concatenate([linked, live.new[shown]]), scores, limit)
         positions = distinct(np.concatenate([nearest, linked]))
-        return _Found(positions, unpersonal_at(row, links, sums, positions))
+        return _Found(positions, unpersonal_at(row, links, sums, positions, of_new))
 
     def _nearest(self, row: Resolved) -> IntArray:
         search = row.candidate_set.live.base.vector_search

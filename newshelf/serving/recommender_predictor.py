@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from newshelf.config import Limits
 from newshelf.errors import NewshelfError, VersionMismatch
 from newshelf.nn.blend import ContentBound
-from newshelf.nn.blend_lookup import BlendLookup
 from newshelf.nn.numpy_scorer import PairSums
 from newshelf.serving.deadline import refuse_late
 from newshelf.serving.encode import Encoding, ProductEncoder
@@ -224,7 +223,7 @@ def _ranker(index: ItemIndex) -> partial[ModelRanker]:
     pairs = PairSums.of(index.embeddings, index.vectors, pooling, temperature)
     # Where the content of all pairs is kept, nothing is gained by a bound.
     bound = ContentBound.of(index.embeddings) if pairs is None else None
-    return partial(ModelRanker, links=BlendLookup(blend, index.linked), bound=bound, pairs=pairs)
+    return partial(ModelRanker, links=index.links, bound=bound, pairs=pairs)
 
 
 def _items(row: Resolved, picked: Sequence[Picked]) -> list[dict[str, object]]:

@@ -165,9 +165,16 @@ def link_sums(row: Resolved, links: BlendLookup) -> LinkSums:
 
 
 def unpersonal_at(
-    row: Resolved, links: BlendLookup, sums: LinkSums, positions: IntArray
+    row: Resolved,
+    links: BlendLookup,
+    sums: LinkSums,
+    positions: IntArray,
+    of_new: FloatArray | None = None,
 ) -> FloatArray:
-    """Return the score from links and prior at some positions, ``(len(positions),)``."""
+    """Return the score from links and prior at some positions, ``(len(positions),)``.
+
+    ``of_new`` are those of all new products, if they are known.
+    """
     if row.candidate_set.is_archive:
         return links.unpersonal(sums, positions)
     places = row.candidate_set.positions
@@ -177,7 +184,11 @@ def unpersonal_at(
         return links.unpersonal(sums, origin)
     scores = np.empty(len(positions), dtype=np.float32)
     scores[known] = links.unpersonal(sums, origin[known])
-    scores[~known] = links.outside(sums, *places.neighbours(positions[~known]))
+    new = positions[~known]
+    if of_new is None:
+        scores[~known] = links.outside(sums, links.newcomers(*places.neighbours(new)))
+    else:
+        scores[~known] = of_new[row.candidate_set.live.new.searchsorted(new)]
     return scores
 
 

@@ -1,6 +1,7 @@
 """Reading of a live shelf: its files as a ``LiveIndex``, and a thread that follows them."""
 
 import logging
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -88,6 +89,8 @@ def _read_links(folder: Path, items: int, archive: ItemIndex) -> LinkRows:
 
 _POLL_S = 0.05
 """Well below the second in which a change is to be visible; a look takes microseconds."""
+_SWITCH_S = 0.0005
+"""A request that comes while a segment is read otherwise waits 5 ms, Python's default."""
 _RETRY_S = 5.0
 """Until files that could not be read are tried again."""
 
@@ -128,6 +131,7 @@ class ShelfReader:
 
     def follow(self) -> None:
         """Start the thread; in a process that is forked, after the fork."""
+        sys.setswitchinterval(_SWITCH_S)
         threading.Thread(target=self._follow, name="shelf", daemon=True).start()
 
     def stop(self) -> None:

@@ -4,7 +4,7 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from itertools import islice
 from pathlib import Path
@@ -32,6 +32,8 @@ _PAUSE_S = 1.0
 _PAGE, _ENCODED_AT_ONCE, _PICTURES_AT_ONCE = 1_000, 64, 8
 """Changes read together, and products and pictures encoded together: the longest wait of a change
 that needs no encoding."""
+_SEGMENT_S = 0.25
+"""Least time between two segments: workers answer while they read one, and each costs the same."""
 _ENCODING_S = 0.02
 """Longest wait for the encoder between two looks at the store."""
 _ARCHIVES = ".archives"
@@ -71,81 +73,95 @@ class VersionShelf:
         absent = self._model.index.table.rows(seeded) < 0
         # In order of their changes; 0 for seeded products that this version was not trained on.
         self._waiting = {item: 0 for item, is_new in zip(seeded, absent, strict=True) if is_new}
+        self._next: list[StoredItem] = []
         self._encoding: tuple[list[StoredItem], Future[list[EncodedItem]]] | None = None
+        self._encoded: list[EncodedItem] = []
+        self._ready: dict[str, Ready] = {}
         self._published_s = -_PUBLISHED_S
 
     def step(self, *, encodes: bool) -> bool:
         """Publish changes, and encode some; return whether more can be done at once."""
-        version = self._model.version
-        changed = self._store.encoded(version, self._seen, _PAGE)
+        changed = self._store.encoded(self._model.version, self._seen, _PAGE)
         if changed:
             self._seen = changed[-1][0].seq
-        self._publish([one for item, found in changed if (one := self._ready(item, found))])
-        goes_on = self._step_waiting(encodes=encodes)
-        if time.monotonic() - self._published_s > _PUBLISHED_S:
+        for item, found in changed:
+            self._sort(item, found)
+        goes_on = self._step_encoder(encodes=encodes)
+        since_s = time.monotonic() - self._published_s
+        if self._ready and since_s > _SEGMENT_S:
+            self._publish()
+        elif since_s > _PUBLISHED_S:
             self._record()
         return len(changed) == _PAGE or goes_on
 
-    def _step_waiting(self, *, encodes: bool) -> bool:
-        """Publish products that were encoded, while the next ones are; return False if idle."""
-        work, vectors = list[StoredItem](), list[EncodedItem]()
+    def _step_encoder(self, *, encodes: bool) -> bool:
+        """Take what was encoded, and keep the encoder at work; return False if it is idle."""
         if self._encoding is not None:
             work, encoding = self._encoding
             wait([encoding], timeout=_ENCODING_S)
-            if not encoding.done():
-                return True
-            self._encoding, vectors = None, encoding.result()
-        ready = self._encode_next({item.id for item in work}, encodes=encodes)
-        self._store.put_encoded(self._model.version, vectors)
+            if encoding.done():
+                self._encoding = None
+                self._take(work, encoding.result())
+        if self._encoding is None and self._next:
+            encoding = self._encoder.submit(self._model.encode, self._next, self._picture)
+            self._encoding, self._next = (self._next, encoding), []
+        if not self._next and self._waiting:
+            # While the ones before are encoded.
+            self._next = self._read_next(encodes=encodes)
+        return bool(self._encoding or self._next)
+
+    def _take(self, work: Sequence[StoredItem], vectors: Sequence[EncodedItem]) -> None:
+        self._encoded += vectors
         for item, found in zip(work, vectors, strict=True):
             # It may have changed meanwhile.
             if self._waiting.get(item.id) == item.seq:
                 del self._waiting[item.id]
-                ready.append((item, found))
-        self._publish(ready)
-        return bool(work or ready or self._encoding)
+                self._set_ready(item, found)
 
-    def _encode_next(self, done: Set[str], *, encodes: bool) -> list[Ready]:
-        """Begin to encode the oldest waiting products; return those that need no encoding."""
-        oldest = [*islice((one for one in self._waiting if one not in done), _ENCODED_AT_ONCE)]
-        ready, work, pictures = list[Ready](), list[StoredItem](), 0
+    def _read_next(self, *, encodes: bool) -> list[StoredItem]:
+        """Return the oldest waiting products to encode; those that need no encoding are ready."""
+        busy = {item.id for item in self._encoding[0]} if self._encoding else set()
+        oldest = [*islice((one for one in self._waiting if one not in busy), _ENCODED_AT_ONCE)]
+        work, pictures = list[StoredItem](), 0
         for item, found in self._store.encoded(self._model.version, ids=oldest) if oldest else ():
-            if one := self._ready(item, found):
-                ready.append(one)
-            elif encodes and pictures < _PICTURES_AT_ONCE:
+            if not self._sort(item, found) and encodes and pictures < _PICTURES_AT_ONCE:
                 pictures += item.picture is not None
                 work.append(item)
-        if work:
-            encoding = self._encoder.submit(self._model.encode, work, self._picture)
-            self._encoding = work, encoding
-        return ready
+        return work
 
     @property
     def further_columns(self) -> Mapping[str, ColumnKind]:
         """Return the columns beyond the canonical ones that rules may name."""
         return further_columns(self._model.index.table)
 
-    def _ready(self, item: StoredItem, found: EncodedItem | None) -> Ready | None:
-        """Return a product that can be published; note one that cannot as waiting."""
+    def _sort(self, item: StoredItem, found: EncodedItem | None) -> bool:
+        """Note a product as ready, or as waiting for its vectors; return whether it is ready."""
         vectors = None if item.deleted else self._model.known_vectors(item, found)
         if item.deleted or vectors is not None:
             self._waiting.pop(item.id, None)
-            return item, vectors
+            self._set_ready(item, vectors)
+            return True
         self._waiting[item.id] = item.seq
-        return None
+        return False
 
-    def _publish(self, ready: list[Ready]) -> None:
-        if not ready:
-            return
+    def _set_ready(self, item: StoredItem, found: EncodedItem | None) -> None:
+        if item.id not in self._ready or self._ready[item.id][0].seq <= item.seq:
+            self._ready[item.id] = item, found
+
+    def _publish(self) -> None:
+        """Store the new vectors, and publish what is ready as one segment."""
+        self._store.put_encoded(self._model.version, self._encoded)
+        ready, self._encoded = list(self._ready.values()), []
         puts = [
             (item, found)
             for item, found in ready
             if found is not None and found.embedding is not None
         ]
-        removed = {item.id for item, _ in ready} - {item.id for item, _ in puts}
+        removed = self._ready.keys() - {item.id for item, _ in puts}
         behind = [seq - 1 for seq in self._waiting.values() if seq]
         seq = min(behind, default=self._seen)
         self.publisher.add(self._model.segment(puts, sorted(removed)), seq)
+        self._ready = {}
         self._record()
 
     def _record(self) -> None:

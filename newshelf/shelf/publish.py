@@ -35,7 +35,7 @@ from newshelf.serving.segments import (
 _LOG = logging.getLogger(__name__)
 _GRACE_S = 60.0
 """Time for workers to load files that ``CURRENT`` has ceased to name."""
-_MOST_SEGMENTS = 32
+_MOST_SEGMENTS = 8
 """With more of them, the last ones are merged: those with at most twice the changes of all later
 ones."""
 

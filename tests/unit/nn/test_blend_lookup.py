@@ -77,7 +77,7 @@ def test_products_from_outside(size, density, seed, dense_numbers, data):
     linked = blend.linked(sparse.csr_array(history[None]))
     signals = blend.unseen_signals(linked, sparse.csr_array(spread))
     expected = blend.unpersonal(signals, spread @ blend.prior)[0]
-    found = lookup.outside(sums, nearest, shares)
+    found = lookup.outside(sums, lookup.newcomers(nearest, shares))
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
 
 

@@ -19,6 +19,11 @@ from newshelf.store.store import EventStore
 from tests.unit.shelf.helpers import product, published
 
 
+@pytest.fixture(autouse=True)
+def published_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follow, "_SEGMENT_S", 0.0)
+
+
 def open_shelf(
     store: EventStore,
     model: ShelfModel,
@@ -188,6 +193,24 @@ def test_what_could_not_be_written_is_published_after_a_restart(
     shelf.restart()
     run(shelf)
     assert ids(tmp_path, model) == {"ring"}
+
+
+def test_changes_that_follow_each_other_closely_are_one_segment(
+    store: EventStore, model: ShelfModel, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf = open_shelf(store, model, tmp_path)
+    store.items.put([product("ring", price=1)])
+    run(shelf)
+    monkeypatch.setattr(follow, "_SEGMENT_S", 1e9)
+    for price in (2, 3):
+        store.items.put([product("ring", price=price), product(f"lamp-{price}")])
+        run(shelf)
+    assert ids(tmp_path, model) == {"ring"}
+    monkeypatch.setattr(follow, "_SEGMENT_S", 0.0)
+    run(shelf)
+    assert ids(tmp_path, model) == {"ring", "lamp-2", "lamp-3"}
+    assert len(shelf.publisher.current.segments) == 2
+    assert published(tmp_path, model.shape)[0]["ring"]["price"] == 3
 
 
 def test_a_product_that_changes_while_it_is_encoded_is_not_set_back(
