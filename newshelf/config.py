@@ -77,6 +77,13 @@ class FinetuneSettings(StrictModel):
     """Epochs without a better validation after which training stops; 0 never stops."""
 
 
+class TrainingSettings(StrictModel):
+    """Methods of training, one per job; ``auto`` chooses by validation in the training data."""
+
+    budget_s: Positive = 300
+    """Seconds for all validations of ``auto``."""
+
+
 class TowerTuningSettings(StrictModel):
     """Fine-tuning of the image tower on the source category's pictures."""
 
@@ -396,6 +403,7 @@ class Settings(StrictModel):
     text: TextTowerSettings | None = TextTowerSettings()
     attributes: AttributeSettings = AttributeSettings()
     fusion: FusionSettings = FusionSettings()
+    training: TrainingSettings = TrainingSettings()
     tower: TowerTuningSettings = TowerTuningSettings()
     finetune: FinetuneSettings = FinetuneSettings()
     scorer: ScorerSettings = ScorerSettings()

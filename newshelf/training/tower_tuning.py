@@ -32,6 +32,7 @@ from newshelf.config import Positive, Settings, TowerTuningSettings
 from newshelf.errors import TrainingError
 from newshelf.nn.encoder import Encoder, ImageTower
 from newshelf.nn.spec import ImageInput
+from newshelf.training.folds import mean_recall
 from newshelf.training.labels import UNLABELLED, HeadLabels
 from newshelf.training.loop import LossHistory, Objective, fit
 from newshelf.training.picture_data import (
@@ -262,10 +263,7 @@ class TowerObjective(Objective):
                 for chunk in rows.split(_PREDICT_BATCH)
             ]
         )
-        truth = self._target[rows]
-        correct = (predicted == truth).float()
-        recalls = [correct[truth == value].mean() for value in truth.unique()]
-        return float(torch.stack(recalls).mean())
+        return mean_recall(predicted, self._target[rows])
 
 
 def rate_groups(

@@ -1,0 +1,187 @@
+"""Choice between methods by validation inside the training data, within a time budget.
+
+A method replaces the simple one only if it is better on random folds and on folds of look-alike
+products, each time by more than the standard error of the difference. Random folds alone favour
+what recognises near-duplicates, which new products are not.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from newshelf.errors import TrainingError
+from newshelf.files import read_json, write_json
+from newshelf.training.distributed import agreed, is_first
+from newshelf.training.run import Run
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A method: its name as in ``[training]``, and what distinguishes it."""
+
+    name: str
+    settings: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Score:
+    """Result of a candidate by fold, higher is better; all candidates have the same folds."""
+
+    random: tuple[float, ...]
+    """On folds drawn at random."""
+    grouped: tuple[float, ...]
+    """On folds that keep look-alike products together."""
+
+    def gains(self, simple: "Score") -> tuple[tuple[float, float], tuple[float, float]]:
+        """Return mean and standard error of the differences, on random and on grouped folds."""
+        return _gain(self.random, simple.random), _gain(self.grouped, simple.grouped)
+
+
+def _gain(values: Sequence[float], simple: Sequence[float]) -> tuple[float, float]:
+    """Return mean and standard error of the differences by fold.
+
+    The folds share training data, so the variance of the mean is that of a fold times
+    ``1/k + 1/(k - 1)`` (Nadeau and Bengio, 2003).
+    """
+    differences = np.array(values) - np.array(simple)
+    folds = len(differences)
+    error = differences.std(ddof=1) * np.sqrt(1 / folds + 1 / (folds - 1))
+    return float(differences.mean()), float(error)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The method that a job uses, and why."""
+
+    job: str
+    name: str
+    reason: str
+    table: tuple[dict[str, Any], ...] = ()
+    """A row per candidate: name, settings, seconds, and its results or why it has none."""
+    seconds: float = 0.0
+
+
+def choose(
+    job: str,
+    candidates: Sequence[Candidate],
+    measure: Callable[[Candidate], Score],
+    simple: str,
+    budget_s: float,
+    run: Run,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+) -> Choice:
+    """Return the method for ``job``; prints a table of all candidates.
+
+    ``measure`` validates one candidate; a ``TrainingError`` of it leaves that candidate out. No
+    measurement begins after ``budget_s`` seconds. Several processes measure together, and the
+    first one decides. A resumed run takes its earlier choice, since a time budget may end
+    elsewhere.
+
+    Args:
+        job: as in ``[training]``.
+        candidates: in the order of measurement, after the simple one.
+        measure: of one candidate, on the same folds for each.
+        simple: name of the candidate that is taken unless another is better.
+        budget_s: seconds.
+        run: console, and the state of an interrupted run.
+        clock: seconds.
+    """
+    kept = _kept(job, run)
+    if kept is not None:
+        run.tell(f"{job}: {kept.name}, as chosen before")
+        return kept
+    started = clock()
+    scores: dict[str, Score] = {}
+    rows: list[dict[str, Any]] = []
+    for candidate in sorted(candidates, key=lambda one: one.name != simple):
+        row: dict[str, Any] = {"name": candidate.name, "settings": dict(candidate.settings)}
+        begun = clock()
+        if agreed(begun - started >= budget_s):
+            row["problem"] = f"not measured: the {budget_s:.0f} s of [training] budget_s are over"
+        elif rows and simple not in scores:
+            row["problem"] = f"not measured: {simple} has no result to compare with"
+        else:
+            try:
+                with torch.random.fork_rng():
+                    score: Score = agreed(measure(candidate))
+            except TrainingError as error:
+                row["problem"] = error.message
+            else:
+                scores[candidate.name] = score
+                row |= asdict(score)
+        rows.append(row | {"seconds": round(clock() - begun, 1)})
+    name, reason = _best(scores, simple)
+    choice = Choice(job, name, reason, tuple(rows), round(clock() - started, 1))
+    _tell(choice, run)
+    path = _path(job, run)
+    if path is not None and is_first():
+        write_json(path, {"identity": run.identity, "choice": asdict(choice)})
+    return choice
+
+
+def _best(scores: Mapping[str, Score], simple: str) -> tuple[str, str]:
+    """Return the name of the best method, and the reason.
+
+    Of several that are better than the simple one, the one with the largest gain on the kind of
+    folds where it gains least.
+    """
+    if simple not in scores:
+        return simple, "it could not be validated"
+    if len(scores) == 1:
+        return simple, "no other method was measured"
+    least = {}
+    for name, score in scores.items():
+        gains = score.gains(scores[simple])
+        if all(gain > error for gain, error in gains):
+            least[name] = min(gain for gain, _ in gains)
+    if not least:
+        return simple, "no other method is better by more than its standard error on both"
+    name = max(least, key=lambda one: least[one])
+    (random, error), (grouped, group_error) = scores[name].gains(scores[simple])
+    return name, (
+        f"better than {simple} by {100 * random:.1f} ± {100 * error:.1f} points on random folds, "
+        f"{100 * grouped:.1f} ± {100 * group_error:.1f} on look-alikes"
+    )
+
+
+def _tell(choice: Choice, run: Run) -> None:
+    width = max(len(str(row["name"])) for row in choice.table)
+    run.tell(f"{choice.job}, by validation on random folds and on folds of look-alikes:")
+    for row in choice.table:
+        found = row.get("problem") or "   ".join(
+            f"{100 * float(np.mean(row[kind])):5.1f} %" for kind in ("random", "grouped")
+        )
+        run.tell(f"  {row['name']:<{width}}  {found}   ({row['seconds']} s)")
+    run.tell(f"  → {choice.name}: {choice.reason}")
+
+
+def _path(job: str, run: Run) -> Path | None:
+    return None if run.state is None else run.state / f"choice-{job.replace(' ', '-')}.json"
+
+
+def _kept(job: str, run: Run) -> Choice | None:
+    """Return the choice that an interrupted run has made."""
+    kept: Choice | None = agreed(_read(_path(job, run), run.identity) if is_first() else None)
+    return kept
+
+
+def _read(path: Path | None, identity: str) -> Choice | None:
+    if path is None:
+        return None
+    try:
+        kept = read_json(path)
+        if kept["identity"] != identity:
+            return None
+        choice = kept["choice"]
+        return Choice(**choice | {"table": tuple(choice["table"])})
+    except (OSError, ValueError, KeyError, TypeError):
+        # Nothing was chosen, or its file is incomplete.
+        return None
