@@ -11,6 +11,7 @@ from newshelf.files import StrictModel, problems
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Language = Literal["en", "zh"]
 
 
 class SampleSettings(StrictModel):
@@ -18,6 +19,8 @@ class SampleSettings(StrictModel):
 
     products: Annotated[int, Field(ge=60)] = 1300
     shoppers: Positive = 1100
+    language: Language = "en"
+    """Language of its texts; products, pictures and shoppers are the same in each."""
 
 
 class ImageTowerSettings(StrictModel):

@@ -37,6 +37,7 @@ from newshelf.attributes.lexicon import (
     packaged_lexicon,
     phrase_key,
     tokens_of,
+    type_names,
 )
 from newshelf.catalog.schema import category_levels
 from newshelf.nn.encoder import Encoder
@@ -196,14 +197,16 @@ def _stated_words(products: Sequence[Texts], base: Lexicon) -> Iterator[Word]:
         values = dict.fromkeys(
             value for product in products for value in product.stated.get(attribute, ())
         )
+        levels = {phrase_key(level) for value in values for level in category_levels(value)}
         for value in values:
             if attribute == "product_type":
-                yield from _type_words(value)
+                yield from _type_words(value, levels)
             elif _is_word(value):
                 yield Word(value, attribute, base.canonical(attribute, value), _STATED_PRIOR)
 
 
-def _type_words(path: str) -> Iterator[Word]:
+def _type_words(path: str, stated: Collection[Key]) -> Iterator[Word]:
+    """Yield the names of a type's levels, and their synonyms that are not ``stated`` types."""
     levels = category_levels(path)
     for depth, level in enumerate(levels, start=1):
         value = " > ".join(levels[:depth])
@@ -212,6 +215,9 @@ def _type_words(path: str) -> Iterator[Word]:
         last = level.split()[-1]
         if last != level and _is_word(last):
             yield Word(last, "product_type", value, _HEAD_PRIOR)
+        for name in type_names().get(phrase_key(level), ()):
+            if phrase_key(name) not in stated:
+                yield Word(name, "product_type", value, _STATED_PRIOR)
 
 
 def _is_word(phrase: str) -> bool:

@@ -2,14 +2,15 @@
 
 Chinese text has a token per character, Latin text a token per word, folded to lower case and
 singular: ``Rings`` is ``ring``, ``T-Shirts`` is ``tshirt``. Spaces, hyphens and apostrophes may
-separate the words of a phrase; commas and stops may not. The packaged lexicon has colours,
-materials and styles in English and Chinese. Serving uses this module, so it imports neither torch
+separate the words of a phrase; commas and stops may not. So the longest phrases, from left to
+right, segment Chinese text. The packaged lexicon has colours, materials, styles and names of types
+in English and Chinese. Serving uses this module, so it imports neither torch
 nor a table reader.
 """
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib.resources import files
@@ -128,6 +129,7 @@ _NEGATED_BY_WORD_BEFORE = frozenset(
     {"no", "not", "non", "without", "never", "sans", "imitation", "fake", "faux", "无", "非", "不"}
     | {"免", "仿"}
 )
+_NEGATED_BY_TEXT_BEFORE = ("不要", "不含", "不是", "不带", "没有", "除了")
 _NEGATED_BY_WORD_AFTER = frozenset(
     {"free", "look", "effect", "like", "tone", "plated", "imitation"} | {"backdrop", "background"}
 )
@@ -173,6 +175,14 @@ class Lexicon:
         return PhraseBook(entries)
 
     @cached_property
+    def _characters(self) -> Mapping[str, list[Word]]:
+        characters: dict[str, list[Word]] = {}
+        for word in self.words:
+            if not word.in_text and len(word.phrase) == 1:
+                characters.setdefault(word.phrase, []).append(word)
+        return characters
+
+    @cached_property
     def _values(self) -> Mapping[tuple[str, tuple[str, ...]], str]:
         values: dict[tuple[str, tuple[str, ...]], str] = {}
         # The name of a value takes precedence over other words, then the confident word.
@@ -189,7 +199,22 @@ class Lexicon:
         """
         tokens = tokens_of(text)
         found = self._book.find(text, tokens)
+        found = sorted([*found, *self._before_types(tokens, found)], key=lambda match: match.start)
         return list(_mentions(match for match in found if not _negated(text, tokens, match)))
+
+    def _before_types(
+        self, tokens: Sequence[Token], found: Sequence[PhraseMatch[list[Word]]]
+    ) -> Iterator[PhraseMatch[list[Word]]]:
+        """Yield characters before a type, which alone are ambiguous: ``红`` in ``红皮鞋``."""
+        last = -1
+        for match in found:
+            if any(word.attribute == "product_type" for word in match.entry):
+                for at in range(match.first - 1, last, -1):
+                    start, end, key = tokens[at]
+                    if end != tokens[at + 1].start or key not in self._characters:
+                        break
+                    yield PhraseMatch(start, end, at, at, self._characters[key])
+            last = match.last
 
     def canonical(self, attribute: str, value: str) -> str:
         """Return ``"navy"`` for ``"Navy Blue"``; fold unknown values, but not types and brands."""
@@ -249,6 +274,8 @@ def _negated(text: str, tokens: Sequence[Token], match: PhraseMatch[list[Word]])
     before = tokens[match.first - 1] if match.first else None
     if before and before.key in _NEGATED_BY_WORD_BEFORE and _near(text, before.end, match.start):
         return True
+    if text[: match.start].endswith(_NEGATED_BY_TEXT_BEFORE):
+        return True
     after = tokens[match.last + 1] if match.last + 1 < len(tokens) else None
     return bool(
         after and after.key in _NEGATED_BY_WORD_AFTER and _near(text, match.end, after.start)
@@ -260,37 +287,47 @@ def _near(text: str, end: int, start: int) -> bool:
 
 
 _FILE = "vocabulary.tsv"
-_CELLS = 4
 PACKAGED_CONFIDENCE = 0.8
 """Prior confidence of a packaged word, measured by the benchmark ``titles``."""
 
 
+class _Row(NamedTuple):
+    """A row of ``vocabulary.tsv``."""
+
+    attribute: str
+    value: str
+    broader: str
+    phrases: Sequence[str]
+
+
+@cache
+def _vocabulary() -> Sequence[_Row]:
+    text = (files("newshelf.attributes") / _FILE).read_text(encoding="utf-8")
+    cells = [line.split("\t") for line in text.splitlines() if line and line[0] != "#"]
+    return [_Row(name, value, wider, words.split("|")) for name, value, wider, words in cells]
+
+
 @cache
 def packaged_lexicon() -> Lexicon:
-    """Return the lexicon of ``vocabulary.tsv``."""
-    text = (files("newshelf.attributes") / _FILE).read_text(encoding="utf-8")
+    """Return the colours, materials and styles of ``vocabulary.tsv``."""
     words: list[Word] = []
     broader: dict[str, dict[str, str]] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line or line.startswith("#"):
+    for attribute, value, wider, phrases in _vocabulary():
+        if attribute == "product_type":
             continue
-        cells = line.split("\t")
-        if len(cells) != _CELLS:
-            raise ValueError(f"{_FILE} line {number}: {len(cells)} cells instead of {_CELLS}")
-        attribute, value, wider, phrases = cells
         if wider:
             broader.setdefault(attribute, {})[value] = wider
-        if value:
-            # Filters accept its name, even if texts are not searched for it.
-            words.append(Word(value, attribute, value, PACKAGED_CONFIDENCE, in_text=False))
-        for phrase in phrases.split("|"):
-            words.append(
-                Word(
-                    phrase.removeprefix("~"),
-                    attribute,
-                    value,
-                    PACKAGED_CONFIDENCE,
-                    in_text=not phrase.startswith("~"),
-                )
-            )
+        # Filters accept a value's name, even if texts are not searched for it.
+        named = [f"~{value}"] if value else []
+        words += [
+            Word(phrase.lstrip("~"), attribute, value, PACKAGED_CONFIDENCE, phrase[0] != "~")
+            for phrase in (*named, *phrases)
+        ]
     return Lexicon(words, broader)
+
+
+@cache
+def type_names() -> Mapping[tuple[str, ...], Sequence[str]]:
+    """Return the names of a type by the key of each: ``rings``, ``finger ring``, ``戒指``."""
+    groups = [(row.value, *row.phrases) for row in _vocabulary() if row.attribute == "product_type"]
+    return {phrase_key(name): names for names in groups for name in names}

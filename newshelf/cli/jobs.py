@@ -28,6 +28,7 @@ def make_jobs(console: Console, *, strict: bool = False, processes: int = 1) -> 
             seed=settings.seed,
             products=settings.sample.products,
             shoppers=settings.sample.shoppers,
+            language=settings.sample.language,
         )
 
     def train(workspace: Workspace, settings: Settings, inputs: str, out: Path) -> None:

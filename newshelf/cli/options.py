@@ -37,6 +37,14 @@ WorkspaceOption = Annotated[
         show_default=".newshelf/NAME",
     ),
 ]
+LanguageOption = Annotated[
+    Literal["en", "zh"] | None,
+    typer.Option(
+        "--language",
+        help="Language of the drawn sample's texts; zh has a workspace of its own.",
+        show_default="that of the settings: en",
+    ),
+]
 StoreOption = Annotated[
     Path | None,
     typer.Option(

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from newshelf.cli.options import (
     CatalogOption,
+    LanguageOption,
     RuntimeOption,
     SettingsOption,
     StoreOption,
@@ -17,7 +18,7 @@ from newshelf.cli.options import (
     WorkspaceOption,
     verb_group,
 )
-from newshelf.config import ArchiveSettings, Settings, load_settings
+from newshelf.config import ArchiveSettings, Language, Settings, load_settings
 from newshelf.errors import CatalogError, SettingsError, SetupError
 from newshelf.files import directory_aside, read_json
 from newshelf.pipeline.workspace import ROOT, Workspace, open_workspace
@@ -26,9 +27,14 @@ if TYPE_CHECKING:
     from newshelf.pipeline.stages import StageName
 
 
-def settings_from(path: Path | None, runtime: str | None = None) -> Settings:
-    """Read the settings; ``runtime`` replaces that of the archive."""
+def settings_from(
+    path: Path | None, runtime: str | None = None, language: Language | None = None
+) -> Settings:
+    """Read the settings; ``runtime`` replaces that of the archive, ``language`` the sample's."""
     settings = load_settings(path or ROOT / "configs" / "packaged.toml")
+    if language is not None:
+        sample = settings.sample.model_copy(update={"language": language})
+        settings = settings.model_copy(update={"sample": sample})
     if runtime is None:
         return settings
     try:
@@ -42,6 +48,20 @@ def settings_from(path: Path | None, runtime: str | None = None) -> Settings:
     return settings.model_copy(update={"archive": archive})
 
 
+def open_for(
+    settings: Settings,
+    catalog: Path | None,
+    workspace: Path | None,
+    model_store: Path | None,
+    language: Language | None,
+) -> Workspace:
+    """Return the workspace of a catalogue, or of the sample in the settings' language."""
+    if catalog is not None and language is not None:
+        raise SetupError("--language is for the drawn sample; --catalog has its own texts")
+    spoken = settings.sample.language
+    return open_workspace(catalog, override=workspace, model_store=model_store, language=spoken)
+
+
 def sample(
     out: Annotated[
         Path | None,
@@ -50,6 +70,7 @@ def sample(
     seed: Annotated[int, typer.Option(help="With --out: each seed draws another shop.")] = 7,
     settings: SettingsOption = None,
     workspace: WorkspaceOption = None,
+    language: LanguageOption = None,
 ) -> None:
     """Draw the sample catalogue: jewellery, clothing, home goods, and their shoppers.
 
@@ -59,12 +80,12 @@ def sample(
     from newshelf.sample.build import draw_sample
 
     if out is None:
-        _bring_up_to("sample", None, settings, workspace)
+        _bring_up_to("sample", None, settings, workspace, language=language)
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise SetupError(f"--out {out} exists and is not an empty folder")
     with directory_aside(out.resolve()) as aside:
-        draw_sample(aside, seed=seed)
+        draw_sample(aside, seed=seed, language=language or "en")
     make_console().print(f"drawn into {out}; ./run serve --catalog {out} serves it", markup=False)
 
 
@@ -76,6 +97,7 @@ def train(
     processes: Annotated[
         int, typer.Option(min=1, help="Training processes on this machine (torchrun).")
     ] = 1,
+    language: LanguageOption = None,
 ) -> None:
     """Train the encoder and the scorer on a catalogue.
 
@@ -83,7 +105,15 @@ def train(
 
     Example: `./run train --catalog shop --settings configs/production.toml`
     """
-    _bring_up_to("train", catalog, settings, workspace, strict=strict, processes=processes)
+    _bring_up_to(
+        "train",
+        catalog,
+        settings,
+        workspace,
+        strict=strict,
+        processes=processes,
+        language=language,
+    )
 
 
 def evaluate(
@@ -98,6 +128,7 @@ def evaluate(
             help="Report of another model: tests which of the two is better.",
         ),
     ] = None,
+    language: LanguageOption = None,
 ) -> None:
     """Compare the trained model with baselines, on known and on new products.
 
@@ -109,7 +140,7 @@ def evaluate(
     from newshelf.evaluation.compare_reports import compare_reports, print_pairs
     from newshelf.evaluation.report import print_report
 
-    opened = _bring_up_to("evaluate", catalog, settings, workspace)
+    opened = _bring_up_to("evaluate", catalog, settings, workspace, language=language)
     console = make_console()
     print_report(read_json(opened.evaluation / "report.json"), console)
     if compare is not None:
@@ -153,6 +184,7 @@ def _bring_up_to(
     runtime: str | None = None,
     strict: bool = False,
     processes: int = 1,
+    language: Language | None = None,
 ) -> Workspace:
     from newshelf.cli.console import make_console
     from newshelf.cli.jobs import make_jobs
@@ -164,12 +196,9 @@ def _bring_up_to(
             "on several machines torchrun … -m newshelf.training.launch"
         )
     console = make_console()
-    opened = open_workspace(catalog, override=workspace, model_store=model_store)
-    stages = plan_stages(
-        opened,
-        settings_from(settings, runtime),
-        make_jobs(console, strict=strict, processes=processes),
-    )
+    chosen = settings_from(settings, runtime, language)
+    opened = open_for(chosen, catalog, workspace, model_store, language)
+    stages = plan_stages(opened, chosen, make_jobs(console, strict=strict, processes=processes))
     with opened.locked(console):
         bring_up_to_date(stages.up_to(last), console)
     return opened

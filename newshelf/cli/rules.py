@@ -88,7 +88,7 @@ def preview(
 
     chosen = settings_from(settings, None)
     ids = [one for one in history.split(",") if one]
-    opened = open_workspace(catalog, override=workspace)
+    opened = open_workspace(catalog, override=workspace, language=chosen.sample.language)
     if unit is not None:
         with EventStore.open(opened.store_url(chosen)) as store:
             newest_first = [one.item_id for one in store.units.history(unit, _MAX_HISTORY)]

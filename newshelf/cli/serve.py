@@ -9,6 +9,7 @@ import typer
 
 from newshelf.cli.options import (
     CatalogOption,
+    LanguageOption,
     RuntimeOption,
     SettingsOption,
     StoreOption,
@@ -16,7 +17,7 @@ from newshelf.cli.options import (
     WorkspaceOption,
     verb_group,
 )
-from newshelf.cli.pipeline import settings_from
+from newshelf.cli.pipeline import open_for, settings_from
 from newshelf.errors import SettingsError, SetupError
 from newshelf.pipeline.workspace import only_server, open_workspace, servers
 from newshelf.server.ports import Ports, free_port, free_ports
@@ -45,6 +46,7 @@ def serve(
         bool, typer.Option("--detach", help="Return when it serves; ./run stop stops it.")
     ] = False,
     strict: StrictOption = False,
+    language: LanguageOption = None,
 ) -> None:
     """Serve recommendations until Ctrl-C, and make whatever that needs.
 
@@ -58,11 +60,12 @@ def serve(
     from newshelf.pipeline.serve import serve as bring_up
 
     console = make_console()
-    opened = open_workspace(catalog, override=workspace, model_store=model_store)
+    chosen = settings_from(settings, runtime, language)
+    opened = open_for(chosen, catalog, workspace, model_store, language)
     ports, gateway_port = _ports(port)
     served = bring_up(
         opened,
-        settings_from(settings, runtime),
+        chosen,
         make_jobs(console, strict=strict),
         console,
         ports=ports,

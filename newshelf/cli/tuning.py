@@ -90,8 +90,8 @@ def tune(
 
     limits = parse_slo(slo)
     console = make_console()
-    opened = open_workspace(catalog, override=workspace)
     base = settings_from(settings)
+    opened = open_workspace(catalog, override=workspace, language=base.sample.language)
     with opened.locked(console):
         bring_up_to_date(plan_stages(opened, base, make_jobs(console)).up_to("export"), console)
         space = _search_space(opened, workers, threads, batch, delay, runtime, precision)

@@ -10,7 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from newshelf.config import Settings
+from newshelf.config import Language, Settings
 from newshelf.errors import ServerError, SetupError
 from newshelf.server.state import ServerState, find_running, running_state
 
@@ -104,11 +104,16 @@ def open_workspace(
     override: Path | None = None,
     model_store: Path | None = None,
     home: Path = WORKSPACES,
+    language: Language = "en",
 ) -> Workspace:
-    """Return the workspace of ``catalog``, or of the drawn sample: ``override``, or in ``home``."""
+    """Return the workspace of ``catalog``, or of the drawn sample: ``override``, or in ``home``.
+
+    Each ``language`` of the sample has its own.
+    """
     store = (model_store or ROOT / "model_store").resolve()
     if catalog is None:
-        root = (override or home / "sample").resolve()
+        name = "sample" if language == "en" else f"sample-{language}"
+        root = (override or home / name).resolve()
         return Workspace(root, root / "sample", is_sample=True, model_store=store)
     folder = catalog.resolve()
     if not (folder.is_dir() or folder.is_file()):

@@ -11,6 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from newshelf.config import Language
 from newshelf.errors import SettingsError
 from newshelf.files import directory_aside
 from newshelf.sample.palette import make_look
@@ -23,7 +24,14 @@ _MOST_WORKERS = 8
 _CHUNK = 16
 
 
-def draw_sample(folder: Path, *, seed: int = 7, products: int = 1300, shoppers: int = 1100) -> None:
+def draw_sample(
+    folder: Path,
+    *,
+    seed: int = 7,
+    products: int = 1300,
+    shoppers: int = 1100,
+    language: Language = "en",
+) -> None:
     """Write the sample: ``items.parquet``, ``events.parquet`` and ``images/``.
 
     The same arguments give the same bytes in the same environment. ``folder`` is replaced whole.
@@ -43,7 +51,8 @@ def draw_sample(folder: Path, *, seed: int = 7, products: int = 1300, shoppers: 
         )
         title, console = "Drawing the sample catalogue", Console(stderr=True)
         metals = list(track(drawn, title, total=products, console=console))
-        item_frame(blueprints, metals, seed).to_parquet(aside / "items.parquet", index=False)
+        items = item_frame(blueprints, metals, seed, language)
+        items.to_parquet(aside / "items.parquet", index=False)
         events = simulate_events(blueprints, shoppers, seed)
         events.to_parquet(aside / "events.parquet", index=False)
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from newshelf.sample.patterns import bow, flower, ornament, piece, trim
-from newshelf.sample.pen import Pen, ProductType
+from newshelf.sample.pen import Pen
 from newshelf.sample.shapes import around, moved, points, sagging
 
 
@@ -253,21 +253,16 @@ def _brimmed(pen: Pen) -> None:
     pen.on("d", ornament, pen, 68, 62, 6)
 
 
-_CLOTH = "Cotton, Linen, Silk, Velvet, Satin, Denim, Nylon, Wool, Cashmere"
-_THIN = "Cotton, Linen, Silk, Satin, Mesh, Nylon, Wool, Cashmere"
-_THICK = "Cotton, Velvet, Nylon, Denim, Wool, Cashmere, Leather"
-_TOUGH = "Cotton, Jute, Satin, Velvet, Nylon, Mesh, Leather, Wool"
-_LETTERS, _FEET = "XS, S, M, L, XL", "36, 37, 38, 39, 40, 41, 42, 43"
 CLOTHING = {
-    "Dresses": ProductType(_dress, "dress, day dress, evening dress", _CLOTH, 59, _LETTERS),
-    "Shirts": ProductType(_shirt, "shirt, blouse, button-up", _THIN, 39, _LETTERS),
-    "T-Shirts": ProductType(_t_shirt, "t-shirt, tee, short-sleeved top", _THIN, 19, _LETTERS),
-    "Skirts": ProductType(_skirt, "skirt, midi skirt, swing skirt", _CLOTH, 45, _LETTERS),
-    "Trousers": ProductType(_trousers, "trousers, pants, slacks", _CLOTH, 55, _LETTERS),
-    "Coats": ProductType(_coat, "coat, overcoat, long jacket", _THICK, 129, _LETTERS),
-    "Shoes": ProductType(_shoes, "shoes, pair of shoes, footwear", _TOUGH, 69, _FEET),
-    "Boots": ProductType(_boots, "boots, ankle boots, pair of boots", _TOUGH, 99, _FEET),
-    "Bags": ProductType(_bag, "bag, handbag, carryall", _TOUGH, 59),
-    "Scarves": ProductType(_scarf, "scarf, shawl, neckerchief", _THIN, 25, "one size"),
-    "Hats": ProductType(_hat, "hat, headwear, day hat", _TOUGH, 29, "55 cm, 57 cm, 59 cm"),
+    "Dresses": _dress,
+    "Shirts": _shirt,
+    "T-Shirts": _t_shirt,
+    "Skirts": _skirt,
+    "Trousers": _trousers,
+    "Coats": _coat,
+    "Shoes": _shoes,
+    "Boots": _boots,
+    "Bags": _bag,
+    "Scarves": _scarf,
+    "Hats": _hat,
 }

@@ -4,7 +4,7 @@ import numpy as np
 
 from newshelf.sample.palette import Metal, darker, lighter
 from newshelf.sample.patterns import bow, flower, piece, trim
-from newshelf.sample.pen import Pen, ProductType
+from newshelf.sample.pen import Pen
 from newshelf.sample.shapes import moved, ngon, points, sagging, scaled
 
 
@@ -221,21 +221,13 @@ def _sofa(pen: Pen) -> None:
         pen.shape(f"box {x - 7},46 {x + 7},59 3", tone, f"{tone}-30")
 
 
-_HARD = "Oak, Rattan, Marble, Porcelain, Steel, Glass, Brass, Terracotta"
-_LAMP = f"{_HARD}, Linen, Silk"
-_SEAT = "Oak, Rattan, Linen, Velvet, Satin, Steel, Nylon, Leather, Wool"
-_SOFT = "Linen, Cotton, Velvet, Silk, Nylon, Denim, Wool, Leather"
-_CUP = "Oak, Porcelain, Marble, Steel, Glass, Terracotta, Brass"
-_RUG = "Jute, Cotton, Silk, Velvet, Nylon, Wool, Leather"
-_CUSHION = "cushion, throw pillow, scatter cushion"
-_CLOCK = "wall clock, clock, timepiece for the wall"
 HOME = {
-    "Vases": ProductType(_vase, "vase, flower vase, vessel", _HARD, 29, "24 cm, 32 cm", True),
-    "Lamps": ProductType(_lamp, "table lamp, lamp, bedside light", _LAMP, 65, "45 cm, 58 cm", True),
-    "Cushions": ProductType(_cushion, _CUSHION, _SOFT, 22, "40 x 40 cm, 50 x 50 cm"),
-    "Mugs": ProductType(_mug, "mug, cup, coffee mug", _CUP, 12, "25 cl, 35 cl", True),
-    "Rugs": ProductType(_rug, "rug, carpet, floor mat", _RUG, 110, "120 x 180 cm, 160 x 230 cm"),
-    "Clocks": ProductType(_clock, _CLOCK, _HARD, 42, "30 cm, 40 cm"),
-    "Chairs": ProductType(_chair, "chair, side chair, seat", _SEAT, 140, "", True),
-    "Sofas": ProductType(_sofa, "sofa, couch, settee", _SEAT, 620, "2 seats, 3 seats", True),
+    "Vases": _vase,
+    "Lamps": _lamp,
+    "Cushions": _cushion,
+    "Mugs": _mug,
+    "Rugs": _rug,
+    "Clocks": _clock,
+    "Chairs": _chair,
+    "Sofas": _sofa,
 }

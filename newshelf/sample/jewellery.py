@@ -4,7 +4,7 @@ import numpy as np
 
 from newshelf.sample.palette import METALS, RGB, STONES, Metal, Stone, darker, lighter, mixed
 from newshelf.sample.patterns import bow, flower
-from newshelf.sample.pen import Pen, ProductType
+from newshelf.sample.pen import Pen
 from newshelf.sample.shapes import Path, Points, around, moved, ngon, points, spaced
 
 _BAND = {"minimal": 2.6, "classic": 4.2, "boho": 4.6, "deco": 5.0, "romantic": 3.4, "urban": 7.5}
@@ -267,13 +267,11 @@ def _brooch(pen: Pen) -> None:
     _motif(pen, 50, pen.by(50, b=40, d=48), pen.by(26, m=20, b=21, d=27))
 
 
-_STONES = ", ".join(STONES)
-_NECKLACE, _BRACELET = "necklace, collar necklace, collier", "bracelet, bangle, wrist piece"
 JEWELLERY = {
-    "Rings": ProductType(_ring, "ring, finger ring, band ring", _STONES, 35, "50, 52, 54, 56, 58"),
-    "Necklaces": ProductType(_necklace, _NECKLACE, _STONES, 55, "42 cm, 45 cm"),
-    "Pendants": ProductType(_pendant, "pendant, pendant on a chain, drop pendant", _STONES, 40),
-    "Earrings": ProductType(_earrings, "earrings, pair of earrings, drop earrings", _STONES, 30),
-    "Bracelets": ProductType(_bracelet, _BRACELET, _STONES, 45, "17 cm, 19 cm"),
-    "Brooches": ProductType(_brooch, "brooch, pin, lapel brooch", _STONES, 32),
+    "Rings": _ring,
+    "Necklaces": _necklace,
+    "Pendants": _pendant,
+    "Earrings": _earrings,
+    "Bracelets": _bracelet,
+    "Brooches": _brooch,
 }

@@ -5,11 +5,14 @@ taste for families: one who likes green may choose an olive coat, a jade ring an
 """
 
 import re
+import tomllib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from importlib.resources import files
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from PIL import ImageColor
+from PIL.ImageColor import getrgb
 
 RGB = tuple[int, int, int]
 Tone = str | RGB
@@ -18,82 +21,39 @@ Tone = str | RGB
 COLOR_FAMILIES = ("light", "dark", "blue", "green", "red", "amber")
 MATERIAL_FAMILIES = ("natural", "luxe", "cool", "warm")
 
+SHOP: dict[str, Any] = tomllib.loads(
+    (files("newshelf.sample") / "shop.toml").read_text(encoding="utf-8")
+)
+"""The tables of ``shop.toml``."""
+Row = TypeVar("Row")
+
+
+def _rows(table: str, row: Callable[..., Row]) -> dict[str, Row]:
+    return {
+        name: row(**{field: _parsed(value) for field, value in fields.items()})
+        for name, fields in SHOP[table].items()
+    }
+
+
+def _parsed(value: object) -> object:
+    """Return the RGB of ``#f0eeea``, and anything else as it is."""
+    return getrgb(value) if isinstance(value, str) and value.startswith("#") else value
+
 
 class Color(NamedTuple):
-    """A colour, its family, and its names in titles."""
+    """A colour, its family, and its names in titles by language."""
 
     family: str
     rgb: RGB
-    words: str
-
-
-COLORS: dict[str, Color] = {
-    "White": Color("light", (240, 238, 234), "white, snow white, optic white"),
-    "Ivory": Color("light", (234, 222, 196), "ivory, cream, off-white"),
-    "Beige": Color("light", (211, 190, 158), "beige, sand, oatmeal"),
-    "Black": Color("dark", (38, 37, 42), "black, jet black, ink"),
-    "Charcoal": Color("dark", (80, 83, 92), "charcoal, anthracite, graphite"),
-    "Grey": Color("dark", (150, 154, 162), "grey, ash, slate grey"),
-    "Navy": Color("blue", (34, 52, 104), "navy, midnight blue, dark blue"),
-    "Blue": Color("blue", (46, 104, 190), "blue, cobalt, azure"),
-    "Teal": Color("blue", (34, 138, 156), "teal, petrol, sea blue"),
-    "Green": Color("green", (34, 128, 82), "green, emerald green, forest"),
-    "Olive": Color("green", (112, 122, 58), "olive, moss, khaki green"),
-    "Sage": Color("green", (150, 180, 146), "sage, pale green, eucalyptus"),
-    "Red": Color("red", (196, 40, 46), "red, scarlet, crimson"),
-    "Burgundy": Color("red", (122, 28, 54), "burgundy, wine, bordeaux"),
-    "Pink": Color("red", (224, 138, 158), "pink, blush, rose"),
-    "Yellow": Color("amber", (224, 172, 52), "yellow, mustard, saffron"),
-    "Orange": Color("amber", (208, 108, 48), "orange, rust, apricot"),
-    "Brown": Color("amber", (128, 84, 52), "brown, chestnut, cognac"),
-}
+    words: Mapping[str, str]
 
 
 class Material(NamedTuple):
-    """A material, its family, its cost relative to cotton, and its names in titles."""
+    """A material, its family, its cost relative to cotton, and its names by language."""
 
     family: str
     cost: float
-    words: str
-
-
-MATERIALS: dict[str, Material] = {
-    "Cotton": Material("natural", 1.0, "cotton, organic cotton, poplin"),
-    "Linen": Material("natural", 1.3, "linen, washed linen, flax"),
-    "Jute": Material("natural", 0.9, "jute, woven fibre, sisal"),
-    "Oak": Material("natural", 1.6, "oak, solid oak, pale wood"),
-    "Rattan": Material("natural", 1.2, "rattan, wicker, cane"),
-    "Silk": Material("luxe", 3.0, "silk, mulberry silk, charmeuse"),
-    "Velvet": Material("luxe", 2.2, "velvet, plush velvet, velour"),
-    "Satin": Material("luxe", 1.8, "satin, duchesse satin, sateen"),
-    "Marble": Material("luxe", 3.0, "marble, veined marble, polished stone"),
-    "Porcelain": Material("luxe", 1.7, "porcelain, fine china, bone china"),
-    "Denim": Material("cool", 1.2, "denim, raw denim, chambray"),
-    "Nylon": Material("cool", 1.1, "nylon, technical shell, ripstop"),
-    "Mesh": Material("cool", 0.9, "mesh, perforated knit, airy mesh"),
-    "Steel": Material("cool", 1.5, "steel, brushed steel, stainless steel"),
-    "Glass": Material("cool", 1.4, "glass, blown glass, clear glass"),
-    "Wool": Material("warm", 1.9, "wool, merino, felted wool"),
-    "Cashmere": Material("warm", 3.2, "cashmere, pure cashmere, fine knit"),
-    "Leather": Material("warm", 2.6, "leather, full-grain leather, nappa"),
-    "Brass": Material("warm", 1.8, "brass, aged brass, burnished brass"),
-    "Terracotta": Material("warm", 1.0, "terracotta, fired clay, earthenware"),
-    "Jade": Material("natural", 9.0, "jade, nephrite, carved jade"),
-    "Amber": Material("natural", 5.0, "amber, Baltic amber, honey amber"),
-    "Turquoise": Material("natural", 4.0, "turquoise, turquoise stone, matrix turquoise"),
-    "Rose Quartz": Material("natural", 3.5, "rose quartz, pink quartz, quartz"),
-    "Diamond": Material("luxe", 40.0, "diamond, brilliant-cut diamond, diamonds"),
-    "Pearl": Material("luxe", 8.0, "pearl, freshwater pearl, akoya pearl"),
-    "Ruby": Material("luxe", 24.0, "ruby, rubies, Burmese ruby"),
-    "Sapphire": Material("luxe", 22.0, "sapphire, sapphires, Ceylon sapphire"),
-    "Emerald": Material("luxe", 26.0, "emerald, emeralds, Colombian emerald"),
-    "Silver": Material("cool", 3.0, "silver, sterling silver, 925 silver"),
-    "Onyx": Material("cool", 4.5, "onyx, black onyx, polished onyx"),
-    "Topaz": Material("cool", 7.0, "topaz, ice topaz, blue topaz"),
-    "Gold": Material("warm", 12.0, "gold, 14k gold, solid gold"),
-    "Garnet": Material("warm", 6.5, "garnet, deep garnet, almandine"),
-    "Citrine": Material("warm", 6.0, "citrine, golden citrine, Madeira citrine"),
-}
+    words: Mapping[str, str]
 
 
 class Metal(NamedTuple):
@@ -110,15 +70,6 @@ class Metal(NamedTuple):
         return mixed(self.mid, self.light, min(2 * light - 1, 1))
 
 
-METALS: dict[str, Metal] = {
-    "Gold": Metal((126, 82, 18), (214, 164, 62), (255, 238, 176)),
-    "Silver": Metal((92, 96, 106), (184, 188, 198), (250, 252, 255)),
-    "Rose Gold": Metal((136, 74, 58), (222, 154, 132), (255, 226, 212)),
-    "Black Steel": Metal((16, 17, 20), (58, 60, 66), (150, 154, 164)),
-    "Brass": Metal((98, 70, 22), (186, 146, 66), (244, 220, 150)),
-}
-
-
 class Stone(NamedTuple):
     """A stone or a metal in its place: cut, colour, colour of veins and flashes."""
 
@@ -129,23 +80,10 @@ class Stone(NamedTuple):
     """Colours that the catalogue gives a piece of jewellery with it."""
 
 
-STONES: dict[str, Stone] = {
-    "Diamond": Stone("facet", (206, 222, 236), (255, 255, 255), "White"),
-    "Pearl": Stone("dome", (236, 226, 212), (255, 252, 248), "Ivory, White"),
-    "Onyx": Stone("cabochon", (22, 22, 28), (70, 72, 84), "Black"),
-    "Silver": Stone("dome", *METALS["Silver"][1:], "Grey"),
-    "Sapphire": Stone("facet", (22, 52, 158), (120, 164, 255), "Navy, Blue"),
-    "Topaz": Stone("facet", (74, 168, 214), (208, 244, 255), "Blue"),
-    "Turquoise": Stone("matrix", (40, 170, 176), (74, 66, 56), "Teal"),
-    "Jade": Stone("cabochon", (64, 148, 100), (172, 216, 180), "Green, Sage"),
-    "Emerald": Stone("facet", (6, 122, 76), (126, 230, 170), "Green"),
-    "Ruby": Stone("facet", (186, 18, 52), (255, 130, 150), "Red"),
-    "Garnet": Stone("facet", (112, 14, 38), (226, 84, 90), "Burgundy"),
-    "Rose Quartz": Stone("cabochon", (232, 160, 176), (252, 222, 228), "Pink"),
-    "Amber": Stone("cabochon", (206, 112, 20), (250, 200, 90), "Orange"),
-    "Gold": Stone("dome", *METALS["Gold"][1:], "Yellow"),
-    "Citrine": Stone("facet", (226, 158, 28), (255, 236, 150), "Yellow"),
-}
+COLORS = _rows("colors", Color)
+MATERIALS = _rows("materials", Material)
+METALS = _rows("metals", Metal)
+STONES = _rows("stones", Stone)
 
 _STYLES: dict[str, tuple[tuple[str, ...], tuple[RGB, ...]]] = {
     "minimal": (("Silver", "Gold"), ()),
@@ -184,7 +122,7 @@ class Look:
         if not isinstance(tone, str):
             return tone
         name, sign, percent = re.split("([+-]|$)", tone, maxsplit=1)
-        color = self.tones[name] if name in self.tones else ImageColor.getrgb(name)[:3]
+        color = self.tones[name] if name in self.tones else getrgb(name)[:3]
         return (lighter if sign == "+" else darker)(color, int(percent or 0) / 100)
 
 

@@ -6,7 +6,7 @@ Shapes are drawn at three times the final size; everything soft is computed at t
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -247,16 +247,3 @@ def _noise(rng: np.random.Generator, edge: int, width: int, height: int) -> Floa
     """Return soft spots of about ``width`` × ``height`` pixels."""
     spots = rng.standard_normal((edge // height, edge // width)).astype(np.float32)
     return _floats(Image.fromarray(spots).resize((edge, edge), Image.Resampling.BICUBIC))
-
-
-class ProductType(NamedTuple):
-    """A product type: its drawing, and its names, materials and sizes as lists in a text."""
-
-    draw: Callable[[Pen], None]
-    nouns: str
-    materials: str
-    price: float
-    """The price in cotton, or the like."""
-    sizes: str = ""
-    floor: bool = False
-    """Whether it stands in its picture."""

@@ -1,20 +1,42 @@
 """The products of the sample: types, styles, colours, materials, words and prices."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from newshelf.catalog.schema import Availability
+from newshelf.config import Language
 from newshelf.sample.clothing import CLOTHING
 from newshelf.sample.home import HOME
 from newshelf.sample.jewellery import JEWELLERY
-from newshelf.sample.palette import COLORS, MATERIALS, METALS, STONES, STYLES
-from newshelf.sample.pen import ProductType
-from newshelf.sample.wording import BRANDS, pick, write
+from newshelf.sample.palette import COLORS, MATERIALS, METALS, SHOP, STONES, STYLES
+from newshelf.sample.pen import Pen
+from newshelf.sample.wording import name_of, pick, write
+
+
+class ProductType(NamedTuple):
+    """A product type: its drawing, and its nouns by language, materials and sizes."""
+
+    draw: Callable[[Pen], None]
+    nouns: Mapping[str, str]
+    materials: str
+    """Name of an assortment."""
+    price: float
+    """The price in cotton, or the like."""
+    sizes: str = ""
+    floor: bool = False
+    """Whether it stands in its picture."""
+
 
 CATEGORIES = {"Clothing": CLOTHING, "Jewellery": JEWELLERY, "Home": HOME}
-PRODUCT_TYPES = {kind: one for types in CATEGORIES.values() for kind, one in types.items()}
+PRODUCT_TYPES = {
+    kind: ProductType(draw, **SHOP["types"][kind])
+    for drawings in CATEGORIES.values()
+    for kind, draw in drawings.items()
+}
 _SHARES = {"Clothing": 0.60, "Jewellery": 0.18, "Home": 0.22}
 DAY = 86_400
 END = 1_767_225_600
@@ -70,43 +92,54 @@ def plan_products(count: int, seed: int) -> list[Blueprint]:
     for number in range(count):
         kind = kinds[order[number]]
         style = STYLES[int(rng.integers(len(STYLES)))]
-        material = pick(rng, PRODUCT_TYPES[kind].materials)
+        material = pick(rng, SHOP["assortments"][PRODUCT_TYPES[kind].materials])
         color = pick(rng, STONES[material].colors if kind in JEWELLERY else ", ".join(COLORS))
         blueprints.append(Blueprint(number, kind, style, color, material, number in new))
     return blueprints
 
 
-def item_frame(blueprints: list[Blueprint], metals: list[str], seed: int) -> pd.DataFrame:
+def item_frame(
+    blueprints: list[Blueprint], metals: list[str], seed: int, language: Language = "en"
+) -> pd.DataFrame:
     """Return the items table. ``metals`` are those of the pictures, one per product."""
     rows = [
-        _row(blueprint, metal, np.random.default_rng([seed, 2, blueprint.number]))
+        _row(blueprint, metal, np.random.default_rng([seed, 2, blueprint.number]), language)
         for blueprint, metal in zip(blueprints, metals, strict=True)
     ]
     return pd.DataFrame(rows)
 
 
-def _row(blueprint: Blueprint, metal: str, rng: np.random.Generator) -> dict[str, object]:
-    kind, material = blueprint.type, blueprint.material
+def _row(
+    blueprint: Blueprint, metal: str, rng: np.random.Generator, language: Language
+) -> dict[str, object]:
+    kind, material, color = blueprint.type, blueprint.material, blueprint.color
     jewel = blueprint.category == "Jewellery"
-    noun = pick(rng, kind.nouns)
+    noun = pick(rng, kind.nouns[language])
     held_by = metal if jewel else None
-    title, description = write(blueprint.style, blueprint.color, material, noun, held_by, rng)
+    title, description = write(language, blueprint.style, color, material, noun, held_by, rng)
+    materials = [_named(material, MATERIALS[material].words, language)]
     if jewel and material not in METALS and rng.random() < 0.5:
-        material = f"{material}, {metal}"
+        materials.append(name_of(metal, language))
     age_days = rng.uniform(0, _NEW_DAYS) if blueprint.is_new else rng.uniform(95, 700)
-    cost = MATERIALS[blueprint.material].cost ** 0.85 * float(np.exp(rng.normal(0, 0.22)))
+    cost = MATERIALS[material].cost ** 0.85 * float(np.exp(rng.normal(0, 0.22)))
     available = rng.random() >= _OUT_OF_STOCK_SHARE
+    category = name_of(blueprint.category, language)
+    color_name = _named(color, COLORS[color].words, language)
     return {
         "id": blueprint.item_id,
         "title": title,
         "description": description,
-        "product_type": f"{blueprint.category} > {blueprint.kind}",
-        "brand": pick(rng, BRANDS),
-        "color": None if rng.random() < _UNKNOWN_SHARE else blueprint.color,
-        "material": None if rng.random() < _UNKNOWN_SHARE else material,
-        "size": pick(rng, kind.sizes) if kind.sizes else None,
+        "product_type": f"{category} > {_named(blueprint.kind, kind.nouns, language)}",
+        "brand": pick(rng, SHOP["brands"]["names"]),
+        "color": None if rng.random() < _UNKNOWN_SHARE else color_name,
+        "material": None if rng.random() < _UNKNOWN_SHARE else ", ".join(materials),
+        "size": name_of(pick(rng, kind.sizes), language) if kind.sizes else None,
         "price": max(1, round(kind.price * cost)) - 0.01,
         "image_link": blueprint.image_link,
         "availability": str(Availability.IN_STOCK if available else Availability.OUT_OF_STOCK),
         "created_at": END - round(age_days * DAY),
     }
+
+
+def _named(key: str, words: Mapping[str, str], language: Language) -> str:
+    return key if language == "en" else words[language].split(", ")[0]

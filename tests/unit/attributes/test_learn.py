@@ -73,6 +73,22 @@ def test_stated_values_become_words():
     }
 
 
+def test_a_type_is_found_by_its_other_names_too():
+    lexicon = learn_lexicon(
+        [product("Old couch", product_type="Home > Sofas"), product("Vase", product_type="花瓶")]
+    )
+    for text, value in (("A red settee", "Home > Sofas"), ("红色沙发", "Home > Sofas")):
+        assert value in {mention.value for mention in lexicon.find(text)}
+    assert {mention.value for mention in lexicon.find("flower vases")} == {"花瓶"}
+
+
+def test_a_stated_type_is_no_other_name():
+    lexicon = learn_lexicon(
+        [product("Tee", product_type="Shirts"), product("Blouse", product_type="Blouse")]
+    )
+    assert [mention.value for mention in lexicon.find("blouse")] == ["Blouse"]
+
+
 def test_the_last_word_of_a_type_is_trusted_as_far_as_it_is_right():
     products = [product("Oxford shoes", product_type="Shoes > Casual Shoes") for _ in range(9)]
     products += [product("Racing shoes", product_type="Shoes > Sports Shoes") for _ in range(1)]

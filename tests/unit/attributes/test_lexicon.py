@@ -12,6 +12,7 @@ from newshelf.attributes.lexicon import (
     phrase_key,
     read_lexicon,
     tokens_of,
+    type_names,
 )
 from newshelf.attributes.title_features import Span, span_problem
 from newshelf.errors import WeightsError
@@ -47,7 +48,8 @@ def test_words_say_what_a_product_is_like(text, expected):
         ("faux leather bag", {("material", "faux leather")}),
         ("oak effect shelf", set()),
         ("gold-plated", set()),
-        ("不含橡胶 无塑料袋", {("material", "rubber")}),
+        ("不含橡胶 无塑料袋", set()),
+        ("不要红色，没有蕾丝的真皮包", {("material", "leather")}),
         ("no fuss, leather bag", {("material", "leather")}),
         ("Crystal-clear glass", {("material", "glass")}),
         ("Glasses on a yellow backdrop", set()),
@@ -55,6 +57,34 @@ def test_words_say_what_a_product_is_like(text, expected):
 )
 def test_what_is_denied_or_only_looks_so_does_not_count(text, expected):
     assert said(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("红皮鞋", {("color", "red"), ("material", "leather"), ("product_type", "Shoes")}),
+        ("新款白棉衬衫", {("color", "white"), ("material", "cotton"), ("product_type", "Shirts")}),
+        ("红木椅子", {("material", "mahogany"), ("product_type", "Chairs")}),
+        ("不要黑鞋子", {("product_type", "Shoes")}),
+        ("红 鞋子", {("product_type", "Shoes")}),
+        ("红包", set()),
+        ("红酒衬衫", {("product_type", "Shirts")}),
+    ],
+)
+def test_one_character_counts_before_a_type(text, expected):
+    types = [("鞋", "Shoes"), ("鞋子", "Shoes"), ("衬衫", "Shirts"), ("椅子", "Chairs")]
+    words = [Word(word, "product_type", value, 0.9) for word, value in types]
+    found = Lexicon([*packaged_lexicon().words, *words]).find(text)
+    assert {(mention.attribute, mention.value) for mention in found} == expected
+    assert [mention.start for mention in found] == sorted(mention.start for mention in found)
+
+
+def test_names_of_types_are_in_both_languages():
+    groups = set(type_names().values())
+    assert all(any(not name.isascii() for name in names) for names in groups)
+    assert "戒指" in type_names()[phrase_key("Rings")]
+    assert type_names()[phrase_key("沙发")] is type_names()[phrase_key("Couch")]
+    assert not any(word.attribute == "product_type" for word in packaged_lexicon().words)
 
 
 def test_values_have_one_name_in_both_languages():

@@ -93,6 +93,12 @@ def test_encode_needs_something_to_encode(tmp_path: Path) -> None:
     assert "x.jpg: No such file" in missing
 
 
+def test_the_language_is_that_of_the_sample_alone(tmp_path: Path) -> None:
+    code, output = run("train", "--catalog", str(tmp_path), "--language", "zh")
+    assert code == 1
+    assert "--language is for the drawn sample" in output
+
+
 def test_sample_does_not_replace_a_folder_that_holds_something(tmp_path: Path) -> None:
     (tmp_path / "letters.txt").write_text("mine")
     code, output = run("sample", "--out", str(tmp_path))

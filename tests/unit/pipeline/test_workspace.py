@@ -31,6 +31,14 @@ def test_the_sample_has_a_workspace_of_its_own() -> None:
     assert workspace.model_store == ROOT / "model_store"
 
 
+def test_each_language_of_the_sample_has_a_workspace(tmp_path):
+    english, chinese = (
+        open_workspace(None, home=tmp_path, language=one).catalog for one in ("en", "zh")
+    )
+    assert english == tmp_path / "sample" / "sample"
+    assert chinese == tmp_path / "sample-zh" / "sample"
+
+
 def test_catalogues_of_the_same_name_have_different_workspaces(tmp_path: Path) -> None:
     for folder in ("one/My Shop", "two/My Shop"):
         (tmp_path / folder).mkdir(parents=True)

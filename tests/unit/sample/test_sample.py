@@ -12,10 +12,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from newshelf.attributes.lexicon import packaged_lexicon
 from newshelf.catalog.catalog import read_catalog
 from newshelf.errors import SettingsError
 from newshelf.sample.build import draw_product, draw_sample
-from newshelf.sample.palette import COLORS, MATERIALS, STYLES
+from newshelf.sample.palette import COLORS, MATERIALS, SHOP, STYLES
 from newshelf.sample.products import CATEGORIES, PRODUCT_TYPES, Blueprint, item_frame, plan_products
 from newshelf.sample.shoppers import simulate_events
 
@@ -94,7 +95,7 @@ def picture_of(blueprint: Blueprint, folder: Path) -> np.ndarray:
 def test_each_type_shows_its_color_in_every_style(kind, tmp_path):
     (tmp_path / "images").mkdir()
     jewel = kind in CATEGORIES["Jewellery"]
-    first, *_ = PRODUCT_TYPES[kind].materials.split(", ")
+    first, *_ = SHOP["assortments"][PRODUCT_TYPES[kind].materials].split(", ")
     material, color = ("Ruby", "Red") if jewel else (first, "Blue")
     pictures = []
     for style in STYLES:
@@ -202,3 +203,52 @@ def test_shoppers_see_enough_and_the_funnel_narrows(blueprints):
     assert counts["favourite"] > 0
     assert events["timestamp"].is_monotonic_increasing
     assert events["timestamp"].max() - events["timestamp"].min() < 91 * 86_400
+
+
+@pytest.fixture(scope="module")
+def both(blueprints) -> tuple[pd.DataFrame, pd.DataFrame]:
+    metals = [["Gold", "Rose Gold", "Black Steel"][b.number % 3] for b in blueprints]
+    english, chinese = (item_frame(blueprints, metals, 3, language) for language in ("en", "zh"))
+    return english, chinese
+
+
+def test_the_chinese_shop_has_the_same_products(both):
+    english, chinese = both
+    for name in ("id", "brand", "price", "image_link", "availability", "created_at"):
+        assert chinese[name].equals(english[name])
+    for name in ("product_type", "color", "material"):
+        assert chinese[name].isna().equals(english[name].isna())
+        pairs = pd.concat([chinese[name], english[name]], axis=1).dropna().drop_duplicates()
+        assert pairs.nunique().tolist() == [len(pairs)] * 2, "each value has one name"
+
+
+def test_chinese_titles_have_the_shape_of_english_ones(both):
+    english, chinese = both
+    assert not chinese["title"].str.contains(r"\s|[{}]").any()
+    for column in ("title", "description", "product_type"):
+        assert chinese[column].str.contains(r"[\u4e00-\u9fff]").all()
+    assert abs(chinese["title"].nunique() / english["title"].nunique() - 1) < 0.1
+    red = english["title"].str.contains("Scarlet|scarlet")
+    assert red.any()
+    assert chinese["title"][red].str.contains("猩红色").all()
+
+
+def test_each_language_has_as_many_words():
+    english, chinese = SHOP["wording"]["en"], SHOP["wording"]["zh"]
+    tables = [COLORS[name].words for name in COLORS] + [MATERIALS[name].words for name in MATERIALS]
+    tables += [kind.nouns for kind in PRODUCT_TYPES.values()]
+    tables += [{"en": english["styles"][s], "zh": chinese["styles"][s]} for s in STYLES]
+    tables.append({"en": english["made"], "zh": chinese["made"]})
+    for words in tables:
+        assert len(set(words["zh"].split(", "))) == len(words["en"].split(", ")), words
+    for one, other in ((english["hints"], chinese["hints"]), (english, chinese)):
+        for name, sentences in one.items():
+            assert not isinstance(sentences, list) or len(sentences) == len(other[name])
+
+
+def test_values_have_one_meaning_in_both_languages():
+    lexicon = packaged_lexicon()
+    for attribute, table in (("color", COLORS), ("material", MATERIALS)):
+        for name, row in table.items():
+            chinese = row.words["zh"].split(", ")[0]
+            assert lexicon.canonical(attribute, chinese) == lexicon.canonical(attribute, name)
