@@ -9,14 +9,30 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
 
 from newshelf.config import Limits
 from newshelf.errors import NewshelfError, RequestError, UnknownItem
 from newshelf.serving.products import ProductInput, parse_products
 from newshelf.serving.protocol import Answer, RawRequest, error_answer, json_answer
 from newshelf.serving.requests import ParsedRequest, parse_recommend
+from newshelf.serving.schemas import RecommendedItem, Understood
 
-__all__ = ["FAKE_IDS", "FakeEncoderPredictor", "FakeRecommenderPredictor"]
+__all__ = ["FAKE_IDS", "FakeEncoderPredictor", "FakeRecommenderPredictor", "RecommendAnswer"]
+
+
+class RecommendAnswer(BaseModel):
+    """The shape of a recommender's answer."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    items: list[RecommendedItem]
+    model_version: str
+    index_version: str
+    request_id: str
+    ignored: list[str] = []
+    understood: Understood | None = None
+
 
 FAKE_IDS = tuple(f"item-{number:03}" for number in range(200))
 

@@ -35,9 +35,8 @@ from newshelf.serving.item_table import INDEX_COLUMNS, ItemTable
 from newshelf.serving.load_recommender import load_recommender_predictor
 from newshelf.serving.protocol import RawRequest
 from newshelf.serving.recommender_predictor import RecommenderPredictor
-from newshelf.serving.search.base import FloatArray, Search
+from newshelf.serving.search.base import FloatArray, Search, open_search
 from newshelf.serving.search.build import build_search
-from newshelf.serving.search.open import open_search
 
 _LINKED_ITEMS = 8_000
 """As ``scorer.blend.linked_items``; further items have no links."""

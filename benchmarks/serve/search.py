@@ -23,9 +23,8 @@ from newshelf.files import directory_aside, read_json, write_json
 from newshelf.report.plots import Line, draw_lines
 from newshelf.serving.index import map_tensors
 from newshelf.serving.search.ann import AnnSearch
-from newshelf.serving.search.base import Search, SearchManifest
+from newshelf.serving.search.base import Search, SearchManifest, open_search
 from newshelf.serving.search.build import build_search
-from newshelf.serving.search.open import open_search
 
 FloatArray = NDArray[np.float32]
 

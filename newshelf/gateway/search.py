@@ -1,10 +1,8 @@
 """Search by sentence and picture: the body of the request, and the products that its words find."""
 
 import asyncio
-from typing import Annotated
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field
 
 from newshelf.catalog.schema import Id
 from newshelf.config import Limits
@@ -15,17 +13,22 @@ from newshelf.serving.envelope import FormBody, open_envelope
 from newshelf.serving.protocol import RawRequest
 from newshelf.serving.query import read_price
 from newshelf.serving.requests import check_k, searched_product
-from newshelf.serving.schemas import Filters, RecommendRequest, SearchQuery, Understood, validate
+from newshelf.serving.schemas import (
+    Filters,
+    Listing,
+    RecommendRequest,
+    SearchQuery,
+    Understood,
+    validate,
+)
 from newshelf.shelf.words import WordIndex
 
 _JSON_PARTS = ("k", "filters", "exclude")
 """Parts of a form that are not text."""
 
 
-class SearchBody(BaseModel):
+class SearchBody(Listing):
     """A search. It needs a text, an image, or both; a form may send the image as a file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     text: str | None = None
     """A sentence such as ``blue ring under 50``; what it states becomes filters."""
@@ -33,12 +36,8 @@ class SearchBody(BaseModel):
     """The bytes of a JPEG, PNG, WebP or GIF in base64. URLs are never fetched."""
     unit: Id | None = None
     """Your own id of the shopper or anonymous visitor, whose history reranks what is found."""
-    placement: Annotated[str, Field(min_length=1, max_length=100)] | None = None
-    """Name of the place where the answer is shown; its rules apply."""
-    k: Annotated[int, Field(ge=1)] = 10
     filters: Filters = Filters()
     """They replace what the sentence states on the same column, and are never relaxed."""
-    exclude: list[Id] = []
     cursor: str | None = None
     """The last answer's, for its next page; empty for the first page."""
 
@@ -69,7 +68,7 @@ def parse_search_body(
         )
     search = SearchQuery(text=text, image=asked.image)
     searched_product(search, limits)
-    own = {name: getattr(asked, name) for name in ("placement", "k", "filters", "exclude")}
+    own = {name: getattr(asked, name) for name in Listing.model_fields}
     sent = asked.model_dump(include={*own}, exclude_unset=True)
     request = RecommendRequest(**own, search=search)
     sent["search"] = search.model_dump(exclude_none=True)

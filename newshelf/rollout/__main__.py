@@ -28,11 +28,7 @@ _REST = 4.0
 
 
 def run_controller(plan: ControllerPlan) -> None:
-    """Run a controller until SIGTERM or SIGINT.
-
-    Raises:
-        SettingsError: the event store cannot be opened.
-    """
+    """Run a controller until SIGTERM or SIGINT; ``SettingsError`` without an event store."""
     # The supervisor does without them.
     from newshelf.rollout.controller import Controller  # noqa: PLC0415
     from newshelf.rollout.versions import PromotedFile, TorchServeVersions  # noqa: PLC0415

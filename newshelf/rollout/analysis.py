@@ -19,26 +19,6 @@ from newshelf.rollout.sequential import SampleRatio, sample_ratio
 from newshelf.store.records import Observation, UnitTotals, VariantHealth
 
 
-@dataclass(frozen=True)
-class CatalogExposure:
-    """Coverage and diversity of one variant."""
-
-    coverage: float
-    """Expected number of distinct products in a sample of the common size."""
-    diversity: float
-    """Effective number of products, exp(entropy)."""
-
-
-def catalog_exposure(items: Mapping[str, int], size: int) -> CatalogExposure:
-    """Return coverage and diversity of a variant.
-
-    ``items`` are the numbers of times that products were shown; ``size`` is the common sample size,
-    at most their sum.
-    """
-    counts = np.fromiter((count for count in items.values() if count), dtype=np.float64)
-    return CatalogExposure(rarefied_items(counts, size), effective_items(counts))
-
-
 def rarefied_items(counts: NDArray[np.float64], size: int) -> float:
     """Return the expected number of distinct products in a sample without replacement.
 
@@ -171,8 +151,11 @@ def _signal(signal: Signal, control: VariantHealth, challenger: VariantHealth) -
     least = signal.least_of_control
     if size < signal.min_shown:
         return SignalResult(signal.metric, math.nan, math.nan, least, raised=False)
-    a, b = (
-        float(getattr(catalog_exposure(health.items, size), signal.metric))
-        for health in (control, challenger)
-    )
+    a, b = (catalog_exposure(signal.metric, health.items, size) for health in (control, challenger))
     return SignalResult(signal.metric, a, b, least, raised=b < least * a)
+
+
+def catalog_exposure(metric: str, items: Mapping[str, int], size: int) -> float:
+    """Return distinct products in a sample of ``size``, or the effective number of products."""
+    counts = np.fromiter((count for count in items.values() if count), dtype=np.float64)
+    return rarefied_items(counts, size) if metric == "coverage" else effective_items(counts)

@@ -38,103 +38,11 @@ _WARM_UP_REQUESTS = 20
 _DAY_S = 86_400
 
 
-@dataclass(frozen=True)
-class FinalVersions:
-    """The versions that stay and go when a rollout ends in its current state."""
-
-    winner: str
-    loser: str
-
-
-def final_versions(plan: Plan, state: RolloutState) -> FinalVersions:
-    """Return the challenger as the winner of a promotion, control otherwise."""
+def final_versions(plan: Plan, state: RolloutState) -> tuple[str, str]:
+    """Return the versions that stay and go: the challenger wins a promotion, control all else."""
     if state.phase == "promoted":
-        return FinalVersions(plan.challenger, plan.control)
-    return FinalVersions(plan.control, plan.challenger)
-
-
-class VersionActions:
-    """Idempotent actions on the model server for one rollout, while its lease is held.
-
-    Every method may raise ``ServerError`` when TorchServe refuses, ``RolloutError`` when an archive
-    is missing, and the errors of ``hold``.
-
-    ``hold`` prolongs the lease, and raises if another controller has it.
-    """
-
-    def __init__(
-        self, versions: TorchServeVersions, promoted: PromotedFile, hold: Callable[[], None]
-    ) -> None:
-        self._versions = versions
-        self._promoted = promoted
-        self._hold = hold
-
-    def prepare(self, plan: Plan) -> str | None:
-        """Load, warm up and check the challenger. Return what is missing, or None."""
-        self._load(plan.challenger)
-        return self._versions.obstacle(plan.challenger, requests=_WARM_UP_REQUESTS)
-
-    def keep_running(self, plan: Plan, state: RolloutState) -> str | None:
-        """Load missing versions, as after a restart, and send requests to both.
-
-        Returns:
-            Why they are not ready; None if both answer.
-        """
-        for version in (plan.control, plan.challenger):
-            self._load(version)
-        if state.phase != "promoting":
-            # A promotion may have been interrupted after the default changed.
-            self._set_control(plan, state)
-        requests = _WARM_UP_REQUESTS if state.phase == "promoting" else 1
-        return self._versions.obstacle(plan.control) or self._versions.obstacle(
-            plan.challenger, requests=requests
-        )
-
-    def promote(self, plan: Plan, state: RolloutState) -> None:
-        """Make the challenger the default version, now and after a restart."""
-        self._set_default(plan.challenger)
-        self._hold()
-        self._promoted.promote(plan.challenger, state.rollout, plan.control)
-
-    def restore_control(self, plan: Plan, state: RolloutState) -> str | None:
-        """Make control the default version once it answers. Return what is missing, or None."""
-        self._load(plan.control)
-        if obstacle := self._versions.obstacle(plan.control):
-            return obstacle
-        self._set_control(plan, state)
-        return None
-
-    def settle(self, plan: Plan, state: RolloutState) -> None:
-        """Make the winner the default version, whatever a crash has left.
-
-        Raises:
-            ServerError: it does not answer yet.
-        """
-        if state.phase == "promoted":
-            self._load(plan.challenger)
-            self.promote(plan, state)
-        elif obstacle := self.restore_control(plan, state):
-            raise ServerError(obstacle)
-
-    def unload(self, version: str) -> None:
-        """Unload a version; its requests must be complete."""
-        self._hold()
-        self._versions.unload(version)
-
-    def _set_control(self, plan: Plan, state: RolloutState) -> None:
-        self._set_default(plan.control)
-        self._hold()
-        self._promoted.take_back(state.rollout)
-
-    def _load(self, version: str) -> None:
-        if version not in self._versions.loaded():
-            self._hold()
-            self._versions.load(version)
-
-    def _set_default(self, version: str) -> None:
-        if self._versions.default() != version:
-            self._hold()
-            self._versions.set_default(version)
+        return plan.challenger, plan.control
+    return plan.control, plan.challenger
 
 
 def observe_rollout(
@@ -187,16 +95,17 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Look:
-    """One rollout as it was read, and the actions on its versions."""
+    """One rollout as it was read."""
 
     row: RolloutRow
     plan: Plan
     state: RolloutState
-    actions: VersionActions
 
 
 class Controller:
-    """Observes rollouts and acts on them; one per process.
+    """Observes rollouts and acts on them, while it holds their leases; one per process.
+
+    Actions on the model server are idempotent.
 
     ``drain_s`` are the seconds from the end of a split until none of its answers can be in
     progress. ``holder`` of the leases is unique to each controller.
@@ -227,10 +136,8 @@ class Controller:
     def tick_all(self) -> None:
         """Look at every rollout, except those that are over and fully settled.
 
-        Errors of one rollout are logged, and the next look tries again.
-
-        Raises:
-            Unavailable: the store does not answer.
+        Errors of one rollout are logged, and the next look tries again. Raises ``Unavailable`` if
+        the store does not answer.
         """
         for row in self._store.rollouts.all():
             if (row.name, row.revision) in self._settled:
@@ -245,14 +152,13 @@ class Controller:
     def tick(self, name: str) -> None:
         """Look at one rollout, unless another controller has its lease.
 
-        Raises:
-            RolloutError: an archive is missing.
-            ServerError: TorchServe refuses; nothing was decided.
-            Unavailable: the store does not answer, or the lease is lost.
+        Raises ``RolloutError`` if an archive is missing, ``ServerError`` if TorchServe refuses, and
+        ``Unavailable`` if the store does not answer, or the lease is lost.
         """
         if not self._store.leases.acquire(name, self._holder, self._settings.lease_s):
             return
-        look = self._read(name)
+        row = self._store.rollouts.get(name)
+        look = _Look(row, *_parsed(row))
         match look.state.phase:
             case "draft":
                 self._prepare(look)
@@ -268,16 +174,12 @@ class Controller:
         for row in self._store.rollouts.all():
             self._store.leases.release(row.name, self._holder)
 
-    def _read(self, name: str) -> _Look:
-        row = self._store.rollouts.get(name)
-        actions = VersionActions(self._versions, self._promoted, lambda: self._hold(name))
-        return _Look(row, *_parsed(row), actions)
-
     def _prepare(self, look: _Look) -> None:
         """Start the rollout once the challenger answers; abort it if that takes too long."""
         plan, state = look.plan, look.state
         try:
-            obstacle = look.actions.prepare(plan)
+            self._load(look, plan.challenger)
+            obstacle = self._versions.obstacle(plan.challenger, requests=_WARM_UP_REQUESTS)
         except (RolloutError, ServerError) as error:
             obstacle = error.message
         if obstacle is None:
@@ -317,7 +219,7 @@ class Controller:
             # Before the state is written: until then the split names the versions, so the default
             # answers no shopper, and after a crash the next controller repeats or undoes this.
             # In the other order, shoppers would see the old version after a crash.
-            look.actions.promote(plan, state)
+            self._promote(look)
         self._write(look, changed)
 
     def _pause_unobserved(self, look: _Look, error: Exception) -> None:
@@ -335,29 +237,74 @@ class Controller:
 
     def _both_ready(self, look: _Look) -> bool:
         try:
-            obstacle = look.actions.keep_running(look.plan, look.state)
+            obstacle = self._obstacle(look)
         except (RolloutError, ServerError) as error:
             obstacle = error.message
         if obstacle is not None:
             _LOG.warning("rollout %s: %s", look.state.rollout, obstacle)
         return obstacle is None
 
+    def _obstacle(self, look: _Look) -> str | None:
+        """Load missing versions, as after a restart, and return why not both answer, if so."""
+        control, challenger = look.plan.control, look.plan.challenger
+        for version in (control, challenger):
+            self._load(look, version)
+        promoting = look.state.phase == "promoting"
+        if not promoting:
+            # A promotion may have been interrupted after the default changed.
+            self._set_control(look)
+        requests = _WARM_UP_REQUESTS if promoting else 1
+        return self._versions.obstacle(control) or self._versions.obstacle(
+            challenger, requests=requests
+        )
+
+    def _promote(self, look: _Look) -> None:
+        """Make the challenger the default version, now and after a restart."""
+        self._set_default(look, look.plan.challenger)
+        self._hold(look.row.name)
+        self._promoted.promote(look.plan.challenger, look.row.name, look.plan.control)
+
+    def _restore_control(self, look: _Look) -> None:
+        """Make control the default version once it answers; ``ServerError`` until then."""
+        self._load(look, look.plan.control)
+        if obstacle := self._versions.obstacle(look.plan.control):
+            raise ServerError(obstacle)
+        self._set_control(look)
+
+    def _set_control(self, look: _Look) -> None:
+        self._set_default(look, look.plan.control)
+        self._hold(look.row.name)
+        self._promoted.take_back(look.row.name)
+
+    def _load(self, look: _Look, version: str) -> None:
+        if version not in self._versions.loaded():
+            self._hold(look.row.name)
+            self._versions.load(version)
+
+    def _set_default(self, look: _Look, version: str) -> None:
+        if self._versions.default() != version:
+            self._hold(look.row.name)
+            self._versions.set_default(version)
+
     def _roll_back(self, look: _Look) -> None:
         # Written afterwards: "rolled_back" means that control answers everybody.
-        if obstacle := look.actions.restore_control(look.plan, look.state):
-            raise ServerError(obstacle)
+        self._restore_control(look)
         self._write(look, _rolled_back(look.state, self._clock()))
 
     def _settle(self, look: _Look) -> None:
         """Let the last winner answer, and unload the loser once it is drained."""
         rows = self._store.rollouts.all()
-        if look.row.name == _decider(rows).name:
-            look.actions.settle(look.plan, look.state)
+        if look.row.name == _decider(rows).name and look.state.phase == "promoted":
+            self._load(look, look.plan.challenger)
+            self._promote(look)
+        elif look.row.name == _decider(rows).name:
+            self._restore_control(look)
         if not self._is_drained(look.state):
             return
-        loser = final_versions(look.plan, look.state).loser
+        _, loser = final_versions(look.plan, look.state)
         if loser not in self._needed(rows, except_for=look.row.name):
-            look.actions.unload(loser)
+            self._hold(look.row.name)
+            self._versions.unload(loser)
         self._settled.add((look.row.name, look.row.revision))
 
     def _needed(self, rows: Sequence[RolloutRow], except_for: str) -> set[str]:
@@ -365,11 +312,11 @@ class Controller:
         needed = set()
         for row in rows:
             plan, state = _parsed(row)
-            outcome = final_versions(plan, state)
+            winner, loser = final_versions(plan, state)
             if row is _decider(rows):
-                needed.add(outcome.winner)
+                needed.add(winner)
             if row.name != except_for and (state.phase not in OVER or not self._is_drained(state)):
-                needed |= {outcome.winner, outcome.loser}
+                needed |= {winner, loser}
         return needed
 
     def _is_drained(self, state: RolloutState) -> bool:

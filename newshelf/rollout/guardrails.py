@@ -56,10 +56,20 @@ def check_guardrails(
 ) -> Sequence[GuardrailResult]:
     """Test every guardrail of the plan, in its order."""
     alpha = level_of(plan)
-    return [
-        (_latency if one.metric == "p99_ms" else _share)(one, control, challenger, alpha)
-        for one in plan.guardrails
-    ]
+    results = []
+    for one in plan.guardrails:
+        if one.metric == "p99_ms":
+            ours, theirs = _p99(control), _p99(challenger)
+            low, allowed = _latency(one, control, challenger, alpha)
+            failed = low > allowed
+        else:
+            of_control, of_challenger = _count(one, control), _count(one, challenger)
+            ours, theirs = _rate(*of_control), _rate(*of_challenger)
+            low, allowed, failed = _share(one, of_control, of_challenger, alpha)
+        results.append(
+            GuardrailResult(one.metric, one.kind, one.limit, ours, theirs, low, allowed, failed)
+        )
+    return results
 
 
 def share_exceeds(k: int, n: int, most: float, alpha: float) -> bool:
@@ -76,31 +86,22 @@ def lowest_p99(latencies_ms: Floats, requests: int, alpha: float) -> float:
 
 
 def _share(
-    guardrail: Guardrail, control: VariantHealth, challenger: VariantHealth, alpha: float
-) -> GuardrailResult:
-    bad, of = _counts(guardrail, challenger)
-    control_bad, control_of = _counts(guardrail, control)
+    guardrail: Guardrail, control: tuple[int, int], challenger: tuple[int, int], alpha: float
+) -> tuple[float, float, bool]:
+    """Return lower bound, allowed share, and whether that is exceeded, of failed of all."""
     if guardrail.kind == "most":
-        allowed = guardrail.limit
-        low = lower_bound(bad, of, alpha)
-        failed = share_exceeds(bad, of, allowed, alpha)
-    else:
-        allowed = upper_bound(control_bad, control_of, alpha / 2) + guardrail.limit
-        low = lower_bound(bad, of, alpha / 2)
-        failed = low > allowed
-    return GuardrailResult(
-        guardrail.metric,
-        guardrail.kind,
-        guardrail.limit,
-        control=control_bad / control_of if control_of else math.nan,
-        challenger=bad / of if of else math.nan,
-        low=low,
-        allowed=allowed,
-        failed=failed,
-    )
+        failed = share_exceeds(*challenger, guardrail.limit, alpha)
+        return lower_bound(*challenger, alpha), guardrail.limit, failed
+    allowed = upper_bound(*control, alpha / 2) + guardrail.limit
+    low = lower_bound(*challenger, alpha / 2)
+    return low, allowed, low > allowed
 
 
-def _counts(guardrail: Guardrail, health: VariantHealth) -> tuple[int, int]:
+def _rate(bad: int, of: int) -> float:
+    return bad / of if of else math.nan
+
+
+def _count(guardrail: Guardrail, health: VariantHealth) -> tuple[int, int]:
     bad = {
         "error_rate": health.errors,
         "empty_share": health.empty,
@@ -111,24 +112,14 @@ def _counts(guardrail: Guardrail, health: VariantHealth) -> tuple[int, int]:
 
 def _latency(
     guardrail: Guardrail, control: VariantHealth, challenger: VariantHealth, alpha: float
-) -> GuardrailResult:
+) -> tuple[float, float]:
+    """Return the lower bound of the challenger's p99, and the allowed value."""
+    latencies, requests = _latencies(challenger), challenger.requests
     if guardrail.kind == "most":
-        allowed = guardrail.limit
-        low = lowest_p99(_latencies(challenger), challenger.requests, alpha)
-    else:
-        of_control = level_when_halved(alpha / 2, halvings(control.requests))
-        allowed = guardrail.limit * upper_quantile(_latencies(control), _P99, of_control)
-        low = lowest_p99(_latencies(challenger), challenger.requests, alpha / 2)
-    return GuardrailResult(
-        guardrail.metric,
-        guardrail.kind,
-        guardrail.limit,
-        control=_p99(control),
-        challenger=_p99(challenger),
-        low=low,
-        allowed=allowed,
-        failed=low > allowed,
-    )
+        return lowest_p99(latencies, requests, alpha), guardrail.limit
+    of_control = level_when_halved(alpha / 2, halvings(control.requests))
+    allowed = guardrail.limit * upper_quantile(_latencies(control), _P99, of_control)
+    return lowest_p99(latencies, requests, alpha / 2), allowed
 
 
 def _latencies(health: VariantHealth) -> Floats:

@@ -81,13 +81,9 @@ class _Draft:
 def team_draft(
     control: Sequence[str], challenger: Sequence[str], k: int, random: Random
 ) -> list[DraftedItem]:
-    """Interleave two rankings.
+    """Interleave two rankings of distinct products, best first; ``ValueError`` for a duplicate.
 
-    Both are distinct products, best first. Seed ``random`` with the request id, so that a retry
-    gets the same answer.
-
-    Raises:
-        ValueError: a ranking has a duplicate.
+    Seed ``random`` with the request id, so that a retry gets the same answer.
     """
     draft = _Draft(control, challenger)
     state, drafted = _State(0, 0), []
@@ -105,9 +101,6 @@ def draft_propensities(
 
     The result is exact: all coin tosses are followed at once, with at most (p + 1)² states after
     p picks.
-
-    Raises:
-        ValueError: a ranking has a duplicate.
     """
     draft = _Draft(control, challenger)
     states: dict[_State, float] = {_State(0, 0): 1.0}

@@ -11,7 +11,7 @@ The level is divided between the tests: ``COUNTS_SHARE`` of it for the counts.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from newshelf.rollout.metrics import (
@@ -40,23 +40,23 @@ class MetricResult:
 
     metric: str
     direction: str
-    control: float
-    """The metric in control, after capping and CUPED; NaN while unknown. ``preference``: 1/2."""
-    challenger: float
-    effect: float
-    """challenger / control - 1; ``preference``: distance from 1/2. NaN while unknown."""
-    low: float
-    """Lower end of the effect's confidence sequence."""
-    high: float
-    p: float
-    """Anytime-valid p-value of "no effect"; 1 while unknown."""
     verdict: Verdict
     """``better`` if the sequence lies above the margin (below it, for a decrease), ``worse`` if it
     or the counts lie on the other side; ``unknown`` if it cannot be computed."""
-    information: float
-    """1 / variance, so far."""
     planned_information: float
     """Information at which the minimum effect is found with the planned power."""
+    control: float = math.nan
+    """The metric in control, after capping and CUPED; NaN while unknown. ``preference``: 1/2."""
+    challenger: float = math.nan
+    effect: float = math.nan
+    """challenger / control - 1; ``preference``: distance from 1/2. NaN while unknown."""
+    low: float = -math.inf
+    """Lower end of the effect's confidence sequence."""
+    high: float = math.inf
+    p: float = 1.0
+    """Anytime-valid p-value of "no effect"; 1 while unknown."""
+    information: float = 0.0
+    """1 / variance, so far."""
     silence: Silence = ""
     """Variants without a converting unit."""
     reason: str = ""
@@ -94,15 +94,18 @@ def _measure(
     for_counts, alpha = COUNTS_SHARE * alpha, (1 - COUNTS_SHARE) * alpha
     planned = needed_information(wanted + margin, alpha=alpha, power=plan.power)
     counts = scale.counts(success, observation)
+    unknown = MetricResult(
+        success.metric, success.direction, "unknown", planned, silence=counts.silence
+    )
     if counts.few:
-        return _by_counts(success, counts, for_counts, planned)
+        return _by_counts(success, counts, for_counts, unknown)
     try:
         estimate = scale.estimate(success, observation, plan.cap_quantile)
         if estimate is None:
             raise ValueError("the units are all alike, or their sums are too large")
         if estimate.effective_units < LEAST_ACTIVE_UNITS:
             reason = "a few units have most of it, so there is no interval yet"
-            return _without_interval(success, counts, planned, "undecided", reason)
+            return replace(unknown, verdict="undecided", reason=reason)
         value, variance = estimate.value, estimate.variance
         information = 1 / variance
         width = half_width(variance, information, tuned_at=planned, alpha=alpha)
@@ -111,28 +114,26 @@ def _measure(
             raise ValueError("the units are nearly all alike")
     # No feedback may prevent the guardrails from being checked.
     except (ArithmeticError, ValueError) as error:
-        reason = f"it cannot be computed: {error}"
-        return _without_interval(success, counts, planned, "unknown", reason)
+        return replace(unknown, reason=f"it cannot be computed: {error}")
     low, high = value - width, value + width
     worst, best = sorted((sign * low, sign * high))
-    return MetricResult(
-        success.metric,
-        success.direction,
-        estimate.control,
-        estimate.challenger,
+    return replace(
+        unknown,
+        verdict="better" if worst > -margin else "worse" if best < -margin else "undecided",
+        control=estimate.control,
+        challenger=estimate.challenger,
         effect=scale.outward(value),
         low=scale.outward(low),
         high=scale.outward(high),
         p=float(p),
-        verdict="better" if worst > -margin else "worse" if best < -margin else "undecided",
         information=information,
-        planned_information=planned,
+        silence="",
         capped=estimate.capped,
     )
 
 
 def _by_counts(
-    success: SuccessMetric, counts: _Counts, alpha: float, planned: float
+    success: SuccessMetric, counts: _Counts, alpha: float, unknown: MetricResult
 ) -> MetricResult:
     """Compare converting units, each of which is the challenger's with probability one half."""
     did = counts.control + counts.challenger
@@ -159,32 +160,7 @@ def _by_counts(
     elif harm >= threshold:
         verdict = "worse"
     p = min(1.0, 2 * math.exp(-max(fewer, more, 0.0)))
-    return _without_interval(success, counts, planned, verdict, reason, p)
-
-
-def _without_interval(
-    success: SuccessMetric,
-    counts: _Counts,
-    planned: float,
-    verdict: Verdict,
-    reason: str,
-    p: float = 1.0,
-) -> MetricResult:
-    return MetricResult(
-        success.metric,
-        success.direction,
-        control=math.nan,
-        challenger=math.nan,
-        effect=math.nan,
-        low=-math.inf,
-        high=math.inf,
-        p=p,
-        verdict=verdict,
-        information=0.0,
-        planned_information=planned,
-        silence=counts.silence,
-        reason=reason,
-    )
+    return replace(unknown, verdict=verdict, reason=reason, p=p)
 
 
 _DID = {

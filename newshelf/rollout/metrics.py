@@ -78,25 +78,17 @@ class Metric:
 
 CTR = Metric("ctr", numerator="clicks", denominator="shown")
 """Click-through rate: Σ clicks / Σ shown products."""
-
-
 CVR = Metric("cvr", numerator="purchases", denominator="requests")
 """Conversion rate: Σ purchases / Σ answers with a product.
 
 Not per click, as it is often defined: a version that earns more clicks would appear worse."""
-
-
 NDCG = Metric("ndcg", numerator="ndcg", denominator="ndcg_requests")
 """Σ NDCG of the clicked positions / Σ answers with a click.
 
 Answers without a click say nothing about order. A version that earns additional clicks changes
 which answers count; read it together with the click-through rate."""
-
-
 REVENUE_PER_UNIT = Metric("revenue_per_unit", numerator="revenue", denominator=None)
 """Σ revenue / units, in the shop's currency, including units without a purchase."""
-
-
 Number = TypeVar("Number", float, NDArray[np.float64])
 
 
@@ -199,17 +191,10 @@ purchase, or none at all."""
 
 
 def cap_of(values: Floats, quantile: float) -> float:
-    """Return the cap of a unit's value.
+    """Return a value with a share of ``1 - quantile`` above it; infinite for a quantile of 1.
 
-    ``values`` ``(units,)`` are those of all variants together, not negative; a share of
-    ``quantile`` is not capped, and 1 caps none.
-
-    Returns:
-        A value with a share of ``1 - quantile`` above it, and at least one unit, but no more than
-        a twentieth of the active units.
-
-    Raises:
-        ValueError: a value is NaN.
+    ``values`` ``(units,)`` are those of all variants together, not negative. At least one unit is
+    above, but no more than a twentieth of the active units. Raises ``ValueError`` for NaN.
     """
     if np.isnan(values).any():
         raise ValueError("a unit's count is not a number")
@@ -227,9 +212,6 @@ def capped(samples: Sequence[Sample], quantile: float) -> tuple[list[Sample], in
 
     A unit whose denominator is above the cap keeps its ratio: its numerator shrinks too. Then
     numerators and covariates are capped.
-
-    Raises:
-        ValueError: a value is NaN.
     """
     most_bottom = cap_of(np.concatenate([one.bottom for one in samples]), quantile)
     # A mean's denominators are all 1, never above their cap.
@@ -291,14 +273,10 @@ def relative(log: float) -> float:
 def compare(
     metric: Metric, control: UnitTotals, challenger: UnitTotals, *, cap_quantile: float = 1.0
 ) -> Effect | None:
-    """Return the lift of ``challenger`` over ``control``.
+    """Return the lift of ``challenger`` over ``control``; ``ValueError`` if a count is NaN.
 
-    Returns:
-        None with fewer than ``LEAST_ACTIVE_UNITS`` active units, without variance, or with sums
-        that are too large.
-
-    Raises:
-        ValueError: a count is NaN.
+    None with fewer than ``LEAST_ACTIVE_UNITS`` active units, without variance, or with sums that
+    are too large.
     """
     samples = [_sample(metric, totals) for totals in (control, challenger)]
     if any((sample.top != 0).sum() < LEAST_ACTIVE_UNITS for sample in samples):
@@ -331,14 +309,7 @@ def preference(
     """Return the effect on the challenger's share of the credits.
 
     ``by_team`` are ``(units,)`` clicked products that each team drafted; the clicks of one shopper
-    are capped.
-
-    Returns:
-        None with fewer than ``LEAST_ACTIVE_UNITS`` shoppers who clicked, without variance, or
-        with counts that are too large.
-
-    Raises:
-        ValueError: a count is NaN.
+    are capped. None and ``ValueError`` as of ``compare``.
     """
     if not by_team:
         return None

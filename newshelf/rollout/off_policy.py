@@ -53,12 +53,9 @@ class LoggedRows:
 
 
 def drawn_answers(exposures: Iterable[Exposure]) -> list[Exposure]:
-    """Return the answers that a draft of two versions put together for a shopper.
+    """Return the answers that a draft of two versions put together, or raise ``EvidenceError``.
 
     Others carry no information: their order was certain once the unit was assigned.
-
-    Raises:
-        EvidenceError: there are none.
     """
     drawn = [
         one
@@ -78,9 +75,8 @@ def shown_products(
 ) -> LoggedRows:
     """Return the products of drawn answers, for a version that ranks without chance.
 
-    Args:
-        answers: each with the ids that the version would have shown, best first.
-        rewarded: request id and item id of each product that earned the reward.
+    Each answer has the ids that the version would have shown, best first; ``rewarded`` are request
+    id and item id of each product that earned the reward.
     """
     units: dict[str, int] = {}
     rows = [
@@ -139,11 +135,8 @@ def estimate(
 ) -> OffPolicyEstimate:
     """Estimate the mean reward of a shown product under the new version.
 
-    ``doubly_robust`` needs a model of the reward.
-
-    Raises:
-        EvidenceError: the versions differ too much for an estimate.
-        ValueError: ``doubly_robust`` without a model, or columns of different lengths.
+    ``doubly_robust`` needs a model of the reward. Raises ``EvidenceError`` if the versions differ
+    too much for an estimate.
     """
     weights = rows.target / rows.propensity
     effective = effective_sample_size(weights)

@@ -39,11 +39,8 @@ def start_rollout(
 ) -> RolloutState:
     """Store a new rollout. The controller then loads and checks the challenger and proceeds.
 
-    Raises:
-        RolloutError: the name is invalid, a version is missing, control is not being served, or
-            another rollout is in progress.
-        ServerError: the model server does not answer.
-        SettingsError: a rollout of this name exists.
+    Raises ``RolloutError`` if the name is invalid, a version is missing, control is not being
+    served, or another rollout is in progress; ``SettingsError`` if there is one of this name.
     """
     if not _NAME.fullmatch(name):
         raise RolloutError(
@@ -94,11 +91,7 @@ _ALLOWED: Mapping[Command, tuple[Phase, ...]] = {
 
 
 def command(name: Command, plan: Plan, state: RolloutState, at: datetime) -> RolloutState:
-    """Return the state after a command, which begins at ``at``.
-
-    Raises:
-        RolloutError: the command is not allowed in this phase.
-    """
+    """Return the state after a command at ``at``; ``RolloutError`` if the phase forbids it."""
     allowed = _ALLOWED[name]
     from_shadow = name == "promote" and state.serving == "shadow"
     if state.phase not in allowed or from_shadow:
@@ -159,13 +152,8 @@ def change_rollout(
 ) -> RolloutState:
     """Apply a command and return the new state; the controller acts on it at its next look.
 
-    Returns:
-        The new state.
-
-    Raises:
-        RolloutError: the command is not allowed, a later rollout depends on this one, or the
-            rollout keeps changing.
-        SettingsError: there is no such rollout.
+    Raises ``RolloutError`` if it is not allowed, a later rollout depends on this one, or the
+    rollout keeps changing; ``SettingsError`` if there is no such rollout.
     """
     for _ in range(_ATTEMPTS):
         row = store.rollouts.get(name)
@@ -215,11 +203,7 @@ class Rollouts:
         return change_rollout(self.store, self.row(name).name, wanted, clock=_now)
 
     def row(self, name: str | None) -> RolloutRow:
-        """Return one rollout.
-
-        Raises:
-            SettingsError: there is no such rollout.
-        """
+        """Return one rollout, or raise ``SettingsError``."""
         if name is not None:
             return self.store.rollouts.get(name)
         rows = self.store.rollouts.all()
@@ -235,11 +219,7 @@ class Rollouts:
 
 @contextmanager
 def open_rollouts(plan_file: Path) -> Iterator[Rollouts]:
-    """Open the event store of a controller by its plan file.
-
-    Raises:
-        SettingsError: there is no controller, or its store cannot be opened.
-    """
+    """Open the event store of a controller by its plan file, or raise ``SettingsError``."""
     plan = read_controller_plan(plan_file)
     with EventStore.open(plan.store_url) as store:
         yield Rollouts(store, plan)
@@ -261,11 +241,8 @@ def prune_events(
 
     A rollout in progress needs its own rows and those of ``covariate_days`` before it. ``force``
     removes also if the clock may be wrong. ``on_removed`` is called with the number of rows that
-    each transaction removed.
-
-    Raises:
-        RolloutError: a rollout in progress needs some of the rows; nothing was removed.
-        SetupError: the clock may have jumped ahead; nothing was removed.
+    each transaction removed. Raises ``RolloutError`` if a rollout in progress needs some of the
+    rows, and ``SetupError`` if the clock may have jumped ahead; then nothing was removed.
     """
     doubt = None if force else clock_doubt(store.database, before, datetime.now(UTC))
     if doubt is not None:

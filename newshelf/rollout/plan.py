@@ -236,11 +236,7 @@ _WANTED = {"float": "a number", "int": "a whole number", "bool": "true or false"
 
 
 def load_plan(path: Path) -> Plan:
-    """Read a plan file.
-
-    Raises:
-        PlanError: with file, line, field and reason.
-    """
+    """Read a plan file; ``PlanError`` names file, line, field and reason."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -251,11 +247,7 @@ def load_plan(path: Path) -> Plan:
 
 
 def parse_plan(text: str, name: str = "plan") -> Plan:
-    """Read the YAML of a plan, which messages call ``name``.
-
-    Raises:
-        PlanError: with name, line, field and reason.
-    """
+    """Read the YAML of a plan, which messages call ``name``."""
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         if not isinstance(node, yaml.MappingNode):

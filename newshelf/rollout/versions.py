@@ -21,7 +21,7 @@ from newshelf.errors import RolloutError, ServerError
 from newshelf.files import StrictModel, write_json
 from newshelf.server.client import Client
 from newshelf.server.process import is_running
-from newshelf.server.state import ServerState, read_state
+from newshelf.server.state import read_state
 
 MODEL = "recommender"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -35,11 +35,7 @@ _BUSY = (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE)
 
 
 def find_archive(model_store: Path, version: str) -> Path:
-    """Return the archive of a version of the recommender.
-
-    Raises:
-        RolloutError: there is no archive.
-    """
+    """Return the archive of a version of the recommender, or raise ``RolloutError``."""
     path = model_store / f"{MODEL}-{version}.mar"
     # Versions are part of file names and URLs.
     if _NAME.fullmatch(version) and path.is_file():
@@ -74,11 +70,7 @@ class TorchServeVersions:
             return {str(one["modelVersion"]) for one in client.describe(MODEL, "all")}
 
     def load(self, version: str) -> None:
-        """Start to load a version next to the default one, with the same number of workers.
-
-        Raises:
-            RolloutError: its archive is not in the model store.
-        """
+        """Start to load a version next to the default one, with the same number of workers."""
         archive = find_archive(self._model_store, version)
         if version in self.loaded():
             return
@@ -89,11 +81,7 @@ class TorchServeVersions:
             )
 
     def obstacle(self, version: str, *, requests: int = 1) -> str | None:
-        """Send real requests, of which the first warm up a new version.
-
-        Returns:
-            Why the version is not ready for traffic; None if it is.
-        """
+        """Send real requests, which warm up a new version; return why it is not ready, or None."""
         with self._client() as client:
             try:
                 (status,) = client.describe(MODEL, version)
@@ -154,13 +142,10 @@ class TorchServeVersions:
         return self._index_versions[version]
 
     def _client(self) -> Client:
-        return Client(self._state(), timeout_s=_TIMEOUT_S)
-
-    def _state(self) -> ServerState:
         state = read_state(self._directory)
         if state is None or not is_running(state.process):
             raise ServerError("TorchServe is not running; ./run serve starts it")
-        return state
+        return Client(state, timeout_s=_TIMEOUT_S)
 
 
 class PromotedVersion(StrictModel):
@@ -181,11 +166,7 @@ class PromotedFile:
     path: Path
 
     def read(self) -> PromotedVersion | None:
-        """Return the promoted version; None without one.
-
-        Raises:
-            ServerError: the file is damaged.
-        """
+        """Return the promoted version, None without one; ``ServerError`` if it is damaged."""
         try:
             return PromotedVersion.model_validate_json(self.path.read_bytes())
         except FileNotFoundError:

@@ -7,13 +7,13 @@ of one table into a mask of all::
 
     positions = np.flatnonzero(candidate_set.allowed)
     candidate_set.positions.embeddings(positions)                       # (C, 512)
-    cheap = candidate_set.mask(lambda table: table.price < 50)          # (len(allowed),) bool
+    cheap = candidate_set.positions.mask(lambda table: table.price < 50)  # (len(allowed),) bool
     table, row = candidate_set.positions.at(7)                          # columns of one position
 
 What may not be answered is taken out of ``allowed`` or ``named`` before; see ``resolve``.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,11 +22,9 @@ from numpy.typing import NDArray
 
 from newshelf.catalog.schema import Product
 from newshelf.serving.explanations import Facts
-from newshelf.serving.filters import allowed_mask
-from newshelf.serving.item_table import ItemTable, KnownValues, TextReader
+from newshelf.serving.item_table import ItemTable, TextReader
 from newshelf.serving.live import LiveIndex, Positions
 from newshelf.serving.rule_masks import ActiveRules
-from newshelf.serving.schemas import Filters
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
@@ -105,11 +103,6 @@ class CandidateSet:
     """Those that apply to the request; what they hide may not be answered."""
 
     @property
-    def listed(self) -> bool:
-        """Return True when the request named its candidates."""
-        return self.named is not None
-
-    @property
     def is_archive(self) -> bool:
         """Return True where positions are the rows of the archive's index."""
         return self.live.is_archive and self.positions is self.live.positions
@@ -126,10 +119,6 @@ class CandidateSet:
     def in_stock(self, position: int) -> bool:
         """Return False for what is out of stock; what a request brought along is not."""
         return position >= len(self.live) or bool(self.live.in_stock[position])
-
-    def mask(self, of: Callable[[ItemTable], Mask]) -> Mask:
-        """Return a condition of all positions, from that of one table: ``(len(positions),)``."""
-        return self.positions.mask(of)
 
     def id(self, position: int) -> str:
         """The item's id."""
@@ -150,7 +139,7 @@ def row_facts(table: ItemTable, row: int) -> Facts:
         table.brand[row],
         table.color[row],
         table.material[row],
-        _known(table.known, row),
+        table.known.at(row),
     )
 
 
@@ -163,16 +152,5 @@ def product_facts(product: Product, reader: TextReader) -> Facts:
         product.brand,
         product.color,
         product.material,
-        _known(reader.read([product]), 0),
+        reader.read([product]).at(0),
     )
-
-
-def _known(values: KnownValues, row: int) -> Mapping[str, Sequence[str]]:
-    return values.at(row)
-
-
-def allowed_positions(live: LiveIndex, filters: Filters) -> Mask:
-    """The positions that are alive and pass every filter: ``(P,)`` bool, the caller's own."""
-    if not filters.model_fields_set:
-        return live.in_stock.copy()
-    return live.mask(lambda table: allowed_mask(table, filters))

@@ -320,8 +320,11 @@ class ProductEncoder:
             for at, error in pictures.failed.items():
                 results[forward.works[forward.pictured[at]].at] = error
         for work in forward.works:
-            if work.at not in results and (late := _late(work.item)):
-                results[work.at] = late
+            if work.at not in results:
+                try:
+                    refuse_late(work.item.deadline_s)
+                except DeadlineExceeded as error:
+                    results[work.at] = error
         kept = [row for row, work in enumerate(forward.works) if work.at not in results]
         if not kept:
             return results
@@ -367,11 +370,3 @@ def _told_of(item: ProductInput, result: Result, encoded: ProductInput) -> Resul
         name = result.field.removeprefix(encoded.at).removeprefix(".")
         error.field = (item.field(name) if name else item.at) or None
     return error
-
-
-def _late(item: ProductInput) -> DeadlineExceeded | None:
-    try:
-        refuse_late(item.deadline_s)
-    except DeadlineExceeded as error:
-        return error
-    return None

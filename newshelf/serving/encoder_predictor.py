@@ -5,12 +5,10 @@ from dataclasses import dataclass
 
 from newshelf.config import Limits
 from newshelf.errors import DeadlineExceeded, NewshelfError
-from newshelf.serving.encode import Encoding, ProductEncoder
+from newshelf.serving.encode import ProductEncoder, Result
 from newshelf.serving.products import ProductInput, parse_products
 from newshelf.serving.protocol import Answer, RawRequest, error_answer, json_answer
-from newshelf.serving.trace import Observer, Silent, StageTimer
-
-Result = Encoding | NewshelfError
+from newshelf.serving.trace import RecordingObserver, StageTimer
 
 _TEXT_UNREAD = (
     "the text counts as absent: this model's text tower knows no word of title and description"
@@ -39,12 +37,12 @@ class EncoderPredictor:
         *,
         model_version: str,
         limits: Limits,
-        observer: Observer | None = None,
+        observer: RecordingObserver | None = None,
     ) -> None:
         self._encoder = encoder
         self._model_version = model_version
         self._limits = limits
-        self._observer = observer or Silent()
+        self._observer = observer
 
     def predict(self, rows: Sequence[RawRequest]) -> list[Answer]:
         """See ``newshelf.serving.protocol.Predictor``."""

@@ -14,17 +14,9 @@ from newshelf.serving.protocol import RawRequest
 from newshelf.serving.schemas import EncoderProduct
 
 _UTF_8 = ("utf-8", "utf8", "us-ascii", "ascii")
-
-
 PICTURE_TYPES = ("image/jpeg", "image/jpg", "image/png", "image/webp", "image/gif")
-
-
 _PICTURE_NAMES = ("data", "file", "body", "picture", "photo", "img", "images")
-
-
 _CHARSET = re.compile(r"charset *= *\"?([^\s;\"]+)", re.IGNORECASE)
-
-
 _SERVED = f"application/json, multipart/form-data, {', '.join(PICTURE_TYPES)}"
 
 

@@ -13,11 +13,7 @@ Mask = NDArray[np.bool_]
 
 
 def allowed_mask(table: ItemTable, filters: Filters) -> Mask:
-    """The items that pass every filter and, by default, are in stock: ``(len(table),)``, new."""
-    return _mask(table, filters) if filters.model_fields_set else table.in_stock.copy()
-
-
-def _mask(table: ItemTable, filters: Filters) -> Mask:
+    """Return the items that pass every filter and, by default, are in stock: ``(N,)``, new."""
     if filters.availability is None:
         mask = table.in_stock.copy()
     else:

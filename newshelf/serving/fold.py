@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from newshelf.files import directory_aside
 from newshelf.serving.index import IndexKnowledge, IndexManifest
 from newshelf.serving.index_write import write_index
-from newshelf.serving.item_table import INDEX_COLUMNS, NEVER, ItemTable
+from newshelf.serving.item_table import INDEX_COLUMNS
 from newshelf.serving.live import LiveIndex
 from newshelf.serving.search.build import ANN_ITEMS
 from newshelf.serving.segments import Current
@@ -67,22 +67,12 @@ def _frame(live: LiveIndex) -> pd.DataFrame:
         [*INDEX_COLUMNS, *(name for _, table in live.positions.tables for name in table.extras)]
     )
     parts = [
-        pd.DataFrame({name: _cells(table, name) for name in names}, dtype=object)[
+        pd.DataFrame({name: table.cells(name) for name in names}, dtype=object)[
             live.alive[start : start + len(table)]
         ]
         for start, table in live.positions.tables
     ]
     return pd.concat(parts, ignore_index=True)
-
-
-def _cells(table: ItemTable, name: str) -> list[object]:
-    if name not in INDEX_COLUMNS and name not in table.extras:
-        return [None] * len(table)
-    column = table.column(name)
-    if not isinstance(column, np.ndarray):
-        return list(column)
-    absent = column == NEVER if column.dtype == np.int64 else np.isnan(column)
-    return [None if gone else value for value, gone in zip(column.tolist(), absent, strict=True)]
 
 
 def _knowledge(live: LiveIndex) -> IndexKnowledge | None:

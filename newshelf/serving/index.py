@@ -26,19 +26,18 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
 from newshelf.attributes.lexicon import Lexicon, read_lexicon
 from newshelf.errors import VersionMismatch, WeightsError
-from newshelf.files import read_json
+from newshelf.files import StrictModel, read_json
 from newshelf.nn.blend import Blend
 from newshelf.nn.blend_lookup import BlendLookup
 from newshelf.nn.numpy_scorer import Pooling
 from newshelf.nn.spec import BlendSpec
-from newshelf.serving.item_table import INDEX_COLUMNS, NEVER, ItemTable, TextReader
-from newshelf.serving.search.base import Search, SearchManifest
-from newshelf.serving.search.open import open_search
+from newshelf.serving.item_table import INDEX_COLUMNS, ItemTable, TextReader
+from newshelf.serving.search.base import Search, SearchManifest, Tensors, open_search
 
 FORMAT = 3
 MANIFEST, ITEMS, LEXICON = "index.json", "items.safetensors", "lexicon.json"
@@ -46,10 +45,8 @@ VECTORS, SEARCH = "vectors.safetensors", "search.safetensors"
 LINKED = "linked.safetensors"
 
 
-class IndexManifest(BaseModel):
+class IndexManifest(StrictModel):
     """``index.json``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal[3] = 3
     encoder_version: str
@@ -61,7 +58,7 @@ class IndexManifest(BaseModel):
     """Width of an embedding."""
     vector: int | None
     """Width of a projected vector; None without a scorer."""
-    search: dict[Literal["embeddings", "vectors"], SearchManifest] = {}
+    search: Mapping[Literal["embeddings", "vectors"], SearchManifest] = {}
     """How they are searched; what is not named is searched as it is."""
     pooling: Pooling | None = None
     """The scorer's learned numbers; without them, its graph is asked."""
@@ -140,7 +137,6 @@ def _array(data: mmap.mmap, start: int, entry: dict[str, Any]) -> NDArray[Any]:
 
 
 FloatArray = NDArray[np.float32]
-Tensors = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -214,14 +210,7 @@ def read_columns(directory: Path) -> dict[str, list[object]]:
         table = _load_table(directory, read_manifest(directory), 1.0)
     except (OSError, ValidationError, ValueError, KeyError, SafetensorError) as error:
         raise WeightsError(f"the index {directory} cannot be read: {error}") from error
-    return {name: _plain(table.column(name)) for name in (*INDEX_COLUMNS, *table.extras)}
-
-
-def _plain(column: Sequence[str | None] | NDArray[Any]) -> list[object]:
-    if not isinstance(column, np.ndarray):
-        return list(column)
-    absent = column == NEVER if column.dtype == np.int64 else np.isnan(column)
-    return [None if gone else value for value, gone in zip(column.tolist(), absent, strict=True)]
+    return {name: table.cells(name) for name in (*INDEX_COLUMNS, *table.extras)}
 
 
 def _load_table(directory: Path, manifest: IndexManifest, least: float) -> ItemTable:

@@ -234,6 +234,16 @@ class ItemTable:
         )
         return column
 
+    def cells(self, name: str) -> list[object]:
+        """Return the plain values of a column, with None where one, or the column, is absent."""
+        if name not in INDEX_COLUMNS and name not in self.extras:
+            return [None] * len(self)
+        column = self.column(name)
+        if not isinstance(column, np.ndarray):
+            return list(column)
+        gone = column == NEVER if column.dtype == np.int64 else np.isnan(column)
+        return [None if none else value for value, none in zip(column.tolist(), gone, strict=True)]
+
     @cached_property
     def row_of(self) -> Mapping[str, int]:
         """Row by id; of many items use ``rows``."""

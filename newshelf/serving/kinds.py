@@ -182,7 +182,7 @@ def _of_other_types(row: Resolved) -> Resolved:
     types = [facts.product_type for facts in row.history.facts if facts.product_type]
     if not types:
         return row
-    other = ~row.candidate_set.mask(partial(in_categories, product_types=types))
+    other = ~row.candidate_set.positions.mask(partial(in_categories, product_types=types))
     other &= row.candidate_set.allowed
     if row.candidate_set.named is None:
         return replace(row, candidate_set=replace(row.candidate_set, unnamed=other))

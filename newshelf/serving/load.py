@@ -34,7 +34,7 @@ from newshelf.serving.runtimes.base import Device
 from newshelf.serving.runtimes.graph import encoder_graph
 from newshelf.serving.runtimes.open import open_runtime
 from newshelf.serving.settings import TOKENIZER, ServingSettings, read_version
-from newshelf.serving.trace import Observer
+from newshelf.serving.trace import RecordingObserver
 
 _LOG = logging.getLogger(__name__)
 _Body = Mapping[str, object]
@@ -97,7 +97,7 @@ def load_encoder_predictor(
     *,
     device: Device | None = None,
     settings: ServingSettings | None = None,
-    observer: Observer | None = None,
+    observer: RecordingObserver | None = None,
 ) -> EncoderPredictor:
     """Load the encoder and answer one request of each kind, so that the first is not slow.
 

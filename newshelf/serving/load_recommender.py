@@ -19,7 +19,7 @@ from newshelf.serving.runtimes.open import open_runtime
 from newshelf.serving.segments import SHELF_VARIABLE
 from newshelf.serving.settings import INDEX, ServingSettings, read_version
 from newshelf.serving.shelf_reader import ShelfReader
-from newshelf.serving.trace import Observer
+from newshelf.serving.trace import RecordingObserver
 
 
 def load_recommender_predictor(
@@ -27,7 +27,7 @@ def load_recommender_predictor(
     *,
     device: Device | None = None,
     settings: ServingSettings | None = None,
-    observer: Observer | None = None,
+    observer: RecordingObserver | None = None,
 ) -> RecommenderPredictor:
     """Load encoder, scorer and index, and answer one request. See ``load_encoder_predictor``."""
     settings = settings or ServingSettings()

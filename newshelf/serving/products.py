@@ -19,12 +19,8 @@ from newshelf.serving.protocol import RawRequest
 from newshelf.serving.schemas import EncoderInstances, EncoderProduct, validate
 
 _BREAKS = "\n\r\t "
-
-
 _TEXT_STARTS = (b"data:", b"/9j/", b"iVBORw", b"R0lGOD", b"UklGR")
 """Of a ``data:`` URL, and of JPEG, PNG, GIF and WebP in base64."""
-
-
 _MEASURED = tuple(kind.upper() for kind in READ_KINDS)
 
 

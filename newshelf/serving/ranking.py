@@ -174,7 +174,7 @@ def rank_by_popularity(
     candidate_set = row.candidate_set
     among = candidate_set.allowed
     if categories is not None:
-        among = among & candidate_set.mask(lambda table: in_categories(table, categories))
+        among = among & candidate_set.positions.mask(lambda table: in_categories(table, categories))
     positions, shares = candidate_set.live.popular(among, limit)
     return Ranked("popular" if categories is None else "popular_in_category", positions, shares)
 

@@ -26,7 +26,7 @@ from newshelf.serving.rules import RuleSet
 from newshelf.serving.runtimes.base import ScorerGraphs
 from newshelf.serving.scoring import check_pooling
 from newshelf.serving.shelf_reader import ShelfReader
-from newshelf.serving.trace import Observer, Silent, StageTimer
+from newshelf.serving.trace import RecordingObserver, StageTimer
 
 
 class RecommenderPredictor:
@@ -46,7 +46,7 @@ class RecommenderPredictor:
         model_version: str,
         limits: Limits,
         retrieve: int,
-        observer: Observer | None = None,
+        observer: RecordingObserver | None = None,
         shelf: ShelfReader | None = None,
     ) -> None:
         if index.manifest.encoder_version != model_version:
@@ -67,7 +67,7 @@ class RecommenderPredictor:
         self._model_version = model_version
         self._limits = limits
         self._retrieve = retrieve
-        self._observer = observer or Silent()
+        self._observer = observer
         self._max_history = scorer.max_history if scorer else limits.max_history
 
     @property

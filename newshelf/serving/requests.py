@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from newshelf.catalog.clean import clean_text
 from newshelf.config import Limits
@@ -15,6 +15,7 @@ from newshelf.serving.query import read_price
 from newshelf.serving.schemas import (
     EncoderProduct,
     Ids,
+    Listing,
     RecommendRequest,
     Ref,
     SearchQuery,
@@ -25,12 +26,7 @@ from newshelf.serving.schemas import (
 _Request = TypeVar("_Request", bound=RecommendRequest)
 
 
-class _WithK(Protocol):
-    @property
-    def k(self) -> int: ...
-
-
-_Selection = TypeVar("_Selection", bound=_WithK)
+_Listing = TypeVar("_Listing", bound=Listing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +56,7 @@ def check_recommend(body: object, limits: Limits, schema: type[_Request]) -> _Re
     return check_k(validate(schema, body), limits)
 
 
-def check_k(request: _Selection, limits: Limits) -> _Selection:
+def check_k(request: _Listing, limits: Limits) -> _Listing:
     """Return the request, or refuse it for asking for too many products."""
     if request.k > limits.max_k:
         raise InvalidField(f"k is {request.k}; at most {limits.max_k} is answered", field="k")

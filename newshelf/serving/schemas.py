@@ -140,14 +140,19 @@ STARTING_KINDS: frozenset[Kind] = frozenset({"similar", "bought_together", "cart
 """Kinds that start from given products: to a worker, those are the history."""
 
 
-class Selection(_Request):
-    """The fields that every request for a ranking has."""
+class Listing(_Request):
+    """The fields that every request for products has."""
 
     placement: Annotated[str, Field(min_length=1, max_length=100)] | None = None
     """Name of the place where the answer is shown; its rules apply."""
     k: Annotated[int, Field(ge=1)] = 10
     filters: Filters = Filters()
     exclude: Annotated[list[Id], Field(fail_fast=True)] = []
+
+
+class Selection(Listing):
+    """The fields that every request for a ranking has."""
+
     diversity: Annotated[float, Field(ge=0, le=1)] = 0.0
     explain: bool = False
 
@@ -260,19 +265,6 @@ class Understood(_Answer):
     """Filters that the sentence states, and that the answer's products pass."""
     relaxed: list[str] = []
     """Further filters of it that no product passed, and that were dropped; omitted if empty."""
-
-
-class RecommendAnswer(_Answer):
-    """At most ``k`` products, best first."""
-
-    items: list[RecommendedItem]
-    model_version: str
-    index_version: str
-    request_id: str
-    ignored: list[str] = []
-    """Ids of history or candidates that the index does not know; left out when empty."""
-    understood: Understood | None = None
-    """Of a search with a sentence."""
 
 
 Model = TypeVar("Model", bound=BaseModel)

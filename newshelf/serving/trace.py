@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol, get_args
+from typing import Literal, NamedTuple, get_args
 
 import orjson
 
@@ -77,28 +77,6 @@ METRICS: tuple[WorkerMetric, ...] = (
 )
 
 
-class Observer(Protocol):
-    """Takes measurements."""
-
-    def observe(self, metric: WorkerMetric, value: float) -> None:
-        """``value`` is in ``metric.unit``; of a counter, how many more."""
-        ...
-
-    def trace(self, spans: Sequence[TraceSpan]) -> None:
-        """When each stage of a batch began and ended."""
-        ...
-
-
-class Silent:
-    """Forgets every measurement."""
-
-    def observe(self, metric: WorkerMetric, value: float) -> None:
-        """Do nothing."""
-
-    def trace(self, spans: Sequence[TraceSpan]) -> None:
-        """Do nothing."""
-
-
 @dataclass
 class RecordingObserver:
     """Keeps the measurements until someone takes them."""
@@ -107,11 +85,11 @@ class RecordingObserver:
     spans: list[TraceSpan] = field(default_factory=list)
 
     def observe(self, metric: WorkerMetric, value: float) -> None:
-        """Keep it."""
+        """Keep a value in ``metric.unit``; of a counter, how many more."""
         self.taken.append((metric, value))
 
     def trace(self, spans: Sequence[TraceSpan]) -> None:
-        """Keep them."""
+        """Keep when each stage of a batch began and ended."""
         self.spans.extend(spans)
 
     def drain(self) -> list[tuple[WorkerMetric, float]]:
@@ -145,8 +123,10 @@ class StageTimer:
         """Add ``number`` to the counter ``metric``."""
         self._counts[metric] = self._counts.get(metric, 0) + number
 
-    def report(self, observer: Observer, batch_size: int) -> None:
+    def report(self, observer: RecordingObserver | None, batch_size: int) -> None:
         """Tell ``observer`` every stage's seconds, the counts, and how many requests there were."""
+        if observer is None:
+            return
         sums = dict.fromkeys(_STAGES, 0)
         for stage, start_ns, end_ns in self._spans:
             sums[stage] += end_ns - start_ns

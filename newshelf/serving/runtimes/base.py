@@ -17,14 +17,11 @@ class Runtime(Protocol):
     """Runs one graph. Safe to call from several threads."""
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, NDArray[Any]]:
-        """Run the graph once.
+        """Run the graph once; return its outputs by name, on the host, the caller's own.
 
-        Args:
-            inputs: by name, numpy arrays or tensors on the host; on a GPU, tensors there are
-                read where they are. Those that the graph does not use are ignored.
-
-        Returns:
-            Outputs by name, on the host: the caller's own, float32 where they are floats.
+        Inputs are numpy arrays or tensors, by name; on a GPU, tensors there are read where they
+        are. Those that the graph does not use are ignored. Outputs are float32 where they are
+        floats.
         """
         ...
 

@@ -51,8 +51,7 @@ def graph_file(name: str, kind: RuntimeKind, precision: Precision = "fp32") -> s
 def graph_files(name: str, kind: RuntimeKind, precision: Precision = "fp32") -> tuple[str, ...]:
     """All files of graph ``name`` for a runtime and a precision; OpenVINO's weights are apart.
 
-    OpenVINO and TensorRT compute in bfloat16 from the float32 file, so there is none of
-    its own.
+    OpenVINO and TensorRT compute in bfloat16 from the float32 file.
     """
     stem = name if precision in ("fp32", "bf16") else f"{name}.{precision}"
     return tuple(f"{stem}{suffix}" for suffix in _SUFFIXES[kind])

@@ -29,18 +29,9 @@ class OnnxRuntime:
     On the CPU, arrays are read where they are. On a GPU, tensors that are there already are
     bound to the session and not copied; arrays of the host are copied by it.
 
-    Args:
-        path: the ``.onnx`` file.
-        graph: its inputs and outputs.
-        device: CPU, or a CUDA device.
-        threads: intra-op threads.
-        precision: of a GPU's arithmetic.
-        provider: of a GPU.
-        bind: use IO binding; by default on a GPU only.
-
-    Raises:
-        WeightsError: the file cannot be loaded.
-        SetupError: the provider is not to be had.
+    ``threads`` are those of one operator; ``precision`` and ``provider`` are a GPU's; ``bind`` uses
+    IO binding, by default on a GPU only. Raises ``WeightsError`` if the file cannot be loaded, and
+    ``SetupError`` without the provider.
     """
 
     def __init__(

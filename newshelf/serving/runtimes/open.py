@@ -27,20 +27,12 @@ def open_runtime(
     precision: Precision = "fp32",
     provider: Provider = "cuda",
 ) -> Runtime:
-    """Load the files of ``graph`` in ``directory`` onto ``device``.
+    """Load the files of ``graph`` in an export or an unpacked archive onto ``device``.
 
-    Args:
-        kind: the runtime; its library is imported only here.
-        directory: of an export or an unpacked archive.
-        graph: what to load.
-        device: where it computes.
-        threads: of the arithmetic of one call on the CPU. TorchScript's are the process's.
-        precision: of the arithmetic; inputs and outputs stay as they are.
-        provider: of ONNX Runtime on a GPU.
-
-    Raises:
-        WeightsError: a file is missing or cannot be loaded.
-        SetupError: this runtime, device, precision or provider is not to be had.
+    The runtime's library is imported only here. ``threads`` are those of one call on the CPU, but
+    TorchScript's are the process's; ``provider`` is ONNX Runtime's on a GPU. Inputs and outputs are
+    float32 in any ``precision``. Raises ``WeightsError`` if a file is missing or cannot be loaded,
+    and ``SetupError`` for a combination that there is not.
     """
     _check(kind, device, precision, provider)
     path, *others = (directory / name for name in graph_files(graph.name, kind, precision))

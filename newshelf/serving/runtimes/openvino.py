@@ -26,15 +26,8 @@ class OpenVinoRuntime:
     OpenVINO 2026.4 gets another result (cosine 0.971 instead of 0.998, and as little in
     float32 on the quantised graph); apart, the same as ONNX Runtime.
 
-    Args:
-        path: the ``.xml`` file, with the weights next to it.
-        graph: its inputs and outputs.
-        threads: of one call.
-        precision: ``bf16`` and ``int8`` compute in bfloat16 what is not quantised, where the
-            CPU can, and in float32 where it cannot.
-
-    Raises:
-        WeightsError: the file cannot be loaded.
+    ``bf16`` and ``int8`` compute in bfloat16 what is not quantised, where the CPU can, and in
+    float32 where it cannot. Raises ``WeightsError`` if the file cannot be loaded.
     """
 
     def __init__(self, path: Path, graph: Graph, threads: int, precision: Precision) -> None:

@@ -14,14 +14,7 @@ from newshelf.serving.runtimes.graph import Graph
 
 
 class TorchScriptRuntime:
-    """A TorchScript file; inputs are given by position, in the graph's order.
-
-    Args:
-        path: the ``.pt`` file.
-        graph: its inputs and outputs.
-        device: where it is loaded to.
-        threads: torch's, and so the whole process's.
-    """
+    """A TorchScript file; inputs are given by position. ``threads`` are the whole process's."""
 
     def __init__(self, path: Path, graph: Graph, device: Device, threads: int) -> None:
         self._device = torch.device(str(device))

@@ -12,9 +12,10 @@ Jégou, Douze and Schmid, Product quantization for nearest neighbor search, 2011
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -25,13 +26,13 @@ from newshelf.serving.search.base import (
     FloatArray,
     IntArray,
     Mask,
-    PlainSearch,
     SearchManifest,
+    Tensors,
     best_rows,
     few,
 )
-from newshelf.serving.search.exact import Codes, Tensors, _codes, proven_nearest
-from newshelf.serving.search.faiss_scan import ListScan, read_faiss
+from newshelf.serving.search.exact import Codes, Int8Search, codes_of
+from newshelf.serving.search.faiss_scan import read_faiss, scan_lists
 
 _ADVERSE_SHARE = 0.9
 """A filter goes against the query when less than this part of its share of all rows passes in
@@ -50,31 +51,19 @@ class Lists:
     """``(N,)``: the rows of the first list, then those of the second, …"""
 
     def near(self, query: FloatArray, budget: int) -> IntArray:
-        """The nearest lists that hold ``budget`` rows together, or all there are.
-
-        Args:
-            query: ``(D,)``.
-            budget: at least 1.
-        """
+        """Return the lists nearest to ``(D,)`` that hold ``budget`` rows together, or all."""
         order = self._order(query)
         return order[: _stop(np.cumsum(self.sizes[order]), budget)]
 
     def near_allowed(
         self, query: FloatArray, allowed: Mask, budget: int, least: int, otherwise: int
     ) -> IntArray:
-        """The nearest lists under a filter.
+        """Return the nearest lists under a filter ``(N,)``.
 
         Those that hold ``budget`` rows, passing or not. But where fewer of them pass than
         ``least``, or than pass elsewhere, the filter goes against the query:
         what passes lies far away, where the order of the lists says less about the order of
         their rows. Then it is the nearest lists with ``otherwise`` rows that pass, or all.
-
-        Args:
-            query: ``(D,)``.
-            allowed: ``(N,)``.
-            budget: at least 1.
-            least: of the rows that pass.
-            otherwise: at least ``least``.
         """
         order = self._order(query)
         visited = order[: _stop(np.cumsum(self.sizes[order]), budget)]
@@ -137,7 +126,8 @@ class AnnSearch:
     """``(N, D)``."""
     codes: Codes
     lists: Lists
-    scan: ListScan
+    index: Any
+    """``faiss.IndexIVFScalarQuantizer``."""
     budgets: Mapping[int, int]
     """Rows to compare, by how many are asked for."""
 
@@ -148,25 +138,16 @@ class AnnSearch:
             return self.exact(query, allowed, limit)
         only = None if count == len(allowed) else allowed
         lists = self._lists(query, only, count, limit)
-        code = self.codes.query(query)
-        _, rows = self.scan.best(code.values, min(_COMPARED * limit, count), lists, only)
+        code, compared = self.codes.query(query), min(_COMPARED * limit, count)
+        _, rows = scan_lists(self.index, code.values, compared, only, lists)
         rows = rows[rows >= 0]
         return best_rows(rows, self.matrix[rows] @ query, limit)
 
     def exact(self, query: FloatArray, allowed: Mask, limit: int, *, threads: int = 1) -> IntArray:
-        """The same from all lists, proven; ``threads`` share them."""
-        count = int(np.count_nonzero(allowed))
-        if few(count, len(allowed), limit):
-            return PlainSearch(self.matrix).nearest(query, allowed, limit)
-        only = None if count == len(allowed) else allowed
-        return proven_nearest(
-            self.matrix,
-            query,
-            self.codes.query(query),
-            lambda code, best: self.scan.best(code.values, best, self._all_lists, only, threads),
-            limit,
-            count,
-        )
+        """Return the same from all lists, proven; ``threads`` share them."""
+        every = np.flatnonzero(self.lists.sizes)
+        scan = partial(scan_lists, self.index, lists=every, threads=threads)
+        return Int8Search(self.matrix, self.codes, scan).nearest(query, allowed, limit)
 
     def budget(self, limit: int) -> int:
         """Rows to compare for ``limit``: as tuned for it or for the next larger one."""
@@ -190,17 +171,9 @@ class AnnSearch:
             _ADVERSE_FILTER_BUDGETS * budget,
         )
 
-    @cached_property
-    def _all_lists(self) -> IntArray:
-        return np.flatnonzero(self.lists.sizes)
-
 
 def open_ann(
-    matrix: FloatArray,
-    path: Path,
-    name: str,
-    manifest: SearchManifest,
-    tensors: Tensors,
+    matrix: FloatArray, path: Path, name: str, manifest: SearchManifest, tensors: Tensors
 ) -> AnnSearch:
     """See ``open_search``."""
     index = read_faiss(path, faiss.IndexIVFScalarQuantizer, manifest.bytes, *matrix.shape)
@@ -212,5 +185,5 @@ def open_ann(
     held = np.array([index.invlists.list_size(at) for at in range(index.nlist)])
     if found != (count, (count, width), (count,), (rows,)) or (held != lists.sizes).any():
         raise WeightsError(f"the lists of {path} are of another index: export it again")
-    codes = _codes(matrix, manifest, tensors[f"{name}.rotation"], path)
-    return AnnSearch(matrix, codes, lists, ListScan(index), manifest.budgets)
+    codes = codes_of(matrix, manifest, tensors[f"{name}.rotation"], path)
+    return AnnSearch(matrix, codes, lists, index, manifest.budgets)

@@ -31,10 +31,6 @@ def tune_budgets(matrix: FloatArray, lists: Lists) -> dict[int, int]:
     A true neighbour is found when its list is visited, which it is once the rows of the
     lists before it do not fill the budget. So the budget for a recall is that quantile of
     the rows before the true neighbours' lists.
-
-    Args:
-        matrix: ``(N, D)`` float32.
-        lists: of all its rows.
     """
     queries = _queries(matrix)
     limits = sorted({min(limit, len(matrix)) for limit in LIMITS})
@@ -98,17 +94,11 @@ def build_search(
     ann_items: int = ANN_ITEMS,
     compressed_bytes: int = COMPRESSED_BYTES,
 ) -> tuple[SearchManifest | None, Tensors]:
-    """Write the codes of a matrix, in lists when it has more than ``ann_items`` rows.
+    """Write ``NAME.faiss``: the codes of a matrix ``(N, D)`` float32 with rows of unit length.
 
-    Args:
-        matrix: ``(N, D)`` float32 with rows of unit length.
-        folder: where ``NAME.faiss`` is written.
-        name: the matrix's.
-        ann_items: with more rows, the search is approximate.
-        compressed_bytes: a matrix up to this size is searched as it is.
-
-    Returns:
-        What ``open_search`` needs in addition; None and nothing where the matrix is enough.
+    They are in lists, for approximate search, when it has more than ``ann_items`` rows; a matrix up
+    to ``compressed_bytes`` is searched as it is. Returns what ``open_search`` needs in addition;
+    None and nothing where the matrix is enough.
     """
     many = len(matrix) > ann_items
     if not many and matrix.nbytes <= compressed_bytes:

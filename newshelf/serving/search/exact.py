@@ -16,14 +16,13 @@ be the nearer one. ``p · c`` itself is exact: it is a whole number below 2²⁴
 to 1040, and float32 holds those.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import faiss
 import numpy as np
-from numpy.typing import NDArray
 
 from newshelf.errors import WeightsError
 from newshelf.serving.search.base import (
@@ -32,10 +31,11 @@ from newshelf.serving.search.base import (
     Mask,
     PlainSearch,
     SearchManifest,
+    Tensors,
     best_rows,
     few,
 )
-from newshelf.serving.search.faiss_scan import FlatScan, read_faiss
+from newshelf.serving.search.faiss_scan import read_faiss, scan_all
 
 _LARGEST = 127
 _CODING_BLOCK_ROWS = 65_536
@@ -120,86 +120,56 @@ def _blocks(matrix: FloatArray) -> Iterator[FloatArray]:
         yield matrix[start : start + _CODING_BLOCK_ROWS]
 
 
-Scan = Callable[[QueryCode, int], tuple[FloatArray, IntArray]]
-"""Products of codes, and rows, of the best N, the best first."""
+Scan = Callable[[FloatArray, int, Mask | None], tuple[FloatArray, IntArray]]
+"""Products and rows of the best N, the best first, of ``(1, D)`` codes, under a filter."""
 
 _FIRST = 512
 _MORE = 4
 
 
-def proven_nearest(
-    matrix: FloatArray, query: FloatArray, code: QueryCode, scan: Scan, limit: int, among: int
-) -> IntArray:
-    """Compare the best by code in float32; look at more until no other can be nearer.
-
-    Args:
-        matrix: ``(N, D)`` float32.
-        query: ``(D,)`` float32.
-        code: the same as int8.
-        scan: gives the best by code.
-        limit: the number asked for; fewer than ``among``.
-        among: the number of rows the scan can give.
-
-    Returns:
-        ``(limit,)`` row numbers in increasing order.
-    """
-    count = limit + _FIRST
-    while True:
-        count = min(count, among)
-        products, rows = scan(code, count)
-        scores = matrix[rows] @ query
-        if count == among:
-            break
-        least = np.partition(scores, len(scores) - limit)[len(scores) - limit]
-        if least > products[-1] * code.step + code.error:
-            break
-        count *= _MORE
-    return best_rows(rows, scores, limit)
-
-
 @dataclass(frozen=True)
 class Int8Search:
-    """See ``codes`` for why the answer is the same as that of float32."""
+    """See the module for why the answer is the same as that of float32."""
 
     matrix: FloatArray
     """``(N, D)``."""
     codes: Codes
-    scan: FlatScan
+    scan: Scan
 
     def nearest(self, query: FloatArray, allowed: Mask, limit: int) -> IntArray:
         """See ``Search``."""
-        count = int(np.count_nonzero(allowed))
-        if few(count, len(allowed), limit):
+        among = int(np.count_nonzero(allowed))
+        if few(among, len(allowed), limit):
             return PlainSearch(self.matrix).nearest(query, allowed, limit)
-        only = None if count == len(allowed) else allowed
-        return proven_nearest(
-            self.matrix,
-            query,
-            self.codes.query(query),
-            lambda code, best: self.scan.best(code.values, best, only),
-            limit,
-            count,
-        )
-
-
-Tensors = Mapping[str, NDArray[Any]]
+        only = None if among == len(allowed) else allowed
+        code, count = self.codes.query(query), limit + _FIRST
+        # The best by code are compared in float32, and more until no other can be nearer.
+        while True:
+            count = min(count, among)
+            products, rows = self.scan(code.values, count, only)
+            scores = self.matrix[rows] @ query
+            if count == among:
+                break
+            least = np.partition(scores, len(scores) - limit)[len(scores) - limit]
+            if least > products[-1] * code.step + code.error:
+                break
+            count *= _MORE
+        return best_rows(rows, scores, limit)
 
 
 def open_int8(
-    matrix: FloatArray,
-    path: Path,
-    name: str,
-    manifest: SearchManifest,
-    tensors: Tensors,
+    matrix: FloatArray, path: Path, name: str, manifest: SearchManifest, tensors: Tensors
 ) -> Int8Search:
     """See ``open_search``."""
     index = read_faiss(path, faiss.IndexScalarQuantizer, manifest.bytes, *matrix.shape)
-    return Int8Search(
-        matrix, _codes(matrix, manifest, tensors[f"{name}.rotation"], path), FlatScan(index)
-    )
+    codes = codes_of(matrix, manifest, tensors[f"{name}.rotation"], path)
+    return Int8Search(matrix, codes, partial(scan_all, index))
 
 
-def _codes(matrix: FloatArray, manifest: SearchManifest, rotation: FloatArray, path: Path) -> Codes:
+def codes_of(
+    matrix: FloatArray, manifest: SearchManifest, rotation: FloatArray, path: Path
+) -> Codes:
+    """Return the coding that a manifest and its rotation ``(D, D)`` describe."""
     if rotation.shape != (matrix.shape[1],) * 2:
         raise WeightsError(f"the rotation of {path} is of another index: export it again")
     return Codes(rotation, manifest.step, manifest.row_norm, manifest.row_error)

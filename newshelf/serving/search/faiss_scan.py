@@ -1,6 +1,5 @@
 """Calls of faiss that scan int8 codes, over all rows or some lists."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,7 @@ _OVER_LISTS = 1
 def read_faiss(path: Path, kind: type, size: int, rows: int, width: int) -> Any:
     """Map an index of faiss into memory, where all processes share it.
 
-    Raises:
-        WeightsError: it is missing, damaged, or of another matrix.
+    Raises ``WeightsError`` if it is missing, damaged, or of another matrix.
     """
     # faiss maps a file that was cut without a look at its end.
     if path.exists() and path.stat().st_size != size:
@@ -49,65 +47,54 @@ class _Selected:
         self.selector = faiss.IDSelectorBitmap(len(self._bits), faiss.swig_ptr(self._bits))
 
 
-@dataclass(frozen=True)
-class FlatScan:
-    """All codes, one after the other."""
+def scan_all(
+    index: Any, codes: FloatArray, count: int, allowed: Mask | None
+) -> tuple[FloatArray, IntArray]:
+    """Return products and rows of the best ``count`` of ``(1, D)`` codes, the best first.
 
-    index: Any
-    """``faiss.IndexScalarQuantizer``."""
-
-    def best(
-        self, codes: FloatArray, count: int, allowed: Mask | None
-    ) -> tuple[FloatArray, IntArray]:
-        """Products and rows of the best ``count`` of ``(1, D)`` codes, the best first."""
-        # faiss shares out queries, so for one all other threads would wake up for nothing.
-        faiss.omp_set_num_threads(1)
-        params, kept = None, None
-        if allowed is not None:
-            kept = _Selected(allowed)
-            # faiss takes what its stubs do not know.
-            params = faiss.SearchParameters(sel=kept.selector)  # type: ignore[call-arg]
-        products, rows = self.index.search(codes, count, params=params)
-        return products[0], rows[0]
+    ``index`` is a ``faiss.IndexScalarQuantizer``.
+    """
+    # faiss shares out queries, so for one all other threads would wake up for nothing.
+    faiss.omp_set_num_threads(1)
+    params, kept = None, None
+    if allowed is not None:
+        kept = _Selected(allowed)
+        # faiss takes what its stubs do not know.
+        params = faiss.SearchParameters(sel=kept.selector)  # type: ignore[call-arg]
+    products, rows = index.search(codes, count, params=params)
+    return products[0], rows[0]
 
 
-@dataclass(frozen=True)
-class ListScan:
-    """The codes of some lists."""
-
-    index: Any
-    """``faiss.IndexIVFScalarQuantizer``."""
-
-    def best(
-        self,
-        codes: FloatArray,
-        count: int,
-        lists: IntArray,
-        allowed: Mask | None,
-        threads: int = 1,
-    ) -> tuple[FloatArray, IntArray]:
-        """Products and rows of the best ``count`` in ``lists``, the best first."""
-        faiss.omp_set_num_threads(threads)
-        self.index.parallel_mode = _OVER_LISTS
-        kept = None if allowed is None else _Selected(allowed)
-        params = faiss.SearchParametersIVF(
-            nprobe=len(lists),  # type: ignore[call-arg]
-            sel=None if kept is None else kept.selector,
-        )
-        wanted = np.ascontiguousarray(lists, dtype=np.int64)
-        unused = np.zeros(len(lists), dtype=np.float32)
-        products = np.empty(count, dtype=np.float32)
-        rows = np.empty(count, dtype=np.int64)
-        # faiss's own wrapper of this call takes no selector.
-        self.index.search_preassigned_c(
-            1,
-            faiss.swig_ptr(codes),
-            count,
-            faiss.swig_ptr(wanted),
-            faiss.swig_ptr(unused),
-            faiss.swig_ptr(products),
-            faiss.swig_ptr(rows),
-            False,
-            params,
-        )
-        return products, rows
+def scan_lists(
+    index: Any,
+    codes: FloatArray,
+    count: int,
+    allowed: Mask | None,
+    lists: IntArray,
+    threads: int = 1,
+) -> tuple[FloatArray, IntArray]:
+    """Return the same from some lists of a ``faiss.IndexIVFScalarQuantizer``."""
+    faiss.omp_set_num_threads(threads)
+    index.parallel_mode = _OVER_LISTS
+    kept = None if allowed is None else _Selected(allowed)
+    params = faiss.SearchParametersIVF(
+        nprobe=len(lists),  # type: ignore[call-arg]
+        sel=None if kept is None else kept.selector,
+    )
+    wanted = np.ascontiguousarray(lists, dtype=np.int64)
+    unused = np.zeros(len(lists), dtype=np.float32)
+    products = np.empty(count, dtype=np.float32)
+    rows = np.empty(count, dtype=np.int64)
+    # faiss's own wrapper of this call takes no selector.
+    index.search_preassigned_c(
+        1,
+        faiss.swig_ptr(codes),
+        count,
+        faiss.swig_ptr(wanted),
+        faiss.swig_ptr(unused),
+        faiss.swig_ptr(products),
+        faiss.swig_ptr(rows),
+        False,
+        params,
+    )
+    return products, rows

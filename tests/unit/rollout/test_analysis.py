@@ -30,7 +30,7 @@ def test_effective_items() -> None:
 
 
 def test_products_never_shown_do_not_count() -> None:
-    assert catalog_exposure({"a": 3, "b": 0, "c": 3}, 6).coverage == pytest.approx(2)
+    assert catalog_exposure("coverage", {"a": 3, "b": 0, "c": 3}, 6) == pytest.approx(2)
 
 
 def test_more_answers_are_not_more_coverage() -> None:
@@ -39,10 +39,10 @@ def test_more_answers_are_not_more_coverage() -> None:
     shelf = random.pareto(1.0, 2000)
     small, large = (random.multinomial(n, shelf / shelf.sum()) for n in (2000, 20_000))
     few, many = (
-        catalog_exposure({str(item): int(count) for item, count in enumerate(counts)}, 2000)
+        catalog_exposure("coverage", {str(item): int(n) for item, n in enumerate(counts)}, 2000)
         for counts in (small, large)
     )
-    assert many.coverage == pytest.approx(few.coverage, rel=0.05)
+    assert many == pytest.approx(few, rel=0.05)
     assert (large > 0).sum() > 2 * (small > 0).sum()
 
 

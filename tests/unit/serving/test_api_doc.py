@@ -17,12 +17,11 @@ from newshelf.serving.schemas import (
     ErrorBody,
     Filters,
     InstancesAnswer,
-    RecommendAnswer,
     RecommendRequest,
 )
 from newshelf.serving.settings import ServingSettings
 from newshelf.serving.trace import METRICS
-from tests.fake_predictors import FakeEncoderPredictor, FakeRecommenderPredictor
+from tests.fake_predictors import FakeEncoderPredictor, FakeRecommenderPredictor, RecommendAnswer
 
 DOCS = Path(__file__).parents[3] / "docs"
 PAGE = (DOCS / "api.md").read_text(encoding="utf-8")

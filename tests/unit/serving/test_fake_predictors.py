@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from newshelf.serving.protocol import TIMEOUT_HEADER, RawRequest, predict_isolated
-from newshelf.serving.schemas import EncoderAnswer, ErrorBody, InstancesAnswer, RecommendAnswer
-from tests.fake_predictors import FakeEncoderPredictor, FakeRecommenderPredictor
+from newshelf.serving.schemas import EncoderAnswer, ErrorBody, InstancesAnswer
+from tests.fake_predictors import FakeEncoderPredictor, FakeRecommenderPredictor, RecommendAnswer
 
 REQUESTS = [
     {"title": "ring"},

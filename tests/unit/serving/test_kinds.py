@@ -14,7 +14,7 @@ from newshelf.nn.blend import LINKS, Blend, popularity_growth
 from newshelf.nn.spec import BlendSpec
 from newshelf.serving.index import load_index
 from newshelf.serving.recommender_predictor import RecommenderPredictor
-from newshelf.serving.schemas import RecommendAnswer
+from tests.fake_predictors import RecommendAnswer
 from tests.unit.serving.conftest import VERSION
 
 LINKED = {

@@ -84,7 +84,7 @@ def test_what_may_be_answered(index, history, candidates, exclude, given_filters
             expected.append(item)
     positions = np.flatnonzero(candidate_set.allowed)
     assert sorted(candidate_set.id(position) for position in positions) == sorted(expected)
-    assert candidate_set.listed == (candidates is not None)
+    assert (candidate_set.named is not None) == (candidates is not None)
     if candidate_set.named is not None:
         assert candidate_set.named.tolist() == positions.tolist()
 

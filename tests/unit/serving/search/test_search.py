@@ -5,10 +5,9 @@ from hypothesis import strategies as st
 
 from newshelf.serving.search import base, exact
 from newshelf.serving.search.ann import AnnSearch, Lists
-from newshelf.serving.search.base import PlainSearch, top_rows
+from newshelf.serving.search.base import PlainSearch, open_search, top_rows
 from newshelf.serving.search.build import build_search
 from newshelf.serving.search.exact import Int8Search, measure_codes
-from newshelf.serving.search.open import open_search
 
 
 def unit(rows):

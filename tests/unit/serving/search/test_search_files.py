@@ -6,9 +6,8 @@ from safetensors.numpy import save_file
 
 from newshelf.errors import WeightsError
 from newshelf.serving.index import map_tensors
-from newshelf.serving.search.base import SearchManifest
+from newshelf.serving.search.base import SearchManifest, open_search
 from newshelf.serving.search.build import build_search
-from newshelf.serving.search.open import open_search
 
 
 def rows(count, width=8, seed=0):
