@@ -14,6 +14,7 @@ import yaml
 from rich.console import Console
 
 import newshelf
+from export.model_card import CARD_PAGE
 from export.precision import PRECISION, choose
 from export.run import PARITY
 from newshelf.config import ArchiveSettings, ModelServingSettings, Precision, RuntimeKind, Settings
@@ -25,6 +26,7 @@ from newshelf.serving.runtimes.graph import graph_files, projector_graph, scorer
 from newshelf.serving.settings import (
     GOLDEN,
     INDEX,
+    MODEL_CARD,
     TOKENIZER,
     VERSION,
     ServingSettings,
@@ -142,7 +144,12 @@ class _Model:
 
 
 def archive(
-    export_dir: Path, settings: Settings, model_store: Path, console: Console | None = None
+    export_dir: Path,
+    settings: Settings,
+    model_store: Path,
+    console: Console | None = None,
+    *,
+    card: Path | None = None,
 ) -> list[Path]:
     """Write ``encoder-<version>.mar`` and ``recommender-<version>.mar``.
 
@@ -156,6 +163,7 @@ def archive(
         model_store: an archive appears there when it is complete, and replaces one of the
             same version.
         console: where the progress is shown; standard error by default.
+        card: folder of the model card, which the archives carry.
 
     Returns:
         The archives' paths.
@@ -183,7 +191,7 @@ def archive(
     paths = []
     for model in _models(spec, settings, runtime, precision, has_report=has_report):
         with console.status(f"archive: {model.name}"):
-            paths.append(_archive(model, version, export_dir, settings, model_store))
+            paths.append(_archive(model, version, export_dir, settings, model_store, card))
     return paths
 
 
@@ -225,11 +233,16 @@ def _check(export_dir: Path, version: str) -> None:
 
 
 def _archive(
-    model: _Model, version: str, export_dir: Path, settings: Settings, model_store: Path
+    model: _Model,
+    version: str,
+    export_dir: Path,
+    settings: Settings,
+    model_store: Path,
+    card: Path | None,
 ) -> Path:
     with tempfile.TemporaryDirectory(prefix=".archive-", dir=model_store) as folder:
         work = Path(folder)
-        _stage(work / "stage", model, export_dir)
+        _stage(work / "stage", model, export_dir, card)
         (work / MODEL_CONFIG).write_text(model_config(settings.archive, model.serving))
         _run_archiver(work, model.name, version, export_dir.resolve() / model.encoder)
         path = model_store / f"{model.name}-{version}.mar"
@@ -237,12 +250,15 @@ def _archive(
     return path
 
 
-def _stage(stage: Path, model: _Model, export_dir: Path) -> None:
+def _stage(stage: Path, model: _Model, export_dir: Path, card: Path | None) -> None:
     """Lay out the archive's root with links; the archiver copies what they point to."""
     sources = [(ROOT / path, path) for path in needed_sources(model.name)]
     files = [(export_dir.resolve() / name, Path(name)) for name in model.files]
     lazy_torch = (ROOT / "handlers" / START_UP, Path(START_UP))
-    for source, path in [*sources, lazy_torch, *files]:
+    cards = (
+        [(card.resolve() / name, Path(name)) for name in (CARD_PAGE, MODEL_CARD)] if card else []
+    )
+    for source, path in [*sources, lazy_torch, *files, *cards]:
         if not source.exists():
             raise SetupError(f"{source} is missing: export again")
         (stage / path).parent.mkdir(parents=True, exist_ok=True)

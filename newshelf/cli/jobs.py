@@ -58,12 +58,14 @@ def make_jobs(console: Console, *, strict: bool = False, processes: int = 1) -> 
 
     def export(workspace: Workspace, settings: Settings, out: Path) -> None:
         from export.index import build_index, export_golden
+        from export.model_card import write_data
         from export.precision import export_precisions
         from export.run import export_model
         from newshelf.catalog.catalog import read_catalog
 
         catalog = read_catalog(workspace.catalog)
         export_model(workspace.checkpoint, out, console)
+        write_data(out, catalog)
         export_golden(out, catalog)
         export_precisions(out, catalog, console)
         build_index(
@@ -73,10 +75,13 @@ def make_jobs(console: Console, *, strict: bool = False, processes: int = 1) -> 
             ann_items=settings.index.ann_items,
         )
 
-    def archive(workspace: Workspace, settings: Settings) -> list[Path]:
+    def archive(workspace: Workspace, settings: Settings, out: Path) -> list[Path]:
         from export.archive import archive as run
+        from export.model_card import write_model_card
 
-        return run(workspace.export, settings, workspace.model_store, console)
+        folders = workspace.export, workspace.checkpoint, workspace.evaluation
+        write_model_card(out, *folders, settings)
+        return run(workspace.export, settings, workspace.model_store, console, card=out)
 
     return Jobs(sample, train, evaluate, export, archive)
 

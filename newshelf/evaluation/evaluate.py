@@ -167,6 +167,7 @@ def evaluate(
         intervals=intervals,
         per_case={name: column.astype(np.float32) for name, column in per_case.items()},
         groups=groups,
+        top=tops[:, : k[0]],
     )
 
 

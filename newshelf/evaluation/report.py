@@ -16,6 +16,7 @@ from newshelf.evaluation.evaluate import Comparison
 from newshelf.evaluation.funnel import Funnel, FunnelRow, Rate
 from newshelf.evaluation.kinds import KindResult
 from newshelf.evaluation.plots import draw_comparisons
+from newshelf.evaluation.segments import SegmentResult
 from newshelf.evaluation.types import Interval, Metrics
 from newshelf.files import write_aside, write_json
 from newshelf.report.page import Page, Picture, Section, write_html, write_markdown
@@ -61,6 +62,8 @@ class EvaluationReport:
     model_version: str | None = None
     funnel: Funnel | None = None
     kinds: Sequence[KindResult] = ()
+    segments: Sequence[SegmentResult] = ()
+    """For the model card."""
     shots: FewShot | None = None
     pictures: Sequence[Picture] = ()
     """Already drawn, in the report's folder."""
@@ -83,6 +86,7 @@ class EvaluationReport:
             "splits": [_split_json(comparison) for comparison in self.comparisons],
             "funnel": None if self.funnel is None else asdict(self.funnel),
             "kinds": [asdict(result) for result in self.kinds],
+            "segments": [asdict(result) for result in self.segments],
             "few_shot": None if self.shots is None else _shots_json(self.shots),
             "notes": list(self.notes),
         }

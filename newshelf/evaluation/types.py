@@ -108,3 +108,7 @@ class Metrics:
         repr=False, compare=False, default_factory=lambda: np.empty(0, dtype=np.int64)
     )
     """(cases,) group numbers."""
+    top: IntArray = field(
+        repr=False, compare=False, default_factory=lambda: np.empty((0, 0), dtype=np.int64)
+    )
+    """(cases, K) listed items at the first cut-off, best first; -1 for an empty place."""

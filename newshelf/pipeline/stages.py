@@ -55,10 +55,19 @@ CODE: dict[StageName, tuple[str, ...]] = {
         "newshelf/report/*.py",
         "newshelf/report/templates/*.html",
     ),
-    "export": (*_CATALOG, *_NN, *_ATTRIBUTES, "newshelf/serving/**/*.py", "export/**/*.py"),
+    "export": (
+        *_CATALOG,
+        *_NN,
+        *_ATTRIBUTES,
+        "newshelf/report/page.py",
+        "newshelf/report/tables.py",
+        "newshelf/serving/**/*.py",
+        "export/**/*.py",
+    ),
     "archive": (
         *_CATALOG,
         *SHARED_CODE,
+        "newshelf/report/page.py",
         "newshelf/report/tables.py",
         *_NN,
         *_ATTRIBUTES,
@@ -109,8 +118,8 @@ class Jobs:
     """The text is the digest of the inputs; a run with other inputs is not resumed."""
     evaluate: Callable[[Workspace, Settings, Path], None]
     export: Callable[[Workspace, Settings, Path], None]
-    archive: Callable[[Workspace, Settings], list[Path]]
-    """Writes archives into the model store and returns their paths."""
+    archive: Callable[[Workspace, Settings, Path], list[Path]]
+    """Writes archives into the model store and returns their paths; the folder gets the card."""
 
 
 @dataclass(frozen=True)
@@ -165,9 +174,9 @@ def plan_stages(
     archive = Stage(
         "archive",
         workspace.archive,
-        lambda: inputs.archive(export),
+        lambda: inputs.archive(export, evaluate),
         lambda out: write_json(
-            out / _ARCHIVES, [str(path) for path in jobs.archive(workspace, settings)]
+            out / _ARCHIVES, [str(path) for path in jobs.archive(workspace, settings, out)]
         ),
         outside=archive_paths,
     )
@@ -210,9 +219,11 @@ class _StageInputs:
     def export(self, train: Stage) -> Inputs:
         return {**_model(train), **self._catalogue(), **self._of("export", "index")}
 
-    def archive(self, export: Stage) -> Inputs:
+    def archive(self, export: Stage, evaluate: Stage) -> Inputs:
         return {
             "the export": {"graphs and index": output_id(export)},
+            # Archives carry the model card, which has its figures.
+            "the evaluation": {"report": output_id(evaluate)},
             "the model store": {"folder": str(self.workspace.model_store.resolve())},
             **self._of("archive", "archive"),
         }

@@ -22,6 +22,7 @@ TOKENIZER = "tokenizer.json"
 VERSION = "version.json"
 INDEX = "index"
 GOLDEN = "golden.json"
+MODEL_CARD = "model-card.json"
 
 
 class ServingSettings(WorkerSettings, RetrievalSettings):

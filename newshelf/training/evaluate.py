@@ -20,6 +20,7 @@ from newshelf.evaluation.funnel import funnel
 from newshelf.evaluation.kinds import evaluate_kinds
 from newshelf.evaluation.plots import Gallery, draw_model
 from newshelf.evaluation.report import EvaluationReport, write_report
+from newshelf.evaluation.segments import segment_results
 from newshelf.evaluation.splits import default_splits
 from newshelf.evaluation.types import Ranker, Split
 from newshelf.files import directory_aside, read_json
@@ -147,6 +148,12 @@ def evaluate_checkpoint(
                 blend=fitted[splits[0].name].ranking.blend,
                 embeddings=embeddings.numpy(),
             ),
+            segments=[
+                segment
+                for split, one in zip(splits, comparisons, strict=True)
+                if one.model is not None
+                for segment in segment_results(split, one.model, catalog)
+            ],
             funnel=None if catalog.events is None else funnel(catalog.events, catalog.items),
             shots=portrait.shots,
             pictures=portrait.pictures,

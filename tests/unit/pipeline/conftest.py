@@ -44,8 +44,9 @@ class Shop:
             (out / "index").mkdir()
             (out / "index" / "index.json").write_text("{}")
 
-        def archive(workspace: Workspace, settings: Settings) -> list[Path]:
+        def archive(workspace: Workspace, settings: Settings, out: Path) -> list[Path]:
             self.done.append("archive")
+            (out / "model-card.json").write_text("{}")
             workspace.model_store.mkdir(exist_ok=True)
             path = workspace.model_store / "encoder-abc.mar"
             path.write_bytes((workspace.export / "encoder.onnx").read_bytes())

@@ -110,6 +110,15 @@ def test_weights_at_a_local_path_are_inputs(shop: Shop, tmp_path: Path) -> None:
     assert why_stale(stage(shop, "train")) == f"weights changed ({weights})"
 
 
+def test_a_new_evaluation_goes_into_the_archives_card(shop: Shop) -> None:
+    update(shop)
+    assert update(shop, "evaluate")[0] == ["evaluate"]
+    made, printed = update(shop)
+    assert made == ["archive"]
+    assert "the evaluation changed (report" in printed
+    assert update(shop)[0] == []
+
+
 @pytest.mark.parametrize(
     ("source", "made"),
     [
@@ -265,7 +274,7 @@ ENTRIES = {
     "sample": ["newshelf.sample.build"],
     "train": ["newshelf.training.train", "newshelf.catalog.catalog"],
     "evaluate": ["newshelf.training.evaluate", "newshelf.catalog.catalog"],
-    "export": ["export.run", "export.index"],
+    "export": ["export.run", "export.index", "export.model_card"],
     "archive": ["export.archive", "handlers.encoder_handler", "handlers.recommender_handler"],
 }
 
