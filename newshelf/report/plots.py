@@ -4,19 +4,19 @@ Figures are made without pyplot: no global state, no display, no figure left ope
 """
 
 import math
+import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -302,9 +302,11 @@ def _colours(labels: Sequence[str]) -> "tuple[np.ndarray, dict[str, str]]":
     return shown, ({_OTHER: MUTED} | colours) if _OTHER in shown else colours
 
 
-_SIDE, _GAP, _TEXT, _LEFT, _HEAD = 132, 12, 36, 92, 34
-_INK, _QUIET, _SAME_FRAME, _OTHER_FRAME = "#222222", "#6b7280", "#009e73", "#d0d4da"
-_FRAME = 4
+_SIDE = 132
+"""Pixels of a tile."""
+_INK, _SAME_FRAME, _OTHER_FRAME = "#222222", "#009e73", "#d0d4da"
+_CAPTION, _LINES = 22, 2
+"""Characters per line, and lines, of a caption."""
 
 
 @dataclass(frozen=True)
@@ -332,84 +334,39 @@ def draw_neighbours(rows: Sequence[NeighbourRow], path: Path) -> None:
     """Write a PNG with a row of tiles per query: the query, then its neighbours."""
     if not rows:
         raise ValueError("there is no row to draw")
-    columns = max(len(row.neighbours) for row in rows)
-    width = _LEFT + (columns + 1) * (_SIDE + _GAP) + 2 * _GAP
-    height = _HEAD + len(rows) * (_SIDE + _TEXT + _GAP)
-    canvas = Image.new("RGB", (width, height), "white")
-    draw = ImageDraw.Draw(canvas)
-    draw.text((_LEFT, 8), "query", fill=_INK, font=_font(14, bold=True))
-    draw.text(
-        (_column(0), 8),
-        "nearest first; green: the same kind as the query",
-        fill=_QUIET,
-        font=_font(13),
-    )
-    for number, row in enumerate(rows):
-        top = _HEAD + number * (_SIDE + _TEXT + _GAP)
-        if number and row.query != rows[number - 1].query:
-            draw.line([(0, top - 6), (width, top - 6)], fill=_OTHER_FRAME)
-        draw.text((10, top + _SIDE // 2 - 8), row.name, fill=_INK, font=_font(14, bold=True))
-        _draw_tile(canvas, draw, row.query, _LEFT, top, _INK)
-        for place, tile in enumerate(row.neighbours):
-            frame = _SAME_FRAME if tile.same else _OTHER_FRAME
-            _draw_tile(canvas, draw, tile, _column(place), top, frame)
-    canvas.save(path, format="PNG", optimize=True)
+    columns = 1 + max(len(row.neighbours) for row in rows)
+    figure = new_figure(1.3 * columns + 0.4, 1.55 * len(rows) + 0.4)
+    figure.suptitle("query, then the nearest first; green: the same kind", fontsize=10)
+    for line, row in zip(figure.subplots(len(rows), columns, squeeze=False), rows, strict=True):
+        line[0].set_ylabel(row.name, fontweight="bold")
+        _draw_tile(line[0], row.query, _INK)
+        for panel, tile in zip(line[1:], row.neighbours, strict=False):
+            _draw_tile(panel, tile, _SAME_FRAME if tile.same else _OTHER_FRAME)
+        for panel in line[1 + len(row.neighbours) :]:
+            panel.set_visible(False)
+    save(figure, path)
 
 
-def _column(place: int) -> int:
-    return _LEFT + (place + 1) * (_SIDE + _GAP) + 2 * _GAP
-
-
-def _draw_tile(
-    canvas: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, left: int, top: int, frame: str
-) -> None:
-    inner = _SIDE - 2 * _FRAME
-    draw.rectangle([left, top, left + _SIDE - 1, top + _SIDE - 1], outline=frame, width=_FRAME - 1)
-    picture = _open(tile.picture, inner)
+def _draw_tile(panel: Axes, tile: Tile, frame: str) -> None:
+    panel.set_xticks([])
+    panel.set_yticks([])
+    panel.set_box_aspect(1)
+    panel.spines[:].set(color=frame, linewidth=2.5)
+    picture = _open(tile.picture)
     if picture is not None:
-        offset = ((inner - picture.width) // 2, (inner - picture.height) // 2)
-        canvas.paste(picture, (left + _FRAME + offset[0], top + _FRAME + offset[1]))
+        panel.imshow(picture, aspect="auto")
     else:
-        words = "no picture"
-        draw.text((left + 30, top + _SIDE // 2 - 8), words, fill=_QUIET, font=_font(12))
-    for line, text in enumerate(_two_lines(tile.caption, draw)):
-        draw.text((left, top + _SIDE + 2 + 15 * line), text, fill=_INK, font=_font(12))
+        panel.text(0.5, 0.5, "no picture", ha="center", color="#6b7280", transform=panel.transAxes)
+    caption = textwrap.wrap(tile.caption, _CAPTION, max_lines=_LINES, placeholder="…")
+    panel.set_xlabel("\n".join(caption), fontsize=7)
 
 
-def _open(path: Path | None, side: int) -> Image.Image | None:
+def _open(path: Path | None) -> Image.Image | None:
+    """Return a square picture; None if there is none that can be read."""
     if path is None:
         return None
     try:
         with Image.open(path) as opened:
-            return ImageOps.contain(opened.convert("RGB"), (side, side))
+            return ImageOps.pad(opened.convert("RGB"), (_SIDE, _SIDE), color="white")
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
         return None
-
-
-def _two_lines(text: str, draw: ImageDraw.ImageDraw) -> list[str]:
-    """Return the text in at most two lines that fit below a tile, shortened with "…"."""
-    lines: list[str] = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if not lines[-1] or draw.textlength(longer, _font(12)) <= _SIDE:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    shown = [_cut(line, draw) for line in lines[:2]]
-    if len(lines) > len(shown):
-        shown[-1] = _cut(f"{lines[1]}…", draw)
-    return shown
-
-
-def _cut(line: str, draw: ImageDraw.ImageDraw) -> str:
-    if draw.textlength(line, _font(12)) <= _SIDE:
-        return line
-    while line and draw.textlength(f"{line}…", _font(12)) > _SIDE:
-        line = line[:-1]
-    return f"{line}…"
-
-
-def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
-    # Matplotlib's own font, so that pictures are the same on every machine.
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name, size)
