@@ -15,7 +15,7 @@ import orjson
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from newshelf.config import GatewaySettings
+from newshelf.config import GatewaySettings, Language
 from newshelf.errors import (
     MethodNotAllowed,
     NewshelfError,
@@ -31,6 +31,7 @@ from newshelf.gateway.context import SCOPE, RequestContext, deadline_of
 from newshelf.gateway.keys import KeyAccess, scope_of
 from newshelf.gateway.observability import GatewayMetrics, RequestLog, Spans
 from newshelf.gateway.openapi import DOCS, DOCS_FILES
+from newshelf.gateway.translation import ENGLISH, in_language, preferred_language
 from newshelf.serving.deadline import Deadline
 from newshelf.serving.envelope import refuse_coding
 
@@ -49,6 +50,7 @@ _HEADERS = [
     (b"referrer-policy", b"no-referrer"),
     (b"x-frame-options", b"DENY"),
 ]
+_VARY = (b"vary", b"accept-language")
 _CLOSED = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
 # Swagger UI has inline scripts and styles.
 _FOR_DOCS = (
@@ -106,7 +108,10 @@ class Middleware:
         )
         scope[SCOPE] = context
         route = self._route(scope["path"])
-        answer = _Answer(send, context, _FOR_DOCS if route == DOCS else _CLOSED)
+        accept = headers.get(b"accept-language")
+        fixed = accept is None or scope["path"] in _OPEN_TO_ALL
+        language = ENGLISH if fixed else preferred_language(accept)
+        answer = _Answer(send, context, _FOR_DOCS if route == DOCS else _CLOSED, language)
         self._in_progress += 1
         with self._spans.request(route, headers.get(_TRACE_PARENT)):
             try:
@@ -205,11 +210,20 @@ class _Body:
 
 
 class _Answer:
-    def __init__(self, send: Send, context: RequestContext, policy: tuple[bytes, bytes]) -> None:
+    def __init__(
+        self,
+        send: Send,
+        context: RequestContext,
+        policy: tuple[bytes, bytes],
+        language: Language,
+    ) -> None:
         self._send = send
         self._context = context
         self._policy = policy
+        self._language = language
         self._began = False
+        self._untranslated: Message | None = None
+        """Start of an answer whose body is awaited, as its length will change."""
 
     async def send(self, message: Message) -> None:
         """See the ASGI specification."""
@@ -217,7 +231,22 @@ class _Answer:
             self._began = True
             self._context.status = message["status"]
             request_id = (b"x-request-id", self._context.request_id.encode())
-            message["headers"] = [*message["headers"], request_id, self._policy, *_HEADERS]
+            own = [*message["headers"], request_id, self._policy, *_HEADERS]
+            is_json = (b"content-type", b"application/json") in own
+            if is_json:
+                own += [(b"content-language", self._language.encode()), _VARY]
+            message["headers"] = own
+            if is_json and self._language != ENGLISH:
+                self._untranslated = message
+                return
+        if self._untranslated is not None:
+            start, self._untranslated = self._untranslated, None
+            if not message.get("more_body", False):
+                body = in_language(message.get("body", b""), self._language)
+                length = (b"content-length", str(len(body)).encode())
+                others = [header for header in start["headers"] if header[0] != length[0]]
+                start, message = {**start, "headers": [*others, length]}, {**message, "body": body}
+            await self._send(start)
         await self._send(message)
 
     async def refuse(self, error: NewshelfError) -> None:

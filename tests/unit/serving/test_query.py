@@ -41,6 +41,18 @@ LEXICON = Lexicon((*TYPES, *_OTHERS), packaged_lexicon().broader)
         ("红色 项链 200元以下", "红色 项链", None, 200),
         ("项链 100到200元", "项链", 100, 200),
         ("项链 ￥１００以上", "项链", 100, None),
+        ("50元以下的蓝色戒指", "蓝色戒指", None, 50),
+        ("预算在三百元以内的项链", "项链", None, 300),
+        ("不超过1.5千元的沙发", "沙发", None, 1500),
+        ("不低于两百五十块钱的花瓶", "花瓶", 250, None),
+        ("便宜于99.9元", "", None, 99.9),
+        ("一千二以上的沙发", "沙发", 1200, None),
+        ("价格在100到200之间的耳环", "耳环", 100, 200),
+        ("五十到一百元的马克杯", "马克杯", 50, 100),
+        ("100~200元 手链", "手链", 100, 200),
+        ("50元内的戒指", "戒指", None, 50),
+        ("1万元起", "", 10000, None),
+        ("一块手表 50元以下", "一块手表", None, 50),
         ("UNDER 50 Ring", "Ring", None, 50),
         ("under 50", "", None, 50),
     ],
@@ -62,13 +74,41 @@ def test_a_price_phrase_is_read_and_taken_out(sentence, left, low, high):
         "1920 to 1940 poster",
         "watch under 42mm",
         "thunder 50",
+        "低于50厘米的桌子",
+        "50厘米以下的地毯",
+        "18岁以上",
+        "一块手表",
+        "三千金 花瓶",
+        "50元内衣",
     ],
 )
 def test_a_number_that_is_no_price_stays(sentence):
     assert read_price(sentence) == (sentence, None)
 
 
-@given(st.text(max_size=60))
+@pytest.mark.parametrize(
+    ("numeral", "value"),
+    [
+        ("十", 10),
+        ("十五", 15),
+        ("二十", 20),
+        ("一百零五", 105),
+        ("一百五", 150),
+        ("一千二百三十四", 1234),
+        ("两千", 2000),
+        ("一万", 10000),
+        ("一万二", 12000),
+        ("三万五千", 35000),
+        ("十二万", 120000),
+        ("2.5万", 25000),
+        ("3百", 300),
+    ],
+)
+def test_chinese_numerals_are_read(numeral, value):
+    assert read_price(f"{numeral}元以下") == ("", PriceRange(max=value))
+
+
+@given(st.text(max_size=60) | st.text("一二三十百万千两零元以下到内1.0 块", max_size=30))
 def test_any_sentence_is_read(sentence):
     left, price = read_price(sentence)
     assert left == " ".join(left.split())
@@ -89,6 +129,16 @@ def test_any_sentence_is_read(sentence):
         ("ring, not blue", {"product_type": ["Jewellery > Rings"]}),
         ("minimal ring", {"style": ["minimal"], "product_type": ["Jewellery > Rings"]}),
         ("something nice", {}),
+        ("红项链", {"color": ["red"], "product_type": ["Jewellery > Necklaces"]}),
+        ("不要红色的项链", {"product_type": ["Jewellery > Necklaces"]}),
+        (
+            "极简纯银项链",
+            {
+                "material": ["silver"],
+                "style": ["minimal"],
+                "product_type": ["Jewellery > Necklaces"],
+            },
+        ),
     ],
 )
 def test_attributes_of_a_sentence_become_filters(sentence, wanted):
