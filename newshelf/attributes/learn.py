@@ -253,16 +253,6 @@ class HeadPredictions:
     applies_to: NDArray[np.bool_]
     """``(N,)``: products that the head is for; it predicts one of its classes for any product."""
 
-    def __post_init__(self) -> None:
-        rows, width = self.logits.shape
-        if width != len(self.classes) or len(self.held_out) != rows or len(self.applies_to) != rows:
-            raise ValueError(
-                f"the head {self.attribute}: logits {self.logits.shape} for {len(self.classes)} "
-                f"classes, {len(self.held_out)} targets and {len(self.applies_to)} products"
-            )
-        if not np.isfinite(self.logits).all():
-            raise ValueError(f"the head {self.attribute} has logits that are not finite")
-
 
 def fit_temperature(logits: NDArray[np.float32], target: NDArray[np.int64]) -> float:
     """Return the temperature, 1/20 to 20, that minimises the log loss; 1 without rows to fit.

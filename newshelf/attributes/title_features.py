@@ -10,15 +10,17 @@ Tanaka-Ishii, "Unsupervised Segmentation of Chinese Text by Use of Branching Ent
 A low cohesion or a high entropy indicates the boundary of a word.
 """
 
-import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from newshelf.errors import TrainingError
+from newshelf.files import problems
 
 
 class Span(NamedTuple):
@@ -56,6 +58,22 @@ def span_problem(title: str, spans: Sequence[Span]) -> str | None:
     return None
 
 
+_EXPECTED = 'write {"title": text, "entities": [[start, end, label], …]}'
+_Text = Annotated[str, Field(pattern=r"\S")]
+
+
+class _Line(BaseModel):
+    """A line of a file of tagged titles."""
+
+    model_config = ConfigDict(strict=True)
+
+    title: _Text
+    entities: list[tuple[int, int, _Text]]
+
+    def tagged(self) -> TaggedTitle:
+        return TaggedTitle(self.title, tuple(sorted(Span(*entity) for entity in self.entities)))
+
+
 def read_tagged(path: Path) -> list[TaggedTitle]:
     """Read ``{"title": …, "entities": [[start, end, label], …]}``, one object per line."""
     try:
@@ -68,36 +86,13 @@ def read_tagged(path: Path) -> list[TaggedTitle]:
     for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
-                titles.append(_parse(line))
+                titles.append(_Line.model_validate_json(line).tagged())
             except ValueError as error:
-                raise TrainingError(f"{path} line {number}: {error}") from error
+                why = problems(error) if isinstance(error, ValidationError) else error
+                raise TrainingError(f"{path} line {number}: {why}; {_EXPECTED}") from error
     if not titles:
         raise TrainingError(f"{path} has no tagged titles: write one JSON object per line")
     return titles
-
-
-def _parse(line: str) -> TaggedTitle:
-    try:
-        row = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"not JSON: {error}") from error
-    if not isinstance(row, dict) or not isinstance(row.get("title"), str):
-        raise ValueError('write {"title": text, "entities": [[start, end, label], …]}')
-    if not row["title"].strip():
-        raise ValueError("the title is empty")
-    entities = row.get("entities")
-    if not isinstance(entities, list):
-        raise ValueError("entities must be a list; write [] where a title has none")
-    return TaggedTitle(row["title"], tuple(sorted(_spans(entities))))
-
-
-def _spans(entities: Iterable[object]) -> Iterable[Span]:
-    for entity in entities:
-        match entity:
-            case [int(start), int(end), str(label)] if label.strip():
-                yield Span(start, end, label)
-            case _:
-                raise ValueError(f"{entity!r} is no span: write [start, end, label]")
 
 
 @dataclass(frozen=True)

@@ -70,42 +70,19 @@ def test_what_is_written_is_read(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["k.parquet"]
 
 
-def damaged(tmp_path, change):
-    write_facts(FACTS, tmp_path / "k.parquet")
-    table = pq.read_table(tmp_path / "k.parquet")
-    pq.write_table(change(table), tmp_path / "k.parquet")
-    return tmp_path / "k.parquet"
-
-
 @pytest.mark.parametrize(
-    ("change", "reason"),
+    "change",
     [
-        (lambda t: t.drop_columns(["value"]), "column 'value' is missing"),
-        (
-            lambda t: t.set_column(4, "confidence", pa.array(["1", "1", "1"])),
-            "'confidence' is string instead of double",
-        ),
-        (
-            lambda t: t.set_column(0, "item_id", pa.array(["a", None, "b"])),
-            "'item_id' has empty cells",
-        ),
-        (
-            lambda t: t.set_column(4, "confidence", pa.array([0.5, 1.5, 1.0])),
-            "row 2: the confidence 1.5",
-        ),
-        (
-            lambda t: t.set_column(4, "confidence", pa.array([0.5, 1.0, float("nan")])),
-            "row 3: the confidence nan",
-        ),
-        (
-            lambda t: t.set_column(3, "source", pa.array(["title", "rumour", "stated"])),
-            "'rumour' is none of stated",
-        ),
+        lambda table: table.drop_columns(["value"]),
+        lambda table: table.set_column(4, "confidence", pa.array(["1", "1", "1"])),
     ],
 )
-def test_a_damaged_table_is_refused(tmp_path, change, reason):
-    with pytest.raises(CatalogError, match=reason):
-        read_facts(damaged(tmp_path, change))
+def test_a_table_of_another_version_is_refused(tmp_path, change):
+    path = tmp_path / "k.parquet"
+    write_facts(FACTS, path)
+    pq.write_table(change(pq.read_table(path)), path)
+    with pytest.raises(CatalogError, match=r"k\.parquet has other columns"):
+        read_facts(path)
 
 
 def test_a_file_that_is_no_table_is_named(tmp_path):

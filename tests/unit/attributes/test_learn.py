@@ -221,18 +221,6 @@ def test_what_the_head_is_sure_of_is_said():
     assert {fact.source for fact in facts} == {"picture+text model"}
 
 
-def test_a_reading_must_fit_together():
-    for changed in (
-        {"classes": ("green",)},
-        {"held_out": np.full(3, -1)},
-        {"applies_to": np.ones(3, dtype=bool)},
-    ):
-        with pytest.raises(ValueError, match="the head color"):
-            reading(**changed)
-    with pytest.raises(ValueError, match="not finite"):
-        reading(logits=np.full((4, 2), np.nan, dtype=np.float32))
-
-
 def test_the_encoders_heads_are_read():
     torch.manual_seed(0)
     spec = EncoderSpec(
