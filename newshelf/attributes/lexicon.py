@@ -177,7 +177,8 @@ class Lexicon:
     @cached_property
     def _characters(self) -> Mapping[str, list[Word]]:
         characters: dict[str, list[Word]] = {}
-        for word in self.words:
+        # A gold ring is made of gold, and only perhaps golden.
+        for word in sorted(self.words, key=lambda word: word.attribute != "material"):
             if not word.in_text and len(word.phrase) == 1:
                 characters.setdefault(word.phrase, []).append(word)
         return characters

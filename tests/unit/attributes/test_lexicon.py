@@ -66,6 +66,10 @@ def test_what_is_denied_or_only_looks_so_does_not_count(text, expected):
         ("新款白棉衬衫", {("color", "white"), ("material", "cotton"), ("product_type", "Shirts")}),
         ("红木椅子", {("material", "mahogany"), ("product_type", "Chairs")}),
         ("不要黑鞋子", {("product_type", "Shoes")}),
+        (
+            "银鞋子",
+            {("material", "silver"), ("color", "silver"), ("product_type", "Shoes")},
+        ),
         ("红 鞋子", {("product_type", "Shoes")}),
         ("红包", set()),
         ("红酒衬衫", {("product_type", "Shirts")}),

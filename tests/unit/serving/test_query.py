@@ -130,6 +130,7 @@ def test_any_sentence_is_read(sentence):
         ("minimal ring", {"style": ["minimal"], "product_type": ["Jewellery > Rings"]}),
         ("something nice", {}),
         ("红项链", {"color": ["red"], "product_type": ["Jewellery > Necklaces"]}),
+        ("银项链", {"material": ["silver"], "product_type": ["Jewellery > Necklaces"]}),
         ("不要红色的项链", {"product_type": ["Jewellery > Necklaces"]}),
         (
             "极简纯银项链",
