@@ -25,10 +25,10 @@ from loadtest.saturate import (
 )
 from loadtest.scenarios import LoadPlan
 from loadtest.server_metrics import ServerWatch, TorchServeProbe
+from loadtest.slo import SloSet, read_slo
 from loadtest.traffic import KINDS
 from newshelf.errors import SettingsError
 from newshelf.pipeline.workspace import ROOT
-from newshelf.tuning.slo import SloSet, read_slo
 
 _SLO = ROOT / "loadtest" / "slo.yaml"
 _ERRORS = 0.001

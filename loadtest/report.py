@@ -18,10 +18,10 @@ from loadtest.plots import (
     draw_workers,
 )
 from loadtest.record import RunRecord, decoded, write_record
+from loadtest.slo import ALL, SloSet, SloVerdict, judge
 from loadtest.timeline import Latencies, Timeline, Totals
 from newshelf.report.page import Page, Picture, Section, write_html
 from newshelf.report.tables import Cell, ReportTable, print_table
-from newshelf.tuning.slo import ALL, SloSet, SloVerdict
 
 PLOTS = "plots"
 """Folder of the plots, in the folder of the report."""
@@ -75,7 +75,8 @@ def check_run(record: RunRecord, limits: SloSet | None) -> CheckedRun:
         for scope, slo, total in scopes:
             # A kind that is not sent passes; a run without any request does not.
             is_sent = total.intended > 0 or scope == ALL
-            verdicts += slo.verdicts(
+            verdicts += judge(
+                slo,
                 scope,
                 total.latency.percentile_ms if is_sent else None,
                 total.error_rate if total.intended else 1.0,

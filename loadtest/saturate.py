@@ -27,12 +27,13 @@ from loadtest.report import (
     run_sections,
     write_page,
 )
+from loadtest.slo import SloSet
 from loadtest.timeline import Timeline
 from newshelf.errors import SettingsError
 from newshelf.files import write_json
 from newshelf.report.page import Page, Picture, Section
 from newshelf.report.tables import Cell, ReportTable, print_table
-from newshelf.tuning.slo import LatencyLimit, Slo, SloSet
+from newshelf.tuning.slo import LatencyLimit, Slo
 
 Measure = Callable[[float, float], RunRecord]
 """Runs a Poisson load at a rate (requests/s) for some seconds."""

@@ -9,9 +9,9 @@ import typer
 from typer.testing import CliRunner
 
 from loadtest.record import write_record
+from loadtest.slo import read_slo
 from loadtest.traffic import KINDS
 from newshelf.cli.app import app
-from newshelf.tuning.slo import read_slo
 from tests.unit.loadtest.made_records import made_record, made_second
 
 ROOT = Path(__file__).resolve().parents[3]
