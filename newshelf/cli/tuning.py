@@ -215,11 +215,11 @@ def profile(
 
 def _show(profile: "Profile", path: Path, console: "Console") -> None:
     from newshelf.report.tables import print_table
-    from newshelf.tuning.profile import break_down, breakdown_table, trace_document
+    from newshelf.tuning.profile import breakdown_table, trace_document
 
     load = profile.load
     title = f"{len(profile.requests)} requests to the {profile.model}, {profile.clients} at a time"
-    print_table(breakdown_table(break_down(profile.requests, profile.queue_ms), title), console)
+    print_table(breakdown_table(profile.requests, profile.queue_ms, title), console)
     console.print(
         f"{load.per_second:.0f} requests/s in batches of {profile.batch_size:.1f}; the clients "
         f"themselves took {load.client_cpu_s / load.measured_s:.0%} of a core"

@@ -138,21 +138,11 @@ def draw_lines(
         if len(lines) > 1 and not shared:
             panel.legend(frameon=False, fontsize=9)
     if shared and len(names) > 1:
-        _legend_below(figure, axes[0], 2 * columns)
+        handles = axes[0].get_lines()
+        columns = min(2 * columns, len(names))
+        place = "outside lower center"
+        figure.legend(handles=handles, loc=place, ncols=columns, frameon=False, fontsize=9)
     save(figure, path)
-
-
-def _legend_below(figure: Figure, panel: Axes, max_columns: int) -> None:
-    """Name the lines of ``panel`` below all panels, in rows of about equal length."""
-    lines = panel.get_lines()
-    rows = math.ceil(len(lines) / max_columns)
-    figure.legend(
-        handles=lines,
-        loc="outside lower center",
-        ncols=math.ceil(len(lines) / rows),
-        frameon=False,
-        fontsize=9,
-    )
 
 
 def _draw_line(panel: Axes, name: str, line: Line, colour: str) -> None:

@@ -199,85 +199,42 @@ _LABELS: dict[Stage, str] = {
 }
 
 
-@dataclass(frozen=True)
-class BreakdownRow:
-    """A part of the latency. The shares of rows that are not ``within`` add up to 1."""
+def breakdown_table(
+    requests: Sequence[RequestTimeline], queue_ms: float | None, title: str
+) -> ReportTable:
+    """Return the parts of the latency in chronological order, and the whole request.
 
-    name: str
-    mean_ms: float
-    share: float
-    """Share of the mean latency."""
-    median_ms: float | None = None
-    p99_ms: float | None = None
-    """None if only a mean is known."""
-    within: bool = False
-    """Return whether it is part of the last row that is not."""
-
-
-def break_down(requests: Sequence[RequestTimeline], queue_ms: float | None) -> list[BreakdownRow]:
-    """Return the parts of the latency in chronological order, and the total.
-
-    A request waits for its whole batch, so each stage counts with the batch's time.
+    A request waits for its whole batch, so each stage counts with the batch's time. The shares of
+    the rows that are not indented add up to 1; the others are parts of the row above, with a mean.
     """
-    total_ms = _milliseconds(requests, lambda one: one.total_ns).mean()
 
-    def row(name: str, part: Callable[[RequestTimeline], int]) -> BreakdownRow:
-        values = _milliseconds(requests, part)
-        return BreakdownRow(
-            name,
-            float(values.mean()),
-            float(values.mean() / total_ms),
-            float(np.median(values)),
-            float(np.percentile(values, 99, method="inverted_cdf")),
-        )
+    def times(part: Callable[[RequestTimeline], int]) -> "np.ndarray[Any, np.dtype[np.float64]]":
+        return np.array([part(one) for one in requests], dtype=np.float64) / _NS_PER_MS
 
-    to_worker = row("to the worker", lambda one: one.to_worker_ns)
-    rows = [to_worker]
+    total_ms = times(lambda one: one.total_ns).mean()
+
+    def row(name: str, part: Callable[[RequestTimeline], int]) -> list[str]:
+        values = times(part)
+        p99 = np.percentile(values, 99, method="inverted_cdf")
+        figures = (f"{value:.3f}" for value in (values.mean(), np.median(values), p99))
+        return [name, *figures, f"{values.mean() / total_ms:.1%}"]
+
+    rows = [row("to the worker", lambda one: one.to_worker_ns)]
     if queue_ms is not None:
-        socket_ms = to_worker.mean_ms - queue_ms
-        rows.append(
-            BreakdownRow("socket and frontend", socket_ms, socket_ms / total_ms, within=True)
-        )
-        rows.append(BreakdownRow("TorchServe's queue", queue_ms, queue_ms / total_ms, within=True))
+        socket_ms = times(lambda one: one.to_worker_ns).mean() - queue_ms
+        for name, mean_ms in (("socket and frontend", socket_ms), ("TorchServe's queue", queue_ms)):
+            rows.append([f"  {name}", f"{mean_ms:.3f}", "", "", f"{mean_ms / total_ms:.1%}"])
     rows += [row(_LABELS[stage], _stage(stage)) for stage in STAGES]
     rows.append(row("between the stages", lambda one: one.between_ns))
     rows.append(row("back to the client", lambda one: one.to_client_ns))
     rows.append(row("whole request", lambda one: one.total_ns))
-    return rows
-
-
-def breakdown_table(rows: Sequence[BreakdownRow], title: str) -> ReportTable:
-    """Return the rows as a table, whose last row is the whole request."""
-    return ReportTable(
-        title,
-        ("where", "mean ms", "median ms", "p99 ms", "share"),
-        [
-            (
-                f"  {row.name}" if row.within else row.name,
-                _formatted(row.mean_ms),
-                _formatted(row.median_ms),
-                _formatted(row.p99_ms),
-                f"{row.share:.1%}",
-            )
-            for row in rows
-        ],
-        main_row=len(rows) - 1,
-        dim_rows=[at for at, row in enumerate(rows) if row.within],
-    )
-
-
-def _milliseconds(
-    requests: Sequence[RequestTimeline], part: Callable[[RequestTimeline], int]
-) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
-    return np.array([part(one) for one in requests], dtype=np.float64) / _NS_PER_MS
+    header = ("where", "mean ms", "median ms", "p99 ms", "share")
+    inner = [at for at, cells in enumerate(rows) if cells[0].startswith(" ")]
+    return ReportTable(title, header, rows, main_row=len(rows) - 1, dim_rows=inner)
 
 
 def _stage(stage: Stage) -> Callable[[RequestTimeline], int]:
     return lambda one: one.stages_ns()[stage]
-
-
-def _formatted(milliseconds: float | None) -> str:
-    return "" if milliseconds is None else f"{milliseconds:.3f}"
 
 
 _CLIENTS = 1
@@ -300,9 +257,9 @@ def trace_document(requests: Sequence[RequestTimeline], model: str) -> dict[str,
 
 
 def _names(requests: Sequence[RequestTimeline], model: str) -> Iterator[Event]:
-    yield _name("process_name", _CLIENTS, _track(0), "clients")
+    yield _name("process_name", _CLIENTS, 1, "clients")
     for client in sorted({one.client for one in requests}):
-        yield _name("thread_name", _CLIENTS, _track(client), f"client {client + 1}")
+        yield _name("thread_name", _CLIENTS, client + 1, f"client {client + 1}")
     for worker in sorted({one.batch.worker for one in requests}):
         yield _name("process_name", worker, _BATCHES, f"{model} worker {worker}")
         yield _name("thread_name", worker, _BATCHES, "batches")
@@ -312,7 +269,7 @@ def _request(number: int, one: RequestTimeline, model: str, base_ns: int) -> Ite
     def part(name: str, start_ns: int, end_ns: int, **args: object) -> Event:
         return _slice(name, _CLIENTS, track, start_ns - base_ns, end_ns - start_ns, args)
 
-    batch, track = one.batch, _track(one.client)
+    batch, track = one.batch, one.client + 1
     about = {"request": number, "batch size": batch.size, "worker": batch.worker}
     yield part(f"POST {model}", one.sent_ns, one.end_ns, **about)
     yield part("to the worker", one.sent_ns, batch.start_ns)
@@ -351,10 +308,6 @@ def _slice(
 
 def _name(kind: str, pid: int, tid: int, name: str) -> Event:
     return {"name": kind, "ph": "M", "pid": pid, "tid": tid, "args": {"name": name}}
-
-
-def _track(client: int) -> int:
-    return client + 1
 
 
 def _microseconds(nanoseconds: int) -> float:

@@ -15,7 +15,6 @@ from newshelf.serving.trace import TraceSpan, write_trace
 from newshelf.tuning.load import Exchange
 from newshelf.tuning.profile import (
     QueueCount,
-    break_down,
     breakdown_table,
     read_queue,
     read_timelines,
@@ -89,8 +88,8 @@ def test_the_mean_wait_is_of_the_requests_in_between() -> None:
 
 
 def test_the_parts_add_up_to_the_total(timeline: MakeTimeline) -> None:
-    rows = break_down([timeline(sent_ms=at) for at in range(5)], queue_ms=1.5)
-    parts = {row.name: row.mean_ms for row in rows}
+    rows = breakdown_table([timeline(sent_ms=at) for at in range(5)], 1.5, "").rows
+    parts = {str(row[0]).strip(): float(str(row[1])) for row in rows}
     assert parts == {
         "to the worker": 2.0,
         "socket and frontend": 0.5,
@@ -104,19 +103,20 @@ def test_the_parts_add_up_to_the_total(timeline: MakeTimeline) -> None:
         "back to the client": 1.0,
         "whole request": 13.0,
     }
-    top = [row for row in rows[:-1] if not row.within]
-    assert sum(row.share for row in top) == pytest.approx(1)
-    assert sum(row.mean_ms for row in rows if row.within) == pytest.approx(rows[0].mean_ms)
-    assert all(row.median_ms == row.p99_ms == row.mean_ms for row in top)
+    top = [[str(cell) for cell in row] for row in rows[:-1] if not str(row[0]).startswith(" ")]
+    assert sum(float(row[4].rstrip("%")) for row in top) == pytest.approx(100, abs=0.5)
+    assert all(row[1] == row[2] == row[3] for row in top)
 
 
 def test_without_counters_the_table_omits_the_queue(timeline: MakeTimeline) -> None:
-    assert not [row for row in break_down([timeline()], None) if row.within]
+    table = breakdown_table([timeline()], None, "")
+    assert not [row for row in table.rows if "queue" in str(row[0])]
+    assert table.dim_rows == []
 
 
 def test_the_table_shows_every_part(timeline: MakeTimeline) -> None:
     console = Console(width=80, record=True)
-    print_table(breakdown_table(break_down([timeline()], 1.5), "1 request"), console)
+    print_table(breakdown_table([timeline()], 1.5, "1 request"), console)
     text = console.export_text()
     assert "1 request" in text
     line = next(line for line in text.splitlines() if "inference" in line)
