@@ -395,6 +395,24 @@ class ShelfSettings(StrictModel):
     """Seconds without a sign of life after which another host encodes."""
 
 
+class DriftSettings(StrictModel):
+    """Measures of drift, and the limits from which on they trigger a retraining."""
+
+    period_days: Annotated[float, Field(gt=0)] = 7.0
+    items: Annotated[int, Field(ge=20)] = 100
+    """Least number of changed products that are compared."""
+    shown: Annotated[int, Field(ge=20)] = 2_000
+    """Least number of products in the answers of each of the two periods."""
+    false_alarms: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    """Probability of any trigger by chance, which the measures share."""
+    embeddings: Annotated[float, Field(gt=0)] = 0.05
+    """Squared maximum mean discrepancy (MMD) of changed and trained products."""
+    psi: Annotated[float, Field(gt=0)] = 0.25
+    """Population stability index (PSI) of a column, or of a share that rises."""
+    calibration: Annotated[float, Field(gt=0)] = 0.3
+    """Error of the predicted click rates, relative to the mean rate."""
+
+
 class Settings(StrictModel):
     """The whole file. Every section and key is optional."""
 
@@ -422,6 +440,7 @@ class Settings(StrictModel):
     store: StoreSettings = StoreSettings()
     rollout: RolloutSettings = RolloutSettings()
     shelf: ShelfSettings = ShelfSettings()
+    drift: DriftSettings = DriftSettings()
 
 
 def load_settings(path: Path) -> Settings:

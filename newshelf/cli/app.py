@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from newshelf.cli import pipeline, serve, tuning
+from newshelf.cli.drift import drift
 from newshelf.cli.items import items
 from newshelf.cli.loadtest import loadtest
 from newshelf.cli.offpolicy import offpolicy
@@ -46,6 +47,7 @@ for _verb in (
     serve.encode,
     tuning.profile,
     tuning.tune,
+    drift,
     offpolicy,
 ):
     app.command()(_verb)

@@ -13,11 +13,15 @@ caller's ``traceparent``.
 import asyncio
 import importlib
 import logging
+import math
 import os
 import sys
+import time
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, TextIO
 
 import orjson
@@ -34,6 +38,8 @@ from prometheus_client import (
     generate_latest,
     multiprocess,
 )
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from newshelf.errors import SettingsError
 from newshelf.gateway.context import RequestContext
@@ -117,12 +123,39 @@ _PREFIX = ("newshelf", "gateway")
 _STATES = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerState.OPEN: 2}
 
 
-class GatewayMetrics:
-    """Metrics of one process."""
+class DriftMetrics(Collector):
+    """Metrics of the last report of ``./run drift``, read from its file; none without one."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def collect(self) -> Iterator[Metric]:
+        """See ``Collector``."""
+        try:
+            report = orjson.loads(self._path.read_bytes())
+            age_s = time.time() - datetime.fromisoformat(report["until"]).timestamp()
+            sizes = {one["name"]: one["size"] for one in report["measures"]}
+            triggered = dict.fromkeys(sizes, 0.0) | dict.fromkeys(report["triggers"], 1.0)
+        except (OSError, ValueError, KeyError, TypeError):
+            return
+        for name, about, values in (
+            ("newshelf_drift", "Sizes of drift; NaN if unknown.", sizes),
+            ("newshelf_drift_triggered", "1 if a measure has drifted.", triggered),
+        ):
+            family = GaugeMetricFamily(name, about, labels=["measure"])
+            for measure, value in values.items():
+                family.add_metric([measure], math.nan if value is None else value)
+            yield family
+        yield GaugeMetricFamily("newshelf_drift_age_seconds", "Age of the report.", value=age_s)
+
+
+class GatewayMetrics:
+    """Metrics of one process, and of the last report on drift."""
+
+    def __init__(self, drift: Path | None = None) -> None:
         # Not the default registry, so that tests can run several gateways in one process.
         registry = self._registry = CollectorRegistry()
+        self._drift = DriftMetrics(drift) if drift else None
         counter = partial(Counter, namespace=_PREFIX[0], subsystem=_PREFIX[1], registry=registry)
         seconds = partial(
             Histogram,
@@ -190,11 +223,11 @@ class GatewayMetrics:
 
     def page(self) -> bytes:
         """Return the page of ``GET /metrics``."""
-        if MULTIPROCESS_FOLDER not in os.environ:
-            return generate_latest(self._registry)
-        merged = CollectorRegistry()
-        multiprocess.MultiProcessCollector(merged)  # type: ignore[no-untyped-call]
-        return generate_latest(merged)
+        page = self._registry
+        if MULTIPROCESS_FOLDER in os.environ:
+            page = CollectorRegistry()
+            multiprocess.MultiProcessCollector(page)  # type: ignore[no-untyped-call]
+        return generate_latest(page) + (generate_latest(self._drift) if self._drift else b"")
 
 
 _OTLP = "opentelemetry.exporter.otlp.proto.http.trace_exporter"

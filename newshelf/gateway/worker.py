@@ -32,7 +32,7 @@ def make_worker(plan: GatewayPlan, *, store: OpenStore = open_store) -> Middlewa
     settings = plan.settings
     log = RequestLog(sys.stderr, everything=settings.log_requests)
     access = KeyAccess(KeyFile(plan.api_keys))
-    metrics = GatewayMetrics()
+    metrics = GatewayMetrics(plan.drift)
     spans = make_spans(settings.traces)
     opened: list[AppState] = []
 

@@ -165,6 +165,7 @@ def plan_gateway(
         api_keys=workspace.api_keys,
         placements=Path(gateway.placements or ROOT / "configs" / "placements.toml").absolute(),
         words=workspace.shelf / WORDS_FOLDER,
+        drift=workspace.drift / "report.json",
         popular=popular,
         store_url=workspace.store_url(settings),
         pseudonym_key=workspace.pseudonym_key(settings),

@@ -53,6 +53,8 @@ class Workspace:
     """The exported graphs and the index."""
     archive = _Inside("archive")
     """Names of this workspace's archives in the model store."""
+    drift = _Inside("drift")
+    """The last report on drift."""
     server = _Inside("server")
     """TorchServe's working directory."""
     gateway = _Inside("gateway")

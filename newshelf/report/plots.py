@@ -140,8 +140,8 @@ def draw_lines(
     if shared and len(names) > 1:
         handles = axes[0].get_lines()
         columns = min(2 * columns, len(names))
-        place = "outside lower center"
-        figure.legend(handles=handles, loc=place, ncols=columns, frameon=False, fontsize=9)
+        style = {"ncols": columns, "frameon": False, "fontsize": 9}
+        figure.legend(handles=handles, loc="outside lower center", **style)
     save(figure, path)
 
 

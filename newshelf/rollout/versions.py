@@ -17,8 +17,8 @@ from zipfile import BadZipFile, ZipFile
 import httpx
 from pydantic import ValidationError
 
-from newshelf.errors import RolloutError, ServerError
-from newshelf.files import StrictModel, write_json
+from newshelf.errors import RolloutError, ServerError, SetupError
+from newshelf.files import StrictModel, directory_aside, write_json
 from newshelf.server.client import Client
 from newshelf.server.process import is_running
 from newshelf.server.state import read_state
@@ -26,6 +26,10 @@ from newshelf.server.state import read_state
 MODEL = "recommender"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _INDEX = "index/index.json"
+_CODE = ("newshelf/", "MAR-INF/")
+"""Members of an archive that are not unpacked: its readers run their own code."""
+ARCHIVES = ".archives"
+"""Folder of the unpacked archives, in the folder of the shelves."""
 _TIMEOUT_S = 10.0
 _LOAD_TIMEOUT_S = 20.0
 """For TorchServe to unpack an archive; its workers load it afterwards."""
@@ -45,6 +49,18 @@ def find_archive(model_store: Path, version: str) -> Path:
         f"version {version} is not in the model store: there is no {path.name} in {model_store} "
         f"(there is {', '.join(there) or 'no recommender at all'}); ./run archive makes one"
     )
+
+
+def unpack(archive: Path, folder: Path) -> Path:
+    """Unpack an archive into ``folder``, unless that exists."""
+    if not folder.is_dir():
+        try:
+            with ZipFile(archive) as packed, directory_aside(folder) as aside:
+                names = [name for name in packed.namelist() if not name.startswith(_CODE)]
+                packed.extractall(aside, names)
+        except (OSError, BadZipFile) as error:
+            raise SetupError(f"{archive} cannot be unpacked: {error}") from error
+    return folder
 
 
 class TorchServeVersions:

@@ -42,6 +42,8 @@ class GatewayPlan(ProgramPlan):
     """See ``newshelf.gateway.placements``; None for no placements."""
     words: Path | None = None
     """Index of the products' words (``newshelf.shelf.words``); None searches by embedding only."""
+    drift: Path | None = None
+    """Last report on drift, for the metrics; it need not exist."""
     popular: Path
     """Most popular items; see ``newshelf.gateway.fallback``."""
     store_url: str

@@ -10,11 +10,11 @@ from itertools import islice
 from pathlib import Path
 
 from newshelf.errors import BadPicture, NewshelfError, ServerError, SettingsError, Unavailable
-from newshelf.rollout.versions import TorchServeVersions, find_archive
+from newshelf.rollout.versions import ARCHIVES, TorchServeVersions, find_archive, unpack
 from newshelf.server.shelf import ShelfPlan
 from newshelf.serving.rule_masks import further_columns
 from newshelf.serving.rules import ColumnKind, read_rules
-from newshelf.shelf.model import ShelfModel, unpack
+from newshelf.shelf.model import ShelfModel
 from newshelf.shelf.popularity import LivePopularity
 from newshelf.shelf.publish import Publisher
 from newshelf.store.items import EncodedItem, ItemRepository, StoredItem
@@ -36,7 +36,6 @@ _SEGMENT_S = 0.25
 """Least time between two segments: workers answer while they read one, and each costs the same."""
 _ENCODING_S = 0.02
 """Longest wait for the encoder between two looks at the store."""
-_ARCHIVES = ".archives"
 
 Ready = tuple[StoredItem, EncodedItem | None]
 
@@ -284,7 +283,7 @@ class Follower:
 
     def _open(self, version: str) -> ShelfModel:
         archive = find_archive(self._plan.model_store, version)
-        model = ShelfModel(unpack(archive, self._plan.folder / _ARCHIVES / version))
+        model = ShelfModel(unpack(archive, self._plan.folder / ARCHIVES / version))
         model.open_encoder()
         return model
 
@@ -336,7 +335,7 @@ class Follower:
 
     def _remove_old(self, loaded: Set[str]) -> None:
         """Remove what is kept of versions whose archive is gone."""
-        for kept in (self._plan.folder, self._plan.folder / _ARCHIVES):
+        for kept in (self._plan.folder, self._plan.folder / ARCHIVES):
             for path in kept.iterdir() if kept.is_dir() else ():
                 name = path.name
                 there = (self._plan.model_store / f"recommender-{name}.mar").is_file()

@@ -1,7 +1,6 @@
 """One model version in the shelf process: its encoder and the index of its archive."""
 
 import logging
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -10,8 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from newshelf.errors import NewshelfError, SetupError
-from newshelf.files import directory_aside
+from newshelf.errors import NewshelfError
 from newshelf.nn.blend import NEAREST, nearest_shares
 from newshelf.nn.inputs import attribute_row
 from newshelf.nn.spec import read_spec
@@ -32,24 +30,9 @@ from newshelf.serving.trace import StageTimer
 from newshelf.store.items import EncodedItem, StoredItem
 
 _LOG = logging.getLogger(__name__)
-_CODE = ("newshelf/", "MAR-INF/")
-"""Members of an archive that this process does not read: it runs its own code."""
-
 FloatArray = NDArray[np.float32]
 PictureOf = Callable[[str], bytes]
 """Returns the bytes of a picture reference, or raises ``NewshelfError``."""
-
-
-def unpack(archive: Path, folder: Path) -> Path:
-    """Unpack an archive into ``folder``, unless that exists."""
-    if not folder.is_dir():
-        try:
-            with zipfile.ZipFile(archive) as packed, directory_aside(folder) as aside:
-                names = [name for name in packed.namelist() if not name.startswith(_CODE)]
-                packed.extractall(aside, names)
-        except (OSError, zipfile.BadZipFile) as error:
-            raise SetupError(f"{archive} cannot be unpacked: {error}") from error
-    return folder
 
 
 class ShelfModel:

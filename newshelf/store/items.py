@@ -216,6 +216,12 @@ class ItemRepository:
         with self._database.reading() as connection:
             return _last_seq(connection)
 
+    def seq_before(self, at: datetime) -> int:
+        """Return the number of the last change before a moment; 0 without any."""
+        query = select(func.max(items.c.seq)).where(items.c.updated_us < to_us(at))
+        with self._database.reading() as connection:
+            return connection.scalar(query) or 0
+
     def ids(self, *, unchanged: bool = False) -> list[str]:
         """Return the ids of all products, or of those that have not changed since seeding."""
         query = select(items.c.id)

@@ -15,7 +15,7 @@ from newshelf.store.group_commit import AsyncConnection
 from newshelf.store.items import ItemRepository
 from newshelf.store.records import VARIANTS, ExposedItem, Exposure, FeedbackOutcome, StoredFeedback
 from newshelf.store.rollouts import Leases, RolloutRepository
-from newshelf.store.rows import exposure, from_us, ranking_from, stored_feedback
+from newshelf.store.rows import exposure, from_us, ranking_from, stored_feedback, to_us
 from newshelf.store.units import UnitRepository
 from newshelf.store.write import (
     WriteBatch,
@@ -117,9 +117,20 @@ class EventStore:
             cause = error.orig if isinstance(error, StatementError) else error
             raise InvalidField(f"the event store cannot hold a value: {cause}") from error
 
-    def exposures(self, rollout: str | None = None) -> Iterator[Exposure]:
-        """Yield all answers, or those of one rollout, in the order they were stored."""
-        return map(exposure, self._rows(schema.exposures, rollout))
+    def exposures(
+        self, rollout: str | None = None, *, since: datetime | None = None, every: int = 1
+    ) -> Iterator[Exposure]:
+        """Yield all answers, or those of one rollout, in the order they were stored.
+
+        ``since`` leaves out older ones; ``every`` yields a sample, one of that number.
+        """
+        return map(exposure, self._rows(schema.exposures, rollout, since, every))
+
+    def count_answers(self, since: datetime) -> int:
+        """Return the number of answers since a moment."""
+        query = select(func.count()).where(schema.exposures.c.at_us >= to_us(since))
+        with self.database.reading() as connection:
+            return connection.scalar(query) or 0
 
     def rankings(self, request_ids: Sequence[str]) -> list[tuple[ExposedItem, ...]]:
         """Return the products of those answers that are stored, in any order."""
@@ -128,9 +139,11 @@ class EventStore:
         with self.database.reading() as connection:
             return [ranking_from(text) for text in connection.scalars(query)]
 
-    def feedback(self, rollout: str | None = None) -> Iterator[StoredFeedback]:
-        """Yield all events, or those of one rollout, in the order they were stored."""
-        return map(stored_feedback, self._rows(schema.feedback, rollout))
+    def feedback(
+        self, rollout: str | None = None, *, since: datetime | None = None
+    ) -> Iterator[StoredFeedback]:
+        """Yield all events since a moment, or those of one rollout, in the order of storing."""
+        return map(stored_feedback, self._rows(schema.feedback, rollout, since))
 
     def last_answer_at(self, rollout: str) -> datetime | None:
         """Return the time of a rollout's last answer; None before its first."""
@@ -143,10 +156,14 @@ class EventStore:
             ]
         return max((from_us(at_us) for at_us in times if at_us is not None), default=None)
 
-    def _rows(self, table: Table, rollout: str | None) -> Iterator[Any]:
+    def _rows(
+        self, table: Table, rollout: str | None, since: datetime | None = None, every: int = 1
+    ) -> Iterator[Any]:
         """Yield rows by page, so that no transaction stays open in between."""
         last = 0
         only: list[ColumnElement[bool]] = [] if rollout is None else [table.c.rollout == rollout]
+        only += [] if since is None else [table.c.at_us >= to_us(since)]
+        only += [] if every == 1 else [table.c.id % every == 0]
         while True:
             query = select(table).where(table.c.id > last, *only).order_by(table.c.id)
             with self.database.reading() as connection:

@@ -24,6 +24,7 @@ VERBS = (
     "encode",
     "profile",
     "tune",
+    "drift",
     "offpolicy",
     "test",
     "check",

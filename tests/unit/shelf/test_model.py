@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from newshelf.errors import BadPicture, SetupError
+from newshelf.rollout.versions import unpack
 from newshelf.serving.encode import ProductEncoder
-from newshelf.shelf.model import ShelfModel, unpack
+from newshelf.shelf.model import ShelfModel
 from newshelf.store.items import EncodedItem, StoredItem
 from newshelf.store.store import EventStore
 from tests.unit.serving.conftest import VERSION

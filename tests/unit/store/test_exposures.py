@@ -31,6 +31,17 @@ def test_what_was_stored_is_read_back(store: EventStore, exposure) -> None:
     assert list(store.exposures("spring")) == kept[:1]
 
 
+def test_answers_since_a_moment_or_a_sample_of_them(store: EventStore, exposure) -> None:
+    kept = [exposure("ring", at_s=number) for number in range(10)]
+    store.write(WriteBatch(exposures=kept))
+    since = START + timedelta(seconds=4)
+    assert list(store.exposures(since=since)) == kept[4:]
+    assert store.count_answers(since) == 6
+    sampled = list(store.exposures(since=since, every=3))
+    assert len(sampled) == 2
+    assert all(one in kept[4:] for one in sampled)
+
+
 def test_a_request_is_kept_once_and_as_it_was_first(store: EventStore, exposure) -> None:
     first = exposure("ring", request_id="one")
     again = exposure("vase", request_id="one", rollout="spring")

@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,15 @@ def vectors(item: StoredItem, problem: str | None = None) -> EncodedItem:
     return EncodedItem(
         item.id, item.revision, item.seq, item.inputs, embedding, embedding[:3], problem
     )
+
+
+def test_the_last_change_before_a_moment(store: EventStore) -> None:
+    now = datetime.now(UTC)
+    assert store.items.seq_before(now + timedelta(hours=1)) == 0
+    put(store, "ring")
+    put(store, "vase")
+    assert store.items.seq_before(now - timedelta(hours=1)) == 0
+    assert store.items.seq_before(now + timedelta(hours=1)) == 2
 
 
 def test_a_product_is_returned_as_it_was_put(store: EventStore) -> None:

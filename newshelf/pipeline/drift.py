@@ -1,0 +1,305 @@
+"""Drift: changed products against those that the served version was trained on; answers by period.
+
+A measure triggers if it is at its limit and chance is an unlikely cause. Without enough data it
+is unknown, which triggers nothing.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+
+from newshelf.config import DriftSettings, Settings
+from newshelf.errors import SetupError
+from newshelf.evaluation.distribution_shift import Shift, calibration_error, mmd, psi
+from newshelf.files import read_json, write_json
+from newshelf.nn.inputs import Tokenizer, price_edges
+from newshelf.nn.spec import read_spec
+from newshelf.pipeline.serve import served_archives
+from newshelf.pipeline.workspace import Workspace
+from newshelf.report.page import Page, Section, write_html
+from newshelf.report.tables import ReportTable
+from newshelf.rollout.versions import ARCHIVES, unpack
+from newshelf.serving.index import VECTORS, map_tensors, read_columns
+from newshelf.serving.settings import INDEX, MODEL_CARD, TOKENIZER
+from newshelf.store.items import EncodedItem, ItemRepository, StoredItem
+from newshelf.store.store import EventStore
+
+_MOST_CHANGES, _MOST_ANSWERS = 20_000, 50_000
+_COLUMNS = ("product_type", "brand", "color", "material", "price")
+_NAMES, _LEAST_SHARE = 10, 0.02
+"""Most frequent values that have a bin of their own, and their least share."""
+_LEAST_CLICKS = 100
+_Compared = tuple[Shift, str, str]
+"""A shift, and in words what was compared before and now."""
+_Changed = Sequence[tuple[StoredItem, EncodedItem | None]]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One measure of drift."""
+
+    name: str
+    limit: float
+    size: float | None = None
+    """None if it is unknown."""
+    p_value: float = 1.0
+    """Probability of such a size without drift."""
+    before: str = ""
+    now: str = ""
+    reason: str = ""
+    """Why it is unknown, and how much data is needed."""
+
+
+@dataclass(frozen=True)
+class DriftReport:
+    """All measures of one period."""
+
+    catalog: str
+    version: str
+    """Of the recommender that is served by default."""
+    since: datetime
+    until: datetime
+    """Answers since then are compared with those of an equally long period before."""
+    false_alarms: float
+    """Probability of any trigger without drift, which the known measures share."""
+    measures: tuple[Measure, ...]
+
+    @property
+    def known(self) -> int:
+        """Return the number of measures that had enough data."""
+        return sum(one.size is not None for one in self.measures)
+
+    @property
+    def triggers(self) -> tuple[str, ...]:
+        """Return the names of the measures that have drifted."""
+        large = [one for one in self.measures if one.size is not None and one.size >= one.limit]
+        return tuple(one.name for one in large if one.p_value < self.false_alarms / self.known)
+
+    @property
+    def verdict(self) -> str:
+        """Return what was found, in a sentence."""
+        if not self.known:
+            return "Unknown: no measure has enough data."
+        found = f"Drift: {', '.join(self.triggers)}." if self.triggers else "No drift."
+        return f"{found} {len(self.measures) - self.known} measures lack data."
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of ``report.json``."""
+        times = {name: getattr(self, name).isoformat() for name in ("since", "until")}
+        return {**asdict(self), **times, "triggers": self.triggers, "verdict": self.verdict}
+
+    def table(self) -> ReportTable:
+        """Return a row per measure, for terminal and page."""
+        rows = [
+            (one.name, "", "", "", f"{one.limit:g}", "", f"unknown: {one.reason}")
+            if one.size is None
+            else (
+                *(one.name, one.before, one.now, f"{one.size:.3f}", f"{one.limit:g}"),
+                f"{one.p_value:.2g}",
+                "drift" if one.name in self.triggers else "–",
+            )
+            for one in self.measures
+        ]
+        header = ("measure", "before", "now", "size", "limit", "p", "")
+        return ReportTable("", header, rows, text_columns=(1, 2, 6))
+
+
+def write_drift(report: DriftReport, folder: Path) -> None:
+    """Write ``report.html``, and ``report.json``, which the gateway reads."""
+    text = "Changed products compared with trained ones; answers and clicks with those before."
+    section = Section("Measures", text, tables=[report.table()], verdict=report.verdict)
+    period = f"{report.since:%Y-%m-%d %H:%M} to {report.until:%Y-%m-%d %H:%M} UTC"
+    page = Page(f"Drift of {report.catalog}", [f"version {report.version}", period], [], [section])
+    write_html(page, folder / "report.html", folder)
+    write_json(folder / "report.json", report.to_json())
+
+
+def drift_report(
+    workspace: Workspace, settings: Settings, store: EventStore, *, now: datetime | None = None
+) -> DriftReport:
+    """Measure the drift of the last period.
+
+    Raises:
+        SetupError: there is no archive of the served version, or a damaged one.
+    """
+    archive = served_archives(workspace, Console(quiet=True)).get("recommender")
+    if archive is None:
+        raise SetupError(f"{workspace.root} has no archive yet: ./run archive makes one")
+    version, drift, until = archive.stem.partition("-")[2], settings.drift, now or datetime.now(UTC)
+    folder = unpack(archive, workspace.shelf / ARCHIVES / version)
+    trained = read_columns(folder / INDEX)
+    since = until - timedelta(days=drift.period_days)
+    changed = _changed(store.items, version, since)
+    shown = _read_shown(store, version, {*trained["id"]}, since, since - (until - since))
+    measures = *product_measures(folder, trained, changed, drift), *answer_measures(shown, drift)
+    name = workspace.catalog.name
+    return DriftReport(name, version, since, until, drift.false_alarms, measures)
+
+
+def _changed(items: ItemRepository, version: str, since: datetime) -> _Changed:
+    """Return the products that were added or changed, the last 20,000 at most."""
+    after = max(items.seq_before(since), items.last_seq() - _MOST_CHANGES)
+    found: list[tuple[StoredItem, EncodedItem | None]] = []
+    while page := items.encoded(version, after):
+        found += [(item, vectors) for item, vectors in page if not item.deleted]
+        after = page[-1][0].seq
+    return found
+
+
+def _measure(name: str, limit: float, lacks: str, compare: Callable[[], _Compared]) -> Measure:
+    if lacks:
+        return Measure(name, limit, reason=lacks)
+    (size, p_value), before, now = compare()
+    return Measure(name, limit, size, p_value, before, now)
+
+
+def _too_few(least: int, *counts: tuple[int, str]) -> str:
+    """Return in words which counts are below the least one; empty if none is."""
+    few = [f"{count:,} {what}" for count, what in counts if count < least]
+    return f"{' and '.join(few)}; at least {least:,} are needed" if few else ""
+
+
+def product_measures(
+    folder: Path, trained: dict[str, list[Any]], changed: _Changed, settings: DriftSettings
+) -> Iterator[Measure]:
+    """Compare changed products with those of a version.
+
+    ``folder`` is its unpacked archive, ``trained`` are the columns of its index.
+    """
+    old, least = map_tensors(folder / INDEX / VECTORS)["embeddings"], settings.items
+    new = [one.embedding for _, one in changed if one is not None and one.embedding is not None]
+    words = f"{len(old):,} products", f"{len(new):,} products"
+    lacks = _too_few(least, (len(old), "trained products"), (len(new), "changed ones with vectors"))
+    yield _measure(
+        "embeddings", settings.embeddings, lacks, lambda: (mmd(old, np.stack(new)), *words)
+    )
+    lacks = _too_few(least, (len(changed), "changed products"))
+    edges = np.array(price_edges([one for one in trained["price"] if one is not None], _NAMES))
+    for name in _COLUMNS:
+        before = trained[name]
+        now = [getattr(item.columns, name) for item, _ in changed]
+        if name == "price":
+            before, now = ([_price_bin(cell, edges) for cell in cells] for cells in (before, now))
+        if any(before) or any(now):
+            yield _measure(name, settings.psi, lacks, partial(compare_values, before, now))
+    card, tower = folder / MODEL_CARD, read_spec(folder).encoder.text
+    data = read_json(card)["data"] if card.exists() else Counter[str]()
+    lacks = lacks or ("" if data else "the archive has no model card: archive again")
+    missing = sum(item.picture is None or bool(one and one.problem) for item, one in changed)
+    old_counts, counts = (data["without_picture"], data["items"]), (missing, len(changed))
+    yield _measure("no_picture", settings.psi, lacks, partial(_compare_faults, old_counts, counts))
+    texts = [text for item, _ in changed if (text := item.columns.text())]
+    if tower is not None and texts:
+        reader = Tokenizer(folder / TOKENIZER, tower.max_tokens, tower.pad_token_id)
+        unread = sum(share == 1 for share in reader.unknown_shares(texts))
+        old_counts, counts = (data["unreadable_texts"], data["texts"]), (unread, len(texts))
+        compare = partial(_compare_faults, old_counts, counts)
+        yield _measure("unreadable_text", settings.psi, lacks, compare)
+
+
+def _price_bin(price: float | None, edges: "np.ndarray[Any, Any]") -> str | None:
+    if price is None:
+        return None
+    at = int(np.searchsorted(edges, price, side="right"))
+    return f"from {edges[at - 1]:g}" if at else "lowest"
+
+
+_Draws = tuple[int, int] | None
+"""Independent draws before and now, if they are fewer than the values."""
+
+
+def compare_values(before: Sequence[Any], now: Sequence[Any], draws: _Draws = None) -> _Compared:
+    """Compare values by the most frequent ones; rare ones share a bin."""
+    # Of both: bins that depend on which is which would find shifts where there are none.
+    common = Counter(one for one in (*before, *now) if one is not None).most_common(_NAMES)
+    least = _LEAST_SHARE * (len(before) + len(now))
+    labels = [name for name, count in common if count >= least]
+    place = {name: at for at, name in enumerate(labels)} | {None: len(labels) + 1}
+    old, new = (
+        np.bincount([place.get(one, len(labels)) for one in values], minlength=len(labels) + 2)
+        for values in (before, now)
+    )
+    first, second = old / old.sum(), new / new.sum()
+    most = int(np.abs(second - first).argmax())
+    label = [*labels, "others", "none"][most]
+    words = f"{label}: {first[most]:.1%}", f"{label}: {second[most]:.1%}"
+    return psi(old, new, draws), *words
+
+
+def _compare_faults(
+    before: tuple[int, int], now: tuple[int, int], draws: _Draws = None
+) -> _Compared:
+    """Compare faults among a number of things; fewer faults are no shift."""
+    old, new = (np.array([faults, total - faults]) for faults, total in (before, now))
+    first, second = (float(one[0] / one.sum()) for one in (old, new))
+    shift = psi(old, new, draws) if second > first else Shift(0.0, 1.0)
+    return shift, f"{first:.1%}", f"{second:.1%}"
+
+
+def _read_shown(
+    store: EventStore, version: str, trained: set[Any], since: datetime, start: datetime
+) -> pd.DataFrame:
+    """Return a row per product that was shown from ``start`` on, or in a sample of the answers."""
+    clicks = {
+        (one.request_id, one.item_id)
+        for one in store.feedback(since=start)
+        if one.event_type == "click"
+    }
+    every = 1 + store.count_answers(start) // _MOST_ANSWERS
+    rows = [
+        (
+            answer.unit,
+            answer.at >= since,
+            answer.fallback,
+            item.item_id,
+            item.item_id not in trained,
+            item.score
+            if (answer.model_version, answer.kind, item.source) == (version, None, "model")
+            else np.nan,
+            (answer.request_id, item.item_id) in clicks,
+        )
+        for answer in store.exposures(since=start, every=every)
+        for item in answer.items
+    ]
+    names = ["unit", "now", "fallback", "item", "new", "score", "clicked"]
+    flags = dict.fromkeys(("now", "fallback", "new", "clicked"), bool)
+    return pd.DataFrame(rows, columns=names).astype({**flags, "score": float})
+
+
+def answer_measures(shown: pd.DataFrame, settings: DriftSettings) -> Iterator[Measure]:
+    """Compare what was shown and clicked in the last period with the one before.
+
+    ``shown`` has ``unit``, ``now`` (True in the last period), ``fallback``, ``item``, ``new`` (not
+    trained on), ``score`` (NaN without one of the model) and ``clicked``.
+    """
+    before, now = (shown[shown["now"] == period] for period in (False, True))
+    lacks = _few_rows(settings.shown, "shown products", before, now)
+    # What a shopper is shown is not independent, so shoppers are the draws.
+    draws = before["unit"].nunique(), now["unit"].nunique()
+    for name, column in (("fallback", "fallback"), ("new_products", "new")):
+        old, new = ((int(rows[column].sum()), len(rows)) for rows in (before, now))
+        yield _measure(name, settings.psi, lacks, partial(_compare_faults, old, new, draws))
+    compare = partial(compare_values, before["item"].tolist(), now["item"].tolist(), draws)
+    yield _measure("shown_products", settings.psi, lacks, compare)
+    scored = [rows[np.isfinite(rows["score"])] for rows in (before, now)]
+    lacks = _few_rows(_LEAST_CLICKS, "clicks", *(rows[rows["clicked"]] for rows in scored))
+    yield _measure("calibration", settings.calibration, lacks, partial(_compare_clicks, *scored))
+
+
+def _compare_clicks(before: pd.DataFrame, now: pd.DataFrame) -> _Compared:
+    old, new = ((rows["score"].to_numpy(), rows["clicked"].to_numpy()) for rows in (before, now))
+    first, second = (f"{clicked.mean():.2%} clicked" for _, clicked in (old, new))
+    return calibration_error(old, new), first, second
+
+
+def _few_rows(least: int, what: str, before: pd.DataFrame, now: pd.DataFrame) -> str:
+    names = f"{what} in the period before", f"{what} in the last one"
+    return _too_few(least, (len(before), names[0]), (len(now), names[1]))
