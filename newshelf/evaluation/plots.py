@@ -187,13 +187,8 @@ def _queries(gallery: Gallery, seed: int) -> list[int]:
         return gallery.pictures[row] is None, not gallery.new[row], is_rare
 
     by_priority = sorted(order.tolist(), key=priority)
-    seen: set[tuple[str, ...]] = set()
-    first: list[int] = []
-    again: list[int] = []
-    for row in by_priority:
-        (again if last[row] in seen else first).append(row)
-        seen.add(last[row])
-    return (first + again)[:_QUERIES]
+    first = {last[row]: row for row in reversed(by_priority)}.values()
+    return sorted(by_priority, key=lambda row: row not in first)[:_QUERIES]
 
 
 def _nearest(vectors: FloatArray, query: int) -> IntArray:

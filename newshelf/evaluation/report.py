@@ -42,10 +42,6 @@ _LISTS: Mapping[str, _Attribute] = {
 }
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
 def _versions() -> dict[str, str]:
     libraries = {name: version(name) for name in _LIBRARIES}
     return {"python": platform.python_version(), **libraries}
@@ -69,7 +65,7 @@ class EvaluationReport:
     """Already drawn, in the report's folder."""
     notes: Sequence[str] = ()
     """Results that are missing, and why."""
-    created: str = field(default_factory=_now)
+    created: str = field(default_factory=lambda: f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S+00:00}")
     """UTC, ISO 8601."""
     versions: dict[str, str] = field(default_factory=_versions)
 

@@ -212,12 +212,10 @@ def _price_bin(price: float | None, edges: "np.ndarray[Any, Any]") -> str | None
     return f"from {edges[at - 1]:g}" if at else "lowest"
 
 
-_Draws = tuple[int, int] | None
-"""Independent draws before and now, if they are fewer than the values."""
-
-
-def compare_values(before: Sequence[Any], now: Sequence[Any], draws: _Draws = None) -> _Compared:
-    """Compare values by the most frequent ones; rare ones share a bin."""
+def compare_values(
+    before: Sequence[Any], now: Sequence[Any], draws: tuple[int, int] | None = None
+) -> _Compared:
+    """Compare values by the most frequent ones; rare ones share a bin. ``draws`` as in ``psi``."""
     # Of both: bins that depend on which is which would find shifts where there are none.
     common = Counter(one for one in (*before, *now) if one is not None).most_common(_NAMES)
     least = _LEAST_SHARE * (len(before) + len(now))
@@ -235,7 +233,7 @@ def compare_values(before: Sequence[Any], now: Sequence[Any], draws: _Draws = No
 
 
 def _compare_faults(
-    before: tuple[int, int], now: tuple[int, int], draws: _Draws = None
+    before: tuple[int, int], now: tuple[int, int], draws: tuple[int, int] | None = None
 ) -> _Compared:
     """Compare faults among a number of things; fewer faults are no shift."""
     old, new = (np.array([faults, total - faults]) for faults, total in (before, now))

@@ -4,7 +4,6 @@ The encoder never sees events, so each split uses it as it is. The served scorer
 all events, so each split trains its own on its training part.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -33,15 +32,10 @@ from newshelf.training.labels import choose_categories
 from newshelf.training.ranking import BlendRanker, train_ranking
 from newshelf.training.run import Run
 
-
-@dataclass(frozen=True, eq=False)
-class Portrait:
-    """Few-shot accuracy and plots of a model."""
-
-    shots: FewShot | None
-    pictures: list[Picture]
-    notes: list[str]
-    """What is missing, and why."""
+_NO_SHOTS = (
+    "No accuracy over shots: it needs two product types, each of six products or more, that the "
+    "encoder was not fine-tuned on."
+)
 
 
 def portray(
@@ -51,7 +45,7 @@ def portray(
     table: FeatureTable,
     embeddings: Tensor,
     folder: Path,
-) -> Portrait:
+) -> tuple[FewShot | None, list[Picture]]:
     """Measure few-shot accuracy on the target's types, and draw plots into ``folder``.
 
     Few-shot accuracy uses only products that the encoder was not fine-tuned on, since it has
@@ -81,14 +75,7 @@ def portray(
         new=target,
     )
     training = read_json(checkpoint.directory / "training.json")
-    notes = []
-    if shots is None:
-        notes.append(
-            "No accuracy over shots: it needs two product types, each of six products or "
-            "more, that the encoder was not fine-tuned on."
-        )
-    pictures = draw_model(gallery, training, shots, folder, settings.seed)
-    return Portrait(shots, pictures, notes)
+    return shots, draw_model(gallery, training, shots, folder, settings.seed)
 
 
 def evaluate_checkpoint(
@@ -134,7 +121,7 @@ def evaluate_checkpoint(
         console=console,
     )
     with directory_aside(out) as aside:
-        portrait = portray(catalog, settings, checkpoint, table, embeddings, aside)
+        shots, pictures = portray(catalog, settings, checkpoint, table, embeddings, aside)
         report = EvaluationReport(
             catalog=catalog.name,
             items=len(catalog.items),
@@ -155,9 +142,9 @@ def evaluate_checkpoint(
                 for segment in segment_results(split, one.model, catalog)
             ],
             funnel=None if catalog.events is None else funnel(catalog.events, catalog.items),
-            shots=portrait.shots,
-            pictures=portrait.pictures,
-            notes=portrait.notes,
+            shots=shots,
+            pictures=pictures,
+            notes=[_NO_SHOTS] if shots is None else [],
         )
         write_report(report, aside)
     return report

@@ -122,10 +122,7 @@ def run_load(
     )
     if done.returncode:
         raise ServerError(f"{_PROGRAM} failed: {done.stderr.strip()[-2000:]}")
-    return _result(json.loads(done.stdout))
-
-
-def _result(table: dict[str, Any]) -> LoadResult:
+    table = json.loads(done.stdout)
     return LoadResult(
         measured_s=table["measured_s"],
         latencies_ms=np.array(table["latencies_ns"], dtype=np.float64) / _NS_PER_MS,

@@ -138,7 +138,10 @@ class PointArchives:
         """Write the archive of ``point``; the caller deletes it."""
         settings = with_point(self.settings, self.model, point)
         path = self.folder / f"{self.model}-point.mar"
-        config = _without_cache(self.tools.model_config(settings, self.model))
+        table = yaml.safe_load(self.tools.model_config(settings, self.model))
+        # The load repeats, and must be computed.
+        table["serving"]["cache_bytes"] = 0
+        config = yaml.safe_dump(table, sort_keys=False)
         _replace_config(self._pack(settings, point.computing.arithmetic), path, config)
         return path
 
@@ -150,14 +153,6 @@ class PointArchives:
                 path for path in paths if path.name.startswith(f"{self.model}-")
             ]
         return self._packed[arithmetic]
-
-
-def _without_cache(config: str) -> str:
-    """Return the configuration without cache: the load repeats, and must be computed."""
-    table = yaml.safe_load(config)
-    if "cache_bytes" in table["serving"]:
-        table["serving"]["cache_bytes"] = 0
-    return yaml.safe_dump(table, sort_keys=False)
 
 
 def _replace_config(source: Path, target: Path, config: str) -> None:

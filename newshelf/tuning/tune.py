@@ -1,6 +1,5 @@
 """``./run tune``: serves each point with TorchServe, under load, and searches for the best."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,8 +55,8 @@ def tune(
     server = PointServer(workspace.root / _FOLDER / ".work", workspace.catalog)
     archives = PointArchives(load.model, settings, tools, server.store)
     try:
-        runner = _Runner(server, archives, request, requests, load, slo)
-        found = search(space, _reporting(runner.measure, slo, console), load.seconds)
+        runner = _Runner(server, archives, request, requests, load, slo, console)
+        found = search(space, runner.measure, load.seconds)
     finally:
         server.remove()
     if not found.best.per_second:
@@ -76,8 +75,23 @@ class _Runner:
     requests: list[LoadRequest]
     load: PointLoad
     slo: Slo
+    console: Console
 
     def measure(self, point: Point, seconds: float) -> PointMeasurement:
+        """Run a point, and print its result."""
+        with self.console.status(f"{point}, {seconds:g} s …"):
+            run = self._measured(point, seconds)
+        if run.per_second:
+            mark = "[green]✓[/]" if run.meets else "[yellow]·[/]"
+            percent = f"p{self.slo.strictest.percent:g}"
+            figures = f"{run.per_second:.0f}/s, {percent} {run.latency_ms:.1f} ms"
+            self.console.print(f"{mark} {point}: {figures} ({seconds:g} s)")
+        else:
+            self.console.print(f"[red]✗[/] {point}: ", end="")
+            self.console.print("; ".join(run.missed).splitlines()[0], markup=False)
+        return run
+
+    def _measured(self, point: Point, seconds: float) -> PointMeasurement:
         """Run a point; one that cannot be served (no memory, no provider) counts as failed."""
         archive: Path | None = None
         try:
@@ -104,24 +118,3 @@ class _Runner:
                 warm_up_s=max(1.0, seconds * _WARM_UP),
             )
         return judge(point, seconds, sent, self.slo)
-
-
-def _reporting(
-    measure: Callable[[Point, float], PointMeasurement], slo: Slo, console: Console
-) -> Callable[[Point, float], PointMeasurement]:
-    percent = f"p{slo.strictest.percent:g}"
-
-    def run_and_print(point: Point, seconds: float) -> PointMeasurement:
-        with console.status(f"{point}, {seconds:g} s …"):
-            run = measure(point, seconds)
-        if run.per_second:
-            mark = "[green]✓[/]" if run.meets else "[yellow]·[/]"
-            figures = f"{run.per_second:.0f}/s, {percent} {run.latency_ms:.1f} ms"
-            console.print(f"{mark} {point}: {figures} ({seconds:g} s)")
-        else:
-            reason = "; ".join(run.missed).splitlines()[0]
-            console.print(f"[red]✗[/] {point}: ", end="")
-            console.print(reason, markup=False)
-        return run
-
-    return run_and_print

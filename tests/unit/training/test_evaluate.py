@@ -64,18 +64,18 @@ class Kept:
         (directory / "training.json").write_text('{"scorer_losses": []}')
 
 
-def test_without_types_the_note_says_what_is_missing(write_catalog, tiny_settings, tmp_path):
+def test_without_types_there_is_no_accuracy_over_shots(write_catalog, tiny_settings, tmp_path):
     catalog = write_catalog(items=[{"id": f"i{n}", "title": f"thing {n}"} for n in range(9)])
-    found = portray(catalog, tiny_settings, Kept(tmp_path), table(9), torch.rand(9, 512), tmp_path)
-    assert found.shots is None
-    assert "it needs two product types" in found.notes[0]
-    assert [picture.file for picture in found.pictures] == ["map.png", "neighbours.png"]
+    parts = table(9), torch.rand(9, 512), tmp_path
+    shots, pictures = portray(catalog, tiny_settings, Kept(tmp_path), *parts)
+    assert shots is None
+    assert [picture.file for picture in pictures] == ["map.png", "neighbours.png"]
 
 
 def test_a_handful_of_products_is_not_drawn(write_catalog, tiny_settings, tmp_path):
     catalog = write_catalog(items=[{"id": f"i{n}", "title": f"thing {n}"} for n in range(3)])
-    found = portray(catalog, tiny_settings, Kept(tmp_path), table(3), torch.rand(3, 512), tmp_path)
-    assert found.pictures == []
+    parts = table(3), torch.rand(3, 512), tmp_path
+    assert portray(catalog, tiny_settings, Kept(tmp_path), *parts) == (None, [])
 
 
 def test_types_of_the_source_are_never_asked_for(write_catalog, tiny_settings, tmp_path):
@@ -85,5 +85,5 @@ def test_types_of_the_source_are_never_asked_for(write_catalog, tiny_settings, t
     items = [{"id": f"i{n}", "title": "x", "product_type": kind} for n, kind in enumerate(kinds)]
     catalog = write_catalog(items=items)
     embeddings = torch.from_numpy(np.eye(66, 512, dtype=np.float32))
-    found = portray(catalog, tiny_settings, Kept(tmp_path), table(66), embeddings, tmp_path)
-    assert found.shots.classes == ("Hats > Felt", "Hats > Straw")
+    shots, _ = portray(catalog, tiny_settings, Kept(tmp_path), table(66), embeddings, tmp_path)
+    assert shots.classes == ("Hats > Felt", "Hats > Straw")
