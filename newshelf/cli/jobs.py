@@ -78,10 +78,13 @@ def make_jobs(console: Console, *, strict: bool = False, processes: int = 1) -> 
     def archive(workspace: Workspace, settings: Settings, out: Path) -> list[Path]:
         from export.archive import archive as run
         from export.model_card import write_model_card
+        from newshelf.training.run import register_version
 
         folders = workspace.export, workspace.checkpoint, workspace.evaluation
-        write_model_card(out, *folders, settings)
-        return run(workspace.export, settings, workspace.model_store, console, card=out)
+        card = write_model_card(out, *folders, settings)
+        paths = run(workspace.export, settings, workspace.model_store, console, card=out)
+        register_version(settings.tracking, workspace.runs, card, out, console)
+        return paths
 
     return Jobs(sample, train, evaluate, export, archive)
 

@@ -26,6 +26,7 @@ from newshelf.files import read_json, write_aside, write_json
 from newshelf.training.distributed import agreed, is_first
 
 _EXPERIMENT = "newshelf"
+_REGISTERED = "newshelf-recommender"
 _NAME_TAG = "newshelf.run"
 _STARTED = "started.json"
 _LABELS = {
@@ -78,6 +79,8 @@ class MLflow(Tracker):
         os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"
         mlflow: Any = import_module("mlflow")
         try:
+            # The registry of a folder asks the default store, which would be in this folder.
+            mlflow.set_tracking_uri(uri)
             self._client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
             found = self._client.get_experiment_by_name(_EXPERIMENT)
             experiment = (
@@ -103,6 +106,26 @@ class MLflow(Tracker):
         for key, value in values.items():
             self._client.log_metric(self._run, f"{name}/{key}", value, step=step)
 
+    def register(self, card: Mapping[str, Any], folder: Path) -> None:
+        """Register a version with its model card, whose files are in ``folder``, once."""
+        for split in (card["evaluation"] or {"splits": ()})["splits"]:
+            k = str(split["k"][0])
+            for one in (one for one in split["rankers"] if one["name"] == split["model"]):
+                self.log(split["name"], 0, {name: one[name][k] for name in ("ndcg", "recall")})
+        for path in folder.glob("model-card.*"):
+            self._client.log_artifact(self._run, str(path))
+        known = self._client.search_model_versions(f"name = '{_REGISTERED}'")
+        if card["version"] in {one.tags.get("version") for one in known}:
+            return
+        if not known:
+            self._client.create_registered_model(_REGISTERED)
+        self._client.create_model_version(
+            _REGISTERED,
+            self._client.get_run(self._run).info.artifact_uri,
+            run_id=self._run,
+            tags={"version": card["version"], "catalog": card["catalog"]},
+        )
+
     def close(self, *, failed: bool = False) -> None:
         """Mark the run as finished or failed."""
         self._client.set_terminated(self._run, "FAILED" if failed else "FINISHED")
@@ -124,6 +147,22 @@ def make_tracker(
     if settings.kind == "mlflow":
         return MLflow(settings.uri or folder.as_uri(), name, values)
     return Tracker()
+
+
+def register_version(
+    settings: TrackingSettings, runs: Path, card: Mapping[str, Any], folder: Path, console: Console
+) -> None:
+    """Register a version in MLflow, if it is the tracker; print why if that is impossible."""
+    if settings.kind != "mlflow":
+        return
+    mlflow: Any = import_module("mlflow")
+    try:
+        tracker = make_tracker(settings, runs, f"version {card['version']}", card["settings"])
+        if isinstance(tracker, MLflow):
+            tracker.register(card, folder)
+        tracker.close()
+    except (SettingsError, mlflow.MlflowException) as error:
+        console.print(f"the version is not registered: {error.message}", markup=False)
 
 
 @dataclass(frozen=True)

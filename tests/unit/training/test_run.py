@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from newshelf.config import Settings, TrackingSettings
 from newshelf.errors import SettingsError
-from newshelf.training.run import Tracker, make_tracker, start_run
+from newshelf.training.run import Tracker, make_tracker, register_version, start_run
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -84,6 +84,62 @@ def test_mlflow_has_values_and_settings_and_how_it_ended(tmp_path, mlflow_client
 def test_mlflow_says_what_it_can_write_to(tmp_path):
     with pytest.raises(SettingsError, match=r"\[tracking\] MLflow .*nowhere:///x"):
         tracker_of(tmp_path, kind="mlflow", uri="nowhere:///x")
+
+
+CARD = {
+    "version": "abc",
+    "catalog": "shop",
+    "settings": {"finetune.epochs": 3},
+    "evaluation": {
+        "splits": [
+            {
+                "name": "cold",
+                "k": [10],
+                "model": "blend",
+                "rankers": [
+                    {"name": "content", "ndcg": {"10": 0.2}, "recall": {"10": 0.3}},
+                    {"name": "blend", "ndcg": {"10": 0.4}, "recall": {"10": 0.5}},
+                ],
+            }
+        ]
+    },
+}
+
+
+def test_mlflow_registers_a_version_once_with_card_and_metrics(
+    tmp_path, mlflow_client, said, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    for name in ("model-card.md", "model-card.json", "archives.json"):
+        (folder / name).write_text("{}")
+    settings = TrackingSettings(kind="mlflow")
+    for version in ("abc", "abc", "def"):
+        card = {**CARD, "version": version}
+        register_version(settings, tmp_path / "runs", card, folder, said.console)
+    found = mlflow_client.search_model_versions("name = 'newshelf-recommender'")
+    assert {one.tags["version"]: one.version for one in found} == {"abc": 1, "def": 2}
+    (one,) = [one for one in found if one.version == 1]
+    run = mlflow_client.get_run(one.run_id)
+    assert (run.data.metrics, run.data.params) == (
+        {"cold/ndcg": 0.4, "cold/recall": 0.5},
+        {"finetune.epochs": "3"},
+    )
+    assert run.info.status == "FINISHED"
+    kept = {item.path for item in mlflow_client.list_artifacts(one.run_id)}
+    assert kept == {"model-card.md", "model-card.json"}
+    # Nothing is left in the working directory.
+    assert {path.name for path in tmp_path.iterdir()} == {"archive", "runs"}
+    assert said.text == ""
+
+
+def test_a_version_that_cannot_be_registered_is_no_error(tmp_path, said):
+    for kind, uri in (("mlflow", "nowhere:///x"), ("none", ""), ("tensorboard", "")):
+        settings = TrackingSettings(kind=kind, uri=uri)
+        register_version(settings, tmp_path / "runs", CARD, tmp_path, said.console)
+    assert said.text.startswith("the version is not registered: [tracking] MLflow cannot write")
+    assert not (tmp_path / "runs").exists()
 
 
 def test_none_writes_nothing(tmp_path):
