@@ -153,9 +153,11 @@ def category_path(product_type: str | None) -> tuple[str, ...]:
     return tuple(level.lower() for level in category_levels(product_type))
 
 
+_BETWEEN = re.compile("[,/;，、；]")
+
+
 def split_values(value: str | None) -> tuple[str, ...]:
     """Return the values of a cell in lower case: ``"White,pine"`` → ``("white", "pine")``."""
     if not value:
         return ()
-    parts = value.lower().replace("/", ",").replace(";", ",").split(",")
-    return tuple(part for piece in parts if (part := piece.strip()))
+    return tuple(part for piece in _BETWEEN.split(value.lower()) if (part := piece.strip()))

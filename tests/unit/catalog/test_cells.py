@@ -19,6 +19,7 @@ from newshelf.catalog.columns import (
     parse_text,
 )
 from newshelf.catalog.pictures import PictureFolder
+from newshelf.catalog.schema import split_values
 
 NEW_YEAR = 1735689600
 
@@ -268,3 +269,11 @@ def test_no_column_of_numbers_raises(cells, dtype):
     column = pd.Series(cells, dtype=dtype)
     for parse in (parse_id, parse_price, parse_availability, parse_seconds):
         parse(column)
+
+
+@pytest.mark.parametrize(
+    "cell", ["Red,blue", "red / BLUE", "red;blue;", "红色、蓝色", "红色，蓝色", "红色； 蓝色"]
+)
+def test_several_values_of_a_cell(cell):
+    values = split_values(cell)
+    assert values in (("red", "blue"), ("红色", "蓝色"))

@@ -7,6 +7,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from pydantic_core._pydantic_core import list_all_errors
 import newshelf
 from newshelf.errors import InvalidField
 from newshelf.gateway.translation import in_language, preferred_language, translated
+from newshelf.serving.encoder_predictor import _TEXT_UNREAD
 from newshelf.serving.explanations import Facts, like_history, popular, popular_in
 from newshelf.serving.schemas import validate
 
@@ -161,6 +163,20 @@ def test_a_sentence_without_a_template_stays() -> None:
     assert translated("invalid_field", "the moon is full (and 2 more)", "zh") is None
     body = b'{"code":"unavailable","message":"the moon is full","field":null}'
     assert in_language(body, "zh") == body
+
+
+def test_rows_and_warnings_are_translated() -> None:
+    problem = {"code": "bad_picture", "message": "the picture cannot be decoded", "status": 422}
+    sent = {
+        "predictions": [{"warnings": [_TEXT_UNREAD, "new"], "labels": {}}, {"error": problem}],
+        "items": [{"id": "1", "reason": "popular with other shoppers"}, {"id": "2"}],
+    }
+    answer = orjson.loads(in_language(orjson.dumps(sent), "zh"))
+    encoded, failed = answer["predictions"]
+    assert encoded["warnings"][0].startswith("文本视为缺失")
+    assert encoded["warnings"][1] == "new"
+    assert failed["error"] == {**problem, "message": "图片无法解码"}
+    assert answer["items"] == [{"id": "1", "reason": "其他顾客也喜欢"}, {"id": "2"}]
 
 
 def test_what_a_shop_wrote_is_not_translated() -> None:
