@@ -405,7 +405,7 @@ class DriftSettings(StrictModel):
     """Least number of products in the answers of each of the two periods."""
     false_alarms: Annotated[float, Field(gt=0, lt=1)] = 0.01
     """Probability of any trigger by chance, which the measures share."""
-    embeddings: Annotated[float, Field(gt=0)] = 0.05
+    embeddings: Annotated[float, Field(gt=0)] = 0.02
     """Squared maximum mean discrepancy (MMD) of changed and trained products."""
     psi: Annotated[float, Field(gt=0)] = 0.25
     """Population stability index (PSI) of a column, or of a share that rises."""

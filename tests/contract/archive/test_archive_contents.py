@@ -46,6 +46,21 @@ def test_archive_holds_what_its_runtime_needs_and_no_more(unpacked, model, runti
     assert not list(folder.rglob("__pycache__"))
 
 
+def test_both_archives_carry_the_model_card(export_dir, tmp_path):
+    card = tmp_path / "card"
+    card.mkdir()
+    names = {"model-card.md", "model-card.json"}
+    for name in names:
+        (card / name).write_text("{}")
+    settings = Settings(archive=ArchiveSettings(runtime="onnxruntime"))
+    paths = archive(export_dir, settings, tmp_path / "store", card=card)
+    assert len(paths) == 2
+    for path in paths:
+        with zipfile.ZipFile(path) as packed:
+            assert names <= {*packed.namelist()}
+            assert packed.read("model-card.json") == b"{}"
+
+
 @pytest.mark.parametrize("model", ["encoder", "recommender"])
 def test_manifest_names_model_version_handler_and_graph(unpacked, model):
     folder = unpacked("onnxruntime", model)
