@@ -89,7 +89,7 @@ class DriftReport:
         if not self.known:
             return "Unknown: no measure has enough data."
         found = f"Drift: {', '.join(self.triggers)}." if self.triggers else "No drift."
-        return f"{found} {len(self.measures) - self.known} measures lack data."
+        return f"{found} {self.known} of {len(self.measures)} measures had enough data."
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of ``report.json``."""

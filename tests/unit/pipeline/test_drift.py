@@ -195,7 +195,7 @@ def test_shifted_products_trigger(
     now = datetime.now(UTC) + timedelta(seconds=5)
     report = drift_report(workspace, SETTINGS, store, now=now)
     assert report.triggers == triggers
-    assert report.verdict.startswith(f"Drift: {', '.join(triggers)}. 4 measures lack data")
+    assert report.verdict.startswith(f"Drift: {', '.join(triggers)}. 6 of 10 measures")
 
 
 @pytest.mark.parametrize(
