@@ -45,8 +45,8 @@ async def _no_store(plan: GatewayPlan) -> AsyncIterator[tuple[Record, EventStore
 def worker(plan: GatewayPlan) -> object:
     """Return the gateway's application without a store."""
     # Metrics look for their folder when they are imported.
+    from newshelf.gateway.app import make_worker  # noqa: PLC0415
     from newshelf.gateway.observability import set_up_log  # noqa: PLC0415
-    from newshelf.gateway.worker import make_worker  # noqa: PLC0415
 
     set_up_log()
     return make_worker(plan, store=_no_store)

@@ -6,8 +6,9 @@ much as everything else that a request needs.
 """
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -32,6 +33,9 @@ from newshelf.errors import (
 from newshelf.gateway.context import content_type_of, context_of, read_body
 from newshelf.gateway.histories import stored_event
 from newshelf.gateway.items import add_items_routes
+from newshelf.gateway.keys import KeyAccess, KeyFile
+from newshelf.gateway.middleware import Middleware
+from newshelf.gateway.observability import GatewayMetrics, RequestLog, make_spans
 from newshelf.gateway.openapi import (
     DOCS,
     NOT_NOW,
@@ -41,7 +45,7 @@ from newshelf.gateway.openapi import (
     describe,
     errors_of,
 )
-from newshelf.gateway.record import take_feedback
+from newshelf.gateway.record import Record, open_record, spool_of, take_feedback
 from newshelf.gateway.schemas import (
     Alive,
     FeedbackEvent,
@@ -53,16 +57,20 @@ from newshelf.gateway.schemas import (
     RecommendQuery,
     RolloutOut,
     RolloutsOut,
+    SearchBody,
+    SearchOut,
     SimilarIn,
     parse_encode_body,
     parse_feedback_body,
     parse_recommend_body,
+    parse_search_body,
     parse_similar_body,
+    with_hits,
 )
-from newshelf.gateway.search import SearchBody, SearchOut, parse_search_body, with_hits
-from newshelf.gateway.state import AppState
+from newshelf.gateway.state import AppState, open_state
 from newshelf.gateway.units import add_units_routes
 from newshelf.gateway.upstream import Reply
+from newshelf.server.gateway import GatewayPlan
 from newshelf.serving.schemas import (
     EncoderAnswer,
     EncoderInstances,
@@ -70,6 +78,7 @@ from newshelf.serving.schemas import (
     InstancesAnswer,
 )
 from newshelf.store.records import Feedback
+from newshelf.store.store import EventStore
 
 
 class PlainRoute(APIRoute):
@@ -269,3 +278,45 @@ def _json(answer: BaseModel) -> Response:
 
 def _response(reply: Reply) -> Response:
     return Response(reply.body, reply.status, media_type=reply.content_type)
+
+
+OpenStore = Callable[[GatewayPlan], AbstractAsyncContextManager[tuple[Record, EventStore]]]
+
+
+@asynccontextmanager
+async def open_store(plan: GatewayPlan) -> AsyncIterator[tuple[Record, EventStore]]:
+    """Open the event store and its recorder."""
+    with EventStore.connect(plan.store_url) as store:
+        async with open_record(store, spool_of(plan)) as record:
+            yield record, store
+            await store.units.disconnect()
+
+
+def make_worker(plan: GatewayPlan, *, store: OpenStore = open_store) -> Middleware:
+    """Return the application that uvicorn serves in each process."""
+    settings = plan.settings
+    log = RequestLog(sys.stderr, everything=settings.log_requests)
+    access = KeyAccess(KeyFile(plan.api_keys))
+    metrics = GatewayMetrics(plan.drift)
+    spans = make_spans(settings.traces)
+    opened: list[AppState] = []
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        async with (
+            store(plan) as (recorder, opened_store),
+            open_state(plan, access, metrics, spans, recorder, opened_store) as state,
+        ):
+            opened.append(state)
+            yield
+        log.flush()
+
+    return Middleware(
+        make_app(lambda: opened[0], lifespan),
+        access=access,
+        metrics=metrics,
+        spans=spans,
+        log=log,
+        settings=settings,
+        routes=ROUTES,
+    )

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import orjson
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from newshelf.errors import SettingsError
-from newshelf.files import write_aside
+from newshelf.files import StrictModel, write_aside
 from newshelf.serving.filters import allowed_mask, in_categories
 from newshelf.serving.item_table import ItemTable
 from newshelf.serving.schemas import EncoderProduct, RecommendRequest, Source
@@ -28,10 +28,8 @@ _NEWEST = 500
 """Newest products, in addition."""
 
 
-class PopularItem(BaseModel):
+class PopularItem(StrictModel):
     """One product, with the columns of the filters."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str
     share: float

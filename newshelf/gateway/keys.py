@@ -6,7 +6,6 @@ file is private (mode 600) and contains no key.
 """
 
 import hashlib
-import hmac
 import logging
 import secrets
 import time
@@ -17,10 +16,10 @@ from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 from filelock import FileLock
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, Field, ValidationError
 
 from newshelf.errors import Forbidden, RateLimited, SettingsError, Unauthorized
-from newshelf.files import problems, read_model, write_private
+from newshelf.files import StrictModel, problems, read_model, write_private
 
 _PREFIX = "nsk_"
 _BYTES = 32
@@ -40,10 +39,8 @@ def scope_of(path: str) -> Scope:
     return _BY_PATH.get(group, "read") if version == "v1" else "read"
 
 
-class ApiKey(BaseModel):
+class ApiKey(StrictModel):
     """One key, as stored."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -58,32 +55,8 @@ class ApiKey(BaseModel):
         return self.expires is not None and self.expires <= now
 
 
-class _File(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class _File(StrictModel):
     keys: tuple[ApiKey, ...] = ()
-
-
-class KeyRing:
-    """Finds the entry of a request's key."""
-
-    def __init__(self, keys: tuple[ApiKey, ...]) -> None:
-        self._keys = {key.sha256: key for key in keys}
-        self._named = {key.name: key for key in keys}
-
-    def find(self, secret: str) -> ApiKey | None:
-        """Return the entry of ``secret``, expired or not; None if there is none."""
-        digest = _digest(secret)
-        # The look-up's time may reveal a digest, from which no key follows; the comparison takes
-        # constant time.
-        found = self._keys.get(digest)
-        if found is not None and hmac.compare_digest(found.sha256, digest):
-            return found
-        return None
-
-    def named(self, name: str | None) -> ApiKey | None:
-        """Return the key of this name; None if there is none."""
-        return self._named.get(name) if name is not None else None
 
 
 class KeyFile:
@@ -128,7 +101,7 @@ class KeyFile:
             key = ApiKey.model_validate(
                 {
                     "name": name,
-                    "sha256": _digest(secret),
+                    "sha256": digest_of(secret),
                     "created": now,
                     "expires": expires,
                     "rate_per_s": rate_per_s,
@@ -166,7 +139,8 @@ class KeyFile:
         write_private(self.path, _File(keys=keys).model_dump_json(indent=2) + "\n")
 
 
-def _digest(secret: str) -> str:
+def digest_of(secret: str) -> str:
+    """Return the SHA-256 by which a key is stored."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
@@ -200,7 +174,7 @@ class KeyAccess:
     def __init__(self, file: KeyFile) -> None:
         self._file = file
         self._stamp = file.stamp()
-        self._ring = KeyRing(file.read())
+        self._keys = {key.sha256: key for key in file.read()}
         self._buckets: dict[tuple[str, str], TokenBucket] = {}
         """By the key's hash, and ``requests``, ``events`` or ``items``."""
 
@@ -215,9 +189,8 @@ class KeyAccess:
             _LOG.error("the keys stay as they were: %s", error.message)
             return
         self._stamp = stamp
-        self._ring = KeyRing(keys)
-        known = {key.sha256 for key in keys}
-        self._buckets = {what: one for what, one in self._buckets.items() if what[0] in known}
+        self._keys = {key.sha256: key for key in keys}
+        self._buckets = {what: one for what, one in self._buckets.items() if what[0] in self._keys}
 
     def admit(self, authorization: bytes | None, path: str) -> str:
         """Admit one request by its authorization header; return the key's name.
@@ -227,7 +200,9 @@ class KeyAccess:
         """
         if authorization is None or authorization[: len(_BEARER)].lower() != _BEARER:
             raise Unauthorized("send a key in the header Authorization: Bearer KEY")
-        key = self._ring.find(authorization[len(_BEARER) :].strip().decode("latin-1"))
+        secret = authorization[len(_BEARER) :].strip().decode("latin-1")
+        # The look-up's time may reveal a digest, from which no key follows.
+        key = self._keys.get(digest_of(secret))
         if key is None:
             raise Unauthorized("this key is not known; ./run keys list shows those that are")
         if key.expired(datetime.now(UTC)):
@@ -243,7 +218,7 @@ class KeyAccess:
 
     def count(self, name: str | None, what: Literal["events", "items"], number: int) -> None:
         """Count what a request brings at the key's rate; a batch is admitted whole."""
-        key = self._ring.named(name)
+        key = next((key for key in self._keys.values() if key.name == name), None)
         if key is not None:
             self._count(key, what, number)
 

@@ -200,7 +200,7 @@ def main(arguments: list[str]) -> int:
 
 def _worker(plan: GatewayPlan) -> object:
     # prometheus-client looks for its folder on import.
-    from newshelf.gateway.worker import make_worker  # noqa: PLC0415
+    from newshelf.gateway.app import make_worker  # noqa: PLC0415
 
     set_up_log()
     return make_worker(plan)

@@ -8,12 +8,12 @@ import math
 import random
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Collection, MutableMapping
-from typing import Any
+from collections.abc import Collection
 
 import orjson
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from newshelf.config import GatewaySettings, Language
 from newshelf.errors import (
@@ -59,19 +59,13 @@ _FOR_DOCS = (
     b"img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'",
 )
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
-
 
 class Middleware:
     """Wraps an ASGI application; metrics name paths that are not served ``other``."""
 
     def __init__(
         self,
-        app: App,
+        app: ASGIApp,
         *,
         access: KeyAccess,
         metrics: GatewayMetrics,

@@ -1,7 +1,8 @@
 """Schemas of the gateway's requests and answers, and parsing of request bodies."""
 
+import asyncio
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
@@ -13,7 +14,6 @@ from pydantic import (
     AwareDatetime,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     TypeAdapter,
     ValidationError,
@@ -22,19 +22,26 @@ from pydantic import (
 from newshelf.catalog.schema import Id
 from newshelf.config import Limits
 from newshelf.errors import InvalidField, RequestError, TooLarge, UnsupportedMedia
+from newshelf.files import StrictModel
 from newshelf.gateway.placements import NO_PLACEMENTS, Placements
 from newshelf.serving.envelope import FormBody, form_fields, open_envelope, read_json
 from newshelf.serving.products import parse_products
 from newshelf.serving.protocol import RawRequest
-from newshelf.serving.requests import check_k, check_recommend
+from newshelf.serving.query import read_price
+from newshelf.serving.requests import check_k, check_recommend, searched_product
 from newshelf.serving.schemas import (
     STARTING_KINDS,
+    Filters,
+    Listing,
     RecommendedItem,
     RecommendRequest,
     Ref,
+    SearchQuery,
     Selection,
+    Understood,
     validate,
 )
+from newshelf.shelf.words import WordIndex
 from newshelf.store.records import Feedback, FeedbackOutcome, FeedbackType
 
 _MAX_EVENTS = 1_000
@@ -45,6 +52,8 @@ _AHEAD = timedelta(minutes=5)
 """Tolerance for clocks that differ."""
 _OLDEST = timedelta(days=366)
 """Older times come from clocks that were never set: the years 1, 1970, 2000."""
+_JSON_PARTS = ("k", "filters", "exclude")
+"""Parts of a form that are not text."""
 _ID: TypeAdapter[str] = TypeAdapter(Id)
 
 
@@ -81,10 +90,23 @@ class SimilarIn(Selection, _SimilarTo):
         return RecommendRequest.model_construct(history=[self.item], kind="similar", **fields)
 
 
-class FeedbackEvent(BaseModel):
-    """An action of a shopper on a product."""
+class SearchBody(Listing):
+    """A search. It needs a text, an image, or both; a form may send the image as a file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    text: str | None = None
+    """A sentence such as ``blue ring under 50``; what it states becomes filters."""
+    image: str | None = None
+    """The bytes of a JPEG, PNG, WebP or GIF in base64. URLs are never fetched."""
+    unit: Id | None = None
+    """Your own id of the shopper or anonymous visitor, whose history reranks what is found."""
+    filters: Filters = Filters()
+    """They replace what the sentence states on the same column, and are never relaxed."""
+    cursor: str | None = None
+    """The last answer's, for its next page; empty for the first page."""
+
+
+class FeedbackEvent(StrictModel):
+    """An action of a shopper on a product."""
 
     event_id: Id
     """Your own id; an event that is sent twice is stored once."""
@@ -96,14 +118,12 @@ class FeedbackEvent(BaseModel):
     """Id of the answer that showed the product."""
     unit: Id | None = None
     """Without a request_id: selects the unit's last answer that showed the product."""
-    value: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    value: Annotated[float, Field(ge=0)] | None = None
     """Value of a purchase, in the shop's currency."""
 
 
-class FeedbackIn(BaseModel):
+class FeedbackIn(StrictModel):
     """Several events. A single one may be sent without the list."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     events: Annotated[list[FeedbackEvent], Field(min_length=1, max_length=_MAX_EVENTS)]
 
@@ -178,6 +198,54 @@ def parse_similar_body(
     sent = {name: table[name] for name in table if name not in _NOT_SENT}
     sent |= {"kind": "similar", "history": [table["item"]]}
     return RecommendQuery(request.unit, request.as_recommend(), sent)
+
+
+def parse_search_body(
+    body: bytes, content_type: str, limits: Limits, placements: Placements
+) -> RecommendQuery:
+    """Check the body of ``/v1/search``: JSON, a form, or a bare picture."""
+    envelope = open_envelope(RawRequest(form_parts(body, content_type), content_type), limits)
+    table = _form_table(envelope) if isinstance(envelope, FormBody) else envelope.value
+    if isinstance(table, dict):
+        table = placements.completed(table, without=("kind", "diversity", "explain"))
+    asked = check_k(validate(SearchBody, table), limits)
+    text = asked.text if asked.text and asked.text.strip() else None
+    if text is None and asked.image is None:
+        raise InvalidField("a search needs a text, an image, or both", field="text")
+    if text is not None and len(text) > limits.max_text_chars:
+        raise TooLarge(
+            f"text has {len(text)} characters; at most {limits.max_text_chars} are accepted",
+            field="text",
+        )
+    search = SearchQuery(text=text, image=asked.image)
+    searched_product(search, limits)
+    own = {name: getattr(asked, name) for name in Listing.model_fields}
+    sent = asked.model_dump(include={*own}, exclude_unset=True)
+    request = RecommendRequest(**own, search=search)
+    sent["search"] = search.model_dump(exclude_none=True)
+    return RecommendQuery(asked.unit or "", request, sent, asked.cursor)
+
+
+async def with_hits(query: RecommendQuery, words: WordIndex | None) -> RecommendQuery:
+    """Return the query with the products whose texts match its sentence."""
+    search = query.request.search
+    if search is None or search.text is None or words is None:
+        return query
+    text, _ = read_price(search.text)
+    hits = await asyncio.to_thread(words.search, text)
+    search = search.model_copy(update={"hits": hits})
+    return query.replaced(search=search)
+
+
+def _form_table(form: FormBody) -> dict[str, object]:
+    fields = form_table(form)
+    for name in _JSON_PARTS:
+        if isinstance(value := fields.get(name), str):
+            try:
+                fields[name] = orjson.loads(value)
+            except orjson.JSONDecodeError:
+                raise InvalidField("this part of the form must be JSON", field=name) from None
+    return fields
 
 
 def parse_encode_body(body: bytes, content_type: str, limits: Limits) -> bytes:
@@ -271,15 +339,8 @@ def _event(table: object, at: str, now: datetime, max_value: float) -> Feedback:
         raise InvalidField("this time is in the future", field=f"{at}at")
     if event.at is not None and event.at < now - _OLDEST:
         raise InvalidField("this time is more than a year ago", field=f"{at}at")
-    return Feedback(
-        event_id=event.event_id,
-        event_type=event.event_type,
-        item_id=event.item_id,
-        at=now if event.at is None else event.at.astimezone(UTC),
-        request_id=event.request_id,
-        unit=event.unit,
-        value=event.value,
-    )
+    moment = now if event.at is None else event.at.astimezone(UTC)
+    return Feedback(**{**event.model_dump(), "at": moment})
 
 
 def read_table(body: bytes, content_type: str) -> dict[str, object]:
@@ -293,11 +354,7 @@ def read_table(body: bytes, content_type: str) -> dict[str, object]:
     return value
 
 
-class _Answer(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class RecommendOut(_Answer):
+class RecommendOut(StrictModel):
     """At most ``k`` products, best first."""
 
     items: list[RecommendedItem]
@@ -305,13 +362,20 @@ class RecommendOut(_Answer):
     """``fallback``: the model did not answer, and these are popular products."""
     request_id: str
     """To be sent with feedback on these products."""
-    ignored: list[str] = []
+    ignored: Sequence[str] = ()
     """Ids of history or candidates that are not in the index; omitted if empty."""
     cursor: str | None = None
     """Of a feed, to be sent for the next page; omitted after the last one."""
 
 
-class EventResult(_Answer):
+class SearchOut(RecommendOut):
+    """At most ``k`` products, best first; none if nothing passes the filters."""
+
+    understood: Understood | None = None
+    """How the sentence was read; omitted if the model did not answer."""
+
+
+class EventResult(StrictModel):
     """The outcome of one event."""
 
     event_id: str | None
@@ -323,7 +387,7 @@ class EventResult(_Answer):
     field: str | None = None
 
 
-class FeedbackOut(_Answer):
+class FeedbackOut(StrictModel):
     """One entry for each event, in the same order."""
 
     accepted: int
@@ -331,7 +395,7 @@ class FeedbackOut(_Answer):
     results: list[EventResult]
 
 
-class RolloutOut(_Answer):
+class RolloutOut(StrictModel):
     """A current rollout."""
 
     rollout: str
@@ -344,7 +408,7 @@ class RolloutOut(_Answer):
     interleave: bool
 
 
-class RolloutsOut(_Answer):
+class RolloutsOut(StrictModel):
     """The current rollouts of this process."""
 
     rollouts: list[RolloutOut]
@@ -352,13 +416,13 @@ class RolloutsOut(_Answer):
     """Seconds since they were read from the store."""
 
 
-class Alive(_Answer):
+class Alive(StrictModel):
     """The process runs."""
 
     status: Literal["alive"] = "alive"
 
 
-class Ready(_Answer):
+class Ready(StrictModel):
     """Shoppers get answers, from the model or the fallback, and they are recorded."""
 
     status: Literal["ready"] = "ready"

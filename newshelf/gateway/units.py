@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import Callable
 
 from fastapi import FastAPI, Request, Response
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from newshelf.catalog.schema import Id
 from newshelf.errors import Conflict, ErasedUnit, InvalidField
+from newshelf.files import StrictModel
 from newshelf.gateway.context import content_type_of, json_response, read_body
 from newshelf.gateway.openapi import NOT_NOW, REFUSED, body_of, errors_of
 from newshelf.gateway.schemas import read_table
@@ -18,10 +19,8 @@ from newshelf.store.units import Erasure, UnitRecord
 _ID: TypeAdapter[str] = TypeAdapter(Id)
 
 
-class MergeIn(BaseModel):
+class MergeIn(StrictModel):
     """A visitor who has logged in."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     visitor: Id
     unit: Id

@@ -15,10 +15,10 @@ import pytest
 import uvicorn
 
 from newshelf.config import GatewaySettings
+from newshelf.gateway.app import make_worker
 from newshelf.gateway.fallback import write_popular
 from newshelf.gateway.keys import SCOPES, KeyFile
 from newshelf.gateway.main import uvicorn_options
-from newshelf.gateway.worker import make_worker
 from newshelf.server.gateway import GatewayPlan
 from newshelf.store.records import TrafficSplit
 from newshelf.store.store import EventStore

@@ -10,7 +10,7 @@ HEAVY = ("torch", "pandas", "pyarrow", "transformers", "onnxruntime", "newshelf.
 
 def test_the_gateway_imports_no_model() -> None:
     code = (
-        "import sys, newshelf.gateway.worker, newshelf.gateway.main;"
+        "import sys, newshelf.gateway.app, newshelf.gateway.main;"
         f"print([name for name in {HEAVY!r} if name in sys.modules])"
     )
     done = subprocess.run(
