@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from newshelf.nn.rows import ragged
+from newshelf.serving.search.base import IntArray
 
-IntArray = NDArray[np.int64]
 Arrays = Mapping[str, NDArray[Any]]
 
 

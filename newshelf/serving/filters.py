@@ -3,13 +3,11 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from newshelf.serving.columns import Postings
 from newshelf.serving.item_table import ItemTable, type_path
 from newshelf.serving.schemas import Filters
-
-Mask = NDArray[np.bool_]
+from newshelf.serving.search.base import Mask
 
 
 def allowed_mask(table: ItemTable, filters: Filters) -> Mask:

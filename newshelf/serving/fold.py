@@ -18,8 +18,6 @@ from newshelf.serving.search.build import ANN_ITEMS
 from newshelf.serving.segments import Current
 from newshelf.serving.shelf_reader import LINKS, open_live
 
-IntArray = NDArray[np.int64]
-
 
 def fold(
     folder: Path, current: Current, name: str, archive: LiveIndex, *, ann_items: int = ANN_ITEMS

@@ -13,8 +13,7 @@ from newshelf.serving.ranking import Picked, Ranked, fill, rank_by_similarity
 from newshelf.serving.requests import ParsedRequest
 from newshelf.serving.resolve import Encoded, Resolved, resolve
 from newshelf.serving.schemas import Filters, SearchQuery
-
-IntArray = NDArray[np.int64]
+from newshelf.serving.search.base import IntArray
 
 _WORDS, _NEAR, _PERSONAL = 1.0, 0.5, 0.3
 """Weights of the rankings by words, by embedding and by the history."""

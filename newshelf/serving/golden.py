@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import orjson
-from numpy.typing import NDArray
 
 from newshelf.config import Limits, Precision
 from newshelf.errors import NewshelfError, SetupError
@@ -20,10 +19,9 @@ from newshelf.serving.encode import Encoding, ProductEncoder
 from newshelf.serving.products import parse_products
 from newshelf.serving.protocol import RawRequest
 from newshelf.serving.runtimes.base import Device, ScorerGraphs
+from newshelf.serving.search.base import FloatArray
 from newshelf.serving.settings import GOLDEN, ServingSettings
 from newshelf.serving.trace import StageTimer
-
-FloatArray = NDArray[np.float32]
 
 _EXACT = (0.999, 0.995)
 _LEAST_COSINE: Mapping[Precision, tuple[float, float]] = {

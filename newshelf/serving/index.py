@@ -37,7 +37,7 @@ from newshelf.nn.blend_lookup import BlendLookup
 from newshelf.nn.numpy_scorer import Pooling
 from newshelf.nn.spec import BlendSpec
 from newshelf.serving.item_table import INDEX_COLUMNS, ItemTable, TextReader
-from newshelf.serving.search.base import Search, SearchManifest, Tensors, open_search
+from newshelf.serving.search.base import FloatArray, Search, SearchManifest, Tensors, open_search
 
 FORMAT = 3
 MANIFEST, ITEMS, LEXICON = "index.json", "items.safetensors", "lexicon.json"
@@ -134,9 +134,6 @@ def _array(data: mmap.mmap, start: int, entry: dict[str, Any]) -> NDArray[Any]:
     offset = start + entry["data_offsets"][0]
     flat = np.frombuffer(data, _TYPES[entry["dtype"]], count, offset)
     return flat.reshape(entry["shape"])
-
-
-FloatArray = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

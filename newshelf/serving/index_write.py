@@ -28,10 +28,8 @@ from newshelf.serving.index import (
     IndexManifest,
 )
 from newshelf.serving.item_table import INDEX_COLUMNS, ItemTable, KnownValues, TextReader
-from newshelf.serving.search.base import SearchManifest
+from newshelf.serving.search.base import FloatArray, SearchManifest
 from newshelf.serving.search.build import ANN_ITEMS, COMPRESSED_BYTES, build_search
-
-FloatArray = NDArray[np.float32]
 
 _TYPES = {"price": pa.float64(), "created_at": pa.int64(), "popularity": pa.float64()}
 _SCHEMA = pa.schema([(name, _TYPES.get(name, pa.string())) for name in INDEX_COLUMNS])

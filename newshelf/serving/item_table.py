@@ -22,6 +22,7 @@ from newshelf.serving.columns import (
     build_postings,
     typed_column,
 )
+from newshelf.serving.search.base import IntArray
 
 
 @dataclass(frozen=True)
@@ -148,8 +149,6 @@ NEVER = np.iinfo(np.int64).min
 _NOW = np.iinfo(np.int64).max
 _DICTIONARY_IDS = 50_000
 """Up to this number, a dictionary of ids takes little memory, and is the quickest."""
-
-IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)

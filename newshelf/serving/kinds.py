@@ -35,8 +35,7 @@ from newshelf.serving.ranking import (
 )
 from newshelf.serving.resolve import Resolved
 from newshelf.serving.schemas import Kind, Source
-
-IntArray = NDArray[np.int64]
+from newshelf.serving.search.base import IntArray
 
 _NEWEST = 100
 """Number of products that count as new."""

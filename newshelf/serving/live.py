@@ -34,12 +34,8 @@ from newshelf.serving.index import ItemIndex
 from newshelf.serving.item_table import ItemTable, KnownValues
 from newshelf.serving.rule_masks import CompiledRules
 from newshelf.serving.rules import RuleSet
-from newshelf.serving.search.base import Search, best_rows
+from newshelf.serving.search.base import FloatArray, IntArray, Mask, Search, best_rows
 from newshelf.serving.segments import Current, Segment, SegmentShape
-
-FloatArray = NDArray[np.float32]
-IntArray = NDArray[np.int64]
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,9 +13,8 @@ from newshelf.nn.blend import ContentBound
 from newshelf.nn.blend_lookup import BlendLookup, LinkSums
 from newshelf.nn.numpy_scorer import PairSums
 from newshelf.nn.rows import distinct
-from newshelf.serving.candidates import CandidateSet
 from newshelf.serving.filters import in_categories
-from newshelf.serving.resolve import Resolved
+from newshelf.serving.resolve import CandidateSet, Resolved
 from newshelf.serving.rule_masks import ActiveRules
 from newshelf.serving.runtimes.base import Runtime
 from newshelf.serving.schemas import Source
@@ -27,10 +26,7 @@ from newshelf.serving.scoring import (
     score_histories,
     unpersonal_at,
 )
-from newshelf.serving.search.base import Search, best_rows, top_rows
-
-FloatArray = NDArray[np.float32]
-IntArray = NDArray[np.int64]
+from newshelf.serving.search.base import FloatArray, IntArray, Search, best_rows, top_rows
 
 _DECIMALS = 4
 """Scores are rounded, so that rounding errors of one runtime or another break no tie."""

@@ -1,28 +1,37 @@
-"""Resolution of a request's references: ids to positions, inline products to their embeddings."""
+"""Resolution of a request's references to candidates and history, as vectors and columns.
+
+``CandidateSet`` is what a ranker works on. A candidate is a *position* (``newshelf.serving.live``):
+a row of the base index, of a segment, or a product that the request brought along. ``allowed`` says
+which may be answered; ``positions`` turns them into embeddings, vectors and links, and a condition
+of one table into a mask of all::
+
+    positions = np.flatnonzero(candidate_set.allowed)
+    candidate_set.positions.embeddings(positions)                       # (C, 512)
+    cheap = candidate_set.positions.mask(lambda table: table.price < 50)  # (len(allowed),) bool
+    table, row = candidate_set.positions.at(7)                          # columns of one position
+
+What may not be answered is taken out of ``allowed`` or ``named`` before.
+"""
 
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
+from newshelf.catalog.schema import Product
 from newshelf.errors import UnknownItem
 from newshelf.nn.blend import nearest_shares
-from newshelf.serving.candidates import (
-    CandidateSet,
-    EncodedHistory,
-    InlineCandidate,
-)
+from newshelf.serving.explanations import Facts
 from newshelf.serving.filters import allowed_mask
-from newshelf.serving.item_table import ItemTable
+from newshelf.serving.item_table import ItemTable, TextReader
 from newshelf.serving.live import Block, LinkRows, LiveIndex, Positions
 from newshelf.serving.products import ProductInput
 from newshelf.serving.requests import ParsedRequest
+from newshelf.serving.rule_masks import ActiveRules
 from newshelf.serving.schemas import RecommendRequest
-
-FloatArray = NDArray[np.float32]
-IntArray = NDArray[np.int64]
+from newshelf.serving.search.base import FloatArray, IntArray, Mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +40,120 @@ class Encoded:
 
     embedding: FloatArray
     vector: FloatArray | None
+
+
+@dataclass(frozen=True)
+class EncodedHistory:
+    """The most recent items that the encoder knows, oldest first: ``H``, perhaps none."""
+
+    live: LiveIndex
+    recent: IntArray
+    """``(H,)``: positions."""
+    inline: Mapping[int, tuple[Product, Encoded]]
+    """Places of ``recent`` with a product that the request brought along."""
+    rows: IntArray
+    """Positions of the whole history, older items too: distinct, in increasing order."""
+    unseen: FloatArray
+    """``(U, 512)``: embeddings of the history's products that the index does not know."""
+
+    def __len__(self) -> int:
+        return len(self.recent)
+
+    @cached_property
+    def facts(self) -> Sequence[Facts]:
+        """The facts of each that an explanation may name."""
+        reader = self.live.base.table.known.reader
+        return [
+            product_facts(self.inline[at][0], reader)
+            if at in self.inline
+            else row_facts(*self.live.positions.at(position))
+            for at, position in enumerate(self.recent.tolist())
+        ]
+
+    @cached_property
+    def embeddings(self) -> FloatArray:
+        """``(H, 512)``."""
+        rows = self.live.positions.embeddings(self.recent)
+        for at, (_, item) in self.inline.items():
+            rows[at] = item.embedding
+        return rows
+
+    @cached_property
+    def vectors(self) -> FloatArray:
+        """``(H, P)``; only with a scorer."""
+        rows = self.live.positions.vectors(self.recent)
+        for at, (_, item) in self.inline.items():
+            rows[at] = item.vector
+        return rows
+
+
+@dataclass(frozen=True)
+class CandidateSet:
+    """The products that one request may be answered with."""
+
+    live: LiveIndex
+    """``P`` products."""
+    positions: Positions
+    """Of ``live``, and from ``P`` on of the products that the request brought along."""
+    named: IntArray | None
+    """What may be answered, in increasing order, where the request named its candidates."""
+    unnamed: Mask | None
+    """``(P,)``: what may be answered where it named none."""
+    rules: ActiveRules | None = None
+    """Those that apply to the request; what they hide may not be answered."""
+
+    @property
+    def is_archive(self) -> bool:
+        """Return True where positions are the rows of the archive's index."""
+        return self.live.is_archive and self.positions is self.live.positions
+
+    @cached_property
+    def allowed(self) -> Mask:
+        """``(len(positions),)``: what may be answered, after candidates, filters and exclusions."""
+        if self.named is None:
+            return self.live.alive if self.unnamed is None else self.unnamed
+        mask = np.zeros(len(self.positions), dtype=np.bool_)
+        mask[self.named] = True
+        return mask
+
+    def in_stock(self, position: int) -> bool:
+        """Return False for what is out of stock; what a request brought along is not."""
+        return position >= len(self.live) or bool(self.live.in_stock[position])
+
+    def id(self, position: int) -> str:
+        """The item's id."""
+        table, row = self.positions.at(position)
+        return table.id[row]
+
+    def facts(self, position: int) -> Facts:
+        """Return the facts that an explanation may name."""
+        return row_facts(*self.positions.at(position))
+
+
+def row_facts(table: ItemTable, row: int) -> Facts:
+    """Return the facts of a table's row that an explanation may name."""
+    return Facts(
+        table.id[row],
+        table.title[row],
+        table.product_type[row],
+        table.brand[row],
+        table.color[row],
+        table.material[row],
+        table.known.at(row),
+    )
+
+
+def product_facts(product: Product, reader: TextReader) -> Facts:
+    """Return the facts of a product that an explanation may name."""
+    return Facts(
+        product.id,
+        product.title,
+        product.product_type,
+        product.brand,
+        product.color,
+        product.material,
+        reader.read([product]).at(0),
+    )
 
 
 @dataclass(frozen=True)
@@ -99,12 +222,12 @@ def _history(
     unseen: list[FloatArray] = []
     if not side.plain:
         items = [
-            (row, _inline(ref, encoded))
+            (row, (ref.product, encoded[ref.at]) if isinstance(ref, ProductInput) else None)
             for ref, row in zip(side.refs, side.rows.tolist(), strict=True)
             if row >= 0 or isinstance(ref, ProductInput)
         ]
         # With the id of an item, it has that item's links, whatever picture came along.
-        unseen = [item.embedding for row, item in items if item is not None and row < 0]
+        unseen = [item[1].embedding for row, item in items if item is not None and row < 0]
         rows = np.array([row for row, _ in items], dtype=np.int64)
         recent = enumerate(items[-max_history:])
         inline = {at: item for at, (_, item) in recent if item is not None}
@@ -115,13 +238,6 @@ def _history(
         side.known(),
         np.array(unseen, dtype=np.float32).reshape(-1, live.archive.embeddings.shape[1]),
     )
-
-
-def _inline(ref: str | ProductInput, encoded: Mapping[str, Encoded]) -> InlineCandidate | None:
-    if isinstance(ref, str):
-        return None
-    found = encoded[ref.at]
-    return InlineCandidate(ref.product, found.embedding, found.vector)
 
 
 def _candidate_set(

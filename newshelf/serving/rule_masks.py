@@ -15,9 +15,8 @@ from newshelf.serving.columns import TextColumn
 from newshelf.serving.filters import in_categories, with_values
 from newshelf.serving.item_table import INDEX_COLUMNS, ItemTable, type_path
 from newshelf.serving.rules import ColumnKind, Condition, Rule, RuleSet
+from newshelf.serving.search.base import IntArray, Mask
 
-Mask = NDArray[np.bool_]
-IntArray = NDArray[np.int64]
 _Cells = Sequence[str | None] | NDArray[np.float64] | IntArray
 _DAY_S, _HOUR_S = 86_400, 3_600
 _DECIMALS = 9

@@ -14,9 +14,7 @@ from newshelf.nn.numpy_scorer import PairSums, Pooling
 from newshelf.nn.spec import BlendSpec
 from newshelf.serving.resolve import Resolved
 from newshelf.serving.runtimes.base import Runtime
-
-FloatArray = NDArray[np.float32]
-IntArray = NDArray[np.int64]
+from newshelf.serving.search.base import FloatArray, IntArray
 
 _TOLERANCE = 1e-4
 """Relative, with which graphs are held equal at export too."""

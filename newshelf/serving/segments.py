@@ -28,9 +28,7 @@ from safetensors.numpy import load_file, save
 from newshelf.errors import WeightsError
 from newshelf.files import StrictModel, problems, write_aside
 from newshelf.serving.item_table import INDEX_COLUMNS
-
-FloatArray = NDArray[np.float32]
-IntArray = NDArray[np.int64]
+from newshelf.serving.search.base import FloatArray, IntArray
 
 CURRENT = "CURRENT"
 SHELF_VARIABLE = "NEWSHELF_SHELF"

@@ -24,13 +24,13 @@ from newshelf.serving.load_recommender import open_scorer
 from newshelf.serving.model_config import read_model_config
 from newshelf.serving.products import ProductInput
 from newshelf.serving.runtimes.base import Device, ScorerGraphs
+from newshelf.serving.search.base import FloatArray
 from newshelf.serving.segments import Current, Segment, SegmentShape
 from newshelf.serving.settings import INDEX, ServingSettings, read_version
 from newshelf.serving.trace import StageTimer
 from newshelf.store.items import EncodedItem, StoredItem
 
 _LOG = logging.getLogger(__name__)
-FloatArray = NDArray[np.float32]
 PictureOf = Callable[[str], bytes]
 """Returns the bytes of a picture reference, or raises ``NewshelfError``."""
 

@@ -50,11 +50,7 @@ class PointServer:
     def serving(
         self, model: str, archive: Path, *, workers: int, request: dict[str, object]
     ) -> Iterator[ServerState]:
-        """Load ``archive``, wait until it answers ``request``, and unload it afterwards.
-
-        Raises:
-            ServerError: it cannot be loaded, or does not answer.
-        """
+        """Load ``archive``, wait until it answers ``request``, and unload it afterwards."""
         state = self._running()
         with Client(state) as client:
             try:

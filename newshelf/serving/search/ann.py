@@ -31,8 +31,13 @@ from newshelf.serving.search.base import (
     best_rows,
     few,
 )
-from newshelf.serving.search.exact import Codes, Int8Search, codes_of
-from newshelf.serving.search.faiss_scan import read_faiss, scan_lists
+from newshelf.serving.search.exact import (
+    Codes,
+    Int8Search,
+    codes_of,
+    read_faiss,
+    scan_lists,
+)
 
 _ADVERSE_SHARE = 0.9
 """A filter goes against the query when less than this part of its share of all rows passes in

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from newshelf.serving.search.ann import Lists
 from newshelf.serving.search.base import FloatArray, IntArray, SearchManifest, codes_file
-from newshelf.serving.search.exact import Codes, int8_blocks, measure_codes
-from newshelf.serving.search.faiss_scan import INT8
+from newshelf.serving.search.exact import INT8, Codes, int8_blocks, measure_codes
 
 LIMITS = (10, 100, 1000)
 """Answers of these lengths are tuned for."""
