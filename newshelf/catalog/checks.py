@@ -151,9 +151,11 @@ def check_items(table: CheckedTable, folder: Path) -> pd.DataFrame:
     texts["image_link"] = parse_text(table.frame["image_link"])
     if _STYLE in table.frame:
         table.frame[_STYLE] = _or_none(_read_text(table.frame[_STYLE]))
-    _check_ids(table, ids := parse_id(table.frame["id"]))
+    ids = table.read("id", parse_id(table.frame["id"]), required=True)
+    repeated = ids.duplicated() & ids.notna()
+    table.reject(repeated, "id", lambda cell: f"{quoted(cell)} is the id of an earlier row too")
     texts["image_link"] = _check_pictures(table, texts, PictureFolder(folder))
-    columns = {"id": ids.values, **texts}
+    columns = {"id": ids, **texts}
     columns["availability"] = table.read(
         "availability", parse_availability(table.frame["availability"])
     )
@@ -172,12 +174,6 @@ def _read_text(column: pd.Series) -> pd.Series:
 def _or_none(text: pd.Series) -> pd.Series:
     cells = text.astype(object)
     return cells.where(cells.notna(), None)
-
-
-def _check_ids(table: CheckedTable, parsed: Parsed) -> None:
-    ids = table.read("id", parsed, required=True)
-    repeated = ids.duplicated() & ids.notna()
-    table.reject(repeated, "id", lambda cell: f"{quoted(cell)} is the id of an earlier row too")
 
 
 def _check_pictures(

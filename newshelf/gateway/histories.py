@@ -3,10 +3,11 @@
 import hashlib
 import hmac
 import logging
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+
+from cachetools import TTLCache
 
 from newshelf.config import HistorySettings
 from newshelf.errors import Unavailable
@@ -59,7 +60,7 @@ class Histories:
         self._record = record
         self._settings = settings
         self._metrics = metrics
-        self._kept: dict[str, tuple[float, Sequence[str]]] = {}
+        self._kept: TTLCache[str, Sequence[str]] = TTLCache(_MOST_UNITS, _VALID_S)
         self._missing = False
 
     async def filled(self, query: RecommendQuery) -> RecommendQuery:
@@ -71,9 +72,8 @@ class Histories:
 
     async def of(self, unit: str) -> Sequence[str]:
         """Return a unit's products, oldest first; none while the store is away."""
-        now_s = time.monotonic()
-        valid_s, history = self._kept.get(unit, (0.0, ()))
-        if now_s < valid_s:
+        history: Sequence[str] | None = self._kept.get(unit)
+        if history is not None:
             self._metrics.histories.labels("cache").inc()
             return history
         limit = _READ_PER_ITEM * self._settings.items
@@ -87,11 +87,7 @@ class Histories:
             return ()
         self._missing = False
         self._metrics.histories.labels("store").inc()
-        self._kept.pop(unit, None)
-        self._kept[unit] = now_s + _VALID_S, history
-        if len(self._kept) > _MOST_UNITS:
-            # The one that was read first.
-            del self._kept[next(iter(self._kept))]
+        self._kept[unit] = history
         return history
 
     def drop(self, units: Iterable[str | None]) -> None:

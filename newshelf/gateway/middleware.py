@@ -121,7 +121,9 @@ class Middleware:
             except NewshelfError as error:
                 await answer.refuse(error)
             except HTTPException as error:
-                await answer.refuse(_no_route(scope, error))
+                kind = _NO_ROUTE.get(error.status_code, RequestError)
+                asked = f"{scope['method']} {scope['path'][:100]}"
+                await answer.refuse(kind(f"{asked}: {error.detail}; see /docs"))
             except Exception:
                 _LOG.exception("internal error in request %s", context.request_id)
                 await answer.refuse(
@@ -262,11 +264,6 @@ class _Answer:
             {"type": "http.response.start", "status": error.http_status, "headers": headers}
         )
         await self.send({"type": "http.response.body", "body": body})
-
-
-def _no_route(scope: Scope, error: HTTPException) -> NewshelfError:
-    kind = _NO_ROUTE.get(error.status_code, RequestError)
-    return kind(f"{scope['method']} {scope['path'][:100]}: {error.detail}; see /docs")
 
 
 def _too_large(max_bytes: int) -> TooLarge:

@@ -19,7 +19,7 @@ from newshelf.errors import DeadlineExceeded, NewshelfError, Unavailable, Unknow
 from newshelf.files import problems
 from newshelf.gateway.context import RequestContext
 from newshelf.gateway.cursor import Cursors
-from newshelf.gateway.fallback import Fallback, FallbackItem
+from newshelf.gateway.fallback import Fallback
 from newshelf.gateway.histories import Histories, Pseudonym
 from newshelf.gateway.models import Models
 from newshelf.gateway.observability import GatewayMetrics, Spans
@@ -72,12 +72,6 @@ def read_ranked(body: bytes) -> RankedResponse:
         table.get("ignored", ()),
         understood=table.get("understood"),
     )
-
-
-def ranked_without_model(items: Sequence[FallbackItem], version: str) -> RankedResponse:
-    """Return the fallback's answer, in place of that of ``version``."""
-    rows = [{"id": item.id, "score": item.score, "source": item.source} for item in items]
-    return RankedResponse(rows, model_version=version, index_version="", fallback=True)
 
 
 def exposure_of(
@@ -351,8 +345,9 @@ class RecommendService:
                 raise DeadlineExceeded("there was no answer before the deadline") from error
             context.reason = error.message
             self.metrics.fallbacks.labels(error.code).inc()
-        items = self.fallback.recommend(query.request)
-        ranked = ranked_without_model(items, routed.assigned.version)
+        found = self.fallback.recommend(query.request)
+        rows = [{"id": one.id, "score": one.score, "source": one.source} for one in found]
+        ranked = replace(nothing, items=rows, fallback=True)
         return ranked, exposure_of(query, routed, ranked, context)
 
     async def _with_purchases(self, query: RecommendQuery) -> RecommendQuery:

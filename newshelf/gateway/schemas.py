@@ -76,18 +76,11 @@ class RecommendIn(RecommendRequest):
     """The last answer's, for its next page; empty for the first page of a feed."""
 
 
-class _SimilarTo(BaseModel):
-    unit: Id
-    item: Ref
-
-
-class SimilarIn(Selection, _SimilarTo):
+class SimilarIn(Selection):
     """A request for products similar to a given one."""
 
-    def as_recommend(self) -> RecommendRequest:
-        """Return the same as a request with a history of one product."""
-        fields = {name: getattr(self, name) for name in Selection.model_fields}
-        return RecommendRequest.model_construct(history=[self.item], kind="similar", **fields)
+    unit: Id
+    item: Ref
 
 
 class SearchBody(Listing):
@@ -197,7 +190,9 @@ def parse_similar_body(
     request = check_k(validate(SimilarIn, table), limits)
     sent = {name: table[name] for name in table if name not in _NOT_SENT}
     sent |= {"kind": "similar", "history": [table["item"]]}
-    return RecommendQuery(request.unit, request.as_recommend(), sent)
+    fields = {name: getattr(request, name) for name in Selection.model_fields}
+    asked = RecommendRequest.model_construct(history=[request.item], kind="similar", **fields)
+    return RecommendQuery(request.unit, asked, sent)
 
 
 def parse_search_body(

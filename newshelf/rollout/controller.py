@@ -8,7 +8,7 @@ act; a change is written only while the lease is held and the rollout has not ch
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
@@ -30,7 +30,7 @@ from newshelf.store.aggregates import (
     unit_totals,
     variant_health,
 )
-from newshelf.store.records import Observation, UnitTotals
+from newshelf.store.records import Observation
 from newshelf.store.rollouts import RolloutRow
 from newshelf.store.store import EventStore
 
@@ -62,6 +62,7 @@ def observe_rollout(
     name = state.rollout
     with store.database.reading() as connection:
         totals = unit_totals(connection, name, before_window_s=before_window_s)
+        others = [one.units for variant, one in totals.items() if variant != "control"]
         return Observation(
             seconds_in_step=(now - state.since).total_seconds(),
             totals=totals,
@@ -69,16 +70,11 @@ def observe_rollout(
                 variant: variant_health(connection, name, variant, since=state.since)
                 for variant in totals
             },
-            double_exposed=_double_exposed(totals),
+            double_exposed=len(set(totals["control"].units).intersection(chain(*others))),
             shadow=_shadow(connection, plan, state) if state.serving == "shadow" else {},
             versions_ready=versions_ready,
             credits=team_credits(connection, name) if plan.interleaving else {},
         )
-
-
-def _double_exposed(totals: Mapping[str, UnitTotals]) -> int:
-    others = [one.units for variant, one in totals.items() if variant != "control"]
-    return len(set(totals["control"].units).intersection(chain.from_iterable(others)))
 
 
 def _shadow(connection: Connection, plan: Plan, state: RolloutState) -> dict[str, float]:
@@ -289,7 +285,9 @@ class Controller:
     def _roll_back(self, look: _Look) -> None:
         # Written afterwards: "rolled_back" means that control answers everybody.
         self._restore_control(look)
-        self._write(look, _rolled_back(look.state, self._clock()))
+        ended = {"phase": "rolled_back", "since": self._clock()}
+        ended["revision"] = look.state.revision + 1
+        self._write(look, look.state.model_copy(update=ended))
 
     def _settle(self, look: _Look) -> None:
         """Let the last winner answer, and unload the loser once it is drained."""
@@ -362,9 +360,3 @@ def _parsed(row: RolloutRow) -> tuple[Plan, RolloutState]:
 def _decider(rows: Sequence[RolloutRow]) -> RolloutRow:
     """Return the rollout that changed last: an older one may have been rolled back since."""
     return max(rows, key=lambda row: (row.updated_at, row.created_at))
-
-
-def _rolled_back(state: RolloutState, at: datetime) -> RolloutState:
-    return state.model_copy(
-        update={"phase": "rolled_back", "since": at, "revision": state.revision + 1}
-    )

@@ -103,20 +103,16 @@ def read_history(store: EventStore, row: RolloutRow) -> RolloutHistory:
     plan = Plan.model_validate_json(row.plan)
     journal = store.rollouts.journal(row.name)
     last = max([row.updated_at, *(at for at, _ in snapshots)])
+    ends = [*(after.at for _, after in pairwise(journal)), last]
     return RolloutHistory(
         plan=plan,
         state=RolloutState.model_validate_json(row.state),
-        periods=_periods(plan, journal, last),
+        periods=[_period(plan, *entry) for entry in zip(journal, ends, strict=True)],
         analyses=[
             AnalysisPoint(at, one.analysis) for at, one in snapshots if one.analysis is not None
         ],
         shadow=next((one for _, one in reversed(snapshots) if one.shadow), None),
     )
-
-
-def _periods(plan: Plan, journal: Sequence[JournalEntry], last: datetime) -> list[Period]:
-    ends = [after.at for _, after in pairwise(journal)] + [last]
-    return [_period(plan, entry, end) for entry, end in zip(journal, ends, strict=True)]
 
 
 def _period(plan: Plan, entry: JournalEntry, end: datetime) -> Period:

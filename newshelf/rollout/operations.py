@@ -4,7 +4,7 @@ An operation only changes the stored state; the controller acts on it at its nex
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -79,7 +79,6 @@ def _refuse_second(store: EventStore) -> None:
 
 Command = Literal["start", "pause", "resume", "promote", "abort"]
 
-_Change = dict[str, Any]
 _ALLOWED: Mapping[Command, tuple[Phase, ...]] = {
     "start": ("draft",),
     "pause": ("shadow", "ramp", "promoting"),
@@ -101,47 +100,28 @@ def command(name: Command, plan: Plan, state: RolloutState, at: datetime) -> Rol
             else f"{name} is for {', '.join(allowed)}"
         )
         raise RolloutError(f"cannot {name} {state.rollout}: it is {state.label}; {hint}")
-    change = COMMANDS[name](plan, state)
+    change = _changes(name, plan, state)
     quiet = {"resumes_to": None, "raised": ()}
     return state.model_copy(update=quiet | change | {"since": at, "revision": state.revision + 1})
 
 
-def _start(plan: Plan, _: RolloutState) -> _Change:
-    return {"phase": "shadow" if plan.shadow else "ramp", "reason": "started"}
-
-
-def _pause(_: Plan, state: RolloutState) -> _Change:
-    return {"phase": "paused", "resumes_to": state.phase, "reason": "paused by hand"}
-
-
-def _resume(_: Plan, state: RolloutState) -> _Change:
-    accepted = _accepting(state, state.raised)
-    return {"phase": state.resumes_to, "accepted": accepted, "reason": "resumed by hand"}
-
-
-def _promote(plan: Plan, state: RolloutState) -> _Change:
-    accepted = _accepting(state, [one.metric for one in plan.success])
-    return {"phase": "promoting", "accepted": accepted, "reason": "promoted by hand"}
-
-
-def _accepting(state: RolloutState, more: Sequence[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys([*state.accepted, *more]))
-
-
-def _abort(_: Plan, state: RolloutState) -> _Change:
-    # The default version has changed already and must be changed back.
-    phase = "rolling_back" if state.phase == "promoted" else "aborted"
-    return {"phase": phase, "reason": "aborted by hand"}
-
-
-COMMANDS: Mapping[Command, Callable[[Plan, RolloutState], _Change]] = {
-    "start": _start,
-    "pause": _pause,
-    "resume": _resume,
-    "promote": _promote,
-    "abort": _abort,
-}
-"""Changes of the state by command."""
+def _changes(name: Command, plan: Plan, state: RolloutState) -> dict[str, Any]:
+    match name:
+        case "start":
+            return {"phase": "shadow" if plan.shadow else "ramp", "reason": "started"}
+        case "pause":
+            return {"phase": "paused", "resumes_to": state.phase, "reason": "paused by hand"}
+        case "resume":
+            accepted = tuple(dict.fromkeys([*state.accepted, *state.raised]))
+            return {"phase": state.resumes_to, "accepted": accepted, "reason": "resumed by hand"}
+        case "promote":
+            metrics = (one.metric for one in plan.success)
+            accepted = tuple(dict.fromkeys([*state.accepted, *metrics]))
+            return {"phase": "promoting", "accepted": accepted, "reason": "promoted by hand"}
+        case "abort":
+            # The default version has changed already and must be changed back.
+            phase = "rolling_back" if state.phase == "promoted" else "aborted"
+            return {"phase": phase, "reason": "aborted by hand"}
 
 
 _ATTEMPTS = 5

@@ -49,7 +49,9 @@ class EncoderPredictor:
         stages = StageTimer()
         with stages.measure("parse"):
             parsed = [self._parse(row) for row in rows]
-        encoded = iter(self._encode_all(parsed, stages))
+        items = (item for row in parsed for item in row.products)
+        readable = [item for item in items if isinstance(item, ProductInput)]
+        encoded = iter(self._encoder.encode(readable, stages))
         with stages.measure("postprocess"):
             results = [
                 [
@@ -59,8 +61,7 @@ class EncoderPredictor:
                 for row in parsed
             ]
             answers = [
-                self._many(result) if row.many else self._one(result[0])
-                for row, result in zip(parsed, results, strict=True)
+                self._answer(row, result) for row, result in zip(parsed, results, strict=True)
             ]
         stages.report(self._observer, len(rows))
         return answers
@@ -71,19 +72,7 @@ class EncoderPredictor:
         except NewshelfError as error:
             return _Row([error])
 
-    def _encode_all(self, rows: Sequence[_Row], stages: StageTimer) -> list[Result]:
-        """Encode the products of all rows together; the results in the same order."""
-        items = (item for row in rows for item in row.products)
-        return self._encoder.encode(
-            [item for item in items if isinstance(item, ProductInput)], stages
-        )
-
-    def _one(self, result: Result) -> Answer:
-        if isinstance(result, NewshelfError):
-            return error_answer(result)
-        return json_answer(self._prediction(result))
-
-    def _many(self, results: Sequence[Result]) -> Answer:
+    def _answer(self, row: _Row, results: Sequence[Result]) -> Answer:
         first = results[0]
         for result in results:
             if isinstance(result, DeadlineExceeded):
@@ -92,6 +81,8 @@ class EncoderPredictor:
             isinstance(result, NewshelfError) for result in results
         ):
             return error_answer(first)
+        if not row.many:
+            return json_answer(self._prediction(first))
         predictions = [self._prediction(result) for result in results]
         return json_answer({"predictions": predictions, "model_version": self._model_version})
 

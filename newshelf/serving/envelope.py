@@ -61,7 +61,8 @@ def open_envelope(request: RawRequest, limits: Limits) -> JsonBody | FormBody:
         return FormBody(parts, request.parts.get("image"))
     body = request.parts.get("body", b"")
     if media in ("", "application/octet-stream"):
-        media = _sniff(body)
+        # A picture that cannot be read too: the decoder names it.
+        media = "application/json" if picture_kind(body) is None else PICTURE_TYPES[0]
     if media == "application/json" or media.endswith("+json"):
         _refuse_further(request.parts)
         return JsonBody(read_json(body, request.content_type))
@@ -72,11 +73,6 @@ def open_envelope(request: RawRequest, limits: Limits) -> JsonBody | FormBody:
         f"content type {media[:100]!r} is not served; send one of {_SERVED}"
         + (" (with curl: -H 'Content-Type: application/json')" if "urlencoded" in media else "")
     )
-
-
-def _sniff(body: bytes | bytearray) -> str:
-    # Also what cannot be read: the decoder names it.
-    return "application/json" if picture_kind(body) is None else PICTURE_TYPES[0]
 
 
 def _refuse_further(parts: Mapping[str, bytes | bytearray]) -> None:

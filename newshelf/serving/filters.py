@@ -28,7 +28,10 @@ def allowed_mask(table: ItemTable, filters: Filters) -> Mask:
         # NaN compares false, so an item without a price is in no range.
         mask &= (table.price >= low) & (table.price <= high)
     if filters.created_after is not None:
-        mask &= table.created_at > _clipped(filters.created_after)
+        # JSON's numbers are unbounded; the column's are not.
+        bounds = np.iinfo(np.int64)
+        after = max(bounds.min, min(bounds.max - 1, filters.created_after))
+        mask &= table.created_at > after
     return mask
 
 
@@ -56,9 +59,3 @@ def _any_of(
         if rows is not None:
             mask[rows] = True
     return mask
-
-
-def _clipped(seconds: int) -> int:
-    # JSON's numbers are unbounded; the column's are not.
-    bounds = np.iinfo(np.int64)
-    return max(bounds.min, min(bounds.max - 1, seconds))

@@ -29,7 +29,7 @@ from newshelf.serving.encode import EncodingCache, ProductEncoder
 from newshelf.serving.encoder_predictor import EncoderPredictor
 from newshelf.serving.golden import check_golden_embeddings
 from newshelf.serving.preprocess import InputBuilder, open_reader
-from newshelf.serving.protocol import Answer, Predictor, RawRequest
+from newshelf.serving.protocol import Predictor, RawRequest
 from newshelf.serving.runtimes.base import Device
 from newshelf.serving.runtimes.graph import encoder_graph
 from newshelf.serving.runtimes.open import open_runtime
@@ -67,8 +67,13 @@ def warm_up(predictor: Predictor, batches: Sequence[Sequence[_Body]]) -> None:
     start = time.perf_counter()
     for batch in batches:
         rows = [RawRequest.unhurried(orjson.dumps(body)) for body in batch]
-        _check(predictor.predict(rows))
-    _give_back()
+        for answer in predictor.predict(rows):
+            if answer.status != HTTPStatus.OK:
+                body = answer.body.decode()
+                raise SetupError(f"the model does not answer a plain request: {body}")
+    # Return to the system what loading and compiling have freed; glibc alone would keep it.
+    if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+        trim(0)
     _LOG.info("warmed up in %.1f s", time.perf_counter() - start)
 
 
@@ -77,19 +82,6 @@ def _picture(comment: str) -> str:
     picture = io.BytesIO()
     Image.new("RGB", (320, 240), (200, 180, 160)).save(picture, "JPEG", comment=comment)
     return base64.b64encode(picture.getvalue()).decode()
-
-
-def _give_back() -> None:
-    """Return to the system what loading and compiling have freed; glibc alone would keep it."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
-
-
-def _check(answers: Sequence[Answer]) -> None:
-    for answer in answers:
-        if answer.status != HTTPStatus.OK:
-            raise SetupError(f"the model does not answer a plain request: {answer.body.decode()}")
 
 
 def load_encoder_predictor(

@@ -105,12 +105,7 @@ def predict_isolated(predictor: Predictor, rows: Sequence[RawRequest]) -> list[A
         ids = ", ".join(row.request_id for row in rows)
         _LOG.exception("unexpected error while answering %s", ids)
         if len(rows) == 1:
-            return [_internal(rows[0])]
+            why = f"internal error; see the server's log for request {rows[0].request_id!r}"
+            return [error_answer(NewshelfError(why))]
         return [answer for row in rows for answer in predict_isolated(predictor, [row])]
     return answers
-
-
-def _internal(row: RawRequest) -> Answer:
-    return error_answer(
-        NewshelfError(f"internal error; see the server's log for request {row.request_id!r}")
-    )

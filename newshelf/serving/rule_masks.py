@@ -216,10 +216,12 @@ class ActiveRules:
         self._log_factors = np.where(np.arange(len(logs)) < len(by_action["boost"]), logs, -logs)
         self.hidden = self._positions(self._hiding)
         """Positions of the hidden products, in increasing order."""
-        self._pins = [
-            Pin((rules[at].position or 1) - 1, at, self._popular_first(self._positions([at])))
-            for at in by_action["pin"]
-        ]
+        popularity = np.concatenate([one.table.popularity for one in masks])
+        self._pins: list[Pin] = []
+        for at in by_action["pin"]:
+            positions = self._positions([at])
+            popular_first = positions[np.argsort(-popularity[positions], kind="stable")]
+            self._pins.append(Pin((rules[at].position or 1) - 1, at, popular_first))
 
     def with_inline(self, table: ItemTable) -> "ActiveRules":
         """Return the same rules for the products that a request brought along, too."""
@@ -274,10 +276,6 @@ class ActiveRules:
     def _matched(self, positions: IntArray, rules: Sequence[int]) -> Mask:
         """``(len(positions), len(rules))``."""
         return np.unpackbits(self._bits[positions], axis=1)[:, rules].astype(np.bool_)
-
-    def _popular_first(self, positions: IntArray) -> IntArray:
-        popularity = np.concatenate([one.table.popularity for one in self._masks])
-        return positions[np.argsort(-popularity[positions], kind="stable")]
 
     def _positions(self, rules: Sequence[int]) -> IntArray:
         return _positions(self._masks, tuple(rules), self._hour)

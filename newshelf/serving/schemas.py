@@ -157,15 +157,6 @@ class Selection(Listing):
     explain: bool = False
 
 
-class _References(_Request):
-    user_id: str | None = None
-    """Accepted and not used; the history is enough."""
-    history: Annotated[_Refs, _IdsAtOnce] = []
-    """Oldest first."""
-    candidates: Annotated[_Refs, Field(min_length=1), _IdsAtOnce] | None = None
-    """Rank these only; without it, the whole index."""
-
-
 class SearchQuery(_Request):
     """Query of a search: a sentence, a picture, or both."""
 
@@ -176,9 +167,15 @@ class SearchQuery(_Request):
     """Products whose texts match the sentence, best first."""
 
 
-class RecommendRequest(Selection, _References):
+class RecommendRequest(Selection):
     """A request for recommendations."""
 
+    user_id: str | None = None
+    """Accepted and not used; the history is enough."""
+    history: Annotated[_Refs, _IdsAtOnce] = []
+    """Oldest first."""
+    candidates: Annotated[_Refs, Field(min_length=1), _IdsAtOnce] | None = None
+    """Rank these only; without it, the whole index."""
     kind: Kind = "for_you"
     search: SearchQuery | None = None
     """Search instead; the history then only reranks what is found."""

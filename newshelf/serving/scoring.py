@@ -202,7 +202,11 @@ def blended(
     def computed(positions: IntArray) -> FloatArray:
         # This side first: the product's many rows are then what is read in order.
         embeddings = row.candidate_set.positions.embeddings(positions)
-        return content_signal((embeddings @ _whole_history(row).T).T, spec.temperature)
+        # The whole history, as the weights were fitted, not only what the scorer reads.
+        history = row.history.live.positions.embeddings(row.history.rows)
+        if len(row.history.unseen):
+            history = np.concatenate([history, row.history.unseen])
+        return content_signal((embeddings @ history.T).T, spec.temperature)
 
     if pairs is None or len(row.history.unseen):
         content = computed(positions)
@@ -239,9 +243,3 @@ def promising(
     # What is not finite compares false, and is left to the full score.
     kept[known] = ~(middle + reach < least - _MARGIN)
     return np.flatnonzero(kept)
-
-
-def _whole_history(row: Resolved) -> FloatArray:
-    """``(H, 512)``: as the weights were fitted, not only what the scorer reads."""
-    known = row.history.live.positions.embeddings(row.history.rows)
-    return np.concatenate([known, row.history.unseen]) if len(row.history.unseen) else known

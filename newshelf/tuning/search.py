@@ -9,7 +9,7 @@
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from newshelf.tuning.load import LoadResult
@@ -67,12 +67,12 @@ def dominates(left: PointMeasurement, right: PointMeasurement, margin: float = 0
 
 def frontier(runs: Sequence[PointMeasurement], margin: float = 0.0) -> list[PointMeasurement]:
     """Return the runs that no other dominates, without failed ones, by throughput."""
-    kept = [run for run in runs if run.per_second > 0 and not _dominated(run, runs, margin)]
+    kept = [
+        run
+        for run in runs
+        if run.per_second > 0 and not any(dominates(other, run, margin) for other in runs)
+    ]
     return sorted(kept, key=lambda run: (run.per_second, -run.latency_ms))
-
-
-def _dominated(run: PointMeasurement, runs: Iterable[PointMeasurement], margin: float) -> bool:
-    return any(dominates(other, run, margin) for other in runs)
 
 
 Measure = Callable[[Point, float], PointMeasurement]

@@ -14,7 +14,7 @@ from newshelf.serving.runtimes.base import Array, Device
 from newshelf.serving.runtimes.graph import Graph
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 
 _Options = tuple[str, dict[str, Any]]
@@ -71,7 +71,10 @@ class OnnxRuntime:
         for name in self._outputs:
             binding.bind_output(name, "cpu")
         if tensors := [value for value in kept if not isinstance(value, np.ndarray)]:
-            _wait_for(tensors[0])
+            import torch  # noqa: PLC0415
+
+            # The session has a stream of its own, which must see torch's work done.
+            torch.cuda.current_stream(tensors[0].device).synchronize()
         self._session.run_with_iobinding(binding)
         binding.synchronize_outputs()
         # numpy() shares the binding's memory, which goes with it.
@@ -99,21 +102,20 @@ class OnnxRuntime:
         return tensor
 
 
-def _wait_for(tensor: "torch.Tensor") -> None:
-    """The session has a stream of its own, which must see torch's work on its inputs done."""
-    import torch  # noqa: PLC0415
-
-    torch.cuda.current_stream(tensor.device).synchronize()
-
-
 def _providers(
     device: Device, provider: Provider, precision: Precision, path: Path
 ) -> list[_Options]:
     """The provider asked for, with what it hands over to when it lacks an operator."""
     if device.kind == "cpu":
         return [("CPUExecutionProvider", {})]
-    # Powers of two, the default, may reserve twice the memory that is used.
-    cuda = ("CUDAExecutionProvider", _cuda_options(device))
+    options = {
+        "device_id": device.index,
+        # Powers of two, the default, may reserve twice the memory that is used.
+        "arena_extend_strategy": "kSameAsRequested",
+        # Searching again for each batch size would stall requests.
+        "cudnn_conv_algo_search": "HEURISTIC",
+    }
+    cuda = ("CUDAExecutionProvider", options)
     if provider == "cuda":
         return [cuda]
     tensorrt = {
@@ -127,15 +129,6 @@ def _providers(
         "trt_timing_cache_path": str(path.parent / "tensorrt"),
     }
     return [("TensorrtExecutionProvider", tensorrt), cuda]
-
-
-def _cuda_options(device: Device) -> dict[str, Any]:
-    return {
-        "device_id": device.index,
-        "arena_extend_strategy": "kSameAsRequested",
-        # Searching again for each batch size would stall requests.
-        "cudnn_conv_algo_search": "HEURISTIC",
-    }
 
 
 def _session(path: Path, providers: list[_Options], threads: int) -> Any:
