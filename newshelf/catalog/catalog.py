@@ -28,7 +28,6 @@ class Catalog:
     folder: Path
     """Base of ``image_link``."""
     name: str
-    """Name of the folder or file."""
     items: pd.DataFrame
     """One row per product, numbered from 0: all ``ITEM_COLUMNS`` (texts ``str`` or None, ``price``
     float64, ``created_at`` Int64), then other columns of the file."""
@@ -62,11 +61,8 @@ class Catalog:
 def read_catalog(folder: Path, *, strict: bool = False) -> Catalog:
     """Read and check the catalogue in ``folder``, or a file of items only, such as a shop's export.
 
-    Bad rows are left out and listed in ``Catalog.report``, unless ``strict``.
-
-    Raises:
-        CatalogError: a file is missing, unreadable or lacks a column; no item is usable; or, if
-            strict, any row has a problem.
+    Bad rows are left out and listed in ``Catalog.report``. Raises ``CatalogError`` if a file is
+    missing, unreadable or lacks a column; if no item is usable; or, if strict, for any problem.
     """
     source = Path(folder)
     items_table = _open(source, "items")
@@ -90,10 +86,8 @@ def read_catalog(folder: Path, *, strict: bool = False) -> Catalog:
 def write_catalog(catalog: Catalog, folder: Path) -> None:
     """Write a catalogue with canonical columns and words as Parquet, and copy its pictures.
 
-    Reading it returns the same catalogue without problems. The folder appears atomically.
-
-    Raises:
-        SetupError: ``folder`` is not empty or cannot be written.
+    Reading it returns the same catalogue without problems. The folder appears atomically; raises
+    ``SetupError`` if it is not empty or cannot be written.
     """
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

@@ -79,8 +79,7 @@ def is_known(name: str) -> bool:
 def join_values(name: str, cell: Any) -> str | None:
     """Return a cell that may be nested as text; the values of a list are joined.
 
-    Raises:
-        ValueError: it cannot be read; the message does not have the cell, which may be a picture.
+    The message of a ``ValueError`` does not have the cell, which may be a picture.
     """
     if cell is None or isinstance(cell, str):
         return cell

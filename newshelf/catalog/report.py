@@ -28,7 +28,6 @@ class Problem:
     """A problem of one cell, row or file."""
 
     file: str
-    """File name inside the catalogue's folder."""
     row: int | None
     """Counted from 1: the line of a text file (with header), or the row of a Parquet file. None for
     the whole file."""

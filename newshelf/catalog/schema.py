@@ -49,8 +49,7 @@ def trim(text: str) -> str:
 def clean_id(text: str) -> str:
     """Return an id in the form that catalogue, requests and event store compare.
 
-    Raises:
-        ValueError: it is blank, too long, or has a control character.
+    Raises ``ValueError`` if it is blank, too long, or has a control character.
     """
     cleaned = trim(text)
     if not cleaned:

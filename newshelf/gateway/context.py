@@ -40,12 +40,10 @@ class RequestContext:
     """Of ``time.perf_counter``."""
     deadline: Deadline
     key: str | None = None
-    """Name of the caller's key."""
     status: int = 500
     source: str | None = None
     """``model`` or ``fallback``."""
     reason: str | None = None
-    """Why the model did not answer."""
     version: str | None = None
     """Version of the model that answered, or should have."""
     task: "asyncio.Task[Any] | None" = None

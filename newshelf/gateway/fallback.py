@@ -33,7 +33,7 @@ class PopularItem(StrictModel):
 
     id: str
     share: float
-    """Share of all interactions."""
+    """Of all interactions."""
     product_type: str | None = None
     brand: str | None = None
     color: str | None = None
@@ -97,7 +97,6 @@ class FallbackItem:
 
     id: str
     score: float
-    """Share of all interactions."""
     source: Source
 
 

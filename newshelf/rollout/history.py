@@ -66,11 +66,9 @@ class Period:
     title: str
     """Phase, or share of a step of the ramp."""
     note: str
-    """Reason of the change."""
     control: float
     """Share of the units that count as control, of 1."""
     challenger: float
-    """Share of the units that see the challenger."""
     default: float
     """Share of the other units: served control's version, not counted."""
 

@@ -259,7 +259,6 @@ class Effect:
     """Effective sample size of the smaller variant (Kish). A ratio dominated by one unit has
     hardly any spread, and only looks certain."""
     capped: int = 0
-    """Number of capped units."""
 
 
 def relative(log: float) -> float:

@@ -94,7 +94,6 @@ class SuccessMetric(StrictModel):
 
     metric: SuccessName
     direction: Literal["increase", "decrease"] = "increase"
-    """The better direction."""
     minimum_effect: Annotated[float, Field(ge=1e-6, lt=10)]
     """Smallest relative change worth detecting (0.1: 10 %); of ``preference``, the distance of the
     challenger's share of clicks from one half. Intervals are tuned to it."""
@@ -173,9 +172,7 @@ class Plan(StrictModel):
     """A plan file."""
 
     control: Version
-    """Version of the recommender that is being served."""
     challenger: Version
-    """Version that may replace it."""
     shadow: ShadowPlan | None = None
     ramp: Annotated[tuple[Step, ...], AfterValidator(_not_empty), AfterValidator(_increasing)]
     promotion: Promotion = Promotion()

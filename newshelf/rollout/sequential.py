@@ -207,7 +207,6 @@ class SampleRatio:
     control: int
     challenger: int
     sequential_p: float
-    """Of the sequential test."""
 
     @property
     def mismatch(self) -> bool:

@@ -49,19 +49,16 @@ class RolloutState(StrictModel):
 
     rollout: str
     salt: str
-    """Of its assignment."""
     phase: Phase
     step: Annotated[int, Field(ge=0)] = 0
     """Of the plan's ramp, from 0."""
     since: AwareDatetime
     """When phase or step began, or was resumed."""
     reason: str
-    """Reason of this phase, for people."""
     revision: Annotated[int, Field(ge=0)] = 0
     """Increased by each change. A change is written with the revision it was made from, so that
     two controllers cannot both act."""
     resumes_to: Resumable | None = None
-    """Interrupted phase of a paused rollout."""
     raised: tuple[str, ...] = ()
     """Signals that paused a rollout, or metrics that were worse."""
     accepted: tuple[str, ...] = ()

@@ -168,9 +168,7 @@ class PromotedVersion(StrictModel):
     """The version that is served instead of the workspace's own build."""
 
     version: str
-    """Of the recommender."""
     rollout: str
-    """The rollout that promoted it."""
     before: str | None = None
     """The version it replaced; None after a rollback to that one."""
 

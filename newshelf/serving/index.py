@@ -50,7 +50,6 @@ class IndexManifest(StrictModel):
 
     format: Literal[3] = 3
     encoder_version: str
-    """The model version whose encoder made the embeddings."""
     index_version: str
     """12 hex digits of the SHA-256 of items, vectors, searches, signals and knowledge."""
     items: int
@@ -65,12 +64,10 @@ class IndexManifest(StrictModel):
     blend: BlendSpec | None = None
     """Weights of the signals added to the scorer."""
     linked: bool = False
-    """True if ``linked.safetensors`` is there."""
     knowledge: int | None = None
     """Statements beyond the columns; None in an index that was made without any. Such an index
     knows what its columns state."""
     extras: tuple[str, ...] = ()
-    """The catalogue's further columns."""
 
 
 def read_manifest(directory: Path) -> IndexManifest:

@@ -176,9 +176,7 @@ class ItemTable:
     popularity: NDArray[np.float64]
     """Interactions with the item; 0 for a new one."""
     known: KnownValues = field(default_factory=KnownValues)
-    """What is known beyond the columns."""
     extras: Mapping[str, Column] = field(default_factory=dict)
-    """The catalogue's further columns."""
 
     @classmethod
     def from_columns(

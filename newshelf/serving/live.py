@@ -191,7 +191,6 @@ class LiveIndex:
     base: ItemIndex
     """The archive's, or one that segments were folded into."""
     positions: Positions
-    """Of base and delta."""
     place: Mapping[str, int]
     """Position of each id that the delta has; -1 where it was removed."""
     alive: Mask
@@ -205,7 +204,6 @@ class LiveIndex:
     current: Current | None = None
     """The publication; None for an archive by itself."""
     rules: CompiledRules | None = None
-    """For these products."""
     parent: "LiveIndex | None" = None
     """The index before its last segment."""
 

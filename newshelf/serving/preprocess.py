@@ -113,7 +113,6 @@ class DecodedPictures:
     images: Array
     """``(N, 3, size, size)`` float32; the rows of failed ones hold nothing of meaning."""
     failed: Mapping[int, NewshelfError]
-    """Why not, by position."""
 
 
 class Reader(Protocol):

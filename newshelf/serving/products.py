@@ -74,7 +74,6 @@ class ProductInput:
 
     product: Product
     picture: bytes | bytearray | None
-    """The bytes of its picture, not yet decoded."""
     at: str
     """Path within the request: ``history[2]``; empty for the request's only product."""
     deadline_s: float | None = None

@@ -242,9 +242,7 @@ class Picked:
     score: float
     source: Source
     explained_by: int | None
-    """The history item that counted most."""
     pinned_by: str | None = None
-    """The rule that put it there."""
 
 
 def fill(

@@ -40,7 +40,6 @@ class ParsedRequest:
     """The products to encode: those of the history, then the candidates, then ``query``."""
     request_id: str
     deadline_s: float | None = None
-    """Of ``time.monotonic``."""
     query: ProductInput | None = None
     """Sentence and picture that are searched for, as a product."""
 

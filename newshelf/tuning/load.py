@@ -56,7 +56,6 @@ class LoadResult:
     failures: Mapping[str, int]
     """By status or kind of error."""
     client_cpu_s: float
-    """CPU time of the clients."""
     exchanges: Sequence[Exchange] = field(default=())
 
     @property

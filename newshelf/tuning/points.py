@@ -31,7 +31,6 @@ class Computing:
 
     workers: int
     threads: int
-    """Per worker."""
     arithmetic: Arithmetic
 
     def __str__(self) -> str:

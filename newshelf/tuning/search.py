@@ -23,7 +23,6 @@ class PointMeasurement:
 
     point: Point
     seconds: float
-    """Length of the measurement."""
     per_second: float
     """Requests that were answered with 200."""
     latency_ms: float
@@ -96,7 +95,6 @@ class SearchResult:
     best: PointMeasurement
     """Of those with the full time."""
     total: int
-    """Number of points in the space."""
 
 
 def search(space: SearchSpace, measure: Measure, seconds: float) -> SearchResult:

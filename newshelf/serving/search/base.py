@@ -36,7 +36,6 @@ class SearchManifest(StrictModel):
     """Codes of a matrix, in lists or not."""
 
     bytes: Positive
-    """Of the file of the codes."""
     step: Annotated[float, Field(gt=0)]
     row_norm: Annotated[float, Field(ge=0)]
     row_error: Annotated[float, Field(ge=0)]
