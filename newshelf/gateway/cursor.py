@@ -35,13 +35,13 @@ class FeedPage:
     """Request ids of those pages."""
 
 
+@dataclass(eq=False)
 class Cursors:
     """Issues cursors of ``lifetime_s`` seconds, and reads those of every process with the key."""
 
-    def __init__(self, key: bytes, lifetime_s: float, record: Record) -> None:
-        self._key = key
-        self._lifetime_s = lifetime_s
-        self._record = record
+    key: bytes
+    lifetime_s: float
+    record: Record
 
     async def page(self, query: RecommendQuery) -> FeedPage:
         """Return the page that a query asks for.
@@ -54,7 +54,7 @@ class Cursors:
         earlier = self._read(query, query.cursor)
         ids = [earlier[at : at + _ID].hex() for at in range(0, len(earlier), _ID)]
         try:
-            shown = await self._record.shown(ids)
+            shown = await self.record.shown(ids)
         except UnknownRequest as error:
             raise _refused("its earlier answers are not in the event store any more") from error
         return FeedPage(query.replaced(exclude=[*query.request.exclude, *shown]), earlier)
@@ -82,12 +82,12 @@ class Cursors:
             raise _refused("it is another unit's")
         if signed[_TIME + _DIGEST : _IDS_FROM] != asked:
             raise _refused("it is of another placement, kind, filters or search")
-        if time.time() - int.from_bytes(signed[:_TIME]) > self._lifetime_s:
-            raise _refused(f"it is older than {self._lifetime_s:g} s (gateway.cursor_s)")
+        if time.time() - int.from_bytes(signed[:_TIME]) > self.lifetime_s:
+            raise _refused(f"it is older than {self.lifetime_s:g} s (gateway.cursor_s)")
         return signed[_IDS_FROM:]
 
     def _signature(self, signed: bytes) -> bytes:
-        return hmac.digest(self._key, signed, hashlib.sha256)[:_SIGNATURE]
+        return hmac.digest(self.key, signed, hashlib.sha256)[:_SIGNATURE]
 
 
 def _refused(reason: str) -> InvalidField:

@@ -5,6 +5,7 @@ import hmac
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from cachetools import TTLCache
@@ -48,24 +49,21 @@ def stored_event(event: Feedback | InvalidEvent, pseudonym: Pseudonym) -> Feedba
     return event.model_copy(update={"unit": pseudonym(event.unit)})
 
 
+@dataclass(eq=False)
 class Histories:
     """Reads histories from the event store, and keeps them for half a second."""
 
-    def __init__(
-        self,
-        record: Record,
-        settings: HistorySettings,
-        metrics: GatewayMetrics,
-    ) -> None:
-        self._record = record
-        self._settings = settings
-        self._metrics = metrics
+    record: Record
+    settings: HistorySettings
+    metrics: GatewayMetrics
+
+    def __post_init__(self) -> None:
         self._kept: TTLCache[str, Sequence[str]] = TTLCache(_MOST_UNITS, _VALID_S)
         self._missing = False
 
     async def filled(self, query: RecommendQuery) -> RecommendQuery:
         """Return the query with its unit's history, unless it has one, be it empty."""
-        if "history" in query.sent or not query.unit or not self._settings.items:
+        if "history" in query.sent or not query.unit or not self.settings.items:
             return query
         history = await self.of(query.unit)
         return query.replaced(history=Ids(history)) if history else query
@@ -74,19 +72,19 @@ class Histories:
         """Return a unit's products, oldest first; none while the store is away."""
         history: Sequence[str] | None = self._kept.get(unit)
         if history is not None:
-            self._metrics.histories.labels("cache").inc()
+            self.metrics.histories.labels("cache").inc()
             return history
-        limit = _READ_PER_ITEM * self._settings.items
+        limit = _READ_PER_ITEM * self.settings.items
         try:
-            history = weighed(await self._record.history(unit, limit), self._settings)
+            history = weighed(await self.record.history(unit, limit), self.settings)
         except Unavailable as error:
             if not self._missing:
                 _LOG.warning("shoppers are answered without their histories: %s", error.message)
             self._missing = True
-            self._metrics.histories.labels("unavailable").inc()
+            self.metrics.histories.labels("unavailable").inc()
             return ()
         self._missing = False
-        self._metrics.histories.labels("store").inc()
+        self.metrics.histories.labels("store").inc()
         self._kept[unit] = history
         return history
 

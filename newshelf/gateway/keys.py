@@ -11,6 +11,7 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal, get_args
@@ -59,11 +60,11 @@ class _File(StrictModel):
     keys: tuple[ApiKey, ...] = ()
 
 
+@dataclass(eq=False)
 class KeyFile:
     """The file of keys; raises ``SettingsError`` if it is damaged or readable by other users."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    path: Path
 
     def read(self) -> tuple[ApiKey, ...]:
         """Return all keys, also expired ones; none if there is no file."""

@@ -9,6 +9,7 @@ import random
 import secrets
 import time
 from collections.abc import Collection
+from dataclasses import dataclass
 
 import orjson
 from starlette.exceptions import HTTPException
@@ -60,27 +61,19 @@ _FOR_DOCS = (
 )
 
 
+@dataclass(eq=False)
 class Middleware:
     """Wraps an ASGI application; metrics name paths that are not served ``other``."""
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        access: KeyAccess,
-        metrics: GatewayMetrics,
-        spans: Spans,
-        log: RequestLog,
-        settings: GatewaySettings,
-        routes: Collection[str],
-    ) -> None:
-        self._app = app
-        self._access = access
-        self._metrics = metrics
-        self._spans = spans
-        self._log = log
-        self._settings = settings
-        self._routes = frozenset(routes)
+    app: ASGIApp
+    access: KeyAccess
+    metrics: GatewayMetrics
+    spans: Spans
+    log: RequestLog
+    settings: GatewaySettings
+    routes: Collection[str]
+
+    def __post_init__(self) -> None:
         # Request ids are no secrets; asking the system for each would cost more than its request.
         self._random = random.Random(secrets.randbits(_ID_BITS))  # noqa: S311
         self._in_progress = 0
@@ -88,7 +81,7 @@ class Middleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the ASGI specification."""
         if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1002})
@@ -97,7 +90,7 @@ class Middleware:
         context = RequestContext(
             f"{self._random.getrandbits(_ID_BITS):032x}",
             time.perf_counter(),
-            Deadline.after(self._settings.timeout_ms),
+            Deadline.after(self.settings.timeout_ms),
             task=asyncio.current_task(),
         )
         scope[SCOPE] = context
@@ -107,13 +100,13 @@ class Middleware:
         language = ENGLISH if fixed else preferred_language(accept)
         answer = _Answer(send, context, _FOR_DOCS if route == DOCS else _CLOSED, language)
         self._in_progress += 1
-        with self._spans.request(route, headers.get(_TRACE_PARENT)):
+        with self.spans.request(route, headers.get(_TRACE_PARENT)):
             try:
                 self._admit(scope, headers, context)
                 body = _Body(receive, self._max_bytes(scope["path"]), context)
                 # HEAD is answered like GET; uvicorn omits the body.
                 as_get = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
-                await self._app(as_get, body.receive, answer.send)
+                await self.app(as_get, body.receive, answer.send)
             except (asyncio.CancelledError, ClientDisconnect) as error:
                 if isinstance(error, asyncio.CancelledError) and not context.gone:
                     raise
@@ -131,30 +124,30 @@ class Middleware:
                 )
             finally:
                 self._in_progress -= 1
-            self._spans.note(request_id=context.request_id, status=context.status)
-        self._metrics.request(route, context.status, context.spent_ms / 1000)
-        self._log.request(context, scope["method"], route)
+            self.spans.note(request_id=context.request_id, status=context.status)
+        self.metrics.request(route, context.status, context.spent_ms / 1000)
+        self.log.request(context, scope["method"], route)
 
     def _route(self, path: str) -> str:
         """Return the served path, with a name in braces for an id at its end, or ``other``."""
-        if path in self._routes:
+        if path in self.routes:
             return path
         prefix = path[: path.find("/", len("/v1/")) + 1]
-        return next((route for route in self._routes if route.startswith(prefix + "{")), "other")
+        return next((route for route in self.routes if route.startswith(prefix + "{")), "other")
 
     def _admit(self, scope: Scope, headers: dict[bytes, bytes], context: RequestContext) -> None:
         path = scope["path"]
-        if self._in_progress > self._settings.max_requests and path not in _PROBES:
+        if self._in_progress > self.settings.max_requests and path not in _PROBES:
             raise Unavailable("too many requests in progress; try again")
         if path not in _OPEN_TO_ALL and not path.startswith(_FILES_OPEN_TO_ALL):
-            context.key = self._access.admit(headers.get(b"authorization"), path)
+            context.key = self.access.admit(headers.get(b"authorization"), path)
         max_bytes = self._max_bytes(path)
         # Changes of the shop and of units wait for the store, and for large bodies.
         patient = scope_of(path) in {"items", "admin"}
         context.deadline = deadline_of(
             headers,
-            default_ms=self._settings.max_timeout_ms if patient else self._settings.timeout_ms,
-            max_ms=self._settings.max_timeout_ms,
+            default_ms=self.settings.max_timeout_ms if patient else self.settings.timeout_ms,
+            max_ms=self.settings.max_timeout_ms,
         )
         if (coding := headers.get(b"content-encoding")) is not None:
             refuse_coding(coding.decode("latin-1"))
@@ -163,7 +156,7 @@ class Middleware:
             raise _too_large(max_bytes)
 
     def _max_bytes(self, path: str) -> int:
-        settings = self._settings
+        settings = self.settings
         items = scope_of(path) == "items"
         return settings.max_items_body_bytes if items else settings.max_body_bytes
 

@@ -169,23 +169,17 @@ _LOG = logging.getLogger(__name__)
 _OK = 200
 
 
+@dataclass(eq=False)
 class ShadowTraffic:
     """Copies requests, ``at_once`` at most, to a shadow challenger; no answer waits for it."""
 
-    def __init__(
-        self,
-        models: Models,
-        recorder: Record,
-        metrics: GatewayMetrics,
-        *,
-        timeout_ms: int,
-        at_once: int,
-    ) -> None:
-        self._models = models
-        self._recorder = recorder
-        self._metrics = metrics
-        self._timeout_ms = timeout_ms
-        self._at_once = at_once
+    models: Models
+    recorder: Record
+    metrics: GatewayMetrics
+    timeout_ms: int
+    at_once: int
+
+    def __post_init__(self) -> None:
         # A task without a reference may be garbage-collected while it runs.
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -196,8 +190,8 @@ class ShadowTraffic:
         split = routed.split
         if split is None or not split.shadow or ranked.fallback:
             return
-        if len(self._tasks) >= self._at_once:
-            self._metrics.shadow.labels("dropped").inc()
+        if len(self._tasks) >= self.at_once:
+            self.metrics.shadow.labels("dropped").inc()
             return
         task = asyncio.create_task(
             self._compare(split.rollout, split.challenger, query.body, ranked, context.request_id)
@@ -215,15 +209,15 @@ class ShadowTraffic:
         started_s = time.perf_counter()
         by_challenger: RankedResponse | None = None
         try:
-            deadline = Deadline.after(self._timeout_ms)
-            reply = await self._models.ask("recommender", challenger, body, deadline)
+            deadline = Deadline.after(self.timeout_ms)
+            reply = await self.models.ask("recommender", challenger, body, deadline)
             # Control answered this request, so a 4xx is the challenger's error.
             by_challenger = read_ranked(reply.body) if reply.status == _OK else None
         except NewshelfError as error:
             _LOG.debug("the shadow model did not answer: %s", error.message)
         latency_ms = (time.perf_counter() - started_s) * 1000
         outcome = "failed" if by_challenger is None else "answered"
-        self._metrics.shadow.labels(outcome).inc()
+        self.metrics.shadow.labels(outcome).inc()
         answer = ShadowAnswer(
             rollout=rollout,
             request_id=request_id,
@@ -234,7 +228,7 @@ class ShadowTraffic:
             score_drift=None if by_challenger is None else _score_drift(control, by_challenger),
         )
         try:
-            await self._recorder.shadow(answer)
+            await self.recorder.shadow(answer)
         except Unavailable as error:
             _LOG.warning("a shadow answer was not recorded: %s", error.message)
 

@@ -98,6 +98,7 @@ class _Look:
     state: RolloutState
 
 
+@dataclass(eq=False)
 class Controller:
     """Observes rollouts and acts on them, while it holds their leases; one per process.
 
@@ -107,24 +108,15 @@ class Controller:
     progress. ``holder`` of the leases is unique to each controller.
     """
 
-    def __init__(
-        self,
-        store: EventStore,
-        versions: TorchServeVersions,
-        promoted: PromotedFile,
-        settings: RolloutSettings,
-        *,
-        drain_s: float,
-        holder: str,
-        clock: Callable[[], datetime],
-    ) -> None:
-        self._store = store
-        self._versions = versions
-        self._promoted = promoted
-        self._settings = settings
-        self._drain_s = drain_s
-        self._holder = holder
-        self._clock = clock
+    store: EventStore
+    versions: TorchServeVersions
+    promoted: PromotedFile
+    settings: RolloutSettings
+    drain_s: float
+    holder: str
+    clock: Callable[[], datetime]
+
+    def __post_init__(self) -> None:
         self._snapshot_at: dict[str, datetime] = {}
         self._settled: set[tuple[str, int]] = set()
         self._failed: Counter[str] = Counter()
@@ -135,7 +127,7 @@ class Controller:
         Errors of one rollout are logged, and the next look tries again. Raises ``Unavailable`` if
         the store does not answer.
         """
-        for row in self._store.rollouts.all():
+        for row in self.store.rollouts.all():
             if (row.name, row.revision) in self._settled:
                 continue
             try:
@@ -151,9 +143,9 @@ class Controller:
         Raises ``RolloutError`` if an archive is missing, ``ServerError`` if TorchServe refuses, and
         ``Unavailable`` if the store does not answer, or the lease is lost.
         """
-        if not self._store.leases.acquire(name, self._holder, self._settings.lease_s):
+        if not self.store.leases.acquire(name, self.holder, self.settings.lease_s):
             return
-        row = self._store.rollouts.get(name)
+        row = self.store.rollouts.get(name)
         look = _Look(row, *_parsed(row))
         match look.state.phase:
             case "draft":
@@ -167,37 +159,37 @@ class Controller:
 
     def release(self) -> None:
         """Release all leases, so that another controller may act at once."""
-        for row in self._store.rollouts.all():
-            self._store.leases.release(row.name, self._holder)
+        for row in self.store.rollouts.all():
+            self.store.leases.release(row.name, self.holder)
 
     def _prepare(self, look: _Look) -> None:
         """Start the rollout once the challenger answers; abort it if that takes too long."""
         plan, state = look.plan, look.state
         try:
             self._load(look, plan.challenger)
-            obstacle = self._versions.obstacle(plan.challenger, requests=_WARM_UP_REQUESTS)
+            obstacle = self.versions.obstacle(plan.challenger, requests=_WARM_UP_REQUESTS)
         except (RolloutError, ServerError) as error:
             obstacle = error.message
         if obstacle is None:
-            self._write(look, command("start", plan, state, self._clock()))
-        elif self._seconds_in(state) <= self._settings.load_s:
+            self._write(look, command("start", plan, state, self.clock()))
+        elif self._seconds_in(state) <= self.settings.load_s:
             _LOG.info("rollout %s: %s", state.rollout, obstacle)
         else:
-            aborted = command("abort", plan, state, self._clock())
+            aborted = command("abort", plan, state, self.clock())
             reason = f"the challenger could not be made ready: {obstacle}"
             self._write(look, aborted.model_copy(update={"reason": reason}))
 
     def _run(self, look: _Look) -> None:
         plan, state = look.plan, look.state
         ready = self._both_ready(look)
-        now = self._clock()
+        now = self.clock()
         try:
             observation = observe_rollout(
-                self._store,
+                self.store,
                 plan,
                 state,
                 now=now,
-                before_window_s=self._settings.covariate_days * _DAY_S,
+                before_window_s=self.settings.covariate_days * _DAY_S,
                 versions_ready=ready,
             )
             decision = decide(plan, state, observation)
@@ -223,13 +215,13 @@ class Controller:
         state = look.state
         self._failed[state.rollout] += 1
         looks = self._failed[state.rollout]
-        if looks < self._settings.failed_looks or state.phase == "paused":
+        if looks < self.settings.failed_looks or state.phase == "paused":
             return
         why = error.message if isinstance(error, NewshelfError) else repr(error)
         reason = (
             f"{looks} looks in a row could not be decided, so nobody watches the guardrails: {why}"
         )
-        self._write(look, next_state(state, pause("no_data", state, reason), self._clock()))
+        self._write(look, next_state(state, pause("no_data", state, reason), self.clock()))
 
     def _both_ready(self, look: _Look) -> bool:
         try:
@@ -250,7 +242,7 @@ class Controller:
             # A promotion may have been interrupted after the default changed.
             self._set_control(look)
         requests = _WARM_UP_REQUESTS if promoting else 1
-        return self._versions.obstacle(control) or self._versions.obstacle(
+        return self.versions.obstacle(control) or self.versions.obstacle(
             challenger, requests=requests
         )
 
@@ -258,40 +250,40 @@ class Controller:
         """Make the challenger the default version, now and after a restart."""
         self._set_default(look, look.plan.challenger)
         self._hold(look.row.name)
-        self._promoted.promote(look.plan.challenger, look.row.name, look.plan.control)
+        self.promoted.promote(look.plan.challenger, look.row.name, look.plan.control)
 
     def _restore_control(self, look: _Look) -> None:
         """Make control the default version once it answers; ``ServerError`` until then."""
         self._load(look, look.plan.control)
-        if obstacle := self._versions.obstacle(look.plan.control):
+        if obstacle := self.versions.obstacle(look.plan.control):
             raise ServerError(obstacle)
         self._set_control(look)
 
     def _set_control(self, look: _Look) -> None:
         self._set_default(look, look.plan.control)
         self._hold(look.row.name)
-        self._promoted.take_back(look.row.name)
+        self.promoted.take_back(look.row.name)
 
     def _load(self, look: _Look, version: str) -> None:
-        if version not in self._versions.loaded():
+        if version not in self.versions.loaded():
             self._hold(look.row.name)
-            self._versions.load(version)
+            self.versions.load(version)
 
     def _set_default(self, look: _Look, version: str) -> None:
-        if self._versions.default() != version:
+        if self.versions.default() != version:
             self._hold(look.row.name)
-            self._versions.set_default(version)
+            self.versions.set_default(version)
 
     def _roll_back(self, look: _Look) -> None:
         # Written afterwards: "rolled_back" means that control answers everybody.
         self._restore_control(look)
-        ended = {"phase": "rolled_back", "since": self._clock()}
+        ended = {"phase": "rolled_back", "since": self.clock()}
         ended["revision"] = look.state.revision + 1
         self._write(look, look.state.model_copy(update=ended))
 
     def _settle(self, look: _Look) -> None:
         """Let the last winner answer, and unload the loser once it is drained."""
-        rows = self._store.rollouts.all()
+        rows = self.store.rollouts.all()
         if look.row.name == _decider(rows).name and look.state.phase == "promoted":
             self._load(look, look.plan.challenger)
             self._promote(look)
@@ -302,7 +294,7 @@ class Controller:
         _, loser = final_versions(look.plan, look.state)
         if loser not in self._needed(rows, except_for=look.row.name):
             self._hold(look.row.name)
-            self._versions.unload(loser)
+            self.versions.unload(loser)
         self._settled.add((look.row.name, look.row.revision))
 
     def _needed(self, rows: Sequence[RolloutRow], except_for: str) -> set[str]:
@@ -319,36 +311,36 @@ class Controller:
 
     def _is_drained(self, state: RolloutState) -> bool:
         """Return whether every gateway has stopped splitting and has its answers."""
-        if self._seconds_in(state) < self._drain_s:
+        if self._seconds_in(state) < self.drain_s:
             return False
-        last = self._store.last_answer_at(state.rollout)
-        return last is None or (self._clock() - last).total_seconds() >= self._drain_s
+        last = self.store.last_answer_at(state.rollout)
+        return last is None or (self.clock() - last).total_seconds() >= self.drain_s
 
     def _seconds_in(self, state: RolloutState) -> float:
-        return (self._clock() - state.since).total_seconds()
+        return (self.clock() - state.since).total_seconds()
 
     def _add_snapshot(self, state: RolloutState, snapshot: Snapshot, *, at_once: bool) -> None:
-        now, last = self._clock(), self._snapshot_at.get(state.rollout)
-        if at_once or last is None or (now - last).total_seconds() >= self._settings.look_s:
-            self._store.rollouts.add_snapshot(state.rollout, snapshot.model_dump_json())
+        now, last = self.clock(), self._snapshot_at.get(state.rollout)
+        if at_once or last is None or (now - last).total_seconds() >= self.settings.look_s:
+            self.store.rollouts.add_snapshot(state.rollout, snapshot.model_dump_json())
             self._snapshot_at[state.rollout] = now
 
     def _write(self, look: _Look, changed: RolloutState) -> None:
         name = look.row.name
         self._hold(name)
-        written = self._store.rollouts.replace_state(
+        written = self.store.rollouts.replace_state(
             name,
             look.row.revision,
             changed.model_dump_json(),
             split_of(look.plan, changed),
             changed.reason,
-            holder=self._holder,
+            holder=self.holder,
         )
         if written:
             _LOG.info("rollout %s: %s: %s", name, changed.phase, changed.reason)
 
     def _hold(self, name: str) -> None:
-        if not self._store.leases.acquire(name, self._holder, self._settings.lease_s):
+        if not self.store.leases.acquire(name, self.holder, self.settings.lease_s):
             raise Unavailable(f"another controller acts on {name}")
 
 

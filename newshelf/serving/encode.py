@@ -195,27 +195,17 @@ class _Forward:
     """Waits for them; only where there are any."""
 
 
+@dataclass(eq=False)
 class ProductEncoder:
     """Encodes products of any requests together; one forward runs while pictures are decoded."""
 
-    def __init__(
-        self,
-        spec: EncoderSpec,
-        runtime: Runtime,
-        builder: InputBuilder,
-        reader: Reader,
-        *,
-        max_forward_batch: int,
-        max_forward_pictures: int,
-        cache: EncodingCache | None = None,
-    ) -> None:
-        self._spec = spec
-        self._runtime = runtime
-        self._builder = builder
-        self._reader = reader
-        self._max_forward_batch = max_forward_batch
-        self._max_forward_pictures = max_forward_pictures
-        self._cache = cache
+    spec: EncoderSpec
+    runtime: Runtime
+    builder: InputBuilder
+    reader: Reader
+    max_forward_batch: int
+    max_forward_pictures: int
+    cache: EncodingCache | None = None
 
     def encode(self, inputs: Sequence[ProductInput], stages: StageTimer) -> list[Result]:
         """Encode every product; one that cannot be gets its error in its place."""
@@ -227,8 +217,8 @@ class ProductEncoder:
             results |= self._run(forward, stages)
         for work in works:
             result = results[work.at]
-            if self._cache is not None and isinstance(result, Encoding):
-                self._cache.put(work.key, result)
+            if self.cache is not None and isinstance(result, Encoding):
+                self.cache.put(work.key, result)
             for at in work.places:
                 results[at] = _told_of(inputs[at], result, work.item)
         return [results[at] for at in range(len(inputs))]
@@ -243,31 +233,31 @@ class ProductEncoder:
             if error := self._unreadable(item):
                 results[at] = error
                 continue
-            content = self._builder.content(item.product)
+            content = self.builder.content(item.product)
             key = content_key(content, item.picture)
             if work := works.get(key):
                 hits += 1
                 work.places.append(at)
                 if _deadline(item) > _deadline(work.item):
                     works[key] = replace(work, item=item)
-            elif self._cache is not None and (found := self._cache.get(key)):
+            elif self.cache is not None and (found := self.cache.get(key)):
                 hits += 1
                 results[at] = found
             else:
                 works[key] = _Work([at], item, content, key)
-        if self._cache is not None:
+        if self.cache is not None:
             stages.count(CACHE_HITS, hits)
             stages.count(CACHE_MISSES, len(works))
         return list(works.values())
 
     def _unreadable(self, item: ProductInput) -> InvalidField | None:
-        if self._has_picture(item) or (self._spec.text is not None and item.product.text()):
+        if self._has_picture(item) or (self.spec.text is not None and item.product.text()):
             return None
-        wanted = "an image" if self._spec.text is None else "a title or a description"
+        wanted = "an image" if self.spec.text is None else "a title or a description"
         return InvalidField(f"this model needs {wanted}", field=item.at or None)
 
     def _has_picture(self, item: ProductInput) -> bool:
-        return item.picture is not None and self._spec.image is not None
+        return item.picture is not None and self.spec.image is not None
 
     def _plan(
         self, all_works: Sequence[_Work], results: dict[int, Result], stages: StageTimer
@@ -275,7 +265,7 @@ class ProductEncoder:
         """The works that share a forward, with their tokens; errors go to ``results``."""
         works, tokens = [], []
         for work, row in zip(
-            all_works, self._builder.tokens([work.content for work in all_works]), strict=True
+            all_works, self.builder.tokens([work.content for work in all_works]), strict=True
         ):
             stages.count(UNREAD_TEXTS, bool(work.content.text and not row))
             if row or self._has_picture(work.item) or any(work.content.attributes):
@@ -290,8 +280,8 @@ class ProductEncoder:
         groups = plan_forwards(
             [len(row) for row in tokens],
             [work.item.picture is not None for work in works],
-            max_rows=self._max_forward_batch,
-            max_pictures=self._max_forward_pictures,
+            max_rows=self.max_forward_batch,
+            max_pictures=self.max_forward_pictures,
         )
         return [([works[row] for row in group], [tokens[row] for row in group]) for group in groups]
 
@@ -303,7 +293,7 @@ class ProductEncoder:
         for works, tokens in plan:
             pictured = [row for row, work in enumerate(works) if work.item.picture is not None]
             with stages.measure("decode"):
-                pictures = self._reader.start([works[row].item for row in pictured])
+                pictures = self.reader.start([works[row].item for row in pictured])
             if waiting:
                 yield waiting
             waiting = _Forward(works, tokens, pictured, pictures)
@@ -331,9 +321,9 @@ class ProductEncoder:
         with stages.measure("preprocess"):
             inputs = self._inputs(forward, kept, images)
         with stages.measure("inference"):
-            outputs = self._runtime.run(inputs)
+            outputs = self.runtime.run(inputs)
         with stages.measure("postprocess"):
-            encodings = read_outputs(outputs, self._spec)
+            encodings = read_outputs(outputs, self.spec)
         for row, result in zip(kept, encodings, strict=True):
             work = forward.works[row]
             unread = bool(work.content.text and not forward.tokens[row])
@@ -349,7 +339,7 @@ class ProductEncoder:
         good = [at for at, row in enumerate(forward.pictured) if row in row_of]
         if images is not None and len(good) < len(images):
             images = images[good]
-        return self._builder.inputs(
+        return self.builder.inputs(
             [forward.works[row].content for row in kept],
             [forward.tokens[row] for row in kept],
             images,

@@ -23,6 +23,7 @@ class _Row:
     many: bool = False
 
 
+@dataclass(eq=False)
 class EncoderPredictor:
     """Products → embeddings and labels; one forward for all the requests of a batch.
 
@@ -31,18 +32,10 @@ class EncoderPredictor:
     when its deadline passed on the way, nobody waits for the rest.
     """
 
-    def __init__(
-        self,
-        encoder: ProductEncoder,
-        *,
-        model_version: str,
-        limits: Limits,
-        observer: RecordingObserver | None = None,
-    ) -> None:
-        self._encoder = encoder
-        self._model_version = model_version
-        self._limits = limits
-        self._observer = observer
+    encoder: ProductEncoder
+    model_version: str
+    limits: Limits
+    observer: RecordingObserver | None = None
 
     def predict(self, rows: Sequence[RawRequest]) -> list[Answer]:
         """See ``newshelf.serving.protocol.Predictor``."""
@@ -51,7 +44,7 @@ class EncoderPredictor:
             parsed = [self._parse(row) for row in rows]
         items = (item for row in parsed for item in row.products)
         readable = [item for item in items if isinstance(item, ProductInput)]
-        encoded = iter(self._encoder.encode(readable, stages))
+        encoded = iter(self.encoder.encode(readable, stages))
         with stages.measure("postprocess"):
             results = [
                 [
@@ -63,12 +56,12 @@ class EncoderPredictor:
             answers = [
                 self._answer(row, result) for row, result in zip(parsed, results, strict=True)
             ]
-        stages.report(self._observer, len(rows))
+        stages.report(self.observer, len(rows))
         return answers
 
     def _parse(self, request: RawRequest) -> _Row:
         try:
-            return _Row(*parse_products(request, self._limits))
+            return _Row(*parse_products(request, self.limits))
         except NewshelfError as error:
             return _Row([error])
 
@@ -84,7 +77,7 @@ class EncoderPredictor:
         if not row.many:
             return json_answer(self._prediction(first))
         predictions = [self._prediction(result) for result in results]
-        return json_answer({"predictions": predictions, "model_version": self._model_version})
+        return json_answer({"predictions": predictions, "model_version": self.model_version})
 
     def _prediction(self, result: Result) -> dict[str, object]:
         if isinstance(result, NewshelfError):
@@ -95,7 +88,7 @@ class EncoderPredictor:
         prediction: dict[str, object] = {
             "embedding": result.embedding,
             "labels": labels,
-            "model_version": self._model_version,
+            "model_version": self.model_version,
         }
         if result.text_unread:
             prediction["warnings"] = [_TEXT_UNREAD]

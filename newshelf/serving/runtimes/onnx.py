@@ -14,7 +14,7 @@ from newshelf.serving.runtimes.base import Array, Device
 from newshelf.serving.runtimes.graph import Graph
 
 if TYPE_CHECKING:
-    pass
+    import torch
 
 
 _Options = tuple[str, dict[str, Any]]
@@ -71,10 +71,7 @@ class OnnxRuntime:
         for name in self._outputs:
             binding.bind_output(name, "cpu")
         if tensors := [value for value in kept if not isinstance(value, np.ndarray)]:
-            import torch  # noqa: PLC0415
-
-            # The session has a stream of its own, which must see torch's work done.
-            torch.cuda.current_stream(tensors[0].device).synchronize()
+            _wait_for(tensors[0])
         self._session.run_with_iobinding(binding)
         binding.synchronize_outputs()
         # numpy() shares the binding's memory, which goes with it.
@@ -100,6 +97,13 @@ class OnnxRuntime:
             tensor.data_ptr(),
         )
         return tensor
+
+
+def _wait_for(tensor: "torch.Tensor") -> None:
+    """The session has a stream of its own, which must see torch's work on its inputs done."""
+    import torch  # noqa: PLC0415
+
+    torch.cuda.current_stream(tensor.device).synchronize()
 
 
 def _providers(

@@ -131,13 +131,13 @@ def test_the_next_pictures_are_on_their_way_while_a_forward_runs(build, picture)
 
     encoder = build(Watching(), pictures=2)
     begun: list[int] = []
-    start = encoder._reader.start
+    start = encoder.reader.start
 
     def watched(inputs):
         begun.append(len(inputs))
         return start(inputs)
 
-    encoder._reader.start = watched
+    encoder.reader.start = watched
     encoder.encode([given(picture=picture(size=(20 + at, 9))) for at in range(6)], StageTimer())
     assert started == [[2, 2], [2, 2, 2], [2, 2, 2]]
 
@@ -235,7 +235,7 @@ def test_a_deadline_that_passes_during_decoding_is_seen_before_the_forward(
     data = picture(size=(40, 40), mode="L")
     clock = [time.monotonic()]
     monkeypatch.setattr("newshelf.serving.deadline.time.monotonic", lambda: clock[0])
-    start = encoder._reader.start
+    start = encoder.reader.start
 
     def slow(inputs):
         wait = start(inputs)
@@ -247,7 +247,7 @@ def test_a_deadline_that_passes_during_decoding_is_seen_before_the_forward(
 
         return wait_long
 
-    encoder._reader.start = slow
+    encoder.reader.start = slow
     soon, never = clock[0] + 0.5, clock[0] + 600
     results = encoder.encode(
         [
