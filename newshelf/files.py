@@ -5,7 +5,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -78,11 +78,7 @@ def write_private(path: Path, text: str) -> None:
 
 
 def secret_key(path: Path) -> bytes:
-    """Return the 32 bytes of a key; create its file if it is missing.
-
-    Raises:
-        SettingsError: the file cannot be read or written, or is damaged.
-    """
+    """Return the 32 bytes of a key, whose file is created if it is missing."""
     try:
         with FileLock(path.with_name(f".{path.name}.lock")):
             if not path.exists():
@@ -95,6 +91,15 @@ def secret_key(path: Path) -> bytes:
     return key
 
 
+def file_stamp(path: Path | None) -> tuple[int, int]:
+    """Return a value that changes with the file; zeros without one."""
+    try:
+        status = path.stat() if path is not None else None
+    except OSError:
+        status = None
+    return (0, 0) if status is None else (status.st_mtime_ns, status.st_ino)
+
+
 class StrictModel(BaseModel):
     """Base of settings and plans: immutable, without unknown fields, with finite numbers."""
 
@@ -104,12 +109,16 @@ class StrictModel(BaseModel):
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
+def field_path(place: Sequence[str | int]) -> str:
+    """Return a place of pydantic's as a path: ``("ramp", 0, "percent")`` → ``ramp[0].percent``."""
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
+    return "".join(parts).removeprefix(".")
+
+
 def problems(error: ValidationError, whole: str = "") -> str:
     """Return all problems as ``place: reason``, without values, which may be secrets.
 
-    Args:
-        error: of pydantic.
-        whole: place of a problem that concerns the whole value.
+    ``whole`` is the place of a problem that concerns the whole value.
     """
     found = []
     for one in error.errors(include_url=False, include_input=False):
@@ -119,15 +128,9 @@ def problems(error: ValidationError, whole: str = "") -> str:
 
 
 def read_model(path: Path, model: type[_Model], kind: str) -> _Model:
-    """Read a JSON file of ``model``.
+    """Read a JSON file; ``kind`` is in words, such as "plan of a gateway".
 
-    Args:
-        path: the file.
-        model: type of its content.
-        kind: of the file, in words, such as "plan of a gateway".
-
-    Raises:
-        SettingsError: the file cannot be read or is not valid; with file, place and reason.
+    ``SettingsError`` has file, place and reason.
     """
     try:
         return model.model_validate_json(path.read_bytes())

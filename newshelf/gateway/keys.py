@@ -20,7 +20,7 @@ from filelock import FileLock
 from pydantic import AwareDatetime, Field, ValidationError
 
 from newshelf.errors import Forbidden, RateLimited, SettingsError, Unauthorized
-from newshelf.files import StrictModel, problems, read_model, write_private
+from newshelf.files import StrictModel, file_stamp, problems, read_model, write_private
 
 _PREFIX = "nsk_"
 _BYTES = 32
@@ -76,14 +76,6 @@ class KeyFile:
         except OSError as error:
             raise SettingsError(f"cannot read the keys {self.path}: {error.strerror}") from error
         return read_model(self.path, _File, "file of keys").keys
-
-    def stamp(self) -> tuple[int, int]:
-        """Return a value that changes with the file."""
-        try:
-            status = self.path.stat()
-        except FileNotFoundError:
-            return (0, 0)
-        return (status.st_mtime_ns, status.st_ino)
 
     def add(
         self,
@@ -174,14 +166,14 @@ class KeyAccess:
 
     def __init__(self, file: KeyFile) -> None:
         self._file = file
-        self._stamp = file.stamp()
+        self._stamp = file_stamp(file.path)
         self._keys = {key.sha256: key for key in file.read()}
         self._buckets: dict[tuple[str, str], TokenBucket] = {}
         """By the key's hash, and ``requests``, ``events`` or ``items``."""
 
     def refresh(self) -> None:
         """Read the file again if it has changed."""
-        stamp = self._file.stamp()
+        stamp = file_stamp(self._file.path)
         if stamp == self._stamp:
             return
         try:

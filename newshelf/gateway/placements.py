@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from newshelf.errors import InvalidField, SettingsError
-from newshelf.files import StrictModel, problems
+from newshelf.files import StrictModel, file_stamp, problems
 from newshelf.serving.schemas import Filters, Kind
 
 _LOG = logging.getLogger(__name__)
@@ -58,12 +58,12 @@ class Placements:
     def __init__(self, path: Path | None, max_k: int) -> None:
         self._path = path
         self._max_k = max_k
-        self._stamp = self._file_stamp()
+        self._stamp = file_stamp(self._path)
         self._fields = self._read()
 
     def refresh(self) -> None:
         """Read the file again if it has changed; keep the old placements if it is broken."""
-        stamp = self._file_stamp()
+        stamp = file_stamp(self._path)
         if stamp == self._stamp:
             return
         self._stamp = stamp
@@ -92,13 +92,6 @@ class Placements:
         if isinstance(own, dict) and "filters" in given:
             joined["filters"] = {**given["filters"], **own}
         return joined
-
-    def _file_stamp(self) -> tuple[int, int]:
-        try:
-            status = self._path.stat() if self._path is not None else None
-        except OSError:
-            status = None
-        return (0, 0) if status is None else (status.st_mtime_ns, status.st_ino)
 
     def _read(self) -> dict[str, dict[str, Any]]:
         if self._path is None:

@@ -76,11 +76,13 @@ class RecommendIn(RecommendRequest):
     """The last answer's, for its next page; empty for the first page of a feed."""
 
 
-class SimilarIn(Selection):
-    """A request for products similar to a given one."""
-
+class _SimilarTo(BaseModel):
     unit: Id
     item: Ref
+
+
+class SimilarIn(Selection, _SimilarTo):
+    """A request for products similar to a given one."""
 
 
 class SearchBody(Listing):

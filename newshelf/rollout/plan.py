@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from newshelf.errors import PlanError
-from newshelf.files import StrictModel
+from newshelf.files import StrictModel, field_path
 
 Version = Annotated[str, Field(min_length=1, max_length=64)]
 Seconds = Annotated[float, Field(ge=0)]
@@ -275,8 +275,9 @@ class _Source:
             for problem in error.errors(include_url=False):
                 node, found = _nearest(root, problem["loc"])
                 written = self._written(node) if found else None
-                reason = _field(problem["loc"]) + _reason(problem, written)
-                problems.append(self._at(node) + reason)
+                field = field_path(problem["loc"])
+                at = self._at(node) + (f"{field}: " if field else "")
+                problems.append(at + _reason(problem, written))
         if problems:
             raise PlanError("\n".join(problems))
         return plan
@@ -340,13 +341,6 @@ def _reason(problem: ErrorDetails, written: str | None) -> str:
     expected = _WANTED.get(kind.removesuffix("_parsing"))
     wanted = f"write {expected}" if expected else message
     return f"{wanted}, not {written or 'nothing'}"
-
-
-def _field(place: Place) -> str:
-    text = ""
-    for part in place:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}"
-    return f"{text.removeprefix('.')}: " if text else ""
 
 
 def _nearest(node: yaml.Node, place: Place) -> tuple[yaml.Node, bool]:

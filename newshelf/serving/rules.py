@@ -14,7 +14,7 @@ from pydantic import AwareDatetime, ConfigDict, Field, StrictFloat, StrictStr, V
 from pydantic_core import ErrorDetails
 
 from newshelf.errors import SettingsError
-from newshelf.files import StrictModel
+from newshelf.files import StrictModel, field_path
 
 ColumnKind = Literal["text", "category", "label", "number", "date"]
 COLUMNS: Mapping[str, ColumnKind] = {
@@ -177,12 +177,9 @@ _NAME = re.compile(r"\s*name\s*=\s*(.+)")
 def _invalid(error: ErrorDetails) -> _Problem:
     place = [*error["loc"]]
     rule = place[1] if place[:1] == ["rule"] and len(place) > 1 else None
-    field = "".join(
-        f"[{part}]" if isinstance(part, int) else f".{part}"
-        for part in (place if rule is None else place[2:])
-        if part not in _SCALARS
-    )
-    return _Problem(rule if isinstance(rule, int) else None, field.lstrip("."), error["msg"])
+    within = place if rule is None else place[2:]
+    field = field_path([part for part in within if part not in _SCALARS])
+    return _Problem(rule if isinstance(rule, int) else None, field, error["msg"])
 
 
 def _problems(rules: Sequence[Rule], columns: Mapping[str, ColumnKind]) -> Iterator[_Problem]:

@@ -20,6 +20,7 @@ from pydantic_core import ErrorDetails
 
 from newshelf.catalog.schema import Id, Product, clean_ids
 from newshelf.errors import InvalidField
+from newshelf.files import field_path
 
 TAGS = ("<id>", "<product>")
 """Names of a reference's two forms in pydantic's paths; no field can be called so."""
@@ -157,6 +158,15 @@ class Selection(Listing):
     explain: bool = False
 
 
+class _References(_Request):
+    user_id: str | None = None
+    """Accepted and not used; the history is enough."""
+    history: Annotated[_Refs, _IdsAtOnce] = []
+    """Oldest first."""
+    candidates: Annotated[_Refs, Field(min_length=1), _IdsAtOnce] | None = None
+    """Rank these only; without it, the whole index."""
+
+
 class SearchQuery(_Request):
     """Query of a search: a sentence, a picture, or both."""
 
@@ -167,15 +177,9 @@ class SearchQuery(_Request):
     """Products whose texts match the sentence, best first."""
 
 
-class RecommendRequest(Selection):
+class RecommendRequest(Selection, _References):
     """A request for recommendations."""
 
-    user_id: str | None = None
-    """Accepted and not used; the history is enough."""
-    history: Annotated[_Refs, _IdsAtOnce] = []
-    """Oldest first."""
-    candidates: Annotated[_Refs, Field(min_length=1), _IdsAtOnce] | None = None
-    """Rank these only; without it, the whole index."""
     kind: Kind = "for_you"
     search: SearchQuery | None = None
     """Search instead; the history then only reranks what is found."""
@@ -289,7 +293,10 @@ def validate(model: type[Model], value: object, at: str = "") -> Model:
         message = _message(problems[0])
         if len(problems) > 1:
             message += f" (and {len(problems) - 1} more)"
-        raise InvalidField(message, field=_path(problems[0]["loc"], at) or None) from error
+        place: list[int | str] = [at] if at else []
+        place += [part for part in problems[0]["loc"] if part not in TAGS]
+        # An unknown field's name may be as long as the whole body.
+        raise InvalidField(message, field=field_path(place)[:_MAX_PATH] or None) from error
 
 
 def _refuse_many_fields(value: object, at: str) -> None:
@@ -313,17 +320,6 @@ def _nesting(item: object) -> Iterable[object]:
     inner = item.values() if isinstance(item, dict) else item
     # Hundreds of values are passed over at once.
     return inner if {dict, list} & {*map(type, inner)} else ()
-
-
-def _path(loc: tuple[int | str, ...], at: str) -> str:
-    path = at
-    for part in loc:
-        if isinstance(part, int):
-            path += f"[{part}]"
-        elif part not in TAGS:
-            path += f".{part}" if path else part
-    # An unknown field's name may be as long as the whole body.
-    return path[:_MAX_PATH]
 
 
 def _message(problem: ErrorDetails) -> str:
