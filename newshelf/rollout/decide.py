@@ -10,18 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from newshelf.rollout.analysis import Analysis, analyse
-from newshelf.rollout.findings import (
-    below_control,
-    broken,
-    describe,
-    limit_broken,
-    missing_feedback,
-    suspicious,
-    unclear,
-    worse,
-)
-from newshelf.rollout.guardrails import level_of, share_exceeds
+from newshelf.rollout.analysis import Analysis, SignalResult, analyse
+from newshelf.rollout.guardrails import GuardrailResult, level_of, share_exceeds
+from newshelf.rollout.metric_results import MetricResult
 from newshelf.rollout.plan import Plan, ShadowPlan
 from newshelf.rollout.state import Phase, RolloutState
 from newshelf.store.records import Observation
@@ -207,7 +198,8 @@ def _unacceptable(analysis: Analysis) -> str | None:
     It includes a broken assignment: the challenger may be fine, but the data cannot show it, and
     control was served before.
     """
-    return limit_broken(analysis) or broken(analysis)
+    failed = [_guardrail(one) for one in analysis.guardrails if one.failed]
+    return "; ".join(failed) or broken(analysis)
 
 
 def _ramp(plan: Plan, state: RolloutState, observation: Observation) -> Decision:
@@ -227,7 +219,8 @@ def _stop(state: RolloutState, analysis: Analysis) -> Decision | None:
     if raised:
         names = [one.metric for one in raised]
         return pause("inconclusive", state, below_control(raised), analysis, names)
-    if silent := suspicious(analysis):
+    # Silent in a variant, but not because it is worse.
+    if silent := [one for one in analysis.metrics if one.verdict == "unknown" and one.silence]:
         return pause("no_data", state, "; ".join(map(describe, silent)), analysis)
     return None
 
@@ -285,7 +278,7 @@ def _obstacle(
         return f"{analysis.units} of {min_units} units in the smaller variant"
     if not observation.versions_ready:
         return "a version does not answer"
-    is_open = unclear(analysis)
+    is_open = [one for one in analysis.metrics if one.verdict == "unknown" or one.silence]
     if _is_last(plan, state):
         is_open = [one for one in analysis.metrics if one.verdict != "better"]
     return "; ".join(map(describe, is_open)) or None
@@ -320,3 +313,80 @@ def _paused(plan: Plan, state: RolloutState, observation: Observation) -> Decisi
     if failure and state.resumes_to == "ramp":
         return roll_back(state, failure, analysis)
     return stay(state, state.reason, analysis)
+
+
+MAX_EFFECT = 10.0
+"""Largest effect that is printed (+1000 %): a wider interval means that nothing is known yet."""
+UNKNOWN = "–"
+
+
+def broken(analysis: Analysis) -> str | None:
+    """Return why the experiment is invalid; None if it is valid."""
+    if analysis.double_exposed:
+        return (
+            f"double exposure: {analysis.double_exposed} units were seen in two variants, "
+            "so assignment is broken"
+        )
+    ratio = analysis.sample_ratio
+    if ratio.mismatch:
+        return (
+            f"sample-ratio mismatch: {ratio.control} units in control and {ratio.challenger} in "
+            f"the challenger cannot be halves of one crowd (p = {ratio.sequential_p:.1e})"
+        )
+    return None
+
+
+def worse(analysis: Analysis) -> list[MetricResult]:
+    """Return the success metrics that are significantly worse."""
+    return [one for one in analysis.metrics if one.verdict == "worse"]
+
+
+def describe(result: MetricResult) -> str:
+    """Return a metric with its confidence sequence or its counts."""
+    if result.reason:
+        return f"{result.metric}: {result.reason}, {result.verdict}"
+    unit = "points of the clicks" if result.metric == "preference" else "%"
+    effect, low, high = (percent(value) for value in (result.effect, result.low, result.high))
+    return f"{result.metric}: {effect} {unit} ({low} to {high}), {result.verdict}"
+
+
+def percent(effect: float) -> str:
+    """Return an effect in per cent without the unit, capped at ``MAX_EFFECT``."""
+    most = 100 * MAX_EFFECT
+    return f"{100 * effect:+.1f}" if effect <= MAX_EFFECT else f"above +{most:g}"
+
+
+def below_control(raised: Sequence[SignalResult]) -> str:
+    """Return the triggered signals in words."""
+    return "; ".join(
+        f"{one.metric}: {one.challenger:.0f} products where control has {one.control:.0f}, "
+        f"below {one.least_of_control:.0%} of it"
+        for one in raised
+    )
+
+
+def missing_feedback(analysis: Analysis) -> str | None:
+    """Return the success metrics without feedback in either variant; None if all have some."""
+    names = [one.metric for one in analysis.metrics if one.silence == "both"]
+    if not names:
+        return None
+    return f"no feedback for {', '.join(names)} in either variant: is it sent?"
+
+
+def guardrail_value(metric: str, value: float) -> str:
+    """Return a guardrail's value with its unit: milliseconds or per cent."""
+    if metric == "p99_ms":
+        return format_number(value, ".1f") + " ms"
+    return format_number(value, ".2%")
+
+
+def format_number(value: float, form: str) -> str:
+    """Return a number by a format specification; ``UNKNOWN`` if it is not finite."""
+    return format(value, form) if math.isfinite(value) else UNKNOWN
+
+
+def _guardrail(one: GuardrailResult) -> str:
+    measured, low, allowed = (
+        guardrail_value(one.metric, value) for value in (one.challenger, one.low, one.allowed)
+    )
+    return f"{one.metric}: {measured} (at least {low}), allowed is {allowed}"

@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from newshelf.report.tables import ReportTable, print_table
 from newshelf.rollout.analysis import Analysis
-from newshelf.rollout.findings import UNKNOWN, format_number, guardrail_value, percent
+from newshelf.rollout.decide import UNKNOWN, format_number, guardrail_value, percent
 from newshelf.rollout.history import Snapshot
 from newshelf.rollout.metric_results import MetricResult
 from newshelf.rollout.plan import Plan

@@ -7,8 +7,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
-from newshelf.rollout.decide import decide, next_state
-from newshelf.rollout.findings import describe
+from newshelf.rollout.decide import decide, describe, next_state
 from newshelf.rollout.metric_results import measure_all
 from newshelf.rollout.operations import command
 from newshelf.rollout.tables import metric_table
