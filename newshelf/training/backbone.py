@@ -2,16 +2,15 @@
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from rich.console import Console
 
 from newshelf.catalog.catalog import Catalog
-from newshelf.config import Settings
+from newshelf.config import Settings, TextTowerSettings
 from newshelf.errors import TrainingError
 from newshelf.nn.encoder import Encoder
 from newshelf.nn.inputs import Tokenizer, price_edges
@@ -21,14 +20,10 @@ from newshelf.nn.spec import (
     FusionSpec,
     HeadName,
 )
-from newshelf.nn.weights import LoadedText, load_image_tower, load_text_tower
+from newshelf.nn.weights import LoadedText, english_share, load_image_tower, load_text_tower
 from newshelf.training.distributed import first_alone, group_size
 from newshelf.training.features import FeatureTable, feature_table
 from newshelf.training.finetune import warm_start
-
-_MOSTLY_UNKNOWN = 0.5
-"""Share of unknown tokens above which a text is counted as poor: an unknown token is a whole
-word, a known word has one or more, so at least half of the words are lost."""
 
 
 @dataclass(frozen=True)
@@ -118,19 +113,29 @@ def _readable_text(
     texts = [text for product in catalog.products() if (text := product.text())]
     if settings.text is None or not texts:
         return None, None
-    loaded = load_text_tower(settings.text)
+    loaded = load_text_tower(_decided(settings.text, texts, console))
     tokenizer = _tokenizer(loaded)
-    shares = np.array(tokenizer.unknown_shares(texts))
-    absent = int((shares == 1).sum())
-    poor = int(((shares >= _MOSTLY_UNKNOWN) & (shares < 1)).sum())
-    if absent or poor:
+    absent = sum(not row for row in tokenizer.tokens(texts))
+    if absent:
         console.print(
             f"[yellow]the text tower cannot read[/] {absent:,} of {len(texts):,} texts "
-            f"({absent / len(texts):.0%}), which count as absent; of {poor:,} more "
-            f"({poor / len(texts):.0%}) it knows less than half. For other languages, set "
-            r"\[text] weights to a multilingual model, such as intfloat/multilingual-e5-small"
+            f"({absent / len(texts):.0%}), which count as absent. For languages other than "
+            r"English, set \[text] weights to packaged-multilingual"
         )
     return (None, None) if absent == len(texts) else (loaded, tokenizer)
+
+
+def _decided(text: TextTowerSettings, texts: Sequence[str], console: Console) -> TextTowerSettings:
+    """Replace ``auto`` by a packaged tower that can read the texts."""
+    if text.weights != "auto":
+        return text
+    unread = 1 - english_share(texts)
+    weights = "packaged-multilingual" if unread > text.max_unreadable else "packaged"
+    console.print(
+        f"text tower: {weights}; the English one cannot read {unread:.0%} of {len(texts):,} texts, "
+        f"and {text.max_unreadable:.0%} are allowed"
+    )
+    return text.model_copy(update={"weights": weights})
 
 
 def _tokenizer(loaded: LoadedText) -> Tokenizer:

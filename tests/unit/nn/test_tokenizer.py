@@ -3,7 +3,7 @@ import pytest
 from tokenizers import Tokenizer as Plain
 from tokenizers import models, pre_tokenizers
 
-from newshelf.config import Settings
+from newshelf.config import TextTowerSettings
 from newshelf.nn.inputs import Tokenizer, pad_tokens
 from newshelf.nn.weights import load_text_tower
 from tests.unit.export.tiny_checkpoint import tokenizer_json
@@ -67,9 +67,18 @@ THAI = "\u0e41\u0e2b\u0e27\u0e19"
 
 def test_a_text_that_cannot_be_read_has_no_tokens(tokenizer):
     texts = [THAI, f"{THAI} {THAI}", f"{THAI} jade", "jade", "", f"jade {THAI} gold ring"]
-    shares = tokenizer.unknown_shares(texts)
-    assert shares == [1, 1, 0.5, 0, 0, 0.25]
-    assert [bool(row) for row in tokenizer.tokens(texts)] == [share < 1 for share in shares]
+    assert [bool(row) for row in tokenizer.tokens(texts)] == [False, False, *[True] * 4]
+
+
+def test_a_text_is_understood_if_half_of_its_letters_are_in_longer_tokens(tmp_path):
+    path = tmp_path / "tokenizer.json"
+    pieces = [("<unk>", 0.0), ("jade", -1.0), ("к", -1.0), ("о", -1.0), ("1", -1.0)]
+    plain = Plain(models.Unigram(pieces, 0, False))
+    plain.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    plain.save(str(path))
+    texts = ["jade", "око", f"jade {THAI}", "jade око к", "jade око ко", "11", ""]
+    expected = [True, False, True, True, False, True, True]
+    assert Tokenizer(path, 20).understood(texts) == expected
 
 
 def test_signs_and_digits_between_unknown_words_are_no_words(tmp_path):
@@ -79,25 +88,25 @@ def test_signs_and_digits_between_unknown_words_are_no_words(tmp_path):
     plain.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     plain.save(str(path))
     texts = [f"{THAI}!", f"{THAI} - 120", f"{THAI} 2xl", "120 - 120!"]
-    assert Tokenizer(path, 10).unknown_shares(texts) == [1, 1, 0.5, 0]
+    rows = Tokenizer(path, 10).tokens(texts)
+    assert [bool(row) for row in rows] == [False, False, True, True]
 
 
 @pytest.mark.parametrize(
-    ("model", "share"),
+    ("model", "ids"),
     [
-        (models.Unigram([("<unk>", 0.0), ("\u2581jade", -1.0)], 0, False), 1),
-        (models.BPE({"<unk>": 0, "j": 1}, [], unk_token="<unk>"), 1),
-        (models.BPE({"j": 0}, []), 0),
+        (models.Unigram([("<unk>", 0.0), ("\u2581jade", -1.0)], 0, False), []),
+        (models.BPE({"<unk>": 0, "j": 1}, [], unk_token="<unk>"), []),
     ],
 )
-def test_each_kind_of_tokenizer_says_what_it_does_not_know(tmp_path, model, share):
+def test_each_kind_of_tokenizer_says_what_it_does_not_know(tmp_path, model, ids):
     path = tmp_path / "tokenizer.json"
     Plain(model).save(str(path))
-    assert Tokenizer(path, 10).unknown_shares([THAI]) == [share]
+    assert Tokenizer(path, 10).tokens([THAI]) == [ids]
 
 
 def test_the_packaged_tower_reads_no_thai_and_no_emoji(tmp_path):
-    settings = Settings().text
+    settings = TextTowerSettings(weights="packaged")
     path = tmp_path / "tokenizer.json"
     path.write_text(load_text_tower(settings).tokenizer_json)
     unread = [THAI, "\U0001f457", "\U0001f48d \U0001f48d", "\u7ea2\u8272\u8fde\u8863\u88d9"]
