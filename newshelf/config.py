@@ -41,8 +41,7 @@ class TextTowerSettings(StrictModel):
     """``packaged`` (English), ``packaged-multilingual``, ``auto`` for one of these two by the
     catalogue's texts, a folder with a transformers model, or a hub name."""
     max_unreadable: Fraction = 0.1
-    """Share of texts that the English tower cannot read above which ``auto`` takes the
-    multilingual one."""
+    """Share of texts that are unreadable in English, above which ``auto`` is multilingual."""
     max_tokens: Annotated[int, Field(ge=8, le=512)] = 64
 
 

