@@ -72,7 +72,7 @@ def _unreadable(export_dir: Path, texts: list[str]) -> int:
     if text is None or not texts:
         return len(texts)
     tokenizer = Tokenizer(export_dir / TOKENIZER, text.max_tokens, text.pad_token_id)
-    return sum(share == 1 for share in tokenizer.unknown_shares(texts))
+    return sum(not row for row in tokenizer.tokens(texts))
 
 
 def _script(text: str) -> str:

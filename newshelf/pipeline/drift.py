@@ -199,7 +199,7 @@ def product_measures(
     texts = [text for item, _ in changed if (text := item.columns.text())]
     if tower is not None and texts:
         reader = Tokenizer(folder / TOKENIZER, tower.max_tokens, tower.pad_token_id)
-        unread = sum(share == 1 for share in reader.unknown_shares(texts))
+        unread = sum(not row for row in reader.tokens(texts))
         old_counts, counts = (data["unreadable_texts"], data["texts"]), (unread, len(texts))
         compare = partial(_compare_faults, old_counts, counts)
         yield _measure("unreadable_text", settings.psi, lacks, compare)
