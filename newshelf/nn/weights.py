@@ -6,7 +6,6 @@ multilingual-e5-small are in wheels, and checked by SHA-256. Pickles are read wi
 """
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import distribution
 from pathlib import Path
@@ -26,7 +25,6 @@ from transformers.utils import logging as transformers_logging
 from newshelf.config import ImageTowerSettings, TextTowerSettings
 from newshelf.errors import WeightsError
 from newshelf.nn.encoder import ImageTower, TextTower
-from newshelf.nn.inputs import Tokenizer
 from newshelf.nn.multilingual_e5 import E5_FILE, E5_SHA256, load_e5
 from newshelf.nn.spec import ImageInput, TextInput
 
@@ -114,12 +112,6 @@ def _filled(spec: TextInput, state: State) -> TextTower:
     tower = TextTower(spec)
     tower.backbone.load_state_dict(state)
     return tower.eval()
-
-
-def english_share(texts: Sequence[str]) -> float:
-    """Return the share of texts that the packaged English tower can read."""
-    tokenizer = Tokenizer(get_model_path() / "tokenizer.json", max_tokens=64)
-    return sum(tokenizer.understood(texts)) / len(texts)
 
 
 def _packaged_image_state(name: str, tower: ImageTower) -> State:

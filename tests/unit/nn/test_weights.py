@@ -20,7 +20,7 @@ from newshelf.catalog.catalog import read_catalog
 from newshelf.config import ImageTowerSettings, TextTowerSettings
 from newshelf.errors import WeightsError
 from newshelf.nn.inputs import Tokenizer, decode_picture, prepare_pictures
-from newshelf.nn.weights import english_share, load_image_tower, load_text_tower
+from newshelf.nn.weights import load_image_tower, load_text_tower
 from newshelf.sample.build import draw_sample
 from tests.unit.nn.tiny_towers import save_text_tower
 
@@ -288,23 +288,6 @@ def test_packaged_weights_that_were_changed_are_refused_for_texts(tmp_path, monk
     monkeypatch.setattr("newshelf.nn.weights.get_model_path", lambda: tmp_path)
     with pytest.raises(WeightsError, match=r"model\.safetensors is damaged: .*expected 53aa51172d"):
         load_text_tower(TextTowerSettings(weights="packaged"))
-
-
-@pytest.mark.parametrize(
-    ("text", "share"),
-    [
-        ("Jade ring, 18k", 1),
-        ("Goldring mit Jadestein für Damen", 1),
-        ("Złoty pierścionek z jadeitem", 1),
-        ("翡翠戒指", 0),
-        ("золотое кольцо с нефритом", 0),
-        ("خاتم ذهب", 0),
-        ("비취 금 반지", 0),
-        ("Χρυσό δαχτυλίδι", 0),
-    ],
-)
-def test_the_english_tower_reads_the_latin_script(text, share):
-    assert english_share([text]) == share
 
 
 SENTENCES = [
