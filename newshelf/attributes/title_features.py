@@ -1,16 +1,9 @@
 """Tagged titles, and the features of their characters for the tagger.
 
-Features come from a gazetteer of names in tagged titles, which alone is the baseline of a tagger,
-and from statistics of unlabelled titles: the cohesion of two neighbouring characters as pointwise
-mutual information, and the branching entropy after and before a pair (Harris 1955; Jin &
-Tanaka-Ishii, "Unsupervised Segmentation of Chinese Text by Use of Branching Entropy", ACL 2006)::
-
-    pmi(a, b) = log p(ab) / (p(a) p(b)),   h(ab) = - Σ_c p(c | ab) log p(c | ab)
-
-A low cohesion or a high entropy indicates the boundary of a word.
+Features come from the characters around, and from a gazetteer of names in tagged titles, which
+alone is the baseline of a tagger.
 """
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -93,49 +86,6 @@ def read_tagged(path: Path) -> list[TaggedTitle]:
     if not titles:
         raise TrainingError(f"{path} has no tagged titles: write one JSON object per line")
     return titles
-
-
-@dataclass(frozen=True)
-class CharacterStatistics:
-    """Statistics of pairs of characters, rounded for use as features."""
-
-    cohesion: dict[str, int]
-    """Pair → rounded PMI in nats."""
-    after: dict[str, int]
-    """Pair → rounded entropy of the next character, in halves of a nat."""
-    before: dict[str, int]
-    """Pair → rounded entropy of the character before it, in halves of a nat."""
-
-    @classmethod
-    def learn(cls, titles: Sequence[str]) -> "CharacterStatistics":
-        """Return the statistics of titles, each counted once."""
-        single: Counter[str] = Counter()
-        double: Counter[str] = Counter()
-        after: dict[str, Counter[str]] = defaultdict(Counter)
-        before: dict[str, Counter[str]] = defaultdict(Counter)
-        for title in dict.fromkeys(titles):
-            text = f"^{title.lower()}$"
-            single.update(text)
-            for at in range(len(text) - 1):
-                pair = text[at : at + 2]
-                double[pair] += 1
-                after[pair][text[at + 2 : at + 3]] += 1
-                before[pair][text[at - 1 : at] if at else ""] += 1
-        total = max(sum(single.values()), 1)
-        cohesion = {
-            pair: round(math.log(count * total / (single[pair[0]] * single[pair[1]])))
-            for pair, count in double.items()
-        }
-        return cls(cohesion, _entropies(after), _entropies(before))
-
-
-def _entropies(neighbours: dict[str, Counter[str]]) -> dict[str, int]:
-    return {pair: round(2 * _entropy(counts)) for pair, counts in neighbours.items()}
-
-
-def _entropy(counts: Counter[str]) -> float:
-    total = sum(counts.values())
-    return -sum(count / total * math.log(count / total) for count in counts.values())
 
 
 class Match(NamedTuple):
@@ -227,10 +177,9 @@ _PAD = "□"
 
 @dataclass(frozen=True)
 class TitleFeatures:
-    """Features of characters: neighbours, kinds, known names, cohesion and place."""
+    """Features of characters: neighbours, kinds, known names and place."""
 
     gazetteer: Gazetteer
-    statistics: CharacterStatistics
 
     def of(self, title: str) -> list[list[str]]:
         """Return the names of the active features of each character."""
@@ -242,24 +191,11 @@ class TitleFeatures:
         rows = [_around(padded, at + 3) for at in range(len(title))]
         for at, row in enumerate(rows):
             row.append("kinds=" + "".join(kinds[at : at + 3]))
-            row.extend(self._cohesion(text, at))
-        _mark_runs(title, rows)
         self._mark_names(title, rows)
         if rows:
             rows[0].append("first")
             rows[-1].append("last")
         return rows
-
-    def _cohesion(self, text: str, at: int) -> list[str]:
-        statistics = self.statistics
-        framed = f"^{text}$"
-        before, after = framed[at : at + 2], framed[at + 1 : at + 3]
-        return [
-            f"join<={statistics.cohesion.get(before, '?')}",
-            f"join>={statistics.cohesion.get(after, '?')}",
-            f"open<={statistics.before.get(after, '?')}",
-            f"open>={statistics.after.get(before, '?')}",
-        ]
 
     def _mark_names(self, title: str, rows: list[list[str]]) -> None:
         matches = self.gazetteer.all_matches(title)
@@ -289,22 +225,6 @@ def _around(padded: str, at: int) -> list[str]:
     row += [f"{shift}:2={padded[at + shift : at + shift + 2]}" for shift in (-2, -1, 0, 1)]
     row += [f"{shift}:3={padded[at + shift : at + shift + 3]}" for shift in (-2, -1, 0)]
     return row
-
-
-def _mark_runs(title: str, rows: list[list[str]]) -> None:
-    """Add text, shape and place for each run of Latin letters and digits."""
-    start = 0
-    while start < len(title):
-        end = start
-        while end < len(title) and _kind(title[end]) in "aA0":
-            end += 1
-        if end > start:
-            run = title[start:end]
-            shape = "".join(map(_kind, run[:_LONG]))
-            for at in range(start, end):
-                place = _place(at, start, end)
-                rows[at] += [f"run={place}{run.lower()}", f"shape={place}{shape}"]
-        start = max(end, start + 1)
 
 
 def _place(at: int, start: int, end: int) -> str:

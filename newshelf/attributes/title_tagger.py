@@ -19,7 +19,6 @@ import numpy as np
 import pycrfsuite
 
 from newshelf.attributes.title_features import (
-    CharacterStatistics,
     Gazetteer,
     Span,
     TaggedTitle,
@@ -86,7 +85,6 @@ def train_tagger(
     """Train a tagger; ``seed`` draws the folds, and CRFsuite writes its file into ``scratch``."""
     options = options or TaggerOptions()
     _check(titles)
-    statistics = CharacterStatistics.learn([tagged.title for tagged in titles])
     trainer = pycrfsuite.Trainer(algorithm="lbfgs", verbose=False)
     trainer.set_params(
         {
@@ -97,13 +95,13 @@ def train_tagger(
         }
     )
     for held, others in _folds(titles, options.folds, seed):
-        features = TitleFeatures(Gazetteer.learn(others), statistics)
+        features = TitleFeatures(Gazetteer.learn(others))
         for tagged in held:
             rows = pycrfsuite.ItemSequence(features.of(tagged.title))
             trainer.append(rows, tags_of(tagged))
     path = scratch / "tagger.crfsuite"
     trainer.train(str(path))
-    return TitleTagger(path.read_bytes(), TitleFeatures(Gazetteer.learn(titles), statistics))
+    return TitleTagger(path.read_bytes(), TitleFeatures(Gazetteer.learn(titles)))
 
 
 def tags_of(tagged: TaggedTitle) -> list[str]:
