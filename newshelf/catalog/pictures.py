@@ -87,17 +87,15 @@ class PictureFolder:
         if first != link and (found := self.find(first)[0]):
             return f": it names several; give one, such as {quoted(found)}"
         path = PurePosixPath(_spellings(link)[-1])
-        folders = [*self._matching(path.parent), "", *self._folders()]
+        inside = sorted(names[0] for names in self._names("").values())
+        inside = [name for name in inside if (self._root / name).is_dir()][:_LISTED_FOLDERS]
+        folders = [*self._matching(path.parent), "", *inside]
         for by_stem in (False, True):
             for folder in folders:
                 names = self._names(folder, by_stem=by_stem)
                 if near := names.get(_fold(path.stem if by_stem else path.name)):
                     return f"; is {quoted(str(PurePosixPath(folder, near[0])))} meant?"
         return ""
-
-    def _folders(self) -> list[str]:
-        inside = sorted(names[0] for names in self._names("").values())
-        return [name for name in inside if (self._root / name).is_dir()][:_LISTED_FOLDERS]
 
     def _list_names(self, folder: str, *, by_stem: bool = False) -> dict[str, list[str]]:
         """Return folded name → names in ``folder``."""

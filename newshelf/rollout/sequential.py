@@ -121,11 +121,6 @@ def log_evidence_above(k: ArrayLike, n: ArrayLike, share: ArrayLike) -> Floats:
     return found
 
 
-def log_evidence_below(k: ArrayLike, n: ArrayLike, share: ArrayLike) -> Floats:
-    """Return ln M against "the true share is at least ``share``"."""
-    return log_evidence_above(np.subtract(n, k), n, np.subtract(1.0, share))
-
-
 def lower_bound(k: int, n: int, alpha: float) -> float:
     """Return a lower bound of the true share at every look, at the level ``alpha``."""
     if k == 0:
@@ -179,19 +174,7 @@ def lower_quantile(values: Floats, quantile: float, alpha: float) -> float:
 
 def upper_quantile(values: Floats, quantile: float, alpha: float) -> float:
     """Return an upper bound of the true quantile at every look; inf with too few values."""
-    n, share, threshold = len(values), 1 - quantile, math.log(1 / alpha)
-    usual = math.floor(share * n)
-    most = (
-        bisect_left(
-            range(usual + 1),
-            True,
-            key=lambda count: bool(log_evidence_below(count, n, share) < threshold),
-        )
-        - 1
-    )
-    if most < 0:
-        return math.inf
-    return float(np.partition(values, n - most - 1)[n - most - 1])
+    return -lower_quantile(-values, 1 - quantile, alpha)
 
 
 MISMATCH_P = 0.001

@@ -121,16 +121,15 @@ def map_tensors(path: Path) -> dict[str, NDArray[Any]]:
         header = json.loads(file.read(length))
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     header.pop("__metadata__", None)
-    return {name: _array(data, _LENGTH_BYTES + length, entry) for name, entry in header.items()}
-
-
-def _array(data: mmap.mmap, start: int, entry: dict[str, Any]) -> NDArray[Any]:
-    if entry["dtype"] not in _TYPES:
-        raise ValueError(f"arrays of type {entry['dtype']} are not mapped")
-    count = int(np.prod(entry["shape"]))
-    offset = start + entry["data_offsets"][0]
-    flat = np.frombuffer(data, _TYPES[entry["dtype"]], count, offset)
-    return flat.reshape(entry["shape"])
+    arrays = {}
+    for name, entry in header.items():
+        if entry["dtype"] not in _TYPES:
+            raise ValueError(f"arrays of type {entry['dtype']} are not mapped")
+        offset = _LENGTH_BYTES + length + entry["data_offsets"][0]
+        count = int(np.prod(entry["shape"]))
+        flat = np.frombuffer(data, _TYPES[entry["dtype"]], count, offset)
+        arrays[name] = flat.reshape(entry["shape"])
+    return arrays
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from newshelf.nn.spec import ModelSpec, read_spec
 from newshelf.serving.golden import check_golden_embeddings, check_golden_scores
-from newshelf.serving.index import ItemIndex, load_index
+from newshelf.serving.index import load_index
 from newshelf.serving.live import LiveIndex
 from newshelf.serving.load import open_encoder, pictures_at_once, warm_up, warm_up_products
 from newshelf.serving.recommender_predictor import RecommenderPredictor
@@ -42,6 +42,11 @@ def load_recommender_predictor(
     index = load_index(
         directory / INDEX, encoder_version=version, min_confidence=settings.min_confidence
     )
+    shelf = None
+    if folder := os.environ.get(SHELF_VARIABLE):
+        archive = LiveIndex.of(index)
+        shelf = ShelfReader(Path(folder) / version, archive, min_confidence=settings.min_confidence)
+        shelf.read()
     predictor = RecommenderPredictor(
         encoder,
         scorer,
@@ -50,23 +55,12 @@ def load_recommender_predictor(
         limits=settings.limits,
         retrieve=settings.retrieve,
         observer=observer,
-        shelf=_open_shelf(index, version, settings),
+        shelf=shelf,
     )
     most = settings.limits.max_history
     batches = warm_up_products(spec.encoder, min(settings.batch_size, pictures_at_once(settings)))
     warm_up(predictor, [[{"history": products[:most]}] for products in batches])
     return predictor
-
-
-def _open_shelf(index: ItemIndex, version: str, settings: ServingSettings) -> ShelfReader | None:
-    """Read the live shelf as it is now; None where there is none."""
-    folder = os.environ.get(SHELF_VARIABLE)
-    if not folder:
-        return None
-    archive = LiveIndex.of(index)
-    shelf = ShelfReader(Path(folder) / version, archive, min_confidence=settings.min_confidence)
-    shelf.read()
-    return shelf
 
 
 def open_scorer(

@@ -76,7 +76,10 @@ class InputBuilder:
         they are padded.
         """
         if images is None or not len(image_row) or self._spec.image is None:
-            images = self._no_images()
+            size, count = 1, 1
+            if self._spec.image is not None:
+                size, count = self._spec.image.size, int(self._pad_images)
+            images = np.zeros((count, 3, size, size), dtype=np.float32)
             image_row = [len(contents)] * len(images)
         rows = [row for row, ids in enumerate(tokens) if ids]
         chosen = [tokens[row] for row in rows]
@@ -91,12 +94,6 @@ class InputBuilder:
             "text_row": np.array(rows or [len(contents)], dtype=np.int64),
             "attributes": np.array(attributes, dtype=np.int64),
         }
-
-    def _no_images(self) -> NDArray[np.float32]:
-        if self._spec.image is None:
-            return np.zeros((1, 3, 1, 1), dtype=np.float32)
-        size = self._spec.image.size
-        return np.zeros((int(self._pad_images), 3, size, size), dtype=np.float32)
 
 
 _LOG = logging.getLogger(__name__)

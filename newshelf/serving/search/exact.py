@@ -101,9 +101,9 @@ def measure_codes(matrix: FloatArray) -> Codes:
 
 
 def int8_blocks(matrix: FloatArray, codes: Codes) -> Iterator[tuple[slice, FloatArray]]:
-    """The codes of a matrix, some rows at a time."""
+    """Yield the codes of a matrix, some rows at a time."""
     for start in range(0, len(matrix), _CODING_BLOCK_ROWS):
-        rows = slice(start, min(start + _CODING_BLOCK_ROWS, len(matrix)))
+        rows = slice(start, start + _CODING_BLOCK_ROWS)
         yield rows, codes.rows(matrix[rows])
 
 

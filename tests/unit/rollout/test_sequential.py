@@ -14,7 +14,6 @@ from benchmarks.rollout.mismatch import simulate_mismatches
 from newshelf.rollout.sequential import (
     half_width,
     log_evidence_above,
-    log_evidence_below,
     lower_bound,
     lower_quantile,
     mismatch_log_evidence,
@@ -27,6 +26,11 @@ from newshelf.rollout.sequential import (
 )
 
 alphas = st.floats(0.001, 0.3)
+
+
+def log_evidence_below(k, n, share):
+    """Evidence against "the true share is at least ``share``"."""
+    return log_evidence_above(np.subtract(n, k), n, np.subtract(1.0, share))
 
 
 def fixed_information(effect: float) -> float:
