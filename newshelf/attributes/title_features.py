@@ -198,8 +198,7 @@ class TitleFeatures:
         return rows
 
     def _mark_names(self, title: str, rows: list[list[str]]) -> None:
-        matches = self.gazetteer.all_matches(title)
-        for match in matches:
+        for match in self.gazetteer.all_matches(title):
             _mark(rows, match, "any")
         for match in self.gazetteer.longest_matches(title):
             _mark(rows, match, "max")

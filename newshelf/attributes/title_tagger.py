@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import pycrfsuite
 
+from newshelf.attributes.title_context import TitleContext
 from newshelf.attributes.title_features import (
     Gazetteer,
     Span,
@@ -54,9 +55,10 @@ class FoundSpan(NamedTuple):
 class TitleTagger:
     """Tags spans in titles; made by ``train_tagger``."""
 
-    def __init__(self, model: bytes, features: TitleFeatures) -> None:
+    def __init__(self, model: bytes, features: TitleFeatures, context: TitleContext) -> None:
         self.model = model
         self.features = features
+        self.context = context
         self._tagger = pycrfsuite.Tagger()
         self._tagger.open_inmemory(model)
 
@@ -64,7 +66,7 @@ class TitleTagger:
         """Return the spans of the likeliest tags, in order and without overlaps."""
         if not title:
             return []
-        self._tagger.set(pycrfsuite.ItemSequence(self.features.of(title)))
+        self._tagger.set(items_of(title, self.features, self.context))
         tags = self._tagger.tag()
         return [
             FoundSpan(
@@ -85,23 +87,22 @@ def train_tagger(
     """Train a tagger; ``seed`` draws the folds, and CRFsuite writes its file into ``scratch``."""
     options = options or TaggerOptions()
     _check(titles)
+    context = TitleContext(list(dict.fromkeys(tagged.title for tagged in titles)))
     trainer = pycrfsuite.Trainer(algorithm="lbfgs", verbose=False)
-    trainer.set_params(
-        {
-            "c1": options.l1,
-            "c2": options.l2,
-            "max_iterations": options.iterations,
-            "feature.minfreq": 1,
-        }
-    )
+    trainer.set_params({"c1": options.l1, "c2": options.l2, "max_iterations": options.iterations})
     for held, others in _folds(titles, options.folds, seed):
         features = TitleFeatures(Gazetteer.learn(others))
         for tagged in held:
-            rows = pycrfsuite.ItemSequence(features.of(tagged.title))
-            trainer.append(rows, tags_of(tagged))
+            trainer.append(items_of(tagged.title, features, context), tags_of(tagged))
     path = scratch / "tagger.crfsuite"
     trainer.train(str(path))
-    return TitleTagger(path.read_bytes(), TitleFeatures(Gazetteer.learn(titles)))
+    return TitleTagger(path.read_bytes(), TitleFeatures(Gazetteer.learn(titles)), context)
+
+
+def items_of(title: str, features: TitleFeatures, context: TitleContext) -> pycrfsuite.ItemSequence:
+    """Return the features of each character, from the title alone and from its context."""
+    rows = zip(features.of(title), context.of(title), strict=True)
+    return pycrfsuite.ItemSequence([dict.fromkeys(names, 1.0) | values for names, values in rows])
 
 
 def tags_of(tagged: TaggedTitle) -> list[str]:
@@ -120,19 +121,11 @@ def spans_of(tags: Sequence[str]) -> list[Span]:
         if tag == _OUTSIDE:
             continue
         place, label = tag.split("-", 1)
-        begins = place in "BS" or at == 0 or not _continues(tags[at - 1], label)
+        begins = place in "BS" or at == 0 or tags[at - 1] not in (f"B-{label}", f"I-{label}")
         start = at if begins else start
-        if place in "ES" or at + 1 == len(tags) or not _follows(tags[at + 1], label):
+        if place in "ES" or at + 1 == len(tags) or tags[at + 1] not in (f"I-{label}", f"E-{label}"):
             spans.append(Span(start, at + 1, label))
     return spans
-
-
-def _continues(tag: str, label: str) -> bool:
-    return tag in (f"B-{label}", f"I-{label}")
-
-
-def _follows(tag: str, label: str) -> bool:
-    return tag in (f"I-{label}", f"E-{label}")
 
 
 def _folds(
@@ -158,12 +151,8 @@ def _check(titles: Sequence[TaggedTitle]) -> None:
         )
     if not any(tagged.spans for tagged in titles):
         raise TrainingError("no title has a span: there is nothing to learn")
-    if all(span == (0, len(tagged.title)) for tagged in titles for span in _bounds(tagged)):
+    if all(span[:2] == (0, len(tagged.title)) for tagged in titles for span in tagged.spans):
         raise TrainingError("every span is its whole title: there is nothing to tell apart")
-
-
-def _bounds(tagged: TaggedTitle) -> list[tuple[int, int]]:
-    return [(span.start, span.end) for span in tagged.spans]
 
 
 def tagger_from_titles(path: Path, seed: int, options: TaggerOptions | None = None) -> TitleTagger:

@@ -11,6 +11,7 @@ Shape of a fusion: ``features`` one ``(B, width_m)`` per modality, ``present`` `
 bool → ``(B, embedding)`` float32 of unit length.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import timm
@@ -310,35 +311,25 @@ class Encoder(nn.Module):
             ``head_names``.
         """
         batch = attributes.shape[0]
-        features: list[Tensor] = []
-        present: list[Tensor] = []
+        parts = []
         if self.image_tower is not None:
-            rows, has = _to_batch(self.image_tower(image), image_row, batch)
-            features.append(rows)
-            present.append(has)
+            parts.append(_to_batch(self.image_tower(image), image_row, batch))
         if self.text_tower is not None:
-            rows, has = _to_batch(self.text_tower(input_ids, attention_mask), text_row, batch)
-            features.append(rows)
-            present.append(has)
-        embedding = self._fuse(features, present, attributes)
+            parts.append(_to_batch(self.text_tower(input_ids, attention_mask), text_row, batch))
+        embedding = self._fuse(parts, attributes)
         return (embedding, *(self.heads[head](embedding) for head in self.head_names))
 
     def fuse(self, features: Features, attributes: Tensor) -> Tensor:
         """Return embeddings ``(B, 512)`` of cached features; ``attributes`` are ``(B, 9)``."""
-        image, image_present, text, text_present = features
-        rows, present = [], []
-        if self.image_tower is not None:
-            rows.append(image)
-            present.append(image_present)
-        if self.text_tower is not None:
-            rows.append(text)
-            present.append(text_present)
-        return self._fuse(rows, present, attributes)
+        towers = (self.image_tower, self.text_tower)
+        parts = zip(towers, features[::2], features[1::2], strict=True)
+        return self._fuse([part for tower, *part in parts if tower is not None], attributes)
 
-    def _fuse(self, features: list[Tensor], present: list[Tensor], attributes: Tensor) -> Tensor:
-        has_attributes = (attributes > 0).any(dim=1)
-        mask = torch.stack([has_attributes, *present], dim=1)
-        embedding: Tensor = self.fusion([self.attribute_tower(attributes), *features], mask)
+    def _fuse(self, parts: Sequence[Sequence[Tensor]], attributes: Tensor) -> Tensor:
+        """``parts`` are the features of each tower, and which rows have them."""
+        features = [self.attribute_tower(attributes), *(rows for rows, _ in parts)]
+        present = [(attributes > 0).any(dim=1), *(has for _, has in parts)]
+        embedding: Tensor = self.fusion(features, torch.stack(present, dim=1))
         return embedding
 
 

