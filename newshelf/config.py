@@ -72,7 +72,6 @@ class FinetuneSettings(StrictModel):
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     target_shots: Positive = 20
     """Labelled products per class for the target's head."""
-    target_epochs: Positive = 60
     l2_sp: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the squared distance to the initial weights."""
     align: Annotated[float, Field(ge=0)] = 0.0
@@ -86,6 +85,8 @@ class FinetuneSettings(StrictModel):
 class TrainingSettings(StrictModel):
     """Methods of training, one per job; ``auto`` chooses by validation in the training data."""
 
+    few_shot: Literal["probe", "whitened", "auto"] = "auto"
+    """Fit of the target's head to a few labels per class."""
     budget_s: Positive = 300
     """Seconds for all validations of ``auto``."""
 
@@ -165,9 +166,9 @@ class EvaluationSettings(StrictModel):
     """Splits and cut-offs of ``evaluate``."""
 
     k: tuple[Positive, ...] = (10, 20)
-    test_fraction: Fraction = 0.2
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Latest share of the events, or share of baskets, held out for testing."""
-    cold_fraction: Fraction = 0.15
+    cold_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.15
     """Share of items held out entirely for the cold split."""
 
 

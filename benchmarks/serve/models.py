@@ -159,13 +159,11 @@ def workspace_of(name: str, work: Path, catalog: Path | None) -> Workspace:
 def settings_of(name: str, work: Path) -> Settings:
     """Return settings with little training: a forward takes as long whatever was learned."""
     if name == SHOP:
-        return Settings(
-            finetune=FinetuneSettings(epochs=2, target_epochs=2), scorer=ScorerSettings(epochs=2)
-        )
+        return Settings(finetune=FinetuneSettings(epochs=2), scorer=ScorerSettings(epochs=2))
     return Settings(
         image=ImageTowerSettings(
             architecture=MODELS[name], weights=str(work / name / "tower.pt"), crop=CROP
         ),
         text=None,
-        finetune=FinetuneSettings(epochs=2, target_epochs=2),
+        finetune=FinetuneSettings(epochs=2),
     )

@@ -20,7 +20,6 @@ from benchmarks.methods.meta.learners import (
     RefinedPrototypes,
 )
 from benchmarks.methods.meta.maml import EpisodeMaml, MamlLearner, classification_maml
-from benchmarks.methods.meta.whitening import fit_whitening
 from benchmarks.results import Goal, Row, TaskResult
 from benchmarks.transfer.command import TransferContext
 from benchmarks.transfer.tower_features import cached_stage_features
@@ -29,6 +28,7 @@ from newshelf.catalog.schema import category_levels
 from newshelf.config import ImageTowerSettings
 from newshelf.nn.weights import load_image_tower
 from newshelf.report.plots import Line, draw_lines
+from newshelf.training.few_shot import fit_whitening
 from newshelf.training.loop import fit
 from newshelf.training.picture_data import read_pictures
 from newshelf.training.run import Run
@@ -178,8 +178,13 @@ def _joined(types: Types) -> Tensor:
 
 def _whiten(features: Tensor, train: Tensor, shrinkage: float, width: int | None = None) -> Tensor:
     rows = train >= 0
-    fitted = fit_whitening(features[rows], train[rows], shrinkage=shrinkage, width=width)
-    return fitted(features)
+    mean, matrix = fit_whitening(features[rows], train[rows], shrinkage=shrinkage)
+    white = (features - mean) @ matrix
+    if width is not None:
+        # The spread within classes is alike everywhere, so that the directions of the largest
+        # variance are those in which the class means differ.
+        white = white @ torch.linalg.eigh(white[rows].T @ white[rows])[1][:, -width:]
+    return F.normalize(white, dim=1)
 
 
 def _all_types(unit: Tensor, types: Types, run: Run) -> ResidualAdapter:

@@ -5,6 +5,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from newshelf.catalog.catalog import Catalog
 from newshelf.catalog.schema import category_levels
@@ -115,10 +116,8 @@ def _level_codes(product_types: Sequence[str | None]) -> list[IntArray]:
 
 def _codes(paths: Sequence[tuple[str, ...]]) -> IntArray:
     """Return a number per distinct path; -1 for the empty one."""
-    numbers: dict[tuple[str, ...], int] = {}
-    return np.array(
-        [numbers.setdefault(path, len(numbers)) if path else -1 for path in paths], dtype=np.int64
-    )
+    names = np.array([" > ".join(path) or None for path in paths], dtype=object)
+    return np.asarray(pd.factorize(names)[0], dtype=np.int64)
 
 
 def _one_hot(codes: IntArray) -> FloatArray:

@@ -83,8 +83,8 @@ def compare_reports(ours: Path, theirs: Path) -> list[PairedSplit]:
     """Test the models of two reports (folders or their JSON) on all splits with the same cases."""
     mine, other = _read(ours), _read(theirs)
     found = []
-    by_name = {split["name"]: split for split in other.splits}
-    for split in mine.splits:
+    by_name = {split["name"]: split for split in other[0]["splits"]}
+    for split in mine[0]["splits"]:
         match = by_name.get(split["name"])
         if match is None or match["questions"] != split["questions"]:
             continue
@@ -99,11 +99,7 @@ def compare_reports(ours: Path, theirs: Path) -> list[PairedSplit]:
     return found
 
 
-@dataclass(frozen=True, eq=False)
-class _Report:
-    version: str
-    splits: list[dict[str, Any]]
-    cases: Mapping[str, CaseMetrics]
+_Report = tuple[dict[str, Any], dict[str, CaseMetrics]]
 
 
 def _read(given: Path) -> _Report:
@@ -118,22 +114,23 @@ def _read(given: Path) -> _Report:
         ) from error
     if report.get("format") != FORMAT:
         raise SetupError(f"{folder}/report.json is of another format: run ./run evaluate again")
-    return _Report(str(report["model_version"]), report["splits"], cases)
+    return report, cases
 
 
 def _paired(
     mine: _Report, other: _Report, split: Mapping[str, Any], match: Mapping[str, Any]
 ) -> PairedSplit:
     name, k = split["name"], split["k"][0]
-    first = mine.cases[name].metrics[split["model"]]
-    second = other.cases[name].metrics[match["model"]]
+    (ours, cases), (theirs, other_cases) = mine, other
+    first = cases[name].metrics[split["model"]]
+    second = other_cases[name].metrics[match["model"]]
     metrics = [f"NDCG@{k}", f"Recall@{k}", f"HitRate@{k}", "MRR"]
     return PairedSplit(
         split=name,
-        ours=f"{split['model']} {mine.version}",
-        theirs=f"{match['model']} {other.version}",
+        ours=f"{split['model']} {ours['model_version']}",
+        theirs=f"{match['model']} {theirs['model_version']}",
         tests={
-            metric: paired_test(first[metric], second[metric], mine.cases[name].groups)
+            metric: paired_test(first[metric], second[metric], cases[name].groups)
             for metric in metrics
             if metric in first and metric in second
         },

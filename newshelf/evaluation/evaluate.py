@@ -103,11 +103,11 @@ class Comparison:
         low, high = np.quantile(model[found] / baseline[found], [0.025, 0.975])
         return float(low), float(high)
 
-    def test(self, metric: str | None = None) -> PairedTest | None:
-        """Return the paired test of model and best baseline, of NDCG if ``metric`` is None."""
+    def test(self) -> PairedTest | None:
+        """Return the paired test of model and best baseline, of NDCG at the first cut-off."""
         if self.model is None:
             return None
-        name = metric or f"NDCG@{self.k[0]}"
+        name = f"NDCG@{self.k[0]}"
         return paired_test(
             self.model.per_case[name], self.best_baseline.per_case[name], self.model.groups
         )

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 from scipy.linalg import lapack
+from sklearn.preprocessing import normalize
 
 from newshelf.errors import TrainingError
 from newshelf.evaluation.types import FloatArray, IntArray, Split
@@ -150,8 +151,7 @@ def unit_features(features: FloatArray, split: Split) -> FloatArray:
         raise ValueError(f"features {features.shape} for {split.n_items} items")
     if not np.isfinite(features).all():
         raise ValueError("features have NaN or infinite values")
-    norms = np.linalg.norm(features.astype(np.float64), axis=1, keepdims=True)
-    unit: FloatArray = (features / np.maximum(norms, 1e-12)).astype(np.float32)
+    unit: FloatArray = normalize(features.astype(np.float64)).astype(np.float32)
     return unit
 
 

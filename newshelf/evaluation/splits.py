@@ -6,7 +6,6 @@ random, which would leak the answers into the training data.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
@@ -27,15 +26,6 @@ MIN_CASES = 200
 """Cold cases after the cut; with fewer, cases before it are used too."""
 
 
-@dataclass(frozen=True)
-class ColdCases:
-    """The cases of an item-cold split."""
-
-    cases: list[Case]
-    after_cut: bool
-    """Whether all relevant interactions happened after the training data end."""
-
-
 def choose_cold_items(
     interactions: Interactions,
     fraction: float,
@@ -47,8 +37,6 @@ def choose_cold_items(
     A systematic sample: of the items sorted by stratum, in random order within each, every
     1/fraction-th is taken from a random start. ``strata`` (n_items,) are labels; None is one.
     """
-    if not 0 < fraction < 1:
-        raise TrainingError(f"evaluation.cold_fraction is {fraction}: it must be within 0..1")
     seen = np.unique(np.concatenate(interactions.sequences))
     if len(seen) < 2:  # noqa: PLR2004  (one to hold out, one to learn from)
         raise TrainingError("only one item has events: none can be held out")
@@ -65,8 +53,8 @@ def choose_cold_items(
 
 def cold_cases(
     interactions: Interactions, cut: int, cold: BoolArray, min_cases: int = MIN_CASES
-) -> ColdCases:
-    """Return one case per user who has warm items before cold ones.
+) -> tuple[list[Case], bool]:
+    """Return one case per user who has warm items before cold ones, and whether time is cut once.
 
     The history holds the user's warm items before the cut, relevant are the cold items at or
     after it. If that gives fewer than ``min_cases``, time is cut per user: at the first cold item
@@ -75,11 +63,11 @@ def cold_cases(
     """
     after = _cases(interactions, cut, cold, own_cut=False)
     if len(after) >= min_cases:
-        return ColdCases(after, after_cut=True)
+        return after, True
     any_time = _cases(interactions, cut, cold, own_cut=True)
     if len(any_time) > len(after):
-        return ColdCases(any_time, after_cut=False)
-    return ColdCases(after, after_cut=True)
+        return any_time, False
+    return after, True
 
 
 def _cases(interactions: Interactions, cut: int, cold: BoolArray, *, own_cut: bool) -> list[Case]:
@@ -145,8 +133,6 @@ def basket_split(
 
 def _held_out_groups(groups: IntArray, test_fraction: float, seed: int) -> BoolArray:
     """Return (baskets,) True for random whole groups with the given share of the baskets."""
-    if not 0 < test_fraction < 1:
-        raise TrainingError(f"evaluation.test_fraction is {test_fraction}: it must be within 0..1")
     names, sizes = np.unique(groups, return_counts=True)
     if len(names) <= 1:
         raise TrainingError(
@@ -286,14 +272,14 @@ def cold_split(
     cut = _cut(stamps, test_fraction)
     cold = choose_cold_items(interactions, cold_fraction, seed, strata)
     train, train_stamps, _ = cut_at(interactions.sequences, stamps, cut, cold)
-    found = cold_cases(interactions, cut, cold)
-    if not found.cases or not train:
+    cases, after_cut = cold_cases(interactions, cut, cold)
+    if not cases or not train:
         raise TrainingError(
             f"the {int(cold.sum())} items held out give no case with a history before them: "
             "more events, or a larger evaluation.cold_fraction, are needed"
         )
-    kept, note = capped(found.cases, max_cases, seed)
-    start = _cold_description(cold, cut, found)
+    kept, note = capped(cases, max_cases, seed)
+    start = _cold_description(cold, cut, after_cut=after_cut)
     every = np.ones(interactions.n_items, dtype=np.bool_)
     ranked = (
         ("cold", every, f"all {interactions.n_items} items ranked"),
@@ -315,8 +301,6 @@ def _timestamps(interactions: Interactions) -> list[IntArray]:
 
 def _cut(stamps: list[IntArray], test_fraction: float) -> int:
     """Return the moment from which events are held out; both sides get some."""
-    if not 0 < test_fraction < 1:
-        raise TrainingError(f"evaluation.test_fraction is {test_fraction}: it must be within 0..1")
     every = np.concatenate(stamps)
     cut = int(np.quantile(every, 1 - test_fraction, method="higher"))
     if cut > every.min():
@@ -330,10 +314,10 @@ def _cut(stamps: list[IntArray], test_fraction: float) -> int:
     return int(later.min())
 
 
-def _cold_description(cold: BoolArray, cut: int, found: ColdCases) -> str:
+def _cold_description(cold: BoolArray, cut: int, *, after_cut: bool) -> str:
     when = (
         f"asked for those that users came to after {_day(cut)}"
-        if found.after_cut
+        if after_cut
         else "asked for those that users came to at any time after the history "
         f"(too few did after {_day(cut)})"
     )

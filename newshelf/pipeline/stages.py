@@ -205,6 +205,7 @@ class _StageInputs:
             "attributes",
             "fusion",
             "tower",
+            "training",
             "finetune",
             "scorer",
             "knowledge",

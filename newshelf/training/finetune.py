@@ -1,9 +1,9 @@
-"""Fine-tuning on the source category, then a new head for the target's few labels.
+"""Fine-tuning of the embedding and its heads on the source category.
 
 The fusion starts from the frozen towers' principal components (``warm_start``).
 
-Stage 1 trains fusion, attribute tower and the heads ``source_type``, ``color`` and ``material``
-on cached features of the frozen towers. The loss of a batch is::
+Fusion, attribute tower and the heads ``source_type``, ``color`` and ``material`` learn from cached
+features of the frozen towers. The loss of a batch is::
 
     Σ_heads CE(head, label)  +  w · (1 - cos(embedding, start))
 
@@ -25,8 +25,6 @@ as in CLIP, Radford et al., 2021).
 
 Two terms are off by default: λ · ||w - w_start||² over the weights of fusion and attribute tower
 (L2-SP itself), and class weights n_c^-β, scaled to a mean of 1 over the labelled rows.
-
-Stage 2 freezes everything else and trains ``target_type``.
 """
 
 from dataclasses import dataclass
@@ -37,11 +35,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from newshelf.config import FinetuneSettings
+from newshelf.config import FinetuneSettings, Settings
 from newshelf.nn.encoder import AttentionFusion, EarlyFusion, Encoder, Features, Fusion, LateFusion
 from newshelf.nn.spec import ATTRIBUTE_COLUMNS, HeadName
+from newshelf.training.choose import AUTO, Candidate, Choice, Score, choose
 from newshelf.training.features import FeatureTable
-from newshelf.training.labels import UNLABELLED, HeadLabels, few_shots
+from newshelf.training.few_shot import LinearHead, fit_probe, whitened_head
+from newshelf.training.folds import Fold, mean_recall, validation_folds
+from newshelf.training.labels import UNLABELLED, HeadLabels, class_weights, few_shots
 from newshelf.training.loop import Objective, fit
 from newshelf.training.run import Run
 
@@ -49,6 +50,7 @@ _MASK_STATED = 0.5
 _MASK_OTHERS = 0.2
 _MODALITY_DROPOUT = 0.2
 _HELD_OUT = 0.1
+_FEW_SHOT = ("probe", "whitened")
 _PRESERVE_WEIGHT = 20.0
 _HEAD_RATE = 20.0
 """Learning rate of the heads relative to the rest: unit vectors need large weights."""
@@ -129,7 +131,7 @@ def train_source(
     *,
     modality_dropout: float = _MODALITY_DROPOUT,
 ) -> FinetuneResult:
-    """Stage 1; changes ``encoder``'s fusion, attribute tower and heads in place.
+    """Change ``encoder``'s fusion, attribute tower and heads in place.
 
     Raises:
         TrainingError: the loss is not finite.
@@ -181,36 +183,51 @@ def train_source(
 def train_target_head(
     encoder: Encoder,
     table: FeatureTable,
-    labels: HeadLabels,
-    settings: FinetuneSettings,
+    labels: dict[HeadName, HeadLabels],
+    settings: Settings,
     run: Run,
-) -> FinetuneResult:
-    """Stage 2: the frozen embedding of a few labelled products, a new linear head.
+) -> tuple[FinetuneResult, list[Choice]]:
+    """Fit the target's head in place to the frozen embedding of a few labelled products.
 
     Raises:
-        TrainingError: the loss is not finite.
+        TrainingError: the source has too few products for the method of the settings.
     """
+    target = labels["target_type"].target
+    nothing = torch.full_like(target, UNLABELLED)
+    source = labels["source_type"].target if "source_type" in labels else nothing
     generator = np.random.default_rng(run.seed)
-    train, test = few_shots(labels.target, settings.target_shots, generator)
+    train, test = few_shots(target, settings.finetune.target_shots, generator)
     embeddings = embed(encoder, table, masked=STATED_BY["source_type"])
-    head = cast(nn.Linear, encoder.heads["target_type"])
-    nn.init.zeros_(head.weight)
-    nn.init.zeros_(head.bias)
-    weight = _class_weights(labels.target[train], len(labels.classes), settings.class_balance)
-    history = fit(
-        "target",
-        _HeadObjective(head, embeddings, labels.target, weight),
-        lambda _epoch, _generator: [train],
-        torch.optim.AdamW(head.parameters(), lr=0.05, weight_decay=0.01),
-        run,
-        epochs=settings.target_epochs,
-    )
-    accuracy = _accuracy(encoder, table, "target_type", labels.target, test)
-    return FinetuneResult(history.loss, {"target_type": accuracy}, {"target_type": len(test)})
+
+    def fit_head(method: str, rows: Tensor) -> LinearHead:
+        if method == "probe":
+            return fit_probe(embeddings[rows], target[rows])
+        return whitened_head(embeddings, target, rows, source)
+
+    def measure(candidate: Candidate) -> Score:
+        def held(fold: Fold) -> float:
+            weight, bias = fit_head(candidate.name, fold.learn)
+            predicted = (embeddings[fold.held] @ weight.T + bias).argmax(dim=1)
+            return mean_recall(predicted, target[fold.held])
+
+        known = nothing.index_copy(0, train, target[train])
+        return validation_folds(known, embeddings, run.seed).score(held)
+
+    method, choices = str(settings.training.few_shot), []
+    if method == AUTO:
+        candidates, budget_s = [Candidate(one) for one in _FEW_SHOT], settings.training.budget_s
+        choices = [choose("few_shot", candidates, measure, _FEW_SHOT[0], budget_s, run)]
+        method = choices[0].name
+    head, (weight, bias) = cast(nn.Linear, encoder.heads["target_type"]), fit_head(method, train)
+    with torch.no_grad():
+        head.weight.copy_(weight)
+        head.bias.copy_(bias)
+    accuracy = _accuracy(encoder, table, "target_type", target, test)
+    return FinetuneResult([], {"target_type": accuracy}, {"target_type": len(test)}), choices
 
 
 class _SourceObjective(Objective):
-    """Stage 1's losses of some rows of the table."""
+    """Losses of some rows of the table."""
 
     def __init__(
         self,
@@ -233,7 +250,7 @@ class _SourceObjective(Objective):
         self._align = settings.align
         self._modality_dropout = modality_dropout
         self._weights = {
-            head: _class_weights(target, self._classes(head), settings.class_balance)
+            head: class_weights(target, self._classes(head), settings.class_balance)
             for head, target in targets.items()
         }
 
@@ -298,22 +315,6 @@ class _SourceObjective(Objective):
         return cast(nn.Linear, self.heads[head]).out_features
 
 
-class _HeadObjective(Objective):
-    """Stage 2's loss: cross-entropy of a linear head on fixed embeddings."""
-
-    def __init__(self, head: nn.Linear, embeddings: Tensor, target: Tensor, weight: Tensor) -> None:
-        super().__init__()
-        self.head = head
-        self._embeddings = embeddings
-        self._target = target
-        self._weight = weight
-
-    def forward(self, batch: Tensor) -> dict[str, Tensor]:
-        """``batch (B,)`` int64 row numbers, all labelled."""
-        logits = self.head(self._embeddings[batch])
-        return {"loss": F.cross_entropy(logits, self._target[batch], weight=self._weight)}
-
-
 @torch.no_grad()
 def embed(encoder: Encoder, table: FeatureTable, masked: tuple[str, ...] = ()) -> Tensor:
     """Return the embeddings ``(N, 512)`` float32, with the named attribute columns masked."""
@@ -328,7 +329,7 @@ def embed(encoder: Encoder, table: FeatureTable, masked: tuple[str, ...] = ()) -
 
 
 def held_out(rows: int) -> Tensor:
-    """Return ``(rows,)`` bool: products that stage 1 tests its heads on."""
+    """Return ``(rows,)`` bool: products that ``train_source`` tests its heads on."""
     return _tenth(rows, seed=0)
 
 
@@ -336,14 +337,6 @@ def _tenth(rows: int, seed: int) -> Tensor:
     """Return a random tenth of the rows, ``(rows,)`` bool."""
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(rows, generator=generator) < _HELD_OUT
-
-
-def _class_weights(target: Tensor, classes: int, balance: float) -> Tensor:
-    """``(classes,)``: n_c^-balance, of mean 1 over the labelled rows; 1 for an absent class."""
-    counts = torch.bincount(target[target != UNLABELLED], minlength=classes).float()
-    weights = torch.where(counts > 0, counts.clamp(min=1) ** -balance, 0.0)
-    mean = (weights * counts).sum() / counts.sum().clamp(min=1)
-    return torch.where(counts > 0, weights / mean.clamp(min=1e-12), 1.0)
 
 
 @torch.no_grad()

@@ -112,6 +112,14 @@ def few_shots(target: Tensor, shots: int, generator: np.random.Generator) -> tup
     return torch.tensor(train, dtype=torch.int64), torch.tensor(test, dtype=torch.int64)
 
 
+def class_weights(target: Tensor, classes: int, balance: float = 1.0) -> Tensor:
+    """``(classes,)``: n_c^-balance, of mean 1 over the labelled rows; 1 for an absent class."""
+    counts = torch.bincount(target[target != UNLABELLED], minlength=classes).float()
+    weights = counts.clamp(min=1) ** -balance
+    mean = (weights * counts).sum() / counts.sum().clamp(min=1)
+    return torch.where(counts > 0, weights / mean.clamp(min=1e-12), 1.0)
+
+
 def _first(value: str | None) -> str:
     parts = split_values(value)
     return parts[0] if parts else ""

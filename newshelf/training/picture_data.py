@@ -165,10 +165,3 @@ def epoch_rows(target: Tensor, balanced: bool, generator: torch.Generator) -> Te
         drawn.append(torch.cat(rounds)[:share])
     every = torch.cat(drawn)
     return every[torch.randperm(len(every), generator=generator)][:rows]
-
-
-def class_weights(target: Tensor, classes: int) -> Tensor:
-    """``(classes,)`` float32: n / (classes · n_c), of mean 1 over the n rows; 0 without rows."""
-    counts = torch.bincount(target, minlength=classes).float()
-    weights = len(target) / (classes * counts.clamp(min=1))
-    return weights * (counts > 0)

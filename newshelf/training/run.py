@@ -29,10 +29,7 @@ _EXPERIMENT = "newshelf"
 _REGISTERED = "newshelf-recommender"
 _NAME_TAG = "newshelf.run"
 _STARTED = "started.json"
-_LABELS = {
-    "source": "fine-tuning on the source category",
-    "target": "head of the target category",
-}
+_LABELS = {"source": "fine-tuning on the source category"}
 
 
 class Tracker:

@@ -33,12 +33,11 @@ from newshelf.errors import TrainingError
 from newshelf.nn.encoder import Encoder, ImageTower
 from newshelf.nn.spec import ImageInput
 from newshelf.training.folds import mean_recall
-from newshelf.training.labels import UNLABELLED, HeadLabels
+from newshelf.training.labels import UNLABELLED, HeadLabels, class_weights
 from newshelf.training.loop import LossHistory, Objective, fit
 from newshelf.training.picture_data import (
     PictureSet,
     augment_pictures,
-    class_weights,
     epoch_rows,
     read_pictures,
     require_classes,

@@ -21,6 +21,7 @@ from newshelf.config import Settings
 from newshelf.nn.checkpoint import KNOWLEDGE_FOLDER, save_checkpoint
 from newshelf.nn.spec import HeadName, ModelSpec
 from newshelf.training.backbone import Backbone, build_backbone, set_up_torch
+from newshelf.training.choose import Choice
 from newshelf.training.distributed import is_first
 from newshelf.training.finetune import (
     STATED_BY,
@@ -149,7 +150,7 @@ def train(catalog: Catalog, settings: Settings, out: Path, features_dir: Path, r
         run.console,
         tune_towers=tower_tuning(catalog, labels.get("source_type"), settings, run),
     )
-    results = _finetune(backbone, labels, settings, run)
+    results, choices = _finetune(backbone, labels, settings, run)
     embeddings = embed(backbone.encoder, backbone.table)
     ranking = None
     if interactions is not None:
@@ -174,6 +175,7 @@ def train(catalog: Catalog, settings: Settings, out: Path, features_dir: Path, r
         embeddings=embeddings,
         training={
             "finetune": [asdict(result) for result in results],
+            "choices": [asdict(choice) for choice in choices],
             "scorer_losses": ranking.losses if ranking else [],
             "seconds": round(time.monotonic() - started, 1),
         },
@@ -186,7 +188,7 @@ def train(catalog: Catalog, settings: Settings, out: Path, features_dir: Path, r
 
 def _finetune(
     backbone: Backbone, labels: dict[HeadName, HeadLabels], settings: Settings, run: Run
-) -> list[FinetuneResult]:
+) -> tuple[list[FinetuneResult], list[Choice]]:
     results = [
         train_source(
             backbone.encoder,
@@ -197,15 +199,13 @@ def _finetune(
             modality_dropout=settings.fusion.modality_dropout,
         )
     ]
+    choices: list[Choice] = []
     if "target_type" in labels:
-        results.append(
-            train_target_head(
-                backbone.encoder, backbone.table, labels["target_type"], settings.finetune, run
-            )
-        )
+        result, choices = train_target_head(backbone.encoder, backbone.table, labels, settings, run)
+        results.append(result)
     for result in results:
         for head, accuracy in result.accuracy.items():
             run.tell(
                 f"  {head}: {accuracy:.1%} right on {result.tested[head]} products not learned from"
             )
-    return results
+    return results, choices

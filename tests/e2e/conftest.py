@@ -30,7 +30,6 @@ from tests.e2e.rollouts import link_or_copy, pack_versions
 SETTINGS = """
 [finetune]
 epochs = 2
-target_epochs = 5
 
 [scorer]
 epochs = 3

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import torch
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn import functional as F
 
 from newshelf.errors import TrainingError
+from newshelf.training.few_shot import fit_probe
 
 _FEWEST_CLASSES = 2
 
@@ -181,8 +181,6 @@ class NearestMean:
 # On unit vectors, with its L2 penalty, it is a baseline that many meta-learners do not beat
 # (Tian et al., Rethinking few-shot image classification, 2020).
 
-_MAX_ITERATIONS = 1000
-
 
 @dataclass(frozen=True)
 class LinearProbe:
@@ -201,17 +199,9 @@ class LinearProbe:
         Raises:
             TrainingError: see :func:`benchmarks.methods.meta.learners.check_support`.
         """
-        ways = check_support(support, labels)
+        check_support(support, labels)
         rows = F.normalize(self.embed(support) if self.embed is not None else support, dim=1)
-        # The penalty keeps the weights in the span of the rows: S coordinates do for E.
-        axes, coordinates = torch.linalg.qr(rows.T)
-        model = LogisticRegression(C=self.c, max_iter=_MAX_ITERATIONS)
-        model.fit(coordinates.T.cpu().numpy(), labels.cpu().numpy())
-        weight = torch.from_numpy(model.coef_).to(support) @ axes.T
-        bias = torch.from_numpy(model.intercept_).to(support)
-        if ways == 2:  # noqa: PLR2004 (one row stands for two classes)
-            weight = torch.cat([-weight, weight]) / 2
-            bias = torch.cat([-bias, bias]) / 2
+        weight, bias = fit_probe(rows, labels, self.c)
         return FittedProbe(weight, bias, self.embed, support.shape[1])
 
 

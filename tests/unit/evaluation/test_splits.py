@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from pydantic import ValidationError
 
 from newshelf.catalog.interactions import Interactions, latest, read_interactions
 from newshelf.config import EvaluationSettings
@@ -71,10 +72,11 @@ def test_events_that_cannot_be_split_by_time_say_why(sequences, stamps, reason):
         time_split(of(sequences, stamps), 0.5)
 
 
+@pytest.mark.parametrize("key", ["test_fraction", "cold_fraction"])
 @pytest.mark.parametrize("fraction", [0.0, 1.0])
-def test_a_fraction_that_leaves_one_side_empty_is_refused(fraction):
-    with pytest.raises(TrainingError, match="test_fraction"):
-        time_split(of([[1, 2]], [[1, 9]]), fraction)
+def test_a_fraction_that_leaves_one_side_empty_is_refused(key, fraction):
+    with pytest.raises(ValidationError, match=key):
+        EvaluationSettings(**{key: fraction})
 
 
 def test_cases_beyond_the_limit_are_sampled_by_seed(shop):
@@ -192,7 +194,7 @@ def mask(items, n_items=10):
 
 
 def plain(found):
-    return [(case.history.tolist(), case.relevant.tolist()) for case in found.cases]
+    return [(case.history.tolist(), case.relevant.tolist()) for case in found]
 
 
 def test_items_without_interactions_are_never_held_out():
@@ -224,36 +226,35 @@ def test_something_stays_to_learn_from():
     assert choose_cold_items(interactions, 0.01, 0).sum() == 1
 
 
-@pytest.mark.parametrize(("sequence", "fraction"), [([3], 0.5), ([3, 4], 0.0), ([3, 4], 1.0)])
-def test_nothing_to_hold_out_is_an_error(sequence, fraction):
+def test_nothing_to_hold_out_is_an_error():
     with pytest.raises(TrainingError):
-        choose_cold_items(of([sequence], [range(len(sequence))]), fraction, 0)
+        choose_cold_items(of([[3]], [[0]]), 0.5, 0)
 
 
 def test_cases_after_the_cut():
     interactions = of([[1, 8, 2, 9, 3], [8, 9], [1, 2]], [[0, 1, 2, 6, 7], [0, 6], [0, 6]])
-    found = cold_cases(interactions, 5, mask([8, 9]), min_cases=1)
-    assert found.after_cut
+    found, after_cut = cold_cases(interactions, 5, mask([8, 9]), min_cases=1)
+    assert after_cut
     assert plain(found) == [([1, 2], [9])]
 
 
 def test_with_too_few_cases_each_user_is_cut_at_the_first_cold_item():
     interactions = of([[1, 8, 2, 9], [8, 1, 9], [9, 1]], [[0, 1, 2, 3], [0, 1, 6], [0, 1]])
-    found = cold_cases(interactions, 5, mask([8, 9]), min_cases=10)
-    assert not found.after_cut
+    found, after_cut = cold_cases(interactions, 5, mask([8, 9]), min_cases=10)
+    assert not after_cut
     # The second user's item 8 has nothing before it; the third has nothing cold after.
     assert plain(found) == [([1], [8, 9]), ([1], [9])]
 
 
 def test_a_history_is_strictly_earlier_than_what_it_is_asked_for():
     interactions = of([[1, 2, 9], [1, 9]], [[0, 3, 3], [3, 3]])
-    found = cold_cases(interactions, 5, mask([9]), min_cases=10)
+    found, _ = cold_cases(interactions, 5, mask([9]), min_cases=10)
     assert plain(found) == [([1], [9])]
 
 
 def test_a_history_never_reaches_past_the_end_of_training():
     interactions = of([[1, 2, 9], [3, 9]], [[0, 6, 7], [6, 7]])
-    found = cold_cases(interactions, 5, mask([9]), min_cases=10)
+    found, _ = cold_cases(interactions, 5, mask([9]), min_cases=10)
     assert plain(found) == [([1], [9])]
 
 

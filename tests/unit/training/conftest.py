@@ -108,7 +108,7 @@ def tiny_settings(tmp_path_factory) -> Settings:
         threads=1,
         image=save_image_tower(folder / "resnet.pth"),
         text=save_text_tower(folder / "bert"),
-        finetune=FinetuneSettings(epochs=3, batch_size=16, target_epochs=20),
+        finetune=FinetuneSettings(epochs=3, batch_size=16),
         scorer=ScorerSettings(width=16, epochs=3, batch_size=32),
     )
 

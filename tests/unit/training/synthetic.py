@@ -60,3 +60,17 @@ def table_of(
         has_text,
         attributes,
     )
+
+
+WIDTH = 12
+
+
+def noisy_types(types: int, per_type: int) -> tuple[Tensor, Tensor]:
+    """What tells types apart is small beside what varies within each of them."""
+    generator = torch.Generator().manual_seed(11)
+    labels = torch.arange(types).repeat_interleave(per_type)
+    signal = torch.randn(types, 6, generator=generator)[labels]
+    signal = signal + 0.4 * torch.randn(len(labels), 6, generator=generator)
+    noise = 5 * torch.randn(len(labels), 6, generator=generator)
+    turn, _ = torch.linalg.qr(torch.randn(WIDTH, WIDTH, generator=generator))
+    return torch.cat([signal, noise], dim=1) @ turn, labels

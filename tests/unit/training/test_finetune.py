@@ -18,15 +18,14 @@ from newshelf.training.finetune import (
     embed,
     mask_columns,
     train_source,
-    train_target_head,
     warm_start,
 )
-from newshelf.training.labels import HeadLabels
+from newshelf.training.labels import HeadLabels, class_weights
 from newshelf.training.run import Run
 from tests.unit.training.synthetic import IMAGE, TEXT, clusters, encoder_of, table_of
 
 ROWS = 400
-SETTINGS = FinetuneSettings(epochs=6, batch_size=64, target_shots=10, target_epochs=40)
+SETTINGS = FinetuneSettings(epochs=6, batch_size=64, target_shots=10)
 KINDS = ("a", "b", "c", "d")
 CLASSES = {"source_type": KINDS, "target_type": KINDS, "color": ("green", "red")}
 
@@ -109,20 +108,6 @@ def test_labels_held_out_are_not_learned_from(world, run):
         train_source(encoder, table, some, SETTINGS, run)
         after.append(weights(encoder))
     assert all(torch.equal(value, after[1][name]) for name, value in after[0].items())
-
-
-def test_the_targets_head_learns_from_few_and_changes_nothing_else(world, run):
-    encoder, table, labels = world
-    train_source(encoder, table, labels, SETTINGS, run)
-    before = weights(encoder)
-    target = labels["target_type"]
-    result = train_target_head(encoder, table, target, SETTINGS, run)
-    assert changed(before, encoder) == {"heads.target_type.weight", "heads.target_type.bias"}
-    assert result.accuracy["target_type"] > 0.7
-    # A quarter of each class of 40.
-    assert result.tested == {"target_type": 40}
-    assert len(result.losses) == SETTINGS.target_epochs
-    assert result.losses[-1] < result.losses[0]
 
 
 def stated_only():
@@ -251,11 +236,11 @@ def test_an_aligned_text_finds_the_picture_of_its_product(run):
 def test_class_weights_follow_the_formula():
     target = torch.tensor([0] * 90 + [1] * 9 + [2] + [-1] * 50)
     for balance in (0.0, 0.5, 1.0):
-        found = finetune._class_weights(target, 4, balance)
+        found = class_weights(target, 4, balance)
         raw = torch.tensor([90.0, 9.0, 1.0]) ** -balance
         mean = (raw * torch.tensor([90.0, 9.0, 1.0])).sum() / 100
         torch.testing.assert_close(found, torch.cat([raw / mean, torch.ones(1)]))
-    assert torch.isfinite(finetune._class_weights(torch.full((3,), -1), 2, 1.0)).all()
+    assert torch.isfinite(class_weights(torch.full((3,), -1), 2, 1.0)).all()
 
 
 def test_class_balance_helps_the_rare_class(run):

@@ -9,7 +9,6 @@ from newshelf.nn.inputs import decode_picture, prepare_pictures
 from newshelf.nn.spec import ImageInput
 from newshelf.training.picture_data import (
     augment_pictures,
-    class_weights,
     epoch_rows,
     read_pictures,
     split_validation,
@@ -104,8 +103,3 @@ def test_a_share_of_each_class_is_held_out():
 def test_nothing_is_held_out_of_a_few_shots():
     learn, held = split_validation(torch.tensor([0] * 40 + [1] * 9), 0.2, torch.Generator())
     assert (len(learn), len(held)) == (49, 0)
-
-
-def test_class_weights_average_to_one_over_the_rows():
-    weights = class_weights(TARGET, 4)
-    torch.testing.assert_close(weights, torch.tensor([60 / 160, 60 / 40, 60 / 40, 0.0]))

@@ -93,7 +93,7 @@ def test_the_target_gets_a_head_where_it_has_types(write_catalog, run, tmp_path)
         "Jewellery > Rings > Wide",
     )
     training = json.loads((tmp_path / "checkpoint/training.json").read_text())
-    assert [len(stage["losses"]) for stage in training["finetune"]] == [3, 20]
+    assert [len(stage["losses"]) for stage in training["finetune"]] == [3, 0]
     assert set(training["finetune"][1]["accuracy"]) == {"target_type"}
 
 

@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.unit.benchmarks.methods.few_shot import WAYS, WIDTH
+from tests.unit.benchmarks.methods.few_shot import WAYS
 from tests.unit.training.conftest import keep_threads, said, write_catalog  # noqa: F401
-from tests.unit.training.synthetic import clusters
+from tests.unit.training.synthetic import WIDTH, clusters
 
 
 @pytest.fixture

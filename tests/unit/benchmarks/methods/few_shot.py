@@ -6,8 +6,9 @@ from torch import Tensor
 from benchmarks.methods.meta.episodes import EpisodeSampler, FewShotNet, ResidualAdapter
 from benchmarks.methods.meta.learners import FewShotLearner
 from benchmarks.methods.meta.maml import MamlLearner, classification_maml
+from tests.unit.training.synthetic import WIDTH
 
-WIDTH, WAYS = 12, 3
+WAYS = 3
 
 
 def maml_learner(prototypes: bool) -> MamlLearner:
@@ -15,17 +16,6 @@ def maml_learner(prototypes: bool) -> MamlLearner:
     torch.manual_seed(0)
     net = FewShotNet(ResidualAdapter(WIDTH, hidden=8), WAYS)
     return MamlLearner(classification_maml(net, prototypes=prototypes, steps=3, rate=0.05))
-
-
-def noisy_types(types: int, per_type: int) -> tuple[Tensor, Tensor]:
-    """What tells types apart is small beside what varies within each of them."""
-    generator = torch.Generator().manual_seed(11)
-    labels = torch.arange(types).repeat_interleave(per_type)
-    signal = torch.randn(types, 6, generator=generator)[labels]
-    signal = signal + 0.4 * torch.randn(len(labels), 6, generator=generator)
-    noise = 5 * torch.randn(len(labels), 6, generator=generator)
-    turn, _ = torch.linalg.qr(torch.randn(WIDTH, WIDTH, generator=generator))
-    return torch.cat([signal, noise], dim=1) @ turn, labels
 
 
 def accuracy(

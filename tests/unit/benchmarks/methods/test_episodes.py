@@ -18,7 +18,8 @@ from benchmarks.methods.meta.maml import EpisodeMaml, EpisodePart, MamlLearner, 
 from newshelf.errors import TrainingError
 from newshelf.training.loop import fit
 from newshelf.training.run import Run
-from tests.unit.benchmarks.methods.few_shot import WAYS, WIDTH, accuracy, maml_learner, noisy_types
+from tests.unit.benchmarks.methods.few_shot import WAYS, accuracy, maml_learner
+from tests.unit.training.synthetic import WIDTH, noisy_types
 
 EPOCHS = {"maml": 6, "protomaml": 4, "episodes": 6, "all types": 16}
 
