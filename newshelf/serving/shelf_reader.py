@@ -101,7 +101,6 @@ class ShelfReader:
     def __init__(self, folder: Path, archive: LiveIndex, *, min_confidence: float = 0.6) -> None:
         self.live = archive
         self._folder = folder
-        self._archive = archive
         self._min_confidence = min_confidence
         self._seen: tuple[int, int] | None = None
         self._said = ""

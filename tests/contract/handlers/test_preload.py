@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -96,7 +97,9 @@ def start(archive):
         process.stdout.close()
         process.stderr.close()
     for process in preloaders(archive):
-        process.kill()
+        # It may end by itself meanwhile.
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def command(archive, name):
