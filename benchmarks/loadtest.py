@@ -24,12 +24,12 @@ from loadtest.saturate import RateGoal, RateSearch, Saturation, saturate
 from loadtest.scenarios import LoadPlan
 from loadtest.servers import known_server
 from loadtest.traffic import BAD, TrafficSettings
+from loadtest.tuning.slo import LatencyLimit
 from newshelf.errors import SettingsError
 from newshelf.files import read_json
 from newshelf.pipeline.workspace import only_server
 from newshelf.sample.build import draw_sample
 from newshelf.server.client import Client
-from newshelf.tuning.slo import LatencyLimit
 
 MOST = 0.15
 """Share by which the figures of the two generators may differ."""

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from loadtest.incidents import Incident
 from loadtest.record import RunRecord, ServerSample
 from loadtest.timeline import Latencies, Timeline, Totals
+from loadtest.tuning.slo import LatencyLimit
 from newshelf.report.plots import COLOURS, MUTED, legend_right, log_y, new_figure, save, style_axes
-from newshelf.tuning.slo import LatencyLimit
 
 _WIDTH, _HEIGHT = 9.6, 3.4
 _INCIDENT = "#d55e00"

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from loadtest.tuning.slo import LatencyLimit, Slo, check_order, parse_slo
 from newshelf.errors import SettingsError
 from newshelf.files import StrictModel
-from newshelf.tuning.slo import LatencyLimit, Slo, check_order, parse_slo
 
 ALL = "all"
 """The scope of limits for all requests together."""

@@ -13,8 +13,8 @@ from newshelf.pipeline.stages import Jobs
 from newshelf.pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
-    from newshelf.tuning.load import ModelName
-    from newshelf.tuning.server import ExportTools
+    from loadtest.tuning.load import ModelName
+    from loadtest.tuning.server import ExportTools
 
 
 def make_jobs(console: Console, *, strict: bool = False, processes: int = 1) -> Jobs:
@@ -93,7 +93,7 @@ def make_tools(workspace: Workspace) -> "ExportTools":
     """Return what the tuner needs of ``export``, applied to the export of ``workspace``."""
     from export.archive import archive as run
     from export.archive import model_config as text
-    from newshelf.tuning.server import ExportTools
+    from loadtest.tuning.server import ExportTools
 
     def archive(settings: Settings, store: Path) -> list[Path]:
         return run(workspace.export, settings, store)

@@ -25,9 +25,9 @@ from newshelf.server.ports import free_port, free_ports
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from loadtest.tuning.points import SearchSpace
+    from loadtest.tuning.profile import Profile
     from newshelf.server.state import ServerState
-    from newshelf.tuning.points import SearchSpace
-    from newshelf.tuning.profile import Profile
 
 
 def tune(
@@ -78,15 +78,15 @@ def tune(
 
     Example: `./run tune --slo p99=50ms --model encoder --clients 8`
     """
+    from loadtest.tuning.points import with_point
+    from loadtest.tuning.report import frontier_table, write_report
+    from loadtest.tuning.slo import parse_slo
+    from loadtest.tuning.tune import PointLoad
+    from loadtest.tuning.tune import tune as run
     from newshelf.cli.console import make_console
     from newshelf.cli.jobs import make_jobs, make_tools
     from newshelf.pipeline.stages import bring_up_to_date, plan_stages
     from newshelf.report.tables import print_table
-    from newshelf.tuning.points import with_point
-    from newshelf.tuning.report import frontier_table, write_report
-    from newshelf.tuning.slo import parse_slo
-    from newshelf.tuning.tune import PointLoad
-    from newshelf.tuning.tune import tune as run
 
     limits = parse_slo(slo)
     console = make_console()
@@ -123,7 +123,7 @@ def _search_space(
     runtime: str | None,
     precision: str | None,
 ) -> "SearchSpace":
-    from newshelf.tuning.points import Computing, SearchSpace, candidates, layouts, select
+    from loadtest.tuning.points import Computing, SearchSpace, candidates, layouts, select
 
     precisions = select(candidates(workspace.export), _names(runtime), _names(precision))
     pairs = layouts(
@@ -182,11 +182,11 @@ def profile(
 
     Example: `./run profile --model encoder --requests 500 --clients 32`
     """
+    from loadtest.tuning.profile import profile as measure
     from newshelf.catalog.catalog import read_catalog
     from newshelf.cli.console import make_console
     from newshelf.cli.jobs import make_jobs
     from newshelf.pipeline.serve import serve
-    from newshelf.tuning.profile import profile as measure
 
     console = make_console()
 
@@ -214,8 +214,8 @@ def profile(
 
 
 def _show(profile: "Profile", path: Path, console: "Console") -> None:
+    from loadtest.tuning.profile import breakdown_table, trace_document
     from newshelf.report.tables import print_table
-    from newshelf.tuning.profile import breakdown_table, trace_document
 
     load = profile.load
     title = f"{len(profile.requests)} requests to the {profile.model}, {profile.clients} at a time"

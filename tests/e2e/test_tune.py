@@ -9,15 +9,15 @@ import yaml
 from rich.console import Console
 from typer.testing import CliRunner
 
+from loadtest.tuning.load import ModelName
+from loadtest.tuning.points import Arithmetic, Computing, SearchSpace
+from loadtest.tuning.slo import parse_slo
+from loadtest.tuning.tune import PointLoad, tune
 from newshelf.cli.app import app
 from newshelf.cli.jobs import make_tools
 from newshelf.config import Settings, load_settings
 from newshelf.files import read_json
 from newshelf.pipeline.workspace import Workspace
-from newshelf.tuning.load import ModelName
-from newshelf.tuning.points import Arithmetic, Computing, SearchSpace
-from newshelf.tuning.slo import parse_slo
-from newshelf.tuning.tune import PointLoad, tune
 
 pytestmark = pytest.mark.xdist_group("servers")
 

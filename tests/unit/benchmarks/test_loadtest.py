@@ -11,7 +11,7 @@ import pytest
 from benchmarks.loadtest import greatest_rate, known_rate, traffic_of
 from benchmarks.serve.wrk import Load, Request, load
 from loadtest.options import LoadOptions, LoadTarget, make_plan
-from newshelf.tuning.slo import LatencyLimit
+from loadtest.tuning.slo import LatencyLimit
 from tests.unit.loadtest.made_records import made_record, made_second
 
 

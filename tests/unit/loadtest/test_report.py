@@ -12,7 +12,7 @@ from loadtest.record import read_record
 from loadtest.report import check_run, milliseconds, print_run, write_run
 from loadtest.saturate import RateGoal, RateSearch, print_saturation, saturate, write_saturation
 from loadtest.slo import SloSet
-from newshelf.tuning.slo import LatencyLimit, Slo
+from loadtest.tuning.slo import LatencyLimit, Slo
 from tests.unit.loadtest.made_records import made_record, made_second, queue_record, sample
 
 LIMITS = SloSet(Slo((LatencyLimit(99, 80.0),), 0.01), {"encode text": Slo((LatencyLimit(50, 9),))})

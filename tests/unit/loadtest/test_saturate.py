@@ -5,8 +5,8 @@ import pytest
 
 from loadtest.record import RunRecord
 from loadtest.saturate import RateGoal, RateSearch, Saturation, saturate, trial
+from loadtest.tuning.slo import LatencyLimit
 from newshelf.errors import SettingsError
-from newshelf.tuning.slo import LatencyLimit
 from tests.unit.loadtest.made_records import (
     made_record,
     made_second,

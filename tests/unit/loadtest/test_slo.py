@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 
 from loadtest.slo import SloSet, read_slo
+from loadtest.tuning.slo import LatencyLimit, Slo
 from newshelf.errors import SettingsError
 from newshelf.pipeline.workspace import ROOT
-from newshelf.tuning.slo import LatencyLimit, Slo
 
 KINDS = {"encode text", "encode both", "recommend history", "recommend candidates"}
 

@@ -17,13 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from newshelf.catalog.catalog import Catalog
-from newshelf.errors import ServerError
-from newshelf.report.tables import ReportTable
-from newshelf.server.client import Client
-from newshelf.server.state import ServerState
-from newshelf.serving.trace import SPANS_HEADER, STAGES, TRACE_HEADER, BatchTrace, Stage, read_trace
-from newshelf.tuning.load import (
+from loadtest.tuning.load import (
     Exchange,
     LoadRequest,
     LoadResult,
@@ -31,6 +25,12 @@ from newshelf.tuning.load import (
     draw_requests,
     run_load,
 )
+from newshelf.catalog.catalog import Catalog
+from newshelf.errors import ServerError
+from newshelf.report.tables import ReportTable
+from newshelf.server.client import Client
+from newshelf.server.state import ServerState
+from newshelf.serving.trace import SPANS_HEADER, STAGES, TRACE_HEADER, BatchTrace, Stage, read_trace
 
 
 @dataclass(frozen=True)

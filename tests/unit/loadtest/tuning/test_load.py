@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from loadtest.servers import noop_server
+from loadtest.tuning.load import LoadRequest, LoadResult, draw_requests, run_load
 from newshelf.catalog.catalog import Catalog, read_catalog
 from newshelf.errors import CatalogError, ServerError
 from newshelf.sample.build import draw_sample
-from newshelf.tuning.load import LoadRequest, LoadResult, draw_requests, run_load
 
 POST = LoadRequest("/predictions/nothing", "application/json", b'{"title": "ring"}')
 

@@ -5,11 +5,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from loadtest.tuning.load import LoadResult
+from loadtest.tuning.points import Arithmetic, Computing, Point
+from loadtest.tuning.profile import RequestTimeline
+from loadtest.tuning.search import PointMeasurement
 from newshelf.serving.trace import BatchTrace, TraceSpan
-from newshelf.tuning.load import LoadResult
-from newshelf.tuning.points import Arithmetic, Computing, Point
-from newshelf.tuning.profile import RequestTimeline
-from newshelf.tuning.search import PointMeasurement
 
 MakePoint = Callable[..., Point]
 MakeRun = Callable[..., PointMeasurement]

@@ -5,14 +5,14 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from loadtest.tuning.report import frontier_table, settings_text, write_report
+from loadtest.tuning.search import SearchResult
+from loadtest.tuning.slo import parse_slo
+from loadtest.tuning.tune import PointLoad
 from newshelf.config import ModelServingSettings, Settings, load_settings
 from newshelf.files import read_json
 from newshelf.report.tables import print_table
-from newshelf.tuning.report import frontier_table, settings_text, write_report
-from newshelf.tuning.search import SearchResult
-from newshelf.tuning.slo import parse_slo
-from newshelf.tuning.tune import PointLoad
-from tests.unit.tuning.conftest import MakeRun
+from tests.unit.loadtest.tuning.conftest import MakeRun
 
 SLO = parse_slo("p99=50ms")
 LOAD = PointLoad("encoder", 8, 10.0)

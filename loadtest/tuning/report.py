@@ -6,14 +6,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from loadtest.tuning.points import with_point
+from loadtest.tuning.search import PointMeasurement, SearchResult, frontier
+from loadtest.tuning.slo import Slo
+from loadtest.tuning.tune import PointLoad
 from newshelf.config import Settings
 from newshelf.files import write_aside, write_json
 from newshelf.report.plots import COLOURS, MUTED, legend_right, log_y, new_figure, save, style_axes
 from newshelf.report.tables import ReportTable
-from newshelf.tuning.points import with_point
-from newshelf.tuning.search import PointMeasurement, SearchResult, frontier
-from newshelf.tuning.slo import Slo
-from newshelf.tuning.tune import PointLoad
 
 _BLUE, _ORANGE, _GREEN = COLOURS[:3]
 _ROOM = 1.08

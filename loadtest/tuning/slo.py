@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass
 from itertools import pairwise
 
+from loadtest.tuning.load import LoadResult
 from newshelf.errors import SettingsError
-from newshelf.tuning.load import LoadResult
 
 _EXAMPLE = "for example p99=50ms,p50=20ms,errors=0.1%"
 _PERCENTILE = re.compile(r"p(\d{1,2}(?:\.\d+)?)")

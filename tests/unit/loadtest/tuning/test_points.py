@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from loadtest.tuning.points import Arithmetic, SearchSpace, candidates, layouts, select, with_point
 from newshelf.config import (
     ArchiveSettings,
     ModelServingSettings,
@@ -12,8 +13,7 @@ from newshelf.config import (
 )
 from newshelf.errors import SettingsError
 from newshelf.files import write_json
-from newshelf.tuning.points import Arithmetic, SearchSpace, candidates, layouts, select, with_point
-from tests.unit.tuning.conftest import MakePoint
+from tests.unit.loadtest.tuning.conftest import MakePoint
 
 
 @pytest.mark.parametrize(
@@ -95,17 +95,17 @@ def test_only_what_passed_the_gate_is_tried(
     ]
     on_a_gpu = [{"runtime": "onnxruntime", "precision": "fp16", "passed": True}]
     write_json(tmp_path / "precision.json", {"candidates": measured, "on_a_gpu": on_a_gpu})
-    monkeypatch.setattr("newshelf.tuning.points.which", lambda _: None)
+    monkeypatch.setattr("loadtest.tuning.points.which", lambda _: None)
     on_the_cpu = [FP32, Arithmetic("torchscript", "fp32")]
     assert candidates(tmp_path) == on_the_cpu
-    monkeypatch.setattr("newshelf.tuning.points.which", lambda _: "/usr/bin/nvidia-smi")
+    monkeypatch.setattr("loadtest.tuning.points.which", lambda _: "/usr/bin/nvidia-smi")
     assert candidates(tmp_path) == [*on_the_cpu, Arithmetic("onnxruntime", "fp16")]
 
 
 def test_a_runtime_that_is_not_installed_is_not_tried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("newshelf.tuning.points.find_spec", lambda name: name == "torch" or None)
+    monkeypatch.setattr("loadtest.tuning.points.find_spec", lambda name: name == "torch" or None)
     assert candidates(tmp_path) == [Arithmetic("torchscript", "fp32")]
 
 

@@ -12,9 +12,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from newshelf.tuning.load import LoadResult
-from newshelf.tuning.points import Computing, Point, SearchSpace
-from newshelf.tuning.slo import Slo
+from loadtest.tuning.load import LoadResult
+from loadtest.tuning.points import Computing, Point, SearchSpace
+from loadtest.tuning.slo import Slo
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from loadtest.tuning.load import ModelName
+from loadtest.tuning.server import ExportTools, PointArchives
 from newshelf.config import Settings
-from newshelf.tuning.load import ModelName
-from newshelf.tuning.server import ExportTools, PointArchives
-from tests.unit.tuning.conftest import MakePoint
+from tests.unit.loadtest.tuning.conftest import MakePoint
 
 
 @pytest.fixture

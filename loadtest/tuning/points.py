@@ -8,10 +8,10 @@ from shutil import which
 
 from pydantic import ValidationError
 
+from loadtest.tuning.load import ModelName
 from newshelf.config import ArchiveSettings, Settings
 from newshelf.errors import SettingsError
 from newshelf.files import problems, read_json
-from newshelf.tuning.load import ModelName
 
 
 @dataclass(frozen=True, order=True)

@@ -2,9 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loadtest.tuning.slo import LatencyLimit, Slo, parse_slo
 from newshelf.errors import SettingsError
-from newshelf.tuning.slo import LatencyLimit, Slo, parse_slo
-from tests.unit.tuning.conftest import load
+from tests.unit.loadtest.tuning.conftest import load
 
 
 def test_latencies_in_any_unit_and_order_and_a_share_of_errors() -> None:

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from newshelf.tuning.points import Arithmetic, Computing, Point, SearchSpace
-from newshelf.tuning.search import PointMeasurement, dominates, frontier, judge, search
-from newshelf.tuning.slo import parse_slo
-from tests.unit.tuning.conftest import MakePoint, MakeRun, load
+from loadtest.tuning.points import Arithmetic, Computing, Point, SearchSpace
+from loadtest.tuning.search import PointMeasurement, dominates, frontier, judge, search
+from loadtest.tuning.slo import parse_slo
+from tests.unit.loadtest.tuning.conftest import MakePoint, MakeRun, load
 
 FULL_S = 8.0
 Formula = Callable[[Point], tuple[float, float]]

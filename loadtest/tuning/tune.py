@@ -5,17 +5,17 @@ from pathlib import Path
 
 from rich.console import Console
 
+from loadtest.tuning.load import LoadRequest, ModelName, draw_requests, run_load
+from loadtest.tuning.points import Point, SearchSpace
+from loadtest.tuning.search import PointMeasurement, SearchResult, judge, search
+from loadtest.tuning.server import ExportTools, PointArchives, PointServer
+from loadtest.tuning.slo import Slo
 from newshelf.catalog.catalog import read_catalog
 from newshelf.config import Settings
 from newshelf.errors import ServerError, SettingsError
 from newshelf.pipeline.demo import pick_demo
 from newshelf.pipeline.workspace import Workspace
 from newshelf.server.client import Client
-from newshelf.tuning.load import LoadRequest, ModelName, draw_requests, run_load
-from newshelf.tuning.points import Point, SearchSpace
-from newshelf.tuning.search import PointMeasurement, SearchResult, judge, search
-from newshelf.tuning.server import ExportTools, PointArchives, PointServer
-from newshelf.tuning.slo import Slo
 
 _FOLDER = "tuning"
 _DISTINCT = 200

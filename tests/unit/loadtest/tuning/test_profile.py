@@ -8,19 +8,19 @@ from typing import Any, cast
 import pytest
 from rich.console import Console
 
-from newshelf.errors import ServerError
-from newshelf.report.tables import print_table
-from newshelf.server.client import Client
-from newshelf.serving.trace import TraceSpan, write_trace
-from newshelf.tuning.load import Exchange
-from newshelf.tuning.profile import (
+from loadtest.tuning.load import Exchange
+from loadtest.tuning.profile import (
     QueueCount,
     breakdown_table,
     read_queue,
     read_timelines,
     trace_document,
 )
-from tests.unit.tuning.conftest import MakeTimeline
+from newshelf.errors import ServerError
+from newshelf.report.tables import print_table
+from newshelf.server.client import Client
+from newshelf.serving.trace import TraceSpan, write_trace
+from tests.unit.loadtest.tuning.conftest import MakeTimeline
 
 
 def told() -> str:

@@ -14,6 +14,8 @@ from pathlib import Path
 import httpx
 import yaml
 
+from loadtest.tuning.load import ModelName
+from loadtest.tuning.points import Arithmetic, Point, with_point
 from newshelf.config import Settings
 from newshelf.errors import ServerError
 from newshelf.pipeline.workspace import ROOT
@@ -23,8 +25,6 @@ from newshelf.server.process import is_running, last_lines
 from newshelf.server.state import ServerState, read_state
 from newshelf.server.torchserve import TorchServePlan, start_torchserve, wait_until_ready
 from newshelf.serving.model_config import MODEL_CONFIG
-from newshelf.tuning.load import ModelName
-from newshelf.tuning.points import Arithmetic, Point, with_point
 
 _START_S = 60.0
 _LOAD_S = 180.0
