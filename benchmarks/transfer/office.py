@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from benchmarks.methods.adapt.adapt import DEFAULT, METHODS, AdaptSettings, adapt
-from benchmarks.methods.adapt.domains import Labelled, Unlabelled
-from benchmarks.methods.adapt.network import Projection
+from benchmarks.methods.adapt.losses import DEFAULT, METHODS
+from benchmarks.methods.adapt.projection import Projection
 from benchmarks.results import Goal, Row, TaskResult
 from benchmarks.transfer.command import TransferContext
 from benchmarks.transfer.domains import (
@@ -24,6 +23,7 @@ from benchmarks.transfer.tower_features import View, view_features
 from newshelf.catalog.catalog import Catalog
 from newshelf.config import ImageTowerSettings
 from newshelf.nn.weights import load_image_tower
+from newshelf.training.adaptation import AdaptSettings, adapt
 from newshelf.training.picture_data import read_pictures
 from newshelf.training.run import Run
 
@@ -69,26 +69,28 @@ def run(context: TransferContext) -> TaskResult:
 
     for (suffix, (features, runs)), (ours, theirs) in product(inputs.items(), permutations(of, 2)):
         pair = f"{ours[0]}→{theirs[0]}"
-        source = Labelled(features[of[ours]], target[of[ours]])
-        unlabelled = Unlabelled(features[of[theirs]])
+        source, known = features[of[ours]], target[of[ours]]
+        unlabelled = features[of[theirs]]
         truth = target[of[theirs]]
-        probed = linear_probe(source.features, source.target, unlabelled.features)
-        projection = Projection.of(source, unlabelled, _SETTINGS.components)
+        probed = linear_probe(source, known, unlabelled)
+        projection = Projection(source, unlabelled)
+        source, unlabelled = projection(source), projection(unlabelled)
         for seed in context.seeds:
             _note(values, pairs, _PROBE + suffix, seed, pair, probed, truth)
             for method in runs:
                 name = method_name(method) + suffix
                 model = adapt(
                     source,
+                    known,
                     unlabelled,
                     Run(seed, context.console, quiet=True),
-                    method=method,
-                    projection=projection,
+                    method=METHODS[method],
                 )
-                predicted = model.predict(unlabelled.features)
+                embedded, logits = model(unlabelled)
+                predicted = logits.argmax(dim=1)
                 _note(values, pairs, name, seed, pair, predicted, truth)
                 if name in _DRAWN and (ours, theirs) == _MAPPED and seed == context.seeds[0]:
-                    maps[name] = model.embed(source.features), model.embed(unlabelled.features)
+                    maps[name] = model(source)[0], embedded
         context.console.print(f"  {pair}{suffix}: {values[name][seed][-1]:.1%} ({name})")
 
     means = {

@@ -9,13 +9,19 @@ from sklearn.metrics import f1_score
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
-from benchmarks.methods.adapt.adapt import DEFAULT, METHODS, AdaptSettings, adapt
-from benchmarks.methods.adapt.domains import Labelled, Unlabelled
+from benchmarks.methods.adapt.losses import DEFAULT, METHODS
+from benchmarks.methods.adapt.projection import Projection
 from benchmarks.results import Goal, Row, TaskResult
 from benchmarks.transfer.command import TransferContext
-from benchmarks.transfer.domains import draw_domains, draw_rows, linear_probe, method_name
+from benchmarks.transfer.domains import (
+    draw_domains,
+    draw_rows,
+    linear_probe,
+    method_name,
+)
 from newshelf.catalog.catalog import Catalog
 from newshelf.catalog.schema import category_levels
+from newshelf.training.adaptation import AdaptSettings, adapt
 from newshelf.training.run import Run
 
 SOURCE_CLASSES: dict[str, tuple[str, ...]] = {
@@ -69,34 +75,44 @@ def run(context: TransferContext) -> TaskResult:
     studio, wild = context.catalog("fashion"), context.catalog("clothing-wild")
     ours, our_class = _shared(studio, SOURCE_CLASSES)
     theirs, their_class = _shared(wild, TARGET_CLASSES)
-    source = Labelled(context.backbone(studio).table.image[ours], our_class)
+    source = context.backbone(studio).table.image[ours]
     target = context.backbone(wild).table.image[theirs]
     kept_back = context.kept_back_catalog("clothing-wild")
     values: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     maps: dict[str, tuple[Tensor, Tensor]] = {}
     labels = our_class, their_class
     development, _, _ = _parts(their_class, 0)
-    judged, chosen = _choose(context, source, target[development], their_class[development])
+    judged, chosen = _choose(
+        context, (source, our_class), target[development], their_class[development]
+    )
 
     for seed in context.seeds:
         if kept_back is None:
             _, learn, test = _parts(their_class, seed)
-            unlabelled, learn_class = Unlabelled(target[learn]), their_class[learn]
+            unlabelled, learn_class = target[learn], their_class[learn]
             asked, truth = target[test], their_class[test]
         else:
-            unlabelled, learn_class = Unlabelled(target), their_class
+            unlabelled, learn_class = target, their_class
             rows, truth = _shared(kept_back, TARGET_CLASSES)
             asked = context.backbone(kept_back).table.image[rows]
         found = {
-            _PROBE: linear_probe(source.features, source.target, asked),
-            _CEILING: linear_probe(unlabelled.features, learn_class, asked),
+            _PROBE: linear_probe(source, our_class, asked),
+            _CEILING: linear_probe(unlabelled, learn_class, asked),
         }
+        projection = Projection(source, unlabelled)
         for method in METHODS:
-            model = adapt(source, unlabelled, Run(seed, context.console, quiet=True), method=method)
+            model = adapt(
+                projection(source),
+                our_class,
+                projection(unlabelled),
+                Run(seed, context.console, quiet=True),
+                method=METHODS[method],
+            )
             name = method_name(method)
-            found[name] = model.predict(asked)
+            embedded, logits = model(projection(asked))
+            found[name] = logits.argmax(dim=1)
             if seed == context.seeds[0] and method in {"source-only", DEFAULT}:
-                maps[name] = model.embed(source.features), model.embed(asked)
+                maps[name] = model(projection(source))[0], embedded
                 labels = our_class, truth
         accuracies = {
             name: float((predicted == truth).float().mean()) for name, predicted in found.items()
@@ -167,7 +183,7 @@ def _split(target: Tensor, rows: Tensor, share: float, seed: int) -> tuple[Tenso
 
 
 def _choose(
-    context: TransferContext, source: Labelled, features: Tensor, target: Tensor
+    context: TransferContext, source: tuple[Tensor, Tensor], features: Tensor, target: Tensor
 ) -> tuple[str, str]:
     """Return the best method on the development photographs, and a note.
 
@@ -175,15 +191,20 @@ def _choose(
     """
     unlabelled, asked = _split(target, torch.arange(len(target)), 0.5, 0)
 
+    projection = Projection(source[0], features[unlabelled])
+
     def accuracy(method: str, settings: AdaptSettings) -> float:
         model = adapt(
-            source,
-            Unlabelled(features[unlabelled]),
+            projection(source[0]),
+            source[1],
+            projection(features[unlabelled]),
             Run(0, context.console, quiet=True),
-            method=method,
+            method=METHODS[method],
             settings=settings,
         )
-        return float((model.predict(features[asked]) == target[asked]).float().mean())
+        return float(
+            (model(projection(features[asked]))[1].argmax(dim=1) == target[asked]).float().mean()
+        )
 
     plain = AdaptSettings()
     found = {

@@ -66,6 +66,8 @@ def fit_probe(
     ``c`` is the inverse of the L2 penalty.
     """
     present, known = labels.unique(return_inverse=True)
+    if len(present) == 1:
+        raise TrainingError(f"all {len(rows)} products to learn from are of one class")
     # The penalty keeps the weights in the span of the rows: S coordinates do for E.
     axes, coordinates = torch.linalg.qr(rows.T)
     model = LogisticRegression(C=c, max_iter=1000, fit_intercept=intercept)

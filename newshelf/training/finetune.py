@@ -78,16 +78,16 @@ def mask_columns(
     for head in heads:
         rows = torch.rand(len(attributes)) < _MASK_STATED
         rows_of[head] = rows
-        masked[:, _columns(STATED_BY[head])] *= ~rows.unsqueeze(1)
+        masked[:, columns(STATED_BY[head])] *= ~rows.unsqueeze(1)
     # Brand, size and price are masked in some rows, so that the encoder does not rely on them.
     others = torch.rand(len(attributes), 1) < _MASK_OTHERS
     stated = {column for head in heads for column in STATED_BY[head]}
     rest = tuple(column for column in ATTRIBUTE_COLUMNS if column not in stated)
-    masked[:, _columns(rest)] *= ~others
+    masked[:, columns(rest)] *= ~others
     return masked, rows_of
 
 
-def _columns(names: tuple[str, ...]) -> list[int]:
+def columns(names: tuple[str, ...]) -> list[int]:
     """Return the indices of the named columns in an attribute row."""
     return [ATTRIBUTE_COLUMNS.index(name) for name in names]
 
@@ -175,7 +175,7 @@ def train_source(
     for head in heads:
         rows = torch.nonzero(held & (labels[head].target != UNLABELLED)).flatten()
         if len(rows):
-            accuracy[head] = _accuracy(encoder, table, head, labels[head].target, rows)
+            accuracy[head] = head_accuracy(encoder, table, head, labels[head].target, rows)
             tested[head] = len(rows)
     return FinetuneResult(history.loss, accuracy, tested)
 
@@ -222,7 +222,7 @@ def train_target_head(
     with torch.no_grad():
         head.weight.copy_(weight)
         head.bias.copy_(bias)
-    accuracy = _accuracy(encoder, table, "target_type", target, test)
+    accuracy = head_accuracy(encoder, table, "target_type", target, test)
     return FinetuneResult([], {"target_type": accuracy}, {"target_type": len(test)}), choices
 
 
@@ -290,7 +290,7 @@ class _SourceObjective(Objective):
         features, attributes = self._table.rows(rows)
         attributes = attributes.clone()
         for head in truth:
-            attributes[:, _columns(STATED_BY[head])] = 0
+            attributes[:, columns(STATED_BY[head])] = 0
         targets = {head: target[rows] for head, target in truth.items()}
         return self._losses(self._fuse(features, attributes), rows, targets)
 
@@ -323,7 +323,7 @@ def embed(encoder: Encoder, table: FeatureTable, masked: tuple[str, ...] = ()) -
     for rows in torch.arange(len(table)).split(1024):
         features, attributes = table.rows(rows)
         attributes = attributes.clone()
-        attributes[:, _columns(masked)] = 0
+        attributes[:, columns(masked)] = 0
         chunks.append(encoder.fuse(features, attributes))
     return torch.cat(chunks)
 
@@ -340,9 +340,10 @@ def _tenth(rows: int, seed: int) -> Tensor:
 
 
 @torch.no_grad()
-def _accuracy(
+def head_accuracy(
     encoder: Encoder, table: FeatureTable, head: HeadName, target: Tensor, rows: Tensor
 ) -> float:
+    """Return the accuracy on ``rows``, without the columns that state the answer."""
     stated = STATED_BY["source_type" if head == "target_type" else head]
     predicted = encoder.heads[head](embed(encoder, table, masked=stated)[rows]).argmax(dim=1)
     return float((predicted == target[rows]).float().mean())

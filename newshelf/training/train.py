@@ -20,6 +20,7 @@ from newshelf.catalog.interactions import Interactions, read_interactions
 from newshelf.config import Settings
 from newshelf.nn.checkpoint import KNOWLEDGE_FOLDER, save_checkpoint
 from newshelf.nn.spec import HeadName, ModelSpec
+from newshelf.training.adaptation import adapt_heads
 from newshelf.training.backbone import Backbone, build_backbone, set_up_torch
 from newshelf.training.choose import Choice
 from newshelf.training.distributed import is_first
@@ -199,10 +200,12 @@ def _finetune(
             modality_dropout=settings.fusion.modality_dropout,
         )
     ]
-    choices: list[Choice] = []
+    adapted, choices = adapt_heads(backbone.encoder, backbone.table, labels, settings.training, run)
+    results += adapted
     if "target_type" in labels:
-        result, choices = train_target_head(backbone.encoder, backbone.table, labels, settings, run)
+        result, found = train_target_head(backbone.encoder, backbone.table, labels, settings, run)
         results.append(result)
+        choices += found
     for result in results:
         for head, accuracy in result.accuracy.items():
             run.tell(

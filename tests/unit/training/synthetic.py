@@ -1,5 +1,7 @@
 """Feature tables with known structure, without pictures or texts behind them."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -60,6 +62,16 @@ def table_of(
         has_text,
         attributes,
     )
+
+
+def blobs(count: int, angle: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Three clusters on a circle, turned by ``angle``, in a space of 8."""
+    generator = torch.Generator().manual_seed(seed)
+    label = torch.arange(count) % 3
+    turn = label * 2 * math.pi / 3 + angle
+    rows = torch.randn(count, 8, generator=generator) * 0.3
+    rows[:, :2] += torch.stack([turn.cos(), turn.sin()], dim=1)
+    return rows, label
 
 
 WIDTH = 12

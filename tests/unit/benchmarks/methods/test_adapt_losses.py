@@ -6,15 +6,27 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from benchmarks.methods.adapt.adapt import METHODS
-from benchmarks.methods.adapt.domains import Labelled, Unlabelled
-from benchmarks.methods.adapt.losses import CDAN, FACTORS, RTN, class_confusion, entropy, mk_mmd
-from benchmarks.methods.adapt.network import (
-    AdaptationNetwork,
-    Discriminator,
-    ramp,
+from benchmarks.methods.adapt.losses import (
+    CDAN,
+    DANN,
+    FACTORS,
+    METHODS,
+    RTN,
+    RampedLoss,
+    discrepancy,
+    kernels,
     reverse_gradient,
 )
+from benchmarks.methods.adapt.projection import Projection
+from newshelf.training.adaptation import (
+    AdaptationNetwork,
+    AdaptSettings,
+    adapt,
+    class_confusion,
+    entropy,
+)
+from newshelf.training.run import Run
+from tests.unit.training.synthetic import blobs
 
 
 def rows(count: int, width: int, seed: int, shift: float = 0.0) -> torch.Tensor:
@@ -23,7 +35,11 @@ def rows(count: int, width: int, seed: int, shift: float = 0.0) -> torch.Tensor:
 
 def network(classes: int = 3) -> AdaptationNetwork:
     torch.manual_seed(0)
-    return AdaptationNetwork(width=6, classes=classes, bottleneck=8, dropout=0.0)
+    return AdaptationNetwork(6, classes, AdaptSettings(bottleneck=8, dropout=0.0))
+
+
+def mk_mmd(source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    return discrepancy(kernels(source, target), len(source))
 
 
 def naive_mmd(source: torch.Tensor, target: torch.Tensor) -> float:
@@ -77,9 +93,12 @@ def test_the_gradient_is_reversed_and_scaled():
 
 
 def test_the_ramp_goes_from_nothing_to_one():
-    assert ramp(0.0) == 0.0
-    assert ramp(0.1) == pytest.approx(2 / (1 + math.exp(-1)) - 1)
-    assert ramp(1.0) == pytest.approx(1.0, abs=1e-4)
+    loss = RTN(network(), 10)
+    found = []
+    for step in (0, 1, 10):
+        loss.step.fill_(step)
+        found.append(loss.ramp)
+    assert found == pytest.approx([0.0, 2 / (1 + math.exp(-1)) - 1, 1.0], abs=1e-4)
 
 
 def test_entropy_is_the_naive_sum():
@@ -109,23 +128,23 @@ def test_class_confusion_goes_from_none_to_all():
     assert float(class_confusion(torch.zeros(6, 4))) == pytest.approx(3 / 4)
 
 
-def test_the_discriminator_weighs_domains_alike_and_rows_as_told():
-    torch.manual_seed(0)
-    discriminator = Discriminator(4, 8)
-    source, target = rows(2, 4, 0), rows(6, 4, 1)
-    said = torch.sigmoid(discriminator.layers(torch.cat([source, target]))).squeeze(1)
+def test_the_discriminator_weighs_domains_alike_and_rows_by_their_weight(monkeypatch):
+    loss = DANN(network(), 1)
+    source, target = (rows(2, 8, 0), rows(2, 3, 2)), (rows(6, 8, 1), rows(6, 3, 3))
+    said = torch.sigmoid(loss.discriminator(torch.cat([source[0], target[0]]))).squeeze(1)
     expected = -(said[:2].log().mean() + (1 - said[2:]).log().mean()) / 2
-    assert torch.allclose(discriminator(source, target, 1.0), expected)
+    assert torch.allclose(loss.adaptation(source, target), expected)
     only = torch.tensor([0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0])
+    monkeypatch.setattr(loss, "weights", lambda logits: only)
     expected = -(said[1].log() + (1 - said[2]).log()) / 2
-    assert torch.allclose(discriminator(source, target, 1.0, only), expected)
+    assert torch.allclose(loss.adaptation(source, target), expected)
 
 
 def test_cdan_sees_the_embedding_by_class():
-    loss = CDAN(network())
+    loss = CDAN(network(), 1)
     embedding, logits = rows(2, 8, 0), rows(2, 3, 1)
     probability = logits.softmax(1)
-    seen = loss.conditioned(embedding, logits)
+    seen = loss.shown(embedding, logits)
     for row in range(2):
         for k in range(3):
             for h in range(8):
@@ -134,9 +153,9 @@ def test_cdan_sees_the_embedding_by_class():
 
 
 def test_cdan_projects_what_would_be_too_wide_and_keeps_products_on_average():
-    loss = CDAN(network(classes=600))
+    loss = CDAN(network(classes=600), 1)
     embedding, logits = rows(2, 8, 0), rows(2, 600, 1) * 3
-    seen = loss.conditioned(embedding, logits)
+    seen = loss.shown(embedding, logits)
     assert seen.shape == (2, 4096)
     probability = logits.softmax(1)
     exact = float((embedding @ embedding.T)[0, 1] * (probability @ probability.T)[0, 1])
@@ -145,43 +164,93 @@ def test_cdan_projects_what_would_be_too_wide_and_keeps_products_on_average():
 
 
 def test_a_residual_starts_at_nothing():
-    loss = RTN(network())
+    loss = RTN(network(), 1)
     assert not loss.residual(rows(4, 3, 0)).any()
 
 
 def test_an_adversary_makes_the_features_worse_for_it():
-    loss = METHODS["dann"](network())
-    loss.progress = 1.0
-    source = Labelled(rows(8, 6, 0), torch.arange(8) % 3)
-    target = Unlabelled(rows(8, 6, 1, shift=1.0))
-    losses = loss(source, target)
-    losses["domain"].backward()
+    loss = METHODS["dann"](network(), 10)
+    loss.step.fill_(10)
+    batch = rows(8, 6, 0), torch.arange(8) % 3, rows(8, 6, 1, shift=1.0)
+    losses = loss(batch)
+    losses["adaptation"].backward()
     with torch.no_grad():
         for parameter in loss.network.embed.parameters():
             parameter.sub_(0.05 * parameter.grad)
-        assert loss(source, target)["domain"] > losses["domain"]
+        assert loss(batch)["adaptation"] > losses["adaptation"]
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_gives_finite_scalars_for_batches_of_two_sizes(method):
-    loss = METHODS[method](network())
-    loss.progress = 0.5
-    source = Labelled(rows(8, 6, 0), torch.arange(8) % 3)
-    losses = loss(source, Unlabelled(rows(5, 6, 1)))
+    loss = METHODS[method](network(), 2)
+    if isinstance(loss, RampedLoss):
+        loss.step.fill_(1)
+    losses = loss((rows(8, 6, 0), torch.arange(8) % 3, rows(5, 6, 1)))
     assert "loss" in losses
     assert all(value.shape == () and torch.isfinite(value) for value in losses.values())
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_runs_where_its_batches_are(method):
+def test_every_method_runs_where_its_batches_are(method, monkeypatch):
+    # A number is not read from a tensor that is not there.
+    monkeypatch.setattr(RampedLoss, "ramp", 0.5)
     with FakeTensorMode():
         with torch.device("cuda"):
-            loss = METHODS[method](network())
-        loss.progress = 0.5
-        source = Labelled(
-            torch.empty(4, 6, device="cuda"), torch.zeros(4, dtype=torch.int64, device="cuda")
-        )
-        losses = loss(source, Unlabelled(torch.empty(4, 6, device="cuda")))
+            loss = METHODS[method](network(), 2)
+        source, target = torch.empty(4, 6, device="cuda"), torch.empty(5, 6, device="cuda")
+        labels = torch.zeros(4, dtype=torch.int64, device="cuda")
+        losses = loss((source, labels, target))
         assert {value.device.type for value in losses.values()} == {"cuda"}
         with pytest.raises(RuntimeError, match=r"(?i)device"):
-            loss(Labelled(source.features.cpu(), source.target), Unlabelled(source.features))
+            loss((source.cpu(), labels, target))
+
+
+SMALL = AdaptSettings(bottleneck=16, batch_size=32, steps=10, epochs=10)
+
+
+@pytest.fixture(scope="module")
+def domains() -> tuple[torch.Tensor, ...]:
+    features, label = blobs(300, 0.0, seed=0)
+    turned, truth = blobs(300, math.radians(50), seed=1)
+    projection = Projection(features, turned)
+    return projection(features), label, projection(turned), truth
+
+
+def accuracy(domains, method: str) -> float:
+    *_, target, truth = domains
+    model = adapt(*domains[:3], Run(0, quiet=True), method=METHODS[method], settings=SMALL)
+    return float((model(target)[1].argmax(dim=1) == truth).float().mean())
+
+
+@pytest.mark.parametrize("method", ["dann", "rtn", "dan", "cdan"])
+def test_each_method_is_better_than_none_on_a_rotated_copy(domains, method):
+    assert accuracy(domains, method) > accuracy(domains, "source-only") + 0.01
+
+
+def test_dan_brings_the_domains_together(domains):
+    source, labels, target, _ = domains
+    gaps = {}
+    for method in ("source-only", "dan"):
+        model = adapt(
+            source, labels, target, Run(0, quiet=True), method=METHODS[method], settings=SMALL
+        )
+        ours, theirs = model(source)[0], model(target)[0]
+        gaps[method] = float(discrepancy(kernels(ours, theirs), len(ours)))
+    assert gaps["dan"] < gaps["source-only"], gaps
+
+
+def test_a_run_that_was_killed_goes_on_as_if_it_was_not(domains, tmp_path):
+    source, labels, target, _ = domains
+    whole = adapt(source, labels, target, Run(0, quiet=True), method=DANN, settings=SMALL)
+
+    class Killed(DANN):
+        def forward(self, batch):
+            if self.step >= self.steps / 2:
+                raise KeyboardInterrupt
+            return super().forward(batch)
+
+    run = Run(0, quiet=True, state=tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        adapt(source, labels, target, run, method=Killed, settings=SMALL)
+    resumed = adapt(source, labels, target, run, method=DANN, settings=SMALL)
+    assert torch.equal(whole(target)[1], resumed(target)[1])

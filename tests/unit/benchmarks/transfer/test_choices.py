@@ -6,12 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch.nn import functional as F
 
-from benchmarks.methods.adapt.adapt import DEFAULT, METHODS, AdaptSettings
+from benchmarks.methods.adapt.losses import DEFAULT, METHODS
 from benchmarks.transfer import episodes, home, jewellery, maml, office, wild
 from benchmarks.transfer.episodes import BASELINES, TOGETHER, WITH_TITLE, Method, _measure
 from benchmarks.transfer.jewellery import _DEVELOPMENT, _drawn, _Shelf
 from newshelf.evaluation.types import Case, Split
+from newshelf.training.adaptation import AdaptSettings
 
 TARGET = torch.arange(600) % 5
 
@@ -46,11 +48,9 @@ def test_every_method_of_domain_adaptation_gets_the_same_steps(monkeypatch, tmp_
     """The library's defaults, which are compared on the development photographs."""
     calls: dict[str, list] = {}
 
-    def adapt(source, target, run, *, method, settings=None, projection=None):
+    def adapt(source, labels, target, run, *, method, settings=None):
         calls.setdefault(method, []).append(settings)
-        predict = SimpleNamespace(predict=lambda rows: torch.zeros(len(rows), dtype=torch.int64))
-        predict.embed = lambda rows: rows
-        return predict
+        return lambda rows: (rows, torch.zeros(len(rows), 2))
 
     items = pd.DataFrame(
         {
@@ -71,7 +71,7 @@ def test_every_method_of_domain_adaptation_gets_the_same_steps(monkeypatch, tmp_
     for name in ("draw_rows", "draw_table", "draw_domains"):
         monkeypatch.setattr(office, name, lambda *words: None)
     result = office.run(context)
-    assert set(calls) == set(METHODS)
+    assert set(calls) == set(METHODS.values())
     assert all(given is None for settings in calls.values() for given in settings)
     assert result.goals[0].method == "MCC"
 
@@ -199,15 +199,18 @@ def test_wild_chooses_the_method_that_is_best_on_the_development_photographs(mon
     target = torch.arange(40) % 2
     lengths = []
 
-    def adapt(source, unlabelled, run, *, method, settings):
+    def adapt(source, labels, unlabelled, run, *, method, settings):
         lengths.append((method, settings.epochs))
-        right = method == "cdan"
-        return SimpleNamespace(predict=lambda rows: rows[:, 0].long() ^ (not right))
+        right = method is METHODS["cdan"]
+        return lambda rows: (rows, F.one_hot(rows[:, 0].long() ^ (not right), 2))
 
     monkeypatch.setattr(wild, "adapt", adapt)
+    monkeypatch.setattr(wild, "Projection", lambda *_: lambda rows: rows)
     features = target.float().unsqueeze(1)
     context = SimpleNamespace(console=None)
-    judged, said = wild._choose(context, None, features, target)
+    judged, said = wild._choose(context, (None, None), features, target)
     assert judged == "CDAN"
-    assert {epochs for method, epochs in lengths if method != DEFAULT} == {AdaptSettings().epochs}
+    assert {epochs for method, epochs in lengths if method is not METHODS[DEFAULT]} == {
+        AdaptSettings().epochs
+    }
     assert "40 photographs" in said
