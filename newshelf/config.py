@@ -387,6 +387,26 @@ class RolloutSettings(StrictModel):
     """Days before a rollout whose behaviour adjusts the metrics (CUPED)."""
 
 
+class RetrainSettings(StrictModel):
+    """Retraining, its gate, and the versions that are kept."""
+
+    gate: Literal["better", "no-worse", "none"] = "better"
+    """Required of a candidate on the newest days, compared with the served version."""
+    gate_days: Annotated[float, Field(gt=0)] = 2.0
+    """Newest days that are held out for the gate, as far as the served version has not seen
+    them."""
+    min_cases: Annotated[int, Field(ge=30)] = 200
+    """Shoppers with a history and a further product in those days."""
+    margin: Fraction = 0.05
+    """Share of the served version's NDCG that ``no-worse`` lets a candidate lose."""
+    warm_start: bool = True
+    """Start from the served version's weights where they fit."""
+    plan: str = ""
+    """Plan of the rollouts; empty: the repository's ``configs/rollout.yaml``."""
+    keep: Positive = 3
+    """Number of retrained versions, in addition to those that are served or rolled out."""
+
+
 class ShelfSettings(StrictModel):
     """The process that publishes changed products to the workers."""
 
@@ -445,6 +465,7 @@ class Settings(StrictModel):
     logs: LogSettings = LogSettings()
     store: StoreSettings = StoreSettings()
     rollout: RolloutSettings = RolloutSettings()
+    retrain: RetrainSettings = RetrainSettings()
     shelf: ShelfSettings = ShelfSettings()
     drift: DriftSettings = DriftSettings()
 

@@ -93,17 +93,22 @@ def write_catalog(catalog: Catalog, folder: Path) -> None:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise SetupError(f"{folder} exists and is not an empty folder")
         with directory_aside(folder.resolve()) as aside:
-            for name in ("items", "events", "baskets"):
-                frame: pd.DataFrame | None = getattr(catalog, name)
-                if frame is not None:
-                    objects = [name for name in frame if frame[name].dtype == object]
-                    texts = {name: parse_text(frame[name]) for name in objects}
-                    frame.assign(**texts).to_parquet(aside / f"{name}.parquet", index=False)
+            write_tables(catalog, aside)
             for link in catalog.items["image_link"].dropna().unique():
                 (aside / link).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(catalog.folder / link, aside / link)
     except OSError as error:
         raise SetupError(f"cannot write {folder}: {error.strerror or error}") from error
+
+
+def write_tables(catalog: Catalog, folder: Path) -> None:
+    """Write the tables of a catalogue with canonical columns and words as Parquet."""
+    for name in ("items", "events", "baskets"):
+        frame: pd.DataFrame | None = getattr(catalog, name)
+        if frame is not None:
+            objects = [name for name in frame if frame[name].dtype == object]
+            texts = {name: parse_text(frame[name]) for name in objects}
+            frame.assign(**texts).to_parquet(folder / f"{name}.parquet", index=False)
 
 
 def _open(folder: Path, name: str) -> CheckedTable | None:

@@ -5,24 +5,23 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from rich.console import Console
 
+from loadtest.verbs import loadtest
 from newshelf.cli import pipeline, serve, tuning
+from newshelf.cli.console import make_console
 from newshelf.cli.drift import drift
 from newshelf.cli.items import items
-from newshelf.cli.loadtest import loadtest
 from newshelf.cli.offpolicy import offpolicy
 from newshelf.cli.options import RootGroup
+from newshelf.cli.retrain import retrain
 from newshelf.cli.rollout import events, rollout
 from newshelf.cli.rules import rules
 from newshelf.cli.units import units
 from newshelf.pipeline.workspace import ROOT
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
 
 app = typer.Typer(
     cls=RootGroup,
@@ -40,6 +39,7 @@ for _verb in (
     pipeline.evaluate,
     pipeline.export,
     pipeline.archive,
+    retrain,
     serve.serve,
     serve.stop,
     serve.status,
@@ -89,8 +89,6 @@ def check() -> None:
 
     Example: `./run check`
     """
-    from newshelf.cli.console import make_console
-
     failed = run_checks(make_console())
     typer.echo(f"failed: {', '.join(failed)}" if failed else "all checks passed")
     raise typer.Exit(1 if failed else 0)

@@ -6,13 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
 
+from newshelf.cli.console import make_console
 from newshelf.cli.options import CatalogOption, WorkspaceOption, served_workspace, verb_group
+from newshelf.errors import CatalogError, NewshelfError, SettingsError, UnknownItem
+from newshelf.files import read_model
+from newshelf.server.shelf import ShelfPlan
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from newshelf.server.shelf import ShelfPlan
     from newshelf.store.items import ItemRepository, ItemWrite, StoredItem
     from newshelf.store.store import EventStore
 
@@ -44,8 +48,6 @@ def import_items(
 
     Example: `./run items import new-products.csv`
     """
-    from newshelf.cli.console import make_console
-
     console = make_console()
     with _store(plan := _plan(catalog, workspace)) as store:
         if not watch:
@@ -67,10 +69,6 @@ def list_items(
 
     Example: `./run items list --after ring-7`
     """
-    from rich.table import Table
-
-    from newshelf.cli.console import make_console
-
     table = Table("id", "title", "price", "availability", "revision")
     with _store(_plan(catalog, workspace)) as store:
         for item in store.items.page(after, limit):
@@ -88,9 +86,6 @@ def show(
 
     Example: `./run items show ring-7`
     """
-    from newshelf.cli.console import make_console
-    from newshelf.errors import UnknownItem
-
     console = make_console()
     with _store(_plan(catalog, workspace)) as store:
         item = store.items.get([item_id]).get(item_id)
@@ -119,10 +114,6 @@ def delete(
 
 
 def _plan(catalog: Path | None, workspace: Path | None) -> "ShelfPlan":
-    from newshelf.errors import SettingsError
-    from newshelf.files import read_model
-    from newshelf.server.shelf import ShelfPlan
-
     path = served_workspace(catalog, workspace).shelf_plan
     if not path.exists():
         raise SettingsError(
@@ -141,8 +132,6 @@ def _store(plan: "ShelfPlan") -> "EventStore":
 def _import(
     repository: "ItemRepository", source: Path, plan: "ShelfPlan", console: "Console"
 ) -> None:
-    from rich.progress import Progress
-
     from newshelf.catalog.catalog import read_catalog
     from newshelf.shelf.catalog_items import catalog_items
 
@@ -192,8 +181,6 @@ def _import_watched(
     repository: "ItemRepository", path: Path, plan: "ShelfPlan", console: "Console"
 ) -> None:
     """Import a file; report an error and go on."""
-    from newshelf.errors import NewshelfError
-
     console.print(f"{path.name}:", markup=False)
     try:
         _import(repository, path, plan, console)
@@ -204,7 +191,6 @@ def _import_watched(
 def _complete_files(folder: Path) -> Iterator[Path]:
     """Yield each table file when it is new or changed, and has been left alone for a while."""
     from newshelf.catalog.table_files import EXTENSIONS
-    from newshelf.errors import CatalogError
 
     if not folder.is_dir():
         raise CatalogError(f"--watch needs a folder; {folder} is none")

@@ -44,6 +44,7 @@ def make_jobs(console: Console, *, strict: bool = False, processes: int = 1) -> 
             # The batches depend on the number of processes.
             identity=f"{inputs} by {processes}",
             strict=strict,
+            start=workspace.start if settings.retrain.warm_start else None,
         )
         launch(job, processes, console)
 

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import orjson
 import typer
 
+from newshelf.cli.console import make_console
 from newshelf.cli.options import CatalogOption, WorkspaceOption
 from newshelf.cli.rollout import controller_plan
+from newshelf.report.tables import ReportTable, print_table
 
 if TYPE_CHECKING:
     from newshelf.serving.protocol import Predictor
@@ -47,9 +49,7 @@ def offpolicy(
 
     Example: `./run offpolicy --target 1.2 --rules configs/rules.toml --reward purchase`
     """
-    from newshelf.cli.console import make_console
     from newshelf.cli.rules import open_recommender, rules_for
-    from newshelf.report.tables import ReportTable, print_table
     from newshelf.rollout.off_policy import drawn_answers, estimate, shown_products
     from newshelf.rollout.operations import open_rollouts
     from newshelf.rollout.versions import find_archive

@@ -3,11 +3,13 @@
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from pydantic import ValidationError
 
+from newshelf.cli.console import make_console
+from newshelf.cli.jobs import make_jobs
 from newshelf.cli.options import (
     CatalogOption,
     LanguageOption,
@@ -21,10 +23,8 @@ from newshelf.cli.options import (
 from newshelf.config import ArchiveSettings, Language, Settings, load_settings
 from newshelf.errors import CatalogError, SettingsError, SetupError
 from newshelf.files import directory_aside, read_json
+from newshelf.pipeline.stages import StageName, bring_up_to_date, plan_stages
 from newshelf.pipeline.workspace import ROOT, Workspace, open_workspace
-
-if TYPE_CHECKING:
-    from newshelf.pipeline.stages import StageName
 
 
 def settings_from(
@@ -76,7 +76,6 @@ def sample(
 
     Example: `./run sample --out /tmp/shop --seed 3`
     """
-    from newshelf.cli.console import make_console
     from newshelf.sample.build import draw_sample
 
     if out is None:
@@ -136,7 +135,6 @@ def evaluate(
 
     Example: `./run evaluate --catalog shop --compare reports/last-month`
     """
-    from newshelf.cli.console import make_console
     from newshelf.evaluation.compare_reports import compare_reports, print_pairs
     from newshelf.evaluation.report import print_report
 
@@ -186,10 +184,6 @@ def _bring_up_to(
     processes: int = 1,
     language: Language | None = None,
 ) -> Workspace:
-    from newshelf.cli.console import make_console
-    from newshelf.cli.jobs import make_jobs
-    from newshelf.pipeline.stages import bring_up_to_date, plan_stages
-
     if "TORCHELASTIC_RUN_ID" in os.environ:
         raise SetupError(
             "torchrun would run every stage in each process: use ./run train --processes N, or "
@@ -237,7 +231,6 @@ def check(
     Example: `./run catalog check shop --out canonical`
     """
     from newshelf.catalog.catalog import read_catalog, write_catalog
-    from newshelf.cli.console import make_console
 
     try:
         read = read_catalog(path)

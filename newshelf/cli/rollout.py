@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from newshelf.cli.console import make_console
 from newshelf.cli.options import CatalogOption, WorkspaceOption, served_workspace, verb_group
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ def start(
 
     Example: `./run rollout start configs/rollout.yaml --name spring`
     """
-    from newshelf.cli.console import make_console
     from newshelf.rollout.operations import open_rollouts
     from newshelf.rollout.plan import load_plan
 
@@ -60,7 +60,6 @@ def status(
 
     Example: `./run rollout status`
     """
-    from newshelf.cli.console import make_console
     from newshelf.rollout.operations import open_rollouts
     from newshelf.rollout.tables import show_rollout
 
@@ -83,7 +82,6 @@ def _change(
     catalog: CatalogOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
-    from newshelf.cli.console import make_console
     from newshelf.rollout.operations import open_rollouts
 
     command, _ = _CHANGES[context.command.name or ""]
@@ -112,7 +110,6 @@ def report(
 
     Example: `./run rollout report --out spring.html`
     """
-    from newshelf.cli.console import make_console
     from newshelf.rollout.operations import open_rollouts
     from newshelf.rollout.report import write_report
 
@@ -142,7 +139,6 @@ def export(
 
     Example: `./run events export shop/events.parquet`
     """
-    from newshelf.cli.console import make_console
     from newshelf.rollout.operations import open_rollouts
     from newshelf.store.export import recorded_events, write_events
 
@@ -171,7 +167,6 @@ def prune(
 
     Example: `./run events prune --keep-days 180`
     """
-    from newshelf.cli.console import make_console
     from newshelf.rollout.operations import open_rollouts, prune_events
 
     console = make_console()

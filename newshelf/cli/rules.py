@@ -11,10 +11,13 @@ from zipfile import BadZipFile, ZipFile
 import orjson
 import typer
 
+from newshelf.cli.console import make_console
 from newshelf.cli.options import CatalogOption, SettingsOption, WorkspaceOption, verb_group
 from newshelf.cli.pipeline import settings_from
 from newshelf.errors import SetupError
+from newshelf.pipeline.stages import archive_paths
 from newshelf.pipeline.workspace import ROOT, Workspace, open_workspace
+from newshelf.report.tables import ReportTable, print_table
 
 if TYPE_CHECKING:
     from newshelf.serving.recommender_predictor import RecommenderPredictor
@@ -39,9 +42,6 @@ def check(
 
     Example: `./run rules check configs/rules.toml`
     """
-    from newshelf.cli.console import make_console
-    from newshelf.report.tables import ReportTable, print_table
-
     console = make_console()
     with _served(open_workspace(catalog, override=workspace)) as recommender:
         found = rules_for(recommender, file)
@@ -80,9 +80,7 @@ def preview(
 
     Example: `./run rules preview --placement home --history ring-7,scarf-12`
     """
-    from newshelf.cli.console import make_console
     from newshelf.gateway.placements import Placements
-    from newshelf.report.tables import ReportTable, print_table
     from newshelf.serving.rules import RuleSet
     from newshelf.store.store import EventStore
 
@@ -164,9 +162,7 @@ def rules_for(recommender: "RecommenderPredictor", file: Path) -> "RuleSet":
 @contextmanager
 def _served(workspace: Workspace) -> Iterator["RecommenderPredictor"]:
     """Load the archive that is served, or would be, with the products of now."""
-    from newshelf.cli.console import make_console
     from newshelf.pipeline.serve import served_archives
-    from newshelf.pipeline.stages import archive_paths
     from newshelf.serving.shelf_reader import ShelfReader
 
     if not archive_paths(workspace.archive):

@@ -6,7 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.table import Table
 
+from newshelf.cli.console import (
+    make_console,
+    show_embedding,
+    show_next_steps,
+    show_recommendation,
+    show_servers,
+)
+from newshelf.cli.jobs import make_jobs
 from newshelf.cli.options import (
     CatalogOption,
     LanguageOption,
@@ -22,11 +31,11 @@ from newshelf.errors import SettingsError, SetupError
 from newshelf.pipeline.workspace import only_server, open_workspace, servers
 from newshelf.server.ports import Ports, free_port, free_ports
 from newshelf.server.process import uninterrupted
+from newshelf.server.state import ServerState
 
 if TYPE_CHECKING:
     from newshelf.gateway.keys import KeyFile
     from newshelf.pipeline.demo import Demo
-    from newshelf.server.state import ServerState
 
 
 def serve(
@@ -54,8 +63,6 @@ def serve(
 
     Example: `./run serve --catalog shop --port 9080 --detach`
     """
-    from newshelf.cli.console import make_console, show_next_steps, show_recommendation
-    from newshelf.cli.jobs import make_jobs
     from newshelf.pipeline.serve import first_key, stay
     from newshelf.pipeline.serve import serve as bring_up
 
@@ -93,8 +100,6 @@ def stop(catalog: CatalogOption = None, workspace: WorkspaceOption = None) -> No
 
     Example: `./run stop`
     """
-    from newshelf.cli.console import make_console
-
     console = make_console()
     found = servers(catalog, workspace)
     for state in found:
@@ -109,8 +114,6 @@ def status(catalog: CatalogOption = None, workspace: WorkspaceOption = None) -> 
 
     Example: `./run status`
     """
-    from newshelf.cli.console import make_console, show_servers
-
     console = make_console()
     found = servers(catalog, workspace)
     show_servers(console, found)
@@ -160,7 +163,6 @@ def recommend(
         _recommend_batch(batch, out, asked, state, key)
         return
     from newshelf.catalog.catalog import read_catalog
-    from newshelf.cli.console import make_console, show_recommendation
     from newshelf.pipeline.demo import pick_demo
     from newshelf.server.client import Client
 
@@ -179,7 +181,6 @@ def _recommend_batch(
     key: Path | None,
 ) -> None:
     from newshelf.cli.batch import read_units, recommend_all
-    from newshelf.cli.console import make_console
 
     if state.gateway is None:
         raise SetupError("a batch is asked of the gateway, which does not run (gateway.enabled)")
@@ -209,7 +210,6 @@ def encode(
 
     Example: `./run encode --title "jade bracelet" --image bracelet.jpg`
     """
-    from newshelf.cli.console import make_console, show_embedding
     from newshelf.server.client import Client
 
     if title is None and image is None:
@@ -286,10 +286,6 @@ def list_keys(catalog: CatalogOption = None, workspace: WorkspaceOption = None) 
 
     Example: `./run keys list`
     """
-    from rich.table import Table
-
-    from newshelf.cli.console import make_console
-
     now = datetime.now(UTC)
     table = Table("name", "created", "expires", "requests/s", "scopes")
     for key in _key_file(catalog, workspace).read():

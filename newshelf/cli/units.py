@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from newshelf.cli.options import CatalogOption, WorkspaceOption, served_workspace, verb_group
+from newshelf.errors import SettingsError
 
 if TYPE_CHECKING:
     from newshelf.store.units import UnitRepository
@@ -77,7 +78,6 @@ def _units(
 ) -> Iterator[tuple["UnitRepository", list[str]]]:
     """Open the store of a workspace, and return the ids under which it has the named units."""
     from newshelf.catalog.schema import clean_id
-    from newshelf.errors import SettingsError
     from newshelf.gateway.histories import pseudonyms
     from newshelf.server.gateway import read_plan
     from newshelf.store.store import EventStore

@@ -211,6 +211,8 @@ class _StageInputs:
             "knowledge",
         )
         inputs = self._of("train", *sections)
+        if self.workspace.start is not None:
+            inputs = {**inputs, "the earlier version": {"folder": str(self.workspace.start)}}
         return {**self._catalogue(), "weights": self._local_weights(), **inputs}
 
     def evaluate(self, train: Stage) -> Inputs:

@@ -38,6 +38,8 @@ class Workspace:
     """The user's catalogue, or the drawn sample inside ``root``."""
     is_sample: bool
     model_store: Path = ROOT / "model_store"
+    start: Path | None = None
+    """Checkpoint of an earlier version that training starts from."""
 
     features = _Inside("features")
     """Cached features of frozen towers."""
@@ -73,6 +75,8 @@ class Workspace:
     """Shelves of the model versions, which the workers read."""
     shelf_plan = _Inside("shelf.json")
     """Plan file of the shelf process, which the verbs read too."""
+    retrain = _Inside("retrain")
+    """Retrained versions, a folder each, and the reports of all retrainings."""
 
     def store_url(self, settings: Settings) -> str:
         """Return the URL of the event store."""

@@ -30,7 +30,7 @@ _LEASE_S = 30.0
 
 def start_rollout(
     store: EventStore,
-    versions: TorchServeVersions,
+    served: str,
     model_store: Path,
     plan: Plan,
     name: str,
@@ -39,8 +39,9 @@ def start_rollout(
 ) -> RolloutState:
     """Store a new rollout. The controller then loads and checks the challenger and proceeds.
 
-    Raises ``RolloutError`` if the name is invalid, a version is missing, control is not being
-    served, or another rollout is in progress; ``SettingsError`` if there is one of this name.
+    ``served`` is the version that shoppers see now. Raises ``RolloutError`` if the name is invalid,
+    a version is missing, control is not being served, or another rollout is in progress;
+    ``SettingsError`` if there is one of this name.
     """
     if not _NAME.fullmatch(name):
         raise RolloutError(
@@ -49,7 +50,6 @@ def start_rollout(
         )
     for version in (plan.control, plan.challenger):
         find_archive(model_store, version)
-    served = versions.default()
     if served != plan.control:
         raise RolloutError(
             f"the plan's control is {plan.control}, but {served} is served: a challenger is "
@@ -59,7 +59,7 @@ def start_rollout(
     if not store.leases.acquire(_LEASE, name, _LEASE_S):
         raise RolloutError("another rollout is being started; try again")
     try:
-        _refuse_second(store)
+        refuse_second(store)
         state = draft(name, new_salt(), clock())
         store.rollouts.create(name, plan.model_dump_json(), state.model_dump_json(), None)
     finally:
@@ -67,7 +67,8 @@ def start_rollout(
     return state
 
 
-def _refuse_second(store: EventStore) -> None:
+def refuse_second(store: EventStore) -> None:
+    """Raise ``RolloutError`` if a rollout is in progress."""
     for row in store.rollouts.all():
         state = RolloutState.model_validate_json(row.state)
         if state.phase not in OVER:
@@ -176,7 +177,8 @@ class Rollouts:
         """See ``start_rollout``."""
         paths = self.plan
         versions = TorchServeVersions(paths.torchserve, paths.model_store, paths.question)
-        return start_rollout(self.store, versions, paths.model_store, plan, name, clock=_now)
+        served = versions.default()
+        return start_rollout(self.store, served, paths.model_store, plan, name, clock=_now)
 
     def change(self, name: str | None, wanted: Command) -> RolloutState:
         """See ``change_rollout``."""

@@ -123,7 +123,7 @@ def _image_features(
         _refuse_not_finite("[image]", features, [by_key[key].name for key in pictures])
         return dict(zip(pictures, features, strict=True))
 
-    store = _Store(cache, _identity(spec, tower))
+    store = _Store(cache, tower_identity(spec, tower))
     # Depthwise convolutions on a CPU take half the time in this format.
     tower.to(memory_format=torch.channels_last)
     found = store.fill(sorted(by_key), compute, "pictures", console)
@@ -156,7 +156,7 @@ def _text_features(
         _refuse_not_finite("[text]", features, [repr(by_key[key]) for key in missing])
         return dict(zip(missing, features, strict=True))
 
-    store = _Store(cache, _identity(spec, tower, tokenizer.digest))
+    store = _Store(cache, tower_identity(spec, tower, tokenizer.digest))
     # Texts of similar length share a batch, which reduces padding.
     ordered = sorted(by_key, key=lambda key: (len(by_key[key]), key))
     found = store.fill(ordered, compute, "texts", console)
@@ -236,7 +236,7 @@ def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:24]
 
 
-def _identity(spec: BaseModel, tower: nn.Module, tokenizer: str = "") -> str:
+def tower_identity(spec: BaseModel, tower: nn.Module, tokenizer: str = "") -> str:
     """Return a digest of input settings, weights and tokenizer."""
     plain = json.dumps(spec.model_dump(mode="json"), sort_keys=True)
     digest = hashlib.sha256((plain + tokenizer).encode())

@@ -53,6 +53,8 @@ class TrainJob:
     identity: str
     """Of everything that affects the result; progress of another identity is not used."""
     strict: bool = False
+    start: Path | None = None
+    """Checkpoint of an earlier version, to start from."""
 
 
 def run_job(job: TrainJob, console: Console) -> None:
@@ -69,7 +71,7 @@ def run_job(job: TrainJob, console: Console) -> None:
     with start_run(
         job.settings, console, state=job.state, identity=job.identity, runs=job.runs
     ) as run:
-        train(catalog, job.settings, job.out, job.features, run)
+        train(catalog, job.settings, job.out, job.features, run, start=job.start)
 
 
 _PATIENCE = timedelta(days=2)

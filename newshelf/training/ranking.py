@@ -45,8 +45,10 @@ def train_ranking(
     timestamps: Sequence[IntArray] | None,
     settings: ScorerSettings,
     run: Run,
+    *,
+    start: SiameseScorer | None = None,
 ) -> Ranking:
-    """Train scorer and blend in both phases.
+    """Train scorer and blend in both phases; ``start`` is an earlier version's scorer.
 
     ``embeddings`` are ``(N, 512)`` float32 of unit length, ``sequences`` item rows of shoppers,
     oldest first, or of baskets, which have no ``timestamps`` (epoch seconds). If most shoppers came
@@ -63,7 +65,7 @@ def train_ranking(
     if settings.blend.enabled and sequences:
         fitted = _fit_weights(embeddings, sequences, timestamps, settings, run)
     result = train_scorer(
-        embeddings, sequences, ordered=ordered, settings=settings, run=run, name="scorer"
+        embeddings, sequences, ordered=ordered, settings=settings, run=run, start=start
     )
     blend = None
     if fitted is not None:

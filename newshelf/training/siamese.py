@@ -54,8 +54,9 @@ def train_scorer(
     settings: ScorerSettings,
     run: Run,
     name: str = "scorer",
+    start: SiameseScorer | None = None,
 ) -> ScorerResult:
-    """Train on the frozen ``embeddings (N, 512)``.
+    """Train on the frozen ``embeddings (N, 512)``, from ``start``'s weights if they fit.
 
     ``embeddings`` are those of the whole catalogue, of unit length; ``sequences`` are their rows. A
     history is what came before if they are ``ordered``, as those of shoppers, and everything else
@@ -70,6 +71,8 @@ def train_scorer(
     objective = _Contrast(
         SiameseScorer(spec, embeddings.shape[1], settings.temperature), embeddings
     )
+    if start is not None and start.spec == spec:
+        objective.scorer.load_state_dict(start.state_dict())
     optimizer = torch.optim.AdamW(
         objective.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
     )

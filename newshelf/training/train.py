@@ -44,6 +44,7 @@ from newshelf.training.labels import (
 from newshelf.training.ranking import train_ranking
 from newshelf.training.run import Run
 from newshelf.training.tower_tuning import tower_tuning
+from newshelf.training.warm_start import start_from
 
 _MIN_SEQUENCES = 2
 """Shoppers or baskets with two different products."""
@@ -114,11 +115,19 @@ def _products_of_heads(categories: Categories | None) -> dict[HeadName, Tensor]:
     }
 
 
-def train(catalog: Catalog, settings: Settings, out: Path, features_dir: Path, run: Run) -> None:
+def train(
+    catalog: Catalog,
+    settings: Settings,
+    out: Path,
+    features_dir: Path,
+    run: Run,
+    *,
+    start: Path | None = None,
+) -> None:
     """Fine-tune on the source, fit the target's head, train the scorer, write ``out``.
 
     Without enough events or baskets there is no scorer, and the model serves content neighbours.
-    With several processes, the first one writes.
+    With several processes, the first one writes. ``start`` is an earlier version's checkpoint.
 
     Raises:
         CatalogError: the tagger's data is missing or has a bad line.
@@ -151,12 +160,18 @@ def train(catalog: Catalog, settings: Settings, out: Path, features_dir: Path, r
         run.console,
         tune_towers=tower_tuning(catalog, labels.get("source_type"), settings, run),
     )
+    earlier = start_from(start, backbone.encoder, run)
     results, choices = _finetune(backbone, labels, settings, run)
     embeddings = embed(backbone.encoder, backbone.table)
     ranking = None
     if interactions is not None:
         ranking = train_ranking(
-            embeddings, interactions.sequences, interactions.timestamps, settings.scorer, run
+            embeddings,
+            interactions.sequences,
+            interactions.timestamps,
+            settings.scorer,
+            run,
+            start=earlier,
         )
     if not is_first():
         return
@@ -177,6 +192,9 @@ def train(catalog: Catalog, settings: Settings, out: Path, features_dir: Path, r
         training={
             "finetune": [asdict(result) for result in results],
             "choices": [asdict(choice) for choice in choices],
+            "newest_event": (
+                None if catalog.events is None else int(catalog.events["timestamp"].max())
+            ),
             "scorer_losses": ranking.losses if ranking else [],
             "seconds": round(time.monotonic() - started, 1),
         },

@@ -78,7 +78,9 @@ class World:
         return self.now
 
     def start(self) -> None:
-        start_rollout(self.store, self.versions, self.folder, self.plan, NAME, clock=self.clock)
+        start_rollout(
+            self.store, self.versions.default(), self.folder, self.plan, NAME, clock=self.clock
+        )
 
     def controller(self, holder: str = "first", lease_s: float = 30.0) -> Controller:
         settings = RolloutSettings(load_s=60, covariate_days=1, look_s=0)

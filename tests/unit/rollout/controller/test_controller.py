@@ -304,7 +304,9 @@ def test_an_older_promotion_is_taken_back_for_good(world: World) -> None:
     go_on(world, "promoted")
     (world.folder / "recommender-3.mar").write_bytes(b"")
     third = world.plan.model_copy(update={"control": "2", "challenger": "3"})
-    start_rollout(world.store, world.versions, world.folder, third, "next", clock=world.clock)
+    start_rollout(
+        world.store, world.versions.default(), world.folder, third, "next", clock=world.clock
+    )
     with pytest.raises(RolloutError, match=r"next \(draft\) began with 2"):
         change_rollout(world.store, NAME, "abort", clock=world.clock)
     controller = world.controller()
@@ -323,7 +325,9 @@ def test_what_an_earlier_rollout_left_is_unloaded_too(world: World) -> None:
     change_rollout(world.store, NAME, "abort", clock=world.clock)
     (world.folder / "recommender-3.mar").write_bytes(b"")
     third = world.plan.model_copy(update={"challenger": "3"})
-    start_rollout(world.store, world.versions, world.folder, third, "next", clock=world.clock)
+    start_rollout(
+        world.store, world.versions.default(), world.folder, third, "next", clock=world.clock
+    )
     controller = world.controller()
     controller.tick_all()
     assert world.versions.loaded() == {"1", "2", "3"}
@@ -336,7 +340,9 @@ def test_a_version_that_the_next_rollout_needs_stays(world: World) -> None:
     world.start()
     go_on(world, "ramp")
     change_rollout(world.store, NAME, "abort", clock=world.clock)
-    start_rollout(world.store, world.versions, world.folder, world.plan, "again", clock=world.clock)
+    start_rollout(
+        world.store, world.versions.default(), world.folder, world.plan, "again", clock=world.clock
+    )
     controller = world.controller()
     for _ in range(2):
         world.pass_time(30)

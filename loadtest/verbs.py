@@ -1,16 +1,14 @@
-"""``loadtest``: options and verbs of the load tests, whose code is in ``loadtest/``."""
+"""``loadtest``: options and verbs of the load tests."""
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from rich.console import Console
 
+from newshelf.cli.console import make_console
 from newshelf.cli.options import WorkspaceOption, verb_group
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
 
 loadtest = verb_group(
     "Load-test a running server against SLOs.\n\n"
@@ -241,6 +239,4 @@ def report(
 
 
 def _run(job: "Callable[[Console], int]") -> None:
-    from newshelf.cli.console import make_console
-
     raise typer.Exit(job(make_console()))

@@ -1,0 +1,114 @@
+"""The catalogue that a retraining learns from: files, live products and recorded feedback."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from newshelf.catalog.catalog import Catalog, write_tables
+from newshelf.catalog.picture_kind import picture_kind
+from newshelf.catalog.schema import BASKET_COLUMNS, EVENT_COLUMNS
+from newshelf.files import directory_aside, write_json
+from newshelf.store.export import EVENT_ID, new_events, recorded_events
+from newshelf.store.items import StoredItem
+from newshelf.store.store import EventStore
+
+COUNTS = "merged.json"
+"""File of the merge's counts, next to the tables."""
+_PAGE = 1_000
+_DAY_S = 86_400
+
+
+def write_merged(catalog: Catalog, store: EventStore, out: Path) -> None:
+    """Write a catalogue with the store's changes to the new folder ``out``, atomically.
+
+    A product that changed while it was served replaces the catalogue's, and a deleted one leaves
+    with its events. Recorded feedback is added to the events, once; of a catalogue that has
+    baskets and no events, each unit's products of a day are a basket. Erased units are left out.
+    Nothing of ``catalog`` changes.
+    """
+    changed = {item.id: item for item in _changes(store)}
+    live = [item for item in changed.values() if not item.deleted]
+    with directory_aside(out) as aside:
+        items = catalog.items[~catalog.items["id"].isin(list(changed))]
+        for link in items["image_link"].dropna().unique():
+            _link(catalog.folder / link, aside / link)
+        if live:
+            rows = pd.DataFrame([_row(item, store, aside) for item in live])
+            items = pd.concat([items, rows], ignore_index=True)
+        items = items.astype({"price": "float64", "created_at": "Int64"})
+        merged, recorded = _with_feedback(replace(catalog, items=items), store)
+        write_tables(merged, aside)
+        counts = {
+            "products": len(items),
+            "live changes": len(live),
+            "deleted products": len(changed) - len(live),
+            "recorded events": recorded,
+        }
+        write_json(aside / COUNTS, counts)
+
+
+def _changes(store: EventStore) -> Iterator[StoredItem]:
+    seq = 0
+    while page := store.items.changes(seq, _PAGE):
+        yield from page
+        seq = page[-1].seq
+
+
+def _row(item: StoredItem, store: EventStore, folder: Path) -> dict[str, object]:
+    """Return a product's cells by column; its picture is written to ``folder``."""
+    columns = item.columns.model_dump(exclude={"attributes"})
+    link = _picture(item.picture or "", store, folder)
+    return {**item.columns.attributes, **columns, "image_link": link}
+
+
+def _picture(reference: str, store: EventStore, folder: Path) -> str | None:
+    """Write a stored picture, and return its link; None if there is none any more."""
+    kind, _, name = reference.partition(":")
+    stem = "live-pictures/" + hashlib.sha256(reference.encode()).hexdigest()
+    if kind == "file" and Path(name).is_file():
+        _link(Path(name), folder / (link := stem + Path(name).suffix))
+        return link
+    data = store.items.picture(name) if kind == "sha256" else None
+    if data is None:
+        return None
+    link = f"{stem}.{(picture_kind(data) or 'jpeg').lower()}"
+    (folder / link).parent.mkdir(exist_ok=True)
+    (folder / link).write_bytes(data)
+    return link
+
+
+def _link(source: Path, target: Path) -> None:
+    """Link a picture, or copy it to another file system."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _with_feedback(catalog: Catalog, store: EventStore) -> tuple[Catalog, int]:
+    """Return the catalogue with the recorded feedback on its products, and the feedback's size."""
+    names = [*EVENT_COLUMNS, EVENT_ID]
+    events, baskets = catalog.events, catalog.baskets
+    products = set(catalog.items["id"])
+    old = pd.DataFrame(columns=names) if events is None else events.reindex(columns=names)
+    known = old.astype({EVENT_ID: object}).fillna({EVENT_ID: ""}).itertuples(index=False, name=None)
+    new = [row for row in new_events(recorded_events(store), known) if row[1] in products]
+    if events is None and baskets is not None:
+        visits = {(f"{unit} {time // _DAY_S}", item) for unit, item, _, time, _ in new}
+        more = pd.DataFrame(sorted(visits), columns=list(BASKET_COLUMNS))
+        baskets = pd.concat([baskets, more], ignore_index=True)
+    elif new:
+        events = pd.concat([events, pd.DataFrame(new, columns=names)], ignore_index=True)
+    if events is not None:
+        erased = store.units.erased(events["user_id"].unique())
+        events = events[~events["user_id"].isin(erased) & events["item_id"].isin(products)]
+        events = events.sort_values("timestamp", kind="stable", ignore_index=True)
+    if baskets is not None:
+        baskets = baskets[baskets["item_id"].isin(products)].reset_index(drop=True)
+    return replace(catalog, events=events, baskets=baskets), len(new)
