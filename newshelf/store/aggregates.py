@@ -4,12 +4,10 @@ Units are summed up for the metrics, variants for the guardrails, by the databas
 takes a connection in a transaction, so that several see one state of the database.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from functools import lru_cache
 from math import log
-from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -175,36 +173,23 @@ _Key = tuple[str, str]
 """Variant and unit."""
 
 
-@dataclass
-class _Sums:
-    """Counts of one unit; the names are those of ``UnitTotals``."""
-
-    requests: float = 0.0
-    shown: float = 0.0
-    clicks: float = 0.0
-    purchases: float = 0.0
-    revenue: float = 0.0
-    ndcg: float = 0.0
-    ndcg_requests: float = 0.0
-
-
-_ZERO = _Sums()
-_NAMES = tuple(field.name for field in fields(_Sums))
-_values = attrgetter(*_NAMES)
+_Sums = dict[str, float]
+"""Counts of one unit, by the names of ``UnitTotals``; absent ones are 0."""
+_NAMES = ("requests", "shown", "clicks", "purchases", "revenue", "ndcg", "ndcg_requests")
 
 
 def _totals(during: Mapping[str, _Sums], before: Mapping[str, _Sums]) -> UnitTotals:
-    return UnitTotals(
-        **_columns(during.values()),
-        before=_columns(before.get(unit, _ZERO) for unit in during),
-        units=tuple(during),
-    )
+    earlier = [before.get(unit, {}) for unit in during]
+    return UnitTotals(**_columns(during.values()), before=_columns(earlier), units=tuple(during))
 
 
-def _columns(rows: Iterable[_Sums]) -> dict[str, Floats]:
-    table = list(map(_values, rows))
-    values = np.array(table, dtype=np.float64).reshape(-1, len(_NAMES))
-    return {name: values[:, place] for place, name in enumerate(_NAMES)}
+def _columns(rows: Collection[_Sums]) -> dict[str, Floats]:
+    return {name: np.array([row.get(name, 0) for row in rows], np.float64) for name in _NAMES}
+
+
+def _add(sums: _Sums, **values: float) -> None:
+    for name, value in values.items():
+        sums[name] = sums.get(name, 0.0) + value
 
 
 def _sums_before(
@@ -230,10 +215,7 @@ def _sums_before(
     )
     by_unit: dict[str, _Sums] = {}
     for (_, unit), sums in _sum_up(connection, shown, done).items():
-        earlier = by_unit.get(unit, _ZERO)
-        by_unit[unit] = _Sums(
-            **{name: getattr(earlier, name) + getattr(sums, name) for name in _NAMES}
-        )
+        _add(by_unit.setdefault(unit, {}), **sums)
     return by_unit
 
 
@@ -258,7 +240,7 @@ def _shown(connection: Connection, shown: ColumnElement[bool]) -> dict[_Key, _Su
         .group_by(_answer.variant, _answer.unit)
     )
     return {
-        (variant, unit): _Sums(requests=requests, shown=products)
+        (variant, unit): {"requests": requests, "shown": products}
         for variant, unit, requests, products in connection.execute(query)
     }
 
@@ -297,10 +279,8 @@ def _add_clicks(connection: Connection, done: ColumnElement[bool], sums: dict[_K
     key = (answers.c.variant, answers.c.unit, answers.c.clicks)
     query = select(*key, func.count(), func.sum(answers.c.dcg)).group_by(*key)
     for variant, unit, clicks, requests, dcg in connection.execute(query):
-        unit_sums = sums.setdefault((variant, unit), _Sums())
-        unit_sums.clicks += clicks * requests
-        unit_sums.ndcg += dcg / _ideal_dcg(clicks)
-        unit_sums.ndcg_requests += requests
+        unit_sums, ndcg = sums.setdefault((variant, unit), {}), dcg / _ideal_dcg(clicks)
+        _add(unit_sums, clicks=clicks * requests, ndcg=ndcg, ndcg_requests=requests)
 
 
 @lru_cache(maxsize=1024)
@@ -319,5 +299,4 @@ def _add_purchases(
         .group_by(event.variant, event.unit)
     )
     for variant, unit, purchases, revenue in connection.execute(query):
-        unit_sums = sums.setdefault((variant, unit), _Sums())
-        unit_sums.purchases, unit_sums.revenue = purchases, revenue
+        _add(sums.setdefault((variant, unit), {}), purchases=purchases, revenue=revenue)

@@ -245,13 +245,6 @@ def migrate(database: Database) -> None:
         raise SettingsError(f"{error.message}. Is its URL right, and is it up?") from error
 
 
-def downgrade(database: Database, revision: str) -> None:
-    """Migrate back to ``revision``, or to ``base``, an empty database."""
-    with database.writing() as connection:
-        lock(connection, _LOCK)
-        command.downgrade(_config(connection), revision)
-
-
 def _config(connection: Connection) -> Config:
     config = Config()
     config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))

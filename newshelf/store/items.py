@@ -462,32 +462,21 @@ def _body(columns: ItemColumns) -> str:
     return orjson.dumps(columns.model_dump(exclude={"id"}, exclude_defaults=True)).decode()
 
 
+_SAME = ("picture", "revision", "seq", "deleted", "seeded")
+"""Columns that are attributes of a ``StoredItem``."""
+
+
 def _item(row: Any) -> StoredItem:
     fields = orjson.loads(row.body)
     # Validated when it was stored.
     columns = ItemColumns.model_construct(id=row.id, **fields)
-    return StoredItem(
-        columns,
-        row.picture,
-        row.revision,
-        row.seq,
-        row.deleted,
-        from_us(row.updated_us),
-        row.seeded,
-    )
+    same = {name: getattr(row, name) for name in _SAME}
+    return StoredItem(columns, updated_at=from_us(row.updated_us), **same)
 
 
 def _values(item: StoredItem) -> dict[str, object]:
-    return {
-        "id": item.id,
-        "revision": item.revision,
-        "seq": item.seq,
-        "body": _body(item.columns),
-        "picture": item.picture,
-        "deleted": item.deleted,
-        "updated_us": to_us(item.updated_at),
-        "seeded": item.seeded,
-    }
+    same = {name: getattr(item, name) for name in ("id", *_SAME)}
+    return {**same, "body": _body(item.columns), "updated_us": to_us(item.updated_at)}
 
 
 _SEED_COLUMNS = tuple(column.name for column in items.c)
@@ -513,17 +502,11 @@ _ENCODED_COLUMNS = [column.label(f"encoded_{column.name}") for column in encoded
 
 
 def _encoded(row: Any) -> EncodedItem | None:
-    if row.encoded_item_id is None:
+    _, item_id, revision, seq, inputs, embedding, vector, problem = row[-len(_ENCODED_COLUMNS) :]
+    if item_id is None:
         return None
-    return EncodedItem(
-        row.encoded_item_id,
-        row.encoded_revision,
-        row.encoded_seq,
-        row.encoded_inputs,
-        _floats(row.encoded_embedding),
-        _floats(row.encoded_vector),
-        row.encoded_problem,
-    )
+    vectors = _floats(embedding), _floats(vector)
+    return EncodedItem(item_id, revision, seq, inputs, *vectors, problem)
 
 
 def _bytes(values: NDArray[np.float32] | None) -> bytes | None:

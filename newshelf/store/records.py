@@ -81,10 +81,8 @@ class Feedback(_Record):
     """Revenue of a purchase, in the shop's currency."""
 
 
-class ShadowAnswer(BaseModel):
+class ShadowAnswer(_Record):
     """The challenger's answer to a copied request, compared with control's."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     rollout: str = Field(min_length=1, max_length=200)
     request_id: Id
@@ -110,18 +108,7 @@ FeedbackOutcome = Literal[
     "before_answer",
     "erased",
 ]
-"""Result of storing one event.
-
-- ``stored``: with the answer that showed the product.
-- ``duplicate``: the event is there already; nothing changes.
-- ``unjoined``: stored for training, but no answer showed the product to the unit within the
-  window, so no rollout counts it.
-- ``spooled``: stored on this machine until the event store is back, and joined then.
-
-Refused: ``conflict`` (another event has this id), ``unknown_request`` (no such answer, or neither
-request nor unit is given), ``unknown_item`` (the answer did not show the product) and
-``before_answer`` (earlier than the answer by more than the window) and ``erased`` (the unit is).
-"""
+"""Result of storing one event; those up to ``spooled`` are kept. See docs/event-store.md."""
 
 
 @dataclass(frozen=True)
@@ -146,10 +133,8 @@ class StoredFeedback:
 BUCKETS = 10_000
 
 
-class TrafficSplit(BaseModel):
+class TrafficSplit(_Record):
     """The split of one running rollout, as the gateway serves it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     rollout: str
     salt: str

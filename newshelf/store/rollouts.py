@@ -137,12 +137,12 @@ class RolloutRepository:
             _get(connection, name)
             return [
                 JournalEntry(
-                    rollout=row.rollout,
-                    revision=row.revision,
-                    at=from_us(row.at_us),
-                    state=row.state,
-                    split=_split(row.split),
-                    note=row.note,
+                    row.rollout,
+                    row.revision,
+                    from_us(row.at_us),
+                    row.state,
+                    _split(row.split),
+                    row.note,
                 )
                 for row in connection.execute(query)
             ]
@@ -263,15 +263,8 @@ def _add_entry(
 
 
 def _rollout(row: Any) -> RolloutRow:
-    return RolloutRow(
-        name=row.name,
-        plan=row.plan,
-        state=row.state,
-        split=_split(row.split),
-        revision=row.revision,
-        created_at=from_us(row.created_us),
-        updated_at=from_us(row.updated_us),
-    )
+    times = from_us(row.created_us), from_us(row.updated_us)
+    return RolloutRow(row.name, row.plan, row.state, _split(row.split), row.revision, *times)
 
 
 def _split(text: str | None) -> TrafficSplit | None:

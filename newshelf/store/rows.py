@@ -118,16 +118,9 @@ def ranking_text(items: Sequence[ExposedItem]) -> str:
 
 def ranking_from(text: str) -> tuple[ExposedItem, ...]:
     """Return the items of ``ranking_text``."""
-    return tuple(
-        ExposedItem(
-            item_id=item_id,
-            position=position,
-            score=math.nan if score is None else score,
-            source=source,
-            propensity=propensity,
-        )
-        for item_id, position, score, source, propensity in orjson.loads(text)
-    )
+    shown = ([math.nan if value is None else value for value in row] for row in orjson.loads(text))
+    names = tuple(ExposedItem.model_fields)
+    return tuple(ExposedItem(**dict(zip(names, row, strict=True))) for row in shown)
 
 
 def item_key(item_id: str) -> str:

@@ -1,7 +1,8 @@
 """Tables of the event store.
 
 Times are microseconds since 1970, UTC, so that both databases compare them alike. A change here
-needs a migration in ``migrations/versions``; a test compares the two.
+needs a migration in ``migrations/versions``; a test compares the two. Tables that have not changed
+since are made from here by the migration that brought them.
 """
 
 from sqlalchemy import (

@@ -19,8 +19,8 @@ from newshelf.store.rows import exposure, from_us, ranking_from, stored_feedback
 from newshelf.store.units import UnitRepository
 from newshelf.store.write import (
     WriteBatch,
+    exposures_statement,
     write_exposures,
-    write_exposures_once,
     write_feedback,
     write_shadow,
 )
@@ -106,7 +106,8 @@ class EventStore:
     def _write(self, batch: WriteBatch) -> list[FeedbackOutcome]:
         try:
             if batch.is_one_statement:
-                write_exposures_once(self.database, batch.exposures)
+                statement = exposures_statement(self.database.dialect, batch.exposures)
+                self.database.execute_once(*statement)
                 return []
             if batch.exposures or batch.shadow:
                 with self.database.writing() as connection:

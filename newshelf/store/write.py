@@ -165,30 +165,13 @@ def _shown(answer: Any, item_id: str) -> tuple[int, str] | None:
     return next((place, source) for name, place, _, source, _ in ranking if name == item_id)
 
 
-_FEEDBACK_COLUMNS = (
-    "event_id",
-    "event_type",
-    "item_id",
-    "at_us",
-    "unit",
-    "value",
-    "request_id",
-    "rollout",
-    "variant",
-    "position",
-    "source",
-)
+_FEEDBACK_COLUMNS = tuple(column.name for column in schema.feedback.c if not column.primary_key)
 _KEPT: frozenset[FeedbackOutcome] = frozenset({"stored", "unjoined"})
 
 
 def write_exposures(connection: Connection, answers: Sequence[Exposure]) -> None:
     """Insert the answers whose request id is new."""
     insert_new(connection, schema.exposures, EXPOSURE_COLUMNS, _rows(answers))
-
-
-def write_exposures_once(database: Database, answers: Sequence[Exposure]) -> None:
-    """Insert at most ``MOST_ROWS`` answers in a transaction of their own."""
-    database.execute_once(*exposures_statement(database.dialect, answers))
 
 
 def exposures_statement(

@@ -1,4 +1,4 @@
-"""The migrations make the schema of the code, there and back."""
+"""The migrations make the schema of the code."""
 
 import threading
 
@@ -8,7 +8,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import inspect, text
 
 from newshelf.errors import SettingsError
-from newshelf.store.database import Database, downgrade, migrate
+from newshelf.store.database import Database, migrate
 from newshelf.store.schema import METADATA
 from newshelf.store.store import EventStore
 from newshelf.store.write import WriteBatch
@@ -41,15 +41,6 @@ def test_the_migrated_schema_is_that_of_the_code(database: Database) -> None:
         for name, table in METADATA.tables.items():
             found = {column["name"]: column["nullable"] for column in inspector.get_columns(name)}
             assert found == {column.name: column.nullable for column in table.columns}
-
-
-def test_down_to_nothing_and_up_again(database: Database, url: str, exposure) -> None:
-    migrate(database)
-    downgrade(database, "base")
-    assert tables(database) == set()
-    with EventStore.open(url) as store:
-        store.write(WriteBatch(exposures=[exposure("ring")]))
-        assert len(list(store.exposures())) == 1
 
 
 def test_a_store_that_is_up_to_date_keeps_its_rows(url: str, exposure) -> None:

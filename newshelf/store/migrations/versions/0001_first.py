@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from newshelf.store import schema
+
 revision = "0001"
 down_revision = None
 
@@ -13,14 +15,8 @@ def upgrade() -> None:
     """Make the tables."""
     _exposures()
     _feedback()
-    _rollouts()
-    _shadow()
-
-
-def downgrade() -> None:
-    """Drop them, with all that they hold."""
-    for table in ("shadow_answers", "leases", "journal", "rollouts", "feedback", "exposures"):
-        op.drop_table(table)
+    for table in (schema.rollouts, schema.journal, schema.leases, schema.shadow_answers):
+        table.create(op.get_bind())
 
 
 def _exposures() -> None:
@@ -66,58 +62,3 @@ def _feedback() -> None:
     )
     op.create_index(op.f("ix_feedback_unit_at_us"), "feedback", ["unit", "at_us"])
     op.create_index(op.f("ix_feedback_rollout_at_us"), "feedback", ["rollout", "at_us"])
-
-
-def _rollouts() -> None:
-    op.create_table(
-        "rollouts",
-        sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("plan", sa.Text(), nullable=False),
-        sa.Column("state", sa.Text(), nullable=False),
-        sa.Column("split", sa.Text()),
-        sa.Column("revision", sa.Integer(), nullable=False),
-        sa.Column("created_us", sa.BigInteger(), nullable=False),
-        sa.Column("updated_us", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("name", name=op.f("pk_rollouts")),
-    )
-    op.create_table(
-        "journal",
-        sa.Column("id", _NUMBER, nullable=False),
-        sa.Column("rollout", sa.Text(), nullable=False),
-        sa.Column("revision", sa.Integer(), nullable=False),
-        sa.Column("at_us", sa.BigInteger(), nullable=False),
-        sa.Column("state", sa.Text(), nullable=False),
-        sa.Column("split", sa.Text()),
-        sa.Column("note", sa.Text(), nullable=False),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_journal")),
-        sa.ForeignKeyConstraint(
-            ["rollout"], ["rollouts.name"], name=op.f("fk_journal_rollout_rollouts")
-        ),
-        sa.UniqueConstraint("rollout", "revision", name=op.f("uq_journal_rollout_revision")),
-    )
-    op.create_table(
-        "leases",
-        sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("holder", sa.Text(), nullable=False),
-        sa.Column("expires_us", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("name", name=op.f("pk_leases")),
-    )
-
-
-def _shadow() -> None:
-    op.create_table(
-        "shadow_answers",
-        sa.Column("id", _NUMBER, nullable=False),
-        sa.Column("rollout", sa.Text(), nullable=False),
-        sa.Column("request_id", sa.Text(), nullable=False),
-        sa.Column("at_us", sa.BigInteger(), nullable=False),
-        sa.Column("latency_ms", sa.Double(), nullable=False),
-        sa.Column("error", sa.Boolean(), nullable=False),
-        sa.Column("overlap", sa.Double()),
-        sa.Column("score_drift", sa.Double()),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_shadow_answers")),
-        sa.UniqueConstraint(
-            "rollout", "request_id", name=op.f("uq_shadow_answers_rollout_request_id")
-        ),
-    )
-    op.create_index(op.f("ix_shadow_answers_rollout_at_us"), "shadow_answers", ["rollout", "at_us"])

@@ -25,12 +25,3 @@ def upgrade() -> None:
         table.create(op.get_bind())
     for name in _ANSWER:
         op.add_column("exposures", sa.Column(name, sa.Text()))
-
-
-def downgrade() -> None:
-    """Drop them, with all that they hold."""
-    with op.batch_alter_table("exposures") as exposures:
-        for name in reversed(_ANSWER):
-            exposures.drop_column(name)
-    for table in reversed(_TABLES):
-        op.drop_table(table.name)
