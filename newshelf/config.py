@@ -85,7 +85,7 @@ class FinetuneSettings(StrictModel):
 class TrainingSettings(StrictModel):
     """Methods of training, one per job; ``auto`` chooses by validation in the training data."""
 
-    adaptation: Literal["none", "adabn", "mcc", "auto"] = "auto"
+    adaptation: Literal["none", "adabn", "dann", "rtn", "dan", "cdan", "mcc", "auto"] = "auto"
     """Adaptation of the heads of type, colour and material to products that state nothing."""
     few_shot: Literal["probe", "whitened", "auto"] = "auto"
     """Fit of the target's head to a few labels per class."""

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from benchmarks.methods.adapt.losses import DEFAULT, METHODS
 from benchmarks.methods.adapt.projection import Projection
+from benchmarks.methods.adapt.source_only import DEFAULT, METHODS
 from benchmarks.results import Goal, Row, TaskResult
 from benchmarks.transfer.command import TransferContext
 from benchmarks.transfer.domains import (
@@ -23,7 +23,8 @@ from benchmarks.transfer.tower_features import View, view_features
 from newshelf.catalog.catalog import Catalog
 from newshelf.config import ImageTowerSettings
 from newshelf.nn.weights import load_image_tower
-from newshelf.training.adaptation import AdaptSettings, adapt
+from newshelf.training.adaptation import adapt
+from newshelf.training.adaptation_losses import AdaptSettings
 from newshelf.training.picture_data import read_pictures
 from newshelf.training.run import Run
 

@@ -9,8 +9,8 @@ from sklearn.metrics import f1_score
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
-from benchmarks.methods.adapt.losses import DEFAULT, METHODS
 from benchmarks.methods.adapt.projection import Projection
+from benchmarks.methods.adapt.source_only import DEFAULT, METHODS
 from benchmarks.results import Goal, Row, TaskResult
 from benchmarks.transfer.command import TransferContext
 from benchmarks.transfer.domains import (
@@ -21,7 +21,8 @@ from benchmarks.transfer.domains import (
 )
 from newshelf.catalog.catalog import Catalog
 from newshelf.catalog.schema import category_levels
-from newshelf.training.adaptation import AdaptSettings, adapt
+from newshelf.training.adaptation import adapt
+from newshelf.training.adaptation_losses import AdaptSettings
 from newshelf.training.run import Run
 
 SOURCE_CLASSES: dict[str, tuple[str, ...]] = {

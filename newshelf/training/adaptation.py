@@ -18,11 +18,17 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from newshelf.config import TrainingSettings
 from newshelf.nn.encoder import Encoder
 from newshelf.nn.spec import HeadName
+from newshelf.training.adaptation_losses import (
+    MCC,
+    METHODS,
+    AdaptationLoss,
+    AdaptationNetwork,
+    AdaptSettings,
+)
 from newshelf.training.choose import AUTO, Candidate, Choice, Score, choose
 from newshelf.training.features import FeatureTable
 from newshelf.training.few_shot import ABSENT, LinearHead, fit_probe
@@ -36,116 +42,15 @@ from newshelf.training.finetune import (
 )
 from newshelf.training.folds import Fold, mean_recall, validation_folds
 from newshelf.training.labels import UNLABELLED, HeadLabels
-from newshelf.training.loop import Objective, fit
+from newshelf.training.loop import fit
 from newshelf.training.run import Run
 
 _MIN_UNLABELLED = 50
 """Products that state nothing, below which a head is not adapted to them."""
+_TRIED = ("adabn", "mcc")
+"""Methods that ``auto`` compares with none."""
 _DIFFERENT = 0.75
 """Area under the ROC curve of a classifier that tells them from labelled products."""
-
-Outputs = tuple[Tensor, Tensor]
-"""Embedding ``(B, H)`` and logits ``(B, K)`` of a batch."""
-
-
-@dataclass(frozen=True)
-class AdaptSettings:
-    """Those of the methods' authors but for the sizes; a batch has as many rows of each domain."""
-
-    bottleneck: int = 256
-    dropout: float = 0.5
-    batch_size: int = 64
-    steps: int = 20
-    epochs: int = 30
-    learning_rate: float = 0.03
-
-
-class AdaptationNetwork(nn.Module):
-    """``z = dropout(relu(batch_norm(W x + b)))``, ``logits = V z + c``.
-
-    Batch normalisation runs over each domain's batch separately, so that the two domains meet with
-    similar mean and variance.
-    """
-
-    def __init__(self, width: int, classes: int, settings: AdaptSettings) -> None:
-        super().__init__()
-        self.norm = nn.BatchNorm1d(settings.bottleneck)
-        linear, dropout = nn.Linear(width, settings.bottleneck), nn.Dropout(settings.dropout)
-        self.embed = nn.Sequential(linear, self.norm, nn.ReLU(), dropout)
-        self.classifier = nn.Linear(settings.bottleneck, classes)
-
-    def forward(self, features: Tensor) -> Outputs:
-        """Return embedding and logits."""
-        embedding = self.embed(features)
-        return embedding, self.classifier(embedding)
-
-
-class AdaptationLoss(Objective):
-    """``L = CE(source) + adaptation(source, target)``, trained with the network.
-
-    A batch is the source's features ``(B, F)`` and labels ``(B,)``, and the target's features; the
-    two domains may differ in size. ``steps`` is the length of the training.
-    """
-
-    target_statistics = True
-    """Normalise by the target's mean and variance in the end, as in its batches."""
-
-    def __init__(self, network: AdaptationNetwork, steps: int) -> None:
-        super().__init__()
-        self.network = network
-        self.steps = steps
-
-    def forward(self, batch: tuple[Tensor, Tensor, Tensor]) -> dict[str, Tensor]:
-        """Return ``loss`` and ``adaptation``, its second term."""
-        ours, theirs = self.network(batch[0]), self.network(batch[2])
-        adaptation = self.adaptation(ours, theirs)
-        return {"loss": F.cross_entropy(ours[1], batch[1]) + adaptation, "adaptation": adaptation}
-
-    def adaptation(self, source: Outputs, target: Outputs) -> Tensor:
-        """Return the weighted term that looks at the target, a scalar."""
-        raise NotImplementedError
-
-
-class AdaBN(AdaptationLoss):
-    """``L = CE(source)``, then the target's own mean and variance in batch normalisation."""
-
-    def forward(self, batch: tuple[Tensor, Tensor, Tensor]) -> dict[str, Tensor]:
-        """Return ``loss`` alone; the target is kept out of the batch statistics."""
-        return {"loss": F.cross_entropy(self.network(batch[0])[1], batch[1])}
-
-
-class MCC(AdaptationLoss):
-    """Minimum class confusion: pairs of classes should not share a row of the target."""
-
-    def adaptation(self, source: Outputs, target: Outputs) -> Tensor:  # noqa: ARG002
-        """Return the confusion."""
-        return class_confusion(target[1])
-
-
-def entropy(logits: Tensor) -> Tensor:
-    """Return ``-Σ_k p_k log p_k`` in nats: ``(B, K)`` → ``(B,)``, each in 0 … log K."""
-    log = F.log_softmax(logits, dim=1)
-    return -(log.exp() * log).sum(dim=1)
-
-
-def class_confusion(logits: Tensor, temperature: float = 2.5) -> Tensor:
-    """Return ``1 - mean_j C_jj / Σ_k C_jk`` with ``C = Σ_i w_i p_i p_iᵀ``: 0 … 1 - 1/K.
-
-    ``p = softmax(logits / T)``, and ``w_i ∝ 1 + exp(-H(p_i))``, so that sure rows weigh more. C_jk
-    says how much probability classes j and k have on the same rows; each class counts alike however
-    many rows it has, so the domains' class shares may differ. T above 1 keeps sure rows from hiding
-    the others. ``logits`` are ``(B, K)``.
-    """
-    scaled = logits / temperature
-    probability = scaled.softmax(dim=1)
-    weight = 1.0 + torch.exp(-entropy(scaled).detach())
-    correlation = (probability * (weight / weight.mean()).unsqueeze(1)).T @ probability
-    # A class that no row is thought to be of has a row of nearly zeros.
-    shares = correlation / correlation.sum(dim=1, keepdim=True).clamp(min=1e-12)
-    return 1.0 - shares.diagonal().mean()
-
-
-METHODS: dict[str, type[AdaptationLoss]] = {"adabn": AdaBN, "mcc": MCC}
 
 
 def adapt(
@@ -243,7 +148,7 @@ class _Products:
 
             return validation_folds(target, self.content, run.seed).score(held)
 
-        candidates = [Candidate(method) for method in ("none", *METHODS)]
+        candidates = [Candidate(method) for method in ("none", *_TRIED)]
         return choose(f"adaptation of {name}", candidates, measure, "none", budget_s, run)
 
 

@@ -1,1 +1,1 @@
-"""Losses of domain adaptation that no training chooses, for comparison."""
+"""Baseline and projection for the benchmarks of domain adaptation."""

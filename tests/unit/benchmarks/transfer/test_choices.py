@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from benchmarks.methods.adapt.losses import DEFAULT, METHODS
+from benchmarks.methods.adapt.source_only import DEFAULT, METHODS
 from benchmarks.transfer import episodes, home, jewellery, maml, office, wild
 from benchmarks.transfer.episodes import BASELINES, TOGETHER, WITH_TITLE, Method, _measure
 from benchmarks.transfer.jewellery import _DEVELOPMENT, _drawn, _Shelf
 from newshelf.evaluation.types import Case, Split
-from newshelf.training.adaptation import AdaptSettings
+from newshelf.training.adaptation_losses import AdaptSettings
 
 TARGET = torch.arange(600) % 5
 
