@@ -14,7 +14,10 @@ from PIL import Image
 from newshelf.attributes.build import FACTS_FILE, LEXICON_FILE, read_facts
 from newshelf.attributes.lexicon import ATTRIBUTES, read_lexicon
 from newshelf.catalog.catalog import Catalog
+from newshelf.catalog.interactions import event_weights
+from newshelf.catalog.robots import counted_events
 from newshelf.catalog.schema import ITEM_COLUMNS
+from newshelf.config import EventWeights, RobotSettings
 from newshelf.errors import RequestError, VersionMismatch
 from newshelf.nn.checkpoint import KNOWLEDGE_FOLDER, Checkpoint, load_checkpoint
 from newshelf.nn.inputs import decode_picture
@@ -32,7 +35,13 @@ from newshelf.serving.settings import ServingSettings
 
 
 def build_index(
-    checkpoint_dir: Path, catalog: Catalog, out: Path, *, ann_items: int = ANN_ITEMS
+    checkpoint_dir: Path,
+    catalog: Catalog,
+    out: Path,
+    *,
+    ann_items: int = ANN_ITEMS,
+    weights: EventWeights | None = None,
+    robots: RobotSettings | None = None,
 ) -> IndexManifest:
     """Write the index of ``catalog`` with the checkpoint's embeddings.
 
@@ -45,6 +54,8 @@ def build_index(
         out: replaced as a whole. Inside an export's folder, write it after ``export_model``,
             which replaces that folder.
         ann_items: with more items, the search among them is approximate.
+        weights: of the events by type, for the popularity; None if all are equal.
+        robots: which events count; None counts all.
 
     Raises:
         VersionMismatch: the catalogue has other items than the checkpoint, or than the
@@ -59,7 +70,7 @@ def build_index(
             f"the catalogue {catalog.folder} has other products than the model was trained on "
             f"({len(catalog.items)} and {len(ids)}): train again"
         )
-    items = catalog.items.assign(popularity=popularity(catalog))
+    items = catalog.items.assign(popularity=popularity(catalog, weights, robots))
     return write_index(
         out,
         encoder_version=checkpoint.version,
@@ -73,12 +84,17 @@ def build_index(
     )
 
 
-def popularity(catalog: Catalog) -> NDArray[np.float64]:
-    """``(items,)``: events with each item and baskets that hold it, 0 for a new one."""
+def popularity(
+    catalog: Catalog, weights: EventWeights | None = None, robots: RobotSettings | None = None
+) -> NDArray[np.float64]:
+    """``(items,)``: weight of the events with each item and of baskets with it, 0 for a new one."""
     counts = pd.Series(0.0, index=catalog.items["id"])
-    for table in (catalog.events, catalog.baskets):
-        if table is not None:
-            counts = counts.add(table["item_id"].value_counts(), fill_value=0.0)
+    if catalog.events is not None:
+        events = catalog.events if robots is None else counted_events(catalog.events, robots)
+        weight = pd.Series(event_weights(events, weights), index=events.index, dtype=np.float64)
+        counts = counts.add(weight.groupby(events["item_id"]).sum(), fill_value=0.0)
+    if catalog.baskets is not None:
+        counts = counts.add(catalog.baskets["item_id"].value_counts(), fill_value=0.0)
     ordered: NDArray[np.float64] = counts.reindex(catalog.items["id"]).to_numpy(dtype=np.float64)
     return ordered
 

@@ -82,6 +82,19 @@ class FinetuneSettings(StrictModel):
     """Epochs without a better validation after which training stops; 0 never stops."""
 
 
+Weight = Annotated[float, Field(ge=0)]
+
+
+class EventWeights(StrictModel):
+    """Weight of an event by its type; 0 leaves the type out."""
+
+    view: Weight = 1.0
+    click: Weight = 1.0
+    favourite: Weight = 1.0
+    cart: Weight = 1.0
+    purchase: Weight = 1.0
+
+
 class TrainingSettings(StrictModel):
     """Methods of training, one per job; ``auto`` chooses by validation in the training data."""
 
@@ -91,6 +104,7 @@ class TrainingSettings(StrictModel):
     """Fit of the target's head to a few labels per class."""
     budget_s: Positive = 300
     """Seconds for all validations of ``auto``."""
+    event_weights: EventWeights = EventWeights()
 
 
 class TowerTuningSettings(StrictModel):
@@ -116,6 +130,21 @@ class KnowledgeSettings(StrictModel):
 
     tagger_data: Path | None = None
     """Titles with marked spans, one JSON object per line, on which a tagger is trained."""
+
+
+class RobotSettings(StrictModel):
+    """Bounds on what one unit's events count in training, links and popularity."""
+
+    daily: Positive = 1
+    """Events of one type with one product that count per unit and day."""
+    quarantine: bool = True
+    """Count no event of a unit above ``burst``, and none with a product above ``fixation``."""
+    burst_events: Positive = 300
+    """Events of a unit on a day, at least, and multiple of what 95 % of the days have."""
+    burst_factor: Annotated[float, Field(ge=1)] = 20.0
+    fixation_days: Positive = 5
+    """Days of a unit with one product, at least, and multiple of what 95 % of the pairs have."""
+    fixation_factor: Annotated[float, Field(ge=1)] = 6.0
 
 
 class BlendSettings(StrictModel):
@@ -269,10 +298,7 @@ class ArchiveSettings(StrictModel):
     limits: Limits = Limits()
 
 
-Weight = Annotated[float, Field(ge=0)]
-
-
-class HistorySettings(StrictModel):
+class HistorySettings(EventWeights):
     """Histories from the event store, for requests that bring none."""
 
     items: Annotated[int, Field(ge=0, le=200)] = 50
@@ -280,7 +306,6 @@ class HistorySettings(StrictModel):
     half_life_days: Annotated[float, Field(gt=0)] = 30.0
     """Age at which an interaction counts half."""
     view: Weight = 1.0
-    """Weight of an event of this type, as of the next four; 0 leaves the type out."""
     click: Weight = 2.0
     favourite: Weight = 3.0
     cart: Weight = 4.0
@@ -468,6 +493,7 @@ class Settings(StrictModel):
     retrain: RetrainSettings = RetrainSettings()
     shelf: ShelfSettings = ShelfSettings()
     drift: DriftSettings = DriftSettings()
+    robots: RobotSettings = RobotSettings()
 
 
 def load_settings(path: Path) -> Settings:

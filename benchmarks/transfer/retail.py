@@ -158,7 +158,7 @@ def _cut(source: Merged) -> int:
 
 def _splits(interactions: Interactions, cut: int) -> tuple[Split, Split]:
     """Return the splits of all items and of those first bought after the cut."""
-    train, stamps, cases = cut_at(interactions.sequences, interactions.timestamps or [], cut)
+    train, stamps, _, cases = cut_at(interactions.sequences, interactions.timestamps or [], cut)
     every = np.ones(interactions.n_items, dtype=np.bool_)
     known = np.zeros(interactions.n_items, dtype=np.bool_)
     known[np.concatenate(train)] = True

@@ -2,15 +2,24 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from newshelf.catalog.catalog import Catalog
+from newshelf.catalog.robots import counted_events
+from newshelf.catalog.schema import EventType
+from newshelf.config import EventWeights, Settings
 from newshelf.errors import TrainingError
 
 IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float32]
+
+WEIGHT = "weight"
+"""Column of the events that multiplies the weights of their types."""
+TYPE_BITS = {str(kind): 1 << place for place, kind in enumerate(EventType)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +33,10 @@ class Interactions:
     """Epoch seconds, ascending, parallel to ``sequences``; None for baskets."""
     groups: IntArray
     """(len(sequences),) group numbers; splits keep the sequences of one group together."""
+    weights: list[FloatArray] | None = None
+    """Above 0, with a mean of 1, parallel to ``sequences``; None if all are equal."""
+    types: list[IntArray] | None = None
+    """Types of the events of each interaction, as ``TYPE_BITS``; None for baskets."""
 
     @property
     def size(self) -> int:
@@ -31,10 +44,17 @@ class Interactions:
         return sum(len(sequence) for sequence in self.sequences)
 
 
-def read_interactions(catalog: Catalog) -> Interactions:
-    """Return the catalogue's events, or its baskets if it has no events."""
+def read_interactions(catalog: Catalog, settings: Settings | None = None) -> Interactions:
+    """Return the catalogue's events, or its baskets if it has no events.
+
+    Without ``settings``, all events count, and alike.
+    """
     if catalog.events is not None and len(catalog.events):
-        return from_events(catalog.events, _index(catalog.items))
+        index = _index(catalog.items)
+        if settings is None:
+            return from_events(catalog.events, index)
+        events = counted_events(catalog.events, settings.robots)
+        return from_events(events, index, settings.training.event_weights)
     baskets = basket_interactions(catalog)
     if baskets is not None:
         return baskets
@@ -51,26 +71,46 @@ def basket_interactions(catalog: Catalog) -> Interactions | None:
     return from_baskets(catalog.baskets, _index(catalog.items))
 
 
-def from_events(events: pd.DataFrame, item_index: Mapping[str, int]) -> Interactions:
-    """Return one sequence per user in the order of time, of all event types.
+def from_events(
+    events: pd.DataFrame, item_index: Mapping[str, int], weights: EventWeights | None = None
+) -> Interactions:
+    """Return one sequence per user in the order of time, of all types with a weight.
 
-    Repeats of an item in a row (a view, then a purchase) count once, at the first time.
+    Repeats of an item in a row (a view, then a purchase) count once, at the first time and with
+    the largest weight.
     """
+    weight = event_weights(events, weights)
+    events, weight = events[weight > 0], weight[weight > 0]
     item, known = _positions(events["item_id"], item_index)
     stamps = events["timestamp"].to_numpy(dtype=np.int64)[known]
     users, _ = pd.factorize(events["user_id"].to_numpy()[known])
     order = np.lexsort((np.arange(len(item)), stamps, users))
-    users, item, stamps = users[order], item[order], stamps[order]
-    repeats = np.zeros(len(item), dtype=np.bool_)
-    repeats[1:] = (users[1:] == users[:-1]) & (item[1:] == item[:-1])
-    users, item, stamps = users[~repeats], item[~repeats], stamps[~repeats]
-    sequences = _runs(item, users)
+    users, item, stamps, weight = users[order], item[order], stamps[order], weight[known][order]
+    types = events["event_type"].astype(str).map(TYPE_BITS).to_numpy(dtype=np.int64)[known][order]
+    begins = np.ones(len(item), dtype=np.bool_)
+    begins[1:] = (users[1:] != users[:-1]) | (item[1:] != item[:-1])
+    first = np.flatnonzero(begins)
+    users = users[first]
+    weight, types = np.maximum.reduceat(weight, first), np.bitwise_or.reduceat(types, first)
+    sequences = _runs(item[first], users)
     return Interactions(
         n_items=len(item_index),
         sequences=sequences,
-        timestamps=_runs(stamps, users),
+        timestamps=_runs(stamps[first], users),
         groups=np.arange(len(sequences), dtype=np.int64),
+        weights=_runs(weight / weight.mean(), users) if len(np.unique(weight)) > 1 else None,
+        types=_runs(types, users),
     )
+
+
+def event_weights(events: pd.DataFrame, weights: EventWeights | None) -> FloatArray:
+    """Return ``(events,)``: each type's weight, times the column ``weight`` if there is one."""
+    of_type = {kind: 1.0 if weights is None else getattr(weights, kind) for kind in TYPE_BITS}
+    weight: FloatArray = events["event_type"].astype(str).map(of_type).to_numpy(dtype=np.float32)
+    if WEIGHT in events:
+        given = pd.to_numeric(events[WEIGHT], errors="coerce").fillna(1.0)
+        weight *= given.clip(lower=0).to_numpy(dtype=np.float32)
+    return weight
 
 
 def from_baskets(baskets: pd.DataFrame, item_index: Mapping[str, int]) -> Interactions:
@@ -118,7 +158,7 @@ def _positions(
     return rows[known].to_numpy(dtype=np.int64), known
 
 
-def _runs(values: IntArray, codes: IntArray) -> list[IntArray]:
+def _runs(values: npt.NDArray[Any], codes: IntArray) -> list[npt.NDArray[Any]]:
     """Split ``values`` where the grouped ``codes`` change."""
     if len(values) == 0:
         return []

@@ -74,6 +74,8 @@ def make_jobs(console: Console, *, strict: bool = False, processes: int = 1) -> 
             catalog,
             out / "index",
             ann_items=settings.index.ann_items,
+            weights=settings.training.event_weights,
+            robots=settings.robots,
         )
 
     def archive(workspace: Workspace, settings: Settings, out: Path) -> list[Path]:

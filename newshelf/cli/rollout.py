@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from newshelf.cli.console import make_console
-from newshelf.cli.options import CatalogOption, WorkspaceOption, served_workspace, verb_group
+from newshelf.cli.options import (
+    CatalogOption,
+    SettingsOption,
+    WorkspaceOption,
+    served_workspace,
+    verb_group,
+)
 
 if TYPE_CHECKING:
     from newshelf.rollout.operations import Command
@@ -132,13 +138,17 @@ def export(
         Path,
         typer.Argument(metavar="FILE", help="A .parquet, .csv or .tsv file; its rows stay."),
     ],
+    settings: SettingsOption = None,
     catalog: CatalogOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Add feedback to a catalogue's events, to train on; rows that are there stay.
 
+    Units in quarantine are left out.
+
     Example: `./run events export shop/events.parquet`
     """
+    from newshelf.cli.pipeline import settings_from
     from newshelf.rollout.operations import open_rollouts
     from newshelf.store.export import recorded_events, write_events
 
@@ -147,8 +157,38 @@ def export(
         open_rollouts(controller_plan(catalog, workspace)) as rollouts,
         console.status("writing the events …"),
     ):
-        written = write_events(recorded_events(rollouts.store), path)
+        robots = settings_from(settings).robots
+        written = write_events(recorded_events(rollouts.store, robots), path)
     console.print(f"{written:,} new events → {path}", markup=False)
+
+
+@events.command()
+def quarantine(
+    release: Annotated[
+        str | None,
+        typer.Option(metavar="UNIT", help="Count this unit's events, whatever it does."),
+    ] = None,
+    settings: SettingsOption = None,
+    catalog: CatalogOption = None,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """List units that behave like robots: their feedback is kept, and not counted.
+
+    Example: `./run events quarantine --release shop-terminal-3`
+    """
+    from newshelf.cli.pipeline import settings_from
+    from newshelf.rollout.operations import open_rollouts
+
+    with open_rollouts(controller_plan(catalog, workspace)) as rollouts:
+        if release is not None:
+            rollouts.store.quarantine.release(release)
+        found = rollouts.store.quarantine.suspects(settings_from(settings).robots)
+    for one in found:
+        what = "events on a day" if one.item_id is None else f"days with {one.item_id}"
+        typer.echo(
+            f"{one.unit}: {one.found} {what}, limit {one.limit:g}; {one.events} do not count"
+        )
+    typer.echo(f"{len(found)} in quarantine")
 
 
 @events.command()

@@ -51,7 +51,9 @@ def newest_split(
     newest = max(int(times[-1]) for times in stamps)
     cut = max(newest - settings.gate_days * _DAY_S, after + 1)
     days = f"{(newest - cut) / _DAY_S:.1f} newest days"
-    train, train_stamps, cases = cut_at(interactions.sequences, stamps, cut)
+    train, train_stamps, train_weights, cases = cut_at(
+        interactions.sequences, stamps, cut, weights=interactions.weights
+    )
     if len(cases) < settings.min_cases:
         raise EvidenceError(
             f"{len(cases)} shoppers with a history came to a further product in the {days} that "
@@ -64,4 +66,4 @@ def newest_split(
         f"{interactions.n_items} products ranked. {note}"
     )
     every = np.ones(interactions.n_items, dtype=np.bool_)
-    return Split("newest", train, kept, every, description, train_stamps)
+    return Split("newest", train, kept, every, description, train_stamps, train_weights)

@@ -6,21 +6,23 @@ random, which would leak the answers into the training data.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
 
 from newshelf.catalog.catalog import Catalog
 from newshelf.catalog.interactions import (
+    TYPE_BITS,
     Interactions,
     basket_interactions,
     latest,
     read_interactions,
 )
 from newshelf.catalog.schema import category_levels
-from newshelf.config import EvaluationSettings
+from newshelf.config import EvaluationSettings, Settings
 from newshelf.errors import TrainingError
-from newshelf.evaluation.types import BoolArray, Case, IntArray, Split
+from newshelf.evaluation.types import BoolArray, Case, FloatArray, IntArray, Split
 
 MIN_CASES = 200
 """Cold cases after the cut; with fewer, cases before it are used too."""
@@ -164,9 +166,14 @@ MIN_EVENT_CASES = 30
 """Cases from events; with fewer, baskets are used instead if there are any."""
 
 
-def default_splits(catalog: Catalog, settings: EvaluationSettings, seed: int) -> list[Split]:
-    """Return the splits of ``./run evaluate``: of events, or of baskets if events are few."""
-    interactions = read_interactions(catalog)
+def default_splits(
+    catalog: Catalog, settings: EvaluationSettings, seed: int, counted: Settings | None = None
+) -> list[Split]:
+    """Return the splits of ``./run evaluate``: of events, or of baskets if events are few.
+
+    ``counted`` says which events count, and what; without it, all count alike.
+    """
+    interactions = read_interactions(catalog, counted)
     if interactions.timestamps is None:
         return basket_split(interactions, settings.test_fraction, seed)
     baskets = basket_interactions(catalog)
@@ -189,8 +196,10 @@ def _event_splits(
         for value in catalog.items["product_type"]
     )
     strata = np.array([level[0] if level else "" for level in levels], dtype=np.str_)
+    by_time = time_split(interactions, settings.test_fraction, seed)
     return [
-        time_split(interactions, settings.test_fraction, seed),
+        by_time,
+        *_by_type(by_time, interactions, settings.test_fraction, seed),
         *cold_split(
             interactions, settings.cold_fraction, settings.test_fraction, seed, strata=strata
         ),
@@ -207,7 +216,9 @@ def time_split(
     """
     stamps = _timestamps(interactions)
     cut = _cut(stamps, test_fraction)
-    train, train_stamps, cases = cut_at(interactions.sequences, stamps, cut)
+    train, train_stamps, train_weights, cases = cut_at(
+        interactions.sequences, stamps, cut, weights=interactions.weights
+    )
     if not cases:
         raise TrainingError(
             f"no user came back for another item after {_day(cut)}, so nothing can be asked: "
@@ -218,6 +229,7 @@ def time_split(
         name="time",
         train=train,
         train_timestamps=train_stamps,
+        train_weights=train_weights,
         cases=kept,
         candidates=np.ones(interactions.n_items, dtype=np.bool_),
         description=f"Trained on events before {_day(cut)} (the earliest "
@@ -226,29 +238,64 @@ def time_split(
     )
 
 
+_TYPES = {"clicks": ("view", "click"), "purchases": ("purchase",)}
+
+
+def _by_type(
+    by_time: Split, interactions: Interactions, test_fraction: float, seed: int
+) -> list[Split]:
+    """Return the split again for views and clicks, and for purchases, if there are enough of both.
+
+    The history is the same; asked for are the new items with an event of these types.
+    """
+    stamps = _timestamps(interactions)
+    cut = _cut(stamps, test_fraction)
+    splits = []
+    for name, types in _TYPES.items():
+        bits = sum(TYPE_BITS[one] for one in types)
+        cases = [
+            Case(latest(sequence[past]), relevant)
+            for sequence, past, found in zip(
+                interactions.sequences,
+                (times < cut for times in stamps),
+                interactions.types or [],
+                strict=False,
+            )
+            if past.any()
+            and len(relevant := np.setdiff1d(sequence[~past & (found & bits > 0)], sequence[past]))
+        ]
+        kept, note = capped(cases, MAX_CASES, seed)
+        text = f"Trained as for {by_time.name}; asked for the new items of {name}. {note}"
+        splits.append(replace(by_time, name=f"time-{name}", cases=kept, description=text))
+    return splits if min(len(split.cases) for split in splits) >= MIN_EVENT_CASES else []
+
+
 def cut_at(
     sequences: Sequence[IntArray],
     timestamps: Sequence[IntArray],
     cut: float,
     left_out: BoolArray | None = None,
-) -> tuple[list[IntArray], list[IntArray], list[Case]]:
-    """Return training sequences before a moment, their times, and cases of each user's new items.
+    weights: Sequence[FloatArray] | None = None,
+) -> tuple[list[IntArray], list[IntArray], list[FloatArray] | None, list[Case]]:
+    """Return training sequences before a moment, their times and weights, and cases.
 
-    ``timestamps`` and ``cut`` are epoch seconds. Items of ``left_out`` ``(n_items,)`` have no
-    interactions in training data and histories.
+    A case asks for a user's new items. ``timestamps`` and ``cut`` are epoch seconds. Items of
+    ``left_out`` ``(n_items,)`` have no interactions in training data and histories.
     """
     train, train_stamps, cases = [], [], []
-    for sequence, times in zip(sequences, timestamps, strict=True):
+    train_weights: list[FloatArray] = []
+    for number, (sequence, times) in enumerate(zip(sequences, timestamps, strict=True)):
         past = times < cut
         kept = past if left_out is None else past & ~left_out[sequence]
         if not kept.any():
             continue
         train.append(sequence[kept])
         train_stamps.append(times[kept])
+        train_weights += [] if weights is None else [weights[number][kept]]
         relevant = np.setdiff1d(sequence[~past], sequence[past])
         if len(relevant):
             cases.append(Case(latest(sequence[kept]), relevant))
-    return train, train_stamps, cases
+    return train, train_stamps, None if weights is None else train_weights, cases
 
 
 def cold_split(
@@ -271,7 +318,9 @@ def cold_split(
     stamps = _timestamps(interactions)
     cut = _cut(stamps, test_fraction)
     cold = choose_cold_items(interactions, cold_fraction, seed, strata)
-    train, train_stamps, _ = cut_at(interactions.sequences, stamps, cut, cold)
+    train, train_stamps, train_weights, _ = cut_at(
+        interactions.sequences, stamps, cut, cold, interactions.weights
+    )
     cases, after_cut = cold_cases(interactions, cut, cold)
     if not cases or not train:
         raise TrainingError(
@@ -286,7 +335,9 @@ def cold_split(
         ("cold-among-new", cold, "only the held-out items ranked"),
     )
     return [
-        Split(name, train, kept, candidates, f"{start}; {what}. {note}", train_stamps)
+        Split(
+            name, train, kept, candidates, f"{start}; {what}. {note}", train_stamps, train_weights
+        )
         for name, candidates, what in ranked
     ]
 

@@ -43,6 +43,8 @@ class Split:
     """The protocol in one or two sentences, for the report."""
     train_timestamps: list[IntArray] | None = None
     """Epoch seconds, parallel to ``train``; None for data without time."""
+    train_weights: list[FloatArray] | None = None
+    """Above 0, parallel to ``train``; None if all are equal."""
 
     def __post_init__(self) -> None:
         if self.train_timestamps is not None and [len(row) for row in self.train] != [

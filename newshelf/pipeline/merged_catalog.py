@@ -12,6 +12,7 @@ import pandas as pd
 from newshelf.catalog.catalog import Catalog, write_tables
 from newshelf.catalog.picture_kind import picture_kind
 from newshelf.catalog.schema import BASKET_COLUMNS, EVENT_COLUMNS
+from newshelf.config import RobotSettings
 from newshelf.files import directory_aside, write_json
 from newshelf.store.export import EVENT_ID, new_events, recorded_events
 from newshelf.store.items import StoredItem
@@ -23,7 +24,9 @@ _PAGE = 1_000
 _DAY_S = 86_400
 
 
-def write_merged(catalog: Catalog, store: EventStore, out: Path) -> None:
+def write_merged(
+    catalog: Catalog, store: EventStore, out: Path, robots: RobotSettings | None = None
+) -> None:
     """Write a catalogue with the store's changes to the new folder ``out``, atomically.
 
     A product that changed while it was served replaces the catalogue's, and a deleted one leaves
@@ -41,7 +44,7 @@ def write_merged(catalog: Catalog, store: EventStore, out: Path) -> None:
             rows = pd.DataFrame([_row(item, store, aside) for item in live])
             items = pd.concat([items, rows], ignore_index=True)
         items = items.astype({"price": "float64", "created_at": "Int64"})
-        merged, recorded = _with_feedback(replace(catalog, items=items), store)
+        merged, recorded = _with_feedback(replace(catalog, items=items), store, robots)
         write_tables(merged, aside)
         counts = {
             "products": len(items),
@@ -91,14 +94,17 @@ def _link(source: Path, target: Path) -> None:
         shutil.copy2(source, target)
 
 
-def _with_feedback(catalog: Catalog, store: EventStore) -> tuple[Catalog, int]:
+def _with_feedback(
+    catalog: Catalog, store: EventStore, robots: RobotSettings | None
+) -> tuple[Catalog, int]:
     """Return the catalogue with the recorded feedback on its products, and the feedback's size."""
     names = [*EVENT_COLUMNS, EVENT_ID]
     events, baskets = catalog.events, catalog.baskets
     products = set(catalog.items["id"])
     old = pd.DataFrame(columns=names) if events is None else events.reindex(columns=names)
     known = old.astype({EVENT_ID: object}).fillna({EVENT_ID: ""}).itertuples(index=False, name=None)
-    new = [row for row in new_events(recorded_events(store), known) if row[1] in products]
+    recorded = recorded_events(store, robots)
+    new = [row for row in new_events(recorded, known) if row[1] in products]
     if events is None and baskets is not None:
         visits = {(f"{unit} {time // _DAY_S}", item) for unit, item, _, time, _ in new}
         more = pd.DataFrame(sorted(visits), columns=list(BASKET_COLUMNS))

@@ -152,7 +152,8 @@ class Retraining:
         """Take the steps that are left; return how and why the retraining ended."""
         if not place.catalog.exists():
             self.console.print("merging catalogue, live products and feedback …")
-            write_merged(read_catalog(self.workspace.catalog), store, place.catalog)
+            catalog = read_catalog(self.workspace.catalog)
+            write_merged(catalog, store, place.catalog, self.settings.robots)
         if not place.features.is_symlink():
             # Cached by content, so that only new products cost time.
             self.workspace.features.mkdir(parents=True, exist_ok=True)
@@ -188,7 +189,9 @@ class Retraining:
             )
         catalog, limits = read_catalog(place.catalog), self.settings.retrain
         after = trained["newest_event"] or 0
-        split = newest_split(read_interactions(catalog), after, limits, self.settings.seed)
+        split = newest_split(
+            read_interactions(catalog, self.settings), after, limits, self.settings.seed
+        )
         path = place.root / _GATE
         if bring_up_to_date(stages.up_to("train"), self.console) or not path.exists():
             result = self.gate(run.checkpoint, place, self.settings, catalog, split)

@@ -199,6 +199,8 @@ def plan_shelf(state: ServerState, workspace: Workspace, settings: Settings) -> 
     """Return the plan of the process that publishes changed products to ``state``'s workers."""
     return ShelfPlan(
         settings=settings.shelf,
+        event_weights=settings.training.event_weights,
+        robots=settings.robots,
         logs=settings.logs,
         store_url=workspace.store_url(settings),
         torchserve=state.directory,

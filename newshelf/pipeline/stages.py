@@ -30,6 +30,8 @@ from newshelf.pipeline.workspace import ROOT, Workspace
 StageName = Literal["sample", "train", "evaluate", "export", "archive"]
 
 _ARCHIVES = "archives.json"
+_EVENTS = ("training", "robots")
+"""Sections of the settings that decide what an event counts."""
 SHARED_CODE = ("newshelf/config.py", "newshelf/errors.py", "newshelf/files.py")
 """Inputs of the archive only, which contains them: they decide no number, and the values of
 settings are compared separately."""
@@ -209,6 +211,7 @@ class _StageInputs:
             "finetune",
             "scorer",
             "knowledge",
+            *_EVENTS,
         )
         inputs = self._of("train", *sections)
         if self.workspace.start is not None:
@@ -216,11 +219,11 @@ class _StageInputs:
         return {**self._catalogue(), "weights": self._local_weights(), **inputs}
 
     def evaluate(self, train: Stage) -> Inputs:
-        inputs = self._of("evaluate", "seed", "finetune", "scorer", "evaluation")
+        inputs = self._of("evaluate", "seed", "finetune", "scorer", "evaluation", *_EVENTS)
         return {**_model(train), **self._catalogue(), **inputs}
 
     def export(self, train: Stage) -> Inputs:
-        return {**_model(train), **self._catalogue(), **self._of("export", "index")}
+        return {**_model(train), **self._catalogue(), **self._of("export", "index", *_EVENTS)}
 
     def archive(self, export: Stage, evaluate: Stage) -> Inputs:
         return {

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from newshelf.config import ShelfSettings
+from newshelf.config import EventWeights, RobotSettings, ShelfSettings
 from newshelf.server.process import ProcessRef, ProgramPlan, start_program
 
 LOG = "shelf.log"
@@ -12,6 +12,8 @@ class ShelfPlan(ProgramPlan):
     """Settings of a shelf process, and the files and folders that it uses."""
 
     settings: ShelfSettings = ShelfSettings()
+    event_weights: EventWeights = EventWeights()
+    robots: RobotSettings = RobotSettings()
     store_url: str
     torchserve: Path
     model_store: Path

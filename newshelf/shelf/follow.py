@@ -23,7 +23,7 @@ from newshelf.store.store import EventStore
 _LOG = logging.getLogger(__name__)
 _LEASE = "shelf"
 """Of the host that encodes."""
-_VERSIONS_S, _RULES_S, _POPULARITY_S, _PUBLISHED_S = 2.0, 1.0, 10.0, 10.0
+_VERSIONS_S, _RULES_S, _POPULARITY_S, _PUBLISHED_S, _ROBOTS_S = 2.0, 1.0, 10.0, 10.0, 3_600.0
 _PICTURES_S = 3_600.0
 """Between two removals of pictures that no product has any more."""
 _RETRY_S = 30.0
@@ -191,7 +191,9 @@ class Follower:
         self._host = host
         self._holder = holder
         self._versions = TorchServeVersions(plan.torchserve, plan.model_store, {})
-        self._popularity = LivePopularity(store.database, plan.settings.half_life_hours)
+        self._popularity = LivePopularity(
+            store.database, plan.settings.half_life_hours, plan.event_weights, plan.robots
+        )
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="shelf")
         self._encoder = ThreadPoolExecutor(max_workers=1, thread_name_prefix="encoder")
         self._opening: dict[str, Future[ShelfModel]] = {}
@@ -221,6 +223,7 @@ class Follower:
             self._every("rules", _RULES_S, self._publish_rules)
             if self._encodes:
                 self._every("pictures", _PICTURES_S, self._store.items.remove_unused_pictures)
+            self._every("robots", _ROBOTS_S, self._find_robots)
             self._every("popularity", _POPULARITY_S, self._publish_popularity)
         except Unavailable as error:
             _LOG.warning("the next look tries again: %s", error.message)
@@ -311,6 +314,10 @@ class Follower:
             max_picture_bytes=self._plan.max_picture_bytes,
         )
         _LOG.info("%s: published up to change %d", version, publisher.current.seq)
+
+    def _find_robots(self) -> None:
+        # Changes of products do not wait for it.
+        self._executor.submit(self._popularity.find_robots)
 
     def _publish_popularity(self) -> None:
         interactions = self._popularity.update()

@@ -7,7 +7,9 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from newshelf.catalog.robots import quarantined
 from newshelf.catalog.schema import EVENT_COLUMNS, guard_formula, unguard_formula
+from newshelf.config import RobotSettings
 from newshelf.errors import SettingsError
 from newshelf.files import write_aside
 from newshelf.store.records import StoredFeedback
@@ -24,13 +26,17 @@ _SCHEMA = pa.schema(zip(_NAMES, _TYPES, strict=True))
 _LATEST_SECOND = 4_102_444_800
 
 
-def recorded_events(store: EventStore) -> Iterator[StoredFeedback]:
+def recorded_events(
+    store: EventStore, robots: RobotSettings | None = None
+) -> Iterator[StoredFeedback]:
     """Yield the feedback that training may learn from, in the order it was stored.
 
-    Without erased units, whose last rows may be in the database until their erasure ends.
+    Without erased units, whose last rows may be in the database until their erasure ends, and
+    without those in quarantine, which are kept and come with a later call if released.
     """
+    left_out = quarantined(store.quarantine.suspects(robots) if robots else ())
     for event in store.feedback():
-        if not store.units.erased([event.unit]):
+        if not left_out(event.unit, event.item_id) and not store.units.erased([event.unit]):
             yield event
 
 

@@ -208,3 +208,11 @@ erased_units = Table(
     Column("digest", Text, primary_key=True),
     Column("at_us", BigInteger, nullable=False),
 )
+
+# Units that count although they behave like robots.
+released_units = Table(
+    "released_units",
+    METADATA,
+    Column("unit", Text, primary_key=True),
+    Column("at_us", BigInteger, nullable=False),
+)

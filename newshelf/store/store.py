@@ -13,6 +13,7 @@ from newshelf.store import schema
 from newshelf.store.database import Checkpoints, Database, migrate
 from newshelf.store.group_commit import AsyncConnection
 from newshelf.store.items import ItemRepository
+from newshelf.store.quarantine import Quarantine
 from newshelf.store.records import VARIANTS, ExposedItem, Exposure, FeedbackOutcome, StoredFeedback
 from newshelf.store.rollouts import Leases, RolloutRepository
 from newshelf.store.rows import exposure, from_us, ranking_from, stored_feedback, to_us
@@ -45,6 +46,7 @@ class EventStore:
         self.leases = Leases(database)
         self.units = UnitRepository(database)
         self.items = ItemRepository(database)
+        self.quarantine = Quarantine(database)
         self._window_us = window // timedelta(microseconds=1)
         path = database.sqlite_file
         self._checkpoints = None if path is None else Checkpoints(path)

@@ -23,7 +23,7 @@ from newshelf.errors import Conflict, ErasedUnit, InvalidField, Unavailable
 from newshelf.store.database import Database, lock
 from newshelf.store.records import Exposure, StoredFeedback
 from newshelf.store.rows import exposure, insert_new, now_us, stored_feedback
-from newshelf.store.schema import erased_units, exposures, feedback, unit_merges
+from newshelf.store.schema import erased_units, exposures, feedback, released_units, unit_merges
 
 FRESH_S = 1.0
 """Age up to which a writer's tombstones are used without reading them again."""
@@ -251,11 +251,11 @@ def _rows(connection: Connection, table: Table, units: Sequence[str]) -> Iterato
 
 def _remove(connection: Connection, units: Sequence[str]) -> Erasure:
     counts = []
-    columns = (unit_merges.c.visitor, exposures.c.unit, feedback.c.unit)
+    columns = (released_units.c.unit, unit_merges.c.visitor, exposures.c.unit, feedback.c.unit)
     for column in columns:
         removed = 0
         for start in range(0, len(units), _MOST_UNITS):
             chosen = column.in_(units[start : start + _MOST_UNITS])
             removed += connection.execute(delete(column.table).where(chosen)).rowcount
         counts.append(removed)
-    return Erasure(*counts)
+    return Erasure(*counts[1:])

@@ -100,13 +100,18 @@ def evaluate_checkpoint(
     table = feature_table(catalog, checkpoint.encoder, tokenizer, features_dir, console)
     _, embeddings = checkpoint.embeddings()
     run = Run(seed=settings.seed, console=console)
-    splits = default_splits(catalog, settings.evaluation, settings.seed)
+    splits = default_splits(catalog, settings.evaluation, settings.seed, settings)
 
     fitted: dict[str, BlendRanker] = {}
 
     def fit_model(split: Split) -> Ranker:
         ranking = train_ranking(
-            embeddings, split.train, split.train_timestamps, settings.scorer, run
+            embeddings,
+            split.train,
+            split.train_timestamps,
+            settings.scorer,
+            run,
+            weights=split.train_weights,
         )
         fitted[split.name] = BlendRanker(ranking, embeddings)
         return fitted[split.name]

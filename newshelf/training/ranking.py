@@ -47,31 +47,38 @@ def train_ranking(
     run: Run,
     *,
     start: SiameseScorer | None = None,
+    weights: Sequence[FloatArray] | None = None,
 ) -> Ranking:
     """Train scorer and blend in both phases; ``start`` is an earlier version's scorer.
 
     ``embeddings`` are ``(N, 512)`` float32 of unit length, ``sequences`` item rows of shoppers,
     oldest first, or of baskets, which have no ``timestamps`` (epoch seconds). If most shoppers came
-    only once, there is no order to learn, and their sequences are read as baskets.
+    only once, there is no order to learn, and their sequences are read as baskets, without
+    ``weights``. These are those of the interactions; None if all are equal.
 
     Raises:
         TrainingError: no sequence has two different items, or a loss is not finite.
     """
     if timestamps is not None and _mostly_single_visits(timestamps):
         # A basket has an item once, however often a shopper viewed it.
-        sequences, timestamps = [latest(sequence) for sequence in sequences], None
+        sequences, timestamps, weights = [latest(sequence) for sequence in sequences], None, None
     ordered = timestamps is not None
     fitted = None
     if settings.blend.enabled and sequences:
-        fitted = _fit_weights(embeddings, sequences, timestamps, settings, run)
+        fitted = _fit_weights(embeddings, sequences, timestamps, settings, run, weights)
     result = train_scorer(
-        embeddings, sequences, ordered=ordered, settings=settings, run=run, start=start
+        embeddings,
+        sequences,
+        ordered=ordered,
+        settings=settings,
+        run=run,
+        start=start,
+        weights=weights,
     )
     blend = None
     if fitted is not None:
-        weights, intercept = fitted
-        signals = make_signals(embeddings, sequences, timestamps, settings.blend)
-        blend = signals.weighed(weights, intercept)
+        signals = make_signals(embeddings, sequences, timestamps, settings.blend, weights)
+        blend = signals.weighed(*fitted)
     return Ranking(result.scorer, blend, result.losses)
 
 
@@ -81,6 +88,7 @@ def _fit_weights(
     timestamps: Sequence[IntArray] | None,
     settings: ScorerSettings,
     run: Run,
+    weights: Sequence[FloatArray] | None,
 ) -> tuple[dict[str, float], float] | None:
     """Return weights and intercept of phase 1; None with too few cases."""
     generator = np.random.default_rng(run.seed)
@@ -92,6 +100,7 @@ def _fit_weights(
         dropped=settings.blend.dropped_items,
         max_cases=settings.blend.max_cases,
         generator=generator,
+        weights=weights,
     )
     if len(held.cases) < MIN_CASES or not any(len(np.unique(s)) > 1 for s in held.sequences):
         run.console.print(
@@ -112,9 +121,12 @@ def _fit_weights(
         settings=shorter,
         run=replace(run, labels={"scorer-held": "training a scorer to weigh the signals with"}),
         name="scorer-held",
+        weights=held.weights,
     ).scorer
     siamese = score_all(scorer, embeddings, [case.history for case in held.cases])
-    signals = make_signals(embeddings, held.sequences, held.timestamps, settings.blend)
+    signals = make_signals(
+        embeddings, held.sequences, held.timestamps, settings.blend, held.weights
+    )
     known = np.unique(np.concatenate(sequences))
     return fit_blend(signals, held.cases, siamese, known, generator)
 

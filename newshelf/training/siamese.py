@@ -17,6 +17,7 @@ Negatives are always items with a training interaction: nothing is known about n
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import cast
 
 import numpy as np
@@ -32,6 +33,7 @@ from newshelf.training.loop import Objective, fit
 from newshelf.training.run import Run
 
 IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float32]
 
 _UNIFORM_NEGATIVES = 256
 _HARD_AMONG = 50
@@ -55,18 +57,19 @@ def train_scorer(
     run: Run,
     name: str = "scorer",
     start: SiameseScorer | None = None,
+    weights: Sequence[FloatArray] | None = None,
 ) -> ScorerResult:
     """Train on the frozen ``embeddings (N, 512)``, from ``start``'s weights if they fit.
 
     ``embeddings`` are those of the whole catalogue, of unit length; ``sequences`` are their rows. A
     history is what came before if they are ``ordered``, as those of shoppers, and everything else
-    in baskets.
+    in baskets. ``weights`` multiply the loss of their places' targets; None if all are equal.
 
     Raises:
         TrainingError: no sequence has two different items, or the loss diverges.
     """
     torch.manual_seed(run.seed)
-    sampler = _Sampler(sequences, embeddings, ordered, settings)
+    sampler = _Sampler(sequences, embeddings, ordered, settings, weights)
     spec = ScorerSpec(width=settings.width, max_history=settings.max_history)
     objective = _Contrast(
         SiameseScorer(spec, embeddings.shape[1], settings.temperature), embeddings
@@ -114,6 +117,8 @@ class _Batch:
     """``(B, C)``: log probability that a batch with the row's own place has the candidate."""
     masked: Tensor
     """``(B, C)`` bool: candidates in the row's own sequence."""
+    weight: Tensor
+    """``(B,)``: of the targets."""
 
 
 class _Contrast(Objective):
@@ -139,8 +144,12 @@ class _Sampler:
         embeddings: Tensor,
         ordered: bool,
         settings: ScorerSettings,
+        weights: Sequence[FloatArray] | None = None,
     ) -> None:
-        self._sequences = [s for s in sequences if len(np.unique(s)) > 1]
+        useful = [len(np.unique(sequence)) > 1 for sequence in sequences]
+        self._sequences = list(compress(sequences, useful))
+        ones = (np.ones(len(sequence)) for sequence in sequences)
+        self._weights = list(compress(ones if weights is None else weights, useful))
         if not self._sequences:
             raise TrainingError(
                 "no shopper or basket has two different products: the scorer cannot learn"
@@ -193,7 +202,8 @@ class _Sampler:
         negatives = torch.unique(torch.cat([target, *map(torch.from_numpy, (uniform, hard))]))
         masked = self._masked([n for n, _ in picked], negatives)
         log_inclusion = self._log_inclusion(torch.from_numpy(nearest), negatives)
-        return _Batch(history, mask, target, negatives, log_inclusion, masked)
+        weight = torch.tensor([float(self._weights[n][place]) for n, place in picked])
+        return _Batch(history, mask, target, negatives, log_inclusion, masked, weight)
 
     def _log_inclusion(self, nearest: Tensor, negatives: Tensor) -> Tensor:
         """``(B, C)`` float32: log π of ``negatives (C,)`` for rows with ``nearest (B, m)``.
@@ -257,8 +267,8 @@ def _loss(scorer: SiameseScorer, embeddings: Tensor, batch: _Batch) -> Tensor:
     positive = scores.gather(1, column)
     corrected = (scores - batch.log_inclusion).masked_fill(batch.masked, float("-inf"))
     logits = torch.cat([positive, corrected], dim=1)
-    loss: Tensor = (logits.logsumexp(dim=1) - positive.squeeze(1)).mean()
-    return loss
+    loss: Tensor = logits.logsumexp(dim=1) - positive.squeeze(1)
+    return (batch.weight * loss).mean()
 
 
 def _nearest(embeddings: Tensor, known: IntArray) -> IntArray:

@@ -195,14 +195,17 @@ def make_signals(
     sequences: Sequence[IntArray],
     timestamps: Sequence[IntArray] | None,
     settings: BlendSettings,
+    weights: Sequence[FloatArray] | None = None,
 ) -> Signals:
     """Compute the signals from training interactions.
 
     ``embeddings`` are ``(N, D)`` float32 of unit length; ``timestamps`` are epoch seconds, None for
-    baskets.
+    baskets; ``weights`` are those of the interactions, None if all are equal.
     """
     neighbours = content_neighbours(embeddings)
-    incidence = incidence_matrix(sequences, timestamps, len(embeddings), settings.half_life_days)
+    incidence = incidence_matrix(
+        sequences, timestamps, len(embeddings), settings.half_life_days, weights
+    )
     return Signals(
         links=direct_links(
             incidence,
@@ -211,7 +214,7 @@ def make_signals(
             per_item=settings.links_per_item,
         ),
         neighbours=neighbours,
-        unpersonal=popularity_features(sequences, timestamps, neighbours),
+        unpersonal=popularity_features(sequences, timestamps, neighbours, weights),
         embeddings=embeddings.numpy(),
         temperature=BlendSpec(weights={}).temperature,
     )

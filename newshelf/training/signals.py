@@ -17,6 +17,7 @@ also be right for items that nobody has taken yet.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -44,11 +45,12 @@ def incidence_matrix(
     timestamps: Sequence[IntArray] | None,
     n_items: int,
     half_life_days: float,
+    strengths: Sequence[FloatArray] | None = None,
 ) -> sparse.csr_array:
-    """Return the interactions as ``(sequences, n_items)`` float64 weights in 0..1.
+    """Return the interactions as ``(sequences, n_items)`` float64 weights.
 
-    The weight is 1 for the latest interaction of all and halves every ``half_life_days``. Of
-    repeated interactions with an item, the latest counts.
+    The weight is the strength, or 1, for the latest interaction of all and halves every
+    ``half_life_days``. Of repeated interactions with an item, the largest weight counts.
     """
     rows = np.repeat(np.arange(len(sequences)), [len(s) for s in sequences])
     items = np.concatenate([np.empty(0, dtype=np.int64), *sequences])
@@ -57,6 +59,8 @@ def incidence_matrix(
         stamps = np.concatenate([np.empty(0, dtype=np.int64), *timestamps])
         age_days = (stamps.max(initial=0) - stamps) / _DAY_S
         weights = 0.5 ** (age_days / half_life_days)
+    if strengths is not None:
+        weights = weights * np.concatenate([np.empty(0), *strengths])
     order = np.lexsort((-weights, items, rows))
     rows, items, weights = rows[order], items[order], weights[order]
     first = np.ones(len(items), dtype=np.bool_)
@@ -144,12 +148,14 @@ def popularity_features(
     sequences: Sequence[IntArray],
     timestamps: Sequence[IntArray] | None,
     neighbours: sparse.csr_array,
+    strengths: Sequence[FloatArray] | None = None,
 ) -> dict[str, FloatArray]:
     """Return, by name, ``(N,)`` float32 popularity, its neighbours', age, and whether it is new.
 
     With timestamps: ``log(1 + shoppers)`` of the last 14, 30 and 90 days (a trend is their
     difference), and ``log(1 + days since the first interaction)``. Without: ``log(1 + baskets)``.
-    A new item has 0 everywhere and ``new`` = 1, whose weight makes up for it.
+    A new item has 0 everywhere and ``new`` = 1, whose weight makes up for it. With ``strengths``,
+    a shopper or basket counts by its strongest interaction with the item.
     ``popularity_alike`` is the popularity of the item's neighbours.
 
     ``timestamps`` are epoch seconds, None for baskets; ``neighbours`` is ``(N, N)``,
@@ -159,16 +165,17 @@ def popularity_features(
     items = np.concatenate([np.empty(0, dtype=np.int64), *sequences])
     owner = np.repeat(np.arange(len(sequences)), [len(s) for s in sequences])
     known = np.bincount(items, minlength=size) > 0
+    strength = np.ones(len(items)) if strengths is None else np.concatenate(strengths)
     features: dict[str, FloatArray] = {"new": (~known).astype(np.float32)}
     if timestamps is None:
-        counts = _shoppers(items, owner, size)
+        counts = _shoppers(items, owner, strength, size)
         features["popularity"] = np.log1p(counts)
     else:
         stamps = np.concatenate([np.empty(0, dtype=np.int64), *timestamps])
         now = int(stamps.max(initial=0))
         for days in _WINDOWS_DAYS:
             recent = stamps > now - days * _DAY_S
-            counts = _shoppers(items[recent], owner[recent], size)
+            counts = _shoppers(items[recent], owner[recent], strength[recent], size)
             features[f"popularity_{days}d"] = np.log1p(counts)
         counts = np.expm1(features["popularity_30d"])
         first = np.full(size, now)
@@ -178,10 +185,13 @@ def popularity_features(
     return features
 
 
-def _shoppers(items: IntArray, owner: IntArray, size: int) -> FloatArray:
-    """``(N,)``: number of different sequences with the item."""
-    pairs = np.unique(np.stack([items, owner]), axis=1)
-    return np.bincount(pairs[0], minlength=size).astype(np.float32)
+def _shoppers(
+    items: IntArray, owner: IntArray, strength: npt.NDArray[Any], size: int
+) -> FloatArray:
+    """``(N,)``: sum of the strongest interactions of different sequences with the item."""
+    order = np.lexsort((-strength, owner, items))
+    pairs, first = np.unique(np.stack([items, owner])[:, order], axis=1, return_index=True)
+    return np.bincount(pairs[0], strength[order][first], minlength=size).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,6 +200,7 @@ class Holdout:
 
     sequences: list[IntArray]
     timestamps: list[IntArray] | None
+    weights: list[FloatArray] | None
     cases: list[Case]
 
 
@@ -202,6 +213,7 @@ def hold_out(
     dropped: float,
     max_cases: int,
     generator: np.random.Generator,
+    weights: Sequence[FloatArray] | None = None,
 ) -> Holdout:
     """Split the interactions into training data and cases.
 
@@ -213,25 +225,24 @@ def hold_out(
     without = np.zeros(n_items, dtype=np.bool_)
     without[generator.choice(known, int(dropped * len(known)), replace=False)] = True
     if timestamps is None:
-        past, cases = _by_basket(sequences, without, n_items, fraction, generator)
-        stamps = None
+        past, cases = _by_basket(sequences, without, fraction, generator)
+        stamps = kept = None
     else:
         cut = np.quantile(np.concatenate(timestamps), 1 - fraction, method="higher")
-        past, stamps, cases = cut_at(sequences, timestamps, float(cut), without)
+        past, stamps, kept, cases = cut_at(sequences, timestamps, float(cut), without, weights)
     if len(cases) > max_cases:
         picked = np.sort(generator.choice(len(cases), max_cases, replace=False))
         cases = [cases[number] for number in picked]
-    return Holdout(past, stamps, cases)
+    return Holdout(past, stamps, kept, cases)
 
 
 def _by_basket(
     sequences: Sequence[IntArray],
     without: npt.NDArray[np.bool_],
-    n_items: int,
     fraction: float,
     generator: np.random.Generator,
 ) -> tuple[list[IntArray], list[Case]]:
-    groups = _near_duplicates(sequences, n_items)
+    groups = _near_duplicates(sequences, len(without))
     names = generator.permutation(np.unique(groups))
     held = np.isin(groups, names[: max(1, int(fraction * len(names)))])
     past, cases = [], []

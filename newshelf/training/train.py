@@ -50,14 +50,14 @@ _MIN_SEQUENCES = 2
 """Shoppers or baskets with two different products."""
 
 
-def usable_interactions(catalog: Catalog) -> tuple[Interactions | None, str]:
+def usable_interactions(catalog: Catalog, settings: Settings) -> tuple[Interactions | None, str]:
     """Return the interactions that the scorer can learn from; or None, and the reason."""
     served = "content neighbours will be served"
     tables = (catalog.events, catalog.baskets)
     if all(table is None or table.empty for table in tables):
         why = "; ".join(catalog.report.unusable()) or "no events and no baskets"
         return None, f"{why}: {served}"
-    interactions = read_interactions(catalog)
+    interactions = read_interactions(catalog, settings)
     kind = "baskets" if interactions.timestamps is None else "shoppers"
     useful = sum(len(np.unique(sequence)) > 1 for sequence in interactions.sequences)
     if useful >= _MIN_SEQUENCES:
@@ -146,7 +146,7 @@ def train(
     # Missing data is reported before the hours that pictures may take.
     for line in label_notes(catalog, categories, settings.finetune.target_shots):
         run.tell(line)
-    interactions, reason = usable_interactions(catalog)
+    interactions, reason = usable_interactions(catalog, settings)
     if reason:
         run.tell(reason)
     classes = {head: label.classes for head, label in labels.items()}
@@ -172,6 +172,7 @@ def train(
             settings.scorer,
             run,
             start=earlier,
+            weights=interactions.weights,
         )
     if not is_first():
         return

@@ -1,7 +1,9 @@
+import numpy as np
 import pandas as pd
 import pytest
 
 from newshelf.catalog.interactions import from_baskets, from_events, read_interactions
+from newshelf.config import EventWeights, RobotSettings, Settings
 from newshelf.errors import TrainingError
 from tests.unit.evaluation.conftest import Tables
 
@@ -73,3 +75,35 @@ def test_a_catalogue_without_events_is_read_by_its_baskets():
 def test_a_catalogue_with_neither_says_what_to_add():
     with pytest.raises(TrainingError, match="events or a baskets table"):
         read_interactions(Tables(pd.DataFrame({"id": ["a"]})))
+
+
+def test_a_run_of_one_item_has_its_largest_weight():
+    rows = [("x", "a", "view", 1), ("x", "a", "purchase", 2), ("x", "b", "view", 3)]
+    found = from_events(events(rows), INDEX, EventWeights(purchase=4))
+    assert [row.tolist() for row in found.weights] == [[pytest.approx(1.6), pytest.approx(0.4)]]
+    assert [bin(one).count("1") for one in found.types[0]] == [2, 1]
+    assert from_events(events(rows), INDEX, EventWeights(view=2, purchase=2)).weights is None
+
+
+def test_a_type_without_weight_is_left_out():
+    rows = [("x", "a", "view", 1), ("x", "b", "purchase", 2), ("y", "c", "view", 3)]
+    found = from_events(events(rows), INDEX, EventWeights(view=0))
+    assert lists(found.sequences) == [[1]]
+    assert from_events(events(rows[2:]), INDEX, EventWeights(view=0)).sequences == []
+
+
+def test_a_column_of_weights_multiplies_those_of_the_types():
+    rows = [("x", "a", "view", 1), ("x", "b", "view", 2), ("x", "c", "view", 3)]
+    table = events(rows).assign(weight=[3.0, np.nan, -1.0])
+    found = from_events(table, INDEX)
+    assert lists(found.sequences) == [[0, 1]]
+    assert lists(found.weights) == [[1.5, 0.5]]
+
+
+def test_robots_do_not_reach_the_sequences():
+    items = pd.DataFrame({"id": list("abcd")})
+    rows = [("bot", "abcd"[at % 4], "view", at) for at in range(50)] + [("x", "a", "view", 99)]
+    tables = Tables(items, events(rows + [(f"u{at}", "b", "view", at) for at in range(30)]))
+    found = read_interactions(tables, Settings(robots=RobotSettings(burst_events=9)))
+    assert found.size == 31
+    assert read_interactions(tables).size == 50 + 31

@@ -180,7 +180,7 @@ def test_events_with_too_few_cases_give_way_to_baskets(tables, users):
     items = pd.DataFrame({"id": list("abcd"), "product_type": None})
     events = pd.DataFrame(
         {"user_id": list(users), "item_id": list("abcd"), "timestamp": [1, 2, 3, 4]}
-    )
+    ).assign(event_type="view")
     table = pd.DataFrame({"basket_id": list("1122"), "item_id": list("abac")})
     splits = default_splits(tables(items, events, table), EvaluationSettings(), 7)
     assert splits[0].name == "baskets"

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from newshelf.config import EventWeights, RobotSettings
 from newshelf.shelf import popularity
 from newshelf.shelf.popularity import LivePopularity
 from newshelf.store.records import Feedback
@@ -21,16 +22,18 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return seconds
 
 
-def write(store: EventStore, *events: tuple[str, float]) -> None:
-    """Store clicks: a product, and the hours since its click."""
+def write(
+    store: EventStore, *events: tuple[str, float], unit: str = "", kind: str = "click"
+) -> None:
+    """Store events: a product, and the hours since then; each of another unit without ``unit``."""
     count = len([*store.feedback()])
     clicks = [
         Feedback(
             event_id=f"e{count + number}",
-            event_type="click",
+            event_type=kind,
             item_id=item,
             at=NOW - timedelta(hours=hours),
-            unit="ann",
+            unit=unit or f"u{count + number}",
         )
         for number, (item, hours) in enumerate(events)
     ]
@@ -66,7 +69,34 @@ def test_old_events_are_skipped_and_forgotten(store: EventStore, clock) -> None:
 
 def test_events_of_an_erased_unit_count_no_more(store: EventStore, clock) -> None:
     live = LivePopularity(store.database, half_life_hours=24)
-    write(store, ("ring", 0), ("lamp", 0))
+    write(store, ("ring", 0), ("lamp", 0), unit="ann")
     assert live.update() == {"ring": 1, "lamp": 1}
     store.units.erase("ann")
     assert live.update() == {}
+
+
+def test_types_count_by_weight_and_once_a_day(store: EventStore, clock) -> None:
+    weights = EventWeights(view=0, purchase=3)
+    live = LivePopularity(store.database, 1e6, weights, RobotSettings(daily=1))
+    for kind in ("view", "click", "click", "purchase", "purchase"):
+        write(store, ("ring", 0), unit="ann", kind=kind)
+    assert live.update() == {"ring": 4}
+    write(store, ("ring", -24), ("ring", -25), unit="ann")
+    assert live.update() == {"ring": 5}
+
+
+def test_an_event_that_comes_more_than_a_day_late_does_not_count(store: EventStore, clock) -> None:
+    write(store, ("ring", 0), ("lamp", 24), ("lamp", 60))
+    assert LivePopularity(store.database, 1e6).update() == {"ring": 1, "lamp": 1}
+
+
+def test_robots_are_left_out_once_they_are_found(store: EventStore, clock) -> None:
+    live = LivePopularity(store.database, 1e4, robots=RobotSettings(burst_events=5))
+    write(store, *(("lamp", 2) for _ in range(40)))
+    write(store, *((f"i{at}", 1) for at in range(30)), unit="bot")
+    assert len(live.update()) == 31
+    live.find_robots()
+    assert live.update().keys() == {"lamp"}
+    store.quarantine.release("bot")
+    live.find_robots()
+    assert len(live.update()) == 31

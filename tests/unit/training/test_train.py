@@ -201,7 +201,7 @@ def test_a_tower_that_can_read_no_text_is_left_out(write_catalog, run, tmp_path,
 
 
 def test_no_events_and_no_baskets(write_catalog):
-    found, line = usable_interactions(write_catalog(items=shop_items()))
+    found, line = usable_interactions(write_catalog(items=shop_items()), Settings())
     assert found is None
     assert line.startswith("no events and no baskets")
 
@@ -211,7 +211,7 @@ def test_events_of_which_none_is_usable_say_why(write_catalog):
         {"user_id": f"u{at}", "item_id": "i001", "event_type": "juggle", "timestamp": 1000}
         for at in range(300)
     ]
-    found, line = usable_interactions(write_catalog(items=shop_items(), events=events))
+    found, line = usable_interactions(write_catalog(items=shop_items(), events=events), Settings())
     assert found is None
     assert "300 rows read, none usable: event_type: 300 rows left out" in line
     assert "'juggle'" in line
@@ -220,7 +220,9 @@ def test_events_of_which_none_is_usable_say_why(write_catalog):
 
 def test_one_basket_only(write_catalog):
     baskets = [{"basket_id": "b", "item_id": f"i{at:03}"} for at in range(5)]
-    found, line = usable_interactions(write_catalog(items=shop_items(), baskets=baskets))
+    found, line = usable_interactions(
+        write_catalog(items=shop_items(), baskets=baskets), Settings()
+    )
     assert found is None
     assert line.startswith("1 of 1 baskets have two different products, and the scorer needs at")
     assert line.endswith("content neighbours will be served; bring more baskets")
@@ -231,7 +233,7 @@ def test_shoppers_who_took_one_product_each(write_catalog):
         {"user_id": f"u{at}", "item_id": f"i{at:03}", "event_type": "view", "timestamp": 1000 + at}
         for at in range(20)
     ]
-    found, line = usable_interactions(write_catalog(items=shop_items(), events=events))
+    found, line = usable_interactions(write_catalog(items=shop_items(), events=events), Settings())
     assert found is None
     assert line.startswith("0 of 20 shoppers have two different products")
 
@@ -239,7 +241,7 @@ def test_shoppers_who_took_one_product_each(write_catalog):
 @pytest.mark.parametrize("users", [2, 40])
 def test_enough_events_are_used(write_catalog, users):
     found, line = usable_interactions(
-        write_catalog(items=shop_items(), events=shop_events(users=users))
+        write_catalog(items=shop_items(), events=shop_events(users=users)), Settings()
     )
     assert line == ""
     assert len(found.sequences) == users

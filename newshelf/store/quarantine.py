@@ -1,0 +1,42 @@
+"""Quarantine: feedback of units that behave like robots is kept, and not counted."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import func, select
+
+from newshelf.catalog.robots import DAY_S, Suspect, find_suspects
+from newshelf.config import RobotSettings
+from newshelf.store.database import Database
+from newshelf.store.rows import insert_new, now_us, span_us, to_us
+from newshelf.store.schema import feedback, released_units
+
+
+class Quarantine:
+    """Finds and releases units. Every method is one transaction."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def suspects(
+        self, settings: RobotSettings, *, since: datetime | None = None
+    ) -> Sequence[Suspect]:
+        """Return the suspects that are not released, by their events since a moment."""
+        if not settings.quarantine:
+            return []
+        event = feedback.c
+        keys = (event.unit, event.item_id, event.at_us // span_us(DAY_S))
+        counts = select(*keys, func.count()).group_by(*keys).order_by(event.unit)
+        if since is not None:
+            counts = counts.where(event.at_us >= to_us(since))
+        with self._database.reading() as connection:
+            rows = connection.execution_options(yield_per=10_000).execute(counts)
+            found = find_suspects(map(tuple, rows), settings)
+            released = set(connection.scalars(select(released_units.c.unit)))
+        return [one for one in found if one.unit not in released]
+
+    def release(self, unit: str) -> None:
+        """Count a unit's events from now on, whatever it does."""
+        with self._database.writing() as connection:
+            at_us = connection.execute(select(now_us())).scalar_one()
+            insert_new(connection, released_units, ("unit", "at_us"), [(unit, at_us)])

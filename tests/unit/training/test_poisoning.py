@@ -1,0 +1,98 @@
+"""What robots, one in a hundred units, can do to a chosen product in retrained rankings."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.nn import functional as F
+
+from export.index import popularity
+from newshelf.catalog.interactions import Interactions, read_interactions
+from newshelf.catalog.robots import DAY_S
+from newshelf.config import BlendSettings, ScorerSettings, Settings
+from newshelf.training.ranking import BlendRanker, train_ranking
+from newshelf.training.run import Run
+from tests.unit.evaluation.conftest import Tables
+
+ITEMS, SHOPPERS, ROBOTS, DAYS, CHOSEN = 120, 300, 3, 40, 77
+SETTINGS = ScorerSettings(
+    width=8, epochs=2, max_steps=60, batch_size=64, blend=BlendSettings(links_per_item=60)
+)
+COLUMNS = ["user_id", "item_id", "event_type", "timestamp"]
+
+
+def embeddings() -> torch.Tensor:
+    rng = np.random.default_rng(2)
+    looks = rng.standard_normal((12, 24))[np.arange(ITEMS) // 10]
+    return F.normalize(torch.tensor(looks + 0.3 * rng.standard_normal(looks.shape)).float(), dim=1)
+
+
+EMBEDDINGS = embeddings()
+
+
+def shoppers() -> pd.DataFrame:
+    """Each likes two of twelve kinds of products and comes on four days."""
+    rng = np.random.default_rng(3)
+    rows = []
+    for number in range(SHOPPERS):
+        liked = rng.choice(12, 2, replace=False)
+        for day in rng.choice(DAYS, 4, replace=False):
+            for item in rng.choice(10, 2, replace=False):
+                at = int(day) * DAY_S + int(rng.integers(DAY_S))
+                rows.append((f"u{number}", f"i{rng.choice(liked) * 10 + item}", "view", at))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def robots(kind: str) -> pd.DataFrame:
+    rng = np.random.default_rng(4)
+    chosen, rows = f"i{CHOSEN}", []
+    for number in range(ROBOTS):
+        unit = f"robot-{number}"
+        if kind == "fast":
+            types = ("view", "click", "cart", "purchase")
+            rows += [(unit, chosen, types[at % 4], at) for at in range(2000)]
+        for day in range(0 if kind == "fast" else DAYS - 10):
+            rows.append((unit, chosen, "view", day * DAY_S + number))
+            if kind == "decoys":
+                others = rng.integers(0, ITEMS, 2)
+                rows += [(unit, f"i{item}", "view", day * DAY_S + 60) for item in others]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def tables(*parts: pd.DataFrame) -> Tables:
+    events = pd.concat(parts).sort_values("timestamp", kind="stable", ignore_index=True)
+    return Tables(pd.DataFrame({"id": [f"i{number}" for number in range(ITEMS)]}), events)
+
+
+def rank(interactions: Interactions, histories: list[np.ndarray]) -> float:
+    """Return the mean rank of the chosen product."""
+    ranking = train_ranking(
+        EMBEDDINGS, interactions.sequences, interactions.timestamps, SETTINGS, Run(1, quiet=True)
+    )
+    scores = BlendRanker(ranking, EMBEDDINGS).scores(histories)
+    return float((scores > scores[:, [CHOSEN]]).sum(axis=1).mean())
+
+
+@pytest.fixture(scope="module")
+def clean() -> tuple[list[np.ndarray], float]:
+    found = read_interactions(tables(shoppers()), Settings())
+    histories = [one for one in found.sequences if CHOSEN not in one][:150]
+    return histories, rank(found, histories)
+
+
+@pytest.mark.parametrize("kind", ["fast", "slow", "decoys"])
+def test_robots_do_not_lift_a_product(kind: str, clean) -> None:
+    histories, before = clean
+    found = read_interactions(tables(shoppers(), robots(kind)), Settings())
+    assert before - rank(found, histories) <= 10
+
+
+@pytest.mark.parametrize("kind", ["fast", "slow", "decoys"])
+def test_robots_do_not_make_a_product_popular(kind: str) -> None:
+    settings = Settings()
+    bounds = settings.training.event_weights, settings.robots
+    before = popularity(tables(shoppers()), *bounds)
+    after = popularity(tables(shoppers(), robots(kind)), *bounds)
+    assert (before > before[CHOSEN]).sum() - (after > after[CHOSEN]).sum() <= 10
+    unbounded = popularity(tables(shoppers(), robots(kind)))
+    assert unbounded.argmax() == CHOSEN
