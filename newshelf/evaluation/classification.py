@@ -1,13 +1,13 @@
-"""Few-shot linear probes of features: accuracy and macro-F1."""
+"""Few-shot linear probes of features: accuracy, macro-F1 and confusion matrix."""
 
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import accuracy_score, f1_score
-from sklearn.preprocessing import normalize
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
 from newshelf.evaluation.types import FloatArray, IntArray
 
@@ -28,6 +28,18 @@ class FewShot:
     accuracy: Mapping[str, FloatArray]
     """Name of the features → (shots, repeats), as in ``macro_f1``."""
     macro_f1: Mapping[str, FloatArray]
+    confusion: Mapping[str, IntArray]
+    """(C, C) counts with the most shots, in the first repeat; rows are the true classes."""
+
+    def means(self, name: str) -> npt.NDArray[np.float64]:
+        """Return (shots,) mean accuracy over the repeats."""
+        found: npt.NDArray[np.float64] = self.accuracy[name].mean(axis=1, dtype=np.float64)
+        return found
+
+    def spreads(self, name: str) -> npt.NDArray[np.float64]:
+        """Return (shots,) standard deviation over the repeats."""
+        found: npt.NDArray[np.float64] = self.accuracy[name].std(axis=1, dtype=np.float64)
+        return found
 
 
 def few_shot(
@@ -64,10 +76,11 @@ def few_shot(
     tested, true = np.concatenate(test), np.concatenate(truth)
     largest = max(len(pool) for pool in pools)
     counts = tuple(count for count in shots if count <= largest) or (largest,)
-    unit = {name: normalize(rows) for name, rows in features.items()}
+    unit = {name: _unit(rows) for name, rows in features.items()}
     shape = (len(counts), repeats)
     accuracy = {name: np.zeros(shape, dtype=np.float32) for name in unit}
     macro_f1 = {name: np.zeros(shape, dtype=np.float32) for name in unit}
+    confusion: dict[str, IntArray] = {}
     for repeat in range(repeats):
         order = [generator.permutation(pool) for pool in pools]
         for place, count in enumerate(counts):
@@ -77,7 +90,9 @@ def few_shot(
                 found = _probe(vectors, rows, known, tested)
                 accuracy[name][place, repeat] = accuracy_score(true, found)
                 macro_f1[name][place, repeat] = f1_score(true, found, average="macro")
-    return FewShot(counts, tuple(kept), len(tested), accuracy, macro_f1)
+                if repeat == 0:
+                    confusion[name] = confusion_matrix(true, found).astype(np.int64)
+    return FewShot(counts, tuple(kept), len(tested), accuracy, macro_f1, confusion)
 
 
 def _probe(vectors: FloatArray, rows: IntArray, known: IntArray, tested: IntArray) -> IntArray:
@@ -88,3 +103,9 @@ def _probe(vectors: FloatArray, rows: IntArray, known: IntArray, tested: IntArra
         probe.fit(vectors[rows], known)
     found: IntArray = probe.predict(vectors[tested]).astype(np.int64)
     return found
+
+
+def _unit(rows: FloatArray) -> FloatArray:
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    unit: FloatArray = (rows / np.maximum(norms, 1e-12)).astype(np.float32)
+    return unit

@@ -23,6 +23,7 @@ from newshelf.report.plots import (
     NeighbourRow,
     Tile,
     draw_bars,
+    draw_confusion,
     draw_lines,
     draw_map,
     draw_neighbours,
@@ -113,8 +114,8 @@ def learning_curves(training: Mapping[str, Any]) -> dict[str, dict[str, Line]]:
 
 def _draw_shots(shots: FewShot, folder: Path) -> list[Picture]:
     lines = {
-        name: Line(shots.shots, values.mean(axis=1).tolist(), values.std(axis=1).tolist())
-        for name, values in shots.accuracy.items()
+        name: Line(shots.shots, shots.means(name).tolist(), shots.spreads(name).tolist())
+        for name in shots.accuracy
     }
     draw_lines(
         {f"{len(shots.classes)} product types": lines},
@@ -124,7 +125,17 @@ def _draw_shots(shots: FewShot, folder: Path) -> list[Picture]:
         percent=True,
         log_x=True,
     )
-    return [Picture("shots.png", "Accuracy of a linear probe over the number of labels per type")]
+    name, confusion = list(shots.confusion.items())[-1]
+    draw_confusion(
+        confusion,
+        shots.classes,
+        folder / "confusion.png",
+        f"{name}, {shots.shots[-1]} labels per type",
+    )
+    return [
+        Picture("shots.png", "Accuracy of a linear probe over the number of labels per type"),
+        Picture("confusion.png", "Confusion matrix with the most labels per type"),
+    ]
 
 
 def _draw_map(gallery: Gallery, folder: Path, seed: int) -> Picture:

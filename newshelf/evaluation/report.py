@@ -325,4 +325,5 @@ def _shots_json(shots: FewShot) -> dict[str, Any]:
         "tested": shots.tested,
         "accuracy": {name: values.tolist() for name, values in shots.accuracy.items()},
         "macro_f1": {name: values.tolist() for name, values in shots.macro_f1.items()},
+        "confusion": {name: counts.tolist() for name, counts in shots.confusion.items()},
     }

@@ -1,4 +1,4 @@
-"""Plots as PNG files: lines, bars, maps of embeddings, neighbours of items.
+"""Plots as PNG files: lines, bars, confusion matrices, maps of embeddings, neighbours of items.
 
 Figures are made without pyplot: no global state, no display, no figure left open.
 """
@@ -212,6 +212,49 @@ def draw_bars(panels: Sequence[BarPanel], path: Path, title: str) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title, fontsize=13)
     save(figure, path)
+
+
+_MAX_CLASSES = 20
+_LIGHT_TEXT_FROM = 0.55
+_MAX_CLASS_NAME = 28
+
+
+def draw_confusion(confusion: IntArray, classes: Sequence[str], path: Path, title: str) -> None:
+    """Write a PNG of (C, C) counts: rows are true classes, columns predicted ones.
+
+    Of more than 20 classes, only the 20 with the most mistakes are drawn; the title says so.
+    """
+    count = len(classes)
+    if confusion.shape != (count, count):
+        raise ValueError(f"a matrix {confusion.shape} for {count} classes")
+    if count > _MAX_CLASSES:
+        mistakes = confusion.sum(axis=0) + confusion.sum(axis=1) - 2 * np.diag(confusion)
+        worst = np.sort(np.argsort(-mistakes, kind="stable")[:_MAX_CLASSES])
+        title = f"{title}: the {_MAX_CLASSES} of {count} classes mistaken most"
+        confusion, classes = confusion[np.ix_(worst, worst)], [classes[row] for row in worst]
+        count = _MAX_CLASSES
+    share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    side = 2.2 + 0.42 * count
+    figure = new_figure(max(side + 1.2, 5.0), max(side, 4.0))
+    panel = figure.subplots()
+    panel.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    names = [_short(name) for name in classes]
+    panel.set_xticks(range(count), names, rotation=45, ha="right", fontsize=9)
+    panel.set_yticks(range(count), names, fontsize=9)
+    panel.set_xlabel("predicted")
+    panel.set_ylabel("true")
+    for row, column in np.argwhere(confusion > 0):
+        colour = "white" if share[row, column] > _LIGHT_TEXT_FROM else "#333333"
+        panel.text(
+            column, row, str(confusion[row, column]),
+            ha="center", va="center", fontsize=8, color=colour,
+        )  # fmt: skip
+    panel.set_title(title, fontsize=11)
+    save(figure, path)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _MAX_CLASS_NAME else "…" + name[1 - _MAX_CLASS_NAME :]
 
 
 _OTHER = "other"

@@ -8,6 +8,7 @@ from newshelf.report.plots import (
     Line,
     NeighbourRow,
     Tile,
+    draw_confusion,
     draw_lines,
     draw_map,
     draw_neighbours,
@@ -40,6 +41,19 @@ def test_a_line_without_a_shape_is_refused(tmp_path):
 def test_a_map_needs_a_label_per_place(tmp_path):
     with pytest.raises(ValueError, match="1 labels for"):
         draw_map({"x": np.zeros((2, 2), dtype=np.float32)}, ["a"], tmp_path / "map.png")
+
+
+def test_a_confusion_matrix_grows_with_its_classes(tmp_path):
+    for count in (2, 20):
+        matrix = np.eye(count, dtype=np.int64)
+        names = [f"a class with a name of some length {n}" for n in range(count)]
+        draw_confusion(matrix, names, tmp_path / f"{count}.png", "t")
+    assert size(tmp_path / "20.png")[1] > 2 * size(tmp_path / "2.png")[1]
+    # Of more classes, the 20 mistaken most.
+    draw_confusion(np.eye(90, dtype=np.int64), ["c"] * 90, tmp_path / "90.png", "t")
+    assert size(tmp_path / "90.png")[1] < 1.2 * size(tmp_path / "20.png")[1]
+    with pytest.raises(ValueError, match="for 3 classes"):
+        draw_confusion(np.eye(2, dtype=np.int64), ["a", "b", "c"], tmp_path / "x.png", "t")
 
 
 def test_neighbours_with_missing_and_broken_pictures(tmp_path):

@@ -34,6 +34,7 @@ def test_the_report_of_a_trained_model_has_all_its_parts(
         "ndcg.png",
         "learning.png",
         "shots.png",
+        "confusion.png",
         "map.png",
         "neighbours.png",
     }
@@ -41,7 +42,7 @@ def test_the_report_of_a_trained_model_has_all_its_parts(
     kept = json.loads((out / "report.json").read_text())
     assert kept["funnel"]["total"]["views"] == len(catalog.events)
     assert "there are no clicks." in (out / "report.md").read_text()
-    assert (out / "report.html").read_text().count("data:image/png;base64,") == 5
+    assert (out / "report.html").read_text().count("data:image/png;base64,") == 6
 
 
 def table(count, seed=0):
