@@ -65,8 +65,8 @@ class FusionSettings(StrictModel):
 class FinetuneSettings(StrictModel):
     """Fine-tuning on the source category, then training a new head on the target category."""
 
-    source: str = "auto"
-    """First level of ``product_type`` to learn from; ``auto`` takes the largest."""
+    source: str | tuple[str, ...] = "auto"
+    """First levels of ``product_type`` to learn from; ``auto`` takes the largest."""
     epochs: Positive = 12
     batch_size: Positive = 128
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
@@ -100,6 +100,8 @@ class TrainingSettings(StrictModel):
 
     adaptation: Literal["none", "adabn", "dann", "rtn", "dan", "cdan", "mcc", "auto"] = "auto"
     """Adaptation of the heads of type, colour and material to products that state nothing."""
+    features: Literal["pooled", "inner-stages", "auto"] = "pooled"
+    """Features of the image tower that the heads read in addition to the embedding."""
     few_shot: Literal["probe", "whitened", "auto"] = "auto"
     """Fit of the target's head to a few labels per class."""
     budget_s: Positive = 300

@@ -20,9 +20,10 @@ from benchmarks.methods.meta.learners import (
     RefinedPrototypes,
 )
 from benchmarks.methods.meta.maml import EpisodeMaml, MamlLearner, classification_maml
+from benchmarks.methods.tower_stages import StageSettings
 from benchmarks.results import Goal, Row, TaskResult
 from benchmarks.transfer.command import TransferContext
-from benchmarks.transfer.tower_features import cached_stage_features
+from benchmarks.transfer.tower_features import cached_stage_features, whole_pictures
 from newshelf.catalog.catalog import Catalog
 from newshelf.catalog.schema import category_levels
 from newshelf.config import ImageTowerSettings
@@ -30,9 +31,7 @@ from newshelf.nn.weights import load_image_tower
 from newshelf.report.plots import Line, draw_lines
 from newshelf.training.few_shot import fit_whitening
 from newshelf.training.loop import fit
-from newshelf.training.picture_data import read_pictures
 from newshelf.training.run import Run
-from newshelf.training.tower_stages import StageSettings
 
 WAYS, QUERIES = 5, 15
 _CHOOSING = 100
@@ -391,9 +390,7 @@ def _inner(context: TransferContext, catalog: Catalog, labels: Tensor) -> tuple[
     classes = range(int(labels.max()) + 1)
     wanted = torch.cat([torch.nonzero(labels == at).flatten()[:_MAX_ROWS] for at in classes])
     spec, tower = load_image_tower(context.settings.image or ImageTowerSettings())
-    pictures = read_pictures(
-        catalog, wanted.tolist(), _STAGES.sizes[0], context.console, whole=True
-    )
+    pictures = whole_pictures(catalog, wanted.tolist(), _STAGES.sizes[0])
     stages = cached_stage_features(
         tower, spec, pictures.pixels, _STAGES, context.work / "stages" / catalog.name
     )

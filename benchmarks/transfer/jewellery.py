@@ -18,6 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from torch import Tensor
 
+from benchmarks.methods.tower_stages import StageSettings, stage_features, tuned_logits
 from benchmarks.results import Goal, RowBuilder, TaskResult
 from benchmarks.transfer.command import TransferContext
 from newshelf.catalog.catalog import Catalog
@@ -30,7 +31,6 @@ from newshelf.nn.weights import load_image_tower
 from newshelf.report.plots import Line, draw_lines
 from newshelf.training.picture_data import PictureSet, read_pictures
 from newshelf.training.run import Run
-from newshelf.training.tower_stages import StageSettings, stage_features
 from newshelf.training.tower_tuning import (
     PROBE_STEPS,
     PROBE_STRENGTH,
@@ -432,7 +432,7 @@ def _tune(
         settings,
         run,
     )
-    return tuned.logits(shelf.pictures.pixels[test]).log_softmax(dim=1)
+    return tuned_logits(tuned, settings, shelf.pictures.pixels[test]).log_softmax(dim=1)
 
 
 def _measure(shots: int | None) -> str:

@@ -9,14 +9,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from benchmarks.methods.tower_stages import StageSettings, stage_features
+from newshelf.catalog.catalog import Catalog
+from newshelf.errors import BadPicture, TooLarge
 from newshelf.files import write_aside
 from newshelf.nn.encoder import ImageTower
+from newshelf.nn.inputs import decode_rgb
 from newshelf.nn.spec import ImageInput
-from newshelf.training.tower_stages import StageSettings, stage_features
+from newshelf.training.picture_data import PictureSet
 
 
 class View(NamedTuple):
@@ -61,3 +67,23 @@ def cached_stage_features(
     with write_aside(path) as aside:
         save_file({"rows": rows}, aside)
     return rows
+
+
+def whole_pictures(catalog: Catalog, rows: Sequence[int], size: int) -> PictureSet:
+    """Read the pictures of ``rows``, squeezed into a square; damaged and absent ones are left out.
+
+    Serving crops the centre square instead.
+    """
+    kept, pixels = [], []
+    for row in rows:
+        path = catalog.image_path(row)
+        if path is None:
+            continue
+        try:
+            picture = decode_rgb(path.read_bytes())
+        except (BadPicture, TooLarge):
+            continue
+        square = picture.resize((size, size), Image.Resampling.BILINEAR)
+        pixels.append(torch.from_numpy(np.array(square)).permute(2, 0, 1))
+        kept.append(row)
+    return PictureSet(torch.tensor(kept), torch.stack(pixels))

@@ -40,7 +40,6 @@ from newshelf.attributes.lexicon import (
     type_names,
 )
 from newshelf.catalog.schema import category_levels
-from newshelf.nn.encoder import Encoder
 from newshelf.nn.spec import HeadName
 
 _OFTEN = 6
@@ -295,29 +294,26 @@ _ATTRIBUTES: dict[HeadName, str] = {
 
 
 def encoder_predictions(
-    encoder: Encoder,
-    embeddings: Tensor,
+    logits: Mapping[HeadName, Tensor],
+    classes: Mapping[HeadName, tuple[str, ...]],
     held_out: Mapping[HeadName, Tensor],
     applies_to: Mapping[HeadName, Tensor],
 ) -> list[HeadPredictions]:
-    """Return the logits of every head for every product.
+    """Return what the heads predict for every product.
 
-    ``embeddings`` are ``(N, 512)``, in the catalogue's order. ``held_out`` has ``(N,)`` int64, the
-    true class of held-out products and -1 elsewhere; absent heads are not calibrated.
+    ``logits`` are ``(N, classes)`` by head, in the catalogue's order. ``held_out`` has ``(N,)``
+    int64, the true class of held-out products and -1 elsewhere; absent heads are not calibrated.
     ``applies_to`` has ``(N,)`` bool, the products that a head is for; absent heads are for all.
     """
-    count = len(embeddings)
-    none = torch.full((count,), UNLABELLED, dtype=torch.int64)
-    all_products = torch.ones(count, dtype=torch.bool)
     predictions: list[HeadPredictions] = []
-    for head in encoder.head_names:
-        with torch.inference_mode():
-            logits = encoder.heads[head](embeddings).float().cpu().numpy()
+    for head, values in logits.items():
+        none = torch.full((len(values),), UNLABELLED, dtype=torch.int64)
+        all_products = torch.ones(len(values), dtype=torch.bool)
         predictions.append(
             HeadPredictions(
                 attribute=_ATTRIBUTES[head],
-                classes=encoder.spec.labels[head],
-                logits=logits.astype(np.float32),
+                classes=classes[head],
+                logits=values.numpy().astype(np.float32),
                 held_out=held_out.get(head, none).cpu().numpy(),
                 applies_to=applies_to.get(head, all_products).cpu().numpy(),
             )

@@ -31,19 +31,39 @@ from newshelf.nn.spec import (
     ImageInput,
     TextInput,
 )
+from newshelf.nn.tower_stages import PyramidPool, TowerStages
 
 
 class ImageTower(nn.Module):
-    """A pooled timm backbone: ``(N, 3, size, size)`` float32 → ``(N, features)``."""
+    """A timm backbone: ``(N, 3, size, size)`` float32 → ``(N, features)``.
+
+    The pooled features are followed by those of inner stages, in blocks of unit length.
+    """
 
     def __init__(self, spec: ImageInput) -> None:
         super().__init__()
         self.backbone = timm.create_model(spec.architecture, pretrained=False, num_classes=0)
+        self.stages = spec.stages
+        self.pool = PyramidPool(spec.grids)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return the pooled features."""
-        features: Tensor = self.backbone(image)
-        return features
+        """Return the features."""
+        if not self.stages:
+            features: Tensor = self.backbone(image)
+            return features
+        inner, pooled = TowerStages(self.backbone).read(image, self.stages, self.pool)
+        return torch.cat([pooled, *inner], dim=1)
+
+    def read_stages(
+        self, spec: ImageInput, stages: tuple[int, ...], grids: tuple[int, ...]
+    ) -> ImageInput:
+        """Append features of inner stages to the output; return the changed ``spec``."""
+        self.stages, self.pool = stages, PyramidPool(grids)
+        with torch.inference_mode():
+            width = self(torch.zeros(1, 3, spec.size, spec.size)).shape[1]
+        inner = width - spec.features + spec.inner
+        changes = {"features": width, "inner": inner, "stages": stages, "grids": grids}
+        return spec.model_copy(update=changes)
 
 
 class TextTower(nn.Module):
@@ -276,10 +296,15 @@ class Encoder(nn.Module):
         self.text_tower = TextTower(spec.text) if spec.text else None
         self.attribute_tower = AttributeTower(spec.attributes)
         widths = [self.attribute_tower.features]
-        widths += [tower.features for tower in (spec.image, spec.text) if tower]
+        inner = spec.image.inner if spec.image else 0
+        widths += [spec.image.features - inner] if spec.image else []
+        widths += [spec.text.features] if spec.text else []
         self.fusion = FUSIONS[spec.fusion.kind](spec.fusion, widths, spec.embedding)
         self.heads = nn.ModuleDict(
             {head: nn.Linear(spec.embedding, len(spec.labels[head])) for head in self.head_names}
+        )
+        self.inner_heads = nn.ModuleDict(
+            {head: nn.Linear(inner, len(spec.labels[head])) for head in spec.inner_heads}
         )
 
     @property
@@ -312,12 +337,34 @@ class Encoder(nn.Module):
         """
         batch = attributes.shape[0]
         parts = []
-        if self.image_tower is not None:
-            parts.append(_to_batch(self.image_tower(image), image_row, batch))
+        inner: tuple[Tensor, ...] = ()
+        if self.image_tower is not None and self.spec.image is not None:
+            rows, has = _to_batch(self.image_tower(image), image_row, batch)
+            pooled = rows.shape[1] - self.spec.image.inner
+            parts.append((rows[:, :pooled], has))
+            inner = rows[:, pooled:], has
         if self.text_tower is not None:
             parts.append(_to_batch(self.text_tower(input_ids, attention_mask), text_row, batch))
         embedding = self._fuse(parts, attributes)
-        return (embedding, *(self.heads[head](embedding) for head in self.head_names))
+        return (embedding, *(self.logits(head, embedding, *inner) for head in self.head_names))
+
+    def logits(
+        self,
+        head: HeadName,
+        embedding: Tensor,
+        inner: Tensor | None = None,
+        image_present: Tensor | None = None,
+    ) -> Tensor:
+        """Return the logits ``(B, classes)`` of a head.
+
+        Rows with ``image_present (B,)`` have features ``inner (B, inner)`` of the inner stages.
+        """
+        logits: Tensor = self.heads[head](embedding)
+        if head not in self.inner_heads or inner is None or image_present is None:
+            return logits
+        share = self.spec.inner_heads[head] * image_present.to(logits.dtype).unsqueeze(1)
+        second: Tensor = self.inner_heads[head](inner)
+        return logits + share * (second - logits)
 
     def fuse(self, features: Features, attributes: Tensor) -> Tensor:
         """Return embeddings ``(B, 512)`` of cached features; ``attributes`` are ``(B, 9)``."""

@@ -156,19 +156,16 @@ def decode_picture(
     *,
     max_pixels: int = MAX_PIXELS,
     scaled: bool = True,
-    whole: bool = False,
 ) -> NDArray[np.uint8]:
     """Return a picture's centre square as ``(size, size, 3)`` uint8; errors are ``decode_rgb``'s.
 
     The crop comes first: the result is the same, and a picture of 1 × 10⁷ pixels never grows.
-    ``scaled`` allows decoding a large JPEG at a fraction of its size. ``whole`` squeezes the whole
-    picture into the square instead.
+    ``scaled`` allows decoding a large JPEG at a fraction of its size.
     """
     least = math.ceil(_OVERSAMPLING * spec.size / spec.crop) if scaled else None
     picture = decode_rgb(data, max_pixels=max_pixels, least_side=least)
-    if not whole:
-        # Cropped here, because the filter of a resize with a box reads pixels outside of it.
-        picture = picture.crop(centre_box(picture.width, picture.height, spec.crop))
+    # Cropped here, because the filter of a resize with a box reads pixels outside of it.
+    picture = picture.crop(centre_box(picture.width, picture.height, spec.crop))
     resized = Image.new("RGB", (spec.size, spec.size))
     Resizer().resize_pil(picture, resized, _BILINEAR)
     return np.asarray(resized)

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
+from newshelf.config import Fraction
 from newshelf.errors import WeightsError
 from newshelf.files import StrictModel, read_json
 
@@ -34,13 +35,19 @@ class ImageInput(StrictModel):
     architecture: str
     """A timm model name."""
     features: int
-    """Width of the pooled features."""
+    """Width of the tower's output."""
     size: int = 224
     """Height and width of the input in pixels."""
     crop: float = 1.0
     """Side of the centre crop relative to the picture's short side."""
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    stages: tuple[int, ...] = ()
+    """Inner stages that heads read, counted like a Python index; -1 is the pooled output."""
+    grids: tuple[int, ...] = ()
+    """The maps of the stages are averaged over 1 × 1, 2 × 2 … cells."""
+    inner: int = 0
+    """Width of the inner stages' part of the output, which follows the pooled features."""
 
 
 class TextInput(StrictModel):
@@ -88,6 +95,8 @@ class EncoderSpec(StrictModel):
     """Width of the embedding."""
     labels: dict[HeadName, tuple[str, ...]]
     """Class names of each head; a head without classes is left out."""
+    inner_heads: dict[HeadName, Fraction] = Field(default_factory=dict)
+    """Share of the inner stages in the logits of a head, for products with a picture."""
 
 
 class ScorerSpec(StrictModel):

@@ -206,6 +206,7 @@ class _StageInputs:
             "text",
             "attributes",
             "fusion",
+            "training",
             "tower",
             "training",
             "finetune",

@@ -26,6 +26,8 @@ from newshelf.training.distributed import first_alone, group_size
 from newshelf.training.features import FeatureTable, feature_table
 from newshelf.training.finetune import warm_start
 
+_STAGES, _GRIDS = (-4, -3), (1, 3)
+
 
 @dataclass(frozen=True)
 class Backbone:
@@ -56,6 +58,7 @@ def build_backbone(
     console: Console,
     *,
     tune_towers: Callable[[Encoder], None] | None = None,
+    features: str = "pooled",
 ) -> Backbone:
     """Load the configured towers that the catalogue has data for, and compute their features.
 
@@ -63,16 +66,20 @@ def build_backbone(
     likewise for texts that the text tower can read.
 
     ``labels`` are the class names of each head. ``tune_towers`` changes the loaded towers in place
-    before their features are computed.
+    before their features are computed. With ``features`` other than ``pooled``, the image tower
+    also returns inner stages.
 
     Raises:
-        TrainingError: the catalogue has neither pictures nor readable texts.
+        TrainingError: the catalogue has neither pictures nor readable texts, or the image tower
+            has no stages to read.
         WeightsError: see ``newshelf.nn.weights``.
     """
     torch.manual_seed(settings.seed)
     image, image_tower = None, None
     if settings.image and any(catalog.image_path(row) for row in range(len(catalog.items))):
         image, image_tower = load_image_tower(settings.image)
+        if features != "pooled":
+            image = image_tower.read_stages(image, _STAGES, _GRIDS)
     text, tokenizer = _readable_text(catalog, settings, console)
     if image is None and text is None:
         raise TrainingError(

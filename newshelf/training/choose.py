@@ -8,16 +8,14 @@ what recognises near-duplicates, which new products are not.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from newshelf.errors import TrainingError
-from newshelf.files import read_json, write_json
-from newshelf.training.distributed import agreed, is_first
-from newshelf.training.run import Run
+from newshelf.training.distributed import agreed
+from newshelf.training.run import LoopCheckpoint, Run
 
 AUTO = "auto"
 
@@ -38,10 +36,6 @@ class Score:
     """On folds drawn at random."""
     grouped: tuple[float, ...]
     """On folds that keep look-alike products together."""
-
-    def gains(self, simple: "Score") -> tuple[tuple[float, float], tuple[float, float]]:
-        """Return mean and standard error of the differences, on random and on grouped folds."""
-        return _gain(self.random, simple.random), _gain(self.grouped, simple.grouped)
 
 
 def _gain(values: Sequence[float], simple: Sequence[float]) -> tuple[float, float]:
@@ -85,19 +79,14 @@ def choose(
     first one decides. A resumed run takes its earlier choice, since a time budget may end
     elsewhere.
 
-    Args:
-        job: as in ``[training]``.
-        candidates: in the order of measurement, after the simple one.
-        measure: of one candidate, on the same folds for each.
-        simple: name of the candidate that is taken unless another is better.
-        budget_s: seconds.
-        run: console, and the state of an interrupted run.
-        clock: seconds.
+    ``simple`` is the candidate that is measured first, and taken unless another one is better.
     """
-    kept = _kept(job, run)
+    state = f"choice of {job}"
+    kept = run.load(state)
     if kept is not None:
-        run.tell(f"{job}: {kept.name}, as chosen before")
-        return kept
+        choice = Choice(**kept.history)
+        run.tell(f"{job}: {choice.name}, as chosen before")
+        return choice
     started = clock()
     scores: dict[str, Score] = {}
     rows: list[dict[str, Any]] = []
@@ -121,9 +110,7 @@ def choose(
     name, reason = _best(scores, simple)
     choice = Choice(job, name, reason, tuple(rows), round(clock() - started, 1))
     _tell(choice, run)
-    path = _path(job, run)
-    if path is not None and is_first():
-        write_json(path, {"identity": run.identity, "choice": asdict(choice)})
+    run.save(state, LoopCheckpoint(history=asdict(choice)))
     return choice
 
 
@@ -135,21 +122,17 @@ def _best(scores: Mapping[str, Score], simple: str) -> tuple[str, str]:
     """
     if simple not in scores:
         return simple, "it could not be validated"
-    if len(scores) == 1:
-        return simple, "no other method was measured"
-    least = {}
-    for name, score in scores.items():
-        gains = score.gains(scores[simple])
-        if all(gain > error for gain, error in gains):
-            least[name] = min(gain for gain, _ in gains)
-    if not least:
+    plain = scores[simple]
+    gains = {
+        name: (_gain(score.random, plain.random), _gain(score.grouped, plain.grouped))
+        for name, score in scores.items()
+    }
+    better = [name for name in gains if all(gain > error for gain, error in gains[name])]
+    if not better:
         return simple, "no other method is better by more than its standard error on both"
-    name = max(least, key=lambda one: least[one])
-    (random, error), (grouped, group_error) = scores[name].gains(scores[simple])
-    return name, (
-        f"better than {simple} by {100 * random:.1f} ± {100 * error:.1f} points on random folds, "
-        f"{100 * grouped:.1f} ± {100 * group_error:.1f} on look-alikes"
-    )
+    name = max(better, key=lambda one: min(gain for gain, _ in gains[one]))
+    shown = [f"{100 * gain:.1f} ± {100 * error:.1f}" for gain, error in gains[name]]
+    return name, f"better than {simple} by {shown[0]} points on random folds, {shown[1]} on groups"
 
 
 def _tell(choice: Choice, run: Run) -> None:
@@ -161,27 +144,3 @@ def _tell(choice: Choice, run: Run) -> None:
         )
         run.tell(f"  {row['name']:<{width}}  {found}   ({row['seconds']} s)")
     run.tell(f"  → {choice.name}: {choice.reason}")
-
-
-def _path(job: str, run: Run) -> Path | None:
-    return None if run.state is None else run.state / f"choice-{job.replace(' ', '-')}.json"
-
-
-def _kept(job: str, run: Run) -> Choice | None:
-    """Return the choice that an interrupted run has made."""
-    kept: Choice | None = agreed(_read(_path(job, run), run.identity) if is_first() else None)
-    return kept
-
-
-def _read(path: Path | None, identity: str) -> Choice | None:
-    if path is None:
-        return None
-    try:
-        kept = read_json(path)
-        if kept["identity"] != identity:
-            return None
-        choice = kept["choice"]
-        return Choice(**choice | {"table": tuple(choice["table"])})
-    except (OSError, ValueError, KeyError, TypeError):
-        # Nothing was chosen, or its file is incomplete.
-        return None

@@ -46,6 +46,8 @@ class FeatureTable:
     text: Tensor
     text_present: Tensor
     attributes: Tensor
+    inner: Tensor | None = None
+    """``(N, inner)`` float32 of the image tower's inner stages; None if it does not return them."""
 
     def __len__(self) -> int:
         return len(self.attributes)
@@ -88,7 +90,10 @@ def feature_table(
     if spec.text is not None and encoder.text_tower is not None and tokenizer is not None:
         text = _text_features(catalog, encoder.text_tower, tokenizer, spec.text, cache, console)
     attributes = [attribute_row(product, spec.attributes) for product in catalog.products()]
-    return FeatureTable(*image, *text, torch.tensor(attributes, dtype=torch.int64))
+    (pooled, present), inner = image, None
+    if spec.image is not None and spec.image.inner:
+        pooled, inner = pooled[:, : -spec.image.inner], pooled[:, -spec.image.inner :]
+    return FeatureTable(pooled, present, *text, torch.tensor(attributes, dtype=torch.int64), inner)
 
 
 def _image_features(

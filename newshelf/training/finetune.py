@@ -60,6 +60,7 @@ _ATTRIBUTES_LENGTH = 0.3
 
 STATED_BY: dict[HeadName, tuple[str, ...]] = {
     "source_type": ("top_type", "product_type"),
+    "target_type": ("top_type", "product_type"),
     "color": ("color", "second_color"),
     "material": ("material", "second_material"),
 }
@@ -118,8 +119,8 @@ class FinetuneResult:
     """Mean loss of each epoch, and accuracy by head on held-out labelled products."""
 
     losses: list[float]
-    accuracy: dict[str, float]
-    tested: dict[str, int]
+    accuracy: dict[HeadName, float]
+    tested: dict[HeadName, int]
 
 
 def train_source(
@@ -136,7 +137,7 @@ def train_source(
     Raises:
         TrainingError: the loss is not finite.
     """
-    heads = [head for head in STATED_BY if head in labels]
+    heads: list[HeadName] = [h for h in STATED_BY if h in labels and h != "target_type"]
     held = held_out(len(table))
     # Disjoint from the test rows, so that early stopping does not bias the reported accuracy.
     validated = _tenth(len(table), seed=1) & ~held if settings.patience else torch.zeros_like(held)
@@ -170,8 +171,8 @@ def train_source(
         validate=validation if validated.any() else None,
         patience=settings.patience or None,
     )
-    accuracy: dict[str, float] = {}
-    tested: dict[str, int] = {}
+    accuracy: dict[HeadName, float] = {}
+    tested: dict[HeadName, int] = {}
     for head in heads:
         rows = torch.nonzero(held & (labels[head].target != UNLABELLED)).flatten()
         if len(rows):
@@ -250,7 +251,7 @@ class _SourceObjective(Objective):
         self._align = settings.align
         self._modality_dropout = modality_dropout
         self._weights = {
-            head: class_weights(target, self._classes(head), settings.class_balance)
+            head: class_weights(target, len(encoder.spec.labels[head]), settings.class_balance)
             for head, target in targets.items()
         }
 
@@ -311,9 +312,6 @@ class _SourceObjective(Objective):
                 losses[head] = loss.detach()
         return losses
 
-    def _classes(self, head: HeadName) -> int:
-        return cast(nn.Linear, self.heads[head]).out_features
-
 
 @torch.no_grad()
 def embed(encoder: Encoder, table: FeatureTable, masked: tuple[str, ...] = ()) -> Tensor:
@@ -344,9 +342,17 @@ def head_accuracy(
     encoder: Encoder, table: FeatureTable, head: HeadName, target: Tensor, rows: Tensor
 ) -> float:
     """Return the accuracy on ``rows``, without the columns that state the answer."""
-    stated = STATED_BY["source_type" if head == "target_type" else head]
-    predicted = encoder.heads[head](embed(encoder, table, masked=stated)[rows]).argmax(dim=1)
+    embeddings = embed(encoder, table, masked=STATED_BY[head])
+    predicted = head_logits(encoder, table, head, embeddings)[rows].argmax(dim=1)
     return float((predicted == target[rows]).float().mean())
+
+
+@torch.no_grad()
+def head_logits(
+    encoder: Encoder, table: FeatureTable, head: HeadName, embeddings: Tensor
+) -> Tensor:
+    """Return the logits ``(N, classes)`` of a head for the products' ``embeddings (N, 512)``."""
+    return encoder.logits(head, embeddings, table.inner, table.image_present)
 
 
 @torch.no_grad()

@@ -16,10 +16,9 @@ from newshelf.training.labels import UNLABELLED
 
 _FOLDS = 5
 _MIN_FOLDS = 2
-_MOST = 3000
+_MOST = 600
 """Number of labelled products that validation uses; more would cost time and decide the same."""
-_PER_GROUP = 5
-_MAX_GROUPS = 100
+_PER_GROUP, _MAX_GROUPS = 5, 100
 
 
 @dataclass(frozen=True)
@@ -61,33 +60,23 @@ def validation_folds(target: Tensor, features: Tensor, seed: int) -> Folds:
             f"{len(rows)} labelled products of {len(counts)} classes are too few to validate on: "
             f"{_FOLDS} folds need two classes, and {_FOLDS} products of one of them"
         )
-    groups = _look_alikes(features[rows].numpy(), seed)
     plain = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed)
     apart = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=seed)
+    clusters = max(2 * _FOLDS, min(len(rows) // _PER_GROUP, _MAX_GROUPS))
     with warnings.catch_warnings():
-        # Classes with fewer rows than folds are in some of the folds only.
+        # There may be fewer distinct rows than clusters, and classes with fewer rows than folds.
         warnings.simplefilter("ignore", UserWarning)
+        means = KMeans(clusters, n_init=1, random_state=seed)
+        groups = means.fit_predict(features[rows].numpy())
+        if (distinct := len(np.unique(groups))) < _FOLDS:
+            raise TrainingError(
+                f"the labelled products look alike in {distinct} ways, and {_FOLDS} are needed to "
+                "keep look-alikes apart in validation"
+            )
         return Folds(
             _usable(rows, truth, list(plain.split(rows, truth))),
             _usable(rows, truth, list(apart.split(rows, truth, groups))),
         )
-
-
-def _look_alikes(features: np.ndarray, seed: int) -> np.ndarray:
-    """Return the cluster ``(n,)`` of each row.
-
-    Raises:
-        TrainingError: the rows are too similar to form clusters.
-    """
-    distinct = len(np.unique(features, axis=0))
-    if distinct < _FOLDS:
-        raise TrainingError(
-            f"the labelled products look alike in {distinct} ways, and {_FOLDS} are needed to keep "
-            "look-alikes apart in validation"
-        )
-    count = min(distinct, max(2 * _FOLDS, min(len(features) // _PER_GROUP, _MAX_GROUPS)))
-    found: np.ndarray = KMeans(count, n_init=1, random_state=seed).fit_predict(features)
-    return found
 
 
 def _usable(

@@ -38,7 +38,7 @@ class HeadLabels:
     target: Tensor
 
 
-def choose_categories(catalog: Catalog, source: str) -> Categories | None:
+def choose_categories(catalog: Catalog, source: str | tuple[str, ...]) -> Categories | None:
     """Split the products into a source and a target category.
 
     ``auto`` takes the first level of ``product_type`` with the most products. Where all
@@ -49,26 +49,29 @@ def choose_categories(catalog: Catalog, source: str) -> Categories | None:
         None when no product has a type.
 
     Raises:
-        TrainingError: ``source`` is no first level of this catalogue.
+        TrainingError: ``source`` is no first level of this catalogue, or names all of several.
     """
     levels = [category_levels(product.product_type) for product in catalog.products()]
     tops = Counter(level[0] for level in levels if level)
     if not tops:
         return None
-    if source not in {"auto", *tops}:
+    names = {source} if isinstance(source, str) else set(source)
+    if source == "auto":
+        names = {tops.most_common(1)[0][0]}
+    if not names or names - tops.keys() or len(names) == len(tops) > 1:
         raise TrainingError(
-            f"[finetune] source = {source!r}: this catalogue has {', '.join(sorted(tops))}"
+            f"[finetune] source = {source!r}: this catalogue has {', '.join(sorted(tops))}, of "
+            "which one at least must remain as the target"
         )
     if len(tops) == 1:
         sizes = Counter(levels)
         rich = torch.tensor([bool(level) and sizes[level] >= _RICH for level in levels])
         typed = torch.tensor([bool(level) for level in levels])
         return Categories("rich types", rich, "poor types", typed & ~rich)
-    name = tops.most_common(1)[0][0] if source == "auto" else source
-    is_source = torch.tensor([level[:1] == (name,) for level in levels])
-    is_target = torch.tensor([bool(level) and level[0] != name for level in levels])
-    others = ", ".join(sorted(set(tops) - {name}))
-    return Categories(name, is_source, others, is_target)
+    is_source = torch.tensor([bool(level) and level[0] in names for level in levels])
+    is_target = torch.tensor([bool(level) and level[0] not in names for level in levels])
+    others = ", ".join(sorted(tops.keys() - names))
+    return Categories(", ".join(sorted(names)), is_source, others, is_target)
 
 
 def head_labels(catalog: Catalog, categories: Categories | None) -> dict[HeadName, HeadLabels]:

@@ -28,6 +28,7 @@ from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from newshelf import errors
 from newshelf.catalog.catalog import read_catalog
 from newshelf.config import Settings, load_settings
 from newshelf.errors import NewshelfError, TrainingError
@@ -134,12 +135,8 @@ def _message(error: ChildFailedError) -> str:
     if isinstance(message, dict):
         message = message.get("message", message)
     kind, _, text = str(message).partition(": ")
-    ours = {cls.__name__ for cls in _with_subclasses(NewshelfError)}
-    return text if kind in ours else f"process {rank} failed: {message}"
-
-
-def _with_subclasses(cls: type[Exception]) -> list[type[Exception]]:
-    return [cls, *(found for child in cls.__subclasses__() for found in _with_subclasses(child))]
+    ours = issubclass(getattr(errors, kind, Exception), NewshelfError)
+    return text if ours else f"process {rank} failed: {message}"
 
 
 def _silence_launcher() -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from rich.console import Console
+from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torchvision.transforms import v2
 
@@ -38,16 +39,13 @@ def read_pictures(
     rows: Sequence[int],
     size: int,
     console: Console,
-    *,
-    whole: bool = False,
 ) -> PictureSet:
     """Decode the pictures of ``rows`` as serving does: centre square, resized.
 
     Damaged pictures are left out and printed. All decoding happens here, so that no epoch meets
     a damaged file.
 
-    Rows without a picture are left out. ``whole`` squeezes the whole picture into the square
-    instead.
+    Rows without a picture are left out.
 
     Raises:
         TrainingError: no picture can be read.
@@ -62,7 +60,7 @@ def read_pictures(
         if path is None:
             continue
         try:
-            square = decode_picture(path.read_bytes(), plain, whole=whole)
+            square = decode_picture(path.read_bytes(), plain)
         except (BadPicture, TooLarge) as error:
             bad.append(f"{path}: {error.message}")
             continue
@@ -106,6 +104,13 @@ def augment_pictures(pixels: Tensor) -> Tensor:
     return torch.stack([change(picture) for picture in pixels])
 
 
+def normalise_pixels(pixels: Tensor, spec: ImageInput, size: int | None = None) -> Tensor:
+    """``(n, 3, S, S)`` uint8 → ``(n, 3, size, size)`` float32, normalised for the tower."""
+    x = pixels.float() if size is None else v2.functional.resize(pixels.float(), [size, size])
+    normalised: Tensor = v2.functional.normalize(x / 255, list(spec.mean), list(spec.std))
+    return normalised.to(memory_format=torch.channels_last)
+
+
 _MIN_TO_HOLD_OUT = 10
 
 
@@ -126,9 +131,7 @@ def require_classes(target: Tensor, classes: tuple[str, ...]) -> None:
         )
 
 
-def split_validation(
-    target: Tensor, share: float, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
+def split_validation(target: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
     """Return positions to train and to validate on; none of the latter if a class is small.
 
     ``target`` is ``(n,)`` int64; ``share`` is that of each class for validation.
@@ -137,31 +140,14 @@ def split_validation(
     counts = torch.bincount(target)
     if share == 0 or counts[counts > 0].min() < _MIN_TO_HOLD_OUT:
         return everything, everything[:0]
-    held = torch.zeros(len(target), dtype=torch.bool)
-    for value in target.unique():
-        rows = torch.nonzero(target == value).flatten()
-        rows = rows[torch.randperm(len(rows), generator=generator)]
-        held[rows[: max(1, round(share * len(rows)))]] = True
-    return everything[~held], everything[held]
+    learn, held = train_test_split(everything, test_size=share, stratify=target, random_state=seed)
+    return torch.as_tensor(learn), torch.as_tensor(held)
 
 
 def epoch_rows(target: Tensor, balanced: bool, generator: torch.Generator) -> Tensor:
-    """Return the ``(n,)`` shuffled positions of one epoch.
-
-    If ``balanced``, each class has an equal share: its rows repeat in random order, and none is
-    drawn twice before all are drawn once.
-    """
+    """Return ``(n,)`` positions of one epoch in random order; if ``balanced``, by class first."""
     rows = len(target)
     if not balanced:
         return torch.randperm(rows, generator=generator)
-    values = target.unique()
-    share = -(-rows // len(values))
-    drawn = []
-    for value in values:
-        own = torch.nonzero(target == value).flatten()
-        rounds = [
-            own[torch.randperm(len(own), generator=generator)] for _ in range(-(-share // len(own)))
-        ]
-        drawn.append(torch.cat(rounds)[:share])
-    every = torch.cat(drawn)
-    return every[torch.randperm(len(every), generator=generator)][:rows]
+    weights = 1 / torch.bincount(target)[target].double()
+    return torch.multinomial(weights, rows, replacement=True, generator=generator)

@@ -166,11 +166,11 @@ def register_version(
 class LoopCheckpoint:
     """State of one loop after an epoch."""
 
-    weights: dict[str, Tensor]
-    optimizer: dict[str, Any]
-    schedule: dict[str, Any]
-    history: dict[str, Any]
-    best: dict[str, Tensor]
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    schedule: dict[str, Any] = field(default_factory=dict)
+    history: dict[str, Any] = field(default_factory=dict)
+    best: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

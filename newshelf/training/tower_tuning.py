@@ -13,7 +13,7 @@ those of a batch of a few products are noise. ``newshelf.training.finetune`` lea
 features of frozen towers; this module changes the tower before these features are computed.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -24,14 +24,15 @@ from rich.progress import track
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.optimizer import Optimizer
+from torch.optim.lr_scheduler import OneCycleLR
+from torchvision.transforms.v2.functional import resize
 
 from newshelf.catalog.catalog import Catalog
 from newshelf.config import Positive, Settings, TowerTuningSettings
 from newshelf.errors import TrainingError
 from newshelf.nn.encoder import Encoder, ImageTower
 from newshelf.nn.spec import ImageInput
+from newshelf.nn.tower_stages import PyramidPool, TowerStages
 from newshelf.training.folds import mean_recall
 from newshelf.training.labels import UNLABELLED, HeadLabels, class_weights
 from newshelf.training.loop import LossHistory, Objective, fit
@@ -39,27 +40,20 @@ from newshelf.training.picture_data import (
     PictureSet,
     augment_pictures,
     epoch_rows,
+    normalise_pixels,
     read_pictures,
     require_classes,
     split_validation,
 )
 from newshelf.training.run import Run
-from newshelf.training.tower_stages import (
-    PyramidPool,
-    StageSettings,
-    TowerStages,
-    normalise_pixels,
-    stage_features,
-)
 
 _BATCH = 32
-_PREDICT_BATCH = 64
-_WARM_UP = 0.1
-"""Share of the steps in which the learning rate rises."""
-_RATE_RATIO = 32.0
-"""Largest learning rate relative to the smallest."""
 PROBE_STRENGTH, PROBE_STEPS = 100.0, 400
 """Inverse penalty of the probe that the head starts from, and its maximum number of steps."""
+_WARM_UP = 0.11
+"""Share of the steps in which the learning rate rises; then it falls (slanted triangular)."""
+_RATE_RATIO = 32.0
+"""Largest learning rate relative to the smallest."""
 
 
 class TowerSettings(TowerTuningSettings):
@@ -70,7 +64,7 @@ class TowerSettings(TowerTuningSettings):
     """The head reads this stage of the tower, counted like a Python index; -1 is its pooled
     output. For classes that ImageNet lacks, a stage before the last carries more."""
     grids: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1, 3)
-    """As in ``StageSettings``."""
+    """The stage's map is averaged over 1 × 1, 2 × 2 … cells."""
     epochs: Positive = 20
     batch_size: Positive = 32
     head_rate: Annotated[float, Field(gt=0)] = 3.0
@@ -117,94 +111,51 @@ class Activations:
         return self.plain[rows].float()
 
     @torch.no_grad()
-    def plain_features(self, tail: nn.Module) -> Tensor:
-        """``(n, features)`` float32 through the rest of the tower."""
-        chunks = []
+    def plain_features(self, tail: nn.Module, rows: Tensor) -> Tensor:
+        """``(len(rows), features)`` float32 through the rest of the tower."""
         with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
-            for rows in torch.arange(len(self.plain)).split(_BATCH):
-                chunks.append(tail(self.plain_inputs(rows)).float())
-        return torch.cat(chunks)
+            return torch.cat([tail(self.plain_inputs(part)).float() for part in rows.split(_BATCH)])
 
 
-class Trunk:
-    """The frozen first stages of a tower.
+def read_activations(
+    stages: Sequence[nn.Module],
+    spec: ImageInput,
+    settings: TowerSettings,
+    pixels: Tensor,
+    learn: Tensor,
+    run: Run,
+) -> Activations:
+    """Return the outputs of the tower's frozen first ``stages``.
 
-    ``settings.views`` augmented views of each picture pass them once and are kept in half
-    precision. Without frozen stages, pictures are augmented in every epoch.
+    ``pixels`` ``(n, 3, S, S)`` uint8 are resized to the tuning's size. ``settings.views`` augmented
+    views of those at the positions ``learn`` pass the stages once and are kept in half precision.
+    Without frozen stages, pictures are augmented in every epoch.
     """
-
-    def __init__(
-        self, stages: Sequence[nn.Module], spec: ImageInput, settings: TowerSettings
-    ) -> None:
-        self._stages = nn.Sequential(*stages)
-        self._spec = spec
-        self._settings = settings
-
-    def read(self, pixels: Tensor, learn: Tensor, run: Run) -> Activations:
-        """Return the activations of ``pixels``.
-
-        ``pixels`` ``(n, 3, S, S)`` uint8 are resized to the tuning's size; those at the positions
-        ``learn`` get views.
-        """
-        settings, spec = self._settings, self._spec
-        pixels = _resize(pixels, spec.size)
-        if not len(self._stages):
-            return Activations(pixels, pixels[:0], spec, settings.augment, settings.bf16)
-        self._stages.requires_grad_(False)
-        plain = self._run(pixels, run, "pictures")
-        views = plain[:0]
-        if settings.augment:
-            generator = torch.get_rng_state()
-            torch.manual_seed(run.seed)
-            augmented = []
-            for number in range(1, settings.views + 1):
-                view = torch.zeros_like(plain)
-                view[learn] = self._run(pixels[learn], run, f"view {number}", augment=True)
-                augmented.append(view)
-            views = torch.stack(augmented)
-            torch.set_rng_state(generator)
-        return Activations(plain, views, spec, settings.augment, settings.bf16)
+    pixels = resize(pixels, [spec.size, spec.size])
+    if not stages:
+        return Activations(pixels, pixels[:0], spec, settings.augment, settings.bf16)
+    trunk = nn.Sequential(*stages).requires_grad_(False)
 
     @torch.no_grad()
-    def _run(self, pixels: Tensor, run: Run, label: str, *, augment: bool = False) -> Tensor:
-        outputs = []
-        with torch.autocast("cpu", torch.bfloat16, enabled=self._settings.bf16):
+    def outputs(pixels: Tensor, label: str, *, augment: bool = False) -> Tensor:
+        found = []
+        with torch.autocast("cpu", torch.bfloat16, enabled=settings.bf16):
             for chunk in track(
                 pixels.split(_BATCH), label, console=run.console, disable=run.quiet, transient=True
             ):
                 changed = augment_pictures(chunk) if augment else chunk
-                outputs.append(self._stages(normalise_pixels(changed, self._spec)).half())
-        return torch.cat(outputs)
+                found.append(trunk(normalise_pixels(changed, spec)).half())
+        return torch.cat(found)
 
-
-def _resize(pixels: Tensor, size: int) -> Tensor:
-    if pixels.shape[-1] == size:
-        return pixels
-    resized = F.interpolate(pixels.float(), size=(size, size), mode="bilinear", antialias=True)
-    return resized.round().clamp(0, 255).to(torch.uint8)
-
-
-class SourceDistance(nn.Module):
-    """``Σ ||w - w_source||²`` over the given parameters (Li et al., ICML 2018).
-
-    Weight decay pulls to zero; this pulls to the source weights. ``w_source`` is a copy in the
-    module's state, so that a resumed run pulls to the same weights.
-    """
-
-    def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
-        super().__init__()
-        # In a tuple: the parameters belong to the tower and must not be registered twice.
-        self._now = tuple(parameters)
-        for at, parameter in enumerate(self._now):
-            self.register_buffer(f"source_{at}", parameter.detach().clone())
-
-    def forward(self) -> Tensor:
-        """Return the distance of the trainable parameters, a scalar; 0 without any."""
-        total = torch.zeros(())
-        for at, parameter in enumerate(self._now):
-            if parameter.requires_grad:
-                total = total + (parameter - self.get_buffer(f"source_{at}")).square().sum()
-        return total
+    plain = outputs(pixels, "pictures")
+    views = plain[:0]
+    if settings.augment:
+        with torch.random.fork_rng():
+            torch.manual_seed(run.seed)
+            views = plain.new_zeros(settings.views, *plain.shape)
+            for number, view in enumerate(views, 1):
+                view[learn] = outputs(pixels[learn], f"view {number}", augment=True)
+    return Activations(plain, views, spec, settings.augment, settings.bf16)
 
 
 class TowerObjective(Objective):
@@ -226,7 +177,7 @@ class TowerObjective(Objective):
         super().__init__()
         self.tail = tail
         self.head = head
-        self.distance = SourceDistance(tail.parameters())
+        self._source = [parameter.detach().clone() for parameter in tail.parameters()]
         self._activations = activations
         self._target = target
         self._weights = weights
@@ -249,19 +200,18 @@ class TowerObjective(Objective):
         )
         if self._settings.l2_sp == 0:
             return {"loss": classes, "classes": classes.detach()}
-        distance = self.distance()
+        pairs = zip(self.tail.parameters(), self._source, strict=True)
+        distance = sum(
+            ((now - source).square().sum() for now, source in pairs if now.requires_grad),
+            torch.zeros(()),
+        )
         loss = classes + self._settings.l2_sp * distance
         return {"loss": loss, "classes": classes.detach(), "distance": distance.detach()}
 
     @torch.no_grad()
     def mean_recall(self, rows: Tensor) -> float:
         """Return the recall on ``rows``, averaged over the classes."""
-        predicted = torch.cat(
-            [
-                self.head(self.tail(self._activations.plain_inputs(chunk))).argmax(dim=1)
-                for chunk in rows.split(_PREDICT_BATCH)
-            ]
-        )
+        predicted = self.head(self._activations.plain_features(self.tail, rows)).argmax(dim=1)
         return mean_recall(predicted, self._target[rows])
 
 
@@ -288,43 +238,17 @@ def thaw(stages: Sequence[nn.Module], epoch: int, epochs_each: float) -> None:
         stage.requires_grad_(at >= frozen)
 
 
-def slanted_triangular(optimizer: Optimizer, steps: int) -> LambdaLR:
-    """Return a schedule: linear rise over the first tenth of the steps, then linear decay.
-
-    With ``T`` steps, ``c = 0.1 T`` and ``p = t/c`` before ``c``, ``1 - (t-c)/(T-c)`` after::
-
-        rate(t) = rate · (1 + p · (32 - 1)) / 32
-    """
-    cut = max(1, int(steps * _WARM_UP))
-
-    def factor(step: int) -> float:
-        share = step / cut if step < cut else 1 - (step - cut) / max(1, steps - cut)
-        return (1 + max(0.0, share) * (_RATE_RATIO - 1)) / _RATE_RATIO
-
-    return LambdaLR(optimizer, factor)
-
-
 @dataclass(frozen=True)
 class TunedTower:
     """A tower and the head that was tuned with it."""
 
     tower: ImageTower
-    stage: StageSettings
-    """The features that the head reads."""
     head: nn.Linear
     """``(n, features)`` → ``(n, classes)``."""
-    classes: tuple[str, ...]
     spec: ImageInput
     """Input of the tuned tower, with the size used for tuning."""
     history: LossHistory
     """``validation`` is the mean recall on held-out pictures; empty without any."""
-
-    @torch.inference_mode()
-    def logits(self, pixels: Tensor, *, bf16: bool = True) -> Tensor:
-        """``(n, 3, S, S)`` uint8 → ``(n, classes)`` float32."""
-        stage = self.stage.model_copy(update={"bf16": bf16})
-        logits: Tensor = self.head(stage_features(self.tower, self.spec, pixels, stage))
-        return logits
 
 
 def tune_tower(
@@ -346,10 +270,9 @@ def tune_tower(
             that are not finite.
     """
     require_classes(target, classes)
-    generator = torch.Generator().manual_seed(run.seed)
-    learn, held = split_validation(target, settings.validation, generator)
+    learn, held = split_validation(target, settings.validation, run.seed)
     tower.eval().to(memory_format=torch.channels_last)
-    stages = TowerStages(tower)
+    stages = TowerStages(tower.backbone)
     stop = stages.position(settings.stage) + 1
     first = {
         "heads-only": stop,
@@ -358,10 +281,12 @@ def tune_tower(
     }[settings.mode]
     tuned = stages.modules[first:stop]
     at_size = spec.model_copy(update={"size": settings.size})
-    activations = Trunk(stages.modules[:first], at_size, settings).read(pictures.pixels, learn, run)
+    activations = read_activations(
+        stages.modules[:first], at_size, settings, pictures.pixels, learn, run
+    )
     tail = nn.Sequential(*tuned, PyramidPool(settings.grids))
-    head = linear_probe(activations.plain_features(tail)[learn], target[learn], classes)
-    weights = class_weights(target[learn], len(classes))
+    head = linear_probe(activations.plain_features(tail, learn), target[learn], classes)
+    weights = class_weights(target[learn], len(classes), 1.0)
     objective = TowerObjective(
         activations,
         tail,
@@ -385,8 +310,15 @@ def tune_tower(
         optimizer,
         run,
         epochs=settings.epochs,
-        schedule=slanted_triangular(
-            optimizer, settings.epochs * -(-len(learn) // settings.batch_size)
+        schedule=OneCycleLR(
+            optimizer,
+            [group["lr"] for group in groups],
+            settings.epochs * -(-len(learn) // settings.batch_size),
+            pct_start=_WARM_UP,
+            anneal_strategy="linear",
+            cycle_momentum=False,
+            div_factor=_RATE_RATIO,
+            final_div_factor=1.0,
         ),
         before_epoch=lambda epoch: thaw(tuned, epoch, settings.thaw_epochs),
         validate=(lambda: objective.mean_recall(held)) if len(held) else None,
@@ -395,8 +327,7 @@ def tune_tower(
     )
     tower.requires_grad_(False)
     head.requires_grad_(False)
-    stage = StageSettings(stages=(settings.stage,), grids=settings.grids, sizes=(settings.size,))
-    return TunedTower(tower.eval(), stage, head.eval(), classes, at_size, history)
+    return TunedTower(tower.eval(), head.eval(), at_size, history)
 
 
 def linear_probe(

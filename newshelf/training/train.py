@@ -28,10 +28,13 @@ from newshelf.training.finetune import (
     STATED_BY,
     FinetuneResult,
     embed,
+    head_accuracy,
+    head_logits,
     held_out,
     train_source,
     train_target_head,
 )
+from newshelf.training.inner_stages import add_inner_heads
 from newshelf.training.labels import (
     UNLABELLED,
     Categories,
@@ -84,24 +87,28 @@ def _write_facts(
     on products that they were not trained on.
     """
     stated = tuple(sorted({column for columns in STATED_BY.values() for column in columns}))
+    embeddings = embed(backbone.encoder, backbone.table, masked=stated)
     readings = encoder_predictions(
-        backbone.encoder,
-        embed(backbone.encoder, backbone.table, masked=stated),
-        {head: _test_labels(head, label, settings) for head, label in labels.items()},
+        {h: head_logits(backbone.encoder, backbone.table, h, embeddings) for h in labels},
+        {head: label.classes for head, label in labels.items()},
+        {head: split_labels(head, label, settings)[1] for head, label in labels.items()},
         _products_of_heads(categories),
     )
     return build_knowledge(catalog, out, heads=readings, tagger=tagger)
 
 
-def _test_labels(head: HeadName, label: HeadLabels, settings: Settings) -> Tensor:
-    """``(N,)``: the classes of products that the head was not trained on, -1 elsewhere."""
-    if head != "target_type":
-        return label.target.masked_fill(~held_out(len(label.target)), UNLABELLED)
-    generator = np.random.default_rng(settings.seed)
-    _, tested = few_shots(label.target, settings.finetune.target_shots, generator)
-    labels = torch.full_like(label.target, UNLABELLED)
-    labels[tested] = label.target[tested]
-    return labels
+def split_labels(head: HeadName, label: HeadLabels, settings: Settings) -> tuple[Tensor, Tensor]:
+    """Return the classes ``(N,)`` of products to learn from and to test on, -1 elsewhere."""
+    every = torch.arange(len(label.target))
+    if head == "target_type":
+        generator = np.random.default_rng(settings.seed)
+        parts = few_shots(label.target, settings.finetune.target_shots, generator)
+    else:
+        held = held_out(len(every))
+        parts = every[~held], every[held]
+    apart = [~torch.isin(every, part) for part in parts]
+    learned, tested = (label.target.masked_fill(mask, UNLABELLED) for mask in apart)
+    return learned, tested
 
 
 def _products_of_heads(categories: Categories | None) -> dict[HeadName, Tensor]:
@@ -159,6 +166,7 @@ def train(
         features_dir,
         run.console,
         tune_towers=tower_tuning(catalog, labels.get("source_type"), settings, run),
+        features=settings.training.features,
     )
     earlier = start_from(start, backbone.encoder, run)
     results, choices = _finetune(backbone, labels, settings, run)
@@ -209,25 +217,30 @@ def train(
 def _finetune(
     backbone: Backbone, labels: dict[HeadName, HeadLabels], settings: Settings, run: Run
 ) -> tuple[list[FinetuneResult], list[Choice]]:
+    encoder, table = backbone.encoder, backbone.table
+    split = {head: split_labels(head, label, settings) for head, label in labels.items()}
+    starts = {}
+    if table.inner is not None:
+        starts = {head: embed(encoder, table, masked=STATED_BY[head]) for head in labels}
+    dropout = settings.fusion.modality_dropout
     results = [
-        train_source(
-            backbone.encoder,
-            backbone.table,
-            labels,
-            settings.finetune,
-            run,
-            modality_dropout=settings.fusion.modality_dropout,
-        )
+        train_source(encoder, table, labels, settings.finetune, run, modality_dropout=dropout)
     ]
-    adapted, choices = adapt_heads(backbone.encoder, backbone.table, labels, settings.training, run)
+    adapted, choices = adapt_heads(encoder, table, labels, settings.training, run)
     results += adapted
     if "target_type" in labels:
-        result, found = train_target_head(backbone.encoder, backbone.table, labels, settings, run)
+        result, found = train_target_head(encoder, table, labels, settings, run)
         results.append(result)
         choices += found
+    learned = {head: rows for head, (rows, _) in split.items()}
+    method, budget_s = settings.training.features, settings.training.budget_s
+    choices += add_inner_heads(encoder, table, learned, starts, method, budget_s, run)
     for result in results:
-        for head, accuracy in result.accuracy.items():
+        for head, tested in result.tested.items():
+            if head in encoder.inner_heads:
+                rows = torch.nonzero(split[head][1] != UNLABELLED).flatten()
+                result.accuracy[head] = head_accuracy(encoder, table, head, split[head][1], rows)
             run.tell(
-                f"  {head}: {accuracy:.1%} right on {result.tested[head]} products not learned from"
+                f"  {head}: {result.accuracy[head]:.1%} right on {tested} products not learned from"
             )
     return results, choices

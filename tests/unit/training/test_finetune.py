@@ -394,7 +394,8 @@ def test_a_tower_whose_inputs_are_all_damaged_does_no_harm(table, gone):
 
 def test_fewer_products_than_components(table):
     index = torch.arange(3)
-    few = FeatureTable(*(getattr(table, field.name)[index] for field in dataclasses.fields(table)))
+    features, attributes = table.rows(index)
+    few = FeatureTable(*features, attributes)
     encoder = encoder_of({})
     warm_start(encoder, few)
     assert torch.isfinite(embed(encoder, few)).all()

@@ -3,7 +3,12 @@ import pytest
 import torch
 
 from newshelf.errors import TrainingError
-from newshelf.training.labels import choose_categories, few_shots, head_labels, label_notes
+from newshelf.training.labels import (
+    choose_categories,
+    few_shots,
+    head_labels,
+    label_notes,
+)
 from tests.unit.training.conftest import typed
 
 
@@ -22,6 +27,21 @@ def test_a_source_by_name(write_catalog):
     assert (chosen.source_name, chosen.target_name) == ("Jewellery", "Home")
     assert chosen.source.tolist() == [False, False, True]
     assert chosen.target.tolist() == [True, True, False]
+
+
+def test_several_sources_are_learned_from_together(write_catalog):
+    types = ["Home > Beds", "Hats", "Jewellery > Rings", None]
+    chosen = choose_categories(write_catalog(items=typed(*types)), ("Jewellery", "Home"))
+    assert (chosen.source_name, chosen.target_name) == ("Home, Jewellery", "Hats")
+    assert chosen.source.tolist() == [True, False, True, False]
+    assert chosen.target.tolist() == [False, True, False, False]
+
+
+@pytest.mark.parametrize("source", [("Home", "Hats"), (), ("Home", "Beds")])
+def test_sources_must_exist_and_leave_a_target(write_catalog, source):
+    catalog = write_catalog(items=typed("Home > Beds", "Hats"))
+    with pytest.raises(TrainingError, match="Hats, Home, of which one at least must remain"):
+        choose_categories(catalog, source)
 
 
 def test_a_source_that_is_no_first_level_lists_those_that_are(write_catalog):

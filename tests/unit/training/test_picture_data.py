@@ -64,28 +64,16 @@ def test_corners_that_a_turn_leaves_bare_are_white():
     assert (turned.float().flatten(1).std(dim=1) == 0).all()
 
 
-def test_a_whole_picture_keeps_its_edges(write_catalog, tmp_path, said):
-    tall = Image.new("RGB", (30, 60), (0, 0, 200))
-    tall.paste((200, 0, 0), (0, 0, 30, 10))
-    (tmp_path / "shop").mkdir()
-    tall.save(tmp_path / "shop" / "tall.png")
-    shop = write_catalog(items=[{"id": "a", "title": "x", "image_link": "tall.png"}])
-    centre = read_pictures(shop, [0], 24, said.console).pixels[0]
-    whole = read_pictures(shop, [0], 24, said.console, whole=True).pixels[0]
-    assert whole.shape == centre.shape == (3, 24, 24)
-    assert whole[0, 0].min() > 150
-    assert centre[0].max() < 50
-
-
 TARGET = torch.tensor([0] * 40 + [1] * 10 + [2] * 10)
 
 
-def test_a_balanced_epoch_draws_each_class_alike_and_each_row_before_any_twice():
-    rows = epoch_rows(TARGET, True, torch.Generator().manual_seed(0))
-    assert torch.bincount(TARGET[rows]).tolist() == [20, 20, 20]
-    times = torch.bincount(rows, minlength=60)
-    assert times[:40].max() == 1
-    assert times[40:].tolist() == [2] * 20
+def test_a_balanced_epoch_draws_each_class_alike():
+    rows = torch.cat(
+        [epoch_rows(TARGET, True, torch.Generator().manual_seed(seed)) for seed in range(50)]
+    )
+    assert len(rows) == 50 * len(TARGET)
+    shares = torch.bincount(TARGET[rows]) / len(rows)
+    torch.testing.assert_close(shares, torch.full((3,), 1 / 3), atol=0.04, rtol=0)
 
 
 def test_an_unbalanced_epoch_is_every_row_once():
@@ -95,11 +83,11 @@ def test_an_unbalanced_epoch_is_every_row_once():
 
 
 def test_a_share_of_each_class_is_held_out():
-    learn, held = split_validation(TARGET, 0.2, torch.Generator().manual_seed(0))
+    learn, held = split_validation(TARGET, 0.2, 0)
     assert torch.bincount(TARGET[held]).tolist() == [8, 2, 2]
     assert sorted(torch.cat([learn, held]).tolist()) == list(range(60))
 
 
 def test_nothing_is_held_out_of_a_few_shots():
-    learn, held = split_validation(torch.tensor([0] * 40 + [1] * 9), 0.2, torch.Generator())
+    learn, held = split_validation(torch.tensor([0] * 40 + [1] * 9), 0.2, 0)
     assert (len(learn), len(held)) == (49, 0)

@@ -1,14 +1,22 @@
 """Views of a picture, and the cache of stage features."""
 
+import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from torch.nn.functional import normalize
 
+from benchmarks.methods.tower_stages import StageSettings
 from benchmarks.transfer import tower_features as module
-from benchmarks.transfer.tower_features import View, cached_stage_features, view_features
+from benchmarks.transfer.tower_features import (
+    View,
+    cached_stage_features,
+    view_features,
+    whole_pictures,
+)
+from newshelf.catalog.catalog import read_catalog
 from newshelf.nn.encoder import ImageTower
 from newshelf.nn.spec import ImageInput
-from newshelf.training.tower_stages import StageSettings
 
 HALF = (0.5, 0.5, 0.5)
 SPEC = ImageInput(architecture="test_resnet", features=96, size=32, mean=HALF, std=HALF)
@@ -63,3 +71,18 @@ def test_other_pixels_weights_or_settings_are_computed_again(tower, pixels, tmp_
     torch.manual_seed(1)
     cached_stage_features(ImageTower(SPEC).eval(), SPEC, pixels, POOLED, tmp_path)
     assert count() == 4
+
+
+def test_a_whole_picture_keeps_its_edges(tmp_path):
+    tall = Image.new("RGB", (30, 60), (0, 0, 200))
+    tall.paste((200, 0, 0), (0, 0, 30, 10))
+    tall.save(tmp_path / "tall.png")
+    (tmp_path / "torn.png").write_bytes((tmp_path / "tall.png").read_bytes()[:40])
+    names = ["torn.png", None, "tall.png"]
+    rows = [{"id": f"i{n}", "title": "x", "image_link": name} for n, name in enumerate(names)]
+    pd.DataFrame(rows).to_csv(tmp_path / "items.csv", index=False)
+    whole = whole_pictures(read_catalog(tmp_path), [0, 1, 2], 24)
+    assert whole.rows.tolist() == [2]
+    assert whole.pixels.shape == (1, 3, 24, 24)
+    assert whole.pixels[0, 0, 0].min() > 150
+    assert whole.pixels[0, 0, -1].max() < 50

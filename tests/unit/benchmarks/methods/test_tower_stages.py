@@ -5,10 +5,10 @@ import pytest
 import timm
 import torch
 
+from benchmarks.methods.tower_stages import StageSettings, stage_features
 from newshelf.errors import TrainingError
 from newshelf.nn.encoder import ImageTower
 from newshelf.nn.spec import ImageInput
-from newshelf.training.tower_stages import StageSettings, stage_features
 
 HALF = (0.5, 0.5, 0.5)
 SPEC = ImageInput(architecture="test_resnet", features=96, size=32, mean=HALF, std=HALF)

@@ -8,44 +8,26 @@ differ in where the metal is, so a stage's map is averaged over the cells of gri
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from newshelf.config import Positive
 from newshelf.errors import TrainingError
-from newshelf.files import StrictModel
-from newshelf.nn.encoder import ImageTower
-from newshelf.nn.spec import ImageInput
 
-_BATCH = 32
 _MAP_DIMENSIONS = 4
 
 
-class StageSettings(StrictModel):
-    """Features of one or more stages of the tower."""
-
-    stages: Annotated[tuple[int, ...], Field(min_length=1)] = (-4, -3)
-    """Counted like a Python index; -1 is the pooled output of the tower."""
-    grids: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1, 3)
-    """The stage's map is averaged over 1 × 1, 2 × 2 … cells."""
-    sizes: Annotated[tuple[Positive, ...], Field(min_length=1)] = (160, 224)
-    """Heights and widths in pixels at which the tower reads the picture."""
-    bf16: bool = True
-
-
 class TowerStages:
-    """The modules of ``tower`` in the order they run; they are shared, not copied.
+    """The modules of a timm ``backbone`` in the order they run; they are shared, not copied.
 
     Raises:
         TrainingError: the architecture is neither an EfficientNet nor a ResNet.
     """
 
-    def __init__(self, tower: ImageTower) -> None:
-        named = _stages(tower.backbone)
+    def __init__(self, backbone: nn.Module) -> None:
+        named = _stages(backbone)
         self.names = tuple(name for name, _ in named)
         self.modules = [module for _, module in named]
 
@@ -64,6 +46,18 @@ class TowerStages:
                 f"({', '.join(self.names)})"
             )
         return stage % len(self)
+
+    def read(
+        self, x: Tensor, stages: Sequence[int], pool: nn.Module
+    ) -> tuple[list[Tensor], Tensor]:
+        """Return the pooled maps of ``stages`` for a batch ``x``, and the tower's own output."""
+        positions = {self.position(stage) for stage in stages}
+        found = []
+        for position, module in enumerate(self.modules):
+            x = module(x)
+            if position in positions:
+                found.append(pool(x))
+        return found, x
 
     @torch.no_grad()
     def lowest_resolution(self, size: int) -> int:
@@ -89,8 +83,8 @@ def _stages(backbone: Any) -> list[tuple[str, nn.Module]]:
         inner = [(name, getattr(backbone, name)) for name in layers]
         return [("stem", stem), *inner, ("top", backbone.global_pool)]
     raise TrainingError(
-        f"{type(backbone).__name__} cannot be tuned stage by stage: use an EfficientNet or a "
-        "ResNet, or mode = 'heads-only'"
+        f"{type(backbone).__name__} cannot be read stage by stage: use an EfficientNet or a "
+        "ResNet, or neither tune the tower nor read inner stages"
     )
 
 
@@ -111,53 +105,18 @@ class PyramidPool(nn.Module):
         """Return the concatenated blocks."""
         if x.ndim < _MAP_DIMENSIONS:
             return F.normalize(x.float(), dim=1)
-        blocks = [F.adaptive_avg_pool2d(x.float(), grid).flatten(1) for grid in self._grids]
+        blocks = [_cells(x.float(), grid) for grid in self._grids]
         return torch.cat([F.normalize(block, dim=1) for block in blocks], dim=1)
 
 
-def normalise_pixels(pixels: Tensor, spec: ImageInput, size: int | None = None) -> Tensor:
-    """``(n, 3, S, S)`` uint8 → ``(n, 3, size, size)`` float32, normalised for the tower."""
-    x = pixels.float()
-    if size is not None and size != x.shape[-1]:
-        x = F.interpolate(x, size=(size, size), mode="bilinear", antialias=True)
-    mean = torch.tensor(spec.mean).view(1, 3, 1, 1)
-    std = torch.tensor(spec.std).view(1, 3, 1, 1)
-    return ((x / 255 - mean) / std).to(memory_format=torch.channels_last)
+def _cells(x: Tensor, grid: int) -> Tensor:
+    """Return the means of ``grid`` × ``grid`` cells, ``(N, C · grid²)``.
 
-
-@torch.inference_mode()
-def stage_features(
-    tower: ImageTower, spec: ImageInput, pixels: Tensor, settings: StageSettings
-) -> Tensor:
-    """Return pooled maps of the stages at each size, concatenated.
-
-    ``pixels`` are ``(n, 3, S, S)`` uint8. The tower is put into ``eval`` mode; its weights do not
-    change.
-
-    Returns:
-        ``(n, sizes · Σ channels · Σ grid²)`` float32, in blocks of unit length.
-
-    Raises:
-        TrainingError: the tower lacks a stage, or its architecture is unknown.
+    As ``adaptive_avg_pool2d``, which ONNX lacks where the sides are no multiples of the grid.
     """
-    stages = TowerStages(tower.to(memory_format=torch.channels_last).eval())
-    positions = {stages.position(stage) for stage in settings.stages}
-    pool = PyramidPool(settings.grids)
-
-    def blocks(x: Tensor) -> Tensor:
-        found = []
-        for position, module in enumerate(stages.modules[: max(positions) + 1]):
-            x = module(x)
-            if position in positions:
-                found.append(pool(x))
-        return torch.cat(found, dim=1)
-
-    columns = []
-    with torch.autocast("cpu", torch.bfloat16, enabled=settings.bf16):
-        for size in settings.sizes:
-            chunks = [
-                blocks(normalise_pixels(chunk, spec, size)).float()
-                for chunk in pixels.split(_BATCH)
-            ]
-            columns.append(torch.cat(chunks))
-    return torch.cat(columns, dim=1).clone()
+    rows, columns = (
+        [slice(at * side // grid, -(-(at + 1) * side // grid)) for at in range(grid)]
+        for side in x.shape[-2:]
+    )
+    means = [x[:, :, row, column].mean(dim=(2, 3)) for row in rows for column in columns]
+    return torch.stack(means, dim=2).flatten(1)
