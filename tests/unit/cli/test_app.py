@@ -15,6 +15,7 @@ VERBS = (
     "sample",
     "train",
     "evaluate",
+    "export",
     "archive",
     "retrain",
     "archive",

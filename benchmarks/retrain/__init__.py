@@ -1,0 +1,1 @@
+"""Simulated weeks of a shop that retrains, and trials of its gate."""

@@ -1,0 +1,186 @@
+"""Simulated weeks with a new category each: ``python -m benchmarks.retrain.weeks``.
+
+Products are unit vectors around their category's centre, shoppers like some categories. Every week
+a category opens, and 40 % of what is taken is of the two newest. One shop never retrains, the other
+does as ``./run retrain``: from the served scorer, behind the gate on the newest two days.
+"""
+
+import json
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from export.gate import carried_over, compare_on, judge
+from newshelf.catalog.interactions import Interactions
+from newshelf.config import BlendSettings, RetrainSettings, ScorerSettings
+from newshelf.evaluation.evaluate import evaluate
+from newshelf.evaluation.gate import newest_split
+from newshelf.evaluation.types import Case, Split
+from newshelf.training.ranking import BlendRanker, Ranking, train_ranking
+from newshelf.training.run import Run
+
+_DAY_S = 86_400
+_WEEK_S = 7 * _DAY_S
+_OLD, _PRODUCTS, _WIDTH = 6, 40, 64
+"""Categories at the beginning, products of each, width of the vectors."""
+_SHOPPERS, _SHARE = 500, 0.4
+"""Shoppers, and the share of what they take that is of new categories."""
+_SETTINGS = ScorerSettings(
+    width=32, epochs=4, max_steps=80, batch_size=128, blend=BlendSettings(max_cases=300)
+)
+_GATE = RetrainSettings()
+
+
+@dataclass(frozen=True)
+class World:
+    """Products and what shoppers take, ``weeks`` after the first four."""
+
+    vectors: torch.Tensor
+    """``(N, 64)`` float32 of unit length."""
+    category: np.ndarray[Any, Any]
+    """``(N,)``."""
+    sequences: list[np.ndarray[Any, Any]]
+    times: list[np.ndarray[Any, Any]]
+
+    def until(self, end_s: float) -> Interactions:
+        """Return what happened before a moment."""
+        pairs = [
+            (items[at < end_s], at[at < end_s])
+            for items, at in zip(self.sequences, self.times, strict=True)
+        ]
+        kept = [(items, at) for items, at in pairs if len(items)]
+        count = len(self.vectors)
+        return Interactions(
+            count, [one for one, _ in kept], [at for _, at in kept], np.arange(len(kept))
+        )
+
+    def stocked(self, week: int) -> torch.Tensor:
+        """Return the vectors of the products of the categories that are open."""
+        return self.vectors[: (_OLD + week) * _PRODUCTS]
+
+
+def make_world(weeks: int, seed: int) -> World:
+    """Draw a world of four weeks and some more, each with a new category."""
+    rng = np.random.default_rng(seed)
+    count = _OLD + weeks
+    centres = rng.normal(size=(count, _WIDTH))
+    category = np.repeat(np.arange(count), _PRODUCTS)
+    vectors = centres[category] + 0.8 * rng.normal(size=(len(category), _WIDTH))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    # Within a category, products that are bought together do not look alike.
+    style = rng.integers(4, size=len(category))
+    appeal = rng.gamma(0.5, size=len(category))
+    sequences, times = [], []
+    for _ in range(_SHOPPERS):
+        likes, own_style = rng.choice(_OLD, 2, replace=False), rng.integers(4)
+        at = np.sort(rng.uniform(0, (4 + weeks) * _WEEK_S, rng.poisson(5 * (4 + weeks)) + 2))
+        items = []
+        for moment in at:
+            opened = int(moment / _WEEK_S) - 3
+            new = opened > 0 and rng.random() < _SHARE
+            # One of the two newest categories.
+            newest = _OLD + max(opened - 1 - int(rng.integers(2)), 0)
+            chosen = newest if new else rng.choice(likes)
+            among = np.flatnonzero(category == chosen)
+            weight = appeal[among] * np.where(style[among] == own_style, 8, 1)
+            items.append(rng.choice(among, p=weight / weight.sum()))
+        sequences.append(np.array(items, dtype=np.int64))
+        times.append(at.astype(np.int64))
+    return World(torch.from_numpy(vectors).float(), category, sequences, times)
+
+
+def train(world: World, seen: Interactions, week: int, start: Ranking | None, seed: int) -> Ranking:
+    """Train scorer and signals on what happened, on the stocked products."""
+    run = Run(seed=seed, console=Console(quiet=True), quiet=True)
+    scorer = None if start is None else start.scorer
+    vectors = world.stocked(week)
+    return train_ranking(vectors, seen.sequences, seen.timestamps, _SETTINGS, run, start=scorer)
+
+
+def ranker(world: World, ranking: Ranking, trained: int, week: int, name: str) -> BlendRanker:
+    """Return a version's ranking of the products of a later week."""
+    vectors, known = world.stocked(week), world.stocked(trained)
+    blend = ranking.blend
+    if blend is not None:
+        rows = np.where(np.arange(len(vectors)) < len(known), np.arange(len(vectors)), -1)
+        blend = carried_over(blend, rows, vectors, known)
+    return BlendRanker(Ranking(ranking.scorer, blend, []), vectors, name)
+
+
+def newest_products(world: World, week: int) -> Split:
+    """Return the cases of the week after ``week``: products of the categories opened since."""
+    start = (4 + week) * _WEEK_S
+    count = (_OLD + week) * _PRODUCTS
+    cases = []
+    for items, at in zip(world.sequences, world.times, strict=True):
+        past = items[at < start]
+        now = items[(at >= start) & (at < start + _WEEK_S) & (items < count)]
+        relevant = np.setdiff1d(now[now >= _OLD * _PRODUCTS], past)
+        if len(past) and len(relevant):
+            cases.append(Case(np.unique(past), relevant))
+    return Split("new products", [], cases, np.ones(count, dtype=np.bool_), "")
+
+
+def simulate(weeks: int, seed: int) -> list[dict[str, float]]:
+    """Return NDCG@10 of new products by week, never retrained and retrained."""
+    world = make_world(weeks + 1, seed)
+    first = train(world, world.until(4 * _WEEK_S), 0, None, seed)
+    served, trained, seen_s = first, 0, 4 * _WEEK_S
+    rows = []
+    for week in range(1, weeks + 1):
+        end = (4 + week) * _WEEK_S
+        every = world.until(end)
+        size = (_OLD + week) * _PRODUCTS
+        every = Interactions(size, every.sequences, every.timestamps, every.groups)
+        split = newest_split(every, seen_s, _GATE.model_copy(update={"min_cases": 30}), seed)
+        past = Interactions(size, split.train, split.train_timestamps, np.arange(len(split.train)))
+        candidate = train(world, past, week, served, seed + week)
+        now = ranker(world, served, trained, week, "served")
+        new = ranker(world, candidate, week, week, "candidate")
+        passed, _ = judge(compare_on(split, now, new)[1], _GATE)
+        if passed:
+            served, trained, seen_s = train(world, every, week, served, seed + week), week, end
+        cases = newest_products(world, week)
+        never = evaluate(ranker(world, first, 0, week, "never"), cases, (10,)).ndcg[10]
+        again = evaluate(ranker(world, served, trained, week, "again"), cases, (10,)).ndcg[10]
+        rows.append({"week": week, "passed": passed, "never": never, "retrained": again})
+        print(json.dumps({"seed": seed} | rows[-1]), flush=True)
+    return rows
+
+
+def trials(count: int, seed: int) -> int:
+    """Return how many of ``count`` candidates that learned from a tenth pass the gate."""
+    world = make_world(1, seed)
+    every = world.until(4 * _WEEK_S)
+    split = newest_split(every, 0, _GATE.model_copy(update={"min_cases": 30}), seed)
+    stamps = split.train_timestamps or []
+    size = _OLD * _PRODUCTS
+    past = Interactions(size, split.train, stamps, np.arange(len(stamps)))
+    every_product = np.ones(size, dtype=np.bool_)
+    now = ranker(world, train(world, past, 0, None, seed), 0, 0, "served")
+    passed, rng = 0, np.random.default_rng(seed)
+    for number in range(0, count, 10):
+        few = rng.choice(len(split.train), len(split.train) // 10, replace=False)
+        part = Interactions(
+            size, [split.train[at] for at in few], [stamps[at] for at in few], np.arange(len(few))
+        )
+        new = ranker(world, train(world, part, 0, None, seed + number), 0, 0, "candidate")
+        for _ in range(10):
+            drawn = rng.choice(len(split.cases), min(200, len(split.cases)), replace=False)
+            cases = [split.cases[at] for at in drawn]
+            sample = Split("newest", split.train, cases, every_product, "", stamps)
+            test = compare_on(sample, now, new)[1]
+            for gate in ("better", "no-worse"):
+                passed += judge(test, _GATE.model_copy(update={"gate": gate}))[0]
+    return passed
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    for drawn_seed in range(int(sys.argv[1]) if len(sys.argv) > 1 else 3):
+        simulate(4, drawn_seed)
+    print(json.dumps({"worse candidates": 200, "passed either gate": trials(200, 0)}))
