@@ -18,7 +18,6 @@ VERBS = (
     "export",
     "archive",
     "retrain",
-    "archive",
     "serve",
     "stop",
     "status",
