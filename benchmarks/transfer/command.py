@@ -32,15 +32,16 @@ TASKS: dict[str, str] = {
 }
 REVISIONS = {
     "jewellery": 2,
-    "office": 2,
-    "wild": 2,
+    "office": 3,
+    "wild": 3,
     "home": 2,
-    "retail": 2,
+    "retail": 3,
     "bundles": 2,
     "fusion-ranking": 2,
     "episodes": 2,
     "maml": 2,
     "xdeepfm": 2,
+    "titles": 2,
 }
 """Increased when a task changes so that its earlier results no longer hold."""
 
