@@ -174,9 +174,14 @@ class Retraining:
                     "the model store: ./run serve, then ./run rollout start PLAN.yaml"
                 )
             planned = plan.model_copy(update={"control": run.served, "challenger": version})
-            served = served_version(self.workspace)
-            now = datetime.now(UTC)
-            start_rollout(store, served, place.model_store, planned, name, clock=lambda: now)
+            start_rollout(
+                store,
+                lambda: served_version(self.workspace),
+                place.model_store,
+                planned,
+                name,
+                clock=lambda: datetime.now(UTC),
+            )
         return "rollout", f"rollout {name} compares {version} with {run.served}"
 
     def _gated(self, run: RetrainRun, place: Workspace, stages: Stages) -> GateResult:

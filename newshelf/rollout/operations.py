@@ -30,7 +30,7 @@ _LEASE_S = 30.0
 
 def start_rollout(
     store: EventStore,
-    served: str,
+    served: Callable[[], str],
     model_store: Path,
     plan: Plan,
     name: str,
@@ -39,7 +39,7 @@ def start_rollout(
 ) -> RolloutState:
     """Store a new rollout. The controller then loads and checks the challenger and proceeds.
 
-    ``served`` is the version that shoppers see now. Raises ``RolloutError`` if the name is invalid,
+    ``served`` returns the version that shoppers see now. Raises ``RolloutError`` if the name is invalid,
     a version is missing, control is not being served, or another rollout is in progress;
     ``SettingsError`` if there is one of this name.
     """
@@ -50,10 +50,10 @@ def start_rollout(
         )
     for version in (plan.control, plan.challenger):
         find_archive(model_store, version)
-    if served != plan.control:
+    if (now := served()) != plan.control:
         raise RolloutError(
-            f"the plan's control is {plan.control}, but {served} is served: a challenger is "
-            f"compared with what shoppers see now. Write control: {served!r}"
+            f"the plan's control is {plan.control}, but {now} is served: a challenger is "
+            f"compared with what shoppers see now. Write control: {now!r}"
         )
     # Without the lease, two concurrent starts would not see each other.
     if not store.leases.acquire(_LEASE, name, _LEASE_S):
@@ -177,8 +177,8 @@ class Rollouts:
         """See ``start_rollout``."""
         paths = self.plan
         versions = TorchServeVersions(paths.torchserve, paths.model_store, paths.question)
-        served = versions.default()
-        return start_rollout(self.store, served, paths.model_store, plan, name, clock=_now)
+        default = versions.default
+        return start_rollout(self.store, default, paths.model_store, plan, name, clock=_now)
 
     def change(self, name: str | None, wanted: Command) -> RolloutState:
         """See ``change_rollout``."""

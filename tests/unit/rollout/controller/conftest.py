@@ -79,7 +79,7 @@ class World:
 
     def start(self) -> None:
         start_rollout(
-            self.store, self.versions.default(), self.folder, self.plan, NAME, clock=self.clock
+            self.store, self.versions.default, self.folder, self.plan, NAME, clock=self.clock
         )
 
     def controller(self, holder: str = "first", lease_s: float = 30.0) -> Controller:

@@ -305,7 +305,7 @@ def test_an_older_promotion_is_taken_back_for_good(world: World) -> None:
     (world.folder / "recommender-3.mar").write_bytes(b"")
     third = world.plan.model_copy(update={"control": "2", "challenger": "3"})
     start_rollout(
-        world.store, world.versions.default(), world.folder, third, "next", clock=world.clock
+        world.store, world.versions.default, world.folder, third, "next", clock=world.clock
     )
     with pytest.raises(RolloutError, match=r"next \(draft\) began with 2"):
         change_rollout(world.store, NAME, "abort", clock=world.clock)
@@ -326,7 +326,7 @@ def test_what_an_earlier_rollout_left_is_unloaded_too(world: World) -> None:
     (world.folder / "recommender-3.mar").write_bytes(b"")
     third = world.plan.model_copy(update={"challenger": "3"})
     start_rollout(
-        world.store, world.versions.default(), world.folder, third, "next", clock=world.clock
+        world.store, world.versions.default, world.folder, third, "next", clock=world.clock
     )
     controller = world.controller()
     controller.tick_all()
@@ -341,7 +341,7 @@ def test_a_version_that_the_next_rollout_needs_stays(world: World) -> None:
     go_on(world, "ramp")
     change_rollout(world.store, NAME, "abort", clock=world.clock)
     start_rollout(
-        world.store, world.versions.default(), world.folder, world.plan, "again", clock=world.clock
+        world.store, world.versions.default, world.folder, world.plan, "again", clock=world.clock
     )
     controller = world.controller()
     for _ in range(2):
