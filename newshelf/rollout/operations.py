@@ -39,8 +39,8 @@ def start_rollout(
 ) -> RolloutState:
     """Store a new rollout. The controller then loads and checks the challenger and proceeds.
 
-    ``served`` returns the version that shoppers see now. Raises ``RolloutError`` if the name is invalid,
-    a version is missing, control is not being served, or another rollout is in progress;
+    ``served`` returns the version that shoppers see now. Raises ``RolloutError`` if the name is
+    invalid, a version is missing, control is not being served, or another rollout is in progress;
     ``SettingsError`` if there is one of this name.
     """
     if not _NAME.fullmatch(name):
