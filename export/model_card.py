@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from newshelf.catalog.catalog import Catalog
@@ -27,6 +28,7 @@ _MOST_TEXTS = 2000
 """Texts whose script is looked at."""
 _LEARNING = ("image", "text", "attributes", "fusion", "tower", "finetune", "scorer", "training")
 """Sections of the settings that decide what a model learns."""
+_FOLDS = ("random", "grouped")
 _FEW, _LOW = 20, 0.9
 """Products of a category, and a share of readable products, below which a limit is stated."""
 
@@ -109,7 +111,7 @@ def write_model_card(
         "data": data,
         "method": _method(spec),
         "settings": dict(_changed_settings(settings)),
-        "choices": read_json(checkpoint / "training.json").get("choices", {}),
+        "choices": read_json(checkpoint / "training.json").get("choices", []),
         "evaluation": results and {name: results[name] for name in ("splits", "segments")},
         "limits": list(_limits(data, spec, evaluated=results is not None)),
     }
@@ -179,10 +181,10 @@ def _page(card: Mapping[str, Any]) -> Page:
                 for heading, name in (
                     ("Parts", "method"),
                     ("Settings that differ from the defaults", "settings"),
-                    ("Choices by validation", "choices"),
                 )
                 if card[name]
-            ],
+            ]
+            + ([_choices(card["choices"])] if card["choices"] else []),
         ),
         Section(
             "Results",
@@ -209,6 +211,18 @@ def _page(card: Mapping[str, Any]) -> Page:
 def _table(heading: str, values: Mapping[str, Any]) -> ReportTable:
     rows = [[name.replace("_", " "), _words(value)] for name, value in values.items()]
     return ReportTable(heading, ("", ""), rows, text_columns=[1])
+
+
+def _choices(choices: list[Mapping[str, Any]]) -> ReportTable:
+    header = ("job", "method", "random folds", "look-alikes", "", "taken because")
+    rows: list[list[Cell | str]] = []
+    for choice in choices:
+        for row in choice["table"]:
+            taken = row["name"] == choice["name"]
+            found = [f"{fmean(row[kind]):.1%}" if kind in row else "" for kind in _FOLDS]
+            why = choice["reason"] if taken else row.get("problem", "")
+            rows.append([choice["job"], row["name"], *found, "taken" if taken else "", why])
+    return ReportTable("Choices by validation", header, rows, text_columns=[1, 4, 5])
 
 
 def _words(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import asdict
 
 import pandas as pd
 import pytest
@@ -10,6 +11,7 @@ from export.model_card import CARD_PAGE, write_data, write_model_card
 from newshelf.catalog.catalog import read_catalog
 from newshelf.config import Settings
 from newshelf.serving.settings import MODEL_CARD, read_version
+from newshelf.training.choose import Choice
 from tests.unit.export.tiny_checkpoint import shared_export
 
 SEGMENT = {
@@ -108,8 +110,11 @@ def test_results_by_split_and_segment_are_on_the_card(folders, tmp_path):
 
 
 def test_method_changed_settings_and_choices_are_on_the_card(folders, tmp_path):
+    measured = {"name": "pooled", "random": (0.5, 0.6), "grouped": (0.4, 0.5)}
+    left = {"name": "inner-stages", "problem": "no pictures"}
+    choice = Choice("features", "pooled", "no other method was measured", (measured, left))
     training = folders[1] / "training.json"
-    training.write_text(json.dumps({"choices": {"features": {"chosen": "pooled", "score": 0.5}}}))
+    training.write_text(json.dumps({"choices": [asdict(choice)]}))
     settings = Settings.model_validate({"finetune": {"epochs": 3}, "gateway": {"port": 9000}})
     card = write_model_card(tmp_path, *folders, settings)
     assert card["settings"] == {"finetune.epochs": 3}
@@ -117,7 +122,9 @@ def test_method_changed_settings_and_choices_are_on_the_card(folders, tmp_path):
     assert card["method"]["signals"].startswith("content 0.80, direct 0.50")
     page = (tmp_path / CARD_PAGE).read_text()
     assert "| finetune.epochs | 3 |" in page
-    assert "| features | chosen pooled, score 0.5 |" in page
+    reason = "no other method was measured"
+    assert f"| features | pooled | 55.0% | 45.0% | taken | {reason} |" in page
+    assert "| features | inner-stages |  |  |  | no pictures |" in page
 
 
 def test_a_tower_that_is_left_out_is_a_changed_setting(folders, tmp_path):
