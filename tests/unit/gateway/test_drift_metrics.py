@@ -7,7 +7,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from newshelf.gateway.observability import GatewayMetrics
 
 REPORT = {
-    "until": (datetime.now(UTC) - timedelta(hours=1)).isoformat(),
     "triggers": ["price"],
     "measures": [
         {"name": "price", "size": 0.5},
@@ -31,7 +30,8 @@ def test_the_last_report_is_on_the_page_with_its_age(tmp_path):
     path = tmp_path / "report.json"
     metrics = GatewayMetrics(path)
     assert samples(metrics.page()) == {}
-    path.write_text(json.dumps(REPORT))
+    until = datetime.now(UTC) - timedelta(hours=1)
+    path.write_text(json.dumps({"until": until.isoformat(), **REPORT}))
     found = samples(metrics.page())
     assert found["newshelf_drift", "price"] == 0.5
     assert found["newshelf_drift_triggered", "price"] == 1

@@ -122,17 +122,6 @@ def test_a_fraction_leaves_more_pixels_than_are_wanted(saved, monkeypatch):
     assert width == height >= 1.5 * 64 / 0.5
 
 
-def test_the_whole_picture_may_be_squeezed_in(saved):
-    picture = Image.new("RGB", (60, 20), "red")
-    picture.paste("blue", (30, 0, 60, 20))
-    [cut, squeezed] = (
-        decode_picture(saved(picture, "PNG"), tower(8), whole=whole) for whole in (False, True)
-    )
-    assert squeezed[0, 0].tolist() == [255, 0, 0]
-    assert squeezed[0, -1].tolist() == [0, 0, 255]
-    assert cut[:, :4, 0].min() > cut[:, 4:, 0].max()
-
-
 @pytest.mark.parametrize("shape", [(1, 20_000), (20_000, 1)])
 @pytest.mark.parametrize("crop", [1.0, 0.1])
 def test_an_extreme_shape_is_its_middle(png, shape, crop):

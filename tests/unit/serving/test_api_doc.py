@@ -32,7 +32,7 @@ ANSWERS = {
     "recommender": RecommendAnswer,
     "error": ErrorBody,
 }
-CURLS = re.findall(r"^curl .*?predictions/\w+$", PAGE, flags=re.MULTILINE | re.DOTALL)
+CURLS = re.findall(r"^curl (?:(?!```).)*?predictions/\w+$", PAGE, flags=re.MULTILINE | re.DOTALL)
 
 
 def cells(first: str) -> list[str]:

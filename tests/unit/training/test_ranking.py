@@ -135,7 +135,7 @@ def told_of(monkeypatch) -> dict[str, list]:
     """What the loops were given, by their name."""
     given = {}
 
-    def note(_embeddings, sequences, *, ordered, name, **_others):
+    def note(_embeddings, sequences, *, ordered, name="scorer", **_others):
         given[name] = [ordered, [sequence.tolist() for sequence in sequences]]
         raise InterruptedError
 
