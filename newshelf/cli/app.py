@@ -12,6 +12,7 @@ from rich.console import Console
 
 from loadtest.verbs import loadtest
 from newshelf.cli import pipeline, serve, tuning
+from newshelf.cli.analyse import analyse
 from newshelf.cli.console import make_console
 from newshelf.cli.drift import drift
 from newshelf.cli.items import items
@@ -47,6 +48,7 @@ for _verb in (
     serve.encode,
     tuning.profile,
     tuning.tune,
+    analyse,
     drift,
     offpolicy,
 ):

@@ -100,12 +100,12 @@ def _row(
     views, clicks, carts, purchases = (int(counts[step]) for step in _STEPS)
     return FunnelRow(
         name, views, clicks, carts, purchases,
-        ctr=_rate(clicks, views) if clicked else None,
-        cvr=_rate(purchases, int(counts[base])) if base is not None else None,
+        ctr=rate(clicks, views) if clicked else None,
+        cvr=rate(purchases, int(counts[base])) if base is not None else None,
     )  # fmt: skip
 
 
-def _rate(part: int, whole: int) -> Rate | None:
+def rate(part: int, whole: int) -> Rate | None:
     """Return part / whole, or None if the whole is 0 or smaller than its part."""
     if whole == 0 or part > whole:
         return None

@@ -17,7 +17,7 @@ from newshelf.report.tables import Cell, ReportTable
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG file next to the report."""
+    """A PNG or JPEG file next to the report."""
 
     file: str
     caption: str
@@ -61,7 +61,8 @@ def write_html(page: Page, path: Path, pictures: Path) -> None:
 
 
 def _embedded(path: Path) -> str:
-    return f"data:image/png;base64,{b64encode(path.read_bytes()).decode()}"
+    kind = "jpeg" if path.suffix == ".jpg" else "png"
+    return f"data:image/{kind};base64,{b64encode(path.read_bytes()).decode()}"
 
 
 def write_markdown(page: Page, path: Path) -> None:
