@@ -25,6 +25,7 @@ VERBS = (
     "encode",
     "profile",
     "tune",
+    "analyse",
     "drift",
     "offpolicy",
     "test",
