@@ -26,7 +26,7 @@ LEAST_INTEREST = 30
 _MOST_CLUSTERS, _LEAST_PER_CLUSTER = 20, 10
 _SAMPLE, _COMPONENTS, _REFERENCES = 2000, 32, 3
 _ABOVE_CHANCE = 0.02
-_NAMED_SHARE, _NAME_LEVEL = 0.15, 1e-3
+_NAMED_SHARE, _NAME_LEVEL = 0.3, 1e-3
 _MOST_STOCKED = 3
 """A combination of at most as many products in stock, or of half as many as its margins predict, is
 a gap if its interest is high."""
