@@ -57,7 +57,7 @@ def write_shop(folder: Path, shoppers: int = 40) -> None:
 
 @dataclass
 class World:
-    """A served shop. Each training makes another version, and the gate says what it is told to."""
+    """A served shop. Each training makes another version, and the gate gives a set result."""
 
     workspace: Workspace
     settings: Settings
@@ -94,10 +94,10 @@ class World:
                 path.write_bytes(weights)
             return paths
 
-        def nothing(*_: Any) -> None:
-            raise NotImplementedError
+        def unexpected(*_: Any) -> None:
+            raise AssertionError("a retraining draws no sample and runs no evaluation")
 
-        return Jobs(nothing, train, nothing, export, archive)
+        return Jobs(unexpected, train, unexpected, export, archive)
 
     def gate(self, served: Path, place: Workspace, *_: Any) -> GateResult:
         self.step("gate")

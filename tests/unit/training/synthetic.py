@@ -78,7 +78,7 @@ WIDTH = 12
 
 
 def noisy_types(types: int, per_type: int) -> tuple[Tensor, Tensor]:
-    """What tells types apart is small beside what varies within each of them."""
+    """The differences between types are small compared with the variance within each type."""
     generator = torch.Generator().manual_seed(11)
     labels = torch.arange(types).repeat_interleave(per_type)
     signal = torch.randn(types, 6, generator=generator)[labels]
