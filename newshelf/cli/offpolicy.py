@@ -67,7 +67,7 @@ def offpolicy(
         recommender = served if rules is None else served.with_rules(rules_for(served, rules))
         asked = zip(answers, _rankings(recommender, answers, events), strict=True)
         rows = shown_products(asked, rewarded)
-    found = estimate(rows, "snips")
+    found = estimate(rows)
     size = len(rows.reward) / len(answers)
     values = [
         f"{one * size:.4f}" for one in (rows.reward.mean(), found.value, found.low, found.high)

@@ -1,14 +1,8 @@
-"""Off-policy estimates: the reward of a new version from exposures of another one.
+"""Off-policy estimate: the reward of a new version from exposures of another one.
 
 Each row is one shown product with its reward r, its propensity p (probability of this product at
-this position) and its probability π under the new version. With w = π / p, over n rows::
-
-    IPS    1/n · Σ w·r                               Horvitz & Thompson 1952
-    SNIPS  Σ w·r / Σ w                               Swaminathan & Joachims 2015
-    DR     1/n · Σ q(π) + w·(r - q)                  Dudík, Langford & Li 2011 (arXiv:1103.4601)
-
-q is a model's estimate of the shown product's reward, q(π) of the reward of the new version's
-choice. DR is unbiased if p or q is right; here p is known, so q only reduces the variance.
+this position) and its probability π under the new version. With w = π / p, the self-normalised
+estimate (SNIPS, Swaminathan & Joachims 2015) is Σ w·r / Σ w.
 
 A deterministic ranker has only propensities 0 and 1, and its rows carry no information about other
 choices. Exposures of a rollout (two versions by chance) or of interleaving do. Rows are weighted
@@ -18,7 +12,6 @@ no influence.
 
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +19,6 @@ from scipy.stats import norm
 
 from newshelf.errors import EvidenceError
 from newshelf.store.records import Exposure, Floats
-
-Estimator = Literal["ips", "snips", "doubly_robust"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,21 +84,10 @@ def shown_products(
     return LoggedRows(reward.astype(np.float64), propensity, target.astype(np.float64), unit)
 
 
-@dataclass(frozen=True, eq=False)
-class RewardModel:
-    """Expected rewards of a model fitted on *other* rows, ``(rows,)`` each."""
-
-    shown: Floats
-    """q: of the shown product."""
-    target: Floats
-    """q(π): mean over the new version's choices at this position."""
-
-
 @dataclass(frozen=True)
 class OffPolicyEstimate:
     """Mean reward of a shown product under the new version."""
 
-    estimator: Estimator
     value: float
     low: float
     """Lower end of a confidence interval for one look, clustered by shopper."""
@@ -126,17 +106,11 @@ def effective_sample_size(weights: Floats) -> float:
 
 
 def estimate(
-    rows: LoggedRows,
-    estimator: Estimator,
-    *,
-    model: RewardModel | None = None,
-    alpha: float = 0.05,
-    least_effective_rows: float = 100.0,
+    rows: LoggedRows, *, alpha: float = 0.05, least_effective_rows: float = 100.0
 ) -> OffPolicyEstimate:
     """Estimate the mean reward of a shown product under the new version.
 
-    ``doubly_robust`` needs a model of the reward. Raises ``EvidenceError`` if the versions differ
-    too much for an estimate.
+    Raises ``EvidenceError`` if the versions differ too much for an estimate.
     """
     weights = rows.target / rows.propensity
     effective = effective_sample_size(weights)
@@ -146,34 +120,17 @@ def estimate(
             f"{least_effective_rows:g}: it seldom chooses what was shown. Collect more exposures, "
             "or with larger shares for both versions"
         )
-    value, influence = _evaluate(rows, weights, estimator, model)
+    value = float((weights * rows.reward).sum() / weights.sum())
+    # The influence of each row on the value, with mean 0.
+    influence = weights * (rows.reward - value) / weights.mean()
     half = norm.ppf(1 - alpha / 2) * _clustered_error(influence, rows.unit)
     return OffPolicyEstimate(
-        estimator,
         value,
         value - half,
         value + half,
         effective_rows=effective,
         mean_weight=float(weights.mean()),
     )
-
-
-def _evaluate(
-    rows: LoggedRows, weights: Floats, estimator: Estimator, model: RewardModel | None
-) -> tuple[float, Floats]:
-    """Return the value and its influence function by row, ``(rows,)``, with mean 0."""
-    if estimator == "ips":
-        parts = weights * rows.reward
-    elif estimator == "snips":
-        value = float((weights * rows.reward).sum() / weights.sum())
-        return value, weights * (rows.reward - value) / weights.mean()
-    elif model is None:
-        raise ValueError("doubly_robust needs a model of the reward")
-    else:
-        if {len(model.shown), len(model.target)} != {len(rows.reward)}:
-            raise ValueError(f"the model's guesses are not for {len(rows.reward)} rows")
-        parts = model.target + weights * (rows.reward - model.shown)
-    return float(parts.mean()), parts - parts.mean()
 
 
 def _clustered_error(influence: Floats, unit: NDArray[np.int64]) -> float:
