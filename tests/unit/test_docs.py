@@ -40,8 +40,9 @@ def documented(text: str) -> dict[str, str]:
 
 
 def direct() -> dict[str, str]:
-    lines = (ROOT / "requirements.in").read_text().splitlines()
-    return dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    files = [ROOT / f"requirements{group}.in" for group in ("", "-serving", "-training")]
+    text = "\n".join(path.read_text() for path in files)
+    return dict(re.findall(r"^([a-z0-9-]+)==(\S+)$", text, re.MULTILINE))
 
 
 @pytest.mark.parametrize("key", keys(Settings()))
