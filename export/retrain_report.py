@@ -15,7 +15,7 @@ def write_report(runs: Sequence[RetrainRun], path: Path) -> None:
     """Write the page of the last run; the others are its history."""
     run = runs[-1]
     merged = ", ".join(f"{count:,} {kind}" for kind, count in run.data.items()) or "nothing yet"
-    facts = [f"served {run.served}", f"new {run.version or '–'}", f"merged {merged}"]
+    facts = [f"served {run.served}", f"new {run.version or '–'}", f"merged {merged}", *run.notes]
     with tempfile.TemporaryDirectory(prefix="newshelf-report-") as name:
         folder = Path(name)
         sections = [

@@ -368,6 +368,8 @@ class GatewaySettings(StrictModel):
     """Maximum value of a purchase, in the shop's currency; a larger one is refused."""
     record: Literal["required", "best_effort"] = "required"
     """``required`` sends only answers that are in the event store; ``best_effort`` sends all."""
+    explore_share: Fraction = 0.0
+    """Share of answers with one pair of neighbours in random order, to measure position bias."""
     history: HistorySettings = HistorySettings()
     log_requests: bool = True
     traces: Literal["none", "console", "otlp"] = "none"
@@ -430,6 +432,8 @@ class RetrainSettings(StrictModel):
     """Start from the served version's weights where they fit."""
     plan: str = ""
     """Plan of the rollouts; empty: the repository's ``configs/rollout.yaml``."""
+    most_position_weight: Annotated[float, Field(ge=1)] = 10.0
+    """Limit of an event's weight by its position, before all are scaled; 1 does not correct."""
     keep: Positive = 3
     """Number of retrained versions, in addition to those that are served or rolled out."""
 

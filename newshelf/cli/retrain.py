@@ -90,6 +90,8 @@ def _retrain(work: "Retraining") -> int:
         return _NOT_PROMOTED
     page = work.workspace.retrain / f"{run.name}.html"
     write_report(work.runs(), page)
+    for note in run.notes:
+        work.console.print(note, markup=False)
     work.console.print(f"{run.status}: {run.reason}\n{page}", markup=False)
     return {"rollout": 0, "failed": 1}.get(run.status, _NOT_PROMOTED)
 

@@ -165,6 +165,31 @@ def interleaved(
     )
 
 
+_LEAST_EXPLORED = 3
+"""Products of an explored answer: in shorter ones the record does not show which pair it was."""
+
+
+def explored(ranked: RankedResponse, share: float, request_id: str) -> RankedResponse:
+    """Put one pair of neighbours in random order, in a ``share`` of the answers.
+
+    Pair k is drawn with a probability of 1/k, up to a factor, as the first positions say most. The
+    pair's propensities are 1/2 in either order, so that the record tells which pair it was.
+    Retraining learns from its events how position biases others (docs/retraining.md).
+    """
+    random = Random(f"explore {request_id}")  # noqa: S311 - no secret
+    if len(ranked.items) < _LEAST_EXPLORED or random.random() >= share:
+        return ranked
+    places = range(1, len(ranked.items))
+    (place,) = random.choices(places, [1 / one for one in places])
+    pair = ranked.items[place - 1 : place + 1]
+    if any(item["source"] == "pinned" for item in pair):
+        return ranked
+    rows, propensities = list(ranked.items), [1.0] * len(ranked.items)
+    rows[place - 1 : place + 1] = random.sample(pair, 2)
+    propensities[place - 1 : place + 1] = 0.5, 0.5
+    return replace(ranked, items=rows, propensities=propensities)
+
+
 _LOG = logging.getLogger(__name__)
 _OK = 200
 
@@ -289,6 +314,7 @@ class RecommendService:
     pseudonym: Pseudonym
     record_required: bool
     """Refuse an answer that could not be recorded."""
+    explore_share: float
 
     async def answer(self, query: RecommendQuery, context: RequestContext) -> Reply:
         """Answer, record, and only then return the model's 200 or 4xx.
@@ -368,7 +394,7 @@ class RecommendService:
                 return reply
         first, *second = [read_ranked(reply.body) for reply in replies]
         if not second:
-            return first
+            return explored(first, self.explore_share, context.request_id)
         return interleaved(first, second[0], query.request.k, context.request_id)
 
     async def _ask(

@@ -86,12 +86,12 @@ class Record:
         """Return the products of these answers; ``UnknownRequest`` if one is not stored."""
         if self.away is not None:
             raise Unavailable(f"earlier answers cannot be read: {self.away}")
-        rankings = await asyncio.to_thread(self._store.rankings, request_ids)
-        if len(rankings) < len(request_ids):
+        answers = await asyncio.to_thread(lambda: list(self._store.answers(request_ids)))
+        if len(answers) < len(request_ids):
             if self._holds_answers():
                 raise Unavailable("an earlier answer waits in the spool; try again")
             raise UnknownRequest("an earlier answer is not in the event store")
-        return [item.item_id for ranking in rankings for item in ranking]
+        return [item.item_id for answer in answers for item in answer.items]
 
     async def history(self, unit: str, limit: int) -> list[Interaction]:
         """Return a unit's last interactions, the newest first."""

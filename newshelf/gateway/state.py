@@ -166,6 +166,7 @@ async def open_state(
             pseudonym=pseudonyms(plan.pseudonym_key),
             cursors=Cursors(secret_key(plan.cursor_key), settings.cursor_s, recorder),
             record_required=required,
+            explore_share=settings.explore_share,
         )
         refreshing = asyncio.create_task(_refresh(router, access, placements, tokens))
         stack.push_async_callback(_end, refreshing)

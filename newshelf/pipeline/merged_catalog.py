@@ -10,29 +10,32 @@ from pathlib import Path
 import pandas as pd
 
 from newshelf.catalog.catalog import Catalog, write_tables
+from newshelf.catalog.interactions import WEIGHT
 from newshelf.catalog.picture_kind import picture_kind
 from newshelf.catalog.schema import BASKET_COLUMNS, EVENT_COLUMNS
-from newshelf.config import RobotSettings
+from newshelf.config import Settings
 from newshelf.files import directory_aside, write_json
+from newshelf.pipeline.position_weights import position_weights
 from newshelf.store.export import EVENT_ID, new_events, recorded_events
 from newshelf.store.items import StoredItem
 from newshelf.store.store import EventStore
 
 COUNTS = "merged.json"
-"""File of the merge's counts, next to the tables."""
+"""File of the merge's counts and notes, next to the tables."""
 _PAGE = 1_000
 _DAY_S = 86_400
 
 
 def write_merged(
-    catalog: Catalog, store: EventStore, out: Path, robots: RobotSettings | None = None
+    catalog: Catalog, store: EventStore, out: Path, settings: Settings | None = None
 ) -> None:
     """Write a catalogue with the store's changes to the new folder ``out``, atomically.
 
     A product that changed while it was served replaces the catalogue's, and a deleted one leaves
     with its events. Recorded feedback is added to the events, once; of a catalogue that has
     baskets and no events, each unit's products of a day are a basket. Erased units are left out.
-    Nothing of ``catalog`` changes.
+    Nothing of ``catalog`` changes. Without ``settings``, events have no bounds and no weights by
+    position.
     """
     changed = {item.id: item for item in _changes(store)}
     live = [item for item in changed.values() if not item.deleted]
@@ -44,7 +47,7 @@ def write_merged(
             rows = pd.DataFrame([_row(item, store, aside) for item in live])
             items = pd.concat([items, rows], ignore_index=True)
         items = items.astype({"price": "float64", "created_at": "Int64"})
-        merged, recorded = _with_feedback(replace(catalog, items=items), store, robots)
+        merged, recorded, notes = _with_feedback(replace(catalog, items=items), store, settings)
         write_tables(merged, aside)
         counts = {
             "products": len(items),
@@ -52,7 +55,7 @@ def write_merged(
             "deleted products": len(changed) - len(live),
             "recorded events": recorded,
         }
-        write_json(aside / COUNTS, counts)
+        write_json(aside / COUNTS, {**counts, "notes": notes})
 
 
 def _changes(store: EventStore) -> Iterator[StoredItem]:
@@ -95,15 +98,17 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _with_feedback(
-    catalog: Catalog, store: EventStore, robots: RobotSettings | None
-) -> tuple[Catalog, int]:
-    """Return the catalogue with the recorded feedback on its products, and the feedback's size."""
+    catalog: Catalog, store: EventStore, settings: Settings | None
+) -> tuple[Catalog, int, list[str]]:
+    """Return the catalogue with the recorded feedback on its products, its size, and notes."""
     names = [*EVENT_COLUMNS, EVENT_ID]
     events, baskets = catalog.events, catalog.baskets
     products = set(catalog.items["id"])
     old = pd.DataFrame(columns=names) if events is None else events.reindex(columns=names)
     known = old.astype({EVENT_ID: object}).fillna({EVENT_ID: ""}).itertuples(index=False, name=None)
-    recorded = recorded_events(store, robots)
+    recorded = list(recorded_events(store, settings.robots if settings else None))
+    most = settings.retrain.most_position_weight if settings else 1.0
+    weights, notes = position_weights(store, recorded, most)
     new = [row for row in new_events(recorded, known) if row[1] in products]
     if events is None and baskets is not None:
         visits = {(f"{unit} {time // _DAY_S}", item) for unit, item, _, time, _ in new}
@@ -115,6 +120,9 @@ def _with_feedback(
         erased = store.units.erased(events["user_id"].unique())
         events = events[~events["user_id"].isin(erased) & events["item_id"].isin(products)]
         events = events.sort_values("timestamp", kind="stable", ignore_index=True)
+        if weights and EVENT_ID in events:
+            given = events.get(WEIGHT, 1.0)
+            events[WEIGHT] = events[EVENT_ID].map(weights).fillna(given)
     if baskets is not None:
         baskets = baskets[baskets["item_id"].isin(products)].reset_index(drop=True)
-    return replace(catalog, events=events, baskets=baskets), len(new)
+    return replace(catalog, events=events, baskets=baskets), len(new), notes

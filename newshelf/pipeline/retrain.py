@@ -8,7 +8,7 @@ interrupted; nothing that serves is touched until the rollout.
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -58,6 +58,8 @@ class RetrainRun(StrictModel):
     ended: AwareDatetime | None = None
     data: Mapping[str, int] = {}
     """Number of rows that were merged, by kind."""
+    notes: Sequence[str] = ()
+    """On the bias by position, by placement."""
     version: str | None = None
     gate: GateResult | None = None
 
@@ -95,11 +97,13 @@ class Retraining:
                 is_verdict = isinstance(error, EvidenceError | RolloutError)
                 status, reason = "not promoted" if is_verdict else "failed", error.message
             counts, gate = place.catalog / COUNTS, place.root / _GATE
+            merged = read_json(counts) if counts.exists() else {}
             changes = {
                 "status": status,
                 "reason": reason,
                 "ended": datetime.now(UTC),
-                "data": read_json(counts) if counts.exists() else {},
+                "notes": merged.pop("notes", []),
+                "data": merged,
                 "version": _version(place),
                 "gate": read_model(gate, GateResult, "gate's result") if gate.exists() else None,
             }
@@ -153,7 +157,7 @@ class Retraining:
         if not place.catalog.exists():
             self.console.print("merging catalogue, live products and feedback …")
             catalog = read_catalog(self.workspace.catalog)
-            write_merged(catalog, store, place.catalog, self.settings.robots)
+            write_merged(catalog, store, place.catalog, self.settings)
         if not place.features.is_symlink():
             # Cached by content, so that only new products cost time.
             self.workspace.features.mkdir(parents=True, exist_ok=True)

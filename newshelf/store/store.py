@@ -14,11 +14,12 @@ from newshelf.store.database import Checkpoints, Database, migrate
 from newshelf.store.group_commit import AsyncConnection
 from newshelf.store.items import ItemRepository
 from newshelf.store.quarantine import Quarantine
-from newshelf.store.records import VARIANTS, ExposedItem, Exposure, FeedbackOutcome, StoredFeedback
+from newshelf.store.records import VARIANTS, Exposure, FeedbackOutcome, StoredFeedback
 from newshelf.store.rollouts import Leases, RolloutRepository
-from newshelf.store.rows import exposure, from_us, ranking_from, stored_feedback, to_us
+from newshelf.store.rows import exposure, from_us, stored_feedback, to_us
 from newshelf.store.units import UnitRepository
 from newshelf.store.write import (
+    MOST_IDS,
     WriteBatch,
     exposures_statement,
     write_exposures,
@@ -135,12 +136,13 @@ class EventStore:
         with self.database.reading() as connection:
             return connection.scalar(query) or 0
 
-    def rankings(self, request_ids: Sequence[str]) -> list[tuple[ExposedItem, ...]]:
-        """Return the products of those answers that are stored, in any order."""
-        answer = schema.exposures.c
-        query = select(answer.ranking).where(answer.request_id.in_(request_ids))
-        with self.database.reading() as connection:
-            return [ranking_from(text) for text in connection.scalars(query)]
+    def answers(self, request_ids: Sequence[str]) -> Iterator[Exposure]:
+        """Yield those of the answers that are stored, in any order."""
+        for start in range(0, len(request_ids), MOST_IDS):
+            named = schema.exposures.c.request_id.in_(request_ids[start : start + MOST_IDS])
+            with self.database.reading() as connection:
+                rows = connection.execute(select(schema.exposures).where(named)).all()
+            yield from map(exposure, rows)
 
     def feedback(
         self, rollout: str | None = None, *, since: datetime | None = None

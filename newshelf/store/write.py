@@ -51,7 +51,8 @@ _ANSWER = (
     exposures.c.variant,
     exposures.c.ranking,
 )
-_MOST_IDS = 500
+MOST_IDS = 500
+"""Maximum values of one query: SQLite has a limit."""
 _MOST_ANSWERS = 200
 """Last answers of a unit that are searched for a product: more than a shopper gets in a day. A
 robot gets thousands, and searching them all would delay others."""
@@ -102,8 +103,8 @@ def join(connection: Connection, events: Sequence[Feedback], window_us: int) -> 
 
 def _batched(values: Collection[str]) -> Iterator[list[str]]:
     ordered = sorted(values)
-    for start in range(0, len(ordered), _MOST_IDS):
-        yield ordered[start : start + _MOST_IDS]
+    for start in range(0, len(ordered), MOST_IDS):
+        yield ordered[start : start + MOST_IDS]
 
 
 def _answers(connection: Connection, requests: Collection[str]) -> dict[str, Any]:

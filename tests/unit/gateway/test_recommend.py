@@ -5,7 +5,7 @@ from collections import Counter
 import orjson
 import pytest
 
-from newshelf.gateway.recommend import RankedResponse, interleaved
+from newshelf.gateway.recommend import RankedResponse, explored, interleaved
 from newshelf.gateway.schemas import RecommendOut
 from newshelf.rollout.interleaving import draft_propensities
 from tests.unit.gateway.conftest import StartGateway
@@ -98,3 +98,39 @@ def test_an_answer_s_rules_are_passed_on_and_recorded_by_position(
     (exposure,) = gateway.exposures()
     assert exposure.rules == {"sale": (1, 2), "lamp": (2,)}
     assert {item.propensity for item in exposure.items} == {1.0}
+
+
+def test_an_explored_answer_has_one_pair_of_neighbours_in_random_order() -> None:
+    plain = ranked("a", "b", "c", "d", "e")
+    answers = [explored(plain, 0.5, f"request {at}") for at in range(DRAFTS)]
+    assert answers == [explored(plain, 0.5, f"request {at}") for at in range(DRAFTS)]
+    drawn = [one for one in answers if one.propensities]
+    assert len(drawn) / DRAFTS == pytest.approx(0.5, abs=0.03)
+    swapped, pairs = 0, Counter()
+    for one in drawn:
+        place = one.propensities.index(0.5)
+        pairs[place] += 1
+        assert one.propensities == [0.5 if at in (place, place + 1) else 1.0 for at in range(5)]
+        order = list("abcde")
+        if ids(one) != order:
+            swapped += 1
+            order[place : place + 2] = order[place + 1], order[place]
+        assert ids(one) == order
+    assert swapped / len(drawn) == pytest.approx(0.5, abs=0.04)
+    # As 1, 1/2, 1/3 and 1/4.
+    assert [pairs[place] / len(drawn) for place in range(4)] == pytest.approx(
+        [0.48, 0.24, 0.16, 0.12], abs=0.04
+    )
+
+
+def test_pins_and_short_answers_are_not_explored() -> None:
+    for answer in (ranked("a", "b"), ranked("P", "Q", "R", pinned=("P", "Q", "R"))):
+        assert all(explored(answer, 1.0, f"r{at}") is answer for at in range(50))
+
+
+def test_an_explored_answer_is_recorded_as_it_was_sent(start_gateway: StartGateway) -> None:
+    gateway = start_gateway(explore_share=1.0)
+    sent = [item["id"] for item in gateway.recommend("shopper").json()["items"]]
+    (exposure,) = gateway.exposures()
+    assert [item.item_id for item in exposure.items] == sent
+    assert sorted(item.propensity for item in exposure.items) == [0.5, 0.5, 1.0]

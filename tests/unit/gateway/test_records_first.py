@@ -69,6 +69,7 @@ def recommender(
         histories=Histories(recorder, HistorySettings(items=0), metrics),
         pseudonym=pseudonyms(None),
         record_required=required,
+        explore_share=0.0,
     )
 
 
