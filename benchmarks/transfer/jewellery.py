@@ -32,7 +32,6 @@ from newshelf.report.plots import Line, draw_lines
 from newshelf.training.picture_data import PictureSet, read_pictures
 from newshelf.training.run import Run
 from newshelf.training.tower_tuning import (
-    PROBE_STEPS,
     PROBE_STRENGTH,
     TowerSettings,
     linear_probe,
@@ -388,7 +387,7 @@ def choose_strength(
     folds = StratifiedKFold(5, shuffle=True, random_state=seed)
     means = [
         cross_val_score(
-            LogisticRegression(C=strength, max_iter=PROBE_STEPS),
+            LogisticRegression(C=strength, max_iter=400),
             features.numpy(),
             target.numpy(),
             cv=folds,

@@ -1,13 +1,12 @@
 """Sections of the page that ``./run analyse`` writes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image, ImageOps
 from rich.console import Console
 from rich.progress import track
 from safetensors.numpy import load_file
@@ -19,13 +18,14 @@ from newshelf.evaluation import assortment
 from newshelf.evaluation.funnel import rate
 from newshelf.files import read_json
 from newshelf.nn.checkpoint import KNOWLEDGE_FOLDER, load_checkpoint
-from newshelf.nn.inputs import decode_picture, decode_rgb, prepare_pictures
+from newshelf.nn.inputs import decode_picture, prepare_pictures
 from newshelf.pipeline.workspace import Workspace
 from newshelf.report.page import Picture, Section
+from newshelf.report.plots import Tile, draw_tiles
 from newshelf.report.tables import ReportTable
 from newshelf.training.features import feature_table
 
-_TILE_PX, _TILES, _NEAREST = 130, 8, 12
+_TILES, _NEAREST = 8, 12
 _SHARED = ("material", "color")
 _UNKNOWN = "Unknown: too little data."
 
@@ -64,8 +64,9 @@ def _clusters(
         inside = found.labels == number
         members, name = np.flatnonzero(inside), assortment.cluster_name(values, inside)
         near, _ = assortment.nearest(embeddings[inside], embeddings[inside].mean(0), _TILES)
-        paths = [read.image_path(row) for row in members[near]]
-        pictures.append(_row(paths, folder / f"{number}.jpg", f"{number + 1}. {name}"))
+        tiles = [_tile(read, row) for row in members[near]]
+        draw_tiles([tiles], folder / f"{number}.jpg")
+        pictures.append(Picture(f"{number}.jpg", f"{number + 1}. {name}"))
         tops = [values[name][inside].value_counts(normalize=True)[:3] for name in _SHARED]
         shares = [", ".join(f"{name} {share:.0%}" for name, share in top.items()) for top in tops]
         rows.append([f"{number + 1}. {name}", f"{inside.sum():,}", *shares, *["unknown"] * 3])
@@ -95,22 +96,6 @@ def _gaps(attribute: str, values: pd.DataFrame, counts: np.ndarray, stock: np.nd
     return Section(title, text, [ReportTable("", [*gaps], rows, text_columns=(1,))])
 
 
-def _row(paths: Sequence[Path | None], out: Path, caption: str) -> Picture:
-    """Write a row of small pictures as a JPEG; one that cannot be read is grey."""
-    row = Image.new("RGB", (_TILE_PX * len(paths), _TILE_PX), "#e3e6eb")
-    for place, path in enumerate(paths):
-        try:
-            tile = decode_rgb(path.read_bytes(), least_side=_TILE_PX) if path else None
-        except (BadPicture, TooLarge, OSError):
-            tile = None
-        if tile:
-            row.paste(
-                ImageOps.pad(tile, (_TILE_PX, _TILE_PX), color="white"), (place * _TILE_PX, 0)
-            )
-    row.save(out, quality=80)
-    return Picture(out.name, caption)
-
-
 def near_section(
     opened: Workspace, read: Catalog, near: Path, folder: Path, console: Console
 ) -> Section:
@@ -130,7 +115,12 @@ def near_section(
     products = read.items.iloc[known[places]]
     cells = zip(products["title"].astype(str), products["id"], cosines, strict=True)
     rows = [(title, item, f"{cosine:.3f}") for title, item, cosine in cells]
-    paths = [near, *(read.image_path(row) for row in known[places][:_TILES])]
-    picture = _row(paths, folder / "near.jpg", "The given picture, then the nearest products.")
+    tiles = [Tile(near, near.name), *(_tile(read, row) for row in known[places][:_TILES])]
+    draw_tiles([tiles], folder / "near.jpg")
+    picture = Picture("near.jpg", "The given picture, then the nearest products.")
     shown = ReportTable("", ("product", "id", "cosine"), rows)
     return Section("Near the picture", tables=[shown], pictures=[picture])
+
+
+def _tile(read: Catalog, row: int) -> Tile:
+    return Tile(read.image_path(row), str(read.items["title"].fillna("").iloc[row]))

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
+from sklearn.preprocessing import normalize
 
 from newshelf.evaluation.types import FloatArray, IntArray
 
@@ -76,7 +77,7 @@ def few_shot(
     tested, true = np.concatenate(test), np.concatenate(truth)
     largest = max(len(pool) for pool in pools)
     counts = tuple(count for count in shots if count <= largest) or (largest,)
-    unit = {name: _unit(rows) for name, rows in features.items()}
+    unit = {name: normalize(rows) for name, rows in features.items()}
     shape = (len(counts), repeats)
     accuracy = {name: np.zeros(shape, dtype=np.float32) for name in unit}
     macro_f1 = {name: np.zeros(shape, dtype=np.float32) for name in unit}
@@ -103,9 +104,3 @@ def _probe(vectors: FloatArray, rows: IntArray, known: IntArray, tested: IntArra
         probe.fit(vectors[rows], known)
     found: IntArray = probe.predict(vectors[tested]).astype(np.int64)
     return found
-
-
-def _unit(rows: FloatArray) -> FloatArray:
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    unit: FloatArray = (rows / np.maximum(norms, 1e-12)).astype(np.float32)
-    return unit

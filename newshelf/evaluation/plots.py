@@ -11,22 +11,23 @@ import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
+from newshelf.evaluation.assortment import nearest
 from newshelf.evaluation.classification import FewShot
 from newshelf.evaluation.evaluate import Comparison
-from newshelf.evaluation.types import FloatArray, IntArray
+from newshelf.evaluation.types import FloatArray
 from newshelf.report.page import Picture
 from newshelf.report.plots import (
+    COLOURS,
     MUTED,
     Bar,
     BarPanel,
     Line,
-    NeighbourRow,
     Tile,
     draw_bars,
     draw_confusion,
     draw_lines,
     draw_map,
-    draw_neighbours,
+    draw_tiles,
 )
 
 _MAP_POINTS = 1200
@@ -166,13 +167,15 @@ def _map_labels(kinds: Sequence[tuple[str, ...]]) -> list[str]:
 def _draw_neighbours(gallery: Gallery, folder: Path, seed: int) -> Picture:
     rows = []
     for query in _queries(gallery, seed):
-        for name, vectors in (("before", gallery.before), ("after", gallery.after)):
-            near = _nearest(vectors, query)
-            tiles = [_tile(gallery, row, query) for row in near]
-            rows.append(NeighbourRow(name, _tile(gallery, query, query), tiles))
-    draw_neighbours(rows, folder / "neighbours.png")
+        for vectors in (gallery.before, gallery.after):
+            near, _ = nearest(vectors, vectors[query], _NEIGHBOURS + 1)
+            others = [row for row in near.tolist() if row != query][:_NEIGHBOURS]
+            rows.append([_tile(gallery, row, query) for row in (query, *others)])
+    draw_tiles(rows, folder / "neighbours.png")
     return Picture(
-        "neighbours.png", "Products and their nearest neighbours, before and after training"
+        "neighbours.png",
+        "Products (blue) and their nearest neighbours, a row before and a row after training; "
+        "green: the same kind",
     )
 
 
@@ -191,18 +194,10 @@ def _queries(gallery: Gallery, seed: int) -> list[int]:
     return sorted(by_priority, key=lambda row: row not in first)[:_QUERIES]
 
 
-def _nearest(vectors: FloatArray, query: int) -> IntArray:
-    """Return the rows with the highest cosine to the query, without the query."""
-    norms = np.linalg.norm(vectors, axis=1)
-    cosine = vectors @ vectors[query] / np.maximum(norms * norms[query], 1e-12)
-    cosine[query] = -np.inf
-    near: IntArray = np.argsort(-cosine, kind="stable")[:_NEIGHBOURS].astype(np.int64)
-    return near
-
-
 def _tile(gallery: Gallery, row: int, query: int) -> Tile:
     same = bool(gallery.kinds[row]) and gallery.kinds[row] == gallery.kinds[query]
-    return Tile(gallery.pictures[row], gallery.titles[row], same)
+    colour = COLOURS[0] if row == query else COLOURS[2] if same else MUTED
+    return Tile(gallery.pictures[row], gallery.titles[row], colour)
 
 
 def project(embeddings: FloatArray, seed: int = 0) -> FloatArray:

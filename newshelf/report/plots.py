@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -292,10 +292,9 @@ def _colours(labels: Sequence[str]) -> "tuple[np.ndarray, dict[str, str]]":
     return shown, ({_OTHER: MUTED} | colours) if _OTHER in shown else colours
 
 
-_SIDE = 132
-"""Pixels of a tile."""
-_INK, _SAME_FRAME, _OTHER_FRAME = "#222222", "#009e73", "#d0d4da"
-_CAPTION, _LINES = 22, 2
+_SIDE, _ROOM, _FONT_PX = 132, 34, 11
+"""Pixels of a tile's picture, of its caption, and of the caption's letters."""
+_LETTERS, _LINES = 22, 2
 """Characters per line, and lines, of a caption."""
 
 
@@ -304,59 +303,34 @@ class Tile:
     """One item of a row."""
 
     picture: Path | None
-    """The tile is empty if this is None or cannot be read."""
-    caption: str
-    same: bool = False
-    """Of the same class as the query: framed in green."""
+    """The tile is grey if this is None or cannot be read."""
+    caption: str = ""
+    colour: str = "white"
+    """Of its frame."""
 
 
-@dataclass(frozen=True)
-class NeighbourRow:
-    """A query and its neighbours, nearest first."""
-
-    name: str
-    """To the left of the row, such as ``before``."""
-    query: Tile
-    neighbours: Sequence[Tile]
-
-
-def draw_neighbours(rows: Sequence[NeighbourRow], path: Path) -> None:
-    """Write a PNG with a row of tiles per query: the query, then its neighbours."""
-    if not rows:
-        raise ValueError("there is no row to draw")
-    columns = 1 + max(len(row.neighbours) for row in rows)
-    figure = new_figure(1.3 * columns + 0.4, 1.55 * len(rows) + 0.4)
-    figure.suptitle("query, then the nearest first; green: the same kind", fontsize=10)
-    for line, row in zip(figure.subplots(len(rows), columns, squeeze=False), rows, strict=True):
-        line[0].set_ylabel(row.name, fontweight="bold")
-        _draw_tile(line[0], row.query, _INK)
-        for panel, tile in zip(line[1:], row.neighbours, strict=False):
-            _draw_tile(panel, tile, _SAME_FRAME if tile.same else _OTHER_FRAME)
-        for panel in line[1 + len(row.neighbours) :]:
-            panel.set_visible(False)
-    save(figure, path)
+def draw_tiles(rows: Sequence[Sequence[Tile]], path: Path) -> None:
+    """Write a picture of rows of items, in the format of the file's suffix."""
+    size = _SIDE * max(map(len, rows)), (_SIDE + _ROOM) * len(rows)
+    sheet = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
+    for line, row in enumerate(rows):
+        for column, tile in enumerate(row):
+            x, y = column * _SIDE, line * (_SIDE + _ROOM)
+            sheet.paste(_open(tile.picture), (x, y))
+            draw.rectangle((x, y, x + _SIDE - 1, y + _SIDE - 1), outline=tile.colour, width=3)
+            lines = textwrap.wrap(tile.caption, _LETTERS, max_lines=_LINES, placeholder="…")
+            place = x + 3, y + _SIDE + 2
+            draw.multiline_text(place, "\n".join(lines), "black", font_size=_FONT_PX)
+    sheet.save(path, quality=80)
 
 
-def _draw_tile(panel: Axes, tile: Tile, frame: str) -> None:
-    panel.set_xticks([])
-    panel.set_yticks([])
-    panel.set_box_aspect(1)
-    panel.spines[:].set(color=frame, linewidth=2.5)
-    picture = _open(tile.picture)
-    if picture is not None:
-        panel.imshow(picture, aspect="auto")
-    else:
-        panel.text(0.5, 0.5, "no picture", ha="center", color="#6b7280", transform=panel.transAxes)
-    caption = textwrap.wrap(tile.caption, _CAPTION, max_lines=_LINES, placeholder="…")
-    panel.set_xlabel("\n".join(caption), fontsize=7)
-
-
-def _open(path: Path | None) -> Image.Image | None:
-    """Return a square picture; None if there is none that can be read."""
-    if path is None:
-        return None
+def _open(path: Path | None) -> Image.Image:
+    """Return a square picture; a grey one if there is none that can be read."""
     try:
-        with Image.open(path) as opened:
-            return ImageOps.pad(opened.convert("RGB"), (_SIDE, _SIDE), color="white")
+        if path is not None:
+            with Image.open(path) as opened:
+                return ImageOps.pad(opened.convert("RGB"), (_SIDE, _SIDE), color="white")
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
-        return None
+        pass
+    return Image.new("RGB", (_SIDE, _SIDE), MUTED)

@@ -17,11 +17,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import torch
 from pydantic import Field
 from rich.progress import track
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import OneCycleLR
@@ -33,6 +31,7 @@ from newshelf.errors import TrainingError
 from newshelf.nn.encoder import Encoder, ImageTower
 from newshelf.nn.spec import ImageInput
 from newshelf.nn.tower_stages import PyramidPool, TowerStages
+from newshelf.training.few_shot import fit_probe
 from newshelf.training.folds import mean_recall
 from newshelf.training.labels import UNLABELLED, HeadLabels, class_weights
 from newshelf.training.loop import LossHistory, Objective, fit
@@ -48,8 +47,8 @@ from newshelf.training.picture_data import (
 from newshelf.training.run import Run
 
 _BATCH = 32
-PROBE_STRENGTH, PROBE_STEPS = 100.0, 400
-"""Inverse penalty of the probe that the head starts from, and its maximum number of steps."""
+PROBE_STRENGTH = 100.0
+"""Inverse penalty of the probe that the head starts from."""
 _WARM_UP = 0.11
 """Share of the steps in which the learning rate rises; then it falls (slanted triangular)."""
 _RATE_RATIO = 32.0
@@ -349,16 +348,11 @@ def linear_probe(
             f"{', '.join(map(str, broken[:5]))} …): look at their pictures, or compute the "
             "features again without bf16"
         )
-    model = LogisticRegression(C=strength, max_iter=PROBE_STEPS)
-    model.fit(features.numpy(), target.numpy())
-    weight, bias = model.coef_, model.intercept_
-    if len(weight) < len(classes):
-        # scikit-learn keeps one row for two classes: the second against the first.
-        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    weight, bias = fit_probe(features, target, strength)
     head = nn.Linear(features.shape[1], len(classes))
     with torch.no_grad():
-        head.weight.copy_(torch.from_numpy(weight))
-        head.bias.copy_(torch.from_numpy(bias))
+        head.weight.copy_(weight)
+        head.bias.copy_(bias)
     return head
 
 

@@ -6,12 +6,11 @@ from PIL import Image
 
 from newshelf.report.plots import (
     Line,
-    NeighbourRow,
     Tile,
     draw_confusion,
     draw_lines,
     draw_map,
-    draw_neighbours,
+    draw_tiles,
 )
 
 
@@ -56,21 +55,18 @@ def test_a_confusion_matrix_grows_with_its_classes(tmp_path):
         draw_confusion(np.eye(2, dtype=np.int64), ["a", "b", "c"], tmp_path / "x.png", "t")
 
 
-def test_neighbours_with_missing_and_broken_pictures(tmp_path):
+def test_tiles_with_missing_and_broken_pictures(tmp_path):
     Image.new("RGB", (300, 100), "red").save(tmp_path / "red.png")
     (tmp_path / "broken.png").write_bytes(b"no picture")
     tiles = [
-        Tile(tmp_path / "red.png", "a red thing with a rather long title that is cut", same=True),
+        Tile(tmp_path / "red.png", "a red thing with a rather long title that is cut", "#009e73"),
         Tile(tmp_path / "broken.png", "Überlänge" * 9),
-        Tile(None, ""),
+        Tile(None),
     ]
-    row = NeighbourRow("before", tiles[0], tiles)
-    draw_neighbours([row, row], tmp_path / "grid.png")
+    draw_tiles([tiles, tiles[:2]], tmp_path / "grid.png")
     width, height = size(tmp_path / "grid.png")
-    assert width > 4 * 132
+    assert width == 3 * 132
     assert height > 2 * 132
     with Image.open(tmp_path / "grid.png") as grid:
         colours = {colour for _, colour in grid.convert("RGB").getcolors(100_000)}
     assert {(255, 0, 0), (0, 158, 115)} <= colours  # the picture, and a green frame
-    with pytest.raises(ValueError, match="no row"):
-        draw_neighbours([], tmp_path / "none.png")
