@@ -135,7 +135,7 @@ class KnowledgeSettings(StrictModel):
 
 
 class RobotSettings(StrictModel):
-    """Bounds on what one unit's events count in training, links and popularity."""
+    """Bounds on what events of one unit, or of one API key, count in training and popularity."""
 
     daily: Positive = 1
     """Events of one type with one product that count per unit and day."""
@@ -147,6 +147,9 @@ class RobotSettings(StrictModel):
     fixation_days: Positive = 5
     """Days of a unit with one product, at least, and multiple of what 95 % of the pairs have."""
     fixation_factor: Annotated[float, Field(ge=1)] = 6.0
+    key_burst_events: Positive = 1_000
+    """Events through an API key on a day, at least, and multiple of the median of its days."""
+    key_burst_factor: Annotated[float, Field(ge=1)] = 10.0
 
 
 class BlendSettings(StrictModel):

@@ -26,10 +26,12 @@ _QUANTILE = 0.95
 class Suspect:
     """A unit that behaves like a robot; all its events are in quarantine, or those with a product.
 
-    A burst is more events on a day than others send, a fixation more days with one product.
+    A burst is more events on a day than others send, a fixation more days with one product. An API
+    key with far more events on a day than on its others is suspected for that day.
     """
 
     unit: str
+    """Of a key, ``key_day``."""
     item_id: str | None
     """Of a fixation; None for a burst."""
     found: int
@@ -39,10 +41,20 @@ class Suspect:
     """In quarantine."""
 
 
-def quarantined(suspects: Iterable[Suspect]) -> Callable[[str, str], bool]:
-    """Return the function that tells whether a unit's events with a product are in quarantine."""
+def key_day(key: str | None, day: int) -> str:
+    """Return the name of a key's events of a day, in days since 1970."""
+    return f"key {key} on {np.datetime64(day, 'D')}"
+
+
+def quarantined(suspects: Iterable[Suspect]) -> Callable[[str, str, str | None, int], bool]:
+    """Return the function that tells whether an event is in quarantine.
+
+    It takes the event's unit, product, key and time in epoch seconds.
+    """
     pairs = {(one.unit, one.item_id) for one in suspects}
-    return lambda unit, item_id: (unit, None) in pairs or (unit, item_id) in pairs
+    return lambda unit, item_id, key, at_s: (
+        not pairs.isdisjoint({(unit, None), (unit, item_id), (key_day(key, at_s // DAY_S), None)})
+    )
 
 
 def limit(histogram: Mapping[int, int], factor: float, least: float) -> float:
@@ -85,6 +97,23 @@ def find_suspects(
     ]
 
 
+def find_key_bursts(
+    counts: Iterable[tuple[str, int, int]], settings: RobotSettings
+) -> list[Suspect]:
+    """Return the suspects of the numbers of events by key and day, ordered by key."""
+    found = []
+    for key, rows in groupby(counts, key=itemgetter(0)):
+        of_day = {day: count for _, day, count in rows}
+        usual = float(np.median([*of_day.values()]))
+        most = max(settings.key_burst_events, settings.key_burst_factor * usual)
+        found += [
+            Suspect(key_day(key, day), None, count, most, count)
+            for day, count in of_day.items()
+            if count > most
+        ]
+    return found
+
+
 def counted_events(events: "pd.DataFrame", settings: RobotSettings) -> "pd.DataFrame":
     """Return the events that count: none in quarantine, ``daily`` per type, product and day."""
     if settings.quarantine:
@@ -92,7 +121,7 @@ def counted_events(events: "pd.DataFrame", settings: RobotSettings) -> "pd.DataF
         rows = ((*key, count) for key, count in counts.items())
         left_out = quarantined(find_suspects(rows, settings))
         pairs = zip(events["user_id"], events["item_id"], strict=True)
-        events = events[[not left_out(*pair) for pair in pairs]]
+        events = events[[not left_out(*pair, None, 0) for pair in pairs]]
     keys = [events[name] for name in ("user_id", "item_id", "event_type")]
     rank = events.groupby([*keys, events["timestamp"] // DAY_S], observed=True).cumcount()
     return events[rank < settings.daily]

@@ -166,13 +166,13 @@ def export(
 def quarantine(
     release: Annotated[
         str | None,
-        typer.Option(metavar="UNIT", help="Count this unit's events, whatever it does."),
+        typer.Option(metavar="UNIT", help="Count these events, whoever sent them."),
     ] = None,
     settings: SettingsOption = None,
     catalog: CatalogOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """List units that behave like robots: their feedback is kept, and not counted.
+    """List units and keys that behave like robots: their feedback is kept, and not counted.
 
     Example: `./run events quarantine --release shop-terminal-3`
     """

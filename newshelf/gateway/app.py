@@ -219,8 +219,9 @@ def _add_feedback(app: FastAPI, state_of: Callable[[], AppState]) -> None:
         body, state = await read_body(request), state_of()
         service, max_value = state.recommender, state.plan.settings.max_value
         parsed = parse_feedback_body(body, content_type_of(request), max_value=max_value)
-        events = [stored_event(event, service.pseudonym) for event in parsed]
-        state.access.count(context_of(request).key, "events", len(events))
+        key = context_of(request).key
+        events = [stored_event(event, service.pseudonym, key) for event in parsed]
+        state.access.count(key, "events", len(events))
         reply = await take_feedback(events, service.recorder, service.metrics)
         service.histories.drop(event.unit for event in events if isinstance(event, Feedback))
         return _response(reply)

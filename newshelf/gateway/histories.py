@@ -42,11 +42,14 @@ def pseudonyms(key: Path | None) -> Pseudonym:
     return lambda unit: unit and hmac.digest(secret, unit.encode(), hashlib.sha256).hex()
 
 
-def stored_event(event: Feedback | InvalidEvent, pseudonym: Pseudonym) -> Feedback | InvalidEvent:
-    """Return an event of the unit's pseudonym."""
-    if isinstance(event, InvalidEvent) or event.unit is None:
+def stored_event(
+    event: Feedback | InvalidEvent, pseudonym: Pseudonym, key: str | None
+) -> Feedback | InvalidEvent:
+    """Return an event of the unit's pseudonym, with the name of the key through which it came."""
+    if isinstance(event, InvalidEvent):
         return event
-    return event.model_copy(update={"unit": pseudonym(event.unit)})
+    unit = event.unit and pseudonym(event.unit)
+    return event.model_copy(update={"unit": unit, "key_name": key})
 
 
 @dataclass(eq=False)

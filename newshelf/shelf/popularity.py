@@ -59,7 +59,7 @@ class LivePopularity:
         since = datetime.fromtimestamp(time.time(), UTC) - window
         found = Quarantine(self._database).suspects(self._robots, since=since)
         if found != self._suspects:
-            _LOG.warning("%d units are in quarantine: ./run events quarantine", len(found))
+            _LOG.warning("%d units or keys are in quarantine: ./run events quarantine", len(found))
             self._suspects = found
 
     def update(self) -> Mapping[str, float]:
@@ -80,14 +80,15 @@ class LivePopularity:
             self._restart()
         since_us = int((self._hour - _HALF_LIVES * self._half_life) * _HOUR_US)
         event = feedback.c
-        columns = (event.id, event.item_id, event.unit, event.event_type, event.at_us)
+        columns = event.id, event.item_id, event.unit, event.event_type, event.at_us, event.key_name
         while True:
             query = select(*columns).where(event.id > self._last, event.at_us >= since_us)
             query = query.order_by(event.id).limit(_PAGE)
             with self._database.reading() as connection:
                 rows = connection.execute(query).all()
             for row in rows:
-                self._count(row.item_id, row.unit, row.event_type, row.at_us)
+                if not self._left_out(row.unit, row.item_id, row.key_name, row.at_us // 1_000_000):
+                    self._count(row.item_id, row.unit, row.event_type, row.at_us)
             if rows:
                 self._last = rows[-1].id
             if len(rows) < _PAGE:
@@ -95,7 +96,7 @@ class LivePopularity:
 
     def _count(self, item: str, unit: str, event_type: str, at_us: int) -> None:
         day, newest = at_us // _DAY_US, max(self._sent, default=0)
-        if day < newest - 1 or self._left_out(unit, item):
+        if day < newest - 1:
             return
         if day > newest:
             self._sent = {one: sent for one, sent in self._sent.items() if one >= day - 1}

@@ -36,7 +36,8 @@ def recorded_events(
     """
     left_out = quarantined(store.quarantine.suspects(robots) if robots else ())
     for event in store.feedback():
-        if not left_out(event.unit, event.item_id) and not store.units.erased([event.unit]):
+        source = event.unit, event.item_id, event.key_name, int(event.at.timestamp())
+        if not left_out(*source) and not store.units.erased([event.unit]):
             yield event
 
 

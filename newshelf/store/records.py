@@ -79,6 +79,8 @@ class Feedback(_Record):
     unit: Id | None = None
     value: float | None = Field(default=None, ge=0)
     """Revenue of a purchase, in the shop's currency."""
+    key_name: str | None = None
+    """Of the API key through which it came."""
 
 
 class ShadowAnswer(_Record):
@@ -128,6 +130,8 @@ class StoredFeedback:
     position: int | None
     source: str | None
     """Of the product in the answer."""
+    key_name: str | None = None
+    """Of the API key through which it came."""
 
 
 BUCKETS = 10_000

@@ -75,6 +75,8 @@ feedback = Table(
     Column("variant", Text),
     Column("position", Integer),
     Column("source", Text),
+    # Of the key through which the gateway got it; null for older events.
+    Column("key_name", Text),
     Index(None, "unit", "at_us"),
     Index(None, "rollout", "variant", "at_us"),
 )

@@ -75,9 +75,9 @@ class JoinedEvent:
         event, answer, shown = self.event, self.answer, self.shown
         kept = (event.event_id, event.event_type, event.item_id, to_us(event.at))
         if answer is None or shown is None:
-            return (*kept, event.unit, event.value, None, None, None, None, None)
+            return (*kept, event.unit, event.value, None, None, None, None, None, event.key_name)
         seen = (answer.request_id, answer.rollout, answer.variant, *shown)
-        return (*kept, answer.unit, event.value, *seen)
+        return (*kept, answer.unit, event.value, *seen, event.key_name)
 
     def equals(self, row: Sequence[Any]) -> bool:
         """Return whether a stored row is this event, whose repetition may have another time."""

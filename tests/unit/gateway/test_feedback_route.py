@@ -48,7 +48,15 @@ def test_the_same_event_twice_is_kept_once(start_gateway: StartGateway) -> None:
     assert outcomes == ["stored", "duplicate"]
     twice = gateway.http.post("/v1/feedback", json={"events": [same, same]})
     assert twice.json()["accepted"] == 2
-    assert len(list(gateway.store.feedback())) == 1
+    (kept,) = gateway.store.feedback()
+    assert kept.key_name == "tests"
+
+
+def test_a_client_cannot_name_another_key(start_gateway: StartGateway) -> None:
+    gateway = start_gateway()
+    _, items = shown(gateway, "u1")
+    sent = event(item_id=items[0], unit="u1", key_name="web")
+    assert gateway.http.post("/v1/feedback", json=sent).status_code == 422
 
 
 def test_without_a_request_the_units_last_answer_is_found(start_gateway: StartGateway) -> None:

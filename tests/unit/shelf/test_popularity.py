@@ -100,3 +100,24 @@ def test_robots_are_left_out_once_they_are_found(store: EventStore, clock) -> No
     store.quarantine.release("bot")
     live.find_robots()
     assert len(live.update()) == 31
+
+
+def test_a_keys_burst_is_left_out_and_its_other_days_count(store: EventStore, clock) -> None:
+    settings = RobotSettings(key_burst_events=3, key_burst_factor=2)
+    live = LivePopularity(store.database, 1e4, robots=settings)
+    clicks = [("ring", 96), ("ring", 72), *[("lamp", 48)] * 4, ("lamp", 24), ("ring", 0)]
+    events = [
+        Feedback(
+            event_id=f"k{at}",
+            event_type="click",
+            item_id=item,
+            at=NOW - timedelta(hours=hours),
+            unit=f"u{at}",
+            key_name="web",
+        )
+        for at, (item, hours) in enumerate(clicks)
+    ]
+    store.write(WriteBatch(feedback=events))
+    assert live.update() == pytest.approx({"ring": 3, "lamp": 5}, rel=0.01)
+    live.find_robots()
+    assert live.update() == pytest.approx({"ring": 3, "lamp": 1}, rel=0.01)

@@ -68,3 +68,39 @@ def test_an_erased_unit_leaves_no_release(url: str, tmp_path: Path) -> None:
         assert store.units.erase("fast", settle_s=0).feedback == 91
         with store.database.reading() as connection:
             assert connection.exec_driver_sql("SELECT * FROM released_units").all() == []
+
+
+def through(store: EventStore, key: str | None, per_day: list[int]) -> None:
+    """Store views by a new unit each, through a key, and the number of each day."""
+    begin = len(list(store.feedback()))
+    days = [day for day, count in enumerate(per_day) for _ in range(count)]
+    rows = [event(begin + at, f"n{begin + at}", f"i{at % 9}", day) for at, day in enumerate(days)]
+    keyed = [one.model_copy(update={"key_name": key}) for one in rows]
+    store.write(WriteBatch(feedback=keyed))
+
+
+KEYS = SETTINGS.model_copy(update={"key_burst_events": 50, "key_burst_factor": 4.0})
+
+
+def test_a_keys_day_of_far_more_events_than_its_others_is_found(store: EventStore) -> None:
+    through(store, "web", [20, 25, 130, 22])
+    through(store, "app", [40, 160, 45, 50])
+    through(store, None, [1, 1, 300])
+    found = store.quarantine.suspects(KEYS)
+    assert [(one.unit, one.item_id, one.found, one.limit, one.events) for one in found] == [
+        ("key web on 2026-03-03", None, 130, 94, 130)
+    ]
+    assert len(list(recorded_events(store, KEYS))) == 67 + 295 + 302
+    kept = [one for one in recorded_events(store, KEYS) if one.key_name == "web"]
+    assert MIDNIGHT.day + 2 not in {one.at.day for one in kept}
+    assert store.quarantine.suspects(KEYS.model_copy(update={"quarantine": False})) == []
+
+
+def test_few_events_are_no_burst_of_a_key_and_a_released_day_counts(store: EventStore) -> None:
+    through(store, "email", [2, 2, 49])
+    assert store.quarantine.suspects(KEYS) == []
+    through(store, "email", [0, 0, 2])
+    (found,) = store.quarantine.suspects(KEYS)
+    store.quarantine.release(found.unit)
+    assert store.quarantine.suspects(KEYS) == []
+    assert len(list(recorded_events(store, KEYS))) == 55
