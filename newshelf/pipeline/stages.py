@@ -36,6 +36,7 @@ SHARED_CODE = ("newshelf/config.py", "newshelf/errors.py", "newshelf/files.py")
 """Inputs of the archive only, which contains them: they decide no number, and the values of
 settings are compared separately."""
 _CATALOG = ("newshelf/catalog/*.py",)
+_PAGE = ("newshelf/report/page.py", "newshelf/report/tables.py")
 _NN = ("newshelf/nn/**/*.py",)
 _ATTRIBUTES = ("newshelf/attributes/*.py", "newshelf/attributes/vocabulary.tsv")
 CODE: dict[StageName, tuple[str, ...]] = {
@@ -61,16 +62,14 @@ CODE: dict[StageName, tuple[str, ...]] = {
         *_CATALOG,
         *_NN,
         *_ATTRIBUTES,
-        "newshelf/report/page.py",
-        "newshelf/report/tables.py",
+        *_PAGE,
         "newshelf/serving/**/*.py",
         "export/**/*.py",
     ),
     "archive": (
         *_CATALOG,
         *SHARED_CODE,
-        "newshelf/report/page.py",
-        "newshelf/report/tables.py",
+        *_PAGE,
         *_NN,
         *_ATTRIBUTES,
         "newshelf/serving/**/*.py",
@@ -80,32 +79,11 @@ CODE: dict[StageName, tuple[str, ...]] = {
 }
 """Sources of each stage, as globs; a test compares them with the actual imports."""
 
+_COMMON = ("torch", "tokenizers", "pillow", "cykooz-resizer", "numpy")
 _LIBRARIES: dict[StageName, tuple[str, ...]] = {
     "sample": ("numpy", "pillow"),
-    "train": (
-        "torch",
-        "timm",
-        "transformers",
-        "tokenizers",
-        "pillow",
-        "cykooz-resizer",
-        "numpy",
-        "scipy",
-        "scikit-learn",
-        "python-crfsuite",
-    ),
-    "export": (
-        "torch",
-        "onnx",
-        "onnxscript",
-        "onnxruntime-gpu",
-        "openvino",
-        "tokenizers",
-        "pillow",
-        "cykooz-resizer",
-        "numpy",
-        "faiss-cpu",
-    ),
+    "train": (*_COMMON, "timm", "transformers", "scipy", "scikit-learn", "python-crfsuite"),
+    "export": (*_COMMON, "onnx", "onnxscript", "onnxruntime-gpu", "openvino", "faiss-cpu"),
     "archive": ("torch-model-archiver",),
 }
 _LIBRARIES["evaluate"] = _LIBRARIES["train"]
@@ -200,20 +178,8 @@ class _StageInputs:
         return self._of("sample", "seed", "sample")
 
     def train(self) -> Inputs:
-        sections = (
-            "seed",
-            "image",
-            "text",
-            "attributes",
-            "fusion",
-            "training",
-            "tower",
-            "training",
-            "finetune",
-            "scorer",
-            "knowledge",
-            *_EVENTS,
-        )
+        towers = ("image", "text", "attributes", "fusion", "tower")
+        sections = ("seed", *towers, "finetune", "scorer", "knowledge", *_EVENTS)
         inputs = self._of("train", *sections)
         if self.workspace.start is not None:
             inputs = {**inputs, "the earlier version": {"folder": str(self.workspace.start)}}
