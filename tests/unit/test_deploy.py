@@ -1,4 +1,4 @@
-"""The files of deploy/ for cron: they parse, and start verbs and options that exist."""
+"""The systemd units of deploy/: they parse, and start verbs and options that exist."""
 
 import configparser
 import re
@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import typer.main
-import yaml
 
 from newshelf.cli.app import app
 
@@ -25,21 +24,6 @@ def check_command(words: list[str]) -> None:
     command: Any = typer.main.get_command(app).commands[verb]  # type: ignore[attr-defined]
     known = {name for parameter in command.params for name in parameter.opts}
     assert {option for option in options if option.startswith("--")} <= known
-
-
-def test_the_cron_job_retrains_one_at_a_time() -> None:
-    (job,) = yaml.safe_load_all((DEPLOY / "kubernetes" / "retrain.yaml").read_text())
-    assert (job["apiVersion"], job["kind"]) == ("batch/v1", "CronJob")
-    assert job["spec"]["concurrencyPolicy"] == "Forbid"
-    assert len(job["spec"]["schedule"].split()) == 5
-    pod = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
-    assert pod["restartPolicy"] == "Never"
-    (container,) = pod["containers"]
-    check_command(container["command"])
-    mounted = {mount["name"] for mount in container["volumeMounts"]}
-    assert mounted == {volume["name"] for volume in pod["volumes"]}
-    (rule,) = job["spec"]["jobTemplate"]["spec"]["podFailurePolicy"]["rules"]
-    assert rule["onExitCodes"]["containerName"] == container["name"]
 
 
 def test_the_timer_starts_a_service_that_retrains() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import BaseModel, TypeAdapter
 
 from newshelf.config import Settings
@@ -179,10 +180,22 @@ def test_settings_in_examples_are_accepted(page: Path) -> None:
         TypeAdapter(OTHER_FILES.get(page.name, Settings)).validate_python(tomllib.loads(block))
 
 
+def chart_values(table: dict[str, Any], prefix: str = "") -> set[str]:
+    """The names of the Helm chart's values, of which some are like settings."""
+    found = {f"{prefix}{key}" for key in table}
+    for key, value in table.items():
+        found |= chart_values(value, f"{prefix}{key}.") if isinstance(value, dict) else set()
+    return found
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_setting_that_a_page_names_exists(page: Path) -> None:
     known = set(keys(Settings()))
     sections = {key.rpartition(".")[0] for key in known} - {""}
+    if page.name == "kubernetes.md":
+        known |= chart_values(
+            yaml.safe_load((ROOT / "deploy/helm/newshelf/values.yaml").read_text())
+        )
     named = {
         span
         for span in code_spans(TEXT[page])

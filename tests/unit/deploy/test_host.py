@@ -1,0 +1,282 @@
+"""The commands of a pod: what they serve, the files that they write, TorchServe's process."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from newshelf.errors import NewshelfError
+from newshelf.gateway.keys import KeyFile
+from newshelf.server.ports import free_ports
+from newshelf.server.process import is_running
+from newshelf.server.properties import read_properties
+from newshelf.server.state import ServerState, read_state
+from newshelf.serving.item_table import INDEX_COLUMNS
+from tests.unit.deploy.conftest import CHART
+
+ROOT = Path(__file__).resolve().parents[3]
+SCRIPT = CHART / "files" / "host.py"
+FAKE = ROOT / "tests" / "unit" / "server" / "fake_torchserve.py"
+CONSOLE = Console(quiet=True)
+COLUMNS: dict[str, list[object]] = {
+    "id": ["ring", "bag"],
+    "popularity": [1.0, 3.0],
+    "product_type": ["Rings", "Bags"],
+    "category": ["Rings", "Bags"],
+}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    folder = tmp_path / "model_store"
+    folder.mkdir()
+    return folder
+
+
+MakePlan = Callable[..., Any]
+
+
+@pytest.fixture
+def make_plan(host: ModuleType, tmp_path: Path, store: Path) -> MakePlan:
+    """A plan of a host in the test's folder."""
+    (tmp_path / "plans").mkdir()
+
+    def make(**further: object) -> Any:
+        return host.HostPlan.model_validate(
+            {
+                "state": tmp_path / "state",
+                "model_store": store,
+                "plans": tmp_path / "plans",
+                "catalog": tmp_path,
+                **further,
+            }
+        )
+
+    return make
+
+
+def put(store: Path, version: str) -> dict[str, Path]:
+    """Put archives of a version into the store."""
+    found = {name: store / f"{name}-{version}.mar" for name in ("encoder", "recommender")}
+    for path in found.values():
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("index/index.json", "{}")
+    return found
+
+
+def test_a_named_version_is_served_once_both_archives_are_there(
+    host: ModuleType, make_plan: MakePlan, store: Path
+) -> None:
+    plan = make_plan(version="2")
+    put(store, "1")
+    assert host.find_archives(plan, CONSOLE) is None
+    archives = put(store, "2")
+    archives["encoder"].rename(store / "away")
+    assert host.find_archives(plan, CONSOLE) is None
+    (store / "away").rename(archives["encoder"])
+    assert host.find_archives(plan, CONSOLE) == archives
+
+
+def test_the_trainings_workspace_says_what_is_served(
+    host: ModuleType, make_plan: MakePlan, store: Path, tmp_path: Path
+) -> None:
+    plan = make_plan(workspace=tmp_path / "workspace")
+    own, promoted = put(store, "1"), put(store, "2")
+    assert host.find_archives(plan, CONSOLE) is None
+    listed = tmp_path / "workspace" / "archive" / "archives.json"
+    listed.parent.mkdir(parents=True)
+    listed.write_text(json.dumps([str(path) for path in own.values()]))
+    assert host.find_archives(plan, CONSOLE) == own
+    decided = tmp_path / "workspace" / "rollout" / "promoted.json"
+    decided.parent.mkdir()
+    decided.write_text(json.dumps({"version": "2", "rollout": "spring"}))
+    # The encoder stays that of the workspace, as ./run serve does it.
+    assert host.find_archives(plan, CONSOLE) == own | {"recommender": promoted["recommender"]}
+
+
+def test_the_only_version_of_a_folder_is_served(
+    host: ModuleType, make_plan: MakePlan, store: Path
+) -> None:
+    plan = make_plan()
+    assert host.find_archives(plan, CONSOLE) is None
+    archives = put(store, "1")
+    assert host.find_archives(plan, CONSOLE) == archives
+    put(store, "2")
+    with pytest.raises(NewshelfError, match="versions 1, 2; name one"):
+        host.find_archives(plan, CONSOLE)
+
+
+@pytest.fixture
+def prepared(
+    host: ModuleType,
+    make_plan: MakePlan,
+    store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[..., Path]:
+    """Prepare a host, and return its state's folder."""
+    put(store, "1")
+    columns = {name: [None, None] for name in INDEX_COLUMNS}
+    monkeypatch.setattr(host, "read_columns", lambda _folder: {**columns, **COLUMNS})
+
+    def run(**further: object) -> Path:
+        host.prepare(make_plan(**further), CONSOLE)
+        return tmp_path / "state"
+
+    return run
+
+
+def test_plans_are_where_the_programs_and_verbs_read_them(
+    prepared: Callable[..., Path], tmp_path: Path
+) -> None:
+    for name in ("gateway", "shelf"):
+        (tmp_path / "plans" / f"{name}.json").write_text(f'"{name}"')
+    state = prepared()
+    places = {"gateway": state / "server/gateway.json", "shelf": state / "shelf.json"}
+    for name, place in places.items():
+        assert place.read_text() == f'"{name}"'
+        assert place.stat().st_mode & 0o777 == 0o600
+    assert not (state / "rollout/controller.json").exists()
+    # A shelf that was disabled since leaves no plan.
+    (tmp_path / "plans" / "shelf.json").unlink()
+    prepared()
+    assert not places["shelf"].exists()
+
+
+def test_popular_products_are_those_of_the_archive(prepared: Callable[..., Path]) -> None:
+    rows = json.loads((prepared() / "server/popular.json").read_bytes())
+    assert [row["id"] for row in rows] == ["bag", "ring"]
+
+
+def test_given_keys_are_copied_and_private(prepared: Callable[..., Path], tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    secret = KeyFile(keys / "keys.json").add(
+        "shop", now=datetime.now(UTC), expires=None, rate_per_s=5
+    )
+    assert secret
+    (keys / "keys.json").chmod(0o644)
+    (keys / "cursor.key").write_text("ab" * 32)
+    gateway = prepared(keys=keys) / "gateway"
+    assert [key.name for key in KeyFile(gateway / "keys.json").read()] == ["shop"]
+    assert (gateway / "cursor.key").read_text() == "ab" * 32
+    assert not (gateway / "local.key").exists()
+
+
+def test_without_keys_there_is_a_local_one(prepared: Callable[..., Path]) -> None:
+    gateway = prepared() / "gateway"
+    assert [key.name for key in KeyFile(gateway / "keys.json").read()] == ["local"]
+    assert (gateway / "local.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_damaged_archive_is_named(host: ModuleType, make_plan: MakePlan, store: Path) -> None:
+    put(store, "1")["recommender"].write_bytes(b"no archive")
+    with pytest.raises(NewshelfError, match=r"recommender-1\.mar cannot be unpacked"):
+        host.prepare(make_plan(), CONSOLE)
+
+
+def test_it_waits_for_the_archives(
+    host: ModuleType, make_plan: MakePlan, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns = {name: [None, None] for name in INDEX_COLUMNS}
+    monkeypatch.setattr(host, "read_columns", lambda _folder: {**columns, **COLUMNS})
+    monkeypatch.setattr(host.time, "sleep", lambda _s: put(store, "1"))
+    assert host.prepare(make_plan(), CONSOLE)["recommender"].name == "recommender-1.mar"
+
+
+@pytest.mark.parametrize("arguments", [[], ["models"], ["stop", "plan.json"], ["models", "a", "b"]])
+def test_other_commands_are_refused(
+    host: ModuleType, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert host.main(arguments) == 2
+    assert "prepare|models|serve|seed" in capsys.readouterr().err
+
+
+def test_a_wrong_plan_is_refused_in_one_line(
+    host: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "host.json"
+    path.write_text('{"state": "/state", "model_store": "/m", "plans": "/p", "versoin": "1"}')
+    assert host.main(["models", str(path)]) == 1
+    assert "versoin" in capsys.readouterr().err
+
+
+class Models:
+    """``host.py models`` in a process of its own, on a stand-in for TorchServe's Java."""
+
+    def __init__(self, plan: Any, folder: Path, **behaviour: object) -> None:
+        (plan.model_store / "behaviour.json").write_text(json.dumps(behaviour))
+        java = folder / "jdk" / "bin" / "java"
+        java.parent.mkdir(parents=True)
+        java.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {FAKE} "$@"\n')
+        java.chmod(0o755)
+        path = folder / "host.json"
+        path.write_text(plan.model_dump_json())
+        self.state = plan.own.server
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", SCRIPT, "models", path],
+            env=os.environ | {"PYTHONPATH": str(ROOT), "JAVA_HOME": str(folder / "jdk")},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def wait_until_started(self) -> ServerState:
+        while (state := read_state(self.state)) is None:
+            assert self.process.poll() is None, self.process.communicate()[1]
+            time.sleep(0.05)
+        return state
+
+    def wait(self) -> tuple[int, str]:
+        _, error = self.process.communicate()
+        return self.process.returncode, error
+
+
+@pytest.fixture
+def models(make_plan: MakePlan, store: Path, tmp_path: Path) -> Iterator[Models]:
+    """TorchServe's container, with archives of one version."""
+    put(store, "1")
+    ports = free_ports()
+    addresses = {
+        f"{name}_address": f"http://127.0.0.1:{getattr(ports, name)}"
+        for name in ("inference", "management", "metrics")
+    }
+    grpc = {
+        f"{name}_port": str(getattr(ports, name)) for name in ("grpc_inference", "grpc_management")
+    }
+    started = Models(make_plan(version="1", properties=addresses | grpc), tmp_path)
+    yield started
+    started.process.terminate()
+    started.process.wait()
+
+
+def test_torchserve_runs_until_the_container_is_told_to_end(models: Models) -> None:
+    state = models.wait_until_started()
+    assert state.models == {name: f"{name}-1.mar" for name in ("encoder", "recommender")}
+    written = read_properties(models.state / "config.properties")
+    assert written["metrics_address"] == f"http://127.0.0.1:{state.ports.metrics}"
+    # The rest is that of the repository.
+    assert written["allowed_urls"] == read_properties(ROOT / "config.properties")["allowed_urls"]
+    models.process.send_signal(signal.SIGTERM)
+    assert models.wait()[0] == 0
+    assert not is_running(state.process)
+    assert read_state(models.state) is None
+
+
+def test_the_container_ends_with_torchserve(models: Models) -> None:
+    state = models.wait_until_started()
+    os.kill(state.process.pid, signal.SIGKILL)
+    code, error = models.wait()
+    assert code == 1
+    assert "TorchServe ended" in error
