@@ -41,9 +41,27 @@ RESOURCES: Schema = strict(requests=AMOUNTS, limits={**AMOUNTS, "required": ["me
 USER: Schema = {"type": "integer", "minimum": 1}
 
 
+def bare(part: Any) -> Any:
+    """Return a schema without texts and defaults, which refuse nothing."""
+    if isinstance(part, list):
+        return [bare(one) for one in part]
+    if not isinstance(part, dict):
+        return part
+    named = part.get("properties", {}), part.get("$defs", {})
+    kept = {
+        key: bare(value)
+        for key, value in part.items()
+        if key not in {"title", "description", "default", "properties", "$defs"}
+    }
+    for key, table in zip(("properties", "$defs"), named, strict=True):
+        if table:
+            kept[key] = {name: bare(value) for name, value in table.items()}
+    return kept
+
+
 def schema() -> Schema:
     """Return the schema of the values."""
-    settings = Settings.model_json_schema(ref_template="#/$defs/{model}")
+    settings = bare(Settings.model_json_schema(ref_template="#/$defs/{model}"))
     definitions = settings.pop("$defs")
     values = strict(
         image=strict(
