@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from types import ModuleType
 
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -86,6 +87,13 @@ def test_the_plan_fits_the_pod(runtime: Manifest, plan: GatewayPlan, host: Modul
     assert ":" not in plan.store_url.partition("//")[2].partition("@")[0]
     mounts = {mount["mountPath"]: mount for mount in container(runtime)["volumeMounts"]}
     assert not mounts[str(own.root)].get("readOnly")
+
+
+def test_kubernetes_accepts_the_pod(runtime: Manifest) -> None:
+    pod = {key: runtime["spec"][key] for key in ("containers", "volumes")}
+    # KServe has no schema here, but what it makes is a pod.
+    manifest = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, "spec": pod}
+    kubernetes_validate.validate(manifest, kubernetes_validate.latest_version(), strict=True)
 
 
 def test_every_probe_asks_a_route_without_a_key(runtime: Manifest, plan: GatewayPlan) -> None:
