@@ -319,7 +319,7 @@ def check_command(words: list[str], manifests: list[Manifest], host: ModuleType)
 
 
 def test_every_command_is_one_that_the_code_has(
-    manifests: list[Manifest], host: ModuleType, monkeypatch: pytest.MonkeyPatch
+    manifests: list[Manifest], host: ModuleType
 ) -> None:
     checked = [
         one["command"]
@@ -379,6 +379,32 @@ def test_the_plans_are_those_of_a_server_with_these_settings(
         wanted_shelf = serve.plan_shelf(state, own, settings)
         assert shelf == wanted_shelf.model_copy(update={"rules": Path(rules)})
     assert ("shelf.json" in written) == serve.has_shelf(settings)
+
+
+def paths(value: object) -> Iterator[Path]:
+    """Yield every absolute path in a plan."""
+    if isinstance(value, dict):
+        for one in value.values():
+            yield from paths(one)
+    elif isinstance(value, str) and value.startswith("/"):
+        yield Path(value)
+
+
+def test_every_path_of_a_plan_is_mounted_where_it_is_used(manifests: list[Manifest]) -> None:
+    written = files(manifests)
+    readers = {"gateway": "gateway", "shelf": "shelf", "controller": "controller", "host": "models"}
+    for plan, name in readers.items():
+        if f"{plan}.json" not in written:
+            continue
+        mounts = [Path(one["mountPath"]) for one in container(manifests, name)["volumeMounts"]]
+        if plan == "host":
+            # `prepare` alone reads the keys.
+            mounts.append(Path("/etc/newshelf-keys"))
+        for path in paths(json.loads(written[f"{plan}.json"])):
+            in_image = path.is_relative_to("/opt/newshelf")
+            assert in_image or any(path.is_relative_to(mount) for mount in mounts), path
+            if path.is_relative_to("/etc/newshelf") and path.suffix:
+                assert path.name in written
 
 
 @pytest.mark.parametrize("name", ["placements", "rules"])
