@@ -26,6 +26,7 @@ class Gateway(ThreadingHTTPServer):
     """Answers with what it was sent."""
 
     daemon_threads = True
+    request_queue_size = 128
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Answers)
