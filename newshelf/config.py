@@ -447,7 +447,7 @@ class ShelfSettings(StrictModel):
     enabled: bool = True
     poll_ms: Annotated[int, Field(ge=10, le=10_000)] = 50
     """Pause between two looks at the store."""
-    fold_rows: Positive = 5_000
+    fold_rows: Positive = 10_000
     """Changed products above which they are folded into a new base index."""
     half_life_hours: Annotated[float, Field(gt=0)] = 72.0
     """Time in which a live event loses half its weight in the products' popularity."""

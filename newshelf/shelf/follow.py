@@ -1,6 +1,7 @@
 """Following of the store's changes: what is ready is published, the rest encoded first."""
 
 import logging
+import os
 import shutil
 import threading
 import time
@@ -194,7 +195,8 @@ class Follower:
         self._popularity = LivePopularity(
             store.database, plan.settings.half_life_hours, plan.event_weights, plan.robots
         )
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="shelf")
+        # Above all for folding, which can wait; requests and changes cannot.
+        self._executor = ThreadPoolExecutor(1, "background", initializer=lambda: os.nice(10))
         self._encoder = ThreadPoolExecutor(max_workers=1, thread_name_prefix="encoder")
         self._opening: dict[str, Future[ShelfModel]] = {}
         self._shelves: dict[str, VersionShelf] = {}

@@ -103,6 +103,8 @@ class Publisher:
         while len(names) > fixed and self._changes[names[-1]] <= 2 * changes:
             changes += self._changes[names[-1]]
             small.insert(0, names.pop())
+        if len(small) == 1:
+            return [*names, *small]
         segments = [read_segment(self._folder, name, self._shape) for name in small]
         return [*names, self._write(reduce(merge_segments, segments), self.current.seq)]
 

@@ -118,6 +118,18 @@ def test_every_part_of_a_row_follows_it_through_a_merge() -> None:
     assert merged.removed == ["a"]
 
 
+def test_a_segment_that_is_merged_with_no_other_is_not_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publish, "_MOST_SEGMENTS", 1)
+    writer = publisher(tmp_path)
+    writer.add(segment(dict.fromkeys("abcdef", 1.0)), 6)
+    first = writer.current.segments
+    writer.add(segment({"a": 2.0}), 7)
+    assert writer.current.segments[:1] == first
+    assert prices(tmp_path) == {**dict.fromkeys("bcdef", 1.0), "a": 2.0}
+
+
 def test_a_large_delta_is_folded_while_changes_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
