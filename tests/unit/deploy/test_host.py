@@ -14,15 +14,19 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import httpx
+import numpy as np
+import pandas as pd
 import pytest
 from rich.console import Console
 
 from newshelf.errors import NewshelfError
 from newshelf.gateway.keys import KeyFile
-from newshelf.server.ports import free_ports
+from newshelf.server.ports import Ports, free_port, free_ports
 from newshelf.server.process import is_running
 from newshelf.server.properties import read_properties
 from newshelf.server.state import ServerState, read_state
+from newshelf.serving.index_write import write_index
 from newshelf.serving.item_table import INDEX_COLUMNS
 from tests.unit.deploy.conftest import CHART
 
@@ -30,12 +34,24 @@ ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = CHART / "files" / "host.py"
 FAKE = ROOT / "tests" / "unit" / "server" / "fake_torchserve.py"
 CONSOLE = Console(quiet=True)
-COLUMNS: dict[str, list[object]] = {
-    "id": ["ring", "bag"],
-    "popularity": [1.0, 3.0],
-    "product_type": ["Rings", "Bags"],
-    "category": ["Rings", "Bags"],
-}
+PRODUCTS = pd.DataFrame(
+    {
+        **{name: [None, None] for name in INDEX_COLUMNS},
+        "id": ["ring", "bag"],
+        "title": ["Jade ring", "Canvas bag"],
+        "product_type": ["Rings", "Bags"],
+        "popularity": [1.0, 3.0],
+    }
+)
+
+
+@pytest.fixture(scope="session")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The index of an archive with two products."""
+    folder = tmp_path_factory.mktemp("index") / "index"
+    embeddings = np.eye(2, 512, dtype=np.float32)
+    write_index(folder, encoder_version="1", items=PRODUCTS, embeddings=embeddings, vectors=None)
+    return folder
 
 
 @pytest.fixture
@@ -43,6 +59,24 @@ def store(tmp_path: Path) -> Path:
     folder = tmp_path / "model_store"
     folder.mkdir()
     return folder
+
+
+Put = Callable[[str], dict[str, Path]]
+
+
+@pytest.fixture
+def put(store: Path, index: Path) -> Put:
+    """Put archives of a version into the store."""
+
+    def make(version: str) -> dict[str, Path]:
+        found = {name: store / f"{name}-{version}.mar" for name in ("encoder", "recommender")}
+        for path in found.values():
+            with zipfile.ZipFile(path, "w") as archive:
+                for part in index.iterdir():
+                    archive.write(part, f"index/{part.name}")
+        return found
+
+    return make
 
 
 MakePlan = Callable[..., Any]
@@ -67,22 +101,13 @@ def make_plan(host: ModuleType, tmp_path: Path, store: Path) -> MakePlan:
     return make
 
 
-def put(store: Path, version: str) -> dict[str, Path]:
-    """Put archives of a version into the store."""
-    found = {name: store / f"{name}-{version}.mar" for name in ("encoder", "recommender")}
-    for path in found.values():
-        with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr("index/index.json", "{}")
-    return found
-
-
 def test_a_named_version_is_served_once_both_archives_are_there(
-    host: ModuleType, make_plan: MakePlan, store: Path
+    host: ModuleType, make_plan: MakePlan, store: Path, put: Put
 ) -> None:
     plan = make_plan(version="2")
-    put(store, "1")
+    put("1")
     assert host.find_archives(plan, CONSOLE) is None
-    archives = put(store, "2")
+    archives = put("2")
     archives["encoder"].rename(store / "away")
     assert host.find_archives(plan, CONSOLE) is None
     (store / "away").rename(archives["encoder"])
@@ -90,10 +115,10 @@ def test_a_named_version_is_served_once_both_archives_are_there(
 
 
 def test_the_trainings_workspace_says_what_is_served(
-    host: ModuleType, make_plan: MakePlan, store: Path, tmp_path: Path
+    host: ModuleType, make_plan: MakePlan, put: Put, tmp_path: Path
 ) -> None:
     plan = make_plan(workspace=tmp_path / "workspace")
-    own, promoted = put(store, "1"), put(store, "2")
+    own, promoted = put("1"), put("2")
     assert host.find_archives(plan, CONSOLE) is None
     listed = tmp_path / "workspace" / "archive" / "archives.json"
     listed.parent.mkdir(parents=True)
@@ -107,29 +132,23 @@ def test_the_trainings_workspace_says_what_is_served(
 
 
 def test_the_only_version_of_a_folder_is_served(
-    host: ModuleType, make_plan: MakePlan, store: Path
+    host: ModuleType, make_plan: MakePlan, put: Put
 ) -> None:
     plan = make_plan()
     assert host.find_archives(plan, CONSOLE) is None
-    archives = put(store, "1")
+    archives = put("1")
     assert host.find_archives(plan, CONSOLE) == archives
-    put(store, "2")
+    put("2")
     with pytest.raises(NewshelfError, match="versions 1, 2; name one"):
         host.find_archives(plan, CONSOLE)
 
 
 @pytest.fixture
 def prepared(
-    host: ModuleType,
-    make_plan: MakePlan,
-    store: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    host: ModuleType, make_plan: MakePlan, put: Put, tmp_path: Path
 ) -> Callable[..., Path]:
     """Prepare a host, and return its state's folder."""
-    put(store, "1")
-    columns = {name: [None, None] for name in INDEX_COLUMNS}
-    monkeypatch.setattr(host, "read_columns", lambda _folder: {**columns, **COLUMNS})
+    put("1")
 
     def run(**further: object) -> Path:
         host.prepare(make_plan(**further), CONSOLE)
@@ -181,18 +200,16 @@ def test_without_keys_there_is_a_local_one(prepared: Callable[..., Path]) -> Non
     assert (gateway / "local.key").stat().st_mode & 0o777 == 0o600
 
 
-def test_a_damaged_archive_is_named(host: ModuleType, make_plan: MakePlan, store: Path) -> None:
-    put(store, "1")["recommender"].write_bytes(b"no archive")
+def test_a_damaged_archive_is_named(host: ModuleType, make_plan: MakePlan, put: Put) -> None:
+    put("1")["recommender"].write_bytes(b"no archive")
     with pytest.raises(NewshelfError, match=r"recommender-1\.mar cannot be unpacked"):
         host.prepare(make_plan(), CONSOLE)
 
 
 def test_it_waits_for_the_archives(
-    host: ModuleType, make_plan: MakePlan, store: Path, monkeypatch: pytest.MonkeyPatch
+    host: ModuleType, make_plan: MakePlan, put: Put, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    columns = {name: [None, None] for name in INDEX_COLUMNS}
-    monkeypatch.setattr(host, "read_columns", lambda _folder: {**columns, **COLUMNS})
-    monkeypatch.setattr(host.time, "sleep", lambda _s: put(store, "1"))
+    monkeypatch.setattr(host.time, "sleep", lambda _s: put("1"))
     assert host.prepare(make_plan(), CONSOLE)["recommender"].name == "recommender-1.mar"
 
 
@@ -213,11 +230,11 @@ def test_a_wrong_plan_is_refused_in_one_line(
     assert "versoin" in capsys.readouterr().err
 
 
-class Models:
-    """``host.py models`` in a process of its own, on a stand-in for TorchServe's Java."""
+class Container:
+    """``host.py COMMAND`` in a process of its own, on a stand-in for TorchServe's Java."""
 
-    def __init__(self, plan: Any, folder: Path, **behaviour: object) -> None:
-        (plan.model_store / "behaviour.json").write_text(json.dumps(behaviour))
+    def __init__(self, command: str, plan: Any, folder: Path) -> None:
+        (plan.model_store / "behaviour.json").write_text("{}")
         java = folder / "jdk" / "bin" / "java"
         java.parent.mkdir(parents=True)
         java.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {FAKE} "$@"\n')
@@ -226,15 +243,18 @@ class Models:
         path.write_text(plan.model_dump_json())
         self.state = plan.own.server
         self.process = subprocess.Popen(
-            [sys.executable, "-P", SCRIPT, "models", path],
+            [sys.executable, "-P", SCRIPT, command, path],
             env=os.environ | {"PYTHONPATH": str(ROOT), "JAVA_HOME": str(folder / "jdk")},
             stderr=subprocess.PIPE,
             text=True,
         )
 
+    def check_runs(self) -> None:
+        assert self.process.poll() is None, self.process.communicate()[1]
+
     def wait_until_started(self) -> ServerState:
         while (state := read_state(self.state)) is None:
-            assert self.process.poll() is None, self.process.communicate()[1]
+            self.check_runs()
             time.sleep(0.05)
         return state
 
@@ -243,11 +263,19 @@ class Models:
         return self.process.returncode, error
 
 
+Start = Callable[[str], Container]
+
+
 @pytest.fixture
-def models(make_plan: MakePlan, store: Path, tmp_path: Path) -> Iterator[Models]:
-    """TorchServe's container, with archives of one version."""
-    put(store, "1")
-    ports = free_ports()
+def ports() -> Ports:
+    """TorchServe's ports."""
+    return free_ports()
+
+
+@pytest.fixture
+def start(make_plan: MakePlan, put: Put, ports: Ports, tmp_path: Path) -> Iterator[Start]:
+    """Start a container with archives of one version."""
+    put("1")
     addresses = {
         f"{name}_address": f"http://127.0.0.1:{getattr(ports, name)}"
         for name in ("inference", "management", "metrics")
@@ -255,13 +283,20 @@ def models(make_plan: MakePlan, store: Path, tmp_path: Path) -> Iterator[Models]
     grpc = {
         f"{name}_port": str(getattr(ports, name)) for name in ("grpc_inference", "grpc_management")
     }
-    started = Models(make_plan(version="1", properties=addresses | grpc), tmp_path)
-    yield started
-    started.process.terminate()
-    started.process.wait()
+    started = []
+
+    def run(command: str) -> Container:
+        started.append(Container(command, make_plan(properties=addresses | grpc), tmp_path))
+        return started[-1]
+
+    yield run
+    for one in started:
+        one.process.terminate()
+        one.process.wait()
 
 
-def test_torchserve_runs_until_the_container_is_told_to_end(models: Models) -> None:
+def test_torchserve_runs_until_the_container_is_told_to_end(start: Start) -> None:
+    models = start("models")
     state = models.wait_until_started()
     assert state.models == {name: f"{name}-1.mar" for name in ("encoder", "recommender")}
     written = read_properties(models.state / "config.properties")
@@ -274,9 +309,42 @@ def test_torchserve_runs_until_the_container_is_told_to_end(models: Models) -> N
     assert read_state(models.state) is None
 
 
-def test_the_container_ends_with_torchserve(models: Models) -> None:
-    state = models.wait_until_started()
-    os.kill(state.process.pid, signal.SIGKILL)
+def test_the_container_ends_with_torchserve(start: Start) -> None:
+    models = start("models")
+    os.kill(models.wait_until_started().process.pid, signal.SIGKILL)
     code, error = models.wait()
     assert code == 1
     assert "TorchServe ended" in error
+
+
+def is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz?strict", timeout=30).status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
+
+
+def test_one_container_serves_models_and_gateway(
+    start: Start, ports: Ports, tmp_path: Path
+) -> None:
+    """As KServe starts it, with its plan in the test's folder."""
+    text = (ROOT / "deploy" / "kserve" / "gateway.json").read_text()
+    port = free_port()
+    plan = json.loads(text.replace("/state/", f"{tmp_path}/state/")) | {
+        "settings": {"port": port},
+        "inference_url": f"http://127.0.0.1:{ports.inference}",
+        "management_url": f"http://127.0.0.1:{ports.management}",
+        "placements": None,
+        "store_url": f"sqlite:///{tmp_path}/events.db",
+    }
+    (tmp_path / "plans" / "gateway.json").write_text(json.dumps(plan))
+    container = start("serve")
+    while not is_ready(f"http://127.0.0.1:{port}"):
+        container.check_runs()
+        time.sleep(0.1)
+    state = container.wait_until_started()
+    assert state.gateway is not None
+    container.process.send_signal(signal.SIGTERM)
+    assert container.wait()[0] == 0
+    assert not is_running(state.process)
+    assert not is_running(state.gateway.process)

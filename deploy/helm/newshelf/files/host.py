@@ -30,13 +30,13 @@ from newshelf.pipeline.stages import archive_paths
 from newshelf.pipeline.workspace import ROOT, Workspace
 from newshelf.rollout.versions import MODEL
 from newshelf.server.gateway import read_plan, start_gateway
-from newshelf.server.process import is_running, last_lines
-from newshelf.server.state import ServerState
-from newshelf.server.supervise import until_signalled
+from newshelf.server.process import interruptible, is_running, last_lines
+from newshelf.server.state import ServerState, read_state
 from newshelf.server.torchserve import TorchServePlan, start_torchserve
 from newshelf.serving.index import read_columns
 
 _POLL_S, _REPORT_S = 1.0, 60.0
+_STAY, _INTERRUPTED = ("models", "serve"), 130
 _KEYS = ("keys.json", "cursor.key", "pseudonym.key")
 
 
@@ -144,10 +144,10 @@ def start_models(plan: HostPlan, models: Mapping[str, Path]) -> ServerState:
 
 
 def stay(state: ServerState) -> None:
-    """Wait for SIGTERM, then stop; ``ServerError`` if a process ends by itself."""
-    ended = until_signalled()
+    """Wait until interrupted, then stop; ``ServerError`` if a process ends by itself."""
     try:
-        while not ended.wait(_POLL_S):
+        while True:
+            time.sleep(_POLL_S)
             if not is_running(state.process):
                 raise ServerError("TorchServe ended\n" + last_lines(state.model_log, state.log))
             if state.gateway is not None and not is_running(state.gateway.process):
@@ -200,9 +200,17 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 2 or arguments[0] not in COMMANDS:  # noqa: PLR2004
         print(f"usage: python host.py {'|'.join(COMMANDS)} HOST.json", file=sys.stderr)
         return 2
+    command, path = arguments
     try:
-        plan = read_model(Path(arguments[1]), HostPlan, "plan of a host")
-        COMMANDS[arguments[0]](plan, Console(stderr=True))
+        plan = read_model(Path(path), HostPlan, "plan of a host")
+        with interruptible():
+            COMMANDS[command](plan, Console(stderr=True))
+    except KeyboardInterrupt:
+        if command not in _STAY:
+            return _INTERRUPTED
+        # What was interrupted after its start and before `stay`.
+        if (state := read_state(plan.own.server)) is not None:
+            state.end()
     except NewshelfError as error:
         print(f"error: {error.message}", file=sys.stderr)
         return 1
