@@ -1,6 +1,7 @@
 """Settings, read from a TOML file; unknown keys are refused. docs/settings.md explains each."""
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -503,6 +504,17 @@ class Settings(StrictModel):
     shelf: ShelfSettings = ShelfSettings()
     drift: DriftSettings = DriftSettings()
     robots: RobotSettings = RobotSettings()
+
+
+def settings_values(table: Mapping[str, object], prefix: str = "") -> dict[str, str]:
+    """Return nested settings as ``{"finetune.epochs": "12"}``."""
+    flat: dict[str, str] = {}
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            flat |= settings_values(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = str(value)
+    return flat
 
 
 def load_settings(path: Path) -> Settings:

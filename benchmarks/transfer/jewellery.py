@@ -85,7 +85,7 @@ def source_tower(context: TransferContext, spec: ImageInput, tower: ImageTower) 
     with write_aside(path) as aside:
         save_file({k: v.contiguous() for k, v in tuned.tower.state_dict().items()}, aside)
     context.console.print(
-        f"tuned the tower on {len(pictures)} pictures of {len(classes)} types of fashion in "
+        f"tuned the tower on {len(pictures.rows)} pictures of {len(classes)} types of fashion in "
         f"{monotonic() - start:.0f} s; mean recall {max(tuned.history.validation):.1%}"
     )
     return tuned.tower
@@ -263,7 +263,7 @@ def _shelf(context: TransferContext, spec: ImageInput, tower: ImageTower) -> tup
     fashion = source_tower(context, spec, tower)
     features = {_FROZEN: torch.nn.functional.normalize(torch.cat(frozen), dim=1)}
     target = torch.tensor([classes.index(kind) for kind in kinds])
-    kept_back = torch.arange(len(pictures)) >= len(read[0])
+    kept_back = torch.arange(len(pictures.rows)) >= len(read[0].rows)
     development = _drawn(target, ~kept_back, _DEVELOPMENT)
     shelf = _Shelf(pictures, target, classes, kept_back, development, features)
     choice = _choose(context, shelf, spec, tower, fashion)
@@ -425,7 +425,7 @@ def _tune(
         "jewellery",
         copy.deepcopy(tower),
         spec,
-        shelf.pictures.take(train),
+        PictureSet(shelf.pictures.rows[train], shelf.pictures.pixels[train]),
         shelf.target[train],
         shelf.classes,
         settings,
@@ -446,7 +446,7 @@ def _protocol(shelf: _Shelf) -> str:
         else f"{_TEST_SHARE:.0%} of each class, drawn by the seed, are the test set"
     )
     return (
-        f"{len(shelf.pictures)} pictures of {', '.join(shelf.classes)}. {split}; the seed also "
+        f"{len(shelf.target)} pictures of {', '.join(shelf.classes)}. {split}; the seed also "
         f"draws the shots from the others. {_DEVELOPMENT:.0%} of each class, the same for all "
         "seeds, are development pictures: they are never tested on, and stages, rate and the "
         "method that a goal is judged by are chosen on them. The strength of each logistic "

@@ -21,17 +21,18 @@ from newshelf.nn.checkpoint import KNOWLEDGE_FOLDER, load_checkpoint
 from newshelf.nn.inputs import decode_picture, prepare_pictures
 from newshelf.pipeline.workspace import Workspace
 from newshelf.report.page import Picture, Section
-from newshelf.report.plots import Tile, draw_tiles
+from newshelf.report.plots import Line, Tile, draw_lines, draw_tiles
 from newshelf.report.tables import ReportTable
 from newshelf.training.features import feature_table
 
 _TILES, _NEAREST = 8, 12
 _SHARED = ("material", "color")
+_VALUES = (*_SHARED, "style")
 _UNKNOWN = "Unknown: too little data."
 
 
 def sections(opened: Workspace, read: Catalog, folder: Path, console: Console) -> Iterator[Section]:
-    """Yield clusters and gaps; pictures are written into ``folder``."""
+    """Yield clusters, trends and gaps; pictures are written into ``folder``."""
     ids = [*read.items["id"]]
     if read_json(opened.checkpoint / "ids.json") != ids:
         raise SetupError(f"{opened.checkpoint} has other products than the catalogue: train again")
@@ -45,7 +46,8 @@ def sections(opened: Workspace, read: Catalog, folder: Path, console: Console) -
         yield Section("Gaps", verdict="Unknown: the catalogue has no events.")
         return
     stock = read.items["availability"].ne("out_of_stock").to_numpy()
-    for name in ("material", "color", "style"):
+    yield _trends(read.events, values.set_axis(ids), folder)
+    for name in _VALUES:
         yield _gaps(name, values, counts["shoppers"].to_numpy(), stock)
 
 
@@ -84,16 +86,44 @@ def _clusters(
 
 
 def _gaps(attribute: str, values: pd.DataFrame, counts: np.ndarray, stock: np.ndarray) -> Section:
-    gaps = assortment.find_gaps(values, attribute, counts, stock)
+    both = assortment.find_gaps(values, attribute, counts, stock)
     text = (
-        "Few in stock, and more interested shoppers than type and value predict. Interest is "
-        "recorded, with products that are sold out; that new products find it is an extrapolation."
+        "Few in stock, and more interested shoppers than type and value predict; and combinations "
+        "that were never offered, with the interest that type and value predict for each product. "
+        "That new products find either interest is an extrapolation."
     )
     title = f"Gaps by type and {attribute}"
-    if gaps is None or gaps.empty:
-        return Section(title, text, verdict=_UNKNOWN if gaps is None else "None found.")
-    rows = [[f"{x:.1f}" if isinstance(x, float) else str(x) for x in row] for row in gaps.values]
-    return Section(title, text, [ReportTable("", [*gaps], rows, text_columns=(1,))])
+    if both is None:
+        return Section(title, text, verdict=_UNKNOWN)
+    tables = []
+    for heading, found in zip(("Few in stock", "Not offered"), both, strict=True):
+        rows = [
+            [f"{x:.1f}" if isinstance(x, float) else str(x) for x in row] for row in found.values
+        ]
+        note = "" if rows else "None found."
+        tables.append(ReportTable(heading, [*found], rows, text_columns=(1,), note=note))
+    return Section(title, text, tables)
+
+
+def _trends(events: pd.DataFrame, values: pd.DataFrame, folder: Path) -> Section:
+    """Return the shares by week; ``values`` are indexed by product id."""
+    panels = {}
+    for name in _VALUES:
+        if (found := assortment.weekly_shares(events, values[name])) is not None:
+            shares, counts = found
+            reach = 1.96 * np.sqrt(shares * (1 - shares)).div(np.sqrt(counts), axis=0)
+            panels[name] = {
+                str(value): Line([*shares.index], [*shares[value]], [*reach[value]])
+                for value in shares
+            }
+    if not panels:
+        return Section("Trends", verdict=_UNKNOWN)
+    label = "weeks before the newest event"
+    draw_lines(
+        panels, folder / "trends.png", xlabel=label, ylabel="share of interest", percent=True
+    )
+    caption = "Shares of the interest of each week, with bands of 95 %; a shopper counts once."
+    return Section("Trends", pictures=[Picture("trends.png", caption)])
 
 
 def near_section(

@@ -13,7 +13,10 @@ import pandas as pd
 from scipy import stats
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
+from sklearn.linear_model import PoissonRegressor
 from sklearn.metrics import silhouette_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
 
 from newshelf.evaluation.types import BoolArray, FloatArray, IntArray
 
@@ -30,6 +33,8 @@ _NAMED_SHARE, _NAME_LEVEL = 0.3, 1e-3
 _MOST_STOCKED = 3
 """A combination of at most as many products in stock, or of half as many as its margins predict, is
 a gap if its interest is high."""
+_MOST_UNOFFERED = 20
+_WEEK_S, _LEAST_WEEKS, _MOST_VALUES = 7 * 86_400, 3, 6
 _LEAST_REPEATED = 10
 """Products in excess of the combinations that they share, to know how much they differ."""
 
@@ -116,13 +121,17 @@ def interest(events: pd.DataFrame, ids: Sequence[str]) -> pd.DataFrame:
 
 def find_gaps(
     values: pd.DataFrame, attribute: str, counts: IntArray, in_stock: BoolArray
-) -> pd.DataFrame | None:
-    """Return combinations of type and value that are wanted and hardly stocked, the surest first.
+) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+    """Return combinations of type and value that are wanted and hardly stocked, or not offered.
 
-    Columns: ``product_type``, ``value``, ``products``, ``in_stock``, ``interest``, ``expected``,
-    and ``low`` and ``high`` of ``interest / expected``. Expected is a Poisson regression on type
-    and value. The interval is widened by how much more products of one combination differ than by
-    chance. ``counts`` (N,) is the interest in each product. None with too little data.
+    Both tables begin with the surest and have ``product_type`` and ``value``. The first has
+    ``products``, ``in_stock``, ``interest``, ``expected``, and ``low`` and ``high`` of ``interest /
+    expected``. Expected is a Poisson regression on type and value. The interval is widened by how
+    much more products of one combination differ than by chance. The second has the predicted
+    interest in ``each`` product, and ``low`` and ``high``: times the ratios of interest and
+    prediction that nine in ten offered combinations have. A combination is in it if ``low`` is
+    above the mean product's interest. ``counts`` (N,) is the interest in each product. None with
+    too little data.
     """
     keys = ["product_type", "value"]
     frame = values[["product_type", attribute]].set_axis(keys, axis=1)
@@ -133,19 +142,51 @@ def find_gaps(
     if freedom < _LEAST_REPEATED or frame["interest"].sum() < LEAST_INTEREST:
         return None
     spread = max(1.0, float(((frame["interest"] - mean) ** 2 / mean).sum() / freedom))
-    totals, expected = (cells[name].to_numpy(float) for name in ("interest", "products"))
-    for code in [
-        pd.factorize(cells[key])[0] for key in keys
-    ] * 100:  # iterative proportional fitting
-        sums = [np.bincount(code, weights=count) for count in (totals, expected)]
-        expected *= (sums[0] / np.maximum(sums[1], 1e-9))[code]
-    sizes = [cells.groupby(key)["products"].transform("sum") for key in keys]
-    few = np.maximum(_MOST_STOCKED, sizes[0] * sizes[1] / len(frame) / 2)
-    tested = cells.assign(expected=expected)[
-        (cells["in_stock"] <= few) & (cells["interest"] >= LEAST_INTEREST)
-    ]
+    regression = make_pipeline(OneHotEncoder(), PoissonRegressor(alpha=0, tol=1e-6, max_iter=1000))
+    weights = {"poissonregressor__sample_weight": cells["products"]}
+    regression.fit(cells[keys], cells["interest"] / cells["products"], **weights)
+    cells["expected"] = cells["products"] * regression.predict(cells[keys])
+    margins = [cells.groupby(key)[["products", "interest"]].transform("sum") for key in keys]
+    few = margins[0]["products"] * margins[1]["products"] / len(frame) / 2
+    wanted = cells["interest"] >= LEAST_INTEREST
+    tested = cells[(cells["in_stock"] <= np.maximum(_MOST_STOCKED, few)) & wanted]
     tail = LEVEL / 2 / max(1, len(tested))
     events, scale = tested["interest"] / spread, 2 * tested["expected"] / spread
     low = stats.chi2.ppf(tail, 2 * events) / scale
     high = stats.chi2.isf(tail, 2 * events + 2) / scale
-    return tested.assign(low=low, high=high)[low > 1].sort_values("low", ascending=False)
+    gaps = tested.assign(low=low, high=high)[low > 1].sort_values("low", ascending=False)
+    # What is known of a type or value by one combination alone may be that combination's.
+    known = [
+        cells[(margin["interest"] >= LEAST_INTEREST) & cells.duplicated(key, keep=False)][key]
+        for key, margin in zip(keys, margins, strict=True)
+    ]
+    every = pd.MultiIndex.from_product([one.unique() for one in known], names=keys)
+    never = every.difference(pd.MultiIndex.from_frame(cells[keys])).to_frame(index=False)
+    if never.empty:
+        return gaps, never
+    never["each"] = regression.predict(never)
+    ratios = (cells["interest"] / cells["expected"])[wanted].quantile([0.05, 0.95])
+    never["low"], never["high"] = (ratio * never["each"] for ratio in ratios)
+    never = never[never["low"] > frame["interest"].mean()]
+    return gaps, never.sort_values("low", ascending=False)[:_MOST_UNOFFERED]
+
+
+def weekly_shares(
+    events: pd.DataFrame, values: "pd.Series[str]"
+) -> tuple[pd.DataFrame, "pd.Series[int]"] | None:
+    """Return each week's shares of the most wanted values, and its interest.
+
+    A shopper counts once per product and week. Week 0 is the one that ends with the newest event,
+    -1 the one before. ``values`` are indexed by product id. Weeks with little interest are left
+    out; None with fewer than three others.
+    """
+    week = (events["timestamp"].max() - events["timestamp"]) // _WEEK_S
+    rows = events[["user_id", "item_id"]].assign(week=-week, value=events["item_id"].map(values))
+    rows = rows.dropna().drop_duplicates()
+    table = pd.crosstab(rows["week"], rows["value"])
+    interests = table.sum(axis=1)
+    table = table[interests >= LEAST_INTEREST]
+    if len(table) < _LEAST_WEEKS:
+        return None
+    top = table.sum().nlargest(_MOST_VALUES).index
+    return table[top].div(interests[table.index], axis=0), interests[table.index]

@@ -43,17 +43,6 @@ def files_by_stat(path: Path) -> Component:
     return {str(inner): _stat(inner) for inner in sorted(path.rglob("*")) if inner.is_file()}
 
 
-def settings_values(table: Mapping[str, object], prefix: str = "") -> dict[str, str]:
-    """Return nested settings as ``{"finetune.epochs": "12"}``."""
-    flat: dict[str, str] = {}
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            flat |= settings_values(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = str(value)
-    return flat
-
-
 def sources(root: Path, patterns: Iterable[str]) -> Component:
     """Return digests of the files that match; Python's are without comments and docstrings."""
     found: dict[str, str] = {}

@@ -9,7 +9,7 @@ from typing import Literal
 from rich.console import Console
 from rich.markup import escape
 
-from newshelf.config import Settings
+from newshelf.config import Settings, settings_values
 from newshelf.files import read_json, write_json
 from newshelf.pipeline.stage import (
     Component,
@@ -21,7 +21,6 @@ from newshelf.pipeline.stage import (
     inputs_digest,
     libraries,
     output_id,
-    settings_values,
     sources,
     why_stale,
 )

@@ -33,15 +33,6 @@ class LoggedRows:
     unit: NDArray[np.int64]
     """Index of the shopper: rows of one shopper are not independent."""
 
-    def __post_init__(self) -> None:
-        lengths = {len(self.reward), len(self.propensity), len(self.target), len(self.unit)}
-        if len(lengths) > 1:
-            raise ValueError(f"columns of {sorted(lengths)} rows do not fit together")
-        if not ((self.propensity > 0) & (self.propensity <= 1)).all():
-            raise ValueError("a propensity is above 0 and at most 1")
-        if not ((self.target >= 0) & (self.target <= 1)).all():
-            raise ValueError("a target probability is between 0 and 1")
-
 
 def drawn_answers(exposures: Iterable[Exposure]) -> list[Exposure]:
     """Return the answers that a draft of two versions put together, or raise ``EvidenceError``.

@@ -31,7 +31,7 @@ from newshelf.training.adaptation_losses import (
 )
 from newshelf.training.choose import AUTO, Candidate, Choice, Score, choose
 from newshelf.training.features import FeatureTable
-from newshelf.training.few_shot import ABSENT, LinearHead, fit_probe
+from newshelf.training.few_shot import LinearHead, fit_probe, set_head
 from newshelf.training.finetune import (
     STATED_BY,
     FinetuneResult,
@@ -183,12 +183,7 @@ def adapt_heads(
         if method != "none":
             fitted = products.fit(method, known, rows, others, run)
             tested = (held & target.ne(UNLABELLED)).nonzero().flatten()
-            weight, bias = fitted
-            head = cast(nn.Linear, encoder.heads[name])
-            with torch.no_grad():
-                # The last classes may have no labels.
-                nn.init.zeros_(head.weight)[: len(weight)] = weight
-                nn.init.constant_(head.bias, ABSENT)[: len(bias)] = bias
+            set_head(cast(nn.Linear, encoder.heads[name]), fitted)
             accuracy = head_accuracy(encoder, table, name, target, tested)
             results.append(FinetuneResult([], {name: accuracy}, {name: len(tested)}))
     return results, choices

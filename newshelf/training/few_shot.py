@@ -12,7 +12,7 @@ al., 2006), with shrinkage α (Ledoit and Wolf, 2004). A head over ``z`` is one 
 
 import torch
 from sklearn.linear_model import LogisticRegression
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from newshelf.errors import TrainingError
@@ -24,6 +24,14 @@ ABSENT = -1e4
 
 LinearHead = tuple[Tensor, Tensor]
 """``weight (K, E)`` and ``bias (K,)``."""
+
+
+@torch.no_grad()
+def set_head(layer: nn.Linear, head: LinearHead) -> None:
+    """Give a layer the head's weights; the last classes, if ``head`` lacks them, never win."""
+    weight, bias = head
+    nn.init.zeros_(layer.weight)[: len(weight)] = weight
+    nn.init.constant_(layer.bias, ABSENT)[: len(bias)] = bias
 
 
 @torch.no_grad()

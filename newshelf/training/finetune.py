@@ -40,7 +40,7 @@ from newshelf.nn.encoder import AttentionFusion, EarlyFusion, Encoder, Features,
 from newshelf.nn.spec import ATTRIBUTE_COLUMNS, HeadName
 from newshelf.training.choose import AUTO, Candidate, Choice, Score, choose
 from newshelf.training.features import FeatureTable
-from newshelf.training.few_shot import LinearHead, fit_probe, whitened_head
+from newshelf.training.few_shot import LinearHead, fit_probe, set_head, whitened_head
 from newshelf.training.folds import Fold, mean_recall, validation_folds
 from newshelf.training.labels import UNLABELLED, HeadLabels, class_weights, few_shots
 from newshelf.training.loop import Objective, fit
@@ -219,10 +219,7 @@ def train_target_head(
         candidates, budget_s = [Candidate(one) for one in _FEW_SHOT], settings.training.budget_s
         choices = [choose("few_shot", candidates, measure, _FEW_SHOT[0], budget_s, run)]
         method = choices[0].name
-    head, (weight, bias) = cast(nn.Linear, encoder.heads["target_type"]), fit_head(method, train)
-    with torch.no_grad():
-        head.weight.copy_(weight)
-        head.bias.copy_(bias)
+    set_head(cast(nn.Linear, encoder.heads["target_type"]), fit_head(method, train))
     accuracy = head_accuracy(encoder, table, "target_type", target, test)
     return FinetuneResult([], {"target_type": accuracy}, {"target_type": len(test)}), choices
 

@@ -26,13 +26,6 @@ class PictureSet:
     pixels: Tensor
     """``(n, 3, size, size)`` uint8."""
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def take(self, index: Tensor) -> "PictureSet":
-        """Return the pictures at the positions ``index (m,)`` int64."""
-        return PictureSet(self.rows[index], self.pixels[index])
-
 
 def read_pictures(
     catalog: Catalog,

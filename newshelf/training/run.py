@@ -20,7 +20,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from newshelf.config import Settings, TrackingSettings
+from newshelf.config import Settings, TrackingSettings, settings_values
 from newshelf.errors import SettingsError
 from newshelf.files import read_json, write_aside, write_json
 from newshelf.training.distributed import agreed, is_first
@@ -244,7 +244,8 @@ def start_run(
     name = agreed(_run_name(state, identity, console) if is_first() else None)
     tracker = Tracker()
     if is_first():
-        tracker = make_tracker(settings.tracking, runs, name, _flat(settings))
+        values = settings_values(settings.model_dump(mode="json", exclude={"archive", "sample"}))
+        tracker = make_tracker(settings.tracking, runs, name, values)
     failed = True
     try:
         yield Run(settings.seed, console, state, identity, tracker, labels=_LABELS)
@@ -267,14 +268,3 @@ def _run_name(state: Path, identity: str, console: Console) -> str:
     name = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     write_json(path, {"identity": identity, "name": name})
     return name
-
-
-def _flat(settings: Settings) -> dict[str, object]:
-    """Return the settings of training as ``section.key``."""
-    flat: dict[str, object] = {}
-    for key, value in settings.model_dump(mode="json").items():
-        if not isinstance(value, dict):
-            flat[key] = value
-        elif key not in {"archive", "sample"}:
-            flat |= {f"{key}.{name}": inner for name, inner in value.items()}
-    return flat

@@ -97,32 +97,19 @@ def direct_links(
     part = matrix[:, among]
     gram = (part.T @ part).toarray().astype(np.float64)
     dense = ease_weights(gram, ridge * float(np.diag(gram).mean()))
+    _keep_strongest(dense, per_item)
     local = sparse.coo_array(dense)
-    links = sparse.csr_array(
+    return sparse.csr_array(
         (local.data, (among[local.row], among[local.col])), shape=(size, size), dtype=np.float32
     )
-    return _strongest(links, per_item)
 
 
-def _strongest(matrix: sparse.csr_array, count: int) -> sparse.csr_array:
-    """Keep the ``count`` entries of each row with the largest absolute values."""
-    matrix.sum_duplicates()
-    data, indices, pointers = [], [], [0]
-    for start, end in zip(matrix.indptr[:-1], matrix.indptr[1:], strict=True):
-        values = matrix.data[start:end]
-        columns = matrix.indices[start:end]
-        if len(values) > count:
-            kept = np.sort(np.argpartition(-np.abs(values), count)[:count])
-            values, columns = values[kept], columns[kept]
-        data.append(values)
-        indices.append(columns)
-        pointers.append(pointers[-1] + len(values))
-    flat = (
-        np.concatenate([np.empty(0, dtype=np.float32), *data]).astype(np.float32),
-        np.concatenate([np.empty(0, dtype=np.int64), *indices]),
-        np.array(pointers),
-    )
-    return sparse.csr_array(flat, shape=matrix.shape)
+def _keep_strongest(matrix: FloatArray, count: int) -> None:
+    """Set all but the ``count`` entries with the largest absolute values of each row to 0."""
+    for start in range(0, len(matrix) if count < matrix.shape[1] else 0, _BLOCK):
+        rows = matrix[start : start + _BLOCK]
+        weak = np.argpartition(-np.abs(rows), count, axis=1)[:, count:]
+        np.put_along_axis(rows, weak, 0, axis=1)
 
 
 def content_neighbours(embeddings: Tensor) -> sparse.csr_array:

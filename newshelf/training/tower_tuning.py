@@ -31,7 +31,7 @@ from newshelf.errors import TrainingError
 from newshelf.nn.encoder import Encoder, ImageTower
 from newshelf.nn.spec import ImageInput
 from newshelf.nn.tower_stages import PyramidPool, TowerStages
-from newshelf.training.few_shot import fit_probe
+from newshelf.training.few_shot import fit_probe, set_head
 from newshelf.training.folds import mean_recall
 from newshelf.training.labels import UNLABELLED, HeadLabels, class_weights
 from newshelf.training.loop import LossHistory, Objective, fit
@@ -348,11 +348,8 @@ def linear_probe(
             f"{', '.join(map(str, broken[:5]))} …): look at their pictures, or compute the "
             "features again without bf16"
         )
-    weight, bias = fit_probe(features, target, strength)
     head = nn.Linear(features.shape[1], len(classes))
-    with torch.no_grad():
-        head.weight.copy_(weight)
-        head.bias.copy_(bias)
+    set_head(head, fit_probe(features, target, strength))
     return head
 
 

@@ -31,7 +31,8 @@ def checkpoint(folder: Path, ids: list[str]) -> None:
     rows = np.random.default_rng(0).normal(size=(len(ids), 8)).astype(np.float32)
     save_file({"embeddings": rows}, folder / "embeddings.safetensors")
     (folder / "knowledge").mkdir()
-    facts = [Fact(one, "material", "oak", "title", 1.0) for one in ids]
+    stated = {"material": "oak", "product_type": "Home > Beds"}
+    facts = [Fact(one, *pair, "title", 1.0) for one in ids for pair in stated.items()]
     write_facts(facts, folder / "knowledge" / FACTS_FILE)
 
 
@@ -45,8 +46,26 @@ def test_the_page_stands_alone_and_says_what_is_unknown(tmp_path: Path, words: l
     assert page.count("data:image/jpeg;base64,") == 2
     assert "oak 100%" in page
     assert "the catalogue has no events" in page
+    assert "Trends" not in page
     assert 'src="data:' in page
     assert 'src="http' not in page
+
+
+def test_trends_and_gaps_of_a_catalogue_with_events(tmp_path: Path, words: list[str]) -> None:
+    checkpoint(tmp_path / "w" / "checkpoint", [f"i{n}" for n in range(24)])
+    rows = [
+        f"u{n},i{n % 24},view,{1_700_000_000 + week * 604_800 + n}"
+        for week in range(4)
+        for n in range(60)
+    ]
+    lines = "\n".join(["user_id,item_id,event_type,timestamp", *rows])
+    (tmp_path / "shop" / "events.csv").write_text(lines)
+    shown = CliRunner().invoke(app, words, env={"COLUMNS": "300"})
+    assert shown.exit_code == 0, shown.output
+    page = (tmp_path / "w" / "analysis" / "report.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png;base64,") == 1
+    assert "Gaps by type and material" in page
+    assert "Not offered" in page
 
 
 @pytest.mark.parametrize("trained", [False, True])

@@ -9,6 +9,7 @@ from newshelf.evaluation.assortment import (
     interest,
     main_values,
     nearest,
+    weekly_shares,
 )
 
 TYPES = ("Home > Beds", "Home > Lamps", "Home > Chairs", "Home > Tables")
@@ -37,9 +38,9 @@ def in_stock(values: pd.DataFrame, stocked: int) -> np.ndarray:
 def test_a_combination_that_is_wanted_and_sold_out_is_a_gap() -> None:
     values = products()
     counts = wanted(values, 0, planted=5)
-    gaps = find_gaps(values, "material", counts, in_stock(values, 1))
-    assert gaps is not None
-    [gap] = gaps.itertuples()
+    found = find_gaps(values, "material", counts, in_stock(values, 1))
+    assert found is not None
+    [gap] = found[0].itertuples()
     assert (gap.product_type, gap.value) == ("Home > Lamps", "oak")
     assert (gap.products, gap.in_stock) == (6, 1)
     assert 1 < gap.low < gap.interest / gap.expected < gap.high
@@ -47,16 +48,76 @@ def test_a_combination_that_is_wanted_and_sold_out_is_a_gap() -> None:
 
 def test_a_wanted_combination_with_enough_in_stock_is_no_gap() -> None:
     values = products(12)
-    gaps = find_gaps(values, "material", wanted(values, 0, planted=5), in_stock(values, 12))
-    assert gaps is not None
-    assert gaps.empty
+    found = find_gaps(values, "material", wanted(values, 0, planted=5), in_stock(values, 12))
+    assert found is not None
+    assert all(table.empty for table in found)
 
 
 def test_popular_products_alone_make_no_gaps() -> None:
     values = products()
     none = np.zeros(len(values), dtype=bool)
     found = [find_gaps(values, "material", wanted(values, seed), none) for seed in range(20)]
-    assert sum(len(gaps) for gaps in found if gaps is not None) <= 2
+    assert sum(len(both[0]) for both in found if both is not None) <= 2
+
+
+def grid(left_out: set[tuple[int, int]], per_cell: int = 4) -> tuple[pd.DataFrame, np.ndarray]:
+    """Eight types by eight materials, and interest that is the product of both, by chance."""
+    random = np.random.default_rng(3)
+    cells = [(a, b) for a in range(8) for b in range(8) if (a, b) not in left_out]
+    rows = [cell for cell in cells for _ in range(per_cell)]
+    values = pd.DataFrame(
+        [(f"type {a}", f"m{b}") for a, b in rows], columns=["product_type", "material"]
+    )
+    return values, random.poisson([3 * 1.4**a * 1.3**b for a, b in rows])
+
+
+def test_a_combination_that_was_never_offered_is_found_by_its_type_and_value() -> None:
+    values, counts = grid({(7, 7), (6, 7), (0, 0), (0, 1)})
+    found = find_gaps(values, "material", counts, np.ones(len(values), dtype=bool))
+    assert found is not None
+    never = found[1]
+    assert never[["product_type", "value"]].to_numpy().tolist() == [
+        ["type 7", "m7"],
+        ["type 6", "m7"],
+    ]
+    assert never["each"].tolist() == pytest.approx(
+        [3 * 1.4**7 * 1.3**7, 3 * 1.4**6 * 1.3**7], rel=0.15
+    )
+    assert (never["low"] < never["each"]).all()
+    assert (never["each"] < never["high"]).all()
+
+
+def test_a_value_that_one_combination_alone_knows_says_nothing_of_others() -> None:
+    values, counts = grid({(a, 7) for a in range(7)})
+    found = find_gaps(values, "material", counts, np.ones(len(values), dtype=bool))
+    assert found is not None
+    assert found[1].empty
+
+
+def week(number: int, wanted: dict[str, int]) -> list[tuple[str, str, int]]:
+    """Events of different shoppers in one week, each twice."""
+    at = 1_700_000_000 + number * 7 * 86_400
+    return [
+        (f"{number}-{item}-{n}", item, at + n % 500)
+        for item, count in wanted.items()
+        for n in range(count)
+    ] * 2
+
+
+def test_shares_of_a_week_count_a_shopper_once() -> None:
+    rows = [
+        *week(0, {"a": 40, "b": 40}), *week(1, {"a": 60, "b": 30, "unknown": 50}),
+        *week(2, {"a": 3}), *week(3, {"a": 90, "b": 10, "c": 20}),
+    ]  # fmt: skip
+    events = pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"])
+    values = pd.Series({"a": "oak", "b": "pine", "c": "oak", "unused": "teak"})
+    found = weekly_shares(events, values)
+    assert found is not None
+    shares, interests = found
+    assert interests.to_dict() == {-3: 80, -2: 90, 0: 120}
+    assert shares["oak"].tolist() == pytest.approx([1 / 2, 2 / 3, 11 / 12])
+    assert [*shares] == ["oak", "pine"]
+    assert weekly_shares(events[events["timestamp"] > 1_700_604_000], values) is None
 
 
 @pytest.mark.parametrize("case", ["no interest", "no shared combination", "no values"])

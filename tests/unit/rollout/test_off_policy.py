@@ -137,28 +137,6 @@ def test_a_version_of_products_that_were_never_shown_is_told_by_its_mean_weight(
     assert estimate(half).mean_weight == pytest.approx(0.5, abs=0.05)
 
 
-@pytest.mark.parametrize(
-    ("column", "value", "told"),
-    [
-        ("propensity", 0.0, "a propensity is above 0"),
-        ("propensity", 1.5, "a propensity is above 0"),
-        ("propensity", np.nan, "a propensity is above 0"),
-        ("target", -0.1, "a target probability"),
-        ("target", np.nan, "a target probability"),
-    ],
-)
-def test_impossible_probabilities_are_refused(column: str, value: float, told: str) -> None:
-    columns = {"reward": np.ones(3), "propensity": np.ones(3), "target": np.ones(3)}
-    columns[column] = np.array([0.5, value, 0.5])
-    with pytest.raises(ValueError, match=told):
-        LoggedRows(**columns, unit=np.arange(3))
-
-
-def test_columns_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ValueError, match="do not fit together"):
-        LoggedRows(np.ones(3), np.ones(3), np.ones(2), np.arange(3))
-
-
 def test_one_shopper_is_no_sample() -> None:
     rows = record(500, 1, units=1)
     found = estimate(rows)
