@@ -141,6 +141,22 @@ def test_images_are_those_of_the_values(render: Render) -> None:
     assert images == dict.fromkeys(images, "registry.example/newshelf-serving:7") | trains
 
 
+@pytest.mark.parametrize("image", ["image", "training.image"])
+def test_the_images_are_built_as_the_chart_runs_them(chart: helm_python.Chart, image: str) -> None:
+    values = chart.values
+    named = values["image"] if image == "image" else values["training"]["image"]
+    group = named["repository"].removeprefix("newshelf-")
+    text = (ROOT / "deploy" / "images" / f"{group}.Containerfile").read_text()
+    root, user = values["image"]["root"], values["securityContext"]
+    assert f"PYTHONPATH={root} " in text
+    assert f"USER {user['runAsUser']}:{user['runAsGroup']}\n" in text
+    copied = set(re.findall(r"^COPY (?!--)(.+) \S+$", text, re.MULTILINE))
+    named_paths = {one for line in copied for one in line.split()}
+    for needed in ("config.properties", "configs", "deploy/torchserve", "newshelf", "handlers"):
+        assert needed in named_paths
+    assert (CHART / "files").relative_to(ROOT).as_posix() in named_paths
+
+
 def test_every_probe_asks_a_route_that_needs_no_key(manifests: list[Manifest]) -> None:
     probes = {
         (one["name"], kind): (
