@@ -33,7 +33,7 @@ _NAMED_SHARE, _NAME_LEVEL = 0.3, 1e-3
 _MOST_STOCKED = 3
 """A combination of at most as many products in stock, or of half as many as its margins predict, is
 a gap if its interest is high."""
-_MOST_UNOFFERED = 20
+_LEAST_LINKS, _MOST_UNOFFERED = 2, 20
 _WEEK_S, _LEAST_WEEKS, _MOST_VALUES = 7 * 86_400, 3, 6
 _LEAST_REPEATED = 10
 """Products in excess of the combinations that they share, to know how much they differ."""
@@ -146,8 +146,8 @@ def find_gaps(
     weights = {"poissonregressor__sample_weight": cells["products"]}
     regression.fit(cells[keys], cells["interest"] / cells["products"], **weights)
     cells["expected"] = cells["products"] * regression.predict(cells[keys])
-    margins = [cells.groupby(key)[["products", "interest"]].transform("sum") for key in keys]
-    few = margins[0]["products"] * margins[1]["products"] / len(frame) / 2
+    sizes = [cells.groupby(key)["products"].transform("sum") for key in keys]
+    few = sizes[0] * sizes[1] / len(frame) / 2
     wanted = cells["interest"] >= LEAST_INTEREST
     tested = cells[(cells["in_stock"] <= np.maximum(_MOST_STOCKED, few)) & wanted]
     tail = LEVEL / 2 / max(1, len(tested))
@@ -155,13 +155,12 @@ def find_gaps(
     low = stats.chi2.ppf(tail, 2 * events) / scale
     high = stats.chi2.isf(tail, 2 * events + 2) / scale
     gaps = tested.assign(low=low, high=high)[low > 1].sort_values("low", ascending=False)
-    # What is known of a type or value by one combination alone may be that combination's.
-    known = [
-        cells[(margin["interest"] >= LEAST_INTEREST) & cells.duplicated(key, keep=False)][key]
-        for key, margin in zip(keys, margins, strict=True)
-    ]
-    every = pd.MultiIndex.from_product([one.unique() for one in known], names=keys)
-    never = every.difference(pd.MultiIndex.from_frame(cells[keys])).to_frame(index=False)
+    # Two other types have the value, and share another value with the type: without such links the
+    # regression would compare rings with rugs.
+    links = pd.crosstab(*(cells[wanted][key] for key in keys))
+    linked = ((links @ links.T > 0).astype(int) @ links).stack()
+    offered = pd.MultiIndex.from_frame(cells[keys])
+    never = linked[linked >= _LEAST_LINKS].index.difference(offered).to_frame(index=False)
     if never.empty:
         return gaps, never
     never["each"] = regression.predict(never)

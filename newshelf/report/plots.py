@@ -136,7 +136,7 @@ def draw_lines(
         if percent:
             panel.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         if len(lines) > 1 and not shared:
-            panel.legend(frameon=False, fontsize=9)
+            legend_right(panel)
     if shared and len(names) > 1:
         handles = axes[0].get_lines()
         columns = min(2 * columns, len(names))

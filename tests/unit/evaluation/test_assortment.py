@@ -94,6 +94,13 @@ def test_a_value_that_one_combination_alone_knows_says_nothing_of_others() -> No
     assert found[1].empty
 
 
+def test_types_that_share_no_value_say_nothing_of_each_other() -> None:
+    values, counts = grid({(a, b) for a in range(8) for b in range(8) if (a < 4) != (b < 4)})
+    found = find_gaps(values, "material", 9 * counts, np.ones(len(values), dtype=bool))
+    assert found is not None
+    assert found[1].empty
+
+
 def week(number: int, wanted: dict[str, int]) -> list[tuple[str, str, int]]:
     """Events of different shoppers in one week, each twice."""
     at = 1_700_000_000 + number * 7 * 86_400
