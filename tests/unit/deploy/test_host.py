@@ -28,6 +28,7 @@ from newshelf.server.properties import read_properties
 from newshelf.server.state import ServerState, read_state
 from newshelf.serving.index_write import write_index
 from newshelf.serving.item_table import INDEX_COLUMNS
+from newshelf.store.store import EventStore
 from tests.unit.deploy.conftest import CHART
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -211,6 +212,26 @@ def test_it_waits_for_the_archives(
 ) -> None:
     monkeypatch.setattr(host.time, "sleep", lambda _s: put("1"))
     assert host.prepare(make_plan(), CONSOLE)["recommender"].name == "recommender-1.mar"
+
+
+def test_products_of_the_catalogue_are_stored_once(
+    host: ModuleType, make_plan: MakePlan, tmp_path: Path
+) -> None:
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "items.csv").write_text("id,title\nring,Jade ring\nbag,Canvas bag\n")
+    plan = make_plan(catalog=tmp_path / "shop", store_url=f"sqlite:///{tmp_path}/events.db")
+    for _ in range(2):
+        host.seed(plan, CONSOLE)
+        with EventStore.open(plan.store_url) as store:
+            assert sorted(store.items.ids()) == ["bag", "ring"]
+
+
+def test_a_store_that_does_not_open_fails_the_job(
+    host: ModuleType, make_plan: MakePlan, tmp_path: Path
+) -> None:
+    (tmp_path / "events.db").mkdir()
+    with pytest.raises(NewshelfError):
+        host.seed(make_plan(store_url=f"sqlite:///{tmp_path}/events.db"), CONSOLE)
 
 
 @pytest.mark.parametrize("arguments", [[], ["models"], ["stop", "plan.json"], ["models", "a", "b"]])

@@ -34,6 +34,7 @@ from newshelf.server.process import interruptible, is_running, last_lines
 from newshelf.server.state import ServerState, read_state
 from newshelf.server.torchserve import TorchServePlan, start_torchserve
 from newshelf.serving.index import read_columns
+from newshelf.store.store import EventStore
 
 _POLL_S, _REPORT_S = 1.0, 60.0
 _STAY, _INTERRUPTED = ("models", "serve"), 130
@@ -184,6 +185,8 @@ def seed(plan: HostPlan, console: Console) -> None:
     """Store the catalogue's products that the event store does not know yet."""
     from newshelf.catalog.catalog import read_catalog  # noqa: PLC0415 - imports pandas
 
+    # A store that does not answer fails the job, which is tried again.
+    EventStore.open(plan.store_url).close()
     seed_products(read_catalog(plan.catalog), plan.store_url, console)
 
 
