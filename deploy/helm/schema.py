@@ -130,6 +130,7 @@ def schema() -> Schema:
             enabled=FLAG, clients=items(MAP), prometheus=items(MAP), egress=items(MAP)
         ),
         podMonitor=strict(enabled=FLAG, interval=TEXT, labels=TEXTS, keySecret=NAME, keyName=NAME),
+        alerts=strict(enabled=FLAG, labels=TEXTS),
         training=strict(
             enabled=FLAG,
             image=strict(repository=TEXT, tag=TEXT),

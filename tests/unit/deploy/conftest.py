@@ -44,6 +44,7 @@ INSTALLATIONS: dict[str, Values] = {
         "training": {"enabled": True, "gpus": 1},
         "retrain": {"enabled": True, "gate": "no-worse", "onDrift": True, "plan": "control: '1'\n"},
         "podMonitor": {"enabled": True, "keySecret": "prometheus-key", "labels": {"team": "shop"}},
+        "alerts": {"enabled": True, "labels": {"release": "prometheus"}},
         "networkPolicy": {
             "clients": [{"namespaceSelector": {"matchLabels": {"team": "front"}}}],
             "prometheus": [{"namespaceSelector": {"matchLabels": {"team": "watch"}}}],

@@ -135,6 +135,10 @@ REFUSED: dict[str, tuple[Values, str]] = {
         SEVERAL | {"autoscaling": {"enabled": True, "kind": "keda"}},
         "autoscaling.prometheusUrl is missing",
     ),
+    "alerts without metrics": (
+        {"alerts": {"enabled": True}, "podMonitor": {"enabled": True}},
+        "podMonitor.keySecret",
+    ),
     "a setting of the chart": ({"settings": {"store": {"spool": "/x"}}}, "settings.store.spool"),
     "no gateway": ({"settings": {"gateway": {"enabled": False}}}, "settings.gateway.enabled"),
 }

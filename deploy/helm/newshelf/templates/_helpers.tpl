@@ -179,6 +179,9 @@ affinity:
 {{- if and .Values.artifacts.fetch.enabled (not .Values.artifacts.fetch.image) -}}
 {{- fail "artifacts.fetch.image is missing: the image of the container that fetches the archives" -}}
 {{- end -}}
+{{- if and .Values.alerts.enabled (not (and .Values.podMonitor.enabled .Values.podMonitor.keySecret)) -}}
+{{- fail "alerts.enabled needs podMonitor.enabled and podMonitor.keySecret: the alerts are of the gateway's metrics, too" -}}
+{{- end -}}
 {{- if and .Values.retrain.enabled (not .Values.training.enabled) -}}
 {{- fail "retrain.enabled needs training.enabled" -}}
 {{- end -}}
