@@ -17,8 +17,7 @@ from newshelf.config import Settings
 from newshelf.files import read_json, write_json
 from newshelf.nn.inputs import Tokenizer
 from newshelf.nn.spec import ModelSpec, read_spec
-from newshelf.report.page import Page, Section, write_markdown
-from newshelf.report.tables import Cell, ReportTable
+from newshelf.report.page import Cell, Page, ReportTable, Section, write_markdown
 from newshelf.serving.settings import MODEL_CARD, TOKENIZER, read_version
 
 CARD_PAGE = "model-card.md"

@@ -6,9 +6,8 @@ from pathlib import Path
 
 from newshelf.evaluation.gate import GateResult
 from newshelf.pipeline.retrain import RetrainRun
-from newshelf.report.page import Page, Picture, Section, write_html
+from newshelf.report.page import Page, Picture, ReportTable, Section, write_html
 from newshelf.report.plots import COLOURS, MUTED, Bar, BarPanel, draw_bars
-from newshelf.report.tables import ReportTable
 
 
 def write_report(runs: Sequence[RetrainRun], path: Path) -> None:

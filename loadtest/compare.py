@@ -27,8 +27,7 @@ from loadtest.record import RunRecord
 from loadtest.report import PLOTS, milliseconds, write_page
 from loadtest.timeline import Timeline, Totals
 from newshelf.errors import SettingsError
-from newshelf.report.page import Page, Picture, Section
-from newshelf.report.tables import ReportTable, print_table
+from newshelf.report.page import Page, Picture, ReportTable, Section, print_table
 
 MIN_BLOCKS = 8
 _MOST_BLOCKS = 30

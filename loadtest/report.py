@@ -20,8 +20,7 @@ from loadtest.plots import (
 from loadtest.record import RunRecord, decoded, write_record
 from loadtest.slo import ALL, SloSet, SloVerdict, judge
 from loadtest.timeline import Latencies, Timeline, Totals
-from newshelf.report.page import Page, Picture, Section, write_html
-from newshelf.report.tables import Cell, ReportTable, print_table
+from newshelf.report.page import Cell, Page, Picture, ReportTable, Section, print_table, write_html
 
 PLOTS = "plots"
 """Folder of the plots, in the folder of the report."""

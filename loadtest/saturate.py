@@ -32,8 +32,7 @@ from loadtest.timeline import Timeline
 from loadtest.tuning.slo import LatencyLimit, Slo
 from newshelf.errors import SettingsError
 from newshelf.files import write_json
-from newshelf.report.page import Page, Picture, Section
-from newshelf.report.tables import Cell, ReportTable, print_table
+from newshelf.report.page import Cell, Page, Picture, ReportTable, Section, print_table
 
 Measure = Callable[[float, float], RunRecord]
 """Runs a Poisson load at a rate (requests/s) for some seconds."""

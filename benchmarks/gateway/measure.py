@@ -25,7 +25,7 @@ from newshelf.config import GatewaySettings
 from newshelf.gateway.fallback import write_popular
 from newshelf.gateway.keys import KeyFile
 from newshelf.pipeline.workspace import ROOT
-from newshelf.report.tables import ReportTable, print_table
+from newshelf.report.page import ReportTable, print_table
 from newshelf.server.gateway import GatewayPlan
 from newshelf.server.ports import free_port
 from newshelf.server.process import write_plan

@@ -22,7 +22,7 @@ from torch import nn
 
 from benchmarks.serve.models import CROP, MODELS, SMALL, make_pictures, settings_of, workspace_of
 from export.archive import archive
-from newshelf.cli.jobs import make_jobs
+from newshelf.cli.pipeline import make_jobs
 from newshelf.config import ImageTowerSettings, Settings
 from newshelf.nn.inputs import decode_picture, prepare_pictures
 from newshelf.nn.spec import ImageInput

@@ -27,7 +27,7 @@ from loadtest.tuning.load import (
 )
 from newshelf.catalog.catalog import Catalog
 from newshelf.errors import ServerError
-from newshelf.report.tables import ReportTable
+from newshelf.report.page import ReportTable
 from newshelf.server.client import Client
 from newshelf.server.state import ServerState
 from newshelf.serving.trace import SPANS_HEADER, STAGES, TRACE_HEADER, BatchTrace, Stage, read_trace

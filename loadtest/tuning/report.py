@@ -12,8 +12,8 @@ from loadtest.tuning.slo import Slo
 from loadtest.tuning.tune import PointLoad
 from newshelf.config import Settings
 from newshelf.files import write_aside, write_json
+from newshelf.report.page import ReportTable
 from newshelf.report.plots import COLOURS, MUTED, legend_right, log_y, new_figure, save, style_axes
-from newshelf.report.tables import ReportTable
 
 _BLUE, _ORANGE, _GREEN = COLOURS[:3]
 _ROOM = 1.08

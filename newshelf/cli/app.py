@@ -14,11 +14,10 @@ from loadtest.verbs import loadtest
 from newshelf.cli import pipeline, serve, tuning
 from newshelf.cli.analyse import analyse
 from newshelf.cli.console import make_console
-from newshelf.cli.drift import drift
 from newshelf.cli.items import items
 from newshelf.cli.offpolicy import offpolicy
 from newshelf.cli.options import RootGroup
-from newshelf.cli.retrain import retrain
+from newshelf.cli.retrain import drift, retrain
 from newshelf.cli.rollout import events, rollout
 from newshelf.cli.rules import rules
 from newshelf.cli.units import units

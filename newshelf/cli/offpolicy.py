@@ -13,7 +13,7 @@ import typer
 from newshelf.cli.console import make_console
 from newshelf.cli.options import CatalogOption, WorkspaceOption
 from newshelf.cli.rollout import controller_plan
-from newshelf.report.tables import ReportTable, print_table
+from newshelf.report.page import ReportTable, print_table
 
 if TYPE_CHECKING:
     from newshelf.serving.protocol import Predictor

@@ -1,5 +1,6 @@
-"""``retrain``: a new version from live products and recorded feedback, and its rollout."""
+"""``retrain``: a new version from live products and feedback, and its rollout; ``drift``."""
 
+import json
 import re
 import time
 from functools import partial
@@ -9,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from newshelf.cli.console import make_console
-from newshelf.cli.jobs import make_jobs
 from newshelf.cli.options import CatalogOption, SettingsOption, StoreOption, WorkspaceOption
-from newshelf.cli.pipeline import open_for, settings_from
+from newshelf.cli.pipeline import make_jobs, open_for, settings_from
 from newshelf.errors import EvidenceError, NewshelfError, RolloutError, SetupError
+from newshelf.pipeline.workspace import open_workspace
 
 if TYPE_CHECKING:
     from newshelf.pipeline.retrain import Retraining
@@ -101,3 +102,35 @@ def _seconds(text: str) -> float:
     if found is None or float(found[1]) == 0:
         raise SetupError(f"--every {text}: write a number of days, hours or minutes, such as 7d")
     return float(found[1]) * _UNITS_S[found[2]]
+
+
+def drift(
+    catalog: CatalogOption = None,
+    settings: SettingsOption = None,
+    workspace: WorkspaceOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Compare changed products, answers and clicks of the last period with those before.
+
+    Exit code 0: no drift; 3: drift; 4: no measure has enough data. The report is kept in the
+    workspace, where the gateway reads it for its metrics.
+
+    Example: `./run drift --catalog shop`
+    """
+    from newshelf.cli.console import make_console
+    from newshelf.pipeline.drift import drift_report, write_drift
+    from newshelf.report.page import print_table
+    from newshelf.store.store import EventStore
+
+    opened, read = open_workspace(catalog, override=workspace), settings_from(settings)
+    with EventStore.open(opened.store_url(read)) as store:
+        report = drift_report(opened, read, store)
+    write_drift(report, opened.drift)
+    if as_json:
+        typer.echo(json.dumps(report.to_json(), ensure_ascii=False, indent=2))
+    else:
+        console = make_console()
+        print_table(report.table(), console)
+        page = opened.drift / "report.html"
+        console.print(f"{report.verdict}\nas a page: {page}", markup=False)
+    raise typer.Exit(3 if report.triggers else 0 if report.known else 4)

@@ -17,7 +17,7 @@ from newshelf.cli.pipeline import settings_from
 from newshelf.errors import SetupError
 from newshelf.pipeline.stages import archive_paths
 from newshelf.pipeline.workspace import ROOT, Workspace, open_workspace
-from newshelf.report.tables import ReportTable, print_table
+from newshelf.report.page import ReportTable, print_table
 
 if TYPE_CHECKING:
     from newshelf.serving.recommender_predictor import RecommenderPredictor

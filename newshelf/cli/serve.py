@@ -15,7 +15,6 @@ from newshelf.cli.console import (
     show_recommendation,
     show_servers,
 )
-from newshelf.cli.jobs import make_jobs
 from newshelf.cli.options import (
     CatalogOption,
     LanguageOption,
@@ -26,7 +25,7 @@ from newshelf.cli.options import (
     WorkspaceOption,
     verb_group,
 )
-from newshelf.cli.pipeline import open_for, settings_from
+from newshelf.cli.pipeline import make_jobs, open_for, settings_from
 from newshelf.errors import SettingsError, SetupError
 from newshelf.pipeline.workspace import only_server, open_workspace, servers
 from newshelf.server.ports import Ports, free_port, free_ports

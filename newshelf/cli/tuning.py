@@ -84,9 +84,9 @@ def tune(
     from loadtest.tuning.tune import PointLoad
     from loadtest.tuning.tune import tune as run
     from newshelf.cli.console import make_console
-    from newshelf.cli.jobs import make_jobs, make_tools
+    from newshelf.cli.pipeline import make_jobs, make_tools
     from newshelf.pipeline.stages import bring_up_to_date, plan_stages
-    from newshelf.report.tables import print_table
+    from newshelf.report.page import print_table
 
     limits = parse_slo(slo)
     console = make_console()
@@ -185,7 +185,7 @@ def profile(
     from loadtest.tuning.profile import profile as measure
     from newshelf.catalog.catalog import read_catalog
     from newshelf.cli.console import make_console
-    from newshelf.cli.jobs import make_jobs
+    from newshelf.cli.pipeline import make_jobs
     from newshelf.pipeline.serve import serve
 
     console = make_console()
@@ -215,7 +215,7 @@ def profile(
 
 def _show(profile: "Profile", path: Path, console: "Console") -> None:
     from loadtest.tuning.profile import breakdown_table, trace_document
-    from newshelf.report.tables import print_table
+    from newshelf.report.page import print_table
 
     load = profile.load
     title = f"{len(profile.requests)} requests to the {profile.model}, {profile.clients} at a time"

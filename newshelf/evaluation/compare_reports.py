@@ -15,7 +15,7 @@ from newshelf.errors import SetupError
 from newshelf.evaluation.significance import PairedTest, paired_test
 from newshelf.evaluation.types import FloatArray, IntArray, Metrics, Split
 from newshelf.files import read_json, write_aside
-from newshelf.report.tables import ReportTable, print_table
+from newshelf.report.page import ReportTable, print_table
 
 CASES_FILE = "cases.npz"
 FORMAT = 2

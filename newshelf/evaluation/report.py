@@ -19,8 +19,16 @@ from newshelf.evaluation.plots import draw_comparisons
 from newshelf.evaluation.segments import SegmentResult
 from newshelf.evaluation.types import Interval, Metrics
 from newshelf.files import write_aside, write_json
-from newshelf.report.page import Page, Picture, Section, write_html, write_markdown
-from newshelf.report.tables import Cell, ReportTable, print_table
+from newshelf.report.page import (
+    Cell,
+    Page,
+    Picture,
+    ReportTable,
+    Section,
+    print_table,
+    write_html,
+    write_markdown,
+)
 
 _MAX_CATEGORIES = 12
 _SMALLEST_P = 0.001

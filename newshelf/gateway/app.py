@@ -1,4 +1,4 @@
-"""HTTP routes of the gateway.
+"""HTTP routes of the gateway, except those of products.
 
 They use FastAPI's routing and description only. The middleware answers errors, and the routes read
 a body's bytes: FastAPI's dependencies, exit stacks, telemetry and exception handlers would cost as
@@ -15,9 +15,10 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.types import Receive, Scope, Send
 
+from newshelf.catalog.schema import Id
 from newshelf.errors import (
     BadPicture,
     Conflict,
@@ -30,7 +31,8 @@ from newshelf.errors import (
     UnknownItem,
     UnknownRequest,
 )
-from newshelf.gateway.context import content_type_of, context_of, read_body
+from newshelf.files import StrictModel
+from newshelf.gateway.context import content_type_of, context_of, json_response, read_body
 from newshelf.gateway.histories import stored_event
 from newshelf.gateway.items import add_items_routes
 from newshelf.gateway.keys import KeyAccess, KeyFile
@@ -65,10 +67,10 @@ from newshelf.gateway.schemas import (
     parse_recommend_body,
     parse_search_body,
     parse_similar_body,
+    read_table,
     with_hits,
 )
 from newshelf.gateway.state import AppState, open_state
-from newshelf.gateway.units import add_units_routes
 from newshelf.gateway.upstream import Reply
 from newshelf.server.gateway import GatewayPlan
 from newshelf.serving.schemas import (
@@ -76,9 +78,62 @@ from newshelf.serving.schemas import (
     EncoderInstances,
     EncoderProduct,
     InstancesAnswer,
+    validate,
 )
 from newshelf.store.records import Feedback
 from newshelf.store.store import EventStore
+from newshelf.store.units import Erasure, UnitRecord
+
+_ID: TypeAdapter[str] = TypeAdapter(Id)
+
+
+class MergeIn(StrictModel):
+    """A visitor who has logged in."""
+
+    visitor: Id
+    unit: Id
+    """What the visitor did belongs to this unit's history from now on."""
+
+
+def add_units_routes(app: FastAPI, state_of: Callable[[], AppState]) -> None:
+    """Add the routes to ``app``."""
+
+    @app.post(
+        "/v1/units/merge",
+        response_model=MergeIn,
+        responses={**REFUSED, **errors_of(Conflict, ErasedUnit), **NOT_NOW},
+        openapi_extra=body_of(MergeIn),
+    )
+    async def merge(request: Request) -> Response:
+        """Merge a visitor into the unit that has logged in. Merging again changes nothing."""
+        state = state_of()
+        merge = validate(MergeIn, read_table(await read_body(request), content_type_of(request)))
+        visitor, unit = map(state.recommender.pseudonym, (merge.visitor, merge.unit))
+        await asyncio.to_thread(state.store.units.merge, visitor, unit)
+        state.recommender.histories.drop([unit])
+        return json_response(merge.model_dump())
+
+    @app.get("/v1/units/{unit:path}", response_model=UnitRecord, responses={**REFUSED, **NOT_NOW})
+    async def show(request: Request) -> Response:
+        """Return everything that is kept about a unit."""
+        state = state_of()
+        return json_response(await asyncio.to_thread(state.store.units.show, _unit(request, state)))
+
+    @app.delete("/v1/units/{unit:path}", response_model=Erasure, responses={**REFUSED, **NOT_NOW})
+    async def erase(request: Request) -> Response:
+        """Erase everything about a unit, and refuse its later events. Takes some seconds."""
+        state = state_of()
+        unit = _unit(request, state)
+        erased = await asyncio.to_thread(state.store.units.erase, unit)
+        state.recommender.histories.drop([unit])
+        return json_response(erased)
+
+
+def _unit(request: Request, state: AppState) -> str:
+    try:
+        return state.recommender.pseudonym(_ID.validate_python(request.path_params["unit"]))
+    except ValidationError as error:
+        raise InvalidField(error.errors()[0]["msg"], field="unit") from None
 
 
 class PlainRoute(APIRoute):

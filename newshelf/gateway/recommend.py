@@ -27,7 +27,7 @@ from newshelf.gateway.record import Record
 from newshelf.gateway.routing import Routed, Router
 from newshelf.gateway.schemas import RecommendQuery
 from newshelf.gateway.upstream import Reply
-from newshelf.rollout.interleaving import team_draft
+from newshelf.rollout.assignment import team_draft
 from newshelf.serving.deadline import Deadline
 from newshelf.serving.schemas import RecommendRequest
 from newshelf.store.records import Exposure, ShadowAnswer
@@ -132,7 +132,7 @@ def _positions_by_rule(items: Sequence[Mapping[str, Any]]) -> Mapping[str, Seque
 def interleaved(
     control: RankedResponse, challenger: RankedResponse, k: int, request_id: str
 ) -> RankedResponse:
-    """Interleave two answers by team draft (see ``newshelf.rollout.interleaving``).
+    """Interleave two answers by team draft (see ``newshelf.rollout.assignment``).
 
     Returns ``k`` drafted products, each as its team ranked it, around those that a rule pins in
     both answers. ``sources`` also name the team, so that a click can be credited:

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 
-from newshelf.report.page import Page, Picture, Section, write_html
+from newshelf.report.page import Page, Picture, ReportTable, Section, write_html
 from newshelf.report.plots import COLOURS, MUTED, legend_right, new_figure, save, style_axes
-from newshelf.report.tables import ReportTable
 from newshelf.rollout.analysis import Analysis
 from newshelf.rollout.decide import MAX_EFFECT
 from newshelf.rollout.history import AnalysisPoint, Period, RolloutHistory, read_history

@@ -7,7 +7,7 @@ from datetime import datetime
 from rich.console import Console
 from rich.markup import escape
 
-from newshelf.report.tables import ReportTable, print_table
+from newshelf.report.page import ReportTable, print_table
 from newshelf.rollout.analysis import Analysis
 from newshelf.rollout.decide import UNKNOWN, format_number, guardrail_value, percent
 from newshelf.rollout.history import Snapshot

@@ -15,8 +15,7 @@ from filelock import FileLock
 from rich.console import Console
 
 from newshelf.catalog.catalog import Catalog, read_catalog
-from newshelf.cli.jobs import make_jobs
-from newshelf.cli.pipeline import settings_from
+from newshelf.cli.pipeline import make_jobs, settings_from
 from newshelf.nn.checkpoint import load_checkpoint
 from newshelf.pipeline.serve import Served, serve
 from newshelf.pipeline.stages import bring_up_to_date, plan_stages

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from newshelf.catalog.catalog import Catalog, read_catalog
 from newshelf.cli.app import app
-from newshelf.cli.jobs import make_jobs
+from newshelf.cli.pipeline import make_jobs
 from newshelf.config import Settings
 from newshelf.errors import Unavailable
 from newshelf.pipeline.serve import serve

@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from newshelf.cli.rules import open_recommender
-from newshelf.rollout.interleaving import team_draft
+from newshelf.rollout.assignment import team_draft
 from newshelf.serving.protocol import RawRequest
 from newshelf.store.records import ExposedItem, Exposure, Feedback
 from newshelf.store.store import EventStore

@@ -1,6 +1,7 @@
 """The verb of retrainings: its exit codes, its report, and how it repeats."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from typer.testing import CliRunner
 
 from newshelf.cli.app import app
 from newshelf.errors import RolloutError, SetupError
+from newshelf.pipeline import drift
+from newshelf.pipeline.drift import DriftReport, Measure
 from newshelf.pipeline.retrain import Retraining, RetrainRun
 
 START = "2026-03-01T12:00:00Z"
@@ -117,3 +120,39 @@ def test_it_repeats_after_the_period_whatever_happens(
     # An hour after the error, and a week after the next success.
     assert third - second == 3_600
     assert (fourth - third) / day_s == 7
+
+
+KNOWN = Measure("price", 0.25, 0.1, 1e-9, "from 5: 1.0%", "from 5: 9.0%")
+DRIFTED = Measure("brand", 0.25, 0.5, 1e-9, "others: 1.0%", "others: 60.0%")
+UNKNOWN = Measure("fallback", 0.25, reason="3 shown products in the last one")
+
+
+@pytest.mark.parametrize(
+    ("measures", "code", "verdict"),
+    [
+        ((KNOWN, UNKNOWN), 0, "No drift. 1 of 2 measures had enough data."),
+        ((KNOWN, DRIFTED), 3, "Drift: brand."),
+        ((UNKNOWN,), 4, "Unknown: no measure has enough data."),
+    ],
+)
+def test_the_exit_code_tells_drift_from_too_little_data(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    measures: tuple[Measure, ...],
+    code: int,
+    verdict: str,
+) -> None:
+    now = datetime.now(UTC)
+    report = DriftReport("shop", "abc", now, now, 0.01, measures)
+    monkeypatch.setattr(drift, "drift_report", lambda *_: report)
+    (tmp_path / "shop").mkdir()
+    words = ["drift", "--catalog", str(tmp_path / "shop"), "--workspace", str(tmp_path / "w")]
+    shown = CliRunner().invoke(app, words, env={"COLUMNS": "200"})
+    assert shown.exit_code == code
+    assert verdict in shown.output
+    assert (tmp_path / "w" / "drift" / "report.html").is_file()
+    printed = CliRunner().invoke(app, [*words, "--json"])
+    assert printed.exit_code == code
+    kept = json.loads((tmp_path / "w" / "drift" / "report.json").read_text())
+    assert json.loads(printed.output) == kept
+    assert kept["verdict"].startswith(verdict)

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from newshelf.rollout.assignment import assign
-from newshelf.rollout.interleaving import draft_propensities
+from newshelf.rollout.assignment import assign, draft_propensities
 from newshelf.store.records import TrafficSplit
 from tests.unit.gateway.conftest import Gateway, StartGateway
 from tests.unit.gateway.fake_torchserve import ALIVE, FakeTorchServe, late, status

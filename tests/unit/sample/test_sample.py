@@ -15,10 +15,9 @@ from PIL import Image
 from newshelf.attributes.lexicon import packaged_lexicon
 from newshelf.catalog.catalog import read_catalog
 from newshelf.errors import SettingsError
-from newshelf.sample.build import draw_product, draw_sample
+from newshelf.sample.build import draw_product, draw_sample, simulate_events
 from newshelf.sample.palette import COLORS, MATERIALS, SHOP, STYLES
 from newshelf.sample.products import CATEGORIES, PRODUCT_TYPES, Blueprint, item_frame, plan_products
-from newshelf.sample.shoppers import simulate_events
 
 
 @pytest.fixture(scope="module")

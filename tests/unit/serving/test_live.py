@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from newshelf.config import Limits
 from newshelf.nn.blend import ContentBound, nearest_shares
 from newshelf.nn.spec import BlendSpec
-from newshelf.serving.fold import fold
 from newshelf.serving.index import IndexManifest, ItemIndex
 from newshelf.serving.item_table import INDEX_COLUMNS, ItemTable, KnownValues, TextReader
 from newshelf.serving.live import LiveIndex, nearest_count, segment_table
@@ -30,6 +29,7 @@ from newshelf.serving.segments import (
     write_segment,
 )
 from newshelf.serving.shelf_reader import ShelfReader, open_live
+from newshelf.shelf.model import fold
 from tests.fake_models import POOLING, WIDTH, FakeEncoder, fake_scorer, project, unit_rows
 from tests.unit.export.tiny_checkpoint import BLEND_WEIGHTS, tiny_blend
 

@@ -7,7 +7,6 @@ import pytest
 
 from newshelf.errors import VersionMismatch, WeightsError
 from newshelf.serving import shelf_reader
-from newshelf.serving.fold import fold
 from newshelf.serving.live import LiveIndex
 from newshelf.serving.rules import RuleSet
 from newshelf.serving.segments import (
@@ -18,6 +17,7 @@ from newshelf.serving.segments import (
     write_popularity,
 )
 from newshelf.serving.shelf_reader import LINKS, ShelfReader, open_live
+from newshelf.shelf.model import fold
 from tests.unit.serving.test_live import Change, answers, archive_of, predictor_over, publish
 
 

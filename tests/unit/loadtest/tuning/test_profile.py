@@ -17,7 +17,7 @@ from loadtest.tuning.profile import (
     trace_document,
 )
 from newshelf.errors import ServerError
-from newshelf.report.tables import print_table
+from newshelf.report.page import print_table
 from newshelf.server.client import Client
 from newshelf.serving.trace import TraceSpan, write_trace
 from tests.unit.loadtest.tuning.conftest import MakeTimeline

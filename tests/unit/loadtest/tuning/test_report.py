@@ -11,7 +11,7 @@ from loadtest.tuning.slo import parse_slo
 from loadtest.tuning.tune import PointLoad
 from newshelf.config import ModelServingSettings, Settings, load_settings
 from newshelf.files import read_json
-from newshelf.report.tables import print_table
+from newshelf.report.page import print_table
 from tests.unit.loadtest.tuning.conftest import MakeRun
 
 SLO = parse_slo("p99=50ms")

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from newshelf.cli.console import make_console
-from newshelf.report.tables import ReportTable, print_table
+from newshelf.report.page import ReportTable, print_table
 
 HEADER = ("kind", "per second", "p50", "p90", "p99", "failed")
 ROWS = (
