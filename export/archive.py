@@ -22,7 +22,7 @@ from newshelf.errors import ParityError, SetupError, VersionMismatch
 from newshelf.files import read_json
 from newshelf.nn.spec import SPEC_FILE, ModelSpec, read_spec
 from newshelf.serving.model_config import MODEL_CONFIG
-from newshelf.serving.runtimes.graph import graph_files, projector_graph, scorer_graph
+from newshelf.serving.runtimes.base import graph_files, projector_graph, scorer_graph
 from newshelf.serving.settings import (
     GOLDEN,
     INDEX,

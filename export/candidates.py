@@ -19,10 +19,8 @@ from export.quality import (
 )
 from newshelf.config import Precision, RuntimeKind
 from newshelf.errors import SetupError
-from newshelf.serving.runtimes.base import Device, Runtime
-from newshelf.serving.runtimes.graph import encoder_graph, graph_file
+from newshelf.serving.runtimes.base import Device, Runtime, encoder_graph, graph_file, open_runtime
 from newshelf.serving.runtimes.onnx import OnnxRuntime
-from newshelf.serving.runtimes.open import open_runtime
 
 _TIMED_SECONDS = 8.0
 

@@ -18,9 +18,8 @@ from newshelf.catalog.catalog import Catalog
 from newshelf.config import RetrainSettings, Settings
 from newshelf.evaluation.baselines import ContentNeighbours
 from newshelf.evaluation.evaluate import evaluate
-from newshelf.evaluation.gate import Compared, GateResult
 from newshelf.evaluation.significance import PairedTest, paired_test
-from newshelf.evaluation.types import Case, Ranker, Split
+from newshelf.evaluation.types import Case, Compared, GateResult, Ranker, Split
 from newshelf.nn.blend import Blend, nearest_shares
 from newshelf.nn.checkpoint import Checkpoint, load_checkpoint
 from newshelf.nn.inputs import Tokenizer

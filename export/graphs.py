@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from export.int8_graph import quietly
 from newshelf.errors import SetupError
-from newshelf.serving.runtimes.graph import Graph
+from newshelf.serving.runtimes.base import Graph
 from newshelf.serving.runtimes.openvino import shared_core
 
 

@@ -23,12 +23,12 @@ from newshelf.nn.checkpoint import KNOWLEDGE_FOLDER, Checkpoint, load_checkpoint
 from newshelf.nn.inputs import decode_picture
 from newshelf.nn.numpy_scorer import Pooling
 from newshelf.nn.spec import ImageInput, read_spec
+from newshelf.serving.encoder_predictor import open_encoder
 from newshelf.serving.golden import write_golden
 from newshelf.serving.index import IndexKnowledge, IndexManifest
 from newshelf.serving.index_write import write_index
 from newshelf.serving.item_table import INDEX_COLUMNS
-from newshelf.serving.load import open_encoder
-from newshelf.serving.load_recommender import open_scorer
+from newshelf.serving.recommender_predictor import open_scorer
 from newshelf.serving.runtimes.base import Device
 from newshelf.serving.search.build import ANN_ITEMS
 from newshelf.serving.settings import ServingSettings

@@ -34,7 +34,7 @@ from export.quality import Products, failures
 from newshelf.errors import SetupError
 from newshelf.nn.inputs import prepare_pictures
 from newshelf.nn.spec import ImageInput
-from newshelf.serving.runtimes.graph import IMAGE_FEATURES
+from newshelf.serving.runtimes.base import IMAGE_FEATURES
 
 _BATCH = 8
 _CORRECTING = 32

@@ -26,8 +26,7 @@ from newshelf.nn.spec import (
     ScorerSpec,
     TextInput,
 )
-from newshelf.serving.runtimes.base import Runtime
-from newshelf.serving.runtimes.graph import Graph
+from newshelf.serving.runtimes.base import Graph, Runtime
 
 _SPECIAL_TOKENS = 2
 

@@ -35,7 +35,7 @@ from newshelf.errors import ParityError, SetupError
 from newshelf.files import read_json, write_json
 from newshelf.nn.spec import read_spec
 from newshelf.report.page import ReportTable, print_table
-from newshelf.serving.runtimes.graph import graph_files
+from newshelf.serving.runtimes.base import graph_files
 from newshelf.serving.settings import TOKENIZER, read_version
 
 PRECISION = "precision.json"

@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from newshelf.evaluation.gate import GateResult
+from newshelf.evaluation.types import GateResult
 from newshelf.pipeline.retrain import RetrainRun
 from newshelf.report.page import Page, Picture, ReportTable, Section, write_html
 from newshelf.report.plots import COLOURS, MUTED, Bar, BarPanel, draw_bars

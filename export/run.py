@@ -32,9 +32,14 @@ from newshelf.nn.checkpoint import Checkpoint, load_checkpoint
 from newshelf.nn.encoder import Encoder
 from newshelf.nn.scorer import SiameseScorer
 from newshelf.nn.spec import SPEC_FILE, ScorerSpec
-from newshelf.serving.runtimes.base import Device, Runtime
-from newshelf.serving.runtimes.graph import encoder_graph, projector_graph, scorer_graph
-from newshelf.serving.runtimes.open import open_runtime
+from newshelf.serving.runtimes.base import (
+    Device,
+    Runtime,
+    encoder_graph,
+    open_runtime,
+    projector_graph,
+    scorer_graph,
+)
 from newshelf.serving.settings import TOKENIZER, write_version
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from handlers.adapter import Adapter
-from newshelf.serving.load import load_encoder_predictor
+from newshelf.serving.encoder_predictor import load_encoder_predictor
 from newshelf.serving.protocol import Predictor
 
 

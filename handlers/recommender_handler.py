@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from handlers.adapter import Adapter
-from newshelf.serving.load_recommender import load_recommender_predictor
 from newshelf.serving.protocol import Predictor
-from newshelf.serving.recommender_predictor import RecommenderPredictor
+from newshelf.serving.recommender_predictor import RecommenderPredictor, load_recommender_predictor
 
 
 class RecommenderHandler(Adapter):

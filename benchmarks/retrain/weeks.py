@@ -18,7 +18,7 @@ from export.gate import carried_over, compare_on, judge
 from newshelf.catalog.interactions import Interactions
 from newshelf.config import BlendSettings, RetrainSettings, ScorerSettings
 from newshelf.evaluation.evaluate import evaluate
-from newshelf.evaluation.gate import newest_split
+from newshelf.evaluation.splits import newest_split
 from newshelf.evaluation.types import Case, Split
 from newshelf.training.ranking import BlendRanker, Ranking, train_ranking
 from newshelf.training.run import Run

@@ -20,9 +20,9 @@ from benchmarks.serve.stock import Stock
 from benchmarks.serve.torchserve import Layout, newshelf_encoder, served_by, unpacked
 from benchmarks.serve.wrk import Load
 from newshelf.config import Precision, RuntimeKind
-from newshelf.serving.load import load_encoder_predictor
+from newshelf.serving.encoder_predictor import load_encoder_predictor
 from newshelf.serving.protocol import RawRequest
-from newshelf.serving.runtimes.graph import graph_file
+from newshelf.serving.runtimes.base import graph_file
 from newshelf.serving.settings import ServingSettings
 
 CLIENTS = 32

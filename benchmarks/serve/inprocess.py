@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks.results import BenchmarkError
 from newshelf.pipeline.workspace import ROOT
-from newshelf.serving.load import load_encoder_predictor
+from newshelf.serving.encoder_predictor import load_encoder_predictor
 from newshelf.serving.model_config import read_model_config
 from newshelf.serving.protocol import Predictor, RawRequest
 from newshelf.serving.settings import ServingSettings

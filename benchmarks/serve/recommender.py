@@ -32,9 +32,8 @@ from newshelf.pipeline.workspace import ROOT
 from newshelf.report.plots import Line, draw_lines
 from newshelf.server.state import read_keys
 from newshelf.serving.item_table import INDEX_COLUMNS, ItemTable
-from newshelf.serving.load_recommender import load_recommender_predictor
 from newshelf.serving.protocol import RawRequest
-from newshelf.serving.recommender_predictor import RecommenderPredictor
+from newshelf.serving.recommender_predictor import RecommenderPredictor, load_recommender_predictor
 from newshelf.serving.search.base import FloatArray, Search, open_search
 from newshelf.serving.search.build import build_search
 

@@ -21,9 +21,8 @@ from newshelf.catalog.columns import (
     parse_text,
 )
 from newshelf.catalog.pictures import PictureFolder
-from newshelf.catalog.report import Problem, quoted
+from newshelf.catalog.report import Problem, RawTable, quoted
 from newshelf.catalog.schema import BASKET_COLUMNS, EVENT_COLUMNS, ITEM_COLUMNS, EventType
-from newshelf.catalog.table import RawTable
 from newshelf.errors import CatalogError
 
 Reason = str | Callable[[Any], str]

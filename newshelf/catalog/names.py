@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from newshelf.catalog.report import Problem, quoted
+from newshelf.catalog.report import Mapped, Problem, RawTable, quoted
 from newshelf.catalog.schema import BASKET_COLUMNS, EVENT_COLUMNS, ITEM_COLUMNS, EventType
-from newshelf.catalog.table import Mapped, RawTable
 from newshelf.errors import CatalogError
 
 _OURS: dict[str, tuple[str, ...]] = {

@@ -16,9 +16,8 @@ import pyarrow.parquet as pq
 from pyarrow import types as kinds
 
 from newshelf.catalog.names import apply_names, join_values
-from newshelf.catalog.report import Problem
+from newshelf.catalog.report import Problem, RawTable, refuse_repeated
 from newshelf.catalog.schema import unguard_formula
-from newshelf.catalog.table import RawTable, refuse_repeated
 from newshelf.catalog.text import decode, read_delimited, read_feed, read_json
 from newshelf.errors import CatalogError
 

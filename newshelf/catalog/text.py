@@ -17,8 +17,7 @@ from typing import Any
 import chardet
 
 from newshelf.catalog.names import is_known, join_values
-from newshelf.catalog.report import Problem
-from newshelf.catalog.table import RawTable, make_table
+from newshelf.catalog.report import Problem, RawTable, make_table
 from newshelf.errors import CatalogError
 
 csv.field_size_limit(2**31 - 1)  # a description may hold a picture as a data: URL

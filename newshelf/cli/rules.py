@@ -179,8 +179,8 @@ def _served(workspace: Workspace) -> Iterator["RecommenderPredictor"]:
 @contextmanager
 def open_recommender(archive: Path) -> Iterator["RecommenderPredictor"]:
     """Load an archive of the recommender in this process."""
-    from newshelf.serving.load_recommender import load_recommender_predictor
     from newshelf.serving.model_config import read_model_config
+    from newshelf.serving.recommender_predictor import load_recommender_predictor
     from newshelf.serving.settings import ServingSettings
 
     with TemporaryDirectory() as name:

@@ -15,8 +15,8 @@ from newshelf.evaluation.compare_reports import CASES_FILE, FORMAT, write_cases
 from newshelf.evaluation.evaluate import Comparison
 from newshelf.evaluation.funnel import Funnel, FunnelRow, Rate
 from newshelf.evaluation.kinds import KindResult
+from newshelf.evaluation.metrics import SegmentResult
 from newshelf.evaluation.plots import draw_comparisons
-from newshelf.evaluation.segments import SegmentResult
 from newshelf.evaluation.types import Interval, Metrics
 from newshelf.files import write_aside, write_json
 from newshelf.report.page import (

@@ -20,8 +20,8 @@ from newshelf.catalog.interactions import (
     read_interactions,
 )
 from newshelf.catalog.schema import category_levels
-from newshelf.config import EvaluationSettings, Settings
-from newshelf.errors import TrainingError
+from newshelf.config import EvaluationSettings, RetrainSettings, Settings
+from newshelf.errors import EvidenceError, TrainingError
 from newshelf.evaluation.types import BoolArray, Case, FloatArray, IntArray, Split
 
 MIN_CASES = 200
@@ -380,3 +380,41 @@ def _cold_description(cold: BoolArray, cut: int, *, after_cut: bool) -> str:
 
 def _day(timestamp: int) -> str:
     return f"{datetime.fromtimestamp(timestamp, UTC):%Y-%m-%d %H:%M} UTC"
+
+
+_DAY_S = 86_400
+
+
+def newest_split(
+    interactions: Interactions, after: int, settings: RetrainSettings, seed: int
+) -> Split:
+    """Return the newest days' cases, and the events before them.
+
+    ``after`` is the newest event, in epoch seconds, that the served version has seen: it would
+    know the answers of earlier cases. Raises ``EvidenceError`` with too few cases.
+    """
+    stamps = interactions.timestamps
+    if not stamps:
+        raise EvidenceError(
+            "there are no events with times, so the newest days cannot be held out: record "
+            "feedback, or use --gate none"
+        )
+    newest = max(int(times[-1]) for times in stamps)
+    cut = max(newest - settings.gate_days * _DAY_S, after + 1)
+    days = f"{(newest - cut) / _DAY_S:.1f} newest days"
+    train, train_stamps, train_weights, cases = cut_at(
+        interactions.sequences, stamps, cut, weights=interactions.weights
+    )
+    if len(cases) < settings.min_cases:
+        raise EvidenceError(
+            f"{len(cases)} shoppers with a history came to a further product in the {days} that "
+            f"the served version has not seen, and the gate needs {settings.min_cases} of them "
+            "(retrain.min_cases, retrain.gate_days): wait for more traffic, or use --gate none"
+        )
+    kept, note = capped(cases, MAX_CASES, seed)
+    description = (
+        f"Products that shoppers first came to in the {days}, which neither version has seen; all "
+        f"{interactions.n_items} products ranked. {note}"
+    )
+    every = np.ones(interactions.n_items, dtype=np.bool_)
+    return Split("newest", train, kept, every, description, train_stamps, train_weights)

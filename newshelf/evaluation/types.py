@@ -7,6 +7,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from newshelf.files import StrictModel
+
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
@@ -114,3 +116,25 @@ class Metrics:
         repr=False, compare=False, default_factory=lambda: np.empty((0, 0), dtype=np.int64)
     )
     """(cases, K) listed items at the first cut-off, best first; -1 for an empty place."""
+
+
+class Compared(StrictModel):
+    """NDCG of both versions on the same cases."""
+
+    name: str
+    cases: int
+    served: float
+    candidate: float
+    interval: Interval | None
+    """95 % of candidate - served; None with too few cases."""
+    p_value: float
+
+
+class GateResult(StrictModel):
+    """Decision of the gate and what it is based on."""
+
+    passed: bool
+    reason: str
+    split: str
+    compared: tuple[Compared, ...]
+    """All cases, then those of new products, if there are any."""

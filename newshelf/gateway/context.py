@@ -10,8 +10,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from newshelf.errors import DeadlineExceeded
-from newshelf.serving.deadline import Deadline, timeout_ms
-from newshelf.serving.protocol import OLD_DEADLINE_HEADER, TIMEOUT_HEADER
+from newshelf.serving.protocol import OLD_DEADLINE_HEADER, TIMEOUT_HEADER, Deadline, timeout_ms
 
 _HEADERS = {TIMEOUT_HEADER.encode(), OLD_DEADLINE_HEADER.encode()}
 

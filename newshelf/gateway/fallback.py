@@ -17,8 +17,7 @@ from pydantic import ValidationError
 
 from newshelf.errors import SettingsError
 from newshelf.files import StrictModel, write_aside
-from newshelf.serving.filters import allowed_mask, in_categories
-from newshelf.serving.item_table import ItemTable
+from newshelf.serving.item_table import ItemTable, allowed_mask, in_categories
 from newshelf.serving.schemas import EncoderProduct, RecommendRequest, Source
 
 _MOST_POPULAR = 5_000

@@ -15,7 +15,7 @@ import orjson
 from newshelf.config import GatewaySettings
 from newshelf.errors import DeadlineExceeded, NewshelfError, RequestError, TooLarge, Unavailable
 from newshelf.gateway.upstream import Reply, Tokens, Upstream, refused
-from newshelf.serving.deadline import Deadline
+from newshelf.serving.protocol import Deadline
 
 
 class BreakerState(enum.Enum):

@@ -24,11 +24,10 @@ from newshelf.gateway.histories import Histories, Pseudonym
 from newshelf.gateway.models import Models
 from newshelf.gateway.observability import GatewayMetrics, Spans
 from newshelf.gateway.record import Record
-from newshelf.gateway.routing import Routed, Router
 from newshelf.gateway.schemas import RecommendQuery
 from newshelf.gateway.upstream import Reply
-from newshelf.rollout.assignment import team_draft
-from newshelf.serving.deadline import Deadline
+from newshelf.rollout.assignment import Routed, Router, team_draft
+from newshelf.serving.protocol import Deadline
 from newshelf.serving.schemas import RecommendRequest
 from newshelf.store.records import Exposure, ShadowAnswer
 from newshelf.store.units import Interaction

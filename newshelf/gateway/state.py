@@ -22,10 +22,10 @@ from newshelf.gateway.observability import GatewayMetrics, Spans
 from newshelf.gateway.placements import Placements
 from newshelf.gateway.recommend import RecommendService, ShadowTraffic
 from newshelf.gateway.record import Record
-from newshelf.gateway.routing import Router
 from newshelf.gateway.upstream import Tokens, Upstream
+from newshelf.rollout.assignment import Router
 from newshelf.server.gateway import GatewayPlan
-from newshelf.serving.deadline import Deadline
+from newshelf.serving.protocol import Deadline
 from newshelf.shelf.words import WordIndex
 from newshelf.store.store import EventStore
 

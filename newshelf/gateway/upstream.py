@@ -22,8 +22,7 @@ import httptools
 
 from newshelf.errors import DeadlineExceeded, ServerError, Unavailable
 from newshelf.server.state import Key, Keys, read_keys
-from newshelf.serving.deadline import Deadline, sent_now
-from newshelf.serving.protocol import SENT_HEADER, TIMEOUT_HEADER
+from newshelf.serving.protocol import SENT_HEADER, TIMEOUT_HEADER, Deadline, sent_now
 
 _MAX_BODY_BYTES = 16 * 1024 * 1024
 """More than TorchServe sends (``max_response_size``)."""

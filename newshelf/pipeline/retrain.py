@@ -23,8 +23,8 @@ from newshelf.catalog.catalog import Catalog, read_catalog
 from newshelf.catalog.interactions import read_interactions
 from newshelf.config import Settings
 from newshelf.errors import EvidenceError, RolloutError, SetupError
-from newshelf.evaluation.gate import GateResult, newest_split
-from newshelf.evaluation.types import Split
+from newshelf.evaluation.splits import newest_split
+from newshelf.evaluation.types import GateResult, Split
 from newshelf.files import StrictModel, read_json, read_model, write_json
 from newshelf.pipeline.drift import drift_report
 from newshelf.pipeline.merged_catalog import COUNTS, write_merged

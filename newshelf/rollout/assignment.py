@@ -1,4 +1,4 @@
-"""Assignment of units to variants, a pure function of split and unit; interleaved answers.
+"""Assignment of units to variants by the rollouts that are served, and interleaved answers.
 
 A unit is hashed with the rollout's salt into one of 10,000 buckets. The challenger takes buckets
 from 0 upwards, control the same number from the top downwards. So a ramp only adds units, no unit
@@ -14,9 +14,12 @@ best remaining product of their ranking; a coin decides who begins each round. A
 the rankings directly, which needs far fewer shoppers than a split.
 """
 
+import asyncio
+import logging
 import secrets
+import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from random import Random
@@ -174,3 +177,57 @@ def draft_propensities(
         positions.append(dict(at_position))
         states = following
     return positions
+
+
+_LOG = logging.getLogger(__name__)
+_OUTSIDE = Assignment("default", "", bucket=0, counted=False, propensity=1.0)
+"""Without a rollout: TorchServe's default version answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """The target of one request."""
+
+    assigned: Assignment
+    split: TrafficSplit | None
+    """None when no rollout is served."""
+
+
+class Router:
+    """Keeps what the store said last: a store that is away changes nobody's variant."""
+
+    def __init__(self, read: Callable[[], Sequence[TrafficSplit]]) -> None:
+        self._read = read
+        self._read_s = time.monotonic()
+        self.current: Sequence[TrafficSplit] = ()
+
+    @property
+    def age_s(self) -> float:
+        """Since the store was read."""
+        return time.monotonic() - self._read_s
+
+    async def refresh(self) -> None:
+        """Read the store once; failures are logged and tried again later."""
+        try:
+            # The store may block, and requests must not wait for it.
+            self.current = await asyncio.to_thread(self._read)
+        except Exception as error:
+            _LOG.warning(
+                "the rollouts could not be read and stay as they were %.0f s ago: %s",
+                self.age_s,
+                error,
+            )
+            return
+        self._read_s = time.monotonic()
+
+    def route(self, unit: str) -> Routed:
+        """Return the target of a unit's requests: the first rollout's that it takes part in."""
+        if not unit:
+            return Routed(_OUTSIDE, None)
+        outside: Routed | None = None
+        for split in self.current:
+            routed = Routed(assign(split, unit), split)
+            if routed.assigned.variant != "default":
+                return routed
+            outside = outside or routed
+        return outside or Routed(_OUTSIDE, None)

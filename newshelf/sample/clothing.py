@@ -3,8 +3,7 @@
 import numpy as np
 
 from newshelf.sample.patterns import bow, flower, ornament, piece, trim
-from newshelf.sample.pen import Pen
-from newshelf.sample.shapes import around, moved, points, sagging
+from newshelf.sample.pen import Pen, around, moved, points, sagging
 
 
 def _folds(pen: Pen, top: float, bottom: float, spread: float, count: int) -> None:

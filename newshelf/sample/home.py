@@ -4,8 +4,7 @@ import numpy as np
 
 from newshelf.sample.palette import Metal, darker, lighter
 from newshelf.sample.patterns import bow, flower, piece, trim
-from newshelf.sample.pen import Pen
-from newshelf.sample.shapes import moved, ngon, points, sagging, scaled
+from newshelf.sample.pen import Pen, moved, ngon, points, sagging, scaled
 
 
 def _turned(pen: Pen, outline: str, top: float, bottom: float) -> None:

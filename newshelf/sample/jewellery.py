@@ -4,8 +4,7 @@ import numpy as np
 
 from newshelf.sample.palette import METALS, RGB, STONES, Metal, Stone, darker, lighter, mixed
 from newshelf.sample.patterns import bow, flower
-from newshelf.sample.pen import Pen
-from newshelf.sample.shapes import Path, Points, around, moved, ngon, points, spaced
+from newshelf.sample.pen import Path, Pen, Points, around, moved, ngon, points, spaced
 
 _BAND = {"minimal": 2.6, "classic": 4.2, "boho": 4.6, "deco": 5.0, "romantic": 3.4, "urban": 7.5}
 _PEARL = Metal((164, 146, 132), *STONES["Pearl"][1:3])

@@ -5,8 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from newshelf.sample.palette import Tone, mixed
-from newshelf.sample.pen import Pen
-from newshelf.sample.shapes import Path, around, moved, ngon, points, spaced
+from newshelf.sample.pen import Path, Pen, around, moved, ngon, points, spaced
 
 Box = tuple[float, float, float, float]
 

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 
 from newshelf.errors import DeadlineExceeded, InvalidField, NewshelfError
 from newshelf.nn.spec import HEADS, EncoderSpec, HeadName
-from newshelf.serving.deadline import refuse_late
 from newshelf.serving.preprocess import Content, DecodedPictures, InputBuilder, Reader
 from newshelf.serving.products import ProductInput
+from newshelf.serving.protocol import refuse_late
 from newshelf.serving.runtimes.base import Array, Runtime
 from newshelf.serving.trace import CACHE_HITS, CACHE_MISSES, UNREAD_TEXTS, StageTimer
 

@@ -18,8 +18,8 @@ from newshelf.catalog.schema import Product
 from newshelf.errors import BadPicture, DeadlineExceeded, NewshelfError, RequestError
 from newshelf.nn.inputs import Tokenizer, attribute_row, pad_tokens, prepare_picture
 from newshelf.nn.spec import EncoderSpec, ImageInput
-from newshelf.serving.deadline import refuse_late
 from newshelf.serving.products import ProductInput
+from newshelf.serving.protocol import refuse_late
 from newshelf.serving.runtimes.base import Array, Device
 
 

@@ -13,9 +13,8 @@ from newshelf.catalog.picture_kind import READ_KINDS
 from newshelf.catalog.schema import Product
 from newshelf.config import Limits
 from newshelf.errors import InvalidField, RequestError, TooLarge
-from newshelf.serving.deadline import check_deadline
-from newshelf.serving.envelope import FormBody, form_fields, open_envelope
-from newshelf.serving.protocol import RawRequest
+from newshelf.serving.protocol import RawRequest, check_deadline
+from newshelf.serving.requests import FormBody, form_fields, open_envelope
 from newshelf.serving.schemas import EncoderInstances, EncoderProduct, validate
 
 _BREAKS = "\n\r\t "

@@ -13,7 +13,7 @@ from newshelf.nn.blend import ContentBound
 from newshelf.nn.blend_lookup import BlendLookup, LinkSums
 from newshelf.nn.numpy_scorer import PairSums
 from newshelf.nn.rows import distinct
-from newshelf.serving.filters import in_categories
+from newshelf.serving.item_table import in_categories
 from newshelf.serving.resolve import CandidateSet, Resolved
 from newshelf.serving.rule_masks import ActiveRules
 from newshelf.serving.runtimes.base import Runtime

@@ -1,8 +1,14 @@
-"""Predictions of the recommender for a batch of requests."""
+"""Predictions of the recommender for a batch of requests, and its loading from an archive.
 
+The encoder's workers and archive do without this module: scipy, the index and the signals take
+about 10 MB per process.
+"""
+
+import os
 from collections.abc import Mapping, Sequence
 from copy import copy
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,20 +17,42 @@ from newshelf.config import Limits
 from newshelf.errors import NewshelfError, VersionMismatch
 from newshelf.nn.blend import ContentBound
 from newshelf.nn.numpy_scorer import PairSums
-from newshelf.serving.deadline import refuse_late
+from newshelf.nn.spec import ModelSpec, read_spec
 from newshelf.serving.encode import Encoding, ProductEncoder
+from newshelf.serving.encoder_predictor import (
+    open_encoder,
+    pictures_at_once,
+    warm_up,
+    warm_up_products,
+)
 from newshelf.serving.explanations import like_history, popular, popular_in
-from newshelf.serving.found import Found, is_unread_sentence, pick_found, resolve_search
-from newshelf.serving.index import ItemIndex
-from newshelf.serving.kinds import REASONS, for_model, pick
+from newshelf.serving.golden import check_golden_embeddings, check_golden_scores
+from newshelf.serving.index import ItemIndex, load_index
+from newshelf.serving.kinds import (
+    REASONS,
+    Found,
+    for_model,
+    is_unread_sentence,
+    pick,
+    pick_found,
+    resolve_search,
+)
 from newshelf.serving.live import LiveIndex
-from newshelf.serving.protocol import Answer, RawRequest, error_answer, json_answer
+from newshelf.serving.protocol import Answer, RawRequest, error_answer, json_answer, refuse_late
 from newshelf.serving.ranking import ModelRanker, Picked, Ranked, categories_of
 from newshelf.serving.requests import ParsedRequest, parse_recommend
 from newshelf.serving.resolve import Encoded, Resolved, resolve
 from newshelf.serving.rules import RuleSet
-from newshelf.serving.runtimes.base import ScorerGraphs
+from newshelf.serving.runtimes.base import (
+    Device,
+    ScorerGraphs,
+    open_runtime,
+    projector_graph,
+    scorer_graph,
+)
 from newshelf.serving.scoring import check_pooling
+from newshelf.serving.segments import SHELF_VARIABLE
+from newshelf.serving.settings import INDEX, ServingSettings, read_version
 from newshelf.serving.shelf_reader import ShelfReader
 from newshelf.serving.trace import RecordingObserver, StageTimer
 
@@ -257,3 +285,64 @@ def _reason(row: Resolved, item: Picked) -> str:
     if item.source == "popular_in_category":
         return popular_in(facts.product_type, categories_of(row))
     return REASONS.get(item.source) or popular()
+
+
+def load_recommender_predictor(
+    directory: Path,
+    *,
+    device: Device | None = None,
+    settings: ServingSettings | None = None,
+    observer: RecordingObserver | None = None,
+) -> RecommenderPredictor:
+    """Load encoder, scorer and index, and answer one request. See ``load_encoder_predictor``."""
+    settings = settings or ServingSettings()
+    device = device or Device()
+    spec = read_spec(directory)
+    version = read_version(directory)
+    encoder = open_encoder(directory, spec, device, settings)
+    scorer = open_scorer(directory, spec, device, settings)
+    check_golden_embeddings(directory, encoder, settings, device)
+    if scorer is not None:
+        check_golden_scores(directory, scorer, settings, device)
+    index = load_index(
+        directory / INDEX, encoder_version=version, min_confidence=settings.min_confidence
+    )
+    shelf = None
+    if folder := os.environ.get(SHELF_VARIABLE):
+        archive = LiveIndex.of(index)
+        shelf = ShelfReader(Path(folder) / version, archive, min_confidence=settings.min_confidence)
+        shelf.read()
+    predictor = RecommenderPredictor(
+        encoder,
+        scorer,
+        index,
+        model_version=version,
+        limits=settings.limits,
+        retrieve=settings.retrieve,
+        observer=observer,
+        shelf=shelf,
+    )
+    most = settings.limits.max_history
+    batches = warm_up_products(spec.encoder, min(settings.batch_size, pictures_at_once(settings)))
+    warm_up(predictor, [[{"history": products[:most]}] for products in batches])
+    return predictor
+
+
+def open_scorer(
+    directory: Path, spec: ModelSpec, device: Device, settings: ServingSettings
+) -> ScorerGraphs | None:
+    """The scorer's graphs; None for a model without one."""
+    if spec.scorer is None:
+        return None
+    projector, scorer = (
+        open_runtime(
+            settings.runtime,
+            directory,
+            graph,
+            device,
+            settings.threads,
+            provider=settings.provider,
+        )
+        for graph in (projector_graph(), scorer_graph())
+    )
+    return ScorerGraphs(projector, scorer, spec.scorer.max_history)

@@ -24,8 +24,7 @@ from newshelf.catalog.schema import Product
 from newshelf.errors import UnknownItem
 from newshelf.nn.blend import nearest_shares
 from newshelf.serving.explanations import Facts
-from newshelf.serving.filters import allowed_mask
-from newshelf.serving.item_table import ItemTable, TextReader
+from newshelf.serving.item_table import ItemTable, TextReader, allowed_mask
 from newshelf.serving.live import Block, LinkRows, LiveIndex, Positions
 from newshelf.serving.products import ProductInput
 from newshelf.serving.requests import ParsedRequest

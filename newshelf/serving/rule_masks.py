@@ -12,8 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from newshelf.serving.columns import TextColumn
-from newshelf.serving.filters import in_categories, with_values
-from newshelf.serving.item_table import INDEX_COLUMNS, ItemTable, type_path
+from newshelf.serving.item_table import (
+    INDEX_COLUMNS,
+    ItemTable,
+    in_categories,
+    type_path,
+    with_values,
+)
 from newshelf.serving.rules import ColumnKind, Condition, Rule, RuleSet
 from newshelf.serving.search.base import IntArray, Mask
 

@@ -19,15 +19,15 @@ from newshelf.nn.blend import NEAREST, nearest_shares
 from newshelf.nn.inputs import attribute_row
 from newshelf.nn.spec import read_spec
 from newshelf.serving.encode import Encoding, ProductEncoder
+from newshelf.serving.encoder_predictor import open_encoder
 from newshelf.serving.golden import check_golden_embeddings, check_golden_scores
 from newshelf.serving.index import IndexKnowledge, IndexManifest, ItemIndex, load_index
 from newshelf.serving.index_write import write_index
 from newshelf.serving.item_table import INDEX_COLUMNS
 from newshelf.serving.live import LiveIndex
-from newshelf.serving.load import open_encoder
-from newshelf.serving.load_recommender import open_scorer
 from newshelf.serving.model_config import read_model_config
 from newshelf.serving.products import ProductInput
+from newshelf.serving.recommender_predictor import open_scorer
 from newshelf.serving.runtimes.base import Device, ScorerGraphs
 from newshelf.serving.search.base import FloatArray
 from newshelf.serving.search.build import ANN_ITEMS

@@ -17,9 +17,9 @@ from newshelf.evaluation.classification import FewShot, few_shot
 from newshelf.evaluation.evaluate import compare_all
 from newshelf.evaluation.funnel import funnel
 from newshelf.evaluation.kinds import evaluate_kinds
+from newshelf.evaluation.metrics import segment_results
 from newshelf.evaluation.plots import Gallery, draw_model
 from newshelf.evaluation.report import EvaluationReport, write_report
-from newshelf.evaluation.segments import segment_results
 from newshelf.evaluation.splits import default_splits
 from newshelf.evaluation.types import Ranker, Split
 from newshelf.files import directory_aside, read_json

@@ -14,9 +14,9 @@ from export.archive import archive
 from newshelf.catalog.catalog import Catalog
 from newshelf.cli.pipeline import settings_from
 from newshelf.pipeline.workspace import Workspace
-from newshelf.serving.load import load_encoder_predictor
-from newshelf.serving.load_recommender import load_recommender_predictor
+from newshelf.serving.encoder_predictor import load_encoder_predictor
 from newshelf.serving.protocol import Predictor, RawRequest
+from newshelf.serving.recommender_predictor import load_recommender_predictor
 from newshelf.serving.settings import ServingSettings
 from tests.e2e.products import JSON, RECOMMENDER, base64_of, picture_of, product_of
 

@@ -16,9 +16,7 @@ from numpy.typing import NDArray
 from newshelf.config import Precision, RuntimeKind
 from newshelf.nn.inputs import prepare_picture
 from newshelf.nn.spec import ATTRIBUTE_COLUMNS, read_spec
-from newshelf.serving.runtimes.base import Device
-from newshelf.serving.runtimes.graph import encoder_graph
-from newshelf.serving.runtimes.open import open_runtime
+from newshelf.serving.runtimes.base import Device, encoder_graph, open_runtime
 
 VARIABLE = "NEWSHELF_PEER_PLAN"
 

@@ -26,7 +26,7 @@ PICTURES: dict[str, tuple[str, list[str], list[tuple[int, str, str]]]] = {
         [
             (0, "1 id, key, rate, limits", "gateway/middleware.py"),
             (0, "2 validate the body", "gateway/schemas.py"),
-            (0, "3 choose the version", "gateway/routing.py"),
+            (0, "3 choose the version", "rollout/assignment.py"),
             (0, "4 send, with the deadline", "gateway/upstream.py"),
             (1, "5 queue and batch", "config.properties"),
             (2, "6 requests of the batch", "handlers/adapter.py"),
@@ -54,7 +54,7 @@ PICTURES: dict[str, tuple[str, list[str], list[tuple[int, str, str]]]] = {
             (2, "9 graphs, parity gate", "export/parity.py"),
             (2, "10 index", "export/index.py"),
             (2, "11 archive", "export/archive.py"),
-            (3, "12 load, golden products", "serving/load.py"),
+            (3, "12 load, golden products", "serving/encoder_predictor.py"),
             (3, "13 map the index", "serving/index.py"),
         ],
     ),

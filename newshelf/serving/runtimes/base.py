@@ -1,10 +1,15 @@
-"""The interface of runtimes (named arrays in, named arrays out), and the device of a worker."""
+"""Exported graphs: their files, and the interface of the runtimes that open and run them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from numpy.typing import NDArray
+
+from newshelf.config import Precision, Provider, RuntimeKind
+from newshelf.errors import SetupError, WeightsError
+from newshelf.nn.spec import HEADS, EncoderSpec
 
 if TYPE_CHECKING:
     import torch
@@ -50,3 +55,117 @@ class Device:
 def choose_device(gpu_id: int | str | None) -> Device:
     """The GPU that the model server assigned; the CPU when it assigned none."""
     return Device() if gpu_id is None else Device("cuda", int(gpu_id))
+
+
+IMAGE_FEATURES = "image_features"
+"""What a quantised encoder calls the output of its image tower."""
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """The name of an exported graph, and of its inputs and outputs in order."""
+
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+def encoder_graph(spec: EncoderSpec) -> Graph:
+    """The encoder: ``embedding``, then ``<head>_logits`` of each head with classes."""
+    inputs = ("image", "image_row", "input_ids", "attention_mask", "text_row", "attributes")
+    heads = [f"{head}_logits" for head in HEADS if spec.labels.get(head)]
+    return Graph("encoder", inputs, ("embedding", *heads))
+
+
+def projector_graph() -> Graph:
+    """``embedding (N, 512)`` → ``vector (N, P)``."""
+    return Graph("projector", ("embedding",), ("vector",))
+
+
+def scorer_graph() -> Graph:
+    """``history``, ``history_mask`` and ``candidates`` → ``scores`` and ``attention``."""
+    return Graph("scorer", ("history", "history_mask", "candidates"), ("scores", "attention"))
+
+
+_SUFFIXES: dict[RuntimeKind, tuple[str, ...]] = {
+    "torchscript": (".pt",),
+    "onnxruntime": (".onnx",),
+    "openvino": (".xml", ".bin"),
+}
+"""What a graph's files end in, the one that is opened first."""
+
+
+def graph_file(name: str, kind: RuntimeKind, precision: Precision = "fp32") -> str:
+    """The file by which graph ``name`` is opened for a runtime and a precision."""
+    return graph_files(name, kind, precision)[0]
+
+
+def graph_files(name: str, kind: RuntimeKind, precision: Precision = "fp32") -> tuple[str, ...]:
+    """All files of graph ``name`` for a runtime and a precision; OpenVINO's weights are apart.
+
+    OpenVINO and TensorRT compute in bfloat16 from the float32 file.
+    """
+    stem = name if precision in ("fp32", "bf16") else f"{name}.{precision}"
+    return tuple(f"{stem}{suffix}" for suffix in _SUFFIXES[kind])
+
+
+_PRECISIONS: dict[tuple[str, str], tuple[Precision, ...]] = {
+    ("torchscript", "cpu"): ("fp32",),
+    ("torchscript", "cuda"): ("fp32",),
+    ("onnxruntime", "cpu"): ("fp32", "int8"),
+    ("onnxruntime cuda", "cuda"): ("fp32", "fp16"),
+    ("onnxruntime tensorrt", "cuda"): ("fp32", "bf16", "fp16"),
+    ("openvino", "cpu"): ("fp32", "bf16", "int8"),
+}
+"""What each runtime computes in, on each kind of device."""
+
+
+def open_runtime(
+    kind: RuntimeKind,
+    directory: Path,
+    graph: Graph,
+    device: Device,
+    threads: int,
+    precision: Precision = "fp32",
+    provider: Provider = "cuda",
+) -> Runtime:
+    """Load the files of ``graph`` in an export or an unpacked archive onto ``device``.
+
+    The runtime's library is imported only here. ``threads`` are those of one call on the CPU, but
+    TorchScript's are the process's; ``provider`` is ONNX Runtime's on a GPU. Inputs and outputs are
+    float32 in any ``precision``. Raises ``WeightsError`` if a file is missing or cannot be loaded,
+    and ``SetupError`` for a combination that there is not.
+    """
+    _check(kind, device, precision, provider)
+    path, *others = (directory / name for name in graph_files(graph.name, kind, precision))
+    for file in (path, *others):
+        if not file.exists():
+            raise WeightsError(f"{file} is missing: export with this runtime first")
+    if kind == "torchscript":
+        from newshelf.serving.runtimes.torchscript import TorchScriptRuntime  # noqa: PLC0415
+
+        return TorchScriptRuntime(path, graph, device, threads)
+    if kind == "openvino":
+        from newshelf.serving.runtimes.openvino import OpenVinoRuntime  # noqa: PLC0415
+
+        return OpenVinoRuntime(path, graph, threads, precision)
+    from newshelf.serving.runtimes.onnx import OnnxRuntime  # noqa: PLC0415
+
+    return OnnxRuntime(path, graph, device, threads, precision=precision, provider=provider)
+
+
+def _check(kind: RuntimeKind, device: Device, precision: Precision, provider: Provider) -> None:
+    name: str = kind
+    if kind == "onnxruntime" and device.kind == "cuda":
+        name = f"{kind} {provider}"
+    known = _PRECISIONS.get((name, device.kind))
+    if known is None:
+        raise SetupError(
+            f"{name} does not compute on {device}: choose onnxruntime or torchscript there, "
+            "or run the workers on the CPU"
+        )
+    if precision not in known:
+        raise SetupError(
+            f"{name} does not compute in {precision} on {device}, but in {', '.join(known)}: "
+            "change precision or runtime"
+        )

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from newshelf.config import Precision, Provider
 from newshelf.errors import SetupError, WeightsError
-from newshelf.serving.runtimes.base import Array, Device
-from newshelf.serving.runtimes.graph import Graph
+from newshelf.serving.runtimes.base import Array, Device, Graph
 
 if TYPE_CHECKING:
     import torch

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from newshelf.config import Precision
 from newshelf.errors import WeightsError
-from newshelf.serving.runtimes.base import Array
-from newshelf.serving.runtimes.graph import IMAGE_FEATURES, Graph
+from newshelf.serving.runtimes.base import IMAGE_FEATURES, Array, Graph
 
 
 class OpenVinoRuntime:

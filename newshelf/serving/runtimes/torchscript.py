@@ -9,8 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from newshelf.errors import SetupError, WeightsError
-from newshelf.serving.runtimes.base import Array, Device
-from newshelf.serving.runtimes.graph import Graph
+from newshelf.serving.runtimes.base import Array, Device, Graph
 
 
 class TorchScriptRuntime:

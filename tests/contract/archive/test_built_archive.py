@@ -33,7 +33,7 @@ def test_archived_code_answers_from_the_archive_alone(unpacked, drive, model):
 def check_modules(modules, folder, handler):
     roots = ("newshelf", "handlers", handler)
     ours = {n: path for n, path in modules.items() if n.split(".")[0] in roots}
-    assert {"newshelf", "newshelf.serving.runtimes.open", "handlers.adapter", handler} <= set(ours)
+    assert {"newshelf", "newshelf.serving.runtimes.base", "handlers.adapter", handler} <= set(ours)
     assert all(Path(path).is_relative_to(folder) for path in ours.values())
     training = {"newshelf.training", "newshelf.evaluation", "newshelf.catalog.catalog"}
     heavy = {"timm", "transformers", "onnx", "onnxscript"}

@@ -10,9 +10,7 @@ from export.run import export_model, subjects
 from newshelf.errors import ParityError, SetupError, WeightsError
 from newshelf.nn.checkpoint import load_checkpoint
 from newshelf.nn.spec import read_spec
-from newshelf.serving.runtimes.base import Device
-from newshelf.serving.runtimes.graph import encoder_graph
-from newshelf.serving.runtimes.open import open_runtime
+from newshelf.serving.runtimes.base import Device, encoder_graph, open_runtime
 from newshelf.serving.settings import read_version
 from tests.unit.export.tiny_checkpoint import shared_export
 

@@ -6,19 +6,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.unit.evaluation.test_gate import shoppers
 
 from export.gate import carried_over, gate, judge, pass_gate
 from newshelf.catalog.interactions import read_interactions
 from newshelf.config import RetrainSettings, Settings
-from newshelf.evaluation.gate import newest_split
 from newshelf.evaluation.significance import paired_test
+from newshelf.evaluation.splits import newest_split
 from newshelf.evaluation.types import Split
 from newshelf.nn.blend import Blend
 from newshelf.nn.checkpoint import load_checkpoint
 from newshelf.pipeline.workspace import Workspace
 from newshelf.training.run import Run
 from newshelf.training.train import train
-from tests.unit.evaluation.test_gate import shoppers
 from tests.unit.training.conftest import (
     Said,
     keep_threads,

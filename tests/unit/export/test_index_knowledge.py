@@ -5,8 +5,8 @@ from newshelf.attributes.build import build_knowledge, write_facts
 from newshelf.attributes.facts import Fact
 from newshelf.attributes.lexicon import packaged_lexicon
 from newshelf.errors import CatalogError, VersionMismatch
-from newshelf.serving.filters import allowed_mask
 from newshelf.serving.index import load_index
+from newshelf.serving.item_table import allowed_mask
 from newshelf.serving.schemas import Filters
 from tests.unit.export.test_build_index import write_catalog
 from tests.unit.export.tiny_checkpoint import write_tiny_checkpoint

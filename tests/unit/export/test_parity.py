@@ -17,7 +17,7 @@ from export.parity import (
 )
 from newshelf.errors import ParityError
 from newshelf.nn.spec import ScorerSpec
-from newshelf.serving.runtimes.graph import Graph
+from newshelf.serving.runtimes.base import Graph
 from tests.unit.export.tiny_checkpoint import tiny_spec
 
 CASE = ParityCase("batch 2", (torch.tensor([[0.5], [-0.5]]),))

@@ -22,11 +22,9 @@ from newshelf.catalog.catalog import read_catalog
 from newshelf.errors import ParityError, SetupError
 from newshelf.files import read_json, write_json
 from newshelf.nn.spec import read_spec
+from newshelf.serving.encoder_predictor import open_encoder
 from newshelf.serving.golden import check_golden_embeddings
-from newshelf.serving.load import open_encoder
-from newshelf.serving.runtimes.base import Device
-from newshelf.serving.runtimes.graph import Graph, encoder_graph
-from newshelf.serving.runtimes.open import open_runtime
+from newshelf.serving.runtimes.base import Device, Graph, encoder_graph, open_runtime
 from newshelf.serving.runtimes.openvino import OpenVinoRuntime
 from newshelf.serving.settings import ServingSettings
 from tests.unit.export.tiny_checkpoint import IDS, WORDS, shared_export

@@ -8,8 +8,7 @@ import orjson
 import pytest
 
 from newshelf.gateway.schemas import RecommendOut
-from newshelf.serving.deadline import check_deadline
-from newshelf.serving.protocol import TIMEOUT_HEADER, RawRequest
+from newshelf.serving.protocol import TIMEOUT_HEADER, RawRequest, check_deadline
 from newshelf.serving.schemas import EncoderAnswer
 from tests.unit.gateway.conftest import StartGateway
 from tests.unit.gateway.fake_torchserve import FakeTorchServe

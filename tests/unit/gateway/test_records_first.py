@@ -14,10 +14,10 @@ from newshelf.gateway.histories import Histories, pseudonyms
 from newshelf.gateway.models import Models
 from newshelf.gateway.observability import NO_SPANS, GatewayMetrics
 from newshelf.gateway.recommend import RecommendService, ShadowTraffic
-from newshelf.gateway.routing import Router
 from newshelf.gateway.schemas import parse_recommend_body
 from newshelf.gateway.upstream import Reply, Tokens
-from newshelf.serving.deadline import Deadline
+from newshelf.rollout.assignment import Router
+from newshelf.serving.protocol import Deadline
 from newshelf.store.records import Exposure, ShadowAnswer, TrafficSplit
 from newshelf.store.units import Interaction
 from tests.unit.gateway.fake_torchserve import FakeTorchServe, late

@@ -12,7 +12,7 @@ from newshelf.config import GatewaySettings
 from newshelf.errors import Unavailable
 from newshelf.gateway.models import Models
 from newshelf.gateway.upstream import Tokens, Upstream
-from newshelf.serving.deadline import Deadline
+from newshelf.serving.protocol import Deadline
 from tests.unit.gateway.fake_torchserve import Asked, FakeTorchServe
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from newshelf.errors import DeadlineExceeded, Unavailable
 from newshelf.gateway.upstream import Reply, RetryBudget, Upstream
-from newshelf.serving.deadline import Deadline
+from newshelf.serving.protocol import Deadline
 from tests.unit.gateway.fake_torchserve import FakeTorchServe, broken, closed, late, raw
 
 T = TypeVar("T")

@@ -13,7 +13,7 @@ from PIL import Image
 from newshelf.catalog.catalog import Catalog, read_catalog
 from newshelf.files import read_json
 from newshelf.pipeline.merged_catalog import COUNTS, write_merged
-from newshelf.pipeline.stage import catalog_files
+from newshelf.pipeline.stages import catalog_files
 from newshelf.shelf.catalog_items import catalog_items
 from newshelf.store.items import ItemColumns, ItemWrite
 from newshelf.store.records import Feedback

@@ -18,12 +18,11 @@ from rich.console import Console
 from export.retrain_report import write_report
 from newshelf.config import RetrainSettings, RolloutSettings, Settings
 from newshelf.errors import EvidenceError, RolloutError, SetupError, TrainingError
-from newshelf.evaluation.gate import Compared, GateResult
+from newshelf.evaluation.types import Compared, GateResult
 from newshelf.files import write_json
 from newshelf.pipeline import retrain
 from newshelf.pipeline.retrain import Retraining
-from newshelf.pipeline.stage import catalog_files
-from newshelf.pipeline.stages import Jobs, bring_up_to_date
+from newshelf.pipeline.stages import Jobs, bring_up_to_date, catalog_files
 from newshelf.pipeline.stages import plan_stages as stages_of
 from newshelf.pipeline.workspace import Workspace, open_workspace
 from newshelf.rollout.operations import change_rollout, start_rollout

@@ -12,8 +12,16 @@ import pytest
 from rich.console import Console
 
 from newshelf.config import Settings
-from newshelf.pipeline.stage import Stage, build, output_id, why_stale
-from newshelf.pipeline.stages import CODE, SHARED_CODE, archive_paths, bring_up_to_date
+from newshelf.pipeline.stages import (
+    CODE,
+    SHARED_CODE,
+    Stage,
+    archive_paths,
+    bring_up_to_date,
+    build,
+    output_id,
+    why_stale,
+)
 
 ROOT = Path(__file__).resolve().parents[3]
 ALL = ["train", "export", "archive"]
@@ -149,7 +157,7 @@ def test_another_version_of_a_library_is_the_reason(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     update(shop)
-    monkeypatch.setattr("newshelf.pipeline.stage.version", lambda name: f"{name} 99")
+    monkeypatch.setattr("newshelf.pipeline.stages.version", lambda name: f"{name} 99")
     reason = why_stale(stage(shop, "archive"))
     assert reason is not None
     assert "→ torch-model-archiver 99" in reason

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from newshelf.errors import SetupError
-from newshelf.pipeline.stage import catalog_files
+from newshelf.pipeline.stages import catalog_files
 from newshelf.pipeline.workspace import ROOT, WORKSPACES, open_workspace
 
 HOLD = """

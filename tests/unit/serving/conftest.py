@@ -29,13 +29,12 @@ from newshelf.nn.spec import (
     ScorerSpec,
     TextInput,
 )
+from newshelf.serving.encoder_predictor import load_encoder_predictor, open_encoder
 from newshelf.serving.golden import write_golden
 from newshelf.serving.index_write import write_index
-from newshelf.serving.load import load_encoder_predictor, open_encoder
-from newshelf.serving.load_recommender import load_recommender_predictor, open_scorer
 from newshelf.serving.protocol import RawRequest
-from newshelf.serving.runtimes.base import Device
-from newshelf.serving.runtimes.graph import encoder_graph
+from newshelf.serving.recommender_predictor import load_recommender_predictor, open_scorer
+from newshelf.serving.runtimes.base import Device, encoder_graph
 from newshelf.serving.settings import ServingSettings, write_version
 from newshelf.serving.trace import RecordingObserver
 

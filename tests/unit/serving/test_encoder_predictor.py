@@ -8,8 +8,13 @@ from newshelf.catalog.schema import Product
 from newshelf.config import Limits
 from newshelf.errors import DeadlineExceeded
 from newshelf.nn.inputs import attribute_row, decode_picture, prepare_pictures
-from newshelf.serving.deadline import check_deadline, sent_now
-from newshelf.serving.protocol import SENT_HEADER, TIMEOUT_HEADER, RawRequest
+from newshelf.serving.protocol import (
+    SENT_HEADER,
+    TIMEOUT_HEADER,
+    RawRequest,
+    check_deadline,
+    sent_now,
+)
 from newshelf.serving.schemas import EncoderAnswer
 
 JADE = {"title": "green jade ring", "material": "jade", "price": 12}

@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 
 from newshelf.catalog.schema import Product
-from newshelf.serving.filters import allowed_mask, in_categories
-from newshelf.serving.item_table import INDEX_COLUMNS, ItemTable
+from newshelf.serving.item_table import INDEX_COLUMNS, ItemTable, allowed_mask, in_categories
 from newshelf.serving.schemas import Filters
 
 

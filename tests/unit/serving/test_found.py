@@ -15,9 +15,9 @@ from newshelf.attributes.learn import learn_lexicon
 from newshelf.catalog.catalog import Catalog
 from newshelf.catalog.report import CatalogReport
 from newshelf.sample.products import item_frame, plan_products
-from newshelf.serving.found import fuse
 from newshelf.serving.index import IndexKnowledge, load_index
 from newshelf.serving.index_write import write_index
+from newshelf.serving.kinds import fuse
 
 VERSION = "0123456789ab"
 PRODUCTS = 1300

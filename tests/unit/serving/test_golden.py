@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from newshelf.errors import SetupError
+from newshelf.serving.encoder_predictor import load_encoder_predictor, open_encoder
 from newshelf.serving.golden import check_golden_embeddings, write_golden
-from newshelf.serving.load import load_encoder_predictor, open_encoder
-from newshelf.serving.load_recommender import load_recommender_predictor
+from newshelf.serving.recommender_predictor import load_recommender_predictor
 from newshelf.serving.runtimes.base import Device
 from tests.unit.serving.conftest import save_graphs
 

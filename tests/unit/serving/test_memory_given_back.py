@@ -4,7 +4,7 @@ import ctypes
 import os
 from pathlib import Path
 
-from newshelf.serving.load import warm_up
+from newshelf.serving.encoder_predictor import warm_up
 
 PIECE, PIECES = 10_000, 6_000
 

@@ -6,8 +6,8 @@ import sys
 _CODE = """
 import io, sys
 import numpy as np
-import newshelf.serving.load
-import newshelf.serving.load_recommender
+import newshelf.serving.encoder_predictor
+import newshelf.serving.recommender_predictor
 import newshelf.serving.runtimes.onnx
 from PIL import Image
 from newshelf.catalog.schema import Product
@@ -50,7 +50,7 @@ def test_pictures_are_encoded_without_torch():
 
 def test_an_encoder_is_loaded_without_the_recommenders_libraries():
     code = (
-        "import sys, newshelf.serving.load\n"
+        "import sys, newshelf.serving.encoder_predictor\n"
         "print([name for name in ('scipy', 'newshelf.serving.index') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, text=True)

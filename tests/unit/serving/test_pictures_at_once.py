@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from newshelf.serving.load import pictures_at_once
+from newshelf.serving.encoder_predictor import pictures_at_once
 from newshelf.serving.settings import ServingSettings
 
 

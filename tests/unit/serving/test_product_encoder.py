@@ -234,7 +234,7 @@ def test_a_deadline_that_passes_during_decoding_is_seen_before_the_forward(
     encoder = build(runtime)
     data = picture(size=(40, 40), mode="L")
     clock = [time.monotonic()]
-    monkeypatch.setattr("newshelf.serving.deadline.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("newshelf.serving.protocol.time.monotonic", lambda: clock[0])
     start = encoder.reader.start
 
     def slow(inputs):

@@ -8,11 +8,8 @@ from newshelf.attributes.lexicon import packaged_lexicon
 from newshelf.errors import VersionMismatch
 from newshelf.serving.index import load_index
 from newshelf.serving.item_table import KnownValues, TextReader
-from newshelf.serving.load_recommender import load_recommender_predictor
-from newshelf.serving.recommender_predictor import RecommenderPredictor
-from newshelf.serving.runtimes.base import Device
-from newshelf.serving.runtimes.graph import scorer_graph
-from newshelf.serving.runtimes.open import open_runtime
+from newshelf.serving.recommender_predictor import RecommenderPredictor, load_recommender_predictor
+from newshelf.serving.runtimes.base import Device, open_runtime, scorer_graph
 
 HIDDEN = {"i04", "i11"}
 JADE = {"id": "new", "title": "green jade ring", "material": "jade", "color": "green"}

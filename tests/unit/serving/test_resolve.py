@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from newshelf.config import Limits
 from newshelf.errors import UnknownItem
-from newshelf.serving.filters import allowed_mask
 from newshelf.serving.index import load_index
+from newshelf.serving.item_table import allowed_mask
 from newshelf.serving.live import LiveIndex
 from newshelf.serving.protocol import RawRequest
 from newshelf.serving.ranking import _best

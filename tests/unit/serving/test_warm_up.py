@@ -3,15 +3,15 @@
 import pytest
 
 from newshelf.config import Limits
-from newshelf.serving import load, load_recommender
-from newshelf.serving.load import load_encoder_predictor
-from newshelf.serving.load_recommender import load_recommender_predictor
+from newshelf.serving import encoder_predictor, recommender_predictor
+from newshelf.serving.encoder_predictor import load_encoder_predictor
+from newshelf.serving.recommender_predictor import load_recommender_predictor
 
 
 @pytest.fixture
 def shapes(monkeypatch):
     """Pictures, texts and products of each forward of the encoder."""
-    opened, seen = load.open_runtime, []
+    opened, seen = encoder_predictor.open_runtime, []
 
     class Spy:
         def __init__(self, runtime):
@@ -24,9 +24,11 @@ def shapes(monkeypatch):
             return self.runtime.run(inputs)
 
     # Golden products are not the warm-up's.
-    monkeypatch.setattr(load, "check_golden_embeddings", lambda *_: None)
-    monkeypatch.setattr(load_recommender, "check_golden_embeddings", lambda *_: None)
-    monkeypatch.setattr(load, "open_runtime", lambda *args, **kwargs: Spy(opened(*args, **kwargs)))
+    monkeypatch.setattr(encoder_predictor, "check_golden_embeddings", lambda *_: None)
+    monkeypatch.setattr(recommender_predictor, "check_golden_embeddings", lambda *_: None)
+    monkeypatch.setattr(
+        encoder_predictor, "open_runtime", lambda *args, **kwargs: Spy(opened(*args, **kwargs))
+    )
     return seen
 
 

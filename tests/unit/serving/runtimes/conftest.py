@@ -7,9 +7,7 @@ import torch
 from onnx import TensorProto, helper
 
 from export.graphs import write_openvino
-from newshelf.serving.runtimes.base import Device
-from newshelf.serving.runtimes.graph import Graph
-from newshelf.serving.runtimes.open import open_runtime
+from newshelf.serving.runtimes.base import Device, Graph, open_runtime
 
 GRAPH = Graph("tiny", ("left", "right", "mask", "index", "unused"), ("sum", "count"))
 

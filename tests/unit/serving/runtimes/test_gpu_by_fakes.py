@@ -8,8 +8,7 @@ import torch
 
 from newshelf.errors import SetupError
 from newshelf.serving.runtimes import onnx as module
-from newshelf.serving.runtimes.base import Device
-from newshelf.serving.runtimes.graph import Graph
+from newshelf.serving.runtimes.base import Device, Graph
 from newshelf.serving.runtimes.onnx import OnnxRuntime
 
 GRAPH = Graph("tiny", ("image", "row", "unused"), ("embedding",))

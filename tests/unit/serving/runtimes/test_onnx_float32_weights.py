@@ -6,8 +6,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from newshelf.serving.runtimes.base import Device
-from newshelf.serving.runtimes.graph import Graph
+from newshelf.serving.runtimes.base import Device, Graph
 from newshelf.serving.runtimes.onnx import OnnxRuntime
 
 GRAPH = Graph("between", ("image",), ("answer",))

@@ -7,16 +7,17 @@ import pytest
 import torch
 
 from newshelf.errors import SetupError
-from newshelf.serving.runtimes.base import Device, choose_device
-from newshelf.serving.runtimes.graph import (
+from newshelf.serving.runtimes.base import (
+    Device,
+    choose_device,
     encoder_graph,
     graph_file,
     graph_files,
+    open_runtime,
     projector_graph,
     scorer_graph,
 )
 from newshelf.serving.runtimes.onnx import OnnxRuntime
-from newshelf.serving.runtimes.open import open_runtime
 
 GPU = Device("cuda", 1)
 
@@ -25,8 +26,8 @@ import sys
 from pathlib import Path
 import numpy as np
 from newshelf.serving.runtimes.base import Device
-from newshelf.serving.runtimes.graph import Graph
-from newshelf.serving.runtimes.open import open_runtime
+from newshelf.serving.runtimes.base import Graph
+from newshelf.serving.runtimes.base import open_runtime
 
 graph = Graph("tiny", ("left", "right", "mask", "index", "unused"), ("sum", "count"))
 runtime = open_runtime(sys.argv[1], Path(sys.argv[2]), graph, Device(), 1)

@@ -10,9 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export.graphs import write_openvino
 from newshelf.errors import WeightsError
-from newshelf.serving.runtimes.base import Device
-from newshelf.serving.runtimes.graph import Graph
-from newshelf.serving.runtimes.open import open_runtime
+from newshelf.serving.runtimes.base import Device, Graph, open_runtime
 
 TABLE = Graph("table", ("rows",), ("vectors",))
 ROWS, WIDTH = 4096, 256

@@ -7,8 +7,8 @@ OPEN_TWO_CLOSE_BOTH = """
 import gc, signal, sys
 from pathlib import Path
 from newshelf.serving.runtimes.base import Device
-from newshelf.serving.runtimes.graph import Graph
-from newshelf.serving.runtimes.open import open_runtime
+from newshelf.serving.runtimes.base import Graph
+from newshelf.serving.runtimes.base import open_runtime
 import faulthandler
 # Python gives the main thread a signal stack, as pytest and many programs do.
 faulthandler.enable()

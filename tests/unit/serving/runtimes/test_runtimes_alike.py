@@ -7,10 +7,8 @@ import pytest
 import torch
 
 from newshelf.errors import WeightsError
-from newshelf.serving.runtimes.base import Device
-from newshelf.serving.runtimes.graph import Graph, projector_graph
+from newshelf.serving.runtimes.base import Device, Graph, open_runtime, projector_graph
 from newshelf.serving.runtimes.onnx import OnnxRuntime
-from newshelf.serving.runtimes.open import open_runtime
 
 KINDS = ("torchscript", "onnxruntime", "openvino")
 

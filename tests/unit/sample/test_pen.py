@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from newshelf.sample.shapes import points, spaced
+from newshelf.sample.pen import points, spaced
 
 
 def test_a_polyline_keeps_its_points():
