@@ -33,8 +33,8 @@ from newshelf.gateway.keys import KeyAccess, scope_of
 from newshelf.gateway.observability import GatewayMetrics, RequestLog, Spans
 from newshelf.gateway.openapi import DOCS, DOCS_FILES
 from newshelf.gateway.translation import ENGLISH, in_language, preferred_language
+from newshelf.serving.products import refuse_coding
 from newshelf.serving.protocol import Deadline
-from newshelf.serving.requests import refuse_coding
 
 _LOG = logging.getLogger(__name__)
 _TRACE_PARENT = b"traceparent"

@@ -24,18 +24,16 @@ from newshelf.config import Limits
 from newshelf.errors import InvalidField, RequestError, TooLarge, UnsupportedMedia
 from newshelf.files import StrictModel
 from newshelf.gateway.placements import NO_PLACEMENTS, Placements
-from newshelf.serving.products import parse_products
-from newshelf.serving.protocol import RawRequest
-from newshelf.serving.query import read_price
-from newshelf.serving.requests import (
+from newshelf.serving.products import (
     FormBody,
-    check_k,
-    check_recommend,
     form_fields,
     open_envelope,
+    parse_products,
     read_json,
-    searched_product,
 )
+from newshelf.serving.protocol import RawRequest
+from newshelf.serving.query import read_price
+from newshelf.serving.requests import check_k, check_recommend, searched_product
 from newshelf.serving.schemas import (
     STARTING_KINDS,
     Filters,

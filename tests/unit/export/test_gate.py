@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.unit.evaluation.test_gate import shoppers
 
 from export.gate import carried_over, gate, judge, pass_gate
 from newshelf.catalog.interactions import read_interactions
@@ -19,6 +18,7 @@ from newshelf.nn.checkpoint import load_checkpoint
 from newshelf.pipeline.workspace import Workspace
 from newshelf.training.run import Run
 from newshelf.training.train import train
+from tests.unit.evaluation.test_splits import shoppers
 from tests.unit.training.conftest import (
     Said,
     keep_threads,

@@ -21,8 +21,8 @@ from loadtest.traffic import KINDS, Kind, TrafficSettings
 from newshelf.catalog.catalog import Catalog, read_catalog
 from newshelf.config import Limits
 from newshelf.errors import CatalogError
+from newshelf.serving.products import FormBody, JsonBody, open_envelope
 from newshelf.serving.protocol import RawRequest
-from newshelf.serving.requests import FormBody, JsonBody, open_envelope
 
 
 @pytest.fixture(scope="module")

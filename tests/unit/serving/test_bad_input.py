@@ -10,9 +10,9 @@ from PIL import Image
 
 from newshelf.config import Limits
 from newshelf.errors import InvalidField, NotJson, TooLarge
-from newshelf.serving.products import parse_products
+from newshelf.serving.products import parse_products, read_json
 from newshelf.serving.protocol import RawRequest
-from newshelf.serving.requests import parse_recommend, read_json
+from newshelf.serving.requests import parse_recommend
 from newshelf.serving.schemas import EncoderProduct, validate
 
 GOOD = {"title": "green jade ring"}
