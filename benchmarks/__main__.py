@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from newshelf.cli.options import RootGroup
+from newshelf.cli.console import RootGroup
 
 app = typer.Typer(
     cls=RootGroup,

@@ -7,8 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from newshelf.cli.console import make_console
-from newshelf.cli.options import WorkspaceOption, verb_group
+from newshelf.cli.console import WorkspaceOption, make_console, verb_group
 
 loadtest = verb_group(
     "Load-test a running server against SLOs.\n\n"

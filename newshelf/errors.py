@@ -47,6 +47,9 @@ class NewshelfError(Exception):
     http_status: ClassVar[int] = 500
     code: ClassVar[str] = "internal"
 
+    def __init_subclass__(cls, *, status: int | None = None, code: str | None = None) -> None:
+        cls.http_status, cls.code = status or cls.http_status, code or cls.code
+
     def __init__(self, message: str, *, field: str | None = None) -> None:
         super().__init__(message)
         self.message = message
@@ -57,201 +60,124 @@ class NewshelfError(Exception):
         return {"code": self.code, "message": self.message, "field": self.field}
 
 
-class RequestError(NewshelfError):
+class RequestError(NewshelfError, status=400, code="bad_request"):
     """The request is not valid."""
 
-    http_status = 400
-    code = "bad_request"
 
-
-class NotJson(RequestError):
+class NotJson(RequestError, code="not_json"):
     """The body is not JSON."""
 
-    code = "not_json"
 
-
-class InvalidField(RequestError):
+class InvalidField(RequestError, status=422, code="invalid_field"):
     """A field is unknown, of the wrong type, or out of range."""
 
-    http_status = 422
-    code = "invalid_field"
 
-
-class TooLarge(RequestError):
+class TooLarge(RequestError, status=413, code="too_large"):
     """More bytes, pixels, characters or instances than the settings allow."""
 
-    http_status = 413
-    code = "too_large"
 
-
-class BadPicture(RequestError):
+class BadPicture(RequestError, status=422, code="bad_picture"):
     """The bytes are not a picture, or a truncated or damaged one."""
 
-    http_status = 422
-    code = "bad_picture"
 
-
-class UnsupportedMedia(RequestError):
+class UnsupportedMedia(RequestError, status=415, code="unsupported_media"):
     """The content type or picture format is not supported."""
 
-    http_status = 415
-    code = "unsupported_media"
 
-
-class UnknownItem(RequestError):
+class UnknownItem(RequestError, status=404, code="unknown_item"):
     """No product of the index has this id."""
 
-    http_status = 404
-    code = "unknown_item"
 
-
-class Unauthorized(RequestError):
+class Unauthorized(RequestError, status=401, code="unauthorized"):
     """The request carries no key, or one that is unknown, revoked or expired."""
 
-    http_status = 401
-    code = "unauthorized"
 
-
-class Forbidden(RequestError):
+class Forbidden(RequestError, status=403, code="forbidden"):
     """The key does not have the scope that the route needs."""
 
-    http_status = 403
-    code = "forbidden"
 
-
-class NotFound(RequestError):
+class NotFound(RequestError, status=404, code="not_found"):
     """Nothing is served at this path."""
 
-    http_status = 404
-    code = "not_found"
 
-
-class MethodNotAllowed(RequestError):
+class MethodNotAllowed(RequestError, status=405, code="method_not_allowed"):
     """The path does not support this method."""
 
-    http_status = 405
-    code = "method_not_allowed"
 
-
-class RequestTimeout(RequestError):
+class RequestTimeout(RequestError, status=408, code="request_timeout"):
     """The request did not arrive completely in time."""
 
-    http_status = 408
-    code = "request_timeout"
 
-
-class HeadTooLarge(RequestError):
+class HeadTooLarge(RequestError, status=431, code="head_too_large"):
     """The request line and headers are too large, or too many."""
 
-    http_status = 431
-    code = "head_too_large"
 
-
-class UnknownRequest(RequestError):
+class UnknownRequest(RequestError, status=404, code="unknown_request"):
     """Feedback names an answer that was never given, or a product that is not in it."""
 
-    http_status = 404
-    code = "unknown_request"
 
-
-class Conflict(RequestError):
+class Conflict(RequestError, status=409, code="conflict"):
     """Feedback has the id of another event, or a merge contradicts an earlier one."""
 
-    http_status = 409
-    code = "conflict"
 
-
-class ErasedUnit(RequestError):
+class ErasedUnit(RequestError, status=410, code="erased_unit"):
     """Everything about the unit has been erased; nothing more is kept."""
 
-    http_status = 410
-    code = "erased_unit"
 
-
-class RateLimited(RequestError):
+class RateLimited(RequestError, status=429, code="rate_limited"):
     """The key's rate limit is exceeded."""
 
-    http_status = 429
-    code = "rate_limited"
     retry_after_s: float = 1.0
     """Seconds until the next one may be sent."""
 
 
-class Unavailable(NewshelfError):
+class Unavailable(NewshelfError, status=503, code="unavailable"):
     """The service cannot answer now; trying again later may work."""
 
-    http_status = 503
-    code = "unavailable"
 
-
-class DeadlineExceeded(Unavailable):
+class DeadlineExceeded(Unavailable, status=504, code="deadline_exceeded"):
     """The request's deadline passed before it was answered."""
 
-    http_status = 504
-    code = "deadline_exceeded"
 
-
-class SetupError(NewshelfError):
+class SetupError(NewshelfError, code="setup"):
     """Files, settings or weights are missing or not valid."""
 
-    code = "setup"
 
-
-class CatalogError(SetupError):
+class CatalogError(SetupError, code="bad_catalog"):
     """The catalogue cannot be used."""
 
-    code = "bad_catalog"
 
-
-class SettingsError(SetupError):
+class SettingsError(SetupError, code="bad_settings"):
     """A settings file has an unknown key, a wrong type, or a bad value."""
 
-    code = "bad_settings"
 
-
-class WeightsError(SetupError):
+class WeightsError(SetupError, code="bad_weights"):
     """Weights are missing, damaged, or do not fit the architecture."""
 
-    code = "bad_weights"
 
-
-class TrainingError(SetupError):
+class TrainingError(SetupError, code="cannot_train"):
     """The data is not sufficient or suitable for training."""
 
-    code = "cannot_train"
 
-
-class ParityError(SetupError):
+class ParityError(SetupError, code="parity_failed"):
     """An exported model's output differs from that of the eager model."""
 
-    code = "parity_failed"
 
-
-class VersionMismatch(SetupError):
+class VersionMismatch(SetupError, code="version_mismatch"):
     """An index, scorer and encoder do not belong together."""
 
-    code = "version_mismatch"
 
-
-class ServerError(SetupError):
+class ServerError(SetupError, code="server"):
     """TorchServe did not start, did not become ready, or is not running."""
 
-    code = "server"
 
-
-class PlanError(SetupError):
+class PlanError(SetupError, code="bad_plan"):
     """A rollout's plan has an unknown key, a bad value, or decreasing steps."""
 
-    code = "bad_plan"
 
-
-class RolloutError(SetupError):
+class RolloutError(SetupError, code="cannot_roll_out"):
     """A command is not allowed in the rollout's phase."""
 
-    code = "cannot_roll_out"
 
-
-class EvidenceError(SetupError):
+class EvidenceError(SetupError, code="too_little_evidence"):
     """The data is not sufficient for an estimate."""
-
-    code = "too_little_evidence"

@@ -22,8 +22,7 @@ from newshelf.pipeline.workspace import ROOT
 from newshelf.rollout.controller import observe_rollout
 from newshelf.rollout.decide import decide, next_state
 from newshelf.rollout.metric_results import measure_all
-from newshelf.rollout.plan import Plan, load_plan
-from newshelf.rollout.state import RolloutState
+from newshelf.rollout.plan import Plan, RolloutState, load_plan
 from newshelf.store.records import (
     ExposedItem,
     Exposure,

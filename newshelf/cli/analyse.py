@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from newshelf.cli.options import CatalogOption, WorkspaceOption
+from newshelf.cli.console import CatalogOption, WorkspaceOption
 from newshelf.errors import SetupError
 from newshelf.pipeline.workspace import open_workspace
 

@@ -13,10 +13,9 @@ from rich.console import Console
 from loadtest.verbs import loadtest
 from newshelf.cli import pipeline, serve, tuning
 from newshelf.cli.analyse import analyse
-from newshelf.cli.console import make_console
+from newshelf.cli.console import RootGroup, make_console
 from newshelf.cli.items import items
 from newshelf.cli.offpolicy import offpolicy
-from newshelf.cli.options import RootGroup
 from newshelf.cli.retrain import drift, retrain
 from newshelf.cli.rollout import events, rollout
 from newshelf.cli.rules import rules

@@ -10,8 +10,13 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from newshelf.cli.console import make_console
-from newshelf.cli.options import CatalogOption, WorkspaceOption, served_workspace, verb_group
+from newshelf.cli.console import (
+    CatalogOption,
+    WorkspaceOption,
+    make_console,
+    served_workspace,
+    verb_group,
+)
 from newshelf.errors import CatalogError, NewshelfError, SettingsError, UnknownItem
 from newshelf.files import read_model
 from newshelf.server.shelf import ShelfPlan

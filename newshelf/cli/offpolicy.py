@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import orjson
 import typer
 
-from newshelf.cli.console import make_console
-from newshelf.cli.options import CatalogOption, WorkspaceOption
+from newshelf.cli.console import CatalogOption, WorkspaceOption, make_console
 from newshelf.cli.rollout import controller_plan
 from newshelf.report.page import ReportTable, print_table
 

@@ -12,8 +12,7 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
-from newshelf.cli.console import make_console
-from newshelf.cli.options import (
+from newshelf.cli.console import (
     CatalogOption,
     LanguageOption,
     RuntimeOption,
@@ -21,6 +20,7 @@ from newshelf.cli.options import (
     StoreOption,
     StrictOption,
     WorkspaceOption,
+    make_console,
     verb_group,
 )
 from newshelf.config import ArchiveSettings, Language, Settings, load_settings

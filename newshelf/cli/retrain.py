@@ -9,8 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from newshelf.cli.console import make_console
-from newshelf.cli.options import CatalogOption, SettingsOption, StoreOption, WorkspaceOption
+from newshelf.cli.console import (
+    CatalogOption,
+    SettingsOption,
+    StoreOption,
+    WorkspaceOption,
+    make_console,
+)
 from newshelf.cli.pipeline import make_jobs, open_for, settings_from
 from newshelf.errors import EvidenceError, NewshelfError, RolloutError, SetupError
 from newshelf.pipeline.workspace import open_workspace

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from newshelf.cli.console import make_console
-from newshelf.cli.options import (
+from newshelf.cli.console import (
     CatalogOption,
     SettingsOption,
     WorkspaceOption,
+    make_console,
     served_workspace,
     verb_group,
 )

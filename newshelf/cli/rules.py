@@ -11,8 +11,13 @@ from zipfile import BadZipFile, ZipFile
 import orjson
 import typer
 
-from newshelf.cli.console import make_console
-from newshelf.cli.options import CatalogOption, SettingsOption, WorkspaceOption, verb_group
+from newshelf.cli.console import (
+    CatalogOption,
+    SettingsOption,
+    WorkspaceOption,
+    make_console,
+    verb_group,
+)
 from newshelf.cli.pipeline import settings_from
 from newshelf.errors import SetupError
 from newshelf.pipeline.stages import archive_paths

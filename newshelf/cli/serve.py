@@ -9,13 +9,6 @@ import typer
 from rich.table import Table
 
 from newshelf.cli.console import (
-    make_console,
-    show_embedding,
-    show_next_steps,
-    show_recommendation,
-    show_servers,
-)
-from newshelf.cli.options import (
     CatalogOption,
     LanguageOption,
     RuntimeOption,
@@ -23,6 +16,11 @@ from newshelf.cli.options import (
     StoreOption,
     StrictOption,
     WorkspaceOption,
+    make_console,
+    show_embedding,
+    show_next_steps,
+    show_recommendation,
+    show_servers,
     verb_group,
 )
 from newshelf.cli.pipeline import make_jobs, open_for, settings_from

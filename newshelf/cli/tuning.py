@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from newshelf.cli.options import (
+from newshelf.cli.console import (
     CatalogOption,
     ConcurrencyOption,
     ModelOption,

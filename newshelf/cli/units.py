@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from newshelf.cli.options import CatalogOption, WorkspaceOption, served_workspace, verb_group
+from newshelf.cli.console import CatalogOption, WorkspaceOption, served_workspace, verb_group
 from newshelf.errors import SettingsError
 
 if TYPE_CHECKING:

@@ -31,8 +31,7 @@ from newshelf.pipeline.merged_catalog import COUNTS, write_merged
 from newshelf.pipeline.stages import Jobs, Stages, archive_paths, bring_up_to_date, plan_stages
 from newshelf.pipeline.workspace import ROOT, Workspace
 from newshelf.rollout.operations import refuse_second, start_rollout
-from newshelf.rollout.plan import Plan, load_plan
-from newshelf.rollout.state import OVER, RolloutState
+from newshelf.rollout.plan import OVER, Plan, RolloutState, load_plan
 from newshelf.rollout.versions import MODEL, PromotedFile
 from newshelf.server.controller import read_controller_plan
 from newshelf.server.state import read_state

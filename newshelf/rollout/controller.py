@@ -21,8 +21,7 @@ from newshelf.rollout.decide import decide, next_state, pause
 from newshelf.rollout.guardrails import level_of, lowest_p99
 from newshelf.rollout.history import Snapshot, snapshot_of
 from newshelf.rollout.operations import command
-from newshelf.rollout.plan import Plan
-from newshelf.rollout.state import OVER, RolloutState, split_of
+from newshelf.rollout.plan import OVER, Plan, RolloutState, split_of
 from newshelf.rollout.versions import PromotedFile, TorchServeVersions
 from newshelf.store.aggregates import (
     summarise_shadow,

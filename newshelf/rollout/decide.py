@@ -13,8 +13,7 @@ from typing import Literal
 from newshelf.rollout.analysis import Analysis, SignalResult, analyse
 from newshelf.rollout.guardrails import GuardrailResult, level_of, share_exceeds
 from newshelf.rollout.metric_results import MetricResult
-from newshelf.rollout.plan import Plan, ShadowPlan
-from newshelf.rollout.state import Phase, RolloutState
+from newshelf.rollout.plan import Phase, Plan, RolloutState, ShadowPlan
 from newshelf.store.records import Observation
 
 DecisionOutcome = Literal["waiting", "success", "failure", "inconclusive", "no_data"]

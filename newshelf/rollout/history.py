@@ -9,8 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from newshelf.rollout.analysis import Analysis
 from newshelf.rollout.decide import Decision, DecisionOutcome
-from newshelf.rollout.plan import Plan
-from newshelf.rollout.state import Phase, RolloutState
+from newshelf.rollout.plan import Phase, Plan, RolloutState
 from newshelf.store.records import Observation
 from newshelf.store.rollouts import JournalEntry, RolloutRow, SnapshotRow
 from newshelf.store.store import EventStore

@@ -14,13 +14,11 @@ from typing import Any, Literal
 from newshelf.errors import RolloutError, SettingsError, SetupError
 from newshelf.rollout.assignment import new_salt
 from newshelf.rollout.history import Snapshot, read_snapshot
-from newshelf.rollout.plan import Plan
-from newshelf.rollout.state import OVER, Phase, RolloutState, draft, split_of
+from newshelf.rollout.plan import OVER, Phase, Plan, RolloutState, draft, split_of
 from newshelf.rollout.versions import TorchServeVersions, find_archive
 from newshelf.server.controller import ControllerPlan, read_controller_plan
-from newshelf.store.prune import PruneCounts, clock_doubt, prune
 from newshelf.store.rollouts import RolloutRow
-from newshelf.store.store import EventStore
+from newshelf.store.store import EventStore, PruneCounts, clock_doubt, prune
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """Names are part of file names and pages."""

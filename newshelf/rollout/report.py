@@ -14,8 +14,7 @@ from newshelf.rollout.analysis import Analysis
 from newshelf.rollout.decide import MAX_EFFECT
 from newshelf.rollout.history import AnalysisPoint, Period, RolloutHistory, read_history
 from newshelf.rollout.metric_results import MetricResult
-from newshelf.rollout.plan import Plan
-from newshelf.rollout.state import PHASES
+from newshelf.rollout.plan import PHASES, Plan
 from newshelf.rollout.tables import check_lines, guardrail_table, metric_table, signal_table
 from newshelf.store.rollouts import RolloutRow
 from newshelf.store.store import EventStore

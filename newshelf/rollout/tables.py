@@ -12,8 +12,7 @@ from newshelf.rollout.analysis import Analysis
 from newshelf.rollout.decide import UNKNOWN, format_number, guardrail_value, percent
 from newshelf.rollout.history import Snapshot
 from newshelf.rollout.metric_results import MetricResult
-from newshelf.rollout.plan import Plan
-from newshelf.rollout.state import PHASES, RolloutState
+from newshelf.rollout.plan import PHASES, Plan, RolloutState
 from newshelf.store.rollouts import RolloutRow
 
 _LEAST_P = 0.0001

@@ -21,7 +21,7 @@ from newshelf.errors import Unavailable
 from newshelf.pipeline.serve import serve
 from newshelf.pipeline.stages import archive_paths, bring_up_to_date, plan_stages
 from newshelf.pipeline.workspace import Workspace, open_workspace
-from newshelf.rollout.state import RolloutState
+from newshelf.rollout.plan import RolloutState
 from newshelf.rollout.versions import PromotedFile
 from newshelf.server.ports import free_port, free_ports
 from newshelf.server.state import ServerState

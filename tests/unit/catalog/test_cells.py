@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from newshelf.catalog.catalog import read_catalog
+from newshelf.catalog.checks import PictureFolder
 from newshelf.catalog.columns import (
     parse_availability,
     parse_id,
@@ -18,7 +19,6 @@ from newshelf.catalog.columns import (
     parse_seconds,
     parse_text,
 )
-from newshelf.catalog.pictures import PictureFolder
 from newshelf.catalog.schema import split_values
 
 NEW_YEAR = 1735689600

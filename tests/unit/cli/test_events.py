@@ -7,11 +7,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from newshelf.rollout.plan import load_plan
-from newshelf.rollout.state import draft
-from newshelf.store.prune import prune
+from newshelf.rollout.plan import draft, load_plan
 from newshelf.store.records import ExposedItem, Exposure, Feedback
-from newshelf.store.store import EventStore
+from newshelf.store.store import EventStore, prune
 from newshelf.store.write import WriteBatch
 from tests.unit.cli.verbs import Run, verbs_of
 

@@ -9,8 +9,7 @@ import yaml
 from typer.testing import CliRunner
 
 from newshelf.cli.app import app
-from newshelf.rollout.plan import load_plan
-from newshelf.rollout.state import RolloutState, draft
+from newshelf.rollout.plan import RolloutState, draft, load_plan
 from newshelf.store.store import EventStore
 from tests.unit.cli.verbs import Run, verbs_of
 

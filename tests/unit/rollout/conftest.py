@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from newshelf.rollout.decide import Decision
-from newshelf.rollout.plan import Plan
-from newshelf.rollout.state import RolloutState
+from newshelf.rollout.plan import Plan, RolloutState
 from newshelf.store.records import Observation, UnitTotals, VariantHealth
 
 AT = datetime(2024, 5, 1, tzinfo=UTC)

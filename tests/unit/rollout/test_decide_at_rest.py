@@ -6,7 +6,7 @@ import pytest
 
 from newshelf.rollout.decide import decide, next_state
 from newshelf.rollout.operations import command
-from newshelf.rollout.state import draft, split_of
+from newshelf.rollout.plan import draft, split_of
 from tests.unit.rollout.conftest import (
     AT,
     EQUAL,

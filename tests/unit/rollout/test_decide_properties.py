@@ -12,8 +12,7 @@ from newshelf.rollout.decide import decide, next_state
 from newshelf.rollout.guardrails import check_guardrails
 from newshelf.rollout.history import snapshot_of
 from newshelf.rollout.metrics import METRICS
-from newshelf.rollout.plan import Plan
-from newshelf.rollout.state import PHASES, RolloutState, split_of
+from newshelf.rollout.plan import PHASES, Plan, RolloutState, split_of
 from newshelf.store.records import Observation, UnitTotals, VariantHealth
 from tests.unit.rollout.conftest import (
     AT,

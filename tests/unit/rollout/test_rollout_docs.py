@@ -6,6 +6,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from newshelf.rollout.plan import (
+    PHASES,
     Guardrail,
     Plan,
     Promotion,
@@ -14,7 +15,6 @@ from newshelf.rollout.plan import (
     Step,
     SuccessMetric,
 )
-from newshelf.rollout.state import PHASES
 
 DOCS = (Path(__file__).resolve().parents[3] / "docs" / "rollout.md").read_text(encoding="utf-8")
 PLAN = DOCS.partition("## Plan")[2].partition("\n## ")[0]

@@ -6,9 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from newshelf.store.prune import PruneCounts, clock_doubt, prune
 from newshelf.store.records import Exposure, Feedback, ShadowAnswer
-from newshelf.store.store import EventStore
+from newshelf.store.store import EventStore, PruneCounts, clock_doubt, prune
 from newshelf.store.write import WriteBatch
 from tests.unit.store.helpers import START, shadow_summary
 
@@ -17,7 +16,7 @@ MakeExposure = Callable[..., Exposure]
 
 @pytest.fixture(autouse=True)
 def small_transactions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("newshelf.store.prune._ROWS", 7)
+    monkeypatch.setattr("newshelf.store.store._ROWS", 7)
 
 
 def at(second: float) -> datetime:

@@ -13,8 +13,7 @@ from newshelf.config import RolloutSettings
 from newshelf.rollout.assignment import assign
 from newshelf.rollout.controller import Controller
 from newshelf.rollout.operations import start_rollout
-from newshelf.rollout.plan import Plan
-from newshelf.rollout.state import RolloutState
+from newshelf.rollout.plan import Plan, RolloutState
 from newshelf.rollout.versions import PromotedFile
 from newshelf.store.records import ExposedItem, Exposure, Feedback, ShadowAnswer
 from newshelf.store.store import EventStore
