@@ -15,9 +15,8 @@ from benchmarks.methods.ctr.train import calibration_error
 from benchmarks.results import Row, TaskResult
 from benchmarks.transfer.command import TransferContext
 from newshelf.attributes.build import catalog_texts
-from newshelf.attributes.facts import Texts
 from newshelf.attributes.learn import HeadPredictions, head_facts, learn_lexicon
-from newshelf.attributes.lexicon import Lexicon, packaged_lexicon
+from newshelf.attributes.lexicon import Lexicon, Texts, packaged_lexicon
 from newshelf.attributes.title_features import Gazetteer, Span, TaggedTitle, read_tagged
 from newshelf.attributes.title_tagger import train_tagger
 from newshelf.catalog.catalog import Catalog

@@ -13,7 +13,7 @@ from loadtest.tuning.slo import Slo
 from newshelf.catalog.catalog import read_catalog
 from newshelf.config import Settings
 from newshelf.errors import ServerError, SettingsError
-from newshelf.pipeline.demo import pick_demo
+from newshelf.pipeline.serve import pick_demo
 from newshelf.pipeline.workspace import Workspace
 from newshelf.server.client import Client
 

@@ -7,6 +7,6 @@
     titles ─ tagger (optional) ────┤
     encoder's heads ───────────────┘
 
-Serving and its archives use ``lexicon`` and ``facts``, which do not import torch; the other
-modules are for training.
+Serving and its archives use ``lexicon``, which does not import torch; the other modules are for
+training.
 """

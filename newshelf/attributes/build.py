@@ -18,9 +18,17 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from newshelf.attributes.facts import Fact, FactSource, Texts, implied, merge, statements
 from newshelf.attributes.learn import HeadPredictions, head_facts, learn_lexicon
-from newshelf.attributes.lexicon import ATTRIBUTES, Lexicon
+from newshelf.attributes.lexicon import (
+    ATTRIBUTES,
+    Fact,
+    FactSource,
+    Lexicon,
+    Texts,
+    implied,
+    merge,
+    statements,
+)
 from newshelf.attributes.title_tagger import TitleTagger
 from newshelf.catalog.catalog import Catalog
 from newshelf.errors import CatalogError
@@ -113,13 +121,16 @@ def build_knowledge(
                 f"the head {head.attribute} has {len(head.logits)} products, and the "
                 f"catalogue {len(ids)}"
             )
-    facts = [
-        fact
-        for item, text in zip(ids, texts, strict=True)
-        for fact in _facts_of(item, text, lexicon, tagger)
-    ]
+    facts: list[Fact] = []
+    for item, text in zip(ids, texts, strict=True):
+        facts += statements(item, text, lexicon)
+        if tagger is not None:
+            facts += tagged_facts(item, text.title, tagger, lexicon)
     for head in heads:
-        facts += [_canonical(fact, lexicon) for fact in head_facts(ids, head, _MIN_CONFIDENCE)]
+        facts += [
+            fact._replace(value=lexicon.canonical(fact.attribute, fact.value))
+            for fact in head_facts(ids, head, _MIN_CONFIDENCE)
+        ]
     facts += [wider for fact in facts for wider in implied(fact, lexicon)]
     knowledge = Knowledge(lexicon, [f for f in merge(facts) if f.confidence >= _MIN_CONFIDENCE])
     with directory_aside(out) as folder:
@@ -132,15 +143,3 @@ def catalog_texts(catalog: Catalog) -> list[Texts]:
     """Return each product's texts and stated values, in the catalogue's order."""
     names = ["title", "description", *(name for name in ATTRIBUTES if name in catalog.items)]
     return [Texts.of(row) for row in catalog.rows(names)]
-
-
-def _facts_of(
-    item: str, texts: Texts, lexicon: Lexicon, tagger: TitleTagger | None
-) -> Iterator[Fact]:
-    yield from statements(item, texts, lexicon)
-    if tagger is not None:
-        yield from tagged_facts(item, texts.title, tagger, lexicon)
-
-
-def _canonical(fact: Fact, lexicon: Lexicon) -> Fact:
-    return fact._replace(value=lexicon.canonical(fact.attribute, fact.value))

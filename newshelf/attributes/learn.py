@@ -27,11 +27,12 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 from torch import Tensor
 
-from newshelf.attributes.facts import Fact, Texts
 from newshelf.attributes.lexicon import (
     ATTRIBUTES,
     NOTHING,
+    Fact,
     Lexicon,
+    Texts,
     Word,
     fold,
     packaged_lexicon,
@@ -137,7 +138,10 @@ def learn_lexicon(products: Sequence[Texts], base: Lexicon | None = None) -> Lex
     lexicon = Lexicon(words, base.broader)
     found: Counter[tuple[str, str, tuple[str, ...]]] = Counter()
     right: Counter[tuple[str, str, tuple[str, ...]]] = Counter()
-    checked = [_accepted(lexicon, product) for product in products]
+    checked = [
+        {name: accepted_values(lexicon, name, values) for name, values in product.stated.items()}
+        for product in products
+    ]
     for product, said in zip(products, checked, strict=True):
         for attribute, value, key in _checkable(lexicon, product, said):
             found[attribute, value, key] += 1
@@ -146,13 +150,6 @@ def learn_lexicon(products: Sequence[Texts], base: Lexicon | None = None) -> Lex
     titles = [product.title for product in products]
     exceptions = find_exceptions(list(zip(titles, checked, strict=True)), counted)
     return Lexicon([*counted.words, *exceptions], base.broader)
-
-
-def _accepted(lexicon: Lexicon, product: Texts) -> dict[str, set[str]]:
-    return {
-        attribute: accepted_values(lexicon, attribute, values)
-        for attribute, values in product.stated.items()
-    }
 
 
 def accepted_values(lexicon: Lexicon, attribute: str, values: Iterable[str]) -> set[str]:

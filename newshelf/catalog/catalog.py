@@ -13,8 +13,7 @@ from newshelf.catalog.checks import CheckedTable, check_baskets, check_events, c
 from newshelf.catalog.columns import parse_id, parse_text
 from newshelf.catalog.read import read_table
 from newshelf.catalog.report import CatalogReport
-from newshelf.catalog.schema import Product
-from newshelf.catalog.table_files import EXTENSIONS, find_table
+from newshelf.catalog.schema import EXTENSIONS, Product, find_table
 from newshelf.errors import CatalogError, SetupError
 from newshelf.files import directory_aside
 

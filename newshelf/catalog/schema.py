@@ -1,4 +1,4 @@
-"""Schema of products, events and baskets: columns, ids, enumerations, and a product as a value.
+"""Schema of products, events and baskets: columns, ids, a product as a value, formats of files.
 
 Item columns follow Google Merchant's product data, event columns Amazon Personalize's
 interactions. Serving archives contain this module, so it imports neither pandas nor torch.
@@ -8,10 +8,12 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema
 
+from newshelf.errors import CatalogError
 from newshelf.files import StrictModel
 
 ITEM_COLUMNS = (
@@ -160,3 +162,68 @@ def split_values(value: str | None) -> tuple[str, ...]:
     if not value:
         return ()
     return tuple(part for piece in _BETWEEN.split(value.lower()) if (part := piece.strip()))
+
+
+EXTENSIONS = (".parquet", ".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json", ".xml")
+"""Extensions of table files, each with or without ``.gz``."""
+_NOT_READ = (".xlsx", ".xlsm", ".xls", ".ods", ".zip", ".html", ".feather", ".arrow", ".orc",
+    ".avro", ".db", ".sqlite", ".bz2", ".xz", ".zst", ".7z", ".rar", ".pdf")  # fmt: skip
+
+
+def find_table(folder: Path, name: str) -> Path | None:
+    """Return the file of table ``name`` in any case, or None; a single file has items."""
+    if not folder.is_dir():
+        return folder if name == "items" and folder.is_file() else None
+    inside = [path for path in folder.iterdir() if path.name.lower().startswith(name)]
+    by_ending: dict[str, list[Path]] = {end: [] for end in (*EXTENSIONS, *_NOT_READ, "")}
+    for path in sorted(inside):
+        ending = path.name.lower().removeprefix(name).removesuffix(".gz")
+        by_ending.get(ending, []).append(path)
+    found = [path for end in EXTENSIONS for path in by_ending[end] if path.is_file()]
+    if len(found) > 1:
+        names = " and ".join(path.name for path in found)
+        raise CatalogError(f"{folder} holds {names}: keep one of them")
+    if found:
+        return found[0]
+    parts = [path for end in ("", ".parquet") for path in by_ending[end] if path.is_dir()]
+    if parts and any(path.suffix in EXTENSIONS for path in parts[0].rglob("*")):
+        raise CatalogError(
+            f"{parts[0]} is a folder of parts: write them as one file, such as {name}.parquet"
+        )
+    return next((path for end in _NOT_READ for path in by_ending[end] if path.is_file()), None)
+
+
+READ_KINDS = ("JPEG", "PNG", "WebP", "GIF")
+_FIRST = 1_000
+"""Bytes to inspect; SVG and HTML may begin with comments."""
+_KINDS = {
+    "JPEG": rb"\xff\xd8\xff",
+    "PNG": rb"\x89PNG\r\n\x1a\n",
+    "WebP": rb"RIFF....WEBP",
+    "GIF": rb"GIF8[79]a",
+    "AVIF": rb"....ftyp(?:.{4}){0,16}?avi[fs]",
+    "HEIC": rb"....ftyp(?:he[iv][cxms]|mif1|msf1)",
+    "a video": rb"....ftyp|\x1a\x45\xdf\xa3",
+    "TIFF": rb"II[*+]\0|MM\0[*+]",
+    "BMP": rb"BM.{4}\0{4}",
+    "JPEG 2000": rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51",
+    "JPEG XL": rb"\0\0\0\x0cJXL |\xff\x0a",
+    "an icon (ICO)": rb"\0\0\x01\0",
+    "a Photoshop file": rb"8BPS",
+    "PDF": rb"%PDF",
+    "a compressed file": rb"PK\x03\x04|\x1f\x8b|7z\xbc\xaf",
+    "a pointer of Git LFS": rb"version https://git-lfs",
+    "a picture with white space before it": rb"\s+(?:\xff\xd8\xff|\x89PNG\r|GIF8|RIFF)",
+    "SVG": rb"(?:\xef\xbb\xbf)?\s*(?:<[?!][^>]*>\s*)*<svg\b",
+    "an HTML page": (
+        rb"(?i:(?:\xef\xbb\xbf)?\s*(?:<!--.*?-->\s*)*<(?:!doctype html|html|head|body)\b)"
+    ),
+    "XML": rb"(?:\xef\xbb\xbf)?\s*<[?!a-zA-Z]",
+}
+_PATTERNS = {kind: re.compile(pattern, re.DOTALL) for kind, pattern in _KINDS.items()}
+
+
+def picture_kind(data: bytes | bytearray | memoryview) -> str | None:
+    """Return the format of ``data``; only ``READ_KINDS`` can be read, others are for messages."""
+    first = bytes(data[:_FIRST])
+    return next((kind for kind, pattern in _PATTERNS.items() if pattern.match(first)), None)

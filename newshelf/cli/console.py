@@ -23,7 +23,7 @@ from newshelf.server.shelf import ShelfPlan
 from newshelf.server.state import ServerState, read_keys
 
 if TYPE_CHECKING:
-    from newshelf.pipeline.demo import Demo
+    from newshelf.pipeline.serve import Demo
 
 
 CatalogOption = Annotated[

@@ -195,7 +195,7 @@ def _import_watched(
 
 def _complete_files(folder: Path) -> Iterator[Path]:
     """Yield each table file when it is new or changed, and has been left alone for a while."""
-    from newshelf.catalog.table_files import EXTENSIONS
+    from newshelf.catalog.schema import EXTENSIONS
 
     if not folder.is_dir():
         raise CatalogError(f"--watch needs a folder; {folder} is none")

@@ -232,8 +232,7 @@ def evaluate(
 
     Example: `./run evaluate --catalog shop --compare reports/last-month`
     """
-    from newshelf.evaluation.compare_reports import compare_reports, print_pairs
-    from newshelf.evaluation.report import print_report
+    from newshelf.evaluation.report import compare_reports, print_pairs, print_report
 
     opened = _bring_up_to("evaluate", catalog, settings, workspace, language=language)
     console = make_console()

@@ -32,7 +32,7 @@ from newshelf.server.state import ServerState
 
 if TYPE_CHECKING:
     from newshelf.gateway.keys import KeyFile
-    from newshelf.pipeline.demo import Demo
+    from newshelf.pipeline.serve import Demo
 
 
 def serve(
@@ -160,7 +160,7 @@ def recommend(
         _recommend_batch(batch, out, asked, state, key)
         return
     from newshelf.catalog.catalog import read_catalog
-    from newshelf.pipeline.demo import pick_demo
+    from newshelf.pipeline.serve import pick_demo
     from newshelf.server.client import Client
 
     further = {} if user is None else {"user_id": user}

@@ -10,7 +10,6 @@ from rich.progress import Progress
 
 from newshelf.catalog.catalog import Catalog
 from newshelf.evaluation.baselines import default_baselines
-from newshelf.evaluation.compare_reports import case_digest
 from newshelf.evaluation.metrics import (
     ItemPopularity,
     best_rank,
@@ -25,6 +24,7 @@ from newshelf.evaluation.metrics import (
     tie_order,
     top_items,
 )
+from newshelf.evaluation.report import case_digest
 from newshelf.evaluation.significance import (
     MIN_GROUPS,
     PairedTest,

@@ -12,8 +12,8 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
 from newshelf.evaluation.assortment import nearest
-from newshelf.evaluation.classification import FewShot
 from newshelf.evaluation.evaluate import Comparison
+from newshelf.evaluation.metrics import FewShot
 from newshelf.evaluation.types import FloatArray
 from newshelf.report.page import Picture
 from newshelf.report.plots import (

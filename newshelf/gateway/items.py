@@ -11,8 +11,7 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from newshelf.catalog.picture_kind import READ_KINDS, picture_kind
-from newshelf.catalog.schema import Id
+from newshelf.catalog.schema import READ_KINDS, Id, picture_kind
 from newshelf.config import Limits
 from newshelf.errors import BadPicture, InvalidField, NotJson, RequestError, TooLarge, UnknownItem
 from newshelf.gateway.context import content_type_of, context_of, json_response, read_body

@@ -32,8 +32,7 @@ from newshelf.serving.products import (
     read_json,
 )
 from newshelf.serving.protocol import RawRequest
-from newshelf.serving.query import read_price
-from newshelf.serving.requests import check_k, check_recommend, searched_product
+from newshelf.serving.requests import check_k, check_recommend, read_price, searched_product
 from newshelf.serving.schemas import (
     STARTING_KINDS,
     Filters,

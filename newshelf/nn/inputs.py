@@ -29,8 +29,7 @@ from cykooz_resizer import FilterType, ResizeAlg, ResizeOptions, Resizer
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from newshelf.catalog.picture_kind import READ_KINDS, picture_kind
-from newshelf.catalog.schema import Product, category_levels, split_values
+from newshelf.catalog.schema import READ_KINDS, Product, category_levels, picture_kind, split_values
 from newshelf.errors import BadPicture, TooLarge
 from newshelf.nn.spec import AttributeInput, ImageInput
 

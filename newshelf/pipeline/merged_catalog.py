@@ -11,8 +11,7 @@ import pandas as pd
 
 from newshelf.catalog.catalog import Catalog, write_tables
 from newshelf.catalog.interactions import WEIGHT
-from newshelf.catalog.picture_kind import picture_kind
-from newshelf.catalog.schema import BASKET_COLUMNS, EVENT_COLUMNS
+from newshelf.catalog.schema import BASKET_COLUMNS, EVENT_COLUMNS, picture_kind
 from newshelf.config import Settings
 from newshelf.files import directory_aside, write_json
 from newshelf.pipeline.position_weights import position_weights

@@ -1,6 +1,7 @@
 """``./run serve``: brings the stages up to date, then starts TorchServe and what belongs to it.
 
-How each process starts is in ``newshelf.server``; this module decides what they serve.
+How each process starts is in ``newshelf.server``; this module decides what they serve, and picks
+requests that check and show that a model answers.
 """
 
 import time
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from newshelf.catalog.schema import ENCODABLE
 from newshelf.config import Settings
 from newshelf.errors import ServerError, SettingsError, Unavailable
 from newshelf.files import write_private
@@ -33,7 +35,7 @@ from newshelf.store.items import ItemWrite
 
 if TYPE_CHECKING:
     from newshelf.catalog.catalog import Catalog
-    from newshelf.pipeline.demo import Demo
+
 
 LOCAL_KEY = "local"
 _LOCAL_RATE_PER_S = 1_000.0
@@ -261,7 +263,6 @@ def _read_demo(
     workspace: Workspace, console: Console, *, summary: bool
 ) -> tuple["Catalog", "Demo"]:
     from newshelf.catalog.catalog import read_catalog  # noqa: PLC0415 - imports pandas
-    from newshelf.pipeline.demo import pick_demo  # noqa: PLC0415
 
     catalog = read_catalog(workspace.catalog)
     if summary:
@@ -281,3 +282,56 @@ def _first_answer(
         )
     with Client(state) as client:
         return client.recommend(history=demo.history, k=_FIRST_K)
+
+
+_HISTORY = 3
+
+
+@dataclass(frozen=True)
+class Demo:
+    """A shopper's history, and what is needed to print an answer to it."""
+
+    history: list[str]
+    """Product ids, oldest first."""
+    owner: str
+    """Owner of the history, such as ``shopper u17``."""
+    titles: dict[str, str]
+    """Title of each product that has one, by id."""
+    picture: Path | None
+    """One of the catalogue's pictures."""
+
+    def requests(self) -> dict[str, dict[str, object]]:
+        """Return a valid request for each model."""
+        return {"encoder": dict(ENCODABLE), "recommender": {"history": self.history, "k": 1}}
+
+
+def pick_demo(catalog: "Catalog") -> Demo:
+    """Pick the history of a shopper or basket; the same one at every start."""
+    items = catalog.items
+    titled = items[items["title"].notna()]
+    pictures = (catalog.image_path(row) for row in range(len(items)))
+    picture = next((path for path in pictures if path is not None), None)
+    history, owner = _history(catalog)
+    return Demo(
+        history=history,
+        owner=owner,
+        titles=dict(zip(titled["id"], titled["title"], strict=True)),
+        picture=picture,
+    )
+
+
+def _history(catalog: "Catalog") -> tuple[list[str], str]:
+    for table, column, kind in (
+        (catalog.events, "user_id", "shopper"),
+        (catalog.baskets, "basket_id", "basket"),
+    ):
+        if table is None or table.empty:
+            continue
+        pairs = table[[column, "item_id"]].drop_duplicates(keep="last")
+        # The latest one with enough items, or else one with the most.
+        counts = pairs.groupby(column, sort=False)["item_id"].transform("size")
+        enough = pairs[counts >= min(_HISTORY, counts.max())]
+        chosen = enough[column].iloc[-1]
+        ids = enough.loc[enough[column] == chosen, "item_id"].tail(_HISTORY)
+        return [str(value) for value in ids], f"{kind} {chosen}"
+    return [str(value) for value in catalog.items["id"].head(_HISTORY)], "the first products"

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.markup import escape
 
-from newshelf.catalog.table_files import find_table
+from newshelf.catalog.schema import find_table
 from newshelf.config import Settings, settings_values
 from newshelf.errors import SetupError
 from newshelf.files import directory_aside, read_json, write_json
@@ -144,7 +144,10 @@ def why_stale(stage: Stage) -> str | None:
 def build(stage: Stage) -> None:
     """Build ``stage`` in a temporary folder and rename it into place, stamp included."""
     inputs = stage.inputs()
-    _clear_leftovers(stage.directory)
+    # Temporary folders of killed runs; the workspace is locked.
+    for left in stage.directory.parent.glob(f".{stage.directory.name}.*"):
+        if left.is_dir():
+            shutil.rmtree(left)
     if stage.outside is not None:
         # Files outside are replaced one by one, so the old stamp must not cover them.
         (stage.directory / STAMP).unlink(missing_ok=True)
@@ -160,13 +163,6 @@ def build(stage: Stage) -> None:
         write_json(aside / STAMP, stamp)
     if stage.scratch is not None:
         shutil.rmtree(stage.scratch, ignore_errors=True)
-
-
-def _clear_leftovers(directory: Path) -> None:
-    """Remove the temporary folders of killed runs; the workspace is locked."""
-    for left in directory.parent.glob(f".{directory.name}.*"):
-        if left.is_dir():
-            shutil.rmtree(left)
 
 
 def output_id(stage: Stage) -> str:

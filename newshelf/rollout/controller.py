@@ -17,8 +17,8 @@ from sqlalchemy.engine import Connection
 
 from newshelf.config import RolloutSettings
 from newshelf.errors import NewshelfError, RolloutError, ServerError, Unavailable
+from newshelf.rollout.analysis import level_of, lowest_p99
 from newshelf.rollout.decide import decide, next_state, pause
-from newshelf.rollout.guardrails import level_of, lowest_p99
 from newshelf.rollout.history import Snapshot, snapshot_of
 from newshelf.rollout.operations import command
 from newshelf.rollout.plan import OVER, Plan, RolloutState, split_of

@@ -10,8 +10,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from newshelf.rollout.analysis import Analysis, SignalResult, analyse
-from newshelf.rollout.guardrails import GuardrailResult, level_of, share_exceeds
+from newshelf.rollout.analysis import (
+    Analysis,
+    GuardrailResult,
+    SignalResult,
+    analyse,
+    level_of,
+    share_exceeds,
+)
 from newshelf.rollout.metric_results import MetricResult
 from newshelf.rollout.plan import Phase, Plan, RolloutState, ShadowPlan
 from newshelf.store.records import Observation

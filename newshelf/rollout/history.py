@@ -119,15 +119,11 @@ def _period(plan: Plan, entry: JournalEntry, end: datetime) -> Period:
     return Period(
         begins=entry.at,
         ends=max(end, entry.at),
-        title=_title(plan, state),
+        title=(
+            plan.ramp[state.step].label if state.phase == "ramp" else state.phase.replace("_", " ")
+        ),
         note=entry.note,
         control=control,
         challenger=challenger,
         default=1 - control - challenger,
     )
-
-
-def _title(plan: Plan, state: RolloutState) -> str:
-    if state.phase == "ramp":
-        return plan.ramp[state.step].label
-    return state.phase.replace("_", " ")

@@ -277,7 +277,10 @@ def compare(
     None with fewer than ``LEAST_ACTIVE_UNITS`` active units, without variance, or with sums that
     are too large.
     """
-    samples = [_sample(metric, totals) for totals in (control, challenger)]
+    samples = [
+        Sample(*metric.columns(totals), metric.covariates(totals))
+        for totals in (control, challenger)
+    ]
     if any((sample.top != 0).sum() < LEAST_ACTIVE_UNITS for sample in samples):
         return None
     with np.errstate(all="ignore"):
@@ -291,11 +294,6 @@ def compare(
         weights = [column for sample in samples for column in (sample.top, sample.bottom)]
         effective = min(map(effective_sample_size, weights))
     return Effect(a, b, float(log), float(variance), effective, number)
-
-
-def _sample(metric: Metric, totals: UnitTotals) -> Sample:
-    top, bottom = metric.columns(totals)
-    return Sample(top, bottom, metric.covariates(totals))
 
 
 METRICS = {metric.name: metric for metric in (CTR, CVR, REVENUE_PER_UNIT, NDCG)}

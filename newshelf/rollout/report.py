@@ -3,7 +3,7 @@
 import math
 import tempfile
 from collections.abc import Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -213,7 +213,7 @@ def _timeline(history: RolloutHistory, folder: Path) -> Section:
         [
             one.title,
             _time(one.begins),
-            _span(one.ends - one.begins),
+            str(one.ends - one.begins).partition(".")[0],
             f"{100 * one.challenger:.3g} %",
             one.note,
         ]
@@ -300,18 +300,6 @@ def _fields(name: str, value: object) -> Iterator[tuple[str, str]]:
             yield from _fields(f"{name}[{place}]", inner)
     else:
         yield name, f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _span(span: timedelta) -> str:
-    seconds = int(span.total_seconds())
-    days, seconds = divmod(seconds, 86400)
-    hours, seconds = divmod(seconds, 3600)
-    minutes, seconds = divmod(seconds, 60)
-    if days:
-        return f"{days} d {hours} h"
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
 
 
 def _time(at: datetime) -> str:

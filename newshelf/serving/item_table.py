@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from newshelf.attributes.facts import Texts, implied, merge, statements
-from newshelf.attributes.lexicon import Lexicon
+from newshelf.attributes.lexicon import Lexicon, Texts, implied, merge, statements
 from newshelf.catalog.schema import Product, category_path, split_values
 from newshelf.serving.columns import (
     Arrays,

@@ -12,8 +12,7 @@ import pybase64
 from PIL import Image
 
 from newshelf.catalog.clean import clean_text
-from newshelf.catalog.picture_kind import READ_KINDS, picture_kind
-from newshelf.catalog.schema import Product
+from newshelf.catalog.schema import READ_KINDS, Product, picture_kind
 from newshelf.config import Limits
 from newshelf.errors import InvalidField, NotJson, RequestError, TooLarge, UnsupportedMedia
 from newshelf.serving.protocol import RawRequest, check_deadline

@@ -25,7 +25,6 @@ from newshelf.serving.encoder_predictor import (
     warm_up,
     warm_up_products,
 )
-from newshelf.serving.explanations import like_history, popular, popular_in
 from newshelf.serving.golden import check_golden_embeddings, check_golden_scores
 from newshelf.serving.index import ItemIndex, load_index
 from newshelf.serving.kinds import (
@@ -33,8 +32,11 @@ from newshelf.serving.kinds import (
     Found,
     for_model,
     is_unread_sentence,
+    like_history,
     pick,
     pick_found,
+    popular,
+    popular_in,
     resolve_search,
 )
 from newshelf.serving.live import LiveIndex

@@ -15,7 +15,7 @@ What may not be answered is taken out of ``allowed`` or ``named`` before.
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -23,7 +23,6 @@ import numpy as np
 from newshelf.catalog.schema import Product
 from newshelf.errors import UnknownItem
 from newshelf.nn.blend import nearest_shares
-from newshelf.serving.explanations import Facts
 from newshelf.serving.item_table import ItemTable, TextReader, allowed_mask
 from newshelf.serving.live import Block, LinkRows, LiveIndex, Positions
 from newshelf.serving.products import ProductInput
@@ -31,6 +30,20 @@ from newshelf.serving.requests import ParsedRequest
 from newshelf.serving.rule_masks import ActiveRules
 from newshelf.serving.schemas import RecommendRequest
 from newshelf.serving.search.base import FloatArray, IntArray, Mask
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """The facts of an item that an explanation may name."""
+
+    id: str | None
+    title: str | None
+    product_type: str | None
+    brand: str | None
+    color: str | None
+    material: str | None
+    known: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """What is known beyond the fields: attribute → values, the surest first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.sql.elements import ColumnElement
 
 from newshelf.store.records import Floats, TrafficSplit, UnitTotals, VariantHealth, halvings
-from newshelf.store.rows import span_us, to_us
-from newshelf.store.schema import exposures, feedback, journal, shadow_answers
+from newshelf.store.schema import exposures, feedback, journal, shadow_answers, span_us, to_us
 
 _TEAMS = ("control", "challenger")
 _IN_EXPERIMENT = (*_TEAMS, "interleaved")

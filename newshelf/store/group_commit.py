@@ -21,7 +21,7 @@ import psycopg
 from newshelf.errors import Unavailable
 from newshelf.store.database import Database
 from newshelf.store.records import Exposure, Feedback, FeedbackOutcome, ShadowAnswer
-from newshelf.store.rows import MOST_ROWS
+from newshelf.store.schema import MOST_ROWS
 from newshelf.store.units import UnitRepository
 from newshelf.store.write import WriteBatch, exposures_statement
 

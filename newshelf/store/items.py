@@ -24,8 +24,18 @@ from newshelf.catalog.clean import clean_text
 from newshelf.catalog.schema import ITEM_COLUMNS, Id, Product, trim
 from newshelf.errors import InvalidField, UnknownItem
 from newshelf.store.database import Database, lock
-from newshelf.store.rows import from_us, insert_into, insert_new, now_us, span_us, to_us
-from newshelf.store.schema import encoded, items, pictures, shelves
+from newshelf.store.schema import (
+    encoded,
+    from_us,
+    insert_into,
+    insert_new,
+    items,
+    now_us,
+    pictures,
+    shelves,
+    span_us,
+    to_us,
+)
 
 MAX_TEXT_CHARS = 10_000
 MAX_ATTRIBUTES = 50

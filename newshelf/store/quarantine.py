@@ -8,8 +8,7 @@ from sqlalchemy import func, select
 from newshelf.catalog.robots import DAY_S, Suspect, find_key_bursts, find_suspects
 from newshelf.config import RobotSettings
 from newshelf.store.database import Database
-from newshelf.store.rows import insert_new, now_us, span_us, to_us
-from newshelf.store.schema import feedback, released_units
+from newshelf.store.schema import feedback, insert_new, now_us, released_units, span_us, to_us
 
 
 class Quarantine:

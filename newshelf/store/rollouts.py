@@ -15,8 +15,7 @@ from newshelf.errors import SettingsError
 from newshelf.store import schema
 from newshelf.store.database import Database
 from newshelf.store.records import TrafficSplit
-from newshelf.store.rows import from_us, insert_into, insert_new, now_us, span_us
-from newshelf.store.schema import leases, looks
+from newshelf.store.schema import from_us, insert_into, insert_new, leases, looks, now_us, span_us
 
 
 @dataclass(frozen=True)

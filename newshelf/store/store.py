@@ -19,8 +19,15 @@ from newshelf.store.items import ItemRepository
 from newshelf.store.quarantine import Quarantine
 from newshelf.store.records import VARIANTS, Exposure, FeedbackOutcome, StoredFeedback
 from newshelf.store.rollouts import Leases, RolloutRepository
-from newshelf.store.rows import exposure, from_us, stored_feedback, to_us
-from newshelf.store.schema import exposures, feedback, shadow_answers
+from newshelf.store.schema import (
+    exposure,
+    exposures,
+    feedback,
+    from_us,
+    shadow_answers,
+    stored_feedback,
+    to_us,
+)
 from newshelf.store.units import UnitRepository
 from newshelf.store.write import (
     MOST_IDS,

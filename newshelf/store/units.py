@@ -22,8 +22,17 @@ from sqlalchemy.engine import Connection
 from newshelf.errors import Conflict, ErasedUnit, InvalidField, Unavailable
 from newshelf.store.database import Database, lock
 from newshelf.store.records import Exposure, StoredFeedback
-from newshelf.store.rows import exposure, insert_new, now_us, stored_feedback
-from newshelf.store.schema import erased_units, exposures, feedback, released_units, unit_merges
+from newshelf.store.schema import (
+    erased_units,
+    exposure,
+    exposures,
+    feedback,
+    insert_new,
+    now_us,
+    released_units,
+    stored_feedback,
+    unit_merges,
+)
 
 FRESH_S = 1.0
 """Age up to which a writer's tombstones are used without reading them again."""

@@ -14,18 +14,18 @@ from sqlalchemy.sql.functions import func
 from newshelf.store import schema
 from newshelf.store.database import Database
 from newshelf.store.records import Exposure, Feedback, FeedbackOutcome, ShadowAnswer
-from newshelf.store.rows import (
+from newshelf.store.schema import (
     EXPOSURE_COLUMNS,
     MOST_ROWS,
     SHADOW_COLUMNS,
     exposure_row,
+    exposures,
     insert_new,
     insert_statement,
     item_key,
     shadow_row,
     to_us,
 )
-from newshelf.store.schema import exposures
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,10 @@ from torch import Tensor
 from newshelf.catalog.catalog import Catalog
 from newshelf.catalog.schema import category_levels
 from newshelf.config import Settings
-from newshelf.evaluation.classification import FewShot, few_shot
 from newshelf.evaluation.evaluate import compare_all
 from newshelf.evaluation.funnel import funnel
 from newshelf.evaluation.kinds import evaluate_kinds
-from newshelf.evaluation.metrics import segment_results
+from newshelf.evaluation.metrics import FewShot, few_shot, segment_results
 from newshelf.evaluation.plots import Gallery, draw_model
 from newshelf.evaluation.report import EvaluationReport, write_report
 from newshelf.evaluation.splits import default_splits

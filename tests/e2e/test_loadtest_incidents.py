@@ -17,7 +17,7 @@ from loadtest.server_metrics import TorchServeProbe
 from loadtest.timeline import Timeline
 from newshelf.catalog.catalog import read_catalog
 from newshelf.files import write_json
-from newshelf.pipeline.demo import pick_demo
+from newshelf.pipeline.serve import pick_demo
 from newshelf.pipeline.stages import archive_paths
 from newshelf.pipeline.workspace import ROOT, Workspace
 from newshelf.server.ports import free_ports

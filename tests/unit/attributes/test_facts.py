@@ -3,7 +3,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from newshelf.attributes.build import read_facts, write_facts
-from newshelf.attributes.facts import Fact, merge
+from newshelf.attributes.lexicon import Fact, merge
 from newshelf.errors import CatalogError
 
 FACTS = [

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import torch
 
-from newshelf.attributes.facts import Texts, stated_values
 from newshelf.attributes.learn import (
     HeadPredictions,
     accepted_values,
@@ -12,7 +11,7 @@ from newshelf.attributes.learn import (
     head_facts,
     learn_lexicon,
 )
-from newshelf.attributes.lexicon import Lexicon, Word, packaged_lexicon
+from newshelf.attributes.lexicon import Lexicon, Texts, Word, packaged_lexicon, stated_values
 
 
 def product(title: str, **cells: str) -> Texts:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from newshelf.catalog.catalog import read_catalog
 from newshelf.catalog.read import read_table
-from newshelf.catalog.table_files import find_table
+from newshelf.catalog.schema import find_table
 from newshelf.errors import CatalogError
 
 PLAIN = "id,title,price\n0012,Oak stool,20.5\n0013,Rope lamp,99\n"

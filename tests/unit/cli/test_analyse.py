@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
 from newshelf.attributes.build import FACTS_FILE, write_facts
-from newshelf.attributes.facts import Fact
+from newshelf.attributes.lexicon import Fact
 from newshelf.cli.app import app
 
 

@@ -2,8 +2,7 @@ import pytest
 
 from export.index import build_index
 from newshelf.attributes.build import build_knowledge, write_facts
-from newshelf.attributes.facts import Fact
-from newshelf.attributes.lexicon import packaged_lexicon
+from newshelf.attributes.lexicon import Fact, packaged_lexicon
 from newshelf.errors import CatalogError, VersionMismatch
 from newshelf.serving.index import load_index
 from newshelf.serving.item_table import allowed_mask

@@ -18,7 +18,8 @@ import newshelf
 from newshelf.errors import InvalidField
 from newshelf.gateway.translation import in_language, preferred_language, translated
 from newshelf.serving.encoder_predictor import _TEXT_UNREAD
-from newshelf.serving.explanations import Facts, like_history, popular, popular_in
+from newshelf.serving.kinds import like_history, popular, popular_in
+from newshelf.serving.resolve import Facts
 from newshelf.serving.schemas import validate
 
 CHINESE = re.compile(r"[\u4e00-\u9fff]")

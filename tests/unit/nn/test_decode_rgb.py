@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from newshelf.catalog.picture_kind import picture_kind
+from newshelf.catalog.schema import picture_kind
 from newshelf.errors import BadPicture, TooLarge
 from newshelf.nn.inputs import decode_rgb
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from newshelf.rollout.analysis import check_guardrails
 from newshelf.rollout.decide import decide, next_state
-from newshelf.rollout.guardrails import check_guardrails
 from newshelf.rollout.history import snapshot_of
 from newshelf.rollout.metrics import METRICS
 from newshelf.rollout.plan import PHASES, Plan, RolloutState, split_of

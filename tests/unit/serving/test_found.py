@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from newshelf.attributes.build import catalog_texts
-from newshelf.attributes.facts import implied, statements
 from newshelf.attributes.learn import learn_lexicon
+from newshelf.attributes.lexicon import implied, statements
 from newshelf.catalog.catalog import Catalog
 from newshelf.catalog.report import CatalogReport
 from newshelf.sample.products import item_frame, plan_products

@@ -8,11 +8,11 @@ import pytest
 from newshelf.attributes.lexicon import packaged_lexicon
 from newshelf.catalog.schema import Product
 from newshelf.errors import VersionMismatch, WeightsError
-from newshelf.serving.explanations import Facts, like_history
 from newshelf.serving.index import IndexKnowledge, load_index
 from newshelf.serving.index_write import write_index
 from newshelf.serving.item_table import ItemTable, KnownValues, TextReader, allowed_mask
-from newshelf.serving.resolve import product_facts, row_facts
+from newshelf.serving.kinds import like_history
+from newshelf.serving.resolve import Facts, product_facts, row_facts
 from newshelf.serving.schemas import Filters
 
 READER = TextReader(packaged_lexicon(), 0.6)

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from newshelf.errors import InvalidField
 from newshelf.store.records import ExposedItem
-from newshelf.store.rows import item_key, ranking_from, ranking_text
+from newshelf.store.schema import item_key, ranking_from, ranking_text
 from newshelf.store.store import EventStore
 from newshelf.store.write import WriteBatch
 from tests.unit.store.conftest import MakeExposure

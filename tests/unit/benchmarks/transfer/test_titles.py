@@ -15,8 +15,7 @@ from benchmarks.transfer.titles import (
     measure_chinese,
     span_scores,
 )
-from newshelf.attributes.facts import Texts
-from newshelf.attributes.lexicon import Lexicon, Word, packaged_lexicon
+from newshelf.attributes.lexicon import Lexicon, Texts, Word, packaged_lexicon
 from newshelf.attributes.title_features import Span
 from newshelf.config import Settings
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from newshelf.attributes.lexicon import Lexicon, Word, packaged_lexicon
-from newshelf.serving.query import RELAXED, read_filters, read_price, with_read
+from newshelf.serving.requests import RELAXED, read_filters, read_price, with_read
 from newshelf.serving.schemas import Filters, PriceRange
 
 TYPES = (
