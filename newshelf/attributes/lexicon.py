@@ -296,8 +296,6 @@ PACKAGED_CONFIDENCE = 0.8
 
 
 class _Row(NamedTuple):
-    """A row of ``vocabulary.tsv``."""
-
     attribute: str
     value: str
     broader: str

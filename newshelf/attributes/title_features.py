@@ -56,8 +56,6 @@ _Text = Annotated[str, Field(pattern=r"\S")]
 
 
 class _Line(BaseModel):
-    """A line of a file of tagged titles."""
-
     model_config = ConfigDict(strict=True)
 
     title: _Text

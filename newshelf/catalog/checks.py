@@ -355,7 +355,6 @@ def _event_type(cell: str) -> tuple[str | None, str | None]:
 def _ids(
     table: CheckedTable, names: Sequence[str], known: pd.Series, left_out: pd.Series
 ) -> dict[str, pd.Series]:
-    """Read the columns of ids and check that the items exist."""
     ids = {name: table.read(name, parse_id(table.frame[name]), required=True) for name in names}
     unknown = ids["item_id"].notna() & ~ids["item_id"].isin(known)
     if not unknown.any():

@@ -5,6 +5,7 @@ import os
 import shlex
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from mimetypes import guess_type
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -199,8 +200,9 @@ def show_next_steps(console: Console, state: ServerState, demo: "Demo", key: Pat
         f"{url}/predictions/encoder",
     ]
     if demo.picture is not None:
+        kind, _ = guess_type(demo.picture, strict=False)
         lines.append(
-            f"curl -s {auth} -H 'Content-Type: {_media_type(demo)}' \\\n"
+            f"curl -s {auth} -H 'Content-Type: {kind or 'image/jpeg'}' \\\n"
             f"  --data-binary @{shlex.quote(str(demo.picture))} {url}/predictions/encoder"
         )
     lines.append(f"curl -s {state.metrics_url}")
@@ -278,8 +280,3 @@ def _workers(version: Mapping[str, Any]) -> str:
     workers = version.get("workers", [])
     ready = sum(worker.get("status") == "READY" for worker in workers)
     return f"{ready} of {len(workers)} workers ready, batches of up to {version['batchSize']}"
-
-
-def _media_type(demo: "Demo") -> str:
-    suffix = demo.picture.suffix.lower() if demo.picture else ""
-    return {".png": "image/png", ".webp": "image/webp"}.get(suffix, "image/jpeg")

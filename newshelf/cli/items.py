@@ -138,7 +138,7 @@ def _import(
     repository: "ItemRepository", source: Path, plan: "ShelfPlan", console: "Console"
 ) -> None:
     from newshelf.catalog.catalog import read_catalog
-    from newshelf.shelf.catalog_items import catalog_items
+    from newshelf.pipeline.merged_catalog import catalog_items
 
     catalog = read_catalog(source)
     console.print(catalog.report.summary(console.width), markup=False)
@@ -185,7 +185,6 @@ def _with_bytes(write: "ItemWrite", max_bytes: int, refused: list[tuple[str, str
 def _import_watched(
     repository: "ItemRepository", path: Path, plan: "ShelfPlan", console: "Console"
 ) -> None:
-    """Import a file; report an error and go on."""
     console.print(f"{path.name}:", markup=False)
     try:
         _import(repository, path, plan, console)

@@ -86,7 +86,6 @@ def retrain(
 
 
 def _retrain(work: "Retraining") -> int:
-    """Retrain once; print the result and return the exit code."""
     from export.retrain_report import write_report
 
     try:

@@ -66,8 +66,8 @@ def status(
 
     Example: `./run rollout status`
     """
+    from newshelf.rollout.history import show_rollout
     from newshelf.rollout.operations import open_rollouts
-    from newshelf.rollout.tables import show_rollout
 
     with open_rollouts(controller_plan(catalog, workspace)) as rollouts:
         show_rollout(make_console(), rollouts.row(name), rollouts.last_snapshot(name))

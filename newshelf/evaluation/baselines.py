@@ -175,7 +175,6 @@ class ContentNeighbours:
         return np.stack(rows)
 
     def _pool(self, similar: FloatArray) -> FloatArray:
-        """Pool (H, n_items) similarities to (n_items,)."""
         if not len(similar):
             return np.zeros(similar.shape[1], dtype=np.float32)
         pooled: FloatArray = similar.sum(0) if self._pooling == "kernel" else similar.max(0)

@@ -62,7 +62,9 @@ def funnel(events: pd.DataFrame, items: pd.DataFrame) -> Funnel:
     """Return the events and rates by category, the first level of the product type."""
     if events.empty:
         raise ValueError("a funnel needs events")
-    keys = _categories(events["item_id"], items)
+    levels = [category_levels(v if isinstance(v, str) else None) for v in items["product_type"]]
+    tops = [level[0] if level else _UNTYPED for level in levels]
+    keys = events["item_id"].map(dict(zip(items["id"], tops, strict=True))).fillna(_UNTYPED)
     counts = pd.crosstab(keys.to_numpy(), events["event_type"].astype(str).to_numpy())
     counts = counts.reindex(columns=[str(step) for step in _STEPS], fill_value=0)
     counts = counts.loc[counts.sum(axis=1).sort_values(ascending=False, kind="stable").index]
@@ -76,13 +78,6 @@ def funnel(events: pd.DataFrame, items: pd.DataFrame) -> Funnel:
         cvr_base=base,
         missing=_missing(totals, base),
     )
-
-
-def _categories(item_ids: "pd.Series[str]", items: pd.DataFrame) -> "pd.Series[str]":
-    levels = [category_levels(v if isinstance(v, str) else None) for v in items["product_type"]]
-    tops = [level[0] if level else _UNTYPED for level in levels]
-    top_of = dict(zip(items["id"], tops, strict=True))
-    return item_ids.map(top_of).fillna(_UNTYPED)
 
 
 def _base(totals: "pd.Series[int]") -> EventType | None:

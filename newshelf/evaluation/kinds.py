@@ -45,8 +45,6 @@ class KindResult:
 
 @dataclass(frozen=True)
 class _Scores:
-    """A ranker made of a function."""
-
     name: str
     scores: Callable[[Sequence[IntArray]], FloatArray]
 

@@ -105,9 +105,11 @@ def basket_split(
     train = [row for row, back in zip(interactions.sequences, held_out, strict=True) if not back]
     baskets = np.flatnonzero(held_out)
     cases = [
-        case
+        Case(np.delete(basket, place), basket[[place]], int(interactions.groups[row]))
         for row in baskets
-        for case in _leave_one_out(interactions.sequences[row], int(interactions.groups[row]))
+        # Something must stay as history.
+        if len(basket := interactions.sequences[row]) > 1
+        for place in range(len(basket))
     ]
     if not cases:
         raise TrainingError(
@@ -145,13 +147,6 @@ def _held_out_groups(groups: IntArray, test_fraction: float, seed: int) -> BoolA
     needed = np.searchsorted(np.cumsum(sizes[order]), test_fraction * len(groups)) + 1
     chosen = names[order[: min(int(needed), len(names) - 1)]]
     return np.isin(groups, chosen)
-
-
-def _leave_one_out(basket: IntArray, group: int) -> list[Case]:
-    if len(basket) < 2:  # noqa: PLR2004  (something must stay as history)
-        return []
-    places = range(len(basket))
-    return [Case(np.delete(basket, place), basket[[place]], group) for place in places]
 
 
 def capped(cases: list[Case], limit: int, seed: int) -> tuple[list[Case], str]:

@@ -171,7 +171,6 @@ class _Body:
         self._ended = self._late = False
 
     async def receive(self) -> Message:
-        """See the ASGI specification."""
         if self._ended:
             # This waits for the client to disconnect, without a limit.
             return await self._receive()
@@ -215,7 +214,6 @@ class _Answer:
         """Start of an answer whose body is awaited, as its length will change."""
 
     async def send(self, message: Message) -> None:
-        """See the ASGI specification."""
         if message["type"] == "http.response.start":
             self._began = True
             self._context.status = message["status"]

@@ -178,7 +178,6 @@ class _InternalError(Unavailable):
 
 
 def _checked(reply: Reply) -> Reply:
-    """Return the reply if it is an answer or a client error, or raise its error."""
     status = reply.status
     if status == _OK:
         return reply

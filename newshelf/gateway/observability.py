@@ -119,6 +119,7 @@ class RequestLog:
 MULTIPROCESS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """Environment variable that prometheus-client reads."""
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_PREFIX = ("newshelf", "gateway")
 _STATES = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerState.OPEN: 2}
 
 
@@ -155,11 +156,21 @@ class GatewayMetrics:
         # Not the default registry, so that tests can run several gateways in one process.
         registry = self._registry = CollectorRegistry()
         self._drift = DriftMetrics(drift) if drift else None
-        named: dict[str, Any] = {"namespace": "newshelf", "subsystem": "gateway"}
-        named["registry"] = registry
-        counter = partial(Counter, **named)
-        seconds = partial(Histogram, buckets=_SECONDS, **named)
-        gauge = partial(Gauge, multiprocess_mode="livemax", **named)
+        counter = partial(Counter, namespace=_PREFIX[0], subsystem=_PREFIX[1], registry=registry)
+        seconds = partial(
+            Histogram,
+            namespace=_PREFIX[0],
+            subsystem=_PREFIX[1],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        gauge = partial(
+            Gauge,
+            namespace=_PREFIX[0],
+            subsystem=_PREFIX[1],
+            multiprocess_mode="livemax",
+            registry=registry,
+        )
         self._requests = counter("requests", "Answered requests.", ["route", "status"])
         self._seconds = seconds(
             "request_seconds", "Time from a request's headers to the end of its answer.", ["route"]

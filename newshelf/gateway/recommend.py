@@ -348,7 +348,6 @@ class RecommendService:
     async def _find(
         self, query: RecommendQuery, routed: Routed, context: RequestContext
     ) -> tuple[RankedResponse, Exposure] | Reply:
-        """Return the answer and its exposure, or the model's 4xx."""
         nothing = RankedResponse((), routed.assigned.version, "")
         if query.request.candidates == []:
             return nothing, exposure_of(query, routed, nothing, context)

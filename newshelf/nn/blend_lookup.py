@@ -220,7 +220,6 @@ class BlendLookup:
         return self._summed(self._targets.take(places, axis=0), values)
 
     def _summed(self, places: PlaceArray, values: FloatArray) -> FloatArray:
-        """Sum the values by place, ``(M + 1,)``; 0 at the last."""
         summed = np.bincount(places.ravel(), values.ravel(), minlength=self._size + 1)
         summed[self._size] = 0
         return summed.astype(np.float32)

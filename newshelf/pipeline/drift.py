@@ -125,7 +125,6 @@ def calibration_error(
 
 
 def _rates(edges: Floats, scores: Floats, clicked: BoolArray) -> tuple[IntArray, IntArray]:
-    """Return (bins,) numbers of shown and of clicked products."""
     at, bins = np.searchsorted(edges, scores, side="right"), len(edges) + 1
     return np.bincount(at, minlength=bins), np.bincount(at[clicked], minlength=bins)
 

@@ -1,22 +1,29 @@
-"""The catalogue that a retraining learns from: files, live products and recorded feedback."""
+"""The catalogue that a retraining learns from: files, live products and recorded feedback.
+
+And the other way round: products of a catalogue as products of the store.
+"""
 
 import hashlib
+import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
+from pydantic import ValidationError
 
 from newshelf.catalog.catalog import Catalog, write_tables
 from newshelf.catalog.interactions import WEIGHT
-from newshelf.catalog.schema import BASKET_COLUMNS, EVENT_COLUMNS, picture_kind
+from newshelf.catalog.schema import BASKET_COLUMNS, EVENT_COLUMNS, ITEM_COLUMNS, picture_kind
 from newshelf.config import Settings
-from newshelf.files import directory_aside, write_json
+from newshelf.files import directory_aside, problems, write_json
 from newshelf.pipeline.position_weights import position_weights
 from newshelf.store.export import EVENT_ID, new_events, recorded_events
-from newshelf.store.items import StoredItem
+from newshelf.store.items import MAX_ATTRIBUTES, MAX_TEXT_CHARS, ItemColumns, ItemWrite, StoredItem
 from newshelf.store.store import EventStore
 
 COUNTS = "merged.json"
@@ -125,3 +132,43 @@ def _with_feedback(
     if baskets is not None:
         baskets = baskets[baskets["item_id"].isin(products)].reset_index(drop=True)
     return replace(catalog, events=events, baskets=baskets), len(new), notes
+
+
+_COLUMNS = tuple(name for name in ITEM_COLUMNS if name != "image_link")
+
+
+def catalog_items(
+    catalog: Catalog, *, skip: Collection[str] = ()
+) -> Iterator[ItemWrite | tuple[str, str]]:
+    """Yield each product but those to ``skip``, or its id and why it cannot be stored.
+
+    Texts are cut at 10,000 characters, and at most 50 further columns are kept: no model reads
+    more.
+    """
+    further = [name for name in catalog.items if name not in ITEM_COLUMNS]
+    rows = np.flatnonzero(~catalog.items["id"].isin([*skip]).to_numpy())
+    frame = catalog.items.iloc[rows]
+    cells = {name: frame[name].astype(object).where(frame[name].notna(), None) for name in frame}
+    for place, row in enumerate(rows.tolist()):
+        fields = {name: _cell(cells[name].iat[place]) for name in _COLUMNS}
+        values = {name: _cell(cells[name].iat[place]) for name in further}
+        kept = [(name, value) for name, value in values.items() if value is not None]
+        try:
+            columns = ItemColumns.model_validate(
+                {**fields, "attributes": dict(kept[:MAX_ATTRIBUTES])}
+            )
+        except ValidationError as error:
+            yield str(fields["id"]), problems(error)
+        else:
+            path = catalog.image_path(row)
+            yield ItemWrite(columns, path and path.absolute())
+
+
+def _cell(value: Any) -> str | int | float | None:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or value is pd.NaT:
+        return None
+    return value if type(value) is int else str(value)[:MAX_TEXT_CHARS]

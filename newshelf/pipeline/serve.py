@@ -215,7 +215,7 @@ def plan_shelf(state: ServerState, workspace: Workspace, settings: Settings) -> 
 
 def seed_products(catalog: "Catalog", store_url: str, console: Console) -> None:
     """Store the catalogue's products that the store does not know yet."""
-    from newshelf.shelf.catalog_items import catalog_items  # noqa: PLC0415 - imports pandas
+    from newshelf.pipeline.merged_catalog import catalog_items  # noqa: PLC0415 - imports pandas
     from newshelf.store.store import EventStore  # noqa: PLC0415
 
     try:

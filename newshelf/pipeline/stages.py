@@ -366,8 +366,6 @@ def plan_stages(
 
 @dataclass(frozen=True)
 class _StageInputs:
-    """Reads the inputs of each stage."""
-
     workspace: Workspace
     settings: Settings
     root: Path
@@ -400,7 +398,6 @@ class _StageInputs:
         }
 
     def _of(self, stage: StageName, *sections: str) -> Inputs:
-        """Return the sections of the settings, the code and the libraries."""
         table = self.settings.model_dump(mode="json")
         return {
             "settings": settings_values({name: table[name] for name in sections}),

@@ -20,8 +20,6 @@ WORKSPACES = ROOT / ".newshelf"
 
 
 class _Inside:
-    """A path inside a workspace."""
-
     def __init__(self, path: str) -> None:
         self._path = path
 

@@ -29,7 +29,6 @@ class Cell:
     interval: str = ""
 
     def __str__(self) -> str:
-        """Return the figure, followed by its small print in brackets."""
         return f"{self.text} ({self.interval})" if self.interval else self.text
 
 

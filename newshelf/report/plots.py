@@ -238,7 +238,8 @@ def draw_confusion(confusion: IntArray, classes: Sequence[str], path: Path, titl
     figure = new_figure(max(side + 1.2, 5.0), max(side, 4.0))
     panel = figure.subplots()
     panel.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    names = [_short(name) for name in classes]
+    most = _MAX_CLASS_NAME
+    names = [name if len(name) <= most else "…" + name[1 - most :] for name in classes]
     panel.set_xticks(range(count), names, rotation=45, ha="right", fontsize=9)
     panel.set_yticks(range(count), names, fontsize=9)
     panel.set_xlabel("predicted")
@@ -251,10 +252,6 @@ def draw_confusion(confusion: IntArray, classes: Sequence[str], path: Path, titl
         )  # fmt: skip
     panel.set_title(title, fontsize=11)
     save(figure, path)
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= _MAX_CLASS_NAME else "…" + name[1 - _MAX_CLASS_NAME :]
 
 
 _OTHER = "other"

@@ -90,8 +90,6 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Look:
-    """One rollout as it was read."""
-
     row: RolloutRow
     plan: Plan
     state: RolloutState

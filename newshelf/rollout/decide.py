@@ -261,7 +261,6 @@ def _is_last(plan: Plan, state: RolloutState) -> bool:
 
 
 def _missing(analysis: Analysis, min_units: int) -> str | None:
-    """Return which data are missing altogether; None if all arrive."""
     if not analysis.requests:
         variants = {
             "control": analysis.control_requests,
@@ -277,7 +276,6 @@ def _missing(analysis: Analysis, min_units: int) -> str | None:
 def _obstacle(
     plan: Plan, state: RolloutState, observation: Observation, analysis: Analysis
 ) -> str | None:
-    """Return why the step is not complete; None if it is."""
     min_units = plan.ramp[state.step].min_units
     if analysis.units < min_units:
         return f"{analysis.units} of {min_units} units in the smaller variant"

@@ -67,8 +67,6 @@ class MetricResult:
 
 @dataclass(frozen=True)
 class _Counts:
-    """Converting units and all units."""
-
     control: int
     control_units: int
     challenger: int

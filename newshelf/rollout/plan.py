@@ -260,8 +260,6 @@ def parse_plan(text: str, name: str = "plan") -> Plan:
 
 @dataclass(frozen=True)
 class _Source:
-    """Text and name of a plan."""
-
     text: str
     name: str
 

@@ -12,10 +12,18 @@ from newshelf.report.page import Page, Picture, ReportTable, Section, write_html
 from newshelf.report.plots import COLOURS, MUTED, legend_right, new_figure, save, style_axes
 from newshelf.rollout.analysis import Analysis
 from newshelf.rollout.decide import MAX_EFFECT
-from newshelf.rollout.history import AnalysisPoint, Period, RolloutHistory, read_history
+from newshelf.rollout.history import (
+    AnalysisPoint,
+    Period,
+    RolloutHistory,
+    check_lines,
+    guardrail_table,
+    metric_table,
+    read_history,
+    signal_table,
+)
 from newshelf.rollout.metric_results import MetricResult
 from newshelf.rollout.plan import PHASES, Plan
-from newshelf.rollout.tables import check_lines, guardrail_table, metric_table, signal_table
 from newshelf.store.rollouts import RolloutRow
 from newshelf.store.store import EventStore
 

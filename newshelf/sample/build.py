@@ -165,7 +165,7 @@ def draw_sample(
         raise SettingsError("the sample needs at least 60 products and 1 shopper")
     blueprints = plan_products(products, seed)
     # Not forked: the caller may have threads (torch's), whose locks a fork would copy.
-    workers = min(_cores(), _MOST_WORKERS)
+    workers = min(len(os.sched_getaffinity(0)), _MOST_WORKERS)
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
     with directory_aside(Path(folder)) as aside, pool:
         (aside / "images").mkdir()
@@ -180,11 +180,6 @@ def draw_sample(
         items.to_parquet(aside / "items.parquet", index=False)
         events = simulate_events(blueprints, shoppers, seed)
         events.to_parquet(aside / "events.parquet", index=False)
-
-
-def _cores() -> int:
-    """Return the cores that this process may use; not every system can say."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def draw_product(blueprint: Blueprint, folder: Path, seed: int) -> str:

@@ -47,7 +47,6 @@ def _dress(pen: Pen) -> None:
 
 
 def _shirt(pen: Pen) -> None:
-    """Draw long sleeves, a collar and buttons, a zip or a frill."""
     _sleeves(pen, "66,20 71,24 81,72 73,75 67,44", "mcbr")
     piece(pen, "half 57,17 70,23 68.5,50 69.5,82")
     _folds(pen, 30, 80, 15, 2)
@@ -64,7 +63,6 @@ def _shirt(pen: Pen) -> None:
 
 
 def _t_shirt(pen: Pen) -> None:
-    """Draw short sleeves and a round neck."""
     _sleeves(pen, "67,22 74,25 85,44 75,50 68,40", "c")
     piece(pen, "half 59,19 74,25 70.5,48 71,84", 1.05)
     _folds(pen, 40, 84, 14, 2)
@@ -147,7 +145,6 @@ def _shoes(pen: Pen) -> None:
 
 
 def _boots(pen: Pen) -> None:
-    """Draw a high shaft over the shoe."""
     high, tone = pen.by(20, m=34, c=14, b=26, d=22), pen.by("rgb-55", u="black+10")
     pen.shape("box 24,82 80,88 2.5", tone)
     pen.on("cdr", pen.shape, "24,80 38,82 35,95 25,95", tone)

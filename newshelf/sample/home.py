@@ -91,7 +91,6 @@ def _shade(pen: Pen) -> None:
 
 
 def _cushion(pen: Pen) -> None:
-    """Draw a square with soft sides, or a bolster's round face."""
     outline = pen.by("loop 14,18 50,22 86,18 82,52 86,88 50,84 14,88 18,52", r="disc 50,52 36,35")
     pen.on("r", trim, pen, "arc 50,52 36,35 0,360", 1.6)
     piece(pen, outline, 1.25)
@@ -107,7 +106,6 @@ def _cushion(pen: Pen) -> None:
 
 
 def _mug(pen: Pen) -> None:
-    """Draw a cup with a handle."""
     # Outline, the left and right ends and the height of its mouth.
     body, left, right, top = pen.by(
         ("box 24,26 68,82 5", 27, 65, 26),
@@ -145,7 +143,6 @@ def _rug(pen: Pen) -> None:
 
 
 def _clock(pen: Pen) -> None:
-    """Draw a wall clock with a face and hands."""
     radius = pen.by(40, bdr=34)
     for place, (x, y) in enumerate(ngon(0, 0, 1, 48)):
         reach, tone, width = ((46, "mid", 2.2), (41, "second", 1.6))[place % 2]

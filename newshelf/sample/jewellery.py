@@ -207,7 +207,6 @@ def _necklace(pen: Pen) -> None:
 
 
 def _pendant(pen: Pen) -> None:
-    """Draw a large motif on a fine chain."""
     for _ in pen.sides():
         pen.on("u", _chain, pen, "75,6 62,28 50,46")
         pen.on("mcbdr", pen.line, "75,6 62,28 50,46", "dark", 1.3)
@@ -255,7 +254,6 @@ def _bracelet(pen: Pen) -> None:
 
 
 def _brooch(pen: Pen) -> None:
-    """Draw one large motif with its pin."""
     pen.tube("16,62 84,38", 1.8)
     pen.ball(84, 38, 2.6)
     pen.on("m", pen.tube, "disc 50,50 27", 2.6, closed=True)

@@ -152,7 +152,6 @@ def _geometric(pen: Pen, box: Box, size: float) -> None:
 
 
 def _floral(pen: Pen, box: Box, size: float) -> None:
-    """Scatter flowers with leaves."""
     rng, tones = pen.look.rng, pen.look.tones
     step = (6.5 + rng.uniform(0, 3)) * size
     leaf = mixed((92, 138, 84), tones["rgb"], 0.15)

@@ -62,7 +62,6 @@ def _parsed(text: str) -> Points:
 
 
 def _spline(knots: Points, *, closed: bool) -> Points:
-    """Return a Catmull–Rom curve."""
     first, last = (knots[-1:], knots[:2]) if closed else (knots[:1], knots[-1:])
     padded = np.concatenate([first, knots, last])
     windows = np.stack([padded[at : len(padded) - 3 + at] for at in range(4)])
@@ -81,14 +80,6 @@ def ngon(x: float, y: float, radius: float, corners: float, turn: float = 0) -> 
     return around(x, y, radius, radius, turn + np.arange(corners) * 360 / corners)
 
 
-def _arc(x: float, y: float, rx: float, ry: float, start: float, end: float) -> Points:
-    return around(x, y, rx, ry, np.linspace(start, end, 40))
-
-
-def _disc(x: float, y: float, rx: float, ry: float = 0) -> Points:
-    return around(x, y, rx, ry or rx, range(0, 360, 10))
-
-
 def _box(left: float, top: float, right: float, bottom: float, corner: float = 0) -> Points:
     count = 7 if corner else 1
     signs = np.repeat([(1, 1), (-1, 1), (-1, -1), (1, -1)], count, axis=0)
@@ -98,7 +89,12 @@ def _box(left: float, top: float, right: float, bottom: float, corner: float = 0
     return middle + signs * reach + around(0, 0, corner, corner, turns)
 
 
-_FORMS: dict[str, Callable[..., Points]] = {"arc": _arc, "disc": _disc, "ngon": ngon, "box": _box}
+_FORMS: dict[str, Callable[..., Points]] = {
+    "arc": lambda x, y, rx, ry, start, end: around(x, y, rx, ry, np.linspace(start, end, 40)),
+    "disc": lambda x, y, rx, ry=0: around(x, y, rx, ry or rx, range(0, 360, 10)),
+    "ngon": ngon,
+    "box": _box,
+}
 
 
 def sagging(y: float, half: float, dip: float = 2, x: float = 50) -> Points:

@@ -375,10 +375,6 @@ def _folded(value: str | None) -> tuple[str, ...]:
     return (value.strip().lower(),) if value else ()
 
 
-def _stock(value: str | None) -> tuple[str]:
-    return (value or "in_stock",)
-
-
 def _none(_: str | None) -> tuple[str, ...]:
     return ()
 
@@ -390,7 +386,7 @@ _KEYS: Mapping[str, tuple[_Keys, _Keys]] = {
     "color": (_values, _folded),
     "material": (_values, _folded),
     "style": (_none, _folded),
-    "availability": (_stock, _none),
+    "availability": (lambda value: (value or "in_stock",), _none),
 }
 """By attribute: the keys of a cell, and of a value that is known beyond it. A product is found by
 its type's path of each level and by each colour of its cell; what states no availability is in

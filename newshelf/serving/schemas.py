@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -12,7 +12,6 @@ from pydantic import (
     Field,
     Tag,
     ValidationError,
-    ValidatorFunctionWrapHandler,
     WrapValidator,
     model_validator,
 )
@@ -81,12 +80,8 @@ def seen_as_ids(refs: object) -> object:
     return refs
 
 
-def _ids_at_once(value: object, check: ValidatorFunctionWrapHandler) -> Any:
-    return value if isinstance(value, Ids) else check(value)
-
-
 _Refs = Annotated[list[Ref], Field(fail_fast=True)]
-_IdsAtOnce = WrapValidator(_ids_at_once)
+_IdsAtOnce = WrapValidator(lambda value, check: value if isinstance(value, Ids) else check(value))
 
 
 def _listed(value: object) -> object:

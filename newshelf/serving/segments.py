@@ -70,8 +70,6 @@ def write_current(folder: Path, current: Current) -> None:
 
 
 class _Columns(StrictModel):
-    """``INDEX_COLUMNS`` of ``R`` products."""
-
     id: list[str]
     title: _Texts
     product_type: _Texts

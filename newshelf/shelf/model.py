@@ -282,7 +282,6 @@ class ShelfModel:
 
 
 def _texts(item: StoredItem) -> dict[str, str | None]:
-    """Return the fields that attributes are inferred from."""
     columns, style = item.columns, item.columns.attributes.get("style")
     texts = columns.model_dump(exclude={"price", "created_at", "attributes"})
     return {**texts, "style": style if isinstance(style, str) else None}
@@ -298,7 +297,6 @@ def _picture(item: StoredItem, picture_of: PictureOf) -> tuple[bytes | None, str
 
 
 def _stacked(rows: Sequence[FloatArray | None], width: int) -> FloatArray:
-    """Return ``(len(rows), width)`` float32."""
     stacked = np.zeros((len(rows), width), dtype=np.float32)
     for place, row in enumerate(rows):
         stacked[place] = row

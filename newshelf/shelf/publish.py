@@ -149,15 +149,13 @@ class Publisher:
                 return
             self._replace(base=name, segments=self.current.segments[count:])
             _LOG.info("%s: folded %d segments into %s", self._folder.name, count, name)
-        elif self._delta > self._fold_rows * (10 if waits else 1):
+            return
+        delta = sum(self._changes[name] for name in self.current.segments)
+        if delta > self._fold_rows * (10 if waits else 1):
             number = max(self.current.seq, 1 + max((0, *map(_number, self._bases()))))
             name = f"base-{number}"
             done = self._executor.submit(self._fold, self._folder, self.current, name)
             self._folding = name, len(self.current.segments), done
-
-    @property
-    def _delta(self) -> int:
-        return sum(self._changes[name] for name in self.current.segments)
 
     def clean(self) -> None:
         """Remove files that are not current any more, except the last two bases."""

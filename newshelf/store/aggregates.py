@@ -4,7 +4,7 @@ Units are summed up for the metrics, variants for the guardrails, by the databas
 takes a connection in a transaction, so that several see one state of the database.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from datetime import datetime
 from functools import lru_cache
 from math import log
@@ -43,7 +43,14 @@ def unit_totals(
     for (variant, unit), sums in _sum_up(connection, shown, done).items():
         during.setdefault(variant, {})[unit] = sums
     before = _sums_before(connection, shown, span_us(before_window_s))
-    return {variant: _totals(sums, before) for variant, sums in during.items()}
+    return {
+        variant: UnitTotals(
+            **_columns(sums.values()),
+            before=_columns([before.get(unit, {}) for unit in sums]),
+            units=tuple(sums),
+        )
+        for variant, sums in during.items()
+    }
 
 
 def variant_health(
@@ -116,7 +123,6 @@ def summarise_shadow(
 
 
 def _counted(connection: Connection, table: Table, rollout: str) -> ColumnElement[bool]:
-    """Return the condition for rows of the experiment."""
     return and_(
         table.c.rollout == rollout,
         table.c.variant.in_(_IN_EXPERIMENT),
@@ -175,11 +181,6 @@ _Key = tuple[str, str]
 _Sums = dict[str, float]
 """Counts of one unit, by the names of ``UnitTotals``; absent ones are 0."""
 _NAMES = ("requests", "shown", "clicks", "purchases", "revenue", "ndcg", "ndcg_requests")
-
-
-def _totals(during: Mapping[str, _Sums], before: Mapping[str, _Sums]) -> UnitTotals:
-    earlier = [before.get(unit, {}) for unit in during]
-    return UnitTotals(**_columns(during.values()), before=_columns(earlier), units=tuple(during))
 
 
 def _columns(rows: Collection[_Sums]) -> dict[str, Floats]:

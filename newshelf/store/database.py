@@ -236,20 +236,16 @@ _LOCK = 0x6E657773
 
 def migrate(database: Database) -> None:
     """Run the missing migrations, one process at a time, or raise ``SettingsError``."""
+    config = Config()
+    config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
     try:
         with database.writing() as connection:
             lock(connection, _LOCK)
             _refuse_newer(connection)
-            command.upgrade(_config(connection), "head")
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
     except Unavailable as error:
         raise SettingsError(f"{error.message}. Is its URL right, and is it up?") from error
-
-
-def _config(connection: Connection) -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
-    config.attributes["connection"] = connection
-    return config
 
 
 def lock(connection: Connection, key: int) -> None:

@@ -372,7 +372,6 @@ class _Change:
         self._changed: dict[str, StoredItem] = {}
 
     def load(self, ids: Sequence[str]) -> None:
-        """Read the products that are to be changed."""
         self._known |= _by_id(self._connection, ids)
 
     def existing(self, item_id: str) -> StoredItem:
@@ -381,7 +380,6 @@ class _Change:
         return self._known[item_id]
 
     def picture(self, picture: bytes | Path | None) -> str | None:
-        """Store a picture's bytes once. Return its reference."""
         if not isinstance(picture, bytes):
             return _reference(picture)
         digest = hashlib.sha256(picture).hexdigest()
@@ -401,14 +399,12 @@ class _Change:
         return self._keep(columns, picture, old, deleted=False)
 
     def delete(self, item_id: str) -> StoredItem:
-        """Mark a product as deleted."""
         old = self.existing(item_id)
         if old.deleted:
             return old
         return self._keep(old.columns, old.picture, old, deleted=True)
 
     def write(self) -> None:
-        """Store what changed."""
         if not self._changed:
             return
         new = _insert(self._connection, items)
@@ -468,10 +464,6 @@ def _inputs(columns: ItemColumns, picture: str | None) -> str:
     return hashlib.sha256(orjson.dumps([*values, picture])).hexdigest()
 
 
-def _body(columns: ItemColumns) -> str:
-    return orjson.dumps(columns.model_dump(exclude={"id"}, exclude_defaults=True)).decode()
-
-
 _SAME = ("picture", "revision", "seq", "deleted", "seeded")
 """Columns that are attributes of a ``StoredItem``."""
 
@@ -486,7 +478,8 @@ def _item(row: Any) -> StoredItem:
 
 def _values(item: StoredItem) -> dict[str, object]:
     same = {name: getattr(item, name) for name in ("id", *_SAME)}
-    return {**same, "body": _body(item.columns), "updated_us": to_us(item.updated_at)}
+    body = orjson.dumps(item.columns.model_dump(exclude={"id"}, exclude_defaults=True)).decode()
+    return {**same, "body": body, "updated_us": to_us(item.updated_at)}
 
 
 _SEED_COLUMNS = tuple(column.name for column in items.c)

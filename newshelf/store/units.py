@@ -246,7 +246,6 @@ def _merged_into(connection: Connection, unit: str) -> str | None:
 
 
 def _erased(connection: Connection, units: Collection[str]) -> set[str]:
-    """Return the digests of those that are erased."""
     digests = [_digest(unit) for unit in units]
     column = erased_units.c.digest
     return set(connection.scalars(select(column).where(column.in_(digests))))

@@ -60,8 +60,6 @@ def shared_core() -> Any:
 
 
 class _Part:
-    """A compiled model with the requests that run it."""
-
     def __init__(self, compiled: Any) -> None:
         self.compiled = compiled
         # An exporter drops the inputs that an absent tower would have read.

@@ -105,7 +105,6 @@ class Lists:
 
     @cached_property
     def _starts(self) -> IntArray:
-        """Return the start of each list in ``members``."""
         return np.cumsum(self.sizes) - self.sizes
 
 

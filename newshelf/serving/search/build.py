@@ -163,7 +163,6 @@ def _write_lists(matrix: FloatArray, codes: Codes, path: Path) -> Lists:
 
 def _centroids(matrix: FloatArray, count: int) -> FloatArray:
     """``(count, D)`` by spherical k-means on a part of the rows."""
-    sample = _sample(len(matrix), count * _SAMPLES)
     means = faiss.Kmeans(
         matrix.shape[1],
         count,
@@ -172,12 +171,7 @@ def _centroids(matrix: FloatArray, count: int) -> FloatArray:
         seed=_SEED,
         # Fewer than faiss would like are no reason to print a warning.
         min_points_per_centroid=1,
+        max_points_per_centroid=_SAMPLES,
     )
-    means.train(np.ascontiguousarray(matrix[sample]))
+    means.train(np.ascontiguousarray(matrix))
     return np.asarray(means.centroids, dtype=np.float32)
-
-
-def _sample(rows: int, count: int) -> IntArray:
-    if count >= rows:
-        return np.arange(rows)
-    return np.sort(np.random.default_rng(_SEED).choice(rows, count, replace=False))

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from newshelf.rollout.decide import decide, describe, next_state
+from newshelf.rollout.history import metric_table
 from newshelf.rollout.metric_results import measure_all
 from newshelf.rollout.operations import command
-from newshelf.rollout.tables import metric_table
 from newshelf.store.records import Observation
 from tests.unit.rollout.conftest import (
     AT,

@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from newshelf.rollout.history import read_history, read_snapshot
+from newshelf.rollout.history import read_history, read_snapshot, show_rollout
 from newshelf.rollout.operations import change_rollout
 from newshelf.rollout.report import write_report
-from newshelf.rollout.tables import show_rollout
 from newshelf.store.write import WriteBatch
 from tests.unit.rollout.controller.conftest import NAME, World
 
