@@ -12,9 +12,8 @@ from torch import Tensor
 from benchmarks.results import Row, RowBuilder
 from benchmarks.transfer.command import TransferContext
 from newshelf.catalog.catalog import Catalog
-from newshelf.evaluation.baselines import default_baselines
+from newshelf.evaluation.baselines import Ease, default_baselines
 from newshelf.evaluation.evaluate import evaluate
-from newshelf.evaluation.item_to_item import Ease
 from newshelf.evaluation.types import BoolArray, FloatArray, IntArray, Metrics, Ranker, Split
 from newshelf.nn.spec import FusionKind
 from newshelf.training.backbone import build_backbone

@@ -17,8 +17,7 @@ from benchmarks.transfer.command import TransferContext
 from newshelf.attributes.build import catalog_texts
 from newshelf.attributes.learn import HeadPredictions, head_facts, learn_lexicon
 from newshelf.attributes.lexicon import Lexicon, Texts, packaged_lexicon
-from newshelf.attributes.title_features import Gazetteer, Span, TaggedTitle, read_tagged
-from newshelf.attributes.title_tagger import train_tagger
+from newshelf.attributes.title_tagger import Gazetteer, Span, TaggedTitle, read_tagged, train_tagger
 from newshelf.catalog.catalog import Catalog
 from newshelf.report.plots import COLOURS, MUTED, new_figure, save
 

@@ -28,9 +28,8 @@ from benchmarks.transfer.deepctr import PeerResult, copy_weights, peer_python, r
 from newshelf.catalog.catalog import Catalog
 from newshelf.catalog.interactions import Interactions, from_events, latest
 from newshelf.errors import TrainingError
-from newshelf.evaluation.baselines import Popularity
+from newshelf.evaluation.baselines import Ease, Popularity
 from newshelf.evaluation.evaluate import evaluate
-from newshelf.evaluation.item_to_item import Ease
 from newshelf.evaluation.types import Case, IntArray, Ranker, Split
 from newshelf.training.run import Run
 

@@ -1,4 +1,7 @@
-"""Baselines that a model must beat: random, popularity, popularity in category, content."""
+"""Baselines that a model must beat: random, popularity, popularity in category, content, item-kNN.
+
+And EASE (Steck, WWW 2019, arXiv:1905.03375), like item-kNN from co-occurrence in training data.
+"""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -6,20 +9,255 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy import sparse
+from scipy.linalg import lapack
+from sklearn.preprocessing import normalize
 
 from newshelf.catalog.catalog import Catalog
 from newshelf.catalog.schema import category_levels
-from newshelf.evaluation.item_to_item import (
-    MAX_ITEMS,
-    Ease,
-    ItemKnn,
-    RecentEase,
-    SmoothedKnn,
-    incidence,
-    recent_counts,
-    unit_features,
-)
+from newshelf.errors import TrainingError
 from newshelf.evaluation.types import FloatArray, IntArray, Ranker, Split
+
+_DAY_S = 86_400
+
+
+def incidence(
+    histories: Sequence[IntArray], n_items: int, half_life: float = np.inf
+) -> sparse.csr_matrix:
+    """Return (B, n_items) float32, 2^(-age / half_life) where the history contains the item.
+
+    An item's age is the number of distinct items after its last occurrence.
+    """
+    rows = []
+    for history in histories:
+        items, from_end = np.unique(history[::-1], return_index=True)
+        ages = np.argsort(np.argsort(from_end))
+        rows.append((items, np.exp2(-ages / half_life).astype(np.float32)))
+    pointers = np.concatenate([[0], np.cumsum([len(items) for items, _ in rows])])
+    columns = np.concatenate([np.empty(0, dtype=np.int64), *[items for items, _ in rows]])
+    values = np.concatenate([np.empty(0, dtype=np.float32), *[weights for _, weights in rows]])
+    return sparse.csr_matrix((values, columns, pointers), shape=(len(histories), n_items))
+
+
+def recent_counts(split: Split, days: float) -> npt.NDArray[np.float64]:
+    """Return (n_items,) numbers of training sequences with the item in the last ``days``.
+
+    Ties are broken by the count over all time, which alone counts without timestamps.
+    """
+    total = sequence_counts(split.train, split.n_items)
+    stamps = split.train_timestamps
+    if not stamps:
+        return total
+    start = max(int(times[-1]) for times in stamps) - days * _DAY_S
+    recent = [row[times >= start] for row, times in zip(split.train, stamps, strict=True)]
+    counts: npt.NDArray[np.float64] = sequence_counts(recent, split.n_items)
+    return counts + total / float(total.max() + 1)
+
+
+def sequence_counts(sequences: Sequence[IntArray], n_items: int) -> npt.NDArray[np.float64]:
+    """Return (n_items,) numbers of sequences with the item."""
+    counts = incidence(sequences, n_items).sum(axis=0)
+    flat: npt.NDArray[np.float64] = np.asarray(counts, dtype=np.float64).ravel()
+    return flat
+
+
+_ROWS = 1024
+"""Rows of a similarity matrix that are dense at once: 160 MB for 20,000 items."""
+
+
+class ItemKnn:
+    """Cosine of the items' training sequences, of the nearest neighbours only.
+
+    ::
+
+        sim(i, j) = c_ij / (√(c_i c_j) + shrinkage)      0 unless j is a neighbour of i
+        score(j)  = Σ_{i in h} sim(i, j)
+
+    c_i and c_ij count the training sequences with i, and with both. The shrinkage reduces the
+    weight of rare pairs (Sarwar et al. 2001; Deshpande & Karypis 2004).
+    """
+
+    name = "item-kNN"
+
+    def __init__(self, split: Split, neighbours: int = 20, shrinkage: float = 1.0) -> None:
+        self._similar = co_occurrence(split, neighbours, shrinkage)
+
+    def scores(self, histories: Sequence[IntArray]) -> FloatArray:
+        """Return (B, n_items) float32."""
+        known = incidence(histories, self._similar.shape[0])
+        scores: FloatArray = (known @ self._similar).toarray().astype(np.float32)
+        return scores
+
+
+def co_occurrence(split: Split, neighbours: int, shrinkage: float) -> sparse.csr_matrix:
+    """Return (n_items, n_items) float32: row i has sim(i, j) of its nearest neighbours j ≠ i."""
+    met = incidence(split.train, split.n_items)
+    counts = np.asarray(met.sum(axis=0), dtype=np.float64).ravel()
+    columns = met.T.tocsr()
+    parts = []
+    for start in range(0, split.n_items, _ROWS):
+        together = (columns[start : start + _ROWS] @ met).toarray()
+        own = counts[start : start + _ROWS, None]
+        similar = together / np.maximum(np.sqrt(own * counts[None, :]) + shrinkage, 1e-12)
+        rows = np.arange(len(similar))
+        similar[rows, start + rows] = 0
+        parts.append(sparse.csr_matrix(_nearest(similar, neighbours), dtype=np.float32))
+    return sparse.vstack(parts, format="csr")
+
+
+def _nearest(similar: npt.NDArray[np.float64], neighbours: int) -> npt.NDArray[np.float64]:
+    """Set all but the largest of each row to 0, in place."""
+    if neighbours < similar.shape[1]:
+        far = np.argpartition(-similar, neighbours, axis=1)[:, neighbours:]
+        np.put_along_axis(similar, far, 0, axis=1)
+    return similar
+
+
+class SmoothedKnn:
+    """Item-kNN whose co-occurrence is shared between items of similar content.
+
+    ::
+
+        A     = (1 - mix) I + mix · W
+        score = x_history A C Aᵀ,   C item-kNN's similarities
+
+    W (n_items, n_items) gives each item's ``neighbours`` nearest in content their softmax
+    weights, exp(cos / temperature) / Σ. A cold item has no row in C; through A it uses the
+    rows of its neighbours, both in a history and as a candidate.
+
+    ``features`` (n_items, D) float32 are zeros for items without features.
+    """
+
+    name = "item-kNN, smoothed by content"
+
+    def __init__(
+        self,
+        split: Split,
+        features: FloatArray,
+        mix: float = 0.5,
+        neighbours: int = 20,
+        temperature: float = 0.1,
+        shrinkage: float = 1.0,
+    ) -> None:
+        spread = _content_weights(unit_features(features, split), neighbours, temperature)
+        own = sparse.identity(split.n_items, dtype=np.float32, format="csr")
+        self._smoothing = ((1 - mix) * own + mix * spread).tocsr()
+        self._similar = co_occurrence(split, split.n_items, shrinkage)
+
+    def scores(self, histories: Sequence[IntArray]) -> FloatArray:
+        """Return (B, n_items) float32."""
+        known = incidence(histories, self._similar.shape[0]) @ self._smoothing
+        found = (known @ self._similar) @ self._smoothing.T
+        scores: FloatArray = found.toarray().astype(np.float32)
+        return scores
+
+
+def unit_features(features: FloatArray, split: Split) -> FloatArray:
+    """Return (n_items, D) float32 of unit length; zeros stay zeros."""
+    if features.ndim != 2 or len(features) != split.n_items:  # noqa: PLR2004
+        raise ValueError(f"features {features.shape} for {split.n_items} items")
+    if not np.isfinite(features).all():
+        raise ValueError("features have NaN or infinite values")
+    unit: FloatArray = normalize(features.astype(np.float64)).astype(np.float32)
+    return unit
+
+
+def _content_weights(unit: FloatArray, neighbours: int, temperature: float) -> sparse.csr_matrix:
+    """Return (n_items, n_items) softmax weights of each item's nearest others in content."""
+    empty = np.linalg.norm(unit, axis=1) == 0
+    count = min(neighbours, len(unit) - 1)
+    parts = []
+    for start in range(0, len(unit), _ROWS):
+        cosine = unit[start : start + _ROWS] @ unit.T
+        rows = np.arange(len(cosine))[:, None]
+        cosine[rows[:, 0], start + rows[:, 0]] = -np.inf
+        cosine[:, empty] = -np.inf
+        near = np.argpartition(-cosine, count - 1, axis=1)[:, :count]
+        close = np.take_along_axis(cosine, near, axis=1)
+        weights = np.exp((close - close.max(axis=1, keepdims=True)) / temperature)
+        weights /= weights.sum(axis=1, keepdims=True)
+        weights[empty[start : start + _ROWS]] = 0
+        dense = np.zeros_like(cosine)
+        np.put_along_axis(dense, near, weights, axis=1)
+        parts.append(sparse.csr_matrix(dense))
+    return sparse.vstack(parts, format="csr")
+
+
+def ease_weights(gram: npt.NDArray[np.float64], ridge: float) -> FloatArray:
+    """Return B (items, items) float32 of :class:`Ease`; XᵀX (items, items) is overwritten."""
+    gram[np.diag_indices_from(gram)] += ridge
+    # LAPACK overwrites in place only matrices in Fortran order, such as a transpose.
+    factor, info = lapack.dpotrf(gram.T, lower=1, overwrite_a=1)
+    if info == 0:
+        inverse, info = lapack.dpotri(factor, lower=1, overwrite_c=1)
+    if info != 0:
+        raise TrainingError(f"XᵀX + λI is not positive definite (LAPACK {info}): use a larger λ")
+    lower = np.tril(inverse)
+    inverse = lower + np.tril(lower, -1).T
+    weights: FloatArray = (-inverse / np.diag(inverse)[None, :]).astype(np.float32)
+    np.fill_diagonal(weights, 0)
+    return weights
+
+
+MAX_ITEMS = 20_000
+"""With training interactions. A matrix of all pairs in float64 then has 3.2 GB."""
+
+HALF_LIFE = 40.0
+"""Items. The best of 5 to 80 on the last weeks of a gift shop's training data."""
+
+
+class Ease:
+    """EASE: ridge regression of each item on all others.
+
+    ::
+
+        min_B ||X - X B||² + λ ||B||²  with diag(B) = 0
+        P = (XᵀX + λI)⁻¹,  B_ij = -P_ij / P_jj (i ≠ j),  score = x_history B
+
+    X is the (sequences, items) incidence of the training data, in float64. Cold items score 0.
+    """
+
+    def __init__(self, split: Split, ridge: float = 250.0, max_items: int = MAX_ITEMS) -> None:
+        self.name = f"EASE (λ={ridge:g})"
+        self.n_items = split.n_items
+        matrix = incidence(split.train, split.n_items).astype(np.float64)
+        self._warm: IntArray = np.unique(matrix.indices).astype(np.int64)
+        if len(self._warm) > max_items:
+            raise TrainingError(
+                f"EASE inverts a matrix of all pairs of the {len(self._warm)} items with "
+                f"interactions, and at most {max_items} are allowed: leave this baseline out"
+            )
+        warm = matrix[:, self._warm]
+        self._weights = ease_weights((warm.T @ warm).toarray(), ridge)
+
+    def scores(self, histories: Sequence[IntArray]) -> FloatArray:
+        """Return (B, n_items) float32."""
+        return self.weighted(incidence(histories, self.n_items))
+
+    def weighted(self, histories: sparse.csr_matrix) -> FloatArray:
+        """Return (B, n_items) float32 for histories given as weights (B, n_items) of items."""
+        scores = np.zeros((histories.shape[0], self.n_items), dtype=np.float32)
+        scores[:, self._warm] = histories[:, self._warm] @ self._weights
+        return scores
+
+
+class RecentEase:
+    """EASE in which older items of a history count less: score = w B, w_i = 2^(-age / half_life).
+
+    An item's age is the number of other items after it.
+    """
+
+    name = "EASE with recency"
+
+    def __init__(self, ease: Ease, half_life: float = HALF_LIFE) -> None:
+        self._ease = ease
+        self._half_life = half_life
+
+    def scores(self, histories: Sequence[IntArray]) -> FloatArray:
+        """Return (B, n_items) float32."""
+        weights = incidence(histories, self._ease.n_items, self._half_life)
+        return self._ease.weighted(weights)
+
 
 RECENT_DAYS = 60.0
 

@@ -9,9 +9,15 @@ import pandas as pd
 
 from newshelf.catalog.catalog import Catalog
 from newshelf.catalog.schema import EventType
-from newshelf.evaluation.baselines import CategoryPopularity, ContentNeighbours, Popularity
+from newshelf.evaluation.baselines import (
+    MAX_ITEMS,
+    CategoryPopularity,
+    ContentNeighbours,
+    ItemKnn,
+    Popularity,
+    recent_counts,
+)
 from newshelf.evaluation.evaluate import compare
-from newshelf.evaluation.item_to_item import MAX_ITEMS, ItemKnn, recent_counts
 from newshelf.evaluation.significance import mean_intervals, paired_test
 from newshelf.evaluation.types import Case, FloatArray, IntArray, Interval, Ranker, Split
 from newshelf.nn.blend import Blend, popularity_growth

@@ -23,7 +23,7 @@ from sklearn.preprocessing import normalize
 
 from newshelf.catalog.catalog import Catalog
 from newshelf.catalog.schema import category_levels
-from newshelf.evaluation.item_to_item import sequence_counts
+from newshelf.evaluation.baselines import sequence_counts
 from newshelf.evaluation.significance import mean_intervals
 from newshelf.evaluation.types import (
     BoolArray,

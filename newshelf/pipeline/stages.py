@@ -244,7 +244,7 @@ CODE: dict[StageName, tuple[str, ...]] = {
         *_NN,
         *_ATTRIBUTES,
         "newshelf/training/**/*.py",
-        "newshelf/evaluation/item_to_item.py",
+        "newshelf/evaluation/baselines.py",
         "newshelf/evaluation/splits.py",
         "newshelf/evaluation/types.py",
     ),

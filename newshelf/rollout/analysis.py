@@ -132,6 +132,7 @@ def _latency(
 
 
 def _latencies(health: VariantHealth) -> Floats:
+    """Return latencies in ms; NaN counts as an answer that never came."""
     return np.nan_to_num(health.latencies_ms, nan=math.inf, posinf=math.inf)
 
 

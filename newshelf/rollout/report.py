@@ -99,27 +99,18 @@ def draw_metric(
     axes = figure.add_subplot()
     times = [time for time, _ in known]
     results = [result for _, result in known]
+    alone = len(times) == 1
     axes.fill_between(
         times,
         [one.low for one in results],
         [min(one.high, 2 * MAX_EFFECT) for one in results],
         color=_CHALLENGER,
         alpha=0.18,
-        linewidth=0,
+        linewidth=4 if alone else 0,
         label="confidence sequence",
     )
-    axes.plot(times, [one.effect for one in results], color=_CHALLENGER, label="effect")
-    if len(times) == 1:
-        only = results[0]
-        axes.vlines(
-            times,
-            only.low,
-            min(only.high, 2 * MAX_EFFECT),
-            color=_CHALLENGER,
-            alpha=0.4,
-            linewidth=4,
-        )
-        axes.plot(times, [only.effect], "o", color=_CHALLENGER)
+    effects = [one.effect for one in results]
+    axes.plot(times, effects, marker="o" if alone else "", color=_CHALLENGER, label="effect")
     axes.axhline(0, color="#444b57", linewidth=1)
     axes.set_xlim(0, max(end_s / scale_s, 1e-9))
     for one in periods:

@@ -30,14 +30,9 @@ Row = TypeVar("Row")
 
 def _rows(table: str, row: Callable[..., Row]) -> dict[str, Row]:
     return {
-        name: row(**{field: _parsed(value) for field, value in fields.items()})
+        name: row(**{key: getrgb(v) if str(v).startswith("#") else v for key, v in fields.items()})
         for name, fields in SHOP[table].items()
     }
-
-
-def _parsed(value: object) -> object:
-    """Return the RGB of ``#f0eeea``, and anything else as it is."""
-    return getrgb(value) if isinstance(value, str) and value.startswith("#") else value
 
 
 class Color(NamedTuple):

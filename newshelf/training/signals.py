@@ -24,7 +24,7 @@ import numpy.typing as npt
 from scipy import sparse
 from torch import Tensor
 
-from newshelf.evaluation.item_to_item import ease_weights
+from newshelf.evaluation.baselines import ease_weights
 from newshelf.evaluation.splits import cut_at
 from newshelf.evaluation.types import Case
 from newshelf.nn.blend import nearest_shares

@@ -88,7 +88,10 @@ class Codes:
 
 def measure_codes(matrix: FloatArray) -> Codes:
     """The step of a matrix ``(N, D)`` float32, and the largest errors of its rows."""
-    rotation = _random_rotation(matrix.shape[1])
+    # A rotation that is uniform among all, from a fixed seed.
+    drawn = np.random.default_rng(_SEED).standard_normal((matrix.shape[1], matrix.shape[1]))
+    orthogonal, triangle = np.linalg.qr(drawn)
+    rotation: FloatArray = (orthogonal * np.sign(np.diag(triangle))).astype(np.float32)
     turned = (np.abs(block @ rotation) for block in _blocks(matrix))
     step = max((float(block.max()) for block in turned), default=0.0) / _LARGEST or 1.0
     codes = Codes(rotation, step, 0.0, 0.0)
@@ -105,14 +108,6 @@ def int8_blocks(matrix: FloatArray, codes: Codes) -> Iterator[tuple[slice, Float
     for start in range(0, len(matrix), _CODING_BLOCK_ROWS):
         rows = slice(start, start + _CODING_BLOCK_ROWS)
         yield rows, codes.rows(matrix[rows])
-
-
-def _random_rotation(width: int) -> FloatArray:
-    """Uniform among all, from a fixed seed."""
-    drawn = np.random.default_rng(_SEED).standard_normal((width, width))
-    orthogonal, triangle = np.linalg.qr(drawn)
-    rotation: FloatArray = (orthogonal * np.sign(np.diag(triangle))).astype(np.float32)
-    return rotation
 
 
 def _blocks(matrix: FloatArray) -> Iterator[FloatArray]:

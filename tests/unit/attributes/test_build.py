@@ -5,7 +5,7 @@ import pytest
 from newshelf.attributes.build import build_knowledge, read_facts
 from newshelf.attributes.learn import HeadPredictions
 from newshelf.attributes.lexicon import read_lexicon
-from newshelf.attributes.title_features import Span
+from newshelf.attributes.title_tagger import Span
 from newshelf.catalog.catalog import read_catalog
 
 

@@ -14,7 +14,7 @@ from newshelf.attributes.lexicon import (
     tokens_of,
     type_names,
 )
-from newshelf.attributes.title_features import Span, span_problem
+from newshelf.attributes.title_tagger import Span, span_problem
 from newshelf.errors import WeightsError
 
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from newshelf.attributes.title_features import (
+from newshelf.attributes.title_tagger import (
     Gazetteer,
     Match,
     Span,

@@ -7,12 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from newshelf.attributes.title_features import Span, TaggedTitle, span_problem
 from newshelf.attributes.title_tagger import (
+    Span,
+    TaggedTitle,
     TaggerOptions,
     TitleContext,
     TitleTagger,
     items_of,
+    span_problem,
     spans_of,
     tagger_from_titles,
     tags_of,

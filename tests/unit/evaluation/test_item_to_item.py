@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from newshelf.errors import TrainingError
-from newshelf.evaluation.item_to_item import Ease, ItemKnn, RecentEase, SmoothedKnn
+from newshelf.evaluation.baselines import Ease, ItemKnn, RecentEase, SmoothedKnn
 
 
 def drawn(seed, n_items=12, n_rows=30):
@@ -46,7 +46,7 @@ def test_only_the_nearest_are_kept(make_split):
 def test_blocks_of_rows_do_not_matter(make_split, monkeypatch):
     rows, asked = drawn(2), [np.array([3, 4])]
     whole = ItemKnn(make_split(rows, 12), 5).scores(asked)
-    monkeypatch.setattr("newshelf.evaluation.item_to_item._ROWS", 5)
+    monkeypatch.setattr("newshelf.evaluation.baselines._ROWS", 5)
     np.testing.assert_array_equal(ItemKnn(make_split(rows, 12), 5).scores(asked), whole)
 
 

@@ -16,7 +16,7 @@ from benchmarks.transfer.titles import (
     span_scores,
 )
 from newshelf.attributes.lexicon import Lexicon, Texts, Word, packaged_lexicon
-from newshelf.attributes.title_features import Span
+from newshelf.attributes.title_tagger import Span
 from newshelf.config import Settings
 
 THINGS = ["双肩包", "运动鞋", "帽子", "手机壳", "连衣裙"]
