@@ -139,7 +139,8 @@ class Gazetteer:
             # Lower case can change the length of a text, so that the name is not found.
             name: (label, count / max(seen[name], count))
             for name, counts in labels.items()
-            for label, count in [_most_common(counts)]
+            # Ties are broken alphabetically, independent of the order of titles.
+            for label, count in [min(counts.items(), key=lambda item: (-item[1], item[0]))]
         }
         return cls(names, longest)
 
@@ -175,11 +176,6 @@ def _from_left(matches: Iterable[Match | None]) -> Iterable[Match]:
         if match is not None and match.start >= end:
             yield match
             end = match.end
-
-
-def _most_common(counts: Counter[str]) -> tuple[str, int]:
-    # Ties are broken alphabetically, independent of the order of titles.
-    return min(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
 _LONG = 6

@@ -32,6 +32,9 @@ PACKAGED_IMAGE = "tf_efficientnet_lite0"
 _IMAGE_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 _TEXT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
+_OF_THE_RUN = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "loss_type"}
+"""Keys that depend on machine or run: equal models have equal specs without them."""
+
 State = dict[str, Tensor]
 
 
@@ -98,7 +101,7 @@ def load_text_tower(settings: TextTowerSettings) -> LoadedText:
         ) from error
     _check_vocabulary(tokenizer, backbone.config.vocab_size, settings.weights)
     spec = TextInput(
-        architecture=_plain(backbone.config.to_dict()),
+        architecture={k: v for k, v in backbone.config.to_dict().items() if k not in _OF_THE_RUN},
         features=backbone.config.hidden_size,
         max_tokens=settings.max_tokens,
         pad_token_id=tokenizer.pad_token_id or 0,
@@ -182,9 +185,3 @@ def _check_sha256(path: Path, expected: str) -> None:
         actual = hashlib.file_digest(file, "sha256").hexdigest()
     if actual != expected:
         raise WeightsError(f"{path.name} is damaged: SHA-256 {actual}, expected {expected}")
-
-
-def _plain(config: dict[str, object]) -> dict[str, object]:
-    """Remove keys that depend on machine or run, so that equal models have equal specs."""
-    drop = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "loss_type"}
-    return {key: value for key, value in config.items() if key not in drop}

@@ -151,11 +151,13 @@ def plan_gateway(
     state: ServerState, workspace: Workspace, settings: Settings, *, port: int | None = None
 ) -> GatewayPlan:
     """Return the plan of a gateway in front of ``state``; create its files if they are missing."""
+    from newshelf.serving.index import read_columns  # noqa: PLC0415 - imports scipy
+
     gateway = settings.gateway
     if port is not None:
         gateway = gateway.model_copy(update={"port": port})
     popular = state.directory / "popular.json"
-    write_popular(_index_columns(workspace), popular)
+    write_popular(read_columns(workspace.export / "index"), popular)
     first_key(workspace)
     return GatewayPlan(
         settings=gateway,
@@ -251,12 +253,6 @@ def _refuse_second(workspace: Workspace) -> None:
             f"already serving {running.catalog} at {running.inference_url}; ./run status shows "
             "more, ./run stop stops it"
         )
-
-
-def _index_columns(workspace: Workspace) -> dict[str, list[object]]:
-    from newshelf.serving.index import read_columns  # noqa: PLC0415 - imports scipy
-
-    return read_columns(workspace.export / "index")
 
 
 def _read_demo(
