@@ -32,7 +32,7 @@ from newshelf.errors import (
     UnknownRequest,
 )
 from newshelf.files import StrictModel
-from newshelf.gateway.context import content_type_of, context_of, json_response, read_body
+from newshelf.gateway.context import context_of, json_response, read_body
 from newshelf.gateway.histories import stored_event
 from newshelf.gateway.items import add_items_routes
 from newshelf.gateway.keys import KeyAccess, KeyFile
@@ -107,7 +107,7 @@ def add_units_routes(app: FastAPI, state_of: Callable[[], AppState]) -> None:
     async def merge(request: Request) -> Response:
         """Merge a visitor into the unit that has logged in. Merging again changes nothing."""
         state = state_of()
-        merge = validate(MergeIn, read_table(await read_body(request), content_type_of(request)))
+        merge = validate(MergeIn, read_table(*await read_body(request)))
         visitor, unit = map(state.recommender.pseudonym, (merge.visitor, merge.unit))
         await asyncio.to_thread(state.store.units.merge, visitor, unit)
         state.recommender.histories.drop([unit])
@@ -209,7 +209,7 @@ def make_app(state_of: Callable[[], AppState], lifespan: Lifespan) -> FastAPI:
 def _add_recommendations(app: FastAPI, state_of: Callable[[], AppState]) -> None:
     async def answer(request: Request, parse_body: Callable[..., RecommendQuery]) -> Response:
         state = state_of()
-        sent, content_type = await read_body(request), content_type_of(request)
+        sent, content_type = await read_body(request)
         parse = partial(parse_body, sent, content_type, state.plan.limits, state.placements)
         query = await asyncio.to_thread(parse) if len(sent) > _LARGE else parse()
         query = await with_hits(query, state.words)
@@ -254,8 +254,8 @@ def _add_recommendations(app: FastAPI, state_of: Callable[[], AppState]) -> None
     async def encode(request: Request) -> Response:
         """Return embedding and labels of a product, sent as JSON, a form, or a bare picture."""
         context, state = context_of(request), state_of()
-        sent = await read_body(request)
-        parse = partial(parse_encode_body, sent, content_type_of(request), state.plan.limits)
+        sent, content_type = await read_body(request)
+        parse = partial(parse_encode_body, sent, content_type, state.plan.limits)
         body = await asyncio.to_thread(parse) if len(sent) > _LARGE else parse()
         context.source = "model"
         return _response(await state.recommender.models.ask("encoder", "", body, context.deadline))
@@ -271,9 +271,9 @@ def _add_feedback(app: FastAPI, state_of: Callable[[], AppState]) -> None:
     )
     async def feedback(request: Request) -> Response:
         """Record what shoppers did with products. Sending an event again is safe."""
-        body, state = await read_body(request), state_of()
+        (body, content_type), state = await read_body(request), state_of()
         service, max_value = state.recommender, state.plan.settings.max_value
-        parsed = parse_feedback_body(body, content_type_of(request), max_value=max_value)
+        parsed = parse_feedback_body(body, content_type, max_value=max_value)
         key = context_of(request).key
         events = [stored_event(event, service.pseudonym, key) for event in parsed]
         state.access.count(key, "events", len(events))

@@ -67,8 +67,8 @@ def context_of(request: Request) -> RequestContext:
     return context
 
 
-async def read_body(request: Request) -> bytes:
-    """Return the whole body, without the generator of ``request.body``."""
+async def read_body(request: Request) -> tuple[bytes, str]:
+    """Return the whole body, without the generator of ``request.body``, and its content type."""
     chunks: list[bytes] = []
     while True:
         message = await request.receive()
@@ -76,15 +76,10 @@ async def read_body(request: Request) -> bytes:
             raise ClientDisconnect
         chunks.append(message["body"])
         if not message["more_body"]:
-            return b"".join(chunks)
+            return b"".join(chunks), request.headers.get("content-type", "")
 
 
 def json_response(value: object) -> Response:
     """Return an answer; records in ``value`` may be pydantic's."""
     body = orjson.dumps(value, default=lambda record: record.model_dump())
     return Response(body, media_type="application/json")
-
-
-def content_type_of(request: Request) -> str:
-    """Return the header; empty if it is absent."""
-    return request.headers.get("content-type", "")

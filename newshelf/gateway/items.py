@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from newshelf.catalog.schema import READ_KINDS, Id, picture_kind
 from newshelf.config import Limits
 from newshelf.errors import BadPicture, InvalidField, NotJson, RequestError, TooLarge, UnknownItem
-from newshelf.gateway.context import content_type_of, context_of, json_response, read_body
+from newshelf.gateway.context import context_of, json_response, read_body
 from newshelf.gateway.openapi import NOT_NOW, REFUSED, body_of, errors_of
 from newshelf.gateway.schemas import form_parts, id_of, read_table
 from newshelf.gateway.state import AppState
@@ -106,7 +106,7 @@ def add_items_routes(app: FastAPI, state_of: Callable[[], AppState]) -> None:
     )
     async def put(request: Request) -> Response:
         """Store up to 1,000 products: JSON, or a form with the part ``items`` and pictures."""
-        state, body, kind = state_of(), await read_body(request), content_type_of(request)
+        state, (body, kind) = state_of(), await read_body(request)
         parsed = await asyncio.to_thread(parse_items_body, body, kind, state.plan.limits)
         state.access.count(context_of(request).key, "items", len(parsed))
         writes = [item for item in parsed if isinstance(item, ItemWrite)]
@@ -142,7 +142,7 @@ def add_items_routes(app: FastAPI, state_of: Callable[[], AppState]) -> None:
     async def patch(request: Request) -> Response:
         """Change some fields of a product."""
         item_id, state = _id(request), state_of()
-        body, kind = await read_body(request), content_type_of(request)
+        body, kind = await read_body(request)
         state.access.count(context_of(request).key, "items", 1)
 
         def change() -> StoredItem:

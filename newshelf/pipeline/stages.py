@@ -234,7 +234,6 @@ SHARED_CODE = ("newshelf/config.py", "newshelf/errors.py", "newshelf/files.py")
 """Inputs of the archive only, which contains them: they decide no number, and the values of
 settings are compared separately."""
 _CATALOG = ("newshelf/catalog/*.py",)
-_PAGE = ("newshelf/report/page.py", "newshelf/report/tables.py")
 _NN = ("newshelf/nn/**/*.py",)
 _ATTRIBUTES = ("newshelf/attributes/*.py", "newshelf/attributes/vocabulary.tsv")
 CODE: dict[StageName, tuple[str, ...]] = {
@@ -260,14 +259,14 @@ CODE: dict[StageName, tuple[str, ...]] = {
         *_CATALOG,
         *_NN,
         *_ATTRIBUTES,
-        *_PAGE,
+        "newshelf/report/page.py",
         "newshelf/serving/**/*.py",
         "export/**/*.py",
     ),
     "archive": (
         *_CATALOG,
         *SHARED_CODE,
-        *_PAGE,
+        "newshelf/report/page.py",
         *_NN,
         *_ATTRIBUTES,
         "newshelf/serving/**/*.py",
