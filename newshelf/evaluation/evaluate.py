@@ -1,5 +1,6 @@
 """Evaluation of rankers on splits by full ranking, and comparison with the best baseline."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -24,7 +25,6 @@ from newshelf.evaluation.metrics import (
     tie_order,
     top_items,
 )
-from newshelf.evaluation.report import case_digest
 from newshelf.evaluation.significance import (
     MIN_GROUPS,
     PairedTest,
@@ -185,6 +185,16 @@ def _ranked(
         hit.append(hits(tops[-1], cases, split.n_items))
         reciprocal.append(1 / best_rank(masked, cases, order))
     return np.concatenate(tops), np.concatenate(hit), np.concatenate(reciprocal)
+
+
+def case_digest(split: Split) -> str:
+    """Return a digest of all histories, answers and ranked items."""
+    digest = hashlib.sha256()
+    digest.update(np.packbits(split.candidates).tobytes())
+    for case in split.cases:
+        for part in (case.history, case.relevant):
+            digest.update(np.append(part, -1).astype("<i8").tobytes())
+    return digest.hexdigest()[:16]
 
 
 def compare(

@@ -1,6 +1,5 @@
 """Report of an evaluation: JSON, Markdown, HTML and tables in the terminal; paired comparison."""
 
-import hashlib
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,7 +20,7 @@ from newshelf.evaluation.kinds import KindResult
 from newshelf.evaluation.metrics import FewShot, SegmentResult
 from newshelf.evaluation.plots import draw_comparisons
 from newshelf.evaluation.significance import PairedTest, paired_test
-from newshelf.evaluation.types import FloatArray, IntArray, Interval, Metrics, Split
+from newshelf.evaluation.types import FloatArray, IntArray, Interval, Metrics
 from newshelf.files import read_json, write_aside, write_json
 from newshelf.report.page import (
     Cell,
@@ -353,16 +352,6 @@ class CaseMetrics:
     groups: IntArray
     metrics: Mapping[str, Mapping[str, FloatArray]]
     """Ranker → metric → (cases,)."""
-
-
-def case_digest(split: Split) -> str:
-    """Return a digest of all histories, answers and ranked items."""
-    digest = hashlib.sha256()
-    digest.update(np.packbits(split.candidates).tobytes())
-    for case in split.cases:
-        for part in (case.history, case.relevant):
-            digest.update(np.append(part, -1).astype("<i8").tobytes())
-    return digest.hexdigest()[:16]
 
 
 def write_cases(rows: Sequence[Metrics], path: Path) -> None:
