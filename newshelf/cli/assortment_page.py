@@ -20,9 +20,8 @@ from newshelf.files import read_json
 from newshelf.nn.checkpoint import KNOWLEDGE_FOLDER, load_checkpoint
 from newshelf.nn.inputs import decode_picture, prepare_pictures
 from newshelf.pipeline.workspace import Workspace
-from newshelf.report.page import Picture, Section
+from newshelf.report.page import Picture, ReportTable, Section
 from newshelf.report.plots import Line, Tile, draw_lines, draw_tiles
-from newshelf.report.tables import ReportTable
 from newshelf.training.features import feature_table
 
 _TILES, _NEAREST = 8, 12
