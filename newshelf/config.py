@@ -71,6 +71,8 @@ class FinetuneSettings(StrictModel):
     epochs: Positive = 12
     batch_size: Positive = 128
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    target_group: str = ""
+    """Value of the items' column ``group``: these products are the target, whatever their types."""
     target_shots: Positive = 20
     """Labelled products per class for the target's head."""
     l2_sp: Annotated[float, Field(ge=0)] = 0.0

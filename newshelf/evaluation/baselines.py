@@ -4,7 +4,7 @@ And EASE (Steck, WWW 2019, arXiv:1905.03375), like item-kNN from co-occurrence i
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -101,16 +101,17 @@ def co_occurrence(split: Split, neighbours: int, shrinkage: float) -> sparse.csr
         similar = together / np.maximum(np.sqrt(own * counts[None, :]) + shrinkage, 1e-12)
         rows = np.arange(len(similar))
         similar[rows, start + rows] = 0
-        parts.append(sparse.csr_matrix(_nearest(similar, neighbours), dtype=np.float32))
+        keep_strongest(similar, neighbours)
+        parts.append(sparse.csr_matrix(similar, dtype=np.float32))
     return sparse.vstack(parts, format="csr")
 
 
-def _nearest(similar: npt.NDArray[np.float64], neighbours: int) -> npt.NDArray[np.float64]:
-    """Set all but the largest of each row to 0, in place."""
-    if neighbours < similar.shape[1]:
-        far = np.argpartition(-similar, neighbours, axis=1)[:, neighbours:]
-        np.put_along_axis(similar, far, 0, axis=1)
-    return similar
+def keep_strongest(matrix: npt.NDArray[Any], count: int) -> None:
+    """Set all but the ``count`` entries with the largest absolute values of each row to 0."""
+    for start in range(0, len(matrix) if count < matrix.shape[1] else 0, _ROWS):
+        rows = matrix[start : start + _ROWS]
+        weak = np.argpartition(-np.abs(rows), count, axis=1)[:, count:]
+        np.put_along_axis(rows, weak, 0, axis=1)
 
 
 class SmoothedKnn:

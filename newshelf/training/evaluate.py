@@ -54,7 +54,8 @@ def portray(
     model.
     """
     kinds = [category_levels(product.product_type) for product in catalog.products()]
-    categories = choose_categories(catalog, settings.finetune.source)
+    finetune = settings.finetune
+    categories = choose_categories(catalog, finetune.source, finetune.target_group)
     target = np.zeros(len(kinds), dtype=np.bool_)
     if categories is not None:
         target = categories.target.numpy()

@@ -38,23 +38,37 @@ class HeadLabels:
     target: Tensor
 
 
-def choose_categories(catalog: Catalog, source: str | tuple[str, ...]) -> Categories | None:
+def choose_categories(
+    catalog: Catalog, source: str | tuple[str, ...], group: str = ""
+) -> Categories | None:
     """Split the products into a source and a target category.
 
     ``auto`` takes the first level of ``product_type`` with the most products. Where all
     share one first level, the source is the types with many products, the target those
-    with few.
+    with few. With a ``group``, the target is the products with this value in the column
+    ``group``, and the source all others.
 
     Returns:
         None when no product has a type.
 
     Raises:
-        TrainingError: ``source`` is no first level of this catalogue, or names all of several.
+        TrainingError: ``source`` is no first level of this catalogue, or names all of several;
+            or no product with a type is in ``group``, or all are.
     """
     levels = [category_levels(product.product_type) for product in catalog.products()]
     tops = Counter(level[0] for level in levels if level)
     if not tops:
         return None
+    typed = torch.tensor([bool(level) for level in levels])
+    if group:
+        cells = catalog.items.get("group", [])
+        inside = torch.tensor([str(cell) == group for cell in cells] or [False]) & typed
+        if (count := int(inside.sum())) in {0, int(typed.sum())}:
+            raise TrainingError(
+                f"[finetune] target_group = {group!r}: of the products with a type, {count} have "
+                "this value in the column group; some must have it, and others must not"
+            )
+        return Categories("other groups", typed & ~inside, f"group {group}", inside)
     names = {source} if isinstance(source, str) else set(source)
     if source == "auto":
         names = {tops.most_common(1)[0][0]}
@@ -66,7 +80,6 @@ def choose_categories(catalog: Catalog, source: str | tuple[str, ...]) -> Catego
     if len(tops) == 1:
         sizes = Counter(levels)
         rich = torch.tensor([bool(level) and sizes[level] >= _RICH for level in levels])
-        typed = torch.tensor([bool(level) for level in levels])
         return Categories("rich types", rich, "poor types", typed & ~rich)
     is_source = torch.tensor([bool(level) and level[0] in names for level in levels])
     is_target = torch.tensor([bool(level) and level[0] not in names for level in levels])

@@ -22,8 +22,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy import sparse
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor
-from torch.nn import functional as F
 
 from newshelf.config import BlendSettings
 from newshelf.errors import TrainingError
@@ -47,6 +47,8 @@ _MAX_ITEMS = 4096
 _CASES_AT_ONCE = 128
 _PRIOR = 1.0
 _STEPS = 60
+_LEAST_SLOPE = 1e-3
+"""Log-odds per standard deviation of the scores, also where these are worse than chance."""
 _CONSTANT = 1e-5
 """Standard deviation relative to the mean, below which a signal is constant."""
 
@@ -112,26 +114,14 @@ def calibrate(
     Each argument has ``(C,)`` per case; ``counts`` are the numbers of items that an entry
     represents.
     """
-    x = torch.from_numpy(np.concatenate(scores)).double()
-    y = torch.from_numpy(np.concatenate(relevant)).double()
-    counted = torch.from_numpy(np.concatenate(counts)).double()
-    mean, deviation = x.mean(), x.std().clamp(min=1e-9)
-    base = torch.log((y * counted).sum() / ((1 - y) * counted).sum())
-    parameters = torch.stack([torch.zeros_like(base), base]).requires_grad_()
-    optimizer = torch.optim.LBFGS([parameters], max_iter=_STEPS, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        logits = parameters[0].exp() * (x - mean) / deviation + parameters[1]
-        losses = F.binary_cross_entropy_with_logits(logits, y, weight=counted, reduction="sum")
-        loss: Tensor = losses / counted.sum()
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    log_scale, offset = parameters.detach().tolist()
-    slope = math.exp(log_scale) / float(deviation)
-    return slope, offset - slope * float(mean)
+    x, y, counted = (np.concatenate(part).astype(np.float64) for part in (scores, relevant, counts))
+    mean, deviation = float(x.mean()), max(float(x.std()), 1e-9)
+    model = LogisticRegression(C=np.inf, tol=1e-8, max_iter=_STEPS)
+    model.fit((x[:, None] - mean) / deviation, y > 0, sample_weight=counted / counted.mean())
+    slope, offset = float(model.coef_[0, 0]), float(model.intercept_[0])
+    if slope < _LEAST_SLOPE:
+        slope, offset = _LEAST_SLOPE, math.log(counted @ y / (counted @ (1 - y)))
+    return slope / deviation, offset - slope / deviation * mean
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from scipy import sparse
 from torch import Tensor
 
-from newshelf.evaluation.baselines import ease_weights
+from newshelf.evaluation.baselines import ease_weights, keep_strongest
 from newshelf.evaluation.splits import cut_at
 from newshelf.evaluation.types import Case
 from newshelf.nn.blend import nearest_shares
@@ -97,19 +97,11 @@ def direct_links(
     part = matrix[:, among]
     gram = (part.T @ part).toarray().astype(np.float64)
     dense = ease_weights(gram, ridge * float(np.diag(gram).mean()))
-    _keep_strongest(dense, per_item)
+    keep_strongest(dense, per_item)
     local = sparse.coo_array(dense)
     return sparse.csr_array(
         (local.data, (among[local.row], among[local.col])), shape=(size, size), dtype=np.float32
     )
-
-
-def _keep_strongest(matrix: FloatArray, count: int) -> None:
-    """Set all but the ``count`` entries with the largest absolute values of each row to 0."""
-    for start in range(0, len(matrix) if count < matrix.shape[1] else 0, _BLOCK):
-        rows = matrix[start : start + _BLOCK]
-        weak = np.argpartition(-np.abs(rows), count, axis=1)[:, count:]
-        np.put_along_axis(rows, weak, 0, axis=1)
 
 
 def content_neighbours(embeddings: Tensor) -> sparse.csr_array:

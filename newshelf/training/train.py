@@ -143,7 +143,8 @@ def train(
     """
     set_up_torch(settings)
     started = time.monotonic()
-    categories = choose_categories(catalog, settings.finetune.source)
+    finetune = settings.finetune
+    categories = choose_categories(catalog, finetune.source, finetune.target_group)
     labels = head_labels(catalog, categories)
     if categories is not None:
         run.tell(
@@ -151,7 +152,7 @@ def train(
             f"products); target: {categories.target_name} ({int(categories.target.sum())})"
         )
     # Missing data is reported before the hours that pictures may take.
-    for line in label_notes(catalog, categories, settings.finetune.target_shots):
+    for line in label_notes(catalog, categories, finetune.target_shots):
         run.tell(line)
     interactions, reason = usable_interactions(catalog, settings)
     if reason:

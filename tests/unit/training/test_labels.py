@@ -37,6 +37,27 @@ def test_several_sources_are_learned_from_together(write_catalog):
     assert chosen.target.tolist() == [False, True, False, False]
 
 
+def grouped(write_catalog, *groups):
+    items = typed("Home > Beds", "Home > Beds", "Hats", None)
+    values = [{"group": group} for group in groups] or [{}] * 4
+    return write_catalog(items=[a | b for a, b in zip(items, values, strict=True)])
+
+
+def test_the_target_may_be_a_group_of_the_same_types(write_catalog):
+    catalog = grouped(write_catalog, "spring", "autumn", "autumn", "spring")
+    chosen = choose_categories(catalog, "auto", "spring")
+    assert (chosen.source_name, chosen.target_name) == ("other groups", "group spring")
+    assert chosen.source.tolist() == [False, True, True, False]
+    assert chosen.target.tolist() == [True, False, False, False]
+
+
+@pytest.mark.parametrize("groups", [(), ("a", "a", "b", "c"), ("x", "x", "x", None)])
+def test_a_group_must_have_products_and_leave_some(write_catalog, groups):
+    catalog = grouped(write_catalog, *groups)
+    with pytest.raises(TrainingError, match="column group"):
+        choose_categories(catalog, "auto", "x")
+
+
 @pytest.mark.parametrize("source", [("Home", "Hats"), (), ("Home", "Beds")])
 def test_sources_must_exist_and_leave_a_target(write_catalog, source):
     catalog = write_catalog(items=typed("Home > Beds", "Hats"))

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from newshelf.evaluation.baselines import keep_strongest
 from newshelf.nn.blend import Blend
 from newshelf.nn.spec import BlendSpec
 from newshelf.training.signals import (
-    _keep_strongest,
     content_neighbours,
     direct_links,
     incidence_matrix,
@@ -104,7 +104,7 @@ def test_the_strongest_links_of_each_row_are_kept(count):
     dense = np.where(rng.random((8, 12)) < 0.7, rng.standard_normal((8, 12)), 0)
     dense[3] = 0
     found = dense.astype(np.float32)
-    _keep_strongest(found, count)
+    keep_strongest(found, count)
     for before, after in zip(dense, found, strict=True):
         kept = sorted(np.flatnonzero(before), key=lambda column: -abs(before[column]))[:count]
         expected = np.zeros(12)

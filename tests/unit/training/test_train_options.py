@@ -102,3 +102,19 @@ def test_without_source_types_the_tower_stays(write_catalog, tiny_settings, tmp_
     train(catalog, settings, tmp_path / "out", tmp_path / "features", Run(7, said.console))
     assert "no source types" in said.text
     assert load_checkpoint(tmp_path / "out").encoder.image_tower is not None
+
+
+def test_a_group_of_the_same_types_is_a_target_of_its_own(
+    write_catalog, tiny_settings, tmp_path, said
+):
+    items = [
+        item | {"group": "outlet" if at < 18 else "shop"} for at, item in enumerate(shop_items(60))
+    ]
+    finetune = tiny_settings.finetune.model_copy(update={"target_group": "outlet"})
+    settings = tiny_settings.model_copy(update={"finetune": finetune, "image": None})
+    catalog = write_catalog(items=items)
+    train(catalog, settings, tmp_path / "out", tmp_path / "features", Run(7, said.console))
+    assert "target: group outlet (18)" in said.text
+    labels = load_checkpoint(tmp_path / "out").spec.encoder.labels
+    assert len(labels["target_type"]) == 3
+    assert labels["target_type"] == labels["source_type"]
