@@ -9,7 +9,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -133,6 +132,9 @@ class Page:
 
 def write_html(page: Page, path: Path, pictures: Path) -> None:
     """Write the page as HTML, atomically; its pictures are in the folder ``pictures``."""
+    # Tables in a terminal do without.
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415
+
     environment = Environment(
         loader=PackageLoader("newshelf.report"),
         autoescape=True,

@@ -130,7 +130,10 @@ def draw_lines(
         panel.set_ylabel(ylabel)
         style_axes(panel)
         if log_x:
-            _mark_shots(panel, lines)
+            panel.set_xscale("log")
+            places = sorted({x for line in lines.values() for x in line.x})
+            panel.set_xticks(places, [f"{x:g}" for x in places])
+            panel.minorticks_off()
         else:
             panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         if percent:
@@ -151,13 +154,6 @@ def _draw_line(panel: Axes, name: str, line: Line, colour: str) -> None:
     if line.spread is not None:
         y, spread = np.asarray(line.y), np.asarray(line.spread)
         panel.fill_between(line.x, y - spread, y + spread, color=colour, alpha=0.15, linewidth=0)
-
-
-def _mark_shots(panel: Axes, lines: Mapping[str, Line]) -> None:
-    panel.set_xscale("log")
-    places = sorted({x for line in lines.values() for x in line.x})
-    panel.set_xticks(places, [f"{x:g}" for x in places])
-    panel.minorticks_off()
 
 
 @dataclass(frozen=True)
