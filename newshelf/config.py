@@ -3,9 +3,9 @@
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, HttpUrl, ValidationError, model_validator
 
 from newshelf.errors import SettingsError
 from newshelf.files import StrictModel, problems
@@ -13,6 +13,7 @@ from newshelf.files import StrictModel, problems
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Language = Literal["en", "zh"]
+_LOCAL = {"localhost", "127.0.0.1", "[::1]"}
 
 
 class SampleSettings(StrictModel):
@@ -476,6 +477,31 @@ class DriftSettings(StrictModel):
     """Error of the predicted click rates, relative to the mean rate."""
 
 
+WebhookEvent = Literal["paused", "rolling_back", "promoted", "aborted", "drift", "retrain_failed"]
+"""A phase of a rollout, or what else a webhook tells of."""
+
+
+class WebhookSettings(StrictModel):
+    """Signed notifications of rollouts, drift and retraining."""
+
+    urls: tuple[HttpUrl, ...] = ()
+    """Each gets every event; ``https``, or ``http`` on this machine."""
+    secret: Annotated[Path, AfterValidator(Path.absolute)] | None = None
+    """File of the key that signs; created if it is missing, needed with ``urls``."""
+    events: tuple[WebhookEvent, ...] = get_args(WebhookEvent)
+    allow_http: bool = False
+    """Also send to other machines without TLS."""
+
+    @model_validator(mode="after")
+    def _check_urls(self) -> Self:
+        if self.urls and self.secret is None:
+            raise ValueError("urls need a secret, the file of the key that signs")
+        secure = all(url.scheme == "https" or url.host in _LOCAL for url in self.urls)
+        if not (secure or self.allow_http):
+            raise ValueError("urls must begin with https://, or name this machine; or allow_http")
+        return self
+
+
 class Settings(StrictModel):
     """The whole file. Every section and key is optional."""
 
@@ -506,6 +532,7 @@ class Settings(StrictModel):
     shelf: ShelfSettings = ShelfSettings()
     drift: DriftSettings = DriftSettings()
     robots: RobotSettings = RobotSettings()
+    webhooks: WebhookSettings = WebhookSettings()
 
 
 def settings_values(table: Mapping[str, object], prefix: str = "") -> dict[str, str]:

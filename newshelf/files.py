@@ -80,9 +80,11 @@ def write_private(path: Path, text: str) -> None:
 def secret_key(path: Path) -> bytes:
     """Return the 32 bytes of a key, whose file is created if it is missing."""
     try:
-        with FileLock(path.with_name(f".{path.name}.lock")):
-            if not path.exists():
-                write_private(path, secrets.token_hex(_KEY_BYTES) + "\n")
+        # A mounted key may be in a folder that cannot be written.
+        if not path.exists():
+            with FileLock(path.with_name(f".{path.name}.lock")):
+                if not path.exists():
+                    write_private(path, secrets.token_hex(_KEY_BYTES) + "\n")
         key = bytes.fromhex(path.read_text(encoding="ascii"))
     except (OSError, ValueError) as error:
         raise SettingsError(f"the key {path} cannot be used: {error}") from error

@@ -54,11 +54,11 @@ def offpolicy(
     from newshelf.rollout.versions import find_archive
 
     console = make_console()
-    with open_rollouts(controller_plan(catalog, workspace)) as rollouts:
-        archive = find_archive(rollouts.plan.model_store, target)
+    with open_rollouts(controller_plan(catalog, workspace)) as (store, plan):
+        archive = find_archive(plan.model_store, target)
         with console.status("reading answers and events …"):
-            answers = drawn_answers(rollouts.store.exposures(rollout))
-            events, rewarded = _read(rollouts.store.feedback(), reward)
+            answers = drawn_answers(store.exposures(rollout))
+            events, rewarded = _read(store.feedback(), reward)
     with (
         console.status(f"asking {target} for {len(answers):,} answers …"),
         open_recommender(archive) as served,

@@ -87,12 +87,19 @@ def retrain(
 
 def _retrain(work: "Retraining") -> int:
     from export.retrain_report import write_report
+    from newshelf.server.webhooks import Webhooks
 
+    webhooks = Webhooks(work.settings.webhooks)
     try:
         run = work.run()
     except (EvidenceError, RolloutError) as error:
         work.console.print(f"not now: {error.message}", markup=False)
         return _NOT_PROMOTED
+    except NewshelfError as error:
+        webhooks.send("retrain_failed", error.message, wait=True)
+        raise
+    if run.status == "failed":
+        webhooks.send("retrain_failed", run.reason, name=run.name, wait=True)
     page = work.workspace.retrain / f"{run.name}.html"
     write_report(work.runs(), page)
     for note in run.notes:
@@ -121,12 +128,13 @@ def drift(
 
     Example: `./run drift --catalog shop`
     """
-    from newshelf.cli.console import make_console
     from newshelf.pipeline.drift import drift_report, write_drift
     from newshelf.report.page import print_table
+    from newshelf.server.webhooks import Webhooks
     from newshelf.store.store import EventStore
 
     opened, read = open_workspace(catalog, override=workspace), settings_from(settings)
+    webhooks = Webhooks(read.webhooks)
     with EventStore.open(opened.store_url(read)) as store:
         report = drift_report(opened, read, store)
     write_drift(report, opened.drift)
@@ -137,4 +145,6 @@ def drift(
         print_table(report.table(), console)
         page = opened.drift / "report.html"
         console.print(f"{report.verdict}\nas a page: {page}", markup=False)
+    if report.triggers:
+        webhooks.send("drift", report.verdict, version=report.version, wait=True)
     raise typer.Exit(3 if report.triggers else 0 if report.known else 4)

@@ -47,12 +47,14 @@ def start(
 
     Example: `./run rollout start configs/rollout.yaml --name spring`
     """
-    from newshelf.rollout.operations import open_rollouts
+    from newshelf.rollout.operations import open_rollouts, start_rollout
     from newshelf.rollout.plan import load_plan
+    from newshelf.rollout.versions import TorchServeVersions
 
     planned = load_plan(plan)
-    with open_rollouts(controller_plan(catalog, workspace)) as rollouts:
-        state = rollouts.start(planned, name or plan.stem)
+    with open_rollouts(controller_plan(catalog, workspace)) as (store, paths):
+        served = TorchServeVersions(paths.torchserve, paths.model_store, paths.question).default
+        state = start_rollout(store, served, paths.model_store, planned, name or plan.stem)
     console = make_console()
     console.print(f"{state.rollout}: {planned.control} against {planned.challenger}", markup=False)
     console.print("The challenger is loaded and checked first; see ./run rollout status.")
@@ -66,11 +68,13 @@ def status(
 
     Example: `./run rollout status`
     """
-    from newshelf.rollout.history import show_rollout
-    from newshelf.rollout.operations import open_rollouts
+    from newshelf.rollout.history import read_snapshot, show_rollout
+    from newshelf.rollout.operations import find_rollout, open_rollouts
 
-    with open_rollouts(controller_plan(catalog, workspace)) as rollouts:
-        show_rollout(make_console(), rollouts.row(name), rollouts.last_snapshot(name))
+    with open_rollouts(controller_plan(catalog, workspace)) as (store, _):
+        row = find_rollout(store, name)
+        last = store.rollouts.last_snapshot(row.name)
+        show_rollout(make_console(), row, None if last is None else read_snapshot(last))
 
 
 _CHANGES: "Mapping[str, tuple[Command, str]]" = {
@@ -88,11 +92,11 @@ def _change(
     catalog: CatalogOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
-    from newshelf.rollout.operations import open_rollouts
+    from newshelf.rollout.operations import change_rollout, find_rollout, open_rollouts
 
     command, _ = _CHANGES[context.command.name or ""]
-    with open_rollouts(controller_plan(catalog, workspace)) as rollouts:
-        state = rollouts.change(name, command)
+    with open_rollouts(controller_plan(catalog, workspace)) as (store, _):
+        state = change_rollout(store, find_rollout(store, name).name, command)
     make_console().print(f"{state.rollout}: {state.phase}, {state.reason}", markup=False)
 
 
@@ -116,14 +120,14 @@ def report(
 
     Example: `./run rollout report --out spring.html`
     """
-    from newshelf.rollout.operations import open_rollouts
+    from newshelf.rollout.operations import find_rollout, open_rollouts
     from newshelf.rollout.report import write_report
 
     plan_file = controller_plan(catalog, workspace)
-    with open_rollouts(plan_file) as rollouts:
-        row = rollouts.row(name)
+    with open_rollouts(plan_file) as (store, _):
+        row = find_rollout(store, name)
         path = out or plan_file.parent / f"{row.name}.html"
-        write_report(rollouts.store, row, path)
+        write_report(store, row, path)
     make_console().print(str(path), markup=False)
 
 
@@ -154,11 +158,11 @@ def export(
 
     console = make_console()
     with (
-        open_rollouts(controller_plan(catalog, workspace)) as rollouts,
+        open_rollouts(controller_plan(catalog, workspace)) as (store, _),
         console.status("writing the events …"),
     ):
         robots = settings_from(settings).robots
-        written = write_events(recorded_events(rollouts.store, robots), path)
+        written = write_events(recorded_events(store, robots), path)
     console.print(f"{written:,} new events → {path}", markup=False)
 
 
@@ -179,10 +183,10 @@ def quarantine(
     from newshelf.cli.pipeline import settings_from
     from newshelf.rollout.operations import open_rollouts
 
-    with open_rollouts(controller_plan(catalog, workspace)) as rollouts:
+    with open_rollouts(controller_plan(catalog, workspace)) as (store, _):
         if release is not None:
-            rollouts.store.quarantine.release(release)
-        found = rollouts.store.quarantine.suspects(settings_from(settings).robots)
+            store.quarantine.release(release)
+        found = store.quarantine.suspects(settings_from(settings).robots)
     for one in found:
         what = "events on a day" if one.item_id is None else f"days with {one.item_id}"
         typer.echo(
@@ -212,7 +216,7 @@ def prune(
     console = make_console()
     before = datetime.now(UTC) - timedelta(days=keep_days)
     with (
-        open_rollouts(controller_plan(catalog, workspace)) as rollouts,
+        open_rollouts(controller_plan(catalog, workspace)) as (store, plan),
         console.status("deleting …") as progress,
     ):
         removed = 0
@@ -223,9 +227,9 @@ def prune(
             progress.update(f"deleted {removed:,} rows …")
 
         pruned = prune_events(
-            rollouts.store,
+            store,
             before,
-            covariate_days=rollouts.plan.settings.covariate_days,
+            covariate_days=plan.settings.covariate_days,
             force=force,
             on_removed=report_progress,
         )

@@ -17,8 +17,9 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -119,20 +120,19 @@ class RequestLog:
 MULTIPROCESS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """Environment variable that prometheus-client reads."""
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-_PREFIX = ("newshelf", "gateway")
 _STATES = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerState.OPEN: 2}
 
 
+@dataclass
 class DriftMetrics(Collector):
     """Metrics of the last report of ``./run drift``, read from its file; none without one."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    path: Path
 
     def collect(self) -> Iterator[Metric]:
         """See ``Collector``."""
         try:
-            report = orjson.loads(self._path.read_bytes())
+            report = orjson.loads(self.path.read_bytes())
             age_s = time.time() - datetime.fromisoformat(report["until"]).timestamp()
             sizes = {one["name"]: one["size"] for one in report["measures"]}
             triggered = dict.fromkeys(sizes, 0.0) | dict.fromkeys(report["triggers"], 1.0)
@@ -156,21 +156,10 @@ class GatewayMetrics:
         # Not the default registry, so that tests can run several gateways in one process.
         registry = self._registry = CollectorRegistry()
         self._drift = DriftMetrics(drift) if drift else None
-        counter = partial(Counter, namespace=_PREFIX[0], subsystem=_PREFIX[1], registry=registry)
-        seconds = partial(
-            Histogram,
-            namespace=_PREFIX[0],
-            subsystem=_PREFIX[1],
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        gauge = partial(
-            Gauge,
-            namespace=_PREFIX[0],
-            subsystem=_PREFIX[1],
-            multiprocess_mode="livemax",
-            registry=registry,
-        )
+        common: Any = {"namespace": "newshelf", "subsystem": "gateway", "registry": registry}
+        counter: Callable[..., Counter] = partial(Counter, **common)
+        seconds: Callable[..., Histogram] = partial(Histogram, buckets=_SECONDS, **common)
+        gauge: Callable[..., Gauge] = partial(Gauge, multiprocess_mode="livemax", **common)
         self._requests = counter("requests", "Answered requests.", ["route", "status"])
         self._seconds = seconds(
             "request_seconds", "Time from a request's headers to the end of its answer.", ["route"]
@@ -259,7 +248,21 @@ def make_spans(kind: Literal["none", "console", "otlp"]) -> Spans:
     """Return the spans that the setting ``gateway.traces`` names."""
     if kind == "none":
         return NO_SPANS
-    return _OpenTelemetry(_exporter(kind))
+    if kind == "console":
+        # One span per line, next to the log's lines.
+        return _OpenTelemetry(
+            ConsoleSpanExporter(
+                out=sys.stderr, formatter=lambda span: (span.to_json(indent=None) or "") + "\n"
+            )
+        )
+    try:
+        module = importlib.import_module(_OTLP)
+    except ImportError as error:
+        raise SettingsError(
+            'gateway.traces is "otlp", and the exporter is not installed: install '
+            'opentelemetry-exporter-otlp-proto-http, or set it to "console" or "none"'
+        ) from error
+    return _OpenTelemetry(module.OTLPSpanExporter())
 
 
 class _OpenTelemetry(Spans):
@@ -285,20 +288,3 @@ class _OpenTelemetry(Spans):
 
     def close(self) -> None:
         self._provider.shutdown()
-
-
-def _exporter(kind: Literal["console", "otlp"]) -> SpanExporter:
-    if kind == "console":
-        # One span per line, next to the log's lines.
-        return ConsoleSpanExporter(
-            out=sys.stderr, formatter=lambda span: (span.to_json(indent=None) or "") + "\n"
-        )
-    try:
-        module = importlib.import_module(_OTLP)
-    except ImportError as error:
-        raise SettingsError(
-            'gateway.traces is "otlp", and the exporter is not installed: install '
-            'opentelemetry-exporter-otlp-proto-http, or set it to "console" or "none"'
-        ) from error
-    exporter: SpanExporter = module.OTLPSpanExporter()
-    return exporter

@@ -183,7 +183,6 @@ class Retraining:
                 place.model_store,
                 planned,
                 name,
-                clock=lambda: datetime.now(UTC),
             )
         return "rollout", f"rollout {name} compares {version} with {run.served}"
 

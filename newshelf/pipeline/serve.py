@@ -191,6 +191,7 @@ def plan_controller(
         promoted=workspace.promoted,
         question={"history": demo.history, "k": _CHECK_K},
         longest_request_s=settings.gateway.max_timeout_ms / 1000,
+        webhooks=settings.webhooks,
     )
 
 

@@ -11,14 +11,10 @@ import sys
 import time
 import uuid
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from newshelf.errors import Unavailable
 from newshelf.server.controller import ControllerPlan, read_controller_plan
 from newshelf.server.supervise import run_supervised, until_signalled
-
-if TYPE_CHECKING:
-    from newshelf.rollout.controller import Controller
 
 _LOG = logging.getLogger(__name__)
 _POLL_S = 3.0
@@ -32,6 +28,7 @@ def run_controller(plan: ControllerPlan) -> None:
     # The supervisor does without them.
     from newshelf.rollout.controller import Controller  # noqa: PLC0415
     from newshelf.rollout.versions import PromotedFile, TorchServeVersions  # noqa: PLC0415
+    from newshelf.server.webhooks import Webhooks  # noqa: PLC0415
     from newshelf.store.store import EventStore  # noqa: PLC0415
 
     ended = until_signalled()
@@ -41,6 +38,7 @@ def run_controller(plan: ControllerPlan) -> None:
             TorchServeVersions(plan.torchserve, plan.model_store, plan.question),
             PromotedFile(plan.promoted),
             plan.settings,
+            Webhooks(plan.webhooks),
             drain_s=plan.longest_request_s + _POLL_S,
             holder=f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}",
             clock=lambda: datetime.now(UTC),
@@ -48,21 +46,16 @@ def run_controller(plan: ControllerPlan) -> None:
         _LOG.info("looks every %g s", plan.settings.tick_s)
         pause_s = 0.0
         while not ended.wait(pause_s):
-            pause_s = max(plan.settings.tick_s, _REST * _look(controller))
+            started_s = time.monotonic()
+            try:
+                controller.tick_all()
+            except Unavailable as error:
+                _LOG.warning("the next look tries again: %s", error.message)
+            pause_s = max(plan.settings.tick_s, _REST * (time.monotonic() - started_s))
         try:
             controller.release()
         except Unavailable as error:
             _LOG.warning("the leases will expire: %s", error.message)
-
-
-def _look(controller: "Controller") -> float:
-    """Look at all rollouts and return the seconds it took; the next look retries after errors."""
-    started_s = time.monotonic()
-    try:
-        controller.tick_all()
-    except Unavailable as error:
-        _LOG.warning("the next look tries again: %s", error.message)
-    return time.monotonic() - started_s
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from newshelf.rollout.history import Snapshot, snapshot_of
 from newshelf.rollout.operations import command
 from newshelf.rollout.plan import OVER, Plan, RolloutState, split_of
 from newshelf.rollout.versions import PromotedFile, TorchServeVersions
+from newshelf.server.webhooks import Webhooks
 from newshelf.store.aggregates import (
     summarise_shadow,
     team_credits,
@@ -109,6 +110,7 @@ class Controller:
     versions: TorchServeVersions
     promoted: PromotedFile
     settings: RolloutSettings
+    webhooks: Webhooks
     drain_s: float
     holder: str
     clock: Callable[[], datetime]
@@ -335,6 +337,7 @@ class Controller:
         )
         if written:
             _LOG.info("rollout %s: %s: %s", name, changed.phase, changed.reason)
+            self.webhooks.send(changed.phase, changed.reason, rollout=name)
 
     def _hold(self, name: str) -> None:
         if not self.store.leases.acquire(name, self.holder, self.settings.lease_s):

@@ -6,16 +6,15 @@ An operation only changes the stored state; the controller acts on it at its nex
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from newshelf.errors import RolloutError, SettingsError, SetupError
 from newshelf.rollout.assignment import new_salt
-from newshelf.rollout.history import Snapshot, read_snapshot
 from newshelf.rollout.plan import OVER, Phase, Plan, RolloutState, draft, split_of
-from newshelf.rollout.versions import TorchServeVersions, find_archive
+from newshelf.rollout.versions import find_archive
 from newshelf.server.controller import ControllerPlan, read_controller_plan
 from newshelf.store.rollouts import RolloutRow
 from newshelf.store.store import EventStore, PruneCounts, clock_doubt, prune
@@ -24,6 +23,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """Names are part of file names and pages."""
 _LEASE = "start of a rollout"
 _LEASE_S = 30.0
+_now = partial(datetime.now, UTC)
 
 
 def start_rollout(
@@ -33,7 +33,7 @@ def start_rollout(
     plan: Plan,
     name: str,
     *,
-    clock: Callable[[], datetime],
+    clock: Callable[[], datetime] = _now,
 ) -> RolloutState:
     """Store a new rollout. The controller then loads and checks the challenger and proceeds.
 
@@ -127,7 +127,7 @@ _ATTEMPTS = 5
 
 
 def change_rollout(
-    store: EventStore, name: str, wanted: Command, *, clock: Callable[[], datetime]
+    store: EventStore, name: str, wanted: Command, *, clock: Callable[[], datetime] = _now
 ) -> RolloutState:
     """Apply a command and return the new state; the controller acts on it at its next look.
 
@@ -164,49 +164,22 @@ def _refuse_with_dependants(store: EventStore, name: str, promoted: str) -> None
         )
 
 
-@dataclass(frozen=True)
-class Rollouts:
-    """Operations of the command line. The name None selects the last rollout."""
-
-    store: EventStore
-    plan: ControllerPlan
-
-    def start(self, plan: Plan, name: str) -> RolloutState:
-        """See ``start_rollout``."""
-        paths = self.plan
-        versions = TorchServeVersions(paths.torchserve, paths.model_store, paths.question)
-        default = versions.default
-        return start_rollout(self.store, default, paths.model_store, plan, name, clock=_now)
-
-    def change(self, name: str | None, wanted: Command) -> RolloutState:
-        """See ``change_rollout``."""
-        return change_rollout(self.store, self.row(name).name, wanted, clock=_now)
-
-    def row(self, name: str | None) -> RolloutRow:
-        """Return one rollout, or raise ``SettingsError``."""
-        if name is not None:
-            return self.store.rollouts.get(name)
-        rows = self.store.rollouts.all()
-        if not rows:
-            raise SettingsError("there was no rollout yet; ./run rollout start PLAN.yaml")
-        return rows[-1]
-
-    def last_snapshot(self, name: str | None) -> tuple[datetime, Snapshot] | None:
-        """Return time and content of the last snapshot; None before the first."""
-        row = self.store.rollouts.last_snapshot(self.row(name).name)
-        return None if row is None else read_snapshot(row)
-
-
 @contextmanager
-def open_rollouts(plan_file: Path) -> Iterator[Rollouts]:
+def open_rollouts(plan_file: Path) -> Iterator[tuple[EventStore, ControllerPlan]]:
     """Open the event store of a controller by its plan file, or raise ``SettingsError``."""
     plan = read_controller_plan(plan_file)
     with EventStore.open(plan.store_url) as store:
-        yield Rollouts(store, plan)
+        yield store, plan
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
+def find_rollout(store: EventStore, name: str | None) -> RolloutRow:
+    """Return a rollout, by default the last one, or raise ``SettingsError``."""
+    if name is not None:
+        return store.rollouts.get(name)
+    rows = store.rollouts.all()
+    if not rows:
+        raise SettingsError("there was no rollout yet; ./run rollout start PLAN.yaml")
+    return rows[-1]
 
 
 def prune_events(

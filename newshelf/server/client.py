@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
@@ -24,12 +23,7 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._http.close()
 
     def predict(
@@ -45,7 +39,7 @@ class Client:
         version: str | None = None,
     ) -> httpx.Response:
         """Send ``POST /predictions/{model}`` and return the response, whatever its status."""
-        key = Key(token, None) if token is not None else self._inference_key()
+        key = Key(token, None) if token is not None else self._fresh("inference")
         headers = key.header()
         if content_type is not None:
             headers["Content-Type"] = content_type
@@ -74,8 +68,7 @@ class Client:
     def describe(self, model: str, version: str | None = None) -> list[dict[str, Any]]:
         """Return TorchServe's description of the default version, another, or ``all``."""
         path = f"/models/{_path(model, version)}"
-        response = self._manage("GET", path, {}, self._timeout_s)
-        described: list[dict[str, Any]] = response.json()
+        described: list[dict[str, Any]] = self._manage("GET", path, {}, self._timeout_s).json()
         return described
 
     def register(
@@ -105,7 +98,7 @@ class Client:
 
     def authorization(self) -> dict[str, str]:
         """Return the header that predictions need, for other clients."""
-        return self._inference_key().header()
+        return self._fresh("inference").header()
 
     def metrics(self) -> str:
         """Return the Prometheus page."""
@@ -127,9 +120,6 @@ class Client:
         if response.is_error:
             raise ServerError(f"TorchServe refused {method} {path}: {response.text.strip()}")
         return response
-
-    def _inference_key(self) -> Key:
-        return self._fresh("inference")
 
     def _fresh(self, purpose: str) -> Key:
         keys = read_keys(self._state.key_file)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from newshelf.config import RolloutSettings
+from newshelf.config import RolloutSettings, WebhookSettings
 from newshelf.errors import SettingsError
 from newshelf.files import read_model
 from newshelf.server.process import ProcessRef, ProgramPlan, start_program
@@ -23,6 +23,7 @@ class ControllerPlan(ProgramPlan):
     """A request that every version of the recommender must answer with products."""
     longest_request_s: float
     """Seconds after which no gateway awaits an answer any more."""
+    webhooks: WebhookSettings = WebhookSettings()
 
 
 def read_controller_plan(path: Path) -> ControllerPlan:

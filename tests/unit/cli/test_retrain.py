@@ -13,6 +13,7 @@ from newshelf.errors import RolloutError, SetupError
 from newshelf.pipeline import drift
 from newshelf.pipeline.drift import DriftReport, Measure
 from newshelf.pipeline.retrain import Retraining, RetrainRun
+from tests.receiver import receiver
 
 START = "2026-03-01T12:00:00Z"
 
@@ -65,6 +66,28 @@ def test_a_refusal_is_no_error_and_an_error_is(
     found, output = call()
     assert found == code
     assert said in output
+
+
+def test_a_webhook_tells_of_a_failed_retraining(
+    call: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    settings = tmp_path / "settings.toml"
+    with receiver() as received:
+        settings.write_text(
+            f'[webhooks]\nurls = ["{received.url}"]\nsecret = "{tmp_path}/webhooks.key"\n'
+        )
+        for status in ("failed", "rollout", "not promoted"):
+            monkeypatch.setattr(Retraining, "run", lambda work, how=status: ended(work, how))
+            call("--settings", str(settings))
+
+        def refuse(_: Retraining) -> None:
+            raise SetupError("the disk is full")
+
+        monkeypatch.setattr(Retraining, "run", refuse)
+        assert call("--settings", str(settings))[0] == 1
+        told = [received.next() for _ in range(received.arrived.qsize())]
+    assert [one["event"] for one in told] == ["retrain_failed", "retrain_failed"]
+    assert [one["reason"] for one in told] == ["so it is", "the disk is full"]
 
 
 def test_options_replace_the_settings(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,3 +179,25 @@ def test_the_exit_code_tells_drift_from_too_little_data(
     kept = json.loads((tmp_path / "w" / "drift" / "report.json").read_text())
     assert json.loads(printed.output) == kept
     assert kept["verdict"].startswith(verdict)
+
+
+@pytest.mark.parametrize(("measure", "told"), [(DRIFTED, 1), (KNOWN, 0)])
+def test_a_webhook_tells_of_drift(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measure: Measure, told: int
+) -> None:
+    now = datetime.now(UTC)
+    report = DriftReport("shop", "abc", now, now, 0.01, (measure,))
+    monkeypatch.setattr(drift, "drift_report", lambda *_: report)
+    (tmp_path / "shop").mkdir()
+    settings = tmp_path / "settings.toml"
+    with receiver() as received:
+        settings.write_text(
+            f'[webhooks]\nurls = ["{received.url}"]\nsecret = "{tmp_path}/webhooks.key"\n'
+        )
+        words = ["drift", "--catalog", str(tmp_path / "shop"), "--workspace", str(tmp_path / "w")]
+        CliRunner().invoke(app, [*words, "--settings", str(settings)])
+        assert received.arrived.qsize() == told
+        if told:
+            event = received.next()
+            assert (event["event"], event["version"]) == ("drift", "abc")
+            assert event["reason"] == report.verdict

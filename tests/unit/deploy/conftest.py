@@ -31,6 +31,10 @@ INSTALLATIONS: dict[str, Values] = {
             "store": {"pseudonyms": True, "spool_max_bytes": 1_000_000},
             "shelf": {"fold_rows": 100},
             "rollout": {"tick_s": 2.5},
+            "webhooks": {
+                "urls": ["https://hooks.example/shop"],
+                "secret": "/data/workspace/webhooks.key",
+            },
             "robots": {"daily": 3},
             "training": {"event_weights": {"view": 0.5}},
             "logs": {"kept": 2},

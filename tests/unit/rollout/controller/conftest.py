@@ -9,12 +9,13 @@ from random import Random
 
 import pytest
 
-from newshelf.config import RolloutSettings
+from newshelf.config import RolloutSettings, WebhookSettings
 from newshelf.rollout.assignment import assign
 from newshelf.rollout.controller import Controller
 from newshelf.rollout.operations import start_rollout
 from newshelf.rollout.plan import Plan, RolloutState
 from newshelf.rollout.versions import PromotedFile
+from newshelf.server.webhooks import Webhooks
 from newshelf.store.records import ExposedItem, Exposure, Feedback, ShadowAnswer
 from newshelf.store.store import EventStore
 from newshelf.store.write import WriteBatch
@@ -55,6 +56,7 @@ class World:
     now: datetime = datetime(2026, 3, 1, 12, tzinfo=UTC)
     random: Random = field(default_factory=lambda: Random(7))
     answers: int = 0
+    webhooks: Webhooks = field(default_factory=lambda: Webhooks(WebhookSettings()))
 
     @property
     def promoted(self) -> PromotedFile:
@@ -90,6 +92,7 @@ class World:
             self.versions,
             self.promoted,
             settings,
+            self.webhooks,
             drain_s=20,
             holder=holder,
             clock=self.clock,

@@ -1,5 +1,7 @@
 """Each phase of a rollout, as a controller goes through it."""
 
+from pathlib import Path
+
 import pytest
 
 from newshelf.errors import RolloutError, ServerError
@@ -7,8 +9,10 @@ from newshelf.rollout.history import read_snapshot
 from newshelf.rollout.operations import change_rollout, start_rollout
 from newshelf.rollout.plan import SuccessMetric
 from newshelf.rollout.versions import PromotedVersion
+from newshelf.server.webhooks import Webhooks
 from newshelf.store.records import Feedback
 from newshelf.store.write import WriteBatch
+from tests.receiver import receiver, settings_of
 from tests.unit.rollout.controller.conftest import NAME, World
 
 
@@ -86,6 +90,23 @@ def test_a_bad_challenger_is_rolled_back_with_the_reason(
     world.pass_time(30)
     world.controller().tick(NAME)
     assert world.versions.loaded() == {"1"}
+
+
+def test_webhooks_tell_of_a_halt_and_of_a_promotion(world: World, tmp_path: Path) -> None:
+    with receiver() as received:
+        world.webhooks = Webhooks(settings_of(received.url, secret=tmp_path / "key"))
+        world.start()
+        controller = world.controller()
+        for _ in range(2):
+            world.pass_time(30)
+            controller.tick(NAME)
+        told = received.next()
+        assert (told["event"], told["rollout"]) == ("paused", NAME)
+        assert "traffic is probably missing" in told["reason"]
+        change_rollout(world.store, NAME, "resume", clock=world.clock)
+        go_on(world, "promoted")
+        assert received.next()["event"] == "promoted"
+        assert received.arrived.empty()
 
 
 def test_a_bad_challenger_never_leaves_the_shadow(world: World) -> None:
