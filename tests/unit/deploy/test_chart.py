@@ -27,6 +27,7 @@ from newshelf.server.process import ProcessRef
 from newshelf.server.properties import ports_of, read_properties
 from newshelf.server.shelf import ShelfPlan
 from newshelf.server.state import ServerState
+from newshelf.serving import index
 from tests.unit.deploy.conftest import CHART, INSTALLATIONS, Manifest, Render, Values
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -372,8 +373,9 @@ def test_the_plans_are_those_of_a_server_with_these_settings(
         models={},
         catalog=str(own.catalog),
     )
-    for writes in ("write_popular", "first_key", "_index_columns"):
+    for writes in ("write_popular", "first_key"):
         monkeypatch.setattr(serve, writes, lambda *_: None)
+    monkeypatch.setattr(index, "read_columns", lambda *_: None)
     expected = serve.plan_gateway(state, own, settings)
     placements = "/opt/newshelf/configs/placements.toml"
     if "placements" in values:
