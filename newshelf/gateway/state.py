@@ -33,22 +33,6 @@ _LOG = logging.getLogger(__name__)
 _EACH_S = 1.0
 
 
-async def _refresh(
-    router: Router, access: KeyAccess, placements: Placements, tokens: Tokens
-) -> None:
-    while True:
-        await asyncio.sleep(_EACH_S)
-        try:
-            await router.refresh()
-            access.refresh()
-            placements.refresh()
-            if tokens.stale():
-                await tokens.refresh(Deadline.after(_EACH_S * 1000))
-        except Exception:
-            # Go on after any error: otherwise revoked keys would stay valid.
-            _LOG.exception("the refresh of rollouts, keys, placements and token failed")
-
-
 async def _end(task: "asyncio.Task[None]") -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
@@ -110,12 +94,32 @@ class AppState:
     placements: Placements
     words: WordIndex | None
 
-    def metrics_page(self) -> bytes:
-        """Set the metrics that are gauges, and return the page of ``GET /metrics``."""
+    def set_gauges(self) -> None:
+        """Set the metrics that are gauges."""
         service = self.recommender
         record = 2 if service.recorder.refused else 1 if service.recorder.away else 0
         service.metrics.set_gauges(service.models.states(), service.router.age_s, record)
-        return service.metrics.page()
+
+    def metrics_page(self) -> bytes:
+        """Return the page of ``GET /metrics``."""
+        self.set_gauges()
+        return self.recommender.metrics.page()
+
+
+async def _refresh(state: AppState, tokens: Tokens) -> None:
+    while True:
+        await asyncio.sleep(_EACH_S)
+        try:
+            # Another process may answer `/metrics`.
+            state.set_gauges()
+            await state.recommender.router.refresh()
+            state.access.refresh()
+            state.placements.refresh()
+            if tokens.stale():
+                await tokens.refresh(Deadline.after(_EACH_S * 1000))
+        except Exception:
+            # Go on after any error: otherwise revoked keys would stay valid.
+            _LOG.exception("the refresh of rollouts, keys, placements and token failed")
 
 
 @asynccontextmanager
@@ -168,8 +172,8 @@ async def open_state(
             record_required=required,
             explore_share=settings.explore_share,
         )
-        refreshing = asyncio.create_task(_refresh(router, access, placements, tokens))
-        stack.push_async_callback(_end, refreshing)
         readiness = Readiness(models, recorder if required else None)
         words = WordIndex(plan.words) if plan.words else None
-        yield AppState(plan, recommender, access, store, readiness, placements, words)
+        state = AppState(plan, recommender, access, store, readiness, placements, words)
+        stack.push_async_callback(_end, asyncio.create_task(_refresh(state, tokens)))
+        yield state

@@ -15,6 +15,7 @@ import pytest
 
 from benchmarks.store.postgres import Postgres
 from newshelf.errors import Unavailable
+from newshelf.gateway.observability import GatewayMetrics
 from newshelf.gateway.record import open_record
 from newshelf.server.gateway import GatewayPlan
 from newshelf.store.spool import Spool
@@ -59,6 +60,24 @@ def click(answer: httpx.Response, event_id: str) -> dict[str, Any]:
 
 def readiness(gateway: Gateway) -> httpx.Response:
     return httpx.get(f"{gateway.url}/readyz", trust_env=False, timeout=30)
+
+
+def test_gauges_follow_where_another_process_answers_for_the_metrics(
+    start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[int] = []
+    set_gauges = GatewayMetrics.set_gauges
+
+    def noted(self: GatewayMetrics, breakers: Any, age_s: float, record: int) -> None:
+        told.append(record)
+        set_gauges(self, breakers, age_s, record)
+
+    monkeypatch.setattr(GatewayMetrics, "set_gauges", noted)
+    gateway = start_gateway()
+    until(lambda: 0 in told)
+    with locked(gateway):
+        assert gateway.recommend().status_code == 200
+        until(lambda: 1 in told)
 
 
 def test_a_locked_store_costs_one_wait_and_no_answer(start_gateway: StartGateway) -> None:
