@@ -9,13 +9,12 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from newshelf.catalog.schema import Id
@@ -38,8 +37,8 @@ from newshelf.gateway.items import add_items_routes
 from newshelf.gateway.keys import KeyAccess, KeyFile
 from newshelf.gateway.middleware import Middleware
 from newshelf.gateway.observability import GatewayMetrics, RequestLog, make_spans
+from newshelf.gateway.open_inference import add_open_inference_routes
 from newshelf.gateway.openapi import (
-    DOCS,
     NOT_NOW,
     REFUSED,
     add_docs_page,
@@ -56,21 +55,19 @@ from newshelf.gateway.schemas import (
     Ready,
     RecommendIn,
     RecommendOut,
-    RecommendQuery,
     RolloutOut,
     RolloutsOut,
     SearchBody,
     SearchOut,
     SimilarIn,
-    parse_encode_body,
     parse_feedback_body,
     parse_recommend_body,
     parse_search_body,
     parse_similar_body,
+    path_id,
     read_table,
-    with_hits,
 )
-from newshelf.gateway.state import AppState, open_state
+from newshelf.gateway.state import AppState, Parse, open_state
 from newshelf.gateway.upstream import Reply
 from newshelf.server.gateway import GatewayPlan
 from newshelf.serving.schemas import (
@@ -83,8 +80,6 @@ from newshelf.serving.schemas import (
 from newshelf.store.records import Feedback
 from newshelf.store.store import EventStore
 from newshelf.store.units import Erasure, UnitRecord
-
-_ID: TypeAdapter[str] = TypeAdapter(Id)
 
 
 class MergeIn(StrictModel):
@@ -117,23 +112,17 @@ def add_units_routes(app: FastAPI, state_of: Callable[[], AppState]) -> None:
     async def show(request: Request) -> Response:
         """Return everything that is kept about a unit."""
         state = state_of()
-        return json_response(await asyncio.to_thread(state.store.units.show, _unit(request, state)))
+        unit = state.recommender.pseudonym(path_id(request, "unit"))
+        return json_response(await asyncio.to_thread(state.store.units.show, unit))
 
     @app.delete("/v1/units/{unit:path}", response_model=Erasure, responses={**REFUSED, **NOT_NOW})
     async def erase(request: Request) -> Response:
         """Erase everything about a unit, and refuse its later events. Takes some seconds."""
         state = state_of()
-        unit = _unit(request, state)
+        unit = state.recommender.pseudonym(path_id(request, "unit"))
         erased = await asyncio.to_thread(state.store.units.erase, unit)
         state.recommender.histories.drop([unit])
         return json_response(erased)
-
-
-def _unit(request: Request, state: AppState) -> str:
-    try:
-        return state.recommender.pseudonym(_ID.validate_python(request.path_params["unit"]))
-    except ValidationError as error:
-        raise InvalidField(error.errors()[0]["msg"], field="unit") from None
 
 
 class PlainRoute(APIRoute):
@@ -152,10 +141,6 @@ class PlainRoute(APIRoute):
 class PlainApp(FastAPI):
     """An application of plain routes, which lets every error reach its caller."""
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self.router.route_class = PlainRoute
-
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the ASGI specification."""
         scope["app"] = self
@@ -163,25 +148,6 @@ class PlainApp(FastAPI):
 
 
 _DESCRIPTION = "/openapi.json"
-ROUTES = (
-    "/v1/recommend",
-    "/v1/similar",
-    "/v1/search",
-    "/v1/encode",
-    "/v1/feedback",
-    "/v1/items",
-    "/v1/items/{id}",
-    "/v1/units/merge",
-    "/v1/units/{unit}",
-    "/v1/rollouts",
-    "/healthz",
-    "/readyz",
-    "/metrics",
-    DOCS,
-    _DESCRIPTION,
-)
-_LARGE = 64 * 1024
-"""Bodies with more bytes are parsed in a thread."""
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
@@ -196,24 +162,27 @@ def make_app(state_of: Callable[[], AppState], lifespan: Lifespan) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
+    app.router.route_class = PlainRoute
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     _add_recommendations(app, state_of)
     _add_feedback(app, state_of)
     add_items_routes(app, state_of)
     add_units_routes(app, state_of)
+    add_open_inference_routes(app, state_of)
     _add_monitoring(app, state_of)
     add_docs_page(app, _DESCRIPTION)
     return app
 
 
+def paths_of(app: FastAPI) -> set[str]:
+    """Return the paths of its routes."""
+    return {route.path_format for route in app.routes if isinstance(route, Route)}
+
+
 def _add_recommendations(app: FastAPI, state_of: Callable[[], AppState]) -> None:
-    async def answer(request: Request, parse_body: Callable[..., RecommendQuery]) -> Response:
-        state = state_of()
-        sent, content_type = await read_body(request)
-        parse = partial(parse_body, sent, content_type, state.plan.limits, state.placements)
-        query = await asyncio.to_thread(parse) if len(sent) > _LARGE else parse()
-        query = await with_hits(query, state.words)
-        return _response(await state.recommender.answer(query, context_of(request)))
+    async def answer(request: Request, parse_body: Parse) -> Response:
+        body, context = await read_body(request), context_of(request)
+        return _response(await state_of().recommend(parse_body, *body, context))
 
     @app.post(
         "/v1/recommend",
@@ -253,12 +222,8 @@ def _add_recommendations(app: FastAPI, state_of: Callable[[], AppState]) -> None
     )
     async def encode(request: Request) -> Response:
         """Return embedding and labels of a product, sent as JSON, a form, or a bare picture."""
-        context, state = context_of(request), state_of()
-        sent, content_type = await read_body(request)
-        parse = partial(parse_encode_body, sent, content_type, state.plan.limits)
-        body = await asyncio.to_thread(parse) if len(sent) > _LARGE else parse()
-        context.source = "model"
-        return _response(await state.recommender.models.ask("encoder", "", body, context.deadline))
+        body, context = await read_body(request), context_of(request)
+        return _response(await state_of().encode(*body, context))
 
 
 def _add_feedback(app: FastAPI, state_of: Callable[[], AppState]) -> None:
@@ -291,21 +256,13 @@ def _add_monitoring(app: FastAPI, state_of: Callable[[], AppState]) -> None:
     async def rollouts(_request: Request) -> Response:
         """Return the current rollouts."""
         router = state_of().recommender.router
-        fields = RolloutOut.model_fields
-        return _json(
-            RolloutsOut(
-                rollouts=[
-                    RolloutOut.model_validate({name: getattr(split, name) for name in fields})
-                    for split in router.current
-                ],
-                age_s=round(router.age_s, 3),
-            )
-        )
+        rows = [RolloutOut.model_validate(one, from_attributes=True) for one in router.current]
+        return json_response(RolloutsOut(rollouts=rows, age_s=round(router.age_s, 3)))
 
     @app.get("/healthz", response_model=Alive)
     async def healthz(_request: Request) -> Response:
         """Return 200 while the process runs. Needs no key."""
-        return _json(Alive())
+        return json_response(Alive())
 
     @app.get(
         "/readyz",
@@ -320,16 +277,13 @@ def _add_monitoring(app: FastAPI, state_of: Callable[[], AppState]) -> None:
         unanswered = "recommender" in missing and not len(state.recommender.fallback)
         if missing and (unanswered or "strict" in request.query_params):
             raise Unavailable("; ".join(f"{model}: {why}" for model, why in missing.items()))
-        return _json(Ready(missing=missing, spooled=state.readiness.spooled()))
+        answer = Ready(missing=missing, spooled=state.readiness.spooled())
+        return json_response(answer.model_dump(exclude_none=True))
 
     @app.get("/metrics", response_class=Response, responses=errors_of(Unauthorized, Forbidden))
     async def metrics(_request: Request) -> Response:
         """Return Prometheus metrics of all processes behind this port."""
         return Response(state_of().metrics_page(), media_type=CONTENT_TYPE_LATEST)
-
-
-def _json(answer: BaseModel) -> Response:
-    return Response(answer.model_dump_json(exclude_none=True), media_type="application/json")
 
 
 def _response(reply: Reply) -> Response:
@@ -367,12 +321,13 @@ def make_worker(plan: GatewayPlan, *, store: OpenStore = open_store) -> Middlewa
             yield
         log.flush()
 
+    app = make_app(lambda: opened[0], lifespan)
     return Middleware(
-        make_app(lambda: opened[0], lifespan),
+        app,
         access=access,
         metrics=metrics,
         spans=spans,
         log=log,
         settings=settings,
-        routes=ROUTES,
+        routes=paths_of(app),
     )

@@ -26,15 +26,6 @@ _MAX_PAGES = 50
 """A cursor has at most 1.2 kB."""
 
 
-@dataclass(frozen=True, slots=True)
-class FeedPage:
-    """A query without the products of the earlier pages."""
-
-    query: RecommendQuery
-    earlier: bytes = b""
-    """Request ids of those pages."""
-
-
 @dataclass(eq=False)
 class Cursors:
     """Issues cursors of ``lifetime_s`` seconds, and reads those of every process with the key."""
@@ -43,30 +34,30 @@ class Cursors:
     lifetime_s: float
     record: Record
 
-    async def page(self, query: RecommendQuery) -> FeedPage:
-        """Return the page that a query asks for.
+    async def page(self, query: RecommendQuery) -> tuple[RecommendQuery, bytes]:
+        """Return a query without the products of the earlier pages, and their request ids.
 
         Raises ``InvalidField`` if its cursor is not of this gateway, has expired, or is of another
         unit, placement, kind, filters or search.
         """
         if not query.cursor:
-            return FeedPage(query)
+            return query, b""
         earlier = self._read(query, query.cursor)
         ids = [earlier[at : at + _ID].hex() for at in range(0, len(earlier), _ID)]
         try:
             shown = await self.record.shown(ids)
         except UnknownRequest as error:
             raise _refused("its earlier answers are not in the event store any more") from error
-        return FeedPage(query.replaced(exclude=[*query.request.exclude, *shown]), earlier)
+        return query.replaced(exclude=[*query.request.exclude, *shown]), earlier
 
-    def following(self, page: FeedPage, request_id: str) -> str | None:
+    def following(self, query: RecommendQuery, earlier: bytes, request_id: str) -> str | None:
         """Return the cursor of the next page; None without a feed, and after the last page."""
-        if page.query.cursor is None:
+        if query.cursor is None:
             return None
-        ids = page.earlier + bytes.fromhex(request_id)
+        ids = earlier + bytes.fromhex(request_id)
         if len(ids) > _MAX_PAGES * _ID:
             return None
-        signed = int(time.time()).to_bytes(_TIME) + _digests(page.query) + ids
+        signed = int(time.time()).to_bytes(_TIME) + _digests(query) + ids
         return urlsafe_b64encode(signed + self._signature(signed)).rstrip(b"=").decode()
 
     def _read(self, query: RecommendQuery, cursor: str) -> bytes:

@@ -7,7 +7,6 @@ infers from texts and pictures are not available here.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from pydantic import ValidationError
 from newshelf.errors import SettingsError
 from newshelf.files import StrictModel, write_aside
 from newshelf.serving.item_table import ItemTable, allowed_mask, in_categories
-from newshelf.serving.schemas import EncoderProduct, RecommendRequest, Source
+from newshelf.serving.schemas import EncoderProduct, RecommendedItem, RecommendRequest, Source
 
 _MOST_POPULAR = 5_000
 _PER_CATEGORY = 20
@@ -90,15 +89,6 @@ def _number(value: object) -> float:
 _MAX_K = 100
 
 
-@dataclass(frozen=True, slots=True)
-class FallbackItem:
-    """One product of the answer."""
-
-    id: str
-    score: float
-    source: Source
-
-
 class Fallback:
     """Ranks by popularity; ``items`` have the most popular first."""
 
@@ -111,7 +101,7 @@ class Fallback:
     def __len__(self) -> int:
         return len(self._items)
 
-    def recommend(self, request: RecommendRequest) -> list[FallbackItem]:
+    def recommend(self, request: RecommendRequest) -> list[RecommendedItem]:
         """Return at most ``k`` products, and at most 100.
 
         A search gets what its words find, ``new`` the newest, ``buy_again`` the candidates in their
@@ -126,13 +116,13 @@ class Fallback:
             left &= np.isin(np.arange(len(table)), table.rows(named))
         seen = table.rows([*_ids(request.history), *request.exclude])
         left[seen[seen >= 0]] = False
-        items: list[FallbackItem] = []
+        items: list[RecommendedItem] = []
         for source, rows in self._rankings(request, table, named):
             found = rows[left[rows]][: min(request.k, _MAX_K) - len(items)]
             left[found] = False
             scores = table.popularity[found].tolist()
             items += [
-                FallbackItem(table.id[row], score, source)
+                RecommendedItem(id=table.id[row], score=score, source=source)
                 for row, score in zip(found.tolist(), scores, strict=True)
             ]
         return items

@@ -15,7 +15,7 @@ from newshelf.errors import Unavailable
 from newshelf.files import secret_key
 from newshelf.gateway.observability import GatewayMetrics
 from newshelf.gateway.record import Record
-from newshelf.gateway.schemas import InvalidEvent, RecommendQuery
+from newshelf.gateway.schemas import Invalid, RecommendQuery
 from newshelf.serving.schemas import Ids
 from newshelf.store.records import Feedback
 from newshelf.store.units import Interaction
@@ -43,10 +43,10 @@ def pseudonyms(key: Path | None) -> Pseudonym:
 
 
 def stored_event(
-    event: Feedback | InvalidEvent, pseudonym: Pseudonym, key: str | None
-) -> Feedback | InvalidEvent:
+    event: Feedback | Invalid, pseudonym: Pseudonym, key: str | None
+) -> Feedback | Invalid:
     """Return an event of the unit's pseudonym, with the name of the key through which it came."""
-    if isinstance(event, InvalidEvent):
+    if isinstance(event, Invalid):
         return event
     unit = event.unit and pseudonym(event.unit)
     return event.model_copy(update={"unit": unit, "key_name": key})

@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -16,7 +15,7 @@ from newshelf.config import Limits
 from newshelf.errors import BadPicture, InvalidField, NotJson, RequestError, TooLarge, UnknownItem
 from newshelf.gateway.context import context_of, json_response, read_body
 from newshelf.gateway.openapi import NOT_NOW, REFUSED, body_of, errors_of
-from newshelf.gateway.schemas import form_parts, id_of, read_table
+from newshelf.gateway.schemas import Invalid, form_parts, id_of, path_id, read_table
 from newshelf.gateway.state import AppState
 from newshelf.serving.products import check_size, picture_from_base64, pixels_of, refuse_text
 from newshelf.serving.schemas import validate
@@ -88,14 +87,6 @@ class ItemsPage(BaseModel):
     """For the next page; omitted on the last."""
 
 
-@dataclass(frozen=True, slots=True)
-class InvalidItem:
-    """An invalid product among several."""
-
-    id: str | None
-    error: RequestError
-
-
 def add_items_routes(app: FastAPI, state_of: Callable[[], AppState]) -> None:
     """Add the routes to ``app``."""
     refused = {**REFUSED, **errors_of(InvalidField, BadPicture), **NOT_NOW}
@@ -113,7 +104,7 @@ def add_items_routes(app: FastAPI, state_of: Callable[[], AppState]) -> None:
         stored = iter(await asyncio.to_thread(state.store.items.put, writes))
         results = [_result(item, stored) for item in parsed]
         if not writes:
-            raise next(item.error for item in parsed if isinstance(item, InvalidItem))
+            raise next(item.error for item in parsed if isinstance(item, Invalid))
         return json_response({"accepted": len(writes), "results": results})
 
     @app.get("/v1/items", response_model=ItemsPage, responses={**REFUSED, **NOT_NOW})
@@ -128,7 +119,7 @@ def add_items_routes(app: FastAPI, state_of: Callable[[], AppState]) -> None:
     @app.get("/v1/items/{id:path}", response_model=ItemOut, responses=unknown)
     async def show(request: Request) -> Response:
         """Return a product, and how far each served model version is with it."""
-        item_id, items = _id(request), state_of().store.items
+        item_id, items = path_id(request, "id"), state_of().store.items
         states = await asyncio.to_thread(items.states, item_id)
         found = await asyncio.to_thread(items.get, [item_id])
         return json_response(_shown(found[item_id]) | {"versions": states})
@@ -141,7 +132,7 @@ def add_items_routes(app: FastAPI, state_of: Callable[[], AppState]) -> None:
     )
     async def patch(request: Request) -> Response:
         """Change some fields of a product."""
-        item_id, state = _id(request), state_of()
+        item_id, state = path_id(request, "id"), state_of()
         body, kind = await read_body(request)
         state.access.count(context_of(request).key, "items", 1)
 
@@ -156,14 +147,12 @@ def add_items_routes(app: FastAPI, state_of: Callable[[], AppState]) -> None:
     @app.delete("/v1/items/{id:path}", response_model=ItemOut, responses=unknown)
     async def delete(request: Request) -> Response:
         """Delete a product; a deleted one stays as it is."""
-        item_id, state = _id(request), state_of()
+        item_id, state = path_id(request, "id"), state_of()
         state.access.count(context_of(request).key, "items", 1)
         return json_response(_shown(await asyncio.to_thread(state.store.items.delete, item_id)))
 
 
-def parse_items_body(
-    body: bytes, content_type: str, limits: Limits
-) -> list[ItemWrite | InvalidItem]:
+def parse_items_body(body: bytes, content_type: str, limits: Limits) -> list[ItemWrite | Invalid]:
     """Check the body of ``POST /v1/items``: JSON, or a form."""
     pictures: dict[str, bytes | bytearray] = {}
     if content_type.lower().startswith("multipart/form-data"):
@@ -183,7 +172,7 @@ def parse_items_body(
 
 def _item(
     value: object, at: str, limits: Limits, pictures: Mapping[str, bytes | bytearray]
-) -> ItemWrite | InvalidItem:
+) -> ItemWrite | Invalid:
     try:
         if not isinstance(value, dict):
             raise InvalidField("expected a JSON object", field=at)
@@ -192,7 +181,7 @@ def _item(
         if picture is None and not columns.text():
             raise InvalidField("a product needs a title, a description or an image", field=at)
     except RequestError as error:
-        return InvalidItem(id_of(value), error)
+        return Invalid(id_of(value), error)
     return ItemWrite(columns, picture)
 
 
@@ -270,21 +259,14 @@ def _read(body: bytes, content_type: str) -> dict[str, Any]:
         return table
 
 
-def _id(request: Request) -> str:
-    found = id_of(request.path_params)
-    if found is None:
-        raise InvalidField("an id has 1 to 200 characters, and no control characters", field="id")
-    return found
-
-
 def _limit(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= _MOST:
         raise InvalidField(f"must be a number from 1 to {_MOST}", field="limit")
     return int(text)
 
 
-def _result(item: ItemWrite | InvalidItem, stored: Any) -> dict[str, object]:
-    if isinstance(item, InvalidItem):
+def _result(item: ItemWrite | Invalid, stored: Any) -> dict[str, object]:
+    if isinstance(item, Invalid):
         return {"id": item.id, "outcome": "invalid", **item.error.body()}
     return {"id": item.columns.id, "outcome": "stored", "revision": next(stored).revision}
 

@@ -28,7 +28,7 @@ from newshelf.files import secret_key
 from newshelf.gateway.connections import Connections, LimitedHttp
 from newshelf.gateway.fallback import read_popular
 from newshelf.gateway.keys import KeyFile
-from newshelf.gateway.observability import make_spans, set_up_log
+from newshelf.gateway.observability import MULTIPROCESS_FOLDER, make_spans, set_up_log
 from newshelf.gateway.placements import Placements
 from newshelf.gateway.record import spool_of
 from newshelf.server.gateway import GatewayPlan, read_plan
@@ -142,7 +142,6 @@ def _exit(code: int | None) -> str:
         return f"signal {-code}"
 
 
-_METRICS = "PROMETHEUS_MULTIPROC_DIR"
 _BACKLOG = 1024
 
 
@@ -152,7 +151,7 @@ def run(plan: GatewayPlan, worker: Callable[[GatewayPlan], object] | None = None
     set_up_log()
     with tempfile.TemporaryDirectory(prefix="newshelf-metrics-") as folder:
         # prometheus-client reads it on import.
-        os.environ[_METRICS] = folder
+        os.environ[MULTIPROCESS_FOLDER] = folder
         config = uvicorn.Config(
             partial(worker or _worker, plan),
             factory=True,

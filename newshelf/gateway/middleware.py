@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import get_args
 
 import orjson
 from starlette.exceptions import HTTPException
@@ -30,7 +31,9 @@ from newshelf.errors import (
 )
 from newshelf.gateway.context import SCOPE, RequestContext, deadline_of
 from newshelf.gateway.keys import KeyAccess, scope_of
+from newshelf.gateway.models import ModelName
 from newshelf.gateway.observability import GatewayMetrics, RequestLog, Spans
+from newshelf.gateway.open_inference import with_error
 from newshelf.gateway.openapi import DOCS, DOCS_FILES
 from newshelf.gateway.translation import ENGLISH, in_language, preferred_language
 from newshelf.serving.products import refuse_coding
@@ -39,8 +42,11 @@ from newshelf.serving.protocol import Deadline
 _LOG = logging.getLogger(__name__)
 _TRACE_PARENT = b"traceparent"
 _NO_ROUTE: dict[int, type[NewshelfError]] = {404: NotFound, 405: MethodNotAllowed}
-_PROBES = frozenset({"/healthz", "/readyz"})
-_OPEN_TO_ALL = _PROBES | {DOCS, "/openapi.json"}
+_PROBES = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
+_MODELS = frozenset(f"/v2/models/{name}" for name in get_args(ModelName))
+_OPEN_TO_ALL = (
+    _PROBES | _MODELS | {f"{path}/ready" for path in _MODELS} | {"/v2", DOCS, "/openapi.json"}
+)
 _FILES_OPEN_TO_ALL = DOCS_FILES + "/"
 _ID_BITS = 128
 _HUNG_UP = 499
@@ -99,6 +105,7 @@ class Middleware:
         fixed = accept is None or scope["path"] in _OPEN_TO_ALL
         language = ENGLISH if fixed else preferred_language(accept)
         answer = _Answer(send, context, _FOR_DOCS if route == DOCS else _CLOSED, language)
+        answer.open_inference = scope["path"].startswith("/v2")
         self._in_progress += 1
         with self.spans.request(route, headers.get(_TRACE_PARENT)):
             try:
@@ -209,6 +216,8 @@ class _Answer:
         self._context = context
         self._policy = policy
         self._language = language
+        self.open_inference = False
+        """Whether errors have the protocol's field."""
         self._began = False
         self._untranslated: Message | None = None
         """Start of an answer whose body is awaited, as its length will change."""
@@ -242,7 +251,7 @@ class _Answer:
         if self._began:
             self._context.status = error.http_status
             raise error
-        body = orjson.dumps(error.body())
+        body = orjson.dumps(with_error(error.body()) if self.open_inference else error.body())
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", str(len(body)).encode()),

@@ -321,8 +321,8 @@ class RecommendService:
         Raises ``Unavailable`` if the answer could not be recorded. ``context`` gets source, reason
         and version.
         """
-        page = await self.cursors.page(replace(query, unit=self.pseudonym(query.unit)))
-        query = page.query
+        query = replace(query, unit=self.pseudonym(query.unit))
+        query, earlier = await self.cursors.page(query)
         if query.request.kind == "buy_again":
             query = await self._with_purchases(query)
         asked = query
@@ -338,7 +338,7 @@ class RecommendService:
         if ranked.items:
             self.shadow.copy(query, routed, ranked, context)
         more = recorded and len(ranked.items) >= query.request.k
-        cursor = self.cursors.following(page, context.request_id) if more else None
+        cursor = self.cursors.following(query, earlier, context.request_id) if more else None
         if query is not asked:
             # The client did not name the products of this history.
             unknown = set(ranked.ignored).difference(query.request.history)

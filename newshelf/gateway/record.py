@@ -22,7 +22,7 @@ from newshelf.errors import (
     UnknownRequest,
 )
 from newshelf.gateway.observability import GatewayMetrics
-from newshelf.gateway.schemas import InvalidEvent
+from newshelf.gateway.schemas import Invalid
 from newshelf.gateway.upstream import Reply
 from newshelf.server.gateway import GatewayPlan
 from newshelf.store.group_commit import GroupCommit
@@ -213,7 +213,7 @@ _REFUSED: dict[FeedbackOutcome, tuple[type[RequestError], str, str]] = {
 
 
 async def take_feedback(
-    events: Sequence[Feedback | InvalidEvent], recorder: Record, metrics: GatewayMetrics
+    events: Sequence[Feedback | Invalid], recorder: Record, metrics: GatewayMetrics
 ) -> Reply:
     """Keep events, and answer what became of each, or raise the first error if none is kept."""
     valid = [event for event in events if isinstance(event, Feedback)]
@@ -222,16 +222,16 @@ async def take_feedback(
     errors: list[RequestError] = []
     for index, event in enumerate(events):
         error: RequestError | None = None
-        if isinstance(event, InvalidEvent):
-            outcome, error = "invalid", event.error
+        if isinstance(event, Invalid):
+            event_id, outcome, error = event.id, "invalid", event.error
         else:
-            outcome = next(outcomes)
+            event_id, outcome = event.event_id, next(outcomes)
             if outcome in _REFUSED:
                 kind, field, message = _REFUSED[outcome]
                 path = f"events[{index}].{field}" if len(events) > 1 else field
                 error = kind(message, field=path)
         metrics.feedback.labels(outcome).inc()
-        results.append({"event_id": event.event_id, "outcome": outcome})
+        results.append({"event_id": event_id, "outcome": outcome})
         if error is not None:
             errors.append(error)
             results[-1] |= error.body()

@@ -18,6 +18,7 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
 )
+from starlette.requests import Request
 
 from newshelf.catalog.schema import Id
 from newshelf.config import Limits
@@ -128,12 +129,12 @@ class FeedbackIn(StrictModel):
 
 
 @dataclass(frozen=True, slots=True)
-class InvalidEvent:
-    """An invalid event among several."""
+class Invalid:
+    """An invalid event or product among several."""
 
-    event_id: str | None
+    id: str | None
     """None if it has no valid one."""
-    error: InvalidField
+    error: RequestError
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +293,7 @@ def form_parts(
 
 def parse_feedback_body(
     body: bytes, content_type: str, now: datetime | None = None, *, max_value: float = math.inf
-) -> list[Feedback | InvalidEvent]:
+) -> list[Feedback | Invalid]:
     """Check the body of ``/v1/feedback``; ``max_value`` is the maximum value of a purchase."""
     table = read_table(body, content_type)
     now = now or datetime.now(UTC)
@@ -303,12 +304,12 @@ def parse_feedback_body(
         raise TooLarge(f"{len(events)} events; send at most {_MAX_EVENTS} at once", field="events")
     if not isinstance(events, list) or not events or len(table) > 1:
         events = validate(FeedbackIn, table).events
-    parsed: list[Feedback | InvalidEvent] = []
+    parsed: list[Feedback | Invalid] = []
     for index, event in enumerate(events):
         try:
             parsed.append(_event(event, f"events[{index}]", now, max_value))
         except InvalidField as error:
-            parsed.append(InvalidEvent(id_of(event, "event_id"), error))
+            parsed.append(Invalid(id_of(event, "event_id"), error))
     return parsed
 
 
@@ -318,6 +319,14 @@ def id_of(value: object, field: str = "id") -> str | None:
         return _ID.validate_python(value.get(field) if isinstance(value, dict) else None)
     except ValidationError:
         return None
+
+
+def path_id(request: Request, name: str) -> str:
+    """Return the id in a path."""
+    found = id_of(request.path_params, name)
+    if found is None:
+        raise InvalidField("an id has 1 to 200 characters, and no control characters", field=name)
+    return found
 
 
 def _event(table: object, at: str, now: datetime, max_value: float) -> Feedback:

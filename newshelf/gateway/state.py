@@ -4,15 +4,17 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import orjson
 
 from newshelf.catalog.schema import ENCODABLE
 from newshelf.errors import NewshelfError, ServerError, Unavailable
 from newshelf.files import secret_key
+from newshelf.gateway.context import RequestContext
 from newshelf.gateway.cursor import Cursors
 from newshelf.gateway.fallback import Fallback, read_popular
 from newshelf.gateway.histories import Histories, pseudonyms
@@ -22,7 +24,8 @@ from newshelf.gateway.observability import GatewayMetrics, Spans
 from newshelf.gateway.placements import Placements
 from newshelf.gateway.recommend import RecommendService, ShadowTraffic
 from newshelf.gateway.record import Record
-from newshelf.gateway.upstream import Tokens, Upstream
+from newshelf.gateway.schemas import RecommendQuery, parse_encode_body, with_hits
+from newshelf.gateway.upstream import Reply, Tokens, Upstream
 from newshelf.rollout.assignment import Router
 from newshelf.server.gateway import GatewayPlan
 from newshelf.serving.protocol import Deadline
@@ -82,6 +85,17 @@ class Readiness:
         return None if reply.status == _OK else f"answered {reply.status}"
 
 
+Parse = Callable[..., RecommendQuery]
+_LARGE = 64 * 1024
+_Parsed = TypeVar("_Parsed")
+
+
+async def parsed(parse: Callable[..., _Parsed], body: bytes, *more: object) -> _Parsed:
+    """Parse a body; one with more than 64 KiB in a thread."""
+    large = len(body) > _LARGE
+    return await asyncio.to_thread(parse, body, *more) if large else parse(body, *more)
+
+
 @dataclass(frozen=True)
 class AppState:
     """Everything the routes use."""
@@ -93,6 +107,19 @@ class AppState:
     readiness: Readiness
     placements: Placements
     words: WordIndex | None
+
+    async def recommend(
+        self, parse: Parse, body: bytes, content_type: str, context: RequestContext
+    ) -> Reply:
+        """Answer a request for products, whose body ``parse`` checks."""
+        query = await parsed(parse, body, content_type, self.plan.limits, self.placements)
+        return await self.recommender.answer(await with_hits(query, self.words), context)
+
+    async def encode(self, body: bytes, content_type: str, context: RequestContext) -> Reply:
+        """Answer a request for embeddings."""
+        body = await parsed(parse_encode_body, body, content_type, self.plan.limits)
+        context.source = "model"
+        return await self.recommender.models.ask("encoder", "", body, context.deadline)
 
     def set_gauges(self) -> None:
         """Set the metrics that are gauges."""

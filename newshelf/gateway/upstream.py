@@ -135,38 +135,20 @@ class Connection(asyncio.Protocol):
             waiter.set_exception(ConnectionLost(reason, began=self._began))
 
 
-class RetryBudget:
-    """Limits retries to a share of the requests, so that they cannot overload a weak server.
-
-    After "Addressing Cascading Failures" in Beyer et al., Site Reliability Engineering (2016).
-    """
-
-    def __init__(self, share: float, burst: float) -> None:
-        self._share = share
-        self._burst = burst
-        self._tokens = burst
-
-    def request(self) -> None:
-        """Count one request."""
-        self._tokens = min(self._burst, self._tokens + self._share)
-
-    def take(self) -> bool:
-        """Take one retry; return whether there was one."""
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
-
-
 class Upstream:
-    """Connections to one server, opened on demand and kept; as many requests may wait for one."""
+    """Connections to one server, opened on demand and kept; as many requests may wait for one.
+
+    Retries are limited to a share of the requests, so that they cannot overload a weak server: see
+    "Addressing Cascading Failures" in Beyer et al., Site Reliability Engineering (2016).
+    """
 
     def __init__(self, url: str, *, connections: int, retry_share: float) -> None:
         address = urlsplit(url)
         self._host, self._port = address.hostname or "", address.port or 80
         self._netloc = address.netloc
         self._connections = connections
-        self._budget = RetryBudget(retry_share, burst=max(10, connections) if retry_share else 0)
+        self._retry_share = retry_share
+        self._most_retries = self._retries_left = max(10.0, connections) if retry_share else 0.0
         self._idle: list[Connection] = []
         self._open = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -197,16 +179,16 @@ class Upstream:
             self._idle.pop().close()
 
     async def _exchange(self, request: bytes, deadline: Deadline) -> Reply:
-        self._budget.request()
+        self._retries_left = min(self._most_retries, self._retries_left + self._retry_share)
         try:
             async with asyncio.timeout_at(deadline.loop_s):
                 try:
                     return await self._once(request)
                 except (ConnectionLost, OSError) as error:
-                    if isinstance(error, ConnectionLost) and error.began:
+                    began = isinstance(error, ConnectionLost) and error.began
+                    if began or self._retries_left < 1:
                         raise
-                    if not self._budget.take():
-                        raise
+                    self._retries_left -= 1
                     self.retries += 1
                     return await self._once(request)
         except TimeoutError as error:

@@ -105,6 +105,12 @@ def test_similar_and_encode(shop_http: httpx.Client, history: list[str]) -> None
     assert history[0] not in [item.id for item in similar.items]
     encoded = shop_http.post("/v1/encode", json={"title": "silver ring with a small jade"})
     assert len(encoded.json()["embedding"]) == 512
+    # The same by the Open Inference Protocol.
+    text = {"name": "title", "datatype": "BYTES", "shape": [1]}
+    asked = {"inputs": [{**text, "data": ["silver ring with a small jade"]}]}
+    inferred = shop_http.post("/v2/models/encoder/infer", json=asked).json()["outputs"][0]
+    assert inferred["shape"] == [1, 512]
+    np.testing.assert_allclose(inferred["data"][0], encoded.json()["embedding"], atol=1e-5)
 
 
 def test_the_models_refusals_come_through(shop_http: httpx.Client) -> None:

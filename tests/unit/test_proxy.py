@@ -14,12 +14,16 @@ import httpx
 import pytest
 
 from newshelf.config import GatewaySettings
-from newshelf.gateway.app import ROUTES
 from newshelf.gateway.keys import scope_of
 from tests.proxy import PROXY, Proxy, running_proxy
+from tests.routes import ROUTES
 
 TEXT = (PROXY / "nginx.conf").read_text()
-PUBLIC = ("/v1/recommend", "/v1/similar", "/v1/search", "/v1/encode", "/v1/feedback")
+MODELS = ("/v2/models/encoder", "/v2/models/recommender")
+PUBLIC = (
+    *(f"/v1/{name}" for name in ("recommend", "similar", "search", "encode", "feedback")),
+    *("/v2", *MODELS, *(f"{model}/infer" for model in MODELS)),
+)
 
 
 class Gateway(ThreadingHTTPServer):
@@ -100,7 +104,7 @@ def test_public_routes_reach_the_gateway(http: httpx.Client, path: str) -> None:
 
 def test_every_other_route_is_unknown(http: httpx.Client) -> None:
     others = {re.sub(r"\{.*\}", "x", route) for route in ROUTES} - {*PUBLIC, "/healthz"}
-    assert {"/metrics", "/v1/items", "/v1/units/x"} <= others
+    assert {"/metrics", "/v1/items", "/v1/units/x", "/v2/health/live"} <= others
     others |= {
         "/v1/recommend/",
         "/v1/recommend/../../metrics",

@@ -17,7 +17,6 @@ import yaml
 
 from newshelf.cli.app import app
 from newshelf.config import Settings, load_settings
-from newshelf.gateway.app import ROUTES
 from newshelf.pipeline import serve
 from newshelf.pipeline.workspace import Workspace
 from newshelf.rollout.plan import load_plan
@@ -28,6 +27,7 @@ from newshelf.server.properties import ports_of, read_properties
 from newshelf.server.shelf import ShelfPlan
 from newshelf.server.state import ServerState
 from newshelf.serving import index
+from tests.routes import ROUTES
 from tests.unit.deploy.conftest import CHART, INSTALLATIONS, Manifest, Render, Values
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -17,7 +17,6 @@ from compose_spec import ComposeSpecification
 
 from newshelf.cli.app import app
 from newshelf.config import GatewaySettings, load_settings
-from newshelf.gateway.app import ROUTES
 from newshelf.gateway.keys import KeyFile, scope_of
 from newshelf.pipeline.workspace import Workspace
 from newshelf.server.controller import ControllerPlan
@@ -25,6 +24,7 @@ from newshelf.server.gateway import GatewayPlan
 from newshelf.server.ports import Ports
 from newshelf.server.properties import ports_of, read_properties
 from newshelf.server.shelf import ShelfPlan
+from tests.routes import ROUTES
 
 ROOT = Path(__file__).resolve().parents[3]
 DEPLOY = ROOT / "deploy"

@@ -9,9 +9,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from newshelf.gateway.app import ROUTES
 from newshelf.server.gateway import GatewayPlan
 from newshelf.server.properties import ports_of, read_properties
+from tests.routes import ROUTES
 from tests.unit.deploy.conftest import CHART, DEPLOY, Manifest
 
 ROOT = DEPLOY.parent
@@ -52,9 +52,8 @@ def test_the_service_names_the_runtime(runtime: Manifest, service: Manifest) -> 
     assert model["runtime"] == runtime["metadata"]["name"]
     (supported,) = runtime["spec"]["supportedModelFormats"]
     assert model["modelFormat"].items() <= supported.items()
-    # None that the gateway does not speak.
-    assert "protocolVersions" not in runtime["spec"]
-    assert not any(route.startswith("/v2") for route in ROUTES)
+    assert runtime["spec"]["protocolVersions"] == [model["protocolVersion"]] == ["v2"]
+    assert {"/v2", "/v2/models/encoder/infer", "/v2/models/recommender/infer"} <= ROUTES
 
 
 def test_the_container_is_the_one_that_gets_archives_and_traffic(

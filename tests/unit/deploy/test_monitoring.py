@@ -17,9 +17,9 @@ from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
 from newshelf.cli.app import app
-from newshelf.gateway.app import ROUTES
 from newshelf.gateway.observability import GatewayMetrics
 from newshelf.store.records import FeedbackOutcome
+from tests.routes import ROUTES
 from tests.unit.deploy.conftest import INSTALLATIONS, Render
 
 ROOT = Path(__file__).resolve().parents[3]

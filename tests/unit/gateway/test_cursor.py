@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from newshelf.config import Limits
 from newshelf.errors import InvalidField
-from newshelf.gateway.cursor import Cursors, FeedPage
+from newshelf.gateway.cursor import Cursors
 from newshelf.gateway.schemas import parse_recommend_body
 from newshelf.store.units import Interaction
 from tests.fake_predictors import FAKE_IDS
@@ -133,7 +133,7 @@ def test_a_feed_ends_before_its_cursor_is_long() -> None:
     while cursor is not None:
         earlier = CURSORS._read(QUERY, cursor) if cursor else b""
         pages, longest = pages + 1, max(longest, len(cursor))
-        cursor = CURSORS.following(FeedPage(QUERY, earlier), f"{pages:032x}")
+        cursor = CURSORS.following(QUERY, earlier, f"{pages:032x}")
     assert pages == 51
     assert longest < 1_200
 
@@ -141,7 +141,7 @@ def test_a_feed_ends_before_its_cursor_is_long() -> None:
 @settings(deadline=None)
 @given(at=st.integers(0, 59), bit=st.integers(0, 7))
 def test_no_bit_of_a_cursor_can_be_changed(at: int, bit: int) -> None:
-    cursor = CURSORS.following(FeedPage(QUERY), "0" * 32)
+    cursor = CURSORS.following(QUERY, b"", "0" * 32)
     assert cursor is not None
     changed = bytearray(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     changed[at % len(changed)] ^= 1 << bit

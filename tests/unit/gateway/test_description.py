@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from newshelf.gateway.app import ROUTES
+from tests.routes import ROUTES
 from tests.unit.gateway.conftest import StartGateway
 
 DOCS = (Path(__file__).parents[3] / "docs" / "gateway.md").read_text(encoding="utf-8")

@@ -15,7 +15,16 @@ from newshelf.serving.protocol import OLD_DEADLINE_HEADER, TIMEOUT_HEADER
 from tests.unit.gateway.conftest import Gateway, StartGateway
 from tests.unit.gateway.fake_torchserve import FakeTorchServe
 
-CLOSED = ["/v1/recommend", "/v1/similar", "/v1/encode", "/v1/feedback", "/v1/rollouts", "/metrics"]
+CLOSED = [
+    "/v1/recommend",
+    "/v1/similar",
+    "/v1/encode",
+    "/v1/feedback",
+    "/v1/rollouts",
+    "/metrics",
+    "/v2/models/encoder/infer",
+    "/v2/models/recommender/infer",
+]
 
 
 def with_key(gateway: Gateway, key: str | None) -> httpx.Response:
@@ -43,7 +52,7 @@ def test_liveness_readiness_and_description_need_no_key(start_gateway: StartGate
     gateway = start_gateway()
     answers = {
         path: httpx.get(gateway.url + path, trust_env=False)
-        for path in ("/healthz", "/readyz", "/docs", "/openapi.json")
+        for path in ("/healthz", "/readyz", "/docs", "/openapi.json", "/v2", "/v2/health/ready")
     }
     assert {answer.status_code for answer in answers.values()} == {200}
     assert answers["/healthz"].json() == {"status": "alive"}

@@ -13,7 +13,7 @@ from newshelf.catalog.schema import clean_id
 from newshelf.config import Limits
 from newshelf.errors import InvalidField, NotJson, RequestError, UnsupportedMedia
 from newshelf.gateway.schemas import (
-    InvalidEvent,
+    Invalid,
     RecommendQuery,
     parse_feedback_body,
     parse_recommend_body,
@@ -55,7 +55,7 @@ def test_any_body_is_understood_or_refused(parse: Callable[[bytes, str], Any], b
         assert orjson.loads(orjson.dumps(parsed.body()))["message"]
     else:
         assert isinstance(parsed, RecommendQuery) or all(
-            isinstance(one, Feedback | InvalidEvent) for one in parsed
+            isinstance(one, Feedback | Invalid) for one in parsed
         )
 
 

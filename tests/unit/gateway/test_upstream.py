@@ -7,7 +7,7 @@ from typing import TypeVar
 import pytest
 
 from newshelf.errors import DeadlineExceeded, Unavailable
-from newshelf.gateway.upstream import Reply, RetryBudget, Upstream
+from newshelf.gateway.upstream import Reply, Upstream
 from newshelf.serving.protocol import Deadline
 from tests.unit.gateway.fake_torchserve import FakeTorchServe, broken, closed, late, raw
 
@@ -171,11 +171,18 @@ def test_one_who_gives_up_waiting_leaves_its_turn_to_the_next(torchserve: FakeTo
     assert isinstance(third, Reply)
 
 
-def test_retries_are_a_share_of_the_requests() -> None:
-    budget = RetryBudget(0.1, burst=2)
-    assert [budget.take() for _ in range(3)] == [True, True, False]
-    taken = 0
-    for _ in range(1000):
-        budget.request()
-        taken += budget.take()
-    assert taken == pytest.approx(100, abs=1)
+def test_retries_are_a_share_of_the_requests(torchserve: FakeTorchServe) -> None:
+    torchserve.always = closed
+
+    async def many(upstream: Upstream) -> list[int]:
+        counts = []
+        for _ in range(60):
+            with pytest.raises(Unavailable):
+                await post(upstream)
+            counts.append(upstream.retries)
+        return counts
+
+    counts = run(torchserve, many)
+    assert counts[9] == 10
+    assert counts[-1] == pytest.approx(10 + 0.1 * 55, abs=1)
+    assert len(torchserve.asked) == 60 + counts[-1]
