@@ -43,10 +43,8 @@ _LOG = logging.getLogger(__name__)
 _TRACE_PARENT = b"traceparent"
 _NO_ROUTE: dict[int, type[NewshelfError]] = {404: NotFound, 405: MethodNotAllowed}
 _PROBES = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
-_MODELS = frozenset(f"/v2/models/{name}" for name in get_args(ModelName))
-_OPEN_TO_ALL = (
-    _PROBES | _MODELS | {f"{path}/ready" for path in _MODELS} | {"/v2", DOCS, "/openapi.json"}
-)
+_MODELS = {f"/v2/models/{name}{end}" for name in get_args(ModelName) for end in ("", "/ready")}
+_OPEN_TO_ALL = _PROBES | _MODELS | {"/v2", DOCS, "/openapi.json"}
 _FILES_OPEN_TO_ALL = DOCS_FILES + "/"
 _ID_BITS = 128
 _HUNG_UP = 499
@@ -217,7 +215,6 @@ class _Answer:
         self._policy = policy
         self._language = language
         self.open_inference = False
-        """Whether errors have the protocol's field."""
         self._began = False
         self._untranslated: Message | None = None
         """Start of an answer whose body is awaited, as its length will change."""

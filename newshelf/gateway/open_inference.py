@@ -57,8 +57,7 @@ class InferIn(StrictModel):
 
 def with_error(said: Mapping[str, Any]) -> dict[str, Any]:
     """Return the body of an error with the protocol's field ``error``."""
-    field, message = said["field"], said["message"]
-    return {"error": f"{field}: {message}" if field else message, **said}
+    return {"error": ": ".join(filter(None, (said["field"], said["message"]))), **said}
 
 
 def read_inference(body: bytes, content_type: str, model: ModelName) -> tuple[InferIn, bytes]:
@@ -133,7 +132,8 @@ def add_open_inference_routes(app: FastAPI, state_of: Callable[[], AppState]) ->
         """Answer ``/v1/encode`` or ``/v1/recommend`` in tensors."""
         if "inference-header-content-length" in request.headers:
             raise UnsupportedMedia("binary tensors are not served; send tensors in JSON")
-        model, state, context = _model(request), state_of(), context_of(request)
+        model: ModelName = "encoder" if "/encoder" in request.url.path else "recommender"
+        state, context = state_of(), context_of(request)
         asked, body = await parsed(read_inference, *await read_body(request), model)
         if model == "encoder":
             reply = await state.encode(body, _JSON, context)
@@ -141,15 +141,9 @@ def add_open_inference_routes(app: FastAPI, state_of: Callable[[], AppState]) ->
             reply = await state.recommend(parse_recommend_body, body, _JSON, context)
         return write_inference(asked, model, reply)
 
+    answers = {**REFUSED, **errors_of(UnknownItem, BadPicture), **NOT_NOW}
+    body = body_of(InferIn)
     app.get("/v2/health/ready", responses=errors_of(Unavailable))(ready)
     for model in get_args(ModelName):
         app.get(f"/v2/models/{model}/ready", responses=errors_of(Unavailable))(ready)
-        app.post(
-            f"/v2/models/{model}/infer",
-            responses={**REFUSED, **errors_of(UnknownItem, BadPicture), **NOT_NOW},
-            openapi_extra=body_of(InferIn),
-        )(infer)
-
-
-def _model(request: Request) -> ModelName:
-    return "encoder" if "/encoder" in request.url.path else "recommender"
+        app.post(f"/v2/models/{model}/infer", responses=answers, openapi_extra=body)(infer)
