@@ -207,6 +207,31 @@ def shelf(
     raise typer.Exit(run(only or (), rounds=rounds, out=out, console=make_console()))
 
 
+@app.command()
+def supervision(
+    rounds: Annotated[int, typer.Option(min=1, help="Kills of each process.")] = 10,
+    per_second: Annotated[float, typer.Option(min=1, help="Recommendations per second.")] = 50.0,
+    catalog: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Of the running server.")
+    ] = None,
+    workspace: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Of the running server.")
+    ] = None,
+) -> None:
+    """Kill each process of a running server in turn, while shoppers call it.
+
+    Prints how long each is away, and which requests and events were lost. Exit code 1 when a goal
+    was not reached.
+
+    Example: `./run serve --detach && ./run bench supervision --rounds 3`
+    """
+    from benchmarks.supervision.kills import run
+    from newshelf.cli.console import make_console
+
+    reached = run(catalog, workspace, rounds=rounds, per_second=per_second, console=make_console())
+    raise typer.Exit(0 if reached else 1)
+
+
 class Simulation(StrEnum):
     """A simulation of ``./run bench rollout``."""
 

@@ -85,7 +85,7 @@ class LoadTarget:
     @property
     def headers(self) -> dict[str, str]:
         """Headers of each request."""
-        return {} if self.token is None else Key(self.token, None).header()
+        return {} if self.token is None else Key(key=self.token).header()
 
     @property
     def folder(self) -> Path:

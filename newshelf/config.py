@@ -522,8 +522,8 @@ class Settings(StrictModel):
     evaluation: EvaluationSettings = EvaluationSettings()
     index: IndexSettings = IndexSettings()
     archive: ArchiveSettings = ArchiveSettings()
-    stall_s: Annotated[float, Field(gt=0)] = 180.0
-    """Seconds without progress after which ``./run serve`` gives up on a starting server."""
+    stall_s: Annotated[float, Field(gt=0)] = 600.0
+    """Seconds after which ``./run serve`` gives up on a process that starts."""
     gateway: GatewaySettings = GatewaySettings()
     logs: LogSettings = LogSettings()
     store: StoreSettings = StoreSettings()

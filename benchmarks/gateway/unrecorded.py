@@ -8,7 +8,11 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from newshelf.gateway.main import run
+import uvicorn
+
+from newshelf.gateway.app import make_worker
+from newshelf.gateway.main import uvicorn_options
+from newshelf.gateway.observability import set_up_log
 from newshelf.gateway.record import Record
 from newshelf.server.gateway import GatewayPlan, read_plan
 from newshelf.store.records import Exposure, Feedback, FeedbackOutcome, ShadowAnswer
@@ -42,15 +46,13 @@ async def _no_store(plan: GatewayPlan) -> AsyncIterator[tuple[Record, EventStore
         yield _Nowhere(), store
 
 
-def worker(plan: GatewayPlan) -> object:
-    """Return the gateway's application without a store."""
-    # Metrics look for their folder when they are imported.
-    from newshelf.gateway.app import make_worker  # noqa: PLC0415
-    from newshelf.gateway.observability import set_up_log  # noqa: PLC0415
-
-    set_up_log()
-    return make_worker(plan, store=_no_store)
-
-
 if __name__ == "__main__":
-    run(read_plan(Path(sys.argv[1])), worker)
+    set_up_log()
+    served = read_plan(Path(sys.argv[1]))
+    settings = served.settings
+    uvicorn.run(
+        make_worker(served, store=_no_store),
+        host=settings.host,
+        port=settings.port,
+        **uvicorn_options(settings),
+    )

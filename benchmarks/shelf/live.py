@@ -262,9 +262,10 @@ def _lost(shop: Shop) -> int:
 
 
 def _killable(state: ServerState) -> list[psutil.Process]:
-    """Return a gateway process, the shelf's child and a worker of the recommender."""
-    supervisors = (_running(state.gateway).process, _running(state.shelf))
-    found = [one for each in supervisors for one in members(each) if one.pid != each.pid]
+    """Return a gateway process, the shelf and a worker of the recommender."""
+    processes = state.current().processes
+    killed = [one for name, one in processes.items() if name.startswith(("gateway", "shelf"))]
+    found = [one for each in killed for one in members(each)]
     with Client(state) as client, suppress(Exception):
         for version in client.describe("recommender", "all"):
             found += [psutil.Process(int(worker["pid"])) for worker in version["workers"]]

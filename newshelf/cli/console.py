@@ -15,13 +15,12 @@ from rich.markup import escape
 from rich.table import Table
 from typer.core import TyperGroup
 
-from newshelf.errors import NewshelfError, Unavailable
+from newshelf.errors import NewshelfError, ServerError, Unavailable
 from newshelf.files import read_model
 from newshelf.pipeline.workspace import Workspace, only_server, open_workspace
 from newshelf.server.process import interruptible, is_running
-from newshelf.server.shelf import LOG as SHELF_LOG
 from newshelf.server.shelf import ShelfPlan
-from newshelf.server.state import ServerState, read_keys
+from newshelf.server.state import SHELF, ServerState, read_keys
 
 if TYPE_CHECKING:
     from newshelf.pipeline.serve import Demo
@@ -223,27 +222,36 @@ def _gateway_lines(url: str, demo: "Demo", key: Path) -> list[str]:
 
 
 def show_servers(console: Console, states: Sequence[ServerState]) -> None:
-    """Print addresses, processes and workers of running servers."""
+    """Print addresses, processes, restarts and workers of running servers."""
     for state in states:
-        started = datetime.fromtimestamp(state.process.create_time).astimezone()
-        expires = read_keys(state.key_file).inference.expires
         console.print(f"[bold]{escape(state.catalog)}[/]")
-        if state.controller is not None:
-            running = "runs" if is_running(state.controller) else "ended: restart the server"
-            console.print(f"  rollouts    {running}  (log in {state.directory}/controller.log)")
-        if state.shelf is not None:
-            running = "runs" if is_running(state.shelf) else "ended: restart the server"
-            console.print(f"  shelf       {running}  (log in {state.directory}/{SHELF_LOG})")
-            _show_shelf(console, state)
         if state.gateway is not None:
-            console.print(f"  gateway     {state.gateway.url}  (log in {state.gateway.log})")
+            console.print(f"  gateway     {state.gateway.url}")
         console.print(f"  inference   {state.inference_url}  (token in {state.key_file})")
         console.print(f"  management  {state.management_url}")
         console.print(f"  metrics     {state.metrics_url}")
-        console.print(f"  process     {state.process.pid}, since {started:%Y-%m-%d %H:%M:%S}")
-        if expires is not None:
-            console.print(f"  token       until {expires.astimezone():%Y-%m-%d %H:%M:%S}")
-        _show_workers(console, state)
+        console.print(f"  logs        {state.directory}")
+        for name in sorted({*state.services, *state.processes}):
+            console.print(f"  {name:<11} {_process_line(state, name)}", markup=False)
+        if SHELF in state.services:
+            _show_shelf(console, state)
+        try:
+            _show_workers(console, state)
+        except ServerError as error:
+            console.print(
+                f"  no models   {error.message}; the gateway answers without", markup=False
+            )
+
+
+def _process_line(state: ServerState, name: str) -> str:
+    """Return whether a process runs, how often it was restarted, and why the last time."""
+    ref = state.processes.get(name)
+    line = f"process {ref.pid}" if ref and is_running(ref) else "is down"
+    restarts = [one for one in state.restarts if one.name == name]
+    if restarts:
+        at = datetime.fromisoformat(restarts[-1].time).astimezone()
+        line += f", restarts: {len(restarts)}, last {at:%m-%d %H:%M:%S}: it {restarts[-1].reason}"
+    return line
 
 
 def _show_shelf(console: Console, state: ServerState) -> None:
@@ -269,6 +277,9 @@ def _show_shelf(console: Console, state: ServerState) -> None:
 def _show_workers(console: Console, state: ServerState) -> None:
     from newshelf.server.client import Client
 
+    expires = read_keys(state.key_file).inference.expires
+    if expires is not None:
+        console.print(f"  token       until {expires.astimezone():%Y-%m-%d %H:%M:%S}")
     with Client(state) as client:
         for model in state.models:
             # A rollout loads a second version.

@@ -281,9 +281,10 @@ def _add_monitoring(app: FastAPI, state_of: Callable[[], AppState]) -> None:
         return json_response(answer.model_dump(exclude_none=True))
 
     @app.get("/metrics", response_class=Response, responses=errors_of(Unauthorized, Forbidden))
-    async def metrics(_request: Request) -> Response:
+    async def metrics(request: Request) -> Response:
         """Return Prometheus metrics of all processes behind this port."""
-        return Response(state_of().metrics_page(), media_type=CONTENT_TYPE_LATEST)
+        page = await state_of().metrics_page(context_of(request).deadline)
+        return Response(page, media_type=CONTENT_TYPE_LATEST)
 
 
 def _response(reply: Reply) -> Response:

@@ -4,7 +4,7 @@ The log is one JSON object per line on standard error. Log lines and spans conta
 body or key; a request is identified by its id.
 
 Several processes share one page of metrics: each writes into files of one folder, which
-prometheus-client adds up (its multiprocess mode, which ``newshelf.gateway.main`` turns on).
+prometheus-client adds up (its multiprocess mode).
 
 Traces have one span per request, with those of the model and of the record inside, and continue a
 caller's ``traceparent``.
@@ -45,6 +45,7 @@ from prometheus_client.registry import Collector
 from newshelf.errors import SettingsError
 from newshelf.gateway.context import RequestContext
 from newshelf.gateway.models import BreakerState
+from newshelf.server.gateway import MULTIPROCESS_FOLDER
 
 _SERVER_ERROR = 500
 _TOGETHER_S = 0.05
@@ -117,8 +118,6 @@ class RequestLog:
             self._out.flush()
 
 
-MULTIPROCESS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-"""Environment variable that prometheus-client reads."""
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _STATES = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerState.OPEN: 2}
 
@@ -181,6 +180,9 @@ class GatewayMetrics:
             "breaker",
             "State of the circuit breaker: 0 closed, 1 half-open, 2 open.",
             ["model", "version"],
+        )
+        self.model_up = gauge(
+            "model_up", "1: it answers.", ["model"], multiprocess_mode="mostrecent"
         )
         self._record = gauge(
             "record", "Where answers are recorded: 0 event store, 1 spool, 2 nowhere."

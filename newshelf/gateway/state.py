@@ -127,8 +127,11 @@ class AppState:
         record = 2 if service.recorder.refused else 1 if service.recorder.away else 0
         service.metrics.set_gauges(service.models.states(), service.router.age_s, record)
 
-    def metrics_page(self) -> bytes:
+    async def metrics_page(self, deadline: Deadline) -> bytes:
         """Return the page of ``GET /metrics``."""
+        missing = await self.readiness.missing(deadline)
+        for model in _REQUESTS:
+            self.recommender.metrics.model_up.labels(model).set(model not in missing)
         self.set_gauges()
         return self.recommender.metrics.page()
 

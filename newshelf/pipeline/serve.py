@@ -5,6 +5,7 @@ requests that check and show that a model answers.
 """
 
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,13 +23,22 @@ from newshelf.pipeline.stages import Jobs, archive_paths, bring_up_to_date, plan
 from newshelf.pipeline.workspace import ROOT, Workspace
 from newshelf.rollout.versions import PromotedFile
 from newshelf.server.client import Client
-from newshelf.server.controller import ControllerPlan, start_controller
-from newshelf.server.gateway import GatewayPlan, start_gateway, wait_for_gateway
-from newshelf.server.ports import Ports
-from newshelf.server.process import is_running
+from newshelf.server.controller import ControllerPlan
+from newshelf.server.gateway import GatewayPlan, gateway_services, wait_for_gateway
+from newshelf.server.ports import Ports, listen
+from newshelf.server.process import ProgramPlan, program, rotate_log, write_plan
 from newshelf.server.properties import archives
-from newshelf.server.shelf import ShelfPlan, start_shelf
-from newshelf.server.state import ServerState, running_state
+from newshelf.server.shelf import ShelfPlan
+from newshelf.server.state import (
+    CONTROLLER,
+    GATEWAY,
+    SHELF,
+    SUPERVISOR,
+    GatewayState,
+    ServerState,
+    running_state,
+)
+from newshelf.server.supervisor import SupervisorPlan
 from newshelf.server.torchserve import TorchServePlan, start_torchserve, wait_until_ready
 from newshelf.shelf.words import WORDS_FOLDER
 from newshelf.store.items import ItemWrite
@@ -83,46 +93,69 @@ def serve(
             # Imports pandas, and takes its time while TorchServe starts.
             catalog, demo = _read_demo(workspace, console, summary="train" not in built)
             answer = _first_answer(state, demo, console, settings.stall_s)
-            if settings.gateway.enabled:
-                gateway_plan = plan_gateway(state, workspace, settings, port=gateway_port)
-                gateway = start_gateway(gateway_plan, root=ROOT, directory=state.directory)
-                # Saved before it is awaited, so that any terminal can stop it.
-                state = replace(state, gateway=gateway)
-                state.save()
-                wait_for_gateway(gateway, timeout_s=settings.stall_s, on_wait=console.print)
-                console.print(f"[green]✓[/] the gateway answers at {gateway.url}")
-                controller = start_controller(
-                    plan_controller(state, workspace, settings, demo),
-                    root=ROOT,
-                    directory=state.directory,
-                    plan_file=workspace.controller,
-                )
-                state = replace(state, controller=controller)
-                state.save()
-            if has_shelf(settings):
-                seed_products(catalog, workspace.store_url(settings), console)
-                shelf = start_shelf(
-                    plan_shelf(state, workspace, settings),
-                    root=ROOT,
-                    directory=state.directory,
-                    plan_file=workspace.shelf_plan,
-                )
-                state = replace(state, shelf=shelf)
-                state.save()
+            with ExitStack() as stack:
+                if settings.gateway.enabled:
+                    gateway = plan_gateway(state, workspace, settings, port=gateway_port)
+                    state = _start_gateway(state, gateway, settings, stack)
+                    console.print(f"[green]✓[/] the gateway answers at {gateway.url}")
+                    controller = plan_controller(state, workspace, settings, demo)
+                    state = _start(state, CONTROLLER, "rollout", workspace.controller, controller)
+                if has_shelf(settings):
+                    seed_products(catalog, workspace.store_url(settings), console)
+                    shelf = plan_shelf(state, workspace, settings)
+                    state = _start(state, SHELF, "shelf", workspace.shelf_plan, shelf)
+                path = state.directory / "supervisor.json"
+                supervisor = SupervisorPlan(logs=settings.logs, directory=state.directory)
+                state = _start(state, SUPERVISOR, "server.supervisor", path, supervisor)
             return Served(state, demo, answer)
         except BaseException:
             state.end()
             raise
 
 
+def _start_gateway(
+    state: ServerState, plan: GatewayPlan, settings: Settings, stack: ExitStack
+) -> ServerState:
+    """Start the gateway's processes and wait until they answer; ``stack`` closes their socket."""
+    from newshelf.gateway.main import check_plan  # noqa: PLC0415 - imports the framework
+
+    check_plan(plan)
+    path, log = state.directory / "gateway.json", state.directory / "gateway.log"
+    write_plan(path, plan)
+    rotate_log(log, settings.logs.kept)
+    listener = stack.enter_context(listen(plan.settings.host, plan.settings.port, GATEWAY))
+    state = replace(state, gateway=GatewayState(plan.url))
+    for service in gateway_services(plan, path, listener, log=log, folder=state.temp):
+        state = state.start(service)
+    wait_for_gateway(state, log, timeout_s=settings.stall_s)
+    return state
+
+
+def _start(
+    state: ServerState, name: str, module: str, path: Path, plan: ProgramPlan
+) -> ServerState:
+    """Write a program's plan and start it."""
+    write_plan(path, plan)
+    of_all = {number for one in state.services.values() for number in one.sockets}
+    service = program(
+        name,
+        f"newshelf.{module}",
+        path,
+        log=state.directory / f"{name}.log",
+        heartbeat=state.temp / name,
+        # Looks at large rollouts, and folds of large deltas, take long.
+        silence_s=60.0 if name == SUPERVISOR else 300.0,
+        # The supervisor passes them to the gateway's next processes.
+        sockets=of_all if name == SUPERVISOR else (),
+    )
+    return state.start(service, kept=plan.logs.kept)
+
+
 def stay(state: ServerState) -> None:
     """Block until an exception: an interruption, or a server that ended."""
-    while is_running(state.process):
-        gateway = state.gateway
-        if gateway is not None and not is_running(gateway.process):
-            raise ServerError(f"the gateway ended by itself; its log is {gateway.log}")
+    while running_state(state.directory) is not None:
         time.sleep(_POLL_S)
-    raise ServerError(f"TorchServe ended by itself; its log is {state.log}")
+    raise ServerError(f"the server was stopped; its logs are in {state.directory}")
 
 
 def served_archives(workspace: Workspace, console: Console) -> dict[str, Path]:
@@ -274,9 +307,7 @@ def _first_answer(
         console.print(f"[green]✓[/] {model} answers after {seconds:.1f} s")
 
     with console.status("TorchServe starts and its workers load their models …"):
-        wait_until_ready(
-            state, demo.requests(), timeout_s=stall_s, on_ready=report, on_wait=console.print
-        )
+        wait_until_ready(state, demo.requests(), timeout_s=stall_s, on_ready=report)
     with Client(state) as client:
         return client.recommend(history=demo.history, k=_FIRST_K)
 

@@ -1,8 +1,4 @@
-"""The controller's process: ``python -m newshelf.rollout PLAN``.
-
-It supervises a child process, ``--child``, which runs the controller, and replaces a child that
-ends. Only the child loads the event store and the statistics.
-"""
+"""The controller's process: ``python -m newshelf.rollout PLAN``."""
 
 import logging
 import os
@@ -13,8 +9,12 @@ import uuid
 from datetime import UTC, datetime
 
 from newshelf.errors import Unavailable
-from newshelf.server.controller import ControllerPlan, read_controller_plan
-from newshelf.server.supervise import run_supervised, until_signalled
+from newshelf.rollout.controller import Controller
+from newshelf.rollout.versions import PromotedFile, TorchServeVersions
+from newshelf.server.controller import ControllerPlan
+from newshelf.server.program import rest, run_program, until_signalled
+from newshelf.server.webhooks import Webhooks
+from newshelf.store.store import EventStore
 
 _LOG = logging.getLogger(__name__)
 _POLL_S = 3.0
@@ -25,12 +25,6 @@ _REST = 4.0
 
 def run_controller(plan: ControllerPlan) -> None:
     """Run a controller until SIGTERM or SIGINT; ``SettingsError`` without an event store."""
-    # The supervisor does without them.
-    from newshelf.rollout.controller import Controller  # noqa: PLC0415
-    from newshelf.rollout.versions import PromotedFile, TorchServeVersions  # noqa: PLC0415
-    from newshelf.server.webhooks import Webhooks  # noqa: PLC0415
-    from newshelf.store.store import EventStore  # noqa: PLC0415
-
     ended = until_signalled()
     with EventStore.open(plan.store_url) as store:
         controller = Controller(
@@ -45,7 +39,7 @@ def run_controller(plan: ControllerPlan) -> None:
         )
         _LOG.info("looks every %g s", plan.settings.tick_s)
         pause_s = 0.0
-        while not ended.wait(pause_s):
+        while not rest(ended, pause_s):
             started_s = time.monotonic()
             try:
                 controller.tick_all()
@@ -59,4 +53,4 @@ def run_controller(plan: ControllerPlan) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_supervised("newshelf.rollout", read_controller_plan, run_controller))
+    sys.exit(run_program(ControllerPlan, run_controller))

@@ -21,6 +21,7 @@ from newshelf.errors import RolloutError, ServerError, SetupError
 from newshelf.files import StrictModel, directory_aside, write_json
 from newshelf.server.client import Client
 from newshelf.server.process import is_running
+from newshelf.server.properties import keep_loading
 from newshelf.server.state import read_state
 
 MODEL = "recommender"
@@ -111,10 +112,12 @@ class TorchServeVersions:
             return next((wrong for wrong in answers if wrong), None)
 
     def set_default(self, version: str) -> None:
-        """Let a version answer requests without a version from now on."""
+        """Let a version answer requests without a version, also after TorchServe starts again."""
         if self.default() != version:
             with self._client() as client:
                 client.set_default(MODEL, version)
+        archive = find_archive(self._model_store, version)
+        keep_loading(self._directory / "config.properties", MODEL, archive.name)
 
     def unload(self, version: str) -> None:
         """Unload a version that is not the default. Its requests must be complete."""

@@ -39,7 +39,7 @@ class Client:
         version: str | None = None,
     ) -> httpx.Response:
         """Send ``POST /predictions/{model}`` and return the response, whatever its status."""
-        key = Key(token, None) if token is not None else self._fresh("inference")
+        key = Key(key=token) if token is not None else self._fresh("inference")
         headers = key.header()
         if content_type is not None:
             headers["Content-Type"] = content_type

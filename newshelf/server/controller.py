@@ -1,13 +1,11 @@
-"""The process of the controller of rollouts: its plan file, which the verbs read too; its start."""
+"""The plan file of the controller of rollouts, which the verbs read too."""
 
 from pathlib import Path
 
 from newshelf.config import RolloutSettings, WebhookSettings
 from newshelf.errors import SettingsError
 from newshelf.files import read_model
-from newshelf.server.process import ProcessRef, ProgramPlan, start_program
-
-_LOG = "controller.log"
+from newshelf.server.process import ProgramPlan
 
 
 class ControllerPlan(ProgramPlan):
@@ -34,13 +32,3 @@ def read_controller_plan(path: Path) -> ControllerPlan:
             "the controller; --catalog or --workspace selects a server"
         )
     return read_model(path, ControllerPlan, "plan of a controller")
-
-
-def start_controller(
-    plan: ControllerPlan, *, root: Path, directory: Path, plan_file: Path
-) -> ProcessRef:
-    """Start the controller; ``plan_file`` is read by the process and by the verbs."""
-    log = directory / _LOG
-    # Its products are small: threads would only wait for each other.
-    env = {"OPENBLAS_NUM_THREADS": "1"}
-    return start_program("newshelf.rollout", plan, plan_file, root=root, log=log, **env)

@@ -1,28 +1,26 @@
-"""The gateway's process: the plan file that it reads, its start, and its readiness."""
+"""The gateway's processes: the plan file that they read, their start, and their readiness."""
 
-import time
+from contextlib import suppress
 from pathlib import Path
+from socket import socket
 from typing import Annotated
 
 import httpx
 from pydantic import Field
 
 from newshelf.config import GatewaySettings, Limits
-from newshelf.errors import ServerError
 from newshelf.files import read_model
-from newshelf.server.ports import require_port
 from newshelf.server.process import (
-    OnWait,
     ProgramPlan,
-    StartupProgress,
-    is_running,
-    last_lines,
-    start_program,
+    Service,
+    program,
+    wait_for,
 )
-from newshelf.server.state import GatewayState
+from newshelf.server.state import GATEWAY, ServerState
 
-_PLAN, _LOG = "gateway.json", "gateway.log"
-_PAUSE_S = 0.5
+MULTIPROCESS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""Environment variable that prometheus-client reads."""
+_ANSWER_S = 5.0
 
 
 class GatewayPlan(ProgramPlan):
@@ -54,6 +52,12 @@ class GatewayPlan(ProgramPlan):
     spool_max_bytes: int = 256 * 2**20
 
     @property
+    def url(self) -> str:
+        """Its address."""
+        host = self.settings.host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.settings.port}"
+
+    @property
     def cursor_key(self) -> Path:
         """File of the key that signs cursors."""
         return self.api_keys.with_name("cursor.key")
@@ -64,36 +68,39 @@ def read_plan(path: Path) -> GatewayPlan:
     return read_model(path, GatewayPlan, "plan of a gateway")
 
 
-def start_gateway(plan: GatewayPlan, *, root: Path, directory: Path) -> GatewayState:
-    """Start the gateway's processes, without waiting until they answer."""
-    settings = plan.settings
-    require_port(settings.host, settings.port, "gateway")
-    path, log = directory / _PLAN, directory / _LOG
-    process = start_program("newshelf.gateway.main", plan, path, root=root, log=log)
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return GatewayState(process, f"http://{host}:{settings.port}", str(log))
+def gateway_services(
+    plan: GatewayPlan, plan_file: Path, listener: socket, *, log: Path | None, folder: Path
+) -> list[Service]:
+    """Return the gateway's processes, which share a listening socket.
+
+    Connections that wait to be accepted survive a killed process. ``folder`` gets the heartbeats,
+    and the metrics that the processes share.
+    """
+    number = listener.fileno()
+    return [
+        program(
+            name,
+            "newshelf.gateway.main",
+            plan_file,
+            str(number),
+            log=log,
+            heartbeat=folder / name,
+            start_s=plan.settings.worker_start_s,
+            silence_s=plan.settings.worker_silence_s,
+            env={MULTIPROCESS_FOLDER: str(folder)},
+            sockets=(number,),
+        )
+        for name in (f"{GATEWAY}-{one}" for one in range(1, plan.settings.processes + 1))
+    ]
 
 
-def wait_for_gateway(
-    state: GatewayState, *, timeout_s: float = 180.0, on_wait: OnWait = lambda _text: None
-) -> None:
+def wait_for_gateway(state: ServerState, log: Path, *, timeout_s: float = 180.0) -> None:
     """Wait until the gateway and the models answer, or raise ``ServerError`` with its log."""
-    progress = StartupProgress(state.process, "the gateway", timeout_s, on_wait)
-    last_answer = "nothing"
-    with httpx.Client(base_url=state.url, timeout=10.0, trust_env=False) as http:
-        while is_running(state.process):
-            try:
-                response = http.get("/readyz?strict")
-            except httpx.TransportError as error:
-                last_answer = repr(error)
-            else:
-                if response.status_code == httpx.codes.OK:
-                    return
-                last_answer = response.text
-            if progress.failed():
-                raise ServerError(
-                    f"the gateway is not ready and answers: {last_answer}\n"
-                    + last_lines(Path(state.log))
-                )
-            time.sleep(_PAUSE_S)
-    raise ServerError(f"the gateway ended while it started\n{last_lines(Path(state.log))}")
+    url = f"{state.gateway.url}/readyz?strict" if state.gateway else ""
+
+    def answers() -> bool:
+        with suppress(httpx.TransportError):
+            return httpx.get(url, timeout=_ANSWER_S, trust_env=False).is_success
+        return False
+
+    wait_for(answers, state.processes[f"{GATEWAY}-1"], "the gateway", timeout_s, log)

@@ -1,9 +1,8 @@
 """Ports of TorchServe and of the gateway."""
 
 import socket
-from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 
 from newshelf.errors import ServerError
 
@@ -28,11 +27,6 @@ class Ports:
             raise ServerError(f"--port must lie between 1 and {_LAST - 5} (or be 0), not {first}")
         return cls(*range(first, first + 5))
 
-    def named(self) -> Iterator[tuple[str, int]]:
-        """Yield pairs such as ``("management", 8081)``."""
-        for field in fields(self):
-            yield field.name, getattr(self, field.name)
-
 
 def free_ports() -> Ports:
     """Return five ports that nothing listens on."""
@@ -51,38 +45,29 @@ def free_port() -> int:
     return port
 
 
-def busy_ports(ports: Ports) -> list[tuple[str, int]]:
-    """Return name and number of the ports that cannot be bound."""
-    return [(name, port) for name, port in ports.named() if not _can_bind(HOST, port)]
-
-
 def require_free(ports: Ports) -> None:
     """Raise ``ServerError``, naming each port in use, its purpose and how to choose others."""
-    busy = busy_ports(ports)
+    busy = []
+    for name, port in asdict(ports).items():
+        try:
+            socket.create_server((HOST, port)).close()
+        except OSError:
+            busy.append(f"{port} ({name.replace('_', ' ')})")
     if busy:
-        named = ", ".join(f"{port} ({name.replace('_', ' ')})" for name, port in busy)
         raise ServerError(
-            f"already in use on {HOST}: {named}. Is another server running (./run status)? "
-            "Choose other ports with --port N (takes N to N+5) or --port 0 (any free ones)"
+            f"already in use on {HOST}: {', '.join(busy)}. Is another server running (./run "
+            "status)? Choose other ports with --port N (takes N to N+5) or --port 0 (any free ones)"
         )
 
 
-def require_port(host: str, port: int, purpose: str) -> None:
-    """Raise ``ServerError`` with its purpose if a port cannot be bound at this address."""
-    if not _can_bind(host, port):
+def listen(host: str, port: int, purpose: str) -> socket.socket:
+    """Return a listening socket, or raise ``ServerError`` with its purpose."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=1024)
+    except OSError as error:
         raise ServerError(
             f"cannot listen on {host}:{port} ({purpose}): it is in use, or not an address of "
             "this machine. Choose another with --port N (takes N to N+5) or --port 0 (any free "
             "ones)"
-        )
-
-
-def _can_bind(host: str, port: int) -> bool:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        # As the server itself does, so that a port that was closed just now counts as free.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-        return True
+        ) from error

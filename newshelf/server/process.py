@@ -8,17 +8,16 @@ is left alone.
 import os
 import shutil
 import signal
-import stat
 import subprocess
 import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
+from typing import Any
 
 import psutil
 from pydantic import BaseModel, ConfigDict
@@ -27,16 +26,16 @@ from newshelf.config import LogSettings
 from newshelf.errors import ServerError
 from newshelf.files import write_private
 
+_ROOT = Path(__file__).resolve().parents[2]
 MARK = "NEWSHELF_SESSION"
 """Environment variable with the mark of the session."""
-LOG = "NEWSHELF_LOG"
-"""Environment variable with the log file of the process."""
+HEARTBEAT = "NEWSHELF_HEARTBEAT"
+"""Environment variable with the file that a supervised process touches."""
 _KILLED_S = 5.0
 _ROUNDS = 3
 _POLL_S = 0.02
 _CLOCK_SLACK_S = 0.02
 """psutil computes the start of a process from clock ticks of 10 ms."""
-_STANDARD_ERROR = 2
 _LAST_LINES = 25
 
 
@@ -55,22 +54,24 @@ def start_session(
     *,
     cwd: Path,
     env: Mapping[str, str],
-    log: Path,
+    log: Path | None,
     kept: int = 0,
+    sockets: Sequence[int] = (),
 ) -> ProcessRef:
-    """Start ``command`` in a new session; append its output to ``log``, of which it keeps some."""
-    if kept:
+    """Start ``command`` in a new session, with ``sockets``; append its output to ``log``."""
+    if log is not None and kept:
         rotate_log(log, kept)
     mark = uuid.uuid4().hex
-    with log.open("ab") as output:
+    with nullcontext() if log is None else log.open("ab") as output:
         process = subprocess.Popen(
             [os.fspath(part) for part in command],
             cwd=cwd,
-            env={**env, MARK: mark, LOG: str(log)},
+            env={**env, MARK: mark},
             stdin=subprocess.DEVNULL,
             stdout=output,
-            stderr=subprocess.STDOUT,
+            stderr=None if log is None else subprocess.STDOUT,
             start_new_session=True,
+            pass_fds=sockets,
             # Its files, above all its key file, are private from the first byte on.
             umask=0o077,
         )
@@ -93,18 +94,58 @@ def write_plan(path: Path, plan: ProgramPlan) -> None:
     write_private(path, plan.model_dump_json(indent=2) + "\n")
 
 
-def start_program(
-    module: str, plan: ProgramPlan, plan_file: Path, *, root: Path, log: Path, **env: str
-) -> ProcessRef:
-    """Write the plan, and start ``python -m MODULE PLAN`` in the log's folder."""
-    write_plan(plan_file, plan)
-    return start_session(
-        [sys.executable, "-P", "-m", module, plan_file],
-        cwd=log.parent,
-        env={**env, **os.environ, "PYTHONPATH": str(root)},
-        log=log,
-        kept=plan.logs.kept,
-    )
+class Service(BaseModel, frozen=True):
+    """A process that is kept running."""
+
+    name: str
+    command: tuple[str, ...]
+    cwd: Path
+    log: Path | None = None
+    """File of its output; None is this process's own."""
+    env: dict[str, str | None] = {}
+    """Added to the environment; None removes a variable."""
+    sockets: tuple[int, ...] = ()
+    cleared: Path | None = None
+    """Folder that is empty when it starts."""
+    url: str | None = None
+    """Asked for a sign of life instead of its heartbeat."""
+    heartbeat: Path = Path()
+    start_s: float = 300.0
+    silence_s: float = 60.0
+    """Maximum times until the first sign of life, and between two."""
+
+    def start(self, *, kept: int = 0) -> ProcessRef:
+        """Start the process; ``kept`` logs of earlier starts stay, and 0 appends to the last."""
+        if self.url is None:
+            self.heartbeat.unlink(missing_ok=True)
+        if self.cleared is not None:
+            shutil.rmtree(self.cleared, ignore_errors=True)
+            self.cleared.mkdir(mode=0o700)
+        env = {**os.environ, HEARTBEAT: str(self.heartbeat), **self.env}
+        return start_session(
+            self.command,
+            cwd=self.cwd,
+            env={name: value for name, value in env.items() if value is not None},
+            log=self.log,
+            kept=kept,
+            sockets=self.sockets,
+        )
+
+
+def program(name: str, module: str, plan: Path, *arguments: str, **more: Any) -> Service:
+    """Return the service of ``python -m MODULE PLAN``; ``more`` are fields of it."""
+    command = (sys.executable, "-P", "-m", module, str(plan), *arguments)
+    # Its products are small: threads would only wait for each other.
+    env = {"OPENBLAS_NUM_THREADS": os.environ.get("OPENBLAS_NUM_THREADS", "1")}
+    env |= {"PYTHONPATH": str(_ROOT), **more.pop("env", {})}
+    return Service(name=name, command=command, cwd=plan.parent, env=env, **more)
+
+
+def beat() -> None:
+    """Tell the supervisor, if there is one, that this process does its work."""
+    if path := os.environ.get(HEARTBEAT):
+        with suppress(OSError):
+            Path(path).touch()
 
 
 def is_running(ref: ProcessRef) -> bool:
@@ -142,7 +183,7 @@ def stop_session(ref: ProcessRef, *, grace_s: float = 20.0, orphans_s: float = 2
         left = members(ref)
         if not left:
             break
-    _reap(ref)
+    exit_reason(ref)
     if left:
         raise ServerError(f"cannot end process {', '.join(str(p.pid) for p in left)}")
 
@@ -157,11 +198,14 @@ def _wait(processes: list[psutil.Process], timeout_s: float) -> list[psutil.Proc
     return left
 
 
-def _reap(ref: ProcessRef) -> None:
+def exit_reason(ref: ProcessRef) -> str:
+    """Return how the process ended, as far as its parent, which must call this, can know."""
     try:
-        os.waitpid(ref.pid, os.WNOHANG)
+        _, status = os.waitpid(ref.pid, os.WNOHANG)
     except ChildProcessError:
-        return
+        return "ended"
+    code = os.waitstatus_to_exitcode(status)
+    return f"ended with {signal.Signals(-code).name if code < 0 else f'exit code {code}'}"
 
 
 def _leader(ref: ProcessRef) -> psutil.Process | None:
@@ -197,40 +241,36 @@ def _signal(process: psutil.Process, number: signal.Signals) -> None:
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
-    """Let SIGTERM, and SIGHUP unless ignored (``nohup``), raise KeyboardInterrupt."""
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    numbers = (signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.getsignal(number) for number in numbers}
-    for number, handler in before.items():
-        if handler != signal.SIG_IGN:
-            signal.signal(number, interrupt)
+def _handling(numbers: Iterable[signal.Signals], handler: Callable[..., None]) -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let SIGTERM, and SIGHUP unless ignored (``nohup``), raise KeyboardInterrupt."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    with _handling([one for one in numbers if signal.getsignal(one) != signal.SIG_IGN], interrupt):
+        yield
 
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
     """Ignore SIGINT, SIGTERM and SIGHUP in the main thread, so that a clean-up is completed."""
-    if threading.current_thread() is not threading.main_thread():
+    is_main = threading.current_thread() is threading.main_thread()
+    with _handling((signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if is_main else (), _ignore):
         yield
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, _ignore) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
-def _ignore(_number: int, _frame: FrameType | None) -> None:
+def _ignore(*_: object) -> None:
     # Processes started meanwhile would inherit SIG_IGN.
     return
 
@@ -264,69 +304,36 @@ def rotate_log(log: Path, kept: int, newest: Path | None = None) -> None:
     newest.replace(log.with_name(f"{log.name}.1"))
 
 
-def rotate_own(settings: LogSettings) -> None:
-    """Keep the log of this process and its children below its maximum size.
+def rotate_large(log: Path, settings: LogSettings) -> None:
+    """Rotate a log that has its maximum size, while processes append to it.
 
-    Copies the file and then empties it, since the children keep it open: a line written in
-    between may be lost. Does nothing if standard error is not that file.
+    Copies the file and then empties it, since they keep it open: a line written in between may be
+    lost.
     """
     try:
-        info, path = os.fstat(_STANDARD_ERROR), Path(os.environ.get(LOG, ""))
-        if not stat.S_ISREG(info.st_mode) or info.st_size < settings.max_bytes:
+        if log.stat().st_size < settings.max_bytes:
             return
-        if not path.is_file() or path.stat().st_ino != info.st_ino:
-            return
-        copy = path.with_name(f"{path.name}.copy")
-        shutil.copyfile(path, copy)
-        os.truncate(path, 0)
-        rotate_log(path, settings.kept, copy)
+        copy = log.with_name(f"{log.name}.copy")
+        shutil.copyfile(log, copy)
+        os.truncate(log, 0)
+        rotate_log(log, settings.kept, copy)
     except OSError:
         # For example a full disk: the next call tries again.
         return
 
 
-OnWait = Callable[[str], None]
-"""Receives a line now and then while a start is awaited."""
-_CHECK_EVERY_S = 1.0
-_REPORT_EVERY_S = 15.0
-_LEAST_SHARE, _LEAST_S = 0.02, 1.0
-"""CPU time that counts as progress, as a share of the limit and in seconds: more than that of
-an idle process which answers a health check now and then."""
+_PAUSE_S = 0.5
 
 
-class StartupProgress:
-    """Watches the CPU time of a starting session; it fails after ``limit_s`` without progress."""
-
-    def __init__(self, process: ProcessRef, awaited: str, limit_s: float, on_wait: OnWait) -> None:
-        self._process = process
-        self._awaited = awaited
-        self._limit_s = limit_s
-        self._on_wait = on_wait
-        self._began_s = self._progress_s = self._reported_s = time.monotonic()
-        self._checked_s = -_CHECK_EVERY_S
-        self._cpu_s = 0.0
-
-    def failed(self) -> bool:
-        """Return whether there was no progress for too long; cheap enough to be called often."""
-        now_s = time.monotonic()
-        if now_s - self._checked_s >= _CHECK_EVERY_S:
-            self._checked_s = now_s
-            cpu_s = sum(map(_cpu_s, members(self._process)))
-            # The sum falls if a process has ended, which is progress as well.
-            if abs(cpu_s - self._cpu_s) >= max(_LEAST_S, _LEAST_SHARE * self._limit_s):
-                self._cpu_s, self._progress_s = cpu_s, now_s
-            if now_s - self._reported_s >= _REPORT_EVERY_S:
-                self._reported_s = now_s
-                self._on_wait(
-                    f"waiting for {self._awaited}: {now_s - self._began_s:.0f} s, "
-                    f"{cpu_s:.0f} s of CPU time"
-                )
-        return now_s - self._progress_s >= self._limit_s
-
-
-def _cpu_s(process: psutil.Process) -> float:
-    try:
-        times = process.cpu_times()
-    except psutil.Error:
-        return 0.0
-    return float(times.user + times.system)
+def wait_for(
+    answers: Callable[[], bool], process: ProcessRef, name: str, limit_s: float, *logs: Path
+) -> None:
+    """Wait until a starting process answers, or raise ``ServerError`` with the end of its logs."""
+    until_s = time.monotonic() + limit_s
+    while not answers():
+        if not is_running(process):
+            raise ServerError(f"{name} ended while it started\n{last_lines(*logs)}")
+        if time.monotonic() > until_s:
+            late = f"{name} did not answer within {limit_s:.0f} s"
+            raise ServerError(f"{late}\n{last_lines(*logs)}")
+        time.sleep(_PAUSE_S)

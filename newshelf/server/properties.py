@@ -1,9 +1,12 @@
 """TorchServe's properties: the repository's file, and the final ones of a start."""
 
+import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from newshelf.errors import ServerError
+from newshelf.files import write_private
 from newshelf.server.ports import HOST, Ports
 
 _PATHS = ("model_store", "metrics_config")
@@ -69,6 +72,14 @@ def write_properties(path: Path, properties: Mapping[str, str]) -> None:
     """Write the properties so that Java reads back the same strings."""
     lines = [f"{key}={_escaped(value)}\n" for key, value in properties.items()]
     path.write_text("".join(lines), encoding="ascii")
+
+
+def keep_loading(path: Path, model: str, archive: str) -> None:
+    """Let TorchServe load this archive of a model when it starts again with these properties."""
+    with suppress(FileNotFoundError):
+        text = path.read_text(encoding="ascii")
+        loads = re.compile(rf"^(load_models=.*\b{model}=)[^,\n]+", re.MULTILINE)
+        write_private(path, loads.sub(rf"\g<1>{archive}", text))
 
 
 def archives(models: Sequence[Path]) -> dict[str, Path]:

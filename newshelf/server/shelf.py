@@ -1,11 +1,9 @@
-"""The process of the live shelf: its plan file, which the verbs read too, and its start."""
+"""The plan file of the live shelf's process, which the verbs read too."""
 
 from pathlib import Path
 
 from newshelf.config import EventWeights, RobotSettings, ShelfSettings
-from newshelf.server.process import ProcessRef, ProgramPlan, start_program
-
-LOG = "shelf.log"
+from newshelf.server.process import ProgramPlan
 
 
 class ShelfPlan(ProgramPlan):
@@ -22,11 +20,3 @@ class ShelfPlan(ProgramPlan):
     rules: Path | None = None
     """File of merchandising rules, which need not exist."""
     max_picture_bytes: int = 5_000_000
-
-
-def start_shelf(plan: ShelfPlan, *, root: Path, directory: Path, plan_file: Path) -> ProcessRef:
-    """Start the shelf process."""
-    log = directory / LOG
-    # Workers have the cores first, and small products need no threads.
-    env = {"OPENBLAS_NUM_THREADS": "1"}
-    return start_program("newshelf.shelf", plan, plan_file, root=root, log=log, **env)

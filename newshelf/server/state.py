@@ -2,29 +2,35 @@
 
 import shutil
 import tempfile
-from dataclasses import asdict, dataclass
-from datetime import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+
+from pydantic import AwareDatetime, BaseModel, Field, TypeAdapter, ValidationError
 
 from newshelf.errors import ServerError
-from newshelf.files import read_json, write_json
+from newshelf.files import problems, write_private
 from newshelf.server.ports import HOST, Ports
-from newshelf.server.process import ProcessRef, is_running, stop_session, uninterrupted
+from newshelf.server.process import ProcessRef, Service, is_running, stop_session, uninterrupted
 
 KEY_FILE = "key_file.json"
 TEMP_PREFIX = "newshelf-"
+TORCHSERVE, GATEWAY, CONTROLLER, SHELF = "torchserve", "gateway", "controller", "shelf"
+SUPERVISOR, STANDBY = "supervisor", "standby"
+"""Names of processes; those of the gateway are ``gateway-1`` and so on."""
 _FILE = "state.json"
+_DRAIN_S = 120.0
+_NO_PROCESS = ProcessRef(0, 0.0, "")
 _OTHERS = 0o077
 
 
-@dataclass(frozen=True)
-class Key:
+class Key(BaseModel, frozen=True):
     """A bearer token."""
 
-    token: str
-    expires: datetime | None
-    """With its time zone; None for the API key, which does not expire."""
+    token: str = Field(alias="key")
+    expires: AwareDatetime | None = Field(None, alias="expiration time")
+    """None for the API key, which does not expire."""
 
     def expired(self, now: datetime) -> bool:
         """Return whether TorchServe refuses it at ``now``."""
@@ -35,13 +41,12 @@ class Key:
         return {"Authorization": f"Bearer {self.token}"}
 
 
-@dataclass(frozen=True)
-class Keys:
+class Keys(BaseModel, frozen=True):
     """TorchServe's tokens, one per purpose."""
 
     inference: Key
     management: Key
-    api: Key
+    api: Key = Field(alias="API")
     """For new inference and management keys."""
 
 
@@ -50,36 +55,30 @@ def read_keys(path: Path) -> Keys:
     try:
         if path.stat().st_mode & _OTHERS:
             raise ServerError(f"{path} can be read by other users; restart the server")
-        table = read_json(path)
-        return Keys(
-            inference=_key(table["inference"]),
-            management=_key(table["management"]),
-            api=_key(table["API"]),
-        )
+        return Keys.model_validate_json(path.read_bytes())
     except OSError as error:
         raise ServerError(
             f"cannot read the key file {path}: {error.strerror}; is the server running "
             "(./run status)?"
         ) from error
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except ValidationError as error:
         raise ServerError(f"{path} is not a key file of TorchServe 0.12: {error!r}") from error
-
-
-def _key(entry: dict[str, Any]) -> Key:
-    expires = entry.get("expiration time")
-    # Java writes nanoseconds and Z; datetime reads both, keeping microseconds.
-    return Key(entry["key"], None if expires is None else datetime.fromisoformat(expires))
 
 
 @dataclass(frozen=True)
 class GatewayState:
     """A started gateway."""
 
-    process: ProcessRef
-    """Its supervisor, which ends the other processes."""
     url: str
-    log: str
-    """The file of its output."""
+
+
+@dataclass(frozen=True)
+class Restart:
+    """A process that was replaced."""
+
+    time: str
+    name: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,6 @@ class ServerState:
 
     directory: Path
     """TorchServe's working directory: key file, properties, logs, and the state file."""
-    process: ProcessRef
     ports: Ports
     temp: Path
     """Sockets and unpacked archives; a separate folder, since socket paths must be short."""
@@ -96,10 +94,16 @@ class ServerState:
     """File name of each model's archive."""
     catalog: str
     gateway: GatewayState | None = None
-    controller: ProcessRef | None = None
-    """Controller of rollouts; None without a gateway."""
-    shelf: ProcessRef | None = None
-    """Publishes changed products; None without a gateway, or if it is disabled."""
+    services: Mapping[str, Service] = field(default_factory=dict)
+    processes: Mapping[str, ProcessRef] = field(default_factory=dict)
+    """Of the services that run."""
+    restarts: tuple[Restart, ...] = ()
+    """The last ones, the newest at the end."""
+
+    @property
+    def process(self) -> ProcessRef:
+        """TorchServe's frontend; one that has ended, while there is none."""
+        return self.processes.get(TORCHSERVE, _NO_PROCESS)
 
     @property
     def inference_url(self) -> str:
@@ -133,63 +137,74 @@ class ServerState:
 
     def save(self) -> None:
         """Write the state file."""
-        table = asdict(self) | {"directory": None, "temp": str(self.temp)}
-        write_json(self.directory / _FILE, table)
+        write_private(self.directory / _FILE, _STATE.dump_json(self, indent=2).decode())
+
+    def start(self, service: Service, *, kept: int = 0) -> "ServerState":
+        """Start a service, and save the state so that any terminal can stop it."""
+        state = replace(
+            self,
+            services={**self.services, service.name: service},
+            processes={**self.processes, service.name: service.start(kept=kept)},
+        )
+        state.save()
+        return state
+
+    def without(self, name: str, reason: str) -> "ServerState":
+        """Return and save the state without a process, which has ended."""
+        ended = Restart(datetime.now(UTC).isoformat(timespec="seconds"), name, reason)
+        processes = {other: one for other, one in self.processes.items() if other != name}
+        state = replace(self, processes=processes, restarts=(*self.restarts, ended)[-100:])
+        state.save()
+        return state
+
+    def current(self) -> "ServerState":
+        """Return the state now: the supervisor replaces processes."""
+        return read_state(self.directory) or self
 
     def end(self) -> None:
-        """Stop its processes and remove its files, ignoring signals meanwhile."""
+        """Stop the server: the supervisor drains it, and what is left is stopped from here."""
         with uninterrupted():
-            if self.gateway is not None:
-                # First, while its last requests still have a model.
-                stop_session(self.gateway.process)
-            for process in (self.controller, self.shelf):
-                if process is not None:
-                    stop_session(process)
-            stop_session(self.process)
+            supervisor = self.current().processes.get(SUPERVISOR)
+            if supervisor is not None:
+                stop_session(supervisor, grace_s=_DRAIN_S)
+            self.current().drain()
+
+    def drain(self) -> None:
+        """Stop its processes but the supervisor, and remove its files, ignoring signals."""
+        with uninterrupted():
+            # The gateway before TorchServe: its last requests still have a model.
+            for kind in (STANDBY, GATEWAY, CONTROLLER, SHELF, TORCHSERVE):
+                for name in self.processes:
+                    if name.startswith(kind):
+                        stop_session(self.processes[name])
             self.key_file.unlink(missing_ok=True)
             if self.temp.name.startswith(TEMP_PREFIX) and self.temp.parent == _temp_root():
                 shutil.rmtree(self.temp, ignore_errors=True)
             (self.directory / _FILE).unlink(missing_ok=True)
 
 
+_STATE = TypeAdapter(ServerState)
+
+
 def read_state(directory: Path) -> ServerState | None:
     """Return the state in ``directory``, of a server that may have ended, or None."""
     path = directory / _FILE
     try:
-        table = read_json(path)
-        return ServerState(
-            directory=directory,
-            process=ProcessRef(**table["process"]),
-            ports=Ports(**table["ports"]),
-            temp=Path(table["temp"]),
-            models=dict(table["models"]),
-            catalog=str(table["catalog"]),
-            gateway=_gateway(table.get("gateway")),
-            controller=_process(table.get("controller")),
-            shelf=_process(table.get("shelf")),
-        )
+        return replace(_STATE.validate_json(path.read_bytes()), directory=directory)
     except FileNotFoundError:
         return None
-    except (KeyError, TypeError, ValueError) as error:
-        raise ServerError(f"{path} is damaged ({error!r}); remove it") from error
-
-
-def _gateway(table: Any) -> GatewayState | None:
-    if table is None:
-        return None
-    return GatewayState(**table | {"process": ProcessRef(**table["process"])})
-
-
-def _process(table: Any) -> ProcessRef | None:
-    return None if table is None else ProcessRef(**table)
+    except ValidationError as error:
+        raise ServerError(f"{path} is damaged ({problems(error)}); remove it") from error
 
 
 def running_state(directory: Path) -> ServerState | None:
     """Return the state of the server that runs from ``directory``; clean up after a dead one."""
     state = read_state(directory)
-    if state is None or is_running(state.process):
+    if state is None:
+        return None
+    if any(is_running(one) for one in state.processes.values()):
         return state
-    # Its frontend is gone (killed, or the machine restarted); workers may still run.
+    # Killed, or the machine restarted; workers may still run.
     state.end()
     return None
 

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -20,16 +21,14 @@ from newshelf.errors import ServerError
 from newshelf.server.client import Client
 from newshelf.server.ports import Ports, require_free
 from newshelf.server.process import (
-    OnWait,
-    StartupProgress,
-    is_running,
+    Service,
     last_lines,
     read_log,
     rotate_log,
-    start_session,
+    wait_for,
 )
 from newshelf.server.properties import final_properties, ports_of, read_properties, write_properties
-from newshelf.server.state import KEY_FILE, ServerState, new_temp, running_state
+from newshelf.server.state import KEY_FILE, TORCHSERVE, ServerState, new_temp, running_state
 
 
 def find_java(environ: Mapping[str, str] = os.environ) -> Path:
@@ -84,10 +83,7 @@ def start_torchserve(plan: TorchServePlan) -> ServerState:
     """
     running = running_state(plan.directory)
     if running is not None:
-        raise ServerError(
-            f"already running at {running.inference_url} (process {running.process.pid}); "
-            "./run stop ends it"
-        )
+        raise ServerError(f"already running at {running.inference_url}; ./run stop ends it")
     properties = final_properties(
         read_properties(plan.root / "config.properties"),
         root=plan.root,
@@ -100,23 +96,24 @@ def start_torchserve(plan: TorchServePlan) -> ServerState:
     directory = _prepare(plan.directory, plan.logs.kept)
     write_properties(directory / "config.properties", properties)
     temp = new_temp()
-    process = start_session(
-        _command(plan, properties, directory, temp),
-        cwd=directory,
-        env=_environment(os.environ, directory, plan.shelf),
-        log=directory / "torchserve.log",
-        kept=plan.logs.kept,
-    )
     state = ServerState(
         directory=directory,
-        process=process,
         ports=ports,
         temp=temp,
         models={name: path.name for name, path in plan.models.items()},
         catalog=plan.catalog,
     )
-    state.save()
-    return state
+    own = temp / TORCHSERVE
+    service = Service(
+        name=TORCHSERVE,
+        command=_command(plan, properties, directory, own),
+        cwd=directory,
+        log=state.log,
+        env=_environment(os.environ, directory, plan.shelf),
+        cleared=own,
+        url=f"{state.inference_url}/ping",
+    )
+    return state.start(service, kept=plan.logs.kept)
 
 
 def _prepare(directory: Path, kept: int) -> Path:
@@ -132,10 +129,10 @@ def _prepare(directory: Path, kept: int) -> Path:
 
 def _command(
     plan: TorchServePlan, properties: Mapping[str, str], directory: Path, temp: Path
-) -> list[str]:
+) -> tuple[str, ...]:
     home = _torchserve_home()
     log_config = (plan.root / "deploy" / "torchserve" / "log4j2.xml").resolve()
-    return [
+    return (
         str(find_java()),
         # Java takes the last of repeated flags: the file's must not override the following.
         *shlex.split(properties.get("vmargs", "")),
@@ -156,7 +153,7 @@ def _command(
         str(plan.model_store.resolve()),
         # A start depends on the properties alone, not on what ran before.
         "--no-config-snapshot",
-    ]
+    )
 
 
 def _torchserve_home() -> Path:
@@ -166,23 +163,24 @@ def _torchserve_home() -> Path:
     return Path(spec.origin).resolve().parents[1]
 
 
-def _environment(environ: Mapping[str, str], directory: Path, shelf: Path | None) -> dict[str, str]:
-    kept = {
-        name: value
-        for name, value in environ.items()
-        # TS_CONFIG_FILE and others would override the properties.
-        if name not in (*_KEPT_OUT, SHELF) and not name.startswith("TS_")
-    }
+def _environment(
+    environ: Mapping[str, str], directory: Path, shelf: Path | None
+) -> dict[str, str | None]:
+    # TS_CONFIG_FILE and others would override the properties.
+    kept_out = {name: None for name in environ if name.startswith("TS_")}
     logs = str(directory / "logs")
-    own = {"LOG_LOCATION": logs, "METRICS_LOCATION": logs}
-    if shelf is not None:
-        own[SHELF] = str(shelf)
-    # NumPy's products in a worker are small: threads that spin between them would occupy the
-    # cores of other workers.
-    return {"OPENBLAS_NUM_THREADS": "1"} | kept | own
+    return {
+        **kept_out,
+        **dict.fromkeys(_KEPT_OUT),
+        SHELF: None if shelf is None else str(shelf),
+        # NumPy's products in a worker are small: threads that spin between them would occupy the
+        # cores of other workers.
+        "OPENBLAS_NUM_THREADS": environ.get("OPENBLAS_NUM_THREADS", "1"),
+        "LOG_LOCATION": logs,
+        "METRICS_LOCATION": logs,
+    }
 
 
-_PAUSE_S = 0.5
 _DEATHS = 2
 """A worker that died this often while loading will not start."""
 
@@ -193,21 +191,13 @@ def wait_until_ready(
     *,
     timeout_s: float = 180.0,
     on_ready: Callable[[str, float], None] = lambda _model, _seconds: None,
-    on_wait: OnWait = lambda _text: None,
 ) -> None:
     """Send each model its request until it answers with 200, or raise ``ServerError``."""
     started = time.monotonic()
     with Client(state, timeout_s=10.0) as client:
         for model, request in requests.items():
-            progress = StartupProgress(state.process, model, timeout_s, on_wait)
-            while not _answers(client, state, model, request):
-                _check_running(state)
-                if progress.failed():
-                    raise ServerError(
-                        f"{model} did not answer, with no progress within {timeout_s:.0f} s\n"
-                        + last_lines(state.model_log, state.log)
-                    )
-                time.sleep(_PAUSE_S)
+            answers = partial(_answers, client, state, model, request)
+            wait_for(answers, state.process, model, timeout_s, state.model_log, state.log)
             on_ready(model, time.monotonic() - started)
 
 
@@ -225,11 +215,6 @@ def _answers(client: Client, state: ServerState, model: str, request: dict[str, 
         raise ServerError(f"TorchServe did not load {model}\n" + last_lines(state.log))
     if response.is_client_error:
         raise ServerError(f"{model} refused the readiness request: {response.text}")
-    return False
-
-
-def _check_running(state: ServerState) -> None:
-    if not is_running(state.process):
-        raise ServerError("TorchServe ended while it started\n" + last_lines(state.log))
     if read_log(state.model_log).count("Backend worker process died") >= _DEATHS:
         raise ServerError("a worker cannot load its model\n" + last_lines(state.model_log))
+    return False

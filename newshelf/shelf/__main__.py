@@ -1,18 +1,19 @@
-"""The shelf's process: ``python -m newshelf.shelf PLAN``, which supervises a child process."""
+"""The shelf's process: ``python -m newshelf.shelf PLAN``."""
 
 import os
 import socket
 import sys
 import threading
 import uuid
-from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from newshelf.errors import ServerError
-from newshelf.files import read_model
+from newshelf.server.program import run_program, until_signalled
 from newshelf.server.shelf import ShelfPlan
-from newshelf.server.supervise import run_supervised, until_signalled
+from newshelf.shelf.follow import Follower
+from newshelf.shelf.words import WORDS_FOLDER, keep_words
+from newshelf.store.store import EventStore
 
 _NICE = 5
 """Workers that answer have the cores first."""
@@ -23,11 +24,6 @@ _LOCK_S = 10.0
 
 def run_shelf(plan: ShelfPlan) -> None:
     """Follow the store's changes until SIGTERM or SIGINT."""
-    # The supervisor does without them.
-    from newshelf.shelf.follow import Follower  # noqa: PLC0415
-    from newshelf.shelf.words import WORDS_FOLDER, keep_words  # noqa: PLC0415
-    from newshelf.store.store import EventStore  # noqa: PLC0415
-
     ended = until_signalled()
     os.nice(_NICE)
     sys.setswitchinterval(_SWITCH_S)
@@ -47,13 +43,8 @@ def run_shelf(plan: ShelfPlan) -> None:
         raise ServerError(f"another process writes the shelf {plan.folder}") from error
 
 
-def read_plan(path: Path) -> ShelfPlan:
-    """Read the plan file."""
-    return read_model(path, ShelfPlan, "plan of a shelf")
-
-
 if __name__ == "__main__":
-    code = run_supervised("newshelf.shelf", read_plan, run_shelf)
+    code = run_program(ShelfPlan, run_shelf)
     sys.stderr.flush()
     # A fold in progress is not awaited: it is repeated after the next start.
     os._exit(code)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from newshelf.errors import BadPicture, NewshelfError, ServerError, SettingsError, Unavailable
 from newshelf.rollout.versions import ARCHIVES, TorchServeVersions, find_archive, unpack
+from newshelf.server.program import rest
 from newshelf.server.shelf import ShelfPlan
 from newshelf.serving.rule_masks import further_columns
 from newshelf.serving.rules import ColumnKind, read_rules
@@ -208,7 +209,7 @@ class Follower:
     def run(self, ended: threading.Event) -> None:
         """Follow until ``ended`` is set."""
         pause_s = 0.0
-        while not ended.wait(pause_s):
+        while not rest(ended, pause_s):
             pause_s = 0.0 if self._tick() else self._plan.settings.poll_ms / 1000
         self._executor.shutdown(wait=False, cancel_futures=True)
         if self._encodes:

@@ -133,9 +133,16 @@ def client(server: Served) -> Iterator[Client]:
 @pytest.fixture(scope="session")
 def http(server: Served) -> Iterator[httpx.Client]:
     """Plain HTTP on the inference port: the token, and nothing else of ours."""
-    token = read_keys(server.state.key_file).inference
+
+    def authorize(request: httpx.Request) -> httpx.Request:
+        # A restarted TorchServe has new tokens.
+        request.headers.setdefault(
+            "Authorization", read_keys(server.state.key_file).inference.header()["Authorization"]
+        )
+        return request
+
     with httpx.Client(
-        base_url=server.state.inference_url, headers=token.header(), timeout=60, trust_env=False
+        base_url=server.state.inference_url, auth=authorize, timeout=60, trust_env=False
     ) as opened:
         yield opened
 

@@ -23,7 +23,7 @@ MODELS = {"encoder": (ENCODER, GOOD), "recommender": (RECOMMENDER, {"history": [
 
 def workers(client: Client, server: Served) -> dict[str, list[int]]:
     """Process ids of each model's workers that are alive."""
-    alive = {process.pid for process in members(server.state.process)}
+    alive = {process.pid for process in members(server.state.current().process)}
     return {
         model: [worker["pid"] for worker in client.describe(model)[0]["workers"]
                 if worker["pid"] in alive and worker["status"] == "READY"]

@@ -130,8 +130,10 @@ def test_it_is_ready_and_counts(shop_http: httpx.Client) -> None:
 
 
 def test_state_knows_exactly_its_processes(server: Served) -> None:
-    assert server.state.gateway is not None
-    assert len(members(server.state.gateway.process)) >= 2
+    state = server.state.current()
+    wanted = {"torchserve", "gateway-1", "controller", "shelf", "supervisor", "standby"}
+    assert state.processes.keys() == wanted
+    assert all(members(one) for one in state.processes.values())
 
 
 def test_forms_and_pictures_are_what_the_model_is_sent_as_json(shop_http: httpx.Client) -> None:

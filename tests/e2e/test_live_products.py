@@ -4,18 +4,15 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 
 from newshelf.catalog.catalog import Catalog
 from newshelf.cli.pipeline import settings_from
 from newshelf.pipeline.workspace import Workspace
-from newshelf.server.process import ProcessRef
 from newshelf.server.state import ServerState
 from tests.e2e.products import base64_of, picture_of, product_of, whole_row
 from tests.e2e.rollouts import Shop, open_shop, plan_of
@@ -66,18 +63,10 @@ def until(what: Callable[[], Any], wanted: str) -> Any:
     raise AssertionError(f"not reached: {wanted}; last: {found!r}")
 
 
-def kill_child(parent: ProcessRef | None, marked: str) -> None:
-    """Kill a child whose command has a word, as soon as there is one."""
-    assert parent is not None
-
-    def found() -> int | None:
-        for one in psutil.Process(parent.pid).children(recursive=True):
-            with suppress(psutil.NoSuchProcess):
-                if marked in " ".join(one.cmdline()):
-                    return one.pid
-        return None
-
-    os.kill(until(found, f"a child {marked} runs"), signal.SIGKILL)
+def kill(state: ServerState, name: str) -> None:
+    """Kill a process of the server, as soon as there is one."""
+    ref = until(lambda: state.current().processes.get(name), f"{name} runs")
+    os.kill(ref.pid, signal.SIGKILL)
 
 
 def recommended(http: httpx.Client, unit: str) -> list[str] | None:
@@ -119,15 +108,14 @@ def test_a_product_comes_sells_out_goes_and_returns_whatever_is_killed(
 ) -> None:
     state: ServerState = shop_of_two.state
     original = put_twin(http, shop_of_two.catalog, "live-1")
-    kill_child(state.shelf, "--child")
+    kill(state, "shelf")
     view(http, "newcomer", original)
     until(lambda: visible_in(http, "live-1"), "the product is visible")
     until(lambda: recommended(http, "newcomer") == ["live-1"], "it is recommended")
 
-    assert state.gateway is not None
     response = http.patch("/v1/items/live-1", json={"availability": "out_of_stock"})
     assert response.status_code == 200, response.text
-    kill_child(state.gateway.process, "spawn_main")
+    kill(state, "gateway-1")
     until(lambda: recommended(http, "newcomer") == [], "it is sold out")
 
     http.patch("/v1/items/live-1", json={"availability": "in_stock"}).raise_for_status()

@@ -65,7 +65,7 @@ def test_torchserve_measures_no_system_and_starts_no_process_for_it(
     page = client.metrics()
     assert "ts_inference_requests_total" in page
     assert not [name for name in ("CPUUtilization", "MemoryUsed", "DiskUsage") if name in page]
-    commands = [" ".join(process.cmdline()) for process in members(server.state.process)]
+    commands = [" ".join(process.cmdline()) for process in members(server.state.current().process)]
     assert sum("model_service_worker.py" in command for command in commands) == 2
     # Java, and a worker for each model.
     assert len(commands) == 3, commands

@@ -36,7 +36,7 @@ def test_the_time_of_real_requests_is_laid_out(
     requests = [event for event in events if event["name"] == f"POST {model}"]
     assert len(requests) == 24
     # The workers are this server's, and their batches lie inside the requests' time.
-    pids = {process.pid for process in members(server.state.process)}
+    pids = {process.pid for process in members(server.state.current().process)}
     batches = [event for event in events if event["name"].startswith("batch of")]
     assert {event["pid"] for event in batches} <= pids
     assert sum(event["args"]["batch size"] for event in batches) == 24

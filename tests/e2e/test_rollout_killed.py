@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 from psycopg import sql
 
@@ -14,7 +13,6 @@ from benchmarks.store.postgres import Postgres
 from newshelf.cli.pipeline import settings_from
 from newshelf.pipeline.workspace import Workspace
 from newshelf.server.client import Client
-from newshelf.server.process import ProcessRef
 from tests.e2e.rollouts import Shop, check_record, open_shop, plan_of
 
 pytestmark = pytest.mark.xdist_group("rollouts")
@@ -43,12 +41,6 @@ def live(
         yield opened
 
 
-def child(parent: ProcessRef, marked: str) -> int:
-    """The process id of a child whose command has a word."""
-    children = psutil.Process(parent.pid).children(recursive=True)
-    return next(one.pid for one in children if marked in " ".join(one.cmdline()))
-
-
 def kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
 
@@ -56,13 +48,16 @@ def kill(pid: int) -> None:
 def test_whatever_is_killed_during_a_ramp_nothing_acknowledged_is_lost(
     live: Shop, postgres: Postgres, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    def now(name: str) -> int:
+        while (ref := live.state.current().processes.get(name)) is None:
+            time.sleep(0.1)
+        return ref.pid
+
     def kill_gateway() -> None:
-        assert live.state.gateway is not None
-        kill(child(live.state.gateway.process, "spawn_main"))
+        kill(now("gateway-1"))
 
     def kill_controller() -> None:
-        assert live.state.controller is not None
-        kill(child(live.state.controller, "--child"))
+        kill(now("controller"))
 
     def kill_worker() -> None:
         with Client(live.state) as client:

@@ -26,13 +26,37 @@ def check_command(words: list[str]) -> None:
     assert {option for option in options if option.startswith("--")} <= known
 
 
-def test_the_timer_starts_a_service_that_retrains() -> None:
+def read_units() -> dict[str, configparser.ConfigParser]:
     read = {}
     for path in UNITS:
         parser = configparser.ConfigParser(interpolation=None)
         parser.optionxform = str  # type: ignore[assignment, method-assign]
         parser.read_string(path.read_text())
         read[path.name] = parser
+    return read
+
+
+def test_the_service_serves_in_the_foreground_without_privileges() -> None:
+    service = read_units()["newshelf.service"]["Service"]
+    words = shlex.split(service["ExecStart"])
+    check_command(words)
+    # It would end at once.
+    assert "--detach" not in words
+    assert service["Restart"] == "always"
+    # Only the foreground process gets SIGTERM, and drains the others in order.
+    assert service["KillMode"] == "mixed"
+    for name in ("NoNewPrivileges", "PrivateTmp", "ProtectHome", "PrivateDevices"):
+        assert service[name] == "yes"
+    assert service["ProtectSystem"] == "strict"
+    assert service["CapabilityBoundingSet"] == ""
+    # Java compiles at run time.
+    assert "MemoryDenyWriteExecute" not in service
+    written = service["ReadWritePaths"].split()
+    assert {Path(path).name for path in written} == {".newshelf", "model_store"}
+
+
+def test_the_timer_starts_a_service_that_retrains() -> None:
+    read = read_units()
     service = read["newshelf-retrain.service"]["Service"]
     check_command(shlex.split(service["ExecStart"]))
     assert service["Type"] == "oneshot"

@@ -22,7 +22,6 @@ from newshelf.pipeline.workspace import Workspace
 from newshelf.rollout.plan import load_plan
 from newshelf.server.controller import ControllerPlan
 from newshelf.server.gateway import GatewayPlan
-from newshelf.server.process import ProcessRef
 from newshelf.server.properties import ports_of, read_properties
 from newshelf.server.shelf import ShelfPlan
 from newshelf.server.state import ServerState
@@ -367,7 +366,6 @@ def test_the_plans_are_those_of_a_server_with_these_settings(
     )
     state = ServerState(
         directory=own.server,
-        process=ProcessRef(1, 0.0, ""),
         ports=ports_of(PROPERTIES),
         temp=tmp_path,
         models={},

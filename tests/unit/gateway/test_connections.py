@@ -18,13 +18,12 @@ import pytest
 from newshelf.config import GatewaySettings
 from newshelf.gateway.keys import KeyFile
 from newshelf.server.gateway import GatewayPlan, wait_for_gateway
-from newshelf.server.gateway import start_gateway as start_process
-from newshelf.server.ports import free_port
-from newshelf.server.process import stop_session
+from newshelf.server.ports import Ports, free_port
+from newshelf.server.process import program, stop_session, write_plan
+from newshelf.server.state import GatewayState, ServerState
 from tests.unit.gateway.conftest import Gateway, StartGateway
 from tests.unit.gateway.fake_torchserve import ALIVE, Asked, FakeTorchServe, late
 
-ROOT = Path(__file__).parents[3]
 HEALTHY = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 OK = b"HTTP/1.1 200 "
 
@@ -60,14 +59,18 @@ def alone(plan: GatewayPlan, tmp_path: Path) -> Iterator[tuple[str, str]]:
     """The address of a gateway that runs as it is really run, and a key."""
     settings = GatewaySettings(port=free_port(), timeout_ms=10_000)
     key = KeyFile(plan.api_keys).add("t", now=datetime.now(UTC), expires=None, rate_per_s=1e6)
-    started = start_process(
-        plan.model_copy(update={"settings": settings}), root=ROOT, directory=tmp_path
-    )
+    own = plan.model_copy(update={"settings": settings})
+    path, log = tmp_path / "gateway.json", tmp_path / "gateway.log"
+    write_plan(path, own)
+    name, beat = "newshelf.gateway.main", tmp_path / "heartbeat"
+    process = program("gateway", name, path, log=log, heartbeat=beat).start()
+    gateway, processes = GatewayState(own.url), {"gateway-1": process}
+    state = ServerState(tmp_path, Ports(), tmp_path, {}, "", gateway=gateway, processes=processes)
     try:
-        wait_for_gateway(started)
-        yield started.url, key
+        wait_for_gateway(state, log)
+        yield own.url, key
     finally:
-        stop_session(started.process)
+        stop_session(process)
 
 
 @pytest.fixture

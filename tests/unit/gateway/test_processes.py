@@ -1,6 +1,5 @@
-"""The gateway as it is really run: a supervisor, its processes, and a kill of one of them."""
+"""The gateway's processes as they are really run, and a kill of one of them."""
 
-import json
 import os
 import re
 import signal
@@ -21,12 +20,13 @@ from newshelf.config import GatewaySettings, LogSettings
 from newshelf.errors import ServerError
 from newshelf.gateway.keys import KeyFile
 from newshelf.gateway.main import main
-from newshelf.server.gateway import GatewayPlan, start_gateway, wait_for_gateway
-from newshelf.server.ports import free_port
-from newshelf.server.process import is_running, members, stop_session, write_plan
-from newshelf.server.state import GatewayState
+from newshelf.server.gateway import GatewayPlan, gateway_services, wait_for_gateway
+from newshelf.server.ports import Ports, free_port, listen
+from newshelf.server.process import is_running, members, program, write_plan
+from newshelf.server.state import GatewayState, ServerState, new_temp
+from newshelf.server.supervisor import SupervisorPlan
 from newshelf.store.store import EventStore
-from tests.unit.gateway.fake_torchserve import FakeTorchServe, status
+from tests.unit.gateway.fake_torchserve import ALIVE, FakeTorchServe, status
 
 ROOT = Path(__file__).parents[3]
 
@@ -37,30 +37,54 @@ def two(plan: GatewayPlan) -> GatewayPlan:
     return plan.model_copy(update={"settings": settings})
 
 
+def start(plan: GatewayPlan, folder: Path, kept: int = 5) -> ServerState:
+    """As ``./run serve`` starts the gateway, with the supervisor."""
+    path, log = folder / "gateway.json", folder / "gateway.log"
+    write_plan(path, plan)
+    state = ServerState(folder, Ports(), new_temp(), {}, "shop", gateway=GatewayState(plan.url))
+    with listen(plan.settings.host, plan.settings.port, "gateway") as listener:
+        for service in gateway_services(plan, path, listener, log=log, folder=state.temp):
+            state = state.start(service)
+        name, path = "newshelf.server.supervisor", folder / "supervisor.json"
+        logs = LogSettings(max_bytes=100_000, kept=kept)
+        write_plan(path, SupervisorPlan(directory=folder, logs=logs))
+        beat = state.temp / "supervisor"
+        log = folder / "supervisor.log"
+        sockets = (listener.fileno(),)
+        supervisor = program("supervisor", name, path, log=log, heartbeat=beat, sockets=sockets)
+        return state.start(supervisor)
+
+
 @pytest.fixture
-def running(two: GatewayPlan, tmp_path: Path) -> Iterator[tuple[GatewayState, httpx.Client]]:
+def running(two: GatewayPlan, tmp_path: Path) -> Iterator[tuple[ServerState, httpx.Client]]:
     keys = KeyFile(two.api_keys)
     secret = keys.add("tests", now=datetime.now(UTC), expires=None, rate_per_s=100_000)
-    state = start_gateway(two, root=ROOT, directory=tmp_path)
+    state = start(two, tmp_path)
     try:
-        wait_for_gateway(state)
+        wait_for_gateway(state, tmp_path / "gateway.log")
         with httpx.Client(
-            base_url=state.url,
+            base_url=two.url,
             headers={"Authorization": f"Bearer {secret}"},
             timeout=30,
             trust_env=False,
         ) as http:
             yield state, http
     finally:
-        stop_session(state.process)
+        state.end()
 
 
-def workers(state: GatewayState) -> list[psutil.Process]:
+def workers(state: ServerState) -> list[psutil.Process]:
+    processes = state.current().processes
     return [
-        child
-        for child in psutil.Process(state.process.pid).children()
-        if "spawn_main" in " ".join(child.cmdline())
+        psutil.Process(one.pid)
+        for name, one in sorted(processes.items())
+        if name.startswith("gateway") and is_running(one)
     ]
+
+
+def restarts(state: ServerState) -> list[str]:
+    """Of the gateway's processes, with the reasons."""
+    return [f"{one.name} {one.reason}" for one in state.current().restarts]
 
 
 def recommend(http: httpx.Client, unit: str) -> Any:
@@ -78,15 +102,8 @@ def fresh(http: httpx.Client, unit: str) -> Any:
     )
 
 
-def _is_alive(state: GatewayState) -> bool:
-    try:
-        return httpx.get(f"{state.url}/healthz", trust_env=False).status_code == 200
-    except httpx.TransportError:
-        return False
-
-
 def test_a_killed_process_is_replaced_and_nothing_acknowledged_is_lost(
-    running: tuple[GatewayState, httpx.Client], two: GatewayPlan
+    running: tuple[ServerState, httpx.Client], two: GatewayPlan
 ) -> None:
     state, http = running
     acknowledged: list[str] = []
@@ -113,7 +130,7 @@ def test_a_killed_process_is_replaced_and_nothing_acknowledged_is_lost(
 
 
 def test_the_metrics_are_those_of_all_processes(
-    running: tuple[GatewayState, httpx.Client],
+    running: tuple[ServerState, httpx.Client],
 ) -> None:
     _, http = running
     for number in range(40):
@@ -127,151 +144,98 @@ def test_the_metrics_are_those_of_all_processes(
 
 
 def test_it_ends_with_all_its_processes(
-    running: tuple[GatewayState, httpx.Client],
+    running: tuple[ServerState, httpx.Client], tmp_path: Path
 ) -> None:
     state, http = running
     assert recommend(http, "u").status_code == 200
-    stop_session(state.process)
-    assert not is_running(state.process)
-    assert members(state.process) == []
+    processes = [members(one) for one in state.current().processes.values()]
+    state.end()
+    assert not any(one.is_running() for each in processes for one in each)
     # What it told, it told in JSON; a clean end has no traceback.
-    lines = Path(state.log).read_text().splitlines()
+    lines = (tmp_path / "gateway.log").read_text().splitlines()
     assert '"Application shutdown complete."' in "\n".join(lines)
     assert not [line for line in lines if "Traceback" in line]
 
 
-def events_of(state: GatewayState) -> list[str]:
-    """What the gateway's log says, line by line."""
-    lines = Path(state.log).read_text().splitlines()
-    return [json.loads(line)["event"] for line in lines if line.startswith("{")]
+def test_a_process_that_is_asked_to_end_loses_no_request(
+    running: tuple[ServerState, httpx.Client],
+) -> None:
+    state, http = running
+    victim = workers(state)[0]
+    for number in range(60):
+        if number == 20:
+            victim.terminate()
+        assert fresh(http, f"u{number}").status_code == 200
+    while not restarts(state):
+        time.sleep(0.05)
+    assert restarts(state) == ["gateway-1 ended"] or "SIGTERM" in restarts(state)[0]
 
 
-def test_a_process_that_stands_still_for_a_while_is_not_killed(
+def test_a_silent_process_is_killed_and_the_reason_is_recorded(
     two: GatewayPlan, tmp_path: Path
 ) -> None:
-    state = start_gateway(two, root=ROOT, directory=tmp_path)
+    settings = two.settings.model_copy(update={"worker_silence_s": 2.0})
+    state = start(two.model_copy(update={"settings": settings}), tmp_path)
     try:
-        while len(found := workers(state)) < 2:
-            assert is_running(state.process)
-            time.sleep(0.01)
-        # As on a machine that is busy with something else: while one imports …
-        found[0].suspend()
-        time.sleep(8)
-        found[0].resume()
-        wait_for_gateway(state)
-        while sum("serves after" in line for line in events_of(state)) < 2:
+        wait_for_gateway(state, tmp_path / "gateway.log")
+        victim = workers(state)[0]
+        victim.suspend()
+        while not restarts(state):
             time.sleep(0.05)
-        # … and while one serves.
-        found[1].suspend()
-        time.sleep(8)
-        found[1].resume()
-        assert _is_alive(state)
-        assert {one.pid for one in workers(state)} == {one.pid for one in found}
+        assert restarts(state)[0].startswith("gateway-1 gave no sign of life")
+        assert not victim.is_running()
     finally:
-        stop_session(state.process)
-    said = events_of(state)
-    for process in found:
-        assert f"process {process.pid} starts" in said
-    assert not [line for line in said if "killed" in line or "ended" in line]
+        state.end()
 
 
-def test_the_supervisor_says_what_it_kills_and_what_died(two: GatewayPlan, tmp_path: Path) -> None:
-    settings = two.settings.model_copy(update={"worker_silence_s": 0.5, "worker_start_s": 600})
-    plan = two.model_copy(update={"settings": settings})
-    state = start_gateway(plan, root=ROOT, directory=tmp_path)
-
-    def wait_for(event: str) -> None:
-        while not [line for line in events_of(state) if event in line]:
-            assert is_running(state.process)
-            time.sleep(0.05)
-
-    try:
-        while sum("serves after" in line for line in events_of(state)) < 2:
-            assert is_running(state.process)
-            time.sleep(0.05)
-        found = workers(state)
-        found[0].suspend()
-        wait_for(f"process {found[0].pid} is killed: no heartbeat")
-        found[1].kill()
-        wait_for(f"process {found[1].pid} ended with SIGKILL")
-        # Both are replaced.
-        while sum("serves after" in line for line in events_of(state)) < 4:
-            assert is_running(state.process)
-            time.sleep(0.05)
-    finally:
-        stop_session(state.process)
-
-
-def test_a_process_that_never_serves_is_killed_with_the_reason(
-    two: GatewayPlan, tmp_path: Path
-) -> None:
-    settings = two.settings.model_copy(update={"worker_start_s": 0.01})
-    plan = two.model_copy(update={"settings": settings})
-    state = start_gateway(plan, root=ROOT, directory=tmp_path)
-    try:
-        while not [line for line in events_of(state) if "did not serve within" in line]:
-            assert is_running(state.process)
-            time.sleep(0.05)
-    finally:
-        stop_session(state.process)
-
-
-def test_logs_are_rotated_and_those_of_an_earlier_start_are_kept(
-    two: GatewayPlan, tmp_path: Path
-) -> None:
+def test_large_logs_are_rotated(running: tuple[ServerState, httpx.Client], tmp_path: Path) -> None:
+    state, http = running
     log = tmp_path / "gateway.log"
-    log.write_text("of an earlier start\n")
-    plan = two.model_copy(update={"logs": LogSettings(max_bytes=100_000, kept=3)})
-    state = start_gateway(plan, root=ROOT, directory=tmp_path)
-    try:
-        assert (tmp_path / "gateway.log.1").read_text() == "of an earlier start\n"
-        wait_for_gateway(state)
-        with httpx.Client(base_url=state.url, trust_env=False, timeout=30) as http:
-            while not (tmp_path / "gateway.log.2").exists():
-                assert http.get("/v1/rollouts").status_code == 401
-        assert (tmp_path / "gateway.log.2").read_text() == "of an earlier start\n"
-        # The processes go on, and write into the emptied file.
-        until_s = time.monotonic() + 60
-        while not log.stat().st_size and time.monotonic() < until_s:
-            httpx.get(f"{state.url}/v1/rollouts", trust_env=False)
-        assert 0 < log.stat().st_size < 200_000
-    finally:
-        stop_session(state.process)
-    lines = [*(tmp_path / "gateway.log.1").read_text().splitlines(), *log.read_text().splitlines()]
-    assert all(json.loads(line) for line in lines)
+    while not log.with_name("gateway.log.1").exists():
+        assert httpx.get(f"{http.base_url}/v1/rollouts", trust_env=False).status_code == 401
+    # The processes go on, and write into the emptied file.
+    while not log.stat().st_size:
+        httpx.get(f"{http.base_url}/v1/rollouts", trust_env=False)
+    assert log.stat().st_size < 200_000
+    assert restarts(state) == []
 
 
-def test_a_taken_port_is_refused_before_anything_starts(two: GatewayPlan, tmp_path: Path) -> None:
+def test_a_taken_port_is_refused() -> None:
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", two.settings.port))
+        taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(ServerError, match=f"{two.settings.port} .gateway.*--port"):
-            start_gateway(two, root=ROOT, directory=tmp_path)
+        port = taken.getsockname()[1]
+        with pytest.raises(ServerError, match=f"{port} .gateway.*--port"):
+            listen("127.0.0.1", port, "gateway")
 
 
-def test_models_that_do_not_answer_are_told_with_the_reason(
-    two: GatewayPlan, torchserve: FakeTorchServe, tmp_path: Path
+def test_a_gateway_without_models_says_so_until_they_answer(
+    running: tuple[ServerState, httpx.Client], torchserve: FakeTorchServe, tmp_path: Path
 ) -> None:
+    state, http = running
+
+    def up() -> bool:
+        return 'newshelf_gateway_model_up{model="encoder"} 1.0' in http.get("/metrics").text
+
+    assert up()
     torchserve.always = status(503)
-    state = start_gateway(two, root=ROOT, directory=tmp_path)
-    try:
-        while not _is_alive(state):
-            assert is_running(state.process)
-            time.sleep(0.1)
-        with pytest.raises(ServerError, match=r"not ready.*encoder"):
-            wait_for_gateway(state, timeout_s=0)
-    finally:
-        stop_session(state.process)
+    while up():
+        time.sleep(0.1)
+    assert http.get("/readyz").json()["missing"].keys() == {"encoder", "recommender"}
+    with pytest.raises(ServerError, match="the gateway did not answer within 0 s"):
+        wait_for_gateway(state, tmp_path / "gateway.log", timeout_s=0)
+    torchserve.always = ALIVE
+    while not up():
+        time.sleep(0.1)
 
 
-def test_a_gateway_that_cannot_start_says_why(two: GatewayPlan, tmp_path: Path) -> None:
-    broken = two.model_copy(update={"popular": tmp_path / "missing.json"})
-    state = start_gateway(broken, root=ROOT, directory=tmp_path)
-    try:
-        with pytest.raises(ServerError, match=r"(?s)ended while it started.*popular products"):
-            wait_for_gateway(state)
-    finally:
-        stop_session(state.process)
+def test_a_gateway_that_cannot_start_says_why(
+    two: GatewayPlan, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "plan.json"
+    write_plan(path, two.model_copy(update={"popular": tmp_path / "missing.json"}))
+    assert main([str(path)]) == 2
+    assert "popular products" in capsys.readouterr().err
 
 
 def test_a_plan_that_is_none_is_exit_code_2(

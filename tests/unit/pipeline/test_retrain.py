@@ -30,7 +30,7 @@ from newshelf.rollout.plan import Plan
 from newshelf.rollout.versions import PromotedFile
 from newshelf.server.controller import ControllerPlan
 from newshelf.server.ports import Ports
-from newshelf.server.process import ProcessRef, write_plan
+from newshelf.server.process import write_plan
 from newshelf.server.state import ServerState
 from newshelf.store.store import EventStore
 from tests.unit.pipeline.conftest import write_sources
@@ -166,7 +166,7 @@ def world(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) ->
     )
     own = retrain.served_version(workspace)
     ServerState(
-        workspace.server, ProcessRef(1, 0, ""), Ports(), tmp_path,
+        workspace.server, Ports(), tmp_path,
         {"recommender": f"recommender-{own}.mar"}, str(workspace.catalog),
     ).save()  # fmt: skip
     return found

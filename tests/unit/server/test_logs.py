@@ -4,10 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from newshelf.config import LogSettings
-from newshelf.server.process import LOG, rotate_log
+from newshelf.server.process import rotate_large, rotate_log
+
+EACH = 100_000
 
 
 def test_earlier_logs_are_numbered_from_the_newest(tmp_path: Path) -> None:
@@ -20,30 +20,31 @@ def test_earlier_logs_are_numbered_from_the_newest(tmp_path: Path) -> None:
     assert kept == {"x.log.1": "4", "x.log.2": "3", "x.log.3": "2"}
 
 
-ROTATE = """
-import os, subprocess, sys
-from newshelf.config import LogSettings
-from newshelf.server.process import rotate_own
-child = "import sys\\nfor n in range({lines}): sys.stderr.write(f'child {{n:06}}\\\\n'.format(n=n))"
-for round in range(3):
-    subprocess.run([sys.executable, "-c", child.format(lines=10_000)], check=True)
-    rotate_own(LogSettings(max_bytes=100_000, kept=2))
-"""
-
-
-@pytest.mark.parametrize("named", [True, False])
-def test_a_rotated_log_is_that_of_the_children_too(tmp_path: Path, named: bool) -> None:
-    log = tmp_path / "x.log"
-    environment = {"PYTHONPATH": str(Path(__file__).parents[3])}
-    environment |= {LOG: str(log if named else tmp_path / "another.log")}
-    with log.open("ab") as output:
-        subprocess.run(
-            [sys.executable, "-P", "-c", ROTATE], stderr=output, env=environment, check=True
-        )
-    sizes = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
-    each = 10_000 * len("child 000000\n")
-    # A file that is not known to be the log is never emptied.
-    assert sizes == (
-        {"x.log": 0, "x.log.1": each, "x.log.2": each} if named else {"x.log": 3 * each}
+def test_a_large_log_is_rotated_while_a_process_appends_to_it(tmp_path: Path) -> None:
+    log, settings = tmp_path / "x.log", LogSettings(max_bytes=EACH, kept=2)
+    code = (
+        "import sys\n"
+        "for line in sys.stdin:\n"
+        f"    print('x' * {EACH - 1}, flush=True)\n"
+        "    print(file=sys.stderr, flush=True)\n"
     )
-    assert LogSettings().kept == 5
+    with (
+        log.open("ab") as output,
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.PIPE,
+        ) as process,
+    ):
+        assert process.stdin is not None
+        assert process.stderr is not None
+        for _ in range(4):
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+            process.stderr.readline()
+            rotate_large(log, settings)
+            rotate_large(log, settings)
+        process.stdin.close()
+    sizes = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
+    assert sizes == {"x.log": 0, "x.log.1": EACH, "x.log.2": EACH}

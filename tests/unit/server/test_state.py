@@ -1,7 +1,6 @@
-"""TorchServe's key file, and the state file that knows gateway and controller."""
+"""TorchServe's key file, and the state file that knows all processes."""
 
 import json
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from newshelf.errors import ServerError
-from newshelf.server.process import is_running, start_session, stop_session
+from newshelf.server.process import Service, is_running, stop_session
 from newshelf.server.state import GatewayState, ServerState, read_keys, read_state, running_state
 
 # As TorchServe 0.12.0 writes it, nanoseconds included.
@@ -57,60 +56,52 @@ def test_a_missing_key_file_asks_whether_the_server_runs(tmp_path: Path) -> None
 Start = Callable[..., ServerState]
 
 
-def with_gateway(state: ServerState, folder: Path) -> ServerState:
-    """A process stands in for the gateway."""
-    process = start_session(
-        [sys.executable, "-c", "import time; time.sleep(600)"],
-        cwd=folder,
-        env=os.environ,
-        log=folder / "gateway.log",
-    )
-    gateway = GatewayState(process, "http://127.0.0.1:8000", str(folder / "gateway.log"))
-    changed = replace(state, gateway=gateway)
-    changed.save()
-    return changed
+def with_sleeper(state: ServerState, name: str) -> ServerState:
+    """Add a process that stands in for another of the server's."""
+    command = (sys.executable, "-c", "import time; time.sleep(600)")
+    beat = state.temp / name
+    return state.start(Service(name=name, command=command, cwd=state.directory, heartbeat=beat))
 
 
-def test_the_gateway_is_saved_and_stopped_with_the_server(
-    start_fake: Start, tmp_path: Path
-) -> None:
-    state = with_gateway(start_fake(), tmp_path)
-    assert state.gateway is not None
+def test_all_processes_are_saved_and_stopped_with_the_server(start_fake: Start) -> None:
+    state = replace(start_fake(), gateway=GatewayState("http://127.0.0.1:8000"))
+    for name in ("gateway-1", "controller", "shelf"):
+        state = with_sleeper(state, name)
     assert read_state(state.directory) == state
+    assert state.processes.keys() == {"torchserve", "gateway-1", "controller", "shelf"}
     state.end()
-    assert not is_running(state.gateway.process)
-    assert not is_running(state.process)
+    assert not [name for name, one in state.processes.items() if is_running(one)]
     assert read_state(state.directory) is None
 
 
-def test_a_gateway_of_a_dead_server_is_stopped(start_fake: Start, tmp_path: Path) -> None:
-    state = with_gateway(start_fake(), tmp_path)
-    assert state.gateway is not None
+def test_what_was_started_later_is_stopped_too(start_fake: Start) -> None:
+    early = start_fake()
+    late = with_sleeper(early, "shelf")
+    early.end()
+    assert not is_running(late.processes["shelf"])
+
+
+def test_the_server_runs_as_long_as_one_of_its_processes(start_fake: Start) -> None:
+    state = with_sleeper(start_fake(), "gateway-1")
     stop_session(state.process)
+    assert running_state(state.directory) == state
+    stop_session(state.processes["gateway-1"])
     assert running_state(state.directory) is None
-    assert not is_running(state.gateway.process)
+    assert not (state.directory / "state.json").exists()
 
 
-def test_a_state_from_before_there_were_gateways_is_read(start_fake: Start) -> None:
+def test_the_last_restarts_are_kept_with_time_and_reason(start_fake: Start) -> None:
+    state = with_sleeper(start_fake(), "shelf")
+    for number in range(101):
+        state = state.without("shelf", f"ended {number}")
+    assert "shelf" not in state.processes
+    read = read_state(state.directory)
+    assert read is not None
+    assert [one.reason for one in read.restarts] == [f"ended {n}" for n in range(1, 101)]
+    assert datetime.fromisoformat(read.restarts[-1].time) <= datetime.now(UTC)
+
+
+def test_an_absent_torchserve_does_not_run(start_fake: Start) -> None:
     state = start_fake()
-    path = state.directory / "state.json"
-    path.write_text(path.read_text().replace('"gateway": null,', ""))
-    assert read_state(state.directory) == state
-
-
-def test_the_controller_is_saved_and_stopped_with_the_server(
-    start_fake: Start, tmp_path: Path
-) -> None:
-    process = start_session(
-        [sys.executable, "-c", "import time; time.sleep(600)"],
-        cwd=tmp_path,
-        env=os.environ,
-        log=tmp_path / "controller.log",
-    )
-    state = replace(start_fake(), controller=process)
-    state.save()
-    assert read_state(state.directory) == state
-    state.end()
-    assert not is_running(process)
-    assert not is_running(state.process)
-    assert read_state(state.directory) is None
+    stop_session(state.process)
+    assert not is_running(state.without("torchserve", "ended").process)

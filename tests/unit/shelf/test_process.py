@@ -4,17 +4,14 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-import psutil
 import pytest
 
 from newshelf.config import ShelfSettings
-from newshelf.pipeline.workspace import ROOT
-from newshelf.server.process import ProcessRef, is_running, stop_session
-from newshelf.server.shelf import LOG, ShelfPlan, start_shelf
+from newshelf.server.process import Service, is_running, program, stop_session, write_plan
+from newshelf.server.shelf import ShelfPlan
 from newshelf.server.state import ServerState
 from newshelf.shelf.model import ShelfModel
 from newshelf.store.store import EventStore
@@ -23,6 +20,7 @@ from tests.unit.serving.conftest import VERSION
 from tests.unit.shelf.helpers import product, published
 
 KILLS = 4
+LOG = "shelf.log"
 PATIENCE_S = 180.0
 
 
@@ -46,11 +44,10 @@ def plan(
 
 
 @pytest.fixture
-def process(plan: ShelfPlan, tmp_path: Path) -> Iterator[ProcessRef]:
-    """The supervisor; stopped at the end."""
-    ref = start_shelf(plan, root=ROOT, directory=tmp_path, plan_file=tmp_path / "shelf.json")
-    yield ref
-    stop_session(ref)
+def service(plan: ShelfPlan, tmp_path: Path) -> Service:
+    path, log = tmp_path / "shelf.json", tmp_path / LOG
+    write_plan(path, plan)
+    return program("shelf", "newshelf.shelf", path, log=log, heartbeat=tmp_path / "heartbeat")
 
 
 def wait_until_published(store: EventStore, plan: ShelfPlan, model: ShelfModel, log: Path) -> None:
@@ -70,8 +67,9 @@ def wait_until_published(store: EventStore, plan: ShelfPlan, model: ShelfModel, 
 
 
 def test_killed_at_any_moment_it_goes_on(
-    store: EventStore, plan: ShelfPlan, process: ProcessRef, model: ShelfModel, tmp_path: Path
+    store: EventStore, plan: ShelfPlan, service: Service, model: ShelfModel, tmp_path: Path
 ) -> None:
+    process = service.start()
     chance = random.Random(5)
     log = tmp_path / LOG
     for turn in range(KILLS):
@@ -82,22 +80,24 @@ def test_killed_at_any_moment_it_goes_on(
         if turn % 2:
             wait_until_published(store, plan, model, log)
         time.sleep(chance.random())
-        for child in psutil.Process(process.pid).children():
-            os.kill(child.pid, signal.SIGKILL)
+        os.kill(process.pid, signal.SIGKILL)
+        process = service.start()
     wait_until_published(store, plan, model, log)
-    assert is_running(process)
+    stop_session(process)
     visible = [one.visible for one in store.items.states("3-39")]
     assert visible == [True]
 
 
-def test_it_ends_with_its_children(
-    store: EventStore, plan: ShelfPlan, process: ProcessRef, model: ShelfModel, tmp_path: Path
+def test_it_shows_that_it_works_and_ends_when_asked(
+    store: EventStore, plan: ShelfPlan, service: Service, model: ShelfModel, tmp_path: Path
 ) -> None:
     store.items.put([product("ring")])
+    process = service.start()
     wait_until_published(store, plan, model, tmp_path / LOG)
-    children = psutil.Process(process.pid).children()
+    before = service.heartbeat.stat().st_mtime_ns
+    while service.heartbeat.stat().st_mtime_ns == before:
+        assert is_running(process)
+        time.sleep(0.05)
     stop_session(process)
-    assert children
-    assert not any(child.is_running() for child in children)
     # Another host may encode at once.
     assert store.leases.acquire("shelf", "another", 10)

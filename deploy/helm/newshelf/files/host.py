@@ -25,13 +25,15 @@ from newshelf.config import LogSettings
 from newshelf.errors import NewshelfError, ServerError, SettingsError
 from newshelf.files import StrictModel, read_model, write_private
 from newshelf.gateway.fallback import write_popular
+from newshelf.gateway.main import check_plan
 from newshelf.pipeline.serve import first_key, seed_products, served_archives
 from newshelf.pipeline.stages import archive_paths
 from newshelf.pipeline.workspace import ROOT, Workspace
 from newshelf.rollout.versions import MODEL
-from newshelf.server.gateway import read_plan, start_gateway
+from newshelf.server.gateway import gateway_services, read_plan
+from newshelf.server.ports import listen
 from newshelf.server.process import interruptible, is_running, last_lines
-from newshelf.server.state import ServerState, read_state
+from newshelf.server.state import GATEWAY, GatewayState, ServerState, read_state
 from newshelf.server.torchserve import TorchServePlan, start_torchserve
 from newshelf.serving.index import read_columns
 from newshelf.store.store import EventStore
@@ -149,10 +151,10 @@ def stay(state: ServerState) -> None:
     try:
         while True:
             time.sleep(_POLL_S)
-            if not is_running(state.process):
-                raise ServerError("TorchServe ended\n" + last_lines(state.model_log, state.log))
-            if state.gateway is not None and not is_running(state.gateway.process):
-                raise ServerError("the gateway ended\n" + last_lines(Path(state.gateway.log)))
+            for name, process in state.processes.items():
+                if not is_running(process):
+                    log = state.services[name].log or state.log
+                    raise ServerError(f"{name} ended\n" + last_lines(state.model_log, log))
     finally:
         state.end()
 
@@ -169,15 +171,17 @@ def serve(plan: HostPlan, console: Console) -> None:
     """Run TorchServe and the gateway until SIGTERM."""
     found = prepare(plan, console)
     state = start_models(plan, found)
+    path, log = plan.own.gateway_plan, state.directory / "gateway.log"
+    gateway = read_plan(path)
     try:
-        gateway = start_gateway(
-            read_plan(plan.plans / "gateway.json"), root=ROOT, directory=state.directory
-        )
+        check_plan(gateway)
+        state = replace(state, gateway=GatewayState(gateway.url))
+        with listen(gateway.settings.host, gateway.settings.port, GATEWAY) as listener:
+            for service in gateway_services(gateway, path, listener, log=log, folder=state.temp):
+                state = state.start(service, kept=plan.logs.kept)
     except BaseException:
         state.end()
         raise
-    state = replace(state, gateway=gateway)
-    state.save()
     stay(state)
 
 

@@ -1,22 +1,27 @@
-"""The controller as a process: watched, replaced when it is killed, ended when asked."""
+"""The controller as a process: it shows that it works, and ends when asked."""
 
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from newshelf.config import RolloutSettings
 from newshelf.pipeline.workspace import ROOT
-from newshelf.server.controller import ControllerPlan, start_controller
-from newshelf.server.process import ProcessRef, is_running, members, stop_session
-
-PATIENCE_S = 120.0
+from newshelf.server.controller import ControllerPlan
+from newshelf.server.process import (
+    ProcessRef,
+    Service,
+    is_running,
+    members,
+    program,
+    stop_session,
+    write_plan,
+)
 
 
 @pytest.fixture
@@ -33,47 +38,35 @@ def plan(tmp_path: Path) -> ControllerPlan:
 
 
 @pytest.fixture
-def running(plan: ControllerPlan, tmp_path: Path) -> Iterator[ProcessRef]:
-    process = start_controller(
-        plan, root=ROOT, directory=tmp_path, plan_file=tmp_path / "controller.json"
-    )
+def service(plan: ControllerPlan, tmp_path: Path) -> Service:
+    path, log = tmp_path / "controller.json", tmp_path / "controller.log"
+    write_plan(path, plan)
+    beat = tmp_path / "heartbeat"
+    return program("controller", "newshelf.rollout", path, log=log, heartbeat=beat)
+
+
+@pytest.fixture
+def running(service: Service) -> Iterator[ProcessRef]:
+    process = service.start()
     yield process
     stop_session(process)
 
 
-def worker(process: ProcessRef, tmp_path: Path, looks: int) -> psutil.Process:
-    """The child, once ``looks`` controllers have begun."""
-    log = tmp_path / "controller.log"
-
-    def found() -> psutil.Process | None:
-        children = psutil.Process(process.pid).children()
-        begun = log.read_text().count("looks every") == looks
-        return children[0] if children and begun else None
-
-    return wait_for(found)
-
-
-def wait_for(found: Callable[[], psutil.Process | None]) -> psutil.Process:
-    end_s = time.monotonic() + PATIENCE_S
-    while time.monotonic() < end_s:
-        if (process := found()) is not None:
-            return process
-        time.sleep(0.05)
-    raise AssertionError("it did not come")
-
-
-def test_a_killed_controller_is_replaced_and_both_end_when_asked(
-    running: ProcessRef, tmp_path: Path
+def test_it_sends_heartbeats_as_it_looks_and_ends_when_asked(
+    running: ProcessRef, service: Service, tmp_path: Path
 ) -> None:
-    first = worker(running, tmp_path, looks=1)
-    first.kill()
-    second = worker(running, tmp_path, looks=2)
-    assert second.pid != first.pid
+    stamps: set[int] = set()
+    while len(stamps) < 3:
+        assert is_running(running)
+        if service.heartbeat.exists():
+            stamps.add(service.heartbeat.stat().st_mtime_ns)
+        time.sleep(0.05)
     os.kill(running.pid, signal.SIGTERM)
-    wait_for(lambda: None if is_running(running) else second)
+    while is_running(running):
+        time.sleep(0.05)
     assert members(running) == []
     log = (tmp_path / "controller.log").read_text()
-    assert "newshelf.rollout ended with -9" in log
+    assert "looks every 0.2 s" in log
     assert "Traceback" not in log
 
 
@@ -84,8 +77,8 @@ def test_its_plan_is_private(running: ProcessRef, tmp_path: Path) -> None:
 def test_a_plan_that_is_missing_or_damaged_is_told(tmp_path: Path) -> None:
     (tmp_path / "damaged.json").write_text('{"store_url": 1}')
     for name, message in (
-        ("missing.json", "is missing"),
-        ("damaged.json", "damaged.json is no plan of a controller: settings"),
+        ("missing.json", "cannot be read"),
+        ("damaged.json", "damaged.json is no plan of this program: settings"),
     ):
         done = subprocess.run(
             [sys.executable, "-P", "-m", "newshelf.rollout", tmp_path / name],

@@ -16,7 +16,7 @@ from newshelf.errors import RolloutError, ServerError
 from newshelf.rollout.versions import TorchServeVersions, find_archive
 from newshelf.server.ports import Ports
 from newshelf.server.process import start_session, stop_session
-from newshelf.server.state import ServerState
+from newshelf.server.state import TORCHSERVE, ServerState
 
 FAR = "2999-01-01T00:00:00Z"
 
@@ -103,7 +103,9 @@ def state(fake: FakeServer, tmp_path: Path) -> Iterator[ServerState]:
     key_file = tmp_path / "key_file.json"
     key_file.write_text(json.dumps(keys))
     key_file.chmod(0o600)
-    written = ServerState(tmp_path, process, Ports(port, port), tmp_path, {}, "shop")
+    written = ServerState(
+        tmp_path, Ports(port, port), tmp_path, {}, "shop", processes={TORCHSERVE: process}
+    )
     written.save()
     yield written
     stop_session(process)
