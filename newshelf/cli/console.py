@@ -264,11 +264,11 @@ def _show_shelf(console: Console, state: ServerState) -> None:
             last, hosts = store.items.last_seq(), store.items.hosts()
             waiting = [store.items.count_after(host.seq) for host in hosts]
     except Unavailable as error:
-        console.print(f"              {error.message}", markup=False)
+        console.print(f"  products    {error.message}", markup=False)
         return
     for host, count in zip(hosts, waiting, strict=True):
         console.print(
-            f"              {host.version} on {host.host}: change {host.seq:,} of {last:,}"
+            f"  products    {host.version} on {host.host}: change {host.seq:,} of {last:,}"
             f" published, {count:,} products waiting",
             markup=False,
         )
