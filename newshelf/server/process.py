@@ -205,7 +205,9 @@ def exit_reason(ref: ProcessRef) -> str:
     except ChildProcessError:
         return "ended"
     code = os.waitstatus_to_exitcode(status)
-    return f"ended with {signal.Signals(-code).name if code < 0 else f'exit code {code}'}"
+    # Most real-time signals have no name.
+    names = {one.value: one.name for one in signal.Signals}
+    return f"ended with {names.get(-code, f'signal {-code}') if code < 0 else f'exit code {code}'}"
 
 
 def _leader(ref: ProcessRef) -> psutil.Process | None:

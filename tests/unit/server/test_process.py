@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ import pytest
 
 from newshelf.server.process import (
     ProcessRef,
+    exit_reason,
     is_running,
     members,
     start_session,
@@ -128,3 +130,19 @@ def test_a_process_that_ended_and_was_not_reaped_does_not_run(
     trees.append(tree := Tree(tmp_path, "die"))
     wait_for(lambda: not is_running(tree.ref), "the leader's end")
     assert psutil.Process(tree.ref.pid).status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("sys.exit(3)", "ended with exit code 3"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "ended with SIGKILL"),
+        ("os.kill(os.getpid(), signal.SIGRTMIN + 1)", f"ended with signal {signal.SIGRTMIN + 1}"),
+    ],
+)
+def test_the_reason_names_exit_code_or_signal(tmp_path: Path, code: str, reason: str) -> None:
+    command = [sys.executable, "-c", f"import os, signal, sys; {code}"]
+    ref = start_session(command, cwd=tmp_path, env={**os.environ}, log=tmp_path / "log")
+    while is_running(ref):
+        time.sleep(0.01)
+    assert exit_reason(ref) == reason
