@@ -60,7 +60,8 @@ class Webhooks:
         try:
             reply = httpx.post(url, content=body, headers=headers, timeout=_TIMEOUT_S)
             problem = "" if reply.is_success else f"status {reply.status_code}"
-        except httpx.HTTPError as error:
+        except Exception as error:
+            # Whatever it is: without this thread, nothing would be sent any more.
             problem = repr(error)
         if problem:
             # Path and query of a URL may be secret.

@@ -153,3 +153,14 @@ def test_nothing_is_written_next_to_a_secret_that_is_there(secret: Path) -> None
     secret.write_text("ab" * 32)
     Webhooks(settings_of("https://hooks.example", secret=secret))
     assert list(secret.parent.iterdir()) == [secret]
+
+
+def test_no_failure_ends_the_thread_that_sends(
+    received: Receiver, secret: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sender = Webhooks(settings_of(received.url, secret=secret))
+    with monkeypatch.context() as patched:
+        patched.setattr(webhooks.httpx, "post", lambda *_, **__: 1 / 0)
+        sender.send("drift", "first", wait=True)
+    sender.send("drift", "second", wait=True)
+    assert json.loads(received.arrived.get_nowait()[1])["reason"] == "second"
