@@ -26,7 +26,15 @@ _JSON, _OK = "application/json", 200
 _DESCRIBED = orjson.loads((files("newshelf.gateway") / "open_inference.json").read_bytes())
 """Answers that never change, by path: server, liveness, and the tensors of each model."""
 _TENSORS = {model: _DESCRIBED[f"/v2/models/{model}"] for model in get_args(ModelName)}
-_TYPES: Mapping[str, set[type]] = {"BYTES": {str}, "INT": {int}, "FP": {int, float}}
+_INTEGERS: set[type] = {int}
+_NUMBERS: set[type] = {int, float}
+_TYPES: Mapping[str, set[type]] = {
+    "BYTES": {str},
+    "INT32": _INTEGERS,
+    "INT64": _INTEGERS,
+    "FP32": _NUMBERS,
+    "FP64": _NUMBERS,
+}
 
 
 class TensorIn(StrictModel):
@@ -40,7 +48,7 @@ class TensorIn(StrictModel):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        types = _TYPES[self.datatype.rstrip("2346")]
+        types = _TYPES[self.datatype]
         if self.shape != [len(self.data)] or not types.issuperset(map(type, self.data)):
             raise ValueError("data must have as many values as shape says, all of the datatype")
         return self
