@@ -177,7 +177,7 @@ def naive(control: list[str], challenger: list[str], k: int, coins: list[bool]) 
 
 
 class Coins(Random):
-    """Falls as it is told; asked only when both captains may pick."""
+    """Falls in a given order; asked only when both variants may choose."""
 
     def __init__(self, coins: list[bool]) -> None:
         super().__init__()
