@@ -18,6 +18,8 @@ from newshelf.config import WebhookSettings
 from newshelf.files import secret_key
 
 _LOG = logging.getLogger(__name__)
+# It logs whole URLs at INFO, whose path and query may be secret.
+logging.getLogger("httpx").setLevel(logging.WARNING)
 _WAITING = 100
 _TIMEOUT_S, _PAUSES_S = 10.0, (0.0, 1.0, 5.0, 25.0)
 

@@ -63,6 +63,8 @@ def test_a_delivery_is_repeated_with_the_same_id(received: Receiver, secret: Pat
 def test_what_fails_for_good_is_logged_and_the_next_is_delivered(
     received: Receiver, secret: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    # As the processes log that send webhooks.
+    caplog.set_level(logging.INFO)
     received.statuses = [500] * 4
     sender = Webhooks(settings_of(received.url, secret=secret))
     sender.send("drift", "first", wait=True)
