@@ -241,7 +241,7 @@ def migrate(database: Database) -> None:
     try:
         with database.writing() as connection:
             lock(connection, _LOCK)
-            _refuse_newer(connection)
+            _refuse_unknown(connection)
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
     except Unavailable as error:
@@ -254,13 +254,14 @@ def lock(connection: Connection, key: int) -> None:
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
 
 
-def _refuse_newer(connection: Connection) -> None:
+def _refuse_unknown(connection: Connection) -> None:
     current = MigrationContext.configure(connection).get_current_revision()
     known = {script.revision for script in ScriptDirectory(str(_SCRIPTS)).walk_revisions()}
     if current is not None and current not in known:
         raise SettingsError(
             f"the event store has the schema {current}, which this Newshelf does not know: it was "
-            "made by a newer one. Run that one, or give another store"
+            "made by a newer one, or before the first release. Run that one, or give another store "
+            "(./run events export of that one saves the feedback)"
         )
 
 

@@ -1,8 +1,8 @@
 """Tables of the event store, and their rows: conversion from and to records, and bulk inserts.
 
 Times are microseconds since 1970, UTC, so that both databases compare them alike. A change here
-needs a migration in ``migrations/versions``; a test compares the two. Tables that have not changed
-since are made from here by the migration that brought them.
+needs a migration in ``migrations/versions``; a test compares the two. The first migration makes the
+tables from here; a later one that changes a table moves the old definition there.
 
 Each statement hands over the GIL, and a busy event loop may delay a writer that waits for it. So
 one statement inserts up to 64 rows; there are few distinct statements, and both drivers keep
