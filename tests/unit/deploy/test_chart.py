@@ -2,7 +2,10 @@
 
 import importlib
 import json
+import os
 import re
+import subprocess
+import time
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +25,7 @@ from newshelf.pipeline.workspace import Workspace
 from newshelf.rollout.plan import load_plan
 from newshelf.server.controller import ControllerPlan
 from newshelf.server.gateway import GatewayPlan
+from newshelf.server.process import HEARTBEAT
 from newshelf.server.properties import ports_of, read_properties
 from newshelf.server.shelf import ShelfPlan
 from newshelf.server.state import ServerState
@@ -166,7 +170,7 @@ def test_every_probe_asks_a_route_that_needs_no_key(manifests: list[Manifest]) -
         for pod, _ in templates(manifests)
         for one in containers(pod)
         for kind in ("startupProbe", "readinessProbe", "livenessProbe")
-        if kind in one
+        if "httpGet" in one.get(kind, {})
     }
     assert probes.keys() == {
         ("models", "startupProbe"),
@@ -186,6 +190,21 @@ def test_every_probe_asks_a_route_that_needs_no_key(manifests: list[Manifest]) -
             # TorchServe's only page without a token.
             assert route == "/metrics"
             assert ports[asked["port"]] == ports_of(PROPERTIES).metrics
+
+
+def test_a_program_that_no_longer_beats_is_restarted(render: Render, tmp_path: Path) -> None:
+    found = {one["name"]: one for pod, _ in templates(render({})) for one in containers(pod)}
+    own = tmp_path / "own.beat"
+    for program in (found["shelf"], found["controller"]):
+        [beats] = [one["value"] for one in program["env"] if one["name"] == HEARTBEAT]
+        *shell, command = program["livenessProbe"]["exec"]["command"]
+        probe = [*shell, command.replace(beats, str(own))]
+        assert str(own) in probe[-1]
+        own.touch()
+        assert subprocess.run(probe, check=False).returncode == 0
+        long_ago_s = time.time() - 600
+        os.utime(own, (long_ago_s, long_ago_s))
+        assert subprocess.run(probe, check=False).returncode != 0
 
 
 def test_the_gateway_listens_outside_and_torchserve_on_loopback(

@@ -22,6 +22,7 @@ from newshelf.pipeline.workspace import Workspace
 from newshelf.server.controller import ControllerPlan
 from newshelf.server.gateway import GatewayPlan
 from newshelf.server.ports import Ports
+from newshelf.server.process import HEARTBEAT
 from newshelf.server.properties import ports_of, read_properties
 from newshelf.server.shelf import ShelfPlan
 from tests.routes import ROUTES
@@ -131,6 +132,9 @@ def test_the_pods_containers_share_its_network_and_processes() -> None:
     [strict] = re.findall(r":(\d+)(/\w+)\?strict", SERVICES["gateway"]["healthcheck"]["test"][-1])
     assert strict == (str(gateway.settings.port), "/readyz")
     assert strict[1] in ROUTES
+    for name in ("shelf", "controller"):
+        beats = SERVICES[name]["environment"][HEARTBEAT]
+        assert f"find {beats} " in SERVICES[name]["healthcheck"]["test"][-1]
 
 
 def test_programs_read_the_plans_that_prepare_writes() -> None:

@@ -104,6 +104,17 @@ env:
   {{- end }}
 {{- end -}}
 
+{{/* Probe of a program that touches a file while it works. No startup probe: it would hold up the
+gateway, which answers without this program. */}}
+{{- define "newshelf.heartbeat" -}}
+livenessProbe:
+  exec: {command: [sh, -c, 'test -n "$(find {{ .file }} -mmin -5)"']}
+  initialDelaySeconds: {{ .startSeconds }}
+  periodSeconds: 30
+  timeoutSeconds: 10
+  failureThreshold: 2
+{{- end -}}
+
 {{- define "newshelf.mounts" -}}
 volumeMounts:
   - {name: files, mountPath: /etc/newshelf, readOnly: true}
