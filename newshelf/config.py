@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
 
-from pydantic import AfterValidator, Field, HttpUrl, ValidationError, model_validator
+from pydantic import AfterValidator, Field, HttpUrl, IPvAnyNetwork, ValidationError, model_validator
 
 from newshelf.errors import SettingsError
 from newshelf.files import StrictModel, problems
@@ -14,6 +14,7 @@ Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Language = Literal["en", "zh"]
 _LOCAL = {"localhost", "127.0.0.1", "[::1]"}
+_ORIGIN = r"^https?://[a-z0-9.\-\[\]:]+$"
 
 
 class SampleSettings(StrictModel):
@@ -333,6 +334,12 @@ class GatewaySettings(StrictModel):
     for a new one."""
     max_connections_per_peer: Annotated[int, Field(ge=0)] = 0
     """Open sockets per address; 0 means half of ``max_connections``."""
+    trusted_proxies: tuple[IPvAnyNetwork, ...] = ()
+    """Addresses and networks of proxies whose ``X-Forwarded-For`` names the client."""
+    allowed_origins: tuple[Annotated[str, Field(pattern=_ORIGIN)], ...] = ()
+    """Origins such as ``https://shop.example`` whose pages may send feedback from a browser."""
+    public_rate_per_s: Annotated[float, Field(gt=0)] = 10.0
+    """Requests, and events, per second and process of one address with a public key."""
     max_requests: Positive = 2_000
     """Maximum number of requests in progress per process."""
     max_head_bytes: Annotated[int, Field(ge=1_024)] = 16_384

@@ -258,6 +258,9 @@ def add(
             help="read, feedback, items or admin; repeatable.", show_default="read and feedback"
         ),
     ] = None,
+    public: Annotated[
+        bool, typer.Option("--public", help="For browsers: it sends clicks on answers, no more.")
+    ] = False,
     catalog: CatalogOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
@@ -270,11 +273,13 @@ def add(
         expires = None if days is None else now + timedelta(days=days)
     except (OverflowError, ValueError) as error:
         raise SettingsError(f"--days {days} is no number of days") from error
-    from newshelf.gateway.keys import DEFAULT_SCOPES
+    from newshelf.gateway.keys import DEFAULT_SCOPES, PUBLIC_SCOPES
 
     file = _key_file(catalog, workspace)
-    scopes = scope or DEFAULT_SCOPES
-    typer.echo(file.add(name, now=now, expires=expires, rate_per_s=rate, scopes=scopes))
+    scopes = scope or (PUBLIC_SCOPES if public else DEFAULT_SCOPES)
+    typer.echo(
+        file.add(name, now=now, expires=expires, rate_per_s=rate, scopes=scopes, public=public)
+    )
 
 
 @keys.command("list")
@@ -293,7 +298,7 @@ def list_keys(catalog: CatalogOption = None, workspace: WorkspaceOption = None) 
             f"{key.created:%Y-%m-%d %H:%M}",
             expires + ended,
             f"{key.rate_per_s:g}",
-            ", ".join(key.scopes),
+            ", ".join(key.scopes) + (" (public)" if key.public else ""),
         )
     make_console().print(table)
 

@@ -13,9 +13,11 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
+from fastapi.utils import generate_unique_id
 from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from newshelf.catalog.schema import Id
 from newshelf.errors import (
@@ -99,7 +101,7 @@ def add_units_routes(app: FastAPI, state_of: Callable[[], AppState]) -> None:
         responses={**REFUSED, **errors_of(Conflict, ErasedUnit), **NOT_NOW},
         openapi_extra=body_of(MergeIn),
     )
-    async def merge(request: Request) -> Response:
+    async def merge_units(request: Request) -> Response:
         """Merge a visitor into the unit that has logged in. Merging again changes nothing."""
         state = state_of()
         merge = validate(MergeIn, read_table(*await read_body(request)))
@@ -109,14 +111,14 @@ def add_units_routes(app: FastAPI, state_of: Callable[[], AppState]) -> None:
         return json_response(merge.model_dump())
 
     @app.get("/v1/units/{unit:path}", response_model=UnitRecord, responses={**REFUSED, **NOT_NOW})
-    async def show(request: Request) -> Response:
+    async def show_unit(request: Request) -> Response:
         """Return everything that is kept about a unit."""
         state = state_of()
         unit = state.recommender.pseudonym(path_id(request, "unit"))
         return json_response(await asyncio.to_thread(state.store.units.show, unit))
 
     @app.delete("/v1/units/{unit:path}", response_model=Erasure, responses={**REFUSED, **NOT_NOW})
-    async def erase(request: Request) -> Response:
+    async def erase_unit(request: Request) -> Response:
         """Erase everything about a unit, and refuse its later events. Takes some seconds."""
         state = state_of()
         unit = state.recommender.pseudonym(path_id(request, "unit"))
@@ -161,6 +163,10 @@ def make_app(state_of: Callable[[], AppState], lifespan: Lifespan) -> FastAPI:
         openapi_url=_DESCRIPTION,
         docs_url=None,
         redoc_url=None,
+        # Names of the methods of generated clients.
+        generate_unique_id_function=lambda route: (
+            route.name if route.path.startswith("/v1/") else generate_unique_id(route)
+        ),
     )
     app.router.route_class = PlainRoute
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]
@@ -238,10 +244,12 @@ def _add_feedback(app: FastAPI, state_of: Callable[[], AppState]) -> None:
         """Record what shoppers did with products. Sending an event again is safe."""
         (body, content_type), state = await read_body(request), state_of()
         service, max_value = state.recommender, state.plan.settings.max_value
-        parsed = parse_feedback_body(body, content_type, max_value=max_value)
-        key = context_of(request).key
-        events = [stored_event(event, service.pseudonym, key) for event in parsed]
-        state.access.count(key, "events", len(events))
+        context, key = context_of(request), context_of(request).key
+        public = key is not None and key.public
+        parsed = parse_feedback_body(body, content_type, max_value=max_value, public=public)
+        name = key.name if key else None
+        events = [stored_event(event, service.pseudonym, name) for event in parsed]
+        context.count(state.access, "events", len(events))
         reply = await take_feedback(events, service.recorder, service.metrics)
         service.histories.drop(event.unit for event in events if isinstance(event, Feedback))
         return _response(reply)
@@ -303,11 +311,11 @@ async def open_store(plan: GatewayPlan) -> AsyncIterator[tuple[Record, EventStor
             await store.units.disconnect()
 
 
-def make_worker(plan: GatewayPlan, *, store: OpenStore = open_store) -> Middleware:
+def make_worker(plan: GatewayPlan, *, store: OpenStore = open_store) -> ASGIApp:
     """Return the application that uvicorn serves in each process."""
     settings = plan.settings
     log = RequestLog(sys.stderr, everything=settings.log_requests)
-    access = KeyAccess(KeyFile(plan.api_keys))
+    access = KeyAccess(KeyFile(plan.api_keys), settings.public_rate_per_s)
     metrics = GatewayMetrics(plan.drift)
     spans = make_spans(settings.traces)
     opened: list[AppState] = []
@@ -323,7 +331,7 @@ def make_worker(plan: GatewayPlan, *, store: OpenStore = open_store) -> Middlewa
         log.flush()
 
     app = make_app(lambda: opened[0], lifespan)
-    return Middleware(
+    guarded = Middleware(
         app,
         access=access,
         metrics=metrics,
@@ -331,4 +339,11 @@ def make_worker(plan: GatewayPlan, *, store: OpenStore = open_store) -> Middlewa
         log=log,
         settings=settings,
         routes=paths_of(app),
+    )
+    return CORSMiddleware(
+        guarded,
+        allow_origins=settings.allowed_origins,
+        allow_methods=["POST"],
+        allow_headers=["Authorization"],
+        expose_headers=["Retry-After", "X-Request-Id"],
     )

@@ -99,7 +99,7 @@ class LimitedHttp(HttpToolsProtocol):
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         """See ``asyncio.Protocol``."""
         super().connection_made(transport)
-        self.peer = _peer(self.client)
+        self.peer = peer_of(self.client)
         self._joined = self._connections.join(self)
         self._watch(progress=True)
         if not self._joined:
@@ -231,9 +231,14 @@ class LimitedHttp(HttpToolsProtocol):
         self._timer = None if limit_s is None else self.loop.call_later(limit_s, late)
 
 
-def _peer(client: tuple[str, int] | None) -> str:
+def peer_of(client: tuple[str, int] | None) -> str:
     """Return the address; of IPv6 the first half, since a host may have the whole other half."""
-    address = ip_address(client[0].partition("%")[0]) if client else None
+    name = client[0].partition("%")[0] if client else ""
+    try:
+        address = ip_address(name)
+    except ValueError:
+        # A proxy names its client as it likes.
+        return name
     if isinstance(address, IPv6Address) and address.ipv4_mapped is None:
         return str(ip_network((address, 64), strict=False))
     return str(address)

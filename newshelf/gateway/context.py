@@ -10,6 +10,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from newshelf.errors import DeadlineExceeded
+from newshelf.gateway.keys import ApiKey, KeyAccess
 from newshelf.serving.protocol import OLD_DEADLINE_HEADER, TIMEOUT_HEADER, Deadline, timeout_ms
 
 _HEADERS = {TIMEOUT_HEADER.encode(), OLD_DEADLINE_HEADER.encode()}
@@ -38,7 +39,9 @@ class RequestContext:
     started_s: float
     """Of ``time.perf_counter``."""
     deadline: Deadline
-    key: str | None = None
+    address: str = ""
+    """Of the client."""
+    key: ApiKey | None = None
     status: int = 500
     source: str | None = None
     """``model`` or ``fallback``."""
@@ -54,6 +57,11 @@ class RequestContext:
         self.gone = True
         if self.task is not None:
             self.task.cancel()
+
+    def count(self, access: KeyAccess, what: str, number: int) -> None:
+        """Count what the request brings at its key's rate."""
+        if self.key is not None:
+            access.count(self.key, self.address, what, number)
 
     @property
     def spent_ms(self) -> float:

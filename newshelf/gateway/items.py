@@ -14,7 +14,7 @@ from newshelf.catalog.schema import READ_KINDS, Id, picture_kind
 from newshelf.config import Limits
 from newshelf.errors import BadPicture, InvalidField, NotJson, RequestError, TooLarge, UnknownItem
 from newshelf.gateway.context import context_of, json_response, read_body
-from newshelf.gateway.openapi import NOT_NOW, REFUSED, body_of, errors_of
+from newshelf.gateway.openapi import NOT_NOW, REFUSED, body_of, errors_of, parameter_of
 from newshelf.gateway.schemas import Invalid, form_parts, id_of, path_id, read_table
 from newshelf.gateway.state import AppState
 from newshelf.serving.products import check_size, picture_from_base64, pixels_of, refuse_text
@@ -95,11 +95,11 @@ def add_items_routes(app: FastAPI, state_of: Callable[[], AppState]) -> None:
     @app.post(
         "/v1/items", response_model=ItemsOut, responses=refused, openapi_extra=body_of(ItemsIn)
     )
-    async def put(request: Request) -> Response:
+    async def put_items(request: Request) -> Response:
         """Store up to 1,000 products: JSON, or a form with the part ``items`` and pictures."""
         state, (body, kind) = state_of(), await read_body(request)
         parsed = await asyncio.to_thread(parse_items_body, body, kind, state.plan.limits)
-        state.access.count(context_of(request).key, "items", len(parsed))
+        context_of(request).count(state.access, "items", len(parsed))
         writes = [item for item in parsed if isinstance(item, ItemWrite)]
         stored = iter(await asyncio.to_thread(state.store.items.put, writes))
         results = [_result(item, stored) for item in parsed]
@@ -107,8 +107,10 @@ def add_items_routes(app: FastAPI, state_of: Callable[[], AppState]) -> None:
             raise next(item.error for item in parsed if isinstance(item, Invalid))
         return json_response({"accepted": len(writes), "results": results})
 
-    @app.get("/v1/items", response_model=ItemsPage, responses={**REFUSED, **NOT_NOW})
-    async def page(request: Request) -> Response:
+    listed = {"parameters": [parameter_of("after"), parameter_of("limit", "integer")]}
+
+    @app.get("/v1/items", response_model=ItemsPage, responses=refused, openapi_extra=listed)
+    async def list_items(request: Request) -> Response:
         """Return products by id: ``?after=ID&limit=100``."""
         after, limit = request.query_params.get("after", ""), request.query_params.get("limit")
         wanted = _limit(limit) if limit is not None else 100
@@ -117,7 +119,7 @@ def add_items_routes(app: FastAPI, state_of: Callable[[], AppState]) -> None:
         return json_response(table | ({"after": items[-1].id} if len(items) == wanted else {}))
 
     @app.get("/v1/items/{id:path}", response_model=ItemOut, responses=unknown)
-    async def show(request: Request) -> Response:
+    async def show_item(request: Request) -> Response:
         """Return a product, and how far each served model version is with it."""
         item_id, items = path_id(request, "id"), state_of().store.items
         states = await asyncio.to_thread(items.states, item_id)
@@ -130,11 +132,11 @@ def add_items_routes(app: FastAPI, state_of: Callable[[], AppState]) -> None:
         responses=unknown,
         openapi_extra=body_of(ItemPatch),
     )
-    async def patch(request: Request) -> Response:
+    async def patch_item(request: Request) -> Response:
         """Change some fields of a product."""
         item_id, state = path_id(request, "id"), state_of()
         body, kind = await read_body(request)
-        state.access.count(context_of(request).key, "items", 1)
+        context_of(request).count(state.access, "items", 1)
 
         def change() -> StoredItem:
             fields = _read(body, kind)
@@ -145,10 +147,10 @@ def add_items_routes(app: FastAPI, state_of: Callable[[], AppState]) -> None:
         return json_response(_shown(await asyncio.to_thread(change)))
 
     @app.delete("/v1/items/{id:path}", response_model=ItemOut, responses=unknown)
-    async def delete(request: Request) -> Response:
+    async def delete_item(request: Request) -> Response:
         """Delete a product; a deleted one stays as it is."""
         item_id, state = path_id(request, "id"), state_of()
-        state.access.count(context_of(request).key, "items", 1)
+        context_of(request).count(state.access, "items", 1)
         return json_response(_shown(await asyncio.to_thread(state.store.items.delete, item_id)))
 
 

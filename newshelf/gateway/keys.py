@@ -9,20 +9,20 @@ import hashlib
 import logging
 import secrets
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, Self, get_args
 
+from cachetools import LRUCache
 from filelock import FileLock
-from pydantic import AwareDatetime, Field, ValidationError
+from pydantic import AwareDatetime, Field, ValidationError, model_validator
 
 from newshelf.errors import Forbidden, RateLimited, SettingsError, Unauthorized
 from newshelf.files import StrictModel, file_stamp, problems, read_model, write_private
 
-_PREFIX = "nsk_"
+_PREFIX, _PUBLIC_PREFIX = "nsk_", "nsp_"
 _BYTES = 32
 _OTHERS = 0o077
 
@@ -30,6 +30,7 @@ Scope = Literal["read", "feedback", "items", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 DEFAULT_SCOPES: tuple[Scope, ...] = ("read", "feedback")
 """Scopes of a key for a shop's front end, and of every key in a file without scopes."""
+PUBLIC_SCOPES: tuple[Scope, ...] = ("feedback",)
 _BY_PATH: dict[str, Scope] = {"feedback": "feedback", "items": "items", "units": "admin"}
 """By the first part of a path after ``/v1/``."""
 
@@ -50,6 +51,14 @@ class ApiKey(StrictModel):
     rate_per_s: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     """Requests per second and gateway process."""
     scopes: Annotated[tuple[Scope, ...], Field(min_length=1)] = DEFAULT_SCOPES
+    public: bool = False
+    """Anyone may know it: it sends feedback on answers, and each address has a rate."""
+
+    @model_validator(mode="after")
+    def _check_scopes(self) -> Self:
+        if self.public and self.scopes != PUBLIC_SCOPES:
+            raise ValueError("a public key has the scope feedback, and no other")
+        return self
 
     def expired(self, now: datetime) -> bool:
         """Return whether it is expired at ``now`` (with a time zone)."""
@@ -85,21 +94,21 @@ class KeyFile:
         expires: datetime | None,
         rate_per_s: float,
         scopes: Sequence[str] = DEFAULT_SCOPES,
+        public: bool = False,
     ) -> str:
         """Create a key, store its hash, and return the key itself, which is not stored."""
-        secret = _PREFIX + secrets.token_urlsafe(_BYTES)
+        secret = (_PUBLIC_PREFIX if public else _PREFIX) + secrets.token_urlsafe(_BYTES)
         if expires is not None and expires <= now:
             raise SettingsError(f"the key {name!r} would be expired already at {expires}")
         try:
-            key = ApiKey.model_validate(
-                {
-                    "name": name,
-                    "sha256": digest_of(secret),
-                    "created": now,
-                    "expires": expires,
-                    "rate_per_s": rate_per_s,
-                    "scopes": scopes,
-                }
+            key = ApiKey(
+                name=name,
+                sha256=digest_of(secret),
+                created=now,
+                expires=expires,
+                rate_per_s=rate_per_s,
+                scopes=scopes,
+                public=public,
             )
         except ValidationError as error:
             raise SettingsError(f"key {problems(error)}") from error
@@ -122,11 +131,9 @@ class KeyFile:
                 raise SettingsError(f"there is no key called {name!r}; there are: {names}")
             self._write(left)
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _locked(self) -> FileLock:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.path.with_name(f".{self.path.name}.lock")):
-            yield
+        return FileLock(self.path.with_name(f".{self.path.name}.lock"))
 
     def _write(self, keys: tuple[ApiKey, ...]) -> None:
         write_private(self.path, _File(keys=keys).model_dump_json(indent=2) + "\n")
@@ -159,17 +166,19 @@ class TokenBucket:
 
 _LOG = logging.getLogger(__name__)
 _BEARER = b"bearer "
+_MOST_BUCKETS = 10_000
 
 
 class KeyAccess:
     """Checks the key and the rate of each request; each process allows the full rate."""
 
-    def __init__(self, file: KeyFile) -> None:
+    def __init__(self, file: KeyFile, public_rate_per_s: float = 10.0) -> None:
         self._file = file
+        self._public_rate_per_s = public_rate_per_s
         self._stamp = file_stamp(file.path)
         self._keys = {key.sha256: key for key in file.read()}
-        self._buckets: dict[tuple[str, str], TokenBucket] = {}
-        """By the key's hash, and ``requests``, ``events`` or ``items``."""
+        self._buckets: LRUCache[tuple[str, str], TokenBucket] = LRUCache(_MOST_BUCKETS)
+        """By the key's hash or the address, and ``requests``, ``events`` or ``items``."""
 
     def refresh(self) -> None:
         """Read the file again if it has changed."""
@@ -183,10 +192,9 @@ class KeyAccess:
             return
         self._stamp = stamp
         self._keys = {key.sha256: key for key in keys}
-        self._buckets = {what: one for what, one in self._buckets.items() if what[0] in self._keys}
 
-    def admit(self, authorization: bytes | None, path: str) -> str:
-        """Admit one request by its authorization header; return the key's name.
+    def admit(self, authorization: bytes | None, path: str, address: str) -> ApiKey:
+        """Admit one request of a client by its authorization header; return the key.
 
         Raises ``Unauthorized`` without a valid key, ``Forbidden`` without the path's scope, and
         ``RateLimited``.
@@ -206,26 +214,27 @@ class KeyAccess:
                 f"the key {key.name!r} does not have the scope {scope!r}, which this needs; "
                 f"./run keys add NAME --scope {scope} makes one that has"
             )
-        self._count(key, "requests", 1)
-        return key.name
+        self.count(key, address, "requests", 1)
+        return key
 
-    def count(self, name: str | None, what: Literal["events", "items"], number: int) -> None:
-        """Count what a request brings at the key's rate; a batch is admitted whole."""
-        key = next((key for key in self._keys.values() if key.name == name), None)
-        if key is not None:
-            self._count(key, what, number)
+    def count(self, key: ApiKey, address: str, what: str, number: int) -> None:
+        """Count requests, events or items at the rates of the key and of a public one's client.
 
-    def _count(self, key: ApiKey, what: str, number: int) -> None:
+        A batch is admitted whole. A client that sends too much takes nothing from others.
+        """
+        if key.public:
+            who = f"a client with the key {key.name!r}"
+            self._take((address, what), number, self._public_rate_per_s, who)
+        self._take((key.sha256, what), number, key.rate_per_s, f"the key {key.name!r}")
+
+    def _take(self, place: tuple[str, str], number: int, rate_per_s: float, who: str) -> None:
         now_s = time.monotonic()
-        bucket = self._buckets.get((key.sha256, what))
-        if bucket is None:
-            bucket = TokenBucket(key.rate_per_s, max(1.0, key.rate_per_s), now_s)
-            self._buckets[key.sha256, what] = bucket
+        new = TokenBucket(rate_per_s, max(1.0, rate_per_s), now_s)
+        bucket = self._buckets.setdefault(place, new)
         wait_s = bucket.take(now_s, number)
         if wait_s:
             error = RateLimited(
-                f"the key {key.name!r} may send {key.rate_per_s:g} {what} each second; "
-                f"try again in {wait_s:.2f} s"
+                f"{who} may send {rate_per_s:g} {place[1]} each second; try again in {wait_s:.2f} s"
             )
             error.retry_after_s = wait_s
             raise error

@@ -71,7 +71,8 @@ def uvicorn_options(settings: GatewaySettings) -> dict[str, Any]:
         "access_log": False,
         "log_config": None,
         "server_header": False,
-        "proxy_headers": False,
+        "proxy_headers": bool(settings.trusted_proxies),
+        "forwarded_allow_ips": [str(one) for one in settings.trusted_proxies],
         "timeout_keep_alive": settings.keep_alive_s,
         "timeout_graceful_shutdown": max(1, settings.max_timeout_ms // 1000),
     }

@@ -29,6 +29,7 @@ from newshelf.errors import (
     Unauthorized,
     Unavailable,
 )
+from newshelf.gateway.connections import peer_of
 from newshelf.gateway.context import SCOPE, RequestContext, deadline_of
 from newshelf.gateway.keys import KeyAccess, scope_of
 from newshelf.gateway.models import ModelName
@@ -145,7 +146,8 @@ class Middleware:
         if self._in_progress > self.settings.max_requests and path not in _PROBES:
             raise Unavailable("too many requests in progress; try again")
         if path not in _OPEN_TO_ALL and not path.startswith(_FILES_OPEN_TO_ALL):
-            context.key = self.access.admit(headers.get(b"authorization"), path)
+            context.address = peer_of(scope["client"])
+            context.key = self.access.admit(headers.get(b"authorization"), path, context.address)
         max_bytes = self._max_bytes(path)
         # Changes of the shop and of units wait for the store, and for large bodies.
         patient = scope_of(path) in {"items", "admin"}

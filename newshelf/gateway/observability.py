@@ -101,7 +101,7 @@ class RequestLog:
             "route": route,
             "status": context.status,
             "duration_ms": round(context.spent_ms, 3),
-            "key": context.key,
+            "key": context.key and context.key.name,
             "source": context.source,
             "version": context.version,
             "reason": context.reason,

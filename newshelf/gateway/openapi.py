@@ -4,6 +4,7 @@ The routes read a body's bytes and check them with Newshelf's own messages, so F
 their schemas; they are added here from the same models. The page loads nothing from other servers.
 """
 
+import re
 from importlib.resources import files
 from typing import Any
 
@@ -55,6 +56,11 @@ def errors_of(*errors: type[NewshelfError]) -> dict[int | str, dict[str, Any]]:
     return responses
 
 
+def parameter_of(name: str, kind: str = "string", place: str = "query") -> dict[str, Any]:
+    """Return the description of a parameter."""
+    return {"name": name, "in": place, "required": place == "path", "schema": {"type": kind}}
+
+
 REFUSED = errors_of(
     RequestError,
     NotJson,
@@ -74,6 +80,10 @@ def describe(app: FastAPI) -> dict[str, Any]:
         schema = get_openapi(
             title=app.title, version=app.version, description=app.description, routes=app.routes
         )
+        for path, operations in schema["paths"].items():
+            for name in re.findall(r"{(\w+)}", path):
+                for one in operations.values():
+                    one["parameters"] = [parameter_of(name, place="path")]
         _, bodies = models_json_schema(
             [(model, "validation") for model in _BODIES.values()], ref_template=_REF
         )

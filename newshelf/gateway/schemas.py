@@ -292,13 +292,13 @@ def form_parts(
 
 
 def parse_feedback_body(
-    body: bytes, content_type: str, now: datetime | None = None, *, max_value: float = math.inf
+    body: bytes, content_type: str, *, max_value: float = math.inf, public: bool = False
 ) -> list[Feedback | Invalid]:
-    """Check the body of ``/v1/feedback``; ``max_value`` is the maximum value of a purchase."""
+    """Check the body of ``/v1/feedback``, which may come with a ``public`` key."""
     table = read_table(body, content_type)
-    now = now or datetime.now(UTC)
+    now = datetime.now(UTC)
     if "events" not in table:
-        return [_event(table, "", now, max_value)]
+        return [_event(table, "", now, max_value, public)]
     events = table["events"]
     if isinstance(events, list) and len(events) > _MAX_EVENTS:
         raise TooLarge(f"{len(events)} events; send at most {_MAX_EVENTS} at once", field="events")
@@ -307,7 +307,7 @@ def parse_feedback_body(
     parsed: list[Feedback | Invalid] = []
     for index, event in enumerate(events):
         try:
-            parsed.append(_event(event, f"events[{index}]", now, max_value))
+            parsed.append(_event(event, f"events[{index}]", now, max_value, public))
         except InvalidField as error:
             parsed.append(Invalid(id_of(event, "event_id"), error))
     return parsed
@@ -329,9 +329,11 @@ def path_id(request: Request, name: str) -> str:
     return found
 
 
-def _event(table: object, at: str, now: datetime, max_value: float) -> Feedback:
+def _event(table: object, at: str, now: datetime, max_value: float, public: bool) -> Feedback:
     event = validate(FeedbackEvent, table, at)
     at = at and f"{at}."
+    if public:
+        _check_public(event, at)
     if event.request_id is None and event.unit is None:
         raise InvalidField(
             "an event needs the request_id of the answer that showed the product, or a unit",
@@ -351,6 +353,20 @@ def _event(table: object, at: str, now: datetime, max_value: float) -> Feedback:
         raise InvalidField("this time is more than a year ago", field=f"{at}at")
     moment = now if event.at is None else event.at.astimezone(UTC)
     return Feedback(**{**event.model_dump(), "at": moment})
+
+
+def _check_public(event: FeedbackEvent, at: str) -> None:
+    """Refuse what anybody could invent: all but actions on products that an answer has shown."""
+    if event.request_id is None:
+        reason = "with a public key, an event needs the request_id of the answer"
+        raise InvalidField(reason, field=f"{at}request_id")
+    if event.event_type == "purchase":
+        reason = "purchases are sent by the shop's server, with a key that is not public"
+        raise InvalidField(reason, field=f"{at}event_type")
+    # Nobody takes the ids of the shop's own events.
+    if not event.event_id.startswith(event.request_id):
+        reason = "with a public key, an event_id begins with the request_id"
+        raise InvalidField(reason, field=f"{at}event_id")
 
 
 def read_table(body: bytes, content_type: str) -> dict[str, object]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
+from openapi_spec_validator import validate
 
 from tests.routes import ROUTES
 from tests.unit.gateway.conftest import StartGateway
@@ -28,6 +29,15 @@ def test_every_route_is_described_with_what_it_takes_and_gives(described: dict[s
                 schema = operation["requestBody"]["content"]["application/json"]["schema"]
                 assert schema, path
                 assert {"401", "413", "429", "503", "504"} <= set(operation["responses"]), path
+
+
+def test_generators_of_clients_can_read_it(described: dict[str, Any]) -> None:
+    validate(described)
+    names = [one["operationId"] for path in described["paths"].values() for one in path.values()]
+    assert {"recommend", "feedback", "put_items", "list_items", "show_unit"} <= set(names)
+    assert len(names) == len(set(names))
+    (page,) = [one for one in described["paths"]["/v1/items"].values() if "parameters" in one]
+    assert [one["name"] for one in page["parameters"]] == ["after", "limit"]
 
 
 def test_every_reference_leads_somewhere(described: dict[str, Any]) -> None:

@@ -69,6 +69,8 @@ def test_what_cannot_be_a_key_is_refused_and_changes_nothing(file: KeyFile) -> N
         ({"expires": NOW}, "expired already"),
         ({"scopes": ()}, "scopes"),
         ({"scopes": ("write",)}, "scopes"),
+        ({"public": True}, "feedback, and no other"),
+        ({"public": True, "scopes": ("feedback", "read")}, "feedback, and no other"),
     ):
         with pytest.raises(SettingsError, match=said):
             add(file, **{"name": "new", **options})  # type: ignore[arg-type]
@@ -116,10 +118,10 @@ def test_a_key_of_an_earlier_version_reads_and_takes_feedback(file: KeyFile) -> 
     assert key.scopes == ("read", "feedback")
     access = KeyAccess(file)
     header = f"Bearer {secret}".encode()
-    assert access.admit(header, "/v1/recommend") == "shop"
-    assert access.admit(header, "/v1/feedback") == "shop"
+    assert access.admit(header, "/v1/recommend", "").name == "shop"
+    assert access.admit(header, "/v1/feedback", "").name == "shop"
     with pytest.raises(Forbidden, match="'items'"):
-        access.admit(header, "/v1/items/a")
+        access.admit(header, "/v1/items/a", "")
 
 
 @pytest.mark.parametrize(
@@ -140,10 +142,10 @@ def test_a_key_with_one_scope_may_do_what_it_names(file: KeyFile, path: str, sco
         secret = add(file, name, scopes=(name,))
         header = f"Bearer {secret}".encode()
         if name == scope:
-            assert KeyAccess(file).admit(header, path) == name
+            assert KeyAccess(file).admit(header, path, "").name == name
         else:
             with pytest.raises(Forbidden, match=scope):
-                KeyAccess(file).admit(header, path)
+                KeyAccess(file).admit(header, path, "")
 
 
 def test_a_bucket_gives_its_burst_at_once_and_then_its_rate() -> None:
