@@ -53,10 +53,10 @@ def _whole(data: bytes, spec: ImageInput) -> NDArray[np.uint8]:
 def _by_torch(pictures: Sequence[bytes], spec: ImageInput) -> NDArray[np.float32]:
     import torch  # noqa: PLC0415
 
-    from newshelf.nn.gpu_inputs import crop_and_resize, normalise_pictures  # noqa: PLC0415
+    from newshelf.nn.gpu_inputs import crop, normalise_pictures, resize  # noqa: PLC0415
 
     decoded = [torch.tensor(np.asarray(decode_rgb(data))).permute(2, 0, 1) for data in pictures]
-    squares = torch.stack([crop_and_resize(picture, spec) for picture in decoded])
+    squares = torch.cat([resize(crop(picture, spec)[None], spec) for picture in decoded])
     return normalise_pictures(squares, spec).numpy()
 
 

@@ -6,7 +6,8 @@ correctly: other formats, CMYK or damaged JPEGs, and whatever its decoder refuse
 
 import io
 import logging
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -47,14 +48,22 @@ def decode_on_gpu(
 
     Returns ``(N, 3, size, size)`` float32 on ``device``, and errors by position; the rows of
     failed pictures are undefined.
+
+    Raises:
+        torch.OutOfMemoryError: fewer pictures may fit.
+        torch.AcceleratorError: the GPU fails, whatever the pictures.
     """
     squares = torch.zeros((len(pictures), 3, spec.size, spec.size), device=device)
     done: set[int] = set()
-    for jpegs in _jpeg_batches(pictures, max_pixels):
-        # Empty if the GPU refused the batch.
-        for jpeg, picture in zip(jpegs, _decoded(jpegs, device), strict=False):
-            squares[jpeg.at] = crop_and_resize(_oriented(picture, jpeg.orientation), spec)
-            done.add(jpeg.at)
+    for number, jpegs in enumerate(_jpeg_batches(pictures, max_pixels)):
+        if number and device.type == "cuda":
+            # The decoder's next call may overwrite what queued work still reads
+            # (pytorch/vision issue 9606).
+            torch.cuda.current_stream(device).synchronize()
+        decoded = _decoded(jpegs, device)
+        for ats, cropped in _by_size(decoded, spec):
+            squares[ats] = resize(cropped, spec)
+        done |= decoded.keys()
     failed: dict[int, RequestError] = {}
     for at in range(len(pictures)):
         if at in done:
@@ -72,23 +81,28 @@ def decode_on_gpu(
     return normalise_pictures(squares, spec), failed
 
 
-def crop_and_resize(picture: Tensor, spec: ImageInput) -> Tensor:
-    """Return the centre of ``(3, height, width)`` uint8 as ``(3, size, size)`` float32, 0 … 255."""
+def crop(picture: Tensor, spec: ImageInput) -> Tensor:
+    """Return the centre of ``(3, height, width)`` as ``(3, side, side)``."""
     left, top, right, bottom = centre_box(picture.shape[2], picture.shape[1], spec.crop)
-    square = picture[:, top:bottom, left:right].float()
-    if right - left == spec.size:
-        return square
+    return picture[:, top:bottom, left:right]
+
+
+def resize(squares: Tensor, spec: ImageInput) -> Tensor:
+    """Return ``(N, 3, side, side)`` uint8 as ``(N, 3, size, size)`` float32, 0 … 255."""
+    if squares.shape[3] == spec.size:
+        return squares.float()
     size = (spec.size, spec.size)
     return F.interpolate(
-        square.unsqueeze(0), size=size, mode="bilinear", antialias=True, align_corners=False
-    ).squeeze(0)
+        squares.float(), size=size, mode="bilinear", antialias=True, align_corners=False
+    )
 
 
 def normalise_pictures(squares: Tensor, spec: ImageInput) -> Tensor:
-    """``(pixels / 255 - mean) / std`` of ``(N, 3, size, size)`` float32 in 0 … 255."""
-    mean = torch.tensor(spec.mean, device=squares.device).view(1, 3, 1, 1)
-    std = torch.tensor(spec.std, device=squares.device).view(1, 3, 1, 1)
-    return (squares / 255.0 - mean) / std
+    """Change ``(N, 3, size, size)`` float32 in 0 … 255 to ``(pixels / 255 - mean) / std``."""
+    # Numbers go along with the kernels; tensors of them would be copied, and waited for.
+    for channel, mean, std in zip(squares.unbind(1), spec.mean, spec.std, strict=True):
+        channel.sub_(255.0 * mean).div_(255.0 * std)
+    return squares
 
 
 def _jpeg_batches(pictures: Sequence[bytes | bytearray], max_pixels: int) -> Iterator[list[_Jpeg]]:
@@ -123,15 +137,35 @@ def _as_jpeg(at: int, data: bytes | bytearray) -> _Jpeg | None:
     return _Jpeg(at, data, width * height, orientation if orientation in range(1, 9) else 1)
 
 
-def _decoded(jpegs: Sequence[_Jpeg], device: torch.device) -> list[Tensor]:
-    """Return ``(3, height, width)`` uint8 pictures; an empty list if the decoder refuses one."""
+def _decoded(jpegs: Sequence[_Jpeg], device: torch.device) -> dict[int, Tensor]:
+    """Return upright pictures, ``(3, height, width)`` uint8, by position, without refused ones."""
     # A bytearray, because torch warns about read-only buffers.
     data = [torch.frombuffer(bytearray(jpeg.data), dtype=torch.uint8) for jpeg in jpegs]
     try:
-        return list(decode_jpeg(data, mode=ImageReadMode.RGB, device=device))
+        pictures = decode_jpeg(data, mode=ImageReadMode.RGB, device=device)
+    except (torch.OutOfMemoryError, torch.AcceleratorError):
+        raise
     except RuntimeError:
-        _LOG.info("%d JPEGs are decoded on the CPU instead", len(jpegs), exc_info=True)
-        return []
+        if len(jpegs) == 1:
+            _LOG.info("a JPEG is decoded on the CPU instead", exc_info=True)
+            return {}
+        # Only the refused one leaves the GPU.
+        middle = len(jpegs) // 2
+        return _decoded(jpegs[:middle], device) | _decoded(jpegs[middle:], device)
+    return {
+        jpeg.at: _oriented(picture, jpeg.orientation)
+        for jpeg, picture in zip(jpegs, pictures, strict=True)
+    }
+
+
+def _by_size(pictures: Mapping[int, Tensor], spec: ImageInput) -> Iterator[tuple[list[int], Tensor]]:
+    """Yield cropped pictures of one size: their positions, and ``(N, 3, side, side)``."""
+    found: dict[int, dict[int, Tensor]] = defaultdict(dict)
+    for at, picture in pictures.items():
+        square = crop(picture, spec)
+        found[square.shape[2]][at] = square
+    for squares in found.values():
+        yield list(squares), torch.stack(list(squares.values()))
 
 
 def _oriented(picture: Tensor, orientation: int) -> Tensor:

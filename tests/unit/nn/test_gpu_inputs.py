@@ -98,6 +98,54 @@ def test_what_the_gpu_refuses_is_decoded_on_the_cpu(saved, monkeypatch):
     assert list(failed) == [1]
 
 
+def test_only_the_picture_that_the_gpu_refuses_leaves_it(saved, decoder, monkeypatch):
+    refused = saved(Image.new("RGB", (30, 40), "red"), "JPEG")
+    decode = gpu.decode_jpeg
+
+    def decode_some(batch, *, mode, device):
+        if any(data.numpy().tobytes() == refused for data in batch):
+            raise RuntimeError("nvjpegDecodeBatched failed: 5")
+        return decode(batch, mode=mode, device=device)
+
+    monkeypatch.setattr(gpu, "decode_jpeg", decode_some)
+    given = [saved(quarters().resize((96 + at, 64)), "JPEG") for at in range(4)]
+    given.insert(3, refused)
+    images, failed = gpu.decode_on_gpu(given, SPEC, CPU)
+    assert not failed
+    assert sum(decoder) == 4
+    np.testing.assert_allclose(images.numpy(), on_cpu(*given), atol=2 / 255 / min(SPEC.std))
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, torch.AcceleratorError])
+def test_what_is_no_pictures_fault_is_not_blamed_on_one(saved, monkeypatch, error):
+    def fail(*_arguments, **_options):
+        raise error("CUDA error")
+
+    monkeypatch.setattr(gpu, "decode_jpeg", fail)
+    with pytest.raises(error):
+        gpu.decode_on_gpu([saved(quarters(), "JPEG")], SPEC, CPU)
+
+
+def test_the_decoder_waits_for_what_still_reads_its_last_pictures(saved, monkeypatch):
+    done: list[str] = []
+    device = torch.device("cuda", 0)
+
+    class Stream:
+        def synchronize(self) -> None:
+            done.append("waited")
+
+    def decode_jpeg(batch, *, mode, device):
+        done.append("decoded")
+        return [torch.empty((3, 64, 96), dtype=torch.uint8, device=device) for _ in batch]
+
+    monkeypatch.setattr(gpu, "decode_jpeg", decode_jpeg)
+    monkeypatch.setattr(gpu, "_MAX_BATCH_PIXELS", 96 * 64)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda of: Stream() if of == device else None)
+    with FakeTensorMode():
+        gpu.decode_on_gpu([saved(quarters(), "JPEG")] * 3, SPEC, device)
+    assert done == ["decoded", "waited", "decoded", "waited", "decoded"]
+
+
 def test_few_pixels_are_on_the_gpu_at_a_time(saved, decoder, monkeypatch):
     monkeypatch.setattr(gpu, "_MAX_BATCH_PIXELS", 2 * 96 * 64)
     data = [saved(quarters(), "JPEG")] * 5
