@@ -104,7 +104,7 @@ def model_config(settings: ArchiveSettings, model: ModelServingSettings) -> str:
     """
     if settings.runtime == "auto" or settings.precision == "auto":
         raise SetupError("[archive] runtime and precision are not decided: see export.precision")
-    decided = settings.model_dump(include={"runtime", "precision", "provider"})
+    decided = settings.model_dump(include={"runtime", "precision"})
     table = {
         "minWorkers": model.workers,
         "maxWorkers": model.workers,
@@ -122,7 +122,7 @@ def model_config(settings: ArchiveSettings, model: ModelServingSettings) -> str:
 def _device_type(settings: ArchiveSettings) -> dict[str, str]:
     if settings.runtime == "openvino" or settings.precision == "int8":
         return {"deviceType": "cpu"}
-    return {"deviceType": "gpu"} if settings.precision in ("fp16", "bf16") else {}
+    return {"deviceType": "gpu"} if settings.precision == "fp16" else {}
 
 
 _ENCODER = "encoder"

@@ -173,7 +173,7 @@ def export_golden(export_dir: Path, catalog: Catalog, *, seed: int = 0) -> None:
     # Float32 by ONNX Runtime: what the parity gate has compared with the trained model.
     settings = ServingSettings(runtime="onnxruntime")
     encoder = open_encoder(export_dir, spec, Device(), settings)
-    scorer = open_scorer(export_dir, spec, Device(), settings)
+    scorer = open_scorer(export_dir, spec, settings)
     write_golden(export_dir, requests, encoder, scorer)
 
 

@@ -4,6 +4,7 @@ import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,7 +13,7 @@ from ts.metrics.metric_type_enum import MetricTypes
 from handlers.torchserve_patches import read_in_blocks, write_metrics_at_once
 from newshelf.serving.model_config import read_model_config
 from newshelf.serving.protocol import Predictor, RawRequest, predict_isolated
-from newshelf.serving.runtimes.base import choose_device
+from newshelf.serving.runtimes.base import Device, choose_device, end_with_lost_gpu
 from newshelf.serving.settings import ServingSettings
 from newshelf.serving.trace import SPANS_HEADER, RecordingObserver, wants_trace, write_trace
 
@@ -22,6 +23,7 @@ class Adapter(ABC):
 
     predictor: Predictor
     recorder: RecordingObserver
+    _device: Device = Device()
     _preloaded: ClassVar["Adapter | None"] = None
     """What this process was forked with."""
 
@@ -56,9 +58,10 @@ class Adapter(ABC):
         self, directory: Path, gpu: int | str | None, config: Mapping[str, object] | None
     ) -> None:
         self.recorder = RecordingObserver()
+        self._device = choose_device(gpu)
         self.predictor = self.load(
             directory,
-            device=choose_device(gpu),
+            device=self._device,
             settings=ServingSettings.from_model_config(config),
             observer=self.recorder,
         )
@@ -74,7 +77,7 @@ class Adapter(ABC):
             RawRequest.from_http(parts, headers[at], context.get_request_id(at) or "")
             for at, parts in enumerate(data)
         ]
-        answers = predict_isolated(self.predictor, rows)
+        answers = predict_isolated(self.predictor, rows, partial(end_with_lost_gpu, self._device))
         for at, answer in enumerate(answers):
             context.set_response_status(code=answer.status, idx=at)
             context.set_response_content_type(at, "application/json")

@@ -291,8 +291,6 @@ class Limits(StrictModel):
 
 RuntimeKind = Literal["onnxruntime", "torchscript", "openvino"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
-Provider = Literal["cuda", "tensorrt"]
-"""ONNX Runtime's provider on a GPU."""
 
 
 class ArchiveSettings(StrictModel):
@@ -302,7 +300,6 @@ class ArchiveSettings(StrictModel):
     precision: Literal["auto", Precision] = "auto"
     """Precision of the encoder. ``auto`` selects the fastest runtime and precision that passed
     the gate on the exporting machine's CPU; a named one that did not pass is an error."""
-    provider: Provider = "cuda"
     encoder: ModelServingSettings = ModelServingSettings()
     recommender: RecommenderServingSettings = RecommenderServingSettings()
     limits: Limits = Limits()

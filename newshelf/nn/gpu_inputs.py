@@ -158,7 +158,9 @@ def _decoded(jpegs: Sequence[_Jpeg], device: torch.device) -> dict[int, Tensor]:
     }
 
 
-def _by_size(pictures: Mapping[int, Tensor], spec: ImageInput) -> Iterator[tuple[list[int], Tensor]]:
+def _by_size(
+    pictures: Mapping[int, Tensor], spec: ImageInput
+) -> Iterator[tuple[list[int], Tensor]]:
     """Yield cropped pictures of one size: their positions, and ``(N, 3, side, side)``."""
     found: dict[int, dict[int, Tensor]] = defaultdict(dict)
     for at, picture in pictures.items():

@@ -3,6 +3,7 @@
 Imports no pydantic: the launcher only waits, and has to stay small.
 """
 
+import glob
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import yaml
 
 MODEL_CONFIG = "model-config.yaml"
-_GPU = "/dev/nvidia0"
+_GPUS = "/dev/nvidia[0-9]*"
 """TorchServe gives a GPU to the workers if there is one, unless the model is for the CPU."""
 
 
@@ -30,5 +31,5 @@ def worker_threads(config: Mapping[str, Any], name: str) -> int:
 def preloads(config: Mapping[str, Any]) -> bool:
     """Return whether the workers, with one thread each, are forked from one with the model."""
     wanted = bool((config.get("serving") or {}).get("preload", True))
-    on_cpu = config.get("deviceType") == "cpu" or not os.path.exists(_GPU)  # noqa: PTH110
+    on_cpu = config.get("deviceType") == "cpu" or not glob.glob(_GPUS)  # noqa: PTH207
     return wanted and on_cpu and worker_threads(config, "threads") == 1

@@ -10,7 +10,7 @@ import logging
 import math
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -97,8 +97,10 @@ def _as_bytes(value: object) -> bytes | bytearray:
 _LOG = logging.getLogger(__name__)
 
 
-def predict_isolated(predictor: Predictor, rows: Sequence[RawRequest]) -> list[Answer]:
-    """Answer every row whatever happens.
+def predict_isolated(
+    predictor: Predictor, rows: Sequence[RawRequest], on_error: Callable[[], None] = lambda: None
+) -> list[Answer]:
+    """Answer every row whatever happens; call ``on_error`` after an unexpected error.
 
     When the batch raises, each row is tried alone, so that only the guilty one answers 500. The
     traceback goes to the log with the request's id; the client sees the id.
@@ -110,10 +112,11 @@ def predict_isolated(predictor: Predictor, rows: Sequence[RawRequest]) -> list[A
     except Exception:
         ids = ", ".join(row.request_id for row in rows)
         _LOG.exception("unexpected error while answering %s", ids)
+        on_error()
         if len(rows) == 1:
             why = f"internal error; see the server's log for request {rows[0].request_id!r}"
             return [error_answer(NewshelfError(why))]
-        return [answer for row in rows for answer in predict_isolated(predictor, [row])]
+        return [answer for row in rows for answer in predict_isolated(predictor, [row], on_error)]
     return answers
 
 

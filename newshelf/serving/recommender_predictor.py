@@ -302,10 +302,10 @@ def load_recommender_predictor(
     spec = read_spec(directory)
     version = read_version(directory)
     encoder = open_encoder(directory, spec, device, settings)
-    scorer = open_scorer(directory, spec, device, settings)
+    scorer = open_scorer(directory, spec, settings)
     check_golden_embeddings(directory, encoder, settings, device)
     if scorer is not None:
-        check_golden_scores(directory, scorer, settings, device)
+        check_golden_scores(directory, scorer, settings, Device())
     index = load_index(
         directory / INDEX, encoder_version=version, min_confidence=settings.min_confidence
     )
@@ -325,26 +325,18 @@ def load_recommender_predictor(
         shelf=shelf,
     )
     most = settings.limits.max_history
-    batches = warm_up_products(spec.encoder, min(settings.batch_size, pictures_at_once(settings)))
+    pictures = min(settings.batch_size, pictures_at_once(settings, device))
+    batches = warm_up_products(spec.encoder, pictures)
     warm_up(predictor, [[{"history": products[:most]}] for products in batches])
     return predictor
 
 
-def open_scorer(
-    directory: Path, spec: ModelSpec, device: Device, settings: ServingSettings
-) -> ScorerGraphs | None:
-    """The scorer's graphs; None for a model without one."""
+def open_scorer(directory: Path, spec: ModelSpec, settings: ServingSettings) -> ScorerGraphs | None:
+    """The scorer's graphs, on the CPU, where the index is; None for a model without one."""
     if spec.scorer is None:
         return None
     projector, scorer = (
-        open_runtime(
-            settings.runtime,
-            directory,
-            graph,
-            device,
-            settings.threads,
-            provider=settings.provider,
-        )
+        open_runtime(settings.runtime, directory, graph, Device(), settings.threads)
         for graph in (projector_graph(), scorer_graph())
     )
     return ScorerGraphs(projector, scorer, spec.scorer.max_history)

@@ -9,7 +9,6 @@ from newshelf.config import (
     Limits,
     Positive,
     Precision,
-    Provider,
     RetrievalSettings,
     RuntimeKind,
     WorkerSettings,
@@ -31,8 +30,6 @@ class ServingSettings(WorkerSettings, RetrievalSettings):
     runtime: RuntimeKind = "onnxruntime"
     precision: Precision = "fp32"
     """Precision of the encoder; the scorer always computes in float32."""
-    provider: Provider = "cuda"
-    """ONNX Runtime's provider on a GPU."""
     threads: Positive = 1
     decode_threads: Positive = 2
     limits: Limits = Limits()

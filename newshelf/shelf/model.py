@@ -141,7 +141,7 @@ class ShelfModel:
         directory, settings, device = self._directory, self._settings, Device()
         encoder = open_encoder(directory, self._spec, device, settings)
         check_golden_embeddings(directory, encoder, settings, device)
-        scorer = open_scorer(directory, self._spec, device, settings)
+        scorer = open_scorer(directory, self._spec, settings)
         if scorer is not None:
             check_golden_scores(directory, scorer, settings, device)
         return encoder, scorer

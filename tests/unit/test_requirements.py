@@ -27,7 +27,11 @@ ENTRIES = (
 """Programs of a server, and what TorchServe loads."""
 ON_A_GPU = {"newshelf.nn.gpu_inputs", "newshelf.serving.runtimes.torchscript"}
 """Modules that need torch."""
-LOADS_TORCH = ON_A_GPU | {"newshelf.serving.preprocess", "newshelf.serving.runtimes.onnx"}
+LOADS_TORCH = ON_A_GPU | {
+    "newshelf.serving.preprocess",
+    "newshelf.serving.runtimes.onnx",
+    "newshelf.serving.runtimes.base",
+}
 """Modules that import torch, the further ones inside functions for a GPU."""
 NOT_ON_A_SERVER = {
     "torch", "torchvision", "timm", "transformers", "triton", "onnx", "onnxscript",

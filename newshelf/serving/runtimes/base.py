@@ -1,5 +1,7 @@
 """Exported graphs: their files, and the interface of the runtimes that open and run them."""
 
+import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from numpy.typing import NDArray
 
-from newshelf.config import Precision, Provider, RuntimeKind
+from newshelf.config import Precision, RuntimeKind
 from newshelf.errors import SetupError, WeightsError
 from newshelf.nn.spec import HEADS, EncoderSpec
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 
+_LOG = logging.getLogger(__name__)
 Array: TypeAlias = "NDArray[Any] | torch.Tensor"
 
 
@@ -50,6 +53,28 @@ class Device:
 
     def __str__(self) -> str:
         return self.kind if self.kind == "cpu" else f"{self.kind}:{self.index}"
+
+
+LOST_GPU = 70
+"""Exit code of a worker whose GPU is lost to it."""
+
+
+def end_with_lost_gpu(device: Device) -> None:
+    """End this process if every further call on its GPU would fail.
+
+    So it is after a failed assertion on the device, an illegal address or an error of its memory;
+    TorchServe starts another worker, whose context is a new one.
+    """
+    if device.kind == "cpu":
+        return
+    import torch  # noqa: PLC0415
+
+    try:
+        torch.cuda.synchronize(device.index)
+    except RuntimeError:
+        _LOG.critical("%s is lost to this process, which ends", device, exc_info=True)
+        # An exception would be taken for a request's, and libraries hang in their clean-up.
+        os._exit(LOST_GPU)
 
 
 def choose_device(gpu_id: int | str | None) -> Device:
@@ -103,7 +128,7 @@ def graph_file(name: str, kind: RuntimeKind, precision: Precision = "fp32") -> s
 def graph_files(name: str, kind: RuntimeKind, precision: Precision = "fp32") -> tuple[str, ...]:
     """All files of graph ``name`` for a runtime and a precision; OpenVINO's weights are apart.
 
-    OpenVINO and TensorRT compute in bfloat16 from the float32 file.
+    OpenVINO computes in bfloat16 from the float32 file.
     """
     stem = name if precision in ("fp32", "bf16") else f"{name}.{precision}"
     return tuple(f"{stem}{suffix}" for suffix in _SUFFIXES[kind])
@@ -113,8 +138,7 @@ _PRECISIONS: dict[tuple[str, str], tuple[Precision, ...]] = {
     ("torchscript", "cpu"): ("fp32",),
     ("torchscript", "cuda"): ("fp32",),
     ("onnxruntime", "cpu"): ("fp32", "int8"),
-    ("onnxruntime cuda", "cuda"): ("fp32", "fp16"),
-    ("onnxruntime tensorrt", "cuda"): ("fp32", "bf16", "fp16"),
+    ("onnxruntime", "cuda"): ("fp32", "fp16"),
     ("openvino", "cpu"): ("fp32", "bf16", "int8"),
 }
 """What each runtime computes in, on each kind of device."""
@@ -127,16 +151,15 @@ def open_runtime(
     device: Device,
     threads: int,
     precision: Precision = "fp32",
-    provider: Provider = "cuda",
 ) -> Runtime:
     """Load the files of ``graph`` in an export or an unpacked archive onto ``device``.
 
     The runtime's library is imported only here. ``threads`` are those of one call on the CPU, but
-    TorchScript's are the process's; ``provider`` is ONNX Runtime's on a GPU. Inputs and outputs are
-    float32 in any ``precision``. Raises ``WeightsError`` if a file is missing or cannot be loaded,
-    and ``SetupError`` for a combination that there is not.
+    TorchScript's are the process's. Inputs and outputs are float32 in any ``precision``. Raises
+    ``WeightsError`` if a file is missing or cannot be loaded, and ``SetupError`` for a combination
+    that there is not.
     """
-    _check(kind, device, precision, provider)
+    _check(kind, device, precision)
     path, *others = (directory / name for name in graph_files(graph.name, kind, precision))
     for file in (path, *others):
         if not file.exists():
@@ -151,21 +174,18 @@ def open_runtime(
         return OpenVinoRuntime(path, graph, threads, precision)
     from newshelf.serving.runtimes.onnx import OnnxRuntime  # noqa: PLC0415
 
-    return OnnxRuntime(path, graph, device, threads, precision=precision, provider=provider)
+    return OnnxRuntime(path, graph, device, threads, precision=precision)
 
 
-def _check(kind: RuntimeKind, device: Device, precision: Precision, provider: Provider) -> None:
-    name: str = kind
-    if kind == "onnxruntime" and device.kind == "cuda":
-        name = f"{kind} {provider}"
-    known = _PRECISIONS.get((name, device.kind))
+def _check(kind: RuntimeKind, device: Device, precision: Precision) -> None:
+    known = _PRECISIONS.get((kind, device.kind))
     if known is None:
         raise SetupError(
-            f"{name} does not compute on {device}: choose onnxruntime or torchscript there, "
+            f"{kind} does not compute on {device}: choose onnxruntime or torchscript there, "
             "or run the workers on the CPU"
         )
     if precision not in known:
         raise SetupError(
-            f"{name} does not compute in {precision} on {device}, but in {', '.join(known)}: "
+            f"{kind} does not compute in {precision} on {device}, but in {', '.join(known)}: "
             "change precision or runtime"
         )

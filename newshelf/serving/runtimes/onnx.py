@@ -1,4 +1,4 @@
-"""ONNX files in ONNX Runtime: on the CPU, or on a GPU by CUDA or TensorRT."""
+"""ONNX files in ONNX Runtime: on the CPU, or on a GPU by CUDA."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from newshelf.config import Precision, Provider
+from newshelf.config import Precision
 from newshelf.errors import SetupError, WeightsError
 from newshelf.serving.runtimes.base import Array, Device, Graph
 
@@ -28,7 +28,7 @@ class OnnxRuntime:
     On the CPU, arrays are read where they are. On a GPU, tensors that are there already are
     bound to the session and not copied; arrays of the host are copied by it.
 
-    ``threads`` are those of one operator; ``precision`` and ``provider`` are a GPU's; ``bind`` uses
+    ``threads`` are those of one operator; ``precision`` is a GPU's; ``bind`` uses
     IO binding, by default on a GPU only. Raises ``WeightsError`` if the file cannot be loaded, and
     ``SetupError`` without the provider.
     """
@@ -41,13 +41,11 @@ class OnnxRuntime:
         threads: int,
         *,
         precision: Precision = "fp32",
-        provider: Provider = "cuda",
         bind: bool | None = None,
     ) -> None:
         self._device = device
         self._outputs = graph.outputs
-        providers = _providers(device, provider, precision, path)
-        self._session = _session(path, providers, threads)
+        self._session = _session(path, _provider(device, precision), threads)
         # An exporter drops the inputs that an absent tower would have read.
         self._inputs = tuple(item.name for item in self._session.get_inputs())
         self._bind = device.kind == "cuda" if bind is None else bind
@@ -105,36 +103,24 @@ def _wait_for(tensor: "torch.Tensor") -> None:
     torch.cuda.current_stream(tensor.device).synchronize()
 
 
-def _providers(
-    device: Device, provider: Provider, precision: Precision, path: Path
-) -> list[_Options]:
-    """The provider asked for, with what it hands over to when it lacks an operator."""
+def _provider(device: Device, precision: Precision) -> _Options:
     if device.kind == "cpu":
-        return [("CPUExecutionProvider", {})]
-    options = {
+        return "CPUExecutionProvider", {}
+    # The provider links to CUDA's libraries, which torch brings and loads.
+    import torch  # noqa: F401, PLC0415
+
+    return "CUDAExecutionProvider", {
         "device_id": device.index,
         # Powers of two, the default, may reserve twice the memory that is used.
         "arena_extend_strategy": "kSameAsRequested",
         # Searching again for each batch size would stall requests.
         "cudnn_conv_algo_search": "HEURISTIC",
+        # Products of 10 bits are not what float32 promises.
+        "use_tf32": int(precision != "fp32"),
     }
-    cuda = ("CUDAExecutionProvider", options)
-    if provider == "cuda":
-        return [cuda]
-    tensorrt = {
-        "device_id": device.index,
-        "trt_fp16_enable": precision == "fp16",
-        "trt_bf16_enable": precision == "bf16",
-        # Building takes minutes; kept next to the graph, it is done once.
-        "trt_engine_cache_enable": True,
-        "trt_engine_cache_path": str(path.parent / "tensorrt"),
-        "trt_timing_cache_enable": True,
-        "trt_timing_cache_path": str(path.parent / "tensorrt"),
-    }
-    return [("TensorrtExecutionProvider", tensorrt), cuda]
 
 
-def _session(path: Path, providers: list[_Options], threads: int) -> Any:
+def _session(path: Path, provider: _Options, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -143,12 +129,12 @@ def _session(path: Path, providers: list[_Options], threads: int) -> Any:
     options.log_severity_level = 3
     try:
         session = onnxruntime.InferenceSession(
-            str(path), options, providers=providers, disabled_optimizers=[_REQUANTISING]
+            str(path), options, providers=[provider], disabled_optimizers=[_REQUANTISING]
         )
     except Exception as error:
         # ONNX Runtime raises bare classes of its own, one per status code.
         raise WeightsError(f"{path} cannot be loaded: {error}") from error
-    wanted, active = providers[0][0], session.get_providers()[0]
+    wanted, active = provider[0], session.get_providers()[0]
     if active != wanted:
         raise SetupError(
             f"ONNX Runtime took {active} instead of {wanted}: its build and torch's must be "

@@ -117,11 +117,10 @@ def test_workers_of_one_thread_are_forked_unless_preload_is_off(
     ],
 )
 def test_what_computes_on_one_kind_of_device_asks_for_it(runtime, precision, device):
-    settings = ArchiveSettings(runtime=runtime, precision=precision, provider="tensorrt")
+    settings = ArchiveSettings(runtime=runtime, precision=precision)
     table = yaml.safe_load(model_config(settings, settings.encoder))
     assert table.get("deviceType") == device
     assert table["serving"]["precision"] == precision
-    assert table["serving"]["provider"] == "tensorrt"
 
 
 def test_auto_must_be_decided_before():

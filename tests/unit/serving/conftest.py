@@ -146,7 +146,7 @@ def bundle(tmp_path_factory, spec, encoder, scorer) -> Path:
         folder,
         [{"title": "green jade ring"}, {"title": "a linen shirt"}],
         open_encoder(folder, spec, Device(), torchscript),
-        open_scorer(folder, spec, Device(), torchscript),
+        open_scorer(folder, spec, torchscript),
     )
     frame = items_frame()
     embeddings = torch.nn.functional.normalize(

@@ -90,7 +90,10 @@ def test_a_defect_costs_only_its_own_row(caplog):
         RawRequest({"body": json.dumps({"title": title}).encode()}, "application/json", f"r{at}")
         for at, title in enumerate(["a", "boom", "c"])
     ]
-    answers = predict_isolated(Fragile(), rows)
+    errors: list[str] = []
+    answers = predict_isolated(Fragile(), rows, lambda: errors.append("again"))
+    # Of the batch, and of the row.
+    assert len(errors) == 2
     assert [answer.status for answer in answers] == [200, 500, 200]
     told = json.loads(answers[1].body)
     assert told["code"] == "internal"

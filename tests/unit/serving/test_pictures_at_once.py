@@ -5,6 +5,7 @@ import os
 import pytest
 
 from newshelf.serving.encoder_predictor import pictures_at_once
+from newshelf.serving.runtimes.base import Device
 from newshelf.serving.settings import ServingSettings
 
 
@@ -25,10 +26,16 @@ def test_forwards_are_small_where_decoding_goes_on_beside_them(
 ):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
     settings = ServingSettings(threads=threads, decode_threads=decode_threads, max_forward_batch=64)
-    assert pictures_at_once(settings) == most
+    assert pictures_at_once(settings, Device()) == most
 
 
 @pytest.mark.parametrize(("asked", "most"), [(2, 2), (8, 6)])
 def test_what_is_asked_for_is_kept_within_a_forward(asked, most):
     settings = ServingSettings(max_forward_pictures=asked, max_forward_batch=6, decode_threads=1)
-    assert pictures_at_once(settings) == most
+    assert pictures_at_once(settings, Device()) == most
+
+
+def test_a_gpu_decodes_by_itself(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    settings = ServingSettings(threads=1, decode_threads=8, max_forward_batch=64)
+    assert pictures_at_once(settings, Device("cuda")) == 64

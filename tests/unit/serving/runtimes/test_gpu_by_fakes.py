@@ -1,5 +1,8 @@
 """The way through a GPU's session, on a machine that has none: the session is a fake."""
 
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,7 +11,7 @@ import torch
 
 from newshelf.errors import SetupError
 from newshelf.serving.runtimes import onnx as module
-from newshelf.serving.runtimes.base import Device, Graph
+from newshelf.serving.runtimes.base import LOST_GPU, Device, Graph, end_with_lost_gpu
 from newshelf.serving.runtimes.onnx import OnnxRuntime
 
 GRAPH = Graph("tiny", ("image", "row", "unused"), ("embedding",))
@@ -107,20 +110,54 @@ def test_cuda_gets_the_workers_device(session, tmp_path):
     assert options["device_id"] == 2
 
 
-@pytest.mark.parametrize(
-    ("precision", "half"),
-    [("fp32", (False, False)), ("fp16", (True, False)), ("bf16", (False, True))],
-)
-def test_tensorrt_gets_device_precision_and_a_cache(session, tmp_path, precision, half):
-    runtime = open_on_gpu(tmp_path, provider="tensorrt", precision=precision)
-    (name, options), (second, _) = runtime._session.providers
-    assert (name, second) == ("TensorrtExecutionProvider", "CUDAExecutionProvider")
-    assert options["device_id"] == 2
-    assert (options["trt_fp16_enable"], options["trt_bf16_enable"]) == half
-    assert options["trt_engine_cache_path"] == str(tmp_path / "tensorrt")
+@pytest.mark.parametrize(("precision", "tf32"), [("fp32", 0), ("fp16", 1)])
+def test_float32_is_not_computed_in_ten_bits(session, tmp_path, precision, tf32):
+    [(_, options)] = open_on_gpu(tmp_path, precision=precision)._session.providers
+    assert options["use_tf32"] == tf32
 
 
 def test_another_provider_than_the_one_asked_for_is_refused(session, tmp_path, monkeypatch):
-    monkeypatch.setattr(FakeSession, "get_providers", lambda _: ["CUDAExecutionProvider"])
-    with pytest.raises(SetupError, match="CUDAExecutionProvider instead of Tensorrt"):
-        open_on_gpu(tmp_path, provider="tensorrt")
+    monkeypatch.setattr(FakeSession, "get_providers", lambda _: ["CPUExecutionProvider"])
+    with pytest.raises(SetupError, match="CPUExecutionProvider instead of CUDA"):
+        open_on_gpu(tmp_path)
+
+
+def test_the_gpus_libraries_are_loaded_before_the_session():
+    program = """
+import sys
+from pathlib import Path
+import onnxruntime
+from newshelf.serving.runtimes.base import Device, Graph
+from newshelf.serving.runtimes.onnx import OnnxRuntime
+
+class Session:
+    def __init__(self, *_, **__):
+        sys.exit(int("torch" not in sys.modules))
+
+assert "torch" not in sys.modules
+onnxruntime.InferenceSession = Session
+OnnxRuntime(Path("any.onnx"), Graph("any", (), ()), Device("cuda"), 1)
+"""
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def lost(*_):
+    raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+
+
+def test_a_worker_whose_gpu_is_lost_ends(monkeypatch):
+    codes: list[int] = []
+    monkeypatch.setattr(os, "_exit", codes.append)
+    monkeypatch.setattr(torch.cuda, "synchronize", lost)
+    end_with_lost_gpu(Device())
+    assert codes == []
+    end_with_lost_gpu(Device("cuda", 1))
+    assert codes == [LOST_GPU]
+
+
+def test_a_worker_whose_gpu_answers_stays(monkeypatch):
+    asked: list[int] = []
+    monkeypatch.setattr(os, "_exit", lambda _: pytest.fail("it ended"))
+    monkeypatch.setattr(torch.cuda, "synchronize", asked.append)
+    end_with_lost_gpu(Device("cuda", 1))
+    assert asked == [1]
