@@ -60,7 +60,7 @@ class IndexManifest(StrictModel):
     search: Mapping[Literal["embeddings", "vectors"], SearchManifest] = {}
     """How they are searched; what is not named is searched as it is."""
     pooling: Pooling | None = None
-    """The scorer's learned numbers; without them, its graph is asked."""
+    """The scorer's learned numbers; None without one."""
     blend: BlendSpec | None = None
     """Weights of the signals added to the scorer."""
     linked: bool = False

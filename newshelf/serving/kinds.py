@@ -250,7 +250,7 @@ def resolve_search(
     limit = max(retrieve, asked.request.k)
     if asked.query is not None and asked.query.at in encoded:
         embedding = encoded[asked.query.at].embedding
-        near = live.nearest(live.base.embedding_search, embedding, allowed, limit, projected=False)
+        near = live.nearest(embedding, allowed, limit, projected=False)
         scores = live.positions.embeddings(near) @ embedding
         rankings.append((_NEAR, near[np.argsort(-scores, kind="stable")]))
     elif not len(rankings[0][1]):

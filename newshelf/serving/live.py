@@ -34,7 +34,7 @@ from newshelf.serving.index import ItemIndex
 from newshelf.serving.item_table import ItemTable, KnownValues
 from newshelf.serving.rule_masks import CompiledRules
 from newshelf.serving.rules import RuleSet
-from newshelf.serving.search.base import FloatArray, IntArray, Mask, Search, best_rows
+from newshelf.serving.search.base import FloatArray, IntArray, Mask, best_rows
 from newshelf.serving.segments import Current, Segment, SegmentShape
 
 
@@ -278,10 +278,11 @@ class LiveIndex:
         mask = self.positions.mask(of)
         return mask if self.is_archive else mask & self.alive
 
-    def nearest(
-        self, search: Search, query: FloatArray, allowed: Mask, limit: int, *, projected: bool
-    ) -> IntArray:
+    def nearest(self, query: FloatArray, allowed: Mask, limit: int, *, projected: bool) -> IntArray:
         """Return the allowed positions nearest to an embedding or vector, in increasing order."""
+        search = self.base.vector_search if projected else self.base.embedding_search
+        if search is None:
+            raise ValueError("an index without a scorer has no projected vectors")
         count = len(self.base)
         found = search.nearest(query, allowed[:count], limit)
         fresh = np.flatnonzero(allowed[count:])

@@ -11,22 +11,21 @@ from numpy.typing import NDArray
 
 from newshelf.nn.blend import ContentBound
 from newshelf.nn.blend_lookup import BlendLookup, LinkSums
-from newshelf.nn.numpy_scorer import PairSums
+from newshelf.nn.numpy_scorer import PairSums, Pooling
 from newshelf.nn.rows import distinct
 from newshelf.serving.item_table import in_categories
 from newshelf.serving.resolve import CandidateSet, Resolved
 from newshelf.serving.rule_masks import ActiveRules
-from newshelf.serving.runtimes.base import Runtime
 from newshelf.serving.schemas import Source
 from newshelf.serving.scoring import (
     Scored,
     blended,
     link_sums,
     promising,
-    score_histories,
+    score_history,
     unpersonal_at,
 )
-from newshelf.serving.search.base import FloatArray, IntArray, Search, best_rows, top_rows
+from newshelf.serving.search.base import FloatArray, IntArray, best_rows, top_rows
 
 _DECIMALS = 4
 """Scores are rounded, so that rounding errors of one runtime or another break no tie."""
@@ -55,32 +54,28 @@ class _Found:
 class ModelRanker:
     """Ranks by the scorer and by the signals added to it.
 
-    ``scorer`` is the graph, for an index that does not hold the pooling's numbers; ``links``,
-    ``bound`` and ``pairs`` are of the archive's items. ``retrieve`` items are retrieved for a
-    request that names no candidates.
+    ``links``, ``bound`` and ``pairs`` are of the archive's items. ``retrieve`` items are retrieved
+    for a request that names no candidates.
     """
 
-    scorer: Runtime
+    pooling: Pooling
     links: BlendLookup | None
     bound: ContentBound | None
     pairs: PairSums | None
     retrieve: int
 
-    def rank(self, rows: Sequence[Resolved]) -> list[Ranked | None]:
+    def rank(self, row: Resolved) -> Ranked | None:
         """Retrieve from the index, then score; None for a row without history or anything allowed.
 
         Retrieval takes the ``retrieve`` allowed items nearest to the mean of the projected history,
         and as many by the signals added to the scorer; candidates that the request names are all
         scored.
         """
-        found = [self._found(row) for row in rows]
-        active = [at for at, positions in enumerate(found) if len(positions.positions)]
-        asked = [(rows[at], found[at].positions) for at in active]
-        scored = score_histories(asked, self.scorer, self.pairs)
-        ranked: list[Ranked | None] = [None] * len(rows)
-        for at, scores in zip(active, scored, strict=True):
-            ranked[at] = self._ranked(rows[at], found[at], scores)
-        return ranked
+        found = self._found(row)
+        if not len(found.positions):
+            return None
+        scored = score_history(row, found.positions, self.pooling, self.pairs)
+        return self._ranked(row, found, scored)
 
     def _found(self, row: Resolved) -> _Found:
         if not len(row.history):
@@ -123,11 +118,7 @@ class ModelRanker:
         return _Found(positions, unpersonal_at(row, links, sums, positions, of_new))
 
     def _nearest(self, row: Resolved) -> IntArray:
-        search = row.candidate_set.live.base.vector_search
-        if search is None:
-            raise ValueError("an index without a scorer has no projected vectors")
-        query = _unit_mean(row.history.vectors)
-        return _nearest(row, search, query, self.retrieve, projected=True)
+        return _nearest(row, _unit_mean(row.history.vectors), self.retrieve, projected=True)
 
     def _ranked(self, row: Resolved, found: _Found, scored: Scored) -> Ranked:
         blend = row.candidate_set.live.archive.blend
@@ -156,8 +147,7 @@ def rank_by_similarity(row: Resolved, limit: int) -> Ranked | None:
     if not len(row.history):
         return None
     query = _unit_mean(row.history.embeddings)
-    search = row.candidate_set.live.base.embedding_search
-    positions = _nearest(row, search, query, limit, projected=False)
+    positions = _nearest(row, query, limit, projected=False)
     embeddings = row.candidate_set.positions.embeddings(positions)
     explained_by = (embeddings @ row.history.embeddings.T).argmax(axis=1)
     return Ranked("similar", positions, rounded(embeddings @ query), explained_by)
@@ -183,15 +173,12 @@ def categories_of(row: Resolved) -> list[str]:
     return list(dict.fromkeys(value for value in types if value))
 
 
-def _nearest(
-    row: Resolved, search: Search, query: FloatArray, limit: int, *, projected: bool
-) -> IntArray:
+def _nearest(row: Resolved, query: FloatArray, limit: int, *, projected: bool) -> IntArray:
     candidate_set = row.candidate_set
     if candidate_set.named is not None:
         return candidate_set.named
-    return candidate_set.live.nearest(
-        search, query, candidate_set.allowed, max(limit, row.request.k), projected=projected
-    )
+    limit = max(limit, row.request.k)
+    return candidate_set.live.nearest(query, candidate_set.allowed, limit, projected=projected)
 
 
 def _unit_mean(vectors: FloatArray) -> FloatArray:

@@ -7,7 +7,6 @@ about 10 MB per process.
 import os
 from collections.abc import Mapping, Sequence
 from copy import copy
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -63,8 +62,8 @@ class RecommenderPredictor:
     """Histories → ranked items; one forward of each graph for all requests of a batch.
 
     Without a scorer answers come from similarity, and without a shelf from the archive alone.
-    Raises ``VersionMismatch`` if the index is another encoder's, lacks the scorer's vectors, or has
-    another scorer's numbers.
+    Raises ``VersionMismatch`` if the index is another encoder's, lacks the scorer's vectors or
+    numbers, or has those of another scorer.
     """
 
     def __init__(
@@ -83,17 +82,11 @@ class RecommenderPredictor:
             raise VersionMismatch(
                 f"index of encoder {index.manifest.encoder_version}, encoder {model_version}"
             )
-        if (scorer is None) != (index.vectors is None):
-            raise VersionMismatch(
-                "a scorer and the index's projected vectors go together: export both again"
-            )
-        if scorer is not None and index.vectors is not None and index.manifest.pooling is not None:
-            check_pooling(index.manifest.pooling, scorer.scorer, index.vectors.shape[1])
         self._encoder = encoder
         self.scorer = scorer
         self._live = LiveIndex.of(index)
         self._shelf = shelf
-        self._ranker = partial(_ranker(index), retrieve=retrieve)
+        self._ranker = _ranker(index, scorer, retrieve)
         self._model_version = model_version
         self._limits = limits
         self._retrieve = retrieve
@@ -217,14 +210,10 @@ class RecommenderPredictor:
             return error
 
     def _rank(self, rows: Sequence[Resolved], stages: StageTimer) -> list[Ranked | None]:
-        if self.scorer is None:
+        if (ranker := self._ranker) is None:
             return [None] * len(rows)
         with stages.measure("inference"):
-            asked = [for_model(row) for row in rows]
-            ranked = iter(
-                self._ranker(self.scorer.scorer).rank([row for row in asked if row is not None])
-            )
-            return [None if row is None else next(ranked) for row in asked]
+            return [None if row is None else ranker.rank(row) for row in map(for_model, rows)]
 
     def _answer(self, row: Resolved, by_model: Ranked | None, request_id: str) -> Answer:
         if isinstance(row, Found):
@@ -244,16 +233,22 @@ class RecommenderPredictor:
         return json_answer(body)
 
 
-def _ranker(index: ItemIndex) -> partial[ModelRanker]:
-    """With what of the index is looked up and not computed."""
-    blend = index.blend
+def _ranker(index: ItemIndex, scorer: ScorerGraphs | None, retrieve: int) -> ModelRanker | None:
+    """Return the ranker, with what of the index is looked up and not computed; None without one."""
+    pooling, vectors, blend = index.manifest.pooling, index.vectors, index.blend
+    if scorer is None and vectors is None:
+        return None
+    if scorer is None or vectors is None or pooling is None:
+        raise VersionMismatch(
+            "a scorer and the index's projected vectors and numbers go together: export both again"
+        )
+    check_pooling(pooling, scorer.scorer, vectors.shape[1])
     if blend is None:
-        return partial(ModelRanker, links=None, bound=None, pairs=None)
-    pooling, temperature = index.manifest.pooling, blend.spec.temperature
-    pairs = PairSums.of(index.embeddings, index.vectors, pooling, temperature)
+        return ModelRanker(pooling, None, None, None, retrieve)
+    pairs = PairSums.of(index.embeddings, vectors, pooling, blend.spec.temperature)
     # Where the content of all pairs is kept, nothing is gained by a bound.
     bound = ContentBound.of(index.embeddings) if pairs is None else None
-    return partial(ModelRanker, links=index.links, bound=bound, pairs=pairs)
+    return ModelRanker(pooling, index.links, bound, pairs, retrieve)
 
 
 def _items(row: Resolved, picked: Sequence[Picked]) -> list[dict[str, object]]:

@@ -1,11 +1,9 @@
-"""Scores of a batch: by the scorer's graph or its NumPy formula, blended with the other signals."""
+"""Scores of candidates by the scorer's formula in NumPy, blended with the other signals."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from newshelf.errors import VersionMismatch
 from newshelf.nn.blend import ContentBound, content_signal, nearest_shares
@@ -30,18 +28,6 @@ class Scored:
     """``(C,)``: the history item that counted most; None where nobody asked to explain."""
 
 
-def score_histories(
-    rows: Sequence[tuple[Resolved, IntArray]], scorer: Runtime, pairs: PairSums | None = None
-) -> list[Scored]:
-    """Score each row's candidates against its history; the graph is asked once at most."""
-    if not rows:
-        return []
-    pooling = rows[0][0].candidate_set.live.archive.manifest.pooling
-    if pooling is None:
-        return _by_graph(rows, scorer)
-    return [_by_formula(row, positions, pooling, pairs) for row, positions in rows]
-
-
 def check_pooling(pooling: Pooling, scorer: Runtime, width: int) -> None:
     """Check that the formula gives what the graph gives, or raise ``VersionMismatch``."""
     drawn = np.random.default_rng(7).standard_normal((24, width)).astype(np.float32)
@@ -64,9 +50,11 @@ def check_pooling(pooling: Pooling, scorer: Runtime, width: int) -> None:
         )
 
 
-def _by_formula(
+def score_history(
     row: Resolved, positions: IntArray, pooling: Pooling, pairs: PairSums | None
 ) -> Scored:
+    """Score candidates against a request's history."""
+
     def similarity(positions: IntArray) -> FloatArray:
         vectors = row.candidate_set.positions.vectors(positions)
         return pooling.similarity(row.history.vectors, vectors)
@@ -111,35 +99,6 @@ def _by_terms(
     scores[known] = sums(history, rows[known])
     scores[~known] = computed(positions[~known])
     return scores
-
-
-def _by_graph(rows: Sequence[tuple[Resolved, IntArray]], scorer: Runtime) -> list[Scored]:
-    outputs = scorer.run(_padded(rows))
-    explained_by = outputs["attention"].argmax(axis=2)
-    return [
-        Scored(outputs["scores"][at, : len(positions)], explained_by[at, : len(positions)])
-        for at, (_, positions) in enumerate(rows)
-    ]
-
-
-def _padded(rows: Sequence[tuple[Resolved, IntArray]]) -> dict[str, NDArray[Any]]:
-    histories = [row.history.vectors for row, _ in rows]
-    candidates = [row.candidate_set.positions.vectors(positions) for row, positions in rows]
-    lengths = np.array([len(history) for history in histories])
-    mask = np.arange(lengths.max())[None, :] < lengths[:, None]
-    return {
-        "history": _stack_padded(histories),
-        "history_mask": mask,
-        "candidates": _stack_padded(candidates),
-    }
-
-
-def _stack_padded(arrays: Sequence[FloatArray]) -> FloatArray:
-    longest = max(len(array) for array in arrays)
-    padded = np.zeros((len(arrays), longest, arrays[0].shape[1]), dtype=np.float32)
-    for row, array in enumerate(arrays):
-        padded[row, : len(array)] = array
-    return padded
 
 
 _WORTH = 4

@@ -19,6 +19,7 @@ from transformers import BertConfig
 from newshelf.catalog.schema import Product
 from newshelf.config import Limits
 from newshelf.nn.encoder import Encoder
+from newshelf.nn.numpy_scorer import Pooling
 from newshelf.nn.scorer import SiameseScorer
 from newshelf.nn.spec import (
     AttributeInput,
@@ -160,8 +161,23 @@ def bundle(tmp_path_factory, spec, encoder, scorer) -> Path:
         items=frame,
         embeddings=embeddings.numpy(),
         vectors=vectors.numpy(),
+        pooling=pooling_of(scorer),
     )
     return folder
+
+
+def pooling_of(scorer: SiameseScorer) -> Pooling:
+    score = scorer.score
+    return Pooling(
+        sharpness=score.log_sharpness.exp().item(),
+        weight=score.weight_logit.sigmoid().item(),
+        scale=score.log_scale.exp().item(),
+    )
+
+
+@pytest.fixture(scope="session")
+def pooling(scorer) -> Pooling:
+    return pooling_of(scorer)
 
 
 def save_graphs(folder: Path, encoder: Encoder, scorer: SiameseScorer) -> None:

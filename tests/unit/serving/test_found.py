@@ -31,7 +31,7 @@ def shop() -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def recommender(recommender, shop, scorer, unit_rows, tmp_path_factory):
+def recommender(recommender, shop, scorer, pooling, unit_rows, tmp_path_factory):
     """Of the sample shop, with the facts that its texts and columns state."""
     folder = tmp_path_factory.mktemp("sample") / "index"
     catalog = Catalog(folder, "sample", shop, None, None, CatalogReport())
@@ -51,6 +51,7 @@ def recommender(recommender, shop, scorer, unit_rows, tmp_path_factory):
         embeddings=embeddings,
         vectors=scorer.project(torch.from_numpy(embeddings)).detach().numpy(),
         knowledge=IndexKnowledge(facts, lexicon),
+        pooling=pooling,
     )
     return recommender.over(load_index(folder, encoder_version=VERSION))
 

@@ -6,6 +6,7 @@ import pytest
 
 from newshelf.attributes.lexicon import packaged_lexicon
 from newshelf.errors import VersionMismatch
+from newshelf.nn.numpy_scorer import Pooling
 from newshelf.serving.index import load_index
 from newshelf.serving.item_table import KnownValues, TextReader
 from newshelf.serving.recommender_predictor import RecommenderPredictor, load_recommender_predictor
@@ -248,18 +249,15 @@ def test_a_reason_names_the_item_that_counted_and_what_is_shared(recommender, po
     assert "same type Rings" in reasons
 
 
-def test_scores_that_are_not_finite_fall_back_to_likeness(recommender, index, post, monkeypatch):
-    scorer = recommender.scorer.scorer
+def test_scores_that_are_not_finite_fall_back_to_likeness(recommender, pooling, post, monkeypatch):
+    class Broken(Pooling):
+        def scores(self, similarity):
+            scores = super().scores(similarity)
+            scores[::2] = float("nan")
+            return scores
 
-    class Broken:
-        def run(self, inputs):
-            outputs = scorer.run(inputs)
-            scores = outputs["scores"].copy()
-            scores[:, ::2] = float("nan")
-            return {**outputs, "scores": scores}
-
-    broken = type(recommender.scorer)(recommender.scorer.projector, Broken(), 4)
-    monkeypatch.setattr(recommender, "scorer", broken)
+    broken = replace(recommender._ranker, pooling=Broken(**pooling.model_dump()))
+    monkeypatch.setattr(recommender, "_ranker", broken)
     [(status, answer)] = post(recommender, {"history": ["i00"], "k": 10})
     assert status == 200
     assert [item["source"] for item in answer["items"]] == ["model"] * 6 + ["similar"] * 4

@@ -1,23 +1,15 @@
-"""By the formula or by the graph: the answers are the same."""
+"""Scores by the formula, by precomputed terms and with bounds: the answers are the same."""
 
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
 
-from newshelf.config import Limits
 from newshelf.errors import VersionMismatch
 from newshelf.nn.blend import ContentBound
-from newshelf.nn.numpy_scorer import Pooling
 from newshelf.nn.spec import BlendSpec
 from newshelf.serving.index import load_index
-from newshelf.serving.live import LiveIndex
-from newshelf.serving.protocol import RawRequest
-from newshelf.serving.ranking import ModelRanker
 from newshelf.serving.recommender_predictor import RecommenderPredictor
-from newshelf.serving.requests import parse_recommend
-from newshelf.serving.resolve import resolve
 from newshelf.serving.scoring import check_pooling
 from tests.unit.export.tiny_checkpoint import BLEND_WEIGHTS, tiny_blend
 
@@ -32,16 +24,6 @@ BODIES = [
     {"history": ["i01"], "candidates": ["i02", "i03", JADE], "exclude": ["i02", "new"]},
     {"history": ["i01"], "candidates": ["i01", "i04"]},
 ]
-
-
-@pytest.fixture(scope="module")
-def pooling(scorer) -> Pooling:
-    score = scorer.score
-    return Pooling(
-        sharpness=score.log_sharpness.exp().item(),
-        weight=score.weight_logit.sigmoid().item(),
-        scale=score.log_scale.exp().item(),
-    )
 
 
 @pytest.fixture(scope="module")
@@ -64,58 +46,49 @@ def serve(recommender, settings):
     return build
 
 
-def with_pooling(index, pooling: Pooling):
-    return replace(index, manifest=index.manifest.model_copy(update={"pooling": pooling}))
+def blended(index, weights=BLEND_WEIGHTS):
+    return replace(index, blend=tiny_blend(BlendSpec(weights=weights), 30))
 
 
-@pytest.mark.parametrize(("blended", "pairs"), [(False, False), (True, False), (True, True)])
-def test_the_formula_answers_as_the_graph_does(serve, index, pooling, post, blended, pairs):
-    if blended:
-        index = replace(index, blend=tiny_blend(BlendSpec(weights=BLEND_WEIGHTS), 30))
-    by_graph = post(serve(index), *BODIES)
-    predictor = serve(with_pooling(index, pooling))
-    assert (predictor._ranker.keywords["pairs"] is not None) is blended
-    if not pairs:
-        predictor._ranker = partial(predictor._ranker, pairs=None)
-    by_formula = post(predictor, *BODIES)
-    for (status, wanted), (given_status, given) in zip(by_graph, by_formula, strict=True):
+def assert_equal_answers(wanted, given):
+    for (status, expected), (given_status, answer) in zip(wanted, given, strict=True):
         assert (status, given_status) == (200, 200)
-        for expected, item in zip(wanted["items"], given["items"], strict=True):
-            assert item["score"] == pytest.approx(expected["score"], abs=2e-4)
-            assert {**item, "score": 0} == {**expected, "score": 0}
+        for one, item in zip(expected["items"], answer["items"], strict=True):
+            assert item["score"] == pytest.approx(one["score"], abs=2e-4)
+            assert {**item, "score": 0} == {**one, "score": 0}
+
+
+@pytest.mark.parametrize("length", [1, 3, 4])
+def test_the_formula_is_that_of_the_graph(recommender, pooling, unit_rows, length):
+    history, candidates = unit_rows(length, 16), unit_rows(9, 16, seed=1)
+    inputs = {
+        "history": history[None],
+        "history_mask": np.ones((1, length), dtype=np.bool_),
+        "candidates": candidates[None],
+    }
+    wanted = recommender.scorer.scorer.run(inputs)
+    similarity = pooling.similarity(history, candidates)
+    assert pooling.scores(similarity) == pytest.approx(wanted["scores"][0], abs=2e-4)
+    assert (pooling.counted_most(similarity) == wanted["attention"][0].argmax(axis=1)).all()
+
+
+def test_precomputed_terms_answer_as_the_formula(serve, index, post):
+    by_terms, by_formula = serve(blended(index)), serve(blended(index))
+    assert by_terms._ranker.pairs is not None
+    by_formula._ranker = replace(by_formula._ranker, pairs=None)
+    assert_equal_answers(post(by_formula, *BODIES), post(by_terms, *BODIES))
 
 
 @pytest.mark.parametrize("content", [-0.8, 0.0, 3.0])
-def test_bounds_leave_out_only_what_is_not_answered(serve, index, pooling, post, content):
-    weights = {**BLEND_WEIGHTS, "content": content}
-    index = replace(index, blend=tiny_blend(BlendSpec(weights=weights), 30))
-    bounded, plain = serve(with_pooling(index, pooling)), serve(with_pooling(index, pooling))
+def test_bounds_leave_out_only_what_is_not_answered(serve, index, post, content):
+    index = blended(index, {**BLEND_WEIGHTS, "content": content})
+    bounded, plain = serve(index), serve(index)
     # Narrow heads, so that the bounds are wide.
     bound = ContentBound(index.embeddings, 8)
-    bounded._ranker = partial(bounded._ranker, bound=bound, pairs=None)
-    plain._ranker = partial(plain._ranker, bound=None, pairs=None)
+    bounded._ranker = replace(bounded._ranker, bound=bound, pairs=None)
+    plain._ranker = replace(plain._ranker, bound=None, pairs=None)
     bodies = [{**body, "k": k} for body in BODIES for k in (1, 3)]
-    for (_, wanted), (_, given) in zip(post(plain, *bodies), post(bounded, *bodies), strict=True):
-        for expected, item in zip(wanted["items"], given["items"], strict=True):
-            assert item["score"] == pytest.approx(expected["score"], abs=2e-4)
-            assert {**item, "score": 0} == {**expected, "score": 0}
-
-
-def test_the_graph_is_given_padded_arrays(index):
-    class Looking:
-        def run(self, inputs):
-            assert inputs["history"].shape == (2, 3, 16)
-            assert inputs["candidates"].shape == (2, 12, 16)
-            assert inputs["history_mask"].tolist() == [[True, False, False], [True] * 3]
-            raise InterruptedError
-
-    asked = [
-        parse_recommend(RawRequest({"body": body}, "application/json"), Limits())
-        for body in (b'{"history": ["i00"], "k": 3}', b'{"history": ["i01", "i02", "i03"]}')
-    ]
-    rows = [resolve(item, {}, LiveIndex.of(index), 4) for item in asked]
-    with pytest.raises(InterruptedError):
-        ModelRanker(Looking(), None, None, None, 12).rank(rows)
+    assert_equal_answers(post(plain, *bodies), post(bounded, *bodies))
 
 
 @pytest.mark.parametrize("number", ["sharpness", "weight", "scale"])
@@ -127,10 +100,12 @@ def test_numbers_of_another_scorer_are_refused(recommender, pooling, number):
         check_pooling(other, graph, 16)
 
 
-def test_an_index_with_numbers_of_another_scorer_is_not_served(serve, index, pooling):
-    other = pooling.model_copy(update={"scale": 2.0})
+@pytest.mark.parametrize("scale", [2.0, None])
+def test_an_index_with_numbers_of_another_scorer_is_not_served(serve, index, pooling, scale):
+    other = scale and pooling.model_copy(update={"scale": scale})
+    manifest = index.manifest.model_copy(update={"pooling": other})
     with pytest.raises(VersionMismatch):
-        serve(with_pooling(index, other))
+        serve(replace(index, manifest=manifest))
 
 
 def test_scores_keep_their_type(pooling):

@@ -41,6 +41,7 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> Path:  #
         embeddings=np.array(index.embeddings),
         vectors=np.array(index.vectors),
         blend=tiny_blend(BlendSpec(weights=BLEND_WEIGHTS), items=30),
+        pooling=index.manifest.pooling,
     )
     return folder
 
