@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 from newshelf.attributes.lexicon import Lexicon
 from newshelf.catalog.schema import category_levels, category_path, split_values
 from newshelf.errors import InvalidField, NewshelfError
-from newshelf.nn.blend import nearest_shares
 from newshelf.nn.rows import first_allowed
 from newshelf.serving.item_table import in_categories
 from newshelf.serving.live import LiveIndex
@@ -41,6 +40,7 @@ from newshelf.serving.ranking import (
 from newshelf.serving.requests import ParsedRequest, read_filters, with_read
 from newshelf.serving.resolve import Encoded, Facts, Resolved, resolve
 from newshelf.serving.schemas import Filters, Kind, SearchQuery, Source
+from newshelf.serving.scoring import linked_rows
 from newshelf.serving.search.base import IntArray
 
 _NEWEST = 100
@@ -155,12 +155,8 @@ def rank_by_links(row: Resolved) -> Ranked | None:
     blend = live.archive.blend
     if blend is None or not len(history):
         return None
-    origin = live.positions.origin(history.rows)
-    given = [(origin[origin >= 0], np.ones(int((origin >= 0).sum()), dtype=np.float32))]
-    if (new := history.rows[origin < 0]).size:
-        given.append(live.positions.neighbours(new))
-    if len(history.unseen):
-        given.append(nearest_shares(history.unseen, live.archive.embeddings))
+    known, nearest = linked_rows(history)
+    given = [(known, np.ones(len(known), dtype=np.float32)), *nearest]
     rows, weights = (
         np.concatenate([part.ravel() for part in parts]) for parts in zip(*given, strict=True)
     )

@@ -69,6 +69,12 @@ def nearest_count(index: ItemIndex) -> int:
     return 0 if index.blend is None else min(NEAREST, len(index))
 
 
+def segment_shape(archive: ItemIndex) -> SegmentShape:
+    """Return the sizes of the segments that change an archive's index."""
+    manifest = archive.manifest
+    return SegmentShape(manifest.embedding, manifest.vector, len(archive), nearest_count(archive))
+
+
 @dataclass(frozen=True, eq=False)
 class Block:
     """``R`` products at consecutive positions: a base, a segment, or those of a request."""
@@ -247,13 +253,7 @@ class LiveIndex:
     @property
     def shape(self) -> SegmentShape:
         """Sizes of its segments."""
-        vectors = self.archive.vectors
-        return SegmentShape(
-            embedding=self.archive.embeddings.shape[1],
-            vector=None if vectors is None else vectors.shape[1],
-            trained=len(self.archive),
-            nearest=nearest_count(self.archive),
-        )
+        return segment_shape(self.archive)
 
     @property
     def is_archive(self) -> bool:

@@ -18,7 +18,6 @@ from newshelf.serving.resolve import CandidateSet, Resolved
 from newshelf.serving.rule_masks import ActiveRules
 from newshelf.serving.schemas import Source
 from newshelf.serving.scoring import (
-    Scored,
     blended,
     link_sums,
     promising,
@@ -64,18 +63,16 @@ class ModelRanker:
     pairs: PairSums | None
     retrieve: int
 
-    def rank(self, row: Resolved) -> Ranked | None:
+    def rank(self, rows: Sequence[Resolved]) -> list[Ranked | None]:
         """Retrieve from the index, then score; None for a row without history or anything allowed.
 
         Retrieval takes the ``retrieve`` allowed items nearest to the mean of the projected history,
         and as many by the signals added to the scorer; candidates that the request names are all
         scored.
         """
-        found = self._found(row)
-        if not len(found.positions):
-            return None
-        scored = score_history(row, found.positions, self.pooling, self.pairs)
-        return self._ranked(row, found, scored)
+        # A step for all of a batch: its data stays in the processor's cache.
+        found = [self._found(row) for row in rows]
+        return [self._ranked(row, one) for row, one in zip(rows, found, strict=True)]
 
     def _found(self, row: Resolved) -> _Found:
         if not len(row.history):
@@ -120,7 +117,10 @@ class ModelRanker:
     def _nearest(self, row: Resolved) -> IntArray:
         return _nearest(row, _unit_mean(row.history.vectors), self.retrieve, projected=True)
 
-    def _ranked(self, row: Resolved, found: _Found, scored: Scored) -> Ranked:
+    def _ranked(self, row: Resolved, found: _Found) -> Ranked | None:
+        if not len(found.positions):
+            return None
+        scored = score_history(row, found.positions, self.pooling, self.pairs)
         blend = row.candidate_set.live.archive.blend
         if blend is None or found.unpersonal is None:
             return _finite(found.positions, scored.scores, scored.explained_by)

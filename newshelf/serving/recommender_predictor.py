@@ -170,22 +170,8 @@ class RecommenderPredictor:
             return [{} for _ in rows]
         results = self._encoder.encode([item for items in inline for item in items], stages)
         with stages.measure("inference"):
-            encoded = iter(self._project(results))
+            encoded = iter(project(results, self.scorer))
         return [{item.at: next(encoded) for item in items} for items in inline]
-
-    def _project(
-        self, results: Sequence[Encoding | NewshelfError]
-    ) -> list[Encoded | NewshelfError]:
-        good = [result.embedding for result in results if isinstance(result, Encoding)]
-        vectors: list[NDArray[np.float32] | None] = [None] * len(good)
-        if self.scorer is not None and good:
-            projector = self.scorer.projector
-            vectors = list(projector.run({"embedding": np.stack(good)})["vector"])
-        left = iter(vectors)
-        return [
-            Encoded(result.embedding, next(left)) if isinstance(result, Encoding) else result
-            for result in results
-        ]
 
     def _resolve(
         self,
@@ -213,7 +199,9 @@ class RecommenderPredictor:
         if (ranker := self._ranker) is None:
             return [None] * len(rows)
         with stages.measure("inference"):
-            return [None if row is None else ranker.rank(row) for row in map(for_model, rows)]
+            asked = [for_model(row) for row in rows]
+            ranked = iter(ranker.rank([row for row in asked if row is not None]))
+            return [None if row is None else next(ranked) for row in asked]
 
     def _answer(self, row: Resolved, by_model: Ranked | None, request_id: str) -> Answer:
         if isinstance(row, Found):
@@ -231,6 +219,21 @@ class RecommenderPredictor:
         if isinstance(row, Found):
             body["understood"] = row.understood()
         return json_answer(body)
+
+
+def project(
+    results: Sequence[Encoding | NewshelfError], scorer: ScorerGraphs | None
+) -> list[Encoded | NewshelfError]:
+    """Return the embeddings with their projections, if there is a scorer."""
+    good = [result.embedding for result in results if isinstance(result, Encoding)]
+    vectors: list[NDArray[np.float32] | None] = [None] * len(good)
+    if scorer is not None and good:
+        vectors = list(scorer.projector.run({"embedding": np.stack(good)})["vector"])
+    left = iter(vectors)
+    return [
+        Encoded(result.embedding, next(left)) if isinstance(result, Encoding) else result
+        for result in results
+    ]
 
 
 def _ranker(index: ItemIndex, scorer: ScorerGraphs | None, retrieve: int) -> ModelRanker | None:
@@ -294,20 +297,14 @@ def load_recommender_predictor(
     """Load encoder, scorer and index, and answer one request. See ``load_encoder_predictor``."""
     settings = settings or ServingSettings()
     device = device or Device()
-    spec = read_spec(directory)
     version = read_version(directory)
-    encoder = open_encoder(directory, spec, device, settings)
-    scorer = open_scorer(directory, spec, settings)
-    check_golden_embeddings(directory, encoder, settings, device)
-    if scorer is not None:
-        check_golden_scores(directory, scorer, settings, Device())
+    encoder, scorer = open_models(directory, device, settings)
     index = load_index(
         directory / INDEX, encoder_version=version, min_confidence=settings.min_confidence
     )
     shelf = None
     if folder := os.environ.get(SHELF_VARIABLE):
-        archive = LiveIndex.of(index)
-        shelf = ShelfReader(Path(folder) / version, archive, min_confidence=settings.min_confidence)
+        shelf = ShelfReader(Path(folder) / version, LiveIndex.of(index))
         shelf.read()
     predictor = RecommenderPredictor(
         encoder,
@@ -321,9 +318,22 @@ def load_recommender_predictor(
     )
     most = settings.limits.max_history
     pictures = min(settings.batch_size, pictures_at_once(settings, device))
-    batches = warm_up_products(spec.encoder, pictures)
+    batches = warm_up_products(encoder.spec, pictures)
     warm_up(predictor, [[{"history": products[:most]}] for products in batches])
     return predictor
+
+
+def open_models(
+    directory: Path, device: Device, settings: ServingSettings
+) -> tuple[ProductEncoder, ScorerGraphs | None]:
+    """Open encoder and scorer, and check that golden products are answered as at the export."""
+    spec = read_spec(directory)
+    encoder = open_encoder(directory, spec, device, settings)
+    check_golden_embeddings(directory, encoder, settings, device)
+    scorer = open_scorer(directory, spec, settings)
+    if scorer is not None:
+        check_golden_scores(directory, scorer, settings, Device())
+    return encoder, scorer
 
 
 def open_scorer(directory: Path, spec: ModelSpec, settings: ServingSettings) -> ScorerGraphs | None:

@@ -142,30 +142,19 @@ class CandidateSet:
         return row_facts(*self.positions.at(position))
 
 
+_STATED = ("id", "title", "product_type", "brand", "color", "material")
+
+
 def row_facts(table: ItemTable, row: int) -> Facts:
     """Return the facts of a table's row that an explanation may name."""
-    return Facts(
-        table.id[row],
-        table.title[row],
-        table.product_type[row],
-        table.brand[row],
-        table.color[row],
-        table.material[row],
-        table.known.at(row),
-    )
+    stated = {name: getattr(table, name)[row] for name in _STATED}
+    return Facts(**stated, known=table.known.at(row))
 
 
 def product_facts(product: Product, reader: TextReader) -> Facts:
     """Return the facts of a product that an explanation may name."""
-    return Facts(
-        product.id,
-        product.title,
-        product.product_type,
-        product.brand,
-        product.color,
-        product.material,
-        reader.read([product]).at(0),
-    )
+    stated = {name: getattr(product, name) for name in _STATED}
+    return Facts(**stated, known=reader.read([product]).at(0))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from newshelf.nn.blend import ContentBound, content_signal, nearest_shares
 from newshelf.nn.blend_lookup import BlendLookup, LinkSums
 from newshelf.nn.numpy_scorer import PairSums, Pooling
 from newshelf.nn.spec import BlendSpec
-from newshelf.serving.resolve import Resolved
+from newshelf.serving.resolve import EncodedHistory, Resolved
 from newshelf.serving.runtimes.base import Runtime
 from newshelf.serving.search.base import FloatArray, IntArray
 
@@ -109,16 +109,21 @@ _MARGIN = 2e-4
 
 def link_sums(row: Resolved, links: BlendLookup) -> LinkSums:
     """Return the links of the whole history; an unknown product has its nearest items'."""
-    live, unseen = row.history.live, row.history.unseen
+    return links.sums(*linked_rows(row.history))
+
+
+def linked_rows(history: EncodedHistory) -> tuple[IntArray, list[tuple[IntArray, FloatArray]]]:
+    """Return the archive's rows of a history, and nearest rows and shares of its other products."""
+    live, unseen = history.live, history.unseen
     if live.is_archive and not len(unseen):
-        return links.sums(row.history.rows)
-    origin = live.positions.origin(row.history.rows)
+        return history.rows, []
+    origin = live.positions.origin(history.rows)
     nearest = []
-    if (new := row.history.rows[origin < 0]).size:
+    if (new := history.rows[origin < 0]).size:
         nearest.append(live.positions.neighbours(new))
     if len(unseen):
         nearest.append(nearest_shares(unseen, live.archive.embeddings))
-    return links.sums(origin[origin >= 0], nearest)
+    return origin[origin >= 0], nearest
 
 
 def unpersonal_at(

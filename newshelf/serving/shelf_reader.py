@@ -21,15 +21,13 @@ LINKS = "links.safetensors"
 """In the folder of a folded base: ``LinkRows``."""
 
 
-def open_live(
-    folder: Path, current: Current, old: LiveIndex, *, min_confidence: float = 0.6
-) -> LiveIndex:
+def open_live(folder: Path, current: Current, old: LiveIndex) -> LiveIndex:
     """Read what a publication names, and reuse what an earlier one has in common with it."""
     live: LiveIndex | None = old if old.current is not None else None
     while live is not None and not _begins(live, current):
         live = live.parent
     if live is None:
-        index, links = _open_base(folder, current.base, old, min_confidence)
+        index, links = _open_base(folder, current.base, old)
         added = read_popularity(folder, current.popularity) if current.popularity else {}
         live = LiveIndex.over(old.archive, index, links, added)
         live = replace(live, current=current.model_copy(update={"segments": ()}))
@@ -54,9 +52,7 @@ def _begins(live: LiveIndex, current: Current) -> bool:
     )
 
 
-def _open_base(
-    folder: Path, name: str | None, old: LiveIndex, min_confidence: float
-) -> tuple[ItemIndex, LinkRows]:
+def _open_base(folder: Path, name: str | None, old: LiveIndex) -> tuple[ItemIndex, LinkRows]:
     archive = old.archive
     if name is None:
         return archive, LinkRows.of_archive(archive)
@@ -65,7 +61,7 @@ def _open_base(
     index = load_index(
         folder / name,
         encoder_version=archive.manifest.encoder_version,
-        min_confidence=min_confidence,
+        min_confidence=archive.table.known.reader.least,
     )
     widths = [None if one.vectors is None else one.vectors.shape[1] for one in (index, archive)]
     if widths[0] != widths[1] or index.embeddings.shape[1] != archive.embeddings.shape[1]:
@@ -98,10 +94,9 @@ _RETRY_S = 5.0
 class ShelfReader:
     """Follows the publications of one model version; ``live`` is always complete."""
 
-    def __init__(self, folder: Path, archive: LiveIndex, *, min_confidence: float = 0.6) -> None:
+    def __init__(self, folder: Path, archive: LiveIndex) -> None:
         self.live = archive
         self._folder = folder
-        self._min_confidence = min_confidence
         self._seen: tuple[int, int] | None = None
         self._said = ""
         self._stopped = threading.Event()
@@ -117,9 +112,7 @@ class ShelfReader:
         try:
             current = read_current(self._folder)
             if current is not None:
-                self.live = open_live(
-                    self._folder, current, self.live, min_confidence=self._min_confidence
-                )
+                self.live = open_live(self._folder, current, self.live)
         except (NewshelfError, OSError, ValueError, MemoryError) as error:
             if str(error) != self._said:
                 _LOG.error("the shelf stays at %s: %s", self.live.version, error)

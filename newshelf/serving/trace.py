@@ -15,7 +15,9 @@ import orjson
 
 Stage = Literal["parse", "decode", "preprocess", "inference", "postprocess"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
-"""In the order in which a batch passes them."""
+"""In the order in which a batch passes them: requests are opened and checked; pictures decoded;
+texts tokenized, and inputs resized and moved to the device; graphs run; products retrieved,
+filtered and ranked, and answers written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +25,12 @@ class WorkerMetric:
     """One metric, as a metrics file declares it."""
 
     name: str
-    unit: Literal["s", "count"]
-    help: str
-    kind: Literal["histogram", "counter"] = "histogram"
-    dimensions: tuple[str, ...] = ("ModelName", "Level")
+    """It ends with the unit, ``_seconds``, and that of a counter with ``_total``."""
+
+    @property
+    def kind(self) -> Literal["histogram", "counter"]:
+        """Return the type of the metric."""
+        return "counter" if self.name.endswith("_total") else "histogram"
 
 
 class TraceSpan(NamedTuple):
@@ -38,43 +42,16 @@ class TraceSpan(NamedTuple):
     end_ns: int
 
 
-BATCH_SIZE = WorkerMetric("newshelf_batch_size", "count", "Requests answered in one batch.")
-CACHE_HITS = WorkerMetric(
-    "newshelf_embedding_cache_hits_total",
-    "count",
-    "Products whose embedding was kept from an earlier request, or is that of an equal one.",
-    kind="counter",
-)
-CACHE_MISSES = WorkerMetric(
-    "newshelf_embedding_cache_misses_total",
-    "count",
-    "Products that had to be encoded.",
-    kind="counter",
-)
-UNREAD_TEXTS = WorkerMetric(
-    "newshelf_unread_texts_total",
-    "count",
-    "Encoded products with a text of which the text tower knows no word.",
-    kind="counter",
-)
-_STAGES: dict[Stage, WorkerMetric] = {
-    "parse": WorkerMetric("newshelf_parse_seconds", "s", "Opening and checking the requests."),
-    "decode": WorkerMetric("newshelf_decode_seconds", "s", "Decoding the requests' pictures."),
-    "preprocess": WorkerMetric(
-        "newshelf_preprocess_seconds", "s", "Resizing, tokenizing and moving to the device."
-    ),
-    "inference": WorkerMetric("newshelf_inference_seconds", "s", "The graphs' forwards."),
-    "postprocess": WorkerMetric(
-        "newshelf_postprocess_seconds", "s", "Retrieval, filters, ranking and writing answers."
-    ),
-}
-METRICS: tuple[WorkerMetric, ...] = (
-    *_STAGES.values(),
-    BATCH_SIZE,
-    CACHE_HITS,
-    CACHE_MISSES,
-    UNREAD_TEXTS,
-)
+BATCH_SIZE = WorkerMetric("newshelf_batch_size")
+"""Requests answered in one batch."""
+CACHE_HITS = WorkerMetric("newshelf_embedding_cache_hits_total")
+"""Products whose embedding was kept from an earlier request, or is that of an equal one."""
+CACHE_MISSES = WorkerMetric("newshelf_embedding_cache_misses_total")
+"""Products that had to be encoded."""
+UNREAD_TEXTS = WorkerMetric("newshelf_unread_texts_total")
+"""Encoded products with a text of which the text tower knows no word."""
+_STAGES = {stage: WorkerMetric(f"newshelf_{stage}_seconds") for stage in STAGES}
+METRICS = (*_STAGES.values(), BATCH_SIZE, CACHE_HITS, CACHE_MISSES, UNREAD_TEXTS)
 
 
 @dataclass
@@ -85,7 +62,7 @@ class RecordingObserver:
     spans: list[TraceSpan] = field(default_factory=list)
 
     def observe(self, metric: WorkerMetric, value: float) -> None:
-        """Keep a value in ``metric.unit``; of a counter, how many more."""
+        """Keep a value; of a counter, how many more."""
         self.taken.append((metric, value))
 
     def trace(self, spans: Sequence[TraceSpan]) -> None:

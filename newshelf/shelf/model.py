@@ -15,32 +15,28 @@ from safetensors.numpy import save_file
 
 from newshelf.errors import NewshelfError
 from newshelf.files import directory_aside
-from newshelf.nn.blend import NEAREST, nearest_shares
+from newshelf.nn.blend import nearest_shares
 from newshelf.nn.inputs import attribute_row
 from newshelf.nn.spec import read_spec
 from newshelf.serving.encode import Encoding, ProductEncoder
-from newshelf.serving.encoder_predictor import open_encoder
-from newshelf.serving.golden import check_golden_embeddings, check_golden_scores
 from newshelf.serving.index import IndexKnowledge, IndexManifest, ItemIndex, load_index
 from newshelf.serving.index_write import write_index
 from newshelf.serving.item_table import INDEX_COLUMNS
-from newshelf.serving.live import LiveIndex
+from newshelf.serving.live import LiveIndex, segment_shape
 from newshelf.serving.model_config import read_model_config
 from newshelf.serving.products import ProductInput
-from newshelf.serving.recommender_predictor import open_scorer
+from newshelf.serving.recommender_predictor import open_models, project
+from newshelf.serving.resolve import Encoded
 from newshelf.serving.runtimes.base import Device, ScorerGraphs
 from newshelf.serving.search.base import FloatArray
-from newshelf.serving.search.build import ANN_ITEMS
-from newshelf.serving.segments import Current, Segment, SegmentShape
+from newshelf.serving.segments import Current, Segment
 from newshelf.serving.settings import INDEX, ServingSettings, read_version
 from newshelf.serving.shelf_reader import LINKS, open_live
 from newshelf.serving.trace import StageTimer
 from newshelf.store.items import EncodedItem, StoredItem
 
 
-def fold(
-    folder: Path, current: Current, name: str, archive: LiveIndex, *, ann_items: int = ANN_ITEMS
-) -> IndexManifest:
+def fold(folder: Path, current: Current, name: str, archive: LiveIndex) -> IndexManifest:
     """Write a new base: the products of a publication that are alive, in their order.
 
     Links stay those of the archive; ``links.safetensors`` says which each product has. Recommending
@@ -58,7 +54,6 @@ def fold(
             vectors=None if live.archive.vectors is None else live.positions.vectors(positions),
             knowledge=_knowledge(live),
             pooling=live.archive.manifest.pooling,
-            ann_items=ann_items,
         )
         origin = live.positions.origin(positions)
         new = np.flatnonzero(origin < 0)
@@ -127,24 +122,12 @@ class ShelfModel:
             encoder_version=self.version,
             min_confidence=self._settings.min_confidence,
         )
-
-    @property
-    def shape(self) -> SegmentShape:
-        """Return the sizes of this version's segments."""
-        manifest = self.index.manifest
-        nearest = 0 if self.index.blend is None else min(NEAREST, manifest.items)
-        return SegmentShape(manifest.embedding, manifest.vector, manifest.items, nearest)
+        self.shape = segment_shape(self.index)
 
     @cached_property
     def _graphs(self) -> tuple[ProductEncoder, ScorerGraphs | None]:
         """Return encoder and scorer, checked as workers check them."""
-        directory, settings, device = self._directory, self._settings, Device()
-        encoder = open_encoder(directory, self._spec, device, settings)
-        check_golden_embeddings(directory, encoder, settings, device)
-        scorer = open_scorer(directory, self._spec, settings)
-        if scorer is not None:
-            check_golden_scores(directory, scorer, settings, device)
-        return encoder, scorer
+        return open_models(self._directory, Device(), self._settings)
 
     def open_encoder(self) -> None:
         """Load the encoder now instead of with the first product."""
@@ -196,7 +179,16 @@ class ShelfModel:
             again, self._encode([replace(inputs[at], picture=None) for at in again]), strict=True
         ):
             problems[at], results[at] = str(results[at]), result
-        return self._with_vectors(items, results, problems)
+        encoded = project(results, self._graphs[1])
+        rows = []
+        for item, found, problem in zip(items, encoded, problems, strict=True):
+            row = EncodedItem(item.id, item.revision, item.seq, self.reads(item), None, None)
+            if isinstance(found, Encoded):
+                row = replace(row, embedding=found.embedding, vector=found.vector, problem=problem)
+            else:
+                row = replace(row, problem=problem or found.message)
+            rows.append(row)
+        return rows
 
     def _encode(self, inputs: Sequence[ProductInput]) -> list[Encoding | NewshelfError]:
         encoder, _ = self._graphs
@@ -208,31 +200,6 @@ class ShelfModel:
                 return [NewshelfError("internal error; see the shelf's log")]
         # Only the product that the code fails for gets an error.
         return [result for one in inputs for result in self._encode([one])]
-
-    def _with_vectors(
-        self,
-        items: Sequence[StoredItem],
-        results: Sequence[Encoding | NewshelfError],
-        problems: Sequence[str | None],
-    ) -> list[EncodedItem]:
-        embeddings = [one.embedding for one in results if isinstance(one, Encoding)]
-        _, scorer = self._graphs
-        vectors = iter(
-            [None] * len(embeddings)
-            if scorer is None or not embeddings
-            else scorer.projector.run({"embedding": np.stack(embeddings)})["vector"]
-        )
-        rows = []
-        for item, result, problem in zip(items, results, problems, strict=True):
-            row = EncodedItem(item.id, item.revision, item.seq, self.reads(item), None, None)
-            if isinstance(result, Encoding):
-                row = replace(
-                    row, embedding=result.embedding, vector=next(vectors), problem=problem
-                )
-            else:
-                row = replace(row, problem=problem or result.message)
-            rows.append(row)
-        return rows
 
     def segment(
         self, puts: Sequence[tuple[StoredItem, EncodedItem]], removed: Sequence[str]

@@ -22,6 +22,7 @@ from newshelf.serving.trace import (
     SPANS_HEADER,
     TRACE_HEADER,
     TraceSpan,
+    WorkerMetric,
     read_trace,
 )
 from tests.fake_predictors import FakeEncoderPredictor, FakeRecommenderPredictor
@@ -70,6 +71,10 @@ def handler(model, monkeypatch):
     return made
 
 
+def unit_of(metric: WorkerMetric) -> str:
+    return "s" if metric.name.endswith("_seconds") else "count"
+
+
 @pytest.fixture
 def service(handler, model, tmp_path):
     """TorchServe's worker side around the handler, without its socket."""
@@ -78,7 +83,7 @@ def service(handler, model, tmp_path):
     )
     declared = {
         kind: [
-            {"name": item.name, "unit": item.unit, "dimensions": list(item.dimensions)}
+            {"name": item.name, "unit": unit_of(item), "dimensions": ["ModelName", "Level"]}
             for item in METRICS
             if item.kind == kind
         ]
