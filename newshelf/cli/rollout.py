@@ -185,8 +185,8 @@ def quarantine(
 
     with open_rollouts(controller_plan(catalog, workspace)) as (store, _):
         if release is not None:
-            store.quarantine.release(release)
-        found = store.quarantine.suspects(settings_from(settings).robots)
+            store.units.release(release)
+        found = store.units.suspects(settings_from(settings).robots)
     for one in found:
         what = "events on a day" if one.item_id is None else f"days with {one.item_id}"
         typer.echo(

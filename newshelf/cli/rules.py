@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
-from zipfile import BadZipFile, ZipFile
 
 import orjson
 import typer
@@ -184,15 +183,12 @@ def _served(workspace: Workspace) -> Iterator["RecommenderPredictor"]:
 @contextmanager
 def open_recommender(archive: Path) -> Iterator["RecommenderPredictor"]:
     """Load an archive of the recommender in this process."""
+    from newshelf.rollout.versions import unpack
     from newshelf.serving.model_config import read_model_config
     from newshelf.serving.recommender_predictor import load_recommender_predictor
     from newshelf.serving.settings import ServingSettings
 
-    with TemporaryDirectory() as name:
-        try:
-            with ZipFile(archive) as packed:
-                packed.extractall(name)
-        except (OSError, BadZipFile) as error:
-            raise SetupError(f"the archive {archive} cannot be unpacked: {error}") from error
-        settings = ServingSettings.from_model_config(read_model_config(name))
-        yield load_recommender_predictor(Path(name), settings=settings)
+    with TemporaryDirectory() as folder:
+        unpacked = unpack(archive, Path(folder) / "archive")
+        settings = ServingSettings.from_model_config(read_model_config(unpacked))
+        yield load_recommender_predictor(unpacked, settings=settings)

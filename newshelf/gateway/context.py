@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +74,13 @@ def context_of(request: Request) -> RequestContext:
     """Return the context that the middleware made."""
     context: RequestContext = request.scope[SCOPE]
     return context
+
+
+async def end_task(task: "asyncio.Task[None]") -> None:
+    """Cancel a task, and wait until it has ended."""
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
 
 
 async def read_body(request: Request) -> tuple[bytes, str]:

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from newshelf.errors import SettingsError
 from newshelf.files import StrictModel, write_aside
-from newshelf.serving.item_table import ItemTable, allowed_mask, in_categories
+from newshelf.serving.item_table import INDEX_COLUMNS, ItemTable, allowed_mask, in_categories
 from newshelf.serving.schemas import EncoderProduct, RecommendedItem, RecommendRequest, Source
 
 _MOST_POPULAR = 5_000
@@ -43,19 +43,12 @@ class PopularItem(StrictModel):
 
 def write_popular(columns: Mapping[str, Sequence[object]], out: Path) -> int:
     """Write the most popular products of an index, atomically; return their number."""
-    popularity = [_number(value) for value in columns["popularity"]]
-    total = sum(popularity) or 1.0
-    # Ties keep the order of the index.
-    order = sorted(range(len(popularity)), key=lambda row: -popularity[row])
-    created = [_number(value) for value in columns["created_at"]]
-    dated = [row for row, value in enumerate(columns["created_at"]) if value is not None]
-    newest = set(sorted(dated, key=lambda row: -created[row])[:_NEWEST])
-    kept = _kept(order, columns["product_type"], newest)
+    table = ItemTable.from_columns({name: columns[name] for name in INDEX_COLUMNS})
+    shares = (table.popularity / (table.popularity.sum() or 1.0)).tolist()
+    newest = set(table.newest_first[:_NEWEST].tolist())
+    kept = _kept(table.popular_first.tolist(), columns["product_type"], newest)
     names = [name for name in PopularItem.model_fields if name != "share"]
-    rows = [
-        {name: columns[name][row] for name in names} | {"share": popularity[row] / total}
-        for row in kept
-    ]
+    rows = [{name: columns[name][row] for name in names} | {"share": shares[row]} for row in kept]
     with write_aside(out) as aside:
         aside.write_bytes(orjson.dumps(rows))
     return len(rows)
@@ -80,10 +73,6 @@ def _kept(order: Sequence[int], categories: Sequence[object], newest: set[int]) 
         if rank < _MOST_POPULAR or seen[categories[row]] <= _PER_CATEGORY or row in newest:
             kept.append(row)
     return kept
-
-
-def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else 0.0
 
 
 _MAX_K = 100

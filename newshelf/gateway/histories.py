@@ -4,7 +4,7 @@ import hashlib
 import hmac
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,8 +97,10 @@ class Histories:
             self._kept.pop(unit or "", None)
 
 
-def weighed(interactions: Sequence[Interaction], settings: HistorySettings) -> list[str]:
-    """Return the products with the largest weights, by their last interaction, oldest first.
+def decayed(
+    interactions: Sequence[Interaction], half_life_days: float, weight_of: Mapping[str, float]
+) -> dict[str, float]:
+    """Return the weights of products, that with the newest interaction first.
 
     A product's weight is the sum over its interactions::
 
@@ -106,12 +108,17 @@ def weighed(interactions: Sequence[Interaction], settings: HistorySettings) -> l
 
     Ages are counted from the newest interaction, the first. A type with weight 0 is left out.
     """
-    half_life_us = settings.half_life_days * _DAY_US
     weights: dict[str, float] = defaultdict(float)
     for one in interactions:
-        if weight := getattr(settings, one.event_type):
-            age_us = interactions[0].at_us - one.at_us
-            weights[one.item_id] += weight * 2.0 ** (-age_us / half_life_us)
+        if weight := weight_of.get(one.event_type):
+            age_days = (interactions[0].at_us - one.at_us) / _DAY_US
+            weights[one.item_id] += weight * 2.0 ** (-age_days / half_life_days)
+    return weights
+
+
+def weighed(interactions: Sequence[Interaction], settings: HistorySettings) -> list[str]:
+    """Return the products with the largest weights, by their last interaction, oldest first."""
+    weights = decayed(interactions, settings.half_life_days, settings.model_dump())
     # Both sorts are stable: of equal weights, the newer interaction counts.
     chosen = set(sorted(weights, key=lambda item: -weights[item])[: settings.items])
     return [item for item in reversed(weights) if item in chosen]

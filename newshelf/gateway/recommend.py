@@ -20,7 +20,7 @@ from newshelf.files import problems
 from newshelf.gateway.context import RequestContext
 from newshelf.gateway.cursor import Cursors
 from newshelf.gateway.fallback import Fallback
-from newshelf.gateway.histories import Histories, Pseudonym
+from newshelf.gateway.histories import Histories, Pseudonym, decayed
 from newshelf.gateway.models import Models
 from newshelf.gateway.observability import GatewayMetrics, Spans
 from newshelf.gateway.record import Record
@@ -280,16 +280,12 @@ def _scores(items: Any) -> Mapping[str, float]:
 
 
 _MOST_INTERACTIONS, _MOST_PURCHASES = 1_000, 200
-_HALF_LIFE_US = 60 * 86_400 * 1_000_000
+_HALF_LIFE_DAYS = 60
 
 
-def purchases(done: Sequence[Interaction], now_us: int) -> list[str]:
+def purchases(done: Sequence[Interaction]) -> list[str]:
     """Return the purchased products by number of purchases, which halve in 60 days."""
-    weights: dict[str, float] = {}
-    for one in done:
-        if one.event_type == "purchase":
-            weight = 2.0 ** ((one.at_us - now_us) / _HALF_LIFE_US)
-            weights[one.item_id] = weights.get(one.item_id, 0.0) + weight
+    weights = decayed(done, _HALF_LIFE_DAYS, {"purchase": 1.0})
     return sorted(weights, key=lambda item: -weights[item])
 
 
@@ -371,7 +367,7 @@ class RecommendService:
     async def _with_purchases(self, query: RecommendQuery) -> RecommendQuery:
         """Return the query with the unit's purchases as its candidates, the best first."""
         done = await self.recorder.history(query.unit, _MOST_INTERACTIONS)
-        bought = purchases(done, time.time_ns() // 1000)
+        bought = purchases(done)
         named = query.request.candidates
         wanted = bought if named is None else [item for item in bought if item in named]
         return query.replaced(candidates=wanted[:_MOST_PURCHASES], history=[])

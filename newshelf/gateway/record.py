@@ -21,6 +21,7 @@ from newshelf.errors import (
     Unavailable,
     UnknownRequest,
 )
+from newshelf.gateway.context import end_task
 from newshelf.gateway.observability import GatewayMetrics
 from newshelf.gateway.schemas import Invalid
 from newshelf.gateway.upstream import Reply
@@ -181,9 +182,7 @@ async def open_record(store: EventStore, spool: Spool | None) -> AsyncIterator[R
     try:
         yield record
     finally:
-        tending.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await tending
+        await end_task(tending)
         await commits.close()
         if spooling is not None:
             await spooling.close()

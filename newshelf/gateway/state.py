@@ -1,7 +1,6 @@
 """The state of one gateway process: models, router, recorder, keys and metrics."""
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
@@ -14,7 +13,7 @@ import orjson
 from newshelf.catalog.schema import ENCODABLE
 from newshelf.errors import NewshelfError, ServerError, Unavailable
 from newshelf.files import secret_key
-from newshelf.gateway.context import RequestContext
+from newshelf.gateway.context import RequestContext, end_task
 from newshelf.gateway.cursor import Cursors
 from newshelf.gateway.fallback import Fallback, read_popular
 from newshelf.gateway.histories import Histories, pseudonyms
@@ -34,12 +33,6 @@ from newshelf.store.store import EventStore
 
 _LOG = logging.getLogger(__name__)
 _EACH_S = 1.0
-
-
-async def _end(task: "asyncio.Task[None]") -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
 
 
 _REQUESTS: dict[ModelName, bytes] = {
@@ -205,5 +198,5 @@ async def open_state(
         readiness = Readiness(models, recorder if required else None)
         words = WordIndex(plan.words) if plan.words else None
         state = AppState(plan, recommender, access, store, readiness, placements, words)
-        stack.push_async_callback(_end, asyncio.create_task(_refresh(state, tokens)))
+        stack.push_async_callback(end_task, asyncio.create_task(_refresh(state, tokens)))
         yield state

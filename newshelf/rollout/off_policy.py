@@ -20,6 +20,8 @@ from scipy.stats import norm
 from newshelf.errors import EvidenceError
 from newshelf.store.records import Exposure, Floats
 
+_ALPHA = 0.05
+
 
 @dataclass(frozen=True, eq=False)
 class LoggedRows:
@@ -96,9 +98,7 @@ def effective_sample_size(weights: Floats) -> float:
     return float(weights.sum()) ** 2 / squares if squares else 0.0
 
 
-def estimate(
-    rows: LoggedRows, *, alpha: float = 0.05, least_effective_rows: float = 100.0
-) -> OffPolicyEstimate:
+def estimate(rows: LoggedRows, *, least_effective_rows: float = 100.0) -> OffPolicyEstimate:
     """Estimate the mean reward of a shown product under the new version.
 
     Raises ``EvidenceError`` if the versions differ too much for an estimate.
@@ -114,7 +114,7 @@ def estimate(
     value = float((weights * rows.reward).sum() / weights.sum())
     # The influence of each row on the value, with mean 0.
     influence = weights * (rows.reward - value) / weights.mean()
-    half = norm.ppf(1 - alpha / 2) * _clustered_error(influence, rows.unit)
+    half = norm.ppf(1 - _ALPHA / 2) * _clustered_error(influence, rows.unit)
     return OffPolicyEstimate(
         value,
         value - half,

@@ -1,5 +1,6 @@
 """TorchServe's properties: the repository's file, and the final ones of a start."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -103,11 +104,5 @@ def _port(properties: Mapping[str, str], key: str, default: int) -> int:
 
 
 def _escaped(value: str) -> str:
-    # Java reads properties as Latin-1 with backslash escapes; \uXXXX is UTF-16.
-    text = value.replace("\\", "\\\\")
-    return "".join(c if c.isascii() else _utf16(c) for c in text)
-
-
-def _utf16(character: str) -> str:
-    units = character.encode("utf-16-be")
-    return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
+    # Java reads Latin-1 with the escapes of JSON: backslashes, and UTF-16 after backslash and u.
+    return json.dumps(value)[1:-1]

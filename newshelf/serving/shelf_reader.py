@@ -9,7 +9,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from newshelf.errors import NewshelfError, VersionMismatch, WeightsError
-from newshelf.files import read_model
+from newshelf.files import file_stamp, read_model
 from newshelf.serving.index import ItemIndex, load_index, map_tensors
 from newshelf.serving.live import LinkRows, LiveIndex, nearest_count
 from newshelf.serving.rules import RuleSet
@@ -97,17 +97,14 @@ class ShelfReader:
     def __init__(self, folder: Path, archive: LiveIndex) -> None:
         self.live = archive
         self._folder = folder
-        self._seen: tuple[int, int] | None = None
+        self._seen = (0, 0)
         self._said = ""
         self._stopped = threading.Event()
 
     def read(self) -> bool:
         """Read what is current, if it has changed; log a failure once and return False."""
-        try:
-            found = (self._folder / CURRENT).stat()
-        except OSError:
-            return True
-        if (seen := (found.st_ino, found.st_mtime_ns)) == self._seen:
+        seen = file_stamp(self._folder / CURRENT)
+        if seen == self._seen or not any(seen):
             return True
         try:
             current = read_current(self._folder)

@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 from newshelf.errors import BadPicture, NewshelfError, ServerError, SettingsError, Unavailable
+from newshelf.files import file_stamp
 from newshelf.rollout.versions import ARCHIVES, TorchServeVersions, find_archive, unpack
 from newshelf.server.program import rest
 from newshelf.server.shelf import ShelfPlan
@@ -202,7 +203,7 @@ class Follower:
         self._opening: dict[str, Future[ShelfModel]] = {}
         self._shelves: dict[str, VersionShelf] = {}
         self._due: dict[str, float] = {}
-        self._rules: dict[str, int] = {}
+        self._rules: dict[str, tuple[int, int]] = {}
         self._failed: set[str] = set()
         self._encodes = False
 
@@ -331,12 +332,12 @@ class Follower:
         """Publish the rules where they have changed; invalid ones change nothing."""
         path = self._plan.rules
         for version, shelf in self._shelves.items():
-            changed_ns = path.stat().st_mtime_ns if path is not None and path.is_file() else 0
-            if self._rules.get(version) == changed_ns:
+            stamp = file_stamp(path)
+            if self._rules.get(version) == stamp:
                 continue
-            self._rules[version] = changed_ns
+            self._rules[version] = stamp
             try:
-                found = read_rules(path, shelf.further_columns) if path and changed_ns else None
+                found = read_rules(path, shelf.further_columns) if path and any(stamp) else None
             except SettingsError as error:
                 _LOG.error("%s: the rules stay as they were: %s", version, error.message)
                 continue

@@ -11,8 +11,8 @@ from sqlalchemy import func, select
 from newshelf.catalog.robots import DAY_S, Suspect, quarantined
 from newshelf.config import EventWeights, RobotSettings
 from newshelf.store.database import Database
-from newshelf.store.quarantine import Quarantine
 from newshelf.store.schema import feedback
+from newshelf.store.units import UnitRepository
 
 _LOG = logging.getLogger(__name__)
 _HOUR_US = 3_600_000_000
@@ -57,7 +57,7 @@ class LivePopularity:
         """Look for suspects, whose events the next update leaves out; takes seconds."""
         window = timedelta(hours=_HALF_LIVES * self._half_life)
         since = datetime.fromtimestamp(time.time(), UTC) - window
-        found = Quarantine(self._database).suspects(self._robots, since=since)
+        found = UnitRepository(self._database).suspects(self._robots, since=since)
         if found != self._suspects:
             _LOG.warning("%d units or keys are in quarantine: ./run events quarantine", len(found))
             self._suspects = found

@@ -14,7 +14,7 @@ from pathlib import Path
 from tantivy import Document, Index, IndexWriter, Occur, Query, SchemaBuilder, Searcher
 
 from newshelf.attributes.lexicon import tokens_of
-from newshelf.files import write_aside
+from newshelf.files import file_stamp, write_aside
 from newshelf.store.items import ItemColumns, ItemRepository, StoredItem
 
 WORDS_FOLDER = ".words"
@@ -52,7 +52,7 @@ class WordIndex:
         self._writer: IndexWriter | None = None
         self._seq = 0
         self._searcher: Searcher | None = None
-        self._opened: tuple[int, int] | None = None
+        self._opened = (0, 0)
 
     def follow(self, repository: ItemRepository) -> int:
         """Index all that changed, at first the seeded products too; return the last change."""
@@ -111,11 +111,11 @@ class WordIndex:
 
     def _current(self) -> Searcher | None:
         """Return a searcher that knows the last commit; None if there is no index."""
+        stamp = file_stamp(self._followed)
         try:
-            status = self._followed.stat()
-            if self._opened != (version := (status.st_ino, status.st_mtime_ns)):
-                self._searcher = Index.open(str(self.folder)).searcher()
-                self._opened = version
+            if stamp != self._opened:
+                self._searcher = Index.open(str(self.folder)).searcher() if any(stamp) else None
+                self._opened = stamp
         except (OSError, ValueError):
             return None
         return self._searcher

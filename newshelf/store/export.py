@@ -34,7 +34,7 @@ def recorded_events(
     Without erased units, whose last rows may be in the database until their erasure ends, and
     without those in quarantine, which are kept and come with a later call if released.
     """
-    left_out = quarantined(store.quarantine.suspects(robots) if robots else ())
+    left_out = quarantined(store.units.suspects(robots) if robots else ())
     for event in store.feedback():
         source = event.unit, event.item_id, event.key_name, int(event.at.timestamp())
         if not left_out(*source) and not store.units.erased([event.unit]):

@@ -17,7 +17,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, StringConstraints, ValidationError
-from sqlalchemy import Select, Table, and_, delete, func, literal, select
+from sqlalchemy import Select, and_, delete, func, literal, select
 from sqlalchemy.engine import Connection
 
 from newshelf.catalog.clean import clean_text
@@ -31,6 +31,7 @@ from newshelf.store.schema import (
     insert_new,
     items,
     now_us,
+    parts,
     pictures,
     shelves,
     span_us,
@@ -46,8 +47,6 @@ _LARGEST = 2**53
 _LOCK = 0x6E657774
 """Lock of the writers of products: one commits before the next takes numbers."""
 _TEXTS = ("title", "description", "product_type", "brand", "color", "material", "size")
-_MAX_IDS = 1_000
-"""Ids in one query."""
 _SILENT_S = 60.0
 """Seconds after which a host that publishes nothing does not count as serving."""
 
@@ -279,7 +278,7 @@ class ItemRepository:
             for row in sorted(rows, key=lambda row: row.item_id)
         ]
         with self._database.writing() as connection:
-            new = _insert(connection, encoded)
+            new = insert_into(connection.dialect.name, encoded)
             names = [column.name for column in encoded.c if not column.primary_key]
             connection.execute(
                 new.on_conflict_do_update(
@@ -304,7 +303,7 @@ class ItemRepository:
     def published(self, host: str, version: str, seq: int) -> None:
         """Record that the workers of a host know all changes up to ``seq``."""
         with self._database.writing() as connection:
-            new = _insert(connection, shelves).values(
+            new = insert_into(connection.dialect.name, shelves).values(
                 host=host, version=version, seq=seq, at_us=now_us()
             )
             connection.execute(
@@ -407,7 +406,7 @@ class _Change:
     def write(self) -> None:
         if not self._changed:
             return
-        new = _insert(self._connection, items)
+        new = insert_into(self._connection.dialect.name, items)
         self._connection.execute(
             new.on_conflict_do_update(
                 index_elements=[items.c.id],
@@ -522,9 +521,9 @@ def _floats(data: bytes | None) -> NDArray[np.float32] | None:
 
 def _by_id(connection: Connection, ids: Sequence[str]) -> dict[str, StoredItem]:
     found: dict[str, StoredItem] = {}
-    for start in range(0, len(ids), _MAX_IDS):
-        query = select(items).where(items.c.id.in_(ids[start : start + _MAX_IDS]))
-        found |= {row.id: _item(row) for row in connection.execute(query)}
+    for part in parts(ids):
+        rows = connection.execute(select(items).where(items.c.id.in_(part)))
+        found |= {row.id: _item(row) for row in rows}
     return found
 
 
@@ -536,7 +535,3 @@ def _hosts(connection: Connection) -> list[Shelf]:
 
 def _last_seq(connection: Connection) -> int:
     return connection.scalar(select(func.max(items.c.seq))) or 0
-
-
-def _insert(connection: Connection, table: Table) -> Any:
-    return insert_into(connection.dialect.name, table)

@@ -10,12 +10,12 @@ them prepared.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from itertools import chain
 from operator import attrgetter
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 from sqlalchemy import (
@@ -349,6 +349,15 @@ def item_key(item_id: str) -> str:
 def insert_into(database: str, table: Table) -> Any:
     """Return an insert that takes a clause for conflicts; ``database`` is a dialect's name."""
     return postgresql.insert(table) if database == "postgresql" else sqlite.insert(table)
+
+
+_MOST_IDS = 1_000
+_Value = TypeVar("_Value")
+
+
+def parts(values: Sequence[_Value]) -> Iterator[Sequence[_Value]]:
+    """Yield the values, as many at a time as one query may name."""
+    return (values[start : start + _MOST_IDS] for start in range(0, len(values), _MOST_IDS))
 
 
 MOST_ROWS = 64

@@ -16,7 +16,6 @@ from newshelf.store import schema
 from newshelf.store.database import Checkpoints, Database, migrate
 from newshelf.store.group_commit import AsyncConnection
 from newshelf.store.items import ItemRepository
-from newshelf.store.quarantine import Quarantine
 from newshelf.store.records import VARIANTS, Exposure, FeedbackOutcome, StoredFeedback
 from newshelf.store.rollouts import Leases, RolloutRepository
 from newshelf.store.schema import (
@@ -30,7 +29,6 @@ from newshelf.store.schema import (
 )
 from newshelf.store.units import UnitRepository
 from newshelf.store.write import (
-    MOST_IDS,
     WriteBatch,
     exposures_statement,
     write_exposures,
@@ -58,7 +56,6 @@ class EventStore:
         self.leases = Leases(database)
         self.units = UnitRepository(database)
         self.items = ItemRepository(database)
-        self.quarantine = Quarantine(database)
         self._window_us = window // timedelta(microseconds=1)
         path = database.sqlite_file
         self._checkpoints = None if path is None else Checkpoints(path)
@@ -149,8 +146,8 @@ class EventStore:
 
     def answers(self, request_ids: Sequence[str]) -> Iterator[Exposure]:
         """Yield those of the answers that are stored, in any order."""
-        for start in range(0, len(request_ids), MOST_IDS):
-            named = schema.exposures.c.request_id.in_(request_ids[start : start + MOST_IDS])
+        for part in schema.parts(request_ids):
+            named = schema.exposures.c.request_id.in_(part)
             with self.database.reading() as connection:
                 rows = connection.execute(select(schema.exposures).where(named)).all()
             yield from map(exposure, rows)

@@ -1,4 +1,4 @@
-"""Units: what they did last, merges of visitors who log in, and erasure.
+"""Units: what they did last, merges of visitors who log in, erasure, and quarantine.
 
 An erased unit leaves its tombstone, the SHA-256 of its id, by which later rows are refused. Writers
 know tombstones that are at most ``FRESH_S`` old, so an erasure removes rows once more after that.
@@ -16,9 +16,11 @@ from operator import itemgetter
 from typing import Any
 
 import psycopg
-from sqlalchemy import Table, delete, select, text
+from sqlalchemy import Table, delete, func, select, text
 from sqlalchemy.engine import Connection
 
+from newshelf.catalog.robots import DAY_S, Suspect, find_key_bursts, find_suspects
+from newshelf.config import RobotSettings
 from newshelf.errors import Conflict, ErasedUnit, InvalidField, Unavailable
 from newshelf.store.database import Database, lock
 from newshelf.store.records import Exposure, StoredFeedback
@@ -29,8 +31,11 @@ from newshelf.store.schema import (
     feedback,
     insert_new,
     now_us,
+    parts,
     released_units,
+    span_us,
     stored_feedback,
+    to_us,
     unit_merges,
 )
 
@@ -41,7 +46,6 @@ _SETTLE_S = 2 * FRESH_S
 _OVERLAP_US = 60_000_000
 """A tombstone may be committed that much later than its time."""
 _READ_TIMEOUT_S = 0.25
-_MOST_UNITS = 500
 _LOCK = 0x6E657775
 """Lock of merges and erasures."""
 
@@ -182,6 +186,37 @@ class UnitRepository:
             return set()
         return {unit for unit in units if unit is not None and _digest(unit) in self._tombstones}
 
+    def suspects(
+        self, settings: RobotSettings, *, since: datetime | None = None
+    ) -> Sequence[Suspect]:
+        """Return the suspects in quarantine, by their events since a moment.
+
+        Feedback of units and keys that behave like robots is kept, and not counted.
+        """
+        if not settings.quarantine:
+            return []
+        event = feedback.c
+        day = event.at_us // span_us(DAY_S)
+        of_unit, of_key = (event.unit, event.item_id, day), (event.key_name, day)
+        counts = select(*of_unit, func.count()).group_by(*of_unit).order_by(event.unit)
+        by_key = select(*of_key, func.count()).group_by(*of_key).order_by(event.key_name)
+        by_key = by_key.where(event.key_name.is_not(None))
+        if since is not None:
+            recent = event.at_us >= to_us(since)
+            counts, by_key = counts.where(recent), by_key.where(recent)
+        with self._database.reading() as connection:
+            rows = connection.execution_options(yield_per=10_000).execute(counts)
+            found = find_suspects(map(tuple, rows), settings)
+            found += find_key_bursts(map(tuple, connection.execute(by_key)), settings)
+            released = set(connection.scalars(select(released_units.c.unit)))
+        return [one for one in found if one.unit not in released]
+
+    def release(self, unit: str) -> None:
+        """Count a unit's events, or a key's of a day, from now on, whatever it does."""
+        with self._database.writing() as connection:
+            at_us = connection.execute(select(now_us())).scalar_one()
+            insert_new(connection, released_units, ("unit", "at_us"), [(unit, at_us)])
+
     def _refresh(self) -> None:
         with self._refreshing:
             read_s = time.monotonic()
@@ -252,8 +287,8 @@ def _erased(connection: Connection, units: Collection[str]) -> set[str]:
 
 
 def _rows(connection: Connection, table: Table, units: Sequence[str]) -> Iterator[Any]:
-    for start in range(0, len(units), _MOST_UNITS):
-        chosen = table.c.unit.in_(units[start : start + _MOST_UNITS])
+    for part in parts(units):
+        chosen = table.c.unit.in_(part)
         yield from connection.execute(select(table).where(chosen).order_by(table.c.id))
 
 
@@ -262,8 +297,7 @@ def _remove(connection: Connection, units: Sequence[str]) -> Erasure:
     columns = (released_units.c.unit, unit_merges.c.visitor, exposures.c.unit, feedback.c.unit)
     for column in columns:
         removed = 0
-        for start in range(0, len(units), _MOST_UNITS):
-            chosen = column.in_(units[start : start + _MOST_UNITS])
-            removed += connection.execute(delete(column.table).where(chosen)).rowcount
+        for part in parts(units):
+            removed += connection.execute(delete(column.table).where(column.in_(part))).rowcount
         counts.append(removed)
     return Erasure(*counts[1:])

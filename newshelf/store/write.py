@@ -1,6 +1,6 @@
 """Writing answers, shadow answers and feedback, each once; events are joined to answers."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
@@ -23,6 +23,7 @@ from newshelf.store.schema import (
     insert_new,
     insert_statement,
     item_key,
+    parts,
     shadow_row,
     to_us,
 )
@@ -51,8 +52,6 @@ _ANSWER = (
     exposures.c.variant,
     exposures.c.ranking,
 )
-MOST_IDS = 500
-"""Maximum values of one query: SQLite has a limit."""
 _MOST_ANSWERS = 200
 """Last answers of a unit that are searched for a product: more than a shopper gets in a day. A
 robot gets thousands, and searching them all would delay others."""
@@ -101,15 +100,9 @@ def join(connection: Connection, events: Sequence[Feedback], window_us: int) -> 
     return [_join(connection, event, answers, window_us) for event in events]
 
 
-def _batched(values: Collection[str]) -> Iterator[list[str]]:
-    ordered = sorted(values)
-    for start in range(0, len(ordered), MOST_IDS):
-        yield ordered[start : start + MOST_IDS]
-
-
 def _answers(connection: Connection, requests: Collection[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for part in _batched(requests):
+    for part in parts(sorted(requests)):
         rows = connection.execute(select(*_ANSWER).where(exposures.c.request_id.in_(part)))
         found |= {row.request_id: row for row in rows}
     return found
@@ -234,7 +227,7 @@ def _outcomes(
 def _stored(connection: Connection, event_ids: Collection[str]) -> dict[str, tuple[Any, ...]]:
     columns = [schema.feedback.c[name] for name in _FEEDBACK_COLUMNS]
     found: dict[str, tuple[Any, ...]] = {}
-    for part in _batched(event_ids):
+    for part in parts(sorted(event_ids)):
         rows = connection.execute(select(*columns).where(schema.feedback.c.event_id.in_(part)))
         found |= {row.event_id: tuple(row) for row in rows}
     return found

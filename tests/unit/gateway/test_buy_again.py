@@ -116,7 +116,7 @@ def test_the_fallback_keeps_the_order(
 )
 def test_a_further_purchase_never_lowers_a_product(done: list[Interaction]) -> None:
     now = 1001 * DAY_US
-    before = purchases(done, now)
+    before = purchases(done)
     assert set(before) == {one.item_id for one in done if one.event_type == "purchase"}
-    after = purchases([*done, Interaction("a", "purchase", now)], now)
+    after = purchases([*done, Interaction("a", "purchase", now)])
     assert after.index("a") <= (before.index("a") if "a" in before else len(before))

@@ -97,7 +97,7 @@ def test_robots_are_left_out_once_they_are_found(store: EventStore, clock) -> No
     assert len(live.update()) == 31
     live.find_robots()
     assert live.update().keys() == {"lamp"}
-    store.quarantine.release("bot")
+    store.units.release("bot")
     live.find_robots()
     assert len(live.update()) == 31
 

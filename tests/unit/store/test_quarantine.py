@@ -29,7 +29,7 @@ def fill(store: EventStore) -> None:
 
 def test_a_burst_and_a_slow_robot_are_found(store: EventStore) -> None:
     fill(store)
-    found = store.quarantine.suspects(SETTINGS)
+    found = store.units.suspects(SETTINGS)
     assert [(one.unit, one.item_id, one.found, one.events) for one in found] == [
         ("fast", None, 90, 91),
         ("slow", "i1", 24, 26),
@@ -38,7 +38,7 @@ def test_a_burst_and_a_slow_robot_are_found(store: EventStore) -> None:
 
 def test_what_is_before_a_moment_is_not_looked_at(store: EventStore) -> None:
     fill(store)
-    found = store.quarantine.suspects(SETTINGS, since=MIDNIGHT + timedelta(days=10))
+    found = store.units.suspects(SETTINGS, since=MIDNIGHT + timedelta(days=10))
     assert [(one.unit, one.item_id, one.found) for one in found] == [("slow", "i1", 14)]
 
 
@@ -57,14 +57,14 @@ def test_training_gets_nothing_that_is_in_quarantine(store: EventStore) -> None:
 def test_a_released_unit_counts(store: EventStore) -> None:
     fill(store)
     for _ in range(2):
-        store.quarantine.release("fast")
-    assert [one.unit for one in store.quarantine.suspects(SETTINGS)] == ["slow"]
+        store.units.release("fast")
+    assert [one.unit for one in store.units.suspects(SETTINGS)] == ["slow"]
 
 
 def test_an_erased_unit_leaves_no_release(url: str, tmp_path: Path) -> None:
     with EventStore.open(url) as store:
         fill(store)
-        store.quarantine.release("fast")
+        store.units.release("fast")
         assert store.units.erase("fast", settle_s=0).feedback == 91
         with store.database.reading() as connection:
             assert connection.exec_driver_sql("SELECT * FROM released_units").all() == []
@@ -86,21 +86,21 @@ def test_a_keys_day_of_far_more_events_than_its_others_is_found(store: EventStor
     through(store, "web", [20, 25, 130, 22])
     through(store, "app", [40, 160, 45, 50])
     through(store, None, [1, 1, 300])
-    found = store.quarantine.suspects(KEYS)
+    found = store.units.suspects(KEYS)
     assert [(one.unit, one.item_id, one.found, one.limit, one.events) for one in found] == [
         ("key web on 2026-03-03", None, 130, 94, 130)
     ]
     assert len(list(recorded_events(store, KEYS))) == 67 + 295 + 302
     kept = [one for one in recorded_events(store, KEYS) if one.key_name == "web"]
     assert MIDNIGHT.day + 2 not in {one.at.day for one in kept}
-    assert store.quarantine.suspects(KEYS.model_copy(update={"quarantine": False})) == []
+    assert store.units.suspects(KEYS.model_copy(update={"quarantine": False})) == []
 
 
 def test_few_events_are_no_burst_of_a_key_and_a_released_day_counts(store: EventStore) -> None:
     through(store, "email", [2, 2, 49])
-    assert store.quarantine.suspects(KEYS) == []
+    assert store.units.suspects(KEYS) == []
     through(store, "email", [0, 0, 2])
-    (found,) = store.quarantine.suspects(KEYS)
-    store.quarantine.release(found.unit)
-    assert store.quarantine.suspects(KEYS) == []
+    (found,) = store.units.suspects(KEYS)
+    store.units.release(found.unit)
+    assert store.units.suspects(KEYS) == []
     assert len(list(recorded_events(store, KEYS))) == 55
