@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from newshelf.errors import SettingsError
 from newshelf.files import StrictModel, write_aside
-from newshelf.serving.item_table import INDEX_COLUMNS, ItemTable, allowed_mask, in_categories
+from newshelf.serving.item_table import ItemTable, allowed_mask, in_categories
 from newshelf.serving.schemas import EncoderProduct, RecommendedItem, RecommendRequest, Source
 
 _MOST_POPULAR = 5_000
@@ -43,11 +43,11 @@ class PopularItem(StrictModel):
 
 def write_popular(columns: Mapping[str, Sequence[object]], out: Path) -> int:
     """Write the most popular products of an index, atomically; return their number."""
-    table = ItemTable.from_columns({name: columns[name] for name in INDEX_COLUMNS})
+    names = [name for name in PopularItem.model_fields if name != "share"]
+    table = ItemTable.from_columns({name: columns[name] for name in (*names, "popularity")})
     shares = (table.popularity / (table.popularity.sum() or 1.0)).tolist()
     newest = set(table.newest_first[:_NEWEST].tolist())
     kept = _kept(table.popular_first.tolist(), columns["product_type"], newest)
-    names = [name for name in PopularItem.model_fields if name != "share"]
     rows = [{name: columns[name][row] for name in names} | {"share": shares[row]} for row in kept]
     with write_aside(out) as aside:
         aside.write_bytes(orjson.dumps(rows))

@@ -95,13 +95,15 @@ class _Version:
     breaker: Breaker
 
 
+@dataclass(eq=False)
 class Models:
     """The models that TorchServe serves."""
 
-    def __init__(self, url: str, tokens: Tokens, settings: GatewaySettings) -> None:
-        self._url = url
-        self._tokens = tokens
-        self._settings = settings
+    url: str
+    tokens: Tokens
+    settings: GatewaySettings
+
+    def __post_init__(self) -> None:
         self._versions: dict[tuple[str, str], _Version] = {}
 
     async def ask(self, model: ModelName, version: str, body: bytes, deadline: Deadline) -> Reply:
@@ -121,7 +123,7 @@ class Models:
             reply = _checked(await self._post(served, body, deadline))
         except DeadlineExceeded:
             # A short timeout of the client says nothing about the model.
-            if left_s * 1000 < self._settings.timeout_ms / 2:
+            if left_s * 1000 < self.settings.timeout_ms / 2:
                 served.breaker.forgotten()
             else:
                 served.breaker.failed(loop.time())
@@ -154,22 +156,22 @@ class Models:
             await one.upstream.close()
 
     def _open(self, model: str, version: str) -> _Version:
-        settings = self._settings
+        settings = self.settings
         opened = _Version(
             f"/predictions/{model}/{version}" if version else f"/predictions/{model}",
-            Upstream(self._url, connections=settings.connections, retry_share=settings.retry_share),
+            Upstream(self.url, connections=settings.connections, retry_share=settings.retry_share),
             Breaker(settings.breaker_share, settings.breaker_requests, settings.breaker_open_s),
         )
         self._versions[model, version] = opened
         return opened
 
     async def _post(self, served: _Version, body: bytes, deadline: Deadline) -> Reply:
-        header = self._tokens.header
+        header = self.tokens.header
         reply = await served.upstream.post(served.path, body, header, deadline)
         if not refused(reply):
             return reply
-        await self._tokens.refresh(deadline)
-        header = self._tokens.header
+        await self.tokens.refresh(deadline)
+        header = self.tokens.header
         return await served.upstream.post(served.path, body, header, deadline)
 
 

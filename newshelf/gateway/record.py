@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TypeVar
 
 import orjson
@@ -46,6 +47,7 @@ _WAIT_S, _WAIT_WITH_SPOOL_S = 2.0, 1.0
 _Kept = TypeVar("_Kept")
 
 
+@dataclass(eq=False)
 class Record:
     """A circuit breaker around the event store.
 
@@ -55,21 +57,14 @@ class Record:
     spooled as long as the spool, which other processes write to as well, holds any.
     """
 
-    def __init__(
-        self,
-        store: EventStore,
-        commits: GroupCommit,
-        spool: Spool | None = None,
-        spooling: GroupCommit | None = None,
-    ) -> None:
-        self._store = store
-        self._commits = commits
-        self._spool = spool
-        self._spooling = spooling
-        self.away: str | None = None
-        """Why nothing is written to the event store; None while it is."""
-        self.refused: str | None = None
-        """Why nothing can be recorded at all; None while the store or the spool take it."""
+    store: EventStore
+    commits: GroupCommit
+    spool: Spool | None = None
+    spooling: GroupCommit | None = None
+    away: str | None = None
+    """Why nothing is written to the event store; None while it is."""
+    refused: str | None = None
+    """Why nothing can be recorded at all; None while the store or the spool take it."""
 
     async def exposure(self, exposure: Exposure) -> None:
         """Keep one answer; raise ``Unavailable`` if that is impossible, as the others do."""
@@ -87,7 +82,7 @@ class Record:
         """Return the products of these answers; ``UnknownRequest`` if one is not stored."""
         if self.away is not None:
             raise Unavailable(f"earlier answers cannot be read: {self.away}")
-        answers = await asyncio.to_thread(lambda: list(self._store.answers(request_ids)))
+        answers = await asyncio.to_thread(lambda: list(self.store.answers(request_ids)))
         if len(answers) < len(request_ids):
             if self._holds_answers():
                 raise Unavailable("an earlier answer waits in the spool; try again")
@@ -98,21 +93,21 @@ class Record:
         """Return a unit's last interactions, the newest first."""
         if self.away is not None:
             raise Unavailable(f"histories cannot be read: {self.away}")
-        return await self._store.units.read_history(unit, limit)
+        return await self.store.units.read_history(unit, limit)
 
     async def _keep(
         self, write: Callable[[GroupCommit], Awaitable[_Kept]], *, behind: bool
     ) -> _Kept:
         if self.away is None and not behind:
             try:
-                return await write(self._commits)
+                return await write(self.commits)
             except Unavailable as error:
                 self._open(error.message)
-        if self._spooling is None:
+        if self.spooling is None:
             self.refused = self.away
             raise Unavailable(f"nothing can be recorded: {self.away}")
         try:
-            kept = await write(self._spooling)
+            kept = await write(self.spooling)
         except Unavailable as error:
             self.refused = f"{self.away or 'answers are replayed'}; {error.message}"
             raise Unavailable(f"nothing can be recorded: {self.refused}") from error
@@ -121,14 +116,14 @@ class Record:
 
     def _holds_answers(self) -> bool:
         try:
-            return self._spool is not None and self._spool.holds("exposures")
+            return self.spool is not None and self.spool.holds("exposures")
         except Unavailable:
             # The store alone has to do, and says of events what it knows.
             return False
 
     def _open(self, reason: str) -> None:
         if self.away is None:
-            where = "answers are spooled" if self._spool else "nothing is recorded"
+            where = "answers are spooled" if self.spool else "nothing is recorded"
             _LOG.error("the event store is left alone, and %s: %s", where, reason)
         self.away = reason
 
@@ -146,21 +141,21 @@ class Record:
 
     def _try_again(self) -> None:
         if self.away is not None:
-            if self.refused is not None and self._spool is not None:
+            if self.refused is not None and self.spool is not None:
                 with contextlib.suppress(Unavailable):
-                    self._spool.probe()
+                    self.spool.probe()
                     self.refused = None
             # Random: PostgreSQL would compress anything else to nothing.
             holder = os.urandom(_PROBE_BYTES).hex()
-            self._store.leases.acquire(_PROBE, holder, 0)
-            self._store.leases.release(_PROBE, holder)
+            self.store.leases.acquire(_PROBE, holder, 0)
+            self.store.leases.release(_PROBE, holder)
             _LOG.warning("the event store takes rows again")
             self.away = None
         self.refused = None
         # For the event loop, which must not wait for the store.
-        self._store.units.erased((), max_age_s=0)
-        while self._spool is not None and self._spool.holds():
-            if not self._spool.replay(self._store.write):
+        self.store.units.erased((), max_age_s=0)
+        while self.spool is not None and self.spool.holds():
+            if not self.spool.replay(self.store.write):
                 return
 
 

@@ -51,23 +51,23 @@ def assign(split: TrafficSplit, unit: str) -> Assignment:
 
     A tester's variant is fixed, so its propensity is 1.
     """
+    bucket = bucket_of(split.salt, unit)
     override = split.overrides.get(unit)
     if override is not None:
         version = split.challenger if override == "challenger" else split.control
-        return Assignment(override, version, counted=False, propensity=1.0)
+        return Assignment(override, version, bucket, counted=False, propensity=1.0)
     taken = 0 if split.shadow else round(split.share * BUCKETS)
     held_out = round(split.holdout * BUCKETS)
-    bucket = bucket_of(split.salt, unit)
     inside = taken / BUCKETS * (1 - held_out / BUCKETS)
     if not held_out or bucket_of(HOLDOUT_SALT, unit) >= held_out:
         if bucket < taken:
             variant: Literal["interleaved", "challenger"] = (
                 "interleaved" if split.interleave else "challenger"
             )
-            return Assignment(variant, split.challenger, counted=True, propensity=inside)
+            return Assignment(variant, split.challenger, bucket, counted=True, propensity=inside)
         if bucket >= BUCKETS - taken:
-            return Assignment("control", split.control, counted=True, propensity=inside)
-    return Assignment("default", split.control, counted=False, propensity=1 - 2 * inside)
+            return Assignment("control", split.control, bucket, counted=True, propensity=inside)
+    return Assignment("default", split.control, bucket, counted=False, propensity=1 - 2 * inside)
 
 
 Team = Literal["control", "challenger"]
@@ -180,7 +180,7 @@ def draft_propensities(
 
 
 _LOG = logging.getLogger(__name__)
-_OUTSIDE = Assignment("default", "", counted=False, propensity=1.0)
+_OUTSIDE = Assignment("default", "", bucket=0, counted=False, propensity=1.0)
 """Without a rollout: TorchServe's default version answers."""
 
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -43,36 +44,29 @@ _ENCODING_S = 0.02
 Ready = tuple[StoredItem, EncodedItem | None]
 
 
+@dataclass(eq=False)
 class VersionShelf:
     """Publishes the store's changes of one model version, and encodes in another thread."""
 
-    def __init__(
-        self,
-        store: ItemRepository,
-        model: ShelfModel,
-        publisher: Publisher,
-        *,
-        encoder: Executor,
-        host: str,
-        max_picture_bytes: int,
-    ) -> None:
-        self._store = store
-        self._model = model
-        self._host = host
-        self._max_picture_bytes = max_picture_bytes
-        self._encoder = encoder
-        self.publisher = publisher
+    store: ItemRepository
+    model: ShelfModel
+    publisher: Publisher
+    encoder: Executor
+    host: str
+    max_picture_bytes: int
+
+    def __post_init__(self) -> None:
         self.restart()
 
     def restart(self) -> None:
         """Continue from what is published, as after a start."""
         self.publisher.reload()
-        if self.publisher.current.seq > self._store.last_seq():
-            _LOG.warning("%s: another store: all is published again", self._model.version)
+        if self.publisher.current.seq > self.store.last_seq():
+            _LOG.warning("%s: another store: all is published again", self.model.version)
             self.publisher.begin_again()
         self._seen = self.publisher.current.seq
-        seeded = self._store.ids(unchanged=True)
-        absent = self._model.index.table.rows(seeded) < 0
+        seeded = self.store.ids(unchanged=True)
+        absent = self.model.index.table.rows(seeded) < 0
         # In order of their changes; 0 for seeded products that this version was not trained on.
         self._waiting = {item: 0 for item, is_new in zip(seeded, absent, strict=True) if is_new}
         self._next: list[StoredItem] = []
@@ -83,7 +77,7 @@ class VersionShelf:
 
     def step(self, *, encodes: bool) -> bool:
         """Publish changes, and encode some; return whether more can be done at once."""
-        changed = self._store.encoded(self._model.version, self._seen, _PAGE)
+        changed = self.store.encoded(self.model.version, self._seen, _PAGE)
         if changed:
             self._seen = changed[-1][0].seq
         for item, found in changed:
@@ -105,7 +99,7 @@ class VersionShelf:
                 self._encoding = None
                 self._take(work, encoding.result())
         if self._encoding is None and self._next:
-            encoding = self._encoder.submit(self._model.encode, self._next, self._picture)
+            encoding = self.encoder.submit(self.model.encode, self._next, self._picture)
             self._encoding, self._next = (self._next, encoding), []
         if not self._next and self._waiting:
             # While the ones before are encoded.
@@ -125,7 +119,7 @@ class VersionShelf:
         busy = {item.id for item in self._encoding[0]} if self._encoding else set()
         oldest = [*islice((one for one in self._waiting if one not in busy), _ENCODED_AT_ONCE)]
         work, pictures = list[StoredItem](), 0
-        for item, found in self._store.encoded(self._model.version, ids=oldest) if oldest else ():
+        for item, found in self.store.encoded(self.model.version, ids=oldest) if oldest else ():
             if not self._sort(item, found) and encodes and pictures < _PICTURES_AT_ONCE:
                 pictures += item.picture is not None
                 work.append(item)
@@ -134,11 +128,11 @@ class VersionShelf:
     @property
     def further_columns(self) -> Mapping[str, ColumnKind]:
         """Return the columns beyond the canonical ones that rules may name."""
-        return further_columns(self._model.index.table)
+        return further_columns(self.model.index.table)
 
     def _sort(self, item: StoredItem, found: EncodedItem | None) -> bool:
         """Note a product as ready, or as waiting for its vectors; return whether it is ready."""
-        vectors = None if item.deleted else self._model.known_vectors(item, found)
+        vectors = None if item.deleted else self.model.known_vectors(item, found)
         if item.deleted or vectors is not None:
             self._waiting.pop(item.id, None)
             self._set_ready(item, vectors)
@@ -152,7 +146,7 @@ class VersionShelf:
 
     def _publish(self) -> None:
         """Store the new vectors, and publish what is ready as one segment."""
-        self._store.put_encoded(self._model.version, self._encoded)
+        self.store.put_encoded(self.model.version, self._encoded)
         ready, self._encoded = list(self._ready.values()), []
         puts = [
             (item, found)
@@ -162,24 +156,24 @@ class VersionShelf:
         removed = self._ready.keys() - {item.id for item, _ in puts}
         behind = [seq - 1 for seq in self._waiting.values() if seq]
         seq = min(behind, default=self._seen)
-        self.publisher.add(self._model.segment(puts, sorted(removed)), seq)
+        self.publisher.add(self.model.segment(puts, sorted(removed)), seq)
         self._ready = {}
         self._record()
 
     def _record(self) -> None:
-        self._store.published(self._host, self._model.version, self.publisher.current.seq)
+        self.store.published(self.host, self.model.version, self.publisher.current.seq)
         self._published_s = time.monotonic()
 
     def _picture(self, reference: str) -> bytes:
         kind, _, place = reference.partition(":")
         if kind == "sha256":
-            stored = self._store.picture(place)
+            stored = self.store.picture(place)
             if stored is None:
                 raise BadPicture("the picture is not in the store any more")
             return stored
         try:
-            if Path(place).stat().st_size > self._max_picture_bytes:
-                raise BadPicture(f"{place} has more than {self._max_picture_bytes} bytes")
+            if Path(place).stat().st_size > self.max_picture_bytes:
+                raise BadPicture(f"{place} has more than {self.max_picture_bytes} bytes")
             return Path(place).read_bytes()
         except OSError as error:
             raise BadPicture(f"{place} cannot be read: {error.strerror}") from error

@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
+from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 
@@ -43,26 +44,21 @@ Fold = Callable[[Path, Current, str], object]
 """Writes a base index of this name from what is current in a folder."""
 
 
+@dataclass(eq=False)
 class Publisher:
     """Writes the shelf of one model version; only one process may use its folder."""
 
-    def __init__(
-        self,
-        folder: Path,
-        shape: SegmentShape,
-        *,
-        fold: Fold,
-        executor: Executor,
-        fold_rows: int,
-    ) -> None:
-        self._folder = folder
-        self._shape = shape
-        self._fold = fold
-        self._executor = executor
-        self._fold_rows = fold_rows
+    folder: Path
+    shape: SegmentShape
+    fold: Fold
+    executor: Executor
+    fold_rows: int
+    """Of a delta, from which on it is folded."""
+
+    def __post_init__(self) -> None:
         self._folding: tuple[str, int, Future[object]] | None = None
         self._unnamed_since: dict[Path, float] = {}
-        folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         self.reload()
 
     def reload(self) -> None:
@@ -72,11 +68,11 @@ class Publisher:
     def _read(self) -> tuple[Current, dict[str, int]]:
         """Return what is current and the changes per segment; begin a damaged shelf again."""
         try:
-            current = read_current(self._folder) or Current(seq=0)
-            if current.base and not (self._folder / current.base).is_dir():
-                raise WeightsError(f"the base {self._folder / current.base} is missing")
+            current = read_current(self.folder) or Current(seq=0)
+            if current.base and not (self.folder / current.base).is_dir():
+                raise WeightsError(f"the base {self.folder / current.base} is missing")
             changes = {
-                name: _changes(read_segment(self._folder, name, self._shape))
+                name: _changes(read_segment(self.folder, name, self.shape))
                 for name in current.segments
             }
         except WeightsError as error:
@@ -105,18 +101,18 @@ class Publisher:
             small.insert(0, names.pop())
         if len(small) == 1:
             return [*names, *small]
-        segments = [read_segment(self._folder, name, self._shape) for name in small]
+        segments = [read_segment(self.folder, name, self.shape) for name in small]
         return [*names, self._write(reduce(merge_segments, segments), self.current.seq)]
 
     def _write(self, segment: Segment, seq: int) -> str:
         name = f"seg-{seq}-{uuid.uuid4().hex[:8]}"
-        write_segment(self._folder, name, segment, self._shape)
+        write_segment(self.folder, name, segment, self.shape)
         self._changes[name] = _changes(segment)
         return name
 
     def set_popularity(self, interactions: Mapping[str, float]) -> None:
         """Publish interactions to add to the products' popularity."""
-        name = write_popularity(self._folder, interactions) if interactions else None
+        name = write_popularity(self.folder, interactions) if interactions else None
         if name != self.current.popularity:
             self._replace(popularity=name)
 
@@ -127,7 +123,7 @@ class Publisher:
             text = rules.model_dump_json()
             name = f"rules-{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
             if name != self.current.rules:
-                with write_aside(self._folder / name) as aside:
+                with write_aside(self.folder / name) as aside:
                     aside.write_text(text, encoding="utf-8")
         if name != self.current.rules:
             self._replace(rules=name)
@@ -143,32 +139,32 @@ class Publisher:
                 return
             self._folding = None
             if error := done.exception():
-                _LOG.error("%s could not be made: %r", self._folder / name, error)
+                _LOG.error("%s could not be made: %r", self.folder / name, error)
                 # Not again at once: twice as many changes must come.
-                self._fold_rows *= 2
+                self.fold_rows *= 2
                 return
             self._replace(base=name, segments=self.current.segments[count:])
-            _LOG.info("%s: folded %d segments into %s", self._folder.name, count, name)
+            _LOG.info("%s: folded %d segments into %s", self.folder.name, count, name)
             return
         delta = sum(self._changes[name] for name in self.current.segments)
-        if delta > self._fold_rows * (10 if waits else 1):
+        if delta > self.fold_rows * (10 if waits else 1):
             number = max(self.current.seq, 1 + max((0, *map(_number, self._bases()))))
             name = f"base-{number}"
-            done = self._executor.submit(self._fold, self._folder, self.current, name)
+            done = self.executor.submit(self.fold, self.folder, self.current, name)
             self._folding = name, len(self.current.segments), done
 
     def clean(self) -> None:
         """Remove files that are not current any more, except the last two bases."""
-        kept = {self._folder / name for name in ("CURRENT", self.current.base) if name}
-        kept |= {segment_path(self._folder, name) for name in self.current.segments}
+        kept = {self.folder / name for name in ("CURRENT", self.current.base) if name}
+        kept |= {segment_path(self.folder, name) for name in self.current.segments}
         kept |= {
-            self._folder / name for name in (self.current.popularity, self.current.rules) if name
+            self.folder / name for name in (self.current.popularity, self.current.rules) if name
         }
         kept |= {*sorted(self._bases(), key=_number)[-2:]}
         if self._folding is not None:
             # Its temporary folder is named after it.
-            kept |= {*self._folder.glob(f".{self._folding[0]}*")}
-        unnamed = {*self._folder.iterdir()} - kept
+            kept |= {*self.folder.glob(f".{self._folding[0]}*")}
+        unnamed = {*self.folder.iterdir()} - kept
         now_s = time.monotonic()
         self._unnamed_since = {path: self._unnamed_since.get(path, now_s) for path in unnamed}
         for path, since_s in self._unnamed_since.items():
@@ -179,11 +175,11 @@ class Publisher:
                     path.unlink(missing_ok=True)
 
     def _bases(self) -> list[Path]:
-        return [*self._folder.glob("base-*")]
+        return [*self.folder.glob("base-*")]
 
     def _replace(self, **changed: object) -> None:
         current = Current.model_validate({**self.current.model_dump(), **changed})
-        write_current(self._folder, current)
+        write_current(self.folder, current)
         self.current = current
         self._changes = {name: self._changes[name] for name in current.segments}
 

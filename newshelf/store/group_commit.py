@@ -86,6 +86,7 @@ class _Waiting:
     timer: asyncio.TimerHandle | None = None
 
 
+@dataclass(eq=False)
 class GroupCommit:
     """Writes rows for an event loop; one per process.
 
@@ -95,22 +96,16 @@ class GroupCommit:
     rows are dropped (if only the reply was lost, they are stored: sending them again is safe).
     """
 
-    def __init__(
-        self,
-        store: Store,
-        *,
-        max_rows: int = 1000,
-        max_waiting: int = 20_000,
-        max_wait_s: float = 2.0,
-        connections: Sequence[AsyncConnection] = (),
-        retries: bool = True,
-    ) -> None:
-        """Start the thread, in a running event loop; ``max_rows`` callers share a commit."""
-        self._store = store
-        self._max_rows = max_rows
-        self._max_waiting = max_waiting
-        self._max_wait_s = max_wait_s
-        self._retries = retries
+    store: Store
+    max_rows: int = 1000
+    """Callers that share a commit."""
+    max_waiting: int = 20_000
+    max_wait_s: float = 2.0
+    connections: Sequence[AsyncConnection] = ()
+    retries: bool = True
+
+    def __post_init__(self) -> None:
+        """Start the thread, in a running event loop."""
         self._loop = asyncio.get_running_loop()
         self._queue: deque[_Waiting] = deque()
         """For the thread: answers and shadow answers."""
@@ -118,8 +113,7 @@ class GroupCommit:
         """For the thread, after the answers."""
         self._answers: deque[_Waiting] = deque()
         """For the connections."""
-        self._connections = connections
-        self._idle = list(connections)
+        self._idle = list(self.connections)
         self._busy: set[asyncio.Task[None]] = set()
         self._work = threading.Event()
         self._closing = self._closed = False
@@ -148,7 +142,7 @@ class GroupCommit:
         """Write what waits and end the thread. Later calls get ``Unavailable``."""
         self._closing = True
         await asyncio.gather(*self._busy)
-        for connection in self._connections:
+        for connection in self.connections:
             await connection.close()
         self._closed = True
         self._work.set()
@@ -156,12 +150,12 @@ class GroupCommit:
 
     def _enqueue(self, batch: WriteBatch) -> "asyncio.Future[list[FeedbackOutcome]]":
         waits = len(self._queue) + len(self._feedback) + len(self._answers)
-        if self._closing or waits >= self._max_waiting:
+        if self._closing or waits >= self.max_waiting:
             reason = "is being closed" if self._closing else "has too many rows to write"
             raise Unavailable(f"the event store {reason}")
-        waiting = _Waiting(batch, self._loop.create_future(), monotonic() + self._max_wait_s)
-        waiting.timer = self._loop.call_later(self._max_wait_s, self._expire, waiting)
-        if self._connections and batch.is_one_statement:
+        waiting = _Waiting(batch, self._loop.create_future(), monotonic() + self.max_wait_s)
+        waiting.timer = self._loop.call_later(self.max_wait_s, self._expire, waiting)
+        if self.connections and batch.is_one_statement:
             self._answers.append(waiting)
             self._start_connection()
         elif batch.feedback:
@@ -198,7 +192,7 @@ class GroupCommit:
             self._work.wait()
             self._work.clear()
             while self._queue or self._feedback:
-                self._commit(_take(self._queue, self._max_rows))
+                self._commit(_take(self._queue, self.max_rows))
                 self._commit(_take_events(self._feedback))
             if self._closed:
                 return
@@ -207,11 +201,11 @@ class GroupCommit:
         pause_s = _FIRST_PAUSE_S
         while group := _in_time(group):
             try:
-                self._answer(group, self._store.write(_merge(group)))
+                self._answer(group, self.store.write(_merge(group)))
                 self._failed = None
             except Unavailable as error:
                 self._failed = error.message
-                if not self._retries:
+                if not self.retries:
                     for one in group:
                         self._loop.call_soon_threadsafe(_fail, one, error)
                     return

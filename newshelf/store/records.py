@@ -165,6 +165,8 @@ class Assignment:
 
     variant: Variant
     version: str
+    bucket: int
+    """0 to ``BUCKETS`` − 1."""
     counted: bool
     propensity: float
     """Probability of this variant before the unit was known."""

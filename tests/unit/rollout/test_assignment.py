@@ -76,6 +76,7 @@ def test_a_ramp_only_adds_units(unit: str, a: float, b: float, holdout: float) -
     low, high = sorted((a, b))
     before = assign(split(low, holdout=holdout), unit)
     after = assign(split(high, holdout=holdout), unit)
+    assert before.bucket == after.bucket
     if before.variant != "default":
         assert after.variant == before.variant
         assert after.version == before.version

@@ -38,7 +38,7 @@ def segment(puts: dict[str, float], removed: list[str] | None = None) -> Segment
 
 
 def segment_changes(writer: Publisher) -> set[object]:
-    last = read_segment(writer._folder, writer.current.segments[-1], SHAPE)
+    last = read_segment(writer.folder, writer.current.segments[-1], SHAPE)
     return {*last.columns["id"], *last.removed}
 
 
