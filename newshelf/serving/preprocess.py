@@ -33,6 +33,7 @@ class Content:
     """One row of the ``attributes`` input."""
 
 
+@dataclass(eq=False)
 class InputBuilder:
     """Builds the six inputs that ``newshelf.nn.encoder.Encoder.forward`` names.
 
@@ -40,25 +41,24 @@ class InputBuilder:
     picture at all on the CPU, which saves a text most of its time.
     """
 
-    def __init__(
-        self, spec: EncoderSpec, tokenizer: Tokenizer | None, *, pad_images: bool = False
-    ) -> None:
-        self._spec = spec
-        self._pad_images = pad_images
-        self._tokenizer = tokenizer
+    spec: EncoderSpec
+    tokenizer: Tokenizer | None
+    pad_images: bool = False
+
+    def __post_init__(self) -> None:
         # The special tokens alone are a valid text, and so a safe padding.
-        self._no_text = tokenizer.tokens([""])[0] if tokenizer else [1]
+        self._no_text = self.tokenizer.tokens([""])[0] if self.tokenizer else [1]
 
     def content(self, product: Product) -> Content:
         """Return the parts of ``product`` that the encoder reads."""
-        text = "" if self._tokenizer is None else product.text()
-        return Content(text, tuple(attribute_row(product, self._spec.attributes)))
+        text = "" if self.tokenizer is None else product.text()
+        return Content(text, tuple(attribute_row(product, self.spec.attributes)))
 
     def tokens(self, contents: Sequence[Content]) -> list[list[int]]:
         """The token ids of each, in one call; an empty list where no text can be read."""
-        if self._tokenizer is None:
+        if self.tokenizer is None:
             return [[] for _ in contents]
-        tokens = iter(self._tokenizer.tokens([item.text for item in contents if item.text]))
+        tokens = iter(self.tokenizer.tokens([item.text for item in contents if item.text]))
         return [next(tokens) if item.text else [] for item in contents]
 
     def inputs(
@@ -75,15 +75,15 @@ class InputBuilder:
         When none has a text, one padding entry of row ``B`` stands in; likewise a picture, where
         they are padded.
         """
-        if images is None or not len(image_row) or self._spec.image is None:
+        if images is None or not len(image_row) or self.spec.image is None:
             size, count = 1, 1
-            if self._spec.image is not None:
-                size, count = self._spec.image.size, int(self._pad_images)
+            if self.spec.image is not None:
+                size, count = self.spec.image.size, int(self.pad_images)
             images = np.zeros((count, 3, size, size), dtype=np.float32)
             image_row = [len(contents)] * len(images)
         rows = [row for row, ids in enumerate(tokens) if ids]
         chosen = [tokens[row] for row in rows]
-        pad_id = self._spec.text.pad_token_id if self._spec.text else 0
+        pad_id = self.spec.text.pad_token_id if self.spec.text else 0
         input_ids, attention_mask = pad_tokens(chosen or [self._no_text], pad_id)
         attributes = [item.attributes for item in contents]
         return {
@@ -180,13 +180,13 @@ class CpuReader:
         return None
 
 
+@dataclass(frozen=True)
 class GpuReader:
     """Decodes on a GPU; see ``newshelf.nn.gpu_inputs``."""
 
-    def __init__(self, spec: ImageInput, device: Device, *, max_pixels: int) -> None:
-        self._spec = spec
-        self._device = device
-        self._max_pixels = max_pixels
+    spec: ImageInput
+    device: Device
+    max_pixels: int
 
     def start(self, inputs: Sequence[ProductInput]) -> Callable[[], DecodedPictures]:
         """See ``Reader.start``; the work is done when it is waited for."""
@@ -199,9 +199,9 @@ class GpuReader:
 
         images, failed = decode_on_gpu(
             [item.picture or b"" for item in inputs],
-            self._spec,
-            torch.device(str(self._device)),
-            max_pixels=self._max_pixels,
+            self.spec,
+            torch.device(str(self.device)),
+            max_pixels=self.max_pixels,
         )
         for at, error in failed.items():
             error.field = inputs[at].field("image")

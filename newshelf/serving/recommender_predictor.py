@@ -7,6 +7,7 @@ about 10 MB per process.
 import os
 from collections.abc import Mapping, Sequence
 from copy import copy
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,7 @@ from newshelf.serving.shelf_reader import ShelfReader
 from newshelf.serving.trace import RecordingObserver, StageTimer
 
 
+@dataclass(eq=False)
 class RecommenderPredictor:
     """Histories → ranked items; one forward of each graph for all requests of a batch.
 
@@ -66,64 +68,42 @@ class RecommenderPredictor:
     numbers, or has those of another scorer.
     """
 
-    def __init__(
-        self,
-        encoder: ProductEncoder,
-        scorer: ScorerGraphs | None,
-        index: ItemIndex,
-        *,
-        model_version: str,
-        limits: Limits,
-        retrieve: int,
-        observer: RecordingObserver | None = None,
-        shelf: ShelfReader | None = None,
-    ) -> None:
-        if index.manifest.encoder_version != model_version:
-            raise VersionMismatch(
-                f"index of encoder {index.manifest.encoder_version}, encoder {model_version}"
-            )
-        self._encoder = encoder
-        self.scorer = scorer
-        self._live = LiveIndex.of(index)
-        self._shelf = shelf
-        self._ranker = _ranker(index, scorer, retrieve)
-        self._model_version = model_version
-        self._limits = limits
-        self._retrieve = retrieve
-        self._observer = observer
-        self._max_history = scorer.max_history if scorer else limits.max_history
+    encoder: ProductEncoder
+    scorer: ScorerGraphs | None
+    index: ItemIndex
+    """The archive's."""
+    model_version: str
+    limits: Limits
+    retrieve: int
+    observer: RecordingObserver | None = None
+    shelf: ShelfReader | None = None
 
-    @property
-    def index(self) -> ItemIndex:
-        """The archive's."""
-        return self._live.archive
+    def __post_init__(self) -> None:
+        made_by = self.index.manifest.encoder_version
+        if made_by != self.model_version:
+            raise VersionMismatch(f"index of encoder {made_by}, encoder {self.model_version}")
+        self._live = LiveIndex.of(self.index)
+        self._ranker = _ranker(self.index, self.scorer, self.retrieve)
+        self._max_history = self.scorer.max_history if self.scorer else self.limits.max_history
 
     @property
     def live(self) -> LiveIndex:
         """The products of now."""
-        return self._live if self._shelf is None else self._shelf.live
+        return self._live if self.shelf is None else self.shelf.live
 
     @live.setter
     def live(self, live: LiveIndex) -> None:
         """Answer from this, whatever is published."""
-        self._live, self._shelf = live, None
+        self._live, self.shelf = live, None
 
     def follow(self) -> None:
         """Follow the shelf, if there is one; in a process that is forked, after the fork."""
-        if self._shelf is not None:
-            self._shelf.follow()
+        if self.shelf is not None:
+            self.shelf.follow()
 
     def over(self, index: ItemIndex) -> "RecommenderPredictor":
         """The same models over another index of the same encoder."""
-        return RecommenderPredictor(
-            self._encoder,
-            self.scorer,
-            index,
-            model_version=self._model_version,
-            limits=self._limits,
-            retrieve=self._retrieve,
-            observer=self._observer,
-        )
+        return replace(self, index=index, shelf=None)
 
     def with_rules(self, rules: RuleSet) -> "RecommenderPredictor":
         """The same models and products with other rules, whatever is published."""
@@ -152,12 +132,12 @@ class RecommenderPredictor:
                 else self._answer(row, next(ranked), request.request_id)
                 for row, request in zip(resolved, rows, strict=True)
             ]
-        stages.report(self._observer, len(rows))
+        stages.report(self.observer, len(rows))
         return answers
 
     def _parse(self, row: RawRequest) -> ParsedRequest | NewshelfError:
         try:
-            return parse_recommend(row, self._limits)
+            return parse_recommend(row, self.limits)
         except NewshelfError as error:
             return error
 
@@ -168,7 +148,7 @@ class RecommenderPredictor:
         inline = [row.inline if isinstance(row, ParsedRequest) else [] for row in rows]
         if not any(inline):
             return [{} for _ in rows]
-        results = self._encoder.encode([item for items in inline for item in items], stages)
+        results = self.encoder.encode([item for items in inline for item in items], stages)
         with stages.measure("inference"):
             encoded = iter(project(results, self.scorer))
         return [{item.at: next(encoded) for item in items} for items in inline]
@@ -190,7 +170,7 @@ class RecommenderPredictor:
         try:
             refuse_late(row.deadline_s)
             if row.request.search is not None:
-                return resolve_search(row, good, live, self._max_history, self._retrieve)
+                return resolve_search(row, good, live, self._max_history, self.retrieve)
             return resolve(row, good, live, self._max_history)
         except NewshelfError as error:
             return error
@@ -207,10 +187,10 @@ class RecommenderPredictor:
         if isinstance(row, Found):
             picked = pick_found(row, by_model)
         else:
-            picked = pick(row, by_model, self._retrieve)
+            picked = pick(row, by_model, self.retrieve)
         body: dict[str, object] = {
             "items": _items(row, picked),
-            "model_version": self._model_version,
+            "model_version": self.model_version,
             "index_version": row.candidate_set.live.version,
             "request_id": request_id,
         }

@@ -179,14 +179,17 @@ class VersionShelf:
             raise BadPicture(f"{place} cannot be read: {error.strerror}") from error
 
 
+@dataclass(eq=False)
 class Follower:
     """Keeps the shelf of every version that TorchServe serves."""
 
-    def __init__(self, store: EventStore, plan: ShelfPlan, *, host: str, holder: str) -> None:
-        self._store = store
-        self._plan = plan
-        self._host = host
-        self._holder = holder
+    store: EventStore
+    plan: ShelfPlan
+    host: str
+    holder: str
+
+    def __post_init__(self) -> None:
+        store, plan = self.store, self.plan
         self._versions = TorchServeVersions(plan.torchserve, plan.model_store, {})
         self._popularity = LivePopularity(
             store.database, plan.settings.half_life_hours, plan.event_weights, plan.robots
@@ -205,22 +208,22 @@ class Follower:
         """Follow until ``ended`` is set."""
         pause_s = 0.0
         while not rest(ended, pause_s):
-            pause_s = 0.0 if self._tick() else self._plan.settings.poll_ms / 1000
+            pause_s = 0.0 if self._tick() else self.plan.settings.poll_ms / 1000
         self._executor.shutdown(wait=False, cancel_futures=True)
         if self._encodes:
-            self._store.leases.release(_LEASE, self._holder)
+            self.store.leases.release(_LEASE, self.holder)
 
     def _tick(self) -> bool:
         try:
             self._every("versions", _VERSIONS_S, self._refresh)
-            self._every("lease", self._plan.settings.lease_s / 3, self._take_lease)
+            self._every("lease", self.plan.settings.lease_s / 3, self._take_lease)
             busy = False
             for version, shelf in self._shelves.items():
                 if self._due.get(version, 0) <= time.monotonic():
                     busy |= self._step(version, shelf)
             self._every("rules", _RULES_S, self._publish_rules)
             if self._encodes:
-                self._every("pictures", _PICTURES_S, self._store.items.remove_unused_pictures)
+                self._every("pictures", _PICTURES_S, self.store.items.remove_unused_pictures)
             self._every("robots", _ROBOTS_S, self._find_robots)
             self._every("popularity", _POPULARITY_S, self._publish_popularity)
         except Unavailable as error:
@@ -255,9 +258,7 @@ class Follower:
 
     def _take_lease(self) -> None:
         before = self._encodes
-        self._encodes = self._store.leases.acquire(
-            _LEASE, self._holder, self._plan.settings.lease_s
-        )
+        self._encodes = self.store.leases.acquire(_LEASE, self.holder, self.plan.settings.lease_s)
         if self._encodes != before:
             _LOG.info("this host %s", "encodes" if self._encodes else "only publishes")
 
@@ -283,8 +284,8 @@ class Follower:
             self._remove_old(loaded)
 
     def _open(self, version: str) -> ShelfModel:
-        archive = find_archive(self._plan.model_store, version)
-        model = ShelfModel(unpack(archive, self._plan.folder / ARCHIVES / version))
+        archive = find_archive(self.plan.model_store, version)
+        model = ShelfModel(unpack(archive, self.plan.folder / ARCHIVES / version))
         model.open_encoder()
         return model
 
@@ -295,21 +296,21 @@ class Follower:
             self._due[version] = time.monotonic() + _RETRY_S
             return
         model = opening.result()
-        settings = self._plan.settings
+        settings = self.plan.settings
         publisher = Publisher(
-            self._plan.folder / version,
+            self.plan.folder / version,
             model.shape,
             fold=model.fold,
             executor=self._executor,
             fold_rows=settings.fold_rows,
         )
         self._shelves[version] = VersionShelf(
-            self._store.items,
+            self.store.items,
             model,
             publisher,
             encoder=self._encoder,
-            host=self._host,
-            max_picture_bytes=self._plan.max_picture_bytes,
+            host=self.host,
+            max_picture_bytes=self.plan.max_picture_bytes,
         )
         _LOG.info("%s: published up to change %d", version, publisher.current.seq)
 
@@ -324,7 +325,7 @@ class Follower:
 
     def _publish_rules(self) -> None:
         """Publish the rules where they have changed; invalid ones change nothing."""
-        path = self._plan.rules
+        path = self.plan.rules
         for version, shelf in self._shelves.items():
             stamp = file_stamp(path)
             if self._rules.get(version) == stamp:
@@ -340,10 +341,10 @@ class Follower:
 
     def _remove_old(self, loaded: Set[str]) -> None:
         """Remove what is kept of versions whose archive is gone."""
-        for kept in (self._plan.folder, self._plan.folder / ARCHIVES):
+        for kept in (self.plan.folder, self.plan.folder / ARCHIVES):
             for path in kept.iterdir() if kept.is_dir() else ():
                 name = path.name
-                there = (self._plan.model_store / f"recommender-{name}.mar").is_file()
+                there = (self.plan.model_store / f"recommender-{name}.mar").is_file()
                 if path.is_dir() and not name.startswith(".") and name not in loaded and not there:
                     shutil.rmtree(path, ignore_errors=True)
-                    self._store.items.forget_version(name)
+                    self.store.items.forget_version(name)

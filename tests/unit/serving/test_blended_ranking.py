@@ -35,7 +35,7 @@ def serve(recommender, settings):
 
     def build(index, retrieve: int = 30) -> RecommenderPredictor:
         return RecommenderPredictor(
-            recommender._encoder,
+            recommender.encoder,
             recommender.scorer,
             index,
             model_version=VERSION,

@@ -48,7 +48,7 @@ def index(bundle):
 @pytest.fixture(scope="module")
 def predictor(recommender, settings, index):
     return RecommenderPredictor(
-        recommender._encoder,
+        recommender.encoder,
         recommender.scorer,
         index,
         model_version=VERSION,
@@ -241,7 +241,7 @@ def test_without_a_scorer_and_links_content_and_dates_rank(bundle, recommender, 
         plain, manifest=plain.manifest.model_copy(update={"vector": None}), vectors=None
     )
     served = RecommenderPredictor(
-        recommender._encoder,
+        recommender.encoder,
         None,
         index,
         model_version=VERSION,

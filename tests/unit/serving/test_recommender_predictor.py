@@ -33,7 +33,7 @@ def index(bundle):
 def without_scorer(recommender, index, settings):
     plain = replace(index, vectors=None, vector_search=None)
     return RecommenderPredictor(
-        recommender._encoder,
+        recommender.encoder,
         None,
         plain,
         model_version="0123456789ab",
@@ -267,7 +267,7 @@ def test_scores_that_are_not_finite_fall_back_to_likeness(recommender, pooling, 
 def test_an_index_of_another_encoder_is_refused(recommender, index, settings):
     with pytest.raises(VersionMismatch):
         RecommenderPredictor(
-            recommender._encoder,
+            recommender.encoder,
             recommender.scorer,
             index,
             model_version="another00000",
@@ -280,7 +280,7 @@ def test_an_index_without_vectors_does_not_fit_a_scorer(recommender, index, sett
     plain = replace(index, vectors=None, vector_search=None)
     with pytest.raises(VersionMismatch, match="go together"):
         RecommenderPredictor(
-            recommender._encoder,
+            recommender.encoder,
             recommender.scorer,
             plain,
             model_version="0123456789ab",

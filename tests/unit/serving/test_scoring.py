@@ -35,7 +35,7 @@ def index(bundle):
 def serve(recommender, settings):
     def build(index) -> RecommenderPredictor:
         return RecommenderPredictor(
-            recommender._encoder,
+            recommender.encoder,
             recommender.scorer,
             index,
             model_version=VERSION,

@@ -177,7 +177,7 @@ def test_publications_do_not_disturb_answers(tmp_path, archive, monkeypatch):
     monkeypatch.setattr(shelf_reader, "_POLL_S", 0.001)
     reader = ShelfReader(tmp_path, LiveIndex.of(archive))
     predictor = predictor_over(archive, reader.live, "pairs")
-    predictor._shelf = reader
+    predictor.shelf = reader
     predictor.follow()
     failed: list[object] = []
     done = threading.Event()
