@@ -71,7 +71,8 @@ def ports_of(properties: Mapping[str, str]) -> Ports:
 
 def write_properties(path: Path, properties: Mapping[str, str]) -> None:
     """Write the properties so that Java reads back the same strings."""
-    lines = [f"{key}={_escaped(value)}\n" for key, value in properties.items()]
+    # Java reads Latin-1 with the escapes of JSON: backslashes, and UTF-16 after backslash and u.
+    lines = [f"{key}={json.dumps(value)[1:-1]}\n" for key, value in properties.items()]
     path.write_text("".join(lines), encoding="ascii")
 
 
@@ -101,8 +102,3 @@ def _addresses(ports: Ports) -> dict[str, str]:
 def _port(properties: Mapping[str, str], key: str, default: int) -> int:
     address = properties.get(key)
     return int(address.rpartition(":")[2]) if address else default
-
-
-def _escaped(value: str) -> str:
-    # Java reads Latin-1 with the escapes of JSON: backslashes, and UTF-16 after backslash and u.
-    return json.dumps(value)[1:-1]

@@ -50,8 +50,11 @@ def read_outputs(
     labels = [dict[HeadName, tuple[str, float]]() for _ in embeddings]
     for head in HEADS:
         if classes := spec.labels.get(head):
-            likeliest = zip(*_likeliest(outputs[f"{head}_logits"]), strict=True)
-            for row, (score, index) in zip(labels, likeliest, strict=True):
+            logits = outputs[f"{head}_logits"]
+            powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+            scores = (powers.max(axis=1) / powers.sum(axis=1)).tolist()
+            likeliest = logits.argmax(axis=1).tolist()
+            for row, score, index in zip(labels, scores, likeliest, strict=True):
                 row[head] = (classes[index], round(score, 6))
     return [
         Encoding(embedding, row)
@@ -59,12 +62,6 @@ def read_outputs(
         else NewshelfError("the model gave no finite embedding for this product")
         for embedding, row, good in zip(embeddings, labels, finite, strict=True)
     ]
-
-
-def _likeliest(logits: NDArray[np.float32]) -> tuple[list[float], list[int]]:
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    scores = powers.max(axis=1) / powers.sum(axis=1)
-    return scores.tolist(), logits.argmax(axis=1).tolist()
 
 
 FORWARD = 40

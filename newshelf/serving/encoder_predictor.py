@@ -41,12 +41,8 @@ _TEXT_UNREAD = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """One request on its way: an entry per product, or one error for all of it."""
-
-    products: Sequence[ProductInput | NewshelfError]
-    many: bool = False
+_Row = tuple[Sequence[ProductInput | NewshelfError], bool]
+"""One request on its way: an entry per product, or one error for all; whether it has instances."""
 
 
 @dataclass(eq=False)
@@ -68,35 +64,33 @@ class EncoderPredictor:
         stages = StageTimer()
         with stages.measure("parse"):
             parsed = [self._parse(row) for row in rows]
-        items = (item for row in parsed for item in row.products)
+        items = (item for products, _ in parsed for item in products)
         readable = [item for item in items if isinstance(item, ProductInput)]
         encoded = iter(self.encoder.encode(readable, stages))
         with stages.measure("postprocess"):
             results = [
-                [
-                    item if isinstance(item, NewshelfError) else next(encoded)
-                    for item in row.products
-                ]
-                for row in parsed
+                [item if isinstance(item, NewshelfError) else next(encoded) for item in products]
+                for products, _ in parsed
             ]
             answers = [
-                self._answer(row, result) for row, result in zip(parsed, results, strict=True)
+                self._answer(result, many=many)
+                for result, (_, many) in zip(results, parsed, strict=True)
             ]
         stages.report(self.observer, len(rows))
         return answers
 
     def _parse(self, request: RawRequest) -> _Row:
         try:
-            return _Row(*parse_products(request, self.limits))
+            return parse_products(request, self.limits)
         except NewshelfError as error:
-            return _Row([error])
+            return [error], False
 
-    def _answer(self, row: _Row, results: Sequence[Result]) -> Answer:
+    def _answer(self, results: Sequence[Result], *, many: bool) -> Answer:
         errors = [result for result in results if isinstance(result, NewshelfError)]
         late = [error for error in errors if isinstance(error, DeadlineExceeded)]
         if late or len(errors) == len(results):
             return error_answer((late or errors)[0])
-        if not row.many:
+        if not many:
             return json_answer(self._prediction(results[0]))
         predictions = [self._prediction(result) for result in results]
         return json_answer({"predictions": predictions, "model_version": self.model_version})

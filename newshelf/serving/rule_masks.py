@@ -100,15 +100,11 @@ def _cell_test(condition: Condition, column: str, cells: _Cells) -> Mask:
         part = condition.contains.lower()
         found = [part in text.lower() for text in texts.texts]
     else:
-        key = type_path if column == "product_type" else _folded
+        key = type_path if column == "product_type" else lambda text: text.strip().lower()
         keys = {key(str(one)) for one in wanted}
         found = [key(text) in keys for text in texts.texts]
     # The code of an absent cell is -1.
     return np.array([*found, False], dtype=np.bool_)[texts.codes]
-
-
-def _folded(text: str) -> str:
-    return text.strip().lower()
 
 
 class RuleMasks:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -224,7 +225,9 @@ class Follower:
             self._every("rules", _RULES_S, self._publish_rules)
             if self._encodes:
                 self._every("pictures", _PICTURES_S, self.store.items.remove_unused_pictures)
-            self._every("robots", _ROBOTS_S, self._find_robots)
+            # In the background: changes of products do not wait for it.
+            find_robots = partial(self._executor.submit, self._popularity.find_robots)
+            self._every("robots", _ROBOTS_S, find_robots)
             self._every("popularity", _POPULARITY_S, self._publish_popularity)
         except Unavailable as error:
             _LOG.warning("the next look tries again: %s", error.message)
@@ -313,10 +316,6 @@ class Follower:
             max_picture_bytes=self.plan.max_picture_bytes,
         )
         _LOG.info("%s: published up to change %d", version, publisher.current.seq)
-
-    def _find_robots(self) -> None:
-        # Changes of products do not wait for it.
-        self._executor.submit(self._popularity.find_robots)
 
     def _publish_popularity(self) -> None:
         interactions = self._popularity.update()

@@ -201,7 +201,8 @@ class GroupCommit:
         pause_s = _FIRST_PAUSE_S
         while group := _in_time(group):
             try:
-                self._answer(group, self.store.write(_merge(group)))
+                outcomes = self.store.write(_merge(group))
+                self._loop.call_soon_threadsafe(_resolve, group, outcomes)
                 self._failed = None
             except Unavailable as error:
                 self._failed = error.message
@@ -230,9 +231,6 @@ class GroupCommit:
     def _expire(self, one: _Waiting) -> None:
         reason = self._failed or "the event store did not answer in time: try again"
         _fail(one, Unavailable(reason))
-
-    def _answer(self, group: list[_Waiting], outcomes: list[FeedbackOutcome]) -> None:
-        self._loop.call_soon_threadsafe(_resolve, group, outcomes)
 
 
 def _take(queue: deque[_Waiting], most: int) -> list[_Waiting]:

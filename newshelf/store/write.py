@@ -8,7 +8,6 @@ from typing import Any
 import orjson
 from sqlalchemy import Dialect, select
 from sqlalchemy.engine import Connection
-from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy.sql.functions import func
 
 from newshelf.store import schema
@@ -136,19 +135,15 @@ def _last(connection: Connection, unit: str, item_id: str, at_us: int, window_us
         .order_by(*newest_first)
         .limit(_MOST_ANSWERS)
     )
+    # The place in the ranking, from 1; 0 if it is absent.
+    find = func.instr if connection.dialect.name == "sqlite" else func.strpos
     query = (
         select(*_ANSWER)
-        .where(answer.id.in_(recent), _position(connection, item_key(item_id)) > 0)
+        .where(answer.id.in_(recent), find(answer.ranking, item_key(item_id)) > 0)
         .order_by(*newest_first)
         .limit(1)
     )
     return connection.execute(query).first()
-
-
-def _position(connection: Connection, text: str) -> ColumnElement[int]:
-    """Return the place of ``text`` in the ranking, from 1; 0 if it is absent."""
-    find = func.instr if connection.dialect.name == "sqlite" else func.strpos
-    return find(exposures.c.ranking, text)
 
 
 def _shown(answer: Any, item_id: str) -> tuple[int, str] | None:

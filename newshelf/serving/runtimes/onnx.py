@@ -53,13 +53,12 @@ class OnnxRuntime:
     def run(self, inputs: Mapping[str, Array]) -> dict[str, NDArray[Any]]:
         """See ``Runtime.run``."""
         given = {name: inputs[name] for name in self._inputs}
-        outputs = self._run_bound(given) if self._bind else self._run_shared(given)
+        if self._bind:
+            outputs = self._run_bound(given)
+        else:
+            arrays = {name: np.ascontiguousarray(value) for name, value in given.items()}
+            outputs = self._session.run(list(self._outputs), arrays)
         return dict(zip(self._outputs, outputs, strict=True))
-
-    def _run_shared(self, inputs: Mapping[str, Array]) -> list[NDArray[Any]]:
-        arrays = {name: np.ascontiguousarray(value) for name, value in inputs.items()}
-        outputs: list[NDArray[Any]] = self._session.run(list(self._outputs), arrays)
-        return outputs
 
     def _run_bound(self, inputs: Mapping[str, Array]) -> list[NDArray[Any]]:
         binding = self._session.io_binding()
