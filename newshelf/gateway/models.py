@@ -145,11 +145,6 @@ class Models:
         """Return the breaker's state of each model and version that was used."""
         return {name: one.breaker.state for name, one in self._versions.items()}
 
-    @property
-    def retries(self) -> int:
-        """Number of requests that were sent a second time."""
-        return sum(one.upstream.retries for one in self._versions.values())
-
     async def close(self) -> None:
         """Close every connection."""
         for one in self._versions.values():

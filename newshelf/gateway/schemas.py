@@ -207,7 +207,7 @@ def parse_search_body(
 ) -> RecommendQuery:
     """Check the body of ``/v1/search``: JSON, a form, or a bare picture."""
     envelope = open_envelope(RawRequest(form_parts(body, content_type), content_type), limits)
-    table = _form_table(envelope) if isinstance(envelope, FormBody) else envelope.value
+    table = _form_table(envelope) if isinstance(envelope, FormBody) else envelope
     if isinstance(table, dict):
         table = placements.completed(table, without=("kind", "diversity", "explain"))
     asked = check_k(validate(SearchBody, table), limits)

@@ -97,10 +97,6 @@ class KnownValues:
             values.setdefault(attribute, []).append(value)
         return values
 
-    def of(self, attribute: str, row: int) -> Sequence[str]:
-        """The values of one row."""
-        return self.at(row).get(attribute, ())
-
     def asked(self, attribute: str, value: str) -> str:
         """The name under which a filter's value is known: ``红色`` → ``red``."""
         return self.reader.lexicon.canonical(attribute, value)

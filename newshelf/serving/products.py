@@ -26,13 +26,6 @@ _SERVED = f"application/json, multipart/form-data, {', '.join(PICTURE_TYPES)}"
 
 
 @dataclass(frozen=True, slots=True)
-class JsonBody:
-    """Parsed JSON of any kind."""
-
-    value: object
-
-
-@dataclass(frozen=True, slots=True)
 class FormBody:
     """Parts and perhaps a picture: a multipart form, or a bare picture."""
 
@@ -41,8 +34,8 @@ class FormBody:
     image: bytes | bytearray | None
 
 
-def open_envelope(request: RawRequest, limits: Limits) -> JsonBody | FormBody:
-    """Tell the form of a request and parse it.
+def open_envelope(request: RawRequest, limits: Limits) -> object:
+    """Tell the form of a request and parse it: a ``FormBody``, or the value of its JSON.
 
     The content type decides; without one (or with ``application/octet-stream``), the first bytes
     do. A plain body stands alone: TorchServe passes no query parameters on, so another part comes
@@ -70,7 +63,7 @@ def open_envelope(request: RawRequest, limits: Limits) -> JsonBody | FormBody:
         media = "application/json" if picture_kind(body) is None else PICTURE_TYPES[0]
     if media == "application/json" or media.endswith("+json"):
         _refuse_further(request.parts)
-        return JsonBody(read_json(body, request.content_type))
+        return read_json(body, request.content_type)
     if media in PICTURE_TYPES:
         _refuse_further(request.parts)
         return FormBody({}, body)
@@ -234,11 +227,11 @@ def parse_products(
     envelope = open_envelope(raw, limits)
     if isinstance(envelope, FormBody):
         product, picture = validate(EncoderProduct, form_fields(envelope)), envelope.image
-    elif isinstance(envelope.value, dict) and "instances" in envelope.value:
-        instances = validate(EncoderInstances, envelope.value).instances
+    elif isinstance(envelope, dict) and "instances" in envelope:
+        instances = validate(EncoderInstances, envelope).instances
         return _instances(instances, limits, deadline_s), True
     else:
-        product, picture = validate(EncoderProduct, envelope.value), None
+        product, picture = validate(EncoderProduct, envelope), None
     return [check_product(product, limits, picture=picture, deadline_s=deadline_s)], False
 
 

@@ -207,7 +207,7 @@ def parse_recommend(raw: RawRequest, limits: Limits) -> ParsedRequest:
     envelope = open_envelope(raw, limits)
     if isinstance(envelope, FormBody):
         raise UnsupportedMedia("recommendations are asked for in application/json")
-    request = check_recommend(envelope.value, limits, RecommendRequest)
+    request = check_recommend(envelope, limits, RecommendRequest)
     history = _refs(request.history, limits, "history", deadline_s)
     candidates = None
     if request.candidates is not None:

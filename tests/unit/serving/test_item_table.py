@@ -116,7 +116,7 @@ def test_a_stored_table_is_the_one_that_was_built(drawn):
                 if (at, name) == (row, attribute) and sure >= LEAST
             ]
             expected = [value for value, _ in sorted(values, key=lambda one: -one[1])]
-            assert list(table.known.of(attribute, row)) == expected
+            assert list(table.known.at(row).get(attribute, ())) == expected
 
 
 @QUICK

@@ -186,5 +186,6 @@ def test_values_come_surest_first():
     known = KnownValues.from_rows(
         [(0, "style", "boho", 0.7), (0, "style", "minimal", 0.9), (1, "style", "boho", 0.3)], READER
     )
-    assert known.of("style", 0) == ["minimal", "boho"]
-    assert known.of("style", 1) == known.of("color", 0) == ()
+    assert known.at(0)["style"] == ["minimal", "boho"]
+    assert "color" not in known.at(0)
+    assert "style" not in known.at(1)
