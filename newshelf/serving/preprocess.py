@@ -129,6 +129,7 @@ def open_reader(
     return CpuReader(spec or _CHECKED_ONLY, max_pixels=max_pixels, threads=threads)
 
 
+@dataclass(eq=False)
 class CpuReader:
     """Decodes in threads, which Pillow and numpy let run side by side.
 
@@ -139,19 +140,20 @@ class CpuReader:
     900.
     """
 
-    def __init__(self, spec: ImageInput, *, max_pixels: int, threads: int) -> None:
-        self._spec = spec
-        self._max_pixels = max_pixels
-        self._threads = threads
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+    spec: ImageInput
+    max_pixels: int
+    threads: int
+
+    def __post_init__(self) -> None:
+        self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="decode")
         self._process = os.getpid()
 
     def start(self, inputs: Sequence[ProductInput]) -> Callable[[], DecodedPictures]:
         """See ``Reader.start``."""
-        size = self._spec.size
+        size = self.spec.size
         images = np.empty((len(inputs), 3, size, size), dtype=np.float32)
         rows = list(zip(inputs, images, strict=True))
-        if len(inputs) == 1 or self._threads == 1:
+        if len(inputs) == 1 or self.threads == 1:
             return lambda: _read(images, [self._read_one(item, row) for item, row in rows])
         pool = self._own_pool()
         jobs = [pool.submit(self._read_one, item, row) for item, row in rows]
@@ -160,14 +162,14 @@ class CpuReader:
     def _own_pool(self) -> ThreadPoolExecutor:
         """This process's: threads do not follow into a fork."""
         if self._process != os.getpid():
-            self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="decode")
+            self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="decode")
             self._process = os.getpid()
         return self._pool
 
     def _read_one(self, item: ProductInput, row: NDArray[np.float32]) -> NewshelfError | None:
         try:
             refuse_late(item.deadline_s)
-            prepare_picture(item.picture or b"", self._spec, row, max_pixels=self._max_pixels)
+            prepare_picture(item.picture or b"", self.spec, row, max_pixels=self.max_pixels)
         except DeadlineExceeded as error:
             return error
         except RequestError as error:

@@ -4,6 +4,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import func, select
@@ -23,6 +24,7 @@ _LEAST = 0.01
 _PAGE = 5_000
 
 
+@dataclass(eq=False)
 class LivePopularity:
     """Sums up events as they are stored, each halved in weight per half-life.
 
@@ -30,17 +32,13 @@ class LivePopularity:
     a day after newer ones do not count.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        half_life_hours: float,
-        weights: EventWeights | None = None,
-        robots: RobotSettings | None = None,
-    ) -> None:
-        self._database = database
-        self._half_life = half_life_hours
-        self._weights = (weights or EventWeights()).model_dump()
-        self._robots = robots or RobotSettings()
+    database: Database
+    half_life_hours: float
+    weights: EventWeights = field(default_factory=EventWeights)
+    robots: RobotSettings = field(default_factory=RobotSettings)
+
+    def __post_init__(self) -> None:
+        self._weights = self.weights.model_dump()
         self._suspects: Sequence[Suspect] = ()
         self._hour = int(time.time()) // 3600
         self._restart()
@@ -55,9 +53,9 @@ class LivePopularity:
 
     def find_robots(self) -> None:
         """Look for suspects, whose events the next update leaves out; takes seconds."""
-        window = timedelta(hours=_HALF_LIVES * self._half_life)
+        window = timedelta(hours=_HALF_LIVES * self.half_life_hours)
         since = datetime.fromtimestamp(time.time(), UTC) - window
-        found = UnitRepository(self._database).suspects(self._robots, since=since)
+        found = UnitRepository(self.database).suspects(self.robots, since=since)
         if found != self._suspects:
             _LOG.warning("%d units or keys are in quarantine: ./run events quarantine", len(found))
             self._suspects = found
@@ -73,18 +71,18 @@ class LivePopularity:
                 if (kept := count * factor) >= _LEAST
             }
             self._hour = hour
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             newest = connection.scalar(select(func.max(feedback.c.id))) or 0
         # If the last events were erased, SQLite gives their ids away again.
         if newest < self._last or self._known is not self._suspects:
             self._restart()
-        since_us = int((self._hour - _HALF_LIVES * self._half_life) * _HOUR_US)
+        since_us = int((self._hour - _HALF_LIVES * self.half_life_hours) * _HOUR_US)
         event = feedback.c
         columns = event.id, event.item_id, event.unit, event.event_type, event.at_us, event.key_name
         while True:
             query = select(*columns).where(event.id > self._last, event.at_us >= since_us)
             query = query.order_by(event.id).limit(_PAGE)
-            with self._database.reading() as connection:
+            with self.database.reading() as connection:
                 rows = connection.execute(query).all()
             for row in rows:
                 if not self._left_out(row.unit, row.item_id, row.key_name, row.at_us // 1_000_000):
@@ -102,10 +100,10 @@ class LivePopularity:
             self._sent = {one: sent for one, sent in self._sent.items() if one >= day - 1}
         sent = self._sent.setdefault(day, Counter())
         sent[unit, item, event_type] += 1
-        if sent[unit, item, event_type] <= self._robots.daily:
+        if sent[unit, item, event_type] <= self.robots.daily:
             decayed = self._weight(max(0, self._hour - at_us // _HOUR_US))
             added = self._weights[event_type] * decayed
             self._counts[item] = self._counts.get(item, 0) + added
 
     def _weight(self, hours: float) -> float:
-        return float(2.0 ** (-hours / self._half_life))
+        return float(2.0 ** (-hours / self.half_life_hours))
