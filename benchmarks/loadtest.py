@@ -16,13 +16,13 @@ import numpy as np
 
 from benchmarks.results import BenchmarkError
 from benchmarks.serve.wrk import Load, Request, load
+from benchmarks.servers import known_server
 from loadtest.compare import compare
 from loadtest.pool import draw_pool
 from loadtest.record import RunRecord, read_record, write_record
 from loadtest.run import run_load
 from loadtest.saturate import RateGoal, RateSearch, Saturation, saturate
 from loadtest.scenarios import LoadPlan
-from loadtest.servers import known_server
 from loadtest.traffic import BAD, TrafficSettings
 from loadtest.tuning.slo import LatencyLimit
 from newshelf.errors import SettingsError
@@ -97,6 +97,8 @@ def _kept(measure: Callable[[float], Load | None], rate: float, most_ms: float) 
 
 def traffic_of(record: RunRecord) -> TrafficSettings:
     """Return the traffic of a run, from the settings in its record."""
+    if record.settings.get("traffic.via") == "gateway":
+        raise SettingsError("wrk sends no shoppers: confirm a search with --via torchserve")
     table: dict[str, Any] = {}
     mix: dict[str, Any] = {}
     for name, value in record.settings.items():

@@ -2,7 +2,7 @@
 
 ``python -m loadtest.closed_loop`` reads a ``ClosedLoopPlan`` as JSON from standard input and
 writes a ``ClosedLoopResult`` as JSON to standard output. It is a process of its own, so neither
-its work nor its garbage collection is mistaken for the server's. ``loadtest.own_cost`` measures
+its work nor its garbage collection is mistaken for the server's. ``benchmarks.own_cost`` measures
 its own cost.
 """
 

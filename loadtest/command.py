@@ -30,7 +30,7 @@ from loadtest.traffic import KINDS
 from newshelf.errors import SettingsError
 from newshelf.pipeline.workspace import ROOT
 
-_SLO = ROOT / "loadtest" / "slo.yaml"
+_SLO = {"gateway": "slo-gateway.yaml", "torchserve": "slo.yaml"}
 _ERRORS = 0.001
 """Default limit of the error rate in a rate search."""
 
@@ -131,12 +131,16 @@ def report_again(path: Path, slo: str | None, out: Path | None, console: Console
 
 def _target(options: LoadOptions) -> LoadTarget:
     return find_target(
-        options.host, catalog=options.catalog, workspace=options.workspace, token=options.token
+        options.host,
+        via=options.via,
+        catalog=options.catalog,
+        workspace=options.workspace,
+        token=options.token,
     )
 
 
 def _limits(options: LoadOptions) -> SloSet:
-    return read_slo(options.slo or str(_SLO), KINDS)
+    return read_slo(options.slo or str(ROOT / "loadtest" / _SLO[options.via]), KINDS)
 
 
 def _goal(limits: SloSet) -> RateGoal:

@@ -41,8 +41,8 @@ LEAST = 0.02
 """Smallest difference of a latency or throughput that counts, as a share."""
 _LEAST_ERRORS = 0.001
 """Likewise of the error rate, absolute."""
-_MAY_DIFFER = frozenset({"seed", "processes"})
-"""Settings that may differ."""
+_MAY_DIFFER = frozenset({"seed", "processes", "traffic.via"})
+"""Settings that may differ; older records have no ``traffic.via``, and the kinds tell it."""
 _TRIMMED = 0.2
 """Share of the blocks that is left out at either end: those with a hiccup of the machine."""
 _SECONDS = 0.1

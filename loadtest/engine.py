@@ -18,7 +18,7 @@ import gevent
 import numpy as np
 
 from loadtest.http_client import FAILURES, HttpConnection, address_of
-from loadtest.recorder import DROPPED, RIGHT, Outcome
+from loadtest.recorder import DROPPED, RIGHT, WRONG, Outcome
 from loadtest.requests import Rendered
 
 _TIMEOUT = "timeout"
@@ -146,13 +146,14 @@ class Sender:
         data = request.body(number)
         sent_ns = head_ns = time.monotonic_ns()
         result = ""
-        size = status = 0
+        status = 0
+        body = b""
         header: str | None = None
         try:
             with gevent.Timeout(self._timeout_s):
                 response = connection.post(data)
                 head_ns = time.monotonic_ns()
-                size = len(response.read())
+                body = bytes(response.read())
         except gevent.Timeout:
             result = _TIMEOUT
         except FAILURES as error:
@@ -164,10 +165,20 @@ class Sender:
             connection.settle(response)
             status = response.get_code()
             result = RIGHT if status == request.expected else str(status)
+            if result == RIGHT and request.check is not None:
+                result = _checked(request.check, body)
             if self._kept_header is not None:
                 kept = response.get(self._kept_header)
                 header = kept if isinstance(kept, str) else None
+        size = len(body)
         return Outcome(request, intended_ns, sent_ns, head_ns, end_ns, result, status, size, header)
+
+
+def _checked(check: Callable[[bytes], str], body: bytes) -> str:
+    try:
+        return check(body)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return WRONG
 
 
 def open_loop(arrivals_s: Iterable[float], start_ns: int, offer: Callable[[int], None]) -> None:

@@ -11,6 +11,8 @@ import json
 import os
 import signal
 import time
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from itertools import cycle
 from typing import Any
 
@@ -23,6 +25,8 @@ from loadtest.pool import draw_pool
 from loadtest.recorder import Observations, Outcome
 from loadtest.requests import Rendered
 from loadtest.scenarios import LoadPlan, RandomStream, plan_from_json
+from loadtest.shoppers import Shoppers, draw_shoppers
+from loadtest.traffic import ShopTraffic
 from newshelf.errors import NewshelfError
 
 _REPORT_S = 1.0
@@ -39,12 +43,17 @@ class LoadProcess:
             CatalogError: the catalogue lacks what the traffic needs.
         """
         self._plan, self._stream = plan, stream
-        self._pool = draw_pool(
-            plan.catalog, plan.traffic, [plan.seed, stream, RandomStream.TRAFFIC]
-        )
-        requests = [with_head(request, plan.url, plan.headers) for request in self._pool]
-        self._measured, self._warm_up = cycle(requests), cycle(requests[::-1])
         self._numbers = fresh_numbers(stream, plan.processes)
+        self._shoppers: Shoppers | None = None
+        seed = [plan.seed, stream, RandomStream.TRAFFIC]
+        if isinstance(plan.traffic, ShopTraffic):
+            self._shoppers = draw_shoppers(plan.catalog, plan.traffic, seed, next(self._numbers))
+            self._firsts = self._shoppers.firsts()
+            self._measured = self._warm_up = self._with_heads(self._shoppers)
+        else:
+            self._firsts = draw_pool(plan.catalog, plan.traffic, seed)
+            requests = [*self._with_heads(self._firsts)]
+            self._measured, self._warm_up = cycle(requests), cycle(requests[::-1])
         self._start_ns = 0
         self._sending = gevent.Greenlet()
         self._stopped = False
@@ -56,7 +65,7 @@ class LoadProcess:
         return check_server(
             self._plan.url,
             self._plan.headers,
-            self._pool,
+            self._firsts,
             number=next(self._numbers),
             timeout_s=self._plan.timeout_s,
         )
@@ -95,6 +104,13 @@ class LoadProcess:
         from_ns = self._sender.unfinished_from_ns()
         second = 0 if from_ns is None else (from_ns - self._start_ns) // _NS_PER_S
         return {**self._observations.take().to_json(), "unfinished_from": second}
+
+    def kept(self) -> dict[str, Any]:
+        """Return what a gateway acknowledged, as JSON."""
+        return asdict(self._shoppers.kept) if self._shoppers else {}
+
+    def _with_heads(self, requests: Iterable[Rendered]) -> Iterator[Rendered]:
+        return (with_head(request, self._plan.url, self._plan.headers) for request in requests)
 
     def _open(self) -> None:
         plan = self._plan
@@ -158,7 +174,7 @@ def _main() -> None:
         running.join(_REPORT_S)
         say(seen=process.take())
     running.get()
-    say(done={"cpu_percent": process.cpu_percent})
+    say(done={"cpu_percent": process.cpu_percent, "kept": process.kept()})
 
 
 def _listen(lines: FileObjectPosix, process: LoadProcess) -> None:

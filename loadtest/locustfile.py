@@ -15,6 +15,7 @@ import time
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import cycle
 from pathlib import Path
@@ -26,14 +27,17 @@ from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
 
+from loadtest.acknowledged import GatewayStore
 from loadtest.engine import Sender, fresh_numbers, sleep_until
 from loadtest.http_client import check_server, with_head
 from loadtest.options import LoadTarget, add_options, command_line, locust_target, traffic_of
 from loadtest.pool import draw_kinds, draw_pool
-from loadtest.record import RunRecord, decoded, merged, write_record
-from loadtest.recorder import DROPPED, RIGHT, Block, LoadRecorder, Observations, Outcome
+from loadtest.record import Acknowledged, RunRecord, decoded, merged, write_record
+from loadtest.recorder import DROPPED, FALLBACK, RIGHT, Block, LoadRecorder, Observations, Outcome
+from loadtest.report import store_sentence
 from loadtest.requests import Rendered
-from loadtest.traffic import Kind
+from loadtest.shoppers import Kept, Shoppers, draw_shoppers
+from loadtest.traffic import Kind, ShopTraffic
 from newshelf.errors import NewshelfError
 
 _TIMEOUT_S = 30.0
@@ -59,6 +63,12 @@ class _Process:
     measurement: "_Measurement"
     users = 0
     """Running in all processes together."""
+
+    @classmethod
+    def kept(cls) -> dict[str, Any]:
+        """Return what a gateway acknowledged to this process, as JSON."""
+        requests = getattr(cls, "requests", None)
+        return asdict(requests.shoppers.kept) if requests and requests.shoppers else {}
 
 
 class Dropped(Exception):
@@ -195,24 +205,32 @@ class _Requests:
         index = runner.worker_index + 1 if isinstance(runner, WorkerRunner) else 0
         seed = (options.seed, index)
         shares = {"cold_share": options.cold_share, "bad_share": options.bad_share}
-        traffic = traffic_of(options.mix or None, shares)
-        kinds = {kind for user in environment.user_classes for kind in getattr(user, "kinds", ())}
-        self.drawn: dict[str, list[Rendered]] = {}
-        if kinds:
-            each = _REQUESTS_PER_KIND
-            drawn = draw_kinds(target.catalog, traffic, seed, sorted(kinds), each)
-            self.drawn.update((str(kind), requests) for kind, requests in drawn.items())
-        if _runs(environment, Mix) or _runs(environment, OpenLoop):
-            self.drawn[_MIX] = draw_pool(target.catalog, traffic, seed)
+        given = {name: share for name, share in shares.items() if share is not None}
+        traffic = traffic_of(options.via, options.mix or None, given)
         self.numbers = fresh_numbers(index, _MAX_PROCESSES)
+        self.drawn: dict[str, list[Rendered]] = {}
+        self.shoppers: Shoppers | None = None
+        kinds = _kinds(environment)
+        if isinstance(traffic, ShopTraffic):
+            self.shoppers = draw_shoppers(target.catalog, traffic, seed, next(self.numbers))
+            self.drawn[_MIX] = self.shoppers.firsts()
+        else:
+            if kinds:
+                each = _REQUESTS_PER_KIND
+                drawn = draw_kinds(target.catalog, traffic, seed, sorted(kinds), each)
+                self.drawn.update((str(kind), requests) for kind, requests in drawn.items())
+            if _runs(environment, Mix) or _runs(environment, OpenLoop):
+                self.drawn[_MIX] = draw_pool(target.catalog, traffic, seed)
         self.address(target.url, target.headers)
 
     def address(self, url: str, headers: Mapping[str, str]) -> None:
         """Start over, with requests to this server."""
-        self._turns = {
+        self._turns: dict[str, Iterator[Rendered]] = {
             name: cycle([with_head(request, url, headers) for request in drawn])
             for name, drawn in self.drawn.items()
         }
+        if self.shoppers is not None:
+            self._turns[_MIX] = (with_head(one, url, headers) for one in self.shoppers)
 
     def next(self, name: str) -> Rendered:
         """Return the next request of a kind, or of the mix."""
@@ -224,6 +242,8 @@ class _Measurement:
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
+        self._kept = Kept()
+        self.acknowledged: Acknowledged | None = None
         self._reset(time.time())
         events = environment.events
         events.test_start.add_listener(self._start)
@@ -267,8 +287,18 @@ class _Measurement:
             settings=settings,
             load=recorder.load(),
             generator=recorder.generator(cpu_percent, seconds),
+            acknowledged=self.acknowledged,
         )
         write_record(record, path)
+
+    def find_acknowledged(self) -> bool:
+        """Look up what a gateway acknowledged; return whether nothing is lost."""
+        if _Process.requests.shoppers is not None:
+            self._kept.add(Kept(**_Process.kept()))
+            store = GatewayStore(self._environment.host or "", _Process.target.headers)
+            self.acknowledged = store.find(self._kept)
+            print(store_sentence(self.acknowledged))
+        return self.acknowledged is None or not self.acknowledged.lost
 
     def _recorded(self) -> LoadRecorder:
         self._recorder.add(self._observations.take())
@@ -326,6 +356,8 @@ class _Measurement:
             "block": self._observations.take().to_json(),
             "cpu_percent": self._cpu_percent(),
             "latest_s": self._latest_s,
+            # All so far: a report replaces the last one.
+            "kept": _Process.kept(),
         }
 
     def _receive(self, client_id: str, data: Mapping[str, Any], **_: Any) -> None:
@@ -335,14 +367,15 @@ class _Measurement:
         self._recorder.add(Block.from_json(report["block"]))
         self._workers[client_id] = report["cpu_percent"]
         self._latest_s = max(self._latest_s, report["latest_s"])
+        self._kept.add(Kept(**report["kept"]))
 
 
 def _exception(outcome: Outcome) -> Exception | None:
-    if outcome.result == RIGHT:
+    if outcome.result in {RIGHT, FALLBACK}:
         return None
     if outcome.result == DROPPED:
         return Dropped(f"more than {_MAX_IN_FLIGHT} requests are in flight")
-    if outcome.status:
+    if outcome.status and outcome.status != outcome.request.expected:
         return Failed(f"status {outcome.status}, not {outcome.request.expected}")
     return Failed(outcome.result)
 
@@ -391,12 +424,13 @@ def _verdict(environment: Environment, **_: Any) -> None:
     if isinstance(environment.runner, WorkerRunner):
         return
     options = _options(environment)
+    is_kept = _Process.measurement.find_acknowledged()
     if options.record:
         _Process.measurement.write(
             Path(options.record),
             is_open=_runs(environment, OpenLoop),
             settings={
-                **{name: getattr(options, name) for name in ("rate", "seed", "mix")},
+                **{name: getattr(options, name) for name in ("via", "rate", "seed", "mix")},
                 "cold_share": options.cold_share,
                 "bad_share": options.bad_share,
                 "users": environment.runner.target_user_count if environment.runner else 0,
@@ -407,7 +441,7 @@ def _verdict(environment: Environment, **_: Any) -> None:
     slow = options.p99_ms is not None and p99_ms is not None and p99_ms > options.p99_ms
     if slow:
         print(f"p99 is {p99_ms:.1f} ms; the limit is at most {options.p99_ms:g} ms")
-    if total.num_failures or not total.num_requests or slow:
+    if total.num_failures or not total.num_requests or slow or not is_kept:
         environment.process_exit_code = _FAILED
 
 
@@ -416,6 +450,8 @@ def _choose_users(environment: Environment) -> None:
     options = _options(environment)
     if not options.user_classes and not options.class_picker:
         environment.user_classes[:] = [OpenLoop if options.rate else Mix]
+    if options.via == "gateway" and _kinds(environment):
+        raise ValueError("these users send requests to the models; give --via torchserve")
     if _runs(environment, OpenLoop) and not options.class_picker:
         if not options.rate or options.rate <= 0:
             raise ValueError("OpenLoop needs a --rate above 0, in requests/s")
@@ -444,6 +480,10 @@ def _check_server() -> None:
         number=next(requests.numbers),
         timeout_s=_TIMEOUT_S,
     )
+
+
+def _kinds(environment: Environment) -> set[Kind]:
+    return {kind for user in environment.user_classes for kind in getattr(user, "kinds", ())}
 
 
 def _runs(environment: Environment, user: type[_User]) -> bool:

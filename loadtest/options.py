@@ -5,14 +5,14 @@ from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from loadtest.scenarios import LoadPlan, Shape
-from loadtest.traffic import AskedKind, TrafficSettings
-from newshelf.errors import SettingsError
+from loadtest.traffic import AskedKind, ShopKind, ShopTraffic, TrafficSettings
+from newshelf.errors import ServerError, SettingsError
 from newshelf.pipeline.workspace import WORKSPACES, only_server, servers
 from newshelf.server.client import Client
 from newshelf.server.state import Key, ServerState, read_keys
@@ -31,6 +31,7 @@ SECONDS: Mapping[str, float] = {
 }
 """Default length of a run, by scenario."""
 _RATE = 10.0
+Via = Literal["gateway", "torchserve"]
 _SECRET = "--token"  # noqa: S105 - the option's name
 _HIDDEN = "HIDDEN"
 
@@ -39,6 +40,7 @@ _HIDDEN = "HIDDEN"
 class LoadOptions:
     """Options of ``./run loadtest``; None is the default."""
 
+    via: Via = "gateway"
     rate: float | None = None
     clients: int | None = None
     think: float | None = None
@@ -97,6 +99,7 @@ class LoadTarget:
 def find_target(
     host: str | None,
     *,
+    via: Via,
     catalog: Path | None = None,
     workspace: Path | None = None,
     token: str | None = None,
@@ -108,6 +111,7 @@ def find_target(
 
     Args:
         host: its URL.
+        via: the part of the server that gets the requests.
         catalog: folder that requests are drawn from; which server, if several run.
         workspace: which server, if several run.
         token: its token, or else
@@ -123,10 +127,12 @@ def find_target(
         host = host.rstrip("/")
         if catalog is not None and not catalog.is_dir():
             raise SettingsError(f"--catalog {catalog} is not a folder")
-        local = (one for one in servers(catalog, workspace) if one.inference_url == host)
+        local = (one for one in servers(catalog, workspace) if _url(one, via) == host)
         state = next(local, None)
     if state is not None:
-        url, folder = state.inference_url, catalog or Path(state.catalog)
+        url, folder = _url(state, via), catalog or Path(state.catalog)
+        if not url:
+            raise ServerError("the gateway does not run (gateway.enabled); give --via torchserve")
     elif host is not None and catalog is not None:
         url, folder = host, catalog
     else:
@@ -134,7 +140,7 @@ def find_target(
             f"--host {host} needs --catalog DIR: the folder that its requests are drawn from"
         )
     if token is None:
-        token = _token(state, key_file)
+        token = _token(state, key_file, via)
     return LoadTarget(url, token, folder.resolve(), state)
 
 
@@ -166,28 +172,35 @@ def make_plan(options: LoadOptions, target: LoadTarget, scenario: str) -> LoadPl
             rate=rate,
             clients=options.clients,
             shape=_checked("--shape", TypeAdapter(Shape), shape),
-            traffic=traffic_of(options.mix, _settings("--traffic", options.traffic)),
+            traffic=traffic_of(options.via, options.mix, _settings("--traffic", options.traffic)),
             **{name: value for name, value in given.items() if value is not None},
         )
     except ValidationError as error:
         raise SettingsError(_problem("the load", error)) from error
 
 
-def traffic_of(mix: str | None, settings: Mapping[str, Any]) -> TrafficSettings:
+def traffic_of(
+    via: Via, mix: str | None, settings: Mapping[str, Any]
+) -> TrafficSettings | ShopTraffic:
     """Return the traffic of ``--mix`` and other settings.
 
     Raises:
         SettingsError: a kind or setting is unknown, or a value invalid.
     """
-    weights = {} if mix is None else {"mix": _mix(mix)}
-    table = {**settings, **weights}
-    traffic: TrafficSettings = _checked("--traffic", TypeAdapter(TrafficSettings), table)
-    return traffic
+    weights = {} if mix is None else {"mix": _mix(mix, via)}
+    model = ShopTraffic if via == "gateway" else TrafficSettings
+    found: TrafficSettings | ShopTraffic = _checked(
+        "--traffic", TypeAdapter(model), {**settings, **weights}
+    )
+    return found
 
 
 def add_options(parser: "LocustArgumentParser") -> None:
     """Add the locustfile's options, named like those of ``./run loadtest``."""
     hidden: dict[str, Any] = {"include_in_web_ui": False}
+    parser.add_argument(
+        "--via", choices=get_args(Via), default="gateway", help="the server's part to load"
+    )
     parser.add_argument("--token", help="the server's token, if not in its key file", **hidden)
     parser.add_argument("--key-file", help="TorchServe's file with the inference key", **hidden)
     parser.add_argument(
@@ -201,7 +214,7 @@ def add_options(parser: "LocustArgumentParser") -> None:
         "--mix", default="", help="weights of Mix, such as 'recommend history=10, encode text=1'"
     )
     parser.add_argument(
-        "--cold-share", type=float, default=0.1, help="share of histories with an unknown product"
+        "--cold-share", type=float, help="share of histories with an unknown product (TorchServe)"
     )
     parser.add_argument("--bad-share", type=float, default=0.0, help="share of bad requests")
     parser.add_argument(
@@ -215,6 +228,7 @@ def locust_target(options: Namespace, host: str | None) -> LoadTarget:
     """Return the target of the locustfile's options; see ``find_target``."""
     return find_target(
         host,
+        via=options.via,
         catalog=_path(options.catalog),
         workspace=_path(options.workspace),
         token=options.token or None,
@@ -237,17 +251,28 @@ def _path(text: str | None) -> Path | None:
     return Path(text) if text else None
 
 
-def _token(state: ServerState | None, key_file: Path | None) -> str | None:
+def _url(state: ServerState, via: Via) -> str:
+    gateway = state.gateway.url if state.gateway else ""
+    return gateway if via == "gateway" else state.inference_url
+
+
+def _token(state: ServerState | None, key_file: Path | None, via: Via) -> str | None:
     if key_file is not None:
         return read_keys(key_file).inference.token
     if state is None:
         return None
+    if via == "gateway":
+        key = state.directory.parent / "gateway" / "local.key"
+        try:
+            return key.read_text(encoding="ascii").strip()
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"the key {key} cannot be read ({error}); give --token") from error
     with Client(state) as client:
         return client.authorization()["Authorization"].removeprefix("Bearer ")
 
 
-def _mix(text: str) -> dict[str, float]:
-    kinds = get_args(AskedKind)
+def _mix(text: str, via: Via) -> dict[str, float]:
+    kinds = get_args(ShopKind if via == "gateway" else AskedKind)
     mix: dict[str, float] = {}
     for name, weight in _settings("--mix", [one for one in text.split(",") if one.strip()]).items():
         if name not in kinds:
@@ -303,5 +328,5 @@ def _names(adapter: TypeAdapter[Any], table: Mapping[str, Any]) -> list[str]:
     if "name" in table:
         reference = schema["discriminator"]["mapping"][table["name"]]
         schema = schema["$defs"][reference.rpartition("/")[2]]
-    names = [name for name in schema.get("properties", {}) if name != "name"]
+    names = [name for name in schema.get("properties", {}) if name not in {"name", "via"}]
     return names or ["none"]

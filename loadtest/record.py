@@ -70,6 +70,8 @@ class KindSecond(StrictModel):
     """Sent too long after the intended start: the generator's fault."""
     dropped: int = Field(default=0, ge=0)
     """Never sent: too many requests were in flight."""
+    fallbacks: int = Field(default=0, ge=0)
+    """Right responses from the gateway's fallback."""
     errors: Mapping[str, int] = {}
     """By status (``503``) or kind (``ConnectionRefusedError``, ``timeout``). The expected 4xx
     for a bad request is not an error."""
@@ -121,6 +123,15 @@ class Generator(StrictModel):
     """Why the generator, not the server, was the limit; empty if it was not."""
 
 
+class Acknowledged(StrictModel):
+    """Answers and events that the gateway acknowledged, looked for in its store afterwards."""
+
+    answers: int = Field(ge=0)
+    events: int = Field(ge=0)
+    lost: tuple[str, ...] = ()
+    """Request and event ids that the store does not have."""
+
+
 class RunRecord(StrictModel):
     """Record of one run."""
 
@@ -139,6 +150,8 @@ class RunRecord(StrictModel):
     """Rate, seed, traffic and everything else needed to repeat it."""
     load: tuple[KindSecond, ...]
     server: tuple[ServerSample, ...] = ()
+    acknowledged: Acknowledged | None = None
+    """None of a load on TorchServe."""
     generator: Generator
 
     def kinds(self) -> list[str]:

@@ -15,6 +15,9 @@ from loadtest.record import Generator, KindSecond, empty_histogram, encoded
 from loadtest.requests import Rendered
 
 RIGHT = "right"
+FALLBACK = "fallback"
+"""Right, but from the gateway's fallback."""
+WRONG = "wrong answer"
 DROPPED = "dropped"
 """Results of requests; others are a status or a kind of error."""
 _COLUMNS = 6
@@ -39,7 +42,7 @@ class Outcome(NamedTuple):
     """When the head of the response was read."""
     end_ns: int
     result: str
-    """``RIGHT``, ``DROPPED``, ``timeout``, the status or the name of an error."""
+    """One of the above, ``timeout``, the status or the name of an error."""
     status: int = 0
     """0 without a response."""
     size: int = 0
@@ -148,6 +151,7 @@ class _Cell:
     intended: int = 0
     late: int = 0
     dropped: int = 0
+    fallbacks: int = 0
     errors: Counter[str] = field(default_factory=Counter)
     latency_us: list[_Micros] = field(default_factory=list)
     service_us: list[_Micros] = field(default_factory=list)
@@ -232,7 +236,8 @@ class LoadRecorder:
         for place in np.unique(rows[:, 2]):
             result = block.results[place]
             of_it = rows[rows[:, 2] == place]
-            if result == RIGHT:
+            if result in {RIGHT, FALLBACK}:
+                cell.fallbacks += len(of_it) if result == FALLBACK else 0
                 cell.latency_us.append(of_it[:, 3])
                 cell.service_us.append(of_it[:, 4])
                 self._totals["right"] += len(of_it)
@@ -281,6 +286,7 @@ def _summed(second: int, kind: str, cell: _Cell) -> KindSecond:
         intended=cell.intended,
         late=cell.late,
         dropped=cell.dropped,
+        fallbacks=cell.fallbacks,
         errors=dict(cell.errors),
         latency=encoded(latency),
         service=encoded(service),

@@ -17,7 +17,7 @@ from loadtest.plots import (
     draw_throughput,
     draw_workers,
 )
-from loadtest.record import RunRecord, decoded, write_record
+from loadtest.record import Acknowledged, RunRecord, decoded, write_record
 from loadtest.slo import ALL, SloSet, SloVerdict, judge
 from loadtest.timeline import Latencies, Timeline, Totals
 from newshelf.report.page import Cell, Page, Picture, ReportTable, Section, print_table, write_html
@@ -29,6 +29,7 @@ _PERCENTS = (50.0, 90.0, 95.0, 99.0, 99.9)
 _OPTIONAL_COLUMNS = ("p90", "p99.9", "mean", "p99 from sending", "late")
 """Left out in a narrow terminal."""
 _WHOLE_MS = 100.0
+_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,13 @@ class CheckedRun:
 
     @property
     def kept(self) -> bool:
-        """Return True when every limit is met."""
-        return all(one.kept for one in self.verdicts)
+        """Return True when every limit is met, and nothing acknowledged is lost."""
+        return all(one.kept for one in self.verdicts) and not self.lost
+
+    @property
+    def lost(self) -> Sequence[str]:
+        """Ids of acknowledged answers and events that the store does not have."""
+        return self.record.acknowledged.lost if self.record.acknowledged else ()
 
     def sentence(self) -> str:
         """Return the result, preceded by the reason if it is not the server's."""
@@ -60,6 +66,8 @@ class CheckedRun:
             result = "All limits are met."
         else:
             result = "No limits were given."
+        if self.record.acknowledged is not None:
+            result = f"{result} {store_sentence(self.record.acknowledged)}"
         limited = self.record.generator.limited
         return f"{limited[:1].upper()}{limited[1:]}. {result}" if limited else result
 
@@ -80,6 +88,7 @@ def check_run(record: RunRecord, limits: SloSet | None) -> CheckedRun:
                 total.latency.percentile_ms if is_sent else None,
                 total.error_rate if total.intended else 1.0,
                 total.throughput,
+                total.fallback_rate,
             )
     return CheckedRun(timeline, verdicts, incidents(timeline))
 
@@ -149,7 +158,21 @@ def run_sections(run: CheckedRun, plots: Path) -> list[Section]:
     ]
     if run.record.server:
         sections.append(_server(run, plots))
+    if run.record.acknowledged is not None:
+        rows: list[list[Cell | str]] = [[one] for one in run.lost]
+        tables = [ReportTable("Lost", ["request or event id"], rows)] if rows else []
+        verdict = store_sentence(run.record.acknowledged)
+        sections.append(Section("Event store", verdict=verdict, tables=tables))
     return [*sections, _generator(run)]
+
+
+def store_sentence(found: Acknowledged) -> str:
+    """Return what the event store has of what was acknowledged."""
+    count = f"{found.answers:,} answers and {found.events:,} events were acknowledged"
+    if not found.lost:
+        return f"{count}; the event store has all of them."
+    some = ", ".join(found.lost[:_NAMED])
+    return f"{count}; {len(found.lost):,} ARE LOST, such as {some}."
 
 
 def milliseconds(value: float) -> str:
@@ -254,8 +277,13 @@ def _kinds_table(timeline: Timeline) -> ReportTable:
     header = ["kind", "requests", "per second", *(f"p{percent:g}" for percent in _PERCENTS), "max",
               "mean", "p99 from sending", "failed", "late"]  # fmt: skip
     kinds = timeline.kinds
-    rows = [_kind_row(kind, timeline.total(kind)) for kind in kinds] if len(kinds) > 1 else []
-    rows.append(_kind_row(ALL, timeline.total()))
+    totals = {kind: timeline.total(kind) for kind in kinds} if len(kinds) > 1 else {}
+    totals[ALL] = timeline.total()
+    rows = [_kind_row(kind, total) for kind, total in totals.items()]
+    if timeline.record.acknowledged is not None:
+        header.append("fallback")
+        for row, total in zip(rows, totals.values(), strict=True):
+            row.append(f"{total.fallback_rate:.2%}")
     return ReportTable(
         "Requests and latencies (ms)",
         header,
@@ -264,7 +292,8 @@ def _kinds_table(timeline: Timeline) -> ReportTable:
         optional_columns=[at for at, name in enumerate(header) if name in _OPTIONAL_COLUMNS],
         note="Latency of right responses, from the intended start of a request to the last byte; "
         "per second: right responses. From sending: what a closed-loop test would report. "
-        "Failed: errors, and requests never sent. Late: sent late by the generator.",
+        "Failed: errors, and requests never sent. Late: sent late by the generator. Fallback: "
+        "share of right responses without a model.",
     )
 
 
@@ -364,4 +393,4 @@ def _excess(one: SloVerdict) -> str:
 def _in_unit(name: str, value: float) -> str:
     if name.endswith("_ms"):
         return f"{milliseconds(value)} ms"
-    return f"{value:.2%}" if name == "error_rate" else f"{value:.1f}/s"
+    return f"{value:.2%}" if name.endswith("_rate") else f"{value:.1f}/s"

@@ -6,7 +6,7 @@ repeatedly would be new only once, so each copy carries a different number.
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -44,6 +44,8 @@ class Rendered:
     fresh: bool = False
     expected: int = _OK
     """The status of the right response."""
+    check: Callable[[bytes], str] | None = None
+    """Reads the body of such a response; returns the request's result, such as ``right``."""
 
     @property
     def size(self) -> int:
@@ -129,4 +131,14 @@ BAD_FOR_RECOMMENDER = (
     _to_recommender('{"history": [{"price": 3}]}', 422),
     _to_recommender('{"history": [], "candidates": ["nobody knows this one"]}', 404),
     _to_recommender("\xff\xd8\xff", 415, "image/jpeg"),
+)
+
+BAD_FOR_GATEWAY = (
+    _bad("/v1/recommend", '{"unit": "u"', 400),
+    _bad("/v1/recommend", '{"unit": "u", "histroy": []}', 422),
+    _bad("/v1/recommend", '{"unit": "u", "k": 1000000}', 422),
+    _bad("/v1/similar", "\xff\xd8\xff", 415, "image/jpeg"),
+    _bad("/v1/search", '{"unit": "u"}', 422),
+    _bad("/v1/feedback", '{"event_id": "e", "event_type": "click", "item_id": "i"}', 422),
+    _bad("/v1/items", '{"items": [{"id": "without a title"}]}', 422),
 )

@@ -16,9 +16,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from loadtest.acknowledged import GatewayStore
 from loadtest.record import RunRecord
 from loadtest.recorder import Block, LoadProgress, LoadRecorder
 from loadtest.scenarios import LoadPlan, plan_to_json
+from loadtest.shoppers import Kept
+from loadtest.traffic import ShopTraffic
 from newshelf.errors import CatalogError, ServerError, SettingsError, SetupError
 from newshelf.pipeline.workspace import ROOT
 
@@ -54,8 +57,12 @@ def run_load(
             process of the load test fails.
         KeyboardInterrupt: interrupted before anything was measured.
     """
+    via_gateway = isinstance(plan.traffic, ShopTraffic)
+    store = GatewayStore(plan.url, plan.headers) if via_gateway else None
     with _Processes(plan) as processes:
         models = processes.ready()
+        if store is not None:
+            store.check_access("loadtest")
         start_ns = time.monotonic_ns() + int((_LEAD_S + plan.warm_up_s) * _NS_PER_S)
         started_at = datetime.now(UTC) + timedelta(seconds=_LEAD_S + plan.warm_up_s)
         processes.start(start_ns)
@@ -66,6 +73,7 @@ def run_load(
             run.listen(processes)
         except KeyboardInterrupt:
             run.stop(processes)
+    acknowledged = store.find(run.kept) if store is not None else None
     return RunRecord(
         scenario=plan.scenario or plan.shape.name,
         loop=plan.loop,
@@ -77,6 +85,7 @@ def run_load(
         settings={**plan.settings(), **({"interrupted": True} if run.interrupted else {})},
         load=run.recorder.load(),
         generator=run.recorder.generator(run.cpu_percent, run.seconds),
+        acknowledged=acknowledged,
     )
 
 
@@ -90,6 +99,7 @@ class _Run:
     seconds: float = 0.0
     interrupted: bool = False
     cpu_percent: list[float] = field(default_factory=list)
+    kept: Kept = field(default_factory=Kept)
     unfinished_from: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -101,6 +111,7 @@ class _Run:
         for message in processes.messages():
             if message.about == "done":
                 self.cpu_percent.append(message.content["cpu_percent"])
+                self.kept.add(Kept(**message.content["kept"]))
                 continue
             self.recorder.add(Block.from_json(message.content))
             self.unfinished_from[message.stream] = message.content["unfinished_from"]

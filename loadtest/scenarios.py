@@ -17,7 +17,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_vali
 from pydantic.dataclasses import dataclass
 
 from loadtest.http_client import address_of
-from loadtest.traffic import TrafficSettings
+from loadtest.traffic import ShopTraffic, TrafficSettings
 from newshelf.errors import SettingsError
 from newshelf.files import StrictModel, problems
 
@@ -180,7 +180,9 @@ class LoadPlan:
     """Closed loop: mean pause between a response and the next request, exponential."""
     shape: Shape = Steady()
     """Open loop: how the rate changes."""
-    traffic: TrafficSettings = TrafficSettings()
+    traffic: Annotated[TrafficSettings | ShopTraffic, Field(discriminator="via")] = (
+        TrafficSettings()
+    )
     processes: _Count = 1
     """Processes that share the load; each uses at most one core."""
     seed: Annotated[int, Field(ge=0)] = 7

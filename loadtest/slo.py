@@ -31,7 +31,7 @@ class SloVerdict:
     scope: str
     """``all``, or a kind of request."""
     name: str
-    """``p99_ms``, ``error_rate`` or ``throughput``."""
+    """``p99_ms``, ``error_rate``, ``fallback_rate`` or ``throughput``."""
     limit: float
     measured: float | None
     """None if no such request was sent."""
@@ -85,6 +85,7 @@ def judge(
     percentile_ms: Callable[[float], float] | None,
     error_rate: float = 0.0,
     throughput: float = 0.0,
+    fallback_rate: float = 0.0,
 ) -> list[SloVerdict]:
     """Check measured values; ``percentile_ms`` is None if no such request was sent."""
     limits: list[tuple[str, float, float]] = []
@@ -93,6 +94,8 @@ def judge(
         limits.append((f"p{limit.percent:g}_ms", limit.most_ms, measure(limit.percent)))
     if slo.error_rate is not None:
         limits.append(("error_rate", slo.error_rate, error_rate))
+    if slo.fallback_rate is not None:
+        limits.append(("fallback_rate", slo.fallback_rate, fallback_rate))
     if slo.throughput is not None:
         limits.append(("throughput", slo.throughput, throughput))
     return [
@@ -126,11 +129,12 @@ class _LimitsSection(StrictModel):
     p99_ms: Annotated[float | None, Field(gt=0, allow_inf_nan=False)] = None
     error_rate: float | None = Field(default=None, ge=0, le=1)
     throughput: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    fallback_rate: float | None = Field(default=None, ge=0, le=1)
 
     def slo(self) -> Slo:
         limits = ((50.0, self.p50_ms), (95.0, self.p95_ms), (99.0, self.p99_ms))
         latencies = tuple(LatencyLimit(percent, most) for percent, most in limits if most)
-        return Slo(latencies, self.error_rate, self.throughput)
+        return Slo(latencies, self.error_rate, self.throughput, self.fallback_rate)
 
 
 class _SloFile(StrictModel):
@@ -178,7 +182,7 @@ def _names(model: type[BaseModel]) -> str:
 
 
 def _in_unit(name: str, value: float) -> str:
-    """Return the value of ``p99_ms``, ``error_rate`` or ``throughput`` with its unit."""
+    """Return the value of ``p99_ms``, a rate or ``throughput`` with its unit."""
     if name.endswith("_ms"):
         return "infinite" if value == float("inf") else f"{value:.1f} ms"
-    return f"{value:.2%}" if name == "error_rate" else f"{value:.2f}/s"
+    return f"{value:.2%}" if name.endswith("_rate") else f"{value:.2f}/s"

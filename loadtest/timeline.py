@@ -125,6 +125,7 @@ class Totals:
     intended: int
     late: int
     dropped: int
+    fallbacks: int
     errors: Mapping[str, int]
     latency: Latencies
     service: Latencies
@@ -137,6 +138,7 @@ class Totals:
             part.intended,
             part.late,
             part.dropped,
+            part.fallbacks,
             part.errors,
             Latencies.read(part.latency),
             Latencies.read(part.service),
@@ -154,6 +156,7 @@ class Totals:
             sum(part.intended for part in every),
             sum(part.late for part in every),
             sum(part.dropped for part in every),
+            sum(part.fallbacks for part in every),
             dict(errors.most_common()),
             Latencies.merged(part.latency for part in every),
             Latencies.merged(part.service for part in every),
@@ -174,6 +177,11 @@ class Totals:
         """Share of failed requests, between 0 and 1; 0 without a request."""
         whole = self.answered + self.failed
         return self.failed / whole if whole else 0.0
+
+    @property
+    def fallback_rate(self) -> float:
+        """Share of right responses that came from the fallback; 0 without any."""
+        return self.fallbacks / self.answered if self.answered else 0.0
 
     @property
     def throughput(self) -> float:

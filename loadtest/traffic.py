@@ -15,12 +15,15 @@ AskedKind = Literal[
     "recommend candidates",
 ]
 """Kinds with a weight in the mix."""
-Kind = AskedKind | Literal["recommend unseen", "bad"]
+ShopKind = Literal["recommend", "similar", "search", "items"]
+"""Kinds with a weight in the mix of a load through the gateway."""
+Kind = AskedKind | ShopKind | Literal["recommend unseen", "feedback", "bad"]
 """Kinds in a record."""
 
 UNSEEN: Kind = "recommend unseen"
 BAD: Kind = "bad"
-KINDS: tuple[Kind, ...] = (*get_args(AskedKind), UNSEEN, BAD)
+MODEL_KINDS: tuple[Kind, ...] = (*get_args(AskedKind), UNSEEN, BAD)
+KINDS: tuple[Kind, ...] = (*MODEL_KINDS, *get_args(ShopKind), "feedback")
 
 Weight = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -38,6 +41,7 @@ _SHOP: Mapping[AskedKind, float] = {
 class TrafficSettings(StrictModel):
     """Shoppers who browse, and a shop that adds new products now and then."""
 
+    via: Literal["torchserve"] = "torchserve"
     mix: Mapping[AskedKind, Weight] = _SHOP
     """Weights of the kinds; a kind without a weight is not sent."""
     popularity: Literal["zipf", "events"] = "zipf"
@@ -78,3 +82,36 @@ class TrafficSettings(StrictModel):
     def sends(self, *starts: str) -> bool:
         """Return whether a kind in the mix starts with one of these words."""
         return any(kind.startswith(starts) for kind, weight in self.mix.items() if weight)
+
+
+class ShopTraffic(StrictModel):
+    """Shoppers of a gateway who browse, click, buy and come back; a shop that changes products.
+
+    Feedback has no weight: it follows from what shoppers see.
+    """
+
+    via: Literal["gateway"] = "gateway"
+    mix: Mapping[ShopKind, Weight] = {"recommend": 10, "similar": 3, "search": 2, "items": 1}
+    """Weights of the kinds; a kind without a weight is not sent."""
+    units: Count = 500
+    """Shoppers of each process; one who comes back is known by the events of earlier visits."""
+    shoppers: Count = 20
+    """Concurrent visits."""
+    session_requests: float = Field(default=6.0, ge=1)
+    """Mean requests per visit; lengths are geometrically distributed."""
+    taste: Share = 0.4
+    """Probability of a click on a product of the type that the shopper likes, which is hidden."""
+    chance: Share = 0.03
+    """Probability of a click on another product."""
+    buys: Share = 0.2
+    """Probability that a clicked product is put into the cart and bought."""
+    bad_share: Share = 0.01
+    """Share of all requests that the gateway must refuse."""
+    k: int = Field(default=10, ge=1, le=100)
+    """Items requested."""
+
+    @model_validator(mode="after")
+    def _shoppers_see_products(self) -> Self:
+        if not sum(weight for kind, weight in self.mix.items() if kind != "items"):
+            raise ValueError("no shopper comes: give recommend, similar or search a weight above 0")
+        return self

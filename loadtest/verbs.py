@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -65,14 +65,12 @@ Mix = Annotated[
     str | None,
     typer.Option(
         metavar="KIND=WEIGHT,…",
-        help="Weights of the kinds of request: 'recommend history=10,encode both=1'.",
+        help="Weights of the kinds of request: 'recommend=10,search=3'; TorchServe has others.",
     ),
 ]
 Traffic = Annotated[
     list[str] | None,
-    typer.Option(
-        metavar="NAME=VALUE", help="cold_share=0.2, popularity=events, bad_share=0 …; repeatable."
-    ),
+    typer.Option(metavar="NAME=VALUE", help="units=1000, taste=0.5, bad_share=0 …; repeatable."),
 ]
 Shape = Annotated[
     list[str] | None,
@@ -84,7 +82,9 @@ Shape = Annotated[
 _SLO_HELP = "Limits (YAML), or p99=50ms,errors=0.1%."
 Slo = Annotated[
     str | None,
-    typer.Option(metavar="FILE", help=_SLO_HELP, show_default="loadtest/slo.yaml"),
+    typer.Option(
+        metavar="FILE", help=_SLO_HELP, show_default="loadtest/slo-gateway.yaml, or slo.yaml"
+    ),
 ]
 _OUT_HELP = "Folder of record.json, report.html and plots."
 Out = Annotated[
@@ -100,6 +100,10 @@ Catalog = Annotated[
         metavar="DIR",
         help="Selects a server if several run; with --host, the requests are drawn from it.",
     ),
+]
+Via = Annotated[
+    Literal["gateway", "torchserve"],
+    typer.Option(help="Shoppers of the gateway, or requests to the models alone."),
 ]
 Host = Annotated[
     str | None,
@@ -145,12 +149,13 @@ def _scenario(
     workspace: WorkspaceOption = None,
     host: Host = None,
     token: Token = None,
+    via: Via = "gateway",
 ) -> None:
     from loadtest.command import run_scenario
     from loadtest.options import LoadOptions
 
     options = LoadOptions(
-        rate, clients, think, seconds, warm_up, processes, seed, timeout, max_in_flight,
+        via, rate, clients, think, seconds, warm_up, processes, seed, timeout, max_in_flight,
         mix, traffic or (), shape or (), slo, out, catalog, workspace, host, token,
     )  # fmt: skip
     name = context.command.name or ""
@@ -184,6 +189,7 @@ def saturate(
     workspace: WorkspaceOption = None,
     host: Host = None,
     token: Token = None,
+    via: Via = "gateway",
 ) -> None:
     """Find the highest Poisson rate that meets a latency limit, starting from --rate.
 
@@ -193,7 +199,7 @@ def saturate(
     from loadtest.options import LoadOptions
 
     options = LoadOptions(
-        rate=rate, seconds=seconds, warm_up=warm_up, processes=processes, seed=seed,
+        via=via, rate=rate, seconds=seconds, warm_up=warm_up, processes=processes, seed=seed,
         timeout=timeout, max_in_flight=max_in_flight, mix=mix, traffic=traffic or (), slo=slo,
         out=out, catalog=catalog, workspace=workspace, host=host, token=token,
     )  # fmt: skip

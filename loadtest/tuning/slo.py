@@ -38,6 +38,8 @@ class Slo:
     """Maximum share of failed requests, between 0 and 1."""
     throughput: float | None = None
     """Minimum right responses per second."""
+    fallback_rate: float | None = None
+    """Maximum share of the gateway's fallback in right responses, between 0 and 1."""
 
     @property
     def strictest(self) -> LatencyLimit:

@@ -13,13 +13,13 @@ from loadtest.record import RunRecord, decoded, read_record
 from loadtest.requests import BAD_FOR_ENCODER, BAD_FOR_RECOMMENDER, Rendered
 from loadtest.run import run_load
 from loadtest.scenarios import LoadPlan
-from loadtest.traffic import KINDS, TrafficSettings
+from loadtest.traffic import MODEL_KINDS, TrafficSettings
 from newshelf.errors import ServerError
 from newshelf.pipeline.serve import Served
 from newshelf.pipeline.workspace import ROOT, Workspace
 from newshelf.server.client import Client
 
-GOOD = set(KINDS) - {"bad"}
+GOOD = set(MODEL_KINDS) - {"bad"}
 
 
 def locust(workspace: Workspace, tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -28,7 +28,8 @@ def locust(workspace: Workspace, tmp_path: Path, *words: str) -> subprocess.Comp
             sys.executable, "-m", "locust", "-f", str(ROOT / "loadtest" / "locustfile.py"),
             "--headless", "-u", "3", "-r", "3", "-t", "10s",
             "--json-file", str(tmp_path / "stats"),
-            "--catalog", str(workspace.catalog), "--workspace", str(workspace.root), *words,
+            "--catalog", str(workspace.catalog), "--workspace", str(workspace.root),
+            "--via", "torchserve", *words,
         ],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -99,6 +100,22 @@ def test_a_limit_that_is_not_kept_is_told_and_fails(
     assert "at most 0 ms" in done.stdout + done.stderr
 
 
+def test_shoppers_of_the_gateway_are_answered_and_their_events_found(
+    workspace: Workspace, server: Served, tmp_path: Path
+) -> None:
+    path = tmp_path / "record.json"
+    words = ("--via", "gateway", "--record", str(path), "--stop-timeout", "30")
+    done = locust(workspace, tmp_path, *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "the event store has all of them" in done.stdout
+    found = read_record(path).acknowledged
+    assert found is not None
+    assert found.answers > 0
+    assert found.lost == ()
+    refused = locust(workspace, tmp_path, "--via", "gateway", "EncoderUser")
+    assert (refused.returncode, "--via torchserve" in refused.stderr) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -135,7 +152,7 @@ def test_the_generator_is_answered_in_every_kind(
     mix = dict.fromkeys(GOOD - {"recommend unseen"}, 1)
     traffic = TrafficSettings(mix=mix, cold_share=0.5, bad_share=0.2, picture_px=(64, 200))
     record = run_load(plan(workspace, server, client, traffic=traffic), command="test")
-    assert {kind for kind in KINDS if kind in record.kinds()} == set(KINDS)
+    assert {kind for kind in MODEL_KINDS if kind in record.kinds()} == set(MODEL_KINDS)
     assert [dict(part.errors) for part in record.load if part.errors] == []
     assert answered(record) == sum(part.intended for part in record.load)
     assert set(record.models) == {"encoder", "recommender"}

@@ -39,8 +39,9 @@ def loadtest(*words: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def at(workspace: Workspace) -> list[str]:
-    return ["--workspace", str(workspace.root), "--catalog", str(workspace.catalog)]
+def at(workspace: Workspace, via: str = "torchserve") -> list[str]:
+    where = ["--workspace", str(workspace.root), "--catalog", str(workspace.catalog)]
+    return ["--via", via, *where]
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +112,24 @@ def test_it_can_be_reported_again_and_held_against_other_limits(
     assert "broken: all p50" in (tmp_path / "report.html").read_text()
 
 
+def test_shoppers_of_the_gateway_lose_no_acknowledged_event(
+    workspace: Workspace, server: Served, tmp_path: Path
+) -> None:
+    slo = "p99=60s,errors=0%"
+    code, output = loadtest(
+        "steady", *at(workspace, "gateway"), "--rate", "10", "--seconds", "8", "--warm-up", "1",
+        "--traffic", "units=20", "--slo", slo, "--out", str(tmp_path),
+    )  # fmt: skip
+    assert code == 0, output
+    assert "the event store has all of them" in output
+    record = read_record(tmp_path / "record.json")
+    assert {"recommend", "feedback"} <= set(record.kinds())
+    assert record.acknowledged is not None
+    assert record.acknowledged.events > 0
+    assert Timeline.of(record).total().fallback_rate == 0
+    assert "Event store" in (tmp_path / "report.html").read_text()
+
+
 def test_a_run_is_not_told_apart_from_itself(smoke: tuple[Path, str], tmp_path: Path) -> None:
     record = str(smoke[0] / "record.json")
     code, output = loadtest("compare", record, record, "--out", str(tmp_path))
@@ -171,15 +190,15 @@ def test_what_is_not_right_is_told_before_any_load_with_exit_code_2(
     slo = tmp_path / "slo.yaml"
     slo.write_text("all: {p98_ms: 5}\n")
     bare = without_pictures(workspace, tmp_path / "bare")
-    host = server.state.inference_url
+    host = ["--via", "torchserve", "--host", server.state.inference_url]
     token = client.authorization()["Authorization"].split()[1]
     cases = {
         "http://127.0.0.1:1 ": [
-            "--host", "http://127.0.0.1:1", "--catalog", str(workspace.catalog)
+            *host[:3], "http://127.0.0.1:1", "--catalog", str(workspace.catalog)
         ],
         "refuses the token": [*at(workspace), "--token", "wrong"],
         "'p98_ms'": [*at(workspace), "--slo", str(slo)],
-        "picture": ["--host", host, "--token", token, "--catalog", str(bare)],
+        "picture": [*host, "--token", token, "--catalog", str(bare)],
         "no server is running": ["--workspace", str(tmp_path)],
         "--traffic cold: ": [*at(workspace), "--traffic", "cold=1"],
     }  # fmt: skip

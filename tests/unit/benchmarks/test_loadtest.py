@@ -12,6 +12,7 @@ from benchmarks.loadtest import greatest_rate, known_rate, traffic_of
 from benchmarks.serve.wrk import Load, Request, load
 from loadtest.options import LoadOptions, LoadTarget, make_plan
 from loadtest.tuning.slo import LatencyLimit
+from newshelf.errors import SettingsError
 from tests.unit.loadtest.made_records import made_record, made_second
 
 
@@ -39,12 +40,16 @@ def test_one_bad_load_of_three_changes_nothing_and_two_do():
 
 def test_the_traffic_is_that_of_the_record():
     options = LoadOptions(
+        via="torchserve",
         mix="recommend history=2,encode both=1",
         traffic=["cold_share=0", "picture_px=[64, 128]", "popularity=events"],
     )
     plan = make_plan(options, LoadTarget("http://a:1", None, Path("/shop")), "steady")
     record = made_record([made_second(0, [1.0])], settings=plan.settings())
     assert traffic_of(record) == plan.traffic
+    through_gateway = record.model_copy(update={"settings": {"traffic.via": "gateway"}})
+    with pytest.raises(SettingsError, match="torchserve"):
+        traffic_of(through_gateway)
 
 
 class Echo(BaseHTTPRequestHandler):

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
+from benchmarks.own_cost import measure_closed
+from benchmarks.servers import noop_server
 from loadtest.closed_loop import ClosedLoopPlan, ClosedLoopRequest, run
-from loadtest.own_cost import measure_closed
-from loadtest.servers import noop_server
 from tests.unit.loadtest.server import Server, address
 
 

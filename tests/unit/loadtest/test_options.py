@@ -18,23 +18,25 @@ from loadtest.options import (
     make_plan,
     traffic_of,
 )
+from loadtest.scenarios import plan_from_json, plan_to_json
 from loadtest.traffic import TrafficSettings
 from newshelf.errors import ServerError, SettingsError
 
+VIA = "torchserve"
 TARGET = LoadTarget("http://127.0.0.1:8080", "t", Path("/shop"))
 
 
 def test_defaults_are_an_open_loop_of_10_requests_a_second():
-    plan = make_plan(LoadOptions(), TARGET, "steady")
+    plan = make_plan(LoadOptions(via=VIA), TARGET, "steady")
     assert (plan.loop, plan.rate, plan.clients, plan.seconds) == ("open", 10.0, None, 30.0)
     assert (plan.scenario, plan.shape.name, plan.headers) == ("steady", "steady", TARGET.headers)
 
 
 def test_every_option_reaches_the_plan():
     options = LoadOptions(
-        rate=20.0, seconds=9.0, warm_up=1.0, processes=2, seed=3, timeout=4.0, max_in_flight=50,
-        mix="recommend history=3,encode both=1", traffic=["cold_share=0.5", "picture_px=[64, 128]"],
-        shape=["height=2"],
+        via=VIA, rate=20.0, seconds=9.0, warm_up=1.0, processes=2, seed=3, timeout=4.0,
+        max_in_flight=50, mix="recommend history=3,encode both=1",
+        traffic=["cold_share=0.5", "picture_px=[64, 128]"], shape=["height=2"],
     )  # fmt: skip
     plan = make_plan(options, TARGET, "spike")
     assert (plan.rate, plan.seconds, plan.warm_up_s, plan.processes) == (20, 9, 1, 2)
@@ -44,14 +46,25 @@ def test_every_option_reaches_the_plan():
     assert plan.shape.height == 2
 
 
+def test_the_gateway_is_the_default_and_has_kinds_and_settings_of_its_own():
+    options = LoadOptions(mix="recommend=1,items=2", traffic=["taste=0.5"])
+    plan = make_plan(options, TARGET, "steady")
+    assert (plan.traffic.via, plan.traffic.taste) == ("gateway", 0.5)
+    assert plan_from_json(plan_to_json(plan)) == plan
+    assert plan.settings()["traffic.via"] == "gateway"
+    for wrong in ({"mix": "encode text=1"}, {"traffic": ["cold_share=1"]}, {"mix": "items=1"}):
+        with pytest.raises(SettingsError):
+            make_plan(LoadOptions(**wrong), TARGET, "steady")
+
+
 def test_clients_make_it_a_closed_loop():
-    plan = make_plan(LoadOptions(clients=4, think=0.5), TARGET, "steady")
+    plan = make_plan(LoadOptions(via=VIA, clients=4, think=0.5), TARGET, "steady")
     assert (plan.loop, plan.clients, plan.rate, plan.think_s) == ("closed", 4, None, 0.5)
 
 
 @pytest.mark.parametrize("scenario", sorted(set(SECONDS) - {"saturate"}))
 def test_every_scenario_has_a_length_and_a_shape(scenario):
-    plan = make_plan(LoadOptions(), TARGET, scenario)
+    plan = make_plan(LoadOptions(via=VIA), TARGET, scenario)
     assert (plan.shape.name, plan.seconds) == (scenario, SECONDS[scenario])
 
 
@@ -74,28 +87,28 @@ def test_every_scenario_has_a_length_and_a_shape(scenario):
 )
 def test_what_is_refused_is_named(options, told):
     with pytest.raises(SettingsError) as raised:
-        make_plan(LoadOptions(**options), TARGET, "spike")
+        make_plan(LoadOptions(via=VIA, **options), TARGET, "spike")
     assert told in raised.value.message
     assert "\n" not in raised.value.message
 
 
 def test_a_server_elsewhere_needs_a_catalogue(tmp_path):
     with pytest.raises(SettingsError, match="needs --catalog"):
-        find_target("http://10.0.0.1:8080")
+        find_target("http://10.0.0.1:8080", via=VIA)
     with pytest.raises(SettingsError, match="is not a folder"):
-        find_target("http://10.0.0.1:8080", catalog=tmp_path / "none")
-    target = find_target("http://10.0.0.1:8080/", catalog=tmp_path, token="secret")
+        find_target("http://10.0.0.1:8080", via=VIA, catalog=tmp_path / "none")
+    target = find_target("http://10.0.0.1:8080/", via=VIA, catalog=tmp_path, token="secret")
     assert (target.url, target.state) == ("http://10.0.0.1:8080", None)
     assert target.headers == {"Authorization": "Bearer secret"}
 
 
 def test_the_command_repeats_it_without_the_token():
     options = LoadOptions(
-        rate=20.0, mix="encode text=1", traffic=["k=5", "bad_share=0"], token="secret",
+        via=VIA, rate=20.0, mix="encode text=1", traffic=["k=5", "bad_share=0"], token="secret",
         out=Path("a b"),
     )  # fmt: skip
     assert options.command("spike") == (
-        "./run loadtest spike --rate 20 --mix 'encode text=1' --traffic k=5 "
+        "./run loadtest spike --via torchserve --rate 20 --mix 'encode text=1' --traffic k=5 "
         "--traffic bad_share=0 --out 'a b'"
     )
 
@@ -113,12 +126,15 @@ class Parser(ArgumentParser):
 def options(*words: str) -> Namespace:
     parser = Parser()
     add_options(parser)
-    return parser.parse_args(list(words))
+    return parser.parse_args(["--via", VIA, *words])
 
 
 def locust_traffic(given: Namespace) -> TrafficSettings:
     shares = {"cold_share": given.cold_share, "bad_share": given.bad_share}
-    return traffic_of(given.mix or None, shares)
+    given_shares = {name: share for name, share in shares.items() if share is not None}
+    traffic = traffic_of(given.via, given.mix or None, given_shares)
+    assert isinstance(traffic, TrafficSettings)
+    return traffic
 
 
 def keys(folder: Path, token: str) -> Path:

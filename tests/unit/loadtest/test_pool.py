@@ -17,7 +17,7 @@ from scipy import stats
 
 from loadtest.pool import Drawer, draw_kinds, draw_pool, histories, replayed_sessions, zipf_shares
 from loadtest.requests import Rendered
-from loadtest.traffic import KINDS, Kind, TrafficSettings
+from loadtest.traffic import MODEL_KINDS, Kind, TrafficSettings
 from newshelf.catalog.catalog import Catalog, read_catalog
 from newshelf.config import Limits
 from newshelf.errors import CatalogError
@@ -138,7 +138,7 @@ def test_how_pictures_are_drawn_does_not_change_who_asks_for_what(catalog: Catal
     assert plain == small
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "bad"])
+@pytest.mark.parametrize("kind", [kind for kind in MODEL_KINDS if kind != "bad"])
 def test_the_server_can_read_every_kind_and_each_sending_is_fresh(shop: Path, kind: Kind) -> None:
     requests = draw_kinds(shop, TrafficSettings(), [7], [kind], 40)[kind]
     for request in requests:

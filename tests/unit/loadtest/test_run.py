@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.own_cost import Delivered, measure_open
+from benchmarks.own_cost import Delivered, measure_open
+from benchmarks.servers import known_server, noop_server
 from loadtest.record import read_record, write_record
 from loadtest.recorder import LoadProgress
 from loadtest.run import run_load
 from loadtest.scenarios import Ramp
-from loadtest.servers import known_server, noop_server
 from loadtest.traffic import TrafficSettings
 from newshelf.errors import CatalogError, ServerError
 from newshelf.pipeline.workspace import ROOT
@@ -121,7 +121,7 @@ def test_clients_of_a_closed_loop_wait_and_think(plan: MakePlan, start: Start) -
 
 SERVER_AT = """
 import sys
-from loadtest.servers import run_server, serve_noop
+from benchmarks.servers import run_server, serve_noop
 run_server(serve_noop, int(sys.argv[1]))
 """
 

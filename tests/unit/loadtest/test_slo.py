@@ -1,7 +1,9 @@
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from loadtest import traffic
 from loadtest.slo import SloSet, read_slo
 from loadtest.tuning.slo import LatencyLimit, Slo
 from newshelf.errors import SettingsError
@@ -20,6 +22,9 @@ def test_the_file_that_comes_with_it_is_read() -> None:
     limits = read_slo(str(ROOT / "loadtest" / "slo.yaml"), KINDS)
     assert limits.every.error_rate == 0.001
     assert limits.kinds["recommend history"].latencies[0] == LatencyLimit(50, 50)
+    limits = read_slo(str(ROOT / "loadtest" / "slo-gateway.yaml"), traffic.KINDS)
+    assert limits.every.fallback_rate == 0.01
+    assert set(limits.kinds) == {*get_args(traffic.ShopKind), "feedback"}
 
 
 def test_all_fields(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.servers import known_server
 from loadtest.record import RunRecord, decoded
 from loadtest.run import run_load
 from loadtest.scenarios import LoadPlan
-from loadtest.servers import known_server
 from tests.unit.loadtest.conftest import (
     ONE_KIND,
     PERCENTILES,

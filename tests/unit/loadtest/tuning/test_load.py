@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from loadtest.servers import noop_server
+from benchmarks.servers import noop_server
 from loadtest.tuning.load import LoadRequest, LoadResult, draw_requests, run_load
 from newshelf.catalog.catalog import Catalog, read_catalog
 from newshelf.errors import CatalogError, ServerError

@@ -1,7 +1,7 @@
 """Cost and capacity of the load engine, against a server that does nothing.
 
-``python -m loadtest.own_cost [BYTES [CLIENTS]]`` prints the throughput of
-``loadtest.closed_loop`` and its CPU time per request. ``python -m loadtest.own_cost open RATE …``
+``python -m benchmarks.own_cost [BYTES [CLIENTS]]`` prints the throughput of
+``loadtest.closed_loop`` and its CPU time per request. ``python -m benchmarks.own_cost open RATE …``
 prints, for each rate, how much of it an open loop of one process delivers, and how late.
 """
 
@@ -10,11 +10,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks.servers import noop_server
 from loadtest.closed_loop import ClosedLoopPlan, ClosedLoopRequest, ClosedLoopResult, run
 from loadtest.record import RunRecord, decoded
 from loadtest.run import run_load
 from loadtest.scenarios import LoadPlan
-from loadtest.servers import noop_server
 from loadtest.traffic import TrafficSettings
 
 _BYTES, _CLIENTS = 20_000, 32
@@ -47,7 +47,7 @@ def measure_open(rate: float, seconds: float = _OPEN_SECONDS, processes: int = 1
             traffic=traffic,
             processes=processes,
         )
-        return run_load(plan, command="python -m loadtest.own_cost")
+        return run_load(plan, command="python -m benchmarks.own_cost")
 
 
 class Delivered:

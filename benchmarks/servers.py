@@ -1,7 +1,7 @@
 """Servers with known behaviour, to measure the load engine itself.
 
-``python -m loadtest.servers noop`` answers every request with 200 and ``{}``.
-``python -m loadtest.servers known --service-ms 20`` has a known service time, so that the
+``python -m benchmarks.servers noop`` answers every request with 200 and ``{}``.
+``python -m benchmarks.servers known --service-ms 20`` has a known service time, so that the
 results of a load test can be checked: requests wait in one queue, first come first served, for
 one of ``--workers``, each of which takes the service time for a request; request number
 ``--stall-at`` (from 1) takes ``--stall-ms`` longer. ``--log`` is a file with three times per
@@ -53,7 +53,7 @@ def known_server(**options: object) -> AbstractContextManager[str]:
 
 @contextmanager
 def _server_process(*arguments: str) -> Iterator[str]:
-    command = [sys.executable, "-P", "-m", "loadtest.servers", *arguments]
+    command = [sys.executable, "-P", "-m", "benchmarks.servers", *arguments]
     # From any working directory.
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
