@@ -122,9 +122,10 @@ def test_killed_worker_full_queue_and_restart_are_in_the_report(
 ) -> None:
     out = tmp_path / "out"
     command = [
-        str(ROOT / "run"), "loadtest", "steady", "--workspace", str(tmp_path),
-        "--catalog", str(workspace.catalog), "--rate", str(RATE), "--seconds", str(LONGEST_S),
-        "--warm-up", "1", "--timeout", "20", "--mix", "recommend history=1",
+        str(ROOT / "run"), "loadtest", "steady", "--via", "torchserve",
+        "--workspace", str(tmp_path), "--catalog", str(workspace.catalog), "--rate", str(RATE),
+        "--seconds", str(LONGEST_S), "--warm-up", "1", "--timeout", "20",
+        "--mix", "recommend history=1",
         "--traffic", "cold_share=0", "--traffic", "bad_share=0", "--slo", "p99=1s",
         "--out", str(out),
     ]  # fmt: skip
