@@ -23,8 +23,7 @@ from benchmarks.transfer.tower_features import View, view_features
 from newshelf.catalog.catalog import Catalog
 from newshelf.config import ImageTowerSettings
 from newshelf.nn.weights import load_image_tower
-from newshelf.training.adaptation import adapt
-from newshelf.training.adaptation_losses import AdaptSettings
+from newshelf.training.adaptation import AdaptSettings, adapt
 from newshelf.training.picture_data import read_pictures
 from newshelf.training.run import Run
 

@@ -14,9 +14,8 @@ from newshelf.config import BlendSettings
 from newshelf.evaluation.evaluate import evaluate
 from newshelf.evaluation.splits import cut_at
 from newshelf.evaluation.types import BoolArray, Case, FloatArray, IntArray, Split
-from newshelf.training.ranking import BlendRanker
+from newshelf.training.ranking import BlendRanker, fit_blend, make_signals
 from newshelf.training.siamese import score_all
-from newshelf.training.signal_weights import fit_blend, make_signals
 
 
 @dataclass(frozen=True)

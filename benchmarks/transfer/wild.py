@@ -21,8 +21,7 @@ from benchmarks.transfer.domains import (
 )
 from newshelf.catalog.catalog import Catalog
 from newshelf.catalog.schema import category_levels
-from newshelf.training.adaptation import adapt
-from newshelf.training.adaptation_losses import AdaptSettings
+from newshelf.training.adaptation import AdaptSettings, adapt
 from newshelf.training.run import Run
 
 SOURCE_CLASSES: dict[str, tuple[str, ...]] = {

@@ -17,6 +17,7 @@ from newshelf.catalog.catalog import Catalog
 from newshelf.catalog.schema import category_levels
 from newshelf.errors import TrainingError
 from newshelf.evaluation.types import FloatArray, IntArray, Ranker, Split
+from newshelf.nn.blend import content_neighbours
 
 _DAY_S = 86_400
 
@@ -164,24 +165,11 @@ def unit_features(features: FloatArray, split: Split) -> FloatArray:
 
 
 def _content_weights(unit: FloatArray, neighbours: int, temperature: float) -> sparse.csr_matrix:
-    """Return (n_items, n_items) softmax weights of each item's nearest others in content."""
-    empty = np.linalg.norm(unit, axis=1) == 0
-    count = min(neighbours, len(unit) - 1)
-    parts = []
-    for start in range(0, len(unit), _ROWS):
-        cosine = unit[start : start + _ROWS] @ unit.T
-        rows = np.arange(len(cosine))[:, None]
-        cosine[rows[:, 0], start + rows[:, 0]] = -np.inf
-        cosine[:, empty] = -np.inf
-        near = np.argpartition(-cosine, count - 1, axis=1)[:, :count]
-        close = np.take_along_axis(cosine, near, axis=1)
-        weights = np.exp((close - close.max(axis=1, keepdims=True)) / temperature)
-        weights /= weights.sum(axis=1, keepdims=True)
-        weights[empty[start : start + _ROWS]] = 0
-        dense = np.zeros_like(cosine)
-        np.put_along_axis(dense, near, weights, axis=1)
-        parts.append(sparse.csr_matrix(dense))
-    return sparse.vstack(parts, format="csr")
+    """Return (n_items, n_items) softmax weights of each item's nearest others with features."""
+    known = np.flatnonzero(unit.any(axis=1))
+    near = content_neighbours(unit[known], neighbours, temperature).tocoo()
+    places = known[near.row], known[near.col]
+    return sparse.csr_matrix((near.data, places), shape=(len(unit), len(unit)))
 
 
 def ease_weights(gram: npt.NDArray[np.float64], ridge: float) -> FloatArray:

@@ -51,6 +51,8 @@ BLEND_FILE = "blend.safetensors"
 LINKS = ("direct", "similar", "likewise")
 NEAREST = 20
 _NEAREST_TEMPERATURE = 0.05
+_BLOCK = 2048
+"""Rows of cosines in memory at once."""
 _HEAD_WIDTH = 64
 _SAMPLE = 4096
 _MAX_TAIL = 0.1
@@ -184,13 +186,18 @@ def content_signal(cosines: FloatArray, temperature: float) -> FloatArray:
 
 
 def nearest_shares(
-    rows: FloatArray, vectors: FloatArray, *, skip_from: int | None = None
+    rows: FloatArray,
+    vectors: FloatArray,
+    *,
+    skip_from: int | None = None,
+    most: int = NEAREST,
+    temperature: float = _NEAREST_TEMPERATURE,
 ) -> tuple[IntArray, FloatArray]:
-    """Return each row's nearest items by content and its shares in them, ``(B, m)`` each, m ≤ 20.
+    """Return each row's nearest items by content and its shares, ``(B, m)`` each, m ≤ ``most``.
 
     ::
 
-        K_ij = exp(cos(i, j) / 0.05) / Σ_{n ∈ nearest(i)} exp(cos(i, n) / 0.05)
+        K_ij = exp(cos(i, j) / t) / Σ_{n ∈ nearest(i)} exp(cos(i, n) / t)
 
     Rows and vectors are ``(B, D)`` and ``(N, D)`` float32 of unit length. With ``skip_from`` the
     rows are ``vectors[skip_from : skip_from + B]``, and not their own neighbours.
@@ -200,12 +207,34 @@ def nearest_shares(
     if skip_from is not None:
         cosines[np.arange(len(rows)), skip_from + np.arange(len(rows))] = -np.inf
         others -= 1
-    count = min(NEAREST, others)
+    count = min(most, others)
     top = np.argpartition(-cosines, count - 1, axis=1)[:, :count]
     best = np.take_along_axis(cosines, top, axis=1)
-    shares = np.exp((best - best.max(axis=1, keepdims=True)) / _NEAREST_TEMPERATURE)
+    shares = np.exp((best - best.max(axis=1, keepdims=True)) / temperature)
     shares /= shares.sum(axis=1, keepdims=True)
     return top, shares.astype(np.float32)
+
+
+def content_neighbours(
+    vectors: FloatArray, most: int = NEAREST, temperature: float = _NEAREST_TEMPERATURE
+) -> sparse.csr_array:
+    """Return ``(N, N)`` float32: each item's nearest others by content; see ``nearest_shares``.
+
+    Each row sums to 1, or is empty if there is only one item. ``vectors`` are of unit length.
+    """
+    size = len(vectors)
+    if size < 2:  # noqa: PLR2004
+        return sparse.csr_array((size, size), dtype=np.float32)
+    found = []
+    for start in range(0, size, _BLOCK):
+        rows = vectors[start : start + _BLOCK]
+        found.append(
+            nearest_shares(rows, vectors, skip_from=start, most=most, temperature=temperature)
+        )
+    columns = np.concatenate([part for part, _ in found])
+    shares = np.concatenate([part for _, part in found])
+    pointers = np.arange(0, columns.size + 1, columns.shape[1])
+    return sparse.csr_array((shares.ravel(), columns.ravel(), pointers), shape=(size, size))
 
 
 def popularity_growth(

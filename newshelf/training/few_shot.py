@@ -34,6 +34,12 @@ def set_head(layer: nn.Linear, head: LinearHead) -> None:
     nn.init.constant_(layer.bias, ABSENT)[: len(bias)] = bias
 
 
+def predict_class(head: LinearHead, rows: Tensor) -> Tensor:
+    """Return the classes ``(R,)`` int64 of ``rows (R, E)``."""
+    weight, bias = head
+    return (rows @ weight.T + bias).argmax(dim=1)
+
+
 @torch.no_grad()
 def fit_whitening(
     features: Tensor, labels: Tensor, *, shrinkage: float = 0.3

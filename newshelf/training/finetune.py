@@ -38,10 +38,15 @@ from torch.nn import functional as F
 from newshelf.config import FinetuneSettings, Settings
 from newshelf.nn.encoder import AttentionFusion, EarlyFusion, Encoder, Features, Fusion, LateFusion
 from newshelf.nn.spec import ATTRIBUTE_COLUMNS, HeadName
-from newshelf.training.choose import AUTO, Candidate, Choice, Score, choose
+from newshelf.training.choose import AUTO, Candidate, Choice, Fold, by_recall, choose
 from newshelf.training.features import FeatureTable
-from newshelf.training.few_shot import LinearHead, fit_probe, set_head, whitened_head
-from newshelf.training.folds import Fold, mean_recall, validation_folds
+from newshelf.training.few_shot import (
+    LinearHead,
+    fit_probe,
+    predict_class,
+    set_head,
+    whitened_head,
+)
 from newshelf.training.labels import UNLABELLED, HeadLabels, class_weights, few_shots
 from newshelf.training.loop import Objective, fit
 from newshelf.training.run import Run
@@ -205,17 +210,13 @@ def train_target_head(
             return fit_probe(embeddings[rows], target[rows])
         return whitened_head(embeddings, target, rows, source)
 
-    def measure(candidate: Candidate) -> Score:
-        def held(fold: Fold) -> float:
-            weight, bias = fit_head(candidate.name, fold.learn)
-            predicted = (embeddings[fold.held] @ weight.T + bias).argmax(dim=1)
-            return mean_recall(predicted, target[fold.held])
-
-        known = nothing.index_copy(0, train, target[train])
-        return validation_folds(known, embeddings, run.seed).score(held)
+    def predict(method: str, fold: Fold) -> Tensor:
+        return predict_class(fit_head(method, fold.learn), embeddings[fold.held])
 
     method, choices = str(settings.training.few_shot), []
     if method == AUTO:
+        known = nothing.index_copy(0, train, target[train])
+        measure = by_recall(known, embeddings, run.seed, predict)
         candidates, budget_s = [Candidate(one) for one in _FEW_SHOT], settings.training.budget_s
         choices = [choose("few_shot", candidates, measure, _FEW_SHOT[0], budget_s, run)]
         method = choices[0].name

@@ -10,7 +10,7 @@ a logarithmic opinion pool (Genest and Zidek, 1986). Without a picture they are 
 embedding alone, so a product that has only a text is classified as before.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 
 import numpy as np
@@ -20,10 +20,9 @@ from torch import Tensor, nn
 
 from newshelf.nn.encoder import Encoder
 from newshelf.nn.spec import HeadName
-from newshelf.training.choose import Candidate, Choice, Score, choose
+from newshelf.training.choose import Candidate, Choice, Fold, Score, by_recall, choose
 from newshelf.training.features import FeatureTable
 from newshelf.training.few_shot import fit_probe
-from newshelf.training.folds import Fold, Folds, mean_recall, validation_folds
 from newshelf.training.labels import UNLABELLED
 from newshelf.training.run import Run
 from newshelf.training.tower_tuning import PROBE_STRENGTH, linear_probe
@@ -90,28 +89,20 @@ def _validation(
     """Return the validation of a share; look-alikes are those whose ``look`` is similar."""
     pca = PCA(min(_COMPONENTS, *start.shape), svd_solver="randomized", random_state=seed)
     start = torch.from_numpy(pca.fit_transform(start.numpy()))
-    probes: dict[int, list[Tensor]] = {}
 
     @cache
-    def folds() -> Folds:
-        return validation_folds(target, look, seed)
+    def logits(fold: Fold) -> list[Tensor]:
+        heads = [
+            (rows, fit_probe(rows[fold.learn], target[fold.learn], PROBE_STRENGTH))
+            for rows in (start, inner)
+        ]
+        return [rows[fold.held] @ weight.T + bias for rows, (weight, bias) in heads]
 
-    def logits(fold: Fold) -> Iterator[Tensor]:
-        for rows in (start, inner):
-            weight, bias = fit_probe(rows[fold.learn], target[fold.learn], PROBE_STRENGTH)
-            yield rows[fold.held] @ weight.T + bias
+    def predict(method: str, fold: Fold) -> Tensor:
+        first, second = logits(fold)
+        return first.lerp(second, _SHARES[method]).argmax(dim=1)
 
-    def measure(candidate: Candidate) -> Score:
-        def recall(fold: Fold) -> float:
-            if id(fold) not in probes:
-                probes[id(fold)] = list(logits(fold))
-            first, second = probes[id(fold)]
-            mixed = first.lerp(second, _SHARES[candidate.name])
-            return mean_recall(mixed.argmax(dim=1), target[fold.held])
-
-        return folds().score(recall)
-
-    return measure
+    return by_recall(target, look, seed, predict)
 
 
 def _second_layer(target: Tensor, inner: Tensor, classes: tuple[str, ...]) -> nn.Linear:

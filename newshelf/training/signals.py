@@ -22,19 +22,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
-from torch import Tensor
 
-from newshelf.evaluation.baselines import ease_weights, keep_strongest
+from newshelf.evaluation.baselines import ease_weights, incidence, keep_strongest
 from newshelf.evaluation.splits import cut_at
-from newshelf.evaluation.types import Case
-from newshelf.nn.blend import nearest_shares
-
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float32]
+from newshelf.evaluation.types import Case, FloatArray, IntArray
 
 _DAY_S = 86_400
 _WINDOWS_DAYS = (14, 30, 90)
-_BLOCK = 2048
 _COPY_ITEMS = 3
 _COPY_SHARE = 0.75
 """Minimum number of shared items of near-duplicate baskets, and their share of the smaller."""
@@ -61,11 +55,17 @@ def incidence_matrix(
         weights = 0.5 ** (age_days / half_life_days)
     if strengths is not None:
         weights = weights * np.concatenate([np.empty(0), *strengths])
+    return _strongest(rows, items, weights, (len(sequences), n_items))
+
+
+def _strongest(
+    rows: IntArray, items: IntArray, weights: npt.NDArray[Any], shape: tuple[int, int]
+) -> sparse.csr_array:
+    """Return the largest weight of each row and item."""
     order = np.lexsort((-weights, items, rows))
     rows, items, weights = rows[order], items[order], weights[order]
     first = np.ones(len(items), dtype=np.bool_)
     first[1:] = (rows[1:] != rows[:-1]) | (items[1:] != items[:-1])
-    shape = (len(sequences), n_items)
     return sparse.csr_array((weights[first], (rows[first], items[first])), shape=shape)
 
 
@@ -104,25 +104,6 @@ def direct_links(
     )
 
 
-def content_neighbours(embeddings: Tensor) -> sparse.csr_array:
-    """Return ``(N, N)`` float32: each item's nearest others by content; see ``nearest_shares``.
-
-    Each row sums to 1, or is empty if there is only one item. ``embeddings`` are of unit length.
-    """
-    vectors = embeddings.numpy()
-    size = len(vectors)
-    if size < 2:  # noqa: PLR2004
-        return sparse.csr_array((size, size), dtype=np.float32)
-    found = [
-        nearest_shares(vectors[start : start + _BLOCK], vectors, skip_from=start)
-        for start in range(0, size, _BLOCK)
-    ]
-    columns = np.concatenate([part for part, _ in found])
-    shares = np.concatenate([part for _, part in found])
-    pointers = np.arange(0, columns.size + 1, columns.shape[1])
-    return sparse.csr_array((shares.ravel(), columns.ravel(), pointers), shape=(size, size))
-
-
 def popularity_features(
     sequences: Sequence[IntArray],
     timestamps: Sequence[IntArray] | None,
@@ -146,31 +127,27 @@ def popularity_features(
     known = np.bincount(items, minlength=size) > 0
     strength = np.ones(len(items)) if strengths is None else np.concatenate(strengths)
     features: dict[str, FloatArray] = {"new": (~known).astype(np.float32)}
+
+    def shoppers(among: npt.NDArray[np.bool_]) -> FloatArray:
+        shape = len(sequences), size
+        strongest = _strongest(owner[among], items[among], strength[among], shape)
+        return np.bincount(strongest.indices, strongest.data, minlength=size).astype(np.float32)
+
     if timestamps is None:
-        counts = _shoppers(items, owner, strength, size)
+        counts = shoppers(np.ones(len(items), dtype=np.bool_))
         features["popularity"] = np.log1p(counts)
     else:
         stamps = np.concatenate([np.empty(0, dtype=np.int64), *timestamps])
         now = int(stamps.max(initial=0))
         for days in _WINDOWS_DAYS:
-            recent = stamps > now - days * _DAY_S
-            counts = _shoppers(items[recent], owner[recent], strength[recent], size)
-            features[f"popularity_{days}d"] = np.log1p(counts)
+            recent = shoppers(stamps > now - days * _DAY_S)
+            features[f"popularity_{days}d"] = np.log1p(recent)
         counts = np.expm1(features["popularity_30d"])
         first = np.full(size, now)
         np.minimum.at(first, items, stamps)
         features["age"] = np.log1p((now - first) / _DAY_S).astype(np.float32)
     features["popularity_alike"] = np.log1p(neighbours @ counts).astype(np.float32)
     return features
-
-
-def _shoppers(
-    items: IntArray, owner: IntArray, strength: npt.NDArray[Any], size: int
-) -> FloatArray:
-    """``(N,)``: sum of the strongest interactions of different sequences with the item."""
-    order = np.lexsort((-strength, owner, items))
-    pairs, first = np.unique(np.stack([items, owner])[:, order], axis=1, return_index=True)
-    return np.bincount(pairs[0], strength[order][first], minlength=size).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,16 +219,10 @@ def _by_basket(
 def _near_duplicates(sequences: Sequence[IntArray], n_items: int) -> IntArray:
     """``(len(sequences),)``: the number of each basket's group of near-duplicates."""
     sizes = np.array([len(s) for s in sequences])
-    rows = np.repeat(np.arange(len(sequences)), sizes)
-    ones = np.ones(len(rows), dtype=np.float32)
-    shape = (len(sequences), n_items)
-    matrix = sparse.csr_array((ones, (rows, np.concatenate(sequences))), shape=shape)
+    matrix = incidence(sequences, n_items)
     shared = (matrix @ matrix.T).tocoo()
     smaller = np.minimum(sizes[shared.row], sizes[shared.col])
-    alike = (shared.data >= _COPY_ITEMS) & (shared.data >= _COPY_SHARE * smaller)
-    graph = sparse.csr_array(
-        (ones[:1].repeat(alike.sum()), (shared.row[alike], shared.col[alike])),
-        shape=(len(sequences), len(sequences)),
-    )
-    groups: IntArray = sparse.csgraph.connected_components(graph, directed=False)[1]
+    shared.data *= (shared.data >= _COPY_ITEMS) & (shared.data >= _COPY_SHARE * smaller)
+    shared.eliminate_zeros()
+    groups: IntArray = sparse.csgraph.connected_components(shared, directed=False)[1]
     return groups

@@ -31,8 +31,8 @@ from newshelf.errors import TrainingError
 from newshelf.nn.encoder import Encoder, ImageTower
 from newshelf.nn.spec import ImageInput
 from newshelf.nn.tower_stages import PyramidPool, TowerStages
+from newshelf.training.choose import mean_recall
 from newshelf.training.few_shot import fit_probe, set_head
-from newshelf.training.folds import mean_recall
 from newshelf.training.labels import UNLABELLED, HeadLabels, class_weights
 from newshelf.training.loop import LossHistory, Objective, fit
 from newshelf.training.picture_data import (

@@ -1,7 +1,7 @@
 """The source alone, by the network of domain adaptation, for comparison."""
 
-from newshelf.training.adaptation_losses import METHODS as ADAPTATIONS
-from newshelf.training.adaptation_losses import AdaBN, AdaptationLoss
+from newshelf.training.adaptation import METHODS as ADAPTATIONS
+from newshelf.training.adaptation import AdaBN, AdaptationLoss
 
 
 class SourceOnly(AdaBN):

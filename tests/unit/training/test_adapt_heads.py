@@ -10,8 +10,7 @@ from torch.nn import functional as F
 
 from newshelf.config import TrainingSettings
 from newshelf.training import adaptation
-from newshelf.training.adaptation import adapt, adapt_heads
-from newshelf.training.adaptation_losses import AdaptSettings
+from newshelf.training.adaptation import AdaptSettings, adapt, adapt_heads
 from newshelf.training.finetune import embed, warm_start
 from newshelf.training.labels import HeadLabels
 from newshelf.training.run import Run

@@ -5,8 +5,7 @@ import math
 import pytest
 import torch
 
-from newshelf.training.adaptation import adapt
-from newshelf.training.adaptation_losses import MCC, AdaBN, AdaptSettings
+from newshelf.training.adaptation import MCC, AdaBN, AdaptSettings, adapt
 from newshelf.training.run import Run
 from tests.unit.training.synthetic import blobs
 

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from newshelf.training.adaptation import adapt
-from newshelf.training.adaptation_losses import (
+from newshelf.training.adaptation import (
     CDAN,
     DANN,
     FACTORS,
@@ -16,6 +15,7 @@ from newshelf.training.adaptation_losses import (
     AdaptationNetwork,
     AdaptSettings,
     RampedLoss,
+    adapt,
     class_confusion,
     discrepancy,
     entropy,

@@ -7,9 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from newshelf.nn.blend import NEAREST, content_signal, nearest_shares
-from newshelf.training import signals as neighbours
-from newshelf.training.signals import content_neighbours
+from newshelf.nn import blend as neighbours
+from newshelf.nn.blend import NEAREST, content_neighbours, content_signal, nearest_shares
 
 
 def unit(rows: int, width: int = 6, seed: int = 0) -> torch.Tensor:
@@ -29,7 +28,7 @@ def naive_shares(row: np.ndarray, among: dict[int, np.ndarray]) -> dict[int, flo
 def test_neighbours_are_those_of_a_loop(count, block, monkeypatch):
     monkeypatch.setattr(neighbours, "_BLOCK", block)
     vectors = unit(count)
-    found = content_neighbours(vectors).toarray()
+    found = content_neighbours(vectors.numpy()).toarray()
     rows = vectors.numpy()
     for item in range(count):
         others = {other: rows[other] for other in range(count) if other != item}
@@ -44,7 +43,7 @@ def test_neighbours_are_those_of_a_loop(count, block, monkeypatch):
 def test_equal_items_are_each_others_neighbours_and_not_their_own():
     vectors = unit(30)
     vectors[7] = vectors[3]
-    found = content_neighbours(vectors).toarray()
+    found = content_neighbours(vectors.numpy()).toarray()
     assert (np.diag(found) == 0).all()
     assert found[3].argmax() == 7
     assert found[7].argmax() == 3
@@ -52,7 +51,7 @@ def test_equal_items_are_each_others_neighbours_and_not_their_own():
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_an_item_alone_has_no_neighbour(count):
-    found = content_neighbours(unit(count))
+    found = content_neighbours(unit(count).numpy())
     assert found.shape == (count, count)
     assert found.nnz == 0
 

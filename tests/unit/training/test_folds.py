@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from newshelf.errors import TrainingError
-from newshelf.training.folds import mean_recall, validation_folds
+from newshelf.training.choose import mean_recall, validation_folds
 
 
 def look_alikes(groups: int, each: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

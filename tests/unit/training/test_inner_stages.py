@@ -9,8 +9,8 @@ import torch
 from newshelf.config import ImageTowerSettings, TrainingSettings
 from newshelf.errors import TrainingError
 from newshelf.nn.checkpoint import load_checkpoint
+from newshelf.training.choose import mean_recall
 from newshelf.training.finetune import head_logits
-from newshelf.training.folds import mean_recall
 from newshelf.training.inner_stages import add_inner_heads
 from newshelf.training.run import Run
 from newshelf.training.train import train

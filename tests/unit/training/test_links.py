@@ -8,10 +8,9 @@ import torch
 from torch.nn import functional as F
 
 from newshelf.evaluation.baselines import keep_strongest
-from newshelf.nn.blend import Blend
+from newshelf.nn.blend import Blend, content_neighbours
 from newshelf.nn.spec import BlendSpec
 from newshelf.training.signals import (
-    content_neighbours,
     direct_links,
     incidence_matrix,
 )
@@ -22,7 +21,7 @@ ITEMS, NEW = 24, 4
 RNG = np.random.default_rng(5)
 SEQUENCES = [RNG.permutation(ITEMS - NEW)[: 2 + at % 4].astype(np.int64) for at in range(30)]
 NEIGHBOURS = content_neighbours(
-    F.normalize(torch.randn(ITEMS, 5, generator=torch.Generator().manual_seed(2)), dim=1)
+    F.normalize(torch.randn(ITEMS, 5, generator=torch.Generator().manual_seed(2)), dim=1).numpy()
 )
 
 

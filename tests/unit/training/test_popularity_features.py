@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from newshelf.training.signals import content_neighbours, popularity_features
+from newshelf.nn.blend import content_neighbours
+from newshelf.training.signals import popularity_features
 
 DAY = 86_400
 ITEMS = 12
@@ -16,7 +17,7 @@ RNG = np.random.default_rng(9)
 SEQUENCES = [RNG.integers(0, 10, 1 + at % 6) for at in range(25)]
 STAMPS = [np.sort(RNG.integers(0, 200 * DAY, len(s))) for s in SEQUENCES]
 NEIGHBOURS = content_neighbours(
-    F.normalize(torch.randn(ITEMS, 4, generator=torch.Generator().manual_seed(1)), dim=1)
+    F.normalize(torch.randn(ITEMS, 4, generator=torch.Generator().manual_seed(1)), dim=1).numpy()
 )
 NOW = max(int(stamps[-1]) for stamps in STAMPS)
 

@@ -13,11 +13,11 @@ from newshelf.errors import TrainingError
 from newshelf.evaluation.types import Case
 from newshelf.nn.scorer import SiameseScorer
 from newshelf.nn.spec import ScorerSpec
-from newshelf.training import signal_weights as blending
-from newshelf.training.ranking import BlendRanker, Ranking
-from newshelf.training.siamese import score_all
-from newshelf.training.signal_weights import (
+from newshelf.training import ranking as blending
+from newshelf.training.ranking import (
     _PRIOR,
+    BlendRanker,
+    Ranking,
     Signals,
     _columns,
     calibrate,
@@ -25,6 +25,7 @@ from newshelf.training.signal_weights import (
     fit_weights,
     make_signals,
 )
+from newshelf.training.siamese import score_all
 
 TRUE = np.array([1.5, -0.8, 0.0, 0.4], dtype=np.float32)
 

@@ -13,7 +13,7 @@ from benchmarks.transfer import episodes, home, jewellery, maml, office, wild
 from benchmarks.transfer.episodes import BASELINES, TOGETHER, WITH_TITLE, Method, _measure
 from benchmarks.transfer.jewellery import _DEVELOPMENT, _drawn, _Shelf
 from newshelf.evaluation.types import Case, Split
-from newshelf.training.adaptation_losses import AdaptSettings
+from newshelf.training.adaptation import AdaptSettings
 
 TARGET = torch.arange(600) % 5
 

@@ -10,8 +10,7 @@ from newshelf.evaluation.evaluate import evaluate
 from newshelf.evaluation.types import Case, Split
 from newshelf.nn.scorer import SiameseScorer
 from newshelf.nn.spec import ScorerSpec
-from newshelf.training.ranking import BlendRanker, Ranking
-from newshelf.training.signal_weights import make_signals
+from newshelf.training.ranking import BlendRanker, Ranking, make_signals
 
 ITEMS = 40
 RNG = np.random.default_rng(5)
