@@ -28,6 +28,7 @@ from benchmarks.serve.torchserve import Layout, serve_archives, write_archives
 from benchmarks.serve.wrk import Request, load
 from newshelf.errors import SetupError
 from newshelf.nn.blend import Blend, content_signal
+from newshelf.nn.blend_lookup import BlendLookup
 from newshelf.pipeline.workspace import ROOT
 from newshelf.report.plots import Line, draw_lines
 from newshelf.server.state import read_keys
@@ -202,10 +203,10 @@ def _plain(predictor: RecommenderPredictor, history: NDArray[np.int64]) -> NDArr
     if (blend := index.blend) is None:
         return siamese
     weights = blend.spec.weights
-    signals = blend.links_signals(blend.linked(blend.history([history])))
+    links = BlendLookup(blend)
     cosines = index.embeddings[np.unique(history)] @ index.embeddings.T
     content = content_signal(cosines, blend.spec.temperature)
-    total: NDArray[np.float32] = blend.unpersonal(signals, blend.prior)[0]
+    total: NDArray[np.float32] = links.everywhere(links.sums(np.unique(history)))
     total += weights["siamese"] * siamese + weights["content"] * content
     return total
 

@@ -12,6 +12,7 @@ For a history ``h`` and an item ``c``, on the scale of log-odds::
 ``B`` are sparse item-to-item co-occurrence weights (``newshelf.training.signals``), ``K`` each
 item's shares in its nearest neighbours by content. A new item has no column in ``B``; ``similar``
 and ``likewise`` link it as its neighbours are linked, and its ``direct`` is its ``similar``.
+``newshelf.nn.blend_lookup`` computes the links' terms.
 ``prior`` is the sum of all terms that do not depend on the history. The form is a conditional
 logit (McFadden, 1974): the weights maximise the likelihood of the observed interactions. All
 arrays are NumPy's, since they are looked up and not trained on a device.
@@ -27,7 +28,7 @@ heads is exact within ``max_i ‖tail_i‖ ‖tail_c‖ / τ``. An item whose up
 largest lower bound is not among the first k.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -63,16 +64,6 @@ _ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
-class Linked:
-    """The summed links of a batch of histories, before propagation to similar candidates."""
-
-    direct: FloatArray
-    """``(B, N)``: history times B."""
-    likewise: FloatArray
-    """``(B, N)``: the history's neighbours times B."""
-
-
-@dataclass(frozen=True, eq=False)
 class Blend:
     """Links and prior of ``N`` items, in the catalogue's order."""
 
@@ -94,19 +85,6 @@ class Blend:
         without[self.links.indices] = False
         return without
 
-    def history(self, rows: Sequence[IntArray]) -> sparse.csr_array:
-        """Return ``(B, N)`` float32: 1 for each distinct item of a history."""
-        columns = [np.unique(row) for row in rows]
-        pointers = np.concatenate([[0], np.cumsum([len(row) for row in columns])])
-        flat = np.concatenate([np.empty(0, dtype=np.int64), *columns])
-        ones = np.ones(len(flat), dtype=np.float32)
-        return sparse.csr_array((ones, flat, pointers), shape=(len(rows), len(self)))
-
-    def linked(self, history: sparse.csr_array) -> Linked:
-        """Return the summed links of ``(B, N)`` histories from :meth:`history`."""
-        alike = history @ self.neighbours
-        return Linked((history @ self.links).toarray(), (alike @ self.links).toarray())
-
     def followed(self, rows: IntArray, weights: FloatArray) -> tuple[IntArray, FloatArray]:
         """Return the items that weighted items, or their neighbours, link to, and the sums."""
         given = sparse.csr_array(
@@ -118,30 +96,6 @@ class Blend:
         summed = ((given + alone @ self.neighbours) @ self.links).tocoo()
         linked = summed.data > 0
         return summed.coords[1][linked].astype(np.int64), summed.data[linked]
-
-    def links_signals(self, linked: Linked) -> dict[str, FloatArray]:
-        """Return ``log(ε + max(0, sum))`` by link, ``(B, N)`` float32 each."""
-        signals = self.unseen_signals(linked, self.neighbours)
-        known = ~self.unlinked
-        signals["direct"][:, known] = self._signal(linked.direct[:, known])
-        return signals
-
-    def unseen_signals(self, linked: Linked, shares: sparse.csr_array) -> dict[str, FloatArray]:
-        """Return the same, ``(B, M)`` each, for items with ``(M, N)`` shares in others."""
-        similar = self._signal((shares @ linked.direct.T).T)
-        likewise = self._signal((shares @ linked.likewise.T).T)
-        return {"direct": similar.copy(), "similar": similar, "likewise": likewise}
-
-    def unpersonal(self, signals: Mapping[str, FloatArray], prior: FloatArray) -> FloatArray:
-        """Return prior ``(M,)`` plus weighted links ``(B, M)``, ``(B, M)`` float32."""
-        total = np.tile(prior, (len(signals["direct"]), 1))
-        for name, values in signals.items():
-            total += np.float32(self.spec.weights[name]) * values
-        return total
-
-    def _signal(self, sums: FloatArray) -> FloatArray:
-        signal: FloatArray = np.log(np.float32(self.spec.floor) + np.maximum(sums, 0))
-        return signal
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         """Return the tensors to store by name: the prior, and both matrices as compressed rows."""

@@ -1,9 +1,8 @@
 """Link signals of one history, looked up in a ``Blend``'s matrices.
 
-``newshelf.nn.blend`` defines the sums for many histories and all items. For one request, the
-links of the history's items are summed once over the items that have links (at most
-``linked_items`` and their targets), and read at the candidates' neighbours. The cost depends on
-history and candidates, not on the catalogue.
+``newshelf.nn.blend`` defines the sums. The links of the history's items are summed once over the
+items that have links (at most ``linked_items`` and their targets), and read at the candidates'
+neighbours. The cost depends on history and candidates, not on the catalogue.
 
 So does that of finding the best candidates in a large catalogue (``best``). They are looked for
 among the linked items with the largest sums of their own, the items with the largest prior, and
@@ -111,22 +110,26 @@ class BlendLookup:
             np.dot(weights, self._likewise.take(rows, axis=0), out=likewise[:-1])
         return LinkSums(self._followed(self._place[rows], weights), likewise)
 
-    def unpersonal(self, sums: LinkSums, rows: IntArray) -> FloatArray:
-        """Return prior plus weighted links of items of the index, ``(len(rows),)`` float32."""
+    def signals(self, sums: LinkSums, rows: IntArray) -> FloatArray:
+        """Return the signals of the links of items of the index, ``(links, rows)`` float32."""
         # Indices of this width need no conversion for each lookup.
         columns = self._columns.take(rows, axis=0).astype(np.intp)
         shares = self._shares.take(rows, axis=0)
         similar, likewise = _shared(sums, columns, shares)
         own = sums.direct.take(self._place.take(rows))
         direct = np.where(self._known.take(rows), own, similar)
-        return self._weighed(self._prior.take(rows), direct, similar, likewise)
+        return self._signals(direct, similar, likewise)
+
+    def unpersonal(self, sums: LinkSums, rows: IntArray) -> FloatArray:
+        """Return prior plus weighted links of items of the index, ``(len(rows),)`` float32."""
+        return self._weighed(self._prior.take(rows), self.signals(sums, rows))
 
     def everywhere(self, sums: LinkSums) -> FloatArray:
         """Return the same for all items, ``(N,)`` float32."""
         # Separately, because scipy takes longer for both columns at once.
         similar, likewise = self._neighbours @ sums.direct, self._neighbours @ sums.likewise
         direct = np.where(self._known, sums.direct[self._place], similar)
-        return self._weighed(self._prior, direct, similar, likewise)
+        return self._weighed(self._prior, self._signals(direct, similar, likewise))
 
     def lists(self) -> Arrays:
         """Return what ``best`` reads: the items of each place, the best first."""
@@ -207,7 +210,7 @@ class BlendLookup:
     def outside(self, sums: LinkSums, products: "Newcomers") -> FloatArray:
         """Return prior plus weighted links of products outside the index, ``(E,)`` float32."""
         similar, likewise = products.shares @ sums.direct, products.shares @ sums.likewise
-        return self._weighed(products.prior, similar, similar, likewise)
+        return self._weighed(products.prior, self._signals(similar, similar, likewise))
 
     @cached_property
     def _neighbours(self) -> sparse.csr_array:
@@ -224,15 +227,15 @@ class BlendLookup:
         summed[self._size] = 0
         return summed.astype(np.float32)
 
-    def _weighed(
-        self, prior: FloatArray, direct: FloatArray, similar: FloatArray, likewise: FloatArray
-    ) -> FloatArray:
+    def _signals(self, direct: FloatArray, similar: FloatArray, likewise: FloatArray) -> FloatArray:
         # In one array, so that each step is one call.
-        signals = np.empty((len(LINKS), len(prior)), dtype=np.float32)
+        signals = np.empty((len(LINKS), len(direct)), dtype=np.float32)
         signals[:] = direct, similar, likewise
         np.maximum(signals, 0, out=signals)
         signals += np.float32(self._floor)
-        np.log(signals, out=signals)
+        return np.log(signals, out=signals)
+
+    def _weighed(self, prior: FloatArray, signals: FloatArray) -> FloatArray:
         total: FloatArray = self._link_weights @ signals
         total += prior
         return total

@@ -34,6 +34,7 @@ from newshelf.config import BlendSettings, ScorerSettings
 from newshelf.errors import TrainingError
 from newshelf.evaluation.types import BoolArray, Case, FloatArray, IntArray
 from newshelf.nn.blend import LINKS, Blend, content_neighbours, content_signal
+from newshelf.nn.blend_lookup import BlendLookup
 from newshelf.nn.scorer import SiameseScorer
 from newshelf.nn.spec import BlendSpec
 from newshelf.training.run import Run
@@ -49,7 +50,6 @@ MIN_CASES = 30
 """Fewer cases say too little about a dozen weights."""
 _MAX_ITEMS = 4096
 """Items in the likelihood's sum; of a larger catalogue, a uniform sample."""
-_CASES_AT_ONCE = 128
 _PRIOR = 1.0
 _STEPS = 60
 _LEAST_SLOPE = 1e-3
@@ -165,24 +165,15 @@ class Signals:
         ``histories`` are B arrays of item rows, none empty; ``siamese`` is ``(B, N)``, ``columns``
         ``(C,)`` item rows.
         """
-        blank = self.weighed(dict.fromkeys(self.names, 0.0))
+        links = BlendLookup(self.weighed(dict.fromkeys(self.names, 0.0)))
+        shared = [feature[columns] for feature in self.unpersonal.values()]
         rows = []
-        for start in range(0, len(histories), _CASES_AT_ONCE):
-            part = histories[start : start + _CASES_AT_ONCE]
-            linked = blank.links_signals(blank.linked(blank.history(part)))
-            content = np.stack([self._content(history, columns) for history in part])
-            personal = [siamese[start : start + len(part), columns], content]
-            personal += [linked[name][:, columns] for name in LINKS]
-            shared = [
-                np.broadcast_to(feature[columns], content.shape)
-                for feature in self.unpersonal.values()
-            ]
-            rows.append(np.stack([*personal, *shared], axis=2))
-        return np.concatenate(rows)
-
-    def _content(self, history: IntArray, columns: IntArray) -> FloatArray:
-        cosines = self.embeddings[history] @ self.embeddings[columns].T
-        return content_signal(cosines, self.temperature)
+        for history, scores in zip(histories, siamese, strict=True):
+            cosines = self.embeddings[history] @ self.embeddings[columns].T
+            content = content_signal(cosines, self.temperature)
+            linked = links.signals(links.sums(np.unique(history)), columns)
+            rows.append(np.stack([scores[columns], content, *linked, *shared], axis=1))
+        return np.stack(rows)
 
 
 def make_signals(
@@ -391,9 +382,8 @@ class BlendRanker:
         if blend is None:
             return siamese
         weights = blend.spec.weights
-        vectors = self.embeddings.numpy()
-        signals = blend.links_signals(blend.linked(blend.history(histories)))
-        total = blend.unpersonal(signals, blend.prior)
+        vectors, links = self.embeddings.numpy(), BlendLookup(blend)
+        total = np.stack([links.everywhere(links.sums(np.unique(one))) for one in histories])
         total += weights["siamese"] * siamese
         for row, history in enumerate(histories):
             cosines = vectors[history] @ vectors.T

@@ -14,6 +14,7 @@ from newshelf.evaluation.significance import paired_test
 from newshelf.evaluation.splits import newest_split
 from newshelf.evaluation.types import Split
 from newshelf.nn.blend import Blend
+from newshelf.nn.blend_lookup import BlendLookup
 from newshelf.nn.checkpoint import load_checkpoint
 from newshelf.pipeline.workspace import Workspace
 from newshelf.training.run import Run
@@ -75,19 +76,19 @@ def test_signals_of_known_products_stay_and_new_ones_take_those_of_the_nearest(
     blend, (_, trained) = model.blend, model.embeddings()
     assert blend is not None
 
-    def signals(of: Blend, history: int) -> dict[str, np.ndarray]:
-        return of.links_signals(of.linked(of.history([np.array([history])])))
+    def signals(of: Blend, history: int) -> np.ndarray:
+        links = BlendLookup(of)
+        return links.signals(links.sums(np.array([history])), np.arange(len(of)))
 
     same = carried_over(blend, np.arange(48), trained, trained)
     np.testing.assert_allclose(same.prior, blend.prior, rtol=1e-6)
-    for name, values in signals(same, 3).items():
-        np.testing.assert_allclose(values, signals(blend, 3)[name], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(signals(same, 3), signals(blend, 3), rtol=1e-4, atol=1e-6)
     # Product 7 again, as a new one; the others backwards.
     rows = np.concatenate([np.arange(48)[::-1], [-1]])
     moved = carried_over(blend, rows, torch.cat([trained.flip(0), trained[7:8]]), trained)
     np.testing.assert_allclose(moved.prior[:48], blend.prior[::-1], rtol=1e-6)
-    direct = signals(moved, 44)["direct"]
-    np.testing.assert_allclose(direct[0, :48], signals(blend, 3)["direct"][0, ::-1], rtol=1e-4)
+    direct = signals(moved, 44)[0]
+    np.testing.assert_allclose(direct[:48], signals(blend, 3)[0, ::-1], rtol=1e-4)
     assert moved.unlinked[48]
     assert blend.prior.min() <= moved.prior[48] <= blend.prior.max()
     nearest = trained @ trained[7]

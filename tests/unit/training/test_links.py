@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from newshelf.evaluation.baselines import keep_strongest
 from newshelf.nn.blend import Blend, content_neighbours
+from newshelf.nn.blend_lookup import BlendLookup
 from newshelf.nn.spec import BlendSpec
 from newshelf.training.signals import (
     direct_links,
@@ -128,9 +129,10 @@ def test_linked_scores_are_sums_over_history_and_neighbours(per_item):
     b, k = blend.links.toarray().astype(float), NEIGHBOURS.toarray().astype(float)
     # An item twice in a history counts once; an empty history says nothing.
     histories = [np.array([3, 9, 3]), np.array([], dtype=np.int64), np.array([22])]
-    signals = blend.links_signals(blend.linked(blend.history(histories)))
-    found = blend.unpersonal(signals, blend.prior)
-    everyone = range(ITEMS)
+    links, everyone = BlendLookup(blend), range(ITEMS)
+    sums_of = [links.sums(np.unique(history)) for history in histories]
+    signals = [links.signals(sums, np.arange(ITEMS)) for sums in sums_of]
+    found = np.stack([links.everywhere(sums) for sums in sums_of])
     for row, history in enumerate(histories):
         for c in everyone:
             sums = dict.fromkeys(("direct", "similar", "likewise"), 0.0)
@@ -143,9 +145,9 @@ def test_linked_scores_are_sums_over_history_and_neighbours(per_item):
             if not b[:, c].any():
                 sums["direct"] = sums["similar"]
             expected = float(blend.prior[c])
-            for name, total in sums.items():
+            for link, (name, total) in enumerate(sums.items()):
                 signal = math.log(0.01 + max(0.0, total))
-                assert signals[name][row, c] == pytest.approx(signal, abs=1e-4)
+                assert signals[row][link, c] == pytest.approx(signal, abs=1e-4)
                 expected += WEIGHTS[name] * signal
             assert found[row, c] == pytest.approx(expected, abs=1e-4)
     assert found.dtype == np.float32
@@ -154,18 +156,24 @@ def test_linked_scores_are_sums_over_history_and_neighbours(per_item):
 def test_a_new_item_is_linked_as_what_it_is_like():
     blend = blend_of(ITEMS)
     assert np.flatnonzero(blend.unlinked).tolist() == list(range(ITEMS - NEW, ITEMS))
-    signals = blend.links_signals(blend.linked(blend.history(SEQUENCES)))
-    new, known = signals["direct"][:, ITEMS - NEW :], signals["direct"][:, : ITEMS - NEW]
-    np.testing.assert_array_equal(new, signals["similar"][:, ITEMS - NEW :])
+    links = BlendLookup(blend)
+    signals = [links.signals(links.sums(one), np.arange(ITEMS)) for one in SEQUENCES]
+    direct, similar, _ = np.stack(signals, axis=1)
+    new, known = direct[:, ITEMS - NEW :], direct[:, : ITEMS - NEW]
+    np.testing.assert_array_equal(new, similar[:, ITEMS - NEW :])
     assert (new > np.log(0.011)).any(axis=0).all()
-    assert not np.array_equal(known, signals["similar"][:, : ITEMS - NEW])
+    assert not np.array_equal(known, similar[:, : ITEMS - NEW])
 
 
 def test_a_product_from_outside_is_linked_as_its_shares_are():
     """As an indexed item without links would be that had the same neighbours."""
     blend = blend_of(ITEMS)
-    linked = blend.linked(blend.history(SEQUENCES[:5]))
-    indexed = blend.links_signals(linked)
-    outside = blend.unseen_signals(linked, NEIGHBOURS[ITEMS - NEW :])
-    for name, values in outside.items():
-        np.testing.assert_allclose(values, indexed[name][:, ITEMS - NEW :], atol=1e-6)
+    links, new = BlendLookup(blend), np.arange(ITEMS - NEW, ITEMS)
+    alike = NEIGHBOURS[new]
+    shape = NEW, -1
+    outside = links.newcomers(alike.indices.reshape(shape), alike.data.reshape(shape))
+    for history in SEQUENCES[:5]:
+        sums = links.sums(history)
+        indexed = links.unpersonal(sums, new) - blend.prior[new]
+        found = links.outside(sums, outside) - outside.prior
+        np.testing.assert_allclose(found, indexed, atol=1e-6)

@@ -228,9 +228,8 @@ def signals_of(stamps=STAMPS) -> Signals:
 
 
 @pytest.mark.parametrize("stamps", [STAMPS, None])
-def test_what_is_fitted_is_what_is_scored(scorer, siamese, stamps, monkeypatch):
-    """table @ weights + intercept, for some of the items, in parts of a few cases."""
-    monkeypatch.setattr(blending, "_CASES_AT_ONCE", 7)
+def test_what_is_fitted_is_what_is_scored(scorer, siamese, stamps):
+    """table @ weights + intercept, for some of the items."""
     signals = signals_of(stamps)
     weights = dict(zip(signals.names, RNG.standard_normal(len(signals.names)), strict=True))
     columns = np.array([3, 77, 149, 20])
