@@ -149,7 +149,7 @@ def main(bounds: list[str]) -> None:
             run,
             weights=split.train_weights,
         )
-        ndcg = evaluate(BlendRanker(trained, embeddings), split, (10,)).ndcg[10]
+        ndcg = evaluate(BlendRanker(trained, embeddings), split, (10,)).values["NDCG@10"]
         print(f"| {bound} | {' | '.join(lifts)} | {ndcg:.3f} |", flush=True)
 
 

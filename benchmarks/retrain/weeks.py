@@ -145,8 +145,13 @@ def simulate(weeks: int, seed: int) -> list[dict[str, float]]:
         if passed:
             served, trained, seen_s = train(world, every, week, served, seed + week), week, end
         cases = newest_products(world, week)
-        never = evaluate(ranker(world, first, 0, week, "never"), cases, (10,)).ndcg[10]
-        again = evaluate(ranker(world, served, trained, week, "again"), cases, (10,)).ndcg[10]
+        never, again = (
+            evaluate(one, cases, (10,)).values["NDCG@10"]
+            for one in (
+                ranker(world, first, 0, week, "never"),
+                ranker(world, served, trained, week, "again"),
+            )
+        )
         rows.append({"week": week, "passed": passed, "never": never, "retrained": again})
         print(json.dumps({"seed": seed} | rows[-1]), flush=True)
     return rows

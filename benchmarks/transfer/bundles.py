@@ -15,7 +15,7 @@ from newshelf.evaluation.types import BoolArray, Case, IntArray, Split
 
 _K = 10
 _TESTED = 0.3
-MEASURE = Measure("NDCG@10", "jewellery", lambda metrics: metrics.ndcg[_K])
+MEASURE = Measure("NDCG@10", "jewellery", lambda metrics: metrics.values[f"NDCG@{_K}"])
 _NEGATIVES = (
     "Weighting the scorer's negatives by their inclusion probability instead of their expected "
     "count, both trained on the same embeddings in one run, changed little here: the scorer alone "

@@ -28,13 +28,13 @@ _NEGATIVES = (
     "above .004."
 )
 MEASURES = (
-    Measure("Recall@10, cold items", "cold", lambda metrics: metrics.recall[_K]),
+    Measure("Recall@10, cold items", "cold", lambda metrics: metrics.values[f"Recall@{_K}"]),
     *[
-        Measure(f"Recall@10, {shown}", name, lambda metrics: metrics.recall[_K])
+        Measure(f"Recall@10, {shown}", name, lambda metrics: metrics.values[f"Recall@{_K}"])
         for name, shown in _GROUPS.items()
     ],
-    Measure("Recall@10, all items", "all", lambda metrics: metrics.recall[_K]),
-    Measure("NDCG@10, all items", "all", lambda metrics: metrics.ndcg[_K]),
+    Measure("Recall@10, all items", "all", lambda metrics: metrics.values[f"Recall@{_K}"]),
+    Measure("NDCG@10, all items", "all", lambda metrics: metrics.values[f"NDCG@{_K}"]),
 )
 
 

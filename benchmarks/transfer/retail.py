@@ -97,10 +97,10 @@ def run(context: TransferContext) -> TaskResult:
         embeddings, features = embedded(context, source.catalog, seed)
         fitted.append(rankers(context, source.catalog, every, embeddings, features, seed))
     measures = [
-        Measure("Recall@20, all items", "all", lambda metrics: metrics.recall[_K]),
-        Measure("NDCG@20, all items", "all", lambda metrics: metrics.ndcg[_K]),
-        Measure("Recall@20, new items only", "new", lambda metrics: metrics.recall[_K]),
-        Measure("NDCG@20, new items only", "new", lambda metrics: metrics.ndcg[_K]),
+        Measure("Recall@20, all items", "all", lambda metrics: metrics.values[f"Recall@{_K}"]),
+        Measure("NDCG@20, all items", "all", lambda metrics: metrics.values[f"NDCG@{_K}"]),
+        Measure("Recall@20, new items only", "new", lambda metrics: metrics.values[f"Recall@{_K}"]),
+        Measure("NDCG@20, new items only", "new", lambda metrics: metrics.values[f"NDCG@{_K}"]),
     ]
     served = fitted[0][1][1]
     refitted = weighed_by_answers(served, every, context.settings.scorer.blend)
@@ -136,12 +136,13 @@ def run(context: TransferContext) -> TaskResult:
 
 def _ceiling(refitted: BlendRanker, every: Split, new: Split) -> str:
     of_all, of_new = (evaluate(refitted, split, (_K,)) for split in (every, new))
-    asked = evaluate(Asked(new), new, (_K,)).ndcg[_K]
+    asked = evaluate(Asked(new), new, (_K,)).values[f"NDCG@{_K}"]
     return (
         "Ceiling: with the signals' weights fitted on the answers themselves, newshelf reaches "
-        f"Recall@20 {of_all.recall[_K]:.4f} for all items and NDCG@20 {of_new.ndcg[_K]:.4f} for "
-        f"the new ones (seed 0), so other weights gain little. The {int(new.candidates.sum())} "
-        "new items in the order of how many customers will buy them, which nobody can know, give "
+        f"Recall@20 {of_all.values['Recall@20']:.4f} for all items and NDCG@20 "
+        f"{of_new.values['NDCG@20']:.4f} for the new ones (seed 0), so other weights gain little. "
+        f"The {int(new.candidates.sum())} new items in the order of how many customers will buy "
+        "them, which nobody can know, give "
         f"NDCG@20 {asked:.4f}."
     )
 

@@ -14,8 +14,7 @@ from sklearn.linear_model import RidgeClassifier
 from benchmarks.methods.ctr.train import calibration_error
 from benchmarks.results import Row, TaskResult
 from benchmarks.transfer.command import TransferContext
-from newshelf.attributes.build import catalog_texts
-from newshelf.attributes.learn import HeadPredictions, head_facts, learn_lexicon
+from newshelf.attributes.build import HeadPredictions, catalog_texts, head_facts, learn_lexicon
 from newshelf.attributes.lexicon import Lexicon, Texts, packaged_lexicon
 from newshelf.attributes.title_tagger import Gazetteer, Span, TaggedTitle, read_tagged, train_tagger
 from newshelf.catalog.catalog import Catalog

@@ -258,7 +258,7 @@ def _trained(
 
 def _ranking(ranker: Ranker, split: Split) -> dict[str, float]:
     metrics = evaluate(ranker, split, (_CUTOFF,))
-    return {_RECALL: metrics.recall[_CUTOFF], _NDCG: metrics.ndcg[_CUTOFF]}
+    return {_RECALL: metrics.values[f"Recall@{_CUTOFF}"], _NDCG: metrics.values[f"NDCG@{_CUTOFF}"]}
 
 
 def _auc(rows: Impressions, score: NDArray[np.floating]) -> float:

@@ -101,6 +101,12 @@ def read_tagged(path: Path) -> list[TaggedTitle]:
     return titles
 
 
+_LONG = 6
+"""Longer names count as this length."""
+_SHARES = (0.2, 0.4, 0.6, 0.8, 0.95)
+_PAD = "□"
+
+
 class Match(NamedTuple):
     """``title[start:end]`` is a known name, most often of ``label``."""
 
@@ -169,29 +175,8 @@ class Gazetteer:
         """Return the longest matches as spans."""
         return [Span(*match[:3]) for match in self.longest_matches(title, least_share)]
 
-
-def _from_left(matches: Iterable[Match | None]) -> Iterable[Match]:
-    end = 0
-    for match in matches:
-        if match is not None and match.start >= end:
-            yield match
-            end = match.end
-
-
-_LONG = 6
-"""Longer names count as this length."""
-_SHARES = (0.2, 0.4, 0.6, 0.8, 0.95)
-_PAD = "□"
-
-
-@dataclass(frozen=True)
-class TitleFeatures:
-    """Features of characters: neighbours, kinds, known names and place."""
-
-    gazetteer: Gazetteer
-
-    def of(self, title: str) -> list[list[str]]:
-        """Return the names of the active features of each character."""
+    def features(self, title: str) -> list[list[str]]:
+        """Return each character's features: neighbours, kinds, known names and place."""
         text = title.lower()
         if len(text) != len(title):
             text = title
@@ -200,19 +185,25 @@ class TitleFeatures:
         rows = [_around(padded, at + 3) for at in range(len(title))]
         for at, row in enumerate(rows):
             row.append("kinds=" + "".join(kinds[at : at + 3]))
-        self._mark_names(title, rows)
+        for name, matches in (
+            ("any", self.all_matches(title)),
+            ("max", self.longest_matches(title)),
+            ("sure", self.longest_matches(title, 0.5)),
+        ):
+            for match in matches:
+                _mark(rows, match, name)
         if rows:
             rows[0].append("first")
             rows[-1].append("last")
         return rows
 
-    def _mark_names(self, title: str, rows: list[list[str]]) -> None:
-        for match in self.gazetteer.all_matches(title):
-            _mark(rows, match, "any")
-        for match in self.gazetteer.longest_matches(title):
-            _mark(rows, match, "max")
-        for match in self.gazetteer.longest_matches(title, 0.5):
-            _mark(rows, match, "sure")
+
+def _from_left(matches: Iterable[Match | None]) -> Iterable[Match]:
+    end = 0
+    for match in matches:
+        if match is not None and match.start >= end:
+            yield match
+            end = match.end
 
 
 def _mark(rows: list[list[str]], match: Match, name: str) -> None:
@@ -300,15 +291,10 @@ _OUTSIDE = "O"
 _FEWEST_TITLES = 20
 
 
-@dataclass(frozen=True, slots=True)
-class TaggerOptions:
-    """Training settings of a tagger. Defaults were chosen on held-out training titles."""
-
-    l1: float = 0.05
-    l2: float = 0.05
-    iterations: int = 120
-    folds: int = 5
-    """Each fold takes known names from the other folds, as new titles have unknown names."""
+_L1, _L2, _ITERATIONS = 0.05, 0.05, 120
+"""Chosen on held-out training titles, as are the folds."""
+_FOLDS = 5
+"""Each fold takes known names from the other folds, as new titles have unknown names."""
 
 
 class FoundSpan(NamedTuple):
@@ -322,9 +308,9 @@ class FoundSpan(NamedTuple):
 class TitleTagger:
     """Tags spans in titles; made by ``train_tagger``."""
 
-    def __init__(self, model: bytes, features: TitleFeatures, context: TitleContext) -> None:
+    def __init__(self, model: bytes, names: Gazetteer, context: TitleContext) -> None:
         self.model = model
-        self.features = features
+        self.names = names
         self.context = context
         self._tagger = pycrfsuite.Tagger()
         self._tagger.open_inmemory(model)
@@ -333,7 +319,7 @@ class TitleTagger:
         """Return the spans of the likeliest tags, in order and without overlaps."""
         if not title:
             return []
-        self._tagger.set(items_of(title, self.features, self.context))
+        self._tagger.set(items_of(title, self.names, self.context))
         tags = self._tagger.tag()
         return [
             FoundSpan(
@@ -349,27 +335,26 @@ class TitleTagger:
 
 
 def train_tagger(
-    titles: Sequence[TaggedTitle], seed: int, scratch: Path, options: TaggerOptions | None = None
+    titles: Sequence[TaggedTitle], seed: int, scratch: Path, iterations: int = _ITERATIONS
 ) -> TitleTagger:
     """Train a tagger; ``seed`` draws the folds, and CRFsuite writes its file into ``scratch``."""
-    options = options or TaggerOptions()
     _check(titles)
     context = TitleContext(list(dict.fromkeys(tagged.title for tagged in titles)))
     trainer = pycrfsuite.Trainer(algorithm="lbfgs", verbose=False)
-    trainer.set_params({"c1": options.l1, "c2": options.l2, "max_iterations": options.iterations})
-    for held, others in _folds(titles, options.folds, seed):
-        features = TitleFeatures(Gazetteer.learn(others))
+    trainer.set_params({"c1": _L1, "c2": _L2, "max_iterations": iterations})
+    for held, others in _folds(titles, seed):
+        names = Gazetteer.learn(others)
         for tagged in held:
-            trainer.append(items_of(tagged.title, features, context), tags_of(tagged))
+            trainer.append(items_of(tagged.title, names, context), tags_of(tagged))
     path = scratch / "tagger.crfsuite"
     trainer.train(str(path))
-    return TitleTagger(path.read_bytes(), TitleFeatures(Gazetteer.learn(titles)), context)
+    return TitleTagger(path.read_bytes(), Gazetteer.learn(titles), context)
 
 
-def items_of(title: str, features: TitleFeatures, context: TitleContext) -> pycrfsuite.ItemSequence:
+def items_of(title: str, names: Gazetteer, context: TitleContext) -> pycrfsuite.ItemSequence:
     """Return the features of each character, from the title alone and from its context."""
-    rows = zip(features.of(title), context.of(title), strict=True)
-    return pycrfsuite.ItemSequence([dict.fromkeys(names, 1.0) | values for names, values in rows])
+    rows = zip(names.features(title), context.of(title), strict=True)
+    return pycrfsuite.ItemSequence([dict.fromkeys(active, 1.0) | values for active, values in rows])
 
 
 def tags_of(tagged: TaggedTitle) -> list[str]:
@@ -396,17 +381,17 @@ def spans_of(tags: Sequence[str]) -> list[Span]:
 
 
 def _folds(
-    titles: Sequence[TaggedTitle], folds: int, seed: int
+    titles: Sequence[TaggedTitle], seed: int
 ) -> list[tuple[list[TaggedTitle], list[TaggedTitle]]]:
     distinct = list(dict.fromkeys(tagged.title for tagged in titles))
     order = np.random.default_rng(seed).permutation(len(distinct))
-    fold_of = {distinct[row]: place % folds for place, row in enumerate(order)}
+    fold_of = {distinct[row]: place % _FOLDS for place, row in enumerate(order)}
     return [
         (
             [tagged for tagged in titles if fold_of[tagged.title] == fold],
             [tagged for tagged in titles if fold_of[tagged.title] != fold],
         )
-        for fold in range(folds)
+        for fold in range(_FOLDS)
     ]
 
 
@@ -422,8 +407,8 @@ def _check(titles: Sequence[TaggedTitle]) -> None:
         raise TrainingError("every span is its whole title: there is nothing to tell apart")
 
 
-def tagger_from_titles(path: Path, seed: int, options: TaggerOptions | None = None) -> TitleTagger:
+def tagger_from_titles(path: Path, seed: int, iterations: int = _ITERATIONS) -> TitleTagger:
     """Train a tagger on a file of tagged titles, see ``read_tagged``."""
     titles = read_tagged(path)
     with tempfile.TemporaryDirectory() as scratch:
-        return train_tagger(titles, seed, Path(scratch), options)
+        return train_tagger(titles, seed, Path(scratch), iterations)

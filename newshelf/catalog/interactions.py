@@ -50,7 +50,7 @@ def read_interactions(catalog: Catalog, settings: Settings | None = None) -> Int
     Without ``settings``, all events count, and alike.
     """
     if catalog.events is not None and len(catalog.events):
-        index = _index(catalog.items)
+        index = catalog.item_index
         if settings is None:
             return from_events(catalog.events, index)
         events = counted_events(catalog.events, settings.robots)
@@ -68,7 +68,7 @@ def basket_interactions(catalog: Catalog) -> Interactions | None:
     """Return the catalogue's baskets, or None."""
     if catalog.baskets is None or not len(catalog.baskets):
         return None
-    return from_baskets(catalog.baskets, _index(catalog.items))
+    return from_baskets(catalog.baskets, catalog.item_index)
 
 
 def from_events(
@@ -143,10 +143,6 @@ def latest(sequence: IntArray) -> IntArray:
     """Return each item once, at its last place: ``[3, 5, 3]`` → ``[5, 3]``."""
     _, places = np.unique(sequence[::-1], return_index=True)
     return sequence[::-1][np.sort(places)][::-1].copy()
-
-
-def _index(items: pd.DataFrame) -> dict[str, int]:
-    return {identifier: row for row, identifier in enumerate(items["id"])}
 
 
 def _positions(

@@ -310,47 +310,28 @@ class CategoryPopularity:
     ) -> None:
         if len(product_types) != split.n_items:
             raise ValueError(f"{len(product_types)} product types for {split.n_items} items")
-        self._levels = _level_codes(product_types)
-        counts = recent_counts(split, days)
-        leaf = _codes([category_levels(kind) for kind in product_types])
-        inherited = np.zeros(split.n_items)
-        known = leaf >= 0
-        sums = np.bincount(leaf[known], weights=counts[known])
-        inherited[known] = (sums / np.maximum(np.bincount(leaf[known]), 1))[leaf[known]]
-        self._counts: npt.NDArray[np.float64] = counts + inherited
+        paths = [category_levels(kind) for kind in product_types]
+        pairs = [
+            (row, " > ".join(path[: level + 1]))
+            for row, path in enumerate(paths)
+            for level in range(len(path))
+        ]
+        rows = np.array([row for row, _ in pairs], dtype=np.int64)
+        categories = pd.factorize(np.array([name for _, name in pairs], dtype=object))[0]
+        ones = np.ones(len(pairs), dtype=np.float32)
+        shape = split.n_items, int(categories.max(initial=-1)) + 1
+        self._inside = sparse.csr_matrix((ones, (rows, categories)), shape=shape)
+        counts = pd.Series(recent_counts(split, days))
+        leaf = pd.Series([" > ".join(path) or None for path in paths], dtype=object)
+        inherited = counts.groupby(leaf).transform("mean").fillna(0)
+        self._counts: npt.NDArray[np.float64] = (counts + inherited).to_numpy()
 
     def scores(self, histories: Sequence[IntArray]) -> FloatArray:
         """Return (B, n_items) float32."""
-        histories_matrix = incidence(histories, len(self._counts))
-        affinity = np.full((len(histories), len(self._counts)), _NO_AFFINITY)
-        for codes in self._levels:
-            known = np.flatnonzero(codes >= 0)
-            inside = histories_matrix[:, known] @ _one_hot(codes[known])
-            lengths = np.maximum([len(history) for history in histories], 1)
-            affinity[:, known] += (inside / lengths[:, None])[:, codes[known]]
+        met = incidence(histories, len(self._counts)) @ self._inside
+        lengths = np.maximum([len(history) for history in histories], 1)
+        affinity = _NO_AFFINITY + (self._inside @ met.toarray().T).T / lengths[:, None]
         return (affinity * self._counts).astype(np.float32)
-
-
-def _level_codes(product_types: Sequence[str | None]) -> list[IntArray]:
-    """Return for each level (n_items,) codes of the paths down to it; -1 for shorter paths."""
-    paths = [category_levels(kind) for kind in product_types]
-    depth = max((len(path) for path in paths), default=0)
-    return [
-        _codes([path[:level] if len(path) >= level else () for path in paths])
-        for level in range(1, depth + 1)
-    ]
-
-
-def _codes(paths: Sequence[tuple[str, ...]]) -> IntArray:
-    """Return a number per distinct path; -1 for the empty one."""
-    names = np.array([" > ".join(path) or None for path in paths], dtype=object)
-    return np.asarray(pd.factorize(names)[0], dtype=np.int64)
-
-
-def _one_hot(codes: IntArray) -> FloatArray:
-    hot = np.zeros((len(codes), int(codes.max(initial=-1)) + 1), dtype=np.float32)
-    hot[np.arange(len(codes)), codes] = 1
-    return hot
 
 
 Pooling = Literal["mean", "max", "kernel"]

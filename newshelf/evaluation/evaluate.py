@@ -65,6 +65,10 @@ class Comparison:
             raise ValueError(f"split {self.split}: a comparison needs a baseline")
 
     @property
+    def _main(self) -> str:
+        return f"NDCG@{self.k[0]}"
+
+    @property
     def rows(self) -> tuple[Metrics, ...]:
         """Return the baselines in order, then the model."""
         return self.baselines if self.model is None else (*self.baselines, self.model)
@@ -77,15 +81,15 @@ class Comparison:
     @property
     def best_baseline(self) -> Metrics:
         """Return the baseline with the highest NDCG at the first cut-off."""
-        return max(self.baselines, key=lambda row: row.ndcg[self.k[0]])
+        return max(self.baselines, key=lambda row: row.values[self._main])
 
     @property
     def ratio(self) -> float | None:
         """Return NDCG of model / best baseline at the first cut-off; None if there is none."""
-        best = self.best_baseline.ndcg[self.k[0]]
+        best = self.best_baseline.values[self._main]
         if self.model is None or best == 0:
             return None
-        return self.model.ndcg[self.k[0]] / best
+        return self.model.values[self._main] / best
 
     def ratio_interval(self) -> Interval | None:
         """Return the 95 % interval of :attr:`ratio`, by paired bootstrap over groups of cases.
@@ -95,8 +99,7 @@ class Comparison:
         groups = self.best_baseline.groups
         if self.model is None or self.ratio is None or groups.max() + 1 < MIN_GROUPS:
             return None
-        name = f"NDCG@{self.k[0]}"
-        pair = np.stack([self.model.per_case[name], self.best_baseline.per_case[name]])
+        pair = np.stack([row.per_case[self._main] for row in (self.model, self.best_baseline)])
         sums = group_sums(pair.astype(np.float64), groups)
         model, baseline = sums @ draws(sums.shape[1]).T
         found = baseline > 0
@@ -107,10 +110,8 @@ class Comparison:
         """Return the paired test of model and best baseline, of NDCG at the first cut-off."""
         if self.model is None:
             return None
-        name = f"NDCG@{self.k[0]}"
-        return paired_test(
-            self.model.per_case[name], self.best_baseline.per_case[name], self.model.groups
-        )
+        ours, theirs = (row.per_case[self._main] for row in (self.model, self.best_baseline))
+        return paired_test(ours, theirs, self.model.groups)
 
 
 BATCH = 256
@@ -147,23 +148,11 @@ def evaluate(
             interval = exposure_interval(shown, groups, split.candidates, statistic)
             if interval is not None:
                 intervals[f"{name}@{cutoff}"] = interval
-
-    def by_cutoff(name: str) -> dict[int, float]:
-        return {cutoff: values[f"{name}@{cutoff}"] for cutoff in k}
-
     return Metrics(
         ranker=ranker.name,
         split=split.name,
         cases=len(split.cases),
-        recall=by_cutoff("Recall"),
-        ndcg=by_cutoff("NDCG"),
-        mrr=values["MRR"],
-        coverage=by_cutoff("Coverage"),
-        hit_rate=by_cutoff("HitRate"),
-        novelty=by_cutoff("Novelty"),
-        popularity=by_cutoff("ARP"),
-        head_share=by_cutoff("Head"),
-        gini=by_cutoff("Gini"),
+        values=values,
         intervals=intervals,
         per_case={name: column.astype(np.float32) for name, column in per_case.items()},
         groups=groups,

@@ -106,15 +106,16 @@ def _compared(
 ) -> KindResult:
     comparison = compare(baselines, split, [K], model=ranker)
     best, ours, test = comparison.best_baseline, comparison.rows[-1], comparison.test()
+    metric = f"NDCG@{K}"
     return KindResult(
         kind,
         task,
         comparison.cases,
-        ours.ndcg[K],
-        ours.intervals.get(f"NDCG@{K}"),
+        ours.values[metric],
+        ours.intervals.get(metric),
         best.ranker,
-        best.ndcg[K],
-        best.intervals.get(f"NDCG@{K}"),
+        best.values[metric],
+        best.intervals.get(metric),
         test.verdict if test is not None else "",
     )
 

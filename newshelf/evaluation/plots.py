@@ -55,13 +55,13 @@ def draw_comparisons(comparisons: Sequence[Comparison], path: Path, title: str) 
 
 
 def _bars(comparison: Comparison) -> list[Bar]:
-    k = comparison.k[0]
+    metric = f"NDCG@{comparison.k[0]}"
     colours = {id(comparison.best_baseline): _BEST_COLOUR, id(comparison.model): _MODEL_COLOUR}
     return [
         Bar(
             row.ranker,
-            row.ndcg[k],
-            row.intervals.get(f"NDCG@{k}", (row.ndcg[k], row.ndcg[k])),
+            row.values[metric],
+            row.intervals.get(metric, (row.values[metric],) * 2),
             colours.get(id(row), MUTED),
         )
         for row in comparison.rows

@@ -1,7 +1,7 @@
 """Report of an evaluation: JSON, Markdown, HTML and tables in the terminal; paired comparison."""
 
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -20,7 +20,7 @@ from newshelf.evaluation.kinds import KindResult
 from newshelf.evaluation.metrics import FewShot, SegmentResult
 from newshelf.evaluation.plots import draw_comparisons
 from newshelf.evaluation.significance import PairedTest, paired_test
-from newshelf.evaluation.types import FloatArray, IntArray, Interval, Metrics
+from newshelf.evaluation.types import Interval, Metrics
 from newshelf.files import read_json, write_aside, write_json
 from newshelf.report.page import (
     Cell,
@@ -37,14 +37,14 @@ _MAX_CATEGORIES = 12
 _SMALLEST_P = 0.001
 _LIBRARIES = ("numpy", "scipy", "pandas", "scikit-learn")
 _NDCG = Picture("ndcg.png", "NDCG per ranker and split, with 95 % intervals")
-_Attribute = tuple[str, str]
-_ACCURACY: Mapping[str, _Attribute] = {
+_Figure = tuple[str, str]
+_ACCURACY: dict[str, _Figure] = {
     "Recall": ("recall", ".4f"),
     "NDCG": ("ndcg", ".4f"),
     "HitRate": ("hit_rate", ".4f"),
 }
-"""Name in the table → attribute of :class:`Metrics`, and format."""
-_LISTS: Mapping[str, _Attribute] = {
+"""Metric → its name in ``report.json``, and format."""
+_LISTS: dict[str, _Figure] = {
     "Coverage": ("coverage", ".1%"),
     "Gini": ("gini", ".2f"),
     "Novelty": ("novelty", ".2f"),
@@ -178,7 +178,7 @@ def _printed_table(split: Mapping[str, Any]) -> ReportTable:
 def verdict(comparison: Comparison) -> str:
     """Return the best baseline, and the model's ratio to it with interval and p-value."""
     first, best = comparison.k[0], comparison.best_baseline
-    start = f"Best baseline: {best.ranker}, NDCG@{first} {best.ndcg[first]:.4f}."
+    start = f"Best baseline: {best.ranker}, NDCG@{first} {best.values[f'NDCG@{first}']:.4f}."
     test = comparison.test()
     if comparison.model is None or test is None:
         return start
@@ -212,25 +212,27 @@ def _split_tables(comparison: Comparison) -> list[ReportTable]:
 def _table(
     comparison: Comparison,
     heading: str,
-    metrics: Mapping[str, _Attribute],
+    metrics: Mapping[str, _Figure],
     cutoffs: Sequence[int],
     *,
     mrr: bool = False,
     note: str = "",
 ) -> ReportTable:
-    columns = [(f"{name}@{k}", name, k) for k in cutoffs for name in metrics]
-
-    def cells(row: Metrics) -> Iterator[Cell]:
-        for label, name, k in columns:
-            attribute, form = metrics[name]
-            yield _cell(getattr(row, attribute)[k], row.intervals.get(label), form)
-        if mrr:
-            yield _cell(row.mrr, row.intervals.get("MRR"), ".4f")
-
+    columns = {f"{name}@{k}": form for k in cutoffs for name, (_, form) in metrics.items()}
+    columns |= {"MRR": ".4f"} if mrr else {}
     return ReportTable(
         heading,
-        ["ranker", *(label for label, _, _ in columns), *(["MRR"] if mrr else [])],
-        [[row.ranker, *cells(row)] for row in comparison.rows],
+        ["ranker", *columns],
+        [
+            [
+                row.ranker,
+                *(
+                    _cell(row.values[name], row.intervals.get(name), form)
+                    for name, form in columns.items()
+                ),
+            ]
+            for row in comparison.rows
+        ],
         main_row=len(comparison.baselines) if comparison.model is not None else None,
         reference_row=comparison.baselines.index(comparison.best_baseline),
         note=note,
@@ -315,16 +317,18 @@ def _split_json(comparison: Comparison) -> dict[str, Any]:
         "verdict": verdict(comparison),
         "ratio_interval_95": list(interval) if interval else None,
         "p_value": test.p_value if test else None,
-        "rankers": [_ranker_json(row) for row in comparison.rows],
+        "rankers": [_ranker_json(row, comparison.k) for row in comparison.rows],
     }
 
 
-def _ranker_json(row: Metrics) -> dict[str, Any]:
-    by_cutoff = [attribute for attribute, _ in (*_ACCURACY.values(), *_LISTS.values())]
+def _ranker_json(row: Metrics, cutoffs: Sequence[int]) -> dict[str, Any]:
     return {
         "name": row.ranker,
-        "mrr": row.mrr,
-        **{name: {str(k): v for k, v in getattr(row, name).items()} for name in by_cutoff},
+        "mrr": row.values["MRR"],
+        **{
+            name: {str(k): row.values[f"{metric}@{k}"] for k in cutoffs}
+            for metric, (name, _) in (_ACCURACY | _LISTS).items()
+        },
         "intervals_95": {name: list(ends) for name, ends in row.intervals.items()},
     }
 
@@ -345,17 +349,8 @@ FORMAT = 2
 """Of ``report.json`` and ``cases.npz``, which belong together."""
 
 
-@dataclass(frozen=True, eq=False)
-class CaseMetrics:
-    """Each ranker's metrics per case of one split."""
-
-    groups: IntArray
-    metrics: Mapping[str, Mapping[str, FloatArray]]
-    """Ranker → metric → (cases,)."""
-
-
 def write_cases(rows: Sequence[Metrics], path: Path) -> None:
-    """Write every metric of every ranker and split per case, atomically."""
+    """Write all metrics per case, atomically: ``split/groups`` and ``split/ranker/metric``."""
     arrays: dict[str, npt.NDArray[np.generic]] = {}
     for row in rows:
         arrays[f"{row.split}/groups"] = row.groups
@@ -363,21 +358,6 @@ def write_cases(rows: Sequence[Metrics], path: Path) -> None:
             arrays[f"{row.split}/{row.ranker}/{metric}"] = values
     with write_aside(path) as aside, aside.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
-
-
-def read_cases(path: Path) -> dict[str, CaseMetrics]:
-    """Read the metrics per case of each split; raise OSError or ValueError if it cannot be read."""
-    groups: dict[str, IntArray] = {}
-    metrics: dict[str, dict[str, dict[str, FloatArray]]] = {}
-    with np.load(path, allow_pickle=False) as kept:
-        for name in kept.files:
-            split, _, rest = name.partition("/")
-            ranker, _, metric = rest.rpartition("/")
-            if ranker:
-                metrics.setdefault(split, {}).setdefault(ranker, {})[metric] = kept[name]
-            else:
-                groups[split] = kept[name]
-    return {split: CaseMetrics(groups[split], metrics.get(split, {})) for split in groups}
 
 
 @dataclass(frozen=True)
@@ -412,14 +392,16 @@ def compare_reports(ours: Path, theirs: Path) -> list[PairedSplit]:
     return found
 
 
-_Report = tuple[dict[str, Any], dict[str, CaseMetrics]]
+_Report = tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]
+"""The report, and the arrays of ``write_cases``."""
 
 
 def _read(given: Path) -> _Report:
     folder = given.parent if given.name == "report.json" else given
     try:
         report = read_json(folder / "report.json")
-        cases = read_cases(folder / CASES_FILE)
+        with np.load(folder / CASES_FILE, allow_pickle=False) as kept:
+            cases = dict(kept)
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise SetupError(
             f"{folder} holds no report to compare with ({error}): it needs report.json and "
@@ -435,17 +417,18 @@ def _paired(
 ) -> PairedSplit:
     name, k = split["name"], split["k"][0]
     (ours, cases), (theirs, other_cases) = mine, other
-    first = cases[name].metrics[split["model"]]
-    second = other_cases[name].metrics[match["model"]]
-    metrics = [f"NDCG@{k}", f"Recall@{k}", f"HitRate@{k}", "MRR"]
+    names = {
+        metric: (f"{name}/{split['model']}/{metric}", f"{name}/{match['model']}/{metric}")
+        for metric in (f"NDCG@{k}", f"Recall@{k}", f"HitRate@{k}", "MRR")
+    }
     return PairedSplit(
         split=name,
         ours=f"{split['model']} {ours['model_version']}",
         theirs=f"{match['model']} {theirs['model_version']}",
         tests={
-            metric: paired_test(first[metric], second[metric], cases[name].groups)
-            for metric in metrics
-            if metric in first and metric in second
+            metric: paired_test(cases[first], other_cases[second], cases[f"{name}/groups"])
+            for metric, (first, second) in names.items()
+            if first in cases and second in other_cases
         },
     )
 

@@ -93,9 +93,7 @@ MAX_CASES = 2000
 """More cases hardly change the second digit of a metric, and each costs a full ranking."""
 
 
-def basket_split(
-    interactions: Interactions, test_fraction: float, seed: int, *, max_cases: int = MAX_CASES
-) -> list[Split]:
+def basket_split(interactions: Interactions, test_fraction: float, seed: int) -> list[Split]:
     """Hold out whole groups of baskets, and leave out each of their items once.
 
     Returns ``baskets`` (all cases) and, if there are any, ``baskets-cold`` (cases whose item is in
@@ -129,7 +127,7 @@ def basket_split(
         ("baskets-cold", cold, "; only items of no training basket are asked for"),
     ):
         if chosen:
-            kept, note = capped(chosen, max_cases, seed)
+            kept, note = capped(chosen, MAX_CASES, seed)
             every = np.ones(interactions.n_items, dtype=np.bool_)
             splits.append(Split(name, train, kept, every, f"{start}{what}. {note}"))
     return splits
@@ -300,7 +298,6 @@ def cold_split(
     seed: int,
     *,
     strata: "np.ndarray[tuple[int], np.dtype[np.str_]] | None" = None,
-    max_cases: int = MAX_CASES,
 ) -> list[Split]:
     """Hold out whole items: none of their interactions is in the training data or a history.
 
@@ -322,7 +319,7 @@ def cold_split(
             f"the {int(cold.sum())} items held out give no case with a history before them: "
             "more events, or a larger evaluation.cold_fraction, are needed"
         )
-    kept, note = capped(cases, max_cases, seed)
+    kept, note = capped(cases, MAX_CASES, seed)
     start = _cold_description(cold, cut, after_cut=after_cut)
     every = np.ones(interactions.n_items, dtype=np.bool_)
     ranked = (

@@ -85,7 +85,7 @@ class Ranker(Protocol):
 
 @dataclass(frozen=True)
 class Metrics:
-    """Metrics of one ranker on one split, by cut-off K except MRR.
+    """Metrics of one ranker on one split.
 
     Coverage and Gini describe all lists together; the others are means over the cases.
     """
@@ -93,19 +93,12 @@ class Metrics:
     ranker: str
     split: str
     cases: int
-    recall: Mapping[int, float]
-    ndcg: Mapping[int, float]
-    mrr: float
-    coverage: Mapping[int, float]
-    hit_rate: Mapping[int, float] = field(default_factory=dict)
-    novelty: Mapping[int, float] = field(default_factory=dict)
-    """Bits."""
-    popularity: Mapping[int, float] = field(default_factory=dict)
-    """Average recommendation popularity, a share of the training sequences."""
-    head_share: Mapping[int, float] = field(default_factory=dict)
-    gini: Mapping[int, float] = field(default_factory=dict)
+    values: Mapping[str, float]
+    """By metric and cut-off: ``Recall@10``, ``NDCG@10``, ``HitRate@10``, ``Novelty@10`` in bits,
+    ``ARP@10`` (average popularity, a share of the training sequences), ``Head@10``,
+    ``Coverage@10``, ``Gini@10``; and ``MRR``."""
     intervals: Mapping[str, Interval] = field(default_factory=dict)
-    """95 %, by metric (``NDCG@10``); absent with too few groups."""
+    """95 %, as ``values``; absent with too few groups."""
     per_case: Mapping[str, FloatArray] = field(repr=False, compare=False, default_factory=dict)
     """(cases,) by metric, for paired comparisons."""
     groups: IntArray = field(

@@ -124,6 +124,16 @@ def _projections(widths: list[int], width: int) -> nn.ModuleList:
     )
 
 
+def _feed_forward(inputs: int, hidden: int, outputs: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(
+        nn.LayerNorm(inputs),
+        nn.Linear(inputs, hidden),
+        nn.GELU(),
+        nn.Dropout(dropout),
+        nn.Linear(hidden, outputs),
+    )
+
+
 class EarlyFusion(nn.Module):
     """One perceptron over the concatenated projected features.
 
@@ -143,13 +153,7 @@ class EarlyFusion(nn.Module):
         joined = len(widths) * width + len(widths)
         self.inputs = _projections(widths, width)
         self.direct = nn.Linear(joined, embedding)
-        self.feed_forward = nn.Sequential(
-            nn.LayerNorm(joined),
-            nn.Linear(joined, 2 * width),
-            nn.GELU(),
-            nn.Dropout(spec.dropout),
-            nn.Linear(2 * width, embedding),
-        )
+        self.feed_forward = _feed_forward(joined, 2 * width, embedding, spec.dropout)
 
     def forward(self, features: list[Tensor], present: Tensor) -> Tensor:
         """Return the fused embedding."""
@@ -179,14 +183,7 @@ class LateFusion(nn.Module):
         width = spec.width
         self.inputs = _projections(widths, width)
         self.feed_forward = nn.ModuleList(
-            nn.Sequential(
-                nn.LayerNorm(width),
-                nn.Linear(width, width),
-                nn.GELU(),
-                nn.Dropout(spec.dropout),
-                nn.Linear(width, width),
-            )
-            for _ in widths
+            _feed_forward(width, width, width, spec.dropout) for _ in widths
         )
         self.gates = nn.ModuleList(
             nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 1)) for _ in widths
@@ -228,13 +225,7 @@ class AttentionFusion(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.key_value = nn.Linear(width, 2 * width)
         self.mix = nn.Linear(width, width)
-        self.feed_forward = nn.Sequential(
-            nn.LayerNorm(width),
-            nn.Linear(width, 2 * width),
-            nn.GELU(),
-            nn.Dropout(spec.dropout),
-            nn.Linear(2 * width, width),
-        )
+        self.feed_forward = _feed_forward(width, 2 * width, width, spec.dropout)
         self.output = nn.Linear(width, embedding)
 
     def forward(self, features: list[Tensor], present: Tensor) -> Tensor:

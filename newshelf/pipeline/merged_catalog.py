@@ -21,7 +21,7 @@ from newshelf.catalog.interactions import WEIGHT
 from newshelf.catalog.schema import BASKET_COLUMNS, EVENT_COLUMNS, ITEM_COLUMNS, picture_kind
 from newshelf.config import Settings
 from newshelf.files import directory_aside, problems, write_json
-from newshelf.pipeline.position_weights import position_weights
+from newshelf.pipeline.position_bias import position_weights
 from newshelf.store.export import EVENT_ID, new_events, recorded_events
 from newshelf.store.items import MAX_ATTRIBUTES, MAX_TEXT_CHARS, ItemColumns, ItemWrite, StoredItem
 from newshelf.store.store import EventStore

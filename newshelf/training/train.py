@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from newshelf.attributes.build import Knowledge, build_knowledge
-from newshelf.attributes.learn import encoder_predictions
+from newshelf.attributes.build import Knowledge, build_knowledge, encoder_predictions
 from newshelf.attributes.title_tagger import TitleTagger, tagger_from_titles
 from newshelf.catalog.catalog import Catalog
 from newshelf.catalog.interactions import Interactions, read_interactions

@@ -2,8 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from newshelf.attributes.build import build_knowledge, read_facts
-from newshelf.attributes.learn import HeadPredictions
+from newshelf.attributes.build import HeadPredictions, build_knowledge, read_facts
 from newshelf.attributes.lexicon import read_lexicon
 from newshelf.attributes.title_tagger import Span
 from newshelf.catalog.catalog import read_catalog

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from newshelf.attributes.learn import (
+from newshelf.attributes.build import (
     HeadPredictions,
     accepted_values,
     encoder_predictions,

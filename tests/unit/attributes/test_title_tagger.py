@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from newshelf.attributes.title_tagger import (
     Span,
     TaggedTitle,
-    TaggerOptions,
     TitleContext,
     TitleTagger,
     items_of,
@@ -50,7 +49,7 @@ def tagged(parts) -> TaggedTitle:
 @pytest.fixture(scope="module")
 def tagger(tmp_path_factory) -> TitleTagger:
     scratch = tmp_path_factory.mktemp("scratch")
-    return train_tagger(titles(), 0, scratch, TaggerOptions(iterations=40))
+    return train_tagger(titles(), 0, scratch, iterations=40)
 
 
 def test_what_is_regular_is_learned(tagger):
@@ -75,14 +74,14 @@ def test_the_confidence_is_crfsuites_marginal(tagger):
     title = "小米新款白色帽子"
     plain = pycrfsuite.Tagger()
     plain.open_inmemory(tagger.model)
-    tags = plain.tag(items_of(title, tagger.features, tagger.context))
+    tags = plain.tag(items_of(title, tagger.names, tagger.context))
     found = tagger.find(title)[0]
     expected = min(plain.marginal(tags[at], at) for at in range(found.span.start, found.span.end))
     assert math.isclose(found.confidence, expected)
 
 
 def test_equal_seeds_make_equal_taggers(tmp_path, tagger):
-    again = train_tagger(titles(), 0, tmp_path, TaggerOptions(iterations=40))
+    again = train_tagger(titles(), 0, tmp_path, iterations=40)
     assert again.model == tagger.model
 
 
@@ -116,7 +115,7 @@ def test_a_users_own_titles_train_one(tmp_path):
     lines = [{"title": item.title, "entities": item.spans} for item in titles()]
     path = tmp_path / "own.jsonl"
     path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
-    tagger = tagger_from_titles(path, 0, TaggerOptions(iterations=20))
+    tagger = tagger_from_titles(path, 0, iterations=20)
     assert Span(6, 8, "HCCX") in tagger.tag("小米新款白色帽子")
     path.write_text('{"title": "ab", "entities": [[0, 9, "X"]]}', encoding="utf-8")
     with pytest.raises(TrainingError, match=r"own\.jsonl line 1"):
@@ -150,7 +149,7 @@ def test_one_class_can_be_learned(tmp_path):
         TaggedTitle(title.title, tuple(span for span in title.spans if span.label == "HCCX"))
         for title in titles()
     ]
-    tagger = train_tagger(one, 0, tmp_path, TaggerOptions(iterations=30))
+    tagger = train_tagger(one, 0, tmp_path, iterations=30)
     assert tagger.tag("小米新款白色帽子") == [Span(6, 8, "HCCX")]
 
 

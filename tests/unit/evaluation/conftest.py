@@ -20,6 +20,10 @@ class Tables:
     events: pd.DataFrame | None = None
     baskets: pd.DataFrame | None = None
 
+    @property
+    def item_index(self) -> dict[str, int]:
+        return {item: row for row, item in enumerate(self.items["id"])}
+
 
 @pytest.fixture
 def tables() -> type[Tables]:

@@ -88,10 +88,10 @@ def test_vectorised_metrics_equal_the_naive_loop(seed, n_cases, n_items, k, leve
     split, scores = drawn(seed, n_cases, n_items, levels)
     found = evaluate(Given(scores), split, (k,), batch=batch)
     recall, ndcg, mrr, coverage = naive(split, scores, k)
-    assert found.recall[k] == pytest.approx(recall)
-    assert found.ndcg[k] == pytest.approx(ndcg)
-    assert found.mrr == pytest.approx(mrr)
-    assert found.coverage[k] == pytest.approx(coverage)
+    assert found.values[f"Recall@{k}"] == pytest.approx(recall)
+    assert found.values[f"NDCG@{k}"] == pytest.approx(ndcg)
+    assert found.values["MRR"] == pytest.approx(mrr)
+    assert found.values[f"Coverage@{k}"] == pytest.approx(coverage)
 
 
 def test_metrics_equal_those_of_ranx(monkeypatch):
@@ -110,7 +110,7 @@ def test_metrics_equal_those_of_ranx(monkeypatch):
     }
     names = ["recall@5", "recall@20", "ndcg@5", "ndcg@20", "mrr"]
     expected = ranx_evaluate(Qrels(qrels), Run(run), names)
-    ours = [found.recall[5], found.recall[20], found.ndcg[5], found.ndcg[20], found.mrr]
+    ours = [found.values[name] for name in ("Recall@5", "Recall@20", "NDCG@5", "NDCG@20", "MRR")]
     np.testing.assert_allclose(ours, [expected[name] for name in names], rtol=1e-6)
 
 
@@ -119,19 +119,19 @@ def test_by_hand():
     scores = np.array([[9, 5, 4, 3, 2]], dtype=np.float32)
     split = Split("hand", [], [case], np.ones(5, dtype=bool), "")
     found = evaluate(Given(scores), split, (2, 4))  # ranked: 1, 2, 3, 4
-    assert found.recall == {2: 0.5, 4: 1.0}
-    assert found.mrr == 0.5
+    assert [found.values["Recall@2"], found.values["Recall@4"]] == [0.5, 1.0]
+    assert found.values["MRR"] == 0.5
     ideal = 1 + 1 / np.log2(3)
-    assert found.ndcg[2] == pytest.approx((1 / np.log2(3)) / ideal)
-    assert found.ndcg[4] == pytest.approx((1 / np.log2(3) + 1 / np.log2(5)) / ideal)
-    assert found.coverage == {2: 0.4, 4: 0.8}
+    assert found.values["NDCG@2"] == pytest.approx((1 / np.log2(3)) / ideal)
+    assert found.values["NDCG@4"] == pytest.approx((1 / np.log2(3) + 1 / np.log2(5)) / ideal)
+    assert [found.values["Coverage@2"], found.values["Coverage@4"]] == [0.4, 0.8]
 
 
 def test_equal_scores_are_worth_no_more_than_chance():
     cases = [Case(np.array([start]), np.array([start + 1])) for start in range(0, 1000, 2)]
     split = Split("ties", [], cases, np.ones(1000, dtype=bool), "")
     found = evaluate(Given(np.zeros((500, 1000), dtype=np.float32)), split, (100,))
-    assert 0.05 < found.recall[100] < 0.15
+    assert 0.05 < found.values["Recall@100"] < 0.15
 
 
 def test_ties_do_not_follow_the_order_of_the_catalogue():
@@ -226,12 +226,12 @@ class GivenLists:
 def test_evaluate_reports_all_of_it(make_split):
     split = make_split([[0, 1], [1]], 4, [([0], [1]), ([0], [3])])
     found = evaluate(GivenLists([0, 3, 2, 1]), split, (1, 2))  # lists: 1, 2
-    assert found.hit_rate == {1: 0.5, 2: 0.5}
-    assert found.popularity == {1: 1.0, 2: 0.5}
-    assert found.novelty[1] == pytest.approx(0)
-    assert found.novelty[2] == pytest.approx(np.log2(3) / 2)
-    assert found.coverage == {1: 0.25, 2: 0.5}
-    assert found.gini[1] == pytest.approx(0.75)
+    assert [found.values["HitRate@1"], found.values["HitRate@2"]] == [0.5, 0.5]
+    assert [found.values["ARP@1"], found.values["ARP@2"]] == [1.0, 0.5]
+    assert found.values["Novelty@1"] == pytest.approx(0)
+    assert found.values["Novelty@2"] == pytest.approx(np.log2(3) / 2)
+    assert [found.values["Coverage@1"], found.values["Coverage@2"]] == [0.25, 0.5]
+    assert found.values["Gini@1"] == pytest.approx(0.75)
     assert found.per_case["HitRate@2"].tolist() == [1, 0]
     assert found.intervals == {}  # two cases are too few
 

@@ -9,8 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from newshelf.attributes.build import catalog_texts
-from newshelf.attributes.learn import learn_lexicon
+from newshelf.attributes.build import catalog_texts, learn_lexicon
 from newshelf.attributes.lexicon import implied, statements
 from newshelf.catalog.catalog import Catalog
 from newshelf.catalog.report import CatalogReport

@@ -51,5 +51,5 @@ def test_weights_fitted_on_the_answers_rank_better_than_wrong_ones():
     assert refitted.ranking.blend is not None
     assert refitted.ranking.blend.spec.weights["content"] > 0
     assert refitted.ranking.scorer is scorer
-    found = [evaluate(ranker, asked, (10,)).ndcg[10] for ranker in (served, refitted)]
+    found = [evaluate(ranker, asked, (10,)).values["NDCG@10"] for ranker in (served, refitted)]
     assert found[1] > found[0] + 0.3

@@ -1,4 +1,4 @@
-"""Position bias: how much less shoppers look at the later positions of an answer.
+"""Position bias: how much less shoppers look at later positions, and weights that correct it.
 
 An answer with exploration has one pair of neighbouring products, at positions k and k + 1, in an
 order drawn by chance (RandPair: Wang et al., WSDM 2018). Whatever the products are, each is as
@@ -11,6 +11,7 @@ The inverse propensity of examination, k^η, weighs an event up to a limit, whic
 and the error of the curve far from where it was observed.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,8 @@ from scipy.stats import norm
 
 from newshelf.errors import EvidenceError
 from newshelf.evaluation.types import BoolArray, IntArray
+from newshelf.store.records import Exposure, StoredFeedback
+from newshelf.store.store import EventStore
 
 LEAST_EVENTS = 100
 """Events of explored pairs below which nothing is estimated."""
@@ -73,3 +76,58 @@ def fit_position_bias(
             f"{low:.2f} and {high:.2f}"
         )
     return PositionBias(exponent, float(low), float(high), len(positions))
+
+
+_DRAWN = 0.75
+"""Of an answer's largest propensity; those of an explored pair are half of it."""
+
+
+def position_weights(
+    store: EventStore, events: Sequence[StoredFeedback], most: float
+) -> tuple[dict[str, float], list[str]]:
+    """Return weights by event id, and for each placement its bias, or why it has no weights.
+
+    Events without an answer have no weight here. The weights of a placement have a mean of 1, so
+    that its events together count as before.
+    """
+    requests = {event.request_id for event in events if event.request_id} if most > 1 else set()
+    shown = {
+        answer.request_id: (answer.placement or "default", _explored(answer))
+        for answer in store.answers(sorted(requests))
+    }
+    placements = defaultdict[str, list[StoredFeedback]](list)
+    for event in events:
+        if event.request_id in shown and event.position:
+            placements[shown[event.request_id][0]].append(event)
+    weights: dict[str, float] = {}
+    notes = []
+    for name, found in sorted(placements.items()):
+        pairs = {}
+        for event in found:
+            first = shown[str(event.request_id)][1]
+            if first and event.position in (first, first + 1):
+                key = event.request_id, event.item_id
+                pairs[key] = first, event.position > first, event.unit
+        firsts, is_later, units = zip(*pairs.values(), strict=True) if pairs else ((), (), ())
+        try:
+            bias = fit_position_bias(np.array(firsts), np.array(is_later), units)
+        except EvidenceError as error:
+            notes.append(f"placement {name}: not corrected for position: {error.message}")
+            continue
+        of_events = bias.weights(np.array([event.position for event in found]), most)
+        ids = (event.event_id for event in found)
+        weights |= zip(ids, of_events.tolist(), strict=True)
+        notes.append(
+            f"placement {name}: corrected for position; position k is looked at "
+            f"k^-{bias.exponent:.2f} as often as the first (95 % interval of the exponent "
+            f"{bias.low:.2f} to {bias.high:.2f}, {bias.events} events of explored pairs)"
+        )
+    return weights, notes
+
+
+def _explored(answer: Exposure) -> int:
+    """Return the first position of the answer's explored pair; 0 if it has none."""
+    likeliest = max((item.propensity for item in answer.items), default=0.0)
+    drawn = [item.position for item in answer.items if item.propensity < _DRAWN * likeliest]
+    is_pair = len(drawn) == 2 and drawn[1] == drawn[0] + 1  # noqa: PLR2004
+    return drawn[0] if is_pair and answer.variant != "interleaved" else 0

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from newshelf.errors import EvidenceError
-from newshelf.evaluation.position_bias import PositionBias, fit_position_bias
+from newshelf.pipeline.position_bias import PositionBias, fit_position_bias
 
 POSITIONS = np.arange(1, 11)
 
