@@ -331,7 +331,8 @@ class CategoryPopularity:
         met = incidence(histories, len(self._counts)) @ self._inside
         lengths = np.maximum([len(history) for history in histories], 1)
         affinity = _NO_AFFINITY + (self._inside @ met.toarray().T).T / lengths[:, None]
-        return (affinity * self._counts).astype(np.float32)
+        scores: FloatArray = (affinity * self._counts).astype(np.float32)
+        return scores
 
 
 Pooling = Literal["mean", "max", "kernel"]
