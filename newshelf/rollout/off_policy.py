@@ -87,9 +87,6 @@ class OffPolicyEstimate:
     high: float
     effective_rows: float
     """Kish's effective sample size of the weights."""
-    mean_weight: float
-    """Near 1 if the exposures cover the new version's choices; well below 1, it would show
-    products that were never shown."""
 
 
 def effective_sample_size(weights: Floats) -> float:
@@ -115,13 +112,7 @@ def estimate(rows: LoggedRows, *, least_effective_rows: float = 100.0) -> OffPol
     # The influence of each row on the value, with mean 0.
     influence = weights * (rows.reward - value) / weights.mean()
     half = norm.ppf(1 - _ALPHA / 2) * _clustered_error(influence, rows.unit)
-    return OffPolicyEstimate(
-        value,
-        value - half,
-        value + half,
-        effective_rows=effective,
-        mean_weight=float(weights.mean()),
-    )
+    return OffPolicyEstimate(value, value - half, value + half, effective)
 
 
 def _clustered_error(influence: Floats, unit: NDArray[np.int64]) -> float:

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 
 from newshelf.errors import ServerError
@@ -50,21 +51,23 @@ def final_properties(
     final["model_store"] = str(model_store.resolve())
     final["load_models"] = ",".join(f"{name}={path.name}" for name, path in models.items())
     if ports is not None:
-        final |= _addresses(ports)
+        for name, port in asdict(ports).items():
+            final[_PORTS[name]] = f"http://{HOST}:{port}" if name in _ADDRESSES else str(port)
     return final
+
+
+_ADDRESSES = ("inference", "management", "metrics")
+_PORTS = {name: f"{name}_address" for name in _ADDRESSES} | {
+    name: f"{name}_port" for name in ("grpc_inference", "grpc_management")
+}
+"""Property of each port."""
 
 
 def ports_of(properties: Mapping[str, str]) -> Ports:
     """Return the ports in ``properties``."""
-    default = Ports()
+    given = {name: properties[key] for name, key in _PORTS.items() if properties.get(key)}
     try:
-        return Ports(
-            inference=_port(properties, "inference_address", default.inference),
-            management=_port(properties, "management_address", default.management),
-            metrics=_port(properties, "metrics_address", default.metrics),
-            grpc_inference=int(properties.get("grpc_inference_port", default.grpc_inference)),
-            grpc_management=int(properties.get("grpc_management_port", default.grpc_management)),
-        )
+        return Ports(**{name: int(value.rpartition(":")[2]) for name, value in given.items()})
     except ValueError as error:
         raise ServerError(f"config.properties has a port that is no number: {error}") from error
 
@@ -87,18 +90,3 @@ def keep_loading(path: Path, model: str, archive: str) -> None:
 def archives(models: Sequence[Path]) -> dict[str, Path]:
     """Return the archives, which are called ``NAME-VERSION.mar``, by model name."""
     return {path.stem.partition("-")[0]: path for path in models}
-
-
-def _addresses(ports: Ports) -> dict[str, str]:
-    return {
-        "inference_address": f"http://{HOST}:{ports.inference}",
-        "management_address": f"http://{HOST}:{ports.management}",
-        "metrics_address": f"http://{HOST}:{ports.metrics}",
-        "grpc_inference_port": str(ports.grpc_inference),
-        "grpc_management_port": str(ports.grpc_management),
-    }
-
-
-def _port(properties: Mapping[str, str], key: str, default: int) -> int:
-    address = properties.get(key)
-    return int(address.rpartition(":")[2]) if address else default

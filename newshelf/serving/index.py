@@ -93,12 +93,6 @@ class IndexKnowledge:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def check(self, items: int) -> None:
-        """Raise ``ValueError`` if a statement is of none of the items."""
-        for row, attribute, value, _ in self.rows:
-            if not 0 <= row < items:
-                raise ValueError(f"{attribute} {value!r} is said of row {row} of {items} items")
-
 
 _LENGTH_BYTES = 8
 _TYPES: Mapping[str, type[np.generic]] = {

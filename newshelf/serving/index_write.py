@@ -120,8 +120,9 @@ def _check(
             raise ValueError(f"{len(tensor)} {name} for {len(items)} items")
     if blend is not None and len(blend) != len(items):
         raise ValueError(f"signals of {len(blend)} items for {len(items)} items")
-    if knowledge is not None:
-        knowledge.check(len(items))
+    for row, attribute, value, _ in () if knowledge is None else knowledge.rows:
+        if not 0 <= row < len(items):
+            raise ValueError(f"{attribute} {value!r} is said of row {row} of {len(items)} items")
 
 
 def _write_searches(

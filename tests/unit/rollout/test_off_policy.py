@@ -62,7 +62,6 @@ def test_the_same_version_is_worth_what_it_earned() -> None:
     found = estimate(same)
     assert found.value == pytest.approx(rows.reward.mean())
     assert found.effective_rows == pytest.approx(1000)
-    assert found.mean_weight == pytest.approx(1)
 
 
 def test_rows_of_one_shopper_are_not_independent() -> None:
@@ -128,13 +127,6 @@ def test_too_little_evidence_is_refused() -> None:
     with pytest.raises(EvidenceError, match=r"20000 rows count as 19"):
         estimate(rows)
     assert estimate(rows, least_effective_rows=10).effective_rows < 100
-
-
-def test_a_version_of_products_that_were_never_shown_is_told_by_its_mean_weight() -> None:
-    rows = record(5000, 9)
-    half = LoggedRows(rows.reward, rows.propensity, rows.target / 2, rows.unit)
-    assert estimate(rows).mean_weight == pytest.approx(1, abs=0.1)
-    assert estimate(half).mean_weight == pytest.approx(0.5, abs=0.05)
 
 
 def test_one_shopper_is_no_sample() -> None:
