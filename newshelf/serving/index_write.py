@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from numpy.typing import NDArray
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 from safetensors.numpy import save_file
@@ -30,9 +29,6 @@ from newshelf.serving.index import (
 from newshelf.serving.item_table import INDEX_COLUMNS, ItemTable, KnownValues, TextReader
 from newshelf.serving.search.base import FloatArray, SearchManifest
 from newshelf.serving.search.build import ANN_ITEMS, COMPRESSED_BYTES, build_search
-
-_TYPES = {"price": pa.float64(), "created_at": pa.int64(), "popularity": pa.float64()}
-_SCHEMA = pa.schema([(name, _TYPES.get(name, pa.string())) for name in INDEX_COLUMNS])
 
 
 def write_index(
@@ -91,13 +87,11 @@ def write_index(
 
 def _table(items: pd.DataFrame, knowledge: IndexKnowledge | None) -> ItemTable:
     """Plain values, with None where one is absent."""
-    table = pa.Table.from_pandas(
-        items.loc[:, list(INDEX_COLUMNS)], schema=_SCHEMA, preserve_index=False
-    )
-    columns: dict[str, list[object]] = table.to_pydict()
-    for name in items.columns.difference(INDEX_COLUMNS, sort=False):
+    columns: dict[str, list[object]] = {}
+    for name in (*INDEX_COLUMNS, *items.columns.difference(INDEX_COLUMNS, sort=False)):
         cells = items[name]
-        if is_bool_dtype(cells.dtype) or not is_numeric_dtype(cells.dtype):
+        is_number = is_numeric_dtype(cells.dtype) and not is_bool_dtype(cells.dtype)
+        if name not in INDEX_COLUMNS and not is_number:
             cells = parse_text(cells)
         cells = cells.astype(object)
         columns[str(name)] = cells.where(cells.notna(), None).tolist()
