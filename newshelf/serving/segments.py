@@ -230,9 +230,7 @@ _POPULARITY = TypeAdapter(dict[str, Annotated[float, Field(ge=0, allow_inf_nan=F
 def write_popularity(folder: Path, interactions: Mapping[str, float]) -> str:
     """Write the interactions to add to the products' popularity, by id; return the file's name."""
     text = orjson.dumps(dict(interactions), option=orjson.OPT_SORT_KEYS)
-    name = f"popularity-{hashlib.sha256(text).hexdigest()[:12]}.json"
-    _write(folder / name, text)
-    return name
+    return write_named(folder, "popularity", text)
 
 
 def read_popularity(folder: Path, name: str) -> dict[str, float]:
@@ -241,6 +239,13 @@ def read_popularity(folder: Path, name: str) -> dict[str, float]:
         return _POPULARITY.validate_json((folder / name).read_bytes())
     except (OSError, ValueError) as error:
         raise WeightsError(f"{folder / name} cannot be loaded: {error}") from error
+
+
+def write_named(folder: Path, kind: Literal["popularity", "rules"], data: bytes) -> str:
+    """Write a JSON file under a name of its content, and return that."""
+    name = f"{kind}-{hashlib.sha256(data).hexdigest()[:12]}.json"
+    _write(folder / name, data)
+    return name
 
 
 def _write(path: Path, data: bytes) -> None:

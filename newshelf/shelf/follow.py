@@ -5,7 +5,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,7 @@ from newshelf.rollout.versions import ARCHIVES, TorchServeVersions, find_archive
 from newshelf.server.program import rest
 from newshelf.server.shelf import ShelfPlan
 from newshelf.serving.rule_masks import further_columns
-from newshelf.serving.rules import ColumnKind, read_rules
+from newshelf.serving.rules import read_rules
 from newshelf.shelf.model import ShelfModel
 from newshelf.shelf.popularity import LivePopularity
 from newshelf.shelf.publish import Publisher
@@ -125,11 +125,6 @@ class VersionShelf:
                 pictures += item.picture is not None
                 work.append(item)
         return work
-
-    @property
-    def further_columns(self) -> Mapping[str, ColumnKind]:
-        """Return the columns beyond the canonical ones that rules may name."""
-        return further_columns(self.model.index.table)
 
     def _sort(self, item: StoredItem, found: EncodedItem | None) -> bool:
         """Note a product as ready, or as waiting for its vectors; return whether it is ready."""
@@ -331,7 +326,8 @@ class Follower:
                 continue
             self._rules[version] = stamp
             try:
-                found = read_rules(path, shelf.further_columns) if path and any(stamp) else None
+                columns = further_columns(shelf.model.index.table)
+                found = read_rules(path, columns) if path and any(stamp) else None
             except SettingsError as error:
                 _LOG.error("%s: the rules stay as they were: %s", version, error.message)
                 continue

@@ -4,7 +4,6 @@
 removed after it has not named them for a while, so a process may be killed at any step.
 """
 
-import hashlib
 import logging
 import shutil
 import time
@@ -18,10 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from newshelf.errors import WeightsError
-from newshelf.files import write_aside
 from newshelf.serving.item_table import INDEX_COLUMNS
 from newshelf.serving.rules import RuleSet
 from newshelf.serving.segments import (
+    CURRENT,
     Current,
     Segment,
     SegmentShape,
@@ -29,6 +28,7 @@ from newshelf.serving.segments import (
     read_segment,
     segment_path,
     write_current,
+    write_named,
     write_popularity,
     write_segment,
 )
@@ -120,11 +120,7 @@ class Publisher:
         """Publish merchandising rules; None for none."""
         name = None
         if rules is not None and rules.rules:
-            text = rules.model_dump_json()
-            name = f"rules-{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
-            if name != self.current.rules:
-                with write_aside(self.folder / name) as aside:
-                    aside.write_text(text, encoding="utf-8")
+            name = write_named(self.folder, "rules", rules.model_dump_json().encode())
         if name != self.current.rules:
             self._replace(rules=name)
 
@@ -155,11 +151,11 @@ class Publisher:
 
     def clean(self) -> None:
         """Remove files that are not current any more, except the last two bases."""
-        kept = {self.folder / name for name in ("CURRENT", self.current.base) if name}
-        kept |= {segment_path(self.folder, name) for name in self.current.segments}
-        kept |= {
-            self.folder / name for name in (self.current.popularity, self.current.rules) if name
+        now = self.current
+        kept = {
+            self.folder / name for name in (CURRENT, now.base, now.popularity, now.rules) if name
         }
+        kept |= {segment_path(self.folder, name) for name in now.segments}
         kept |= {*sorted(self._bases(), key=_number)[-2:]}
         if self._folding is not None:
             # Its temporary folder is named after it.
@@ -213,7 +209,8 @@ def merge_segments(first: Segment, second: Segment) -> Segment:
 
 
 def _changes(segment: Segment) -> int:
-    return len(segment) + len(segment.removed)
+    # An empty one counts, so that it is merged too.
+    return max(1, len(segment) + len(segment.removed))
 
 
 def _number(base: Path) -> int:
