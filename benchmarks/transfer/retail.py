@@ -110,7 +110,7 @@ def run(context: TransferContext) -> TaskResult:
         title="retail: the next purchases",
         protocol=(
             f"{len(source.catalog.items)} items with a short text, "
-            f"{interactions.size} purchases. Trained on those before "
+            f"{sum(map(len, interactions.sequences))} purchases. Trained on those before "
             f"{datetime.fromtimestamp(cut, UTC):%Y-%m-%d}; asked for what each customer bought "
             f"after it and never before ({len(every.cases)} customers, all items ranked), and "
             f"for the items that nobody had bought before ({len(new.cases)} customers, "

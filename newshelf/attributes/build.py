@@ -43,7 +43,6 @@ from newshelf.attributes.lexicon import (
     ATTRIBUTES,
     NOTHING,
     Fact,
-    FactSource,
     Lexicon,
     Texts,
     Word,
@@ -397,10 +396,6 @@ class Knowledge:
 
     lexicon: Lexicon
     facts: Sequence[Fact]
-
-    def counts(self) -> Mapping[tuple[str, FactSource], int]:
-        """Return the number of facts by attribute and source."""
-        return Counter((fact.attribute, fact.source) for fact in self.facts)
 
 
 def build_knowledge(

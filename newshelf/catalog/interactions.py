@@ -38,11 +38,6 @@ class Interactions:
     types: list[IntArray] | None = None
     """Types of the events of each interaction, as ``TYPE_BITS``; None for baskets."""
 
-    @property
-    def size(self) -> int:
-        """Return the number of interactions."""
-        return sum(len(sequence) for sequence in self.sequences)
-
 
 def read_interactions(catalog: Catalog, settings: Settings | None = None) -> Interactions:
     """Return the catalogue's events, or its baskets if it has no events.

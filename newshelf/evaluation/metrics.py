@@ -321,16 +321,6 @@ class FewShot:
     confusion: Mapping[str, IntArray]
     """(C, C) counts with the most shots, in the first repeat; rows are the true classes."""
 
-    def means(self, name: str) -> npt.NDArray[np.float64]:
-        """Return (shots,) mean accuracy over the repeats."""
-        found: npt.NDArray[np.float64] = self.accuracy[name].mean(axis=1, dtype=np.float64)
-        return found
-
-    def spreads(self, name: str) -> npt.NDArray[np.float64]:
-        """Return (shots,) standard deviation over the repeats."""
-        found: npt.NDArray[np.float64] = self.accuracy[name].std(axis=1, dtype=np.float64)
-        return found
-
 
 def few_shot(
     features: Mapping[str, FloatArray],

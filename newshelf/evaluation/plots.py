@@ -115,8 +115,8 @@ def learning_curves(training: Mapping[str, Any]) -> dict[str, dict[str, Line]]:
 
 def _draw_shots(shots: FewShot, folder: Path) -> list[Picture]:
     lines = {
-        name: Line(shots.shots, shots.means(name).tolist(), shots.spreads(name).tolist())
-        for name in shots.accuracy
+        name: Line(shots.shots, drawn.mean(axis=1).tolist(), drawn.std(axis=1).tolist())
+        for name, drawn in shots.accuracy.items()
     }
     draw_lines(
         {f"{len(shots.classes)} product types": lines},

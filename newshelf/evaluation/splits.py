@@ -8,6 +8,7 @@ random, which would leak the answers into the training data.
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import numpy as np
 
@@ -147,7 +148,9 @@ def _held_out_groups(groups: IntArray, test_fraction: float, seed: int) -> BoolA
     return np.isin(groups, chosen)
 
 
-def capped(cases: list[Case], limit: int, seed: int) -> tuple[list[Case], str]:
+def capped(
+    cases: list[Case], limit: int, seed: int | np.random.Generator
+) -> tuple[list[Case], str]:
     """Return at most ``limit`` cases, sampled if there are more, and a sentence about it."""
     if len(cases) <= limit:
         return cases, f"{len(cases)} cases."
@@ -209,26 +212,19 @@ def time_split(
     """
     stamps = _timestamps(interactions)
     cut = _cut(stamps, test_fraction)
-    train, train_stamps, train_weights, cases = cut_at(
-        interactions.sequences, stamps, cut, weights=interactions.weights
-    )
-    if not cases:
+    held = cut_at(interactions.sequences, stamps, cut, weights=interactions.weights)
+    if not held.cases:
         raise TrainingError(
             f"no user came back for another item after {_day(cut)}, so nothing can be asked: "
             "more events, or a larger evaluation.test_fraction, are needed"
         )
-    kept, note = capped(cases, max_cases, seed)
-    return Split(
-        name="time",
-        train=train,
-        train_timestamps=train_stamps,
-        train_weights=train_weights,
-        cases=kept,
-        candidates=np.ones(interactions.n_items, dtype=np.bool_),
-        description=f"Trained on events before {_day(cut)} (the earliest "
-        f"{1 - test_fraction:.0%}); asked for the items users first came to after it; "
-        f"all {interactions.n_items} items ranked. {note}",
+    kept, note = capped(held.cases, max_cases, seed)
+    description = (
+        f"Trained on events before {_day(cut)} (the earliest {1 - test_fraction:.0%}); asked for "
+        f"the items users first came to after it; all {interactions.n_items} items ranked. {note}"
     )
+    every = np.ones(interactions.n_items, dtype=np.bool_)
+    return Split("time", held.train, kept, every, description, held.timestamps, held.weights)
 
 
 _TYPES = {"clicks": ("view", "click"), "purchases": ("purchase",)}
@@ -263,14 +259,23 @@ def _by_type(
     return splits if min(len(split.cases) for split in splits) >= MIN_EVENT_CASES else []
 
 
+class Holdout(NamedTuple):
+    """Training data, and cases that they do not know."""
+
+    train: list[IntArray]
+    timestamps: list[IntArray] | None
+    weights: list[FloatArray] | None
+    cases: list[Case]
+
+
 def cut_at(
     sequences: Sequence[IntArray],
     timestamps: Sequence[IntArray],
     cut: float,
     left_out: BoolArray | None = None,
     weights: Sequence[FloatArray] | None = None,
-) -> tuple[list[IntArray], list[IntArray], list[FloatArray] | None, list[Case]]:
-    """Return training sequences before a moment, their times and weights, and cases.
+) -> Holdout:
+    """Return the training data before a moment, and cases of what came after it.
 
     A case asks for a user's new items. ``timestamps`` and ``cut`` are epoch seconds. Items of
     ``left_out`` ``(n_items,)`` have no interactions in training data and histories.
@@ -288,7 +293,7 @@ def cut_at(
         relevant = np.setdiff1d(sequence[~past], sequence[past])
         if len(relevant):
             cases.append(Case(latest(sequence[kept]), relevant))
-    return train, train_stamps, None if weights is None else train_weights, cases
+    return Holdout(train, train_stamps, None if weights is None else train_weights, cases)
 
 
 def cold_split(
@@ -310,7 +315,7 @@ def cold_split(
     stamps = _timestamps(interactions)
     cut = _cut(stamps, test_fraction)
     cold = choose_cold_items(interactions, cold_fraction, seed, strata)
-    train, train_stamps, train_weights, _ = cut_at(
+    train, times, weights, _ = cut_at(
         interactions.sequences, stamps, cut, cold, interactions.weights
     )
     cases, after_cut = cold_cases(interactions, cut, cold)
@@ -327,9 +332,7 @@ def cold_split(
         ("cold-among-new", cold, "only the held-out items ranked"),
     )
     return [
-        Split(
-            name, train, kept, candidates, f"{start}; {what}. {note}", train_stamps, train_weights
-        )
+        Split(name, train, kept, candidates, f"{start}; {what}. {note}", times, weights)
         for name, candidates, what in ranked
     ]
 
@@ -394,7 +397,7 @@ def newest_split(
     newest = max(int(times[-1]) for times in stamps)
     cut = max(newest - settings.gate_days * _DAY_S, after + 1)
     days = f"{(newest - cut) / _DAY_S:.1f} newest days"
-    train, train_stamps, train_weights, cases = cut_at(
+    train, times, weights, cases = cut_at(
         interactions.sequences, stamps, cut, weights=interactions.weights
     )
     if len(cases) < settings.min_cases:
@@ -409,4 +412,4 @@ def newest_split(
         f"{interactions.n_items} products ranked. {note}"
     )
     every = np.ones(interactions.n_items, dtype=np.bool_)
-    return Split("newest", train, kept, every, description, train_stamps, train_weights)
+    return Split("newest", train, kept, every, description, times, weights)

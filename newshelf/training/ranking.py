@@ -333,7 +333,7 @@ def _fit_weights(
         generator=generator,
         weights=weights,
     )
-    if len(held.cases) < MIN_CASES or not any(len(np.unique(s)) > 1 for s in held.sequences):
+    if len(held.cases) < MIN_CASES or not any(len(np.unique(s)) > 1 for s in held.train):
         run.console.print(
             f"[yellow]{len(held.cases)} cases are too few to weigh signals on "
             f"(at least {MIN_CASES}): the scorer ranks alone[/]"
@@ -347,7 +347,7 @@ def _fit_weights(
     )
     scorer = train_scorer(
         embeddings,
-        held.sequences,
+        held.train,
         ordered=timestamps is not None,
         settings=shorter,
         run=replace(run, labels={"scorer-held": "training a scorer to weigh the signals with"}),
@@ -355,9 +355,7 @@ def _fit_weights(
         weights=held.weights,
     ).scorer
     siamese = score_all(scorer, embeddings, [case.history for case in held.cases])
-    signals = make_signals(
-        embeddings, held.sequences, held.timestamps, settings.blend, held.weights
-    )
+    signals = make_signals(embeddings, held.train, held.timestamps, settings.blend, held.weights)
     known = np.unique(np.concatenate(sequences))
     return fit_blend(signals, held.cases, siamese, known, generator)
 

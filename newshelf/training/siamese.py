@@ -21,19 +21,17 @@ from itertools import compress
 from typing import cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from newshelf.config import ScorerSettings
 from newshelf.errors import TrainingError
+from newshelf.evaluation.baselines import incidence
+from newshelf.evaluation.types import FloatArray, IntArray
 from newshelf.nn.scorer import SiameseScorer
 from newshelf.nn.spec import ScorerSpec
 from newshelf.training.loop import Objective, fit
 from newshelf.training.run import Run
-
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float32]
 
 _UNIFORM_NEGATIVES = 256
 _HARD_AMONG = 50
@@ -92,7 +90,7 @@ def train_scorer(
 @torch.inference_mode()
 def score_all(
     scorer: SiameseScorer, embeddings: Tensor, histories: Sequence[IntArray]
-) -> npt.NDArray[np.float32]:
+) -> FloatArray:
     """Score the whole catalogue: ``(len(histories), N)`` float32, higher is better."""
     vectors = scorer.project(embeddings)
     rows = []
@@ -171,7 +169,7 @@ class _Sampler:
         self._targets = np.bincount(targets, minlength=len(embeddings))
         self._near_targets = np.zeros(len(embeddings))
         np.add.at(self._near_targets, self._hard, self._targets[self._known, None])
-        self._taken = [frozenset(sequence.tolist()) for sequence in self._sequences]
+        self._taken = incidence(self._sequences, len(embeddings))
 
     @property
     def steps_per_epoch(self) -> int:
@@ -200,7 +198,8 @@ class _Sampler:
         columns = rng.integers(nearest.shape[1], size=(len(nearest), self._settings.hard_negatives))
         hard = np.take_along_axis(nearest, columns, axis=1).ravel()
         negatives = torch.unique(torch.cat([target, *map(torch.from_numpy, (uniform, hard))]))
-        masked = self._masked([n for n, _ in picked], negatives)
+        taken = self._taken[[n for n, _ in picked]][:, negatives.numpy()]
+        masked = torch.from_numpy(taken.toarray() > 0)
         log_inclusion = self._log_inclusion(torch.from_numpy(nearest), negatives)
         weight = torch.tensor([float(self._weights[n][place]) for n, place in picked])
         return _Batch(history, mask, target, negatives, log_inclusion, masked, weight)
@@ -243,14 +242,6 @@ class _Sampler:
             return sequence[max(0, place - longest) : place]
         others = np.delete(sequence, place)
         return rng.permutation(others)[:longest]
-
-    def _masked(self, numbers: list[int], negatives: Tensor) -> Tensor:
-        columns = {item: column for column, item in enumerate(negatives.tolist())}
-        mask = torch.zeros(len(numbers), len(negatives), dtype=torch.bool)
-        for row, number in enumerate(numbers):
-            found = [columns[item] for item in self._taken[number] if item in columns]
-            mask[row, found] = True
-        return mask
 
 
 def _loss(scorer: SiameseScorer, embeddings: Tensor, batch: _Batch) -> Tensor:

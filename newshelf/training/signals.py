@@ -16,7 +16,6 @@ also be right for items that nobody has taken yet.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from newshelf.evaluation.baselines import ease_weights, incidence, keep_strongest
-from newshelf.evaluation.splits import cut_at
+from newshelf.evaluation.splits import Holdout, capped, cut_at
 from newshelf.evaluation.types import Case, FloatArray, IntArray
 
 _DAY_S = 86_400
@@ -150,16 +149,6 @@ def popularity_features(
     return features
 
 
-@dataclass(frozen=True, eq=False)
-class Holdout:
-    """Training data for the signals, and the cases to fit their weights on."""
-
-    sequences: list[IntArray]
-    timestamps: list[IntArray] | None
-    weights: list[FloatArray] | None
-    cases: list[Case]
-
-
 def hold_out(
     sequences: Sequence[IntArray],
     timestamps: Sequence[IntArray] | None,
@@ -181,15 +170,11 @@ def hold_out(
     without = np.zeros(n_items, dtype=np.bool_)
     without[generator.choice(known, int(dropped * len(known)), replace=False)] = True
     if timestamps is None:
-        past, cases = _by_basket(sequences, without, fraction, generator)
-        stamps = kept = None
+        held = _by_basket(sequences, without, fraction, generator)
     else:
         cut = np.quantile(np.concatenate(timestamps), 1 - fraction, method="higher")
-        past, stamps, kept, cases = cut_at(sequences, timestamps, float(cut), without, weights)
-    if len(cases) > max_cases:
-        picked = np.sort(generator.choice(len(cases), max_cases, replace=False))
-        cases = [cases[number] for number in picked]
-    return Holdout(past, stamps, kept, cases)
+        held = cut_at(sequences, timestamps, float(cut), without, weights)
+    return held._replace(cases=capped(held.cases, max_cases, generator)[0])
 
 
 def _by_basket(
@@ -197,7 +182,7 @@ def _by_basket(
     without: npt.NDArray[np.bool_],
     fraction: float,
     generator: np.random.Generator,
-) -> tuple[list[IntArray], list[Case]]:
+) -> Holdout:
     groups = _near_duplicates(sequences, len(without))
     names = generator.permutation(np.unique(groups))
     held = np.isin(groups, names[: max(1, int(fraction * len(names)))])
@@ -213,7 +198,7 @@ def _by_basket(
             history = history[~without[history]]
             if len(history):
                 cases.append(Case(history, np.array([item])))
-    return past, cases
+    return Holdout(past, None, None, cases)
 
 
 def _near_duplicates(sequences: Sequence[IntArray], n_items: int) -> IntArray:

@@ -5,7 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from newshelf.training.signals import Holdout, hold_out
+from newshelf.evaluation.splits import Holdout
+from newshelf.training.signals import hold_out
 
 DAY = 86_400
 ITEMS = 60
@@ -40,14 +41,12 @@ def test_time_is_cut_and_the_past_is_all_that_came_before():
     cut = np.quantile(np.concatenate(STAMPS), 0.75, method="higher")
     past = [(s[t < cut], t[t < cut]) for s, t in zip(SHOPPERS, STAMPS, strict=True)]
     past = [(s, t) for s, t in past if len(s)]
-    assert len(found.sequences) == len(found.timestamps) == len(past)
-    for sequence, times, (items, stamps) in zip(
-        found.sequences, found.timestamps, past, strict=True
-    ):
+    assert len(found.train) == len(found.timestamps) == len(past)
+    for sequence, times, (items, stamps) in zip(found.train, found.timestamps, past, strict=True):
         np.testing.assert_array_equal(sequence, items)
         np.testing.assert_array_equal(times, stamps)
     total = sum(len(s) for s in SHOPPERS)
-    later = total - sum(len(s) for s in found.sequences)
+    later = total - sum(len(s) for s in found.train)
     assert 0.2 * total < later <= 0.25 * total + 1
 
 
@@ -70,14 +69,14 @@ def test_a_case_asks_for_what_a_shopper_took_after_the_cut_and_not_before():
 def test_dropped_items_are_asked_for_and_nowhere_else(sequences, stamps):
     found = held(sequences, stamps)
     known = items_of(sequences)
-    lost = known - items_of(found.sequences)
+    lost = known - items_of(found.train)
     plain = held(sequences, stamps, dropped=0.0)
     assert len(lost) >= int(0.2 * len(known))
     assert not lost & items_of(case.history for case in found.cases)
     asked = items_of(case.relevant for case in found.cases)
     assert len(lost & asked) > 5
     # Some had no behaviour but after the cut; the others were taken away.
-    assert len(lost - (known - items_of(plain.sequences))) > 5
+    assert len(lost - (known - items_of(plain.train))) > 5
 
 
 @pytest.mark.parametrize(("sequences", "stamps"), [(SHOPPERS, STAMPS), (BASKETS, None)])
@@ -93,7 +92,7 @@ def test_a_basket_is_held_out_whole_and_each_of_its_items_asked_for():
     found = held(BASKETS, None, dropped=0.0)
     assert found.timestamps is None
     away = Counter(tuple(s.tolist()) for s in BASKETS)
-    away.subtract(tuple(s.tolist()) for s in found.sequences)
+    away.subtract(tuple(s.tolist()) for s in found.train)
     assert 20 <= away.total() <= 30
     expected = sorted(
         (s[:place] + s[place + 1 :], s[place])
@@ -114,11 +113,11 @@ def test_near_copies_stay_on_one_side():
         baskets += [whole, *(np.delete(whole, place) for place in range(4))]
     for seed in range(5):
         found = held(baskets, None, seed, dropped=0.0, fraction=0.3)
-        rooms = {int(s[0]) // 6 for s in found.sequences}
+        rooms = {int(s[0]) // 6 for s in found.train}
         asked = {int(case.relevant[0]) // 6 for case in found.cases}
         assert not rooms & asked
         assert len(asked) == 3
-        assert len(found.sequences) == 5 * 7
+        assert len(found.train) == 5 * 7
 
 
 def test_baskets_that_share_little_are_told_apart():
@@ -134,7 +133,7 @@ def test_baskets_that_share_little_are_told_apart():
     pairs = set()
     for seed in range(10):
         found = held(baskets, None, seed, dropped=0.0, fraction=0.5)
-        kept = {tuple(s.tolist()) for s in found.sequences}
+        kept = {tuple(s.tolist()) for s in found.train}
         pairs |= {
             (tuple(small.tolist()) in kept, tuple(large.tolist()) in kept)
             for small, large in zip(baskets[1::4], baskets[2::4], strict=True)
@@ -158,7 +157,7 @@ def test_of_many_cases_a_random_part_is_kept():
 def test_the_generator_decides(sequences, stamps):
     def told(found: Holdout) -> list[list[list[int]]]:
         cases = [[*case.history.tolist(), -1, *case.relevant.tolist()] for case in found.cases]
-        return [[s.tolist() for s in found.sequences], cases]
+        return [[s.tolist() for s in found.train], cases]
 
     assert told(held(sequences, stamps, 3)) == told(held(sequences, stamps, 3))
     assert told(held(sequences, stamps, 3)) != told(held(sequences, stamps, 4))
