@@ -60,7 +60,11 @@ def import_items(
             return
         console.print(f"following {source}; Ctrl-C ends it", markup=False)
         for path in _complete_files(source):
-            _import_watched(store.items, path, plan, console)
+            console.print(f"{path.name}:", markup=False)
+            try:
+                _import(store.items, path, plan, console)
+            except NewshelfError as error:
+                console.print(f"error: {error.message}", markup=False)
 
 
 @items.command("list")
@@ -180,16 +184,6 @@ def _with_bytes(write: "ItemWrite", max_bytes: int, refused: list[tuple[str, str
     refused.append((write.columns.id, reason))
     # Its text is stored; without one the picture is the product.
     return replace(write, picture=None) if write.columns.text() else write
-
-
-def _import_watched(
-    repository: "ItemRepository", path: Path, plan: "ShelfPlan", console: "Console"
-) -> None:
-    console.print(f"{path.name}:", markup=False)
-    try:
-        _import(repository, path, plan, console)
-    except NewshelfError as error:
-        console.print(f"error: {error.message}", markup=False)
 
 
 def _complete_files(folder: Path) -> Iterator[Path]:

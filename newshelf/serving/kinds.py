@@ -45,6 +45,8 @@ from newshelf.serving.search.base import IntArray
 
 _NEWEST = 100
 """Number of products that count as new."""
+POPULAR = "popular with other shoppers"
+"""The reason for want of anything more personal."""
 REASONS: Mapping[Source, str] = {
     "bought_together": "often bought together",
     "cart": "goes with your cart",
@@ -330,12 +332,7 @@ def popular_in(product_type: str | None, categories: Sequence[str]) -> str:
         wanted = category_path(category)
         if levels[: len(wanted)] == wanted:
             return f"popular in {' > '.join(category_levels(category))}"
-    return popular()
-
-
-def popular() -> str:
-    """For want of anything more personal."""
-    return "popular with other shoppers"
+    return POPULAR
 
 
 def _shared(item: Facts, liked: Facts, lexicon: Lexicon) -> list[str]:

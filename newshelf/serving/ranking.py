@@ -120,12 +120,12 @@ class ModelRanker:
     def _ranked(self, row: Resolved, found: _Found) -> Ranked | None:
         if not len(found.positions):
             return None
-        scored = score_history(row, found.positions, self.pooling, self.pairs)
+        scores, explained_by = score_history(row, found.positions, self.pooling, self.pairs)
         blend = row.candidate_set.live.archive.blend
         if blend is None or found.unpersonal is None:
-            return _finite(found.positions, scored.scores, scored.explained_by)
-        spec, positions, explained_by = blend.spec, found.positions, scored.explained_by
-        rest = found.unpersonal + np.float32(spec.weights["siamese"]) * scored.scores
+            return _finite(found.positions, scores, explained_by)
+        spec, positions = blend.spec, found.positions
+        rest = found.unpersonal + np.float32(spec.weights["siamese"]) * scores
         if self.bound is not None:
             kept = promising(row, spec, self.bound, positions, rest)
             if kept is not None:

@@ -28,6 +28,7 @@ from newshelf.serving.encoder_predictor import (
 from newshelf.serving.golden import check_golden_embeddings, check_golden_scores
 from newshelf.serving.index import ItemIndex, load_index
 from newshelf.serving.kinds import (
+    POPULAR,
     REASONS,
     Found,
     for_model,
@@ -35,7 +36,6 @@ from newshelf.serving.kinds import (
     like_history,
     pick,
     pick_found,
-    popular,
     popular_in,
     resolve_search,
 )
@@ -264,7 +264,7 @@ def _reason(row: Resolved, item: Picked) -> str:
         return like_history(facts, row.history.facts[item.explained_by], lexicon)
     if item.source == "popular_in_category":
         return popular_in(facts.product_type, categories_of(row))
-    return REASONS.get(item.source) or popular()
+    return REASONS.get(item.source) or POPULAR
 
 
 def load_recommender_predictor(

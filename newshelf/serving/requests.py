@@ -177,7 +177,6 @@ class ParsedRequest:
     candidates: Sequence[str | ProductInput] | None
     inline: Sequence[ProductInput]
     """The products to encode: those of the history, then the candidates, then ``query``."""
-    request_id: str
     deadline_s: float | None = None
     query: ProductInput | None = None
     """Sentence and picture that are searched for, as a product."""
@@ -227,7 +226,7 @@ def parse_recommend(raw: RawRequest, limits: Limits) -> ParsedRequest:
             "accepted: refer to products of the index by id"
         )
     check_pixels(inline, limits)
-    return ParsedRequest(request, history, candidates, inline, raw.request_id, deadline_s, query)
+    return ParsedRequest(request, history, candidates, inline, deadline_s, query)
 
 
 def searched_product(

@@ -1,7 +1,6 @@
 """Scores of candidates by the scorer's formula in NumPy, blended with the other signals."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,16 +15,6 @@ from newshelf.serving.search.base import FloatArray, IntArray
 
 _TOLERANCE = 1e-4
 """Relative, with which graphs are held equal at export too."""
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """The scorer's answer for ``C`` positions."""
-
-    scores: FloatArray
-    """``(C,)``."""
-    explained_by: IntArray | None
-    """``(C,)``: the history item that counted most; None where nobody asked to explain."""
 
 
 def check_pooling(pooling: Pooling, scorer: Runtime, width: int) -> None:
@@ -52,8 +41,11 @@ def check_pooling(pooling: Pooling, scorer: Runtime, width: int) -> None:
 
 def score_history(
     row: Resolved, positions: IntArray, pooling: Pooling, pairs: PairSums | None
-) -> Scored:
-    """Score candidates against a request's history."""
+) -> tuple[FloatArray, IntArray | None]:
+    """Score candidates against a request's history, ``(C,)``.
+
+    With the history item that counted most in each, where the request asks to explain.
+    """
 
     def similarity(positions: IntArray) -> FloatArray:
         vectors = row.candidate_set.positions.vectors(positions)
@@ -62,9 +54,9 @@ def score_history(
     # Sums do not tell which history item counted most.
     if row.request.explain:
         compared = similarity(positions)
-        return Scored(pooling.scores(compared), pooling.counted_most(compared))
+        return pooling.scores(compared), pooling.counted_most(compared)
     if pairs is None or row.history.inline:
-        return Scored(pooling.scores(similarity(positions)), None)
+        return pooling.scores(similarity(positions)), None
     scores = _by_terms(
         row,
         row.history.recent,
@@ -73,7 +65,7 @@ def score_history(
         pairs.scores,
         lambda positions: pooling.scores(similarity(positions)),
     )
-    return Scored(scores, None)
+    return scores, None
 
 
 def _by_terms(

@@ -18,7 +18,7 @@ import newshelf
 from newshelf.errors import InvalidField
 from newshelf.gateway.translation import in_language, preferred_language, translated
 from newshelf.serving.encoder_predictor import _TEXT_UNREAD
-from newshelf.serving.kinds import like_history, popular, popular_in
+from newshelf.serving.kinds import POPULAR, like_history, popular_in
 from newshelf.serving.resolve import Facts
 from newshelf.serving.schemas import validate
 
@@ -152,7 +152,7 @@ def facts(title: str | None, **fields: str) -> Facts:
         (popular_in("Jewellery > Rings", ["Jewellery > Rings"]), "“珠宝 > 戒指”中的热门商品"),
         (popular_in("珠宝 > 戒指", ["珠宝"]), "“珠宝”中的热门商品"),
         (popular_in("Gadgets", ["gadgets"]), "“gadgets”中的热门商品"),
-        (popular(), "其他顾客也喜欢"),
+        (POPULAR, "其他顾客也喜欢"),
     ],
 )
 def test_reasons_name_values_in_chinese(reason: str, chinese: str) -> None:
