@@ -68,13 +68,18 @@ def status(
 
     Example: `./run rollout status`
     """
+    from newshelf.rollout.controller import host_obstacles
     from newshelf.rollout.history import read_snapshot, show_rollout
     from newshelf.rollout.operations import find_rollout, open_rollouts
 
+    console = make_console()
     with open_rollouts(controller_plan(catalog, workspace)) as (store, _):
         row = find_rollout(store, name)
         last = store.rollouts.last_snapshot(row.name)
-        show_rollout(make_console(), row, None if last is None else read_snapshot(last))
+        show_rollout(console, row, None if last is None else read_snapshot(last))
+        hosts = host_obstacles(store, row)
+    for host, obstacle in hosts.items() if len(hosts) > 1 else ():
+        console.print(f"  host {host}: {obstacle or 'ready'}", markup=False)
 
 
 _CHANGES: "Mapping[str, tuple[Command, str]]" = {

@@ -264,7 +264,8 @@ def _add_monitoring(app: FastAPI, state_of: Callable[[], AppState]) -> None:
     async def rollouts(_request: Request) -> Response:
         """Return the current rollouts."""
         router = state_of().recommender.router
-        rows = [RolloutOut.model_validate(one, from_attributes=True) for one in router.current]
+        splits = router.current.splits
+        rows = [RolloutOut.model_validate(one, from_attributes=True) for one in splits]
         return json_response(RolloutsOut(rollouts=rows, age_s=round(router.age_s, 3)))
 
     @app.get("/healthz", response_model=Alive)

@@ -41,14 +41,18 @@ _REQUESTS: dict[ModelName, bytes] = {
 }
 _OK = 200
 _KEPT_S = 1.0
+_CHALLENGER_S = 60.0
+"""For which a host that joins waits for a rollout's challenger, which may never answer."""
 
 
 class Readiness:
-    """Sends both models a request, at most once a second."""
+    """Sends the encoder, and the versions of the recommender, a request, at most once a second."""
 
-    def __init__(self, models: Models, recorder: Record | None) -> None:
+    def __init__(self, models: Models, router: Router, recorder: Record | None) -> None:
         self._models = models
+        self._router = router
         self._recorder = recorder
+        self._challenger_s = time.monotonic() + _CHALLENGER_S
         self._until_s = 0.0
         self._missing: dict[str, str] = {}
         self._lock = asyncio.Lock()
@@ -57,10 +61,23 @@ class Readiness:
         """Return the models that do not answer, each with the reason."""
         async with self._lock:
             if time.monotonic() >= self._until_s:
-                reasons = await asyncio.gather(*(self._ask(m, deadline) for m in _REQUESTS))
-                self._missing = {m: why for m, why in zip(_REQUESTS, reasons, strict=True) if why}
+                asked = self._asked()
+                reasons = await asyncio.gather(*(self._ask(*m, deadline) for m in asked.values()))
+                self._missing = {m: why for m, why in zip(asked, reasons, strict=True) if why}
                 self._until_s = time.monotonic() + _KEPT_S
         return self._missing
+
+    def _asked(self) -> dict[str, tuple[ModelName, str]]:
+        """Return model and version by name; an empty version is TorchServe's default."""
+        traffic = self._router.current
+        asked: dict[str, tuple[ModelName, str]] = {
+            "encoder": ("encoder", ""),
+            "recommender": ("recommender", traffic.version),
+        }
+        if time.monotonic() < self._challenger_s:
+            named = {one for split in traffic.splits for one in (split.control, split.challenger)}
+            asked |= {f"recommender {one}": ("recommender", one) for one in named}
+        return asked
 
     def spooled(self) -> str | None:
         """Return why answers wait in the spool; ``Unavailable`` if nothing can be recorded."""
@@ -70,9 +87,9 @@ class Readiness:
             raise Unavailable(f"nothing can be recorded: {self._recorder.refused}")
         return self._recorder.away
 
-    async def _ask(self, model: ModelName, deadline: Deadline) -> str | None:
+    async def _ask(self, model: ModelName, version: str, deadline: Deadline) -> str | None:
         try:
-            reply = await self._models.ask(model, "", _REQUESTS[model], deadline)
+            reply = await self._models.ask(model, version, _REQUESTS[model], deadline)
         except NewshelfError as error:
             return error.message
         return None if reply.status == _OK else f"answered {reply.status}"
@@ -169,7 +186,7 @@ async def open_state(
             _LOG.warning("TorchServe's token: %s", error.message)
         models = Models(plan.inference_url, tokens, settings)
         stack.push_async_callback(models.close)
-        router = Router(store.rollouts.splits)
+        router = Router(store.rollouts.traffic)
         await router.refresh()
         shadow = ShadowTraffic(
             models,
@@ -195,7 +212,7 @@ async def open_state(
             record_required=required,
             explore_share=settings.explore_share,
         )
-        readiness = Readiness(models, recorder if required else None)
+        readiness = Readiness(models, router, recorder if required else None)
         words = WordIndex(plan.words) if plan.words else None
         state = AppState(plan, recommender, access, store, readiness, placements, words)
         stack.push_async_callback(end_task, asyncio.create_task(_refresh(state, tokens)))

@@ -97,9 +97,12 @@ def serve(
                 if settings.gateway.enabled:
                     gateway = plan_gateway(state, workspace, settings, port=gateway_port)
                     state = _start_gateway(state, gateway, settings, stack)
-                    console.print(f"[green]✓[/] the gateway answers at {gateway.url}")
+                    # The gateway waits for the versions that a controller loads.
                     controller = plan_controller(state, workspace, settings, demo)
                     state = _start(state, CONTROLLER, "rollout", workspace.controller, controller)
+                    log = state.directory / "gateway.log"
+                    wait_for_gateway(state, log, timeout_s=settings.stall_s)
+                    console.print(f"[green]✓[/] the gateway answers at {gateway.url}")
                 if has_shelf(settings):
                     seed_products(catalog, workspace.store_url(settings), console)
                     shelf = plan_shelf(state, workspace, settings)
@@ -116,7 +119,7 @@ def serve(
 def _start_gateway(
     state: ServerState, plan: GatewayPlan, settings: Settings, stack: ExitStack
 ) -> ServerState:
-    """Start the gateway's processes and wait until they answer; ``stack`` closes their socket."""
+    """Start the gateway's processes; ``stack`` closes their socket."""
     from newshelf.gateway.main import check_plan  # noqa: PLC0415 - imports the framework
 
     check_plan(plan)
@@ -127,7 +130,6 @@ def _start_gateway(
     state = replace(state, gateway=GatewayState(plan.url))
     for service in gateway_services(plan, path, listener, log=log, folder=state.temp):
         state = state.start(service)
-    wait_for_gateway(state, log, timeout_s=settings.stall_s)
     return state
 
 

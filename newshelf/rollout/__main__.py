@@ -2,11 +2,12 @@
 
 import logging
 import os
-import socket
 import sys
 import time
 import uuid
+from contextlib import suppress
 from datetime import UTC, datetime
+from threading import Event, Thread
 
 from newshelf.errors import Unavailable
 from newshelf.rollout.controller import Controller
@@ -34,9 +35,11 @@ def run_controller(plan: ControllerPlan) -> None:
             plan.settings,
             Webhooks(plan.webhooks),
             drain_s=plan.longest_request_s + _POLL_S,
-            holder=f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}",
+            host=plan.host,
+            holder=f"{plan.host}:{os.getpid()}:{uuid.uuid4().hex[:8]}",
             clock=lambda: datetime.now(UTC),
         )
+        Thread(target=_stay_registered, args=(controller, ended), daemon=True).start()
         _LOG.info("looks every %g s", plan.settings.tick_s)
         pause_s = 0.0
         while not rest(ended, pause_s):
@@ -50,6 +53,15 @@ def run_controller(plan: ControllerPlan) -> None:
             controller.release()
         except Unavailable as error:
             _LOG.warning("the leases will expire: %s", error.message)
+
+
+def _stay_registered(controller: Controller, ended: Event) -> None:
+    """Prolong the host's lease while a look takes long: its model server still serves."""
+    pause_s = 0.0
+    while not ended.wait(pause_s):
+        with suppress(Unavailable):
+            controller.register()
+        pause_s = controller.settings.lease_s / 4
 
 
 if __name__ == "__main__":

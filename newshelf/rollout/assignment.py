@@ -25,7 +25,7 @@ from hashlib import blake2b
 from random import Random
 from typing import Literal
 
-from newshelf.store.records import BUCKETS, Assignment, TrafficSplit
+from newshelf.store.records import BUCKETS, Assignment, Traffic, TrafficSplit
 
 HOLDOUT_SALT = "newshelf holdout"
 _SALT_BYTES = 16
@@ -180,8 +180,6 @@ def draft_propensities(
 
 
 _LOG = logging.getLogger(__name__)
-_OUTSIDE = Assignment("default", "", bucket=0, counted=False, propensity=1.0)
-"""Without a rollout: TorchServe's default version answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,10 +194,10 @@ class Routed:
 class Router:
     """Keeps what the store said last: a store that is away changes nobody's variant."""
 
-    def __init__(self, read: Callable[[], Sequence[TrafficSplit]]) -> None:
+    def __init__(self, read: Callable[[], Traffic]) -> None:
         self._read = read
         self._read_s = time.monotonic()
-        self.current: Sequence[TrafficSplit] = ()
+        self.current = Traffic()
 
     @property
     def age_s(self) -> float:
@@ -222,12 +220,13 @@ class Router:
 
     def route(self, unit: str) -> Routed:
         """Return the target of a unit's requests: the first rollout's that it takes part in."""
-        if not unit:
-            return Routed(_OUTSIDE, None)
         outside: Routed | None = None
-        for split in self.current:
+        for split in self.current.splits if unit else ():
             routed = Routed(assign(split, unit), split)
             if routed.assigned.variant != "default":
                 return routed
             outside = outside or routed
-        return outside or Routed(_OUTSIDE, None)
+        version = self.current.version
+        return outside or Routed(
+            Assignment("default", version, 0, counted=False, propensity=1.0), None
+        )

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from newshelf.errors import RolloutError, SettingsError, SetupError
 from newshelf.rollout.assignment import new_salt
-from newshelf.rollout.plan import OVER, Phase, Plan, RolloutState, draft, split_of
+from newshelf.rollout.plan import OVER, Phase, Plan, RolloutState, draft, served_by, split_of
 from newshelf.rollout.versions import find_archive
 from newshelf.server.controller import ControllerPlan, read_controller_plan
 from newshelf.store.rollouts import RolloutRow
@@ -141,9 +141,13 @@ def change_rollout(
         changed = command(wanted, plan, state, clock())
         if state.phase == "promoted":
             _refuse_with_dependants(store, name, plan.challenger)
-        split = split_of(plan, changed)
         if store.rollouts.replace_state(
-            name, row.revision, changed.model_dump_json(), split, changed.reason
+            name,
+            row.revision,
+            changed.model_dump_json(),
+            split_of(plan, changed),
+            changed.reason,
+            serve=served_by(plan, changed),
         ):
             return changed
     raise RolloutError(f"rollout {name} keeps changing; try again")

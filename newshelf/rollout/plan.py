@@ -443,3 +443,11 @@ def split_of(plan: Plan, state: RolloutState) -> TrafficSplit | None:
         interleave=plan.interleaving and not shadow,
         overrides=plan.overrides,
     )
+
+
+def served_by(plan: Plan, state: RolloutState) -> str | None:
+    """Return the version that answers outside splits from a state on; None changes nothing.
+
+    From a promotion on, gateways name it: a model server's default may be an old version.
+    """
+    return {"promoting": plan.control, "promoted": plan.challenger}.get(state.phase)

@@ -1,6 +1,9 @@
 """The plan file of the controller of rollouts, which the verbs read too."""
 
+import socket
 from pathlib import Path
+
+from pydantic import Field
 
 from newshelf.config import RolloutSettings, WebhookSettings
 from newshelf.errors import SettingsError
@@ -22,6 +25,8 @@ class ControllerPlan(ProgramPlan):
     longest_request_s: float
     """Seconds after which no gateway awaits an answer any more."""
     webhooks: WebhookSettings = WebhookSettings()
+    host: str = Field(default_factory=socket.gethostname)
+    """Name of this host, different from those of the store's other controllers."""
 
 
 def read_controller_plan(path: Path) -> ControllerPlan:

@@ -160,6 +160,16 @@ class TrafficSplit(_Record):
 
 
 @dataclass(frozen=True)
+class Traffic:
+    """What all gateways serve."""
+
+    splits: tuple[TrafficSplit, ...] = ()
+    """Of the running rollouts, oldest first."""
+    version: str = ""
+    """Of the recommender, for units without a split; empty: TorchServe's default."""
+
+
+@dataclass(frozen=True)
 class Assignment:
     """Variant and version of one unit."""
 

@@ -1,4 +1,4 @@
-"""Rollouts in the event store: plan, state, split, journal and snapshots; and leases.
+"""Rollouts in the event store: plan, state, split, journal and snapshots; leases; hosts.
 
 All times are the database's, so the clocks of the controllers' machines need not agree.
 """
@@ -8,14 +8,26 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, func, insert, literal, select, update
+from sqlalchemy import Table, case, delete, func, insert, literal, select, update
 from sqlalchemy.engine import Connection
 
 from newshelf.errors import SettingsError
 from newshelf.store import schema
 from newshelf.store.database import Database
-from newshelf.store.records import TrafficSplit
-from newshelf.store.schema import from_us, insert_into, insert_new, leases, looks, now_us, span_us
+from newshelf.store.records import Traffic, TrafficSplit
+from newshelf.store.schema import (
+    from_us,
+    hosts,
+    insert_into,
+    insert_new,
+    leases,
+    looks,
+    now_us,
+    served,
+    span_us,
+)
+
+_MODEL = "recommender"
 
 
 @dataclass(frozen=True)
@@ -88,8 +100,8 @@ class RolloutRepository:
         with self._database.reading() as connection:
             return [_rollout(row) for row in connection.execute(query)]
 
-    def splits(self) -> list[TrafficSplit]:
-        """Return the splits of running rollouts, oldest first."""
+    def traffic(self) -> Traffic:
+        """Return the splits of running rollouts, oldest first, and the version outside them."""
         table = schema.rollouts
         query = (
             select(table.c.split)
@@ -97,7 +109,8 @@ class RolloutRepository:
             .order_by(table.c.created_us, table.c.name)
         )
         with self._database.reading() as connection:
-            return [TrafficSplit.model_validate_json(text) for text in connection.scalars(query)]
+            splits = map(TrafficSplit.model_validate_json, connection.scalars(query))
+            return Traffic(tuple(splits), connection.scalar(select(served.c.version)) or "")
 
     def replace_state(
         self,
@@ -108,8 +121,11 @@ class RolloutRepository:
         note: str,
         *,
         holder: str | None = None,
+        serve: str | None = None,
     ) -> bool:
         """Change state and split and add a journal entry, if the rollout has not changed since.
+
+        In the same transaction, ``serve`` becomes the version that answers outside splits.
 
         Returns False, with nothing changed, when the rollout has another revision or does not
         exist, or ``holder`` is given and no longer has the lease ``name``.
@@ -126,6 +142,13 @@ class RolloutRepository:
             if changed.rowcount == 0:
                 return False
             _add_entry(connection, name, revision + 1, content, note)
+            if serve is not None:
+                row = insert_into(connection.dialect.name, served).values(
+                    model=_MODEL, version=serve
+                )
+                connection.execute(
+                    row.on_conflict_do_update(index_elements=["model"], set_={"version": serve})
+                )
         return True
 
     def journal(self, name: str) -> list[JournalEntry]:
@@ -188,28 +211,51 @@ class RolloutRepository:
 class Leases:
     """Named leases: one process acts at a time, and a dead holder's lease expires."""
 
+    table: Table = leases
+
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def acquire(self, name: str, holder: str, ttl_s: float) -> bool:
         """Take or prolong a lease by the database's clock; False when another holder has it."""
         with self._database.writing() as connection:
-            new = insert_into(connection.dialect.name, leases).values(
+            table = self.table.c
+            new = insert_into(connection.dialect.name, self.table).values(
                 name=name, holder=holder, expires_us=now_us() + literal(span_us(ttl_s))
             )
+            mine = table.holder == new.excluded.holder
+            changes = {"holder": new.excluded.holder, "expires_us": new.excluded.expires_us}
+            if self.table is hosts:
+                changes["report"] = case((mine, table.report))
             taken = new.on_conflict_do_update(
-                index_elements=[leases.c.name],
-                set_={"holder": new.excluded.holder, "expires_us": new.excluded.expires_us},
-                where=(leases.c.holder == new.excluded.holder) | (leases.c.expires_us <= now_us()),
-            ).returning(leases.c.holder)
+                index_elements=["name"], set_=changes, where=mine | (table.expires_us <= now_us())
+            ).returning(table.holder)
             return connection.execute(taken).first() is not None
 
     def release(self, name: str, holder: str) -> None:
         """Release a lease if ``holder`` still has it."""
         with self._database.writing() as connection:
-            connection.execute(
-                delete(leases).where(leases.c.name == name, leases.c.holder == holder)
-            )
+            table = self.table
+            connection.execute(delete(table).where(table.c.name == name, table.c.holder == holder))
+
+
+class Hosts(Leases):
+    """Hosts with a model server: leases of their controllers, with what these report."""
+
+    table = hosts
+
+    def report(self, name: str, holder: str, report: str) -> bool:
+        """Replace the report of a host; False when another holder has its lease."""
+        mine = (hosts.c.name == name) & (hosts.c.holder == holder)
+        with self._database.writing() as connection:
+            changed = connection.execute(update(hosts).where(mine).values(report=report))
+            return changed.rowcount > 0
+
+    def reports(self) -> dict[str, str | None]:
+        """Return the report of each host whose lease has not expired; None before its first."""
+        query = select(hosts.c.name, hosts.c.report).where(hosts.c.expires_us > now_us())
+        with self._database.reading() as connection:
+            return {row.name: row.report for row in connection.execute(query.order_by("name"))}
 
 
 def _holds_lease(connection: Connection, name: str, holder: str) -> bool:

@@ -146,6 +146,25 @@ leases = Table(
     Column("expires_us", BigInteger, nullable=False),
 )
 
+# Hosts with a model server, each leased by its controller.
+hosts = Table(
+    "hosts",
+    METADATA,
+    Column("name", Text, primary_key=True),
+    Column("holder", Text, nullable=False),
+    Column("expires_us", BigInteger, nullable=False),
+    # JSON of the holder's last look at a rollout.
+    Column("report", Text),
+)
+
+# The version that answers whom no split assigns: one row, from the first promotion on.
+served = Table(
+    "served",
+    METADATA,
+    Column("model", Text, primary_key=True),
+    Column("version", Text, nullable=False),
+)
+
 shadow_answers = Table(
     "shadow_answers",
     METADATA,

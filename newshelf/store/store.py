@@ -17,7 +17,7 @@ from newshelf.store.database import Checkpoints, Database, migrate
 from newshelf.store.group_commit import AsyncConnection
 from newshelf.store.items import ItemRepository
 from newshelf.store.records import VARIANTS, Exposure, FeedbackOutcome, StoredFeedback
-from newshelf.store.rollouts import Leases, RolloutRepository
+from newshelf.store.rollouts import Hosts, Leases, RolloutRepository
 from newshelf.store.schema import (
     exposure,
     exposures,
@@ -54,6 +54,7 @@ class EventStore:
         self.database = database
         self.rollouts = RolloutRepository(database)
         self.leases = Leases(database)
+        self.hosts = Hosts(database)
         self.units = UnitRepository(database)
         self.items = ItemRepository(database)
         self._window_us = window // timedelta(microseconds=1)

@@ -95,7 +95,7 @@ def test_a_bad_version_is_rolled_back_by_what_is_wrong_with_it(
     assert shoppers.failed == []
     check_record(live.store, shoppers, challenger)
     assert versions(live).default() == live.own
-    assert live.store.rollouts.splits() == []
+    assert live.store.rollouts.traffic().splits == ()
 
 
 def test_interleaving_finds_the_worse_ranking_in_answers_made_of_both(live: Shop) -> None:

@@ -511,7 +511,7 @@ def test_one_replica_shares_its_volume_with_the_training(render: Render, host: M
 
 
 @pytest.mark.parametrize("name", ["several", "object storage"])
-def test_several_replicas_have_state_of_their_own_and_no_rollouts(
+def test_several_replicas_have_state_and_a_controller_of_their_own(
     render: Render, name: str, host: ModuleType
 ) -> None:
     manifests = render(INSTALLATIONS[name])
@@ -519,9 +519,11 @@ def test_several_replicas_have_state_of_their_own_and_no_rollouts(
     plan = host.HostPlan.model_validate_json(written["host.json"])
     assert (plan.version, plan.workspace) == ("0f3a9c51d2e7", None)
     assert plan.state == Path("/state")
-    assert "controller.json" not in written
+    controller = ControllerPlan.model_validate_json(written["controller.json"])
+    assert controller.store_url == plan.store_url
+    assert controller.promoted == plan.own.promoted
+    assert container(manifests, "controller")
     spec = server(manifests)["spec"]
-    assert "controller" not in {one["name"] for one in containers(spec["template"])}
     assert [one["metadata"]["name"] for one in spec["volumeClaimTemplates"]] == ["state"]
     assert "replicas" not in spec
     mounts = {one["mountPath"]: one for one in container(manifests, "models")["volumeMounts"]}

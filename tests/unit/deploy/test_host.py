@@ -22,6 +22,7 @@ from rich.console import Console
 
 from newshelf.errors import NewshelfError
 from newshelf.gateway.keys import KeyFile
+from newshelf.rollout.versions import PromotedFile
 from newshelf.server.ports import Ports, free_port, free_ports
 from newshelf.server.process import is_running
 from newshelf.server.properties import read_properties
@@ -86,7 +87,7 @@ MakePlan = Callable[..., Any]
 @pytest.fixture
 def make_plan(host: ModuleType, tmp_path: Path, store: Path) -> MakePlan:
     """A plan of a host in the test's folder."""
-    (tmp_path / "plans").mkdir()
+    (tmp_path / "plans").mkdir(exist_ok=True)
 
     def make(**further: object) -> Any:
         return host.HostPlan.model_validate(
@@ -113,6 +114,27 @@ def test_a_named_version_is_served_once_both_archives_are_there(
     assert host.find_archives(plan, CONSOLE) is None
     (store / "away").rename(archives["encoder"])
     assert host.find_archives(plan, CONSOLE) == archives
+
+
+def test_after_a_promotion_the_store_says_what_is_served(
+    host: ModuleType, make_plan: MakePlan, put: Put, tmp_path: Path
+) -> None:
+    old, new = put("1"), put("2")
+    plan = make_plan(version="1", store_url=f"sqlite:///{tmp_path}/events.db")
+    # Without tables yet.
+    assert host.find_archives(plan, CONSOLE) == old
+    with EventStore.open(plan.store_url) as store:
+        assert host.find_archives(plan, CONSOLE) == old
+        store.rollouts.create("spring", "{}", "{}", None)
+        assert store.rollouts.replace_state("spring", 1, "{}", None, "", serve="2")
+    promoted = old | {"recommender": new["recommender"]}
+    assert host.find_archives(plan, CONSOLE) == promoted
+    # The store is away: what the last controller of this pod wrote down.
+    PromotedFile(plan.own.promoted).promote("2", "spring", "1")
+    away = "postgresql+psycopg://newshelf@127.0.0.1:1/newshelf"
+    assert host.find_archives(make_plan(version="1", store_url=away), CONSOLE) == promoted
+    new["recommender"].unlink()
+    assert host.find_archives(plan, CONSOLE) is None
 
 
 def test_the_trainings_workspace_says_what_is_served(

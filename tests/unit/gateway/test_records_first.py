@@ -18,7 +18,7 @@ from newshelf.gateway.schemas import parse_recommend_body
 from newshelf.gateway.upstream import Reply, Tokens
 from newshelf.rollout.assignment import Router
 from newshelf.serving.protocol import Deadline
-from newshelf.store.records import Exposure, ShadowAnswer, TrafficSplit
+from newshelf.store.records import Exposure, ShadowAnswer, Traffic, TrafficSplit
 from newshelf.store.units import Interaction
 from tests.unit.gateway.fake_torchserve import FakeTorchServe, late
 
@@ -59,7 +59,7 @@ def recommender(
     models, metrics = Models(torchserve.url, Tokens(None, None), settings), GatewayMetrics()
     return RecommendService(
         models=models,
-        router=Router(lambda: ()),
+        router=Router(Traffic),
         fallback=Fallback([PopularItem(id="popular", share=1.0)]),
         recorder=recorder,
         shadow=ShadowTraffic(models, NothingCopied(), metrics, timeout_ms=1000, at_once=1),
@@ -121,9 +121,9 @@ def test_when_nobody_waits_any_more_nothing_is_shown(torchserve: FakeTorchServe)
 
 def test_a_store_that_is_away_changes_no_variant() -> None:
     split = TrafficSplit(rollout="r", salt="s", control="old", challenger="new", share=0.5)
-    answers: list[list[TrafficSplit] | None] = [[split], None, []]
+    answers: list[Traffic | None] = [Traffic((split,)), None, Traffic(version="new")]
 
-    def read() -> list[TrafficSplit]:
+    def read() -> Traffic:
         answer = answers.pop(0)
         if answer is None:
             raise Unavailable("away")
@@ -139,6 +139,7 @@ def test_a_store_that_is_away_changes_no_variant() -> None:
         assert first.split == split
         await router.refresh()
         assert router.route("u").split is None
+        assert {router.route(unit).assigned.version for unit in ("u", "")} == {"new"}
 
     asyncio.run(main())
 
@@ -148,7 +149,7 @@ def test_of_two_rollouts_the_one_that_a_unit_takes_part_in_decides() -> None:
     other = base.model_copy(update={"rollout": "b", "salt": "b", "challenger": "newer"})
 
     async def main() -> set[tuple[str, str]]:
-        router = Router(lambda: [base, other])
+        router = Router(lambda: Traffic((base, other)))
         await router.refresh()
         seen = set()
         for number in range(500):

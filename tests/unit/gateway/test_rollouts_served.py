@@ -4,6 +4,7 @@ import threading
 from collections import Counter
 from typing import Any
 
+import httpx
 import pytest
 
 from newshelf.rollout.assignment import assign, draft_propensities
@@ -88,6 +89,51 @@ def test_a_rollout_that_changes_is_followed_while_it_runs(start_gateway: StartGa
         threading.Event().wait(0.05)
     gateway.recommend("u1")
     assert gateway.exposures()[-1].model_version == "default00000"
+
+
+def test_a_promotion_switches_everybody_by_its_row(
+    start_gateway: StartGateway, torchserve: FakeTorchServe
+) -> None:
+    gateway = start_gateway((SPLIT,))
+    rollouts = gateway.store.rollouts
+    assert rollouts.replace_state("spring", 1, "{}", SPLIT, "promoting", serve="old")
+    assert rollouts.replace_state("spring", 2, "{}", None, "promoted", serve="new")
+    while gateway.http.get("/v1/rollouts").json()["rollouts"]:
+        threading.Event().wait(0.05)
+    # Whatever the default of this gateway's TorchServe is.
+    gateway.recommend("u1")
+    assert torchserve.asked[-1].path == "/predictions/recommender/new"
+    assert gateway.exposures()[-1].model_version == "new"
+
+
+def strictly_ready(gateway: Gateway) -> httpx.Response:
+    return gateway.http.get("/readyz", params="strict")
+
+
+def test_a_gateway_is_ready_when_the_version_that_is_served_answers(
+    start_gateway: StartGateway, torchserve: FakeTorchServe
+) -> None:
+    torchserve.by_version["new"] = status(404)
+    gateway = start_gateway((SPLIT.model_copy(update={"control": "new", "challenger": "newer"}),))
+    assert gateway.store.rollouts.replace_state("spring", 1, "{}", None, "", serve="new")
+    while (answer := strictly_ready(gateway)).status_code == 200:
+        threading.Event().wait(0.05)
+    assert "recommender" in answer.json()["message"]
+    assert gateway.http.get("/readyz").status_code == 200
+    torchserve.by_version["new"] = ALIVE
+    while strictly_ready(gateway).status_code != 200:
+        threading.Event().wait(0.05)
+
+
+def test_a_gateway_that_starts_waits_for_the_challenger_but_not_forever(
+    start_gateway: StartGateway, torchserve: FakeTorchServe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torchserve.by_version["new"] = status(404)
+    waits = start_gateway((SPLIT,))
+    assert strictly_ready(waits).status_code == 503
+    assert "recommender new" in waits.http.get("/readyz").json()["missing"]
+    monkeypatch.setattr("newshelf.gateway.state._CHALLENGER_S", 0.0)
+    assert strictly_ready(start_gateway()).status_code == 200
 
 
 SHADOW = SPLIT.model_copy(update={"shadow": True, "share": 0.0})

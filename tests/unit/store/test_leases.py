@@ -68,3 +68,27 @@ def test_of_controllers_that_ask_at_once_one_gets_it(url: str, store: EventStore
     for thread in threads:
         thread.join()
     assert sorted(taken) == list(range(rounds))
+
+
+def test_a_host_is_known_with_its_report_while_its_lease_lasts(store: EventStore) -> None:
+    hosts = store.hosts
+    assert hosts.acquire("here", "a", LONG_S)
+    assert hosts.acquire("there", "b", 0.2)
+    assert not hosts.acquire("here", "b", LONG_S)
+    assert store.leases.acquire("here", "b", LONG_S)
+    assert hosts.report("here", "a", "fine")
+    assert not hosts.report("here", "b", "mine")
+    assert hosts.acquire("here", "a", LONG_S)
+    assert hosts.reports()["here"] == "fine"
+    while hosts.reports().keys() != {"here"}:
+        time.sleep(0.05)
+    hosts.release("here", "a")
+    assert hosts.reports() == {}
+
+
+def test_a_successor_does_not_inherit_a_hosts_report(store: EventStore) -> None:
+    assert store.hosts.acquire("here", "a", 0.05)
+    assert store.hosts.report("here", "a", "fine")
+    while not store.hosts.acquire("here", "b", LONG_S):
+        time.sleep(0.01)
+    assert store.hosts.reports() == {"here": None}

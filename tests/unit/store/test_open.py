@@ -94,11 +94,11 @@ def test_a_store_whose_server_has_gone_is_unavailable_and_comes_back_with_it(
             with pytest.raises(Unavailable, match="cannot be used"):
                 store.write(WriteBatch(feedback=[feedback("ring", request_id="before")]))
             with pytest.raises(Unavailable, match="cannot be used"):
-                store.rollouts.splits()
+                store.rollouts.traffic()
         server.start()
         with contextlib.suppress(Unavailable):
-            store.rollouts.splits()
-        assert store.rollouts.splits() == []
+            store.rollouts.traffic()
+        assert store.rollouts.traffic().splits == ()
         store.write(WriteBatch(exposures=[exposure("ring", request_id="after")]))
         assert [one.request_id for one in store.exposures()] == ["before", "after"]
 
@@ -128,6 +128,6 @@ def test_a_new_file_that_another_process_writes_is_waited_for(tmp_path: Path) ->
     free = threading.Timer(0.3, lambda: other.execute("COMMIT"))
     free.start()
     with EventStore.open(f"sqlite:///{path}") as store:
-        assert store.rollouts.splits() == []
+        assert store.rollouts.traffic().splits == ()
     free.join()
     other.close()

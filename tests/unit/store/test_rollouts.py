@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from newshelf.errors import SettingsError
+from newshelf.store.records import Traffic
 from newshelf.store.store import EventStore
 
 
@@ -55,15 +56,26 @@ def test_a_rollout_that_is_not_there_is_not_replaced(store: EventStore) -> None:
 
 
 def test_the_splits_are_those_that_are_served(store: EventStore, split) -> None:
-    assert store.rollouts.splits() == []
+    assert store.rollouts.traffic().splits == ()
     store.rollouts.create("b", "", "", split("b", overrides={"tester": "challenger"}))
     store.rollouts.create("a", "", "", split("a"))
     store.rollouts.create("waits", "", "", None)
-    assert [one.rollout for one in store.rollouts.splits()] == ["b", "a"]
-    assert store.rollouts.splits()[0].overrides == {"tester": "challenger"}
+    assert [one.rollout for one in store.rollouts.traffic().splits] == ["b", "a"]
+    assert store.rollouts.traffic().splits[0].overrides == {"tester": "challenger"}
     store.rollouts.replace_state("b", 1, "promoted", None, "better")
-    assert store.rollouts.splits() == [split("a")]
+    assert store.rollouts.traffic().splits == (split("a"),)
     assert [row.name for row in store.rollouts.all()] == ["b", "a", "waits"]
+
+
+def test_the_version_that_is_served_changes_with_the_state(store: EventStore, split) -> None:
+    assert store.rollouts.traffic().version == ""
+    store.rollouts.create("spring", "", "", split("spring"))
+    assert store.rollouts.replace_state("spring", 1, "promoting", split("spring"), "", serve="old")
+    assert store.rollouts.traffic() == Traffic((split("spring"),), "old")
+    assert not store.rollouts.replace_state("spring", 1, "late", None, "", serve="new")
+    assert store.rollouts.replace_state("spring", 2, "promoted", None, "", serve="new")
+    assert store.rollouts.replace_state("spring", 3, "rolling_back", None, "")
+    assert store.rollouts.traffic() == Traffic((), "new")
 
 
 def test_rollouts_of_one_moment_stay_in_their_order(store: EventStore) -> None:

@@ -22,14 +22,14 @@ from pydantic import Field
 from rich.console import Console
 
 from newshelf.config import LogSettings
-from newshelf.errors import NewshelfError, ServerError, SettingsError
+from newshelf.errors import NewshelfError, ServerError, SettingsError, Unavailable
 from newshelf.files import StrictModel, read_model, write_private
 from newshelf.gateway.fallback import write_popular
 from newshelf.gateway.main import check_plan
 from newshelf.pipeline.serve import first_key, seed_products, served_archives
 from newshelf.pipeline.stages import archive_paths
 from newshelf.pipeline.workspace import ROOT, Workspace
-from newshelf.rollout.versions import MODEL
+from newshelf.rollout.versions import MODEL, PromotedFile
 from newshelf.server.gateway import gateway_services, read_plan
 from newshelf.server.ports import listen
 from newshelf.server.process import interruptible, is_running, last_lines
@@ -57,12 +57,13 @@ class HostPlan(StrictModel):
     """Workspace of the training, which says what is served if there is no ``version``."""
     catalog: Path = Path("/data/catalog")
     version: str | None = None
-    """Version of both archives; None, without a workspace, takes the only one there is."""
+    """Version of both archives; None, without a workspace, takes the only one there is. After a
+    promotion, the recommender's is the one that the event store names."""
     properties: dict[str, str] = Field({"metrics_address": "http://0.0.0.0:8082"})
     """Override config.properties. The Prometheus page needs no token; all else is on loopback."""
     logs: LogSettings = LogSettings()
     store_url: str = ""
-    """Event store, for ``seed``."""
+    """Event store: for ``seed``, and for the version that was promoted."""
 
     @property
     def own(self) -> Workspace:
@@ -73,9 +74,8 @@ class HostPlan(StrictModel):
 def find_archives(plan: HostPlan, console: Console) -> Mapping[str, Path] | None:
     """Return the archive of each model; None if they are not there yet."""
     if plan.version is not None:
-        found = {
-            name: plan.model_store / f"{name}-{plan.version}.mar" for name in ("encoder", MODEL)
-        }
+        versions = {"encoder": plan.version, MODEL: _promoted(plan) or plan.version}
+        found = {name: plan.model_store / f"{name}-{one}.mar" for name, one in versions.items()}
         return found if all(path.is_file() for path in found.values()) else None
     if plan.workspace is not None:
         trained = replace(plan.own, root=plan.workspace)
@@ -92,13 +92,26 @@ def find_archives(plan: HostPlan, console: Console) -> Mapping[str, Path] | None
     return find_archives(plan.model_copy(update={"version": versions[0]}), console)
 
 
+def _promoted(plan: HostPlan) -> str | None:
+    """Return the version that rollouts have put in place, or None before the first promotion."""
+    if not plan.store_url:
+        return None
+    try:
+        with EventStore.connect(plan.store_url) as store:
+            return store.rollouts.traffic().version or None
+    except Unavailable:
+        # Away, or without tables yet; the controller puts the model server right later.
+        last = PromotedFile(plan.own.promoted).read()
+        return last.version if last else None
+
+
 def prepare(plan: HostPlan, console: Console) -> Mapping[str, Path]:
     """Wait for the archives, write the files that the programs read, and return the archives."""
     reported_s = -_REPORT_S
     while (found := find_archives(plan, console)) is None:
         if time.monotonic() - reported_s >= _REPORT_S:
             reported_s = time.monotonic()
-            wanted = f"version {plan.version}" if plan.version else "a version"
+            wanted = f"version {_promoted(plan) or plan.version}" if plan.version else "a version"
             console.print(f"waiting for {wanted} in {plan.model_store} …", markup=False)
         time.sleep(_POLL_S)
     own = plan.own

@@ -83,7 +83,9 @@ class World:
             self.store, self.versions.default, self.folder, self.plan, NAME, clock=self.clock
         )
 
-    def controller(self, holder: str = "first", lease_s: float = 30.0) -> Controller:
+    def controller(
+        self, holder: str = "first", lease_s: float = 30.0, host: str = "here"
+    ) -> Controller:
         settings = RolloutSettings(load_s=60, covariate_days=1, look_s=0)
         # A test does not wait as long as the shortest lease that is allowed.
         settings = settings.model_copy(update={"lease_s": lease_s})
@@ -94,6 +96,7 @@ class World:
             settings,
             self.webhooks,
             drain_s=20,
+            host=host,
             holder=holder,
             clock=self.clock,
         )
@@ -105,7 +108,7 @@ class World:
         """Shoppers come, and a gateway answers and records them as the store's split says."""
         behaviour = {"ctr": 0.8, "error": 0.0, "latency_ms": 20.0} | challenger
         exposures, clicks, copies = [], [], []
-        (split,) = self.store.rollouts.splits() or [None]
+        (split,) = self.store.rollouts.traffic().splits or [None]
         for unit in range(units):
             answer = self._answer(f"unit-{unit}", split, behaviour)
             exposures.append(answer)

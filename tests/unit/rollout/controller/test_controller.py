@@ -35,7 +35,7 @@ def test_a_better_challenger_goes_all_the_way(world: World) -> None:
         "draft", "shadow", "ramp 0", "ramp 1", "promoting", "promoted",
     ]  # fmt: skip
     assert world.versions.default() == "2"
-    assert world.store.rollouts.splits() == []
+    assert world.store.rollouts.traffic().splits == ()
     # Asked for long before a shopper was.
     assert world.versions.asked[0] == ("2", 20)
     promoted = world.promoted.read()
@@ -59,7 +59,7 @@ def test_nothing_is_sent_to_a_challenger_that_has_not_answered(world: World) -> 
         world.pass_time(15)
         controller.tick(NAME)
         assert world.state.phase == "draft"
-        assert world.store.rollouts.splits() == []
+        assert world.store.rollouts.traffic().splits == ()
     world.pass_time(30)
     controller.tick(NAME)
     assert world.state.phase == "aborted"
@@ -86,7 +86,7 @@ def test_a_bad_challenger_is_rolled_back_with_the_reason(
     assert reason in world.state.reason
     assert world.versions.default() == "1"
     assert world.promoted.read() is None
-    assert world.store.rollouts.splits() == []
+    assert world.store.rollouts.traffic().splits == ()
     world.pass_time(30)
     world.controller().tick(NAME)
     assert world.versions.loaded() == {"1"}

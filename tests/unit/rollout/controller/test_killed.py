@@ -70,8 +70,8 @@ def drive(world: World, scenario: "Scenario") -> int:
         world.shop(error=0.6 if fails and state.phase == "ramp" else 0.0)
         world.pass_time(6)
         if not tick(controller):
-            # As if its lease had run out meanwhile.
-            world.store.leases.release(NAME, str(number))
+            # As if its leases had run out meanwhile.
+            controller.release()
             number += 1
             controller = world.controller(str(number))
         shoppers_are_answered(world)
@@ -86,7 +86,7 @@ def shoppers_are_answered(world: World) -> None:
     """Whatever was killed, what the split and the default name is loaded."""
     loaded = world.versions.loaded()
     assert world.versions.default() in loaded
-    for split in world.store.rollouts.splits():
+    for split in world.store.rollouts.traffic().splits:
         assert {split.control, split.challenger} <= loaded
 
 
@@ -154,7 +154,10 @@ def test_a_promotion_that_was_broken_off_and_is_then_stopped_is_undone(
         patch.setattr(world.store.rollouts, "replace_state", killed)
         assert not tick(controller)
     # The gateways go by the split, which names control.
-    assert (world.versions.default(), world.store.rollouts.splits()[0].control) == ("2", "1")
+    assert (world.versions.default(), world.store.rollouts.traffic().splits[0].control) == (
+        "2",
+        "1",
+    )
     change_rollout(world.store, NAME, wanted, clock=world.clock)
     time.sleep(LEASE_S * 2)
     world.controller("next").tick(NAME)
@@ -225,4 +228,4 @@ def test_a_persons_command_wins_over_a_decision_made_meanwhile(world: World) -> 
     world.store.rollouts.add_snapshot = abort_meanwhile  # type: ignore[method-assign]
     controller.tick(NAME)
     assert world.state.phase == "aborted"
-    assert world.store.rollouts.splits() == []
+    assert world.store.rollouts.traffic().splits == ()

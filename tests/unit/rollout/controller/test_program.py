@@ -22,6 +22,7 @@ from newshelf.server.process import (
     stop_session,
     write_plan,
 )
+from newshelf.store.store import EventStore
 
 
 @pytest.fixture
@@ -34,6 +35,7 @@ def plan(tmp_path: Path) -> ControllerPlan:
         promoted=tmp_path / "promoted.json",
         question={"k": 5},
         longest_request_s=10,
+        host="here",
     )
 
 
@@ -68,6 +70,17 @@ def test_it_sends_heartbeats_as_it_looks_and_ends_when_asked(
     log = (tmp_path / "controller.log").read_text()
     assert "looks every 0.2 s" in log
     assert "Traceback" not in log
+
+
+def test_its_host_is_known_while_it_runs(running: ProcessRef, plan: ControllerPlan) -> None:
+    with EventStore.open(plan.store_url) as store:
+        while "here" not in store.hosts.reports():
+            assert is_running(running)
+            time.sleep(0.05)
+        os.kill(running.pid, signal.SIGTERM)
+        while is_running(running):
+            time.sleep(0.05)
+        assert store.hosts.reports() == {}
 
 
 def test_its_plan_is_private(running: ProcessRef, tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ def test_who_has_too_many_answers_is_named(world: World, tmp_path: Path) -> None
     """A monitor asks all day; ordinary shoppers are never named."""
     world.start()
     go(world, 3)
-    (split,) = world.store.rollouts.splits()
+    (split,) = world.store.rollouts.traffic().splits
     quiet = {"ctr": 0, "error": 0, "latency_ms": 1}
     world.store.write(
         WriteBatch(exposures=[world._answer("[Monitor]-1", split, quiet) for _ in range(900)])

@@ -1,0 +1,112 @@
+"""A rollout over three hosts, of which one is killed in each phase: no shopper is switched."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from benchmarks.store.postgres import Postgres
+from newshelf.cli.pipeline import settings_from
+from newshelf.pipeline.workspace import Workspace
+from newshelf.rollout.plan import RolloutState
+from newshelf.rollout.versions import TorchServeVersions
+from newshelf.server.process import members
+from newshelf.server.state import TORCHSERVE
+from tests.e2e.rollouts import Shop, check_record, open_shop, plan_of
+
+pytestmark = pytest.mark.xdist_group("rollouts")
+
+NAME = "three"
+READ_S = 4.0
+"""Until a gateway of a busy machine has read the store, and answered what it had begun."""
+
+
+@pytest.fixture
+def hosts(
+    packed: Workspace, settings_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[list[Shop]]:
+    """Three of them, as on three machines with one database and one model store."""
+    with ExitStack() as stack:
+        url = stack.enter_context(Postgres(["fsync=off"])).create_database("shop")
+        opened = []
+        for name in ("first", "second", "third"):
+            monkeypatch.setattr("socket.gethostname", lambda name=name: name)
+            folder, settings = tmp_path / name, settings_from(settings_file)
+            folder.mkdir()
+            shop = open_shop(packed, settings, folder, store_url=url, small=True)
+            opened.append(stack.enter_context(shop))
+        yield opened
+
+
+def versions(host: Shop) -> TorchServeVersions:
+    return TorchServeVersions(host.state.directory, host.workspace.model_store, {"k": 5})
+
+
+def kill_server(host: Shop) -> None:
+    os.kill(host.state.current().processes[TORCHSERVE].pid, signal.SIGKILL)
+
+
+def kill_all(host: Shop) -> None:
+    """Kill whatever runs there, those that start others first."""
+    running = host.state.current().processes
+    for name in sorted(running, key=lambda name: name not in {"supervisor", "standby"}):
+        for process in members(running[name]):
+            process.kill()
+
+
+def test_one_host_dies_in_each_phase_and_all_are_switched_together(hosts: list[Shop]) -> None:
+    first, second, third = hosts
+    own, store = first.own, first.store
+    ramp = [{"percent": 50, "min_seconds": 8, "max_seconds": 240, "min_units": 60}]
+    plan = plan_of(
+        "old",
+        own,
+        ramp=ramp,
+        promotion={"min_seconds": 4, "max_seconds": 240},
+        guardrails=[{"metric": "error_rate", "most": 0.9}],
+    )
+    # The same people, whichever gateway a balancer sends them to.
+    with first.shoppers(NAME, threads=1) as here, third.shoppers(NAME, threads=1) as there:
+        first.start(NAME, plan)
+        kill_server(third)
+        first.wait_for(NAME, "ramp")
+        assert [versions(host).obstacle(own) for host in hosts] == [None] * 3
+        kill_all(second)
+        state = first.wait_for(NAME, "promoting", "paused", "rolled_back")
+        assert state.phase == "promoting", state.reason
+        kill_server(first)
+        first.wait_for(NAME, "promoted")
+        assert set(store.hosts.reports()) == {"first", "third"}
+        time.sleep(2 * READ_S)
+        first.run("rollback", NAME)
+        kill_server(third)
+        first.wait_for(NAME, "rolled_back")
+        assert [versions(host).default() for host in (first, third)] == ["old"] * 2
+        time.sleep(2 * READ_S)
+    for shoppers in (here, there):
+        check_record(store, shoppers, NAME)
+    at = {
+        RolloutState.model_validate_json(one.state).phase: one.at
+        for one in store.rollouts.journal(NAME)
+    }
+    seen = [one for one in store.exposures() if not one.fallback]
+    outside = [one for one in seen if one.variant == "default"]
+    later = timedelta(seconds=READ_S)
+
+    def shown(begin: datetime | None, end: datetime | None) -> set[str]:
+        return {
+            one.model_version
+            for one in outside
+            if (begin is None or one.at > begin) and (end is None or one.at < end)
+        }
+
+    assert shown(None, at["promoted"]) <= {"old"}
+    assert shown(at["promoted"] + later, at["rolled_back"]) == {own}
+    assert shown(at["rolled_back"] + later, None) == {"old"}
+    inside = {(one.variant, one.model_version) for one in seen if one.variant != "default"}
+    assert inside == {("control", "old"), ("challenger", own)}
