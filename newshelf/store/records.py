@@ -161,7 +161,7 @@ class TrafficSplit(_Record):
 
 @dataclass(frozen=True)
 class Traffic:
-    """What all gateways serve."""
+    """Splits and version that all gateways serve."""
 
     splits: tuple[TrafficSplit, ...] = ()
     """Of the running rollouts, oldest first."""

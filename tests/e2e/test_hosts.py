@@ -5,9 +5,10 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from datetime import datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx
 import pytest
 
 from benchmarks.store.postgres import Postgres
@@ -18,12 +19,11 @@ from newshelf.rollout.versions import TorchServeVersions
 from newshelf.server.process import members
 from newshelf.server.state import TORCHSERVE
 from tests.e2e.rollouts import Shop, check_record, open_shop, plan_of
+from tests.e2e.shoppers import Shoppers
 
 pytestmark = pytest.mark.xdist_group("rollouts")
 
 NAME = "three"
-READ_S = 4.0
-"""Until a gateway of a busy machine has read the store, and answered what it had begun."""
 
 
 @pytest.fixture
@@ -59,6 +59,21 @@ def kill_all(host: Shop) -> None:
             process.kill()
 
 
+def switched(host: Shop, shoppers: Shoppers, version: str) -> None:
+    """Wait until a gateway answers by a version, and its shopper has had two more answers."""
+    assert host.state.gateway is not None
+    key = {"Authorization": f"Bearer {host.key}"}
+    with httpx.Client(base_url=host.state.gateway.url, headers=key, timeout=30) as http:
+        while True:
+            answer = http.post("/v1/recommend", json={"unit": f"probe-{time.time_ns()}"}).json()
+            if answer["source"] == "model" and answer["model_version"] == version:
+                break
+            time.sleep(0.2)
+    before = len(shoppers.answered)
+    while len(shoppers.answered) < before + 2:
+        time.sleep(0.05)
+
+
 def test_one_host_dies_in_each_phase_and_all_are_switched_together(hosts: list[Shop]) -> None:
     first, second, third = hosts
     own, store = first.own, first.store
@@ -82,12 +97,17 @@ def test_one_host_dies_in_each_phase_and_all_are_switched_together(hosts: list[S
         kill_server(first)
         first.wait_for(NAME, "promoted")
         assert set(store.hosts.reports()) == {"first", "third"}
-        time.sleep(2 * READ_S)
+        switched(first, here, own)
+        switched(third, there, own)
+        promoted = datetime.now(UTC)
         first.run("rollback", NAME)
         kill_server(third)
         first.wait_for(NAME, "rolled_back")
         assert [versions(host).default() for host in (first, third)] == ["old"] * 2
-        time.sleep(2 * READ_S)
+        switched(first, here, "old")
+        switched(third, there, "old")
+        rolled_back = datetime.now(UTC)
+        switched(first, here, "old")
     for shoppers in (here, there):
         check_record(store, shoppers, NAME)
     at = {
@@ -96,17 +116,13 @@ def test_one_host_dies_in_each_phase_and_all_are_switched_together(hosts: list[S
     }
     seen = [one for one in store.exposures() if not one.fallback]
     outside = [one for one in seen if one.variant == "default"]
-    later = timedelta(seconds=READ_S)
 
-    def shown(begin: datetime | None, end: datetime | None) -> set[str]:
-        return {
-            one.model_version
-            for one in outside
-            if (begin is None or one.at > begin) and (end is None or one.at < end)
-        }
+    def shown(begin: datetime, end: datetime) -> set[str]:
+        return {one.model_version for one in outside if begin < one.at < end}
 
-    assert shown(None, at["promoted"]) <= {"old"}
-    assert shown(at["promoted"] + later, at["rolled_back"]) == {own}
-    assert shown(at["rolled_back"] + later, None) == {"old"}
+    assert shown(at["draft"], at["promoted"]) == {"old"}
+    assert own in shown(at["promoted"], at["rolled_back"])
+    assert shown(promoted, at["rolled_back"]) <= {own}
+    assert shown(rolled_back, datetime.now(UTC)) == {"old"}
     inside = {(one.variant, one.model_version) for one in seen if one.variant != "default"}
     assert inside == {("control", "old"), ("challenger", own)}

@@ -9,6 +9,7 @@ import yaml
 from typer.testing import CliRunner
 
 from newshelf.cli.app import app
+from newshelf.rollout.controller import HostReport
 from newshelf.rollout.plan import RolloutState, draft, load_plan
 from newshelf.store.store import EventStore
 from tests.unit.cli.verbs import Run, verbs_of
@@ -106,6 +107,21 @@ def test_commands_are_refused_or_stored_by_phase(run: Run, planned: str, url: st
     code, output = run("status", "autumn")
     assert code == 2
     assert "no rollout autumn; there is spring" in output
+
+
+def test_the_status_names_the_host_that_holds_it_up(run: Run, planned: str, url: str) -> None:
+    with EventStore.open(url) as store:
+        for host, obstacle in (("shop-0", None), ("shop-1", "no worker of 1.1 is ready")):
+            report = HostReport(rollout=planned, revision=1, obstacle=obstacle)
+            assert store.hosts.acquire(host, host, 600)
+            assert store.hosts.report(host, host, report.model_dump_json())
+        assert store.hosts.acquire("shop-2", "shop-2", 600)
+    _, output = run("status")
+    assert "host shop-0: ready" in output
+    assert "host shop-1: no worker of 1.1 is ready" in output
+    assert "host shop-2: has not looked" in output
+    assert run("abort")[0] == 0
+    assert "shop-0" not in run("status")[1]
 
 
 def test_the_report_is_written_to_the_given_file(run: Run, planned: str, tmp_path: Path) -> None:

@@ -125,15 +125,22 @@ def test_a_gateway_is_ready_when_the_version_that_is_served_answers(
         threading.Event().wait(0.05)
 
 
+@pytest.mark.parametrize(("patience_s", "code", "missing"), [
+    (600.0, 503, ["recommender new"]), (0.0, 200, []),
+])  # fmt: skip
 def test_a_gateway_that_starts_waits_for_the_challenger_but_not_forever(
-    start_gateway: StartGateway, torchserve: FakeTorchServe, monkeypatch: pytest.MonkeyPatch
+    start_gateway: StartGateway,
+    torchserve: FakeTorchServe,
+    monkeypatch: pytest.MonkeyPatch,
+    patience_s: float,
+    code: int,
+    missing: list[str],
 ) -> None:
+    monkeypatch.setattr("newshelf.gateway.state._CHALLENGER_S", patience_s)
     torchserve.by_version["new"] = status(404)
-    waits = start_gateway((SPLIT,))
-    assert strictly_ready(waits).status_code == 503
-    assert "recommender new" in waits.http.get("/readyz").json()["missing"]
-    monkeypatch.setattr("newshelf.gateway.state._CHALLENGER_S", 0.0)
-    assert strictly_ready(start_gateway()).status_code == 200
+    gateway = start_gateway((SPLIT,))
+    assert strictly_ready(gateway).status_code == code
+    assert [*gateway.http.get("/readyz").json()["missing"]] == missing
 
 
 SHADOW = SPLIT.model_copy(update={"shadow": True, "share": 0.0})
