@@ -1,6 +1,5 @@
 """Attributes from titles: spans in Chinese ones, colours and types from English ones."""
 
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -101,7 +100,7 @@ def measure_chinese(context: TransferContext) -> ChineseResult:
         "longest name known": gazetteer.tag,
         "longest name that is mostly one": lambda title: gazetteer.tag(title, 0.5),
     }
-    taggers = [_train(train, seed) for seed in context.seeds]
+    taggers = [train_tagger(train, seed).tag for seed in context.seeds]
     rows: list[Row] = []
     for measure, unseen in _SETS.items():
         titles = [tagged for tagged in test if not (unseen and tagged.title in known)]
@@ -130,11 +129,6 @@ def _titles(context: TransferContext) -> tuple[list[TaggedTitle], list[TaggedTit
     if not kept:
         return train, dev
     return [*train, *dev], [tagged for path in kept for tagged in read_tagged(path)]
-
-
-def _train(titles: Sequence[TaggedTitle], seed: int) -> Tag:
-    with tempfile.TemporaryDirectory() as scratch:
-        return train_tagger(titles, seed, Path(scratch)).tag
 
 
 def _scores(tag: Tag, titles: Sequence[TaggedTitle]) -> Scores:

@@ -335,9 +335,9 @@ class TitleTagger:
 
 
 def train_tagger(
-    titles: Sequence[TaggedTitle], seed: int, scratch: Path, iterations: int = _ITERATIONS
+    titles: Sequence[TaggedTitle], seed: int, iterations: int = _ITERATIONS
 ) -> TitleTagger:
-    """Train a tagger; ``seed`` draws the folds, and CRFsuite writes its file into ``scratch``."""
+    """Train a tagger; ``seed`` draws the folds."""
     _check(titles)
     context = TitleContext(list(dict.fromkeys(tagged.title for tagged in titles)))
     trainer = pycrfsuite.Trainer(algorithm="lbfgs", verbose=False)
@@ -346,9 +346,10 @@ def train_tagger(
         names = Gazetteer.learn(others)
         for tagged in held:
             trainer.append(items_of(tagged.title, names, context), tags_of(tagged))
-    path = scratch / "tagger.crfsuite"
-    trainer.train(str(path))
-    return TitleTagger(path.read_bytes(), Gazetteer.learn(titles), context)
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "tagger.crfsuite"
+        trainer.train(str(path))
+        return TitleTagger(path.read_bytes(), Gazetteer.learn(titles), context)
 
 
 def items_of(title: str, names: Gazetteer, context: TitleContext) -> pycrfsuite.ItemSequence:
@@ -405,10 +406,3 @@ def _check(titles: Sequence[TaggedTitle]) -> None:
         raise TrainingError("no title has a span: there is nothing to learn")
     if all(span[:2] == (0, len(tagged.title)) for tagged in titles for span in tagged.spans):
         raise TrainingError("every span is its whole title: there is nothing to tell apart")
-
-
-def tagger_from_titles(path: Path, seed: int, iterations: int = _ITERATIONS) -> TitleTagger:
-    """Train a tagger on a file of tagged titles, see ``read_tagged``."""
-    titles = read_tagged(path)
-    with tempfile.TemporaryDirectory() as scratch:
-        return train_tagger(titles, seed, Path(scratch), iterations)

@@ -211,14 +211,14 @@ def centre_box(width: int, height: int, crop: float) -> tuple[int, int, int, int
 
 
 class Tokenizer:
-    """A ``tokenizer.json``, truncating to ``max_tokens`` and padding to the longest."""
+    """A ``tokenizer.json`` or its text, truncating to ``max_tokens``, padding to the longest."""
 
-    def __init__(self, path: Path, max_tokens: int, pad_token_id: int = 0) -> None:
-        data = path.read_bytes()
+    def __init__(self, source: Path | str, max_tokens: int, pad_token_id: int = 0) -> None:
+        data = source.encode() if isinstance(source, str) else source.read_bytes()
         self.digest = hashlib.sha256(data).hexdigest()
         """SHA-256 of the file, part of the identity of cached text features."""
         self._pad_token_id = pad_token_id
-        self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        self._tokenizer = tokenizers.Tokenizer.from_buffer(data)
         self._tokenizer.enable_truncation(max_tokens)
         # The file may set a fixed length, which would cost time for every short title.
         self._tokenizer.no_padding()

@@ -1,7 +1,6 @@
 """The encoder on trained towers before fine-tuning, with the features of a catalogue."""
 
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,7 +121,8 @@ def _readable_text(
     if settings.text is None or not texts:
         return None, None
     loaded = load_text_tower(_decided(settings.text, texts, console))
-    tokenizer = _tokenizer(loaded)
+    spec = loaded.spec
+    tokenizer = Tokenizer(loaded.tokenizer_json, spec.max_tokens, spec.pad_token_id)
     absent = sum(not row for row in tokenizer.tokens(texts))
     if absent:
         console.print(
@@ -145,10 +145,3 @@ def _decided(text: TextTowerSettings, texts: Sequence[str], console: Console) ->
         f"and {text.max_unreadable:.0%} are allowed"
     )
     return text.model_copy(update={"weights": weights})
-
-
-def _tokenizer(loaded: LoadedText) -> Tokenizer:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "tokenizer.json"
-        path.write_text(loaded.tokenizer_json, encoding="utf-8")
-        return Tokenizer(path, loaded.spec.max_tokens, loaded.spec.pad_token_id)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from newshelf.attributes.build import Knowledge, build_knowledge, encoder_predictions
-from newshelf.attributes.title_tagger import TitleTagger, tagger_from_titles
+from newshelf.attributes.title_tagger import TitleTagger, read_tagged, train_tagger
 from newshelf.catalog.catalog import Catalog
 from newshelf.catalog.interactions import Interactions, read_interactions
 from newshelf.config import Settings
@@ -160,7 +160,7 @@ def train(
         run.tell(reason)
     classes = {head: label.classes for head, label in labels.items()}
     titles = settings.knowledge.tagger_data
-    tagger = tagger_from_titles(titles, settings.seed) if titles else None
+    tagger = train_tagger(read_tagged(titles), settings.seed) if titles else None
     backbone = build_backbone(
         catalog,
         settings,

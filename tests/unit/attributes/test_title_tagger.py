@@ -13,9 +13,9 @@ from newshelf.attributes.title_tagger import (
     TitleContext,
     TitleTagger,
     items_of,
+    read_tagged,
     span_problem,
     spans_of,
-    tagger_from_titles,
     tags_of,
     train_tagger,
 )
@@ -47,9 +47,8 @@ def tagged(parts) -> TaggedTitle:
 
 
 @pytest.fixture(scope="module")
-def tagger(tmp_path_factory) -> TitleTagger:
-    scratch = tmp_path_factory.mktemp("scratch")
-    return train_tagger(titles(), 0, scratch, iterations=40)
+def tagger() -> TitleTagger:
+    return train_tagger(titles(), 0, iterations=40)
 
 
 def test_what_is_regular_is_learned(tagger):
@@ -80,8 +79,8 @@ def test_the_confidence_is_crfsuites_marginal(tagger):
     assert math.isclose(found.confidence, expected)
 
 
-def test_equal_seeds_make_equal_taggers(tmp_path, tagger):
-    again = train_tagger(titles(), 0, tmp_path, iterations=40)
+def test_equal_seeds_make_equal_taggers(tagger):
+    again = train_tagger(titles(), 0, iterations=40)
     assert again.model == tagger.model
 
 
@@ -115,11 +114,11 @@ def test_a_users_own_titles_train_one(tmp_path):
     lines = [{"title": item.title, "entities": item.spans} for item in titles()]
     path = tmp_path / "own.jsonl"
     path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
-    tagger = tagger_from_titles(path, 0, iterations=20)
+    tagger = train_tagger(read_tagged(path), 0, iterations=20)
     assert Span(6, 8, "HCCX") in tagger.tag("小米新款白色帽子")
     path.write_text('{"title": "ab", "entities": [[0, 9, "X"]]}', encoding="utf-8")
     with pytest.raises(TrainingError, match=r"own\.jsonl line 1"):
-        tagger_from_titles(path, 0)
+        train_tagger(read_tagged(path), 0)
 
 
 def test_an_empty_title_has_no_spans(tagger):
@@ -138,18 +137,17 @@ def test_an_empty_title_has_no_spans(tagger):
     ],
     ids=["few", "nothing marked", "everything marked"],
 )
-def test_what_cannot_be_learned_from_is_refused(tmp_path, bad, reason):
+def test_what_cannot_be_learned_from_is_refused(bad, reason):
     with pytest.raises(TrainingError, match=reason):
-        train_tagger(bad, 0, tmp_path)
-    assert not list(tmp_path.iterdir())
+        train_tagger(bad, 0)
 
 
-def test_one_class_can_be_learned(tmp_path):
+def test_one_class_can_be_learned():
     one = [
         TaggedTitle(title.title, tuple(span for span in title.spans if span.label == "HCCX"))
         for title in titles()
     ]
-    tagger = train_tagger(one, 0, tmp_path, iterations=30)
+    tagger = train_tagger(one, 0, iterations=30)
     assert tagger.tag("小米新款白色帽子") == [Span(6, 8, "HCCX")]
 
 
