@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from benchmarks.methods.meta.learners import (
 from benchmarks.methods.meta.maml import EpisodeMaml, MamlLearner, classification_maml
 from benchmarks.methods.tower_stages import StageSettings
 from benchmarks.results import Goal, Row, TaskResult
-from benchmarks.transfer.command import TransferContext
+from benchmarks.transfer.command import TransferContext, Values
 from benchmarks.transfer.tower_features import cached_stage_features, whole_pictures
 from newshelf.catalog.catalog import Catalog
 from newshelf.catalog.schema import category_levels
@@ -286,30 +287,19 @@ def run(context: TransferContext) -> TaskResult:
     rows, inner = _inner(context, catalog, labels)
     image, text, labels = table.image[rows], table.text[rows], labels[rows]
     measured: dict[tuple[int, str], list[float]] = {}
-    intervals: dict[tuple[int, str], list[float]] = {}
+    intervals: dict[str, list[float]] = {}
     chosen: list[str] = []
     for seed in context.seeds:
         types = _split(labels, len(names), seed)
-        methods, said = all_methods(
-            image, inner, text, types, Run(seed, context.console, quiet=True)
-        )
-        chosen.append(said)
-        # A method with several names is measured once.
-        found: dict[tuple[int, int], np.ndarray] = {}
-        for name, method in methods.items():
+        measure = partial(_measure_seed, image, inner, text, types, seed, context)
+        found = context.measured("episodes", seed, measure)
+        chosen.append(found["chosen"])
+        for name, by_shots in found["methods"].items():
             for shots in _SHOTS:
-                key = id(method), shots
-                if key not in found:
-                    episodes = _EPISODES.get(shots, _FEWER_EPISODES)
-                    found[key] = accuracies(method, types.test, shots, episodes)
-                hits = found[key]
-                measured.setdefault((shots, name), []).append(float(hits.mean()))
-                half = 1.96 * float(hits.std()) / len(hits) ** 0.5
-                intervals.setdefault((shots, name), []).append(half)
-            five = measured[5, name][-1]
-            context.console.print(f"  seed {seed}: {name}, 5 shots: {five:.1%}")
+                measured.setdefault((shots, name), []).append(by_shots[str(shots)])
+            intervals.setdefault(name, []).append(found["intervals"][name])
     figure = _draw(measured, context.figures / "episodes-shots.png")
-    widest = max(intervals[5, name][-1] for name in methods)
+    widest = max(halves[-1] for halves in intervals.values())
     measures = [
         Row(_measure(shots, name), name, values, baseline=name in BASELINES)
         for (shots, name), values in sorted(
@@ -329,6 +319,27 @@ def run(context: TransferContext) -> TaskResult:
         notes=_notes(chosen, widest, measured),
         figures={"Accuracy over shots, five types never learned from": figure},
     )
+
+
+def _measure_seed(
+    image: Tensor, inner: Tensor, text: Tensor, types: Types, seed: int, context: TransferContext
+) -> Values:
+    """Return the accuracies by method and shots, the half intervals at 5 shots, and the choices."""
+    methods, chosen = all_methods(image, inner, text, types, Run(seed, context.console, quiet=True))
+    # A method with several names is measured once.
+    found: dict[tuple[int, int], np.ndarray] = {}
+    values: Values = {"methods": {}, "intervals": {}, "chosen": chosen}
+    for name, method in methods.items():
+        for shots in _SHOTS:
+            if (id(method), shots) not in found:
+                episodes = _EPISODES.get(shots, _FEWER_EPISODES)
+                found[id(method), shots] = accuracies(method, types.test, shots, episodes)
+        hits = {shots: found[id(method), shots] for shots in _SHOTS}
+        values["methods"][name] = {str(shots): float(hit.mean()) for shots, hit in hits.items()}
+        five = hits[_GOAL_SHOTS]
+        values["intervals"][name] = 1.96 * float(five.std()) / len(five) ** 0.5
+        context.console.print(f"  seed {seed}: {name}, {_GOAL_SHOTS} shots: {five.mean():.1%}")
+    return values
 
 
 def _measure(shots: int, name: str) -> str:
