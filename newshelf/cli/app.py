@@ -12,7 +12,6 @@ from rich.console import Console
 
 from loadtest.verbs import loadtest
 from newshelf.cli import pipeline, serve, tuning
-from newshelf.cli.analyse import analyse
 from newshelf.cli.console import RootGroup, make_console
 from newshelf.cli.items import items
 from newshelf.cli.offpolicy import offpolicy
@@ -46,7 +45,7 @@ for _verb in (
     serve.encode,
     tuning.profile,
     tuning.tune,
-    analyse,
+    pipeline.analyse,
     drift,
     offpolicy,
 ):

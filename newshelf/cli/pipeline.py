@@ -1,4 +1,4 @@
-"""Verbs that make an artifact (sample, train, evaluate, export, archive), and the jobs behind them.
+"""Verbs that make an artifact (sample, train … archive) or a page of it, and the jobs behind them.
 
 Each job imports its libraries itself, so that a start with up-to-date artifacts loads no torch.
 """
@@ -6,6 +6,7 @@ Each job imports its libraries itself, so that a start with up-to-date artifacts
 import json
 import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -292,6 +293,34 @@ def _bring_up_to(
     with opened.locked(console):
         bring_up_to_date(stages.up_to(last), console)
     return opened
+
+
+def analyse(
+    catalog: CatalogOption = None,
+    workspace: WorkspaceOption = None,
+    near: Annotated[
+        Path | None,
+        typer.Option("--near", metavar="PICTURE", help="Find products like this photo or sketch."),
+    ] = None,
+) -> None:
+    """Analyse a trained catalogue by style and material: clusters and gaps.
+
+    Example: `./run analyse --near sketch.png`
+    """
+    from newshelf.catalog.catalog import read_catalog
+    from newshelf.cli.assortment_page import near_section, sections
+    from newshelf.report.page import Page, write_html
+
+    console, opened = make_console(), open_workspace(catalog, override=workspace)
+    if not opened.checkpoint.is_dir():
+        raise SetupError(f"{opened.checkpoint} does not exist: ./run train makes it")
+    with opened.locked(console), TemporaryDirectory() as folder:
+        read, pictures = read_catalog(opened.catalog), Path(folder)
+        shown = [] if near is None else [near_section(opened, read, near, pictures, console)]
+        shown += sections(opened, read, pictures, console)
+        page = Page(f"Assortment of {read.name}", [f"{len(read.items):,} products"], [], shown)
+        write_html(page, opened.root / "analysis" / "report.html", pictures)
+    console.print(f"written to {opened.root / 'analysis' / 'report.html'}", markup=False)
 
 
 catalog = verb_group("Check and convert a catalogue.")
