@@ -97,17 +97,13 @@ class Metrics:
     """By metric and cut-off: ``Recall@10``, ``NDCG@10``, ``HitRate@10``, ``Novelty@10`` in bits,
     ``ARP@10`` (average popularity, a share of the training sequences), ``Head@10``,
     ``Coverage@10``, ``Gini@10``; and ``MRR``."""
-    intervals: Mapping[str, Interval] = field(default_factory=dict)
+    intervals: Mapping[str, Interval]
     """95 %, as ``values``; absent with too few groups."""
-    per_case: Mapping[str, FloatArray] = field(repr=False, compare=False, default_factory=dict)
+    per_case: Mapping[str, FloatArray] = field(repr=False, compare=False)
     """(cases,) by metric, for paired comparisons."""
-    groups: IntArray = field(
-        repr=False, compare=False, default_factory=lambda: np.empty(0, dtype=np.int64)
-    )
+    groups: IntArray = field(repr=False, compare=False)
     """(cases,) group numbers."""
-    top: IntArray = field(
-        repr=False, compare=False, default_factory=lambda: np.empty((0, 0), dtype=np.int64)
-    )
+    top: IntArray = field(repr=False, compare=False)
     """(cases, K) listed items at the first cut-off, best first; -1 for an empty place."""
 
 

@@ -109,17 +109,12 @@ def fit_weights(
     return fitted
 
 
-def calibrate(
-    scores: Sequence[FloatArray],
-    relevant: Sequence[BoolArray],
-    counts: Sequence[FloatArray],
-) -> tuple[float, float]:
+def calibrate(scores: FloatArray, relevant: BoolArray, counts: FloatArray) -> tuple[float, float]:
     """Return slope > 0 and intercept that turn scores into log-odds, by logistic regression.
 
-    Each argument has ``(C,)`` per case; ``counts`` are the numbers of items that an entry
-    represents.
+    Each argument is ``(n,)``; ``counts`` are the numbers of items that an entry represents.
     """
-    x, y, counted = (np.concatenate(part).astype(np.float64) for part in (scores, relevant, counts))
+    x, y, counted = (part.astype(np.float64) for part in (scores, relevant, counts))
     mean, deviation = float(x.mean()), max(float(x.std()), 1e-9)
     model = LogisticRegression(C=np.inf, tol=1e-8, max_iter=_STEPS)
     model.fit((x[:, None] - mean) / deviation, y > 0, sample_weight=counted / counted.mean())
@@ -232,11 +227,7 @@ def fit_blend(
     weights = fit_weights(table, relevant, ranked, correction)
     scores = table @ weights
     counted = np.where(relevant, 1, counts)
-    slope, intercept = calibrate(
-        [row[keep] for row, keep in zip(scores, ranked, strict=True)],
-        [row[keep] for row, keep in zip(relevant, ranked, strict=True)],
-        [row[keep] for row, keep in zip(counted, ranked, strict=True)],
-    )
+    slope, intercept = calibrate(scores[ranked], relevant[ranked], counted[ranked])
     fitted = zip(signals.names, (slope * weights).tolist(), strict=True)
     return dict(fitted), intercept
 

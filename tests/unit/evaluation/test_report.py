@@ -40,6 +40,7 @@ def metrics(name, ndcg, cases=8):
         intervals={"NDCG@10": (ndcg - 0.05, ndcg + 0.06)},
         per_case={f"NDCG@{k}": np.full(cases, ndcg, dtype=np.float32) for k in (10, 20)},
         groups=np.arange(cases),
+        top=np.empty((0, 0), dtype=np.int64),
     )
 
 

@@ -161,7 +161,7 @@ def test_calibrated_scores_are_the_log_odds():
     scores = [rng.normal(3, 2, 5000).astype(np.float32) for _ in range(4)]
     taken = [taken_at(0.7 * row - 5, at) for at, row in enumerate(scores)]
     ones = [np.ones(5000, dtype=np.float32) for _ in scores]
-    slope, intercept = calibrate(scores, taken, ones)
+    slope, intercept = calibrate(*map(np.concatenate, (scores, taken, ones)))
     assert slope == pytest.approx(0.7, abs=0.05)
     assert intercept == pytest.approx(-5, abs=0.25)
     other = LogisticRegression(C=np.inf, tol=1e-8)
@@ -178,12 +178,10 @@ def test_an_entry_that_stands_for_many_counts_as_many():
     scores = rng.normal(0, 1, 4000).astype(np.float32)
     taken = taken_at(scores - 1, 8)
     counts = np.where(taken, 1, 50).astype(np.float32)
-    found = calibrate([scores], [taken], [counts])
+    found = calibrate(scores, taken, counts)
     repeated = np.repeat(np.arange(4000), counts.astype(int))
     ones = np.ones(len(repeated), dtype=np.float32)
-    assert found == pytest.approx(
-        calibrate([scores[repeated]], [taken[repeated]], [ones]), rel=1e-3
-    )
+    assert found == pytest.approx(calibrate(scores[repeated], taken[repeated], ones), rel=1e-3)
 
 
 @pytest.mark.parametrize("sign", [-1, 0])
@@ -191,7 +189,7 @@ def test_the_order_is_never_turned_round(sign):
     """Not even where the scores are worse than chance, or all the same."""
     scores = np.linspace(-2, 2, 500).astype(np.float32) * abs(sign)
     taken = np.linspace(-2, 2, 500) < -1.5
-    slope, intercept = calibrate([scores], [taken], [np.ones(500, dtype=np.float32)])
+    slope, intercept = calibrate(scores, taken, np.ones(500, dtype=np.float32))
     assert slope > 0
     assert math.isfinite(slope)
     said = torch.sigmoid(torch.from_numpy(slope * scores.astype(float) + intercept))
