@@ -22,6 +22,7 @@ The scale is then set so that a score is the log-odds of an interaction (Platt, 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -364,14 +365,18 @@ class BlendRanker:
     embeddings: Tensor
     name: str = "newshelf"
 
+    @cached_property
+    def _links(self) -> BlendLookup | None:
+        return None if self.ranking.blend is None else BlendLookup(self.ranking.blend)
+
     def scores(self, histories: Sequence[IntArray]) -> FloatArray:
         """``(len(histories), N)`` float32, higher is better."""
         siamese = score_all(self.ranking.scorer, self.embeddings, histories)
-        blend = self.ranking.blend
-        if blend is None:
+        blend, links = self.ranking.blend, self._links
+        if blend is None or links is None:
             return siamese
         weights = blend.spec.weights
-        vectors, links = self.embeddings.numpy(), BlendLookup(blend)
+        vectors = self.embeddings.numpy()
         total = np.stack([links.everywhere(links.sums(np.unique(one))) for one in histories])
         total += weights["siamese"] * siamese
         for row, history in enumerate(histories):
