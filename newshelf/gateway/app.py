@@ -341,6 +341,8 @@ def make_worker(plan: GatewayPlan, *, store: OpenStore = open_store) -> ASGIApp:
         settings=settings,
         routes=paths_of(app),
     )
+    if not settings.allowed_origins:
+        return guarded
     return CORSMiddleware(
         guarded,
         allow_origins=settings.allowed_origins,

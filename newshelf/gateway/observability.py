@@ -44,7 +44,6 @@ from prometheus_client.registry import Collector
 
 from newshelf.errors import SettingsError
 from newshelf.gateway.context import RequestContext
-from newshelf.gateway.models import BreakerState
 from newshelf.server.gateway import MULTIPROCESS_FOLDER
 
 _SERVER_ERROR = 500
@@ -119,7 +118,6 @@ class RequestLog:
 
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-_STATES = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerState.OPEN: 2}
 
 
 @dataclass
@@ -176,7 +174,7 @@ class GatewayMetrics:
         self.shadow = counter(
             "shadow", "Shadow requests: answered, failed or dropped.", ["outcome"]
         )
-        self._breaker = gauge(
+        self.breaker = gauge(
             "breaker",
             "State of the circuit breaker: 0 closed, 1 half-open, 2 open.",
             ["model", "version"],
@@ -184,10 +182,10 @@ class GatewayMetrics:
         self.model_up = gauge(
             "model_up", "1: it answers.", ["model"], multiprocess_mode="mostrecent"
         )
-        self._record = gauge(
+        self.record = gauge(
             "record", "Where answers are recorded: 0 event store, 1 spool, 2 nowhere."
         )
-        self._splits_age = gauge(
+        self.rollouts_age = gauge(
             "rollouts_age_seconds", "Time since the rollouts were read from the store."
         )
         # Finding a metric by its labels costs more than counting.
@@ -202,15 +200,6 @@ class GatewayMetrics:
         count, histogram = found
         count.inc()
         histogram.observe(seconds)
-
-    def set_gauges(
-        self, breakers: dict[tuple[str, str], BreakerState], rollouts_age_s: float, record: int
-    ) -> None:
-        """Set the gauges."""
-        for (model, version), state in breakers.items():
-            self._breaker.labels(model, version or "default").set(_STATES[state])
-        self._splits_age.set(rollouts_age_s)
-        self._record.set(record)
 
     def page(self) -> bytes:
         """Return the page of ``GET /metrics``."""

@@ -18,7 +18,7 @@ from newshelf.gateway.cursor import Cursors
 from newshelf.gateway.fallback import Fallback, read_popular
 from newshelf.gateway.histories import Histories, pseudonyms
 from newshelf.gateway.keys import KeyAccess
-from newshelf.gateway.models import ModelName, Models
+from newshelf.gateway.models import BreakerState, ModelName, Models
 from newshelf.gateway.observability import GatewayMetrics, Spans
 from newshelf.gateway.placements import Placements
 from newshelf.gateway.recommend import RecommendService, ShadowTraffic
@@ -39,6 +39,7 @@ _REQUESTS: dict[ModelName, bytes] = {
     "encoder": orjson.dumps(ENCODABLE),
     "recommender": b'{"k":1}',
 }
+_BREAKER = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerState.OPEN: 2}
 _OK = 200
 _KEPT_S = 1.0
 _CHALLENGER_S = 60.0
@@ -133,9 +134,11 @@ class AppState:
 
     def set_gauges(self) -> None:
         """Set the metrics that are gauges."""
-        service = self.recommender
-        record = 2 if service.recorder.refused else 1 if service.recorder.away else 0
-        service.metrics.set_gauges(service.models.states(), service.router.age_s, record)
+        service, metrics = self.recommender, self.recommender.metrics
+        for (model, version), state in service.models.states().items():
+            metrics.breaker.labels(model, version or "default").set(_BREAKER[state])
+        metrics.rollouts_age.set(service.router.age_s)
+        metrics.record.set(2 if service.recorder.refused else 1 if service.recorder.away else 0)
 
     async def metrics_page(self, deadline: Deadline) -> bytes:
         """Return the page of ``GET /metrics``."""
