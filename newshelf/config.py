@@ -319,6 +319,19 @@ class HistorySettings(EventWeights):
     purchase: Weight = 5.0
 
 
+class ShopSettings(StrictModel):
+    """Pages at ``/shop`` that show anonymous visitors what the API answers, without a key."""
+
+    enabled: Literal["sample", "always", "never"] = "sample"
+    """``sample``: while the drawn sample is served, with views."""
+    views: bool = False
+    """Visitors may look at the shop as a newcomer, or as a variant of a running rollout."""
+    rate_per_s: Annotated[float, Field(gt=0)] = 100.0
+    """Requests per second that each process takes from one address, pictures included."""
+    currency: str = ""
+    """Before each price, such as ``€``."""
+
+
 class GatewaySettings(StrictModel):
     """HTTP API for a shop's front end."""
 
@@ -382,6 +395,7 @@ class GatewaySettings(StrictModel):
     explore_share: Fraction = 0.0
     """Share of answers with one pair of neighbours in random order, to measure position bias."""
     history: HistorySettings = HistorySettings()
+    shop: ShopSettings = ShopSettings()
     log_requests: bool = True
     traces: Literal["none", "console", "otlp"] = "none"
 

@@ -34,7 +34,6 @@ from newshelf.errors import (
 )
 from newshelf.files import StrictModel
 from newshelf.gateway.context import context_of, json_response, read_body
-from newshelf.gateway.histories import stored_event
 from newshelf.gateway.items import add_items_routes
 from newshelf.gateway.keys import KeyAccess, KeyFile
 from newshelf.gateway.middleware import Middleware
@@ -48,7 +47,7 @@ from newshelf.gateway.openapi import (
     describe,
     errors_of,
 )
-from newshelf.gateway.record import Record, open_record, spool_of, take_feedback
+from newshelf.gateway.record import Record, open_record, spool_of
 from newshelf.gateway.schemas import (
     Alive,
     FeedbackEvent,
@@ -62,13 +61,13 @@ from newshelf.gateway.schemas import (
     SearchBody,
     SearchOut,
     SimilarIn,
-    parse_feedback_body,
     parse_recommend_body,
     parse_search_body,
     parse_similar_body,
     path_id,
     read_table,
 )
+from newshelf.gateway.shop import add_shop_routes
 from newshelf.gateway.state import AppState, Parse, open_state
 from newshelf.gateway.upstream import Reply
 from newshelf.server.gateway import GatewayPlan
@@ -79,7 +78,6 @@ from newshelf.serving.schemas import (
     InstancesAnswer,
     validate,
 )
-from newshelf.store.records import Feedback
 from newshelf.store.store import EventStore
 from newshelf.store.units import Erasure, UnitRecord
 
@@ -153,7 +151,9 @@ _DESCRIPTION = "/openapi.json"
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
-def make_app(state_of: Callable[[], AppState], lifespan: Lifespan) -> FastAPI:
+def make_app(
+    state_of: Callable[[], AppState], lifespan: Lifespan, *, shop: bool = False
+) -> FastAPI:
     """Return the application without its middleware; it begins with ``lifespan``."""
     app = PlainApp(
         title="Newshelf",
@@ -177,6 +177,8 @@ def make_app(state_of: Callable[[], AppState], lifespan: Lifespan) -> FastAPI:
     add_open_inference_routes(app, state_of)
     _add_monitoring(app, state_of)
     add_docs_page(app, _DESCRIPTION)
+    if shop:
+        add_shop_routes(app, state_of)
     return app
 
 
@@ -242,17 +244,8 @@ def _add_feedback(app: FastAPI, state_of: Callable[[], AppState]) -> None:
     )
     async def feedback(request: Request) -> Response:
         """Record what shoppers did with products. Sending an event again is safe."""
-        (body, content_type), state = await read_body(request), state_of()
-        service, max_value = state.recommender, state.plan.settings.max_value
-        context, key = context_of(request), context_of(request).key
-        public = key is not None and key.public
-        parsed = parse_feedback_body(body, content_type, max_value=max_value, public=public)
-        name = key.name if key else None
-        events = [stored_event(event, service.pseudonym, name) for event in parsed]
-        context.count(state.access, "events", len(events))
-        reply = await take_feedback(events, service.recorder, service.metrics)
-        service.histories.drop(event.unit for event in events if isinstance(event, Feedback))
-        return _response(reply)
+        body, context = await read_body(request), context_of(request)
+        return _response(await state_of().feedback(*body, context))
 
 
 def _add_monitoring(app: FastAPI, state_of: Callable[[], AppState]) -> None:
@@ -331,7 +324,7 @@ def make_worker(plan: GatewayPlan, *, store: OpenStore = open_store) -> ASGIApp:
             yield
         log.flush()
 
-    app = make_app(lambda: opened[0], lifespan)
+    app = make_app(lambda: opened[0], lifespan, shop=settings.shop.enabled == "always")
     guarded = Middleware(
         app,
         access=access,

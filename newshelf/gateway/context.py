@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from newshelf.errors import DeadlineExceeded
 from newshelf.gateway.keys import ApiKey, KeyAccess
+from newshelf.rollout.assignment import Tester
 from newshelf.serving.protocol import OLD_DEADLINE_HEADER, TIMEOUT_HEADER, Deadline, timeout_ms
 
 _HEADERS = {TIMEOUT_HEADER.encode(), OLD_DEADLINE_HEADER.encode()}
@@ -49,6 +50,8 @@ class RequestContext:
     reason: str | None = None
     version: str | None = None
     """Version of the model that answered, or should have."""
+    tester: Tester | None = None
+    """Of a request that sees one variant."""
     task: "asyncio.Task[Any] | None" = None
     gone: bool = False
     """Whether the client has disconnected."""

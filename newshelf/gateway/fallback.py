@@ -7,6 +7,7 @@ infers from texts and pictures are not available here.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import orjson
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from newshelf.catalog.schema import category_levels
 from newshelf.errors import SettingsError
 from newshelf.files import StrictModel, write_aside
 from newshelf.serving.item_table import ItemTable, allowed_mask, in_categories
@@ -76,6 +78,7 @@ def _kept(order: Sequence[int], categories: Sequence[object], newest: set[int]) 
 
 
 _MAX_K = 100
+_CATEGORIES = 12
 
 
 class Fallback:
@@ -89,6 +92,13 @@ class Fallback:
 
     def __len__(self) -> int:
         return len(self._items)
+
+    @cached_property
+    def categories(self) -> list[str]:
+        """The first levels of the product types, those of most products first."""
+        levels = (category_levels(item.product_type)[:1] for item in self._items)
+        found = Counter(level for first in levels for level in first)
+        return [level for level, _ in found.most_common(_CATEGORIES)]
 
     def recommend(self, request: RecommendRequest) -> list[RecommendedItem]:
         """Return at most ``k`` products, and at most 100.

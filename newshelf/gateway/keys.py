@@ -217,6 +217,10 @@ class KeyAccess:
         self.count(key, address, "requests", 1)
         return key
 
+    def visit(self, address: str, rate_per_s: float) -> None:
+        """Count a request without a key at the rate of its address."""
+        self._take((address, "pages"), 1, rate_per_s, "a visitor")
+
     def count(self, key: ApiKey, address: str, what: str, number: int) -> None:
         """Count requests, events or items at the rates of the key and of a public one's client.
 

@@ -8,13 +8,12 @@ import math
 import random
 import secrets
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
-import orjson
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from newshelf.config import GatewaySettings, Language
@@ -30,12 +29,13 @@ from newshelf.errors import (
     Unavailable,
 )
 from newshelf.gateway.connections import peer_of
-from newshelf.gateway.context import SCOPE, RequestContext, deadline_of
+from newshelf.gateway.context import SCOPE, RequestContext, deadline_of, json_response
 from newshelf.gateway.keys import KeyAccess, scope_of
 from newshelf.gateway.models import ModelName
 from newshelf.gateway.observability import GatewayMetrics, RequestLog, Spans
 from newshelf.gateway.open_inference import with_error
 from newshelf.gateway.openapi import DOCS, DOCS_FILES
+from newshelf.gateway.pages import HEADERS, error_page, is_page
 from newshelf.gateway.translation import ENGLISH, in_language, preferred_language
 from newshelf.serving.products import refuse_coding
 from newshelf.serving.protocol import Deadline
@@ -57,13 +57,16 @@ _HEADERS = [
     (b"x-frame-options", b"DENY"),
 ]
 _VARY = (b"vary", b"accept-language")
-_CLOSED = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
+_CLOSED = [(b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"), *_HEADERS]
 # Swagger UI has inline scripts and styles.
-_FOR_DOCS = (
-    b"content-security-policy",
-    b"default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
-    b"img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'",
-)
+_FOR_DOCS = [
+    (
+        b"content-security-policy",
+        b"default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
+        b"img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'",
+    ),
+    *_HEADERS,
+]
 
 
 @dataclass(eq=False)
@@ -103,7 +106,10 @@ class Middleware:
         accept = headers.get(b"accept-language")
         fixed = accept is None or scope["path"] in _OPEN_TO_ALL
         language = ENGLISH if fixed else preferred_language(accept)
-        answer = _Answer(send, context, _FOR_DOCS if route == DOCS else _CLOSED, language)
+        browsed = self._is_page(scope["path"])
+        sent = HEADERS if browsed else _FOR_DOCS if route == DOCS else _CLOSED
+        answer = _Answer(send, context, sent, language)
+        answer.page = Request(scope) if browsed else None
         answer.open_inference = scope["path"].startswith("/v2")
         self._in_progress += 1
         with self.spans.request(route, headers.get(_TRACE_PARENT)):
@@ -134,6 +140,9 @@ class Middleware:
         self.metrics.request(route, context.status, context.spent_ms / 1000)
         self.log.request(context, scope["method"], route)
 
+    def _is_page(self, path: str) -> bool:
+        return self.settings.shop.enabled == "always" and is_page(path)
+
     def _route(self, path: str) -> str:
         """Return the served path, with a name in braces for an id at its end, or ``other``."""
         if path in self.routes:
@@ -145,8 +154,10 @@ class Middleware:
         path = scope["path"]
         if self._in_progress > self.settings.max_requests and path not in _PROBES:
             raise Unavailable("too many requests in progress; try again")
-        if path not in _OPEN_TO_ALL and not path.startswith(_FILES_OPEN_TO_ALL):
-            context.address = peer_of(scope["client"])
+        context.address = peer_of(scope["client"])
+        if self._is_page(path):
+            self.access.visit(context.address, self.settings.shop.rate_per_s)
+        elif path not in _OPEN_TO_ALL and not path.startswith(_FILES_OPEN_TO_ALL):
             context.key = self.access.admit(headers.get(b"authorization"), path, context.address)
         max_bytes = self._max_bytes(path)
         # Changes of the shop and of units wait for the store, and for large bodies.
@@ -209,14 +220,16 @@ class _Answer:
         self,
         send: Send,
         context: RequestContext,
-        policy: tuple[bytes, bytes],
+        headers: Sequence[tuple[bytes, bytes]],
         language: Language,
     ) -> None:
         self._send = send
         self._context = context
-        self._policy = policy
+        self._headers = headers
         self._language = language
         self.open_inference = False
+        self.page: Request | None = None
+        """The request of a browser, whose errors are pages."""
         self._began = False
         self._untranslated: Message | None = None
         """Start of an answer whose body is awaited, as its length will change."""
@@ -226,7 +239,7 @@ class _Answer:
             self._began = True
             self._context.status = message["status"]
             request_id = (b"x-request-id", self._context.request_id.encode())
-            own = [*message["headers"], request_id, self._policy, *_HEADERS]
+            own = [*message["headers"], request_id, *self._headers]
             is_json = (b"content-type", b"application/json") in own
             if is_json:
                 own += [(b"content-language", self._language.encode()), _VARY]
@@ -250,11 +263,9 @@ class _Answer:
         if self._began:
             self._context.status = error.http_status
             raise error
-        body = orjson.dumps(with_error(error.body()) if self.open_inference else error.body())
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
-        ]
+        said = with_error(error.body()) if self.open_inference else error.body()
+        response = json_response(said) if self.page is None else error_page(self.page, error)
+        body, headers = response.body, response.raw_headers
         if isinstance(error, Unauthorized):
             headers.append((b"www-authenticate", b"Bearer"))
         if isinstance(error, RateLimited):

@@ -61,6 +61,9 @@ class Placements:
         self._stamp = file_stamp(self._path)
         self._fields = self._read()
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._fields
+
     def refresh(self) -> None:
         """Read the file again if it has changed; keep the old placements if it is broken."""
         stamp = file_stamp(self._path)

@@ -323,7 +323,7 @@ class RecommendService:
             query = await self._with_purchases(query)
         asked = query
         query = await self.histories.filled(asked)
-        routed = self.router.route(query.unit)
+        routed = self.router.route(query.unit, context.tester)
         context.version = routed.assigned.version
         found = await self._find(query, routed, context)
         if isinstance(found, Reply):

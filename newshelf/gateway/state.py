@@ -16,23 +16,31 @@ from newshelf.files import secret_key
 from newshelf.gateway.context import RequestContext, end_task
 from newshelf.gateway.cursor import Cursors
 from newshelf.gateway.fallback import Fallback, read_popular
-from newshelf.gateway.histories import Histories, pseudonyms
+from newshelf.gateway.histories import Histories, pseudonyms, stored_event
 from newshelf.gateway.keys import KeyAccess
 from newshelf.gateway.models import BreakerState, ModelName, Models
 from newshelf.gateway.observability import GatewayMetrics, Spans
 from newshelf.gateway.placements import Placements
 from newshelf.gateway.recommend import RecommendService, ShadowTraffic
-from newshelf.gateway.record import Record
-from newshelf.gateway.schemas import RecommendQuery, parse_encode_body, with_hits
+from newshelf.gateway.record import Record, take_feedback
+from newshelf.gateway.schemas import (
+    RecommendQuery,
+    parse_encode_body,
+    parse_feedback_body,
+    with_hits,
+)
 from newshelf.gateway.upstream import Reply, Tokens, Upstream
 from newshelf.rollout.assignment import Router
 from newshelf.server.gateway import GatewayPlan
 from newshelf.serving.protocol import Deadline
 from newshelf.shelf.words import WordIndex
+from newshelf.store.records import Feedback
 from newshelf.store.store import EventStore
 
 _LOG = logging.getLogger(__name__)
 _EACH_S = 1.0
+SHOP_KEY = "shop window"
+"""Recorded as the key of visitors, who need none; keys' names have no spaces."""
 
 
 _REQUESTS: dict[ModelName, bytes] = {
@@ -131,6 +139,18 @@ class AppState:
         body = await parsed(parse_encode_body, body, content_type, self.plan.limits)
         context.source = "model"
         return await self.recommender.models.ask("encoder", "", body, context.deadline)
+
+    async def feedback(self, body: bytes, content_type: str, context: RequestContext) -> Reply:
+        """Keep what shoppers did."""
+        service, max_value, key = self.recommender, self.plan.settings.max_value, context.key
+        public = key is not None and key.public
+        parsed = parse_feedback_body(body, content_type, max_value=max_value, public=public)
+        name = key.name if key else SHOP_KEY
+        events = [stored_event(event, service.pseudonym, name) for event in parsed]
+        context.count(self.access, "events", len(events))
+        reply = await take_feedback(events, service.recorder, service.metrics)
+        service.histories.drop(event.unit for event in events if isinstance(event, Feedback))
+        return reply
 
     def set_gauges(self) -> None:
         """Set the metrics that are gauges."""

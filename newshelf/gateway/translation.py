@@ -49,6 +49,8 @@ _SHARED = re.compile(r", (?=same )")
 @cache
 def _templates(language: Language) -> Mapping[str, Sequence[_Template]]:
     """Return the templates by error code, or by the name of what they fill in others."""
+    if language == ENGLISH:
+        return {}
     text = (files("newshelf.gateway") / f"messages_{language}.tsv").read_text(encoding="utf-8")
     found: dict[str, list[_Template]] = {}
     for line in text.splitlines():

@@ -5,6 +5,7 @@ requests that check and show that a model answers.
 """
 
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -95,7 +96,9 @@ def serve(
             answer = _first_answer(state, demo, console, settings.stall_s)
             with ExitStack() as stack:
                 if settings.gateway.enabled:
-                    gateway = plan_gateway(state, workspace, settings, port=gateway_port)
+                    gateway = plan_gateway(
+                        state, workspace, settings, port=gateway_port, known_shopper=demo.history
+                    )
                     state = _start_gateway(state, gateway, settings, stack)
                     # The gateway waits for the versions that a controller loads.
                     controller = plan_controller(state, workspace, settings, demo)
@@ -183,14 +186,21 @@ def served_archives(workspace: Workspace, console: Console) -> dict[str, Path]:
 
 
 def plan_gateway(
-    state: ServerState, workspace: Workspace, settings: Settings, *, port: int | None = None
+    state: ServerState,
+    workspace: Workspace,
+    settings: Settings,
+    *,
+    port: int | None = None,
+    known_shopper: Sequence[str] = (),
 ) -> GatewayPlan:
     """Return the plan of a gateway in front of ``state``; create its files if they are missing."""
     from newshelf.serving.index import read_columns  # noqa: PLC0415 - imports scipy
 
     gateway = settings.gateway
-    if port is not None:
-        gateway = gateway.model_copy(update={"port": port})
+    shop = gateway.shop
+    if workspace.is_sample and shop.enabled == "sample":
+        shop = shop.model_copy(update={"enabled": "always", "views": True})
+    gateway = gateway.model_copy(update={"port": port or gateway.port, "shop": shop})
     popular = state.directory / "popular.json"
     write_popular(read_columns(workspace.export / "index"), popular)
     first_key(workspace)
@@ -208,6 +218,7 @@ def plan_gateway(
         popular=popular,
         store_url=workspace.store_url(settings),
         pseudonym_key=workspace.pseudonym_key(settings),
+        known_shopper=tuple(known_shopper),
         spool=Path(settings.store.spool or workspace.gateway / "spool.db").absolute(),
         spool_max_bytes=settings.store.spool_max_bytes,
     )

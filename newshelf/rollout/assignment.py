@@ -75,6 +75,14 @@ _OTHER: dict[Team, Team] = {"control": "challenger", "challenger": "control"}
 
 
 @dataclass(frozen=True)
+class Tester:
+    """A request that sees one variant of a rollout and is not counted in it."""
+
+    rollout: str
+    variant: Team
+
+
+@dataclass(frozen=True)
 class DraftedItem:
     """One product of the interleaved answer."""
 
@@ -218,10 +226,15 @@ class Router:
             return
         self._read_s = time.monotonic()
 
-    def route(self, unit: str) -> Routed:
+    def route(self, unit: str, tester: Tester | None = None) -> Routed:
         """Return the target of a unit's requests: the first rollout's that it takes part in."""
         outside: Routed | None = None
-        for split in self.current.splits if unit else ():
+        splits = self.current.splits if unit else ()
+        if tester is not None:
+            own = {"overrides": {unit: tester.variant}}
+            named = [one for one in self.current.splits if one.rollout == tester.rollout]
+            splits = tuple(one.model_copy(update=own) for one in named) or splits
+        for split in splits:
             routed = Routed(assign(split, unit), split)
             if routed.assigned.variant != "default":
                 return routed

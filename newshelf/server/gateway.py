@@ -47,6 +47,8 @@ class GatewayPlan(ProgramPlan):
     store_url: str
     pseudonym_key: Path | None = None
     """File of the key of units' pseudonyms; None stores their ids."""
+    known_shopper: tuple[str, ...] = ()
+    """History of a shopper of the catalogue, whose view the shop window offers."""
     spool: Path | None = None
     """Buffers records while the event store is unavailable; None disables it."""
     spool_max_bytes: int = 256 * 2**20

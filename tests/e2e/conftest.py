@@ -27,6 +27,10 @@ from newshelf.server.state import read_keys
 from tests.e2e.rollouts import link_or_copy, pack_versions
 
 SETTINGS = """
+[gateway.shop]
+enabled = "always"
+views = true
+
 [finetune]
 epochs = 2
 

@@ -1,0 +1,138 @@
+"""The shop window in a browser, before a real model: what a visitor does changes what is shown."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, Response, expect, sync_playwright
+
+from newshelf.catalog.catalog import Catalog
+from newshelf.pipeline.serve import Served
+
+PATIENT_MS = 60_000
+MOST_BYTES = 200_000
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.fail("these tests need Chromium: apt-get install chromium (docs/shop.md)")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser, server: Served) -> Iterator[Page]:
+    """A new visitor, whose browser must have nothing to complain about."""
+    assert server.state.gateway is not None
+    with browser.new_context(
+        base_url=server.state.gateway.url, viewport={"width": 390, "height": 844}
+    ) as context:
+        page = context.new_page()
+        page.set_default_timeout(PATIENT_MS)
+        expect.set_options(timeout=PATIENT_MS)
+        problems: list[str] = []
+        page.on("console", lambda one: problems.append(one.text) if one.type != "log" else None)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        yield page
+        assert problems == []
+
+
+def check_accessible(page: Page) -> None:
+    found = Axe().run(page).response["violations"]
+    serious = [one for one in found if one["impact"] in {"serious", "critical"}]
+    assert serious == [], page.url
+
+
+def test_what_a_visitor_does_changes_what_is_shown(page: Page) -> None:
+    answers: list[Response] = []
+    page.on("response", answers.append)
+    page.goto("/shop")
+    expect(page.get_by_role("heading", name="Popular", exact=True)).to_be_visible()
+    check_accessible(page)
+    files = [one for one in answers if one.request.resource_type != "image"]
+    assert {"document", "script", "stylesheet"} == {one.request.resource_type for one in files}
+    assert sum(len(one.body()) for one in files) <= MOST_BYTES
+
+    page.get_by_role("searchbox").fill("silver ring")
+    page.get_by_role("searchbox").press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("silver ring")
+    check_accessible(page)
+    page.locator(".card a").first.click()
+    title = page.get_by_role("heading", level=1).inner_text()
+    expect(page.get_by_role("heading", name="Similar")).to_be_visible()
+    check_accessible(page)
+    page.get_by_role("button", name="Put into the cart").click()
+    expect(page.get_by_role("status")).to_contain_text("in your cart")
+    expect(page.locator("#cart-link b")).to_have_text("1")
+    assert "/shop/item" in page.url
+
+    page.locator("#cart-link").click()
+    expect(page.locator(".lines")).to_contain_text(title)
+    expect(page.get_by_role("heading", name="Goes well with it")).to_be_visible()
+    check_accessible(page)
+
+    # A busy machine may answer by the fallback first.
+    for _ in range(20):
+        page.goto("/shop")
+        if page.get_by_role("heading", name="For you", exact=True).is_visible():
+            break
+    expect(page.get_by_role("heading", name="For you", exact=True)).to_be_visible()
+    page.locator("section", has=page.locator("#feed")).get_by_text("Why this?").first.click()
+    expect(page.locator("details[open] p")).not_to_be_empty()
+
+    page.goto("/shop/cart")
+    page.get_by_role("button", name="Buy").click()
+    expect(page.get_by_text("Thank you")).to_be_visible()
+    expect(page.locator("#cart-link b")).to_have_text("0")
+
+
+def test_a_picture_is_dropped_and_the_feed_goes_on(page: Page, catalog: Catalog) -> None:
+    page.goto("/shop")
+    shown = page.locator(".feed .card")
+    expect(shown).to_have_count(24)
+    page.locator("footer").scroll_into_view_if_needed()
+    page.wait_for_function("document.querySelectorAll('.feed .card').length > 24")
+    names = shown.locator(".name").count()
+    links = {link.get_attribute("href") for link in shown.locator("> a").all()}
+    assert len(links) == names
+
+    picture = next(path for row in range(9) if (path := catalog.image_path(row)) is not None)
+    page.get_by_label("Search by a picture").set_input_files(Path(picture))
+    expect(page.get_by_role("heading", level=1)).to_have_text("Like your picture")
+    expect(page.locator(".card").first).to_be_visible()
+    check_accessible(page)
+
+
+def test_keyboard_language_and_views(page: Page) -> None:
+    page.goto("/shop")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.locator("main")).to_be_focused()
+    page.get_by_label("See the shop as").select_option("A known shopper")
+    page.get_by_role("button", name="Show", exact=True).click()
+    expect(page.locator("option[selected]")).to_have_text("A known shopper")
+    page.get_by_role("link", name="中文").click()
+    expect(page.locator("html")).to_have_attribute("lang", "zh")
+    check_accessible(page)
+
+
+def test_without_scripts_links_and_forms_do(browser: Browser, server: Served) -> None:
+    assert server.state.gateway is not None
+    with browser.new_context(
+        base_url=server.state.gateway.url, java_script_enabled=False
+    ) as context:
+        page = context.new_page()
+        page.set_default_timeout(PATIENT_MS)
+        page.goto("/shop")
+        page.get_by_role("link", name="Show more").click()
+        page.locator(".card a").first.click()
+        page.get_by_role("button", name="Put into the cart").click()
+        assert page.url.endswith("/shop/cart")
+        page.locator(".lines button").click()
+        expect(page.get_by_text("Your cart is empty")).to_be_visible()
