@@ -33,11 +33,9 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
-from torch import Tensor
 
 from newshelf.attributes.lexicon import (
     ATTRIBUTES,
@@ -60,7 +58,6 @@ from newshelf.catalog.catalog import Catalog
 from newshelf.catalog.schema import category_levels
 from newshelf.errors import CatalogError
 from newshelf.files import directory_aside, write_aside
-from newshelf.nn.spec import HeadName
 
 _OFTEN = 6
 _MOSTLY_WRONG = 0.3
@@ -297,42 +294,6 @@ def head_facts(
         if confidence >= min_confidence:
             value = predictions.classes[best[row]]
             yield Fact(ids[row], predictions.attribute, value, "picture+text model", confidence)
-
-
-_HEADS: dict[HeadName, str] = {
-    "source_type": "product_type",
-    "target_type": "product_type",
-    "color": "color",
-    "material": "material",
-}
-
-
-def encoder_predictions(
-    logits: Mapping[HeadName, Tensor],
-    classes: Mapping[HeadName, tuple[str, ...]],
-    held_out: Mapping[HeadName, Tensor],
-    applies_to: Mapping[HeadName, Tensor],
-) -> list[HeadPredictions]:
-    """Return what the heads predict for every product.
-
-    ``logits`` are ``(N, classes)`` by head, in the catalogue's order. ``held_out`` has ``(N,)``
-    int64, the true class of held-out products and -1 elsewhere; absent heads are not calibrated.
-    ``applies_to`` has ``(N,)`` bool, the products that a head is for; absent heads are for all.
-    """
-    predictions: list[HeadPredictions] = []
-    for head, values in logits.items():
-        none = torch.full((len(values),), UNLABELLED, dtype=torch.int64)
-        all_products = torch.ones(len(values), dtype=torch.bool)
-        predictions.append(
-            HeadPredictions(
-                attribute=_HEADS[head],
-                classes=classes[head],
-                logits=values.numpy().astype(np.float32),
-                held_out=held_out.get(head, none).cpu().numpy(),
-                applies_to=applies_to.get(head, all_products).cpu().numpy(),
-            )
-        )
-    return predictions
 
 
 FACTS_FILE, LEXICON_FILE = "knowledge.parquet", "lexicon.json"

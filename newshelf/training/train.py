@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from newshelf.attributes.build import Knowledge, build_knowledge, encoder_predictions
+from newshelf.attributes.build import HeadPredictions, Knowledge, build_knowledge
+from newshelf.attributes.lexicon import ATTRIBUTES
 from newshelf.attributes.title_tagger import TitleTagger, read_tagged, train_tagger
 from newshelf.catalog.catalog import Catalog
 from newshelf.catalog.interactions import Interactions, read_interactions
@@ -89,12 +90,10 @@ def _write_facts(
     """
     stated = tuple(sorted({column for columns in STATED_BY.values() for column in columns}))
     embeddings = embed(backbone.encoder, backbone.table, masked=stated)
-    readings = encoder_predictions(
-        {h: head_logits(backbone.encoder, backbone.table, h, embeddings) for h in labels},
-        {head: label.classes for head, label in labels.items()},
-        {head: split_labels(head, label, settings)[1] for head, label in labels.items()},
-        _products_of_heads(categories),
-    )
+    readings = []
+    for head, label in labels.items():
+        logits = head_logits(backbone.encoder, backbone.table, head, embeddings)
+        readings.append(head_predictions(head, label, logits, categories, settings))
     return build_knowledge(catalog, out, heads=readings, tagger=tagger)
 
 
@@ -112,15 +111,25 @@ def split_labels(head: HeadName, label: HeadLabels, settings: Settings) -> tuple
     return learned, tested
 
 
-def _products_of_heads(categories: Categories | None) -> dict[HeadName, Tensor]:
-    """Masks ``(N,)``: the type heads predict for their own category and for untyped products."""
-    if categories is None:
-        return {}
-    untyped = ~(categories.source | categories.target)
-    return {
-        "source_type": categories.source | untyped,
-        "target_type": categories.target | untyped,
-    }
+def head_predictions(
+    head: HeadName,
+    label: HeadLabels,
+    logits: Tensor,
+    categories: Categories | None,
+    settings: Settings,
+) -> HeadPredictions:
+    """Return what a head predicts: of types, for its own category and for untyped products."""
+    applies_to = torch.ones(len(logits), dtype=torch.bool)
+    if categories is not None and head in ("source_type", "target_type"):
+        own, other = categories.source, categories.target
+        applies_to = own | ~other if head == "source_type" else other | ~own
+    return HeadPredictions(
+        attribute=head if head in ATTRIBUTES else "product_type",
+        classes=label.classes,
+        logits=logits.numpy(),
+        held_out=split_labels(head, label, settings)[1].numpy(),
+        applies_to=applies_to.numpy(),
+    )
 
 
 def train(

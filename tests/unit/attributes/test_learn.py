@@ -1,11 +1,9 @@
 import numpy as np
 import pytest
-import torch
 
 from newshelf.attributes.build import (
     HeadPredictions,
     accepted_values,
-    encoder_predictions,
     find_exceptions,
     fit_temperature,
     head_facts,
@@ -216,20 +214,3 @@ def test_what_the_head_is_sure_of_is_said():
     assert [(fact.item_id, fact.value) for fact in facts] == [("a", "green"), ("c", "red")]
     assert facts[0].confidence == pytest.approx(1 / (1 + np.exp(-4)))
     assert {fact.source for fact in facts} == {"picture+text model"}
-
-
-def test_the_encoders_heads_are_read():
-    logits = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
-    kinds, colors = encoder_predictions(
-        {"target_type": logits[:, :2], "color": logits},
-        {"target_type": ("Rings", "Lamps"), "color": ("green", "red", "blue")},
-        {"color": torch.tensor([0, -1, 2, -1, 1])},
-        {"target_type": torch.tensor([True, False, True, True, False])},
-    )
-    assert (kinds.attribute, colors.attribute) == ("product_type", "color")
-    assert kinds.classes == ("Rings", "Lamps")
-    np.testing.assert_array_equal(colors.logits, logits.numpy())
-    assert colors.held_out.tolist() == [0, -1, 2, -1, 1]
-    assert colors.applies_to.all()
-    assert (kinds.held_out == -1).all()
-    assert {fact.item_id for fact in head_facts(list("abcde"), kinds, 0.0)} == {"a", "c", "d"}

@@ -2,9 +2,11 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
+from newshelf.attributes.build import head_facts
 from newshelf.config import Settings
 from newshelf.errors import TrainingError
 from newshelf.nn.checkpoint import load_checkpoint
@@ -12,8 +14,9 @@ from newshelf.nn.inputs import Tokenizer
 from newshelf.training.evaluate import evaluate_checkpoint
 from newshelf.training.features import feature_table
 from newshelf.training.finetune import embed
+from newshelf.training.labels import UNLABELLED, Categories, HeadLabels
 from newshelf.training.run import Run
-from newshelf.training.train import train, usable_interactions
+from newshelf.training.train import head_predictions, train, usable_interactions
 from tests.unit.training.conftest import shop_events, shop_items
 
 
@@ -245,3 +248,21 @@ def test_enough_events_are_used(write_catalog, users):
     )
     assert line == ""
     assert len(found.sequences) == users
+
+
+def test_a_type_head_is_for_its_own_category_and_for_untyped_products():
+    logits = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    source, target = torch.tensor([False, True, False, False, True]), torch.zeros(5).bool()
+    target[[0, 2]] = True
+    categories = Categories("Clothing", source, "Jewellery", target)
+    types = HeadLabels(("Rings", "Lamps"), torch.tensor([0, -1, 1, -1, -1]))
+    shades = HeadLabels(("green", "red", "blue"), torch.tensor([0, -1, 2, -1, 1]))
+    kinds = head_predictions("target_type", types, logits[:, :2], categories, Settings())
+    colors = head_predictions("color", shades, logits, categories, Settings())
+    assert (kinds.attribute, colors.attribute) == ("product_type", "color")
+    assert kinds.classes == ("Rings", "Lamps")
+    np.testing.assert_array_equal(colors.logits, logits.numpy())
+    assert colors.applies_to.all()
+    # A quarter of each class is tested, one product at least.
+    assert kinds.held_out.tolist() == [0, UNLABELLED, 1, UNLABELLED, UNLABELLED]
+    assert {fact.item_id for fact in head_facts(list("abcde"), kinds, 0.0)} == {"a", "c", "d"}
