@@ -10,7 +10,6 @@ Facts about products are extracted from fields and texts, and merged by confiden
 this module, so it imports neither torch nor a table reader.
 """
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from typing import Generic, Literal, NamedTuple, TypeVar
 
 from newshelf.catalog.schema import category_levels, split_values
 from newshelf.errors import WeightsError
-from newshelf.files import read_json, write_aside
+from newshelf.files import StrictModel, write_aside
 
 _TOKEN = re.compile(
     r"[一-鿿㐀-䶿]|(?:\b[a-zA-Z]-(?=[a-zA-Z])|\b[tT] (?=[sS]hirt))?[^\W_一-鿿㐀-䶿]+"
@@ -136,7 +135,6 @@ _NEGATED_BY_TEXT_BEFORE = ("不要", "不含", "不是", "不带", "没有", "�
 _NEGATED_BY_WORD_AFTER = frozenset(
     {"free", "look", "effect", "like", "tone", "plated", "imitation"} | {"backdrop", "background"}
 )
-_FORMAT = 1
 
 
 class Word(NamedTuple):
@@ -236,13 +234,15 @@ class Lexicon:
 
     def write(self, path: Path) -> None:
         """Write as JSON, atomically."""
+        body = _LexiconFile(format=1, words=self.words, broader=self.broader)
         with write_aside(path) as aside:
-            body = {
-                "format": _FORMAT,
-                "words": [list(word) for word in self.words],
-                "broader": {name: dict(wider) for name, wider in self.broader.items()},
-            }
-            aside.write_text(json.dumps(body, ensure_ascii=False), encoding="utf-8")
+            aside.write_text(body.model_dump_json(), encoding="utf-8")
+
+
+class _LexiconFile(StrictModel):
+    format: Literal[1]
+    words: Sequence[Word]
+    broader: Mapping[str, Mapping[str, str]]
 
 
 def fold(value: str) -> str:
@@ -253,17 +253,10 @@ def fold(value: str) -> str:
 def read_lexicon(path: Path) -> Lexicon:
     """Read a file of ``Lexicon.write``."""
     try:
-        body = read_json(path)
-        if body["format"] != _FORMAT:
-            raise ValueError(f"format {body['format']} instead of {_FORMAT}")
-        words = [
-            Word(str(phrase), str(attribute), str(value), float(confidence), bool(in_text))
-            for phrase, attribute, value, confidence, in_text in body["words"]
-        ]
-        broader = {str(name): dict(wider) for name, wider in body["broader"].items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        body = _LexiconFile.model_validate_json(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise WeightsError(f"{path} cannot be read: {error!r}; train again") from error
-    return Lexicon(words, broader)
+    return Lexicon(body.words, body.broader)
 
 
 def _mentions(found: Iterable[PhraseMatch[list[Word]]]) -> Iterable[Mention]:
