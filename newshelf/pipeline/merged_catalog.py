@@ -146,13 +146,12 @@ def catalog_items(
     more.
     """
     further = [name for name in catalog.items if name not in ITEM_COLUMNS]
-    rows = np.flatnonzero(~catalog.items["id"].isin([*skip]).to_numpy())
-    frame = catalog.items.iloc[rows]
-    cells = {name: frame[name].astype(object).where(frame[name].notna(), None) for name in frame}
-    for place, row in enumerate(rows.tolist()):
-        fields = {name: _cell(cells[name].iat[place]) for name in _COLUMNS}
-        values = {name: _cell(cells[name].iat[place]) for name in further}
-        kept = [(name, value) for name, value in values.items() if value is not None]
+    chosen = ~catalog.items["id"].isin([*skip])
+    found = replace(catalog, items=catalog.items[chosen]).rows([*catalog.items])
+    for row, cells in zip(np.flatnonzero(chosen).tolist(), found, strict=True):
+        values = {name: _cell(cell) for name, cell in cells.items()}
+        kept = [(name, values[name]) for name in further if values[name] is not None]
+        fields = {name: values[name] for name in _COLUMNS}
         try:
             columns = ItemColumns.model_validate(
                 {**fields, "attributes": dict(kept[:MAX_ATTRIBUTES])}
@@ -169,6 +168,4 @@ def _cell(value: Any) -> str | int | float | None:
         value = value.item()
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if value is None or value is pd.NaT:
-        return None
-    return value if type(value) is int else str(value)[:MAX_TEXT_CHARS]
+    return value if value is None or type(value) is int else str(value)[:MAX_TEXT_CHARS]
