@@ -51,12 +51,13 @@ def check_accessible(page: Page) -> None:
 
 def test_what_a_visitor_does_changes_what_is_shown(page: Page) -> None:
     answers: list[Response] = []
-    page.on("response", answers.append)
+    # Playwright marks the function, and cannot mark a method of a list.
+    page.on("response", lambda answer: answers.append(answer))  # noqa: PLW0108
     page.goto("/shop")
     expect(page.get_by_role("heading", name="Popular", exact=True)).to_be_visible()
     check_accessible(page)
     files = [one for one in answers if one.request.resource_type != "image"]
-    assert {"document", "script", "stylesheet"} == {one.request.resource_type for one in files}
+    assert {"document", "script", "stylesheet"} <= {one.request.resource_type for one in files}
     assert sum(len(one.body()) for one in files) <= MOST_BYTES
 
     page.get_by_role("searchbox").fill("silver ring")
@@ -64,8 +65,8 @@ def test_what_a_visitor_does_changes_what_is_shown(page: Page) -> None:
     expect(page.get_by_role("heading", level=1)).to_contain_text("silver ring")
     check_accessible(page)
     page.locator(".card a").first.click()
-    title = page.get_by_role("heading", level=1).inner_text()
     expect(page.get_by_role("heading", name="Similar")).to_be_visible()
+    title = page.get_by_role("heading", level=1).inner_text()
     check_accessible(page)
     page.get_by_role("button", name="Put into the cart").click()
     expect(page.get_by_role("status")).to_contain_text("in your cart")
@@ -97,10 +98,10 @@ def test_a_picture_is_dropped_and_the_feed_goes_on(page: Page, catalog: Catalog)
     shown = page.locator(".feed .card")
     expect(shown).to_have_count(24)
     page.locator("footer").scroll_into_view_if_needed()
-    page.wait_for_function("document.querySelectorAll('.feed .card').length > 24")
-    names = shown.locator(".name").count()
-    links = {link.get_attribute("href") for link in shown.locator("> a").all()}
-    assert len(links) == names
+    expect(shown.nth(24)).to_be_visible()
+    links = [link.get_attribute("href") for link in shown.locator("> a").all()]
+    ids = [str(link).partition("&")[0] for link in links]
+    assert len(set(ids)) == len(ids)
 
     picture = next(path for row in range(9) if (path := catalog.image_path(row)) is not None)
     page.get_by_label("Search by a picture").set_input_files(Path(picture))
@@ -131,8 +132,9 @@ def test_without_scripts_links_and_forms_do(browser: Browser, server: Served) ->
         page.set_default_timeout(PATIENT_MS)
         page.goto("/shop")
         page.get_by_role("link", name="Show more").click()
+        page.wait_for_url("**cursor=**")
         page.locator(".card a").first.click()
         page.get_by_role("button", name="Put into the cart").click()
-        assert page.url.endswith("/shop/cart")
+        page.wait_for_url("**/shop/cart")
         page.locator(".lines button").click()
         expect(page.get_by_text("Your cart is empty")).to_be_visible()
