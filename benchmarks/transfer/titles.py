@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,14 @@ from benchmarks.results import Row, TaskResult
 from benchmarks.transfer.command import TransferContext
 from newshelf.attributes.build import HeadPredictions, catalog_texts, head_facts, learn_lexicon
 from newshelf.attributes.lexicon import Lexicon, Texts, packaged_lexicon
-from newshelf.attributes.title_tagger import Gazetteer, Span, TaggedTitle, read_tagged, train_tagger
+from newshelf.attributes.title_tagger import (
+    Gazetteer,
+    Span,
+    TaggedTitle,
+    TitleTagger,
+    read_tagged,
+    train_tagger,
+)
 from newshelf.catalog.catalog import Catalog
 from newshelf.report.plots import COLOURS, MUTED, new_figure, save
 
@@ -97,10 +105,11 @@ def measure_chinese(context: TransferContext) -> ChineseResult:
     known = {tagged.title for tagged in train}
     gazetteer = Gazetteer.learn(train)
     baselines: dict[str, Tag] = {
-        "longest name known": gazetteer.tag,
-        "longest name that is mostly one": lambda title: gazetteer.tag(title, 0.5),
+        "longest name known": lambda title: _longest(gazetteer, title, 0.0),
+        "longest name that is mostly one": lambda title: _longest(gazetteer, title, 0.5),
     }
-    taggers = [train_tagger(train, seed).tag for seed in context.seeds]
+    trained = [train_tagger(train, seed) for seed in context.seeds]
+    taggers: list[Tag] = [partial(_tagged, tagger) for tagger in trained]
     rows: list[Row] = []
     for measure, unseen in _SETS.items():
         titles = [tagged for tagged in test if not (unseen and tagged.title in known)]
@@ -129,6 +138,14 @@ def _titles(context: TransferContext) -> tuple[list[TaggedTitle], list[TaggedTit
     if not kept:
         return train, dev
     return [*train, *dev], [tagged for path in kept for tagged in read_tagged(path)]
+
+
+def _longest(gazetteer: Gazetteer, title: str, least_share: float) -> list[Span]:
+    return [Span(*match[:3]) for match in gazetteer.longest_matches(title, least_share)]
+
+
+def _tagged(tagger: TitleTagger, title: str) -> list[Span]:
+    return [found.span for found in tagger.find(title)]
 
 
 def _scores(tag: Tag, titles: Sequence[TaggedTitle]) -> Scores:

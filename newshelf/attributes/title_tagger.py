@@ -171,10 +171,6 @@ class Gazetteer:
                 ends[match.start] = match
         return list(_from_left(ends.get(at) for at in range(len(title))))
 
-    def tag(self, title: str, least_share: float = 0.0) -> list[Span]:
-        """Return the longest matches as spans."""
-        return [Span(*match[:3]) for match in self.longest_matches(title, least_share)]
-
     def features(self, title: str) -> list[list[str]]:
         """Return each character's features: neighbours, kinds, known names and place."""
         text = title.lower()
@@ -328,10 +324,6 @@ class TitleTagger:
             )
             for span in spans_of(tags)
         ]
-
-    def tag(self, title: str) -> list[Span]:
-        """Return the spans without confidences."""
-        return [found.span for found in self.find(title)]
 
 
 def train_tagger(
