@@ -15,8 +15,8 @@ import pytest
 
 from benchmarks.store.postgres import Postgres
 from newshelf.errors import Unavailable
-from newshelf.gateway.observability import GatewayMetrics
 from newshelf.gateway.record import open_record
+from newshelf.gateway.state import AppState
 from newshelf.server.gateway import GatewayPlan
 from newshelf.store.spool import Spool
 from newshelf.store.store import EventStore
@@ -65,14 +65,15 @@ def readiness(gateway: Gateway) -> httpx.Response:
 def test_gauges_follow_where_another_process_answers_for_the_metrics(
     start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[int] = []
-    set_gauges = GatewayMetrics.set_gauges
+    told: list[float] = []
+    set_gauges = AppState.set_gauges
 
-    def noted(self: GatewayMetrics, breakers: Any, age_s: float, record: int) -> None:
-        told.append(record)
-        set_gauges(self, breakers, age_s, record)
+    def noted(self: AppState) -> None:
+        set_gauges(self)
+        (metric,) = self.recommender.metrics.record.collect()
+        told.append(metric.samples[0].value)
 
-    monkeypatch.setattr(GatewayMetrics, "set_gauges", noted)
+    monkeypatch.setattr(AppState, "set_gauges", noted)
     gateway = start_gateway()
     until(lambda: 0 in told)
     with locked(gateway):
