@@ -106,6 +106,8 @@ def serve(
                     log = state.directory / "gateway.log"
                     wait_for_gateway(state, log, timeout_s=settings.stall_s)
                     console.print(f"[green]✓[/] the gateway answers at {gateway.url}")
+                    if gateway.settings.shop.enabled == "always":
+                        console.print(f"[green]✓[/] the shop window is at {gateway.url}/shop")
                 if has_shelf(settings):
                     seed_products(catalog, workspace.store_url(settings), console)
                     shelf = plan_shelf(state, workspace, settings)

@@ -40,7 +40,6 @@ def visit(browser: Browser, url: str, width: int, height: int) -> None:
         page.goto("/shop")
         take(page, "home", width)
         page.locator(".feed .card summary").first.click()
-        page.locator("#feed").scroll_into_view_if_needed()
         page.evaluate("document.querySelector('#feed').scrollIntoView()")
         take(page, "feed", width)
         page.goto(f"/shop/search?q={SENTENCE}")
@@ -49,6 +48,19 @@ def visit(browser: Browser, url: str, width: int, height: int) -> None:
         take(page, "item", width)
         page.goto("/shop/cart")
         take(page, "cart", width)
+        page.get_by_role("navigation").get_by_role("link").first.click()
+        page.wait_for_url("**/category**")
+        take(page, "category", width)
+        address = page.locator(".card img").first.get_attribute("src")
+        image = context.request.get(str(address)).body()
+        page.goto("/shop/search")
+        page.get_by_label("Search by a picture").set_input_files(
+            {"name": "picture.png", "mimeType": "image/png", "buffer": image}
+        )
+        page.get_by_role("heading", name="Like your picture").wait_for()
+        take(page, "picture", width)
+        page.goto("/shop/item?id=unknown")
+        take(page, "unknown", width)
         page.goto("/shop?lang=zh")
         take(page, "home-zh", width)
 
