@@ -274,10 +274,11 @@ def _add_monitoring(app: FastAPI, state_of: Callable[[], AppState]) -> None:
     )
     async def readyz(request: Request) -> Response:
         """Return 200 if shoppers get answers; with ``?strict``, if all models answer. No key."""
-        state = state_of()
-        missing = await state.readiness.missing(context_of(request).deadline)
+        state, strict = state_of(), "strict" in request.query_params
+        readiness = state.strict_readiness if strict else state.readiness
+        missing = await readiness.missing(context_of(request).deadline)
         unanswered = "recommender" in missing and not len(state.recommender.fallback)
-        if missing and (unanswered or "strict" in request.query_params):
+        if missing and (unanswered or strict):
             raise Unavailable("; ".join(f"{model}: {why}" for model, why in missing.items()))
         answer = Ready(missing=missing, spooled=state.readiness.spooled())
         return json_response(answer.model_dump(exclude_none=True))

@@ -55,13 +55,18 @@ _CHALLENGER_S = 60.0
 
 
 class Readiness:
-    """Sends the encoder, and the versions of the recommender, a request, at most once a second."""
+    """Sends encoder and recommender a request, at most once a second.
 
-    def __init__(self, models: Models, router: Router, recorder: Record | None) -> None:
+    For ``patience_s``, a rollout's versions must answer too.
+    """
+
+    def __init__(
+        self, models: Models, router: Router, recorder: Record | None, patience_s: float = 0
+    ) -> None:
         self._models = models
         self._router = router
         self._recorder = recorder
-        self._challenger_s = time.monotonic() + _CHALLENGER_S
+        self._rollouts_s = time.monotonic() + patience_s
         self._until_s = 0.0
         self._missing: dict[str, str] = {}
         self._lock = asyncio.Lock()
@@ -83,7 +88,7 @@ class Readiness:
             "encoder": ("encoder", ""),
             "recommender": ("recommender", traffic.version),
         }
-        if time.monotonic() < self._challenger_s:
+        if time.monotonic() < self._rollouts_s:
             named = {one for split in traffic.splits for one in (split.control, split.challenger)}
             asked |= {f"recommender {one}": ("recommender", one) for one in named}
         return asked
@@ -124,6 +129,7 @@ class AppState:
     access: KeyAccess
     store: EventStore
     readiness: Readiness
+    strict_readiness: Readiness
     placements: Placements
     words: WordIndex | None
 
@@ -236,7 +242,8 @@ async def open_state(
             explore_share=settings.explore_share,
         )
         readiness = Readiness(models, router, recorder if required else None)
+        strict = Readiness(models, router, None, _CHALLENGER_S)
         words = WordIndex(plan.words) if plan.words else None
-        state = AppState(plan, recommender, access, store, readiness, placements, words)
+        state = AppState(plan, recommender, access, store, readiness, strict, placements, words)
         stack.push_async_callback(end_task, asyncio.create_task(_refresh(state, tokens)))
         yield state
