@@ -7,15 +7,18 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from benchmarks.store.postgres import Postgres
 from newshelf.cli.pipeline import settings_from
+from newshelf.pipeline import serve
 from newshelf.pipeline.workspace import Workspace
 from newshelf.rollout.plan import RolloutState
 from newshelf.rollout.versions import TorchServeVersions
+from newshelf.server.controller import ControllerPlan
 from newshelf.server.process import members
 from newshelf.server.state import TORCHSERVE
 from tests.e2e.rollouts import Shop, check_record, open_shop, plan_of
@@ -31,15 +34,22 @@ def hosts(
     packed: Workspace, settings_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[list[Shop]]:
     """Three of them, as on three machines with one database and one model store."""
+    plan_controller = serve.plan_controller
     with ExitStack() as stack:
         url = stack.enter_context(Postgres(["fsync=off"])).create_database("shop")
         opened = []
         for name in ("first", "second", "third"):
-            monkeypatch.setattr("socket.gethostname", lambda name=name: name)
+
+            def named(*given: Any, name: str = name) -> ControllerPlan:
+                return plan_controller(*given).model_copy(update={"host": name})
+
+            monkeypatch.setattr(serve, "plan_controller", named)
             folder, settings = tmp_path / name, settings_from(settings_file)
             folder.mkdir()
             shop = open_shop(packed, settings, folder, store_url=url, small=True)
             opened.append(stack.enter_context(shop))
+        while len(opened[0].store.hosts.reports()) < len(opened):
+            time.sleep(0.2)
         yield opened
 
 
