@@ -19,7 +19,7 @@ from export.precision import PRECISION, choose
 from export.run import PARITY
 from newshelf.config import ArchiveSettings, ModelServingSettings, Precision, RuntimeKind, Settings
 from newshelf.errors import ParityError, SetupError, VersionMismatch
-from newshelf.files import read_json
+from newshelf.files import read_json, write_json
 from newshelf.nn.spec import SPEC_FILE, ModelSpec, read_spec
 from newshelf.serving.model_config import MODEL_CONFIG
 from newshelf.serving.runtimes.base import graph_files, projector_graph, scorer_graph
@@ -126,6 +126,7 @@ def _device_type(settings: ArchiveSettings) -> dict[str, str]:
 
 
 _ENCODER = "encoder"
+_MANIFEST = f"{INDEX}/index.json"
 _ARCHIVER = (
     "from model_archiver.model_packaging import generate_model_archive; generate_model_archive()"
 )
@@ -150,6 +151,7 @@ def archive(
     console: Console | None = None,
     *,
     card: Path | None = None,
+    label: str = "",
 ) -> list[Path]:
     """Write ``encoder-<version>.mar`` and ``recommender-<version>.mar``.
 
@@ -164,6 +166,7 @@ def archive(
             same version.
         console: where the progress is shown; standard error by default.
         card: folder of the model card, which the archives carry.
+        label: behind the version, to tell other archives of the same checkpoint apart.
 
     Returns:
         The archives' paths.
@@ -191,7 +194,7 @@ def archive(
     paths = []
     for model in _models(spec, settings, runtime, precision, has_report=has_report):
         with console.status(f"archive: {model.name}"):
-            paths.append(_archive(model, version, export_dir, settings, model_store, card))
+            paths.append(_archive(model, version + label, export_dir, settings, model_store, card))
     return paths
 
 
@@ -220,7 +223,7 @@ def _check(export_dir: Path, version: str) -> None:
     """Refuse an export whose parts do not belong together."""
     try:
         parity = read_json(export_dir / PARITY)
-        index = read_json(export_dir / INDEX / "index.json")
+        index = read_json(export_dir / _MANIFEST)
     except OSError as error:
         raise SetupError(f"{error.filename} is missing: export first") from error
     if not parity["passed"] or parity["model_version"] != version:
@@ -243,6 +246,7 @@ def _archive(
     with tempfile.TemporaryDirectory(prefix=".archive-", dir=model_store) as folder:
         work = Path(folder)
         _stage(work / "stage", model, export_dir, card)
+        _name(work / "stage", version)
         (work / MODEL_CONFIG).write_text(model_config(settings.archive, model.serving))
         _run_archiver(work, model.name, version, export_dir.resolve() / model.encoder)
         path = model_store / f"{model.name}-{version}.mar"
@@ -253,16 +257,27 @@ def _archive(
 def _stage(stage: Path, model: _Model, export_dir: Path, card: Path | None) -> None:
     """Lay out the archive's root with links; the archiver copies what they point to."""
     sources = [(ROOT / path, path) for path in needed_sources(model.name)]
-    files = [(export_dir.resolve() / name, Path(name)) for name in model.files]
+    files = [(export_dir.resolve() / name, Path(name)) for name in model.files if name != INDEX]
     lazy_torch = (ROOT / "handlers" / START_UP, Path(START_UP))
     cards = (
         [(card.resolve() / name, Path(name)) for name in (CARD_PAGE, MODEL_CARD)] if card else []
     )
+    index = export_dir.resolve() / INDEX
+    parts = index.iterdir() if INDEX in model.files else ()
+    files += [(path, Path(INDEX, path.name)) for path in parts]
     for source, path in [*sources, lazy_torch, *files, *cards]:
         if not source.exists():
             raise SetupError(f"{source} is missing: export again")
         (stage / path).parent.mkdir(parents=True, exist_ok=True)
         (stage / path).symlink_to(source, target_is_directory=source.is_dir())
+
+
+def _name(stage: Path, version: str) -> None:
+    """Let what is laid out be of ``version``, which workers compare with the archive's."""
+    for path, key in ((stage / VERSION, "model_version"), (stage / _MANIFEST, "encoder_version")):
+        if path.exists():
+            # Replaces the link.
+            write_json(path, read_json(path) | {key: version})
 
 
 def _run_archiver(work: Path, name: str, version: str, graph: Path) -> None:

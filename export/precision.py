@@ -1,5 +1,6 @@
 """Precisions of the encoder: written, measured, and kept if they pass the quality limits."""
 
+import hashlib
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -36,7 +37,7 @@ from newshelf.files import read_json, write_json
 from newshelf.nn.spec import read_spec
 from newshelf.report.page import ReportTable, print_table
 from newshelf.serving.runtimes.base import graph_files
-from newshelf.serving.settings import TOKENIZER, read_version
+from newshelf.serving.settings import TOKENIZER
 
 PRECISION = "precision.json"
 _MARKDOWN = "precision.md"
@@ -47,6 +48,16 @@ _PROVEN = 24
 """Products for what passed the parity gate in float32, which is stricter."""
 _ENCODER = "encoder"
 _COLUMNS = ("runtime", "precision", "products/s", "cosine", "5 %", "overlap", "accuracy", "")
+
+
+def find_precisions(graphs: Path, out: Path, catalog: Catalog, console: Console) -> None:
+    """Write into ``out`` what ``export_precisions`` adds to ``graphs``, which are left alone."""
+    there = [path for path in graphs.iterdir() if path.is_file()]
+    for path in there:
+        (out / path.name).symlink_to(path.resolve())
+    export_precisions(out, catalog, console)
+    for path in there:
+        (out / path.name).unlink(missing_ok=True)
 
 
 def export_precisions(export_dir: Path, catalog: Catalog, console: Console | None = None) -> None:
@@ -75,10 +86,16 @@ def export_precisions(export_dir: Path, catalog: Catalog, console: Console | Non
         write_float16(export_dir / f"{_ENCODER}.onnx", export_dir / f"{_ENCODER}.fp16.onnx")
         tried = _try_all(export_dir, products, drawn.part(slice(judged, None)))
     _remove_refused(export_dir, tried)
-    report = _report(tried, read_version(export_dir), len(products))
+    report = _report(tried, encoder_digest(export_dir), len(products))
     write_json(export_dir / PRECISION, report)
     (export_dir / _MARKDOWN).write_text(_markdown(report), encoding="utf-8")
     print_precisions(report, console)
+
+
+def encoder_digest(export_dir: Path) -> str:
+    """Return the digest of the float32 encoder that a report is about."""
+    with (export_dir / f"{_ENCODER}.onnx").open("rb") as graph:
+        return hashlib.file_digest(graph, "sha256").hexdigest()[:12]
 
 
 def choose(
@@ -101,7 +118,7 @@ def choose(
 
     Raises:
         ParityError: nothing that was asked for passed; with its numbers, and what did pass.
-        SetupError: the report is of another version than the export.
+        SetupError: the report is about another encoder than that of the export.
     """
     path = export_dir / PRECISION
     if not path.exists():
@@ -109,8 +126,8 @@ def choose(
             raise SetupError(f"{path} is missing: export again to have {precision} measured")
         return ("onnxruntime" if runtime == "auto" else runtime), "fp32"
     report = read_json(path)
-    if report["model_version"] != read_version(export_dir):
-        raise SetupError(f"{path} is of another model version: export again")
+    if report.get("encoder") != encoder_digest(export_dir):
+        raise SetupError(f"{path} is about another encoder: export again")
     rows: list[dict[str, Any]] = report["candidates"]
     if gpu and precision == "auto" and runtime in ("auto", "onnxruntime"):
         passed = [row["precision"] for row in report["on_a_gpu"] if row["passed"]]
@@ -167,11 +184,11 @@ def _files(tried: Tried) -> tuple[str, ...]:
     return graph_files(_ENCODER, tried.candidate.runtime, tried.candidate.precision)
 
 
-def _report(tried: Sequence[Tried], model_version: str, products: int) -> dict[str, Any]:
+def _report(tried: Sequence[Tried], encoder: str, products: int) -> dict[str, Any]:
     packages = {"onnxruntime": "onnxruntime-gpu", "openvino": "openvino", "torch": "torch"}
     return {
         "format": 1,
-        "model_version": model_version,
+        "encoder": encoder,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {name: version(package) for name, package in packages.items()},
         "processor": platform.processor() or platform.machine(),
@@ -233,7 +250,7 @@ def _markdown(report: Mapping[str, Any]) -> str:
     lines += [_cells(row) for row in _rows(report)]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     return (
-        f"# Precisions of the encoder, model {report['model_version']}\n\n"
+        f"# Precisions of the encoder {report['encoder']}\n\n"
         f"{report['products']} products of the catalogue, 8 at a time on {report['cores']} cores. "
         "Cosine (mean and 5th percentile), share of the ten nearest that stay, and points of "
         "accuracy, each against float32 and in the worst of three views: whole products, "

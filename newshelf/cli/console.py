@@ -18,9 +18,9 @@ from typer.core import TyperGroup
 from newshelf.errors import NewshelfError, ServerError, Unavailable
 from newshelf.files import read_model
 from newshelf.pipeline.workspace import Workspace, only_server, open_workspace
-from newshelf.server.process import interruptible, is_running
+from newshelf.server.process import interruptible, is_running, read_log
 from newshelf.server.shelf import ShelfPlan
-from newshelf.server.state import SHELF, ServerState, read_keys
+from newshelf.server.state import SEARCH, SHELF, ServerState, read_keys
 
 if TYPE_CHECKING:
     from newshelf.pipeline.serve import Demo
@@ -246,7 +246,12 @@ def show_servers(console: Console, states: Sequence[ServerState]) -> None:
 def _process_line(state: ServerState, name: str) -> str:
     """Return whether a process runs, how often it was restarted, and why the last time."""
     ref = state.processes.get(name)
-    line = f"process {ref.pid}" if ref and is_running(ref) else "is down"
+    runs = ref is not None and is_running(ref)
+    if name == SEARCH:
+        said = read_log(state.directory / f"{SEARCH}.log").splitlines()[-1:] or ["it starts"]
+        over = runs or said[0].startswith("error: ") or " is served instead of " in said[0]
+        return said[0] if over else "was interrupted; the next ./run serve searches again"
+    line = f"process {ref.pid}" if ref and runs else "is down"
     restarts = [one for one in state.restarts if one.name == name]
     if restarts:
         at = datetime.fromisoformat(restarts[-1].time).astimezone()

@@ -75,10 +75,9 @@ def make_jobs(console: Console, *, strict: bool = False, processes: int = 1) -> 
             catalog, settings, workspace.checkpoint, workspace.features, out, console
         )
 
-    def export(workspace: Workspace, settings: Settings, out: Path) -> None:
+    def graphs(workspace: Workspace, settings: Settings, out: Path) -> None:
         from export.index import build_index, export_golden
         from export.model_card import write_data
-        from export.precision import export_precisions
         from export.run import export_model
         from newshelf.catalog.catalog import read_catalog
 
@@ -86,7 +85,6 @@ def make_jobs(console: Console, *, strict: bool = False, processes: int = 1) -> 
         export_model(workspace.checkpoint, out, console)
         write_data(out, catalog)
         export_golden(out, catalog)
-        export_precisions(out, catalog, console)
         build_index(
             workspace.checkpoint,
             catalog,
@@ -96,18 +94,25 @@ def make_jobs(console: Console, *, strict: bool = False, processes: int = 1) -> 
             robots=settings.robots,
         )
 
-    def archive(workspace: Workspace, settings: Settings, out: Path) -> list[Path]:
+    def precision(workspace: Workspace, _: Settings, out: Path) -> None:
+        from export.precision import find_precisions
+        from newshelf.catalog.catalog import read_catalog
+
+        find_precisions(workspace.graphs, out, read_catalog(workspace.catalog), console)
+
+    def archive(workspace: Workspace, settings: Settings, source: Path, out: Path) -> list[Path]:
         from export.archive import archive as run
         from export.model_card import write_model_card
+        from newshelf.rollout.versions import FIRST
         from newshelf.training.run import register_version
 
-        folders = workspace.export, workspace.checkpoint, workspace.evaluation
-        card = write_model_card(out, *folders, settings)
-        paths = run(workspace.export, settings, workspace.model_store, console, card=out)
+        card = write_model_card(out, source, workspace.checkpoint, workspace.evaluation, settings)
+        label = FIRST if source == workspace.graphs else ""
+        paths = run(source, settings, workspace.model_store, console, card=out, label=label)
         register_version(settings.tracking, workspace.runs, card, out, console)
         return paths
 
-    return Jobs(sample, train, evaluate, export, archive)
+    return Jobs(sample, train, evaluate, graphs, precision, archive)
 
 
 def make_tools(workspace: Workspace) -> "ExportTools":

@@ -74,6 +74,7 @@ def serve(
         console,
         ports=ports,
         gateway_port=gateway_port,
+        search=True,
     )
     keeps_running = False
     try:
@@ -84,7 +85,7 @@ def serve(
             keeps_running = True
             return
         console.print("\nCtrl-C ends it.")
-        stay(served.state)
+        stay(served.state, console)
     finally:
         if not keeps_running:
             with uninterrupted():

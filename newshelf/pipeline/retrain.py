@@ -32,9 +32,11 @@ from newshelf.pipeline.stages import Jobs, Stages, archive_paths, bring_up_to_da
 from newshelf.pipeline.workspace import ROOT, Workspace
 from newshelf.rollout.operations import refuse_second, start_rollout
 from newshelf.rollout.plan import OVER, Plan, RolloutState, load_plan
-from newshelf.rollout.versions import MODEL, PromotedFile
+from newshelf.rollout.versions import FIRST, MODEL, PromotedFile
 from newshelf.server.controller import read_controller_plan
+from newshelf.server.properties import read_properties
 from newshelf.server.state import read_state
+from newshelf.serving.settings import VERSION, read_version
 from newshelf.store.store import EventStore
 
 Status = Literal["unfinished", "rollout", "not promoted", "failed"]
@@ -137,7 +139,7 @@ class Retraining:
                 raise EvidenceError("no drift triggers a retraining; ./run drift shows more")
         served, now = served_version(self.workspace), datetime.now(UTC)
         places = [self.workspace, *(self._place(run) for run in self.runs())]
-        made = [one.checkpoint for one in places if _version(one) == served]
+        made = [one.checkpoint for one in places if _version(one) == served.removesuffix(FIRST)]
         name, checkpoint = f"{now:%Y-%m-%d_%H-%M-%S}", made[0] if made else None
         run = RetrainRun(name=name, started=now, served=served, checkpoint=checkpoint)
         self._save(run)
@@ -168,7 +170,7 @@ class Retraining:
                 return "not promoted", result.reason
         bring_up_to_date(stages.up_to("archive"), self.console)
         version, name = str(_version(place)), f"retrain-{run.name}"
-        if version == run.served:
+        if version == run.served.removesuffix(FIRST):
             return "not promoted", "it has the weights of the served version"
         if name not in {row.name for row in store.rollouts.all()}:
             if read_state(self.workspace.server) is None:
@@ -233,7 +235,9 @@ def served_version(workspace: Workspace) -> str:
     if promoted is not None:
         return promoted.version
     state = read_state(workspace.server)
-    started = None if state is None else _of_archives(map(Path, state.models.values()))
+    # A search for a precision may have changed it since the start.
+    loaded = read_properties(state.directory / "config.properties")["load_models"] if state else ""
+    started = _of_archives(Path(one.partition("=")[2]) for one in loaded.split(","))
     version = started or _version(workspace)
     if version is None:
         raise SetupError(f"nothing was archived in {workspace.root} yet: ./run serve first")
@@ -241,7 +245,9 @@ def served_version(workspace: Workspace) -> str:
 
 
 def _version(workspace: Workspace) -> str | None:
-    return _of_archives(archive_paths(workspace.archive))
+    """Return the version of the exported checkpoint, if there is one."""
+    is_exported = (workspace.graphs / VERSION).exists()
+    return read_version(workspace.graphs) if is_exported else None
 
 
 def _of_archives(paths: Iterable[Path]) -> str | None:

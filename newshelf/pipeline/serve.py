@@ -27,12 +27,13 @@ from newshelf.server.client import Client
 from newshelf.server.controller import ControllerPlan
 from newshelf.server.gateway import GatewayPlan, gateway_services, wait_for_gateway
 from newshelf.server.ports import Ports, listen
-from newshelf.server.process import ProgramPlan, program, rotate_log, write_plan
+from newshelf.server.process import ProgramPlan, program, read_log, rotate_log, write_plan
 from newshelf.server.properties import archives
 from newshelf.server.shelf import ShelfPlan
 from newshelf.server.state import (
     CONTROLLER,
     GATEWAY,
+    SEARCH,
     SHELF,
     SUPERVISOR,
     GatewayState,
@@ -55,6 +56,15 @@ _FIRST_K, _CHECK_K = 10, 5
 _POLL_S = 0.5
 
 
+class SearchPlan(ProgramPlan):
+    """Plan of ``export.search``, which finds a precision and lets the server switch to it."""
+
+    workspace: Workspace
+    settings: Settings
+    questions: dict[str, dict[str, object]]
+    """A request that every version of a model must answer."""
+
+
 @dataclass(frozen=True)
 class Served:
     """A running server and its first recommendation."""
@@ -72,18 +82,26 @@ def serve(
     *,
     ports: Ports | None = None,
     gateway_port: int | None = None,
+    search: bool = False,
 ) -> Served:
-    """Start TorchServe on up-to-date stages, then the gateway, its controller and the shelf."""
+    """Start TorchServe on up-to-date stages, then the gateway, its controller and the shelf.
+
+    Without a known precision of the encoder, float32 is served, and with ``search`` a process in
+    the background finds one and lets the server switch.
+    """
     _refuse_second(workspace)
     with workspace.locked(console):
         _refuse_second(workspace)
-        built = bring_up_to_date(plan_stages(workspace, settings, jobs).up_to("archive"), console)
+        stages = plan_stages(workspace, settings, jobs)
+        built = bring_up_to_date(stages.up_to("graphs"), console)
+        last = stages.to_serve(settings.archive.precision)
+        built += bring_up_to_date(last, console)
         state = start_torchserve(
             TorchServePlan(
                 root=ROOT,
                 directory=workspace.server,
                 model_store=workspace.model_store,
-                models=served_archives(workspace, console),
+                models=served_archives(workspace, last[-1].directory, console),
                 catalog=str(workspace.catalog),
                 ports=ports,
                 logs=settings.logs,
@@ -102,7 +120,9 @@ def serve(
                     state = _start_gateway(state, gateway, settings, stack)
                     # The gateway waits for the versions that a controller loads.
                     controller = plan_controller(state, workspace, settings, demo)
-                    state = _start(state, CONTROLLER, "rollout", workspace.controller, controller)
+                    state = _start(
+                        state, CONTROLLER, "newshelf.rollout", workspace.controller, controller
+                    )
                     log = state.directory / "gateway.log"
                     wait_for_gateway(state, log, timeout_s=settings.stall_s)
                     console.print(f"[green]✓[/] the gateway answers at {gateway.url}")
@@ -111,10 +131,16 @@ def serve(
                 if has_shelf(settings):
                     seed_products(catalog, workspace.store_url(settings), console)
                     shelf = plan_shelf(state, workspace, settings)
-                    state = _start(state, SHELF, "shelf", workspace.shelf_plan, shelf)
+                    state = _start(state, SHELF, "newshelf.shelf", workspace.shelf_plan, shelf)
+                path = state.directory / f"{SEARCH}.json"
+                path.with_suffix(".log").unlink(missing_ok=True)
+                if search and last == [stages.first] and settings.archive.precision == "auto":
+                    questions = demo.requests()
+                    plan = SearchPlan(workspace=workspace, settings=settings, questions=questions)
+                    state = _start(state, SEARCH, "export.search", path, plan)
                 path = state.directory / "supervisor.json"
                 supervisor = SupervisorPlan(logs=settings.logs, directory=state.directory)
-                state = _start(state, SUPERVISOR, "server.supervisor", path, supervisor)
+                state = _start(state, SUPERVISOR, "newshelf.server.supervisor", path, supervisor)
             return Served(state, demo, answer)
         except BaseException:
             state.end()
@@ -146,7 +172,7 @@ def _start(
     of_all = {number for one in state.services.values() for number in one.sockets}
     service = program(
         name,
-        f"newshelf.{module}",
+        module,
         path,
         log=state.directory / f"{name}.log",
         heartbeat=state.temp / name,
@@ -155,19 +181,27 @@ def _start(
         # The supervisor passes them to the gateway's next processes.
         sockets=of_all if name == SUPERVISOR else (),
     )
+    if name == SEARCH:
+        # The supervisor would start it again when it has ended.
+        return replace(state, processes={**state.processes, name: service.start()})
     return state.start(service, kept=plan.logs.kept)
 
 
-def stay(state: ServerState) -> None:
-    """Block until an exception: an interruption, or a server that ended."""
+def stay(state: ServerState, console: Console) -> None:
+    """Print what the search says until an exception: an interruption, or a server that ended."""
+    shown = 0
     while running_state(state.directory) is not None:
+        said = read_log(state.directory / f"{SEARCH}.log").rpartition("\n")[0].splitlines()
+        for line in said[shown:]:
+            console.print(line, markup=False, highlight=False)
+        shown = len(said)
         time.sleep(_POLL_S)
     raise ServerError(f"the server was stopped; its logs are in {state.directory}")
 
 
-def served_archives(workspace: Workspace, console: Console) -> dict[str, Path]:
-    """Return the archive of each model: the promoted one, or else the workspace's own."""
-    own = archives(archive_paths(workspace.archive))
+def served_archives(workspace: Workspace, made: Path, console: Console) -> dict[str, Path]:
+    """Return the archive of each model: the promoted one, or else the one in ``made``'s list."""
+    own = archives(archive_paths(made))
     promoted = PromotedFile(workspace.promoted).read()
     if promoted is None:
         return own
@@ -204,7 +238,7 @@ def plan_gateway(
         shop = shop.model_copy(update={"enabled": "always", "views": True})
     gateway = gateway.model_copy(update={"port": port or gateway.port, "shop": shop})
     popular = state.directory / "popular.json"
-    write_popular(read_columns(workspace.export / "index"), popular)
+    write_popular(read_columns(workspace.graphs / "index"), popular)
     first_key(workspace)
     return GatewayPlan(
         settings=gateway,

@@ -3,10 +3,12 @@
 import ast
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -30,9 +32,9 @@ _TABLES = ("items", "events", "baskets")
 _PICTURES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 
 
-def catalog_files(catalog: Path) -> Component:
+def catalog_files(catalog: Path, tables: Sequence[str] = _TABLES) -> Component:
     """Return digests of the tables' bytes, and of the paths, sizes and mtimes of pictures."""
-    found = (find_table(catalog, table) for table in _TABLES)
+    found = (find_table(catalog, table) for table in tables)
     parts = {path.name: file_digest(path) for path in found if path is not None}
     folder = catalog.parent if catalog.is_file() else catalog
     pictures = hashlib.sha256()
@@ -225,7 +227,7 @@ def _part(part: str, before: str | None, now: str | None) -> str:
     return part if now.startswith(DIGEST) else f"{part}: {before} → {now}"
 
 
-StageName = Literal["sample", "train", "evaluate", "export", "archive"]
+StageName = Literal["sample", "train", "evaluate", "graphs", "precision", "export", "archive"]
 
 _ARCHIVES = "archives.json"
 _EVENTS = ("training", "robots")
@@ -255,7 +257,7 @@ CODE: dict[StageName, tuple[str, ...]] = {
         "newshelf/report/*.py",
         "newshelf/report/templates/*.html",
     ),
-    "export": (
+    "graphs": (
         *_CATALOG,
         *_NN,
         *_ATTRIBUTES,
@@ -274,16 +276,17 @@ CODE: dict[StageName, tuple[str, ...]] = {
         "export/**/*.py",
     ),
 }
+CODE["precision"] = CODE["graphs"]
 """Sources of each stage, as globs; a test compares them with the actual imports."""
 
 _COMMON = ("torch", "tokenizers", "pillow", "cykooz-resizer", "numpy")
 _LIBRARIES: dict[StageName, tuple[str, ...]] = {
     "sample": ("numpy", "pillow"),
     "train": (*_COMMON, "timm", "transformers", "scipy", "scikit-learn", "python-crfsuite"),
-    "export": (*_COMMON, "onnx", "onnxscript", "onnxruntime-gpu", "openvino", "faiss-cpu"),
+    "graphs": (*_COMMON, "onnx", "onnxscript", "onnxruntime-gpu", "openvino", "faiss-cpu"),
     "archive": ("torch-model-archiver",),
 }
-_LIBRARIES["evaluate"] = _LIBRARIES["train"]
+_LIBRARIES |= {"evaluate": _LIBRARIES["train"], "precision": _LIBRARIES["graphs"]}
 
 
 @dataclass(frozen=True)
@@ -294,9 +297,11 @@ class Jobs:
     train: Callable[[Workspace, Settings, str, Path], None]
     """The text is the digest of the inputs; a run with other inputs is not resumed."""
     evaluate: Callable[[Workspace, Settings, Path], None]
-    export: Callable[[Workspace, Settings, Path], None]
-    archive: Callable[[Workspace, Settings, Path], list[Path]]
-    """Writes archives into the model store and returns their paths; the folder gets the card."""
+    graphs: Callable[[Workspace, Settings, Path], None]
+    precision: Callable[[Workspace, Settings, Path], None]
+    archive: Callable[[Workspace, Settings, Path, Path], list[Path]]
+    """Writes archives of an export into the model store and returns their paths; the last folder
+    gets the card."""
 
 
 @dataclass(frozen=True)
@@ -307,20 +312,27 @@ class Stages:
     """None for a user's catalogue."""
     train: Stage
     evaluate: Stage
+    graphs: Stage
+    precision: Stage
     export: Stage
     archive: Stage
+    first: Stage
+    """Archives of ``graphs``, which need no search for a precision."""
 
     def up_to(self, last: StageName) -> list[Stage]:
         """Return the stages that lead to ``last``, in order; ``evaluate`` is a branch."""
-        trunk = [stage for stage in (self.sample, self.train) if stage is not None]
-        paths: dict[StageName, list[Stage]] = {
-            "sample": trunk[:-1],
-            "train": trunk,
-            "evaluate": [*trunk, self.evaluate],
-            "export": [*trunk, self.export],
-            "archive": [*trunk, self.export, self.archive],
-        }
-        return paths[last]
+        drawn = [self.sample] if self.sample else []
+        trunk = [self.train, self.graphs, self.precision, self.export, self.archive]
+        if last == "evaluate":
+            trunk[1:] = [self.evaluate]
+        names = ["sample", *(one.name for one in trunk)]
+        return [*drawn, *trunk[: names.index(last)]]
+
+    def to_serve(self, precision: str) -> list[Stage]:
+        """Return the stages from graphs to archives, without a search where float32 is right."""
+        if precision in ("auto", "fp32") and why_stale(self.precision):
+            return [self.first]
+        return [self.precision, self.export, self.archive]
 
 
 def plan_stages(
@@ -336,31 +348,50 @@ def plan_stages(
         volatile=frozenset({"training.json"}),
         scratch=workspace.training,
     )
-    evaluate = Stage(
-        "evaluate",
-        workspace.evaluation,
-        lambda: inputs.evaluate(train),
-        lambda out: jobs.evaluate(workspace, settings, out),
+    given = workspace, settings
+    judged = partial(jobs.evaluate, *given)
+    evaluate = Stage("evaluate", workspace.evaluation, lambda: inputs.evaluate(train), judged)
+    graphs = Stage(
+        "graphs", workspace.graphs, lambda: inputs.graphs(train), partial(jobs.graphs, *given)
+    )
+    precision = Stage(
+        "precision", workspace.precision, inputs.precision, partial(jobs.precision, *given)
     )
     export = Stage(
         "export",
         workspace.export,
-        lambda: inputs.export(train),
-        lambda out: jobs.export(workspace, settings, out),
+        lambda: {"its parts": {one.name: output_id(one) for one in (graphs, precision)}},
+        lambda out: _link((workspace.graphs, workspace.precision), out),
     )
-    archive = Stage(
-        "archive",
-        workspace.archive,
-        lambda: inputs.archive(export, evaluate),
-        lambda out: write_json(
-            out / _ARCHIVES, [str(path) for path in jobs.archive(workspace, settings, out)]
-        ),
-        outside=archive_paths,
-    )
+
+    def archive(name: str, directory: Path, source: Stage) -> Stage:
+        def build(out: Path) -> None:
+            paths = jobs.archive(workspace, settings, source.directory, out)
+            write_json(out / _ARCHIVES, [str(path) for path in paths])
+
+        needs = partial(inputs.archive, source, evaluate)
+        return Stage(name, directory, needs, build, outside=archive_paths)
+
     sample = Stage(
         "sample", workspace.catalog, inputs.sample, lambda out: jobs.sample(settings, out)
     )
-    return Stages(sample if workspace.is_sample else None, train, evaluate, export, archive)
+    return Stages(
+        sample if workspace.is_sample else None,
+        train,
+        evaluate,
+        graphs,
+        precision,
+        export,
+        archive("archive", workspace.archive, export),
+        archive("first archive", workspace.first, graphs),
+    )
+
+
+def _link(folders: Iterable[Path], out: Path) -> None:
+    """Link every file of ``folders`` but their stamps into ``out``."""
+    stamps = shutil.ignore_patterns(STAMP)
+    for folder in folders:
+        shutil.copytree(folder, out, ignore=stamps, copy_function=os.link, dirs_exist_ok=True)
 
 
 @dataclass(frozen=True)
@@ -384,8 +415,16 @@ class _StageInputs:
         inputs = self._of("evaluate", "seed", "finetune", "scorer", "evaluation", *_EVENTS)
         return {**_model(train), **self._catalogue(), **inputs}
 
-    def export(self, train: Stage) -> Inputs:
-        return {**_model(train), **self._catalogue(), **self._of("export", "index", *_EVENTS)}
+    def graphs(self, train: Stage) -> Inputs:
+        return {**_model(train), **self._catalogue(), **self._of("graphs", "index", *_EVENTS)}
+
+    def precision(self) -> Inputs:
+        # Neither another scorer nor other events change the encoder.
+        return {
+            "the encoder": {"graph": file_digest(self.workspace.graphs / "encoder.onnx")},
+            "the products": catalog_files(self.workspace.catalog, ("items",)),
+            **self._of("precision"),
+        }
 
     def archive(self, export: Stage, evaluate: Stage) -> Inputs:
         return {

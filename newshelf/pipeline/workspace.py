@@ -49,8 +49,14 @@ class Workspace:
     """The trained model."""
     evaluation = _Inside("evaluation")
     """The evaluation's report."""
+    graphs = _Inside("graphs")
+    """The exported graphs in float32, and the index."""
+    precision = _Inside("precision")
+    """The encoder in other precisions, and their speed and quality."""
     export = _Inside("export")
-    """The exported graphs and the index."""
+    """All of ``graphs`` and ``precision``, as links."""
+    first = _Inside("first")
+    """Names of the archives in float32 that are served until there are better ones."""
     archive = _Inside("archive")
     """Names of this workspace's archives in the model store."""
     drift = _Inside("drift")

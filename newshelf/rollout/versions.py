@@ -25,6 +25,8 @@ from newshelf.server.properties import keep_loading
 from newshelf.server.state import read_state
 
 MODEL = "recommender"
+FIRST = "-fp32"
+"""End of the versions in float32 that are served until the encoder's precision is found."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _INDEX = "index/index.json"
 _CODE = ("newshelf/", "MAR-INF/")

@@ -17,7 +17,7 @@ from newshelf.server.process import ProcessRef, Service, is_running, stop_sessio
 KEY_FILE = "key_file.json"
 TEMP_PREFIX = "newshelf-"
 TORCHSERVE, GATEWAY, CONTROLLER, SHELF = "torchserve", "gateway", "controller", "shelf"
-SUPERVISOR, STANDBY = "supervisor", "standby"
+SUPERVISOR, STANDBY, SEARCH = "supervisor", "standby", "search"
 """Names of processes; those of the gateway are ``gateway-1`` and so on."""
 _FILE = "state.json"
 _DRAIN_S = 120.0
@@ -173,7 +173,7 @@ class ServerState:
         """Stop its processes but the supervisor, and remove its files, ignoring signals."""
         with uninterrupted():
             # The gateway before TorchServe: its last requests still have a model.
-            for kind in (STANDBY, GATEWAY, CONTROLLER, SHELF, TORCHSERVE):
+            for kind in (SEARCH, STANDBY, GATEWAY, CONTROLLER, SHELF, TORCHSERVE):
                 for name in self.processes:
                     if name.startswith(kind):
                         stop_session(self.processes[name])

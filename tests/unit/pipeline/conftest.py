@@ -1,5 +1,6 @@
 """A catalogue, sources and jobs that are small, real files all the same."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from newshelf.config import Settings
 from newshelf.pipeline.stages import CODE, Jobs, Stages, plan_stages
 from newshelf.pipeline.workspace import Workspace, open_workspace
+from newshelf.rollout.versions import FIRST
 
 
 @dataclass
@@ -31,32 +33,42 @@ class Shop:
             self.done.append("train")
             items = (workspace.catalog / "items.parquet").read_bytes()
             (out / "encoder.safetensors").write_bytes(items + str(settings.finetune).encode())
+            events = sorted(path.name for path in workspace.catalog.glob("events.*"))
+            (out / "scorer.safetensors").write_text(f"{settings.scorer} {events}")
             (out / "training.json").write_text(str(len(self.done)))
 
         def evaluate(workspace: Workspace, settings: Settings, out: Path) -> None:
             self.done.append("evaluate")
             (out / "report.md").write_text("fine")
 
-        def export(workspace: Workspace, settings: Settings, out: Path) -> None:
-            self.done.append("export")
+        def graphs(workspace: Workspace, settings: Settings, out: Path) -> None:
+            self.done.append("graphs")
             weights = (workspace.checkpoint / "encoder.safetensors").read_bytes()
             (out / "encoder.onnx").write_bytes(weights)
             (out / "index").mkdir()
             (out / "index" / "index.json").write_text("{}")
 
-        def archive(workspace: Workspace, settings: Settings, out: Path) -> list[Path]:
+        def precision(workspace: Workspace, settings: Settings, out: Path) -> None:
+            self.done.append("precision")
+            (out / "encoder.int8.onnx").write_bytes(b"int8")
+
+        def archive(
+            workspace: Workspace, settings: Settings, source: Path, out: Path
+        ) -> list[Path]:
             self.done.append("archive")
             (out / "model-card.json").write_text("{}")
             workspace.model_store.mkdir(exist_ok=True)
-            path = workspace.model_store / "encoder-abc.mar"
-            path.write_bytes((workspace.export / "encoder.onnx").read_bytes())
-            return [path]
+            label = FIRST if source == workspace.graphs else ""
+            names = [f"{model}-abc{label}.mar" for model in ("encoder", "recommender")]
+            for name in names:
+                shutil.copyfile(source / "encoder.onnx", workspace.model_store / name)
+            return [workspace.model_store / name for name in names]
 
         def sample(settings: Settings, out: Path) -> None:
             self.done.append("sample")
             pd.DataFrame({"id": ["a"], "title": ["ring"]}).to_parquet(out / "items.parquet")
 
-        return Jobs(sample, train, evaluate, export, archive)
+        return Jobs(sample, train, evaluate, graphs, precision, archive)
 
 
 def write_sources(root: Path) -> None:

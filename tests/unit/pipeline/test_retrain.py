@@ -31,11 +31,15 @@ from newshelf.rollout.versions import PromotedFile
 from newshelf.server.controller import ControllerPlan
 from newshelf.server.ports import Ports
 from newshelf.server.process import write_plan
+from newshelf.server.properties import write_properties
 from newshelf.server.state import ServerState
+from newshelf.serving.settings import read_version, write_version
 from newshelf.store.store import EventStore
 from tests.unit.pipeline.conftest import write_sources
 
 DAY = 86_400
+EVERY = ["train", "gate", "graphs", "precision", "archive"]
+"""Jobs of a retraining, in order."""
 BEGIN = 1_772_366_400
 
 
@@ -76,14 +80,19 @@ class World:
             (out / "weights").write_text(f"{len(self.done)} {inputs}")
             write_json(out / "training.json", {"newest_event": BEGIN + 7 * DAY})
 
-        def export(workspace: Workspace, settings: Settings, out: Path) -> None:
-            self.step("export")
-            shutil.copy(workspace.checkpoint / "weights", out)
+        def graphs(workspace: Workspace, settings: Settings, out: Path) -> None:
+            self.step("graphs")
+            weights = shutil.copy(workspace.checkpoint / "weights", out / "encoder.onnx")
+            write_version(out, hashlib.sha256(weights.read_bytes()).hexdigest()[:6])
 
-        def archive(workspace: Workspace, settings: Settings, out: Path) -> list[Path]:
+        def precision(workspace: Workspace, settings: Settings, out: Path) -> None:
+            self.step("precision")
+
+        def archive(
+            workspace: Workspace, settings: Settings, source: Path, out: Path
+        ) -> list[Path]:
             self.step("archive")
-            weights = (workspace.export / "weights").read_bytes()
-            version = hashlib.sha256(weights).hexdigest()[:6]
+            weights, version = (source / "encoder.onnx").read_bytes(), read_version(source)
             workspace.model_store.mkdir(exist_ok=True)
             paths = [
                 workspace.model_store / f"{name}-{version}.mar"
@@ -96,7 +105,7 @@ class World:
         def unexpected(*_: Any) -> None:
             raise AssertionError("a retraining draws no sample and runs no evaluation")
 
-        return Jobs(unexpected, train, unexpected, export, archive)
+        return Jobs(unexpected, train, unexpected, graphs, precision, archive)
 
     def gate(self, served: Path, place: Workspace, *_: Any) -> GateResult:
         self.step("gate")
@@ -165,17 +174,17 @@ def world(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) ->
         ),
     )
     own = retrain.served_version(workspace)
-    ServerState(
-        workspace.server, Ports(), tmp_path,
-        {"recommender": f"recommender-{own}.mar"}, str(workspace.catalog),
-    ).save()  # fmt: skip
+    archives = {"recommender": f"recommender-{own}.mar"}
+    ServerState(workspace.server, Ports(), tmp_path, archives, str(workspace.catalog)).save()
+    loaded = {"load_models": f"encoder=encoder-{own}.mar,recommender=recommender-{own}.mar"}
+    write_properties(workspace.server / "config.properties", loaded)
     return found
 
 
 def test_a_better_version_is_rolled_out(world: World) -> None:
     before = catalog_files(world.workspace.catalog)
     outcome = world.run()
-    assert world.done == ["train", "gate", "export", "archive"]
+    assert world.done == EVERY
     assert outcome.status == "rollout"
     served = retrain.served_version(world.workspace)
     assert outcome.version != served
@@ -201,7 +210,7 @@ def test_a_worse_version_is_not_exported_and_not_rolled_out(world: World) -> Non
     # The next one begins from scratch.
     world.passes = True
     assert world.run().status == "rollout"
-    assert world.done == ["train", "gate", "export", "archive"]
+    assert world.done == EVERY
 
 
 def test_too_few_cases_stop_before_the_training(world: World) -> None:
@@ -213,7 +222,7 @@ def test_too_few_cases_stop_before_the_training(world: World) -> None:
 
 def test_without_a_gate_nothing_is_compared(world: World) -> None:
     outcome = world.run(gate="none", min_cases=500)
-    assert world.done == ["train", "export", "archive"]
+    assert world.done == [one for one in EVERY if one != "gate"]
     assert outcome.status == "rollout"
 
 
@@ -257,7 +266,7 @@ def test_on_drift_it_trains_only_if_a_measure_triggers(
 
 def test_nothing_to_compare_with_is_an_error(world: World) -> None:
     shutil.rmtree(world.workspace.server)
-    shutil.rmtree(world.workspace.archive)
+    shutil.rmtree(world.workspace.graphs)
     with pytest.raises(SetupError, match="serve first"):
         world.run()
 
@@ -268,9 +277,9 @@ def test_a_plan_that_cannot_be_read_is_an_error_before_anything_is_done(world: W
     assert not world.workspace.retrain.exists()
 
 
-@pytest.mark.parametrize("step", ["train", "gate", "export", "archive"])
+@pytest.mark.parametrize("step", EVERY)
 def test_an_interrupted_retraining_is_resumed_with_the_step(world: World, step: str) -> None:
-    every = ["train", "gate", "export", "archive"]
+    every = EVERY
     world.broken[step] = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
         world.run()

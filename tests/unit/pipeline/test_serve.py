@@ -31,7 +31,7 @@ def workspace(tmp_path: Path) -> Workspace:
 
 def served(workspace: Workspace) -> tuple[dict[str, str], str]:
     console = Console(record=True, width=200)
-    found = served_archives(workspace, console)
+    found = served_archives(workspace, workspace.archive, console)
     return {name: path.name for name, path in found.items()}, console.export_text()
 
 

@@ -24,7 +24,9 @@ from newshelf.pipeline.stages import (
 )
 
 ROOT = Path(__file__).resolve().parents[3]
-ALL = ["train", "export", "archive"]
+ALL = ["train", "graphs", "precision", "export", "archive"]
+JOBS = [name for name in ALL if name != "export"]
+"""The export only links what others have made."""
 Shop = Any
 
 
@@ -43,12 +45,12 @@ def stage(shop: Shop, name: str) -> Stage:
 
 def test_stages_are_built_once_and_reused(shop: Shop) -> None:
     made, printed = update(shop)
-    assert made == shop.done == ALL
+    assert (made, shop.done) == (ALL, JOBS)
     assert "train: not made yet" in printed
     again, printed = update(shop)
     assert again == []
     assert "train: current" in printed
-    assert shop.done == ALL
+    assert shop.done == JOBS
 
 
 def test_the_sample_is_drawn_before_training_on_it(make_shop: Callable[[bool], Shop]) -> None:
@@ -131,7 +133,7 @@ def test_a_new_evaluation_goes_into_the_archives_card(shop: Shop) -> None:
     ("source", "made"),
     [
         ("newshelf/training/part/code.py", ["train"]),
-        ("newshelf/serving/part/code.py", ["export", "archive"]),
+        ("newshelf/serving/part/code.py", ["graphs", "precision", "archive"]),
         ("handlers/code.py", ["archive"]),
         ("newshelf/errors.py", ["archive"]),
     ],
@@ -176,11 +178,11 @@ def test_another_model_rebuilds_all_later_stages(shop: Shop) -> None:
     update(shop)
     shop.settings = Settings.model_validate({"finetune": {"epochs": 3}})
     _, printed = update(shop)
-    assert "export: the trained model changed (checkpoint)" in printed
+    assert "graphs: the trained model changed (checkpoint)" in printed
     assert "archive: the export changed (graphs and index)" in printed
 
 
-@pytest.mark.parametrize("file", ["checkpoint/encoder.safetensors", "export/index/index.json"])
+@pytest.mark.parametrize("file", ["checkpoint/encoder.safetensors", "graphs/index/index.json"])
 def test_a_removed_output_is_rebuilt(shop: Shop, file: str) -> None:
     update(shop)
     (shop.workspace.root / file).unlink()
@@ -188,9 +190,44 @@ def test_a_removed_output_is_rebuilt(shop: Shop, file: str) -> None:
     assert (shop.workspace.root / file).is_file()
 
 
+def test_float32_is_archived_first_and_the_precision_searched_afterwards(shop: Shop) -> None:
+    update(shop, "graphs")
+    stages = shop.stages()
+    assert stages.to_serve("auto") == stages.to_serve("fp32") == [stages.first]
+    assert stages.to_serve("int8") == [stages.precision, stages.export, stages.archive]
+    bring_up_to_date(stages.to_serve("auto"), Console(quiet=True))
+    assert shop.done == ["train", "graphs", "archive"]
+    first = archive_paths(shop.workspace.first)
+    assert [path.name for path in first] == ["encoder-abc-fp32.mar", "recommender-abc-fp32.mar"]
+    assert why_stale(stages.first) is None
+    assert update(shop)[0] == ["precision", "export", "archive"]
+    stages = shop.stages()
+    assert stages.to_serve("auto") == stages.to_serve("fp32") == [
+        stages.precision, stages.export, stages.archive,
+    ]  # fmt: skip
+    assert (shop.workspace.export / "encoder.int8.onnx").read_bytes() == b"int8"
+    assert all(path.is_file() for path in first), "the first archives are kept"
+
+
+@pytest.mark.parametrize("changed", ["scorer", "events", "titles"])
+def test_only_another_encoder_is_searched_for_a_precision(shop: Shop, changed: str) -> None:
+    update(shop)
+    match changed:
+        case "scorer":
+            shop.settings = Settings.model_validate({"scorer": {"width": 64}})
+        case "events":
+            (shop.workspace.catalog / "events.csv").write_text("user_id\n")
+        case _:
+            items = pd.DataFrame({"id": ["a"], "title": ["bracelet"]})
+            items.to_parquet(shop.workspace.catalog / "items.parquet")
+    made = update(shop)[0]
+    assert ("train" in made, "graphs" in made, "archive" in made) == (True, True, True)
+    assert ("precision" in made) == (changed == "titles")
+
+
 def test_an_overwritten_archive_is_rebuilt(shop: Shop) -> None:
     update(shop)
-    (archive,) = archive_paths(shop.workspace.archive)
+    archive, _ = archive_paths(shop.workspace.archive)
     os.utime(archive, ns=(1, 1))
     assert update(shop)[0] == ["archive"]
 
@@ -282,7 +319,8 @@ ENTRIES = {
     "sample": ["newshelf.sample.build"],
     "train": ["newshelf.training.train", "newshelf.catalog.catalog"],
     "evaluate": ["newshelf.training.evaluate", "newshelf.catalog.catalog"],
-    "export": ["export.run", "export.index", "export.model_card"],
+    "graphs": ["export.run", "export.index", "export.model_card"],
+    "precision": ["export.precision", "newshelf.catalog.catalog"],
     "archive": ["export.archive", "handlers.encoder_handler", "handlers.recommender_handler"],
 }
 
