@@ -45,6 +45,7 @@ class Shop:
             self.done.append("graphs")
             weights = (workspace.checkpoint / "encoder.safetensors").read_bytes()
             (out / "encoder.onnx").write_bytes(weights)
+            shutil.copyfile(workspace.checkpoint / "scorer.safetensors", out / "scorer.onnx")
             (out / "index").mkdir()
             (out / "index" / "index.json").write_text("{}")
 
