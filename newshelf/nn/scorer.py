@@ -59,11 +59,13 @@ class HistoryScorer(nn.Module):
             ``scores (B, C)``, unbounded, higher is better, 0 for an empty history; and
             ``attention (B, C, H)``, the weights of the history items.
         """
-        mask = history_mask.unsqueeze(1).to(history.dtype)
+        return self.pool(candidates @ history.transpose(1, 2), history_mask.unsqueeze(1))
+
+    def pool(self, similarity: Tensor, history_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Score by the similarities ``(…, H)`` of a candidate to the items of a history."""
+        mask = history_mask.to(similarity.dtype)
         # Masked places count as 0 whatever they hold.
-        similarity = (candidates @ history.transpose(1, 2)).masked_fill(
-            ~history_mask.unsqueeze(1), 0.0
-        )
+        similarity = similarity.masked_fill(~history_mask, 0.0)
         logits = similarity * self.log_sharpness.exp()
         # A finite floor and a product with the mask avoid NaN for an empty history.
         attention = (logits + (mask - 1.0) * 1e4).softmax(dim=-1) * mask

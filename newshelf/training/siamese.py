@@ -251,9 +251,9 @@ def _loss(scorer: SiameseScorer, embeddings: Tensor, batch: _Batch) -> Tensor:
     # Each item is projected once, whatever the number of its rows.
     vectors = scorer.project(embeddings[used])
     split = batch.history.numel()
-    history = vectors[places[:split]].view(*batch.history.shape, -1)
-    candidates = vectors[places[split:]].expand(len(batch.target), -1, -1)
-    scores, _ = scorer.score(history, batch.mask, candidates)
+    # (C, B, H) by one product, since all rows have the same candidates.
+    similarity = vectors[places[split:]] @ vectors[places[:split]].T
+    scores = scorer.score.pool(similarity.unflatten(1, batch.mask.shape), batch.mask)[0].T
     column = torch.searchsorted(batch.negatives, batch.target).unsqueeze(1)
     positive = scores.gather(1, column)
     corrected = (scores - batch.log_inclusion).masked_fill(batch.masked, float("-inf"))
