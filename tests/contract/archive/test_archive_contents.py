@@ -105,6 +105,23 @@ def test_archives_are_named_after_the_version_and_replace_their_like(tmp_path, e
         assert "encoder.onnx" not in file.namelist()
 
 
+def test_a_label_makes_another_version_of_the_same_model(tmp_path, export_dir):
+    version = f"{read_version(export_dir)}-fp32"
+    paths = archive(export_dir, Settings(), tmp_path / "store", label="-fp32")
+    assert [path.name for path in paths] == [f"encoder-{version}.mar", f"recommender-{version}.mar"]
+    with zipfile.ZipFile(paths[1]) as file:
+        index, own = (json.loads(file.read(name)) for name in ("index/index.json", "version.json"))
+        manifest = json.loads(file.read("MAR-INF/MANIFEST.json"))
+        assert set(file.namelist()) >= {
+            f"index/{path.name}" for path in (export_dir / "index").iterdir()
+        }
+    found = own["model_version"], index["encoder_version"], manifest["model"]["modelVersion"]
+    assert found == (version, version, version)
+    before = read_json(export_dir / "index" / "index.json")
+    assert {**index, "encoder_version": None} == {**before, "encoder_version": None}
+    assert read_version(export_dir) + "-fp32" == version, "the export is left alone"
+
+
 def test_place_of_the_store_may_hold_what_the_archiver_takes_for_patterns(tmp_path, export_dir):
     store = tmp_path / "store, with [brackets]"
     for path in archive(export_dir, Settings(), store):

@@ -3,12 +3,15 @@
 import sys
 from pathlib import Path
 
+import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from newshelf.cli.app import app
+from newshelf.cli.console import show_servers
 from newshelf.server.ports import Ports
-from newshelf.server.process import Service, stop_session
-from newshelf.server.state import GatewayState, ServerState, new_temp
+from newshelf.server.process import Service, start_session, stop_session
+from newshelf.server.state import SEARCH, GatewayState, ServerState, new_temp
 
 
 def test_restarts_and_what_is_down_are_shown(tmp_path: Path) -> None:
@@ -38,3 +41,38 @@ def test_restarts_and_what_is_down_are_shown(tmp_path: Path) -> None:
     finally:
         state.end()
         stop_session(ended)
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("✓ archive: done in 0.9 s\nabc is served instead of abc-fp32\n", "abc is served instead"),
+        ("… precision: not made yet\nerror: no space left\n", "error: no space left"),
+        ("… precision: not made yet\n", "was interrupted; the next ./run serve searches again"),
+        ("", "was interrupted"),
+    ],
+)
+def test_how_a_search_for_a_precision_ended_is_shown(tmp_path: Path, said: str, shown: str) -> None:
+    log = tmp_path / "search.log"
+    log.write_text(said)
+    ended = start_session(["true"], cwd=tmp_path, env={}, log=None)
+    stop_session(ended)
+    state = ServerState(
+        tmp_path, Ports(), tmp_path, {}, "shop", processes={SEARCH: ended}
+    )  # fmt: skip
+    console = Console(record=True, width=200)
+    show_servers(console, [state])
+    (line,) = (one for one in console.export_text().splitlines() if "search" in one.split()[:1])
+    assert shown in line
+
+
+def test_the_last_line_of_a_running_search_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "search.log").write_text("… precision: not made yet\n")
+    running = start_session(["sleep", "600"], cwd=tmp_path, env={}, log=None)
+    state = ServerState(tmp_path, Ports(), tmp_path, {}, "shop", processes={SEARCH: running})
+    console = Console(record=True, width=200)
+    try:
+        show_servers(console, [state])
+    finally:
+        stop_session(running)
+    assert "search      … precision: not made yet" in console.export_text()

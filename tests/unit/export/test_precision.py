@@ -16,7 +16,7 @@ from export.candidates import CANDIDATES, Candidate, reference_outputs, try_cand
 from export.graphs import write_openvino
 from export.index import export_golden
 from export.int8 import PictureRecipe, Recipe, quantise, write_int8
-from export.precision import PRECISION, choose, export_precisions
+from export.precision import PRECISION, choose, export_precisions, find_precisions
 from export.quality import draw_products
 from newshelf.catalog.catalog import read_catalog
 from newshelf.errors import ParityError, SetupError
@@ -91,7 +91,7 @@ def changed(made, tmp_path):
     def change(**rows):
         out = tmp_path / "export"
         out.mkdir()
-        for name in (PRECISION, "version.json"):
+        for name in (PRECISION, "encoder.onnx"):
             shutil.copyfile(made / name, out / name)
         report = read_json(out / PRECISION)
         for row in report["candidates"]:
@@ -319,12 +319,32 @@ def test_without_a_report_only_float32_is_served(tmp_path):
         choose(tmp_path, "auto", "int8")
 
 
-def test_a_report_of_another_version_is_refused(changed):
+def test_a_report_on_another_encoder_is_refused(changed):
     out = changed()
     report = read_json(out / PRECISION)
-    write_json(out / PRECISION, {**report, "model_version": "another"})
-    with pytest.raises(SetupError, match="another model version"):
+    write_json(out / PRECISION, {**report, "encoder": "another"})
+    with pytest.raises(SetupError, match="another encoder"):
         choose(out, "auto", "auto")
+
+
+def test_a_search_adds_files_of_its_own_and_leaves_the_graphs_alone(
+    exported, catalog, tmp_path, monkeypatch
+):
+    graphs, out = tmp_path / "graphs", tmp_path / "precision"
+    shutil.copytree(exported, graphs)
+    out.mkdir()
+    before = {path.name: path.read_bytes() for path in graphs.iterdir() if path.is_file()}
+
+    def export(folder, *_):
+        assert (folder / "encoder.onnx").read_bytes() == before["encoder.onnx"]
+        (folder / PRECISION).write_text("{}")
+        # As of a runtime that is refused.
+        (folder / "encoder.pt").unlink()
+
+    monkeypatch.setattr("export.precision.export_precisions", export)
+    find_precisions(graphs, out, catalog, QUIET)
+    assert [path.name for path in out.iterdir()] == [PRECISION]
+    assert {path.name: path.read_bytes() for path in graphs.iterdir() if path.is_file()} == before
 
 
 def test_products_have_rows_by_view(made, catalog):

@@ -11,9 +11,11 @@ from rich.console import Console
 
 from newshelf.catalog.catalog import read_catalog
 from newshelf.errors import ServerError
-from newshelf.pipeline.serve import pick_demo, served_archives
+from newshelf.pipeline.serve import pick_demo, served_archives, stay
 from newshelf.pipeline.workspace import Workspace
 from newshelf.rollout.versions import PromotedFile
+from newshelf.server.ports import Ports
+from newshelf.server.state import ServerState
 
 
 @pytest.fixture
@@ -54,6 +56,29 @@ def test_a_missing_promoted_archive_is_an_error(workspace: Workspace) -> None:
     PromotedFile(workspace.promoted).promote("3", "spring", "own")
     with pytest.raises(ServerError, match=r"spring promoted version 3"):
         served(workspace)
+
+
+def test_whole_lines_of_a_search_are_printed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = ServerState(tmp_path, Ports(), tmp_path, {}, "shop")
+    logs = iter(
+        ["precision: not ma", "precision: not made yet\narch", "precision: not made yet\n✓\n"]
+    )
+
+    def running(_: Path) -> ServerState | None:
+        text = next(logs, None)
+        if text is None:
+            return None
+        (tmp_path / "search.log").write_text(text)
+        return state
+
+    monkeypatch.setattr("newshelf.pipeline.serve.running_state", running)
+    monkeypatch.setattr("newshelf.pipeline.serve._POLL_S", 0)
+    console = Console(record=True, width=200)
+    with pytest.raises(ServerError, match="was stopped"):
+        stay(state, console)
+    assert console.export_text() == "precision: not made yet\n✓\n"
 
 
 def write(folder: Path, **tables: dict[str, list[Any]]) -> Path:
