@@ -6,6 +6,7 @@ modalities and each dynamic size.
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -280,9 +281,15 @@ def check_case(
     expected = (result,) if isinstance(result, Tensor) else result
     named = dict(zip(subject.graph.outputs, expected, strict=True))
     inputs = dict(zip(subject.graph.inputs, case.inputs, strict=True))
+
+    def run(kind: str) -> dict[str, Tensor]:
+        return _run(runtimes[kind], inputs, f"{subject.graph.name} ({kind}), {case.name}")
+
     comparisons = []
-    for kind, runtime in runtimes.items():
-        actual = _run(runtime, inputs, f"{subject.graph.name} ({kind}), {case.name}")
+    with ThreadPoolExecutor(len(runtimes)) as pool:
+        # At once, since each computes on one thread.
+        answers = list(pool.map(run, runtimes))
+    for kind, actual in zip(runtimes, answers, strict=True):
         for output, tensor in named.items():
             where = f"{subject.graph.name} ({kind}), {case.name}: {output}"
             difference = _difference(tensor, actual[output], where)
