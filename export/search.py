@@ -48,6 +48,7 @@ class Switch:
         self.new = made[MODEL].stem.removeprefix(f"{MODEL}-")
         self.old = self.new + FIRST
         question = plan.questions[MODEL]
+        self._last_change: int | None = None
         self._versions = TorchServeVersions(self._directory, plan.workspace.model_store, question)
 
     def run(self) -> None:
@@ -109,10 +110,13 @@ class Switch:
         if not has_shelf(self._plan.settings):
             return None
         with EventStore.open(self._plan.workspace.store_url(self._plan.settings)) as store:
+            if self._last_change is None:
+                # Later changes are published while this one is waited for.
+                self._last_change = store.items.last_seq()
             hosts = store.items.hosts()
-            published = [host.seq for host in hosts if host.version == self.new]
-            behind = max(published, default=-1) < store.items.last_seq()
-        return f"live products of {self.new} are not published yet" if behind else None
+        published = max((host.seq for host in hosts if host.version == self.new), default=-1)
+        is_behind = published < self._last_change
+        return f"live products of {self.new} are not published yet" if is_behind else None
 
     def _set_default(self, version: str) -> None:
         self._versions.set_default(version)
