@@ -19,7 +19,6 @@ from newshelf.cli.console import (
 )
 from newshelf.cli.pipeline import settings_from
 from newshelf.errors import SetupError
-from newshelf.pipeline.stages import archive_paths
 from newshelf.pipeline.workspace import ROOT, Workspace, open_workspace
 from newshelf.report.page import ReportTable, print_table
 
@@ -169,9 +168,9 @@ def _served(workspace: Workspace) -> Iterator["RecommenderPredictor"]:
     from newshelf.pipeline.serve import served_archives
     from newshelf.serving.shelf_reader import ShelfReader
 
-    if not archive_paths(workspace.archive):
+    archive = served_archives(workspace, make_console()).get("recommender")
+    if archive is None:
         raise SetupError(f"{workspace.root} has no archives yet; ./run archive makes them")
-    archive = served_archives(workspace, make_console())["recommender"]
     with open_recommender(archive) as recommender:
         version = recommender.index.manifest.encoder_version
         shelf = ShelfReader(workspace.shelf / version, recommender.live)

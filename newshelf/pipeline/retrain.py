@@ -246,8 +246,7 @@ def served_version(workspace: Workspace) -> str:
 
 def _version(workspace: Workspace) -> str | None:
     """Return the version of the exported checkpoint, if there is one."""
-    is_exported = (workspace.graphs / VERSION).exists()
-    return read_version(workspace.graphs) if is_exported else None
+    return read_version(workspace.graphs) if (workspace.graphs / VERSION).exists() else None
 
 
 def _of_archives(paths: Iterable[Path]) -> str | None:

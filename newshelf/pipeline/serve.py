@@ -57,12 +57,11 @@ _POLL_S = 0.5
 
 
 class SearchPlan(ProgramPlan):
-    """Plan of ``export.search``, which finds a precision and lets the server switch to it."""
+    """Plan of ``export.search``; every version of a model must answer its question."""
 
     workspace: Workspace
     settings: Settings
     questions: dict[str, dict[str, object]]
-    """A request that every version of a model must answer."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +85,7 @@ def serve(
 ) -> Served:
     """Start TorchServe on up-to-date stages, then the gateway, its controller and the shelf.
 
-    Without a known precision of the encoder, float32 is served, and with ``search`` a process in
-    the background finds one and lets the server switch.
+    Float32 is served until a precision of the encoder is known; ``search`` finds one meanwhile.
     """
     _refuse_second(workspace)
     with workspace.locked(console):
@@ -101,7 +99,7 @@ def serve(
                 root=ROOT,
                 directory=workspace.server,
                 model_store=workspace.model_store,
-                models=served_archives(workspace, last[-1].directory, console),
+                models=served_archives(workspace, console, last[-1].directory),
                 catalog=str(workspace.catalog),
                 ports=ports,
                 logs=settings.logs,
@@ -119,9 +117,9 @@ def serve(
                     )
                     state = _start_gateway(state, gateway, settings, stack)
                     # The gateway waits for the versions that a controller loads.
-                    controller = plan_controller(state, workspace, settings, demo)
+                    plan = plan_controller(state, workspace, settings, demo)
                     state = _start(
-                        state, CONTROLLER, "newshelf.rollout", workspace.controller, controller
+                        state, CONTROLLER, "newshelf.rollout", workspace.controller, plan
                     )
                     log = state.directory / "gateway.log"
                     wait_for_gateway(state, log, timeout_s=settings.stall_s)
@@ -136,8 +134,8 @@ def serve(
                 path.with_suffix(".log").unlink(missing_ok=True)
                 if search and last == [stages.first] and settings.archive.precision == "auto":
                     questions = demo.requests()
-                    plan = SearchPlan(workspace=workspace, settings=settings, questions=questions)
-                    state = _start(state, SEARCH, "export.search", path, plan)
+                    after = SearchPlan(workspace=workspace, settings=settings, questions=questions)
+                    state = _start(state, SEARCH, "export.search", path, after)
                 path = state.directory / "supervisor.json"
                 supervisor = SupervisorPlan(logs=settings.logs, directory=state.directory)
                 state = _start(state, SUPERVISOR, "newshelf.server.supervisor", path, supervisor)
@@ -199,8 +197,12 @@ def stay(state: ServerState, console: Console) -> None:
     raise ServerError(f"the server was stopped; its logs are in {state.directory}")
 
 
-def served_archives(workspace: Workspace, made: Path, console: Console) -> dict[str, Path]:
-    """Return the archive of each model: the promoted one, or else the one in ``made``'s list."""
+def served_archives(
+    workspace: Workspace, console: Console, made: Path | None = None
+) -> dict[str, Path]:
+    """Return the archive of each model: the promoted one, or else that in a list, the last made."""
+    folders = [one for one in (workspace.archive, workspace.first) if archive_paths(one)]
+    made = made or max(folders, key=lambda one: one.stat().st_mtime, default=workspace.archive)
     own = archives(archive_paths(made))
     promoted = PromotedFile(workspace.promoted).read()
     if promoted is None:

@@ -1,6 +1,7 @@
 """What a start serves: the workspace's own archives, or what a rollout has promoted."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def workspace(tmp_path: Path) -> Workspace:
 
 def served(workspace: Workspace) -> tuple[dict[str, str], str]:
     console = Console(record=True, width=200)
-    found = served_archives(workspace, workspace.archive, console)
+    found = served_archives(workspace, console)
     return {name: path.name for name, path in found.items()}, console.export_text()
 
 
@@ -42,6 +43,21 @@ def test_without_a_promotion_the_workspaces_archives_are_served(workspace: Works
     assert served(workspace) == (own, "")
     PromotedFile(workspace.promoted).promote("own", "spring", "1")
     assert served(workspace) == (own, "")
+
+
+def test_of_first_and_final_archives_the_last_made_are_served(workspace: Workspace) -> None:
+    workspace.first.mkdir()
+    first = [
+        str(workspace.model_store / f"{model}-1-fp32.mar") for model in ("encoder", "recommender")
+    ]
+    (workspace.first / "archives.json").write_text(json.dumps(first))
+    for folder, at, version in ((workspace.first, 2, "1-fp32"), (workspace.archive, 3, "own")):
+        os.utime(workspace.first, (1, 1))
+        os.utime(workspace.archive, (1, 1))
+        os.utime(folder, (at, at))
+        assert served(workspace)[0]["recommender"] == f"recommender-{version}.mar"
+    chosen = served_archives(workspace, Console(quiet=True), workspace.first)
+    assert chosen["encoder"].name == "encoder-1-fp32.mar"
 
 
 def test_a_promoted_archive_is_served_and_printed(workspace: Workspace) -> None:
