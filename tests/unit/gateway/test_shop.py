@@ -396,6 +396,9 @@ def test_products_without_title_picture_or_row_have_a_card(
     page = get(f"{gateway.url}/shop")
     assert page.status_code == 200
     assert "no-picture" in page.text
+    category = get(f"{gateway.url}/shop/category?name=Jewellery")
+    assert category.status_code == 200
+    assert links_in(category, "/shop/item")
     plain = get(f"{gateway.url}/shop/item?id={FAKE_IDS[-3]}")
     assert f"<h1>{FAKE_IDS[-3]}</h1>" in plain.text
     words = get(f"{gateway.url}/shop/item?id={FAKE_IDS[-2]}")
