@@ -4,6 +4,7 @@ import logging
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import log
@@ -109,12 +110,15 @@ class Database:
 
     def truncate_log(self) -> None:
         """Empty SQLite's log, which holds earlier states of rows."""
-        for _ in range(_TRIES if self.sqlite_file else 0):
+        until_s = time.monotonic() + _LOG_WAIT_S
+        while self.sqlite_file:
             ((busy, *_),) = self.execute_once("PRAGMA wal_checkpoint(TRUNCATE)", ())
             if not busy:
                 return
-        if self.sqlite_file:
-            raise Unavailable("the log of the event store is in use; try again")
+            if time.monotonic() > until_s:
+                raise Unavailable("the log of the event store is in use; try again")
+            # A reader, or ``Checkpoints``, is at it.
+            time.sleep(_PAUSE_S)
 
     def close(self) -> None:
         """Close all connections."""
@@ -273,6 +277,7 @@ _LEAST_BYTES = 4 * 2**20
 _MOST_BYTES = 128 * 2**20
 """Size from which the log restarts in the same file; truncating it would take longer."""
 _TRIES = 5
+_LOG_WAIT_S = 10.0
 
 
 class Checkpoints:

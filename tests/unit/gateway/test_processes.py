@@ -1,5 +1,6 @@
 """The gateway's processes as they are really run, and a kill of one of them."""
 
+import logging
 import os
 import re
 import signal
@@ -230,6 +231,16 @@ def test_a_gateway_without_models_says_so_until_they_answer(
         time.sleep(0.1)
 
 
+@pytest.fixture
+def log_as_before() -> Iterator[None]:
+    """Undo what a program does to the log of its process."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+
+
+@pytest.mark.usefixtures("log_as_before")
 def test_a_gateway_that_cannot_start_says_why(
     two: GatewayPlan, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -239,6 +250,7 @@ def test_a_gateway_that_cannot_start_says_why(
     assert "popular products" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("log_as_before")
 def test_a_plan_that_is_none_is_exit_code_2(
     two: GatewayPlan, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,9 +1,12 @@
 """Histories, merges and erasure of units, on both databases."""
 
 import asyncio
+import sqlite3
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from newshelf.errors import Conflict, ErasedUnit, InvalidField
+from newshelf.store import database
 from newshelf.store.export import write_events
 from newshelf.store.group_commit import GroupCommit
 from newshelf.store.records import Exposure, Feedback
@@ -231,6 +235,28 @@ def mentions(folder: Path, unit: str) -> bool:
     files = [path for path in folder.iterdir() if path.is_file()]
     assert files
     return any(unit.encode() in path.read_bytes() for path in files)
+
+
+def test_an_erasure_waits_for_a_reader_of_the_log(
+    tmp_path: Path, exposure: MakeExposure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with EventStore.open(f"sqlite:///{tmp_path}/store/events.db") as store:
+        store.write(WriteBatch(exposures=[exposure("item-0", request_id="r", unit="<ann>")]))
+        reader = sqlite3.connect(tmp_path / "store" / "events.db", isolation_level=None)
+        reader.execute("BEGIN")
+        assert reader.execute("SELECT count(*) FROM exposures").fetchone() == (1,)
+        waits: list[float] = []
+
+        def end_reader(seconds: float) -> None:
+            waits.append(seconds)
+            reader.close()
+
+        monkeypatch.setattr(
+            database, "time", SimpleNamespace(monotonic=time.monotonic, sleep=end_reader)
+        )
+        store.units.erase("<ann>", settle_s=0)
+        assert len(waits) == 1
+        assert not mentions(tmp_path / "store", "<ann>")
 
 
 def test_nothing_in_sqlites_files_holds_the_id_of_an_erased_unit(
