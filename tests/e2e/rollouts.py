@@ -184,6 +184,7 @@ def open_shop(
     *,
     served: str = "old",
     store_url: str = "",
+    small: bool = False,
 ) -> Iterator[Shop]:
     """Serve a version of the model store; the trained one waits there.
 
@@ -193,9 +194,14 @@ def open_shop(
         folder: for everything that is written.
         served: the version; as if an earlier rollout had promoted it.
         store_url: of the event store; SQLite in the workspace by default.
+        small: one gateway process, and no shelf.
     """
     workspace = _copied(packed, folder, packed.model_store)
     settings = quick(settings, store_url)
+    if small:
+        gateway = settings.gateway.model_copy(update={"processes": 1})
+        shelf = settings.shelf.model_copy(update={"enabled": False})
+        settings = settings.model_copy(update={"gateway": gateway, "shelf": shelf})
     own = _recommender(workspace).stem.removeprefix("recommender-")
     PromotedFile(workspace.promoted).promote(served, "an earlier rollout", own)
     console = Console(stderr=True)
