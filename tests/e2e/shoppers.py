@@ -97,7 +97,7 @@ class Shoppers:
         for _ in range(20 if self.retry else 1):
             status, told = front.post("/v1/feedback", {"events": events})
             while status == http.client.TOO_MANY_REQUESTS and not self._ended.wait(0.1):
-                # A fast machine reaches the key's rate; a front end waits as it is told.
+                # A fast machine reaches the key's rate; a front end waits and sends again.
                 status, told = front.post("/v1/feedback", {"events": events})
             if status == http.client.TOO_MANY_REQUESTS:
                 return

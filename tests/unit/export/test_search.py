@@ -1,13 +1,10 @@
 """The switch of a running server to the precision that a search has found."""
 
 import json
-import threading
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from rich.console import Console
@@ -24,6 +21,7 @@ from newshelf.server.process import start_session, stop_session
 from newshelf.server.state import TORCHSERVE, ServerState
 from newshelf.store.items import ItemColumns, ItemWrite
 from newshelf.store.store import EventStore
+from tests.answering import answering
 
 MODELS = ("encoder", "recommender")
 NEW, OLD = "abc", f"abc{FIRST}"
@@ -77,26 +75,13 @@ def fake() -> FakeServer:
 
 
 @pytest.fixture
-def plan(fake: FakeServer, tmp_path: Path) -> Iterator[SearchPlan]:
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            pass
+def port(fake: FakeServer) -> Iterator[int]:
+    with answering(fake.handle) as found:
+        yield found
 
-        def _any(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            address = urlsplit(self.path)
-            status, body = fake.handle(self.command, address.path, parse_qs(address.query))
-            content = json.dumps(body).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
 
-        do_GET = do_POST = do_PUT = do_DELETE = _any  # noqa: N815
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    port = server.server_address[1]
+@pytest.fixture
+def plan(port: int, tmp_path: Path) -> Iterator[SearchPlan]:
     workspace = Workspace(tmp_path / "w", tmp_path, is_sample=False, model_store=tmp_path / "store")
     for folder in (workspace.server, workspace.gateway, workspace.model_store):
         folder.mkdir(parents=True)
@@ -118,8 +103,6 @@ def plan(fake: FakeServer, tmp_path: Path) -> Iterator[SearchPlan]:
         workspace=workspace, settings=settings, questions={one: {"k": 1} for one in MODELS}
     )
     stop_session(process)
-    server.shutdown()
-    server.server_close()
 
 
 def switch_of(plan: SearchPlan) -> Switch:

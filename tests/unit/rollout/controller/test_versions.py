@@ -2,13 +2,10 @@
 
 import json
 import re
-import threading
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -17,6 +14,7 @@ from newshelf.rollout.versions import TorchServeVersions, find_archive
 from newshelf.server.ports import Ports
 from newshelf.server.process import start_session, stop_session
 from newshelf.server.state import TORCHSERVE, ServerState
+from tests.answering import answering
 
 FAR = "2999-01-01T00:00:00Z"
 
@@ -74,28 +72,13 @@ def fake() -> FakeServer:
 
 
 @pytest.fixture
-def state(fake: FakeServer, tmp_path: Path) -> Iterator[ServerState]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+def port(fake: FakeServer) -> Iterator[int]:
+    with answering(fake.handle) as found:
+        yield found
 
-        def log_message(self, *_: object) -> None:
-            pass
 
-        def _any(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            address = urlsplit(self.path)
-            status, body = fake.handle(self.command, address.path, parse_qs(address.query))
-            content = json.dumps(body).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        do_GET = do_POST = do_PUT = do_DELETE = _any  # noqa: N815
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    port = server.server_address[1]
+@pytest.fixture
+def state(port: int, tmp_path: Path) -> Iterator[ServerState]:
     process = start_session(["sleep", "600"], cwd=tmp_path, env={}, log=tmp_path / "log")
     keys = {
         name: {"key": "k", "expiration time": FAR} for name in ("inference", "management", "API")
@@ -109,8 +92,6 @@ def state(fake: FakeServer, tmp_path: Path) -> Iterator[ServerState]:
     written.save()
     yield written
     stop_session(process)
-    server.shutdown()
-    server.server_close()
 
 
 @pytest.fixture
