@@ -129,15 +129,23 @@ class Visit:
         except Unavailable:
             return {}
 
-    async def tell(self, event_type: str, item: str, **fields: Any) -> None:
-        """Record what the visitor did; a page is shown even if that fails."""
+    def event(self, event_type: str, item: str, **fields: Any) -> dict[str, Any]:
+        """Return feedback of the visitor."""
         event = {"event_id": secrets.token_hex(16), "event_type": event_type, "item_id": item}
-        event |= {"unit": f"shop-{self.visitor}"} | fields
+        return event | {"unit": f"shop-{self.visitor}"} | fields
+
+    async def tell(self, events: Sequence[dict[str, Any]]) -> None:
+        """Record what the visitor did, all of it or an error."""
         try:
-            await self.state.feedback(orjson.dumps(event), _JSON, self.context)
+            await self.state.feedback(orjson.dumps({"events": events}), _JSON, self.context)
         except ErasedUnit:
             # Somebody who was erased comes back as somebody new.
             self.visitor, self.is_new = secrets.token_hex(16), True
+
+    async def mention(self, event: dict[str, Any]) -> None:
+        """Record what the visitor did; the page is shown even if that fails."""
+        try:
+            await self.tell([event])
         except NewshelfError as error:
             self.context.reason = error.code
 
@@ -225,8 +233,8 @@ async def product(visit: Visit) -> Response:
     clicked, prefetched = visit.asked.get("from", ""), "sec-purpose" in visit.request.headers
     if _TOKEN.fullmatch(clicked) and not visit.is_new and not prefetched:
         # Reloading the page is no second click.
-        event = hashlib.sha256(f"{clicked} {item.id}".encode()).hexdigest()
-        await visit.tell("click", item.id, request_id=clicked, event_id=event)
+        event_id = hashlib.sha256(f"{clicked} {item.id}".encode()).hexdigest()
+        await visit.mention(visit.event("click", item.id, request_id=clicked, event_id=event_id))
     rows = await asyncio.gather(
         visit.row(placement="product", kind="similar", items=[item.id], k=_ROW),
         visit.row(kind="bought_together", items=[item.id], k=_SHORT_ROW),
@@ -250,14 +258,18 @@ async def change_cart(visit: Visit) -> Response:
     stored = await visit.stored([item, *visit.cart])
     added = action == "add" and item in stored
     if action == "buy":
-        for one in (stored[bought] for bought in visit.cart if bought in stored):
-            await visit.tell("purchase", one.id, value=one.columns.price)
+        bought = [stored[one] for one in visit.cart if one in stored]
+        # The page thanks for what is recorded; otherwise the cart stays.
+        if bought:
+            await visit.tell(
+                [visit.event("purchase", one.id, value=one.columns.price) for one in bought]
+            )
         visit.cart, shown = [], f"{SHOP}/cart?bought=1"
     elif action == "remove":
         visit.cart = [one for one in visit.cart if one != item]
     elif added:
         visit.cart = _with(visit.cart, item)
-        await visit.tell("cart", item)
+        await visit.mention(visit.event("cart", item))
     in_place = added and "hx-request" in visit.request.headers
     response = visit.page("added.html") if in_place else RedirectResponse(shown, _SEE_OTHER)
     value = urlsafe_b64encode(orjson.dumps(visit.cart)).decode() if visit.cart else ""

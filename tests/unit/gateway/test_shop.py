@@ -128,6 +128,24 @@ def test_a_click_a_cart_and_a_purchase_are_the_visitors_history(
     assert f'"history":["{name}"]'.encode() in feed.body
 
 
+def test_nobody_is_thanked_for_a_purchase_that_is_not_recorded(
+    start_gateway: StartGateway,
+) -> None:
+    # Less than the price, so that the purchase is refused.
+    gateway = start_gateway(shop=ON, timeout_ms=5000, max_value=10)
+    fill(gateway)
+    with httpx.Client(
+        base_url=gateway.url, follow_redirects=True, timeout=30, trust_env=False
+    ) as browser:
+        form = {"token": token_in(browser.get("/shop")), "action": "add", "item": FAKE_IDS[0]}
+        cart = browser.post("/shop/cart", data=form)
+        bought = browser.post("/shop/cart", data={"token": token_in(cart), "action": "buy"})
+        assert bought.status_code == 422
+        assert "Thank you" not in bought.text
+        assert f"Ring {FAKE_IDS[0]}" in browser.get("/shop/cart").text
+    assert [one.event_type for one in feedback(gateway)] == ["cart"]
+
+
 def test_a_cart_is_changed_and_forgets_what_it_cannot_hold(browser: httpx.Client) -> None:
     token = token_in(browser.get("/shop"))
     for name in FAKE_IDS[:25]:
