@@ -13,6 +13,7 @@ DANN (Ganin et al., JMLR 2016), CDAN+E (Long et al., NeurIPS 2018), MCC (Jin et 
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast
@@ -80,7 +81,7 @@ class AdaptationNetwork(nn.Module):
 
 
 class AdaptationLoss(Objective):
-    """``L = CE(source) + adaptation(source, target)``, trained with the network.
+    """A method's loss, trained with the network.
 
     A batch is the source's features ``(B, F)`` and labels ``(B,)``, and the target's features; the
     two domains may differ in size. ``steps`` is the length of the training.
@@ -94,15 +95,19 @@ class AdaptationLoss(Objective):
         self.network = network
         self.steps = steps
 
+
+class AlignmentLoss(AdaptationLoss, ABC):
+    """``L = CE(source) + adaptation(source, target)``."""
+
     def forward(self, batch: tuple[Tensor, Tensor, Tensor]) -> dict[str, Tensor]:
         """Return ``loss`` and ``adaptation``, its second term."""
         ours, theirs = self.network(batch[0]), self.network(batch[2])
         adaptation = self.adaptation(ours, theirs)
         return {"loss": F.cross_entropy(ours[1], batch[1]) + adaptation, "adaptation": adaptation}
 
+    @abstractmethod
     def adaptation(self, source: Outputs, target: Outputs) -> Tensor:
         """Return the weighted term that looks at the target, a scalar."""
-        raise NotImplementedError
 
 
 class AdaBN(AdaptationLoss):
@@ -113,7 +118,7 @@ class AdaBN(AdaptationLoss):
         return {"loss": F.cross_entropy(self.network(batch[0])[1], batch[1])}
 
 
-class MCC(AdaptationLoss):
+class MCC(AlignmentLoss):
     """Minimum class confusion: pairs of classes should not share a row of the target."""
 
     def adaptation(self, source: Outputs, target: Outputs) -> Tensor:  # noqa: ARG002
@@ -144,7 +149,7 @@ def class_confusion(logits: Tensor, temperature: float = 2.5) -> Tensor:
     return 1.0 - shares.diagonal().mean()
 
 
-class RampedLoss(AdaptationLoss):
+class RampedLoss(AlignmentLoss):
     """Counts the steps, for a term that starts at 0."""
 
     step: Tensor
