@@ -72,13 +72,7 @@ def fake() -> FakeServer:
 
 
 @pytest.fixture
-def port(fake: FakeServer) -> Iterator[int]:
-    with answering(fake.handle) as found:
-        yield found
-
-
-@pytest.fixture
-def state(port: int, tmp_path: Path) -> Iterator[ServerState]:
+def state(fake: FakeServer, tmp_path: Path) -> Iterator[ServerState]:
     process = start_session(["sleep", "600"], cwd=tmp_path, env={}, log=tmp_path / "log")
     keys = {
         name: {"key": "k", "expiration time": FAR} for name in ("inference", "management", "API")
@@ -86,11 +80,12 @@ def state(port: int, tmp_path: Path) -> Iterator[ServerState]:
     key_file = tmp_path / "key_file.json"
     key_file.write_text(json.dumps(keys))
     key_file.chmod(0o600)
-    written = ServerState(
-        tmp_path, Ports(port, port), tmp_path, {}, "shop", processes={TORCHSERVE: process}
-    )
-    written.save()
-    yield written
+    with answering(fake.handle) as port:
+        written = ServerState(
+            tmp_path, Ports(port, port), tmp_path, {}, "shop", processes={TORCHSERVE: process}
+        )
+        written.save()
+        yield written
     stop_session(process)
 
 
