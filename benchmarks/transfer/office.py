@@ -1,6 +1,9 @@
 """Office-Caltech-10: ten classes in four domains, each adapted to each other one."""
 
 from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
 from itertools import permutations, product
 
 import pandas as pd
@@ -11,7 +14,7 @@ from torch.nn.functional import normalize
 from benchmarks.methods.adapt.projection import Projection
 from benchmarks.methods.adapt.source_only import DEFAULT, METHODS
 from benchmarks.results import Goal, Row, TaskResult
-from benchmarks.transfer.command import TransferContext
+from benchmarks.transfer.command import TransferContext, Values
 from benchmarks.transfer.domains import (
     draw_domains,
     draw_rows,
@@ -37,7 +40,6 @@ _VIEWS = (View(224, mirrored=True), View(288))
 """Views in addition to the plain one, which is in the catalogue's features."""
 _SETTINGS = AdaptSettings()
 _VIEW_METHODS = ("source-only", DEFAULT)
-_DRAWN = {method_name("source-only"), method_name(DEFAULT)}
 _WORSE = 0.005
 """A method hurts if it is below the probe by more than this."""
 _PROTOCOL = """All labelled pictures of one domain, all pictures of another without labels
@@ -65,33 +67,18 @@ def run(context: TransferContext) -> TaskResult:
     }
     values: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     pairs: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    maps: dict[str, tuple[Tensor, Tensor]] = {}
 
     for (suffix, (features, runs)), (ours, theirs) in product(inputs.items(), permutations(of, 2)):
         pair = f"{ours[0]}→{theirs[0]}"
-        source, known = features[of[ours]], target[of[ours]]
-        unlabelled = features[of[theirs]]
+        domains = _Pair(features[of[ours]], target[of[ours]], features[of[theirs]])
         truth = target[of[theirs]]
-        probed = linear_probe(source, known, unlabelled)
-        projection = Projection(source, unlabelled)
-        source, unlabelled = projection(source), projection(unlabelled)
         for seed in context.seeds:
-            _note(values, pairs, _PROBE + suffix, seed, pair, probed, truth)
-            for method in runs:
-                name = method_name(method) + suffix
-                model = adapt(
-                    source,
-                    known,
-                    unlabelled,
-                    Run(seed, context.console, quiet=True),
-                    method=METHODS[method],
-                )
-                embedded, logits = model(unlabelled)
-                predicted = logits.argmax(dim=1)
-                _note(values, pairs, name, seed, pair, predicted, truth)
-                if name in _DRAWN and (ours, theirs) == _MAPPED and seed == context.seeds[0]:
-                    maps[name] = model(source)[0], embedded
-        context.console.print(f"  {pair}{suffix}: {values[name][seed][-1]:.1%} ({name})")
+            measure = partial(_accuracies, domains, truth, runs, seed, context)
+            found = context.measured(f"office-{ours}-{theirs}{suffix}", seed, measure)
+            for name, accuracy in found.items():
+                values[name + suffix][seed].append(accuracy)
+                pairs[name + suffix][pair].append(accuracy)
+        context.console.print(f"  {pair}{suffix}: {accuracy:.1%} ({name})")
 
     means = {
         name: [sum(accuracies) / len(accuracies) for accuracies in by_seed.values()]
@@ -116,6 +103,9 @@ def run(context: TransferContext) -> TaskResult:
     draw_rows(rows, bars, "Office-Caltech-10", _GOAL)
     draw_table(table, pairs_figure, "Office-Caltech-10: source → target")
     labels = target[of[_MAPPED[0]]], target[of[_MAPPED[1]]]
+    mapped = _Pair(plain[of[_MAPPED[0]]], labels[0], plain[of[_MAPPED[1]]])
+    first = Run(context.seeds[0], context.console, quiet=True)
+    maps = {method_name(method): mapped.adapted(method, first)[:2] for method in _VIEW_METHODS}
     draw_domains(maps, labels, classes, _MAPPED, maps_figure)
     return TaskResult(
         task="office",
@@ -146,18 +136,34 @@ def _viewed(context: TransferContext, catalog: Catalog, plain: Tensor) -> Tensor
     return features
 
 
-def _note(
-    values: dict[str, dict[int, list[float]]],
-    pairs: dict[str, dict[str, list[float]]],
-    name: str,
-    seed: int,
-    pair: str,
-    predicted: Tensor,
-    truth: Tensor,
-) -> None:
-    accuracy = float((predicted == truth).float().mean())
-    values[name][seed].append(accuracy)
-    pairs[name][pair].append(accuracy)
+@dataclass(frozen=True)
+class _Pair:
+    """Features of two domains, and the classes of the first."""
+
+    source: Tensor
+    """``(N, F)`` float32."""
+    target: Tensor
+    """``(N,)`` int64."""
+    unlabelled: Tensor
+    """``(M, F)`` float32."""
+
+    def adapted(self, method: str, run: Run) -> tuple[Tensor, Tensor, Tensor]:
+        """Adapt; return the bottlenecks of both domains and ``(M, C)`` logits of the second."""
+        projection = Projection(self.source, self.unlabelled)
+        source, unlabelled = projection(self.source), projection(self.unlabelled)
+        model = adapt(source, self.target, unlabelled, run, method=METHODS[method])
+        return model(source)[0], *model(unlabelled)
+
+
+def _accuracies(
+    pair: _Pair, truth: Tensor, methods: Iterable[str], seed: int, context: TransferContext
+) -> Values:
+    """Return the accuracy by the name of the method."""
+    predicted = {_PROBE: linear_probe(pair.source, pair.target, pair.unlabelled)}
+    for method in methods:
+        _, _, logits = pair.adapted(method, Run(seed, context.console, quiet=True))
+        predicted[method_name(method)] = logits.argmax(dim=1)
+    return {name: float((found == truth).float().mean()) for name, found in predicted.items()}
 
 
 def _notes(table: dict[str, dict[str, float]]) -> list[str]:

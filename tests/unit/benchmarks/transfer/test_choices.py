@@ -62,6 +62,7 @@ def test_every_method_of_domain_adaptation_gets_the_same_steps(monkeypatch, tmp_
     context = SimpleNamespace(
         catalog=lambda name: SimpleNamespace(items=items),
         backbone=lambda catalog: SimpleNamespace(table=SimpleNamespace(image=image)),
+        measured=lambda task, seed, measure: measure(),
         seeds=(0,),
         console=SimpleNamespace(print=lambda text: None),
         figures=tmp_path,
