@@ -75,7 +75,8 @@ def run(context: TransferContext) -> TaskResult:
         for seed in context.seeds:
             measure = partial(_accuracies, domains, truth, runs, seed, context)
             found = context.measured(f"office-{ours}-{theirs}{suffix}", seed, measure)
-            for name, accuracy in found.items():
+            for name in (_PROBE, *map(method_name, runs)):
+                accuracy = found[name]
                 values[name + suffix][seed].append(accuracy)
                 pairs[name + suffix][pair].append(accuracy)
         context.console.print(f"  {pair}{suffix}: {accuracy:.1%} ({name})")

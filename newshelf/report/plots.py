@@ -116,9 +116,10 @@ def draw_lines(
         raise ValueError("there is no panel to draw")
     columns = min(len(panels), _PER_ROW)
     rows = math.ceil(len(panels) / columns)
-    figure = new_figure(max(6.0, 4.2 * columns), 3.4 * rows)
     names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
     shared = len(panels) > 1 and all(lines.keys() == set(names) for lines in panels.values())
+    listed = 0 if shared or len(names) == 1 else max(len(lines) for lines in panels.values())
+    figure = new_figure(max(6.0, 4.2 * columns), (3.4 + 0.2 * listed) * rows)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for panel in axes[len(panels) :]:
         panel.set_visible(False)
@@ -137,9 +138,10 @@ def draw_lines(
         else:
             panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         if percent:
-            panel.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+            panel.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
         if len(lines) > 1 and not shared:
-            legend_right(panel)
+            # Next to the lines, long names would leave them no width.
+            panel.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(0.0, -0.16))
     if shared and len(names) > 1:
         handles = axes[0].get_lines()
         columns = min(2 * columns, len(names))
