@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from loadtest.tuning import verbs as tuning
 from loadtest.verbs import loadtest
-from newshelf.cli import pipeline, serve, tuning
+from newshelf.cli import pipeline, serve
 from newshelf.cli.console import RootGroup, make_console
 from newshelf.cli.items import items
 from newshelf.cli.offpolicy import offpolicy

@@ -7,7 +7,7 @@ import json
 import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from pydantic import ValidationError
@@ -29,10 +29,6 @@ from newshelf.errors import CatalogError, SettingsError, SetupError
 from newshelf.files import directory_aside, read_json
 from newshelf.pipeline.stages import Jobs, StageName, bring_up_to_date, plan_stages
 from newshelf.pipeline.workspace import ROOT, Workspace, open_workspace
-
-if TYPE_CHECKING:
-    from loadtest.tuning.load import ModelName
-    from loadtest.tuning.server import ExportTools
 
 
 def make_jobs(console: Console, *, strict: bool = False, processes: int = 1) -> Jobs:
@@ -113,21 +109,6 @@ def make_jobs(console: Console, *, strict: bool = False, processes: int = 1) -> 
         return paths
 
     return Jobs(sample, train, evaluate, graphs, precision, archive)
-
-
-def make_tools(workspace: Workspace) -> "ExportTools":
-    """Return what the tuner needs of ``export``, applied to the export of ``workspace``."""
-    from export.archive import archive as run
-    from export.archive import model_config as text
-    from loadtest.tuning.server import ExportTools
-
-    def archive(settings: Settings, store: Path) -> list[Path]:
-        return run(workspace.export, settings, store)
-
-    def model_config(settings: Settings, model: "ModelName") -> str:
-        return text(settings.archive, getattr(settings.archive, model))
-
-    return ExportTools(archive, model_config)
 
 
 def settings_from(

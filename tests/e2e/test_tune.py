@@ -13,8 +13,8 @@ from loadtest.tuning.load import ModelName
 from loadtest.tuning.points import Arithmetic, Computing, SearchSpace
 from loadtest.tuning.slo import parse_slo
 from loadtest.tuning.tune import PointLoad, tune
+from loadtest.tuning.verbs import make_tools
 from newshelf.cli.app import app
-from newshelf.cli.pipeline import make_tools
 from newshelf.config import Settings, load_settings
 from newshelf.files import read_json
 from newshelf.pipeline.workspace import Workspace

@@ -15,8 +15,10 @@ from newshelf.cli.console import (
     SettingsOption,
     StoreOption,
     WorkspaceOption,
+    make_console,
 )
-from newshelf.cli.pipeline import settings_from
+from newshelf.cli.pipeline import make_jobs, settings_from
+from newshelf.config import Settings
 from newshelf.errors import SettingsError
 from newshelf.files import write_aside
 from newshelf.pipeline.workspace import Workspace, only_server, open_workspace, servers
@@ -25,8 +27,10 @@ from newshelf.server.ports import free_port, free_ports
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from loadtest.tuning.load import ModelName
     from loadtest.tuning.points import SearchSpace
     from loadtest.tuning.profile import Profile
+    from loadtest.tuning.server import ExportTools
     from newshelf.server.state import ServerState
 
 
@@ -83,8 +87,6 @@ def tune(
     from loadtest.tuning.slo import parse_slo
     from loadtest.tuning.tune import PointLoad
     from loadtest.tuning.tune import tune as run
-    from newshelf.cli.console import make_console
-    from newshelf.cli.pipeline import make_jobs, make_tools
     from newshelf.pipeline.stages import bring_up_to_date, plan_stages
     from newshelf.report.page import print_table
 
@@ -112,6 +114,21 @@ def tune(
         f"model-config.yaml of its archive: {written.model_config}",
         markup=False,
     )
+
+
+def make_tools(workspace: Workspace) -> "ExportTools":
+    """Return what the tuner needs of ``export``, applied to the export of ``workspace``."""
+    from export.archive import archive as run
+    from export.archive import model_config as text
+    from loadtest.tuning.server import ExportTools
+
+    def archive(settings: Settings, store: Path) -> list[Path]:
+        return run(workspace.export, settings, store)
+
+    def model_config(settings: Settings, model: "ModelName") -> str:
+        return text(settings.archive, getattr(settings.archive, model))
+
+    return ExportTools(archive, model_config)
 
 
 def _search_space(
@@ -184,8 +201,6 @@ def profile(
     """
     from loadtest.tuning.profile import profile as measure
     from newshelf.catalog.catalog import read_catalog
-    from newshelf.cli.console import make_console
-    from newshelf.cli.pipeline import make_jobs
     from newshelf.pipeline.serve import serve
 
     console = make_console()
