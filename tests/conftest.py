@@ -23,6 +23,7 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
+pytest_plugins = ["tests.fixtures"]
 
 _RUN = "NEWSHELF_TEST_RUN"
 _END_CHILDREN = f"""
@@ -50,17 +51,6 @@ def children_end_with_the_run() -> Iterator[None]:
     with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True):
         os.environ[_RUN] = mark
         yield
-
-
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An event store in SQLite without rows, to copy: migrations take longer than most tests."""
-    # Most runs of a few tests need no database.
-    from newshelf.store.store import EventStore  # noqa: PLC0415
-
-    path = tmp_path_factory.mktemp("store") / "events.db"
-    EventStore.open(f"sqlite:///{path}").close()
-    return path
 
 
 E2E = Path(__file__).parent / "e2e"

@@ -5,10 +5,6 @@ from zipfile import ZipFile
 
 import pytest
 
-from tests.unit.serving.conftest import bundle, encoder, scorer, spec
-
-__all__ = ["archive", "bundle", "encoder", "scorer", "spec"]
-
 
 @pytest.fixture(scope="session")
 def archive(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

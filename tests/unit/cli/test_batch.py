@@ -10,10 +10,8 @@ from rich.console import Console
 
 from newshelf.cli.batch import FailedUnit, read_units, recommend_all
 from newshelf.errors import SetupError
-from tests.unit.gateway.conftest import StartGateway, plan, popular, start_gateway, torchserve
+from tests.gateways import StartGateway
 from tests.unit.gateway.fake_torchserve import FakeTorchServe
-
-__all__ = ["plan", "popular", "start_gateway", "torchserve"]
 
 
 @pytest.mark.parametrize(

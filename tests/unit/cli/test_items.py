@@ -18,8 +18,8 @@ Run = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[EventStore]:
-    with EventStore.open(f"sqlite:///{tmp_path}/events.db") as opened:
+def store(store_url: str) -> Iterator[EventStore]:
+    with EventStore.open(store_url) as opened:
         yield opened
 
 

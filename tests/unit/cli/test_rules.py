@@ -19,8 +19,8 @@ from newshelf.serving.segments import (
 from newshelf.store.records import Feedback
 from newshelf.store.store import EventStore
 from newshelf.store.write import WriteBatch
+from tests.served_model import VERSION
 from tests.unit.cli.verbs import Run, verbs_of
-from tests.unit.serving.conftest import VERSION
 
 RULES = """
 [[rule]]

@@ -7,9 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from newshelf.catalog.interactions import Interactions
 from newshelf.evaluation.types import Case, Split
 
 MakeSplit = Callable[..., Split]
+DAY = 86_400
 
 
 @dataclass
@@ -77,3 +79,15 @@ def shop() -> Tables:
         }
     )
     return Tables(items, events)
+
+
+def daily_shoppers(count: int = 60, items: int = 20, days: int = 10) -> Interactions:
+    """Each takes one product a day; product 0 comes on the last day only."""
+    rng = np.random.default_rng(0)
+    sequences, stamps = [], []
+    for shopper in range(count):
+        sequence = rng.choice(np.arange(1, items), days, replace=False)
+        sequence[-1] = 0 if shopper % 2 else sequence[-1]
+        sequences.append(sequence.astype(np.int64))
+        stamps.append(np.arange(days, dtype=np.int64) * DAY + shopper)
+    return Interactions(items, sequences, stamps, np.arange(count))

@@ -15,6 +15,7 @@ from newshelf.evaluation.splits import (
     newest_split,
     time_split,
 )
+from tests.unit.evaluation.conftest import DAY, daily_shoppers
 
 
 def of(sequences, stamps, n_items=10):
@@ -285,24 +286,11 @@ def test_a_split_refuses_timestamps_that_do_not_fit(make_split):
         make_split([[0, 1]], 4, stamps=[[5]])
 
 
-DAY = 86_400
 SETTINGS = RetrainSettings(min_cases=30)
 
 
-def shoppers(count: int = 60, items: int = 20, days: int = 10) -> Interactions:
-    """Each takes one product a day; product 0 comes on the last day only."""
-    rng = np.random.default_rng(0)
-    sequences, stamps = [], []
-    for shopper in range(count):
-        sequence = rng.choice(np.arange(1, items), days, replace=False)
-        sequence[-1] = 0 if shopper % 2 else sequence[-1]
-        sequences.append(sequence.astype(np.int64))
-        stamps.append(np.arange(days, dtype=np.int64) * DAY + shopper)
-    return Interactions(items, sequences, stamps, np.arange(count))
-
-
 def test_cases_are_of_the_newest_days_and_training_is_before_them() -> None:
-    split = newest_split(shoppers(), 0, SETTINGS, 0)
+    split = newest_split(daily_shoppers(), 0, SETTINGS, 0)
     assert split.train_timestamps is not None
     cut = 7 * DAY + 59
     assert max(times[-1] for times in split.train_timestamps) < cut
@@ -311,7 +299,7 @@ def test_cases_are_of_the_newest_days_and_training_is_before_them() -> None:
 
 
 def test_what_the_served_version_has_seen_is_no_case() -> None:
-    split = newest_split(shoppers(), 8 * DAY + 59, SETTINGS, 0)
+    split = newest_split(daily_shoppers(), 8 * DAY + 59, SETTINGS, 0)
     assert split.train_timestamps is not None
     assert max(times[-1] for times in split.train_timestamps) == 8 * DAY + 59
     assert all(len(case.relevant) == 1 for case in split.cases)
@@ -321,7 +309,7 @@ def test_what_the_served_version_has_seen_is_no_case() -> None:
 def test_too_few_cases_decide_nothing(after: int) -> None:
     wanted = SETTINGS.model_copy(update={"min_cases": 61})
     with pytest.raises(EvidenceError, match="needs 61"):
-        newest_split(shoppers(), after, wanted, 0)
+        newest_split(daily_shoppers(), after, wanted, 0)
 
 
 def test_baskets_have_no_newest_days() -> None:

@@ -1,13 +1,12 @@
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
 from export.index import build_index, popularity
-from newshelf.catalog.catalog import read_catalog
 from newshelf.errors import VersionMismatch
 from newshelf.nn.checkpoint import load_checkpoint
 from newshelf.serving.index import load_index
+from tests.unit.export.catalogs import write_catalog
 from tests.unit.export.tiny_checkpoint import (
     IDS,
     same_blend,
@@ -15,26 +14,6 @@ from tests.unit.export.tiny_checkpoint import (
     tiny_spec,
     write_tiny_checkpoint,
 )
-
-
-def write_catalog(folder, ids=IDS, *, events=True, baskets=True):
-    folder.mkdir()
-    items = pd.DataFrame({"id": ids, "title": [f"lamp {item}" for item in ids], "price": 2.5})
-    items.to_csv(folder / "items.csv", index=False)
-    if events:
-        pd.DataFrame(
-            {
-                "user_id": ["u", "u", "v"],
-                "item_id": ["i1", "i1", "i4"],
-                "event_type": ["view", "purchase", "view"],
-                "timestamp": [1, 2, 3],
-            }
-        ).to_csv(folder / "events.csv", index=False)
-    if baskets:
-        pd.DataFrame({"basket_id": ["b", "b"], "item_id": ["i4", "i0"]}).to_csv(
-            folder / "baskets.csv", index=False
-        )
-    return read_catalog(folder)
 
 
 def test_index_is_what_serving_loads(tmp_path, checkpoint_dir):

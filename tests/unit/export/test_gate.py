@@ -19,18 +19,11 @@ from newshelf.nn.checkpoint import load_checkpoint
 from newshelf.pipeline.workspace import Workspace
 from newshelf.training.run import Run
 from newshelf.training.train import train
-from tests.unit.evaluation.test_splits import shoppers
-from tests.unit.training.conftest import (
-    Said,
-    keep_threads,
-    said,
-    shop_events,
-    shop_items,
-    tiny_settings,
-    write_catalog,
-)
+from tests.said import Said
+from tests.unit.evaluation.conftest import daily_shoppers
+from tests.unit.training.conftest import shop_events, shop_items
 
-__all__ = ["keep_threads", "said", "tiny_settings", "write_catalog"]
+pytestmark = pytest.mark.usefixtures("keep_threads")
 
 
 def test_a_version_meets_products_that_left_and_that_are_new(
@@ -123,7 +116,7 @@ class Knows:
     [(0.3, 0.9, True), (0.9, 0.3, False), (0.6, 0.6, False)],
 )
 def test_only_a_better_candidate_passes(served: float, candidate: float, passed: bool) -> None:
-    split = newest_split(shoppers(), 0, SETTINGS, 0)
+    split = newest_split(daily_shoppers(), 0, SETTINGS, 0)
     result = pass_gate(split, Knows(split, served), Knows(split, candidate), SETTINGS)
     assert result.passed is passed
     assert [one.name for one in result.compared] == ["newest", "new products"]

@@ -7,7 +7,7 @@ from newshelf.errors import CatalogError, VersionMismatch
 from newshelf.serving.index import load_index
 from newshelf.serving.item_table import allowed_mask
 from newshelf.serving.schemas import Filters
-from tests.unit.export.test_build_index import write_catalog
+from tests.unit.export.catalogs import write_catalog
 from tests.unit.export.tiny_checkpoint import write_tiny_checkpoint
 
 

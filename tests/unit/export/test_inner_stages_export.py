@@ -12,7 +12,7 @@ from export.quality import draw_products
 from export.run import export_model
 from newshelf.nn.encoder import ImageTower
 from newshelf.nn.spec import read_spec
-from tests.unit.export.test_precision import write_pictured_catalog
+from tests.unit.export.catalogs import write_pictured_catalog
 from tests.unit.export.tiny_checkpoint import tiny_spec, write_tiny_checkpoint
 
 

@@ -16,7 +16,7 @@ from export.int8 import (
 )
 from export.quality import Quality, draw_products
 from newshelf.nn.spec import read_spec
-from tests.unit.export.test_precision import write_pictured_catalog
+from tests.unit.export.catalogs import write_pictured_catalog
 
 
 @pytest.fixture(scope="module")

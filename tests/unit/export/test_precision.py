@@ -6,10 +6,8 @@ import shutil
 
 import numpy as np
 import onnx
-import pandas as pd
 import pytest
 from onnxruntime.quantization import quantize_dynamic
-from PIL import Image
 from rich.console import Console
 
 from export.candidates import CANDIDATES, Candidate, reference_outputs, try_candidate
@@ -18,7 +16,6 @@ from export.index import export_golden
 from export.int8 import PictureRecipe, Recipe, quantise, write_int8
 from export.precision import PRECISION, choose, export_precisions, find_precisions
 from export.quality import draw_products
-from newshelf.catalog.catalog import read_catalog
 from newshelf.errors import ParityError, SetupError
 from newshelf.files import read_json, write_json
 from newshelf.nn.spec import read_spec
@@ -27,33 +24,12 @@ from newshelf.serving.golden import check_golden_embeddings
 from newshelf.serving.runtimes.base import Device, Graph, encoder_graph, open_runtime
 from newshelf.serving.runtimes.openvino import OpenVinoRuntime
 from newshelf.serving.settings import ServingSettings
-from tests.unit.export.tiny_checkpoint import IDS, WORDS, shared_export
+from tests.unit.export.catalogs import write_pictured_catalog
+from tests.unit.export.tiny_checkpoint import shared_export
 
 QUIET = Console(file=io.StringIO())
 JUDGED = 15
 """Of a catalogue of 24 products; int8 is calibrated on the others."""
-
-
-def write_pictured_catalog(folder, *, pictures=True, count=24):
-    (folder / "images").mkdir(parents=True)
-    rng = np.random.default_rng(4)
-    ids = [*IDS, *(f"more{at}" for at in range(count - len(IDS)))]
-    links = []
-    for item in ids:
-        pixels = rng.integers(0, 255, (6, 6, 3), dtype=np.uint8)
-        Image.fromarray(pixels).resize((48, 40)).save(folder / "images" / f"{item}.png")
-        links.append(f"images/{item}.png" if pictures else None)
-    frame = pd.DataFrame(
-        {
-            "id": ids,
-            "title": [f"{WORDS[at % 8]} {WORDS[(at * 3) % 8]}" for at in range(count)],
-            "product_type": [("Rings", "Lamps", "Shirts")[at % 3] for at in range(count)],
-            "color": [("green", "red", None)[at % 3] for at in range(count)],
-            "image_link": links,
-        }
-    )
-    frame.to_csv(folder / "items.csv", index=False)
-    return read_catalog(folder)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from newshelf.gateway.recommend import purchases
 from newshelf.store.units import Interaction
-from tests.unit.gateway.conftest import Gateway, StartGateway
+from tests.gateways import Gateway, StartGateway
 from tests.unit.gateway.fake_torchserve import FakeTorchServe, status
 
 DAY_US = 86_400_000_000

@@ -21,7 +21,7 @@ from newshelf.server.gateway import GatewayPlan, wait_for_gateway
 from newshelf.server.ports import Ports, free_port
 from newshelf.server.process import program, stop_session, write_plan
 from newshelf.server.state import GatewayState, ServerState
-from tests.unit.gateway.conftest import Gateway, StartGateway
+from tests.gateways import Gateway, StartGateway
 from tests.unit.gateway.fake_torchserve import ALIVE, Asked, FakeTorchServe, late
 
 HEALTHY = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -55,11 +55,13 @@ def error_of(raw: bytes) -> tuple[int, str]:
 
 
 @pytest.fixture
-def alone(plan: GatewayPlan, tmp_path: Path) -> Iterator[tuple[str, str]]:
+def alone(gateway_plan: GatewayPlan, tmp_path: Path) -> Iterator[tuple[str, str]]:
     """The address of a gateway that runs as it is really run, and a key."""
     settings = GatewaySettings(port=free_port(), timeout_ms=10_000)
-    key = KeyFile(plan.api_keys).add("t", now=datetime.now(UTC), expires=None, rate_per_s=1e6)
-    own = plan.model_copy(update={"settings": settings})
+    key = KeyFile(gateway_plan.api_keys).add(
+        "t", now=datetime.now(UTC), expires=None, rate_per_s=1e6
+    )
+    own = gateway_plan.model_copy(update={"settings": settings})
     path, log = tmp_path / "gateway.json", tmp_path / "gateway.log"
     write_plan(path, own)
     name, beat = "newshelf.gateway.main", tmp_path / "heartbeat"

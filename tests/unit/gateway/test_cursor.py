@@ -15,7 +15,7 @@ from newshelf.gateway.cursor import Cursors
 from newshelf.gateway.schemas import parse_recommend_body
 from newshelf.store.units import Interaction
 from tests.fake_predictors import FAKE_IDS
-from tests.unit.gateway.conftest import Gateway, StartGateway
+from tests.gateways import Gateway, StartGateway
 from tests.unit.gateway.fake_torchserve import FakeTorchServe, status
 
 

@@ -8,8 +8,8 @@ import httpx
 import pytest
 from openapi_spec_validator import validate
 
+from tests.gateways import StartGateway
 from tests.routes import ROUTES
-from tests.unit.gateway.conftest import StartGateway
 
 DOCS = (Path(__file__).parents[3] / "docs" / "gateway.md").read_text(encoding="utf-8")
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.gateway.conftest import StartGateway
+from tests.gateways import StartGateway
 from tests.unit.gateway.fake_torchserve import (
     ALIVE,
     FakeTorchServe,

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from newshelf.gateway.schemas import FeedbackOut
-from tests.unit.gateway.conftest import Gateway, StartGateway
+from tests.gateways import Gateway, StartGateway
 
 
 def shown(gateway: Gateway, unit: str = "u1") -> tuple[str, list[str]]:

@@ -14,7 +14,7 @@ from PIL import Image
 from newshelf.config import Limits
 from newshelf.errors import RequestError
 from newshelf.gateway.schemas import parse_encode_body
-from tests.unit.gateway.conftest import Gateway, StartGateway
+from tests.gateways import Gateway, StartGateway
 from tests.unit.gateway.fake_torchserve import FakeTorchServe, status
 
 LIMITS = Limits()

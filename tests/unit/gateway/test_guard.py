@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from newshelf.serving.protocol import OLD_DEADLINE_HEADER, TIMEOUT_HEADER
-from tests.unit.gateway.conftest import Gateway, StartGateway
+from tests.gateways import Gateway, StartGateway
 from tests.unit.gateway.fake_torchserve import FakeTorchServe
 
 CLOSED = [

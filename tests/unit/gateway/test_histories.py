@@ -1,8 +1,7 @@
 """A unit alone is enough: its history comes from the event store."""
 
 import time
-from datetime import UTC, datetime, timedelta
-from uuid import uuid4
+from datetime import UTC, datetime
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,26 +11,11 @@ from newshelf.gateway.histories import weighed
 from newshelf.store.records import Feedback
 from newshelf.store.units import Interaction
 from newshelf.store.write import WriteBatch
-from tests.unit.gateway.conftest import Gateway, StartGateway
+from tests.gateways import StartGateway
 from tests.unit.gateway.fake_torchserve import FakeTorchServe
+from tests.unit.gateway.units import do
 
 DAY_US = 86_400_000_000
-
-
-def do(gateway: Gateway, unit: str, *items: str, event_type: str = "click") -> None:
-    now = datetime.now(UTC)
-    events = [
-        {
-            "event_id": uuid4().hex,
-            "event_type": event_type,
-            "item_id": item,
-            "unit": unit,
-            "at": (now + timedelta(milliseconds=number)).isoformat(),
-        }
-        for number, item in enumerate(items)
-    ]
-    response = gateway.http.post("/v1/feedback", json={"events": events})
-    assert response.json()["accepted"] == len(items)
 
 
 def test_a_units_last_products_are_its_history_at_once(

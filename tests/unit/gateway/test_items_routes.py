@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from newshelf.gateway.items import ItemOut, ItemsOut
-from tests.unit.gateway.conftest import Gateway, StartGateway
+from tests.gateways import Gateway, StartGateway
 
 RING = {"id": "ring", "title": "Jade <b>ring</b>", "price": 12.5, "season": "spring"}
 

@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from tests.unit.gateway.conftest import Gateway, StartGateway
+from tests.gateways import Gateway, StartGateway
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from newshelf import __version__
 from newshelf.errors import RequestError
 from newshelf.gateway.open_inference import read_inference
 from newshelf.serving.schemas import EncoderProduct, RecommendRequest
-from tests.unit.gateway.conftest import Gateway, StartGateway
+from tests.gateways import Gateway, StartGateway
 from tests.unit.gateway.fake_torchserve import FakeTorchServe, status
 
 ENCODER, RECOMMENDER = "/v2/models/encoder", "/v2/models/recommender"

@@ -11,7 +11,7 @@ from newshelf.errors import InvalidField, SettingsError
 from newshelf.gateway.placements import Placements, read_placements
 from newshelf.gateway.schemas import parse_recommend_body
 from newshelf.pipeline.workspace import ROOT
-from tests.unit.gateway.conftest import StartGateway
+from tests.gateways import StartGateway
 from tests.unit.gateway.fake_torchserve import FakeTorchServe
 
 FILE = """

@@ -33,9 +33,9 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
-def two(plan: GatewayPlan) -> GatewayPlan:
+def two(gateway_plan: GatewayPlan) -> GatewayPlan:
     settings = GatewaySettings(port=free_port(), processes=2)
-    return plan.model_copy(update={"settings": settings})
+    return gateway_plan.model_copy(update={"settings": settings})
 
 
 def start(plan: GatewayPlan, folder: Path, kept: int = 5) -> ServerState:

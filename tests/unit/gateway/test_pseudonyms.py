@@ -7,19 +7,21 @@ import pytest
 
 from newshelf.gateway.histories import pseudonyms
 from newshelf.server.gateway import GatewayPlan
-from tests.unit.gateway.conftest import StartGateway
+from tests.gateways import StartGateway
 from tests.unit.gateway.fake_torchserve import FakeTorchServe
-from tests.unit.gateway.test_histories import do
-from tests.unit.gateway.test_units_routes import merge, path
+from tests.unit.gateway.units import do, merge, path
 
 
 @pytest.fixture
-def plan(plan: GatewayPlan, tmp_path: Path) -> GatewayPlan:
-    return plan.model_copy(update={"pseudonym_key": tmp_path / "pseudonym.key"})
+def gateway_plan(gateway_plan: GatewayPlan, tmp_path: Path) -> GatewayPlan:
+    return gateway_plan.model_copy(update={"pseudonym_key": tmp_path / "pseudonym.key"})
 
 
 def test_with_pseudonyms_no_file_has_the_id_and_all_else_is_the_same(
-    start_gateway: StartGateway, plan: GatewayPlan, torchserve: FakeTorchServe, tmp_path: Path
+    start_gateway: StartGateway,
+    gateway_plan: GatewayPlan,
+    torchserve: FakeTorchServe,
+    tmp_path: Path,
 ) -> None:
     gateway = start_gateway()
     unit, visitor = f"ann-{uuid4()}", f"cookie-{uuid4()}"
@@ -34,7 +36,7 @@ def test_with_pseudonyms_no_file_has_the_id_and_all_else_is_the_same(
         "unit": unit,
     }
     assert gateway.http.post("/v1/feedback", json=click).json()["results"][0]["outcome"] == "stored"
-    stored = pseudonyms(plan.pseudonym_key)(unit)
+    stored = pseudonyms(gateway_plan.pseudonym_key)(unit)
     assert [one.unit for one in gateway.exposures()] == [stored]
     assert len(gateway.http.get(path(unit)).json()["feedback"]) == 2
     assert gateway.http.get(path(stored)).json()["feedback"] == []

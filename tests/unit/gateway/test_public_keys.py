@@ -9,7 +9,7 @@ import pytest
 
 from newshelf.config import GatewaySettings
 from newshelf.gateway.keys import PUBLIC_SCOPES
-from tests.unit.gateway.conftest import Gateway, StartGateway
+from tests.gateways import Gateway, StartGateway
 
 SHOP = "https://shop.example"
 PREFLIGHT = {

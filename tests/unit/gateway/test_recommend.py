@@ -8,7 +8,7 @@ import pytest
 from newshelf.gateway.recommend import RankedResponse, explored, interleaved
 from newshelf.gateway.schemas import RecommendOut
 from newshelf.rollout.assignment import draft_propensities
-from tests.unit.gateway.conftest import StartGateway
+from tests.gateways import StartGateway
 from tests.unit.gateway.fake_torchserve import FakeTorchServe, status
 
 DRAFTS = 4000

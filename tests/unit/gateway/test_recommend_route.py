@@ -10,7 +10,7 @@ import pytest
 from newshelf.gateway.schemas import RecommendOut
 from newshelf.serving.protocol import TIMEOUT_HEADER, RawRequest, check_deadline
 from newshelf.serving.schemas import EncoderAnswer
-from tests.unit.gateway.conftest import StartGateway
+from tests.gateways import StartGateway
 from tests.unit.gateway.fake_torchserve import FakeTorchServe
 
 

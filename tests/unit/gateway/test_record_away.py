@@ -20,13 +20,15 @@ from newshelf.gateway.state import AppState
 from newshelf.server.gateway import GatewayPlan
 from newshelf.store.spool import Spool
 from newshelf.store.store import EventStore
-from tests.unit.gateway.conftest import Gateway, StartGateway
+from tests.gateways import Gateway, StartGateway
 from tests.unit.gateway.fake_torchserve import FakeTorchServe
 
 
 @pytest.fixture
-def plan(plan: GatewayPlan, tmp_path: Path) -> GatewayPlan:
-    return plan.model_copy(update={"spool": tmp_path / "spool.db", "spool_max_bytes": 2**20})
+def gateway_plan(gateway_plan: GatewayPlan, tmp_path: Path) -> GatewayPlan:
+    return gateway_plan.model_copy(
+        update={"spool": tmp_path / "spool.db", "spool_max_bytes": 2**20}
+    )
 
 
 @contextmanager
@@ -111,10 +113,10 @@ def test_a_locked_store_costs_one_wait_and_no_answer(start_gateway: StartGateway
 
 
 def test_what_neither_takes_is_refused_at_once_and_readiness_says_why(
-    start_gateway: StartGateway, plan: GatewayPlan
+    start_gateway: StartGateway, gateway_plan: GatewayPlan
 ) -> None:
-    assert plan.spool is not None
-    plan.spool.mkdir()
+    assert gateway_plan.spool is not None
+    gateway_plan.spool.mkdir()
     gateway = start_gateway()
     with locked(gateway):
         assert gateway.recommend("first").status_code == 503
@@ -127,7 +129,7 @@ def test_what_neither_takes_is_refused_at_once_and_readiness_says_why(
         assert ready.status_code == 503
         assert "nothing can be recorded" in ready.json()["message"]
         # A disk with room again is noticed without any shopper.
-        plan.spool.rmdir()
+        gateway_plan.spool.rmdir()
         until(lambda: readiness(gateway).status_code == 200)
         assert gateway.recommend("spooled").status_code == 200
     # The first one's writer may still have waited for the lock.
@@ -135,9 +137,9 @@ def test_what_neither_takes_is_refused_at_once_and_readiness_says_why(
 
 
 def test_without_a_spool_the_breaker_is_all(
-    start_gateway: StartGateway, plan: GatewayPlan, monkeypatch: pytest.MonkeyPatch
+    start_gateway: StartGateway, gateway_plan: GatewayPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(plan.__dict__, "spool_max_bytes", 0)
+    monkeypatch.setitem(gateway_plan.__dict__, "spool_max_bytes", 0)
     gateway = start_gateway()
     with locked(gateway):
         assert gateway.recommend("first").status_code == 503
@@ -150,9 +152,9 @@ def test_without_a_spool_the_breaker_is_all(
 
 
 def test_a_full_disk_fills_the_spool_and_then_refuses(
-    start_gateway: StartGateway, plan: GatewayPlan, monkeypatch: pytest.MonkeyPatch
+    start_gateway: StartGateway, gateway_plan: GatewayPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(plan.__dict__, "spool_max_bytes", 2**16)
+    monkeypatch.setitem(gateway_plan.__dict__, "spool_max_bytes", 2**16)
     gateway = start_gateway()
     with locked(gateway):
         statuses = []
@@ -171,17 +173,17 @@ def event(number: int) -> dict[str, Any]:
 
 
 def test_feedback_waits_for_answers_that_another_process_spooled(
-    start_gateway: StartGateway, plan: GatewayPlan
+    start_gateway: StartGateway, gateway_plan: GatewayPlan
 ) -> None:
     gateway = start_gateway()
-    assert plan.spool is not None
-    other = Spool(plan.spool, plan.spool_max_bytes)
+    assert gateway_plan.spool is not None
+    other = Spool(gateway_plan.spool, gateway_plan.spool_max_bytes)
     answer = gateway.recommend("u")
     (stored,) = gateway.exposures()
     spooled = stored.model_copy(update={"request_id": "of-another-process"})
 
     async def main() -> None:
-        with EventStore.connect(plan.store_url) as store:
+        with EventStore.connect(gateway_plan.store_url) as store:
             async with open_record(store, other) as record:
                 record.away = "told so by the test"
                 await record.exposure(spooled)
@@ -195,12 +197,12 @@ def test_feedback_waits_for_answers_that_another_process_spooled(
 
 def test_postgresql_is_stopped_and_started_again(
     start_gateway: StartGateway,
-    plan: GatewayPlan,
+    gateway_plan: GatewayPlan,
     monkeypatch: pytest.MonkeyPatch,
     torchserve: FakeTorchServe,
 ) -> None:
     with Postgres(["fsync=off"]) as server:
-        monkeypatch.setitem(plan.__dict__, "store_url", server.create_database("away"))
+        monkeypatch.setitem(gateway_plan.__dict__, "store_url", server.create_database("away"))
         gateway = start_gateway()
         asked = [gateway.recommend("before")]
         server.stop()

@@ -9,7 +9,7 @@ import pytest
 
 from newshelf.rollout.assignment import assign, draft_propensities
 from newshelf.store.records import TrafficSplit
-from tests.unit.gateway.conftest import Gateway, StartGateway
+from tests.gateways import Gateway, StartGateway
 from tests.unit.gateway.fake_torchserve import ALIVE, FakeTorchServe, late, status
 from tests.unit.store.helpers import shadow_summary
 

@@ -16,24 +16,24 @@ from newshelf.shelf.words import WordIndex
 from newshelf.store.items import ItemColumns, ItemWrite
 from newshelf.store.records import TrafficSplit
 from tests.fake_predictors import FAKE_IDS
-from tests.unit.gateway.conftest import Gateway, StartGateway
+from tests.gateways import Gateway, StartGateway
 from tests.unit.gateway.fake_torchserve import FakeTorchServe, status
 
 TITLES = {FAKE_IDS[3]: "Blue ring", FAKE_IDS[5]: "Ring of gold", FAKE_IDS[8]: "Blue lamp"}
 
 
 @pytest.fixture
-def plan(plan: GatewayPlan, tmp_path: Path) -> GatewayPlan:
-    return plan.model_copy(update={"words": tmp_path / "words"})
+def gateway_plan(gateway_plan: GatewayPlan, tmp_path: Path) -> GatewayPlan:
+    return gateway_plan.model_copy(update={"words": tmp_path / "words"})
 
 
 @pytest.fixture
-def gateway(start_gateway: StartGateway, plan: GatewayPlan) -> Gateway:
+def gateway(start_gateway: StartGateway, gateway_plan: GatewayPlan) -> Gateway:
     running = start_gateway()
     columns = [ItemColumns(id=item, title=title) for item, title in TITLES.items()]
     running.store.items.put([ItemWrite(one) for one in columns])
-    assert plan.words is not None
-    WordIndex(plan.words).follow(running.store.items)
+    assert gateway_plan.words is not None
+    WordIndex(gateway_plan.words).follow(running.store.items)
     return running
 
 

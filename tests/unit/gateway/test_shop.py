@@ -16,7 +16,7 @@ from PIL import Image
 from newshelf.store.items import ItemColumns, ItemWrite
 from newshelf.store.records import Feedback, TrafficSplit
 from tests.fake_predictors import FAKE_IDS
-from tests.unit.gateway.conftest import Gateway, StartGateway
+from tests.gateways import Gateway, StartGateway
 from tests.unit.gateway.fake_torchserve import FakeTorchServe, status
 
 HOSTILE = "\"><script>alert('1')</script>{{ 7 * 7 }} ${x}"

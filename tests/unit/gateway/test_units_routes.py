@@ -1,23 +1,12 @@
 """A person's data over HTTP: merged, shown, erased."""
 
-from typing import Any
-from urllib.parse import quote
-
 import pytest
 
-from tests.unit.gateway.conftest import Gateway, StartGateway
+from tests.gateways import StartGateway
 from tests.unit.gateway.fake_torchserve import FakeTorchServe
-from tests.unit.gateway.test_histories import do
+from tests.unit.gateway.units import do, merge, path
 
 UNITS = ["ann/née Ó", "merge", "50%", "../a?b#c"]
-
-
-def path(unit: str) -> str:
-    return f"/v1/units/{quote(unit, safe='')}"
-
-
-def merge(gateway: Gateway, visitor: str, unit: str) -> Any:
-    return gateway.http.post("/v1/units/merge", json={"visitor": visitor, "unit": unit})
 
 
 @pytest.mark.parametrize("unit", UNITS)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from loadtest.acknowledged import GatewayStore
 from loadtest.recorder import FALLBACK, RIGHT, WRONG
@@ -19,17 +20,9 @@ from loadtest.tuning.slo import Slo
 from newshelf.catalog.catalog import Catalog, read_catalog
 from newshelf.errors import ServerError
 from tests.fake_predictors import FAKE_IDS
-from tests.unit.gateway.conftest import (  # noqa: F401 - fixtures
-    Gateway,
-    StartGateway,
-    plan,
-    popular,
-    start_gateway,
-    torchserve,
-)
+from tests.gateways import Gateway, StartGateway
 from tests.unit.gateway.fake_torchserve import FakeTorchServe, status
 from tests.unit.loadtest.conftest import errors
-from tests.unit.loadtest.test_report import console
 
 TYPES = ("Jewellery > Rings", "Home > Lighting")
 BROWSE = {"recommend": 1.0}
@@ -141,7 +134,7 @@ def load(gateway: Gateway, folder: Path, **changes: object) -> LoadPlan:
 
 
 def test_a_load_is_answered_in_every_kind_and_nothing_acknowledged_is_lost(
-    start_gateway: StartGateway,  # noqa: F811
+    start_gateway: StartGateway,
     folder: Path,
     tmp_path: Path,
 ) -> None:
@@ -166,7 +159,7 @@ def test_a_load_is_answered_in_every_kind_and_nothing_acknowledged_is_lost(
 
 
 def test_a_lost_event_fails_the_run_and_is_named(
-    start_gateway: StartGateway,  # noqa: F811
+    start_gateway: StartGateway,
     folder: Path,
 ) -> None:
     gateway = start_gateway()
@@ -176,14 +169,14 @@ def test_a_lost_event_fails_the_run_and_is_named(
     assert found.lost == ("r1", "e1")
     run = check_run(record.model_copy(update={"acknowledged": found}), None)
     assert not run.kept
-    out = console()
+    out = Console(record=True, width=200)
     print_run(run, out)
     assert "2 ARE LOST, such as r1, e1" in out.export_text()
 
 
 def test_a_fallback_counts_against_its_limit(
-    start_gateway: StartGateway,  # noqa: F811
-    torchserve: FakeTorchServe,  # noqa: F811
+    start_gateway: StartGateway,
+    torchserve: FakeTorchServe,
     folder: Path,
 ) -> None:
     torchserve.always = status(503)
@@ -196,7 +189,7 @@ def test_a_fallback_counts_against_its_limit(
 
 
 def test_a_key_that_may_not_look_into_the_store_is_refused_before_the_load(
-    start_gateway: StartGateway,  # noqa: F811
+    start_gateway: StartGateway,
     folder: Path,
 ) -> None:
     from datetime import UTC, datetime  # noqa: PLC0415

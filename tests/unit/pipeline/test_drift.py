@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -95,8 +96,8 @@ def workspace(tmp_path: Path, archive: Path) -> Workspace:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[EventStore]:
-    with EventStore.open(f"sqlite:///{tmp_path}/events.db") as opened:
+def store(store_url: str) -> Iterator[EventStore]:
+    with EventStore.open(store_url) as opened:
         yield opened
 
 
@@ -237,7 +238,7 @@ def test_shifted_answers_trigger(
 
 
 def test_unshifted_samples_seldom_trigger(
-    workspace: Workspace, tmp_path: Path, shop: Shop, store: EventStore
+    workspace: Workspace, tmp_path: Path, shop: Shop, store: EventStore, empty_store: Path
 ) -> None:
     alarms = []
     start = datetime.now(UTC)
@@ -245,6 +246,7 @@ def test_unshifted_samples_seldom_trigger(
         # Each time the same products change again, and a later period is looked at.
         now = start + timedelta(days=100 * seed)
         shop(seed)
+        shutil.copyfile(empty_store, tmp_path / f"{seed}.db")
         with EventStore.open(f"sqlite:///{tmp_path}/{seed}.db") as answers:
             answer_all(answers, now, seed)
             report = drift_report(workspace, SETTINGS, answers, now=now)

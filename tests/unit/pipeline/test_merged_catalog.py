@@ -1,7 +1,6 @@
 """Files, live products and recorded feedback, as one catalogue."""
 
 import io
-import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -51,10 +50,9 @@ def shop(tmp_path: Path) -> Catalog:
 
 
 @pytest.fixture
-def store(tmp_path: Path, empty_store: Path, shop: Catalog) -> Iterator[EventStore]:
+def store(store_url: str, shop: Catalog) -> Iterator[EventStore]:
     """With the shop's products, as a server's start leaves them."""
-    shutil.copyfile(empty_store, tmp_path / "events.db")
-    with EventStore.open(f"sqlite:///{tmp_path}/events.db") as opened:
+    with EventStore.open(store_url) as opened:
         opened.items.seed(one for one in catalog_items(shop) if isinstance(one, ItemWrite))
         yield opened
 

@@ -1,6 +1,5 @@
 """Retraining on clicks that depend on positions: nearer to the truth with weights by position."""
 
-import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -39,9 +38,8 @@ def shop(tmp_path: Path) -> Catalog:
 
 
 @pytest.fixture
-def store(tmp_path: Path, empty_store: Path) -> Iterator[EventStore]:
-    shutil.copyfile(empty_store, tmp_path / "events.db")
-    with EventStore.open(f"sqlite:///{tmp_path}/events.db") as opened:
+def store(store_url: str) -> Iterator[EventStore]:
+    with EventStore.open(store_url) as opened:
         yield opened
 
 

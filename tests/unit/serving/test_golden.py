@@ -15,7 +15,7 @@ from newshelf.serving.encoder_predictor import load_encoder_predictor, open_enco
 from newshelf.serving.golden import check_golden_embeddings, write_golden
 from newshelf.serving.recommender_predictor import load_recommender_predictor
 from newshelf.serving.runtimes.base import Device
-from tests.unit.serving.conftest import save_graphs
+from tests.served_model import save_graphs
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from newshelf.nn.spec import BlendSpec
 from newshelf.serving.index import load_index
 from newshelf.serving.recommender_predictor import RecommenderPredictor
 from tests.fake_predictors import RecommendAnswer
-from tests.unit.serving.conftest import VERSION
+from tests.served_model import VERSION
 
 LINKED = {
     ("i00", "i03"): 0.5,

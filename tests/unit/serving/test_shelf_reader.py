@@ -18,7 +18,7 @@ from newshelf.serving.segments import (
 )
 from newshelf.serving.shelf_reader import LINKS, ShelfReader, open_live
 from newshelf.shelf.model import fold
-from tests.unit.serving.test_live import Change, answers, archive_of, predictor_over, publish
+from tests.unit.serving.live_catalog import Change, answers, archive_of, predictor_over, publish
 
 
 @pytest.fixture(scope="module")

@@ -13,22 +13,14 @@ from newshelf.serving.index import load_index
 from newshelf.serving.index_write import write_index
 from newshelf.shelf.model import ShelfModel
 from newshelf.store.store import EventStore
+from tests.served_model import VERSION, items_frame
 from tests.unit.export.tiny_checkpoint import BLEND_WEIGHTS, tiny_blend
-from tests.unit.serving.conftest import (  # noqa: F401 - fixtures
-    VERSION,
-    bundle,
-    encoder,
-    items_frame,
-    picture,
-    scorer,
-    spec,
-)
 
 CONFIG = "serving: {runtime: torchscript}\n"
 
 
 @pytest.fixture(scope="session")
-def unpacked(tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> Path:  # noqa: F811
+def unpacked(tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> Path:
     """Archive of a recommender with links, unpacked."""
     folder = tmp_path_factory.mktemp("unpacked") / VERSION
     shutil.copytree(bundle, folder)
@@ -64,7 +56,7 @@ def model(unpacked: Path) -> ShelfModel:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[EventStore]:
+def store(store_url: str) -> Iterator[EventStore]:
     """An empty event store."""
-    with EventStore.open(f"sqlite:///{tmp_path}/events.db") as opened:
+    with EventStore.open(store_url) as opened:
         yield opened

@@ -11,7 +11,7 @@ from newshelf.serving.encode import ProductEncoder
 from newshelf.shelf.model import ShelfModel
 from newshelf.store.items import EncodedItem, StoredItem
 from newshelf.store.store import EventStore
-from tests.unit.serving.conftest import VERSION
+from tests.served_model import VERSION
 from tests.unit.shelf.helpers import product
 
 

@@ -15,8 +15,8 @@ from newshelf.server.shelf import ShelfPlan
 from newshelf.server.state import ServerState
 from newshelf.shelf.model import ShelfModel
 from newshelf.store.store import EventStore
-from tests.unit.rollout.controller.test_versions import FakeServer, fake, state  # noqa: F401
-from tests.unit.serving.conftest import VERSION
+from tests.fake_server import FakeServer
+from tests.served_model import VERSION
 from tests.unit.shelf.helpers import product, published
 
 KILLS = 4
@@ -27,17 +27,17 @@ PATIENCE_S = 180.0
 @pytest.fixture
 def plan(
     tmp_path: Path,
-    fake: FakeServer,  # noqa: F811
-    state: ServerState,  # noqa: F811
+    fake_server: FakeServer,
+    server_state: ServerState,
     model_store: Path,
-    store: EventStore,
+    store_url: str,
 ) -> ShelfPlan:
     """Of a process next to a TorchServe that serves the tiny model."""
-    fake.workers = {VERSION: ["READY"]}
+    fake_server.workers = {VERSION: ["READY"]}
     return ShelfPlan(
         settings=ShelfSettings(poll_ms=10),
-        store_url=f"sqlite:///{tmp_path}/events.db",
-        torchserve=state.directory,
+        store_url=store_url,
+        torchserve=server_state.directory,
         model_store=model_store,
         folder=tmp_path / "shelf",
     )

@@ -24,8 +24,8 @@ PRODUCTS = {
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[EventStore]:
-    with EventStore.open(f"sqlite:///{tmp_path}/events.db") as opened:
+def store(store_url: str) -> Iterator[EventStore]:
+    with EventStore.open(store_url) as opened:
         put(opened, **PRODUCTS)
         yield opened
 

@@ -1,54 +1,14 @@
-"""A small shop whose titles and pictures say what things are, and tiny towers."""
+"""A small shop whose titles and pictures say what things are."""
 
-import io
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
-import torch
 from PIL import Image
-from rich.console import Console
-
-from newshelf.catalog.catalog import Catalog, read_catalog
-from newshelf.config import FinetuneSettings, ScorerSettings, Settings
-from tests.unit.nn.tiny_towers import save_image_tower, save_text_tower
 
 COLORS = {"green": (40, 160, 60), "red": (200, 30, 40)}
 MATERIALS = {"Rings": "jade", "Lamps": "gold", "Shirts": "linen"}
 TOPS = {"Rings": "Jewellery", "Lamps": "Home", "Shirts": "Home"}
-
-
-class Said:
-    """A console, and what was printed on it."""
-
-    def __init__(self) -> None:
-        self._stream = io.StringIO()
-        self.console = Console(file=self._stream, width=200)
-
-    @property
-    def text(self) -> str:
-        return self._stream.getvalue()
-
-
-@pytest.fixture
-def said() -> Said:
-    return Said()
-
-
-@pytest.fixture
-def write_catalog(tmp_path) -> Callable[..., Catalog]:
-    """Write tables (lists of rows) to a folder, and read it as a catalogue."""
-
-    def write(name: str = "shop", **tables: list[dict[str, object]]) -> Catalog:
-        folder = tmp_path / name
-        folder.mkdir(exist_ok=True)
-        for table, rows in tables.items():
-            pd.DataFrame(rows).to_csv(folder / f"{table}.csv", index=False)
-        return read_catalog(folder)
-
-    return write
 
 
 def typed(*types: str | None) -> list[dict[str, object]]:
@@ -101,21 +61,6 @@ def shop_events(count: int = 48, users: int = 40) -> list[dict[str, object]]:
     return events
 
 
-@pytest.fixture(scope="session")
-def tiny_settings(tmp_path_factory) -> Settings:
-    folder = tmp_path_factory.mktemp("towers")
-    return Settings(
-        threads=1,
-        image=save_image_tower(folder / "resnet.pth"),
-        text=save_text_tower(folder / "bert"),
-        finetune=FinetuneSettings(epochs=3, batch_size=16),
-        scorer=ScorerSettings(width=16, epochs=3, batch_size=32),
-    )
-
-
 @pytest.fixture(autouse=True)
-def keep_threads():
-    """Training sets the number of threads of the whole process."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+def threads_are_kept(keep_threads: None) -> None:
+    """Here every test may train."""

@@ -10,7 +10,8 @@ from newshelf.config import Settings
 from newshelf.nn.checkpoint import load_checkpoint
 from newshelf.training.run import Run
 from newshelf.training.train import train
-from tests.unit.training.conftest import Said, shop_events, shop_items
+from tests.said import Said
+from tests.unit.training.conftest import shop_events, shop_items
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@ import torch
 from torch import Tensor
 
 from tests.unit.benchmarks.methods.few_shot import WAYS
-from tests.unit.training.conftest import keep_threads, said, write_catalog  # noqa: F401
 from tests.unit.training.synthetic import WIDTH, clusters
 
 
@@ -12,3 +11,8 @@ def support() -> tuple[Tensor, Tensor]:
     """Four rows of each class of a few-shot problem, and their classes."""
     labels = torch.arange(WAYS).repeat(4)
     return clusters(labels, WIDTH, 0.3, seed=2), labels
+
+
+@pytest.fixture(autouse=True)
+def threads_are_kept(keep_threads: None) -> None:
+    """Here every test may train."""

@@ -1,6 +1,5 @@
 """A small world: the real store, a model server that obeys, shoppers, and a clock."""
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -170,11 +169,10 @@ def _click(answer: Exposure) -> Feedback:
 
 
 @pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path) -> Iterator[World]:
-    shutil.copyfile(empty_store, tmp_path / "events.db")
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store_url: str) -> Iterator[World]:
     # The same shoppers see the challenger first in every run.
     monkeypatch.setattr("newshelf.rollout.operations.new_salt", lambda: "salt")
     for version in ("1", "2"):
         (tmp_path / f"recommender-{version}.mar").write_bytes(b"")
-    with EventStore.open(f"sqlite:///{tmp_path}/events.db") as store:
+    with EventStore.open(store_url) as store:
         yield World(tmp_path, store, Plan.model_validate(PLAN))

@@ -1,17 +1,15 @@
 """A gateway that listens on a real port, before a fake TorchServe and a real event store."""
 
-import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 import uvicorn
 
 from newshelf.config import GatewaySettings
@@ -23,13 +21,11 @@ from newshelf.server.gateway import GatewayPlan
 from newshelf.store.records import TrafficSplit
 from newshelf.store.store import EventStore
 from tests.fake_predictors import FAKE_IDS
-from tests.unit.gateway.fake_torchserve import FakeTorchServe
 
 CATEGORIES = ("Jewellery > Rings", "Jewellery > Pendants", "Home > Lighting")
 
 
-@pytest.fixture
-def popular(tmp_path: Path) -> Path:
+def write_popular_products(path: Path) -> None:
     """Of the fake recommender's items: the later, the more popular; each third a category."""
     count = len(FAKE_IDS)
     columns: dict[str, list[Any]] = {
@@ -45,14 +41,7 @@ def popular(tmp_path: Path) -> Path:
         "created_at": [1_700_000_000 + row if row % 2 else None for row in range(count)],
         "popularity": [float(row) for row in range(count)],
     }
-    write_popular(columns, tmp_path / "popular.json")
-    return tmp_path / "popular.json"
-
-
-@pytest.fixture
-def torchserve() -> Iterator[FakeTorchServe]:
-    with FakeTorchServe() as server:
-        yield server
+    write_popular(columns, path)
 
 
 @dataclass
@@ -79,22 +68,9 @@ _PATIENT = {"log_requests": False, "timeout_ms": 5000}
 """A machine may stand still for a second or two: only tests of a deadline have a short one."""
 
 
-@pytest.fixture
-def plan(
-    tmp_path: Path, popular: Path, torchserve: FakeTorchServe, empty_store: Path
-) -> GatewayPlan:
-    shutil.copyfile(empty_store, tmp_path / "events.db")
-    return GatewayPlan(
-        settings=GatewaySettings(),
-        inference_url=torchserve.url,
-        api_keys=tmp_path / "keys.json",
-        popular=popular,
-        store_url=f"sqlite:///{tmp_path / 'events.db'}",
-    )
-
-
-@pytest.fixture
-def start_gateway(plan: GatewayPlan) -> Iterator[StartGateway]:
+@contextmanager
+def starting(plan: GatewayPlan) -> Iterator[StartGateway]:
+    """Start gateways, with these settings and traffic splits, that end with the ``with`` block."""
     with ExitStack() as stack:
 
         def start(splits: tuple[TrafficSplit, ...] = (), **settings: Any) -> Gateway:
