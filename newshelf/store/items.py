@@ -27,12 +27,12 @@ from newshelf.store.database import Database, lock
 from newshelf.store.schema import (
     encoded,
     from_us,
-    insert_into,
     insert_new,
     items,
     now_us,
     parts,
     pictures,
+    replacing,
     shelves,
     span_us,
     to_us,
@@ -278,16 +278,8 @@ class ItemRepository:
             for row in sorted(rows, key=lambda row: row.item_id)
         ]
         with self._database.writing() as connection:
-            new = insert_into(connection.dialect.name, encoded)
-            names = [column.name for column in encoded.c if not column.primary_key]
-            connection.execute(
-                new.on_conflict_do_update(
-                    index_elements=[encoded.c.version, encoded.c.item_id],
-                    set_={name: new.excluded[name] for name in names},
-                    where=encoded.c.seq <= new.excluded.seq,
-                ),
-                values,
-            )
+            replace = replacing(connection.dialect.name, encoded, in_order_of="seq")
+            connection.execute(replace, values)
 
     def encoded(
         self, version: str, after_seq: int = 0, limit: int = 1_000, *, ids: Sequence[str] = ()
@@ -303,15 +295,8 @@ class ItemRepository:
     def published(self, host: str, version: str, seq: int) -> None:
         """Record that the workers of a host know all changes up to ``seq``."""
         with self._database.writing() as connection:
-            new = insert_into(connection.dialect.name, shelves).values(
-                host=host, version=version, seq=seq, at_us=now_us()
-            )
-            connection.execute(
-                new.on_conflict_do_update(
-                    index_elements=[shelves.c.host, shelves.c.version],
-                    set_={"seq": new.excluded.seq, "at_us": new.excluded.at_us},
-                )
-            )
+            row = {"host": host, "version": version, "seq": seq, "at_us": now_us()}
+            connection.execute(replacing(connection.dialect.name, shelves).values(row))
 
     def hosts(self) -> list[Shelf]:
         """Return what every host has published, by version, of the last minute."""
@@ -406,14 +391,8 @@ class _Change:
     def write(self) -> None:
         if not self._changed:
             return
-        new = insert_into(self._connection.dialect.name, items)
-        self._connection.execute(
-            new.on_conflict_do_update(
-                index_elements=[items.c.id],
-                set_={name: new.excluded[name] for name in _SEED_COLUMNS if name != "id"},
-            ),
-            [_values(item) for item in self._changed.values()],
-        )
+        replace = replacing(self._connection.dialect.name, items)
+        self._connection.execute(replace, [_values(item) for item in self._changed.values()])
 
     def _keep(
         self, columns: ItemColumns, picture: str | None, old: StoredItem | None, *, deleted: bool

@@ -23,6 +23,7 @@ from newshelf.store.schema import (
     leases,
     looks,
     now_us,
+    replacing,
     served,
     span_us,
 )
@@ -143,12 +144,8 @@ class RolloutRepository:
                 return False
             _add_entry(connection, name, revision + 1, content, note)
             if serve is not None:
-                row = insert_into(connection.dialect.name, served).values(
-                    model=_MODEL, version=serve
-                )
-                connection.execute(
-                    row.on_conflict_do_update(index_elements=["model"], set_={"version": serve})
-                )
+                replace = replacing(connection.dialect.name, served)
+                connection.execute(replace.values(model=_MODEL, version=serve))
         return True
 
     def journal(self, name: str) -> list[JournalEntry]:

@@ -370,6 +370,19 @@ def insert_into(database: str, table: Table) -> Any:
     return postgresql.insert(table) if database == "postgresql" else sqlite.insert(table)
 
 
+def replacing(database: str, table: Table, *, in_order_of: str | None = None) -> Any:
+    """Return an insert that replaces the row of an equal primary key.
+
+    A row whose column ``in_order_of`` is larger stays.
+    """
+    new = insert_into(database, table)
+    return new.on_conflict_do_update(
+        index_elements=[*table.primary_key],
+        set_={one.name: new.excluded[one.name] for one in table.c if not one.primary_key},
+        where=None if in_order_of is None else table.c[in_order_of] <= new.excluded[in_order_of],
+    )
+
+
 _MOST_IDS = 1_000
 _Value = TypeVar("_Value")
 
