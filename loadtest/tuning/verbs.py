@@ -4,14 +4,12 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from newshelf.cli.console import (
     CatalogOption,
-    ConcurrencyOption,
-    ModelOption,
     SettingsOption,
     StoreOption,
     WorkspaceOption,
@@ -33,15 +31,21 @@ if TYPE_CHECKING:
     from loadtest.tuning.server import ExportTools
     from newshelf.server.state import ServerState
 
+_ModelOption = Annotated[Literal["encoder", "recommender"], typer.Option(help="Model under load.")]
+_ConcurrencyOption = Annotated[
+    int,
+    typer.Option("--clients", min=1, help="Concurrent clients, each of which awaits its answer."),
+]
+
 
 def tune(
     slo: Annotated[
         str,
         typer.Option(metavar="p99=50ms", help="The SLO; also p50=20ms,p99.9=1s,errors=0.1%."),
     ],
-    model: ModelOption = "encoder",
+    model: _ModelOption = "encoder",
     seconds: Annotated[float, typer.Option(min=1, help="Seconds of load per finalist.")] = 10.0,
-    clients: ConcurrencyOption = 32,
+    clients: _ConcurrencyOption = 32,
     workers: Annotated[
         str | None,
         typer.Option(
@@ -176,9 +180,9 @@ def _advice(per_second: float, clients: int) -> str:
 
 
 def profile(
-    model: ModelOption = "encoder",
+    model: _ModelOption = "encoder",
     requests: Annotated[int, typer.Option(min=1, help="Number of measured requests.")] = 200,
-    clients: ConcurrencyOption = 8,
+    clients: _ConcurrencyOption = 8,
     out: Annotated[
         Path | None,
         typer.Option(

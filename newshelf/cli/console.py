@@ -19,7 +19,7 @@ from newshelf.errors import NewshelfError, ServerError, Unavailable
 from newshelf.files import read_model
 from newshelf.pipeline.workspace import Workspace, only_server, open_workspace
 from newshelf.server.process import interruptible, is_running, read_log
-from newshelf.server.shelf import ShelfPlan
+from newshelf.server.program import ShelfPlan
 from newshelf.server.state import SEARCH, SHELF, ServerState, read_keys
 
 if TYPE_CHECKING:
@@ -73,11 +73,6 @@ StrictOption = Annotated[
 RuntimeOption = Annotated[
     str | None,
     typer.Option(help="auto, onnxruntime, openvino or torchscript; overrides the settings."),
-]
-ModelOption = Annotated[Literal["encoder", "recommender"], typer.Option(help="Model under load.")]
-ConcurrencyOption = Annotated[
-    int,
-    typer.Option("--clients", min=1, help="Concurrent clients, each of which awaits its answer."),
 ]
 
 
