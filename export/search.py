@@ -21,8 +21,8 @@ from newshelf.pipeline.stages import Jobs, archive_paths, bring_up_to_date, plan
 from newshelf.rollout.versions import FIRST, MODEL, TorchServeVersions
 from newshelf.server.client import Client
 from newshelf.server.program import run_program
-from newshelf.server.properties import archives, keep_loading
 from newshelf.server.state import read_state
+from newshelf.server.torchserve import archives, keep_loading
 from newshelf.store.store import EventStore
 
 _ENCODER = "encoder"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from newshelf.nn.encoder import Encoder
     from newshelf.nn.scorer import SiameseScorer
     from newshelf.nn.spec import ModelSpec
-    from newshelf.server.gateway import GatewayPlan
+    from newshelf.server.program import GatewayPlan
     from newshelf.server.state import ServerState
     from tests.fake_server import FakeServer
     from tests.gateways import StartGateway
@@ -125,7 +125,7 @@ def gateway_plan(
     tmp_path: Path, popular: Path, torchserve: "FakeTorchServe", store_url: str
 ) -> "GatewayPlan":
     from newshelf.config import GatewaySettings
-    from newshelf.server.gateway import GatewayPlan
+    from newshelf.server.program import GatewayPlan
 
     return GatewayPlan(
         settings=GatewaySettings(),

@@ -17,7 +17,7 @@ from newshelf.gateway.app import make_worker
 from newshelf.gateway.fallback import write_popular
 from newshelf.gateway.keys import SCOPES, KeyFile
 from newshelf.gateway.main import uvicorn_options
-from newshelf.server.gateway import GatewayPlan
+from newshelf.server.program import GatewayPlan
 from newshelf.store.records import TrafficSplit
 from newshelf.store.store import EventStore
 from tests.fake_predictors import FAKE_IDS

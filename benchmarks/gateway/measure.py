@@ -26,9 +26,9 @@ from newshelf.gateway.fallback import write_popular
 from newshelf.gateway.keys import KeyFile
 from newshelf.pipeline.workspace import ROOT
 from newshelf.report.page import ReportTable, print_table
-from newshelf.server.gateway import GatewayPlan
 from newshelf.server.ports import free_port
 from newshelf.server.process import write_plan
+from newshelf.server.program import GatewayPlan
 
 _LONE, _MANY = 1, 16
 _ITEMS = 1_300

@@ -14,7 +14,7 @@ from newshelf.gateway.app import make_worker
 from newshelf.gateway.main import uvicorn_options
 from newshelf.gateway.observability import set_up_log
 from newshelf.gateway.record import Record
-from newshelf.server.gateway import GatewayPlan, read_plan
+from newshelf.server.program import GatewayPlan, read_gateway_plan
 from newshelf.store.records import Exposure, Feedback, FeedbackOutcome, ShadowAnswer
 from newshelf.store.store import EventStore
 from newshelf.store.units import Interaction
@@ -48,7 +48,7 @@ async def _no_store(plan: GatewayPlan) -> AsyncIterator[tuple[Record, EventStore
 
 if __name__ == "__main__":
     set_up_log()
-    served = read_plan(Path(sys.argv[1]))
+    served = read_gateway_plan(Path(sys.argv[1]))
     settings = served.settings
     uvicorn.run(
         make_worker(served, store=_no_store),

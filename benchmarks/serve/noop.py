@@ -20,8 +20,8 @@ from benchmarks.serve.rounds import Measured, PictureLoad, run_servers
 from benchmarks.serve.stock import write_mar
 from benchmarks.serve.torchserve import serve_archives
 from newshelf.pipeline.workspace import ROOT
-from newshelf.server.properties import read_properties
 from newshelf.server.state import read_keys
+from newshelf.server.torchserve import read_properties
 
 _HANDLER = Path(__file__).with_name("noop_handler.py")
 

@@ -23,9 +23,8 @@ from newshelf.files import directory_aside
 from newshelf.pipeline.workspace import ROOT
 from newshelf.server.ports import free_ports
 from newshelf.server.process import is_running
-from newshelf.server.properties import archives, read_properties
 from newshelf.server.state import ServerState, read_keys
-from newshelf.server.torchserve import TorchServePlan, start_torchserve
+from newshelf.server.torchserve import TorchServePlan, archives, read_properties, start_torchserve
 from newshelf.serving.model_config import MODEL_CONFIG
 
 _BUILDER = "benchmarks.serve.build_models"

@@ -25,7 +25,7 @@ from newshelf.files import read_model
 from newshelf.pipeline.workspace import only_server
 from newshelf.server.client import Client
 from newshelf.server.process import members
-from newshelf.server.shelf import ShelfPlan
+from newshelf.server.program import ShelfPlan
 from newshelf.server.state import ServerState
 from newshelf.shelf.model import ShelfModel
 from newshelf.store.items import ItemColumns, ItemRepository, ItemWrite

@@ -21,8 +21,8 @@ from newshelf.errors import ServerError
 from newshelf.files import read_model
 from newshelf.pipeline.workspace import only_server
 from newshelf.report.page import ReportTable, print_table
-from newshelf.server.controller import ControllerPlan
 from newshelf.server.process import is_running
+from newshelf.server.program import ControllerPlan
 from newshelf.server.state import GATEWAY, TORCHSERVE, ServerState
 from newshelf.store.store import EventStore
 

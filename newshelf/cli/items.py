@@ -19,7 +19,7 @@ from newshelf.cli.console import (
 )
 from newshelf.errors import CatalogError, NewshelfError, SettingsError, UnknownItem
 from newshelf.files import read_model
-from newshelf.server.shelf import ShelfPlan
+from newshelf.server.program import ShelfPlan
 
 if TYPE_CHECKING:
     from newshelf.store.items import ItemRepository, ItemWrite, StoredItem

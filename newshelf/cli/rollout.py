@@ -1,10 +1,14 @@
-"""``rollout``: a new version of the recommender; ``events``: what shoppers were shown and did."""
+"""``rollout``: a new version; ``events``: what shoppers were shown and did; ``offpolicy``."""
 
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
+import orjson
 import typer
 
 from newshelf.cli.console import (
@@ -15,10 +19,19 @@ from newshelf.cli.console import (
     served_workspace,
     verb_group,
 )
+from newshelf.report.page import ReportTable, print_table
+from newshelf.server.program import ControllerPlan, read_controller_plan
 
 if TYPE_CHECKING:
     from newshelf.rollout.operations import Command
+    from newshelf.serving.protocol import Predictor
+    from newshelf.store.records import Exposure, StoredFeedback
+    from newshelf.store.store import EventStore
 
+_MAX_HISTORY = 50
+_BATCH = 32
+_Events = Mapping[str, Sequence[tuple[datetime, str]]]
+"""Times and products of each unit, oldest first."""
 _REFUSED = "Exit code 2: refused; nothing was changed."
 
 rollout = verb_group(
@@ -31,6 +44,18 @@ NameArgument = Annotated[
     str | None,
     typer.Argument(metavar="NAME", help="Name of the rollout.", show_default="the last one"),
 ]
+
+
+@contextmanager
+def open_rollouts(
+    catalog: Path | None, workspace: Path | None
+) -> Iterator[tuple["EventStore", ControllerPlan]]:
+    """Open the store of a controller's rollouts and events; see ``served_workspace``."""
+    from newshelf.store.store import EventStore
+
+    plan = read_controller_plan(served_workspace(catalog, workspace).controller)
+    with EventStore.open(plan.store_url) as store:
+        yield store, plan
 
 
 @rollout.command()
@@ -47,12 +72,12 @@ def start(
 
     Example: `./run rollout start configs/rollout.yaml --name spring`
     """
-    from newshelf.rollout.operations import open_rollouts, start_rollout
+    from newshelf.rollout.operations import start_rollout
     from newshelf.rollout.plan import load_plan
     from newshelf.rollout.versions import TorchServeVersions
 
     planned = load_plan(plan)
-    with open_rollouts(controller_plan(catalog, workspace)) as (store, paths):
+    with open_rollouts(catalog, workspace) as (store, paths):
         served = TorchServeVersions(paths.torchserve, paths.model_store, paths.question).default
         state = start_rollout(store, served, paths.model_store, planned, name or plan.stem)
     console = make_console()
@@ -70,10 +95,10 @@ def status(
     """
     from newshelf.rollout.controller import host_obstacles
     from newshelf.rollout.history import read_snapshot, show_rollout
-    from newshelf.rollout.operations import find_rollout, open_rollouts
+    from newshelf.rollout.operations import find_rollout
 
     console = make_console()
-    with open_rollouts(controller_plan(catalog, workspace)) as (store, _):
+    with open_rollouts(catalog, workspace) as (store, _):
         row = find_rollout(store, name)
         last = store.rollouts.last_snapshot(row.name)
         show_rollout(console, row, None if last is None else read_snapshot(last))
@@ -97,10 +122,10 @@ def _change(
     catalog: CatalogOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
-    from newshelf.rollout.operations import change_rollout, find_rollout, open_rollouts
+    from newshelf.rollout.operations import change_rollout, find_rollout
 
     command, _ = _CHANGES[context.command.name or ""]
-    with open_rollouts(controller_plan(catalog, workspace)) as (store, _):
+    with open_rollouts(catalog, workspace) as (store, _):
         state = change_rollout(store, find_rollout(store, name).name, command)
     make_console().print(f"{state.rollout}: {state.phase}, {state.reason}", markup=False)
 
@@ -125,20 +150,14 @@ def report(
 
     Example: `./run rollout report --out spring.html`
     """
-    from newshelf.rollout.operations import find_rollout, open_rollouts
+    from newshelf.rollout.operations import find_rollout
     from newshelf.rollout.report import write_report
 
-    plan_file = controller_plan(catalog, workspace)
-    with open_rollouts(plan_file) as (store, _):
+    with open_rollouts(catalog, workspace) as (store, _):
         row = find_rollout(store, name)
-        path = out or plan_file.parent / f"{row.name}.html"
+        path = out or served_workspace(catalog, workspace).rollout / f"{row.name}.html"
         write_report(store, row, path)
     make_console().print(str(path), markup=False)
-
-
-def controller_plan(catalog: Path | None, workspace: Path | None) -> Path:
-    """Return the plan file of a controller; see ``served_workspace``."""
-    return served_workspace(catalog, workspace).controller
 
 
 @events.command()
@@ -158,12 +177,11 @@ def export(
     Example: `./run events export shop/events.parquet`
     """
     from newshelf.cli.pipeline import settings_from
-    from newshelf.rollout.operations import open_rollouts
     from newshelf.store.export import recorded_events, write_events
 
     console = make_console()
     with (
-        open_rollouts(controller_plan(catalog, workspace)) as (store, _),
+        open_rollouts(catalog, workspace) as (store, _),
         console.status("writing the events …"),
     ):
         robots = settings_from(settings).robots
@@ -186,9 +204,8 @@ def quarantine(
     Example: `./run events quarantine --release shop-terminal-3`
     """
     from newshelf.cli.pipeline import settings_from
-    from newshelf.rollout.operations import open_rollouts
 
-    with open_rollouts(controller_plan(catalog, workspace)) as (store, _):
+    with open_rollouts(catalog, workspace) as (store, _):
         if release is not None:
             store.units.release(release)
         found = store.units.suspects(settings_from(settings).robots)
@@ -216,12 +233,12 @@ def prune(
 
     Example: `./run events prune --keep-days 180`
     """
-    from newshelf.rollout.operations import open_rollouts, prune_events
+    from newshelf.rollout.operations import prune_events
 
     console = make_console()
     before = datetime.now(UTC) - timedelta(days=keep_days)
     with (
-        open_rollouts(controller_plan(catalog, workspace)) as (store, plan),
+        open_rollouts(catalog, workspace) as (store, plan),
         console.status("deleting …") as progress,
     ):
         removed = 0
@@ -242,3 +259,105 @@ def prune(
         f"deleted what was older than {before:%Y-%m-%d %H:%M} UTC: {pruned.exposures:,} answers, "
         f"{pruned.feedback:,} events, {pruned.shadow_answers:,} shadow answers"
     )
+
+
+def offpolicy(
+    target: Annotated[
+        str, typer.Option("--target", metavar="VERSION", help="A version in the model store.")
+    ],
+    rules: Annotated[
+        Path | None,
+        typer.Option("--rules", metavar="FILE", help="Rules that it would have followed."),
+    ] = None,
+    reward: Annotated[
+        Literal["click", "cart", "purchase"], typer.Option(help="The event that counts.")
+    ] = "click",
+    rollout: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Only answers of this rollout.", show_default="all"),
+    ] = None,
+    catalog: CatalogOption = None,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Estimate from interleaved answers what a version, or rules, would have earned.
+
+    Refuses to estimate from fewer than 100 effective products.
+
+    Example: `./run offpolicy --target 1.2 --rules configs/rules.toml --reward purchase`
+    """
+    from newshelf.cli.rules import open_recommender, rules_for
+    from newshelf.rollout.off_policy import drawn_answers, estimate, shown_products
+    from newshelf.rollout.versions import find_archive
+
+    console = make_console()
+    with open_rollouts(catalog, workspace) as (store, plan):
+        archive = find_archive(plan.model_store, target)
+        with console.status("reading answers and events …"):
+            answers = drawn_answers(store.exposures(rollout))
+            events, rewarded = _read(store.feedback(), reward)
+    with (
+        console.status(f"asking {target} for {len(answers):,} answers …"),
+        open_recommender(archive) as served,
+    ):
+        recommender = served if rules is None else served.with_rules(rules_for(served, rules))
+        asked = zip(answers, _rankings(recommender, answers, events), strict=True)
+        rows = shown_products(asked, rewarded)
+    found = estimate(rows)
+    size = len(rows.reward) / len(answers)
+    values = [
+        f"{one * size:.4f}" for one in (rows.reward.mean(), found.value, found.low, found.high)
+    ]
+    drawn = [f"{len(rows.reward):,}", f"{found.effective_rows:,.0f}"]
+    header = ("", f"{reward}s per answer", "95 % interval", "products", "of its choice")
+    then = target if rules is None else f"{target} with {rules}"
+    lines = [
+        ("as recorded", values[0], "", drawn[0], ""),
+        (
+            then,
+            values[1],
+            f"{values[2]} … {values[3]}",
+            f"{drawn[1]} effective",
+            f"{rows.target.mean():.0%}",
+        ),
+    ]
+    print_table(ReportTable(f"{len(answers):,} interleaved answers", header, lines), console)
+
+
+def _read(
+    feedback: Iterable["StoredFeedback"], reward: str
+) -> tuple[_Events, set[tuple[str, str]]]:
+    """Return every unit's events, and request and product of each reward."""
+    events: defaultdict[str, list[tuple[datetime, str]]] = defaultdict(list)
+    rewarded = set()
+    for one in feedback:
+        events[one.unit].append((one.at, one.item_id))
+        if one.event_type == reward and one.request_id is not None:
+            rewarded.add((one.request_id, one.item_id))
+    return {unit: sorted(found) for unit, found in events.items()}, rewarded
+
+
+def _rankings(
+    recommender: "Predictor", answers: Sequence["Exposure"], events: _Events
+) -> Iterator[Sequence[str]]:
+    """Yield what the version answers to each unit as it was then."""
+    from newshelf.serving.protocol import RawRequest
+
+    for start in range(0, len(answers), _BATCH):
+        requests = [
+            {
+                "history": _history(events.get(one.unit, ()), one.at),
+                "k": max(1, len(one.items)),
+                **({} if one.placement is None else {"placement": one.placement}),
+            }
+            for one in answers[start : start + _BATCH]
+        ]
+        rows = [RawRequest.unhurried(orjson.dumps(request)) for request in requests]
+        for answer in recommender.predict(rows):
+            yield [item["id"] for item in orjson.loads(answer.body).get("items", ())]
+
+
+def _history(events: Sequence[tuple[datetime, str]], before: datetime) -> list[str]:
+    """Return the products of the last events before a moment, each once, oldest first."""
+    past = events[: bisect_left(events, (before, ""))]
+    newest_first = dict.fromkeys(item for _, item in reversed(past))
+    return list(newest_first)[:_MAX_HISTORY][::-1]

@@ -79,10 +79,10 @@ def _units(
     """Open the store of a workspace, and return the ids under which it has the named units."""
     from newshelf.catalog.schema import clean_id
     from newshelf.gateway.histories import pseudonyms
-    from newshelf.server.gateway import read_plan
+    from newshelf.server.program import read_gateway_plan
     from newshelf.store.store import EventStore
 
-    plan = read_plan(served_workspace(catalog, workspace).gateway_plan)
+    plan = read_gateway_plan(served_workspace(catalog, workspace).gateway_plan)
     pseudonym = pseudonyms(plan.pseudonym_key)
     try:
         stored = [pseudonym(clean_id(name)) for name in named]

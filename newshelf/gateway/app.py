@@ -70,7 +70,7 @@ from newshelf.gateway.schemas import (
 from newshelf.gateway.shop import add_shop_routes
 from newshelf.gateway.state import AppState, Parse, open_state
 from newshelf.gateway.upstream import Reply
-from newshelf.server.gateway import GatewayPlan
+from newshelf.server.program import GatewayPlan
 from newshelf.serving.schemas import (
     EncoderAnswer,
     EncoderInstances,

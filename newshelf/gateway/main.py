@@ -21,10 +21,14 @@ from newshelf.gateway.keys import KeyFile
 from newshelf.gateway.observability import make_spans, set_up_log
 from newshelf.gateway.placements import Placements
 from newshelf.gateway.record import spool_of
-from newshelf.server.gateway import GatewayPlan, gateway_services, read_plan
 from newshelf.server.ports import Ports, listen
 from newshelf.server.process import beat
-from newshelf.server.program import until_signalled
+from newshelf.server.program import (
+    GatewayPlan,
+    gateway_services,
+    read_gateway_plan,
+    until_signalled,
+)
 from newshelf.server.state import GATEWAY, ServerState, new_temp
 from newshelf.server.supervisor import Supervisor
 from newshelf.store.store import EventStore
@@ -88,7 +92,7 @@ def main(arguments: list[str]) -> int:
         return 2
     set_up_log()
     try:
-        plan = read_plan(Path(path))
+        plan = read_gateway_plan(Path(path))
         run(plan, Path(path)) if number is None else serve(plan, number)
     except NewshelfError as error:
         print(f"error: {error.message}", file=sys.stderr)

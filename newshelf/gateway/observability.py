@@ -44,7 +44,7 @@ from prometheus_client.registry import Collector
 
 from newshelf.errors import SettingsError
 from newshelf.gateway.context import RequestContext
-from newshelf.server.gateway import MULTIPROCESS_FOLDER
+from newshelf.server.program import MULTIPROCESS_FOLDER
 
 _SERVER_ERROR = 500
 _TOGETHER_S = 0.05

@@ -26,7 +26,7 @@ from newshelf.gateway.context import end_task
 from newshelf.gateway.observability import GatewayMetrics
 from newshelf.gateway.schemas import Invalid
 from newshelf.gateway.upstream import Reply
-from newshelf.server.gateway import GatewayPlan
+from newshelf.server.program import GatewayPlan
 from newshelf.store.group_commit import GroupCommit
 from newshelf.store.records import (
     Exposure,

@@ -31,7 +31,7 @@ from newshelf.gateway.schemas import (
 )
 from newshelf.gateway.upstream import Reply, Tokens, Upstream
 from newshelf.rollout.assignment import Router
-from newshelf.server.gateway import GatewayPlan
+from newshelf.server.program import GatewayPlan
 from newshelf.serving.protocol import Deadline
 from newshelf.shelf.words import WordIndex
 from newshelf.store.records import Feedback

@@ -33,9 +33,9 @@ from newshelf.pipeline.workspace import ROOT, Workspace
 from newshelf.rollout.operations import refuse_second, start_rollout
 from newshelf.rollout.plan import OVER, Plan, RolloutState, load_plan
 from newshelf.rollout.versions import FIRST, MODEL, PromotedFile
-from newshelf.server.controller import read_controller_plan
-from newshelf.server.properties import read_properties
+from newshelf.server.program import read_controller_plan
 from newshelf.server.state import read_state
+from newshelf.server.torchserve import read_properties
 from newshelf.serving.settings import VERSION, read_version
 from newshelf.store.store import EventStore
 

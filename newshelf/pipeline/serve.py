@@ -24,12 +24,15 @@ from newshelf.pipeline.stages import Jobs, archive_paths, bring_up_to_date, plan
 from newshelf.pipeline.workspace import ROOT, Workspace
 from newshelf.rollout.versions import PromotedFile
 from newshelf.server.client import Client
-from newshelf.server.controller import ControllerPlan
-from newshelf.server.gateway import GatewayPlan, gateway_services, wait_for_gateway
 from newshelf.server.ports import Ports, listen
 from newshelf.server.process import ProgramPlan, program, read_log, rotate_log, write_plan
-from newshelf.server.properties import archives
-from newshelf.server.shelf import ShelfPlan
+from newshelf.server.program import (
+    ControllerPlan,
+    GatewayPlan,
+    ShelfPlan,
+    gateway_services,
+    wait_for_gateway,
+)
 from newshelf.server.state import (
     CONTROLLER,
     GATEWAY,
@@ -41,7 +44,7 @@ from newshelf.server.state import (
     running_state,
 )
 from newshelf.server.supervisor import SupervisorPlan
-from newshelf.server.torchserve import TorchServePlan, start_torchserve, wait_until_ready
+from newshelf.server.torchserve import TorchServePlan, archives, start_torchserve, wait_until_ready
 from newshelf.shelf.words import WORDS_FOLDER
 from newshelf.store.items import ItemWrite
 

@@ -12,8 +12,7 @@ from threading import Event, Thread
 from newshelf.errors import Unavailable
 from newshelf.rollout.controller import Controller
 from newshelf.rollout.versions import PromotedFile, TorchServeVersions
-from newshelf.server.controller import ControllerPlan
-from newshelf.server.program import rest, run_program, until_signalled
+from newshelf.server.program import ControllerPlan, rest, run_program, until_signalled
 from newshelf.server.webhooks import Webhooks
 from newshelf.store.store import EventStore
 

@@ -4,8 +4,7 @@ An operation only changes the stored state; the controller acts on it at its nex
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,6 @@ from newshelf.errors import RolloutError, SettingsError, SetupError
 from newshelf.rollout.assignment import new_salt
 from newshelf.rollout.plan import OVER, Phase, Plan, RolloutState, draft, served_by, split_of
 from newshelf.rollout.versions import find_archive
-from newshelf.server.controller import ControllerPlan, read_controller_plan
 from newshelf.store.rollouts import RolloutRow
 from newshelf.store.store import EventStore, PruneCounts, clock_doubt, prune
 
@@ -166,14 +164,6 @@ def _refuse_with_dependants(store: EventStore, name: str, promoted: str) -> None
             f"rollout {row.name} ({phase}) began with {promoted}, which {name} promoted: {first} "
             "first"
         )
-
-
-@contextmanager
-def open_rollouts(plan_file: Path) -> Iterator[tuple[EventStore, ControllerPlan]]:
-    """Open the event store of a controller by its plan file, or raise ``SettingsError``."""
-    plan = read_controller_plan(plan_file)
-    with EventStore.open(plan.store_url) as store:
-        yield store, plan
 
 
 def find_rollout(store: EventStore, name: str | None) -> RolloutRow:

@@ -21,8 +21,8 @@ from newshelf.errors import RolloutError, ServerError, SetupError
 from newshelf.files import StrictModel, directory_aside, write_json
 from newshelf.server.client import Client
 from newshelf.server.process import is_running
-from newshelf.server.properties import keep_loading
 from newshelf.server.state import read_state
+from newshelf.server.torchserve import keep_loading
 
 MODEL = "recommender"
 FIRST = "-fp32"

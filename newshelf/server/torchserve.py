@@ -1,16 +1,19 @@
-"""TorchServe's process: its Java, command line and environment, its start and its readiness.
+"""TorchServe's process: its Java, command line, environment, properties, start and readiness.
 
 Readiness is a prediction of each model: TorchServe's own ``/ping`` answers Healthy while a
 worker keeps failing to load, and fails while a worker is being added to a healthy model.
 """
 
 import importlib.util
+import json
 import os
+import re
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -18,8 +21,9 @@ import httpx
 
 from newshelf.config import LogSettings
 from newshelf.errors import ServerError
+from newshelf.files import write_private
 from newshelf.server.client import Client
-from newshelf.server.ports import Ports, require_free
+from newshelf.server.ports import HOST, Ports, require_free
 from newshelf.server.process import (
     Service,
     last_lines,
@@ -27,7 +31,6 @@ from newshelf.server.process import (
     rotate_log,
     wait_for,
 )
-from newshelf.server.properties import final_properties, ports_of, read_properties, write_properties
 from newshelf.server.state import KEY_FILE, TORCHSERVE, ServerState, new_temp, running_state
 
 
@@ -179,6 +182,87 @@ def _environment(
         "LOG_LOCATION": logs,
         "METRICS_LOCATION": logs,
     }
+
+
+_PATHS = ("model_store", "metrics_config")
+
+
+def read_properties(path: Path) -> dict[str, str]:
+    """Read ``key=value`` lines, without comments and empty lines."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ServerError(f"cannot read {path}: {error.strerror}") from error
+    properties: dict[str, str] = {}
+    for number, line in enumerate(lines, start=1):
+        text = line.strip()
+        if not text or text.startswith(("#", "!")):
+            continue
+        key, equals, value = text.partition("=")
+        if not equals or key.strip() in properties:
+            raise ServerError(f"{path}, line {number}: {line!r} must be key=value, each key once")
+        properties[key.strip()] = value.strip()
+    return properties
+
+
+def final_properties(
+    base: Mapping[str, str],
+    *,
+    root: Path,
+    ports: Ports | None,
+    model_store: Path,
+    models: Mapping[str, Path],
+) -> dict[str, str]:
+    """Return the properties of one start of TorchServe; each model has one version, the default."""
+    for name, archive in models.items():
+        if archive.parent != model_store or not archive.is_file():
+            raise ServerError(f"the archive of {name} is not in {model_store}: {archive}")
+    final = dict(base)
+    for key in _PATHS:
+        if key in final:
+            final[key] = str((root / final[key]).resolve())
+    final["model_store"] = str(model_store.resolve())
+    final["load_models"] = ",".join(f"{name}={path.name}" for name, path in models.items())
+    if ports is not None:
+        for name, port in asdict(ports).items():
+            final[_PORTS[name]] = f"http://{HOST}:{port}" if name in _ADDRESSES else str(port)
+    return final
+
+
+_ADDRESSES = ("inference", "management", "metrics")
+_PORTS = {name: f"{name}_address" for name in _ADDRESSES} | {
+    name: f"{name}_port" for name in ("grpc_inference", "grpc_management")
+}
+"""Property of each port."""
+
+
+def ports_of(properties: Mapping[str, str]) -> Ports:
+    """Return the ports in ``properties``."""
+    given = {name: properties[key] for name, key in _PORTS.items() if properties.get(key)}
+    try:
+        return Ports(**{name: int(value.rpartition(":")[2]) for name, value in given.items()})
+    except ValueError as error:
+        raise ServerError(f"config.properties has a port that is no number: {error}") from error
+
+
+def write_properties(path: Path, properties: Mapping[str, str]) -> None:
+    """Write the properties so that Java reads back the same strings."""
+    # Java reads Latin-1 with the escapes of JSON: backslashes, and UTF-16 after backslash and u.
+    lines = [f"{key}={json.dumps(value)[1:-1]}\n" for key, value in properties.items()]
+    path.write_text("".join(lines), encoding="ascii")
+
+
+def keep_loading(path: Path, model: str, archive: str) -> None:
+    """Let TorchServe load this archive of a model when it starts again with these properties."""
+    with suppress(FileNotFoundError):
+        text = path.read_text(encoding="ascii")
+        loads = re.compile(rf"^(load_models=.*\b{model}=)[^,\n]+", re.MULTILINE)
+        write_private(path, loads.sub(rf"\g<1>{archive}", text))
+
+
+def archives(models: Sequence[Path]) -> dict[str, Path]:
+    """Return the archives, which are called ``NAME-VERSION.mar``, by model name."""
+    return {path.stem.partition("-")[0]: path for path in models}
 
 
 _DEATHS = 2

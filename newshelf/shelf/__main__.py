@@ -9,8 +9,7 @@ import uuid
 from filelock import FileLock, Timeout
 
 from newshelf.errors import ServerError
-from newshelf.server.program import run_program, until_signalled
-from newshelf.server.shelf import ShelfPlan
+from newshelf.server.program import ShelfPlan, run_program, until_signalled
 from newshelf.shelf.follow import Follower
 from newshelf.shelf.words import WORDS_FOLDER, keep_words
 from newshelf.store.store import EventStore

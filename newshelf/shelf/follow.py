@@ -15,8 +15,7 @@ from pathlib import Path
 from newshelf.errors import BadPicture, NewshelfError, ServerError, SettingsError, Unavailable
 from newshelf.files import file_stamp
 from newshelf.rollout.versions import ARCHIVES, TorchServeVersions, find_archive, unpack
-from newshelf.server.program import rest
-from newshelf.server.shelf import ShelfPlan
+from newshelf.server.program import ShelfPlan, rest
 from newshelf.serving.rule_masks import further_columns
 from newshelf.serving.rules import read_rules
 from newshelf.shelf.model import ShelfModel

@@ -18,8 +18,8 @@ from newshelf.pipeline import serve
 from newshelf.pipeline.workspace import Workspace
 from newshelf.rollout.plan import RolloutState
 from newshelf.rollout.versions import TorchServeVersions
-from newshelf.server.controller import ControllerPlan
 from newshelf.server.process import members
+from newshelf.server.program import ControllerPlan
 from newshelf.server.state import TORCHSERVE
 from tests.e2e.rollouts import Shop, check_record, open_shop, plan_of
 from tests.e2e.shoppers import Shoppers

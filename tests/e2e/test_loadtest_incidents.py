@@ -21,9 +21,8 @@ from newshelf.pipeline.serve import pick_demo
 from newshelf.pipeline.stages import archive_paths
 from newshelf.pipeline.workspace import ROOT, Workspace
 from newshelf.server.ports import free_ports
-from newshelf.server.properties import archives
 from newshelf.server.state import ServerState
-from newshelf.server.torchserve import TorchServePlan, start_torchserve, wait_until_ready
+from newshelf.server.torchserve import TorchServePlan, archives, start_torchserve, wait_until_ready
 
 pytestmark = pytest.mark.xdist_group("servers")
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, TypeAdapter
 from newshelf.config import Settings
 from newshelf.gateway.placements import Placement
 from newshelf.pipeline.workspace import Workspace
-from newshelf.server.properties import read_properties
+from newshelf.server.torchserve import read_properties
 from newshelf.serving.rules import RuleSet
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from newshelf.cli import items
 from newshelf.cli.app import app
-from newshelf.server.shelf import ShelfPlan
+from newshelf.server.program import ShelfPlan
 from newshelf.store.store import EventStore
 
 Run = Callable[..., tuple[int, str]]

@@ -11,8 +11,8 @@ from newshelf.cli.app import app
 from newshelf.config import GatewaySettings
 from newshelf.gateway.histories import pseudonyms
 from newshelf.pipeline.workspace import Workspace
-from newshelf.server.gateway import GatewayPlan
 from newshelf.server.process import write_plan
+from newshelf.server.program import GatewayPlan
 from newshelf.store.records import Feedback
 from newshelf.store.store import EventStore
 from newshelf.store.write import WriteBatch

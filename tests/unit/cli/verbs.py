@@ -7,8 +7,8 @@ from typer.testing import CliRunner
 
 from newshelf.cli.app import app
 from newshelf.config import RolloutSettings
-from newshelf.server.controller import ControllerPlan
 from newshelf.server.process import write_plan
+from newshelf.server.program import ControllerPlan
 
 __all__ = ["Run", "verbs_of"]
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from newshelf.server.properties import read_properties
+from newshelf.server.torchserve import read_properties
 from tests.unit.deploy.conftest import Manifest
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -13,9 +13,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from newshelf.server.gateway import GatewayPlan
 from newshelf.server.process import HEARTBEAT
-from newshelf.server.properties import ports_of
+from newshelf.server.program import GatewayPlan
+from newshelf.server.torchserve import ports_of
 from tests.routes import ROUTES
 from tests.unit.deploy.conftest import CHART, INSTALLATIONS, Manifest, Render, Values
 from tests.unit.deploy.manifests import (

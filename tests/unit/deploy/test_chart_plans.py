@@ -15,11 +15,9 @@ from newshelf.cli.app import app
 from newshelf.config import Settings, load_settings
 from newshelf.pipeline import serve
 from newshelf.rollout.plan import load_plan
-from newshelf.server.controller import ControllerPlan
-from newshelf.server.gateway import GatewayPlan
-from newshelf.server.properties import ports_of
-from newshelf.server.shelf import ShelfPlan
+from newshelf.server.program import ControllerPlan, GatewayPlan, ShelfPlan
 from newshelf.server.state import ServerState
+from newshelf.server.torchserve import ports_of
 from newshelf.serving import index
 from tests.unit.deploy.conftest import CHART, INSTALLATIONS, Manifest, Render, Values
 from tests.unit.deploy.manifests import (

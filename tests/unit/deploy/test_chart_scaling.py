@@ -8,8 +8,7 @@ import pytest
 import yaml
 
 from newshelf.pipeline.workspace import Workspace
-from newshelf.server.controller import ControllerPlan
-from newshelf.server.gateway import GatewayPlan
+from newshelf.server.program import ControllerPlan, GatewayPlan
 from tests.unit.deploy.conftest import INSTALLATIONS, Manifest, Render
 from tests.unit.deploy.manifests import (
     ROOT,

@@ -19,12 +19,10 @@ from newshelf.cli.app import app
 from newshelf.config import GatewaySettings, load_settings
 from newshelf.gateway.keys import KeyFile, scope_of
 from newshelf.pipeline.workspace import Workspace
-from newshelf.server.controller import ControllerPlan
-from newshelf.server.gateway import GatewayPlan
 from newshelf.server.ports import Ports
 from newshelf.server.process import HEARTBEAT
-from newshelf.server.properties import ports_of, read_properties
-from newshelf.server.shelf import ShelfPlan
+from newshelf.server.program import ControllerPlan, GatewayPlan, ShelfPlan
+from newshelf.server.torchserve import ports_of, read_properties
 from tests.routes import ROUTES
 
 ROOT = Path(__file__).resolve().parents[3]

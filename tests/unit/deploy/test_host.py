@@ -25,8 +25,8 @@ from newshelf.gateway.keys import KeyFile
 from newshelf.rollout.versions import PromotedFile
 from newshelf.server.ports import Ports, free_port, free_ports
 from newshelf.server.process import is_running
-from newshelf.server.properties import read_properties
 from newshelf.server.state import ServerState, read_state
+from newshelf.server.torchserve import read_properties
 from newshelf.serving.index_write import write_index
 from newshelf.serving.item_table import INDEX_COLUMNS
 from newshelf.store.store import EventStore

@@ -9,8 +9,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from newshelf.server.gateway import GatewayPlan
-from newshelf.server.properties import ports_of, read_properties
+from newshelf.server.program import GatewayPlan
+from newshelf.server.torchserve import ports_of, read_properties
 from tests.routes import ROUTES
 from tests.unit.deploy.conftest import CHART, DEPLOY, Manifest
 

@@ -17,9 +17,9 @@ import pytest
 
 from newshelf.config import GatewaySettings
 from newshelf.gateway.keys import KeyFile
-from newshelf.server.gateway import GatewayPlan, wait_for_gateway
 from newshelf.server.ports import Ports, free_port
 from newshelf.server.process import program, stop_session, write_plan
+from newshelf.server.program import GatewayPlan, wait_for_gateway
 from newshelf.server.state import GatewayState, ServerState
 from tests.gateways import Gateway, StartGateway
 from tests.unit.gateway.fake_torchserve import ALIVE, Asked, FakeTorchServe, late

@@ -21,9 +21,9 @@ from newshelf.config import GatewaySettings, LogSettings
 from newshelf.errors import ServerError
 from newshelf.gateway.keys import KeyFile
 from newshelf.gateway.main import main
-from newshelf.server.gateway import GatewayPlan, gateway_services, wait_for_gateway
 from newshelf.server.ports import Ports, free_port, listen
 from newshelf.server.process import is_running, members, program, write_plan
+from newshelf.server.program import GatewayPlan, gateway_services, wait_for_gateway
 from newshelf.server.state import GatewayState, ServerState, new_temp
 from newshelf.server.supervisor import SupervisorPlan
 from newshelf.store.store import EventStore

@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 
 from newshelf.gateway.histories import pseudonyms
-from newshelf.server.gateway import GatewayPlan
+from newshelf.server.program import GatewayPlan
 from tests.gateways import StartGateway
 from tests.unit.gateway.fake_torchserve import FakeTorchServe
 from tests.unit.gateway.units import do, merge, path

@@ -17,7 +17,7 @@ from benchmarks.store.postgres import Postgres
 from newshelf.errors import Unavailable
 from newshelf.gateway.record import open_record
 from newshelf.gateway.state import AppState
-from newshelf.server.gateway import GatewayPlan
+from newshelf.server.program import GatewayPlan
 from newshelf.store.spool import Spool
 from newshelf.store.store import EventStore
 from tests.gateways import Gateway, StartGateway

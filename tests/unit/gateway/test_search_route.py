@@ -11,7 +11,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from newshelf.server.gateway import GatewayPlan
+from newshelf.server.program import GatewayPlan
 from newshelf.shelf.words import WordIndex
 from newshelf.store.items import ItemColumns, ItemWrite
 from newshelf.store.records import TrafficSplit

@@ -28,11 +28,11 @@ from newshelf.pipeline.workspace import Workspace, open_workspace
 from newshelf.rollout.operations import change_rollout, start_rollout
 from newshelf.rollout.plan import Plan
 from newshelf.rollout.versions import PromotedFile
-from newshelf.server.controller import ControllerPlan
 from newshelf.server.ports import Ports
 from newshelf.server.process import write_plan
-from newshelf.server.properties import write_properties
+from newshelf.server.program import ControllerPlan
 from newshelf.server.state import ServerState
+from newshelf.server.torchserve import write_properties
 from newshelf.serving.settings import read_version, write_version
 from newshelf.store.store import EventStore
 from tests.unit.pipeline.conftest import write_sources

@@ -11,9 +11,15 @@ import pytest
 from newshelf.errors import ServerError
 from newshelf.server.client import Client
 from newshelf.server.process import is_running, stop_session
-from newshelf.server.properties import keep_loading, read_properties
 from newshelf.server.state import ServerState, find_running, read_state, running_state
-from newshelf.server.torchserve import TorchServePlan, find_java, start_torchserve, wait_until_ready
+from newshelf.server.torchserve import (
+    TorchServePlan,
+    find_java,
+    keep_loading,
+    read_properties,
+    start_torchserve,
+    wait_until_ready,
+)
 
 Start = Callable[..., ServerState]
 

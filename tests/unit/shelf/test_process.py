@@ -11,7 +11,7 @@ import pytest
 
 from newshelf.config import ShelfSettings
 from newshelf.server.process import Service, is_running, program, stop_session, write_plan
-from newshelf.server.shelf import ShelfPlan
+from newshelf.server.program import ShelfPlan
 from newshelf.server.state import ServerState
 from newshelf.shelf.model import ShelfModel
 from newshelf.store.store import EventStore

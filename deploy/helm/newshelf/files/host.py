@@ -30,9 +30,9 @@ from newshelf.pipeline.serve import first_key, seed_products, served_archives
 from newshelf.pipeline.stages import archive_paths
 from newshelf.pipeline.workspace import ROOT, Workspace
 from newshelf.rollout.versions import MODEL, PromotedFile
-from newshelf.server.gateway import gateway_services, read_plan
 from newshelf.server.ports import listen
 from newshelf.server.process import interruptible, is_running, last_lines
+from newshelf.server.program import gateway_services, read_gateway_plan
 from newshelf.server.state import GATEWAY, GatewayState, ServerState, read_state
 from newshelf.server.torchserve import TorchServePlan, start_torchserve
 from newshelf.serving.index import read_columns
@@ -185,7 +185,7 @@ def serve(plan: HostPlan, console: Console) -> None:
     found = prepare(plan, console)
     state = start_models(plan, found)
     path, log = plan.own.gateway_plan, state.directory / "gateway.log"
-    gateway = read_plan(path)
+    gateway = read_gateway_plan(path)
     try:
         check_plan(gateway)
         state = replace(state, gateway=GatewayState(gateway.url))

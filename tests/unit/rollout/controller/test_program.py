@@ -12,7 +12,6 @@ import pytest
 
 from newshelf.config import RolloutSettings
 from newshelf.pipeline.workspace import ROOT
-from newshelf.server.controller import ControllerPlan
 from newshelf.server.process import (
     ProcessRef,
     Service,
@@ -22,6 +21,7 @@ from newshelf.server.process import (
     stop_session,
     write_plan,
 )
+from newshelf.server.program import ControllerPlan
 from newshelf.store.store import EventStore
 
 

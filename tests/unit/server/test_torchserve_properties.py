@@ -10,7 +10,7 @@ import yaml
 from newshelf.config import Limits
 from newshelf.errors import ServerError
 from newshelf.server.ports import Ports
-from newshelf.server.properties import (
+from newshelf.server.torchserve import (
     final_properties,
     ports_of,
     read_properties,
