@@ -5,6 +5,7 @@ import os
 import shutil
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence, Set
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ _PAUSE_S = 1.0
 _PAGE, _ENCODED_AT_ONCE, _PICTURES_AT_ONCE = 1_000, 64, 8
 """Changes read together, and products and pictures encoded together: the longest wait of a change
 that needs no encoding."""
+_BATCHES = 2
+"""At the encoder: one that it encodes, and the next."""
 _SEGMENT_S = 0.25
 """Least time between two segments: workers answer while they read one, and each costs the same."""
 _ENCODING_S = 0.02
@@ -69,8 +72,7 @@ class VersionShelf:
         absent = self.model.index.table.rows(seeded) < 0
         # In order of their changes; 0 for seeded products that this version was not trained on.
         self._waiting = {item: 0 for item, is_new in zip(seeded, absent, strict=True) if is_new}
-        self._next: list[StoredItem] = []
-        self._encoding: tuple[list[StoredItem], Future[list[EncodedItem]]] | None = None
+        self._encoding = deque[tuple[list[StoredItem], Future[list[EncodedItem]]]]()
         self._encoded: list[EncodedItem] = []
         self._ready: dict[str, Ready] = {}
         self._published_s = -_PUBLISHED_S
@@ -92,19 +94,20 @@ class VersionShelf:
 
     def _step_encoder(self, *, encodes: bool) -> bool:
         """Take what was encoded, and keep the encoder at work; return False if it is idle."""
-        if self._encoding is not None:
-            work, encoding = self._encoding
+        if self._encoding:
+            work, encoding = self._encoding[0]
             wait([encoding], timeout=_ENCODING_S)
             if encoding.done():
-                self._encoding = None
+                self._encoding.popleft()
                 self._take(work, encoding.result())
-        if self._encoding is None and self._next:
-            encoding = self.encoder.submit(self.model.encode, self._next, self._picture)
-            self._encoding, self._next = (self._next, encoding), []
-        if not self._next and self._waiting:
-            # While the ones before are encoded.
-            self._next = self._read_next(encodes=encodes)
-        return bool(self._encoding or self._next)
+        # The next ones wait at the encoder, which never waits for this thread.
+        while self._waiting and len(self._encoding) < _BATCHES:
+            work = self._read_next(encodes=encodes)
+            if not work:
+                break
+            encoding = self.encoder.submit(self.model.encode, work, self._picture)
+            self._encoding.append((work, encoding))
+        return bool(self._encoding)
 
     def _take(self, work: Sequence[StoredItem], vectors: Sequence[EncodedItem]) -> None:
         self._encoded += vectors
@@ -116,7 +119,7 @@ class VersionShelf:
 
     def _read_next(self, *, encodes: bool) -> list[StoredItem]:
         """Return the oldest waiting products to encode; those that need no encoding are ready."""
-        busy = {item.id for item in self._encoding[0]} if self._encoding else set()
+        busy = {item.id for work, _ in self._encoding for item in work}
         oldest = [*islice((one for one in self._waiting if one not in busy), _ENCODED_AT_ONCE)]
         work, pictures = list[StoredItem](), 0
         for item, found in self.store.encoded(self.model.version, ids=oldest) if oldest else ():
