@@ -2,7 +2,7 @@
 
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -73,10 +73,15 @@ def starting(plan: GatewayPlan) -> Iterator[StartGateway]:
     """Start gateways, with these settings and traffic splits, that end with the ``with`` block."""
     with ExitStack() as stack:
 
-        def start(splits: tuple[TrafficSplit, ...] = (), **settings: Any) -> Gateway:
+        def start(
+            splits: tuple[TrafficSplit, ...] = (),
+            files: Mapping[str, Path] = {},
+            **settings: Any,
+        ) -> Gateway:
             made = GatewaySettings.model_validate({**_PATIENT, **settings})
             placements = Path(made.placements) if made.placements else None
-            changed = plan.model_copy(update={"settings": made, "placements": placements})
+            update = {"settings": made, "placements": placements, **files}
+            changed = plan.model_copy(update=update)
             keys = KeyFile(plan.api_keys)
             now = datetime.now(UTC)
             secret = keys.add("tests", now=now, expires=None, rate_per_s=10_000, scopes=SCOPES)

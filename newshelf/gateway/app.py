@@ -33,6 +33,7 @@ from newshelf.errors import (
     UnknownRequest,
 )
 from newshelf.files import StrictModel
+from newshelf.gateway.admin import add_admin_routes
 from newshelf.gateway.context import context_of, json_response, read_body
 from newshelf.gateway.items import add_items_routes
 from newshelf.gateway.keys import KeyAccess, KeyFile
@@ -174,6 +175,7 @@ def make_app(
     _add_feedback(app, state_of)
     add_items_routes(app, state_of)
     add_units_routes(app, state_of)
+    add_admin_routes(app, state_of)
     add_open_inference_routes(app, state_of)
     _add_monitoring(app, state_of)
     add_docs_page(app, _DESCRIPTION)

@@ -31,7 +31,7 @@ SCOPES: tuple[Scope, ...] = get_args(Scope)
 DEFAULT_SCOPES: tuple[Scope, ...] = ("read", "feedback")
 """Scopes of a key for a shop's front end, and of every key in a file without scopes."""
 PUBLIC_SCOPES: tuple[Scope, ...] = ("feedback",)
-_BY_PATH: dict[str, Scope] = {"feedback": "feedback", "items": "items", "units": "admin"}
+_BY_PATH: dict[str, Scope] = {"units": "admin", **{scope: scope for scope in SCOPES}}
 """By the first part of a path after ``/v1/``."""
 
 
@@ -179,6 +179,7 @@ class KeyAccess:
         self._keys = {key.sha256: key for key in file.read()}
         self._buckets: LRUCache[tuple[str, str], TokenBucket] = LRUCache(_MOST_BUCKETS)
         """By the key's hash or the address, and ``requests``, ``events`` or ``items``."""
+        self._used: dict[str, datetime] = {}
 
     def refresh(self) -> None:
         """Read the file again if it has changed."""
@@ -202,20 +203,28 @@ class KeyAccess:
         if authorization is None or authorization[: len(_BEARER)].lower() != _BEARER:
             raise Unauthorized("send a key in the header Authorization: Bearer KEY")
         secret = authorization[len(_BEARER) :].strip().decode("latin-1")
+        return self.admit_digest(digest_of(secret), scope_of(path), address)
+
+    def admit_digest(self, sha256: str, scope: Scope, address: str) -> ApiKey:
+        """Admit one request with a scope by the hash of its key; see ``admit``."""
         # The look-up's time may reveal a digest, from which no key follows.
-        key = self._keys.get(digest_of(secret))
+        key, now = self._keys.get(sha256), datetime.now(UTC)
         if key is None:
             raise Unauthorized("this key is not known; ./run keys list shows those that are")
-        if key.expired(datetime.now(UTC)):
+        if key.expired(now):
             raise Unauthorized(f"the key {key.name!r} expired at {key.expires:%Y-%m-%d %H:%M} UTC")
-        scope = scope_of(path)
         if scope not in key.scopes:
             raise Forbidden(
                 f"the key {key.name!r} does not have the scope {scope!r}, which this needs; "
                 f"./run keys add NAME --scope {scope} makes one that has"
             )
         self.count(key, address, "requests", 1)
+        self._used[key.name] = now
         return key
+
+    def used(self) -> list[tuple[ApiKey, datetime | None]]:
+        """Return all keys, each with the time of its last request to this process."""
+        return [(key, self._used.get(key.name)) for key in self._keys.values()]
 
     def visit(self, address: str, rate_per_s: float) -> None:
         """Count a request without a key at the rate of its address."""

@@ -147,8 +147,8 @@ class Middleware:
         """Return the served path, with a name in braces for an id at its end, or ``other``."""
         if path in self.routes:
             return path
-        prefix = path[: path.find("/", len("/v1/")) + 1]
-        return next((route for route in self.routes if route.startswith(prefix + "{")), "other")
+        named = ((one.partition("{")[0], one) for one in self.routes if "{" in one)
+        return next((route for prefix, route in named if path.startswith(prefix)), "other")
 
     def _admit(self, scope: Scope, headers: dict[bytes, bytes], context: RequestContext) -> None:
         path = scope["path"]

@@ -59,10 +59,11 @@ class Placements:
         self._path = path
         self._max_k = max_k
         self._stamp = file_stamp(self._path)
-        self._fields = self._read()
+        self.fields = self._read()
+        """Fields of a request by the name of its placement."""
 
     def __contains__(self, name: object) -> bool:
-        return name in self._fields
+        return name in self.fields
 
     def refresh(self) -> None:
         """Read the file again if it has changed; keep the old placements if it is broken."""
@@ -71,7 +72,7 @@ class Placements:
             return
         self._stamp = stamp
         try:
-            self._fields = self._read()
+            self.fields = self._read()
         except SettingsError as error:
             _LOG.error("the placements stay as they were: %s", error.message)
 
@@ -86,9 +87,9 @@ class Placements:
         name = table.get("placement")
         if name is None:
             return dict(table)
-        given = self._fields.get(name) if isinstance(name, str) else None
+        given = self.fields.get(name) if isinstance(name, str) else None
         if given is None:
-            known = ", ".join(self._fields) or "none at all"
+            known = ", ".join(self.fields) or "none at all"
             raise InvalidField(f"no placement has this name; there are: {known}", field="placement")
         joined = {key: value for key, value in given.items() if key not in without} | dict(table)
         own = table.get("filters")

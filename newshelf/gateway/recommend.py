@@ -341,6 +341,15 @@ class RecommendService:
             ranked = replace(ranked, ignored=sorted(unknown))
         return Reply(_OK, "application/json", _body(ranked, context, cursor))
 
+    async def preview(self, query: RecommendQuery, context: RequestContext) -> Reply:
+        """Return the answer of the model of the query's unit, which nobody sees or records."""
+        query = replace(query, unit=self.pseudonym(query.unit))
+        if query.request.kind == "buy_again":
+            query = await self._with_purchases(query)
+        query = await self.histories.filled(query)
+        context.version = self.router.route(query.unit, context.tester).assigned.version
+        return await self.models.ask("recommender", context.version, query.body, context.deadline)
+
     async def _find(
         self, query: RecommendQuery, routed: Routed, context: RequestContext
     ) -> tuple[RankedResponse, Exposure] | Reply:

@@ -256,6 +256,8 @@ def plan_gateway(
         placements=Path(gateway.placements or ROOT / "configs" / "placements.toml").absolute(),
         words=workspace.shelf / WORDS_FOLDER,
         drift=workspace.drift / "report.json",
+        rules=ROOT / "configs" / "rules.toml",
+        retrain=workspace.retrain,
         popular=popular,
         store_url=workspace.store_url(settings),
         pseudonym_key=workspace.pseudonym_key(settings),

@@ -76,7 +76,7 @@ def refuse_second(store: EventStore) -> None:
 
 Command = Literal["start", "pause", "resume", "promote", "abort"]
 
-_ALLOWED: Mapping[Command, tuple[Phase, ...]] = {
+ALLOWED: Mapping[Command, tuple[Phase, ...]] = {
     "start": ("draft",),
     "pause": ("shadow", "ramp", "promoting"),
     "resume": ("paused",),
@@ -86,9 +86,11 @@ _ALLOWED: Mapping[Command, tuple[Phase, ...]] = {
 """Phases in which each command is allowed."""
 
 
-def command(name: Command, plan: Plan, state: RolloutState, at: datetime) -> RolloutState:
+def command(
+    name: Command, plan: Plan, state: RolloutState, at: datetime, by: str = "hand"
+) -> RolloutState:
     """Return the state after a command at ``at``; ``RolloutError`` if the phase forbids it."""
-    allowed = _ALLOWED[name]
+    allowed = ALLOWED[name]
     from_shadow = name == "promote" and state.serving == "shadow"
     if state.phase not in allowed or from_shadow:
         hint = (
@@ -97,37 +99,44 @@ def command(name: Command, plan: Plan, state: RolloutState, at: datetime) -> Rol
             else f"{name} is for {', '.join(allowed)}"
         )
         raise RolloutError(f"cannot {name} {state.rollout}: it is {state.label}; {hint}")
-    change = _changes(name, plan, state)
+    change = _changes(name, plan, state, by)
     quiet = {"resumes_to": None, "raised": ()}
     return state.model_copy(update=quiet | change | {"since": at, "revision": state.revision + 1})
 
 
-def _changes(name: Command, plan: Plan, state: RolloutState) -> dict[str, Any]:
+def _changes(name: Command, plan: Plan, state: RolloutState, by: str) -> dict[str, Any]:
     match name:
         case "start":
             return {"phase": "shadow" if plan.shadow else "ramp", "reason": "started"}
         case "pause":
-            return {"phase": "paused", "resumes_to": state.phase, "reason": "paused by hand"}
+            return {"phase": "paused", "resumes_to": state.phase, "reason": f"paused by {by}"}
         case "resume":
             accepted = tuple(dict.fromkeys([*state.accepted, *state.raised]))
-            return {"phase": state.resumes_to, "accepted": accepted, "reason": "resumed by hand"}
+            return {"phase": state.resumes_to, "accepted": accepted, "reason": f"resumed by {by}"}
         case "promote":
             metrics = (one.metric for one in plan.success)
             accepted = tuple(dict.fromkeys([*state.accepted, *metrics]))
-            return {"phase": "promoting", "accepted": accepted, "reason": "promoted by hand"}
+            return {"phase": "promoting", "accepted": accepted, "reason": f"promoted by {by}"}
         case "abort":
             # The default version has changed already and must be changed back.
             phase = "rolling_back" if state.phase == "promoted" else "aborted"
-            return {"phase": phase, "reason": "aborted by hand"}
+            return {"phase": phase, "reason": f"aborted by {by}"}
 
 
 _ATTEMPTS = 5
 
 
 def change_rollout(
-    store: EventStore, name: str, wanted: Command, *, clock: Callable[[], datetime] = _now
+    store: EventStore,
+    name: str,
+    wanted: Command,
+    *,
+    by: str = "hand",
+    clock: Callable[[], datetime] = _now,
 ) -> RolloutState:
     """Apply a command and return the new state; the controller acts on it at its next look.
+
+    ``by`` becomes part of the reason, and so of the journal.
 
     Raises ``RolloutError`` if it is not allowed, a later rollout depends on this one, or the
     rollout keeps changing; ``SettingsError`` if there is no such rollout.
@@ -136,7 +145,7 @@ def change_rollout(
         row = store.rollouts.get(name)
         plan = Plan.model_validate_json(row.plan)
         state = RolloutState.model_validate_json(row.state)
-        changed = command(wanted, plan, state, clock())
+        changed = command(wanted, plan, state, clock(), by)
         if state.phase == "promoted":
             _refuse_with_dependants(store, name, plan.challenger)
         if store.rollouts.replace_state(

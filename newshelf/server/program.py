@@ -54,6 +54,10 @@ class GatewayPlan(ProgramPlan):
     """Index of the products' words (``newshelf.shelf.words``); None searches by embedding only."""
     drift: Path | None = None
     """Last report on drift, for the metrics; it need not exist."""
+    rules: Path | None = None
+    """File of the shop's rules, as the shelf reads it, to be shown."""
+    retrain: Path | None = None
+    """Folder of the records of retrainings, to be shown."""
     popular: Path
     """Most popular items; see ``newshelf.gateway.fallback``."""
     store_url: str

@@ -116,8 +116,15 @@ def test_the_plans_are_those_of_a_server_with_these_settings(
     placements = "/opt/newshelf/configs/placements.toml"
     if "placements" in values:
         placements = "/etc/newshelf/placements.toml"
+    rules = "/etc/newshelf/rules.toml" if "rules" in values else "/opt/newshelf/configs/rules.toml"
     # The reports of the training are on the shared volume.
-    moved = {"placements": Path(placements), "drift": Path("/data/workspace/drift/report.json")}
+    data = Path("/data/workspace")
+    moved = {
+        "placements": Path(placements),
+        "rules": Path(rules),
+        "drift": data / "drift" / "report.json",
+        "retrain": data / "retrain",
+    }
     plan = GatewayPlan.model_validate_json(written["gateway.json"])
     assert plan.model_dump() == expected.model_copy(update=moved).model_dump()
     if "controller.json" in written:
@@ -126,9 +133,6 @@ def test_the_plans_are_those_of_a_server_with_these_settings(
         wanted = serve.plan_controller(state, own, settings, demo)
         assert controller == wanted.model_copy(update={"question": {"k": 5}})
     if "shelf.json" in written:
-        rules = (
-            "/etc/newshelf/rules.toml" if "rules" in values else "/opt/newshelf/configs/rules.toml"
-        )
         shelf = ShelfPlan.model_validate_json(written["shelf.json"])
         wanted_shelf = serve.plan_shelf(state, own, settings)
         assert shelf == wanted_shelf.model_copy(update={"rules": Path(rules)})

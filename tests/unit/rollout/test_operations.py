@@ -59,3 +59,13 @@ def test_commands_that_do_not_fit_are_refused(name: str, before: dict[str, str],
     with pytest.raises(RolloutError) as raised:
         command(name, PLAN, state(**before), AT)
     assert told in raised.value.message
+
+
+@pytest.mark.parametrize(
+    ("name", "before"),
+    [("pause", "ramp"), ("resume", "paused"), ("promote", "ramp"), ("abort", "ramp")],
+)
+def test_the_reason_names_who_gave_a_command(name: str, before: str) -> None:
+    begun = state(before, resumes_to="ramp" if before == "paused" else None)
+    assert command(name, PLAN, begun, AT).reason.endswith(" by hand")
+    assert command(name, PLAN, begun, AT, "the key ann").reason.endswith(" by the key ann")
