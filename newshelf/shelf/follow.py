@@ -39,7 +39,7 @@ _PAGE, _ENCODED_AT_ONCE, _PICTURES_AT_ONCE = 1_000, 64, 8
 that needs no encoding."""
 _BATCHES = 2
 """At the encoder: one that it encodes, and the next."""
-_SEGMENT_S = 0.25
+_SEGMENT_S = 0.5
 """Least time between two segments: workers answer while they read one, and each costs the same."""
 _ENCODING_S = 0.02
 """Longest wait for the encoder between two looks at the store."""
