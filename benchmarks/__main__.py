@@ -14,7 +14,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="Benchmark methods on real catalogues, the server against its peers, the event store, "
+    help="Benchmark methods on real catalogues, the server against its peers, a GPU, the event "
+    "store, "
     "the gateway, the statistics of rollouts and the load generator.",
 )
 loadtest = typer.Typer(no_args_is_help=True, help="Verify the load generator's figures.")
@@ -131,6 +132,49 @@ def serve(
         console=make_console(),
     )
     raise typer.Exit(code)
+
+
+class GpuDevice(StrEnum):
+    """Where ``./run bench gpu`` computes."""
+
+    CUDA = "cuda"
+    CPU = "cpu"
+
+
+@app.command()
+def gpu(
+    only: Only = None,
+    device: Annotated[
+        GpuDevice,
+        typer.Option("--device", help="`cpu` rehearses everything on tiny models."),
+    ] = GpuDevice.CUDA,
+    carry: Annotated[
+        bool,
+        typer.Option(
+            "--carry",
+            help="Print the packages that a machine with torch alone lacks, and stop.",
+        ),
+    ] = False,
+    out: Out = None,
+) -> None:
+    """Measure parity, throughput, memory and recovery on a GPU.
+
+    Builds models with random weights, so that nothing is downloaded. Prints figure and goal, and
+    writes the report; without a GPU, the report says of each task that it was not measured. Exit
+    code 1 when a task failed; a goal that was not reached is a result.
+
+    Example: `./run bench gpu --only precision --only encoder`
+    """
+    from newshelf.cli.console import make_console
+
+    if carry:
+        from benchmarks.gpu.carry import print_packages
+
+        print_packages(make_console())
+        return
+    from benchmarks.gpu.command import run
+
+    raise typer.Exit(run(only or (), device=device.value, out=out, console=make_console()))
 
 
 @app.command()

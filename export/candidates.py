@@ -19,7 +19,7 @@ from export.quality import (
 )
 from newshelf.config import Precision, RuntimeKind
 from newshelf.errors import SetupError
-from newshelf.serving.runtimes.base import Device, Runtime, encoder_graph, graph_file, open_runtime
+from newshelf.serving.runtimes.base import Device, Runtime, encoder_graph, graph_files, open_runtime
 from newshelf.serving.runtimes.onnx import OnnxRuntime
 
 _TIMED_SECONDS = 8.0
@@ -90,7 +90,7 @@ def _open(folder: Path, candidate: Candidate, products: Products) -> Runtime:
     graph = encoder_graph(products.spec)
     threads = len(os.sched_getaffinity(0))
     if candidate.gpu:
-        path = folder / graph_file(graph.name, candidate.runtime, candidate.precision)
+        path = folder / graph_files(graph.name, candidate.runtime, candidate.precision)[0]
         if not path.exists():
             raise SetupError(f"{path.name} could not be made")
         return OnnxRuntime(path, graph, Device(), threads)

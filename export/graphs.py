@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import onnx
-import openvino
 import torch
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from torch import Tensor, nn
@@ -16,7 +15,6 @@ from torch import Tensor, nn
 from export.int8_graph import quietly
 from newshelf.errors import SetupError
 from newshelf.serving.runtimes.base import Graph
-from newshelf.serving.runtimes.openvino import shared_core
 
 
 def write_torchscript(module: nn.Module, example: tuple[Tensor, ...], path: Path) -> None:
@@ -165,6 +163,11 @@ def write_openvino(source: Path, path: Path) -> None:
         path: of the ``.xml`` file; the weights go next to it, into one of the same name that
             ends in ``.bin``.
     """
+    # Only here: a graph for a GPU is written where OpenVINO is not installed, too.
+    import openvino  # noqa: PLC0415
+
+    from newshelf.serving.runtimes.openvino import shared_core  # noqa: PLC0415
+
     # New files: whoever has the old ones mapped keeps them.
     for old in (path, path.with_suffix(".bin")):
         old.unlink(missing_ok=True)

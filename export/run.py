@@ -45,14 +45,15 @@ from newshelf.serving.settings import TOKENIZER, write_version
 
 def subjects(checkpoint: Checkpoint) -> list[Subject]:
     """Encoder, projector and scorer; the encoder alone without a scorer."""
-    found = [_encoder(checkpoint.encoder)]
+    found = [encoder_subject(checkpoint.encoder)]
     if checkpoint.scorer is not None:
         found.append(_projector(checkpoint.scorer, checkpoint.spec.encoder.embedding))
         found.append(_scorer(checkpoint.scorer, checkpoint.scorer.spec))
     return found
 
 
-def _encoder(encoder: Encoder) -> Subject:
+def encoder_subject(encoder: Encoder) -> Subject:
+    """Return the encoder with what its export needs."""
     spec = encoder.spec
     graph = encoder_graph(spec)
     texts: Axes = {0: "texts", 1: "tokens"}

@@ -1,5 +1,6 @@
 """The base class of the handlers: a batch of requests in, one status and JSON body each out."""
 
+import logging
 import os
 import time
 from abc import ABC, abstractmethod
@@ -13,9 +14,31 @@ from ts.metrics.metric_type_enum import MetricTypes
 from handlers.torchserve_patches import read_in_blocks, write_metrics_at_once
 from newshelf.serving.model_config import read_model_config
 from newshelf.serving.protocol import Predictor, RawRequest, predict_isolated
-from newshelf.serving.runtimes.base import Device, choose_device, end_with_lost_gpu
+from newshelf.serving.runtimes.base import Device
 from newshelf.serving.settings import ServingSettings
 from newshelf.serving.trace import SPANS_HEADER, RecordingObserver, wants_trace, write_trace
+
+LOST_GPU = 70
+"""Exit code of a worker whose GPU is lost to it."""
+_LOG = logging.getLogger(__name__)
+
+
+def end_with_lost_gpu(device: Device) -> None:
+    """End this process if every further call on its GPU would fail.
+
+    So it is after a failed assertion on the device, an illegal address or an error of its memory;
+    TorchServe starts another worker, whose context is a new one.
+    """
+    if device.kind == "cpu":
+        return
+    import torch  # noqa: PLC0415
+
+    try:
+        torch.cuda.synchronize(device.index)
+    except RuntimeError:
+        _LOG.critical("%s is lost to this process, which ends", device, exc_info=True)
+        # An exception would be taken for a request's, and libraries hang in their clean-up.
+        os._exit(LOST_GPU)
 
 
 class Adapter(ABC):
@@ -58,12 +81,12 @@ class Adapter(ABC):
         self, directory: Path, gpu: int | str | None, config: Mapping[str, object] | None
     ) -> None:
         self.recorder = RecordingObserver()
-        self._device = choose_device(gpu)
+        settings = ServingSettings.from_model_config(config)
+        if gpu is not None:
+            # Archives of earlier versions leave a worker the whole of it.
+            self._device = Device("cuda", int(gpu), settings.gpu_memory or 1.0)
         self.predictor = self.load(
-            directory,
-            device=self._device,
-            settings=ServingSettings.from_model_config(config),
-            observer=self.recorder,
+            directory, device=self._device, settings=settings, observer=self.recorder
         )
         # The warm-up is nobody's request.
         self.recorder.drain()

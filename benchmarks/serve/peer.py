@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,7 @@ class ServedModel:
     """An export: graphs and preprocessing."""
     runtime: RuntimeKind
     precision: Precision
+    device: Literal["cpu", "cuda"] = "cpu"
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,11 @@ class Peer:
         """The peer's name, with the runtime where the user chooses it."""
         if self.given.kind != "FastAPI":
             return self.given.kind
-        words = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+        words = {
+            "onnxruntime": "ONNX Runtime",
+            "openvino": "OpenVINO",
+            "torchscript": "TorchScript",
+        }
         return f"FastAPI + {words[self.served.runtime]}"
 
     @property
@@ -117,6 +123,7 @@ class Peer:
             threads=given.threads,
             batch_size=given.batch_size,
             batch_wait_ms=given.batch_wait_ms,
+            device=served.device,
         )
         return {
             VARIABLE: json.dumps(asdict(plan)),

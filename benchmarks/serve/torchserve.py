@@ -12,12 +12,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
 from benchmarks.results import BenchmarkError
 from benchmarks.serve.contender import JPEG, Endpoint
-from benchmarks.serve.models import Model
 from newshelf.config import Precision, RuntimeKind, Settings
 from newshelf.files import directory_aside
 from newshelf.pipeline.workspace import ROOT
@@ -26,6 +26,10 @@ from newshelf.server.process import is_running
 from newshelf.server.state import ServerState, read_keys
 from newshelf.server.torchserve import TorchServePlan, archives, read_properties, start_torchserve
 from newshelf.serving.model_config import MODEL_CONFIG
+
+if TYPE_CHECKING:
+    # The GPU's benchmark runs where its libraries are not.
+    from benchmarks.serve.models import Model
 
 _BUILDER = "benchmarks.serve.build_models"
 _START_S = 60.0
@@ -84,7 +88,7 @@ class Layout:
         return Settings.model_validate(table)
 
 
-def write_archives(model: Model, layout: Layout, name: str = "encoder") -> dict[str, Path]:
+def write_archives(model: "Model", layout: Layout, name: str = "encoder") -> dict[str, Path]:
     """Write the archives with ``layout`` for the model ``name``, and return their paths.
 
     Raises:
@@ -191,7 +195,7 @@ class Newshelf:
 
 
 def newshelf_encoder(
-    model: Model,
+    model: "Model",
     layout: Layout,
     work: Path,
     name: str = "Newshelf",

@@ -123,7 +123,7 @@ def tune(
 def make_tools(workspace: Workspace) -> "ExportTools":
     """Return what the tuner needs of ``export``, applied to the export of ``workspace``."""
     from export.archive import archive as run
-    from export.archive import model_config as text
+    from export.mar import model_config as text
     from loadtest.tuning.server import ExportTools
 
     def archive(settings: Settings, store: Path) -> list[Path]:

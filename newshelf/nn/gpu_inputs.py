@@ -18,6 +18,7 @@ from torchvision.io import ImageReadMode, decode_jpeg
 
 from newshelf.errors import BadPicture, RequestError
 from newshelf.nn.inputs import MAX_PIXELS, centre_box, decode_picture
+from newshelf.nn.pinned import to_device
 from newshelf.nn.spec import ImageInput
 
 _LOG = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ def decode_on_gpu(
             torch.cuda.current_stream(device).synchronize()
         decoded = _decoded(jpegs, device)
         for ats, cropped in _by_size(decoded, spec):
-            squares[ats] = resize(cropped, spec)
+            squares.index_copy_(0, to_device(torch.tensor(ats), device), resize(cropped, spec))
         done |= decoded.keys()
     failed: dict[int, RequestError] = {}
     for at in range(len(pictures)):
@@ -77,7 +78,7 @@ def decode_on_gpu(
             _LOG.warning("a picture could not be decoded", exc_info=True)
             failed[at] = BadPicture("the picture cannot be decoded")
         else:
-            squares[at] = torch.tensor(pixels).permute(2, 0, 1).to(device)
+            squares[at] = to_device(torch.tensor(pixels).permute(2, 0, 1), device)
     return normalise_pictures(squares, spec), failed
 
 

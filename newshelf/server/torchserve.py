@@ -179,6 +179,8 @@ def _environment(
         # NumPy's products in a worker are small: threads that spin between them would occupy the
         # cores of other workers.
         "OPENBLAS_NUM_THREADS": environ.get("OPENBLAS_NUM_THREADS", "1"),
+        # Pictures of all sizes would leave a GPU's memory in pieces.
+        "PYTORCH_ALLOC_CONF": environ.get("PYTORCH_ALLOC_CONF", "expandable_segments:True"),
         "LOG_LOCATION": logs,
         "METRICS_LOCATION": logs,
     }

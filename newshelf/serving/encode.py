@@ -66,25 +66,36 @@ def read_outputs(
 
 FORWARD = 40
 """What one more forward costs, in tokens of text."""
+FORWARD_ON_GPU = 4_000
+"""The same on a GPU, which computes many tokens while one forward is launched; an estimate."""
 
 
 def plan_forwards(
-    lengths: Sequence[int], pictured: Sequence[bool], *, max_rows: int, max_pictures: int
+    lengths: Sequence[int],
+    pictured: Sequence[bool],
+    *,
+    max_rows: int,
+    max_pictures: int,
+    on_gpu: bool = False,
 ) -> list[list[int]]:
     """Split rows into forwards, lists of rows, so that the sum of their costs is the least.
 
     ``lengths`` are tokens, 0 without a text. A forward has at most ``max_rows`` rows, or
-    ``max_pictures``, whose number lets its run overlap with more of the decoding.
+    ``max_pictures``, whose number lets its run overlap with more of the decoding; nothing overlaps
+    ``on_gpu``.
     """
+    if on_gpu:
+        rows = sorted(range(len(lengths)), key=lambda row: lengths[row])
+        return _split(rows, lengths, min(max_rows, max_pictures), FORWARD_ON_GPU)
     rows = sorted(range(len(lengths)), key=lambda row: (pictured[row], lengths[row]))
     first_pictured = sum(not has for has in pictured)
     return [
-        *_split(rows[:first_pictured], lengths, max_rows),
-        *_split(rows[first_pictured:], lengths, min(max_rows, max_pictures)),
+        *_split(rows[:first_pictured], lengths, max_rows, FORWARD),
+        *_split(rows[first_pictured:], lengths, min(max_rows, max_pictures), FORWARD),
     ]
 
 
-def _split(rows: Sequence[int], lengths: Sequence[int], most: int) -> list[list[int]]:
+def _split(rows: Sequence[int], lengths: Sequence[int], most: int, forward: int) -> list[list[int]]:
     """The cheapest split of ``rows``, which are sorted by length, by dynamic programming."""
     texts = sum(not lengths[row] for row in rows)
     best = [0]
@@ -93,7 +104,7 @@ def _split(rows: Sequence[int], lengths: Sequence[int], most: int) -> list[list[
         longest = lengths[rows[end - 1]]
         costs = {
             # Rows without a text come first, so those before `texts` are not padded.
-            start: best[start] + FORWARD + (end - max(start, texts)) * longest
+            start: best[start] + forward + (end - max(start, texts)) * longest
             for start in range(max(0, end - most), end)
         }
         start = min(costs, key=lambda at: costs[at])
@@ -151,11 +162,6 @@ class EncodingCache:
             return
         with self._lock:
             self._kept[key] = kept
-
-    @property
-    def nbytes(self) -> int:
-        """Return the current size."""
-        return int(self._kept.currsize)
 
 
 def _size(encoding: Encoding) -> int:
@@ -279,6 +285,7 @@ class ProductEncoder:
             [work.item.picture is not None for work in works],
             max_rows=self.max_forward_batch,
             max_pictures=self.max_forward_pictures,
+            on_gpu=self.builder.on_gpu,
         )
         return [([works[row] for row in group], [tokens[row] for row in group]) for group in groups]
 

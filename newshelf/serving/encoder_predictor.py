@@ -114,14 +114,25 @@ class EncoderPredictor:
 _LOG = logging.getLogger(__name__)
 _Body = Mapping[str, object]
 _TRIED = 8
-"""Pictures in the largest batch: with more of them it would take long."""
+"""Pictures in a CPU's largest batch: with more of them it would take long."""
 
 
-def warm_up_products(spec: EncoderSpec, pictures_at_once: int) -> list[list[_Body]]:
-    """Batches of products: one of each kind, and each number of pictures that may come at once.
+def warm_up_sizes(settings: ServingSettings, device: Device) -> list[int]:
+    """Return the numbers of pictures to try at once.
 
-    OpenVINO prepares itself for each number when it first meets it, which takes 15 to 55 ms.
+    OpenVINO prepares itself for each number when it first meets it, which takes 15 to 55 ms. A
+    GPU's libraries load kernels by size, and the largest batch, which comes first, takes the
+    memory of all.
     """
+    most = pictures_at_once(settings, device)
+    if device.kind == "cpu":
+        return list(range(1, min(settings.batch_size, most, _TRIED) + 1))
+    doubled = {2**power for power in range(most.bit_length())}
+    return sorted({*range(1, min(most, _TRIED) + 1), *doubled, most}, reverse=True)
+
+
+def warm_up_products(spec: EncoderSpec, sizes: Sequence[int]) -> list[list[_Body]]:
+    """Batches of products: one of each kind, and ``sizes`` pictures at once."""
     # The brand: a tower for another language may know no word of the title.
     title: _Body = {}
     if spec.text is not None:
@@ -129,11 +140,9 @@ def warm_up_products(spec: EncoderSpec, pictures_at_once: int) -> list[list[_Bod
     if spec.image is None:
         return [[title]]
     alone: list[list[_Body]] = [[{"image": _picture("alone")}], [title]] if title else []
-    most = min(pictures_at_once, _TRIED)
     # Each batch has pictures of its own: those of another one may be answered from the cache.
     return alone + [
-        [{"image": _picture(f"{at} of {count}"), **title} for at in range(count)]
-        for count in range(1, most + 1)
+        [{"image": _picture(f"{at} of {count}"), **title} for at in range(count)] for count in sizes
     ]
 
 
@@ -181,12 +190,7 @@ def load_encoder_predictor(
         limits=settings.limits,
         observer=observer,
     )
-    warm_up(
-        predictor,
-        warm_up_products(
-            spec.encoder, min(settings.batch_size, pictures_at_once(settings, device))
-        ),
-    )
+    warm_up(predictor, warm_up_products(spec.encoder, warm_up_sizes(settings, device)))
     return predictor
 
 
@@ -212,7 +216,7 @@ def open_encoder(
             settings.threads,
             settings.precision,
         ),
-        InputBuilder(encoder, tokenizer, pad_images=device.kind == "cuda"),
+        InputBuilder(encoder, tokenizer, on_gpu=device.kind == "cuda"),
         open_reader(
             encoder.image,
             device,

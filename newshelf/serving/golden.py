@@ -33,7 +33,7 @@ _LEAST_COSINE: Mapping[Precision, tuple[float, float]] = {
 }
 """Mean and least cosine to the embeddings of the export, which are in float32."""
 _SCORE_TOLERANCE = 0.01
-"""Absolute and relative: the scorer is always computed in float32, on a GPU perhaps in TF32."""
+"""Absolute and relative: the scorer is always computed in float32."""
 
 
 @dataclass(frozen=True)
@@ -157,11 +157,4 @@ def _scores(scorer: ScorerGraphs, embeddings: FloatArray) -> FloatArray:
 
 
 def _place(device: Device) -> str:
-    if device.kind != "cpu":
-        return str(device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
+    return platform.machine() if device.kind == "cpu" else str(device)

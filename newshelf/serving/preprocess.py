@@ -37,13 +37,13 @@ class Content:
 class InputBuilder:
     """Builds the six inputs that ``newshelf.nn.encoder.Encoder.forward`` names.
 
-    ``pad_images`` gives the tower an empty picture where there is none. The runtimes take no
+    ``on_gpu``, the tower gets an empty picture where there is none. The runtimes take no
     picture at all on the CPU, which saves a text most of its time.
     """
 
     spec: EncoderSpec
     tokenizer: Tokenizer | None
-    pad_images: bool = False
+    on_gpu: bool = False
 
     def __post_init__(self) -> None:
         # The special tokens alone are a valid text, and so a safe padding.
@@ -78,7 +78,7 @@ class InputBuilder:
         if images is None or not len(image_row) or self.spec.image is None:
             size, count = 1, 1
             if self.spec.image is not None:
-                size, count = self.spec.image.size, int(self.pad_images)
+                size, count = self.spec.image.size, int(self.on_gpu)
             images = np.zeros((count, 3, size, size), dtype=np.float32)
             image_row = [len(contents)] * len(images)
         rows = [row for row, ids in enumerate(tokens) if ids]

@@ -21,9 +21,9 @@ from newshelf.nn.spec import ModelSpec, read_spec
 from newshelf.serving.encode import Encoding, ProductEncoder
 from newshelf.serving.encoder_predictor import (
     open_encoder,
-    pictures_at_once,
     warm_up,
     warm_up_products,
+    warm_up_sizes,
 )
 from newshelf.serving.golden import check_golden_embeddings, check_golden_scores
 from newshelf.serving.index import ItemIndex, load_index
@@ -297,8 +297,7 @@ def load_recommender_predictor(
         shelf=shelf,
     )
     most = settings.limits.max_history
-    pictures = min(settings.batch_size, pictures_at_once(settings, device))
-    batches = warm_up_products(encoder.spec, pictures)
+    batches = warm_up_products(encoder.spec, warm_up_sizes(settings, device))
     warm_up(predictor, [[{"history": products[:most]}] for products in batches])
     return predictor
 

@@ -46,6 +46,7 @@ from newshelf.training.picture_data import (
 )
 from newshelf.training.run import Run
 
+_CPU = torch.device("cpu")
 _BATCH = 32
 PROBE_STRENGTH = 100.0
 """Inverse penalty of the probe that the head starts from."""
@@ -112,7 +113,7 @@ class Activations:
     @torch.no_grad()
     def plain_features(self, tail: nn.Module, rows: Tensor) -> Tensor:
         """``(len(rows), features)`` float32 through the rest of the tower."""
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+        with torch.autocast(self.plain.device.type, torch.bfloat16, enabled=self.bf16):
             return torch.cat([tail(self.plain_inputs(part)).float() for part in rows.split(_BATCH)])
 
 
@@ -138,7 +139,7 @@ def read_activations(
     @torch.no_grad()
     def outputs(pixels: Tensor, label: str, *, augment: bool = False) -> Tensor:
         found = []
-        with torch.autocast("cpu", torch.bfloat16, enabled=settings.bf16):
+        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=settings.bf16):
             for chunk in track(
                 pixels.split(_BATCH), label, console=run.console, disable=run.quiet, transient=True
             ):
@@ -178,8 +179,8 @@ class TowerObjective(Objective):
         self.head = head
         self._source = [parameter.detach().clone() for parameter in tail.parameters()]
         self._activations = activations
-        self._target = target
-        self._weights = weights
+        self._target = target.to(activations.plain.device)
+        self._weights = weights.to(activations.plain.device)
         self._settings = settings
 
     def train(self, mode: bool = True) -> "TowerObjective":
@@ -202,7 +203,7 @@ class TowerObjective(Objective):
         pairs = zip(self.tail.parameters(), self._source, strict=True)
         distance = sum(
             ((now - source).square().sum() for now, source in pairs if now.requires_grad),
-            torch.zeros(()),
+            classes.new_zeros(()),
         )
         loss = classes + self._settings.l2_sp * distance
         return {"loss": loss, "classes": classes.detach(), "distance": distance.detach()}
@@ -259,10 +260,12 @@ def tune_tower(
     classes: tuple[str, ...],
     settings: TowerSettings,
     run: Run,
+    device: torch.device = _CPU,
 ) -> TunedTower:
     """Train a new head on ``tower``, and the tower with it; ``tower`` changes in place.
 
-    ``name`` is unique within ``run``; ``target`` is the class ``(n,)`` int64 of each picture.
+    ``name`` is unique within ``run``; ``target`` is the class ``(n,)`` int64 of each picture. The
+    pictures are all on ``device``, which trains; the result is on the CPU.
 
     Raises:
         TrainingError: fewer than two classes, a class without pictures, or features or a loss
@@ -280,11 +283,12 @@ def tune_tower(
     }[settings.mode]
     tuned = stages.modules[first:stop]
     at_size = spec.model_copy(update={"size": settings.size})
-    activations = read_activations(
-        stages.modules[:first], at_size, settings, pictures.pixels, learn, run
-    )
+    tower.to(device)
+    pixels = pictures.pixels.to(device)
+    activations = read_activations(stages.modules[:first], at_size, settings, pixels, learn, run)
     tail = nn.Sequential(*tuned, PyramidPool(settings.grids))
-    head = linear_probe(activations.plain_features(tail, learn), target[learn], classes)
+    features = activations.plain_features(tail, learn).cpu()
+    head = linear_probe(features, target[learn], classes).to(device)
     weights = class_weights(target[learn], len(classes), 1.0)
     objective = TowerObjective(
         activations,
@@ -326,7 +330,7 @@ def tune_tower(
     )
     tower.requires_grad_(False)
     head.requires_grad_(False)
-    return TunedTower(tower.eval(), head.eval(), at_size, history)
+    return TunedTower(tower.eval().cpu(), head.eval().cpu(), at_size, history)
 
 
 def linear_probe(
@@ -379,6 +383,9 @@ def tower_tuning(
         target = labels.target[pictures.rows]
         classes, compact = torch.unique(target, return_inverse=True)
         names = tuple(labels.classes[int(value)] for value in classes)
-        tune_tower("tower", tower, spec, pictures, compact, names, tuning, run)
+        # Only then are all pictures pixels, of which a GPU has room for many.
+        on_gpu = tuning.mode == "full" and torch.cuda.is_available()
+        device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else _CPU
+        tune_tower("tower", tower, spec, pictures, compact, names, tuning, run, device)
 
     return tune

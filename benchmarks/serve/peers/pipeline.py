@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,7 @@ class PeerPlan:
     """Threads of the runtime in each worker."""
     batch_size: int
     batch_wait_ms: float
+    device: Literal["cpu", "cuda"] = "cpu"
 
 
 def plan() -> PeerPlan:
@@ -43,7 +45,7 @@ def plan() -> PeerPlan:
 
 
 class Pipeline:
-    """Bytes of pictures → embeddings, on the CPU, by an encoder with an image tower only."""
+    """Bytes of pictures → embeddings by an encoder with an image tower only; decoded on the CPU."""
 
     def __init__(self, given: PeerPlan) -> None:
         directory = Path(given.directory)
@@ -55,7 +57,7 @@ class Pipeline:
             given.runtime,
             directory,
             encoder_graph(spec),
-            Device("cpu"),
+            Device(given.device),
             given.threads,
             given.precision,
         )

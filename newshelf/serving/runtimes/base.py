@@ -1,7 +1,5 @@
 """Exported graphs: their files, and the interface of the runtimes that open and run them."""
 
-import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +15,6 @@ if TYPE_CHECKING:
     import torch
 
 
-_LOG = logging.getLogger(__name__)
 Array: TypeAlias = "NDArray[Any] | torch.Tensor"
 
 
@@ -50,36 +47,23 @@ class Device:
 
     kind: Literal["cpu", "cuda"] = "cpu"
     index: int = 0
+    memory: float = 1.0
+    """Share of the GPU's memory that this process may take."""
 
     def __str__(self) -> str:
         return self.kind if self.kind == "cpu" else f"{self.kind}:{self.index}"
 
 
-LOST_GPU = 70
-"""Exit code of a worker whose GPU is lost to it."""
-
-
-def end_with_lost_gpu(device: Device) -> None:
-    """End this process if every further call on its GPU would fail.
-
-    So it is after a failed assertion on the device, an illegal address or an error of its memory;
-    TorchServe starts another worker, whose context is a new one.
-    """
-    if device.kind == "cpu":
-        return
+def limit_memory(device: Device, share: float) -> None:
+    """Limit torch to ``share`` of a GPU's memory, or raise ``SetupError`` without a GPU."""
     import torch  # noqa: PLC0415
 
-    try:
-        torch.cuda.synchronize(device.index)
-    except RuntimeError:
-        _LOG.critical("%s is lost to this process, which ends", device, exc_info=True)
-        # An exception would be taken for a request's, and libraries hang in their clean-up.
-        os._exit(LOST_GPU)
-
-
-def choose_device(gpu_id: int | str | None) -> Device:
-    """The GPU that the model server assigned; the CPU when it assigned none."""
-    return Device() if gpu_id is None else Device("cuda", int(gpu_id))
+    if not torch.cuda.is_available():
+        raise SetupError(
+            f"torch finds no GPU, and {device} was asked for: check the driver, or run "
+            "the workers on the CPU"
+        )
+    torch.cuda.set_per_process_memory_fraction(share, device.index)
 
 
 IMAGE_FEATURES = "image_features"
@@ -120,15 +104,10 @@ _SUFFIXES: dict[RuntimeKind, tuple[str, ...]] = {
 """What a graph's files end in, the one that is opened first."""
 
 
-def graph_file(name: str, kind: RuntimeKind, precision: Precision = "fp32") -> str:
-    """The file by which graph ``name`` is opened for a runtime and a precision."""
-    return graph_files(name, kind, precision)[0]
-
-
 def graph_files(name: str, kind: RuntimeKind, precision: Precision = "fp32") -> tuple[str, ...]:
-    """All files of graph ``name`` for a runtime and a precision; OpenVINO's weights are apart.
+    """All files of graph ``name`` for a runtime and a precision, the one to open first.
 
-    OpenVINO computes in bfloat16 from the float32 file.
+    OpenVINO computes in bfloat16 from the float32 file; its weights are apart.
     """
     stem = name if precision in ("fp32", "bf16") else f"{name}.{precision}"
     return tuple(f"{stem}{suffix}" for suffix in _SUFFIXES[kind])

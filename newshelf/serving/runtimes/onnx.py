@@ -10,13 +10,12 @@ from numpy.typing import NDArray
 
 from newshelf.config import Precision
 from newshelf.errors import SetupError, WeightsError
-from newshelf.serving.runtimes.base import Array, Device, Graph
+from newshelf.serving.runtimes.base import Array, Device, Graph, limit_memory
 
 if TYPE_CHECKING:
-    import torch
+    from newshelf.serving.runtimes.bound import BoundSession
 
 
-_Options = tuple[str, dict[str, Any]]
 _REQUANTISING = "WeightBiasQuantization"
 """ONNX Runtime's own step that puts float32 weights between quantised tensors in int8, with
 one scale for all channels: what the export left in float32 stays so."""
@@ -25,12 +24,10 @@ one scale for all channels: what the export left in float32 stays so."""
 class OnnxRuntime:
     """An ONNX file.
 
-    On the CPU, arrays are read where they are. On a GPU, tensors that are there already are
-    bound to the session and not copied; arrays of the host are copied by it.
+    On the CPU, arrays are read where they are; a GPU's are ``newshelf.serving.runtimes.bound``'s.
 
-    ``threads`` are those of one operator; ``precision`` is a GPU's; ``bind`` uses
-    IO binding, by default on a GPU only. Raises ``WeightsError`` if the file cannot be loaded, and
-    ``SetupError`` without the provider.
+    ``threads`` are those of one operator; ``precision`` is a GPU's. Raises ``WeightsError`` if the
+    file cannot be loaded, and ``SetupError`` without the provider.
     """
 
     def __init__(
@@ -41,75 +38,41 @@ class OnnxRuntime:
         threads: int,
         *,
         precision: Precision = "fp32",
-        bind: bool | None = None,
     ) -> None:
-        self._device = device
         self._outputs = graph.outputs
-        self._session = _session(path, _provider(device, precision), threads)
+        if device.kind == "cuda":
+            self._bound = _open_on_gpu(path, device, threads, precision)
+            return
+        self._bound = None
+        self._session = _session(path, ("CPUExecutionProvider", {}), threads)
         # An exporter drops the inputs that an absent tower would have read.
         self._inputs = tuple(item.name for item in self._session.get_inputs())
-        self._bind = device.kind == "cuda" if bind is None else bind
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, NDArray[Any]]:
         """See ``Runtime.run``."""
-        given = {name: inputs[name] for name in self._inputs}
-        if self._bind:
-            outputs = self._run_bound(given)
+        if self._bound is not None:
+            outputs = self._bound.run(inputs, self._outputs)
         else:
-            arrays = {name: np.ascontiguousarray(value) for name, value in given.items()}
+            arrays = {name: np.ascontiguousarray(inputs[name]) for name in self._inputs}
             outputs = self._session.run(list(self._outputs), arrays)
         return dict(zip(self._outputs, outputs, strict=True))
 
-    def _run_bound(self, inputs: Mapping[str, Array]) -> list[NDArray[Any]]:
-        binding = self._session.io_binding()
-        # The session reads what is bound during the run: it must live until then.
-        kept = [self._bind_input(binding, name, value) for name, value in inputs.items()]
-        for name in self._outputs:
-            binding.bind_output(name, "cpu")
-        if tensors := [value for value in kept if not isinstance(value, np.ndarray)]:
-            _wait_for(tensors[0])
-        self._session.run_with_iobinding(binding)
-        binding.synchronize_outputs()
-        # numpy() shares the binding's memory, which goes with it.
-        return [np.array(value.numpy()) for value in binding.get_outputs()]
 
-    def _bind_input(self, binding: Any, name: str, value: Array) -> Array:
-        """Bind ``value`` and return what the binding points to."""
-        if isinstance(value, np.ndarray) or value.device.type == "cpu":
-            array = np.ascontiguousarray(value)
-            binding.bind_cpu_input(name, array)
-            return array
-        tensor = value.detach().contiguous()
-        index = tensor.device.index or 0
-        if index != self._device.index:
-            raise SetupError(f"{name} is on {tensor.device}, and the session on {self._device}")
-        kind = str(tensor.dtype).removeprefix("torch.")
-        binding.bind_input(
-            name,
-            tensor.device.type,
-            index,
-            np.dtype(kind),
-            tuple(tensor.shape),
-            tensor.data_ptr(),
-        )
-        return tensor
-
-
-def _wait_for(tensor: "torch.Tensor") -> None:
-    """The session has a stream of its own, which must see torch's work on its inputs done."""
+def _open_on_gpu(path: Path, device: Device, threads: int, precision: Precision) -> "BoundSession":
+    # Before the session, whose provider links to CUDA's libraries: torch brings and loads them.
     import torch  # noqa: PLC0415
 
-    torch.cuda.current_stream(tensor.device).synchronize()
+    from newshelf.serving.runtimes.bound import BoundSession  # noqa: PLC0415
 
-
-def _provider(device: Device, precision: Precision) -> _Options:
-    if device.kind == "cpu":
-        return "CPUExecutionProvider", {}
-    # The provider links to CUDA's libraries, which torch brings and loads.
-    import torch  # noqa: F401, PLC0415
-
-    return "CUDAExecutionProvider", {
+    # Half of the worker's memory is for the pictures, which torch decodes.
+    share = device.memory / 2
+    limit_memory(device, share)
+    stream = torch.cuda.Stream(device.index)
+    total = torch.cuda.get_device_properties(device.index).total_memory
+    options = {
         "device_id": device.index,
+        "user_compute_stream": str(stream.cuda_stream),
+        "gpu_mem_limit": int(share * total),
         # Powers of two, the default, may reserve twice the memory that is used.
         "arena_extend_strategy": "kSameAsRequested",
         # Searching again for each batch size would stall requests.
@@ -117,9 +80,11 @@ def _provider(device: Device, precision: Precision) -> _Options:
         # Products of 10 bits are not what float32 promises.
         "use_tf32": int(precision != "fp32"),
     }
+    session = _session(path, ("CUDAExecutionProvider", options), threads)
+    return BoundSession(session, torch.device(str(device)), stream)
 
 
-def _session(path: Path, provider: _Options, threads: int) -> Any:
+def _session(path: Path, provider: tuple[str, dict[str, Any]], threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

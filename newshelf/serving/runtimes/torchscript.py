@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from newshelf.errors import SetupError, WeightsError
-from newshelf.serving.runtimes.base import Array, Device, Graph
+from newshelf.errors import WeightsError
+from newshelf.nn.pinned import to_device, to_host
+from newshelf.serving.runtimes.base import Array, Device, Graph, limit_memory
 
 
 class TorchScriptRuntime:
@@ -20,24 +21,19 @@ class TorchScriptRuntime:
         self._graph = graph
         torch.set_num_threads(threads)
         if device.kind == "cuda":
-            if not torch.cuda.is_available():
-                raise SetupError(
-                    f"torch finds no GPU, and {device} was asked for: check the driver, or run "
-                    "the workers on the CPU"
-                )
+            limit_memory(device, device.memory)
             # Batches differ in size; without this, each new shape compiles new kernels.
             torch.jit.set_fusion_strategy([("DYNAMIC", 1)])
         self._module = _load(path, self._device)
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, NDArray[Any]]:
         """See ``Runtime.run``."""
-        given = (torch.as_tensor(inputs[name], device=self._device) for name in self._graph.inputs)
+        given = (to_device(inputs[name], self._device) for name in self._graph.inputs)
         with torch.inference_mode():
             outputs = self._module(*given)
         if isinstance(outputs, torch.Tensor):
             outputs = (outputs,)
-        arrays = (output.cpu().numpy() for output in outputs)
-        return dict(zip(self._graph.outputs, arrays, strict=True))
+        return dict(zip(self._graph.outputs, to_host(outputs, self._device), strict=True))
 
 
 def _load(path: Path, device: torch.device) -> Any:

@@ -3,7 +3,7 @@ import os
 import pytest
 import yaml
 
-from export.archive import model_config
+from export.mar import model_config
 from newshelf.config import ArchiveSettings, ModelServingSettings, RetrievalSettings, load_settings
 from newshelf.errors import SetupError
 from newshelf.serving.model_config import preloads
@@ -38,12 +38,23 @@ def test_serving_reads_back_what_was_written(settings):
     table = yaml.safe_load(model_config(settings, settings.encoder))
     read = ServingSettings.from_model_config(table)
     assert read == ServingSettings(
-        runtime="torchscript", threads=2, decode_threads=5, batch_size=16
+        runtime="torchscript", threads=2, decode_threads=5, batch_size=16, gpu_memory=0.112
     )
     # Every key is written out: another version of the code may have other defaults.
     assert set(table["limits"]) == set(type(read.limits).model_fields)
     retrieval = set(RetrievalSettings.model_fields)
     assert set(table["serving"]) == set(ServingSettings.model_fields) - {"limits"} - retrieval
+
+
+def test_all_workers_of_two_versions_have_room_on_one_gpu(settings):
+    def share(**changes):
+        encoder = settings.encoder.model_copy(update=changes)
+        table = yaml.safe_load(model_config(settings, encoder))
+        return table["serving"]["gpu_memory"]
+
+    workers = settings.encoder.workers + settings.recommender.workers
+    assert 0.8 < 2 * workers * share() < 1
+    assert share(gpu_memory=0.3) == 0.3
 
 
 def test_every_setting_reaches_the_workers(tmp_path):

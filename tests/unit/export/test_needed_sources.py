@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from export.archive import ROOT, handler_path, needed_sources
+from export.mar import ROOT, handler_path, needed_sources
 
 
 @pytest.mark.parametrize(("name", "more"), [("encoder", set()), ("recommender", {"attributes"})])

@@ -126,9 +126,19 @@ def test_what_is_no_pictures_fault_is_not_blamed_on_one(saved, monkeypatch, erro
         gpu.decode_on_gpu([saved(quarters(), "JPEG")], SPEC, CPU)
 
 
-def test_the_decoder_waits_for_what_still_reads_its_last_pictures(saved, monkeypatch):
+@pytest.fixture
+def gpu_without_memory(monkeypatch):
+    """Tensors on a GPU that is not there; nothing can be page-locked for it."""
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+    with FakeTensorMode():
+        yield torch.device("cuda", 0)
+
+
+def test_the_decoder_waits_for_what_still_reads_its_last_pictures(
+    saved, monkeypatch, gpu_without_memory
+):
     done: list[str] = []
-    device = torch.device("cuda", 0)
+    device = gpu_without_memory
 
     class Stream:
         def synchronize(self) -> None:
@@ -141,8 +151,7 @@ def test_the_decoder_waits_for_what_still_reads_its_last_pictures(saved, monkeyp
     monkeypatch.setattr(gpu, "decode_jpeg", decode_jpeg)
     monkeypatch.setattr(gpu, "_MAX_BATCH_PIXELS", 96 * 64)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda of: Stream() if of == device else None)
-    with FakeTensorMode():
-        gpu.decode_on_gpu([saved(quarters(), "JPEG")] * 3, SPEC, device)
+    gpu.decode_on_gpu([saved(quarters(), "JPEG")] * 3, SPEC, device)
     assert done == ["decoded", "waited", "decoded", "waited", "decoded"]
 
 
@@ -154,8 +163,8 @@ def test_few_pixels_are_on_the_gpu_at_a_time(saved, decoder, monkeypatch):
     np.testing.assert_allclose(images.numpy(), images.numpy()[:1].repeat(5, axis=0))
 
 
-def test_everything_is_on_the_device_that_was_named(saved, monkeypatch):
-    device = torch.device("cuda", 0)
+def test_everything_is_on_the_device_that_was_named(saved, monkeypatch, gpu_without_memory):
+    device = gpu_without_memory
 
     def decode_jpeg(batch, *, mode, device):
         return [torch.empty((3, 64, 96), dtype=torch.uint8, device=device) for _ in batch]
@@ -164,8 +173,7 @@ def test_everything_is_on_the_device_that_was_named(saved, monkeypatch):
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 7
     given = [saved(quarters(), "JPEG", exif=exif), saved(quarters(), "PNG")]
-    with FakeTensorMode():
-        images, failed = gpu.decode_on_gpu(given, SPEC, device)
+    images, failed = gpu.decode_on_gpu(given, SPEC, device)
     assert not failed
     assert images.device == device
     assert images.shape == (2, 3, 24, 24)

@@ -61,4 +61,4 @@ def test_it_never_takes_more_than_its_bytes(numbers, most):
     cache = EncodingCache(most)
     for number in numbers:
         cache.put(bytes([number]), encoding(number))
-        assert cache.nbytes <= most
+        assert cache._kept.currsize <= most

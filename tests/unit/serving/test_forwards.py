@@ -63,3 +63,22 @@ def test_what_needs_no_decoding_goes_first():
     groups = plan_forwards([5] * 6, [True, False] * 3, max_rows=64, max_pictures=2)
     assert groups[0] == [1, 3, 5]
     assert sorted(map(len, groups[1:])) == [1, 2]
+
+
+def test_a_gpu_computes_a_batch_at_once():
+    pictured = [True, False] * 3
+    groups = plan_forwards([5] * 6, pictured, max_rows=64, max_pictures=64, on_gpu=True)
+    assert groups == [[0, 1, 2, 3, 4, 5]]
+
+
+def test_a_gpu_splits_where_padding_costs_more_than_a_forward():
+    lengths = [8] * 30 + [512]
+    groups = plan_forwards(lengths, [False] * 31, max_rows=64, max_pictures=64, on_gpu=True)
+    assert groups == [[*range(30)], [30]]
+
+
+@pytest.mark.parametrize("limits", [(2, 64), (64, 2)])
+def test_limits_hold_on_a_gpu(limits):
+    rows, pictures = limits
+    groups = plan_forwards([5] * 5, [True] * 5, max_rows=rows, max_pictures=pictures, on_gpu=True)
+    assert sorted(map(len, groups)) == [1, 2, 2]

@@ -48,7 +48,7 @@ def test_no_picture_is_none_at_all(builder):
 
 
 def test_padding_stands_in_where_nothing_is(spec, tokenizer):
-    builder = InputBuilder(spec.encoder, tokenizer, pad_images=True)
+    builder = InputBuilder(spec.encoder, tokenizer, on_gpu=True)
     inputs = inputs_of(builder, [Product(), Product()])
     assert inputs["image"].shape == (1, 3, 32, 32)
     assert inputs["image"].dtype == np.float32

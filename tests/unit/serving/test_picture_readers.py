@@ -112,6 +112,7 @@ def test_a_gpu_reads_pictures_there(image, picture, monkeypatch):
         return [torch.empty((3, 40, 60), dtype=torch.uint8, device=device) for _ in batch]
 
     monkeypatch.setattr(gpu, "decode_jpeg", decode_jpeg)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
     reader = open_reader(image, Device("cuda", 1), max_pixels=MANY, threads=1)
     given = inputs(picture("JPEG"), b"damaged", picture("PNG"))
     with FakeTensorMode():

@@ -4,8 +4,10 @@ import pytest
 
 from newshelf.config import Limits
 from newshelf.serving import encoder_predictor, recommender_predictor
-from newshelf.serving.encoder_predictor import load_encoder_predictor
+from newshelf.serving.encoder_predictor import load_encoder_predictor, warm_up_sizes
 from newshelf.serving.recommender_predictor import load_recommender_predictor
+from newshelf.serving.runtimes.base import Device
+from newshelf.serving.settings import ServingSettings
 
 
 @pytest.fixture
@@ -54,3 +56,10 @@ def test_the_recommender_tries_no_more_products_than_a_history_may_have(bundle, 
         bundle, settings=of(settings, batch_size=4, max_forward_pictures=4, limits=limits)
     )
     assert [pictures for pictures, _, _ in shapes] == [1, 0, 1, 2, 2, 2]
+
+
+def test_a_gpu_tries_every_magnitude_and_the_largest_batch_first():
+    # A request brings many products, so a forward may be larger than a batch of requests.
+    sizes = warm_up_sizes(ServingSettings(batch_size=8, max_forward_batch=48), Device("cuda"))
+    assert sizes == [48, 32, 16, *range(8, 0, -1)]
+    assert warm_up_sizes(ServingSettings(max_forward_batch=1), Device("cuda")) == [1]

@@ -2,6 +2,7 @@
 
 import copy
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,14 +11,20 @@ import torch
 from rich.console import Console
 from sklearn.linear_model import LogisticRegression
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks.methods.tower_stages import tuned_logits
+from newshelf.config import Settings, TowerTuningSettings
 from newshelf.errors import TrainingError
 from newshelf.nn.encoder import ImageTower
 from newshelf.nn.spec import ImageInput
+from newshelf.nn.tower_stages import PyramidPool
+from newshelf.training import tower_tuning
 from newshelf.training.picture_data import PictureSet
 from newshelf.training.run import Run
 from newshelf.training.tower_tuning import (
+    Activations,
+    TowerObjective,
     TowerSettings,
     linear_probe,
     rate_groups,
@@ -233,3 +240,37 @@ def test_features_that_are_not_numbers_are_refused_by_row():
     features[4, 1] = float("nan")
     with pytest.raises(TrainingError, match=r"1 of 6 products .*rows 4"):
         linear_probe(features, torch.tensor([0, 1] * 3), ("a", "b"))
+
+
+def test_a_step_is_taken_where_the_pictures_are():
+    spec, _ = tiny()
+    gpu = torch.device("cuda", 0)
+    with FakeTensorMode():
+        pixels = torch.zeros((6, 3, SIZE, SIZE), dtype=torch.uint8, device=gpu)
+        activations = Activations(pixels, pixels[:0], spec, augment=False, bf16=True)
+        tail = nn.Sequential(nn.Conv2d(3, 4, 3, device=gpu), PyramidPool((1,)))
+        head = nn.Linear(4, 2, device=gpu)
+        target, weights = torch.zeros(6, dtype=torch.int64), torch.ones(2)
+        objective = TowerObjective(activations, tail, head, target, weights, settings(l2_sp=1.0))
+        losses = objective(torch.arange(3))
+    assert {loss.device for loss in losses.values()} == {gpu}
+
+
+@pytest.mark.parametrize(
+    ("mode", "has_gpu", "device"),
+    [("full", True, "cuda:1"), ("full", False, "cpu"), ("last-stage", True, "cpu")],
+)
+def test_a_gpu_tunes_the_whole_tower(monkeypatch, mode, has_gpu, device):
+    spec, tower = tiny()
+    pictures, target = some_pictures()
+    told: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(tower_tuning, "read_pictures", lambda *_: pictures)
+    monkeypatch.setattr(tower_tuning, "tune_tower", lambda *given: told.append(given[-1]))
+    catalog = SimpleNamespace(image_path=lambda _: "there")
+    chosen = Settings(tower=TowerTuningSettings(mode=mode))
+    labels = SimpleNamespace(target=target, classes=CLASSES)
+    tune = tower_tuning.tower_tuning(catalog, labels, chosen, run())
+    tune(SimpleNamespace(image_tower=tower, spec=SimpleNamespace(image=spec)))
+    assert [str(one) for one in told] == [device]

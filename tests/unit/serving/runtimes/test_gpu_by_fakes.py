@@ -1,8 +1,6 @@
-"""The way through a GPU's session, on a machine that has none: the session is a fake."""
+"""The way through a GPU's session, on a machine that has none: session and stream are fakes."""
 
-import os
-import subprocess
-import sys
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,58 +8,52 @@ import pytest
 import torch
 
 from newshelf.errors import SetupError
+from newshelf.serving.runtimes import bound
 from newshelf.serving.runtimes import onnx as module
-from newshelf.serving.runtimes.base import LOST_GPU, Device, Graph, end_with_lost_gpu
+from newshelf.serving.runtimes.base import Device, Graph
+from newshelf.serving.runtimes.bound import BoundSession
 from newshelf.serving.runtimes.onnx import OnnxRuntime
 
 GRAPH = Graph("tiny", ("image", "row", "unused"), ("embedding",))
+TOTAL = 16_000
+# Tensors with a shape and a device, and without memory.
+META = torch.device("meta")
 
 
-class FakeTensor:
-    """As much of a tensor on a GPU as binding reads."""
+class FakeStream:
+    cuda_stream = 4321
 
-    def __init__(self, index=2, dtype=torch.float32):
-        self.device = torch.device("cuda", index)
-        self.dtype = dtype
-        self.shape = torch.Size((2, 3))
+    def __init__(self, calls, name="own"):
+        self.calls, self.name = calls, name
 
-    def detach(self):
-        return self
-
-    def contiguous(self):
-        return self
-
-    def data_ptr(self):
-        return 4096
+    def wait_stream(self, other):
+        self.calls.append(("wait", self.name, other.name))
 
 
 class FakeBinding:
     def __init__(self, calls):
         self.calls = calls
 
-    def bind_input(self, *told):
-        self.calls.append(("bind", *told))
+    def bind_input(self, name, device, index, kind, shape, _address):
+        self.calls.append(("input", name, device, index, kind, shape))
 
-    def bind_cpu_input(self, name, array):
-        self.calls.append(("bind host", name, array.flags["C_CONTIGUOUS"]))
-
-    def bind_output(self, name, device):
-        self.calls.append(("output", name, device))
-
-    def synchronize_outputs(self):
-        self.calls.append(("synchronize",))
-
-    def get_outputs(self):
-        return [SimpleNamespace(numpy=lambda: np.ones((2, 4), dtype=np.float32))]
+    def bind_output(self, name, device, index, kind, shape, _address):
+        self.calls.append(("output", name, device, index, kind, shape))
 
 
 class FakeSession:
-    def __init__(self, path, options, providers, disabled_optimizers):
+    def __init__(self, path=None, options=None, providers=(), disabled_optimizers=()):
         self.providers = providers
         self.calls = []
 
     def get_inputs(self):
-        return [SimpleNamespace(name="image"), SimpleNamespace(name="row")]
+        return [
+            SimpleNamespace(name="image", shape=["pictures", 3]),
+            SimpleNamespace(name="row", shape=["pictures"]),
+        ]
+
+    def get_outputs(self):
+        return [SimpleNamespace(name="embedding", shape=["pictures", 512])]
 
     def get_providers(self):
         return [name for name, _ in self.providers]
@@ -69,95 +61,99 @@ class FakeSession:
     def io_binding(self):
         return FakeBinding(self.calls)
 
-    def run_with_iobinding(self, binding):
-        self.calls.append(("run",))
+    def run_with_iobinding(self, binding, options):
+        entry = options.get_run_config_entry("disable_synchronize_execution_providers")
+        self.calls.append(("run", entry))
 
 
 @pytest.fixture
-def session(monkeypatch):
+def limits(monkeypatch):
+    """A GPU of ``TOTAL`` bytes; the shares of it that torch was limited to."""
+    shares: list[tuple[float, int]] = []
+    properties = SimpleNamespace(total_memory=TOTAL)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda _index: FakeStream([]))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _index: properties)
+    monkeypatch.setattr(
+        torch.cuda, "set_per_process_memory_fraction", lambda *told: shares.append(told)
+    )
     monkeypatch.setattr(module.onnxruntime, "InferenceSession", FakeSession)
-    monkeypatch.setattr(module, "_wait_for", lambda tensor: None)
+    return shares
 
 
-def open_on_gpu(tmp_path, **options) -> OnnxRuntime:
-    return OnnxRuntime(tmp_path / "tiny.onnx", GRAPH, Device("cuda", 2), 1, **options)
-
-
-def test_tensors_on_the_gpu_are_bound_where_they_are(session, tmp_path):
-    runtime = open_on_gpu(tmp_path)
-    row = np.arange(4)[::2]
-    outputs = runtime.run({"image": FakeTensor(), "row": row, "unused": row})
-    *calls, last = runtime._session.calls
-    assert set(calls) == {
-        ("bind", "image", "cuda", 2, np.dtype("float32"), (2, 3), 4096),
-        ("bind host", "row", True),
-        ("output", "embedding", "cpu"),
-        ("run",),
-    }
-    # Outputs are read when they are there.
-    assert last == ("synchronize",)
-    assert outputs["embedding"].shape == (2, 4)
-
-
-def test_a_tensor_of_another_gpu_is_refused(session, tmp_path):
-    with pytest.raises(SetupError, match=r"image is on cuda:0.* cuda:2"):
-        open_on_gpu(tmp_path).run({"image": FakeTensor(index=0), "row": np.arange(2)})
-
-
-def test_cuda_gets_the_workers_device(session, tmp_path):
-    [(name, options)] = open_on_gpu(tmp_path)._session.providers
+def options_of(tmp_path, device=None, **options):
+    """The provider's options of a session on a GPU."""
+    runtime = OnnxRuntime(tmp_path / "tiny.onnx", GRAPH, device or Device("cuda", 2), 1, **options)
+    [(name, told)] = runtime._bound._session.providers
     assert name == "CUDAExecutionProvider"
-    assert options["device_id"] == 2
+    return told
+
+
+def test_the_host_waits_once_and_for_the_outputs(monkeypatch):
+    session = FakeSession()
+    calls = session.calls
+
+    @contextmanager
+    def entered(stream):
+        calls.append(("enter", stream.name))
+        yield
+
+    def to_host(tensors, device):
+        calls.append(("host", [tuple(tensor.shape) for tensor in tensors], device))
+        return [np.zeros(tensor.shape) for tensor in tensors]
+
+    monkeypatch.setattr(torch.cuda, "stream", entered)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: FakeStream(calls, "caller's"))
+    monkeypatch.setattr(bound, "to_host", to_host)
+    on_gpu = BoundSession(session, META, FakeStream(calls))
+    given = {"image": torch.empty(4, 3, device=META), "row": np.arange(8)[::2], "unused": 0}
+    [embedding] = on_gpu.run(given, ["embedding"])
+    assert embedding.shape == (4, 512)
+    assert calls == [
+        ("enter", "own"),
+        # The GPU waits for the pictures, which were made on another stream.
+        ("wait", "own", "caller's"),
+        ("input", "image", "meta", 0, np.float32, (4, 3)),
+        ("input", "row", "meta", 0, np.int64, (4,)),
+        ("output", "embedding", "meta", 0, np.float32, (4, 512)),
+        ("run", "1"),
+        ("host", [(4, 512)], META),
+    ]
+
+
+def test_the_session_computes_on_the_stream_that_is_waited_for(limits, tmp_path):
+    told = options_of(tmp_path)
+    assert told["device_id"] == 2
+    assert told["user_compute_stream"] == str(FakeStream.cuda_stream)
+
+
+def test_session_and_decoder_share_the_workers_memory(limits, tmp_path):
+    told = options_of(tmp_path, Device("cuda", 1, memory=0.25))
+    assert told["gpu_mem_limit"] == TOTAL // 8
+    assert told["arena_extend_strategy"] == "kSameAsRequested"
+    assert limits == [(0.125, 1)]
 
 
 @pytest.mark.parametrize(("precision", "tf32"), [("fp32", 0), ("fp16", 1)])
-def test_float32_is_not_computed_in_ten_bits(session, tmp_path, precision, tf32):
-    [(_, options)] = open_on_gpu(tmp_path, precision=precision)._session.providers
-    assert options["use_tf32"] == tf32
+def test_float32_is_not_computed_in_ten_bits(limits, tmp_path, precision, tf32):
+    assert options_of(tmp_path, precision=precision)["use_tf32"] == tf32
 
 
-def test_another_provider_than_the_one_asked_for_is_refused(session, tmp_path, monkeypatch):
+def test_another_provider_than_the_one_asked_for_is_refused(limits, tmp_path, monkeypatch):
     monkeypatch.setattr(FakeSession, "get_providers", lambda _: ["CPUExecutionProvider"])
     with pytest.raises(SetupError, match="CPUExecutionProvider instead of CUDA"):
-        open_on_gpu(tmp_path)
+        options_of(tmp_path)
 
 
-def test_the_gpus_libraries_are_loaded_before_the_session():
-    program = """
-import sys
-from pathlib import Path
-import onnxruntime
-from newshelf.serving.runtimes.base import Device, Graph
-from newshelf.serving.runtimes.onnx import OnnxRuntime
+def test_torch_and_its_libraries_are_there_before_the_session(limits, tmp_path, monkeypatch):
+    order: list[str] = []
 
-class Session:
-    def __init__(self, *_, **__):
-        sys.exit(int("torch" not in sys.modules))
+    class Session(FakeSession):
+        def __init__(self, *given, **named):
+            order.append("session")
+            super().__init__(*given, **named)
 
-assert "torch" not in sys.modules
-onnxruntime.InferenceSession = Session
-OnnxRuntime(Path("any.onnx"), Graph("any", (), ()), Device("cuda"), 1)
-"""
-    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
-
-
-def lost(*_):
-    raise torch.AcceleratorError("CUDA error: device-side assert triggered")
-
-
-def test_a_worker_whose_gpu_is_lost_ends(monkeypatch):
-    codes: list[int] = []
-    monkeypatch.setattr(os, "_exit", codes.append)
-    monkeypatch.setattr(torch.cuda, "synchronize", lost)
-    end_with_lost_gpu(Device())
-    assert codes == []
-    end_with_lost_gpu(Device("cuda", 1))
-    assert codes == [LOST_GPU]
-
-
-def test_a_worker_whose_gpu_answers_stays(monkeypatch):
-    asked: list[int] = []
-    monkeypatch.setattr(os, "_exit", lambda _: pytest.fail("it ended"))
-    monkeypatch.setattr(torch.cuda, "synchronize", asked.append)
-    end_with_lost_gpu(Device("cuda", 1))
-    assert asked == [1]
+    monkeypatch.setattr(torch.cuda, "Stream", lambda _: order.append("torch") or FakeStream([]))
+    monkeypatch.setattr(module.onnxruntime, "InferenceSession", Session)
+    options_of(tmp_path)
+    assert order == ["torch", "session"]

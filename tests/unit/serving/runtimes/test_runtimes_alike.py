@@ -8,6 +8,7 @@ import torch
 
 from newshelf.errors import WeightsError
 from newshelf.serving.runtimes.base import Device, Graph, open_runtime, projector_graph
+from newshelf.serving.runtimes.bound import BoundSession
 from newshelf.serving.runtimes.onnx import OnnxRuntime
 
 KINDS = ("torchscript", "onnxruntime", "openvino")
@@ -16,8 +17,14 @@ KINDS = ("torchscript", "onnxruntime", "openvino")
 @pytest.fixture(params=[*KINDS, "onnxruntime with IO binding"])
 def runtime(request, folder, graph):
     if "binding" in request.param:
-        return OnnxRuntime(folder / "tiny.onnx", graph, Device(), 1, bind=True)
+        return _bound(OnnxRuntime(folder / "tiny.onnx", graph, Device(), 1))
     return open_runtime(request.param, folder, graph, Device(), 1)
+
+
+def _bound(runtime: OnnxRuntime) -> OnnxRuntime:
+    """The way through a GPU's session, on the CPU."""
+    runtime._bound = BoundSession(runtime._session, torch.device("cpu"), None)
+    return runtime
 
 
 @pytest.mark.parametrize("batch", [1, 2, 33])

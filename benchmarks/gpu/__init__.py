@@ -1,0 +1,1 @@
+"""A GPU: parity, throughput, and recovery, on one machine."""
