@@ -135,7 +135,7 @@ def serve(
 
 
 class GpuDevice(StrEnum):
-    """Where ``./run bench gpu`` computes."""
+    """Device of ``./run bench gpu``."""
 
     CUDA = "cuda"
     CPU = "cpu"

@@ -1,4 +1,4 @@
-"""What a machine lacks that has torch and its companions alone, and no package index."""
+"""Packages that a machine with torch and its companions alone lacks."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, distribution
@@ -7,19 +7,10 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from rich.console import Console
 
-THERE = (
-    "torch",
-    "torchvision",
-    "timm",
-    "transformers",
-    "onnx",
-    "numpy",
-    "scipy",
-    "pillow",
-    "tokenizers",
-    "safetensors",
-)
+THERE = ("torch", "torchvision", "onnx", "numpy", "scipy", "pillow", "safetensors")
 """Packages that the machine has, with all that they require."""
+_ALONE = {"timm", "transformers", "tokenizers"}
+"""It has these, too, perhaps of a version that requires less."""
 NEEDED = (
     # The command line, and every task.
     "typer",
@@ -58,7 +49,7 @@ _MB = 1_000_000
 
 def packages() -> list[tuple[str, str, int]]:
     """Return name, version and installed bytes of all that must be brought, by name."""
-    wanted = closure(NEEDED) - closure(THERE)
+    wanted = closure(NEEDED) - closure(THERE) - _ALONE
     found = []
     for name in sorted(wanted):
         one = distribution(name)

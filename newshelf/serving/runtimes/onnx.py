@@ -40,10 +40,10 @@ class OnnxRuntime:
         precision: Precision = "fp32",
     ) -> None:
         self._outputs = graph.outputs
+        self._bound: BoundSession | None = None
         if device.kind == "cuda":
             self._bound = _open_on_gpu(path, device, threads, precision)
             return
-        self._bound = None
         self._session = _session(path, ("CPUExecutionProvider", {}), threads)
         # An exporter drops the inputs that an absent tower would have read.
         self._inputs = tuple(item.name for item in self._session.get_inputs())
