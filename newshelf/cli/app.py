@@ -16,9 +16,8 @@ from newshelf.cli import pipeline, serve
 from newshelf.cli.console import RootGroup, make_console
 from newshelf.cli.items import items
 from newshelf.cli.retrain import drift, retrain
-from newshelf.cli.rollout import events, offpolicy, rollout
+from newshelf.cli.rollout import events, offpolicy, rollout, units
 from newshelf.cli.rules import rules
-from newshelf.cli.units import units
 from newshelf.pipeline.workspace import ROOT
 
 app = typer.Typer(

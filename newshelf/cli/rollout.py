@@ -1,4 +1,4 @@
-"""``rollout``: a new version; ``events``: what shoppers were shown and did; ``offpolicy``."""
+"""``rollout``, ``offpolicy``: a new version; ``events``, ``units``: what is kept of shoppers."""
 
 from bisect import bisect_left
 from collections import defaultdict
@@ -19,14 +19,16 @@ from newshelf.cli.console import (
     served_workspace,
     verb_group,
 )
+from newshelf.errors import SettingsError
 from newshelf.report.page import ReportTable, print_table
-from newshelf.server.program import ControllerPlan, read_controller_plan
+from newshelf.server.program import ControllerPlan, read_controller_plan, read_gateway_plan
 
 if TYPE_CHECKING:
     from newshelf.rollout.operations import Command
     from newshelf.serving.protocol import Predictor
     from newshelf.store.records import Exposure, StoredFeedback
     from newshelf.store.store import EventStore
+    from newshelf.store.units import UnitRepository
 
 _MAX_HISTORY = 50
 _BATCH = 32
@@ -39,10 +41,14 @@ rollout = verb_group(
     refuses=True,
 )
 events = verb_group(f"Exposures and feedback of shoppers. {_REFUSED}", refuses=True)
+units = verb_group(f"What is kept about a shopper or visitor. {_REFUSED}", refuses=True)
 
 NameArgument = Annotated[
     str | None,
     typer.Argument(metavar="NAME", help="Name of the rollout.", show_default="the last one"),
+]
+UnitArgument = Annotated[
+    str, typer.Argument(metavar="UNIT", help="The shopper's id, as the front end sends it.")
 ]
 
 
@@ -259,6 +265,74 @@ def prune(
         f"deleted what was older than {before:%Y-%m-%d %H:%M} UTC: {pruned.exposures:,} answers, "
         f"{pruned.feedback:,} events, {pruned.shadow_answers:,} shadow answers"
     )
+
+
+@units.command()
+def show(
+    unit: UnitArgument, catalog: CatalogOption = None, workspace: WorkspaceOption = None
+) -> None:
+    """Print everything that is kept about a unit, as JSON.
+
+    Example: `./run units show visitor-1`
+    """
+    import orjson
+
+    with _units(catalog, workspace, unit) as (store, (stored,)):
+        record = orjson.dumps(store.show(stored), default=lambda one: one.model_dump())
+    typer.echo(record)
+
+
+@units.command()
+def merge(
+    visitor: Annotated[
+        str, typer.Argument(metavar="VISITOR", help="Id of the visitor who has logged in.")
+    ],
+    unit: UnitArgument,
+    catalog: CatalogOption = None,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Let what a visitor did belong to a unit's history.
+
+    Example: `./run units merge visitor-1 account-77`
+    """
+    with _units(catalog, workspace, visitor, unit) as (store, (stored_visitor, stored)):
+        store.merge(stored_visitor, stored)
+    typer.echo(f"{visitor} is merged into {unit}")
+
+
+@units.command()
+def erase(
+    unit: UnitArgument, catalog: CatalogOption = None, workspace: WorkspaceOption = None
+) -> None:
+    """Erase everything about a unit and its visitors, and refuse their later events.
+
+    Example: `./run units erase account-77`
+    """
+    with _units(catalog, workspace, unit) as (store, (stored,)):
+        erased = store.erase(stored)
+    typer.echo(
+        f"erased {erased.exposures:,} answers and {erased.feedback:,} events of {unit} and "
+        f"{erased.visitors:,} visitors merged into it"
+    )
+
+
+@contextmanager
+def _units(
+    catalog: Path | None, workspace: Path | None, *named: str
+) -> Iterator[tuple["UnitRepository", list[str]]]:
+    """Open the store of a workspace, and return the ids under which it has the named units."""
+    from newshelf.catalog.schema import clean_id
+    from newshelf.gateway.histories import pseudonyms
+    from newshelf.store.store import EventStore
+
+    plan = read_gateway_plan(served_workspace(catalog, workspace).gateway_plan)
+    pseudonym = pseudonyms(plan.pseudonym_key)
+    try:
+        stored = [pseudonym(clean_id(name)) for name in named]
+    except ValueError as error:
+        raise SettingsError(f"a unit's id {error}") from error
+    with EventStore.open(plan.store_url) as store:
+        yield store.units, stored
 
 
 def offpolicy(

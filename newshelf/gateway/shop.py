@@ -12,9 +12,9 @@ import secrets
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from importlib.resources import files
-from pathlib import Path
 from typing import Annotated, Any, NamedTuple, get_args
 from urllib.parse import quote
 
@@ -26,7 +26,14 @@ from fastapi.staticfiles import StaticFiles
 from pydantic import Field, TypeAdapter
 
 from newshelf.catalog.schema import READ_KINDS, Id, picture_kind
-from newshelf.errors import ErasedUnit, NewshelfError, NotFound, Unavailable, UnknownItem
+from newshelf.errors import (
+    BadPicture,
+    ErasedUnit,
+    NewshelfError,
+    NotFound,
+    Unavailable,
+    UnknownItem,
+)
 from newshelf.gateway.context import context_of
 from newshelf.gateway.pages import (
     PAGE_FILES,
@@ -300,15 +307,9 @@ def _picture(state: AppState, item_id: str, limit: int) -> tuple[StoredItem, byt
     item = state.store.items.get([item_id]).get(item_id)
     if item is None or item.deleted or item.picture is None:
         return None
-    kind, _, name = item.picture.partition(":")
-    try:
-        if kind == "sha256":
-            data = state.store.items.picture(name)
-        else:
-            data = Path(name).read_bytes() if Path(name).stat().st_size <= limit else None
-    except OSError:
-        data = None
-    return None if data is None else (item, data)
+    with suppress(BadPicture):
+        return item, state.store.items.read_picture(item.picture, limit)
+    return None
 
 
 _Show = Callable[[Visit], Awaitable[Response]]

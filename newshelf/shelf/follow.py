@@ -11,9 +11,8 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from pathlib import Path
 
-from newshelf.errors import BadPicture, NewshelfError, ServerError, SettingsError, Unavailable
+from newshelf.errors import NewshelfError, ServerError, SettingsError, Unavailable
 from newshelf.files import file_stamp
 from newshelf.rollout.versions import ARCHIVES, TorchServeVersions, find_archive, unpack
 from newshelf.server.program import ShelfPlan, rest
@@ -105,7 +104,8 @@ class VersionShelf:
             work = self._read_next(encodes=encodes)
             if not work:
                 break
-            encoding = self.encoder.submit(self.model.encode, work, self._picture)
+            read = partial(self.store.read_picture, max_bytes=self.max_picture_bytes)
+            encoding = self.encoder.submit(self.model.encode, work, read)
             self._encoding.append((work, encoding))
         return bool(self._encoding)
 
@@ -161,20 +161,6 @@ class VersionShelf:
     def _record(self) -> None:
         self.store.published(self.host, self.model.version, self.publisher.current.seq)
         self._published_s = time.monotonic()
-
-    def _picture(self, reference: str) -> bytes:
-        kind, _, place = reference.partition(":")
-        if kind == "sha256":
-            stored = self.store.picture(place)
-            if stored is None:
-                raise BadPicture("the picture is not in the store any more")
-            return stored
-        try:
-            if Path(place).stat().st_size > self.max_picture_bytes:
-                raise BadPicture(f"{place} has more than {self.max_picture_bytes} bytes")
-            return Path(place).read_bytes()
-        except OSError as error:
-            raise BadPicture(f"{place} cannot be read: {error.strerror}") from error
 
 
 @dataclass(eq=False)

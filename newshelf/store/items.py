@@ -22,7 +22,7 @@ from sqlalchemy.engine import Connection
 
 from newshelf.catalog.clean import clean_text
 from newshelf.catalog.schema import ITEM_COLUMNS, Id, Product, trim
-from newshelf.errors import InvalidField, UnknownItem
+from newshelf.errors import BadPicture, InvalidField, UnknownItem
 from newshelf.store.database import Database, lock
 from newshelf.store.schema import (
     encoded,
@@ -259,6 +259,21 @@ class ItemRepository:
         """Return a picture's bytes; None if the store does not have it."""
         with self._database.reading() as connection:
             return connection.scalar(select(pictures.c.bytes).where(pictures.c.sha256 == sha256))
+
+    def read_picture(self, reference: str, max_bytes: int) -> bytes:
+        """Return a product's picture, or raise ``BadPicture``; a larger file is not read."""
+        kind, _, place = reference.partition(":")
+        if kind == "sha256":
+            stored = self.picture(place)
+            if stored is None:
+                raise BadPicture("the picture is not in the store any more")
+            return stored
+        try:
+            if Path(place).stat().st_size > max_bytes:
+                raise BadPicture(f"{place} has more than {max_bytes} bytes")
+            return Path(place).read_bytes()
+        except OSError as error:
+            raise BadPicture(f"{place} cannot be read: {error.strerror}") from error
 
     def remove_unused_pictures(self) -> int:
         """Delete the pictures that no product has any more. Return their number."""
