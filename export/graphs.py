@@ -11,6 +11,7 @@ import onnx
 import torch
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from export.int8_graph import quietly
 from newshelf.errors import SetupError
@@ -27,7 +28,7 @@ def write_torchscript(module: nn.Module, example: tuple[Tensor, ...], path: Path
             sizes above 1, so that none passes for another or for a constant.
         path: of the ``.pt`` file.
     """
-    with torch.no_grad(), warnings.catch_warnings():
+    with torch.no_grad(), warnings.catch_warnings(), _fused_attention(module):
         # Deprecated upstream, but the second of the two formats that are served. Whether
         # the trace holds at other sizes is for the parity gate to find out.
         warnings.simplefilter("ignore", FutureWarning)
@@ -36,6 +37,19 @@ def write_torchscript(module: nn.Module, example: tuple[Tensor, ...], path: Path
         frozen = cast(torch.jit.ScriptModule, torch.jit.freeze(traced))
     _follow_device(frozen.graph)
     frozen.save(str(path))
+
+
+@contextmanager
+def _fused_attention(module: nn.Module) -> Iterator[None]:
+    """Let transformers attend by one kernel, of which a trace keeps the sizes dynamic."""
+    attending = [part for part in module.modules() if isinstance(part, PreTrainedModel)]
+    for part in attending:
+        part.set_attn_implementation("sdpa")
+    try:
+        yield
+    finally:
+        for part in attending:
+            part.set_attn_implementation("eager")
 
 
 def _follow_device(graph: Any) -> None:

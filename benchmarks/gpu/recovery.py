@@ -82,7 +82,7 @@ def run(context: GpuContext) -> TaskResult:
     model = context.model(text=False)
     store = context.work / "stores" / f"{context.scale.name}-recovery"
     mar = model.pack(store, *context.ways[0], workers=_WORKERS, batch=_BATCH)
-    _replace_handler(mar)
+    replace_handler(mar)
     rows: list[Row] = []
     with (
         serve_archives({"encoder": mar}, context.work / "servers" / "recovery") as state,
@@ -169,7 +169,7 @@ def _wait(client: Client, seconds: float, without: Set[int]) -> float:
     raise BenchmarkError(f"not all workers are ready after {seconds:.0f} s")
 
 
-def _replace_handler(mar: Path) -> None:
+def replace_handler(mar: Path) -> None:
     """Put the faulty handler in the place of the encoder's."""
     aside = mar.with_suffix(".aside")
     with zipfile.ZipFile(mar) as old, zipfile.ZipFile(aside, "w") as new:

@@ -81,7 +81,7 @@ class TextTower(nn.Module):
         rows = config.vocab_size
         if spec.packed_words:
             config.vocab_size = 1  # A float32 embedding that is replaced.
-        # Both exporters keep the sizes of eager attention dynamic.
+        # The exporter to ONNX keeps the sizes of eager attention dynamic.
         from_config: Any = AutoModel.from_config
         self.backbone = from_config(config, attn_implementation="eager")
         if spec.packed_words:

@@ -56,3 +56,12 @@ def test_example_sizes_are_distinct_where_they_may_change(checkpoint_dir, at):
     }
     assert len(set(sizes.values())) == len(sizes)
     assert min(sizes.values()) > 1
+
+
+def test_the_exported_text_tower_attends_by_one_kernel(exported, checkpoint_dir, tmp_path):
+    graph = torch.jit.load(exported / "encoder.pt").graph
+    assert graph.findAllNodes("aten::scaled_dot_product_attention")
+    # The network itself stays as the other exporter wants it.
+    tower = load_checkpoint(checkpoint_dir).encoder.text_tower
+    write_torchscript(tower, (torch.ones((2, 5), dtype=torch.int64),) * 2, tmp_path / "text.pt")
+    assert tower.backbone.config._attn_implementation == "eager"

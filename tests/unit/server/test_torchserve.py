@@ -79,6 +79,7 @@ def test_workers_inherit_no_python_path_and_no_overrides(
     assert "TS_CONFIG_FILE" not in environ
     assert environ["KEPT"] == "yes"
     assert environ["LOG_LOCATION"] == str(state.directory / "logs")
+    assert environ["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
 
 
 def test_the_working_directory_with_the_key_file_is_private(start_fake: Start) -> None:

@@ -4,18 +4,28 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from pkgutil import resolve_name
 
 import pytest
 import torch
+import yaml
 from packaging.utils import canonicalize_name
+from rich.console import Console
 from typer.testing import CliRunner
 
 from benchmarks.__main__ import app
 from benchmarks.gpu.carry import NEEDED, THERE, closure
 from benchmarks.gpu.command import TASKS
+from benchmarks.gpu.models import TINY, make_model
 from benchmarks.gpu.pictures import distinct, encoded, photograph
+from benchmarks.gpu.recovery import replace_handler
+from benchmarks.gpu.served import load
+from benchmarks.results import BenchmarkError
+from benchmarks.serve.contender import Endpoint
+from benchmarks.servers import noop_server
 from newshelf.pipeline.workspace import ROOT
+from newshelf.server.process import ProcessRef
 
 IN_PROCESS = ("precision", "encoder", "product", "mixed", "finetuning")
 
@@ -119,3 +129,29 @@ def test_pictures_differ_in_their_bytes_alone():
     assert first != second
     assert len(first) == len(second)
     assert first[:2] == picture[:2]
+
+
+def test_archives_are_packed_and_their_handler_is_replaced(rehearsed, tmp_path):
+    model = make_model(rehearsed / "gpu", TINY, text=False, onnx=False, console=Console())
+    mar = model.pack(tmp_path, "torchscript", "fp32", workers=2, batch=3)
+    replace_handler(mar)
+    with zipfile.ZipFile(mar) as file:
+        names = set(file.namelist())
+        assert b"class FaultyHandler" in file.read("encoder_handler.py")
+        config = yaml.safe_load(file.read("model-config.yaml"))
+    assert {"encoder.pt", "golden.json", "newshelf/serving/runtimes/bound.py"} <= names
+    assert (config["minWorkers"], config["serving"]["max_forward_batch"]) == (2, 3)
+
+
+def test_a_load_counts_what_all_of_its_processes_send():
+    with noop_server() as url:
+        endpoint = Endpoint(url, "/any", ProcessRef(0, 0.0, ""))
+        found = load(endpoint, [b"one", b"two"], clients=40, seconds=0.3)
+    assert found.per_second > 0
+    assert 0 < found.p50_ms <= found.p99_ms
+
+
+def test_a_load_with_wrong_answers_is_no_result(monkeypatch):
+    endpoint = Endpoint("http://127.0.0.1:9", "/any", ProcessRef(0, 0.0, ""))
+    with pytest.raises(BenchmarkError, match="wrong"):
+        load(endpoint, [b"one"], clients=1, seconds=0.1)
