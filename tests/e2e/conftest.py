@@ -24,6 +24,7 @@ from newshelf.sample.build import draw_sample
 from newshelf.server.client import Client
 from newshelf.server.ports import free_port, free_ports
 from newshelf.server.state import read_keys
+from tests.e2e.newcomer import Newcomer
 from tests.e2e.rollouts import link_or_copy, pack_versions
 
 SETTINGS = """
@@ -171,3 +172,11 @@ def packed(
 def copy_workspace(trained: Workspace, tmp_path: Path) -> Callable[[], Workspace]:
     """Copies the trained and exported model to a workspace with an empty model store."""
     return lambda: copy_of(trained, tmp_path / "workspace", tmp_path / "store")
+
+
+@pytest.fixture(scope="session")
+def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Newcomer]:
+    """Reads README and tutorials, in a clone of this repository."""
+    newcomer = Newcomer.clone(tmp_path_factory.mktemp("clone"))
+    yield newcomer
+    newcomer.leave()

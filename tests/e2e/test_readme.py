@@ -1,97 +1,19 @@
 """The README's commands, as a newcomer would give them, in a copy of the repository."""
 
-import re
+import json
 import shlex
-import shutil
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from newshelf.pipeline.workspace import ROOT, open_workspace, servers
-from tests.e2e.rollouts import link_or_copy
-
-SETTINGS = """
-[sample]
-products = 100
-shoppers = 60
-
-[finetune]
-epochs = 2
-
-[scorer]
-epochs = 3
-"""
-"""Less of everything; what is done stays the same."""
-
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
-COMMANDS = [line for block in BLOCKS for line in block.splitlines()]
+from newshelf.pipeline.workspace import ROOT, servers
+from tests.e2e.newcomer import BLOCKS, COMMANDS, Newcomer
 
 pytestmark = pytest.mark.xdist_group("readme")
-
-
-class Newcomer:
-    """Gives the README's commands in a folder that holds the repository's files."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def start(self, command: str) -> subprocess.Popen[str]:
-        assert command in COMMANDS, "the README says otherwise"
-        # The README's server takes the usual ports, which something else may have here.
-        words = shlex.split(command) + (["--port", "0"] if " serve" in command else [])
-        return subprocess.Popen(
-            words,
-            cwd=self.root,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-
-    def run(self, command: str, code: int = 0) -> str:
-        process = self.start(command)
-        printed = process.communicate()[0]
-        assert process.returncode == code, printed
-        return printed
-
-    def serve_until_ready(self, command: str) -> str:
-        """Start, wait until it says how to end it, end it that way; what it printed."""
-        process = self.start(command)
-        assert process.stdout is not None
-        lines = []
-        for line in process.stdout:
-            lines.append(line)
-            if line.startswith("Ctrl-C ends it"):
-                process.send_signal(signal.SIGINT)
-        process.wait()
-        assert any(line.startswith("Ctrl-C ends it") for line in lines), "".join(lines)
-        return "".join(lines)
-
-
-@pytest.fixture(scope="module")
-def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Newcomer]:
-    """A clone, but for the packages, which are not installed twice."""
-    root = tmp_path_factory.mktemp("clone") / "newshelf"
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    for name in filter(None, listed.stdout.split("\0")):
-        if (ROOT / name).is_file():
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, root / name)
-    (root / ".venv").symlink_to(sys.prefix)
-    (root / "configs" / "packaged.toml").write_text(SETTINGS)
-    yield Newcomer(root)
-    subprocess.run([str(root / "run"), "stop"], cwd=root, check=False)
 
 
 def check_live_product(root: Path) -> None:
@@ -138,6 +60,16 @@ def check_live_product(root: Path) -> None:
     until(newest.replace("ann", "ben"), lambda items: items[0]["id"] != "new-1")
 
 
+def check_first_tutorial(newcomer: Newcomer) -> None:
+    served, new, told, again, kept, erased = newcomer.follow("tutorial-first-shop.md")
+    assert "the shop window is at" in served
+    assert json.loads(new)["items"][0]["source"].startswith("popular")
+    assert json.loads(told)["accepted"] == 1
+    assert "in your history" in json.loads(again)["items"][0]["reason"]
+    assert [one["event_id"] for one in json.loads(kept)["feedback"]] == ["mia-1"]
+    assert "of mia" in erased
+
+
 def test_the_two_commands_that_set_everything_up_are_there() -> None:
     assert COMMANDS[0] == "./run serve"
     assert "./run test" in COMMANDS
@@ -152,7 +84,8 @@ def test_a_newcomer_follows_the_readme(newcomer: Newcomer) -> None:
     assert "rank" in first
     assert "curl" in first
 
-    newcomer.run("./run serve --detach")
+    assert "./run serve --detach" in COMMANDS
+    check_first_tutorial(newcomer)
     assert "model" in newcomer.run("./run recommend --history NS00012 --history NS00045 -k 5")
     assert "embedding (512 numbers)" in newcomer.run(
         './run encode --title "silver ring with a small jade"'
@@ -164,20 +97,4 @@ def test_a_newcomer_follows_the_readme(newcomer: Newcomer) -> None:
     assert "interrupted" not in status
     check_live_product(newcomer.root)
     assert "whole request" in newcomer.run("./run profile --clients 8")
-    assert "stopped" in newcomer.run("./run stop")
-    report = newcomer.run("./run evaluate")
-    assert "newshelf" in report
-    assert "EASE" in report
-
-
-def test_a_shop_of_ones_own(newcomer: Newcomer) -> None:
-    drawn = newcomer.root / ".newshelf" / "sample"
-    shop = newcomer.root / "path" / "to" / "shop"
-    shutil.copytree(drawn / "sample", shop)
-    # The same catalogue was trained on already: what is current is used again.
-    own = newcomer.root / ".newshelf" / open_workspace(shop).root.name
-    ignored = shutil.ignore_patterns("sample", "server", ".lock")
-    shutil.copytree(drawn, own, ignore=ignored, copy_function=link_or_copy)
-    printed = newcomer.serve_until_ready("./run serve --catalog path/to/shop")
-    assert "train: current" in printed
-    assert "rank" in printed
+    # The README's other commands are those of the next tutorials, which find this server.

@@ -1,4 +1,7 @@
-"""Pictures of docs/architecture.md: ``python docs/images/architecture/draw.py`` writes them."""
+"""Pictures of architecture.md and of the tutorial's cluster.
+
+``python docs/images/architecture/draw.py`` writes them.
+"""
 
 from html import escape
 from itertools import pairwise
@@ -73,6 +76,24 @@ PICTURES: dict[str, tuple[str, list[str], list[tuple[int, str, str]]]] = {
             (2, "9 act on the servers", "rollout/controller.py"),
             (1, "10 export", "store/export.py"),
             (3, "11 next training run", "training/train.py"),
+        ],
+    ),
+    "cluster": (
+        "A cluster, from your machine to the pods",
+        ["Your machine", "Bucket, secrets", "Each of three pods", "PostgreSQL"],
+        [
+            (0, "1 keys, made once", "gateway/keys.py"),
+            (1, "2 secrets", "deploy/helm/newshelf"),
+            (0, "3 archives of a version", "export/archive.py"),
+            (1, "4 bucket", "model_store"),
+            (2, "5 fetch, prepare", "deploy/helm/newshelf/files"),
+            (2, "6 models: TorchServe", "server/torchserve.py"),
+            (2, "7 controller", "rollout/controller.py"),
+            (3, "8 state, for all pods", "store/rollouts.py"),
+            (2, "9 shelf", "shelf/publish.py"),
+            (3, "10 products, vectors", "store/items.py"),
+            (2, "11 gateway", "gateway/app.py"),
+            (3, "12 answers, feedback", "store/write.py"),
         ],
     ),
 }

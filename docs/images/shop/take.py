@@ -1,12 +1,18 @@
 """Pictures of docs/shop.md: ``python docs/images/shop/take.py http://127.0.0.1:8000``.
 
 The shop window must serve the sample, with views switched on. Needs Debian's chromium, and a font
-with Chinese characters (fonts-wqy-microhei).
+with Chinese characters (fonts-wqy-microhei). Prints when each page was first painted.
+
+Pictures of the tutorials: ``python docs/images/shop/take.py ADDRESS FILE.webp [SELECTOR]`` takes
+one of any page, or of a part of it.
 """
 
 import io
 import shutil
+import statistics
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image
@@ -16,14 +22,46 @@ FOLDER = Path(__file__).parent
 SIZES = ((1280, 900), (390, 844))
 SENTENCE = "silver ring under 200"
 QUALITY = 82
+PAINTED = """() => new Promise(painted => new PerformanceObserver(
+  entries => painted(entries.getEntries()[0].startTime)
+).observe({type: "paint", buffered: true}))"""
+TIMES = 9
 
 
 def take(page: Page, name: str, width: int) -> None:
     """Write a picture of what the window shows."""
     page.wait_for_load_state("networkidle")
-    data = page.screenshot()
+    write(page.screenshot(), FOLDER / f"{name}-{width}.webp")
+
+
+def write(data: bytes, path: Path) -> None:
+    """Write a screenshot in less space."""
     with Image.open(io.BytesIO(data)) as picture:
-        picture.convert("RGB").save(FOLDER / f"{name}-{width}.webp", quality=QUALITY, method=6)
+        picture.convert("RGB").save(path, quality=QUALITY, method=6)
+
+
+def take_one(browser: Browser, address: str, path: Path, selector: str = "") -> None:
+    """Write a picture of the top of a page, or of the first part that the selector finds."""
+    width, height = SIZES[0]
+    page = browser.new_page(viewport={"width": width, "height": height}, locale="en")
+    page.goto(address)
+    page.wait_for_load_state("networkidle")
+    write(page.locator(selector).first.screenshot() if selector else page.screenshot(), path)
+
+
+def print_paints(browser: Browser, url: str) -> None:
+    """Print the milliseconds from a request to the first paint."""
+    with browser.new_context(base_url=url, locale="en") as context:
+        page = context.new_page()
+        page.goto(f"/shop/search?q={SENTENCE}")
+        item = str(page.locator(".card > a").first.get_attribute("href"))
+        for path in ("/shop", f"/shop/search?q={SENTENCE}", item, "/shop/cart"):
+            paints = []
+            for _ in range(TIMES):
+                page.goto(path)
+                paints.append(page.evaluate(PAINTED))
+            median, longest = statistics.median(paints), max(paints)
+            print(f"{path.partition('?')[0]}: {median:.0f} ms, at most {longest:.0f} ms")
 
 
 def visit(browser: Browser, url: str, width: int, height: int) -> None:
@@ -65,16 +103,27 @@ def visit(browser: Browser, url: str, width: int, height: int) -> None:
         take(page, "home-zh", width)
 
 
-def main(url: str) -> None:
-    """Take all pictures."""
+@contextmanager
+def open_browser() -> Iterator[Browser]:
+    """Start Debian's Chromium."""
     program = shutil.which("chromium")
     if program is None:
         sys.exit("this needs Chromium: apt-get install chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program)
-        for width, height in SIZES:
-            visit(browser, url, width, height)
+        yield browser
         browser.close()
+
+
+def main(address: str, path: str = "", selector: str = "") -> None:
+    """Take all pictures of the shop window, or one."""
+    with open_browser() as browser:
+        if path:
+            take_one(browser, address, Path(path), selector)
+            return
+        print_paints(browser, address)
+        for width, height in SIZES:
+            visit(browser, address, width, height)
 
 
 if __name__ == "__main__":
