@@ -26,7 +26,12 @@ INSTALLATIONS: dict[str, Values] = {
         "image": {"repository": "registry.example/newshelf-serving", "tag": "7"},
         "imagePullSecrets": [{"name": "registry"}],
         "settings": {
-            "gateway": {"max_timeout_ms": 5000, "processes": 2, "record": "best_effort"},
+            "gateway": {
+                "max_timeout_ms": 5000,
+                "processes": 2,
+                "record": "best_effort",
+                "trusted_proxies": ["10.42.7.0/24"],
+            },
             "archive": {"limits": {"max_pixels": 50_000_000, "max_picture_bytes": 4_000_000}},
             "store": {"pseudonyms": True, "spool_max_bytes": 1_000_000},
             "shelf": {"fold_rows": 100},

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import helm_python
 import pytest
 import typer.main
 
@@ -220,3 +221,15 @@ def test_a_changed_key_or_setting_restarts_the_pods(render: Render) -> None:
     assert changed["checksum/secrets"] != before["checksum/secrets"]
     changed = checksums({"keys": {"files": KEYS_OF}, "settings": {"gateway": {"processes": 2}}})
     assert changed["checksum/files"] != before["checksum/files"]
+
+
+@pytest.mark.parametrize(("proxies", "told"), [([], True), (["10.42.7.0/24"], False)])
+def test_who_trusts_no_proxy_is_told_that_browsers_share_a_rate(
+    chart: helm_python.Chart, render: Render, proxies: list[str], told: bool
+) -> None:
+    values = {"settings": {"gateway": {"trusted_proxies": proxies}}}
+    gateway = GatewayPlan.model_validate_json(files(render(values))["gateway.json"])
+    assert [str(one) for one in gateway.settings.trusted_proxies] == proxies
+    texts = chart.render(values, name="shop", namespace="prod")
+    [notes] = [text for name, text in texts.items() if name.endswith("NOTES.txt")]
+    assert ("settings.gateway.trusted_proxies" in notes) is told

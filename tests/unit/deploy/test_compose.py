@@ -147,8 +147,11 @@ def test_programs_read_the_plans_that_prepare_writes() -> None:
     assert started == {module: str(place) for module, (_, _, place) in PLANS.items()}
     settings = load_settings(DEPLOY / "compose" / "settings.toml")
     gateway, shelf, controller = (plan(file) for file, _, _ in PLANS.values())
-    single = {"max_connections_per_peer": GatewaySettings().max_connections}
-    assert gateway.settings == settings.gateway.model_copy(update=single)
+    of_the_proxy = {
+        "max_connections_per_peer": GatewaySettings().max_connections,
+        "trusted_proxies": gateway.settings.trusted_proxies,
+    }
+    assert gateway.settings == settings.gateway.model_copy(update=of_the_proxy)
     assert gateway.limits == settings.archive.limits
     assert {one.store_url for one in (gateway, shelf, controller)} == {settings.store.url}
     assert controller.longest_request_s == settings.gateway.max_timeout_ms / 1000
@@ -218,6 +221,18 @@ def test_the_proxy_finds_the_gateway() -> None:
     [probed] = re.findall(r"https://127.0.0.1:(\d+/\w+)", str(SERVICES["proxy"]["healthcheck"]))
     assert probed == f"{listens}/healthz"
     assert f"location = /{probed.partition('/')[2]}" in text
+
+
+def test_the_gateway_believes_the_proxy_alone_who_the_client_is() -> None:
+    [subnet] = COMPOSE["networks"]["front"]["ipam"]["config"]
+    assert [str(one) for one in plan("gateway.json").settings.trusted_proxies] == [subnet["subnet"]]
+    members = {name for name, one in SERVICES.items() if "front" in one.get("networks", [])}
+    assert members == {"pod", "proxy"}
+    # By no other network that they share, where the proxy would be a stranger.
+    shared = set(SERVICES["pod"]["networks"]) & set(SERVICES["proxy"]["networks"])
+    assert shared == {"front"}
+    text = (DEPLOY / "proxy" / "nginx.conf").read_text()
+    assert "proxy_set_header X-Forwarded-For $remote_addr;" in text
 
 
 def test_prometheus_reads_the_pages_that_there_are() -> None:
