@@ -177,9 +177,7 @@ def train(
     settings: SettingsOption = None,
     workspace: WorkspaceOption = None,
     strict: StrictOption = False,
-    processes: Annotated[
-        int, typer.Option(min=1, help="Training processes on this machine (torchrun).")
-    ] = 1,
+    processes: Annotated[int, typer.Option(min=1, help="Training processes on this machine.")] = 1,
     language: LanguageOption = None,
 ) -> None:
     """Train the encoder and the scorer on a catalogue.

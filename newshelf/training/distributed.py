@@ -1,7 +1,6 @@
 """Primitives of training with several processes: ranks, shared batches, sums and broadcasts.
 
-``torchrun`` starts the processes, which all run the same code. Without a process group there is
-one process.
+The processes of a group all run the same code. Without a group there is one process.
 """
 
 import gc

@@ -1,4 +1,4 @@
-r"""Training jobs, run by one process or by several through torchrun's launcher.
+r"""Training jobs, run by one process or by several.
 
 On one machine use ``./run train --processes 2``. On several machines, start this module on each
 with torchrun; all need the same catalogue, and the first one writes the checkpoint::
@@ -13,22 +13,19 @@ import logging
 import os
 import shutil
 import sys
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from rich.console import Console
 from torch import distributed as dist
-from torch.distributed.elastic.multiprocessing import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+from torch.multiprocessing.spawn import ProcessException, spawn
 
-from newshelf import errors
 from newshelf.catalog.catalog import read_catalog
 from newshelf.config import Settings, load_settings
 from newshelf.errors import NewshelfError, TrainingError
@@ -75,6 +72,8 @@ def run_job(job: TrainJob, console: Console) -> None:
         train(catalog, job.settings, job.out, job.features, run, start=job.start)
 
 
+# It tells which processes it ends after another one's error.
+logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
 _PATIENCE = timedelta(days=2)
 """Timeout of the processes that wait while the first one computes features."""
 
@@ -89,63 +88,43 @@ def launch(job: TrainJob, processes: int, console: Console) -> None:
     if processes == 1:
         run_job(job, console)
         return
-    _silence_launcher()
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=processes,
-        run_id=uuid.uuid4().hex,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        max_restarts=0,
-        monitor_interval=0.2,
-        start_method="spawn",
-    )
-    try:
-        elastic_launch(config, _work)(job)
-    except ChildFailedError as error:
-        raise TrainingError(_message(error)) from error
-    except SignalException as error:
-        raise KeyboardInterrupt from error
+    # Inherited by the processes; silences a warning about unused parameters.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    with TemporaryDirectory() as folder:
+        group = Path(folder) / "group"
+        try:
+            # Daemons end with this process, however it is ended.
+            spawn(_work_here, (job, processes, group), nprocs=processes, daemon=True)
+        except ProcessException as error:
+            _, own, said = str(error).rpartition("\nnewshelf.errors.")
+            last = said.strip().rpartition("\n")[2]
+            message = said.partition(": ")[2].strip() if own else f"a process failed: {last}"
+            raise TrainingError(message) from error
 
 
-def _work(job: TrainJob) -> None:
-    """Run the job in each process."""
-    with _group():
+def _work_here(rank: int, job: TrainJob, processes: int, group: Path) -> None:
+    """Run the job in one of this machine's processes, which meet in the file ``group``."""
+    os.environ["LOCAL_RANK"] = str(rank)
+    _work(job, init_method=group.as_uri(), rank=rank, world_size=processes)
+
+
+def _work(job: TrainJob, **group: Any) -> None:
+    """Run the job in each process; the environment describes the group unless given."""
+    with _group(**group):
         run_job(job, Console(highlight=False, soft_wrap=True, quiet=not is_first()))
 
 
 @contextmanager
-def _group() -> Iterator[None]:
+def _group(**group: Any) -> Iterator[None]:
     """Join the process group: gloo for tensors on the CPU, NCCL for those on GPUs."""
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, timeout=_PATIENCE)
+    dist.init_process_group(backend, timeout=_PATIENCE, **group)
     try:
         yield
     finally:
         dist.destroy_process_group()
-
-
-def _message(error: ChildFailedError) -> str:
-    """Return the message of the process that failed first."""
-    rank, failure = error.get_first_failure()
-    message: Any = failure.message
-    if isinstance(message, dict):
-        message = message.get("message", message)
-    kind, _, text = str(message).partition(": ")
-    ours = issubclass(getattr(errors, kind, Exception), NewshelfError)
-    return text if ours else f"process {rank} failed: {message}"
-
-
-def _silence_launcher() -> None:
-    """Silence the launcher: ``_message`` reports errors once, without stack traces."""
-    for name in list(logging.root.manager.loggerDict):
-        if name.startswith(("torch.distributed.elastic", "torch.multiprocessing")):
-            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-    # Inherited by the processes; silences a warning about unused parameters.
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 
 def _identity(catalog: Path, settings: Settings) -> str:

@@ -40,12 +40,7 @@ from newshelf.nn.scorer import SiameseScorer
 from newshelf.nn.spec import BlendSpec
 from newshelf.training.run import Run
 from newshelf.training.siamese import score_all, train_scorer
-from newshelf.training.signals import (
-    direct_links,
-    hold_out,
-    incidence_matrix,
-    popularity_features,
-)
+from newshelf.training.signals import direct_links, hold_out, incidence_matrix, popularity_features
 
 MIN_CASES = 30
 """Fewer cases say too little about a dozen weights."""
@@ -315,16 +310,8 @@ def _fit_weights(
 ) -> tuple[dict[str, float], float] | None:
     """Return weights and intercept of phase 1; None with too few cases."""
     generator = np.random.default_rng(run.seed)
-    held = hold_out(
-        sequences,
-        timestamps,
-        len(embeddings),
-        fraction=settings.blend.held_out,
-        dropped=settings.blend.dropped_items,
-        max_cases=settings.blend.max_cases,
-        generator=generator,
-        weights=weights,
-    )
+    count = len(embeddings)
+    held = hold_out(sequences, timestamps, count, settings.blend, generator, weights)
     if len(held.cases) < MIN_CASES or not any(len(np.unique(s)) > 1 for s in held.train):
         run.console.print(
             f"[yellow]{len(held.cases)} cases are too few to weigh signals on "

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from newshelf.config import BlendSettings
 from newshelf.evaluation.baselines import ease_weights, incidence, keep_strongest
 from newshelf.evaluation.splits import Holdout, capped, cut_at
 from newshelf.evaluation.types import Case, FloatArray, IntArray
@@ -153,19 +154,16 @@ def hold_out(
     sequences: Sequence[IntArray],
     timestamps: Sequence[IntArray] | None,
     n_items: int,
-    *,
-    fraction: float,
-    dropped: float,
-    max_cases: int,
+    settings: BlendSettings,
     generator: np.random.Generator,
     weights: Sequence[FloatArray] | None = None,
 ) -> Holdout:
     """Split the interactions into training data and cases.
 
-    The cases take a ``fraction`` of the events (``timestamps`` are epoch seconds) or of the
-    baskets, and of them at most ``max_cases`` are sampled. A share ``dropped`` of the items with
-    interactions loses them.
+    The cases take a share of the events (``timestamps`` are epoch seconds) or of the baskets, and
+    are sampled if they are too many. A share of the items with interactions loses them.
     """
+    fraction, dropped = settings.held_out, settings.dropped_items
     known = np.unique(np.concatenate([np.empty(0, dtype=np.int64), *sequences]))
     without = np.zeros(n_items, dtype=np.bool_)
     without[generator.choice(known, int(dropped * len(known)), replace=False)] = True
@@ -174,7 +172,7 @@ def hold_out(
     else:
         cut = np.quantile(np.concatenate(timestamps), 1 - fraction, method="higher")
         held = cut_at(sequences, timestamps, float(cut), without, weights)
-    return held._replace(cases=capped(held.cases, max_cases, generator)[0])
+    return held._replace(cases=capped(held.cases, settings.max_cases, generator)[0])
 
 
 def _by_basket(

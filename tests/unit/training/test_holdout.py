@@ -5,6 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from newshelf.config import BlendSettings
 from newshelf.evaluation.splits import Holdout
 from newshelf.training.signals import hold_out
 
@@ -28,8 +29,10 @@ BASKETS = [RNG.permutation(ITEMS - 5)[: 1 + at % 6].astype(np.int64) for at in r
 
 
 def held(sequences=SHOPPERS, stamps=STAMPS, seed=0, **changed) -> Holdout:
-    arguments = {"fraction": 0.25, "dropped": 0.2, "max_cases": 10_000, **changed}
-    return hold_out(sequences, stamps, ITEMS, generator=np.random.default_rng(seed), **arguments)
+    settings = BlendSettings(
+        **{"held_out": 0.25, "dropped_items": 0.2, "max_cases": 10_000} | changed
+    )
+    return hold_out(sequences, stamps, ITEMS, settings, np.random.default_rng(seed))
 
 
 def items_of(sequences) -> set[int]:
@@ -37,7 +40,7 @@ def items_of(sequences) -> set[int]:
 
 
 def test_time_is_cut_and_the_past_is_all_that_came_before():
-    found = held(dropped=0.0)
+    found = held(dropped_items=0.0)
     cut = np.quantile(np.concatenate(STAMPS), 0.75, method="higher")
     past = [(s[t < cut], t[t < cut]) for s, t in zip(SHOPPERS, STAMPS, strict=True)]
     past = [(s, t) for s, t in past if len(s)]
@@ -51,7 +54,7 @@ def test_time_is_cut_and_the_past_is_all_that_came_before():
 
 
 def test_a_case_asks_for_what_a_shopper_took_after_the_cut_and_not_before():
-    cases = iter(held(dropped=0.0).cases)
+    cases = iter(held(dropped_items=0.0).cases)
     cut = np.quantile(np.concatenate(STAMPS), 0.75, method="higher")
     for sequence, times in zip(SHOPPERS, STAMPS, strict=True):
         before, after = sequence[times < cut].tolist(), set(sequence[times >= cut].tolist())
@@ -70,7 +73,7 @@ def test_dropped_items_are_asked_for_and_nowhere_else(sequences, stamps):
     found = held(sequences, stamps)
     known = items_of(sequences)
     lost = known - items_of(found.train)
-    plain = held(sequences, stamps, dropped=0.0)
+    plain = held(sequences, stamps, dropped_items=0.0)
     assert len(lost) >= int(0.2 * len(known))
     assert not lost & items_of(case.history for case in found.cases)
     asked = items_of(case.relevant for case in found.cases)
@@ -89,7 +92,7 @@ def test_every_case_can_be_answered(sequences, stamps):
 
 
 def test_a_basket_is_held_out_whole_and_each_of_its_items_asked_for():
-    found = held(BASKETS, None, dropped=0.0)
+    found = held(BASKETS, None, dropped_items=0.0)
     assert found.timestamps is None
     away = Counter(tuple(s.tolist()) for s in BASKETS)
     away.subtract(tuple(s.tolist()) for s in found.train)
@@ -112,7 +115,7 @@ def test_near_copies_stay_on_one_side():
         whole = np.arange(room * 6, room * 6 + 6)
         baskets += [whole, *(np.delete(whole, place) for place in range(4))]
     for seed in range(5):
-        found = held(baskets, None, seed, dropped=0.0, fraction=0.3)
+        found = held(baskets, None, seed, dropped_items=0.0, held_out=0.3)
         rooms = {int(s[0]) // 6 for s in found.train}
         asked = {int(case.relevant[0]) // 6 for case in found.cases}
         assert not rooms & asked
@@ -132,7 +135,7 @@ def test_baskets_that_share_little_are_told_apart():
         ]
     pairs = set()
     for seed in range(10):
-        found = held(baskets, None, seed, dropped=0.0, fraction=0.5)
+        found = held(baskets, None, seed, dropped_items=0.0, held_out=0.5)
         kept = {tuple(s.tolist()) for s in found.train}
         pairs |= {
             (tuple(small.tolist()) in kept, tuple(large.tolist()) in kept)
