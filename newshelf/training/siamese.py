@@ -36,6 +36,8 @@ from newshelf.training.run import Run
 _UNIFORM_NEGATIVES = 256
 _HARD_AMONG = 50
 """Number of a positive's nearest items from which hard negatives are drawn."""
+_PARTS = 8
+"""Parts of a batch that are scored one after another."""
 
 
 @dataclass(frozen=True)
@@ -250,10 +252,17 @@ def _loss(scorer: SiameseScorer, embeddings: Tensor, batch: _Batch) -> Tensor:
     )
     # Each item is projected once, whatever the number of its rows.
     vectors = scorer.project(embeddings[used])
-    split = batch.history.numel()
-    # (C, B, H) by one product, since all rows have the same candidates.
-    similarity = vectors[places[split:]] @ vectors[places[:split]].T
-    scores = scorer.score.pool(similarity.unflatten(1, batch.mask.shape), batch.mask)[0].T
+    history, candidates = places.split([batch.history.numel(), len(batch.negatives)])
+    history, candidates = history.view_as(batch.history), vectors[candidates]
+    lengths, order = batch.mask.sum(dim=1).sort(stable=True)
+    parts = []
+    # Histories of similar length together: of a whole batch, more than half would be padding.
+    for rows, longest in zip(order.chunk(_PARTS), lengths.chunk(_PARTS), strict=True):
+        mask, items = (part[rows, : int(longest[-1])] for part in (batch.mask, history))
+        # (C, rows, H) by one product, since all rows have the same candidates.
+        similarity = (candidates @ vectors[items.flatten()].T).unflatten(1, mask.shape)
+        parts.append(scorer.score.pool(similarity, mask)[0].T)
+    scores = torch.cat(parts)[order.argsort()]
     column = torch.searchsorted(batch.negatives, batch.target).unsqueeze(1)
     positive = scores.gather(1, column)
     corrected = (scores - batch.log_inclusion).masked_fill(batch.masked, float("-inf"))

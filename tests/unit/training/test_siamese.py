@@ -63,6 +63,27 @@ def test_the_loss_equals_the_loop(ordered):
     assert float(_loss(scorer, embeddings, batch)) == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("rows", [5, 64])
+def test_the_gradients_are_those_of_the_whole_batch(rows, monkeypatch):
+    """Histories of 1 to 40 items, which parts of a batch have padded to their own longest."""
+    torch.manual_seed(0)
+    embeddings = F.normalize(torch.randn(90, WIDTH, dtype=torch.float64), dim=1)
+    scorer = SiameseScorer(ScorerSpec(width=8, hidden=16), WIDTH, temperature=0.5).double().eval()
+    rng = np.random.default_rng(0)
+    sequences = [rng.permutation(90)[: 2 + at].astype(np.int64) for at in range(40)]
+    sampler = _Sampler(sequences, embeddings, True, ScorerSettings(batch_size=rows))
+    batch = next(iter(sampler.batches(0, torch.Generator().manual_seed(0))))
+    found = []
+    for parts in (8, 1):
+        monkeypatch.setattr(siamese, "_PARTS", parts)
+        scorer.zero_grad()
+        loss = _loss(scorer, embeddings, batch)
+        loss.backward()
+        found.append([loss.detach(), *(one.grad for one in scorer.parameters())])
+    for split, whole in zip(*found, strict=True):
+        torch.testing.assert_close(split, whole, rtol=1e-9, atol=1e-12)
+
+
 @pytest.fixture(scope="module")
 def world() -> tuple[Tensor, list[np.ndarray], np.ndarray]:
     """Embeddings, training sequences and tastes: what is liked is linear in what is seen.
