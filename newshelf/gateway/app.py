@@ -40,14 +40,7 @@ from newshelf.gateway.keys import KeyAccess, KeyFile
 from newshelf.gateway.middleware import Middleware
 from newshelf.gateway.observability import GatewayMetrics, RequestLog, make_spans
 from newshelf.gateway.open_inference import add_open_inference_routes
-from newshelf.gateway.openapi import (
-    NOT_NOW,
-    REFUSED,
-    add_docs_page,
-    body_of,
-    describe,
-    errors_of,
-)
+from newshelf.gateway.openapi import NOT_NOW, REFUSED, add_docs_page, body_of, describe, errors_of
 from newshelf.gateway.record import Record, open_record, spool_of
 from newshelf.gateway.schemas import (
     Alive,
@@ -313,7 +306,7 @@ def make_worker(plan: GatewayPlan, *, store: OpenStore = open_store) -> ASGIApp:
     settings = plan.settings
     log = RequestLog(sys.stderr, everything=settings.log_requests)
     access = KeyAccess(KeyFile(plan.api_keys), settings.public_rate_per_s)
-    metrics = GatewayMetrics(plan.drift)
+    metrics = GatewayMetrics()
     spans = make_spans(settings.traces)
     opened: list[AppState] = []
 

@@ -15,10 +15,11 @@ import importlib
 import logging
 import math
 import os
+import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -39,12 +40,16 @@ from prometheus_client import (
     generate_latest,
     multiprocess,
 )
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from newshelf.errors import SettingsError
+from newshelf.errors import NewshelfError, SettingsError
 from newshelf.gateway.context import RequestContext
+from newshelf.rollout.plan import OVER, RolloutState
 from newshelf.server.program import MULTIPROCESS_FOLDER
+from newshelf.server.state import read_state
+from newshelf.store.spool import Spool
+from newshelf.store.store import EventStore
 
 _SERVER_ERROR = 500
 _TOGETHER_S = 0.05
@@ -71,9 +76,7 @@ def set_up_log() -> None:
     """Send this process's log to standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(logging.INFO)
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     # It logs each check of an unchanged schema.
     logging.getLogger("alembic").setLevel(logging.WARNING)
 
@@ -120,39 +123,95 @@ class RequestLog:
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
-@dataclass
-class DriftMetrics(Collector):
-    """Metrics of the last report of ``./run drift``, read from its file; none without one."""
+@dataclass(frozen=True)
+class InstallationMetrics(Collector):
+    """Metrics of what other processes leave in files and rows; none of what cannot be read."""
 
-    path: Path
+    drift: Path | None = None
+    """Last report of ``./run drift``."""
+    keys: Path | None = None
+    """TorchServe's key file, next to the server's state."""
+    spool: Spool | None = None
+    store: EventStore | None = None
 
     def collect(self) -> Iterator[Metric]:
         """See ``Collector``."""
-        try:
-            report = orjson.loads(self.path.read_bytes())
-            age_s = time.time() - datetime.fromisoformat(report["until"]).timestamp()
-            sizes = {one["name"]: one["size"] for one in report["measures"]}
-            triggered = dict.fromkeys(sizes, 0.0) | dict.fromkeys(report["triggers"], 1.0)
-        except (OSError, ValueError, KeyError, TypeError):
-            return
-        for name, about, values in (
-            ("newshelf_drift", "Sizes of drift; NaN if unknown.", sizes),
-            ("newshelf_drift_triggered", "1 if a measure has drifted.", triggered),
-        ):
-            family = GaugeMetricFamily(name, about, labels=["measure"])
-            for measure, value in values.items():
-                family.add_metric([measure], math.nan if value is None else value)
-            yield family
-        yield GaugeMetricFamily("newshelf_drift_age_seconds", "Age of the report.", value=age_s)
+        sources: tuple[tuple[Callable[[Any], Iterator[Metric]], Any], ...] = (
+            (_drift, self.drift),
+            (_restarts, self.keys),
+            (_spool, self.spool),
+            (_shelf, self.store),
+            (_rollouts, self.store),
+        )
+        for read, source in sources:
+            with suppress(OSError, ValueError, KeyError, TypeError, NewshelfError):
+                yield from [] if source is None else list(read(source))
+
+
+def _gauge(name: str, about: str, values: Mapping[Any, float | None], *labels: str) -> Metric:
+    family = GaugeMetricFamily(f"newshelf_{name}", about, labels=labels)
+    for key, value in values.items():
+        of_labels = [key] if isinstance(key, str) else key
+        family.add_metric(of_labels, math.nan if value is None else value)
+    return family
+
+
+def _drift(path: Path) -> Iterator[Metric]:
+    report = orjson.loads(path.read_bytes())
+    age_s = time.time() - datetime.fromisoformat(report["until"]).timestamp()
+    sizes = {one["name"]: one["size"] for one in report["measures"]}
+    triggered = dict.fromkeys(sizes, 0.0) | dict.fromkeys(report["triggers"], 1.0)
+    yield _gauge("drift", "Sizes of drift; NaN if unknown.", sizes, "measure")
+    yield _gauge("drift_triggered", "1 if a measure has drifted.", triggered, "measure")
+    yield _gauge("drift_age_seconds", "Age of the report.", {(): age_s})
+
+
+def _restarts(keys: Path) -> Iterator[Metric]:
+    about = "Restarts by the supervisor."
+    family = CounterMetricFamily("newshelf_process_restarts", about, labels=["process"])
+    # A supervisor of the gateway alone keeps its state where the metrics are.
+    for folder in {keys.parent, Path(os.environ.get(MULTIPROCESS_FOLDER, keys.parent))}:
+        if state := read_state(folder):
+            for name in state.services:
+                family.add_metric([name], state.counts.get(name, 0))
+    yield family
+
+
+def _spool(spool: Spool) -> Iterator[Metric]:
+    rows, used, oldest_s = spool.usage()
+    yield _gauge("spool_rows", "Rows that wait in the spool.", {(): rows})
+    yield _gauge("spool_bytes", "Size of the spool.", {(): used})
+    yield _gauge("spool_max_bytes", "Size at which it is full.", {(): spool.max_bytes})
+    yield _gauge("spool_oldest_seconds", "Age of the oldest waiting row.", {(): oldest_s})
+
+
+def _shelf(store: EventStore) -> Iterator[Metric]:
+    lags = store.items.lags(socket.gethostname())
+    about = "Age of the oldest change that this host has not published; 0 without any."
+    yield _gauge("shelf_lag_seconds", about, lags, "version")
+
+
+def _rollouts(store: EventStore) -> Iterator[Metric]:
+    phases, ages = {}, {}
+    for row in store.rollouts.all():
+        phase = RolloutState.model_validate_json(row.state).phase
+        if phase not in OVER:
+            last = store.rollouts.last_snapshot(row.name)
+            seen = max(row.updated_at, last.at) if last else row.updated_at
+            phases[row.name, phase] = 1.0
+            ages[row.name] = (datetime.now(UTC) - seen).total_seconds()
+    yield _gauge(
+        "rollout_phase", "1 for the phase of a rollout in progress.", phases, "rollout", "phase"
+    )
+    yield _gauge("rollout_look_age_seconds", "Time since it was last decided on.", ages, "rollout")
 
 
 class GatewayMetrics:
-    """Metrics of one process, and of the last report on drift."""
+    """Metrics of one process."""
 
-    def __init__(self, drift: Path | None = None) -> None:
+    def __init__(self) -> None:
         # Not the default registry, so that tests can run several gateways in one process.
         registry = self._registry = CollectorRegistry()
-        self._drift = DriftMetrics(drift) if drift else None
         common: Any = {"namespace": "newshelf", "subsystem": "gateway", "registry": registry}
         counter: Callable[..., Counter] = partial(Counter, **common)
         seconds: Callable[..., Histogram] = partial(Histogram, buckets=_SECONDS, **common)
@@ -202,12 +261,12 @@ class GatewayMetrics:
         histogram.observe(seconds)
 
     def page(self) -> bytes:
-        """Return the page of ``GET /metrics``."""
+        """Return the metrics of all processes behind this port."""
         page = self._registry
         if MULTIPROCESS_FOLDER in os.environ:
             page = CollectorRegistry()
             multiprocess.MultiProcessCollector(page)  # type: ignore[no-untyped-call]
-        return generate_latest(page) + (generate_latest(self._drift) if self._drift else b"")
+        return generate_latest(page)
 
 
 _OTLP = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
@@ -215,21 +274,39 @@ _NOTHING: AbstractContextManager[None] = nullcontext()
 
 
 class Spans:
-    """Makes no spans."""
+    """Makes and exports spans; none without an exporter."""
 
-    def request(self, route: str, parent: bytes | None) -> AbstractContextManager[Any]:  # noqa: ARG002
+    def __init__(self, exporter: SpanExporter | None = None) -> None:
+        self._provider: TracerProvider | None = None
+        if exporter is not None:
+            service = Resource.create({"service.name": "newshelf-gateway"})
+            self._provider = TracerProvider(resource=service)
+            self._provider.add_span_processor(BatchSpanProcessor(exporter))
+            self._tracer = self._provider.get_tracer("newshelf.gateway")
+            self._propagator = TraceContextTextMapPropagator()
+
+    def request(self, route: str, parent: bytes | None) -> AbstractContextManager[Any]:
         """Return a span of a whole request; ``parent`` is its header ``traceparent``."""
-        return _NOTHING
+        if self._provider is None:
+            return _NOTHING
+        carrier = {} if parent is None else {"traceparent": parent.decode("latin-1")}
+        return self._tracer.start_as_current_span(
+            route, context=self._propagator.extract(carrier), kind=SpanKind.SERVER
+        )
 
-    def span(self, name: str) -> AbstractContextManager[Any]:  # noqa: ARG002
+    def span(self, name: str) -> AbstractContextManager[Any]:
         """Return a span of a part of the request."""
-        return _NOTHING
+        return self._tracer.start_as_current_span(name) if self._provider else _NOTHING
 
     def note(self, **attributes: str | int) -> None:
         """Add attributes to the request's span."""
+        if self._provider:
+            get_current_span().set_attributes(attributes)
 
     def close(self) -> None:
         """Send the remaining spans."""
+        if self._provider:
+            self._provider.shutdown()
 
 
 NO_SPANS = Spans()
@@ -241,7 +318,7 @@ def make_spans(kind: Literal["none", "console", "otlp"]) -> Spans:
         return NO_SPANS
     if kind == "console":
         # One span per line, next to the log's lines.
-        return _OpenTelemetry(
+        return Spans(
             ConsoleSpanExporter(
                 out=sys.stderr, formatter=lambda span: (span.to_json(indent=None) or "") + "\n"
             )
@@ -253,29 +330,4 @@ def make_spans(kind: Literal["none", "console", "otlp"]) -> Spans:
             'gateway.traces is "otlp", and the exporter is not installed: install '
             'opentelemetry-exporter-otlp-proto-http, or set it to "console" or "none"'
         ) from error
-    return _OpenTelemetry(module.OTLPSpanExporter())
-
-
-class _OpenTelemetry(Spans):
-    def __init__(self, exporter: SpanExporter) -> None:
-        self._provider = TracerProvider(
-            resource=Resource.create({"service.name": "newshelf-gateway"})
-        )
-        self._provider.add_span_processor(BatchSpanProcessor(exporter))
-        self._tracer = self._provider.get_tracer("newshelf.gateway")
-        self._propagator = TraceContextTextMapPropagator()
-
-    def request(self, route: str, parent: bytes | None) -> AbstractContextManager[Any]:
-        carrier = {} if parent is None else {"traceparent": parent.decode("latin-1")}
-        return self._tracer.start_as_current_span(
-            route, context=self._propagator.extract(carrier), kind=SpanKind.SERVER
-        )
-
-    def span(self, name: str) -> AbstractContextManager[Any]:
-        return self._tracer.start_as_current_span(name)
-
-    def note(self, **attributes: str | int) -> None:
-        get_current_span().set_attributes(attributes)
-
-    def close(self) -> None:
-        self._provider.shutdown()
+    return Spans(module.OTLPSpanExporter())

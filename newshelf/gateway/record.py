@@ -28,12 +28,7 @@ from newshelf.gateway.schemas import Invalid
 from newshelf.gateway.upstream import Reply
 from newshelf.server.program import GatewayPlan
 from newshelf.store.group_commit import GroupCommit
-from newshelf.store.records import (
-    Exposure,
-    Feedback,
-    FeedbackOutcome,
-    ShadowAnswer,
-)
+from newshelf.store.records import Exposure, Feedback, FeedbackOutcome, ShadowAnswer
 from newshelf.store.spool import Spool
 from newshelf.store.store import EventStore
 from newshelf.store.units import Interaction

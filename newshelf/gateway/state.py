@@ -4,11 +4,12 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
 import orjson
+from prometheus_client import generate_latest
 
 from newshelf.catalog.schema import ENCODABLE
 from newshelf.errors import NewshelfError, ServerError, Unavailable
@@ -19,7 +20,7 @@ from newshelf.gateway.fallback import Fallback, read_popular
 from newshelf.gateway.histories import Histories, pseudonyms, stored_event
 from newshelf.gateway.keys import KeyAccess
 from newshelf.gateway.models import BreakerState, ModelName, Models
-from newshelf.gateway.observability import GatewayMetrics, Spans
+from newshelf.gateway.observability import GatewayMetrics, InstallationMetrics, Spans
 from newshelf.gateway.placements import Placements
 from newshelf.gateway.recommend import RecommendService, ShadowTraffic
 from newshelf.gateway.record import Record, take_feedback
@@ -49,7 +50,7 @@ _REQUESTS: dict[ModelName, bytes] = {
 }
 _BREAKER = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerState.OPEN: 2}
 _OK = 200
-_KEPT_S = 1.0
+_KEPT_S, _OTHERS_S = 1.0, 3.0
 _CHALLENGER_S = 60.0
 """For which a host that joins waits for a rollout's challenger, which may never answer."""
 
@@ -172,7 +173,14 @@ class AppState:
         for model in _REQUESTS:
             self.recommender.metrics.model_up.labels(model).set(model not in missing)
         self.set_gauges()
-        return self.recommender.metrics.page()
+        page, recorder = self.recommender.metrics.page(), self.recommender.recorder
+        store = None if recorder.away else self.store
+        files = self.plan.drift, self.plan.torchserve_keys
+        others = InstallationMetrics(*files, recorder.spool, store)
+        # A store that hangs must not take the other metrics away.
+        with suppress(TimeoutError):
+            page += await asyncio.wait_for(asyncio.to_thread(generate_latest, others), _OTHERS_S)
+        return page
 
 
 async def _refresh(state: AppState, tokens: Tokens) -> None:

@@ -27,12 +27,7 @@ from newshelf.rollout.operations import command
 from newshelf.rollout.plan import OVER, Plan, RolloutState, served_by, split_of
 from newshelf.rollout.versions import PromotedFile, TorchServeVersions
 from newshelf.server.webhooks import Webhooks
-from newshelf.store.aggregates import (
-    summarise_shadow,
-    team_credits,
-    unit_totals,
-    variant_health,
-)
+from newshelf.store.aggregates import summarise_shadow, team_credits, unit_totals, variant_health
 from newshelf.store.records import Observation
 from newshelf.store.rollouts import RolloutRow
 from newshelf.store.store import EventStore

@@ -190,13 +190,12 @@ def until_signalled() -> threading.Event:
 def rest(ended: threading.Event, seconds: float) -> bool:
     """Wait like ``ended.wait(seconds)``, with heartbeats."""
     until_s = time.monotonic() + seconds
-    while True:
-        beat()
-        left_s = until_s - time.monotonic()
-        if left_s <= _BEAT_S:
-            return ended.wait(max(0.0, left_s))
+    beat()
+    while (left_s := until_s - time.monotonic()) > _BEAT_S:
         if ended.wait(_BEAT_S):
             return True
+        beat()
+    return ended.wait(max(0.0, left_s))
 
 
 def log_to_stderr() -> None:

@@ -99,6 +99,8 @@ class ServerState:
     """Of the services that run."""
     restarts: tuple[Restart, ...] = ()
     """The last ones, the newest at the end."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """All restarts, by name."""
 
     @property
     def process(self) -> ProcessRef:
@@ -153,7 +155,9 @@ class ServerState:
         """Return and save the state without a process, which has ended."""
         ended = Restart(datetime.now(UTC).isoformat(timespec="seconds"), name, reason)
         processes = {other: one for other, one in self.processes.items() if other != name}
-        state = replace(self, processes=processes, restarts=(*self.restarts, ended)[-100:])
+        counts = {**self.counts, name: self.counts.get(name, 0) + 1}
+        restarts = (*self.restarts, ended)[-100:]
+        state = replace(self, processes=processes, restarts=restarts, counts=counts)
         state.save()
         return state
 

@@ -24,13 +24,7 @@ from newshelf.errors import ServerError
 from newshelf.files import write_private
 from newshelf.server.client import Client
 from newshelf.server.ports import HOST, Ports, require_free
-from newshelf.server.process import (
-    Service,
-    last_lines,
-    read_log,
-    rotate_log,
-    wait_for,
-)
+from newshelf.server.process import Service, last_lines, read_log, rotate_log, wait_for
 from newshelf.server.state import KEY_FILE, TORCHSERVE, ServerState, new_temp, running_state
 
 

@@ -318,6 +318,22 @@ class ItemRepository:
         with self._database.reading() as connection:
             return _hosts(connection)
 
+    def lags(self, host: str) -> dict[str, float]:
+        """Return the age in seconds of the oldest change that a host has not published, by version.
+
+        0 without any; of the versions that its shelf kept when it was last alive.
+        """
+        alive_us = select(func.max(shelves.c.at_us)).where(shelves.c.host == host)
+        since_us = alive_us.scalar_subquery() - span_us(_SILENT_S)
+        later = select(items.c.updated_us).where(items.c.seq > shelves.c.seq)
+        oldest_us = later.order_by(items.c.seq).limit(1).scalar_subquery()
+        lag_us = func.coalesce(now_us() - oldest_us, 0)
+        query = select(shelves.c.version, lag_us).where(
+            shelves.c.host == host, shelves.c.at_us > since_us
+        )
+        with self._database.reading() as connection:
+            return {version: lag / 1e6 for version, lag in connection.execute(query)}
+
     def forget_version(self, version: str) -> None:
         """Delete the vectors of a version that is not served any more."""
         with self._database.writing() as connection:

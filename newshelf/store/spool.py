@@ -7,6 +7,7 @@ process replays the rows of a dead one.
 import logging
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -35,6 +36,16 @@ _TABLE = """
 CREATE TABLE IF NOT EXISTS spool (id INTEGER PRIMARY KEY, kind TEXT NOT NULL, body TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS spool_kind ON spool (kind, id);
 """
+_INSERT = """
+INSERT INTO spool (id, kind, body)
+VALUES (max(?, (SELECT coalesce(max(id), 0) + 1 FROM spool)), ?, ?)
+"""
+"""The id of a row is its time in microseconds, or the next free one."""
+_USAGE = """
+SELECT count(*), coalesce(min(id), 0),
+  (SELECT page_count - freelist_count FROM pragma_page_count, pragma_freelist_count)
+FROM spool WHERE kind <> 'refused'
+"""
 
 Write = Callable[[WriteBatch], list[FeedbackOutcome]]
 
@@ -44,7 +55,7 @@ class Spool:
 
     def __init__(self, path: Path, max_bytes: int) -> None:
         self._path = path
-        self._pages = max(8, max_bytes // _PAGE_BYTES)
+        self.max_bytes = max(8, max_bytes // _PAGE_BYTES) * _PAGE_BYTES
         self._local = threading.local()
 
     def check(self) -> None:
@@ -70,8 +81,9 @@ class Spool:
 
     def write(self, batch: WriteBatch) -> list[FeedbackOutcome]:
         """Append the whole batch and wait for the disk, or append nothing."""
-        rows = [(kind, row.model_dump_json()) for kind in _KINDS for row in getattr(batch, kind)]
-        self._change("INSERT INTO spool (kind, body) VALUES (?, ?)", rows)
+        at_us = time.time_ns() // 1_000
+        every = ((kind, row) for kind in _KINDS for row in getattr(batch, kind))
+        self._change(_INSERT, [(at_us, kind, row.model_dump_json()) for kind, row in every])
         return ["spooled"] * len(batch.feedback)
 
     def probe(self) -> None:
@@ -84,6 +96,13 @@ class Spool:
         if not self._path.exists():
             return False
         return any(self._rows(kind, 1) for kind in kinds or _KINDS)
+
+    def usage(self) -> tuple[int, int, float]:
+        """Return the number of rows that wait, the bytes in use, and the oldest row's age in s."""
+        if not self._path.exists():
+            return 0, 0, 0.0
+        [(rows, oldest_us, pages)] = self._read(_USAGE)
+        return rows, pages * _PAGE_BYTES, time.time() - oldest_us / 1e6 if rows else 0.0
 
     def replay(self, write: Write) -> bool:
         """Write the oldest rows to the store and remove them; return whether more may wait.
@@ -129,9 +148,13 @@ class Spool:
                 self._connection().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
     def _rows(self, kind: str, most: int) -> list[Any]:
-        query = "SELECT id, body FROM spool WHERE kind = ? ORDER BY id LIMIT ?"
+        return self._read(
+            "SELECT id, body FROM spool WHERE kind = ? ORDER BY id LIMIT ?", kind, most
+        )
+
+    def _read(self, query: str, *values: object) -> list[Any]:
         try:
-            return self._connection().execute(query, (kind, most)).fetchall()
+            return self._connection().execute(query, values).fetchall()
         except (sqlite3.Error, OSError) as error:
             raise self._unusable(error) from error
 
@@ -161,7 +184,7 @@ class Spool:
             use_log(connection)
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA secure_delete = ON")
-            connection.execute(f"PRAGMA max_page_count = {self._pages}")
+            connection.execute(f"PRAGMA max_page_count = {self.max_bytes // _PAGE_BYTES}")
             connection.executescript(_TABLE)
             self._local.connection = connection
         return connection

@@ -4,8 +4,10 @@ import json
 import math
 import re
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,12 +15,18 @@ import promql_parser
 import pytest
 import typer.main
 import yaml
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Gauge, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from newshelf.cli.app import app
-from newshelf.gateway.observability import GatewayMetrics
+from newshelf.gateway.observability import GatewayMetrics, InstallationMetrics
+from newshelf.rollout.plan import PHASES, draft
+from newshelf.server.ports import Ports
+from newshelf.server.process import Service
+from newshelf.server.state import ServerState
 from newshelf.store.records import FeedbackOutcome
+from newshelf.store.spool import Spool
+from newshelf.store.store import EventStore
 from tests.routes import ROUTES
 from tests.unit.deploy.conftest import INSTALLATIONS, Render
 
@@ -53,13 +61,24 @@ QUERIES = {
 }
 
 
-def of_the_gateway(folder: Path) -> dict[str, set[str]]:
-    """Names of the samples on the gateway's page, with their labels."""
+def of_the_installation(folder: Path, store: EventStore) -> bytes:
+    """Metrics of what a drift report, a supervisor, a shelf and a controller have left."""
     report = folder / "report.json"
     measures = [{"name": "price", "size": 0.3}]
     until = "2026-01-01T00:00:00+00:00"
     report.write_text(json.dumps({"until": until, "measures": measures, "triggers": []}))
-    metrics = GatewayMetrics(report)
+    shelf = {"shelf": Service(name="shelf", command=(), cwd=folder)}
+    ServerState(folder, Ports(), folder, {}, "", services=shelf).save()
+    store.items.published(socket.gethostname(), "1", 0)
+    state = draft("spring", "salt", datetime.now(UTC))
+    store.rollouts.create("spring", "{}", state.model_dump_json(), None)
+    spool = Spool(folder / "spool.db", 2**20)
+    return generate_latest(InstallationMetrics(report, folder / "keys.json", spool, store))
+
+
+def of_the_gateway(installation: bytes) -> dict[str, set[str]]:
+    """Names of the samples on the gateway's page, with their labels."""
+    metrics = GatewayMetrics()
     metrics.request("/v1/recommend", 200, 0.01)
     for one in vars(metrics).values():
         # A metric with labels has no sample before a value of them is known.
@@ -67,7 +86,7 @@ def of_the_gateway(folder: Path) -> dict[str, set[str]]:
             one.labels(*one._labelnames)
     return {
         sample.name: set(sample.labels)
-        for family in text_string_to_metric_families(metrics.page().decode())
+        for family in text_string_to_metric_families((metrics.page() + installation).decode())
         for sample in family.samples
     }
 
@@ -88,9 +107,12 @@ def of_torchserve() -> dict[str, set[str]]:
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
+def exported(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> dict[str, set[str]]:
     """Names of all samples that Prometheus reads, with their labels."""
-    gateway = of_the_gateway(tmp_path_factory.mktemp("drift"))
+    folder = tmp_path_factory.mktemp("server")
+    shutil.copyfile(empty_store, folder / "events.db")
+    with EventStore.open(f"sqlite:///{folder / 'events.db'}") as store:
+        gateway = of_the_gateway(of_the_installation(folder, store))
     return {"up": set(), **gateway, **of_torchserve()}
 
 
@@ -142,6 +164,7 @@ def test_every_value_that_a_query_names_can_occur() -> None:
     known = {
         ("up", "job"): JOBS,
         ("newshelf_gateway_feedback_total", "outcome"): outcomes,
+        ("newshelf_rollout_phase", "phase"): set(PHASES),
         ("newshelf_gateway_shadow_total", "outcome"): set(re.findall(r'"([a-z]+)"', source)),
     }
     for query in QUERIES.values():

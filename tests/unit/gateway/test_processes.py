@@ -35,7 +35,9 @@ ROOT = Path(__file__).parents[3]
 @pytest.fixture
 def two(gateway_plan: GatewayPlan) -> GatewayPlan:
     settings = GatewaySettings(port=free_port(), processes=2)
-    return gateway_plan.model_copy(update={"settings": settings})
+    # Next to the server's state; there is no such file, as of a TorchServe that was never started.
+    keys = gateway_plan.api_keys.with_name("key_file.json")
+    return gateway_plan.model_copy(update={"settings": settings, "torchserve_keys": keys})
 
 
 def start(plan: GatewayPlan, folder: Path, kept: int = 5) -> ServerState:
@@ -103,6 +105,11 @@ def fresh(http: httpx.Client, unit: str) -> Any:
     )
 
 
+def fresh_page(http: httpx.Client) -> str:
+    headers = {"Authorization": http.headers["authorization"]}
+    return httpx.get(f"{http.base_url}/metrics", headers=headers, timeout=30, trust_env=False).text
+
+
 def test_a_killed_process_is_replaced_and_nothing_acknowledged_is_lost(
     running: tuple[ServerState, httpx.Client], two: GatewayPlan
 ) -> None:
@@ -124,6 +131,9 @@ def test_a_killed_process_is_replaced_and_nothing_acknowledged_is_lost(
     assert failed <= 2
     while len(workers(state)) < 2:
         time.sleep(0.05)
+    page = fresh_page(http)
+    assert 'newshelf_process_restarts_total{process="gateway-1"} 1.0' in page
+    assert 'newshelf_process_restarts_total{process="gateway-2"} 0.0' in page
     with EventStore.open(two.store_url) as store:
         kept = [exposure.request_id for exposure in store.exposures()]
     assert len(set(kept)) == len(kept)

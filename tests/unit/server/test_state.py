@@ -99,6 +99,7 @@ def test_the_last_restarts_are_kept_with_time_and_reason(start_fake: Start) -> N
     assert read is not None
     assert [one.reason for one in read.restarts] == [f"ended {n}" for n in range(1, 101)]
     assert datetime.fromisoformat(read.restarts[-1].time) <= datetime.now(UTC)
+    assert read.counts == {"shelf": 101}
 
 
 def test_an_absent_torchserve_does_not_run(start_fake: Start) -> None:
