@@ -76,12 +76,13 @@ def starting(plan: GatewayPlan) -> Iterator[StartGateway]:
         def start(
             splits: tuple[TrafficSplit, ...] = (),
             files: Mapping[str, Path] = {},
+            controller: str | None = None,
             **settings: Any,
         ) -> Gateway:
             made = GatewaySettings.model_validate({**_PATIENT, **settings})
             placements = Path(made.placements) if made.placements else None
             update = {"settings": made, "placements": placements, **files}
-            changed = plan.model_copy(update=update)
+            changed = plan.model_copy(update={**update, "controller": controller})
             keys = KeyFile(plan.api_keys)
             now = datetime.now(UTC)
             secret = keys.add("tests", now=now, expires=None, rate_per_s=10_000, scopes=SCOPES)

@@ -6,6 +6,8 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
+from socket import gethostname
 from typing import TypeVar
 
 import orjson
@@ -51,23 +53,39 @@ _REQUESTS: dict[ModelName, bytes] = {
 _BREAKER = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerState.OPEN: 2}
 _OK = 200
 _KEPT_S, _OTHERS_S = 1.0, 3.0
-_CHALLENGER_S = 60.0
-"""For which a host that joins waits for a rollout's challenger, which may never answer."""
+_PATIENCE_S = 60.0
+"""For which a host that joins waits for its controller, and for a rollout's challenger, which may
+never answer."""
+
+
+def _unregistered(controller: str | None, store: EventStore) -> dict[str, str]:
+    """Return why rollouts do not wait for this host yet; nothing if they do."""
+    try:
+        known = controller is None or (controller or gethostname()) in store.hosts.reports()
+    except Unavailable as error:
+        return {"controller": error.message}
+    return {} if known else {"controller": "it has not registered this host yet"}
 
 
 class Readiness:
     """Sends encoder and recommender a request, at most once a second.
 
-    For ``patience_s``, a rollout's versions must answer too.
+    Of a host that ``joins``, a rollout's versions must answer too, and its controller have
+    registered it.
     """
 
     def __init__(
-        self, models: Models, router: Router, recorder: Record | None, patience_s: float = 0
+        self,
+        models: Models,
+        router: Router,
+        recorder: Record | None,
+        joins: Callable[[], dict[str, str]] | None = None,
     ) -> None:
+        self._joins = joins
         self._models = models
         self._router = router
         self._recorder = recorder
-        self._rollouts_s = time.monotonic() + patience_s
+        self._rollouts_s = time.monotonic() + (_PATIENCE_S if joins else 0)
         self._until_s = 0.0
         self._missing: dict[str, str] = {}
         self._lock = asyncio.Lock()
@@ -79,6 +97,8 @@ class Readiness:
                 asked = self._asked()
                 reasons = await asyncio.gather(*(self._ask(*m, deadline) for m in asked.values()))
                 self._missing = {m: why for m, why in zip(asked, reasons, strict=True) if why}
+                if self._joins and time.monotonic() < self._rollouts_s:
+                    self._missing |= await asyncio.to_thread(self._joins)
                 self._until_s = time.monotonic() + _KEPT_S
         return self._missing
 
@@ -250,7 +270,8 @@ async def open_state(
             explore_share=settings.explore_share,
         )
         readiness = Readiness(models, router, recorder if required else None)
-        strict = Readiness(models, router, None, _CHALLENGER_S)
+        joins = partial(_unregistered, plan.controller, store)
+        strict = Readiness(models, router, None, joins)
         words = WordIndex(plan.words) if plan.words else None
         state = AppState(plan, recommender, access, store, readiness, strict, placements, words)
         stack.push_async_callback(end_task, asyncio.create_task(_refresh(state, tokens)))

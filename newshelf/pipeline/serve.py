@@ -119,7 +119,7 @@ def serve(
                         state, workspace, settings, port=gateway_port, known_shopper=demo.history
                     )
                     state = _start_gateway(state, gateway, settings, stack)
-                    # The gateway waits for the versions that a controller loads.
+                    # The gateway waits for it, and for the versions that it loads.
                     plan = plan_controller(state, workspace, settings, demo)
                     state = _start(
                         state, CONTROLLER, "newshelf.rollout", workspace.controller, plan
@@ -258,6 +258,7 @@ def plan_gateway(
         drift=workspace.drift / "report.json",
         rules=ROOT / "configs" / "rules.toml",
         retrain=workspace.retrain,
+        controller="",
         popular=popular,
         store_url=workspace.store_url(settings),
         pseudonym_key=workspace.pseudonym_key(settings),

@@ -58,6 +58,9 @@ class GatewayPlan(ProgramPlan):
     """File of the shop's rules, as the shelf reads it, to be shown."""
     retrain: Path | None = None
     """Folder of the records of retrainings, to be shown."""
+    controller: str | None = None
+    """Name under which a controller registers this host, empty for the host name; None if there is
+    no controller."""
     popular: Path
     """Most popular items; see ``newshelf.gateway.fallback``."""
     store_url: str

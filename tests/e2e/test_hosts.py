@@ -19,7 +19,7 @@ from newshelf.pipeline.workspace import Workspace
 from newshelf.rollout.plan import RolloutState
 from newshelf.rollout.versions import TorchServeVersions
 from newshelf.server.process import members
-from newshelf.server.program import ControllerPlan
+from newshelf.server.program import ControllerPlan, GatewayPlan
 from newshelf.server.state import TORCHSERVE
 from tests.e2e.rollouts import Shop, check_record, open_shop, plan_of
 from tests.e2e.shoppers import Shoppers
@@ -41,7 +41,7 @@ def hosts(
     packed: Workspace, settings_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[list[Shop]]:
     """Three of them, as on three machines with one database and one model store."""
-    plan_controller = serve.plan_controller
+    plan_controller, plan_gateway = serve.plan_controller, serve.plan_gateway
     with ExitStack() as stack:
         url = stack.enter_context(Postgres(["fsync=off"])).create_database("shop")
         opened = []
@@ -50,12 +50,17 @@ def hosts(
             def named(*given: Any, name: str = name) -> ControllerPlan:
                 return plan_controller(*given).model_copy(update={"host": name})
 
+            def waiting(*given: Any, name: str = name, **more: Any) -> GatewayPlan:
+                return plan_gateway(*given, **more).model_copy(update={"controller": name})
+
             monkeypatch.setattr(serve, "plan_controller", named)
+            monkeypatch.setattr(serve, "plan_gateway", waiting)
             folder, settings = tmp_path / name, settings_from(settings_file)
             folder.mkdir()
             shop = open_shop(packed, settings, folder, store_url=url, small=True)
             opened.append(stack.enter_context(shop))
-        until(lambda: len(opened[0].store.hosts.reports()) == len(opened))
+        # Each gateway has waited for its controller.
+        assert set(opened[0].store.hosts.reports()) == {"first", "second", "third"}
         yield opened
 
 

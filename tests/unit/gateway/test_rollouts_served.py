@@ -133,7 +133,7 @@ def test_a_gateway_that_starts_waits_for_the_challenger_but_not_forever(
     patience_s: float,
     code: int,
 ) -> None:
-    monkeypatch.setattr("newshelf.gateway.state._CHALLENGER_S", patience_s)
+    monkeypatch.setattr("newshelf.gateway.state._PATIENCE_S", patience_s)
     torchserve.by_version["new"] = status(404)
     gateway = start_gateway((SPLIT,))
     answer = strictly_ready(gateway)
@@ -236,3 +236,20 @@ def test_an_interleaved_answer_needs_both_models(
         assert gateway.recommend(f"u{number}").status_code == 200
     for exposure in gateway.exposures():
         assert exposure.fallback == (exposure.variant == "interleaved")
+
+
+def test_a_host_is_ready_when_its_controller_has_registered_it(
+    start_gateway: StartGateway,
+) -> None:
+    """Before, a rollout would not wait for it."""
+    gateway = start_gateway(controller="here")
+    answer = strictly_ready(gateway)
+    assert answer.status_code == 503
+    assert "controller: it has not registered this host" in answer.json()["message"]
+    # A balancer sends shoppers all the same: they get answers.
+    assert gateway.http.get("/readyz").status_code == 200
+    assert gateway.store.hosts.acquire("there", "holder", 30)
+    assert strictly_ready(gateway).status_code == 503
+    assert gateway.store.hosts.acquire("here", "holder", 30)
+    while strictly_ready(gateway).status_code != 200:
+        threading.Event().wait(0.05)
