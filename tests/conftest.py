@@ -53,9 +53,20 @@ def children_end_with_the_run() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Undo what a test has set torch's threads to, which are the whole process's: with two,
+    trainings take many times as long where other processes want the cores.
+    """
+    yield
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.get_num_threads() != 1:
+        torch.set_num_threads(1)
+
+
 E2E = Path(__file__).parent / "e2e"
-LIVE = ("torchserve", "readme", "rollouts", "servers")
-"""Groups of e2e tests, those first that take longest; those without one share a server."""
+LIVE = ("torchserve", "readme", "rollouts")
+"""Groups of e2e tests, in order; those without one are in the first, and most share a server."""
 
 
 # Before pytest-xdist looks at the groups.
@@ -83,10 +94,11 @@ def shares_a_fixture(item: pytest.Item) -> bool:
 
 
 def rank(item: pytest.Item) -> int:
-    """Live servers come before everything else."""
+    """Live servers come before everything else; single tests, which fill the last gaps, at last."""
     group = item.get_closest_marker("xdist_group")
-    live = group is not None and group.args[0] in LIVE
-    return LIVE.index(group.args[0]) if live else len(LIVE)
+    if group is None:
+        return len(LIVE) + 1
+    return LIVE.index(group.args[0]) if group.args[0] in LIVE else len(LIVE)
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

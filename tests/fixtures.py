@@ -183,13 +183,3 @@ def tiny_settings(tmp_path_factory: pytest.TempPathFactory) -> "Settings":
         finetune=FinetuneSettings(epochs=3, batch_size=16),
         scorer=ScorerSettings(width=16, epochs=3, batch_size=32),
     )
-
-
-@pytest.fixture
-def keep_threads() -> Iterator[None]:
-    """Training sets the number of threads of the whole process."""
-    import torch
-
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)

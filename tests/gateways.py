@@ -1,5 +1,6 @@
 """A gateway that listens on a real port, before a fake TorchServe and a real event store."""
 
+import asyncio
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -7,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -96,11 +98,21 @@ def starting(plan: GatewayPlan) -> Iterator[StartGateway]:
                     headers={"Authorization": f"Bearer {secret}"},
                     timeout=30,
                     trust_env=False,
+                    # It is plain HTTP, and to load certificates takes longer than many a test.
+                    verify=False,  # noqa: S501
                 )
             )
             return Gateway(url, http, keys, store, changed)
 
         yield start
+
+
+async def _nap(seconds: float) -> None:
+    await asyncio.sleep(min(seconds, 0.01))
+
+
+# Uvicorn looks each 0.1 s whether it is to end, and then waits 0.1 s more, longer than most tests.
+uvicorn.server.asyncio = SimpleNamespace(**{**vars(asyncio), "sleep": _nap})  # type: ignore[assignment]
 
 
 class _serving:  # noqa: N801 - a context

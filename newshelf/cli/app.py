@@ -104,27 +104,27 @@ CHECKS: dict[str, tuple[str, ...]] = {
 
 
 def run_tests(arguments: Sequence[str], *, quick: bool = False) -> int:
-    """Run pytest in two processes, and return its exit code; a shared server has one process."""
-    # Two processes with a thread per core each would only wait for each other.
+    """Run pytest in processes, and return its exit code; a shared server has one process."""
+    # Many tests wait, so three keep two cores busy; a thread per core each would slow all down.
     env = {"OMP_NUM_THREADS": "1", **os.environ}
     # Groups run in the order of tests/conftest.py, the longest first. Without restarts a process
     # that dies ends the run: pytest-xdist 3.8.0 would replace it and then wait forever for the
     # tests of the dead one.
-    options = [
-        "-n", "2", "--dist", "loadgroup", "--no-loadscope-reorder", "--max-worker-restart", "0",
-    ]  # fmt: skip
-    if quick:
-        options += ["--ignore", "tests/e2e"]
-    command = ("pytest", *options, *arguments)
+    options = ["-n3", "--dist=loadgroup", "--no-loadscope-reorder", "--max-worker-restart=0"]
+    command = ("pytest", *options, *(["--ignore=tests/e2e"] if quick else []), *arguments)
     return subprocess.call([sys.executable, "-m", *command], cwd=ROOT, env=env)
 
 
 def run_checks(console: "Console") -> list[str]:
-    """Run every check, even after one failed, and return the names of those that failed."""
-    programs = Path(sys.executable).parent
-    failed = []
-    for name, (program, *arguments) in CHECKS.items():
-        console.rule(f"{name}: {program} {' '.join(arguments)}".rstrip(), align="left")
-        if subprocess.call([str(programs / program), *arguments], cwd=ROOT) != 0:
-            failed.append(name)
-    return failed
+    """Run all checks at the same time, and return the names of those that failed."""
+    started = {
+        name: subprocess.Popen(
+            [Path(sys.executable).with_name(program), *arguments],
+            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )
+        for name, (program, *arguments) in CHECKS.items()
+    }  # fmt: skip
+    for name, process in started.items():
+        console.rule(f"{name}: {' '.join(CHECKS[name])}", align="left")
+        typer.echo(process.communicate()[0], nl=False)
+    return [name for name, process in started.items() if process.returncode != 0]

@@ -1,7 +1,7 @@
 """Small but truly trained models, and a real TorchServe that most e2e tests share.
 
-Tests of one group run in one process: those of the shared server, those that roll versions out,
-those that start servers of their own. The model is trained once for all processes.
+Tests of one group run in one process: the README's, those that roll versions out, all others.
+The model is trained once for all processes.
 """
 
 import shutil

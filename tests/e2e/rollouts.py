@@ -63,8 +63,8 @@ def plan_of(control: str, challenger: str, **changes: object) -> dict[str, objec
         "control": control,
         "challenger": challenger,
         "ramp": [
-            {"percent": 25, "min_seconds": 4, "max_seconds": 120, "min_units": 30},
-            {"percent": 50, "min_seconds": 4, "max_seconds": 120, "min_units": 60},
+            {"percent": 25, "min_seconds": 2, "max_seconds": 120, "min_units": 30},
+            {"percent": 50, "min_seconds": 2, "max_seconds": 120, "min_units": 60},
         ],
         "success": [{"metric": "ctr", "minimum_effect": 0.3}],
         "guardrails": [

@@ -26,7 +26,7 @@ def locust(workspace: Workspace, tmp_path: Path, *words: str) -> subprocess.Comp
     return subprocess.run(
         [
             sys.executable, "-m", "locust", "-f", str(ROOT / "loadtest" / "locustfile.py"),
-            "--headless", "-u", "3", "-r", "3", "-t", "10s",
+            "--headless", "-u", "3", "-r", "3", "-t", "5s",
             "--json-file", str(tmp_path / "stats"),
             "--catalog", str(workspace.catalog), "--workspace", str(workspace.root),
             "--via", "torchserve", *words,
@@ -50,9 +50,7 @@ def answered(record: RunRecord) -> int:
 
 
 def test_every_user_is_answered(workspace: Workspace, server: Served, tmp_path: Path) -> None:
-    done = locust(
-        workspace, tmp_path, "EncoderUser", "RecommenderUser", "-u", "6", "-r", "6", "-t", "10s"
-    )
+    done = locust(workspace, tmp_path, "EncoderUser", "RecommenderUser", "-u", "6", "-r", "6")
     assert done.returncode == 0, done.stdout + done.stderr
     found = requests_and_failures(tmp_path)
     assert {"encode both", "recommend history"} <= set(found)
@@ -95,7 +93,7 @@ def test_arrivals_of_several_processes_are_recorded(
 def test_a_limit_that_is_not_kept_is_told_and_fails(
     workspace: Workspace, server: Served, tmp_path: Path
 ) -> None:
-    done = locust(workspace, tmp_path, "--p99-ms", "0")
+    done = locust(workspace, tmp_path, "--p99-ms", "0", "-t", "2s")
     assert done.returncode == 1
     assert "at most 0 ms" in done.stdout + done.stderr
 

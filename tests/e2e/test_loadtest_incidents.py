@@ -24,10 +24,8 @@ from newshelf.server.ports import free_ports
 from newshelf.server.state import ServerState
 from newshelf.server.torchserve import TorchServePlan, archives, start_torchserve, wait_until_ready
 
-pytestmark = pytest.mark.xdist_group("servers")
-
 RATE = 20
-CALM_S = 8.0
+CALM_S = 6.0
 STOPPED_S = 7.0
 """The queue of 64 requests is full after some 3 s."""
 LONGEST_S = 600

@@ -48,12 +48,12 @@ def at(workspace: Workspace, via: str = "torchserve") -> list[str]:
 def smoke(
     workspace: Workspace, server: Served, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, str]:
-    """20 s of all that shoppers and shop ask for; the report is kept for who looks later."""
+    """12 s of all that shoppers and shop ask for; the report is kept for who looks later."""
     out = tmp_path_factory.mktemp("loadtest") / "steady"
     slo = out.parent / "slo.yaml"
     slo.write_text(LIMITS)
     code, output = loadtest(
-        "steady", *at(workspace), "--rate", "8", "--seconds", "20", "--warm-up", "2",
+        "steady", *at(workspace), "--rate", "12", "--seconds", "12", "--warm-up", "1",
         "--slo", str(slo), "--out", str(out),
     )  # fmt: skip
     shutil.rmtree(KEPT, ignore_errors=True)
@@ -76,15 +76,15 @@ def test_its_record_holds_both_sides(smoke: tuple[Path, str], workspace: Workspa
     record = read_record(smoke[0] / "record.json")
     whole = Timeline.of(record).total()
     assert whole.failed == 0
-    # 160 arrivals are expected, with a spread of 13.
-    assert 100 < whole.intended < 220
+    # 144 arrivals are expected, with a spread of 12.
+    assert 90 < whole.intended < 200
     assert set(record.models) == {"encoder", "recommender"}
     assert f"--workspace {workspace.root}" in record.command
     check_the_servers_side(record)
 
 
 def check_the_servers_side(record: RunRecord) -> None:
-    assert len(record.server) >= 15
+    assert len(record.server) >= 8
     assert all(one.reachable for one in record.server)
     last = record.server[-1]
     assert {one.model for one in last.workers} == {"encoder", "recommender"}
@@ -167,7 +167,7 @@ def test_the_greatest_rate_is_searched_and_confirmed(
     workspace: Workspace, server: Served, tmp_path: Path
 ) -> None:
     code, output = loadtest(
-        "saturate", *at(workspace), "--rate", "16", "--seconds", "3", "--warm-up", "0.5",
+        "saturate", *at(workspace), "--rate", "40", "--seconds", "3", "--warm-up", "0.5",
         "--resolution", "0.5", "--mix", "recommend history=1", "--traffic", "cold_share=0",
         "--traffic", "bad_share=0", "--slo", "p99=500ms,errors=50%", "--out", str(tmp_path),
     )  # fmt: skip

@@ -26,8 +26,6 @@ from newshelf.server.torchserve import TorchServePlan, start_torchserve, wait_un
 from newshelf.serving.trace import SPANS_HEADER, TRACE_HEADER
 from tests.e2e.products import base64_of, picture_of, product_of
 
-pytestmark = pytest.mark.xdist_group("servers")
-
 RUNTIMES = ("openvino", "onnxruntime", "torchscript")
 QUESTIONS: dict[str, dict[str, object]] = {
     "encoder": {"title": "A ring of green jade"},
@@ -147,6 +145,11 @@ def test_recommendations_come_too(forked: ServerState, catalog: Catalog) -> None
     assert len(workers_of(forked, "recommender")) == 2
 
 
+# The launchers and TorchServe do not know what a preloader has loaded.
+WITH_ONE = pytest.mark.parametrize("forked", RUNTIMES[:1], indirect=True)
+
+
+@WITH_ONE
 @pytest.mark.parametrize("what", ["worker", "launcher"])
 def test_a_killed_worker_is_replaced_by_another_fork(
     forked: ServerState, catalog: Catalog, what: str
@@ -172,6 +175,7 @@ def test_a_killed_worker_is_replaced_by_another_fork(
     assert len(ask(forked, questions(catalog, 20))) == 20
 
 
+@WITH_ONE
 def test_a_preloader_goes_when_its_model_does(forked: ServerState) -> None:
     [preloader] = {psutil.Process(pid).ppid() for pid in workers_of(forked, "recommender")}
     with Client(forked) as client:

@@ -18,7 +18,7 @@ from tests.e2e.rollouts import Shop, check_record, open_shop, plan_of
 pytestmark = pytest.mark.xdist_group("rollouts")
 
 DATABASE = "shop"
-APART_S = 3.0
+APART_S = 2.0
 """Between two kills."""
 CUT = sql.SQL(
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
@@ -71,7 +71,7 @@ def test_whatever_is_killed_during_a_ramp_nothing_acknowledged_is_lost(
         kill_gateway, kill_controller, kill_worker, cut_the_database,
     ]  # fmt: skip
     # The step outlasts the kills; a killed worker's requests are answered by the fallback.
-    ramp = [{"percent": 50, "min_seconds": 30, "max_seconds": 240, "min_units": 100}]
+    ramp = [{"percent": 50, "min_seconds": 24, "max_seconds": 240, "min_units": 100}]
     lenient = [{"metric": "error_rate", "most": 0.9}]
     live.start("chaos", plan_of("old", live.own, ramp=ramp, guardrails=lenient))
     with live.shoppers("chaos", retry=True) as shoppers:

@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import psutil
-import pytest
 import yaml
 from rich.console import Console
 from typer.testing import CliRunner
@@ -18,8 +17,6 @@ from newshelf.cli.app import app
 from newshelf.config import Settings, load_settings
 from newshelf.files import read_json
 from newshelf.pipeline.workspace import Workspace
-
-pytestmark = pytest.mark.xdist_group("servers")
 
 ONE = Computing(1, 1, Arithmetic("onnxruntime", "fp32"))
 

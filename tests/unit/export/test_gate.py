@@ -23,8 +23,6 @@ from tests.said import Said
 from tests.unit.evaluation.conftest import daily_shoppers
 from tests.unit.training.conftest import shop_events, shop_items
 
-pytestmark = pytest.mark.usefixtures("keep_threads")
-
 
 def test_a_version_meets_products_that_left_and_that_are_new(
     write_catalog, tmp_path: Path, tiny_settings: Settings, said: Said

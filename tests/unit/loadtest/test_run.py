@@ -147,7 +147,7 @@ def test_a_server_that_goes_and_comes_back_is_seen(plan: MakePlan) -> None:
             right_before.append(at.right)
             servers.append(serve_at(port)[0])
 
-    asked = plan(f"http://127.0.0.1:{port}", rate=60, seconds=15)
+    asked = plan(f"http://127.0.0.1:{port}", rate=60, seconds=10)
     try:
         record = run_load(asked, command="it", progress=disturb)
     finally:

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
 COLORS = {"green": (40, 160, 60), "red": (200, 30, 40)}
@@ -59,8 +58,3 @@ def shop_events(count: int = 48, users: int = 40) -> list[dict[str, object]]:
                 }
             )
     return events
-
-
-@pytest.fixture(autouse=True)
-def threads_are_kept(keep_threads: None) -> None:
-    """Here every test may train."""

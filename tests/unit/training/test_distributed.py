@@ -6,15 +6,17 @@ from torch import multiprocessing
 
 from newshelf.training.distributed import share
 from newshelf.training.loop import _seeded
+from tests.unit.training.processes import GROUP, METHOD
 from tests.unit.training.two_processes import EPOCHS, Two, batches, work
 
+pytestmark = pytest.mark.xdist_group(GROUP)
 CASES = ("plain", "thawed", "stopped", "kept", "again")
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("group")
-    multiprocessing.start_processes(work, (folder,), nprocs=2, start_method="spawn")
+    multiprocessing.start_processes(work, (folder,), nprocs=2, start_method=METHOD)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 

@@ -16,10 +16,9 @@ from newshelf.nn.checkpoint import load_checkpoint
 from newshelf.training.launch import TrainJob, run_job
 from newshelf.training.run import LoopCheckpoint, Run
 from tests.unit.training.conftest import shop_events, shop_items
+from tests.unit.training.processes import GROUP, PROCESSES
 
-# Forked from a process that has loaded the libraries, which takes longer than the trainings.
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["newshelf.training.launch"])
+pytestmark = pytest.mark.xdist_group(GROUP)
 
 
 def train_slowly(job: TrainJob, folder: Path, stop_at: str) -> None:

@@ -195,8 +195,8 @@ def test_two_threads_that_add_to_the_same_rows_learn_the_same_each_time(said):
     rng = np.random.default_rng(0)
     # Few products in long histories: each row's gradient has hundreds of parts.
     embeddings = F.normalize(torch.from_numpy(rng.standard_normal((60, 256))).float(), dim=1)
-    sequences = [rng.permutation(60)[:40].astype(np.int64) for _ in range(200)]
-    settings = ScorerSettings(width=64, epochs=2, batch_size=256)
+    sequences = [rng.permutation(60)[:40].astype(np.int64) for _ in range(100)]
+    settings = ScorerSettings(width=64, epochs=1, batch_size=256)
     first, second = (
         train_scorer(
             embeddings, sequences, ordered=False, settings=settings, run=Run(1, said.console)

@@ -1,4 +1,4 @@
-"""What each of two processes does in ``test_distributed.py``; run by ``spawn``."""
+"""What each of two processes does in ``test_distributed.py``; each runs ``work``."""
 
 from pathlib import Path
 

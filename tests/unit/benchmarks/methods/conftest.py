@@ -11,8 +11,3 @@ def support() -> tuple[Tensor, Tensor]:
     """Four rows of each class of a few-shot problem, and their classes."""
     labels = torch.arange(WAYS).repeat(4)
     return clusters(labels, WIDTH, 0.3, seed=2), labels
-
-
-@pytest.fixture(autouse=True)
-def threads_are_kept(keep_threads: None) -> None:
-    """Here every test may train."""

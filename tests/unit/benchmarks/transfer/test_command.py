@@ -5,7 +5,6 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-import torch
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -13,13 +12,6 @@ from benchmarks.__main__ import app
 from benchmarks.results import Goal, Row, TaskResult
 from benchmarks.transfer.command import _SUITE, REVISIONS, TASKS
 from newshelf.errors import TrainingError
-
-
-@pytest.fixture(autouse=True)
-def keep_threads():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
