@@ -157,4 +157,11 @@ def _scores(scorer: ScorerGraphs, embeddings: FloatArray) -> FloatArray:
 
 
 def _place(device: Device) -> str:
-    return platform.machine() if device.kind == "cpu" else str(device)
+    if device.kind != "cpu":
+        return str(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())

@@ -95,6 +95,14 @@ class IndexKnowledge:
 
 
 _LENGTH_BYTES = 8
+_TYPES: Mapping[str, type[np.generic]] = {
+    "F32": np.float32,
+    "F64": np.float64,
+    "I32": np.int32,
+    "I64": np.int64,
+    "U8": np.uint8,
+    "U32": np.uint32,
+}
 
 
 def map_tensors(path: Path) -> dict[str, NDArray[Any]]:
@@ -109,11 +117,11 @@ def map_tensors(path: Path) -> dict[str, NDArray[Any]]:
     header.pop("__metadata__", None)
     arrays = {}
     for name, entry in header.items():
-        # F32, I64, U8 …; a ValueError for the types that NumPy lacks.
-        kind, bits = entry["dtype"][0], int(entry["dtype"][1:])
+        if entry["dtype"] not in _TYPES:
+            raise ValueError(f"arrays of type {entry['dtype']} are not mapped")
         offset = _LENGTH_BYTES + length + entry["data_offsets"][0]
         count = int(np.prod(entry["shape"]))
-        flat = np.frombuffer(data, f"{kind.lower()}{bits // 8}", count, offset)
+        flat = np.frombuffer(data, _TYPES[entry["dtype"]], count, offset)
         arrays[name] = flat.reshape(entry["shape"])
     return arrays
 

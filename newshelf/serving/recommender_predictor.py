@@ -296,7 +296,7 @@ def load_recommender_predictor(
         observer=observer,
         shelf=shelf,
     )
-    most = settings.limits.max_history
+    most = min(settings.limits.max_history, settings.limits.max_instances)
     batches = warm_up_products(encoder.spec, warm_up_sizes(settings, device))
     warm_up(predictor, [[{"history": products[:most]}] for products in batches])
     return predictor

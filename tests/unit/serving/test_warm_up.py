@@ -50,8 +50,10 @@ def test_with_a_large_batch_not_all_are(bundle, settings, shapes):
     assert max(pictures for pictures, _, _ in shapes) == 8
 
 
-def test_the_recommender_tries_no_more_products_than_a_history_may_have(bundle, settings, shapes):
-    limits = Limits(max_history=2)
+@pytest.mark.parametrize("limits", [Limits(max_history=2), Limits(max_instances=2)])
+def test_the_recommender_tries_no_more_products_than_a_request_may_have(
+    bundle, settings, shapes, limits
+):
     load_recommender_predictor(
         bundle, settings=of(settings, batch_size=4, max_forward_pictures=4, limits=limits)
     )
